@@ -1,0 +1,5 @@
+"""`python -m cappella`."""
+
+from cappella.cli import app
+
+app()

@@ -1,0 +1,53 @@
+"""The parent of one engine process: no engine outlives its gateway, however the gateway ends.
+
+`python -m cappella.engines.keeper COMMAND...` leads a process group of its own, starts COMMAND in it and holds the
+gateway's pipe on standard input. End of that pipe (the gateway closed it, or was killed with -9) or SIGTERM: the
+command gets SIGTERM, some seconds of grace, and then the whole group SIGKILL. Standard library only, to start fast.
+"""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+from types import FrameType
+
+GRACE_S = 10.0
+PR_SET_PDEATHSIG = 1
+
+
+def keep(command: list[str]) -> None:
+    """Run the command until it ends or the gateway goes; never returns, since it ends its own group."""
+    server = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_die_with_keeper)
+    signal.signal(signal.SIGTERM, lambda *_: _stop(server))
+    threading.Thread(target=_stop_at_end_of_input, daemon=True).start()
+    code = server.wait()
+    print(f"keeper: the engine process ended with exit code {code}", file=sys.stderr, flush=True)
+    # What the server left behind, a core or a worker, must not keep its memory.
+    os.killpg(0, signal.SIGKILL)
+
+
+def _die_with_keeper() -> None:
+    # The signal must be SIGTERM: vLLM then ends its own children, whom this flag does not reach.
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _stop_at_end_of_input() -> None:
+    while os.read(0, 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _stop(server: "subprocess.Popen[bytes]") -> None:
+    server.terminate()
+    signal.signal(signal.SIGALRM, _kill_group)
+    signal.setitimer(signal.ITIMER_REAL, GRACE_S)
+
+
+def _kill_group(_signal: int, _frame: FrameType | None) -> None:
+    os.killpg(0, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    keep(sys.argv[1:])

@@ -1,0 +1,89 @@
+"""Owns the engine processes: starts them all, and stops them all."""
+
+import asyncio
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from shutil import rmtree
+
+from cappella.config import Config
+from cappella.engines import process, weights
+from cappella.engines.lifecycle import Backoff, Lifecycle
+from cappella.engines.vllm import VllmEngine
+from cappella.errors import ConfigError
+from cappella.types import EngineStatus
+
+# Measured on the CPU build: API server, engine core and worker of one engine, without weights and KV cache.
+CPU_OVERHEAD_BYTES = int(1.9 * 2**30)
+
+
+class Supervisor:
+    """`engines` maps each model's name to its engine, ready or not. Raises ConfigError for weights it cannot serve."""
+
+    def __init__(self, config: Config, log_dir: Path, backoff: Backoff = Backoff()) -> None:
+        gpu = has_gpu()
+        if not gpu:
+            require_memory(config, available_memory_bytes())
+        self._runtime_dir = Path(tempfile.mkdtemp(prefix="cappella-"))
+        # On a GPU, two servers that start together mis-measure each other's memory.
+        start_slots = asyncio.Semaphore(1 if gpu else os.cpu_count() or 1)
+        self.engines: dict[str, VllmEngine] = {}
+        self.lifecycles: dict[str, Lifecycle] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        for name, model in config.models.items():
+            socket = self._runtime_dir / f"{name}.sock"
+            special_tokens = weights.inspect(name, model.weights).special_tokens
+            threads = None if gpu else model.cpu_threads or max(1, (os.cpu_count() or 1) // len(config.models))
+            self.engines[name] = VllmEngine(socket, EngineStatus(name), special_tokens)
+            self.lifecycles[name] = Lifecycle(
+                self.engines[name],
+                process.command(name, model, socket),
+                process.environment(threads, self._runtime_dir),
+                log_dir / f"{name}.log",
+                start_slots,
+                backoff,
+            )
+
+    @property
+    def statuses(self) -> Mapping[str, EngineStatus]:
+        return {name: engine.status for name, engine in self.engines.items()}
+
+    def start(self) -> None:
+        """Begin to start every engine, in the background."""
+        self._tasks = [asyncio.create_task(lifecycle.run()) for lifecycle in self.lifecycles.values()]
+
+    async def stop(self) -> None:
+        """End every engine and remove the runtime directory."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for engine in self.engines.values():
+            await engine.close()
+        rmtree(self._runtime_dir, ignore_errors=True)
+
+
+def has_gpu() -> bool:
+    return Path("/dev/nvidiactl").exists()
+
+
+def available_memory_bytes() -> int:
+    """Memory that new processes can take without swapping."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    fields = dict(line.split(":", 1) for line in lines)
+    return int(fields["MemAvailable"].split()[0]) * 1024
+
+
+def require_memory(config: Config, available_bytes: int) -> None:
+    """Raise ConfigError if the engines cannot all fit in this machine's memory."""
+    needed = {
+        name: weights.inspect(name, model.weights).weight_bytes + model.kv_cache_bytes + CPU_OVERHEAD_BYTES
+        for name, model in config.models.items()
+    }
+    if sum(needed.values()) > available_bytes:
+        parts = ", ".join(f"{name} {size / 2**30:.1f}" for name, size in needed.items())
+        raise ConfigError(
+            "models",
+            f"they need {sum(needed.values()) / 2**30:.1f} GiB ({parts}) and {available_bytes / 2**30:.1f} GiB is free",
+            "Lower kv_cache_bytes, or take fewer or smaller models",
+        )

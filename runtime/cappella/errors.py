@@ -1,0 +1,113 @@
+"""Every error that Cappella raises. It knows nothing of HTTP: `app.py` holds the one table that does.
+
+CappellaError
+├── ConfigError            the config, or what it points at, is wrong; the command ends with exit code 2
+├── RequestError           the client's request is wrong
+│   ├── UnknownModel
+│   └── ContextLengthExceeded
+├── EngineError            one call to one engine failed; inside a panel this becomes a Failure
+│   ├── EngineNotReady     no engine to call: it loads, restarts or gave up
+│   ├── EngineRejected     the engine understood the call and refused it
+│   │   └── EngineContextExceeded
+│   ├── EngineBroke        the connection, the process or the stream died, or sent garbage
+│   └── EngineUnusable     the stream ended well and holds nothing that can be used
+├── ModelNotReady          too few engines are up to begin a run
+└── PanelFailed            the panel gave too little; carries the answers and failures there are
+    ├── InsufficientQuorum   too few answers came back
+    └── DeadlineExceeded     the time ran out and there is nothing to return
+"""
+
+from collections.abc import Sequence
+
+from cappella.types import Answer, Failure
+
+
+class CappellaError(Exception):
+    """The root; `str()` of any of them is one plain sentence for a person."""
+
+
+class ConfigError(CappellaError):
+    """`place` says where (file:line: key), `problem` what, `mend` how to put it right."""
+
+    def __init__(self, place: str, problem: str, mend: str) -> None:
+        super().__init__(f"{place}: {problem}. {mend}{'' if mend.endswith('?') else '.'}")
+
+
+class RequestError(CappellaError):
+    """`param` names the field that is wrong; `code` is a word for programs."""
+
+    def __init__(self, message: str, param: str | None = None, code: str = "invalid_value") -> None:
+        super().__init__(message)
+        self.param = param
+        self.code = code
+
+
+class UnknownModel(RequestError):
+    def __init__(self, model: str, known: Sequence[str], param: str = "model") -> None:
+        super().__init__(f"There is no model {model!r} here. Known: {', '.join(known)}.", param, "model_not_found")
+
+
+class ContextLengthExceeded(RequestError):
+    def __init__(self, message: str) -> None:
+        super().__init__(message, "messages", "context_length_exceeded")
+
+
+class EngineError(CappellaError):
+    """`reason` is a word for programs, `status_code` what the engine answered or would have answered."""
+
+    reason = "engine_error"
+    status_code = 502
+
+
+class EngineNotReady(EngineError):
+    reason = "not_ready"
+    status_code = 503
+
+
+class EngineRejected(EngineError):
+    reason = "rejected"
+
+    def __init__(self, message: str, status_code: int) -> None:
+        super().__init__(message)
+        self.status_code = status_code
+
+
+class EngineContextExceeded(EngineRejected):
+    reason = "context_length_exceeded"
+
+
+class EngineBroke(EngineError):
+    reason = "engine_broke"
+
+
+class EngineUnusable(EngineError):
+    """`reason` says in what way: empty_answer, judge_not_valid_json, judge_schema_mismatch."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class ModelNotReady(CappellaError):
+    """`retry_after_s` is a fair moment to ask again."""
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class PanelFailed(CappellaError):
+    """The panel gave too little; what it did give is attached."""
+
+    def __init__(self, message: str, answers: Sequence[Answer], failures: Sequence[Failure]) -> None:
+        super().__init__(message)
+        self.answers = answers
+        self.failures = failures
+
+
+class InsufficientQuorum(PanelFailed):
+    pass
+
+
+class DeadlineExceeded(PanelFailed):
+    pass
