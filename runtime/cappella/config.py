@@ -103,6 +103,10 @@ class Ensemble(Frozen):
     def seats(self) -> tuple[Seat, ...]:
         return seats((member.model, member.sampling) for member in self.panel)
 
+    def quorum_of(self, panel_size: int) -> int:
+        """How many answers are enough from a panel of this size."""
+        return min(self.quorum or 2, panel_size)
+
 
 class Server(Frozen):
     host: str = "127.0.0.1"
@@ -165,9 +169,7 @@ def _resolve_paths(config: Config, folder: Path) -> Config:
         for name, model in config.models.items()
     }
     log_dir = config.server.log_dir and folder / config.server.log_dir.expanduser()
-    return config.model_copy(
-        update={"models": models, "server": config.server.model_copy(update={"log_dir": log_dir})}
-    )
+    return config.model_copy(update={"models": models, "server": config.server.model_copy(update={"log_dir": log_dir})})
 
 
 def _refuse_duplicates(path: Path, node: yaml.Node | None) -> None:

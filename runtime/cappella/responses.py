@@ -116,12 +116,15 @@ class Chunks:
     def started(self, event: RunStarted) -> None:
         self._head["id"] = event.run_id
 
-    def end(self, run: Run, options: Fusion) -> Json:
-        return self._chunk({}, run.finish_reason, fusion=fusion(run, options), usage=usage(run.calls))
+    def end(self, run: Run, options: Fusion, include_usage: bool) -> list[Json]:
+        """The last chunks: the finish reason, the trace and the usage.
 
-    def usage(self, run: Run) -> Json:
-        """The extra chunk that `stream_options.include_usage` asks for: no choices, only the usage."""
-        return {**self._head, "choices": [], "usage": usage(run.calls)}
+        OpenAI's `include_usage` wants the usage on a chunk without choices; who did not ask may not expect such a one.
+        """
+        trace = {"fusion": fusion(run, options), "usage": usage(run.calls)}
+        if include_usage:
+            return [self._chunk({}, run.finish_reason), {**self._head, "choices": [], **trace}]
+        return [self._chunk({}, run.finish_reason, **trace)]
 
     def _chunk(self, delta: Mapping[str, str], finish_reason: str | None = None, **extensions: Any) -> Json:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}

@@ -19,7 +19,8 @@ PR_SET_PDEATHSIG = 1
 
 def keep(command: list[str]) -> None:
     """Run the command until it ends or the gateway goes; never returns, since it ends its own group."""
-    server = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_die_with_keeper)
+    # preexec_fn is unsafe beside threads, and here there are none yet.
+    server = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_die_with_keeper)  # noqa: PLW1509
     signal.signal(signal.SIGTERM, lambda *_: _stop(server))
     threading.Thread(target=_stop_at_end_of_input, daemon=True).start()
     code = server.wait()

@@ -43,6 +43,11 @@ class Lifecycle:
         self._start_slots = start_slots
         self._backoff = backoff
         self._ready_at: float | None = None
+        self._process: EngineProcess | None = None
+
+    def last_words(self) -> list[str]:
+        """The end of the engine's log, where the reason of a failed start stands."""
+        return self._process.last_words() if self._process else []
 
     async def run(self) -> None:
         status = self._engine.status
@@ -61,23 +66,22 @@ class Lifecycle:
 
     async def _live(self) -> str:
         """One life, from start to death; returns the cause of death in plain words."""
-        self._ready_at = None
-        process = None
+        self._ready_at = self._process = None
         try:
             async with self._start_slots:
-                process = await EngineProcess.start(self._command, self._env, self.log)
-                await self._load(process)
-            return await self._watch(process)
+                self._process = await EngineProcess.start(self._command, self._env, self.log)
+                await self._load(self._process)
+            return await self._watch(self._process)
         except EngineError as error:
             return str(error)
         except asyncio.CancelledError:
-            self._engine.status.state, self._engine.status.stage = "stopped", "stopped"
-            if process:
-                await process.stop()
+            self._engine.status.state = self._engine.status.stage = "stopped"
+            if self._process:
+                await self._process.stop()
             raise
         finally:
-            if process:
-                await process.kill()
+            if self._process:
+                await self._process.kill()
             await self._engine.close()
 
     async def _load(self, process: EngineProcess) -> None:

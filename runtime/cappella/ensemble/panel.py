@@ -58,9 +58,7 @@ async def _gather(tasks: Sequence["asyncio.Task[_Outcome]"], may_fail: int, time
     by = clock() + timeout_s
     pending = set(tasks)
     while pending and sum(task.done() and isinstance(task.result(), Failure) for task in tasks) <= may_fail:
-        done, pending = await asyncio.wait(
-            pending, timeout=max(0.0, by - clock()), return_when=asyncio.FIRST_COMPLETED
-        )
+        done, pending = await asyncio.wait(pending, timeout=max(0.0, by - clock()), return_when=asyncio.FIRST_COMPLETED)
         if not done:
             return True
     return False

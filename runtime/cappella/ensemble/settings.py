@@ -33,9 +33,7 @@ def resolve(
     )
 
 
-def _panel(
-    ensemble: Ensemble, models: Collection[str], overrides: Overrides, seed: int | None
-) -> tuple[Seat, ...]:
+def _panel(ensemble: Ensemble, models: Collection[str], overrides: Overrides, seed: int | None) -> tuple[Seat, ...]:
     chosen = ensemble.seats
     if overrides.panel is not None:
         _require_models(overrides.panel, models, "fusion.analysis_models")
@@ -51,7 +49,7 @@ def _panel(
 
 def _quorum(ensemble: Ensemble, overrides: Overrides, panel_size: int) -> int:
     if overrides.quorum is None:
-        return min(ensemble.quorum or 2, panel_size)
+        return ensemble.quorum_of(panel_size)
     if overrides.quorum > panel_size:
         message = f"{overrides.quorum} answers cannot come from a panel of {panel_size}."
         raise RequestError(message, "fusion.min_successful_responses")

@@ -1,0 +1,103 @@
+"""Wires the parts into one ASGI application; holds the one table from errors to HTTP."""
+
+import logging
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from cappella import errors, responses
+from cappella.config import Config
+from cappella.engines.supervisor import Supervisor
+from cappella.ensemble.pipeline import Pipeline
+from cappella.metrics import Metrics
+from cappella.routes import CLIENT_GONE, ClientGone, Parts, create_router
+
+logger = logging.getLogger("cappella")
+
+# Error class: status, OpenAI's type, code. The nearest class in an error's ancestry decides.
+HTTP_TABLE: dict[type[Exception], tuple[int, str, str | None]] = {
+    errors.RequestError: (400, "invalid_request_error", None),
+    errors.UnknownModel: (404, "invalid_request_error", None),
+    errors.ModelNotReady: (503, "server_error", "model_not_ready"),
+    errors.EngineNotReady: (503, "server_error", "model_not_ready"),
+    errors.EngineError: (502, "server_error", "engine_error"),
+    errors.InsufficientQuorum: (502, "server_error", "insufficient_quorum"),
+    errors.DeadlineExceeded: (504, "server_error", "deadline_exceeded"),
+    Exception: (500, "server_error", "internal_error"),
+}
+BODY_TOO_LARGE = 413
+
+
+def create_app(config: Config, supervisor: Supervisor) -> FastAPI:
+    """The gateway. Engines start with it and stop with it."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        supervisor.start()
+        try:
+            yield
+        finally:
+            await supervisor.stop()
+
+    # The interactive pages load scripts from elsewhere, and the schema route describes no field of ours.
+    app = FastAPI(title="Cappella", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app.include_router(
+        create_router(
+            Parts(
+                config=config,
+                engines=supervisor.engines,
+                pipeline=Pipeline(supervisor.engines),
+                metrics=Metrics(),
+                describe=describe,
+                created=int(time.time()),
+            )
+        )
+    )
+    app.add_exception_handler(ClientGone, _gone)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _error)
+    app.add_exception_handler(errors.CappellaError, _error)
+    return app
+
+
+def describe(error: Exception) -> Mapping[str, Any]:
+    """The `error` object of a reply, or of an event in a stream that has already begun."""
+    _, kind, code = _row(error)
+    if code == "internal_error":
+        logger.error("internal error", exc_info=error)
+        return {"message": "An internal error; the server's log has more.", "type": kind, "param": None, "code": code}
+    body: dict[str, Any] = {"message": str(error), "type": kind, "param": None, "code": code}
+    if isinstance(error, errors.RequestError):
+        body.update(param=error.param, code=error.code)
+    if isinstance(error, errors.PanelFailed):
+        body["responses"] = responses.responses(error.answers)
+        body["failed_models"] = responses.failed_models(error.failures)
+    return body
+
+
+async def _error(_: Request, error: Exception) -> Response:
+    status = _row(error)[0]
+    if isinstance(error, errors.RequestError) and error.code == "body_too_large":
+        status = BODY_TOO_LARGE
+    retry = {"Retry-After": str(error.retry_after_s)} if isinstance(error, errors.ModelNotReady) else None
+    return JSONResponse({"error": describe(error)}, status, headers=retry)
+
+
+async def _http_error(_: Request, error: Exception) -> Response:
+    """Unknown paths and methods, in the shape of every other error."""
+    assert isinstance(error, HTTPException)
+    body = {"message": f"{error.detail}.", "type": "invalid_request_error", "param": None, "code": None}
+    return JSONResponse({"error": body}, error.status_code, headers=error.headers)
+
+
+async def _gone(_: Request, __: Exception) -> Response:
+    return Response(status_code=CLIENT_GONE)
+
+
+def _row(error: Exception) -> tuple[int, str, str | None]:
+    return next(HTTP_TABLE[kind] for kind in type(error).__mro__ if kind in HTTP_TABLE)

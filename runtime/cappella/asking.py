@@ -1,0 +1,123 @@
+"""`cappella ask`: a client of a running server that shows the members, then the answer, as they come."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.text import Text
+
+from cappella.errors import CappellaError
+
+Json = dict[str, Any]
+
+
+class AskError(CappellaError):
+    """The server could not be reached, or answered with an error."""
+
+
+class View:
+    """What is known of a run so far, drawn as one panel per member above the final answer."""
+
+    def __init__(self) -> None:
+        self.members: dict[str, str] = {}
+        self.states: dict[str, str] = {}
+        self.answer = ""
+        self.fusion: Json = {}
+
+    def take(self, chunk: Json) -> None:
+        """Fold in one chunk of the stream."""
+        if event := chunk.get("fusion_event"):
+            self._take_event(event)
+        for choice in chunk["choices"]:
+            self.answer += choice["delta"].get("content") or ""
+        self.fusion = chunk.get("fusion", self.fusion)
+
+    def _take_event(self, event: Json) -> None:
+        match event["type"]:
+            case "run.started":
+                self.members = dict.fromkeys(event["panel"], "")
+                self.states = dict.fromkeys(event["panel"], "thinking")
+            case "answer.delta":
+                self.members[event["model"]] += event["delta"]
+            case "answer.done":
+                self.states[event["model"]] = f"{event['tokens']} tokens, {event['ms'] / 1000:.1f} s"
+            case "answer.failed":
+                self.states[event["model"]] = f"{event['reason']}: {event['error']}"
+
+    def __rich__(self) -> RenderableType:
+        members = [
+            Panel(Text(text), title=name, subtitle=self.states[name], title_align="left", subtitle_align="right")
+            for name, text in self.members.items()
+        ]
+        waiting = [name for name, state in self.states.items() if state == "thinking"]
+        note = f"waiting on {', '.join(waiting)}" if waiting else "the judge is reading"
+        return Group(*members, Text(self.answer or f"… {note}", style="bold" if self.answer else "dim"))
+
+
+async def ask(url: str, model: str, prompt: str, as_json: bool) -> None:
+    """Put one question and print the answer: live on a terminal, plain in a pipe, whole as JSON."""
+    body = {"model": model, "messages": [{"role": "user", "content": prompt}]}
+    is_ensemble = model.startswith("cappella/")
+    console = Console(highlight=False)
+    if as_json:
+        options = {"fusion": {"include_intermediate_responses": True}} if is_ensemble else {}
+        print(json.dumps(await _whole(url, {**body, **options}), indent=2, ensure_ascii=False))
+        return
+    options = {"fusion": {"include_events": True}} if is_ensemble else {}
+    view = View()
+    if console.is_terminal:
+        with Live(view, console=console, refresh_per_second=12) as live:
+            async for chunk in _chunks(url, {**body, **options, "stream": True}):
+                view.take(chunk)
+            live.refresh()
+        console.print(_footer(view), style="dim")
+        return
+    async for chunk in _chunks(url, {**body, "stream": True}):
+        view.take(chunk)
+    print(view.answer)
+
+
+def _footer(view: View) -> str:
+    if not view.fusion:
+        return ""
+    fusion = view.fusion
+    reason = f" ({fusion['failure_reason']})" if "failure_reason" in fusion else ""
+    return f"{fusion['status']}{reason} · judge {fusion['judge_model']} · {fusion['timings']['total_ms'] / 1000:.1f} s"
+
+
+async def _whole(url: str, body: Json) -> Json:
+    async with _post(url, body) as response:
+        reply: Json = json.loads(await response.read())
+        return reply
+
+
+async def _chunks(url: str, body: Json) -> AsyncIterator[Json]:
+    async with _post(url, body) as response:
+        async for line in response.content:
+            if not line.startswith(b"data: ") or line.startswith(b"data: [DONE]"):
+                continue
+            chunk: Json = json.loads(line[6:])
+            if "error" in chunk:
+                raise AskError(chunk["error"]["message"])
+            yield chunk
+
+
+@asynccontextmanager
+async def _post(url: str, body: Json) -> AsyncIterator[aiohttp.ClientResponse]:
+    """The one response, open. Raises AskError with the server's own words."""
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None), read_bufsize=1 << 20) as session,
+            session.post(f"{url}/v1/chat/completions", json=body) as response,
+        ):
+            if response.status != 200:
+                reply = await response.json(content_type=None)
+                raise AskError(reply["error"]["message"])
+            yield response
+    except aiohttp.ClientError as error:
+        raise AskError(f"No answer from {url}: {error}. Is `cappella serve` running there?") from error

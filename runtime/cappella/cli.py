@@ -1,0 +1,93 @@
+"""The command line: parse arguments, call one function, turn errors into one line and an exit code."""
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from cappella import __version__
+from cappella.errors import CappellaError, ConfigError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="A panel of local models on vLLM, a judge that writes one answer from theirs, one OpenAI-compatible endpoint.",
+)
+
+ConfigPath = Annotated[Path, typer.Argument(help="The YAML of a deployment, such as model_configs/demo.yaml.")]
+
+
+@app.command()
+def serve(
+    config: ConfigPath,
+    port: Annotated[int | None, typer.Option(help="Listen here instead of the config's server.port.")] = None,
+    log_dir: Annotated[Path | None, typer.Option(help="Where each engine's log goes.")] = None,
+) -> None:
+    """Start every engine and serve the ensembles until Ctrl-C or SIGTERM.
+
+    The gateway answers at once; /ready turns 200 when every ensemble has its quorum and its judge.
+    """
+    from cappella import config as configs
+    from cappella.serving import serve as serve_config
+
+    with _one_line_errors():
+        loaded = configs.load(config)
+        if port is not None:
+            loaded = loaded.model_copy(update={"server": loaded.server.model_copy(update={"port": port})})
+        code = serve_config(loaded, log_dir)
+    raise typer.Exit(code)
+
+
+@app.command()
+def ask(
+    prompt: Annotated[str, typer.Argument(help="The question; - reads it from standard input.")],
+    model: Annotated[str, typer.Option(help="An ensemble, or one model by its name.")] = "cappella/default",
+    url: Annotated[str, typer.Option(help="Where the server listens.")] = "http://127.0.0.1:8000",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the whole completion as JSON.")] = False,
+) -> None:
+    """Ask a running server; on a terminal, watch the members and the answer as they come."""
+    from cappella.asking import ask as ask_server
+
+    with _one_line_errors():
+        asyncio.run(ask_server(url.rstrip("/"), model, sys.stdin.read() if prompt == "-" else prompt, as_json))
+
+
+@app.command()
+def check(config: ConfigPath) -> None:
+    """Check a config and the weights that it names; starts nothing."""
+    from cappella import config as configs
+    from cappella.engines import weights
+
+    with _one_line_errors():
+        loaded = configs.load(config)
+        for name, model in loaded.models.items():
+            found = weights.inspect(name, model.weights)
+            print(f"{name}: {found.weight_bytes / 2**20:.1f} MiB of weights, {model.kv_cache_bytes / 2**20:.0f} MiB KV")
+        for name, ensemble in loaded.ensembles.items():
+            panel = ", ".join(seat.name for seat in ensemble.seats)
+            quorum = ensemble.quorum_of(len(ensemble.seats))
+            print(f"cappella/{name}: {panel} (quorum {quorum}), judge {ensemble.judge.model}")
+
+
+@app.callback(invoke_without_command=True)
+def main(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        print(f"cappella {__version__}")
+        raise typer.Exit
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """One line on standard error; exit code 2 for a config, 1 for the rest."""
+    try:
+        yield
+    except CappellaError as error:
+        Console(stderr=True, highlight=False).print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
+        raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from error

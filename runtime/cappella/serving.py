@@ -1,0 +1,157 @@
+"""`cappella serve` as a person sees it: checks first, engines loading, the address and a line to try."""
+
+import asyncio
+import importlib.util
+import os
+import signal
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import uvicorn
+import uvloop
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from cappella.app import create_app
+from cappella.config import Config
+from cappella.engines.supervisor import Supervisor
+from cappella.errors import ConfigError
+from cappella.types import EngineStatus
+
+EXIT_CONFIG = 2
+REFRESH_S = 0.2
+DRAIN_S = 30
+SETTLED = ("ready", "failed", "stopped")
+
+console = Console(stderr=True, highlight=False)
+
+
+def serve(config: Config, log_dir: Path | None) -> int:
+    """Serve until told to stop; returns the exit code. Raises ConfigError for what can be known before the start."""
+    if importlib.util.find_spec("vllm") is None:
+        raise ConfigError("this Python", "vLLM is not installed", "Install the extra cpu or gpu, or use scripts/run")
+    listener = _bind(config.server.host, config.server.port)
+    port = listener.getsockname()[1]
+    logs = log_dir or config.server.log_dir or _default_log_dir(port)
+    supervisor = Supervisor(config, logs)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(config, supervisor, listener, f"http://{config.server.host}:{port}", logs))
+
+
+class _Server(uvicorn.Server):
+    """uvicorn ends by raising the signal that stopped it once more; a stop that was asked for is exit code 0 here."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        signals = (signal.SIGINT, signal.SIGTERM)
+        for each in signals:
+            loop.add_signal_handler(each, self.handle_exit, each, None)
+        try:
+            yield
+        finally:
+            for each in signals:
+                loop.remove_signal_handler(each)
+
+
+async def _serve(config: Config, supervisor: Supervisor, listener: socket.socket, url: str, logs: Path) -> int:
+    app = create_app(config, supervisor)
+    server = _Server(
+        uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=DRAIN_S, lifespan="on")
+    )
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    console.print(f"Gateway on {url}; starting {len(config.models)} engines (logs in {logs})")
+    watching = asyncio.create_task(_watch_start(supervisor))
+    await asyncio.wait({serving, watching}, return_when=asyncio.FIRST_COMPLETED)
+    exit_code = 0
+    if serving.done():
+        watching.cancel()
+    else:
+        exit_code = _report(config, supervisor, url)
+        server.should_exit = server.should_exit or exit_code != 0
+    await serving
+    console.print("Stopped; no engine is left running.")
+    return exit_code
+
+
+async def _watch_start(supervisor: Supervisor) -> None:
+    """Show every engine's stage until each is ready or given up."""
+    if not console.is_terminal:
+        return await _print_stages(supervisor.statuses)
+    columns = (TextColumn("{task.description:<14}"), BarColumn(), TextColumn("{task.fields[stage]}"))
+    with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
+        bars = {name: progress.add_task(name, total=1.0, stage="") for name in supervisor.statuses}
+        while not _settled(supervisor.statuses):
+            _draw(progress, bars, supervisor.statuses)
+            await asyncio.sleep(REFRESH_S)
+        _draw(progress, bars, supervisor.statuses)
+
+
+def _draw(progress: Progress, bars: Mapping[str, TaskID], statuses: Mapping[str, EngineStatus]) -> None:
+    for name, status in statuses.items():
+        if not progress.tasks[bars[name]].finished:
+            progress.update(bars[name], completed=status.progress, stage=status.stage)
+
+
+async def _print_stages(statuses: Mapping[str, EngineStatus]) -> None:
+    shown: dict[str, str] = {}
+    while True:
+        for name, status in statuses.items():
+            if shown.get(name) != status.stage:
+                shown[name] = status.stage
+                console.print(f"{name}: {status.stage}")
+        if _settled(statuses):
+            return
+        await asyncio.sleep(REFRESH_S)
+
+
+def _settled(statuses: Mapping[str, EngineStatus]) -> bool:
+    return all(status.state in SETTLED for status in statuses.values())
+
+
+def _report(config: Config, supervisor: Supervisor, url: str) -> int:
+    """Say what came up and what did not; returns EXIT_CONFIG if no ensemble can answer."""
+    failed = {name for name, status in supervisor.statuses.items() if status.state == "failed"}
+    for name in sorted(failed):
+        lifecycle = supervisor.lifecycles[name]
+        console.print(f"[red]{name} {supervisor.statuses[name].stage}[/red]", soft_wrap=True)
+        console.print(f"The end of {lifecycle.log}:", soft_wrap=True)
+        for line in lifecycle.last_words():
+            console.print(f"  {line}", markup=False, soft_wrap=True)
+    usable = [
+        name
+        for name, ensemble in config.ensembles.items()
+        if ensemble.judge.model not in failed
+        and sum(seat.model not in failed for seat in ensemble.seats) >= ensemble.quorum_of(len(ensemble.seats))
+    ]
+    if not usable:
+        console.print("[red]No ensemble can answer: stopping.[/red]")
+        return EXIT_CONFIG
+    console.print(f"Ready: {', '.join(f'cappella/{name}' for name in usable)} on {url}. Try:\n")
+    console.print(_example(url, usable[0]), markup=False, soft_wrap=True)
+    return 0
+
+
+def _example(url: str, ensemble: str) -> str:
+    body = f'{{"model": "cappella/{ensemble}", "messages": [{{"role": "user", "content": "Who leads Atlas?"}}]}}'
+    return f"  curl {url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'\n"
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        place, mend = f"server.port: {host}:{port}", "Stop what holds it, or choose another with --port"
+        raise ConfigError(place, f"cannot be bound ({error.strerror})", mend) from error
+    return listener
+
+
+def _default_log_dir(port: int) -> Path:
+    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    return state / "cappella" / f"logs-{port}"
