@@ -31,6 +31,7 @@ class Lifecycle:
         self,
         engine: VllmEngine,
         command: list[str],
+        folder: Path,
         env: Mapping[str, str],
         log: Path,
         start_slots: asyncio.Semaphore,
@@ -39,6 +40,7 @@ class Lifecycle:
         self.log = log
         self._engine = engine
         self._command = command
+        self._folder = folder
         self._env = env
         self._start_slots = start_slots
         self._backoff = backoff
@@ -69,7 +71,7 @@ class Lifecycle:
         self._ready_at = self._process = None
         try:
             async with self._start_slots:
-                self._process = await EngineProcess.start(self._command, self._env, self.log)
+                self._process = await EngineProcess.start(self._command, self._folder, self._env, self.log)
                 await self._load(self._process)
             return await self._watch(self._process)
         except EngineError as error:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from shutil import rmtree
 from signal import SIGKILL
 from typing import Any
 
@@ -49,17 +50,21 @@ class EngineProcess:
         self._log = log
 
     @classmethod
-    async def start(cls, command: list[str], env: Mapping[str, str], log: Path) -> "EngineProcess":
+    async def start(cls, command: list[str], folder: Path, env: Mapping[str, str], log: Path) -> "EngineProcess":
+        """Start the command in a private `folder`, made anew: the socket of an earlier life would be in the way."""
+        rmtree(folder, ignore_errors=True)
+        folder.parent.mkdir(mode=0o700, exist_ok=True)
+        folder.mkdir(mode=0o700)
         log.parent.mkdir(parents=True, exist_ok=True)
         if log.exists():
             log.replace(log.with_suffix(".previous.log"))
         with log.open("wb") as sink:
             keeper = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "cappella.engines.keeper", *command),
+                *(sys.executable, "-m", "cappella.engines.keeper", str(folder), *command),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=sink,
                 stderr=sink,
-                env=dict(env),
+                env={**env, "TMPDIR": str(folder)},
                 start_new_session=True,
             )
         return cls(keeper, log)
@@ -124,7 +129,7 @@ def command(name: str, model: Model, socket: Path) -> list[str]:
     return [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *flags]
 
 
-def environment(threads: int | None, runtime_dir: Path) -> dict[str, str]:
+def environment(threads: int | None) -> dict[str, str]:
     """This process's environment, sealed. With `threads` (on a CPU) the engine may use that many."""
     kept = {
         key: value
@@ -132,7 +137,7 @@ def environment(threads: int | None, runtime_dir: Path) -> dict[str, str]:
         if not key.startswith(_UNSEALED_PREFIXES) and key.lower() not in _UNSEALED
     }
     package_root = str(Path(__file__).parents[2])
-    sealed = {**kept, **SEAL, "PYTHONPATH": package_root, "TMPDIR": str(runtime_dir)}
+    sealed = {**kept, **SEAL, "PYTHONPATH": package_root}
     if threads is None:
         return sealed
     # Bound to cores, several engines would all be bound to the same ones.

@@ -32,14 +32,16 @@ class Supervisor:
         self.lifecycles: dict[str, Lifecycle] = {}
         self._tasks: list[asyncio.Task[None]] = []
         for name, model in config.models.items():
-            socket = self._runtime_dir / f"{name}.sock"
+            folder = self._runtime_dir / name
+            socket = folder / "engine.sock"
             special_tokens = weights.inspect(name, model.weights).special_tokens
             threads = None if gpu else model.cpu_threads or max(1, (os.cpu_count() or 1) // len(config.models))
             self.engines[name] = VllmEngine(socket, EngineStatus(name), special_tokens)
             self.lifecycles[name] = Lifecycle(
                 self.engines[name],
                 process.command(name, model, socket),
-                process.environment(threads, self._runtime_dir),
+                folder,
+                process.environment(threads),
                 log_dir / f"{name}.log",
                 start_slots,
                 backoff,
