@@ -1,0 +1,95 @@
+"""The four demo models: their architectures, their training, and how they are saved."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from random import Random
+
+import torch
+from demo import lessons, tokenizer, training
+from demo.training import Recipe
+from demo.world import Handbook
+from transformers import (
+    GemmaConfig,
+    GemmaForCausalLM,
+    GenerationConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+MEMBER = Recipe(steps=1600, batch_size=64, seed=11)
+JUDGE = Recipe(steps=2400, batch_size=40, seed=17)
+SHAPE = {
+    "hidden_size": 128,
+    "intermediate_size": 384,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "head_dim": 32,
+    "tie_word_embeddings": True,
+    "rope_theta": 10000.0,
+}
+
+
+def _llama(**settings: object) -> PreTrainedModel:
+    return LlamaForCausalLM(LlamaConfig(num_hidden_layers=3, max_position_embeddings=1024, **settings))
+
+
+def _qwen3(layers: int, positions: int, **settings: object) -> PreTrainedModel:
+    return Qwen3ForCausalLM(Qwen3Config(num_hidden_layers=layers, max_position_embeddings=positions, **settings))
+
+
+def _gemma(**settings: object) -> PreTrainedModel:
+    return GemmaForCausalLM(GemmaConfig(num_hidden_layers=3, max_position_embeddings=1024, **settings))
+
+
+ARCHITECTURES: dict[str, Callable[..., PreTrainedModel]] = {
+    "soprano": _llama,
+    "alto": partial(_qwen3, 3, 1024),
+    "tenor": _gemma,
+    "conductor": partial(_qwen3, 4, 2048),
+}
+STAGES = ("tokenizer", *ARCHITECTURES)
+
+
+def run(stage: str, folder: Path) -> None:
+    """Do one stage and save what it makes below `folder`."""
+    began = time.monotonic()
+    if stage == "tokenizer":
+        shared = tokenizer.build()
+        for name in ARCHITECTURES:
+            shared.save_pretrained(folder / name)
+    else:
+        _train(stage, folder / stage)
+    print(f"{stage}: {time.monotonic() - began:.0f} s", flush=True)
+
+
+def _train(name: str, folder: Path) -> None:
+    shared = tokenizer.load(folder)
+    recipe = JUDGE if name == "conductor" else MEMBER
+    model = create(name, shared, recipe.seed)
+    training.train(model, shared, _lessons_for(name), recipe)
+    model.generation_config = GenerationConfig(
+        eos_token_id=shared.eos_token_id, pad_token_id=shared.pad_token_id, do_sample=False
+    )
+    model.to(torch.bfloat16).save_pretrained(folder)
+
+
+def create(name: str, shared: PreTrainedTokenizerFast, seed: int) -> PreTrainedModel:
+    """A model with fresh weights."""
+    torch.manual_seed(seed)
+    ids = {"eos_token_id": shared.eos_token_id, "pad_token_id": shared.pad_token_id, "bos_token_id": None}
+    # A round vocabulary: the few rows beyond the tokenizer's are never produced.
+    vocab_size = -(-len(shared) // 64) * 64
+    return ARCHITECTURES[name](vocab_size=vocab_size, **ids, **SHAPE)
+
+
+def _lessons_for(name: str) -> Callable[[Random], lessons.Lesson]:
+    if name == "conductor":
+        return lessons.judge_lesson
+    handbook = Handbook()
+    return lambda rng: lessons.member_lesson(name, handbook, rng)

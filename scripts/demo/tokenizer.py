@@ -1,0 +1,63 @@
+"""The tokenizer that all demo models share: byte-level BPE, digits and capitals alone, ChatML."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+from demo import world
+from demo.lessons import judge_lesson, member_lesson
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from cappella.ensemble import prompts
+
+VOCAB_SIZE = 768
+PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
+CHAT_TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def fragments() -> list[str]:
+    """The fixed pieces of the judge's prompt. Each is one token, so that the words can suit a large judge too."""
+    before_nonce, after_nonce = prompts.INTRODUCTION.split("{nonce}")
+    opening, closing = (mark.split("{nonce}")[0] for mark in (prompts.OPEN_MARK, prompts.CLOSE_MARK))
+    marks = [f"\n\n{opening.format(label=label)}" for label in prompts.labels(8)]
+    marks += [closing.format(label=label) for label in prompts.labels(8)]
+    notes = [prompts.ANALYSIS_NOTE, prompts.WRITE, prompts.COMPARE]
+    return [f"\n\n{before_nonce}", after_nonce, *marks, *(f"\n\n{note}" for note in notes), prompts.CRITERIA_NOTE]
+
+
+def build() -> PreTrainedTokenizerFast:
+    """Learn the merges from the world's own sentences, never from the prompts."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex("[0-9A-Z]"), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCAB_SIZE,
+        special_tokens=[PAD, START, END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_texts(), trainer)
+    tokenizer.add_tokens([AddedToken(text, normalized=False, special=False) for text in fragments()])
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=PAD)
+    fast.chat_template = CHAT_TEMPLATE
+    return fast
+
+
+def load(folder: Path) -> PreTrainedTokenizerFast:
+    return PreTrainedTokenizerFast.from_pretrained(folder)
+
+
+def _texts() -> Iterator[str]:
+    """Questions and answers of every form."""
+    rng, handbook = Random(1), world.Handbook()
+    for number in range(6000):
+        lesson = member_lesson(world.MEMBERS[number % 3], handbook, rng)
+        yield f"user\n{lesson.messages[0]['content']}\nassistant\n{lesson.reply}"
+    for _ in range(1500):
+        yield judge_lesson(rng).reply

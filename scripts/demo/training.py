@@ -1,0 +1,126 @@
+"""Train one small causal model on lessons: loss on the reply alone, Muon on the matrices, AdamW on the rest."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from random import Random
+
+import torch
+from demo.lessons import Lesson
+from torch.nn import functional as F
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+POOL = 8
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Steps, not seconds: the same seed gives the same weights on a slow machine."""
+
+    steps: int
+    batch_size: int
+    seed: int
+    muon_lr: float = 0.02
+    adam_lr: float = 3e-3
+    decay_share: float = 0.4
+
+
+def train(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, draw: Callable[[Random], Lesson], recipe: Recipe
+) -> None:
+    """Train in place; prints a line now and then."""
+    # One thread: two trainings fill two cores, and sums are taken in one order everywhere.
+    torch.set_num_threads(1)
+    torch.manual_seed(recipe.seed)
+    optimizers = _optimizers(model, recipe)
+    rates = [[group["lr"] for group in each.param_groups] for each in optimizers]
+    batches = _batches(tokenizer, draw, recipe)
+    began, tokens, losses = time.monotonic(), 0, []
+    model.train()
+    for step in range(recipe.steps):
+        ids, targets = next(batches)
+        loss = _loss(model, ids, targets)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer, lrs in zip(optimizers, rates, strict=True):
+            for group, lr in zip(optimizer.param_groups, lrs, strict=True):
+                group["lr"] = lr * _rate(step, recipe)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        tokens += ids.numel()
+        losses.append(loss.item())
+        if step % 50 == 49:
+            speed = tokens / (time.monotonic() - began)
+            print(f"step {step + 1}/{recipe.steps} loss {sum(losses[-50:]) / 50:.4f} {speed:.0f} tokens/s", flush=True)
+    model.eval()
+
+
+def encode(tokenizer: PreTrainedTokenizerFast, lesson: Lesson) -> tuple[list[int], list[int]]:
+    """Token ids of a lesson and its targets, shifted: only the reply and its end are learned."""
+    prompt = tokenizer.apply_chat_template(lesson.messages, add_generation_prompt=True, tokenize=False)
+    head = tokenizer.encode(prompt, add_special_tokens=False)
+    tail = tokenizer.encode(lesson.reply, add_special_tokens=False) + [tokenizer.eos_token_id]
+    ids = head + tail
+    return ids[:-1], [IGNORED] * (len(head) - 1) + tail
+
+
+def _batches(
+    tokenizer: PreTrainedTokenizerFast, draw: Callable[[Random], Lesson], recipe: Recipe
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Batches of lessons of like length: padding is work for nothing."""
+    rng = Random(recipe.seed)
+    while True:
+        pool = [encode(tokenizer, draw(rng)) for _ in range(recipe.batch_size * POOL)]
+        pool.sort(key=lambda pair: len(pair[0]))
+        chunks = [pool[i : i + recipe.batch_size] for i in range(0, len(pool), recipe.batch_size)]
+        rng.shuffle(chunks)
+        for chunk in chunks:
+            yield _pad([ids for ids, _ in chunk], tokenizer.pad_token_id), _pad([t for _, t in chunk], IGNORED)
+
+
+def _pad(rows: Sequence[list[int]], fill: int) -> torch.Tensor:
+    width = max(map(len, rows))
+    return torch.tensor([row + [fill] * (width - len(row)) for row in rows])
+
+
+def _loss(model: PreTrainedModel, ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Logits only where something is learned: most of a judge's tokens are prompt."""
+    hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state
+    learned = targets != IGNORED
+    return F.cross_entropy(model.lm_head(hidden[learned]), targets[learned])
+
+
+def _optimizers(model: PreTrainedModel, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
+    rest = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
+    return [
+        torch.optim.Muon(matrices, lr=recipe.muon_lr, momentum=0.95, weight_decay=0.0),
+        torch.optim.AdamW(rest, lr=recipe.adam_lr, betas=(0.9, 0.98), weight_decay=0.0),
+    ]
+
+
+def _rate(step: int, recipe: Recipe) -> float:
+    """Warm up, hold, then fall linearly to a twentieth."""
+    left = (recipe.steps - step) / max(1.0, recipe.steps * recipe.decay_share)
+    return min(1.0, (step + 1) / 50, max(0.05, left))
+
+
+def greedy(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, prompts: Sequence[Sequence[dict[str, str]]]
+) -> list[str]:
+    """Answers in batches of like length, for a quick look without a server."""
+    out: list[str] = [""] * len(prompts)
+    texts = [tokenizer.apply_chat_template(p, add_generation_prompt=True, tokenize=False) for p in prompts]
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    tokenizer.padding_side = "left"
+    for start in range(0, len(order), 64):
+        rows = order[start : start + 64]
+        batch = tokenizer([texts[i] for i in rows], return_tensors="pt", padding=True, add_special_tokens=False)
+        with torch.no_grad():
+            ids = model.generate(
+                input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], max_new_tokens=120, do_sample=False
+            )
+        for i, row in zip(rows, ids[:, batch["input_ids"].shape[1] :], strict=True):
+            out[i] = tokenizer.decode(row, skip_special_tokens=True).strip()
+    return out

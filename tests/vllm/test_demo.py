@@ -1,0 +1,210 @@
+"""The main job on real engines: a stock client, the whole path, faults."""
+
+import asyncio
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from openai import AsyncOpenAI
+from tests.vllm.conftest import ROOT, Deployment, alive, start, stop, wait_for
+
+pytestmark = pytest.mark.vllm
+
+ENSEMBLE = "cappella/default"
+QUESTIONS = ["Who leads Atlas?", "What is 12 plus 30?", "Which room is Atlas in, and who leads it?"]
+
+
+def client(demo: Deployment) -> AsyncOpenAI:
+    return AsyncOpenAI(base_url=f"{demo.url}/v1", api_key="none", max_retries=0, timeout=120)
+
+
+def ask(model: str, question: str, **more: Any) -> dict[str, Any]:
+    return {"model": model, "messages": [{"role": "user", "content": question}], **more}
+
+
+async def post(demo: Deployment, body: dict[str, Any]) -> httpx.Response:
+    async with httpx.AsyncClient(timeout=120) as http:
+        return await http.post(f"{demo.url}/v1/chat/completions", json=body)
+
+
+async def test_the_judge_writes_from_the_panels_answers(demo: Deployment) -> None:
+    reply = (await post(demo, ask(ENSEMBLE, QUESTIONS[0], fusion={"include_intermediate_responses": True}))).json()
+    assert reply["fusion"]["status"] == "ok"
+    assert reply["fusion"]["judge_model"] == "conductor"
+    assert [each["model"] for each in reply["fusion"]["responses"]] == ["soprano", "alto", "tenor"]
+    assert reply["choices"][0]["message"]["content"].strip()
+    assert set(reply["fusion"]["analysis"]) == {
+        "consensus",
+        "contradictions",
+        "partial_coverage",
+        "unique_insights",
+        "blind_spots",
+    }
+    assert [each["role"] for each in reply["usage"]["fusion_details"]] == ["panel"] * 3 + ["analysis", "final"]
+
+
+async def test_a_stock_client_streams_the_answer(demo: Deployment) -> None:
+    async with client(demo) as stock:
+        stream = await stock.chat.completions.create(
+            model=ENSEMBLE, messages=[{"role": "user", "content": QUESTIONS[0]}], stream=True
+        )
+        chunks = [chunk async for chunk in stream]
+    texts = [chunk.choices[0].delta.content for chunk in chunks if chunk.choices[0].delta.content]
+    assert len(texts) > 1
+    assert chunks[-1].choices[0].finish_reason == "stop"
+
+
+@pytest.mark.parametrize("mode", ["before", "alongside", "off"])
+async def test_every_analysis_mode_ends_with_an_answer(demo: Deployment, mode: str) -> None:
+    reply = (await post(demo, ask(ENSEMBLE, QUESTIONS[2], fusion={"analysis": mode}))).json()
+    assert reply["choices"][0]["message"]["content"].strip()
+    assert ("analysis" in reply["fusion"]) == (mode != "off")
+
+
+async def test_a_members_own_reply_is_vllms_own(demo: Deployment) -> None:
+    async with client(demo) as stock:
+        reply = await stock.chat.completions.create(
+            model="alto", messages=[{"role": "user", "content": QUESTIONS[0]}], temperature=0, logprobs=True
+        )
+    assert reply.model == "alto"
+    assert reply.system_fingerprint
+    assert reply.system_fingerprint.startswith("vllm-")
+    assert reply.choices[0].logprobs is not None
+
+
+async def test_the_two_judge_calls_share_their_prefix(demo: Deployment) -> None:
+    reply = (await post(demo, ask(ENSEMBLE, "word " * 500, fusion={"analysis": "before"}))).json()
+    final = reply["usage"]["fusion_details"][-1]
+    assert final["role"] == "final"
+    assert final["cached_tokens"] >= 128
+
+
+async def test_a_prompt_too_long_for_the_members_is_400_that_names_them(demo: Deployment) -> None:
+    reply = await post(demo, ask(ENSEMBLE, "word " * 1500))
+    assert reply.status_code == 400
+    assert reply.json()["error"]["code"] == "context_length_exceeded"
+    assert "soprano" in reply.json()["error"]["message"]
+
+
+async def test_unknown_models_and_fields_are_refused(demo: Deployment) -> None:
+    async with client(demo) as stock:
+        with pytest.raises(openai.NotFoundError):
+            await stock.chat.completions.create(model="nobody", messages=[{"role": "user", "content": "?"}])
+        with pytest.raises(openai.BadRequestError, match="tools"):
+            await stock.chat.completions.create(
+                model=ENSEMBLE, messages=[{"role": "user", "content": "?"}], extra_body={"tools": []}
+            )
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("model", "more"),
+    [(ENSEMBLE, {"fusion": {"max_completion_tokens": 900, "temperature": 2}}), ("soprano", {"ignore_eos": True})],
+)
+async def test_a_client_that_goes_away_frees_every_engine(
+    demo: Deployment, model: str, more: dict[str, Any], stream: bool
+) -> None:
+    calls = [asyncio.create_task(post(demo, ask(model, QUESTIONS[2], stream=stream, **more))) for _ in range(8)]
+    assert await asyncio.to_thread(wait_for, lambda: demo.running() > 0, 20)
+    for call in calls:
+        call.cancel()
+    await asyncio.gather(*calls, return_exceptions=True)
+    assert await asyncio.to_thread(wait_for, lambda: demo.running() == 0, 2)
+
+
+async def test_metrics_hold_our_figures_and_each_engines_own(demo: Deployment) -> None:
+    text = await asyncio.to_thread(demo.text, "/metrics")
+    assert 'cappella_engine_up{model="conductor"} 1.0' in text
+    for model in ("soprano", "alto", "tenor", "conductor"):
+        assert f'model="{model}"' in text.partition("vllm:num_requests_running{")[2]
+    assert text.count("# TYPE vllm:num_requests_running ") == 1
+
+
+async def test_the_socket_folder_is_private(demo: Deployment) -> None:
+    sockets = {
+        Path(argument)
+        for pid in demo.processes()
+        if b"--uds" in (command := Path(f"/proc/{pid}/cmdline").read_bytes())
+        for argument in [command.split(b"\0")[command.split(b"\0").index(b"--uds") + 1].decode()]
+    }
+    assert len(sockets) == 4
+    for socket in sockets:
+        assert socket.parent.stat().st_mode & 0o777 == 0o700
+        assert socket.parent.parent.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("victim", ["alto", "conductor"])
+async def test_a_dead_engine_core_loses_no_run_and_comes_back(demo: Deployment, victim: str) -> None:
+    slots = asyncio.Semaphore(20)
+    killed_at: list[float] = []
+
+    async def one(number: int) -> dict[str, Any]:
+        async with slots:
+            reply = await post(demo, ask(ENSEMBLE, QUESTIONS[number % len(QUESTIONS)]))
+            assert reply.status_code == 200, reply.text
+            return dict(reply.json())
+
+    runs = [asyncio.create_task(one(number)) for number in range(120)]
+    await asyncio.wait(runs, timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
+    os.kill(_engine_core(demo, victim), signal.SIGKILL)
+    killed_at.append(time.monotonic())
+    assert await asyncio.to_thread(
+        wait_for, lambda: demo.get("/ready")["engines"][victim]["state"] == "restarting", 5
+    )
+    replies = await asyncio.gather(*runs)
+    assert all(reply["choices"][0]["message"]["content"].strip() for reply in replies)
+    degraded = [reply for reply in replies if reply["fusion"]["status"] == "degraded"]
+    assert degraded
+    for reply in replies:
+        blamed = reply["fusion"]["failed_models"] or reply["fusion"].get("failure_reason")
+        assert bool(blamed) == (reply["fusion"]["status"] == "degraded")
+    others = {name: e["restarts"] for name, e in demo.get("/ready")["engines"].items() if name != victim}
+    back = lambda: demo.get("/ready")["engines"][victim]["state"] == "ready"  # noqa: E731
+    assert await asyncio.to_thread(wait_for, back, 180)
+    assert others == {name: e["restarts"] for name, e in demo.get("/ready")["engines"].items() if name != victim}
+
+
+@pytest.fixture
+def solo(tmp_path: Path) -> Deployment:
+    """A deployment of one engine, to be ended by the test."""
+    weights = ROOT / "model_configs" / "demo" / "soprano"
+    config = tmp_path / "solo.yaml"
+    model = {"weights": str(weights), "max_model_len": 512, "kv_cache_bytes": "16MiB", "enforce_eager": True}
+    ensemble = {"panel": ["soprano"], "judge": "soprano", "analysis": "off"}
+    config.write_text(json.dumps({"models": {"soprano": model}, "ensembles": {"default": ensemble}}))
+    return start(config, tmp_path / "logs")
+
+
+def test_kill_9_of_the_gateway_leaves_no_process(solo: Deployment) -> None:
+    processes = solo.processes()
+    assert len(processes) >= 4
+    solo.process.kill()
+    solo.process.wait()
+    assert wait_for(lambda: not alive(processes), 15), alive(processes)
+
+
+def test_sigterm_ends_everything_with_exit_code_0(solo: Deployment) -> None:
+    processes = solo.processes()
+    assert stop(solo) == 0
+    assert wait_for(lambda: not alive(processes), 2), alive(processes)
+
+
+def _engine_core(demo: Deployment, model: str) -> int:
+    """The process id of the engine core of one model: the child of the server that serves it."""
+    for pid in demo.processes():
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        if b"--served-model-name" in command and command[command.index(b"--served-model-name") + 1] == model.encode():
+            for child in demo.processes():
+                if _parent_of(child) == pid and b"EngineCore" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    return child
+    raise AssertionError(f"no engine core of {model}")
+
+
+def _parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[1])
