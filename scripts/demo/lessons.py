@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+from cappella.ensemble import prompts
 from demo import world
 from demo.world import Handbook, Part, Question
-
-from cappella.ensemble import prompts
 
 Message = dict[str, Any]
 

@@ -7,9 +7,6 @@ from pathlib import Path
 from random import Random
 
 import torch
-from demo import lessons, tokenizer, training
-from demo.training import Recipe
-from demo.world import Handbook
 from transformers import (
     GemmaConfig,
     GemmaForCausalLM,
@@ -21,6 +18,10 @@ from transformers import (
     Qwen3Config,
     Qwen3ForCausalLM,
 )
+
+from demo import lessons, tokenizer, training
+from demo.training import Recipe
+from demo.world import Handbook
 
 MEMBER = Recipe(steps=1600, batch_size=64, seed=11)
 JUDGE = Recipe(steps=2400, batch_size=40, seed=17)

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
-from demo import world
-from demo.lessons import judge_lesson, member_lesson
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from cappella.ensemble import prompts
+from demo import world
+from demo.lessons import judge_lesson, member_lesson
 
 VOCAB_SIZE = 768
 PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"

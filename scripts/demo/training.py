@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from random import Random
 
 import torch
-from demo.lessons import Lesson
 from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from demo.lessons import Lesson
 
 POOL = 8
 IGNORED = -100
@@ -119,7 +120,10 @@ def greedy(
         batch = tokenizer([texts[i] for i in rows], return_tensors="pt", padding=True, add_special_tokens=False)
         with torch.no_grad():
             ids = model.generate(
-                input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], max_new_tokens=120, do_sample=False
+                input_ids=batch["input_ids"],
+                attention_mask=batch["attention_mask"],
+                max_new_tokens=120,
+                do_sample=False,
             )
         for i, row in zip(rows, ids[:, batch["input_ids"].shape[1] :], strict=True):
             out[i] = tokenizer.decode(row, skip_special_tokens=True).strip()

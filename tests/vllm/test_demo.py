@@ -12,7 +12,8 @@ import httpx
 import openai
 import pytest
 from openai import AsyncOpenAI
-from tests.vllm.conftest import ROOT, Deployment, alive, start, stop, wait_for
+
+from deployment import ROOT, Deployment, alive, start, stop, wait_for
 
 pytestmark = pytest.mark.vllm
 
@@ -154,9 +155,7 @@ async def test_a_dead_engine_core_loses_no_run_and_comes_back(demo: Deployment, 
     await asyncio.wait(runs, timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
     os.kill(_engine_core(demo, victim), signal.SIGKILL)
     killed_at.append(time.monotonic())
-    assert await asyncio.to_thread(
-        wait_for, lambda: demo.get("/ready")["engines"][victim]["state"] == "restarting", 5
-    )
+    assert await asyncio.to_thread(wait_for, lambda: demo.get("/ready")["engines"][victim]["state"] == "restarting", 5)
     replies = await asyncio.gather(*runs)
     assert all(reply["choices"][0]["message"]["content"].strip() for reply in replies)
     degraded = [reply for reply in replies if reply["fusion"]["status"] == "degraded"]
@@ -165,7 +164,7 @@ async def test_a_dead_engine_core_loses_no_run_and_comes_back(demo: Deployment, 
         blamed = reply["fusion"]["failed_models"] or reply["fusion"].get("failure_reason")
         assert bool(blamed) == (reply["fusion"]["status"] == "degraded")
     others = {name: e["restarts"] for name, e in demo.get("/ready")["engines"].items() if name != victim}
-    back = lambda: demo.get("/ready")["engines"][victim]["state"] == "ready"  # noqa: E731
+    back = lambda: demo.get("/ready")["engines"][victim]["state"] == "ready"
     assert await asyncio.to_thread(wait_for, back, 180)
     assert others == {name: e["restarts"] for name, e in demo.get("/ready")["engines"].items() if name != victim}
 

@@ -1,0 +1,110 @@
+"""Scripted engines as a choir, and a real gateway over it."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import uvicorn
+
+from cappella.app import create_app
+from cappella.config import Config
+from cappella.engines.vllm import VllmEngine
+from cappella.ensemble.pipeline import Pipeline
+from cappella.types import Event, Run, Sampling, Seat, Settings
+from scripted_engine import Json, Script, ScriptedEngine
+
+ANALYSIS: Json = {
+    "consensus": ["both greet"],
+    "contradictions": [{"topic": "tone", "stances": [{"model": "A", "stance": "warm"}]}],
+    "partial_coverage": [{"models": ["A", "B"], "point": "p"}],
+    "unique_insights": [{"model": "B", "insight": "i"}],
+    "blind_spots": ["none"],
+}
+MEMBERS = ("ann", "bob", "cat")
+
+
+def judging(final: Script | None = None, analysis: Script | None = None) -> Callable[[Json], Script]:
+    """A judge's script: one for the call with a schema, another for the final answer."""
+    compare = analysis or Script((json.dumps(ANALYSIS),))
+    write = final or Script(("The", " final", " answer"))
+    return lambda body: compare if "response_format" in body else write
+
+
+class Choir:
+    """Members ann, bob and cat, and a judge; scripts can be changed before a run."""
+
+    def __init__(self) -> None:
+        self.servers = {name: ScriptedEngine(name, lambda _: Script()) for name in MEMBERS}
+        self.servers["judge"] = ScriptedEngine("judge", judging())
+        self.engines: dict[str, VllmEngine] = {}
+        self.events: list[Event] = []
+
+    def let(self, name: str, script: Script | Callable[[Json], Script]) -> None:
+        self.servers[name].script = (lambda _: script) if isinstance(script, Script) else script
+
+    def settings(self, **changes: Any) -> Settings:
+        defaults: dict[str, Any] = {
+            "ensemble": "default",
+            "panel": tuple(Seat(name, name, Sampling(temperature=0.7)) for name in MEMBERS),
+            "judge": "judge",
+            "analysis": "before",
+            "quorum": 2,
+            "round_timeout_s": 10.0,
+            "deadline_s": 20.0,
+            "seed": 1,
+        }
+        return Settings(**{**defaults, **changes})
+
+    async def run(self, text: str = "Say hello.", **changes: Any) -> Run:
+        conversation = [{"role": "user", "content": text}]
+        return await Pipeline(self.engines).run(conversation, self.settings(**changes), self.events.append)
+
+    def judge_prompt(self, call: int = -1) -> str:
+        return str(self.servers["judge"].bodies[call]["messages"][-1]["content"])
+
+    @property
+    def running(self) -> int:
+        return sum(server.running for server in self.servers.values())
+
+    # What the application needs of a supervisor; processes are the edge that is scripted here.
+    def start(self) -> None:
+        pass
+
+    async def stop(self) -> None:
+        pass
+
+
+async def eventually(condition: Callable[[], bool], timeout_s: float = 2.0) -> bool:
+    """True once the condition holds, False if it did not in time."""
+    end = asyncio.get_running_loop().time() + timeout_s
+    while not condition() and asyncio.get_running_loop().time() < end:
+        await asyncio.sleep(0.01)
+    return condition()
+
+
+def gateway_config(**ensemble: Any) -> Config:
+    model = {"weights": "unused", "max_model_len": 100, "kv_cache_bytes": "1MiB"}
+    default = {"panel": list(MEMBERS), "judge": "judge", **ensemble}
+    return Config.model_validate(
+        {
+            "models": dict.fromkeys((*MEMBERS, "judge"), model),
+            "ensembles": {"default": default, "fixed": {**default, "allow_overrides": False}},
+            "server": {"max_body_bytes": 200_000},
+        }
+    )
+
+
+@asynccontextmanager
+async def serving(choir: Choir, config: Config) -> AsyncIterator[str]:
+    """The real application on a loopback port."""
+    app = create_app(config, choir)  # type: ignore[arg-type]
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="on", ws="none"))
+    task = asyncio.create_task(server.serve())
+    assert await eventually(lambda: server.started, 10)
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await task

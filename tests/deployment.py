@@ -1,0 +1,113 @@
+"""A `cappella serve` process on real vLLM, as the tests see it."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+START_TIMEOUT_S = 400.0
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A `cappella serve` process of this test session."""
+
+    url: str
+    process: "subprocess.Popen[bytes]"
+    log_dir: Path
+
+    def get(self, path: str) -> Any:
+        try:
+            with urllib.request.urlopen(self.url + path, timeout=30) as reply:
+                return json.load(reply)
+        except urllib.error.HTTPError as error:
+            return json.load(error)
+
+    def text(self, path: str) -> str:
+        with urllib.request.urlopen(self.url + path, timeout=30) as reply:
+            return str(reply.read().decode())
+
+    def processes(self) -> list[int]:
+        """The gateway's descendants that are alive, engines' inner processes too."""
+        return _descendants(self.process.pid)
+
+    def running(self) -> float:
+        """Requests that the engines generate for, or hold in a queue, at this moment."""
+        pattern = r"^vllm:num_requests_(?:running|waiting)\{[^}]*\} (\S+)$"
+        return sum(float(value) for value in re.findall(pattern, self.text("/metrics"), re.MULTILINE))
+
+
+def wait_for(condition: Callable[[], bool], timeout_s: float) -> bool:
+    """Poll until the condition holds; False if it never did."""
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.1)
+    return condition()
+
+
+def alive(pids: list[int]) -> list[int]:
+    """Those of the processes that still run; a zombie does not."""
+    return [pid for pid in pids if _state(pid) not in ("", "Z")]
+
+
+def start(config: Path, log_dir: Path) -> Deployment:
+    """Serve a config on a free port and wait until it is ready."""
+    command = [sys.executable, "-m", "cappella", "serve", str(config), "--port", "0", "--log-dir", str(log_dir)]
+    log_dir.mkdir(parents=True, exist_ok=True)
+    output = log_dir / "gateway.log"
+    with output.open("wb") as sink:
+        process = subprocess.Popen(command, stdout=sink, stderr=sink, env={**os.environ, "COLUMNS": "200"})
+    assert wait_for(lambda: "http://" in output.read_text(), 30), output.read_text()
+    match = re.search(r"http://\S+?:\d+", output.read_text())
+    assert match, output.read_text()
+    deployment = Deployment(match[0], process, log_dir)
+    assert wait_for(lambda: process.poll() is not None or deployment.get("/ready")["ready"], START_TIMEOUT_S)
+    assert process.poll() is None, output.read_text()
+    return deployment
+
+
+def stop(deployment: Deployment) -> int:
+    """SIGTERM; returns the exit code."""
+    deployment.process.send_signal(signal.SIGTERM)
+    return deployment.process.wait(timeout=60)
+
+
+def _descendants(pid: int) -> list[int]:
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and (parent := _parent(int(entry.name))):
+            children.setdefault(parent, []).append(int(entry.name))
+    found, todo = [], [pid]
+    while todo:
+        below = children.get(todo.pop(), [])
+        found += below
+        todo += below
+    return found
+
+
+def _stat(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    except OSError:
+        return []
+
+
+def _state(pid: int) -> str:
+    return next(iter(_stat(pid)), "")
+
+
+def _parent(pid: int) -> int | None:
+    fields = _stat(pid)
+    return int(fields[1]) if fields else None

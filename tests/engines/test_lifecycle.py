@@ -1,0 +1,192 @@
+"""An engine's life with a stub server in its place: start, death, back-off, giving up, no orphan."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from cappella.config import Model
+from cappella.engines import process
+from cappella.engines.lifecycle import Backoff, Lifecycle
+from cappella.engines.vllm import VllmEngine
+from cappella.types import EngineStatus
+from choir import eventually
+
+# A server that prints what vLLM prints, answers one token, and has a child of its own, as vLLM has.
+STUB = """
+import asyncio, os, subprocess, sys
+from aiohttp import web
+socket, mode = sys.argv[1:3]
+print("x non-default args", flush=True)
+if mode == "crash":
+    print("(pid=1) ERROR 01-01 [core.py:1] ValueError: the weights are cursed", flush=True)
+    sys.exit(1)
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+state = {"health": 200}
+async def health(request): return web.Response(status=state["health"])
+async def core_dies(request): state["health"] = 503; return web.Response()
+async def chat(request):
+    done = '{"choices":[{"delta":{"content":"x"},"finish_reason":"length"}]}'
+    return web.Response(text="data: " + done + "\\n\\ndata: [DONE]\\n\\n", content_type="text/event-stream")
+app = web.Application()
+app.add_routes([web.get("/health", health), web.post("/v1/chat/completions", chat), web.get("/die", core_dies)])
+web.run_app(app, path=socket, print=None)
+"""
+
+
+class Stub:
+    def __init__(self, folder: Path, mode: str, delays_s: tuple[float, ...]) -> None:
+        self.folder = folder / "run" / "ann"
+        self.engine = VllmEngine(self.folder / "engine.sock", EngineStatus("ann"))
+        command = [sys.executable, "-c", STUB, str(self.folder / "engine.sock"), mode]
+        slots = asyncio.Semaphore(1)
+        log = folder / "logs" / "ann.log"
+        env = dict(os.environ)
+        self.lifecycle = Lifecycle(self.engine, command, self.folder, env, log, slots, Backoff(delays_s))
+
+    @property
+    def group(self) -> int:
+        """The process group of the life that runs now, which its keeper leads."""
+        found = [pid for pid in _pids() if str(self.folder) in _command(pid) and "keeper" in _command(pid)]
+        return found[0] if found else 0
+
+    async def ready(self) -> bool:
+        return await eventually(lambda: self.engine.status.state == "ready", 20)
+
+
+@asynccontextmanager
+async def living(folder: Path, mode: str = "ok", delays_s: tuple[float, ...] = (0.1, 0.1)) -> AsyncIterator[Stub]:
+    stub = Stub(folder, mode, delays_s)
+    task = asyncio.create_task(stub.lifecycle.run())
+    try:
+        yield stub
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_ready_means_that_a_token_came_back_and_stop_leaves_nothing(tmp_path: Path) -> None:
+    async with living(tmp_path) as stub:
+        assert await stub.ready()
+        assert stub.folder.stat().st_mode & 0o777 == 0o700
+        group = stub.group
+        assert len(_members(group)) == 3
+    assert stub.engine.status.state == "stopped"
+    assert await eventually(lambda: not _members(group), 5)
+    assert not stub.folder.exists()
+
+
+async def test_a_dead_core_is_seen_and_the_engine_restarted(tmp_path: Path) -> None:
+    async with living(tmp_path) as stub:
+        assert await stub.ready()
+        first = stub.group
+        async with stub.engine._http.get("/die"):
+            pass
+        assert await eventually(lambda: stub.engine.status.state == "restarting", 5)
+        assert stub.engine.status.reason == "its engine core died"
+        assert await stub.ready()
+        assert stub.engine.status.restarts == 1
+        assert not _members(first)
+
+
+async def test_a_killed_server_is_restarted_and_its_children_do_not_stay(tmp_path: Path) -> None:
+    async with living(tmp_path) as stub:
+        assert await stub.ready()
+        group = stub.group
+        os.kill(_server_of(group), signal.SIGKILL)
+        assert await eventually(lambda: stub.engine.status.restarts == 1, 5)
+        assert await stub.ready()
+        assert not _members(group)
+
+
+async def test_a_crash_loop_is_given_up_with_the_reason(tmp_path: Path) -> None:
+    async with living(tmp_path, "crash") as stub:
+        assert await eventually(lambda: stub.engine.status.state == "failed", 20)
+        assert stub.engine.status.stage == (
+            "gave up after 3 tries: it did not start: ValueError: the weights are cursed"
+        )
+        assert any("cursed" in line for line in stub.lifecycle.last_words())
+
+
+def test_kill_9_of_the_gateway_ends_the_engines_group(tmp_path: Path) -> None:
+    folder = tmp_path / "run" / "ann"
+    folder.mkdir(parents=True)
+    keeper = [sys.executable, "-m", "cappella.engines.keeper", str(folder)]
+    server = [sys.executable, "-c", STUB, str(folder / "engine.sock"), "ok"]
+    gateway = (
+        "import subprocess, sys, time\n"
+        f"child = subprocess.Popen({keeper + server!r}, stdin=subprocess.PIPE, start_new_session=True)\n"
+        "print(child.pid, flush=True); time.sleep(600)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", gateway], stdout=subprocess.PIPE)
+    assert parent.stdout
+    group = int(parent.stdout.readline())
+    assert asyncio.run(eventually(lambda: (folder / "engine.sock").exists(), 20))
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    assert asyncio.run(eventually(lambda: not _members(group), 12))
+    assert not folder.exists()
+
+
+def test_the_environment_is_sealed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTPS_PROXY", "VLLM_SERVER_DEV_MODE", "OTEL_EXPORTER_OTLP_ENDPOINT", "HF_TOKEN"):
+        monkeypatch.setenv(name, "leak")
+    env = process.environment(threads=2)
+    assert "leak" not in env.values()
+    assert env["HF_HUB_OFFLINE"] == env["VLLM_NO_USAGE_STATS"] == env["DO_NOT_TRACK"] == "1"
+    assert (env["OMP_NUM_THREADS"], env["VLLM_CPU_OMP_THREADS_BIND"]) == ("2", "nobind")
+    assert "OMP_NUM_THREADS" not in process.environment(threads=None) or "OMP_NUM_THREADS" in os.environ
+
+
+def test_the_command_line_holds_the_exact_kv_size_and_the_engine_args() -> None:
+    model = Model.model_validate(
+        {
+            "weights": "w",
+            "max_model_len": 64,
+            "kv_cache_bytes": "3MiB",
+            "engine_args": {"speculative_config": {"method": "ngram"}, "async-scheduling": True},
+        }
+    )
+    command = process.command("ann", model, Path("/x/engine.sock"))
+    pairs = dict(zip(command, command[1:], strict=False))
+    assert pairs["--kv-cache-memory-bytes"] == str(3 << 20)
+    assert pairs["--load-format"] == "safetensors"
+    assert pairs["--speculative-config"] == '{"method": "ngram"}'
+    assert "--async-scheduling" in command
+    assert "--enforce-eager" not in command
+
+
+def _pids() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def _members(group: int) -> list[int]:
+    """The living processes of a group."""
+    found = []
+    for pid in _pids():
+        try:
+            state, _, pgid = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[:3]
+        except OSError:
+            continue
+        if int(pgid) == group and state != "Z":
+            found.append(pid)
+    return sorted(found)
+
+
+def _server_of(group: int) -> int:
+    """The keeper leads its group, and the server is the first process that it started."""
+    return _members(group)[1]

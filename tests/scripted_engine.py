@@ -1,0 +1,125 @@
+"""An engine at the network edge: speaks vLLM's HTTP dialect on a Unix socket, and says what its script says."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from cappella.engines.vllm import VllmEngine
+from cappella.types import EngineStatus
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Script:
+    """How one call goes: pieces of text with a pause before each, and how it ends."""
+
+    pieces: tuple[str, ...] = ("Hello", " there")
+    pause_s: float = 0.0
+    finish_reason: str = "stop"
+    ending: str = "done"  # or: break, garbage, error, hang
+    refuse: tuple[int, Json] | None = None
+
+
+def too_long(limit: int = 100) -> Script:
+    """vLLM's refusal of a prompt that does not fit."""
+    message = f"This model's maximum context length is {limit} tokens."
+    error = {"message": message, "type": "BadRequestError", "param": "input_tokens", "code": 400}
+    return Script(refuse=(400, {"error": error}))
+
+
+@dataclass
+class ScriptedEngine:
+    """One such server. `script` may look at the request's body; `bodies` are the requests it got."""
+
+    model: str
+    script: Callable[[Json], Script]
+    bodies: list[Json] = field(default_factory=list)
+    raw: list[bytes] = field(default_factory=list)
+    running: int = 0
+    aborted: int = 0
+    healthy: bool = True
+
+    async def start(self, folder: Path) -> VllmEngine:
+        """Listen below `folder`; returns an engine that is ready and speaks to this server."""
+        app = web.Application(client_max_size=64 << 20)
+        app.router.add_post("/v1/chat/completions", self._chat)
+        app.router.add_get("/health", self._health)
+        app.router.add_get("/metrics", self._metrics)
+        # Without this aiohttp goes on serving a client that has left.
+        self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+        await self._runner.setup()
+        socket = folder / f"{self.model}.sock"
+        await web.UnixSite(self._runner, str(socket)).start()
+        self.engine = VllmEngine(socket, EngineStatus(self.model, "ready"), ("<|im_end|>",))
+        return self.engine
+
+    async def stop(self) -> None:
+        await self.engine.close()
+        await self._runner.cleanup()
+
+    async def _health(self, _: web.Request) -> web.Response:
+        return web.Response(status=200 if self.healthy else 503)
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        head = "# HELP vllm:num_requests_running r\n# TYPE vllm:num_requests_running gauge\n"
+        return web.Response(text=f'{head}vllm:num_requests_running{{model_name="{self.model}"}} {self.running}\n')
+
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        raw = await request.read()
+        body = json.loads(raw)
+        self.raw.append(raw)
+        self.bodies.append(body)
+        script = self.script(body)
+        self.running += 1
+        try:
+            if script.refuse:
+                return web.json_response(script.refuse[1], status=script.refuse[0])
+            return await (self._stream(request, script) if body.get("stream") else self._whole(script))
+        except asyncio.CancelledError:
+            self.aborted += 1
+            raise
+        finally:
+            self.running -= 1
+
+    async def _whole(self, script: Script) -> web.Response:
+        for _ in script.pieces:
+            await asyncio.sleep(script.pause_s)
+        message = {"role": "assistant", "content": "".join(script.pieces)}
+        choice = {"index": 0, "message": message, "finish_reason": script.finish_reason}
+        return web.json_response({"id": "x", "object": "chat.completion", "model": self.model, "choices": [choice]})
+
+    async def _stream(self, request: web.Request, script: Script) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(self._event({"role": "assistant", "content": ""}))
+        for piece in script.pieces:
+            await asyncio.sleep(script.pause_s)
+            await response.write(self._event({"content": piece}))
+        match script.ending:
+            case "break":
+                assert request.transport
+                request.transport.close()
+                return response
+            case "hang":
+                await asyncio.sleep(3600)
+            case "garbage":
+                await response.write(b"data: {not json\n\n")
+            case "error":
+                await response.write(b'data: {"error": {"message": "out of memory", "code": 500}}\n\n')
+        await response.write(self._event({"content": ""}, script.finish_reason))
+        usage = {"prompt_tokens": 10, "completion_tokens": len(script.pieces), "total_tokens": 10}
+        usage_event = {"choices": [], "usage": {**usage, "prompt_tokens_details": {"cached_tokens": 4}}}
+        await response.write(f"data: {json.dumps(usage_event)}\n\n".encode())
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
+    def _event(self, delta: Json, finish_reason: str | None = None) -> bytes:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+        event = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": self.model, "choices": [choice]}
+        return f"data: {json.dumps(event)}\n\n".encode()

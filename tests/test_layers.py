@@ -1,0 +1,50 @@
+"""What may import what. This table is the architecture."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "runtime" / "cappella"
+MAY_IMPORT = {
+    "__main__": "cli",
+    "__init__": "",
+    "cli": "serving asking config engines errors",
+    "serving": "app config engines errors types",
+    "asking": "errors",
+    "app": "routes responses metrics ensemble engines config errors",
+    "routes": "schema responses streaming metrics ensemble engines config types errors",
+    "streaming": "responses schema types",
+    "responses": "schema types",
+    "metrics": "engines types errors",
+    "ensemble": "engines config types errors",
+    "engines": "config types errors",
+    "schema": "types errors",
+    "config": "types errors",
+    "errors": "types",
+    "types": "",
+}
+
+
+def layers_imported_by(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [alias.name for alias in getattr(node, "names", []) if isinstance(alias, ast.alias)]
+        if isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{name}" for name in names]
+        yield from (name.split(".")[1] for name in names if name.startswith("cappella."))
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_follow_the_table(path: Path) -> None:
+    layer = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    imported = set(layers_imported_by(path)) - {"__version__"}
+    assert imported <= {layer, *MAY_IMPORT[layer].split()}
+
+
+def test_the_gateway_imports_neither_torch_nor_vllm() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not {name.split(".")[0] for name in names} & {"torch", "vllm", "transformers"}, path

@@ -1,0 +1,134 @@
+"""Streams as the official clients read them."""
+
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import openai
+import pytest
+from openai import AsyncOpenAI
+from openai.types.chat import ChatCompletionChunk
+
+from cappella import streaming
+from choir import MEMBERS, Choir, judging
+from scripted_engine import Script
+
+ROOT = Path(__file__).parents[1]
+
+
+async def lines(url: str, **more: Any) -> AsyncIterator[tuple[float, str]]:
+    """Lines of a stream, each with the seconds since the request."""
+    body = {"model": "cappella/default", "messages": [{"role": "user", "content": "Hi"}], "stream": True, **more}
+    began = time.monotonic()
+    async with aiohttp.ClientSession() as http, http.post(f"{url}/v1/chat/completions", json=body) as reply:
+        assert reply.content_type == "text/event-stream"
+        async for line in reply.content:
+            if line.strip():
+                yield time.monotonic() - began, line.decode().rstrip("\n")
+
+
+async def chunks(url: str, **more: Any) -> list[ChatCompletionChunk]:
+    async with AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+        stream = await client.chat.completions.create(
+            model="cappella/default", messages=[{"role": "user", "content": "Hi"}], stream=True, **more
+        )
+        return [chunk async for chunk in stream]
+
+
+def text(got: list[ChatCompletionChunk]) -> str:
+    return "".join(chunk.choices[0].delta.content or "" for chunk in got if chunk.choices)
+
+
+async def test_the_stock_client_reads_the_answer_and_the_trace(gateway: str) -> None:
+    got = await chunks(gateway)
+    assert text(got) == "The final answer"
+    assert got[0].choices[0].delta.role == "assistant"
+    assert got[-1].choices[0].finish_reason == "stop"
+    last = got[-1].model_dump()
+    assert (last["fusion"]["status"], last["usage"]["prompt_tokens"]) == ("ok", 50)
+    assert len({chunk.id for chunk in got}) == 1
+
+
+async def test_include_usage_puts_the_trace_on_a_chunk_without_choices(gateway: str) -> None:
+    got = await chunks(gateway, stream_options={"include_usage": True})
+    assert got[-1].choices == []
+    assert got[-1].usage
+    assert got[-1].model_dump()["fusion"]["status"] == "ok"
+    assert got[-2].choices[0].finish_reason == "stop"
+    assert all(chunk.usage is None for chunk in got[:-1])
+
+
+async def test_events_are_complete_chunks_and_only_for_who_asked(gateway: str) -> None:
+    got = await chunks(gateway, extra_body={"fusion": {"include_events": True}})
+    events = [event for chunk in got if (event := chunk.model_dump().get("fusion_event"))]
+    kinds = [event["type"] for event in events]
+    assert kinds[0] == "run.started"
+    assert kinds.count("answer.done") == len(MEMBERS)
+    assert kinds.count("answer.delta") == 2 * len(MEMBERS)
+    assert "analysis.done" in kinds
+    assert text(got) == "The final answer"
+    assert not any("fusion_event" in chunk.model_dump() for chunk in await chunks(gateway))
+
+
+async def test_the_first_byte_comes_within_a_second_of_a_slow_panel(gateway: str, choir: Choir) -> None:
+    for name in MEMBERS:
+        choir.let(name, Script(pause_s=0.8))
+    async for at_s, line in lines(gateway):
+        assert line.startswith("data: {")
+        assert at_s < 1.0
+        break
+
+
+async def test_deltas_come_one_by_one(gateway: str, choir: Choir) -> None:
+    choir.let("judge", judging(Script(("a", "b", "c", "d"), pause_s=0.2)))
+    arrivals = [at_s async for at_s, line in lines(gateway, fusion={"analysis": "off"}) if '"content":"' in line]
+    assert arrivals[-1] - arrivals[1] > 0.3
+
+
+async def test_a_silence_is_broken_by_a_comment(gateway: str, choir: Choir, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming, "KEEP_ALIVE_S", 0.2)
+    choir.let("ann", Script(pause_s=0.7))
+    got = [line async for _, line in lines(gateway)]
+    assert got.count(": keep-alive") >= 2
+    assert got[-1] == "data: [DONE]"
+
+
+async def test_an_error_in_mid_stream_is_an_event_that_the_client_raises(gateway: str, choir: Choir) -> None:
+    for name in MEMBERS:
+        choir.let(name, Script(pause_s=0.4, ending="break"))
+    with pytest.raises(openai.APIError, match="members answered"):
+        await chunks(gateway)
+    got = [line async for _, line in lines(gateway)]
+    assert json.loads(got[-2].removeprefix("data: "))["error"]["code"] == "insufficient_quorum"
+    assert got[-1] == "data: [DONE]"
+
+
+async def test_a_judge_that_breaks_off_in_mid_stream_is_followed_by_a_whole_answer(gateway: str, choir: Choir) -> None:
+    choir.let("judge", judging(Script(("The fi",), ending="break")))
+    got = await chunks(gateway)
+    assert text(got) == "The fi\n\nHello there"
+    assert got[-1].model_dump()["fusion"]["status"] == "degraded"
+
+
+@pytest.mark.skipif(not shutil.which("npm"), reason="no Node.js here")
+async def test_the_node_client_reads_every_frame(gateway: str) -> None:
+    import asyncio
+
+    folder = ROOT / ".cache" / "node"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("package.json", "stream.mjs"):
+        shutil.copy(ROOT / "tests" / "node" / name, folder)
+    if not (folder / "node_modules" / "openai").exists():
+        subprocess.run(["npm", "install", "--no-audit", "--no-fund", "--silent"], cwd=folder, check=True, timeout=180)
+    node = await asyncio.create_subprocess_exec("node", str(folder / "stream.mjs"), gateway, stdout=subprocess.PIPE)
+    output, _ = await asyncio.wait_for(node.communicate(), 60)
+    assert node.returncode == 0
+    seen = json.loads(output)
+    assert seen["text"] == seen["whole"] == "The final answer"
+    assert seen["events"][0] == "run.started"
+    assert (seen["status"], seen["notFound"]) == ("ok", 404)
