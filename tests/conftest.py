@@ -1,11 +1,12 @@
-"""Fixtures over scripted engines."""
+"""Fixtures: scripted engines, a gateway over them, and one real deployment for the whole session."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from choir import Choir, gateway_config, serving
+from deployment import ROOT, Deployment, start, stop
 
 
 @pytest.fixture
@@ -22,3 +23,11 @@ async def choir(tmp_path: Path) -> AsyncIterator[Choir]:
 async def gateway(choir: Choir) -> AsyncIterator[str]:
     async with serving(choir, gateway_config()) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    deployment = start(ROOT / "model_configs" / "demo.yaml", tmp_path_factory.mktemp("logs"))
+    yield deployment
+    if deployment.process.poll() is None:
+        stop(deployment)

@@ -1,8 +1,8 @@
 """Streams as the official clients read them."""
 
+import asyncio
 import json
 import shutil
-import subprocess
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -117,15 +117,16 @@ async def test_a_judge_that_breaks_off_in_mid_stream_is_followed_by_a_whole_answ
 
 @pytest.mark.skipif(not shutil.which("npm"), reason="no Node.js here")
 async def test_the_node_client_reads_every_frame(gateway: str) -> None:
-    import asyncio
-
     folder = ROOT / ".cache" / "node"
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("package.json", "stream.mjs"):
         shutil.copy(ROOT / "tests" / "node" / name, folder)
     if not (folder / "node_modules" / "openai").exists():
-        subprocess.run(["npm", "install", "--no-audit", "--no-fund", "--silent"], cwd=folder, check=True, timeout=180)
-    node = await asyncio.create_subprocess_exec("node", str(folder / "stream.mjs"), gateway, stdout=subprocess.PIPE)
+        npm = await asyncio.create_subprocess_exec("npm", "install", "--no-audit", "--no-fund", "--silent", cwd=folder)
+        assert await asyncio.wait_for(npm.wait(), 180) == 0
+    node = await asyncio.create_subprocess_exec(
+        "node", str(folder / "stream.mjs"), gateway, stdout=asyncio.subprocess.PIPE
+    )
     output, _ = await asyncio.wait_for(node.communicate(), 60)
     assert node.returncode == 0
     seen = json.loads(output)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -155,7 +156,7 @@ def test_the_command_line_holds_the_exact_kv_size_and_the_engine_args() -> None:
         }
     )
     command = process.command("ann", model, Path("/x/engine.sock"))
-    pairs = dict(zip(command, command[1:], strict=False))
+    pairs = dict(pairwise(command))
     assert pairs["--kv-cache-memory-bytes"] == str(3 << 20)
     assert pairs["--load-format"] == "safetensors"
     assert pairs["--speculative-config"] == '{"method": "ngram"}'

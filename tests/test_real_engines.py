@@ -4,11 +4,10 @@ import asyncio
 import json
 import os
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
-import httpx
+import aiohttp
 import openai
 import pytest
 from openai import AsyncOpenAI
@@ -29,13 +28,14 @@ def ask(model: str, question: str, **more: Any) -> dict[str, Any]:
     return {"model": model, "messages": [{"role": "user", "content": question}], **more}
 
 
-async def post(demo: Deployment, body: dict[str, Any]) -> httpx.Response:
-    async with httpx.AsyncClient(timeout=120) as http:
-        return await http.post(f"{demo.url}/v1/chat/completions", json=body)
+async def post(demo: Deployment, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """Status and JSON of one chat completion."""
+    async with aiohttp.ClientSession() as http, http.post(f"{demo.url}/v1/chat/completions", json=body) as reply:
+        return reply.status, json.loads(await reply.read()) if reply.content_type == "application/json" else {}
 
 
 async def test_the_judge_writes_from_the_panels_answers(demo: Deployment) -> None:
-    reply = (await post(demo, ask(ENSEMBLE, QUESTIONS[0], fusion={"include_intermediate_responses": True}))).json()
+    _, reply = await post(demo, ask(ENSEMBLE, QUESTIONS[0], fusion={"include_intermediate_responses": True}))
     assert reply["fusion"]["status"] == "ok"
     assert reply["fusion"]["judge_model"] == "conductor"
     assert [each["model"] for each in reply["fusion"]["responses"]] == ["soprano", "alto", "tenor"]
@@ -63,7 +63,7 @@ async def test_a_stock_client_streams_the_answer(demo: Deployment) -> None:
 
 @pytest.mark.parametrize("mode", ["before", "alongside", "off"])
 async def test_every_analysis_mode_ends_with_an_answer(demo: Deployment, mode: str) -> None:
-    reply = (await post(demo, ask(ENSEMBLE, QUESTIONS[2], fusion={"analysis": mode}))).json()
+    _, reply = await post(demo, ask(ENSEMBLE, QUESTIONS[2], fusion={"analysis": mode}))
     assert reply["choices"][0]["message"]["content"].strip()
     assert ("analysis" in reply["fusion"]) == (mode != "off")
 
@@ -80,17 +80,16 @@ async def test_a_members_own_reply_is_vllms_own(demo: Deployment) -> None:
 
 
 async def test_the_two_judge_calls_share_their_prefix(demo: Deployment) -> None:
-    reply = (await post(demo, ask(ENSEMBLE, "word " * 500, fusion={"analysis": "before"}))).json()
+    _, reply = await post(demo, ask(ENSEMBLE, "word " * 500, fusion={"analysis": "before"}))
     final = reply["usage"]["fusion_details"][-1]
     assert final["role"] == "final"
     assert final["cached_tokens"] >= 128
 
 
 async def test_a_prompt_too_long_for_the_members_is_400_that_names_them(demo: Deployment) -> None:
-    reply = await post(demo, ask(ENSEMBLE, "word " * 1500))
-    assert reply.status_code == 400
-    assert reply.json()["error"]["code"] == "context_length_exceeded"
-    assert "soprano" in reply.json()["error"]["message"]
+    status, reply = await post(demo, ask(ENSEMBLE, "word " * 1500))
+    assert (status, reply["error"]["code"]) == (400, "context_length_exceeded")
+    assert "soprano" in reply["error"]["message"]
 
 
 async def test_unknown_models_and_fields_are_refused(demo: Deployment) -> None:
@@ -143,18 +142,16 @@ async def test_the_socket_folder_is_private(demo: Deployment) -> None:
 @pytest.mark.parametrize("victim", ["alto", "conductor"])
 async def test_a_dead_engine_core_loses_no_run_and_comes_back(demo: Deployment, victim: str) -> None:
     slots = asyncio.Semaphore(20)
-    killed_at: list[float] = []
 
     async def one(number: int) -> dict[str, Any]:
         async with slots:
-            reply = await post(demo, ask(ENSEMBLE, QUESTIONS[number % len(QUESTIONS)]))
-            assert reply.status_code == 200, reply.text
-            return dict(reply.json())
+            status, reply = await post(demo, ask(ENSEMBLE, QUESTIONS[number % len(QUESTIONS)]))
+            assert status == 200, reply
+            return reply
 
     runs = [asyncio.create_task(one(number)) for number in range(120)]
     await asyncio.wait(runs, timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
     os.kill(_engine_core(demo, victim), signal.SIGKILL)
-    killed_at.append(time.monotonic())
     assert await asyncio.to_thread(wait_for, lambda: demo.get("/ready")["engines"][victim]["state"] == "restarting", 5)
     replies = await asyncio.gather(*runs)
     assert all(reply["choices"][0]["message"]["content"].strip() for reply in replies)
