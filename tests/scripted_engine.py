@@ -22,7 +22,7 @@ class Script:
     pieces: tuple[str, ...] = ("Hello", " there")
     pause_s: float = 0.0
     finish_reason: str = "stop"
-    ending: str = "done"  # or: break, garbage, error, hang
+    ending: str = "done"  # or: break, garbage, odd, error, hang
     refuse: tuple[int, Json] | None = None
 
 
@@ -110,6 +110,8 @@ class ScriptedEngine:
                 await asyncio.sleep(3600)
             case "garbage":
                 await response.write(b"data: {not json\n\n")
+            case "odd":
+                await response.write(b'data: {"choices": [7]}\n\n')
             case "error":
                 await response.write(b'data: {"error": {"message": "out of memory", "code": 500}}\n\n')
         await response.write(self._event({"content": ""}, script.finish_reason))

@@ -83,7 +83,10 @@ def _named(model: type[BaseModel]) -> BeforeValidator:
 
 
 class Ensemble(Frozen):
-    """A panel, a judge and how they work together: what a client calls as `cappella/<name>`."""
+    """A panel, a judge and how they work together: what a client calls as `cappella/<name>`.
+
+    `example` is a question worth trying; `serve` prints it.
+    """
 
     panel: Annotated[tuple[Annotated[Member, _named(Member)], ...], Field(min_length=1, max_length=8)]
     judge: Annotated[Judge, _named(Judge)]
@@ -92,6 +95,7 @@ class Ensemble(Frozen):
     round_timeout_s: Annotated[float, Field(gt=0)] = 120.0
     deadline_s: Annotated[float, Field(gt=0)] = 300.0
     allow_overrides: bool = True
+    example: str = "Say hello."
 
     @model_validator(mode="after")
     def _quorum_fits(self) -> "Ensemble":

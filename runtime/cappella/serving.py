@@ -2,7 +2,9 @@
 
 import asyncio
 import importlib.util
+import json
 import os
+import shlex
 import signal
 import socket
 from collections.abc import Iterator, Mapping
@@ -130,13 +132,14 @@ def _report(config: Config, supervisor: Supervisor, url: str) -> int:
         console.print("[red]No ensemble can answer: stopping.[/red]")
         return EXIT_CONFIG
     console.print(f"Ready: {', '.join(f'cappella/{name}' for name in usable)} on {url}. Try:\n")
-    console.print(_example(url, usable[0]), markup=False, soft_wrap=True)
+    console.print(_example(url, usable[0], config.ensembles[usable[0]].example), markup=False, soft_wrap=True)
     return 0
 
 
-def _example(url: str, ensemble: str) -> str:
-    body = f'{{"model": "cappella/{ensemble}", "messages": [{{"role": "user", "content": "Who leads Atlas?"}}]}}'
-    return f"  curl {url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'\n"
+def _example(url: str, ensemble: str, question: str) -> str:
+    """A line for a shell."""
+    body = json.dumps({"model": f"cappella/{ensemble}", "messages": [{"role": "user", "content": question}]})
+    return f"  curl {url}/v1/chat/completions -H 'Content-Type: application/json' -d {shlex.quote(body)}\n"
 
 
 def _bind(host: str, port: int) -> socket.socket:

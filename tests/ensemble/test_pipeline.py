@@ -126,6 +126,7 @@ async def test_a_failed_analysis_costs_the_status_and_not_the_answer(
         Script(ending="break"),
         Script(pieces=()),
         Script(ending="garbage"),
+        Script(ending="odd"),
         Script(ending="error"),
         Script(refuse=(500, {"error": {"message": "no", "param": None}})),
     ],

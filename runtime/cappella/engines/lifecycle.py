@@ -13,6 +13,7 @@ from cappella.errors import EngineBroke, EngineError
 HEALTH_INTERVAL_S = 1.0
 LOAD_INTERVAL_S = 0.3
 START_TIMEOUT_S = 1800.0
+FIRST_TOKEN_TIMEOUT_S = 300.0
 HUNG_AFTER_S = 60.0
 
 
@@ -99,7 +100,10 @@ class Lifecycle:
                 raise EngineBroke(f"it did not start within {START_TIMEOUT_S:g} s")
             status.stage, status.progress = process.stage()
             await asyncio.sleep(LOAD_INTERVAL_S)
-        await self._engine.probe()
+        try:
+            await asyncio.wait_for(self._engine.probe(), FIRST_TOKEN_TIMEOUT_S)
+        except TimeoutError as error:
+            raise EngineBroke(f"it gave no first token within {FIRST_TOKEN_TIMEOUT_S:g} s") from error
         self._ready_at = time.monotonic()
         status.state, status.stage, status.progress, status.reason = "ready", "ready", 1.0, None
 

@@ -115,6 +115,9 @@ def command(name: str, model: Model, socket: Path) -> list[str]:
         "max_model_len": model.max_model_len,
         "max_num_seqs": model.max_num_seqs,
         "kv_cache_memory_bytes": int(model.kv_cache_bytes),
+        # With an exact KV size this serves one check alone, at start: that so much of the card is free. The default
+        # of 0.9 would refuse the second engine on a card.
+        "gpu_memory_utilization": 0.05,
         "dtype": model.dtype,
         "load_format": "safetensors",
         "enforce_eager": model.enforce_eager,

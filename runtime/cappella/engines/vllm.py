@@ -120,7 +120,7 @@ class VllmEngine:
         try:
             async with self._http.post(path, data=body, headers=headers) as response:
                 yield response
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+        except (aiohttp.ClientError, OSError) as error:
             raise EngineBroke(f"{self.status.model} broke off: {error or type(error).__name__}") from error
 
 
@@ -137,7 +137,10 @@ async def _chunks(response: aiohttp.ClientResponse) -> AsyncIterator[Chunk]:
         data = line[5:].strip()
         if data == b"[DONE]":
             return
-        yield _chunk(orjson.loads(data))
+        try:
+            yield _chunk(orjson.loads(data))
+        except (orjson.JSONDecodeError, LookupError, TypeError, AttributeError) as error:
+            raise EngineBroke(f"the stream holds what is no chunk: {data[:80]!r}") from error
     raise EngineBroke("the stream ended before its end mark")
 
 
