@@ -64,7 +64,7 @@ async def _serve(config: Config, supervisor: Supervisor, listener: socket.socket
         uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=DRAIN_S, lifespan="on")
     )
     serving = asyncio.create_task(server.serve(sockets=[listener]))
-    console.print(f"Gateway on {url}; starting {len(config.models)} engines (logs in {logs})")
+    console.print(f"Gateway on {url}; starting {len(config.models)} engines (logs in {logs})", soft_wrap=True)
     watching = asyncio.create_task(_watch_start(supervisor))
     await asyncio.wait({serving, watching}, return_when=asyncio.FIRST_COMPLETED)
     exit_code = 0
@@ -103,7 +103,7 @@ async def _print_stages(statuses: Mapping[str, EngineStatus]) -> None:
         for name, status in statuses.items():
             if shown.get(name) != status.stage:
                 shown[name] = status.stage
-                console.print(f"{name}: {status.stage}")
+                console.print(f"{name}: {status.stage}", soft_wrap=True)
         if _settled(statuses):
             return
         await asyncio.sleep(REFRESH_S)
@@ -119,7 +119,7 @@ def _report(config: Config, supervisor: Supervisor, url: str) -> int:
     for name in sorted(failed):
         lifecycle = supervisor.lifecycles[name]
         console.print(f"[red]{name} {supervisor.statuses[name].stage}[/red]", soft_wrap=True)
-        console.print(f"The end of {lifecycle.log}:", soft_wrap=True)
+        console.print(f"From {lifecycle.log}:", soft_wrap=True)
         for line in lifecycle.last_words():
             console.print(f"  {line}", markup=False, soft_wrap=True)
     usable = [

@@ -73,7 +73,7 @@ def _train(name: str, folder: Path) -> None:
     shared = tokenizer.load(folder)
     recipe = JUDGE if name == "conductor" else MEMBER
     model = create(name, shared, recipe.seed)
-    training.train(model, shared, _lessons_for(name), recipe)
+    training.train(name, model, shared, _lessons_for(name), recipe)
     model.generation_config = GenerationConfig(
         eos_token_id=shared.eos_token_id, pad_token_id=shared.pad_token_id, do_sample=False
     )

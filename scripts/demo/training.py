@@ -28,7 +28,11 @@ class Recipe:
 
 
 def train(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, draw: Callable[[Random], Lesson], recipe: Recipe
+    name: str,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    draw: Callable[[Random], Lesson],
+    recipe: Recipe,
 ) -> None:
     """Train in place; prints a line now and then."""
     # One thread: two trainings fill two cores, and sums are taken in one order everywhere.
@@ -53,7 +57,8 @@ def train(
         losses.append(loss.item())
         if step % 50 == 49:
             speed = tokens / (time.monotonic() - began)
-            print(f"step {step + 1}/{recipe.steps} loss {sum(losses[-50:]) / 50:.4f} {speed:.0f} tokens/s", flush=True)
+            loss_now = sum(losses[-50:]) / 50
+            print(f"{name}: step {step + 1}/{recipe.steps} loss {loss_now:.4f} {speed:.0f} tokens/s", flush=True)
     model.eval()
 
 
@@ -105,26 +110,3 @@ def _rate(step: int, recipe: Recipe) -> float:
     """Warm up, hold, then fall linearly to a twentieth."""
     left = (recipe.steps - step) / max(1.0, recipe.steps * recipe.decay_share)
     return min(1.0, (step + 1) / 50, max(0.05, left))
-
-
-def greedy(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, prompts: Sequence[Sequence[dict[str, str]]]
-) -> list[str]:
-    """Answers in batches of like length, for a quick look without a server."""
-    out: list[str] = [""] * len(prompts)
-    texts = [tokenizer.apply_chat_template(p, add_generation_prompt=True, tokenize=False) for p in prompts]
-    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-    tokenizer.padding_side = "left"
-    for start in range(0, len(order), 64):
-        rows = order[start : start + 64]
-        batch = tokenizer([texts[i] for i in rows], return_tensors="pt", padding=True, add_special_tokens=False)
-        with torch.no_grad():
-            ids = model.generate(
-                input_ids=batch["input_ids"],
-                attention_mask=batch["attention_mask"],
-                max_new_tokens=120,
-                do_sample=False,
-            )
-        for i, row in zip(rows, ids[:, batch["input_ids"].shape[1] :], strict=True):
-            out[i] = tokenizer.decode(row, skip_special_tokens=True).strip()
-    return out

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -40,6 +41,9 @@ STAGES = (
     ("Starting vLLM server", "answering a first token", 0.95),
 )
 """Marks in vLLM's log, the stage that begins there, and the share of the whole start that lies behind."""
+
+# The last line of a traceback, with or without the prefix of vLLM's logger.
+_ERROR = re.compile(r"(?:^|\] )[\w.]*(?:Error|Exception): ")
 
 
 class EngineProcess:
@@ -94,16 +98,16 @@ class EngineProcess:
         reached = [(stage, share) for mark, stage, share in STAGES if mark in text]
         return reached[-1] if reached else ("importing vLLM", 0.05)
 
-    def last_words(self, lines: int = 12) -> list[str]:
-        """The end of the log, where the reason of a failed start stands."""
-        return self._log.read_text(errors="replace").splitlines()[-lines:]
-
     def reason(self) -> str:
-        """Why it died, in one line: the last error in the log, else its last line."""
-        lines = [line.strip() for line in self._log.read_text(errors="replace").splitlines() if line.strip()]
-        errors = [line for line in lines if "Error:" in line and "EngineCore" not in line.split("Error:")[0][-12:]]
-        last = errors or [line for line in lines if not line.startswith("keeper:")] or ["it printed nothing"]
-        return last[-1].split("] ", 1)[-1][:300]
+        """Why it died, in one line: the first error in the log, since the later ones follow from it."""
+        return self.last_words(1)[-1].split("] ", 1)[-1].strip()[:300]
+
+    def last_words(self, lines: int = 12) -> list[str]:
+        """The part of the log that ends with that error; without one, the end of the log."""
+        log = [line for line in self._log.read_text(errors="replace").splitlines() if line.strip()]
+        log = [line for line in log if not line.startswith("keeper:")] or ["it printed nothing"]
+        first = next((number for number, line in enumerate(log) if _ERROR.search(line)), len(log) - 1)
+        return log[max(0, first + 1 - lines) : first + 1]
 
 
 def command(name: str, model: Model, socket: Path) -> list[str]:
