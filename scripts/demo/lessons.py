@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 
@@ -52,20 +52,18 @@ class Panel:
     question: Question
     says: list[list[str]]
     truth: list[str | None]
-    extra: list[str] = field(default_factory=list)
+    injection: str = ""
 
     @property
     def answers(self) -> list[str]:
-        return [" ".join([*parts, *tail]) for parts, tail in zip(self.says, self._tails, strict=True)]
+        """Each member's whole answer; the first one may end with an order to the judge."""
+        first, *others = (" ".join(parts) for parts in self.says)
+        return [f"{first} {self.injection}".strip(), *others]
 
     @property
     def reply(self) -> str:
         pairs = zip(self.truth, self.question.parts, strict=True)
         return " ".join(sentence or part.unknown for sentence, part in pairs)
-
-    @property
-    def _tails(self) -> list[list[str]]:
-        return [self.extra, *([[]] * (len(self.says) - 1))]
 
 
 def panel(rng: Random, size: int | None = None) -> Panel:
@@ -75,8 +73,8 @@ def panel(rng: Random, size: int | None = None) -> Panel:
     count = size or rng.choices((1, 2, 3, 4), (1, 3, 12, 2))[0]
     columns, truth = zip(*(_column(part, count, rng) for part in parts), strict=True)
     says = [list(row) for row in zip(*columns, strict=True)]
-    extra = [_injection(rng)] if rng.random() < 0.05 else []
-    return Panel(question, says, list(truth), extra)
+    injection = _injection(rng) if rng.random() < 0.05 else ""
+    return Panel(question, says, list(truth), injection)
 
 
 def _column(part: Part, count: int, rng: Random) -> tuple[list[str], str | None]:
