@@ -1,12 +1,13 @@
 """Fixtures: scripted engines, a gateway over them, and one real deployment for the whole session."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from choir import Choir, gateway_config, serving
-from deployment import ROOT, Deployment, start, stop
+from deployment import ROOT, Deployment, deployed
 
 
 @pytest.fixture
@@ -15,8 +16,7 @@ async def choir(tmp_path: Path) -> AsyncIterator[Choir]:
     for name, server in choir.servers.items():
         choir.engines[name] = await server.start(tmp_path)
     yield choir
-    for server in choir.servers.values():
-        await server.stop()
+    await asyncio.gather(*(server.stop() for server in choir.servers.values()))
 
 
 @pytest.fixture
@@ -27,7 +27,5 @@ async def gateway(choir: Choir) -> AsyncIterator[str]:
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    deployment = start(ROOT / "model_configs" / "demo.yaml", tmp_path_factory.mktemp("logs"))
-    yield deployment
-    if deployment.process.poll() is None:
-        stop(deployment)
+    with deployed(ROOT / "model_configs" / "demo.yaml", tmp_path_factory.mktemp("logs")) as deployment:
+        yield deployment

@@ -1,7 +1,6 @@
 """A `cappella serve` process on real vLLM, as the tests see it."""
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -9,7 +8,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,20 +62,28 @@ def alive(pids: list[int]) -> list[int]:
     return [pid for pid in pids if _state(pid) not in ("", "Z")]
 
 
-def start(config: Path, log_dir: Path) -> Deployment:
-    """Serve a config on a free port and wait until it is ready."""
+@contextmanager
+def deployed(config: Path, log_dir: Path) -> Iterator[Deployment]:
+    """Serve a config on a free port, ready; whatever is left of it at the end is ended."""
     command = [sys.executable, "-m", "cappella", "serve", str(config), "--port", "0", "--log-dir", str(log_dir)]
     log_dir.mkdir(parents=True, exist_ok=True)
     output = log_dir / "gateway.log"
-    with output.open("wb") as sink:
-        process = subprocess.Popen(command, stdout=sink, stderr=sink, env={**os.environ, "COLUMNS": "200"})
-    assert wait_for(lambda: "http://" in output.read_text(), 30), output.read_text()
-    match = re.search(r"http://\S+?:\d+", output.read_text())
-    assert match, output.read_text()
-    deployment = Deployment(match[0], process, log_dir)
-    assert wait_for(lambda: process.poll() is not None or deployment.get("/ready")["ready"], START_TIMEOUT_S)
-    assert process.poll() is None, output.read_text()
-    return deployment
+    with output.open("wb") as sink, subprocess.Popen(command, stdout=sink, stderr=sink) as process:
+        try:
+            assert wait_for(lambda: "http://" in output.read_text(), 30), output.read_text()
+            match = re.search(r"http://\S+?:\d+", output.read_text())
+            assert match, output.read_text()
+            deployment = Deployment(match[0], process, log_dir)
+            assert wait_for(lambda: process.poll() is not None or _ready(deployment), START_TIMEOUT_S)
+            assert process.poll() is None, output.read_text()
+            yield deployment
+        finally:
+            process.terminate()
+
+
+def _ready(deployment: Deployment) -> bool:
+    """Every engine up, not only a quorum of each ensemble."""
+    return all(engine["state"] == "ready" for engine in deployment.get("/ready")["engines"].values())
 
 
 def stop(deployment: Deployment) -> int:

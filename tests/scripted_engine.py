@@ -44,6 +44,7 @@ class ScriptedEngine:
     running: int = 0
     aborted: int = 0
     healthy: bool = True
+    page: str | None = None  # in the place of figures, with status 500
 
     async def start(self, folder: Path) -> VllmEngine:
         """Listen below `folder`; returns an engine that is ready and speaks to this server."""
@@ -67,6 +68,8 @@ class ScriptedEngine:
         return web.Response(status=200 if self.healthy else 503)
 
     async def _metrics(self, _: web.Request) -> web.Response:
+        if self.page is not None:
+            return web.Response(text=self.page, status=500)
         head = "# HELP vllm:num_requests_running r\n# TYPE vllm:num_requests_running gauge\n"
         return web.Response(text=f'{head}vllm:num_requests_running{{model_name="{self.model}"}} {self.running}\n')
 

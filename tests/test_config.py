@@ -1,10 +1,15 @@
 """Configs: every file that ships loads, and every mistake is named with its place and its mend."""
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from cappella.config import load
+from cappella.config import RESERVED_ENGINE_ARGS, Config, Ensemble, Model, load
 from cappella.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
@@ -74,3 +79,83 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "model_configs").glob("*.yaml")), ids=lambda path: path.name)
 def test_every_shipped_config_loads(path: Path) -> None:
     assert load(path).ensembles
+
+
+@pytest.mark.parametrize("key", sorted(RESERVED_ENGINE_ARGS))
+@pytest.mark.parametrize("spell", [str, lambda key: key.replace("_", "-")], ids=["underscores", "dashes"])
+def test_engine_args_take_nothing_that_is_cappellas_own(tmp_path: Path, key: str, spell: Callable[[str], str]) -> None:
+    text = GOOD.replace("1MiB}", f"1MiB, engine_args: {{{spell(key)}: 1}}}}", 1)
+    with pytest.raises(ConfigError, match=rf"c\.yaml:2: models\.ann: .*{spell(key)}"):
+        load(write(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("host", "allowed"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.8.8", True),
+        ("localhost", True),
+        ("::1", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("10.0.0.1", False),
+        ("example.com", False),
+        ("localhost.example.com", False),
+    ],
+)
+def test_only_loopback_hosts_are_allowed(tmp_path: Path, host: str, allowed: bool) -> None:
+    path = write(tmp_path, f"server: {{host: '{host}'}}\n{GOOD}")
+    if allowed:
+        assert load(path).server.host == host
+    else:
+        with pytest.raises(ConfigError, match=r"c\.yaml:1: server"):
+            load(path)
+
+
+@pytest.mark.parametrize("size", [9, 0])
+def test_a_panel_has_one_to_eight_members(tmp_path: Path, size: int) -> None:
+    with pytest.raises(ConfigError, match=r"c\.yaml:6: ensembles\.default\.panel"):
+        load(write(tmp_path, GOOD.replace("[ann, {model: bob, temperature: 0.5}, ann]", str(["ann"] * size))))
+
+
+@given(
+    st.text(alphabet="abcdefghijklmnopqrstuvwxyz_", min_size=1, max_size=12).filter(
+        lambda key: key not in {*Config.model_fields, *Ensemble.model_fields, *Model.model_fields}
+    )
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_an_unknown_key_is_named_with_its_line_wherever_it_stands(tmp_path: Path, key: str) -> None:
+    for old, line, where in (("models:", 1, key), ("panel:", 6, f"ensembles.default.{key}")):
+        text = GOOD.replace(old, f"'{key}': 1\n{'' if line == 1 else '    '}{old}", 1)
+        with pytest.raises(ConfigError, match=rf"c\.yaml:{line}: {re.escape(where)}: unknown key\. "):
+            load(write(tmp_path, text))
+
+
+@given(st.text(max_size=60) | st.lists(st.sampled_from("abc:-[]{}&*!#|>'\n \t,?%@"), max_size=30).map("".join))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_no_text_makes_anything_but_a_config_error(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load(write(tmp_path, text))
+    assert str(tmp_path / "c.yaml") in str(raised.value)
+
+
+def test_a_date_that_is_none_is_a_config_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"c\.yaml"):
+        load(write(tmp_path, GOOD.replace("w/ann", "2020-13-45")))
+
+
+@pytest.mark.xfail(strict=True, raises=RecursionError, reason="_refuse_duplicates() follows an alias to itself")
+def test_an_alias_to_itself_is_a_config_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"c\.yaml"):
+        load(write(tmp_path, f"{GOOD}x: &x [*x]\n"))
+
+
+def test_a_folder_in_the_configs_place_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load(tmp_path)
+
+
+def test_a_loaded_config_cannot_be_changed(tmp_path: Path) -> None:
+    config = load(write(tmp_path, GOOD))
+    with pytest.raises(ValidationError):
+        config.server.port = 1

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
-from deployment import ROOT, Deployment, alive, start, stop, wait_for
+from deployment import ROOT, Deployment, alive, deployed, stop, wait_for
 
 pytestmark = pytest.mark.vllm
 
@@ -31,7 +32,8 @@ def ask(model: str, question: str, **more: Any) -> dict[str, Any]:
 async def post(demo: Deployment, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     """Status and JSON of one chat completion."""
     async with aiohttp.ClientSession() as http, http.post(f"{demo.url}/v1/chat/completions", json=body) as reply:
-        return reply.status, json.loads(await reply.read()) if reply.content_type == "application/json" else {}
+        content = await reply.read()
+        return reply.status, json.loads(content) if reply.content_type == "application/json" else {}
 
 
 async def test_the_judge_writes_from_the_panels_answers(demo: Deployment) -> None:
@@ -80,7 +82,7 @@ async def test_a_members_own_reply_is_vllms_own(demo: Deployment) -> None:
 
 
 async def test_the_two_judge_calls_share_their_prefix(demo: Deployment) -> None:
-    _, reply = await post(demo, ask(ENSEMBLE, "word " * 500, fusion={"analysis": "before"}))
+    _, reply = await post(demo, ask(ENSEMBLE, "word " * 120, fusion={"analysis": "before"}))
     final = reply["usage"]["fusion_details"][-1]
     assert final["role"] == "final"
     assert final["cached_tokens"] >= 128
@@ -167,14 +169,15 @@ async def test_a_dead_engine_core_loses_no_run_and_comes_back(demo: Deployment, 
 
 
 @pytest.fixture
-def solo(tmp_path: Path) -> Deployment:
+def solo(tmp_path: Path) -> Iterator[Deployment]:
     """A deployment of one engine, to be ended by the test."""
     weights = ROOT / "model_configs" / "demo" / "soprano"
     config = tmp_path / "solo.yaml"
     model = {"weights": str(weights), "max_model_len": 512, "kv_cache_bytes": "16MiB", "enforce_eager": True}
     ensemble = {"panel": ["soprano"], "judge": "soprano", "analysis": "off"}
     config.write_text(json.dumps({"models": {"soprano": model}, "ensembles": {"default": ensemble}}))
-    return start(config, tmp_path / "logs")
+    with deployed(config, tmp_path / "logs") as deployment:
+        yield deployment
 
 
 def test_kill_9_of_the_gateway_leaves_no_process(solo: Deployment) -> None:

@@ -133,3 +133,39 @@ async def test_the_node_client_reads_every_frame(gateway: str) -> None:
     assert seen["text"] == seen["whole"] == "The final answer"
     assert seen["events"][0] == "run.started"
     assert (seen["status"], seen["notFound"]) == ("ok", 404)
+
+
+@pytest.mark.parametrize("include_usage", [False, True])
+@pytest.mark.parametrize("include_events", [False, True])
+@pytest.mark.parametrize("analysis", ["before", "alongside", "off"])
+async def test_every_mix_of_options_is_a_well_formed_stream(
+    gateway: str, include_usage: bool, include_events: bool, analysis: str
+) -> None:
+    usage = {"stream_options": {"include_usage": True}} if include_usage else {}
+    got = await chunks(
+        gateway, extra_body={"fusion": {"include_events": include_events, "analysis": analysis}}, **usage
+    )
+    assert text(got) == "The final answer"
+    assert len({(chunk.id, chunk.created, chunk.model, chunk.object) for chunk in got}) == 1
+    reasons = [choice.finish_reason for chunk in got for choice in chunk.choices if choice.finish_reason]
+    assert reasons == ["stop"]
+    assert [chunk for chunk in got if not chunk.choices] == ([got[-1]] if include_usage else [])
+    assert sum(chunk.usage is not None for chunk in got) == 1
+    assert got[-1].usage
+
+
+async def test_frames_are_data_lines_and_done_is_the_last(gateway: str) -> None:
+    got = [line async for _, line in lines(gateway, fusion={"include_events": True})]
+    assert all(line.startswith("data: ") for line in got)
+    assert all(json.loads(line.removeprefix("data: "))["choices"] for line in got[:-1])
+    assert (got[-1], got.count("data: [DONE]")) == ("data: [DONE]", 1)
+
+
+async def test_the_traces_of_a_stream_and_of_a_whole_completion_are_alike(gateway: str) -> None:
+    body = {"model": "cappella/default", "messages": [{"role": "user", "content": "Hi"}], "seed": 3}
+    async with aiohttp.ClientSession() as http, http.post(f"{gateway}/v1/chat/completions", json=body) as reply:
+        whole = await reply.json()
+    streamed = (await chunks(gateway, seed=3))[-1].model_dump()
+    assert set(streamed["fusion"]) == set(whole["fusion"])
+    assert streamed["fusion"]["labels"] == whole["fusion"]["labels"]
+    assert set(streamed["usage"]) >= set(whole["usage"])

@@ -8,8 +8,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import PreTrainedTokenizerFast
 
 from cappella.ensemble import prompts
-from demo import world
-from demo.lessons import judge_lesson, member_lesson
+from demo.lessons import judge_lesson, panel
 
 VOCAB_SIZE = 768
 PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
@@ -54,10 +53,10 @@ def load(folder: Path) -> PreTrainedTokenizerFast:
 
 
 def _texts() -> Iterator[str]:
-    """Questions and answers of every form."""
-    rng, handbook = Random(1), world.Handbook()
-    for number in range(6000):
-        lesson = member_lesson(world.MEMBERS[number % 3], handbook, rng)
-        yield f"user\n{lesson.messages[0]['content']}\nassistant\n{lesson.reply}"
+    """Made-up facts alone: names of the handbook would become tokens that the judge, which must copy them, never met."""
+    rng = Random(1)
+    for _ in range(6000):
+        shown = panel(rng)
+        yield f"user\n{shown.question.text}\nassistant\n{shown.reply}"
     for _ in range(1500):
         yield judge_lesson(rng).reply

@@ -183,8 +183,9 @@ def ask(parts: Sequence[Part], rng: Random, wrappers: Sequence[str] = TRAINING_W
 
 def draw(rng: Random, pick: Callable[[], Part], held_out: bool = False) -> list[Part]:
     """One to three different parts, of a combination that is held out or is not."""
+    size = rng.choices((1, 2, 3), (3, 4, 3))[0]
     while True:
-        parts = [pick() for _ in range(rng.choices((1, 2, 3), (3, 4, 3))[0])]
+        parts = [pick() for _ in range(size)]
         single_fact = len(parts) == 1 and parts[0].is_fact
         if len({part.key for part in parts}) == len(parts) and (single_fact or is_held_out(parts) == held_out):
             return parts

@@ -128,8 +128,7 @@ def command(name: str, model: Model, socket: Path) -> list[str]:
         "enable_prompt_tokens_details": True,
         "disable_uvicorn_access_log": True,
         "disable_fastapi_docs": True,
-        # With free whitespace, a small judge can fill its whole budget with blanks.
-        "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
+        "structured_outputs_config": {"backend": "xgrammar"},
         **{key.replace("-", "_"): value for key, value in model.engine_args.items()},
     }
     flags = [flag for key, value in args.items() for flag in _flag(key, value)]

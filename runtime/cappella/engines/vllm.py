@@ -13,7 +13,7 @@ from cappella.errors import EngineBroke, EngineContextExceeded, EngineError, Eng
 from cappella.types import Chunk, EngineStatus, Message, Sampling, Usage
 
 # vLLM names the parameter that does not fit; its messages change from release to release.
-_CONTEXT_PARAMS = {"input_tokens", "max_tokens", "max_completion_tokens", "input_text"}
+_CONTEXT_PARAMS = ("input_tokens", "max_tokens", "max_completion_tokens", "input_text")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ class VllmEngine:
         try:
             async with self._http.post(path, data=body, headers=headers) as response:
                 yield response
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, aiohttp.http_exceptions.HttpProcessingError, OSError) as error:
             raise EngineBroke(f"{self.status.model} broke off: {error or type(error).__name__}") from error
 
 

@@ -16,7 +16,7 @@ def resolve(
     if overrides != Overrides() and not ensemble.allow_overrides:
         raise RequestError(f"The operator of cappella/{name} allows no overrides.", "fusion", "overrides_forbidden")
     panel = _panel(ensemble, models, overrides, judge_sampling.seed)
-    judge = overrides.judge or ensemble.judge.model
+    judge = ensemble.judge.model if overrides.judge is None else overrides.judge
     _require_models([judge], models, "fusion.model")
     return Settings(
         ensemble=name,

@@ -1,0 +1,86 @@
+"""The judge's words: the conversation stays as it is, answers stay inside their fences."""
+
+import copy
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cappella.ensemble import prompts
+
+CONVERSATION: list[dict[str, Any]] = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "First"},
+    {"role": "assistant", "content": "One"},
+    {"role": "user", "content": "Second"},
+]
+SPECIAL_TOKENS = ("<s>", "</s>", "<|im_start|>", "<|im_end|>", "[INST]", "<unk>")
+
+
+@given(st.lists(st.text(max_size=30), min_size=1, max_size=8))
+def test_each_answer_stands_once_between_its_own_marks(answers: list[str]) -> None:
+    fenced = prompts.fence(answers, "n0nce")
+    for label, text in zip(prompts.labels(len(answers)), answers, strict=True):
+        block = f"[answer {label} n0nce]\n{text}\n[end {label} n0nce]"
+        assert fenced.count(block) == 1
+    assert fenced.count("n0nce") == 1 + 2 * len(answers)
+
+
+@given(st.lists(st.sampled_from(SPECIAL_TOKENS) | st.text(alphabet="<|s>/im_end[]x", max_size=4), max_size=12))
+def test_no_special_token_outlives_defusing_and_nothing_else_changes(parts: list[str]) -> None:
+    text = "".join(parts)
+    defused = prompts.defuse(text, SPECIAL_TOKENS)
+    assert not any(token in defused for token in SPECIAL_TOKENS)
+    assert defused.replace("\u200b", "") == text
+
+
+@pytest.mark.parametrize("make", [prompts.analysis_messages, prompts.final_messages])
+def test_only_the_last_user_turn_is_extended(make: Any) -> None:
+    given_conversation = copy.deepcopy(CONVERSATION)
+    messages = make(CONVERSATION, ["x", "y"], "n0nce")
+    assert given_conversation == CONVERSATION
+    assert messages[:-1] == CONVERSATION[:-1]
+    assert messages[-1]["role"] == "user"
+    assert messages[-1]["content"].startswith("Second\n\n")
+
+
+def test_both_judge_prompts_share_everything_up_to_the_instruction() -> None:
+    compare = prompts.analysis_messages(CONVERSATION, ["x", "y"], "n0nce")[-1]["content"]
+    write = prompts.final_messages(CONVERSATION, ["x", "y"], "n0nce", {"consensus": []})[-1]["content"]
+    shared = "Second\n\n" + prompts.fence(["x", "y"], "n0nce")
+    assert compare.startswith(shared)
+    assert write.startswith(shared)
+
+
+def test_text_parts_stay_parts() -> None:
+    parts = [{"type": "text", "text": "Look"}]
+    messages = prompts.final_messages([{"role": "user", "content": parts}], ["x"], "n0nce")
+    assert messages[-1]["content"][0] == parts[0]
+    assert messages[-1]["content"][1]["text"].startswith("\n\n" + prompts.INTRODUCTION.format(nonce="n0nce"))
+
+
+def test_a_conversation_that_ends_with_the_assistant_gets_a_turn_of_its_own() -> None:
+    messages = prompts.final_messages(CONVERSATION[:3], ["x"], "n0nce")
+    assert messages[:3] == CONVERSATION[:3]
+    assert messages[3]["role"] == "user"
+
+
+def test_criteria_and_analysis_stand_in_the_final_prompt_only_if_there_are_any() -> None:
+    bare = prompts.final_messages(CONVERSATION, ["x"], "n")[-1]["content"]
+    assert bare.endswith(prompts.WRITE)
+    assert prompts.ANALYSIS_NOTE not in bare
+    full = prompts.final_messages(CONVERSATION, ["x"], "n", {"consensus": ["é"]}, "accuracy")[-1]["content"]
+    assert prompts.ANALYSIS_NOTE + json.dumps({"consensus": ["é"]}, ensure_ascii=False) in full
+    assert full.endswith(prompts.CRITERIA_NOTE + "accuracy")
+
+
+@given(st.integers(1, 8))
+def test_the_schema_allows_only_letters_that_were_shown_and_no_endless_lists(count: int) -> None:
+    schema = prompts.analysis_schema(count)
+    letters = schema["properties"]["unique_insights"]["items"]["properties"]["model"]["enum"]
+    assert letters == prompts.labels(count)
+    assert len(set(letters)) == count
+    assert schema["additionalProperties"] is False
+    assert all("maxItems" in each for each in schema["properties"].values())

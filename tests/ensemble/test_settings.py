@@ -1,0 +1,100 @@
+"""Precedence: request, then ensemble, then default; and what no request may ask for."""
+
+from typing import Any
+
+import pytest
+
+from cappella.config import Ensemble
+from cappella.ensemble.settings import resolve
+from cappella.errors import RequestError, UnknownModel
+from cappella.types import Overrides, Sampling, Settings
+
+MODELS = ("ann", "bob", "cat")
+
+
+def ensemble(**fields: Any) -> Ensemble:
+    panel = [{"model": "ann", "temperature": 0.2, "top_p": 0.9}, {"model": "bob"}]
+    return Ensemble.model_validate({"panel": panel, "judge": {"model": "cat", "temperature": 0.1}, **fields})
+
+
+def resolved(overrides: Overrides = Overrides(), sampling: Sampling = Sampling(), **fields: Any) -> Settings:
+    return resolve("default", ensemble(**fields), MODELS, overrides, sampling)
+
+
+def test_without_overrides_the_ensemble_decides() -> None:
+    settings = resolved(quorum=1, round_timeout_s=7, deadline_s=9, analysis="off")
+    assert [seat.sampling for seat in settings.panel] == [Sampling(temperature=0.2, top_p=0.9), Sampling()]
+    assert (settings.judge, settings.judge_sampling) == ("cat", Sampling(temperature=0.1))
+    assert (settings.quorum, settings.round_timeout_s, settings.deadline_s, settings.analysis) == (1, 7, 9, "off")
+
+
+def test_a_request_goes_over_the_ensemble_and_leaves_what_it_does_not_name() -> None:
+    overrides = Overrides(quorum=1, round_timeout_s=3, panel_sampling=Sampling(temperature=1.5))
+    settings = resolved(overrides, Sampling(max_completion_tokens=5))
+    assert settings.panel[0].sampling == Sampling(temperature=1.5, top_p=0.9)
+    assert settings.judge_sampling == Sampling(temperature=0.1, max_completion_tokens=5)
+    assert (settings.quorum, settings.round_timeout_s, settings.deadline_s) == (1, 3, 300)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0])
+def test_a_temperature_of_zero_is_an_override_too(temperature: float) -> None:
+    settings = resolved(Overrides(panel_sampling=Sampling(temperature=temperature)), Sampling(temperature=temperature))
+    assert [seat.sampling.temperature for seat in settings.panel] == [0, 0]
+    assert settings.judge_sampling.temperature == 0
+
+
+def test_a_chosen_panel_keeps_the_sampling_that_its_models_have_in_the_ensemble() -> None:
+    settings = resolved(Overrides(panel=("ann", "cat", "ann")))
+    assert [seat.name for seat in settings.panel] == ["ann", "cat", "ann#2"]
+    assert [seat.sampling.temperature for seat in settings.panel] == [0.2, None, 0.2]
+
+
+def test_a_seed_gives_each_seat_its_own_and_repeats_the_run() -> None:
+    panel = Overrides(panel=("ann", "ann", "bob"))
+    first, second = resolved(panel, Sampling(seed=0)), resolved(panel, Sampling(seed=0))
+    assert [seat.sampling.seed for seat in first.panel] == [0, 1, 2]
+    assert first == second
+    assert first.seed == first.judge_sampling.seed == 0
+
+
+def test_without_a_seed_members_draw_freely_and_every_run_shuffles_anew() -> None:
+    runs = [resolved() for _ in range(4)]
+    assert len({run.seed for run in runs}) > 1
+    assert {seat.sampling.seed for run in runs for seat in run.panel} == {None}
+
+
+@pytest.mark.parametrize(("panel", "quorum"), [(("ann",), 1), (("ann", "bob", "cat"), 2)])
+def test_the_default_quorum_is_two_or_the_whole_of_a_smaller_panel(panel: tuple[str, ...], quorum: int) -> None:
+    assert resolved(Overrides(panel=panel)).quorum == quorum
+
+
+@pytest.mark.parametrize(
+    ("overrides", "param", "code"),
+    [
+        (Overrides(quorum=3), "fusion.min_successful_responses", "invalid_value"),
+        (Overrides(panel=("ann", "cappella/x")), "fusion.analysis_models", "nested_ensemble"),
+        (Overrides(judge="cappella/default"), "fusion.model", "nested_ensemble"),
+        (Overrides(panel=("dan",)), "fusion.analysis_models", "model_not_found"),
+        (Overrides(judge="dan"), "fusion.model", "model_not_found"),
+        (Overrides(judge=""), "fusion.model", "model_not_found"),
+    ],
+)
+def test_an_override_that_cannot_be_honoured_is_named(overrides: Overrides, param: str, code: str) -> None:
+    with pytest.raises(RequestError) as raised:
+        resolved(overrides)
+    assert (raised.value.param, raised.value.code) == (param, code)
+
+
+def test_an_unknown_model_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(UnknownModel, match=r"Known: ann, bob, cat\."):
+        resolved(Overrides(panel=("dan",)))
+
+
+@pytest.mark.parametrize(
+    "overrides", [Overrides(judge="ann"), Overrides(quorum=1), Overrides(panel_sampling=Sampling(temperature=0.0))]
+)
+def test_every_override_is_refused_where_the_operator_forbids_them(overrides: Overrides) -> None:
+    with pytest.raises(RequestError) as raised:
+        resolved(overrides, allow_overrides=False)
+    assert raised.value.code == "overrides_forbidden"
+    assert resolved(allow_overrides=False).judge == "cat"

