@@ -100,11 +100,13 @@ def gateway_config(**ensemble: Any) -> Config:
 async def serving(choir: Choir, config: Config) -> AsyncIterator[str]:
     """The real application on a loopback port."""
     app = create_app(config, choir)  # type: ignore[arg-type]
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="on", ws="none"))
-    task = asyncio.create_task(server.serve())
-    assert await eventually(lambda: server.started, 10)
+    http = uvicorn.Config(app, port=0, log_level="error", lifespan="on", ws="none")
+    http.load()
+    server = uvicorn.Server(http)
+    server.lifespan = http.lifespan_class(http)
+    # Not `serve()`: its loop looks only every 0.1 s whether to end, and that a hundred times over.
+    await server.startup()
     try:
         yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:
-        server.should_exit = True
-        await task
+        await server.shutdown()

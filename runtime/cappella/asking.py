@@ -92,19 +92,21 @@ def _footer(view: View) -> str:
 
 async def _whole(url: str, body: Json) -> Json:
     async with _post(url, body) as response:
-        reply: Json = json.loads(await response.read())
-        return reply
+        return _object(await response.read())
 
 
 async def _chunks(url: str, body: Json) -> AsyncIterator[Json]:
     async with _post(url, body) as response:
         async for line in response.content:
-            if not line.startswith(b"data: ") or line.startswith(b"data: [DONE]"):
+            if line.startswith(b"data: [DONE]"):
+                return
+            if not line.startswith(b"data: "):
                 continue
-            chunk: Json = json.loads(line[6:])
+            chunk = _object(line[6:])
             if "error" in chunk:
                 raise AskError(chunk["error"]["message"])
             yield chunk
+        raise AskError("The answer broke off before its end.")
 
 
 @asynccontextmanager
@@ -116,8 +118,23 @@ async def _post(url: str, body: Json) -> AsyncIterator[aiohttp.ClientResponse]:
             session.post(f"{url}/v1/chat/completions", json=body) as response,
         ):
             if response.status != 200:
-                reply = await response.json(content_type=None)
-                raise AskError(reply["error"]["message"])
+                raise AskError(_message(_object(await response.read()), response.status))
             yield response
     except aiohttp.ClientError as error:
         raise AskError(f"No answer from {url}: {error}. Is `cappella serve` running there?") from error
+
+
+def _object(data: bytes) -> Json:
+    try:
+        value = json.loads(data)
+    except ValueError as error:
+        raise AskError(f"What answers there is no Cappella: {data[:60]!r}") from error
+    if not isinstance(value, dict):
+        raise AskError(f"What answers there is no Cappella: {data[:60]!r}")
+    return value
+
+
+def _message(reply: Json, status: int) -> str:
+    """The server's own words, if they are of our kind."""
+    error = reply.get("error")
+    return str(error["message"]) if isinstance(error, dict) and "message" in error else f"The answer was {status}."

@@ -176,8 +176,12 @@ def _resolve_paths(config: Config, folder: Path) -> Config:
     return config.model_copy(update={"models": models, "server": config.server.model_copy(update={"log_dir": log_dir})})
 
 
-def _refuse_duplicates(path: Path, node: yaml.Node | None) -> None:
-    """PyYAML keeps the last of two equal keys and says nothing; here that is an error."""
+def _refuse_duplicates(path: Path, node: yaml.Node | None, above: tuple[yaml.Node, ...] = ()) -> None:
+    """PyYAML keeps the last of two equal keys and says nothing; here that is an error. So is an alias to itself."""
+    if node in above:
+        place = f"{path}:{above[-1].start_mark.line + 1}"
+        raise ConfigError(place, "an alias stands inside what it stands for", "Write it out")
+    above = (*above, *([node] if node else []))
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
@@ -185,10 +189,10 @@ def _refuse_duplicates(path: Path, node: yaml.Node | None) -> None:
                 place = f"{path}:{key.start_mark.line + 1}: {key.value}"
                 raise ConfigError(place, "this key stands twice", "Remove one of them")
             seen.add(key.value)
-            _refuse_duplicates(path, value)
+            _refuse_duplicates(path, value, above)
     elif isinstance(node, yaml.SequenceNode):
         for item in node.value:
-            _refuse_duplicates(path, item)
+            _refuse_duplicates(path, item, above)
 
 
 def _refuse_unknown_models(path: Path, root: yaml.Node | None, config: Config) -> None:

@@ -92,12 +92,20 @@ def _merged(texts: Sequence[tuple[str, str]]) -> bytes:
     """The engines' families with a `model` label, each family once, as the format demands."""
     families: dict[str, Metric] = {}
     for model, text in texts:
-        for family in text_string_to_metric_families(text):
+        for family in _families(text):
             whole = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
             for sample in family.samples:
                 labels = {**sample.labels, "model": model}
                 whole.add_sample(sample.name, labels, sample.value, sample.timestamp, sample.exemplar)
     return generate_latest(_Collected(families.values()))
+
+
+def _families(text: str) -> list[Metric]:
+    """The families of one engine; none if what it sent is no such text."""
+    try:
+        return list(text_string_to_metric_families(text))
+    except ValueError:
+        return []
 
 
 class _Collected(CollectorRegistry):

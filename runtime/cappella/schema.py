@@ -1,9 +1,10 @@
 """What a client may send. Every field here is honoured; any other is an error that names it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from cappella.errors import RequestError
 from cappella.types import AnalysisMode, Message, Overrides, Sampling
@@ -11,6 +12,7 @@ from cappella.types import AnalysisMode, Message, Overrides, Sampling
 Positive = Annotated[int, Field(ge=1)]
 Temperature = Annotated[float, Field(ge=0, le=2)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
+Stop = Annotated[str, Field(min_length=1)]
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 
 # Fields that a model called by its own name may be sent: OpenAI's, and vLLM's sampling fields. The engine
@@ -87,7 +89,7 @@ class ChatRequest(Wire):
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     seed: Annotated[int, Field(ge=0, lt=1 << 62)] | None = None
-    stop: str | Annotated[list[str], Field(max_length=4)] | None = None
+    stop: Stop | Annotated[list[Stop], Field(min_length=1, max_length=4)] | None = None
     max_completion_tokens: Positive | None = None
     max_tokens: Positive | None = None
     n: Literal[1] = 1
@@ -133,12 +135,29 @@ def parse(body: Mapping[str, Any]) -> ChatRequest:
     try:
         return ChatRequest.model_validate(body)
     except ValidationError as error:
-        first = min(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")
-        where = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("list[", "function-")))
+        first = min(error.errors(include_url=False), key=_rank)
+        where = ".".join(_spelt(body, first["loc"], first["type"] == "missing"))
         if first["type"] == "extra_forbidden":
             raise RequestError(f"{where} is not a field that an ensemble takes.", where, "unknown_field") from error
         message = first["msg"].removeprefix("Value error, ")
         raise RequestError(f"{where}: {message}" if where else message, where or None) from error
+
+
+def _rank(problem: ErrorDetails) -> tuple[bool, bool]:
+    """Unknown fields first; of a union, the branch whose type fits before those whose type does not."""
+    return problem["type"] != "extra_forbidden", problem["type"].endswith("_type")
+
+
+def _spelt(body: Any, where: Sequence[int | str], missing: bool) -> Iterator[str]:
+    """`where` without the names that pydantic gives to a union's branches: only what stands in the body."""
+    for number, part in enumerate(where):
+        is_key = isinstance(body, Mapping) and part in body
+        is_index = isinstance(body, list) and isinstance(part, int) and part < len(body)
+        if is_key or is_index:
+            body = body[part]
+            yield str(part)
+        elif missing and number == len(where) - 1:
+            yield str(part)
 
 
 def require_forwardable(body: Mapping[str, Any]) -> None:

@@ -118,7 +118,7 @@ def judge_lesson(rng: Random) -> Lesson:
     if form < 0.18:
         messages = prompts.analysis_messages(conversation, shown.answers, nonce, criteria)
         return Lesson(messages, json.dumps(analysis(shown), ensure_ascii=False))
-    comparison = analysis(shown) if form < 0.32 else None
+    comparison = json.dumps(analysis(shown), ensure_ascii=False) if form < 0.32 else None
     return Lesson(prompts.final_messages(conversation, shown.answers, nonce, comparison, criteria), shown.reply)
 
 

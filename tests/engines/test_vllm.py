@@ -157,7 +157,6 @@ async def test_whatever_an_event_holds_decoding_it_ends_in_chunks_or_an_engine_e
     assert len(got) == 1
 
 
-@pytest.mark.xfail(strict=True, reason="_chunk() takes any type for text; one such event makes the whole run a 500")
 @pytest.mark.parametrize(
     "value",
     [
@@ -281,7 +280,6 @@ async def test_healthy_is_what_the_server_says(choir: Choir) -> None:
     assert not await choir.engines["ann"].healthy()
 
 
-@pytest.mark.xfail(strict=True, reason="_post() hands aiohttp raw bytes; above 1 MiB it warns: pass io.BytesIO")
 async def test_a_prompt_of_megabytes_is_sent_without_a_warning(choir: Choir) -> None:
     text = "x" * (3 << 20)
     with warnings.catch_warnings(record=True) as seen:

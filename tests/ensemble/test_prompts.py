@@ -48,7 +48,7 @@ def test_only_the_last_user_turn_is_extended(make: Any) -> None:
 
 def test_both_judge_prompts_share_everything_up_to_the_instruction() -> None:
     compare = prompts.analysis_messages(CONVERSATION, ["x", "y"], "n0nce")[-1]["content"]
-    write = prompts.final_messages(CONVERSATION, ["x", "y"], "n0nce", {"consensus": []})[-1]["content"]
+    write = prompts.final_messages(CONVERSATION, ["x", "y"], "n0nce", "{}")[-1]["content"]
     shared = "Second\n\n" + prompts.fence(["x", "y"], "n0nce")
     assert compare.startswith(shared)
     assert write.startswith(shared)
@@ -71,7 +71,7 @@ def test_criteria_and_analysis_stand_in_the_final_prompt_only_if_there_are_any()
     bare = prompts.final_messages(CONVERSATION, ["x"], "n")[-1]["content"]
     assert bare.endswith(prompts.WRITE)
     assert prompts.ANALYSIS_NOTE not in bare
-    full = prompts.final_messages(CONVERSATION, ["x"], "n", {"consensus": ["é"]}, "accuracy")[-1]["content"]
+    full = prompts.final_messages(CONVERSATION, ["x"], "n", '{"consensus": ["é"]}', "accuracy")[-1]["content"]
     assert prompts.ANALYSIS_NOTE + json.dumps({"consensus": ["é"]}, ensure_ascii=False) in full
     assert full.endswith(prompts.CRITERIA_NOTE + "accuracy")
 

@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,7 @@ class VllmEngine:
         """The server's own figures in Prometheus' text form."""
         try:
             async with self._http.get("/metrics", timeout=aiohttp.ClientTimeout(total=5)) as response:
+                response.raise_for_status()
                 return await response.text()
         except (aiohttp.ClientError, OSError) as error:
             raise EngineBroke(f"{self.status.model} does not answer: {error}") from error
@@ -118,7 +120,8 @@ class VllmEngine:
     async def _post(self, path: str, body: bytes) -> AsyncIterator[aiohttp.ClientResponse]:
         headers = {"Content-Type": "application/json"}
         try:
-            async with self._http.post(path, data=body, headers=headers) as response:
+            # aiohttp warns of raw bytes above a megabyte.
+            async with self._http.post(path, data=BytesIO(body), headers=headers) as response:
                 yield response
         except (aiohttp.ClientError, aiohttp.http_exceptions.HttpProcessingError, OSError) as error:
             raise EngineBroke(f"{self.status.model} broke off: {error or type(error).__name__}") from error
@@ -139,7 +142,7 @@ async def _chunks(response: aiohttp.ClientResponse) -> AsyncIterator[Chunk]:
             return
         try:
             yield _chunk(orjson.loads(data))
-        except (orjson.JSONDecodeError, LookupError, TypeError, AttributeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise EngineBroke(f"the stream holds what is no chunk: {data[:80]!r}") from error
     raise EngineBroke("the stream ended before its end mark")
 
@@ -152,18 +155,21 @@ def _chunk(event: Mapping[str, Any]) -> Chunk:
         return Chunk(usage=usage)
     choice = event["choices"][0]
     delta = choice["delta"]
-    reasoning = delta.get("reasoning") or delta.get("reasoning_content") or ""
-    return Chunk(delta.get("content") or "", reasoning, choice.get("finish_reason"), usage)
+    content, reasoning = delta.get("content") or "", delta.get("reasoning") or delta.get("reasoning_content") or ""
+    finish_reason = choice.get("finish_reason")
+    if not all(isinstance(text, str) for text in (content, reasoning, finish_reason or "")):
+        raise TypeError("a text that is none")
+    return Chunk(content, reasoning, finish_reason, usage)
 
 
 def _usage(wire: Mapping[str, Any]) -> Usage:
     prompt_details = wire.get("prompt_tokens_details") or {}
     completion_details = wire.get("completion_tokens_details") or {}
     return Usage(
-        prompt_tokens=wire.get("prompt_tokens", 0),
-        cached_tokens=prompt_details.get("cached_tokens") or 0,
-        completion_tokens=wire.get("completion_tokens") or 0,
-        reasoning_tokens=completion_details.get("reasoning_tokens") or 0,
+        prompt_tokens=int(wire.get("prompt_tokens") or 0),
+        cached_tokens=int(prompt_details.get("cached_tokens") or 0),
+        completion_tokens=int(wire.get("completion_tokens") or 0),
+        reasoning_tokens=int(completion_details.get("reasoning_tokens") or 0),
     )
 
 

@@ -43,7 +43,7 @@ class Judge:
         self._nonce = secrets.token_hex(4)
         self._emit = emit
         self._wrote = False
-        self._lettered: Mapping[str, Any] | None = None
+        self._lettered: str | None = None
 
     @property
     def answer(self) -> Answer | None:
@@ -70,10 +70,11 @@ class Judge:
             async for _ in texts:
                 pass
         try:
-            self._lettered = json.loads(self.comparing.text)
+            lettered = json.loads(self.comparing.text)
         except ValueError as error:
             raise EngineUnusable(f"the judge's analysis is not JSON: {error}", "judge_not_valid_json") from error
-        self.analysis = _name(self._lettered, self.labels)
+        self.analysis = _name(lettered, self.labels)
+        self._lettered = prompts.defuse(json.dumps(lettered, ensure_ascii=False), self._engine.special_tokens)
         self._emit(AnalysisDone(self.analysis))
 
     async def write(self) -> None:

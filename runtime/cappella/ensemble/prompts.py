@@ -3,7 +3,6 @@
 The demo judge is trained on this very text: change a word and `scripts/train_demo` must run again.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from string import ascii_uppercase
 from typing import Any
@@ -63,11 +62,11 @@ def final_messages(
     conversation: Sequence[Message],
     answers: Sequence[str],
     nonce: str,
-    analysis: Mapping[str, Any] | None = None,
+    analysis: str | None = None,
     criteria: str | None = None,
 ) -> list[Message]:
-    """The conversation, then the answers, then the analysis if there is one, then the request to write."""
-    note = [] if analysis is None else [ANALYSIS_NOTE + json.dumps(analysis, ensure_ascii=False)]
+    """The conversation, then the answers, then the analysis (as JSON) if there is one, then the request to write."""
+    note = [] if analysis is None else [ANALYSIS_NOTE + analysis]
     return _extend(conversation, [fence(answers, nonce), *note, WRITE + _criteria(criteria)])
 
 
