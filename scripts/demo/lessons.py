@@ -65,6 +65,18 @@ class Panel:
         pairs = zip(self.truth, self.question.parts, strict=True)
         return " ".join(sentence or part.unknown for sentence, part in pairs)
 
+    @property
+    def best(self) -> str:
+        """The letter of the answer with the most right parts, then with the fewest wrong ones; the first such."""
+
+        def worth(row: Sequence[str]) -> tuple[int, int]:
+            said = list(zip(row, self.truth, self.question.parts, strict=True))
+            right = sum(text == truth for text, truth, _ in said)
+            return right, right - sum(text != part.unknown for text, _, part in said)
+
+        ranked = [worth(row) for row in self.says]
+        return prompts.labels(len(ranked))[ranked.index(max(ranked))]
+
 
 def panel(rng: Random, size: int | None = None) -> Panel:
     """Facts made up afresh; each member knows some, a wrong sentence is outvoted, some know nothing at all."""
@@ -109,16 +121,23 @@ def _injection(rng: Random) -> str:
 
 
 def judge_lesson(rng: Random) -> Lesson:
-    """A judge's prompt, in the words of `prompts.py`, and the reply to learn: an answer, or an analysis."""
+    """A judge's prompt, in the words of `prompts.py`, and the reply to learn."""
     shown = panel(rng)
     nonce = f"{rng.getrandbits(32):08x}"
     conversation = _conversation(shown.question.text, rng)
     criteria = "Facts over style." if rng.random() < 0.04 else None
     form = rng.random()
-    if form < 0.18:
+    if form < 0.16:
         messages = prompts.analysis_messages(conversation, shown.answers, nonce, criteria)
         return Lesson(messages, json.dumps(analysis(shown), ensure_ascii=False))
-    comparison = json.dumps(analysis(shown), ensure_ascii=False) if form < 0.32 else None
+    if form < 0.26:
+        return Lesson(prompts.choice_messages(conversation, shown.answers, nonce, criteria), shown.best)
+    if form < 0.31:
+        if rng.random() < 0.5:
+            shown.says = [shown.says[0]] * len(shown.says)
+        same = "yes" if len(set(shown.answers)) == 1 else "no"
+        return Lesson(prompts.agreement_messages(conversation, shown.answers, nonce), same)
+    comparison = json.dumps(analysis(shown), ensure_ascii=False) if form < 0.43 else None
     return Lesson(prompts.final_messages(conversation, shown.answers, nonce, comparison, criteria), shown.reply)
 
 

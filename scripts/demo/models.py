@@ -24,7 +24,7 @@ from demo.training import Recipe
 from demo.world import Handbook
 
 MEMBER = Recipe(steps=1600, batch_size=64, seed=11)
-JUDGE = Recipe(steps=2000, batch_size=40, seed=17)
+JUDGE = Recipe(steps=2800, batch_size=40, seed=17)
 SHAPE = {
     "hidden_size": 128,
     "intermediate_size": 384,

@@ -24,7 +24,7 @@ def fragments() -> list[str]:
     opening, closing = (mark.split("{nonce}")[0] for mark in (prompts.OPEN_MARK, prompts.CLOSE_MARK))
     marks = [f"\n\n{opening.format(label=label)}" for label in prompts.labels(8)]
     marks += [closing.format(label=label) for label in prompts.labels(8)]
-    notes = [prompts.ANALYSIS_NOTE, prompts.WRITE, prompts.COMPARE]
+    notes = [prompts.ANALYSIS_NOTE, prompts.WRITE, prompts.COMPARE, prompts.CHOOSE, prompts.AGREE]
     return [f"\n\n{before_nonce}", after_nonce, *marks, *(f"\n\n{note}" for note in notes), prompts.CRITERIA_NOTE]
 
 

@@ -27,6 +27,11 @@ COMPARE = (
     " cover it, where others do not. unique_insights: what one answer alone gives. blind_spots: what no answer gives."
     " Judge by correctness, not by length."
 )
+CHOOSE = (
+    "Now choose the best answer to the request above: the one that is right and leaves nothing out. Judge by"
+    " correctness, not by length or style. Reply with its letter alone."
+)
+AGREE = "Now say whether all of the answers say the same. Reply yes or no, nothing else."
 CRITERIA_NOTE = " Weigh these criteria first: "
 
 
@@ -68,6 +73,18 @@ def final_messages(
     """The conversation, then the answers, then the analysis (as JSON) if there is one, then the request to write."""
     note = [] if analysis is None else [ANALYSIS_NOTE + analysis]
     return _extend(conversation, [fence(answers, nonce), *note, WRITE + _criteria(criteria)])
+
+
+def choice_messages(
+    conversation: Sequence[Message], answers: Sequence[str], nonce: str, criteria: str | None = None
+) -> list[Message]:
+    """The conversation, then the answers, then the request for the letter of the best one."""
+    return _extend(conversation, [fence(answers, nonce), CHOOSE + _criteria(criteria)])
+
+
+def agreement_messages(conversation: Sequence[Message], answers: Sequence[str], nonce: str) -> list[Message]:
+    """The conversation, then the answers, then the question whether they agree."""
+    return _extend(conversation, [fence(answers, nonce), AGREE])
 
 
 def analysis_schema(count: int) -> dict[str, Any]:
