@@ -210,7 +210,7 @@ def main(url: str, count: int, as_json: bool, ablate: bool) -> None:
 
 
 def print_report(result: Mapping[str, Any]) -> None:
-    out = Console()
+    out = Console(width=100)
     out.print(table(result["groups"]))
     for name, share in result.get("ablation", {}).items():
         out.print(f"{name.replace('_', ' ')}: {share:.1%}")
