@@ -70,7 +70,7 @@ def deployed(config: Path, log_dir: Path) -> Iterator[Deployment]:
     output = log_dir / "gateway.log"
     with output.open("wb") as sink, subprocess.Popen(command, stdout=sink, stderr=sink) as process:
         try:
-            assert wait_for(lambda: "http://" in output.read_text(), 30), output.read_text()
+            assert wait_for(lambda: "; starting" in output.read_text(), 30), output.read_text()
             match = re.search(r"http://\S+?:\d+", output.read_text())
             assert match, output.read_text()
             deployment = Deployment(match[0], process, log_dir)

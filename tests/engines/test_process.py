@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cappella.config import Config, Model
-from cappella.engines import process, weights
+from cappella.engines import process, vllm, weights
 from cappella.engines.process import EngineProcess
 from cappella.engines.supervisor import Supervisor, require_memory
 from cappella.errors import ConfigError
@@ -49,6 +49,11 @@ def test_the_operators_shell_cannot_unset_the_seal(monkeypatch: pytest.MonkeyPat
 def test_what_is_harmless_is_inherited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     assert process.environment(threads=None)["CUDA_VISIBLE_DEVICES"] == "1"
+
+
+def test_the_client_drops_an_idle_connection_long_before_the_server_does() -> None:
+    server_s = float(process.environment(threads=None)["VLLM_HTTP_TIMEOUT_KEEP_ALIVE"])
+    assert server_s >= 10 * vllm.KEEP_ALIVE_S
 
 
 def test_the_server_listens_on_a_socket_and_on_no_port() -> None:

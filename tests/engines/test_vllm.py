@@ -182,7 +182,7 @@ async def test_a_value_of_the_wrong_type_breaks_the_stream(tmp_path: Path, value
         (400, {"error": {"message": "bad", "param": ["temperature"]}}, EngineRejected, 400),
         (422, {"error": {"message": "bad", "param": "input_tokens"}}, EngineRejected, 422),
         (429, {"error": {"message": "busy"}}, EngineRejected, 429),
-        (500, {"error": {"message": "boom", "param": None}}, EngineRejected, 500),
+        (500, {"error": {"message": "boom", "param": None}}, EngineBroke, 502),
         (500, {"error": "boom"}, EngineBroke, 502),
         (500, {"detail": "boom"}, EngineBroke, 502),
         (500, [], EngineBroke, 502),

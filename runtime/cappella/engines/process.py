@@ -14,6 +14,10 @@ from typing import Any
 
 from cappella.config import Model
 
+# Well above the client's KEEP_ALIVE_S: a server that closes an idle connection just as the client
+# writes to it loses that call.
+SERVER_KEEP_ALIVE_S = 600
+
 # Nothing may leave the machine: set before vLLM is imported, since some of these are read at import.
 SEAL = {
     "HF_HUB_OFFLINE": "1",
@@ -143,7 +147,8 @@ def environment(threads: int | None) -> dict[str, str]:
         if not key.startswith(_UNSEALED_PREFIXES) and key.lower() not in _UNSEALED
     }
     package_root = str(Path(__file__).parents[2])
-    sealed = {**kept, **SEAL, "PYTHONPATH": package_root}
+    keep_alive = {"VLLM_HTTP_TIMEOUT_KEEP_ALIVE": str(SERVER_KEEP_ALIVE_S)}
+    sealed = {**kept, **SEAL, **keep_alive, "PYTHONPATH": package_root}
     if threads is None:
         return sealed
     # Bound to cores, several engines would all be bound to the same ones.

@@ -13,6 +13,8 @@ import orjson
 from cappella.errors import EngineBroke, EngineContextExceeded, EngineError, EngineNotReady, EngineRejected
 from cappella.types import Chunk, EngineStatus, Message, Sampling, Usage
 
+KEEP_ALIVE_S = 15.0
+
 # vLLM names the parameter that does not fit; its messages change from release to release.
 _CONTEXT_PARAMS = ("input_tokens", "max_tokens", "max_completion_tokens", "input_text")
 
@@ -109,7 +111,7 @@ class VllmEngine:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 "http://engine",
-                connector=aiohttp.UnixConnector(str(self._socket), limit=0),
+                connector=aiohttp.UnixConnector(str(self._socket), limit=0, keepalive_timeout=KEEP_ALIVE_S),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=10),
                 # One event may be one line of a megabyte: a whole analysis in one chunk, say.
                 read_bufsize=1 << 20,
@@ -179,6 +181,8 @@ def _rejection(status_code: int, body: bytes) -> EngineError:
         message, param = str(error["message"]), error.get("param")
     except (orjson.JSONDecodeError, KeyError, TypeError):
         return EngineBroke(f"the engine answered {status_code} with no readable reason")
+    if status_code >= 500:
+        return EngineBroke(message)
     if status_code == 400 and param in _CONTEXT_PARAMS:
         return EngineContextExceeded(message, status_code)
     return EngineRejected(message, status_code)
