@@ -91,7 +91,8 @@ async def test_the_two_judge_calls_share_their_prefix(demo: Deployment) -> None:
 async def test_a_prompt_too_long_for_the_members_is_400_that_names_them(demo: Deployment) -> None:
     status, reply = await post(demo, ask(ENSEMBLE, "word " * 1500))
     assert (status, reply["error"]["code"]) == (400, "context_length_exceeded")
-    assert "soprano" in reply["error"]["message"]
+    # Two of three put the quorum out of reach; the third may not have been heard.
+    assert sum(name in reply["error"]["message"] for name in ("soprano", "alto", "tenor")) >= 2
 
 
 async def test_unknown_models_and_fields_are_refused(demo: Deployment) -> None:
