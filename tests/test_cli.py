@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from cappella.serving import bind
+
 
 def weights(folder: Path, name: str) -> Path:
     """A folder that looks like a model to everything that does not load it."""
@@ -118,3 +120,8 @@ async def test_ask_says_what_is_wrong_in_one_line(gateway: str) -> None:
     assert nowhere.returncode == 1
     assert "Is `cappella serve` running there?" in nowhere.stderr
     assert len(nowhere.stderr.strip().splitlines()) == 1
+
+
+def test_a_client_that_connects_as_soon_as_the_address_is_known_waits_instead_of_being_refused() -> None:
+    with bind("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname(), timeout=5):
+        pass

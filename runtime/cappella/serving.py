@@ -34,7 +34,7 @@ def serve(config: Config, log_dir: Path | None) -> int:
     """Serve until told to stop; returns the exit code. Raises ConfigError for what can be known before the start."""
     if importlib.util.find_spec("vllm") is None:
         raise ConfigError("this Python", "vLLM is not installed", "Install the extra cpu or gpu, or use scripts/run")
-    listener = _bind(config.server.host, config.server.port)
+    listener = bind(config.server.host, config.server.port)
     port = listener.getsockname()[1]
     logs = log_dir or config.server.log_dir or _default_log_dir(port)
     supervisor = Supervisor(config, logs)
@@ -142,12 +142,15 @@ def _example(url: str, ensemble: str, question: str) -> str:
     return f"  curl {url}/v1/chat/completions -H 'Content-Type: application/json' -d {shlex.quote(body)}\n"
 
 
-def _bind(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that takes connections from now on. Raises ConfigError if another process holds the port."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        # The address is printed before uvicorn accepts: from here on a client waits instead of being refused.
+        listener.listen()
     except OSError as error:
         listener.close()
         place, mend = f"server.port: {host}:{port}", "Stop what holds it, or choose another with --port"
