@@ -32,11 +32,12 @@ subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 state = {"health": 200}
 async def health(request): return web.Response(status=state["health"])
 async def core_dies(request): state["health"] = 503; return web.Response()
+async def closes(request): os.unlink(socket); return web.Response()
 async def chat(request):
     done = '{"choices":[{"delta":{"content":"x"},"finish_reason":"length"}]}'
     return web.Response(text="data: " + done + "\\n\\ndata: [DONE]\\n\\n", content_type="text/event-stream")
 app = web.Application()
-app.add_routes([web.get("/health", health), web.post("/v1/chat/completions", chat), web.get("/die", core_dies)])
+app.add_routes([web.get("/health", health), web.post("/v1/chat/completions", chat), web.get("/die", core_dies), web.get("/close", closes)])
 web.run_app(app, path=socket, print=None)
 """
 
@@ -94,6 +95,15 @@ async def test_a_dead_core_is_seen_and_the_engine_restarted(tmp_path: Path) -> N
         assert await stub.ready()
         assert stub.engine.status.restarts == 1
         assert not _members(first)
+
+
+async def test_a_server_that_takes_no_connections_any_more_is_dead(tmp_path: Path) -> None:
+    async with living(tmp_path) as stub:
+        assert await stub.ready()
+        async with stub.engine._http.get("/close"):
+            pass
+        await stub.engine.close()
+        assert await eventually(lambda: stub.engine.status.state == "restarting", 5)
 
 
 async def test_a_killed_server_is_restarted_and_its_children_do_not_stay(tmp_path: Path) -> None:

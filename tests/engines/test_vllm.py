@@ -206,9 +206,10 @@ async def test_a_page_instead_of_an_error_body_is_a_breakdown(tmp_path: Path) ->
 
 async def test_a_server_that_is_not_there_is_an_engine_error(tmp_path: Path) -> None:
     engine = VllmEngine(tmp_path / "none.sock", EngineStatus("ghost", "ready"))
-    for call in (chat(engine), engine.probe(), engine.healthy(), engine.metrics()):
+    for call in (chat(engine), engine.probe(), engine.metrics()):
         with pytest.raises(EngineBroke, match="ghost"):
             await call
+    assert not await engine.healthy()
     await engine.close()
 
 

@@ -84,10 +84,13 @@ class VllmEngine:
             raise EngineNotReady(f"{self.status.model} is {self.status.state}: {self.status.stage}")
 
     async def healthy(self) -> bool:
-        """True if the server says that its core is alive. Raises EngineError if it does not answer."""
+        """True if the server says that its core is alive. Raises EngineError if it is slow to answer, or breaks off."""
         try:
             async with self._http.get("/health", timeout=aiohttp.ClientTimeout(total=10)) as response:
                 return response.status == 200
+        except aiohttp.ClientConnectorError:
+            # A server whose core died closes its socket soon and then waits for its last calls.
+            return False
         except (aiohttp.ClientError, OSError) as error:
             raise EngineBroke(f"{self.status.model} does not answer: {error}") from error
 
