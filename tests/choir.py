@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from math import log
 from typing import Any
 
 import uvicorn
@@ -12,7 +13,8 @@ from cappella.app import create_app
 from cappella.config import Config
 from cappella.engines.vllm import VllmEngine
 from cappella.ensemble.pipeline import Pipeline
-from cappella.types import Event, Run, Sampling, Seat, Settings
+from cappella.events import Event
+from cappella.types import Prompt, Run, Sampling, Seat, Settings
 from scripted_engine import Json, Script, ScriptedEngine
 
 ANALYSIS: Json = {
@@ -25,11 +27,38 @@ ANALYSIS: Json = {
 MEMBERS = ("ann", "bob", "cat")
 
 
-def judging(final: Script | None = None, analysis: Script | None = None) -> Callable[[Json], Script]:
-    """A judge's script: one for the call with a schema, another for the final answer."""
-    compare = analysis or Script((json.dumps(ANALYSIS),))
-    write = final or Script(("The", " final", " answer"))
-    return lambda body: compare if "response_format" in body else write
+def judging(
+    final: Script | None = None, analysis: Script | None = None, choice: Callable[[Json], Script] | None = None
+) -> Callable[[Json], Script]:
+    """A judge's script: one for each kind of call."""
+
+    def script(body: Json) -> Script:
+        if "Now compare the answers" in said(body):
+            return analysis or Script((json.dumps(ANALYSIS),))
+        if "structured_outputs" in body and choice is not None:
+            return choice(body)
+        return final or Script(("The", " final", " answer"))
+
+    return script
+
+
+def said(body: Json) -> str:
+    """The last message of a request."""
+    return str(body["messages"][-1]["content"])
+
+
+def chooses(**shares: float) -> Callable[[Json], Script]:
+    """A judge's choice among answers by what they say: `shares` are probabilities by a word of the answer's text."""
+
+    def script(body: Json) -> Script:
+        letters = body["structured_outputs"]["choice"]
+        texts = {letter: said(body).split(f"[answer {letter} ")[1].split("[end ")[0] for letter in letters}
+        each = {letter: sum(p for word, p in shares.items() if word in texts[letter]) or 1e-9 for letter in letters}
+        best = max(each, key=lambda letter: each[letter])
+        top = [{"token": letter, "logprob": log(share)} for letter, share in each.items()]
+        return Script((best,), logprobs=({"token": best, "logprob": log(each[best]), "top_logprobs": top},))
+
+    return script
 
 
 class Choir:
@@ -58,11 +87,13 @@ class Choir:
         return Settings(**{**defaults, **changes})
 
     async def run(self, text: str = "Say hello.", **changes: Any) -> Run:
-        conversation = [{"role": "user", "content": text}]
-        return await Pipeline(self.engines).run(conversation, self.settings(**changes), self.events.append)
+        return await self.put(Prompt([{"role": "user", "content": text}]), **changes)
+
+    async def put(self, prompt: Prompt, **changes: Any) -> Run:
+        return await Pipeline(self.engines).run(prompt, self.settings(**changes), self.events.append)
 
     def judge_prompt(self, call: int = -1) -> str:
-        return str(self.servers["judge"].bodies[call]["messages"][-1]["content"])
+        return said(self.servers["judge"].bodies[call])
 
     @property
     def running(self) -> int:

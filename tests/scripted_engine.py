@@ -10,16 +10,23 @@ from typing import Any
 from aiohttp import web
 
 from cappella.engines.vllm import VllmEngine
-from cappella.types import EngineStatus
+from cappella.types import EngineStatus, Traits
 
 Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Script:
-    """How one call goes: pieces of text with a pause before each, and how it ends."""
+    """How one call goes: pieces of text with a pause before each, and how it ends.
+
+    `samples` are whole texts, one per answer of a call with `n`; `calls` are tool calls, each a name and arguments.
+    """
 
     pieces: tuple[str, ...] = ("Hello", " there")
+    reasoning: str = ""
+    calls: tuple[tuple[str, str], ...] = ()
+    logprobs: tuple[Json, ...] = ()
+    samples: tuple[str, ...] = ()
     pause_s: float = 0.0
     finish_reason: str = "stop"
     ending: str = "done"  # or: break, garbage, odd, error, hang
@@ -45,11 +52,16 @@ class ScriptedEngine:
     aborted: int = 0
     healthy: bool = True
     page: str | None = None  # in the place of figures, with status 500
+    traits: Traits = Traits()
+    tokens: int = 10  # of every prompt
+    counted: int = 0
 
     async def start(self, folder: Path) -> VllmEngine:
         """Listen below `folder`; returns an engine that is ready and speaks to this server."""
         app = web.Application(client_max_size=64 << 20)
         app.router.add_post("/v1/chat/completions", self._chat)
+        app.router.add_post("/v1/completions", self._chat)
+        app.router.add_post("/tokenize", self._tokenize)
         app.router.add_get("/health", self._health)
         app.router.add_get("/metrics", self._metrics)
         # Without this aiohttp goes on serving a client that has left.
@@ -57,12 +69,16 @@ class ScriptedEngine:
         await self._runner.setup()
         socket = folder / f"{self.model}.sock"
         await web.UnixSite(self._runner, str(socket)).start()
-        self.engine = VllmEngine(socket, EngineStatus(self.model, "ready"), ("<|im_end|>",))
+        self.engine = VllmEngine(socket, EngineStatus(self.model, "ready"), ("<|im_end|>",), self.traits)
         return self.engine
 
     async def stop(self) -> None:
         await self.engine.close()
         await self._runner.cleanup()
+
+    async def _tokenize(self, _: web.Request) -> web.Response:
+        self.counted += 1
+        return web.json_response({"count": self.tokens, "max_model_len": 4096, "tokens": []})
 
     async def _health(self, _: web.Request) -> web.Response:
         return web.Response(status=200 if self.healthy else 503)
@@ -100,10 +116,22 @@ class ScriptedEngine:
     async def _stream(self, request: web.Request, script: Script) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
+        body = self.bodies[-1]
         await response.write(self._event({"role": "assistant", "content": ""}))
-        for piece in script.pieces:
+        if script.reasoning:
+            await response.write(self._event({"reasoning": script.reasoning}))
+        for piece in () if script.samples else script.pieces:
             await asyncio.sleep(script.pause_s)
-            await response.write(self._event({"content": piece}))
+            await response.write(self._event({"content": piece}, logprobs=script.logprobs))
+        for index, (name, arguments) in enumerate(script.calls):
+            for delta in self._call_deltas(index, name, arguments):
+                await asyncio.sleep(script.pause_s)
+                await response.write(self._event({"tool_calls": [delta]}))
+        for sample, text in enumerate(script.samples[: body.get("n", 1)]):
+            await asyncio.sleep(script.pause_s)
+            await response.write(self._event({"content": text}, sample=sample))
+            if sample:
+                await response.write(self._event({"content": ""}, script.finish_reason, sample=sample))
         match script.ending:
             case "break":
                 assert request.transport
@@ -118,13 +146,23 @@ class ScriptedEngine:
             case "error":
                 await response.write(b'data: {"error": {"message": "out of memory", "code": 500}}\n\n')
         await response.write(self._event({"content": ""}, script.finish_reason))
-        usage = {"prompt_tokens": 10, "completion_tokens": len(script.pieces), "total_tokens": 10}
+        spoken = len(script.samples or script.pieces)
+        usage = {"prompt_tokens": self.tokens, "completion_tokens": spoken, "total_tokens": self.tokens + spoken}
         usage_event = {"choices": [], "usage": {**usage, "prompt_tokens_details": {"cached_tokens": 4}}}
         await response.write(f"data: {json.dumps(usage_event)}\n\n".encode())
         await response.write(b"data: [DONE]\n\n")
         return response
 
-    def _event(self, delta: Json, finish_reason: str | None = None) -> bytes:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+    def _call_deltas(self, index: int, name: str, arguments: str) -> list[Json]:
+        """A call as vLLM streams it: the name first, then its arguments in pieces."""
+        head = {"index": index, "id": f"call_{index}", "type": "function", "function": {"name": name, "arguments": ""}}
+        half = len(arguments) // 2
+        return [head, *({"index": index, "function": {"arguments": a}} for a in (arguments[:half], arguments[half:]))]
+
+    def _event(
+        self, delta: Json, finish_reason: str | None = None, sample: int = 0, logprobs: tuple[Json, ...] = ()
+    ) -> bytes:
+        told = {"content": list(logprobs)} if logprobs else None
+        choice = {"index": sample, "delta": delta, "logprobs": told, "finish_reason": finish_reason}
         event = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": self.model, "choices": [choice]}
         return f"data: {json.dumps(event)}\n\n".encode()

@@ -10,12 +10,14 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from cappella import errors, responses
+from cappella import errors
+from cappella.api import trace
+from cappella.api.clients import GONE, ClientGone
+from cappella.api.routes import Parts, create_router
 from cappella.config import Config
 from cappella.engines.supervisor import Supervisor
 from cappella.ensemble.pipeline import Pipeline
 from cappella.metrics import Metrics
-from cappella.routes import CLIENT_GONE, ClientGone, Parts, create_router
 
 logger = logging.getLogger("cappella")
 
@@ -26,6 +28,7 @@ HTTP_TABLE: dict[type[Exception], tuple[int, str, str | None]] = {
     errors.ModelNotReady: (503, "server_error", "model_not_ready"),
     errors.EngineNotReady: (503, "server_error", "model_not_ready"),
     errors.EngineError: (502, "server_error", "engine_error"),
+    errors.JudgeFailed: (502, "server_error", "judge_failed"),
     errors.InsufficientQuorum: (502, "server_error", "insufficient_quorum"),
     errors.DeadlineExceeded: (504, "server_error", "deadline_exceeded"),
     Exception: (500, "server_error", "internal_error"),
@@ -75,8 +78,8 @@ def describe(error: Exception) -> Mapping[str, Any]:
     if isinstance(error, errors.RequestError):
         body.update(param=error.param, code=error.code)
     if isinstance(error, errors.PanelFailed):
-        body["responses"] = responses.responses(error.answers)
-        body["failed_models"] = responses.failed_models(error.failures)
+        body["responses"] = trace.responses(error.answers)
+        body["failed_models"] = trace.failed_models(error.failures)
     return body
 
 
@@ -96,7 +99,7 @@ async def _http_error(_: Request, error: Exception) -> Response:
 
 
 async def _gone(_: Request, __: Exception) -> Response:
-    return Response(status_code=CLIENT_GONE)
+    return Response(status_code=GONE)
 
 
 def _row(error: Exception) -> tuple[int, str, str | None]:

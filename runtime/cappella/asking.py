@@ -42,6 +42,9 @@ class View:
             case "run.started":
                 self.members = dict.fromkeys(event["panel"], "")
                 self.states = dict.fromkeys(event["panel"], "thinking")
+            case "round.started":
+                self.members = dict.fromkeys(self.members, "")
+                self.states = dict.fromkeys(self.members, "thinking again")
             case "answer.delta":
                 self.members[event["model"]] += event["delta"]
             case "answer.done":
@@ -54,7 +57,7 @@ class View:
             Panel(Text(text), title=name, subtitle=self.states[name], title_align="left", subtitle_align="right")
             for name, text in self.members.items()
         ]
-        waiting = [name for name, state in self.states.items() if state == "thinking"]
+        waiting = [name for name, state in self.states.items() if state.startswith("thinking")]
         note = f"waiting on {', '.join(waiting)}" if waiting else "the judge is reading"
         return Group(*members, Text(self.answer or f"… {note}", style="bold" if self.answer else "dim"))
 

@@ -72,7 +72,7 @@ def check(config: ConfigPath) -> None:
             print(f"{name}: {found.weight_bytes / 2**20:.1f} MiB of weights, {model.kv_cache_bytes / 2**20:.0f} MiB KV")
         for name, ensemble in loaded.ensembles.items():
             panel = ", ".join(seat.name for seat in ensemble.seats)
-            quorum = ensemble.quorum_of(len(ensemble.seats))
+            quorum = ensemble.quorum_of(sum(seat.samples for seat in ensemble.seats))
             print(f"cappella/{name}: {panel} (quorum {quorum}), judge {ensemble.judge.model}")
 
 

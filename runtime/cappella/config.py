@@ -1,24 +1,29 @@
 """The YAML of one deployment, as frozen models. Every error names the file, the line, the key and the mend."""
 
-from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
+from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, ValidationError, model_validator
 
+from cappella import places
 from cappella.errors import ConfigError
-from cappella.types import AnalysisMode, Sampling, Seat
+from cappella.places import Path_
+from cappella.types import AnalysisMode, EarlyExit, GateMode, Options, Sampling, Seat, Strategy, Traits
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-Path_ = tuple[str | int, ...]
+Quorum = Annotated[int, Field(ge=1, le=64)]
+Samples = Annotated[int, Field(ge=1, le=16)]
+Layers = Annotated[int, Field(ge=1, le=4)]
+Seconds = Annotated[float, Field(gt=0)]
 
 # Set by Cappella itself, or able to open the seal: never taken from a config.
 RESERVED_ENGINE_ARGS = frozenset(
     "model served_model_name uds host port api_key trust_remote_code load_format max_model_len max_num_seqs dtype"
-    " kv_cache_memory_bytes otlp_traces_endpoint allowed_local_media_path allowed_media_domains".split()
+    " kv_cache_memory_bytes otlp_traces_endpoint allowed_local_media_path allowed_media_domains"
+    " enable_auto_tool_choice tool_call_parser reasoning_parser tool_parser_plugin".split()
 )
 
 
@@ -27,7 +32,10 @@ class Frozen(BaseModel):
 
 
 class Model(Frozen):
-    """One set of weights and how its engine serves it."""
+    """One set of weights and how its engine serves it.
+
+    The parsers are vLLM's, by name: a model takes tools, or an effort to reason with, only if it has the parser.
+    """
 
     weights: Path
     max_model_len: Annotated[int, Field(ge=16)]
@@ -36,6 +44,9 @@ class Model(Frozen):
     dtype: str = "auto"
     enforce_eager: bool = False
     cpu_threads: Annotated[int, Field(ge=1)] | None = None
+    tool_parser: str | None = None
+    reasoning_parser: str | None = None
+    images: bool = False
     engine_args: Mapping[str, bool | int | float | str | Mapping[str, Any]] = {}
 
     @model_validator(mode="after")
@@ -44,6 +55,12 @@ class Model(Frozen):
             if name.replace("-", "_") in RESERVED_ENGINE_ARGS:
                 raise ValueError(f"engine_args may not set {name!r}: Cappella sets it or keeps it off")
         return self
+
+    @property
+    def traits(self) -> Traits:
+        return Traits(
+            tools=self.tool_parser is not None, images=self.images, reasoning=self.reasoning_parser is not None
+        )
 
 
 class SamplingConfig(Frozen):
@@ -63,13 +80,15 @@ class SamplingConfig(Frozen):
 
 
 class Member(SamplingConfig):
-    """A seat on the panel: a model, and how it samples there."""
+    """A seat on the panel: a model, how it samples there, and what it is told before the conversation."""
 
     model: Name
+    system: str | None = None
+    samples: Samples | None = None
 
 
 class Judge(SamplingConfig):
-    """The model that compares and writes. `criteria` are words it is told to weigh first."""
+    """The model that compares and writes."""
 
     model: Name
     temperature: Annotated[float, Field(ge=0, le=2)] | None = 0.0
@@ -82,34 +101,99 @@ def _named(model: type[BaseModel]) -> BeforeValidator:
     return BeforeValidator(lambda value: {"model": value} if isinstance(value, str) else value)
 
 
-class Ensemble(Frozen):
+Seats = Annotated[tuple[Annotated[Member, _named(Member)], ...], Field(min_length=1, max_length=8)]
+
+
+class OptionsConfig(Frozen):
+    """What an ensemble, and each of its presets, may set; see `types.Options`."""
+
+    strategy: Strategy | None = None
+    analysis: AnalysisMode | None = None
+    quorum: Quorum | None = None
+    samples: Samples | None = None
+    layers: Layers | None = None
+    review: bool | None = None
+    early_exit: EarlyExit | None = None
+    debias: bool | None = None
+    show_reasoning: bool | None = None
+    formatted_panel: bool | None = None
+    max_total_tokens: Annotated[int, Field(ge=1)] | None = None
+    round_timeout_s: Seconds | None = None
+    deadline_s: Seconds | None = None
+
+    @property
+    def options(self) -> Options:
+        fields = set(Options.__slots__) & set(OptionsConfig.model_fields)
+        return Options(**{name: getattr(self, name) for name in fields})
+
+
+class GateConfig(Frozen):
+    """Requests that need no panel go to `model` alone: by `rules` (short, one turn, plain text), or as the judge says."""
+
+    mode: Literal["rules", "judge"]
+    model: Name
+    max_words: Annotated[int, Field(ge=1)] = 4
+
+
+class Preset(OptionsConfig):
+    """A named departure from its ensemble, chosen by a request's `preset`."""
+
+    panel: Seats | None = None
+    judge: Annotated[Judge, _named(Judge)] | None = None
+    gate: GateMode | None = None
+
+
+class Ensemble(OptionsConfig):
     """A panel, a judge and how they work together: what a client calls as `cappella/<name>`.
 
     `example` is a question worth trying; `serve` prints it.
     """
 
-    panel: Annotated[tuple[Annotated[Member, _named(Member)], ...], Field(min_length=1, max_length=8)]
+    panel: Seats
     judge: Annotated[Judge, _named(Judge)]
-    analysis: AnalysisMode = "before"
-    quorum: Annotated[int, Field(ge=1, le=8)] | None = None
-    round_timeout_s: Annotated[float, Field(gt=0)] = 120.0
-    deadline_s: Annotated[float, Field(gt=0)] = 300.0
+    gate: GateConfig | None = None
+    tools: bool = False
+    presets: Mapping[Name, Preset] = {}
     allow_overrides: bool = True
     example: str = "Say hello."
 
     @model_validator(mode="after")
     def _quorum_fits(self) -> "Ensemble":
-        if self.quorum is not None and self.quorum > len(self.panel):
-            raise ValueError(f"quorum {self.quorum} is larger than the panel of {len(self.panel)}")
+        parts: list[Preset | Ensemble] = [self, *self.presets.values()]
+        for preset in parts:
+            quorum, size = preset.quorum, sum(seat.samples for seat in self.seats_of(preset))
+            if quorum is not None and quorum > size:
+                raise ValueError(f"quorum {quorum} is larger than the panel of {size}")
         return self
 
     @property
     def seats(self) -> tuple[Seat, ...]:
-        return seats((member.model, member.sampling) for member in self.panel)
+        return self.seats_of(self)
 
-    def quorum_of(self, panel_size: int) -> int:
-        """How many answers are enough from a panel of this size."""
-        return min(self.quorum or 2, panel_size)
+    def seats_of(self, preset: "Preset | Ensemble") -> tuple[Seat, ...]:
+        """The panel of a preset: its own, or the ensemble's."""
+        members = preset.panel or self.panel
+        samples = preset.samples or self.samples or 1
+        return seats((m.model, m.sampling, m.system, m.samples or samples) for m in members)
+
+    @property
+    def models(self) -> Iterator[tuple[Path_, str]]:
+        """Every model that is named here, and where."""
+        parts: list[tuple[Path_, Preset | Ensemble]] = [((), self)]
+        parts += [(("presets", name), preset) for name, preset in self.presets.items()]
+        for where, part in parts:
+            yield from (((*where, "panel", seat), member.model) for seat, member in enumerate(part.panel or ()))
+            if part.judge:
+                yield (*where, "judge"), part.judge.model
+
+    def quorum_of(self, answers: int) -> int:
+        """How many answers are enough where this many can come."""
+        return min(self.quorum or 2, answers)
+
+    def can_answer(self, up: Sequence[str]) -> bool:
+        """Whether its quorum and its judge are among the models that are up."""
+        able = sum(seat.samples for seat in self.seats if seat.model in up)
+        return self.judge.model in up and able >= self.quorum_of(sum(seat.samples for seat in self.seats))
 
 
 class Server(Frozen):
@@ -133,14 +217,14 @@ class Config(Frozen):
     server: Server = Server()
 
 
-def seats(models: Iterator[tuple[str, Sampling]]) -> tuple[Seat, ...]:
+def seats(wanted: Iterator[tuple[str, Sampling, str | None, int]]) -> tuple[Seat, ...]:
     """Seats named after their models; a model's second seat is `name#2`, and so on."""
     counts: dict[str, int] = {}
     out = []
-    for model, sampling in models:
+    for model, sampling, system, samples in wanted:
         counts[model] = counts.get(model, 0) + 1
         name = model if counts[model] == 1 else f"{model}#{counts[model]}"
-        out.append(Seat(name, model, sampling))
+        out.append(Seat(name, model, sampling, system, samples))
     return tuple(out)
 
 
@@ -150,20 +234,12 @@ def load(path: Path) -> Config:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(str(path), f"cannot be read ({error})", "Give the path of a YAML config file") from error
-    try:
-        root = yaml.compose(text)
-        raw = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:  # a date that is none is a ValueError
-        mark = getattr(error, "problem_mark", None)
-        place = f"{path}:{mark.line + 1}" if mark else str(path)
-        problem = getattr(error, "problem", None) or "unreadable"
-        raise ConfigError(place, f"is not valid YAML ({problem})", "Mend the line") from error
-    _refuse_duplicates(path, root)
+    root, raw = places.parse(path, text)
     try:
         config = Config.model_validate(raw)
     except ValidationError as error:
-        raise _config_error(path, root, error) from error
-    _refuse_unknown_models(path, root, config)
+        raise places.config_error(path, root, Config, error) from error
+    _refuse_what_models_lack(path, root, config)
     return _resolve_paths(config, path.parent.resolve())
 
 
@@ -176,87 +252,19 @@ def _resolve_paths(config: Config, folder: Path) -> Config:
     return config.model_copy(update={"models": models, "server": config.server.model_copy(update={"log_dir": log_dir})})
 
 
-def _refuse_duplicates(path: Path, node: yaml.Node | None, above: tuple[yaml.Node, ...] = ()) -> None:
-    """PyYAML keeps the last of two equal keys and says nothing; here that is an error. So is an alias to itself."""
-    if node in above:
-        place = f"{path}:{above[-1].start_mark.line + 1}"
-        raise ConfigError(place, "an alias stands inside what it stands for", "Write it out")
-    above = (*above, *([node] if node else []))
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            if key.value in seen:
-                place = f"{path}:{key.start_mark.line + 1}: {key.value}"
-                raise ConfigError(place, "this key stands twice", "Remove one of them")
-            seen.add(key.value)
-            _refuse_duplicates(path, value, above)
-    elif isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            _refuse_duplicates(path, item, above)
-
-
-def _refuse_unknown_models(path: Path, root: yaml.Node | None, config: Config) -> None:
+def _refuse_what_models_lack(path: Path, root: yaml.Node | None, config: Config) -> None:
     for name, ensemble in config.ensembles.items():
-        used: list[tuple[Path_, str]] = [(("panel", seat), member.model) for seat, member in enumerate(ensemble.panel)]
-        for where, model in [*used, (("judge",), ensemble.judge.model)]:
+        gate: list[tuple[Path_, str]] = [(("gate",), ensemble.gate.model)] if ensemble.gate else []
+        for part, model in [*ensemble.models, *gate]:
+            at = places.place(path, root, ("ensembles", name, *part))
             if model not in config.models:
-                where = ("ensembles", name, *where)
-                place = f"{path}:{_line(root, where)}: {_dotted(where)}"
                 known = ", ".join(config.models)
-                raise ConfigError(place, f"there is no model {model!r} under models", f"Use one of {known}")
-
-
-def _config_error(path: Path, root: yaml.Node | None, error: ValidationError) -> ConfigError:
-    """The first problem, since the others often follow from it."""
-    # A misspelt key is reported twice, as unknown and as missing: the first says more.
-    first = min(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")
-    where: Path_ = first["loc"]
-    place = f"{path}:{_line(root, where)}: {_dotted(where)}"
-    match first["type"]:
-        case "extra_forbidden":
-            return ConfigError(place, "unknown key", _suggest(where))
-        case "missing":
-            return ConfigError(place, "this key is missing", f"Add {where[-1]}")
-        case _:
-            problem = first["msg"].removeprefix("Value error, ")
-            return ConfigError(place, problem[0].lower() + problem[1:], "Change the value")
-
-
-def _dotted(where: Path_) -> str:
-    return ".".join(str(part) for part in where) or "the file"
-
-
-def _line(node: yaml.Node | None, where: Path_) -> int:
-    """The line of the deepest part of `where` that stands in the file."""
-    line = node.start_mark.line + 1 if node else 1
-    for part in where:
-        if isinstance(node, yaml.MappingNode):
-            found = [(key, value) for key, value in node.value if key.value == str(part)]
-            if not found:
-                break
-            key, node = found[0]
-            line = key.start_mark.line + 1
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
-            node = node.value[part]
-            line = node.start_mark.line + 1
-    return line
-
-
-def _suggest(where: Path_) -> str:
-    known = sorted(_keys_at(Config, where[:-1]))
-    close = get_close_matches(str(where[-1]), known, n=1)
-    return f"Did you mean {close[0]}?" if close else f"Known keys here: {', '.join(known)}"
-
-
-def _keys_at(model: Any, where: Path_) -> set[str]:
-    """The keys that the schema allows at `where`; a step into a mapping or a list is any name or number."""
-    if isinstance(model, type) and issubclass(model, BaseModel):
-        if not where:
-            return set(model.model_fields)
-        field = model.model_fields.get(str(where[0]))
-        return _keys_at(field.annotation, where[1:]) if field else set()
-    inner = [arg for arg in get_args(model) if arg is not Ellipsis]
-    if not inner:
-        return set()
-    is_annotated = hasattr(model, "__metadata__")
-    return _keys_at(inner[0] if is_annotated else inner[-1], where if is_annotated else where[1:])
+                raise ConfigError(at, f"there is no model {model!r} under models", f"Use one of {known}")
+            if ensemble.tools and config.models[model].tool_parser is None and part != ("gate",):
+                problem = f"the ensemble takes tools, and {model} has no tool_parser"
+                raise ConfigError(at, problem, f"Set models.{model}.tool_parser, or take tools: true out")
+        for number, seat in enumerate(ensemble.seats):
+            if seat.samples > 1 and seat.sampling.temperature == 0:
+                at = places.place(path, root, ("ensembles", name, "panel", number))
+                problem = f"{seat.samples} samples at temperature 0 would all be the same"
+                raise ConfigError(at, problem, "Raise the temperature, or set samples: 1 on this seat")

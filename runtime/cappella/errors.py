@@ -10,7 +10,9 @@ CappellaError
 │   ├── EngineRejected     the engine understood the call and refused it
 │   │   └── EngineContextExceeded
 │   ├── EngineBroke        the connection, the process or the stream died, or sent garbage
-│   └── EngineUnusable     the stream ended well and holds nothing that can be used
+│   ├── EngineUnusable     the stream ended well and holds nothing that can be used
+│   └── EngineOverBudget   what is left of the run's tokens is too little to make the call
+├── JudgeFailed            the judge gave nothing, and no member's answer may stand in for it
 ├── ModelNotReady          too few engines are up to begin a run
 └── PanelFailed            the panel gave too little; carries the answers and failures there are
     ├── InsufficientQuorum   too few answers came back
@@ -81,11 +83,22 @@ class EngineBroke(EngineError):
 
 
 class EngineUnusable(EngineError):
-    """`reason` says in what way: empty_answer, judge_not_valid_json, judge_schema_mismatch."""
+    """`reason` says in what way: empty_answer, invalid_format, judge_not_valid_json, judge_schema_mismatch."""
 
     def __init__(self, message: str, reason: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class EngineOverBudget(EngineError):
+    """The call was not made: the run's tokens would not have been enough for it."""
+
+    reason = "budget"
+    status_code = 400
+
+
+class JudgeFailed(CappellaError):
+    """`str()` says what the judge's own failure was."""
 
 
 class ModelNotReady(CappellaError):

@@ -74,7 +74,7 @@ class Metrics:
             self._tokens.labels(call.model, call.role, "cached").inc(call.usage.cached_tokens)
             self._tokens.labels(call.model, call.role, "completion").inc(call.usage.completion_tokens)
         for failure in run.failures:
-            self._failures.labels(failure.seat.name, failure.reason).inc()
+            self._failures.labels(failure.name, failure.reason).inc()
 
     def _set_engine(self, name: str, status: EngineStatus) -> None:
         self._up.labels(name).set(status.state == "ready")

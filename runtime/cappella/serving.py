@@ -122,12 +122,8 @@ def _report(config: Config, supervisor: Supervisor, url: str) -> int:
         console.print(f"From {lifecycle.log}:", soft_wrap=True)
         for line in lifecycle.last_words():
             console.print(f"  {line}", markup=False, soft_wrap=True)
-    usable = [
-        name
-        for name, ensemble in config.ensembles.items()
-        if ensemble.judge.model not in failed
-        and sum(seat.model not in failed for seat in ensemble.seats) >= ensemble.quorum_of(len(ensemble.seats))
-    ]
+    up = [name for name in config.models if name not in failed]
+    usable = [name for name, ensemble in config.ensembles.items() if ensemble.can_answer(up)]
     if not usable:
         console.print("[red]No ensemble can answer: stopping.[/red]")
         return EXIT_CONFIG

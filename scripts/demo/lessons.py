@@ -7,18 +7,18 @@ from random import Random
 from typing import Any
 
 from cappella.ensemble import prompts
+from cappella.types import Message
 from demo import world
 from demo.world import Handbook, Part, Question
-
-Message = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """A conversation and the reply to learn."""
+    """A conversation, with tools or without, and the reply to learn."""
 
-    messages: Sequence[prompts.Message]
+    messages: Sequence[Message]
     reply: str
+    tools: Sequence[dict[str, Any]] | None = None
 
 
 def member_lesson(member: str, handbook: Handbook, rng: Random) -> Lesson:

@@ -1,4 +1,4 @@
-"""The four demo models: their architectures, their training, and how they are saved."""
+"""The demo models: their architectures, their training, and how they are saved."""
 
 import time
 from collections.abc import Callable
@@ -19,12 +19,14 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from demo import lessons, tokenizer, training
+from demo import agent, lessons, tokenizer, training
 from demo.training import Recipe
 from demo.world import Handbook
 
 MEMBER = Recipe(steps=1600, batch_size=64, seed=11)
 JUDGE = Recipe(steps=2800, batch_size=40, seed=17)
+CLERK = Recipe(steps=1500, batch_size=40, seed=23)
+RECIPES = {"conductor": JUDGE, "clerk": CLERK}
 SHAPE = {
     "hidden_size": 128,
     "intermediate_size": 384,
@@ -53,6 +55,7 @@ ARCHITECTURES: dict[str, Callable[..., PreTrainedModel]] = {
     "alto": partial(_qwen3, 3, 1024),
     "tenor": _gemma,
     "conductor": partial(_qwen3, 4, 2048),
+    "clerk": partial(_qwen3, 4, 2048),
 }
 STAGES = ("tokenizer", *ARCHITECTURES)
 
@@ -62,8 +65,9 @@ def run(stage: str, folder: Path) -> None:
     began = time.monotonic()
     if stage == "tokenizer":
         shared = tokenizer.build()
-        for name in ARCHITECTURES:
+        for name in ("soprano", "alto", "tenor", "conductor"):
             shared.save_pretrained(folder / name)
+        tokenizer.build(agent.TOKENS, agent.CHAT_TEMPLATE).save_pretrained(folder / "clerk")
     else:
         _train(stage, folder / stage)
     print(f"{stage}: {time.monotonic() - began:.0f} s", flush=True)
@@ -71,7 +75,7 @@ def run(stage: str, folder: Path) -> None:
 
 def _train(name: str, folder: Path) -> None:
     shared = tokenizer.load(folder)
-    recipe = JUDGE if name == "conductor" else MEMBER
+    recipe = RECIPES.get(name, MEMBER)
     model = create(name, shared, recipe.seed)
     training.train(name, model, shared, _lessons_for(name), recipe)
     model.generation_config = GenerationConfig(
@@ -92,5 +96,7 @@ def create(name: str, shared: PreTrainedTokenizerFast, seed: int) -> PreTrainedM
 def _lessons_for(name: str) -> Callable[[Random], lessons.Lesson]:
     if name == "conductor":
         return lessons.judge_lesson
+    if name == "clerk":
+        return agent.clerk_lesson
     handbook = Handbook()
     return lambda rng: lessons.member_lesson(name, handbook, rng)

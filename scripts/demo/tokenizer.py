@@ -1,6 +1,6 @@
 """The tokenizer that all demo models share: byte-level BPE, digits and capitals alone, ChatML."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
 
@@ -28,8 +28,8 @@ def fragments() -> list[str]:
     return [f"\n\n{before_nonce}", after_nonce, *marks, *(f"\n\n{note}" for note in notes), prompts.CRITERIA_NOTE]
 
 
-def build() -> PreTrainedTokenizerFast:
-    """Learn the merges from the world's own sentences, never from the prompts."""
+def build(extra: Sequence[str] = (), chat_template: str = CHAT_TEMPLATE) -> PreTrainedTokenizerFast:
+    """Learn the merges from the world's own sentences, never from the prompts. Each of `extra` is one token more."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(Regex("[0-9A-Z]"), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False)]
@@ -42,9 +42,9 @@ def build() -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     tokenizer.train_from_iterator(_texts(), trainer)
-    tokenizer.add_tokens([AddedToken(text, normalized=False, special=False) for text in fragments()])
+    tokenizer.add_tokens([AddedToken(text, normalized=False, special=False) for text in (*fragments(), *extra)])
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=PAD)
-    fast.chat_template = CHAT_TEMPLATE
+    fast.chat_template = chat_template
     return fast
 
 

@@ -64,7 +64,9 @@ def train(
 
 def encode(tokenizer: PreTrainedTokenizerFast, lesson: Lesson) -> tuple[list[int], list[int]]:
     """Token ids of a lesson and its targets, shifted: only the reply and its end are learned."""
-    prompt = tokenizer.apply_chat_template(lesson.messages, add_generation_prompt=True, tokenize=False)
+    prompt = tokenizer.apply_chat_template(
+        lesson.messages, tools=lesson.tools, add_generation_prompt=True, tokenize=False
+    )
     head = tokenizer.encode(prompt, add_special_tokens=False)
     tail = [*tokenizer.encode(lesson.reply, add_special_tokens=False), tokenizer.eos_token_id]
     ids = head + tail

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from cappella.engines.vllm import VllmEngine
 from cappella.errors import EngineBroke, EngineContextExceeded, EngineError, EngineNotReady, EngineRejected
-from cappella.types import Chunk, EngineStatus, Sampling, Usage
+from cappella.types import Chunk, EngineStatus, Prompt, Sampling, Usage
 from choir import Choir, eventually
 from scripted_engine import Script
 
@@ -32,7 +32,7 @@ def delta(**fields: Any) -> dict[str, Any]:
 
 
 async def chat(engine: VllmEngine, **sampling: Any) -> list[Chunk]:
-    return [chunk async for chunk in engine.chat(ASK, Sampling(**sampling))]
+    return [chunk async for chunk in engine.chat(Prompt(ASK), Sampling(**sampling))]
 
 
 @asynccontextmanager
@@ -241,7 +241,7 @@ async def test_only_what_is_set_is_sent_and_always_as_a_stream_with_usage(choir:
 
 async def test_closing_a_half_read_answer_aborts_it_in_the_engine(choir: Choir) -> None:
     choir.let("ann", Script(("a",), ending="hang"))
-    async with aclosing(choir.engines["ann"].chat(ASK, Sampling())) as chunks:
+    async with aclosing(choir.engines["ann"].chat(Prompt(ASK), Sampling())) as chunks:
         async for chunk in chunks:
             if chunk.content:
                 break
@@ -285,7 +285,9 @@ async def test_a_prompt_of_megabytes_is_sent_without_a_warning(choir: Choir) -> 
     text = "x" * (3 << 20)
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
-        async with aclosing(choir.engines["ann"].chat([{"role": "user", "content": text}], Sampling())) as chunks:
+        async with aclosing(
+            choir.engines["ann"].chat(Prompt([{"role": "user", "content": text}]), Sampling())
+        ) as chunks:
             assert [chunk.content async for chunk in chunks][-1] == ""
     assert choir.servers["ann"].bodies[0]["messages"][0]["content"] == text
     assert not [str(each.message)[:80] for each in seen]

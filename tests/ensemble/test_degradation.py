@@ -17,7 +17,7 @@ async def test_a_panel_that_uses_up_the_whole_deadline_still_gives_its_best_answ
     run = await choir.run(deadline_s=0.5)
     assert (run.content, run.status, run.failure_reason) == ("Hello there", "degraded", "deadline")
     assert not choir.servers["judge"].bodies
-    assert [(failure.seat.name, failure.partial) for failure in run.failures] == [("cat", "I")]
+    assert [(failure.name, failure.partial) for failure in run.failures] == [("cat", "I")]
 
 
 @pytest.mark.parametrize("mode", ["before", "alongside", "off"])

@@ -5,17 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cappella.ensemble.outcome import best_answer, require_quorum, status
-from cappella.ensemble.panel import Panel
 from cappella.errors import CappellaError, ContextLengthExceeded, DeadlineExceeded, InsufficientQuorum
-from cappella.types import Answer, Call, Failure, Seat, Usage
+from cappella.types import Answer, Call, Failure, Panel, Usage
 
 
 def answer(content: str, name: str = "ann", finish_reason: str = "stop") -> Answer:
-    return Answer(Seat(name, name), content, finish_reason, Call("panel", name, Usage(), None, 0.1))
+    return Answer(name, content, finish_reason, Call("panel", name, Usage(), None, 0.1))
 
 
 def failure(name: str, reason: str) -> Failure:
-    return Failure(Seat(name, name), reason, f"it was {reason}", 502)
+    return Failure(name, reason, f"it was {reason}", 502)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +53,7 @@ def test_a_met_quorum_is_no_error_however_many_failed() -> None:
 )
 def test_status(answers: int, failures: int, failure_reason: str | None, expected: str) -> None:
     panel = Panel([answer("x")] * answers, [failure("m", "cut")] * failures)
-    assert status(panel, failure_reason) == expected
+    assert status([panel], panel.answers, failure_reason) == expected
 
 
 def test_the_best_answer_is_the_one_most_like_the_others() -> None:

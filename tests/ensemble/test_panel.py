@@ -5,8 +5,9 @@ import time
 
 import pytest
 
-from cappella.ensemble.panel import Panel, ask_panel
-from cappella.types import AnswerDelta, AnswerDone, AnswerFailed, Sampling, Seat
+from cappella.ensemble.panel import Question, ask_panel
+from cappella.events import AnswerDelta, AnswerDone, AnswerFailed
+from cappella.types import Panel, Prompt, Sampling, Seat
 from choir import MEMBERS, Choir, eventually
 from scripted_engine import Json, Script, too_long
 
@@ -14,16 +15,17 @@ SEATS = tuple(Seat(name, name) for name in MEMBERS)
 
 
 async def ask(choir: Choir, seats: tuple[Seat, ...] = SEATS, quorum: int = 2, timeout_s: float = 10.0) -> Panel:
-    conversation = [{"role": "user", "content": "Hi"}]
-    return await ask_panel(choir.engines, conversation, seats, quorum, timeout_s, choir.events.append)
+    messages = [{"role": "user", "content": "Hi"}]
+    questions = [Question(seat, choir.engines[seat.model], Prompt(messages, samples=seat.samples)) for seat in seats]
+    return await ask_panel(questions, quorum, timeout_s, choir.events.append)
 
 
 async def test_answers_stand_in_the_order_of_the_seats_whoever_was_first(choir: Choir) -> None:
     choir.let("ann", Script(("a",), pause_s=0.2))
     choir.let("cat", Script(("c",)))
     panel = await ask(choir)
-    assert [answer.seat.name for answer in panel.answers] == list(MEMBERS)
-    done = [event.answer.seat.name for event in choir.events if isinstance(event, AnswerDone)]
+    assert [answer.name for answer in panel.answers] == list(MEMBERS)
+    done = [event.answer.name for event in choir.events if isinstance(event, AnswerDone)]
     assert done[-1] == "ann"
 
 
@@ -31,16 +33,16 @@ async def test_one_model_may_sit_twice_and_each_seat_is_heard_apart(choir: Choir
     seats = (Seat("ann", "ann", Sampling(seed=1)), Seat("ann#2", "ann", Sampling(seed=2)))
     choir.let("ann", lambda body: Script((f"seed {body['seed']}",)))
     panel = await ask(choir, seats)
-    assert {answer.seat.name: answer.content for answer in panel.answers} == {"ann": "seed 1", "ann#2": "seed 2"}
-    assert {event.member for event in choir.events if isinstance(event, AnswerDelta)} == {"ann", "ann#2"}
+    assert {answer.name: answer.content for answer in panel.answers} == {"ann": "seed 1", "ann#2": "seed 2"}
+    assert {event.name for event in choir.events if isinstance(event, AnswerDelta)} == {"ann", "ann#2"}
 
 
 async def test_every_member_ends_in_exactly_one_event(choir: Choir) -> None:
     choir.let("ann", Script(ending="break"))
     choir.let("cat", Script(ending="hang"))
     await ask(choir, quorum=1, timeout_s=0.4)
-    ends = [event.answer.seat.name for event in choir.events if isinstance(event, AnswerDone)]
-    ends += [event.failure.seat.name for event in choir.events if isinstance(event, AnswerFailed)]
+    ends = [event.answer.name for event in choir.events if isinstance(event, AnswerDone)]
+    ends += [event.failure.name for event in choir.events if isinstance(event, AnswerFailed)]
     assert sorted(ends) == list(MEMBERS)
 
 
@@ -64,9 +66,9 @@ async def test_each_way_to_fail_is_data_with_its_own_reason(
 ) -> None:
     choir.let("bob", script)
     panel = await ask(choir, timeout_s=0.6 if reason == "deadline" else 10)
-    assert [answer.seat.name for answer in panel.answers] == ["ann", "cat"]
+    assert [answer.name for answer in panel.answers] == ["ann", "cat"]
     (failed,) = panel.failures
-    assert (failed.seat.name, failed.reason, failed.status_code, failed.partial) == (
+    assert (failed.name, failed.reason, failed.status_code, failed.partial) == (
         "bob",
         reason,
         status_code,

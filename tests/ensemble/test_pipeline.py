@@ -6,20 +6,24 @@ import time
 
 import pytest
 
-from cappella.ensemble.pipeline import Pipeline
 from cappella.errors import ContextLengthExceeded, DeadlineExceeded, InsufficientQuorum, ModelNotReady
-from cappella.types import AnalysisMode, AnswerDelta, FinalDelta, Sampling, Seat
+from cappella.events import AnswerDelta, FinalDelta
+from cappella.types import AnalysisMode, Prompt, Sampling, Seat
 from choir import ANALYSIS, MEMBERS, Choir, eventually, judging
 from scripted_engine import Script, too_long
 
 
+def finals(choir: Choir) -> list[str]:
+    return [event.chunk.content for event in choir.events if isinstance(event, FinalDelta)]
+
+
 async def test_the_judge_writes_the_answer_and_the_trace_says_how(choir: Choir) -> None:
     run = await choir.run()
-    assert (run.content, run.status, run.finish_reason) == ("The final answer", "ok", "stop")
-    assert [answer.seat.name for answer in run.answers] == list(MEMBERS)
+    assert (run.content, run.status, run.answer.finish_reason) == ("The final answer", "ok", "stop")
+    assert [answer.name for answer in run.answers] == list(MEMBERS)
     assert [call.role for call in run.calls] == ["panel", "panel", "panel", "analysis", "final"]
     assert run.calls[0].usage.cached_tokens == 4
-    assert [event.text for event in choir.events if isinstance(event, FinalDelta)] == ["The", " final", " answer"]
+    assert finals(choir) == ["The", " final", " answer"]
 
 
 async def test_members_answer_at_once_and_not_one_after_the_other(choir: Choir) -> None:
@@ -38,7 +42,7 @@ async def test_every_member_gets_the_whole_conversation_and_its_own_sampling(cho
         {"role": "user", "content": "And now?"},
     ]
     panel = (Seat("ann", "ann", Sampling(temperature=0.1)), Seat("bob", "bob", Sampling(top_p=0.5, seed=3)))
-    await Pipeline(choir.engines).run(conversation, choir.settings(panel=panel), choir.events.append)
+    await choir.put(Prompt(conversation), panel=panel)
     ann, bob = choir.servers["ann"].bodies[0], choir.servers["bob"].bodies[0]
     assert ann["messages"] == bob["messages"] == conversation
     assert (ann["temperature"], "top_p" in ann) == (0.1, False)
@@ -139,7 +143,7 @@ async def test_a_failed_judge_gives_way_to_the_best_member(choir: Choir, final: 
     run = await choir.run(analysis="off")
     assert (run.content, run.status) == ("the sky is blue", "degraded")
     assert run.failure_reason
-    deltas = "".join(event.text for event in choir.events if isinstance(event, FinalDelta))
+    deltas = "".join(finals(choir))
     assert deltas.endswith("the sky is blue")
 
 
@@ -148,7 +152,7 @@ async def test_a_dead_member_is_a_failure_in_the_trace(choir: Choir) -> None:
     run = await choir.run()
     assert run.status == "degraded"
     (failure,) = run.failures
-    assert (failure.seat.name, failure.reason, failure.partial) == ("bob", "engine_broke", "half an")
+    assert (failure.name, failure.reason, failure.partial) == ("bob", "engine_broke", "half an")
     assert len(run.labels) == 2
 
 
@@ -163,7 +167,7 @@ async def test_below_quorum_is_an_error_with_the_partials(choir: Choir) -> None:
     with pytest.raises(InsufficientQuorum) as raised:
         await choir.run()
     assert {failure.reason for failure in raised.value.failures} == {"engine_broke", "empty_answer"}
-    assert [answer.seat.name for answer in raised.value.answers] == ["cat"]
+    assert [answer.name for answer in raised.value.answers] == ["cat"]
 
 
 async def test_a_quorum_out_of_reach_is_not_waited_for(choir: Choir) -> None:
@@ -172,7 +176,7 @@ async def test_a_quorum_out_of_reach_is_not_waited_for(choir: Choir) -> None:
     choir.let("cat", Script(("slow",), ending="hang"))
     with pytest.raises(InsufficientQuorum) as raised:
         await asyncio.wait_for(choir.run(), 5)
-    assert {f.seat.name: f.reason for f in raised.value.failures}["cat"] == "cut"
+    assert {f.name: f.reason for f in raised.value.failures}["cat"] == "cut"
     assert await eventually(lambda: choir.running == 0)
 
 
@@ -180,7 +184,7 @@ async def test_who_is_late_is_cut_and_its_engine_freed(choir: Choir) -> None:
     choir.let("cat", Script(("I begin",), ending="hang"))
     run = await choir.run(round_timeout_s=0.5)
     assert run.content == "The final answer"
-    assert [(f.seat.name, f.reason, f.partial) for f in run.failures] == [("cat", "deadline", "I begin")]
+    assert [(f.name, f.reason, f.partial) for f in run.failures] == [("cat", "deadline", "I begin")]
     assert await eventually(lambda: choir.servers["cat"].aborted == 1)
 
 
@@ -195,14 +199,14 @@ async def test_a_judge_past_the_deadline_gives_way_to_the_best_member(choir: Cho
     choir.let("judge", judging(Script(("I start",), ending="hang")))
     run = await choir.run(analysis="off", deadline_s=0.6)
     assert (run.content, run.status, run.failure_reason) == ("Hello there", "degraded", "deadline")
-    assert [e.text for e in choir.events if isinstance(e, FinalDelta)] == ["I start", "\n\nHello there"]
+    assert finals(choir) == ["I start", "\n\nHello there"]
     assert await eventually(lambda: choir.running == 0)
 
 
 async def test_a_prompt_too_long_for_one_member_leaves_it_out(choir: Choir) -> None:
     choir.let("ann", too_long())
     run = await choir.run()
-    assert [(f.seat.name, f.reason, f.status_code) for f in run.failures] == [("ann", "context_length_exceeded", 400)]
+    assert [(f.name, f.reason, f.status_code) for f in run.failures] == [("ann", "context_length_exceeded", 400)]
 
 
 async def test_a_prompt_too_long_for_the_quorum_names_the_members(choir: Choir) -> None:
@@ -247,4 +251,4 @@ async def test_a_cancelled_run_frees_every_engine(choir: Choir, slow: str) -> No
 
 async def test_members_deltas_are_events_as_they_come(choir: Choir) -> None:
     await choir.run()
-    assert [e.text for e in choir.events if isinstance(e, AnswerDelta) and e.member == "ann"] == ["Hello", " there"]
+    assert [e.text for e in choir.events if isinstance(e, AnswerDelta) and e.name == "ann"] == ["Hello", " there"]

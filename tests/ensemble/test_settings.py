@@ -4,12 +4,14 @@ from typing import Any
 
 import pytest
 
-from cappella.config import Ensemble
+from cappella.config import Ensemble, Model
 from cappella.ensemble.settings import resolve
 from cappella.errors import RequestError, UnknownModel
-from cappella.types import Overrides, Sampling, Settings
+from cappella.types import Form, Gate, Options, Overrides, Prompt, Sampling, Settings
 
-MODELS = ("ann", "bob", "cat")
+PLAIN = Model.model_validate({"weights": "w", "max_model_len": 100, "kv_cache_bytes": "1MiB"})
+MODELS = dict.fromkeys(("ann", "bob", "cat"), PLAIN)
+PROMPT = Prompt([{"role": "user", "content": "Hi"}])
 
 
 def ensemble(**fields: Any) -> Ensemble:
@@ -18,7 +20,7 @@ def ensemble(**fields: Any) -> Ensemble:
 
 
 def resolved(overrides: Overrides = Overrides(), sampling: Sampling = Sampling(), **fields: Any) -> Settings:
-    return resolve("default", ensemble(**fields), MODELS, overrides, sampling)
+    return resolve("default", ensemble(**fields), MODELS, overrides, PROMPT, sampling)
 
 
 def test_without_overrides_the_ensemble_decides() -> None:
@@ -29,7 +31,7 @@ def test_without_overrides_the_ensemble_decides() -> None:
 
 
 def test_a_request_goes_over_the_ensemble_and_leaves_what_it_does_not_name() -> None:
-    overrides = Overrides(quorum=1, round_timeout_s=3, panel_sampling=Sampling(temperature=1.5))
+    overrides = Overrides(options=Options(quorum=1, round_timeout_s=3), panel_sampling=Sampling(temperature=1.5))
     settings = resolved(overrides, Sampling(max_completion_tokens=5))
     assert settings.panel[0].sampling == Sampling(temperature=1.5, top_p=0.9)
     assert settings.judge_sampling == Sampling(temperature=0.1, max_completion_tokens=5)
@@ -71,7 +73,7 @@ def test_the_default_quorum_is_two_or_the_whole_of_a_smaller_panel(panel: tuple[
 @pytest.mark.parametrize(
     ("overrides", "param", "code"),
     [
-        (Overrides(quorum=3), "fusion.min_successful_responses", "invalid_value"),
+        (Overrides(options=Options(quorum=3)), "fusion.min_successful_responses", "invalid_value"),
         (Overrides(panel=("ann", "cappella/x")), "fusion.analysis_models", "nested_ensemble"),
         (Overrides(judge="cappella/default"), "fusion.model", "nested_ensemble"),
         (Overrides(panel=("dan",)), "fusion.analysis_models", "model_not_found"),
@@ -91,10 +93,101 @@ def test_an_unknown_model_is_answered_with_the_known_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    "overrides", [Overrides(judge="ann"), Overrides(quorum=1), Overrides(panel_sampling=Sampling(temperature=0.0))]
+    "overrides",
+    [Overrides(judge="ann"), Overrides(options=Options(quorum=1)), Overrides(panel_sampling=Sampling(temperature=0.0))],
 )
 def test_every_override_is_refused_where_the_operator_forbids_them(overrides: Overrides) -> None:
     with pytest.raises(RequestError) as raised:
         resolved(overrides, allow_overrides=False)
     assert raised.value.code == "overrides_forbidden"
     assert resolved(allow_overrides=False).judge == "cat"
+
+
+def of(prompt: Prompt, overrides: Overrides = Overrides(), models: Any = MODELS, **fields: Any) -> Settings:
+    return resolve("default", ensemble(**fields), models, overrides, prompt, Sampling())
+
+
+def test_request_then_preset_then_ensemble_then_default() -> None:
+    presets = {"quick": {"strategy": "select", "analysis": "off", "panel": ["bob"], "judge": "ann", "quorum": 1}}
+    quick = resolved(Overrides(preset="quick"), presets=presets, analysis="alongside", debias=True)
+    assert (quick.preset, quick.strategy, quick.analysis, quick.debias) == ("quick", "select", "off", True)
+    assert ([seat.name for seat in quick.panel], quick.judge, quick.quorum) == (["bob"], "ann", 1)
+    asked = Overrides(preset="quick", options=Options(strategy="vote"), panel=("ann", "cat"))
+    both = resolved(asked, presets=presets)
+    assert (both.strategy, both.analysis, [seat.name for seat in both.panel]) == ("vote", "off", ["ann", "cat"])
+    assert (resolved().strategy, resolved().layers, resolved().early_exit) == ("synthesize", 1, "off")
+
+
+def test_a_preset_is_the_operators_own_and_no_override() -> None:
+    presets = {"quick": {"strategy": "select"}}
+    assert resolved(Overrides(preset="quick"), presets=presets, allow_overrides=False).strategy == "select"
+
+
+def test_samples_shift_the_seeds_of_the_seats_behind_them() -> None:
+    settings = resolved(
+        Overrides(options=Options(samples=3), panel_sampling=Sampling(temperature=1)), Sampling(seed=10)
+    )
+    assert [(seat.samples, seat.sampling.seed) for seat in settings.panel] == [(3, 10), (3, 13)]
+    assert settings.answer_names == ["ann~1", "ann~2", "ann~3", "bob~1", "bob~2", "bob~3"]
+
+
+def test_one_member_may_sample_otherwise_than_the_others() -> None:
+    overrides = Overrides(model_sampling=(("bob", Sampling(temperature=1.9)),))
+    assert [seat.sampling.temperature for seat in resolved(overrides).panel] == [0.2, 1.9]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "param"),
+    [
+        (Overrides(preset="quick"), "fusion.preset"),
+        (Overrides(options=Options(gate="rules")), "fusion.gate"),
+        (Overrides(options=Options(samples=2), panel_sampling=Sampling(temperature=0)), "fusion.samples"),
+        (Overrides(model_sampling=(("cat", Sampling()),)), "fusion.analysis_overrides"),
+    ],
+)
+def test_what_the_ensemble_does_not_have_is_refused_by_name(overrides: Overrides, param: str) -> None:
+    with pytest.raises(RequestError) as raised:
+        resolved(overrides)
+    assert raised.value.param == param
+
+
+def test_a_gate_may_be_turned_off_or_changed_by_a_request() -> None:
+    gate = {"mode": "rules", "model": "ann", "max_words": 2}
+    assert resolved(gate=gate).gate == Gate("rules", "ann", 2)
+    assert resolved(Overrides(options=Options(gate="off")), gate=gate).gate is None
+    assert resolved(Overrides(options=Options(gate="judge")), gate=gate).gate == Gate("judge", "ann", 2)
+
+
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}
+
+
+def test_what_the_models_cannot_take_is_refused() -> None:
+    tools = Prompt(PROMPT.messages, tools=[{"type": "function", "function": {"name": "f"}}])
+    image = Prompt([{"role": "user", "content": [IMAGE]}])
+    cases = [
+        (tools, "tools"),
+        (Prompt(PROMPT.messages, reasoning_effort="low"), "reasoning_effort"),
+        (image, "messages"),
+    ]
+    for prompt, param in cases:
+        with pytest.raises(RequestError) as raised:
+            of(prompt)
+        assert raised.value.param == param
+    able = PLAIN.model_copy(update={"tool_parser": "hermes", "reasoning_parser": "qwen3", "images": True})
+    for prompt, _ in cases:
+        assert of(prompt, models=dict.fromkeys(MODELS, able), tools=True).judge == "cat"
+    with pytest.raises(RequestError, match="cat takes no tools"):
+        of(tools, models={**dict.fromkeys(MODELS, able), "cat": PLAIN}, tools=True)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        Form("response_format", {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "robot"}}}),
+        Form("structured_outputs", {"regex": "("}),
+    ],
+)
+def test_a_form_that_cannot_be_checked_is_refused(form: Form) -> None:
+    with pytest.raises(RequestError) as raised:
+        of(Prompt(PROMPT.messages, form=form))
+    assert raised.value.param == form.field

@@ -1,9 +1,9 @@
 """What the ensemble needs of an engine, and nothing more."""
 
 from collections.abc import AsyncGenerator, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
-from cappella.types import Chunk, EngineStatus, Message, Sampling
+from cappella.types import Chunk, EngineStatus, Prompt, Sampling, Traits
 
 
 class Engine(Protocol):
@@ -13,12 +13,17 @@ class Engine(Protocol):
     def status(self) -> EngineStatus: ...
 
     @property
+    def traits(self) -> Traits: ...
+
+    @property
     def special_tokens(self) -> Sequence[str]:
         """Strings that the model's tokenizer reads as control tokens."""
         ...
 
-    def chat(
-        self, messages: Sequence[Message], sampling: Sampling, schema: dict[str, Any] | None = None
-    ) -> AsyncGenerator[Chunk, None]:
-        """Stream one answer; with a schema it is JSON of that schema. Closing the generator frees the engine."""
+    def chat(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Chunk, None]:
+        """Stream the answers, as many as the prompt has samples. Closing the generator frees the engine."""
+        ...
+
+    async def count_tokens(self, prompt: Prompt) -> int:
+        """How many tokens the prompt has for this model, with everything that its chat template adds."""
         ...

@@ -133,9 +133,14 @@ def command(name: str, model: Model, socket: Path) -> list[str]:
         "disable_uvicorn_access_log": True,
         "disable_fastapi_docs": True,
         "structured_outputs_config": {"backend": "xgrammar"},
+        # Images come inside the request: an address to fetch one from would be a way out.
+        "allowed_media_domains": "none.invalid",
+        "enable_auto_tool_choice": model.tool_parser is not None,
+        "tool_call_parser": model.tool_parser,
+        "reasoning_parser": model.reasoning_parser,
         **{key.replace("-", "_"): value for key, value in model.engine_args.items()},
     }
-    flags = [flag for key, value in args.items() for flag in _flag(key, value)]
+    flags = [flag for key, value in args.items() if value is not None for flag in _flag(key, value)]
     return [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *flags]
 
 

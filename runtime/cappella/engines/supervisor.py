@@ -36,7 +36,7 @@ class Supervisor:
             socket = folder / "engine.sock"
             special_tokens = weights.inspect(name, model.weights).special_tokens
             threads = None if gpu else model.cpu_threads or max(1, (os.cpu_count() or 1) // len(config.models))
-            self.engines[name] = VllmEngine(socket, EngineStatus(name), special_tokens)
+            self.engines[name] = VllmEngine(socket, EngineStatus(name), special_tokens, model.traits)
             self.lifecycles[name] = Lifecycle(
                 self.engines[name],
                 process.command(name, model, socket),

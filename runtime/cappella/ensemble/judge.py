@@ -1,5 +1,6 @@
-"""The judge of one run: shows itself the answers under letters, compares them, and writes the final one."""
+"""The judge of one run: shows itself the answers under letters, compares, chooses, and writes the final one."""
 
+import asyncio
 import json
 import secrets
 from collections.abc import Mapping, Sequence
@@ -10,87 +11,176 @@ from typing import Any
 
 from cappella.engines.base import Engine
 from cappella.ensemble import prompts
+from cappella.ensemble.choosing import mean, probabilities
+from cappella.ensemble.conversations import for_judge
+from cappella.ensemble.outcome import cut_at_stop
 from cappella.ensemble.voice import Voice
-from cappella.errors import EngineUnusable
-from cappella.types import Analysis, AnalysisDone, Answer, Call, Emit, FinalDelta, Message, Seat, Settings
+from cappella.errors import EngineError, EngineUnusable
+from cappella.events import AnalysisDone, AnalysisStarted, Emit, FinalDelta
+from cappella.types import Analysis, Answer, Call, Chunk, Form, Prompt, Role, Settings
+
+TOP_LOGPROBS = 20
 
 
 class Judge:
     """Answers are shuffled by the run's seed, anonymous, and fenced by a nonce that no member has seen.
 
-    `labels` maps the letters back to seats. What was compared and written so far stays readable after a failure.
+    `labels` maps the letters back to answers. What was compared and written so far stays readable after a failure;
+    `failure_reason` is set by a step that failed without ending the verdict; `written` is its own answer, once whole.
     """
 
     def __init__(
         self,
         engine: Engine,
-        conversation: Sequence[Message],
+        prompt: Prompt,
         answers: Sequence[Answer],
         settings: Settings,
         emit: Emit,
+        ranking: Sequence[str] | None = None,
     ) -> None:
-        shown = list(answers)
-        Random(settings.seed).shuffle(shown)
-        self.labels = dict(zip(prompts.labels(len(shown)), (answer.seat.name for answer in shown), strict=True))
-        self.analysis: Analysis | None = None
-        self.comparing = Voice("analysis", settings.judge)
-        self.writing = Voice("final", settings.judge)
+        self.answers = answers
         self.settings = settings
+        self.analysis: Analysis | None = None
+        self.failure_reason: str | None = None
+        self.written: Answer | None = None
+        self.voices: list[Voice] = []
+        self._spoke = False
         self._engine = engine
-        self._conversation = conversation
-        self._texts = [prompts.defuse(answer.content, engine.special_tokens) for answer in shown]
+        self._prompt = for_judge(prompt, engine.traits)
+        self._emit = emit
+        self._shown = list(answers)
+        Random(settings.seed).shuffle(self._shown)
+        self.labels = _letters(self._shown)
+        self._ranking = ranking
         # Not from the seed: whoever knows the seed must still not be able to forge a mark.
         self._nonce = secrets.token_hex(4)
-        self._emit = emit
-        self._wrote = False
         self._lettered: str | None = None
 
     @property
-    def answer(self) -> Answer | None:
-        """The final answer, if it was written to its end."""
-        voice = self.writing
-        if not self._wrote:
-            return None
-        seat = Seat(self.settings.judge, self.settings.judge, self.settings.judge_sampling)
-        return Answer(seat, voice.text, voice.finish_reason or "stop", voice.call, voice.reasoning)
+    def form(self) -> Form | None:
+        """The form that the caller wants of the final answer."""
+        return self._prompt.form
 
     @property
     def calls(self) -> Sequence[Call]:
         """What was asked of the judge, whole or not, in order."""
-        return [voice.call for voice in (self.comparing, self.writing) if voice.spoke]
+        return [voice.call for voice in self.voices if voice.spoke]
 
     async def compare(self) -> None:
-        """Set `analysis`. Raises EngineError."""
-        messages = prompts.analysis_messages(self._conversation, self._texts, self._nonce, self.settings.criteria)
+        """Set `analysis`, or `failure_reason` if there is none to be had."""
+        try:
+            await self._compare()
+        except EngineError as error:
+            self.failure_reason = error.reason
+
+    async def write(self) -> Answer:
+        """Stream the final answer, seeing the analysis if there is one by now. Raises EngineError."""
+        messages = prompts.final_messages(
+            self._prompt.messages,
+            self._texts(self._shown),
+            self._nonce,
+            self._lettered,
+            self.settings.criteria,
+            tools=bool(self._prompt.tools),
+            ranking=self._ranked(self._shown),
+        )
+        voice = self._voice("final")
+        prompt = replace(self._prompt, messages=messages)
+        async with aclosing(voice.speak(self._engine, prompt, self.settings.judge_sampling)) as chunks:
+            async for chunk in chunks:
+                self._say(replace(chunk, finish_reason=None, usage=None))
+        if problem := voice.takes[0].problem(self.settings.judge):
+            raise problem
+        self.written = voice.takes[0].answer(self.settings.judge, voice.call)
+        return self.written
+
+    async def choose(self, answers: Sequence[Answer]) -> tuple[Answer, Mapping[str, float]]:
+        """The best of the answers and the judge's probability for each; both orders with `debias`. Raises EngineError."""
+        shown = [answer for answer in self._shown if answer in answers]
+        orders = [shown, shown[::-1]] if self.settings.debias else [shown]
+        each = mean(await asyncio.gather(*(self._choose(order) for order in orders)))
+        return max(answers, key=lambda answer: each[answer.name]), each
+
+    async def sees_agreement(self) -> bool:
+        """Whether all answers say the same, in one constrained word. Raises EngineError."""
+        messages = prompts.agreement_messages(self._prompt.messages, self._texts(self._shown), self._nonce)
+        return await self._pick("agreement", messages, ["yes", "no"]) == "yes"
+
+    def hand_on(self, answer: Answer, behind_what_was_said: bool = False) -> Answer:
+        """Send a member's answer as the final one, ended where the caller's stop texts end it."""
+        answer = cut_at_stop(answer, self.settings.judge_sampling.stop or ())
+        gap = "\n\n" if behind_what_was_said and self._spoke else ""
+        self._say(Chunk(gap + answer.content, answer.reasoning, answer.tool_calls, answer.logprobs))
+        return answer
+
+    async def _compare(self) -> None:
+        self._emit(AnalysisStarted())
+        texts = self._texts(self._shown)
+        messages = prompts.analysis_messages(self._prompt.messages, texts, self._nonce, self.settings.criteria)
         sampling = replace(
             self.settings.judge_sampling, max_completion_tokens=self.settings.analysis_max_tokens, stop=None
         )
-        schema = prompts.analysis_schema(len(self._texts))
-        async with aclosing(self.comparing.speak(self._engine, messages, sampling, schema)) as texts:
-            async for _ in texts:
-                pass
+        schema = prompts.analysis_schema(len(self._shown))
+        form = Form("response_format", {"type": "json_schema", "json_schema": {"name": "analysis", "schema": schema}})
+        text = await self._voice("analysis").say(self._engine, self._aside(messages, form), sampling)
         try:
-            lettered = json.loads(self.comparing.text)
+            lettered = json.loads(text)
         except ValueError as error:
             raise EngineUnusable(f"the judge's analysis is not JSON: {error}", "judge_not_valid_json") from error
-        self.analysis = _name(lettered, self.labels)
+        self.analysis = named(lettered, self.labels)
         self._lettered = prompts.defuse(json.dumps(lettered, ensure_ascii=False), self._engine.special_tokens)
         self._emit(AnalysisDone(self.analysis))
 
-    async def write(self) -> None:
-        """Stream the final answer, seeing the analysis if there is one by now. Raises EngineError."""
-        messages = prompts.final_messages(
-            self._conversation, self._texts, self._nonce, self._lettered, self.settings.criteria
+    async def _choose(self, shown: Sequence[Answer]) -> Mapping[str, float]:
+        letters = _letters(shown)
+        messages = prompts.choice_messages(
+            self._prompt.messages, self._texts(shown), self._nonce, self.settings.criteria, self._ranked(shown)
         )
-        sampling = self.settings.judge_sampling
-        async with aclosing(self.writing.speak(self._engine, messages, sampling)) as texts:
-            async for text in texts:
-                self._emit(FinalDelta(text))
-        self._wrote = True
+        form = Form("structured_outputs", {"choice": list(letters)})
+        voice = self._voice("choice")
+        prompt = replace(self._aside(messages, form), logprobs=TOP_LOGPROBS)
+        await voice.say(self._engine, prompt, replace(self.settings.judge_sampling, stop=None))
+        by_letter = probabilities(voice.takes[0].logprobs, list(letters))
+        return {letters[letter]: share for letter, share in by_letter.items()}
+
+    async def _pick(self, role: Role, messages: Sequence[Any], choices: Sequence[str]) -> str:
+        form = Form("structured_outputs", {"choice": list(choices)})
+        sampling = replace(self.settings.judge_sampling, stop=None)
+        return (await self._voice(role).say(self._engine, self._aside(messages, form), sampling)).strip()
+
+    def _aside(self, messages: Sequence[Any], form: Form) -> Prompt:
+        """A question that is not the caller's. It names the same tools, so that its prompt begins the same."""
+        tool_choice = "none" if self._prompt.tools else None
+        effort = self._prompt.reasoning_effort
+        return Prompt(messages, self._prompt.tools, tool_choice, form=form, reasoning_effort=effort)
+
+    def _voice(self, role: Role) -> Voice:
+        self.voices.append(Voice(role, self.settings.judge))
+        return self.voices[-1]
+
+    def _texts(self, shown: Sequence[Answer]) -> list[str]:
+        texts = [prompts.shown(answer, self.settings.show_reasoning) for answer in shown]
+        return [prompts.defuse(text, self._engine.special_tokens) for text in texts]
+
+    def _ranked(self, shown: Sequence[Answer]) -> list[str] | None:
+        """The members' ranking, in the letters of this order."""
+        if self._ranking is None:
+            return None
+        letters = {name: letter for letter, name in _letters(shown).items()}
+        return [letters[name] for name in self._ranking if name in letters]
+
+    def _say(self, chunk: Chunk) -> None:
+        if chunk.content or chunk.reasoning or chunk.tool_calls or chunk.logprobs:
+            self._spoke = True
+            self._emit(FinalDelta(chunk))
 
 
-def _name(lettered: Any, labels: Mapping[str, str]) -> Analysis:
-    """The analysis with seats' names for letters. Raises EngineUnusable for a letter that nobody has."""
+def _letters(shown: Sequence[Answer]) -> dict[str, str]:
+    return dict(zip(prompts.labels(len(shown)), (answer.name for answer in shown), strict=True))
+
+
+def named(lettered: Any, labels: Mapping[str, str]) -> Analysis:
+    """The analysis with answers' names for letters. Raises EngineUnusable for a letter that nobody has."""
     try:
         return {
             "consensus": list(lettered["consensus"]),

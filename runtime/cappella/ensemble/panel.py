@@ -6,90 +6,116 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from cappella.engines.base import Engine
-from cappella.ensemble.voice import Voice
-from cappella.errors import EngineError
-from cappella.types import Answer, AnswerDelta, AnswerDone, AnswerFailed, Emit, Failure, Message, Seat
-
-_Outcome = Answer | Failure
+from cappella.ensemble import forms
+from cappella.ensemble.conversations import has_images
+from cappella.ensemble.voice import Take, Voice
+from cappella.errors import EngineError, EngineUnusable
+from cappella.events import AnswerDelta, AnswerDone, AnswerFailed, Emit
+from cappella.types import Answer, Failure, Panel, Prompt, Seat
 
 
 @dataclass(frozen=True, slots=True)
-class Panel:
-    """What a round gave, in the order of the seats."""
+class Question:
+    """What one seat is asked, and by which engine."""
 
-    answers: Sequence[Answer]
-    failures: Sequence[Failure]
+    seat: Seat
+    engine: Engine
+    prompt: Prompt
 
 
-async def ask_panel(
-    engines: Mapping[str, Engine],
-    conversation: Sequence[Message],
-    seats: Sequence[Seat],
-    quorum: int,
-    timeout_s: float,
-    emit: Emit,
-) -> Panel:
-    """Put the conversation to every seat. Who is not done after `timeout_s` is cut, and its engine freed.
+async def ask_panel(questions: Sequence[Question], quorum: int, timeout_s: float, emit: Emit) -> Panel:
+    """Put each seat's question to it. Who is not done after `timeout_s` is cut, and its engine freed.
 
-    Ends early once so many members have failed that the quorum cannot be met any more.
+    Ends early once so many members have failed that the quorum cannot be met any more. A seat of several samples
+    that is cut has given those that had ended by then.
     """
-    voices = [Voice("panel", seat.name) for seat in seats]
-    tasks = [
-        asyncio.create_task(_hear(engines[seat.model], conversation, seat, voice, emit))
-        for seat, voice in zip(seats, voices, strict=True)
-    ]
+    members = [_Member(question, emit) for question in questions]
+    tasks = [asyncio.create_task(member.speak()) for member in members]
+    may_fail = sum(question.seat.samples for question in questions) - quorum
     try:
-        out_of_time = await _gather(tasks, may_fail=len(seats) - quorum, timeout_s=timeout_s)
+        out_of_time = await _gather(tasks, members, may_fail, timeout_s)
     finally:
         await _cancel(tasks)
-    outcomes = [
-        _cut(seat, voice, emit, out_of_time) if task.cancelled() else task.result()
-        for seat, voice, task in zip(seats, voices, tasks, strict=True)
-    ]
+    for member, task in zip(members, tasks, strict=True):
+        if task.cancelled():
+            member.cut(out_of_time)
+    outcomes = [member.outcomes[name] for member in members for name in member.seat.answer_names]
     return Panel(
         [outcome for outcome in outcomes if isinstance(outcome, Answer)],
         [outcome for outcome in outcomes if isinstance(outcome, Failure)],
+        [member.voice.call for member in members if member.voice.spoke],
     )
 
 
-async def _gather(tasks: Sequence["asyncio.Task[_Outcome]"], may_fail: int, timeout_s: float) -> bool:
+class _Member:
+    """One seat in one round: `outcomes` holds what became of each of its answers, by the answer's name."""
+
+    def __init__(self, question: Question, emit: Emit) -> None:
+        self.seat = question.seat
+        self.voice = Voice("panel", question.seat.name, question.seat.samples)
+        self.outcomes: Mapping[str, Answer | Failure] = {}
+        self._question = question
+        self._emit = emit
+
+    @property
+    def failed(self) -> int:
+        return sum(isinstance(outcome, Failure) for outcome in self.outcomes.values())
+
+    async def speak(self) -> None:
+        asked, names = self._question, self.seat.answer_names
+        try:
+            if has_images(asked.prompt.messages) and not asked.engine.traits.images:
+                raise EngineUnusable(f"{self.seat.model} takes no images", "images_not_supported")
+            async with aclosing(self.voice.speak(asked.engine, asked.prompt, self.seat.sampling)) as chunks:
+                async for chunk in chunks:
+                    if chunk.content or chunk.reasoning:
+                        self._emit(AnswerDelta(names[chunk.sample], chunk.content, chunk.reasoning))
+        except EngineError as error:
+            self._settle(error.reason, str(error), error.status_code)
+        else:
+            self._settle("engine_broke", "the answer has no end", 502)
+
+    def cut(self, out_of_time: bool) -> None:
+        """Say what became of it, now that it is not waited for."""
+        if out_of_time:
+            self._settle("deadline", "it was not done when the round's time was up", 504)
+        else:
+            self._settle("cut", "the quorum was out of reach, so it was not waited for", 504)
+
+    def _settle(self, reason: str, error: str, status_code: int) -> None:
+        """An answer for each take that is one; for the others a failure, for the reason given if they have no end."""
+        takes = zip(self.seat.answer_names, self.voice.takes, strict=True)
+        self.outcomes = {name: self._outcome(name, take, reason, error, status_code) for name, take in takes}
+        for outcome in self.outcomes.values():
+            self._emit(AnswerDone(outcome) if isinstance(outcome, Answer) else AnswerFailed(outcome))
+
+    def _outcome(self, name: str, take: Take, reason: str, error: str, status_code: int) -> Answer | Failure:
+        if take.finish_reason is None:
+            return Failure(name, reason, error, status_code, take.text)
+        if unusable := take.problem(name):
+            return Failure(name, unusable.reason, str(unusable), unusable.status_code, take.text)
+        answer = take.answer(name, self.voice.call)
+        misfit = None if answer.tool_calls else forms.problem(self._question.prompt.form, answer.content)
+        return Failure(name, "invalid_format", misfit, 502, take.text) if misfit else answer
+
+
+async def _gather(
+    tasks: Sequence["asyncio.Task[None]"], members: Sequence[_Member], may_fail: int, timeout_s: float
+) -> bool:
     """Wait for the members; True if the time ran out."""
     clock = asyncio.get_running_loop().time
     by = clock() + timeout_s
     pending = set(tasks)
-    while pending and sum(task.done() and isinstance(task.result(), Failure) for task in tasks) <= may_fail:
+    while pending and sum(member.failed for member in members) <= may_fail:
         done, pending = await asyncio.wait(pending, timeout=max(0.0, by - clock()), return_when=asyncio.FIRST_COMPLETED)
         if not done:
             return True
+        for task in done:
+            task.result()
     return False
 
 
-async def _hear(engine: Engine, conversation: Sequence[Message], seat: Seat, voice: Voice, emit: Emit) -> _Outcome:
-    try:
-        async with aclosing(voice.speak(engine, conversation, seat.sampling)) as texts:
-            async for text in texts:
-                emit(AnswerDelta(seat.name, text))
-    except EngineError as error:
-        failure = Failure(seat, error.reason, str(error), error.status_code, voice.text)
-        emit(AnswerFailed(failure))
-        return failure
-    answer = Answer(seat, voice.text, voice.finish_reason or "", voice.call, voice.reasoning)
-    emit(AnswerDone(answer))
-    return answer
-
-
-def _cut(seat: Seat, voice: Voice, emit: Emit, out_of_time: bool) -> Failure:
-    reason, error = (
-        ("deadline", "it was not done when the round's time was up")
-        if out_of_time
-        else ("cut", "the quorum was out of reach, so it was not waited for")
-    )
-    failure = Failure(seat, reason, error, 504, voice.text)
-    emit(AnswerFailed(failure))
-    return failure
-
-
-async def _cancel(tasks: Sequence["asyncio.Task[_Outcome]"]) -> None:
+async def _cancel(tasks: Sequence["asyncio.Task[None]"]) -> None:
     """Cancel and wait, so that every connection is closed, and so every engine freed, before this returns."""
     for task in tasks:
         task.cancel()

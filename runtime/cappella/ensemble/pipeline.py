@@ -1,17 +1,23 @@
-"""The story of one run: a panel answers, a judge compares and writes. Read this file first."""
+"""The story of one run: a gate, a panel's rounds, a judge and its verdict. Read this file first."""
 
 import asyncio
 import secrets
 import time
-from collections.abc import Coroutine, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import replace
 
 from cappella.engines.base import Engine
+from cappella.ensemble import agreement, gate, review
+from cappella.ensemble.budget import Budget, metered
 from cappella.ensemble.judge import Judge
-from cappella.ensemble.outcome import best_answer, require_quorum, status
-from cappella.ensemble.panel import ask_panel
-from cappella.errors import EngineError, ModelNotReady
-from cappella.types import Answer, Emit, FinalDelta, Message, Run, RunStarted, Settings, Timings
+from cappella.ensemble.outcome import require_quorum, stand_in, status
+from cappella.ensemble.rounds import Rounds
+from cappella.ensemble.strategies import STRATEGIES
+from cappella.ensemble.voice import Voice
+from cappella.errors import EngineBroke, EngineError, ModelNotReady
+from cappella.events import Emit, Event, FinalDelta, Gated, Reviewed, RunStarted
+from cappella.types import Answer, Call, GateDecision, Prompt, Run, Settings, Timings, Verdict
 
 LOADING_RETRY_AFTER_S = 5
 
@@ -22,102 +28,182 @@ class Pipeline:
     def __init__(self, engines: Mapping[str, Engine]) -> None:
         self._engines = engines
 
-    async def run(self, conversation: Sequence[Message], settings: Settings, emit: Emit) -> Run:
-        """Panel, then judge. Events go to `emit` as they happen; cancelling frees every engine.
+    async def run(self, prompt: Prompt, settings: Settings, emit: Emit) -> Run:
+        """The whole story. Events go to `emit` as they happen; cancelling frees every engine.
 
-        Raises ModelNotReady, InsufficientQuorum, DeadlineExceeded or ContextLengthExceeded when there is nothing to
-        return. A judge that fails costs the run its status, not its answer.
+        Raises ModelNotReady, InsufficientQuorum, DeadlineExceeded, JudgeFailed or RequestError when there is nothing
+        to return. A judge that fails costs the run its status, not its answer, while a member's answer can stand in.
         """
-        self._require_ready(settings)
-        began = time.monotonic()
-        run_id = f"run-{secrets.token_hex(12)}"
-        emit(RunStarted(run_id, [seat.name for seat in settings.panel], settings.judge))
+        _require_ready(self._engines, settings)
+        one = _OneRun(self._engines, prompt, settings, emit)
+        emit(RunStarted(one.run_id, settings.answer_names, settings.judge))
+        return await one.bypass() or await one.ensemble()
 
-        round_s = min(settings.round_timeout_s, settings.deadline_s)
-        panel = await ask_panel(self._engines, conversation, settings.panel, settings.quorum, round_s, emit)
-        panel_s = time.monotonic() - began
-        require_quorum(panel, settings.quorum)
 
-        judge = Judge(self._engines[settings.judge], conversation, panel.answers, settings, emit)
-        failure_reason = await _judge(judge, settings, settings.deadline_s - panel_s)
-        answer = judge.answer or _fall_back(judge, panel.answers, emit)
+class _OneRun:
+    """What one run knows on its way."""
 
+    def __init__(self, engines: Mapping[str, Engine], prompt: Prompt, settings: Settings, emit: Emit) -> None:
+        self.run_id = f"run-{secrets.token_hex(12)}"
+        self._budget = Budget(settings.max_total_tokens) if settings.max_total_tokens else None
+        self._engines = metered(engines, self._budget)
+        self._bare = engines
+        self._prompt = prompt
+        self._settings = settings
+        self._watch = emit
+        self._began = time.monotonic()
+        self._gate: GateDecision | None = None
+        self._first_final_at: float | None = None
+        self._calls: list[Call] = []
+
+    def _emit(self, event: Event) -> None:
+        if isinstance(event, FinalDelta):
+            self._first_final_at = self._first_final_at or time.monotonic()
+        self._watch(event)
+
+    @property
+    def _left_s(self) -> float:
+        return max(0.0, self._settings.deadline_s - (time.monotonic() - self._began))
+
+    async def bypass(self) -> Run | None:
+        """One model's answer where the gate says that no panel is needed; else None."""
+        settings = self._settings
+        if settings.gate is None:
+            return None
+        voice = Voice("gate", settings.judge)
+        self._gate = await gate.decide(settings.gate, settings.judge, self._engines, self._prompt, voice)
+        self._calls += [voice.call] if voice.spoke else []
+        self._emit(Gated(self._gate))
+        alone = Voice("single", self._gate.model)
+        if not self._gate.bypass or not await self._ask_alone(alone):
+            return None
+        answer = alone.takes[0].answer(self._gate.model, alone.call)
+        self._calls.append(alone.call)
         return Run(
-            run_id=run_id,
+            run_id=self.run_id,
             settings=settings,
-            content=answer.content,
-            finish_reason=answer.finish_reason,
-            status=status(panel, failure_reason),
-            answers=panel.answers,
-            failures=panel.failures,
-            labels=judge.labels,
-            analysis=judge.analysis,
-            failure_reason=failure_reason,
-            calls=[*(answer.call for answer in panel.answers), *judge.calls],
-            timings=_timings(began, panel_s, judge),
+            status="bypassed",
+            verdict=Verdict(answer, answer.name),
+            answers=(),
+            rounds=(),
+            labels={},
+            analysis=None,
+            ranking=None,
+            gate=self._gate,
+            failure_reason=None,
+            calls=self._calls,
+            timings=self._timings(0.0, []),
         )
 
-    def _require_ready(self, settings: Settings) -> None:
-        """Refuse a run that cannot end well: too few members up, or a judge that has never been up."""
-        down = [seat.model for seat in settings.panel if self._engines[seat.model].status.state != "ready"]
-        if len(settings.panel) - len(down) < settings.quorum:
-            raise ModelNotReady(
-                f"Not ready: {', '.join(down)}. The quorum is {settings.quorum}.", LOADING_RETRY_AFTER_S
-            )
-        if self._engines[settings.judge].status.state in ("waiting", "loading"):
-            raise ModelNotReady(f"Not ready: the judge {settings.judge} is loading.", LOADING_RETRY_AFTER_S)
-
-
-async def _judge(judge: Judge, settings: Settings, timeout_s: float) -> str | None:
-    """Compare and write in the settings' order; returns why not, if the judge failed at either."""
-    failure_reason = None
-
-    async def compare() -> None:
-        nonlocal failure_reason
+    async def ensemble(self) -> Run:
+        """The panel's rounds, then the judge."""
+        settings = self._settings
+        # At most half of a budget is the panel's: the judge reads all that the panel writes.
+        shares = 2 * settings.layers * len(settings.answer_names)
+        share = settings.max_total_tokens and settings.max_total_tokens // shares
+        rounds = Rounds(metered(self._bare, self._budget, share), self._prompt, settings, self._emit)
         try:
-            await judge.compare()
+            panel = await rounds.ask(self._left_s)
+            panel_s = time.monotonic() - self._began
+            require_quorum(panel, settings.quorum)
+        finally:
+            self._calls += [call for each in rounds.done for call in each.calls]
+
+        ranking = await self._review(panel.answers) if settings.review else None
+        judge = Judge(self._engines[settings.judge], self._prompt, panel.answers, settings, self._emit, ranking)
+        verdict = await self._conclude(judge)
+        self._calls += judge.calls
+        failure_reason = judge.failure_reason or rounds.failure_reason
+        return Run(
+            run_id=self.run_id,
+            settings=settings,
+            status=status(rounds.done, panel.answers, failure_reason),
+            verdict=verdict,
+            answers=panel.answers,
+            rounds=rounds.done,
+            labels=judge.labels,
+            analysis=judge.analysis,
+            ranking=ranking,
+            gate=self._gate,
+            failure_reason=failure_reason,
+            calls=self._calls,
+            timings=self._timings(panel_s, judge.voices),
+        )
+
+    async def _conclude(self, judge: Judge) -> Verdict:
+        """The strategy's verdict, or a member's answer in its place if the judge fails."""
+        settings = self._settings
+        try:
+            async with asyncio.timeout(self._left_s):
+                return await _early_exit(judge) or await STRATEGIES[settings.strategy](judge)
+        except TimeoutError:
+            judge.failure_reason = "deadline"
         except EngineError as error:
-            failure_reason = error.reason
+            judge.failure_reason = error.reason
+        if judge.written:
+            return Verdict(judge.written)
+        answer = stand_in(judge.answers, judge.form, settings.judge_sampling.stop or (), judge.failure_reason)
+        return Verdict(judge.hand_on(answer, behind_what_was_said=True), answer.name)
 
-    try:
-        async with asyncio.timeout(max(0.0, timeout_s)):
-            match settings.analysis:
-                case "before":
-                    await compare()
-                    await judge.write()
-                case "alongside":
-                    await _both(compare(), judge.write())
-                case "off":
-                    await judge.write()
-    except TimeoutError:
-        failure_reason = "deadline"
-    except EngineError as error:
-        failure_reason = error.reason
-    return failure_reason
+    async def _ask_alone(self, voice: Voice) -> bool:
+        """Stream one model's answer; False if it gave nothing, so that the panel has to. Raises EngineError."""
+        assert self._gate
+        engine = self._engines[self._gate.model]
+        effort = self._prompt.reasoning_effort if engine.traits.reasoning else None
+        prompt = replace(self._prompt, reasoning_effort=effort)
+        try:
+            async with (
+                asyncio.timeout(self._left_s),
+                aclosing(voice.speak(engine, prompt, self._settings.judge_sampling)) as chunks,
+            ):
+                async for chunk in chunks:
+                    if chunk.content or chunk.reasoning or chunk.logprobs:
+                        self._emit(FinalDelta(replace(chunk, finish_reason=None, usage=None)))
+            if problem := voice.takes[0].problem(self._gate.model):
+                raise problem
+        except (EngineError, TimeoutError) as error:
+            if voice.first_token_at:
+                raise EngineBroke(f"{self._gate.model} broke off: {error or 'deadline'}") from error
+            self._gate = replace(self._gate, bypass=False, reason=f"{self._gate.model} failed: {error or 'deadline'}")
+            self._emit(Gated(self._gate))
+            return False
+        return True
+
+    async def _review(self, answers: Sequence[Answer]) -> Sequence[str] | None:
+        settings = self._settings
+        timeout_s = min(settings.round_timeout_s, self._left_s)
+        ranking, calls = await review.rank(self._engines, self._prompt, answers, settings, timeout_s)
+        self._calls += calls
+        if ranking is not None:
+            self._emit(Reviewed(ranking))
+        return ranking
+
+    def _timings(self, panel_s: float, voices: Sequence[Voice]) -> Timings:
+        analysis = next((voice for voice in voices if voice.call.role == "analysis" and voice.spoke), None)
+        return Timings(
+            panel_s=panel_s,
+            analysis_s=analysis.call.total_s if analysis else None,
+            first_token_s=self._first_final_at and self._first_final_at - self._began,
+            total_s=time.monotonic() - self._began,
+        )
 
 
-async def _both(aside: Coroutine[Any, Any, None], main: Coroutine[Any, Any, None]) -> None:
-    """Run the two at once; if `main` fails, `aside` is not waited for."""
-    task = asyncio.create_task(aside)
-    try:
-        await main
-        await task
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
+async def _early_exit(judge: Judge) -> Verdict | None:
+    """The answer that all gave, if they gave the same: by normalised equality, or as the judge sees it."""
+    mode, answers = judge.settings.early_exit, judge.answers
+    if mode == "off" or len(answers) < 2:
+        return None
+    same = len(agreement.camps(answers)) == 1
+    if not same and (mode == "equal" or not await judge.sees_agreement()):
+        return None
+    return Verdict(judge.hand_on(answers[0]), answers[0].name, early_exit="equal" if same else "judge")
 
 
-def _fall_back(judge: Judge, answers: Sequence[Answer], emit: Emit) -> Answer:
-    """The best member's answer, also sent to whoever watches the stream, behind what the judge had begun."""
-    answer = best_answer(answers, judge.settings.judge_sampling.stop or ())
-    emit(FinalDelta(f"\n\n{answer.content}" if judge.writing.text else answer.content))
-    return answer
-
-
-def _timings(began: float, panel_s: float, judge: Judge) -> Timings:
-    return Timings(
-        panel_s=panel_s,
-        analysis_s=judge.comparing.call.total_s if judge.comparing.spoke else None,
-        first_token_s=judge.writing.first_token_at and judge.writing.first_token_at - began,
-        total_s=time.monotonic() - began,
-    )
+def _require_ready(engines: Mapping[str, Engine], settings: Settings) -> None:
+    """Refuse a run that cannot end well: too few members up, or a judge that has never been up."""
+    down = [seat for seat in settings.panel if engines[seat.model].status.state != "ready"]
+    if len(settings.answer_names) - sum(seat.samples for seat in down) < settings.quorum:
+        names = ", ".join(dict.fromkeys(seat.model for seat in down))
+        raise ModelNotReady(f"Not ready: {names}. The quorum is {settings.quorum}.", LOADING_RETRY_AFTER_S)
+    if engines[settings.judge].status.state in ("waiting", "loading"):
+        raise ModelNotReady(f"Not ready: the judge {settings.judge} is loading.", LOADING_RETRY_AFTER_S)

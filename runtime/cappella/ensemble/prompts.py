@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from string import ascii_uppercase
 from typing import Any
 
-Message = Mapping[str, Any]
+from cappella.types import Answer, Message
 
 INTRODUCTION = (
     "The request above was put to several assistants. Their answers stand below, each between two marks"
@@ -31,8 +31,24 @@ CHOOSE = (
     "Now choose the best answer to the request above: the one that is right and leaves nothing out. Judge by"
     " correctness, not by length or style. Reply with its letter alone."
 )
+RANK = (
+    "Now rank the answers from best to worst. Judge by correctness, not by length or style. Reply with a JSON array of"
+    " their letters alone."
+)
+RANKING_NOTE = "The assistants themselves ranked the answers, best first: "
+GATE = (
+    "Before anybody answers the request above: would several assistants together answer it better than one alone?"
+    " Reply yes or no, nothing else."
+)
 AGREE = "Now say whether all of the answers say the same. Reply yes or no, nothing else."
 CRITERIA_NOTE = " Weigh these criteria first: "
+REASONING_LINE = "[reasoning] {reasoning}"
+IMAGE_LINE = "[an image that you cannot see]"
+CALL_LINE = "[call {name} {arguments}]"
+TOOLS_NOTE = (
+    " Some answers may propose tool calls, each in brackets. The tools are yours alone to call: if one is needed first,"
+    " call it and write nothing else."
+)
 
 
 def labels(count: int) -> list[str]:
@@ -56,11 +72,18 @@ def defuse(text: str, special_tokens: Sequence[str]) -> str:
     return text
 
 
+def shown(answer: Answer, show_reasoning: bool = False) -> str:
+    """An answer as the judge reads it: its text, and the tool calls it proposes."""
+    reasoning = [REASONING_LINE.format(reasoning=answer.reasoning)] if show_reasoning and answer.reasoning else []
+    calls = [CALL_LINE.format(name=call.name, arguments=call.arguments) for call in answer.tool_calls]
+    return "\n".join([*reasoning, *([answer.content] if answer.content else []), *calls])
+
+
 def analysis_messages(
     conversation: Sequence[Message], answers: Sequence[str], nonce: str, criteria: str | None = None
 ) -> list[Message]:
     """The conversation, then the answers, then the request to compare them."""
-    return _extend(conversation, [fence(answers, nonce), COMPARE + _criteria(criteria)])
+    return extend(conversation, [fence(answers, nonce), COMPARE + _criteria(criteria)])
 
 
 def final_messages(
@@ -69,22 +92,42 @@ def final_messages(
     nonce: str,
     analysis: str | None = None,
     criteria: str | None = None,
+    tools: bool = False,
+    ranking: Sequence[str] | None = None,
 ) -> list[Message]:
-    """The conversation, then the answers, then the analysis (as JSON) if there is one, then the request to write."""
-    note = [] if analysis is None else [ANALYSIS_NOTE + analysis]
-    return _extend(conversation, [fence(answers, nonce), *note, WRITE + _criteria(criteria)])
+    """The conversation, the answers, the analysis (as JSON) and the ranking if there are any, the request to write."""
+    ranked = [] if ranking is None else [RANKING_NOTE + ", ".join(ranking)]
+    compared = [] if analysis is None else [ANALYSIS_NOTE + analysis]
+    instruction = WRITE + (TOOLS_NOTE if tools else "") + _criteria(criteria)
+    return extend(conversation, [fence(answers, nonce), *ranked, *compared, instruction])
 
 
 def choice_messages(
-    conversation: Sequence[Message], answers: Sequence[str], nonce: str, criteria: str | None = None
+    conversation: Sequence[Message],
+    answers: Sequence[str],
+    nonce: str,
+    criteria: str | None = None,
+    ranking: Sequence[str] | None = None,
 ) -> list[Message]:
-    """The conversation, then the answers, then the request for the letter of the best one."""
-    return _extend(conversation, [fence(answers, nonce), CHOOSE + _criteria(criteria)])
+    """The conversation, then the answers and their ranking, then the request for the letter of the best one."""
+    ranked = [] if ranking is None else [RANKING_NOTE + ", ".join(ranking)]
+    return extend(conversation, [fence(answers, nonce), *ranked, CHOOSE + _criteria(criteria)])
 
 
 def agreement_messages(conversation: Sequence[Message], answers: Sequence[str], nonce: str) -> list[Message]:
     """The conversation, then the answers, then the question whether they agree."""
-    return _extend(conversation, [fence(answers, nonce), AGREE])
+    return extend(conversation, [fence(answers, nonce), AGREE])
+
+
+def ranking_messages(conversation: Sequence[Message], answers: Sequence[str], nonce: str) -> list[Message]:
+    """The conversation, then the answers, then the request to rank them."""
+    return extend(conversation, [fence(answers, nonce), RANK])
+
+
+def ranking_schema(count: int) -> dict[str, Any]:
+    """JSON schema of a ranking of `count` answers; that each letter stands once, no grammar can say."""
+    label = {"type": "string", "enum": labels(count)}
+    return {"type": "array", "items": label, "minItems": count, "maxItems": count}
 
 
 def analysis_schema(count: int) -> dict[str, Any]:
@@ -107,11 +150,19 @@ def analysis_schema(count: int) -> dict[str, Any]:
     )
 
 
+def text_of(message: Message) -> str:
+    """A message's text, without its other parts."""
+    content = message.get("content")
+    if isinstance(content, list):
+        return " ".join(part["text"] for part in content if part["type"] == "text")
+    return content or ""
+
+
 def _criteria(criteria: str | None) -> str:
     return CRITERIA_NOTE + criteria if criteria else ""
 
 
-def _extend(conversation: Sequence[Message], paragraphs: Sequence[str]) -> list[Message]:
+def extend(conversation: Sequence[Message], paragraphs: Sequence[str]) -> list[Message]:
     """Put the paragraphs behind the conversation without touching what stands before them.
 
     They join the last user message, since many chat templates refuse two user turns in a row.

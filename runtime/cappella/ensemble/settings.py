@@ -1,62 +1,158 @@
-"""Request, then ensemble, then default: everything that decides a run, resolved once."""
+"""Request, then preset, then ensemble, then default: everything that decides a run, resolved once."""
 
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from cappella.config import Ensemble, seats
+from cappella.config import Ensemble, Model, Preset, seats
+from cappella.ensemble import forms
+from cappella.ensemble.conversations import has_images
 from cappella.errors import RequestError, UnknownModel
-from cappella.types import Overrides, Sampling, Seat, Settings
+from cappella.types import Gate, GateMode, Options, Overrides, Prompt, Sampling, Seat, Settings
+
+Models = Mapping[str, Model]
+
+DEFAULTS = Options(
+    strategy="synthesize",
+    analysis="before",
+    samples=1,
+    layers=1,
+    review=False,
+    early_exit="off",
+    debias=False,
+    show_reasoning=False,
+    formatted_panel=False,
+    round_timeout_s=120.0,
+    deadline_s=300.0,
+)
 
 
 def resolve(
-    name: str, ensemble: Ensemble, models: Collection[str], overrides: Overrides, judge_sampling: Sampling
+    name: str, ensemble: Ensemble, models: Models, overrides: Overrides, prompt: Prompt, judge_sampling: Sampling
 ) -> Settings:
     """The settings of one run. Raises RequestError for what the operator forbids or the config does not have."""
-    if overrides != Overrides() and not ensemble.allow_overrides:
+    if not ensemble.allow_overrides and replace(overrides, preset=None) != Overrides():
         raise RequestError(f"The operator of cappella/{name} allows no overrides.", "fusion", "overrides_forbidden")
-    panel = _panel(ensemble, models, overrides, judge_sampling.seed)
-    judge = ensemble.judge.model if overrides.judge is None else overrides.judge
-    _require_models([judge], models, "fusion.model")
+    preset = _preset(name, ensemble, overrides.preset)
+    judge = (preset.judge if isinstance(preset, Preset) else None) or ensemble.judge
+    options = overrides.options.over(preset.options).over(ensemble.options).over(Options(criteria=judge.criteria))
+    options = options.over(DEFAULTS)
+    panel = _panel(ensemble, preset, models, overrides, judge_sampling.seed)
+    judge_model = judge.model if overrides.judge is None else overrides.judge
+    _require_models([judge_model], models, "fusion.model")
+    answers = sum(seat.samples for seat in panel)
+    _require_traits(name, ensemble, models, [*(seat.model for seat in panel), judge_model], prompt)
+    quorum = _quorum(overrides.options.quorum, options.quorum, answers)
+    _require_sight(models, panel, quorum, prompt)
+    mode = overrides.options.gate or (preset.gate if isinstance(preset, Preset) else None)
     return Settings(
         ensemble=name,
+        preset=overrides.preset,
         panel=panel,
-        judge=judge,
-        analysis=overrides.analysis or ensemble.analysis,
-        quorum=_quorum(ensemble, overrides, len(panel)),
-        round_timeout_s=overrides.round_timeout_s or ensemble.round_timeout_s,
-        deadline_s=overrides.deadline_s or ensemble.deadline_s,
+        judge=judge_model,
+        quorum=quorum,
         seed=secrets.randbits(32) if judge_sampling.seed is None else judge_sampling.seed,
-        judge_sampling=judge_sampling.over(ensemble.judge.sampling),
-        criteria=ensemble.judge.criteria,
-        analysis_max_tokens=ensemble.judge.analysis_max_tokens,
+        judge_sampling=judge_sampling.over(judge.sampling),
+        analysis_max_tokens=judge.analysis_max_tokens,
+        gate=_gate(name, ensemble, mode),
+        **{field: getattr(options, field) for field in _TAKEN_AS_THEY_ARE},
     )
 
 
-def _panel(ensemble: Ensemble, models: Collection[str], overrides: Overrides, seed: int | None) -> tuple[Seat, ...]:
-    chosen = ensemble.seats
+_TAKEN_AS_THEY_ARE = (
+    "strategy analysis layers review early_exit debias show_reasoning formatted_panel criteria max_total_tokens"
+    " round_timeout_s deadline_s"
+).split()
+
+
+def _preset(name: str, ensemble: Ensemble, wanted: str | None) -> Preset | Ensemble:
+    if wanted is None:
+        return ensemble
+    if wanted not in ensemble.presets:
+        known = f"It has {', '.join(ensemble.presets)}." if ensemble.presets else "It has none."
+        message = f"cappella/{name} has no preset {wanted!r}. {known}"
+        raise RequestError(message, "fusion.preset", "preset_not_found")
+    return ensemble.presets[wanted]
+
+
+def _panel(
+    ensemble: Ensemble, preset: Preset | Ensemble, models: Models, overrides: Overrides, seed: int | None
+) -> tuple[Seat, ...]:
+    chosen = ensemble.seats_of(preset)
+    samples = overrides.options.samples
     if overrides.panel is not None:
         _require_models(overrides.panel, models, "fusion.analysis_models")
-        configured = {seat.model: seat.sampling for seat in reversed(ensemble.seats)}
-        chosen = seats((model, configured.get(model, Sampling())) for model in overrides.panel)
-    # Two seats of one model with one seed would say the same thing twice.
-    seeds = [None if seed is None else seed + number for number in range(len(chosen))]
-    return tuple(
-        replace(seat, sampling=Sampling(seed=each).over(overrides.panel_sampling).over(seat.sampling))
-        for seat, each in zip(chosen, seeds, strict=True)
-    )
+        configured = {seat.model: seat for seat in reversed(chosen)}
+        known = [configured.get(model, Seat(model, model)) for model in overrides.panel]
+        chosen = seats((seat.model, seat.sampling, seat.system, seat.samples) for seat in known)
+    of_model = dict(overrides.model_sampling)
+    _require_seated(of_model, chosen)
+    panel, answers = [], 0
+    for seat in chosen:
+        count = samples or seat.samples
+        # Two seats, or two samples, of one model with one seed would say the same thing twice: vLLM gives sample i
+        # the seed plus i.
+        own = Sampling(seed=None if seed is None else seed + answers)
+        sampling = own.over(of_model.get(seat.model, Sampling())).over(overrides.panel_sampling).over(seat.sampling)
+        if count > 1 and sampling.temperature == 0:
+            message = f"{count} samples of {seat.name} at temperature 0 would all be the same: set fusion.temperature."
+            raise RequestError(message, "fusion.samples")
+        panel.append(replace(seat, sampling=sampling, samples=count))
+        answers += count
+    return tuple(panel)
 
 
-def _quorum(ensemble: Ensemble, overrides: Overrides, panel_size: int) -> int:
-    if overrides.quorum is None:
-        return ensemble.quorum_of(panel_size)
-    if overrides.quorum > panel_size:
-        message = f"{overrides.quorum} answers cannot come from a panel of {panel_size}."
+def _require_seated(of_model: Mapping[str, Sampling], panel: Sequence[Seat]) -> None:
+    for model in of_model:
+        if model not in {seat.model for seat in panel}:
+            raise RequestError(f"{model} is not on the panel.", "fusion.analysis_overrides")
+
+
+def _quorum(asked: int | None, quorum: int | None, answers: int) -> int:
+    if asked is not None and asked > answers:
+        message = f"{asked} answers cannot come from a panel that gives {answers}."
         raise RequestError(message, "fusion.min_successful_responses")
-    return overrides.quorum
+    return min(quorum or 2, answers)
 
 
-def _require_models(names: Sequence[str], models: Collection[str], param: str) -> None:
+def _gate(name: str, ensemble: Ensemble, mode: GateMode | None) -> Gate | None:
+    configured = ensemble.gate
+    if mode == "off" or (mode is None and configured is None):
+        return None
+    if configured is None:
+        message = f"cappella/{name} has no gate: its config names no model to answer alone."
+        raise RequestError(message, "fusion.gate")
+    return Gate(mode or configured.mode, configured.model, configured.max_words)
+
+
+def _require_traits(name: str, ensemble: Ensemble, models: Models, used: Sequence[str], prompt: Prompt) -> None:
+    """Refuse what the models that are asked cannot honour."""
+    if prompt.tools:
+        if not ensemble.tools:
+            raise RequestError(f"cappella/{name} takes no tools: its config does not say tools: true.", "tools")
+        for model in used:
+            if not models[model].traits.tools:
+                raise RequestError(f"{model} takes no tools: its config names no tool_parser.", "tools")
+    if prompt.reasoning_effort and not any(models[model].traits.reasoning for model in used):
+        message = f"None of {', '.join(dict.fromkeys(used))} takes an effort: no config names a reasoning_parser."
+        raise RequestError(message, "reasoning_effort")
+    try:
+        forms.require_checkable(prompt.form)
+    except forms.BadForm as error:
+        raise RequestError(f"{error}.", prompt.form.field if prompt.form else None) from error
+
+
+def _require_sight(models: Models, panel: Sequence[Seat], quorum: int, prompt: Prompt) -> None:
+    """Members that take no images are left out of a run with images: enough must be left."""
+    if not has_images(prompt.messages):
+        return
+    blind = [seat for seat in panel if not models[seat.model].traits.images]
+    if sum(seat.samples for seat in panel) - sum(seat.samples for seat in blind) < quorum:
+        names = ", ".join(seat.name for seat in blind)
+        raise RequestError(f"No images are taken by {names}, and the quorum is {quorum}.", "messages")
+
+
+def _require_models(names: Sequence[str], models: Models, param: str) -> None:
     for name in names:
         if name.startswith("cappella/"):
             message = f"{name!r} is an ensemble, and an ensemble can be neither a member nor a judge."

@@ -14,11 +14,11 @@ import pytest
 from openai import AsyncOpenAI
 from openai.types.chat import ChatCompletionChunk
 
-from cappella import streaming
+from cappella.api import sse
 from choir import MEMBERS, Choir, judging
 from scripted_engine import Script
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 async def lines(url: str, **more: Any) -> AsyncIterator[tuple[float, str]]:
@@ -91,7 +91,7 @@ async def test_deltas_come_one_by_one(gateway: str, choir: Choir) -> None:
 
 
 async def test_a_silence_is_broken_by_a_comment(gateway: str, choir: Choir, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streaming, "KEEP_ALIVE_S", 0.2)
+    monkeypatch.setattr(sse, "KEEP_ALIVE_S", 0.2)
     choir.let("ann", Script(pause_s=0.7))
     got = [line async for _, line in lines(gateway)]
     assert got.count(": keep-alive") >= 2

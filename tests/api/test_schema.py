@@ -6,16 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cappella import schema
+from cappella.api import fields as wire
+from cappella.api.chat import ChatRequest
+from cappella.api.passing import FIELDS, require_forwardable
 from cappella.errors import RequestError
-from cappella.types import Overrides, Sampling
+from cappella.types import Options, Overrides, Sampling
 
+CHAT_FIELDS = FIELDS["/v1/chat/completions"]
 USER = [{"role": "user", "content": "Hi"}]
-KNOWN = set(schema.ChatRequest.model_fields)
+KNOWN = set(ChatRequest.model_fields)
 
 
-def parse(**fields: Any) -> schema.ChatRequest:
-    return schema.parse({"model": "cappella/default", "messages": USER, **fields})
+def parse(**fields: Any) -> ChatRequest:
+    return wire.parse(ChatRequest, {"model": "cappella/default", "messages": USER, **fields})
 
 
 def refusal(**fields: Any) -> RequestError:
@@ -26,7 +29,9 @@ def refusal(**fields: Any) -> RequestError:
 
 def test_both_spellings_mean_the_same() -> None:
     wanted = {"analysis_models": ["ann"], "model": "bob", "deadline_seconds": 3, "temperature": 0}
-    expected = Overrides(panel=("ann",), judge="bob", deadline_s=3, panel_sampling=Sampling(temperature=0))
+    expected = Overrides(
+        panel=("ann",), judge="bob", options=Options(deadline_s=3), panel_sampling=Sampling(temperature=0)
+    )
     assert parse(fusion=wanted).options.overrides == expected
     assert parse(plugins=[{"id": "fusion", **wanted}]).options.overrides == expected
     assert parse().options.overrides == Overrides()
@@ -52,7 +57,7 @@ def test_a_conversation_passes_as_it_came() -> None:
         {"role": "user", "content": [{"type": "text", "text": "é"}]},
         {"role": "assistant", "content": "  x\n"},
     ]
-    assert parse(messages=messages).conversation == messages
+    assert parse(messages=messages).prompt.messages == messages
 
 
 @given(st.text(min_size=1, max_size=12).filter(lambda name: name not in KNOWN))
@@ -61,7 +66,7 @@ def test_any_other_field_is_named(name: str) -> None:
     assert (error.param, error.code) == (name, "unknown_field")
 
 
-@given(st.text(min_size=1, max_size=12).filter(lambda name: name not in {*schema.FusionPlugin.model_fields}))
+@given(st.text(min_size=1, max_size=12).filter(lambda name: name not in {*wire.FusionPlugin.model_fields}))
 def test_any_other_field_is_named_with_its_way_down(name: str) -> None:
     assert refusal(fusion={name: 1}).param == f"fusion.{name}"
     assert refusal(plugins=[{"id": "fusion", name: 1}]).param == f"plugins.0.{name}"
@@ -76,9 +81,9 @@ def test_any_other_field_is_named_with_its_way_down(name: str) -> None:
         ({"max_tokens": 0}, "max_tokens"),
         ({"n": 2}, "n"),
         ({"messages": USER * 0}, "messages"),
-        ({"messages": [{"role": "robot", "content": "x"}]}, "messages.0.role"),
+        ({"messages": [{"role": "robot", "content": "x"}]}, "messages.0"),
         ({"messages": [{"role": "user"}]}, "messages.0.content"),
-        ({"messages": [{"role": "user", "content": "x", "name": "y"}]}, "messages.0.name"),
+        ({"messages": [{"role": "user", "content": "x", "nick": "y"}]}, "messages.0.nick"),
         (
             {"messages": [{"role": "user", "content": [{"type": "text", "text": "x", "y": 1}]}]},
             "messages.0.content.0.y",
@@ -117,12 +122,12 @@ def test_an_empty_stop_is_refused(stop: Any) -> None:
     assert (refusal(stop=stop).param or "").startswith("stop")
 
 
-@given(st.text(max_size=12).filter(lambda name: name not in schema.FORWARDED_FIELDS))
+@given(st.text(max_size=12).filter(lambda name: name not in CHAT_FIELDS))
 def test_a_member_called_by_name_is_sent_no_field_that_is_not_listed(name: str) -> None:
     with pytest.raises(RequestError) as raised:
-        schema.require_forwardable({"model": "ann", name: 1})
+        require_forwardable("/v1/chat/completions", {"model": "ann", name: 1})
     assert (raised.value.param, raised.value.code) == (name, "unknown_field")
 
 
 def test_a_member_called_by_name_takes_every_listed_field() -> None:
-    schema.require_forwardable({"model": "ann", **dict.fromkeys(schema.FORWARDED_FIELDS, 1)})
+    require_forwardable("/v1/chat/completions", {"model": "ann", **dict.fromkeys(CHAT_FIELDS, 1)})

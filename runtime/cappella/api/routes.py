@@ -1,0 +1,202 @@
+"""The endpoints: fields in, pipeline or engine, reply out."""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import orjson
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import StreamingResponse
+
+from cappella.api import fields, passing, sse
+from cappella.api.chat import ChatRequest
+from cappella.api.clients import json_object, read, unless_gone
+from cappella.api.sse import Describe, Dialect
+from cappella.config import Config
+from cappella.engines.vllm import VllmEngine
+from cappella.ensemble.pipeline import Pipeline
+from cappella.ensemble.settings import resolve
+from cappella.errors import CappellaError, RequestError, UnknownModel
+from cappella.events import Emit
+from cappella.metrics import Metrics
+from cappella.types import Overrides, Prompt, Run, Sampling, Settings
+
+PREFIX = "cappella/"
+
+
+class Asked(Protocol):
+    """A request to an ensemble, whatever API it came by."""
+
+    @property
+    def stream(self) -> bool: ...
+    @property
+    def prompt(self) -> Prompt: ...
+    @property
+    def sampling(self) -> Sampling: ...
+    @property
+    def overrides(self) -> Overrides: ...
+
+    def whole(self, run: Run) -> dict[str, Any]:
+        """The reply in one piece."""
+        ...
+
+    def dialect(self) -> Dialect:
+        """The reply in pieces."""
+        ...
+
+
+# What an ensemble may be asked through each API; /v1/completions has no conversation to put to a panel.
+APIS: Mapping[str, type[fields.FusionRequest] | None] = {
+    "/v1/chat/completions": ChatRequest,
+    "/v1/completions": None,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the endpoints work with; `app.create_app` makes it."""
+
+    config: Config
+    engines: dict[str, VllmEngine]
+    pipeline: Pipeline
+    metrics: Metrics
+    describe: Describe
+    created: int
+
+
+def create_router(parts: Parts) -> APIRouter:
+    router = APIRouter()
+
+    for path in APIS:
+        router.add_api_route(path, _answering(parts, path), methods=["POST"])
+
+    @router.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        return {"object": "list", "data": _models(parts)}
+
+    @router.get("/health")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @router.get("/ready")
+    async def ready(response: Response) -> dict[str, Any]:
+        state = _readiness(parts)
+        response.status_code = 200 if state["ready"] else 503
+        return state
+
+    @router.get("/metrics")
+    async def metrics() -> Response:
+        return Response(await parts.metrics.render(parts.engines), media_type="text/plain; version=0.0.4")
+
+    return router
+
+
+def _answering(parts: Parts, path: str) -> Callable[[Request], Awaitable[Response]]:
+    """The endpoint of one API: a model by its own name, or an ensemble."""
+
+    async def answer(request: Request) -> Response:
+        body = await read(request, parts.config.server.max_body_bytes)
+        wire = json_object(body)
+        model = wire.get("model")
+        if not isinstance(model, str):
+            raise RequestError("model must be a string.", "model")
+        if model in parts.engines:
+            passing.require_forwardable(path, wire)
+            return await _forward(parts.engines[model], request, path, body)
+        name = model.removeprefix(PREFIX)
+        if not model.startswith(PREFIX) or name not in parts.config.ensembles:
+            raise UnknownModel(model, _known(parts))
+        schema = APIS[path]
+        if schema is None:
+            raise RequestError(f"{path} is for single models: ask {model} through /v1/chat/completions.", "model")
+        asked: Any = fields.parse(schema, wire)
+        return await _ensemble(parts, request, asked, name)
+
+    return answer
+
+
+async def _ensemble(parts: Parts, request: Request, asked: Asked, name: str) -> Response:
+    models = parts.config.models
+    ensemble = parts.config.ensembles[name]
+    settings = resolve(name, ensemble, models, asked.overrides, asked.prompt, asked.sampling)
+
+    async def run(emit: Emit) -> Run:
+        return await _counted(parts, asked.prompt, settings, emit)
+
+    if not asked.stream:
+        result = await unless_gone(request, run(lambda event: None))
+        return Response(orjson.dumps(asked.whole(result)), media_type="application/json")
+    frames = sse.stream(run, asked.dialect(), parts.describe)
+    # The first frame is awaited here, so that an early failure still gets its own status code.
+    first = await unless_gone(request, anext(frames))
+    return StreamingResponse(_resume(first, frames), media_type="text/event-stream", headers=_NO_BUFFERING)
+
+
+async def _counted(parts: Parts, prompt: Prompt, settings: Settings, emit: Emit) -> Run:
+    """The run, with its figures kept, however it ends."""
+    parts.metrics.begin(settings.ensemble)
+    run, status = None, "cancelled"
+    try:
+        run = await parts.pipeline.run(prompt, settings, emit)
+        status = run.status
+        return run
+    except CappellaError as error:
+        status = type(error).__name__
+        raise
+    finally:
+        parts.metrics.end(settings.ensemble, run, status)
+
+
+_NO_BUFFERING = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+
+
+async def _forward(engine: VllmEngine, request: Request, path: str, body: bytes) -> Response:
+    """The engine's own reply to the client's own bytes."""
+    head: dict[str, Any] = {}
+
+    async def relay() -> AsyncGenerator[bytes, None]:
+        async with engine.forward(path, body) as reply:
+            head.update(status_code=reply.status_code, media_type=reply.content_type)
+            async for data in reply.body:
+                yield data
+
+    data = relay()
+    first = await unless_gone(request, anext(data, b""))
+    return StreamingResponse(_resume(first, data), **head)
+
+
+async def _resume(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    try:
+        yield first
+        async for data in rest:
+            yield data
+    finally:
+        await rest.aclose()
+
+
+def _known(parts: Parts) -> list[str]:
+    return [*(PREFIX + name for name in parts.config.ensembles), *parts.config.models]
+
+
+def _models(parts: Parts) -> list[dict[str, Any]]:
+    entry = {"object": "model", "created": parts.created, "owned_by": "cappella"}
+    ensembles = [
+        {"id": PREFIX + name, **entry, "panel": [seat.name for seat in e.seats], "judge": e.judge.model}
+        | ({"presets": list(e.presets)} if e.presets else {})
+        for name, e in parts.config.ensembles.items()
+    ]
+    members = [
+        {"id": name, **entry, "max_model_len": model.max_model_len} for name, model in parts.config.models.items()
+    ]
+    return [*ensembles, *members]
+
+
+def _readiness(parts: Parts) -> dict[str, Any]:
+    """Ready means that every ensemble has its quorum and its judge."""
+    up = [name for name, engine in parts.engines.items() if engine.status.state == "ready"]
+    ensembles = {name: e.can_answer(up) for name, e in parts.config.ensembles.items()}
+    return {
+        "ready": all(ensembles.values()),
+        "ensembles": ensembles,
+        "engines": {name: asdict(engine.status) for name, engine in parts.engines.items()},
+    }

@@ -1,0 +1,117 @@
+"""vLLM's chat API on the wire: the body of a request, the chunks of a stream, the reasons of a refusal."""
+
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from typing import Any
+
+import orjson
+
+from cappella.errors import EngineBroke, EngineContextExceeded, EngineError, EngineRejected
+from cappella.types import Chunk, Prompt, Sampling, ToolCall, Usage
+
+# vLLM names the parameter that does not fit; its messages change from release to release.
+_CONTEXT_PARAMS = ("input_tokens", "max_tokens", "max_completion_tokens", "input_text")
+
+
+def body(model: str, prompt: Prompt, sampling: Sampling) -> dict[str, Any]:
+    """A streamed chat request."""
+    out: dict[str, Any] = {
+        "model": model,
+        "messages": list(prompt.messages),
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        **sampling.given(),
+    }
+    if prompt.tools:
+        out["tools"] = list(prompt.tools)
+        # vLLM takes these two only beside tools.
+        given = {"tool_choice": prompt.tool_choice, "parallel_tool_calls": prompt.parallel_tool_calls}
+        out.update({name: value for name, value in given.items() if value is not None})
+    if prompt.form is not None:
+        out[prompt.form.field] = prompt.form.value
+    if prompt.logprobs is not None:
+        out.update(logprobs=True, top_logprobs=prompt.logprobs)
+    if prompt.reasoning_effort is not None:
+        out["reasoning_effort"] = prompt.reasoning_effort
+    if prompt.samples > 1:
+        out["n"] = prompt.samples
+    return out
+
+
+async def chunks(lines: AsyncIterable[bytes]) -> AsyncIterator[Chunk]:
+    """Decode server-sent events; a stream that ends without [DONE] or holds no JSON is broken."""
+    async for line in lines:
+        if not line.startswith(b"data:"):
+            continue
+        data = line[5:].strip()
+        if data == b"[DONE]":
+            return
+        try:
+            yield _chunk(orjson.loads(data))
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise EngineBroke(f"the stream holds what is no chunk: {data[:80]!r}") from error
+    raise EngineBroke("the stream ended before its end mark")
+
+
+def rejection(status_code: int, reply: bytes) -> EngineError:
+    """The error that a refusal stands for."""
+    try:
+        error = orjson.loads(reply)["error"]
+        message, param = str(error["message"]), error.get("param")
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return EngineBroke(f"the engine answered {status_code} with no readable reason")
+    if status_code >= 500:
+        return EngineBroke(message)
+    if status_code == 400 and param in _CONTEXT_PARAMS:
+        return EngineContextExceeded(message, status_code)
+    return EngineRejected(message, status_code)
+
+
+def token_count(reply: bytes) -> int:
+    try:
+        return int(orjson.loads(reply)["count"])
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        raise EngineBroke("the engine counted no tokens") from error
+
+
+def _chunk(event: Mapping[str, Any]) -> Chunk:
+    if "error" in event:
+        raise EngineBroke(str(event["error"].get("message", "error without a message")))
+    usage = _usage(event["usage"]) if event.get("usage") else None
+    if not event.get("choices"):
+        return Chunk(usage=usage)
+    choice = event["choices"][0]
+    delta = choice["delta"]
+    content, reasoning = delta.get("content") or "", delta.get("reasoning") or delta.get("reasoning_content") or ""
+    finish_reason = choice.get("finish_reason")
+    stop = choice.get("stop_reason")
+    if not all(isinstance(text, str) for text in (content, reasoning, finish_reason or "")):
+        raise TypeError("a text that is none")
+    return Chunk(
+        content,
+        reasoning,
+        [_tool_call(call) for call in delta.get("tool_calls") or ()],
+        (choice.get("logprobs") or {}).get("content") or (),
+        finish_reason,
+        usage,
+        int(choice.get("index") or 0),
+        # A number is a token that ends every answer, not a text that the caller gave.
+        stop if isinstance(stop, str) else None,
+    )
+
+
+def _tool_call(wire: Mapping[str, Any]) -> ToolCall:
+    function = wire.get("function") or {}
+    return ToolCall(
+        int(wire["index"]), wire.get("id") or "", function.get("name") or "", function.get("arguments") or ""
+    )
+
+
+def _usage(wire: Mapping[str, Any]) -> Usage:
+    prompt_details = wire.get("prompt_tokens_details") or {}
+    completion_details = wire.get("completion_tokens_details") or {}
+    return Usage(
+        prompt_tokens=int(wire.get("prompt_tokens") or 0),
+        cached_tokens=int(prompt_details.get("cached_tokens") or 0),
+        completion_tokens=int(wire.get("completion_tokens") or 0),
+        reasoning_tokens=int(completion_details.get("reasoning_tokens") or 0),
+    )

@@ -1,0 +1,73 @@
+"""Whether an answer has the shape that the caller asked for."""
+
+import json
+import re
+from typing import Any
+
+import jsonschema
+import referencing
+
+from cappella.types import Form
+
+
+class BadForm(ValueError):
+    """The form itself asks for what cannot be checked; `str()` says what."""
+
+
+def problem(form: Form | None, text: str) -> str | None:
+    """What is wrong with the text, or None. A grammar is the engine's own business: it cannot be left unfinished."""
+    if form is None:
+        return None
+    kind, wanted = _kind(form)
+    match kind:
+        case "text" | "grammar" | "structural_tag":
+            return None
+        case "choice":
+            return None if text in wanted else f"{text[:40]!r} is not one of the choices"
+        case "regex":
+            return None if re.fullmatch(wanted, text) else "it does not match the pattern"
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        return f"it is not JSON: {error}"
+    if kind == "json_object":
+        return None if isinstance(value, dict) else "it is no JSON object"
+    misfit = next(iter(_validator(wanted).iter_errors(value)), None)
+    return None if misfit is None else f"it does not fit the schema: {misfit.message[:200]}"
+
+
+def require_checkable(form: Form | None) -> None:
+    """Raises BadForm for a schema or a pattern that is none."""
+    if form is None:
+        return
+    kind, wanted = _kind(form)
+    try:
+        if kind == "regex":
+            re.compile(wanted)
+        elif kind == "json_schema":
+            validator = jsonschema.validators.validator_for(wanted, jsonschema.Draft202012Validator)
+            validator.check_schema(wanted)
+    except re.error as error:
+        raise BadForm(f"the regex is none: {error}") from error
+    except (jsonschema.SchemaError, TypeError, AttributeError) as error:
+        raise BadForm(f"the schema is none: {getattr(error, 'message', error)}") from error
+
+
+def _kind(form: Form) -> tuple[str, Any]:
+    """What is asked for: text, json_object, json_schema, or one of vLLM's own kinds, with its value."""
+    value = form.value
+    if form.field == "response_format":
+        kind = value["type"]
+        return kind, value["json_schema"].get("schema", {}) if kind == "json_schema" else None
+    if value.get("json_object"):
+        return "json_object", None
+    if (schema := value.get("json")) is not None:
+        return "json_schema", json.loads(schema) if isinstance(schema, str) else schema
+    kind = next(name for name in ("choice", "regex", "grammar", "structural_tag") if value.get(name) is not None)
+    return kind, value[kind]
+
+
+def _validator(schema: Any) -> Any:
+    """A validator that fetches nothing: a reference to elsewhere is an error, not a download."""
+    kind = jsonschema.validators.validator_for(schema, jsonschema.Draft202012Validator)
+    return kind(schema, registry=referencing.Registry())

@@ -1,0 +1,53 @@
+"""Whether a request needs the panel at all. What is passed by, and why, is in the trace."""
+
+import asyncio
+from collections.abc import Mapping
+
+from cappella.engines.base import Engine
+from cappella.ensemble import prompts
+from cappella.ensemble.conversations import for_judge, has_images
+from cappella.ensemble.voice import Voice
+from cappella.errors import EngineError
+from cappella.types import Form, Gate, GateDecision, Prompt, Sampling
+
+DECISION_TIMEOUT_S = 30.0
+
+
+async def decide(gate: Gate, judge: str, engines: Mapping[str, Engine], prompt: Prompt, voice: Voice) -> GateDecision:
+    """By rules or by one word of the judge, heard through `voice`. Whatever is in doubt goes to the panel."""
+    if blocked := _needs_panel(gate, engines, prompt):
+        return GateDecision(False, gate.model, blocked)
+    if gate.mode == "rules":
+        return _by_rules(gate, prompt)
+    question = prompts.extend(for_judge(prompt, engines[judge].traits).messages, [prompts.GATE])
+    form = Form("structured_outputs", {"choice": ["yes", "no"]})
+    try:
+        async with asyncio.timeout(DECISION_TIMEOUT_S):
+            said = await voice.say(engines[judge], Prompt(question, form=form), Sampling(temperature=0.0))
+    except (EngineError, TimeoutError) as error:
+        return GateDecision(False, gate.model, f"the judge did not say: {error or 'too late'}")
+    needed = said.strip() != "no"
+    return GateDecision(not needed, gate.model, f"the judge says that {'several are' if needed else 'one is'} better")
+
+
+def _needs_panel(gate: Gate, engines: Mapping[str, Engine], prompt: Prompt) -> str | None:
+    """A reason that no gate overrules."""
+    if engines[gate.model].status.state != "ready":
+        return f"{gate.model} is not ready"
+    if prompt.tools:
+        return "the request has tools"
+    if has_images(prompt.messages):
+        return "the request has images"
+    return None
+
+
+def _by_rules(gate: Gate, prompt: Prompt) -> GateDecision:
+    """Trivial is one plain turn of a few words."""
+    turns = [message for message in prompt.messages if message["role"] != "system"]
+    if len(turns) > 1:
+        return GateDecision(False, gate.model, f"the conversation has {len(turns)} turns")
+    if prompt.form is not None:
+        return GateDecision(False, gate.model, "a form is asked for")
+    words = len(prompts.text_of(turns[-1]).split()) if turns else 0
+    bypass = words <= gate.max_words
+    return GateDecision(bypass, gate.model, f"{words} words, {gate.max_words} at the most are for {gate.model} alone")

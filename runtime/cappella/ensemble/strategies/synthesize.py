@@ -1,0 +1,34 @@
+"""The judge compares the answers and writes one of its own."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from cappella.ensemble.judge import Judge
+from cappella.types import Verdict
+
+T = TypeVar("T")
+
+
+async def synthesize(judge: Judge) -> Verdict:
+    """Analysis and answer in the order that the settings say. Raises EngineError if there is no answer."""
+    match judge.settings.analysis:
+        case "before":
+            await judge.compare()
+            return Verdict(await judge.write())
+        case "alongside":
+            return Verdict(await _both(judge.compare(), judge.write()))
+        case "off":
+            return Verdict(await judge.write())
+
+
+async def _both(aside: Coroutine[Any, Any, None], main: Coroutine[Any, Any, T]) -> T:
+    """Run the two at once; if `main` fails, `aside` is not waited for."""
+    task = asyncio.create_task(aside)
+    try:
+        result = await main
+        await task
+        return result
+    finally:
+        task.cancel()
+        await asyncio.wait([task])

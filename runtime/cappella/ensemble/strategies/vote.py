@@ -1,0 +1,57 @@
+"""The answer, or the value of each field, that most members gave; a tie goes to the judge."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from cappella.ensemble import agreement, forms
+from cappella.ensemble.judge import Judge
+from cappella.types import Answer, Verdict
+
+
+async def vote(judge: Judge) -> Verdict:
+    """Field by field if every answer is a JSON object, else whole answers. Raises EngineError if a tie stays one."""
+    objects = [agreement.as_object(answer) for answer in judge.answers]
+    found = [each for each in objects if each is not None]
+    camps = agreement.camps(judge.answers)
+    votes = {camp[0].name: [answer.name for answer in camp] for camp in camps}
+    if len(camps) > 1 and len(found) == len(objects) and (verdict := await _by_field(judge, found)):
+        return replace(verdict, votes=votes)
+    leaders = [camp[0] for camp in camps if len(camp) == len(camps[0])]
+    if len(leaders) == 1:
+        return Verdict(judge.hand_on(leaders[0]), leaders[0].name, votes=votes)
+    answer, probabilities = await judge.choose(leaders)
+    return Verdict(judge.hand_on(answer), answer.name, probabilities, votes)
+
+
+async def _by_field(judge: Judge, objects: Sequence[Mapping[str, Any]]) -> Verdict | None:
+    """Each field that most objects have, with the value that most of those give; where two lead, the judge's choice.
+
+    None if the fields together do not have the caller's form.
+    """
+    names = [name for name in dict.fromkeys(name for each in objects for name in each)
+             if 2 * sum(name in each for each in objects) > len(objects)]  # fmt: skip
+    leading = {name: agreement.leaders([each[name] for each in objects if name in each]) for name in names}
+    preferred: Mapping[str, Any] = objects[0]
+    chosen: Answer = judge.answers[0]
+    probabilities = None
+    if any(len(values) > 1 for values in leading.values()):
+        chosen, probabilities = await judge.choose(judge.answers)
+        preferred = objects[list(judge.answers).index(chosen)]
+    merged = {name: _settle(values, preferred.get(name)) for name, values in leading.items()}
+    content = json.dumps(merged, ensure_ascii=False)
+    if forms.problem(judge.form, content):
+        return None
+    same = next((a for a, each in zip(judge.answers, objects, strict=True) if each == merged), None)
+    if same is not None:
+        return Verdict(judge.hand_on(same), same.name, probabilities)
+    # Put together from several answers, it is nobody's: no log-probabilities, no reasoning.
+    joined = Answer(judge.settings.judge, content, "stop", chosen.call)
+    return Verdict(judge.hand_on(joined), None, probabilities)
+
+
+def _settle(values: Sequence[Any], preferred: Any) -> Any:
+    """The one leading value; of several the judge's, if it is among them."""
+    same = [value for value in values if agreement.canonical(value) == agreement.canonical(preferred)]
+    return same[0] if same else values[0]

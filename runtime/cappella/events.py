@@ -1,0 +1,83 @@
+"""What happens in a run, as it happens."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from cappella.types import Analysis, Answer, Chunk, Failure, GateDecision
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    """`panel` holds the names of the answers to come."""
+
+    run_id: str
+    panel: Sequence[str]
+    judge: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gated:
+    decision: GateDecision
+
+
+@dataclass(frozen=True, slots=True)
+class RoundStarted:
+    """Sent before every round after the first."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerDelta:
+    name: str
+    text: str = ""
+    reasoning: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerDone:
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerFailed:
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Reviewed:
+    """The panel's own ranking, best first."""
+
+    ranking: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class AnalysisStarted:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class AnalysisDone:
+    analysis: Analysis
+
+
+@dataclass(frozen=True, slots=True)
+class FinalDelta:
+    """A piece of the final answer: text, reasoning, tool calls."""
+
+    chunk: Chunk
+
+
+Event = (
+    RunStarted
+    | Gated
+    | RoundStarted
+    | AnswerDelta
+    | AnswerDone
+    | AnswerFailed
+    | Reviewed
+    | AnalysisStarted
+    | AnalysisDone
+    | FinalDelta
+)
+Emit = Callable[[Event], None]
