@@ -116,12 +116,17 @@ async def eventually(condition: Callable[[], bool], timeout_s: float = 2.0) -> b
 
 
 def gateway_config(**ensemble: Any) -> Config:
-    model = {"weights": "unused", "max_model_len": 100, "kv_cache_bytes": "1MiB"}
+    parsers = {"tool_parser": "hermes", "reasoning_parser": "qwen3"}
+    model = {"weights": "unused", "max_model_len": 100, "kv_cache_bytes": "1MiB", **parsers}
     default = {"panel": list(MEMBERS), "judge": "judge", **ensemble}
     return Config.model_validate(
         {
             "models": dict.fromkeys((*MEMBERS, "judge"), model),
-            "ensembles": {"default": default, "fixed": {**default, "allow_overrides": False}},
+            "ensembles": {
+                "default": default,
+                "fixed": {**default, "allow_overrides": False},
+                "tools": {**default, "tools": True, "analysis": "off"},
+            },
             "server": {"max_body_bytes": 200_000},
         }
     )

@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from cappella import errors
 from cappella.api import trace
 from cappella.api.clients import GONE, ClientGone
+from cappella.api.messages import error_body
 from cappella.api.routes import Parts, create_router
 from cappella.config import Config
 from cappella.engines.supervisor import Supervisor
@@ -83,19 +84,24 @@ def describe(error: Exception) -> Mapping[str, Any]:
     return body
 
 
-async def _error(_: Request, error: Exception) -> Response:
+async def _error(request: Request, error: Exception) -> Response:
     status = _row(error)[0]
     if isinstance(error, errors.RequestError) and error.code == "body_too_large":
         status = BODY_TOO_LARGE
     retry = {"Retry-After": str(error.retry_after_s)} if isinstance(error, errors.ModelNotReady) else None
-    return JSONResponse({"error": describe(error)}, status, headers=retry)
+    return JSONResponse(_body(request, status, describe(error)), status, headers=retry)
 
 
-async def _http_error(_: Request, error: Exception) -> Response:
+async def _http_error(request: Request, error: Exception) -> Response:
     """Unknown paths and methods, in the shape of every other error."""
     assert isinstance(error, HTTPException)
     body = {"message": f"{error.detail}.", "type": "invalid_request_error", "param": None, "code": None}
-    return JSONResponse({"error": body}, error.status_code, headers=error.headers)
+    return JSONResponse(_body(request, error.status_code, body), error.status_code, headers=error.headers)
+
+
+def _body(request: Request, status: int, error: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The error in the form of the API that was called."""
+    return error_body(status, error) if request.url.path == "/v1/messages" else {"error": error}
 
 
 async def _gone(_: Request, __: Exception) -> Response:

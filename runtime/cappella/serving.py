@@ -1,9 +1,7 @@
 """`cappella serve` as a person sees it: checks first, engines loading, the address and a line to try."""
 
 import asyncio
-import importlib.util
 import json
-import os
 import shlex
 import signal
 import socket
@@ -18,25 +16,22 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from cappella.app import create_app
 from cappella.config import Config
-from cappella.engines.supervisor import Supervisor
+from cappella.engines.supervisor import Supervisor, default_log_dir
 from cappella.errors import ConfigError
 from cappella.types import EngineStatus
 
 EXIT_CONFIG = 2
 REFRESH_S = 0.2
 DRAIN_S = 30
-SETTLED = ("ready", "failed", "stopped")
 
 console = Console(stderr=True, highlight=False)
 
 
 def serve(config: Config, log_dir: Path | None) -> int:
     """Serve until told to stop; returns the exit code. Raises ConfigError for what can be known before the start."""
-    if importlib.util.find_spec("vllm") is None:
-        raise ConfigError("this Python", "vLLM is not installed", "Install the extra cpu or gpu, or use scripts/run")
     listener = bind(config.server.host, config.server.port)
     port = listener.getsockname()[1]
-    logs = log_dir or config.server.log_dir or _default_log_dir(port)
+    logs = log_dir or config.server.log_dir or default_log_dir(str(port))
     supervisor = Supervisor(config, logs)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(config, supervisor, listener, f"http://{config.server.host}:{port}", logs))
@@ -110,7 +105,7 @@ async def _print_stages(statuses: Mapping[str, EngineStatus]) -> None:
 
 
 def _settled(statuses: Mapping[str, EngineStatus]) -> bool:
-    return all(status.state in SETTLED for status in statuses.values())
+    return all(status.settled for status in statuses.values())
 
 
 def _report(config: Config, supervisor: Supervisor, url: str) -> int:
@@ -152,8 +147,3 @@ def bind(host: str, port: int) -> socket.socket:
         place, mend = f"server.port: {host}:{port}", "Stop what holds it, or choose another with --port"
         raise ConfigError(place, f"cannot be bound ({error.strerror})", mend) from error
     return listener
-
-
-def _default_log_dir(port: int) -> Path:
-    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-    return state / "cappella" / f"logs-{port}"

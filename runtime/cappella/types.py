@@ -342,3 +342,8 @@ class EngineStatus:
     progress: float = 0.0
     restarts: int = 0
     reason: str | None = None
+
+    @property
+    def settled(self) -> bool:
+        """Whether its start has ended, well or not."""
+        return self.state in ("ready", "failed", "stopped")

@@ -195,7 +195,7 @@ async def test_a_client_that_goes_away_aborts_every_inner_call(
 async def test_models_lists_ensembles_and_members(gateway: str) -> None:
     async with aiohttp.ClientSession() as http, http.get(f"{gateway}/v1/models") as reply:
         listed = {each["id"]: each for each in (await reply.json())["data"]}
-    assert set(listed) == {"cappella/default", "cappella/fixed", *MEMBERS, "judge"}
+    assert set(listed) == {"cappella/default", "cappella/fixed", "cappella/tools", *MEMBERS, "judge"}
     assert listed["cappella/default"]["panel"] == list(MEMBERS)
 
 

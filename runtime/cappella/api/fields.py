@@ -42,7 +42,10 @@ class ModelSampling(Wire):
 
 
 class Fusion(Wire):
-    """How this run departs from its ensemble. Precedence: request, preset, ensemble, default."""
+    """How this run departs from its ensemble. Precedence: request, preset, ensemble, default.
+
+    What is not said of `include_events` is yes on /v1/responses, whose events have names, and no elsewhere.
+    """
 
     preset: str | None = None
     analysis_models: Annotated[list[str], Field(min_length=1, max_length=8)] | None = None
@@ -68,7 +71,7 @@ class Fusion(Wire):
     analysis_overrides: Annotated[list[ModelSampling], Field(max_length=8)] | None = None
     include_analysis: bool = True
     include_intermediate_responses: bool = False
-    include_events: bool = False
+    include_events: bool | None = None
 
     @property
     def overrides(self) -> Overrides:

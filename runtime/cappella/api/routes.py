@@ -11,6 +11,8 @@ from fastapi.responses import StreamingResponse
 from cappella.api import fields, passing, sse
 from cappella.api.chat import ChatRequest
 from cappella.api.clients import json_object, read, unless_gone
+from cappella.api.messages import MessagesRequest
+from cappella.api.responses import ResponsesRequest
 from cappella.api.sse import Describe, Dialect
 from cappella.config import Config
 from cappella.engines.vllm import VllmEngine
@@ -49,6 +51,8 @@ class Asked(Protocol):
 APIS: Mapping[str, type[fields.FusionRequest] | None] = {
     "/v1/chat/completions": ChatRequest,
     "/v1/completions": None,
+    "/v1/responses": ResponsesRequest,
+    "/v1/messages": MessagesRequest,
 }
 
 

@@ -1,6 +1,7 @@
 """Owns the engine processes: starts them all, and stops them all."""
 
 import asyncio
+import importlib.util
 import os
 import tempfile
 from collections.abc import Mapping
@@ -22,6 +23,9 @@ class Supervisor:
     """`engines` maps each model's name to its engine, ready or not. Raises ConfigError for weights it cannot serve."""
 
     def __init__(self, config: Config, log_dir: Path, backoff: Backoff = Backoff()) -> None:
+        if importlib.util.find_spec("vllm") is None:
+            mend = "Install the extra cpu or gpu, or use scripts/run"
+            raise ConfigError("this Python", "vLLM is not installed", mend)
         gpu = has_gpu()
         if not gpu:
             require_memory(config, available_memory_bytes())
@@ -63,6 +67,12 @@ class Supervisor:
         for engine in self.engines.values():
             await engine.close()
         rmtree(self._runtime_dir, ignore_errors=True)
+
+
+def default_log_dir(name: str) -> Path:
+    """Where engines' logs go if nobody says: below the user's state folder."""
+    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    return state / "cappella" / f"logs-{name}"
 
 
 def has_gpu() -> bool:

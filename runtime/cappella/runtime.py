@@ -1,0 +1,100 @@
+"""Cappella in one's own process: the same engines and the same pipeline, with no HTTP in front."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from cappella import config as configs
+from cappella.engines.supervisor import Supervisor, default_log_dir
+from cappella.ensemble.live import live
+from cappella.ensemble.pipeline import Pipeline
+from cappella.ensemble.settings import resolve
+from cappella.errors import ModelNotReady, UnknownModel
+from cappella.events import Emit, Event
+from cappella.types import Message, Overrides, Prompt, Run, Sampling
+
+POLL_S = 0.1
+
+
+class Runtime:
+    """The ensembles of one config, from `async with` to its end.
+
+        async with cappella.Runtime("model_configs/demo.yaml") as runtime:
+            run = await runtime.ask("Please tell me the room of Gonil.")
+            print(run.content)
+
+    Entering waits until every engine is up or given up. It raises ConfigError for what is wrong with the config or
+    the weights, and ModelNotReady with the engines' reasons if no ensemble can answer.
+    """
+
+    def __init__(self, config: Path | str, log_dir: Path | None = None) -> None:
+        self.config = configs.load(Path(config))
+        self._supervisor = Supervisor(self.config, log_dir or self.config.server.log_dir or default_log_dir("runtime"))
+        self._pipeline = Pipeline(self._supervisor.engines)
+
+    async def __aenter__(self) -> Self:
+        self._supervisor.start()
+        try:
+            await self._settle()
+        except BaseException:
+            await self._supervisor.stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._supervisor.stop()
+
+    async def ask(
+        self,
+        prompt: str | Sequence[Message] | Prompt,
+        ensemble: str = "default",
+        overrides: Overrides = Overrides(),
+        sampling: Sampling = Sampling(),
+    ) -> Run:
+        """One run. `sampling` is for the final answer. Raises what `Pipeline.run` raises, and RequestError."""
+        return await self._run(prompt, ensemble, overrides, sampling, lambda event: None)
+
+    async def stream(
+        self,
+        prompt: str | Sequence[Message] | Prompt,
+        ensemble: str = "default",
+        overrides: Overrides = Overrides(),
+        sampling: Sampling = Sampling(),
+    ) -> AsyncGenerator[Event | Run, None]:
+        """The run's events as they happen, and the Run as the last item. Closing the generator ends the run."""
+        async with live(lambda emit: self._run(prompt, ensemble, overrides, sampling, emit)) as run:
+            async for event in run.events():
+                if event is not None:
+                    yield event
+            yield run.result
+
+    async def _run(
+        self,
+        prompt: str | Sequence[Message] | Prompt,
+        ensemble: str,
+        overrides: Overrides,
+        sampling: Sampling,
+        emit: Emit,
+    ) -> Run:
+        asked = prompt if isinstance(prompt, Prompt) else Prompt(_messages(prompt))
+        if ensemble not in self.config.ensembles:
+            raise UnknownModel(ensemble, list(self.config.ensembles), "ensemble")
+        settings = resolve(ensemble, self.config.ensembles[ensemble], self.config.models, overrides, asked, sampling)
+        return await self._pipeline.run(asked, settings, emit)
+
+    async def _settle(self) -> None:
+        statuses = self._supervisor.statuses
+        while not all(status.settled for status in statuses.values()):
+            await asyncio.sleep(POLL_S)
+        up = [name for name, status in statuses.items() if status.state == "ready"]
+        if not any(ensemble.can_answer(up) for ensemble in self.config.ensembles.values()):
+            reasons = "; ".join(f"{name} {status.stage}" for name, status in statuses.items() if name not in up)
+            raise ModelNotReady(f"No ensemble can answer: {reasons}.", retry_after_s=0)
+
+
+def _messages(prompt: str | Sequence[Message]) -> Sequence[Message]:
+    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
