@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, ValidationError, model_validator
@@ -128,9 +128,12 @@ class OptionsConfig(Frozen):
 
 
 class GateConfig(Frozen):
-    """Requests that need no panel go to `model` alone: by `rules` (short, one turn, plain text), or as the judge says."""
+    """Requests that need no panel go to `model` alone: by `rules` (short, one turn, plain text), or as the judge says.
 
-    mode: Literal["rules", "judge"]
+    With mode `off` only a preset or a request turns it on.
+    """
+
+    mode: GateMode
     model: Name
     max_words: Annotated[int, Field(ge=1)] = 4
 

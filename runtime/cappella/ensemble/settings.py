@@ -117,12 +117,13 @@ def _quorum(asked: int | None, quorum: int | None, answers: int) -> int:
 
 def _gate(name: str, ensemble: Ensemble, mode: GateMode | None) -> Gate | None:
     configured = ensemble.gate
-    if mode == "off" or (mode is None and configured is None):
+    mode = mode or (configured.mode if configured else "off")
+    if mode == "off":
         return None
     if configured is None:
         message = f"cappella/{name} has no gate: its config names no model to answer alone."
         raise RequestError(message, "fusion.gate")
-    return Gate(mode or configured.mode, configured.model, configured.max_words)
+    return Gate(mode, configured.model, configured.max_words)
 
 
 def _require_traits(name: str, ensemble: Ensemble, models: Models, used: Sequence[str], prompt: Prompt) -> None:
