@@ -55,6 +55,7 @@ class Server:
     def __init__(self, http: aiohttp.ClientSession, url: str) -> None:
         self._http = http
         self._url = url
+        self.concurrency = CONCURRENCY
         self._slots = asyncio.Semaphore(CONCURRENCY)
         self.errors: list[str] = []
 

@@ -7,6 +7,7 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
+from cappella.engines.wire import SPACING
 from choir import MEMBERS, Choir, chooses, judging
 from scripted_engine import Script
 
@@ -65,7 +66,8 @@ async def test_a_form_reaches_the_engine_as_the_client_sent_it(choir: Choir, gat
     choir.let("judge", Script(('{"a": 1}',)))
     reply = await ask(gateway, response_format=form, extra_body={"fusion": {"analysis": "off"}})
     assert json.loads(reply.choices[0].message.content) == {"a": 1}
-    assert choir.servers["judge"].bodies[-1]["response_format"] == form
+    asked = choir.servers["judge"].bodies[-1]["response_format"]["json_schema"]
+    assert asked == {"name": "x", "schema": {**schema, **SPACING}, "strict": True}
     structured = {"structured_outputs": {"choice": ["yes", "no"]}, "fusion": {"analysis": "off"}}
     await ask(gateway, extra_body=structured)
     assert choir.servers["judge"].bodies[-1]["structured_outputs"] == {"choice": ["yes", "no"]}

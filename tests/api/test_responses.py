@@ -9,6 +9,7 @@ from openai import AsyncOpenAI
 from pydantic import TypeAdapter
 
 from cappella.api.items import InputItem, conversation
+from cappella.engines.wire import SPACING
 from choir import ANALYSIS, MEMBERS, Choir, judging
 from scripted_engine import Script
 
@@ -109,8 +110,8 @@ async def test_a_schema_is_asked_for_in_the_flat_spelling(choir: Choir, gateway:
     schema = {"type": "object"}
     text: Any = {"format": {"type": "json_schema", "name": "x", "schema": schema}}
     await ask(gateway, text=text, extra_body={"fusion": {"analysis": "off"}})
-    asked = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
-    assert choir.servers["judge"].bodies[-1]["response_format"] == asked
+    asked = {"name": "x", "schema": {**schema, **SPACING}}
+    assert choir.servers["judge"].bodies[-1]["response_format"]["json_schema"] == asked
 
 
 async def test_an_answer_cut_by_its_limit_is_incomplete(choir: Choir, gateway: str) -> None:

@@ -13,9 +13,10 @@ from aiohttp import web
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cappella.engines import wire
 from cappella.engines.vllm import VllmEngine
 from cappella.errors import EngineBroke, EngineContextExceeded, EngineError, EngineNotReady, EngineRejected
-from cappella.types import Chunk, EngineStatus, Prompt, Sampling, Usage
+from cappella.types import Chunk, EngineStatus, Form, Prompt, Sampling, Usage
 from choir import Choir, eventually
 from scripted_engine import Script
 
@@ -291,3 +292,27 @@ async def test_a_prompt_of_megabytes_is_sent_without_a_warning(choir: Choir) -> 
             assert [chunk.content async for chunk in chunks][-1] == ""
     assert choir.servers["ann"].bodies[0]["messages"][0]["content"] == text
     assert not [str(each.message)[:80] for each in seen]
+
+
+@pytest.mark.parametrize(
+    ("form", "sent"),
+    [
+        (Form("structured_outputs", {"choice": ["a"]}), {"structured_outputs": {"choice": ["a"]}}),
+        (Form("structured_outputs", {"json": "{}"}), {"structured_outputs": {"json": wire.SPACING}}),
+        (
+            Form("structured_outputs", {"json_object": True}),
+            {"structured_outputs": {"json": {"type": "object", **wire.SPACING}}},
+        ),
+        (
+            Form("response_format", {"type": "json_object"}),
+            {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"name": "object", "schema": {"type": "object", **wire.SPACING}},
+                }
+            },
+        ),
+    ],
+)
+def test_every_kind_of_json_is_held_to_one_spelling(form: Form, sent: dict[str, Any]) -> None:
+    assert sent.items() <= wire.body("ann", Prompt(ASK, form=form), Sampling()).items()

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from cappella.engines.wire import SPACING
 from cappella.errors import ContextLengthExceeded, InsufficientQuorum, JudgeFailed, RequestError
 from cappella.events import AnswerDelta, FinalDelta, Gated, Reviewed, RoundStarted
 from cappella.types import Form, Gate, Prompt, Sampling, Seat, ToolCall, Traits
@@ -19,6 +20,10 @@ AS_JSON = Form("response_format", {"type": "json_schema", "json_schema": {"name"
 def say(choir: Choir, *texts: str) -> None:
     for name, text in zip(MEMBERS, texts, strict=True):
         choir.let(name, Script((text,)))
+
+
+def schema_of(body: Json) -> Any:
+    return body["response_format"]["json_schema"]["schema"]
 
 
 def finals(choir: Choir) -> str:
@@ -259,11 +264,11 @@ async def test_a_budget_that_the_panel_used_up_gives_its_best_answer(choir: Choi
 async def test_the_form_is_the_judges_and_the_members_only_if_asked(choir: Choir) -> None:
     choir.let("judge", judging(Script(('{"n": 1}',))))
     await choir.put(Prompt(HI, form=AS_JSON), analysis="off")
-    assert choir.servers["judge"].bodies[0]["response_format"] == AS_JSON.value
+    assert schema_of(choir.servers["judge"].bodies[0]) == {**SCHEMA, **SPACING}
     assert "response_format" not in choir.servers["ann"].bodies[0]
     say(choir, '{"n": 2}', '{"n": 3}', '{"n": "x"}')
     run = await choir.put(Prompt(HI, form=AS_JSON), analysis="off", formatted_panel=True)
-    assert choir.servers["ann"].bodies[1]["response_format"] == AS_JSON.value
+    assert schema_of(choir.servers["ann"].bodies[1]) == {**SCHEMA, **SPACING}
     assert [(failure.name, failure.reason) for failure in run.failures] == [("cat", "invalid_format")]
 
 

