@@ -153,3 +153,14 @@ def test_version_is_told() -> None:
     command = [sys.executable, "-m", "cappella", "--version"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert re.fullmatch(r"cappella \d+\.\d+\S*\n", done.stdout)
+
+
+async def test_a_preset_or_a_strategy_may_be_asked_for(choir: Choir, gateway: str) -> None:
+    done = await asyncio.to_thread(lambda: ask("Hi", "--url", gateway, "--strategy", "vote"))
+    assert done.stdout.strip() == "Hello there"
+    assert not choir.servers["judge"].bodies
+    done = await asyncio.to_thread(lambda: ask("Hi", "--url", gateway, "--preset", "none"))
+    assert (done.returncode, "has no preset 'none'" in done.stderr) == (1, True)
+    for flags in ([], ["--json"]):
+        done = await asyncio.to_thread(ask, "Hi", "--url", gateway, "--model", "ann", "--preset", "x", *flags)
+        assert "fusion is for ensembles" in done.stderr

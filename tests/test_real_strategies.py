@@ -19,6 +19,7 @@ from cappella.events import FinalDelta
 from cappella.types import Options, Overrides, Run
 from demo import world
 from deployment import ROOT, Deployment, deployed
+from node_client import HAS_NODE, run_node
 
 pytestmark = pytest.mark.vllm
 
@@ -328,6 +329,15 @@ async def test_the_responses_api_runs_the_same_loop(agent: Deployment) -> None:
         turns.append({"type": "function_call_output", "call_id": call.call_id, "output": look_up(call.arguments)})
         second = await stock.responses.create(model=ENSEMBLE, input=turns, tools=tools)
     assert second.output_text == "Tunagox costs 61 dollars."
+
+
+@pytest.mark.skipif(not HAS_NODE, reason="no Node.js here")
+def test_the_node_client_runs_the_loop_and_reads_every_event(agent: Deployment) -> None:
+    seen = run_node("agent.mjs", agent.url)
+    assert json.loads(seen["arguments"]) == {"attribute": "price", "name": "Tunagox"}
+    assert seen["text"] == "Tunagox costs 61 dollars."
+    assert "response.fusion_call.panel.completed" in seen["events"]
+    assert seen["events"][-1] == "response.completed"
 
 
 @pytest.mark.parametrize("script", ["langchain_agent.py", "litellm_chat.py"])

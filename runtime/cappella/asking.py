@@ -42,6 +42,8 @@ class View:
             case "run.started":
                 self.members = dict.fromkeys(event["panel"], "")
                 self.states = dict.fromkeys(event["panel"], "thinking")
+            case "gate.decided" if event["bypass"]:
+                self.members, self.states = {}, {event["model"]: "thinking alone"}
             case "round.started":
                 self.members = dict.fromkeys(self.members, "")
                 self.states = dict.fromkeys(self.members, "thinking again")
@@ -62,16 +64,20 @@ class View:
         return Group(*members, Text(self.answer or f"… {note}", style="bold" if self.answer else "dim"))
 
 
-async def ask(url: str, model: str, prompt: str, as_json: bool) -> None:
-    """Put one question and print the answer: live on a terminal, plain in a pipe, whole as JSON."""
-    body = {"model": model, "messages": [{"role": "user", "content": prompt}]}
+async def ask(url: str, model: str, prompt: str, as_json: bool, fusion: Json) -> None:
+    """Put one question and print the answer: live on a terminal, plain in a pipe, whole as JSON.
+
+    `fusion` is how the run departs from its ensemble.
+    """
+    body: Json = {"model": model, "messages": [{"role": "user", "content": prompt}]}
+    body |= {"fusion": fusion} if fusion else {}
     is_ensemble = model.startswith("cappella/")
     console = Console(highlight=False)
     if as_json:
-        options = {"fusion": {"include_intermediate_responses": True}} if is_ensemble else {}
+        options = {"fusion": {**fusion, "include_intermediate_responses": True}} if is_ensemble else {}
         print(json.dumps(await _whole(url, {**body, **options}), indent=2, ensure_ascii=False))
         return
-    options = {"fusion": {"include_events": True}} if is_ensemble else {}
+    options = {"fusion": {**fusion, "include_events": True}} if is_ensemble else {}
     view = View()
     if console.is_terminal:
         with Live(view, console=console, refresh_per_second=12) as live:

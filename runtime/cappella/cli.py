@@ -50,13 +50,17 @@ def ask(
     prompt: Annotated[str, typer.Argument(help="The question; - reads it from standard input.")],
     model: Annotated[str, typer.Option(help="An ensemble, or one model by its name.")] = "cappella/default",
     url: Annotated[str, typer.Option(help="Where the server listens.")] = "http://127.0.0.1:8000",
+    preset: Annotated[str | None, typer.Option(help="One of the ensemble's presets, such as quick.")] = None,
+    strategy: Annotated[str | None, typer.Option(help="synthesize, select or vote.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole completion as JSON.")] = False,
 ) -> None:
     """Ask a running server; on a terminal, watch the members and the answer as they come."""
     from cappella.asking import ask as ask_server
 
+    fusion = {name: value for name, value in {"preset": preset, "strategy": strategy}.items() if value is not None}
+    text = sys.stdin.read() if prompt == "-" else prompt
     with _one_line_errors():
-        asyncio.run(ask_server(url.rstrip("/"), model, sys.stdin.read() if prompt == "-" else prompt, as_json))
+        asyncio.run(ask_server(url.rstrip("/"), model, text, as_json, fusion))
 
 
 @app.command()

@@ -2,10 +2,8 @@
 
 import asyncio
 import json
-import shutil
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -16,9 +14,8 @@ from openai.types.chat import ChatCompletionChunk
 
 from cappella.api import sse
 from choir import MEMBERS, Choir, judging
+from node_client import HAS_NODE, run_node
 from scripted_engine import Script
-
-ROOT = Path(__file__).parents[2]
 
 
 async def lines(url: str, **more: Any) -> AsyncIterator[tuple[float, str]]:
@@ -115,21 +112,9 @@ async def test_a_judge_that_breaks_off_in_mid_stream_is_followed_by_a_whole_answ
     assert got[-1].model_dump()["fusion"]["status"] == "degraded"
 
 
-@pytest.mark.skipif(not shutil.which("npm"), reason="no Node.js here")
+@pytest.mark.skipif(not HAS_NODE, reason="no Node.js here")
 async def test_the_node_client_reads_every_frame(gateway: str) -> None:
-    folder = ROOT / ".cache" / "node"
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in ("package.json", "stream.mjs"):
-        shutil.copy(ROOT / "tests" / "node" / name, folder)
-    if not (folder / "node_modules" / "openai").exists():
-        npm = await asyncio.create_subprocess_exec("npm", "install", "--no-audit", "--no-fund", "--silent", cwd=folder)
-        assert await asyncio.wait_for(npm.wait(), 180) == 0
-    node = await asyncio.create_subprocess_exec(
-        "node", str(folder / "stream.mjs"), gateway, stdout=asyncio.subprocess.PIPE
-    )
-    output, _ = await asyncio.wait_for(node.communicate(), 60)
-    assert node.returncode == 0
-    seen = json.loads(output)
+    seen = await asyncio.to_thread(run_node, "stream.mjs", gateway)
     assert seen["text"] == seen["whole"] == "The final answer"
     assert seen["events"][0] == "run.started"
     assert (seen["status"], seen["notFound"]) == ("ok", 404)
