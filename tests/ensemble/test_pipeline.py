@@ -88,6 +88,7 @@ async def test_analysis_modes(choir: Choir, mode: AnalysisMode, calls: int, sees
     final = next(body for body in bodies if "response_format" not in body)
     assert ("Your comparison of the answers" in final["messages"][-1]["content"]) == sees
     assert (run.analysis is None) == (mode == "off")
+    assert [call.role for call in run.calls][3:] == ["analysis", "final"][2 - calls :]
     assert run.status == "ok"
 
 

@@ -63,8 +63,8 @@ class Judge:
 
     @property
     def calls(self) -> Sequence[Call]:
-        """What was asked of the judge, whole or not, in order."""
-        return [voice.call for voice in self.voices if voice.spoke]
+        """What was asked of the judge, whole or not, the final answer last."""
+        return sorted((voice.call for voice in self.voices if voice.spoke), key=lambda call: call.role == "final")
 
     async def compare(self) -> None:
         """Set `analysis`, or `failure_reason` if there is none to be had."""
