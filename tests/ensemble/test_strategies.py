@@ -247,6 +247,17 @@ async def test_a_budget_holds_for_the_whole_run(choir: Choir) -> None:
     assert sum(call.usage.prompt_tokens + call.usage.completion_tokens for call in run.calls) <= 400
 
 
+async def test_calls_at_once_share_what_is_left_of_a_budget(choir: Choir) -> None:
+    say(choir, "red", "blue", "green")
+    choir.let("judge", judging(choice=chooses(blue=0.9)))
+    run = await choir.run(strategy="select", debias=True, max_total_tokens=400)
+    assert (run.content, run.status) == ("blue", "ok")
+    run = await choir.run(analysis="alongside", review=True, max_total_tokens=600)
+    assert (run.content, run.status) == ("The final answer", "ok")
+    analysis, final = choir.servers["judge"].bodies[-2:]
+    assert (analysis["max_completion_tokens"], final["max_completion_tokens"]) == (150, 150)
+
+
 async def test_a_budget_that_is_too_small_is_the_requests_fault(choir: Choir) -> None:
     with pytest.raises(RequestError, match="max_total_tokens") as raised:
         await choir.run(max_total_tokens=30)

@@ -1,10 +1,19 @@
-"""From the log-probabilities of one constrained token to a probability for each choice."""
+"""Choices of a few constrained tokens: how they are drawn, and a probability for each from their log-probabilities."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import exp
 
 from cappella.errors import EngineUnusable
-from cappella.types import Json
+from cappella.types import Json, Sampling, Traits
+
+# Room for any letter or word that is chosen, in any tokenizer.
+CHOICE_TOKENS = 16
+
+
+def brief(sampling: Sampling, traits: Traits, tokens: int) -> Sampling:
+    """For a reply that its form keeps short; a model that thinks first needs room for that."""
+    return replace(sampling, stop=None, max_completion_tokens=None if traits.reasoning else tokens)
 
 
 def probabilities(logprobs: Sequence[Json], choices: Sequence[str]) -> Mapping[str, float]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from cappella.engines.base import Engine
 from cappella.ensemble import prompts
+from cappella.ensemble.choosing import CHOICE_TOKENS, brief
 from cappella.ensemble.conversations import for_judge, has_images
 from cappella.ensemble.voice import Voice
 from cappella.errors import EngineError
@@ -21,9 +22,10 @@ async def decide(gate: Gate, judge: str, engines: Mapping[str, Engine], prompt: 
         return _by_rules(gate, prompt)
     question = prompts.extend(for_judge(prompt, engines[judge].traits).messages, [prompts.GATE])
     form = Form("structured_outputs", {"choice": ["yes", "no"]})
+    sampling = brief(Sampling(temperature=0.0), engines[judge].traits, CHOICE_TOKENS)
     try:
         async with asyncio.timeout(DECISION_TIMEOUT_S):
-            said = await voice.say(engines[judge], Prompt(question, form=form), Sampling(temperature=0.0))
+            said = await voice.say(engines[judge], Prompt(question, form=form), sampling)
     except (EngineError, TimeoutError) as error:
         return GateDecision(False, gate.model, f"the judge did not say: {error or 'too late'}")
     needed = said.strip() != "no"

@@ -11,13 +11,13 @@ from typing import Any
 
 from cappella.engines.base import Engine
 from cappella.ensemble import prompts
-from cappella.ensemble.choosing import mean, probabilities
+from cappella.ensemble.choosing import CHOICE_TOKENS, brief, mean, probabilities
 from cappella.ensemble.conversations import for_judge
 from cappella.ensemble.outcome import cut_at_stop
 from cappella.ensemble.voice import Voice
 from cappella.errors import EngineError, EngineUnusable
 from cappella.events import AnalysisDone, AnalysisStarted, Emit, FinalDelta
-from cappella.types import Analysis, Answer, Call, Chunk, Form, Prompt, Role, Settings
+from cappella.types import Analysis, Answer, Call, Chunk, Form, Prompt, Role, Sampling, Settings
 
 TOP_LOGPROBS = 20
 
@@ -86,7 +86,10 @@ class Judge:
         )
         voice = self._voice("final")
         prompt = replace(self._prompt, messages=messages)
-        async with aclosing(voice.speak(self._engine, prompt, self.settings.judge_sampling)) as chunks:
+        sampling = self.settings.judge_sampling
+        if self.settings.analysis == "alongside":
+            sampling = self._within_budget(sampling)
+        async with aclosing(voice.speak(self._engine, prompt, sampling)) as chunks:
             async for chunk in chunks:
                 self._say(replace(chunk, finish_reason=None, usage=None))
         if problem := voice.takes[0].problem(self.settings.judge):
@@ -122,7 +125,8 @@ class Judge:
         )
         schema = prompts.analysis_schema(len(self._shown))
         form = Form("response_format", {"type": "json_schema", "json_schema": {"name": "analysis", "schema": schema}})
-        text = await self._voice("analysis").say(self._engine, self._aside(messages, form), sampling)
+        prompt = self._aside(messages, form)
+        text = await self._voice("analysis").say(self._engine, prompt, self._within_budget(sampling))
         try:
             lettered = json.loads(text)
         except ValueError as error:
@@ -139,14 +143,25 @@ class Judge:
         form = Form("structured_outputs", {"choice": list(letters)})
         voice = self._voice("choice")
         prompt = replace(self._aside(messages, form), logprobs=TOP_LOGPROBS)
-        await voice.say(self._engine, prompt, replace(self.settings.judge_sampling, stop=None))
+        await voice.say(self._engine, prompt, self._brief)
         by_letter = probabilities(voice.takes[0].logprobs, list(letters))
         return {letters[letter]: share for letter, share in by_letter.items()}
 
     async def _pick(self, role: Role, messages: Sequence[Any], choices: Sequence[str]) -> str:
         form = Form("structured_outputs", {"choice": list(choices)})
-        sampling = replace(self.settings.judge_sampling, stop=None)
-        return (await self._voice(role).say(self._engine, self._aside(messages, form), sampling)).strip()
+        return (await self._voice(role).say(self._engine, self._aside(messages, form), self._brief)).strip()
+
+    @property
+    def _brief(self) -> Sampling:
+        return brief(self.settings.judge_sampling, self._engine.traits, CHOICE_TOKENS)
+
+    def _within_budget(self, sampling: Sampling) -> Sampling:
+        """At most a quarter of a budget, where two calls have to share what the panel left."""
+        total = self.settings.max_total_tokens
+        if total is None:
+            return sampling
+        limits = [limit for limit in (total // 4, sampling.max_completion_tokens) if limit is not None]
+        return replace(sampling, max_completion_tokens=min(limits))
 
     def _aside(self, messages: Sequence[Any], form: Form) -> Prompt:
         """A question that is not the caller's. It names the same tools, so that its prompt begins the same."""

@@ -47,7 +47,10 @@ class _OneRun:
         self.run_id = f"run-{secrets.token_hex(12)}"
         self._budget = Budget(settings.max_total_tokens) if settings.max_total_tokens else None
         self._engines = metered(engines, self._budget)
-        self._bare = engines
+        # At most half of a budget is the panel's: the judge reads all that the panel writes.
+        shares = 2 * settings.layers * len(settings.answer_names)
+        share = settings.max_total_tokens and settings.max_total_tokens // shares
+        self._members = metered(engines, self._budget, share)
         self._prompt = prompt
         self._settings = settings
         self._watch = emit
@@ -98,10 +101,7 @@ class _OneRun:
     async def ensemble(self) -> Run:
         """The panel's rounds, then the judge."""
         settings = self._settings
-        # At most half of a budget is the panel's: the judge reads all that the panel writes.
-        shares = 2 * settings.layers * len(settings.answer_names)
-        share = settings.max_total_tokens and settings.max_total_tokens // shares
-        rounds = Rounds(metered(self._bare, self._budget, share), self._prompt, settings, self._emit)
+        rounds = Rounds(self._members, self._prompt, settings, self._emit)
         try:
             panel = await rounds.ask(self._left_s)
             panel_s = time.monotonic() - self._began
@@ -172,7 +172,7 @@ class _OneRun:
     async def _review(self, answers: Sequence[Answer]) -> Sequence[str] | None:
         settings = self._settings
         timeout_s = min(settings.round_timeout_s, self._left_s)
-        ranking, calls = await review.rank(self._engines, self._prompt, answers, settings, timeout_s)
+        ranking, calls = await review.rank(self._members, self._prompt, answers, settings, timeout_s)
         self._calls += calls
         if ranking is not None:
             self._emit(Reviewed(ranking))

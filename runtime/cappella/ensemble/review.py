@@ -4,11 +4,11 @@ import asyncio
 import json
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from random import Random
 
 from cappella.engines.base import Engine
 from cappella.ensemble import prompts
+from cappella.ensemble.choosing import brief
 from cappella.ensemble.conversations import for_judge
 from cappella.ensemble.voice import Voice
 from cappella.errors import EngineError
@@ -51,7 +51,7 @@ async def _ballot(
     asked = Prompt(messages, prompt.tools, "none" if prompt.tools else None, form=form)
     try:
         async with asyncio.timeout(timeout_s):
-            sampling = replace(seat.sampling, stop=None, max_completion_tokens=None)
+            sampling = brief(seat.sampling, engine.traits, 16 + 8 * len(shown))
             letters = json.loads(await voice.say(engine, asked, sampling))
     except (EngineError, TimeoutError, ValueError):
         return []

@@ -27,10 +27,12 @@ class Take:
 
     def hear(self, chunk: Chunk) -> Chunk:
         """Take the chunk in; returns it without the empty lines that stand between reasoning and answer."""
-        if "".join(self._reasoning).strip() and not self.text:
+        if chunk.content and self._reasoning and not self._content:
             chunk = replace(chunk, content=chunk.content.lstrip("\n"))
-        self._content.append(chunk.content)
-        self._reasoning.append(chunk.reasoning)
+        if chunk.content:
+            self._content.append(chunk.content)
+        if chunk.reasoning:
+            self._reasoning.append(chunk.reasoning)
         self.logprobs.extend(chunk.logprobs)
         for piece in chunk.tool_calls:
             begun = self._tool_calls.get(piece.index)
