@@ -14,7 +14,9 @@ from cappella.config import Config
 from cappella.engines.vllm import VllmEngine
 from cappella.ensemble.pipeline import Pipeline
 from cappella.events import Event
-from cappella.types import Prompt, Run, Sampling, Seat, Settings
+from cappella.options import Seat, Settings
+from cappella.runs import Run
+from cappella.types import Prompt, Sampling
 from scripted_engine import Json, Script, ScriptedEngine
 
 ANALYSIS: Json = {

@@ -16,7 +16,8 @@ from openai import AsyncOpenAI
 
 import cappella
 from cappella.events import FinalDelta
-from cappella.types import Options, Overrides, Run
+from cappella.options import Options, Overrides
+from cappella.runs import Run
 from demo import world
 from deployment import ROOT, Deployment, deployed
 from node_client import HAS_NODE, run_node

@@ -10,8 +10,9 @@ from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, Va
 
 from cappella import places
 from cappella.errors import ConfigError
+from cappella.options import AnalysisMode, EarlyExit, GateMode, Options, Seat, Strategy
 from cappella.places import Path_
-from cappella.types import AnalysisMode, EarlyExit, GateMode, Options, Sampling, Seat, Strategy, Traits
+from cappella.types import Sampling, Traits
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Quorum = Annotated[int, Field(ge=1, le=64)]

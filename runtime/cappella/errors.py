@@ -21,7 +21,7 @@ CappellaError
 
 from collections.abc import Sequence
 
-from cappella.types import Answer, Failure
+from cappella.runs import Answer, Failure
 
 
 class CappellaError(Exception):

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from cappella.types import Analysis, Answer, Chunk, Failure, GateDecision
+from cappella.runs import Analysis, Answer, Failure, GateDecision
+from cappella.types import Chunk
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from cappella.engines.vllm import VllmEngine
 from cappella.errors import EngineError
-from cappella.types import EngineStatus, Run
+from cappella.runs import Run
+from cappella.types import EngineStatus
 
 BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 

@@ -13,7 +13,9 @@ from cappella.ensemble.pipeline import Pipeline
 from cappella.ensemble.settings import resolve
 from cappella.errors import ModelNotReady, UnknownModel
 from cappella.events import Emit, Event
-from cappella.types import Message, Overrides, Prompt, Run, Sampling
+from cappella.options import Overrides
+from cappella.runs import Run
+from cappella.types import Message, Prompt, Sampling
 
 POLL_S = 0.1
 

@@ -10,7 +10,8 @@ from cappella.api import fields as wire
 from cappella.api.chat import ChatRequest
 from cappella.api.passing import FIELDS, require_forwardable
 from cappella.errors import RequestError
-from cappella.types import Options, Overrides, Sampling
+from cappella.options import Options, Overrides
+from cappella.types import Sampling
 
 CHAT_FIELDS = FIELDS["/v1/chat/completions"]
 USER = [{"role": "user", "content": "Hi"}]

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from cappella.errors import DeadlineExceeded
-from cappella.types import AnalysisMode, Seat
+from cappella.options import AnalysisMode, Seat
 from choir import MEMBERS, Choir, eventually, judging
 from scripted_engine import Json, Script
 

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cappella.ensemble import agreement, forms
-from cappella.types import Answer, Call, Form, Usage
+from cappella.runs import Answer, Call
+from cappella.types import Form, Usage
 
 
 def answer(content: str) -> Answer:

@@ -10,7 +10,8 @@ from cappella.ensemble import prompts
 from cappella.ensemble.judge import Judge
 from cappella.errors import EngineBroke
 from cappella.events import FinalDelta
-from cappella.types import Answer, Call, Prompt, Sampling, Usage
+from cappella.runs import Answer, Call
+from cappella.types import Prompt, Sampling, Usage
 from choir import ANALYSIS, MEMBERS, Choir, judging
 from scripted_engine import Json, Script
 

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from cappella.ensemble.outcome import best_answer, require_quorum, status
 from cappella.errors import CappellaError, ContextLengthExceeded, DeadlineExceeded, InsufficientQuorum
-from cappella.types import Answer, Call, Failure, Panel, Usage
+from cappella.runs import Answer, Call, Failure, Panel
+from cappella.types import Usage
 
 
 def answer(content: str, name: str = "ann", finish_reason: str = "stop") -> Answer:

@@ -7,7 +7,9 @@ import pytest
 
 from cappella.ensemble.panel import Question, ask_panel
 from cappella.events import AnswerDelta, AnswerDone, AnswerFailed
-from cappella.types import Panel, Prompt, Sampling, Seat
+from cappella.options import Seat
+from cappella.runs import Panel
+from cappella.types import Prompt, Sampling
 from choir import MEMBERS, Choir, eventually
 from scripted_engine import Json, Script, too_long
 

@@ -8,7 +8,8 @@ import pytest
 
 from cappella.errors import ContextLengthExceeded, DeadlineExceeded, InsufficientQuorum, ModelNotReady
 from cappella.events import AnswerDelta, FinalDelta
-from cappella.types import AnalysisMode, Prompt, Sampling, Seat
+from cappella.options import AnalysisMode, Seat
+from cappella.types import Prompt, Sampling
 from choir import ANALYSIS, MEMBERS, Choir, eventually, judging
 from scripted_engine import Script, too_long
 

@@ -7,7 +7,8 @@ import pytest
 from cappella.config import Ensemble, Model
 from cappella.ensemble.settings import resolve
 from cappella.errors import RequestError, UnknownModel
-from cappella.types import Form, Gate, Options, Overrides, Prompt, Sampling, Settings
+from cappella.options import Gate, Options, Overrides, Settings
+from cappella.types import Form, Prompt, Sampling
 
 PLAIN = Model.model_validate({"weights": "w", "max_model_len": 100, "kv_cache_bytes": "1MiB"})
 MODELS = dict.fromkeys(("ann", "bob", "cat"), PLAIN)

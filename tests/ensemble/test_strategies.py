@@ -8,7 +8,8 @@ import pytest
 from cappella.engines.wire import SPACING
 from cappella.errors import ContextLengthExceeded, InsufficientQuorum, JudgeFailed, RequestError
 from cappella.events import AnswerDelta, FinalDelta, Gated, Reviewed, RoundStarted
-from cappella.types import Form, Gate, Prompt, Sampling, Seat, ToolCall, Traits
+from cappella.options import Gate, Seat
+from cappella.types import Form, Prompt, Sampling, ToolCall, Traits
 from choir import MEMBERS, Choir, chooses, judging, said
 from scripted_engine import Json, Script
 

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from cappella.types import Answer, Chunk, Json, ToolCall
+from cappella.runs import Answer
+from cappella.types import Chunk, Json, ToolCall
 
 Kind = Literal["reasoning", "text", "call"]
 

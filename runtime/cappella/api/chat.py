@@ -10,7 +10,8 @@ from cappella.api import fields, trace
 from cappella.api.fields import ChatMessage, FusionRequest, Positive, Temperature, Tool, Wire
 from cappella.api.sse import DONE, Dialect, frame
 from cappella.events import Event, FinalDelta, RunStarted
-from cappella.types import Answer, Chunk, Prompt, Run, Sampling, ToolCall
+from cappella.runs import Answer, Run
+from cappella.types import Chunk, Prompt, Sampling, ToolCall
 
 Json = dict[str, Any]
 

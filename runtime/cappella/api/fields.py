@@ -8,7 +8,8 @@ from pydantic_core import ErrorDetails
 
 from cappella.config import Layers, Samples
 from cappella.errors import RequestError
-from cappella.types import AnalysisMode, EarlyExit, Form, GateMode, Json, Options, Overrides, Sampling, Strategy
+from cappella.options import AnalysisMode, EarlyExit, GateMode, Options, Overrides, Strategy
+from cappella.types import Form, Json, Sampling
 
 Positive = Annotated[int, Field(ge=1)]
 Temperature = Annotated[float, Field(ge=0, le=2)]

@@ -11,7 +11,8 @@ from cappella.api.blocks import Block, Blocks, Step, blocks_of
 from cappella.api.fields import FusionRequest, Positive, Wire
 from cappella.api.sse import Dialect, frame
 from cappella.events import Event, FinalDelta, RunStarted
-from cappella.types import Message, Prompt, Run, Sampling
+from cappella.runs import Run
+from cappella.types import Message, Prompt, Sampling
 
 Json = dict[str, Any]
 

@@ -20,7 +20,7 @@ from cappella.events import (
     RoundStarted,
     RunStarted,
 )
-from cappella.types import Run
+from cappella.runs import Run
 
 Json = dict[str, Any]
 

@@ -11,7 +11,8 @@ from cappella.api.fields import FusionRequest, Positive, Wire
 from cappella.api.items import InputItem, conversation
 from cappella.api.response_events import Events, fusion_item, id_of, item_of, status_of
 from cappella.api.sse import Dialect
-from cappella.types import Form, Prompt, Run, Sampling
+from cappella.runs import Run
+from cappella.types import Form, Prompt, Sampling
 
 Json = dict[str, Any]
 LOGPROBS = "message.output_text.logprobs"

@@ -21,7 +21,9 @@ from cappella.ensemble.settings import resolve
 from cappella.errors import CappellaError, RequestError, UnknownModel
 from cappella.events import Emit
 from cappella.metrics import Metrics
-from cappella.types import Overrides, Prompt, Run, Sampling, Settings
+from cappella.options import Overrides, Settings
+from cappella.runs import Run
+from cappella.types import Prompt, Sampling
 
 PREFIX = "cappella/"
 

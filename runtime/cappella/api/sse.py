@@ -7,7 +7,7 @@ import orjson
 
 from cappella.ensemble.live import StartRun, live
 from cappella.events import Event
-from cappella.types import Run
+from cappella.runs import Run
 
 KEEP_ALIVE_S = 10.0
 DONE = b"data: [DONE]\n\n"

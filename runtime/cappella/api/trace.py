@@ -18,7 +18,7 @@ from cappella.events import (
     RoundStarted,
     RunStarted,
 )
-from cappella.types import Answer, Call, Failure, Run
+from cappella.runs import Answer, Call, Failure, Run
 
 Json = dict[str, Any]
 

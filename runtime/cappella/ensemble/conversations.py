@@ -5,7 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 from cappella.ensemble import prompts
-from cappella.types import Message, Prompt, Seat, Settings, Traits
+from cappella.options import Seat, Settings
+from cappella.types import Message, Prompt, Traits
 
 
 def for_member(prompt: Prompt, seat: Seat, traits: Traits, settings: Settings) -> Prompt:

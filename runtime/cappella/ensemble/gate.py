@@ -9,7 +9,9 @@ from cappella.ensemble.choosing import CHOICE_TOKENS, brief
 from cappella.ensemble.conversations import for_judge, has_images
 from cappella.ensemble.voice import Voice
 from cappella.errors import EngineError
-from cappella.types import Form, Gate, GateDecision, Prompt, Sampling
+from cappella.options import Gate
+from cappella.runs import GateDecision
+from cappella.types import Form, Prompt, Sampling
 
 DECISION_TIMEOUT_S = 30.0
 

@@ -17,7 +17,9 @@ from cappella.ensemble.outcome import cut_at_stop
 from cappella.ensemble.voice import Voice
 from cappella.errors import EngineError, EngineUnusable
 from cappella.events import AnalysisDone, AnalysisStarted, Emit, FinalDelta
-from cappella.types import Analysis, Answer, Call, Chunk, Form, Prompt, Role, Sampling, Settings
+from cappella.options import Settings
+from cappella.runs import Analysis, Answer, Call, Role
+from cappella.types import Chunk, Form, Prompt, Sampling
 
 TOP_LOGPROBS = 20
 

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from cappella.events import Emit, Event
-from cappella.types import Run
+from cappella.runs import Run
 
 EARLY_FAILURE_S = 0.5
 

@@ -14,7 +14,8 @@ from cappella.errors import (
     JudgeFailed,
     RequestError,
 )
-from cappella.types import Answer, Form, Panel, Status
+from cappella.runs import Answer, Panel, Status
+from cappella.types import Form
 
 # Reasons of failures that are the request's own fault, and the error for a round that failed by them.
 _REQUESTS_FAULT: Mapping[str, Callable[[str], RequestError]] = {

@@ -11,7 +11,9 @@ from cappella.ensemble.conversations import has_images
 from cappella.ensemble.voice import Take, Voice
 from cappella.errors import EngineError, EngineUnusable
 from cappella.events import AnswerDelta, AnswerDone, AnswerFailed, Emit
-from cappella.types import Answer, Failure, Panel, Prompt, Seat
+from cappella.options import Seat
+from cappella.runs import Answer, Failure, Panel
+from cappella.types import Prompt
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,9 @@ from cappella.ensemble.strategies import STRATEGIES
 from cappella.ensemble.voice import Voice
 from cappella.errors import EngineBroke, EngineError, ModelNotReady
 from cappella.events import Emit, Event, FinalDelta, Gated, Reviewed, RunStarted
-from cappella.types import Answer, Call, GateDecision, Prompt, Run, Settings, Timings, Verdict
+from cappella.options import Settings
+from cappella.runs import Answer, Call, GateDecision, Run, Timings, Verdict
+from cappella.types import Prompt
 
 LOADING_RETRY_AFTER_S = 5
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from string import ascii_uppercase
 from typing import Any
 
-from cappella.types import Answer, Message
+from cappella.runs import Answer
+from cappella.types import Message
 
 INTRODUCTION = (
     "The request above was put to several assistants. Their answers stand below, each between two marks"

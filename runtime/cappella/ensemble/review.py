@@ -12,7 +12,9 @@ from cappella.ensemble.choosing import brief
 from cappella.ensemble.conversations import for_judge
 from cappella.ensemble.voice import Voice
 from cappella.errors import EngineError
-from cappella.types import Answer, Call, Form, Prompt, Seat, Settings
+from cappella.options import Seat, Settings
+from cappella.runs import Answer, Call
+from cappella.types import Form, Prompt
 
 
 async def rank(

@@ -10,7 +10,9 @@ from cappella.ensemble import prompts
 from cappella.ensemble.conversations import for_member
 from cappella.ensemble.panel import Question, ask_panel
 from cappella.events import Emit, RoundStarted
-from cappella.types import Answer, Message, Panel, Prompt, Settings
+from cappella.options import Settings
+from cappella.runs import Answer, Panel
+from cappella.types import Message, Prompt
 
 
 class Rounds:

@@ -8,7 +8,8 @@ from cappella.config import Ensemble, Model, Preset, seats
 from cappella.ensemble import forms
 from cappella.ensemble.conversations import has_images
 from cappella.errors import RequestError, UnknownModel
-from cappella.types import Gate, GateMode, Options, Overrides, Prompt, Sampling, Seat, Settings
+from cappella.options import Gate, GateMode, Options, Overrides, Seat, Settings
+from cappella.types import Prompt, Sampling
 
 Models = Mapping[str, Model]
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from cappella.engines.base import Engine
 from cappella.errors import EngineBroke, EngineError, EngineUnusable
-from cappella.types import Answer, Call, Chunk, Json, Prompt, Role, Sampling, ToolCall, Usage
+from cappella.runs import Answer, Call, Role
+from cappella.types import Chunk, Json, Prompt, Sampling, ToolCall, Usage
 
 
 class Take:

@@ -6,7 +6,8 @@ from cappella.ensemble.judge import Judge
 from cappella.ensemble.strategies.select import select
 from cappella.ensemble.strategies.synthesize import synthesize
 from cappella.ensemble.strategies.vote import vote
-from cappella.types import Strategy, Verdict
+from cappella.options import Strategy
+from cappella.runs import Verdict
 
 STRATEGIES: Mapping[Strategy, Callable[[Judge], Awaitable[Verdict]]] = {
     "synthesize": synthesize,

@@ -1,7 +1,7 @@
 """The judge picks one answer, which is returned as it is."""
 
 from cappella.ensemble.judge import Judge
-from cappella.types import Verdict
+from cappella.runs import Verdict
 
 
 async def select(judge: Judge) -> Verdict:

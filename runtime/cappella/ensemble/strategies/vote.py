@@ -7,7 +7,7 @@ from typing import Any
 
 from cappella.ensemble import agreement, forms
 from cappella.ensemble.judge import Judge
-from cappella.types import Answer, Verdict
+from cappella.runs import Answer, Verdict
 
 
 async def vote(judge: Judge) -> Verdict:
