@@ -294,12 +294,23 @@ async def test_select_and_vote_return_only_valid_answers(choir: Choir, strategy:
 
 
 async def test_a_failed_judge_is_an_error_where_no_answer_has_the_form(choir: Choir) -> None:
-    choir.let("judge", Script(ending="break"))
+    choir.let("judge", Script((), ending="break"))
     with pytest.raises(JudgeFailed, match="engine_broke"):
         await choir.put(Prompt(HI, form=AS_JSON), analysis="off")
     choir.let("bob", Script(('{"n": 7}',)))
     run = await choir.put(Prompt(HI, form=AS_JSON), analysis="off")
     assert (run.content, run.status) == ('{"n": 7}', "degraded")
+
+
+@pytest.mark.parametrize(
+    "half", [Script(('{"n":',), ending="break"), Script((), calls=(("look_up", "{}"),), ending="break")]
+)
+async def test_no_answer_follows_half_a_form_or_half_a_call(choir: Choir, half: Script) -> None:
+    choir.let("bob", Script(('{"n": 7}',)))
+    choir.let("judge", half)
+    prompt = Prompt(HI, tools=TOOLS) if half.calls else Prompt(HI, form=AS_JSON)
+    with pytest.raises(JudgeFailed, match="broke off"):
+        await choir.put(prompt, analysis="off")
 
 
 TOOLS = [{"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}]

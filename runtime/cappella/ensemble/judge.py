@@ -46,7 +46,7 @@ class Judge:
         self.failure_reason: str | None = None
         self.written: Answer | None = None
         self.voices: list[Voice] = []
-        self._spoke = False
+        self._spoke = self._called = False
         self._engine = engine
         self._prompt = for_judge(prompt, engine.traits)
         self._emit = emit
@@ -62,6 +62,11 @@ class Judge:
     def form(self) -> Form | None:
         """The form that the caller wants of the final answer."""
         return self._prompt.form
+
+    @property
+    def cannot_be_followed(self) -> bool:
+        """Whether what it said before it broke off, half a form or half a call, would spoil any answer behind it."""
+        return self._called or (self._spoke and self.form is not None)
 
     @property
     def calls(self) -> Sequence[Call]:
@@ -189,6 +194,7 @@ class Judge:
     def _say(self, chunk: Chunk) -> None:
         if chunk.content or chunk.reasoning or chunk.tool_calls or chunk.logprobs:
             self._spoke = True
+            self._called = self._called or bool(chunk.tool_calls)
             self._emit(FinalDelta(chunk))
 
 

@@ -15,7 +15,7 @@ from cappella.ensemble.outcome import require_quorum, stand_in, status
 from cappella.ensemble.rounds import Rounds
 from cappella.ensemble.strategies import STRATEGIES
 from cappella.ensemble.voice import Voice
-from cappella.errors import EngineBroke, EngineError, ModelNotReady
+from cappella.errors import EngineBroke, EngineError, JudgeFailed, ModelNotReady
 from cappella.events import Emit, Event, FinalDelta, Gated, Reviewed, RunStarted
 from cappella.options import Settings
 from cappella.runs import Answer, Call, GateDecision, Run, Timings, Verdict
@@ -144,6 +144,8 @@ class _OneRun:
             judge.failure_reason = error.reason
         if judge.written:
             return Verdict(judge.written)
+        if judge.cannot_be_followed:
+            raise JudgeFailed(f"The judge broke off ({judge.failure_reason}) in the middle of what cannot be mended.")
         answer = stand_in(judge.answers, judge.form, settings.judge_sampling.stop or (), judge.failure_reason)
         return Verdict(judge.hand_on(answer, behind_what_was_said=True), answer.name)
 
