@@ -186,6 +186,8 @@ def test_what_the_models_cannot_take_is_refused() -> None:
     [
         Form("response_format", {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "robot"}}}),
         Form("structured_outputs", {"regex": "("}),
+        Form("structured_outputs", {"json": "{not json"}),
+        Form("structured_outputs", {"json": "[]"}),
     ],
 )
 def test_a_form_that_cannot_be_checked_is_refused(form: Form) -> None:

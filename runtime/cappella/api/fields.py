@@ -239,7 +239,8 @@ class StructuredOutputs(Wire):
 
     @model_validator(mode="after")
     def _exactly_one(self) -> "StructuredOutputs":
-        if len(self.model_fields_set) != 1:
+        asked = [value for value in self.model_dump().values() if value is not None and value is not False]
+        if len(self.model_fields_set) != 1 or not asked:
             raise ValueError("structured_outputs takes exactly one kind of form")
         return self
 

@@ -124,10 +124,11 @@ def _answering(parts: Parts, path: str) -> Callable[[Request], Awaitable[Respons
 async def _ensemble(parts: Parts, request: Request, asked: Asked, name: str) -> Response:
     models = parts.config.models
     ensemble = parts.config.ensembles[name]
-    settings = resolve(name, ensemble, models, asked.overrides, asked.prompt, asked.sampling)
+    prompt = asked.prompt
+    settings = resolve(name, ensemble, models, asked.overrides, prompt, asked.sampling)
 
     async def run(emit: Emit) -> Run:
-        return await _counted(parts, asked.prompt, settings, emit)
+        return await _counted(parts, prompt, settings, emit)
 
     if not asked.stream:
         result = await unless_gone(request, run(lambda event: None))

@@ -40,16 +40,18 @@ def require_checkable(form: Form | None) -> None:
     """Raises BadForm for a schema or a pattern that is none."""
     if form is None:
         return
-    kind, wanted = _kind(form)
     try:
+        kind, wanted = _kind(form)
         if kind == "regex":
             re.compile(wanted)
         elif kind == "json_schema":
+            if not isinstance(wanted, dict):
+                raise TypeError("it is no JSON object")
             validator = jsonschema.validators.validator_for(wanted, jsonschema.Draft202012Validator)
             validator.check_schema(wanted)
     except re.error as error:
         raise BadForm(f"the regex is none: {error}") from error
-    except (jsonschema.SchemaError, TypeError, AttributeError) as error:
+    except (jsonschema.SchemaError, TypeError, AttributeError, ValueError) as error:
         raise BadForm(f"the schema is none: {getattr(error, 'message', error)}") from error
 
 

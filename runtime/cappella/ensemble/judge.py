@@ -114,7 +114,8 @@ class Judge:
     async def sees_agreement(self) -> bool:
         """Whether all answers say the same, in one constrained word. Raises EngineError."""
         messages = prompts.agreement_messages(self._prompt.messages, self._texts(self._shown), self._nonce)
-        return await self._pick("agreement", messages, ["yes", "no"]) == "yes"
+        prompt = self._aside(messages, Form("structured_outputs", {"choice": ["yes", "no"]}))
+        return (await self._voice("agreement").say(self._engine, prompt, self._brief)).strip() == "yes"
 
     def hand_on(self, answer: Answer, behind_what_was_said: bool = False) -> Answer:
         """Send a member's answer as the final one, ended where the caller's stop texts end it."""
@@ -153,10 +154,6 @@ class Judge:
         await voice.say(self._engine, prompt, self._brief)
         by_letter = probabilities(voice.takes[0].logprobs, list(letters))
         return {letters[letter]: share for letter, share in by_letter.items()}
-
-    async def _pick(self, role: Role, messages: Sequence[Any], choices: Sequence[str]) -> str:
-        form = Form("structured_outputs", {"choice": list(choices)})
-        return (await self._voice(role).say(self._engine, self._aside(messages, form), self._brief)).strip()
 
     @property
     def _brief(self) -> Sampling:
