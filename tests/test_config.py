@@ -80,6 +80,11 @@ def test_paths_are_relative_to_the_file_and_seats_get_names(tmp_path: Path) -> N
         ),
         ("panel: [ann,", "panel: [zed,", r"c.yaml:6: ensembles.default.panel.0: there is no model 'zed'"),
         ("1MiB}\n  bob", "1MiB, engine_args: {trust-remote-code: true}}\n  bob", r"c.yaml:2: .*trust-remote-code"),
+        (
+            "1MiB}\n  bob",
+            "1MiB, prompt_lookup_tokens: 4, engine_args: {speculative-config: {}}}\n  bob",
+            r"c.yaml:2: .*prompt_lookup_tokens and speculative_config say the same",
+        ),
         ("kv_cache_bytes: 1MiB}\n  bob", "kv_cache_bytes: much}\n  bob", r"c.yaml:2: models.ann.kv_cache_bytes"),
         ("models:", "server: {host: 0.0.0.0}\nmodels:", r"c.yaml:1: server: host '0.0.0.0' is not a loopback"),
         ("models:", "modles:", r"c.yaml:1: modles: unknown key. Did you mean models\?"),
@@ -146,7 +151,7 @@ def test_a_panel_has_one_to_eight_members(tmp_path: Path, size: int) -> None:
         lambda key: key not in {*Config.model_fields, *Ensemble.model_fields, *Model.model_fields}
     )
 )
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_an_unknown_key_is_named_with_its_line_wherever_it_stands(tmp_path: Path, key: str) -> None:
     for old, line, where in (("models:", 1, key), ("panel:", 6, f"ensembles.default.{key}")):
         text = GOOD.replace(old, f"'{key}': 1\n{'' if line == 1 else '    '}{old}", 1)
@@ -155,7 +160,7 @@ def test_an_unknown_key_is_named_with_its_line_wherever_it_stands(tmp_path: Path
 
 
 @given(st.text(max_size=60) | st.lists(st.sampled_from("abc:-[]{}&*!#|>'\n \t,?%@"), max_size=30).map("".join))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_no_text_makes_anything_but_a_config_error(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError) as raised:
         load(write(tmp_path, text))

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -135,12 +136,7 @@ async def test_metrics_hold_our_figures_and_each_engines_own(demo: Deployment) -
 
 
 async def test_the_socket_folder_is_private(demo: Deployment) -> None:
-    sockets = {
-        Path(argument)
-        for pid in demo.processes()
-        if b"--uds" in (command := Path(f"/proc/{pid}/cmdline").read_bytes())
-        for argument in [command.split(b"\0")[command.split(b"\0").index(b"--uds") + 1].decode()]
-    }
+    sockets = {Path(socket) for pid in demo.processes() for socket in re.findall(r"--uds (\S+)", _command(pid))}
     assert len(sockets) == 4
     for socket in sockets:
         assert socket.parent.stat().st_mode & 0o777 == 0o700
@@ -202,13 +198,14 @@ def test_sigterm_ends_everything_with_exit_code_0(solo: Deployment) -> None:
 
 def _engine_core(demo: Deployment, model: str) -> int:
     """The process id of the engine core of one model: the child of the server that serves it."""
-    for pid in demo.processes():
-        command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        if b"--served-model-name" in command and command[command.index(b"--served-model-name") + 1] == model.encode():
-            for child in demo.processes():
-                if _parent_of(child) == pid and b"EngineCore" in Path(f"/proc/{child}/cmdline").read_bytes():
-                    return child
-    raise AssertionError(f"no engine core of {model}")
+    processes = demo.processes()
+    server = next(pid for pid in processes if f"--served-model-name {model} " in _command(pid))
+    return next(pid for pid in processes if _parent_of(pid) == server and "EngineCore" in _command(pid))
+
+
+def _command(pid: int) -> str:
+    """As `ps` shows it."""
+    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
 
 
 def _parent_of(pid: int) -> int:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, Va
 
 from cappella import places
 from cappella.errors import ConfigError
-from cappella.options import AnalysisMode, EarlyExit, GateMode, Options, Seat, Strategy
+from cappella.options import AnalysisMode, AnswerOrder, EarlyExit, GateMode, Options, Seat, Strategy
 from cappella.places import Path_
 from cappella.types import Sampling, Traits
 
@@ -35,7 +35,8 @@ class Frozen(BaseModel):
 class Model(Frozen):
     """One set of weights and how its engine serves it.
 
-    The parsers are vLLM's, by name: a model takes tools, or an effort to reason with, only if it has the parser.
+    The parsers are vLLM's, by name: a model takes tools, or an effort to reason with, only if it has the parser. With
+    `prompt_lookup_tokens` it guesses so many tokens ahead, by what followed the same words before: a judge copies much.
     """
 
     weights: Path
@@ -48,6 +49,7 @@ class Model(Frozen):
     tool_parser: str | None = None
     reasoning_parser: str | None = None
     images: bool = False
+    prompt_lookup_tokens: Annotated[int, Field(ge=1, le=32)] | None = None
     engine_args: Mapping[str, bool | int | float | str | Mapping[str, Any]] = {}
 
     @model_validator(mode="after")
@@ -55,6 +57,8 @@ class Model(Frozen):
         for name in self.engine_args:
             if name.replace("-", "_") in RESERVED_ENGINE_ARGS:
                 raise ValueError(f"engine_args may not set {name!r}: Cappella sets it or keeps it off")
+            if name.replace("-", "_") == "speculative_config" and self.prompt_lookup_tokens is not None:
+                raise ValueError("prompt_lookup_tokens and speculative_config say the same thing: set one of them")
         return self
 
     @property
@@ -111,6 +115,7 @@ class OptionsConfig(Frozen):
     strategy: Strategy | None = None
     analysis: AnalysisMode | None = None
     quorum: Quorum | None = None
+    grace_s: Annotated[float, Field(ge=0)] | None = None
     samples: Samples | None = None
     layers: Layers | None = None
     review: bool | None = None
@@ -118,6 +123,8 @@ class OptionsConfig(Frozen):
     debias: bool | None = None
     show_reasoning: bool | None = None
     formatted_panel: bool | None = None
+    answer_order: AnswerOrder | None = None
+    early_prefill: bool | None = None
     max_total_tokens: Annotated[int, Field(ge=1)] | None = None
     round_timeout_s: Seconds | None = None
     deadline_s: Seconds | None = None

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from deployment import alive, wait_for
+from engine_stub import environment
 
 CHILDREN = """
 import os, subprocess, sys, time
@@ -27,10 +28,14 @@ GRACE_S = 0.5
 def kept(folder: Path, script: str) -> Iterator["subprocess.Popen[bytes]"]:
     """A keeper with a short grace, and a script in the engine's place."""
     folder.mkdir(parents=True)
-    code = f"import cappella.engines.keeper as k, sys; k.GRACE_S = {GRACE_S}; k.keep(sys.argv[1], sys.argv[2:])"
-    command = [sys.executable, "-c", code, str(folder), sys.executable, "-c", script]
+    code = f"import cappella.engines.keeper as k, sys; k.GRACE_S = {GRACE_S}; k.keep(sys.argv[1]); exec(sys.argv[2])"
     keeper = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+        [sys.executable, "-c", code, str(folder), script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(folder),
+        start_new_session=True,
     )
     try:
         with keeper:

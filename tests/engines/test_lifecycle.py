@@ -18,27 +18,31 @@ from cappella.engines.lifecycle import Backoff, Lifecycle
 from cappella.engines.vllm import VllmEngine
 from cappella.types import EngineStatus
 from choir import eventually
+from deployment import alive
+from engine_stub import NAME, environment, fork_server
 
 # A server that prints what vLLM prints, answers one token, and has a child of its own, as vLLM has.
 STUB = """
-import asyncio, os, subprocess, sys
+import os, subprocess, sys
 from aiohttp import web
-socket, mode = sys.argv[1:3]
-print("x non-default args", flush=True)
-if mode == "crash":
-    print("(pid=1) ERROR 01-01 [core.py:1] ValueError: the weights are cursed", flush=True)
-    sys.exit(1)
-subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 state = {"health": 200}
 async def health(request): return web.Response(status=state["health"])
 async def core_dies(request): state["health"] = 503; return web.Response()
-async def closes(request): os.unlink(socket); return web.Response()
+async def closes(request): os.unlink(sys.argv[1]); return web.Response()
 async def chat(request):
     done = '{"choices":[{"delta":{"content":"x"},"finish_reason":"length"}]}'
     return web.Response(text="data: " + done + "\\n\\ndata: [DONE]\\n\\n", content_type="text/event-stream")
-app = web.Application()
-app.add_routes([web.get("/health", health), web.post("/v1/chat/completions", chat), web.get("/die", core_dies), web.get("/close", closes)])
-web.run_app(app, path=socket, print=None)
+def main():
+    socket, mode = sys.argv[1:3]
+    print("x non-default args", flush=True)
+    if mode == "crash":
+        print("(pid=1) ERROR 01-01 [core.py:1] ValueError: the weights are cursed", flush=True)
+        sys.exit(1)
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    app = web.Application()
+    app.add_routes([web.get("/health", health), web.post("/v1/chat/completions", chat)])
+    app.add_routes([web.get("/die", core_dies), web.get("/close", closes)])
+    web.run_app(app, path=socket, print=None)
 """
 
 
@@ -46,17 +50,18 @@ class Stub:
     def __init__(self, folder: Path, mode: str, delays_s: tuple[float, ...]) -> None:
         self.folder = folder / "run" / "ann"
         self.engine = VllmEngine(self.folder / "engine.sock", EngineStatus("ann"))
-        command = [sys.executable, "-c", STUB, str(self.folder / "engine.sock"), mode]
-        slots = asyncio.Semaphore(1)
+        self.fork_server = fork_server(folder / "modules", STUB)
+        arguments = [str(self.folder / "engine.sock"), mode]
         log = folder / "logs" / "ann.log"
-        env = dict(os.environ)
-        self.lifecycle = Lifecycle(self.engine, command, self.folder, env, log, slots, Backoff(delays_s))
+        slots = asyncio.Semaphore(1)
+        self.lifecycle = Lifecycle(self.engine, self.fork_server, arguments, self.folder, log, slots, Backoff(delays_s))
 
     @property
     def group(self) -> int:
         """The process group of the life that runs now, which its keeper leads."""
-        found = [pid for pid in _pids() if str(self.folder) in _command(pid) and "keeper" in _command(pid)]
-        return found[0] if found else 0
+        assert self.lifecycle._process
+        assert self.lifecycle._process.keeper_pid
+        return self.lifecycle._process.keeper_pid
 
     async def ready(self) -> bool:
         return await eventually(lambda: self.engine.status.state == "ready", 20)
@@ -71,6 +76,7 @@ async def living(folder: Path, mode: str = "ok", delays_s: tuple[float, ...] = (
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+        await stub.fork_server.close()
 
 
 async def test_ready_means_that_a_token_came_back_and_stop_leaves_nothing(tmp_path: Path) -> None:
@@ -125,25 +131,31 @@ async def test_a_crash_loop_is_given_up_with_the_reason(tmp_path: Path) -> None:
         assert any("cursed" in line for line in stub.lifecycle.last_words())
 
 
-def test_kill_9_of_the_gateway_ends_the_engines_group(tmp_path: Path) -> None:
-    folder = tmp_path / "run" / "ann"
-    folder.mkdir(parents=True)
-    keeper = [sys.executable, "-m", "cappella.engines.keeper", str(folder)]
-    server = [sys.executable, "-c", STUB, str(folder / "engine.sock"), "ok"]
-    gateway = (
-        "import subprocess, sys, time\n"
-        f"child = subprocess.Popen({keeper + server!r}, stdin=subprocess.PIPE, start_new_session=True)\n"
-        "print(child.pid, flush=True); time.sleep(600)"
-    )
-    parent = subprocess.Popen([sys.executable, "-c", gateway], stdout=subprocess.PIPE)
-    assert parent.stdout
-    group = int(parent.stdout.readline())
-    assert asyncio.run(eventually(lambda: (folder / "engine.sock").exists(), 20))
-    parent.kill()
-    parent.wait()
-    parent.stdout.close()
-    assert asyncio.run(eventually(lambda: not _members(group), 12))
-    assert not folder.exists()
+GATEWAY = """
+import asyncio, os, sys
+from pathlib import Path
+from cappella.engines.process import ForkServer
+async def main(name, folder):
+    fork_server = ForkServer(name, os.environ, folder / "fork-server.log")
+    engine = await fork_server.fork([str(folder / "run/ann/engine.sock"), "ok"], folder / "run/ann", folder / "ann.log")
+    while not (folder / "run/ann/engine.sock").exists():
+        await asyncio.sleep(0.01)
+    print(fork_server._process.pid, engine.keeper_pid, flush=True)
+    await asyncio.sleep(600)
+asyncio.run(main(sys.argv[1], Path(sys.argv[2])))
+"""
+
+
+def test_kill_9_of_the_gateway_ends_the_engines_group_and_what_it_was_forked_from(tmp_path: Path) -> None:
+    fork_server(tmp_path, STUB)
+    command = [sys.executable, "-c", GATEWAY, NAME, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment(tmp_path)) as gateway:
+        assert gateway.stdout
+        forks, group = map(int, gateway.stdout.readline().split())
+        assert len(_members(group)) == 3
+        gateway.kill()
+    assert asyncio.run(eventually(lambda: not alive([forks, *_members(group)]), 12))
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_environment_is_sealed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,7 +168,7 @@ def test_the_environment_is_sealed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "OMP_NUM_THREADS" not in process.environment(threads=None) or "OMP_NUM_THREADS" in os.environ
 
 
-def test_the_command_line_holds_the_exact_kv_size_and_the_engine_args() -> None:
+def test_the_arguments_hold_the_exact_kv_size_and_the_engine_args() -> None:
     model = Model.model_validate(
         {
             "weights": "w",
@@ -165,24 +177,17 @@ def test_the_command_line_holds_the_exact_kv_size_and_the_engine_args() -> None:
             "engine_args": {"speculative_config": {"method": "ngram"}, "async-scheduling": True},
         }
     )
-    command = process.command("ann", model, Path("/x/engine.sock"))
-    pairs = dict(pairwise(command))
+    arguments = process.arguments("ann", model, Path("/x/engine.sock"))
+    pairs = dict(pairwise(arguments))
     assert pairs["--kv-cache-memory-bytes"] == str(3 << 20)
     assert pairs["--load-format"] == "safetensors"
     assert pairs["--speculative-config"] == '{"method": "ngram"}'
-    assert "--async-scheduling" in command
-    assert "--enforce-eager" not in command
+    assert "--async-scheduling" in arguments
+    assert "--enforce-eager" not in arguments
 
 
 def _pids() -> list[int]:
     return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-
-
-def _command(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
-    except OSError:
-        return ""
 
 
 def _members(group: int) -> list[int]:

@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ from cappella.engines import process, vllm, weights
 from cappella.engines.process import EngineProcess
 from cappella.engines.supervisor import Supervisor, require_memory
 from cappella.errors import ConfigError
-from choir import eventually
+from engine_stub import fork_server
 
 
 def model(**fields: Any) -> Model:
@@ -22,7 +20,7 @@ def model(**fields: Any) -> Model:
 
 
 def pairs(**fields: Any) -> dict[str, str]:
-    flags = process.command("ann", model(**fields), Path("/run/engine.sock"))[3:]
+    flags = process.arguments("ann", model(**fields), Path("/run/engine.sock"))
     return {
         flag: following if not following.startswith("--") else ""
         for flag, following in zip(flags, [*flags[1:], "--"], strict=True)
@@ -51,6 +49,17 @@ def test_what_is_harmless_is_inherited(monkeypatch: pytest.MonkeyPatch) -> None:
     assert process.environment(threads=None)["CUDA_VISIBLE_DEVICES"] == "1"
 
 
+def test_what_torch_compiled_is_kept_for_the_next_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/home/ann/.cache")
+    assert process.environment(threads=1)["TORCHINDUCTOR_CACHE_DIR"] == "/home/ann/.cache/cappella/inductor"
+
+
+def test_an_eager_engine_on_a_cpu_compiles_nothing() -> None:
+    assert process.environment(threads=1, eager=True)["TORCH_COMPILE_DISABLE"] == "1"
+    assert "TORCH_COMPILE_DISABLE" not in process.environment(threads=1)
+    assert "TORCH_COMPILE_DISABLE" not in process.environment(threads=None, eager=True)
+
+
 def test_the_client_drops_an_idle_connection_long_before_the_server_does() -> None:
     server_s = float(process.environment(threads=None)["VLLM_HTTP_TIMEOUT_KEEP_ALIVE"])
     assert server_s >= 10 * vllm.KEEP_ALIVE_S
@@ -72,34 +81,40 @@ def test_switches_and_mappings_become_flags_as_vllm_reads_them() -> None:
     assert flags["--e-f"] == "2.5"
 
 
+def test_prompt_lookup_is_speculation_by_what_followed_the_same_words_before() -> None:
+    # vLLM refuses to tell figures of guesses where none are made.
+    assert not {"--speculative-config", "--per-request-spec-decode-metrics"} & set(pairs())
+    guessing = json.loads(pairs(prompt_lookup_tokens=6)["--speculative-config"])
+    assert (guessing["method"], guessing["num_speculative_tokens"]) == ("ngram", 6)
+
+
+async def engine(path: Path, body: str) -> EngineProcess:
+    """An engine that does `body` and is over."""
+    forks = fork_server(path / "modules", f"def main():\n    {body}")
+    started = await forks.fork([], path / "run" / "ann", path / "logs" / "ann.log")
+    await asyncio.wait_for(started.wait(), 20)
+    await forks.close()
+    return started
+
+
 async def test_a_log_tells_the_stage_and_the_cause_of_death(tmp_path: Path) -> None:
     words = "\n".join(mark for mark, _, _ in process.STAGES[:3])
-    script = f"print({words!r}, flush=True); raise SystemExit('ValueError: no such head size')"
-    log = tmp_path / "logs" / "ann.log"
-    folder = tmp_path / "run" / "ann"
-    started = await EngineProcess.start([sys.executable, "-c", script], folder, dict(os.environ), log)
-    assert await eventually(lambda: not started.running, 20)
-    await started.wait()
+    started = await engine(tmp_path, f"print({words!r}, flush=True); raise SystemExit('ValueError: no such head size')")
+    assert not started.running
     assert started.stage() == process.STAGES[2][1:]
     assert started.reason() == "ValueError: no such head size"
-    assert not folder.exists()
-    assert not folder.parent.exists()
+    assert not (tmp_path / "run").exists()
 
 
 async def test_an_earlier_log_is_kept_beside_the_new_one(tmp_path: Path) -> None:
-    log = tmp_path / "ann.log"
     for text in ("first", "second"):
-        command = [sys.executable, "-c", f"print({text!r})"]
-        started = await EngineProcess.start(command, tmp_path / "run" / "ann", dict(os.environ), log)
-        await asyncio.wait_for(started.wait(), 20)
+        log = (await engine(tmp_path, f"print({text!r})")).log
     assert log.read_text().startswith("second")
-    assert (tmp_path / "ann.previous.log").read_text().startswith("first")
+    assert log.with_suffix(".previous.log").read_text().startswith("first")
 
 
-def test_a_silent_death_is_told_as_such(tmp_path: Path) -> None:
-    log = tmp_path / "ann.log"
-    log.write_text("keeper: the engine process ended with exit code 3\n\n")
-    assert "printed nothing" in EngineProcess(None, log).reason()  # type: ignore[arg-type]
+async def test_a_silent_death_is_told_as_such(tmp_path: Path) -> None:
+    assert "printed nothing" in (await engine(tmp_path, "raise SystemExit(3)")).reason()
 
 
 def folder_of(path: Path, config: Any = None, tokenizer: Any = None) -> Path:
@@ -140,9 +155,9 @@ def deployment(folder: Path, kv_cache_bytes: str = "1MiB") -> Config:
 
 def test_memory_is_added_up_over_all_engines(tmp_path: Path) -> None:
     config = deployment(tmp_path, "1GiB")
-    require_memory(config, 6 << 30)
-    with pytest.raises(ConfigError, match=r"need 5\.8 GiB \(ann 2\.9, bob 2\.9\) and 5\.0 GiB is free"):
-        require_memory(config, 5 << 30)
+    require_memory(config, 5 << 30)
+    with pytest.raises(ConfigError, match=r"need 4\.0 GiB \(ann 2\.0, bob 2\.0\) and 3\.0 GiB is free"):
+        require_memory(config, 3 << 30)
 
 
 async def test_a_supervisor_that_never_started_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -162,3 +177,14 @@ def test_sockets_fit_into_the_address_of_a_unix_socket(tmp_path: Path) -> None:
         assert len(str(longest).encode()) < 108
     finally:
         supervisor._runtime_dir.rmdir()
+
+
+def test_engines_are_forked_from_one_process_as_far_as_their_environment_is_the_same(tmp_path: Path) -> None:
+    entry = {"weights": str(folder_of(tmp_path / "w")), "max_model_len": 64, "kv_cache_bytes": "1MiB", "cpu_threads": 1}
+    models = {"ann": entry, "bob": entry, "cat": {**entry, "cpu_threads": 2}, "dan": {**entry, "enforce_eager": True}}
+    ensembles = {"default": {"panel": ["ann"], "judge": "bob"}}
+    supervisor = Supervisor(Config.model_validate({"models": models, "ensembles": ensembles}), tmp_path / "logs")
+    supervisor._runtime_dir.rmdir()
+    ann, bob, cat, dan = (supervisor.lifecycles[name]._fork_server for name in ("ann", "bob", "cat", "dan"))
+    assert ann is bob
+    assert len({id(each) for each in (ann, cat, dan)}) == 3

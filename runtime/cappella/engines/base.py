@@ -13,6 +13,11 @@ class Engine(Protocol):
     def status(self) -> EngineStatus: ...
 
     @property
+    def in_flight(self) -> int:
+        """How many calls are under way, this process's own."""
+        ...
+
+    @property
     def traits(self) -> Traits: ...
 
     @property

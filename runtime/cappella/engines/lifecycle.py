@@ -2,16 +2,16 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cappella.engines.process import EngineProcess
+from cappella.engines.process import EngineProcess, ForkServer
 from cappella.engines.vllm import VllmEngine
 from cappella.errors import EngineBroke, EngineError
 
 HEALTH_INTERVAL_S = 1.0
-LOAD_INTERVAL_S = 0.3
+LOAD_INTERVAL_S = 0.1
 START_TIMEOUT_S = 1800.0
 FIRST_TOKEN_TIMEOUT_S = 300.0
 HUNG_AFTER_S = 60.0
@@ -26,27 +26,32 @@ class Backoff:
 
 
 class Lifecycle:
-    """Keeps one engine running with `command` until cancelled, or until its tries are used up."""
+    """Keeps one engine running with `arguments` until cancelled, or until its tries are used up."""
 
     def __init__(
         self,
         engine: VllmEngine,
-        command: list[str],
+        fork_server: ForkServer,
+        arguments: Sequence[str],
         folder: Path,
-        env: Mapping[str, str],
         log: Path,
         start_slots: asyncio.Semaphore,
         backoff: Backoff,
     ) -> None:
-        self.log = log
         self._engine = engine
-        self._command = command
+        self._fork_server = fork_server
+        self._arguments = arguments
         self._folder = folder
-        self._env = env
+        self._log = log
         self._start_slots = start_slots
         self._backoff = backoff
         self._ready_at: float | None = None
         self._process: EngineProcess | None = None
+
+    @property
+    def log(self) -> Path:
+        """Where the engine's last words stand."""
+        return self._process.log if self._process else self._log
 
     def last_words(self) -> list[str]:
         """The end of the engine's log, where the reason of a failed start stands."""
@@ -72,7 +77,7 @@ class Lifecycle:
         self._ready_at = self._process = None
         try:
             async with self._start_slots:
-                self._process = await EngineProcess.start(self._command, self._folder, self._env, self.log)
+                self._process = await self._fork_server.fork(self._arguments, self._folder, self._log)
                 await self._load(self._process)
             return await self._watch(self._process)
         except EngineError as error:

@@ -1,11 +1,12 @@
-"""One engine process: its command line, its sealed environment, its start, its end."""
+"""Engine processes: their command line, their sealed environment, their start, their end."""
 
 import asyncio
 import json
 import os
 import re
+import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from shutil import rmtree
@@ -37,9 +38,9 @@ _UNSEALED_PREFIXES = ("VLLM_", "OTEL_", "HF_TOKEN", "HUGGING_FACE_", "WANDB_")
 _UNSEALED = {"http_proxy", "https_proxy", "all_proxy", "ftp_proxy", "pythonpath", "pythonstartup"}
 
 STAGES = (
-    ("non-default args", "reading the model's config", 0.3),
-    ("Initializing a V1 LLM engine", "starting the engine core", 0.5),
-    ("Starting to load model", "loading weights", 0.7),
+    ("non-default args", "reading the model's config", 0.6),
+    ("Initializing a V1 LLM engine", "starting the engine core", 0.7),
+    ("Starting to load model", "loading weights", 0.75),
     ("Loading weights took", "making the KV cache", 0.8),
     ("init engine", "starting the server", 0.85),
     ("Starting vLLM server", "answering a first token", 0.95),
@@ -50,55 +51,113 @@ STAGES = (
 _ERROR = re.compile(r"(?:^|\] )[\w.]*(?:Error|Exception): ")
 
 
-class EngineProcess:
-    """A running engine server under its keeper; `log` receives all that it prints."""
+class ForkServer:
+    """The process that every engine with the environment `env` is forked from; see fork_server.py.
 
-    def __init__(self, keeper: asyncio.subprocess.Process, log: Path) -> None:
-        self._keeper = keeper
+    It starts with the first engine, and anew if it was killed. `log` receives what `module` prints as it is imported.
+    """
+
+    def __init__(self, module: str, env: Mapping[str, str], log: Path) -> None:
+        self._module = module
+        self._env = env
         self._log = log
+        self._starting = asyncio.Lock()
+        self._process: asyncio.subprocess.Process | None = None
+        self._orders: socket.socket | None = None
 
-    @classmethod
-    async def start(cls, command: list[str], folder: Path, env: Mapping[str, str], log: Path) -> "EngineProcess":
-        """Start the command in a private `folder`, made anew: the socket of an earlier life would be in the way."""
+    async def fork(self, arguments: Sequence[str], folder: Path, log: Path) -> "EngineProcess":
+        """Start an engine in a private `folder`, made anew: the socket of an earlier life would be in the way."""
         rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(mode=0o700, exist_ok=True)
         folder.mkdir(mode=0o700)
         log.parent.mkdir(parents=True, exist_ok=True)
         if log.exists():
             log.replace(log.with_suffix(".previous.log"))
-        with log.open("wb") as sink:
-            keeper = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "cappella.engines.keeper", str(folder), *command),
-                stdin=asyncio.subprocess.PIPE,
+        async with self._starting:
+            orders = await self._running()
+        ours, theirs = socket.socketpair()
+        with theirs, log.open("wb") as sink, suppress(BrokenPipeError):
+            order = json.dumps([str(folder), list(arguments)]).encode()
+            socket.send_fds(orders, [order], [theirs.fileno(), sink.fileno()])
+        return EngineProcess(*await asyncio.open_connection(sock=ours), log, self._log)
+
+    async def close(self) -> None:
+        """End it; engines live on."""
+        if self._process and self._orders:
+            self._orders.close()
+            with suppress(ProcessLookupError):
+                self._process.kill()
+            await self._process.wait()
+
+    async def _running(self) -> socket.socket:
+        """The socket for orders."""
+        if self._process and self._orders and self._process.returncode is None:
+            return self._orders
+        await self.close()
+        self._orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs, self._log.open("wb") as sink:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "cappella.engines.fork_server", str(os.getpid()), self._module),
+                stdin=theirs.fileno(),
                 stdout=sink,
                 stderr=sink,
-                env={**env, "TMPDIR": str(folder)},
+                env=self._env,
                 start_new_session=True,
             )
-        return cls(keeper, log)
+        return self._orders
+
+
+class EngineProcess:
+    """A running engine server under its keeper, which holds the other end of the line; `log` receives all it prints."""
+
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, log: Path, fork_server_log: Path
+    ) -> None:
+        self.log = log
+        self.keeper_pid: int | None = None
+        self._fork_server_log = fork_server_log
+        self._reader = reader
+        self._line = writer
+        self._ended = asyncio.create_task(self._follow())
+
+    async def _follow(self) -> None:
+        """Until the line ends, and the keeper with it: its process id is the one thing that it says."""
+        try:
+            if said := await self._reader.readline():
+                self.keeper_pid = int(said)
+                await self._reader.read()
+            else:
+                self.log = self._fork_server_log
+        except ConnectionError:
+            pass
+        finally:
+            self._line.close()
 
     @property
     def running(self) -> bool:
-        return self._keeper.returncode is None
+        return not self._ended.done()
 
     async def wait(self) -> None:
-        await self._keeper.wait()
+        await asyncio.wait({self._ended})
 
     async def stop(self) -> None:
         """End the engine and everything it started: gently, and after the keeper's grace by force."""
-        if self._keeper.stdin is not None:
-            self._keeper.stdin.close()
-        await self._keeper.wait()
+        with suppress(OSError):
+            self._line.write_eof()
+        await self.wait()
 
     async def kill(self) -> None:
         """End the whole process group at once."""
-        with suppress(ProcessLookupError):
-            os.killpg(self._keeper.pid, SIGKILL)
-        await self._keeper.wait()
+        if self.keeper_pid is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.keeper_pid, SIGKILL)
+        # A keeper that is yet to be forked finds this end closed, and does not begin.
+        self._line.close()
+        await self.wait()
 
     def stage(self) -> tuple[str, float]:
         """How far the start has come, read from the log: a stage in words, and a share of the whole."""
-        text = self._log.read_text(errors="replace")
+        text = self.log.read_text(errors="replace")
         reached = [(stage, share) for mark, stage, share in STAGES if mark in text]
         return reached[-1] if reached else ("importing vLLM", 0.05)
 
@@ -108,18 +167,18 @@ class EngineProcess:
 
     def last_words(self, lines: int = 12) -> list[str]:
         """The part of the log that ends with that error; without one, the end of the log."""
-        log = [line for line in self._log.read_text(errors="replace").splitlines() if line.strip()]
+        log = [line for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
         log = [line for line in log if not line.startswith("keeper:")] or ["it printed nothing"]
         first = next((number for number, line in enumerate(log) if _ERROR.search(line)), len(log) - 1)
         return log[max(0, first + 1 - lines) : first + 1]
 
 
-def command(name: str, model: Model, socket: Path) -> list[str]:
-    """The vLLM server's command line for one model."""
+def arguments(name: str, model: Model, uds: Path) -> list[str]:
+    """The vLLM server's arguments for one model."""
     args: dict[str, Any] = {
         "model": str(model.weights),
         "served_model_name": name,
-        "uds": str(socket),
+        "uds": str(uds),
         "max_model_len": model.max_model_len,
         "max_num_seqs": model.max_num_seqs,
         "kv_cache_memory_bytes": int(model.kv_cache_bytes),
@@ -139,13 +198,20 @@ def command(name: str, model: Model, socket: Path) -> list[str]:
         "enable_auto_tool_choice": model.tool_parser is not None,
         "tool_call_parser": model.tool_parser,
         "reasoning_parser": model.reasoning_parser,
+        "speculative_config": _prompt_lookup(model.prompt_lookup_tokens),
+        "per_request_spec_decode_metrics": "summary" if model.prompt_lookup_tokens else None,
         **{key.replace("-", "_"): value for key, value in model.engine_args.items()},
     }
-    flags = [flag for key, value in args.items() if value is not None for flag in _flag(key, value)]
-    return [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *flags]
+    return [flag for key, value in args.items() if value is not None for flag in _flag(key, value)]
 
 
-def environment(threads: int | None) -> dict[str, str]:
+def _prompt_lookup(tokens: int | None) -> Mapping[str, Any] | None:
+    if tokens is None:
+        return None
+    return {"method": "ngram", "num_speculative_tokens": tokens, "prompt_lookup_min": 2, "prompt_lookup_max": 4}
+
+
+def environment(threads: int | None, eager: bool = False) -> dict[str, str]:
     """This process's environment, sealed. With `threads` (on a CPU) the engine may use that many."""
     kept = {
         key: value
@@ -154,11 +220,21 @@ def environment(threads: int | None) -> dict[str, str]:
     }
     package_root = str(Path(__file__).parents[2])
     keep_alive = {"VLLM_HTTP_TIMEOUT_KEEP_ALIVE": str(SERVER_KEEP_ALIVE_S)}
-    sealed = {**kept, **SEAL, **keep_alive, "PYTHONPATH": package_root}
+    # Else torch would put what it compiled where each start begins with nothing.
+    compiled = {"TORCHINDUCTOR_CACHE_DIR": str(_cache_dir() / "inductor")}
+    sealed = {**kept, **SEAL, **keep_alive, **compiled, "PYTHONPATH": package_root}
     if threads is None:
         return sealed
     # Bound to cores, several engines would all be bound to the same ones.
-    return {**sealed, "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(threads)}
+    on_cpu = {**sealed, "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(threads)}
+    # Prompt lookup runs in numba, which would set OpenMP's threads for all else too: answers took five times as long.
+    on_cpu["NUMBA_NUM_THREADS"] = str(threads)
+    # Though eager, vLLM would compile two functions of its sampler with g++ at their first calls: 10 s of a core.
+    return {**on_cpu, "TORCH_COMPILE_DISABLE": "1"} if eager else on_cpu
+
+
+def _cache_dir() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cappella"
 
 
 def _flag(key: str, value: Any) -> list[str]:

@@ -11,12 +11,16 @@ from shutil import rmtree
 from cappella.config import Config
 from cappella.engines import process, weights
 from cappella.engines.lifecycle import Backoff, Lifecycle
+from cappella.engines.process import ForkServer
 from cappella.engines.vllm import VllmEngine
 from cappella.errors import ConfigError
 from cappella.types import EngineStatus
 
-# Measured on the CPU build: API server, engine core and worker of one engine, without weights and KV cache.
-CPU_OVERHEAD_BYTES = int(1.9 * 2**30)
+LAUNCHER = "cappella.engines.launcher"
+
+# Measured on the CPU build, without weights and KV cache: 0.5 GiB for the API server, engine core and worker of one
+# engine after some hundred runs, and as much once for what they are forked from.
+CPU_OVERHEAD_BYTES = 1 << 30
 
 
 class Supervisor:
@@ -34,7 +38,9 @@ class Supervisor:
         start_slots = asyncio.Semaphore(1 if gpu else os.cpu_count() or 1)
         self.engines: dict[str, VllmEngine] = {}
         self.lifecycles: dict[str, Lifecycle] = {}
+        self._judges = {ensemble.judge.model for ensemble in config.ensembles.values()}
         self._tasks: list[asyncio.Task[None]] = []
+        self._fork_servers: dict[frozenset[tuple[str, str]], ForkServer] = {}
         for name, model in config.models.items():
             folder = self._runtime_dir / name
             socket = folder / "engine.sock"
@@ -43,9 +49,9 @@ class Supervisor:
             self.engines[name] = VllmEngine(socket, EngineStatus(name), special_tokens, model.traits)
             self.lifecycles[name] = Lifecycle(
                 self.engines[name],
-                process.command(name, model, socket),
+                self._fork_server(process.environment(threads, model.enforce_eager), log_dir),
+                process.arguments(name, model, socket),
                 folder,
-                process.environment(threads),
                 log_dir / f"{name}.log",
                 start_slots,
                 backoff,
@@ -55,14 +61,23 @@ class Supervisor:
     def statuses(self) -> Mapping[str, EngineStatus]:
         return {name: engine.status for name, engine in self.engines.items()}
 
+    def _fork_server(self, env: Mapping[str, str], log_dir: Path) -> ForkServer:
+        """The one for this environment: some of it is read at import."""
+        # No engine's log has such a name: a model's begins with a letter or a digit.
+        log = log_dir / f"_fork-server-{len(self._fork_servers)}.log"
+        return self._fork_servers.setdefault(frozenset(env.items()), ForkServer(LAUNCHER, env, log))
+
     def start(self) -> None:
-        """Begin to start every engine, in the background."""
-        self._tasks = [asyncio.create_task(lifecycle.run()) for lifecycle in self.lifecycles.values()]
+        """Begin to start every engine, in the background; judges first, since no ensemble answers without its own."""
+        in_turn = sorted(self.lifecycles, key=lambda name: name not in self._judges)
+        self._tasks = [asyncio.create_task(self.lifecycles[name].run()) for name in in_turn]
 
     async def stop(self) -> None:
         """End every engine and remove the runtime directory."""
         for task in self._tasks:
             task.cancel()
+        # Engines that are still waiting to be forked are not waited for.
+        await asyncio.gather(*(fork_server.close() for fork_server in self._fork_servers.values()))
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for engine in self.engines.values():
             await engine.close()

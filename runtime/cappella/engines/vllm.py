@@ -34,15 +34,14 @@ class VllmEngine:
         self.status = status
         self.special_tokens = special_tokens
         self.traits = traits
+        self.in_flight = 0
         self._socket = socket
         self._session: aiohttp.ClientSession | None = None
 
-    async def chat(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Chunk, None]:
+    def chat(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Chunk, None]:
         """See `Engine.chat`."""
         self.require_ready()
-        async with aclosing(self._stream(prompt, sampling)) as chunks:
-            async for chunk in chunks:
-                yield chunk
+        return self._stream(prompt, sampling)
 
     async def count_tokens(self, prompt: Prompt) -> int:
         """See `Engine.count_tokens`."""
@@ -67,11 +66,11 @@ class VllmEngine:
 
     async def _stream(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Chunk, None]:
         """Always a stream on the wire, since only that lets an abort reach the engine."""
-        body = wire.body(self.status.model, prompt, sampling)
+        body = wire.body(self.status.model, prompt, sampling, self.in_flight)
         async with self._post("/v1/chat/completions", orjson.dumps(body)) as response:
             if response.status != 200:
                 raise wire.rejection(response.status, await response.read())
-            async for chunk in wire.chunks(response.content):
+            async for chunk in wire.chunks(response.content.iter_any()):
                 yield chunk
 
     @asynccontextmanager
@@ -126,12 +125,15 @@ class VllmEngine:
     @asynccontextmanager
     async def _post(self, path: str, body: bytes) -> AsyncIterator[aiohttp.ClientResponse]:
         headers = {"Content-Type": "application/json"}
+        self.in_flight += 1
         try:
             # aiohttp warns of raw bytes above a megabyte.
             async with self._http.post(path, data=BytesIO(body), headers=headers) as response:
                 yield response
         except (aiohttp.ClientError, aiohttp.http_exceptions.HttpProcessingError, OSError) as error:
             raise EngineBroke(f"{self.status.model} broke off: {error or type(error).__name__}") from error
+        finally:
+            self.in_flight -= 1
 
 
 async def _raw(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:

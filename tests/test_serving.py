@@ -1,0 +1,44 @@
+"""What `cappella serve` says while its engines start."""
+
+import asyncio
+
+import pytest
+
+from cappella import serving
+from cappella.types import EngineStatus
+from choir import gateway_config
+
+
+@pytest.fixture
+def statuses() -> dict[str, EngineStatus]:
+    return {name: EngineStatus(name) for name in gateway_config().models}
+
+
+@pytest.fixture(params=[True, False], ids=["terminal", "pipe"])
+def terminal(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving.console, "_force_terminal", request.param)
+
+
+@pytest.mark.usefixtures("terminal")
+async def test_an_ensemble_that_can_answer_before_the_last_engine_is_up_is_announced_once(
+    statuses: dict[str, EngineStatus], capsys: pytest.CaptureFixture[str]
+) -> None:
+    watching = asyncio.create_task(serving._watch_start(gateway_config(), statuses))
+    for name in ("ann", "bob", "judge", "cat"):
+        await asyncio.sleep(2 * serving.REFRESH_S)
+        said = capsys.readouterr().err
+        assert "answers now" not in said or name == "cat"
+        if name == "cat":
+            assert said.count("cappella/default answers now; still starting: cat") == 1
+        statuses[name].state = "ready"
+    await watching
+    assert "answers now" not in capsys.readouterr().err
+
+
+async def test_nothing_is_announced_when_all_engines_come_up_together(
+    statuses: dict[str, EngineStatus], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for status in statuses.values():
+        status.state = "ready"
+    await serving._watch_start(gateway_config(), statuses)
+    assert "answers now" not in capsys.readouterr().err
