@@ -1,16 +1,21 @@
 """What may import what. This table is the architecture."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from engine_stub import environment
+
 PACKAGE = Path(__file__).parents[1] / "runtime" / "cappella"
 MAY_IMPORT = {
     "__main__": "cli",
     "__init__": "runtime",
-    "cli": "serving asking config engines errors",
+    "cli": "serving asking bench config engines errors",
+    "bench": "config ensemble engines errors types",
     "serving": "app config engines errors types",
     "asking": "errors",
     "app": "api metrics ensemble engines config errors",
@@ -50,3 +55,8 @@ def test_the_gateway_imports_neither_torch_nor_vllm() -> None:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             assert not {name.split(".")[0] for name in names} & {"torch", "vllm", "transformers"}, path
+
+
+def test_a_gateway_that_runs_has_imported_neither() -> None:
+    code = "import sys, cappella.serving, cappella.runtime; assert not {'torch', 'vllm', 'transformers'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], env=environment(PACKAGE.parent), check=True)

@@ -92,7 +92,9 @@ async def test_samples_of_one_seat_are_one_call(demo: Deployment) -> None:
 
 
 async def test_a_second_layer_reads_the_first(demo: Deployment) -> None:
-    options = {"layers": 2, "analysis": "off", "include_intermediate_responses": True}
+    # Of noise without end, which the judge may give to a bare question, nobody could read on.
+    members = {"temperature": 0, "max_completion_tokens": 60}
+    options = {"layers": 2, "analysis": "off", "include_intermediate_responses": True, **members}
     panel = ["soprano", "alto", "tenor", "conductor"]
     reply = await ask(demo, fusion={**options, "analysis_models": panel, "min_successful_responses": 1})
     assert [len(answers) >= 1 for answers in reply["fusion"]["rounds"]] == [True, True]

@@ -80,6 +80,49 @@ def check(config: ConfigPath) -> None:
             print(f"cappella/{name}: {panel} (quorum {quorum}), judge {ensemble.judge.model}")
 
 
+@app.command()
+def bench(
+    config: ConfigPath,
+    ensemble: Annotated[str, typer.Option(help="The ensemble to measure.")] = "default",
+    against: Annotated[str, typer.Option(help="Also: single, naive, single-plain, naive-plain (commas).")] = "",
+    url: Annotated[str | None, typer.Option(help="A server of this config that runs; default: one is started.")] = None,
+    concurrency: Annotated[str, typer.Option(help="Runs that are always under way (commas).")] = "1,4,16",
+    rate: Annotated[str, typer.Option(help="Instead: runs that come per second, at random (commas).")] = "",
+    panel: Annotated[str, typer.Option(help="Seats, the members in turn (commas); default: the config's.")] = "",
+    answer_tokens: Annotated[str, typer.Option(help="Tokens of an answer (commas); default: as they like.")] = "64",
+    prompt_words: Annotated[int, typer.Option(help="Words of a prompt, drawn at random.")] = 60,
+    prompts: Annotated[Path | None, typer.Option(help="Instead: a file with a prompt on each line.")] = None,
+    runs: Annotated[int, typer.Option(help="Runs of each system in each round.")] = 16,
+    rounds: Annotated[int, typer.Option(help="Rounds; in each, every system has its turn.")] = 3,
+    fusion: Annotated[str, typer.Option(help="Fields of every run: analysis=off;early_exit=equal.")] = "",
+    vary: Annotated[str, typer.Option(help="Fields to compare: early_prefill=true/false.")] = "",
+    optillm_python: Annotated[Path | None, typer.Option(help="A Python that has optillm, to compare with.")] = None,
+    out: Annotated[Path | None, typer.Option(help="A folder for bench.json and bench.svg.")] = None,
+) -> None:
+    """Start the engines of a config and measure its ensemble: throughput, latency, stages, overhead, ratio to the floor.
+
+    Everything that is compared has its turn in every round, so that a slow minute of the machine hits all alike.
+    """
+    from cappella.bench.command import bench as run_bench
+
+    options: dict[str, str | None] = {
+        "ensemble": ensemble,
+        "against": against,
+        "url": url and url.rstrip("/"),
+        "concurrency": concurrency,
+        "rate": rate,
+        "panel": panel,
+        "answer-tokens": answer_tokens,
+        "prompt-words": str(prompt_words),
+        "prompts": str(prompts) if prompts else None,
+        "optillm-python": str(optillm_python) if optillm_python else None,
+        "fusion": fusion,
+        "vary": vary,
+    }
+    with _one_line_errors():
+        run_bench(config, out, options, runs, rounds)
+
+
 @app.callback(invoke_without_command=True)
 def main(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     if version:

@@ -8,6 +8,7 @@ from cappella.types import Sampling
 Strategy = Literal["synthesize", "select", "vote"]
 AnalysisMode = Literal["before", "alongside", "off"]
 EarlyExit = Literal["off", "equal", "judge"]
+AnswerOrder = Literal["shuffled", "arrival"]
 GateMode = Literal["off", "rules", "judge"]
 
 
@@ -34,13 +35,15 @@ class Seat:
 class Options:
     """How a run goes where one source has a say; None leaves it to the next: request, preset, ensemble, default.
 
-    `quorum` counts answers; `samples` is per seat; `layers` counts rounds of the panel; `formatted_panel` holds
-    members, not only the final answer, to the caller's form.
+    `quorum` counts answers; with `grace_s`, once it is met, who is later than that is cut; `samples` is per seat;
+    `layers` counts rounds of the panel; `formatted_panel` holds members, not only the final answer, to the caller's
+    form; `early_prefill` lets the judge read answers before all are there.
     """
 
     strategy: Strategy | None = None
     analysis: AnalysisMode | None = None
     quorum: int | None = None
+    grace_s: float | None = None
     samples: int | None = None
     layers: int | None = None
     review: bool | None = None
@@ -49,6 +52,8 @@ class Options:
     debias: bool | None = None
     show_reasoning: bool | None = None
     formatted_panel: bool | None = None
+    answer_order: AnswerOrder | None = None
+    early_prefill: bool | None = None
     criteria: str | None = None
     max_total_tokens: int | None = None
     round_timeout_s: float | None = None
@@ -83,7 +88,10 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything that decides how one run goes, already resolved from request, preset, ensemble and defaults."""
+    """Everything that decides how one run goes, already resolved from request, preset, ensemble and defaults.
+
+    `panel_watched` says that someone reads what the members say as they say it.
+    """
 
     ensemble: str
     panel: tuple[Seat, ...]
@@ -92,6 +100,7 @@ class Settings:
     seed: int
     strategy: Strategy = "synthesize"
     analysis: AnalysisMode = "before"
+    grace_s: float | None = None
     layers: int = 1
     review: bool = False
     early_exit: EarlyExit = "off"
@@ -99,6 +108,8 @@ class Settings:
     debias: bool = False
     show_reasoning: bool = False
     formatted_panel: bool = False
+    answer_order: AnswerOrder = "shuffled"
+    early_prefill: bool = True
     criteria: str | None = None
     max_total_tokens: int | None = None
     round_timeout_s: float = 120.0
@@ -106,6 +117,7 @@ class Settings:
     judge_sampling: Sampling = Sampling()
     analysis_max_tokens: int = 1024
     preset: str | None = None
+    panel_watched: bool = True
 
     @property
     def answer_names(self) -> list[str]:

@@ -11,18 +11,27 @@ Analysis = Json
 """The judge's comparison; its keys are those of `prompts.analysis_schema`, its labels are answers' names."""
 
 Status = Literal["ok", "degraded", "single", "bypassed"]
-Role = Literal["gate", "single", "panel", "review", "agreement", "analysis", "choice", "final"]
+Role = Literal["gate", "single", "panel", "prefill", "review", "agreement", "analysis", "choice", "final"]
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What one engine call cost: seconds since its start, tokens."""
+    """What one engine call cost: seconds since its start, tokens. `began_at` is on the clock of `time.monotonic`.
+
+    `tokens_per_step` is 1 unless the engine guesses ahead: then, how many of its tokens one step gave on average.
+    """
 
     role: Role
     model: str
     usage: Usage
+    began_at: float
     first_token_s: float | None
     total_s: float
+    tokens_per_step: float = 1.0
+
+    @property
+    def ended_at(self) -> float:
+        return self.began_at + self.total_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +93,23 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Seconds since the run began; `first_token_s` is the first token of the final answer."""
+    """Where a run's time went.
+
+    `panel_s`, `first_token_s` (of the final answer) and `total_s` count from the run's beginning, `judge_first_token_s`
+    from the panel's end. `floor_s` is the slowest member that was waited for plus the time in which the judge wrote;
+    `overhead_s` the time in which no engine was asked anything. Of the judge's prompt, `early_prefill_tokens` were read
+    while the panel spoke, `late_prefill_tokens` after it.
+    """
 
     panel_s: float
     analysis_s: float | None
+    judge_first_token_s: float | None
     first_token_s: float | None
     total_s: float
+    floor_s: float
+    overhead_s: float
+    early_prefill_tokens: int
+    late_prefill_tokens: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -58,7 +59,7 @@ class Runtime:
         sampling: Sampling = Sampling(),
     ) -> Run:
         """One run. `sampling` is for the final answer. Raises what `Pipeline.run` raises, and RequestError."""
-        return await self._run(prompt, ensemble, overrides, sampling, lambda event: None)
+        return await self._run(_asked(prompt, watched=False), ensemble, overrides, sampling, lambda event: None)
 
     async def stream(
         self,
@@ -68,25 +69,18 @@ class Runtime:
         sampling: Sampling = Sampling(),
     ) -> AsyncGenerator[Event | Run, None]:
         """The run's events as they happen, and the Run as the last item. Closing the generator ends the run."""
-        async with live(lambda emit: self._run(prompt, ensemble, overrides, sampling, emit)) as run:
-            async for event in run.events():
-                if event is not None:
+        asked = _asked(prompt, watched=True)
+        async with live(lambda emit: self._run(asked, ensemble, overrides, sampling, emit)) as run:
+            async for events in run.events():
+                for event in events:
                     yield event
             yield run.result
 
-    async def _run(
-        self,
-        prompt: str | Sequence[Message] | Prompt,
-        ensemble: str,
-        overrides: Overrides,
-        sampling: Sampling,
-        emit: Emit,
-    ) -> Run:
-        asked = prompt if isinstance(prompt, Prompt) else Prompt(_messages(prompt))
+    async def _run(self, prompt: Prompt, ensemble: str, overrides: Overrides, sampling: Sampling, emit: Emit) -> Run:
         if ensemble not in self.config.ensembles:
             raise UnknownModel(ensemble, list(self.config.ensembles), "ensemble")
-        settings = resolve(ensemble, self.config.ensembles[ensemble], self.config.models, overrides, asked, sampling)
-        return await self._pipeline.run(asked, settings, emit)
+        settings = resolve(ensemble, self.config.ensembles[ensemble], self.config.models, overrides, prompt, sampling)
+        return await self._pipeline.run(prompt, settings, emit)
 
     async def _settle(self) -> None:
         statuses = self._supervisor.statuses
@@ -98,5 +92,7 @@ class Runtime:
             raise ModelNotReady(f"No ensemble can answer: {reasons}.", retry_after_s=0)
 
 
-def _messages(prompt: str | Sequence[Message]) -> Sequence[Message]:
-    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+def _asked(prompt: str | Sequence[Message] | Prompt, watched: bool) -> Prompt:
+    if isinstance(prompt, Prompt):
+        return replace(prompt, watched=watched)
+    return Prompt([{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt, watched=watched)

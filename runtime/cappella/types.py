@@ -44,7 +44,10 @@ class Form:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What a model is asked. `logprobs` is how many alternatives to report per token, None for no report at all."""
+    """What a model is asked. `logprobs` is how many alternatives to report per token, None for no report at all.
+
+    `watched` says that someone reads the answer as it comes; else the engine may send many tokens at a time.
+    """
 
     messages: Sequence[Message]
     tools: Sequence[Json] = ()
@@ -54,6 +57,7 @@ class Prompt:
     logprobs: int | None = None
     reasoning_effort: str | None = None
     samples: int = 1
+    watched: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +97,8 @@ class ToolCall:
 class Chunk:
     """A piece of a stream from an engine; `sample` says of which answer, the last ones carry reason and usage.
 
-    `logprobs` are in OpenAI's form, one entry a token.
+    `logprobs` are in OpenAI's form, one entry a token. `tokens_per_step` comes with the usage, from an engine that
+    guesses ahead.
     """
 
     content: str = ""
@@ -104,6 +109,19 @@ class Chunk:
     usage: Usage | None = None
     sample: int = 0
     stop_sequence: str | None = None
+    tokens_per_step: float | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is text and nothing else."""
+        more = self.reasoning or self.tool_calls or self.logprobs or self.finish_reason or self.usage
+        return bool(self.content) and not more and self.stop_sequence is None
+
+    def without_end(self) -> "Chunk":
+        """What it says, without what only the last ones carry."""
+        if self.finish_reason is None and self.usage is None:
+            return self
+        return replace(self, finish_reason=None, usage=None)
 
 
 @dataclass(slots=True)

@@ -56,7 +56,7 @@ async def test_events_are_numbered_typed_and_add_up_to_the_response(gateway: str
     assert fusion.count("response.fusion_call.panel.added") == fusion.count("response.fusion_call.panel.completed") == 3
     assert "response.fusion_call.analysis.completed" in fusion
     deltas = [event.delta for event in events if event.type == "response.output_text.delta"]
-    assert deltas == ["The", " final", " answer"]
+    assert "".join(deltas) == "The final answer"
     final = events[-1].response
     assert final.output_text == "The final answer"
     done = [event.item for event in events if event.type == "response.output_item.done"]

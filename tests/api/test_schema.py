@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cappella.api import fields as wire
+from cappella.api import parsing
 from cappella.api.chat import ChatRequest
 from cappella.api.passing import FIELDS, require_forwardable
 from cappella.errors import RequestError
@@ -19,7 +20,7 @@ KNOWN = set(ChatRequest.model_fields)
 
 
 def parse(**fields: Any) -> ChatRequest:
-    return wire.parse(ChatRequest, {"model": "cappella/default", "messages": USER, **fields})
+    return parsing.parse(ChatRequest, {"model": "cappella/default", "messages": USER, **fields})
 
 
 def refusal(**fields: Any) -> RequestError:

@@ -13,7 +13,8 @@ from openai import AsyncOpenAI
 from openai.types.chat import ChatCompletionChunk
 
 from cappella.api import sse
-from choir import MEMBERS, Choir, judging
+from cappella.ensemble import live
+from choir import MEMBERS, Choir, eventually, judging
 from node_client import HAS_NODE, run_node
 from scripted_engine import Script
 
@@ -66,7 +67,11 @@ async def test_events_are_complete_chunks_and_only_for_who_asked(gateway: str) -
     kinds = [event["type"] for event in events]
     assert kinds[0] == "run.started"
     assert kinds.count("answer.done") == len(MEMBERS)
-    assert kinds.count("answer.delta") == 2 * len(MEMBERS)
+    said = {
+        name: "".join(e["delta"] for e in events if e["type"] == "answer.delta" and e["model"] == name)
+        for name in MEMBERS
+    }
+    assert said == dict.fromkeys(MEMBERS, "Hello there")
     assert "analysis.done" in kinds
     assert text(got) == "The final answer"
     assert not any("fusion_event" in chunk.model_dump() for chunk in await chunks(gateway))
@@ -93,6 +98,57 @@ async def test_a_silence_is_broken_by_a_comment(gateway: str, choir: Choir, monk
     got = [line async for _, line in lines(gateway)]
     assert got.count(": keep-alive") >= 2
     assert got[-1] == "data: [DONE]"
+
+
+async def test_members_that_end_one_by_one_unseen_are_a_sign_of_life(gateway: str, choir: Choir) -> None:
+    for number, name in enumerate(MEMBERS):
+        choir.let(name, Script(pause_s=0.3 + 0.1 * number))
+    got = [line async for _, line in lines(gateway)]
+    assert ": keep-alive" in got[: got.index("data: [DONE]")]
+
+
+async def test_an_answer_that_begins_at_once_is_not_held_back(
+    gateway: str, choir: Choir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "EARLY_FAILURE_S", 60.0)
+    choir.let("judge", judging(Script(("a", "b"), ending="hang")))
+    body = {"model": "cappella/default", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
+    async with aiohttp.ClientSession() as http, http.post(f"{gateway}/v1/chat/completions", json=body) as reply:
+        async for line in reply.content:
+            if b'"content":"a"' in line:
+                break
+    assert await eventually(lambda: choir.running == 0)
+
+
+WATCHING = {"fusion": {"include_events": True}}
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "panel", "judge"),
+    [
+        ("chat/completions", {}, False, False),
+        ("chat/completions", {"stream": True}, False, True),
+        ("chat/completions", {"stream": True, **WATCHING}, True, True),
+        ("chat/completions", WATCHING, False, False),
+        ("responses", {"stream": True}, True, True),
+        ("responses", {"stream": True, "fusion": {"include_events": False}}, False, True),
+        ("responses", {}, False, False),
+        ("messages", {"stream": True}, False, True),
+        ("messages", {"stream": True, **WATCHING}, True, True),
+    ],
+)
+async def test_whom_the_client_watches_is_asked_for_token_by_token(
+    gateway: str, choir: Choir, path: str, fields: dict[str, Any], panel: bool, judge: bool
+) -> None:
+    asked: Any = {"input": "Hi"} if path == "responses" else {"messages": [{"role": "user", "content": "Hi"}]}
+    limit = {"max_tokens": 20} if path == "messages" else {}
+    body = {"model": "cappella/default", **asked, **limit, **fields}
+    async with aiohttp.ClientSession() as http, http.post(f"{gateway}/v1/{path}", json=body) as reply:
+        assert reply.status == 200
+        await reply.read()
+    watched = {name: ["stream_interval" not in body for body in choir.servers[name].bodies] for name in choir.servers}
+    # Nobody ever watches the analysis.
+    assert watched == {**{name: [panel] for name in MEMBERS}, "judge": [False, judge]}
 
 
 async def test_an_error_in_mid_stream_is_an_event_that_the_client_raises(gateway: str, choir: Choir) -> None:

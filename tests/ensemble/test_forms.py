@@ -13,7 +13,7 @@ from cappella.types import Form, Usage
 
 
 def answer(content: str) -> Answer:
-    return Answer("ann", content, "stop", Call("panel", "ann", Usage(), None, 0.1))
+    return Answer("ann", content, "stop", Call("panel", "ann", Usage(), 0.0, None, 0.1))
 
 
 def schema(value: Any) -> Form:

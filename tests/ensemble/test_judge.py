@@ -8,6 +8,7 @@ import pytest
 
 from cappella.ensemble import prompts
 from cappella.ensemble.judge import Judge
+from cappella.ensemble.showing import Showing
 from cappella.errors import EngineBroke
 from cappella.events import FinalDelta
 from cappella.runs import Answer, Call
@@ -17,10 +18,11 @@ from scripted_engine import Json, Script
 
 
 def judge_of(choir: Choir, texts: tuple[str, ...] = ("one", "two", "three"), **settings: Any) -> Judge:
-    call = Call("panel", "x", Usage(), None, 0.1)
+    call = Call("panel", "x", Usage(), 0.0, None, 0.1)
     answers = [Answer(name, text, "stop", call) for name, text in zip(MEMBERS, texts, strict=False)]
     question = Prompt([{"role": "user", "content": "Say hello."}])
-    return Judge(choir.engines["judge"], question, answers, choir.settings(**settings), choir.events.append)
+    engine, resolved = choir.engines["judge"], choir.settings(**settings)
+    return Judge(engine, question, answers, Showing(resolved, engine.special_tokens), resolved, choir.events.append)
 
 
 def with_analysis(**fields: Any) -> Script:
@@ -139,9 +141,9 @@ async def test_the_nonce_is_not_drawn_from_the_seed(choir: Choir) -> None:
     assert len(nonces) == 3
 
 
-async def test_final_deltas_are_told_one_by_one(choir: Choir) -> None:
+async def test_final_deltas_are_told_as_they_come(choir: Choir) -> None:
     def script(body: Json) -> Script:
-        return Script(("a", "b", "c"))
+        return Script(("a", "b", "c"), pause_s=0.1)
 
     choir.let("judge", script)
     await judge_of(choir).write()

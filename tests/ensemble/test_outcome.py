@@ -11,7 +11,7 @@ from cappella.types import Usage
 
 
 def answer(content: str, name: str = "ann", finish_reason: str = "stop") -> Answer:
-    return Answer(name, content, finish_reason, Call("panel", name, Usage(), None, 0.1))
+    return Answer(name, content, finish_reason, Call("panel", name, Usage(), 0.0, None, 0.1))
 
 
 def failure(name: str, reason: str) -> Failure:

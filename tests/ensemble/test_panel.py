@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from cappella.ensemble.panel import Question, ask_panel
+from cappella.ensemble.panel import Patience, Question, ask_panel
 from cappella.events import AnswerDelta, AnswerDone, AnswerFailed
 from cappella.options import Seat
 from cappella.runs import Panel
@@ -16,10 +16,16 @@ from scripted_engine import Json, Script, too_long
 SEATS = tuple(Seat(name, name) for name in MEMBERS)
 
 
-async def ask(choir: Choir, seats: tuple[Seat, ...] = SEATS, quorum: int = 2, timeout_s: float = 10.0) -> Panel:
+async def ask(
+    choir: Choir,
+    seats: tuple[Seat, ...] = SEATS,
+    quorum: int = 2,
+    timeout_s: float = 10.0,
+    grace_s: float | None = None,
+) -> Panel:
     messages = [{"role": "user", "content": "Hi"}]
     questions = [Question(seat, choir.engines[seat.model], Prompt(messages, samples=seat.samples)) for seat in seats]
-    return await ask_panel(questions, quorum, timeout_s, choir.events.append)
+    return await ask_panel(questions, Patience(quorum, timeout_s, grace_s), choir.events.append)
 
 
 async def test_answers_stand_in_the_order_of_the_seats_whoever_was_first(choir: Choir) -> None:
@@ -116,3 +122,32 @@ async def test_cancelling_a_round_frees_every_member_before_it_returns(choir: Ch
     with pytest.raises(asyncio.CancelledError):
         await round_
     assert await eventually(lambda: choir.running == 0)
+
+
+async def test_stragglers_are_cut_when_the_grace_after_the_quorum_is_over(choir: Choir) -> None:
+    choir.let("cat", Script(("c",), ending="hang"))
+    panel = await ask(choir, grace_s=0.1)
+    assert [answer.name for answer in panel.answers] == ["ann", "bob"]
+    assert [(failure.name, failure.reason, failure.partial) for failure in panel.failures] == [
+        ("cat", "straggler", "c")
+    ]
+    assert await eventually(lambda: choir.running == 0)
+
+
+async def test_who_comes_within_the_grace_is_heard(choir: Choir) -> None:
+    choir.let("cat", Script(("c",), pause_s=0.2))
+    panel = await ask(choir, grace_s=5.0)
+    assert [answer.name for answer in panel.answers] == list(MEMBERS)
+
+
+async def test_a_grace_does_not_lengthen_the_round(choir: Choir) -> None:
+    choir.let("cat", Script(("c",), ending="hang"))
+    panel = await ask(choir, timeout_s=0.3, grace_s=60.0)
+    assert [failure.reason for failure in panel.failures] == ["deadline"]
+
+
+async def test_the_grace_begins_with_the_quorum_and_not_with_the_first_answer(choir: Choir) -> None:
+    choir.let("bob", Script(("b",), pause_s=0.3))
+    choir.let("cat", Script(("c",), pause_s=0.3))
+    panel = await ask(choir, quorum=3, grace_s=0.0)
+    assert [answer.name for answer in panel.answers] == list(MEMBERS)

@@ -3,6 +3,7 @@
 import asyncio
 import re
 import time
+from typing import Literal
 
 import pytest
 
@@ -24,7 +25,7 @@ async def test_the_judge_writes_the_answer_and_the_trace_says_how(choir: Choir) 
     assert [answer.name for answer in run.answers] == list(MEMBERS)
     assert [call.role for call in run.calls] == ["panel", "panel", "panel", "analysis", "final"]
     assert run.calls[0].usage.cached_tokens == 4
-    assert finals(choir) == ["The", " final", " answer"]
+    assert "".join(finals(choir)) == "The final answer"
 
 
 async def test_members_answer_at_once_and_not_one_after_the_other(choir: Choir) -> None:
@@ -226,6 +227,18 @@ async def test_a_run_is_refused_while_the_quorum_or_the_judge_loads(choir: Choir
     choir.engines["ann"].status.state = choir.engines["bob"].status.state = "restarting"
     with pytest.raises(ModelNotReady, match="ann, bob"):
         await choir.run()
+
+
+@pytest.mark.parametrize("state", ["waiting", "loading"])
+async def test_a_quorum_and_the_judge_answer_before_the_last_member_is_up(
+    choir: Choir, state: Literal["waiting", "loading"]
+) -> None:
+    choir.engines["cat"].status.state = state
+    run = await choir.run()
+    assert (run.content, run.status) == ("The final answer", "degraded")
+    assert [answer.name for answer in run.answers] == ["ann", "bob"]
+    assert [(failure.name, failure.reason) for failure in run.failures] == [("cat", "not_ready")]
+    assert not choir.servers["cat"].bodies
 
 
 async def test_a_restarting_judge_or_member_degrades_the_run(choir: Choir) -> None:

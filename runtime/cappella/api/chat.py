@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
+import orjson
 from pydantic import Field, model_validator
 
 from cappella.api import fields, trace
@@ -117,6 +118,9 @@ class ChatRequest(FusionRequest):
         return Chunks(self)
 
 
+_AFTER_DELTA = b',"logprobs":null,"finish_reason":null}]}\n\n'
+
+
 class Chunks(Dialect):
     """A run as `chat.completion.chunk` objects."""
 
@@ -128,14 +132,17 @@ class Chunks(Dialect):
             "created": int(time.time()),
             "model": request.model,
         }
+        self._before_delta = b""
 
     def frames(self, event: Event) -> Iterator[bytes]:
+        if isinstance(event, FinalDelta):
+            yield self._final(event.chunk)
+            return
         if isinstance(event, RunStarted):
             self._head["id"] = event.run_id
+            self._before_delta = frame(self._head).removesuffix(b"}\n\n") + b',"choices":[{"index":0,"delta":'
             yield self._chunk({"role": "assistant", "content": ""})
-        if isinstance(event, FinalDelta):
-            yield self._chunk(_delta(event.chunk), logprobs=self._logprobs(event.chunk))
-        elif self._request.options.include_events:
+        if self._request.options.include_events:
             # An empty delta, so that every client reads it, with the event beside it.
             yield self._chunk({}, fusion_event=trace.event(event))
 
@@ -155,6 +162,12 @@ class Chunks(Dialect):
     def failed(self, error: Mapping[str, Any]) -> Iterator[bytes]:
         yield frame({"error": error})
         yield DONE
+
+    def _final(self, chunk: Chunk) -> bytes:
+        """A piece of the answer. What is the same in all of them is not encoded anew for every token."""
+        if logprobs := self._logprobs(chunk):
+            return self._chunk(_delta(chunk), logprobs=logprobs)
+        return self._before_delta + orjson.dumps(_delta(chunk)) + _AFTER_DELTA
 
     def _logprobs(self, chunk: Chunk) -> Json | None:
         return {"content": list(chunk.logprobs)} if self._request.logprobs and chunk.logprobs else None

@@ -1,14 +1,13 @@
 """Fields that requests of several forms share. Every one is honoured; any other is an error that names it."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cappella.config import Layers, Samples
-from cappella.errors import RequestError
-from cappella.options import AnalysisMode, EarlyExit, GateMode, Options, Overrides, Strategy
+from cappella.options import AnalysisMode, AnswerOrder, EarlyExit, GateMode, Options, Overrides, Strategy
 from cappella.types import Form, Json, Sampling
 
 Positive = Annotated[int, Field(ge=1)]
@@ -61,8 +60,11 @@ class Fusion(Wire):
     debias: bool | None = None
     show_reasoning: bool | None = None
     formatted_panel: bool | None = None
+    answer_order: AnswerOrder | None = None
+    early_prefill: bool | None = None
     criteria: Annotated[str, Field(min_length=1)] | None = None
     min_successful_responses: Positive | None = None
+    grace_seconds: Annotated[float, Field(ge=0, le=3600)] | None = None
     max_total_tokens: Positive | None = None
     round_timeout_seconds: Seconds | None = None
     deadline_seconds: Seconds | None = None
@@ -82,6 +84,7 @@ class Fusion(Wire):
             judge=self.model,
             options=Options(
                 quorum=self.min_successful_responses,
+                grace_s=self.grace_seconds,
                 round_timeout_s=self.round_timeout_seconds,
                 deadline_s=self.deadline_seconds,
                 **{name: getattr(self, name) for name in _SAME_NAME},
@@ -114,9 +117,14 @@ class FusionRequest(Wire):
             raise ValueError("fusion and plugins say the same thing: send one of them")
         return self
 
-    @property
+    @cached_property
     def options(self) -> Fusion:
         return self.fusion or (self.plugins[0] if self.plugins else Fusion())
+
+    @property
+    def watches_panel(self) -> bool:
+        """Whether it is told what members say as they say it."""
+        return self.stream and self.options.include_events is True
 
     @property
     def overrides(self) -> Overrides:
@@ -266,36 +274,3 @@ def _message(message: ChatMessage) -> Json:
     if out["role"] == "assistant" and "content" not in out:
         out["content"] = ""
     return out
-
-
-Request = TypeVar("Request", bound=BaseModel)
-
-
-def parse(schema: type[Request], body: Mapping[str, Any]) -> Request:
-    """Raises RequestError that names the first field that is wrong."""
-    try:
-        return schema.model_validate(body)
-    except ValidationError as error:
-        first = min(error.errors(include_url=False), key=_rank)
-        where = ".".join(_spelt(body, first["loc"], first["type"] == "missing"))
-        if first["type"] == "extra_forbidden":
-            raise RequestError(f"{where} is not a field that an ensemble takes.", where, "unknown_field") from error
-        message = first["msg"].removeprefix("Value error, ")
-        raise RequestError(f"{where}: {message}" if where else message, where or None) from error
-
-
-def _rank(problem: ErrorDetails) -> tuple[bool, bool]:
-    """Unknown fields first; of a union, the branch whose type fits before those whose type does not."""
-    return problem["type"] != "extra_forbidden", problem["type"].endswith("_type")
-
-
-def _spelt(body: Any, where: Sequence[int | str], missing: bool) -> Iterator[str]:
-    """`where` without the names that pydantic gives to a union's branches: only what stands in the body."""
-    for number, part in enumerate(where):
-        is_key = isinstance(body, Mapping) and part in body
-        is_index = isinstance(body, list) and isinstance(part, int) and part < len(body)
-        if is_key or is_index:
-            body = body[part]
-            yield str(part)
-        elif missing and number == len(where) - 1:
-            yield str(part)

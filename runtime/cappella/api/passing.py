@@ -11,7 +11,7 @@ from cappella.errors import RequestError
 _SAMPLING = (
     "model stream stream_options temperature top_p top_k min_p n seed stop presence_penalty frequency_penalty"
     " repetition_penalty logit_bias logprobs user min_tokens stop_token_ids ignore_eos skip_special_tokens"
-    " structured_outputs response_format"
+    " structured_outputs response_format stream_interval"
 )
 FIELDS = {
     "/v1/chat/completions": frozenset(

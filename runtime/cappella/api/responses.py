@@ -76,6 +76,10 @@ class ResponsesRequest(FusionRequest):
         return self
 
     @property
+    def watches_panel(self) -> bool:
+        return self.stream and self.options.include_events is not False
+
+    @property
     def wants_logprobs(self) -> bool:
         return LOGPROBS in (self.include or ())
 

@@ -1,7 +1,7 @@
 """The endpoints: fields in, pipeline or engine, reply out."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 import orjson
@@ -12,6 +12,7 @@ from cappella.api import fields, passing, sse
 from cappella.api.chat import ChatRequest
 from cappella.api.clients import json_object, read, unless_gone
 from cappella.api.messages import MessagesRequest
+from cappella.api.parsing import parse
 from cappella.api.responses import ResponsesRequest
 from cappella.api.sse import Describe, Dialect
 from cappella.config import Config
@@ -33,6 +34,8 @@ class Asked(Protocol):
 
     @property
     def stream(self) -> bool: ...
+    @property
+    def watches_panel(self) -> bool: ...
     @property
     def prompt(self) -> Prompt: ...
     @property
@@ -115,7 +118,7 @@ def _answering(parts: Parts, path: str) -> Callable[[Request], Awaitable[Respons
         schema = APIS[path]
         if schema is None:
             raise RequestError(f"{path} is for single models: ask {model} through /v1/chat/completions.", "model")
-        asked: Any = fields.parse(schema, wire)
+        asked: Any = parse(schema, wire)
         return await _ensemble(parts, request, asked, name)
 
     return answer
@@ -124,8 +127,9 @@ def _answering(parts: Parts, path: str) -> Callable[[Request], Awaitable[Respons
 async def _ensemble(parts: Parts, request: Request, asked: Asked, name: str) -> Response:
     models = parts.config.models
     ensemble = parts.config.ensembles[name]
-    prompt = asked.prompt
+    prompt = replace(asked.prompt, watched=asked.stream)
     settings = resolve(name, ensemble, models, asked.overrides, prompt, asked.sampling)
+    settings = replace(settings, panel_watched=asked.watches_panel)
 
     async def run(emit: Emit) -> Run:
         return await _counted(parts, prompt, settings, emit)

@@ -10,6 +10,7 @@ from cappella.events import Event
 from cappella.runs import Run
 
 KEEP_ALIVE_S = 10.0
+KEEP_ALIVE = b": keep-alive\n\n"
 DONE = b"data: [DONE]\n\n"
 
 Describe = Callable[[Exception], Mapping[str, Any]]
@@ -36,17 +37,14 @@ async def stream(start: StartRun, dialect: Dialect, describe: Describe) -> Async
     async with live(start) as run:
         await run.settle()
         try:
-            async for event in run.events(KEEP_ALIVE_S):
-                if event is None:
-                    yield b": keep-alive\n\n"
-                    continue
-                for data in dialect.frames(event):
-                    yield data
-            for data in dialect.end(run.result):
-                yield data
+            async for events in run.events(KEEP_ALIVE_S):
+                # What happened together goes out together, since every write is a system call.
+                data = b"".join(data for event in events for data in dialect.frames(event))
+                # What this client is not told of is a sign of life too.
+                yield data or KEEP_ALIVE
+            yield b"".join(dialect.end(run.result))
         except Exception as error:  # noqa: BLE001 - the status line is sent: an event is the only way left to say it
-            for data in dialect.failed(describe(error)):
-                yield data
+            yield b"".join(dialect.failed(describe(error)))
 
 
 def frame(data: Mapping[str, Any], event: str | None = None) -> bytes:

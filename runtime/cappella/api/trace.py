@@ -67,9 +67,20 @@ def usage(calls: Sequence[Call]) -> Json:
         "total_tokens": prompt + completion_tokens,
         "prompt_tokens_details": {"cached_tokens": sum(call.usage.cached_tokens for call in calls)},
         "completion_tokens_details": {"reasoning_tokens": sum(call.usage.reasoning_tokens for call in calls)},
-        "fusion_details": [
-            {"role": call.role, "model": call.model, **asdict(call.usage), "ms": _ms(call.total_s)} for call in calls
-        ],
+        "fusion_details": [_cost(call, min(each.began_at for each in calls)) for call in calls],
+    }
+
+
+def _cost(call: Call, began_at: float) -> Json:
+    speculated = {} if call.tokens_per_step == 1 else {"tokens_per_step": round(call.tokens_per_step, 2)}
+    return {
+        "role": call.role,
+        "model": call.model,
+        **asdict(call.usage),
+        **speculated,
+        "start_ms": _ms(call.began_at - began_at),
+        "first_token_ms": _ms(call.first_token_s),
+        "ms": _ms(call.total_s),
     }
 
 
@@ -123,7 +134,11 @@ def _response(answer: Answer) -> Json:
 
 
 def _timings(run: Run) -> Json:
-    return {name.removesuffix("_s") + "_ms": _ms(value) for name, value in asdict(run.timings).items()}
+    """Seconds as milliseconds; counts as they are."""
+    return {
+        name.removesuffix("_s") + "_ms" if name.endswith("_s") else name: _ms(value) if name.endswith("_s") else value
+        for name, value in asdict(run.timings).items()
+    }
 
 
 def _ms(seconds: float | None) -> float | None:

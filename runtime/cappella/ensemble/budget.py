@@ -43,6 +43,10 @@ class Metered:
         return self._engine.status
 
     @property
+    def in_flight(self) -> int:
+        return self._engine.in_flight
+
+    @property
     def traits(self) -> Traits:
         return self._engine.traits
 

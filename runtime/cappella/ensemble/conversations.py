@@ -22,6 +22,7 @@ def for_member(prompt: Prompt, seat: Seat, traits: Traits, settings: Settings) -
         logprobs=prompt.logprobs if verbatim else None,
         reasoning_effort=prompt.reasoning_effort if traits.reasoning else None,
         samples=seat.samples,
+        watched=settings.panel_watched,
     )
 
 

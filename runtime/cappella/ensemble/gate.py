@@ -27,7 +27,7 @@ async def decide(gate: Gate, judge: str, engines: Mapping[str, Engine], prompt: 
     sampling = brief(Sampling(temperature=0.0), engines[judge].traits, CHOICE_TOKENS)
     try:
         async with asyncio.timeout(DECISION_TIMEOUT_S):
-            said = await voice.say(engines[judge], Prompt(question, form=form), sampling)
+            said = await voice.say(engines[judge], Prompt(question, form=form, watched=False), sampling)
     except (EngineError, TimeoutError) as error:
         return GateDecision(False, gate.model, f"the judge did not say: {error or 'too late'}")
     needed = said.strip() != "no"

@@ -2,11 +2,9 @@
 
 import asyncio
 import json
-import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from random import Random
 from typing import Any
 
 from cappella.engines.base import Engine
@@ -14,6 +12,7 @@ from cappella.ensemble import prompts
 from cappella.ensemble.choosing import CHOICE_TOKENS, brief, mean, probabilities
 from cappella.ensemble.conversations import for_judge
 from cappella.ensemble.outcome import cut_at_stop
+from cappella.ensemble.showing import Showing, letters
 from cappella.ensemble.voice import Voice
 from cappella.errors import EngineError, EngineUnusable
 from cappella.events import AnalysisDone, AnalysisStarted, Emit, FinalDelta
@@ -25,7 +24,7 @@ TOP_LOGPROBS = 20
 
 
 class Judge:
-    """Answers are shuffled by the run's seed, anonymous, and fenced by a nonce that no member has seen.
+    """Answers are in the order of `showing`, anonymous, and fenced by a nonce that no member has seen.
 
     `labels` maps the letters back to answers. What was compared and written so far stays readable after a failure;
     `failure_reason` is set by a step that failed without ending the verdict; `written` is its own answer, once whole.
@@ -36,6 +35,7 @@ class Judge:
         engine: Engine,
         prompt: Prompt,
         answers: Sequence[Answer],
+        showing: Showing,
         settings: Settings,
         emit: Emit,
         ranking: Sequence[str] | None = None,
@@ -50,12 +50,10 @@ class Judge:
         self._engine = engine
         self._prompt = for_judge(prompt, engine.traits)
         self._emit = emit
-        self._shown = list(answers)
-        Random(settings.seed).shuffle(self._shown)
-        self.labels = _letters(self._shown)
+        self._showing = showing
+        self._shown = showing.shown(answers)
+        self.labels = letters(self._shown)
         self._ranking = ranking
-        # Not from the seed: whoever knows the seed must still not be able to forge a mark.
-        self._nonce = secrets.token_hex(4)
         self._lettered: str | None = None
 
     @property
@@ -85,7 +83,7 @@ class Judge:
         messages = prompts.final_messages(
             self._prompt.messages,
             self._texts(self._shown),
-            self._nonce,
+            self._showing.nonce,
             self._lettered,
             self.settings.criteria,
             tools=bool(self._prompt.tools),
@@ -98,7 +96,7 @@ class Judge:
             sampling = self._within_budget(sampling)
         async with aclosing(voice.speak(self._engine, prompt, sampling)) as chunks:
             async for chunk in chunks:
-                self._say(replace(chunk, finish_reason=None, usage=None))
+                self._say(chunk.without_end())
         if problem := voice.takes[0].problem(self.settings.judge):
             raise problem
         self.written = voice.takes[0].answer(self.settings.judge, voice.call)
@@ -113,7 +111,7 @@ class Judge:
 
     async def sees_agreement(self) -> bool:
         """Whether all answers say the same, in one constrained word. Raises EngineError."""
-        messages = prompts.agreement_messages(self._prompt.messages, self._texts(self._shown), self._nonce)
+        messages = prompts.agreement_messages(self._prompt.messages, self._texts(self._shown), self._showing.nonce)
         prompt = self._aside(messages, Form("structured_outputs", {"choice": ["yes", "no"]}))
         return (await self._voice("agreement").say(self._engine, prompt, self._brief)).strip() == "yes"
 
@@ -127,7 +125,7 @@ class Judge:
     async def _compare(self) -> None:
         self._emit(AnalysisStarted())
         texts = self._texts(self._shown)
-        messages = prompts.analysis_messages(self._prompt.messages, texts, self._nonce, self.settings.criteria)
+        messages = prompts.analysis_messages(self._prompt.messages, texts, self._showing.nonce, self.settings.criteria)
         sampling = replace(
             self.settings.judge_sampling, max_completion_tokens=self.settings.analysis_max_tokens, stop=None
         )
@@ -140,20 +138,20 @@ class Judge:
         except ValueError as error:
             raise EngineUnusable(f"the judge's analysis is not JSON: {error}", "judge_not_valid_json") from error
         self.analysis = named(lettered, self.labels)
-        self._lettered = prompts.defuse(json.dumps(lettered, ensure_ascii=False), self._engine.special_tokens)
+        self._lettered = self._showing.defused(json.dumps(lettered, ensure_ascii=False))
         self._emit(AnalysisDone(self.analysis))
 
     async def _choose(self, shown: Sequence[Answer]) -> Mapping[str, float]:
-        letters = _letters(shown)
+        labels = letters(shown)
         messages = prompts.choice_messages(
-            self._prompt.messages, self._texts(shown), self._nonce, self.settings.criteria, self._ranked(shown)
+            self._prompt.messages, self._texts(shown), self._showing.nonce, self.settings.criteria, self._ranked(shown)
         )
-        form = Form("structured_outputs", {"choice": list(letters)})
+        form = Form("structured_outputs", {"choice": list(labels)})
         voice = self._voice("choice")
         prompt = replace(self._aside(messages, form), logprobs=TOP_LOGPROBS)
         await voice.say(self._engine, prompt, self._brief)
-        by_letter = probabilities(voice.takes[0].logprobs, list(letters))
-        return {letters[letter]: share for letter, share in by_letter.items()}
+        by_letter = probabilities(voice.takes[0].logprobs, list(labels))
+        return {labels[letter]: share for letter, share in by_letter.items()}
 
     @property
     def _brief(self) -> Sampling:
@@ -171,32 +169,28 @@ class Judge:
         """A question that is not the caller's. It names the same tools, so that its prompt begins the same."""
         tool_choice = "none" if self._prompt.tools else None
         effort = self._prompt.reasoning_effort
-        return Prompt(messages, self._prompt.tools, tool_choice, form=form, reasoning_effort=effort)
+        tools = self._prompt.tools
+        return Prompt(messages, tools, tool_choice, form=form, reasoning_effort=effort, watched=False)
 
     def _voice(self, role: Role) -> Voice:
         self.voices.append(Voice(role, self.settings.judge))
         return self.voices[-1]
 
     def _texts(self, shown: Sequence[Answer]) -> list[str]:
-        texts = [prompts.shown(answer, self.settings.show_reasoning) for answer in shown]
-        return [prompts.defuse(text, self._engine.special_tokens) for text in texts]
+        return [self._showing.text(answer) for answer in shown]
 
     def _ranked(self, shown: Sequence[Answer]) -> list[str] | None:
         """The members' ranking, in the letters of this order."""
         if self._ranking is None:
             return None
-        letters = {name: letter for letter, name in _letters(shown).items()}
-        return [letters[name] for name in self._ranking if name in letters]
+        labels = {name: letter for letter, name in letters(shown).items()}
+        return [labels[name] for name in self._ranking if name in labels]
 
     def _say(self, chunk: Chunk) -> None:
         if chunk.content or chunk.reasoning or chunk.tool_calls or chunk.logprobs:
             self._spoke = True
             self._called = self._called or bool(chunk.tool_calls)
             self._emit(FinalDelta(chunk))
-
-
-def _letters(shown: Sequence[Answer]) -> dict[str, str]:
-    return dict(zip(prompts.labels(len(shown)), (answer.name for answer in shown), strict=True))
 
 
 def named(lettered: Any, labels: Mapping[str, str]) -> Analysis:

@@ -46,12 +46,12 @@ def require_quorum(panel: Panel, quorum: int) -> None:
 
 
 def status(rounds: Sequence[Panel], answers: Sequence[Answer], failure_reason: str | None) -> Status:
-    """`single` is a run whose judge had only one answer to look at."""
+    """`single` is a run whose judge had only one answer to look at. Stragglers are cut by choice: nothing failed."""
     if failure_reason:
         return "degraded"
     if len(answers) == 1:
         return "single"
-    return "degraded" if any(panel.failures for panel in rounds) else "ok"
+    return "degraded" if any(f.reason != "straggler" for panel in rounds for f in panel.failures) else "ok"
 
 
 def stand_in(answers: Sequence[Answer], form: Form | None, stop: Sequence[str], reason: str) -> Answer:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Literal
 
 from cappella.engines.base import Engine
 from cappella.ensemble import forms
@@ -15,6 +16,13 @@ from cappella.options import Seat
 from cappella.runs import Answer, Failure, Panel
 from cappella.types import Prompt
 
+CutReason = Literal["deadline", "cut", "straggler"]
+_CUT_BECAUSE: Mapping[CutReason, str] = {
+    "deadline": "it was not done when the round's time was up",
+    "cut": "the quorum was out of reach, so it was not waited for",
+    "straggler": "the quorum was met, and the grace after that was over",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -25,22 +33,30 @@ class Question:
     prompt: Prompt
 
 
-async def ask_panel(questions: Sequence[Question], quorum: int, timeout_s: float, emit: Emit) -> Panel:
-    """Put each seat's question to it. Who is not done after `timeout_s` is cut, and its engine freed.
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a round waits: until `timeout_s`, or, once `quorum` answers are there, `grace_s` more if that is given."""
+
+    quorum: int
+    timeout_s: float
+    grace_s: float | None = None
+
+
+async def ask_panel(questions: Sequence[Question], patience: Patience, emit: Emit) -> Panel:
+    """Put each seat's question to it. Who is not done in time is cut, and its engine freed.
 
     Ends early once so many members have failed that the quorum cannot be met any more. A seat of several samples
     that is cut has given those that had ended by then.
     """
     members = [_Member(question, emit) for question in questions]
     tasks = [asyncio.create_task(member.speak()) for member in members]
-    may_fail = sum(question.seat.samples for question in questions) - quorum
     try:
-        out_of_time = await _gather(tasks, members, may_fail, timeout_s)
+        cause = await _gather(tasks, members, patience)
     finally:
         await _cancel(tasks)
     for member, task in zip(members, tasks, strict=True):
         if task.cancelled():
-            member.cut(out_of_time)
+            member.cut(cause)
     outcomes = [member.outcomes[name] for member in members for name in member.seat.answer_names]
     return Panel(
         [outcome for outcome in outcomes if isinstance(outcome, Answer)],
@@ -59,9 +75,8 @@ class _Member:
         self._question = question
         self._emit = emit
 
-    @property
-    def failed(self) -> int:
-        return sum(isinstance(outcome, Failure) for outcome in self.outcomes.values())
+    def count(self, kind: type[Answer] | type[Failure]) -> int:
+        return sum(isinstance(outcome, kind) for outcome in self.outcomes.values())
 
     async def speak(self) -> None:
         asked, names = self._question, self.seat.answer_names
@@ -77,12 +92,9 @@ class _Member:
         else:
             self._settle("engine_broke", "the answer has no end", 502)
 
-    def cut(self, out_of_time: bool) -> None:
+    def cut(self, cause: CutReason) -> None:
         """Say what became of it, now that it is not waited for."""
-        if out_of_time:
-            self._settle("deadline", "it was not done when the round's time was up", 504)
-        else:
-            self._settle("cut", "the quorum was out of reach, so it was not waited for", 504)
+        self._settle(cause, _CUT_BECAUSE[cause], 504)
 
     def _settle(self, reason: str, error: str, status_code: int) -> None:
         """An answer for each take that is one; for the others a failure, for the reason given if they have no end."""
@@ -101,20 +113,24 @@ class _Member:
         return Failure(name, "invalid_format", misfit, 502, take.text) if misfit else answer
 
 
-async def _gather(
-    tasks: Sequence["asyncio.Task[None]"], members: Sequence[_Member], may_fail: int, timeout_s: float
-) -> bool:
-    """Wait for the members; True if the time ran out."""
+async def _gather(tasks: Sequence["asyncio.Task[None]"], members: Sequence[_Member], patience: Patience) -> CutReason:
+    """Wait for the members; returns why those that are left are not waited for."""
     clock = asyncio.get_running_loop().time
-    by = clock() + timeout_s
+    by = deadline = clock() + patience.timeout_s
+    may_fail = sum(member.seat.samples for member in members) - patience.quorum
     pending = set(tasks)
-    while pending and sum(member.failed for member in members) <= may_fail:
+    while pending:
         done, pending = await asyncio.wait(pending, timeout=max(0.0, by - clock()), return_when=asyncio.FIRST_COMPLETED)
         if not done:
-            return True
+            break
         for task in done:
             task.result()
-    return False
+        if sum(member.count(Failure) for member in members) > may_fail:
+            return "cut"
+        quorate = sum(member.count(Answer) for member in members) >= patience.quorum
+        if quorate and patience.grace_s is not None and by == deadline:
+            by = min(deadline, clock() + patience.grace_s)
+    return "deadline" if by == deadline else "straggler"
 
 
 async def _cancel(tasks: Sequence["asyncio.Task[None]"]) -> None:

@@ -4,21 +4,25 @@ import asyncio
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from dataclasses import replace
 
 from cappella.engines.base import Engine
 from cappella.ensemble import agreement, gate, review
 from cappella.ensemble.budget import Budget, metered
+from cappella.ensemble.conversations import for_judge
 from cappella.ensemble.judge import Judge
 from cappella.ensemble.outcome import require_quorum, stand_in, status
+from cappella.ensemble.prefill import EarlyPrefill
 from cappella.ensemble.rounds import Rounds
+from cappella.ensemble.showing import Showing
 from cappella.ensemble.strategies import STRATEGIES
+from cappella.ensemble.timing import timings
 from cappella.ensemble.voice import Voice
 from cappella.errors import EngineBroke, EngineError, JudgeFailed, ModelNotReady
-from cappella.events import Emit, Event, FinalDelta, Gated, Reviewed, RunStarted
+from cappella.events import AnswerDelta, Emit, Event, FinalDelta, Gated, Reviewed, RunStarted
 from cappella.options import Settings
-from cappella.runs import Answer, Call, GateDecision, Run, Timings, Verdict
+from cappella.runs import Answer, Call, GateDecision, Panel, Run, Timings, Verdict
 from cappella.types import Prompt
 
 LOADING_RETRY_AFTER_S = 5
@@ -58,12 +62,21 @@ class _OneRun:
         self._watch = emit
         self._began = time.monotonic()
         self._gate: GateDecision | None = None
+        self._panel_ended_at = self._began
         self._first_final_at: float | None = None
+        judge = self._engines[settings.judge]
+        self._showing = Showing(settings, judge.special_tokens)
+        self._early = EarlyPrefill(judge, for_judge(prompt, judge.traits), self._showing, settings)
         self._calls: list[Call] = []
 
     def _emit(self, event: Event) -> None:
         if isinstance(event, FinalDelta):
             self._first_final_at = self._first_final_at or time.monotonic()
+        self._showing.hear(event)
+        if self._may_read_early:
+            self._early.hear(event)
+        if isinstance(event, AnswerDelta) and not self._settings.panel_watched:
+            return
         self._watch(event)
 
     @property
@@ -97,7 +110,7 @@ class _OneRun:
             gate=self._gate,
             failure_reason=None,
             calls=self._calls,
-            timings=self._timings(0.0, []),
+            timings=self._timings([]),
         )
 
     async def ensemble(self) -> Run:
@@ -105,14 +118,17 @@ class _OneRun:
         settings = self._settings
         rounds = Rounds(self._members, self._prompt, settings, self._emit)
         try:
-            panel = await rounds.ask(self._left_s)
-            panel_s = time.monotonic() - self._began
+            async with self._early.running() if self._may_read_early else nullcontext():
+                panel = await rounds.ask(self._left_s)
+            self._panel_ended_at = time.monotonic()
             require_quorum(panel, settings.quorum)
         finally:
             self._calls += [call for each in rounds.done for call in each.calls]
+            self._calls += self._early.calls
 
         ranking = await self._review(panel.answers) if settings.review else None
-        judge = Judge(self._engines[settings.judge], self._prompt, panel.answers, settings, self._emit, ranking)
+        engine = self._engines[settings.judge]
+        judge = Judge(engine, self._prompt, panel.answers, self._showing, settings, self._emit, ranking)
         verdict = await self._conclude(judge)
         self._calls += judge.calls
         failure_reason = judge.failure_reason or rounds.failure_reason
@@ -129,7 +145,7 @@ class _OneRun:
             gate=self._gate,
             failure_reason=failure_reason,
             calls=self._calls,
-            timings=self._timings(panel_s, judge.voices),
+            timings=self._timings(rounds.done),
         )
 
     async def _conclude(self, judge: Judge) -> Verdict:
@@ -162,7 +178,7 @@ class _OneRun:
             ):
                 async for chunk in chunks:
                     if chunk.content or chunk.reasoning or chunk.logprobs:
-                        self._emit(FinalDelta(replace(chunk, finish_reason=None, usage=None)))
+                        self._emit(FinalDelta(chunk.without_end()))
             if problem := voice.takes[0].problem(self._gate.model):
                 raise problem
         except (EngineError, TimeoutError) as error:
@@ -182,14 +198,15 @@ class _OneRun:
             self._emit(Reviewed(ranking))
         return ranking
 
-    def _timings(self, panel_s: float, voices: Sequence[Voice]) -> Timings:
-        analysis = next((voice for voice in voices if voice.call.role == "analysis" and voice.spoke), None)
-        return Timings(
-            panel_s=panel_s,
-            analysis_s=analysis.call.total_s if analysis else None,
-            first_token_s=self._first_final_at and self._first_final_at - self._began,
-            total_s=time.monotonic() - self._began,
-        )
+    @property
+    def _may_read_early(self) -> bool:
+        """A vote seldom needs the judge, and a budget is too dear for calls that may turn out to be in vain."""
+        settings = self._settings
+        return settings.early_prefill and settings.strategy != "vote" and self._budget is None
+
+    def _timings(self, rounds: Sequence[Panel]) -> Timings:
+        ended_at = time.monotonic()
+        return timings(self._began, self._panel_ended_at, self._first_final_at, ended_at, rounds, self._calls)
 
 
 async def _early_exit(judge: Judge) -> Verdict | None:

@@ -80,6 +80,14 @@ def shown(answer: Answer, show_reasoning: bool = False) -> str:
     return "\n".join([*reasoning, *([answer.content] if answer.content else []), *calls])
 
 
+def opening_messages(
+    conversation: Sequence[Message], answers: Sequence[str], nonce: str, growing: str | None = None
+) -> list[Message]:
+    """The beginning that all of the judge's prompts share, as far as the answers are whole; then one that still grows."""
+    begun = [] if growing is None else [OPEN_MARK.format(label=labels(len(answers) + 1)[-1], nonce=nonce) + growing]
+    return extend(conversation, [fence(answers, nonce), *begun])
+
+
 def analysis_messages(
     conversation: Sequence[Message], answers: Sequence[str], nonce: str, criteria: str | None = None
 ) -> list[Message]:

@@ -50,7 +50,7 @@ async def _ballot(
     messages = prompts.ranking_messages(for_judge(prompt, engine.traits).messages, texts, secrets.token_hex(4))
     schema = prompts.ranking_schema(len(shown))
     form = Form("response_format", {"type": "json_schema", "json_schema": {"name": "ranking", "schema": schema}})
-    asked = Prompt(messages, prompt.tools, "none" if prompt.tools else None, form=form)
+    asked = Prompt(messages, prompt.tools, "none" if prompt.tools else None, form=form, watched=False)
     try:
         async with asyncio.timeout(timeout_s):
             sampling = brief(seat.sampling, engine.traits, 16 + 8 * len(shown))

@@ -8,7 +8,7 @@ from random import Random
 from cappella.engines.base import Engine
 from cappella.ensemble import prompts
 from cappella.ensemble.conversations import for_member
-from cappella.ensemble.panel import Question, ask_panel
+from cappella.ensemble.panel import Patience, Question, ask_panel
 from cappella.events import Emit, RoundStarted
 from cappella.options import Settings
 from cappella.runs import Answer, Panel
@@ -53,7 +53,8 @@ class Rounds:
             if before:
                 prompt = replace(prompt, messages=self._layered(prompt.messages, before, engine))
             questions.append(Question(seat, engine, prompt))
-        panel = await ask_panel(questions, self._settings.quorum, timeout_s, self._emit)
+        patience = Patience(self._settings.quorum, timeout_s, self._settings.grace_s)
+        panel = await ask_panel(questions, patience, self._emit)
         self.done.append(panel)
         return panel
 

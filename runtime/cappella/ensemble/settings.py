@@ -23,6 +23,8 @@ DEFAULTS = Options(
     debias=False,
     show_reasoning=False,
     formatted_panel=False,
+    answer_order="shuffled",
+    early_prefill=True,
     round_timeout_s=120.0,
     deadline_s=300.0,
 )
@@ -56,13 +58,14 @@ def resolve(
         judge_sampling=judge_sampling.over(judge.sampling),
         analysis_max_tokens=judge.analysis_max_tokens,
         gate=_gate(name, ensemble, mode),
+        panel_watched=prompt.watched,
         **{field: getattr(options, field) for field in _TAKEN_AS_THEY_ARE},
     )
 
 
 _TAKEN_AS_THEY_ARE = (
-    "strategy analysis layers review early_exit debias show_reasoning formatted_panel criteria max_total_tokens"
-    " round_timeout_s deadline_s"
+    "strategy analysis grace_s layers review early_exit debias show_reasoning formatted_panel answer_order"
+    " early_prefill criteria max_total_tokens round_timeout_s deadline_s"
 ).split()
 
 

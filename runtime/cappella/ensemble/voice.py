@@ -73,6 +73,7 @@ class Voice:
         self._role: Role = role
         self._model = model
         self._usage = Usage()
+        self._tokens_per_step = 1.0
         self._began = self._ended = time.monotonic()
 
     @property
@@ -83,7 +84,15 @@ class Voice:
     @property
     def call(self) -> Call:
         first_token_s = self.first_token_at and self.first_token_at - self._began
-        return Call(self._role, self._model, self._usage, first_token_s, self._ended - self._began)
+        return Call(
+            self._role,
+            self._model,
+            self._usage,
+            self._began,
+            first_token_s,
+            self._ended - self._began,
+            self._tokens_per_step,
+        )
 
     async def speak(self, engine: Engine, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Chunk, None]:
         """Yield what comes. Raises EngineError; whether a take is an answer, its `problem` says."""
@@ -93,6 +102,7 @@ class Voice:
             async with aclosing(engine.chat(prompt, sampling)) as chunks:
                 async for chunk in chunks:
                     self._usage = chunk.usage or self._usage
+                    self._tokens_per_step = chunk.tokens_per_step or self._tokens_per_step
                     if chunk.sample >= len(self.takes):
                         raise EngineBroke(f"{self._model} gave an answer that nobody asked for")
                     heard = self.takes[chunk.sample].hear(chunk)
