@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Mapping
 from statistics import mean, median
 from typing import Any
@@ -21,12 +22,14 @@ ROWS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "synthesize, analysis before": (ENSEMBLE, {"analysis": "before"}),
     "synthesize, analysis alongside": (ENSEMBLE, {"analysis": "alongside"}),
     "synthesize, early exit": (ENSEMBLE, {"analysis": "off", "early_exit": "equal"}),
+    "synthesize, order of arrival": (ENSEMBLE, {"analysis": "off", "answer_order": "arrival"}),
     "synthesize, review": (ENSEMBLE, {"analysis": "off", "review": True}),
     "synthesize, alto 3 times": (
         ENSEMBLE,
         {"analysis": "off", "analysis_models": ["alto"], "samples": 3, "temperature": 0.8},
     ),
     "select": (ENSEMBLE, {"strategy": "select"}),
+    "select, order of arrival": (ENSEMBLE, {"strategy": "select", "answer_order": "arrival"}),
     "select, debias": (ENSEMBLE, {"strategy": "select", "debias": True}),
     "vote": (ENSEMBLE, {"strategy": "vote"}),
     "preset quick": (ENSEMBLE, {"preset": "quick"}),
@@ -34,7 +37,10 @@ ROWS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 
 
 async def compare(url: str, count: int) -> list[dict[str, Any]]:
-    """One entry a row: `accuracy` from 0 to 1, mean `tokens` and median `seconds` of a run, `degraded` runs."""
+    """One entry a row: `accuracy` from 0 to 1, mean `tokens` and median `seconds` of a run, `degraded` runs.
+
+    `shown_first` counts who stood at A, `chosen_at` the letters that were chosen: the two halves of a position bias.
+    """
     questions = held_out_questions(count)
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT_S, sock_read=TIMEOUT_S)
     async with aiohttp.ClientSession(timeout=timeout) as http:
@@ -64,12 +70,17 @@ async def _row(server: Server, name: str, questions: list[Question]) -> dict[str
     results = await asyncio.gather(*(one(question) for question in questions))
     replies = [reply for reply, _ in results]
     right = [is_right(text_of(reply), question) for reply, question in zip(replies, questions, strict=True)]
+    traces = [reply["fusion"] for reply in replies if "fusion" in reply]
     return {
         "strategy": name,
         "n": len(questions),
         "accuracy": round(mean(right), 4),
         "tokens": round(mean(reply["usage"]["total_tokens"] for reply in replies if reply)),
         "seconds": round(median(seconds for _, seconds in results), 3),
+        "shown_first": Counter(trace["labels"]["A"] for trace in traces if trace["labels"]),
+        "chosen_at": Counter(
+            letter for trace in traces for letter, name in trace["labels"].items() if name == trace.get("chosen")
+        ),
         "degraded": sum(reply.get("fusion", {}).get("status") == "degraded" for reply in replies),
         "failed": sum(not reply for reply in replies),
     }

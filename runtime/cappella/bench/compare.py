@@ -1,0 +1,144 @@
+"""The bench itself: every system under every load and size, in turns, so that a slow minute hits all alike."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from cappella.bench.figures import Figures, figures
+from cappella.bench.load import Batch, Load, put
+from cappella.bench.peers import Optillm, optillm_server
+from cappella.bench.servers import gateway, plain_servers
+from cappella.bench.systems import Ensemble, Naive, Sizes, Streamed, System
+from cappella.config import Config
+from cappella.errors import ConfigError
+
+SYSTEMS = ("single", "naive", "single-plain", "naive-plain")
+
+# vLLM's processes spin for a second after their last message, and would take that from whoever comes next.
+SETTLE_S = 1.5
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to measure, on the server at `url` or, without one, on one that is started for it. `vary` are fields of `fusion` with their values: each combination is a Cappella of its own."""
+
+    config_path: Path
+    url: str | None
+    config: Config
+    ensemble: str
+    against: Sequence[str]
+    loads: Sequence[Load]
+    panels: Sequence[int]
+    answer_tokens: Sequence[int | None]
+    prompts: Iterator[str]
+    optillm_python: Path | None
+    runs: int
+    rounds: int
+    fusion: Mapping[str, Any] = field(default_factory=dict)
+    vary: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+
+    @property
+    def members(self) -> list[str]:
+        return list(dict.fromkeys(seat.model for seat in self.config.ensembles[self.ensemble].seats))
+
+    @property
+    def needs_plain(self) -> bool:
+        return self.optillm_python is not None or any(name.endswith("-plain") for name in self.against)
+
+    @property
+    def judge(self) -> str:
+        return self.config.ensembles[self.ensemble].judge.model
+
+
+async def compare(plan: Plan, log_dir: Path, say: Say) -> list[Figures]:
+    """Start what is needed, measure, stop it all. `say` is told what goes on. Raises ConfigError."""
+    _require_known(plan)
+    async with AsyncExitStack() as stack:
+        http = await stack.enter_async_context(_session())
+        url = plan.url
+        if url is None:
+            say(f"Starting {len(plan.config.models)} engines (logs in {log_dir})")
+            url = await stack.enter_async_context(gateway(plan.config_path, log_dir / "cappella"))
+        plain: Mapping[str, str] = {}
+        if plan.needs_plain:
+            say(f"Starting {len(plan.config.models)} plain vLLM servers beside them")
+            plain = await stack.enter_async_context(plain_servers(plan.config, log_dir / "plain"))
+        systems = _systems(plan, http, url, plain)
+        for system in systems:
+            if isinstance(system, Naive):
+                await stack.enter_async_context(system)
+        if plan.optillm_python:
+            peer = await stack.enter_async_context(optillm_server(plan.optillm_python, plain[plan.judge], log_dir))
+            systems.append(Optillm(http, peer, plan.judge))
+        return [each async for each in _measure(plan, systems, say)]
+
+
+async def _measure(plan: Plan, systems: Sequence[System], say: Say) -> AsyncIterator[Figures]:
+    for load, panel, tokens in product(plan.loads, plan.panels, plan.answer_tokens):
+        sizes = Sizes(panel, tokens)
+        batches: dict[str, list[Batch]] = {system.name: [] for system in systems}
+        for system in systems:
+            await put(system, load, sizes, plan.prompts, load.concurrency or 1)
+        for turn in range(plan.rounds):
+            for system in _rotated(systems, turn):
+                await asyncio.sleep(SETTLE_S)
+                batches[system.name].append(await put(system, load, sizes, plan.prompts, plan.runs))
+        for name, done in batches.items():
+            found = figures(name, str(load), panel, tokens, done)
+            if found is None:
+                say(f"{name}, {load}: no reply at all: {done[0].errors[0]}")
+            else:
+                yield found
+
+
+def _systems(plan: Plan, http: aiohttp.ClientSession, url: str, plain: Mapping[str, str]) -> list[System]:
+    members, judge = plan.members, plan.judge
+    out: list[System] = [
+        Ensemble(" ".join(["cappella", *said]), http, url, plan.ensemble, members, {**plan.fusion, **fusion})
+        for said, fusion in _variants(plan.vary)
+    ]
+    ours = dict.fromkeys(plan.config.models, url)
+    made: dict[str, Callable[[], System]] = {
+        "single": lambda: Streamed("one model", http, url, members[0], {}),
+        "naive": lambda: Naive("naive script", ours, members, judge),
+        "single-plain": lambda: Streamed("one model, plain vLLM", http, plain[members[0]], members[0], {}),
+        "naive-plain": lambda: Naive("naive script, plain vLLM", plain, members, judge),
+    }
+    return out + [made[name]() for name in plan.against if name in made]
+
+
+def _variants(vary: Mapping[str, Sequence[Any]]) -> list[tuple[list[str], dict[str, Any]]]:
+    """Every combination, with its words."""
+    names = list(vary)
+    combinations = [dict(zip(names, values, strict=True)) for values in product(*vary.values())]
+    return [([f"{name}={value}" for name, value in each.items()], each) for each in combinations]
+
+
+def _rotated(systems: Sequence[System], turn: int) -> list[System]:
+    start = turn % len(systems)
+    return [*systems[start:], *systems[:start]]
+
+
+def _require_known(plan: Plan) -> None:
+    if plan.ensemble not in plan.config.ensembles:
+        known = ", ".join(plan.config.ensembles)
+        raise ConfigError("--ensemble", f"there is no ensemble {plan.ensemble!r}", f"Use one of {known}")
+    for name in plan.against:
+        if name not in SYSTEMS:
+            raise ConfigError("--against", f"{name!r} is nothing to compare with", f"Use some of {', '.join(SYSTEMS)}")
+
+
+def _session() -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=10),
+        read_bufsize=1 << 20,
+    )

@@ -1,0 +1,74 @@
+"""Two ways to put load on a system: so many runs always under way, or runs that come when they come."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from random import Random
+
+import aiohttp
+
+from cappella.bench.systems import BenchError, Reply, Sizes, System
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """`concurrency` runs at once (a closed loop), or `rate_per_s` runs a second as a Poisson process (an open one)."""
+
+    concurrency: int | None = None
+    rate_per_s: float | None = None
+
+    def __str__(self) -> str:
+        return f"{self.concurrency} at once" if self.concurrency else f"{self.rate_per_s:g}/s"
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one system gave under one load, in one go."""
+
+    seconds: float = 0.0
+    replies: list[Reply] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+
+async def put(system: System, load: Load, sizes: Sizes, prompts: Iterator[str], runs: int) -> Batch:
+    """Ask so many times; an ask that fails is counted, and none is repeated."""
+    batch = Batch()
+    began = time.monotonic()
+    if load.concurrency:
+        left = iter(range(runs))
+        workers = min(load.concurrency, runs)
+        await asyncio.gather(*(_again_and_again(system, sizes, prompts, left, batch) for _ in range(workers)))
+    elif load.rate_per_s:
+        await _as_they_come(system, load.rate_per_s, sizes, prompts, runs, batch)
+    batch.seconds = time.monotonic() - began
+    return batch
+
+
+async def _again_and_again(
+    system: System, sizes: Sizes, prompts: Iterator[str], left: Iterator[int], batch: Batch
+) -> None:
+    for _ in left:
+        await _ask(system, next(prompts), sizes, batch)
+
+
+async def _as_they_come(
+    system: System, rate_per_s: float, sizes: Sizes, prompts: Iterator[str], runs: int, batch: Batch
+) -> None:
+    gaps = Random(0)
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(runs):
+            tasks.create_task(_ask(system, next(prompts), sizes, batch))
+            await asyncio.sleep(gaps.expovariate(rate_per_s))
+
+
+async def _ask(system: System, prompt: str, sizes: Sizes, batch: Batch) -> None:
+    try:
+        batch.replies.append(await system.ask(prompt, sizes))
+    except (BenchError, aiohttp.ClientError, OSError) as error:
+        batch.errors.append(str(error) or type(error).__name__)
+    except Exception as error:
+        # The official client's own errors, whose classes are not known here.
+        if type(error).__module__.split(".")[0] != "openai":
+            raise
+        batch.errors.append(str(error))

@@ -1,0 +1,49 @@
+"""A peer to compare with: optillm's mixture of agents, installed in a Python of its own, over a plain vLLM server."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+
+from cappella.bench.servers import Child, free_port, until_healthy
+from cappella.bench.systems import BenchError, Reply, Sizes, written
+from cappella.engines import process
+
+
+class Optillm:
+    """Three samples of one model, a critique of them, a final answer; its stream is a finished text, so none is asked."""
+
+    def __init__(self, http: aiohttp.ClientSession, url: str, model: str) -> None:
+        self.name = "optillm moa, plain vLLM"
+        self._http = http
+        self._url = url
+        self._model = model
+
+    async def ask(self, prompt: str, sizes: Sizes) -> Reply:
+        """The first token comes with the last one."""
+        began = time.monotonic()
+        messages = [{"role": "system", "content": ""}, {"role": "user", "content": prompt}]
+        limit = {} if sizes.answer_tokens is None else {"max_tokens": sizes.answer_tokens}
+        body = {"model": self._model, "messages": messages, **limit}
+        async with self._http.post(f"{self._url}/v1/chat/completions", json=body) as response:
+            reply = await response.json()
+            if response.status != 200:
+                raise BenchError(f"{self.name}: {response.status} {str(reply)[:300]}")
+        total_s = time.monotonic() - began
+        return Reply(total_s, total_s, written(reply["usage"]))
+
+
+@asynccontextmanager
+async def optillm_server(python: Path, base_url: str, log_dir: Path) -> AsyncIterator[str]:
+    """The peer's server over `base_url`, started with the Python that it is installed in; its address."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = [str(python.parent / "optillm"), "--approach", "moa", "--base-url", f"{base_url}/v1"]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--log", "warning"]
+    env = {**process.environment(None), "OPENAI_API_KEY": "none"}
+    del env["PYTHONPATH"], env["PYTHONSAFEPATH"]
+    async with Child.running(command, env, log_dir / "optillm.log") as server, aiohttp.ClientSession() as http:
+        await until_healthy(http, url, "optillm", server)
+        yield url

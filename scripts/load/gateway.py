@@ -1,0 +1,47 @@
+"""The real gateway over scripted engines, served as `cappella serve` does it."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+import uvloop
+
+from cappella.app import create_app
+from cappella.config import Config
+from cappella.engines.vllm import VllmEngine
+from cappella.serving import bind, http_server
+from cappella.types import EngineStatus
+
+
+class ScriptedSupervisor:
+    """What the application needs of a supervisor, over engines that somebody else started."""
+
+    def __init__(self, folder: Path, models: list[str]) -> None:
+        self.engines = {name: VllmEngine(folder / f"{name}.sock", EngineStatus(name, "ready")) for name in models}
+
+    def start(self) -> None:
+        pass
+
+    async def stop(self) -> None:
+        for engine in self.engines.values():
+            await engine.close()
+
+
+def config(models: list[str], analysis: str) -> Config:
+    """The last model is the judge, the others sit on the panel."""
+    model = {"weights": "unused", "max_model_len": 8192, "kv_cache_bytes": "1GiB"}
+    ensemble = {"panel": models[:-1], "judge": models[-1], "analysis": analysis}
+    return Config.model_validate({"models": dict.fromkeys(models, model), "ensembles": {"default": ensemble}})
+
+
+async def serve(folder: Path, models: list[str], analysis: str) -> None:
+    """Until SIGTERM. The port is printed once clients may connect."""
+    listener = bind("127.0.0.1", 0)
+    app = create_app(config(models, analysis), ScriptedSupervisor(folder, models))  # type: ignore[arg-type]
+    print(listener.getsockname()[1], flush=True)
+    await http_server(app).serve(sockets=[listener])
+
+
+if __name__ == "__main__":
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(Path(sys.argv[1]), sys.argv[2].split(","), sys.argv[3]))
