@@ -182,6 +182,12 @@ def solo(tmp_path: Path) -> Iterator[Deployment]:
         yield deployment
 
 
+def test_a_model_computes_in_its_engine_core_and_lets_the_gateway_go_first(solo: Deployment) -> None:
+    core = _engine_core(solo, "soprano")
+    assert [pid for pid in solo.processes() if _parent_of(pid) == core] == []
+    assert os.getpriority(os.PRIO_PROCESS, core) > os.getpriority(os.PRIO_PROCESS, solo.process.pid)
+
+
 def test_kill_9_of_the_gateway_leaves_no_process(solo: Deployment) -> None:
     processes = solo.processes()
     assert len(processes) >= 4

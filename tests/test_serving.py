@@ -2,7 +2,9 @@
 
 import asyncio
 
+import httpx
 import pytest
+from fastapi import FastAPI
 
 from cappella import serving
 from cappella.types import EngineStatus
@@ -42,3 +44,9 @@ async def test_nothing_is_announced_when_all_engines_come_up_together(
         status.state = "ready"
     await serving._watch_start(gateway_config(), statuses)
     assert "answers now" not in capsys.readouterr().err
+
+
+def test_a_client_drops_an_idle_connection_before_the_gateway_does() -> None:
+    kept_by_clients_s = httpx.Limits().keepalive_expiry
+    assert kept_by_clients_s
+    assert serving.http_server(FastAPI()).config.timeout_keep_alive > 2 * kept_by_clients_s

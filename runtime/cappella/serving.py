@@ -26,6 +26,9 @@ EXIT_CONFIG = 2
 REFRESH_S = 0.2
 DRAIN_S = 30
 COLLECT_AFTER = (20_000, 50, 20)
+# uvicorn's own 5 s are just what httpx, and so OpenAI's client, keeps an idle connection for: a call that was sent as
+# it was closed was lost.
+KEEP_ALIVE_S = 75
 
 console = Console(stderr=True, highlight=False)
 
@@ -64,7 +67,14 @@ def http_server(app: FastAPI) -> uvicorn.Server:
     gc.freeze()
     gc.set_threshold(*COLLECT_AFTER)
     return _Server(
-        uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=DRAIN_S, lifespan="on")
+        uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=DRAIN_S,
+            lifespan="on",
+        )
     )
 
 

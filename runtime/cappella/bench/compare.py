@@ -20,7 +20,7 @@ from cappella.errors import ConfigError
 
 SYSTEMS = ("single", "naive", "single-plain", "naive-plain")
 
-# vLLM's processes spin for a second after their last message, and would take that from whoever comes next.
+# Plain vLLM's processes spin for a second after their last message, and would take that from whoever comes next.
 SETTLE_S = 1.5
 
 Say = Callable[[str], None]
