@@ -61,13 +61,14 @@ def usage(calls: Sequence[Call]) -> Json:
     """The sum over all engine calls of a run, and each of them."""
     prompt = sum(call.usage.prompt_tokens for call in calls)
     completion_tokens = sum(call.usage.completion_tokens for call in calls)
+    began_at = min((call.began_at for call in calls), default=0.0)
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion_tokens,
         "total_tokens": prompt + completion_tokens,
         "prompt_tokens_details": {"cached_tokens": sum(call.usage.cached_tokens for call in calls)},
         "completion_tokens_details": {"reasoning_tokens": sum(call.usage.reasoning_tokens for call in calls)},
-        "fusion_details": [_cost(call, min(each.began_at for each in calls)) for call in calls],
+        "fusion_details": [_cost(call, began_at) for call in calls],
     }
 
 

@@ -18,8 +18,8 @@ from cappella.types import EngineStatus
 
 LAUNCHER = "cappella.engines.launcher"
 
-# Measured on the CPU build, without weights and KV cache: 0.5 GiB for the API server, engine core and worker of one
-# engine after some hundred runs, and as much once for what they are forked from.
+# Measured on the CPU build, without weights and KV cache, when an engine had a worker process too, which it has no
+# more: 0.5 GiB for one engine after some hundred runs, and as much once for what all are forked from.
 CPU_OVERHEAD_BYTES = 1 << 30
 
 
