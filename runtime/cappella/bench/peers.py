@@ -11,6 +11,10 @@ from cappella.bench.servers import Child, free_port, until_healthy
 from cappella.bench.systems import BenchError, Reply, Sizes, written
 from cappella.engines import process
 
+# Unless told, optillm asks for 4096 tokens, which a model with a context of 2048 refuses; it then answers with the words
+# of that failure, as if they were the model's.
+LIMIT_TOKENS = 200
+
 
 class Optillm:
     """Three samples of one model, a critique of them, a final answer; its stream is a finished text, so none is asked."""
@@ -25,13 +29,14 @@ class Optillm:
         """The first token comes with the last one."""
         began = time.monotonic()
         messages = [{"role": "system", "content": ""}, {"role": "user", "content": prompt}]
-        limit = {} if sizes.answer_tokens is None else {"max_tokens": sizes.answer_tokens}
-        body = {"model": self._model, "messages": messages, **limit}
+        body = {"model": self._model, "messages": messages, "max_tokens": sizes.answer_tokens or LIMIT_TOKENS}
         async with self._http.post(f"{self._url}/v1/chat/completions", json=body) as response:
             reply = await response.json()
             if response.status != 200:
                 raise BenchError(f"{self.name}: {response.status} {str(reply)[:300]}")
         total_s = time.monotonic() - began
+        if not written(reply["usage"]):
+            raise BenchError(f"{self.name}: no model wrote {reply['choices'][0]['message']['content'][:300]!r}")
         return Reply(total_s, total_s, written(reply["usage"]))
 
 
