@@ -82,8 +82,8 @@ def deployed(config: Path, log_dir: Path) -> Iterator[Deployment]:
 
 
 def _ready(deployment: Deployment) -> bool:
-    """Every engine up, not only a quorum of each ensemble."""
-    return all(engine["state"] == "ready" for engine in deployment.get("/ready")["engines"].values())
+    """Every engine up, or asleep until its turn, not only a quorum of each ensemble."""
+    return all(engine["state"] in ("ready", "asleep") for engine in deployment.get("/ready")["engines"].values())
 
 
 def stop(deployment: Deployment) -> int:

@@ -10,20 +10,11 @@ from pathlib import Path
 import pytest
 
 from cappella.serving import bind
-
-
-def weights(folder: Path, name: str) -> Path:
-    """A folder that looks like a model to everything that does not load it."""
-    path = folder / name
-    path.mkdir()
-    (path / "config.json").write_text('{"max_position_embeddings": 64}')
-    (path / "tokenizer.json").write_text('{"added_tokens": [{"content": "<|end|>", "special": true}]}')
-    (path / "model.safetensors").write_bytes(b"0" * 2048)
-    return path
+from weights_folder import write_model
 
 
 def deployment(folder: Path) -> Path:
-    weights(folder, "ann")
+    write_model(folder / "ann", tokenizer={"added_tokens": [{"content": "<|end|>", "special": True}]})
     model = {"weights": "ann", "max_model_len": 64, "kv_cache_bytes": "1MiB"}
     config = {"models": {"ann": model}, "ensembles": {"default": {"panel": ["ann"], "judge": "ann"}}}
     path = folder / "c.yaml"
@@ -42,7 +33,7 @@ def test_check_describes_a_good_config(tmp_path: Path) -> None:
     assert "cappella/default: ann (quorum 1), judge ann" in done.stdout
 
 
-@pytest.mark.parametrize("command", ["check", "serve"])
+@pytest.mark.parametrize("command", ["check", "plan", "serve"])
 @pytest.mark.parametrize(
     ("harm", "says"),
     [
@@ -99,7 +90,32 @@ def test_too_little_memory_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
     config.write_text(config.read_text().replace("1MiB", "9000GiB"))
     done = cappella("serve", str(config), "--port", "0")
     assert done.returncode == 2
-    assert "they need 9001.0 GiB (ann 9001.0)" in done.stderr
+    assert "they need at least 9001.0 GiB (ann 9001.0)" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_plan_is_a_table_and_a_bar_and_the_same_as_json(tmp_path: Path) -> None:
+    config = str(deployment(tmp_path))
+    shown = cappella("plan", config, "--gpus", "2x24GiB")
+    assert shown.returncode == 0
+    assert "fits whole" in shown.stdout
+    assert "GPU 1" in shown.stdout
+    plan = json.loads(cappella("plan", config, "--gpus", "2x24GiB", "--json").stdout)
+    (model,) = plan["models"]
+    assert (model["model"], model["gpus"], model["kv_cache_bytes"]) == ("ann", [0], 1 << 20)
+    assert [device["total_bytes"] for device in plan["devices"]] == [24 << 30] * 2
+
+
+def test_a_plan_for_this_machine_is_made_without_a_gpu(tmp_path: Path) -> None:
+    assert "no GPU" in cappella("plan", str(deployment(tmp_path))).stdout
+
+
+@pytest.mark.parametrize("arguments", [["--gpus", "1x1GiB"], ["--gpus", "two"]])
+def test_a_plan_that_is_impossible_is_one_line_and_exit_code_2(tmp_path: Path, arguments: list[str]) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_text(deployment(tmp_path).read_text().replace("1MiB", "2GiB"))
+    done = cappella("plan", str(config), *arguments)
+    assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1
 
 

@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from cappella.config import RESERVED_ENGINE_ARGS, Config, Ensemble, Model, load
+from cappella.config import RESERVED_ENGINE_ARGS, Config, Ensemble, Model
 from cappella.errors import ConfigError
+from cappella.reading import load
 
 ROOT = Path(__file__).parents[1]
 GOOD = """\

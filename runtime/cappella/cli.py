@@ -34,11 +34,11 @@ def serve(
 
     The gateway answers at once; /ready turns 200 when every ensemble has its quorum and its judge.
     """
-    from cappella import config as configs
+    from cappella import reading
     from cappella.serving import serve as serve_config
 
     with _one_line_errors():
-        loaded = configs.load(config)
+        loaded = reading.load(config)
         if port is not None:
             loaded = loaded.model_copy(update={"server": loaded.server.model_copy(update={"port": port})})
         code = serve_config(loaded, log_dir)
@@ -66,18 +66,35 @@ def ask(
 @app.command()
 def check(config: ConfigPath) -> None:
     """Check a config and the weights that it names; starts nothing."""
-    from cappella import config as configs
-    from cappella.engines import weights
+    from cappella import reading
+    from cappella.placement import folder
 
     with _one_line_errors():
-        loaded = configs.load(config)
+        loaded = reading.load(config)
         for name, model in loaded.models.items():
-            found = weights.inspect(name, model.weights)
-            print(f"{name}: {found.weight_bytes / 2**20:.1f} MiB of weights, {model.kv_cache_bytes / 2**20:.0f} MiB KV")
+            folder.inspect(name, model.weights)
+            print(f"{name}: {model.weights}")
         for name, ensemble in loaded.ensembles.items():
             panel = ", ".join(seat.name for seat in ensemble.seats)
             quorum = ensemble.quorum_of(sum(seat.samples for seat in ensemble.seats))
             print(f"cappella/{name}: {panel} (quorum {quorum}), judge {ensemble.judge.model}")
+
+
+@app.command()
+def plan(
+    config: ConfigPath,
+    gpus: Annotated[str | None, typer.Option(help="Plan for these instead of this machine: 2x24GiB.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON, sizes in bytes.")] = False,
+) -> None:
+    """Say what fits where before anything loads: each model's weights, KV cache and GPUs; starts nothing.
+
+    Exit code 2 if the models do not fit, with the cheapest changes that would make them.
+    """
+    from cappella import planning, reading
+    from cappella.placement import machine
+
+    with _one_line_errors():
+        planning.show(reading.load(config), machine.described(gpus) if gpus else machine.own(), as_json)
 
 
 @app.command()

@@ -1,15 +1,12 @@
-"""The YAML of one deployment, as frozen models. Every error names the file, the line, the key and the mend."""
+"""What the YAML of one deployment may say, as frozen models; reading.py reads it."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, model_validator
 
-from cappella import places
-from cappella.errors import ConfigError
 from cappella.options import AnalysisMode, AnswerOrder, EarlyExit, GateMode, Options, Seat, Strategy
 from cappella.places import Path_
 from cappella.types import Sampling, Traits
@@ -23,7 +20,8 @@ Seconds = Annotated[float, Field(gt=0)]
 # Set by Cappella itself, or able to open the seal: never taken from a config.
 RESERVED_ENGINE_ARGS = frozenset(
     "model served_model_name uds host port api_key trust_remote_code load_format max_model_len max_num_seqs dtype"
-    " kv_cache_memory_bytes otlp_traces_endpoint allowed_local_media_path allowed_media_domains"
+    " kv_cache_memory_bytes kv_cache_dtype tensor_parallel_size pipeline_parallel_size data_parallel_size"
+    " gpu_memory_utilization otlp_traces_endpoint allowed_local_media_path allowed_media_domains"
     " enable_auto_tool_choice tool_call_parser reasoning_parser tool_parser_plugin".split()
 )
 
@@ -37,11 +35,16 @@ class Model(Frozen):
 
     The parsers are vLLM's, by name: a model takes tools, or an effort to reason with, only if it has the parser. With
     `prompt_lookup_tokens` it guesses so many tokens ahead, by what followed the same words before: a judge copies much.
+    What is None is the plan's to choose. `card` is a file of model_configs/models: what is known of these weights.
     """
 
     weights: Path
+    card: Path | None = None
     max_model_len: Annotated[int, Field(ge=16)]
-    kv_cache_bytes: Annotated[ByteSize, Field(ge=1 << 20)]
+    kv_cache_bytes: Annotated[ByteSize, Field(ge=1 << 20)] | None = None
+    kv_cache_dtype: Literal["auto", "fp8"] = "auto"
+    gpus: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
+    tensor_parallel_size: Literal[1, 2, 4, 8, 16] | None = None
     max_num_seqs: Annotated[int, Field(ge=1)] = 64
     dtype: str = "auto"
     enforce_eager: bool = False
@@ -54,6 +57,8 @@ class Model(Frozen):
 
     @model_validator(mode="after")
     def _no_reserved_engine_args(self) -> "Model":
+        if self.gpus and self.tensor_parallel_size not in (None, len(self.gpus)):
+            raise ValueError(f"gpus names {len(self.gpus)} and tensor_parallel_size {self.tensor_parallel_size}")
         for name in self.engine_args:
             if name.replace("-", "_") in RESERVED_ENGINE_ARGS:
                 raise ValueError(f"engine_args may not set {name!r}: Cappella sets it or keeps it off")
@@ -220,10 +225,21 @@ class Server(Frozen):
         return self
 
 
+class Placement(Frozen):
+    """How models share memory: at most `memory_bytes` of each GPU, or of this machine's memory where there is none.
+
+    With `swap`, a panel that does not fit at once takes turns; judges stay where they are.
+    """
+
+    memory_bytes: Annotated[ByteSize, Field(ge=1 << 20)] | None = None
+    swap: bool = False
+
+
 class Config(Frozen):
-    """One deployment: models, the ensembles over them, and the address they are served on."""
+    """One deployment: models, where they lie, the ensembles over them, and the address they are served on."""
 
     models: Annotated[Mapping[Name, Model], Field(min_length=1)]
+    placement: Placement = Placement()
     ensembles: Annotated[Mapping[Name, Ensemble], Field(min_length=1)]
     server: Server = Server()
 
@@ -237,45 +253,3 @@ def seats(wanted: Iterator[tuple[str, Sampling, str | None, int]]) -> tuple[Seat
         name = model if counts[model] == 1 else f"{model}#{counts[model]}"
         out.append(Seat(name, model, sampling, system, samples))
     return tuple(out)
-
-
-def load(path: Path) -> Config:
-    """Read and check a config. Paths in it are relative to the file. Raises ConfigError."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(str(path), f"cannot be read ({error})", "Give the path of a YAML config file") from error
-    root, raw = places.parse(path, text)
-    try:
-        config = Config.model_validate(raw)
-    except ValidationError as error:
-        raise places.config_error(path, root, Config, error) from error
-    _refuse_what_models_lack(path, root, config)
-    return _resolve_paths(config, path.parent.resolve())
-
-
-def _resolve_paths(config: Config, folder: Path) -> Config:
-    models = {
-        name: model.model_copy(update={"weights": folder / model.weights.expanduser()})
-        for name, model in config.models.items()
-    }
-    log_dir = config.server.log_dir and folder / config.server.log_dir.expanduser()
-    return config.model_copy(update={"models": models, "server": config.server.model_copy(update={"log_dir": log_dir})})
-
-
-def _refuse_what_models_lack(path: Path, root: yaml.Node | None, config: Config) -> None:
-    for name, ensemble in config.ensembles.items():
-        gate: list[tuple[Path_, str]] = [(("gate",), ensemble.gate.model)] if ensemble.gate else []
-        for part, model in [*ensemble.models, *gate]:
-            at = places.place(path, root, ("ensembles", name, *part))
-            if model not in config.models:
-                known = ", ".join(config.models)
-                raise ConfigError(at, f"there is no model {model!r} under models", f"Use one of {known}")
-            if ensemble.tools and config.models[model].tool_parser is None and part != ("gate",):
-                problem = f"the ensemble takes tools, and {model} has no tool_parser"
-                raise ConfigError(at, problem, f"Set models.{model}.tool_parser, or take tools: true out")
-        for number, seat in enumerate(ensemble.seats):
-            if seat.samples > 1 and seat.sampling.temperature == 0:
-                at = places.place(path, root, ("ensembles", name, "panel", number))
-                problem = f"{seat.samples} samples at temperature 0 would all be the same"
-                raise ConfigError(at, problem, "Raise the temperature, or set samples: 1 on this seat")

@@ -2,6 +2,7 @@
 
 CappellaError
 ├── ConfigError            the config, or what it points at, is wrong; the command ends with exit code 2
+│   └── DoesNotFit         the models need more memory than there is
 ├── RequestError           the client's request is wrong
 │   ├── UnknownModel
 │   └── ContextLengthExceeded
@@ -32,7 +33,13 @@ class ConfigError(CappellaError):
     """`place` says where (file:line: key), `problem` what, `mend` how to put it right."""
 
     def __init__(self, place: str, problem: str, mend: str) -> None:
+        self.place = place
+        self.problem = problem
         super().__init__(f"{place}: {problem}. {mend}{'' if mend.endswith('?') else '.'}")
+
+
+class DoesNotFit(ConfigError):
+    """`mend` names changes that were planned, and would fit."""
 
 
 class RequestError(CappellaError):

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from cappella import config as configs
+from cappella import reading
 from cappella.engines.supervisor import Supervisor, default_log_dir
 from cappella.ensemble.live import live
 from cappella.ensemble.pipeline import Pipeline
@@ -33,7 +33,7 @@ class Runtime:
     """
 
     def __init__(self, config: Path | str, log_dir: Path | None = None) -> None:
-        self.config = configs.load(Path(config))
+        self.config = reading.load(Path(config))
         self._supervisor = Supervisor(self.config, log_dir or self.config.server.log_dir or default_log_dir("runtime"))
         self._pipeline = Pipeline(self._supervisor.engines)
 
@@ -86,7 +86,7 @@ class Runtime:
         statuses = self._supervisor.statuses
         while not all(status.settled for status in statuses.values()):
             await asyncio.sleep(POLL_S)
-        up = [name for name, status in statuses.items() if status.state == "ready"]
+        up = [name for name, status in statuses.items() if status.takes_calls]
         if not any(ensemble.can_answer(up) for ensemble in self.config.ensembles.values()):
             reasons = "; ".join(f"{name} {status.stage}" for name, status in statuses.items() if name not in up)
             raise ModelNotReady(f"No ensemble can answer: {reasons}.", retry_after_s=0)

@@ -20,6 +20,7 @@ from cappella.app import create_app
 from cappella.config import Config
 from cappella.engines.supervisor import Supervisor, default_log_dir
 from cappella.errors import ConfigError
+from cappella.planning import picture
 from cappella.types import EngineStatus
 
 EXIT_CONFIG = 2
@@ -39,6 +40,7 @@ def serve(config: Config, log_dir: Path | None) -> int:
     port = listener.getsockname()[1]
     logs = log_dir or config.server.log_dir or default_log_dir(str(port))
     supervisor = Supervisor(config, logs)
+    console.print(picture(supervisor.plan))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(config, supervisor, listener, f"http://{config.server.host}:{port}", logs))
 
@@ -135,7 +137,7 @@ def _print_stages(shown: dict[str, str], statuses: Mapping[str, EngineStatus]) -
 
 def _announce(config: Config, statuses: Mapping[str, EngineStatus], answering: set[str]) -> None:
     """Say once of each ensemble that it answers, if that is before the last engine is up."""
-    up = [name for name, status in statuses.items() if status.state == "ready"]
+    up = [name for name, status in statuses.items() if status.takes_calls]
     starting = ", ".join(name for name, status in statuses.items() if not status.settled)
     for name, ensemble in config.ensembles.items():
         if starting and name not in answering and ensemble.can_answer(up):

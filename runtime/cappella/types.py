@@ -126,16 +126,20 @@ class Chunk:
 
 @dataclass(slots=True)
 class EngineStatus:
-    """What the supervisor knows of one engine; `progress` runs from 0 to 1 while it loads."""
+    """What the supervisor knows of one engine; `progress` runs from 0 to 1 while it loads. A sleeper wakes for a call."""
 
     model: str
-    state: Literal["waiting", "loading", "ready", "restarting", "failed", "stopped"] = "waiting"
+    state: Literal["waiting", "loading", "ready", "asleep", "restarting", "failed", "stopped"] = "waiting"
     stage: str = "waiting for its turn"
     progress: float = 0.0
     restarts: int = 0
     reason: str | None = None
 
     @property
+    def takes_calls(self) -> bool:
+        return self.state in ("ready", "asleep")
+
+    @property
     def settled(self) -> bool:
         """Whether its start has ended, well or not."""
-        return self.state in ("ready", "failed", "stopped")
+        return self.state in ("ready", "asleep", "failed", "stopped")

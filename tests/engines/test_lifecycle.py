@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from cappella.config import Model
-from cappella.engines import process
-from cappella.engines.lifecycle import Backoff, Lifecycle
+from cappella.engines import lifecycle, process
+from cappella.engines.lifecycle import Backoff, GpuMemory, Lifecycle
 from cappella.engines.vllm import VllmEngine
+from cappella.placement.planner import Placed
 from cappella.types import EngineStatus
 from choir import eventually
 from deployment import alive
@@ -24,12 +25,22 @@ from engine_stub import NAME, environment, fork_server
 # A server that prints what vLLM prints, answers one token, and has a child of its own, as vLLM has.
 STUB = """
 import os, subprocess, sys
+from pathlib import Path
 from aiohttp import web
-state = {"health": 200}
+state = {"health": 200, "broken": False}
 async def health(request): return web.Response(status=state["health"])
 async def core_dies(request): state["health"] = 503; return web.Response()
 async def closes(request): os.unlink(sys.argv[1]); return web.Response()
+async def sleep(request):
+    assert request.query["level"] == "1"
+    if sys.argv[2] != "holds on": Path(sys.argv[1] + ".free").write_text("100")
+    return web.Response()
+async def wake_up(request):
+    Path(sys.argv[1] + ".free").write_text("10")
+    state["broken"] = sys.argv[2] == "wakes broken"
+    return web.Response()
 async def chat(request):
+    if state["broken"]: return web.Response(status=500)
     done = '{"choices":[{"delta":{"content":"x"},"finish_reason":"length"}]}'
     return web.Response(text="data: " + done + "\\n\\ndata: [DONE]\\n\\n", content_type="text/event-stream")
 def main():
@@ -42,19 +53,27 @@ def main():
     app = web.Application()
     app.add_routes([web.get("/health", health), web.post("/v1/chat/completions", chat)])
     app.add_routes([web.get("/die", core_dies), web.get("/close", closes)])
+    app.add_routes([web.post("/sleep", sleep), web.post("/wake_up", wake_up)])
     web.run_app(app, path=socket, print=None)
 """
 
 
 class Stub:
-    def __init__(self, folder: Path, mode: str, delays_s: tuple[float, ...]) -> None:
+    def __init__(self, folder: Path, mode: str, delays_s: tuple[float, ...], nap: bool, needs: int = 10) -> None:
         self.folder = folder / "run" / "ann"
         self.engine = VllmEngine(self.folder / "engine.sock", EngineStatus("ann"))
         self.fork_server = fork_server(folder / "modules", STUB)
         arguments = [str(self.folder / "engine.sock"), mode]
         log = folder / "logs" / "ann.log"
         slots = asyncio.Semaphore(1)
-        self.lifecycle = Lifecycle(self.engine, self.fork_server, arguments, self.folder, log, slots, Backoff(delays_s))
+        memory = GpuMemory(self.free_bytes, needs_bytes=needs, nap_frees_bytes=90) if nap else None
+        backoff = Backoff(delays_s)
+        self.lifecycle = Lifecycle(self.engine, self.fork_server, arguments, self.folder, log, slots, backoff, memory)
+
+    def free_bytes(self) -> int:
+        """What the stub's GPU has free."""
+        path = self.folder / "engine.sock.free"
+        return int(path.read_text()) if path.exists() else 10
 
     @property
     def group(self) -> int:
@@ -63,13 +82,19 @@ class Stub:
         assert self.lifecycle._process.keeper_pid
         return self.lifecycle._process.keeper_pid
 
+    @property
+    def state(self) -> str:
+        return self.engine.status.state
+
     async def ready(self) -> bool:
         return await eventually(lambda: self.engine.status.state == "ready", 20)
 
 
 @asynccontextmanager
-async def living(folder: Path, mode: str = "ok", delays_s: tuple[float, ...] = (0.1, 0.1)) -> AsyncIterator[Stub]:
-    stub = Stub(folder, mode, delays_s)
+async def living(
+    folder: Path, mode: str = "ok", delays_s: tuple[float, ...] = (0.1, 0.1), nap: bool = False, needs: int = 10
+) -> AsyncIterator[Stub]:
+    stub = Stub(folder, mode, delays_s, nap, needs)
     task = asyncio.create_task(stub.lifecycle.run())
     try:
         yield stub
@@ -120,6 +145,75 @@ async def test_a_killed_server_is_restarted_and_its_children_do_not_stay(tmp_pat
         assert await eventually(lambda: stub.engine.status.restarts == 1, 5)
         assert await stub.ready()
         assert not _members(group)
+
+
+async def test_without_a_sleep_of_its_own_an_engine_ends_and_starts_anew(tmp_path: Path) -> None:
+    async with living(tmp_path) as stub:
+        assert await stub.ready()
+        group = stub.group
+        await stub.lifecycle.sleep()
+        assert stub.state == "asleep"
+        assert not _members(group)
+        await stub.lifecycle.wake()
+        assert stub.state == "ready"
+        assert stub.engine.status.restarts == 0
+
+
+async def test_an_engine_that_is_to_sleep_at_first_starts_with_its_first_turn(tmp_path: Path) -> None:
+    stub = Stub(tmp_path, "ok", (0.1,), nap=False)
+    stub.lifecycle.sleep_at_first()
+    task = asyncio.create_task(stub.lifecycle.run())
+    assert await eventually(lambda: stub.engine.status.state == "asleep", 5)
+    assert stub.lifecycle._process is None
+    await stub.lifecycle.wake()
+    assert stub.engine.status.state == "ready"
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await stub.fork_server.close()
+
+
+async def test_a_sleep_that_frees_the_memory_keeps_the_process(tmp_path: Path) -> None:
+    async with living(tmp_path, nap=True) as stub:
+        assert await stub.ready()
+        group = stub.group
+        await stub.lifecycle.sleep()
+        assert (stub.engine.status.state, stub.free_bytes()) == ("asleep", 100)
+        await stub.lifecycle.wake()
+        assert stub.state == "ready"
+        assert stub.group == group
+
+
+async def test_a_sleep_that_holds_on_to_its_memory_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lifecycle, "NAP_TIMEOUT_S", 0.2)
+    async with living(tmp_path, "holds on", nap=True) as stub:
+        assert await stub.ready()
+        group = stub.group
+        await stub.lifecycle.sleep()
+        assert stub.state == "asleep"
+        assert not _members(group)
+        await stub.lifecycle.wake()
+        assert stub.state == "ready"
+
+
+async def test_an_engine_does_not_start_where_others_hold_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lifecycle, "ROOM_TIMEOUT_S", 0.1)
+    async with living(tmp_path, nap=True, needs=50 << 30) as stub:
+        assert await eventually(lambda: stub.engine.status.state == "failed", 20)
+        assert "its GPU has 0.0 GiB free and it needs 50.0: another process holds the rest" in stub.engine.status.stage
+        assert stub.lifecycle._process is None
+
+
+async def test_an_engine_that_does_not_answer_after_its_sleep_starts_anew(tmp_path: Path) -> None:
+    async with living(tmp_path, "wakes broken", nap=True) as stub:
+        assert await stub.ready()
+        group = stub.group
+        await stub.lifecycle.sleep()
+        await stub.lifecycle.wake()
+        assert await stub.ready()
+        assert stub.group != group
+        assert stub.engine.status.restarts == 1
 
 
 async def test_a_crash_loop_is_given_up_with_the_reason(tmp_path: Path) -> None:
@@ -177,9 +271,11 @@ def test_the_arguments_hold_the_exact_kv_size_and_the_engine_args() -> None:
             "engine_args": {"speculative_config": {"method": "ngram"}, "async-scheduling": True},
         }
     )
-    arguments = process.arguments("ann", model, Path("/x/engine.sock"))
+    placed = Placed("ann", (0, 1), 0, 0, 3 << 20, 1.0, 2048, "split")
+    arguments = process.arguments("ann", model, placed, Path("/x/engine.sock"))
     pairs = dict(pairwise(arguments))
     assert pairs["--kv-cache-memory-bytes"] == str(3 << 20)
+    assert pairs["--tensor-parallel-size"] == "2"
     assert pairs["--load-format"] == "safetensors"
     assert pairs["--speculative-config"] == '{"method": "ngram"}'
     assert "--async-scheduling" in arguments

@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 
 from cappella.config import Config, Model
-from cappella.engines import process, vllm, weights
+from cappella.engines import process, vllm
 from cappella.engines.process import EngineProcess
-from cappella.engines.supervisor import Supervisor, require_memory
+from cappella.engines.supervisor import Supervisor
 from cappella.errors import ConfigError
+from cappella.placement import folder
+from cappella.placement.planner import Placed
 from engine_stub import fork_server
+from weights_folder import write_model
 
 
 def model(**fields: Any) -> Model:
@@ -20,7 +23,8 @@ def model(**fields: Any) -> Model:
 
 
 def pairs(**fields: Any) -> dict[str, str]:
-    flags = process.arguments("ann", model(**fields), Path("/run/engine.sock"))
+    placed = Placed("ann", (0,), 0, 0, 1 << 20, 1.0, 2048, "fits whole")
+    flags = process.arguments("ann", model(**fields), placed, Path("/run/engine.sock"))
     return {
         flag: following if not following.startswith("--") else ""
         for flag, following in zip(flags, [*flags[1:], "--"], strict=True)
@@ -117,57 +121,40 @@ async def test_a_silent_death_is_told_as_such(tmp_path: Path) -> None:
     assert "printed nothing" in (await engine(tmp_path, "raise SystemExit(3)")).reason()
 
 
-def folder_of(path: Path, config: Any = None, tokenizer: Any = None) -> Path:
-    path.mkdir()
-    (path / "config.json").write_text(json.dumps({} if config is None else config))
-    (path / "tokenizer.json").write_text(json.dumps({} if tokenizer is None else tokenizer))
-    (path / "model-1.safetensors").write_bytes(b"0" * 1000)
-    (path / "model-2.safetensors").write_bytes(b"0" * 24)
-    return path
-
-
-def test_weights_are_the_sum_of_their_parts_and_only_special_tokens_count(tmp_path: Path) -> None:
+def test_only_special_tokens_count(tmp_path: Path) -> None:
     added = [{"content": "<|end|>", "special": True}, {"content": "word", "special": False}, {"content": "plain"}]
-    found = weights.inspect("ann", folder_of(tmp_path / "w", {"max_position_embeddings": 9}, {"added_tokens": added}))
-    assert found == weights.Weights(1024, 9, ("<|end|>",))
+    found = folder.inspect("ann", write_model(tmp_path / "w", tokenizer={"added_tokens": added}))
+    assert found.special_tokens == ("<|end|>",)
 
 
 @pytest.mark.parametrize("config", [[], 7, None])
 def test_a_config_json_of_another_shape_is_named(tmp_path: Path, config: Any) -> None:
-    folder = folder_of(tmp_path / "w")
-    (folder / "config.json").write_text(json.dumps(config))
+    found = write_model(tmp_path / "w")
+    (found / "config.json").write_text(json.dumps(config))
     with pytest.raises(ConfigError, match=r"models\.ann\.weights.*config\.json holds no JSON object"):
-        weights.inspect("ann", folder)
+        folder.inspect("ann", found)
 
 
 def test_a_pickle_beside_safetensors_is_left_alone(tmp_path: Path) -> None:
-    folder = folder_of(tmp_path / "w")
-    (folder / "training_args.bin").write_bytes(b"x")
-    assert weights.inspect("ann", folder).weight_bytes == 1024
+    found = write_model(tmp_path / "w")
+    (found / "training_args.bin").write_bytes(b"x")
+    assert folder.inspect("ann", found).path == found
 
 
-def deployment(folder: Path, kv_cache_bytes: str = "1MiB") -> Config:
-    weights_folder = folder_of(folder / "w")
-    entry = {"weights": str(weights_folder), "max_model_len": 64, "kv_cache_bytes": kv_cache_bytes}
+def deployment(root: Path) -> Config:
+    entry = {"weights": str(write_model(root / "w")), "max_model_len": 64, "kv_cache_bytes": "1MiB"}
     ensemble = {"panel": ["ann"], "judge": "bob"}
     return Config.model_validate({"models": {"ann": entry, "bob": entry}, "ensembles": {"default": ensemble}})
 
 
-def test_memory_is_added_up_over_all_engines(tmp_path: Path) -> None:
-    config = deployment(tmp_path, "1GiB")
-    require_memory(config, 5 << 30)
-    with pytest.raises(ConfigError, match=r"need 4\.0 GiB \(ann 2\.0, bob 2\.0\) and 3\.0 GiB is free"):
-        require_memory(config, 3 << 30)
-
-
 async def test_a_supervisor_that_never_started_leaves_nothing_behind(tmp_path: Path) -> None:
     supervisor = Supervisor(deployment(tmp_path), tmp_path / "logs")
-    folder = supervisor._runtime_dir
-    assert folder.stat().st_mode & 0o777 == 0o700
+    private = supervisor._runtime_dir
+    assert private.stat().st_mode & 0o777 == 0o700
     assert list(supervisor.statuses) == ["ann", "bob"]
     assert {status.state for status in supervisor.statuses.values()} == {"waiting"}
     await supervisor.stop()
-    assert not folder.exists()
+    assert not private.exists()
 
 
 def test_sockets_fit_into_the_address_of_a_unix_socket(tmp_path: Path) -> None:
@@ -180,7 +167,12 @@ def test_sockets_fit_into_the_address_of_a_unix_socket(tmp_path: Path) -> None:
 
 
 def test_engines_are_forked_from_one_process_as_far_as_their_environment_is_the_same(tmp_path: Path) -> None:
-    entry = {"weights": str(folder_of(tmp_path / "w")), "max_model_len": 64, "kv_cache_bytes": "1MiB", "cpu_threads": 1}
+    entry = {
+        "weights": str(write_model(tmp_path / "w")),
+        "max_model_len": 64,
+        "kv_cache_bytes": "1MiB",
+        "cpu_threads": 1,
+    }
     models = {"ann": entry, "bob": entry, "cat": {**entry, "cpu_threads": 2}, "dan": {**entry, "enforce_eager": True}}
     ensembles = {"default": {"panel": ["ann"], "judge": "bob"}}
     supervisor = Supervisor(Config.model_validate({"models": models, "ensembles": ensembles}), tmp_path / "logs")

@@ -204,7 +204,7 @@ def _models(parts: Parts) -> list[dict[str, Any]]:
 
 def _readiness(parts: Parts) -> dict[str, Any]:
     """Ready means that every ensemble has its quorum and its judge."""
-    up = [name for name, engine in parts.engines.items() if engine.status.state == "ready"]
+    up = [name for name, engine in parts.engines.items() if engine.status.takes_calls]
     ensembles = {name: e.can_answer(up) for name, e in parts.config.ensembles.items()}
     return {
         "ready": all(ensembles.values()),

@@ -8,10 +8,11 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from cappella import config as configs
+from cappella import reading
 from cappella.bench import report, workload
 from cappella.bench.compare import Plan, compare
 from cappella.bench.load import Load
+from cappella.config import Config
 from cappella.engines.supervisor import default_log_dir
 from cappella.errors import CappellaError, ConfigError
 
@@ -38,7 +39,7 @@ def _plan(path: Path, options: Mapping[str, str | None], runs: int, rounds: int)
     def listed(name: str, kind: Callable[[str], Any]) -> list[Any]:
         return _listed(f"--{name}", options[name], kind)
 
-    config = configs.load(path)
+    config = reading.load(path)
     ensemble = str(options["ensemble"])
     prompts, python = options["prompts"], options["optillm-python"]
     rates = listed("rate", float)
@@ -60,7 +61,7 @@ def _plan(path: Path, options: Mapping[str, str | None], runs: int, rounds: int)
     )
 
 
-def _panel_size(config: configs.Config, ensemble: str) -> int:
+def _panel_size(config: Config, ensemble: str) -> int:
     return len(config.ensembles[ensemble].panel) if ensemble in config.ensembles else 1
 
 

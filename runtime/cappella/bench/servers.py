@@ -16,8 +16,8 @@ import aiohttp
 from cappella.config import Config
 from cappella.engines import process
 from cappella.engines.keeper import end_with_parent
-from cappella.engines.supervisor import has_gpu
 from cappella.errors import ConfigError
+from cappella.placement.machine import has_gpu
 
 START_TIMEOUT_S = 1800.0
 STOP_TIMEOUT_S = 30.0
@@ -131,7 +131,7 @@ async def _all_up(http: aiohttp.ClientSession, url: str) -> bool:
     try:
         async with http.get(f"{url}/ready") as reply:
             engines = (await reply.json())["engines"].values()
-            return all(engine["state"] == "ready" for engine in engines)
+            return all(engine["state"] in ("ready", "asleep") for engine in engines)
     except aiohttp.ClientError:
         return False
 

@@ -1,8 +1,8 @@
-"""The life of one engine: start, watch, die, back off, start again, give up."""
+"""The life of one engine: start, watch, die, back off, start again, give up; and, where engines take turns, sleep."""
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,9 @@ LOAD_INTERVAL_S = 0.1
 START_TIMEOUT_S = 1800.0
 FIRST_TOKEN_TIMEOUT_S = 300.0
 HUNG_AFTER_S = 60.0
+NAP_TIMEOUT_S = 10.0
+ROOM_TIMEOUT_S = 30.0
+ASLEEP = "asleep: another turn is awake"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,18 @@ class Backoff:
 
     delays_s: tuple[float, ...] = (0.5, 2.0, 8.0, 30.0)
     stable_s: float = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class GpuMemory:
+    """What an engine's GPUs have free, on the fullest of them; what it needs there; and what its sleep must give back.
+
+    With `nap_frees_bytes` None it cannot sleep without ending.
+    """
+
+    free_bytes: Callable[[], int]
+    needs_bytes: int
+    nap_frees_bytes: int | None = None
 
 
 class Lifecycle:
@@ -37,6 +52,7 @@ class Lifecycle:
         log: Path,
         start_slots: asyncio.Semaphore,
         backoff: Backoff,
+        memory: GpuMemory | None = None,
     ) -> None:
         self._engine = engine
         self._fork_server = fork_server
@@ -47,6 +63,10 @@ class Lifecycle:
         self._backoff = backoff
         self._ready_at: float | None = None
         self._process: EngineProcess | None = None
+        self._memory = memory
+        self._napping = self._ended_to_sleep = False
+        self._wanted = asyncio.Event()
+        self._wanted.set()
 
     @property
     def log(self) -> Path:
@@ -57,11 +77,72 @@ class Lifecycle:
         """The end of the engine's log, where the reason of a failed start stands."""
         return self._process.last_words() if self._process else []
 
+    def sleep_at_first(self) -> None:
+        """Start nothing until `wake`."""
+        self._wanted.clear()
+
+    async def sleep(self) -> None:
+        """Give the memory back: by vLLM's own sleep where it `naps` and the memory is seen to come back, else by its end."""
+        status = self._engine.status
+        naps = status.state == "ready" and self._memory and self._memory.nap_frees_bytes is not None
+        self._wanted.clear()
+        if status.state == "ready":
+            status.state, status.stage = "asleep", ASLEEP
+        if self._process and self._process.running and not (naps and await self._fell_asleep()):
+            self._ended_to_sleep = True
+            await self._process.stop()
+
+    async def _fell_asleep(self) -> bool:
+        assert self._memory
+        enough_bytes = self._memory.free_bytes() + (self._memory.nap_frees_bytes or 0)
+        try:
+            await self._engine.sleep()
+        except EngineError:
+            return False
+        # /sleep has answered 200 while the memory stayed held.
+        self._napping = await self._is_free(enough_bytes, NAP_TIMEOUT_S)
+        return self._napping
+
+    async def _is_free(self, enough_bytes: int, timeout_s: float) -> bool:
+        """Wait until the GPUs have so much free; False if that does not come."""
+        give_up_at = time.monotonic() + timeout_s
+        while self._memory and self._memory.free_bytes() < enough_bytes:
+            if time.monotonic() > give_up_at:
+                return False
+            await asyncio.sleep(LOAD_INTERVAL_S)
+        return True
+
+    async def _wake_from_nap(self, process: EngineProcess) -> None:
+        """Awake is who answers. Whoever does not is ended, and starts anew."""
+        self._napping = False
+        try:
+            await self._engine.wake_up()
+            await asyncio.wait_for(self._engine.probe(), FIRST_TOKEN_TIMEOUT_S)
+            self._engine.status.state = self._engine.status.stage = "ready"
+        except (EngineError, TimeoutError):
+            await process.kill()
+
+    async def wake(self) -> None:
+        """Wake, or start anew, and wait until the engine is ready or has failed to be; its status says which."""
+        status = self._engine.status
+        restarts = status.restarts
+        self._wanted.set()
+        if self._napping and self._process and self._process.running:
+            await self._wake_from_nap(self._process)
+        while status.state == "asleep" and status.restarts == restarts:
+            await asyncio.sleep(LOAD_INTERVAL_S)
+
     async def run(self) -> None:
         status = self._engine.status
         tries = 0
         while True:
+            if not self._wanted.is_set():
+                status.state, status.stage, status.progress = "asleep", ASLEEP, 0.0
+                await self._wanted.wait()
             reason = await self._live()
+            if self._ended_to_sleep:
+                self._ended_to_sleep = False
+                continue
             tries = 0 if self._was_stable() else tries
             if tries == len(self._backoff.delays_s):
                 break
@@ -77,6 +158,7 @@ class Lifecycle:
         self._ready_at = self._process = None
         try:
             async with self._start_slots:
+                await self._until_room()
                 self._process = await self._fork_server.fork(self._arguments, self._folder, self._log)
                 await self._load(self._process)
             return await self._watch(self._process)
@@ -92,12 +174,22 @@ class Lifecycle:
                 await self._process.kill()
             await self._engine.close()
 
+    async def _until_room(self) -> None:
+        """A GPU gives memory back some time after its process has ended. Raises EngineBroke if it does not."""
+        if self._memory and not await self._is_free(self._memory.needs_bytes, ROOM_TIMEOUT_S):
+            free, needs = (size / 2**30 for size in (self._memory.free_bytes(), self._memory.needs_bytes))
+            raise EngineBroke(
+                f"its GPU has {free:.1f} GiB free and it needs {needs:.1f}: another process holds the rest"
+            )
+
     async def _load(self, process: EngineProcess) -> None:
         """Until a first token has come back. Raises EngineBroke with the reason from the log."""
         status = self._engine.status
         give_up_at = time.monotonic() + START_TIMEOUT_S
-        # A restarting engine keeps that word, so that its judge role degrades instead of answering "still loading".
-        status.state = "restarting" if status.restarts else "loading"
+        # A restarting engine keeps that word, so that its judge role degrades instead of answering "still loading"; one
+        # that wakes is still asleep, and its callers wait.
+        if status.state != "asleep":
+            status.state = "restarting" if status.restarts else "loading"
         while not await self._answers():
             if not process.running:
                 raise EngineBroke(f"it did not start: {process.reason()}")

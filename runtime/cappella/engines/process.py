@@ -14,6 +14,7 @@ from signal import SIGKILL
 from typing import Any
 
 from cappella.config import Model
+from cappella.placement.planner import Placed
 
 # Well above the client's KEEP_ALIVE_S: a server that closes an idle connection just as the client
 # writes to it loses that call.
@@ -173,18 +174,22 @@ class EngineProcess:
         return log[max(0, first + 1 - lines) : first + 1]
 
 
-def arguments(name: str, model: Model, uds: Path) -> list[str]:
-    """The vLLM server's arguments for one model."""
+def arguments(name: str, model: Model, placed: Placed, uds: Path, naps: bool = False) -> list[str]:
+    """The vLLM server's arguments for one model, with exactly the memory that it was given; `naps`: it can sleep."""
     args: dict[str, Any] = {
         "model": str(model.weights),
         "served_model_name": name,
         "uds": str(uds),
         "max_model_len": model.max_model_len,
         "max_num_seqs": model.max_num_seqs,
-        "kv_cache_memory_bytes": int(model.kv_cache_bytes),
+        "max_num_batched_tokens": placed.step_tokens,
+        "kv_cache_memory_bytes": placed.kv_cache_bytes,
+        "kv_cache_dtype": model.kv_cache_dtype,
+        "tensor_parallel_size": len(placed.gpus),
         # With an exact KV size this serves one check alone, at start: that so much of the card is free. The default
         # of 0.9 would refuse the second engine on a card.
         "gpu_memory_utilization": 0.05,
+        "enable_sleep_mode": naps,
         "dtype": model.dtype,
         "load_format": "safetensors",
         "enforce_eager": model.enforce_eager,
@@ -211,8 +216,13 @@ def _prompt_lookup(tokens: int | None) -> Mapping[str, Any] | None:
     return {"method": "ngram", "num_speculative_tokens": tokens, "prompt_lookup_min": 2, "prompt_lookup_max": 4}
 
 
-def environment(threads: int | None, eager: bool = False) -> dict[str, str]:
-    """This process's environment, sealed. With `threads` (on a CPU) the engine may use that many."""
+def environment(
+    threads: int | None, eager: bool = False, gpus: Sequence[int] | None = None, naps: bool = False
+) -> dict[str, str]:
+    """This process's environment, sealed. With `threads` (on a CPU) the engine may use that many; else these GPUs.
+
+    A server that `naps` has the commands for it, which vLLM keeps for private sockets such as ours.
+    """
     kept = {
         key: value
         for key, value in os.environ.items()
@@ -223,8 +233,12 @@ def environment(threads: int | None, eager: bool = False) -> dict[str, str]:
     # Else torch would put what it compiled where each start begins with nothing.
     compiled = {"TORCHINDUCTOR_CACHE_DIR": str(_cache_dir() / "inductor")}
     sealed = {**kept, **SEAL, **keep_alive, **compiled, "PYTHONPATH": package_root}
-    if threads is None:
+    if threads is None and gpus is None:
         return sealed
+    if threads is None:
+        # By the order of the bus, as NVML counts them: CUDA's own order begins with the fastest.
+        ours = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus or ()))}
+        return {**sealed, **ours, "VLLM_SERVER_DEV_MODE": str(int(naps))}
     # Bound to cores, several engines would all be bound to the same ones.
     on_cpu = {**sealed, "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(threads)}
     # Prompt lookup runs in numba, which would set OpenMP's threads for all else too: answers took five times as long.

@@ -5,72 +5,93 @@ import importlib.util
 import os
 import tempfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from shutil import rmtree
 
-from cappella.config import Config
-from cappella.engines import process, weights
-from cappella.engines.lifecycle import Backoff, Lifecycle
+from cappella.config import Config, Model
+from cappella.engines import process
+from cappella.engines.lifecycle import Backoff, GpuMemory, Lifecycle
 from cappella.engines.process import ForkServer
+from cappella.engines.turns import Turns
 from cappella.engines.vllm import VllmEngine
 from cappella.errors import ConfigError
+from cappella.placement import advice, folder, gpus, machine
+from cappella.placement.planner import Placed
 from cappella.types import EngineStatus
 
 LAUNCHER = "cappella.engines.launcher"
 
-# Measured on the CPU build, without weights and KV cache, when an engine had a worker process too, which it has no
-# more: 0.5 GiB for one engine after some hundred runs, and as much once for what all are forked from.
-CPU_OVERHEAD_BYTES = 1 << 30
-
 
 class Supervisor:
-    """`engines` maps each model's name to its engine, ready or not. Raises ConfigError for weights it cannot serve."""
+    """`engines` maps each model's name to its engine, ready or not; `plan` says where each lies.
+
+    Raises ConfigError for weights that cannot be served, and DoesNotFit for more of them than there is memory.
+    """
 
     def __init__(self, config: Config, log_dir: Path, backoff: Backoff = Backoff()) -> None:
         if importlib.util.find_spec("vllm") is None:
             mend = "Install the extra cpu or gpu, or use scripts/run"
             raise ConfigError("this Python", "vLLM is not installed", mend)
-        gpu = has_gpu()
-        if not gpu:
-            require_memory(config, available_memory_bytes())
+        self.plan = advice.plan(config, machine.own())
         self._runtime_dir = Path(tempfile.mkdtemp(prefix="cappella-"))
+        self._log_dir = log_dir
+        self._backoff = backoff
         # On a GPU, two servers that start together mis-measure each other's memory.
-        start_slots = asyncio.Semaphore(1 if gpu else os.cpu_count() or 1)
-        self.engines: dict[str, VllmEngine] = {}
-        self.lifecycles: dict[str, Lifecycle] = {}
+        self._start_slots = asyncio.Semaphore(1 if self.plan.machine.gpu else os.cpu_count() or 1)
+        self._turns = Turns(len(self.plan.turns), self._change) if self.plan.turns else None
         self._judges = {ensemble.judge.model for ensemble in config.ensembles.values()}
         self._tasks: list[asyncio.Task[None]] = []
         self._fork_servers: dict[frozenset[tuple[str, str]], ForkServer] = {}
+        self.engines: dict[str, VllmEngine] = {}
+        self.lifecycles: dict[str, Lifecycle] = {}
+        threads = max(1, (os.cpu_count() or 1) // len(config.models))
         for name, model in config.models.items():
-            folder = self._runtime_dir / name
-            socket = folder / "engine.sock"
-            special_tokens = weights.inspect(name, model.weights).special_tokens
-            threads = None if gpu else model.cpu_threads or max(1, (os.cpu_count() or 1) // len(config.models))
-            self.engines[name] = VllmEngine(socket, EngineStatus(name), special_tokens, model.traits)
-            self.lifecycles[name] = Lifecycle(
-                self.engines[name],
-                self._fork_server(process.environment(threads, model.enforce_eager), log_dir),
-                process.arguments(name, model, socket),
-                folder,
-                log_dir / f"{name}.log",
-                start_slots,
-                backoff,
-            )
+            self._add(name, model, self.plan.placed[name], model.cpu_threads or threads)
+
+    def _add(self, name: str, model: Model, placed: Placed, cpu_threads: int) -> None:
+        """One engine, not yet started."""
+        private = self._runtime_dir / name
+        socket = private / "engine.sock"
+        special_tokens = folder.inspect(name, model.weights).special_tokens
+        seat = None if self._turns is None or placed.turn is None else partial(self._turns.seat, placed.turn)
+        self.engines[name] = VllmEngine(socket, EngineStatus(name), special_tokens, model.traits, seat)
+        gpu = self.plan.machine.gpu
+        naps = gpu and placed.turn is not None
+        env = process.environment(None if gpu else cpu_threads, model.enforce_eager, placed.gpus, naps)
+        self.lifecycles[name] = Lifecycle(
+            self.engines[name],
+            self._fork_server(env),
+            process.arguments(name, model, placed, socket, naps),
+            private,
+            self._log_dir / f"{name}.log",
+            self._start_slots,
+            self._backoff,
+            _gpu_memory(placed) if gpu else None,
+        )
+        if placed.turn:
+            self.lifecycles[name].sleep_at_first()
 
     @property
     def statuses(self) -> Mapping[str, EngineStatus]:
         return {name: engine.status for name, engine in self.engines.items()}
 
-    def _fork_server(self, env: Mapping[str, str], log_dir: Path) -> ForkServer:
+    def _fork_server(self, env: Mapping[str, str]) -> ForkServer:
         """The one for this environment: some of it is read at import."""
         # No engine's log has such a name: a model's begins with a letter or a digit.
-        log = log_dir / f"_fork-server-{len(self._fork_servers)}.log"
+        log = self._log_dir / f"_fork-server-{len(self._fork_servers)}.log"
         return self._fork_servers.setdefault(frozenset(env.items()), ForkServer(LAUNCHER, env, log))
 
     def start(self) -> None:
         """Begin to start every engine, in the background; judges first, since no ensemble answers without its own."""
         in_turn = sorted(self.lifecycles, key=lambda name: name not in self._judges)
         self._tasks = [asyncio.create_task(self.lifecycles[name].run()) for name in in_turn]
+
+    async def _change(self, old: int, new: int) -> None:
+        """One turn goes to sleep, and then the other wakes: there is no room for both."""
+        turns = self.plan.turns
+        await asyncio.gather(*(self.lifecycles[name].sleep() for name in turns[old]))
+        await asyncio.gather(*(self.lifecycles[name].wake() for name in turns[new]))
 
     async def stop(self) -> None:
         """End every engine and remove the runtime directory."""
@@ -84,33 +105,14 @@ class Supervisor:
         rmtree(self._runtime_dir, ignore_errors=True)
 
 
+def _gpu_memory(placed: Placed) -> GpuMemory:
+    """A sleep that frees less than nine tenths of the weights and the KV cache is none."""
+    frees = int(0.9 * (placed.weight_bytes + placed.kv_cache_bytes))
+    naps = placed.turn is not None
+    return GpuMemory(partial(gpus.free_bytes, placed.gpus), placed.total_bytes, frees if naps else None)
+
+
 def default_log_dir(name: str) -> Path:
     """Where engines' logs go if nobody says: below the user's state folder."""
     state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
     return state / "cappella" / f"logs-{name}"
-
-
-def has_gpu() -> bool:
-    return Path("/dev/nvidiactl").exists()
-
-
-def available_memory_bytes() -> int:
-    """Memory that new processes can take without swapping."""
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    fields = dict(line.split(":", 1) for line in lines)
-    return int(fields["MemAvailable"].split()[0]) * 1024
-
-
-def require_memory(config: Config, available_bytes: int) -> None:
-    """Raise ConfigError if the engines cannot all fit in this machine's memory."""
-    needed = {
-        name: weights.inspect(name, model.weights).weight_bytes + model.kv_cache_bytes + CPU_OVERHEAD_BYTES
-        for name, model in config.models.items()
-    }
-    if sum(needed.values()) > available_bytes:
-        parts = ", ".join(f"{name} {size / 2**30:.1f}" for name, size in needed.items())
-        raise ConfigError(
-            "models",
-            f"they need {sum(needed.values()) / 2**30:.1f} GiB ({parts}) and {available_bytes / 2**30:.1f} GiB is free",
-            "Lower kv_cache_bytes, or take fewer or smaller models",
-        )

@@ -1,7 +1,7 @@
 """An engine over one vLLM server's OpenAI API on a Unix socket."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -15,6 +15,9 @@ from cappella.types import Chunk, EngineStatus, Prompt, Sampling, Traits
 
 KEEP_ALIVE_S = 15.0
 
+Seat = Callable[[], AbstractAsyncContextManager[None]]
+"""From when the engine may be called until the caller is done."""
+
 
 @dataclass(frozen=True, slots=True)
 class Forwarded:
@@ -26,29 +29,44 @@ class Forwarded:
 
 
 class VllmEngine:
-    """Speaks to the server behind `socket`; whether that server is up, `status` says."""
+    """Speaks to the server behind `socket`; whether that server is up, `status` says.
+
+    Where engines take turns, each call waits for a `seat` first.
+    """
 
     def __init__(
-        self, socket: Path, status: EngineStatus, special_tokens: Sequence[str] = (), traits: Traits = Traits()
+        self,
+        socket: Path,
+        status: EngineStatus,
+        special_tokens: Sequence[str] = (),
+        traits: Traits = Traits(),
+        seat: Seat | None = None,
     ) -> None:
         self.status = status
         self.special_tokens = special_tokens
         self.traits = traits
         self.in_flight = 0
+        self._seat = seat
         self._socket = socket
         self._session: aiohttp.ClientSession | None = None
 
     def chat(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Chunk, None]:
         """See `Engine.chat`."""
-        self.require_ready()
-        return self._stream(prompt, sampling)
+        self.require_calls_taken()
+        # Another generator around each chunk only where it is needed.
+        return self._seated(prompt, sampling) if self._seat else self._stream(prompt, sampling)
+
+    async def _seated(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Chunk, None]:
+        async with self._awake(), aclosing(self._stream(prompt, sampling)) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
     async def count_tokens(self, prompt: Prompt) -> int:
         """See `Engine.count_tokens`."""
-        self.require_ready()
+        self.require_calls_taken()
         body = {"model": self.status.model, "messages": list(prompt.messages), "add_generation_prompt": True}
         tools = {"tools": list(prompt.tools)} if prompt.tools else {}
-        async with self._post("/tokenize", orjson.dumps({**body, **tools})) as response:
+        async with self._awake(), self._post("/tokenize", orjson.dumps({**body, **tools})) as response:
             reply = await response.read()
             if response.status != 200:
                 raise wire.rejection(response.status, reply)
@@ -64,6 +82,19 @@ class VllmEngine:
             async for _ in chunks:
                 pass
 
+    async def sleep(self) -> None:
+        """Put the weights into this machine's memory and drop the KV cache (vLLM's level 1). Raises EngineError."""
+        await self._command("/sleep?level=1")
+
+    async def wake_up(self) -> None:
+        """Undo `sleep`. Raises EngineError."""
+        await self._command("/wake_up")
+
+    async def _command(self, path: str) -> None:
+        async with self._post(path, b"") as response:
+            if response.status != 200:
+                raise wire.rejection(response.status, await response.read())
+
     async def _stream(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Chunk, None]:
         """Always a stream on the wire, since only that lets an abort reach the engine."""
         body = wire.body(self.status.model, prompt, sampling, self.in_flight)
@@ -76,13 +107,21 @@ class VllmEngine:
     @asynccontextmanager
     async def forward(self, path: str, body: bytes) -> AsyncIterator[Forwarded]:
         """Hand a client's own bytes to the engine, and its reply back. Leaving the context aborts the call."""
-        self.require_ready()
-        async with self._post(path, body) as response:
+        self.require_calls_taken()
+        async with self._awake(), self._post(path, body) as response:
             yield Forwarded(response.status, response.content_type, _raw(response))
 
-    def require_ready(self) -> None:
-        if self.status.state != "ready":
+    def require_calls_taken(self) -> None:
+        """Raises EngineNotReady unless the engine is up, or will wake for a call."""
+        if not self.status.takes_calls:
             raise EngineNotReady(f"{self.status.model} is {self.status.state}: {self.status.stage}")
+
+    @asynccontextmanager
+    async def _awake(self) -> AsyncIterator[None]:
+        async with self._seat() if self._seat else nullcontext():
+            if self.status.state != "ready":
+                raise EngineNotReady(f"{self.status.model} did not wake: {self.status.stage}")
+            yield
 
     async def healthy(self) -> bool:
         """True if the server says that its core is alive. Raises EngineError if it is slow to answer, or breaks off."""

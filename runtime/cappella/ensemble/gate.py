@@ -36,7 +36,7 @@ async def decide(gate: Gate, judge: str, engines: Mapping[str, Engine], prompt: 
 
 def _needs_panel(gate: Gate, engines: Mapping[str, Engine], prompt: Prompt) -> str | None:
     """A reason that no gate overrules."""
-    if engines[gate.model].status.state != "ready":
+    if not engines[gate.model].status.takes_calls:
         return f"{gate.model} is not ready"
     if prompt.tools:
         return "the request has tools"

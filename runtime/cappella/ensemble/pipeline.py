@@ -222,7 +222,7 @@ async def _early_exit(judge: Judge) -> Verdict | None:
 
 def _require_ready(engines: Mapping[str, Engine], settings: Settings) -> None:
     """Refuse a run that cannot end well: too few members up, or a judge that has never been up."""
-    down = [seat for seat in settings.panel if engines[seat.model].status.state != "ready"]
+    down = [seat for seat in settings.panel if not engines[seat.model].status.takes_calls]
     if len(settings.answer_names) - sum(seat.samples for seat in down) < settings.quorum:
         names = ", ".join(dict.fromkeys(seat.model for seat in down))
         raise ModelNotReady(f"Not ready: {names}. The quorum is {settings.quorum}.", LOADING_RETRY_AFTER_S)

@@ -1,0 +1,55 @@
+"""Cards of known models: what is published of their weights, for a plan before there are any, and for their settings."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cappella import places
+from cappella.errors import ConfigError
+
+
+class CardSampling(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: int | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    repetition_penalty: Annotated[float, Field(gt=0)] | None = None
+
+
+class Card(BaseModel):
+    """`config` is the part of the model's config.json that a plan needs; `unconfirmed` names facts without a source."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    hub_id: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None
+    licence: str
+    gated: bool
+    context_tokens: Annotated[int, Field(gt=0)]
+    parameters: Annotated[int, Field(gt=0)]
+    weight_bytes: Annotated[int, Field(gt=0)]
+    sampling: CardSampling
+    tool_parser: str | None
+    reasoning_parser: str | None
+    images: bool
+    config: Mapping[str, Any]
+    quirks: Sequence[str]
+    unconfirmed: Sequence[str]
+    sources: Sequence[str]
+
+
+def load(path: Path) -> Card:
+    """Raises ConfigError with the line and the key of a mistake."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(str(path), f"cannot be read ({error})", "Name a file of model_configs/models") from error
+    root, raw = places.parse(path, text)
+    try:
+        return Card.model_validate(raw)
+    except ValidationError as error:
+        raise places.config_error(path, root, Card, error) from error

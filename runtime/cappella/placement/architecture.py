@@ -1,0 +1,212 @@
+"""What a planner reads in a model's config.json: sizes, and what each layer keeps in memory for a sequence."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cappella.errors import ConfigError
+
+DTYPE_BYTES = {"float32": 4, "float": 4, "bfloat16": 2, "float16": 2, "half": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """A layer that keeps a key and a value for each token, or for the last `window` tokens, or for `chunk` at a time."""
+
+    kv_heads: int
+    head_size: int
+    window: int | None = None
+    chunk: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Latent:
+    """A layer of multi-head latent attention: one compressed vector per token, whole on every GPU of a split."""
+
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recurrent:
+    """A layer of linear attention or of a state-space model: `state_values` and `conv_values` per sequence."""
+
+    state_values: int
+    conv_values: int
+
+
+Layer = Attention | Latent | Recurrent
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """Sizes as config.json gives them; `layers` are those that keep something, in no order.
+
+    `inner_size` is the widest feed-forward layer that one token passes at once, all of its experts together. A split
+    over GPUs must divide each of `divisible`, quantised weights into whole groups.
+    """
+
+    hidden_size: int
+    inner_size: int
+    vocab_size: int
+    kv_heads: int
+    divisible: tuple[int, ...]
+    depth: int
+    dtype: str
+    quantization: str | None
+    tied: bool
+    layers: Mapping[Layer, int]
+
+
+def read(config: Mapping[str, Any], place: str) -> Architecture:
+    """Raises ConfigError, which names `place`, for a config.json that does not say enough."""
+    text = text_config(config)
+    try:
+        return Architecture(
+            hidden_size=text["hidden_size"],
+            inner_size=_inner_size(text),
+            vocab_size=text["vocab_size"],
+            kv_heads=_kv_heads(text),
+            divisible=_divisible(text, config.get("quantization_config") or {}),
+            depth=text["num_hidden_layers"],
+            dtype=_dtype(config, text),
+            quantization=_quantization(config, text),
+            tied=bool(text.get("tie_word_embeddings", config.get("tie_word_embeddings", False))),
+            layers=Counter(_layers(text)),
+        )
+    except (KeyError, TypeError, IndexError) as error:
+        problem = f"config.json lacks {error}, which a plan needs" if isinstance(error, KeyError) else str(error)
+        raise ConfigError(place, problem, "Copy the model's own config.json") from error
+
+
+def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The part that describes the language model, where images have a part of their own."""
+    return next((config[key] for key in ("text_config", "llm_config") if isinstance(config.get(key), Mapping)), config)
+
+
+def _first(value: Any) -> int:
+    """A size that may differ from layer to layer: the largest."""
+    return max(value) if isinstance(value, Sequence) else int(value)
+
+
+def _kv_heads(text: Mapping[str, Any]) -> int:
+    return _first(text.get("num_key_value_heads") or text["num_attention_heads"])
+
+
+def _head_size(text: Mapping[str, Any]) -> int:
+    return int(text.get("head_dim") or text["hidden_size"] // _first(text["num_attention_heads"]))
+
+
+def _experts(text: Mapping[str, Any]) -> int:
+    names = ("num_experts", "num_local_experts", "n_routed_experts")
+    return next((int(text[name]) for name in names if text.get(name)), 0)
+
+
+def _inner_size(text: Mapping[str, Any]) -> int:
+    dense = _first(text.get("intermediate_size") or 4 * text["hidden_size"])
+    if not _experts(text):
+        return dense
+    per_expert = text.get("moe_intermediate_size") or dense
+    chosen = text.get("num_experts_per_tok") or 1
+    shared = text.get("shared_expert_intermediate_size") or (text.get("n_shared_experts") or 0) * per_expert
+    return max(dense, chosen * _first(per_expert) + shared)
+
+
+def _divisible(text: Mapping[str, Any], quantization: Mapping[str, Any]) -> tuple[int, ...]:
+    """Heads and feed-forward sizes; those in groups of the weights that share a scale."""
+    group = quantization.get("group_size") or max(quantization.get("weight_block_size") or [1])
+    sizes = [text.get(key) for key in ("intermediate_size", "moe_intermediate_size", "shared_expert_intermediate_size")]
+    inner = [_first(size) // max(1, group) for size in sizes if size]
+    states = [int(text[key]) for key in ("linear_num_key_heads", "mamba_n_heads", "mamba_num_heads") if text.get(key)]
+    return (_first(text["num_attention_heads"]), *inner, *states)
+
+
+def legal_split(architecture: Architecture, gpus: int) -> bool:
+    """Whether vLLM's tensor parallelism can share the model out among so many GPUs.
+
+    Heads of the KV cache are shared out, or copied where there are fewer than GPUs; the vocabulary is padded.
+    """
+    kv = architecture.kv_heads
+    return all(size % gpus == 0 for size in architecture.divisible) and (kv % gpus == 0 or gpus % kv == 0)
+
+
+def _dtype(config: Mapping[str, Any], text: Mapping[str, Any]) -> str:
+    """What vLLM makes of `auto`: the checkpoint's type, and bfloat16 for float32."""
+    places = (text.get("dtype"), text.get("torch_dtype"), config.get("dtype"), config.get("torch_dtype"))
+    named = str(next((name for name in places if name), "bfloat16")).removeprefix("torch.")
+    return named if DTYPE_BYTES.get(named, 4) == 2 else "bfloat16"
+
+
+def _quantization(config: Mapping[str, Any], text: Mapping[str, Any]) -> str | None:
+    found = config.get("quantization_config") or text.get("quantization_config") or {}
+    return found.get("quant_method")
+
+
+def _layers(text: Mapping[str, Any]) -> list[Layer]:
+    """One entry for each layer that keeps something."""
+    full = _full_attention(text)
+    kinds = _kinds(text)
+    local = _local_attention(text)
+    made: dict[str, Layer | None] = {
+        "full_attention": full,
+        "attention": full,
+        "*": full,
+        "sliding_attention": local,
+        "chunked_attention": local,
+        "-": None,
+        "E": None,
+    }
+    recurrent = {"linear_attention", "mamba", "M"} & set(kinds)
+    if recurrent:
+        made |= dict.fromkeys(recurrent, _recurrent(text))
+    if unknown := set(kinds) - set(made):
+        raise TypeError(f"config.json has layers of a kind that no plan knows: {', '.join(sorted(unknown))}")
+    return [layer for kind in kinds if (layer := made[kind]) is not None]
+
+
+def _full_attention(text: Mapping[str, Any]) -> Layer:
+    if text.get("kv_lora_rank"):
+        return Latent(text["kv_lora_rank"] + text["qk_rope_head_dim"])
+    heads = text.get("num_global_key_value_heads") or _kv_heads(text)
+    return Attention(heads, text.get("global_head_dim") or _head_size(text))
+
+
+def _local_attention(text: Mapping[str, Any]) -> Layer:
+    if chunk := text.get("attention_chunk_size"):
+        return Attention(_kv_heads(text), _head_size(text), chunk=chunk)
+    return Attention(_kv_heads(text), _head_size(text), window=text.get("sliding_window"))
+
+
+def _kinds(text: Mapping[str, Any]) -> Sequence[str]:
+    """A word for each layer: as the file says, or by the rule that its model's code follows."""
+    depth = text["num_hidden_layers"]
+    if pattern := text.get("hybrid_override_pattern"):
+        return str(pattern)
+    for key in ("layer_types", "layers_block_type"):
+        if text.get(key):
+            return [str(kind) for kind in text[key]]
+    if every := text.get("full_attention_interval"):
+        return ["full_attention" if (layer + 1) % every == 0 else "linear_attention" for layer in range(depth)]
+    if text.get("attention_chunk_size"):
+        every = text.get("no_rope_layer_interval") or 4
+        return ["full_attention" if (layer + 1) % every == 0 else "chunked_attention" for layer in range(depth)]
+    if text.get("sliding_window") and text.get("use_sliding_window", True):
+        every = text.get("sliding_window_pattern") or {"gemma2": 2}.get(text.get("model_type", ""))
+        full = [every is not None and (layer + 1) % every == 0 for layer in range(depth)]
+        return ["full_attention" if each else "sliding_attention" for each in full]
+    return ["full_attention"] * depth
+
+
+def _recurrent(text: Mapping[str, Any]) -> Recurrent:
+    """Shapes of the states: Mamba-2's, or those of a gated delta net (see vLLM's MambaStateShapeCalculator)."""
+    if "linear_num_value_heads" in text:
+        keys = text["linear_num_key_heads"] * text["linear_key_head_dim"]
+        values = text["linear_num_value_heads"] * text["linear_value_head_dim"]
+        state = values * text["linear_key_head_dim"]
+        return Recurrent(state, (2 * keys + values) * (text["linear_conv_kernel_dim"] - 1))
+    heads = text.get("mamba_n_heads") or text["mamba_num_heads"]
+    size = text.get("mamba_d_head") or text["mamba_head_dim"]
+    state = text.get("mamba_d_state") or text["ssm_state_size"]
+    groups = text.get("mamba_n_groups") or text["n_groups"]
+    kernel = text.get("mamba_d_conv") or text["conv_kernel"]
+    return Recurrent(heads * size * state, (heads * size + 2 * groups * state) * (kernel - 1))

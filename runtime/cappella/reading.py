@@ -1,0 +1,88 @@
+"""Reads the YAML of one deployment. Every error names the file, the line, the key and the mend."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from cappella import cards, places
+from cappella.config import Config, Ensemble, Member
+from cappella.errors import ConfigError
+from cappella.places import Path_
+
+
+def load(path: Path) -> Config:
+    """Read and check a config. Paths in it are relative to the file. Raises ConfigError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(str(path), f"cannot be read ({error})", "Give the path of a YAML config file") from error
+    root, raw = places.parse(path, text)
+    try:
+        config = Config.model_validate(raw)
+    except ValidationError as error:
+        raise places.config_error(path, root, Config, error) from error
+    config = _with_cards(_resolve_paths(config, path.parent.resolve()))
+    _refuse_what_models_lack(path, root, config)
+    return config
+
+
+def _resolve_paths(config: Config, folder: Path) -> Config:
+    models = {
+        name: model.model_copy(
+            update={
+                "weights": folder / model.weights.expanduser(),
+                "card": model.card and folder / model.card.expanduser(),
+            }
+        )
+        for name, model in config.models.items()
+    }
+    log_dir = config.server.log_dir and folder / config.server.log_dir.expanduser()
+    return config.model_copy(update={"models": models, "server": config.server.model_copy(update={"log_dir": log_dir})})
+
+
+def _with_cards(config: Config) -> Config:
+    """What a model's card says, where the config says nothing: its parsers, images, and how its seats sample."""
+    known = {name: cards.load(model.card) for name, model in config.models.items() if model.card}
+    models = dict(config.models)
+    for name, card in known.items():
+        said = {"tool_parser": card.tool_parser, "reasoning_parser": card.reasoning_parser, "images": card.images}
+        left = {key: value for key, value in said.items() if key not in models[name].model_fields_set}
+        models[name] = models[name].model_copy(update=left)
+    ensembles = {name: _sampled(ensemble, known) for name, ensemble in config.ensembles.items()}
+    return config.model_copy(update={"models": models, "ensembles": ensembles})
+
+
+def _sampled(ensemble: Ensemble, known: Mapping[str, cards.Card]) -> Ensemble:
+    presets = {
+        name: preset.model_copy(update={"panel": _seats_sampled(preset.panel, known)}) if preset.panel else preset
+        for name, preset in ensemble.presets.items()
+    }
+    return ensemble.model_copy(update={"panel": _seats_sampled(ensemble.panel, known), "presets": presets})
+
+
+def _seats_sampled(panel: Sequence[Member], known: Mapping[str, cards.Card]) -> tuple[Member, ...]:
+    out = []
+    for seat in panel:
+        said = known[seat.model].sampling.model_dump(exclude_none=True) if seat.model in known else {}
+        out.append(seat.model_copy(update={key: value for key, value in said.items() if getattr(seat, key) is None}))
+    return tuple(out)
+
+
+def _refuse_what_models_lack(path: Path, root: yaml.Node | None, config: Config) -> None:
+    for name, ensemble in config.ensembles.items():
+        gate: list[tuple[Path_, str]] = [(("gate",), ensemble.gate.model)] if ensemble.gate else []
+        for part, model in [*ensemble.models, *gate]:
+            at = places.place(path, root, ("ensembles", name, *part))
+            if model not in config.models:
+                known = ", ".join(config.models)
+                raise ConfigError(at, f"there is no model {model!r} under models", f"Use one of {known}")
+            if ensemble.tools and config.models[model].tool_parser is None and part != ("gate",):
+                problem = f"the ensemble takes tools, and {model} has no tool_parser"
+                raise ConfigError(at, problem, f"Set models.{model}.tool_parser, or take tools: true out")
+        for number, seat in enumerate(ensemble.seats):
+            if seat.samples > 1 and seat.sampling.temperature == 0:
+                at = places.place(path, root, ("ensembles", name, "panel", number))
+                problem = f"{seat.samples} samples at temperature 0 would all be the same"
+                raise ConfigError(at, problem, "Raise the temperature, or set samples: 1 on this seat")

@@ -1,0 +1,70 @@
+"""Weights are weighed by their headers."""
+
+from pathlib import Path
+
+import pytest
+
+from cappella.errors import ConfigError
+from cappella.placement import architecture, checkpoint
+from weights_folder import TINY, Shapes, llama_shapes, write_safetensors
+
+READ = architecture.read(TINY, "c")
+
+
+def weigh(tmp_path: Path, shapes: Shapes, gpus: int = 1, **config: object) -> int:
+    write_safetensors(tmp_path / "model.safetensors", shapes)
+    read = architecture.read({**TINY, **config}, "c")
+    return checkpoint.rank_bytes(checkpoint.tensors(tmp_path, "here"), read, gpus)
+
+
+def test_whole_weights_are_the_bytes_of_all_files(tmp_path: Path) -> None:
+    write_safetensors(tmp_path / "a.safetensors", {"model.norm.weight": ("BF16", (64,))})
+    write_safetensors(tmp_path / "b.safetensors", {"lm_head.weight": ("BF16", (128, 64))})
+    found = checkpoint.tensors(tmp_path, "here")
+    assert checkpoint.rank_bytes(found, READ, 1) == 64 * 2 + 128 * 64 * 2
+
+
+def test_a_split_shares_matrices_and_copies_norms(tmp_path: Path) -> None:
+    shapes = llama_shapes(TINY)
+    norms = sum(shape[0] * 2 for _, shape in shapes.values() if len(shape) == 1)
+    whole = weigh(tmp_path, shapes)
+    assert weigh(tmp_path, shapes, 2) == norms + (whole - norms) // 2
+
+
+def test_two_heads_of_keys_are_copied_over_four_gpus(tmp_path: Path) -> None:
+    shapes = {"model.layers.0.self_attn.k_proj.weight": ("BF16", (32, 64))}
+    assert weigh(tmp_path, shapes, 4) == 32 * 64 * 2 // 2
+
+
+def test_a_head_that_is_tied_is_not_loaded_twice(tmp_path: Path) -> None:
+    shapes = dict.fromkeys(("model.embed_tokens.weight", "lm_head.weight"), ("BF16", (128, 64)))
+    assert weigh(tmp_path, shapes, tie_word_embeddings=True) == 128 * 64 * 2
+
+
+def test_a_draft_model_beyond_the_last_layer_is_not_loaded(tmp_path: Path) -> None:
+    shapes = {f"model.layers.{n}.mlp.up_proj.weight": ("BF16", (192, 64)) for n in (1, 2)}
+    assert weigh(tmp_path, shapes) == 192 * 64 * 2
+
+
+def test_float32_is_loaded_as_16_bits_and_scales_stay(tmp_path: Path) -> None:
+    shapes = {"model.layers.0.mlp.up_proj.weight": ("F32", (192, 64)), "x.weight_scale_inv": ("F32", (2, 2))}
+    assert weigh(tmp_path, shapes) == 192 * 64 * 2 + 16
+
+
+def test_quantised_weights_weigh_what_they_weigh(tmp_path: Path) -> None:
+    assert weigh(tmp_path, {"model.layers.0.mlp.up_proj.qweight": ("I32", (64, 24))}) == 64 * 24 * 4
+
+
+@pytest.mark.parametrize("keep", [0, 5, 40, -1])
+def test_a_file_that_is_cut_off_is_named(tmp_path: Path, keep: int) -> None:
+    path = tmp_path / "model.safetensors"
+    write_safetensors(path, llama_shapes(TINY))
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(ConfigError, match=r"here: model\.safetensors is no whole safetensors file"):
+        checkpoint.tensors(tmp_path, "here")
+
+
+def test_a_file_that_is_something_else_is_not_read_whole(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"\xff" * 100)
+    with pytest.raises(ConfigError, match="a header of"):
+        checkpoint.tensors(tmp_path, "here")

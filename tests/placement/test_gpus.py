@@ -1,0 +1,102 @@
+"""GPUs as NVIDIA's driver tells of them: its library is scripted, since few machines have one."""
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pynvml
+import pytest
+
+from cappella.errors import ConfigError
+from cappella.placement import gpus, machine
+
+GIB = 1 << 30
+
+
+@dataclass
+class Driver:
+    """Four GPUs of 24 GiB, of which 0 and 2, and 1 and 3, are linked."""
+
+    cuda: int = 13000
+    links: dict[int, list[int]] = field(default_factory=lambda: {0: [2], 2: [0], 1: [3], 3: [1]})
+    broken: bool = False
+
+    def calls(self) -> dict[str, Any]:
+        return {
+            "nvmlInit": self._init,
+            "nvmlShutdown": lambda: None,
+            "nvmlSystemGetCudaDriverVersion_v2": lambda: self.cuda,
+            "nvmlSystemGetDriverVersion": lambda: "570.10",
+            "nvmlDeviceGetCount": lambda: 4,
+            "nvmlDeviceGetHandleByIndex": lambda index: index,
+            "nvmlDeviceGetPciInfo": lambda index: SimpleNamespace(busId=f"bus{index}"),
+            "nvmlDeviceGetMemoryInfo": lambda index: SimpleNamespace(total=24 * GIB, free=(23 - index) * GIB),
+            "nvmlDeviceGetUUID": lambda index: f"GPU-{index}{index}{index}",
+            "nvmlDeviceGetName": lambda index: "NVIDIA Test",
+            "nvmlDeviceGetUtilizationRates": lambda index: SimpleNamespace(gpu=7),
+            "nvmlDeviceGetNumaNodeId": lambda index: index // 2,
+            "nvmlDeviceGetNvLinkState": self._state,
+            "nvmlDeviceGetNvLinkRemotePciInfo": lambda index, link: SimpleNamespace(
+                busId=f"bus{self.links[index][link]}"
+            ),
+        }
+
+    def _init(self) -> None:
+        if self.broken:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
+
+    def _state(self, index: int, link: int) -> int:
+        if link >= len(self.links[index]):
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_INVALID_ARGUMENT)
+        return 1
+
+
+@pytest.fixture
+def driver(monkeypatch: pytest.MonkeyPatch) -> Driver:
+    scripted = Driver()
+    for name, call in scripted.calls().items():
+        monkeypatch.setattr(pynvml, name, call)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return scripted
+
+
+def test_each_gpu_is_told_with_what_it_has_free(driver: Driver) -> None:
+    found = gpus.read()
+    assert [(gpu.index, gpu.name, gpu.free_bytes // GIB) for gpu in found] == [
+        (0, "NVIDIA Test", 23),
+        (1, "NVIDIA Test", 22),
+        (2, "NVIDIA Test", 21),
+        (3, "NVIDIA Test", 20),
+    ]
+    assert [gpu.numa_node for gpu in found] == [0, 0, 1, 1]
+    assert gpus.free_bytes([1, 3]) == 20 * GIB
+
+
+def test_linked_gpus_are_neighbours_in_a_plan(driver: Driver) -> None:
+    assert [device.index for device in machine.own_gpus().devices] == [0, 2, 1, 3]
+
+
+@pytest.mark.parametrize(("named", "left"), [("2,0", [0, 2]), ("GPU-33", [3]), ("0,GPU-111", [0, 1])])
+def test_only_gpus_that_cuda_may_see_are_planned_with(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch, named: str, left: list[int]
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    assert [gpu.index for gpu in gpus.read()] == left
+
+
+def test_no_gpu_to_be_seen_is_an_error_and_not_a_cpu(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(ConfigError, match="CUDA_VISIBLE_DEVICES leaves none of them"):
+        machine.own_gpus()
+
+
+def test_a_driver_that_is_too_old_is_named_with_what_is_needed(driver: Driver) -> None:
+    driver.cuda = 12080
+    with pytest.raises(ConfigError, match=r"driver 570\.10 speaks CUDA 12\.8, and vllm 0\.32 needs 13\.0"):
+        gpus.read()
+
+
+def test_a_driver_that_is_not_there_is_named(driver: Driver) -> None:
+    driver.broken = True
+    with pytest.raises(ConfigError, match="the driver does not answer"):
+        gpus.read()

@@ -1,0 +1,156 @@
+"""Bytes of KV cache: against published figures, and against vLLM's own reckoning in test_real_placement.py."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from cappella.errors import ConfigError
+from cappella.placement import architecture, kv_cache
+from cappella.placement.architecture import Attention, Latent, Recurrent
+from cappella.placement.kv_cache import CacheShape
+
+LLAMA_8B = {
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 128256,
+    "dtype": "bfloat16",
+}
+GEMMA_27B = {
+    "architectures": ["Gemma3ForConditionalGeneration"],
+    "dtype": "bfloat16",
+    "text_config": {
+        "model_type": "gemma3_text",
+        "hidden_size": 5376,
+        "intermediate_size": 21504,
+        "num_hidden_layers": 62,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 16,
+        "head_dim": 128,
+        "sliding_window": 1024,
+        "sliding_window_pattern": 6,
+        "vocab_size": 262208,
+    },
+}
+DEEPSEEK_LITE = {
+    "architectures": ["DeepseekV2ForCausalLM"],
+    "hidden_size": 2048,
+    "intermediate_size": 10944,
+    "moe_intermediate_size": 1408,
+    "n_routed_experts": 64,
+    "num_experts_per_tok": 6,
+    "n_shared_experts": 2,
+    "num_hidden_layers": 27,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 16,
+    "kv_lora_rank": 512,
+    "qk_rope_head_dim": 64,
+    "vocab_size": 102400,
+    "torch_dtype": "bfloat16",
+}
+QWEN_NEXT = {
+    "architectures": ["Qwen3NextForCausalLM"],
+    "hidden_size": 2048,
+    "intermediate_size": 5120,
+    "num_hidden_layers": 48,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 2,
+    "head_dim": 256,
+    "full_attention_interval": 4,
+    "linear_num_key_heads": 16,
+    "linear_num_value_heads": 32,
+    "linear_key_head_dim": 128,
+    "linear_value_head_dim": 128,
+    "linear_conv_kernel_dim": 4,
+    "vocab_size": 151936,
+    "dtype": "bfloat16",
+}
+ONE_GPU = CacheShape(value_bytes=2, block_tokens=16, gpus=1, step_tokens=2048)
+
+
+def sequence(config: Mapping[str, Any], tokens: int, shape: CacheShape = ONE_GPU) -> int:
+    return kv_cache.pool(architecture.read(config, "config.json"), shape).sequence_bytes(tokens)
+
+
+def test_a_llama_of_8b_keeps_128_kib_a_token() -> None:
+    assert sequence(LLAMA_8B, 8192) == 8192 * 128 * 1024
+
+
+def test_a_cache_in_fp8_takes_half() -> None:
+    assert sequence(LLAMA_8B, 4096, CacheShape(1, 16, 1, 2048)) == sequence(LLAMA_8B, 4096) // 2
+
+
+def test_a_part_of_a_block_takes_a_whole_one() -> None:
+    assert sequence(LLAMA_8B, 17) == sequence(LLAMA_8B, 32)
+
+
+@pytest.mark.parametrize(("gpus", "share"), [(2, 2), (4, 4), (8, 8), (16, 8)])
+def test_heads_are_shared_out_and_copied_where_there_are_too_few(gpus: int, share: int) -> None:
+    assert sequence(LLAMA_8B, 4096, CacheShape(2, 16, gpus, 2048)) == sequence(LLAMA_8B, 4096) // share
+
+
+def test_latent_attention_keeps_576_values_a_layer_whole_on_every_gpu() -> None:
+    assert architecture.read(DEEPSEEK_LITE, "c").layers == {Latent(576): 27}
+    assert sequence(DEEPSEEK_LITE, 1600) == 27 * 576 * 2 * 1600
+    assert sequence(DEEPSEEK_LITE, 1600, CacheShape(2, 16, 4, 2048)) == sequence(DEEPSEEK_LITE, 1600)
+
+
+def test_of_a_sliding_window_only_the_window_and_a_step_are_kept() -> None:
+    assert architecture.read(GEMMA_27B, "c").layers == {Attention(16, 128, window=1024): 52, Attention(16, 128): 10}
+    per_layer_block = 16 * 2 * 16 * 128 * 2
+    window_blocks = -(-(1023 + 2048) // 16) + 1
+    # Ten layers to a group: one group of full attention, and six of windows, the last with eight empty places.
+    assert sequence(GEMMA_27B, 32768) == 10 * per_layer_block * (32768 // 16 + 6 * window_blocks)
+
+
+def test_linear_attention_keeps_one_state_in_a_page_as_large_as_attentions() -> None:
+    read = architecture.read(QWEN_NEXT, "c")
+    state = Recurrent(state_values=32 * 128 * 128, conv_values=(2 * 2048 + 4096) * 3)
+    assert read.layers == {state: 36, Attention(2, 256): 12}
+    page_of_16 = 16 * 2 * 2 * 256 * 2
+    state_bytes = 32 * 128 * 128 * 4 + (2 * 2048 + 4096) * 3 * 2
+    block = -(-state_bytes // page_of_16) * 16
+    attention_blocks = -(-32768 // block)
+    assert sequence(QWEN_NEXT, 32768) == 12 * (block // 16) * page_of_16 * (attention_blocks + 3)
+
+
+def test_a_longer_sequence_never_takes_less() -> None:
+    for config in (LLAMA_8B, GEMMA_27B, DEEPSEEK_LITE, QWEN_NEXT):
+        sizes = [sequence(config, tokens) for tokens in range(1, 20000, 777)]
+        assert sizes == sorted(sizes)
+
+
+def test_a_config_that_lacks_a_size_is_named() -> None:
+    config = {key: value for key, value in LLAMA_8B.items() if key != "vocab_size"}
+    with pytest.raises(ConfigError, match=r"^here: config\.json lacks 'vocab_size'"):
+        architecture.read(config, "here")
+
+
+def test_a_layer_of_an_unknown_kind_is_named() -> None:
+    with pytest.raises(ConfigError, match="of a kind that no plan knows: moving_attention"):
+        architecture.read({**LLAMA_8B, "layer_types": ["full_attention", "moving_attention"]}, "here")
+
+
+@pytest.mark.parametrize(("gpus", "legal"), [(1, True), (2, True), (4, True), (8, True), (16, True), (64, False)])
+def test_a_split_shares_out_heads_and_feed_forward_sizes(gpus: int, legal: bool) -> None:
+    assert architecture.legal_split(architecture.read(LLAMA_8B, "c"), gpus) is legal
+
+
+def test_groups_of_quantised_weights_are_not_cut() -> None:
+    quantised = {
+        **LLAMA_8B,
+        "intermediate_size": 18944,
+        "quantization_config": {"quant_method": "awq", "group_size": 128},
+    }
+    read = architecture.read(quantised, "c")
+    assert 18944 % 8 == 0
+    assert architecture.legal_split(read, 4)
+    assert not architecture.legal_split(read, 8)
+
+
+def test_float32_weights_are_served_as_bfloat16() -> None:
+    assert architecture.read({**LLAMA_8B, "dtype": "float32"}, "c").dtype == "bfloat16"

@@ -1,0 +1,182 @@
+"""Plans of real shapes on machines that need not exist."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cappella.config import Config
+from cappella.errors import ConfigError, DoesNotFit
+from cappella.placement import advice, machine, planner
+from cappella.placement.footprint import footprint
+from cappella.placement.machine import Machine
+from cappella.placement.planner import Plan
+from weights_folder import TINY, write_model
+
+GIB = 1 << 30
+LLAMA_8B = {**TINY, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
+            "num_key_value_heads": 8, "vocab_size": 128256, "max_position_embeddings": 131072}  # fmt: skip
+LLAMA_70B = {**LLAMA_8B, "hidden_size": 8192, "intermediate_size": 28672, "num_hidden_layers": 80,
+             "num_attention_heads": 64}  # fmt: skip
+LLAMA_1B = {**LLAMA_8B, "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16,
+            "tie_word_embeddings": True, "head_dim": 64}  # fmt: skip
+
+Planned = Callable[..., Plan]
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("shapes")
+    configs = {"8b": LLAMA_8B, "70b": LLAMA_70B, "1b": LLAMA_1B}
+    return {name: write_model(root / name, config) for name, config in configs.items()}
+
+
+def deployment(shapes: dict[str, Path], members: str, judge: str, swap: bool = False, **fields: Any) -> Config:
+    """Members and a judge by their shapes: `8b 8b`, `70b`."""
+    names = {f"m{n}": shape for n, shape in enumerate(members.split())} | {"judge": judge}
+    models = {name: {"weights": str(shapes[shape]), "max_model_len": 8192, **fields} for name, shape in names.items()}
+    panel = [name for name in names if name != "judge"]
+    ensembles = {"default": {"panel": panel, "judge": "judge"}}
+    return Config.model_validate({"models": models, "placement": {"swap": swap}, "ensembles": ensembles})
+
+
+def fits(plan: Plan) -> None:
+    turns: list[int | None] = list(range(len(plan.turns))) or [None]
+    for device in plan.machine.devices:
+        for turn in turns:
+            assert sum(each.total_bytes for each in plan.on(device.index, turn)) <= device.free_bytes
+
+
+def test_four_models_of_8b_share_an_80_gib_gpu(shapes: dict[str, Path]) -> None:
+    plan = advice.plan(deployment(shapes, "8b 8b 8b", "8b"), machine.described("80GiB"))
+    fits(plan)
+    assert {each.gpus for each in plan.placed.values()} == {(0,)}
+    judge, member = plan.placed["judge"], plan.placed["m0"]
+    assert judge.weight_bytes == pytest.approx(8.03e9 * 2, rel=0.001)
+    # The judge reads three answers, and every run of it: it gets more than one who writes a single one.
+    assert judge.kv_cache_bytes > member.kv_cache_bytes >= 8192 * 128 * 1024
+
+
+def test_a_model_that_is_too_large_for_one_gpu_is_split_and_the_others_are_not(shapes: dict[str, Path]) -> None:
+    plan = advice.plan(deployment(shapes, "8b 8b", "70b"), machine.described("4x80GiB"))
+    fits(plan)
+    assert len(plan.placed["judge"].gpus) == 2
+    assert plan.placed["judge"].why == "too large for 1"
+    assert all(len(plan.placed[name].gpus) == 1 for name in ("m0", "m1"))
+
+
+def test_models_spread_over_gpus_that_there_are(shapes: dict[str, Path]) -> None:
+    plan = advice.plan(deployment(shapes, "8b 8b 8b", "8b"), machine.described("4x24GiB"))
+    assert sorted(each.gpus for each in plan.placed.values()) == [(0,), (1,), (2,), (3,)]
+
+
+def test_a_kv_cache_of_a_set_size_is_exact(shapes: dict[str, Path]) -> None:
+    plan = advice.plan(deployment(shapes, "8b", "8b", kv_cache_bytes="3GiB"), machine.described("80GiB"))
+    assert [each.kv_cache_bytes for each in plan.placed.values()] == [3 * GIB] * 2
+
+
+def test_a_kv_cache_too_small_for_one_sequence_is_named(shapes: dict[str, Path]) -> None:
+    with pytest.raises(ConfigError, match=r"models\.m0\.kv_cache_bytes: one sequence of 8192 tokens needs 1024 MiB"):
+        advice.plan(deployment(shapes, "8b", "8b", kv_cache_bytes="512MiB"), machine.described("80GiB"))
+
+
+def test_a_split_that_is_not_legal_is_named_before_anything_loads(shapes: dict[str, Path]) -> None:
+    with pytest.raises(ConfigError, match=r"models\.m0\.tensor_parallel_size: 8 GPUs cannot share it: there are 4"):
+        advice.plan(deployment(shapes, "8b", "8b", tensor_parallel_size=8), machine.described("4x80GiB"))
+
+
+def test_pinned_gpus_are_kept(shapes: dict[str, Path]) -> None:
+    plan = advice.plan(deployment(shapes, "8b", "8b", gpus=[1]), machine.described("2x80GiB"))
+    assert [each.gpus for each in plan.placed.values()] == [(1,), (1,)]
+
+
+def test_a_panel_that_does_not_fit_is_told_what_would_make_it(shapes: dict[str, Path]) -> None:
+    with pytest.raises(DoesNotFit, match=r"need at least .* GiB \(m0 .*, judge .*") as caught:
+        advice.plan(deployment(shapes, "8b 8b 8b", "8b"), machine.described("48GiB"))
+    mends = str(caught.value)
+    assert "do: m0, m1, m2 in fp8; or m0, m1, m2 in 4 bits (AWQ or GPTQ); or placement: {swap: true}: 3 turns" in mends
+
+
+@pytest.mark.parametrize(("members", "judge", "gpus"), [("8b 8b 8b", "8b", "48GiB"), ("8b 8b", "8b", "36GiB")])
+def test_every_change_that_is_offered_fits(shapes: dict[str, Path], members: str, judge: str, gpus: str) -> None:
+    found = machine.described(gpus)
+    config = deployment(shapes, members, judge)
+    footprints = {name: footprint(name, model, found) for name, model in config.models.items()}
+    changes = advice.cheapest(config, footprints, found)
+    assert 1 <= len(changes) <= 3
+    for change in changes:
+        fits(change.plan)
+
+
+def test_a_shorter_context_is_offered_where_it_is_enough(shapes: dict[str, Path]) -> None:
+    config = deployment(shapes, "8b", "8b", max_model_len=131072)
+    with pytest.raises(DoesNotFit, match=r"do: kv_cache_dtype: fp8 for every model; or max_model_len: 65536 at most"):
+        advice.plan(config, machine.described("64GiB"))
+
+
+def test_a_panel_in_turns_keeps_its_judge_and_wakes_everyone_once(shapes: dict[str, Path]) -> None:
+    plan = advice.plan(deployment(shapes, "8b 8b 8b", "8b", swap=True), machine.described("48GiB"))
+    fits(plan)
+    assert plan.placed["judge"].turn is None
+    assert sorted(name for turn in plan.turns for name in turn) == ["m0", "m1", "m2"]
+    assert len(plan.turns) > 1
+
+
+def test_a_panel_that_fits_takes_no_turns_though_it_might(shapes: dict[str, Path]) -> None:
+    plan = advice.plan(deployment(shapes, "1b 1b", "1b", swap=True), machine.described("80GiB"))
+    assert plan.turns == []
+
+
+@pytest.fixture(scope="module")
+def planned(shapes: dict[str, Path]) -> Callable[[str, str, Machine, bool], Plan | None]:
+    def attempt(members: str, judge: str, where: Machine, swap: bool) -> Plan | None:
+        config = deployment(shapes, members, judge, swap)
+        footprints = {name: footprint(name, model, where) for name, model in config.models.items()}
+        try:
+            return planner.placed(config, footprints, where)
+        except DoesNotFit:
+            return None
+
+    return attempt
+
+
+@given(
+    members=st.lists(st.sampled_from(["1b", "8b", "70b"]), min_size=1, max_size=4),
+    judge=st.sampled_from(["1b", "8b", "70b"]),
+    gpus=st.sampled_from([1, 2, 3, 4, 8]),
+    gib=st.integers(8, 144),
+    swap=st.booleans(),
+)
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_plan_gives_more_than_there_is_and_more_memory_never_hurts(
+    planned: Callable[[str, str, Machine, bool], Plan | None],
+    members: list[str],
+    judge: str,
+    gpus: int,
+    gib: int,
+    swap: bool,
+) -> None:
+    found = planned(" ".join(members), judge, machine.described(f"{gpus}x{gib}GiB"), swap)
+    bigger = planned(" ".join(members), judge, machine.described(f"{gpus}x{gib + 8}GiB"), swap)
+    if found is not None:
+        fits(found)
+        assert bigger is not None
+        assert all(len(each.gpus) in (1, 2, 4, 8) for each in found.placed.values())
+
+
+@pytest.mark.parametrize("text", ["", "x", "0x24GiB", "2x", "2x24", "99x24GiB", "2x24GiBs", "-1x24GiB"])
+def test_gpus_that_cannot_be_understood_are_named(text: str) -> None:
+    if text == "2x24":
+        assert machine.described(text).devices[0].total_bytes == 24
+        return
+    with pytest.raises(ConfigError, match="Write 2x24GiB"):
+        machine.described(text)
+
+
+def test_gpus_of_two_sizes_can_be_described() -> None:
+    found = machine.described("24GiB,2x80GiB")
+    assert [device.total_bytes // GIB for device in found.devices] == [24, 80, 80]
+    assert [device.index for device in found.devices] == [0, 1, 2]
