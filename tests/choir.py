@@ -102,7 +102,7 @@ class Choir:
         return sum(server.running for server in self.servers.values())
 
     # What the application needs of a supervisor; processes are the edge that is scripted here.
-    def start(self) -> None:
+    async def start(self) -> None:
         pass
 
     async def stop(self) -> None:

@@ -19,6 +19,7 @@ from cappella.config import Config
 from cappella.engines.supervisor import Supervisor
 from cappella.ensemble.pipeline import Pipeline
 from cappella.metrics import Metrics
+from cappella.placement import machine
 
 logger = logging.getLogger("cappella")
 
@@ -42,7 +43,7 @@ def create_app(config: Config, supervisor: Supervisor) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        supervisor.start()
+        await supervisor.start()
         try:
             yield
         finally:
@@ -58,6 +59,7 @@ def create_app(config: Config, supervisor: Supervisor) -> FastAPI:
                 pipeline=Pipeline(supervisor.engines),
                 metrics=Metrics(),
                 describe=describe,
+                gpus=machine.gpus_now,
                 created=int(time.time()),
             )
         )

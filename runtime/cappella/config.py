@@ -228,11 +228,13 @@ class Server(Frozen):
 class Placement(Frozen):
     """How models share memory: at most `memory_bytes` of each GPU, or of this machine's memory where there is none.
 
-    With `swap`, a panel that does not fit at once takes turns; judges stay where they are.
+    With `swap`, a panel that does not fit at once takes turns; judges stay where they are. With `mps`, engines on one
+    GPU compute at the same time, under a CUDA Multi-Process Service of their own.
     """
 
     memory_bytes: Annotated[ByteSize, Field(ge=1 << 20)] | None = None
     swap: bool = False
+    mps: bool = False
 
 
 class Config(Frozen):

@@ -9,6 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from cappella.engines.vllm import VllmEngine
 from cappella.errors import EngineError
+from cappella.placement.gpus import Gpu
 from cappella.runs import Run
 from cappella.types import EngineStatus
 
@@ -37,6 +38,9 @@ class Metrics:
             "cappella_member_failures", "Members that gave no answer", ["model", "reason"], registry=self.registry
         )
         self._up = Gauge("cappella_engine_up", "1 if the engine is ready", ["model"], registry=self.registry)
+        self._gpu_total = Gauge("cappella_gpu_memory_total_bytes", "Of a GPU", ["gpu"], registry=self.registry)
+        self._gpu_free = Gauge("cappella_gpu_memory_free_bytes", "Of a GPU", ["gpu"], registry=self.registry)
+        self._gpu_busy = Gauge("cappella_gpu_busy_ratio", "Share of the last second", ["gpu"], registry=self.registry)
         self._restarts = Gauge("cappella_engine_restarts", "Restarts since start", ["model"], registry=self.registry)
 
     def begin(self, ensemble: str) -> None:
@@ -49,8 +53,12 @@ class Metrics:
         if run is not None:
             self._observe(ensemble, run)
 
-    async def render(self, engines: Mapping[str, VllmEngine]) -> bytes:
+    async def render(self, engines: Mapping[str, VllmEngine], gpus: Sequence[Gpu]) -> bytes:
         """Everything, as text."""
+        for gpu in gpus:
+            self._gpu_total.labels(gpu.index).set(gpu.total_bytes)
+            self._gpu_free.labels(gpu.index).set(gpu.free_bytes)
+            self._gpu_busy.labels(gpu.index).set(gpu.busy_percent / 100)
         for name, engine in engines.items():
             self._set_engine(name, engine.status)
         texts = await asyncio.gather(*(_engine_metrics(engine) for engine in engines.values()))

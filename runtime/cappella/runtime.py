@@ -38,7 +38,7 @@ class Runtime:
         self._pipeline = Pipeline(self._supervisor.engines)
 
     async def __aenter__(self) -> Self:
-        self._supervisor.start()
+        await self._supervisor.start()
         try:
             await self._settle()
         except BaseException:

@@ -19,7 +19,7 @@ class ScriptedSupervisor:
     def __init__(self, folder: Path, models: list[str]) -> None:
         self.engines = {name: VllmEngine(folder / f"{name}.sock", EngineStatus(name, "ready")) for name in models}
 
-    def start(self) -> None:
+    async def start(self) -> None:
         pass
 
     async def stop(self) -> None:

@@ -147,6 +147,23 @@ def deployment(root: Path) -> Config:
     return Config.model_validate({"models": {"ann": entry, "bob": entry}, "ensembles": {"default": ensemble}})
 
 
+def test_the_plans_gpus_are_all_that_an_engine_sees() -> None:
+    env = process.environment(threads=None, gpus=[2, 0], naps=True)
+    assert (env["CUDA_VISIBLE_DEVICES"], env["CUDA_DEVICE_ORDER"]) == ("2,0", "PCI_BUS_ID")
+    assert env["VLLM_SERVER_DEV_MODE"] == "1"
+    assert process.environment(threads=None, gpus=[0])["VLLM_SERVER_DEV_MODE"] == "0"
+
+
+def test_an_engine_that_naps_and_has_nodes_is_told_so() -> None:
+    placed = Placed("ann", (0, 1), 0, 0, 1 << 20, 1.0, 2048, "split")
+    flags = process.arguments("ann", model(), placed, Path("/s"), naps=True, numa_nodes=(0, 1))
+    assert "--enable-sleep-mode" in flags
+    at = flags.index("--numa-bind-nodes")
+    assert flags[at + 1 : at + 3] == ["0", "1"]
+    assert "--numa-bind" in flags
+    assert "--numa-bind" not in pairs()
+
+
 async def test_a_supervisor_that_never_started_leaves_nothing_behind(tmp_path: Path) -> None:
     supervisor = Supervisor(deployment(tmp_path), tmp_path / "logs")
     private = supervisor._runtime_dir

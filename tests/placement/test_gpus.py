@@ -1,9 +1,11 @@
 """GPUs as NVIDIA's driver tells of them: its library is scripted, since few machines have one."""
 
+import shutil
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
+import aiohttp
 import pynvml
 import pytest
 
@@ -74,6 +76,37 @@ def test_each_gpu_is_told_with_what_it_has_free(driver: Driver) -> None:
 
 def test_linked_gpus_are_neighbours_in_a_plan(driver: Driver) -> None:
     assert [device.index for device in machine.own_gpus().devices] == [0, 2, 1, 3]
+
+
+def test_an_engine_is_bound_to_the_nodes_of_its_gpus(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = machine.own_gpus()
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    assert found.numa_nodes([0, 2]) == [0, 1]
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert found.numa_nodes([0, 2]) == ()
+
+
+@pytest.fixture
+def with_gpus(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "has_gpu", lambda: True)
+
+
+async def test_ready_and_metrics_tell_of_the_gpus(with_gpus: None, gateway: str) -> None:
+    async with aiohttp.ClientSession() as http:
+        async with http.get(f"{gateway}/ready") as reply:
+            found = (await reply.json())["gpus"]
+        async with http.get(f"{gateway}/metrics") as reply:
+            text = await reply.text()
+    assert (found[0]["index"], found[0]["free_bytes"] // GIB, found[0]["linked"]) == (0, 23, [2])
+    assert 'cappella_gpu_memory_free_bytes{gpu="1"}' in text
+
+
+async def test_a_driver_that_ceases_to_answer_takes_nothing_else_with_it(
+    with_gpus: None, driver: Driver, gateway: str
+) -> None:
+    driver.broken = True
+    async with aiohttp.ClientSession() as http, http.get(f"{gateway}/ready") as reply:
+        assert (reply.status, (await reply.json())["gpus"]) == (200, [])
 
 
 @pytest.mark.parametrize(("named", "left"), [("2,0", [0, 2]), ("GPU-33", [3]), ("0,GPU-111", [0, 1])])

@@ -1,6 +1,6 @@
 """The endpoints: fields in, pipeline or engine, reply out."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
@@ -23,6 +23,7 @@ from cappella.errors import CappellaError, RequestError, UnknownModel
 from cappella.events import Emit
 from cappella.metrics import Metrics
 from cappella.options import Overrides, Settings
+from cappella.placement.gpus import Gpu
 from cappella.runs import Run
 from cappella.types import Prompt, Sampling
 
@@ -71,6 +72,7 @@ class Parts:
     metrics: Metrics
     describe: Describe
     created: int
+    gpus: Callable[[], Sequence[Gpu]]
 
 
 def create_router(parts: Parts) -> APIRouter:
@@ -95,7 +97,7 @@ def create_router(parts: Parts) -> APIRouter:
 
     @router.get("/metrics")
     async def metrics() -> Response:
-        return Response(await parts.metrics.render(parts.engines), media_type="text/plain; version=0.0.4")
+        return Response(await parts.metrics.render(parts.engines, parts.gpus()), media_type="text/plain; version=0.0.4")
 
     return router
 
@@ -210,4 +212,5 @@ def _readiness(parts: Parts) -> dict[str, Any]:
         "ready": all(ensembles.values()),
         "ensembles": ensembles,
         "engines": {name: asdict(engine.status) for name, engine in parts.engines.items()},
+        "gpus": [{**asdict(gpu), "linked": sorted(gpu.linked)} for gpu in parts.gpus()],
     }

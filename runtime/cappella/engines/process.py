@@ -174,8 +174,13 @@ class EngineProcess:
         return log[max(0, first + 1 - lines) : first + 1]
 
 
-def arguments(name: str, model: Model, placed: Placed, uds: Path, naps: bool = False) -> list[str]:
-    """The vLLM server's arguments for one model, with exactly the memory that it was given; `naps`: it can sleep."""
+def arguments(
+    name: str, model: Model, placed: Placed, uds: Path, naps: bool = False, numa_nodes: Sequence[int] = ()
+) -> list[str]:
+    """The vLLM server's arguments for one model, with exactly the memory that it was given.
+
+    One that `naps` can sleep; with `numa_nodes`, one for each of its GPUs, it computes next to them.
+    """
     args: dict[str, Any] = {
         "model": str(model.weights),
         "served_model_name": name,
@@ -190,6 +195,8 @@ def arguments(name: str, model: Model, placed: Placed, uds: Path, naps: bool = F
         # of 0.9 would refuse the second engine on a card.
         "gpu_memory_utilization": 0.05,
         "enable_sleep_mode": naps,
+        "numa_bind": bool(numa_nodes),
+        "numa_bind_nodes": list(numa_nodes) or None,
         "dtype": model.dtype,
         "load_format": "safetensors",
         "enforce_eager": model.enforce_eager,
@@ -255,4 +262,6 @@ def _flag(key: str, value: Any) -> list[str]:
     flag = "--" + key.replace("_", "-")
     if isinstance(value, bool):
         return [flag] if value else []
+    if isinstance(value, list):
+        return [flag, *map(str, value)]
     return [flag, json.dumps(value) if isinstance(value, Mapping) else str(value)]

@@ -12,6 +12,7 @@ from shutil import rmtree
 from cappella.config import Config, Model
 from cappella.engines import process
 from cappella.engines.lifecycle import Backoff, GpuMemory, Lifecycle
+from cappella.engines.mps import Mps
 from cappella.engines.process import ForkServer
 from cappella.engines.turns import Turns
 from cappella.engines.vllm import VllmEngine
@@ -36,6 +37,7 @@ class Supervisor:
         self.plan = advice.plan(config, machine.own())
         self._runtime_dir = Path(tempfile.mkdtemp(prefix="cappella-"))
         self._log_dir = log_dir
+        self._mps = Mps(self._runtime_dir / "_mps") if config.placement.mps and self.plan.machine.gpu else None
         self._backoff = backoff
         # On a GPU, two servers that start together mis-measure each other's memory.
         self._start_slots = asyncio.Semaphore(1 if self.plan.machine.gpu else os.cpu_count() or 1)
@@ -59,10 +61,11 @@ class Supervisor:
         gpu = self.plan.machine.gpu
         naps = gpu and placed.turn is not None
         env = process.environment(None if gpu else cpu_threads, model.enforce_eager, placed.gpus, naps)
+        env |= self._mps.environment if self._mps else {}
         self.lifecycles[name] = Lifecycle(
             self.engines[name],
             self._fork_server(env),
-            process.arguments(name, model, placed, socket, naps),
+            process.arguments(name, model, placed, socket, naps, self.plan.machine.numa_nodes(placed.gpus)),
             private,
             self._log_dir / f"{name}.log",
             self._start_slots,
@@ -82,8 +85,10 @@ class Supervisor:
         log = self._log_dir / f"_fork-server-{len(self._fork_servers)}.log"
         return self._fork_servers.setdefault(frozenset(env.items()), ForkServer(LAUNCHER, env, log))
 
-    def start(self) -> None:
+    async def start(self) -> None:
         """Begin to start every engine, in the background; judges first, since no ensemble answers without its own."""
+        if self._mps:
+            await self._mps.start(process.environment(None))
         in_turn = sorted(self.lifecycles, key=lambda name: name not in self._judges)
         self._tasks = [asyncio.create_task(self.lifecycles[name].run()) for name in in_turn]
 
@@ -102,6 +107,8 @@ class Supervisor:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for engine in self.engines.values():
             await engine.close()
+        if self._mps:
+            await self._mps.stop()
         rmtree(self._runtime_dir, ignore_errors=True)
 
 

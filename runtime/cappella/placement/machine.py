@@ -1,6 +1,7 @@
 """The memory that models can be placed in: this machine's, or one that is only described."""
 
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from pydantic import ByteSize, TypeAdapter, ValidationError
 
 from cappella.errors import ConfigError
 from cappella.placement import gpus
+from cappella.placement.gpus import Gpu
 
 _GPUS = re.compile(r"(?:(\d+)x)?(\d.*)")
 _BYTES = TypeAdapter(ByteSize)
@@ -17,12 +19,16 @@ MOST_GPUS = 64
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """One GPU, or the machine's own memory. `index` is what CUDA calls it; `free_bytes` may be taken."""
+    """One GPU, or the machine's own memory. `index` is what CUDA calls it; `free_bytes` may be taken.
+
+    `numa_node` is the part of a large machine that it hangs on.
+    """
 
     name: str
     index: int
     total_bytes: int
     free_bytes: int
+    numa_node: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +37,13 @@ class Machine:
 
     devices: Sequence[Device]
     gpu: bool
+
+    def numa_nodes(self, indices: Sequence[int]) -> Sequence[int]:
+        """The node of each of these GPUs, where there are several and numactl can bind to them."""
+        nodes = {device.index: device.numa_node for device in self.devices}
+        found = [node for node in (nodes[index] for index in indices) if node is not None]
+        several = len(set(nodes.values())) > 1 and len(found) == len(indices)
+        return found if several and shutil.which("numactl") else ()
 
     def limited(self, memory_bytes: int) -> "Machine":
         """The same with at most so much to take of each device."""
@@ -69,7 +82,16 @@ def own_gpus() -> Machine:
         problem = "CUDA_VISIBLE_DEVICES leaves none of them"
         raise ConfigError("this machine's GPUs", problem, "Unset it, or name one that there is")
     in_turn = sorted(found, key=lambda gpu: (min({gpu.index, *gpu.linked}), gpu.index))
-    return Machine([Device(f"GPU {g.index}", g.index, g.total_bytes, g.free_bytes) for g in in_turn], gpu=True)
+    devices = [Device(f"GPU {g.index}", g.index, g.total_bytes, g.free_bytes, g.numa_node) for g in in_turn]
+    return Machine(devices, gpu=True)
+
+
+def gpus_now() -> Sequence[Gpu]:
+    """The GPUs as they are at this moment; none where there are none, or where the driver has ceased to answer."""
+    try:
+        return gpus.read() if has_gpu() else ()
+    except ConfigError:
+        return ()
 
 
 def own_memory() -> Machine:
