@@ -25,7 +25,13 @@ SIZES = {"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 
          "head_dim": 64, "vocab_size": 1000}  # fmt: skip
 SHAPES: Mapping[str, dict[str, Any]] = {
     "full": {"num_hidden_layers": 7},
-    "latent": {"num_hidden_layers": 7, "kv_lora_rank": 512, "qk_rope_head_dim": 64},
+    "latent": {
+        "num_hidden_layers": 7,
+        "kv_lora_rank": 512,
+        "qk_rope_head_dim": 64,
+        "qk_nope_head_dim": 64,
+        "v_head_dim": 64,
+    },
     "window": {"num_hidden_layers": 7, "sliding_window": 500},
     "one in six full": {"num_hidden_layers": 62, "sliding_window": 1024, "sliding_window_pattern": 6},
     "every other full": {
@@ -38,7 +44,6 @@ SHAPES: Mapping[str, dict[str, Any]] = {
         "sliding_window": 128,
         "layer_types": ["full_attention", *["sliding_attention", "full_attention"] * 12],
     },
-    "chunks": {"num_hidden_layers": 48, "attention_chunk_size": 8192},
 }
 TOKENS = (1, 1000, 4096, 32768)
 STEP_TOKENS = 2048
@@ -49,14 +54,12 @@ import json, sys
 from types import SimpleNamespace as NS
 import torch
 from vllm.v1.core import kv_cache_utils as utils
-from vllm.v1.kv_cache_interface import ChunkedLocalAttentionSpec, FullAttentionSpec, MLAAttentionSpec, SlidingWindowSpec
+from vllm.v1.kv_cache_interface import FullAttentionSpec, MLAAttentionSpec, SlidingWindowSpec
 
 def spec(kind, heads, size, span):
     common = dict(block_size=16, num_kv_heads=heads, head_size=size, dtype=torch.bfloat16)
     if kind == "window":
         return SlidingWindowSpec(**common, sliding_window=span)
-    if kind == "chunk":
-        return ChunkedLocalAttentionSpec(**common, attention_chunk_size=span)
     return (MLAAttentionSpec if kind == "latent" else FullAttentionSpec)(**common)
 
 layout = NS(is_block_outermost=False)
@@ -82,7 +85,7 @@ print(json.dumps([one(*each) for each in json.load(sys.stdin)]))
 
 def test_a_sequence_takes_what_vllm_says_it_takes() -> None:
     cases = [(name, tokens) for name in SHAPES for tokens in TOKENS]
-    asked = [(_layers(SHAPES[name]), tokens, STEP_TOKENS) for name, tokens in cases]
+    asked = [(_layers(SHAPES[name]), tokens, kv_cache.STEPS_IN_FLIGHT * STEP_TOKENS) for name, tokens in cases]
     command = [sys.executable, "-c", VLLM]
     done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -98,8 +101,6 @@ def _layers(shape: Mapping[str, Any]) -> list[tuple[str, int, int, int | None]]:
         match layer:
             case Attention(heads, size, window=int(window)):
                 out += [("window", heads, size, window)] * count
-            case Attention(heads, size, chunk=int(chunk)):
-                out += [("chunk", heads, size, chunk)] * count
             case Attention(heads, size):
                 out += [("full", heads, size, None)] * count
             case Latent(size):

@@ -1,6 +1,6 @@
 """What the YAML of one deployment may say, as frozen models; reading.py reads it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,7 +22,7 @@ RESERVED_ENGINE_ARGS = frozenset(
     "model served_model_name uds host port api_key trust_remote_code load_format max_model_len max_num_seqs dtype"
     " kv_cache_memory_bytes kv_cache_dtype tensor_parallel_size pipeline_parallel_size data_parallel_size"
     " gpu_memory_utilization otlp_traces_endpoint allowed_local_media_path allowed_media_domains"
-    " enable_auto_tool_choice tool_call_parser reasoning_parser tool_parser_plugin".split()
+    " enable_lora lora_modules max_loras max_lora_rank enable_auto_tool_choice tool_call_parser reasoning_parser tool_parser_plugin".split()
 )
 
 
@@ -36,6 +36,7 @@ class Model(Frozen):
     The parsers are vLLM's, by name: a model takes tools, or an effort to reason with, only if it has the parser. With
     `prompt_lookup_tokens` it guesses so many tokens ahead, by what followed the same words before: a judge copies much.
     What is None is the plan's to choose. `card` is a file of model_configs/models: what is known of these weights.
+    `adapters` are LoRA adapters by name, each called as a model of its own: one engine serves them with its weights.
     """
 
     weights: Path
@@ -53,6 +54,7 @@ class Model(Frozen):
     reasoning_parser: str | None = None
     images: bool = False
     prompt_lookup_tokens: Annotated[int, Field(ge=1, le=32)] | None = None
+    adapters: Mapping[Name, Path] = {}
     engine_args: Mapping[str, bool | int | float | str | Mapping[str, Any]] = {}
 
     @model_validator(mode="after")
@@ -244,6 +246,23 @@ class Config(Frozen):
     placement: Placement = Placement()
     ensembles: Annotated[Mapping[Name, Ensemble], Field(min_length=1)]
     server: Server = Server()
+
+    @model_validator(mode="after")
+    def _names_are_used_once(self) -> "Config":
+        names = [name for model in self.models.values() for name in model.adapters] + list(self.models)
+        if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+            raise ValueError(f"{twice[0]!r} names two things among the models and their adapters")
+        return self
+
+    @property
+    def called(self) -> Mapping[str, Model]:
+        """Every name that a seat or a client may call, an adapter's too, and the model that answers."""
+        adapters = {adapter: model for model in self.models.values() for adapter in model.adapters}
+        return {**self.models, **adapters}
+
+    def hosted(self, models: Iterable[str]) -> list[str]:
+        """What these models' engines can be called by."""
+        return [name for model in models for name in (model, *self.models[model].adapters)]
 
 
 def seats(wanted: Iterator[tuple[str, Sampling, str | None, int]]) -> tuple[Seat, ...]:

@@ -61,8 +61,9 @@ class Metrics:
             self._gpu_busy.labels(gpu.index).set(gpu.busy_percent / 100)
         for name, engine in engines.items():
             self._set_engine(name, engine.status)
-        texts = await asyncio.gather(*(_engine_metrics(engine) for engine in engines.values()))
-        named = list(zip(engines, texts, strict=True))
+        servers = {name: engine for name, engine in engines.items() if name == engine.status.model}
+        texts = await asyncio.gather(*(_engine_metrics(engine) for engine in servers.values()))
+        named = list(zip(servers, texts, strict=True))
         # Parsing thousands of lines takes tens of milliseconds: not in the event loop.
         engines_own = await asyncio.to_thread(_merged, named)
         return generate_latest(self.registry) + engines_own

@@ -34,6 +34,7 @@ def _resolve_paths(config: Config, folder: Path) -> Config:
             update={
                 "weights": folder / model.weights.expanduser(),
                 "card": model.card and folder / model.card.expanduser(),
+                "adapters": {each: folder / path.expanduser() for each, path in model.adapters.items()},
             }
         )
         for name, model in config.models.items()
@@ -75,10 +76,10 @@ def _refuse_what_models_lack(path: Path, root: yaml.Node | None, config: Config)
         gate: list[tuple[Path_, str]] = [(("gate",), ensemble.gate.model)] if ensemble.gate else []
         for part, model in [*ensemble.models, *gate]:
             at = places.place(path, root, ("ensembles", name, *part))
-            if model not in config.models:
-                known = ", ".join(config.models)
+            if model not in config.called:
+                known = ", ".join(config.called)
                 raise ConfigError(at, f"there is no model {model!r} under models", f"Use one of {known}")
-            if ensemble.tools and config.models[model].tool_parser is None and part != ("gate",):
+            if ensemble.tools and config.called[model].tool_parser is None and part != ("gate",):
                 problem = f"the ensemble takes tools, and {model} has no tool_parser"
                 raise ConfigError(at, problem, f"Set models.{model}.tool_parser, or take tools: true out")
         for number, seat in enumerate(ensemble.seats):

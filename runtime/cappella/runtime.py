@@ -79,14 +79,14 @@ class Runtime:
     async def _run(self, prompt: Prompt, ensemble: str, overrides: Overrides, sampling: Sampling, emit: Emit) -> Run:
         if ensemble not in self.config.ensembles:
             raise UnknownModel(ensemble, list(self.config.ensembles), "ensemble")
-        settings = resolve(ensemble, self.config.ensembles[ensemble], self.config.models, overrides, prompt, sampling)
+        settings = resolve(ensemble, self.config.ensembles[ensemble], self.config.called, overrides, prompt, sampling)
         return await self._pipeline.run(prompt, settings, emit)
 
     async def _settle(self) -> None:
         statuses = self._supervisor.statuses
         while not all(status.settled for status in statuses.values()):
             await asyncio.sleep(POLL_S)
-        up = [name for name, status in statuses.items() if status.takes_calls]
+        up = self.config.hosted(name for name, status in statuses.items() if status.takes_calls)
         if not any(ensemble.can_answer(up) for ensemble in self.config.ensembles.values()):
             reasons = "; ".join(f"{name} {status.stage}" for name, status in statuses.items() if name not in up)
             raise ModelNotReady(f"No ensemble can answer: {reasons}.", retry_after_s=0)

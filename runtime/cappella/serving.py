@@ -137,7 +137,7 @@ def _print_stages(shown: dict[str, str], statuses: Mapping[str, EngineStatus]) -
 
 def _announce(config: Config, statuses: Mapping[str, EngineStatus], answering: set[str]) -> None:
     """Say once of each ensemble that it answers, if that is before the last engine is up."""
-    up = [name for name, status in statuses.items() if status.takes_calls]
+    up = config.hosted(name for name, status in statuses.items() if status.takes_calls)
     starting = ", ".join(name for name, status in statuses.items() if not status.settled)
     for name, ensemble in config.ensembles.items():
         if starting and name not in answering and ensemble.can_answer(up):
@@ -154,7 +154,7 @@ def _report(config: Config, supervisor: Supervisor, url: str) -> int:
         console.print(f"From {lifecycle.log}:", soft_wrap=True)
         for line in lifecycle.last_words():
             console.print(f"  {line}", markup=False, soft_wrap=True)
-    up = [name for name in config.models if name not in failed]
+    up = config.hosted(name for name in config.models if name not in failed)
     usable = [name for name, ensemble in config.ensembles.items() if ensemble.can_answer(up)]
     if not usable:
         console.print("[red]No ensemble can answer: stopping.[/red]")

@@ -51,6 +51,13 @@ def test_float32_is_loaded_as_16_bits_and_scales_stay(tmp_path: Path) -> None:
     assert weigh(tmp_path, shapes) == 192 * 64 * 2 + 16
 
 
+def test_experts_in_mxfp4_grow_to_what_their_kernels_take(tmp_path: Path) -> None:
+    oss = {"hidden_size": 2880, "intermediate_size": 2880, "num_local_experts": 32, "num_experts_per_tok": 4}
+    shapes = {"model.layers.0.mlp.experts.down_proj_blocks": ("U8", (32, 2880, 90, 16))}
+    padded = weigh(tmp_path, shapes, **oss, quantization_config={"quant_method": "mxfp4"})
+    assert padded == round(32 * 2880 * 90 * 16 * (2944 / 2880) * (3072 / 2880))
+
+
 def test_quantised_weights_weigh_what_they_weigh(tmp_path: Path) -> None:
     assert weigh(tmp_path, {"model.layers.0.mlp.up_proj.qweight": ("I32", (64, 24))}) == 64 * 24 * 4
 

@@ -49,6 +49,8 @@ DEEPSEEK_LITE = {
     "num_key_value_heads": 16,
     "kv_lora_rank": 512,
     "qk_rope_head_dim": 64,
+    "qk_nope_head_dim": 128,
+    "v_head_dim": 128,
     "vocab_size": 102400,
     "torch_dtype": "bfloat16",
 }
@@ -102,20 +104,29 @@ def test_latent_attention_keeps_576_values_a_layer_whole_on_every_gpu() -> None:
 def test_of_a_sliding_window_only_the_window_and_a_step_are_kept() -> None:
     assert architecture.read(GEMMA_27B, "c").layers == {Attention(16, 128, window=1024): 52, Attention(16, 128): 10}
     per_layer_block = 16 * 2 * 16 * 128 * 2
-    window_blocks = -(-(1023 + 2048) // 16) + 1
+    # A step may be under way and another planned while the window moves on.
+    window_blocks = -(-(1023 + 2 * 2048) // 16) + 1
     # Ten layers to a group: one group of full attention, and six of windows, the last with eight empty places.
     assert sequence(GEMMA_27B, 32768) == 10 * per_layer_block * (32768 // 16 + 6 * window_blocks)
 
 
-def test_linear_attention_keeps_one_state_in_a_page_as_large_as_attentions() -> None:
+def test_linear_attention_keeps_two_states_in_pages_as_large_as_attentions() -> None:
     read = architecture.read(QWEN_NEXT, "c")
-    state = Recurrent(state_values=32 * 128 * 128, conv_values=(2 * 2048 + 4096) * 3)
-    assert read.layers == {state: 36, Attention(2, 256): 12}
-    page_of_16 = 16 * 2 * 2 * 256 * 2
-    state_bytes = 32 * 128 * 128 * 4 + (2 * 2048 + 4096) * 3 * 2
-    block = -(-state_bytes // page_of_16) * 16
-    attention_blocks = -(-32768 // block)
-    assert sequence(QWEN_NEXT, 32768) == 12 * (block // 16) * page_of_16 * (attention_blocks + 3)
+    # Qwen3-Next on one GPU, by vLLM's own alignment: blocks of 544 tokens.
+    state_bytes = 32 * 128 * 128 * 2 + (2 * 2048 + 4096) * 3 * 2
+    assert read.layers == {Recurrent(state_bytes, copies=2): 36, Attention(2, 256): 12}
+    assert sequence(QWEN_NEXT, 32768) == 12 * 544 * 2048 * (-(-32768 // 544) + 3 * 2)
+
+
+def test_a_model_with_states_needs_a_block_for_every_sequence_that_may_run() -> None:
+    pool = kv_cache.pool(architecture.read(QWEN_NEXT, "c"), ONE_GPU)
+    assert pool.least_bytes(1000, max_num_seqs=256) == 257 * pool.block_bytes
+    assert pool.least_bytes(1000, max_num_seqs=4) == pool.sequence_bytes(1000) + pool.block_bytes
+
+
+def test_vllm_wants_one_block_more_than_the_longest_sequence() -> None:
+    pool = kv_cache.pool(architecture.read(LLAMA_8B, "c"), ONE_GPU)
+    assert pool.least_bytes(8192, max_num_seqs=64) == (8192 + 16) * 128 * 1024
 
 
 def test_a_longer_sequence_never_takes_less() -> None:

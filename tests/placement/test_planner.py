@@ -79,7 +79,7 @@ def test_a_kv_cache_of_a_set_size_is_exact(shapes: dict[str, Path]) -> None:
 
 
 def test_a_kv_cache_too_small_for_one_sequence_is_named(shapes: dict[str, Path]) -> None:
-    with pytest.raises(ConfigError, match=r"models\.m0\.kv_cache_bytes: one sequence of 8192 tokens needs 1024 MiB"):
+    with pytest.raises(ConfigError, match=r"models\.m0\.kv_cache_bytes: to serve 8192 tokens it needs 1026 MiB"):
         advice.plan(deployment(shapes, "8b", "8b", kv_cache_bytes="512MiB"), machine.described("80GiB"))
 
 

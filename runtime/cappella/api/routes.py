@@ -127,7 +127,7 @@ def _answering(parts: Parts, path: str) -> Callable[[Request], Awaitable[Respons
 
 
 async def _ensemble(parts: Parts, request: Request, asked: Asked, name: str) -> Response:
-    models = parts.config.models
+    models = parts.config.called
     ensemble = parts.config.ensembles[name]
     prompt = replace(asked.prompt, watched=asked.stream)
     settings = resolve(name, ensemble, models, asked.overrides, prompt, asked.sampling)
@@ -188,7 +188,7 @@ async def _resume(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGener
 
 
 def _known(parts: Parts) -> list[str]:
-    return [*(PREFIX + name for name in parts.config.ensembles), *parts.config.models]
+    return [*(PREFIX + name for name in parts.config.ensembles), *parts.config.called]
 
 
 def _models(parts: Parts) -> list[dict[str, Any]]:
@@ -199,7 +199,7 @@ def _models(parts: Parts) -> list[dict[str, Any]]:
         for name, e in parts.config.ensembles.items()
     ]
     members = [
-        {"id": name, **entry, "max_model_len": model.max_model_len} for name, model in parts.config.models.items()
+        {"id": name, **entry, "max_model_len": model.max_model_len} for name, model in parts.config.called.items()
     ]
     return [*ensembles, *members]
 

@@ -14,6 +14,7 @@ from signal import SIGKILL
 from typing import Any
 
 from cappella.config import Model
+from cappella.placement import adapters
 from cappella.placement.planner import Placed
 
 # Well above the client's KEEP_ALIVE_S: a server that closes an idle connection just as the client
@@ -192,8 +193,8 @@ def arguments(
         "kv_cache_dtype": model.kv_cache_dtype,
         "tensor_parallel_size": len(placed.gpus),
         # With an exact KV size this serves one check alone, at start: that so much of the card is free. The default
-        # of 0.9 would refuse the second engine on a card.
-        "gpu_memory_utilization": 0.05,
+        # would refuse the second engine on a card.
+        "gpu_memory_utilization": 0.01,
         "enable_sleep_mode": naps,
         "numa_bind": bool(numa_nodes),
         "numa_bind_nodes": list(numa_nodes) or None,
@@ -210,11 +211,20 @@ def arguments(
         "enable_auto_tool_choice": model.tool_parser is not None,
         "tool_call_parser": model.tool_parser,
         "reasoning_parser": model.reasoning_parser,
+        **_adapters(model),
         "speculative_config": _prompt_lookup(model.prompt_lookup_tokens),
         "per_request_spec_decode_metrics": "summary" if model.prompt_lookup_tokens else None,
         **{key.replace("-", "_"): value for key, value in model.engine_args.items()},
     }
     return [flag for key, value in args.items() if value is not None for flag in _flag(key, value)]
+
+
+def _adapters(model: Model) -> dict[str, Any]:
+    if not model.adapters:
+        return {}
+    modules = [f"{name}={path}" for name, path in model.adapters.items()]
+    rank = adapters.served_rank(model)
+    return {"enable_lora": True, "lora_modules": modules, "max_loras": len(modules), "max_lora_rank": rank}
 
 
 def _prompt_lookup(tokens: int | None) -> Mapping[str, Any] | None:

@@ -42,7 +42,8 @@ class Supervisor:
         # On a GPU, two servers that start together mis-measure each other's memory.
         self._start_slots = asyncio.Semaphore(1 if self.plan.machine.gpu else os.cpu_count() or 1)
         self._turns = Turns(len(self.plan.turns), self._change) if self.plan.turns else None
-        self._judges = {ensemble.judge.model for ensemble in config.ensembles.values()}
+        judges = {ensemble.judge.model for ensemble in config.ensembles.values()}
+        self._judges = {name for name in config.models if judges & set(config.hosted([name]))}
         self._tasks: list[asyncio.Task[None]] = []
         self._fork_servers: dict[frozenset[tuple[str, str]], ForkServer] = {}
         self.engines: dict[str, VllmEngine] = {}
@@ -57,7 +58,9 @@ class Supervisor:
         socket = private / "engine.sock"
         special_tokens = folder.inspect(name, model.weights).special_tokens
         seat = None if self._turns is None or placed.turn is None else partial(self._turns.seat, placed.turn)
-        self.engines[name] = VllmEngine(socket, EngineStatus(name), special_tokens, model.traits, seat)
+        status = EngineStatus(name)
+        for called in (name, *model.adapters):
+            self.engines[called] = VllmEngine(socket, status, special_tokens, model.traits, seat, called)
         gpu = self.plan.machine.gpu
         naps = gpu and placed.turn is not None
         env = process.environment(None if gpu else cpu_threads, model.enforce_eager, placed.gpus, naps)
@@ -77,7 +80,8 @@ class Supervisor:
 
     @property
     def statuses(self) -> Mapping[str, EngineStatus]:
-        return {name: engine.status for name, engine in self.engines.items()}
+        """Of the engines; an adapter has that of its model's."""
+        return {name: self.engines[name].status for name in self.lifecycles}
 
     def _fork_server(self, env: Mapping[str, str]) -> ForkServer:
         """The one for this environment: some of it is read at import."""

@@ -31,7 +31,7 @@ class Forwarded:
 class VllmEngine:
     """Speaks to the server behind `socket`; whether that server is up, `status` says.
 
-    Where engines take turns, each call waits for a `seat` first.
+    Where engines take turns, each call waits for a `seat` first. `name` is an adapter's, where the server has adapters.
     """
 
     def __init__(
@@ -41,8 +41,10 @@ class VllmEngine:
         special_tokens: Sequence[str] = (),
         traits: Traits = Traits(),
         seat: Seat | None = None,
+        name: str | None = None,
     ) -> None:
         self.status = status
+        self.name = name or status.model
         self.special_tokens = special_tokens
         self.traits = traits
         self.in_flight = 0
@@ -64,7 +66,7 @@ class VllmEngine:
     async def count_tokens(self, prompt: Prompt) -> int:
         """See `Engine.count_tokens`."""
         self.require_calls_taken()
-        body = {"model": self.status.model, "messages": list(prompt.messages), "add_generation_prompt": True}
+        body = {"model": self.name, "messages": list(prompt.messages), "add_generation_prompt": True}
         tools = {"tools": list(prompt.tools)} if prompt.tools else {}
         async with self._awake(), self._post("/tokenize", orjson.dumps({**body, **tools})) as response:
             reply = await response.read()
@@ -97,7 +99,7 @@ class VllmEngine:
 
     async def _stream(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Chunk, None]:
         """Always a stream on the wire, since only that lets an abort reach the engine."""
-        body = wire.body(self.status.model, prompt, sampling, self.in_flight)
+        body = wire.body(self.name, prompt, sampling, self.in_flight)
         async with self._post("/v1/chat/completions", orjson.dumps(body)) as response:
             if response.status != 200:
                 raise wire.rejection(response.status, await response.read())

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 from cappella.errors import ConfigError
@@ -12,12 +13,11 @@ DTYPE_BYTES = {"float32": 4, "float": 4, "bfloat16": 2, "float16": 2, "half": 2}
 
 @dataclass(frozen=True, slots=True)
 class Attention:
-    """A layer that keeps a key and a value for each token, or for the last `window` tokens, or for `chunk` at a time."""
+    """A layer that keeps a key and a value for each token, or for the last `window` tokens."""
 
     kv_heads: int
     head_size: int
     window: int | None = None
-    chunk: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +29,13 @@ class Latent:
 
 @dataclass(frozen=True, slots=True)
 class Recurrent:
-    """A layer of linear attention or of a state-space model: `state_values` and `conv_values` per sequence."""
+    """A layer of linear attention or of a state-space model: bytes of its state, and of those `copies` per sequence.
 
-    state_values: int
-    conv_values: int
+    With a prefix cache vLLM keeps two of them (Mamba-2: three), each at the end of a block.
+    """
+
+    state_bytes: int
+    copies: int
 
 
 Layer = Attention | Latent | Recurrent
@@ -42,12 +45,16 @@ Layer = Attention | Latent | Recurrent
 class Architecture:
     """Sizes as config.json gives them; `layers` are those that keep something, in no order.
 
-    `inner_size` is the widest feed-forward layer that one token passes at once, all of its experts together. A split
-    over GPUs must divide each of `divisible`, quantised weights into whole groups.
+    `inner_size` is that of a feed-forward layer which every token passes; of `expert_inner_size` each token passes
+    `experts_per_token`. `latent_values` are a token's keys and values as latent attention unfolds them. A split over GPUs
+    must divide each of `divisible`, quantised weights into whole groups.
     """
 
     hidden_size: int
     inner_size: int
+    expert_inner_size: int
+    experts_per_token: int
+    latent_values: int
     vocab_size: int
     kv_heads: int
     divisible: tuple[int, ...]
@@ -55,6 +62,7 @@ class Architecture:
     dtype: str
     quantization: str | None
     tied: bool
+    vision: bool
     layers: Mapping[Layer, int]
 
 
@@ -65,6 +73,9 @@ def read(config: Mapping[str, Any], place: str) -> Architecture:
         return Architecture(
             hidden_size=text["hidden_size"],
             inner_size=_inner_size(text),
+            expert_inner_size=_first(text.get("moe_intermediate_size") or text.get("intermediate_size") or 0),
+            experts_per_token=_experts_per_token(text),
+            latent_values=_latent_values(text),
             vocab_size=text["vocab_size"],
             kv_heads=_kv_heads(text),
             divisible=_divisible(text, config.get("quantization_config") or {}),
@@ -72,11 +83,20 @@ def read(config: Mapping[str, Any], place: str) -> Architecture:
             dtype=_dtype(config, text),
             quantization=_quantization(config, text),
             tied=bool(text.get("tie_word_embeddings", config.get("tie_word_embeddings", False))),
+            vision="vision_config" in config,
             layers=Counter(_layers(text)),
         )
     except (KeyError, TypeError, IndexError) as error:
         problem = f"config.json lacks {error}, which a plan needs" if isinstance(error, KeyError) else str(error)
         raise ConfigError(place, problem, "Copy the model's own config.json") from error
+
+
+def expert_padding(architecture: Architecture) -> float:
+    """How much MXFP4 experts grow in memory: Marlin's kernels pad their sizes (vLLM: `oracle/mxfp4.py`)."""
+    if architecture.quantization != "mxfp4":
+        return 1.0
+    inner, hidden = architecture.expert_inner_size, architecture.hidden_size
+    return ceil(inner / 128) * 128 / inner * (ceil(hidden / 256) * 256 / hidden)
 
 
 def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -97,19 +117,27 @@ def _head_size(text: Mapping[str, Any]) -> int:
     return int(text.get("head_dim") or text["hidden_size"] // _first(text["num_attention_heads"]))
 
 
+def _latent_values(text: Mapping[str, Any]) -> int:
+    if not text.get("kv_lora_rank"):
+        return 0
+    return _first(text["num_attention_heads"]) * int(text["qk_nope_head_dim"] + text["v_head_dim"])
+
+
 def _experts(text: Mapping[str, Any]) -> int:
     names = ("num_experts", "num_local_experts", "n_routed_experts")
     return next((int(text[name]) for name in names if text.get(name)), 0)
 
 
+def _experts_per_token(text: Mapping[str, Any]) -> int:
+    return int(text.get("num_experts_per_tok") or text.get("top_k_experts") or 1) if _experts(text) else 0
+
+
 def _inner_size(text: Mapping[str, Any]) -> int:
-    dense = _first(text.get("intermediate_size") or 4 * text["hidden_size"])
-    if not _experts(text):
-        return dense
-    per_expert = text.get("moe_intermediate_size") or dense
-    chosen = text.get("num_experts_per_tok") or 1
-    shared = text.get("shared_expert_intermediate_size") or (text.get("n_shared_experts") or 0) * per_expert
-    return max(dense, chosen * _first(per_expert) + shared)
+    """The dense layers', where there are any; else the shared experts'."""
+    if not _experts(text) or text.get("first_k_dense_replace"):
+        return _first(text.get("intermediate_size") or 4 * text["hidden_size"])
+    shared = (text.get("n_shared_experts") or 0) * _first(text.get("moe_intermediate_size") or 0)
+    return int(text.get("shared_expert_intermediate_size") or text.get("shared_intermediate_size") or shared)
 
 
 def _divisible(text: Mapping[str, Any], quantization: Mapping[str, Any]) -> tuple[int, ...]:
@@ -172,8 +200,9 @@ def _full_attention(text: Mapping[str, Any]) -> Layer:
 
 
 def _local_attention(text: Mapping[str, Any]) -> Layer:
-    if chunk := text.get("attention_chunk_size"):
-        return Attention(_kv_heads(text), _head_size(text), chunk=chunk)
+    if text.get("attention_chunk_size"):
+        # vLLM keeps all of it: its manager of unlike layers does not take chunks.
+        return Attention(_kv_heads(text), _head_size(text))
     return Attention(_kv_heads(text), _head_size(text), window=text.get("sliding_window"))
 
 
@@ -202,11 +231,14 @@ def _recurrent(text: Mapping[str, Any]) -> Recurrent:
     if "linear_num_value_heads" in text:
         keys = text["linear_num_key_heads"] * text["linear_key_head_dim"]
         values = text["linear_num_value_heads"] * text["linear_value_head_dim"]
-        state = values * text["linear_key_head_dim"]
-        return Recurrent(state, (2 * keys + values) * (text["linear_conv_kernel_dim"] - 1))
+        state_bytes = values * text["linear_key_head_dim"] * DTYPE_BYTES[text.get("mamba_ssm_dtype") or "bfloat16"]
+        return Recurrent(state_bytes + 2 * (2 * keys + values) * (text["linear_conv_kernel_dim"] - 1), copies=2)
     heads = text.get("mamba_n_heads") or text["mamba_num_heads"]
     size = text.get("mamba_d_head") or text["mamba_head_dim"]
     state = text.get("mamba_d_state") or text["ssm_state_size"]
     groups = text.get("mamba_n_groups") or text["n_groups"]
     kernel = text.get("mamba_d_conv") or text["conv_kernel"]
-    return Recurrent(heads * size * state, (heads * size + 2 * groups * state) * (kernel - 1))
+    # Nemotron-H's state stays in float32.
+    dtype = "float32" if "ssm_state_size" in text else "bfloat16"
+    state_bytes = heads * size * state * DTYPE_BYTES[text.get("mamba_ssm_cache_dtype") or dtype]
+    return Recurrent(state_bytes + 2 * (heads * size + 2 * groups * state) * (kernel - 1), copies=3)

@@ -8,7 +8,7 @@ from math import ceil, prod
 from pathlib import Path
 
 from cappella.errors import ConfigError
-from cappella.placement.architecture import DTYPE_BYTES, Architecture
+from cappella.placement.architecture import DTYPE_BYTES, Architecture, expert_padding
 
 HEADER_LENGTH_BYTES = 8
 # The format's own limit: https://huggingface.co/docs/safetensors, "Format".
@@ -75,6 +75,8 @@ def _is_loaded(tensor: Tensor, architecture: Architecture) -> bool:
 
 def _on_one(tensor: Tensor, architecture: Architecture, gpus: int) -> int:
     size = _size_in_memory(tensor)
+    if "experts" in tensor.name:
+        size = round(size * expert_padding(architecture))
     if gpus == 1 or len(tensor.shape) < 2 or _WHOLE.search(tensor.name):
         return size
     if _KEYS_VALUES.search(tensor.name):

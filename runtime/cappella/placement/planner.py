@@ -74,7 +74,7 @@ def placed(config: Config, footprints: Mapping[str, Footprint], machine: Machine
 def _resident(config: Config) -> set[str]:
     """Judges, and what the config pins: they never sleep."""
     judges = {ensemble.judge.model for ensemble in config.ensembles.values()}
-    return judges | {name for name, model in config.models.items() if model.gpus is not None}
+    return {name for name, model in config.models.items() if model.gpus or judges & set(config.hosted([name]))}
 
 
 def rooms(machine: Machine) -> list[int]:
@@ -163,11 +163,11 @@ def _whole_blocks(found: Footprint, gpus: int, size_bytes: int) -> int:
 
 def tokens_per_run(config: Config, model: str) -> int:
     """Tokens that a model keeps for one run of each ensemble, where a prompt and an answer count one each."""
-    total = 0
+    total, names = 0, set(config.hosted([model]))
     for ensemble in config.ensembles.values():
         answers = sum(seat.samples for seat in ensemble.seats)
-        total += sum(1 + seat.samples for seat in ensemble.seats if seat.model == model)
-        total += (2 + answers) * (ensemble.judge.model == model)
+        total += sum(1 + seat.samples for seat in ensemble.seats if seat.model in names)
+        total += (2 + answers) * (ensemble.judge.model in names)
     return max(1, total)
 
 

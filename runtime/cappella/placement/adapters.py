@@ -1,0 +1,45 @@
+"""LoRA adapters: what their folders say, and what room an engine keeps for them."""
+
+from cappella.config import Model
+from cappella.errors import ConfigError
+from cappella.placement import folder
+from cappella.placement.architecture import Architecture
+
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM's `--max-lora-rank` may be."""
+
+
+def served_rank(model: Model) -> int:
+    """The rank that the engine makes room for: the largest adapter's, rounded up. Raises ConfigError."""
+    largest = max((_rank(name, model) for name in model.adapters), default=0)
+    found = next((rank for rank in RANKS if rank >= largest), None)
+    if found is None:
+        raise ConfigError(
+            "models: adapters", f"rank {largest} is more than vLLM takes", f"Use one of {RANKS[-1]} at most"
+        )
+    return found
+
+
+def _rank(name: str, model: Model) -> int:
+    path = model.adapters[name]
+    place = f"models: adapters.{name}: {path}"
+    if not (path / "adapter_model.safetensors").is_file():
+        raise ConfigError(place, "there is no adapter_model.safetensors", "Name the folder of a PEFT adapter")
+    rank = folder.read_json(place, path / "adapter_config.json").get("r")
+    if not isinstance(rank, int) or rank < 1:
+        raise ConfigError(place, f"adapter_config.json has no rank ({rank!r})", "Name the folder of a LoRA adapter")
+    return rank
+
+
+def slots_bytes(model: Model, architecture: Architecture, gpus: int) -> int:
+    """Two thin matrices beside each projection and the vocabulary's, in 16 bits, for each adapter.
+
+    Every projection has them, whatever an adapter changes; with a split, one of the two is shared out (vLLM:
+    `BaseLinearLayerWithLoRA.create_lora_weights`).
+    """
+    if not model.adapters:
+        return 0
+    hidden, inner = architecture.hidden_size, architecture.inner_size
+    layer = 7 * hidden + (4 * hidden + 3 * inner) // gpus
+    values = architecture.depth * layer + 2 * (hidden + architecture.vocab_size)
+    return 2 * len(model.adapters) * served_rank(model) * values
