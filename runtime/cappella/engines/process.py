@@ -1,6 +1,7 @@
 """Engine processes: their command line, their sealed environment, their start, their end."""
 
 import asyncio
+import importlib.util
 import json
 import os
 import re
@@ -255,7 +256,9 @@ def environment(
     if threads is None:
         # By the order of the bus, as NVML counts them: CUDA's own order begins with the fastest.
         ours = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus or ()))}
-        return {**sealed, **ours, "VLLM_SERVER_DEV_MODE": str(int(naps))}
+        # Where flashinfer is missing, vLLM would look for its sampler all the same.
+        sampler = {} if importlib.util.find_spec("flashinfer") else {"VLLM_USE_FLASHINFER_SAMPLER": "0"}
+        return {**sealed, **ours, **sampler, "VLLM_SERVER_DEV_MODE": str(int(naps))}
     # Bound to cores, several engines would all be bound to the same ones.
     on_cpu = {**sealed, "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(threads)}
     # Prompt lookup runs in numba, which would set OpenMP's threads for all else too: answers took five times as long.
