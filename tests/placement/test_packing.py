@@ -72,6 +72,12 @@ def test_models_are_spread_where_nothing_needs_a_split() -> None:
     assert sorted(found.values()) == [(0,), (1,), (2,), (3,)]
 
 
+def test_models_are_spread_beside_one_that_fills_its_gpus() -> None:
+    found = packing.pack([Item("big", {2: 78}), *(Item(name, {1: 20}) for name in "abcd")], [80, 80, 80, 80])
+    assert found is not None
+    assert sorted(found[name] for name in "abcd") == [(2,), (2,), (3,), (3,)]
+
+
 def test_a_pinned_model_lies_where_it_is_pinned() -> None:
     found = packing.pack([Item("a", {2: 30}, only=(1, 2)), Item("b", {1: 60})], [80, 80, 80])
     assert found == {"a": (1, 2), "b": (0,)}

@@ -34,29 +34,37 @@ class _Search:
 
 
 def pack(items: Sequence[Item], capacities: Sequence[int]) -> Spans | None:
-    """The way that splits least and, of those, fills the fullest GPU least; None if there is none."""
+    """The way that splits least and, of those, spreads best: the squares of the shares in use add up to least.
+
+    None if there is no way.
+    """
     search = _Search(capacities, [0] * len(capacities))
     in_turn = sorted(items, key=lambda item: (item.only is None, -item.size_bytes, item.name))
-    _place(search, in_turn, splits=0, peak=0.0)
+    _place(search, in_turn, splits=0, crowding=0.0)
     return search.best[2] if search.best else None
 
 
-def _place(search: _Search, items: Sequence[Item], splits: int, peak: float) -> None:
+def _place(search: _Search, items: Sequence[Item], splits: int, crowding: float) -> None:
     search.steps += 1
-    if search.steps > MOST_STEPS or (search.best and (splits, peak) >= search.best[:2]):
+    if search.steps > MOST_STEPS or (search.best and (splits, crowding) >= search.best[:2]):
         return
     if not items:
-        search.best = (splits, peak, dict(search.chosen))
+        search.best = (splits, crowding, dict(search.chosen))
         return
     item, *rest = items
     for span, size in _spans(search, item):
+        before = _crowding(search, span)
         for gpu in span:
             search.used[gpu] += size
-        fullest = max(search.used[gpu] / search.capacities[gpu] for gpu in span)
+        added = _crowding(search, span) - before
         search.chosen[item.name] = span
-        _place(search, rest, splits + len(span) - 1, max(peak, fullest))
+        _place(search, rest, splits + len(span) - 1, crowding + added)
         for gpu in span:
             search.used[gpu] -= size
+
+
+def _crowding(search: _Search, span: tuple[int, ...]) -> float:
+    return sum((search.used[gpu] / search.capacities[gpu]) ** 2 for gpu in span)
 
 
 def _spans(search: _Search, item: Item) -> Iterator[tuple[tuple[int, ...], int]]:
