@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from cappella import errors
+from cappella.admission import Admission
 from cappella.api import trace
 from cappella.api.clients import GONE, ClientGone
 from cappella.api.messages import error_body
@@ -28,6 +29,7 @@ HTTP_TABLE: dict[type[Exception], tuple[int, str, str | None]] = {
     errors.RequestError: (400, "invalid_request_error", None),
     errors.UnknownModel: (404, "invalid_request_error", None),
     errors.ModelNotReady: (503, "server_error", "model_not_ready"),
+    errors.Overloaded: (429, "rate_limit_error", "overloaded"),
     errors.EngineNotReady: (503, "server_error", "model_not_ready"),
     errors.EngineError: (502, "server_error", "engine_error"),
     errors.JudgeFailed: (502, "server_error", "judge_failed"),
@@ -35,7 +37,7 @@ HTTP_TABLE: dict[type[Exception], tuple[int, str, str | None]] = {
     errors.DeadlineExceeded: (504, "server_error", "deadline_exceeded"),
     Exception: (500, "server_error", "internal_error"),
 }
-BODY_TOO_LARGE = 413
+BODY_STATUS = {"body_too_large": 413, "body_too_slow": 408}
 
 
 def create_app(config: Config, supervisor: Supervisor) -> FastAPI:
@@ -60,6 +62,9 @@ def create_app(config: Config, supervisor: Supervisor) -> FastAPI:
                 metrics=Metrics(),
                 describe=describe,
                 gpus=machine.gpus_now,
+                admission=Admission(
+                    {name: model.max_num_seqs for name, model in config.models.items()}, config.server.max_waiting
+                ),
                 created=int(time.time()),
             )
         )
@@ -88,9 +93,11 @@ def describe(error: Exception) -> Mapping[str, Any]:
 
 async def _error(request: Request, error: Exception) -> Response:
     status = _row(error)[0]
-    if isinstance(error, errors.RequestError) and error.code == "body_too_large":
-        status = BODY_TOO_LARGE
-    retry = {"Retry-After": str(error.retry_after_s)} if isinstance(error, errors.ModelNotReady) else None
+    if isinstance(error, errors.RequestError):
+        status = BODY_STATUS.get(error.code, status)
+    retry = None
+    if isinstance(error, errors.ModelNotReady | errors.Overloaded):
+        retry = {"Retry-After": str(error.retry_after_s)}
     return JSONResponse(_body(request, status, describe(error)), status, headers=retry)
 
 

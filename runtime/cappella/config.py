@@ -215,9 +215,16 @@ class Ensemble(OptionsConfig):
 
 
 class Server(Frozen):
+    """Where clients are listened to. Of the runs of an ensemble, and of the calls of a model, `max_waiting` may queue.
+
+    A client that for `client_timeout_s` neither sends the rest of its body nor takes what is sent to it is left.
+    """
+
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     max_body_bytes: ByteSize = ByteSize(4 << 20)
+    max_waiting: Annotated[int, Field(ge=1)] = 64
+    client_timeout_s: Seconds = 60.0
     log_dir: Path | None = None
 
     @model_validator(mode="after")
@@ -259,6 +266,11 @@ class Config(Frozen):
         """Every name that a seat or a client may call, an adapter's too, and the model that answers."""
         adapters = {adapter: model for model in self.models.values() for adapter in model.adapters}
         return {**self.models, **adapters}
+
+    @property
+    def host_of(self) -> Mapping[str, str]:
+        """The model whose engine answers to each name."""
+        return {name: model for model in self.models for name in self.hosted([model])}
 
     def hosted(self, models: Iterable[str]) -> list[str]:
         """What these models' engines can be called by."""

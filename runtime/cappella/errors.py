@@ -15,6 +15,7 @@ CappellaError
 │   └── EngineOverBudget   what is left of the run's tokens is too little to make the call
 ├── JudgeFailed            the judge gave nothing, and no member's answer may stand in for it
 ├── ModelNotReady          too few engines are up to begin a run
+├── Overloaded             as many wait as may
 └── PanelFailed            the panel gave too little; carries the answers and failures there are
     ├── InsufficientQuorum   too few answers came back
     └── DeadlineExceeded     the time ran out and there is nothing to return
@@ -109,6 +110,14 @@ class JudgeFailed(CappellaError):
 
 
 class ModelNotReady(CappellaError):
+    """`retry_after_s` is a fair moment to ask again."""
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class Overloaded(CappellaError):
     """`retry_after_s` is a fair moment to ask again."""
 
     def __init__(self, message: str, retry_after_s: int) -> None:

@@ -38,6 +38,7 @@ class Metrics:
             "cappella_member_failures", "Members that gave no answer", ["model", "reason"], registry=self.registry
         )
         self._up = Gauge("cappella_engine_up", "1 if the engine is ready", ["model"], registry=self.registry)
+        self._waiting = Gauge("cappella_waiting", "In the queue", ["name"], registry=self.registry)
         self._gpu_total = Gauge("cappella_gpu_memory_total_bytes", "Of a GPU", ["gpu"], registry=self.registry)
         self._gpu_free = Gauge("cappella_gpu_memory_free_bytes", "Of a GPU", ["gpu"], registry=self.registry)
         self._gpu_busy = Gauge("cappella_gpu_busy_ratio", "Share of the last second", ["gpu"], registry=self.registry)
@@ -53,8 +54,10 @@ class Metrics:
         if run is not None:
             self._observe(ensemble, run)
 
-    async def render(self, engines: Mapping[str, VllmEngine], gpus: Sequence[Gpu]) -> bytes:
+    async def render(self, engines: Mapping[str, VllmEngine], gpus: Sequence[Gpu], waiting: Mapping[str, int]) -> bytes:
         """Everything, as text."""
+        for name, count in waiting.items():
+            self._waiting.labels(name).set(count)
         for gpu in gpus:
             self._gpu_total.labels(gpu.index).set(gpu.total_bytes)
             self._gpu_free.labels(gpu.index).set(gpu.free_bytes)

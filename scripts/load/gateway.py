@@ -29,7 +29,7 @@ class ScriptedSupervisor:
 
 def config(models: list[str], analysis: str) -> Config:
     """The last model is the judge, the others sit on the panel."""
-    model = {"weights": "unused", "max_model_len": 8192, "kv_cache_bytes": "1GiB"}
+    model = {"weights": "unused", "max_model_len": 8192, "kv_cache_bytes": "1GiB", "max_num_seqs": 4096}
     ensemble = {"panel": models[:-1], "judge": models[-1], "analysis": analysis}
     return Config.model_validate({"models": dict.fromkeys(models, model), "ensembles": {"default": ensemble}})
 

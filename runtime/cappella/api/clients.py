@@ -1,11 +1,13 @@
 """The client at the other end: what it sends, and whether it is still there."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import AsyncIterable, Coroutine
 from typing import Any, TypeVar
 
 import orjson
 from fastapi import Request
+from fastapi.responses import StreamingResponse
+from starlette.types import Message, Send
 
 from cappella.errors import RequestError
 
@@ -33,16 +35,35 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
         await asyncio.wait({task, gone})
 
 
-async def read(request: Request, limit: int) -> bytes:
-    """The whole body. Raises RequestError for one larger than `limit` bytes."""
+async def read(request: Request, limit: int, timeout_s: float) -> bytes:
+    """The whole body. Raises RequestError for one larger than `limit` bytes, or not whole after `timeout_s`."""
     parts: list[bytes] = []
     size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > limit:
-            raise RequestError(f"The body is larger than {limit} bytes.", code="body_too_large")
-        parts.append(part)
+    try:
+        async with asyncio.timeout(timeout_s):
+            async for part in request.stream():
+                size += len(part)
+                if size > limit:
+                    raise RequestError(f"The body is larger than {limit} bytes.", code="body_too_large")
+                parts.append(part)
+    except TimeoutError as error:
+        raise RequestError(f"The body was not whole after {timeout_s:g} s.", code="body_too_slow") from error
     return b"".join(parts)
+
+
+class Stream(StreamingResponse):
+    """A stream that ends, and with it what makes it, if the client takes nothing for `timeout_s`."""
+
+    def __init__(self, content: AsyncIterable[bytes], timeout_s: float, **how: Any) -> None:
+        super().__init__(content, **how)
+        self._timeout_s = timeout_s
+
+    async def stream_response(self, send: Send) -> None:
+        async def in_time(message: Message) -> None:
+            async with asyncio.timeout(self._timeout_s):
+                await send(message)
+
+        await super().stream_response(in_time)
 
 
 def json_object(body: bytes) -> dict[str, Any]:

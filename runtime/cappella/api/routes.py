@@ -6,11 +6,12 @@ from typing import Any, Protocol
 
 import orjson
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import StreamingResponse
 
+from cappella.admission import Admission, costs
 from cappella.api import fields, passing, sse
 from cappella.api.chat import ChatRequest
-from cappella.api.clients import json_object, read, unless_gone
+from cappella.api.clients import Stream, json_object, read, unless_gone
+from cappella.api.limits import require_modest
 from cappella.api.messages import MessagesRequest
 from cappella.api.parsing import parse
 from cappella.api.responses import ResponsesRequest
@@ -73,6 +74,7 @@ class Parts:
     describe: Describe
     created: int
     gpus: Callable[[], Sequence[Gpu]]
+    admission: Admission
 
 
 def create_router(parts: Parts) -> APIRouter:
@@ -97,7 +99,10 @@ def create_router(parts: Parts) -> APIRouter:
 
     @router.get("/metrics")
     async def metrics() -> Response:
-        return Response(await parts.metrics.render(parts.engines, parts.gpus()), media_type="text/plain; version=0.0.4")
+        return Response(
+            await parts.metrics.render(parts.engines, parts.gpus(), parts.admission.waiting),
+            media_type="text/plain; version=0.0.4",
+        )
 
     return router
 
@@ -106,14 +111,16 @@ def _answering(parts: Parts, path: str) -> Callable[[Request], Awaitable[Respons
     """The endpoint of one API: a model by its own name, or an ensemble."""
 
     async def answer(request: Request) -> Response:
-        body = await read(request, parts.config.server.max_body_bytes)
+        server = parts.config.server
+        body = await read(request, server.max_body_bytes, server.client_timeout_s)
         wire = json_object(body)
+        require_modest(wire)
         model = wire.get("model")
         if not isinstance(model, str):
             raise RequestError("model must be a string.", "model")
         if model in parts.engines:
             passing.require_forwardable(path, wire)
-            return await _forward(parts.engines[model], request, path, body)
+            return await _forward(parts, model, request, path, body, wire.get("n"))
         name = model.removeprefix(PREFIX)
         if not model.startswith(PREFIX) or name not in parts.config.ensembles:
             raise UnknownModel(model, _known(parts))
@@ -133,8 +140,11 @@ async def _ensemble(parts: Parts, request: Request, asked: Asked, name: str) -> 
     settings = resolve(name, ensemble, models, asked.overrides, prompt, asked.sampling)
     settings = replace(settings, panel_watched=asked.watches_panel)
 
+    takes = costs(settings, parts.config.host_of)
+
     async def run(emit: Emit) -> Run:
-        return await _counted(parts, prompt, settings, emit)
+        async with parts.admission.room(PREFIX + name, takes):
+            return await _counted(parts, prompt, settings, emit)
 
     if not asked.stream:
         result = await unless_gone(request, run(lambda event: None))
@@ -142,7 +152,8 @@ async def _ensemble(parts: Parts, request: Request, asked: Asked, name: str) -> 
     frames = sse.stream(run, asked.dialect(), parts.describe)
     # The first frame is awaited here, so that an early failure still gets its own status code.
     first = await unless_gone(request, anext(frames))
-    return StreamingResponse(_resume(first, frames), media_type="text/event-stream", headers=_NO_BUFFERING)
+    how = {"media_type": "text/event-stream", "headers": _NO_BUFFERING}
+    return Stream(_resume(first, frames), parts.config.server.client_timeout_s, **how)
 
 
 async def _counted(parts: Parts, prompt: Prompt, settings: Settings, emit: Emit) -> Run:
@@ -163,19 +174,23 @@ async def _counted(parts: Parts, prompt: Prompt, settings: Settings, emit: Emit)
 _NO_BUFFERING = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
-async def _forward(engine: VllmEngine, request: Request, path: str, body: bytes) -> Response:
-    """The engine's own reply to the client's own bytes."""
+async def _forward(parts: Parts, model: str, request: Request, path: str, body: bytes, n: Any) -> Response:
+    """The engine's own reply to the client's own bytes, which ask for `n` answers; the engine checks that number."""
     head: dict[str, Any] = {}
+    takes = {parts.config.host_of[model]: n if isinstance(n, int) and n > 0 else 1}
 
     async def relay() -> AsyncGenerator[bytes, None]:
-        async with engine.forward(path, body) as reply:
+        async with (
+            parts.admission.room(model, takes, direct=True),
+            parts.engines[model].forward(path, body) as reply,
+        ):
             head.update(status_code=reply.status_code, media_type=reply.content_type)
             async for data in reply.body:
                 yield data
 
     data = relay()
     first = await unless_gone(request, anext(data, b""))
-    return StreamingResponse(_resume(first, data), **head)
+    return Stream(_resume(first, data), parts.config.server.client_timeout_s, **head)
 
 
 async def _resume(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:

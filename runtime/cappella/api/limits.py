@@ -1,0 +1,87 @@
+"""What no request may exceed, whatever API it speaks: what costs an engine much, and a client nothing to write."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import orjson
+
+from cappella.errors import RequestError
+
+MOST_MESSAGES = 2048
+MOST_ANSWERS = 16
+MOST_STOPS = 16
+LONGEST_STOP = 256
+DEEPEST = 64
+LONGEST_PATTERN = 2048
+MOST_CHOICES = 1024
+LARGEST_SCHEMA_BYTES = 64 << 10
+DEEPEST_SCHEMA = 32
+
+_SCHEMAS = ("schema", "json", "json_schema", "parameters", "input_schema")
+_PATTERNS = ("regex", "pattern", "grammar")
+
+
+def require_modest(body: Mapping[str, Any]) -> None:
+    """Raises RequestError that names the field and the limit."""
+    if _depth(body) > DEEPEST:
+        raise RequestError(f"The body is nested deeper than {DEEPEST}.", code="too_large")
+    _at_most("messages", body.get("messages"), MOST_MESSAGES)
+    _at_most("input", body.get("input"), MOST_MESSAGES)
+    if isinstance(body.get("n"), int) and body["n"] > MOST_ANSWERS:
+        raise _too_large("n", f"at most {MOST_ANSWERS} answers")
+    for name in ("stop", "stop_sequences"):
+        _at_most(name, body.get(name), MOST_STOPS)
+        stops = body.get(name) if isinstance(body.get(name), list) else [body.get(name)]
+        if any(isinstance(stop, str) and len(stop) > LONGEST_STOP for stop in stops or ()):
+            raise _too_large(name, f"at most {LONGEST_STOP} characters each")
+    for name in ("response_format", "structured_outputs", "tools", "text"):
+        _require_modest_form(name, body.get(name))
+
+
+def _require_modest_form(field: str, value: Any) -> None:
+    for key, part in _parts(value):
+        if key in _PATTERNS and isinstance(part, str) and len(part) > LONGEST_PATTERN:
+            raise _too_large(field, f"a {key} of at most {LONGEST_PATTERN} characters")
+        if key == "choice":
+            _at_most(field, part, MOST_CHOICES)
+        if key in _SCHEMAS and isinstance(part, Mapping):
+            if _depth(part) > DEEPEST_SCHEMA:
+                raise _too_large(field, f"a schema at most {DEEPEST_SCHEMA} deep")
+            if len(orjson.dumps(part)) > LARGEST_SCHEMA_BYTES:
+                raise _too_large(field, f"a schema of at most {LARGEST_SCHEMA_BYTES} bytes")
+
+
+def _parts(value: Any) -> Iterator[tuple[str, Any]]:
+    """Every key below, and what it holds."""
+    if isinstance(value, Mapping):
+        for key, each in value.items():
+            yield str(key), each
+            yield from _parts(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _parts(each)
+
+
+def _depth(value: Any) -> int:
+    """Without recursion: a body may be nested deeper than Python's stack."""
+    deepest, level = 0, [value]
+    while level:
+        deepest += 1
+        level = [each for part in level for each in _below(part)]
+        if deepest > DEEPEST:
+            break
+    return deepest
+
+
+def _below(value: Any) -> list[Any]:
+    children = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    return [each for each in children if isinstance(each, Mapping | list)]
+
+
+def _at_most(name: str, value: Any, most: int) -> None:
+    if isinstance(value, list) and len(value) > most:
+        raise _too_large(name, f"at most {most} entries")
+
+
+def _too_large(name: str, limit: str) -> RequestError:
+    return RequestError(f"{name} may have {limit}.", name, "too_large")
