@@ -24,6 +24,18 @@ def test_whole_weights_are_the_bytes_of_all_files(tmp_path: Path) -> None:
     assert checkpoint.rank_bytes(found, READ, 1) == 64 * 2 + 128 * 64 * 2
 
 
+def test_weights_that_lie_there_twice_are_counted_as_the_index_says(tmp_path: Path) -> None:
+    shapes: Shapes = {"model.norm.weight": ("BF16", (64,))}
+    write_safetensors(tmp_path / "model-1.safetensors", shapes)
+    write_safetensors(tmp_path / "consolidated.safetensors", shapes)
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text('{"weight_map": {"model.norm.weight": "model-1.safetensors"}}')
+    assert len(checkpoint.tensors(tmp_path, "here")) == 1
+    index.write_text('{"weight_map": {"model.norm.weight": "model-2.safetensors"}}')
+    with pytest.raises(ConfigError, match=r"names model-2\.safetensors, which is not there"):
+        checkpoint.tensors(tmp_path, "here")
+
+
 def test_a_split_shares_matrices_and_copies_norms(tmp_path: Path) -> None:
     shapes = llama_shapes(TINY)
     norms = sum(shape[0] * 2 for _, shape in shapes.values() if len(shape) == 1)

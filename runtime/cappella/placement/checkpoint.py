@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cappella.errors import ConfigError
 from cappella.placement.architecture import DTYPE_BYTES, Architecture, expert_padding
+from cappella.placement.folder import read_json
 
 HEADER_LENGTH_BYTES = 8
 # The format's own limit: https://huggingface.co/docs/safetensors, "Format".
@@ -34,8 +35,21 @@ class Tensor:
 
 
 def tensors(folder: Path, place: str) -> list[Tensor]:
-    """Every tensor of a folder's safetensors files. Raises ConfigError for a file that is cut off or is none."""
-    return [tensor for path in sorted(folder.glob("*.safetensors")) for tensor in _header(path, place)]
+    """Every tensor of the safetensors files that vLLM reads. Raises ConfigError for one that is cut off or is none."""
+    return [tensor for path in _files(folder, place) for tensor in _header(path, place)]
+
+
+def _files(folder: Path, place: str) -> list[Path]:
+    """Those of the index, where there is one: some folders hold the weights a second time, in their maker's form."""
+    index = folder / "model.safetensors.index.json"
+    if not index.exists():
+        return sorted(folder.glob("*.safetensors"))
+    named = sorted(set(read_json(place, index).get("weight_map", {}).values()))
+    missing = [name for name in named if not (folder / name).is_file()]
+    if missing or not named:
+        problem = f"{index.name} names {missing[0] if missing else 'no file'}, which is not there"
+        raise ConfigError(place, problem, "Copy the model's weights once more")
+    return [folder / name for name in named]
 
 
 def _header(path: Path, place: str) -> Iterator[Tensor]:
