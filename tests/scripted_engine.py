@@ -111,7 +111,9 @@ class ScriptedEngine:
             await asyncio.sleep(script.pause_s)
         message = {"role": "assistant", "content": "".join(script.pieces)}
         choice = {"index": 0, "message": message, "finish_reason": script.finish_reason}
-        return web.json_response({"id": "x", "object": "chat.completion", "model": self.model, "choices": [choice]})
+        usage = {"prompt_tokens": self.tokens, "completion_tokens": len(script.pieces)}
+        about = {"id": "x", "object": "chat.completion", "model": self.model, "usage": usage}
+        return web.json_response({**about, "choices": [choice]})
 
     async def _stream(self, request: web.Request, script: Script) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})

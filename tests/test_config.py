@@ -87,7 +87,11 @@ def test_paths_are_relative_to_the_file_and_seats_get_names(tmp_path: Path) -> N
             r"c.yaml:2: .*prompt_lookup_tokens and speculative_config say the same",
         ),
         ("kv_cache_bytes: 1MiB}\n  bob", "kv_cache_bytes: much}\n  bob", r"c.yaml:2: models.ann.kv_cache_bytes"),
-        ("models:", "server: {host: 0.0.0.0}\nmodels:", r"c.yaml:1: server: host '0.0.0.0' is not a loopback"),
+        (
+            "models:",
+            "server: {host: 0.0.0.0}\nmodels:",
+            r"c.yaml:1: server: host '0.0.0.0' is not loopback, and lacks keys and tls",
+        ),
         ("models:", "modles:", r"c.yaml:1: modles: unknown key. Did you mean models\?"),
         ("[ann,", "[ann", r"c.yaml:\d+: is not valid YAML"),
         (GOOD, "", r"c.yaml:1: the file: .*Change the value"),

@@ -1,5 +1,6 @@
 """Wires the parts into one ASGI application; holds the one table from errors to HTTP."""
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -11,6 +12,8 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from cappella import errors
+from cappella.access.gatekeeper import Gatekeeper
+from cappella.access.store import Store
 from cappella.admission import Admission
 from cappella.api import trace
 from cappella.api.clients import GONE, ClientGone
@@ -30,6 +33,9 @@ HTTP_TABLE: dict[type[Exception], tuple[int, str, str | None]] = {
     errors.UnknownModel: (404, "invalid_request_error", None),
     errors.ModelNotReady: (503, "server_error", "model_not_ready"),
     errors.Overloaded: (429, "rate_limit_error", "overloaded"),
+    errors.RateLimited: (429, "rate_limit_error", "rate_limit_exceeded"),
+    errors.Unauthorized: (401, "authentication_error", "invalid_api_key"),
+    errors.Forbidden: (403, "permission_error", None),
     errors.EngineNotReady: (503, "server_error", "model_not_ready"),
     errors.EngineError: (502, "server_error", "engine_error"),
     errors.JudgeFailed: (502, "server_error", "judge_failed"),
@@ -43,12 +49,17 @@ BODY_STATUS = {"body_too_large": 413, "body_too_slow": 408}
 def create_app(config: Config, supervisor: Supervisor) -> FastAPI:
     """The gateway. Engines start with it and stop with it."""
 
+    gatekeeper = Gatekeeper(Store(config.server.keys) if config.server.keys else None)
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await supervisor.start()
+        keeping = asyncio.create_task(gatekeeper.keep())
         try:
             yield
         finally:
+            keeping.cancel()
+            await asyncio.wait({keeping})
             await supervisor.stop()
 
     # The interactive pages load scripts from elsewhere, and the schema route describes no field of ours.
@@ -62,6 +73,7 @@ def create_app(config: Config, supervisor: Supervisor) -> FastAPI:
                 metrics=Metrics(),
                 describe=describe,
                 gpus=machine.gpus_now,
+                gatekeeper=gatekeeper,
                 admission=Admission(
                     {name: model.max_num_seqs for name, model in config.models.items()}, config.server.max_waiting
                 ),
@@ -85,6 +97,8 @@ def describe(error: Exception) -> Mapping[str, Any]:
     body: dict[str, Any] = {"message": str(error), "type": kind, "param": None, "code": code}
     if isinstance(error, errors.RequestError):
         body.update(param=error.param, code=error.code)
+    if isinstance(error, errors.Forbidden):
+        body["code"] = error.code
     if isinstance(error, errors.PanelFailed):
         body["responses"] = trace.responses(error.answers)
         body["failed_models"] = trace.failed_models(error.failures)

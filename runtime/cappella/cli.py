@@ -2,17 +2,14 @@
 
 import asyncio
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from cappella import __version__
-from cappella.errors import CappellaError, ConfigError
+from cappella.access import commands as keys
+from cappella.exits import one_line_errors as _one_line_errors
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -20,6 +17,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="A panel of local models on vLLM, a judge that writes one answer from theirs, one OpenAI-compatible endpoint.",
 )
+
+app.add_typer(keys.app, name="keys")
 
 ConfigPath = Annotated[Path, typer.Argument(help="The YAML of a deployment, such as model_configs/demo.yaml.")]
 
@@ -140,18 +139,82 @@ def bench(
         run_bench(config, out, options, runs, rounds)
 
 
+@app.command()
+def pull(
+    config: ConfigPath,
+    unpinned: Annotated[
+        bool, typer.Option("--unpinned", help="Take the newest where a card pins no revision.")
+    ] = False,
+) -> None:
+    """Fetch the weights that a config's cards name from Hugging Face's hub, on a machine that has a network.
+
+    Only what an engine reads, safetensors only, every file's hash checked; called again it goes on where it stopped.
+    """
+    from cappella.bundle.pulling import pull as pull_weights
+
+    with _one_line_errors():
+        pull_weights(config, unpinned)
+
+
+@app.command()
+def bundle(
+    config: ConfigPath,
+    out: Annotated[Path, typer.Argument(help="The folder to make: empty, or begun by an earlier call.")],
+    wheels: Annotated[Path | None, typer.Option(help="A folder of wheels that are gathered already.")] = None,
+    lock: Annotated[Path | None, typer.Option(help="Or a pinned list to download: scripts/locks/cpu.txt.")] = None,
+    with_dependencies: Annotated[
+        bool, typer.Option("--with-dependencies", help="Download what the list's packages ask for, too (gpu.txt).")
+    ] = False,
+    platform: Annotated[str | None, typer.Option(help="The far side: linux_x86_64; default: as here.")] = None,
+    python: Annotated[str | None, typer.Option(help="Its Python: 3.11; default: as here.")] = None,
+    glibc: Annotated[str | None, typer.Option(help="Its glibc: 2.28; default: as here.")] = None,
+    part_bytes: Annotated[str | None, typer.Option(help="Cut larger files into parts of so much: 4GB.")] = None,
+    sign: Annotated[Path | None, typer.Option(help="Sign with this private key (PEM, Ed25519).")] = None,
+) -> None:
+    """Make one folder with all that a machine without a network needs: weights, wheels, config, licences, SBOM, hashes.
+
+    Called again it keeps what is there and right; the manifest comes last.
+    """
+    from cappella.bundle import making
+
+    with _one_line_errors():
+        target = making.far_side(platform, python, glibc)
+        size_bytes = making.parsed_bytes(part_bytes) if part_bytes else None
+        making.make(config, out, making.Wish(wheels, lock, with_dependencies, target, size_bytes, sign))
+
+
+BundlePath = Annotated[Path, typer.Argument(help="The folder of a bundle.")]
+PublicKey = Annotated[Path | None, typer.Option(help="The maker's public key (PEM, Ed25519).")]
+
+
+@app.command()
+def verify(
+    bundle: BundlePath,
+    key: PublicKey = None,
+    partial: Annotated[bool, typer.Option("--partial", help="Some files are still to come; check the others.")] = False,
+) -> None:
+    """Check every byte of a bundle against its manifest; exit code 2 names the first file that is bad, missing or extra."""
+    from cappella.bundle.verifying import verify as verify_bundle
+
+    with _one_line_errors():
+        verify_bundle(bundle, key, partial)
+
+
+@app.command()
+def install(
+    bundle: BundlePath,
+    target: Annotated[Path, typer.Argument(help="The folder to install into: empty, or begun by an earlier call.")],
+    key: PublicKey = None,
+) -> None:
+    """Install a bundle with no network: weights, config and a venv of its wheels; every hash is checked on the way."""
+    from cappella.bundle.installing import install as install_bundle
+
+    with _one_line_errors():
+        install_bundle(bundle, target, key)
+
+
 @app.callback(invoke_without_command=True)
 def main(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     if version:
         print(f"cappella {__version__}")
         raise typer.Exit
-
-
-@contextmanager
-def _one_line_errors() -> Iterator[None]:
-    """One line on standard error; exit code 2 for a config, 1 for the rest."""
-    try:
-        yield
-    except CappellaError as error:
-        Console(stderr=True, highlight=False).print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
-        raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from error

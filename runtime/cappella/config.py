@@ -214,10 +214,19 @@ class Ensemble(OptionsConfig):
         return self.judge.model in up and able >= self.quorum_of(sum(seat.samples for seat in self.seats))
 
 
+class Tls(Frozen):
+    """PEM files. With `client_ca` only clients with a certificate that it signed are served."""
+
+    certificate: Path
+    private_key: Path
+    client_ca: Path | None = None
+
+
 class Server(Frozen):
     """Where clients are listened to. Of the runs of an ensemble, and of the calls of a model, `max_waiting` may queue.
 
     A client that for `client_timeout_s` neither sends the rest of its body nor takes what is sent to it is left.
+    `keys` is a file of keys (see `cappella keys`); without one everybody who reaches the port may do everything.
     """
 
     host: str = "127.0.0.1"
@@ -226,12 +235,26 @@ class Server(Frozen):
     max_waiting: Annotated[int, Field(ge=1)] = 64
     client_timeout_s: Seconds = 60.0
     log_dir: Path | None = None
+    keys: Path | None = None
+    tls: Tls | None = None
+    allow_open: bool = False
 
     @model_validator(mode="after")
-    def _loopback(self) -> "Server":
-        if self.host != "localhost" and not ip_address(self.host).is_loopback:
-            raise ValueError(f"host {self.host!r} is not a loopback address, and there are no keys yet to guard it")
+    def _guarded(self) -> "Server":
+        lacks = [name for name, value in (("keys", self.keys), ("tls", self.tls)) if value is None]
+        if lacks and not self.allow_open and not self.loopback:
+            what = {
+                "keys": "anybody who reaches it may use every model",
+                "tls": "prompts, answers and keys are readable",
+            }
+            means = " and ".join(what[name] for name in lacks)
+            problem = f"host {self.host!r} is not loopback, and lacks {' and '.join(lacks)}: {means}"
+            raise ValueError(f"{problem}. Set them, or allow_open: true if that is meant")
         return self
+
+    @property
+    def loopback(self) -> bool:
+        return self.host == "localhost" or ip_address(self.host).is_loopback
 
 
 class Placement(Frozen):

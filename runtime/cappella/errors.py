@@ -16,6 +16,9 @@ CappellaError
 ├── JudgeFailed            the judge gave nothing, and no member's answer may stand in for it
 ├── ModelNotReady          too few engines are up to begin a run
 ├── Overloaded             as many wait as may
+├── Unauthorized           no key, or none that is known
+├── Forbidden              a key that may not do this
+├── RateLimited            a key that has done enough for now
 └── PanelFailed            the panel gave too little; carries the answers and failures there are
     ├── InsufficientQuorum   too few answers came back
     └── DeadlineExceeded     the time ran out and there is nothing to return
@@ -123,6 +126,22 @@ class Overloaded(CappellaError):
     def __init__(self, message: str, retry_after_s: int) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class Unauthorized(CappellaError):
+    pass
+
+
+class Forbidden(CappellaError):
+    """`code` is a word for programs."""
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class RateLimited(Overloaded):
+    pass
 
 
 class PanelFailed(CappellaError):

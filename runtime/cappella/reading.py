@@ -7,7 +7,7 @@ import yaml
 from pydantic import ValidationError
 
 from cappella import cards, places
-from cappella.config import Config, Ensemble, Member
+from cappella.config import Config, Ensemble, Member, Tls
 from cappella.errors import ConfigError
 from cappella.places import Path_
 
@@ -39,8 +39,13 @@ def _resolve_paths(config: Config, folder: Path) -> Config:
         )
         for name, model in config.models.items()
     }
-    log_dir = config.server.log_dir and folder / config.server.log_dir.expanduser()
-    return config.model_copy(update={"models": models, "server": config.server.model_copy(update={"log_dir": log_dir})})
+    server = config.server
+    paths = {
+        key: value and folder / value.expanduser()
+        for key, value in (("log_dir", server.log_dir), ("keys", server.keys))
+    }
+    tls = server.tls and Tls(**{key: path and folder / path.expanduser() for key, path in dict(server.tls).items()})
+    return config.model_copy(update={"models": models, "server": server.model_copy(update={**paths, "tls": tls})})
 
 
 def _with_cards(config: Config) -> Config:

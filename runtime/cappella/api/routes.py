@@ -7,16 +7,19 @@ from typing import Any, Protocol
 import orjson
 from fastapi import APIRouter, Request, Response
 
+from cappella.access.gatekeeper import Gatekeeper
+from cappella.access.store import Key, Scope
 from cappella.admission import Admission, costs
 from cappella.api import fields, passing, sse
 from cappella.api.chat import ChatRequest
 from cappella.api.clients import Stream, json_object, read, unless_gone
 from cappella.api.limits import require_modest
 from cappella.api.messages import MessagesRequest
+from cappella.api.meter import Meter
 from cappella.api.parsing import parse
 from cappella.api.responses import ResponsesRequest
 from cappella.api.sse import Describe, Dialect
-from cappella.config import Config
+from cappella.config import Config, Ensemble
 from cappella.engines.vllm import VllmEngine
 from cappella.ensemble.pipeline import Pipeline
 from cappella.ensemble.settings import resolve
@@ -75,6 +78,7 @@ class Parts:
     created: int
     gpus: Callable[[], Sequence[Gpu]]
     admission: Admission
+    gatekeeper: Gatekeeper
 
 
 def create_router(parts: Parts) -> APIRouter:
@@ -84,21 +88,24 @@ def create_router(parts: Parts) -> APIRouter:
         router.add_api_route(path, _answering(parts, path), methods=["POST"])
 
     @router.get("/v1/models")
-    async def models() -> dict[str, Any]:
-        return {"object": "list", "data": _models(parts)}
+    async def models(request: Request) -> dict[str, Any]:
+        key = _who(parts, request, "run")
+        return {"object": "list", "data": [each for each in _models(parts) if key is None or key.may_call(each["id"])]}
 
     @router.get("/health")
     async def health() -> dict[str, str]:
         return {"status": "ok"}
 
     @router.get("/ready")
-    async def ready(response: Response) -> dict[str, Any]:
+    async def ready(request: Request, response: Response) -> dict[str, Any]:
+        _who(parts, request, "run")
         state = _readiness(parts)
         response.status_code = 200 if state["ready"] else 503
         return state
 
     @router.get("/metrics")
-    async def metrics() -> Response:
+    async def metrics(request: Request) -> Response:
+        _who(parts, request, "admin")
         return Response(
             await parts.metrics.render(parts.engines, parts.gpus(), parts.admission.waiting),
             media_type="text/plain; version=0.0.4",
@@ -111,6 +118,7 @@ def _answering(parts: Parts, path: str) -> Callable[[Request], Awaitable[Respons
     """The endpoint of one API: a model by its own name, or an ensemble."""
 
     async def answer(request: Request) -> Response:
+        key = _who(parts, request, "run")
         server = parts.config.server
         body = await read(request, server.max_body_bytes, server.client_timeout_s)
         wire = json_object(body)
@@ -120,7 +128,8 @@ def _answering(parts: Parts, path: str) -> Callable[[Request], Awaitable[Respons
             raise RequestError("model must be a string.", "model")
         if model in parts.engines:
             passing.require_forwardable(path, wire)
-            return await _forward(parts, model, request, path, body, wire.get("n"))
+            await parts.gatekeeper.admit(key, [model])
+            return await _forward(parts, model, request, path, body, wire.get("n"), key)
         name = model.removeprefix(PREFIX)
         if not model.startswith(PREFIX) or name not in parts.config.ensembles:
             raise UnknownModel(model, _known(parts))
@@ -128,12 +137,24 @@ def _answering(parts: Parts, path: str) -> Callable[[Request], Awaitable[Respons
         if schema is None:
             raise RequestError(f"{path} is for single models: ask {model} through /v1/chat/completions.", "model")
         asked: Any = parse(schema, wire)
-        return await _ensemble(parts, request, asked, name)
+        await parts.gatekeeper.admit(key, [model, *_chosen(asked.overrides, parts.config.ensembles[name])])
+        return await _ensemble(parts, request, asked, name, key)
 
     return answer
 
 
-async def _ensemble(parts: Parts, request: Request, asked: Asked, name: str) -> Response:
+def _who(parts: Parts, request: Request, scope: Scope) -> Key | None:
+    return parts.gatekeeper.who(request.headers.get("authorization"), request.headers.get("x-api-key"), scope)
+
+
+def _chosen(overrides: Overrides, ensemble: Ensemble) -> list[str]:
+    """Models that a request names which are not the ensemble's own."""
+    named = [*(overrides.panel or ()), *([overrides.judge] if overrides.judge else [])]
+    own = {model for _, model in ensemble.models}
+    return [model for model in named if model not in own]
+
+
+async def _ensemble(parts: Parts, request: Request, asked: Asked, name: str, key: Key | None) -> Response:
     models = parts.config.called
     ensemble = parts.config.ensembles[name]
     prompt = replace(asked.prompt, watched=asked.stream)
@@ -144,7 +165,7 @@ async def _ensemble(parts: Parts, request: Request, asked: Asked, name: str) -> 
 
     async def run(emit: Emit) -> Run:
         async with parts.admission.room(PREFIX + name, takes):
-            return await _counted(parts, prompt, settings, emit)
+            return await _counted(parts, prompt, settings, emit, key)
 
     if not asked.stream:
         result = await unless_gone(request, run(lambda event: None))
@@ -156,13 +177,16 @@ async def _ensemble(parts: Parts, request: Request, asked: Asked, name: str) -> 
     return Stream(_resume(first, frames), parts.config.server.client_timeout_s, **how)
 
 
-async def _counted(parts: Parts, prompt: Prompt, settings: Settings, emit: Emit) -> Run:
+async def _counted(parts: Parts, prompt: Prompt, settings: Settings, emit: Emit, key: Key | None) -> Run:
     """The run, with its figures kept, however it ends."""
     parts.metrics.begin(settings.ensemble)
     run, status = None, "cancelled"
     try:
         run = await parts.pipeline.run(prompt, settings, emit)
         status = run.status
+        used = [call.usage for call in run.calls]
+        answered = sum(usage.completion_tokens for usage in used)
+        await parts.gatekeeper.count(key, sum(usage.prompt_tokens for usage in used), answered)
         return run
     except CappellaError as error:
         status = type(error).__name__
@@ -174,7 +198,9 @@ async def _counted(parts: Parts, prompt: Prompt, settings: Settings, emit: Emit)
 _NO_BUFFERING = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
-async def _forward(parts: Parts, model: str, request: Request, path: str, body: bytes, n: Any) -> Response:
+async def _forward(
+    parts: Parts, model: str, request: Request, path: str, body: bytes, n: Any, key: Key | None
+) -> Response:
     """The engine's own reply to the client's own bytes, which ask for `n` answers; the engine checks that number."""
     head: dict[str, Any] = {}
     takes = {parts.config.host_of[model]: n if isinstance(n, int) and n > 0 else 1}
@@ -185,8 +211,14 @@ async def _forward(parts: Parts, model: str, request: Request, path: str, body: 
             parts.engines[model].forward(path, body) as reply,
         ):
             head.update(status_code=reply.status_code, media_type=reply.content_type)
-            async for data in reply.body:
-                yield data
+            meter = Meter()
+            try:
+                async for data in reply.body:
+                    if key is not None:
+                        meter.hear(data)
+                    yield data
+            finally:
+                await parts.gatekeeper.count(key, *meter.tokens)
 
     data = relay()
     first = await unless_gone(request, anext(data, b""))

@@ -50,6 +50,7 @@ def cheapest(config: Config, footprints: Mapping[str, Footprint], machine: Machi
 
 
 def _changes(config: Config, footprints: Mapping[str, Footprint], machine: Machine) -> Iterator[Change | None]:
+    yield _with_models(config, footprints, machine, "no kv_cache_bytes", _planned_cache)
     if machine.gpu:
         yield _with_models(config, footprints, machine, "kv_cache_dtype: fp8 for every model", _fp8_cache)
     yield _shorter_context(config, footprints, machine)
@@ -77,6 +78,10 @@ def _with_models(
         return None
     changed = {name: replace(found, model=models[name]) for name, found in footprints.items()}
     return _attempt(words, config.model_copy(update={"models": models}), changed, machine)
+
+
+def _planned_cache(model: Model) -> Model:
+    return model.model_copy(update={"kv_cache_bytes": None})
 
 
 def _fp8_cache(model: Model) -> Model:

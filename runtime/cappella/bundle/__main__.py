@@ -1,0 +1,36 @@
+"""`python3 -m cappella.bundle`: verify and install where Cappella is not installed yet, straight from its wheel.
+
+PYTHONPATH=BUNDLE/wheels/cappella-VERSION-py3-none-any.whl python3 -m cappella.bundle install BUNDLE TARGET
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from cappella.bundle import installing, verifying
+from cappella.errors import ConfigError
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python3 -m cappella.bundle")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("verify", "install"):
+        command = commands.add_parser(name)
+        command.add_argument("bundle", type=Path)
+        command.add_argument("--key", type=Path, help="the maker's public key (PEM, Ed25519)")
+    commands.choices["verify"].add_argument("--partial", action="store_true", help="some files are still to come")
+    commands.choices["install"].add_argument("target", type=Path)
+    given = parser.parse_args()
+    try:
+        if given.command == "verify":
+            verifying.verify(given.bundle, given.key, given.partial)
+        else:
+            installing.install(given.bundle, given.target, given.key)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

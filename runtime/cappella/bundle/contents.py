@@ -1,0 +1,105 @@
+"""What goes into a bundle for a config: its models' folders, its cards, and itself in two forms."""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cappella.bundle.manifest import CONFIG_PATH
+from cappella.config import Config
+from cappella.errors import ConfigError
+
+LICENCES = ("LICEN[CS]E*", "COPYING*", "NOTICE*", "USE_POLICY*")
+WANTED = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.tiktoken", "merges.txt", "vocab.txt")
+"""The files of a model's folder that an engine reads: no pickle, no code."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One file of a bundle to be; `content` is its bytes, or the file that holds them."""
+
+    path: str
+    role: str
+    content: Path | bytes
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.content) if isinstance(self.content, bytes) else self.content.stat().st_size
+
+
+def is_wanted(name: str) -> bool:
+    """Whether a file of a model's folder travels; nothing in a folder within it does."""
+    return is_licence(name) or any(fnmatchcase(name, pattern) for pattern in WANTED)
+
+
+def is_licence(name: str) -> bool:
+    return any(fnmatchcase(name.upper(), pattern) for pattern in LICENCES)
+
+
+def folders(config: Config) -> Mapping[str, Path]:
+    """For each folder of weights, an adapter's too, the first name that it has; two names may share one."""
+    named = [(name, model.weights) for name, model in config.models.items()]
+    named += [(name, path) for model in config.models.values() for name, path in model.adapters.items()]
+    found: dict[Path, str] = {}
+    for name, path in named:
+        found.setdefault(path.resolve(), name)
+    return {name: path for path, name in found.items()}
+
+
+def weights(config: Config) -> Iterator[Item]:
+    """Every file of these folders that is wanted; its licences once more, where people look for them."""
+    for name, folder in folders(config).items():
+        for path in sorted(folder.iterdir()):
+            if path.is_file() and is_wanted(path.name):
+                yield Item(f"weights/{name}/{path.name}", "weights", path)
+            if path.is_file() and is_licence(path.name):
+                yield Item(f"licences/models/{name}/{path.name}", "licence", path)
+
+
+def configs(path: Path, config: Config) -> Iterator[Item]:
+    """The YAML as it was written, the one to serve, whose paths lead to where the weights lie, and the cards."""
+    _refuse_paths_in_engine_args(path, config)
+    yield Item("config/as_written.yaml", "config", path)
+    yield Item(CONFIG_PATH, "config", _resolved(path, config).encode())
+    for name, model in config.models.items():
+        if model.card:
+            yield Item(f"config/cards/{name}.yaml", "config", model.card)
+
+
+def _resolved(path: Path, config: Config) -> str:
+    raw = config.model_dump(mode="json", exclude_unset=True)
+    names = {folder: name for name, folder in folders(config).items()}
+    for name, model in config.models.items():
+        raw["models"][name]["weights"] = f"../weights/{names[model.weights.resolve()]}"
+        if model.card:
+            raw["models"][name]["card"] = f"cards/{name}.yaml"
+        if model.adapters:
+            adapters = {each: f"../weights/{names[at.resolve()]}" for each, at in model.adapters.items()}
+            raw["models"][name]["adapters"] = adapters
+    home = path.parent.resolve()
+    if config.server.log_dir and config.server.log_dir.is_relative_to(home):
+        raw["server"]["log_dir"] = str(config.server.log_dir.relative_to(home))
+    head = "# Made by `cappella bundle` from as_written.yaml: all that it and the cards say, with the bundle's paths.\n"
+    return head + yaml.safe_dump(raw, sort_keys=False, allow_unicode=True)
+
+
+def _refuse_paths_in_engine_args(path: Path, config: Config) -> None:
+    for name, model in config.models.items():
+        for key, value in model.engine_args.items():
+            for text in _texts(value):
+                if os.sep in text and Path(text).exists():
+                    problem = f"names {text}, which would not come with the bundle"
+                    mend = "Put it into the model's folder if vLLM finds it there, or leave it out"
+                    raise ConfigError(f"{path}: models.{name}.engine_args.{key}", problem, mend)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for each in value.values():
+            yield from _texts(each)

@@ -1,0 +1,159 @@
+"""Reading, copying, cutting and joining large files, with their SHA-256 and a line that says how far it is."""
+
+import hashlib
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, Self
+
+from cappella.bundle.manifest import PARTIAL, File, Stored, part_path
+from cappella.errors import ConfigError
+
+CHUNK_BYTES = 4 << 20
+BAR_CELLS = 24
+REDRAW_S = 0.1
+
+
+class Bar:
+    """One line on standard error, `total_bytes` long; nothing where no terminal watches. Rich may not be there yet."""
+
+    def __init__(self, doing: str, total_bytes: int) -> None:
+        self.doing = doing
+        self.total_bytes = total_bytes
+        self.done_bytes = 0
+        self.began = self.drawn = time.monotonic()
+        self.is_shown = sys.stderr.isatty()
+
+    def add(self, size_bytes: int) -> None:
+        self.done_bytes += size_bytes
+        now = time.monotonic()
+        if self.is_shown and now - self.drawn > REDRAW_S:
+            self.drawn = now
+            rate = self.done_bytes / (now - self.began)
+            cells = BAR_CELLS * self.done_bytes // max(self.total_bytes, 1)
+            line = f"{self.doing} {'━' * cells}{'╌' * (BAR_CELLS - cells)} {human(self.done_bytes)} of "
+            line += f"{human(self.total_bytes)}, {human(rate)}/s"
+            print(f"\r\x1b[2K{line[: shutil.get_terminal_size().columns - 1]}", end="", file=sys.stderr, flush=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.is_shown:
+            print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def one_line(place: Path, mend: str) -> Iterator[None]:
+    """What the disk refuses, as a ConfigError."""
+    try:
+        yield
+    except OSError as error:
+        at = error.filename or place
+        raise ConfigError(str(at), f"cannot be read or written ({error.strerror or error})", mend) from error
+
+
+def require_room(folder: Path, needed_bytes: int) -> None:
+    """Raises ConfigError if the disk under a folder, which need not be there yet, has less free."""
+    there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    free_bytes = shutil.disk_usage(there).free
+    if needed_bytes > free_bytes:
+        problem = f"needs {human(needed_bytes)}, and {human(free_bytes)} are free"
+        raise ConfigError(str(folder), problem, "Make room, or take another disk")
+
+
+def digest(path: Path, bar: Bar) -> str:
+    """A file's SHA-256. Raises OSError."""
+    with path.open("rb") as file:
+        return _read(file, path.stat().st_size, bar)
+
+
+def store(source: Path, bundle: Path, path: str, role: str, part_bytes: int | None, bar: Bar) -> File:
+    """Copy a file into a bundle, in parts if it is larger than `part_bytes`; what is there and right is kept."""
+    size_bytes, whole, parts = source.stat().st_size, hashlib.sha256(), []
+    with source.open("rb") as file:
+        if part_bytes is None or size_bytes <= part_bytes:
+            only = _stretch(file, size_bytes, bundle, path, bar)
+            return File(path, size_bytes, only.sha256, role)
+        for number, start in enumerate(range(0, size_bytes, part_bytes), 1):
+            length_bytes = min(part_bytes, size_bytes - start)
+            parts.append(_stretch(file, length_bytes, bundle, part_path(path, number), bar, whole))
+    return File(path, size_bytes, whole.hexdigest(), role, tuple(parts))
+
+
+def join(bundle: Path, file: File, target: Path, bar: Bar) -> None:
+    """Copy a file out of a bundle; `target` appears only if every hash is right. Raises ConfigError for one that is not."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial, whole = target.with_name(target.name + PARTIAL), hashlib.sha256()
+    with partial.open("wb") as out:
+        for stored in file.stored:
+            check_hash(bundle, stored, bar, whole, out=out)
+        _to_disk(out)
+    check_whole(bundle, file, whole)
+    partial.replace(target)
+
+
+def check_hash(bundle: Path, stored: Stored, bar: Bar, *also: "hashlib._Hash", out: BinaryIO | None = None) -> None:
+    """Read a file of a bundle, for other hashers and into `out`, too. Raises ConfigError if its hash is wrong."""
+    with (bundle / stored.path).open("rb") as content:
+        sha256 = _read(content, stored.size_bytes, bar, *also, out=out)
+    if sha256 != stored.sha256:
+        raise ConfigError(str(bundle / stored.path), "its SHA-256 is not the manifest's", "Copy it once more")
+
+
+def check_whole(bundle: Path, file: File, whole: "hashlib._Hash") -> None:
+    """Parts may be right, and joined not the file, if the manifest is wrong. Raises ConfigError."""
+    if whole.hexdigest() != file.sha256:
+        raise ConfigError(str(bundle / file.path), "its parts are right, and joined they are not it", "Ask the maker")
+
+
+def human(size_bytes: float) -> str:
+    """Decimal, as disks and media are sold."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size_bytes < 1000:
+            return f"{size_bytes:.3g} {unit}"
+        size_bytes /= 1000
+    return f"{size_bytes:.1f} TB"
+
+
+def _stretch(file: BinaryIO, size_bytes: int, bundle: Path, path: str, bar: Bar, *also: "hashlib._Hash") -> Stored:
+    """Copy so many bytes from where the file stands."""
+    target, start = bundle / path, file.tell()
+    if target.is_file() and target.stat().st_size == size_bytes:
+        sha256, also = _read(file, size_bytes, bar, *also), ()
+        if digest(target, Bar("", 0)) == sha256:
+            return Stored(path, size_bytes, sha256)
+        file.seek(start)
+        bar.add(-size_bytes)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(target.name + PARTIAL)
+    with partial.open("wb") as out:
+        sha256 = _read(file, size_bytes, bar, *also, out=out)
+        _to_disk(out)
+    partial.replace(target)
+    return Stored(path, size_bytes, sha256)
+
+
+def _read(file: BinaryIO, size_bytes: int, bar: Bar, *also: "hashlib._Hash", out: BinaryIO | None = None) -> str:
+    """The SHA-256 of the next bytes, which go to `out`, too. Raises OSError if there are fewer."""
+    hasher, left = hashlib.sha256(), size_bytes
+    while left:
+        chunk = file.read(min(CHUNK_BYTES, left))
+        if not chunk:
+            raise OSError(f"{file.name} became shorter while it was read")
+        for each in (hasher, *also):
+            each.update(chunk)
+        if out is not None:
+            out.write(chunk)
+        bar.add(len(chunk))
+        left -= len(chunk)
+    return hasher.hexdigest()
+
+
+def _to_disk(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())

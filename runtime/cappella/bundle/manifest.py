@@ -1,0 +1,189 @@
+"""What a bundle says of itself: every file with its size and SHA-256, and the machine that it is for.
+
+Nothing here or in verifying.py and installing.py needs more than Python's own library: they must run from the bundle's
+wheel on a machine where nothing is installed yet.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cappella.errors import ConfigError
+
+FORMAT = 1
+NAME = "manifest.json"
+SIGNATURE_NAME = "manifest.json.sig"
+ROLES = {"weights": "weights", "wheel": "wheels", "config": "config", "licence": "licences", "sbom": "sbom"}
+"""The folder of each role: a file's path begins with it."""
+PARTIAL = ".partial"
+"""What a file is called while it is written: no file of a bundle ends so."""
+CONFIG_PATH = "config/config.yaml"
+SIZE_LIMIT_BYTES = 64 << 20
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_PATH_PART = re.compile(r"(?!\.{1,2}$)[^/\\\x00-\x1f\x7f]{1,255}")
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One file as it lies in the bundle."""
+
+    path: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One file as it is to be used. With `parts`, these lie in the bundle in its stead, and joined they are it."""
+
+    path: str
+    size_bytes: int
+    sha256: str
+    role: str
+    parts: tuple[Stored, ...] = ()
+
+    @property
+    def stored(self) -> tuple[Stored, ...]:
+        return self.parts or (Stored(self.path, self.size_bytes, self.sha256),)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The machine that a bundle is for; `glibc` is the oldest that its wheels can do with, or empty if any will."""
+
+    platform: str
+    python: str
+    glibc: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    cappella: str
+    target: Target
+    files: tuple[File, ...]
+
+    @property
+    def stored(self) -> Iterator[Stored]:
+        """Every file that lies in the bundle beside the manifest."""
+        return (stored for file in self.files for stored in file.stored)
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(file.size_bytes for file in self.files)
+
+    def of(self, role: str) -> list[File]:
+        return [file for file in self.files if file.role == role]
+
+    def text(self) -> str:
+        """The same for the same content, so that two can be compared."""
+        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n"
+
+
+def part_path(path: str, number: int) -> str:
+    """Where the part of a file lies, the first being number 1."""
+    return f"{path}.part{number:04d}"
+
+
+def read(bundle: Path) -> tuple[Manifest, bytes]:
+    """The manifest, and its bytes as they are signed. Raises ConfigError for anything it could not have written."""
+    path = bundle / NAME
+    try:
+        if path.is_symlink():
+            raise ValueError("a symbolic link")
+        if path.stat().st_size > SIZE_LIMIT_BYTES:
+            raise ValueError("larger than any manifest")
+        text = path.read_bytes()
+        raw = json.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
+        mend = "Name the folder of a bundle; one that is still being made has none: make it again, what is done is kept"
+        raise ConfigError(str(path), f"cannot be read ({error})", mend) from error
+    if isinstance(raw, dict) and raw.get("format") != FORMAT:
+        problem = f"has format {raw.get('format')!r}, and this Cappella reads {FORMAT}"
+        raise ConfigError(str(path), problem, "Use the Cappella whose wheel lies in the bundle")
+    try:
+        manifest = _manifest(raw)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ConfigError(
+            str(path), f"is no manifest ({error})", "Copy the bundle once more, or make it again"
+        ) from error
+    return manifest, text
+
+
+def write(bundle: Path, manifest: Manifest) -> bytes:
+    """Put the manifest there at once, or not at all; returns its bytes."""
+    text = manifest.text().encode()
+    write_atomically(bundle / NAME, text)
+    return text
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """The whole of it, safe on the disk, or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + PARTIAL)
+    with partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def check_path(path: Any) -> str:
+    """A path that stays within its folder wherever it is put. Raises ValueError."""
+    if not isinstance(path, str) or not all(_PATH_PART.fullmatch(part) for part in path.split("/")):
+        raise ValueError(f"the path {path!r} is not plain and relative")
+    return path
+
+
+def _manifest(raw: Any) -> Manifest:
+    fields = _fields(raw, "the manifest", {"format": int, "cappella": str, "target": dict, "files": list})
+    target = _fields(fields["target"], "target", {"platform": str, "python": str, "glibc": str})
+    manifest = Manifest(fields["cappella"], Target(**target), tuple(_file(each) for each in fields["files"]))
+    seen: set[str] = set()
+    for path in [path for file in manifest.files for path in {file.path, *(part.path for part in file.parts)}]:
+        if path in seen:
+            raise ValueError(f"{path} stands twice")
+        seen.add(path)
+    return manifest
+
+
+def _file(raw: Any) -> File:
+    types = {"path": str, "size_bytes": int, "sha256": str, "role": str, "parts": list}
+    fields = _fields(raw, "a file", types)
+    parts = tuple(_stored(part) for part in fields.pop("parts"))
+    file = File(**fields, parts=parts)
+    _check(file.path, file.size_bytes, file.sha256)
+    if file.path.split("/")[0] != ROLES.get(file.role) or "/" not in file.path:
+        raise ValueError(f"{file.path} does not lie where files of role {file.role!r} do")
+    if parts and sum(part.size_bytes for part in parts) != file.size_bytes:
+        raise ValueError(f"the parts of {file.path} are not as large as it is")
+    for number, part in enumerate(parts, 1):
+        if part.path != part_path(file.path, number):
+            raise ValueError(f"{part.path} is not part {number} of {file.path}")
+    return file
+
+
+def _stored(raw: Any) -> Stored:
+    stored = Stored(**_fields(raw, "a part", {"path": str, "size_bytes": int, "sha256": str}))
+    _check(stored.path, stored.size_bytes, stored.sha256)
+    return stored
+
+
+def _check(path: str, size_bytes: int, sha256: str) -> None:
+    check_path(path)
+    if size_bytes < 0 or not _SHA256.fullmatch(sha256):
+        raise ValueError(f"{path} has an impossible size or SHA-256")
+
+
+def _fields(raw: Any, what: str, types: Mapping[str, type]) -> dict[str, Any]:
+    """Exactly these fields, of exactly these types. Raises ValueError."""
+    if not isinstance(raw, dict) or set(raw) != set(types):
+        raise ValueError(f"{what} has not the fields {', '.join(types)}")
+    for name, type_ in types.items():
+        if type(raw[name]) is not type_:
+            raise ValueError(f"{name} of {what} is no {type_.__name__}")
+    return raw

@@ -1,0 +1,58 @@
+"""The bundle's bill of materials, as CycloneDX 1.6 in JSON."""
+
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+from cappella.bundle.manifest import File
+from cappella.bundle.origin import Origin
+from cappella.bundle.wheels import Wheel
+
+PATH = "sbom/cappella.cdx.json"
+
+Json = dict[str, Any]
+
+
+def text(files: Sequence[File], wheels: Sequence[Wheel], models: Mapping[str, Origin]) -> bytes:
+    """Every package and every model with its licence and hashes; the same bytes for the same content."""
+    hashes = {file.path: file.sha256 for file in files}
+    components = [_library(wheel, hashes[f"wheels/{wheel.path.name}"]) for wheel in wheels if wheel.name != "cappella"]
+    components += [_model(name, origin, files) for name, origin in models.items()]
+    own = next(wheel for wheel in wheels if wheel.name == "cappella")
+    root = {**_library(own, hashes[f"wheels/{own.path.name}"]), "type": "application"}
+    depends = [{"ref": root["bom-ref"], "dependsOn": [each["bom-ref"] for each in components]}]
+    body = {"metadata": {"component": root}, "components": components, "dependencies": depends}
+    serial = uuid.uuid5(uuid.NAMESPACE_URL, json.dumps(body))
+    head = {"bomFormat": "CycloneDX", "specVersion": "1.6", "serialNumber": f"urn:uuid:{serial}", "version": 1}
+    return (json.dumps({**head, **body}, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def _library(wheel: Wheel, sha256: str) -> Json:
+    purl = f"pkg:pypi/{wheel.name}@{quote(wheel.version, safe='')}"
+    found = {"type": "library", "bom-ref": purl, "name": wheel.name, "version": wheel.version, "purl": purl}
+    return {**found, "hashes": [{"alg": "SHA-256", "content": sha256}], **_licences(wheel.licence, wheel.is_spdx)}
+
+
+def _model(name: str, origin: Origin, files: Sequence[File]) -> Json:
+    """What a card claims of weights that `pull` did not fetch is a property, and no purl."""
+    found: Json = {"type": "machine-learning-model", "bom-ref": f"model:{name}", "name": name}
+    if origin.revision:
+        found |= {"version": origin.revision, "purl": f"pkg:huggingface/{origin.hub_id}@{origin.revision}"}
+    elif origin.hub_id:
+        found |= {"properties": [{"name": "cappella:unverified_origin", "value": origin.hub_id}]}
+    own = [file for file in files if file.path.startswith(f"weights/{name}/")]
+    inside = [{"type": "file", "name": file.path, "hashes": _hashes(file)} for file in own]
+    return {**found, **_licences(origin.licence), "components": inside}
+
+
+def _hashes(file: File) -> list[Json]:
+    return [{"alg": "SHA-256", "content": file.sha256}]
+
+
+def _licences(said: str, is_spdx: bool = False) -> Json:
+    """Only what was meant as an SPDX expression is one."""
+    if not said:
+        return {}
+    return {"licenses": [{"expression": said} if is_spdx else {"license": {"name": said}}]}
