@@ -61,7 +61,8 @@ class Metrics:
         for gpu in gpus:
             self._gpu_total.labels(gpu.index).set(gpu.total_bytes)
             self._gpu_free.labels(gpu.index).set(gpu.free_bytes)
-            self._gpu_busy.labels(gpu.index).set(gpu.busy_percent / 100)
+            if gpu.busy_percent is not None:
+                self._gpu_busy.labels(gpu.index).set(gpu.busy_percent / 100)
         for name, engine in engines.items():
             self._set_engine(name, engine.status)
         servers = {name: engine for name, engine in engines.items() if name == engine.status.model}

@@ -56,7 +56,8 @@ def _with_cards(config: Config) -> Config:
         said = {"tool_parser": card.tool_parser, "reasoning_parser": card.reasoning_parser, "images": card.images}
         left = {key: value for key, value in said.items() if key not in models[name].model_fields_set}
         models[name] = models[name].model_copy(update=left)
-    ensembles = {name: _sampled(ensemble, known) for name, ensemble in config.ensembles.items()}
+    by_seat = {name: known[model] for name, model in config.host_of.items() if model in known}
+    ensembles = {name: _sampled(ensemble, by_seat) for name, ensemble in config.ensembles.items()}
     return config.model_copy(update={"models": models, "ensembles": ensembles})
 
 

@@ -16,6 +16,7 @@ from cappella.config import Model
 from cappella.engines import lifecycle, process
 from cappella.engines.lifecycle import Backoff, GpuMemory, Lifecycle
 from cappella.engines.vllm import VllmEngine
+from cappella.errors import ConfigError
 from cappella.placement.planner import Placed
 from cappella.types import EngineStatus
 from choir import eventually
@@ -172,6 +173,37 @@ async def test_an_engine_that_is_to_sleep_at_first_starts_with_its_first_turn(tm
     await stub.fork_server.close()
 
 
+async def test_an_engine_that_is_sent_to_sleep_before_it_could_start_does_not_start(tmp_path: Path) -> None:
+    stub = Stub(tmp_path, "ok", (0.1,), nap=False)
+    slots = stub.lifecycle._start_slots
+    await slots.acquire()
+    task = asyncio.create_task(stub.lifecycle.run())
+    await asyncio.sleep(0.05)
+    await stub.lifecycle.sleep()
+    slots.release()
+    assert await eventually(lambda: stub.state == "asleep", 5)
+    assert stub.lifecycle._process is None
+    await stub.lifecycle.wake()
+    assert stub.state == "ready"
+    assert stub.engine.status.restarts == 0
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await stub.fork_server.close()
+
+
+async def test_a_driver_that_breaks_off_is_a_cause_of_death_like_others(tmp_path: Path) -> None:
+    stub = Stub(tmp_path, "ok", (0.05,), nap=True)
+
+    def broken() -> int:
+        raise ConfigError("this machine's GPUs", "the driver broke off", "See nvidia-smi")
+
+    stub.lifecycle._memory = GpuMemory(broken, 1)
+    await asyncio.wait_for(stub.lifecycle.run(), 10)
+    assert stub.state == "failed"
+    assert "the driver broke off" in stub.engine.status.stage
+    await stub.fork_server.close()
+
+
 async def test_a_sleep_that_frees_the_memory_keeps_the_process(tmp_path: Path) -> None:
     async with living(tmp_path, nap=True) as stub:
         assert await stub.ready()
@@ -268,7 +300,11 @@ def test_the_arguments_hold_the_exact_kv_size_and_the_engine_args() -> None:
             "weights": "w",
             "max_model_len": 64,
             "kv_cache_bytes": "3MiB",
-            "engine_args": {"speculative_config": {"method": "ngram"}, "async-scheduling": True},
+            "engine_args": {
+                "speculative_config": {"method": "ngram"},
+                "async-scheduling": True,
+                "enable_prefix_caching": False,
+            },
         }
     )
     placed = Placed("ann", (0, 1), 0, 0, 3 << 20, 1.0, 2048, "split")
@@ -279,6 +315,7 @@ def test_the_arguments_hold_the_exact_kv_size_and_the_engine_args() -> None:
     assert pairs["--load-format"] == "safetensors"
     assert pairs["--speculative-config"] == '{"method": "ngram"}'
     assert "--async-scheduling" in arguments
+    assert "--no-enable-prefix-caching" in arguments
     assert "--enforce-eager" not in arguments
 
 

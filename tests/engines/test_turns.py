@@ -107,6 +107,20 @@ async def test_a_caller_who_gives_up_is_forgotten() -> None:
     assert memory.changes == []
 
 
+async def test_who_waited_behind_one_who_gave_up_is_let_in_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cappella.engines.turns.FIRST_CHANGE_S", 0.0)
+    memory = Memory(2)
+    async with memory.call(0):
+        gone = asyncio.create_task(memory.run(1))
+        await asyncio.sleep(0.01)
+        behind = asyncio.create_task(memory.run(0))
+        await asyncio.sleep(0.01)
+        assert not behind.done()
+        gone.cancel()
+        await asyncio.wait_for(behind, 1)
+        await asyncio.wait_for(memory.run(0), 1)
+
+
 async def test_a_change_that_fails_leaves_nobody_waiting() -> None:
     async def fail(old: int, new: int) -> None:
         raise OSError("no")

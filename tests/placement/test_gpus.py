@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -31,15 +32,14 @@ class Driver:
             "nvmlSystemGetDriverVersion": lambda: "570.10",
             "nvmlDeviceGetCount": lambda: 4,
             "nvmlDeviceGetHandleByIndex": lambda index: index,
-            "nvmlDeviceGetPciInfo": lambda index: SimpleNamespace(busId=f"bus{index}"),
+            "nvmlDeviceGetPciInfo": lambda index: SimpleNamespace(busId=_bus(index)),
             "nvmlDeviceGetMemoryInfo": lambda index: SimpleNamespace(total=24 * GIB, free=(23 - index) * GIB),
             "nvmlDeviceGetUUID": lambda index: f"GPU-{index}{index}{index}",
             "nvmlDeviceGetName": lambda index: "NVIDIA Test",
             "nvmlDeviceGetUtilizationRates": lambda index: SimpleNamespace(gpu=7),
-            "nvmlDeviceGetNumaNodeId": lambda index: index // 2,
             "nvmlDeviceGetNvLinkState": self._state,
             "nvmlDeviceGetNvLinkRemotePciInfo": lambda index, link: SimpleNamespace(
-                busId=f"bus{self.links[index][link]}"
+                busId=_bus(self.links[index][link])
             ),
         }
 
@@ -53,9 +53,18 @@ class Driver:
         return 1
 
 
+def _bus(index: int) -> str:
+    """As NVML writes it: Linux has four digits of domain."""
+    return f"00000000:0{index}:00.0"
+
+
 @pytest.fixture
-def driver(monkeypatch: pytest.MonkeyPatch) -> Driver:
+def driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Driver:
     scripted = Driver()
+    for index in range(4):
+        (tmp_path / f"0000:0{index}:00.0").mkdir()
+        (tmp_path / f"0000:0{index}:00.0" / "numa_node").write_text(f"{index // 2}\n")
+    monkeypatch.setattr(gpus, "PCI_DEVICES", tmp_path)
     for name, call in scripted.calls().items():
         monkeypatch.setattr(pynvml, name, call)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -72,6 +81,22 @@ def test_each_gpu_is_told_with_what_it_has_free(driver: Driver) -> None:
     ]
     assert [gpu.numa_node for gpu in found] == [0, 0, 1, 1]
     assert gpus.free_bytes([1, 3]) == 20 * GIB
+
+
+def test_a_machine_of_one_node_has_no_nodes_to_bind_to(driver: Driver, tmp_path: Path) -> None:
+    for path in tmp_path.glob("*/numa_node"):
+        path.write_text("-1")
+    assert [gpu.numa_node for gpu in gpus.read()] == [None] * 4
+
+
+def test_a_part_of_a_gpu_that_cannot_say_how_busy_it_is_is_planned_with(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: object) -> None:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetUtilizationRates", refuse)
+    assert {gpu.busy_percent for gpu in gpus.read()} == {None}
 
 
 def test_linked_gpus_are_neighbours_in_a_plan(driver: Driver) -> None:

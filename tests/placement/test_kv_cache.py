@@ -110,6 +110,19 @@ def test_of_a_sliding_window_only_the_window_and_a_step_are_kept() -> None:
     assert sequence(GEMMA_27B, 32768) == 10 * per_layer_block * (32768 // 16 + 6 * window_blocks)
 
 
+def test_gemma_3_is_read_as_it_is_published() -> None:
+    published = {"model_type": "gemma3_text", "hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 34,
+                 "sliding_window": 1024}  # fmt: skip
+    read = architecture.read({"text_config": published, "vision_config": {}, "torch_dtype": "bfloat16"}, "c")
+    assert read.layers == {Attention(4, 256, window=1024): 29, Attention(4, 256): 5}
+    assert (read.vocab_size, read.tied, read.vision) == (262208, True, True)
+
+
+def test_layers_that_read_what_others_keep_keep_nothing() -> None:
+    shared = {**LLAMA_8B, "num_kv_shared_layers": 12}
+    assert sum(architecture.read(shared, "c").layers.values()) == 20
+
+
 def test_linear_attention_keeps_two_states_in_pages_as_large_as_attentions() -> None:
     read = architecture.read(QWEN_NEXT, "c")
     # Qwen3-Next on one GPU, by vLLM's own alignment: blocks of 544 tokens.

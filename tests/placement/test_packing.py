@@ -1,7 +1,7 @@
 """What a plan must never do, over machines and models drawn at random."""
 
 from collections.abc import Mapping, Sequence
-from itertools import product
+from itertools import combinations, product
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -31,10 +31,7 @@ def used(found: Spans, wanted: Sequence[Item], count: int) -> list[int]:
 
 def brute_force(wanted: Sequence[Item], capacities: Sequence[int]) -> int | None:
     """The fewest further GPUs that splits can do with; None if nothing fits."""
-    spans = [
-        [tuple(range(at, at + n)) for n in item.least_bytes for at in range(0, len(capacities) - n + 1, n)]
-        for item in wanted
-    ]
+    spans = [[span for n in item.least_bytes for span in combinations(range(len(capacities)), n)] for item in wanted]
     best = None
     for chosen in product(*spans):
         found = {item.name: span for item, span in zip(wanted, chosen, strict=True)}
@@ -81,6 +78,18 @@ def test_models_are_spread_beside_one_that_fills_its_gpus() -> None:
 def test_a_pinned_model_lies_where_it_is_pinned() -> None:
     found = packing.pack([Item("a", {2: 30}, only=(1, 2)), Item("b", {1: 60})], [80, 80, 80])
     assert found == {"a": (1, 2), "b": (0,)}
+
+
+def test_the_order_of_unlike_gpus_makes_no_difference() -> None:
+    split = [Item("a", {2: 70}), Item("b", {1: 20})]
+    assert packing.pack(split, [24, 80, 80]) == {"a": (1, 2), "b": (0,)}
+    assert packing.pack(split, [80, 24, 80]) == {"a": (0, 2), "b": (1,)}
+
+
+def test_a_split_takes_an_aligned_pair_of_neighbours_where_it_can() -> None:
+    found = packing.pack([Item("a", {1: 60}, only=(1,)), Item("b", {2: 40})], [80, 80, 80, 80])
+    assert found is not None
+    assert found["b"] == (2, 3)
 
 
 def test_ten_models_on_eight_gpus_are_placed_at_once() -> None:

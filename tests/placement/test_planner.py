@@ -83,6 +83,51 @@ def test_a_kv_cache_too_small_for_one_sequence_is_named(shapes: dict[str, Path])
         advice.plan(deployment(shapes, "8b", "8b", kv_cache_bytes="512MiB"), machine.described("80GiB"))
 
 
+def test_a_cache_of_a_set_size_is_enough_only_on_a_split_that_leaves_less_to_hold(shapes: dict[str, Path]) -> None:
+    config = deployment(shapes, "8b", "8b", kv_cache_bytes="600MiB")
+    plan = advice.plan(config, machine.described("8x80GiB"))
+    assert {len(each.gpus) for each in plan.placed.values()} == {2}
+
+
+@pytest.mark.parametrize(
+    ("gpus", "says"),
+    [([5], r"models\.m0\.gpus: \[5\] are not all there: there are 0, 1"), ([0, 1, 2], r"not all there")],
+)
+def test_a_pin_to_gpus_that_are_not_there_is_named(shapes: dict[str, Path], gpus: list[int], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        advice.plan(deployment(shapes, "8b", "8b", gpus=gpus), machine.described("2x80GiB"))
+
+
+def test_a_gpu_that_is_pinned_twice_is_an_error(shapes: dict[str, Path]) -> None:
+    with pytest.raises(ValueError, match="gpus names one twice: 0, 0"):
+        deployment(shapes, "8b", "8b", gpus=[0, 0])
+
+
+def test_float32_takes_twice_as_much(shapes: dict[str, Path]) -> None:
+    plans = [
+        advice.plan(deployment(shapes, "8b", "8b", dtype=dtype), machine.described("2x80GiB"))
+        for dtype in ("auto", "float32")
+    ]
+    weights = [plan.placed["m0"].weight_bytes for plan in plans]
+    assert weights[1] == pytest.approx(2 * weights[0], rel=0.01)
+
+
+def test_a_judge_lies_where_the_largest_member_has_room_beside_it(shapes: dict[str, Path]) -> None:
+    config = deployment(shapes, "8b 8b", "1b", swap=True, max_model_len=2048)
+    plan = advice.plan(config, machine.described("6GiB,22GiB"))
+    fits(plan)
+    assert plan.placed["judge"].gpus == (0,)
+    assert len(plan.turns) == 2
+
+
+def test_a_presets_judge_stays_awake_too(shapes: dict[str, Path]) -> None:
+    raw = deployment(shapes, "8b 8b 8b", "8b", swap=True, max_model_len=2048).model_dump(mode="json")
+    raw["ensembles"]["default"]["presets"] = {"other": {"judge": "m0"}}
+    plan = advice.plan(Config.model_validate(raw), machine.described("64GiB"))
+    assert plan.turns
+    assert plan.placed["m0"].turn is None
+
+
 def test_a_split_that_is_not_legal_is_named_before_anything_loads(shapes: dict[str, Path]) -> None:
     with pytest.raises(ConfigError, match=r"models\.m0\.tensor_parallel_size: 8 GPUs cannot share it: there are 4"):
         advice.plan(deployment(shapes, "8b", "8b", tensor_parallel_size=8), machine.described("4x80GiB"))

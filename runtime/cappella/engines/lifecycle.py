@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cappella.engines.process import EngineProcess, ForkServer
 from cappella.engines.vllm import VllmEngine
-from cappella.errors import EngineBroke, EngineError
+from cappella.errors import ConfigError, EngineBroke, EngineError
 
 HEALTH_INTERVAL_S = 1.0
 LOAD_INTERVAL_S = 0.1
@@ -16,6 +16,7 @@ START_TIMEOUT_S = 1800.0
 FIRST_TOKEN_TIMEOUT_S = 300.0
 HUNG_AFTER_S = 60.0
 NAP_TIMEOUT_S = 10.0
+COMMAND_TIMEOUT_S = 120.0
 ROOM_TIMEOUT_S = 30.0
 ASLEEP = "asleep: another turn is awake"
 
@@ -89,15 +90,21 @@ class Lifecycle:
         if status.state == "ready":
             status.state, status.stage = "asleep", ASLEEP
         if self._process and self._process.running and not (naps and await self._fell_asleep()):
-            self._ended_to_sleep = True
+            # Dead meanwhile, it has been seen to be so.
+            self._ended_to_sleep = self._process.running
             await self._process.stop()
+
+    def _slept(self) -> str:
+        """The end of a start that is not wanted any more."""
+        self._ended_to_sleep = True
+        return "not wanted"
 
     async def _fell_asleep(self) -> bool:
         assert self._memory
         enough_bytes = self._memory.free_bytes() + (self._memory.nap_frees_bytes or 0)
         try:
-            await self._engine.sleep()
-        except EngineError:
+            await asyncio.wait_for(self._engine.sleep(), COMMAND_TIMEOUT_S)
+        except (EngineError, TimeoutError):
             return False
         # /sleep has answered 200 while the memory stayed held.
         self._napping = await self._is_free(enough_bytes, NAP_TIMEOUT_S)
@@ -116,7 +123,7 @@ class Lifecycle:
         """Awake is who answers. Whoever does not is ended, and starts anew."""
         self._napping = False
         try:
-            await self._engine.wake_up()
+            await asyncio.wait_for(self._engine.wake_up(), COMMAND_TIMEOUT_S)
             await asyncio.wait_for(self._engine.probe(), FIRST_TOKEN_TIMEOUT_S)
             self._engine.status.state = self._engine.status.stage = "ready"
         except (EngineError, TimeoutError):
@@ -156,13 +163,17 @@ class Lifecycle:
     async def _live(self) -> str:
         """One life, from start to death; returns the cause of death in plain words."""
         self._ready_at = self._process = None
+        self._napping = self._ended_to_sleep = False
         try:
             async with self._start_slots:
                 await self._until_room()
-                self._process = await self._fork_server.fork(self._arguments, self._folder, self._log)
+                if self._wanted.is_set():
+                    self._process = await self._fork_server.fork(self._arguments, self._folder, self._log)
+                if self._process is None or not self._wanted.is_set():
+                    return self._slept()
                 await self._load(self._process)
             return await self._watch(self._process)
-        except EngineError as error:
+        except (EngineError, ConfigError) as error:
             return str(error)
         except asyncio.CancelledError:
             self._engine.status.state = self._engine.status.stage = "stopped"

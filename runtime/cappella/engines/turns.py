@@ -67,7 +67,15 @@ class Turns:
                 self._go_on()
             elif place in self._waiting[turn]:
                 self._waiting[turn].remove(place)
+                self._forget_others()
             raise
+
+    def _forget_others(self) -> None:
+        """Where nobody waits for another turn any more, the one that is awake goes on."""
+        if self._changing or any(waiting for turn, waiting in enumerate(self._waiting) if turn != self._awake):
+            return
+        self._others_wait_since = None
+        self._let_in(self._awake)
 
     def _go_on(self) -> None:
         """Leave the turn that is awake, if nobody is in it and somebody waits."""

@@ -41,5 +41,6 @@ def slots_bytes(model: Model, architecture: Architecture, gpus: int) -> int:
         return 0
     hidden, inner = architecture.hidden_size, architecture.inner_size
     layer = 7 * hidden + (4 * hidden + 3 * inner) // gpus
+    layer += 3 * architecture.experts * (hidden + architecture.expert_inner_size // gpus)
     values = architecture.depth * layer + 2 * (hidden + architecture.vocab_size)
     return 2 * len(model.adapters) * served_rank(model) * values

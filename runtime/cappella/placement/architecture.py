@@ -8,6 +8,19 @@ from typing import Any
 
 from cappella.errors import ConfigError
 
+# What transformers fills in where a published config.json says nothing.
+DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "gemma3_text": {
+        "vocab_size": 262208,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "sliding_window": 4096,
+        "sliding_window_pattern": 6,
+        "tie_word_embeddings": True,
+    },
+    "gemma2": {"sliding_window_pattern": 2, "tie_word_embeddings": True},
+}
 DTYPE_BYTES = {"float32": 4, "float": 4, "bfloat16": 2, "float16": 2, "half": 2}
 
 
@@ -59,6 +72,7 @@ class Architecture:
     kv_heads: int
     divisible: tuple[int, ...]
     depth: int
+    experts: int
     dtype: str
     quantization: str | None
     tied: bool
@@ -66,9 +80,10 @@ class Architecture:
     layers: Mapping[Layer, int]
 
 
-def read(config: Mapping[str, Any], place: str) -> Architecture:
+def read(config: Mapping[str, Any], place: str, dtype: str = "auto") -> Architecture:
     """Raises ConfigError, which names `place`, for a config.json that does not say enough."""
     text = text_config(config)
+    text = {**DEFAULTS.get(text.get("model_type", ""), {}), **text}
     try:
         return Architecture(
             hidden_size=text["hidden_size"],
@@ -79,16 +94,20 @@ def read(config: Mapping[str, Any], place: str) -> Architecture:
             vocab_size=text["vocab_size"],
             kv_heads=_kv_heads(text),
             divisible=_divisible(text, config.get("quantization_config") or {}),
-            depth=text["num_hidden_layers"],
-            dtype=_dtype(config, text),
+            depth=_depth(text),
+            experts=_experts(text),
+            dtype=_dtype(config, text) if dtype == "auto" else dtype,
             quantization=_quantization(config, text),
             tied=bool(text.get("tie_word_embeddings", config.get("tie_word_embeddings", False))),
             vision="vision_config" in config,
             layers=Counter(_layers(text)),
         )
-    except (KeyError, TypeError, IndexError) as error:
-        problem = f"config.json lacks {error}, which a plan needs" if isinstance(error, KeyError) else str(error)
-        raise ConfigError(place, problem, "Copy the model's own config.json") from error
+    except KeyError as error:
+        mend = "Copy the model's own config.json"
+        raise ConfigError(place, f"config.json lacks {error}, which a plan needs", mend) from error
+    except (TypeError, ValueError, IndexError) as error:
+        mend = "Serve it with vLLM alone, and tell us"
+        raise ConfigError(place, f"config.json cannot be planned with ({error})", mend) from error
 
 
 def expert_padding(architecture: Architecture) -> float:
@@ -142,11 +161,25 @@ def _inner_size(text: Mapping[str, Any]) -> int:
 
 def _divisible(text: Mapping[str, Any], quantization: Mapping[str, Any]) -> tuple[int, ...]:
     """Heads and feed-forward sizes; those in groups of the weights that share a scale."""
-    group = quantization.get("group_size") or max(quantization.get("weight_block_size") or [1])
-    sizes = [text.get(key) for key in ("intermediate_size", "moe_intermediate_size", "shared_expert_intermediate_size")]
-    inner = [_first(size) // max(1, group) for size in sizes if size]
-    states = [int(text[key]) for key in ("linear_num_key_heads", "mamba_n_heads", "mamba_num_heads") if text.get(key)]
-    return (_first(text["num_attention_heads"]), *inner, *states)
+    group = _group_size(quantization)
+    sizes = [text.get(key) for key in ("intermediate_size", "shared_expert_intermediate_size")]
+    inner = [_first(size) // group for size in sizes if size]
+    if experts := text.get("moe_intermediate_size"):
+        # vLLM cuts the blocks of experts in fp8 smaller where it must.
+        inner.append(_first(experts) // (min(group, 32) if quantization.get("quant_method") == "fp8" else group))
+    states = ("linear_num_key_heads", "mamba_n_heads", "mamba_num_heads", "n_groups", "mamba_n_groups")
+    return (
+        _first(text["num_attention_heads"]),
+        *inner,
+        *(int(text[key]) for key in states if (text.get(key) or 1) > 1),
+    )
+
+
+def _group_size(quantization: Mapping[str, Any]) -> int:
+    nested = [each.get("weights") or {} for each in (quantization.get("config_groups") or {}).values()]
+    sizes = [quantization.get("group_size"), *(each.get("group_size") for each in nested)]
+    blocks = quantization.get("weight_block_size") or [1]
+    return int(max(size for size in (*sizes, *blocks) if size and size > 0))
 
 
 def legal_split(architecture: Architecture, gpus: int) -> bool:
@@ -171,9 +204,9 @@ def _quantization(config: Mapping[str, Any], text: Mapping[str, Any]) -> str | N
 
 
 def _layers(text: Mapping[str, Any]) -> list[Layer]:
-    """One entry for each layer that keeps something."""
+    """One entry for each layer that keeps something: the last ones may read what others keep."""
     full = _full_attention(text)
-    kinds = _kinds(text)
+    kinds = _kinds(text)[: _depth(text) - (text.get("num_kv_shared_layers") or 0)]
     local = _local_attention(text)
     made: dict[str, Layer | None] = {
         "full_attention": full,
@@ -181,8 +214,7 @@ def _layers(text: Mapping[str, Any]) -> list[Layer]:
         "*": full,
         "sliding_attention": local,
         "chunked_attention": local,
-        "-": None,
-        "E": None,
+        **dict.fromkeys(("-", "E", "mlp", "moe")),
     }
     recurrent = {"linear_attention", "mamba", "M"} & set(kinds)
     if recurrent:
@@ -206,9 +238,15 @@ def _local_attention(text: Mapping[str, Any]) -> Layer:
     return Attention(_kv_heads(text), _head_size(text), window=text.get("sliding_window"))
 
 
+def _depth(text: Mapping[str, Any]) -> int:
+    """Some configs have a list of layers alone."""
+    listed = text.get("layers_block_type") or text.get("layer_types") or text.get("hybrid_override_pattern")
+    return int(text["num_hidden_layers"] if "num_hidden_layers" in text or not listed else len(listed))
+
+
 def _kinds(text: Mapping[str, Any]) -> Sequence[str]:
     """A word for each layer: as the file says, or by the rule that its model's code follows."""
-    depth = text["num_hidden_layers"]
+    depth = _depth(text)
     if pattern := text.get("hybrid_override_pattern"):
         return str(pattern)
     for key in ("layer_types", "layers_block_type"):
@@ -220,7 +258,7 @@ def _kinds(text: Mapping[str, Any]) -> Sequence[str]:
         every = text.get("no_rope_layer_interval") or 4
         return ["full_attention" if (layer + 1) % every == 0 else "chunked_attention" for layer in range(depth)]
     if text.get("sliding_window") and text.get("use_sliding_window", True):
-        every = text.get("sliding_window_pattern") or {"gemma2": 2}.get(text.get("model_type", ""))
+        every = text.get("sliding_window_pattern")
         full = [every is not None and (layer + 1) % every == 0 for layer in range(depth)]
         return ["full_attention" if each else "sliding_attention" for each in full]
     return ["full_attention"] * depth

@@ -15,6 +15,7 @@ HEADER_LENGTH_BYTES = 8
 # The format's own limit: https://huggingface.co/docs/safetensors, "Format".
 HEADER_LIMIT_BYTES = 100_000_000
 VOCABULARY_PADDING = 64
+PLAIN = frozenset({"F32", "F16", "BF16"})
 
 # Whole on every GPU of a split: norms and biases of what is summed, latent projections, routers, states' conv biases.
 _WHOLE = re.compile(
@@ -88,7 +89,7 @@ def _is_loaded(tensor: Tensor, architecture: Architecture) -> bool:
 
 
 def _on_one(tensor: Tensor, architecture: Architecture, gpus: int) -> int:
-    size = _size_in_memory(tensor)
+    size = _size_in_memory(tensor, architecture)
     if "experts" in tensor.name:
         size = round(size * expert_padding(architecture))
     if gpus == 1 or len(tensor.shape) < 2 or _WHOLE.search(tensor.name):
@@ -101,8 +102,8 @@ def _on_one(tensor: Tensor, architecture: Architecture, gpus: int) -> int:
     return ceil(size / gpus)
 
 
-def _size_in_memory(tensor: Tensor) -> int:
-    """A float32 weight is loaded as 16 bits; what is small or counts scales stays."""
-    if tensor.dtype == "F32" and len(tensor.shape) >= 2 and "scale" not in tensor.name:
-        return prod(tensor.shape) * DTYPE_BYTES["bfloat16"]
+def _size_in_memory(tensor: Tensor, architecture: Architecture) -> int:
+    """A plain weight is loaded as what the model computes in; what is small, counts scales or is packed stays."""
+    if tensor.dtype in PLAIN and len(tensor.shape) >= 2 and "scale" not in tensor.name:
+        return prod(tensor.shape) * DTYPE_BYTES[architecture.dtype]
     return tensor.size_bytes

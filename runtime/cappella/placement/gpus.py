@@ -4,11 +4,13 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pynvml
 
 from cappella.errors import ConfigError
 
+PCI_DEVICES = Path("/sys/bus/pci/devices")
 LEAST_CUDA = 13000
 """What vllm 0.32's wheels are built for: CUDA 13.0, as the driver counts."""
 
@@ -22,7 +24,7 @@ class Gpu:
     name: str
     total_bytes: int
     free_bytes: int
-    busy_percent: int
+    busy_percent: int | None
     numa_node: int | None
     linked: frozenset[int]
 
@@ -53,6 +55,8 @@ def _nvml() -> Iterator[None]:
         raise ConfigError("this machine's GPUs", f"the driver does not answer ({error})", mend) from error
     try:
         yield
+    except pynvml.NVMLError as error:
+        raise ConfigError("this machine's GPUs", f"the driver broke off ({error})", "See nvidia-smi") from error
     finally:
         pynvml.nvmlShutdown()
 
@@ -73,17 +77,29 @@ def _gpu(index: int, handle: object, buses: dict[str, int]) -> Gpu:
         name=pynvml.nvmlDeviceGetName(handle),
         total_bytes=memory.total,
         free_bytes=memory.free,
-        busy_percent=pynvml.nvmlDeviceGetUtilizationRates(handle).gpu,
-        numa_node=_numa_node(handle),
+        busy_percent=_busy_percent(handle),
+        numa_node=_numa_node(pynvml.nvmlDeviceGetPciInfo(handle).busId),
         linked=frozenset(_linked(handle, buses)),
     )
 
 
-def _numa_node(handle: object) -> int | None:
+def _busy_percent(handle: object) -> int | None:
     try:
-        return int(pynvml.nvmlDeviceGetNumaNodeId(handle))
+        return int(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)
     except pynvml.NVMLError:
+        # A part of a GPU (MIG) has no such figure.
         return None
+
+
+def _numa_node(bus: str) -> int | None:
+    """As Linux knows it, whose buses have four digits of domain; it says -1 where there is one node only."""
+    domain, _, rest = bus.lower().partition(":")
+    path = PCI_DEVICES / f"{domain[-4:]}:{rest}" / "numa_node"
+    try:
+        node = int(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return node if node >= 0 else None
 
 
 def _linked(handle: object, buses: dict[str, int]) -> Iterator[int]:

