@@ -27,8 +27,10 @@ def run(*command: str | Path) -> str:
 def without_network() -> list[str]:
     """What runs a command where there is no network at all, if this machine lets us."""
     command = ["unshare", "-rn"]
-    allowed = shutil.which("unshare") and subprocess.run([*command, "true"], capture_output=True).returncode == 0
-    return command if allowed else []
+    if shutil.which("unshare") is None:
+        return []
+    done = subprocess.run([*command, "true"], capture_output=True, check=False)
+    return command if done.returncode == 0 else []
 
 
 def test_the_demo_goes_over_in_parts_and_is_installed_by_a_bare_python_with_no_network(tmp_path: Path) -> None:
@@ -142,5 +144,5 @@ def test_what_somebody_changed_after_an_install_is_not_overwritten(tmp_path: Pat
 
 
 def test_what_has_no_room_is_refused_before_it_begins(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"needs 9e\+\d+ TB|needs .* TB, and .* are free"):
+    with pytest.raises(ConfigError, match=r"needs .* TB, and .* are free"):
         copying.require_room(tmp_path / "not" / "there", 1 << 60)

@@ -13,26 +13,8 @@ from cappella.bundle.manifest import Target
 from cappella.bundle.verifying import verify
 from cappella.config import Config
 from cappella.errors import ConfigError
-from far_side import bundled, cappella, deployment, wheels, write_wheel
+from far_side import CARD, bundled, cappella, deployment, wheels, write_wheel
 from weights_folder import write_model
-
-CARD = {
-    "hub_id": "maker/ann",
-    "revision": "a" * 40,
-    "licence": "apache-2.0",
-    "gated": False,
-    "context_tokens": 4096,
-    "parameters": 1,
-    "weight_bytes": 2,
-    "sampling": {"temperature": 0.3},
-    "tool_parser": "hermes",
-    "reasoning_parser": None,
-    "images": False,
-    "config": {},
-    "quirks": [],
-    "unconfirmed": [],
-    "sources": [],
-}
 
 
 def times(bundle: Path) -> dict[str, int]:
@@ -133,6 +115,20 @@ def test_weights_in_a_hub_cache_are_links_and_come_as_files(tmp_path: Path) -> N
     weights.symlink_to(tmp_path / "blob")
     making.make(path, tmp_path / "out", Wish(wheels(tmp_path / "wheels")))
     verify(tmp_path / "out")
+
+
+def test_secrets_stay_and_paths_of_the_server_are_the_far_sides(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = deployment(tmp_path)
+    raw = {**json.loads(path.read_text()), "server": {"log_dir": "logs", "keys": "keys.yaml", "port": 9000}}
+    path.write_text(json.dumps(raw))
+    (tmp_path / "keys.yaml").write_text("a secret")
+    making.make(path, tmp_path / "out", Wish(wheels(tmp_path / "wheels")))
+    assert "to be put beside its config on the far side: server.keys\n" in capsys.readouterr().out
+    served = reading.load(tmp_path / "out" / "config" / "config.yaml").server
+    assert (served.log_dir, served.keys) == tuple(tmp_path / "out" / "config" / name for name in ("logs", "keys.yaml"))
+    assert not list((tmp_path / "out").rglob("keys.yaml"))
 
 
 def test_a_file_that_would_not_travel_is_named(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A manifest that could lead out of its folder, or that contradicts itself, is refused before anything is read by it."""
+"""A manifest that leads out of its folder, or that contradicts itself, is refused before anything is read by it."""
 
 import json
 from collections.abc import Callable

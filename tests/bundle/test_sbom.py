@@ -33,3 +33,4 @@ def test_what_was_pulled_has_its_commit(tmp_path: Path) -> None:
     (ann,) = (each for each in bill["components"] if each["name"] == "ann")
     assert ann["purl"] == f"pkg:huggingface/maker/ann@{'a' * 40}"
     assert ann["licenses"] == [{"license": {"name": "apache-2.0"}}]
+    assert len(ann["components"]) == 4

@@ -33,7 +33,7 @@ class Item:
 
 def is_wanted(name: str) -> bool:
     """Whether a file of a model's folder travels; nothing in a folder within it does."""
-    return is_licence(name) or any(fnmatchcase(name, pattern) for pattern in WANTED)
+    return is_licence(name) or (name[0] != "." and any(fnmatchcase(name, pattern) for pattern in WANTED))
 
 
 def is_licence(name: str) -> bool:
@@ -80,11 +80,31 @@ def _resolved(path: Path, config: Config) -> str:
         if model.adapters:
             adapters = {each: f"../weights/{names[at.resolve()]}" for each, at in model.adapters.items()}
             raw["models"][name]["adapters"] = adapters
-    home = path.parent.resolve()
-    if config.server.log_dir and config.server.log_dir.is_relative_to(home):
-        raw["server"]["log_dir"] = str(config.server.log_dir.relative_to(home))
+    if "server" in raw:
+        raw["server"] = _from(path.parent.resolve(), raw["server"])
     head = "# Made by `cappella bundle` from as_written.yaml: all that it and the cards say, with the bundle's paths.\n"
     return head + yaml.safe_dump(raw, sort_keys=False, allow_unicode=True)
+
+
+def left_behind(config: Config) -> list[str]:
+    """What the config names and the far side has to have of its own: keys and certificates are secrets."""
+    server = config.server.model_dump(exclude={"log_dir"}, exclude_none=True)
+    return [f"server.{key}" for key in _paths(server)]
+
+
+def _paths(values: Mapping[str, Any]) -> Iterator[str]:
+    for key, value in values.items():
+        if isinstance(value, Path):
+            yield key
+        elif isinstance(value, Mapping):
+            yield from (f"{key}.{each}" for each in _paths(value))
+
+
+def _from(home: Path, value: Any) -> Any:
+    """Paths under the config's folder are relative again: so they lead to the far side's own."""
+    if isinstance(value, str):
+        return value.removeprefix(f"{home}/")
+    return {key: _from(home, each) for key, each in value.items()} if isinstance(value, Mapping) else value
 
 
 def _refuse_paths_in_engine_args(path: Path, config: Config) -> None:

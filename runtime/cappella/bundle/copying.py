@@ -86,7 +86,7 @@ def store(source: Path, bundle: Path, path: str, role: str, part_bytes: int | No
 
 
 def join(bundle: Path, file: File, target: Path, bar: Bar) -> None:
-    """Copy a file out of a bundle; `target` appears only if every hash is right. Raises ConfigError for one that is not."""
+    """Copy a file out of a bundle; `target` appears only if every hash is right. Raises ConfigError if one is not."""
     target.parent.mkdir(parents=True, exist_ok=True)
     partial, whole = target.with_name(target.name + PARTIAL), hashlib.sha256()
     with partial.open("wb") as out:

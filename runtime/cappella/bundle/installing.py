@@ -88,11 +88,15 @@ def _make_environment(bundle: Path, target: Path, wheels: Sequence[File]) -> Non
     mark = venv / MARK
     if mark.is_file() and mark.read_text() == wanted:
         return
+    joined = target / f"wheels{PARTIAL}"
+    with Bar("checking wheels", sum(file.size_bytes for file in wheels)) as bar:
+        for file in wheels:
+            if file.parts:
+                copying.join(bundle, file, joined / Path(file.path).name, bar)
+            else:
+                copying.check_hash(bundle, file.stored[0], bar)
     print(f"making {venv} from {len(wheels)} wheels", flush=True)
     _run([sys.executable, "-m", "venv", "--clear", str(venv)], "Install the package venv of this Python (python3-venv)")
-    joined = target / f"wheels{PARTIAL}"
-    for file in (file for file in wheels if file.parts):
-        copying.join(bundle, file, joined / Path(file.path).name, Bar("", 0))
     write_atomically(joined / "requirements.txt", wanted.encode())
     _pip_install(venv, [bundle / "wheels", joined], joined / "requirements.txt")
     shutil.rmtree(joined)
@@ -101,7 +105,7 @@ def _make_environment(bundle: Path, target: Path, wheels: Sequence[File]) -> Non
 
 def _pip_install(venv: Path, folders: Sequence[Path], requirements: Path) -> None:
     links = [argument for folder in folders for argument in ("--find-links", str(folder))]
-    # pip looks at every hash again: what was verified and what is installed are the same bytes.
+    # pip looks at every hash again: what was checked and what is installed are the same bytes.
     limits = ["--no-index", "--no-deps", "--require-hashes", "--only-binary=:all:", "--no-cache-dir"]
     command = [str(venv / "bin" / "python"), "-I", "-m", "pip", "--isolated", "install", "--quiet"]
     _run([*command, *limits, *links, "--requirement", str(requirements)], AGAIN)

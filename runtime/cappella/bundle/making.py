@@ -31,7 +31,7 @@ OLDEST_GLIBC = "2.17"
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What to make beside the config: wheels from a folder or a lock list, for which machine, cut how, signed by whom."""
+    """What to make beside the config: wheels from a folder or a lock list, for which machine, cut and signed how."""
 
     wheels: Path | None = None
     lock: Path | None = None
@@ -77,7 +77,7 @@ def make(path: Path, out: Path, wish: Wish) -> None:
         if key:
             signing.sign(text, out / SIGNATURE_NAME, key)
     _report(out, files, target, hashlib.sha256(text).hexdigest(), bool(key))
-    _note_unknown_licences(config, found)
+    _note(config, found)
 
 
 def _require_possible(wish: Wish) -> None:
@@ -147,15 +147,17 @@ def _origins(config: Config) -> dict[str, Origin]:
 
 
 def _report(out: Path, files: Sequence[File], target: Target, sha256: str, signed: bool) -> None:
-    size, cut = sum(file.size_bytes for file in files), sum(bool(file.parts) for file in files)
+    size, cut = human(sum(file.size_bytes for file in files)), sum(bool(file.parts) for file in files)
     glibc = f", glibc {target.glibc} or newer" if target.glibc else ""
-    print(
-        f"{out}: {len(files)} files ({cut} in parts), {human(size)}, for {target.platform}, Python {target.python}{glibc}"
-    )
+    machine = f"{target.platform}, Python {target.python}{glibc}"
+    print(f"{out}: {len(files)} files ({cut} in parts), {size}, for {machine}")
     print(f"SHA-256 of its manifest{', which is signed' if signed else ''}: {sha256}")
 
 
-def _note_unknown_licences(config: Config, found: Sequence[Wheel]) -> None:
+def _note(config: Config, found: Sequence[Wheel]) -> None:
+    """What a person has to look after."""
+    if behind := contents.left_behind(config):
+        print(f"not in the bundle, and to be put beside its config on the far side: {', '.join(behind)}")
     silent = [name for name, each in _origins(config).items() if not each.licence]
     if silent:
         print(f"nobody says under what licence these are: {', '.join(silent)}. Look before you pass them on")

@@ -15,7 +15,7 @@ AGAIN = "Copy it once more"
 
 
 def verify(bundle: Path, key: Path | None = None, partial: bool = False) -> Manifest:
-    """Read every byte and compare. With `partial`, what has not arrived yet is no error; the first that is raises one."""
+    """Read every byte and compare. Raises ConfigError that names a file; with `partial`, a missing one is no error."""
     with copying.one_line(bundle, AGAIN):
         manifest = opened(bundle, key)
         missing = _check_names(bundle, manifest, partial)
