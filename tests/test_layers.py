@@ -14,10 +14,11 @@ PACKAGE = Path(__file__).parents[1] / "runtime" / "cappella"
 MAY_IMPORT = {
     "__main__": "cli",
     "__init__": "runtime",
-    "cli": "access exits serving asking bench bundle planning placement reading errors",
+    "cli": "access exits serving asking bench doctor bundle planning placement reading errors",
     "bench": "reading config ensemble engines placement errors types",
     "bundle": "reading cards config placement errors",
-    "serving": "app planning config engines errors types",
+    "serving": "app planning config engines sealing errors types",
+    "doctor": "serving reading config engines placement sealing exits errors",
     "planning": "placement config",
     "asking": "errors",
     "app": "access admission api metrics ensemble engines placement config errors",
@@ -28,7 +29,7 @@ MAY_IMPORT = {
     "exits": "errors",
     "metrics": "engines placement errors runs types",
     "ensemble": "engines config events errors runs options types",
-    "engines": "placement config errors types",
+    "engines": "placement sealing config errors types",
     "placement": "config cards errors",
     "reading": "config cards places errors",
     "config": "places options types",
@@ -38,6 +39,7 @@ MAY_IMPORT = {
     "errors": "runs",
     "runs": "options types",
     "options": "types",
+    "sealing": "",
     "types": "",
 }
 

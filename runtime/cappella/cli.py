@@ -213,6 +213,23 @@ def install(
         install_bundle(bundle, target, key)
 
 
+@app.command()
+def doctor(
+    config: ConfigPath,
+    sealed: Annotated[bool, typer.Option("--sealed", help="Run it all with no network and list what tries.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
+) -> None:
+    """Check this machine for a config; with --sealed start all of it where only loopback exists, and ask it questions.
+
+    Exit code 2 if a start would fail; with --sealed 3 if anything tried to reach further, or could be reached.
+    """
+    from cappella.doctor import command
+
+    with _one_line_errors():
+        code = command.prove(config, as_json) if sealed else command.examine(config, as_json)
+    raise typer.Exit(code)
+
+
 @app.callback(invoke_without_command=True)
 def main(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     if version:

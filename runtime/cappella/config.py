@@ -5,7 +5,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, IPvAnyAddress, model_validator
 
 from cappella.options import AnalysisMode, AnswerOrder, EarlyExit, GateMode, Options, Seat, Strategy
 from cappella.places import Path_
@@ -59,6 +59,8 @@ class Model(Frozen):
 
     @model_validator(mode="after")
     def _no_reserved_engine_args(self) -> "Model":
+        if self.gpus and len(set(self.gpus)) < len(self.gpus):
+            raise ValueError(f"gpus names one twice: {', '.join(map(str, self.gpus))}")
         if self.gpus and self.tensor_parallel_size not in (None, len(self.gpus)):
             raise ValueError(f"gpus names {len(self.gpus)} and tensor_parallel_size {self.tensor_parallel_size}")
         for name in self.engine_args:
@@ -227,6 +229,7 @@ class Server(Frozen):
 
     A client that for `client_timeout_s` neither sends the rest of its body nor takes what is sent to it is left.
     `keys` is a file of keys (see `cappella keys`); without one everybody who reaches the port may do everything.
+    Our processes connect to loopback and to the addresses in `may_reach`, and to nothing else.
     """
 
     host: str = "127.0.0.1"
@@ -236,6 +239,7 @@ class Server(Frozen):
     client_timeout_s: Seconds = 60.0
     log_dir: Path | None = None
     keys: Path | None = None
+    may_reach: tuple[IPvAnyAddress, ...] = ()
     tls: Tls | None = None
     allow_open: bool = False
 
@@ -289,6 +293,13 @@ class Config(Frozen):
         """Every name that a seat or a client may call, an adapter's too, and the model that answers."""
         adapters = {adapter: model for model in self.models.values() for adapter in model.adapters}
         return {**self.models, **adapters}
+
+    @property
+    def judges(self) -> frozenset[str]:
+        """The models that judge, in an ensemble or one of its presets."""
+        found: list[Judge | None] = [e.judge for e in self.ensembles.values()]
+        found += [preset.judge for e in self.ensembles.values() for preset in e.presets.values()]
+        return frozenset(self.host_of[judge.model] for judge in found if judge)
 
     @property
     def host_of(self) -> Mapping[str, str]:

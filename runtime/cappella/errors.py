@@ -39,6 +39,7 @@ class ConfigError(CappellaError):
     def __init__(self, place: str, problem: str, mend: str) -> None:
         self.place = place
         self.problem = problem
+        self.mend = mend
         super().__init__(f"{place}: {problem}. {mend}{'' if mend.endswith('?') else '.'}")
 
 

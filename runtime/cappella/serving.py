@@ -23,6 +23,7 @@ from cappella.config import Config, Tls
 from cappella.engines.supervisor import Supervisor, default_log_dir
 from cappella.errors import ConfigError
 from cappella.planning import picture
+from cappella.sealing import guard
 from cappella.types import EngineStatus
 
 EXIT_CONFIG = 2
@@ -43,6 +44,7 @@ def serve(config: Config, log_dir: Path | None) -> int:
     logs = log_dir or config.server.log_dir or default_log_dir(str(port))
     supervisor = Supervisor(config, logs)
     console.print(picture(supervisor.plan))
+    guard.install([str(address) for address in config.server.may_reach])
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         scheme = "https" if config.server.tls else "http"
         return runner.run(_serve(config, supervisor, listener, f"{scheme}://{config.server.host}:{port}", logs))

@@ -14,6 +14,7 @@ from cappella.engines.supervisor import Supervisor
 from cappella.errors import ConfigError
 from cappella.placement import folder
 from cappella.placement.planner import Placed
+from cappella.sealing.variables import SEAL
 from engine_stub import fork_server
 from weights_folder import write_model
 
@@ -35,17 +36,18 @@ def pairs(**fields: Any) -> dict[str, str]:
 @pytest.mark.parametrize(
     "name",
     "HTTP_PROXY https_proxy ALL_PROXY PYTHONPATH PYTHONSTARTUP HF_TOKEN HUGGING_FACE_HUB_TOKEN VLLM_PLUGINS"
-    " VLLM_ALLOW_INSECURE_SERIALIZATION OTEL_TRACES_EXPORTER WANDB_API_KEY".split(),
+    " VLLM_ALLOW_INSECURE_SERIALIZATION OTEL_TRACES_EXPORTER WANDB_API_KEY TORCHINDUCTOR_REDIS_URL KINETO_USE_DAEMON"
+    " TORCHINDUCTOR_FX_GRAPH_REMOTE_CACHE TRITON_REMOTE_CACHE_BACKEND CAPPELLA_EGRESS_ALLOWED".split(),
 )
 def test_what_could_open_the_seal_is_not_inherited(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "leak")
     assert process.environment(threads=1).get(name) != "leak"
 
 
-@pytest.mark.parametrize("name", sorted(process.SEAL))
+@pytest.mark.parametrize("name", sorted(SEAL))
 def test_the_operators_shell_cannot_unset_the_seal(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "0.0.0.0")
-    assert process.environment(threads=None)[name] == process.SEAL[name]
+    assert process.environment(threads=None)[name] == SEAL[name]
 
 
 def test_what_is_harmless_is_inherited(monkeypatch: pytest.MonkeyPatch) -> None:

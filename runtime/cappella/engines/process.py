@@ -17,28 +17,11 @@ from typing import Any
 from cappella.config import Model
 from cappella.placement import adapters
 from cappella.placement.planner import Placed
+from cappella.sealing import variables
 
 # Well above the client's KEEP_ALIVE_S: a server that closes an idle connection just as the client
 # writes to it loses that call.
 SERVER_KEEP_ALIVE_S = 600
-
-# Nothing may leave the machine: set before vLLM is imported, since some of these are read at import.
-SEAL = {
-    "HF_HUB_OFFLINE": "1",
-    "HF_DATASETS_OFFLINE": "1",
-    "TRANSFORMERS_OFFLINE": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_DO_NOT_TRACK": "1",
-    "DO_NOT_TRACK": "1",
-    "VLLM_HOST_IP": "127.0.0.1",
-    "VLLM_LOGGING_LEVEL": "INFO",
-    "PYTHONSAFEPATH": "1",
-    "PYTHONUNBUFFERED": "1",
-}
-# Proxies, tracing and vLLM's own switches are the operator's shell's, not this deployment's.
-_UNSEALED_PREFIXES = ("VLLM_", "OTEL_", "HF_TOKEN", "HUGGING_FACE_", "WANDB_")
-_UNSEALED = {"http_proxy", "https_proxy", "all_proxy", "ftp_proxy", "pythonpath", "pythonstartup"}
 
 STAGES = (
     ("non-default args", "reading the model's config", 0.6),
@@ -215,7 +198,7 @@ def arguments(
         **_adapters(model),
         "speculative_config": _prompt_lookup(model.prompt_lookup_tokens),
         "per_request_spec_decode_metrics": "summary" if model.prompt_lookup_tokens else None,
-        **{key.replace("-", "_"): value for key, value in model.engine_args.items()},
+        **{_named(key, value): value is False or value for key, value in model.engine_args.items()},
     }
     return [flag for key, value in args.items() if value is not None for flag in _flag(key, value)]
 
@@ -241,16 +224,11 @@ def environment(
 
     A server that `naps` has the commands for it, which vLLM keeps for private sockets such as ours.
     """
-    kept = {
-        key: value
-        for key, value in os.environ.items()
-        if not key.startswith(_UNSEALED_PREFIXES) and key.lower() not in _UNSEALED
-    }
     package_root = str(Path(__file__).parents[2])
     keep_alive = {"VLLM_HTTP_TIMEOUT_KEEP_ALIVE": str(SERVER_KEEP_ALIVE_S)}
     # Else torch would put what it compiled where each start begins with nothing.
     compiled = {"TORCHINDUCTOR_CACHE_DIR": str(_cache_dir() / "inductor")}
-    sealed = {**kept, **SEAL, **keep_alive, **compiled, "PYTHONPATH": package_root}
+    sealed = {**variables.sealed(os.environ, package_root), **keep_alive, **compiled}
     if threads is None and gpus is None:
         return sealed
     if threads is None:
@@ -269,6 +247,11 @@ def environment(
 
 def _cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cappella"
+
+
+def _named(key: str, value: Any) -> str:
+    """What is switched off has a flag of its own."""
+    return ("no_" if value is False else "") + key.replace("-", "_")
 
 
 def _flag(key: str, value: Any) -> list[str]:

@@ -18,10 +18,13 @@ from cappella.engines.turns import Turns
 from cappella.engines.vllm import VllmEngine
 from cappella.errors import ConfigError
 from cappella.placement import advice, folder, gpus, machine
-from cappella.placement.planner import Placed
+from cappella.placement.planner import Placed, Plan
+from cappella.sealing import guard
 from cappella.types import EngineStatus
 
 LAUNCHER = "cappella.engines.launcher"
+HOST_SHARE = 0.8
+"""Of this machine's free memory, for the weights of those who sleep."""
 
 
 class Supervisor:
@@ -37,13 +40,14 @@ class Supervisor:
         self.plan = advice.plan(config, machine.own())
         self._runtime_dir = Path(tempfile.mkdtemp(prefix="cappella-"))
         self._log_dir = log_dir
+        self._may_reach = ",".join(map(str, config.server.may_reach))
         self._mps = Mps(self._runtime_dir / "_mps") if config.placement.mps and self.plan.machine.gpu else None
         self._backoff = backoff
         # On a GPU, two servers that start together mis-measure each other's memory.
         self._start_slots = asyncio.Semaphore(1 if self.plan.machine.gpu else os.cpu_count() or 1)
         self._turns = Turns(len(self.plan.turns), self._change) if self.plan.turns else None
-        judges = {ensemble.judge.model for ensemble in config.ensembles.values()}
-        self._judges = {name for name in config.models if judges & set(config.hosted([name]))}
+        self._nappers = _nappers(self.plan) if self.plan.machine.gpu else frozenset()
+        self._judges = config.judges
         self._tasks: list[asyncio.Task[None]] = []
         self._fork_servers: dict[frozenset[tuple[str, str]], ForkServer] = {}
         self.engines: dict[str, VllmEngine] = {}
@@ -62,9 +66,10 @@ class Supervisor:
         for called in (name, *model.adapters):
             self.engines[called] = VllmEngine(socket, status, special_tokens, model.traits, seat, called)
         gpu = self.plan.machine.gpu
-        naps = gpu and placed.turn is not None
+        naps = name in self._nappers
         env = process.environment(None if gpu else cpu_threads, model.enforce_eager, placed.gpus, naps)
         env |= self._mps.environment if self._mps else {}
+        env |= {guard.ALLOWED: self._may_reach}
         self.lifecycles[name] = Lifecycle(
             self.engines[name],
             self._fork_server(env),
@@ -73,7 +78,7 @@ class Supervisor:
             self._log_dir / f"{name}.log",
             self._start_slots,
             self._backoff,
-            _gpu_memory(placed) if gpu else None,
+            _gpu_memory(placed, naps) if gpu else None,
         )
         if placed.turn:
             self.lifecycles[name].sleep_at_first()
@@ -92,14 +97,19 @@ class Supervisor:
     async def start(self) -> None:
         """Begin to start every engine, in the background; judges first, since no ensemble answers without its own."""
         if self._mps:
-            await self._mps.start(process.environment(None))
+            # It serves the GPUs as the bus counts them, as the engines do; what it was told itself would be told twice.
+            env = process.environment(None, gpus=())
+            del env["CUDA_VISIBLE_DEVICES"]
+            await self._mps.start(env)
         in_turn = sorted(self.lifecycles, key=lambda name: name not in self._judges)
         self._tasks = [asyncio.create_task(self.lifecycles[name].run()) for name in in_turn]
 
     async def _change(self, old: int, new: int) -> None:
         """One turn goes to sleep, and then the other wakes: there is no room for both."""
         turns = self.plan.turns
-        await asyncio.gather(*(self.lifecycles[name].sleep() for name in turns[old]))
+        for name in turns[old]:
+            # Not together: each is believed by what its GPUs have free after it.
+            await self.lifecycles[name].sleep()
         await asyncio.gather(*(self.lifecycles[name].wake() for name in turns[new]))
 
     async def stop(self) -> None:
@@ -116,10 +126,20 @@ class Supervisor:
         rmtree(self._runtime_dir, ignore_errors=True)
 
 
-def _gpu_memory(placed: Placed) -> GpuMemory:
+def _nappers(plan: Plan) -> frozenset[str]:
+    """Who can sleep without ending: as many as this machine's own memory has room for their weights."""
+    room = machine.own_memory().devices[0].free_bytes * HOST_SHARE
+    out = set()
+    for placed in plan.placed.values():
+        room -= placed.weight_bytes * len(placed.gpus) * (placed.turn is not None)
+        if placed.turn is not None and room >= 0:
+            out.add(placed.model)
+    return frozenset(out)
+
+
+def _gpu_memory(placed: Placed, naps: bool) -> GpuMemory:
     """A sleep that frees less than nine tenths of the weights and the KV cache is none."""
     frees = int(0.9 * (placed.weight_bytes + placed.kv_cache_bytes))
-    naps = placed.turn is not None
     return GpuMemory(partial(gpus.free_bytes, placed.gpus), placed.total_bytes, frees if naps else None)
 
 

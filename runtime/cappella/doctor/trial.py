@@ -1,0 +1,165 @@
+"""Runs the stack where nothing but loopback exists, asks all of it something, and tells what tried to reach further.
+
+`python -m cappella.doctor.trial CONFIG [--guard-alone]` prints a report as JSON. A process of its own, since it cannot
+come back out of its network namespace.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ipaddress import IPv6Address, ip_address
+from pathlib import Path
+from typing import Any
+
+from cappella import reading
+from cappella.config import Config
+from cappella.sealing import guard, namespace, packets
+
+Json = dict[str, Any]
+
+GUARD_ALONE = "--guard-alone"
+POLL_S = 0.2
+ANSWER_TIMEOUT_S = 600.0
+STOP_TIMEOUT_S = 60.0
+MODEL_TOKENS = 64
+SETTLED = ("ready", "asleep")
+FAILED = ("restarting", "failed")
+TCP_LISTEN = "0A"
+LAST_LINES = 8
+
+
+def main(path: Path, guard_alone: bool) -> Json:
+    """The report: `impossible` alone if there can be no namespace; else `asked`, `attempts`, `listening`, `unseen`."""
+    config = reading.load(path)
+    allowed = [str(address) for address in config.server.may_reach]
+    try:
+        watch = None if guard_alone else _watched(allowed)
+    except OSError as error:
+        return {"impossible": error.strerror or str(error)}
+    with tempfile.TemporaryDirectory(prefix="cappella-doctor-") as folder:
+        record = Path(folder, "refused.jsonl")
+        with _running(path, record, Path(folder)) as (url, problem):
+            asked = [] if problem else [_ask(url, *each) for each in _questions(config)]
+            # Of this machine's own ports nobody could say whose they are.
+            listening = [] if guard_alone else sorted(_listening())
+        unseen = watch.close() if watch else 0
+        attempts = [*_refused(record), *_sent(watch)]
+    return {"problem": problem, "asked": asked, "attempts": attempts, "listening": listening, "unseen": unseen}
+
+
+def _watched(allowed: list[str]) -> packets.Watch:
+    namespace.enter()
+    return packets.Watch(allowed)
+
+
+@contextmanager
+def _running(config: Path, record: Path, folder: Path) -> Iterator[tuple[str, str]]:
+    """The stack's address once all engines are settled, and what kept it from starting."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = folder / "gateway.log"
+    command = [sys.executable, "-m", "cappella.doctor.stack", str(config), str(port), str(folder), str(os.getpid())]
+    with log.open("wb") as sink:
+        environment = {**os.environ, guard.RECORD: str(record)}
+        process = subprocess.Popen(command, stdout=sink, stderr=sink, env=environment)
+    try:
+        _say("starting the engines")
+        yield f"http://127.0.0.1:{port}", _settled(f"http://127.0.0.1:{port}", process, log)
+    finally:
+        process.terminate()
+        process.wait(STOP_TIMEOUT_S)
+
+
+def _settled(url: str, process: "subprocess.Popen[bytes]", log: Path) -> str:
+    """Wait; returns why no answer can come, if that is so."""
+    while process.poll() is None:
+        time.sleep(POLL_S)
+        try:
+            engines = _call(f"{url}/ready", None, 5)["engines"]
+        except (OSError, ValueError):
+            continue
+        if failed := [f"{name}: {each['reason']}" for name, each in engines.items() if each["state"] in FAILED]:
+            return "; ".join(failed)
+        if all(each["state"] in SETTLED for each in engines.values()):
+            return ""
+    return "it ended at its start: " + " | ".join(log.read_text(errors="replace").splitlines()[-LAST_LINES:])
+
+
+def _questions(config: Config) -> Iterator[tuple[str, str, Json]]:
+    """One for every ensemble, and one for every model by its own name."""
+    for name, ensemble in config.ensembles.items():
+        yield f"cappella/{name}", ensemble.example, {}
+    example = next(iter(config.ensembles.values())).example
+    for name in config.called:
+        yield name, example, {"max_completion_tokens": MODEL_TOKENS}
+
+
+def _ask(url: str, model: str, question: str, more: Json) -> Json:
+    _say(f"asking {model}")
+    body = {"model": model, "messages": [{"role": "user", "content": question}], **more}
+    began = time.monotonic()
+    try:
+        reply = _call(f"{url}/v1/chat/completions", body, ANSWER_TIMEOUT_S)
+        error = reply["error"]["message"] if "error" in reply else None
+    except (OSError, ValueError) as broken:
+        error = str(broken)
+    return {"model": model, "seconds": round(time.monotonic() - began, 2), "error": error}
+
+
+def _call(url: str, body: Json | None, timeout_s: float) -> Json:
+    """JSON there and back, errors too; by no proxy."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=timeout_s) as reply:
+            return dict(json.load(reply))
+    except urllib.error.HTTPError as error:
+        with error:
+            return dict(json.load(error))
+
+
+def _refused(record: Path) -> list[Json]:
+    """What the guard refused in our processes, each kind once."""
+    lines = record.read_text(encoding="utf-8").splitlines() if record.exists() else []
+    counts = Counter((e["what"], e["to"], e["by"], e["process"]) for e in map(json.loads, lines))
+    keys = ("what", "to", "by", "process")
+    return [{"seen_by": "guard", **dict(zip(keys, each, strict=True)), "times": n} for each, n in counts.items()]
+
+
+def _sent(watch: packets.Watch | None) -> list[Json]:
+    """What the guard did not see, and the kernel did."""
+    counts = watch.sent if watch else {}
+    return [{"seen_by": "kernel", "what": what, "to": to, "times": n} for (what, to), n in counts.items()]
+
+
+def _listening() -> Iterator[str]:
+    """Where somebody beyond this machine could connect to the stack."""
+    for table in filter(Path.exists, (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))):
+        for line in table.read_text().splitlines()[1:]:
+            _, local, _, state, *_ = line.split()
+            host, port = local.split(":")
+            # The kernel writes each four bytes as a number of this machine's.
+            words = [bytes.fromhex(host[at : at + 8]) for at in range(0, len(host), 8)]
+            address = ip_address(b"".join(w[::-1] if sys.byteorder == "little" else w for w in words))
+            address = (isinstance(address, IPv6Address) and address.ipv4_mapped) or address
+            if state == TCP_LISTEN and not address.is_loopback:
+                yield f"{address} port {int(port, 16)}"
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(Path(sys.argv[1]), GUARD_ALONE in sys.argv[2:])))

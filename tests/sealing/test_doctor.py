@@ -1,0 +1,145 @@
+"""`cappella doctor` over engines that are stubs, in an environment with something planted in it."""
+
+import json
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from overlay import doctor, overlay
+from sealed import NATIVE_VIOLATOR, PYTHON_VIOLATOR, needs_namespaces
+from weights_folder import write_model
+
+
+def deployment(folder: Path, **server: Any) -> Path:
+    model = {"weights": str(write_model(folder / "ann")), "max_model_len": 64, "kv_cache_bytes": "1MiB"}
+    ensemble = {"panel": ["ann"], "judge": "ann", "analysis": "off"}
+    config = {"models": {"ann": model}, "ensembles": {"default": ensemble}, "server": {"port": 0, **server}}
+    path = folder / "c.yaml"
+    path.write_text(json.dumps(config))
+    return path
+
+
+def sealed(folder: Path, plugin: str | None, before: str = "", **server: Any) -> tuple[int, dict[str, Any]]:
+    """The exit code and the report of a trial with that plugin."""
+    python = overlay(folder / "python", stub_vllm=True, plugin=plugin)
+    done = doctor(python, str(deployment(folder, **server)), "--sealed", "--json", before=before)
+    assert done.stdout, done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
+@needs_namespaces
+def test_a_stack_that_stays_inside_is_proven_to(tmp_path: Path) -> None:
+    code, report = sealed(tmp_path, plugin=None)
+    assert (code, report["namespace"], report["problem"]) == (0, True, "")
+    assert (report["attempts"], report["listening"], report["unseen"]) == ([], [], 0)
+    assert [(each["model"], each["error"]) for each in report["asked"]] == [("cappella/default", None), ("ann", None)]
+
+
+@needs_namespaces
+def test_what_an_engine_tries_in_python_is_listed_with_who_tries_it(tmp_path: Path) -> None:
+    code, report = sealed(tmp_path, PYTHON_VIOLATOR)
+    assert code == 3
+    tried = {(each["what"], each["to"]) for each in report["attempts"]}
+    assert tried == {("connect", "192.0.2.7:8125"), ("getaddrinfo", "telemetry.example")}
+    for each in report["attempts"]:
+        assert each["seen_by"] == "guard"
+        assert each["by"].startswith("phone_home.py:6 register")
+        assert "/ann " in each["process"]
+    # Refused, the engine goes on: it may be asked all the same.
+    assert [each["error"] for each in report["asked"]] == [None, None]
+
+
+@needs_namespaces
+def test_what_native_code_tries_is_seen_by_the_kernel_and_where_others_could_connect_is_listed(tmp_path: Path) -> None:
+    code, report = sealed(tmp_path, NATIVE_VIOLATOR)
+    assert (code, report["listening"]) == (3, ["0.0.0.0 port 4444"])
+    assert report["attempts"] == [{"seen_by": "kernel", "what": "connect", "to": "198.51.100.9:443", "times": 1}]
+
+
+@needs_namespaces
+def test_an_address_that_the_config_lists_is_no_attempt(tmp_path: Path) -> None:
+    code, report = sealed(
+        tmp_path, PYTHON_VIOLATOR.replace("telemetry.example", "127.0.0.1:1"), may_reach=["192.0.2.7"]
+    )
+    assert (code, report["attempts"]) == (0, [])
+
+
+@needs_namespaces
+def test_keys_tls_and_an_outward_address_do_not_hinder_the_trial(tmp_path: Path) -> None:
+    code, report = sealed(tmp_path, None, host="192.0.2.50", allow_open=True, keys="no-such-file")
+    assert (code, report["listening"]) == (0, [])
+
+
+@needs_namespaces
+def test_where_the_kernel_gives_no_namespace_the_guard_alone_watches_and_that_is_said(tmp_path: Path) -> None:
+    # In a user namespace of its own a limit of none holds for its root as well.
+    python = overlay(
+        tmp_path / "python", stub_vllm=True, plugin=PYTHON_VIOLATOR + NATIVE_VIOLATOR.replace("register", "other")
+    )
+    inner = 'echo 0 > /proc/sys/user/max_net_namespaces\nexec "$@"'
+    before = f"set -- unshare --user --map-root-user sh -c '{inner}' sh \"$@\""
+    done = doctor(python, str(deployment(tmp_path)), "--sealed", before=before)
+    assert "this kernel gives no network namespace (unshare: No space left on device)" in done.stdout
+    assert "only the guard watched" in done.stdout
+    assert "Attempt: connect 192.0.2.7:8125 (refused by the guard" in done.stdout
+    assert done.returncode == 3
+
+
+def test_a_model_that_does_not_start_proves_nothing(tmp_path: Path) -> None:
+    code, report = sealed(tmp_path, "def register(): raise RuntimeError('no such device')")
+    assert code == 1
+    assert "no such device" in report["problem"]
+    assert report["asked"] == []
+
+
+def examined(config: Path, before: str = "") -> tuple[int, dict[str, dict[str, str]]]:
+    done = doctor(sys.executable, str(config), "--json", before=before)
+    return done.returncode, {check["name"]: check for check in json.loads(done.stdout)}
+
+
+def test_a_machine_that_has_what_a_config_needs(tmp_path: Path) -> None:
+    code, found = examined(deployment(tmp_path))
+    assert code == 0
+    assert {check["level"] for check in found.values()} <= {"ok", "warn"}
+    assert set(found) == {"Python", "vLLM", "GPUs", "weights of ann", "memory", "port", "/dev/shm", "open files"}
+
+
+def test_a_port_that_is_taken_fails_with_a_mend(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        code, found = examined(deployment(tmp_path, port=holder.getsockname()[1]))
+    assert (code, found["port"]["level"]) == (2, "fail")
+    assert "Stop what holds it" in found["port"]["mend"]
+
+
+def test_weights_that_are_missing_fail_and_the_rest_is_looked_at_all_the_same(tmp_path: Path) -> None:
+    config = deployment(tmp_path)
+    (tmp_path / "ann" / "model.safetensors").unlink()
+    code, found = examined(config)
+    assert (code, found["weights of ann"]["level"]) == (2, "fail")
+    assert "there is no .safetensors file" in found["weights of ann"]["found"]
+    assert found["port"]["level"] == "ok"
+
+
+def test_few_open_files_are_a_warning_with_the_command(tmp_path: Path) -> None:
+    code, found = examined(deployment(tmp_path), before="ulimit -Sn 300")
+    assert (code, found["open files"]["level"]) == (0, "warn")
+    assert found["open files"]["mend"].startswith("ulimit -n ")
+
+
+def test_too_little_memory_fails_with_what_would_fit(tmp_path: Path) -> None:
+    config = deployment(tmp_path)
+    config.write_text(config.read_text().replace("1MiB", "9000GiB"))
+    code, found = examined(config)
+    assert (code, found["memory"]["level"]) == (2, "fail")
+
+
+@pytest.mark.parametrize("option", [[], ["--sealed"]])
+def test_a_config_typo_is_one_line_and_exit_code_2(tmp_path: Path, option: list[str]) -> None:
+    config = deployment(tmp_path)
+    config.write_text(config.read_text().replace("judge", "jugde"))
+    done = doctor(sys.executable, str(config), *option)
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1
