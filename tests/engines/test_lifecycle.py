@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -154,7 +155,7 @@ async def test_without_a_sleep_of_its_own_an_engine_ends_and_starts_anew(tmp_pat
         group = stub.group
         await stub.lifecycle.sleep()
         assert stub.state == "asleep"
-        assert not _members(group)
+        assert await eventually(partial(_gone, group), 5)
         await stub.lifecycle.wake()
         assert stub.state == "ready"
         assert stub.engine.status.restarts == 0
@@ -222,7 +223,7 @@ async def test_a_sleep_that_holds_on_to_its_memory_is_ended(tmp_path: Path, monk
         group = stub.group
         await stub.lifecycle.sleep()
         assert stub.state == "asleep"
-        assert not _members(group)
+        assert await eventually(partial(_gone, group), 5)
         await stub.lifecycle.wake()
         assert stub.state == "ready"
 
@@ -321,6 +322,10 @@ def test_the_arguments_hold_the_exact_kv_size_and_the_engine_args() -> None:
 
 def _pids() -> list[int]:
     return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+
+
+def _gone(group: int) -> bool:
+    return not _members(group)
 
 
 def _members(group: int) -> list[int]:

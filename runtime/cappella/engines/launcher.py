@@ -5,6 +5,7 @@ The modules are imported by name so that neither the gateway nor its type checke
 
 import os
 import signal
+import sys
 from importlib import import_module
 from typing import Any
 
@@ -12,6 +13,8 @@ _ENTRY = "vllm.entrypoints.launchers.api_server.entry"
 # What a server and its engine core import later than at their start.
 _LATER = ("vllm.entrypoints.launchers.cli_args", "vllm.v1.engine.async_llm", "vllm.v1.engine.core", "setproctitle")
 _LATER_ON_CPU = ("vllm.v1.worker.cpu_worker", "vllm.v1.executor.uniproc_executor")
+
+_PUNICA_CPU = "vllm.lora.punica_wrapper.punica_cpu"
 
 NICENESS = 5
 
@@ -27,6 +30,8 @@ def main() -> None:
         _fork_inner_processes()
         _compute_in_engine_core()
         spread_settings_over_tokens(import_module("vllm.v1.sample.rejection_sampler"))
+        if "--enable-lora" in sys.argv:
+            leave_base_alone(import_module("vllm.lora.ops.torch_ops.lora_ops"), import_module(_PUNICA_CPU))
     _entry.main()
 
 
@@ -54,6 +59,22 @@ def _compute_in_engine_core() -> None:
     the server runs its engine core in a process of its own whatever it says.
     """
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+
+
+def leave_base_alone(operations: Any, wrapper: Any) -> None:
+    """In a batch with adapters, what is for the base gets none.
+
+    Its index is -1, and the CPU's operations of vLLM 0.32 take that for the last adapter: asked together with two
+    adapters, the base gave the second one's answers.
+    """
+    shrink = operations.bgmv_shrink
+
+    def masked(inputs: Any, weights: Any, output: Any, indices: Any, scaling: float = 1.0) -> None:
+        shrink(inputs, weights, output, indices, scaling)
+        output[: len(indices)].masked_fill_((indices < 0).unsqueeze(1), 0)
+
+    # One is called by its neighbours in the module, the other by the name it was imported under.
+    operations.bgmv_shrink = wrapper.bgmv_shrink = masked
 
 
 def spread_settings_over_tokens(sampler: Any) -> None:

@@ -103,7 +103,8 @@ class Lifecycle:
         assert self._memory
         enough_bytes = self._memory.free_bytes() + (self._memory.nap_frees_bytes or 0)
         try:
-            await asyncio.wait_for(self._engine.sleep(), COMMAND_TIMEOUT_S)
+            async with asyncio.timeout(COMMAND_TIMEOUT_S):
+                await self._engine.sleep()
         except (EngineError, TimeoutError):
             return False
         # /sleep has answered 200 while the memory stayed held.
@@ -123,8 +124,9 @@ class Lifecycle:
         """Awake is who answers. Whoever does not is ended, and starts anew."""
         self._napping = False
         try:
-            await asyncio.wait_for(self._engine.wake_up(), COMMAND_TIMEOUT_S)
-            await asyncio.wait_for(self._engine.probe(), FIRST_TOKEN_TIMEOUT_S)
+            async with asyncio.timeout(COMMAND_TIMEOUT_S + FIRST_TOKEN_TIMEOUT_S):
+                await self._engine.wake_up()
+                await self._engine.probe()
             self._engine.status.state = self._engine.status.stage = "ready"
         except (EngineError, TimeoutError):
             await process.kill()
@@ -209,7 +211,8 @@ class Lifecycle:
             status.stage, status.progress = process.stage()
             await asyncio.sleep(LOAD_INTERVAL_S)
         try:
-            await asyncio.wait_for(self._engine.probe(), FIRST_TOKEN_TIMEOUT_S)
+            async with asyncio.timeout(FIRST_TOKEN_TIMEOUT_S):
+                await self._engine.probe()
         except TimeoutError as error:
             raise EngineBroke(f"it gave no first token within {FIRST_TOKEN_TIMEOUT_S:g} s") from error
         self._ready_at = time.monotonic()
@@ -219,11 +222,10 @@ class Lifecycle:
         """Until the engine is dead; returns how that showed."""
         answered_at = time.monotonic()
         while True:
-            try:
-                await asyncio.wait_for(process.wait(), HEALTH_INTERVAL_S)
+            # Not wait_for, here and elsewhere: on Python 3.11 it loses a cancellation that comes with the end.
+            await process.wait(HEALTH_INTERVAL_S)
+            if not process.running:
                 return f"its process ended: {process.reason()}"
-            except TimeoutError:
-                pass
             try:
                 if not await self._engine.healthy():
                     return "its engine core died"

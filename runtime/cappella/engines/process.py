@@ -123,8 +123,9 @@ class EngineProcess:
     def running(self) -> bool:
         return not self._ended.done()
 
-    async def wait(self) -> None:
-        await asyncio.wait({self._ended})
+    async def wait(self, timeout_s: float | None = None) -> None:
+        """Until it has ended, or for so long."""
+        await asyncio.wait({self._ended}, timeout=timeout_s)
 
     async def stop(self) -> None:
         """End the engine and everything it started: gently, and after the keeper's grace by force."""
