@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
@@ -64,7 +65,19 @@ class View:
         return Group(*members, Text(self.answer or f"… {note}", style="bold" if self.answer else "dim"))
 
 
-async def ask(url: str, model: str, prompt: str, as_json: bool, fusion: Json) -> None:
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where a server listens, and the key that it wants, if it wants one."""
+
+    url: str
+    key: str | None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.key}"} if self.key else {}
+
+
+async def ask(server: Server, model: str, prompt: str, as_json: bool, fusion: Json) -> None:
     """Put one question and print the answer: live on a terminal, plain in a pipe, whole as JSON.
 
     `fusion` is how the run departs from its ensemble.
@@ -75,18 +88,18 @@ async def ask(url: str, model: str, prompt: str, as_json: bool, fusion: Json) ->
     console = Console(highlight=False)
     if as_json:
         options = {"fusion": {**fusion, "include_intermediate_responses": True}} if is_ensemble else {}
-        print(json.dumps(await _whole(url, {**body, **options}), indent=2, ensure_ascii=False))
+        print(json.dumps(await _whole(server, {**body, **options}), indent=2, ensure_ascii=False))
         return
     options = {"fusion": {**fusion, "include_events": True}} if is_ensemble else {}
     view = View()
     if console.is_terminal:
         with Live(view, console=console, refresh_per_second=12) as live:
-            async for chunk in _chunks(url, {**body, **options, "stream": True}):
+            async for chunk in _chunks(server, {**body, **options, "stream": True}):
                 view.take(chunk)
             live.refresh()
         console.print(_footer(view), style="dim")
         return
-    async for chunk in _chunks(url, {**body, "stream": True}):
+    async for chunk in _chunks(server, {**body, "stream": True}):
         view.take(chunk)
     print(view.answer)
 
@@ -99,13 +112,13 @@ def _footer(view: View) -> str:
     return f"{fusion['status']}{reason} · judge {fusion['judge_model']} · {fusion['timings']['total_ms'] / 1000:.1f} s"
 
 
-async def _whole(url: str, body: Json) -> Json:
-    async with _post(url, body) as response:
+async def _whole(server: Server, body: Json) -> Json:
+    async with _post(server, body) as response:
         return _object(await response.read())
 
 
-async def _chunks(url: str, body: Json) -> AsyncIterator[Json]:
-    async with _post(url, body) as response:
+async def _chunks(server: Server, body: Json) -> AsyncIterator[Json]:
+    async with _post(server, body) as response:
         async for line in response.content:
             if line.startswith(b"data: [DONE]"):
                 return
@@ -119,18 +132,18 @@ async def _chunks(url: str, body: Json) -> AsyncIterator[Json]:
 
 
 @asynccontextmanager
-async def _post(url: str, body: Json) -> AsyncIterator[aiohttp.ClientResponse]:
+async def _post(server: Server, body: Json) -> AsyncIterator[aiohttp.ClientResponse]:
     """The one response, open. Raises AskError with the server's own words."""
     try:
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None), read_bufsize=1 << 20) as session,
-            session.post(f"{url}/v1/chat/completions", json=body) as response,
+            session.post(f"{server.url}/v1/chat/completions", json=body, headers=server.headers) as response,
         ):
             if response.status != 200:
                 raise AskError(_message(_object(await response.read()), response.status))
             yield response
     except aiohttp.ClientError as error:
-        raise AskError(f"No answer from {url}: {error}. Is `cappella serve` running there?") from error
+        raise AskError(f"No answer from {server.url}: {error}. Is `cappella serve` running there?") from error
 
 
 def _object(data: bytes) -> Json:

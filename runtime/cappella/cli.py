@@ -52,14 +52,16 @@ def ask(
     preset: Annotated[str | None, typer.Option(help="One of the ensemble's presets, such as quick.")] = None,
     strategy: Annotated[str | None, typer.Option(help="synthesize, select or vote.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole completion as JSON.")] = False,
+    key: Annotated[str | None, typer.Option(envvar="CAPPELLA_KEY", help="Where the server wants one.")] = None,
 ) -> None:
     """Ask a running server; on a terminal, watch the members and the answer as they come."""
+    from cappella.asking import Server
     from cappella.asking import ask as ask_server
 
     fusion = {name: value for name, value in {"preset": preset, "strategy": strategy}.items() if value is not None}
     text = sys.stdin.read() if prompt == "-" else prompt
     with _one_line_errors():
-        asyncio.run(ask_server(url.rstrip("/"), model, text, as_json, fusion))
+        asyncio.run(ask_server(Server(url.rstrip("/"), key), model, text, as_json, fusion))
 
 
 @app.command()

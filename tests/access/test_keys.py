@@ -174,6 +174,16 @@ def test_keys_are_made_listed_and_revoked_by_command(tmp_path: Path) -> None:
     assert cappella("keys", "create", path, "ann", "--scope", "root").returncode == 2
 
 
+async def test_ask_takes_its_key_from_the_environment(
+    guarded: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = await asyncio.to_thread(cappella, "ask", "Hi", "--url", guarded)
+    assert (refused.returncode, "This server wants a key" in refused.stderr) == (1, True)
+    monkeypatch.setenv("CAPPELLA_KEY", store.create("ann", ["run"]))
+    answered = await asyncio.to_thread(cappella, "ask", "Hi", "--url", guarded)
+    assert (answered.returncode, answered.stdout) == (0, "The final answer\n")
+
+
 @pytest.mark.parametrize(
     ("server", "says"),
     [
