@@ -103,7 +103,8 @@ def test_the_shipped_tokenizer_knows_the_judges_prompt_by_heart(model: str) -> N
 def test_the_shipped_weights_are_small_and_safe() -> None:
     files = [path for path in DEMO.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 24 << 20
-    assert {path.name for path in files if path.suffix == ".safetensors"} == {"model.safetensors"}
-    assert len([path for path in files if path.suffix == ".safetensors"]) == len(MODELS)
+    weights = [path.name for path in files if path.suffix == ".safetensors"]
+    assert set(weights) == {"model.safetensors", "adapter_model.safetensors"}
+    assert (weights.count("model.safetensors"), weights.count("adapter_model.safetensors")) == (len(MODELS), 2)
     architectures = {json.loads((DEMO / m / "config.json").read_text())["architectures"][0] for m in MODELS}
     assert len(architectures) >= 2
