@@ -9,7 +9,7 @@ import typer
 
 from cappella import __version__
 from cappella.access import commands as keys
-from cappella.exits import one_line_errors as _one_line_errors
+from cappella.exits import one_line_errors
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -36,7 +36,7 @@ def serve(
     from cappella import reading
     from cappella.serving import serve as serve_config
 
-    with _one_line_errors():
+    with one_line_errors():
         loaded = reading.load(config)
         if port is not None:
             loaded = loaded.model_copy(update={"server": loaded.server.model_copy(update={"port": port})})
@@ -60,7 +60,7 @@ def ask(
 
     fusion = {name: value for name, value in {"preset": preset, "strategy": strategy}.items() if value is not None}
     text = sys.stdin.read() if prompt == "-" else prompt
-    with _one_line_errors():
+    with one_line_errors():
         asyncio.run(ask_server(Server(url.rstrip("/"), key), model, text, as_json, fusion))
 
 
@@ -70,7 +70,7 @@ def check(config: ConfigPath) -> None:
     from cappella import reading
     from cappella.placement import folder
 
-    with _one_line_errors():
+    with one_line_errors():
         loaded = reading.load(config)
         for name, model in loaded.models.items():
             folder.inspect(name, model.weights)
@@ -94,7 +94,7 @@ def plan(
     from cappella import planning, reading
     from cappella.placement import machine
 
-    with _one_line_errors():
+    with one_line_errors():
         planning.show(reading.load(config), machine.described(gpus) if gpus else machine.own(), as_json)
 
 
@@ -137,7 +137,7 @@ def bench(
         "fusion": fusion,
         "vary": vary,
     }
-    with _one_line_errors():
+    with one_line_errors():
         run_bench(config, out, options, runs, rounds)
 
 
@@ -154,7 +154,7 @@ def pull(
     """
     from cappella.bundle.pulling import pull as pull_weights
 
-    with _one_line_errors():
+    with one_line_errors():
         pull_weights(config, unpinned)
 
 
@@ -179,7 +179,7 @@ def bundle(
     """
     from cappella.bundle import making
 
-    with _one_line_errors():
+    with one_line_errors():
         target = making.far_side(platform, python, glibc)
         size_bytes = making.parsed_bytes(part_bytes) if part_bytes else None
         making.make(config, out, making.Wish(wheels, lock, with_dependencies, target, size_bytes, sign))
@@ -198,7 +198,7 @@ def verify(
     """Check every byte of a bundle against its manifest; exit code 2 names the first file that is bad, missing or extra."""
     from cappella.bundle.verifying import verify as verify_bundle
 
-    with _one_line_errors():
+    with one_line_errors():
         verify_bundle(bundle, key, partial)
 
 
@@ -211,7 +211,7 @@ def install(
     """Install a bundle with no network: weights, config and a venv of its wheels; every hash is checked on the way."""
     from cappella.bundle.installing import install as install_bundle
 
-    with _one_line_errors():
+    with one_line_errors():
         install_bundle(bundle, target, key)
 
 
@@ -227,7 +227,7 @@ def doctor(
     """
     from cappella.doctor import command
 
-    with _one_line_errors():
+    with one_line_errors():
         code = command.prove(config, as_json) if sealed else command.examine(config, as_json)
     raise typer.Exit(code)
 
