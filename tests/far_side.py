@@ -60,8 +60,10 @@ def write_wheel(folder: Path, name: str, version: str = "1.0", tag: str = "py3-n
     path = folder / f"{name}-{version}-{tag}.whl"
     with zipfile.ZipFile(path, "w") as archive:
         for each, text in files.items():
-            archive.writestr(each, text)
-        archive.writestr(f"{info}/RECORD", "".join(_record(files)) + f"{info}/RECORD,,\n")
+            # Without a time of its own a file has the clock's: the same wheel would have two hashes.
+            archive.writestr(zipfile.ZipInfo(each), text)
+        record = "".join(_record(files)) + f"{info}/RECORD,,\n"
+        archive.writestr(zipfile.ZipInfo(f"{info}/RECORD"), record)
     return path
 
 

@@ -61,6 +61,12 @@ def test_slots_are_counted_for_every_projection_and_the_vocabulary(tmp_path: Pat
     assert adapters.slots_bytes(model(), read, 1) == 0
 
 
+def test_on_a_cpu_each_token_of_a_step_takes_a_copy(tmp_path: Path) -> None:
+    read = architecture.read(TINY, "c")
+    assert adapters.gathered_bytes(model(law=write_adapter(tmp_path / "a")), read, 2048) == 6 * 2048 * 16 * 192
+    assert adapters.gathered_bytes(model(), read, 2048) == 0
+
+
 def panel(tmp_path: Path, **fields: Any) -> Path:
     write_model(tmp_path / "base")
     for name in ("law", "code"):

@@ -65,16 +65,20 @@ def leave_base_alone(operations: Any, wrapper: Any) -> None:
     """In a batch with adapters, what is for the base gets none.
 
     Its index is -1, and the CPU's operations of vLLM 0.32 take that for the last adapter: asked together with two
-    adapters, the base gave the second one's answers.
+    adapters, the base gave the second one's answers. Every way of an adapter ends in one of these two.
     """
-    shrink = operations.bgmv_shrink
+    for name in ("bgmv_expand", "bgmv_expand_slice"):
+        masked = _for_adapters_alone(getattr(operations, name))
+        # One is called by its neighbours in the module, the other by the name it was imported under.
+        setattr(operations, name, masked)
+        setattr(wrapper, name, masked)
 
-    def masked(inputs: Any, weights: Any, output: Any, indices: Any, scaling: float = 1.0) -> None:
-        shrink(inputs, weights, output, indices, scaling)
-        output[: len(indices)].masked_fill_((indices < 0).unsqueeze(1), 0)
 
-    # One is called by its neighbours in the module, the other by the name it was imported under.
-    operations.bgmv_shrink = wrapper.bgmv_shrink = masked
+def _for_adapters_alone(expand: Any) -> Any:
+    def masked(inputs: Any, weights: Any, output: Any, indices: Any, *rest: Any, **how: Any) -> None:
+        expand(inputs.masked_fill((indices < 0).unsqueeze(1), 0), weights, output, indices, *rest, **how)
+
+    return masked
 
 
 def spread_settings_over_tokens(sampler: Any) -> None:

@@ -57,6 +57,7 @@ class Footprint:
         slots = adapters.slots_bytes(self.model, self.architecture, gpus)
         if not self.machine.gpu:
             lookup = self.model.prompt_lookup_tokens is not None
+            slots += adapters.gathered_bytes(self.model, self.architecture, self.step_tokens)
             return slots + overhead.cpu_overhead_bytes(self.architecture, seqs, self.step_tokens, eager, lookup)
         step = overhead.step_bytes(self.architecture, gpus, seqs, self.step_tokens)
         latent = overhead.latent_bytes(self.architecture, gpus, self.model.max_model_len)
