@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from cappella import places
-from cappella.errors import ConfigError
 
 
 class CardSampling(BaseModel):
@@ -45,12 +44,4 @@ class Card(BaseModel):
 
 def load(path: Path) -> Card:
     """Raises ConfigError with the line and the key of a mistake."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(str(path), f"cannot be read ({error})", "Name a file of model_configs/models") from error
-    root, raw = places.parse(path, text)
-    try:
-        return Card.model_validate(raw)
-    except ValidationError as error:
-        raise places.config_error(path, root, Card, error) from error
+    return places.load(path, Card, "Name a file of model_configs/models")[1]

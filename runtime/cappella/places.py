@@ -2,7 +2,7 @@
 
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -10,6 +10,20 @@ from pydantic import BaseModel, ValidationError
 from cappella.errors import ConfigError
 
 Path_ = tuple[str | int, ...]
+Schema = TypeVar("Schema", bound=BaseModel)
+
+
+def load(path: Path, schema: type[Schema], mend: str) -> tuple[yaml.Node | None, Schema]:
+    """The file's nodes, and what they say in that schema; `mend` is for a file that cannot be read. Raises ConfigError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(str(path), f"cannot be read ({error})", mend) from error
+    root, raw = parse(path, text)
+    try:
+        return root, schema.model_validate(raw)
+    except ValidationError as error:
+        raise config_error(path, root, schema, error) from error
 
 
 def parse(path: Path, text: str) -> tuple[yaml.Node | None, Any]:

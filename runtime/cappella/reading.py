@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
-from pydantic import ValidationError
 
 from cappella import cards, places
 from cappella.config import Config, Ensemble, Member, Tls
@@ -14,15 +13,7 @@ from cappella.places import Path_
 
 def load(path: Path) -> Config:
     """Read and check a config. Paths in it are relative to the file. Raises ConfigError."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(str(path), f"cannot be read ({error})", "Give the path of a YAML config file") from error
-    root, raw = places.parse(path, text)
-    try:
-        config = Config.model_validate(raw)
-    except ValidationError as error:
-        raise places.config_error(path, root, Config, error) from error
+    root, config = places.load(path, Config, "Give the path of a YAML config file")
     config = _with_cards(_resolve_paths(config, path.parent.resolve()))
     _refuse_what_models_lack(path, root, config)
     return config

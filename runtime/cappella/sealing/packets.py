@@ -17,7 +17,7 @@ BUFFER_BYTES = 8 << 20
 POLL_S = 0.2
 
 Sent = tuple[str, str]
-"""What was done, and to whom: ("connect", "192.0.2.7:443"), ("look-up", "pypi.org of 10.0.0.2:53")."""
+"""What was done, and to whom: ("connect", "192.0.2.7:443"), ("look-up", "host.lan of 10.0.0.2:53")."""
 
 
 class Watch:
