@@ -1,0 +1,65 @@
+"""What the YAML of one deployment may say, as frozen models; reading.py reads it."""
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from cappella.config.ensembles import Ensemble, Judge, Layers, Member, Preset, Samples, seats
+from cappella.config.fields import Frozen, Name
+from cappella.config.models import RESERVED_ENGINE_ARGS, Model
+from cappella.config.server import Placement, Server, Tls
+
+__all__ = [
+    "RESERVED_ENGINE_ARGS",
+    "Config",
+    "Ensemble",
+    "Judge",
+    "Layers",
+    "Member",
+    "Model",
+    "Placement",
+    "Preset",
+    "Samples",
+    "Server",
+    "Tls",
+    "seats",
+]
+
+
+class Config(Frozen):
+    """One deployment: models, where they lie, the ensembles over them, and the address they are served on."""
+
+    models: Annotated[Mapping[Name, Model], Field(min_length=1)]
+    placement: Placement = Placement()
+    ensembles: Annotated[Mapping[Name, Ensemble], Field(min_length=1)]
+    server: Server = Server()
+
+    @model_validator(mode="after")
+    def _names_are_used_once(self) -> "Config":
+        names = [name for model in self.models.values() for name in model.adapters] + list(self.models)
+        if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+            raise ValueError(f"{twice[0]!r} names two things among the models and their adapters")
+        return self
+
+    @property
+    def called(self) -> Mapping[str, Model]:
+        """Every name that a seat or a client may call, an adapter's too, and the model that answers."""
+        adapters = {adapter: model for model in self.models.values() for adapter in model.adapters}
+        return {**self.models, **adapters}
+
+    @property
+    def judges(self) -> frozenset[str]:
+        """The models that judge, in an ensemble or one of its presets."""
+        found: list[Judge | None] = [e.judge for e in self.ensembles.values()]
+        found += [preset.judge for e in self.ensembles.values() for preset in e.presets.values()]
+        return frozenset(self.host_of[judge.model] for judge in found if judge)
+
+    @property
+    def host_of(self) -> Mapping[str, str]:
+        """The model whose engine answers to each name."""
+        return {name: model for model in self.models for name in self.hosted([model])}
+
+    def hosted(self, models: Iterable[str]) -> list[str]:
+        """What these models' engines can be called by."""
+        return [name for model in models for name in (model, *self.models[model].adapters)]

@@ -1,0 +1,66 @@
+"""What a config may say of the gateway, and of the memory that models share."""
+
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import ByteSize, Field, IPvAnyAddress, model_validator
+
+from cappella.config.fields import Frozen, Seconds
+
+
+class Tls(Frozen):
+    """PEM files. With `client_ca` only clients with a certificate that it signed are served."""
+
+    certificate: Path
+    private_key: Path
+    client_ca: Path | None = None
+
+
+class Server(Frozen):
+    """Where clients are listened to. Of the runs of an ensemble, and of the calls of a model, `max_waiting` may queue.
+
+    A client that for `client_timeout_s` neither sends the rest of its body nor takes what is sent to it is left.
+    `keys` is a file of keys (see `cappella keys`); without one everybody who reaches the port may do everything.
+    Our processes connect to loopback and to the addresses in `may_reach`, and to nothing else.
+    """
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    max_body_bytes: ByteSize = ByteSize(4 << 20)
+    max_waiting: Annotated[int, Field(ge=1)] = 64
+    client_timeout_s: Seconds = 60.0
+    log_dir: Path | None = None
+    keys: Path | None = None
+    may_reach: tuple[IPvAnyAddress, ...] = ()
+    tls: Tls | None = None
+    allow_open: bool = False
+
+    @model_validator(mode="after")
+    def _guarded(self) -> "Server":
+        lacks = [name for name, value in (("keys", self.keys), ("tls", self.tls)) if value is None]
+        if lacks and not self.allow_open and not self.loopback:
+            what = {
+                "keys": "anybody who reaches it may use every model",
+                "tls": "prompts, answers and keys are readable",
+            }
+            means = " and ".join(what[name] for name in lacks)
+            problem = f"host {self.host!r} is not loopback, and lacks {' and '.join(lacks)}: {means}"
+            raise ValueError(f"{problem}. Set them, or allow_open: true if that is meant")
+        return self
+
+    @property
+    def loopback(self) -> bool:
+        return self.host == "localhost" or ip_address(self.host).is_loopback
+
+
+class Placement(Frozen):
+    """How models share memory: at most `memory_bytes` of each GPU, or of this machine's memory where there is none.
+
+    With `swap`, a panel that does not fit at once takes turns; judges stay where they are. With `mps`, engines on one
+    GPU compute at the same time, under a CUDA Multi-Process Service of their own.
+    """
+
+    memory_bytes: Annotated[ByteSize, Field(ge=1 << 20)] | None = None
+    swap: bool = False
+    mps: bool = False
