@@ -51,6 +51,8 @@ class ScriptedEngine:
     running: int = 0
     aborted: int = 0
     healthy: bool = True
+    hangs: bool = False  # it says that it is healthy, and gives no token
+    steps: int = 0  # of its core, as its figures show them
     page: str | None = None  # in the place of figures, with status 500
     traits: Traits = Traits()
     tokens: int = 10  # of every prompt
@@ -87,7 +89,9 @@ class ScriptedEngine:
         if self.page is not None:
             return web.Response(text=self.page, status=500)
         head = "# HELP vllm:num_requests_running r\n# TYPE vllm:num_requests_running gauge\n"
-        return web.Response(text=f'{head}vllm:num_requests_running{{model_name="{self.model}"}} {self.running}\n')
+        running = f'vllm:num_requests_running{{model_name="{self.model}"}} {self.running}\n'
+        steps = f'vllm:kv_cache_usage_perc{{model_name="{self.model}"}} {self.steps}\n'
+        return web.Response(text=head + running + "# TYPE vllm:kv_cache_usage_perc gauge\n" + steps)
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         raw = await request.read()
@@ -97,6 +101,8 @@ class ScriptedEngine:
         script = self.script(body)
         self.running += 1
         try:
+            if self.hangs:
+                await asyncio.sleep(3600)
             if script.refuse:
                 return web.json_response(script.refuse[1], status=script.refuse[0])
             return await (self._stream(request, script) if body.get("stream") else self._whole(script))

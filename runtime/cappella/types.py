@@ -129,7 +129,7 @@ class EngineStatus:
     """What the supervisor knows of one engine; `progress` runs from 0 to 1 while it loads. A sleeper wakes for a call."""
 
     model: str
-    state: Literal["waiting", "loading", "ready", "asleep", "restarting", "failed", "stopped"] = "waiting"
+    state: Literal["waiting", "loading", "ready", "unhealthy", "asleep", "restarting", "failed", "stopped"] = "waiting"
     stage: str = "waiting for its turn"
     progress: float = 0.0
     restarts: int = 0
@@ -142,4 +142,4 @@ class EngineStatus:
     @property
     def settled(self) -> bool:
         """Whether its start has ended, well or not."""
-        return self.state in ("ready", "asleep", "failed", "stopped")
+        return self.state in ("ready", "unhealthy", "asleep", "failed", "stopped")

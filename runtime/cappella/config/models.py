@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ByteSize, Field, model_validator
 
-from cappella.config.fields import Frozen, Name
+from cappella.config.fields import Frozen, Name, Seconds
 from cappella.types import Traits
 
 # Set by Cappella itself, or able to open the seal: never taken from a config.
@@ -24,6 +24,7 @@ class Model(Frozen):
     The parsers are vLLM's, by name: a model takes tools, or an effort to reason with, only if it has the parser. With
     `prompt_lookup_tokens` it guesses so many tokens ahead, by what followed the same words before: a judge copies much.
     What is None is the plan's to choose. `card` is a file of model_configs/models: what is known of these weights.
+    An engine from which for `hung_after_s` no token and no step came, though asked for one, is ended and starts anew.
     `adapters` are LoRA adapters by name, each called as a model of its own: one engine serves them with its weights.
     """
 
@@ -37,6 +38,7 @@ class Model(Frozen):
     max_num_seqs: Annotated[int, Field(ge=1)] = 64
     dtype: str = "auto"
     enforce_eager: bool = False
+    hung_after_s: Seconds = 60.0
     cpu_threads: Annotated[int, Field(ge=1)] | None = None
     tool_parser: str | None = None
     reasoning_parser: str | None = None

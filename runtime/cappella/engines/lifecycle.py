@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cappella.engines.health import Health
 from cappella.engines.process import EngineProcess, ForkServer
 from cappella.engines.vllm import VllmEngine
 from cappella.errors import ConfigError, EngineBroke, EngineError
@@ -14,7 +15,6 @@ HEALTH_INTERVAL_S = 1.0
 LOAD_INTERVAL_S = 0.1
 START_TIMEOUT_S = 1800.0
 FIRST_TOKEN_TIMEOUT_S = 300.0
-HUNG_AFTER_S = 60.0
 NAP_TIMEOUT_S = 10.0
 COMMAND_TIMEOUT_S = 120.0
 ROOM_TIMEOUT_S = 30.0
@@ -54,8 +54,10 @@ class Lifecycle:
         start_slots: asyncio.Semaphore,
         backoff: Backoff,
         memory: GpuMemory | None = None,
+        hung_after_s: float = 60.0,
     ) -> None:
         self._engine = engine
+        self._health = Health(engine, hung_after_s)
         self._fork_server = fork_server
         self._arguments = arguments
         self._folder = folder
@@ -87,8 +89,9 @@ class Lifecycle:
         status = self._engine.status
         naps = status.state == "ready" and self._memory and self._memory.nap_frees_bytes is not None
         self._wanted.clear()
-        if status.state == "ready":
+        if status.state in ("ready", "unhealthy"):
             status.state, status.stage = "asleep", ASLEEP
+        await self._health.rest()
         if self._process and self._process.running and not (naps and await self._fell_asleep()):
             # Dead meanwhile, it has been seen to be so.
             self._ended_to_sleep = self._process.running
@@ -220,19 +223,16 @@ class Lifecycle:
 
     async def _watch(self, process: EngineProcess) -> str:
         """Until the engine is dead; returns how that showed."""
-        answered_at = time.monotonic()
-        while True:
-            # Not wait_for, here and elsewhere: on Python 3.11 it loses a cancellation that comes with the end.
-            await process.wait(HEALTH_INTERVAL_S)
-            if not process.running:
-                return f"its process ended: {process.reason()}"
-            try:
-                if not await self._engine.healthy():
-                    return "its engine core died"
-                answered_at = time.monotonic()
-            except EngineError as error:
-                if time.monotonic() - answered_at > HUNG_AFTER_S:
-                    return f"it did not answer for {HUNG_AFTER_S:g} s: {error}"
+        try:
+            while True:
+                # Not wait_for, here and elsewhere: on Python 3.11 it loses a cancellation that comes with the end.
+                await process.wait(HEALTH_INTERVAL_S)
+                if not process.running:
+                    return f"its process ended: {process.reason()}"
+                if cause := await self._health.look():
+                    return cause
+        finally:
+            await self._health.rest()
 
     async def _answers(self) -> bool:
         try:

@@ -14,6 +14,7 @@ from cappella.engines import process
 from cappella.engines.lifecycle import Backoff, GpuMemory, Lifecycle
 from cappella.engines.mps import Mps
 from cappella.engines.process import ForkServer
+from cappella.engines.pulse import Pulse
 from cappella.engines.turns import Turns
 from cappella.engines.vllm import VllmEngine
 from cappella.errors import ConfigError
@@ -62,9 +63,9 @@ class Supervisor:
         socket = private / "engine.sock"
         special_tokens = folder.inspect(name, model.weights).special_tokens
         seat = None if self._turns is None or placed.turn is None else partial(self._turns.seat, placed.turn)
-        status = EngineStatus(name)
+        status, pulse = EngineStatus(name), Pulse()
         for called in (name, *model.adapters):
-            self.engines[called] = VllmEngine(socket, status, special_tokens, model.traits, seat, called)
+            self.engines[called] = VllmEngine(socket, status, special_tokens, model.traits, seat, called, pulse)
         gpu = self.plan.machine.gpu
         naps = name in self._nappers
         env = process.environment(None if gpu else cpu_threads, model.enforce_eager, placed.gpus, naps)
@@ -79,6 +80,7 @@ class Supervisor:
             self._start_slots,
             self._backoff,
             _gpu_memory(placed, naps) if gpu else None,
+            model.hung_after_s,
         )
         if placed.turn:
             self.lifecycles[name].sleep_at_first()

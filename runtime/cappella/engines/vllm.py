@@ -10,10 +10,12 @@ import aiohttp
 import orjson
 
 from cappella.engines import wire
+from cappella.engines.pulse import Pulse
 from cappella.errors import EngineBroke, EngineNotReady
 from cappella.types import Chunk, EngineStatus, Prompt, Sampling, Traits
 
 KEEP_ALIVE_S = 15.0
+HEALTH_TIMEOUT_S = 3.0
 
 Seat = Callable[[], AbstractAsyncContextManager[None]]
 """From when the engine may be called until the caller is done."""
@@ -31,7 +33,8 @@ class Forwarded:
 class VllmEngine:
     """Speaks to the server behind `socket`; whether that server is up, `status` says.
 
-    Where engines take turns, each call waits for a `seat` first. `name` is an adapter's, where the server has adapters.
+    Where engines take turns, each call waits for a `seat` first. `name` is an adapter's, where the server has adapters;
+    all the names of one server share its `pulse`.
     """
 
     def __init__(
@@ -42,12 +45,14 @@ class VllmEngine:
         traits: Traits = Traits(),
         seat: Seat | None = None,
         name: str | None = None,
+        pulse: Pulse | None = None,
     ) -> None:
         self.status = status
         self.name = name or status.model
         self.special_tokens = special_tokens
         self.traits = traits
         self.in_flight = 0
+        self.pulse = pulse or Pulse()
         self._seat = seat
         self._socket = socket
         self._session: aiohttp.ClientSession | None = None
@@ -80,7 +85,7 @@ class VllmEngine:
         With logprobs, since the first request for them compiles for seconds.
         """
         ping = Prompt([{"role": "user", "content": "Hello"}], logprobs=1)
-        async with aclosing(self._stream(ping, Sampling(max_completion_tokens=1))) as chunks:
+        async with aclosing(self._stream(ping, Sampling(max_completion_tokens=1), is_probe=True)) as chunks:
             async for _ in chunks:
                 pass
 
@@ -97,13 +102,14 @@ class VllmEngine:
             if response.status != 200:
                 raise wire.rejection(response.status, await response.read())
 
-    async def _stream(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Chunk, None]:
+    async def _stream(self, prompt: Prompt, sampling: Sampling, is_probe: bool = False) -> AsyncGenerator[Chunk, None]:
         """Always a stream on the wire, since only that lets an abort reach the engine."""
         body = wire.body(self.name, prompt, sampling, self.in_flight)
-        async with self._post("/v1/chat/completions", orjson.dumps(body)) as response:
+        async with self._post("/v1/chat/completions", orjson.dumps(body), is_probe) as response:
             if response.status != 200:
                 raise wire.rejection(response.status, await response.read())
             async for chunk in wire.chunks(response.content.iter_any()):
+                self.pulse.hear()
                 yield chunk
 
     @asynccontextmanager
@@ -111,7 +117,7 @@ class VllmEngine:
         """Hand a client's own bytes to the engine, and its reply back. Leaving the context aborts the call."""
         self.require_calls_taken()
         async with self._awake(), self._post(path, body) as response:
-            yield Forwarded(response.status, response.content_type, _raw(response))
+            yield Forwarded(response.status, response.content_type, self._raw(response))
 
     def require_calls_taken(self) -> None:
         """Raises EngineNotReady unless the engine is up, or will wake for a call."""
@@ -128,7 +134,7 @@ class VllmEngine:
     async def healthy(self) -> bool:
         """True if the server says that its core is alive. Raises EngineError if it is slow to answer, or breaks off."""
         try:
-            async with self._http.get("/health", timeout=aiohttp.ClientTimeout(total=10)) as response:
+            async with self._http.get("/health", timeout=aiohttp.ClientTimeout(total=HEALTH_TIMEOUT_S)) as response:
                 return response.status == 200
         except aiohttp.ClientConnectorError:
             # A server whose core died closes its socket soon and then waits for its last calls.
@@ -164,19 +170,29 @@ class VllmEngine:
         return self._session
 
     @asynccontextmanager
-    async def _post(self, path: str, body: bytes) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _post(self, path: str, body: bytes, is_probe: bool = False) -> AsyncIterator[aiohttp.ClientResponse]:
+        """A probe tells of the engine's health by its result; whether calls end well is for the others to show."""
         headers = {"Content-Type": "application/json"}
         self.in_flight += 1
         try:
             # aiohttp warns of raw bytes above a megabyte.
             async with self._http.post(path, data=BytesIO(body), headers=headers) as response:
                 yield response
+            self._count(response.status < 500, is_probe)
+        except EngineBroke:
+            self._count(False, is_probe)
+            raise
         except (aiohttp.ClientError, aiohttp.http_exceptions.HttpProcessingError, OSError) as error:
+            self._count(False, is_probe)
             raise EngineBroke(f"{self.status.model} broke off: {error or type(error).__name__}") from error
         finally:
             self.in_flight -= 1
 
+    def _count(self, ended_well: bool, is_probe: bool) -> None:
+        if not is_probe:
+            self.pulse.count(ended_well)
 
-async def _raw(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    async for data in response.content.iter_any():
-        yield data
+    async def _raw(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+        async for data in response.content.iter_any():
+            self.pulse.hear()
+            yield data
