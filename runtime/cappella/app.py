@@ -17,6 +17,7 @@ from cappella.access.store import Store
 from cappella.admission import Admission
 from cappella.api import trace
 from cappella.api.clients import GONE, ClientGone
+from cappella.api.keeping import Keeping
 from cappella.api.messages import error_body
 from cappella.api.routes import Parts, create_router
 from cappella.config import Config
@@ -50,6 +51,7 @@ def create_app(config: Config, supervisor: Supervisor) -> FastAPI:
     """The gateway. Engines start with it and stop with it."""
 
     gatekeeper = Gatekeeper(Store(config.server.keys) if config.server.keys else None)
+    metrics = Metrics()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -69,8 +71,8 @@ def create_app(config: Config, supervisor: Supervisor) -> FastAPI:
             Parts(
                 config=config,
                 engines=supervisor.engines,
-                pipeline=Pipeline(supervisor.engines),
-                metrics=Metrics(),
+                keeping=Keeping(Pipeline(supervisor.engines), metrics, gatekeeper),
+                metrics=metrics,
                 describe=describe,
                 gpus=machine.gpus_now,
                 gatekeeper=gatekeeper,

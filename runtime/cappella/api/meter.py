@@ -1,41 +1,54 @@
 """How many tokens a model's own reply cost, read from the bytes as they pass."""
 
+from typing import Any
+
 import orjson
+
+from cappella.types import Usage
 
 KEPT_BYTES = 8 << 20
 _EVENT = b"data: {"
 
 
 class Meter:
-    """Hears a reply; afterwards `tokens` are those of the prompt and of the answer.
+    """Hears a reply; afterwards `usage` is what it cost.
 
-    A stream without usage has as many as it has events, and no prompt that could be known.
+    A stream without usage has as many tokens as it has events, and no prompt that could be known.
     """
 
     def __init__(self) -> None:
+        self.status_code = 200
         self._events = 0
-        self._tail = b""
+        self._tail = bytearray()
 
     def hear(self, data: bytes) -> None:
         self._events += data.count(_EVENT)
-        self._tail = (self._tail + data)[-KEPT_BYTES:]
+        self._tail += data
+        del self._tail[:-KEPT_BYTES]
 
     @property
-    def tokens(self) -> tuple[int, int]:
+    def usage(self) -> Usage:
         pieces = self._tail.splitlines() if self._events else [self._tail]
         for piece in reversed(pieces):
-            if usage := _usage(piece.removeprefix(b"data: ")):
+            if usage := _usage(bytes(piece.removeprefix(b"data: "))):
                 return usage
-        return 0, self._events
+        return Usage(completion_tokens=self._events)
 
 
-def _usage(piece: bytes) -> tuple[int, int] | None:
+def _usage(piece: bytes) -> Usage | None:
     if b'"usage"' not in piece:
         return None
     try:
         value = orjson.loads(piece)
-        usage = value.get("usage") or value.get("response", {}).get("usage") or {}
+        usage: dict[str, Any] = value.get("usage") or value.get("response", {}).get("usage") or {}
         prompt = usage.get("prompt_tokens", usage.get("input_tokens", 0))
-        return (prompt, usage.get("completion_tokens", usage.get("output_tokens", 0))) if usage else None
+        completion = usage.get("completion_tokens", usage.get("output_tokens", 0))
+        return Usage(prompt, _cached(usage), completion) if usage else None
     except (orjson.JSONDecodeError, AttributeError):
         return None
+
+
+def _cached(usage: dict[str, Any]) -> int:
+    """Of the prompt, what the cache held, in the words of each API."""
+    details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details") or {}
+    return details.get("cached_tokens") or usage.get("cache_read_input_tokens") or 0

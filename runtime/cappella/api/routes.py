@@ -13,20 +13,19 @@ from cappella.admission import Admission, costs
 from cappella.api import fields, passing, sse
 from cappella.api.chat import ChatRequest
 from cappella.api.clients import Stream, json_object, read, unless_gone
+from cappella.api.keeping import Keeping
 from cappella.api.limits import require_modest
 from cappella.api.messages import MessagesRequest
-from cappella.api.meter import Meter
 from cappella.api.parsing import parse
 from cappella.api.responses import ResponsesRequest
 from cappella.api.sse import Describe, Dialect
 from cappella.config import Config, Ensemble
 from cappella.engines.vllm import VllmEngine
-from cappella.ensemble.pipeline import Pipeline
 from cappella.ensemble.settings import resolve
-from cappella.errors import CappellaError, RequestError, UnknownModel
+from cappella.errors import RequestError, UnknownModel
 from cappella.events import Emit
 from cappella.metrics import Metrics
-from cappella.options import Overrides, Settings
+from cappella.options import Overrides
 from cappella.placement.gpus import Gpu
 from cappella.runs import Run
 from cappella.types import Prompt, Sampling
@@ -72,7 +71,7 @@ class Parts:
 
     config: Config
     engines: dict[str, VllmEngine]
-    pipeline: Pipeline
+    keeping: Keeping
     metrics: Metrics
     describe: Describe
     created: int
@@ -165,7 +164,7 @@ async def _ensemble(parts: Parts, request: Request, asked: Asked, name: str, key
 
     async def run(emit: Emit) -> Run:
         async with parts.admission.room(PREFIX + name, takes):
-            return await _counted(parts, prompt, settings, emit, key)
+            return await parts.keeping.run(key, prompt, settings, emit)
 
     if not asked.stream:
         result = await unless_gone(request, run(lambda event: None))
@@ -175,24 +174,6 @@ async def _ensemble(parts: Parts, request: Request, asked: Asked, name: str, key
     first = await unless_gone(request, anext(frames))
     how = {"media_type": "text/event-stream", "headers": _NO_BUFFERING}
     return Stream(_resume(first, frames), parts.config.server.client_timeout_s, **how)
-
-
-async def _counted(parts: Parts, prompt: Prompt, settings: Settings, emit: Emit, key: Key | None) -> Run:
-    """The run, with its figures kept, however it ends."""
-    parts.metrics.begin(settings.ensemble)
-    run, status = None, "cancelled"
-    try:
-        run = await parts.pipeline.run(prompt, settings, emit)
-        status = run.status
-        used = [call.usage for call in run.calls]
-        answered = sum(usage.completion_tokens for usage in used)
-        await parts.gatekeeper.count(key, sum(usage.prompt_tokens for usage in used), answered)
-        return run
-    except CappellaError as error:
-        status = type(error).__name__
-        raise
-    finally:
-        parts.metrics.end(settings.ensemble, run, status)
 
 
 _NO_BUFFERING = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -208,17 +189,14 @@ async def _forward(
     async def relay() -> AsyncGenerator[bytes, None]:
         async with (
             parts.admission.room(model, takes, direct=True),
+            parts.keeping.call(key, model) as meter,
             parts.engines[model].forward(path, body) as reply,
         ):
             head.update(status_code=reply.status_code, media_type=reply.content_type)
-            meter = Meter()
-            try:
-                async for data in reply.body:
-                    if key is not None:
-                        meter.hear(data)
-                    yield data
-            finally:
-                await parts.gatekeeper.count(key, *meter.tokens)
+            meter.status_code = reply.status_code
+            async for data in reply.body:
+                meter.hear(data)
+                yield data
 
     data = relay()
     first = await unless_gone(request, anext(data, b""))
