@@ -14,6 +14,7 @@ from cappella.config import Config
 from cappella.engines.vllm import VllmEngine
 from cappella.ensemble.pipeline import Pipeline
 from cappella.events import Event
+from cappella.generations import Generations
 from cappella.options import Seat, Settings
 from cappella.runs import Run
 from cappella.types import Prompt, Sampling
@@ -71,6 +72,7 @@ class Choir:
         self.servers["judge"] = ScriptedEngine("judge", judging())
         self.engines: dict[str, VllmEngine] = {}
         self.events: list[Event] = []
+        self.generations: Generations  # of the gateway over it
 
     def let(self, name: str, script: Script | Callable[[Json], Script]) -> None:
         self.servers[name].script = (lambda _: script) if isinstance(script, Script) else script
@@ -138,6 +140,7 @@ def gateway_config(**ensemble: Any) -> Config:
 async def serving(choir: Choir, config: Config) -> AsyncIterator[str]:
     """The real application on a loopback port."""
     app = create_app(config, choir)  # type: ignore[arg-type]
+    choir.generations = app.state.generations
     http = uvicorn.Config(app, port=0, log_level="error", lifespan="on", ws="none")
     http.load()
     server = uvicorn.Server(http)

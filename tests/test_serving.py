@@ -4,11 +4,11 @@ import asyncio
 
 import httpx
 import pytest
-from fastapi import FastAPI
 
 from cappella import serving
+from cappella.app import create_app
 from cappella.types import EngineStatus
-from choir import gateway_config
+from choir import Choir, gateway_config
 
 
 @pytest.fixture
@@ -49,4 +49,5 @@ async def test_nothing_is_announced_when_all_engines_come_up_together(
 def test_a_client_drops_an_idle_connection_before_the_gateway_does() -> None:
     kept_by_clients_s = httpx.Limits().keepalive_expiry
     assert kept_by_clients_s
-    assert serving.http_server(FastAPI()).config.timeout_keep_alive > 2 * kept_by_clients_s
+    server = serving.http_server(create_app(gateway_config(), Choir()))  # type: ignore[arg-type]
+    assert server.config.timeout_keep_alive > 2 * kept_by_clients_s

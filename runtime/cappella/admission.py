@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from cappella.config import Config
 from cappella.errors import Overloaded
 from cappella.options import Settings
 
@@ -52,6 +53,10 @@ class Admission:
         self._lanes: dict[str, deque[_Waiter]] = {}
         self._inside: set[_Waiter] = set()
         self._run_s = 1.0
+
+    @classmethod
+    def of(cls, config: Config) -> "Admission":
+        return cls({name: model.max_num_seqs for name, model in config.models.items()}, config.server.max_waiting)
 
     @property
     def waiting(self) -> Mapping[str, int]:

@@ -21,8 +21,10 @@ from cappella.api.keeping import Keeping
 from cappella.api.messages import error_body
 from cappella.api.routes import Parts, create_router
 from cappella.config import Config
+from cappella.draining import Doors
 from cappella.engines.supervisor import Supervisor
 from cappella.ensemble.pipeline import Pipeline
+from cappella.generations import Generations, Reread
 from cappella.metrics import Metrics
 from cappella.placement import machine
 
@@ -33,6 +35,9 @@ HTTP_TABLE: dict[type[Exception], tuple[int, str, str | None]] = {
     errors.RequestError: (400, "invalid_request_error", None),
     errors.UnknownModel: (404, "invalid_request_error", None),
     errors.ModelNotReady: (503, "server_error", "model_not_ready"),
+    errors.ReloadFailed: (409, "server_error", "reload_failed"),
+    errors.ConfigError: (400, "invalid_request_error", "config_error"),
+    errors.ShuttingDown: (503, "server_error", "shutting_down"),
     errors.Overloaded: (429, "rate_limit_error", "overloaded"),
     errors.RateLimited: (429, "rate_limit_error", "rate_limit_exceeded"),
     errors.Unauthorized: (401, "authentication_error", "invalid_api_key"),
@@ -47,8 +52,11 @@ HTTP_TABLE: dict[type[Exception], tuple[int, str, str | None]] = {
 BODY_STATUS = {"body_too_large": 413, "body_too_slow": 408}
 
 
-def create_app(config: Config, supervisor: Supervisor) -> FastAPI:
-    """The gateway. Engines start with it and stop with it."""
+def create_app(config: Config, supervisor: Supervisor, reread: Reread | None = None) -> FastAPI:
+    """The gateway. Engines start with it and stop with it; a reload takes what `reread` says.
+
+    Its `state.generations` is what reloads and drains it.
+    """
 
     gatekeeper = Gatekeeper(Store(config.server.keys) if config.server.keys else None)
     metrics = Metrics()
@@ -66,23 +74,21 @@ def create_app(config: Config, supervisor: Supervisor) -> FastAPI:
 
     # The interactive pages load scripts from elsewhere, and the schema route describes no field of ours.
     app = FastAPI(title="Cappella", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    app.include_router(
-        create_router(
-            Parts(
-                config=config,
-                engines=supervisor.engines,
-                keeping=Keeping(Pipeline(supervisor.engines), metrics, gatekeeper),
-                metrics=metrics,
-                describe=describe,
-                gpus=machine.gpus_now,
-                gatekeeper=gatekeeper,
-                admission=Admission(
-                    {name: model.max_num_seqs for name, model in config.models.items()}, config.server.max_waiting
-                ),
-                created=int(time.time()),
-            )
-        )
+    parts = Parts(
+        config=config,
+        engines=supervisor.engines,
+        pipeline=Pipeline(supervisor.engines),
+        keeping=Keeping(metrics, gatekeeper),
+        metrics=metrics,
+        describe=describe,
+        gpus=machine.gpus_now,
+        gatekeeper=gatekeeper,
+        admission=Admission.of(config),
+        doors=Doors(),
+        created=int(time.time()),
     )
+    app.state.generations = generations = Generations(parts, supervisor, reread or (lambda: config))
+    app.include_router(create_router(lambda: generations.parts, generations.reload))
     app.add_exception_handler(ClientGone, _gone)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _error)
@@ -101,6 +107,8 @@ def describe(error: Exception) -> Mapping[str, Any]:
         body.update(param=error.param, code=error.code)
     if isinstance(error, errors.Forbidden):
         body["code"] = error.code
+    if isinstance(error, errors.ConfigError):
+        body.update(place=error.place, problem=error.problem, mend=error.mend)
     if isinstance(error, errors.PanelFailed):
         body["responses"] = trace.responses(error.answers)
         body["failed_models"] = trace.failed_models(error.failures)

@@ -2,23 +2,13 @@
 
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any
 
-import aiohttp
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
 from rich.text import Text
 
-from cappella.errors import CappellaError
-
-Json = dict[str, Any]
-
-
-class AskError(CappellaError):
-    """The server could not be reached, or answered with an error."""
+from cappella.remote import Json, Server, ServerError, parsed, post
 
 
 class View:
@@ -65,18 +55,6 @@ class View:
         return Group(*members, Text(self.answer or f"… {note}", style="bold" if self.answer else "dim"))
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
-    """Where a server listens, and the key that it wants, if it wants one."""
-
-    url: str
-    key: str | None
-
-    @property
-    def headers(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self.key}"} if self.key else {}
-
-
 async def ask(server: Server, model: str, prompt: str, as_json: bool, fusion: Json) -> None:
     """Put one question and print the answer: live on a terminal, plain in a pipe, whole as JSON.
 
@@ -113,50 +91,19 @@ def _footer(view: View) -> str:
 
 
 async def _whole(server: Server, body: Json) -> Json:
-    async with _post(server, body) as response:
-        return _object(await response.read())
+    async with post(server, "/v1/chat/completions", body) as response:
+        return parsed(await response.read())
 
 
 async def _chunks(server: Server, body: Json) -> AsyncIterator[Json]:
-    async with _post(server, body) as response:
+    async with post(server, "/v1/chat/completions", body) as response:
         async for line in response.content:
             if line.startswith(b"data: [DONE]"):
                 return
             if not line.startswith(b"data: "):
                 continue
-            chunk = _object(line[6:])
+            chunk = parsed(line[6:])
             if "error" in chunk:
-                raise AskError(chunk["error"]["message"])
+                raise ServerError(chunk["error"]["message"])
             yield chunk
-        raise AskError("The answer broke off before its end.")
-
-
-@asynccontextmanager
-async def _post(server: Server, body: Json) -> AsyncIterator[aiohttp.ClientResponse]:
-    """The one response, open. Raises AskError with the server's own words."""
-    try:
-        async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None), read_bufsize=1 << 20) as session,
-            session.post(f"{server.url}/v1/chat/completions", json=body, headers=server.headers) as response,
-        ):
-            if response.status != 200:
-                raise AskError(_message(_object(await response.read()), response.status))
-            yield response
-    except aiohttp.ClientError as error:
-        raise AskError(f"No answer from {server.url}: {error}. Is `cappella serve` running there?") from error
-
-
-def _object(data: bytes) -> Json:
-    try:
-        value = json.loads(data)
-    except ValueError as error:
-        raise AskError(f"What answers there is no Cappella: {data[:60]!r}") from error
-    if not isinstance(value, dict):
-        raise AskError(f"What answers there is no Cappella: {data[:60]!r}")
-    return value
-
-
-def _message(reply: Json, status: int) -> str:
-    """The server's own words, if they are of our kind."""
-    error = reply.get("error")
-    return str(error["message"]) if isinstance(error, dict) and "message" in error else f"The answer was {status}."
+        raise ServerError("The answer broke off before its end.")

@@ -3,13 +3,16 @@
 import asyncio
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cappella import __version__
 from cappella.access import commands as keys
 from cappella.exits import one_line_errors
+
+if TYPE_CHECKING:
+    from cappella.config import Config
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -20,6 +23,10 @@ app = typer.Typer(
 
 app.add_typer(keys.app, name="keys")
 
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+Url = Annotated[str, typer.Option(help="Where the server listens.")]
+ServerKey = Annotated[str | None, typer.Option(envvar="CAPPELLA_KEY", help="Where the server wants one.")]
 ConfigPath = Annotated[Path, typer.Argument(help="The YAML of a deployment, such as model_configs/demo.yaml.")]
 
 
@@ -36,27 +43,43 @@ def serve(
     from cappella import reading
     from cappella.serving import serve as serve_config
 
-    with one_line_errors():
+    def read() -> "Config":
         loaded = reading.load(config)
-        if port is not None:
-            loaded = loaded.model_copy(update={"server": loaded.server.model_copy(update={"port": port})})
-        code = serve_config(loaded, log_dir)
+        if port is None:
+            return loaded
+        return loaded.model_copy(update={"server": loaded.server.model_copy(update={"port": port})})
+
+    with one_line_errors():
+        code = serve_config(read, log_dir)
     raise typer.Exit(code)
+
+
+@app.command()
+def reload(url: Url = DEFAULT_URL, key: ServerKey = None) -> None:
+    """Have a running server read its config anew: new engines come up first, then it changes over, and no run is lost.
+
+    Exit code 2 if the new config is refused: then all is as before.
+    """
+    from cappella.reloading import reload as reload_server
+    from cappella.remote import Server
+
+    with one_line_errors():
+        asyncio.run(reload_server(Server(url.rstrip("/"), key)))
 
 
 @app.command()
 def ask(
     prompt: Annotated[str, typer.Argument(help="The question; - reads it from standard input.")],
     model: Annotated[str, typer.Option(help="An ensemble, or one model by its name.")] = "cappella/default",
-    url: Annotated[str, typer.Option(help="Where the server listens.")] = "http://127.0.0.1:8000",
+    url: Url = DEFAULT_URL,
     preset: Annotated[str | None, typer.Option(help="One of the ensemble's presets, such as quick.")] = None,
     strategy: Annotated[str | None, typer.Option(help="synthesize, select or vote.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole completion as JSON.")] = False,
-    key: Annotated[str | None, typer.Option(envvar="CAPPELLA_KEY", help="Where the server wants one.")] = None,
+    key: ServerKey = None,
 ) -> None:
     """Ask a running server; on a terminal, watch the members and the answer as they come."""
-    from cappella.asking import Server
     from cappella.asking import ask as ask_server
+    from cappella.remote import Server
 
     fusion = {name: value for name, value in {"preset": preset, "strategy": strategy}.items() if value is not None}
     text = sys.stdin.read() if prompt == "-" else prompt

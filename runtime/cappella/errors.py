@@ -16,6 +16,8 @@ CappellaError
 ├── JudgeFailed            the judge gave nothing, and no member's answer may stand in for it
 ├── ModelNotReady          too few engines are up to begin a run
 ├── Overloaded             as many wait as may
+├── ShuttingDown           the server is about to stop, or has cut what was under way
+├── ReloadFailed           another config could not be put in the place of the one that is served
 ├── Unauthorized           no key, or none that is known
 ├── Forbidden              a key that may not do this
 ├── RateLimited            a key that has done enough for now
@@ -127,6 +129,14 @@ class Overloaded(CappellaError):
     def __init__(self, message: str, retry_after_s: int) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class ShuttingDown(CappellaError):
+    pass
+
+
+class ReloadFailed(CappellaError):
+    pass
 
 
 class Unauthorized(CappellaError):

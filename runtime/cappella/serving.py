@@ -16,19 +16,22 @@ import uvicorn
 import uvloop
 from fastapi import FastAPI
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from cappella.app import create_app
 from cappella.config import Config, Tls
 from cappella.engines.supervisor import Supervisor, default_log_dir
-from cappella.errors import ConfigError
+from cappella.errors import CappellaError, ConfigError
+from cappella.generations import Generations
 from cappella.planning import picture
 from cappella.sealing import guard
 from cappella.types import EngineStatus
 
 EXIT_CONFIG = 2
 REFRESH_S = 0.2
-DRAIN_S = 30
+CUT_S = 5
+"""Beyond the time to drain: what was cut is told so."""
 COLLECT_AFTER = (20_000, 50, 20)
 # uvicorn's own 5 s are just what httpx, and so OpenAI's client, keeps an idle connection for: a call that was sent as
 # it was closed was lost.
@@ -37,8 +40,12 @@ KEEP_ALIVE_S = 75
 console = Console(stderr=True, highlight=False)
 
 
-def serve(config: Config, log_dir: Path | None) -> int:
-    """Serve until told to stop; returns the exit code. Raises ConfigError for what can be known before the start."""
+def serve(read: Callable[[], Config], log_dir: Path | None) -> int:
+    """Serve what is read, until told to stop; returns the exit code. It is read again to be served anew.
+
+    Raises ConfigError for what can be known before the start.
+    """
+    config = read()
     listener = bind(config.server.host, config.server.port)
     port = listener.getsockname()[1]
     logs = log_dir or config.server.log_dir or default_log_dir(str(port))
@@ -47,11 +54,30 @@ def serve(config: Config, log_dir: Path | None) -> int:
     guard.install([str(address) for address in config.server.may_reach])
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         scheme = "https" if config.server.tls else "http"
-        return runner.run(_serve(config, supervisor, listener, f"{scheme}://{config.server.host}:{port}", logs))
+        app = create_app(config, supervisor, read)
+        return runner.run(_serve(config, app, supervisor, listener, f"{scheme}://{config.server.host}:{port}", logs))
 
 
 class _Server(uvicorn.Server):
-    """uvicorn ends by raising the signal that stopped it once more; a stop that was asked for is exit code 0 here."""
+    """uvicorn, that drains before it stops, and reloads on SIGHUP.
+
+    It ends by raising the signal that stopped it once more; a stop that was asked for is exit code 0 here.
+    """
+
+    def __init__(self, config: uvicorn.Config, generations: Generations) -> None:
+        super().__init__(config)
+        self._generations = generations
+        self._reloads: set[asyncio.Task[None]] = set()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        draining = asyncio.create_task(_drain(self._generations))
+        await super().shutdown(sockets)
+        draining.cancel()
+
+    def _reload(self) -> None:
+        task = asyncio.create_task(_reload(self._generations))
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -59,15 +85,34 @@ class _Server(uvicorn.Server):
         signals = (signal.SIGINT, signal.SIGTERM)
         for each in signals:
             loop.add_signal_handler(each, self.handle_exit, each, None)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
         try:
             yield
         finally:
-            for each in signals:
+            for each in (*signals, signal.SIGHUP):
                 loop.remove_signal_handler(each)
 
 
+async def _drain(generations: Generations) -> None:
+    drain_s = generations.parts.config.server.drain_s
+    if inside := generations.inside:
+        console.print(f"Stopping: {inside} under way, which have {drain_s:g} s to end.")
+    if cut := await generations.drain(drain_s):
+        console.print(f"{cut} were cut.")
+
+
+async def _reload(generations: Generations) -> None:
+    """As SIGHUP asks for it: nobody waits for what comes of it, so that it is printed."""
+    try:
+        told = await generations.reload()
+        words = [f"{what} {', '.join(told[what])}" for what in ("started", "ended", "kept") if told[what]]
+        console.print(f"Reloaded: {'; '.join(words)}.", soft_wrap=True)
+    except CappellaError as error:
+        console.print(f"[red]Not reloaded:[/red] {escape(str(error))}", soft_wrap=True)
+
+
 def http_server(app: FastAPI, tls: Tls | None = None) -> uvicorn.Server:
-    """The server around the application, as `cappella serve` runs it."""
+    """The server around the application of `create_app`, as `cappella serve` runs it."""
     secured: dict[str, Any] = {}
     if tls is not None:
         secured = {"ssl_certfile": tls.certificate, "ssl_keyfile": tls.private_key, "ssl_ca_certs": tls.client_ca}
@@ -77,22 +122,26 @@ def http_server(app: FastAPI, tls: Tls | None = None) -> uvicorn.Server:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*COLLECT_AFTER)
+    generations: Generations = app.state.generations
     return _Server(
         uvicorn.Config(
             app,
             log_level="warning",
             access_log=False,
             timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=DRAIN_S,
+            timeout_graceful_shutdown=round(generations.parts.config.server.drain_s + CUT_S),
             lifespan="on",
             server_header=False,
             **secured,
-        )
+        ),
+        generations,
     )
 
 
-async def _serve(config: Config, supervisor: Supervisor, listener: socket.socket, url: str, logs: Path) -> int:
-    server = http_server(create_app(config, supervisor), config.server.tls)
+async def _serve(
+    config: Config, app: FastAPI, supervisor: Supervisor, listener: socket.socket, url: str, logs: Path
+) -> int:
+    server = http_server(app, config.server.tls)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     console.print(f"Gateway on {url}; starting {len(config.models)} engines (logs in {logs})", soft_wrap=True)
     watching = asyncio.create_task(_watch_start(config, supervisor.statuses))

@@ -49,18 +49,17 @@ class EndedCall:
 class Keeping:
     """Runs go through here, and so do calls of single models; at the end of each `_keep_run` or `_keep_call` is told."""
 
-    def __init__(self, pipeline: Pipeline, metrics: Metrics, gatekeeper: Gatekeeper) -> None:
-        self._pipeline = pipeline
+    def __init__(self, metrics: Metrics, gatekeeper: Gatekeeper) -> None:
         self._metrics = metrics
         self._gatekeeper = gatekeeper
 
-    async def run(self, key: Key | None, prompt: Prompt, settings: Settings, emit: Emit) -> Run:
+    async def run(self, pipeline: Pipeline, key: Key | None, prompt: Prompt, settings: Settings, emit: Emit) -> Run:
         """See `Pipeline.run`."""
         self._metrics.begin(settings.ensemble)
         began, heard = time.monotonic(), _Listener(emit)
         run, status = None, CANCELLED
         try:
-            run = await self._pipeline.run(prompt, settings, heard)
+            run = await pipeline.run(prompt, settings, heard)
             status = run.status
             return run
         except Exception as error:

@@ -6,6 +6,8 @@ The engine checks their values; what is not in these lists never reaches it.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from cappella.api.messages import error_body
+from cappella.api.sse import DONE, frame
 from cappella.errors import RequestError
 
 _SAMPLING = (
@@ -41,6 +43,15 @@ def require_forwardable(path: str, body: Mapping[str, Any]) -> None:
         if not address.startswith("data:"):
             message = f"{address[:60]!r} would have to be fetched: send the data itself, as data:…"
             raise RequestError(message, "messages")
+
+
+def broken_off(path: str, error: Mapping[str, Any]) -> bytes:
+    """The last events of a stream that cannot go on, in the form of the API that was called."""
+    if path == "/v1/messages":
+        return frame(error_body(502, error), "error")
+    if path == "/v1/responses":
+        return frame({**error, "type": "error"}, "error")
+    return frame({"error": error}) + DONE
 
 
 def _addresses(value: Any, key: str = "") -> Iterator[str]:

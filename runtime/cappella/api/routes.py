@@ -1,6 +1,7 @@
 """The endpoints: fields in, pipeline or engine, reply out."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
@@ -20,9 +21,11 @@ from cappella.api.parsing import parse
 from cappella.api.responses import ResponsesRequest
 from cappella.api.sse import Describe, Dialect
 from cappella.config import Config, Ensemble
+from cappella.draining import Doors
 from cappella.engines.vllm import VllmEngine
+from cappella.ensemble.pipeline import Pipeline
 from cappella.ensemble.settings import resolve
-from cappella.errors import RequestError, UnknownModel
+from cappella.errors import CappellaError, RequestError, UnknownModel
 from cappella.events import Emit
 from cappella.metrics import Metrics
 from cappella.options import Overrides
@@ -71,23 +74,27 @@ class Parts:
 
     config: Config
     engines: dict[str, VllmEngine]
+    pipeline: Pipeline
     keeping: Keeping
     metrics: Metrics
     describe: Describe
     created: int
     gpus: Callable[[], Sequence[Gpu]]
     admission: Admission
+    doors: Doors
     gatekeeper: Gatekeeper
 
 
-def create_router(parts: Parts) -> APIRouter:
+def create_router(current: Callable[[], Parts], reload: Callable[[], Awaitable[dict[str, Any]]]) -> APIRouter:
+    """The endpoints. Each request is answered with the parts that are current when it comes."""
     router = APIRouter()
 
     for path in APIS:
-        router.add_api_route(path, _answering(parts, path), methods=["POST"])
+        router.add_api_route(path, _answering(current, path), methods=["POST"])
 
     @router.get("/v1/models")
     async def models(request: Request) -> dict[str, Any]:
+        parts = current()
         key = _who(parts, request, "run")
         return {"object": "list", "data": [each for each in _models(parts) if key is None or key.may_call(each["id"])]}
 
@@ -97,6 +104,7 @@ def create_router(parts: Parts) -> APIRouter:
 
     @router.get("/ready")
     async def ready(request: Request, response: Response) -> dict[str, Any]:
+        parts = current()
         _who(parts, request, "run")
         state = _readiness(parts)
         response.status_code = 200 if state["ready"] else 503
@@ -104,23 +112,32 @@ def create_router(parts: Parts) -> APIRouter:
 
     @router.get("/metrics")
     async def metrics(request: Request) -> Response:
+        parts = current()
         _who(parts, request, "admin")
         return Response(
             await parts.metrics.render(parts.engines, parts.gpus(), parts.admission.waiting),
             media_type="text/plain; version=0.0.4",
         )
 
+    @router.post("/api/reload")
+    async def reload_config(request: Request) -> dict[str, Any]:
+        _who(current(), request, "admin")
+        return await reload()
+
     return router
 
 
-def _answering(parts: Parts, path: str) -> Callable[[Request], Awaitable[Response]]:
+def _answering(current: Callable[[], Parts], path: str) -> Callable[[Request], Awaitable[Response]]:
     """The endpoint of one API: a model by its own name, or an ensemble."""
 
     async def answer(request: Request) -> Response:
+        parts = current()
         key = _who(parts, request, "run")
         server = parts.config.server
         body = await read(request, server.max_body_bytes, server.client_timeout_s)
         wire = json_object(body)
+        # Its body may have taken its time.
+        parts = current()
         require_modest(wire)
         model = wire.get("model")
         if not isinstance(model, str):
@@ -163,8 +180,8 @@ async def _ensemble(parts: Parts, request: Request, asked: Asked, name: str, key
     takes = costs(settings, parts.config.host_of)
 
     async def run(emit: Emit) -> Run:
-        async with parts.admission.room(PREFIX + name, takes):
-            return await parts.keeping.run(key, prompt, settings, emit)
+        async with parts.doors.inside(), parts.admission.room(PREFIX + name, takes):
+            return await parts.keeping.run(parts.pipeline, key, prompt, settings, emit)
 
     if not asked.stream:
         result = await unless_gone(request, run(lambda event: None))
@@ -194,13 +211,27 @@ async def _forward(
         ):
             head.update(status_code=reply.status_code, media_type=reply.content_type)
             meter.status_code = reply.status_code
-            async for data in reply.body:
-                meter.hear(data)
-                yield data
+            with parts.doors.passed(reply.abort, staying=True):
+                async for data in reply.body:
+                    meter.hear(data)
+                    yield data
 
     data = relay()
-    first = await unless_gone(request, anext(data, b""))
+    async with parts.doors.inside():
+        first = await unless_gone(request, anext(data, b""))
+    if head["media_type"] == "text/event-stream":
+        data = _to_its_end(parts, path, data)
     return Stream(_resume(first, data), parts.config.server.client_timeout_s, **head)
+
+
+async def _to_its_end(parts: Parts, path: str, data: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """A stream that says so if it breaks off: it has begun with a status that was good."""
+    try:
+        async with aclosing(data) as pieces:
+            async for piece in pieces:
+                yield piece
+    except CappellaError as error:
+        yield passing.broken_off(path, parts.describe(parts.doors.reason or error))
 
 
 async def _resume(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:

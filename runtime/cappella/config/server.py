@@ -21,6 +21,7 @@ class Server(Frozen):
     """Where clients are listened to. Of the runs of an ensemble, and of the calls of a model, `max_waiting` may queue.
 
     A client that for `client_timeout_s` neither sends the rest of its body nor takes what is sent to it is left.
+    When it is told to stop, what is under way has `drain_s` to end by itself.
     `keys` is a file of keys (see `cappella keys`); without one everybody who reaches the port may do everything.
     Our processes connect to loopback and to the addresses in `may_reach`, and to nothing else.
     """
@@ -30,6 +31,7 @@ class Server(Frozen):
     max_body_bytes: ByteSize = ByteSize(4 << 20)
     max_waiting: Annotated[int, Field(ge=1)] = 64
     client_timeout_s: Seconds = 60.0
+    drain_s: Seconds = 30.0
     log_dir: Path | None = None
     keys: Path | None = None
     may_reach: tuple[IPvAnyAddress, ...] = ()

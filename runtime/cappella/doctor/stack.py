@@ -18,8 +18,8 @@ def main(config: Path, port: int, log_dir: Path) -> int:
     with one_line_errors():
         loaded = reading.load(config)
         alone = {"host": "127.0.0.1", "port": port, "keys": None, "tls": None}
-        server = loaded.server.model_copy(update=alone)
-        return serve(loaded.model_copy(update={"server": server}), log_dir)
+        served = loaded.model_copy(update={"server": loaded.server.model_copy(update=alone)})
+        return serve(lambda: served, log_dir)
 
 
 if __name__ == "__main__":

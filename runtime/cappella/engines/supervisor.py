@@ -4,13 +4,14 @@ import asyncio
 import importlib.util
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from shutil import rmtree
 
-from cappella.config import Config, Model
-from cappella.engines import process
+from cappella.config import Config
+from cappella.engines import fleet, process
+from cappella.engines.fleet import Change, Fleet
 from cappella.engines.lifecycle import Backoff, GpuMemory, Lifecycle
 from cappella.engines.mps import Mps
 from cappella.engines.process import ForkServer
@@ -38,43 +39,66 @@ class Supervisor:
         if importlib.util.find_spec("vllm") is None:
             mend = "Install the extra cpu or gpu, or use scripts/run"
             raise ConfigError("this Python", "vLLM is not installed", mend)
-        self.plan = advice.plan(config, machine.own())
+        own = machine.own()
+        plan = advice.plan(config, own)
         self._runtime_dir = Path(tempfile.mkdtemp(prefix="cappella-"))
         self._log_dir = log_dir
         self._may_reach = ",".join(map(str, config.server.may_reach))
-        self._mps = Mps(self._runtime_dir / "_mps") if config.placement.mps and self.plan.machine.gpu else None
+        self._mps = Mps(self._runtime_dir / "_mps") if config.placement.mps and plan.machine.gpu else None
         self._backoff = backoff
         # On a GPU, two servers that start together mis-measure each other's memory.
-        self._start_slots = asyncio.Semaphore(1 if self.plan.machine.gpu else os.cpu_count() or 1)
-        self._turns = Turns(len(self.plan.turns), self._change) if self.plan.turns else None
-        self._nappers = _nappers(self.plan) if self.plan.machine.gpu else frozenset()
-        self._judges = config.judges
-        self._tasks: list[asyncio.Task[None]] = []
+        self._start_slots = asyncio.Semaphore(1 if plan.machine.gpu else os.cpu_count() or 1)
+        self._turns = Turns(len(plan.turns), self._take_turns) if plan.turns else None
+        self._nappers = _nappers(plan) if plan.machine.gpu else frozenset()
+        self._tasks: dict[Lifecycle, asyncio.Task[None]] = {}
         self._fork_servers: dict[frozenset[tuple[str, str]], ForkServer] = {}
-        self.engines: dict[str, VllmEngine] = {}
-        self.lifecycles: dict[str, Lifecycle] = {}
-        threads = max(1, (os.cpu_count() or 1) // len(config.models))
-        for name, model in config.models.items():
-            self._add(name, model, self.plan.placed[name], model.cpu_threads or threads)
+        self._fleets = 0
+        self.fleet = Fleet(config, own, plan, fleet.stamps(config), {}, {})
+        self._add(self.fleet, config.models)
 
-    def _add(self, name: str, model: Model, placed: Placed, cpu_threads: int) -> None:
-        """One engine, not yet started."""
-        private = self._runtime_dir / name
+    @property
+    def plan(self) -> Plan:
+        return self.fleet.plan
+
+    @property
+    def engines(self) -> dict[str, VllmEngine]:
+        return self.fleet.engines
+
+    @property
+    def lifecycles(self) -> Mapping[str, Lifecycle]:
+        return self.fleet.lifecycles
+
+    @property
+    def statuses(self) -> Mapping[str, EngineStatus]:
+        """Of the engines; an adapter has that of its model's."""
+        return self.fleet.statuses
+
+    def _add(self, new: Fleet, names: Iterable[str]) -> None:
+        """Engines of a fleet, not yet started. Those of an earlier one may still have folders of the same names."""
+        threads = max(1, (os.cpu_count() or 1) // len(new.config.models))
+        for name in names:
+            model, placed = new.config.models[name], new.plan.placed[name]
+            private = self._runtime_dir / (f"{name}.{self._fleets}" if self._fleets else name)
+            self._add_one(new, name, placed, private, model.cpu_threads or threads)
+        self._fleets += 1
+
+    def _add_one(self, new: Fleet, name: str, placed: Placed, private: Path, cpu_threads: int) -> None:
+        model = new.config.models[name]
         socket = private / "engine.sock"
         special_tokens = folder.inspect(name, model.weights).special_tokens
         seat = None if self._turns is None or placed.turn is None else partial(self._turns.seat, placed.turn)
         status, pulse = EngineStatus(name), Pulse()
         for called in (name, *model.adapters):
-            self.engines[called] = VllmEngine(socket, status, special_tokens, model.traits, seat, called, pulse)
-        gpu = self.plan.machine.gpu
+            new.engines[called] = VllmEngine(socket, status, special_tokens, model.traits, seat, called, pulse)
+        gpu = new.plan.machine.gpu
         naps = name in self._nappers
         env = process.environment(None if gpu else cpu_threads, model.enforce_eager, placed.gpus, naps)
         env |= self._mps.environment if self._mps else {}
         env |= {guard.ALLOWED: self._may_reach}
-        self.lifecycles[name] = Lifecycle(
-            self.engines[name],
+        new.lifecycles[name] = Lifecycle(
+            new.engines[name],
             self._fork_server(env),
-            process.arguments(name, model, placed, socket, naps, self.plan.machine.numa_nodes(placed.gpus)),
+            process.arguments(name, model, placed, socket, naps, new.plan.machine.numa_nodes(placed.gpus)),
             private,
             self._log_dir / f"{name}.log",
             self._start_slots,
@@ -83,12 +107,7 @@ class Supervisor:
             model.hung_after_s,
         )
         if placed.turn:
-            self.lifecycles[name].sleep_at_first()
-
-    @property
-    def statuses(self) -> Mapping[str, EngineStatus]:
-        """Of the engines; an adapter has that of its model's."""
-        return {name: self.engines[name].status for name in self.lifecycles}
+            new.lifecycles[name].sleep_at_first()
 
     def _fork_server(self, env: Mapping[str, str]) -> ForkServer:
         """The one for this environment: some of it is read at import."""
@@ -103,10 +122,41 @@ class Supervisor:
             env = process.environment(None, gpus=())
             del env["CUDA_VISIBLE_DEVICES"]
             await self._mps.start(env)
-        in_turn = sorted(self.lifecycles, key=lambda name: name not in self._judges)
-        self._tasks = [asyncio.create_task(self.lifecycles[name].run()) for name in in_turn]
+        self.begin(self.fleet)
 
-    async def _change(self, old: int, new: int) -> None:
+    def begin(self, new: Fleet) -> None:
+        """Begin to start those of its engines that do not run yet, in the background; judges first."""
+        judges = new.config.judges
+        for name in sorted(new.lifecycles, key=lambda name: name not in judges):
+            lifecycle = new.lifecycles[name]
+            if lifecycle not in self._tasks:
+                self._tasks[lifecycle] = asyncio.create_task(lifecycle.run())
+
+    def compare(self, config: Config) -> Change:
+        """What another config would change. Raises what it would raise at a start."""
+        return fleet.change(self.fleet, config, machine.own())
+
+    def prepare(self, change: Change) -> Fleet:
+        """The engines of another config: those that stay, and new ones that `begin` starts."""
+        old = self.fleet
+        lifecycles = {name: old.lifecycles[name] for name in change.config.models if name in change.stays}
+        stay = old.config.hosted(change.stays)
+        engines = {name: engine for name, engine in old.engines.items() if name in stay}
+        new = Fleet(change.config, old.machine, change.plan, change.stamps, engines, lifecycles)
+        self._add(new, change.comes)
+        return new
+
+    async def end(self, old: Fleet, names: Iterable[str]) -> None:
+        """End some engines of a fleet, with all that they are called by."""
+        for name in names:
+            task = self._tasks.pop(old.lifecycles[name], None)
+            if task:
+                task.cancel()
+                await asyncio.wait({task})
+            for called in old.config.hosted([name]):
+                await old.engines[called].close()
+
+    async def _take_turns(self, old: int, new: int) -> None:
         """One turn goes to sleep, and then the other wakes: there is no room for both."""
         turns = self.plan.turns
         for name in turns[old]:
@@ -116,11 +166,12 @@ class Supervisor:
 
     async def stop(self) -> None:
         """End every engine and remove the runtime directory."""
-        for task in self._tasks:
+        tasks = list(self._tasks.values())
+        for task in tasks:
             task.cancel()
         # Engines that are still waiting to be forked are not waited for.
         await asyncio.gather(*(fork_server.close() for fork_server in self._fork_servers.values()))
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         for engine in self.engines.values():
             await engine.close()
         if self._mps:

@@ -28,6 +28,7 @@ class Forwarded:
     status_code: int
     content_type: str
     body: AsyncIterator[bytes]
+    abort: Callable[[], None]
 
 
 class VllmEngine:
@@ -117,7 +118,7 @@ class VllmEngine:
         """Hand a client's own bytes to the engine, and its reply back. Leaving the context aborts the call."""
         self.require_calls_taken()
         async with self._awake(), self._post(path, body) as response:
-            yield Forwarded(response.status, response.content_type, self._raw(response))
+            yield Forwarded(response.status, response.content_type, self._raw(response), response.close)
 
     def require_calls_taken(self) -> None:
         """Raises EngineNotReady unless the engine is up, or will wake for a call."""

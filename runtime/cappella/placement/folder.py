@@ -1,11 +1,15 @@
 """What a folder of weights says of itself, read without torch and without reading the weights."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cappella.errors import ConfigError
+
+Stamp = tuple[tuple[str, int, int], ...]
+"""The files of a model: path, size in bytes, and when each was last written, in nanoseconds."""
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
@@ -31,6 +35,12 @@ def inspect(model: str, folder: Path) -> Folder:
     _require_safetensors(at, folder)
     special = tuple(t["content"] for t in tokenizer.get("added_tokens", []) if t.get("special"))
     return Folder(folder, config, special)
+
+
+def stamp(folders: Iterable[Path]) -> Stamp:
+    """What tells a model's files from later ones in the same place."""
+    files = sorted(path for folder in folders for path in folder.glob("*") if path.is_file())
+    return tuple((str(path), (about := path.stat()).st_size, about.st_mtime_ns) for path in files)
 
 
 def place(model: str, folder: Path) -> str:

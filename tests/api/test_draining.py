@@ -1,0 +1,101 @@
+"""How a gateway stops: nobody new comes in, who is inside ends by himself, and who does not in time is told so."""
+
+import asyncio
+import json
+from typing import Any
+
+import aiohttp
+import pytest
+
+from cappella.draining import Doors
+from cappella.errors import ShuttingDown
+from choir import Choir, eventually, judging
+from scripted_engine import Script
+
+PATHS = ("/v1/chat/completions", "/v1/responses", "/v1/messages")
+SLOW = Script(("a", "b"), pause_s=0.2)
+HANGS = Script(("word ",), ending="hang")
+
+
+def body(path: str, model: str, stream: bool) -> dict[str, Any]:
+    asked: dict[str, Any] = {"model": model, "stream": stream}
+    if path == "/v1/responses":
+        return {**asked, "input": "Hi"}
+    return {**asked, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 50}
+
+
+async def post(url: str, path: str, model: str, stream: bool = False) -> tuple[int, str]:
+    async with aiohttp.ClientSession() as http, http.post(url + path, json=body(path, model, stream)) as reply:
+        return reply.status, await reply.text()
+
+
+def last_error(text: str) -> dict[str, Any]:
+    """The error in the last event of a stream that holds data."""
+    events = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: {")]
+    last: dict[str, Any] = events[-1]
+    found: dict[str, Any] = last.get("error") or last.get("response", {}).get("error") or last
+    return found
+
+
+@pytest.mark.parametrize("model", ["cappella/default", "ann"])
+async def test_what_is_under_way_ends_well_and_nobody_else_comes_in(choir: Choir, gateway: str, model: str) -> None:
+    choir.let("ann", SLOW)
+    under_way = asyncio.create_task(post(gateway, PATHS[0], model))
+    assert await eventually(lambda: choir.generations.inside == 1)
+    draining = asyncio.create_task(choir.generations.drain(20))
+    await asyncio.sleep(0)
+    status, text = await post(gateway, PATHS[0], model)
+    assert (status, json.loads(text)["error"]["code"]) == (503, "shutting_down")
+    assert (await under_way)[0] == 200
+    assert await draining == 0
+
+
+@pytest.mark.parametrize("model", ["cappella/default", "ann"])
+async def test_what_does_not_end_in_time_is_cut_with_an_error_of_its_own(
+    choir: Choir, gateway: str, model: str
+) -> None:
+    choir.let("ann", Script(pause_s=60))
+    under_way = asyncio.create_task(post(gateway, PATHS[0], model))
+    assert await eventually(lambda: choir.running == 1 and choir.generations.inside == 1)
+    assert await choir.generations.drain(0.05) == 1
+    status, text = await under_way
+    assert (status, json.loads(text)["error"]["code"]) == (503, "shutting_down")
+    assert await eventually(lambda: choir.running == 0)
+
+
+@pytest.mark.parametrize(("path", "model"), [*((path, "cappella/default") for path in PATHS), (PATHS[0], "ann")])
+async def test_a_stream_that_is_cut_says_so_in_its_last_event(
+    choir: Choir, gateway: str, path: str, model: str
+) -> None:
+    choir.let("ann", HANGS)
+    choir.let("judge", judging(final=HANGS))
+    if model != "ann":
+        choir.let("ann", Script())
+    under_way = asyncio.create_task(post(gateway, path, model, stream=True))
+    assert await eventually(lambda: choir.running == 1 and choir.generations.inside == 1)
+    await asyncio.sleep(0.05)
+    assert await choir.generations.drain(0.05) == 1
+    status, text = await under_way
+    assert status == 200
+    assert "The time to finish was over" in last_error(text)["message"]
+    assert await eventually(lambda: choir.running == 0)
+
+
+async def test_a_models_own_stream_that_breaks_off_says_so(choir: Choir, gateway: str) -> None:
+    choir.let("ann", Script(("half", " a word"), ending="break"))
+    status, text = await post(gateway, PATHS[0], "ann", stream=True)
+    assert status == 200
+    assert "half" in text
+    assert last_error(text)["code"] == "engine_error"
+    assert text.endswith("data: [DONE]\n\n")
+
+
+async def test_a_run_that_has_a_timeout_of_its_own_keeps_it() -> None:
+    doors = Doors()
+    with pytest.raises(TimeoutError):
+        async with doors.inside():
+            raise TimeoutError
+    assert await doors.close(1) == 0
+    with pytest.raises(ShuttingDown):
+        async with doors.inside():
+            pass
