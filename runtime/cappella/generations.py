@@ -33,11 +33,12 @@ class Generations:
         self._reread = reread
         self._older: set[Doors] = set()
         self._changing = asyncio.Lock()
-        self._ending: asyncio.Task[None] | None = None
+        self._endings: set[asyncio.Task[None]] = set()
+        self._engines_end: asyncio.Task[None] | None = None
 
     async def reload(self) -> Json:
         """Read the config anew and serve it; says what came of it. Raises ConfigError or ReloadFailed, and serves on."""
-        if self._changing.locked() or (self._ending and not self._ending.done()):
+        if self._changing.locked() or (self._engines_end and not self._engines_end.done()):
             raise ReloadFailed("Another reload is under way, or its earlier engines finish what they began.")
         async with self._changing:
             config = await asyncio.to_thread(self._reread)
@@ -47,10 +48,14 @@ class Generations:
             if change.together:
                 await self._come_first(new, change)
             doors = self._become(new)
-            self._ending = asyncio.create_task(self._end(doors, old, new, change))
+            ending = asyncio.create_task(self._end(doors, old, new, change))
+            self._endings.add(ending)
+            ending.add_done_callback(self._endings.discard)
+            if change.goes:
+                self._engines_end = ending
             if not change.together:
-                # Nobody can be asked what is to be done now that the old engines have gone.
-                await asyncio.shield(self._ending)
+                # Whoever asked for it may leave; it has to be done all the same.
+                await asyncio.shield(ending)
                 _require_up(new, change, "The new config is served, but")
             return _told(change)
 

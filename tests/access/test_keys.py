@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -11,10 +12,11 @@ from typing import Any
 import aiohttp
 import pytest
 
+from cappella.access import gatekeeper
 from cappella.access.store import Store, Used
 from cappella.config import Server
 from cappella.errors import ConfigError
-from choir import Choir, gateway_config, serving
+from choir import Choir, eventually, gateway_config, serving
 
 BODY = {"model": "cappella/default", "messages": [{"role": "user", "content": "Hi"}]}
 Ask = Callable[..., Any]
@@ -205,3 +207,23 @@ async def test_a_thousand_guesses_find_nothing(store: Store) -> None:
     key_id = store.all()[0].id
     assert not any(store.find(f"ck_{key_id}_{guess}") for guess in range(1000))
     await asyncio.sleep(0)
+
+
+async def test_what_was_used_while_nothing_could_be_written_is_counted_later(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(gatekeeper, "FLUSH_S", 0.01)
+    found = gatekeeper.Gatekeeper(store)
+    key = store.find(store.create("ann", ["run"]))
+    with sqlite3.connect(tmp_path / "keys.sqlite") as db:
+        db.execute("ALTER TABLE usage RENAME TO away")
+        keeping = asyncio.create_task(found.keep())
+        await found.admit(key, ["ann"])
+        await found.count(key, 5, 7)
+        assert await eventually(lambda: "cannot be written yet" in caplog.text)
+        db.execute("ALTER TABLE away RENAME TO usage")
+    db.close()
+    assert key
+    assert await eventually(lambda: store.used().get(key.id) == Used(1, 5, 7))
+    keeping.cancel()
+    await asyncio.wait({keeping})

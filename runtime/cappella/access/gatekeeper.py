@@ -1,8 +1,10 @@
 """Who asks, what they may call, and how much of it: the rules of keys, for one gateway process."""
 
 import asyncio
+import logging
+import sqlite3
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from limits import RateLimitItemPerMinute
 from limits.aio.storage import MemoryStorage
@@ -12,6 +14,8 @@ from cappella.access.store import Key, Scope, Store, Used
 from cappella.errors import Forbidden, RateLimited, Unauthorized
 
 FLUSH_S = 5.0
+
+logger = logging.getLogger("cappella")
 
 
 class Gatekeeper:
@@ -70,14 +74,24 @@ class Gatekeeper:
         try:
             while True:
                 await asyncio.sleep(FLUSH_S)
-                await asyncio.to_thread(self.flush)
+                used, self._used = self._used, {}
+                if not await asyncio.to_thread(self._written, used):
+                    self._take_back(used)
         finally:
-            self.flush()
+            self._written(self._used)
 
-    def flush(self) -> None:
-        used, self._used = self._used, {}
-        if self._store is not None and used:
-            self._store.add(used)
+    def _written(self, used: Mapping[str, Used]) -> bool:
+        try:
+            if self._store is not None and used:
+                self._store.add(used)
+        except sqlite3.Error as error:
+            logger.warning("what keys have used cannot be written yet: %s", error)
+            return False
+        return True
+
+    def _take_back(self, used: Mapping[str, Used]) -> None:
+        for key, each in used.items():
+            self._used.setdefault(key, Used()).add(each)
 
     def _of(self, key: Key) -> Used:
         return self._used.setdefault(key.id, Used())

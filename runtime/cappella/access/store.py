@@ -55,6 +55,11 @@ class Used:
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
+    def add(self, more: "Used") -> None:
+        self.requests += more.requests
+        self.prompt_tokens += more.prompt_tokens
+        self.completion_tokens += more.completion_tokens
+
 
 class Store:
     """The file at `path`, made if it is not there, readable by its owner alone. Raises ConfigError if it is none."""

@@ -57,12 +57,14 @@ def stamps(config: Config) -> Stamps:
 
 
 def change(old: Fleet, config: Config, now: Machine) -> Change:
-    """`now` is the machine beside the old engines. Raises ConfigError, and DoesNotFit where even alone they would not."""
+    """An engine that was given up comes anew. `now` is the machine beside the old ones. Raises ConfigError, and DoesNotFit where even alone they would not."""
     found = stamps(config)
     stays = frozenset(
         name
         for name, model in config.models.items()
-        if old.config.models.get(name) == model and old.stamps[name] == found[name]
+        if old.config.models.get(name) == model
+        and old.stamps[name] == found[name]
+        and old.statuses[name].state != "failed"
     )
     comes = tuple(name for name in config.models if name not in stays)
     goes = tuple(name for name in old.config.models if name not in stays)

@@ -180,6 +180,9 @@ class Lifecycle:
             return await self._watch(self._process)
         except (EngineError, ConfigError) as error:
             return str(error)
+        except OSError as error:
+            # A full disk takes neither its log nor its folder.
+            return f"it could not be started: {error}"
         except asyncio.CancelledError:
             self._engine.status.state = self._engine.status.stage = "stopped"
             if self._process:
