@@ -8,8 +8,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ class Deployment:
     url: str
     process: "subprocess.Popen[bytes]"
     log_dir: Path
+    config: Path
 
     def get(self, path: str) -> Any:
         try:
@@ -40,6 +41,12 @@ class Deployment:
     def processes(self) -> list[int]:
         """The gateway's descendants that are alive, engines' inner processes too."""
         return _descendants(self.process.pid)
+
+    def engine_core(self, model: str) -> int:
+        """The process id of the engine core of one model: the child of the server that serves it."""
+        processes = self.processes()
+        server = next(pid for pid in processes if f"--served-model-name {model} " in command_of(pid))
+        return next(pid for pid in processes if parent_of(pid) == server and "EngineCore" in command_of(pid))
 
     def running(self) -> float:
         """Requests that the engines generate for, or hold in a queue, at this moment."""
@@ -63,17 +70,33 @@ def alive(pids: list[int]) -> list[int]:
 
 
 @contextmanager
-def deployed(config: Path, log_dir: Path) -> Iterator[Deployment]:
-    """Serve a config on a free port, ready; whatever is left of it at the end is ended."""
-    command = [sys.executable, "-m", "cappella", "serve", str(config), "--port", "0", "--log-dir", str(log_dir)]
+def deployed(
+    config: Path, log_dir: Path, before: Sequence[str] = (), environment: Mapping[str, str] | None = None
+) -> Iterator[Deployment]:
+    """Serve a config on a free port, ready; whatever is left of it at the end is ended.
+
+    The command stands behind `before`, which must put it in its own place.
+    """
+    command = [
+        *before,
+        sys.executable,
+        "-m",
+        "cappella",
+        "serve",
+        str(config),
+        "--port",
+        "0",
+        "--log-dir",
+        str(log_dir),
+    ]
     log_dir.mkdir(parents=True, exist_ok=True)
     output = log_dir / "gateway.log"
-    with output.open("wb") as sink, subprocess.Popen(command, stdout=sink, stderr=sink) as process:
+    with output.open("wb") as sink, subprocess.Popen(command, stdout=sink, stderr=sink, env=environment) as process:
         try:
             assert wait_for(lambda: "; starting" in output.read_text(), 30), output.read_text()
             match = re.search(r"http://\S+?:\d+", output.read_text())
             assert match, output.read_text()
-            deployment = Deployment(match[0], process, log_dir)
+            deployment = Deployment(match[0], process, log_dir, config)
             assert wait_for(lambda: process.poll() is not None or _ready(deployment), START_TIMEOUT_S)
             assert process.poll() is None, output.read_text()
             yield deployment
@@ -92,10 +115,27 @@ def stop(deployment: Deployment) -> int:
     return deployment.process.wait(timeout=60)
 
 
+def memory_bytes(pids: Iterable[int]) -> int:
+    """What processes hold together, each shared page once."""
+    total = 0
+    for pid in pids:
+        with suppress(OSError):
+            total += int(re.findall(r"^Pss:\s+(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)[0])
+    return total * 1024
+
+
+def command_of(pid: int) -> str:
+    """As `ps` shows it."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:
+        return ""
+
+
 def _descendants(pid: int) -> list[int]:
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and (parent := _parent(int(entry.name))):
+        if entry.name.isdigit() and (parent := parent_of(int(entry.name))):
             children.setdefault(parent, []).append(int(entry.name))
     found, todo = [], [pid]
     while todo:
@@ -116,6 +156,7 @@ def _state(pid: int) -> str:
     return next(iter(_stat(pid)), "")
 
 
-def _parent(pid: int) -> int | None:
+def parent_of(pid: int) -> int | None:
+    """None for a process that is no more."""
     fields = _stat(pid)
     return int(fields[1]) if fields else None

@@ -256,3 +256,12 @@ async def test_a_judges_answer_to_a_second_run_is_not_mixed_with_the_first(gatew
     replies = await asyncio.gather(*(post(gateway, body(fusion={"analysis": "off"})) for _ in range(20)))
     assert {reply["choices"][0]["message"]["content"] for _, _, reply in replies} == {"abc"}
     assert len({reply["id"] for _, _, reply in replies}) == 20
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_models_own_fault_is_an_error_of_ours_and_not_its_500(choir: Choir, gateway: str, stream: bool) -> None:
+    fault = {"error": {"message": "EngineCore encountered an issue.", "type": "InternalServerError", "code": 500}}
+    choir.let("ann", Script(refuse=(500, fault)))
+    status, _, reply = await post(gateway, body(model="ann", stream=stream))
+    assert (status, reply["error"]["code"]) == (502, "engine_error")
+    assert reply["error"]["message"] == "EngineCore encountered an issue."

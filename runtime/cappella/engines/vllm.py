@@ -115,9 +115,14 @@ class VllmEngine:
 
     @asynccontextmanager
     async def forward(self, path: str, body: bytes) -> AsyncIterator[Forwarded]:
-        """Hand a client's own bytes to the engine, and its reply back. Leaving the context aborts the call."""
+        """Hand a client's own bytes to the engine, and its reply back, also a refusal. Leaving the context aborts the call.
+
+        Raises EngineError for a reply that says that the engine itself is broken.
+        """
         self.require_calls_taken()
         async with self._awake(), self._post(path, body) as response:
+            if response.status >= 500:
+                raise wire.rejection(response.status, await response.read())
             yield Forwarded(response.status, response.content_type, self._raw(response), response.close)
 
     def require_calls_taken(self) -> None:
@@ -179,7 +184,7 @@ class VllmEngine:
             # aiohttp warns of raw bytes above a megabyte.
             async with self._http.post(path, data=BytesIO(body), headers=headers) as response:
                 yield response
-            self._count(response.status < 500, is_probe)
+            self._count(True, is_probe)
         except EngineBroke:
             self._count(False, is_probe)
             raise

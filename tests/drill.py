@@ -1,0 +1,106 @@
+"""Twenty clients at once against a real deployment while something breaks: what each of their requests came to."""
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import aiohttp
+
+from deployment import Deployment
+
+Json = dict[str, Any]
+
+AT_ONCE = 20
+DEADLINE_S = 30.0
+SLACK_S = 2.0
+"""Beyond the deadline: two busy cores hand an answer on late."""
+TYPED = frozenset(
+    "insufficient_quorum deadline_exceeded judge_failed engine_error model_not_ready overloaded shutting_down".split()
+)
+QUESTION = "Please tell me the room of Gonil, the price of Tunagox and the lead of Tatim."
+
+
+@dataclass
+class Tally:
+    """How many requests ended in which way; `bad` are those that nobody may get."""
+
+    ends: Counter[str] = field(default_factory=Counter)
+    bad: list[str] = field(default_factory=list)
+    slowest_s: float = 0.0
+
+    def figures(self) -> Json:
+        return {**asdict(self), "requests": sum(self.ends.values()) + len(self.bad)}
+
+
+async def drill(demo: Deployment, requests: int, harm: Callable[[], Awaitable[object]]) -> Tally:
+    """So many requests, the harm done once a tenth of them has ended: ensembles, whole and as streams, and one model."""
+    tally, numbers = Tally(), iter(range(requests))
+    harmed = asyncio.Event()
+
+    async def client(http: aiohttp.ClientSession) -> None:
+        for number in numbers:
+            if sum(tally.ends.values()) >= requests // 10 and not harmed.is_set():
+                harmed.set()
+                await harm()
+            await _one(http, demo.url, number, tally)
+
+    timeout = aiohttp.ClientTimeout(total=4 * DEADLINE_S)
+    async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as http:
+        await asyncio.gather(*(client(http) for _ in range(AT_ONCE)))
+    assert harmed.is_set()
+    return tally
+
+
+async def _one(http: aiohttp.ClientSession, url: str, number: int, tally: Tally) -> None:
+    body: Json = {"model": "cappella/default", "messages": [{"role": "user", "content": QUESTION}]}
+    body |= {"stream": True} if number % 2 else {}
+    body |= {"model": "alto", "max_completion_tokens": 40} if number % 10 == 9 else {}
+    began = time.monotonic()
+    try:
+        async with http.post(f"{url}/v1/chat/completions", json=body) as reply:
+            end = _end(reply.status, await reply.text(), bool(body.get("stream")))
+    except (aiohttp.ClientError, TimeoutError, ValueError, LookupError) as error:
+        end = f"BAD {error!r}"
+    took_s = time.monotonic() - began
+    tally.slowest_s = max(tally.slowest_s, round(took_s, 2))
+    if end.startswith("BAD") or took_s > DEADLINE_S + SLACK_S:
+        tally.bad.append(f"{end} after {took_s:.1f} s")
+    else:
+        tally.ends[end] += 1
+
+
+def _end(status: int, text: str, stream: bool) -> str:
+    """The reply in a word or two: what it was, or what was wrong with it."""
+    events = _events(text) if stream and status == 200 else [json.loads(text)]
+    last = events[-1]
+    if "error" in last:
+        code = last["error"]["code"]
+        if stream and code == 500:
+            return "the engine's own error in its stream"
+        return f"error {code}" if code in TYPED else f"BAD error {last['error']}"
+    content = "".join(
+        (choice.get("delta") or choice.get("message"))["content"] or ""
+        for event in events
+        for choice in event.get("choices", ())
+        if "content" in (choice.get("delta") or choice.get("message") or {})
+    )
+    if status != 200 or not content.strip():
+        return f"BAD {status} {text[-300:]}"
+    fusion = last.get("fusion")
+    if fusion is None:
+        return "one model"
+    blamed = bool(fusion["failed_models"] or fusion.get("failure_reason"))
+    if blamed != (fusion["status"] in ("degraded", "single")):
+        return f"BAD label {fusion}"
+    return str(fusion["status"])
+
+
+def _events(text: str) -> list[Json]:
+    """Raises ValueError for a stream without its end mark."""
+    if not text.endswith("data: [DONE]\n\n"):
+        raise ValueError(f"the stream has no end: {text[-300:]!r}")
+    return [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: {")]
