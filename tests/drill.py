@@ -10,8 +10,6 @@ from typing import Any
 
 import aiohttp
 
-from deployment import Deployment
-
 Json = dict[str, Any]
 
 AT_ONCE = 20
@@ -19,7 +17,7 @@ DEADLINE_S = 30.0
 SLACK_S = 2.0
 """Beyond the deadline: two busy cores hand an answer on late."""
 TYPED = frozenset(
-    "insufficient_quorum deadline_exceeded judge_failed engine_error model_not_ready overloaded shutting_down".split()
+    "insufficient_quorum deadline_exceeded judge_failed engine_error model_not_ready overloaded shutting_down context_length_exceeded".split()
 )
 QUESTION = "Please tell me the room of Gonil, the price of Tunagox and the lead of Tatim."
 
@@ -36,7 +34,7 @@ class Tally:
         return {**asdict(self), "requests": sum(self.ends.values()) + len(self.bad)}
 
 
-async def drill(demo: Deployment, requests: int, harm: Callable[[], Awaitable[object]]) -> Tally:
+async def drill(url: str, requests: int, harm: Callable[[], Awaitable[object]], direct: str | None = "alto") -> Tally:
     """So many requests, the harm done once a tenth of them has ended: ensembles, whole and as streams, and one model."""
     tally, numbers = Tally(), iter(range(requests))
     harmed = asyncio.Event()
@@ -46,7 +44,7 @@ async def drill(demo: Deployment, requests: int, harm: Callable[[], Awaitable[ob
             if sum(tally.ends.values()) >= requests // 10 and not harmed.is_set():
                 harmed.set()
                 await harm()
-            await _one(http, demo.url, number, tally)
+            await _one(http, url, number, direct, tally)
 
     timeout = aiohttp.ClientTimeout(total=4 * DEADLINE_S)
     async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as http:
@@ -55,10 +53,10 @@ async def drill(demo: Deployment, requests: int, harm: Callable[[], Awaitable[ob
     return tally
 
 
-async def _one(http: aiohttp.ClientSession, url: str, number: int, tally: Tally) -> None:
+async def _one(http: aiohttp.ClientSession, url: str, number: int, direct: str | None, tally: Tally) -> None:
     body: Json = {"model": "cappella/default", "messages": [{"role": "user", "content": QUESTION}]}
     body |= {"stream": True} if number % 2 else {}
-    body |= {"model": "alto", "max_completion_tokens": 40} if number % 10 == 9 else {}
+    body |= {"model": direct, "max_completion_tokens": 40} if direct and number % 10 == 9 else {}
     began = time.monotonic()
     try:
         async with http.post(f"{url}/v1/chat/completions", json=body) as reply:

@@ -363,3 +363,19 @@ async def test_in_a_crowd_a_watched_answer_comes_a_few_tokens_at_a_time(choir: C
         await chat(choir.engines["ann"])
         assert choir.servers["ann"].bodies[-1].get("stream_interval") == interval
         assert choir.engines["ann"].in_flight == crowd
+
+
+async def test_calls_in_flight_fail_when_the_engine_is_closed(choir: Choir) -> None:
+    choir.let("ann", Script(("one", "two"), ending="hang"))
+    engine = choir.engines["ann"]
+    heard = []
+
+    async def call() -> None:
+        async for chunk in engine.chat(Prompt([{"role": "user", "content": "?"}]), Sampling()):
+            heard.append(chunk.content)
+
+    calling = asyncio.create_task(call())
+    assert await eventually(lambda: "two" in "".join(heard))
+    await engine.close()
+    with pytest.raises(EngineBroke, match="ann broke off"):
+        await asyncio.wait_for(calling, 2)

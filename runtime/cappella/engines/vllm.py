@@ -57,6 +57,7 @@ class VllmEngine:
         self._seat = seat
         self._socket = socket
         self._session: aiohttp.ClientSession | None = None
+        self._replies: set[aiohttp.ClientResponse] = set()
 
     def chat(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Chunk, None]:
         """See `Engine.chat`."""
@@ -161,6 +162,9 @@ class VllmEngine:
         """Drop every connection to the server; calls in flight fail, later ones connect anew."""
         if self._session is not None:
             session, self._session = self._session, None
+            # A session that closes forgets whoever reads a reply of its own: he would wait for ever.
+            for reply in list(self._replies):
+                reply.close()
             await session.close()
 
     @property
@@ -183,7 +187,11 @@ class VllmEngine:
         try:
             # aiohttp warns of raw bytes above a megabyte.
             async with self._http.post(path, data=BytesIO(body), headers=headers) as response:
-                yield response
+                self._replies.add(response)
+                try:
+                    yield response
+                finally:
+                    self._replies.discard(response)
             self._count(True, is_probe)
         except EngineBroke:
             self._count(False, is_probe)
