@@ -168,7 +168,13 @@ def test_kill_9_of_the_gateway_leaves_no_process(solo: Deployment) -> None:
     assert wait_for(lambda: not alive(processes), 15), alive(processes)
 
 
-def test_sigterm_ends_everything_with_exit_code_0(solo: Deployment) -> None:
+async def test_sigterm_lets_what_is_under_way_end_and_ends_everything_with_exit_code_0(solo: Deployment) -> None:
     processes = solo.processes()
-    assert stop(solo) == 0
+    long = ask("soprano", QUESTIONS[0], ignore_eos=True, max_tokens=400)
+    calls = [asyncio.create_task(post(solo, {**long, "stream": bool(number % 2)})) for number in range(6)]
+    assert await asyncio.to_thread(wait_for, lambda: solo.running() == 6, 20)
+    assert await asyncio.to_thread(stop, solo) == 0
+    assert [status for status, _ in await asyncio.gather(*calls)] == [200] * 6
+    whole = [reply for _, reply in await asyncio.gather(*calls) if reply]
+    assert [reply["usage"]["completion_tokens"] for reply in whole] == [400] * 3
     assert wait_for(lambda: not alive(processes), 2), alive(processes)

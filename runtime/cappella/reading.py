@@ -33,7 +33,7 @@ def _resolve_paths(config: Config, folder: Path) -> Config:
     server = config.server
     paths = {
         key: value and folder / value.expanduser()
-        for key, value in (("log_dir", server.log_dir), ("keys", server.keys))
+        for key, value in (("log_dir", server.log_dir), ("keys", server.keys), ("image_folder", server.image_folder))
     }
     tls = server.tls and Tls(**{key: path and folder / path.expanduser() for key, path in dict(server.tls).items()})
     return config.model_copy(update={"models": models, "server": server.model_copy(update={**paths, "tls": tls})})

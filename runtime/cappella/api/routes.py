@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request, Response
 from cappella.access.gatekeeper import Gatekeeper
 from cappella.access.store import Key, Scope
 from cappella.admission import Admission, costs
-from cappella.api import fields, passing, sse
+from cappella.api import fields, images, passing, sse
 from cappella.api.chat import ChatRequest
 from cappella.api.clients import Stream, json_object, read, unless_gone
 from cappella.api.keeping import Keeping
@@ -139,6 +139,8 @@ def _answering(current: Callable[[], Parts], path: str) -> Callable[[Request], A
         # Its body may have taken its time.
         parts = current()
         require_modest(wire)
+        if images.put_in(wire, parts.config.server.image_folder, server.max_body_bytes):
+            body = orjson.dumps(wire)
         model = wire.get("model")
         if not isinstance(model, str):
             raise RequestError("model must be a string.", "model")

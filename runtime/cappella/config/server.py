@@ -22,6 +22,7 @@ class Server(Frozen):
 
     A client that for `client_timeout_s` neither sends the rest of its body nor takes what is sent to it is left.
     When it is told to stop, what is under way has `drain_s` to end by itself.
+    Images come inside a request, or, named as `file:///...`, from `image_folder`.
     `keys` is a file of keys (see `cappella keys`); without one everybody who reaches the port may do everything.
     Our processes connect to loopback and to the addresses in `may_reach`, and to nothing else.
     """
@@ -33,6 +34,7 @@ class Server(Frozen):
     client_timeout_s: Seconds = 60.0
     drain_s: Seconds = 30.0
     log_dir: Path | None = None
+    image_folder: Path | None = None
     keys: Path | None = None
     may_reach: tuple[IPvAnyAddress, ...] = ()
     tls: Tls | None = None

@@ -26,6 +26,7 @@ SEAL = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # Else the processes of a model would listen to each other at the address that this machine's name stands for.
     "GLOO_SOCKET_IFNAME": "lo",
+    "NCCL_SOCKET_IFNAME": "lo",
     "VLLM_LOGGING_LEVEL": "INFO",
     "PYTHONSAFEPATH": "1",
     "PYTHONUNBUFFERED": "1",
