@@ -26,7 +26,7 @@ pytestmark = pytest.mark.vllm
 
 REQUESTS = int(os.environ.get("CAPPELLA_DRILL", "80"))
 HUNG_AFTER_S = 15.0
-DISK_BYTES = 8 << 20
+DISK_BYTES, DISK_FILES = 8 << 20, 400
 MEMBERS = ("soprano", "alto", "tenor")
 
 _MAY_MOUNT = subprocess.run(["unshare", "-rm", "true"], check=False, stderr=subprocess.DEVNULL).returncode == 0
@@ -50,7 +50,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, disk: Path) -> Iterator[Depl
     config["ensembles"]["default"] |= {"deadline_s": DEADLINE_S, "round_timeout_s": DEADLINE_S - 5}
     path = folder / "stack.yaml"
     path.write_text(json.dumps(config))
-    mount = f'mount -t tmpfs -o size={DISK_BYTES} tmpfs "{disk}" && exec "$0" "$@"'
+    mount = f'mount -t tmpfs -o size={DISK_BYTES},nr_inodes={DISK_FILES} tmpfs "{disk}" && exec "$0" "$@"'
     before = ["unshare", "-rm", "sh", "-c", mount] if _MAY_MOUNT else []
     with deployed(path, disk / "logs", before, {**os.environ, "TMPDIR": str(disk)}) as deployment:
         yield deployment
@@ -123,13 +123,17 @@ async def test_a_full_disk_stops_no_run(stack: Deployment, disk: Path) -> None:
     filler = Path(f"/proc/{stack.process.pid}/root{disk}/filler")
 
     async def harm() -> None:
+        filler.mkdir()
         with pytest.raises(OSError, match="No space left"):
-            filler.write_bytes(bytes(2 * DISK_BYTES))
+            (filler / "bytes").write_bytes(bytes(2 * DISK_BYTES))
+        with pytest.raises(OSError, match="No space left"):
+            all((filler / str(number)).touch() is None for number in range(DISK_FILES))
         os.kill(stack.engine_core("alto"), signal.SIGKILL)
 
     async def relief() -> None:
-        assert await asyncio.to_thread(wait_for, lambda: "No space left" in str(stack.get("/ready")["engines"]), 30)
-        filler.unlink()
+        seen = lambda: "No space left" in str(stack.get("/ready")["engines"]["alto"])
+        assert await asyncio.to_thread(wait_for, seen, 60)
+        shutil.rmtree(filler)
 
     relieved = asyncio.create_task(relief())
     await suffer(stack, "a full disk, and kill -9 of the core of alto", "alto", harm)
