@@ -92,6 +92,23 @@ def test_paths_are_relative_to_the_file_and_seats_get_names(tmp_path: Path) -> N
             "server: {host: 0.0.0.0}\nmodels:",
             r"c.yaml:1: server: host '0.0.0.0' is not loopback, and lacks keys and tls",
         ),
+        (
+            "models:",
+            "server: {audit: {fil: a}}\nmodels:",
+            r"c.yaml:1: server.audit.fil: unknown key. Did you mean file\?",
+        ),
+        ("models:", "server: {audit: {}}\nmodels:", r"c.yaml:1: server.audit.file: this key is missing"),
+        (
+            "models:",
+            "server:\n  audit:\n    file: a\n    redact:\n    - ok\n    - 'a(b'\nmodels:",
+            r"c.yaml:6: server.audit.redact.1: 'a\(b' is no regular expression \(missing \)",
+        ),
+        (
+            "models:",
+            "server: {audit: {file: a, redact: ['x*']}}\nmodels:",
+            r"redact.0: 'x\*' matches where there is noth",
+        ),
+        ("models:", "server: {runs: {file: a, retention_days: 0}}\nmodels:", r"c.yaml:1: server.runs.retention_days: "),
         ("models:", "modles:", r"c.yaml:1: modles: unknown key. Did you mean models\?"),
         ("[ann,", "[ann", r"c.yaml:\d+: is not valid YAML"),
         (GOOD, "", r"c.yaml:1: the file: .*Change the value"),

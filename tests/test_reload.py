@@ -69,9 +69,9 @@ class Stack:
         async with aiohttp.ClientSession() as http, http.post(f"{self.url}/v1/chat/completions", json=body) as reply:
             return reply.status, await reply.json()
 
-    async def keep_asking(self) -> None:
+    async def keep_asking(self, **fusion: Any) -> None:
         while True:
-            self.replies.append(await self.ask())
+            self.replies.append(await self.ask(**fusion))
 
     @property
     def keepers(self) -> dict[str, int | None]:
@@ -85,7 +85,7 @@ def model(**more: Any) -> Json:
 
 
 @asynccontextmanager
-async def stack(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stack]:
+async def stack(folder: Path, monkeypatch: pytest.MonkeyPatch, **more: Json) -> AsyncIterator[Stack]:
     write_model(folder / "weights", tokenizer={"added_tokens": []})
     fork_server(folder / "modules", STUB)
     monkeypatch.setattr(supervisor, "LAUNCHER", NAME)
@@ -93,6 +93,7 @@ async def stack(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
     config: Json = {
         "models": {"ann": model(), "bob": model()},
         "ensembles": {"default": {"panel": ["ann", "bob"], "judge": "ann", "analysis": "off"}},
+        **more,
     }
     path = folder / "c.yaml"
     path.write_text(json.dumps(config))
@@ -198,3 +199,29 @@ async def test_weights_that_have_changed_on_disk_are_loaded_anew(
         assert (await found.reload())["started"] == []
         write_model(tmp_path / "weights", tokenizer={"added_tokens": []})
         assert (await found.reload())["started"] == ["ann", "bob"]
+
+
+async def test_the_audit_log_tells_of_each_run_the_weights_that_answered_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_model(tmp_path / "others", tokenizer={"added_tokens": [], "version": "2"})
+    async with stack(tmp_path, monkeypatch, server={"audit": {"file": "audit.jsonl"}}) as found:
+        asking = [asyncio.create_task(found.keep_asking(include_intermediate_responses=True)) for _ in range(4)]
+        found.config["models"]["bob"] = model(weights="others", max_num_seqs=9)
+        await found.reload()
+        assert await eventually(lambda: "bob of 9" in str(found.replies[-1]))
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+    lines = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
+    before, after = [line["weights"] for line in lines if line["kind"] == "weights"]
+    assert before["ann"] == before["bob"] == after["ann"] != after["bob"]
+    by_run = {line["run_id"]: line["weights"] for line in lines if line["kind"] == "run"}
+    answered = {"bob of 8 speaks": {"pending", before["bob"]}, "bob of 9 speaks": {"pending", after["bob"]}}
+    seen = set()
+    for _, reply in found.replies:
+        said = reply["fusion"]["responses"][1]["content"]
+        told = by_run[reply["fusion"]["run_id"]]
+        assert told["bob"] in answered[said]
+        seen.add((said, told["bob"]))
+    assert {(said, "sha256") for said in answered} <= {(said, digest[:6]) for said, digest in seen}

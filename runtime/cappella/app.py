@@ -15,9 +15,10 @@ from cappella import errors
 from cappella.access.gatekeeper import Gatekeeper
 from cappella.access.store import Store
 from cappella.admission import Admission
-from cappella.api import trace
+from cappella.api import history, trace
 from cappella.api.clients import GONE, ClientGone
 from cappella.api.keeping import Keeping
+from cappella.api.memory import Memory
 from cappella.api.messages import error_body
 from cappella.api.routes import Parts, create_router
 from cappella.config import Config
@@ -34,12 +35,14 @@ logger = logging.getLogger("cappella")
 HTTP_TABLE: dict[type[Exception], tuple[int, str, str | None]] = {
     errors.RequestError: (400, "invalid_request_error", None),
     errors.UnknownModel: (404, "invalid_request_error", None),
+    errors.UnknownRun: (404, "invalid_request_error", None),
     errors.ModelNotReady: (503, "server_error", "model_not_ready"),
     errors.ReloadFailed: (409, "server_error", "reload_failed"),
     errors.ConfigError: (400, "invalid_request_error", "config_error"),
     errors.ShuttingDown: (503, "server_error", "shutting_down"),
     errors.Overloaded: (429, "rate_limit_error", "overloaded"),
     errors.RateLimited: (429, "rate_limit_error", "rate_limit_exceeded"),
+    errors.AuditUnavailable: (503, "server_error", "audit_unavailable"),
     errors.Unauthorized: (401, "authentication_error", "invalid_api_key"),
     errors.Forbidden: (403, "permission_error", None),
     errors.EngineNotReady: (503, "server_error", "model_not_ready"),
@@ -59,18 +62,19 @@ def create_app(config: Config, supervisor: Supervisor, reread: Reread | None = N
     """
 
     gatekeeper = Gatekeeper(Store(config.server.keys) if config.server.keys else None)
-    metrics = Metrics()
+    metrics, memory = Metrics(), Memory(config)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await supervisor.start()
-        keeping = asyncio.create_task(gatekeeper.keep())
-        try:
-            yield
-        finally:
-            keeping.cancel()
-            await asyncio.wait({keeping})
-            await supervisor.stop()
+        async with memory.kept():
+            await supervisor.start()
+            keeping = asyncio.create_task(gatekeeper.keep())
+            try:
+                yield
+            finally:
+                keeping.cancel()
+                await asyncio.wait({keeping})
+                await supervisor.stop()
 
     # The interactive pages load scripts from elsewhere, and the schema route describes no field of ours.
     app = FastAPI(title="Cappella", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
@@ -78,7 +82,7 @@ def create_app(config: Config, supervisor: Supervisor, reread: Reread | None = N
         config=config,
         engines=supervisor.engines,
         pipeline=Pipeline(supervisor.engines),
-        keeping=Keeping(metrics, gatekeeper),
+        keeping=Keeping(metrics, gatekeeper, memory.keepers),
         metrics=metrics,
         describe=describe,
         gpus=machine.gpus_now,
@@ -89,6 +93,7 @@ def create_app(config: Config, supervisor: Supervisor, reread: Reread | None = N
     )
     app.state.generations = generations = Generations(parts, supervisor, reread or (lambda: config))
     app.include_router(create_router(lambda: generations.parts, generations.reload))
+    app.include_router(history.create_router(gatekeeper, memory.traces))
     app.add_exception_handler(ClientGone, _gone)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _error)

@@ -9,6 +9,7 @@ import typer
 
 from cappella import __version__
 from cappella.access import commands as keys
+from cappella.audit import commands as audit
 from cappella.exits import one_line_errors
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 
 app.add_typer(keys.app, name="keys")
+app.add_typer(audit.app, name="audit")
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 

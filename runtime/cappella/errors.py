@@ -5,6 +5,7 @@ CappellaError
 │   └── DoesNotFit         the models need more memory than there is
 ├── RequestError           the client's request is wrong
 │   ├── UnknownModel
+│   ├── UnknownRun
 │   └── ContextLengthExceeded
 ├── EngineError            one call to one engine failed; inside a panel this becomes a Failure
 │   ├── EngineNotReady     no engine to call: it loads, restarts or gave up
@@ -21,6 +22,8 @@ CappellaError
 ├── Unauthorized           no key, or none that is known
 ├── Forbidden              a key that may not do this
 ├── RateLimited            a key that has done enough for now
+├── AuditUnavailable       nothing may run that is not logged, and the log cannot be written
+├── AuditBroken            an audit log is not as it was written
 └── PanelFailed            the panel gave too little; carries the answers and failures there are
     ├── InsufficientQuorum   too few answers came back
     └── DeadlineExceeded     the time ran out and there is nothing to return
@@ -61,6 +64,10 @@ class RequestError(CappellaError):
 class UnknownModel(RequestError):
     def __init__(self, model: str, known: Sequence[str], param: str = "model") -> None:
         super().__init__(f"There is no model {model!r} here. Known: {', '.join(known)}.", param, "model_not_found")
+
+
+class UnknownRun(RequestError):
+    """There is none for who asks."""
 
 
 class ContextLengthExceeded(RequestError):
@@ -153,6 +160,14 @@ class Forbidden(CappellaError):
 
 class RateLimited(Overloaded):
     pass
+
+
+class AuditUnavailable(CappellaError):
+    pass
+
+
+class AuditBroken(CappellaError):
+    """`str()` names the first line that does not fit, and why."""
 
 
 class PanelFailed(CappellaError):

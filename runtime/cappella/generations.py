@@ -47,7 +47,7 @@ class Generations:
             old, new = self._supervisor.fleet, self._supervisor.prepare(change)
             if change.together:
                 await self._come_first(new, change)
-            doors = self._become(new)
+            doors = self._become(new, change)
             ending = asyncio.create_task(self._end(doors, old, new, change))
             self._endings.add(ending)
             ending.add_done_callback(self._endings.discard)
@@ -79,7 +79,7 @@ class Generations:
             await self._supervisor.end(new, change.comes)
             raise
 
-    def _become(self, new: Fleet) -> Doors:
+    def _become(self, new: Fleet, change: Change) -> Doors:
         """Serve with another fleet from now on; returns the doors by which nobody comes in any more."""
         old = self.parts
         config = new.config
@@ -88,6 +88,7 @@ class Generations:
             config=config,
             engines=new.engines,
             pipeline=Pipeline(new.engines),
+            keeping=old.keeping.renewed(config, change.comes),
             admission=Admission.of(config),
             doors=Doors(),
         )

@@ -2,7 +2,8 @@
 
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -118,5 +119,7 @@ def _keys_at(model: Any, where: Path_) -> set[str]:
     inner = [arg for arg in get_args(model) if arg is not Ellipsis]
     if not inner:
         return set()
+    if get_origin(model) in (Union, UnionType):
+        return set().union(*(_keys_at(each, where) for each in inner))
     is_annotated = hasattr(model, "__metadata__")
     return _keys_at(inner[0] if is_annotated else inner[-1], where if is_annotated else where[1:])

@@ -35,8 +35,14 @@ def _resolve_paths(config: Config, folder: Path) -> Config:
         key: value and folder / value.expanduser()
         for key, value in (("log_dir", server.log_dir), ("keys", server.keys), ("image_folder", server.image_folder))
     }
+    kept = {
+        key: value and value.model_copy(update={"file": folder / value.file.expanduser()})
+        for key, value in (("audit", server.audit), ("runs", server.runs))
+    }
     tls = server.tls and Tls(**{key: path and folder / path.expanduser() for key, path in dict(server.tls).items()})
-    return config.model_copy(update={"models": models, "server": server.model_copy(update={**paths, "tls": tls})})
+    return config.model_copy(
+        update={"models": models, "server": server.model_copy(update={**paths, **kept, "tls": tls})}
+    )
 
 
 def _with_cards(config: Config) -> Config:

@@ -121,13 +121,20 @@ def test_secrets_stay_and_paths_of_the_server_are_the_far_sides(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = deployment(tmp_path)
-    raw = {**json.loads(path.read_text()), "server": {"log_dir": "logs", "keys": "keys.yaml", "port": 9000}}
+    kept = {"audit": {"file": "audit.jsonl", "redact": ["\\d{4}"]}, "runs": {"file": "/srv/runs.sqlite"}}
+    server = {"log_dir": "logs", "keys": "keys.yaml", "port": 9000, **kept}
+    raw = {**json.loads(path.read_text()), "server": server}
     path.write_text(json.dumps(raw))
     (tmp_path / "keys.yaml").write_text("a secret")
     making.make(path, tmp_path / "out", Wish(wheels(tmp_path / "wheels")))
     assert "to be put beside its config on the far side: server.keys\n" in capsys.readouterr().out
     served = reading.load(tmp_path / "out" / "config" / "config.yaml").server
     assert (served.log_dir, served.keys) == tuple(tmp_path / "out" / "config" / name for name in ("logs", "keys.yaml"))
+    assert served.audit
+    assert served.runs
+    assert served.audit.file == tmp_path / "out" / "config" / "audit.jsonl"
+    assert [pattern.pattern for pattern in served.audit.redact] == ["\\d{4}"]
+    assert served.runs.file == Path("/srv/runs.sqlite")
     assert not list((tmp_path / "out").rglob("keys.yaml"))
 
 

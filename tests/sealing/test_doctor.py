@@ -69,8 +69,11 @@ def test_an_address_that_the_config_lists_is_no_attempt(tmp_path: Path) -> None:
 
 @needs_namespaces
 def test_keys_tls_and_an_outward_address_do_not_hinder_the_trial(tmp_path: Path) -> None:
-    code, report = sealed(tmp_path, None, host="192.0.2.50", allow_open=True, keys="no-such-file")
+    kept: dict[str, Any] = {"audit": {"file": "audit.jsonl"}, "runs": {"file": "runs.sqlite"}}
+    code, report = sealed(tmp_path, None, host="192.0.2.50", allow_open=True, keys="no-such-file", **kept)
     assert (code, report["listening"]) == (0, [])
+    # Its own questions are no runs to be kept, and the server that is running has the log.
+    assert not [*tmp_path.rglob("audit.jsonl*"), *tmp_path.rglob("runs.sqlite*")]
 
 
 @needs_namespaces

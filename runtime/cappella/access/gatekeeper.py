@@ -26,10 +26,10 @@ class Gatekeeper:
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
         self._used: dict[str, Used] = {}
 
-    def who(self, authorization: str | None, api_key: str | None, scope: Scope) -> Key | None:
+    def who(self, authorization: str | None, api_key: str | None, *scopes: Scope) -> Key | None:
         """The key of a request: of `Authorization: Bearer`, or `x-api-key`. Raises Unauthorized and Forbidden.
 
-        None where there are no keys.
+        One of the `scopes` is enough. None where there are no keys.
         """
         if self._store is None:
             return None
@@ -39,8 +39,8 @@ class Gatekeeper:
         key = self._store.find(text)
         if key is None:
             raise Unauthorized("There is no such key, or it was revoked.")
-        if scope not in key.scopes:
-            raise Forbidden(f"The key {key.name} has no scope {scope}.", "scope_missing")
+        if not set(scopes) & set(key.scopes):
+            raise Forbidden(f"The key {key.name} has no scope {' or '.join(scopes)}.", "scope_missing")
         return key
 
     async def admit(self, key: Key | None, models: Iterable[str]) -> None:

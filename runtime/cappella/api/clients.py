@@ -35,6 +35,11 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
         await asyncio.wait({task, gone})
 
 
+def credentials(request: Request) -> tuple[str | None, str | None]:
+    """What may hold a key: `Authorization` and `x-api-key`."""
+    return request.headers.get("authorization"), request.headers.get("x-api-key")
+
+
 async def read(request: Request, limit: int, timeout_s: float) -> bytes:
     """The whole body. Raises RequestError for one larger than `limit` bytes, or not whole after `timeout_s`."""
     parts: list[bytes] = []

@@ -1,19 +1,21 @@
 """What is kept of a request that was let in, when it ends, however it ends."""
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 from cappella.access.gatekeeper import Gatekeeper
 from cappella.access.store import Key
 from cappella.api.meter import Meter
+from cappella.config import Config
 from cappella.ensemble.pipeline import Pipeline
 from cappella.events import AnswerDone, Emit, Event, RunStarted
 from cappella.metrics import Metrics
 from cappella.options import Settings
 from cappella.runs import Call, Run
-from cappella.types import Prompt, Usage
+from cappella.types import Json, Prompt, Usage
 
 CANCELLED = "cancelled"
 
@@ -31,48 +33,77 @@ class EndedRun:
     settings: Settings
     status: str
     run: Run | None
+    error: Exception | None
     calls: Sequence[Call]
     total_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class EndedCall:
-    """What was said to one model alone. `status` is `ok`, `cancelled`, or the name of the error or HTTP status."""
+    """What was said to one model alone. `status` is `ok`, `cancelled`, or the name of the error or HTTP status.
+
+    `asked` is the request's body, `reply` the last megabytes of the reply's.
+    """
 
     key: Key | None
     model: str
+    asked: Json
     status: str
     usage: Usage
+    reply: bytes
     total_s: float
 
 
-class Keeping:
-    """Runs go through here, and so do calls of single models; at the end of each `_keep_run` or `_keep_call` is told."""
+class Keeper(Protocol):
+    """One way of keeping what has ended. It must be quick: the event loop waits for it."""
 
-    def __init__(self, metrics: Metrics, gatekeeper: Gatekeeper) -> None:
+    def require(self) -> None:
+        """Before anything begins. Raises CappellaError if it must not, since it could not be kept."""
+        ...
+
+    def renewed(self, config: Config, comes: Collection[str]) -> "Keeper":
+        """What keeps the runs under another config, for which the engines of the models `comes` were started."""
+        ...
+
+    def run_ended(self, ended: EndedRun) -> None: ...
+
+    def call_ended(self, ended: EndedCall) -> None: ...
+
+
+class Keeping:
+    """Runs go through here, and so do calls of single models: figures, what a key used, and what the keepers keep."""
+
+    def __init__(self, metrics: Metrics, gatekeeper: Gatekeeper, keepers: Sequence[Keeper]) -> None:
         self._metrics = metrics
         self._gatekeeper = gatekeeper
+        self._keepers = keepers
+
+    def renewed(self, config: Config, comes: Collection[str]) -> "Keeping":
+        """For another config; see `Keeper.renewed`."""
+        return Keeping(self._metrics, self._gatekeeper, [each.renewed(config, comes) for each in self._keepers])
 
     async def run(self, pipeline: Pipeline, key: Key | None, prompt: Prompt, settings: Settings, emit: Emit) -> Run:
         """See `Pipeline.run`."""
+        self._require()
         self._metrics.begin(settings.ensemble)
         began, heard = time.monotonic(), _Listener(emit)
-        run, status = None, CANCELLED
+        run, status, failed = None, CANCELLED, None
         try:
             run = await pipeline.run(prompt, settings, heard)
             status = run.status
             return run
         except Exception as error:
-            status = type(error).__name__
+            status, failed = type(error).__name__, error
             raise
         finally:
             calls = run.calls if run else heard.calls
             total_s = time.monotonic() - began
-            await self._keep_run(EndedRun(heard.run_id, key, prompt, settings, status, run, calls, total_s))
+            await self._run_ended(EndedRun(heard.run_id, key, prompt, settings, status, run, failed, calls, total_s))
 
     @asynccontextmanager
-    async def call(self, key: Key | None, model: str) -> AsyncIterator[Meter]:
+    async def call(self, key: Key | None, model: str, asked: Json) -> AsyncIterator[Meter]:
         """The time of a call; who makes it lets the meter hear the reply."""
+        self._require()
         began, meter = time.monotonic(), Meter()
         status = CANCELLED
         try:
@@ -82,16 +113,25 @@ class Keeping:
             status = type(error).__name__
             raise
         finally:
-            await self._keep_call(EndedCall(key, model, status, meter.usage, time.monotonic() - began))
+            total_s = time.monotonic() - began
+            await self._call_ended(EndedCall(key, model, asked, status, meter.usage, meter.reply, total_s))
 
-    async def _keep_run(self, ended: EndedRun) -> None:
+    def _require(self) -> None:
+        for keeper in self._keepers:
+            keeper.require()
+
+    async def _run_ended(self, ended: EndedRun) -> None:
         self._metrics.end(ended.settings.ensemble, ended.run, ended.status)
+        for keeper in self._keepers:
+            keeper.run_ended(ended)
         used = [call.usage for call in ended.calls] if ended.run else []
         await self._gatekeeper.count(
             ended.key, sum(usage.prompt_tokens for usage in used), sum(usage.completion_tokens for usage in used)
         )
 
-    async def _keep_call(self, ended: EndedCall) -> None:
+    async def _call_ended(self, ended: EndedCall) -> None:
+        for keeper in self._keepers:
+            keeper.call_ended(ended)
         await self._gatekeeper.count(ended.key, ended.usage.prompt_tokens, ended.usage.completion_tokens)
 
 

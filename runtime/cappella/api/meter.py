@@ -27,6 +27,11 @@ class Meter:
         del self._tail[:-KEPT_BYTES]
 
     @property
+    def reply(self) -> bytes:
+        """Its last megabytes."""
+        return bytes(self._tail)
+
+    @property
     def usage(self) -> Usage:
         pieces = self._tail.splitlines() if self._events else [self._tail]
         for piece in reversed(pieces):
@@ -41,8 +46,8 @@ def _usage(piece: bytes) -> Usage | None:
     try:
         value = orjson.loads(piece)
         usage: dict[str, Any] = value.get("usage") or value.get("response", {}).get("usage") or {}
-        prompt = usage.get("prompt_tokens", usage.get("input_tokens", 0))
-        completion = usage.get("completion_tokens", usage.get("output_tokens", 0))
+        prompt = usage.get("prompt_tokens") or usage.get("input_tokens") or 0
+        completion = usage.get("completion_tokens") or usage.get("output_tokens") or 0
         return Usage(prompt, _cached(usage), completion) if usage else None
     except (orjson.JSONDecodeError, AttributeError):
         return None

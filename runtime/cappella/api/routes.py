@@ -13,7 +13,7 @@ from cappella.access.store import Key, Scope
 from cappella.admission import Admission, costs
 from cappella.api import fields, images, passing, sse
 from cappella.api.chat import ChatRequest
-from cappella.api.clients import Stream, json_object, read, unless_gone
+from cappella.api.clients import Stream, credentials, json_object, read, unless_gone
 from cappella.api.keeping import Keeping
 from cappella.api.limits import require_modest
 from cappella.api.messages import MessagesRequest
@@ -31,7 +31,7 @@ from cappella.metrics import Metrics
 from cappella.options import Overrides
 from cappella.placement.gpus import Gpu
 from cappella.runs import Run
-from cappella.types import Prompt, Sampling
+from cappella.types import Json, Prompt, Sampling
 
 PREFIX = "cappella/"
 
@@ -147,7 +147,7 @@ def _answering(current: Callable[[], Parts], path: str) -> Callable[[Request], A
         if model in parts.engines:
             passing.require_forwardable(path, wire)
             await parts.gatekeeper.admit(key, [model])
-            return await _forward(parts, model, request, path, body, wire.get("n"), key)
+            return await _forward(parts, model, request, path, body, wire, key)
         name = model.removeprefix(PREFIX)
         if not model.startswith(PREFIX) or name not in parts.config.ensembles:
             raise UnknownModel(model, _known(parts))
@@ -162,7 +162,7 @@ def _answering(current: Callable[[], Parts], path: str) -> Callable[[Request], A
 
 
 def _who(parts: Parts, request: Request, scope: Scope) -> Key | None:
-    return parts.gatekeeper.who(request.headers.get("authorization"), request.headers.get("x-api-key"), scope)
+    return parts.gatekeeper.who(*credentials(request), scope)
 
 
 def _chosen(overrides: Overrides, ensemble: Ensemble) -> list[str]:
@@ -199,16 +199,18 @@ _NO_BUFFERING = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
 async def _forward(
-    parts: Parts, model: str, request: Request, path: str, body: bytes, n: Any, key: Key | None
+    parts: Parts, model: str, request: Request, path: str, body: bytes, wire: Json, key: Key | None
 ) -> Response:
-    """The engine's own reply to the client's own bytes, which ask for `n` answers; the engine checks that number."""
+    """The engine's own reply to the client's own bytes; `wire` is what they say."""
     head: dict[str, Any] = {}
+    # How many answers are asked for; the engine checks that number.
+    n = wire.get("n")
     takes = {parts.config.host_of[model]: n if isinstance(n, int) and n > 0 else 1}
 
     async def relay() -> AsyncGenerator[bytes, None]:
         async with (
             parts.admission.room(model, takes, direct=True),
-            parts.keeping.call(key, model) as meter,
+            parts.keeping.call(key, model, wire) as meter,
             parts.engines[model].forward(path, body) as reply,
         ):
             head.update(status_code=reply.status_code, media_type=reply.content_type)

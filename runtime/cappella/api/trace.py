@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from cappella.api.fields import Fusion
+from cappella.errors import PanelFailed
 from cappella.events import (
     AnalysisDone,
     AnalysisStarted,
@@ -18,6 +19,7 @@ from cappella.events import (
     RoundStarted,
     RunStarted,
 )
+from cappella.options import Settings
 from cappella.runs import Answer, Call, Failure, Run
 
 Json = dict[str, Any]
@@ -35,7 +37,7 @@ def fusion(run: Run, options: Fusion) -> Json:
         "failed_models": failed_models(run.failures),
         "labels": dict(run.labels),
         "seed": settings.seed,
-        "timings": _timings(run),
+        "timings": timings(run),
     }
     compared = settings.strategy == "synthesize" and settings.analysis != "off" and verdict.early_exit == "off"
     if options.include_analysis and compared and run.status != "bypassed":
@@ -55,6 +57,35 @@ def fusion(run: Run, options: Fusion) -> Json:
         "failure_reason": run.failure_reason,
     }
     return trace | {name: value for name, value in happened.items() if value is not None}
+
+
+def unfinished(run_id: str, settings: Settings, status: str, error: Exception | None) -> Json:
+    """The trace of a run that gave nothing: who was asked, and who failed of those that are known to have."""
+    failed = error if isinstance(error, PanelFailed) else None
+    return {
+        "run_id": run_id,
+        "status": status,
+        "strategy": settings.strategy,
+        "judge_model": settings.judge,
+        "analysis_models": [seat.name for seat in settings.panel],
+        "failed_models": failed_models(failed.failures) if failed else [],
+        "seed": settings.seed,
+    } | ({"responses": responses(failed.answers)} if failed else {})
+
+
+def without_content(trace: Json) -> Json:
+    """Without any sentence of a model, nor of an engine, which may quote one."""
+    out = {name: value for name, value in trace.items() if name not in _CONTENT}
+    out["failed_models"] = [
+        {name: value for name, value in failed.items() if name not in ("error", "partial")}
+        for failed in out["failed_models"]
+    ]
+    if gate := out.get("gate"):
+        out["gate"] = {name: value for name, value in gate.items() if name != "reason"}
+    return out
+
+
+_CONTENT = ("analysis", "responses", "rounds")
 
 
 def usage(calls: Sequence[Call]) -> Json:
@@ -79,9 +110,9 @@ def _cost(call: Call, began_at: float) -> Json:
         "model": call.model,
         **asdict(call.usage),
         **speculated,
-        "start_ms": _ms(call.began_at - began_at),
-        "first_token_ms": _ms(call.first_token_s),
-        "ms": _ms(call.total_s),
+        "start_ms": ms(call.began_at - began_at),
+        "first_token_ms": ms(call.first_token_s),
+        "ms": ms(call.total_s),
     }
 
 
@@ -112,7 +143,7 @@ def event(event: Event) -> Json:
         case AnswerDone():
             call = event.answer.call
             tokens = call.usage.completion_tokens
-            return {"type": "answer.done", "model": event.answer.name, "tokens": tokens, "ms": _ms(call.total_s)}
+            return {"type": "answer.done", "model": event.answer.name, "tokens": tokens, "ms": ms(call.total_s)}
         case AnswerFailed():
             return {"type": "answer.failed", **failed_models([event.failure])[0]}
         case Reviewed():
@@ -134,13 +165,13 @@ def _response(answer: Answer) -> Json:
     return out
 
 
-def _timings(run: Run) -> Json:
+def timings(run: Run) -> Json:
     """Seconds as milliseconds; counts as they are."""
     return {
-        name.removesuffix("_s") + "_ms" if name.endswith("_s") else name: _ms(value) if name.endswith("_s") else value
+        name.removesuffix("_s") + "_ms" if name.endswith("_s") else name: ms(value) if name.endswith("_s") else value
         for name, value in asdict(run.timings).items()
     }
 
 
-def _ms(seconds: float | None) -> float | None:
+def ms(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds * 1000, 1)

@@ -33,7 +33,12 @@ class Item:
 
 def is_wanted(name: str) -> bool:
     """Whether a file of a model's folder travels; nothing in a folder within it does."""
-    return is_licence(name) or (name[0] != "." and any(fnmatchcase(name, pattern) for pattern in WANTED))
+    return is_licence(name) or is_read(name)
+
+
+def is_read(name: str) -> bool:
+    """Whether an engine reads such a file of a model's folder."""
+    return name[0] != "." and any(fnmatchcase(name, pattern) for pattern in WANTED)
 
 
 def is_licence(name: str) -> bool:
@@ -88,7 +93,7 @@ def _resolved(path: Path, config: Config) -> str:
 
 def left_behind(config: Config) -> list[str]:
     """What the config names and the far side has to have of its own: keys and certificates are secrets."""
-    server = config.server.model_dump(exclude={"log_dir"}, exclude_none=True)
+    server = config.server.model_dump(exclude={"log_dir", "audit", "runs"}, exclude_none=True)
     return [f"server.{key}" for key in _paths(server)]
 
 

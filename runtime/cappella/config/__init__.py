@@ -8,10 +8,11 @@ from pydantic import Field, model_validator
 from cappella.config.ensembles import Ensemble, Judge, Layers, Member, Preset, Samples, seats
 from cappella.config.fields import Frozen, Name
 from cappella.config.models import RESERVED_ENGINE_ARGS, Model
-from cappella.config.server import Placement, Server, Tls
+from cappella.config.server import Audit, Placement, Runs, Server, Tls
 
 __all__ = [
     "RESERVED_ENGINE_ARGS",
+    "Audit",
     "Config",
     "Ensemble",
     "Judge",
@@ -20,6 +21,7 @@ __all__ = [
     "Model",
     "Placement",
     "Preset",
+    "Runs",
     "Samples",
     "Server",
     "Tls",

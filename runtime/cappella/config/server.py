@@ -1,10 +1,12 @@
 """What a config may say of the gateway, and of the memory that models share."""
 
+import re
 from ipaddress import ip_address
 from pathlib import Path
+from re import Pattern
 from typing import Annotated
 
-from pydantic import ByteSize, Field, IPvAnyAddress, model_validator
+from pydantic import BeforeValidator, ByteSize, Field, IPvAnyAddress, model_validator
 
 from cappella.config.fields import Frozen, Seconds
 
@@ -17,6 +19,38 @@ class Tls(Frozen):
     client_ca: Path | None = None
 
 
+def _compiled(text: object) -> object:
+    try:
+        compiled = re.compile(text) if isinstance(text, str) else None
+    except re.error as error:
+        raise ValueError(f"{text!r} is no regular expression ({error})") from error
+    if compiled and compiled.match(""):
+        raise ValueError(f"{text!r} matches where there is nothing")
+    return text
+
+
+class Audit(Frozen):
+    """One JSON line for each run and each call, hash-chained. A file of `max_bytes` is put aside and another begun.
+
+    With `log_content` a line has the conversation and the answer, every match of `redact` replaced. With `required`
+    nothing runs while the file cannot be written to.
+    """
+
+    file: Path
+    log_content: bool = False
+    redact: tuple[Annotated[Pattern[str], BeforeValidator(_compiled)], ...] = ()
+    required: bool = False
+    max_bytes: Annotated[ByteSize, Field(ge=1)] | None = None
+
+
+class Runs(Frozen):
+    """Traces of runs, read at /api/runs; with `content` the conversation and all answers too."""
+
+    file: Path
+    retention_days: Annotated[float, Field(gt=0)] = 30
+    content: bool = False
+
+
 class Server(Frozen):
     """Where clients are listened to. Of the runs of an ensemble, and of the calls of a model, `max_waiting` may queue.
 
@@ -24,6 +58,7 @@ class Server(Frozen):
     When it is told to stop, what is under way has `drain_s` to end by itself.
     Images come inside a request, or, named as `file:///...`, from `image_folder`.
     `keys` is a file of keys (see `cappella keys`); without one everybody who reaches the port may do everything.
+    Of what ran nothing is kept but counts, unless `audit` or `runs` says so.
     Our processes connect to loopback and to the addresses in `may_reach`, and to nothing else.
     """
 
@@ -36,6 +71,8 @@ class Server(Frozen):
     log_dir: Path | None = None
     image_folder: Path | None = None
     keys: Path | None = None
+    audit: Audit | None = None
+    runs: Runs | None = None
     may_reach: tuple[IPvAnyAddress, ...] = ()
     tls: Tls | None = None
     allow_open: bool = False

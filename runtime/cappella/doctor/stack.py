@@ -1,4 +1,4 @@
-"""The whole stack of a config on loopback alone, with no keys and no TLS: what `cappella doctor --sealed` watches.
+"""The whole stack of a config on loopback alone, with no keys, no TLS and no log of runs: what `cappella doctor --sealed` watches.
 
 `python -m cappella.doctor.stack CONFIG PORT LOG_DIR PARENT`, until SIGTERM or the end of the process PARENT.
 """
@@ -17,7 +17,7 @@ def main(config: Path, port: int, log_dir: Path) -> int:
     """As `cappella serve` does it, in all else."""
     with one_line_errors():
         loaded = reading.load(config)
-        alone = {"host": "127.0.0.1", "port": port, "keys": None, "tls": None}
+        alone = {"host": "127.0.0.1", "port": port, "keys": None, "tls": None, "audit": None, "runs": None}
         served = loaded.model_copy(update={"server": loaded.server.model_copy(update=alone)})
         return serve(lambda: served, log_dir)
 
