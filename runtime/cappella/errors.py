@@ -23,7 +23,6 @@ CappellaError
 ├── Forbidden              a key that may not do this
 ├── RateLimited            a key that has done enough for now
 ├── AuditUnavailable       nothing may run that is not logged, and the log cannot be written
-├── AuditBroken            an audit log is not as it was written
 └── PanelFailed            the panel gave too little; carries the answers and failures there are
     ├── InsufficientQuorum   too few answers came back
     └── DeadlineExceeded     the time ran out and there is nothing to return
@@ -164,10 +163,6 @@ class RateLimited(Overloaded):
 
 class AuditUnavailable(CappellaError):
     pass
-
-
-class AuditBroken(CappellaError):
-    """`str()` names the first line that does not fit, and why."""
 
 
 class PanelFailed(CappellaError):

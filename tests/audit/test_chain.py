@@ -13,9 +13,9 @@ import pytest
 from cappella.audit import tail
 from cappella.audit.chain import sealed, sha256
 from cappella.audit.log import AuditLog
-from cappella.audit.verify import Verified, verify
+from cappella.audit.verify import AuditBroken, Verified, verify
 from cappella.config import Audit
-from cappella.errors import AuditBroken, ConfigError
+from cappella.errors import ConfigError
 
 LINES = 6
 Change = Callable[[list[bytes]], list[bytes]]

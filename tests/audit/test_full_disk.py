@@ -10,9 +10,8 @@ import orjson
 import pytest
 
 from cappella.audit import log as audit_log
-from cappella.audit.verify import verify
+from cappella.audit.verify import AuditBroken, verify
 from cappella.config import Audit
-from cappella.errors import AuditBroken
 from choir import Choir, eventually, gateway_config, serving
 
 ROOT = Path(__file__).parents[2]

@@ -7,7 +7,11 @@ from typing import Any
 
 from cappella.audit.chain import GENESIS, MENDED, MOST_TORN_BYTES, opened, sha256
 from cappella.audit.log import LOST
-from cappella.errors import AuditBroken, ConfigError
+from cappella.errors import CappellaError, ConfigError
+
+
+class AuditBroken(CappellaError):
+    """`str()` names the first line that does not fit, and why."""
 
 
 @dataclass(frozen=True, slots=True)
