@@ -135,7 +135,7 @@ async def test_new_engines_come_first_the_others_stay_and_no_run_is_lost(
         for task in asking:
             task.cancel()
         await asyncio.gather(*asking, return_exceptions=True)
-        assert len(found.replies) > 20
+        assert len(found.replies) >= 8
         assert {(status, reply["fusion"]["status"]) for status, reply in found.replies} == {(200, "ok")}
 
 
