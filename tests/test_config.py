@@ -109,6 +109,16 @@ def test_paths_are_relative_to_the_file_and_seats_get_names(tmp_path: Path) -> N
             r"redact.0: 'x\*' matches where there is noth",
         ),
         ("models:", "server: {runs: {file: a, retention_days: 0}}\nmodels:", r"c.yaml:1: server.runs.retention_days: "),
+        (
+            "models:",
+            "server: {max_waiting_per_key: 4}\nmodels:",
+            r"c.yaml:1: server: max_waiting_per_key means nothing without keys",
+        ),
+        (
+            "models:",
+            "server: {keys: k, max_waiting: 8, max_waiting_per_key: 9}\nmodels:",
+            r"c.yaml:1: server: max_waiting_per_key is more than max_waiting, which is 8",
+        ),
         ("models:", "modles:", r"c.yaml:1: modles: unknown key. Did you mean models\?"),
         ("[ann,", "[ann", r"c.yaml:\d+: is not valid YAML"),
         (GOOD, "", r"c.yaml:1: the file: .*Change the value"),

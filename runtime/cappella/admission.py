@@ -1,7 +1,8 @@
 """Who may begin: as many runs as the engines can take, a bounded queue behind them, and for the rest a refusal at once.
 
 A run counts as what it costs: a sequence on the engine of each member and of its judge. What is said to one model alone
-counts as one, and a share of every engine is kept for that, so that panels cannot starve it.
+counts as one, and a share of every engine is kept for that, so that panels cannot starve it. Keys take turns: of those who
+wait, the one whose key was let in the longest ago is next, and where the queue is full, who has most in it makes room.
 """
 
 import asyncio
@@ -23,6 +24,8 @@ MOST_RETRY_AFTER_S = 60
 
 Costs = Mapping[str, int]
 """Sequences by engine."""
+Lane = tuple[str, str | None]
+"""An ensemble or model, and a key; without keys all are one."""
 
 
 def costs(settings: Settings, host_of: Mapping[str, str]) -> Costs:
@@ -37,6 +40,7 @@ def costs(settings: Settings, host_of: Mapping[str, str]) -> Costs:
 
 @dataclass(slots=True, eq=False)
 class _Waiter:
+    lane: Lane
     costs: Costs
     direct: bool
     place: asyncio.Future[None]
@@ -44,43 +48,52 @@ class _Waiter:
 
 
 class Admission:
-    """`sequences` is what each engine takes at once; `max_waiting` how many may queue for an ensemble, or a model."""
+    """`sequences` is what each engine takes at once; `max_waiting` how many may queue for an ensemble, or a model.
 
-    def __init__(self, sequences: Mapping[str, int], max_waiting: int) -> None:
+    Of these at most `max_waiting_per_key` may be of one key.
+    """
+
+    def __init__(self, sequences: Mapping[str, int], max_waiting: int, max_waiting_per_key: int | None = None) -> None:
         self._sequences = sequences
         self._max_waiting = max_waiting
+        self._max_waiting_per_key = max_waiting_per_key or max_waiting
         self._used = dict.fromkeys(sequences, 0)
-        self._lanes: dict[str, deque[_Waiter]] = {}
+        self._waiting: dict[str, int] = {}
+        self._lanes: dict[Lane, deque[_Waiter]] = {}
         self._inside: set[_Waiter] = set()
+        self._turns = 0
+        self._last_turn: dict[str | None, int] = {}
         self._run_s = 1.0
 
     @classmethod
     def of(cls, config: Config) -> "Admission":
-        return cls({name: model.max_num_seqs for name, model in config.models.items()}, config.server.max_waiting)
+        server, sequences = config.server, {name: model.max_num_seqs for name, model in config.models.items()}
+        return cls(sequences, server.max_waiting, server.max_waiting_per_key)
 
     @property
     def waiting(self) -> Mapping[str, int]:
         """By ensemble or model."""
-        return {name: len(lane) for name, lane in self._lanes.items()}
+        return self._waiting
 
     @asynccontextmanager
-    async def room(self, name: str, costs: Costs, direct: bool = False) -> AsyncIterator[None]:
-        """From when there is room until the caller is done. Raises Overloaded if too many wait already for `name`."""
-        lane = self._lanes.setdefault(name, deque())
-        if len(lane) >= self._max_waiting:
-            message = f"{name} is busy, and {len(lane)} wait already: try again later."
-            raise Overloaded(message, self._retry_after_s(len(lane)))
-        waiter = _Waiter(self._possible(costs, direct), direct, asyncio.get_running_loop().create_future())
-        lane.append(waiter)
+    async def room(self, name: str, costs: Costs, direct: bool = False, key: str | None = None) -> AsyncIterator[None]:
+        """From when there is room until the caller is done. Raises Overloaded if too many wait already for `name`.
+
+        Also raises it for a caller that waits, if it has to make room for a key with fewer.
+        """
+        self._require_place((name, key))
+        place = asyncio.get_running_loop().create_future()
+        waiter = _Waiter((name, key), self._possible(costs, direct), direct, place)
+        self._queue(waiter)
         self._let_in()
         try:
             await waiter.place
         except asyncio.CancelledError:
-            # Who was let in at the same moment has been counted.
+            # Who was let in at the same moment has been counted; who had to make room waits no more.
             if waiter in self._inside:
                 self._leave(waiter)
-            else:
-                lane.remove(waiter)
+            elif waiter in self._lanes.get(waiter.lane, ()):
+                self._unqueue(waiter)
                 self._let_in()
             raise
         began = time.monotonic()
@@ -89,6 +102,37 @@ class Admission:
         finally:
             self._run_s += 0.1 * (time.monotonic() - began - self._run_s)
             self._leave(waiter)
+
+    def _require_place(self, lane: Lane) -> None:
+        """Raises Overloaded if there is none in the queue, nor anybody who has to make some."""
+        name, key = lane
+        own, waiting = len(self._lanes.get(lane, ())), self._waiting.get(name, 0)
+        if key is not None and own >= self._max_waiting_per_key:
+            raise self._overloaded(name, f"{own} requests of this key wait already, which is its share")
+        if waiting < self._max_waiting:
+            return
+        longest = max((each for each in self._lanes if each[0] == name), key=lambda each: len(self._lanes[each]))
+        if len(self._lanes[longest]) < own + 2:
+            raise self._overloaded(name, f"{waiting} wait already")
+        last = self._lanes[longest][-1]
+        self._unqueue(last)
+        # Who goes away at this moment needs to be told nothing.
+        if not last.place.done():
+            last.place.set_exception(
+                self._overloaded(name, "others came while this key had more than its share waiting")
+            )
+
+    def _queue(self, waiter: _Waiter) -> None:
+        self._lanes.setdefault(waiter.lane, deque()).append(waiter)
+        name = waiter.lane[0]
+        self._waiting[name] = self._waiting.get(name, 0) + 1
+
+    def _unqueue(self, waiter: _Waiter) -> None:
+        lane = self._lanes[waiter.lane]
+        lane.remove(waiter)
+        if not lane:
+            del self._lanes[waiter.lane]
+        self._waiting[waiter.lane[0]] -= 1
 
     def _possible(self, costs: Costs, direct: bool) -> Costs:
         """A run that takes more than there is takes all of it, alone."""
@@ -102,21 +146,27 @@ class Admission:
         return all(self._used[model] + n <= self._most(model, waiter.direct) for model, n in waiter.costs.items())
 
     def _let_in(self) -> None:
-        """The heads of the queues in the order in which they came, as far as they fit."""
+        """The heads of the queues as far as they fit: keys in turn, those of one key in the order in which they came."""
+        while (fitting := self._next()) is not None:
+            self._enter(fitting)
+
+    def _next(self) -> _Waiter | None:
         blocked: set[str] = set()
         now = time.monotonic()
-        progress = True
-        while progress:
-            progress = False
-            for lane in sorted((lane for lane in self._lanes.values() if lane), key=lambda lane: lane[0].since):
-                head = lane[0]
-                if not blocked & set(head.costs) and self._fits(head):
-                    self._enter(lane.popleft())
-                    progress = True
-                elif now - head.since > PATIENCE_S:
-                    blocked |= set(head.costs)
+        for head in sorted((lane[0] for lane in self._lanes.values()), key=self._rank):
+            if not blocked & set(head.costs) and self._fits(head):
+                return head
+            if now - head.since > PATIENCE_S:
+                blocked |= set(head.costs)
+        return None
+
+    def _rank(self, head: _Waiter) -> tuple[int, float]:
+        return self._last_turn.get(head.lane[1], 0), head.since
 
     def _enter(self, waiter: _Waiter) -> None:
+        self._unqueue(waiter)
+        self._turns += 1
+        self._last_turn[waiter.lane[1]] = self._turns
         for model, count in waiter.costs.items():
             self._used[model] += count
         self._inside.add(waiter)
@@ -129,6 +179,7 @@ class Admission:
         self._inside.discard(waiter)
         self._let_in()
 
-    def _retry_after_s(self, waiting: int) -> int:
-        """When those who wait now will have begun, if runs last as long as they did of late."""
-        return min(MOST_RETRY_AFTER_S, max(1, round(self._run_s * waiting / max(1, len(self._inside)))))
+    def _overloaded(self, name: str, why: str) -> Overloaded:
+        """To be tried again when those who wait now will have begun, if runs last as long as they did of late."""
+        after_s = round(self._run_s * self._waiting.get(name, 0) / max(1, len(self._inside)))
+        return Overloaded(f"{name} is busy, and {why}: try again later.", min(MOST_RETRY_AFTER_S, max(1, after_s)))

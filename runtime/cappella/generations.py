@@ -17,7 +17,7 @@ from cappella.errors import ConfigError, ReloadFailed
 POLL_S = 0.1
 LINGER_S = 1.0
 """A request that has just been read gets its parts, and passes the doors some steps later."""
-MAY_CHANGE = frozenset("max_body_bytes max_waiting client_timeout_s drain_s".split())
+MAY_CHANGE = frozenset("max_body_bytes max_waiting max_waiting_per_key client_timeout_s drain_s".split())
 """Of `server`, without a restart; and everything in `models` and `ensembles`."""
 
 Reread = Callable[[], Config]

@@ -107,26 +107,38 @@ async def test_who_leaves_the_queue_lets_others_pass() -> None:
     await first
 
 
-@given(st.lists(st.tuples(st.sampled_from(["a", "b"]), st.integers(1, 9), st.booleans(), st.booleans()), max_size=25))
-def test_nothing_is_lost_whatever_comes_and_goes(calls: Sequence[tuple[str, int, bool, bool]]) -> None:
-    async def all_of_them() -> None:
-        found = admission(max_waiting=30)
+Calls = st.tuples(
+    st.sampled_from(["a", "b"]), st.integers(1, 9), st.booleans(), st.booleans(), st.sampled_from([None, "k", "l"])
+)
 
-        async def one(name: str, count: int, direct: bool, gives_up: bool) -> None:
-            task = asyncio.create_task(work(name, count, direct))
+
+@given(st.lists(Calls, max_size=25), st.sampled_from([2, 30]))
+def test_nothing_is_lost_whatever_comes_and_goes(
+    calls: Sequence[tuple[str, int, bool, bool, str | None]], max_waiting: int
+) -> None:
+    async def all_of_them() -> None:
+        found = admission(max_waiting=max_waiting)
+
+        async def one(name: str, count: int, direct: bool, gives_up: bool, key: str | None) -> None:
+            task = asyncio.create_task(work(name, count, direct, key))
             if gives_up:
                 await asyncio.sleep(0)
                 task.cancel()
             await asyncio.wait({task})
+            if not task.cancelled() and (error := task.exception()) is not None:
+                assert isinstance(error, Overloaded)
+                assert max_waiting == 2
 
-        async def work(name: str, count: int, direct: bool) -> None:
-            async with found.room(name, {"ann": count, "bob": 1}, direct):
+        async def work(name: str, count: int, direct: bool, key: str | None) -> None:
+            async with found.room(name, {"ann": count, "bob": 1}, direct, key):
                 assert all(used <= 8 for used in found._used.values())
+                assert all(waiting <= max_waiting for waiting in found.waiting.values())
                 await asyncio.sleep(0)
 
         await asyncio.wait_for(asyncio.gather(*(one(*call) for call in calls)), 5)
         assert set(found._used.values()) == {0}
         assert not any(found.waiting.values())
+        assert not found._lanes
 
     asyncio.run(all_of_them())
 

@@ -182,7 +182,7 @@ async def _ensemble(parts: Parts, request: Request, asked: Asked, name: str, key
     takes = costs(settings, parts.config.host_of)
 
     async def run(emit: Emit) -> Run:
-        async with parts.doors.inside(), parts.admission.room(PREFIX + name, takes):
+        async with parts.doors.inside(), parts.admission.room(PREFIX + name, takes, key=key.id if key else None):
             return await parts.keeping.run(parts.pipeline, key, prompt, settings, emit)
 
     if not asked.stream:
@@ -209,7 +209,7 @@ async def _forward(
 
     async def relay() -> AsyncGenerator[bytes, None]:
         async with (
-            parts.admission.room(model, takes, direct=True),
+            parts.admission.room(model, takes, direct=True, key=key.id if key else None),
             parts.keeping.call(key, model, wire) as meter,
             parts.engines[model].forward(path, body) as reply,
         ):

@@ -54,6 +54,7 @@ class Runs(Frozen):
 class Server(Frozen):
     """Where clients are listened to. Of the runs of an ensemble, and of the calls of a model, `max_waiting` may queue.
 
+    Of these `max_waiting_per_key` may be of one key; without it as many as there are places that no other key wants.
     A client that for `client_timeout_s` neither sends the rest of its body nor takes what is sent to it is left.
     When it is told to stop, what is under way has `drain_s` to end by itself.
     Images come inside a request, or, named as `file:///...`, from `image_folder`.
@@ -66,6 +67,7 @@ class Server(Frozen):
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     max_body_bytes: ByteSize = ByteSize(4 << 20)
     max_waiting: Annotated[int, Field(ge=1)] = 64
+    max_waiting_per_key: Annotated[int, Field(ge=1)] | None = None
     client_timeout_s: Seconds = 60.0
     drain_s: Seconds = 30.0
     log_dir: Path | None = None
@@ -88,6 +90,16 @@ class Server(Frozen):
             means = " and ".join(what[name] for name in lacks)
             problem = f"host {self.host!r} is not loopback, and lacks {' and '.join(lacks)}: {means}"
             raise ValueError(f"{problem}. Set them, or allow_open: true if that is meant")
+        return self
+
+    @model_validator(mode="after")
+    def _shares_of_the_queue(self) -> "Server":
+        if self.max_waiting_per_key is None:
+            return self
+        if self.keys is None:
+            raise ValueError("max_waiting_per_key means nothing without keys: set them, or leave it out")
+        if self.max_waiting_per_key > self.max_waiting:
+            raise ValueError(f"max_waiting_per_key is more than max_waiting, which is {self.max_waiting}: lower it")
         return self
 
     @property
