@@ -28,6 +28,7 @@ ANALYSIS: Json = {
     "blind_spots": ["none"],
 }
 MEMBERS = ("ann", "bob", "cat")
+JSON = {"Content-Type": "application/json"}
 
 
 def judging(

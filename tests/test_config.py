@@ -119,6 +119,23 @@ def test_paths_are_relative_to_the_file_and_seats_get_names(tmp_path: Path) -> N
             "server: {keys: k, max_waiting: 8, max_waiting_per_key: 9}\nmodels:",
             r"c.yaml:1: server: max_waiting_per_key is more than max_waiting, which is 8",
         ),
+        (
+            "models:",
+            "server: {cors_origins: ['*']}\nmodels:",
+            r"c.yaml:1: server.cors_origins.0: .*'\*' is no origin as",
+        ),
+        ("models:", "server: {cors_origins: ['https://a.lan/']}\nmodels:", r"cors_origins.0: .*/' is no origin as"),
+        (
+            "models:",
+            "server: {cors_origins: ['https://a.lan:443']}\nmodels:",
+            r"cors_origins.0: .*443' is no origin as",
+        ),
+        ("models:", "server: {cors_origins: ['null']}\nmodels:", r"cors_origins.0: .*'null' is no origin as"),
+        (
+            "models:",
+            "server: {allowed_hosts: ['a.lan:80']}\nmodels:",
+            r"allowed_hosts.0: .*'a.lan:80' is no host's name",
+        ),
         ("models:", "modles:", r"c.yaml:1: modles: unknown key. Did you mean models\?"),
         ("[ann,", "[ann", r"c.yaml:\d+: is not valid YAML"),
         (GOOD, "", r"c.yaml:1: the file: .*Change the value"),

@@ -10,12 +10,13 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
 
 from cappella import errors
 from cappella.access.gatekeeper import Gatekeeper
 from cappella.access.store import Store
 from cappella.admission import Admission
-from cappella.api import history, trace
+from cappella.api import browsers, history, trace
 from cappella.api.clients import GONE, ClientGone
 from cappella.api.keeping import Keeping
 from cappella.api.memory import Memory
@@ -52,7 +53,7 @@ HTTP_TABLE: dict[type[Exception], tuple[int, str, str | None]] = {
     errors.DeadlineExceeded: (504, "server_error", "deadline_exceeded"),
     Exception: (500, "server_error", "internal_error"),
 }
-BODY_STATUS = {"body_too_large": 413, "body_too_slow": 408}
+BODY_STATUS = {"body_too_large": 413, "body_too_slow": 408, "unsupported_media_type": 415}
 
 
 def create_app(config: Config, supervisor: Supervisor, reread: Reread | None = None) -> FastAPI:
@@ -77,7 +78,7 @@ def create_app(config: Config, supervisor: Supervisor, reread: Reread | None = N
                 await supervisor.stop()
 
     # The interactive pages load scripts from elsewhere, and the schema route describes no field of ours.
-    app = FastAPI(title="Cappella", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app = _Gateway(title="Cappella", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     parts = Parts(
         config=config,
         engines=supervisor.engines,
@@ -94,11 +95,19 @@ def create_app(config: Config, supervisor: Supervisor, reread: Reread | None = N
     app.state.generations = generations = Generations(parts, supervisor, reread or (lambda: config))
     app.include_router(create_router(lambda: generations.parts, generations.reload))
     app.include_router(history.create_router(gatekeeper, memory.traces))
+    browsers.shield(app, config.server, _error)
     app.add_exception_handler(ClientGone, _gone)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _error)
     app.add_exception_handler(errors.CappellaError, _error)
     return app
+
+
+class _Gateway(FastAPI):
+    def build_middleware_stack(self) -> ASGIApp:
+        """With words for browsers on all that comes out of it, the framework's own replies too."""
+        tls = self.state.generations.parts.config.server.tls
+        return browsers.Spoken(super().build_middleware_stack(), tls is not None)
 
 
 def describe(error: Exception) -> Mapping[str, Any]:

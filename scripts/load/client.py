@@ -55,7 +55,7 @@ class Load:
         self._asked += 1
         messages = [{"role": "user", "content": f"run={self._asked}; {PROMPT}"}]
         body = orjson.dumps({**self._body, "messages": messages})
-        head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d"
+        head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d"
         return self._asked, head % len(body) + b"\r\n\r\n" + body
 
 

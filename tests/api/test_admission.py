@@ -19,6 +19,10 @@ from cappella.errors import Overloaded
 from choir import Choir, eventually, gateway_config, serving
 from scripted_engine import Script
 
+HEAD = (
+    b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    b"Content-Length: %d\r\n\r\n"
+)
 BODY = {"model": "cappella/default", "messages": [{"role": "user", "content": "Hi"}]}
 
 
@@ -183,7 +187,7 @@ async def test_over_capacity_the_rest_is_refused_with_429_and_when_to_come_again
 async def test_a_body_that_does_not_come_is_given_up(busy: str) -> None:
     parts = urlsplit(busy)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
-    writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+    writer.write(HEAD % 100 + b"{")
     head = await asyncio.wait_for(reader.readline(), 5)
     assert b"408" in head
     writer.close()
@@ -198,7 +202,6 @@ async def test_a_client_that_reads_nothing_is_left_and_its_engines_are_free(choi
         client.setblocking(False)
         await asyncio.get_running_loop().sock_connect(client, (parts.hostname, parts.port))
         body = b'{"model":"cappella/default","stream":true,"messages":[{"role":"user","content":"Hi"}]}'
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-        await asyncio.get_running_loop().sock_sendall(client, head + body)
+        await asyncio.get_running_loop().sock_sendall(client, HEAD % len(body) + body)
         assert await eventually(lambda: choir.servers["judge"].running == 1, 5)
         assert await eventually(lambda: choir.running == 0, 5)

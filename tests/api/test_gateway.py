@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cappella import errors
 from cappella.app import HTTP_TABLE
-from choir import MEMBERS, Choir, eventually, judging
+from choir import JSON, MEMBERS, Choir, eventually, judging
 from scripted_engine import Script, too_long
 
 USER = [{"role": "user", "content": "Say hello."}]
@@ -24,7 +24,10 @@ def body(**more: Any) -> dict[str, Any]:
 async def post(url: str, data: Any) -> tuple[int, Any, Any]:
     """Status, headers and JSON of one chat completion."""
     raw = data if isinstance(data, bytes) else json.dumps(data).encode()
-    async with aiohttp.ClientSession() as http, http.post(f"{url}/v1/chat/completions", data=raw) as reply:
+    async with (
+        aiohttp.ClientSession() as http,
+        http.post(f"{url}/v1/chat/completions", data=raw, headers=JSON) as reply,
+    ):
         return reply.status, reply.headers, await reply.json(content_type=None)
 
 
@@ -159,10 +162,12 @@ async def test_late_members_are_504_and_long_prompts_400(gateway: str, choir: Ch
 async def test_a_members_request_and_reply_pass_byte_for_byte(gateway: str, choir: Choir) -> None:
     raw = b'{"model":  "ann", "messages": [{"role":"user","content":"\\u00e9"}], "logprobs": true}'
     async with aiohttp.ClientSession() as http:
-        async with http.post(f"{gateway}/v1/chat/completions", data=raw) as reply:
+        async with http.post(f"{gateway}/v1/chat/completions", data=raw, headers=JSON) as reply:
             whole = await reply.read()
         assert reply.content_type == "application/json"
-        async with http.post(f"{gateway}/v1/chat/completions", data=raw[:-1] + b', "stream": true}') as reply:
+        async with http.post(
+            f"{gateway}/v1/chat/completions", data=raw[:-1] + b', "stream": true}', headers=JSON
+        ) as reply:
             streamed = await reply.read()
         assert reply.content_type == "text/event-stream"
     assert choir.servers["ann"].raw[0] == raw

@@ -10,14 +10,17 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
-from choir import MEMBERS, Choir, eventually, gateway_config, judging, serving
+from choir import JSON, MEMBERS, Choir, eventually, gateway_config, judging, serving
 from scripted_engine import Script
 
 USER = [{"role": "user", "content": "Say hello."}]
 
 
 async def send(url: str, data: bytes) -> tuple[int, Any]:
-    async with aiohttp.ClientSession() as http, http.post(f"{url}/v1/chat/completions", data=data) as reply:
+    async with (
+        aiohttp.ClientSession() as http,
+        http.post(f"{url}/v1/chat/completions", data=data, headers=JSON) as reply,
+    ):
         return reply.status, await reply.json(content_type=None)
 
 
@@ -87,7 +90,10 @@ async def test_a_members_reply_is_the_engines_own_to_the_byte(gateway: str, choi
     raw = json.dumps({"model": "ann", "messages": USER, "stream": stream, "temperature": 0.25}, indent=3).encode()
     async with choir.engines["ann"].forward("/v1/chat/completions", raw) as direct:
         own = b"".join([data async for data in direct.body])
-    async with aiohttp.ClientSession() as http, http.post(f"{gateway}/v1/chat/completions", data=raw) as reply:
+    async with (
+        aiohttp.ClientSession() as http,
+        http.post(f"{gateway}/v1/chat/completions", data=raw, headers=JSON) as reply,
+    ):
         assert await reply.read() == own
     assert choir.servers["ann"].raw == [raw, raw]
 

@@ -40,6 +40,17 @@ def credentials(request: Request) -> tuple[str | None, str | None]:
     return request.headers.get("authorization"), request.headers.get("x-api-key")
 
 
+def require_json(request: Request) -> None:
+    """Raises RequestError for a body that says it is something else, or nothing.
+
+    Pages of any origin can have a browser post those without asking us first.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        message = f"The body's Content-Type is {kind[:100] or 'not said'}: send Content-Type: application/json."
+        raise RequestError(message, code="unsupported_media_type")
+
+
 async def read(request: Request, limit: int, timeout_s: float) -> bytes:
     """The whole body. Raises RequestError for one larger than `limit` bytes, or not whole after `timeout_s`."""
     parts: list[bytes] = []

@@ -13,7 +13,7 @@ from cappella.access.store import Key, Scope
 from cappella.admission import Admission, costs
 from cappella.api import fields, images, passing, sse
 from cappella.api.chat import ChatRequest
-from cappella.api.clients import Stream, credentials, json_object, read, unless_gone
+from cappella.api.clients import Stream, credentials, json_object, read, require_json, unless_gone
 from cappella.api.keeping import Keeping
 from cappella.api.limits import require_modest
 from cappella.api.messages import MessagesRequest
@@ -133,6 +133,7 @@ def _answering(current: Callable[[], Parts], path: str) -> Callable[[Request], A
     async def answer(request: Request) -> Response:
         parts = current()
         key = _who(parts, request, "run")
+        require_json(request)
         server = parts.config.server
         body = await read(request, server.max_body_bytes, server.client_timeout_s)
         wire = json_object(body)
@@ -195,7 +196,7 @@ async def _ensemble(parts: Parts, request: Request, asked: Asked, name: str, key
     return Stream(_resume(first, frames), parts.config.server.client_timeout_s, **how)
 
 
-_NO_BUFFERING = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+_NO_BUFFERING = {"X-Accel-Buffering": "no"}
 
 
 async def _forward(

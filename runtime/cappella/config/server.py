@@ -6,7 +6,7 @@ from pathlib import Path
 from re import Pattern
 from typing import Annotated
 
-from pydantic import BeforeValidator, ByteSize, Field, IPvAnyAddress, model_validator
+from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, IPvAnyAddress, model_validator
 
 from cappella.config.fields import Frozen, Seconds
 
@@ -51,6 +51,25 @@ class Runs(Frozen):
     content: bool = False
 
 
+def _origin(text: str) -> str:
+    """As browsers write it, since it is compared letter by letter."""
+    default_port = re.match(r"(https://.*:443|http://.*:80)$", text)
+    if default_port or not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^\sA-Z/?#@*]+", text):
+        how = "scheme, host and, unless it is the usual one, the port, in small letters, such as https://chat.lan"
+        raise ValueError(f"{text!r} is no origin as browsers write it: that is {how}")
+    return text
+
+
+def _host_name(text: str) -> str:
+    if not re.fullmatch(r"[a-z0-9._-]+", text):
+        raise ValueError(f"{text!r} is no host's name: write it in small letters, with no scheme, port or star")
+    return text
+
+
+Origin = Annotated[str, AfterValidator(_origin)]
+HostName = Annotated[str, AfterValidator(_host_name)]
+
+
 class Server(Frozen):
     """Where clients are listened to. Of the runs of an ensemble, and of the calls of a model, `max_waiting` may queue.
 
@@ -60,6 +79,8 @@ class Server(Frozen):
     Images come inside a request, or, named as `file:///...`, from `image_folder`.
     `keys` is a file of keys (see `cappella keys`); without one everybody who reaches the port may do everything.
     Of what ran nothing is kept but counts, unless `audit` or `runs` says so.
+    Without keys, or with `allowed_hosts`, it answers only to addresses, `localhost`, `host` and `allowed_hosts`. Pages in
+    browsers may call it from `cors_origins` alone.
     Our processes connect to loopback and to the addresses in `may_reach`, and to nothing else.
     """
 
@@ -75,6 +96,8 @@ class Server(Frozen):
     keys: Path | None = None
     audit: Audit | None = None
     runs: Runs | None = None
+    allowed_hosts: tuple[HostName, ...] = ()
+    cors_origins: tuple[Origin, ...] = ()
     may_reach: tuple[IPvAnyAddress, ...] = ()
     tls: Tls | None = None
     allow_open: bool = False
