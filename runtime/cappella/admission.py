@@ -81,7 +81,8 @@ class Admission:
 
         Also raises it for a caller that waits, if it has to make room for a key with fewer.
         """
-        self._require_place((name, key))
+        self.require_place(name, key)
+        self._make_place(name)
         place = asyncio.get_running_loop().create_future()
         waiter = _Waiter((name, key), self._possible(costs, direct), direct, place)
         self._queue(waiter)
@@ -103,24 +104,28 @@ class Admission:
             self._run_s += 0.1 * (time.monotonic() - began - self._run_s)
             self._leave(waiter)
 
-    def _require_place(self, lane: Lane) -> None:
-        """Raises Overloaded if there is none in the queue, nor anybody who has to make some."""
-        name, key = lane
-        own, waiting = len(self._lanes.get(lane, ())), self._waiting.get(name, 0)
+    def require_place(self, name: str, key: str | None = None) -> None:
+        """Raises Overloaded if there is none in the queue, nor anybody who would have to make some."""
+        own, waiting = len(self._lanes.get((name, key), ())), self._waiting.get(name, 0)
         if key is not None and own >= self._max_waiting_per_key:
             raise self._overloaded(name, f"{own} requests of this key wait already, which is its share")
-        if waiting < self._max_waiting:
-            return
-        longest = max((each for each in self._lanes if each[0] == name), key=lambda each: len(self._lanes[each]))
-        if len(self._lanes[longest]) < own + 2:
+        if waiting >= self._max_waiting and len(self._longest(name)) < own + 2:
             raise self._overloaded(name, f"{waiting} wait already")
-        last = self._lanes[longest][-1]
+
+    def _make_place(self, name: str) -> None:
+        """Where the queue is full, the last of those with the same key who are the most makes room."""
+        if self._waiting.get(name, 0) < self._max_waiting:
+            return
+        last = self._longest(name)[-1]
         self._unqueue(last)
         # Who goes away at this moment needs to be told nothing.
         if not last.place.done():
             last.place.set_exception(
                 self._overloaded(name, "others came while this key had more than its share waiting")
             )
+
+    def _longest(self, name: str) -> deque[_Waiter]:
+        return max((lane for (of, _), lane in self._lanes.items() if of == name), key=len)
 
     def _queue(self, waiter: _Waiter) -> None:
         self._lanes.setdefault(waiter.lane, deque()).append(waiter)

@@ -21,21 +21,32 @@ PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 WATCH_EVERY_S = 5.0
 
 
+Process = subprocess.Popen[str]
+
+
 def measure(options: Any) -> dict[str, Any]:
     """One load on one gateway: what came through, how late, at what cost."""
+    with stack(options) as (port, gateway, engines):
+        told = _drive(port, options, gateway.pid, engines.pid)
+        engines.terminate()
+        assert engines.stdout
+        calls = json.loads(engines.stdout.readline())
+    told["overhead_ms"] = _overhead_ms(told.pop("runs"), calls)
+    return told
+
+
+@contextmanager
+def stack(options: Any) -> Iterator[tuple[int, Process, Process]]:
+    """A gateway's port, the gateway, and the engines under it."""
     models = [f"member{number}" for number in range(options.panel)] + ["judge"]
     with tempfile.TemporaryDirectory(prefix="load-") as folder:
         at = [folder, ",".join(models)]
-        with _python("load.engines", *at, str(options.tokens)) as engines:
+        with python("load.engines", *at, str(options.tokens)) as engines:
             assert engines.stdout
             assert engines.stdout.readline() == "ready\n"
-            with _python("load.gateway", *at, options.analysis) as gateway:
+            with python("load.gateway", *at, options.analysis, str(options.sequences)) as gateway:
                 assert gateway.stdout
-                told = _drive(int(gateway.stdout.readline()), options, gateway.pid, engines.pid)
-            engines.terminate()
-            calls = json.loads(engines.stdout.readline())
-    told["overhead_ms"] = _overhead_ms(told.pop("runs"), calls)
-    return told
+                yield int(gateway.stdout.readline()), gateway, engines
 
 
 def _drive(port: int, options: Any, gateway: int, engines: int) -> dict[str, Any]:
@@ -43,12 +54,12 @@ def _drive(port: int, options: Any, gateway: int, engines: int) -> dict[str, Any
     ramp_s = min(5.0, 2 * options.tokens / 100) if options.runs > 1 else 0.5
     asked = {"port": port, "body": body, "ramp_s": ramp_s}
     asked |= {name: getattr(options, name) for name in ("runs", "tokens", "seconds")}
-    with _python("load.client", json.dumps(asked)) as client, _watched(gateway) as resident:
+    with python("load.client", json.dumps(asked)) as client, watched(gateway) as resident:
         assert client.stdout
         time.sleep(2 * ramp_s)
-        before = {"gateway": _cpu_s(gateway), "engines": _cpu_s(engines), "client": _cpu_s(client.pid)}
+        before = {"gateway": cpu_s(gateway), "engines": cpu_s(engines), "client": cpu_s(client.pid)}
         time.sleep(options.seconds)
-        after = {"gateway": _cpu_s(gateway), "engines": _cpu_s(engines), "client": _cpu_s(client.pid)}
+        after = {"gateway": cpu_s(gateway), "engines": cpu_s(engines), "client": cpu_s(client.pid)}
         told = json.loads(client.stdout.readline())
     spent = {name: (after[name] - before[name]) / options.seconds for name in before}
     tokens_per_s = told["tokens"] / told["seconds"]
@@ -79,7 +90,7 @@ def _overhead_ms(runs: Sequence[Sequence[int]], calls: Sequence[Any]) -> dict[st
 
 
 @contextmanager
-def _python(module: str, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
+def python(module: str, *arguments: str) -> Iterator[Process]:
     """A process of this Python, ended with the context."""
     paths = os.pathsep.join(path for path in sys.path if path)
     environment = {**os.environ, "PYTHONPATH": paths}
@@ -92,7 +103,7 @@ def _python(module: str, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
 
 
 @contextmanager
-def _watched(pid: int) -> Iterator[list[float]]:
+def watched(pid: int) -> Iterator[list[float]]:
     """The process's resident MiB, noted every few seconds."""
     noted: list[float] = []
     ended = threading.Event()
@@ -111,7 +122,7 @@ def _watched(pid: int) -> Iterator[list[float]]:
         thread.join()
 
 
-def _cpu_s(pid: int) -> float:
+def cpu_s(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
 

@@ -27,21 +27,21 @@ class ScriptedSupervisor:
             await engine.close()
 
 
-def config(models: list[str], analysis: str) -> Config:
+def config(models: list[str], analysis: str, sequences: int) -> Config:
     """The last model is the judge, the others sit on the panel."""
-    model = {"weights": "unused", "max_model_len": 8192, "kv_cache_bytes": "1GiB", "max_num_seqs": 4096}
+    model = {"weights": "unused", "max_model_len": 8192, "kv_cache_bytes": "1GiB", "max_num_seqs": sequences}
     ensemble = {"panel": models[:-1], "judge": models[-1], "analysis": analysis}
     return Config.model_validate({"models": dict.fromkeys(models, model), "ensembles": {"default": ensemble}})
 
 
-async def serve(folder: Path, models: list[str], analysis: str) -> None:
+async def serve(folder: Path, models: list[str], analysis: str, sequences: int) -> None:
     """Until SIGTERM. The port is printed once clients may connect."""
     listener = bind("127.0.0.1", 0)
-    app = create_app(config(models, analysis), ScriptedSupervisor(folder, models))  # type: ignore[arg-type]
+    app = create_app(config(models, analysis, sequences), ScriptedSupervisor(folder, models))  # type: ignore[arg-type]
     print(listener.getsockname()[1], flush=True)
     await http_server(app).serve(sockets=[listener])
 
 
 if __name__ == "__main__":
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(Path(sys.argv[1]), sys.argv[2].split(","), sys.argv[3]))
+        runner.run(serve(Path(sys.argv[1]), sys.argv[2].split(","), sys.argv[3], int(sys.argv[4])))

@@ -99,6 +99,33 @@ async def test_who_makes_room_and_goes_away_at_the_same_moment_is_counted_once()
     assert queue.found.waiting == {"e": 0}
 
 
+@pytest.mark.parametrize("model", ["cappella/default", "ann"])
+async def test_a_full_queue_refuses_before_it_looks_at_what_is_asked(choir: Choir, model: str) -> None:
+    for name in choir.servers:
+        choir.let(name, Script(pause_s=0.2))
+    config = gateway_config(analysis="off")
+    models = {name: each.model_copy(update={"max_num_seqs": 1}) for name, each in config.models.items()}
+    server = config.server.model_copy(update={"max_waiting": 1})
+    config = config.model_copy(update={"models": models, "server": server})
+
+    async def ask(http: aiohttp.ClientSession, **fields: object) -> int:
+        async with http.post(f"{url}/v1/chat/completions", json={**BODY, "model": model, **fields}) as reply:
+            await reply.read()
+            return reply.status
+
+    async def waiting() -> bool:
+        async with http.get(f"{url}/metrics") as reply:
+            return f'cappella_waiting{{name="{model}"}} 1.0' in await reply.text()
+
+    async with serving(choir, config) as url, aiohttp.ClientSession() as http:
+        assert await ask(http, frequency_penalty="none", colour="red") == 400
+        held = [asyncio.create_task(ask(http)) for _ in range(2)]
+        while not await waiting():
+            await asyncio.sleep(0.01)
+        assert await ask(http, frequency_penalty="none", colour="red") == 429
+        assert await asyncio.gather(*held) == [200, 200]
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_key_that_sends_all_it_can_does_not_keep_another_from_being_answered(
     choir: Choir, tmp_path: Path, stream: bool

@@ -146,12 +146,14 @@ def _answering(current: Callable[[], Parts], path: str) -> Callable[[Request], A
         if not isinstance(model, str):
             raise RequestError("model must be a string.", "model")
         if model in parts.engines:
+            parts.admission.require_place(model, key.id if key else None)
             passing.require_forwardable(path, wire)
             await parts.gatekeeper.admit(key, [model])
             return await _forward(parts, model, request, path, body, wire, key)
         name = model.removeprefix(PREFIX)
         if not model.startswith(PREFIX) or name not in parts.config.ensembles:
             raise UnknownModel(model, _known(parts))
+        parts.admission.require_place(model, key.id if key else None)
         schema = APIS[path]
         if schema is None:
             raise RequestError(f"{path} is for single models: ask {model} through /v1/chat/completions.", "model")

@@ -1,0 +1,106 @@
+"""A client that asks so many times a second, whatever comes back, and times every answer and every refusal."""
+
+import asyncio
+import json
+import sys
+import time
+from typing import Any
+
+import uvloop
+
+from load.client import Histogram, Load
+
+TICK_S = 0.005
+SETTLED_AFTER = 0.2
+"""Of the time: by then the queue is as long as it gets, and answers come as fast as they will."""
+
+
+class Tally:
+    """What came back, and how many answers between two moments."""
+
+    def __init__(self, from_ns: int, to_ns: int) -> None:
+        self._from_ns, self._to_ns = from_ns, to_ns
+        self.answered_in_time = 0
+        self.answered, self.refused = Histogram(), Histogram()
+        self.counts = {"asked": 0, "answered": 0, "refused": 0}
+        self.troubles: dict[str, int] = {}
+
+    def note(self, status: bytes, ok: bool, taken_ns: int) -> None:
+        if status == b"200" and ok:
+            self.counts["answered"] += 1
+            self.answered.add(taken_ns)
+            self.answered_in_time += self._from_ns <= time.monotonic_ns() < self._to_ns
+        elif status == b"429":
+            self.counts["refused"] += 1
+            self.refused.add(taken_ns)
+        else:
+            what = f"status {status.decode()}"
+            self.troubles[what] = self.troubles.get(what, 0) + 1
+
+
+class Connection(asyncio.Protocol):
+    """One request at a time; between two it lies in `idle`."""
+
+    def __init__(self, tally: Tally, idle: list["Connection"]) -> None:
+        self._tally, self._idle = tally, idle
+        self.busy = False
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self.busy:
+            self._tally.note(b"lost", False, 0)
+        elif self in self._idle:
+            self._idle.remove(self)
+
+    def ask(self, request: bytes, due_ns: int) -> None:
+        self._due_ns, self._head, self._tail, self._ok, self.busy = due_ns, b"", b"", False, True
+        self.transport.write(request)
+
+    def data_received(self, data: bytes) -> None:
+        self._head = self._head or data[:12]
+        self._tail = (self._tail + data)[-4096:]
+        self._ok = self._ok or b'"status":"ok"' in self._tail
+        if self._tail.endswith(b"\r\n0\r\n\r\n" if self._head.endswith(b"200") else b"}}"):
+            self._tally.note(self._head[9:], self._ok, time.monotonic_ns() - self._due_ns)
+            self.busy = False
+            self._idle.append(self)
+
+
+async def drive(load: Load, rate: float, seconds: float) -> dict[str, Any]:
+    """Evenly spaced requests; what is still under way at the end is waited for, and counts."""
+    loop = asyncio.get_running_loop()
+    began_ns = time.monotonic_ns()
+    ends_ns = began_ns + int(seconds * 1e9)
+    tally = Tally(began_ns + int(SETTLED_AFTER * seconds * 1e9), ends_ns)
+    idle, all_of_them = list[Connection](), list[Connection]()
+    for number in range(int(rate * seconds)):
+        due_ns = began_ns + int(number / rate * 1e9)
+        while (early_ns := due_ns - time.monotonic_ns()) > 0:
+            await asyncio.sleep(min(TICK_S, early_ns / 1e9))
+        if not idle:
+            _, made = await loop.create_connection(lambda: Connection(tally, idle), "127.0.0.1", load.port)
+            all_of_them.append(made)
+            idle.append(made)
+        tally.counts["asked"] += 1
+        idle.pop().ask(load.request()[1], due_ns)
+    late_ns = time.monotonic_ns() - due_ns
+    while any(each.busy and not each.transport.is_closing() for each in all_of_them):
+        await asyncio.sleep(TICK_S)
+    return {
+        "answered_per_s": round(tally.answered_in_time / (seconds * (1 - SETTLED_AFTER)), 2),
+        **tally.counts,
+        "seconds": round((time.monotonic_ns() - began_ns) / 1e9, 2),
+        "connections": len(all_of_them),
+        "client_late_ms": round(late_ns / 1e6, 1),
+        "answered_ms": tally.answered.summary_ms(),
+        "refused_ms": tally.refused.summary_ms(),
+        "troubles": tally.troubles,
+    }
+
+
+if __name__ == "__main__":
+    asked = json.loads(sys.argv[1])
+    load = Load(asked["port"], {"model": "cappella/default", "stream": True}, asked["tokens"])
+    print(json.dumps(uvloop.run(drive(load, asked["rate"], asked["seconds"]))))
