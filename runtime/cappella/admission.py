@@ -113,7 +113,7 @@ class Admission:
             raise self._overloaded(name, f"{waiting} wait already")
 
     def _make_place(self, name: str) -> None:
-        """Where the queue is full, the last of those with the same key who are the most makes room."""
+        """Where the queue is full, the last to have come of the key that has most in it goes."""
         if self._waiting.get(name, 0) < self._max_waiting:
             return
         last = self._longest(name)[-1]

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import json
+import os
 import shlex
 import signal
 import socket
@@ -19,6 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from cappella.api.routes import Parts
 from cappella.app import create_app
 from cappella.config import Config, Tls
 from cappella.engines.supervisor import Supervisor, default_log_dir
@@ -26,12 +28,15 @@ from cappella.errors import CappellaError, ConfigError
 from cappella.generations import Generations
 from cappella.planning import picture
 from cappella.sealing import guard
+from cappella.systemd import Systemd
 from cappella.types import EngineStatus
 
 EXIT_CONFIG = 2
 REFRESH_S = 0.2
 CUT_S = 5
 """Beyond the time to drain: what was cut is told so."""
+ENGINES_END_S = 60
+"""Beyond that, at most: every engine has a grace before it is ended by force."""
 COLLECT_AFTER = (20_000, 50, 20)
 # uvicorn's own 5 s are just what httpx, and so OpenAI's client, keeps an idle connection for: a call that was sent as
 # it was closed was lost.
@@ -59,7 +64,7 @@ def serve(read: Callable[[], Config], log_dir: Path | None) -> int:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, that drains before it stops, and reloads on SIGHUP.
+    """uvicorn, that drains before it stops, reloads on SIGHUP, and keeps systemd informed.
 
     It ends by raising the signal that stopped it once more; a stop that was asked for is exit code 0 here.
     """
@@ -68,16 +73,35 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._generations = generations
         self._reloads: set[asyncio.Task[None]] = set()
+        self._systemd = Systemd.around(os.environ)
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        async with self._systemd.watching():
+            starting = asyncio.create_task(self._tell_once_ready())
+            await super().serve(sockets)
+            starting.cancel()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._systemd.stopping(self._generations.parts.config.server.drain_s + CUT_S + ENGINES_END_S)
         draining = asyncio.create_task(_drain(self._generations))
         await super().shutdown(sockets)
         draining.cancel()
 
     def _reload(self) -> None:
-        task = asyncio.create_task(_reload(self._generations))
+        task = asyncio.create_task(self._reload_and_tell())
         self._reloads.add(task)
         task.add_done_callback(self._reloads.discard)
+
+    async def _reload_and_tell(self) -> None:
+        self._systemd.reloading()
+        await _reload(self._generations)
+        await self._tell_once_ready()
+
+    async def _tell_once_ready(self) -> None:
+        """Ready is who can answer as one ensemble at least."""
+        while not (names := _answering(self._generations.parts)):
+            await asyncio.sleep(REFRESH_S)
+        self._systemd.ready(f"Answers as {', '.join(names)}")
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -91,6 +115,12 @@ class _Server(uvicorn.Server):
         finally:
             for each in (*signals, signal.SIGHUP):
                 loop.remove_signal_handler(each)
+
+
+def _answering(parts: Parts) -> list[str]:
+    """The ensembles that can."""
+    up = [name for name, engine in parts.engines.items() if engine.status.takes_calls]
+    return [f"cappella/{name}" for name, ensemble in parts.config.ensembles.items() if ensemble.can_answer(up)]
 
 
 async def _drain(generations: Generations) -> None:
