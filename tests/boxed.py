@@ -1,6 +1,6 @@
 """Runs a command as the container and the unit do: nothing may be written but in some folders, and nobody is root.
 
-`python boxed.py FOLDER... -- COMMAND...`: the folders, and /tmp and /dev/shm, which begin empty, are what may be written.
+`python boxed.py FOLDER... -- COMMAND...`: only these folders may be written, and /dev/shm, which begins empty.
 """
 
 import ctypes
@@ -15,7 +15,7 @@ PR_SET_NO_NEW_PRIVS = 38
 UID = 10001
 """A number without a name, as in the container."""
 FLAGS = {"ro": MS_RDONLY, "nosuid": MS_NOSUID, "nodev": MS_NODEV, "noexec": MS_NOEXEC}
-SCRATCH = ("/tmp", "/dev/shm")
+SHARED_MEMORY = b"/dev/shm"
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -34,10 +34,8 @@ def enter(writable: list[str]) -> None:
             # What was forbidden outside may not be allowed anew inside.
             kept = sum(FLAGS.get(option, 0) for option in options.split(","))
             _call("mount", None, at.encode(), None, MS_REMOUNT | MS_BIND | MS_RDONLY | kept, None)
-    for at in SCRATCH:
-        _call("mount", b"tmpfs", at.encode(), b"tmpfs", MS_NOSUID | MS_NODEV, b"mode=1777")
+    _call("mount", b"tmpfs", SHARED_MEMORY, b"tmpfs", MS_NOSUID | MS_NODEV, b"mode=1777")
     for folder, fd in held:
-        Path(folder).mkdir(parents=True, exist_ok=True)
         _call("mount", f"/proc/self/fd/{fd}".encode(), folder.encode(), None, MS_BIND, None)
         _call("mount", None, folder.encode(), None, MS_REMOUNT | MS_BIND | MS_NOSUID | MS_NODEV, None)
     _call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)

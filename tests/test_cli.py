@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -22,9 +23,10 @@ def deployment(folder: Path) -> Path:
     return path
 
 
-def cappella(*arguments: str) -> "subprocess.CompletedProcess[str]":
+def cappella(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "cappella", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    own = {**os.environ, **environment}
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=own)
 
 
 def test_check_describes_a_good_config(tmp_path: Path) -> None:
@@ -92,6 +94,17 @@ def test_too_little_memory_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "they need at least 9001.3 GiB (ann 9001.3)" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_folder_for_sockets_that_is_too_deep_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    deep = tmp_path / ("deep" * 20)
+    deep.mkdir()
+    done = cappella("serve", str(deployment(tmp_path)), "--port", "0", TMPDIR=str(deep))
+    assert done.returncode == 2
+    assert "models.ann: the paths of its sockets" in done.stderr
+    assert "Set TMPDIR to a shorter path" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert list(deep.iterdir()) == []
 
 
 def test_a_plan_is_a_table_and_a_bar_and_the_same_as_json(tmp_path: Path) -> None:

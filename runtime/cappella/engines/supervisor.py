@@ -27,6 +27,10 @@ from cappella.types import EngineStatus
 LAUNCHER = "cappella.engines.launcher"
 HOST_SHARE = 0.8
 """Of this machine's free memory, for the weights of those who sleep."""
+LONGEST_ADDRESS_BYTES = 107
+"""Of a Unix socket, to Linux."""
+VLLMS_OWN_BYTES = 37
+"""Of the addresses that vLLM makes up in an engine's folder: a slash and a UUID."""
 
 
 class Supervisor:
@@ -54,7 +58,11 @@ class Supervisor:
         self._fork_servers: dict[frozenset[tuple[str, str]], ForkServer] = {}
         self._fleets = 0
         self.fleet = Fleet(config, own, plan, fleet.stamps(config), {}, {})
-        self._add(self.fleet, config.models)
+        try:
+            self._add(self.fleet, config.models)
+        except ConfigError:
+            self._runtime_dir.rmdir()
+            raise
 
     @property
     def plan(self) -> Plan:
@@ -79,6 +87,7 @@ class Supervisor:
         for name in names:
             model, placed = new.config.models[name], new.plan.placed[name]
             private = self._runtime_dir / (f"{name}.{self._fleets}" if self._fleets else name)
+            _require_short(name, private)
             self._add_one(new, name, placed, private, model.cpu_threads or threads)
         self._fleets += 1
 
@@ -177,6 +186,13 @@ class Supervisor:
         if self._mps:
             await self._mps.stop()
         rmtree(self._runtime_dir, ignore_errors=True)
+
+
+def _require_short(name: str, private: Path) -> None:
+    """Raises ConfigError for a folder in which vLLM could not bind its sockets, which it would say in words of its own."""
+    if len(os.fsencode(private)) + VLLMS_OWN_BYTES > LONGEST_ADDRESS_BYTES:
+        problem = f"the paths of its sockets, in {private}, would be longer than Linux takes"
+        raise ConfigError(f"models.{name}", problem, "Set TMPDIR to a shorter path, or give the model a shorter name")
 
 
 def _nappers(plan: Plan) -> frozenset[str]:
