@@ -78,8 +78,10 @@ class _Server(uvicorn.Server):
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         async with self._systemd.watching():
             starting = asyncio.create_task(self._tell_once_ready())
-            await super().serve(sockets)
-            starting.cancel()
+            try:
+                await super().serve(sockets)
+            finally:
+                starting.cancel()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._systemd.stopping(self._generations.parts.config.server.drain_s + CUT_S + ENGINES_END_S)
