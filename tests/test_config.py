@@ -66,6 +66,26 @@ def test_paths_are_relative_to_the_file_and_seats_get_names(tmp_path: Path) -> N
             "temperature: 0, samples: 3",
             r"c.yaml:6: .*panel.1: 3 samples at temperature 0 would all be",
         ),
+        (
+            "models:",
+            "server: {tracing: {endpoint: 'http://10.0.0.7:4318'}}\nmodels:",
+            r"c.yaml:1: server.tracing.endpoint: 10.0.0.7 is not on this machine.*into server.may_reach",
+        ),
+        (
+            "models:",
+            "server: {tracing: {endpoint: 'http://otel.example:4318'}, may_reach: [10.0.0.7]}\nmodels:",
+            r"c.yaml:1: server.tracing.endpoint: otel.example is not on this machine.*as an address",
+        ),
+        ("models:", "server: {tracing: {endpoint: here}}\nmodels:", r"c.yaml:1: server.tracing.endpoint: 'here' is no"),
+        ("models:", "server: {tracing: {endpoint: 'unix:otel'}}\nmodels:", r"endpoint: 'unix:otel' is no address"),
+        ("models:", "server: {tracing: {endpoint: 'http://[::1'}}\nmodels:", r"endpoint: 'http://\[::1' is no address"),
+        ("models:", "server: {tracing: {endpoint: 'ftp://127.0.0.1:1'}}\nmodels:", r"endpoint: 'ftp:.* is no address"),
+        (
+            "models:",
+            "server: {tracing: {endpont: x}}\nmodels:",
+            r"server.tracing.endpont: unknown key. Did you mean endpoint",
+        ),
+        ("models:", "server: {log_format: xml}\nmodels:", r"c.yaml:1: server.log_format: .*'text' or 'json'"),
         ("judge: bob", "judge: bob\n    gate: {mode: rules, model: zed}", r"c.yaml:8: .*gate: there is no model 'zed'"),
         ("judge: bob", "judge: bob\n    strategy: best", r"c.yaml:8: ensembles.default.strategy: .*'synthesize'"),
         ("judge: bob", "judge: bob\n    presets: {x: {panel: [zed]}}", r"presets.x.panel.0: there is no model 'zed'"),
@@ -235,3 +255,20 @@ def test_a_loaded_config_cannot_be_changed(tmp_path: Path) -> None:
     config = load(write(tmp_path, GOOD))
     with pytest.raises(ValidationError):
         config.server.port = 1
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "http://127.0.0.1:4318",
+        "http://localhost:4318",
+        "http://[::1]:4318",
+        "https://10.0.0.7:4318/otlp",
+        "unix:/run/otel.sock",
+    ],
+)
+def test_a_collector_may_be_here_or_where_our_processes_may_go(tmp_path: Path, endpoint: str) -> None:
+    server = f"server: {{tracing: {{endpoint: '{endpoint}'}}, may_reach: [10.0.0.7]}}\n"
+    tracing = load(write(tmp_path, GOOD + server)).server.tracing
+    assert tracing
+    assert (tracing.endpoint, tracing.share) == (endpoint, 1.0)

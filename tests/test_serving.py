@@ -5,7 +5,7 @@ import asyncio
 import httpx
 import pytest
 
-from cappella import serving
+from cappella import announcing, serving
 from cappella.app import create_app
 from cappella.types import EngineStatus
 from choir import Choir, gateway_config
@@ -18,14 +18,14 @@ def statuses() -> dict[str, EngineStatus]:
 
 @pytest.fixture(params=[True, False], ids=["terminal", "pipe"])
 def terminal(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving.console, "_force_terminal", request.param)
+    monkeypatch.setattr(announcing.console, "_force_terminal", request.param)
 
 
 @pytest.mark.usefixtures("terminal")
 async def test_an_ensemble_that_can_answer_before_the_last_engine_is_up_is_announced_once(
     statuses: dict[str, EngineStatus], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    watching = asyncio.create_task(serving._watch_start(gateway_config(), statuses))
+    watching = asyncio.create_task(serving._watch_start(gateway_config(), statuses, announcing.ForPeople()))
     for name in ("ann", "bob", "judge", "cat"):
         await asyncio.sleep(2 * serving.REFRESH_S)
         said = capsys.readouterr().err
@@ -42,7 +42,7 @@ async def test_nothing_is_announced_when_all_engines_come_up_together(
 ) -> None:
     for status in statuses.values():
         status.state = "ready"
-    await serving._watch_start(gateway_config(), statuses)
+    await serving._watch_start(gateway_config(), statuses, announcing.ForPeople())
     assert "answers now" not in capsys.readouterr().err
 
 

@@ -7,7 +7,7 @@ wait, the one whose key was let in the longest ago is next, and where the queue 
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -50,7 +50,8 @@ class _Waiter:
 class Admission:
     """`sequences` is what each engine takes at once; `max_waiting` how many may queue for an ensemble, or a model.
 
-    Of these at most `max_waiting_per_key` may be of one key.
+    Of these at most `max_waiting_per_key` may be of one key. `refused` counts those who found no place in the queue, or
+    lost it, by ensemble or model.
     """
 
     def __init__(self, sequences: Mapping[str, int], max_waiting: int, max_waiting_per_key: int | None = None) -> None:
@@ -64,6 +65,7 @@ class Admission:
         self._turns = 0
         self._last_turn: dict[str | None, int] = {}
         self._run_s = 1.0
+        self.refused: Counter[str] = Counter()
 
     @classmethod
     def of(cls, config: Config) -> "Admission":
@@ -185,6 +187,7 @@ class Admission:
         self._let_in()
 
     def _overloaded(self, name: str, why: str) -> Overloaded:
-        """To be tried again when those who wait now will have begun, if runs last as long as they did of late."""
+        """A refusal, counted; to be tried again when those who wait now will have begun, if runs last as long as they did of late."""
+        self.refused[name] += 1
         after_s = round(self._run_s * self._waiting.get(name, 0) / max(1, len(self._inside)))
         return Overloaded(f"{name} is busy, and {why}: try again later.", min(MOST_RETRY_AFTER_S, max(1, after_s)))

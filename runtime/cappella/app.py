@@ -16,12 +16,13 @@ from cappella import errors
 from cappella.access.gatekeeper import Gatekeeper
 from cappella.access.store import Store
 from cappella.admission import Admission
-from cappella.api import browsers, history, trace
+from cappella.api import browsers, history, trace, visits
 from cappella.api.clients import GONE, ClientGone
 from cappella.api.keeping import Keeping
 from cappella.api.memory import Memory
 from cappella.api.messages import error_body
 from cappella.api.routes import Parts, create_router
+from cappella.api.visits import Visited
 from cappella.config import Config
 from cappella.draining import Doors
 from cappella.engines.supervisor import Supervisor
@@ -29,6 +30,7 @@ from cappella.ensemble.pipeline import Pipeline
 from cappella.generations import Generations, Reread
 from cappella.metrics import Metrics
 from cappella.placement import machine
+from cappella.watching import Watch
 
 logger = logging.getLogger("cappella")
 
@@ -64,10 +66,11 @@ def create_app(config: Config, supervisor: Supervisor, reread: Reread | None = N
 
     gatekeeper = Gatekeeper(Store(config.server.keys) if config.server.keys else None)
     metrics, memory = Metrics(), Memory(config)
+    watch = Watch(config.server, metrics)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with memory.kept():
+        async with watch.kept(), memory.kept():
             await supervisor.start()
             keeping = asyncio.create_task(gatekeeper.keep())
             try:
@@ -83,7 +86,7 @@ def create_app(config: Config, supervisor: Supervisor, reread: Reread | None = N
         config=config,
         engines=supervisor.engines,
         pipeline=Pipeline(supervisor.engines),
-        keeping=Keeping(metrics, gatekeeper, memory.keepers),
+        keeping=Keeping(metrics, gatekeeper, [watch, *memory.keepers]),
         metrics=metrics,
         describe=describe,
         gpus=machine.gpus_now,
@@ -96,6 +99,8 @@ def create_app(config: Config, supervisor: Supervisor, reread: Reread | None = N
     app.include_router(create_router(lambda: generations.parts, generations.reload))
     app.include_router(history.create_router(gatekeeper, memory.traces))
     browsers.shield(app, config.server, _error)
+    # Around the shield: who is refused there is counted, too.
+    app.add_middleware(Visited, watch=watch.visited)
     app.add_exception_handler(ClientGone, _gone)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _error)
@@ -130,6 +135,7 @@ def describe(error: Exception) -> Mapping[str, Any]:
 
 
 async def _error(request: Request, error: Exception) -> Response:
+    visits.current().error = type(error).__name__
     status = _row(error)[0]
     if isinstance(error, errors.RequestError):
         status = BODY_STATUS.get(error.code, status)

@@ -1,19 +1,27 @@
-"""Figures in Prometheus' form: our own per run, stage and member, and the engines' own beside them."""
+"""Figures in Prometheus' form: our own per run, stage and member, and the engines' own beside them.
 
-import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+No label is a text of a client's: ensembles, models and their seats are the config's, all else is from lists of ours.
+"""
+
+from collections import Counter as Counted
+from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.metrics_core import Metric
-from prometheus_client.parser import text_string_to_metric_families
 
-from cappella.engines.vllm import VllmEngine
-from cappella.errors import EngineError
-from cappella.placement.gpus import Gpu
-from cappella.runs import Run
-from cappella.types import EngineStatus
+from cappella import standing
+from cappella.ensemble import agreement
+from cappella.ensemble.timing import JUDGING
+from cappella.runs import Answer, Call, Failure, Run
+from cappella.standing import Now
 
 BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+SHORT_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60)
+SHARE_BUCKETS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
+STEP_BUCKETS = (1, 1.5, 2, 3, 4, 6, 8, 16, 33)
+OTHER = "other"
+LEFT = "none"
+MEMBER_FAILED = "member_failed"
+LONGEST_NORMALISED = 500
 
 
 class Metrics:
@@ -21,113 +29,110 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._runs = Counter("cappella_runs", "Runs that ended", ["ensemble", "status"], registry=self.registry)
+        self._runs = self._counter("runs", "Runs that ended", "ensemble status")
         self._in_flight = Gauge("cappella_runs_in_flight", "Runs under way", ["ensemble"], registry=self.registry)
-        self._stages = Histogram(
-            "cappella_stage_seconds", "Time per stage of a run", ["ensemble", "stage"],
-            buckets=BUCKETS_S, registry=self.registry,
+        self._degraded = self._counter("runs_degraded", "Degraded runs by what failed", "ensemble reason")
+        self._stages = self._histogram("stage_seconds", "Time per stage of a run", "ensemble stage", BUCKETS_S)
+        self._floor = self._histogram(
+            "run_floor_seconds", "The slowest member and the judge's writing: what no gateway could save", "ensemble",
+            BUCKETS_S,
         )  # fmt: skip
-        self._calls = Histogram(
-            "cappella_call_seconds", "Time per engine call", ["model", "role"],
-            buckets=BUCKETS_S, registry=self.registry,
+        self._overhead = self._histogram(
+            "run_overhead_seconds", "Time of a run in which no engine was asked anything", "ensemble", SHORT_BUCKETS_S
+        )
+        self._agreement = self._histogram(
+            "agreement_ratio", "Share of a run's answers that say the same as most", "ensemble", SHARE_BUCKETS
+        )
+        self._read = self._counter(
+            "judge_prefill_tokens", "Tokens the judge read while the panel spoke (early), or after (late)",
+            "ensemble when",
         )  # fmt: skip
-        self._tokens = Counter(
-            "cappella_tokens", "Tokens of engine calls", ["model", "role", "kind"], registry=self.registry
+        self._calls = self._histogram("call_seconds", "Time per engine call", "model role", BUCKETS_S)
+        self._first_tokens = self._histogram(
+            "call_first_token_seconds", "Time to a call's first token", "model role", SHORT_BUCKETS_S
         )
-        self._failures = Counter(
-            "cappella_member_failures", "Members that gave no answer", ["model", "reason"], registry=self.registry
+        self._steps = self._histogram(
+            "tokens_per_step", "Tokens a judge's engine gave per step of a call", "model role", STEP_BUCKETS
         )
-        self._up = Gauge("cappella_engine_up", "1 if the engine is ready", ["model"], registry=self.registry)
-        self._waiting = Gauge("cappella_waiting", "In the queue", ["name"], registry=self.registry)
-        self._gpu_total = Gauge("cappella_gpu_memory_total_bytes", "Of a GPU", ["gpu"], registry=self.registry)
-        self._gpu_free = Gauge("cappella_gpu_memory_free_bytes", "Of a GPU", ["gpu"], registry=self.registry)
-        self._gpu_busy = Gauge("cappella_gpu_busy_ratio", "Share of the last second", ["gpu"], registry=self.registry)
-        self._restarts = Gauge("cappella_engine_restarts", "Restarts since start", ["model"], registry=self.registry)
+        self._tokens = self._counter("tokens", "Tokens of engine calls", "model role kind")
+        self._failures = self._counter("member_failures", "Members that gave no answer", "model reason")
+        self._queued = self._histogram("queue_seconds", "Time until there was room", "name", SHORT_BUCKETS_S)
+        self._replies = self._counter("http_replies", "Replies by endpoint and status code", "path status_code")
 
     def begin(self, ensemble: str) -> None:
         self._in_flight.labels(ensemble).inc()
 
-    def end(self, ensemble: str, run: Run | None, status: str) -> None:
+    def end(self, ensemble: str, run: Run | None, status: str, failures: Sequence[Failure]) -> None:
         """Count one run; `run` is None where it ended in an error, and `status` then names it."""
         self._in_flight.labels(ensemble).dec()
         self._runs.labels(ensemble, status).inc()
+        for failure in failures:
+            self._failures.labels(_seat(failure.name), failure.reason).inc()
         if run is not None:
             self._observe(ensemble, run)
 
-    async def render(self, engines: Mapping[str, VllmEngine], gpus: Sequence[Gpu], waiting: Mapping[str, int]) -> bytes:
+    def replied(self, path: str | None, status_code: int | None) -> None:
+        """Count one reply; `path` is the endpoint's own, None where the client found none. A status too, if it left."""
+        self._replies.labels(path or OTHER, status_code or LEFT).inc()
+
+    def queued(self, name: str, seconds: float) -> None:
+        """Count one that was let in; `name` is an ensemble's or a model's."""
+        self._queued.labels(name).observe(seconds)
+
+    async def render(self, now: Now) -> bytes:
         """Everything, as text."""
-        for name, count in waiting.items():
-            self._waiting.labels(name).set(count)
-        for gpu in gpus:
-            self._gpu_total.labels(gpu.index).set(gpu.total_bytes)
-            self._gpu_free.labels(gpu.index).set(gpu.free_bytes)
-            if gpu.busy_percent is not None:
-                self._gpu_busy.labels(gpu.index).set(gpu.busy_percent / 100)
-        for name, engine in engines.items():
-            self._set_engine(name, engine.status)
-        servers = {name: engine for name, engine in engines.items() if name == engine.status.model}
-        texts = await asyncio.gather(*(_engine_metrics(engine) for engine in servers.values()))
-        named = list(zip(servers, texts, strict=True))
-        # Parsing thousands of lines takes tens of milliseconds: not in the event loop.
-        engines_own = await asyncio.to_thread(_merged, named)
-        return generate_latest(self.registry) + engines_own
+        return generate_latest(self.registry) + await standing.render(now)
 
     def _observe(self, ensemble: str, run: Run) -> None:
+        timings = run.timings
         stages = {
-            "panel": run.timings.panel_s,
-            "analysis": run.timings.analysis_s,
-            "first_token": run.timings.first_token_s,
-            "total": run.timings.total_s,
+            "panel": timings.panel_s,
+            "analysis": timings.analysis_s,
+            "judge_first_token": timings.judge_first_token_s,
+            "first_token": timings.first_token_s,
+            "total": timings.total_s,
         }
         for stage, seconds in stages.items():
             if seconds is not None:
                 self._stages.labels(ensemble, stage).observe(seconds)
+        self._floor.labels(ensemble).observe(timings.floor_s)
+        self._overhead.labels(ensemble).observe(timings.overhead_s)
+        self._read.labels(ensemble, "early").inc(timings.early_prefill_tokens)
+        self._read.labels(ensemble, "late").inc(timings.late_prefill_tokens)
+        if run.status == "degraded":
+            self._degraded.labels(ensemble, run.failure_reason or MEMBER_FAILED).inc()
+        if len(run.answers) > 1:
+            self._agreement.labels(ensemble).observe(_agreement(run.answers))
         for call in run.calls:
-            self._calls.labels(call.model, call.role).observe(call.total_s)
-            self._tokens.labels(call.model, call.role, "prompt").inc(call.usage.prompt_tokens)
-            self._tokens.labels(call.model, call.role, "cached").inc(call.usage.cached_tokens)
-            self._tokens.labels(call.model, call.role, "completion").inc(call.usage.completion_tokens)
-        for failure in run.failures:
-            self._failures.labels(failure.name, failure.reason).inc()
+            self._observe_call(call)
 
-    def _set_engine(self, name: str, status: EngineStatus) -> None:
-        self._up.labels(name).set(status.state == "ready")
-        self._restarts.labels(name).set(status.restarts)
+    def _observe_call(self, call: Call) -> None:
+        named = (call.model, call.role)
+        self._calls.labels(*named).observe(call.total_s)
+        if call.first_token_s is not None:
+            self._first_tokens.labels(*named).observe(call.first_token_s)
+        if call.role in JUDGING:
+            self._steps.labels(*named).observe(call.tokens_per_step)
+        self._tokens.labels(*named, "prompt").inc(call.usage.prompt_tokens)
+        self._tokens.labels(*named, "cached").inc(call.usage.cached_tokens)
+        self._tokens.labels(*named, "completion").inc(call.usage.completion_tokens)
 
+    def _counter(self, name: str, about: str, labels: str) -> Counter:
+        return Counter(f"cappella_{name}", about, labels.split(), registry=self.registry)
 
-async def _engine_metrics(engine: VllmEngine) -> str:
-    try:
-        return await engine.metrics() if engine.status.state == "ready" else ""
-    except EngineError:
-        return ""
-
-
-def _merged(texts: Sequence[tuple[str, str]]) -> bytes:
-    """The engines' families with a `model` label, each family once, as the format demands."""
-    families: dict[str, Metric] = {}
-    for model, text in texts:
-        for family in _families(text):
-            whole = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
-            for sample in family.samples:
-                labels = {**sample.labels, "model": model}
-                whole.add_sample(sample.name, labels, sample.value, sample.timestamp, sample.exemplar)
-    return generate_latest(_Collected(families.values()))
+    def _histogram(self, name: str, about: str, labels: str, buckets: Sequence[float]) -> Histogram:
+        return Histogram(f"cappella_{name}", about, labels.split(), buckets=buckets, registry=self.registry)
 
 
-def _families(text: str) -> list[Metric]:
-    """The families of one engine; none if what it sent is no such text."""
-    try:
-        return list(text_string_to_metric_families(text))
-    except ValueError:
-        return []
+def _agreement(answers: Sequence[Answer]) -> float:
+    """The share of the largest camp. To make long texts comparable would hold up the event loop: they stand as they are."""
+    if all(len(answer.content) <= LONGEST_NORMALISED for answer in answers):
+        most = len(agreement.camps(answers)[0])
+    else:
+        most = max(Counted(answer.content for answer in answers).values())
+    return most / len(answers)
 
 
-class _Collected(CollectorRegistry):
-    """A registry of families that are already collected."""
-
-    def __init__(self, families: Iterable[Metric]) -> None:
-        super().__init__()
-        self._families = families
-
-    def collect(self) -> Iterable[Metric]:
-        return self._families
+def _seat(answer: str) -> str:
+    """Whose answer it is: the model's name, with a number where it sits twice. Samples share it."""
+    return answer.partition("~")[0]

@@ -16,6 +16,7 @@ def load(path: Path) -> Config:
     root, config = places.load(path, Config, "Give the path of a YAML config file")
     config = _with_cards(_resolve_paths(config, path.parent.resolve()))
     _refuse_what_models_lack(path, root, config)
+    _refuse_a_far_collector(path, root, config)
     return config
 
 
@@ -90,3 +91,11 @@ def _refuse_what_models_lack(path: Path, root: yaml.Node | None, config: Config)
                 at = places.place(path, root, ("ensembles", name, "panel", number))
                 problem = f"{seat.samples} samples at temperature 0 would all be the same"
                 raise ConfigError(at, problem, "Raise the temperature, or set samples: 1 on this seat")
+
+
+def _refuse_a_far_collector(path: Path, root: yaml.Node | None, config: Config) -> None:
+    tracing = config.server.tracing
+    if tracing and tracing.host is not None and not config.server.may_connect_to(tracing.host):
+        at = places.place(path, root, ("server", "tracing", "endpoint"))
+        mend = f"Use a collector on this machine, or put {tracing.host}, as an address, into server.may_reach"
+        raise ConfigError(at, f"{tracing.host} is not on this machine, and our processes may not reach it", mend)

@@ -16,17 +16,18 @@ from typing import Any
 import uvicorn
 import uvloop
 from fastapi import FastAPI
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
+from uvicorn.config import LOGGING_CONFIG
 
+from cappella import logs, tracing
+from cappella.announcing import Announcer, ForPeople, ForPrograms, stages, tell_stages
 from cappella.api.routes import Parts
 from cappella.app import create_app
 from cappella.config import Config, Tls
 from cappella.engines.supervisor import Supervisor, default_log_dir
 from cappella.errors import CappellaError, ConfigError
 from cappella.generations import Generations
-from cappella.planning import picture
+from cappella.planning import as_dict, picture
 from cappella.sealing import guard
 from cappella.systemd import Systemd
 from cappella.types import EngineStatus
@@ -42,25 +43,38 @@ COLLECT_AFTER = (20_000, 50, 20)
 # it was closed was lost.
 KEEP_ALIVE_S = 75
 
-console = Console(stderr=True, highlight=False)
-
 
 def serve(read: Callable[[], Config], log_dir: Path | None) -> int:
     """Serve what is read, until told to stop; returns the exit code. It is read again to be served anew.
 
-    Raises ConfigError for what can be known before the start.
+    Raises ConfigError for what can be known before the start; where logs are JSON, that is a line like others.
     """
     config = read()
-    listener = bind(config.server.host, config.server.port)
+    if config.server.log_format == "text":
+        return _run(config, read, log_dir, ForPeople())
+    logs.as_json()
+    announcer = ForPrograms()
+    try:
+        return _run(config, read, log_dir, announcer)
+    except CappellaError as error:
+        announcer.fail("refused", str(error))
+        return EXIT_CONFIG if isinstance(error, ConfigError) else 1
+
+
+def _run(config: Config, read: Callable[[], Config], log_dir: Path | None, announcer: Announcer) -> int:
+    server = config.server
+    if server.tracing:
+        tracing.require_installed()
+    listener = bind(server.host, server.port)
     port = listener.getsockname()[1]
-    logs = log_dir or config.server.log_dir or default_log_dir(str(port))
-    supervisor = Supervisor(config, logs)
-    console.print(picture(supervisor.plan))
-    guard.install([str(address) for address in config.server.may_reach])
+    log_dir = log_dir or server.log_dir or default_log_dir(str(port))
+    supervisor = Supervisor(config, log_dir)
+    announcer.say("plan", "What lies where.", picture(supervisor.plan), **as_dict(supervisor.plan))
+    guard.install([str(address) for address in server.may_reach], announcer.refused)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        scheme = "https" if config.server.tls else "http"
         app = create_app(config, supervisor, read)
-        return runner.run(_serve(config, app, supervisor, listener, f"{scheme}://{config.server.host}:{port}", logs))
+        url = f"{'https' if server.tls else 'http'}://{server.host}:{port}"
+        return runner.run(_serve(app, supervisor, listener, url, log_dir, announcer))
 
 
 class _Server(uvicorn.Server):
@@ -69,9 +83,10 @@ class _Server(uvicorn.Server):
     It ends by raising the signal that stopped it once more; a stop that was asked for is exit code 0 here.
     """
 
-    def __init__(self, config: uvicorn.Config, generations: Generations) -> None:
+    def __init__(self, config: uvicorn.Config, generations: Generations, announcer: Announcer) -> None:
         super().__init__(config)
         self._generations = generations
+        self._announcer = announcer
         self._reloads: set[asyncio.Task[None]] = set()
         self._systemd = Systemd.around(os.environ)
 
@@ -85,7 +100,7 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._systemd.stopping(self._generations.parts.config.server.drain_s + CUT_S + ENGINES_END_S)
-        draining = asyncio.create_task(_drain(self._generations))
+        draining = asyncio.create_task(_drain(self._generations, self._announcer))
         await super().shutdown(sockets)
         draining.cancel()
 
@@ -96,7 +111,7 @@ class _Server(uvicorn.Server):
 
     async def _reload_and_tell(self) -> None:
         self._systemd.reloading()
-        await _reload(self._generations)
+        await _reload(self._generations, self._announcer)
         await self._tell_once_ready()
 
     async def _tell_once_ready(self) -> None:
@@ -125,25 +140,25 @@ def _answering(parts: Parts) -> list[str]:
     return [f"cappella/{name}" for name, ensemble in parts.config.ensembles.items() if ensemble.can_answer(up)]
 
 
-async def _drain(generations: Generations) -> None:
+async def _drain(generations: Generations, announcer: Announcer) -> None:
     drain_s = generations.parts.config.server.drain_s
     if inside := generations.inside:
-        console.print(f"Stopping: {inside} under way, which have {drain_s:g} s to end.")
+        announcer.say("stopping", f"Stopping: {inside} under way, which have {drain_s:g} s to end.", inside=inside)
     if cut := await generations.drain(drain_s):
-        console.print(f"{cut} were cut.")
+        announcer.say("cut", f"{cut} were cut.", cut=cut)
 
 
-async def _reload(generations: Generations) -> None:
-    """As SIGHUP asks for it: nobody waits for what comes of it, so that it is printed."""
+async def _reload(generations: Generations, announcer: Announcer) -> None:
+    """As SIGHUP asks for it: nobody waits for what comes of it, so that it is told here."""
     try:
         told = await generations.reload()
         words = [f"{what} {', '.join(told[what])}" for what in ("started", "ended", "kept") if told[what]]
-        console.print(f"Reloaded: {'; '.join(words)}.", soft_wrap=True)
+        announcer.say("reloaded", f"Reloaded: {'; '.join(words)}.", **told)
     except CappellaError as error:
-        console.print(f"[red]Not reloaded:[/red] {escape(str(error))}", soft_wrap=True)
+        announcer.fail("not_reloaded", f"Not reloaded: {error}")
 
 
-def http_server(app: FastAPI, tls: Tls | None = None) -> uvicorn.Server:
+def http_server(app: FastAPI, tls: Tls | None = None, announcer: Announcer = ForPeople()) -> uvicorn.Server:
     """The server around the application of `create_app`, as `cappella serve` runs it."""
     secured: dict[str, Any] = {}
     if tls is not None:
@@ -158,6 +173,8 @@ def http_server(app: FastAPI, tls: Tls | None = None) -> uvicorn.Server:
     return _Server(
         uvicorn.Config(
             app,
+            # Its own handlers would write text among lines of JSON.
+            log_config=None if announcer.for_programs else LOGGING_CONFIG,
             log_level="warning",
             access_log=False,
             timeout_keep_alive=KEEP_ALIVE_S,
@@ -167,92 +184,78 @@ def http_server(app: FastAPI, tls: Tls | None = None) -> uvicorn.Server:
             **secured,
         ),
         generations,
+        announcer,
     )
 
 
 async def _serve(
-    config: Config, app: FastAPI, supervisor: Supervisor, listener: socket.socket, url: str, logs: Path
+    app: FastAPI, supervisor: Supervisor, listener: socket.socket, url: str, log_dir: Path, announcer: Announcer
 ) -> int:
-    server = http_server(app, config.server.tls)
+    config = supervisor.fleet.config
+    server = http_server(app, config.server.tls, announcer)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
-    console.print(f"Gateway on {url}; starting {len(config.models)} engines (logs in {logs})", soft_wrap=True)
-    watching = asyncio.create_task(_watch_start(config, supervisor.statuses))
+    message = f"Gateway on {url}; starting {len(config.models)} engines (logs in {log_dir})"
+    announcer.say("listening", message, url=url, engines=list(config.models), log_dir=log_dir)
+    watching = asyncio.create_task(_watch_start(config, supervisor.statuses, announcer))
     await asyncio.wait({serving, watching}, return_when=asyncio.FIRST_COMPLETED)
     exit_code = 0
-    if serving.done():
-        watching.cancel()
-    else:
-        exit_code = _report(config, supervisor, url)
+    if not serving.done():
+        exit_code = _report(config, supervisor, url, announcer)
         server.should_exit = server.should_exit or exit_code != 0
+        watching = asyncio.create_task(_follow(supervisor, announcer))
     await serving
-    console.print("Stopped; no engine is left running.")
+    watching.cancel()
+    announcer.say("stopped", "Stopped; no engine is left running.")
     return exit_code
 
 
-async def _watch_start(config: Config, statuses: Mapping[str, EngineStatus]) -> None:
+async def _watch_start(config: Config, statuses: Mapping[str, EngineStatus], announcer: Announcer) -> None:
     """Show every engine's stage until each is ready or given up, and say of each ensemble when it can answer."""
     answering: set[str] = set()
-    with _stages(statuses) as show:
+    with stages(announcer, statuses) as show:
         while True:
             show()
-            _announce(config, statuses, answering)
+            _announce(config, statuses, answering, announcer)
             if all(status.settled for status in statuses.values()):
                 return
             await asyncio.sleep(REFRESH_S)
 
 
-@contextmanager
-def _stages(statuses: Mapping[str, EngineStatus]) -> Iterator[Callable[[], None]]:
-    """A function that shows how far each engine is: a bar on a terminal, elsewhere a line for each new stage."""
-    if not console.is_terminal:
-        shown: dict[str, str] = {}
-        yield lambda: _print_stages(shown, statuses)
-        return
-    columns = (TextColumn("{task.description:<14}"), BarColumn(), TextColumn("{task.fields[stage]}"))
-    with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
-        bars = {name: progress.add_task(name, total=1.0, stage="") for name in statuses}
-        yield lambda: _draw(progress, bars, statuses)
+async def _follow(supervisor: Supervisor, announcer: Announcer) -> None:
+    """For programs, go on saying what becomes of the engines; a person asks /ready."""
+    told = {name: (status.stage, status.restarts) for name, status in supervisor.statuses.items()}
+    while announcer.for_programs:
+        await asyncio.sleep(REFRESH_S)
+        tell_stages(announcer, told, supervisor.statuses)
 
 
-def _draw(progress: Progress, bars: Mapping[str, TaskID], statuses: Mapping[str, EngineStatus]) -> None:
-    for name, status in statuses.items():
-        if not progress.tasks[bars[name]].finished:
-            progress.update(bars[name], completed=status.progress, stage=status.stage)
-
-
-def _print_stages(shown: dict[str, str], statuses: Mapping[str, EngineStatus]) -> None:
-    for name, status in statuses.items():
-        if shown.get(name) != status.stage:
-            shown[name] = status.stage
-            console.print(f"{name}: {status.stage}", soft_wrap=True)
-
-
-def _announce(config: Config, statuses: Mapping[str, EngineStatus], answering: set[str]) -> None:
+def _announce(config: Config, statuses: Mapping[str, EngineStatus], answering: set[str], announcer: Announcer) -> None:
     """Say once of each ensemble that it answers, if that is before the last engine is up."""
     up = config.hosted(name for name, status in statuses.items() if status.takes_calls)
-    starting = ", ".join(name for name, status in statuses.items() if not status.settled)
+    starting = [name for name, status in statuses.items() if not status.settled]
     for name, ensemble in config.ensembles.items():
         if starting and name not in answering and ensemble.can_answer(up):
             answering.add(name)
-            console.print(f"cappella/{name} answers now; still starting: {starting}", soft_wrap=True)
+            message = f"cappella/{name} answers now; still starting: {', '.join(starting)}"
+            announcer.say("answering", message, ensemble=name, starting=starting)
 
 
-def _report(config: Config, supervisor: Supervisor, url: str) -> int:
+def _report(config: Config, supervisor: Supervisor, url: str, announcer: Announcer) -> int:
     """Say what came up and what did not; returns EXIT_CONFIG if no ensemble can answer."""
     failed = {name for name, status in supervisor.statuses.items() if status.state == "failed"}
     for name in sorted(failed):
         lifecycle = supervisor.lifecycles[name]
-        console.print(f"[red]{name} {supervisor.statuses[name].stage}[/red]", soft_wrap=True)
-        console.print(f"From {lifecycle.log}:", soft_wrap=True)
-        for line in lifecycle.last_words():
-            console.print(f"  {line}", markup=False, soft_wrap=True)
+        log, words = lifecycle.log, lifecycle.last_words()
+        announcer.fail("engine_failed", f"{name} {supervisor.statuses[name].stage}", words, model=name, log=log)
     up = config.hosted(name for name in config.models if name not in failed)
     usable = [name for name, ensemble in config.ensembles.items() if ensemble.can_answer(up)]
     if not usable:
-        console.print("[red]No ensemble can answer: stopping.[/red]")
+        announcer.fail("useless", "No ensemble can answer: stopping.")
         return EXIT_CONFIG
-    console.print(f"Ready: {', '.join(f'cappella/{name}' for name in usable)} on {url}. Try:\n")
-    console.print(_example(url, usable[0], config.ensembles[usable[0]].example), markup=False, soft_wrap=True)
+    names = [f"cappella/{name}" for name in usable]
+    example = _example(url, usable[0], config.ensembles[usable[0]].example)
+    shown = Text(f"Ready: {', '.join(names)} on {url}. Try:\n\n{example}")
+    announcer.say("ready", f"Ready: {', '.join(names)} on {url}.", shown, ensembles=names, url=url)
     return 0
 
 

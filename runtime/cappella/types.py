@@ -124,12 +124,15 @@ class Chunk:
         return replace(self, finish_reason=None, usage=None)
 
 
+EngineState = Literal["waiting", "loading", "ready", "unhealthy", "asleep", "restarting", "failed", "stopped"]
+
+
 @dataclass(slots=True)
 class EngineStatus:
     """What the supervisor knows of one engine; `progress` runs from 0 to 1 while it loads. A sleeper wakes for a call."""
 
     model: str
-    state: Literal["waiting", "loading", "ready", "unhealthy", "asleep", "restarting", "failed", "stopped"] = "waiting"
+    state: EngineState = "waiting"
     stage: str = "waiting for its turn"
     progress: float = 0.0
     restarts: int = 0

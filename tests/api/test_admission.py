@@ -181,7 +181,11 @@ async def test_over_capacity_the_rest_is_refused_with_429_and_when_to_come_again
         assert 2 <= len(replies) - len(refused) <= 3
         assert all(retry is not None and int(retry) >= 1 for _, retry, _ in refused)
         async with http.get(f"{busy}/metrics") as reply:
-            assert 'cappella_waiting{name="cappella/default"} 0.0' in await reply.text()
+            text = await reply.text()
+        assert 'cappella_waiting{name="cappella/default"} 0.0' in text
+        assert f'cappella_queue_refused_total{{name="cappella/default"}} {len(refused)}.0' in text
+        assert f'cappella_queue_seconds_count{{name="cappella/default"}} {len(replies) - len(refused)}.0' in text
+        assert f'path="/v1/chat/completions",status_code="429"}} {len(refused)}.0' in text
 
 
 async def test_a_body_that_does_not_come_is_given_up(busy: str) -> None:

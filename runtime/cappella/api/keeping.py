@@ -11,10 +11,11 @@ from cappella.access.store import Key
 from cappella.api.meter import Meter
 from cappella.config import Config
 from cappella.ensemble.pipeline import Pipeline
+from cappella.errors import PanelFailed
 from cappella.events import AnswerDone, Emit, Event, RunStarted
 from cappella.metrics import Metrics
 from cappella.options import Settings
-from cappella.runs import Call, Run
+from cappella.runs import Call, Failure, Run
 from cappella.types import Json, Prompt, Usage
 
 CANCELLED = "cancelled"
@@ -36,6 +37,13 @@ class EndedRun:
     error: Exception | None
     calls: Sequence[Call]
     total_s: float
+
+    @property
+    def failures(self) -> Sequence[Failure]:
+        """Who failed, also in a run that came to nothing by it."""
+        if self.run:
+            return self.run.failures
+        return self.error.failures if isinstance(self.error, PanelFailed) else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +129,7 @@ class Keeping:
             keeper.require()
 
     async def _run_ended(self, ended: EndedRun) -> None:
-        self._metrics.end(ended.settings.ensemble, ended.run, ended.status)
+        self._metrics.end(ended.settings.ensemble, ended.run, ended.status, ended.failures)
         for keeper in self._keepers:
             keeper.run_ended(ended)
         used = [call.usage for call in ended.calls] if ended.run else []

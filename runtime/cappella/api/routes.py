@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request, Response
 from cappella.access.gatekeeper import Gatekeeper
 from cappella.access.store import Key, Scope
 from cappella.admission import Admission, costs
-from cappella.api import fields, images, passing, sse
+from cappella.api import fields, images, passing, sse, visits
 from cappella.api.chat import ChatRequest
 from cappella.api.clients import Stream, credentials, json_object, read, require_json, unless_gone
 from cappella.api.keeping import Keeping
@@ -24,13 +24,14 @@ from cappella.config import Config, Ensemble
 from cappella.draining import Doors
 from cappella.engines.vllm import VllmEngine
 from cappella.ensemble.pipeline import Pipeline
-from cappella.ensemble.settings import resolve
+from cappella.ensemble.settings import deadline_s, resolve
 from cappella.errors import CappellaError, RequestError, UnknownModel
 from cappella.events import Emit
 from cappella.metrics import Metrics
 from cappella.options import Overrides
 from cappella.placement.gpus import Gpu
 from cappella.runs import Run
+from cappella.standing import Now
 from cappella.types import Json, Prompt, Sampling
 
 PREFIX = "cappella/"
@@ -114,10 +115,7 @@ def create_router(current: Callable[[], Parts], reload: Callable[[], Awaitable[d
     async def metrics(request: Request) -> Response:
         parts = current()
         _who(parts, request, "admin")
-        return Response(
-            await parts.metrics.render(parts.engines, parts.gpus(), parts.admission.waiting),
-            media_type="text/plain; version=0.0.4",
-        )
+        return Response(await parts.metrics.render(_now(parts)), media_type="text/plain; version=0.0.4")
 
     @router.post("/api/reload")
     async def reload_config(request: Request) -> dict[str, Any]:
@@ -165,7 +163,9 @@ def _answering(current: Callable[[], Parts], path: str) -> Callable[[Request], A
 
 
 def _who(parts: Parts, request: Request, scope: Scope) -> Key | None:
-    return parts.gatekeeper.who(*credentials(request), scope)
+    key = parts.gatekeeper.who(*credentials(request), scope)
+    visits.current().key_id = key.id if key else None
+    return key
 
 
 def _chosen(overrides: Overrides, ensemble: Ensemble) -> list[str]:
@@ -185,7 +185,8 @@ async def _ensemble(parts: Parts, request: Request, asked: Asked, name: str, key
     takes = costs(settings, parts.config.host_of)
 
     async def run(emit: Emit) -> Run:
-        async with parts.doors.inside(), parts.admission.room(PREFIX + name, takes, key=key.id if key else None):
+        room = parts.admission.room(PREFIX + name, takes, key=key.id if key else None)
+        async with parts.doors.inside(), visits.current().waiting(PREFIX + name, room):
             return await parts.keeping.run(parts.pipeline, key, prompt, settings, emit)
 
     if not asked.stream:
@@ -211,8 +212,9 @@ async def _forward(
     takes = {parts.config.host_of[model]: n if isinstance(n, int) and n > 0 else 1}
 
     async def relay() -> AsyncGenerator[bytes, None]:
+        room = parts.admission.room(model, takes, direct=True, key=key.id if key else None)
         async with (
-            parts.admission.room(model, takes, direct=True, key=key.id if key else None),
+            visits.current().waiting(model, room),
             parts.keeping.call(key, model, wire) as meter,
             parts.engines[model].forward(path, body) as reply,
         ):
@@ -267,10 +269,21 @@ def _models(parts: Parts) -> list[dict[str, Any]]:
     return [*ensembles, *members]
 
 
-def _readiness(parts: Parts) -> dict[str, Any]:
-    """Ready means that every ensemble has its quorum and its judge."""
+def _answering_now(parts: Parts) -> dict[str, bool]:
+    """Which ensembles have their quorum and their judge."""
     up = [name for name, engine in parts.engines.items() if engine.status.takes_calls]
-    ensembles = {name: e.can_answer(up) for name, e in parts.config.ensembles.items()}
+    return {name: ensemble.can_answer(up) for name, ensemble in parts.config.ensembles.items()}
+
+
+def _now(parts: Parts) -> Now:
+    deadlines_s = {name: deadline_s(ensemble) for name, ensemble in parts.config.ensembles.items()}
+    waiting, refused = parts.admission.waiting, parts.admission.refused
+    return Now(parts.engines, parts.gpus(), waiting, refused, _answering_now(parts), deadlines_s)
+
+
+def _readiness(parts: Parts) -> dict[str, Any]:
+    """Ready means that every ensemble is."""
+    ensembles = _answering_now(parts)
     return {
         "ready": all(ensembles.values()),
         "ensembles": ensembles,

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from cappella.config.ensembles import Ensemble, Judge, Layers, Member, Preset, Samples, seats
 from cappella.config.fields import Frozen, Name
 from cappella.config.models import RESERVED_ENGINE_ARGS, Model
-from cappella.config.server import Audit, Placement, Runs, Server, Tls
+from cappella.config.server import Audit, Placement, Runs, Server, Tls, Tracing
 
 __all__ = [
     "RESERVED_ENGINE_ARGS",
@@ -25,6 +25,7 @@ __all__ = [
     "Samples",
     "Server",
     "Tls",
+    "Tracing",
     "seats",
 ]
 

@@ -1,12 +1,21 @@
 """What a config may say of the gateway, and of the memory that models share."""
 
 import re
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from re import Pattern
-from typing import Annotated
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, IPvAnyAddress, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ByteSize,
+    Field,
+    IPvAnyAddress,
+    field_validator,
+    model_validator,
+)
 
 from cappella.config.fields import Frozen, Seconds
 
@@ -70,6 +79,36 @@ Origin = Annotated[str, AfterValidator(_origin)]
 HostName = Annotated[str, AfterValidator(_host_name)]
 
 
+class Tracing(Frozen):
+    """Where the trace of each run goes, as OpenTelemetry's protocol over HTTP; needs the extra `otel`.
+
+    `endpoint` is a collector's base address, http://127.0.0.1:4318 or a socket such as unix:/run/otel.sock. Of the
+    traces that no caller began, `share` are kept; a caller's own `traceparent` says itself whether.
+    """
+
+    endpoint: str
+    share: Annotated[float, Field(ge=0, le=1)] = 1.0
+
+    @field_validator("endpoint")
+    @classmethod
+    def _is_an_address(cls, endpoint: str) -> str:
+        problem = f"{endpoint!r} is no address of a collector: http://127.0.0.1:4318, or unix:/run/otel.sock"
+        try:
+            parts = urlsplit(endpoint)
+            usable = parts.path.startswith("/") if parts.scheme == "unix" else bool(parts.hostname and parts.port)
+        except ValueError as error:
+            raise ValueError(problem) from error
+        if parts.scheme not in ("http", "https", "unix") or not usable or parts.username or parts.query:
+            raise ValueError(problem)
+        return endpoint
+
+    @property
+    def host(self) -> str | None:
+        """Whom it connects to; None for a socket of this machine."""
+        parts = urlsplit(self.endpoint)
+        return None if parts.scheme == "unix" else parts.hostname
+
+
 class Server(Frozen):
     """Where clients are listened to. Of the runs of an ensemble, and of the calls of a model, `max_waiting` may queue.
 
@@ -81,7 +120,8 @@ class Server(Frozen):
     Of what ran nothing is kept but counts, unless `audit` or `runs` says so.
     Without keys, or with `allowed_hosts`, it answers only to addresses, `localhost`, `host` and `allowed_hosts`. Pages in
     browsers may call it from `cors_origins` alone.
-    Our processes connect to loopback and to the addresses in `may_reach`, and to nothing else.
+    Our processes connect to loopback and to the addresses in `may_reach`, and to nothing else. With `log_format` json
+    all that `serve` says are lines of JSON, with one for every request and every run.
     """
 
     host: str = "127.0.0.1"
@@ -93,6 +133,8 @@ class Server(Frozen):
     drain_s: Seconds = 30.0
     log_dir: Path | None = None
     image_folder: Path | None = None
+    log_format: Literal["text", "json"] = "text"
+    tracing: Tracing | None = None
     keys: Path | None = None
     audit: Audit | None = None
     runs: Runs | None = None
@@ -127,7 +169,24 @@ class Server(Frozen):
 
     @property
     def loopback(self) -> bool:
-        return self.host == "localhost" or ip_address(self.host).is_loopback
+        return _is_loopback(self.host)
+
+    def may_connect_to(self, host: str) -> bool:
+        """Whether the guard of our processes lets them: see sealing/guard.py. It has no names looked up."""
+        return _is_loopback(host) or _address(host) in self.may_reach
+
+
+def _is_loopback(host: str) -> bool:
+    address = _address(host)
+    return host == "localhost" or (address is not None and address.is_loopback)
+
+
+def _address(host: str) -> IPv4Address | IPv6Address | None:
+    """None for a name."""
+    try:
+        return ip_address(host)
+    except ValueError:
+        return None
 
 
 class Placement(Frozen):

@@ -63,6 +63,11 @@ def resolve(
     )
 
 
+def deadline_s(ensemble: Ensemble) -> float:
+    """What a run of it may take where the request says nothing."""
+    return ensemble.deadline_s or DEFAULTS.deadline_s or 0.0
+
+
 _TAKEN_AS_THEY_ARE = (
     "strategy analysis grace_s layers review early_exit debias show_reasoning formatted_panel answer_order"
     " early_prefill criteria max_total_tokens round_timeout_s deadline_s"

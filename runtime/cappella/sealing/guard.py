@@ -12,7 +12,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from ipaddress import ip_address
 from types import FrameType
@@ -36,9 +36,17 @@ _LIBRARY = os.path.dirname(os.__file__) + os.sep
 _MOST_PACKAGES = 5
 
 
-def install(allowed: Collection[str] = ()) -> None:
-    """From now on and for as long as the process lives: PermissionError for what is not loopback and not allowed."""
-    guard = _Guard(allowed, os.environ.get(RECORD))
+def to_stderr(text: str) -> None:
+    """A line, whatever became of Python's own stream."""
+    os.write(2, f"{text}\n".encode())
+
+
+def install(allowed: Collection[str] = (), tell: Callable[[str], None] = to_stderr) -> None:
+    """From now on and for as long as the process lives: PermissionError for what is not loopback and not allowed.
+
+    `tell` is told of each kind of refusal once.
+    """
+    guard = _Guard(allowed, os.environ.get(RECORD), tell)
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event in _JUDGED:
@@ -48,9 +56,10 @@ def install(allowed: Collection[str] = ()) -> None:
 
 
 class _Guard:
-    def __init__(self, allowed: Collection[str], record: str | None) -> None:
+    def __init__(self, allowed: Collection[str], record: str | None, tell: Callable[[str], None]) -> None:
         self._allowed = {address for text in allowed if (address := _address(text))}
         self._record = record
+        self._say = tell
         self._told: set[tuple[str, str, str]] = set()
 
     def judge(self, event: str, arguments: tuple[Any, ...]) -> None:
@@ -88,7 +97,7 @@ class _Guard:
     def _tell(self, what: str, to: str, by: str) -> None:
         if (what, to, by) not in self._told:
             self._told.add((what, to, by))
-            os.write(2, f"sealed: refused {what} {to} ({by})\n".encode())
+            self._say(f"sealed: refused {what} {to} ({by})")
         if self._record:
             process = " ".join(getattr(sys, "argv", ["python"]))[:160]
             line = json.dumps({"what": what, "to": to, "by": by, "process": process, "pid": os.getpid()})

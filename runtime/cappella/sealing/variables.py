@@ -45,3 +45,9 @@ def sealed(inherited: Mapping[str, str], package_root: str) -> dict[str, str]:
         key: value for key, value in inherited.items() if not key.startswith(_PREFIXES) and key.lower() not in _NAMES
     }
     return {**kept, **SEAL, "PYTHONPATH": os.pathsep.join((guard.STARTUP, package_root))}
+
+
+def forget_tracing() -> None:
+    """Take out of this process's own environment what OpenTelemetry would read: where to, by which code, and whether."""
+    for name in [name for name in os.environ if name.startswith("OTEL_")]:
+        del os.environ[name]

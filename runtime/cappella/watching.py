@@ -1,0 +1,58 @@
+"""Who is told of each request, and of what came of it: figures always, logs and traces where the config wants them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+
+from cappella import logs, tracing
+from cappella.api import visits
+from cappella.api.keeping import EndedCall, EndedRun
+from cappella.api.visits import Visit
+from cappella.config import Config, Server
+from cappella.metrics import Metrics
+
+
+class Watch:
+    """A `Keeper` that keeps nothing but what is told on; `visited` is for the end of each reply.
+
+    Raises ConfigError for traces without what makes them.
+    """
+
+    def __init__(self, server: Server, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._as_json = server.log_format == "json"
+        self._tracer = tracing.opened(server.tracing) if server.tracing else None
+
+    def require(self) -> None:
+        """Nothing: no run depends on who watches it."""
+
+    def renewed(self, config: Config, comes: Collection[str]) -> "Watch":
+        """The same: neither logs nor traces change without a restart."""
+        return self
+
+    def run_ended(self, ended: EndedRun) -> None:
+        visits.current().keep(ended)
+        if self._as_json:
+            logs.run_ended(ended)
+
+    def call_ended(self, ended: EndedCall) -> None:
+        visits.current().keep(ended)
+
+    def visited(self, visit: Visit) -> None:
+        """Tell of a request whose reply has ended, or broken off."""
+        self._metrics.replied(visit.route, visit.status_code)
+        if visit.asked is not None and visit.queued_s is not None:
+            self._metrics.queued(visit.asked, visit.queued_s)
+        if self._as_json:
+            logs.visited(visit)
+        if self._tracer is not None:
+            self._tracer.visited(visit)
+
+    @asynccontextmanager
+    async def kept(self) -> AsyncIterator[None]:
+        """While the gateway runs; at the end the last traces are sent, if they are taken."""
+        try:
+            yield
+        finally:
+            if self._tracer is not None:
+                await asyncio.to_thread(self._tracer.close)
