@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from cappella.api import fields, trace
 from cappella.api.blocks import Block, Blocks, Step, blocks_of
 from cappella.api.fields import FusionRequest, Positive, Wire
+from cappella.api.refusals import error_body
 from cappella.api.sse import Dialect, frame
 from cappella.events import Event, FinalDelta, RunStarted
 from cappella.runs import Run
@@ -173,15 +174,6 @@ class Events(Dialect):
 
     def failed(self, error: Mapping[str, Any]) -> Iterator[bytes]:
         yield frame(error_body(500, error), "error")
-
-
-ERROR_TYPES = {400: "invalid_request_error", 404: "not_found_error", 413: "request_too_large"}
-
-
-def error_body(status: int, error: Mapping[str, Any]) -> Json:
-    """An error, given in OpenAI's form, in Anthropic's, with what there is besides."""
-    kind = ERROR_TYPES.get(status, "api_error")
-    return {"type": "error", "error": {**error, "type": kind, "message": error["message"]}}
 
 
 def _step(step: Step) -> bytes:

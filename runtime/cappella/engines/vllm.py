@@ -198,7 +198,7 @@ class VllmEngine:
             raise
         except (aiohttp.ClientError, aiohttp.http_exceptions.HttpProcessingError, OSError) as error:
             self._count(False, is_probe)
-            raise EngineBroke(f"{self.status.model} broke off: {error or type(error).__name__}") from error
+            raise EngineBroke(f"{self.status.model} broke off: {_reason(error)}") from error
         finally:
             self.in_flight -= 1
 
@@ -210,3 +210,10 @@ class VllmEngine:
         async for data in response.content.iter_any():
             self.pulse.hear()
             yield data
+
+
+def _reason(error: Exception) -> str:
+    """In words for a client: where the socket lies is not for its eyes."""
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"no connection ({error.strerror})"
+    return str(error) or type(error).__name__
