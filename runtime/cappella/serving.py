@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from cappella.api.connections import Connection
 from cappella.api.routes import Parts
 from cappella.app import create_app
 from cappella.config import Config, Tls
@@ -158,6 +159,7 @@ def http_server(app: FastAPI, tls: Tls | None = None) -> uvicorn.Server:
     return _Server(
         uvicorn.Config(
             app,
+            http=Connection,
             log_level="warning",
             access_log=False,
             timeout_keep_alive=KEEP_ALIVE_S,
