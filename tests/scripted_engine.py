@@ -105,7 +105,9 @@ class ScriptedEngine:
                 await asyncio.sleep(3600)
             if script.refuse:
                 return web.json_response(script.refuse[1], status=script.refuse[0])
-            return await (self._stream(request, script) if body.get("stream") else self._whole(request.path, script))
+            return await (
+                self._stream(request, body, script) if body.get("stream") else self._whole(request.path, script)
+            )
         except asyncio.CancelledError:
             self.aborted += 1
             raise
@@ -135,10 +137,9 @@ class ScriptedEngine:
         }
         return web.json_response({"id": "x", "model": self.model, **told[path]})
 
-    async def _stream(self, request: web.Request, script: Script) -> web.StreamResponse:
+    async def _stream(self, request: web.Request, body: Json, script: Script) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
-        body = self.bodies[-1]
         await response.write(self._event({"role": "assistant", "content": ""}))
         if script.reasoning:
             await response.write(self._event({"reasoning": script.reasoning}))

@@ -22,6 +22,8 @@ def with_keys(config: Config, path: Path) -> Config:
 
 
 def _strictly(body: Json) -> Script:
+    if "messages" not in body and {"prompt", "input"} & set(body):
+        return Script()
     messages = body.get("messages")
     if isinstance(messages, list) and messages and all(isinstance(m, dict) and "content" in m for m in messages):
         return judging()(body)

@@ -160,6 +160,7 @@ def http_server(app: FastAPI, tls: Tls | None = None) -> uvicorn.Server:
         uvicorn.Config(
             app,
             http=Connection,
+            ws="none",
             log_level="warning",
             access_log=False,
             timeout_keep_alive=KEEP_ALIVE_S,

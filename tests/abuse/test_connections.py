@@ -55,6 +55,17 @@ async def test_who_sends_no_whole_head_is_left(gateway: str, first: bytes, monke
     assert await _until_closed(gateway, first)
 
 
+@pytest.mark.parametrize(("request_", "status"), [(b"GET /health", 200), (b"POST /v1/messages", 400)])
+async def test_who_wants_another_protocol_is_not_kept_waiting(gateway: str, request_: bytes, status: int) -> None:
+    where = urlsplit(gateway)
+    reader, writer = await asyncio.open_connection(where.hostname, where.port)
+    body = b"Content-Length: 2\r\n\r\n{}" if status == 400 else b"\r\n"
+    writer.write(request_ + b" HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n" + body)
+    async with asyncio.timeout(20):
+        assert (await reader.readline()).startswith(b"HTTP/1.1 %d " % status)
+    writer.close()
+
+
 async def test_a_body_in_many_pieces_is_no_head(gateway: str) -> None:
     where = urlsplit(gateway)
     reader, writer = await asyncio.open_connection(where.hostname, where.port)

@@ -53,6 +53,11 @@ class Connection(HttpToolsProtocol):
         self._head_bytes = 0
         super().on_message_complete()
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """Nothing is upgraded; and the body of a request that asks for it is left unread by the parser, for ever."""
+        if self.cycle.more_body:
+            self.send_400_response("HTTP/1.1 is spoken here, and nothing else: leave the Upgrade out.")
+
     def _stop_waiting(self) -> None:
         if self._patience:
             self._patience.cancel()
