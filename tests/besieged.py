@@ -12,6 +12,7 @@ from cappella.engines.vllm import VllmEngine
 from cappella.serving import bind, http_server
 from cappella.types import EngineStatus
 from choir import MEMBERS, gateway_config
+from scripted_engine import PLAIN
 from strict import with_keys
 
 
@@ -20,9 +21,7 @@ class Supervisor:
 
     def __init__(self, config: Config, folder: Path) -> None:
         self.engines = {
-            name: VllmEngine(
-                folder / f"{name}.sock", EngineStatus(name, "ready"), ("<|im_end|>",), config.models[name].traits
-            )
+            name: VllmEngine(folder / f"{name}.sock", EngineStatus(name, "ready"), PLAIN, config.models[name].traits)
             for name in (*MEMBERS, "judge")
         }
 

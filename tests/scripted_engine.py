@@ -9,10 +9,12 @@ from typing import Any
 
 from aiohttp import web
 
+from cappella.engines.plain_text import PlainText
 from cappella.engines.vllm import VllmEngine
 from cappella.types import EngineStatus, Traits
 
 Json = dict[str, Any]
+PLAIN = PlainText(("<|im_start|>", "<|im_end|>"), ("<think>", "</think>"))
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class ScriptedEngine:
         await self._runner.setup()
         socket = folder / f"{self.model}.sock"
         await web.UnixSite(self._runner, str(socket)).start()
-        self.engine = VllmEngine(socket, EngineStatus(self.model, "ready"), ("<|im_end|>",), self.traits)
+        self.engine = VllmEngine(socket, EngineStatus(self.model, "ready"), PLAIN, self.traits)
         return self.engine
 
     async def stop(self) -> None:

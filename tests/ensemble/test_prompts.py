@@ -16,7 +16,6 @@ CONVERSATION: list[dict[str, Any]] = [
     {"role": "assistant", "content": "One"},
     {"role": "user", "content": "Second"},
 ]
-SPECIAL_TOKENS = ("<s>", "</s>", "<|im_start|>", "<|im_end|>", "[INST]", "<unk>")
 
 
 @given(st.lists(st.text(max_size=30), min_size=1, max_size=8))
@@ -26,14 +25,6 @@ def test_each_answer_stands_once_between_its_own_marks(answers: list[str]) -> No
         block = f"[answer {label} n0nce]\n{text}\n[end {label} n0nce]"
         assert fenced.count(block) == 1
     assert fenced.count("n0nce") == 1 + 2 * len(answers)
-
-
-@given(st.lists(st.sampled_from(SPECIAL_TOKENS) | st.text(alphabet="<|s>/im_end[]x", max_size=4), max_size=12))
-def test_no_special_token_outlives_defusing_and_nothing_else_changes(parts: list[str]) -> None:
-    text = "".join(parts)
-    defused = prompts.defuse(text, SPECIAL_TOKENS)
-    assert not any(token in defused for token in SPECIAL_TOKENS)
-    assert defused.replace("\u200b", "") == text
 
 
 @pytest.mark.parametrize("make", [prompts.analysis_messages, prompts.final_messages])

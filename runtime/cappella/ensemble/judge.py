@@ -138,7 +138,7 @@ class Judge:
         except ValueError as error:
             raise EngineUnusable(f"the judge's analysis is not JSON: {error}", "judge_not_valid_json") from error
         self.analysis = named(lettered, self.labels)
-        self._lettered = self._showing.defused(json.dumps(lettered, ensure_ascii=False))
+        self._lettered = json.dumps(lettered, ensure_ascii=False)
         self._emit(AnalysisDone(self.analysis))
 
     async def _choose(self, shown: Sequence[Answer]) -> Mapping[str, float]:

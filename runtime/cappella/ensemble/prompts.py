@@ -66,13 +66,6 @@ def fence(answers: Sequence[str], nonce: str) -> str:
     return "\n\n".join([INTRODUCTION.format(nonce=nonce), *blocks])
 
 
-def defuse(text: str, special_tokens: Sequence[str]) -> str:
-    """`text` with every special token broken up, so that the judge's tokenizer reads it as plain text."""
-    for token in special_tokens:
-        text = text.replace(token, f"{token[0]}\u200b{token[1:]}")
-    return text
-
-
 def shown(answer: Answer, show_reasoning: bool = False) -> str:
     """An answer as the judge reads it: its text, and the tool calls it proposes."""
     reasoning = [REASONING_LINE.format(reasoning=answer.reasoning)] if show_reasoning and answer.reasoning else []

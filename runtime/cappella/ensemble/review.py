@@ -46,7 +46,7 @@ async def _ballot(
     shown = list(answers)
     Random(seed).shuffle(shown)
     names = dict(zip(prompts.labels(len(shown)), (answer.name for answer in shown), strict=True))
-    texts = [prompts.defuse(prompts.shown(answer), engine.special_tokens) for answer in shown]
+    texts = [prompts.shown(answer) for answer in shown]
     messages = prompts.ranking_messages(for_judge(prompt, engine.traits).messages, texts, secrets.token_hex(4))
     schema = prompts.ranking_schema(len(shown))
     form = Form("response_format", {"type": "json_schema", "json_schema": {"name": "ranking", "schema": schema}})
