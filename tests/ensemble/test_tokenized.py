@@ -29,8 +29,10 @@ class Model:
         self._template = environment.from_string((path / "chat_template.jinja").read_text())
         found = folder.inspect("ann", path)
         self.plain = PlainText(found.special_tokens, found.markup)
-        self.turns = {self.tokenizer.token_to_id(token) for token in found.special_tokens} - {None}
-        self.marks = {self.tokenizer.token_to_id(token) for token in found.markup} | self.turns
+        added = self.tokenizer.get_added_tokens_decoder().items()
+        self.turns = {number for number, token in added if token.special or token.content.startswith("<｜")}
+        tags = ("<think", "</think", "<tool", "</tool")
+        self.marks = {number for number, token in added if token.content.startswith(tags)} | self.turns
 
     def control(self, messages: Sequence[Message]) -> list[int]:
         """The tokens of control in the prompt, in their order."""
