@@ -13,11 +13,13 @@ ADDED = [
     {"content": "<|end|>", "special": True},
     {"content": "<｜User｜>", "special": False},
     {"content": "<think>", "special": False},
+    {"content": "<tool_call>", "special": False},
+    {"content": "<answer>", "special": False},
     {"content": "<table>", "special": False},
     {"content": "word", "special": False},
     {"content": "    "},
 ]
-TEMPLATE = "{% for m in messages %}word    <think>{{ m.content }}<|end|>{% endfor %}"
+TEMPLATE = "{% for m in messages %}word    <answer>{{ m.content }}<|end|>{% endfor %}"
 
 
 def found(path: Path, about: Any = None, template: str | None = None) -> folder.Folder:
@@ -31,7 +33,7 @@ def found(path: Path, about: Any = None, template: str | None = None) -> folder.
 
 def test_what_is_called_special_or_looks_it_counts(tmp_path: Path) -> None:
     assert found(tmp_path).special_tokens == ("<|end|>", "<｜User｜>")
-    assert found(tmp_path).markup == ()
+    assert found(tmp_path).markup == ("<think>", "<tool_call>")
 
 
 @pytest.mark.parametrize(
@@ -39,7 +41,7 @@ def test_what_is_called_special_or_looks_it_counts(tmp_path: Path) -> None:
     [None, {"chat_template": TEMPLATE}, {"chat_template": [{"name": "default", "template": TEMPLATE}, 7]}],
 )
 def test_marks_that_the_chat_template_writes_count_and_its_words_do_not(tmp_path: Path, about: Any) -> None:
-    assert found(tmp_path, about, TEMPLATE if about is None else None).markup == ("<think>",)
+    assert found(tmp_path, about, TEMPLATE if about is None else None).markup == ("<think>", "<tool_call>", "<answer>")
 
 
 def test_what_the_tokenizers_config_adds_counts_too(tmp_path: Path) -> None:

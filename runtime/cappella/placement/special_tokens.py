@@ -9,6 +9,7 @@ from typing import Any
 
 _NAMED = ("bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token", "mask_token")
 _BARRED = re.compile(r"<[|｜].*[|｜]>", re.DOTALL)
+_PARSED = re.compile(r"</?(think|tool|function)\w*>")
 _MARK = re.compile(r"[^\w\s].*[^\w\s]", re.DOTALL)
 
 
@@ -21,9 +22,12 @@ def special_tokens(tokenizer: Mapping[str, Any], config: Mapping[str, Any]) -> t
 
 
 def markup(tokenizer: Mapping[str, Any], special: tuple[str, ...], template: str) -> tuple[str, ...]:
-    """Other tokens of its own that the chat template writes, and that are no words: an assistant's marks."""
-    texts = [token["content"] for token in _added(tokenizer)]
-    return tuple(text for text in texts if text in template and text not in special and _MARK.fullmatch(text))
+    """An assistant's marks: other tokens of its own by which replies are parsed, or that the chat template writes.
+
+    A word is no mark, even if it is there.
+    """
+    others = [token["content"] for token in _added(tokenizer) if token["content"] not in special]
+    return tuple(text for text in others if _PARSED.fullmatch(text) or (text in template and _MARK.fullmatch(text)))
 
 
 def template_in(config: Mapping[str, Any]) -> str:
