@@ -181,7 +181,8 @@ async def test_malformed_requests_break_nothing_and_tell_nothing(besieged: Besie
     after_s = await _good_ones_s(besieged, beryl)
     print(statuses, f"{before_s:.4f} s, then {after_s:.4f}; {rss_bytes >> 20} MiB, then {besieged.rss_bytes >> 20}")
     assert after_s < 3 * before_s + 0.1
-    assert await eventually(lambda: besieged.open_files <= files + 2, 10), besieged.open_files
+    # Connections to the engines are kept for some seconds, as many as were needed at once.
+    assert await eventually(lambda: besieged.open_files <= files + 2 * AT_ONCE, 10), besieged.open_files
     assert besieged.rss_bytes < rss_bytes + (64 << 20)
     log = (tmp_path / "gateway.log").read_text()
     assert "Traceback" not in log, log[-3000:]

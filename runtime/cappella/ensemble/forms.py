@@ -7,6 +7,7 @@ import jsonschema
 import regex
 
 from cappella.ensemble import schemas
+from cappella.ensemble.values import value_of
 from cappella.types import Form
 
 
@@ -34,8 +35,8 @@ def _problem(form: Form, text: str) -> str | None:
         case "regex":
             return None if schemas.matches(wanted, text, whole=True) else "it does not match the pattern"
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        value = value_of(text)
+    except ValueError as error:
         return f"it is not JSON: {error}"
     if kind == "json_object":
         return None if isinstance(value, dict) else "it is no JSON object"

@@ -1,7 +1,6 @@
 """The members rank the answers, anonymous and shuffled; what a member says of its own answers does not count."""
 
 import asyncio
-import json
 import secrets
 from collections.abc import Mapping, Sequence
 from random import Random
@@ -10,6 +9,7 @@ from cappella.engines.base import Engine
 from cappella.ensemble import prompts
 from cappella.ensemble.choosing import brief
 from cappella.ensemble.conversations import for_judge
+from cappella.ensemble.values import value_of
 from cappella.ensemble.voice import Voice
 from cappella.errors import EngineError
 from cappella.options import Seat, Settings
@@ -54,9 +54,10 @@ async def _ballot(
     try:
         async with asyncio.timeout(timeout_s):
             sampling = brief(seat.sampling, engine.traits, 16 + 8 * len(shown))
-            letters = json.loads(await voice.say(engine, asked, sampling))
+            letters = value_of(await voice.say(engine, asked, sampling))
     except (EngineError, TimeoutError, ValueError):
         return []
     own = set(seat.answer_names)
-    ranked = dict.fromkeys(names[letter] for letter in letters if letter in names)
+    told = [letter for letter in letters if isinstance(letter, str)] if isinstance(letters, list) else []
+    ranked = dict.fromkeys(names[letter] for letter in told if letter in names)
     return [name for name in ranked if name not in own]
