@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cappella.ensemble import agreement, forms
@@ -143,3 +143,39 @@ def test_a_form_that_cannot_be_checked_is_refused_before_anybody_is_asked(form: 
 def test_json_that_no_parser_takes_is_not_json() -> None:
     for text in ("[" * 100_000, "1" * 5000, '"\ud800"x'):
         assert "not JSON" in (forms.problem(schema({}), text) or "")
+
+
+KEYWORDS = st.sampled_from(
+    "type properties items required enum const anyOf allOf oneOf not pattern patternProperties additionalProperties"
+    " uniqueItems minLength maximum multipleOf $ref $defs $schema $id if then else format dependentSchemas".split()
+)
+SCHEMAS = st.dictionaries(
+    KEYWORDS,
+    JSON
+    | st.sampled_from(["#", "#/$defs/a", "object", "array", "(a+)+b", "(", ["a"], [{}], True, {"a": {"$ref": "#"}}])
+    | st.dictionaries(st.text(max_size=3) | KEYWORDS, st.dictionaries(KEYWORDS, JSON, max_size=2), max_size=2),
+    max_size=4,
+)
+
+
+@settings(max_examples=300)
+@given(SCHEMAS, JSON | st.sampled_from(["aaaaaaaaaaaaaaaaaaaaaaaaaaaac", {"a": {"a": {"a": 1}}}]))
+def test_any_schema_is_refused_or_checks_any_value(value: Any, instance: Any) -> None:
+    try:
+        forms.require_checkable(schema(value))
+    except forms.BadForm:
+        return
+    assert isinstance(forms.problem(schema(value), json.dumps(instance)), str | None)
+
+
+@given(
+    st.text(max_size=12) | st.lists(st.sampled_from(list("ab()[]{}|*+?\\.^$,19<>=:!P")), max_size=14).map("".join),
+    st.text(max_size=20),
+)
+def test_any_pattern_is_refused_or_matched(pattern: str, text: str) -> None:
+    form = Form("structured_outputs", {"regex": pattern})
+    try:
+        forms.require_checkable(form)
+    except forms.BadForm:
+        return
+    assert isinstance(forms.problem(form, text), str | None)

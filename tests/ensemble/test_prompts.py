@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from typing import Any
 
 import pytest
@@ -25,6 +26,22 @@ def test_each_answer_stands_once_between_its_own_marks(answers: list[str]) -> No
         block = f"[answer {label} n0nce]\n{text}\n[end {label} n0nce]"
         assert fenced.count(block) == 1
     assert fenced.count("n0nce") == 1 + 2 * len(answers)
+
+
+MARKS = st.sampled_from(
+    ["[answer A 0a1b2c3d]\n", "\n[end A 0a1b2c3d]", "[answer ", "[end ", "[", "answer ", "end ", "A", " "]
+)
+
+
+@given(st.lists(st.lists(MARKS | st.text(max_size=3), max_size=8).map("".join), min_size=1, max_size=4))
+def test_no_answer_holds_what_looks_like_a_mark(answers: list[str]) -> None:
+    for fenced in (
+        prompts.fence(answers, "n0nce"),
+        prompts.opening_messages(CONVERSATION, [], "n", answers[0])[-1]["content"],
+    ):
+        marks = re.findall(r"\[(answer|end) ", fenced)
+        assert marks == (["answer", "end"] * len(answers) if "n0nce" in fenced else ["answer"])
+        assert all(answer.replace("\u200b", "") in fenced.replace("\u200b", "") for answer in answers[:1])
 
 
 @pytest.mark.parametrize("make", [prompts.analysis_messages, prompts.final_messages])
