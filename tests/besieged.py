@@ -8,6 +8,7 @@ import uvloop
 
 from cappella.app import create_app
 from cappella.config import Config
+from cappella.config.server import Audit, Runs
 from cappella.engines.vllm import VllmEngine
 from cappella.serving import bind, http_server
 from cappella.types import EngineStatus
@@ -37,6 +38,11 @@ async def serve(folder: Path) -> None:
     """Until SIGTERM. The port is printed once clients may connect."""
     listener = bind("127.0.0.1", 0)
     config = with_keys(gateway_config(), folder / "keys.sqlite")
+    kept = {
+        "runs": Runs(file=folder / "runs.sqlite", content=True),
+        "audit": Audit(file=folder / "audit", log_content=True),
+    }
+    config = config.model_copy(update={"server": config.server.model_copy(update=kept)})
     app = create_app(config, Supervisor(config, folder))  # type: ignore[arg-type]
     print(listener.getsockname()[1], flush=True)
     await http_server(app).serve(sockets=[listener])

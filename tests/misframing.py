@@ -129,53 +129,15 @@ def _unknown(rng: Random, raw: Raw) -> Raw:
 
 
 def _misdirected(rng: Random, raw: Raw) -> Raw:
-    methods = (
-        b"GET",
-        b"PUT",
-        b"DELETE",
-        b"PATCH",
-        b"HEAD",
-        b"OPTIONS",
-        b"TRACE",
-        b"POST",
-        b"FOO",
-        b"post",
-        b"CONNECT",
-        b"",
-    )
+    methods = b"GET GET GET PUT DELETE PATCH HEAD OPTIONS TRACE POST FOO post CONNECT".split()
     paths = (
-        *(
-            b"/",
-            b"//v1/models",
-            b"/v1/models/",
-            b"/v1/../v1/models",
-            b"/v1/%2e%2e/metrics",
-            b"/%00",
-            b"/\xff",
-            b"*",
-            b"?",
-            b"/v1/models?key=x",
-        ),
-        *(
-            b"/docs",
-            b"/openapi.json",
-            b"/metrics",
-            b"/ready",
-            b"/health",
-            b"/v1/chat/completions%0d%0aX: y",
-            b"/.env",
-            b"/v1/files",
-        ),
-        *(
-            b"http://evil.example/health",
-            b"/" + b"a" * 3000,
-            b"/tokenize",
-            b"/sleep?level=1",
-            b"/v1/chat/completions/",
-            raw.path,
-        ),
+        b"/ //v1/models /v1/models/ /v1/../v1/models /v1/%2e%2e/metrics /%00 /\xff * ? /v1/models?key=x /docs /openapi.json"
+        b" /metrics /ready /health /v1/chat/completions%0d%0aX: /.env /v1/files http://evil.example/health /tokenize"
+        b" /sleep?level=1 /v1/chat/completions/ /api/runs /api/runs?limit=1000 /api/runs?limit=-1 /api/runs?limit=1&limit=2"
+        b" /api/runs/run-000000000000000000000000 /api/runs/%00 /api/runs/..%2f..%2fetc /api/runs/' /api/reload".split()
     )
-    return replace(raw, method=rng.choice(methods), path=rng.choice(paths))
+    paths += [raw.path, b"/" + b"a" * 3000, b"/v1/models x"]
+    return replace(raw, method=rng.choice([*methods, b""]), path=rng.choice(paths))
 
 
 SPOIL_BYTES: tuple[Callable[[Random, Raw], Raw], ...] = (

@@ -7,7 +7,7 @@ import pytest
 
 from cappella.api import connections
 
-HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n"
+HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
@@ -49,7 +49,7 @@ async def test_a_head_without_end_is_not_taken(gateway: str, first: bytes, piece
     assert await _until_closed(gateway, first, piece)
 
 
-@pytest.mark.parametrize("first", [b"", b"GET /hea", HEAD, b"GET /health HTTP/1.1\r\nHost: x\r\n\r\nGET /hea"])
+@pytest.mark.parametrize("first", [b"", b"GET /hea", HEAD, b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\nGET /hea"])
 async def test_who_sends_no_whole_head_is_left(gateway: str, first: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "HEAD_TIMEOUT_S", 0.1)
     assert await _until_closed(gateway, first)
@@ -59,8 +59,8 @@ async def test_who_sends_no_whole_head_is_left(gateway: str, first: bytes, monke
 async def test_who_wants_another_protocol_is_not_kept_waiting(gateway: str, request_: bytes, status: int) -> None:
     where = urlsplit(gateway)
     reader, writer = await asyncio.open_connection(where.hostname, where.port)
-    body = b"Content-Length: 2\r\n\r\n{}" if status == 400 else b"\r\n"
-    writer.write(request_ + b" HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n" + body)
+    body = b"Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{}" if status == 400 else b"\r\n"
+    writer.write(request_ + b" HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n" + body)
     async with asyncio.timeout(20):
         assert (await reader.readline()).startswith(b"HTTP/1.1 %d " % status)
     writer.close()

@@ -105,6 +105,8 @@ def test_a_model_is_asked_with_the_fields_that_are_handed_on() -> None:
 async def test_the_gateway_does_what_the_document_says(served: tuple[str, str | None]) -> None:
     url, key = served
     written = await read(url, key)
+    # Scripted engines cannot be exchanged for others.
+    del written["paths"]["/api/reload"]
     # Names that exist, so that most requests get further than to a 404.
     schemas = written["components"]["schemas"]
     for name, schema in schemas.items():

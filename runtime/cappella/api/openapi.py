@@ -103,7 +103,7 @@ def document(codes: Codes, keyed: bool) -> Json:
     """`codes` are those of errors that no request is to blame for."""
     told = {status: (*OF_REQUESTS.get(status, ()), *codes.get(status, ())) for status in sorted({*OF_REQUESTS, *codes})}
     if not keyed:
-        del told[401]
+        told.pop(401, None)
         told[403] = told[403][:2]
     asks = {path: {"post": _ask(path, _of_asking(told))} for path in APIS}
     plain = {path: {each.method: _plain(path, each, told)} for path, each in PLAIN.items()}
