@@ -178,7 +178,7 @@ async def test_malformed_requests_break_nothing_and_tell_nothing(besieged: Besie
         for reply in client.replies:
             assert not TOLD.search(reply), reply[:1000]
             assert not any(each in reply for each in ours), reply[:1000]
-            assert not any(each in reply for each in theirs), reply[:1000]
+            assert not [each for each in theirs if each in reply], reply[:1000]
     assert amber.run_ids
     for run_id in sorted(amber.run_ids)[:20]:
         told = [await _get(besieged, client, b"/api/runs/run-" + run_id) for client in (amber, beryl)]
