@@ -9,6 +9,7 @@ from typing import Any
 
 import uvicorn
 
+from cappella.api.connections import Connection
 from cappella.app import create_app
 from cappella.config import Config
 from cappella.engines.vllm import VllmEngine
@@ -142,7 +143,7 @@ async def serving(choir: Choir, config: Config) -> AsyncIterator[str]:
     """The real application on a loopback port."""
     app = create_app(config, choir)  # type: ignore[arg-type]
     choir.generations = app.state.generations
-    http = uvicorn.Config(app, port=0, log_level="error", lifespan="on", ws="none")
+    http = uvicorn.Config(app, http=Connection, port=0, log_level="error", lifespan="on", ws="none")
     http.load()
     server = uvicorn.Server(http)
     server.lifespan = http.lifespan_class(http)

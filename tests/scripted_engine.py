@@ -9,10 +9,12 @@ from typing import Any
 
 from aiohttp import web
 
+from cappella.engines.plain_text import PlainText
 from cappella.engines.vllm import VllmEngine
 from cappella.types import EngineStatus, Traits
 
 Json = dict[str, Any]
+PLAIN = PlainText(("<|im_start|>", "<|im_end|>"), ("<think>", "</think>"))
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,8 @@ class ScriptedEngine:
     async def start(self, folder: Path) -> VllmEngine:
         """Listen below `folder`; returns an engine that is ready and speaks to this server."""
         app = web.Application(client_max_size=64 << 20)
-        app.router.add_post("/v1/chat/completions", self._chat)
-        app.router.add_post("/v1/completions", self._chat)
+        for path in ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"):
+            app.router.add_post(path, self._chat)
         app.router.add_post("/tokenize", self._tokenize)
         app.router.add_get("/health", self._health)
         app.router.add_get("/metrics", self._metrics)
@@ -71,7 +73,7 @@ class ScriptedEngine:
         await self._runner.setup()
         socket = folder / f"{self.model}.sock"
         await web.UnixSite(self._runner, str(socket)).start()
-        self.engine = VllmEngine(socket, EngineStatus(self.model, "ready"), ("<|im_end|>",), self.traits)
+        self.engine = VllmEngine(socket, EngineStatus(self.model, "ready"), PLAIN, self.traits)
         return self.engine
 
     async def stop(self) -> None:
@@ -105,26 +107,41 @@ class ScriptedEngine:
                 await asyncio.sleep(3600)
             if script.refuse:
                 return web.json_response(script.refuse[1], status=script.refuse[0])
-            return await (self._stream(request, script) if body.get("stream") else self._whole(script))
+            return await (
+                self._stream(request, body, script) if body.get("stream") else self._whole(request.path, script)
+            )
         except asyncio.CancelledError:
             self.aborted += 1
             raise
         finally:
             self.running -= 1
 
-    async def _whole(self, script: Script) -> web.Response:
+    async def _whole(self, path: str, script: Script) -> web.Response:
         for _ in script.pieces:
             await asyncio.sleep(script.pause_s)
-        message = {"role": "assistant", "content": "".join(script.pieces)}
-        choice = {"index": 0, "message": message, "finish_reason": script.finish_reason}
-        usage = {"prompt_tokens": self.tokens, "completion_tokens": len(script.pieces)}
-        about = {"id": "x", "object": "chat.completion", "model": self.model, "usage": usage}
-        return web.json_response({**about, "choices": [choice]})
+        text = "".join(script.pieces)
+        spent = {"prompt_tokens": self.tokens, "completion_tokens": len(script.pieces)}
+        spent_too = {"input_tokens": self.tokens, "output_tokens": len(script.pieces)}
+        choice: Json = {"index": 0, "finish_reason": script.finish_reason}
+        message = {"role": "assistant", "content": text}
+        block = {"type": "text", "text": text}
+        item = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": text}]}
+        told: dict[str, Json] = {
+            "/v1/chat/completions": {
+                "object": "chat.completion",
+                "choices": [{**choice, "message": message}],
+                "usage": spent,
+            },
+            "/v1/completions": {"object": "text_completion", "choices": [{**choice, "text": text}], "usage": spent},
+            "/v1/responses": {"object": "response", "status": "completed", "output": [item], "usage": spent_too},
+            "/v1/messages": {"type": "message", "role": "assistant", "content": [block], "stop_reason": "end_turn"}
+            | {"usage": spent_too},
+        }
+        return web.json_response({"id": "x", "model": self.model, **told[path]})
 
-    async def _stream(self, request: web.Request, script: Script) -> web.StreamResponse:
+    async def _stream(self, request: web.Request, body: Json, script: Script) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
-        body = self.bodies[-1]
         await response.write(self._event({"role": "assistant", "content": ""}))
         if script.reasoning:
             await response.write(self._event({"reasoning": script.reasoning}))

@@ -16,11 +16,11 @@ from cappella import errors
 from cappella.access.gatekeeper import Gatekeeper
 from cappella.access.store import Store
 from cappella.admission import Admission
-from cappella.api import browsers, history, trace, visits
+from cappella.api import browsers, history, openapi, trace, visits
 from cappella.api.clients import GONE, ClientGone
 from cappella.api.keeping import Keeping
 from cappella.api.memory import Memory
-from cappella.api.messages import error_body
+from cappella.api.refusals import error_body
 from cappella.api.routes import Parts, create_router
 from cappella.api.visits import Visited
 from cappella.config import Config
@@ -80,8 +80,10 @@ def create_app(config: Config, supervisor: Supervisor, reread: Reread | None = N
                 await asyncio.wait({keeping})
                 await supervisor.stop()
 
-    # The interactive pages load scripts from elsewhere, and the schema route describes no field of ours.
-    app = _Gateway(title="Cappella", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    # FastAPI's own document describes no field of ours, and its pages load scripts from elsewhere. Nor is anybody sent
+    # on from a path with a slash too much, to a host that the request itself names.
+    app = _Gateway(lifespan=lifespan, openapi_url=None, redirect_slashes=False)
+    app.include_router(openapi.create_router(gatekeeper, _codes(), keyed=config.server.keys is not None))
     parts = Parts(
         config=config,
         engines=supervisor.engines,
@@ -113,6 +115,12 @@ class _Gateway(FastAPI):
         """With words for browsers on all that comes out of it, the framework's own replies too."""
         tls = self.state.generations.parts.config.server.tls
         return browsers.Spoken(super().build_middleware_stack(), tls is not None)
+
+
+def _codes() -> openapi.Codes:
+    """Of the table, by status."""
+    rows = [(status, code) for status, _, code in HTTP_TABLE.values() if code]
+    return {status: tuple(dict.fromkeys(code for other, code in rows if other == status)) for status, _ in rows}
 
 
 def describe(error: Exception) -> Mapping[str, Any]:

@@ -13,6 +13,11 @@ from cappella.errors import ConfigError
 Path_ = tuple[str | int, ...]
 Schema = TypeVar("Schema", bound=BaseModel)
 
+MOST_NODES = 100_000
+
+# What PyYAML lets through from a value that is not what its tag says, such as a date that is none.
+_OF_VALUES = (ValueError, LookupError, TypeError, AttributeError, OverflowError)
+
 
 def load(path: Path, schema: type[Schema], mend: str) -> tuple[yaml.Node | None, Schema]:
     """The file's nodes, and what they say in that schema; `mend` is for a file that cannot be read. Raises ConfigError."""
@@ -31,14 +36,16 @@ def parse(path: Path, text: str) -> tuple[yaml.Node | None, Any]:
     """The file's nodes, which know their lines, and its values. Raises ConfigError."""
     try:
         root = yaml.compose(text)
-        raw = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:  # a date that is none is a ValueError
+        if root is not None:
+            _size(path, root, {})
+        return root, yaml.safe_load(text)
+    except (yaml.YAMLError, *_OF_VALUES) as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}" if mark else str(path)
         problem = getattr(error, "problem", None) or "unreadable"
         raise ConfigError(place, f"is not valid YAML ({problem})", "Mend the line") from error
-    _refuse_duplicates(path, root)
-    return root, raw
+    except RecursionError as error:
+        raise ConfigError(str(path), "is nested too deep", "Write it flatter") from error
 
 
 def place(path: Path, root: yaml.Node | None, where: Path_) -> str:
@@ -46,25 +53,40 @@ def place(path: Path, root: yaml.Node | None, where: Path_) -> str:
     return f"{path}:{_line(root, where)}: {_dotted(where)}"
 
 
-def _refuse_duplicates(path: Path, node: yaml.Node | None, above: tuple[yaml.Node, ...] = ()) -> None:
-    """PyYAML keeps the last of two equal keys and says nothing; here that is an error. So is an alias to itself."""
+def _size(path: Path, node: yaml.Node, known: dict[int, int], above: tuple[yaml.Node, ...] = ()) -> int:
+    """How many nodes there are with every alias written out, each counted once. Raises ConfigError for too many.
+
+    So it does for an alias to itself, and for a key that stands twice: PyYAML keeps the last one and says nothing.
+    """
     if node in above:
         raise ConfigError(
             f"{path}:{above[-1].start_mark.line + 1}", "an alias stands inside what it stands for", "Write it out"
         )
-    above = (*above, *([node] if node else []))
+    if id(node) in known:
+        return known[id(node)]
+    below: list[yaml.Node] = []
     if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            if key.value in seen:
-                raise ConfigError(
-                    f"{path}:{key.start_mark.line + 1}: {key.value}", "this key stands twice", "Remove one of them"
-                )
-            seen.add(key.value)
-            _refuse_duplicates(path, value, above)
+        _refuse_duplicates(path, node)
+        below = [each for pair in node.value for each in pair]
     elif isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            _refuse_duplicates(path, item, above)
+        below = node.value
+    size = known[id(node)] = 1 + sum(_size(path, each, known, (*above, node)) for each in below)
+    if size > MOST_NODES:
+        raise ConfigError(
+            f"{path}:{node.start_mark.line + 1}", f"aliases make more than {MOST_NODES} values of it", "Write it out"
+        )
+    return size
+
+
+def _refuse_duplicates(path: Path, node: yaml.MappingNode) -> None:
+    seen: set[str] = set()
+    for key, _ in node.value:
+        if isinstance(key, yaml.ScalarNode) and key.value in seen:
+            raise ConfigError(
+                f"{path}:{key.start_mark.line + 1}: {key.value}", "this key stands twice", "Remove one of them"
+            )
+        if isinstance(key, yaml.ScalarNode):
+            seen.add(key.value)
 
 
 def config_error(path: Path, root: yaml.Node | None, schema: type[BaseModel], error: ValidationError) -> ConfigError:

@@ -21,6 +21,7 @@ from uvicorn.config import LOGGING_CONFIG
 
 from cappella import logs, tracing
 from cappella.announcing import Announcer, ForPeople, ForPrograms, stages, tell_stages
+from cappella.api.connections import Connection
 from cappella.api.routes import Parts
 from cappella.app import create_app
 from cappella.config import Config, Tls
@@ -175,6 +176,8 @@ def http_server(app: FastAPI, tls: Tls | None = None, announcer: Announcer = For
             app,
             # Its own handlers would write text among lines of JSON.
             log_config=None if announcer.for_programs else LOGGING_CONFIG,
+            http=Connection,
+            ws="none",
             log_level="warning",
             access_log=False,
             timeout_keep_alive=KEEP_ALIVE_S,

@@ -123,12 +123,6 @@ async def test_a_silent_death_is_told_as_such(tmp_path: Path) -> None:
     assert "printed nothing" in (await engine(tmp_path, "raise SystemExit(3)")).reason()
 
 
-def test_only_special_tokens_count(tmp_path: Path) -> None:
-    added = [{"content": "<|end|>", "special": True}, {"content": "word", "special": False}, {"content": "plain"}]
-    found = folder.inspect("ann", write_model(tmp_path / "w", tokenizer={"added_tokens": added}))
-    assert found.special_tokens == ("<|end|>",)
-
-
 @pytest.mark.parametrize("config", [[], 7, None])
 def test_a_config_json_of_another_shape_is_named(tmp_path: Path, config: Any) -> None:
     found = write_model(tmp_path / "w")

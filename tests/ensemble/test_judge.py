@@ -22,7 +22,7 @@ def judge_of(choir: Choir, texts: tuple[str, ...] = ("one", "two", "three"), **s
     answers = [Answer(name, text, "stop", call) for name, text in zip(MEMBERS, texts, strict=False)]
     question = Prompt([{"role": "user", "content": "Say hello."}])
     engine, resolved = choir.engines["judge"], choir.settings(**settings)
-    return Judge(engine, question, answers, Showing(resolved, engine.special_tokens), resolved, choir.events.append)
+    return Judge(engine, question, answers, Showing(resolved), resolved, choir.events.append)
 
 
 def with_analysis(**fields: Any) -> Script:

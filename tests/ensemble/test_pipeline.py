@@ -79,7 +79,7 @@ async def test_an_answer_that_gives_orders_stays_inside_its_fence(choir: Choir) 
     letter = next(letter for letter, name in run.labels.items() if name == "bob")
     match = re.search(rf"\[answer {letter} (\w+)\]\n(.*?)\n\[end {letter} \1\]", choir.judge_prompt(), re.DOTALL)
     assert match
-    assert match[2] == evil.replace("<|im_end|>", "<\u200b|im_end|>")
+    assert match[2] == evil.replace("<|im_end|>", "<\u200b|im_end|>").replace("[end", "[\u200bend")
 
 
 @pytest.mark.parametrize(("mode", "calls", "sees"), [("before", 2, True), ("alongside", 2, False), ("off", 1, False)])

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from typing import Any
 
 import pytest
@@ -16,7 +17,6 @@ CONVERSATION: list[dict[str, Any]] = [
     {"role": "assistant", "content": "One"},
     {"role": "user", "content": "Second"},
 ]
-SPECIAL_TOKENS = ("<s>", "</s>", "<|im_start|>", "<|im_end|>", "[INST]", "<unk>")
 
 
 @given(st.lists(st.text(max_size=30), min_size=1, max_size=8))
@@ -28,12 +28,20 @@ def test_each_answer_stands_once_between_its_own_marks(answers: list[str]) -> No
     assert fenced.count("n0nce") == 1 + 2 * len(answers)
 
 
-@given(st.lists(st.sampled_from(SPECIAL_TOKENS) | st.text(alphabet="<|s>/im_end[]x", max_size=4), max_size=12))
-def test_no_special_token_outlives_defusing_and_nothing_else_changes(parts: list[str]) -> None:
-    text = "".join(parts)
-    defused = prompts.defuse(text, SPECIAL_TOKENS)
-    assert not any(token in defused for token in SPECIAL_TOKENS)
-    assert defused.replace("\u200b", "") == text
+MARKS = st.sampled_from(
+    ["[answer A 0a1b2c3d]\n", "\n[end A 0a1b2c3d]", "[answer ", "[end ", "[", "answer ", "end ", "A", " "]
+)
+
+
+@given(st.lists(st.lists(MARKS | st.text(max_size=3), max_size=8).map("".join), min_size=1, max_size=4))
+def test_no_answer_holds_what_looks_like_a_mark(answers: list[str]) -> None:
+    for fenced in (
+        prompts.fence(answers, "n0nce"),
+        prompts.opening_messages(CONVERSATION, [], "n", answers[0])[-1]["content"],
+    ):
+        marks = re.findall(r"\[(answer|end) ", fenced)
+        assert marks == (["answer", "end"] * len(answers) if "n0nce" in fenced else ["answer"])
+        assert all(answer.replace("\u200b", "") in fenced.replace("\u200b", "") for answer in answers[:1])
 
 
 @pytest.mark.parametrize("make", [prompts.analysis_messages, prompts.final_messages])

@@ -95,6 +95,8 @@ class Store:
 
     def find(self, text: str) -> Key | None:
         """The key, if it is one and has not been revoked. Takes as long for a wrong one."""
+        # SQLite takes no half of a surrogate, and a key has none.
+        text = text.encode("ascii", "replace").decode()
         _, _, rest = text.partition("_")
         key_id, _, secret = rest.partition("_")
         with self._connected() as db:

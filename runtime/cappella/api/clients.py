@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import orjson
 from fastapi import Request
 from fastapi.responses import StreamingResponse
+from starlette.requests import ClientDisconnect
 from starlette.types import Message, Send
 
 from cappella.errors import RequestError
@@ -52,7 +53,10 @@ def require_json(request: Request) -> None:
 
 
 async def read(request: Request, limit: int, timeout_s: float) -> bytes:
-    """The whole body. Raises RequestError for one larger than `limit` bytes, or not whole after `timeout_s`."""
+    """The whole body. Raises RequestError for one larger than `limit` bytes, or not whole after `timeout_s`.
+
+    Raises ClientGone if it will never be whole.
+    """
     parts: list[bytes] = []
     size = 0
     try:
@@ -62,6 +66,8 @@ async def read(request: Request, limit: int, timeout_s: float) -> bytes:
                 if size > limit:
                     raise RequestError(f"The body is larger than {limit} bytes.", code="body_too_large")
                 parts.append(part)
+    except ClientDisconnect as error:
+        raise ClientGone from error
     except TimeoutError as error:
         raise RequestError(f"The body was not whole after {timeout_s:g} s.", code="body_too_slow") from error
     return b"".join(parts)

@@ -9,6 +9,7 @@ from cappella.errors import RequestError
 
 MOST_MESSAGES = 2048
 MOST_ANSWERS = 16
+MOST_TOOLS = 128
 MOST_STOPS = 16
 LONGEST_STOP = 256
 DEEPEST = 64
@@ -27,8 +28,9 @@ def require_modest(body: Mapping[str, Any]) -> None:
         raise RequestError(f"The body is nested deeper than {DEEPEST}.", code="too_large")
     _at_most("messages", body.get("messages"), MOST_MESSAGES)
     _at_most("input", body.get("input"), MOST_MESSAGES)
-    if isinstance(body.get("n"), int) and body["n"] > MOST_ANSWERS:
-        raise _too_large("n", f"at most {MOST_ANSWERS} answers")
+    _at_most("tools", body.get("tools"), MOST_TOOLS)
+    if answers(body) > MOST_ANSWERS:
+        raise _too_large("n" if body.get("n") else "prompt", f"at most {MOST_ANSWERS} answers")
     for name in ("stop", "stop_sequences"):
         _at_most(name, body.get(name), MOST_STOPS)
         stops = body.get(name) if isinstance(body.get(name), list) else [body.get(name)]
@@ -38,17 +40,38 @@ def require_modest(body: Mapping[str, Any]) -> None:
         _require_modest_form(name, body.get(name))
 
 
+def answers(body: Mapping[str, Any]) -> int:
+    """How many a request asks for: `n` of each of its prompts. Raises RequestError for an `n` that is no number.
+
+    vLLM reads "9999" and 9999.0 as numbers, too.
+    """
+    n = body.get("n")
+    if n is not None and (not isinstance(n, int) or isinstance(n, bool) or n < 1):
+        raise RequestError("n must be a whole number of answers.", "n")
+    prompts = body.get("prompt")
+    several = isinstance(prompts, list) and any(isinstance(each, str | list) for each in prompts)
+    return (n or 1) * (len(prompts) if several and isinstance(prompts, list) else 1)
+
+
 def _require_modest_form(field: str, value: Any) -> None:
     for key, part in _parts(value):
         if key in _PATTERNS and isinstance(part, str) and len(part) > LONGEST_PATTERN:
             raise _too_large(field, f"a {key} of at most {LONGEST_PATTERN} characters")
         if key == "choice":
             _at_most(field, part, MOST_CHOICES)
-        if key in _SCHEMAS and isinstance(part, Mapping):
-            if _depth(part) > DEEPEST_SCHEMA:
-                raise _too_large(field, f"a schema at most {DEEPEST_SCHEMA} deep")
-            if len(orjson.dumps(part)) > LARGEST_SCHEMA_BYTES:
+        if key in _SCHEMAS:
+            if len(part if isinstance(part, str) else orjson.dumps(part)) > LARGEST_SCHEMA_BYTES:
                 raise _too_large(field, f"a schema of at most {LARGEST_SCHEMA_BYTES} bytes")
+            if _depth(_read(part)) > DEEPEST_SCHEMA:
+                raise _too_large(field, f"a schema at most {DEEPEST_SCHEMA} deep")
+
+
+def _read(schema: Any) -> Any:
+    """A schema may come as text, which says no more here than that it is none."""
+    try:
+        return orjson.loads(schema) if isinstance(schema, str) else schema
+    except orjson.JSONDecodeError:
+        return None
 
 
 def _parts(value: Any) -> Iterator[tuple[str, Any]]:

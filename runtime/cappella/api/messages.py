@@ -4,12 +4,15 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
+import orjson
 from pydantic import Field, model_validator
 
 from cappella.api import fields, trace
 from cappella.api.blocks import Block, Blocks, Step, blocks_of
 from cappella.api.fields import FusionRequest, Positive, Wire
+from cappella.api.refusals import error_body
 from cappella.api.sse import Dialect, frame
+from cappella.ensemble.values import value_of
 from cappella.events import Event, FinalDelta, RunStarted
 from cappella.runs import Run
 from cappella.types import Message, Prompt, Sampling
@@ -175,15 +178,6 @@ class Events(Dialect):
         yield frame(error_body(500, error), "error")
 
 
-ERROR_TYPES = {400: "invalid_request_error", 404: "not_found_error", 413: "request_too_large"}
-
-
-def error_body(status: int, error: Mapping[str, Any]) -> Json:
-    """An error, given in OpenAI's form, in Anthropic's, with what there is besides."""
-    kind = ERROR_TYPES.get(status, "api_error")
-    return {"type": "error", "error": {**error, "type": kind, "message": error["message"]}}
-
-
 def _step(step: Step) -> bytes:
     block = step.block
     match step.what:
@@ -215,10 +209,12 @@ def _block(block: Block) -> Json:
 
 
 def _arguments(text: str) -> Any:
-    """A call's arguments as an object; a model may have been cut in the middle of them."""
+    """A call's arguments as an object; a model may have been cut in the middle of them, or count beyond 64 bits."""
     try:
-        return json.loads(text) if text else {}
-    except ValueError:
+        value = value_of(text) if text else {}
+        orjson.dumps(value)
+        return value
+    except (ValueError, TypeError):
         return {"unparsed": text}
 
 

@@ -22,7 +22,8 @@ class Meter:
         self._tail = bytearray()
 
     def hear(self, data: bytes) -> None:
-        self._events += data.count(_EVENT)
+        # An event's beginning may come in two pieces.
+        self._events += (self._tail[1 - len(_EVENT) :] + data).count(_EVENT)
         self._tail += data
         del self._tail[:-KEPT_BYTES]
 
@@ -48,8 +49,9 @@ def _usage(piece: bytes) -> Usage | None:
         usage: dict[str, Any] = value.get("usage") or value.get("response", {}).get("usage") or {}
         prompt = usage.get("prompt_tokens") or usage.get("input_tokens") or 0
         completion = usage.get("completion_tokens") or usage.get("output_tokens") or 0
-        return Usage(prompt, _cached(usage), completion) if usage else None
-    except (orjson.JSONDecodeError, AttributeError):
+        counts = [max(0, int(count)) for count in (prompt, _cached(usage), completion)]
+        return Usage(*counts) if usage else None
+    except (orjson.JSONDecodeError, AttributeError, TypeError, ValueError):
         return None
 
 

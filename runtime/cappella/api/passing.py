@@ -6,7 +6,7 @@ The engine checks their values; what is not in these lists never reaches it.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from cappella.api.messages import error_body
+from cappella.api.refusals import error_body
 from cappella.api.sse import DONE, frame
 from cappella.errors import RequestError
 

@@ -28,7 +28,7 @@ class FunctionTool(Wire):
     strict: bool | None = None
 
 
-class NamedTool(Wire):
+class ChosenTool(Wire):
     type: Literal["function"]
     name: str
 
@@ -56,7 +56,7 @@ class ResponsesRequest(FusionRequest):
     reasoning: fields.Reasoning | None = None
     text: TextConfig | None = None
     tools: Annotated[list[FunctionTool], Field(max_length=128)] | None = None
-    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    tool_choice: Literal["none", "auto", "required"] | ChosenTool | None = None
     parallel_tool_calls: bool | None = None
     include: list[Literal["message.output_text.logprobs"]] | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
@@ -130,7 +130,7 @@ class ResponsesRequest(FusionRequest):
             "text": self.text.model_dump(exclude_none=True, by_alias=True)
             if self.text
             else {"format": {"type": "text"}},
-            "tool_choice": choice.model_dump() if isinstance(choice, NamedTool) else choice or "auto",
+            "tool_choice": choice.model_dump() if isinstance(choice, ChosenTool) else choice or "auto",
             "tools": [tool.model_dump() for tool in self.tools or ()],
             "truncation": "disabled",
             "usage": _usage(run) if run else None,
@@ -141,7 +141,7 @@ class ResponsesRequest(FusionRequest):
     @property
     def _tool_choice(self) -> Any:
         choice = self.tool_choice
-        return {"type": "function", "function": {"name": choice.name}} if isinstance(choice, NamedTool) else choice
+        return {"type": "function", "function": {"name": choice.name}} if isinstance(choice, ChosenTool) else choice
 
     @property
     def _form(self) -> Form | None:

@@ -15,7 +15,7 @@ from cappella.api import fields, images, passing, sse, visits
 from cappella.api.chat import ChatRequest
 from cappella.api.clients import Stream, credentials, json_object, read, require_json, unless_gone
 from cappella.api.keeping import Keeping
-from cappella.api.limits import require_modest
+from cappella.api.limits import answers, require_modest
 from cappella.api.messages import MessagesRequest
 from cappella.api.parsing import parse
 from cappella.api.responses import ResponsesRequest
@@ -150,7 +150,7 @@ def _answering(current: Callable[[], Parts], path: str) -> Callable[[Request], A
             return await _forward(parts, model, request, path, body, wire, key)
         name = model.removeprefix(PREFIX)
         if not model.startswith(PREFIX) or name not in parts.config.ensembles:
-            raise UnknownModel(model, _known(parts))
+            raise UnknownModel(model, _known(parts, key))
         parts.admission.require_place(model, key.id if key else None)
         schema = APIS[path]
         if schema is None:
@@ -207,9 +207,7 @@ async def _forward(
 ) -> Response:
     """The engine's own reply to the client's own bytes; `wire` is what they say."""
     head: dict[str, Any] = {}
-    # How many answers are asked for; the engine checks that number.
-    n = wire.get("n")
-    takes = {parts.config.host_of[model]: n if isinstance(n, int) and n > 0 else 1}
+    takes = {parts.config.host_of[model]: answers(wire)}
 
     async def relay() -> AsyncGenerator[bytes, None]:
         room = parts.admission.room(model, takes, direct=True, key=key.id if key else None)
@@ -252,8 +250,10 @@ async def _resume(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGener
         await rest.aclose()
 
 
-def _known(parts: Parts) -> list[str]:
-    return [*(PREFIX + name for name in parts.config.ensembles), *parts.config.called]
+def _known(parts: Parts, key: Key | None) -> list[str]:
+    """What the one who asks may call: of the rest it is not told that it exists."""
+    names = [*(PREFIX + name for name in parts.config.ensembles), *parts.config.called]
+    return [name for name in names if key is None or key.may_call(name)]
 
 
 def _models(parts: Parts) -> list[dict[str, Any]]:

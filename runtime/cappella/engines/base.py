@@ -1,13 +1,16 @@
 """What the ensemble needs of an engine, and nothing more."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from typing import Protocol
 
 from cappella.types import Chunk, EngineStatus, Prompt, Sampling, Traits
 
 
 class Engine(Protocol):
-    """One model that answers. Implementations raise only EngineError, before or while they stream."""
+    """One model that answers. Implementations raise only EngineError, before or while they stream.
+
+    Every text of a prompt is text to it: what looks like a token of control, and so like another turn, is none.
+    """
 
     @property
     def status(self) -> EngineStatus: ...
@@ -19,11 +22,6 @@ class Engine(Protocol):
 
     @property
     def traits(self) -> Traits: ...
-
-    @property
-    def special_tokens(self) -> Sequence[str]:
-        """Strings that the model's tokenizer reads as control tokens."""
-        ...
 
     def chat(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Chunk, None]:
         """Stream the answers, as many as the prompt has samples. Closing the generator frees the engine."""

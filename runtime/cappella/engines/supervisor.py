@@ -14,6 +14,7 @@ from cappella.engines import fleet, process
 from cappella.engines.fleet import Change, Fleet
 from cappella.engines.lifecycle import Backoff, GpuMemory, Lifecycle
 from cappella.engines.mps import Mps
+from cappella.engines.plain_text import PlainText
 from cappella.engines.process import ForkServer
 from cappella.engines.pulse import Pulse
 from cappella.engines.turns import Turns
@@ -94,11 +95,12 @@ class Supervisor:
     def _add_one(self, new: Fleet, name: str, placed: Placed, private: Path, cpu_threads: int) -> None:
         model = new.config.models[name]
         socket = private / "engine.sock"
-        special_tokens = folder.inspect(name, model.weights).special_tokens
+        found = folder.inspect(name, model.weights)
+        plain = PlainText(found.special_tokens, found.markup)
         seat = None if self._turns is None or placed.turn is None else partial(self._turns.seat, placed.turn)
         status, pulse = EngineStatus(name), Pulse()
         for called in (name, *model.adapters):
-            new.engines[called] = VllmEngine(socket, status, special_tokens, model.traits, seat, called, pulse)
+            new.engines[called] = VllmEngine(socket, status, plain, model.traits, seat, called, pulse)
         gpu = new.plan.machine.gpu
         naps = name in self._nappers
         env = process.environment(None if gpu else cpu_threads, model.enforce_eager, placed.gpus, naps)

@@ -1,6 +1,6 @@
 """An engine over one vLLM server's OpenAI API on a Unix socket."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from io import BytesIO
@@ -10,6 +10,7 @@ import aiohttp
 import orjson
 
 from cappella.engines import wire
+from cappella.engines.plain_text import PlainText
 from cappella.engines.pulse import Pulse
 from cappella.errors import EngineBroke, EngineNotReady
 from cappella.types import Chunk, EngineStatus, Prompt, Sampling, Traits
@@ -34,15 +35,15 @@ class Forwarded:
 class VllmEngine:
     """Speaks to the server behind `socket`; whether that server is up, `status` says.
 
-    Where engines take turns, each call waits for a `seat` first. `name` is an adapter's, where the server has adapters;
-    all the names of one server share its `pulse`.
+    What a prompt says is made `plain` for its tokenizer. Where engines take turns, each call waits for a `seat` first.
+    `name` is an adapter's, where the server has adapters; all the names of one server share its `pulse`.
     """
 
     def __init__(
         self,
         socket: Path,
         status: EngineStatus,
-        special_tokens: Sequence[str] = (),
+        plain: PlainText = PlainText(),
         traits: Traits = Traits(),
         seat: Seat | None = None,
         name: str | None = None,
@@ -50,7 +51,7 @@ class VllmEngine:
     ) -> None:
         self.status = status
         self.name = name or status.model
-        self.special_tokens = special_tokens
+        self._plain = plain
         self.traits = traits
         self.in_flight = 0
         self.pulse = pulse or Pulse()
@@ -73,6 +74,7 @@ class VllmEngine:
     async def count_tokens(self, prompt: Prompt) -> int:
         """See `Engine.count_tokens`."""
         self.require_calls_taken()
+        prompt = self._plain.prompt(prompt)
         body = {"model": self.name, "messages": list(prompt.messages), "add_generation_prompt": True}
         tools = {"tools": list(prompt.tools)} if prompt.tools else {}
         async with self._awake(), self._post("/tokenize", orjson.dumps({**body, **tools})) as response:
@@ -106,7 +108,7 @@ class VllmEngine:
 
     async def _stream(self, prompt: Prompt, sampling: Sampling, is_probe: bool = False) -> AsyncGenerator[Chunk, None]:
         """Always a stream on the wire, since only that lets an abort reach the engine."""
-        body = wire.body(self.name, prompt, sampling, self.in_flight)
+        body = wire.body(self.name, self._plain.prompt(prompt), sampling, self.in_flight)
         async with self._post("/v1/chat/completions", orjson.dumps(body), is_probe) as response:
             if response.status != 200:
                 raise wire.rejection(response.status, await response.read())
@@ -198,7 +200,7 @@ class VllmEngine:
             raise
         except (aiohttp.ClientError, aiohttp.http_exceptions.HttpProcessingError, OSError) as error:
             self._count(False, is_probe)
-            raise EngineBroke(f"{self.status.model} broke off: {error or type(error).__name__}") from error
+            raise EngineBroke(f"{self.status.model} broke off: {_reason(error)}") from error
         finally:
             self.in_flight -= 1
 
@@ -210,3 +212,10 @@ class VllmEngine:
         async for data in response.content.iter_any():
             self.pulse.hear()
             yield data
+
+
+def _reason(error: Exception) -> str:
+    """In words for a client: where the socket lies is not for its eyes."""
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"no connection ({error.strerror})"
+    return str(error) or type(error).__name__

@@ -123,14 +123,14 @@ def _joined(chunks: Iterable[Chunk | None]) -> Iterator[Chunk | None]:
 
 
 def rejection(status_code: int, reply: bytes) -> EngineError:
-    """The error that a refusal stands for."""
+    """The error that a refusal stands for. What an engine says of its own fault is for its log, and for nobody else."""
+    if status_code >= 500:
+        return EngineBroke(f"the engine answered {status_code}: its log has more")
     try:
         error = orjson.loads(reply)["error"]
         message, param = str(error["message"]), error.get("param")
     except (orjson.JSONDecodeError, KeyError, TypeError):
         return EngineBroke(f"the engine answered {status_code} with no readable reason")
-    if status_code >= 500:
-        return EngineBroke(message)
     if status_code == 400 and param in _CONTEXT_PARAMS:
         return EngineContextExceeded(message, status_code)
     return EngineRejected(message, status_code)

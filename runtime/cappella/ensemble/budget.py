@@ -1,6 +1,6 @@
 """The tokens that a run may cost in all, enforced before every engine call."""
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -49,10 +49,6 @@ class Metered:
     @property
     def traits(self) -> Traits:
         return self._engine.traits
-
-    @property
-    def special_tokens(self) -> Sequence[str]:
-        return self._engine.special_tokens
 
     async def count_tokens(self, prompt: Prompt) -> int:
         return await self._engine.count_tokens(prompt)

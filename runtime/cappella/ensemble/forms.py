@@ -1,12 +1,13 @@
 """Whether an answer has the shape that the caller asked for."""
 
 import json
-import re
 from typing import Any
 
 import jsonschema
-import referencing
+import regex
 
+from cappella.ensemble import schemas
+from cappella.ensemble.values import value_of
 from cappella.types import Form
 
 
@@ -18,6 +19,13 @@ def problem(form: Form | None, text: str) -> str | None:
     """What is wrong with the text, or None. A grammar is the engine's own business: it cannot be left unfinished."""
     if form is None:
         return None
+    try:
+        return _problem(form, text)
+    except schemas.Endless:
+        return f"whether it fits could not be found out in {schemas.CHECK_S:g} s"
+
+
+def _problem(form: Form, text: str) -> str | None:
     kind, wanted = _kind(form)
     match kind:
         case "text" | "grammar" | "structural_tag":
@@ -25,34 +33,30 @@ def problem(form: Form | None, text: str) -> str | None:
         case "choice":
             return None if text in wanted else f"{text[:40]!r} is not one of the choices"
         case "regex":
-            return None if re.fullmatch(wanted, text) else "it does not match the pattern"
+            return None if schemas.matches(wanted, text, whole=True) else "it does not match the pattern"
     try:
-        value = json.loads(text)
+        value = value_of(text)
     except ValueError as error:
         return f"it is not JSON: {error}"
     if kind == "json_object":
         return None if isinstance(value, dict) else "it is no JSON object"
-    misfit = next(iter(_validator(wanted).iter_errors(value)), None)
-    return None if misfit is None else f"it does not fit the schema: {misfit.message[:200]}"
+    misfit = schemas.misfit(wanted, value)
+    return None if misfit is None else f"it does not fit the schema: {misfit[:200]}"
 
 
 def require_checkable(form: Form | None) -> None:
-    """Raises BadForm for a schema or a pattern that is none."""
+    """Raises BadForm for a schema or a pattern that is none, or that could not be checked."""
     if form is None:
         return
+    what = "regex" if form.value.get("regex") is not None else "schema"
     try:
         kind, wanted = _kind(form)
         if kind == "regex":
-            re.compile(wanted)
+            regex.compile(wanted)
         elif kind == "json_schema":
-            if not isinstance(wanted, dict):
-                raise TypeError("it is no JSON object")
-            validator = jsonschema.validators.validator_for(wanted, jsonschema.Draft202012Validator)
-            validator.check_schema(wanted)
-    except re.error as error:
-        raise BadForm(f"the regex is none: {error}") from error
-    except (jsonschema.SchemaError, TypeError, AttributeError, ValueError) as error:
-        raise BadForm(f"the schema is none: {getattr(error, 'message', error)}") from error
+            schemas.require_usable(wanted)
+    except (regex.error, jsonschema.SchemaError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        raise BadForm(f"the {what} is none: {getattr(error, 'message', error)}") from error
 
 
 def _kind(form: Form) -> tuple[str, Any]:
@@ -67,9 +71,3 @@ def _kind(form: Form) -> tuple[str, Any]:
         return "json_schema", json.loads(schema) if isinstance(schema, str) else schema
     kind = next(name for name in ("choice", "regex", "grammar", "structural_tag") if value.get(name) is not None)
     return kind, value[kind]
-
-
-def _validator(schema: Any) -> Any:
-    """A validator that fetches nothing: a reference to elsewhere is an error, not a download."""
-    kind = jsonschema.validators.validator_for(schema, jsonschema.Draft202012Validator)
-    return kind(schema, registry=referencing.Registry())

@@ -13,6 +13,7 @@ from cappella.ensemble.choosing import CHOICE_TOKENS, brief, mean, probabilities
 from cappella.ensemble.conversations import for_judge
 from cappella.ensemble.outcome import cut_at_stop
 from cappella.ensemble.showing import Showing, letters
+from cappella.ensemble.values import value_of
 from cappella.ensemble.voice import Voice
 from cappella.errors import EngineError, EngineUnusable
 from cappella.events import AnalysisDone, AnalysisStarted, Emit, FinalDelta
@@ -134,11 +135,11 @@ class Judge:
         prompt = self._aside(messages, form)
         text = await self._voice("analysis").say(self._engine, prompt, self._within_budget(sampling))
         try:
-            lettered = json.loads(text)
+            lettered = value_of(text)
         except ValueError as error:
             raise EngineUnusable(f"the judge's analysis is not JSON: {error}", "judge_not_valid_json") from error
         self.analysis = named(lettered, self.labels)
-        self._lettered = self._showing.defused(json.dumps(lettered, ensure_ascii=False))
+        self._lettered = json.dumps(lettered, ensure_ascii=False)
         self._emit(AnalysisDone(self.analysis))
 
     async def _choose(self, shown: Sequence[Answer]) -> Mapping[str, float]:
@@ -197,22 +198,29 @@ def named(lettered: Any, labels: Mapping[str, str]) -> Analysis:
     """The analysis with answers' names for letters. Raises EngineUnusable for a letter that nobody has."""
     try:
         return {
-            "consensus": list(lettered["consensus"]),
+            "consensus": [_text(each) for each in lettered["consensus"]],
             "contradictions": [
                 {
-                    "topic": each["topic"],
-                    "stances": [{"model": labels[s["model"]], "stance": s["stance"]} for s in each["stances"]],
+                    "topic": _text(each["topic"]),
+                    "stances": [{"model": labels[s["model"]], "stance": _text(s["stance"])} for s in each["stances"]],
                 }
                 for each in lettered["contradictions"]
             ],
             "partial_coverage": [
-                {"models": [labels[label] for label in each["models"]], "point": each["point"]}
+                {"models": [labels[label] for label in each["models"]], "point": _text(each["point"])}
                 for each in lettered["partial_coverage"]
             ],
             "unique_insights": [
-                {"model": labels[each["model"]], "insight": each["insight"]} for each in lettered["unique_insights"]
+                {"model": labels[each["model"]], "insight": _text(each["insight"])}
+                for each in lettered["unique_insights"]
             ],
-            "blind_spots": list(lettered["blind_spots"]),
+            "blind_spots": [_text(each) for each in lettered["blind_spots"]],
         }
     except (KeyError, TypeError) as error:
         raise EngineUnusable(f"the judge's analysis does not fit: {error!r}", "judge_schema_mismatch") from error
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("what should be a text is none")
+    return value

@@ -65,7 +65,7 @@ class _OneRun:
         self._panel_ended_at = self._began
         self._first_final_at: float | None = None
         judge = self._engines[settings.judge]
-        self._showing = Showing(settings, judge.special_tokens)
+        self._showing = Showing(settings)
         self._early = EarlyPrefill(judge, for_judge(prompt, judge.traits), self._showing, settings)
         self._calls: list[Call] = []
 

@@ -128,7 +128,7 @@ class EarlyPrefill:
         for name in self._showing.ordered(names) if self._last_round else ():
             if name not in self._answers:
                 if len(names) - len(self._answers) == 1 and not self._settings.show_reasoning:
-                    growing = self._showing.defused("".join(self._growing.get(name, ())))
+                    growing = "".join(self._growing.get(name, ()))
                 break
             whole.append(self._showing.text(self._answers[name]))
         return prompts.opening_messages(self._prompt.messages, whole, self._showing.nonce, growing)

@@ -3,6 +3,7 @@
 The demo judge is trained on this very text: change a word and `scripts/train_demo` must run again.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from string import ascii_uppercase
 from typing import Any
@@ -16,6 +17,7 @@ INTRODUCTION = (
 )
 OPEN_MARK = "[answer {label} {nonce}]\n"
 CLOSE_MARK = "\n[end {label} {nonce}]"
+_LIKE_A_MARK = re.compile(r"\[(?=(?:answer|end) )")
 ANALYSIS_NOTE = "Your comparison of the answers: "
 WRITE = (
     "Now write the final answer to the request above. Take what is right from the answers, fill from one what"
@@ -58,19 +60,17 @@ def labels(count: int) -> list[str]:
 
 
 def fence(answers: Sequence[str], nonce: str) -> str:
-    """The answers between marks that a member cannot forge, since it never saw the nonce."""
+    """The answers between marks that a member cannot forge, since it never saw the nonce.
+
+    What looks like a mark in an answer is broken up all the same: a small judge does not read the nonce.
+    """
     blocks = [
-        OPEN_MARK.format(label=label, nonce=nonce) + text + CLOSE_MARK.format(label=label, nonce=nonce)
+        OPEN_MARK.format(label=label, nonce=nonce)
+        + _LIKE_A_MARK.sub("[\u200b", text)
+        + CLOSE_MARK.format(label=label, nonce=nonce)
         for label, text in zip(labels(len(answers)), answers, strict=True)
     ]
     return "\n\n".join([INTRODUCTION.format(nonce=nonce), *blocks])
-
-
-def defuse(text: str, special_tokens: Sequence[str]) -> str:
-    """`text` with every special token broken up, so that the judge's tokenizer reads it as plain text."""
-    for token in special_tokens:
-        text = text.replace(token, f"{token[0]}\u200b{token[1:]}")
-    return text
 
 
 def shown(answer: Answer, show_reasoning: bool = False) -> str:
@@ -84,7 +84,8 @@ def opening_messages(
     conversation: Sequence[Message], answers: Sequence[str], nonce: str, growing: str | None = None
 ) -> list[Message]:
     """The beginning that all of the judge's prompts share, as far as the answers are whole; then one that still grows."""
-    begun = [] if growing is None else [OPEN_MARK.format(label=labels(len(answers) + 1)[-1], nonce=nonce) + growing]
+    mark = OPEN_MARK.format(label=labels(len(answers) + 1)[-1], nonce=nonce)
+    begun = [] if growing is None else [mark + _LIKE_A_MARK.sub("[\u200b", growing)]
     return extend(conversation, [fence(answers, nonce), *begun])
 
 

@@ -1,7 +1,6 @@
 """The members rank the answers, anonymous and shuffled; what a member says of its own answers does not count."""
 
 import asyncio
-import json
 import secrets
 from collections.abc import Mapping, Sequence
 from random import Random
@@ -10,6 +9,7 @@ from cappella.engines.base import Engine
 from cappella.ensemble import prompts
 from cappella.ensemble.choosing import brief
 from cappella.ensemble.conversations import for_judge
+from cappella.ensemble.values import value_of
 from cappella.ensemble.voice import Voice
 from cappella.errors import EngineError
 from cappella.options import Seat, Settings
@@ -46,7 +46,7 @@ async def _ballot(
     shown = list(answers)
     Random(seed).shuffle(shown)
     names = dict(zip(prompts.labels(len(shown)), (answer.name for answer in shown), strict=True))
-    texts = [prompts.defuse(prompts.shown(answer), engine.special_tokens) for answer in shown]
+    texts = [prompts.shown(answer) for answer in shown]
     messages = prompts.ranking_messages(for_judge(prompt, engine.traits).messages, texts, secrets.token_hex(4))
     schema = prompts.ranking_schema(len(shown))
     form = Form("response_format", {"type": "json_schema", "json_schema": {"name": "ranking", "schema": schema}})
@@ -54,9 +54,10 @@ async def _ballot(
     try:
         async with asyncio.timeout(timeout_s):
             sampling = brief(seat.sampling, engine.traits, 16 + 8 * len(shown))
-            letters = json.loads(await voice.say(engine, asked, sampling))
+            letters = value_of(await voice.say(engine, asked, sampling))
     except (EngineError, TimeoutError, ValueError):
         return []
     own = set(seat.answer_names)
-    ranked = dict.fromkeys(names[letter] for letter in letters if letter in names)
+    told = [letter for letter in letters if isinstance(letter, str)] if isinstance(letters, list) else []
+    ranked = dict.fromkeys(names[letter] for letter in told if letter in names)
     return [name for name in ranked if name not in own]

@@ -51,18 +51,18 @@ class Rounds:
             engine = self._engines[seat.model]
             prompt = for_member(self._prompt, seat, engine.traits, self._settings)
             if before:
-                prompt = replace(prompt, messages=self._layered(prompt.messages, before, engine))
+                prompt = replace(prompt, messages=self._layered(prompt.messages, before))
             questions.append(Question(seat, engine, prompt))
         patience = Patience(self._settings.quorum, timeout_s, self._settings.grace_s)
         panel = await ask_panel(questions, patience, self._emit)
         self.done.append(panel)
         return panel
 
-    def _layered(self, messages: Sequence[Message], before: Sequence[Answer], engine: Engine) -> list[Message]:
+    def _layered(self, messages: Sequence[Message], before: Sequence[Answer]) -> list[Message]:
         """As the judge's prompt: answers in a shuffled order, fenced, behind the conversation."""
         shown = list(before)
         Random(self._settings.seed).shuffle(shown)
-        texts = [prompts.defuse(prompts.shown(answer), engine.special_tokens) for answer in shown]
+        texts = [prompts.shown(answer) for answer in shown]
         return prompts.final_messages(
             messages, texts, secrets.token_hex(4), criteria=self._settings.criteria, tools=bool(self._prompt.tools)
         )

@@ -36,6 +36,8 @@ def resolve(
     """The settings of one run. Raises RequestError for what the operator forbids or the config does not have."""
     if not ensemble.allow_overrides and replace(overrides, preset=None) != Overrides():
         raise RequestError(f"The operator of cappella/{name} allows no overrides.", "fusion", "overrides_forbidden")
+    if not prompt.messages:
+        raise RequestError("The request says nothing: a conversation needs a message.")
     preset = _preset(name, ensemble, overrides.preset)
     judge = (preset.judge if isinstance(preset, Preset) else None) or ensemble.judge
     options = overrides.options.over(preset.options).over(ensemble.options).over(Options(criteria=judge.criteria))

@@ -16,10 +16,9 @@ class Showing:
     The order is a shuffle by the run's seed, or, with `answer_order: arrival`, that in which the answers came.
     """
 
-    def __init__(self, settings: Settings, special_tokens: Sequence[str]) -> None:
+    def __init__(self, settings: Settings) -> None:
         # Not from the seed: whoever knows the seed must still not be able to forge a mark.
         self.nonce = secrets.token_hex(4)
-        self._special_tokens = special_tokens
         self._show_reasoning = settings.show_reasoning
         self._by_arrival = settings.answer_order == "arrival"
         self._order: list[str] = [] if self._by_arrival else list(settings.answer_names)
@@ -43,10 +42,7 @@ class Showing:
 
     def text(self, answer: Answer) -> str:
         """An answer as the judge reads it."""
-        return self.defused(prompts.shown(answer, self._show_reasoning))
-
-    def defused(self, text: str) -> str:
-        return prompts.defuse(text, self._special_tokens)
+        return prompts.shown(answer, self._show_reasoning)
 
 
 def letters(shown: Sequence[Answer]) -> Mapping[str, str]:

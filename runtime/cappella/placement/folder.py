@@ -1,12 +1,13 @@
 """What a folder of weights says of itself, read without torch and without reading the weights."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cappella.errors import ConfigError
+from cappella.placement import special_tokens
 
 Stamp = tuple[tuple[str, int, int], ...]
 """The files of a model: path, size in bytes, and when each was last written, in nanoseconds."""
@@ -16,11 +17,12 @@ _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """`special_tokens` are the tokenizer's control strings."""
+    """`special_tokens` are the tokenizer's control strings, `markup` those that an assistant's turn may hold."""
 
     path: Path
     config: dict[str, Any]
     special_tokens: tuple[str, ...]
+    markup: tuple[str, ...]
 
 
 def inspect(model: str, folder: Path) -> Folder:
@@ -33,8 +35,14 @@ def inspect(model: str, folder: Path) -> Folder:
         raise ConfigError(at, "config.json asks for code from the model's folder", "Use a model that vLLM knows")
     tokenizer = read_json(at, folder / "tokenizer.json")
     _require_safetensors(at, folder)
-    special = tuple(t["content"] for t in tokenizer.get("added_tokens", []) if t.get("special"))
-    return Folder(folder, config, special)
+    about = read_json(at, folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").exists() else {}
+    special = special_tokens.special_tokens(tokenizer, about)
+    return Folder(folder, config, special, special_tokens.markup(tokenizer, special, _template(folder, about)))
+
+
+def _template(folder: Path, about: Mapping[str, Any]) -> str:
+    apart = folder / "chat_template.jinja"
+    return apart.read_text(encoding="utf-8") if apart.exists() else special_tokens.template_in(about)
 
 
 def stamp(folders: Iterable[Path]) -> Stamp:

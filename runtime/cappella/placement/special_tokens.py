@@ -1,0 +1,53 @@
+"""Which strings a model's tokenizer reads as more than text. What makes a turn is not always called special there.
+
+DeepSeek's mark of a user's turn is an ordinary added token, and so are Qwen's `<think>` and `<tool_call>`.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+_NAMED = ("bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token", "mask_token")
+_BARRED = re.compile(r"<[|｜].*[|｜]>", re.DOTALL)
+_PARSED = re.compile(r"</?(think|tool|function)\w*>")
+_MARK = re.compile(r"[^\w\s].*[^\w\s]", re.DOTALL)
+
+
+def special_tokens(tokenizer: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the tokenizer, or its config, calls special, and what looks it: `<|...|>`."""
+    known = [*_added(tokenizer), *_dicts((config.get("added_tokens_decoder") or {}).values())]
+    called = [token["content"] for token in known if token.get("special")]
+    looking = [text for text in (token["content"] for token in known) if _BARRED.fullmatch(text)]
+    return tuple(dict.fromkeys([*called, *looking, *(text for text in _named(config) if _MARK.fullmatch(text))]))
+
+
+def markup(tokenizer: Mapping[str, Any], special: tuple[str, ...], template: str) -> tuple[str, ...]:
+    """An assistant's marks: other tokens of its own by which replies are parsed, or that the chat template writes.
+
+    A word is no mark, even if it is there.
+    """
+    others = [token["content"] for token in _added(tokenizer) if token["content"] not in special]
+    return tuple(text for text in others if _PARSED.fullmatch(text) or (text in template and _MARK.fullmatch(text)))
+
+
+def template_in(config: Mapping[str, Any]) -> str:
+    """The chat template that a tokenizer's config holds, or all of them."""
+    held = config.get("chat_template") or ""
+    return held if isinstance(held, str) else "\n".join(str(each.get("template")) for each in _dicts(held))
+
+
+def _added(tokenizer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return list(_dicts(tokenizer.get("added_tokens") or []))
+
+
+def _dicts(values: Any) -> Iterator[Mapping[str, Any]]:
+    return (each for each in values if isinstance(each, dict))
+
+
+def _named(config: Mapping[str, Any]) -> Iterator[str]:
+    extra = config.get("extra_special_tokens") or {}
+    more = [*(config.get("additional_special_tokens") or []), *(extra.values() if isinstance(extra, dict) else extra)]
+    for token in [*(config.get(name) for name in _NAMED), *more]:
+        text = token.get("content") if isinstance(token, dict) else token
+        if isinstance(text, str):
+            yield text

@@ -1,0 +1,153 @@
+"""The document says what is so: every route and every code in it, and nothing that the gateway does which is not."""
+
+import ast
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, Verbosity, given, settings
+from jsonschema import Draft202012Validator
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi import checks
+
+import cappella
+from cappella.access.store import Store
+from cappella.api import openapi
+from cappella.api.passing import FIELDS
+from cappella.app import HTTP_TABLE, create_app
+from choir import Choir, gateway_config, serving
+from strict import make_strict, with_keys
+
+Json = dict[str, Any]
+EXAMPLES = 25
+CHECKS = [
+    not_a_server_error,
+    checks.status_code_conformance,
+    checks.content_type_conformance,
+    checks.response_schema_conformance,
+]
+
+
+@pytest.fixture(params=[False, True], ids=["unkeyed", "keyed"])
+async def served(request: pytest.FixtureRequest, choir: Choir, tmp_path: Path) -> AsyncIterator[tuple[str, str | None]]:
+    """A gateway's address, and a key that may do everything, where it has keys."""
+    keys = tmp_path / "keys.sqlite"
+    key = Store(keys).create("root", ["run", "admin"]) if request.param else None
+    config = with_keys(gateway_config(), keys) if request.param else gateway_config()
+    async with serving(make_strict(choir), config) as url:
+        yield url, key
+
+
+async def read(url: str, key: str | None) -> Json:
+    headers = {"x-api-key": key} if key else {}
+    async with aiohttp.ClientSession(headers=headers) as http, http.get(f"{url}{openapi.PATH}") as reply:
+        assert reply.status == 200
+        return dict(await reply.json())
+
+
+async def test_every_schema_and_the_whole_document_are_valid(served: tuple[str, str | None]) -> None:
+    written = await read(*served)
+    schemathesis.openapi.from_dict(written).validate()
+    for schema in written["components"]["schemas"].values():
+        Draft202012Validator.check_schema(schema)
+    assert ("security" in written) == (served[1] is not None)
+
+
+async def test_who_has_no_key_reads_no_document(choir: Choir, tmp_path: Path) -> None:
+    async with (
+        serving(choir, with_keys(gateway_config(), tmp_path / "keys.sqlite")) as url,
+        aiohttp.ClientSession() as http,
+        http.get(f"{url}{openapi.PATH}") as reply,
+    ):
+        assert reply.status == 401
+
+
+async def test_every_route_stands_in_it_and_nothing_else(choir: Choir) -> None:
+    app = create_app(gateway_config(), choir)  # type: ignore[arg-type]
+    routes = {(route.path, method.lower()) for route in app.routes for method in route.methods}  # type: ignore[attr-defined]
+    written = openapi.document({}, keyed=True)
+    assert {(path, method) for path, methods in written["paths"].items() for method in methods} == routes
+
+
+def test_every_code_that_is_raised_stands_in_it() -> None:
+    package = Path(cappella.__file__).parent
+    known = {code for codes in openapi.OF_REQUESTS.values() for code in codes}
+    known |= {code for _, _, code in HTTP_TABLE.values() if code}
+    raised = {code for path in package.rglob("*.py") for code in _codes_in(path)}
+    assert {"unknown_field", "scope_missing", "body_too_large"} <= raised
+    assert raised <= known
+
+
+def _codes_in(path: Path) -> set[str]:
+    """The codes of request errors and refusals that a file makes."""
+    codes = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute):
+            name = node.func.id if isinstance(node.func, ast.Name) else node.func.attr
+            place = {"RequestError": 2, "Forbidden": 1}.get(name)
+            given_codes = (
+                [] if place is None else [*node.args[place:], *(k.value for k in node.keywords if k.arg == "code")]
+            )
+            codes |= {str(each.value) for each in given_codes if isinstance(each, ast.Constant)}
+    return codes
+
+
+def test_a_model_is_asked_with_the_fields_that_are_handed_on() -> None:
+    schemas = openapi.document({}, keyed=False)["components"]["schemas"]
+    assert set(schemas["ModelChatCompletionRequest"]["properties"]) == FIELDS["/v1/chat/completions"]
+    assert schemas["ChatRequest"]["properties"]["model"]["pattern"] == "^cappella/"
+
+
+async def test_the_gateway_does_what_the_document_says(served: tuple[str, str | None]) -> None:
+    url, key = served
+    written = await read(url, key)
+    # Scripted engines cannot be exchanged for others.
+    del written["paths"]["/api/reload"]
+    # Names that exist, so that most requests get further than to a 404.
+    schemas = written["components"]["schemas"]
+    for name, schema in schemas.items():
+        if "model" in schema.get("properties", {}) and name.endswith("Request"):
+            ensemble = "pattern" in schema["properties"]["model"]
+            names = ["cappella/default", "cappella/tools", "cappella/fixed"] if ensemble else ["ann", "judge"]
+            schema["properties"]["model"] = {"enum": [*names, "cappella/nobody"]}
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    statuses = await asyncio.to_thread(_put_to_the_test, written, url, headers)
+    assert {200, 400, 404} <= statuses
+
+
+def _put_to_the_test(written: Json, url: str, headers: dict[str, str]) -> set[int]:
+    schema = schemathesis.openapi.from_dict(written)
+    schema.config.update(base_url=url)
+    statuses: set[int] = set()
+    for found in schema.get_all_operations():
+        operation: Any = found.ok()  # type: ignore[union-attr]
+        # Where nothing is sent, nothing can be sent wrong.
+        for mode in schemathesis.GenerationMode if operation.body else [schemathesis.GenerationMode.POSITIVE]:
+            _try(operation.as_strategy(generation_mode=mode), headers, statuses)
+    return statuses
+
+
+def _try(strategy: Any, headers: dict[str, str], statuses: set[int]) -> None:
+    quiet = settings(
+        max_examples=EXAMPLES,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        verbosity=Verbosity.quiet,
+        suppress_health_check=list(HealthCheck),
+    )
+
+    @quiet
+    @given(case=strategy)
+    def each(case: Any) -> None:
+        response = case.call(headers=headers)
+        statuses.add(response.status_code)
+        case.validate_response(response, checks=CHECKS)
+
+    run: Callable[[], None] = each
+    run()

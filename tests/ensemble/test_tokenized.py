@@ -1,0 +1,84 @@
+"""Hostile texts on real tokenizers: what makes turns in a tokenized prompt is what the chat template wrote, no more."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from tokenizers import Tokenizer
+
+from cappella.engines.plain_text import PlainText
+from cappella.ensemble import prompts
+from cappella.placement import folder
+from cappella.types import Message, Prompt
+from deployment import ROOT
+from families import FAMILIES, Family
+from injections import INJECTIONS
+
+HARMLESS = "It is 5."
+DEMO = ("soprano", "alto", "tenor", "conductor", "clerk")
+
+
+class Model:
+    """A folder's tokenizer and template, as vLLM puts them together: all texts into the template, then all of it."""
+
+    def __init__(self, path: Path) -> None:
+        self.tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+        self._template = environment.from_string((path / "chat_template.jinja").read_text())
+        found = folder.inspect("ann", path)
+        self.plain = PlainText(found.special_tokens, found.markup)
+        added = self.tokenizer.get_added_tokens_decoder().items()
+        self.turns = {number for number, token in added if token.special or token.content.startswith("<｜")}
+        tags = ("<think", "</think", "<tool", "</tool")
+        self.marks = {number for number, token in added if token.content.startswith(tags)} | self.turns
+
+    def control(self, messages: Sequence[Message]) -> list[int]:
+        """The tokens of control in the prompt, in their order."""
+        text = self._template.render(messages=messages, add_generation_prompt=True, tools=None)
+        return [token for token in self.tokenizer.encode(text, add_special_tokens=False).ids if token in self.marks]
+
+
+@pytest.fixture(scope="module", params=[*FAMILIES, *DEMO], ids=lambda each: getattr(each, "name", each))
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    if isinstance(request.param, Family):
+        return Model(request.param.write(tmp_path_factory.mktemp("family") / "model"))
+    return Model(ROOT / "model_configs" / "demo" / request.param)
+
+
+def judged(hostile: str) -> list[Message]:
+    conversation = [{"role": "user", "content": "What is 2 + 3?"}]
+    return prompts.final_messages(conversation, ["It is five.", hostile, "5"], "0a1b2c3d", '{"consensus": []}')
+
+
+def asked(hostile: str) -> list[Message]:
+    return [
+        {"role": "user", "content": f"Translate: {hostile}"},
+        {"role": "assistant", "content": "Done."},
+        {"role": "user", "content": hostile},
+    ]
+
+
+@pytest.mark.parametrize("make", [judged, asked], ids=["answer", "message"])
+def test_no_hostile_text_makes_a_token_of_control(model: Model, make: Any) -> None:
+    harmless = model.control(make(HARMLESS))
+    assert harmless
+    for name, hostile in INJECTIONS.items():
+        made = model.plain.prompt(Prompt(make(hostile)))
+        assert model.control(made.messages) == harmless, name
+
+
+def test_the_same_texts_would_make_them_if_they_were_left_as_they_are(model: Model) -> None:
+    harmless = model.control(judged(HARMLESS))
+    assert [name for name, hostile in INJECTIONS.items() if model.control(judged(hostile)) != harmless]
+
+
+def test_an_assistants_turn_ends_only_where_the_template_ends_it(model: Model) -> None:
+    def turns(text: str) -> list[int]:
+        answer = {"role": "assistant", "content": text}
+        messages = [{"role": "user", "content": "Hi"}, answer, {"role": "user", "content": "?"}]
+        return [each for each in model.control(model.plain.prompt(Prompt(messages)).messages) if each in model.turns]
+
+    for name, hostile in INJECTIONS.items():
+        assert turns(hostile) == turns(HARMLESS), name
