@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cappella.api.chat import ChatRequest
+from cappella.api.fields import Fusion
+from cappella.app import HTTP_TABLE
 from cappella.config import Config
 
 ROOT = Path(__file__).parents[1]
@@ -20,3 +23,10 @@ def test_a_config_that_is_shown_is_one(page: Path, block: str) -> None:
 
 def test_the_readme_can_be_read_in_one_sitting() -> None:
     assert len(PAGES[0].read_text().splitlines()) <= 250
+
+
+def test_the_reference_names_every_field_and_every_error() -> None:
+    text = (ROOT / "runtime" / "cappella" / "api" / "README.md").read_text()
+    fields = set(ChatRequest.model_fields) | set(Fusion.model_fields)
+    codes = {code for _, _, code in HTTP_TABLE.values() if code} - {"internal_error"}
+    assert sorted(name for name in fields | codes if f"`{name}`" not in text) == []
