@@ -1,6 +1,7 @@
 """What a model called by its own name may be sent: OpenAI's fields, and vLLM's sampling fields.
 
-The engine checks their values; what is not in these lists never reaches it.
+The engine checks their values; what is not in these lists never reaches it. Texts are the client's own bytes: as in any
+vLLM server, a `<|im_end|>` in one ends its turn. What is asked of an ensemble is made plain (`engines/plain_text.py`).
 """
 
 from collections.abc import Iterator, Mapping
