@@ -3,10 +3,10 @@
 import { ask } from "./asking.js";
 import { composer } from "./composer.js";
 import { fill, h } from "./dom.js";
-import { evidence } from "./why.js";
 import { remedyNote } from "./remedies.js";
 import { STRATEGIES, bodyOf, catalogue, spelt } from "./request.js";
 import { turnView } from "./turn.js";
+import { showWhy } from "./why.js";
 
 const KEPT = "cappella-conversation";
 
@@ -15,17 +15,14 @@ export function mount(root, api) {
   const log = h("div", { className: "conversation" });
   const welcome = h("section", { className: "welcome" });
   const box = h("div", { className: "composer-place" });
-  const state = { api, turns, log, welcome, writer: null, running: null, pinned: true };
+  const state = { api, turns, log, welcome, writer: null, running: null };
   root.append(h("h1", { className: "unseen" }, "Ask"), welcome, log, box);
   begin(state, box);
   const onKey = () => state.writer === null && begin(state, box);
-  const onScroll = () => { state.pinned = innerHeight + scrollY > document.body.scrollHeight - 120; };
   document.addEventListener("cappella-key", onKey);
-  addEventListener("scroll", onScroll, { passive: true });
   return {
     unmount() {
       document.removeEventListener("cappella-key", onKey);
-      removeEventListener("scroll", onScroll);
       state.running?.stop();
     },
   };
@@ -76,14 +73,10 @@ function send(state, question, choice = state.writer.controls.value()) {
   turns.at(-1)?.view.fold();
   turns.push(turn);
   log.append(view.element);
-  state.welcome.hidden = true;
-  state.pinned = true;
-  keep(turns);
+  changed(state);
   writer.running(true);
-  state.running = ask(api, bodyOf(choice, before, question), (run, nowMs) => {
-    view.update(run, nowMs);
-    if (state.pinned) view.element.scrollIntoView({ block: "start" });
-  });
+  view.element.scrollIntoView({ block: "start" });
+  state.running = ask(api, bodyOf(choice, before, question), view.update);
   state.running.done.then((run) => over(state, turn, run));
 }
 
@@ -93,7 +86,7 @@ function over(state, turn, run) {
   turn.answer = run.phase === "done" ? run.answer.text : "";
   turn.view.end(run);
   keep(state.turns);
-  if (run.phase === "done") evidence(turn.view, run);
+  if (run.phase === "done") showWhy(turn.view, run);
   if (run.phase === "failed") {
     const again = () => {
       note.forget();
@@ -137,8 +130,13 @@ function clear(state) {
   for (const turn of state.turns) turn.forget?.();
   state.turns.length = 0;
   fill(state.log);
-  state.welcome.hidden = false;
-  keep(state.turns);
+  changed(state);
+}
+
+function changed({ turns, welcome, writer }) {
+  welcome.hidden = turns.length > 0;
+  writer.begun(turns.length > 0);
+  keep(turns);
 }
 
 /** In this tab alone, so that a reload does not lose what was said. */
@@ -155,6 +153,6 @@ function restore(state) {
     view.actions.append(...otherWays(state, turn));
     state.turns.push(turn);
     state.log.append(view.element);
-    state.welcome.hidden = true;
   }
+  changed(state);
 }

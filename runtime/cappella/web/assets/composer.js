@@ -10,13 +10,14 @@ export function composer(catalogue, { send, stop, clear }) {
   castLine(cast, controls);
   const text = h("textarea", { id: "question", rows: 1, placeholder: "Ask the ensemble…", "aria-describedby": "send-keys" });
   const go = h("button", { type: "submit", className: "primary" }, "Ask");
-  const fresh = h("button", { type: "button", className: "quiet", onclick: () => { clear(); text.focus(); } }, "New conversation");
+  const fresh = h("button", { type: "button", className: "quiet", onclick: () => { clear(); text.focus(); } }, "Start over");
   const settings = h("details", { className: "settings" }, h("summary", {}, cast), controls.element);
   const form = h("form", { className: "composer" },
     h("label", { className: "unseen", for: "question" }, "Your question"),
     h("div", { className: "write" }, text, go),
     h("div", { className: "row below" }, settings,
       h("span", { className: "keys small muted", id: "send-keys" }, h("kbd", {}, "Ctrl"), " ", h("kbd", {}, "Enter"), " sends"), fresh));
+  fresh.hidden = true;
   let isRunning = false;
 
   const submit = () => {
@@ -58,6 +59,10 @@ export function composer(catalogue, { send, stop, clear }) {
       text.value = question;
       fit();
       text.focus();
+    },
+    /** Whether there is a conversation to leave. */
+    begun(is) {
+      fresh.hidden = !is;
     },
     running(is) {
       isRunning = is;

@@ -1,7 +1,7 @@
 // The shell: which view is shown, the key, light or dark, how many engines are up.
 
 import { api } from "./api.js";
-import { h, say } from "./dom.js";
+import { fill, h, say } from "./dom.js";
 import { askForKey } from "./key.js";
 
 // A view that stays keeps what runs in it while another is shown.
@@ -60,7 +60,9 @@ async function lookAtEngines() {
     const { engines, ready } = await api.state("/ready");
     const all = Object.values(engines);
     const up = all.filter((engine) => engine.state === "ready" || engine.state === "asleep").length;
-    say(link, up === all.length ? `${up} engines ready` : `${up} of ${all.length} engines ready`);
+    const count = up === all.length ? `${up}` : `${up} of ${all.length}`;
+    const words = h("span", {}, count, h("span", { className: "long" }, " engines ready"));
+    if (link.textContent !== words.textContent) fill(link, words);
     link.className = `engines ${ready ? "good" : ""}`;
     link.hidden = false;
   } catch (error) {

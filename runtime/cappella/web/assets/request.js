@@ -49,10 +49,9 @@ export function modelsOf(seats) {
   return seats.map((seat) => seat.replace(/#\d+$/, ""));
 }
 
-/** What was chosen, in a few words. */
+/** What was chosen beyond the ensemble, in a few words; nothing if nothing was. */
 export function spelt(choice) {
   const words = [
-    choice.model.replace(/^cappella\//, ""),
     choice.preset && `preset ${choice.preset}`,
     choice.strategy,
     choice.analysis && `analysis ${choice.analysis}`,

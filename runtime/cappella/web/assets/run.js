@@ -70,7 +70,7 @@ function told(run, event, nowMs) {
       return withMember(run, event.model, (member) => wrote(member, event, nowMs));
     case "answer.done":
       return panelMoved(
-        withMember(run, event.model, (m) => ({ ...closed(m, "done", nowMs), tokens: event.tokens, ms: event.ms })), nowMs);
+        withMember(run, event.model, (member) => done(member, event, nowMs)), nowMs);
     case "answer.failed":
       return panelMoved(withMember(run, event.model, (member) => failed(member, event, nowMs)), nowMs);
     case "review.done":
@@ -99,11 +99,21 @@ function ended(run, fusion, nowMs) {
   const responses = Object.fromEntries((fusion.responses ?? []).map((each) => [each.model, each]));
   const members = mapped(run.members, (member) => {
     const response = responses[member.name];
-    return response ? { ...member, text: response.content, toolCalls: response.tool_calls ?? [] } : member;
+    const whole = response ? { ...member, text: response.content, toolCalls: response.tool_calls ?? [] } : member;
+    return measured(whole, run.usage);
   });
   const analysis = fusion.analysis ? { text: "", value: fusion.analysis, isWhole: true } : run.analysis;
   const labels = fusion.labels ?? run.labels;
   return { ...run, phase: "done", endedMs: nowMs, fusion, members, labels, analysis, ranking: fusion.ranking ?? run.ranking };
+}
+
+/** With the times that its last call really took: `alto~2` is the second answer of the call of `alto`. */
+function measured(member, usage) {
+  const seat = member.name.replace(/~\d+$/, "");
+  const call = usage?.fusion_details?.findLast((each) => each.role === "panel" && each.model === seat);
+  if (!call || member.state !== "done") return member;
+  const startedMs = member.endedMs - call.ms;
+  return { ...member, startedMs, firstMs: call.first_token_ms === null ? null : startedMs + call.first_token_ms };
 }
 
 function seated(name, nowMs) {
@@ -115,7 +125,6 @@ function seated(name, nowMs) {
     toolCalls: [],
     pieces: 0,
     tokens: null,
-    ms: null,
     startedMs: nowMs,
     firstMs: null,
     endedMs: null,
@@ -133,6 +142,11 @@ function wrote(member, event, nowMs) {
     pieces: member.pieces + 1,
     firstMs: member.firstMs ?? nowMs,
   };
+}
+
+/** The server's own clock decides: what it sent in a while may arrive here all at once. */
+function done(member, event, nowMs) {
+  return { ...closed(member, "done", nowMs), tokens: event.tokens, startedMs: Math.min(member.startedMs, nowMs - event.ms) };
 }
 
 // Not waited for is not broken: these are cut because the others were enough, or the time was up.

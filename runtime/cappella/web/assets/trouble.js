@@ -79,6 +79,7 @@ export function list(names) {
 
 /** A short span of time, in seconds. */
 export function seconds(ms) {
+  if (ms === 0) return "0 s";
   if (ms < 995) return `${(ms / 1000).toFixed(2)} s`;
   return ms < 9950 ? `${(ms / 1000).toFixed(1)} s` : `${Math.round(ms / 1000)} s`;
 }

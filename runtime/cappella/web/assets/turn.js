@@ -1,13 +1,12 @@
 // One turn of a conversation: the question, the answer, and how it came about.
 
 import { comparisonView } from "./comparison.js";
+import { statusOf } from "./costs.js";
 import { announce, fill, h, say } from "./dom.js";
 import { memberColumns } from "./members.js";
 import { copyButton, showProse } from "./prose.js";
 import { isOver, waitedFor } from "./run.js";
-import { list, seconds, statusWords } from "./trouble.js";
-
-const PATIENT_MS = 2000;
+import { statusWords } from "./trouble.js";
 
 /** The elements of a turn; `update(run, nowMs)` shows how far it is, `end(run)` what came of it. */
 export function turnView(question, how) {
@@ -16,6 +15,7 @@ export function turnView(question, how) {
   const answer = h("div", { className: "prose answer" });
   const waiting = h("div", { className: "answer-waits", "aria-hidden": "true" });
   const notice = h("div", { className: "notice" });
+  const trace = h("div", { className: "trace-place" });
   const actions = h("div", { className: "row actions", hidden: true });
   const members = memberColumns();
   const comparison = comparisonView();
@@ -25,7 +25,7 @@ export function turnView(question, how) {
   const evidence = h("details", { className: "evidence", open: true },
     h("summary", {}, "How it came about"), panel, compared, more);
   const result = h("section", { className: "result", "aria-label": "Answer" },
-    h("div", { className: "progress" }, steps, status), waiting, answer, notice, actions);
+    h("div", { className: "progress" }, steps, status), waiting, answer, trace, notice, actions);
   const element = h("article", { className: "turn", "aria-label": question.slice(0, 80) },
     h("div", { className: "question" }, h("span", { className: "eyebrow" }, "You"), h("h2", {}, question),
       how && h("p", { className: "small muted" }, how)),
@@ -37,8 +37,8 @@ export function turnView(question, how) {
     answer,
     notice,
     actions,
+    trace,
     more,
-    result,
     members,
     fold: () => { evidence.open = false; },
     /** Show a turn that an earlier page has heard; how it came about went with that page. */
@@ -86,39 +86,6 @@ function drawSteps(element, run) {
     const state = number < reached ? "past" : number === reached ? "now" : "to-come";
     return h("li", { className: state, "aria-current": state === "now" ? "step" : null }, title);
   }));
-}
-
-function statusOf(run, nowMs) {
-  const spent = seconds((run.endedMs ?? nowMs) - run.startedMs);
-  switch (run.phase) {
-    case "sent":
-      return `Sent, ${spent}`;
-    case "panel":
-      return panelStatus(run, nowMs);
-    case "analysis":
-      return `${run.judge} compares the answers, ${spent}`;
-    case "judge":
-      return `${run.gate?.bypass ? run.gate.model : run.judge} writes, ${spent}`;
-    case "done":
-      return doneStatus(run);
-    default:
-      return `${run.phase === "stopped" ? "Stopped" : "Failed"} after ${spent}`;
-  }
-}
-
-function panelStatus(run, nowMs) {
-  const open = waitedFor(run);
-  const spentMs = nowMs - run.startedMs;
-  if (open.length === 0) return `${run.judge} reads the answers, ${seconds(spentMs)}`;
-  const round = run.round > 1 ? `Round ${run.round}: ` : "";
-  if (open.length === run.panel.length && spentMs < PATIENT_MS) return `${round}${run.panel.length} members answer`;
-  return `${round}waiting on ${list(open)}, ${seconds(spentMs)}`;
-}
-
-function doneStatus(run) {
-  const { fusion, usage } = run;
-  const who = fusion.status === "bypassed" ? "one model" : `${list(fusion.analysis_models)}, then ${fusion.judge_model}`;
-  return `${who} · ${seconds(fusion.timings.total_ms)} · ${usage?.total_tokens ?? "?"} tokens`;
 }
 
 /** The states worth hearing of: not tokens, not seconds. */
