@@ -51,6 +51,14 @@ function panelStatus(run, nowMs) {
 
 function doneStatus(run) {
   const { fusion, usage } = run;
-  const who = fusion.status === "bypassed" ? "one model" : `${list(fusion.analysis_models)}, then ${fusion.judge_model}`;
-  return `${who} · ${seconds(fusion.timings.total_ms)} · ${usage.total_tokens} tokens`;
+  return `${whoOf(run)} · ${seconds(fusion.timings.total_ms)} · ${usage.total_tokens} tokens`;
+}
+
+const JUDGING = ["agreement", "analysis", "choice", "final"];
+
+function whoOf({ fusion, usage, gate }) {
+  if (fusion.status === "bypassed") return `${gate.model} alone`;
+  const isJudged = usage.fusion_details.some((call) => JUDGING.includes(call.role));
+  const end = isJudged ? fusion.judge_model : fusion.strategy === "vote" ? "a vote" : "no judge";
+  return `${list(fusion.analysis_models)}, then ${end}`;
 }
