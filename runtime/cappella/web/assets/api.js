@@ -30,13 +30,6 @@ export const api = {
     return (await call(path)).json();
   },
 
-  /** As `get`, and what is not well yet is an answer as well: /ready says 503 with its state. */
-  async state(path) {
-    const reply = await fetch(path, { headers: headers() });
-    if (!reply.ok && reply.status !== 503) throw await errorOf(reply);
-    return reply.json();
-  },
-
   async post(path, body) {
     return (await call(path, { method: "POST", body: JSON.stringify(body ?? {}) })).json();
   },

@@ -55,13 +55,20 @@ async function begin(state, box) {
 
 function greet({ welcome, writer }) {
   const { panel, judge, example } = writer.controls.ensemble();
-  const asked = example
-    && h("button", { type: "button", className: "example", onclick: () => writer.put(example) }, example);
-  fill(welcome,
+  const asked =
+    example && h("button", { type: "button", className: "example", onclick: () => writer.put(example) }, example);
+  fill(
+    welcome,
     h("p", { className: "display" }, "Ask several models at once."),
-    h("p", { className: "lead muted" },
-      `${panel.length} members answer side by side. ${judge} compares them and writes one answer, and you see who said what.`),
-    asked && h("p", {}, h("span", { className: "eyebrow" }, "Try")), asked);
+    h(
+      "p",
+      { className: "lead muted" },
+      `${panel.length} members answer side by side. ${judge} compares them and writes one answer,`,
+      " and you see who said what.",
+    ),
+    asked && h("p", {}, h("span", { className: "eyebrow" }, "Try")),
+    asked,
+  );
 }
 
 function send(state, question, choice = state.writer.controls.value()) {
@@ -96,17 +103,22 @@ function over(state, turn, run) {
     turn.forget = note.forget;
     turn.view.notice.append(note.element);
   }
-  if (run.phase === "stopped") turn.view.notice.append(h("div", { className: "note" }, h("p", {}, "You stopped this run.")));
+  if (run.phase === "stopped")
+    turn.view.notice.append(h("div", { className: "note" }, h("p", {}, "You stopped this run.")));
   turn.view.actions.append(...otherWays(state, turn));
 }
 
 /** Ask the same again in another way; it takes the turn's place at the end of the conversation. */
 function otherWays(state, turn) {
-  const again = (strategy) => replace(state, turn, strategy === null ? turn.choice : { ...turn.choice, strategy, analysis: "" });
-  const menu = h("select", { "aria-label": "Ask again in another way" },
+  const again = (strategy) =>
+    replace(state, turn, strategy === null ? turn.choice : { ...turn.choice, strategy, analysis: "" });
+  const menu = h(
+    "select",
+    { "aria-label": "Ask again in another way" },
     h("option", { value: "" }, "Ask again…"),
     h("option", { value: "same" }, "In the same way"),
-    ...Object.keys(STRATEGIES).map((name) => h("option", { value: name }, `With ${name}`)));
+    ...Object.keys(STRATEGIES).map((name) => h("option", { value: name }, `With ${name}`)),
+  );
   menu.addEventListener("change", () => {
     const wanted = menu.value;
     menu.value = "";
@@ -141,7 +153,10 @@ function changed({ turns, welcome, writer }) {
 
 /** In this tab alone, so that a reload does not lose what was said. */
 function keep(turns) {
-  sessionStorage.setItem(KEPT, JSON.stringify(turns.map(({ question, choice, answer }) => ({ question, choice, answer }))));
+  sessionStorage.setItem(
+    KEPT,
+    JSON.stringify(turns.map(({ question, choice, answer }) => ({ question, choice, answer }))),
+  );
 }
 
 function restore(state) {

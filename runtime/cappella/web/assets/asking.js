@@ -5,7 +5,7 @@ import { begun, brokenOff, heard, isOver } from "./run.js";
 const TICK_MS = 250;
 
 /**
- * Send a request. `onChange(run, nowMs)` comes at most once a frame, and while nothing is heard, so that a clock can go on.
+ * Send a request. `onChange(run, nowMs)` comes at most once a frame, and while nothing is heard, for the clocks.
  * Returns `{stop(), done}`; `done` resolves to the run when it is over, however it ended.
  */
 export function ask(api, body, onChange) {

@@ -27,12 +27,18 @@ export function choices(catalogue, { onChange = () => {} } = {}) {
 
   function draw() {
     const own = ensembleOf();
-    ensemble.offer(ensembles.map(({ id, name }) => [id, name]), choice.model);
+    ensemble.offer(
+      ensembles.map(({ id, name }) => [id, name]),
+      choice.model,
+    );
     preset.offer([["", "None"], ...own.presets.map((name) => [name, name])], choice.preset);
     const asIs = choice.preset ? "As the preset says" : "As configured";
     strategy.offer([["", asIs], ...Object.entries(STRATEGIES)], choice.strategy);
     analysis.offer([["", asIs], ...Object.entries(ANALYSES)], choice.analysis);
-    judge.offer([["", choice.preset ? asIs : `${own.judge} (as configured)`], ...models.map((name) => [name, name])], choice.judge);
+    judge.offer(
+      [["", choice.preset ? asIs : `${own.judge} (as configured)`], ...models.map((name) => [name, name])],
+      choice.judge,
+    );
     ensemble.element.hidden = ensembles.length < 2;
     preset.element.hidden = own.presets.length === 0;
     drawSeats();
@@ -46,14 +52,22 @@ export function choices(catalogue, { onChange = () => {} } = {}) {
       const count = taken.filter((each) => each === model).length;
       const fewer = () => put(taken.toSpliced(taken.lastIndexOf(model), 1));
       const more = () => put([...taken, model]);
-      return h("div", { className: `seat ${count ? "taken" : ""}` },
+      return h(
+        "div",
+        { className: `seat ${count ? "taken" : ""}` },
         h("span", { className: "seat-name" }, model),
         step("−", `One seat less for ${model}`, fewer, count === 0 || taken.length === 1),
         h("span", { className: "seat-count number" }, String(count)),
-        step("+", `One seat more for ${model}`, more, taken.length >= MOST_SEATS));
+        step("+", `One seat more for ${model}`, more, taken.length >= MOST_SEATS),
+      );
     });
-    const reset = choice.panel
-      && h("button", { type: "button", className: "quiet", "data-does": "reset", onclick: () => put(null) }, "As configured");
+    const reset =
+      choice.panel &&
+      h(
+        "button",
+        { type: "button", className: "quiet", "data-does": "reset", onclick: () => put(null) },
+        "As configured",
+      );
     const summed = `${taken.length} of at most ${MOST_SEATS} seats`;
     fill(panel, h("legend", {}, "Panel"), ...rows, h("div", { className: "seat-sum small muted" }, summed, reset));
     if (focused) [...panel.querySelectorAll("[data-does]")].find((each) => each.dataset.does === focused)?.focus();

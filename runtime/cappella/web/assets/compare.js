@@ -15,8 +15,20 @@ const NAMES = ["First way", "Second way"];
 
 export function mount(root, api) {
   const place = h("div", { className: "comparing" });
-  root.append(h("header", { className: "compare-head" }, h("h1", {}, "Compare"),
-    h("p", { className: "lead muted" }, "The same question in two ways. They are asked one after the other, so that neither slows the other down; the second finds what both share in the engines' caches.")), place);
+  root.append(
+    h(
+      "header",
+      { className: "compare-head" },
+      h("h1", {}, "Compare"),
+      h(
+        "p",
+        { className: "lead muted" },
+        "The same question in two ways. They are asked one after the other, so that neither slows the other down;",
+        " the second finds what both share in the engines' caches.",
+      ),
+    ),
+    place,
+  );
   const state = { running: null, isBegun: false };
   const onKey = () => state.isBegun || begin(place, api, state);
   document.addEventListener("cappella-key", onKey);
@@ -41,14 +53,41 @@ async function begin(place, api, state) {
   const sides = NAMES.map((name) => side(name, found));
   const second = sides[1].controls;
   const { presets } = second.ensemble();
-  second.set({ ...second.value(), ...(found.ensembles[1] ? { model: found.ensembles[1].id } : presets[0] ? { preset: presets[0] } : { strategy: "select" }) });
+  second.set({
+    ...second.value(),
+    ...(found.ensembles[1]
+      ? { model: found.ensembles[1].id }
+      : presets[0]
+        ? { preset: presets[0] }
+        : { strategy: "select" }),
+  });
   const difference = h("section", { className: "part difference", hidden: true });
   const text = h("textarea", { id: "compare-question", rows: 2, required: true });
   const go = h("button", { type: "submit", className: "primary" }, "Compare");
   const example = found.ensembles[0].example;
-  const form = h("form", { className: "compare-form" },
-    h("label", { for: "compare-question" }, "Question"), text,
-    h("div", { className: "row" }, go, example && h("button", { type: "button", onclick: () => { text.value = example; text.focus(); } }, "Take the example")));
+  const form = h(
+    "form",
+    { className: "compare-form" },
+    h("label", { for: "compare-question" }, "Question"),
+    text,
+    h(
+      "div",
+      { className: "row" },
+      go,
+      example &&
+        h(
+          "button",
+          {
+            type: "button",
+            onclick: () => {
+              text.value = example;
+              text.focus();
+            },
+          },
+          "Take the example",
+        ),
+    ),
+  );
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     if (state.running) state.running.stop();
@@ -86,11 +125,19 @@ function side(name, found) {
   const notice = h("div", { className: "notice" });
   const costs = h("div", {});
   const members = memberColumns();
-  const who = h("details", { hidden: true }, h("summary", { className: "small muted" }, "Who said what"), members.element);
-  const element = h("section", { className: "side", "aria-label": name },
+  const who = h(
+    "details",
+    { hidden: true },
+    h("summary", { className: "small muted" }, "Who said what"),
+    members.element,
+  );
+  const element = h(
+    "section",
+    { className: "side", "aria-label": name },
     h("h2", {}, name),
     h("details", { className: "settings" }, h("summary", {}, cast), controls.element),
-    h("div", { className: "result" }, status, answer, notice, costs, who));
+    h("div", { className: "result" }, status, answer, notice, costs, who),
+  );
   return {
     element,
     controls,
@@ -109,7 +156,10 @@ function side(name, found) {
     end(api, run) {
       announce(`${name}: ${run.phase === "done" ? "the answer is there" : run.phase}`);
       if (run.phase === "failed") {
-        const note = remedyNote(api, run.error, { model: controls.value().model, again: () => element.closest(".comparing").querySelector("form").requestSubmit() });
+        const note = remedyNote(api, run.error, {
+          model: controls.value().model,
+          again: () => element.closest(".comparing").querySelector("form").requestSubmit(),
+        });
         fill(notice, note.element);
       }
       if (run.phase !== "done") return;
@@ -124,11 +174,21 @@ function showDifference(element, [left, right]) {
   const runs = wordDiff(left.answer.text, right.answer.text);
   const share = Math.round(alikeness(runs) * 100);
   const words = { left: "only in the first", right: "only in the second" };
-  const marked = runs.map((run) => (run.kind === "same"
-    ? run.text
-    : h(run.kind === "left" ? "del" : "ins", {}, h("span", { className: "unseen" }, `[${words[run.kind]}: `), run.text.trimEnd(), h("span", { className: "unseen" }, "]"), " ")));
+  const marked = runs.map((run) =>
+    run.kind === "same"
+      ? run.text
+      : h(
+          run.kind === "left" ? "del" : "ins",
+          {},
+          h("span", { className: "unseen" }, `[${words[run.kind]}: `),
+          run.text.trimEnd(),
+          h("span", { className: "unseen" }, "]"),
+          " ",
+        ),
+  );
   const title = share === 100 ? "Both say the same, word for word" : `${share} % of the words are the same`;
-  const key = share < 100 && h("p", { className: "small muted" }, h("del", {}, words.left), " ", h("ins", {}, words.right));
+  const key =
+    share < 100 && h("p", { className: "small muted" }, h("del", {}, words.left), " ", h("ins", {}, words.right));
   fill(element, h("h2", {}, "The difference"), h("p", {}, `${title}.`), key, h("p", { className: "words" }, ...marked));
   element.hidden = false;
 }

@@ -30,8 +30,16 @@ export function comparisonSections(comparison) {
   return [
     section("disagree", "Where they disagree", comparison.contradictions.map(contradiction)),
     section("agree", "Where they agree", list(comparison.consensus.map((point) => [point]))),
-    section("partial", "What only some say", list(comparison.partial.map(({ models, point }) => [names(models), point]))),
-    section("unique", "What one alone says", list(comparison.unique.map(({ model, insight }) => [names([model]), insight]))),
+    section(
+      "partial",
+      "What only some say",
+      list(comparison.partial.map(({ models, point }) => [names(models), point])),
+    ),
+    section(
+      "unique",
+      "What one alone says",
+      list(comparison.unique.map(({ model, insight }) => [names([model]), insight])),
+    ),
     section("gaps", "What nobody says", list(comparison.gaps.map((point) => [point]))),
   ].filter(Boolean);
 }
@@ -60,10 +68,16 @@ function section(kind, title, content) {
 }
 
 function contradiction({ topic, stances }) {
-  return h("div", { className: "contradiction" },
+  return h(
+    "div",
+    { className: "contradiction" },
     h("p", { className: "topic" }, topic),
-    h("dl", { className: "stances" }, ...stances.map(({ model, stance }) =>
-      h("div", { className: "stance" }, h("dt", {}, model), h("dd", {}, stance)))));
+    h(
+      "dl",
+      { className: "stances" },
+      ...stances.map(({ model, stance }) => h("div", { className: "stance" }, h("dt", {}, model), h("dd", {}, stance))),
+    ),
+  );
 }
 
 function list(points) {

@@ -3,20 +3,51 @@
 import { castLine, choices } from "./choices.js";
 import { h, say } from "./dom.js";
 
-/** `send(question)`, `stop()` and `clear()` are the caller's; `running(is)` tells whether something is to be stopped. */
+/** `send(question)`, `stop()` and `clear()` are the caller's; `running(is)` says whether there is something to stop. */
 export function composer(catalogue, { send, stop, clear }) {
   const cast = h("span", { className: "cast" });
   const controls = choices(catalogue, { onChange: () => castLine(cast, controls) });
   castLine(cast, controls);
-  const text = h("textarea", { id: "question", rows: 1, placeholder: "Ask the ensemble…", "aria-describedby": "send-keys" });
+  const text = h("textarea", {
+    id: "question",
+    rows: 1,
+    placeholder: "Ask the ensemble…",
+    "aria-describedby": "send-keys",
+  });
   const go = h("button", { type: "submit", className: "primary" }, "Ask");
-  const fresh = h("button", { type: "button", className: "quiet", onclick: () => { clear(); text.focus(); } }, "Start over");
+  const fresh = h(
+    "button",
+    {
+      type: "button",
+      className: "quiet",
+      onclick: () => {
+        clear();
+        text.focus();
+      },
+    },
+    "Start over",
+  );
   const settings = h("details", { className: "settings" }, h("summary", {}, cast), controls.element);
-  const form = h("form", { className: "composer" },
+  const form = h(
+    "form",
+    { className: "composer" },
     h("label", { className: "unseen", for: "question" }, "Your question"),
     h("div", { className: "write" }, text, go),
-    h("div", { className: "row below" }, settings,
-      h("span", { className: "keys small muted", id: "send-keys" }, h("kbd", {}, "Ctrl"), " ", h("kbd", {}, "Enter"), " sends"), fresh));
+    h(
+      "div",
+      { className: "row below" },
+      settings,
+      h(
+        "span",
+        { className: "keys small muted", id: "send-keys" },
+        h("kbd", {}, "Ctrl"),
+        " ",
+        h("kbd", {}, "Enter"),
+        " sends",
+      ),
+      fresh,
+    ),
+  );
   fresh.hidden = true;
   let isRunning = false;
 

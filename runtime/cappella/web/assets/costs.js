@@ -36,8 +36,15 @@ export function costTable(run) {
     ["Tokens read", `${usage.prompt_tokens} (${usage.prompt_tokens_details.cached_tokens} from caches)`],
     ["Tokens written", usage.completion_tokens],
   ];
-  return h("table", { className: "number" }, h("tbody", {}, ...rows.map(([name, value]) =>
-    h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, String(value))))));
+  return h(
+    "table",
+    { className: "number" },
+    h(
+      "tbody",
+      {},
+      ...rows.map(([name, value]) => h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, String(value)))),
+    ),
+  );
 }
 
 function panelStatus(run, nowMs) {

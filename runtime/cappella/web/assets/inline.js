@@ -1,18 +1,25 @@
 // What stands inside a line of Markdown: emphasis, code, links. No span is longer than LONGEST, so that none is slow.
 
 const DEEPEST = 6;
+const ADDRESS = String.raw`https?://[^\s()<>]{1,2000}(?:\([^\s()<>]{0,500}\)[^\s()<>]{0,500}){0,4}`;
+const LINK = new RegExp(String.raw`!?\[([^\][\n]{1,500})\]\((${ADDRESS})(?: +"[^"\n]{0,300}")?\)`, "y");
 // Each begins where it is tried. Links lead to http and https, and to nothing else.
 const RULES = [
   [/\\([!-/:-@[-`{-~])/y, (found) => found[1]],
   [/(?: {2,}|\\)?\n/y, () => ({ tag: "br", children: [] })],
   [/(`+)(?!`)([^]{1,2000}?)(?<!`)\1(?!`)/y, (found) => ({ tag: "code", children: [codeText(found[2])] })],
-  [/!?\[([^\][\n]{1,500})\]\((https?:\/\/[^\s()<>]{1,2000}(?:\([^\s()<>]{0,500}\)[^\s()<>]{0,500}){0,4})(?: +"[^"\n]{0,300}")?\)/y,
-    (found, depth) => link(found[2], inlineAt(found[1], depth))],
+  [LINK, (found, depth) => link(found[2], inlineAt(found[1], depth))],
   [/<(https?:\/\/[^\s<>]{1,2000})>/y, (found) => link(found[1], [found[1]])],
   [/\*\*(?=[^\s*])([^]{1,2000}?)(?<=[^\s])\*\*(?!\*)/y, (found, depth) => marked("strong", found[1], depth)],
-  [/(?<![\p{L}\p{N}_])__(?=[^\s_])([^]{1,2000}?)(?<=[^\s])__(?![\p{L}\p{N}_])/uy, (found, depth) => marked("strong", found[1], depth)],
+  [
+    /(?<![\p{L}\p{N}_])__(?=[^\s_])([^]{1,2000}?)(?<=[^\s])__(?![\p{L}\p{N}_])/uy,
+    (found, depth) => marked("strong", found[1], depth),
+  ],
   [/\*(?=[^\s*])((?:[^*]|\*\*(?!\*)){1,2000}?)(?<=[^\s])\*(?!\*)/y, (found, depth) => marked("em", found[1], depth)],
-  [/(?<![\p{L}\p{N}_])_(?=[^\s_])([^_]{1,2000}?)(?<=[^\s])_(?![\p{L}\p{N}_])/uy, (found, depth) => marked("em", found[1], depth)],
+  [
+    /(?<![\p{L}\p{N}_])_(?=[^\s_])([^_]{1,2000}?)(?<=[^\s])_(?![\p{L}\p{N}_])/uy,
+    (found, depth) => marked("em", found[1], depth),
+  ],
   [/~~(?=\S)([^]{1,2000}?)(?<=\S)~~/y, (found, depth) => marked("del", found[1], depth)],
   [/https?:\/\/[^\s<>"'`]{1,2000}/y, (found) => bareLink(found[0])],
 ];

@@ -41,7 +41,9 @@ async function mount(name) {
   try {
     Object.assign(view, (await VIEWS[name].load()).mount(root, api));
   } catch (error) {
-    root.append(h("div", { className: "note bad" }, h("strong", {}, "This view did not load."), h("p", {}, String(error))));
+    root.append(
+      h("div", { className: "note bad" }, h("strong", {}, "This view did not load."), h("p", {}, String(error))),
+    );
   }
   if (!shown.has(name)) view.unmount();
 }
@@ -57,13 +59,13 @@ function leave(name) {
 async function lookAtEngines() {
   const link = document.getElementById("engines");
   try {
-    const { engines, ready } = await api.state("/ready");
+    const { engines, ensembles } = await api.get("/api/machine");
     const all = Object.values(engines);
     const up = all.filter((engine) => engine.state === "ready" || engine.state === "asleep").length;
     const count = up === all.length ? `${up}` : `${up} of ${all.length}`;
     const words = h("span", {}, count, h("span", { className: "long" }, " engines ready"));
     if (link.textContent !== words.textContent) fill(link, words);
-    link.className = `engines ${ready ? "good" : ""}`;
+    link.className = `engines ${Object.values(ensembles).every((each) => each.answers) ? "good" : ""}`;
     link.hidden = false;
   } catch (error) {
     // Without a key there is nothing to tell; a server that does not answer is worth a word.

@@ -51,7 +51,10 @@ function code(lines, at, [, marks, language]) {
   const end = new RegExp(`^ {0,3}${marks[0]}{${marks.length},}\\s*$`);
   let next = at + 1;
   while (next < lines.length && !end.test(lines[next])) next += 1;
-  const text = lines.slice(at + 1, next).join("\n").replace(/\n$/, "");
+  const text = lines
+    .slice(at + 1, next)
+    .join("\n")
+    .replace(/\n$/, "");
   return [{ tag: "pre", language, children: [{ tag: "code", children: [text] }] }, next + 1];
 }
 
@@ -66,7 +69,9 @@ function listAt(lines, at, depth) {
   const [, , marker, number] = ITEM.exec(lines[at]);
   const isSame = (line) => {
     const item = ITEM.exec(line);
-    return item && !RULE.test(line) && (item[3] === undefined) === (number === undefined) && item[2].at(-1) === marker.at(-1);
+    return (
+      item && !RULE.test(line) && (item[3] === undefined) === (number === undefined) && item[2].at(-1) === marker.at(-1)
+    );
   };
   const children = [];
   let next = at;
@@ -108,15 +113,21 @@ function itemAt(lines, at, depth) {
 }
 
 function isTable(lines, at) {
-  return lines[at].includes("|") && TABLE_RULE.test(lines[at + 1] ?? "") && lines[at + 1].includes("-")
-    && cells(lines[at]).length === cells(lines[at + 1]).length;
+  return (
+    lines[at].includes("|") &&
+    TABLE_RULE.test(lines[at + 1] ?? "") &&
+    lines[at + 1].includes("-") &&
+    cells(lines[at]).length === cells(lines[at + 1]).length
+  );
 }
 
 function table(lines, at) {
   const aligned = cells(lines[at + 1]).map((cell) => ({ true: "right" })[cell.endsWith(":")] ?? null);
   const row = (line, tag) => ({
     tag: "tr",
-    children: cells(line).slice(0, aligned.length).map((cell, i) => ({ tag, align: aligned[i], children: inline(cell) })),
+    children: cells(line)
+      .slice(0, aligned.length)
+      .map((cell, i) => ({ tag, align: aligned[i], children: inline(cell) })),
   });
   let next = at + 2;
   while (next < lines.length && lines[next].includes("|") && lines[next].trim()) next += 1;
@@ -126,15 +137,30 @@ function table(lines, at) {
 }
 
 function cells(line) {
-  const inside = line.trim().replace(/^\|/, "").replace(/(?<!\\)\|$/, "");
+  const inside = line
+    .trim()
+    .replace(/^\|/, "")
+    .replace(/(?<!\\)\|$/, "");
   return inside.split(/(?<!\\)\|/).map((cell) => cell.trim().replaceAll("\\|", "|"));
 }
 
 function paragraph(lines, at, depth) {
   let next = at + 1;
-  const goesOn = (line) => line.trim() && !startsBlock(line) && !(depth < DEEPEST && ITEM.test(line)) && !isTable(lines, next);
+  const goesOn = (line) =>
+    line.trim() && !startsBlock(line) && !(depth < DEEPEST && ITEM.test(line)) && !isTable(lines, next);
   while (next < lines.length && goesOn(lines[next])) next += 1;
-  return [{ tag: "p", children: inline(lines.slice(at, next).map((line) => line.trimStart()).join("\n")) }, next];
+  return [
+    {
+      tag: "p",
+      children: inline(
+        lines
+          .slice(at, next)
+          .map((line) => line.trimStart())
+          .join("\n"),
+      ),
+    },
+    next,
+  ];
 }
 
 function startsBlock(line) {

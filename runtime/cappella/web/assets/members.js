@@ -28,7 +28,10 @@ export function memberColumns() {
         for (const name of Object.keys(run.members)) columns.set(name, column(name));
         fill(element, ...[...columns.values()].map((each) => each.element));
       }
-      const spanMs = Math.max(1, ...Object.values(run.members).map((member) => (member.endedMs ?? nowMs) - member.startedMs));
+      const spanMs = Math.max(
+        1,
+        ...Object.values(run.members).map((member) => (member.endedMs ?? nowMs) - member.startedMs),
+      );
       for (const [name, each] of columns) each.update(run.members[name], letterOf(run, name), spanMs, nowMs);
     },
   };
@@ -47,12 +50,28 @@ function column(name) {
   const wrote = h("i", { className: "bar-wrote" });
   const why = h("p", { className: "why-not small", hidden: true });
   const thoughts = h("div", { className: "prose small muted" });
-  const thinking = h("details", { className: "thinking", hidden: true }, h("summary", { className: "small muted" }, "Reasoning"), thoughts);
-  const text = h("div", { className: "prose member-text", tabindex: 0, role: "region", "aria-label": `What ${name} says` });
-  const element = h("article", { className: "member", "aria-label": name },
+  const thinking = h(
+    "details",
+    { className: "thinking", hidden: true },
+    h("summary", { className: "small muted" }, "Reasoning"),
+    thoughts,
+  );
+  const text = h("div", {
+    className: "prose member-text",
+    tabindex: 0,
+    role: "region",
+    "aria-label": `What ${name} says`,
+  });
+  const element = h(
+    "article",
+    { className: "member", "aria-label": name },
     h("header", {}, letter, h("h4", {}, name), state),
     h("div", { className: "bar", "aria-hidden": "true" }, read, wrote),
-    facts, why, thinking, text);
+    facts,
+    why,
+    thinking,
+    text,
+  );
   return {
     element,
     text,
@@ -83,7 +102,9 @@ function factsOf(member, nowMs) {
     count > 0 ? `${member.tokens === null ? "≈ " : ""}${count} tokens` : null,
     rate === null ? null : `${rate < 10 ? rate.toFixed(1) : Math.round(rate)} tokens/s`,
     seconds((member.endedMs ?? nowMs) - member.startedMs),
-  ].filter(Boolean).join(" · ");
+  ]
+    .filter(Boolean)
+    .join(" · ");
 }
 
 function reasonOf(member) {

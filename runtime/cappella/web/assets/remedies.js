@@ -18,7 +18,8 @@ export function remedyNote(api, error, { again, model }) {
     again();
   };
   if (trouble.remedy === "key") {
-    const ask = async () => (await askForKey(api, error.status === 401 && api.key ? "That key is not known here." : null)) && retry();
+    const ask = async () =>
+      (await askForKey(api, error.status === 401 && api.key ? "That key is not known here." : null)) && retry();
     fill(way, button("Enter a key", ask, true), button("Ask again", retry));
     if (error.status === 401) ask();
   } else if (trouble.remedy === "wait") {
@@ -63,19 +64,19 @@ function watchLoading(api, element, way, model, retry) {
   element.append(stages);
   const name = model.replace(/^cappella\//, "");
   const look = async () => {
-    const state = await api.state("/ready").catch(() => null);
+    const state = await api.get("/api/machine").catch(() => null);
     if (state === null) return;
-    fill(stages, ...Object.values(state.engines).map(stage));
-    if (state.ensembles[name] && itself.checked && element.isConnected) retry();
+    fill(stages, ...Object.entries(state.engines).map(stage));
+    if (state.ensembles[name]?.answers && itself.checked && element.isConnected) retry();
   };
   look();
   return setInterval(look, LOOK_MS);
 }
 
-function stage(engine) {
+function stage([name, engine]) {
   const settled = engine.state === "ready" || engine.state === "asleep";
   const left = engine.remaining_s ? `, about ${Math.ceil(engine.remaining_s)} s left` : "";
-  const bar = h("progress", { max: 1, value: settled ? 1 : engine.progress, "aria-label": `${engine.model} loading` });
+  const bar = h("progress", { max: 1, value: settled ? 1 : engine.progress, "aria-label": `${name} loading` });
   const words = engine.reason ? `${engine.state}: ${engine.reason}` : `${engine.stage}${left}`;
-  return h("li", {}, h("span", {}, engine.model), bar, h("span", { className: "small muted" }, words));
+  return h("li", {}, h("span", {}, name), bar, h("span", { className: "small muted" }, words));
 }

@@ -19,7 +19,12 @@ export function catalogue(reply) {
   return {
     models,
     ensembles: ensembles.map(({ id, panel, judge, presets = [], example = null }) => ({
-      id, name: id.replace(/^cappella\//, ""), panel, judge, presets, example,
+      id,
+      name: id.replace(/^cappella\//, ""),
+      panel,
+      judge,
+      presets,
+      example,
     })),
   };
 }
@@ -37,10 +42,12 @@ export function bodyOf(choice, turns, question) {
   if (choice.analysis) fusion.analysis = choice.analysis;
   if (choice.judge) fusion.model = choice.judge;
   if (choice.panel) fusion.analysis_models = choice.panel;
-  const messages = turns.filter((turn) => turn.answer).flatMap((turn) => [
-    { role: "user", content: turn.question },
-    { role: "assistant", content: turn.answer },
-  ]);
+  const messages = turns
+    .filter((turn) => turn.answer)
+    .flatMap((turn) => [
+      { role: "user", content: turn.question },
+      { role: "assistant", content: turn.answer },
+    ]);
   return { model: choice.model, messages: [...messages, { role: "user", content: question }], fusion };
 }
 

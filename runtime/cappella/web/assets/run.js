@@ -65,18 +65,34 @@ function told(run, event, nowMs) {
     case "gate.decided":
       return { ...run, gate: event, phase: event.bypass ? "judge" : "panel" };
     case "round.started":
-      return { ...run, round: event.round, phase: "panel", panelEndedMs: null, members: mapped(run.members, (m) => seated(m.name, nowMs)) };
+      return {
+        ...run,
+        round: event.round,
+        phase: "panel",
+        panelEndedMs: null,
+        members: mapped(run.members, (m) => seated(m.name, nowMs)),
+      };
     case "answer.delta":
       return withMember(run, event.model, (member) => wrote(member, event, nowMs));
     case "answer.done":
       return panelMoved(
-        withMember(run, event.model, (member) => done(member, event, nowMs)), nowMs);
+        withMember(run, event.model, (member) => done(member, event, nowMs)),
+        nowMs,
+      );
     case "answer.failed":
-      return panelMoved(withMember(run, event.model, (member) => failed(member, event, nowMs)), nowMs);
+      return panelMoved(
+        withMember(run, event.model, (member) => failed(member, event, nowMs)),
+        nowMs,
+      );
     case "review.done":
       return { ...run, ranking: event.ranking };
     case "analysis.started":
-      return { ...run, phase: "analysis", labels: event.labels ?? {}, analysis: { text: "", value: null, isWhole: false } };
+      return {
+        ...run,
+        phase: "analysis",
+        labels: event.labels ?? {},
+        analysis: { text: "", value: null, isWhole: false },
+      };
     case "analysis.delta":
       return { ...run, analysis: { ...run.analysis, text: (run.analysis?.text ?? "") + event.delta } };
     case "analysis.done":
@@ -91,7 +107,11 @@ function spoken(run, choice, nowMs) {
   const next = choice.finish_reason ? { ...run, finishReason: choice.finish_reason } : run;
   if (!content && !reasoning) return next;
   const { answer } = next;
-  const said = { text: answer.text + content, reasoning: answer.reasoning + reasoning, firstMs: answer.firstMs ?? nowMs };
+  const said = {
+    text: answer.text + content,
+    reasoning: answer.reasoning + reasoning,
+    firstMs: answer.firstMs ?? nowMs,
+  };
   return { ...next, phase: "judge", answer: said };
 }
 
@@ -104,7 +124,16 @@ function ended(run, fusion, nowMs) {
   });
   const analysis = fusion.analysis ? { text: "", value: fusion.analysis, isWhole: true } : run.analysis;
   const labels = fusion.labels ?? run.labels;
-  return { ...run, phase: "done", endedMs: nowMs, fusion, members, labels, analysis, ranking: fusion.ranking ?? run.ranking };
+  return {
+    ...run,
+    phase: "done",
+    endedMs: nowMs,
+    fusion,
+    members,
+    labels,
+    analysis,
+    ranking: fusion.ranking ?? run.ranking,
+  };
 }
 
 /** With the times that its last call really took: `alto~2` is the second answer of the call of `alto`. */
@@ -146,7 +175,11 @@ function wrote(member, event, nowMs) {
 
 /** The server's own clock decides: what it sent in a while may arrive here all at once. */
 function done(member, event, nowMs) {
-  return { ...closed(member, "done", nowMs), tokens: event.tokens, startedMs: Math.min(member.startedMs, nowMs - event.ms) };
+  return {
+    ...closed(member, "done", nowMs),
+    tokens: event.tokens,
+    startedMs: Math.min(member.startedMs, nowMs - event.ms),
+  };
 }
 
 // Not waited for is not broken: these are cut because the others were enough, or the time was up.

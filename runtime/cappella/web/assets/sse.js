@@ -7,7 +7,10 @@ export function createParser() {
     rest += text;
     const blocks = rest.split(/\r?\n\r?\n/);
     rest = blocks.pop();
-    return blocks.map(dataOf).filter((data) => data && data !== "[DONE]").map((data) => JSON.parse(data));
+    return blocks
+      .map(dataOf)
+      .filter((data) => data && data !== "[DONE]")
+      .map((data) => JSON.parse(data));
   };
 }
 

@@ -11,13 +11,23 @@ export const LEAST_SHARE = 0.12;
 
 const NUMBER_WEIGHT = 3;
 const COMMON_WEIGHT = 0.25;
-const COMMON = new Set((
-  "a an the of in on at to for from by with as is are was were be been it its this that these those and or but if then than"
-  + " so there here which who what when where how has have had do does did will would can could may i you he she we they"
-  + " his her their our your my me him them us also").split(" "));
+const COMMON = new Set(
+  (
+    "a an the of in on at to for from by with as is are was were be been it its this that these those and or but if" +
+    " then than so there here which who what when where how has have had do does did will would can could may i you he" +
+    " she we they his her their our your my me him them us also"
+  ).split(" "),
+);
 const NEGATION = /^(?:not|no|never|none|nobody|neither|nor|cannot|unknown|\p{L}+n['’]t)$/u;
 // A sign of a script without spaces is a word by itself.
-const WORD = /\p{N}[\p{N}.,:/-]*\p{N}|\p{N}|[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Thai}]|[\p{L}\p{M}]+(?:['’]\p{L}+)*/gu;
+const WORD = new RegExp(
+  [
+    String.raw`\p{N}[\p{N}.,:/-]*\p{N}|\p{N}`,
+    String.raw`[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Thai}]`,
+    String.raw`[\p{L}\p{M}]+(?:['’]\p{L}+)*`,
+  ].join("|"),
+  "gu",
+);
 const ENDING = /[.!?…]+["'”’)\]]*(?=\s)|[。！？]+["'”’）」』]*|\n+/g;
 const ABBREVIATION = /(?:^|[\s(])(?:mr|mrs|ms|dr|prof|st|vs|no|e\.g|i\.e|cf|approx|\p{L})\.$/iu;
 
@@ -43,8 +53,9 @@ export function sentences(text) {
 
 /**
  * What each sentence rests on. `answers` are `{name, passages}`, the passages being a member's sentences in order.
- * `kind` is said, joined (by several together), partly, none or short; `sources` are `{name, score, at,
- * opposed}`, best first: `at` are indices of passages, `opposed` says that either it or the sentence denies something; `missing` are the words that stand in no answer.
+ * `kind` is said, joined (by several together), partly, none or short; `missing` are the words that stand in no answer.
+ * `sources` are `{name, score, at, opposed}`, best first: `at` are indices of passages, `opposed` says that either it or
+ * the sentence denies something.
  */
 export function traced(said, answers) {
   const read = answers.map(({ name, passages }) => ({ name, windows: windowsOf(passages) }));
@@ -57,7 +68,8 @@ function trace(sentence, answers) {
   const sources = answers.map((answer) => bestOf(sentence, answer)).filter((each) => each.score > 0);
   sources.sort((a, b) => b.score - a.score);
   const best = sources[0]?.score ?? 0;
-  if (best >= SAID) return { kind: "said", score: best, sources: named(sources.filter((each) => each.score >= PARTLY)), missing };
+  if (best >= SAID)
+    return { kind: "said", score: best, sources: named(sources.filter((each) => each.score >= PARTLY)), missing };
   const joined = together(sentence, sources);
   const score = likeness(sentence, sharesOf(joined));
   if (score < PARTLY) return { kind: "none", score, sources: [], missing };
@@ -111,7 +123,7 @@ function coverage(sentence, there) {
   return found / sentence.grams.reduce((sum, gram) => sum + gram.weight, 0);
 }
 
-/** The coverage, but what lacks a number has not said the sentence, and what has none of them speaks of something else. */
+/** The coverage; but what lacks a number has not said the sentence, and what has none of them is about something else. */
 function likeness(sentence, there) {
   const numbers = sentence.words.filter((word) => word.isNumber);
   const found = numbers.filter((word) => there.has(word.key)).length;
@@ -121,9 +133,15 @@ function likeness(sentence, there) {
 
 function windowsOf(passages) {
   const read = passages.map(featuresOf);
-  const single = read.map((each, at) => ({ at: [at], keys: new Set(each.grams.map((gram) => gram.key)), denies: each.denies }));
+  const single = read.map((each, at) => ({
+    at: [at],
+    keys: new Set(each.grams.map((gram) => gram.key)),
+    denies: each.denies,
+  }));
   const pairs = single.slice(1).map((next, at) => ({
-    at: [at, at + 1], keys: new Set([...single[at].keys, ...next.keys]), denies: next.denies,
+    at: [at, at + 1],
+    keys: new Set([...single[at].keys, ...next.keys]),
+    denies: next.denies,
   }));
   // Of two sentences one of which denies, nobody can tell here what is denied.
   return [...single, ...pairs.filter((pair) => single[pair.at[0]].denies === pair.denies)];
@@ -132,7 +150,8 @@ function windowsOf(passages) {
 function featuresOf(text) {
   const words = [...text.matchAll(WORD)].map(([word]) => wordOf(word));
   const pairs = words.slice(1).map((word, at) => ({
-    key: `${words[at].key} ${word.key}`, weight: (words[at].weight + word.weight) / 2,
+    key: `${words[at].key} ${word.key}`,
+    weight: (words[at].weight + word.weight) / 2,
   }));
   return {
     words,

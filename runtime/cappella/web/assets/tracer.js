@@ -55,7 +55,9 @@ export function tracer(answer, said, answers, found) {
       next.focus();
     });
   });
-  answer.addEventListener("pointerleave", () => show(focusable.findLast(({ span }) => span === document.activeElement)?.at ?? -1));
+  answer.addEventListener("pointerleave", () =>
+    show(focusable.findLast(({ span }) => span === document.activeElement)?.at ?? -1),
+  );
   answer.addEventListener("focusout", () => show(-1));
   current = 0;
   show(-1);
@@ -85,20 +87,40 @@ function summary(found) {
   ].filter(Boolean);
   return [
     h("p", {}, `${parts.join(", ")}.`),
-    h("p", { className: "muted" }, "Point at a sentence, or go through them with the arrow keys, to see whose words it resembles: similar words, not proof."),
+    h(
+      "p",
+      { className: "muted" },
+      "Point at a sentence, or go through them with the arrow keys, to see whose words it resembles:",
+      " similar words, not proof.",
+    ),
   ];
 }
 
 function detail(trace, passagesOf) {
   const names = trace.sources.map((each) => each.name);
-  const head = h("p", {}, h("strong", {}, `${KINDS[trace.kind]} ${list(names)}`.trim()),
-    trace.kind === "short" ? null : h("span", { className: "muted" }, ` · ${percent(trace.score)} similar words, not proof`));
-  const sources = trace.sources.map(({ name, score, at, opposed }) => h("li", {},
-    h("span", { className: "who" }, name), h("span", { className: "number muted" }, percent(score)), " ",
-    h("q", {}, at.map((place) => passagesOf[name][place].text).join(" ")),
-    opposed && h("em", {}, " One of the two denies something, the other does not.")));
-  const missing = trace.missing.length > 0 && trace.kind !== "short"
-    && h("p", { className: "muted" }, `In no answer: ${trace.missing.join(", ")}`);
+  const head = h(
+    "p",
+    {},
+    h("strong", {}, `${KINDS[trace.kind]} ${list(names)}`.trim()),
+    trace.kind === "short"
+      ? null
+      : h("span", { className: "muted" }, ` · ${percent(trace.score)} similar words, not proof`),
+  );
+  const sources = trace.sources.map(({ name, score, at, opposed }) =>
+    h(
+      "li",
+      {},
+      h("span", { className: "who" }, name),
+      h("span", { className: "number muted" }, percent(score)),
+      " ",
+      h("q", {}, at.map((place) => passagesOf[name][place].text).join(" ")),
+      opposed && h("em", {}, " One of the two denies something, the other does not."),
+    ),
+  );
+  const missing =
+    trace.missing.length > 0 &&
+    trace.kind !== "short" &&
+    h("p", { className: "muted" }, `In no answer: ${trace.missing.join(", ")}`);
   return [head, sources.length > 0 && h("ul", {}, ...sources), missing].filter(Boolean);
 }
 

@@ -19,17 +19,45 @@ export function turnView(question, how) {
   const actions = h("div", { className: "row actions", hidden: true });
   const members = memberColumns();
   const comparison = comparisonView();
-  const compared = h("section", { className: "part", hidden: true }, h("h3", {}, "The judge compares"), comparison.element);
+  const compared = h(
+    "section",
+    { className: "part", hidden: true },
+    h("h3", {}, "The judge compares"),
+    comparison.element,
+  );
   const panel = h("section", { className: "part", hidden: true }, h("h3", {}, "Who said what"), members.element);
   const more = h("div", { className: "more" });
-  const evidence = h("details", { className: "evidence", open: true },
-    h("summary", {}, "How it came about"), panel, compared, more);
-  const result = h("section", { className: "result", "aria-label": "Answer" },
-    h("div", { className: "progress" }, steps, status), waiting, answer, trace, notice, actions);
-  const element = h("article", { className: "turn", "aria-label": question.slice(0, 80) },
-    h("div", { className: "question" }, h("span", { className: "eyebrow" }, "You"), h("h2", {}, question),
-      how && h("p", { className: "small muted" }, how)),
-    result, evidence);
+  const evidence = h(
+    "details",
+    { className: "evidence", open: true },
+    h("summary", {}, "How it came about"),
+    panel,
+    compared,
+    more,
+  );
+  const result = h(
+    "section",
+    { className: "result", "aria-label": "Answer" },
+    h("div", { className: "progress" }, steps, status),
+    waiting,
+    answer,
+    trace,
+    notice,
+    actions,
+  );
+  const element = h(
+    "article",
+    { className: "turn", "aria-label": question.slice(0, 80) },
+    h(
+      "div",
+      { className: "question" },
+      h("span", { className: "eyebrow" }, "You"),
+      h("h2", {}, question),
+      how && h("p", { className: "small muted" }, how),
+    ),
+    result,
+    evidence,
+  );
   let lastSaid = "";
 
   return {
@@ -40,7 +68,9 @@ export function turnView(question, how) {
     trace,
     more,
     members,
-    fold: () => { evidence.open = false; },
+    fold: () => {
+      evidence.open = false;
+    },
     /** Show a turn that an earlier page has heard; how it came about went with that page. */
     recall(text) {
       evidence.hidden = steps.hidden = waiting.hidden = true;
@@ -60,7 +90,7 @@ export function turnView(question, how) {
       showProse(answer, run.answer.text);
       say(status, statusOf(run, nowMs));
       const said = announced(run);
-      if (said !== lastSaid) announce(lastSaid = said);
+      if (said !== lastSaid) announce((lastSaid = said));
     },
     end(run) {
       const words = run.fusion && statusWords(run.fusion);
@@ -82,10 +112,13 @@ function drawSteps(element, run) {
   element.hidden = isOver(run);
   if (element.dataset.reached === String(reached)) return;
   element.dataset.reached = reached;
-  fill(element, ...STEPS.map(([, title], number) => {
-    const state = number < reached ? "past" : number === reached ? "now" : "to-come";
-    return h("li", { className: state, "aria-current": state === "now" ? "step" : null }, title);
-  }));
+  fill(
+    element,
+    ...STEPS.map(([, title], number) => {
+      const state = number < reached ? "past" : number === reached ? "now" : "to-come";
+      return h("li", { className: state, "aria-current": state === "now" ? "step" : null }, title);
+    }),
+  );
 }
 
 /** The states worth hearing of: not tokens, not seconds. */

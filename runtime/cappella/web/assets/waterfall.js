@@ -27,7 +27,7 @@ export function waterfall(usage, timings) {
 
 function row(call, round, panelMs) {
   const side = call.role === "prefill" || JUDGING.includes(call.role) ? "judge" : "panel";
-  const does = round > 1 ? `${DOES[call.role]}, round ${round}` : DOES[call.role] ?? call.role;
+  const does = round > 1 ? `${DOES[call.role]}, round ${round}` : (DOES[call.role] ?? call.role);
   return {
     name: call.model,
     does,
@@ -49,10 +49,16 @@ function segments(call, panelMs) {
   const toMs = fromMs + call.ms;
   if (call.role === "prefill") {
     const shown = Math.max(fromMs, Math.min(toMs, panelMs));
-    return [{ kind: "hidden", fromMs, toMs: shown }, { kind: "prefill", fromMs: shown, toMs }];
+    return [
+      { kind: "hidden", fromMs, toMs: shown },
+      { kind: "prefill", fromMs: shown, toMs },
+    ];
   }
   const firstMs = call.first_token_ms === null ? toMs : Math.min(toMs, fromMs + call.first_token_ms);
-  return [{ kind: "prefill", fromMs, toMs: firstMs }, { kind: "decode", fromMs: firstMs, toMs }];
+  return [
+    { kind: "prefill", fromMs, toMs: firstMs },
+    { kind: "decode", fromMs: firstMs, toMs },
+  ];
 }
 
 /** A seat speaks once in a round. */

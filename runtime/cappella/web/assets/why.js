@@ -11,12 +11,17 @@ import { tracer } from "./tracer.js";
 export function showWhy(view, run) {
   if (run.fusion.responses?.length) {
     const said = markSentences(view.answer);
-    const answers = run.fusion.responses.filter((each) => view.members.columns.has(each.model)).map(({ model }) => {
-      const passages = markSentences(view.members.columns.get(model).text);
-      return { name: model, passages };
-    });
+    const answers = run.fusion.responses
+      .filter((each) => view.members.columns.has(each.model))
+      .map(({ model }) => {
+        const passages = markSentences(view.members.columns.get(model).text);
+        return { name: model, passages };
+      });
     const texts = answers.map(({ name, passages }) => ({ name, passages: passages.map((each) => each.text) }));
-    const found = traced(said.map((each) => each.text), texts);
+    const found = traced(
+      said.map((each) => each.text),
+      texts,
+    );
     if (found.some((each) => each.kind !== "short")) view.trace.append(tracer(view.answer, said, answers, found));
   }
   const decided = decisionView(run);
