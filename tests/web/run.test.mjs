@@ -2,7 +2,15 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { begun, brokenOff, heard, isOver, tokensPerSecond, waitedFor } from "../../runtime/cappella/web/assets/run.js";
+import {
+  begun,
+  brokenOff,
+  heard,
+  isOver,
+  tokensOf,
+  tokensPerSecond,
+  waitedFor,
+} from "../../runtime/cappella/web/assets/run.js";
 
 const event = (type, fields = {}) => ({ choices: [{ delta: {} }], fusion_event: { type, ...fields } });
 const final = (content) => ({ choices: [{ delta: { content } }] });
@@ -134,9 +142,17 @@ test("a panel below its quorum shows who said what, from the error alone", () =>
     responses: [{ model: "ann", content: "One." }],
     failed_models: [{ model: "bob", reason: "deadline", error: "late", partial: "T" }],
   };
-  const run = brokenOff(after(STARTED), { message: "too few", details }, 5000);
-  assert.deepEqual([run.phase, run.members.ann.state, run.members.ann.text], ["failed", "done", "One."]);
-  assert.deepEqual([run.members.bob.state, run.members.bob.text], ["cut", "T"]);
+  for (const run of [after(STARTED), after()]) {
+    const { phase, panel, members } = brokenOff(run, { message: "too few", details }, 5000);
+    assert.deepEqual([phase, panel], ["failed", ["ann", "bob"]]);
+    assert.deepEqual([members.ann.state, members.ann.text], ["done", "One."]);
+    assert.deepEqual([members.bob.state, members.bob.text], ["cut", "T"]);
+  }
+});
+
+test("tokens that come several at a time are not counted as one", () => {
+  const run = after(STARTED, event("answer.delta", { model: "ann", delta: "Twenty characters it" }));
+  assert.equal(tokensOf(run.members.ann), 5);
 });
 
 test("what is not known yet changes nothing", () => {

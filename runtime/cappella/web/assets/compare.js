@@ -12,6 +12,7 @@ import { statusWords } from "./trouble.js";
 import { costTable, statusOf } from "./costs.js";
 
 const NAMES = ["First way", "Second way"];
+const UNASKED = "Not asked yet";
 
 export function mount(root, api) {
   const place = h("div", { className: "comparing" });
@@ -138,11 +139,12 @@ function side(name, found) {
     h("details", { className: "settings" }, h("summary", {}, cast), controls.element),
     h("div", { className: "result" }, status, answer, notice, costs, who),
   );
+  say(status, UNASKED);
   return {
     element,
     controls,
     clear() {
-      say(status, "Not asked yet");
+      say(status, UNASKED);
       for (const each of [notice, costs]) fill(each);
       showProse(answer, "");
       who.hidden = true;
@@ -173,22 +175,21 @@ function side(name, found) {
 function showDifference(element, [left, right]) {
   const runs = wordDiff(left.answer.text, right.answer.text);
   const share = Math.round(alikeness(runs) * 100);
-  const words = { left: "only in the first", right: "only in the second" };
-  const marked = runs.map((run) =>
-    run.kind === "same"
-      ? run.text
-      : h(
-          run.kind === "left" ? "del" : "ins",
-          {},
-          h("span", { className: "unseen" }, `[${words[run.kind]}: `),
-          run.text.trimEnd(),
-          h("span", { className: "unseen" }, "]"),
-          " ",
-        ),
-  );
-  const title = share === 100 ? "Both say the same, word for word" : `${share} % of the words are the same`;
-  const key =
-    share < 100 && h("p", { className: "small muted" }, h("del", {}, words.left), " ", h("ins", {}, words.right));
-  fill(element, h("h2", {}, "The difference"), h("p", {}, `${title}.`), key, h("p", { className: "words" }, ...marked));
+  const isSame = runs.every((run) => run.kind === "same");
+  const title = isSame ? "Both say the same, word for word" : `${share} % of the words are the same`;
+  const key = h("p", { className: "small muted" }, h("del", {}, WORDS.left), " ", h("ins", {}, WORDS.right));
+  const words = h("p", { className: "words" }, ...runs.flatMap(marked));
+  fill(element, h("h2", {}, "The difference"), h("p", {}, `${title}.`), !isSame && key, !isSame && words);
   element.hidden = false;
+}
+
+const WORDS = { left: "only in the first", right: "only in the second" };
+
+/** A run of words as it stands, or as what only one text has; screen readers hear which. */
+function marked(run) {
+  if (run.kind === "same") return [run.text];
+  const text = run.text.trimEnd();
+  const aside = (words) => h("span", { className: "unseen" }, words);
+  const tag = run.kind === "left" ? "del" : "ins";
+  return [h(tag, {}, aside(`[${WORDS[run.kind]}: `), text, aside("]")), run.text.slice(text.length) || " "];
 }

@@ -2,7 +2,7 @@
 
 import { fill, h, say } from "./dom.js";
 import { showProse } from "./prose.js";
-import { tokensPerSecond } from "./run.js";
+import { tokensOf, tokensPerSecond } from "./run.js";
 import { memberReason, seconds } from "./trouble.js";
 
 const STATES = {
@@ -97,7 +97,7 @@ function column(name) {
 
 function factsOf(member, nowMs) {
   const rate = tokensPerSecond(member, nowMs);
-  const count = member.tokens ?? member.pieces;
+  const count = tokensOf(member);
   return [
     count > 0 ? `${member.tokens === null ? "≈ " : ""}${count} tokens` : null,
     rate === null ? null : `${rate < 10 ? rate.toFixed(1) : Math.round(rate)} tokens/s`,

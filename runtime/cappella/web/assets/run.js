@@ -1,5 +1,7 @@
 // A run as its stream tells it: chunks in, the run's state out. Nothing here knows of a document.
 
+const CHARACTERS_PER_TOKEN = 4;
+
 /** A run that was just sent. Every moment is in ms on the clock of `nowMs`. */
 export function begun(nowMs) {
   return {
@@ -35,9 +37,10 @@ export function heard(run, chunk, nowMs) {
 
 /** The state after the stream broke off: by an error, or because the user stopped it. */
 export function brokenOff(run, error, nowMs) {
-  const members = mapped(run.members, (member) => (isOpen(member) ? closed(member, "stopped", nowMs) : member));
+  const stopped = mapped(run.members, (member) => (isOpen(member) ? closed(member, "stopped", nowMs) : member));
+  const members = withPartials(stopped, error, nowMs);
   const phase = error ? "failed" : "stopped";
-  return { ...run, phase, error, members: withPartials(members, error, nowMs), endedMs: nowMs };
+  return { ...run, phase, error, members, panel: Object.keys(members), endedMs: nowMs };
 }
 
 /** Those that the panel still waits for. */
@@ -53,7 +56,13 @@ export function isOver(run) {
 export function tokensPerSecond(member, nowMs) {
   const wroteS = ((member.endedMs ?? nowMs) - member.firstMs) / 1000;
   if (member.firstMs === null || wroteS < 0.05) return null;
-  return (member.tokens ?? member.pieces) / wroteS;
+  return tokensOf(member) / wroteS;
+}
+
+/** How many tokens a member wrote: by its own count at the end, until then about. A piece may hold several. */
+export function tokensOf(member) {
+  const characters = member.text.length + member.reasoning.length;
+  return member.tokens ?? Math.max(member.pieces, Math.round(characters / CHARACTERS_PER_TOKEN));
 }
 
 function told(run, event, nowMs) {

@@ -14,8 +14,8 @@ const COMMON_WEIGHT = 0.25;
 const COMMON = new Set(
   (
     "a an the of in on at to for from by with as is are was were be been it its this that these those and or but if" +
-    " then than so there here which who what when where how has have had do does did will would can could may i you he" +
-    " she we they his her their our your my me him them us also"
+    " then than so there here which who what when where how has have had do does did will would can could may i you" +
+    " he she we they his her their our your my me him them us also"
   ).split(" "),
 );
 const NEGATION = /^(?:not|no|never|none|nobody|neither|nor|cannot|unknown|\p{L}+n['’]t)$/u;
@@ -54,8 +54,8 @@ export function sentences(text) {
 /**
  * What each sentence rests on. `answers` are `{name, passages}`, the passages being a member's sentences in order.
  * `kind` is said, joined (by several together), partly, none or short; `missing` are the words that stand in no answer.
- * `sources` are `{name, score, at, opposed}`, best first: `at` are indices of passages, `opposed` says that either it or
- * the sentence denies something.
+ * `sources` are `{name, score, at, opposed}`, best first: `at` are indices of passages, `opposed` says that either the
+ * passage or the sentence denies something.
  */
 export function traced(said, answers) {
   const read = answers.map(({ name, passages }) => ({ name, windows: windowsOf(passages) }));
@@ -123,7 +123,7 @@ function coverage(sentence, there) {
   return found / sentence.grams.reduce((sum, gram) => sum + gram.weight, 0);
 }
 
-/** The coverage; but what lacks a number has not said the sentence, and what has none of them is about something else. */
+/** The coverage; but what lacks a number has not said the sentence, and what has none is about something else. */
 function likeness(sentence, there) {
   const numbers = sentence.words.filter((word) => word.isNumber);
   const found = numbers.filter((word) => there.has(word.key)).length;

@@ -35,10 +35,11 @@ export function turnView(question, how) {
     compared,
     more,
   );
+  const progress = h("div", { className: "progress" }, steps, status);
   const result = h(
     "section",
     { className: "result", "aria-label": "Answer" },
-    h("div", { className: "progress" }, steps, status),
+    progress,
     waiting,
     answer,
     trace,
@@ -73,7 +74,7 @@ export function turnView(question, how) {
     },
     /** Show a turn that an earlier page has heard; how it came about went with that page. */
     recall(text) {
-      evidence.hidden = steps.hidden = waiting.hidden = true;
+      evidence.hidden = progress.hidden = waiting.hidden = true;
       actions.hidden = false;
       showProse(answer, text);
       if (text) actions.append(copyButton(() => text, "Copy the answer"));
@@ -96,7 +97,8 @@ export function turnView(question, how) {
       const words = run.fusion && statusWords(run.fusion);
       if (words) fill(notice, h("div", { className: "note warn" }, h("p", {}, words)));
       actions.hidden = false;
-      actions.prepend(copyButton(() => run.answer.text, "Copy the answer"));
+      if (run.answer.text) actions.prepend(copyButton(() => run.answer.text, "Copy the answer"));
+      evidence.hidden = run.panel.length === 0;
     },
   };
 }
