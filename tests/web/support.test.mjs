@@ -46,8 +46,13 @@ test("another number is another claim, however alike the words are", () => {
   assert.deepEqual([found.kind, found.sources, found.missing], ["none", [], ["82"]]);
 });
 
+test("one wrong number in a long sentence is enough", () => {
+  const found = trace("The capital of Australia is Canberra, a planned city founded in 1931.");
+  assert.deepEqual([found.kind, found.missing], ["none", ["1931"]]);
+});
+
 test("a sentence of which only some numbers were said is never said", () => {
-  const found = trace("Canberra, a planned city, was founded in 1913 and is 111 years old.");
+  const found = trace("The capital of Australia is Canberra, a planned city founded in 1913 by 111.");
   assert.equal(found.kind, "partly");
   assert.ok(found.missing.includes("111"));
 });
@@ -62,6 +67,11 @@ test("a denial is not what was said", () => {
   assert.notEqual(found.kind, "said");
   assert.notEqual(found.kind, "joined");
   assert.ok(found.sources.every((each) => each.opposed));
+});
+
+test("nor is one little word of denial in a long sentence", () => {
+  const found = trace("The capital of Australia is not Canberra, a planned city founded in 1913.");
+  assert.deepEqual([found.kind, found.sources.map((each) => each.opposed)], ["partly", [true]]);
 });
 
 test("not even where a neighbouring sentence denies something else", () => {

@@ -83,6 +83,7 @@ test("equal texts are all alike, strangers not at all", () => {
   assert.equal(alikeness(wordDiff("a b c", "a b c")), 1);
   assert.equal(alikeness(wordDiff("", "")), 1);
   assert.equal(alikeness(wordDiff("a b", "c d")), 0);
+  assert.equal(alikeness(wordDiff("a b c x", "x a b c")), 0.75);
   assert.equal(alikeness(wordDiff("x ".repeat(5000), "y ".repeat(5000))), 0);
 });
 
