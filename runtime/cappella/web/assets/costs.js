@@ -20,8 +20,10 @@ export function statusOf(run, nowMs) {
       return `${run.gate?.bypass ? run.gate.model : run.judge} writes, ${spent}`;
     case "done":
       return doneStatus(run);
+    case "stopped":
+      return `Stopped after ${spent}`;
     default:
-      return `${run.phase === "stopped" ? "Stopped" : "Failed"} after ${spent}`;
+      return run.error?.code === "model_not_ready" ? "Not begun" : `Failed after ${spent}`;
   }
 }
 
