@@ -78,6 +78,8 @@ function send(state, question, choice = state.writer.controls.value()) {
   const view = turnView(question, spelt(choice));
   const turn = { question, choice, answer: "", view };
   turns.at(-1)?.view.fold();
+  // Who asks on does not wait for what could not be asked before.
+  turns.at(-1)?.forget?.();
   turns.push(turn);
   log.append(view.element);
   changed(state);
