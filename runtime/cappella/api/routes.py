@@ -260,6 +260,7 @@ def _models(parts: Parts) -> list[dict[str, Any]]:
     entry = {"object": "model", "created": parts.created, "owned_by": "cappella"}
     ensembles = [
         {"id": PREFIX + name, **entry, "panel": [seat.name for seat in e.seats], "judge": e.judge.model}
+        | {"example": e.example}
         | ({"presets": list(e.presets)} if e.presets else {})
         for name, e in parts.config.ensembles.items()
     ]

@@ -1,0 +1,88 @@
+// What stands inside a line of Markdown: emphasis, code, links. No span is longer than LONGEST, so that none is slow.
+
+const DEEPEST = 6;
+const ADDRESS = String.raw`https?://[^\s()<>]{1,2000}(?:\([^\s()<>]{0,500}\)[^\s()<>]{0,500}){0,4}`;
+const LINK = new RegExp(String.raw`!?\[([^\][\n]{1,500})\]\((${ADDRESS})(?: +"[^"\n]{0,300}")?\)`, "y");
+// Each begins where it is tried. Links lead to http and https, and to nothing else.
+const RULES = [
+  [/\\([!-/:-@[-`{-~])/y, (found) => found[1]],
+  [/(?: {2,}|\\)?\n/y, () => ({ tag: "br", children: [] })],
+  [/(`+)(?!`)([^]{1,2000}?)(?<!`)\1(?!`)/y, (found) => ({ tag: "code", children: [codeText(found[2])] })],
+  [LINK, (found, depth) => link(found[2], inlineAt(found[1], depth))],
+  [/<(https?:\/\/[^\s<>]{1,2000})>/y, (found) => link(found[1], [found[1]])],
+  [/\*\*(?=[^\s*])([^]{1,2000}?)(?<=[^\s])\*\*(?!\*)/y, (found, depth) => marked("strong", found[1], depth)],
+  [
+    /(?<![\p{L}\p{N}_])__(?=[^\s_])([^]{1,2000}?)(?<=[^\s])__(?![\p{L}\p{N}_])/uy,
+    (found, depth) => marked("strong", found[1], depth),
+  ],
+  [/\*(?=[^\s*])((?:[^*]|\*\*(?!\*)){1,2000}?)(?<=[^\s])\*(?!\*)/y, (found, depth) => marked("em", found[1], depth)],
+  [
+    /(?<![\p{L}\p{N}_])_(?=[^\s_])([^_]{1,2000}?)(?<=[^\s])_(?![\p{L}\p{N}_])/uy,
+    (found, depth) => marked("em", found[1], depth),
+  ],
+  [/~~(?=\S)([^]{1,2000}?)(?<=\S)~~/y, (found, depth) => marked("del", found[1], depth)],
+  [/https?:\/\/[^\s<>"'`]{1,2000}/y, (found) => bareLink(found[0])],
+];
+// Signs at which any of the rules can begin; everything between is text.
+const SIGNS = /[\\\n`![<*_~h]/g;
+
+/** Text and `{tag, children}` of one paragraph, heading or cell. */
+export function inline(text) {
+  return inlineAt(text, 0);
+}
+
+function inlineAt(text, depth) {
+  const found = [];
+  let plain = "";
+  const add = (...nodes) => {
+    if (plain) found.push(plain);
+    plain = "";
+    found.push(...nodes);
+  };
+  let at = 0;
+  while (at < text.length) {
+    const [node, next] = depth < DEEPEST ? spanAt(text, at, depth + 1) : [null, at];
+    if (node === null) {
+      SIGNS.lastIndex = at + 1;
+      const sign = SIGNS.exec(text)?.index ?? text.length;
+      plain += text.slice(at, sign);
+      at = sign;
+    } else {
+      if (typeof node === "string") plain += node;
+      else if (Array.isArray(node)) add(...node);
+      else add(node);
+      at = next;
+    }
+  }
+  add();
+  return found;
+}
+
+function spanAt(text, at, depth) {
+  for (const [rule, make] of RULES) {
+    rule.lastIndex = at;
+    const found = rule.exec(text);
+    if (found) return [make(found, depth), at + found[0].length];
+  }
+  return [null, at];
+}
+
+function marked(tag, text, depth) {
+  return { tag, children: inlineAt(text, depth) };
+}
+
+function link(href, children) {
+  return { tag: "a", href, children };
+}
+
+/** Without the sentence's own signs at its end. */
+function bareLink(address) {
+  const [ending] = /[.,;:!?)\]]*$/.exec(address);
+  const href = address.slice(0, address.length - ending.length);
+  return [link(href, [href]), ...(ending ? [ending] : [])];
+}
+
+function codeText(text) {
+  const flat = text.replaceAll("\n", " ");
+  return /^ .*[^ ].* $/.test(flat) ? flat.slice(1, -1) : flat;
+}

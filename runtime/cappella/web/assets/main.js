@@ -1,0 +1,97 @@
+// The shell: which view is shown, the key, light or dark, how many engines are up.
+
+import { api } from "./api.js";
+import { fill, h, say } from "./dom.js";
+import { askForKey } from "./key.js";
+
+// A view that stays keeps what runs in it while another is shown.
+const VIEWS = {
+  ask: { title: "Ask", load: () => import("./ask.js"), stays: true },
+  compare: { title: "Compare", load: () => import("./compare.js"), stays: true },
+  machine: { title: "Machine", load: () => import("./machine.js"), stays: false },
+};
+const THEME = "cappella-theme";
+const LOOK_MS = 5000;
+
+const main = document.getElementById("main");
+const shown = new Map();
+let current = null;
+
+async function show() {
+  const wanted = location.hash.slice(1);
+  if (wanted === "main") return main.focus();
+  const name = wanted in VIEWS ? wanted : "ask";
+  if (name === current) return;
+  leave(current);
+  current = name;
+  document.title = `${VIEWS[name].title} · Cappella`;
+  for (const link of document.querySelectorAll(".top nav a")) {
+    if (link.hash === `#${name}`) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  if (!shown.has(name)) await mount(name);
+  for (const [other, view] of shown) view.root.hidden = other !== current;
+}
+
+async function mount(name) {
+  const root = h("div", { className: `view view-${name}` });
+  const view = { root, unmount() {} };
+  shown.set(name, view);
+  main.append(root);
+  try {
+    Object.assign(view, (await VIEWS[name].load()).mount(root, api));
+  } catch (error) {
+    root.append(
+      h("div", { className: "note bad" }, h("strong", {}, "This view did not load."), h("p", {}, String(error))),
+    );
+  }
+  if (!shown.has(name)) view.unmount();
+}
+
+function leave(name) {
+  if (name === null || VIEWS[name].stays) return;
+  const view = shown.get(name);
+  shown.delete(name);
+  view.root.remove();
+  view.unmount();
+}
+
+async function lookAtEngines() {
+  const link = document.getElementById("engines");
+  try {
+    const { engines, ensembles } = await api.get("/api/machine");
+    const all = Object.values(engines);
+    const up = all.filter((engine) => engine.state === "ready" || engine.state === "asleep").length;
+    const count = up === all.length ? `${up}` : `${up} of ${all.length}`;
+    const words = h("span", {}, count, h("span", { className: "long" }, " engines ready"));
+    if (link.textContent !== words.textContent) fill(link, words);
+    link.className = `engines ${Object.values(ensembles).every((each) => each.answers) ? "good" : ""}`;
+    link.hidden = false;
+  } catch (error) {
+    // Without a key there is nothing to tell; a server that does not answer is worth a word.
+    link.hidden = error.status !== undefined;
+    say(link, "No server");
+    link.className = "engines bad";
+  }
+}
+
+function dress(theme) {
+  if (theme) document.documentElement.dataset.theme = theme;
+  const dark = theme ? theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  const button = document.getElementById("theme");
+  say(button, dark ? "Light" : "Dark");
+  button.setAttribute("aria-label", dark ? "Light colours" : "Dark colours");
+  return dark ? "light" : "dark";
+}
+
+let otherTheme = dress(localStorage.getItem(THEME));
+document.getElementById("theme").addEventListener("click", () => {
+  localStorage.setItem(THEME, otherTheme);
+  otherTheme = dress(otherTheme);
+});
+document.getElementById("key").addEventListener("click", () => askForKey(api));
+document.addEventListener("cappella-key", lookAtEngines);
+addEventListener("hashchange", show);
+show();
+lookAtEngines();
+setInterval(() => document.hidden || lookAtEngines(), LOOK_MS);

@@ -1,0 +1,168 @@
+// Markdown as a tree of plain objects: `{tag, children}`, text as strings. HTML in it stays the text that it is.
+
+import { inline } from "./inline.js";
+
+const DEEPEST = 8;
+const FENCE = /^ {0,3}(`{3,}|~{3,})\s*([^\s`]*)[^`]*$/;
+const HEADING = /^ {0,3}(#{1,6})\s+(.*)$/;
+const RULE = /^ {0,3}([-*_])[ \t]*(?:\1[ \t]*){2,}$/;
+const QUOTE = /^ {0,3}>/;
+const ITEM = /^( {0,3})([-*+]|(\d{1,9})[.)])[ \t]+(?=\S)/;
+const TABLE_RULE = /^ {0,3}\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*$/;
+
+/** The blocks of a text. Whatever is open at its end, as in an answer that still grows, is taken as it stands. */
+export function markdown(text) {
+  return blocks(text.replaceAll("\r\n", "\n").replaceAll("\t", "    ").split("\n"), 0);
+}
+
+function blocks(lines, depth) {
+  const found = [];
+  let at = 0;
+  while (at < lines.length) {
+    if (!lines[at].trim()) {
+      at += 1;
+      continue;
+    }
+    const [block, next] = blockAt(lines, at, depth);
+    found.push(block);
+    at = next;
+  }
+  return found;
+}
+
+/** The block that begins at a line, and the line after it. */
+function blockAt(lines, at, depth) {
+  const line = lines[at];
+  const fence = FENCE.exec(line);
+  if (fence) return code(lines, at, fence);
+  const heading = HEADING.exec(line);
+  if (heading) {
+    const children = inline(heading[2].replace(/\s+#+\s*$/, ""));
+    return [{ tag: `h${Math.min(6, heading[1].length + 2)}`, children }, at + 1];
+  }
+  if (RULE.test(line)) return [{ tag: "hr", children: [] }, at + 1];
+  if (depth < DEEPEST && QUOTE.test(line)) return quote(lines, at, depth);
+  if (depth < DEEPEST && ITEM.test(line)) return listAt(lines, at, depth);
+  if (isTable(lines, at)) return table(lines, at);
+  return paragraph(lines, at, depth);
+}
+
+function code(lines, at, [, marks, language]) {
+  const end = new RegExp(`^ {0,3}${marks[0]}{${marks.length},}\\s*$`);
+  let next = at + 1;
+  while (next < lines.length && !end.test(lines[next])) next += 1;
+  const text = lines
+    .slice(at + 1, next)
+    .join("\n")
+    .replace(/\n$/, "");
+  return [{ tag: "pre", language, children: [{ tag: "code", children: [text] }] }, next + 1];
+}
+
+function quote(lines, at, depth) {
+  let next = at;
+  while (next < lines.length && QUOTE.test(lines[next])) next += 1;
+  const inside = lines.slice(at, next).map((line) => line.replace(/^ {0,3}> ?/, ""));
+  return [{ tag: "blockquote", children: blocks(inside, depth + 1) }, next];
+}
+
+function listAt(lines, at, depth) {
+  const [, , marker, number] = ITEM.exec(lines[at]);
+  const isSame = (line) => {
+    const item = ITEM.exec(line);
+    return (
+      item && !RULE.test(line) && (item[3] === undefined) === (number === undefined) && item[2].at(-1) === marker.at(-1)
+    );
+  };
+  const children = [];
+  let next = at;
+  while (next < lines.length && isSame(lines[next])) {
+    const [item, after] = itemAt(lines, next, depth);
+    children.push(item);
+    next = after;
+    let ahead = next;
+    while (ahead < lines.length && !lines[ahead].trim()) ahead += 1;
+    if (ahead < lines.length && isSame(lines[ahead])) next = ahead;
+  }
+  const list = { tag: number === undefined ? "ul" : "ol", children };
+  if (number !== undefined && number !== "1") list.start = Number(number);
+  return [list, next];
+}
+
+function itemAt(lines, at, depth) {
+  const width = ITEM.exec(lines[at])[0].length;
+  const inside = [lines[at].slice(width)];
+  let next = at + 1;
+  for (; next < lines.length; next += 1) {
+    const line = lines[next];
+    const indent = line.length - line.trimStart().length;
+    if (!line.trim()) {
+      const after = lines[next + 1] ?? "";
+      if (!/^ {2,}\S/.test(after)) break;
+      inside.push("");
+    } else if (indent >= Math.min(width, 2)) {
+      inside.push(line.slice(Math.min(indent, width)));
+    } else if (ITEM.test(line) || startsBlock(line) || !inside.at(-1)) {
+      break;
+    } else {
+      inside.push(line);
+    }
+  }
+  const children = blocks(inside, depth + 1);
+  const [first] = children;
+  return [{ tag: "li", children: first?.tag === "p" ? [...first.children, ...children.slice(1)] : children }, next];
+}
+
+function isTable(lines, at) {
+  return (
+    lines[at].includes("|") &&
+    TABLE_RULE.test(lines[at + 1] ?? "") &&
+    lines[at + 1].includes("-") &&
+    cells(lines[at]).length === cells(lines[at + 1]).length
+  );
+}
+
+function table(lines, at) {
+  const aligned = cells(lines[at + 1]).map((cell) => ({ true: "right" })[cell.endsWith(":")] ?? null);
+  const row = (line, tag) => ({
+    tag: "tr",
+    children: cells(line)
+      .slice(0, aligned.length)
+      .map((cell, i) => ({ tag, align: aligned[i], children: inline(cell) })),
+  });
+  let next = at + 2;
+  while (next < lines.length && lines[next].includes("|") && lines[next].trim()) next += 1;
+  const head = { tag: "thead", children: [row(lines[at], "th")] };
+  const body = { tag: "tbody", children: lines.slice(at + 2, next).map((line) => row(line, "td")) };
+  return [{ tag: "table", children: [head, body] }, next];
+}
+
+function cells(line) {
+  const inside = line
+    .trim()
+    .replace(/^\|/, "")
+    .replace(/(?<!\\)\|$/, "");
+  return inside.split(/(?<!\\)\|/).map((cell) => cell.trim().replaceAll("\\|", "|"));
+}
+
+function paragraph(lines, at, depth) {
+  let next = at + 1;
+  const goesOn = (line) =>
+    line.trim() && !startsBlock(line) && !(depth < DEEPEST && ITEM.test(line)) && !isTable(lines, next);
+  while (next < lines.length && goesOn(lines[next])) next += 1;
+  return [
+    {
+      tag: "p",
+      children: inline(
+        lines
+          .slice(at, next)
+          .map((line) => line.trimStart())
+          .join("\n"),
+      ),
+    },
+    next,
+  ];
+}
+
+function startsBlock(line) {
+  return FENCE.test(line) || HEADING.test(line) || RULE.test(line) || QUOTE.test(line);
+}

@@ -1,0 +1,69 @@
+// From what was chosen and said to the body of a request; and back, to words.
+
+export const STRATEGIES = {
+  synthesize: "Synthesize: the judge writes one answer from all",
+  select: "Select: the judge picks one answer, unchanged",
+  vote: "Vote: the most frequent answer wins",
+};
+export const ANALYSES = {
+  before: "Before: compare first, then write",
+  alongside: "Alongside: compare while writing",
+  off: "Off: no comparison",
+};
+export const MOST_SEATS = 8;
+
+/** Ensembles with their seats, and the single models, from the reply of /v1/models. */
+export function catalogue(reply) {
+  const ensembles = reply.data.filter((each) => each.panel);
+  const models = reply.data.filter((each) => !each.panel).map((each) => each.id);
+  return {
+    models,
+    ensembles: ensembles.map(({ id, panel, judge, presets = [], example = null }) => ({
+      id,
+      name: id.replace(/^cappella\//, ""),
+      panel,
+      judge,
+      presets,
+      example,
+    })),
+  };
+}
+
+/** How a run goes where nothing was chosen: as the ensemble is configured. */
+export function untouched(ensemble) {
+  return { model: ensemble.id, preset: "", strategy: "", analysis: "", judge: "", panel: null };
+}
+
+/** The body of a chat completion: the conversation so far, the new question, what departs from the ensemble. */
+export function bodyOf(choice, turns, question) {
+  const fusion = { include_events: true, include_intermediate_responses: true };
+  if (choice.preset) fusion.preset = choice.preset;
+  if (choice.strategy) fusion.strategy = choice.strategy;
+  if (choice.analysis) fusion.analysis = choice.analysis;
+  if (choice.judge) fusion.model = choice.judge;
+  if (choice.panel) fusion.analysis_models = choice.panel;
+  const messages = turns
+    .filter((turn) => turn.answer)
+    .flatMap((turn) => [
+      { role: "user", content: turn.question },
+      { role: "assistant", content: turn.answer },
+    ]);
+  return { model: choice.model, messages: [...messages, { role: "user", content: question }], fusion };
+}
+
+/** The models of a panel of seats: `alto#2` is alto's second seat. */
+export function modelsOf(seats) {
+  return seats.map((seat) => seat.replace(/#\d+$/, ""));
+}
+
+/** What was chosen beyond the ensemble, in a few words; nothing if nothing was. */
+export function spelt(choice) {
+  const words = [
+    choice.preset && `preset ${choice.preset}`,
+    choice.strategy,
+    choice.analysis && `analysis ${choice.analysis}`,
+    choice.panel && `panel ${choice.panel.join(", ")}`,
+    choice.judge && `judge ${choice.judge}`,
+  ];
+  return words.filter(Boolean).join(" · ");
+}

@@ -1,0 +1,168 @@
+// Which member answers a sentence resembles: similar words, no proof. Nothing here knows of a document.
+
+/** From here on a sentence counts as said by a member, or by several together. */
+export const SAID = 0.7;
+/** From here on it counts as partly said. */
+export const PARTLY = 0.45;
+/** A sentence of less weight, such as "Yes.", resembles everything and nothing. */
+export const LEAST_WEIGHT = 2;
+/** What a source must add of the sentence's weight to be named. */
+export const LEAST_SHARE = 0.12;
+
+const NUMBER_WEIGHT = 3;
+const COMMON_WEIGHT = 0.25;
+const COMMON = new Set(
+  (
+    "a an the of in on at to for from by with as is are was were be been it its this that these those and or but if" +
+    " then than so there here which who what when where how has have had do does did will would can could may i you" +
+    " he she we they his her their our your my me him them us also"
+  ).split(" "),
+);
+const NEGATION = /^(?:not|no|never|none|nobody|neither|nor|cannot|unknown|\p{L}+n['’]t)$/u;
+// A sign of a script without spaces is a word by itself.
+const WORD = new RegExp(
+  [
+    String.raw`\p{N}[\p{N}.,:/-]*\p{N}|\p{N}`,
+    String.raw`[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Thai}]`,
+    String.raw`[\p{L}\p{M}]+(?:['’]\p{L}+)*`,
+  ].join("|"),
+  "gu",
+);
+const ENDING = /[.!?…]+["'”’)\]]*(?=\s)|[。！？]+["'”’）」』]*|\n+/g;
+const ABBREVIATION = /(?:^|[\s(])(?:mr|mrs|ms|dr|prof|st|vs|no|e\.g|i\.e|cf|approx|\p{L})\.$/iu;
+
+/** Where the sentences of a text begin and end. */
+export function sentences(text) {
+  const found = [];
+  let from = 0;
+  const take = (to) => {
+    const inside = text.slice(from, to);
+    const start = from + inside.length - inside.trimStart().length;
+    const end = from + inside.trimEnd().length;
+    if (end > start) found.push({ start, end });
+    from = to;
+  };
+  for (const ending of text.matchAll(ENDING)) {
+    const to = ending.index + ending[0].length;
+    const goesOn = /^\s+\p{Ll}/u.test(text.slice(to, to + 8)) || ABBREVIATION.test(text.slice(from, to));
+    if (ending[0][0] === "\n" || !goesOn || ending[0][0] !== ".") take(to);
+  }
+  take(text.length);
+  return found;
+}
+
+/**
+ * What each sentence rests on. `answers` are `{name, passages}`, the passages being a member's sentences in order.
+ * `kind` is said, joined (by several together), partly, none or short; `missing` are the words that stand in no answer.
+ * `sources` are `{name, score, at, opposed}`, best first: `at` are indices of passages, `opposed` says that either the
+ * passage or the sentence denies something.
+ */
+export function traced(said, answers) {
+  const read = answers.map(({ name, passages }) => ({ name, windows: windowsOf(passages) }));
+  return said.map((sentence) => trace(featuresOf(sentence), read));
+}
+
+function trace(sentence, answers) {
+  if (sentence.weight < LEAST_WEIGHT) return { kind: "short", score: 0, sources: [], missing: [] };
+  const missing = missingFrom(sentence, answers);
+  const sources = answers.map((answer) => bestOf(sentence, answer)).filter((each) => each.score > 0);
+  sources.sort((a, b) => b.score - a.score);
+  const best = sources[0]?.score ?? 0;
+  if (best >= SAID)
+    return { kind: "said", score: best, sources: named(sources.filter((each) => each.score >= PARTLY)), missing };
+  const joined = together(sentence, sources);
+  const score = likeness(sentence, sharesOf(joined));
+  if (score < PARTLY) return { kind: "none", score, sources: [], missing };
+  const isJoined = score >= SAID && joined.length > 1 && !joined.some((each) => each.opposed);
+  return { kind: isJoined ? "joined" : "partly", score, sources: named(joined), missing };
+}
+
+function named(sources) {
+  return sources.map(({ name, score, at, opposed }) => ({ name, score, at, opposed }));
+}
+
+function missingFrom(sentence, answers) {
+  const isThere = (key) => answers.some(({ windows }) => windows.some((window) => window.keys.has(key)));
+  return sentence.words.filter((word) => word.weight >= 1 && !isThere(word.key)).map((word) => word.text);
+}
+
+/** The sources that each add something, the best one first. */
+function together(sentence, sources) {
+  const taken = [];
+  let covered = 0;
+  for (const source of sources) {
+    const now = coverage(sentence, sharesOf([...taken, source]));
+    if (now - covered >= LEAST_SHARE) {
+      taken.push(source);
+      covered = now;
+    }
+  }
+  return taken;
+}
+
+function sharesOf(sources) {
+  return new Set(sources.flatMap((each) => [...each.shares]));
+}
+
+/** The passage of one answer, a sentence or two in a row, that is most like the sentence. */
+function bestOf(sentence, { name, windows }) {
+  let best = { name, score: 0, at: [], shares: new Set(), opposed: false };
+  for (const window of windows) {
+    const shares = new Set(sentence.grams.map((gram) => gram.key).filter((key) => window.keys.has(key)));
+    const opposed = window.denies !== sentence.denies;
+    const score = likeness(sentence, shares) * (opposed ? 0.5 : 1);
+    // Of equals the shorter: one sentence comes before two.
+    if (score > best.score + 0.001) best = { name, score, at: window.at, shares, opposed };
+  }
+  return best;
+}
+
+/** The share of a sentence's words and pairs of words that are there, by weight. */
+function coverage(sentence, there) {
+  const found = sentence.grams.reduce((sum, gram) => sum + (there.has(gram.key) ? gram.weight : 0), 0);
+  return found / sentence.grams.reduce((sum, gram) => sum + gram.weight, 0);
+}
+
+/** The coverage; but what lacks a number has not said the sentence, and what has none is about something else. */
+function likeness(sentence, there) {
+  const numbers = sentence.words.filter((word) => word.isNumber);
+  const found = numbers.filter((word) => there.has(word.key)).length;
+  const most = found === numbers.length ? 1 : found === 0 ? PARTLY - 0.05 : SAID - 0.01;
+  return Math.min(coverage(sentence, there), most);
+}
+
+function windowsOf(passages) {
+  const read = passages.map(featuresOf);
+  const single = read.map((each, at) => ({
+    at: [at],
+    keys: new Set(each.grams.map((gram) => gram.key)),
+    denies: each.denies,
+  }));
+  const pairs = single.slice(1).map((next, at) => ({
+    at: [at, at + 1],
+    keys: new Set([...single[at].keys, ...next.keys]),
+    denies: next.denies,
+  }));
+  // Of two sentences one of which denies, nobody can tell here what is denied.
+  return [...single, ...pairs.filter((pair) => single[pair.at[0]].denies === pair.denies)];
+}
+
+function featuresOf(text) {
+  const words = [...text.matchAll(WORD)].map(([word]) => wordOf(word));
+  const pairs = words.slice(1).map((word, at) => ({
+    key: `${words[at].key} ${word.key}`,
+    weight: (words[at].weight + word.weight) / 2,
+  }));
+  return {
+    words,
+    grams: [...words, ...pairs],
+    weight: words.reduce((sum, word) => sum + word.weight, 0),
+    denies: words.some((word) => NEGATION.test(word.key)),
+  };
+}
+
+function wordOf(text) {
+  const isNumber = /^\p{N}/u.test(text);
+  const key = isNumber ? text.replaceAll(",", "") : text.toLowerCase().normalize("NFKC").replaceAll("’", "'");
+  return { text, key, isNumber, weight: isNumber ? NUMBER_WEIGHT : COMMON.has(key) ? COMMON_WEIGHT : 1 };
+}

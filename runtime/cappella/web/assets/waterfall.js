@@ -1,0 +1,83 @@
+// Where a run's time went, from its calls to bars. Nothing here knows of a document.
+
+const DOES = {
+  gate: "decides whether a panel is needed",
+  single: "answers alone",
+  panel: "answers",
+  prefill: "reads early",
+  review: "ranks the answers",
+  agreement: "looks whether all say the same",
+  analysis: "compares",
+  choice: "chooses",
+  final: "writes",
+};
+const JUDGING = ["agreement", "analysis", "choice", "final"];
+const ROUND_MS = [1, 2, 2.5, 5, 10];
+
+/**
+ * The bars of a run, a row for each call. Segments are `{kind, fromMs, toMs}`; of kind prefill (until the first token),
+ * decode (from then on) and hidden (the judge's reading while the panel still speaks).
+ */
+export function waterfall(usage, timings) {
+  const calls = usage?.fusion_details ?? [];
+  const rows = calls.map((call, at) => row(call, roundOf(calls, at), timings.panel_ms));
+  const endMs = Math.max(timings.total_ms, ...calls.map((call) => call.start_ms + call.ms));
+  return { rows, endMs, floorMs: timings.floor_ms, panelMs: timings.panel_ms, ticks: ticks(endMs) };
+}
+
+function row(call, round, panelMs) {
+  const side = call.role === "prefill" || JUDGING.includes(call.role) ? "judge" : "panel";
+  const does = round > 1 ? `${DOES[call.role]}, round ${round}` : (DOES[call.role] ?? call.role);
+  return {
+    name: call.model,
+    does,
+    role: call.role,
+    side,
+    segments: segments(call, panelMs).filter((each) => each.toMs > each.fromMs),
+    readMs: call.first_token_ms ?? call.ms,
+    wroteMs: call.first_token_ms === null ? 0 : call.ms - call.first_token_ms,
+    startMs: call.start_ms,
+    totalMs: call.ms,
+    promptTokens: call.prompt_tokens,
+    cachedTokens: call.cached_tokens,
+    completionTokens: call.completion_tokens,
+  };
+}
+
+function segments(call, panelMs) {
+  const fromMs = call.start_ms;
+  const toMs = fromMs + call.ms;
+  if (call.role === "prefill") {
+    const shown = Math.max(fromMs, Math.min(toMs, panelMs));
+    return [
+      { kind: "hidden", fromMs, toMs: shown },
+      { kind: "prefill", fromMs: shown, toMs },
+    ];
+  }
+  const firstMs = call.first_token_ms === null ? toMs : Math.min(toMs, fromMs + call.first_token_ms);
+  return [
+    { kind: "prefill", fromMs, toMs: firstMs },
+    { kind: "decode", fromMs: firstMs, toMs },
+  ];
+}
+
+/** A seat speaks once in a round. */
+function roundOf(calls, at) {
+  const { role, model } = calls[at];
+  if (role !== "panel") return 1;
+  return calls.slice(0, at + 1).filter((each) => each.role === role && each.model === model).length;
+}
+
+/** Round moments for an axis, at most six. */
+export function ticks(endMs) {
+  const least = Math.max(endMs, 1) / 5;
+  const power = 10 ** Math.floor(Math.log10(least));
+  const step = ROUND_MS.find((each) => each * power >= least) * power;
+  return Array.from({ length: Math.floor(endMs / step) + 1 }, (_, at) => at * step);
+}
+
+/** What the run came to beside the least it could take. */
+export function againstFloor(timings) {
+  const over = timings.total_ms / Math.max(timings.floor_ms, 1);
+  return { times: over, aboveMs: Math.max(0, timings.total_ms - timings.floor_ms) };
+}
