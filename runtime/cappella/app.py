@@ -16,7 +16,7 @@ from cappella import errors
 from cappella.access.gatekeeper import Gatekeeper
 from cappella.access.store import Store
 from cappella.admission import Admission
-from cappella.api import browsers, history, openapi, trace, visits
+from cappella.api import browsers, history, openapi, page, trace, visits
 from cappella.api.clients import GONE, ClientGone
 from cappella.api.keeping import Keeping
 from cappella.api.memory import Memory
@@ -100,6 +100,7 @@ def create_app(config: Config, supervisor: Supervisor, reread: Reread | None = N
     app.state.generations = generations = Generations(parts, supervisor, reread or (lambda: config))
     app.include_router(create_router(lambda: generations.parts, generations.reload))
     app.include_router(history.create_router(gatekeeper, memory.traces))
+    app.include_router(page.create_router())
     browsers.shield(app, config.server, _error)
     # Around the shield: who is refused there is counted, too.
     app.add_middleware(Visited, watch=watch.visited)
