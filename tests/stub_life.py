@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cappella.engines.gpu_memory import GpuMemory
 from cappella.engines.lifecycle import Backoff, Lifecycle
+from cappella.engines.start_times import StartTimes
 from cappella.engines.vllm import VllmEngine
 from cappella.types import EngineStatus
 from choir import eventually
@@ -51,7 +52,15 @@ def main():
 
 
 class Stub:
-    def __init__(self, folder: Path, mode: str, delays_s: tuple[float, ...], nap: bool, needs: int = 10) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        mode: str,
+        delays_s: tuple[float, ...],
+        nap: bool,
+        needs: int = 10,
+        start_times: StartTimes | None = None,
+    ) -> None:
         self.folder = folder / "run" / "ann"
         self.engine = VllmEngine(self.folder / "engine.sock", EngineStatus("ann"))
         self.fork_server = fork_server(folder / "modules", STUB)
@@ -60,7 +69,9 @@ class Stub:
         slots = asyncio.Semaphore(1)
         memory = GpuMemory(self.free_bytes, needs_bytes=needs, nap_frees_bytes=90) if nap else None
         backoff = Backoff(delays_s)
-        self.lifecycle = Lifecycle(self.engine, self.fork_server, arguments, self.folder, log, slots, backoff, memory)
+        self.lifecycle = Lifecycle(
+            self.engine, self.fork_server, arguments, self.folder, log, slots, backoff, memory, start_times=start_times
+        )
 
     def free_bytes(self) -> int:
         """What the stub's GPU has free."""
@@ -84,9 +95,14 @@ class Stub:
 
 @asynccontextmanager
 async def living(
-    folder: Path, mode: str = "ok", delays_s: tuple[float, ...] = (0.1, 0.1), nap: bool = False, needs: int = 10
+    folder: Path,
+    mode: str = "ok",
+    delays_s: tuple[float, ...] = (0.1, 0.1),
+    nap: bool = False,
+    needs: int = 10,
+    start_times: StartTimes | None = None,
 ) -> AsyncIterator[Stub]:
-    stub = Stub(folder, mode, delays_s, nap, needs)
+    stub = Stub(folder, mode, delays_s, nap, needs, start_times)
     task = asyncio.create_task(stub.lifecycle.run())
     try:
         yield stub

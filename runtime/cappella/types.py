@@ -1,5 +1,6 @@
 """What goes into a model and what comes out of it. Standard library only."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
@@ -156,6 +157,13 @@ class EngineStatus:
     reason: str | None = None
     restarts_asked: int = 0
     remaining_s: float | None = None
+
+    @property
+    def told(self) -> str:
+        """How far it is, for a person."""
+        if not self.remaining_s:
+            return self.stage
+        return f"{self.stage}, about {math.ceil(self.remaining_s)} s left"
 
     @property
     def takes_calls(self) -> bool:
