@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from cappella.errors import ConfigError
 from cappella.placement import gpus
 
 PROC = Path("/proc")
@@ -18,12 +19,20 @@ def used_bytes(groups: Mapping[str, int], on_gpus: bool) -> Mapping[str, int]:
     """
     engine_of = {group: name for name, group in groups.items()}
     members = [(pid, engine_of[group]) for pid, group in _process_groups() if group in engine_of]
-    by_pid = gpus.used_bytes() if on_gpus else {pid: _resident_bytes(pid) for pid, _ in members}
+    by_pid = _on_gpus() if on_gpus else {pid: _resident_bytes(pid) for pid, _ in members}
     out: dict[str, int] = {}
     for pid, name in members:
         if used := by_pid.get(pid):
             out[name] = out.get(name, 0) + used
     return out
+
+
+def _on_gpus() -> Mapping[int, int]:
+    try:
+        return gpus.used_bytes()
+    except ConfigError:
+        # The driver has ceased to answer, or does not tell of processes.
+        return {}
 
 
 def _process_groups() -> Iterator[tuple[int, int]]:

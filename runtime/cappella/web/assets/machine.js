@@ -109,7 +109,8 @@ function build(root, wish) {
 
 function tell(note, error) {
   note.hidden = error === null;
-  const words = error && error.status === undefined ? "The server does not answer. What stands here is what it said last." : error?.message ?? "";
+  const silent = error && error.status === undefined;
+  const words = silent ? "The server does not answer. What stands here is what it said last." : error?.message ?? "";
   if (note.textContent !== words) fill(note, words ? h("p", {}, words) : null);
 }
 
@@ -118,7 +119,8 @@ function section(title, content) {
 }
 
 function ensembleCells([name, each]) {
-  return [`cappella/${name}`, each.answers ? "yes" : "no", (each.panel ?? []).join(", "), each.judge, number(each.in_flight), number(each.waiting)];
+  const answers = each.answers ? "yes" : "no";
+  return [`cappella/${name}`, answers, (each.panel ?? []).join(", "), each.judge, number(each.in_flight), number(each.waiting)];
 }
 
 function runCells(run) {
@@ -131,7 +133,8 @@ function runCells(run) {
 function plainTable(caption, titles) {
   const rows = h("tbody", { role: "rowgroup" });
   const head = h("tr", { role: "row" }, titles.map((title) => h("th", { scope: "col", role: "columnheader" }, title)));
-  const table = h("table", { className: "machine-table", role: "table" }, h("caption", { className: "unseen" }, caption), h("thead", { role: "rowgroup" }, head), rows);
+  const parts = [h("caption", { className: "unseen" }, caption), h("thead", { role: "rowgroup" }, head), rows];
+  const table = h("table", { className: "machine-table", role: "table" }, parts);
   let shown = "";
   return { root: h("div", { className: "machine-scrolls" }, table), show };
 
@@ -140,7 +143,8 @@ function plainTable(caption, titles) {
     if (wanted === shown) return;
     shown = wanted;
     fill(rows, cells.map((row) => h("tr", { role: "row" }, row.map(cell))));
-    if (!cells.length) fill(rows, h("tr", { role: "row" }, h("td", { role: "cell", colspan: titles.length, className: "muted" }, "None yet.")));
+    const none = h("td", { role: "cell", colspan: titles.length, className: "muted" }, "None yet.");
+    if (!cells.length) fill(rows, h("tr", { role: "row" }, none));
   }
 
   function cell(words, at) {

@@ -38,7 +38,7 @@ export function engineTable(ask) {
 }
 
 function head(columns) {
-  const titles = ["Engine", "State", ...columns.map(([title]) => title), ...(columns.length ? ["Do"] : [])];
+  const titles = ["Engine", "State", ...columns.map(([title]) => title), ...(columns.length ? ["Actions"] : [])];
   const cells = titles.map((title) => h("th", { scope: "col", role: "columnheader" }, title));
   return h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, cells));
 }
@@ -53,7 +53,7 @@ function engineRow(name, columns, ask) {
   const stage = h("span", { className: "muted small machine-stage" });
   const bar = h("progress", { className: "machine-progress", max: "1", "aria-label": `Start of ${name}` });
   const cells = columns.map(([title]) => h("td", { className: "number", role: "cell", "data-label": title }));
-  const doing = h("td", { className: "machine-do", role: "cell", "data-label": "Do" });
+  const doing = h("td", { className: "machine-do", role: "cell", "data-label": "Actions" });
   let offered = "";
   const root = h(
     "tr",
