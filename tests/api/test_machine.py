@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -68,7 +69,7 @@ async def test_everything_is_told_where_there_are_no_keys(gateway: str, choir: C
 
 async def test_the_rate_is_what_came_between_two_looks(choir: Choir, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
-    monkeypatch.setattr(gauges.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(gauges, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     choir.servers["ann"].page_status = 200
     found, rates = Gauges(lambda: ()), []
     engines = {"ann": choir.engines["ann"]}

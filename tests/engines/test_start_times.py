@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,7 +18,7 @@ LAST = {"importing vLLM": 4.0, "loading weights": 10.0, "answering a first token
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [1000.0]
-    monkeypatch.setattr(start_times.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(start_times, "time", SimpleNamespace(monotonic=lambda: now[0]))
     return now
 
 
