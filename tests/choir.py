@@ -15,6 +15,7 @@ from cappella.app import create_app
 from cappella.config import Config
 from cappella.engines.vllm import VllmEngine
 from cappella.ensemble.pipeline import Pipeline
+from cappella.errors import ActionRefused, UnknownEngine
 from cappella.events import Event
 from cappella.generations import Generations
 from cappella.options import Seat, Settings
@@ -118,7 +119,10 @@ class Choir:
         return ACTIONS[self.engines[name].status.state]
 
     async def act(self, name: str, action: str) -> None:
-        raise NotImplementedError("test_operating.py has processes for that")
+        if name not in self.engines:
+            raise UnknownEngine(name, list(self.engines))
+        # Scripted engines live as long as the choir: test_operating.py has processes.
+        raise ActionRefused(name, self.engines[name].status.state, action, ())
 
     def process_groups(self) -> Mapping[str, int]:
         return {"ann": os.getpgrp()}
