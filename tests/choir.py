@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+import os
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from math import log
 from typing import Any
@@ -14,11 +15,14 @@ from cappella.app import create_app
 from cappella.config import Config
 from cappella.engines.vllm import VllmEngine
 from cappella.ensemble.pipeline import Pipeline
+from cappella.errors import ActionRefused, UnknownEngine
 from cappella.events import Event
 from cappella.generations import Generations
 from cappella.options import Seat, Settings
+from cappella.placement import machine
+from cappella.placement.planner import Placed, Plan
 from cappella.runs import Run
-from cappella.types import Prompt, Sampling
+from cappella.types import ACTIONS, Action, Prompt, Sampling
 from scripted_engine import Json, Script, ScriptedEngine
 
 ANALYSIS: Json = {
@@ -106,6 +110,23 @@ class Choir:
         return sum(server.running for server in self.servers.values())
 
     # What the application needs of a supervisor; processes are the edge that is scripted here.
+    @property
+    def plan(self) -> Plan:
+        placed = {name: Placed(name, (0,), 100, 10, 1000, 1.0, 64, "there is room") for name in self.engines}
+        return Plan(machine.own_memory(), placed)
+
+    def actions(self, name: str) -> Sequence[Action]:
+        return ACTIONS[self.engines[name].status.state]
+
+    async def act(self, name: str, action: str) -> None:
+        if name not in self.engines:
+            raise UnknownEngine(name, list(self.engines))
+        # Scripted engines live as long as the choir: test_operating.py has processes.
+        raise ActionRefused(name, self.engines[name].status.state, action, ())
+
+    def process_groups(self) -> Mapping[str, int]:
+        return {"ann": os.getpgrp()}
+
     async def start(self) -> None:
         pass
 

@@ -55,7 +55,9 @@ class ScriptedEngine:
     healthy: bool = True
     hangs: bool = False  # it says that it is healthy, and gives no token
     steps: int = 0  # of its core, as its figures show them
-    page: str | None = None  # in the place of figures, with status 500
+    page: str | None = None  # in the place of figures
+    page_status: int = 500
+    on_figures: Callable[[], object] = lambda: None
     traits: Traits = Traits()
     tokens: int = 10  # of every prompt
     counted: int = 0
@@ -88,8 +90,9 @@ class ScriptedEngine:
         return web.Response(status=200 if self.healthy else 503)
 
     async def _metrics(self, _: web.Request) -> web.Response:
+        self.on_figures()
         if self.page is not None:
-            return web.Response(text=self.page, status=500)
+            return web.Response(text=self.page, status=self.page_status)
         head = "# HELP vllm:num_requests_running r\n# TYPE vllm:num_requests_running gauge\n"
         running = f'vllm:num_requests_running{{model_name="{self.model}"}} {self.running}\n'
         steps = f'vllm:kv_cache_usage_perc{{model_name="{self.model}"}} {self.steps}\n'

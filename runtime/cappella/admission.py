@@ -77,6 +77,11 @@ class Admission:
         """By ensemble or model."""
         return self._waiting
 
+    @property
+    def inside(self) -> Mapping[str, int]:
+        """Who has been let in, by ensemble or model."""
+        return Counter(waiter.lane[0] for waiter in self._inside)
+
     @asynccontextmanager
     async def room(self, name: str, costs: Costs, direct: bool = False, key: str | None = None) -> AsyncIterator[None]:
         """From when there is room until the caller is done. Raises Overloaded if too many wait already for `name`.

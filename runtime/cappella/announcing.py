@@ -103,10 +103,10 @@ def tell_stages(announcer: Announcer, shown: Shown, statuses: Mapping[str, Engin
         if shown.get(name) != now:
             shown[name] = now
             facts: Any = {"state": status.state, "restarts": status.restarts, "reason": status.reason}
-            announcer.say("engine", f"{name}: {status.stage}", model=name, **facts)
+            announcer.say("engine", f"{name}: {status.told}", model=name, **facts)
 
 
 def _draw(progress: Progress, bars: Mapping[str, TaskID], statuses: Mapping[str, EngineStatus]) -> None:
     for name, status in statuses.items():
         if not progress.tasks[bars[name]].finished:
-            progress.update(bars[name], completed=status.progress, stage=status.stage)
+            progress.update(bars[name], completed=status.progress, stage=status.told)

@@ -16,9 +16,10 @@ from cappella import errors
 from cappella.access.gatekeeper import Gatekeeper
 from cappella.access.store import Store
 from cappella.admission import Admission
-from cappella.api import browsers, history, openapi, trace, visits
+from cappella.api import browsers, history, openapi, page, trace, visits
 from cappella.api.clients import GONE, ClientGone
 from cappella.api.keeping import Keeping
+from cappella.api.machine import create_router as create_machine_router
 from cappella.api.memory import Memory
 from cappella.api.refusals import error_body
 from cappella.api.routes import Parts, create_router
@@ -39,7 +40,9 @@ HTTP_TABLE: dict[type[Exception], tuple[int, str, str | None]] = {
     errors.RequestError: (400, "invalid_request_error", None),
     errors.UnknownModel: (404, "invalid_request_error", None),
     errors.UnknownRun: (404, "invalid_request_error", None),
+    errors.UnknownEngine: (404, "invalid_request_error", None),
     errors.ModelNotReady: (503, "server_error", "model_not_ready"),
+    errors.ActionRefused: (409, "invalid_request_error", "action_refused"),
     errors.ReloadFailed: (409, "server_error", "reload_failed"),
     errors.ConfigError: (400, "invalid_request_error", "config_error"),
     errors.ShuttingDown: (503, "server_error", "shutting_down"),
@@ -100,6 +103,8 @@ def create_app(config: Config, supervisor: Supervisor, reread: Reread | None = N
     app.state.generations = generations = Generations(parts, supervisor, reread or (lambda: config))
     app.include_router(create_router(lambda: generations.parts, generations.reload))
     app.include_router(history.create_router(gatekeeper, memory.traces))
+    app.include_router(create_machine_router(lambda: generations.parts, supervisor))
+    app.include_router(page.create_router())
     browsers.shield(app, config.server, _error)
     # Around the shield: who is refused there is counted, too.
     app.add_middleware(Visited, watch=watch.visited)

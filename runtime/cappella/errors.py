@@ -6,6 +6,7 @@ CappellaError
 ├── RequestError           the client's request is wrong
 │   ├── UnknownModel
 │   ├── UnknownRun
+│   ├── UnknownEngine
 │   └── ContextLengthExceeded
 ├── EngineError            one call to one engine failed; inside a panel this becomes a Failure
 │   ├── EngineNotReady     no engine to call: it loads, restarts or gave up
@@ -18,6 +19,7 @@ CappellaError
 ├── ModelNotReady          too few engines are up to begin a run
 ├── Overloaded             as many wait as may
 ├── ShuttingDown           the server is about to stop, or has cut what was under way
+├── ActionRefused          an engine cannot do what an operator asks of it, as it is now
 ├── ReloadFailed           another config could not be put in the place of the one that is served
 ├── Unauthorized           no key, or none that is known
 ├── Forbidden              a key that may not do this
@@ -67,6 +69,11 @@ class UnknownModel(RequestError):
 
 class UnknownRun(RequestError):
     """There is none for who asks."""
+
+
+class UnknownEngine(RequestError):
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        super().__init__(f"There is no engine {name!r} here. Known: {', '.join(known)}.", "name", "engine_not_found")
 
 
 class ContextLengthExceeded(RequestError):
@@ -139,6 +146,12 @@ class Overloaded(CappellaError):
 
 class ShuttingDown(CappellaError):
     pass
+
+
+class ActionRefused(CappellaError):
+    def __init__(self, name: str, state: str, action: str, actions: Sequence[str]) -> None:
+        may = " or ".join(actions) or "nothing, while an earlier wish is carried out"
+        super().__init__(f"{name} is {state}: {action!r} cannot be asked of it now. What can: {may}.")
 
 
 class ReloadFailed(CappellaError):

@@ -1,6 +1,6 @@
 """What happens in a run, as it happens."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cappella.runs import Analysis, Answer, Failure, GateDecision
@@ -54,7 +54,16 @@ class Reviewed:
 
 @dataclass(frozen=True, slots=True)
 class AnalysisStarted:
-    pass
+    """`labels` says whom the letters in its deltas stand for."""
+
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class AnalysisDelta:
+    """A piece of the judge's JSON: what comes of it, if it turns out to be whole, AnalysisDone says."""
+
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +87,7 @@ Event = (
     | AnswerFailed
     | Reviewed
     | AnalysisStarted
+    | AnalysisDelta
     | AnalysisDone
     | FinalDelta
 )

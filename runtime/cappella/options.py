@@ -90,7 +90,7 @@ class Gate:
 class Settings:
     """Everything that decides how one run goes, already resolved from request, preset, ensemble and defaults.
 
-    `panel_watched` says that someone reads what the members say as they say it.
+    `panel_watched` says that someone reads what the members say as they say it, and the judge's analysis.
     """
 
     ensemble: str

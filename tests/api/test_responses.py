@@ -55,6 +55,8 @@ async def test_events_are_numbered_typed_and_add_up_to_the_response(gateway: str
     assert fusion[0] == "response.fusion_call.in_progress"
     assert fusion.count("response.fusion_call.panel.added") == fusion.count("response.fusion_call.panel.completed") == 3
     assert "response.fusion_call.analysis.completed" in fusion
+    compared = [event.delta for event in events if event.type == "response.fusion_call.analysis.delta"]
+    assert json.loads("".join(compared)) == ANALYSIS
     deltas = [event.delta for event in events if event.type == "response.output_text.delta"]
     assert "".join(deltas) == "The final answer"
     final = events[-1].response

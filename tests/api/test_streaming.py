@@ -14,7 +14,7 @@ from openai.types.chat import ChatCompletionChunk
 
 from cappella.api import sse
 from cappella.ensemble import live
-from choir import MEMBERS, Choir, eventually, judging
+from choir import ANALYSIS, MEMBERS, Choir, eventually, judging
 from node_client import HAS_NODE, run_node
 from scripted_engine import Script
 
@@ -75,6 +75,31 @@ async def test_events_are_complete_chunks_and_only_for_who_asked(gateway: str) -
     assert "analysis.done" in kinds
     assert text(got) == "The final answer"
     assert not any("fusion_event" in chunk.model_dump() for chunk in await chunks(gateway))
+
+
+async def told(url: str, **fusion: Any) -> list[Any]:
+    """The events of a run's stream."""
+    got = [line async for _, line in lines(url, fusion=fusion) if '"fusion_event"' in line]
+    return [json.loads(line.removeprefix("data: "))["fusion_event"] for line in got]
+
+
+async def test_the_analysis_comes_in_pieces_for_who_watches(gateway: str, choir: Choir) -> None:
+    whole = json.dumps(ANALYSIS)
+    choir.let("judge", judging(analysis=Script((whole[:40], whole[40:]))))
+    events = await told(gateway, include_events=True)
+    kinds = [event["type"] for event in events]
+    begun, *deltas, done = events[kinds.index("analysis.started") : kinds.index("analysis.done") + 1]
+    assert sorted(begun["labels"].items()) == [(letter, begun["labels"][letter]) for letter in "ABC"]
+    assert deltas == [{"type": "analysis.delta", "delta": piece} for piece in (whole[:40], whole[40:])]
+    assert done["analysis"]["contradictions"][0]["stances"][0]["model"] == begun["labels"]["A"]
+    assert await told(gateway, include_events=False) == await told(gateway) == []
+
+
+async def test_an_analysis_that_breaks_off_is_told_as_far_as_it_came(gateway: str, choir: Choir) -> None:
+    choir.let("judge", judging(analysis=Script(('{"consensus": ["both',), ending="break")))
+    events = await told(gateway, include_events=True)
+    assert [event["delta"] for event in events if event["type"] == "analysis.delta"] == ['{"consensus": ["both']
+    assert "analysis.done" not in [event["type"] for event in events]
 
 
 async def test_the_first_byte_comes_within_a_second_of_a_slow_panel(gateway: str, choir: Choir) -> None:
@@ -147,8 +172,8 @@ async def test_whom_the_client_watches_is_asked_for_token_by_token(
         assert reply.status == 200
         await reply.read()
     watched = {name: ["stream_interval" not in body for body in choir.servers[name].bodies] for name in choir.servers}
-    # Nobody ever watches the analysis.
-    assert watched == {**{name: [panel] for name in MEMBERS}, "judge": [False, judge]}
+    # Who watches the panel watches its comparison, too.
+    assert watched == {**{name: [panel] for name in MEMBERS}, "judge": [panel, judge]}
 
 
 async def test_an_error_in_mid_stream_is_an_event_that_the_client_raises(gateway: str, choir: Choir) -> None:

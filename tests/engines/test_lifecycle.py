@@ -5,8 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -14,96 +12,14 @@ from pathlib import Path
 import pytest
 
 from cappella.config import Model
-from cappella.engines import lifecycle, process
-from cappella.engines.lifecycle import Backoff, GpuMemory, Lifecycle
-from cappella.engines.vllm import VllmEngine
+from cappella.engines import gpu_memory, process
+from cappella.engines.gpu_memory import GpuMemory
 from cappella.errors import ConfigError
 from cappella.placement.planner import Placed
-from cappella.types import EngineStatus
 from choir import eventually
 from deployment import alive
 from engine_stub import NAME, environment, fork_server
-
-# A server that prints what vLLM prints, answers one token, and has a child of its own, as vLLM has.
-STUB = """
-import os, subprocess, sys
-from pathlib import Path
-from aiohttp import web
-state = {"health": 200, "broken": False}
-async def health(request): return web.Response(status=state["health"])
-async def core_dies(request): state["health"] = 503; return web.Response()
-async def closes(request): os.unlink(sys.argv[1]); return web.Response()
-async def sleep(request):
-    assert request.query["level"] == "1"
-    if sys.argv[2] != "holds on": Path(sys.argv[1] + ".free").write_text("100")
-    return web.Response()
-async def wake_up(request):
-    Path(sys.argv[1] + ".free").write_text("10")
-    state["broken"] = sys.argv[2] == "wakes broken"
-    return web.Response()
-async def chat(request):
-    if state["broken"]: return web.Response(status=500)
-    done = '{"choices":[{"delta":{"content":"x"},"finish_reason":"length"}]}'
-    return web.Response(text="data: " + done + "\\n\\ndata: [DONE]\\n\\n", content_type="text/event-stream")
-def main():
-    socket, mode = sys.argv[1:3]
-    print("x non-default args", flush=True)
-    if mode == "crash":
-        print("(pid=1) ERROR 01-01 [core.py:1] ValueError: the weights are cursed", flush=True)
-        sys.exit(1)
-    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    app = web.Application()
-    app.add_routes([web.get("/health", health), web.post("/v1/chat/completions", chat)])
-    app.add_routes([web.get("/die", core_dies), web.get("/close", closes)])
-    app.add_routes([web.post("/sleep", sleep), web.post("/wake_up", wake_up)])
-    web.run_app(app, path=socket, print=None)
-"""
-
-
-class Stub:
-    def __init__(self, folder: Path, mode: str, delays_s: tuple[float, ...], nap: bool, needs: int = 10) -> None:
-        self.folder = folder / "run" / "ann"
-        self.engine = VllmEngine(self.folder / "engine.sock", EngineStatus("ann"))
-        self.fork_server = fork_server(folder / "modules", STUB)
-        arguments = [str(self.folder / "engine.sock"), mode]
-        log = folder / "logs" / "ann.log"
-        slots = asyncio.Semaphore(1)
-        memory = GpuMemory(self.free_bytes, needs_bytes=needs, nap_frees_bytes=90) if nap else None
-        backoff = Backoff(delays_s)
-        self.lifecycle = Lifecycle(self.engine, self.fork_server, arguments, self.folder, log, slots, backoff, memory)
-
-    def free_bytes(self) -> int:
-        """What the stub's GPU has free."""
-        path = self.folder / "engine.sock.free"
-        return int(path.read_text()) if path.exists() else 10
-
-    @property
-    def group(self) -> int:
-        """The process group of the life that runs now, which its keeper leads."""
-        assert self.lifecycle._process
-        assert self.lifecycle._process.keeper_pid
-        return self.lifecycle._process.keeper_pid
-
-    @property
-    def state(self) -> str:
-        return self.engine.status.state
-
-    async def ready(self) -> bool:
-        return await eventually(lambda: self.engine.status.state == "ready", 20)
-
-
-@asynccontextmanager
-async def living(
-    folder: Path, mode: str = "ok", delays_s: tuple[float, ...] = (0.1, 0.1), nap: bool = False, needs: int = 10
-) -> AsyncIterator[Stub]:
-    stub = Stub(folder, mode, delays_s, nap, needs)
-    task = asyncio.create_task(stub.lifecycle.run())
-    try:
-        yield stub
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        await stub.fork_server.close()
+from stub_life import STUB, Stub, gone, living, members, server_of
 
 
 async def test_ready_means_that_a_token_came_back_and_stop_leaves_nothing(tmp_path: Path) -> None:
@@ -111,9 +27,9 @@ async def test_ready_means_that_a_token_came_back_and_stop_leaves_nothing(tmp_pa
         assert await stub.ready()
         assert stub.folder.stat().st_mode & 0o777 == 0o700
         group = stub.group
-        assert len(_members(group)) == 3
+        assert len(members(group)) == 3
     assert stub.engine.status.state == "stopped"
-    assert await eventually(lambda: not _members(group), 5)
+    assert await eventually(lambda: not members(group), 5)
     assert not stub.folder.exists()
 
 
@@ -127,7 +43,7 @@ async def test_a_dead_core_is_seen_and_the_engine_restarted(tmp_path: Path) -> N
         assert stub.engine.status.reason == "its engine core died"
         assert await stub.ready()
         assert stub.engine.status.restarts == 1
-        assert not _members(first)
+        assert not members(first)
 
 
 async def test_a_server_that_takes_no_connections_any_more_is_dead(tmp_path: Path) -> None:
@@ -143,10 +59,10 @@ async def test_a_killed_server_is_restarted_and_its_children_do_not_stay(tmp_pat
     async with living(tmp_path) as stub:
         assert await stub.ready()
         group = stub.group
-        os.kill(_server_of(group), signal.SIGKILL)
+        os.kill(server_of(group), signal.SIGKILL)
         assert await eventually(lambda: stub.engine.status.restarts == 1, 5)
         assert await stub.ready()
-        assert not _members(group)
+        assert not members(group)
 
 
 async def test_without_a_sleep_of_its_own_an_engine_ends_and_starts_anew(tmp_path: Path) -> None:
@@ -155,7 +71,7 @@ async def test_without_a_sleep_of_its_own_an_engine_ends_and_starts_anew(tmp_pat
         group = stub.group
         await stub.lifecycle.sleep()
         assert stub.state == "asleep"
-        assert await eventually(partial(_gone, group), 5)
+        assert await eventually(partial(gone, group), 5)
         await stub.lifecycle.wake()
         assert stub.state == "ready"
         assert stub.engine.status.restarts == 0
@@ -217,13 +133,13 @@ async def test_a_sleep_that_frees_the_memory_keeps_the_process(tmp_path: Path) -
 
 
 async def test_a_sleep_that_holds_on_to_its_memory_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lifecycle, "NAP_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(gpu_memory, "NAP_TIMEOUT_S", 0.2)
     async with living(tmp_path, "holds on", nap=True) as stub:
         assert await stub.ready()
         group = stub.group
         await stub.lifecycle.sleep()
         assert stub.state == "asleep"
-        assert await eventually(partial(_gone, group), 5)
+        assert await eventually(partial(gone, group), 5)
         await stub.lifecycle.wake()
         assert stub.state == "ready"
 
@@ -231,7 +147,7 @@ async def test_a_sleep_that_holds_on_to_its_memory_is_ended(tmp_path: Path, monk
 async def test_an_engine_does_not_start_where_others_hold_the_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lifecycle, "ROOM_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(gpu_memory, "ROOM_TIMEOUT_S", 0.1)
     async with living(tmp_path, nap=True, needs=50 << 30) as stub:
         assert await eventually(lambda: stub.engine.status.state == "failed", 20)
         assert "its GPU has 0.0 GiB free and it needs 50.0: another process holds the rest" in stub.engine.status.stage
@@ -279,9 +195,9 @@ def test_kill_9_of_the_gateway_ends_the_engines_group_and_what_it_was_forked_fro
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment(tmp_path)) as gateway:
         assert gateway.stdout
         forks, group = map(int, gateway.stdout.readline().split())
-        assert len(_members(group)) == 3
+        assert len(members(group)) == 3
         gateway.kill()
-    assert asyncio.run(eventually(lambda: not alive([forks, *_members(group)]), 12))
+    assert asyncio.run(eventually(lambda: not alive([forks, *members(group)]), 12))
     assert not (tmp_path / "run").exists()
 
 
@@ -318,29 +234,3 @@ def test_the_arguments_hold_the_exact_kv_size_and_the_engine_args() -> None:
     assert "--async-scheduling" in arguments
     assert "--no-enable-prefix-caching" in arguments
     assert "--enforce-eager" not in arguments
-
-
-def _pids() -> list[int]:
-    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-
-
-def _gone(group: int) -> bool:
-    return not _members(group)
-
-
-def _members(group: int) -> list[int]:
-    """The living processes of a group."""
-    found = []
-    for pid in _pids():
-        try:
-            state, _, pgid = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[:3]
-        except OSError:
-            continue
-        if int(pgid) == group and state != "Z":
-            found.append(pid)
-    return sorted(found)
-
-
-def _server_of(group: int) -> int:
-    """The keeper leads its group, and the server is the first process that it started."""
-    return _members(group)[1]

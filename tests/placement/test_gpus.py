@@ -37,6 +37,10 @@ class Driver:
             "nvmlDeviceGetUUID": lambda index: f"GPU-{index}{index}{index}",
             "nvmlDeviceGetName": lambda index: "NVIDIA Test",
             "nvmlDeviceGetUtilizationRates": lambda index: SimpleNamespace(gpu=7),
+            "nvmlDeviceGetComputeRunningProcesses": lambda index: [
+                SimpleNamespace(pid=7, usedGpuMemory=index * GIB),
+                SimpleNamespace(pid=8, usedGpuMemory=None),
+            ],
             "nvmlDeviceGetNvLinkState": self._state,
             "nvmlDeviceGetNvLinkRemotePciInfo": lambda index, link: SimpleNamespace(
                 busId=_bus(self.links[index][link])
@@ -69,6 +73,10 @@ def driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Driver:
         monkeypatch.setattr(pynvml, name, call)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     return scripted
+
+
+def test_what_a_process_holds_on_all_gpus_is_added_up(driver: Driver) -> None:
+    assert gpus.used_bytes() == {7: 6 * GIB, 8: 0}
 
 
 def test_each_gpu_is_told_with_what_it_has_free(driver: Driver) -> None:

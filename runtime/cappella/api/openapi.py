@@ -6,7 +6,7 @@ It says nothing of a deployment but whether it has keys. There is no page for it
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 from fastapi import APIRouter, Request
 from pydantic.json_schema import models_json_schema
@@ -18,6 +18,7 @@ from cappella.api.clients import credentials
 from cappella.api.history import MOST_LISTED
 from cappella.api.replies import SHAPES, record, shape
 from cappella.api.routes import APIS, PREFIX
+from cappella.types import Action
 
 Json = dict[str, Any]
 Codes = Mapping[int, tuple[str, ...]]
@@ -56,10 +57,13 @@ class _Plain:
     others: tuple[int, ...] = ()
     refuses: Codes = field(default_factory=dict)
     parameters: tuple[Json, ...] = ()
+    ok: int = 200
 
 
 _LIMIT: Json = {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": MOST_LISTED}}
 _RUN_ID: Json = {"name": "run_id", "in": "path", "required": True, "schema": {"type": "string"}}
+_ENGINE: Json = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
+_ACTION: Json = {"name": "action", "in": "path", "required": True, "schema": {"enum": list(get_args(Action))}}
 PLAIN: Mapping[str, _Plain] = {
     "/v1/models": _Plain("Ensembles and models that the key may call", "Models", "run"),
     "/health": _Plain("Alive", "Health"),
@@ -81,6 +85,16 @@ PLAIN: Mapping[str, _Plain] = {
         "admin",
         method="post",
         refuses={400: ("config_error",), 409: ("reload_failed",)},
+    ),
+    "/api/machine": _Plain("Engines, ensembles, memory and queue; the last two for an admin alone", "Machine", "run"),
+    "/api/engines/{name}/{action}": _Plain(
+        "Begin to start an engine that was given up, to put one to sleep, to wake it or to restart it",
+        "Engine",
+        "admin",
+        method="post",
+        refuses={404: ("engine_not_found",), 409: ("action_refused",)},
+        parameters=(_ENGINE, _ACTION),
+        ok=202,
     ),
     PATH: _Plain("This document", None, "run"),
 }
@@ -163,7 +177,7 @@ def _plain(path: str, each: _Plain, told: Codes) -> Json:
         "responses": {
             **{
                 str(ok): {"description": each.summary, "content": {kind: {"schema": schema}}}
-                for ok in (200, *each.others)
+                for ok in (each.ok, *each.others)
             },
             **{str(status): _error(codes, shape("Error")) for status, codes in sorted(refusals.items())},
         },

@@ -134,6 +134,16 @@ SHAPES: Mapping[str, Json] = {
             "gpus": many({"type": "object"}),
         }
     ),
+    "Machine": record(
+        {
+            "time": {"type": "number"},
+            "version": TEXT,
+            "ensembles": {"type": "object", "additionalProperties": record({"answers": {"type": "boolean"}})},
+            "engines": {"type": "object", "additionalProperties": record({"state": TEXT, "stage": TEXT})},
+        },
+        {"memory": many(record({"device": TEXT, "total_bytes": COUNT, "free_bytes": COUNT})), "queue": record({})},
+    ),
+    "Engine": record({"engine": TEXT, "state": TEXT, "stage": TEXT, "actions": many(TEXT)}),
     "Run": record(
         {"id": TEXT, "object": const("run"), "time": TEXT, "model": TEXT, "key": maybe(TEXT), "status": TEXT},
         {"error": maybe({"type": "object"}), "total_ms": MS, "usage": shape("Usage"), "fusion": {"type": "object"}},

@@ -8,6 +8,7 @@ from cappella.api.blocks import Block, Blocks, Step
 from cappella.api.fields import Fusion
 from cappella.api.sse import Dialect, frame
 from cappella.events import (
+    AnalysisDelta,
     AnalysisDone,
     AnalysisStarted,
     AnswerDelta,
@@ -132,7 +133,9 @@ def _fusion_events(event: Event) -> list[tuple[str, Json]]:
             # Not beside the other fields: a client takes any event with a top-level `error` for a failed stream.
             return [("panel.failed", {"model": event.failure.name, "failed_model": told})]
         case AnalysisStarted():
-            return [("analysis.in_progress", {})]
+            return [("analysis.in_progress", told)]
+        case AnalysisDelta():
+            return [("analysis.delta", told)]
         case AnalysisDone():
             return [("analysis.completed", told)]
         case Gated():

@@ -7,6 +7,7 @@ from typing import Any
 from cappella.api.fields import Fusion
 from cappella.errors import PanelFailed
 from cappella.events import (
+    AnalysisDelta,
     AnalysisDone,
     AnalysisStarted,
     AnswerDelta,
@@ -149,7 +150,9 @@ def event(event: Event) -> Json:
         case Reviewed():
             return {"type": "review.done", "ranking": list(event.ranking)}
         case AnalysisStarted():
-            return {"type": "analysis.started"}
+            return {"type": "analysis.started", "labels": dict(event.labels)}
+        case AnalysisDelta():
+            return {"type": "analysis.delta", "delta": event.text}
         case AnalysisDone():
             return {"type": "analysis.done", "analysis": event.analysis}
         case FinalDelta():

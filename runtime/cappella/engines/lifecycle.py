@@ -1,24 +1,26 @@
-"""The life of one engine: start, watch, die, back off, start again, give up; and, where engines take turns, sleep."""
+"""The life of one engine: start, watch, die, back off, start again, give up; sleep, in turns or as an operator asks."""
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+from cappella.engines import loading
+from cappella.engines.gpu_memory import COMMAND_TIMEOUT_S, GpuMemory
 from cappella.engines.health import Health
 from cappella.engines.process import EngineProcess, ForkServer
+from cappella.engines.start_times import Countdown, StartTimes
 from cappella.engines.vllm import VllmEngine
 from cappella.errors import ConfigError, EngineBroke, EngineError
+from cappella.types import ACTIONS, Action
 
 HEALTH_INTERVAL_S = 1.0
-LOAD_INTERVAL_S = 0.1
-START_TIMEOUT_S = 1800.0
-FIRST_TOKEN_TIMEOUT_S = 300.0
-NAP_TIMEOUT_S = 10.0
-COMMAND_TIMEOUT_S = 120.0
-ROOM_TIMEOUT_S = 30.0
+WAKE_INTERVAL_S = 0.1
 ASLEEP = "asleep: another turn is awake"
+HELD = "put to sleep by an operator"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,18 +29,6 @@ class Backoff:
 
     delays_s: tuple[float, ...] = (0.5, 2.0, 8.0, 30.0)
     stable_s: float = 120.0
-
-
-@dataclass(frozen=True, slots=True)
-class GpuMemory:
-    """What an engine's GPUs have free, on the fullest of them; what it needs there; and what its sleep must give back.
-
-    With `nap_frees_bytes` None it cannot sleep without ending.
-    """
-
-    free_bytes: Callable[[], int]
-    needs_bytes: int
-    nap_frees_bytes: int | None = None
 
 
 class Lifecycle:
@@ -55,6 +45,7 @@ class Lifecycle:
         backoff: Backoff,
         memory: GpuMemory | None = None,
         hung_after_s: float = 60.0,
+        start_times: StartTimes | None = None,
     ) -> None:
         self._engine = engine
         self._health = Health(engine, hung_after_s)
@@ -67,9 +58,14 @@ class Lifecycle:
         self._ready_at: float | None = None
         self._process: EngineProcess | None = None
         self._memory = memory
-        self._napping = self._ended_to_sleep = False
+        self._start_times = start_times
+        self._napping = self._end_was_asked = self._was_up = False
+        self._in_turn, self._held = True, False
         self._wanted = asyncio.Event()
         self._wanted.set()
+        self._hurry = asyncio.Event()
+        # One at a time tells the engine to sleep or to wake.
+        self._telling = asyncio.Lock()
 
     @property
     def log(self) -> Path:
@@ -80,102 +76,170 @@ class Lifecycle:
         """The end of the engine's log, where the reason of a failed start stands."""
         return self._process.last_words() if self._process else []
 
+    @property
+    def actions(self) -> Sequence[Action]:
+        """What an operator may ask for now; nothing while an earlier wish is being carried out."""
+        state = self._engine.status.state
+        over = state == "stopped" and not self._held
+        return () if over or self._telling.locked() else ACTIONS[state]
+
+    @property
+    def process_group(self) -> int | None:
+        """Of all the engine's processes; None where there are none."""
+        return self._process.keeper_pid if self._process and self._process.running else None
+
     def sleep_at_first(self) -> None:
         """Start nothing until `wake`."""
-        self._wanted.clear()
+        self._want(False, self._held)
 
     async def sleep(self) -> None:
         """Give the memory back: by vLLM's own sleep where it `naps` and the memory is seen to come back, else by its end."""
+        naps = self._may_nap
+        self._want(False, self._held)
         status = self._engine.status
-        naps = status.state == "ready" and self._memory and self._memory.nap_frees_bytes is not None
-        self._wanted.clear()
         if status.state in ("ready", "unhealthy"):
             status.state, status.stage = "asleep", ASLEEP
+        async with self._telling:
+            await self._give_memory_back(naps)
+
+    async def hold(self) -> None:
+        """An operator's sleep: no call, no turn and no crash wakes it until `release`. Calls under way fail."""
+        naps = self._may_nap
+        self._want(self._in_turn, True)
+        self._lie_down()
+        async with self._telling:
+            await self._give_memory_back(naps, cutting=True)
+
+    async def release(self) -> None:
+        """Undo `hold`: it wakes, or waits for its turn."""
+        self._want(self._in_turn, False)
+        if self._in_turn:
+            self._begin_anew()
+        else:
+            self._lie_down()
+        await self._wake_if_napping()
+
+    async def renew(self) -> None:
+        """Another life at once, in place of this one or of the wait for it. Calls under way fail; no try is used up."""
+        self._begin_anew()
+        self._engine.status.restarts_asked += 1
+        self._hurry.set()
+        async with self._telling:
+            await self._give_memory_back(naps=False, cutting=True)
+
+    def forgive(self) -> None:
+        """Ready to `run` once more after it was given up."""
+        self._engine.status.reason = None
+        self._begin_anew()
+
+    def _want(self, in_turn: bool, held: bool) -> None:
+        self._in_turn, self._held = in_turn, held
+        if in_turn and not held:
+            self._wanted.set()
+        else:
+            self._wanted.clear()
+            self._hurry.set()
+
+    def _begin_anew(self) -> None:
+        self._engine.status.state = self._starting
+        self._engine.status.stage, self._engine.status.progress = "waiting for its turn", 0.0
+
+    def _lie_down(self) -> None:
+        status = self._engine.status
+        status.state, status.stage = ("stopped", HELD) if self._held else ("asleep", ASLEEP)
+        status.progress = 0.0
+
+    @property
+    def _starting(self) -> Literal["loading", "restarting"]:
+        """Who was up once is never again "still loading": without its judge a run degrades instead of being refused."""
+        return "restarting" if self._was_up or self._engine.status.restarts else "loading"
+
+    @property
+    def _may_nap(self) -> bool:
+        memory = self._memory
+        return self._engine.status.state == "ready" and memory is not None and memory.nap_frees_bytes is not None
+
+    async def _give_memory_back(self, naps: bool, cutting: bool = False) -> None:
+        process = self._process
+        if process is None or not process.running or self._napping:
+            return
+        # Before anything else happens to it: however it ends from here on, it has not crashed.
+        self._end_was_asked = not naps
+        if cutting:
+            await self._engine.close()
         await self._health.rest()
-        if self._process and self._process.running and not (naps and await self._fell_asleep()):
-            # Dead meanwhile, it has been seen to be so.
-            self._ended_to_sleep = self._process.running
-            await self._process.stop()
-
-    def _slept(self) -> str:
-        """The end of a start that is not wanted any more."""
-        self._ended_to_sleep = True
-        return "not wanted"
-
-    async def _fell_asleep(self) -> bool:
-        assert self._memory
-        enough_bytes = self._memory.free_bytes() + (self._memory.nap_frees_bytes or 0)
-        try:
-            async with asyncio.timeout(COMMAND_TIMEOUT_S):
-                await self._engine.sleep()
-        except (EngineError, TimeoutError):
-            return False
-        # /sleep has answered 200 while the memory stayed held.
-        self._napping = await self._is_free(enough_bytes, NAP_TIMEOUT_S)
-        return self._napping
-
-    async def _is_free(self, enough_bytes: int, timeout_s: float) -> bool:
-        """Wait until the GPUs have so much free; False if that does not come."""
-        give_up_at = time.monotonic() + timeout_s
-        while self._memory and self._memory.free_bytes() < enough_bytes:
-            if time.monotonic() > give_up_at:
-                return False
-            await asyncio.sleep(LOAD_INTERVAL_S)
-        return True
+        if naps and self._memory:
+            self._napping = await self._memory.nap(self._engine)
+        # Dead meanwhile, it has been seen to be so.
+        if process.running and not self._napping:
+            self._end_was_asked = True
+            await process.stop()
 
     async def _wake_from_nap(self, process: EngineProcess) -> None:
         """Awake is who answers. Whoever does not is ended, and starts anew."""
         self._napping = False
         try:
-            async with asyncio.timeout(COMMAND_TIMEOUT_S + FIRST_TOKEN_TIMEOUT_S):
+            async with asyncio.timeout(COMMAND_TIMEOUT_S + loading.FIRST_TOKEN_TIMEOUT_S):
                 await self._engine.wake_up()
                 await self._engine.probe()
             self._engine.status.state = self._engine.status.stage = "ready"
         except (EngineError, TimeoutError):
             await process.kill()
 
+    async def _wake_if_napping(self) -> None:
+        async with self._telling:
+            if self._wanted.is_set() and self._napping and self._process and self._process.running:
+                await self._wake_from_nap(self._process)
+
     async def wake(self) -> None:
         """Wake, or start anew, and wait until the engine is ready or has failed to be; its status says which."""
         status = self._engine.status
         restarts = status.restarts
-        self._wanted.set()
-        if self._napping and self._process and self._process.running:
-            await self._wake_from_nap(self._process)
+        self._want(True, self._held)
+        await self._wake_if_napping()
         while status.state == "asleep" and status.restarts == restarts:
-            await asyncio.sleep(LOAD_INTERVAL_S)
+            await asyncio.sleep(WAKE_INTERVAL_S)
 
     async def run(self) -> None:
         status = self._engine.status
         tries = 0
         while True:
             if not self._wanted.is_set():
-                status.state, status.stage, status.progress = "asleep", ASLEEP, 0.0
+                self._lie_down()
                 await self._wanted.wait()
             reason = await self._live()
-            if self._ended_to_sleep:
-                self._ended_to_sleep = False
+            if self._end_was_asked or self._held:
                 continue
             tries = 0 if self._was_stable() else tries
             if tries == len(self._backoff.delays_s):
                 break
             status.state, status.stage = "restarting", f"waiting {self._backoff.delays_s[tries]:g} s: {reason}"
             status.reason, status.progress, status.restarts = reason, 0.0, status.restarts + 1
-            await asyncio.sleep(self._backoff.delays_s[tries])
+            await self._wait(self._backoff.delays_s[tries])
             tries += 1
         status.state, status.reason = "failed", reason
         status.stage = f"gave up after {tries + 1} tries: {reason}"
 
+    async def _wait(self, delay_s: float) -> None:
+        """For so long, or until an operator is in a hurry."""
+        self._hurry.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(delay_s):
+                await self._hurry.wait()
+
     async def _live(self) -> str:
         """One life, from start to death; returns the cause of death in plain words."""
         self._ready_at = self._process = None
-        self._napping = self._ended_to_sleep = False
+        self._napping = self._end_was_asked = False
         try:
             async with self._start_slots:
-                await self._until_room()
+                if self._memory:
+                    await self._memory.require_room()
                 if self._wanted.is_set():
                     self._process = await self._fork_server.fork(self._arguments, self._folder, self._log)
                 if self._process is None or not self._wanted.is_set():
-                    return self._slept()
+                    self._end_was_asked = True
+                    return "not wanted"
                 await self._load(self._process)
             return await self._watch(self._process)
         except (EngineError, ConfigError) as error:
@@ -193,35 +257,20 @@ class Lifecycle:
                 await self._process.kill()
             await self._engine.close()
 
-    async def _until_room(self) -> None:
-        """A GPU gives memory back some time after its process has ended. Raises EngineBroke if it does not."""
-        if self._memory and not await self._is_free(self._memory.needs_bytes, ROOM_TIMEOUT_S):
-            free, needs = (size / 2**30 for size in (self._memory.free_bytes(), self._memory.needs_bytes))
-            raise EngineBroke(
-                f"its GPU has {free:.1f} GiB free and it needs {needs:.1f}: another process holds the rest"
-            )
-
     async def _load(self, process: EngineProcess) -> None:
         """Until a first token has come back. Raises EngineBroke with the reason from the log."""
         status = self._engine.status
-        give_up_at = time.monotonic() + START_TIMEOUT_S
-        # A restarting engine keeps that word, so that its judge role degrades instead of answering "still loading"; one
-        # that wakes is still asleep, and its callers wait.
+        # One that wakes is still asleep, and its callers wait.
         if status.state != "asleep":
-            status.state = "restarting" if status.restarts else "loading"
-        while not await self._answers():
-            if not process.running:
-                raise EngineBroke(f"it did not start: {process.reason()}")
-            if time.monotonic() > give_up_at:
-                raise EngineBroke(f"it did not start within {START_TIMEOUT_S:g} s")
-            status.stage, status.progress = process.stage()
-            await asyncio.sleep(LOAD_INTERVAL_S)
-        try:
-            async with asyncio.timeout(FIRST_TOKEN_TIMEOUT_S):
-                await self._engine.probe()
-        except TimeoutError as error:
-            raise EngineBroke(f"it gave no first token within {FIRST_TOKEN_TIMEOUT_S:g} s") from error
-        self._ready_at = time.monotonic()
+            status.state = self._starting
+        countdown = Countdown(self._start_times.last() if self._start_times else None)
+        await loading.load(self._engine, process, countdown)
+        if self._end_was_asked or self._held:
+            raise EngineBroke("it is not wanted any more")
+        # Later lives are forked from what is there: they take less time than the start of a server.
+        if self._start_times and not self._was_up:
+            self._start_times.keep(countdown.took_s)
+        self._was_up, self._ready_at = True, time.monotonic()
         status.state, status.stage, status.progress, status.reason = "ready", "ready", 1.0, None
 
     async def _watch(self, process: EngineProcess) -> str:
@@ -236,12 +285,6 @@ class Lifecycle:
                     return cause
         finally:
             await self._health.rest()
-
-    async def _answers(self) -> bool:
-        try:
-            return await self._engine.healthy()
-        except EngineError:
-            return False
 
     def _was_stable(self) -> bool:
         return self._ready_at is not None and time.monotonic() - self._ready_at > self._backoff.stable_s

@@ -23,6 +23,7 @@ from cappella.sealing import variables
 # writes to it loses that call.
 SERVER_KEEP_ALIVE_S = 600
 
+FIRST_STAGE = "importing vLLM"
 STAGES = (
     ("non-default args", "reading the model's config", 0.6),
     ("Initializing a V1 LLM engine", "starting the engine core", 0.7),
@@ -146,7 +147,7 @@ class EngineProcess:
         """How far the start has come, read from the log: a stage in words, and a share of the whole."""
         text = self.log.read_text(errors="replace")
         reached = [(stage, share) for mark, stage, share in STAGES if mark in text]
-        return reached[-1] if reached else ("importing vLLM", 0.05)
+        return reached[-1] if reached else (FIRST_STAGE, 0.05)
 
     def reason(self) -> str:
         """Why it died, in one line: the first error in the log, since the later ones follow from it."""

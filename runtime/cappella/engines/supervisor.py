@@ -4,30 +4,34 @@ import asyncio
 import importlib.util
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from shutil import rmtree
 
-from cappella.config import Config
+from cappella.config import Config, Model
 from cappella.engines import fleet, process
 from cappella.engines.fleet import Change, Fleet
-from cappella.engines.lifecycle import Backoff, GpuMemory, Lifecycle
+from cappella.engines.gpu_memory import GpuMemory
+from cappella.engines.lifecycle import Backoff, Lifecycle
 from cappella.engines.mps import Mps
 from cappella.engines.plain_text import PlainText
 from cappella.engines.process import ForkServer
 from cappella.engines.pulse import Pulse
+from cappella.engines.start_times import StartTimes
 from cappella.engines.turns import Turns
 from cappella.engines.vllm import VllmEngine
-from cappella.errors import ConfigError
+from cappella.errors import ActionRefused, ConfigError, UnknownEngine
 from cappella.placement import advice, folder, gpus, machine
 from cappella.placement.planner import Placed, Plan
 from cappella.sealing import guard
-from cappella.types import EngineStatus
+from cappella.types import Action, EngineStatus
 
 LAUNCHER = "cappella.engines.launcher"
 HOST_SHARE = 0.8
 """Of this machine's free memory, for the weights of those who sleep."""
+ORDER_BEGINS_S = 0.2
+"""An order that is done by then needs no second look; others go on."""
 LONGEST_ADDRESS_BYTES = 107
 """Of a Unix socket, to Linux."""
 VLLMS_OWN_BYTES = 37
@@ -56,6 +60,7 @@ class Supervisor:
         self._turns = Turns(len(plan.turns), self._take_turns) if plan.turns else None
         self._nappers = _nappers(plan) if plan.machine.gpu else frozenset()
         self._tasks: dict[Lifecycle, asyncio.Task[None]] = {}
+        self._orders: set[asyncio.Task[None]] = set()
         self._fork_servers: dict[frozenset[tuple[str, str]], ForkServer] = {}
         self._fleets = 0
         self.fleet = Fleet(config, own, plan, fleet.stamps(config), {}, {})
@@ -116,6 +121,7 @@ class Supervisor:
             self._backoff,
             _gpu_memory(placed, naps) if gpu else None,
             model.hung_after_s,
+            StartTimes(state_dir() / "start-times.json", _files(model, new.stamps[name])),
         )
         if placed.turn:
             new.lifecycles[name].sleep_at_first()
@@ -167,6 +173,35 @@ class Supervisor:
             for called in old.config.hosted([name]):
                 await old.engines[called].close()
 
+    def actions(self, name: str) -> Sequence[Action]:
+        """What an operator may ask of an engine now."""
+        return self.lifecycles[name].actions
+
+    async def act(self, name: str, action: str) -> None:
+        """Begin what an operator asks of an engine; its status tells what comes of it.
+
+        Raises UnknownEngine, and ActionRefused for what its state does not allow.
+        """
+        lifecycle = self.lifecycles.get(name)
+        if lifecycle is None:
+            raise UnknownEngine(name, list(self.lifecycles))
+        if action not in lifecycle.actions:
+            raise ActionRefused(name, self.statuses[name].state, action, lifecycle.actions)
+        if action == "start":
+            lifecycle.forgive()
+            self._tasks[lifecycle] = asyncio.create_task(lifecycle.run())
+            return
+        orders = {"sleep": lifecycle.hold, "wake": lifecycle.release, "restart": lifecycle.renew}
+        order = asyncio.create_task(orders[action]())
+        self._orders.add(order)
+        order.add_done_callback(self._orders.discard)
+        await asyncio.wait({order}, timeout=ORDER_BEGINS_S)
+
+    def process_groups(self) -> Mapping[str, int]:
+        """Of the engines that have processes now."""
+        groups = {name: each.process_group for name, each in self.lifecycles.items()}
+        return {name: group for name, group in groups.items() if group is not None}
+
     async def _take_turns(self, old: int, new: int) -> None:
         """One turn goes to sleep, and then the other wakes: there is no room for both."""
         turns = self.plan.turns
@@ -177,7 +212,7 @@ class Supervisor:
 
     async def stop(self) -> None:
         """End every engine and remove the runtime directory."""
-        tasks = list(self._tasks.values())
+        tasks = [*self._orders, *self._tasks.values()]
         for task in tasks:
             task.cancel()
         # Engines that are still waiting to be forked are not waited for.
@@ -216,5 +251,13 @@ def _gpu_memory(placed: Placed, naps: bool) -> GpuMemory:
 
 def default_log_dir(name: str) -> Path:
     """Where engines' logs go if nobody says: below the user's state folder."""
-    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-    return state / "cappella" / f"logs-{name}"
+    return state_dir() / f"logs-{name}"
+
+
+def state_dir() -> Path:
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "cappella"
+
+
+def _files(model: Model, stamp: folder.Stamp) -> str:
+    """What tells a model's start from others': where its files lie, and how large they are."""
+    return f"{model.weights.resolve()}: {sum(size_bytes for _, size_bytes, _ in stamp)} bytes"

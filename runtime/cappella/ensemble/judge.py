@@ -16,7 +16,7 @@ from cappella.ensemble.showing import Showing, letters
 from cappella.ensemble.values import value_of
 from cappella.ensemble.voice import Voice
 from cappella.errors import EngineError, EngineUnusable
-from cappella.events import AnalysisDone, AnalysisStarted, Emit, FinalDelta
+from cappella.events import AnalysisDelta, AnalysisDone, AnalysisStarted, Emit, FinalDelta
 from cappella.options import Settings
 from cappella.runs import Analysis, Answer, Call, Role
 from cappella.types import Chunk, Form, Prompt, Sampling
@@ -124,7 +124,7 @@ class Judge:
         return answer
 
     async def _compare(self) -> None:
-        self._emit(AnalysisStarted())
+        self._emit(AnalysisStarted(self.labels))
         texts = self._texts(self._shown)
         messages = prompts.analysis_messages(self._prompt.messages, texts, self._showing.nonce, self.settings.criteria)
         sampling = replace(
@@ -132,8 +132,9 @@ class Judge:
         )
         schema = prompts.analysis_schema(len(self._shown))
         form = Form("response_format", {"type": "json_schema", "json_schema": {"name": "analysis", "schema": schema}})
-        prompt = self._aside(messages, form)
-        text = await self._voice("analysis").say(self._engine, prompt, self._within_budget(sampling))
+        prompt = replace(self._aside(messages, form), watched=self.settings.panel_watched)
+        voice = self._voice("analysis")
+        text = await voice.say(self._engine, prompt, self._within_budget(sampling), self._tell_of_analysis)
         try:
             lettered = value_of(text)
         except ValueError as error:
@@ -141,6 +142,10 @@ class Judge:
         self.analysis = named(lettered, self.labels)
         self._lettered = json.dumps(lettered, ensure_ascii=False)
         self._emit(AnalysisDone(self.analysis))
+
+    def _tell_of_analysis(self, chunk: Chunk) -> None:
+        if chunk.content:
+            self._emit(AnalysisDelta(chunk.content))
 
     async def _choose(self, shown: Sequence[Answer]) -> Mapping[str, float]:
         labels = letters(shown)

@@ -20,7 +20,7 @@ from cappella.ensemble.strategies import STRATEGIES
 from cappella.ensemble.timing import timings
 from cappella.ensemble.voice import Voice
 from cappella.errors import EngineBroke, EngineError, JudgeFailed, ModelNotReady
-from cappella.events import AnswerDelta, Emit, Event, FinalDelta, Gated, Reviewed, RunStarted
+from cappella.events import AnalysisDelta, AnswerDelta, Emit, Event, FinalDelta, Gated, Reviewed, RunStarted
 from cappella.options import Settings
 from cappella.runs import Answer, Call, GateDecision, Panel, Run, Timings, Verdict
 from cappella.types import Prompt
@@ -75,7 +75,7 @@ class _OneRun:
         self._showing.hear(event)
         if self._may_read_early:
             self._early.hear(event)
-        if isinstance(event, AnswerDelta) and not self._settings.panel_watched:
+        if isinstance(event, AnswerDelta | AnalysisDelta) and not self._settings.panel_watched:
             return
         self._watch(event)
 

@@ -1,7 +1,7 @@
 """One engine call as it speaks: chunks out, and everything said so far kept, whatever happens to the call."""
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -112,11 +112,17 @@ class Voice:
         finally:
             self._ended = time.monotonic()
 
-    async def say(self, engine: Engine, prompt: Prompt, sampling: Sampling) -> str:
+    async def say(
+        self,
+        engine: Engine,
+        prompt: Prompt,
+        sampling: Sampling,
+        tell: Callable[[Chunk], object] = lambda chunk: None,
+    ) -> str:
         """The whole of one answer's text. Raises EngineError, also for an answer without text or end."""
         async with aclosing(self.speak(engine, prompt, sampling)) as chunks:
-            async for _ in chunks:
-                pass
+            async for chunk in chunks:
+                tell(chunk)
         if problem := self.takes[0].problem(self._model):
             raise problem
         return self.text

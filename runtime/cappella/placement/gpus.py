@@ -1,7 +1,7 @@
 """What NVIDIA's driver says of this machine's GPUs; see NVML's reference for the calls."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +44,16 @@ def free_bytes(indices: Sequence[int]) -> int:
     with _nvml():
         handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in indices]
         return min(int(pynvml.nvmlDeviceGetMemoryInfo(handle).free) for handle in handles)
+
+
+def used_bytes() -> Mapping[int, int]:
+    """By process id, on all GPUs together. Without those of whom the driver does not tell, as it is in some containers."""
+    out: dict[int, int] = {}
+    with _nvml():
+        for index in range(pynvml.nvmlDeviceGetCount()):
+            for each in pynvml.nvmlDeviceGetComputeRunningProcesses(pynvml.nvmlDeviceGetHandleByIndex(index)):
+                out[each.pid] = out.get(each.pid, 0) + (each.usedGpuMemory or 0)
+    return out
 
 
 @contextmanager

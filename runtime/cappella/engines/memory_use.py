@@ -1,0 +1,52 @@
+"""What engines hold of this machine's memory now, as the kernel or NVIDIA's driver counts it."""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from cappella.errors import ConfigError
+from cappella.placement import gpus
+
+PROC = Path("/proc")
+_PSS = re.compile(r"^Pss:\s+(\d+)", re.MULTILINE)
+
+
+def used_bytes(groups: Mapping[str, int], on_gpus: bool) -> Mapping[str, int]:
+    """By engine, given the process group of each; who cannot be told is not in it.
+
+    In memory each page that engines share counts once in all; on GPUs it is what all of an engine's add up to.
+    """
+    engine_of = {group: name for name, group in groups.items()}
+    members = [(pid, engine_of[group]) for pid, group in _process_groups() if group in engine_of]
+    by_pid = _on_gpus() if on_gpus else {pid: _resident_bytes(pid) for pid, _ in members}
+    out: dict[str, int] = {}
+    for pid, name in members:
+        if used := by_pid.get(pid):
+            out[name] = out.get(name, 0) + used
+    return out
+
+
+def _on_gpus() -> Mapping[int, int]:
+    try:
+        return gpus.used_bytes()
+    except ConfigError:
+        # The driver has ceased to answer, or does not tell of processes.
+        return {}
+
+
+def _process_groups() -> Iterator[tuple[int, int]]:
+    """The id and the group of every process."""
+    for entry in PROC.iterdir():
+        if entry.name.isdigit():
+            # It may have ended meanwhile.
+            with suppress(OSError):
+                yield int(entry.name), int((entry / "stat").read_text().rpartition(") ")[2].split()[2])
+
+
+def _resident_bytes(pid: int) -> int:
+    try:
+        found = _PSS.search((PROC / str(pid) / "smaps_rollup").read_text())
+    except OSError:
+        return 0
+    return int(found[1]) * 1024 if found else 0

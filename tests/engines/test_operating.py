@@ -1,0 +1,205 @@
+"""What operators ask of engines: over stub processes, one by one, and through the gateway's API."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from cappella.errors import ActionRefused, EngineError, UnknownEngine
+from cappella.types import Prompt, Sampling
+from choir import eventually
+from stack import Json, Stack, model, stack
+from stub_life import Stub, gone, living
+
+HI = Prompt([{"role": "user", "content": "Hi"}])
+
+
+async def answers(stub: Stub) -> bool:
+    try:
+        return [chunk async for chunk in stub.engine.chat(HI, Sampling())] != []
+    except EngineError:
+        return False
+
+
+async def test_a_restart_is_a_new_life_that_is_no_crash(tmp_path: Path) -> None:
+    async with living(tmp_path) as stub:
+        assert await stub.ready()
+        group = stub.group
+        await stub.lifecycle.renew()
+        assert stub.state == "restarting"
+        assert await stub.ready()
+        assert stub.group != group
+        assert gone(group)
+        status = stub.engine.status
+        assert (status.restarts, status.restarts_asked, status.reason) == (0, 1, None)
+
+
+async def test_a_restart_cuts_the_wait_after_a_crash_short(tmp_path: Path) -> None:
+    async with living(tmp_path, "crash", (60.0, 60.0)) as stub:
+        assert await eventually(lambda: stub.engine.status.restarts == 1, 20)
+        await stub.lifecycle.renew()
+        assert await eventually(lambda: stub.engine.status.restarts == 2, 20)
+
+
+async def test_who_sleeps_by_an_operators_wish_takes_no_calls_until_it_is_woken(tmp_path: Path) -> None:
+    async with living(tmp_path) as stub:
+        assert await stub.ready()
+        group = stub.group
+        await stub.lifecycle.hold()
+        assert (stub.state, stub.engine.status.takes_calls) == ("stopped", False)
+        assert gone(group)
+        assert not await answers(stub)
+        # Nor does a turn wake it.
+        await stub.lifecycle.wake()
+        assert stub.state == "stopped"
+        assert stub.lifecycle.actions == ("wake",)
+        await stub.lifecycle.release()
+        assert await stub.ready()
+        assert await answers(stub)
+        assert (stub.engine.status.restarts, stub.engine.status.restarts_asked) == (0, 0)
+
+
+async def test_calls_under_way_fail_when_their_engine_is_put_to_sleep(tmp_path: Path) -> None:
+    async with living(tmp_path, "holds calls") as stub:
+        assert await eventually(lambda: stub.engine.status.state == "loading", 20)
+        assert await eventually(lambda: stub.engine.in_flight == 1, 20)
+        await stub.lifecycle.hold()
+        assert stub.engine.in_flight == 0
+        assert stub.state == "stopped"
+
+
+@pytest.mark.parametrize("mode", ["ok", "crash", "never up"])
+async def test_a_start_can_be_called_off_at_any_moment(tmp_path: Path, mode: str) -> None:
+    """At each of many moments of a start or a wait, and the engine comes up after it as if nothing had been."""
+    for number in range(6):
+        async with living(tmp_path / str(number), mode, (0.05, 60.0)) as stub:
+            await asyncio.sleep(0.12 * number)
+            await stub.lifecycle.hold()
+            await asyncio.sleep(0.05)
+            assert (stub.state, stub.engine.status.remaining_s) == ("stopped", None)
+            assert stub.lifecycle.process_group is None
+            await stub.lifecycle.release()
+            assert await eventually(lambda s=stub: s.lifecycle.process_group is not None, 20)  # type: ignore[misc]
+            assert mode != "ok" or await stub.ready()
+
+
+async def test_an_engine_that_naps_keeps_its_process_when_an_operator_puts_it_to_sleep(tmp_path: Path) -> None:
+    async with living(tmp_path, nap=True) as stub:
+        assert await stub.ready()
+        group = stub.group
+        await stub.lifecycle.hold()
+        assert (stub.state, stub.free_bytes()) == ("stopped", 100)
+        # Its turn comes and goes, and leaves it alone.
+        await stub.lifecycle.sleep()
+        await stub.lifecycle.wake()
+        assert (stub.state, stub.group) == ("stopped", group)
+        await stub.lifecycle.release()
+        assert (stub.state, stub.group) == ("ready", group)
+
+
+async def test_released_while_another_turn_is_awake_it_waits_for_its_own(tmp_path: Path) -> None:
+    async with living(tmp_path) as stub:
+        assert await stub.ready()
+        await stub.lifecycle.sleep()
+        await stub.lifecycle.hold()
+        assert stub.state == "stopped"
+        await stub.lifecycle.release()
+        assert (stub.state, stub.lifecycle.process_group) == ("asleep", None)
+        await stub.lifecycle.wake()
+        assert stub.state == "ready"
+
+
+async def test_a_death_in_its_sleep_is_no_crash(tmp_path: Path) -> None:
+    async with living(tmp_path, nap=True) as stub:
+        assert await stub.ready()
+        await stub.lifecycle.hold()
+        async with stub.engine._http.get("/die"):
+            pass
+        assert await eventually(lambda: stub.lifecycle.process_group is None, 5)
+        assert (stub.state, stub.engine.status.restarts) == ("stopped", 0)
+        await stub.lifecycle.release()
+        assert await stub.ready()
+
+
+async def post(found: Stack, path: str) -> tuple[int, Json]:
+    async with aiohttp.ClientSession() as http, http.post(f"{found.url}/api/engines/{path}") as reply:
+        return reply.status, await reply.json()
+
+
+async def engines(found: Stack) -> Json:
+    async with aiohttp.ClientSession() as http, http.get(f"{found.url}/api/machine") as reply:
+        told: Json = (await reply.json())["engines"]
+        return told
+
+
+async def test_runs_go_on_without_whom_an_operator_puts_to_sleep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with stack(tmp_path, monkeypatch) as found:
+        asking = [asyncio.create_task(found.keep_asking(min_successful_responses=1)) for _ in range(4)]
+        assert await eventually(lambda: len(found.replies) > 4, 10)
+        status, told = await post(found, "bob/sleep")
+        assert (status, told["state"]) == (202, "stopped")
+        assert await eventually(lambda: found.supervisor.actions("bob") == ("wake",), 15)
+        so_far = len(found.replies)
+        assert await eventually(lambda: len(found.replies) > so_far + 8, 10)
+        assert (await found.ask("bob"))[0] == 503
+        assert (await post(found, "bob/wake"))[0] == 202
+        assert await eventually(lambda: found.supervisor.statuses["bob"].state == "ready", 20)
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+        # No run was lost, and those without bob say so.
+        assert {status for status, _ in found.replies} == {200}
+        assert {reply["fusion"]["status"] for _, reply in found.replies} >= {"ok", "single"}
+
+
+async def test_an_engine_that_was_given_up_starts_when_it_is_asked_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with stack(tmp_path, monkeypatch) as found:
+        for _ in range(2):
+            assert await eventually(lambda: found.keepers["bob"] is not None, 10)
+            group = found.keepers["bob"]
+            (tmp_path / "modules" / "crash").touch()
+            await found.supervisor.act("bob", "restart")
+            assert await eventually(lambda: found.supervisor.statuses["bob"].state == "failed", 30)
+            assert (await engines(found))["bob"]["actions"] == ["start"]
+            (tmp_path / "modules" / "crash").unlink()
+            assert (await post(found, "bob/start"))[1]["state"] == "restarting"
+            assert await eventually(lambda: found.supervisor.statuses["bob"].state == "ready", 20)
+            assert found.keepers["bob"] != group
+        assert (await found.ask())[1]["fusion"]["status"] == "ok"
+
+
+async def test_what_a_state_does_not_allow_is_refused_with_what_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with stack(tmp_path, monkeypatch) as found:
+        for action in ("start", "wake", "explode"):
+            status, told = await post(found, f"ann/{action}")
+            assert (status, told["error"]["code"]) == (409, "action_refused")
+            assert told["error"]["message"].endswith("What can: restart or sleep.")
+        status, told = await post(found, "cat/restart")
+        assert (status, told["error"]["code"]) == (404, "engine_not_found")
+        with pytest.raises(UnknownEngine, match="Known: ann, bob"):
+            await found.supervisor.act("cat", "restart")
+        await found.supervisor.act("ann", "sleep")
+        with pytest.raises(ActionRefused):
+            await found.supervisor.act("ann", "sleep")
+
+
+async def test_a_sleeper_sleeps_through_a_reload_and_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with stack(tmp_path, monkeypatch) as found:
+        await found.supervisor.act("bob", "sleep")
+        found.config["models"]["cat"] = model()
+        assert (await found.reload())["kept"] == ["ann", "bob"]
+        told = await engines(found)
+        assert {name: each["state"] for name, each in told.items()} == {
+            "ann": "ready",
+            "bob": "stopped",
+            "cat": "ready",
+        }
+        assert json.dumps(told["bob"]["actions"]) == '["wake"]'

@@ -1,0 +1,66 @@
+// The words and measures of the Machine view.
+
+import assert from "node:assert/strict";
+import test from "node:test";
+
+import {
+  barsOf,
+  confirmation,
+  isStarting,
+  number,
+  percent,
+  restartsOf,
+  size,
+  stageOf,
+  summaryOf,
+  toneOf,
+} from "../../runtime/cappella/web/assets/machine_words.js";
+
+const GIB = 2 ** 30;
+const device = (more) => ({ device: "GPU 0", total_bytes: 10 * GIB, free_bytes: 4 * GIB, ...more });
+
+test("what is not known is a dash, and nought is a number", () => {
+  assert.deepEqual([size(null), percent(undefined), number(null)], ["–", "–", "–"]);
+  assert.deepEqual([size(0), percent(0), number(0), number(12.34)], ["0 MiB", "0%", "0", "12.3"]);
+  assert.equal(size(1.5 * GIB), "1.5 GiB");
+});
+
+test("a start says how long still, and an engine that fell says why", () => {
+  assert.equal(stageOf({ state: "loading", stage: "loading weights", remaining_s: 11.2 }), "loading weights, about 12 s left");
+  assert.equal(stageOf({ state: "loading", stage: "loading weights", remaining_s: 0 }), "loading weights");
+  assert.equal(stageOf({ state: "ready", stage: "ready", reason: null }), "");
+  assert.equal(stageOf({ state: "restarting", stage: "importing vLLM", reason: "it hung" }), "importing vLLM; before that: it hung");
+  assert.equal(stageOf({ state: "failed", stage: "gave up after 5 tries: it hung", reason: "it hung" }), "gave up after 5 tries: it hung");
+});
+
+test("a server of another version, or a narrow key, breaks nothing", () => {
+  assert.equal(stageOf({ state: "dreaming" }), "");
+  assert.equal(toneOf("dreaming"), "warn");
+  assert.equal(restartsOf({}), "–");
+  assert.equal(summaryOf({}), "0 of 0 engines ready; 0 of 0 ensembles answer.");
+  assert.deepEqual(barsOf(device({}), {}).map((bar) => bar.segments.map((each) => each.name)), [[], [null]]);
+  assert.equal(confirmation("dance", "ann").verb, "dance");
+});
+
+test("the summary counts sleepers as ready, and names who was given up", () => {
+  const engines = { ann: { state: "ready" }, bob: { state: "asleep" }, cat: { state: "failed" }, dan: { state: "stopped" } };
+  const ensembles = { default: { answers: true }, other: { answers: false } };
+  assert.equal(summaryOf({ engines, ensembles }), "2 of 4 engines ready; 1 of 2 ensembles answer. Given up: cat.");
+  assert.deepEqual(["waiting", "loading", "restarting", "ready"].map((state) => isStarting({ state })), [true, true, true, false]);
+});
+
+test("a device's bars hold the plan, what engines hold and what others do", () => {
+  const engines = { ann: { used_bytes: 4 * GIB, gpus: [0, 1] }, bob: { used_bytes: 3 * GIB, gpus: [0] }, cat: { used_bytes: null } };
+  const [planned, used] = barsOf(device({ engines: { ann: 2 * GIB, bob: 4 * GIB, cat: GIB } }), engines);
+  assert.deepEqual(planned.segments.map((each) => [each.name, each.share]), [["ann", 0.2], ["bob", 0.4], ["cat", 0.1]]);
+  // Half of what ann holds on two GPUs; the rest of the six that are taken is somebody else's.
+  assert.deepEqual(used.segments.map((each) => [each.name, each.bytes / GIB]), [["ann", 2], ["bob", 3], [null, 1]]);
+  assert.equal(used.label, "GPU 0, used: ann 2.0 GiB, bob 3.0 GiB, others 1.0 GiB of 10.0 GiB");
+});
+
+test("models that take turns have a bar for each turn, and no bar is longer than its device", () => {
+  const engines = { judge: { turn: null }, ann: { turn: 0 }, bob: { turn: 1 } };
+  const bars = barsOf(device({ engines: { judge: 4 * GIB, ann: 5 * GIB, bob: 9 * GIB } }), engines);
+  assert.deepEqual(bars.map((bar) => bar.title), ["planned, turn 1", "planned, turn 2", "used"]);
+  assert.deepEqual(bars[1].segments.map((each) => [each.name, each.share]), [["judge", 0.4], ["bob", 0.6]]);
+});
