@@ -14,9 +14,9 @@ PACKAGE = Path(__file__).parents[1] / "runtime" / "cappella"
 MAY_IMPORT = {
     "__main__": "cli",
     "__init__": "runtime",
-    "cli": "access audit exits serving asking reloading remote config bench doctor bundle planning placement reading errors",
-    "bench": "reading config ensemble engines placement errors types",
-    "bundle": "reading cards config placement errors",
+    "cli": "access audit exits serving terminal reloading remote config bench doctor bundle planning placement reading errors",
+    "bench": "pace reading config ensemble engines placement errors types",
+    "bundle": "pace reading cards config placement errors",
     "reloading": "remote",
     "remote": "errors",
     "serving": "app announcing logs tracing api generations planning config engines sealing errors types systemd",
@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "announcing": "logs sealing types",
     "doctor": "serving reading config engines placement sealing exits errors",
     "planning": "placement config",
-    "asking": "remote",
+    "terminal": "pace remote exits errors",
     "app": "generations draining access admission api watching metrics ensemble engines placement config errors",
     "watching": "api logs tracing metrics config",
     "logs": "api",
@@ -52,6 +52,7 @@ MAY_IMPORT = {
     "options": "types",
     "sealing": "",
     "types": "",
+    "pace": "",
 }
 
 

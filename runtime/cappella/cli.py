@@ -1,7 +1,6 @@
 """The command line: parse arguments, call one function, turn errors into one line and an exit code."""
 
 import asyncio
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,13 +10,15 @@ from cappella import __version__
 from cappella.access import commands as keys
 from cappella.audit import commands as audit
 from cappella.exits import one_line_errors
+from cappella.terminal import commands as terminal
+from cappella.terminal.commands import ServerKey, Url
+from cappella.terminal.completing import DEFAULT_URL, config_files
 
 if TYPE_CHECKING:
     from cappella.config import Config
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="A panel of local models on vLLM, a judge that writes one answer from theirs, one OpenAI-compatible endpoint.",
 )
@@ -25,11 +26,10 @@ app = typer.Typer(
 app.add_typer(keys.app, name="keys")
 app.add_typer(audit.app, name="audit")
 
-DEFAULT_URL = "http://127.0.0.1:8000"
-
-Url = Annotated[str, typer.Option(help="Where the server listens.")]
-ServerKey = Annotated[str | None, typer.Option(envvar="CAPPELLA_KEY", help="Where the server wants one.")]
-ConfigPath = Annotated[Path, typer.Argument(help="The YAML of a deployment, such as model_configs/demo.yaml.")]
+ConfigPath = Annotated[
+    Path,
+    typer.Argument(help="The YAML of a deployment, such as model_configs/demo.yaml.", autocompletion=config_files),
+]
 
 
 @app.command()
@@ -69,24 +69,8 @@ def reload(url: Url = DEFAULT_URL, key: ServerKey = None) -> None:
         asyncio.run(reload_server(Server(url.rstrip("/"), key)))
 
 
-@app.command()
-def ask(
-    prompt: Annotated[str, typer.Argument(help="The question; - reads it from standard input.")],
-    model: Annotated[str, typer.Option(help="An ensemble, or one model by its name.")] = "cappella/default",
-    url: Url = DEFAULT_URL,
-    preset: Annotated[str | None, typer.Option(help="One of the ensemble's presets, such as quick.")] = None,
-    strategy: Annotated[str | None, typer.Option(help="synthesize, select or vote.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the whole completion as JSON.")] = False,
-    key: ServerKey = None,
-) -> None:
-    """Ask a running server; on a terminal, watch the members and the answer as they come."""
-    from cappella.asking import ask as ask_server
-    from cappella.remote import Server
-
-    fusion = {name: value for name, value in {"preset": preset, "strategy": strategy}.items() if value is not None}
-    text = sys.stdin.read() if prompt == "-" else prompt
-    with one_line_errors():
-        asyncio.run(ask_server(Server(url.rstrip("/"), key), model, text, as_json, fusion))
+for command in (terminal.ask, terminal.chat, terminal.top):
+    app.command()(command)
 
 
 @app.command()

@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from cappella.audit.chain import GENESIS
-from cappella.audit.verify import verify as verify_files
 from cappella.exits import one_line_errors
 
 app = typer.Typer(no_args_is_help=True, help="Check the log that server.audit of a config asks for.")
@@ -27,6 +26,8 @@ def verify(
 
     Lines cut off at the end, or a log written anew, show by --expect alone: note the last hash somewhere else.
     """
+    from cappella.audit.verify import verify as verify_files
+
     with one_line_errors():
         found = verify_files(files, after, expect)
     told = [f"{found.lines} lines, {found.first_time} to {found.last_time}"]

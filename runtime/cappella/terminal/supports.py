@@ -1,0 +1,43 @@
+"""Who on the panel stands behind a passage of the answer: by the words in common, and by nothing cleverer."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+SHARE = 0.5
+"""A member whose answer has at least this share of a passage's words is said to support it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A sentence or a line of an answer; `shares` says of each member which share of its words it used, too."""
+
+    text: str
+    shares: Mapping[str, float]
+
+    @property
+    def supporters(self) -> list[tuple[str, float]]:
+        """The best first."""
+        found = [(name, share) for name, share in self.shares.items() if share >= SHARE]
+        return sorted(found, key=lambda each: -each[1])
+
+
+def passages(answer: str, said: Mapping[str, str]) -> list[Passage]:
+    """Every sentence of the answer that has words. `said` are the members' answers by name."""
+    known = {name: _words(text) for name, text in said.items()}
+    out = []
+    for text in _sentences(answer):
+        if own := _words(text):
+            out.append(Passage(text, {name: len(own & words) / len(own) for name, words in known.items()}))
+    return out
+
+
+def _sentences(text: str) -> list[str]:
+    lines = (line.strip() for line in text.splitlines())
+    return [part for line in lines if line for part in re.split(r"(?<=[.!?])\s+(?=\S)", line)]
+
+
+def _words(text: str) -> frozenset[str]:
+    """What carries a meaning: words of more than two letters, and everything with a digit."""
+    found = re.findall(r"\w+(?:[.,]\d+)*", text.lower())
+    return frozenset(word for word in found if len(word) > 2 or any(each.isdigit() for each in word))

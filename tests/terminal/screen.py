@@ -1,0 +1,115 @@
+"""A command at a terminal of 80 by 24, as the person in front of it sees it and types into it."""
+
+import os
+import pty
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from fcntl import ioctl
+
+import pyte
+
+COLUMNS, LINES = 80, 24
+PATIENCE_S = 20.0
+
+
+class Terminal:
+    """One that runs `cappella ...`. `seen` is everything that was ever on its screen, and what scrolled off it."""
+
+    def __init__(self, descriptor: int, process: "subprocess.Popen[bytes]", columns: int, lines: int) -> None:
+        self.process = process
+        self.raw = b""
+        self._descriptor = descriptor
+        self._screen = pyte.HistoryScreen(columns, lines, history=1000, ratio=0.001)
+        self._stream = pyte.ByteStream(self._screen)
+
+    @property
+    def lines(self) -> list[str]:
+        """What is on the screen now."""
+        return [line.rstrip() for line in self._screen.display]
+
+    @property
+    def text(self) -> str:
+        """The scrollback and the screen, as a person who scrolls up reads it."""
+        above = [
+            "".join(line[column].data for column in range(self._screen.columns)).rstrip()
+            for line in self._screen.history.top
+        ]
+        return "\n".join([*above, *self.lines]).rstrip()
+
+    @property
+    def is_coloured(self) -> bool:
+        return any(cell.fg != "default" for line in self._screen.buffer.values() for cell in line.values())
+
+    @property
+    def cursor_is_shown(self) -> bool:
+        return not self._screen.cursor.hidden
+
+    def type(self, text: str) -> None:
+        os.write(self._descriptor, text.encode())
+
+    def interrupt(self) -> None:
+        """As Ctrl-C at a terminal does it."""
+        os.killpg(self.process.pid, signal.SIGINT)
+
+    def until(self, condition: Callable[[], bool]) -> bool:
+        """Let it go on until then; False if that never comes."""
+        end = time.monotonic() + PATIENCE_S
+        while not condition():
+            if time.monotonic() > end or not self._draw(0.5):
+                return condition()
+        return True
+
+    def shows(self, words: str) -> bool:
+        return self.until(lambda: words in self.text)
+
+    def ended(self) -> int:
+        """Its exit code, once it has ended."""
+        while self._draw(PATIENCE_S):
+            pass
+        return self.process.wait(PATIENCE_S)
+
+    def _draw(self, timeout_s: float) -> bool:
+        """What it prints next; False once it has gone."""
+        if not select.select([self._descriptor], [], [], timeout_s)[0]:
+            return self.process.poll() is None
+        try:
+            data = os.read(self._descriptor, 65536)
+        except OSError:  # on Linux that is how a terminal ends
+            return False
+        self.raw += data
+        self._stream.feed(data)
+        return bool(data)
+
+
+@contextmanager
+def terminal(
+    *arguments: str, columns: int = COLUMNS, lines: int = LINES, environment: Mapping[str, str] | None = None
+) -> Iterator[Terminal]:
+    """From the command's start; what still runs at the end is killed."""
+    ours, theirs = pty.openpty()
+    ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+    unset = ("NO_COLOR", "COLUMNS", "LINES", "FORCE_COLOR")
+    own = {name: value for name, value in os.environ.items() if name not in unset}
+    command = [sys.executable, "-m", "cappella", *arguments]
+    with subprocess.Popen(
+        command,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**own, "TERM": "xterm-256color", **(environment or {})},
+        start_new_session=True,
+        preexec_fn=lambda: ioctl(0, termios.TIOCSCTTY, 0),
+    ) as process:
+        os.close(theirs)
+        try:
+            yield Terminal(ours, process, columns, lines)
+        finally:
+            process.kill()
+            os.close(ours)
