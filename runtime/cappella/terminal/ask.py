@@ -12,9 +12,9 @@ from cappella.terminal.asking import PATH, Wish
 def given() -> str:
     """Standard input, to its end. Raises ConfigError if it is no text."""
     try:
-        return sys.stdin.read()
+        return sys.stdin.buffer.read().decode()
     except UnicodeDecodeError as error:
-        raise ConfigError("standard input", f"is not {error.encoding} text", "Convert it first") from error
+        raise ConfigError("standard input", "is not UTF-8 text", "Convert it first") from error
 
 
 async def ask(server: Server, wish: Wish, prompt: str, as_json: bool, quiet: bool) -> None:

@@ -57,8 +57,8 @@ class LiveRun:
             self._tell_panel()
             self._print_answer(len(self._pending))
         else:
-            # What was seen when it stopped stays.
-            self._live.transient = False
+            # What was seen of it when it stopped stays.
+            self._live.transient = not (self._view.members or self._view.answer)
         self._live.stop()
         if kind is None:
             self._tell_analysis()

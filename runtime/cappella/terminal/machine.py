@@ -15,6 +15,7 @@ GIB = 1 << 30
 KV_CELLS = 6
 STYLES = {"ready": "green", "asleep": "blue", "failed": "red", "unhealthy": "red", "restarting": "yellow"}
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red", "bright_cyan", "bright_magenta", "bright_green")
+COUNTS = {"in_flight": "under way", "waiting": "waiting"}
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -49,10 +50,10 @@ class Machine:
     def _ensembles(self) -> Iterator[Text]:
         for name, each in (self._said.get("ensembles") or {}).items():
             answers = ("answers", "green") if each.get("answers") else ("does not answer yet", "yellow")
-            panel = ", ".join(each.get("panel") or ())
-            counts = f"{each.get('in_flight', 0)} under way, {each.get('waiting', 0)} waiting"
-            told = f" · {counts} · {panel} → {each.get('judge', '')}"
-            yield Text.assemble((f"cappella/{name} ", "bold"), answers, told, no_wrap=True, overflow="ellipsis")
+            told = [f"{each[field]} {words}" for field, words in COUNTS.items() if field in each]
+            told += [f"{', '.join(each['panel'])} → {each.get('judge', '')}"] if each.get("panel") else []
+            text = "".join(f" · {part}" for part in told)
+            yield Text.assemble((f"cappella/{name} ", "bold"), answers, text, no_wrap=True, overflow="ellipsis")
 
     def _memory(self, engines: Mapping[str, Json], width: int) -> Iterator[RenderableType]:
         devices: Sequence[Json] = self._said.get("memory") or ()

@@ -22,7 +22,6 @@ def _accept(event: KeyPressEvent) -> None:
 
 
 @keys.add("escape", "enter")
-@keys.add("c-j")
 def _new_line(event: KeyPressEvent) -> None:
     event.current_buffer.insert_text("\n")
 

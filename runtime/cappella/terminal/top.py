@@ -33,7 +33,8 @@ async def top(server: Server, once: bool, as_json: bool) -> None:
     elif once or console is None:
         (console or Console(highlight=False, width=120)).print(Machine(said, server.url))
     else:
-        with suppress(KeyboardInterrupt), Live(console=console, screen=True, auto_refresh=False) as live:
+        # Ctrl-C, which is how one ends what shows without end.
+        with suppress(asyncio.CancelledError), Live(console=console, screen=True, auto_refresh=False) as live:
             await _watch(server, said, live)
 
 

@@ -3,7 +3,6 @@
 import os
 import pty
 import select
-import signal
 import struct
 import subprocess
 import sys
@@ -27,6 +26,8 @@ class Terminal:
         self.raw = b""
         self._descriptor = descriptor
         self._screen = pyte.HistoryScreen(columns, lines, history=1000, ratio=0.001)
+        # A program may ask where its cursor is.
+        self._screen.write_process_input = self.type
         self._stream = pyte.ByteStream(self._screen)
 
     @property
@@ -53,10 +54,6 @@ class Terminal:
 
     def type(self, text: str) -> None:
         os.write(self._descriptor, text.encode())
-
-    def interrupt(self) -> None:
-        """As Ctrl-C at a terminal does it."""
-        os.killpg(self.process.pid, signal.SIGINT)
 
     def until(self, condition: Callable[[], bool]) -> bool:
         """Let it go on until then; False if that never comes."""
@@ -105,7 +102,8 @@ def terminal(
         stderr=theirs,
         env={**own, "TERM": "xterm-256color", **(environment or {})},
         start_new_session=True,
-        preexec_fn=lambda: ioctl(0, termios.TIOCSCTTY, 0),
+        # Ctrl-C reaches only whom the terminal controls.
+        preexec_fn=lambda: ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509
     ) as process:
         os.close(theirs)
         try:
