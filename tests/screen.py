@@ -18,6 +18,17 @@ COLUMNS, LINES = 80, 24
 PATIENCE_S = 20.0
 
 
+class _Screen(pyte.HistoryScreen):
+    """With an answer for a program that asks where its cursor is."""
+
+    def __init__(self, type_: Callable[[str], None], columns: int, lines: int) -> None:
+        super().__init__(columns, lines, history=1000, ratio=0.001)
+        self._type = type_
+
+    def write_process_input(self, data: str) -> None:
+        self._type(data)
+
+
 class Terminal:
     """One that runs `cappella ...`. `seen` is everything that was ever on its screen, and what scrolled off it."""
 
@@ -25,9 +36,7 @@ class Terminal:
         self.process = process
         self.raw = b""
         self._descriptor = descriptor
-        self._screen = pyte.HistoryScreen(columns, lines, history=1000, ratio=0.001)
-        # A program may ask where its cursor is.
-        self._screen.write_process_input = self.type
+        self._screen = _Screen(self.type, columns, lines)
         self._stream = pyte.ByteStream(self._screen)
 
     @property

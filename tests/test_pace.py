@@ -17,10 +17,10 @@ def test_what_was_there_before_is_no_work_and_old_speed_is_forgotten() -> None:
     clock = Clock()
     pace = Pace(clock)
     pace.note(1000)
-    assert pace.per_s is None
+    assert [pace.per_s] == [None]
     clock.now_s = 10
     pace.note(2000)
-    assert (pace.per_s, pace.left_s(500)) == (100, 5)
+    assert [pace.per_s, pace.left_s(500)] == [100, 5]
     for second in range(11, 60):
         clock.now_s = second
         pace.note(2000 + 10 * (second - 10))

@@ -101,7 +101,7 @@ async def test_a_terminal_shows_engines_ensembles_and_memory_and_what_changes() 
             assert screen.shows("q ends")
             assert line_of(screen, "ann").split() == ["ann", "ready", "123", "4", "2", "███···", "50%", "1"]
             assert "loading weights, about 45 s left" in line_of(screen, "bob")
-            assert "loading: importing vLLM, 5% of its stages" in line_of(screen, "cat")
+            assert "loading: importing vLLM (5%)" in line_of(screen, "cat")
             assert "failed: gave up after 5 tries: out of memory" in line_of(screen, "dan")
             assert "cappella/default answers · 2 under way, 3 waiting · ann, bob → judge" in screen.lines
             assert "cappella/late does not answer yet" in screen.text

@@ -1,7 +1,8 @@
 """`cappella bench` as a person sees it: what was asked for, what goes on, a table, and where the rest lies."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from cappella import reading
 from cappella.bench import report, workload
 from cappella.bench.compare import Plan, compare
 from cappella.bench.load import Load
+from cappella.bench.progress import Say
 from cappella.config import Config
 from cappella.engines.supervisor import default_log_dir
 from cappella.errors import CappellaError, ConfigError
@@ -22,7 +24,8 @@ console = Console(stderr=True, highlight=False)
 def bench(config: Path, out: Path | None, options: Mapping[str, str | None], runs: int, rounds: int) -> None:
     """Measure and tell. `options` are the command line's, as they were written. Raises ConfigError."""
     plan = _plan(config, options, runs, rounds)
-    found = asyncio.run(compare(plan, default_log_dir("bench"), lambda text: console.print(text, soft_wrap=True)))
+    with _showing() as show:
+        found = asyncio.run(compare(plan, default_log_dir("bench"), _say, show))
     if not found:
         raise CappellaError("Nothing was measured.")
     # A table is for a wide screen; in a pipe it must not be folded.
@@ -33,6 +36,20 @@ def bench(config: Path, out: Path | None, options: Mapping[str, str | None], run
     if out is not None:
         for path in report.write(found, out):
             console.print(f"Written: {path}")
+
+
+def _say(text: str) -> None:
+    console.print(text, soft_wrap=True)
+
+
+@contextmanager
+def _showing() -> Iterator[Say]:
+    """On a terminal a line that changes, elsewhere one more line."""
+    if not console.is_terminal:
+        yield _say
+        return
+    with console.status("") as status:
+        yield status.update
 
 
 def _plan(path: Path, options: Mapping[str, str | None], runs: int, rounds: int) -> Plan:

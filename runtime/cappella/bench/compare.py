@@ -13,6 +13,7 @@ import aiohttp
 from cappella.bench.figures import Figures, figures
 from cappella.bench.load import Batch, Load, put
 from cappella.bench.peers import Optillm, optillm_server
+from cappella.bench.progress import Progress, Say
 from cappella.bench.servers import gateway, plain_servers
 from cappella.bench.systems import Ensemble, Naive, Sizes, Streamed, System
 from cappella.config import Config
@@ -22,8 +23,6 @@ SYSTEMS = ("single", "naive", "single-plain", "naive-plain")
 
 # Plain vLLM's processes spin for a second after their last message, and would take that from whoever comes next.
 SETTLE_S = 1.5
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +57,11 @@ class Plan:
         return self.config.ensembles[self.ensemble].judge.model
 
 
-async def compare(plan: Plan, log_dir: Path, say: Say) -> list[Figures]:
-    """Start what is needed, measure, stop it all. `say` is told what goes on. Raises ConfigError."""
+async def compare(plan: Plan, log_dir: Path, say: Say, show: Say) -> list[Figures]:
+    """Start what is needed, measure, stop it all. Raises ConfigError.
+
+    `say` is told what a person should know afterwards, too, `show` how far it is by now.
+    """
     _require_known(plan)
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(_session())
@@ -78,19 +80,24 @@ async def compare(plan: Plan, log_dir: Path, say: Say) -> list[Figures]:
         if plan.optillm_python:
             peer = await stack.enter_async_context(optillm_server(plan.optillm_python, plain[plan.judge], log_dir))
             systems.append(Optillm(http, peer, plan.judge))
-        return [each async for each in _measure(plan, systems, say)]
+        return [each async for each in _measure(plan, systems, say, show)]
 
 
-async def _measure(plan: Plan, systems: Sequence[System], say: Say) -> AsyncIterator[Figures]:
-    for load, panel, tokens in product(plan.loads, plan.panels, plan.answer_tokens):
+async def _measure(plan: Plan, systems: Sequence[System], say: Say, show: Say) -> AsyncIterator[Figures]:
+    cells = list(product(plan.loads, plan.panels, plan.answer_tokens))
+    for number, (load, panel, tokens) in enumerate(cells, 1):
         sizes = Sizes(panel, tokens)
         batches: dict[str, list[Batch]] = {system.name: [] for system in systems}
+        about = f"{number} of {len(cells)}: {load}, panel of {panel}, {tokens or 'free'} tokens"
+        progress = Progress(about, list(batches), plan.rounds, show)
         for system in systems:
+            progress.warms_up(system.name)
             await put(system, load, sizes, plan.prompts, load.concurrency or 1)
         for turn in range(plan.rounds):
             for system in _rotated(systems, turn):
-                await asyncio.sleep(SETTLE_S)
-                batches[system.name].append(await put(system, load, sizes, plan.prompts, plan.runs))
+                with progress.batch(system.name):
+                    await asyncio.sleep(SETTLE_S)
+                    batches[system.name].append(await put(system, load, sizes, plan.prompts, plan.runs))
         for name, done in batches.items():
             found = figures(name, str(load), panel, tokens, done)
             if found is None:

@@ -1,50 +1,20 @@
-"""Reading, copying, cutting and joining large files, with their SHA-256 and a line that says how far it is."""
+"""Reading, copying, cutting and joining large files, with their SHA-256."""
 
 import hashlib
 import os
 import shutil
-import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import BinaryIO
 
+from cappella.bundle.bar import Bar, human
 from cappella.bundle.manifest import PARTIAL, File, Stored, part_path
 from cappella.errors import ConfigError
 
 CHUNK_BYTES = 4 << 20
-BAR_CELLS = 24
-REDRAW_S = 0.1
-
-
-class Bar:
-    """One line on standard error, `total_bytes` long; nothing where no terminal watches. Rich may not be there yet."""
-
-    def __init__(self, doing: str, total_bytes: int) -> None:
-        self.doing = doing
-        self.total_bytes = total_bytes
-        self.done_bytes = 0
-        self.began = self.drawn = time.monotonic()
-        self.is_shown = sys.stderr.isatty()
-
-    def add(self, size_bytes: int) -> None:
-        self.done_bytes += size_bytes
-        now = time.monotonic()
-        if self.is_shown and now - self.drawn > REDRAW_S:
-            self.drawn = now
-            rate = self.done_bytes / (now - self.began)
-            cells = BAR_CELLS * self.done_bytes // max(self.total_bytes, 1)
-            line = f"{self.doing} {'━' * cells}{'╌' * (BAR_CELLS - cells)} {human(self.done_bytes)} of "
-            line += f"{human(self.total_bytes)}, {human(rate)}/s"
-            print(f"\r\x1b[2K{line[: shutil.get_terminal_size().columns - 1]}", end="", file=sys.stderr, flush=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.is_shown:
-            print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
+SYNC_BYTES = 64 << 20
+"""What is written in between goes to the disk, else a bar would be full while most is still in memory."""
 
 
 @contextmanager
@@ -111,15 +81,6 @@ def check_whole(bundle: Path, file: File, whole: "hashlib._Hash") -> None:
         raise ConfigError(str(bundle / file.path), "its parts are right, and joined they are not it", "Ask the maker")
 
 
-def human(size_bytes: float) -> str:
-    """Decimal, as disks and media are sold."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size_bytes < 1000:
-            return f"{size_bytes:.3g} {unit}"
-        size_bytes /= 1000
-    return f"{size_bytes:.1f} TB"
-
-
 def _stretch(file: BinaryIO, size_bytes: int, bundle: Path, path: str, bar: Bar, *also: "hashlib._Hash") -> Stored:
     """Copy so many bytes from where the file stands."""
     target, start = bundle / path, file.tell()
@@ -140,7 +101,7 @@ def _stretch(file: BinaryIO, size_bytes: int, bundle: Path, path: str, bar: Bar,
 
 def _read(file: BinaryIO, size_bytes: int, bar: Bar, *also: "hashlib._Hash", out: BinaryIO | None = None) -> str:
     """The SHA-256 of the next bytes, which go to `out`, too. Raises OSError if there are fewer."""
-    hasher, left = hashlib.sha256(), size_bytes
+    hasher, left, unsynced = hashlib.sha256(), size_bytes, 0
     while left:
         chunk = file.read(min(CHUNK_BYTES, left))
         if not chunk:
@@ -149,6 +110,10 @@ def _read(file: BinaryIO, size_bytes: int, bar: Bar, *also: "hashlib._Hash", out
             each.update(chunk)
         if out is not None:
             out.write(chunk)
+            unsynced += len(chunk)
+            if unsynced >= SYNC_BYTES:
+                _to_disk(out)
+                unsynced = 0
         bar.add(len(chunk))
         left -= len(chunk)
     return hasher.hexdigest()

@@ -1,17 +1,22 @@
 """Hugging Face's hub: what it has of a model at one commit, and its files, each on from where it stopped."""
 
 import hashlib
+import io
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cappella.bundle import contents
+from cappella.bundle.bar import Bar
 from cappella.bundle.copying import CHUNK_BYTES
 from cappella.bundle.manifest import PARTIAL, check_path
 from cappella.errors import ConfigError
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 AGAIN = "Mend that, and call it once more: it goes on where it stopped"
 
@@ -43,8 +48,8 @@ class Found:
 def require(place: Path) -> None:
     """Raises ConfigError where huggingface_hub is not installed. Nothing is told to its makers."""
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    if not sys.stderr.isatty():
-        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    # They know one file at a time; ours knows all of a model's.
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     try:
         import huggingface_hub  # noqa: F401
     except ImportError as error:
@@ -69,7 +74,7 @@ def find(hub_id: str, revision: str | None) -> Found:
     return Found(info.sha or "", str(said or ""), bool(info.gated), tuple(_without_doubles(remotes)))
 
 
-def fetch(hub_id: str, revision: str, file: Remote, folder: Path) -> None:
+def fetch(hub_id: str, revision: str, file: Remote, folder: Path, bar: Bar) -> None:
     """Put a file there once all of it has come and its hash is right. Raises ConfigError."""
     from huggingface_hub import hf_hub_url
     from huggingface_hub.file_download import http_get
@@ -77,10 +82,12 @@ def fetch(hub_id: str, revision: str, file: Remote, folder: Path) -> None:
 
     target = folder / file.name
     if target.is_file() and target.stat().st_size == file.size_bytes:
+        bar.skip(file.size_bytes)
         return
     partial = target.with_name(file.name + PARTIAL)
     url = hf_hub_url(hub_id, file.name, revision=revision)
-    with _one_line(hub_id, revision), partial.open("ab") as out:
+    with _one_line(hub_id, revision), io.BufferedWriter(_Counted(partial, bar)) as out:
+        bar.skip(out.tell())
         # A download of text may be compressed, and then it cannot go on in the middle.
         headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
         http_get(url, out, resume_size=out.tell(), headers=headers, expected_size=file.size_bytes)
@@ -88,6 +95,25 @@ def fetch(hub_id: str, revision: str, file: Remote, folder: Path) -> None:
         partial.unlink()
         raise ConfigError(f"{hub_id}: {file.name}", "what came has another hash than the hub says", AGAIN)
     partial.replace(target)
+
+
+class _Counted(io.FileIO):
+    """A file that goes on behind what it holds; a bar is told of all that is written, and of what is taken back."""
+
+    def __init__(self, path: Path, bar: Bar) -> None:
+        super().__init__(path, "ab")
+        self._bar = bar
+
+    def write(self, data: "ReadableBuffer", /) -> int:
+        written = super().write(data)
+        self._bar.add(written)
+        return written
+
+    def truncate(self, size: int | None = None, /) -> int:
+        before = os.fstat(self.fileno()).st_size
+        after = super().truncate(size)
+        self._bar.skip(after - before)
+        return after
 
 
 def _without_doubles(files: list[Remote]) -> Iterator[Remote]:
@@ -99,9 +125,10 @@ def _without_doubles(files: list[Remote]) -> Iterator[Remote]:
 def _is_right(path: Path, file: Remote) -> bool:
     """By git's hash of a blob where the hub has no SHA-256."""
     hasher = hashlib.sha256() if file.sha256 else hashlib.sha1(b"blob %d\0" % path.stat().st_size)
-    with path.open("rb") as content:
+    with path.open("rb") as content, Bar(f"checking {file.name}", file.size_bytes) as bar:
         while chunk := content.read(CHUNK_BYTES):
             hasher.update(chunk)
+            bar.add(len(chunk))
     return hasher.hexdigest() == (file.sha256 or file.blob_id)
 
 

@@ -6,11 +6,12 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from cappella.bundle import copying, verifying, wheel_names
-from cappella.bundle.copying import Bar
+from cappella.bundle.bar import Bar
 from cappella.bundle.manifest import CONFIG_PATH, NAME, PARTIAL, File, Manifest, Target, write_atomically
 from cappella.errors import ConfigError
 
@@ -18,6 +19,7 @@ AGAIN = "Call it once more: what is done is kept"
 # Where these came from is none of the installed deployment's business; the wheels are in its environment.
 COPIED = ("weights", "config", "licence", "sbom")
 MARK = ".installed"
+LOOK_S = 0.5
 UNPACKED = 4
 """How many times its wheel's size a package takes, about."""
 
@@ -98,24 +100,47 @@ def _make_environment(bundle: Path, target: Path, wheels: Sequence[File]) -> Non
     print(f"making {venv} from {len(wheels)} wheels", flush=True)
     _run([sys.executable, "-m", "venv", "--clear", str(venv)], "Install the package venv of this Python (python3-venv)")
     write_atomically(joined / "requirements.txt", wanted.encode())
-    _pip_install(venv, [bundle / "wheels", joined], joined / "requirements.txt")
+    _pip_install(venv, [bundle / "wheels", joined], joined / "requirements.txt", len(wheels))
     shutil.rmtree(joined)
     write_atomically(mark, wanted.encode())
 
 
-def _pip_install(venv: Path, folders: Sequence[Path], requirements: Path) -> None:
+def _pip_install(venv: Path, folders: Sequence[Path], requirements: Path, count: int) -> None:
     links = [argument for folder in folders for argument in ("--find-links", str(folder))]
     # pip looks at every hash again: what was checked and what is installed are the same bytes.
     limits = ["--no-index", "--no-deps", "--require-hashes", "--only-binary=:all:", "--no-cache-dir"]
     command = [str(venv / "bin" / "python"), "-I", "-m", "pip", "--isolated", "install", "--quiet"]
-    _run([*command, *limits, *links, "--requirement", str(requirements)], AGAIN)
+    before = _packages(venv)
+    with Bar("installing packages", count, said="{:.3g}".format) as bar:
+        arguments = [*command, *limits, *links, "--requirement", str(requirements)]
+        _run(arguments, AGAIN, lambda: bar.add(_packages(venv) - before - bar.done))
 
 
-def _run(command: Sequence[str], mend: str) -> None:
-    """Raises ConfigError with the last line of what it said. No pip setting of this machine has a say."""
+def _packages(venv: Path) -> int:
+    """How many lie there by now."""
+    return sum(1 for _ in venv.glob("lib/python*/site-packages/*.dist-info"))
+
+
+def _run(command: Sequence[str], mend: str, look: Callable[[], None] = lambda: None) -> None:
+    """Raises ConfigError with the last line of what it said. No pip setting of this machine has a say.
+
+    While it runs, `look` is called now and then.
+    """
     own = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "PYTHON"))}
     environment = {**own, "PIP_CONFIG_FILE": os.devnull, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        said = (done.stderr or done.stdout).strip().splitlines() or [f"exit code {done.returncode}"]
-        raise ConfigError(shlex.join(command[:4]), said[-1].removeprefix("ERROR: "), mend)
+    with subprocess.Popen(
+        command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        said = ""
+        try:
+            while process.returncode is None:
+                with suppress(subprocess.TimeoutExpired):
+                    out, err = process.communicate(timeout=LOOK_S)
+                    said = err or out
+                look()
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode != 0:
+        lines = said.strip().splitlines() or [f"exit code {process.returncode}"]
+        raise ConfigError(shlex.join(command[:4]), lines[-1].removeprefix("ERROR: "), mend)

@@ -13,8 +13,8 @@ from pydantic import ByteSize, TypeAdapter, ValidationError
 import cappella
 from cappella import reading
 from cappella.bundle import contents, copying, manifest, origin, sbom, signing, wheels
+from cappella.bundle.bar import Bar, human
 from cappella.bundle.contents import Item
-from cappella.bundle.copying import Bar, human
 from cappella.bundle.installing import this_machine
 from cappella.bundle.manifest import NAME, PARTIAL, SIGNATURE_NAME, File, Manifest, Target, part_path
 from cappella.bundle.origin import Origin

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from cappella import cards, reading
 from cappella.bundle import contents, copying, hub, origin
-from cappella.bundle.copying import human
+from cappella.bundle.bar import Bar, human
 from cappella.bundle.hub import AGAIN, Found
 from cappella.bundle.origin import Origin
 from cappella.cards import Card
@@ -77,6 +77,7 @@ def _fetch(folder: Path, where: Origin, found: Found) -> None:
     origin.write(begun, where)
     left = [file for file in found.files if not (folder / file.name).exists()]
     copying.require_room(folder, sum(file.size_bytes for file in left))
-    for file in found.files:
-        hub.fetch(where.hub_id, where.revision, file, folder)
+    with Bar("pulling", found.size_bytes) as bar:
+        for file in found.files:
+            hub.fetch(where.hub_id, where.revision, file, folder, bar)
     begun.replace(folder / origin.NAME)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cappella.bundle import copying, signing
-from cappella.bundle.copying import Bar, human
+from cappella.bundle.bar import Bar, human
 from cappella.bundle.manifest import NAME, SIGNATURE_NAME, File, Manifest, read
 from cappella.errors import ConfigError
 

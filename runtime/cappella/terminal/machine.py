@@ -91,7 +91,8 @@ def _state(engine: Json) -> Text:
     if state in ("waiting", "loading", "restarting", "asleep") and (left := remaining(engine.get("remaining_s"))):
         parts.append(left)
     elif state == "loading" and engine.get("progress"):
-        parts.append(f"{engine['progress']:.0%} of its stages")
+        # Stages that lie behind, of which nobody knows how long they take here.
+        parts[-1] += f" ({engine['progress']:.0%})"
     if state in ("failed", "unhealthy") and (reason := engine.get("reason")) and reason not in stage:
         parts.append(str(reason))
     return Text(clipped(", ".join(parts), 200), STYLES.get(state, "yellow"))
