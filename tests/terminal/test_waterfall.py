@@ -74,6 +74,8 @@ def test_a_member_without_a_token_and_a_role_of_tomorrow_are_drawn_too() -> None
     lines = drawn(Waterfall({"timings": {**TIMINGS, "floor_ms": 0}}, {"fusion_details": calls}), 60)
     assert lines[0].endswith("500 ms, no token came")
     assert lines[1].startswith("bob dreams")
+    # One token, or some in one burst, have no speed.
+    assert lines[1].endswith("5 ms + 5 ms, 1 tok")
     assert all(len(line) <= 60 for line in lines)
 
 
@@ -97,12 +99,12 @@ def test_stances_stand_side_by_side_where_there_is_room_and_below_each_other_els
     assert {"  • ann: warm", "  • bob: cold"} <= set(drawn(block, 40))
 
 
-def test_a_passage_is_supported_by_who_used_most_of_its_words() -> None:
-    said = {"ann": "The room is 412, and the price 3.50.", "bob": "The room is 17."}
-    room, price, own = passages("The room is 412.\nIts price: 3.50. Trust nobody!", said)
-    assert [name for name, _ in room.supporters] == ["ann", "bob"]
-    assert room.shares == {"ann": 1.0, "bob": pytest.approx(2 / 3)}
-    assert [name for name, _ in price.supporters] == ["ann"]
+def test_a_passage_is_supported_by_who_used_most_of_its_words_and_all_its_numbers() -> None:
+    said = {"ann": "The room is 412, and the price 3.50.", "bob": "The room is 17.", "cat": "Nobody knows the room."}
+    room, price, who, own = passages("The room is 412.\nIts price: 3.50. Nobody knows it. Trust me!", said)
+    assert room.supporters == [("ann", 1.0)]
+    assert price.supporters == [("ann", pytest.approx(2 / 3))]
+    assert who.supporters == [("cat", 1.0)]
     assert own.supporters == []
     assert passages("\n… !\n", said) == []
 

@@ -4,13 +4,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-SHARE = 0.5
-"""A member whose answer has at least this share of a passage's words is said to support it."""
+SHARE = 0.6
+"""A member whose answer has at least this share of a passage's words, and all its numbers, is said to support it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A sentence or a line of an answer; `shares` says of each member which share of its words it used, too."""
+    """A sentence or a line of an answer; `shares` says of each member which share of its words it used, too.
+
+    It is nothing for who lacks a number of the passage: one who names another room does not say the same.
+    """
 
     text: str
     shares: Mapping[str, float]
@@ -28,8 +31,17 @@ def passages(answer: str, said: Mapping[str, str]) -> list[Passage]:
     out = []
     for text in _sentences(answer):
         if own := _words(text):
-            out.append(Passage(text, {name: len(own & words) / len(own) for name, words in known.items()}))
+            out.append(Passage(text, {name: _share(own, words) for name, words in known.items()}))
     return out
+
+
+def _share(own: frozenset[str], words: frozenset[str]) -> float:
+    lacks_number = any(_is_number(word) for word in own - words)
+    return 0.0 if lacks_number else len(own & words) / len(own)
+
+
+def _is_number(word: str) -> bool:
+    return any(each.isdigit() for each in word)
 
 
 def _sentences(text: str) -> list[str]:
@@ -40,4 +52,4 @@ def _sentences(text: str) -> list[str]:
 def _words(text: str) -> frozenset[str]:
     """What carries a meaning: words of more than two letters, and everything with a digit."""
     found = re.findall(r"\w+(?:[.,]\d+)*", text.lower())
-    return frozenset(word for word in found if len(word) > 2 or any(each.isdigit() for each in word))
+    return frozenset(word for word in found if len(word) > 2 or _is_number(word))

@@ -14,6 +14,7 @@ from cappella.terminal.words import clipped
 READS, WRITES, READS_EARLY, FLOOR = "░", "█", "▒", "▔"
 LABEL_WIDTH = 24
 LEAST_CELLS, MOST_CELLS = 10, 60
+LEAST_MS = 20.0
 WHAT = {
     "gate": "{} gates",
     "single": "{} alone",
@@ -45,6 +46,7 @@ class Waterfall:
         calls = sorted(usage["fusion_details"], key=lambda call: float(call["start_ms"]))
         # The calls' own clock begins with the first of them, and what came before it is ours.
         self._total_ms = max([self._timings["total_ms"], *(each["start_ms"] + each["ms"] for each in calls)])
+        self._reads_early = any(call["role"] == "prefill" for call in calls)
         self._rows = [*_rows(calls), self._floor()]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -75,10 +77,12 @@ class Waterfall:
 
     def _legend(self) -> str:
         timings = self._timings
-        words = [f"{READS} reads, {WRITES} writes"]
-        if early := timings["early_prefill_tokens"]:
-            words = [f"{words[0]}, {READS_EARLY} reads while others write"]
-            words.append(f"{early} tokens of the judge's prompt were read early, {timings['late_prefill_tokens']} late")
+        early = f", {READS_EARLY} reads while others write" if self._reads_early else ""
+        words = [f"{READS} reads + {WRITES} writes{early}"]
+        if tokens := timings["early_prefill_tokens"]:
+            words.append(
+                f"{tokens} tokens of the judge's prompt were read early, {timings['late_prefill_tokens']} late"
+            )
         words.append(f"{_seconds(timings['overhead_ms'])} with no engine at work")
         return "\n".join(words)
 
@@ -122,8 +126,8 @@ def _figures(call: Json) -> str:
         return f"{_seconds(call['ms'])}, no token came"
     writes_ms = call["ms"] - call["first_token_ms"]
     tokens = call["completion_tokens"]
-    # The first token belongs to the reading.
-    rate = f", {1000 * (tokens - 1) / writes_ms:.0f}/s" if tokens > 1 and writes_ms > 0 else ""
+    # The first token belongs to the reading; tokens that came in one burst say nothing of a speed.
+    rate = f", {1000 * (tokens - 1) / writes_ms:.0f}/s" if writes_ms >= LEAST_MS else ""
     return f"{_seconds(call['first_token_ms'])} + {_seconds(writes_ms)}, {tokens} tok{rate}"
 
 
