@@ -193,6 +193,13 @@ async def test_a_script_ends_at_its_first_error(gateway: str, lines: str, says: 
     assert says in done.stderr
 
 
+async def test_input_that_is_no_text_is_one_line_and_exit_code_2(gateway: str) -> None:
+    command = [sys.executable, "-m", "cappella", "chat", "--url", gateway]
+    done = await asyncio.to_thread(subprocess.run, command, input=b"Hi\n\xff\n", capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout) == (2, b"The final answer\n")
+    assert done.stderr == b"error: standard input: is not UTF-8 text. Convert it first.\n"
+
+
 async def test_a_server_that_is_not_there_is_one_line_at_once() -> None:
     done = await asyncio.to_thread(piped, "http://127.0.0.1:1", "Hi\n")
     assert (done.returncode, len(done.stderr.strip().splitlines())) == (1, 1)

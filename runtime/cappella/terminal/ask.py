@@ -1,20 +1,10 @@
 """`cappella ask`: one question, and what comes of it."""
 
 import json
-import sys
 
-from cappella.errors import ConfigError
 from cappella.remote import Server, parsed, post
 from cappella.terminal import asking
 from cappella.terminal.asking import PATH, Wish
-
-
-def given() -> str:
-    """Standard input, to its end. Raises ConfigError if it is no text."""
-    try:
-        return sys.stdin.buffer.read().decode()
-    except UnicodeDecodeError as error:
-        raise ConfigError("standard input", "is not UTF-8 text", "Convert it first") from error
 
 
 async def ask(server: Server, wish: Wish, prompt: str, as_json: bool, quiet: bool) -> None:

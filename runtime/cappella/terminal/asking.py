@@ -53,6 +53,14 @@ def fields(settings: Sequence[str]) -> Json:
     return out
 
 
+def text_of(data: bytes) -> str:
+    """What came on standard input. Raises ConfigError if it is no text."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise ConfigError("standard input", "is not UTF-8 text", "Convert it first") from error
+
+
 def watched_console() -> Console | None:
     """Standard output, if a person looks at it on a terminal that can draw."""
     console = Console(highlight=False)

@@ -30,7 +30,7 @@ def chat(server: Server, wish: Wish, keeps_history: bool) -> None:
         session.greet(served)
         session.talk(keeps_history)
     else:
-        session.read(sys.stdin)
+        session.read(asking.text_of(line) for line in sys.stdin.buffer)
 
 
 class _Session:

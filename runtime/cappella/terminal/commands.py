@@ -46,12 +46,12 @@ def ask(
     In a pipe only the answer is printed. Ctrl-C stops the run and frees the engines.
     """
     from cappella.remote import Server
-    from cappella.terminal import ask
+    from cappella.terminal import ask, asking
 
     _let_all_be_printed()
     with one_line_errors():
         wish = _wish(model, preset, strategy, fusion, system)
-        text = ask.given() if prompt == "-" else prompt
+        text = asking.text_of(sys.stdin.buffer.read()) if prompt == "-" else prompt
         asyncio.run(ask.ask(Server(url.rstrip("/"), key), wish, text, as_json, quiet))
 
 

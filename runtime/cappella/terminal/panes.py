@@ -75,6 +75,8 @@ def _doing(view: View, now: float) -> str:
         done = f", {len(view.members) - len(awaited)} of {len(view.members)} are done" if len(view.members) > 1 else ""
         again = f", round {view.round}" if view.round > 1 else ""
         return f"waiting on {', '.join(awaited[:3])}{' and others' if awaited[3:] else ''}, {seconds}{done}{again}"
+    if view.thinking_at:
+        return f"{view.alone or view.judge or view.model} thinks, {duration(now - view.thinking_at)}"
     if view.analysis_at and not view.analysis:
         return f"{view.judge} compares the answers, {duration(now - view.analysis_at)}"
     if view.judging_at:
@@ -89,7 +91,8 @@ def _state(view: View, member: Member) -> str:
             return f"reads the question, {duration(now - member.asked_at)}"
         case "writing":
             assert member.first_at
-            return f"writes, about {member.pieces} tokens{_per_s(member.pieces, now - member.first_at)}"
+            does = "writes" if member.text else "thinks"
+            return f"{does}, about {member.pieces} tokens{_per_s(member.pieces, now - member.first_at)}"
         case "done":
             return f"{member.tokens} tokens, {duration(member.took_s or 0)}"
         case _:

@@ -44,6 +44,7 @@ class View:
     began_at: float = 0.0
     run_id: str = ""
     judge: str = ""
+    panel: list[str] = field(default_factory=list)
     round: int = 1
     members: dict[str, Member] = field(default_factory=dict)
     alone: str = ""
@@ -56,6 +57,7 @@ class View:
     answer: str = ""
     answer_pieces: int = 0
     answer_at: float | None = None
+    thinking_at: float | None = None
     ended_at: float | None = None
     fusion: Json = field(default_factory=dict)
     usage: Json = field(default_factory=dict)
@@ -82,6 +84,8 @@ class View:
         self.ended_at = self.clock()
 
     def _take_answer(self, delta: Json) -> None:
+        if delta.get("reasoning"):
+            self.thinking_at = self.thinking_at or self.clock()
         if text := delta.get("content"):
             self.answer_at = self.answer_at or self.clock()
             self.answer += text
@@ -90,13 +94,15 @@ class View:
     def _take_event(self, event: Json) -> None:
         match event["type"]:
             case "run.started":
-                self.run_id, self.judge = event["run_id"], event["judge"]
-                self._ask(event["panel"])
+                self.run_id, self.judge, self.panel = event["run_id"], event["judge"], event["panel"]
+                self._ask(self.panel)
             case "gate.decided":
+                # It may think better of it, if the model that should answer alone fails.
                 self.alone = event["model"] if event["bypass"] else ""
+                self._ask([] if self.alone else self.panel)
             case "round.started":
                 self.round = event["round"]
-                self._ask(list(self.members))
+                self._ask(self.panel)
             case "answer.delta" | "answer.done" | "answer.failed" if event["model"] in self.members:
                 self._take_member(self.members[event["model"]], event)
             case "review.done":
