@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
 from aiohttp import web
 
 from screen import Terminal, terminal
@@ -102,13 +103,15 @@ async def test_a_terminal_shows_engines_ensembles_and_memory_and_what_changes() 
             assert line_of(screen, "ann").split() == ["ann", "ready", "123", "4", "2", "███···", "50%", "1"]
             assert "loading weights, about 45 s left" in line_of(screen, "bob")
             assert "loading: importing vLLM (5%)" in line_of(screen, "cat")
-            assert "failed: gave up after 5 tries: out of memory" in line_of(screen, "dan")
-            assert "cappella/default answers · 2 under way, 3 waiting · ann, bob → judge" in screen.lines
+            assert line_of(screen, "dan").split() == ["dan", "failed"]
+            assert "dan: gave up after 5 tries: out of memory" in screen.lines
+            assert "cappella/default answers · 2 under way · 3 waiting · ann, bob → judge" in screen.lines
             assert "cappella/late does not answer yet" in screen.text
             bar = line_of(screen, "GPU 0")
             assert bar.endswith("18.0 of 24.0 GiB used, 71% busy")
-            cells = bar.count("a") + bar.count("b") + bar.count("·")
-            assert (round(100 * bar.count("aa") * 2 / cells), round(100 * bar.count("bb") * 2 / cells)) == (50, 25)
+            cells = bar[bar.index("▕") + 1 : bar.index("▏")]
+            shares = [cells.count(mark) / len(cells) for mark in "ab·"]
+            assert shares == [pytest.approx(share, abs=0.03) for share in (0.5, 0.25, 0.25)]
             assert "a ann 12.00 (5.00 used), b bob 6.00" in screen.text
             said.machine = {**MACHINE, "engines": {"ann": {"state": "asleep", "stage": "asleep"}}}
             assert screen.until(lambda: line_of(screen, "ann").split() == ["ann", "asleep"])

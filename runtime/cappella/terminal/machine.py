@@ -9,10 +9,12 @@ from rich.text import Text
 
 from cappella.pace import remaining
 from cappella.remote import Json
-from cappella.terminal.words import clipped
+from cappella.terminal.words import clipped, safe
 
 GIB = 1 << 30
 KV_CELLS = 6
+TROUBLED = ("failed", "unhealthy", "restarting")
+MOST_TROUBLES = 5
 STYLES = {"ready": "green", "asleep": "blue", "failed": "red", "unhealthy": "red", "restarting": "yellow"}
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red", "bright_cyan", "bright_magenta", "bright_green")
 COUNTS = {"in_flight": "under way", "waiting": "waiting"}
@@ -31,7 +33,7 @@ class Machine:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         engines: Mapping[str, Json] = self._said.get("engines") or {}
         above = [self._head(), *self._ensembles(), Text()]
-        below = list(self._memory(engines, options.max_width))
+        below = [*_troubles(engines), *self._memory(engines, options.max_width)]
         below += [Text("q ends", "dim")] if self._is_for_screen else []
         # A line is kept for the table's heading, and one for the count of those that have no room.
         rows = max(1, console.height - len(above) - len(below) - 2) if self._is_for_screen else len(engines)
@@ -84,18 +86,30 @@ def _table(engines: Mapping[str, Json], rows: int, width: int) -> RenderableType
 
 
 def _state(engine: Json) -> Text:
-    """State, stage, what is left of it, and why."""
+    """State, stage, and what is left of it."""
     state = str(engine.get("state", ""))
     stage = str(engine.get("stage") or "")
-    parts = [state] if stage in ("", state) else [stage if stage.startswith(state) else f"{state}: {stage}"]
+    parts = (
+        [state]
+        if stage in ("", state) or state in TROUBLED
+        else [stage if stage.startswith(state) else f"{state}: {stage}"]
+    )
     if state in ("waiting", "loading", "restarting", "asleep") and (left := remaining(engine.get("remaining_s"))):
         parts.append(left)
     elif state == "loading" and engine.get("progress"):
         # Stages that lie behind, of which nobody knows how long they take here.
         parts[-1] += f" ({engine['progress']:.0%})"
-    if state in ("failed", "unhealthy") and (reason := engine.get("reason")) and reason not in stage:
-        parts.append(str(reason))
     return Text(clipped(", ".join(parts), 200), STYLES.get(state, "yellow"))
+
+
+def _troubles(engines: Mapping[str, Json]) -> list[Text]:
+    """Why engines are down, each on a line of its own, which the table has no room for."""
+    found = {name: each for name, each in engines.items() if each.get("state") in TROUBLED}
+    shown = [
+        Text(safe(f"{name}: {each.get('stage') or each.get('reason') or ''}"), "red", no_wrap=True, overflow="ellipsis")
+        for name, each in list(found.items())[:MOST_TROUBLES]
+    ]
+    return [Text(), *shown] if shown else []
 
 
 def _figure(engine: Json, field: str) -> str:
