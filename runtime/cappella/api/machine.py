@@ -11,7 +11,8 @@ from cappella import __version__
 from cappella.access.store import Key
 from cappella.api.clients import credentials
 from cappella.api.gauges import Figures, Gauges, Reading
-from cappella.api.routes import PREFIX, Parts
+from cappella.api.listing import PREFIX
+from cappella.api.routes import Parts
 from cappella.config import Config
 from cappella.engines.vllm import VllmEngine
 from cappella.placement.planner import Plan
