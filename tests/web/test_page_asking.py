@@ -19,7 +19,7 @@ def member(turn: Locator, name: str) -> Locator:
 
 
 def answer(turn: Locator) -> Locator:
-    return turn.get_by_role("region", name="Answer")
+    return turn.get_by_role("group", name="Answer")
 
 
 async def asked_again(turn: Locator, way: str) -> None:

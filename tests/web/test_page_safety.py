@@ -42,8 +42,9 @@ async def test_what_models_write_is_never_run(visit: Visit, choir: Choir) -> Non
         choir.let(name, Script((NASTY,), reasoning=NASTY))
     choir.let("judge", lambda body: Script((json.dumps(nasty),) if "Now compare" in said(body) else (NASTY, "The end")))
     page = visit.page
-    turn = await visit.ask(NASTY)
-    await expect(page.get_by_role("region", name="Answer")).to_contain_text("The end")
+    await visit.ask(NASTY)
+    turn = page.get_by_role("article").first
+    await expect(page.get_by_role("group", name="Answer")).to_contain_text("The end")
     await visit.unfold()
     for link in await turn.get_by_role("link").all():
         target = await link.get_attribute("href") or ""
@@ -76,10 +77,10 @@ async def test_a_key_is_refused_then_accepted_and_kept_in_the_tab_alone(
         await expect(page.get_by_role("dialog")).to_contain_text("not known")
         await offered(page, key)
         turn = await visit.ask("Say hello.")
-        await expect(turn.get_by_role("region", name="Answer")).to_contain_text("The final answer")
+        await expect(turn.get_by_role("group", name="Answer")).to_contain_text("The final answer")
         await page.reload()
         turn = await visit.ask("And now?")
-        await expect(turn.get_by_role("region", name="Answer")).to_contain_text("The final answer")
+        await expect(turn.get_by_role("group", name="Answer")).to_contain_text("The final answer")
         assert key not in await page.evaluate("JSON.stringify(localStorage) + document.cookie + location.href")
         assert not any(key in each for each in visit.requested)
         other = await visit.context.new_page()
@@ -98,9 +99,9 @@ async def test_a_key_that_is_revoked_is_asked_for_anew(browser: Browser, choir: 
     ):
         page = await visit.open()
         await offered(page, first)
-        await expect((await visit.ask("Say hello.")).get_by_role("region", name="Answer")).to_contain_text("final")
+        await expect((await visit.ask("Say hello.")).get_by_role("group", name="Answer")).to_contain_text("final")
         store.revoke(first.split("_")[1])
         await visit.ask("Still there?")
         await offered(page, second)
         turn = page.get_by_role("article", name="Still there?")
-        await expect(turn.get_by_role("region", name="Answer")).to_contain_text("The final answer")
+        await expect(turn.get_by_role("group", name="Answer")).to_contain_text("The final answer")
