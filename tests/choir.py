@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from math import log
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -132,6 +133,18 @@ class Choir:
 
     async def stop(self) -> None:
         pass
+
+
+@asynccontextmanager
+async def singing(folder: Path) -> AsyncIterator[Choir]:
+    """A choir whose engines listen below a folder."""
+    choir = Choir()
+    for name, server in choir.servers.items():
+        choir.engines[name] = await server.start(folder)
+    try:
+        yield choir
+    finally:
+        await asyncio.gather(*(server.stop() for server in choir.servers.values()))
 
 
 async def eventually(condition: Callable[[], bool], timeout_s: float = 2.0) -> bool:

@@ -1,13 +1,12 @@
 """Fixtures: scripted engines, a gateway over them, and one real deployment for the whole session."""
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from choir import Choir, gateway_config, serving
+from choir import Choir, gateway_config, serving, singing
 from deployment import ROOT, Deployment, deployed
 
 # A shared machine is slow at times; that says nothing of the code.
@@ -25,11 +24,8 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture
 async def choir(tmp_path: Path) -> AsyncIterator[Choir]:
-    choir = Choir()
-    for name, server in choir.servers.items():
-        choir.engines[name] = await server.start(tmp_path)
-    yield choir
-    await asyncio.gather(*(server.stop() for server in choir.servers.values()))
+    async with singing(tmp_path) as choir:
+        yield choir
 
 
 @pytest.fixture

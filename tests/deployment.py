@@ -73,7 +73,19 @@ def alive(pids: list[int]) -> list[int]:
 def deployed(
     config: Path, log_dir: Path, before: Sequence[str] = (), environment: Mapping[str, str] | None = None
 ) -> Iterator[Deployment]:
-    """Serve a config on a free port, ready; whatever is left of it at the end is ended.
+    """Serve a config as `deploying` does, and wait until it is ready."""
+    with deploying(config, log_dir, before, environment) as deployment:
+        process = deployment.process
+        assert wait_for(lambda: process.poll() is not None or _ready(deployment), START_TIMEOUT_S)
+        assert process.poll() is None, (log_dir / "gateway.log").read_text()
+        yield deployment
+
+
+@contextmanager
+def deploying(
+    config: Path, log_dir: Path, before: Sequence[str] = (), environment: Mapping[str, str] | None = None
+) -> Iterator[Deployment]:
+    """Serve a config on a free port, its engines still loading; whatever is left of it at the end is ended.
 
     The command stands behind `before`, which must put it in its own place.
     """
@@ -96,10 +108,7 @@ def deployed(
             assert wait_for(lambda: "; starting" in output.read_text(), 30), output.read_text()
             match = re.search(r"http://\S+?:\d+", output.read_text())
             assert match, output.read_text()
-            deployment = Deployment(match[0], process, log_dir, config)
-            assert wait_for(lambda: process.poll() is not None or _ready(deployment), START_TIMEOUT_S)
-            assert process.poll() is None, output.read_text()
-            yield deployment
+            yield Deployment(match[0], process, log_dir, config)
         finally:
             process.terminate()
 

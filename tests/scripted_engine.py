@@ -31,7 +31,7 @@ class Script:
     samples: tuple[str, ...] = ()
     pause_s: float = 0.0
     finish_reason: str = "stop"
-    ending: str = "done"  # or: break, garbage, odd, error, hang
+    ending: str = "done"  # or: held (until `released` is set), break, garbage, odd, error, hang
     refuse: tuple[int, Json] | None = None
 
 
@@ -61,6 +61,7 @@ class ScriptedEngine:
     traits: Traits = Traits()
     tokens: int = 10  # of every prompt
     counted: int = 0
+    released: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def start(self, folder: Path) -> VllmEngine:
         """Listen below `folder`; returns an engine that is ready and speaks to this server."""
@@ -161,6 +162,8 @@ class ScriptedEngine:
             if sample:
                 await response.write(self._event({"content": ""}, script.finish_reason, sample=sample))
         match script.ending:
+            case "held":
+                await self.released.wait()
             case "break":
                 assert request.transport
                 request.transport.close()

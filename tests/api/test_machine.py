@@ -45,7 +45,7 @@ async def test_everything_is_told_where_there_are_no_keys(gateway: str, choir: C
     )
     choir.servers["ann"].page_status = 200
     told = await look(gateway)
-    assert told["version"] == __version__
+    assert (told["version"], told["runs_kept"]) == (__version__, False)
     assert told["ensembles"]["default"] == {
         "answers": True,
         "panel": list(MEMBERS),
@@ -116,7 +116,7 @@ async def test_a_key_that_may_only_run_sees_states_and_its_ensembles(choir: Choi
     narrow = store.create("ann", ["run"], models=["cappella/fixed"])
     async with serving(choir, with_keys(tmp_path / "keys.sqlite")) as url:
         told = await look(url, narrow)
-        assert set(told) == {"time", "version", "ensembles", "engines"}
+        assert set(told) == {"time", "version", "ensembles", "engines", "runs_kept"}
         assert list(told["ensembles"]) == ["fixed"]
         assert told["engines"]["ann"] == {"state": "ready", "stage": "waiting for its turn"} | {
             "progress": 0.0,

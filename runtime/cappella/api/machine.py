@@ -11,7 +11,8 @@ from cappella import __version__
 from cappella.access.store import Key
 from cappella.api.clients import credentials
 from cappella.api.gauges import Figures, Gauges, Reading
-from cappella.api.routes import PREFIX, Parts
+from cappella.api.listing import PREFIX
+from cappella.api.routes import Parts
 from cappella.config import Config
 from cappella.engines.vllm import VllmEngine
 from cappella.placement.planner import Plan
@@ -47,7 +48,12 @@ def create_router(current: Callable[[], Parts], operated: Operated) -> APIRouter
     async def machine(request: Request) -> Json:
         parts = current()
         key = parts.gatekeeper.who(*credentials(request), "run", "admin")
-        told = {"time": time.time(), "version": __version__, "ensembles": _ensembles(parts, key)}
+        told = {
+            "time": time.time(),
+            "version": __version__,
+            "ensembles": _ensembles(parts, key),
+            "runs_kept": parts.config.server.runs is not None,
+        }
         servers = {name: parts.engines[name] for name in parts.config.models}
         if key is not None and "admin" not in key.scopes:
             return told | {"engines": {name: _state(engine.status) for name, engine in servers.items()}}

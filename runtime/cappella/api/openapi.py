@@ -16,8 +16,9 @@ from cappella.access.gatekeeper import Gatekeeper
 from cappella.api import limits, passing
 from cappella.api.clients import credentials
 from cappella.api.history import MOST_LISTED
+from cappella.api.listing import PREFIX
 from cappella.api.replies import SHAPES, record, shape
-from cappella.api.routes import APIS, PREFIX
+from cappella.api.routes import APIS
 from cappella.types import Action
 
 Json = dict[str, Any]

@@ -138,6 +138,7 @@ SHAPES: Mapping[str, Json] = {
         {
             "time": {"type": "number"},
             "version": TEXT,
+            "runs_kept": {"type": "boolean"},
             "ensembles": {"type": "object", "additionalProperties": record({"answers": {"type": "boolean"}})},
             "engines": {"type": "object", "additionalProperties": record({"state": TEXT, "stage": TEXT})},
         },

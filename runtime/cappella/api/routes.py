@@ -11,11 +11,12 @@ from fastapi import APIRouter, Request, Response
 from cappella.access.gatekeeper import Gatekeeper
 from cappella.access.store import Key, Scope
 from cappella.admission import Admission, costs
-from cappella.api import fields, images, passing, sse, visits
+from cappella.api import fields, images, listing, passing, sse, visits
 from cappella.api.chat import ChatRequest
 from cappella.api.clients import Stream, credentials, json_object, read, require_json, unless_gone
 from cappella.api.keeping import Keeping
 from cappella.api.limits import answers, require_modest
+from cappella.api.listing import PREFIX
 from cappella.api.messages import MessagesRequest
 from cappella.api.parsing import parse
 from cappella.api.responses import ResponsesRequest
@@ -33,8 +34,6 @@ from cappella.placement.gpus import Gpu
 from cappella.runs import Run
 from cappella.standing import Now
 from cappella.types import Json, Prompt, Sampling
-
-PREFIX = "cappella/"
 
 
 class Asked(Protocol):
@@ -97,7 +96,12 @@ def create_router(current: Callable[[], Parts], reload: Callable[[], Awaitable[d
     async def models(request: Request) -> dict[str, Any]:
         parts = current()
         key = _who(parts, request, "run")
-        return {"object": "list", "data": [each for each in _models(parts) if key is None or key.may_call(each["id"])]}
+        return {
+            "object": "list",
+            "data": [
+                each for each in listing.models(parts.config, parts.created) if key is None or key.may_call(each["id"])
+            ],
+        }
 
     @router.get("/health")
     async def health() -> dict[str, str]:
@@ -254,20 +258,6 @@ def _known(parts: Parts, key: Key | None) -> list[str]:
     """What the one who asks may call: of the rest it is not told that it exists."""
     names = [*(PREFIX + name for name in parts.config.ensembles), *parts.config.called]
     return [name for name in names if key is None or key.may_call(name)]
-
-
-def _models(parts: Parts) -> list[dict[str, Any]]:
-    entry = {"object": "model", "created": parts.created, "owned_by": "cappella"}
-    ensembles = [
-        {"id": PREFIX + name, **entry, "panel": [seat.name for seat in e.seats], "judge": e.judge.model}
-        | {"example": e.example}
-        | ({"presets": list(e.presets)} if e.presets else {})
-        for name, e in parts.config.ensembles.items()
-    ]
-    members = [
-        {"id": name, **entry, "max_model_len": model.max_model_len} for name, model in parts.config.called.items()
-    ]
-    return [*ensembles, *members]
 
 
 def _answering_now(parts: Parts) -> dict[str, bool]:

@@ -33,6 +33,8 @@ async function begin(state, box) {
   let found;
   try {
     found = catalogue(await state.api.get("/v1/models"));
+    // A key that was given has both the note that asked for it and the view begin.
+    if (state.writer) return;
   } catch (error) {
     const note = remedyNote(state.api, error, { model: "", again: () => begin(state, box) });
     fill(box, note.element);

@@ -13,7 +13,6 @@ export function mount(root, api) {
   let timer = null;
   let looks = 0;
   let gone = false;
-  let keepsRuns = true;
   document.addEventListener("visibilitychange", onVisibility);
   document.addEventListener("cappella-key", onKey);
   look();
@@ -23,8 +22,9 @@ export function mount(root, api) {
     clearTimeout(timer);
     if (gone || document.hidden) return;
     try {
-      view.show(await api.get("/api/machine"));
-      if (keepsRuns && looks % RUNS_EVERY === 0) await lookAtRuns();
+      const machine = await api.get("/api/machine");
+      view.show(machine);
+      if (machine.runs_kept && looks % RUNS_EVERY === 0) view.showRuns((await api.get("/api/runs?limit=10")).data);
       looks += 1;
       view.trouble(null);
     } catch (error) {
@@ -33,16 +33,6 @@ export function mount(root, api) {
     if (gone) return;
     clearTimeout(timer);
     timer = setTimeout(look, LOOK_MS);
-  }
-
-  async function lookAtRuns() {
-    try {
-      view.showRuns((await api.get("/api/runs?limit=10")).data);
-    } catch (error) {
-      // This server keeps none, and will not begin to without a restart.
-      if (error.status !== 404) throw error;
-      keepsRuns = false;
-    }
   }
 
   async function wish(name, action) {
@@ -61,7 +51,6 @@ export function mount(root, api) {
   }
 
   function onKey() {
-    keepsRuns = true;
     looks = 0;
     look();
   }

@@ -59,7 +59,7 @@ function column(name) {
   const text = h("div", {
     className: "prose member-text",
     tabindex: 0,
-    role: "region",
+    role: "group",
     "aria-label": `What ${name} says`,
   });
   const element = h(

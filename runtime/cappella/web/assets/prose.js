@@ -26,7 +26,7 @@ function elementOf(node) {
     case "table":
       return h(
         "div",
-        { className: "scrolls", tabindex: 0, role: "region", "aria-label": "Table" },
+        { className: "scrolls", tabindex: 0, role: "group", "aria-label": "Table" },
         h("table", {}, ...children),
       );
     case "ol":
@@ -50,7 +50,7 @@ function codeBlock(node, children) {
       h("span", {}, node.language || "code"),
       copyButton(() => text, "Copy code"),
     ),
-    h("pre", { tabindex: 0, role: "region", "aria-label": "Code" }, ...children),
+    h("pre", { tabindex: 0, role: "group", "aria-label": "Code" }, ...children),
   );
 }
 

@@ -89,7 +89,7 @@ function table(fall) {
   ]);
   return h(
     "div",
-    { className: "scrolls", tabindex: 0, role: "region", "aria-label": "Where the time went, as a table" },
+    { className: "scrolls", tabindex: 0, role: "group", "aria-label": "Where the time went, as a table" },
     h(
       "table",
       { className: "number" },

@@ -37,8 +37,8 @@ export function turnView(question, how) {
   );
   const progress = h("div", { className: "progress" }, steps, status);
   const result = h(
-    "section",
-    { className: "result", "aria-label": "Answer" },
+    "div",
+    { className: "result", role: "group", "aria-label": "Answer" },
     progress,
     waiting,
     answer,

@@ -1,0 +1,117 @@
+"""The page for everybody: no barrier that axe knows of, by keyboard alone, on a phone, light and dark."""
+
+import json
+
+import pytest
+from playwright.async_api import Browser, expect
+
+from browsing import Visit, visiting
+from choir import Choir, gateway_config, said, serving
+from scripted_engine import Script
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+VIEWS = ("ask", "compare", "machine")
+ANSWER = "# Rooms\n\nGonil is in **room 12** [as said](https://example.invalid/).\n\n```python\nprint(12)\n```\n\n| a | b |\n|---|---|\n| 1 | 2 |\n"
+ANALYSIS = {
+    "consensus": ["Gonil has a room"],
+    "contradictions": [
+        {"topic": "the room", "stances": [{"model": "A", "stance": "room 12"}, {"model": "B", "stance": "room 7"}]}
+    ],
+    "partial_coverage": [{"models": ["A", "B"], "point": "the floor"}],
+    "unique_insights": [{"model": "C", "insight": "it is cold"}],
+    "blind_spots": ["the building"],
+}
+
+
+def disagree(choir: Choir) -> None:
+    choir.let("ann", Script((ANSWER,), reasoning="Let me think."))
+    choir.let("bob", Script(("Gonil is in room 7.",)))
+    choir.let("cat", Script(("It is cold",), ending="break"))
+    choir.let("judge", lambda body: Script((json.dumps(ANALYSIS) if "Now compare" in said(body) else ANSWER,)))
+
+
+async def at(visit: Visit, view: str) -> None:
+    await visit.page.evaluate(f"location.hash = '#{view}'")
+    await expect(visit.page.get_by_role("link", name=view.capitalize(), exact=True)).to_have_attribute(
+        "aria-current", "page"
+    )
+    await visit.page.wait_for_load_state("networkidle")
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_no_view_has_a_barrier(browser: Browser, choir: Choir, scheme: str, width: int) -> None:
+    disagree(choir)
+    size = {"width": width, "height": 900}
+    async with (
+        serving(choir, gateway_config()) as url,
+        visiting(browser, url, viewport=size, color_scheme=scheme) as visit,
+    ):
+        await visit.open()
+        for view in VIEWS:
+            await at(visit, view)
+            assert await visit.barriers() == []
+        await at(visit, "ask")
+        for question in ("In which room is Gonil?", "Are you sure?"):
+            turn = await visit.ask(question)
+            await expect(turn.get_by_role("button", name="Copy the answer")).to_be_visible()
+        await visit.unfold()
+        assert await visit.barriers() == []
+
+
+async def test_a_run_that_is_under_way_or_was_stopped_has_no_barrier(visit: Visit, choir: Choir) -> None:
+    choir.let("cat", Script(("Endless",), ending="hang"))
+    turn = await visit.ask("Say hello.")
+    await expect(turn.get_by_role("article", name="cat")).to_contain_text("Endless")
+    assert await visit.barriers() == []
+    await visit.page.get_by_role("button", name="Stop").click()
+    await expect(turn).to_contain_text("You stopped this run.")
+    assert await visit.barriers() == []
+
+
+async def test_a_phone_shows_it_without_scrolling_sideways(visit: Visit, choir: Choir) -> None:
+    long = "W" * 300
+    choir.let("ann", Script((f"{long}\n\n```\n{long}\n```\n\n| {long} | b |\n|---|---|\n| c | d |",)))
+    choir.let(
+        "judge",
+        lambda body: Script((json.dumps(ANALYSIS),) if "Now compare" in said(body) else (f"{long}\n```\n{long}\n```",)),
+    )
+    await visit.page.set_viewport_size({"width": 360, "height": 740})
+    await visit.ask(f"Why {long}?")
+    await expect(visit.page.get_by_role("button", name="Copy the answer")).to_be_visible()
+    for view in VIEWS:
+        await at(visit, view)
+        assert await visit.page.evaluate("document.documentElement.scrollWidth") <= 360, view
+
+
+async def test_a_question_is_asked_with_the_keyboard_alone(visit: Visit) -> None:
+    page = visit.page
+    await expect(page.get_by_role("textbox", name="Your question")).to_be_focused()
+    await page.keyboard.type("Say hello.")
+    await page.keyboard.press("Tab")
+    await page.keyboard.press("Enter")
+    turn = page.get_by_role("article", name="Say hello.")
+    await expect(turn.get_by_role("group", name="Answer")).to_contain_text("The final answer")
+    await expect(page.locator("#announcer")).to_have_text("The answer is there")
+
+
+async def test_who_has_no_mouse_may_skip_to_the_content(visit: Visit) -> None:
+    page = visit.page
+    first = page.locator(":is(a[href], button, input, select, textarea, summary):visible").first
+    await expect(first).to_have_text("Skip to the content")
+    await first.focus()
+    await expect(first).to_be_in_viewport()
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("main")).to_be_focused()
+
+
+async def test_light_or_dark_is_kept(visit: Visit) -> None:
+    page = visit.page
+    colour = "getComputedStyle(document.documentElement).backgroundColor"
+    light = await page.evaluate(colour)
+    await page.get_by_role("button", name="Dark colours").click()
+    dark = await page.evaluate(colour)
+    await page.reload()
+    assert light != dark
+    assert await page.evaluate(colour) == dark

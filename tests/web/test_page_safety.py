@@ -1,0 +1,107 @@
+"""What a model writes, and what a server with keys asks for, in a real browser."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import Browser, Page, expect
+
+from browsing import Visit, visiting
+from cappella.access.store import Store
+from choir import MEMBERS, Choir, gateway_config, said, serving
+from scripted_engine import Script
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+NASTY = """
+<img src=x onerror="window.pwned = 1"> <script>window.pwned = 2</script> <svg onload="window.pwned = 3"></svg>
+[a link](javascript:window.pwned=4) [another](JaVaScRiPt&colon;window.pwned=5) <javascript:window.pwned=6>
+[data](data:text/html,<script>window.pwned=7</script>) ![picture](https://elsewhere.invalid/x.png)
+<a href="javascript:window.pwned=8">raw</a> <iframe src="https://elsewhere.invalid/"></iframe>
+<style>@import "https://elsewhere.invalid/x.css";</style> <form action="https://elsewhere.invalid/"><input></form>
+
+```html "><img src=x onerror=window.pwned=9>
+<script>window.pwned = 10</script>
+```
+
+[reference]: javascript:window.pwned=11
+[reference] <base href="https://elsewhere.invalid/"> <meta http-equiv="refresh" content="0;url=https://elsewhere.invalid/">
+"""
+
+
+async def test_what_models_write_is_never_run(visit: Visit, choir: Choir) -> None:
+    nasty: dict[str, Any] = {
+        "consensus": [NASTY],
+        "contradictions": [{"topic": NASTY, "stances": [{"model": "A", "stance": NASTY}]}],
+        "partial_coverage": [{"models": ["A"], "point": NASTY}],
+        "unique_insights": [{"model": "B", "insight": NASTY}],
+        "blind_spots": [NASTY],
+    }
+    for name in MEMBERS:
+        choir.let(name, Script((NASTY,), reasoning=NASTY))
+    choir.let("judge", lambda body: Script((json.dumps(nasty),) if "Now compare" in said(body) else (NASTY, "The end")))
+    page = visit.page
+    await visit.ask(NASTY)
+    turn = page.get_by_role("article").first
+    await expect(page.get_by_role("group", name="Answer")).to_contain_text("The end")
+    await visit.unfold()
+    for link in await turn.get_by_role("link").all():
+        target = await link.get_attribute("href") or ""
+        assert target.startswith(("http://", "https://", "#")), target
+    assert await page.evaluate("window.pwned") is None
+    strange = "main :is(script, img, svg[onload], iframe, style, form[action], base, meta, object, embed, link)"
+    assert await page.locator(strange).count() == 0
+    assert "window.pwned = 10" in await turn.inner_text()
+
+
+async def offered(page: Page, key: str) -> None:
+    """Give a key in the dialog that asks for one."""
+    dialog = page.get_by_role("dialog", name="API key")
+    await dialog.get_by_role("textbox", name="Key").fill(key)
+    await dialog.get_by_role("button", name="Use this key").click()
+
+
+async def test_a_key_is_refused_then_accepted_and_kept_in_the_tab_alone(
+    browser: Browser, choir: Choir, tmp_path: Path
+) -> None:
+    config, keys = gateway_config(), tmp_path / "keys.sqlite"
+    key = Store(keys).create("ann", ["run"])
+    server = config.server.model_validate({**config.server.model_dump(), "keys": keys})
+    async with (
+        serving(choir, config.model_copy(update={"server": server})) as url,
+        visiting(browser, url, refusals={401}) as visit,
+    ):
+        page = await visit.open()
+        await offered(page, "ck_wrong")
+        await expect(page.get_by_role("dialog")).to_contain_text("not known")
+        await offered(page, key)
+        turn = await visit.ask("Say hello.")
+        await expect(turn.get_by_role("group", name="Answer")).to_contain_text("The final answer")
+        await page.reload()
+        turn = await visit.ask("And now?")
+        await expect(turn.get_by_role("group", name="Answer")).to_contain_text("The final answer")
+        assert key not in await page.evaluate("JSON.stringify(localStorage) + document.cookie + location.href")
+        assert not any(key in each for each in visit.requested)
+        other = await visit.context.new_page()
+        await other.goto(url)
+        await expect(other.get_by_role("dialog", name="API key")).to_be_visible()
+
+
+async def test_a_key_that_is_revoked_is_asked_for_anew(browser: Browser, choir: Choir, tmp_path: Path) -> None:
+    config, keys = gateway_config(), tmp_path / "keys.sqlite"
+    store = Store(keys)
+    first, second = store.create("ann", ["run"]), store.create("bob", ["run"])
+    server = config.server.model_validate({**config.server.model_dump(), "keys": keys})
+    async with (
+        serving(choir, config.model_copy(update={"server": server})) as url,
+        visiting(browser, url, refusals={401}) as visit,
+    ):
+        page = await visit.open()
+        await offered(page, first)
+        await expect((await visit.ask("Say hello.")).get_by_role("group", name="Answer")).to_contain_text("final")
+        store.revoke(first.split("_")[1])
+        await visit.ask("Still there?")
+        await offered(page, second)
+        turn = page.get_by_role("article", name="Still there?")
+        await expect(turn.get_by_role("group", name="Answer")).to_contain_text("The final answer")
