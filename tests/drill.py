@@ -5,7 +5,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
@@ -31,7 +31,8 @@ class Tally:
     slowest_s: float = 0.0
 
     def figures(self) -> Json:
-        return {**asdict(self), "requests": sum(self.ends.values()) + len(self.bad)}
+        requests = sum(self.ends.values()) + len(self.bad)
+        return {"requests": requests, "ends": dict(self.ends), "bad": self.bad, "slowest_s": self.slowest_s}
 
 
 async def drill(url: str, requests: int, harm: Callable[[], Awaitable[object]], direct: str | None = "alto") -> Tally:

@@ -66,6 +66,11 @@ def restarts(stack: Deployment, besides: str) -> dict[str, int]:
     return {name: e["restarts"] for name, e in stack.get("/ready")["engines"].items() if name != besides}
 
 
+def planned_bytes(stack: Deployment) -> int:
+    """Of all engines: they grow towards it while more and more of their KV caches is used."""
+    return sum(sum(engine["planned"].values()) for engine in stack.get("/api/machine")["engines"].values())
+
+
 def touch_many(folder: Path) -> None:
     for number in range(DISK_FILES):
         (folder / str(number)).touch()
@@ -78,7 +83,6 @@ async def settled(stack: Deployment, timeout_s: float = 120) -> bool:
 async def suffer(stack: Deployment, fault: str, victim: str, harm: Any) -> Tally:
     """The drill, and that all is as before it once the victim is back."""
     processes, others = len(stack.processes()), restarts(stack, victim)
-    size_bytes = memory_bytes(stack.processes())
     began = time.monotonic()
     tally = await drill(stack.url, REQUESTS, harm)
     figures[fault] = tally.figures()
@@ -89,8 +93,8 @@ async def suffer(stack: Deployment, fault: str, victim: str, harm: Any) -> Tally
     assert restarts(stack, victim) == others
     assert await asyncio.to_thread(wait_for, lambda: stack.running() == 0, 5)
     assert len(stack.processes()) == processes
-    figures[fault]["memory_before_and_after_bytes"] = [size_bytes, memory_bytes(stack.processes())]
-    assert memory_bytes(stack.processes()) < 1.25 * size_bytes
+    figures[fault]["memory_bytes"] = memory_bytes(stack.processes())
+    assert figures[fault]["memory_bytes"] < planned_bytes(stack)
     return tally
 
 
