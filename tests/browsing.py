@@ -114,6 +114,6 @@ async def visiting(browser: Browser, url: str, refusals: Collection[int] = (), *
         yield visit
         assert visit.requested
         assert not visit.troubles, visit.troubles
-        assert not await opened.cookies()
+        assert not await opened.cookies(), "a cookie"
     finally:
         await opened.close()

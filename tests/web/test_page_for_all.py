@@ -98,6 +98,9 @@ async def test_a_question_is_asked_with_the_keyboard_alone(visit: Visit) -> None
 
 async def test_who_has_no_mouse_may_skip_to_the_content(visit: Visit) -> None:
     page = visit.page
+    await expect(
+        page.get_by_role("textbox", name="Your question")
+    ).to_be_focused()  # it takes the focus once it is there
     first = page.locator(":is(a[href], button, input, select, textarea, summary):visible").first
     await expect(first).to_have_text("Skip to the content")
     await first.focus()
