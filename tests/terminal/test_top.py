@@ -161,6 +161,16 @@ async def test_scripts_get_json_and_a_pipe_gets_it_once() -> None:
     assert "\x1b" not in plain.stdout
 
 
+async def test_the_real_endpoint_says_what_is_shown(gateway: str) -> None:
+    said = json.loads((await asyncio.to_thread(top, gateway, "--json")).stdout)
+    shown = (await asyncio.to_thread(top, gateway)).stdout
+    assert set(said["engines"]) == {"ann", "bob", "cat", "judge"}
+    for name, each in said["engines"].items():
+        assert any(line.split()[:2] == [name, each["state"]] for line in shown.splitlines())
+    assert "cappella/default answers" in shown
+    assert "used" in shown
+
+
 async def test_what_a_key_may_not_see_is_left_out() -> None:
     narrow = {
         "engines": {"ann": {"state": "loading", "stage": "loading weights", "progress": 0.75, "remaining_s": 3.2}},

@@ -14,6 +14,7 @@ from cappella.terminal.words import clipped, safe
 GIB = 1 << 30
 KV_CELLS = 6
 TROUBLED = ("failed", "unhealthy", "restarting")
+TOLD_BY_ITS_STATE = ("ready", *TROUBLED)
 MOST_TROUBLES = 5
 STYLES = {"ready": "green", "asleep": "blue", "failed": "red", "unhealthy": "red", "restarting": "yellow"}
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red", "bright_cyan", "bright_magenta", "bright_green")
@@ -89,11 +90,10 @@ def _state(engine: Json) -> Text:
     """State, stage, and what is left of it."""
     state = str(engine.get("state", ""))
     stage = str(engine.get("stage") or "")
-    parts = (
-        [state]
-        if stage in ("", state) or state in TROUBLED
-        else [stage if stage.startswith(state) else f"{state}: {stage}"]
-    )
+    if stage in ("", state) or state in TOLD_BY_ITS_STATE:
+        parts = [state]
+    else:
+        parts = [stage if stage.startswith(state) else f"{state}: {stage}"]
     if state in ("waiting", "loading", "restarting", "asleep") and (left := remaining(engine.get("remaining_s"))):
         parts.append(left)
     elif state == "loading" and engine.get("progress"):
