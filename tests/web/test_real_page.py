@@ -120,7 +120,7 @@ async def test_an_engine_that_is_killed_while_it_answers_is_explained(browser: B
 async def test_an_engine_is_restarted_by_its_button(browser: Browser, small: Deployment) -> None:
     async with visiting(browser, small.url, refusals={503}) as visit:
         page = await visit.open("/#machine")
-        await expect(state(page, "alto")).to_contain_text("ready")
+        await expect(state(page, "alto")).to_contain_text("ready", timeout=LOADED_S * 1000)
         before = small.engine_core("alto")
         await page.get_by_role("button", name="Restart alto").click()
         await page.get_by_role("dialog").get_by_role("button", name="Restart").click()
