@@ -2,6 +2,7 @@
 
 import { fill, h } from "./dom.js";
 import { parsePartial } from "./partial_json.js";
+import { isOver } from "./run.js";
 
 /** What is known of an analysis by now, every letter a member's name where the letter's owner is known. */
 export function comparisonOf(analysis, labels) {
@@ -52,14 +53,20 @@ export function comparisonView() {
     element,
     update(run) {
       const comparison = comparisonOf(run.analysis, run.labels);
-      const now = JSON.stringify([comparison, run.analysis.isWhole]);
+      const nothing = wordsForNone(run);
+      const now = JSON.stringify([comparison, nothing]);
       if (now === shown) return;
       shown = now;
-      const nothing = run.analysis.isWhole ? "The judge found nothing to compare." : "The judge compares the answers…";
       const sections = comparisonSections(comparison);
       fill(element, ...(sections.length ? sections : [h("p", { className: "muted" }, nothing)]));
     },
   };
+}
+
+/** What stands in the place of an analysis that says nothing. */
+export function wordsForNone(run) {
+  if (run.analysis.isWhole) return "The judge found nothing to compare.";
+  return isOver(run) ? "The judge's comparison broke off." : "The judge compares the answers…";
 }
 
 function section(kind, title, content) {
