@@ -34,16 +34,18 @@ def comes_up(demo: Deployment, name: str) -> bool:
 def test_the_engines_own_figures_and_what_they_hold_are_told(demo: Deployment) -> None:
     machine(demo)
     assert wait_for(lambda: ask(demo)["status"] == "ok" and machine(demo)["engines"]["alto"]["tokens_per_s"] > 0, 30)
+    # At any moment an engine may be asked for a token, to see whether it is well.
+    assert wait_for(lambda: not any(engine["running"] for engine in machine(demo)["engines"].values()), 30)
     told = machine(demo)
     (memory,) = told["memory"]
     for name, engine in told["engines"].items():
-        assert (engine["state"], engine["remaining_s"], engine["running"]) == ("ready", None, 0)
+        assert (engine["state"], engine["remaining_s"]) == ("ready", None)
         assert engine["kv_usage"] == pytest.approx(0, abs=0.5)
         assert sum(engine["planned"].values()) == memory["engines"][name]
         assert 50 << 20 < engine["used_bytes"] < 2 * memory["engines"][name]
-    # What all processes hold together, less the gateway and the fork server.
+    # What all processes hold together, less the gateway and the fork server, as it was some seconds ago.
     held = sum(engine["used_bytes"] for engine in told["engines"].values())
-    assert held < memory_bytes(demo.processes()) * 1.1
+    assert held < memory_bytes(demo.processes()) * 1.25
 
 
 def test_a_member_restarts_sleeps_and_wakes_and_the_others_answer_meanwhile(demo: Deployment) -> None:
