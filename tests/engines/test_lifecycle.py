@@ -165,6 +165,13 @@ async def test_an_engine_that_does_not_answer_after_its_sleep_starts_anew(tmp_pa
         assert stub.engine.status.restarts == 1
 
 
+async def test_a_disk_that_takes_no_log_is_a_cause_of_death_like_others(tmp_path: Path) -> None:
+    (tmp_path / "logs").write_text("no folder")
+    async with living(tmp_path, delays_s=(0.05,)) as stub:
+        assert await eventually(lambda: stub.state == "failed", 20)
+        assert "it could not be started: " in stub.engine.status.stage
+
+
 async def test_a_crash_loop_is_given_up_with_the_reason(tmp_path: Path) -> None:
     async with living(tmp_path, "crash") as stub:
         assert await eventually(lambda: stub.engine.status.state == "failed", 20)
