@@ -27,6 +27,10 @@ def ask(demo: Deployment) -> Any:
     return post(demo, "/v1/chat/completions", {"model": "cappella/default", "messages": [QUESTION]})["fusion"]
 
 
+def speed(demo: Deployment, name: str) -> float:
+    return float(machine(demo)["engines"][name]["tokens_per_s"] or 0)
+
+
 def comes_up(demo: Deployment, name: str) -> bool:
     return wait_for(lambda: machine(demo)["engines"][name]["state"] == "ready", RESTART_TIMEOUT_S)
 
@@ -34,8 +38,7 @@ def comes_up(demo: Deployment, name: str) -> bool:
 def test_the_engines_own_figures_and_what_they_hold_are_told(demo: Deployment) -> None:
     machine(demo)
     # None until there are two figures to compare, or while an engine does not say its own.
-    spoke = lambda: (machine(demo)["engines"]["alto"]["tokens_per_s"] or 0) > 0
-    assert wait_for(lambda: ask(demo)["status"] == "ok" and spoke(), 60)
+    assert wait_for(lambda: ask(demo)["status"] == "ok" and speed(demo, "alto") > 0, 60)
     # At any moment an engine may be asked for a token, to see whether it is well.
     assert wait_for(lambda: not any(engine["running"] for engine in machine(demo)["engines"].values()), 30)
     told = machine(demo)
