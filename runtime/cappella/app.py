@@ -108,11 +108,15 @@ def create_app(config: Config, supervisor: Supervisor, reread: Reread | None = N
     browsers.shield(app, config.server, _error)
     # Around the shield: who is refused there is counted, too.
     app.add_middleware(Visited, watch=watch.visited)
+    _answer_errors(app)
+    return app
+
+
+def _answer_errors(app: FastAPI) -> None:
     app.add_exception_handler(ClientGone, _gone)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _error)
     app.add_exception_handler(errors.CappellaError, _error)
-    return app
 
 
 class _Gateway(FastAPI):
