@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from choir import Choir, gateway_config, serving, singing
-from deployment import ROOT, Deployment, deployed
+from support.fake_engines import FakeEngines, gateway_config, serving, singing
+from support.real_deployment import ROOT, Deployment, deployed
 
 # A shared machine is slow at times; that says nothing of the code.
 settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -23,14 +23,14 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture
-async def choir(tmp_path: Path) -> AsyncIterator[Choir]:
-    async with singing(tmp_path) as choir:
-        yield choir
+async def fake_engines(tmp_path: Path) -> AsyncIterator[FakeEngines]:
+    async with singing(tmp_path) as fake_engines:
+        yield fake_engines
 
 
 @pytest.fixture
-async def gateway(choir: Choir) -> AsyncIterator[str]:
-    async with serving(choir, gateway_config()) as url:
+async def gateway(fake_engines: FakeEngines) -> AsyncIterator[str]:
+    async with serving(fake_engines, gateway_config()) as url:
         yield url
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cappella.ensemble import prompts
 from demo import lessons, world
-from demo.score import Asked, derange, figures, is_right
+from demo.score import EnsembleRequest, derange, figures, is_right
 
 DEMO = Path(__file__).parents[1] / "model_configs" / "demo"
 MODELS = (*world.MEMBERS, "conductor", "clerk")
@@ -81,8 +81,8 @@ def test_figures_count_members_vote_and_oracle() -> None:
     question = world.held_out_questions(1)[0]
     right, wrong = question.answer, "I do not know."
     asked = [
-        Asked(question, {"soprano": right, "alto": wrong, "tenor": wrong}, right, wrong),
-        Asked(question, {"soprano": right, "alto": right, "tenor": wrong}, wrong, wrong),
+        EnsembleRequest(question, {"soprano": right, "alto": wrong, "tenor": wrong}, right, wrong),
+        EnsembleRequest(question, {"soprano": right, "alto": right, "tenor": wrong}, wrong, wrong),
     ]
     got = figures(asked, ablate=False)
     assert got["members"] == {"soprano": 1.0, "alto": 0.5, "tenor": 0.0}

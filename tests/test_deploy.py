@@ -14,13 +14,13 @@ import pytest
 import yaml
 
 from cappella.config import Server
-from cappella.serving import CUT_S, ENGINES_END_S
-from deployment import ROOT
+from cappella.gateway.serve import CUT_S, ENGINES_END_S
+from support.real_deployment import ROOT
 
 DEPLOY = ROOT / "scripts" / "deploy"
 CONTAINERFILE = (DEPLOY / "Containerfile").read_text()
 PAGE = (DEPLOY / "README.md").read_text()
-MOST_EXPOSURE = "20"
+MAX_EXPOSURE = "20"
 """Of 100, by systemd's own reckoning: 17 when this was written."""
 NEEDED_S = Server().drain_s + CUT_S + ENGINES_END_S
 
@@ -58,7 +58,7 @@ def test_systemd_knows_every_word_of_the_unit(tmp_path: Path) -> None:
 
 @needs_systemd
 def test_the_unit_is_as_closed_as_systemd_can_reckon() -> None:
-    command = [analyze, "security", "--offline=yes", f"--threshold={MOST_EXPOSURE}", str(DEPLOY / "cappella.service")]
+    command = [analyze, "security", "--offline=yes", f"--threshold={MAX_EXPOSURE}", str(DEPLOY / "cappella.service")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cappella.api.chat import ChatRequest
-from cappella.api.fields import Fusion
-from cappella.app import HTTP_TABLE
 from cappella.config import Config
+from cappella.gateway.app import HTTP_TABLE
+from cappella.gateway.formats.chat import ChatRequest
+from cappella.gateway.formats.fields import Fusion
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", ROOT / "model_configs" / "README.md")

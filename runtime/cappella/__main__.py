@@ -1,5 +1,5 @@
 """`python -m cappella`."""
 
-from cappella.cli import app
+from cappella.cli.app import app
 
 app()

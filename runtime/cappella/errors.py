@@ -1,4 +1,4 @@
-"""Every error that Cappella raises. It knows nothing of HTTP: `app.py` holds the one table that does.
+"""Every error that Cappella raises. It knows nothing of HTTP: `gateway/app.py` holds the one table that does.
 
 CappellaError
 ├── ConfigError            the config, or what it points at, is wrong; the command ends with exit code 2
@@ -31,8 +31,6 @@ CappellaError
 """
 
 from collections.abc import Sequence
-
-from cappella.runs import Answer, Failure
 
 
 class CappellaError(Exception):
@@ -175,21 +173,4 @@ class RateLimited(Overloaded):
 
 
 class AuditUnavailable(CappellaError):
-    pass
-
-
-class PanelFailed(CappellaError):
-    """The panel gave too little; what it did give is attached."""
-
-    def __init__(self, message: str, answers: Sequence[Answer], failures: Sequence[Failure]) -> None:
-        super().__init__(message)
-        self.answers = answers
-        self.failures = failures
-
-
-class InsufficientQuorum(PanelFailed):
-    pass
-
-
-class DeadlineExceeded(PanelFailed):
     pass

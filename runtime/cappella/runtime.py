@@ -7,15 +7,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from cappella import reading
+from cappella.config import load
+from cappella.config.options import Overrides
 from cappella.engines.supervisor import Supervisor, default_log_dir
-from cappella.ensemble.live import live
+from cappella.ensemble.events import Emit, Event
 from cappella.ensemble.pipeline import Pipeline
+from cappella.ensemble.run import Run
 from cappella.ensemble.settings import resolve
+from cappella.ensemble.stream import live
 from cappella.errors import ModelNotReady, UnknownModel
-from cappella.events import Emit, Event
-from cappella.options import Overrides
-from cappella.runs import Run
 from cappella.types import Message, Prompt, Sampling
 
 POLL_S = 0.1
@@ -33,7 +33,7 @@ class Runtime:
     """
 
     def __init__(self, config: Path | str, log_dir: Path | None = None) -> None:
-        self.config = reading.load(Path(config))
+        self.config = load.load(Path(config))
         self._supervisor = Supervisor(self.config, log_dir or self.config.server.log_dir or default_log_dir("runtime"))
         self._pipeline = Pipeline(self._supervisor.engines)
 
@@ -84,9 +84,9 @@ class Runtime:
 
     async def _settle(self) -> None:
         statuses = self._supervisor.statuses
-        while not all(status.settled for status in statuses.values()):
+        while not all(status.start_finished for status in statuses.values()):
             await asyncio.sleep(POLL_S)
-        up = self.config.hosted(name for name, status in statuses.items() if status.takes_calls)
+        up = self.config.hosted(name for name, status in statuses.items() if status.accepts_requests)
         if not any(ensemble.can_answer(up) for ensemble in self.config.ensembles.values()):
             reasons = "; ".join(f"{name} {status.stage}" for name, status in statuses.items() if name not in up)
             raise ModelNotReady(f"No ensemble can answer: {reasons}.", retry_after_s=0)

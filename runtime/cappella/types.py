@@ -1,6 +1,5 @@
 """What goes into a model and what comes out of it. Standard library only."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
@@ -62,7 +61,7 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
-class Traits:
+class Capabilities:
     """What a model takes beyond text: tools (and calls them), images, an effort to reason with."""
 
     tools: bool = False
@@ -123,53 +122,3 @@ class Chunk:
         if self.finish_reason is None and self.usage is None:
             return self
         return replace(self, finish_reason=None, usage=None)
-
-
-EngineState = Literal["waiting", "loading", "ready", "unhealthy", "asleep", "restarting", "failed", "stopped"]
-Action = Literal["start", "sleep", "wake", "restart"]
-"""What an operator may ask of an engine."""
-ACTIONS: Mapping[EngineState, tuple[Action, ...]] = {
-    "waiting": ("sleep",),
-    "loading": ("restart", "sleep"),
-    "ready": ("restart", "sleep"),
-    "unhealthy": ("restart", "sleep"),
-    "asleep": ("sleep",),
-    "restarting": ("restart", "sleep"),
-    "failed": ("start",),
-    "stopped": ("wake",),
-}
-"""What an operator may ask for, by state."""
-
-
-@dataclass(slots=True)
-class EngineStatus:
-    """What the supervisor knows of one engine; `progress` runs from 0 to 1 while it loads. A sleeper wakes for a call.
-
-    Who is `stopped` does not: an operator put it to sleep. `restarts` counts deaths, `restarts_asked` what operators
-    asked for; `remaining_s` is what is left of a start, if the last one tells.
-    """
-
-    model: str
-    state: EngineState = "waiting"
-    stage: str = "waiting for its turn"
-    progress: float = 0.0
-    restarts: int = 0
-    reason: str | None = None
-    restarts_asked: int = 0
-    remaining_s: float | None = None
-
-    @property
-    def told(self) -> str:
-        """How far it is, for a person."""
-        if not self.remaining_s:
-            return self.stage
-        return f"{self.stage}, about {math.ceil(self.remaining_s)} s left"
-
-    @property
-    def takes_calls(self) -> bool:
-        return self.state in ("ready", "asleep")
-
-    @property
-    def settled(self) -> bool:
-        """Whether its start has ended, well or not."""
-        return self.state in ("ready", "unhealthy", "asleep", "failed", "stopped")

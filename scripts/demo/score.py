@@ -27,7 +27,7 @@ console = Console(stderr=True)
 
 
 @dataclass
-class Asked:
+class EnsembleRequest:
     """One question and every answer that was got to it; a request that failed left an empty one."""
 
     question: Question
@@ -108,10 +108,10 @@ async def score(url: str, count: int, ablate: bool) -> dict[str, Any]:
     return {**result, "groups": {**rows, "all": result}}
 
 
-def figures(asked: Sequence[Asked], ablate: bool) -> dict[str, Any]:
+def figures(asked: Sequence[EnsembleRequest], ablate: bool) -> dict[str, Any]:
     """Accuracies from 0 to 1."""
 
-    def share(answer: Callable[[Asked], str]) -> float:
+    def share(answer: Callable[[EnsembleRequest], str]) -> float:
         return round(sum(is_right(answer(each), each.question) for each in asked) / len(asked), 4)
 
     def of_member(member: str) -> float:
@@ -131,7 +131,7 @@ def figures(asked: Sequence[Asked], ablate: bool) -> dict[str, Any]:
     return result
 
 
-def _without(member: str) -> Callable[[Asked], str]:
+def _without(member: str) -> Callable[[EnsembleRequest], str]:
     return lambda each: each.without[member]
 
 
@@ -144,7 +144,7 @@ def table(asked_by_parts: Mapping[str, dict[str, Any]]) -> Table:
     return out
 
 
-def derange(asked: Sequence[Asked], rng: Random) -> list[Asked]:
+def derange(asked: Sequence[EnsembleRequest], rng: Random) -> list[EnsembleRequest]:
     """Every entry's place taken by another one."""
     order = list(range(len(asked)))
     rng.shuffle(order)
@@ -152,11 +152,11 @@ def derange(asked: Sequence[Asked], rng: Random) -> list[Asked]:
     return [asked[successor[i]] for i in range(len(asked))]
 
 
-async def _all(title: str, jobs: Sequence[Callable[[], Awaitable[Asked]]]) -> list[Asked]:
+async def _all(title: str, jobs: Sequence[Callable[[], Awaitable[EnsembleRequest]]]) -> list[EnsembleRequest]:
     with Progress(console=console) as progress:
         bar = progress.add_task(title, total=len(jobs))
 
-        async def one(job: Callable[[], Awaitable[Asked]]) -> Asked:
+        async def one(job: Callable[[], Awaitable[EnsembleRequest]]) -> EnsembleRequest:
             result = await job()
             progress.advance(bar)
             return result
@@ -164,21 +164,21 @@ async def _all(title: str, jobs: Sequence[Callable[[], Awaitable[Asked]]]) -> li
         return list(await asyncio.gather(*(one(job) for job in jobs)))
 
 
-def _asker(server: Server, question: Question) -> Callable[[], Awaitable[Asked]]:
-    async def job() -> Asked:
+def _asker(server: Server, question: Question) -> Callable[[], Awaitable[EnsembleRequest]]:
+    async def job() -> EnsembleRequest:
         fusion = {"include_intermediate_responses": True}
         reply, alone = await asyncio.gather(
             server.ask(_body(ENSEMBLE, question, fusion=fusion)),
             server.ask(_body(JUDGE, question, temperature=0, max_tokens=120)),
         )
         members = {each["model"]: each["content"] for each in reply["fusion"]["responses"]} if reply else {}
-        return Asked(question, members, text_of(reply), text_of(alone))
+        return EnsembleRequest(question, members, text_of(reply), text_of(alone))
 
     return job
 
 
-def _remover(server: Server, asked: Asked, member: str) -> Callable[[], Awaitable[Asked]]:
-    async def job() -> Asked:
+def _remover(server: Server, asked: EnsembleRequest, member: str) -> Callable[[], Awaitable[EnsembleRequest]]:
+    async def job() -> EnsembleRequest:
         fusion = {"analysis_models": [m for m in MEMBERS if m != member], "analysis": "off"}
         asked.without[member] = text_of(await server.ask(_body(ENSEMBLE, asked.question, fusion=fusion)))
         return asked
@@ -186,10 +186,12 @@ def _remover(server: Server, asked: Asked, member: str) -> Callable[[], Awaitabl
     return job
 
 
-def _mismatcher(server: Server, asked: Asked, other: Asked) -> Callable[[], Awaitable[Asked]]:
+def _mismatcher(
+    server: Server, asked: EnsembleRequest, other: EnsembleRequest
+) -> Callable[[], Awaitable[EnsembleRequest]]:
     """The judge, with this question and the answers that the panel gave to another one."""
 
-    async def job() -> Asked:
+    async def job() -> EnsembleRequest:
         conversation = [{"role": "user", "content": asked.question.text}]
         messages = prompts.final_messages(conversation, list(other.members.values()), secrets.token_hex(4))
         body = {"model": JUDGE, "messages": messages, "temperature": 0, "max_tokens": 120}

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import uvloop
 
-from cappella.app import create_app
 from cappella.config import Config
-from cappella.engines.vllm import VllmEngine
-from cappella.serving import bind, http_server
-from cappella.types import EngineStatus
+from cappella.engines.status import EngineStatus
+from cappella.engines.vllm.client import VllmEngine
+from cappella.gateway.app import create_app
+from cappella.gateway.serve import bind, http_server
 
 
 class ScriptedSupervisor:

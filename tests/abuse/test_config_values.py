@@ -10,7 +10,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cappella import reading
+from cappella.config import load
 from cappella.errors import ConfigError
 
 GOOD: dict[str, Any] = {
@@ -112,7 +112,7 @@ def require_read_or_named(path: Path, text: bytes) -> None:
     path.write_bytes(text)
     refused = None
     try:
-        reading.load(path)
+        load.load(path)
     except ConfigError as error:
         refused = error
     assert refused is None or (refused.place.startswith(str(path)) and refused.problem and refused.mend)
@@ -120,7 +120,7 @@ def require_read_or_named(path: Path, text: bytes) -> None:
 
 def test_the_config_that_is_spoilt_is_a_good_one(path: Path) -> None:
     path.write_text(yaml.safe_dump(GOOD))
-    assert reading.load(path).ensembles["default"].judge.model == "bob"
+    assert load.load(path).ensembles["default"].judge.model == "bob"
 
 
 @given(st.sampled_from(places(GOOD)), VALUES)
@@ -196,5 +196,5 @@ LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
 def test_what_yaml_allows_and_nobody_means(path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(ConfigError) as refused:
-        reading.load(path)
+        load.load(path)
     assert refused.value.place.startswith(str(path))

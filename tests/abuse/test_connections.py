@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from cappella.api import connections
+from cappella.gateway import http_protocol
 
 HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -51,7 +51,7 @@ async def test_a_head_without_end_is_not_taken(gateway: str, first: bytes, piece
 
 @pytest.mark.parametrize("first", [b"", b"GET /hea", HEAD, b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\nGET /hea"])
 async def test_who_sends_no_whole_head_is_left(gateway: str, first: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "HEAD_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(http_protocol, "HEAD_TIMEOUT_S", 0.1)
     assert await _until_closed(gateway, first)
 
 

@@ -20,13 +20,13 @@ from random import Random
 import pytest
 
 import cappella
-from cappella.access.store import Store
-from choir import Choir, eventually
-from hostile import good
-from misframing import Raw
-from mutations import malformed
-from scripted_engine import Json, Script
-from strict import make_strict
+from cappella.auth.keys import KeyStore
+from support.bad_http import Raw
+from support.fake_engines import FakeEngines, eventually
+from support.malformed_requests import malformed
+from support.request_samples import good
+from support.scripted_engine import Json, Script
+from support.strict_gateway import make_strict
 
 COUNT = int(os.environ.get("CAPPELLA_MALFORMED", "10000"))
 AT_ONCE = 12
@@ -82,9 +82,9 @@ class Besieged:
 
 
 @pytest.fixture
-async def besieged(choir: Choir, tmp_path: Path) -> AsyncIterator[Besieged]:
-    for name, server in make_strict(choir).servers.items():
-        choir.let(name, _echoing(server.script, server.bodies, server.raw))
+async def besieged(fake_engines: FakeEngines, tmp_path: Path) -> AsyncIterator[Besieged]:
+    for name, server in make_strict(fake_engines).servers.items():
+        fake_engines.let(name, _echoing(server.script, server.bodies, server.raw))
     path = os.pathsep.join((str(ROOT / "runtime"), str(ROOT / "tests")))
     with (tmp_path / "gateway.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
@@ -152,7 +152,7 @@ async def _storm(besieged: Besieged, clients: list[Client], count: int, seed: in
 
 
 async def test_malformed_requests_break_nothing_and_tell_nothing(besieged: Besieged, tmp_path: Path) -> None:
-    store = Store(tmp_path / "keys.sqlite")
+    store = KeyStore(tmp_path / "keys.sqlite")
     amber, beryl = (
         Client(name, store.create(f"key-of-{name}", ["run"]), f"secret-{name}-5e1f") for name in ("amber", "beryl")
     )

@@ -15,12 +15,12 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi import checks
 
 import cappella
-from cappella.access.store import Store
-from cappella.api import openapi
-from cappella.api.passing import FIELDS
-from cappella.app import HTTP_TABLE, create_app
-from choir import Choir, gateway_config, serving
-from strict import make_strict, with_keys
+from cappella.auth.keys import KeyStore
+from cappella.gateway import openapi
+from cappella.gateway.app import HTTP_TABLE, create_app
+from cappella.gateway.proxy import FIELDS
+from support.fake_engines import FakeEngines, gateway_config, serving
+from support.strict_gateway import make_strict, with_keys
 
 Json = dict[str, Any]
 EXAMPLES = 25
@@ -33,12 +33,14 @@ CHECKS = [
 
 
 @pytest.fixture(params=[False, True], ids=["unkeyed", "keyed"])
-async def served(request: pytest.FixtureRequest, choir: Choir, tmp_path: Path) -> AsyncIterator[tuple[str, str | None]]:
+async def served(
+    request: pytest.FixtureRequest, fake_engines: FakeEngines, tmp_path: Path
+) -> AsyncIterator[tuple[str, str | None]]:
     """A gateway's address, and a key that may do everything, where it has keys."""
     keys = tmp_path / "keys.sqlite"
-    key = Store(keys).create("root", ["run", "admin"]) if request.param else None
+    key = KeyStore(keys).create("root", ["run", "admin"]) if request.param else None
     config = with_keys(gateway_config(), keys) if request.param else gateway_config()
-    async with serving(make_strict(choir), config) as url:
+    async with serving(make_strict(fake_engines), config) as url:
         yield url, key
 
 
@@ -57,17 +59,17 @@ async def test_every_schema_and_the_whole_document_are_valid(served: tuple[str, 
     assert ("security" in written) == (served[1] is not None)
 
 
-async def test_who_has_no_key_reads_no_document(choir: Choir, tmp_path: Path) -> None:
+async def test_who_has_no_key_reads_no_document(fake_engines: FakeEngines, tmp_path: Path) -> None:
     async with (
-        serving(choir, with_keys(gateway_config(), tmp_path / "keys.sqlite")) as url,
+        serving(fake_engines, with_keys(gateway_config(), tmp_path / "keys.sqlite")) as url,
         aiohttp.ClientSession() as http,
         http.get(f"{url}{openapi.PATH}") as reply,
     ):
         assert reply.status == 401
 
 
-async def test_every_route_stands_in_it_and_nothing_else(choir: Choir) -> None:
-    app = create_app(gateway_config(), choir)  # type: ignore[arg-type]
+async def test_every_route_stands_in_it_and_nothing_else(fake_engines: FakeEngines) -> None:
+    app = create_app(gateway_config(), fake_engines)  # type: ignore[arg-type]
     # The page's own files are no part of the API.
     api: list[Any] = [route for route in app.routes if route.include_in_schema]  # type: ignore[attr-defined]
     routes = {(route.path, method.lower()) for route in api for method in route.methods}

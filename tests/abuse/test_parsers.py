@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cappella.api import limits, sse
-from cappella.api.meter import Meter
-from cappella.engines import wire
+from cappella.engines.vllm import protocol
 from cappella.errors import EngineBroke, RequestError
+from cappella.gateway import limits
+from cappella.gateway.formats import sse
+from cappella.telemetry.usage import Meter
 from cappella.types import Chunk, Usage
 
 JSON = st.recursive(
@@ -80,7 +81,7 @@ async def heard(pieces: Sequence[bytes]) -> tuple[dict[int, str], list[Chunk], b
     texts: dict[int, str] = {}
     others = []
     try:
-        async for chunk in wire.chunks(parts()):
+        async for chunk in protocol.chunks(parts()):
             texts[chunk.sample] = texts.get(chunk.sample, "") + chunk.content
             others += [] if chunk.is_plain or chunk == Chunk(sample=chunk.sample) else [chunk]
     except EngineBroke:
@@ -106,7 +107,7 @@ async def test_a_stream_of_any_bytes_ends_in_chunks_or_is_broken(data: bytes) ->
 
 
 async def test_an_event_without_an_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "MAX_EVENT_BYTES", 1000)
+    monkeypatch.setattr(protocol, "MAX_EVENT_BYTES", 1000)
     _, _, broke = await heard([b"data: " + b"x" * 100] * 20 + [b"data: [DONE]\n\n"])
     assert broke
 
@@ -130,7 +131,7 @@ def test_a_meter_reads_what_is_told_last(prompt: int, answer: int, streamed: boo
 
 
 def test_a_meter_keeps_no_more_than_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cappella.api.meter.KEPT_BYTES", 1000)
+    monkeypatch.setattr("cappella.telemetry.usage.KEPT_BYTES", 1000)
     meter = Meter()
     for _ in range(1000):
         meter.hear(b'data: {"choices": []}\n\n')
@@ -156,7 +157,7 @@ def test_whatever_a_body_holds_its_limits_are_kept_or_named(body: dict[str, Any]
         limits.require_modest(body)
     except RequestError:
         return
-    assert limits.answers(body) <= limits.MOST_ANSWERS
+    assert limits.answers(body) <= limits.MAX_ANSWERS
 
 
 @pytest.mark.parametrize("count", [0, -1, 2.0, "3", True, 10**30, [1]])

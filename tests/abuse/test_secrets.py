@@ -8,10 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cappella.access.store import Store
-from choir import Choir, gateway_config, serving
-from scripted_engine import Script
-from strict import with_keys
+from cappella.auth.keys import KeyStore
+from support.fake_engines import FakeEngines, gateway_config, serving
+from support.scripted_engine import Script
+from support.strict_gateway import with_keys
 
 USER = [{"role": "user", "content": "Hi"}]
 
@@ -23,8 +23,8 @@ async def ask(url: str, key: str | None = None, path: str = "/v1/chat/completion
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, str]:
-    store = Store(tmp_path_factory.mktemp("keys") / "keys.sqlite")
+def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[KeyStore, str]:
+    store = KeyStore(tmp_path_factory.mktemp("keys") / "keys.sqlite")
     return store, store.create("ann", ["run"])
 
 
@@ -33,7 +33,7 @@ ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=()), max_size=40
 
 @settings(suppress_health_check=list(HealthCheck), max_examples=200)
 @given(ANY_TEXT | st.tuples(ANY_TEXT, ANY_TEXT).map(lambda two: f"ck_{two[0]}_{two[1]}"), st.integers(0, 60))
-def test_no_text_but_the_key_is_a_key(store: tuple[Store, str], text: str, at: int) -> None:
+def test_no_text_but_the_key_is_a_key(store: tuple[KeyStore, str], text: str, at: int) -> None:
     known, key = store
     assert known.find(text) is None
     for changed in (key[:at] + text + key[at:], key[:at] + text + key[at + 1 :]):
@@ -42,9 +42,11 @@ def test_no_text_but_the_key_is_a_key(store: tuple[Store, str], text: str, at: i
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"])
-async def test_a_key_is_not_told_of_models_that_it_may_not_call(choir: Choir, tmp_path: Path, path: str) -> None:
-    key = Store(tmp_path / "keys.sqlite").create("ann", ["run"], models=["cappella/default"])
-    async with serving(choir, with_keys(gateway_config(), tmp_path / "keys.sqlite")) as url:
+async def test_a_key_is_not_told_of_models_that_it_may_not_call(
+    fake_engines: FakeEngines, tmp_path: Path, path: str
+) -> None:
+    key = KeyStore(tmp_path / "keys.sqlite").create("ann", ["run"], models=["cappella/default"])
+    async with serving(fake_engines, with_keys(gateway_config(), tmp_path / "keys.sqlite")) as url:
         status, text = await ask(url, key, path, model="nobody", messages=USER)
         assert status == 404
         assert "cappella/default" in text
@@ -52,9 +54,11 @@ async def test_a_key_is_not_told_of_models_that_it_may_not_call(choir: Choir, tm
 
 
 @pytest.mark.parametrize("model", ["ann", "cappella/default"])
-async def test_nobody_is_told_where_an_engine_listens(choir: Choir, gateway: str, tmp_path: Path, model: str) -> None:
+async def test_nobody_is_told_where_an_engine_listens(
+    fake_engines: FakeEngines, gateway: str, tmp_path: Path, model: str
+) -> None:
     for name in ("ann", "bob", "cat"):
-        await choir.servers[name].stop()
+        await fake_engines.servers[name].stop()
     status, text = await ask(gateway, model=model, messages=USER)
     assert status == 502
     assert "no connection" in text
@@ -65,11 +69,11 @@ async def test_nobody_is_told_where_an_engine_listens(choir: Choir, gateway: str
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
 @pytest.mark.parametrize("model", ["ann", "cappella/default"])
 async def test_nobody_is_told_what_an_engine_says_of_its_own_faults(
-    choir: Choir, gateway: str, model: str, path: str
+    fake_engines: FakeEngines, gateway: str, model: str, path: str
 ) -> None:
     fault = {"error": {"message": "KeyError in /opt/vllm/engine.py", "type": "InternalServerError", "param": None}}
     for name in ("ann", "bob", "cat"):
-        choir.let(name, Script(refuse=(500, fault)))
+        fake_engines.let(name, Script(refuse=(500, fault)))
     status, text = await ask(gateway, path=path, model=model, messages=USER, max_tokens=9)
     assert status == 502
     assert "the engine answered 500" in text

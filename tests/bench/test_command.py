@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from choir import Choir
+from support.fake_engines import FakeEngines
 
 CONFIG = """
 models:
@@ -33,7 +33,7 @@ async def bench(config: Path, *options: str) -> "subprocess.CompletedProcess[str
 
 
 async def test_every_variant_and_rival_has_a_line_under_every_load(
-    choir: Choir, gateway: str, config: Path, tmp_path: Path
+    fake_engines: FakeEngines, gateway: str, config: Path, tmp_path: Path
 ) -> None:
     done = await bench(
         config,

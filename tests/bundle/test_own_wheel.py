@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cappella.bundle import wheels
-from deployment import ROOT
+from support.real_deployment import ROOT
 
 
 def test_the_page_is_in_the_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cappella.bundle import manifest, origin
 from cappella.bundle.origin import Origin
-from far_side import bundled
+from support.small_bundle import bundled
 
 
 def test_every_package_and_every_model_is_on_it(tmp_path: Path) -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from cappella.bundle.verifying import verify
+from cappella.bundle.verify import verify
 from cappella.errors import ConfigError
-from far_side import bundled, rewrite
+from support.small_bundle import bundled, rewrite
 
 pytest.importorskip("cryptography")
 

@@ -9,10 +9,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from cappella.engines.process import EngineProcess, ForkServer
-from choir import eventually
-from deployment import alive
-from engine_stub import fork_server
+from cappella.engines.process.process import EngineProcess, ForkServer
+from support.fake_engines import eventually
+from support.real_deployment import alive
+from support.stub_engine import fork_server
 
 # Says what it is, and stays until it is ended.
 TELLS = """

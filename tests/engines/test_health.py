@@ -5,33 +5,33 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
+from cappella.engines.circuit_breaker import BREAKS_IN_A_ROW
 from cappella.engines.health import Health
-from cappella.engines.pulse import BREAKS_IN_A_ROW
-from cappella.engines.vllm import VllmEngine
+from cappella.engines.vllm.client import VllmEngine
 from cappella.errors import EngineError
 from cappella.types import Prompt, Sampling
-from choir import Choir
-from scripted_engine import Script, ScriptedEngine
+from support.fake_engines import FakeEngines
+from support.scripted_engine import Script, ScriptedEngine
 
 HUNG_AFTER_S = 0.9
 LOOK_S = 0.02
 
 
 @pytest.fixture
-async def health(choir: Choir) -> AsyncIterator[Health]:
-    health = Health(choir.engines["ann"], HUNG_AFTER_S)
+async def health(fake_engines: FakeEngines) -> AsyncIterator[Health]:
+    health = Health(fake_engines.engines["ann"], HUNG_AFTER_S)
     yield health
     await health.rest()
 
 
 @pytest.fixture
-def server(choir: Choir) -> ScriptedEngine:
-    return choir.servers["ann"]
+def server(fake_engines: FakeEngines) -> ScriptedEngine:
+    return fake_engines.servers["ann"]
 
 
 @pytest.fixture
-def engine(choir: Choir) -> VllmEngine:
-    return choir.engines["ann"]
+def engine(fake_engines: FakeEngines) -> VllmEngine:
+    return fake_engines.engines["ann"]
 
 
 async def looking(health: Health, until: Callable[[], bool], timeout_s: float = 10.0) -> str | None:
@@ -110,9 +110,9 @@ async def test_a_long_prompt_is_no_hang_while_the_core_steps(
 
 
 async def test_calls_that_break_in_a_row_open_the_circuit_and_a_token_closes_it(
-    health: Health, choir: Choir, engine: VllmEngine
+    health: Health, fake_engines: FakeEngines, engine: VllmEngine
 ) -> None:
-    choir.let("ann", lambda body: Script() if body.get("max_completion_tokens") == 1 else Script(ending="break"))
+    fake_engines.let("ann", lambda body: Script() if body.get("max_completion_tokens") == 1 else Script(ending="break"))
     await broken_calls(engine, BREAKS_IN_A_ROW - 1)
     await health.look()
     assert engine.status.state == "ready"
@@ -125,31 +125,33 @@ async def test_calls_that_break_in_a_row_open_the_circuit_and_a_token_closes_it(
 
 
 async def test_a_call_that_ends_well_between_the_others_keeps_the_circuit_closed(
-    health: Health, choir: Choir, engine: VllmEngine
+    health: Health, fake_engines: FakeEngines, engine: VllmEngine
 ) -> None:
     for _ in range(BREAKS_IN_A_ROW):
-        choir.let("ann", Script(ending="garbage"))
+        fake_engines.let("ann", Script(ending="garbage"))
         await broken_calls(engine, BREAKS_IN_A_ROW - 1)
-        choir.let("ann", Script())
+        fake_engines.let("ann", Script())
         await ask(engine)
     assert await health.look() is None
     assert engine.status.state == "ready"
 
 
 async def test_an_engine_that_breaks_every_call_is_dead_though_it_gives_a_token(
-    health: Health, choir: Choir, engine: VllmEngine
+    health: Health, fake_engines: FakeEngines, engine: VllmEngine
 ) -> None:
-    choir.let("ann", lambda body: Script() if body.get("max_completion_tokens") == 1 else Script(ending="break"))
+    fake_engines.let("ann", lambda body: Script() if body.get("max_completion_tokens") == 1 else Script(ending="break"))
     cause = None
     for _ in range(10):
-        while cause is None and not engine.pulse.broken:
+        while cause is None and not engine.circuit_breaker.broken:
             await broken_calls(engine, 1)
-        cause = cause or await looking(health, lambda: not engine.pulse.broken)
+        cause = cause or await looking(health, lambda: not engine.circuit_breaker.broken)
     assert cause == "its calls break, though it gives a token when asked for one"
 
 
-async def test_an_engine_that_refuses_every_probe_is_dead(health: Health, choir: Choir, engine: VllmEngine) -> None:
-    choir.let("ann", Script(ending="error"))
+async def test_an_engine_that_refuses_every_probe_is_dead(
+    health: Health, fake_engines: FakeEngines, engine: VllmEngine
+) -> None:
+    fake_engines.let("ann", Script(ending="error"))
     await broken_calls(engine, BREAKS_IN_A_ROW)
     cause = await looking(health, lambda: False)
     assert cause == "it gave no token when asked for one: out of memory"

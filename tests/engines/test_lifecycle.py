@@ -12,14 +12,15 @@ from pathlib import Path
 import pytest
 
 from cappella.config import Model
-from cappella.engines import gpu_memory, process
+from cappella.engines import gpu_memory
 from cappella.engines.gpu_memory import GpuMemory
+from cappella.engines.process import process
 from cappella.errors import ConfigError
 from cappella.placement.planner import Placed
-from choir import eventually
-from deployment import alive
-from engine_stub import NAME, environment, fork_server
-from stub_life import STUB, Stub, gone, living, members, server_of
+from support.fake_engines import eventually
+from support.real_deployment import alive
+from support.stub_engine import NAME, environment, fork_server
+from support.stub_lifecycle import STUB, Stub, gone, living, members, server_of
 
 
 async def test_ready_means_that_a_token_came_back_and_stop_leaves_nothing(tmp_path: Path) -> None:
@@ -184,7 +185,7 @@ async def test_a_crash_loop_is_given_up_with_the_reason(tmp_path: Path) -> None:
 GATEWAY = """
 import asyncio, os, sys
 from pathlib import Path
-from cappella.engines.process import ForkServer
+from cappella.engines.process.process import ForkServer
 async def main(name, folder):
     fork_server = ForkServer(name, os.environ, folder / "fork-server.log")
     engine = await fork_server.fork([str(folder / "run/ann/engine.sock"), "ok"], folder / "run/ann", folder / "ann.log")

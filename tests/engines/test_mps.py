@@ -10,9 +10,9 @@ import pytest
 
 from cappella.engines.mps import CONTROL, Mps
 from cappella.errors import ConfigError
-from choir import eventually
-from deployment import alive, wait_for
-from engine_stub import environment
+from support.fake_engines import eventually
+from support.real_deployment import alive, wait_for
+from support.stub_engine import environment
 
 DAEMON = """#!/bin/sh
 echo $$ > "$CUDA_MPS_PIPE_DIRECTORY/pid"

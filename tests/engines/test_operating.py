@@ -9,9 +9,9 @@ import pytest
 
 from cappella.errors import ActionRefused, EngineError, UnknownEngine
 from cappella.types import Prompt, Sampling
-from choir import eventually
-from stack import Json, Stack, model, stack
-from stub_life import Stub, gone, living
+from support.fake_engines import eventually
+from support.scripted_stack import Json, Stack, model, stack
+from support.stub_lifecycle import Stub, gone, living
 
 HI = Prompt([{"role": "user", "content": "Hi"}])
 
@@ -48,7 +48,7 @@ async def test_who_sleeps_by_an_operators_wish_takes_no_calls_until_it_is_woken(
         assert await stub.ready()
         group = stub.group
         await stub.lifecycle.hold()
-        assert (stub.state, stub.engine.status.takes_calls) == ("stopped", False)
+        assert (stub.state, stub.engine.status.accepts_requests) == ("stopped", False)
         assert gone(group)
         assert not await answers(stub)
         # Nor does a turn wake it.
@@ -161,8 +161,8 @@ async def test_an_engine_that_was_given_up_starts_when_it_is_asked_to(
 ) -> None:
     async with stack(tmp_path, monkeypatch) as found:
         for _ in range(2):
-            assert await eventually(lambda: found.keepers["bob"] is not None, 10)
-            group = found.keepers["bob"]
+            assert await eventually(lambda: found.observers["bob"] is not None, 10)
+            group = found.observers["bob"]
             (tmp_path / "modules" / "crash").touch()
             await found.supervisor.act("bob", "restart")
             assert await eventually(lambda: found.supervisor.statuses["bob"].state == "failed", 30)
@@ -170,7 +170,7 @@ async def test_an_engine_that_was_given_up_starts_when_it_is_asked_to(
             (tmp_path / "modules" / "crash").unlink()
             assert (await post(found, "bob/start"))[1]["state"] == "restarting"
             assert await eventually(lambda: found.supervisor.statuses["bob"].state == "ready", 20)
-            assert found.keepers["bob"] != group
+            assert found.observers["bob"] != group
         assert (await found.ask())[1]["fusion"]["status"] == "ok"
 
 

@@ -8,15 +8,16 @@ from typing import Any
 import pytest
 
 from cappella.config import Config, Model
-from cappella.engines import process, vllm
-from cappella.engines.process import EngineProcess
+from cappella.engines.process import process
+from cappella.engines.process.process import EngineProcess
 from cappella.engines.supervisor import Supervisor
+from cappella.engines.vllm import client
 from cappella.errors import ConfigError
 from cappella.placement import folder
 from cappella.placement.planner import Placed
 from cappella.sealing.variables import SEAL
-from engine_stub import fork_server
-from weights_folder import write_model
+from support.stub_engine import fork_server
+from support.weights_folder import write_model
 
 
 def model(**fields: Any) -> Model:
@@ -68,7 +69,7 @@ def test_an_eager_engine_on_a_cpu_compiles_nothing() -> None:
 
 def test_the_client_drops_an_idle_connection_long_before_the_server_does() -> None:
     server_s = float(process.environment(threads=None)["VLLM_HTTP_TIMEOUT_KEEP_ALIVE"])
-    assert server_s >= 10 * vllm.KEEP_ALIVE_S
+    assert server_s >= 10 * client.KEEP_ALIVE_S
 
 
 def test_the_server_listens_on_a_socket_and_on_no_port() -> None:

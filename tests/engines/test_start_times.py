@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 
 from cappella.engines import start_times
-from cappella.engines.start_times import MOST_KEPT, ORDER, Countdown, StartTimes
-from cappella.types import EngineStatus
-from choir import eventually
-from stub_life import Stub, living
+from cappella.engines.start_times import MAX_KEPT, ORDER, Countdown, StartTimes
+from cappella.engines.status import EngineStatus
+from support.fake_engines import eventually
+from support.stub_lifecycle import Stub, living
 
 LAST = {"importing vLLM": 4.0, "loading weights": 10.0, "answering a first token": 2.0}
 
@@ -51,14 +51,14 @@ def test_nothing_is_said_of_a_first_start(clock: list[float]) -> None:
 
 def test_each_model_has_its_own_and_those_unused_for_long_go(tmp_path: Path) -> None:
     file = tmp_path / "state" / "start-times.json"
-    for number in range(MOST_KEPT):
+    for number in range(MAX_KEPT):
         StartTimes(file, f"model {number}").keep({"loading weights": number})
     StartTimes(file, "model 0").keep(LAST)
     StartTimes(file, "another").keep(LAST)
     assert StartTimes(file, "model 0").last() == LAST
     assert StartTimes(file, "model 1").last() is None
     assert StartTimes(file, "model 2").last() == {"loading weights": 2}
-    assert len(json.loads(file.read_text())) == MOST_KEPT
+    assert len(json.loads(file.read_text())) == MAX_KEPT
     assert list(file.parent.iterdir()) == [file]
 
 
@@ -82,7 +82,7 @@ def test_what_cannot_be_written_does_not_matter(tmp_path: Path) -> None:
 
 
 def test_what_is_left_is_said_in_words() -> None:
-    said = [EngineStatus("ann", stage="loading weights", remaining_s=s).told for s in (None, 0.0, 0.2, 61.0)]
+    said = [EngineStatus("ann", stage="loading weights", remaining_s=s).summary for s in (None, 0.0, 0.2, 61.0)]
     assert said == ["loading weights"] * 2 + ["loading weights, about 1 s left", "loading weights, about 61 s left"]
 
 

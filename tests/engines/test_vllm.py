@@ -13,12 +13,13 @@ from aiohttp import web
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cappella.engines import wire
-from cappella.engines.vllm import VllmEngine
+from cappella.engines.status import EngineStatus
+from cappella.engines.vllm import protocol
+from cappella.engines.vllm.client import VllmEngine
 from cappella.errors import EngineBroke, EngineContextExceeded, EngineError, EngineNotReady, EngineRejected
-from cappella.types import Chunk, EngineStatus, Form, Prompt, Sampling, Usage
-from choir import Choir, eventually
-from scripted_engine import Script
+from cappella.types import Chunk, Form, Prompt, Sampling, Usage
+from support.fake_engines import FakeEngines, eventually
+from support.scripted_engine import Script
 
 ASK = [{"role": "user", "content": "Hi"}]
 DONE = b"data: [DONE]\n\n"
@@ -104,7 +105,7 @@ async def test_texts_that_arrive_together_are_one_chunk_and_whatever_else_stays_
     got: list[Chunk] = []
 
     async def read() -> None:
-        async for chunk in wire.chunks(parts()):
+        async for chunk in protocol.chunks(parts()):
             got.append(chunk)
 
     with pytest.raises(EngineBroke):
@@ -242,22 +243,24 @@ async def test_a_server_that_is_not_there_is_an_engine_error(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("state", ["waiting", "loading", "restarting", "failed", "stopped"])
-async def test_an_engine_that_is_not_ready_is_not_called_and_still_probed(choir: Choir, state: Any) -> None:
-    engine = choir.engines["ann"]
+async def test_an_engine_that_is_not_ready_is_not_called_and_still_probed(
+    fake_engines: FakeEngines, state: Any
+) -> None:
+    engine = fake_engines.engines["ann"]
     engine.status.state = state
     with pytest.raises(EngineNotReady, match=f"ann is {state}"):
         await chat(engine)
     with pytest.raises(EngineNotReady):
         async with engine.forward("/v1/chat/completions", b"{}"):
             pass
-    assert not choir.servers["ann"].bodies
+    assert not fake_engines.servers["ann"].bodies
     await engine.probe()
-    assert choir.servers["ann"].bodies[0]["max_completion_tokens"] == 1
+    assert fake_engines.servers["ann"].bodies[0]["max_completion_tokens"] == 1
 
 
-async def test_only_what_is_set_is_sent_and_always_as_a_stream_with_usage(choir: Choir) -> None:
-    await chat(choir.engines["ann"], temperature=0.0, stop=("x",))
-    assert choir.servers["ann"].bodies[0] == {
+async def test_only_what_is_set_is_sent_and_always_as_a_stream_with_usage(fake_engines: FakeEngines) -> None:
+    await chat(fake_engines.engines["ann"], temperature=0.0, stop=("x",))
+    assert fake_engines.servers["ann"].bodies[0] == {
         "model": "ann",
         "messages": ASK,
         "stream": True,
@@ -267,57 +270,57 @@ async def test_only_what_is_set_is_sent_and_always_as_a_stream_with_usage(choir:
     }
 
 
-async def test_closing_a_half_read_answer_aborts_it_in_the_engine(choir: Choir) -> None:
-    choir.let("ann", Script(("a",), ending="hang"))
-    async with aclosing(choir.engines["ann"].chat(Prompt(ASK), Sampling())) as chunks:
+async def test_closing_a_half_read_answer_aborts_it_in_the_engine(fake_engines: FakeEngines) -> None:
+    fake_engines.let("ann", Script(("a",), ending="hang"))
+    async with aclosing(fake_engines.engines["ann"].chat(Prompt(ASK), Sampling())) as chunks:
         async for chunk in chunks:
             if chunk.content:
                 break
-        assert choir.servers["ann"].running == 1
-    assert await eventually(lambda: choir.servers["ann"].running == 0)
-    assert choir.servers["ann"].aborted == 1
+        assert fake_engines.servers["ann"].running == 1
+    assert await eventually(lambda: fake_engines.servers["ann"].running == 0)
+    assert fake_engines.servers["ann"].aborted == 1
 
 
-async def test_leaving_a_forwarded_reply_aborts_it_in_the_engine(choir: Choir) -> None:
-    choir.let("ann", Script(("a",), ending="hang"))
-    async with choir.engines["ann"].forward("/v1/chat/completions", b'{"stream": true}') as reply:
+async def test_leaving_a_forwarded_reply_aborts_it_in_the_engine(fake_engines: FakeEngines) -> None:
+    fake_engines.let("ann", Script(("a",), ending="hang"))
+    async with fake_engines.engines["ann"].forward("/v1/chat/completions", b'{"stream": true}') as reply:
         assert (reply.status_code, reply.content_type) == (200, "text/event-stream")
         await anext(aiter(reply.body))
-    assert await eventually(lambda: choir.servers["ann"].aborted == 1)
+    assert await eventually(lambda: fake_engines.servers["ann"].aborted == 1)
 
 
-async def test_many_calls_go_to_one_engine_at_once(choir: Choir) -> None:
-    choir.let("ann", Script(("a",), ending="hang"))
-    calls = [asyncio.create_task(chat(choir.engines["ann"])) for _ in range(100)]
-    assert await eventually(lambda: choir.servers["ann"].running == 100, 10)
+async def test_many_calls_go_to_one_engine_at_once(fake_engines: FakeEngines) -> None:
+    fake_engines.let("ann", Script(("a",), ending="hang"))
+    calls = [asyncio.create_task(chat(fake_engines.engines["ann"])) for _ in range(100)]
+    assert await eventually(lambda: fake_engines.servers["ann"].running == 100, 10)
     for call in calls:
         call.cancel()
     await asyncio.gather(*calls, return_exceptions=True)
-    assert await eventually(lambda: choir.servers["ann"].running == 0, 5)
+    assert await eventually(lambda: fake_engines.servers["ann"].running == 0, 5)
 
 
-async def test_a_closed_engine_connects_anew(choir: Choir) -> None:
-    engine = choir.engines["ann"]
+async def test_a_closed_engine_connects_anew(fake_engines: FakeEngines) -> None:
+    engine = fake_engines.engines["ann"]
     await chat(engine)
     await engine.close()
     assert (await chat(engine))[-1].usage
 
 
-async def test_healthy_is_what_the_server_says(choir: Choir) -> None:
-    assert await choir.engines["ann"].healthy()
-    choir.servers["ann"].healthy = False
-    assert not await choir.engines["ann"].healthy()
+async def test_healthy_is_what_the_server_says(fake_engines: FakeEngines) -> None:
+    assert await fake_engines.engines["ann"].healthy()
+    fake_engines.servers["ann"].healthy = False
+    assert not await fake_engines.engines["ann"].healthy()
 
 
-async def test_a_prompt_of_megabytes_is_sent_without_a_warning(choir: Choir) -> None:
+async def test_a_prompt_of_megabytes_is_sent_without_a_warning(fake_engines: FakeEngines) -> None:
     text = "x" * (3 << 20)
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         async with aclosing(
-            choir.engines["ann"].chat(Prompt([{"role": "user", "content": text}]), Sampling())
+            fake_engines.engines["ann"].chat(Prompt([{"role": "user", "content": text}]), Sampling())
         ) as chunks:
             assert [chunk.content async for chunk in chunks][-1] == ""
-    assert choir.servers["ann"].bodies[0]["messages"][0]["content"] == text
+    assert fake_engines.servers["ann"].bodies[0]["messages"][0]["content"] == text
     assert not [str(each.message)[:80] for each in seen]
 
 
@@ -325,49 +328,54 @@ async def test_a_prompt_of_megabytes_is_sent_without_a_warning(choir: Choir) -> 
     ("form", "sent"),
     [
         (Form("structured_outputs", {"choice": ["a"]}), {"structured_outputs": {"choice": ["a"]}}),
-        (Form("structured_outputs", {"json": "{}"}), {"structured_outputs": {"json": wire.SPACING}}),
+        (Form("structured_outputs", {"json": "{}"}), {"structured_outputs": {"json": protocol.SPACING}}),
         (
             Form("structured_outputs", {"json_object": True}),
-            {"structured_outputs": {"json": {"type": "object", **wire.SPACING}}},
+            {"structured_outputs": {"json": {"type": "object", **protocol.SPACING}}},
         ),
         (
             Form("response_format", {"type": "json_object"}),
             {
                 "response_format": {
                     "type": "json_schema",
-                    "json_schema": {"name": "object", "schema": {"type": "object", **wire.SPACING}},
+                    "json_schema": {"name": "object", "schema": {"type": "object", **protocol.SPACING}},
                 }
             },
         ),
     ],
 )
 def test_every_kind_of_json_is_held_to_one_spelling(form: Form, sent: dict[str, Any]) -> None:
-    assert sent.items() <= wire.body("ann", Prompt(ASK, form=form), Sampling()).items()
+    assert sent.items() <= protocol.body("ann", Prompt(ASK, form=form), Sampling()).items()
 
 
 @pytest.mark.parametrize(
     ("prompt", "interval"),
     [
         (Prompt(ASK), None),
-        (Prompt(ASK, watched=False), wire.UNWATCHED_INTERVAL_TOKENS),
+        (Prompt(ASK, watched=False), protocol.UNWATCHED_INTERVAL_TOKENS),
         (Prompt(ASK, tools=[{"type": "function", "function": {"name": "f"}}], watched=False), None),
     ],
 )
 def test_only_an_answer_that_nobody_watches_comes_many_tokens_at_a_time(prompt: Prompt, interval: int | None) -> None:
-    assert wire.body("ann", prompt, Sampling()).get("stream_interval") == interval
+    assert protocol.body("ann", prompt, Sampling()).get("stream_interval") == interval
 
 
-async def test_in_a_crowd_a_watched_answer_comes_a_few_tokens_at_a_time(choir: Choir) -> None:
-    for crowd, interval in ((0, None), (wire.CROWD - 1, None), (wire.CROWD, 2), (100 * wire.CROWD, 4)):
-        choir.engines["ann"].in_flight = crowd
-        await chat(choir.engines["ann"])
-        assert choir.servers["ann"].bodies[-1].get("stream_interval") == interval
-        assert choir.engines["ann"].in_flight == crowd
+async def test_in_a_crowd_a_watched_answer_comes_a_few_tokens_at_a_time(fake_engines: FakeEngines) -> None:
+    for crowd, interval in (
+        (0, None),
+        (protocol.CONGESTED_STREAMS - 1, None),
+        (protocol.CONGESTED_STREAMS, 2),
+        (100 * protocol.CONGESTED_STREAMS, 4),
+    ):
+        fake_engines.engines["ann"].in_flight = crowd
+        await chat(fake_engines.engines["ann"])
+        assert fake_engines.servers["ann"].bodies[-1].get("stream_interval") == interval
+        assert fake_engines.engines["ann"].in_flight == crowd
 
 
-async def test_calls_in_flight_fail_when_the_engine_is_closed(choir: Choir) -> None:
-    choir.let("ann", Script(("one", "two"), ending="hang"))
-    engine = choir.engines["ann"]
+async def test_calls_in_flight_fail_when_the_engine_is_closed(fake_engines: FakeEngines) -> None:
+    fake_engines.let("ann", Script(("one", "two"), ending="hang"))
+    engine = fake_engines.engines["ann"]
     heard = []
 
     async def call() -> None:

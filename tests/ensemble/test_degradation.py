@@ -4,101 +4,101 @@ import time
 
 import pytest
 
-from cappella.errors import DeadlineExceeded
-from cappella.options import AnalysisMode, Seat
-from choir import MEMBERS, Choir, eventually, judging
-from scripted_engine import Json, Script
+from cappella.config.options import AnalysisMode, Seat
+from cappella.ensemble.errors import DeadlineExceeded
+from support.fake_engines import MEMBERS, FakeEngines, eventually, judging
+from support.scripted_engine import Json, Script
 
 HANG = Script(("I",), ending="hang")
 
 
-async def test_a_panel_that_uses_up_the_whole_deadline_still_gives_its_best_answer(choir: Choir) -> None:
-    choir.let("cat", HANG)
-    run = await choir.run(deadline_s=0.5)
+async def test_a_panel_that_uses_up_the_whole_deadline_still_gives_its_best_answer(fake_engines: FakeEngines) -> None:
+    fake_engines.let("cat", HANG)
+    run = await fake_engines.run(deadline_s=0.5)
     assert (run.content, run.status, run.failure_reason) == ("Hello there", "degraded", "deadline")
-    assert not choir.servers["judge"].bodies
+    assert not fake_engines.servers["judge"].bodies
     assert [(failure.name, failure.partial) for failure in run.failures] == [("cat", "I")]
 
 
 @pytest.mark.parametrize("mode", ["before", "alongside", "off"])
-async def test_no_run_outlives_its_deadline_by_much(choir: Choir, mode: AnalysisMode) -> None:
-    choir.let("judge", judging(HANG, HANG))
+async def test_no_run_outlives_its_deadline_by_much(fake_engines: FakeEngines, mode: AnalysisMode) -> None:
+    fake_engines.let("judge", judging(HANG, HANG))
     began = time.monotonic()
-    run = await choir.run(deadline_s=0.6, analysis=mode)
+    run = await fake_engines.run(deadline_s=0.6, analysis=mode)
     assert time.monotonic() - began < 2.6
     assert (run.content, run.failure_reason) == ("Hello there", "deadline")
-    assert await eventually(lambda: choir.running == 0)
+    assert await eventually(lambda: fake_engines.running == 0)
 
 
-async def test_too_few_in_time_is_an_error_that_carries_what_there_was(choir: Choir) -> None:
-    choir.let("ann", HANG)
-    choir.let("bob", HANG)
+async def test_too_few_in_time_is_an_error_that_carries_what_there_was(fake_engines: FakeEngines) -> None:
+    fake_engines.let("ann", HANG)
+    fake_engines.let("bob", HANG)
     with pytest.raises(DeadlineExceeded, match=r"1 of 3 members answered in time.*late: ann, bob") as raised:
-        await choir.run(round_timeout_s=0.4)
+        await fake_engines.run(round_timeout_s=0.4)
     assert [answer.content for answer in raised.value.answers] == ["Hello there"]
     assert [failure.partial for failure in raised.value.failures] == ["I", "I"]
 
 
-async def test_a_written_answer_outlives_an_analysis_that_hangs_beside_it(choir: Choir) -> None:
-    choir.let("judge", judging(analysis=HANG))
-    run = await choir.run(deadline_s=0.8, analysis="alongside")
+async def test_a_written_answer_outlives_an_analysis_that_hangs_beside_it(fake_engines: FakeEngines) -> None:
+    fake_engines.let("judge", judging(analysis=HANG))
+    run = await fake_engines.run(deadline_s=0.8, analysis="alongside")
     assert (run.content, run.status, run.failure_reason) == ("The final answer", "degraded", "deadline")
     assert run.analysis is None
-    assert await eventually(lambda: choir.running == 0)
+    assert await eventually(lambda: fake_engines.running == 0)
 
 
-async def test_a_writer_that_fails_does_not_wait_for_the_analysis_beside_it(choir: Choir) -> None:
-    choir.let("judge", judging(Script(("half",), ending="break"), HANG))
-    run = await choir.run(analysis="alongside")
+async def test_a_writer_that_fails_does_not_wait_for_the_analysis_beside_it(fake_engines: FakeEngines) -> None:
+    fake_engines.let("judge", judging(Script(("half",), ending="break"), HANG))
+    run = await fake_engines.run(analysis="alongside")
     assert (run.content, run.status, run.failure_reason) == ("Hello there", "degraded", "engine_broke")
-    assert await eventually(lambda: choir.running == 0)
+    assert await eventually(lambda: fake_engines.running == 0)
 
 
-async def test_an_analysis_that_fails_beside_a_written_answer_costs_only_the_status(choir: Choir) -> None:
-    choir.let("judge", judging(analysis=Script(ending="break")))
-    run = await choir.run(analysis="alongside")
+async def test_an_analysis_that_fails_beside_a_written_answer_costs_only_the_status(fake_engines: FakeEngines) -> None:
+    fake_engines.let("judge", judging(analysis=Script(ending="break")))
+    run = await fake_engines.run(analysis="alongside")
     assert (run.content, run.status, run.failure_reason) == ("The final answer", "degraded", "engine_broke")
 
 
 @pytest.mark.parametrize("state", ["failed", "restarting", "stopped"])
-async def test_a_judge_that_is_gone_is_never_called(choir: Choir, state: str) -> None:
-    choir.engines["judge"].status.state = state  # type: ignore[assignment]
-    run = await choir.run()
+async def test_a_judge_that_is_gone_is_never_called(fake_engines: FakeEngines, state: str) -> None:
+    fake_engines.engines["judge"].status.state = state  # type: ignore[assignment]
+    run = await fake_engines.run()
     assert (run.content, run.status, run.failure_reason) == ("Hello there", "degraded", "not_ready")
-    assert not choir.servers["judge"].bodies
+    assert not fake_engines.servers["judge"].bodies
 
 
-async def test_a_judge_may_also_sit_on_the_panel(choir: Choir) -> None:
+async def test_a_judge_may_also_sit_on_the_panel(fake_engines: FakeEngines) -> None:
     def script(body: Json) -> Script:
         if "response_format" in body:
             return judging()(body)
         return Script(("final",)) if "[answer A" in body["messages"][-1]["content"] else Script(("as a member",))
 
-    choir.let("ann", script)
-    run = await choir.run(judge="ann")
+    fake_engines.let("ann", script)
+    run = await fake_engines.run(judge="ann")
     assert (run.content, run.status) == ("final", "ok")
     assert run.answers[0].content == "as a member"
 
 
-async def test_a_prompt_too_long_for_the_judge_gives_way_to_the_best_member(choir: Choir) -> None:
+async def test_a_prompt_too_long_for_the_judge_gives_way_to_the_best_member(fake_engines: FakeEngines) -> None:
     error = {"message": "too long", "type": "BadRequestError", "param": "input_tokens", "code": 400}
     too_long = Script(refuse=(400, {"error": error}))
-    choir.let("judge", judging(too_long, too_long))
-    run = await choir.run()
+    fake_engines.let("judge", judging(too_long, too_long))
+    run = await fake_engines.run()
     assert (run.content, run.status, run.failure_reason) == ("Hello there", "degraded", "context_length_exceeded")
 
 
-async def test_a_self_ensemble_of_one_model_is_a_whole_panel(choir: Choir) -> None:
+async def test_a_self_ensemble_of_one_model_is_a_whole_panel(fake_engines: FakeEngines) -> None:
     seats = tuple(Seat(name, "ann") for name in ("ann", "ann#2", "ann#3"))
-    run = await choir.run(panel=seats)
+    run = await fake_engines.run(panel=seats)
     assert run.status == "ok"
     assert sorted(run.labels.values()) == ["ann", "ann#2", "ann#3"]
-    assert not choir.servers["bob"].bodies
+    assert not fake_engines.servers["bob"].bodies
 
 
 @pytest.mark.parametrize("dead", MEMBERS)
-async def test_any_one_member_may_die_and_the_answer_still_comes(choir: Choir, dead: str) -> None:
-    choir.engines[dead].status.state = "failed"
-    run = await choir.run()
+async def test_any_one_member_may_die_and_the_answer_still_comes(fake_engines: FakeEngines, dead: str) -> None:
+    fake_engines.engines[dead].status.state = "failed"
+    run = await fake_engines.run()
     assert (run.content, run.status) == ("The final answer", "degraded")
     assert dead not in run.labels.values()

@@ -6,15 +6,15 @@ from typing import Any
 import orjson
 import pytest
 
-from cappella.api import trace
-from cappella.api.chat import ChatRequest
-from cappella.api.messages import MessagesRequest
-from cappella.api.responses import ResponsesRequest
-from cappella.ensemble.values import value_of
+from cappella.ensemble.structured.json_value import value_of
 from cappella.errors import CappellaError
+from cappella.gateway.formats.chat import ChatRequest
+from cappella.gateway.formats.messages import MessagesRequest
+from cappella.gateway.formats.responses import ResponsesRequest
+from cappella.telemetry import trace
 from cappella.types import Form, Prompt
-from choir import ANALYSIS, MEMBERS, Choir, chooses, judging
-from scripted_engine import Script
+from support.fake_engines import ANALYSIS, MEMBERS, FakeEngines, chooses, judging
+from support.scripted_engine import Script
 
 HOSTILE = {
     "half a surrogate": '{"a": "\\ud800"}',
@@ -39,15 +39,15 @@ REQUESTS: tuple[Any, ...] = (
 )
 
 
-async def require_sent(choir: Choir, prompt: Prompt | None = None, **changes: Any) -> None:
+async def require_sent(fake_engines: FakeEngines, prompt: Prompt | None = None, **changes: Any) -> None:
     """The run ends in a reply that every API can send, or in an error of ours."""
     try:
-        run = await choir.put(prompt or Prompt(USER), **changes)
+        run = await fake_engines.put(prompt or Prompt(USER), **changes)
     except CappellaError:
         return
     for request in REQUESTS:
         orjson.dumps(request.whole(run))
-    orjson.dumps([trace.event(event) for event in choir.events])
+    orjson.dumps([trace.event(event) for event in fake_engines.events])
 
 
 @TEXTS
@@ -63,40 +63,40 @@ async def require_sent(choir: Choir, prompt: Prompt | None = None, **changes: An
     ids=str,
 )
 @pytest.mark.parametrize("by", ["one", "most"])
-async def test_members_that_say_it(choir: Choir, text: str, changes: dict[str, Any], by: str) -> None:
+async def test_members_that_say_it(fake_engines: FakeEngines, text: str, changes: dict[str, Any], by: str) -> None:
     for name in MEMBERS[:1] if by == "one" else MEMBERS:
-        choir.let(name, Script((text,)))
-    choir.let("judge", judging(choice=chooses(Hello=0.9)))
-    await require_sent(choir, **changes)
+        fake_engines.let(name, Script((text,)))
+    fake_engines.let("judge", judging(choice=chooses(Hello=0.9)))
+    await require_sent(fake_engines, **changes)
 
 
 @TEXTS
 @pytest.mark.parametrize("field", ["consensus", "topic", "whole"])
-async def test_a_judge_that_says_it_in_its_analysis(choir: Choir, text: str, field: str) -> None:
+async def test_a_judge_that_says_it_in_its_analysis(fake_engines: FakeEngines, text: str, field: str) -> None:
     analysis = json.dumps(ANALYSIS)
     said = {
         "whole": text,
         "consensus": analysis.replace('["both greet"]', text),
         "topic": analysis.replace('"tone"', text),
     }
-    choir.let("judge", judging(analysis=Script((said[field],))))
-    await require_sent(choir)
+    fake_engines.let("judge", judging(analysis=Script((said[field],))))
+    await require_sent(fake_engines)
 
 
 @TEXTS
-async def test_a_judge_that_calls_a_tool_with_it(choir: Choir, text: str) -> None:
-    choir.let("judge", judging(final=Script((), calls=(("f", text),), finish_reason="tool_calls")))
+async def test_a_judge_that_calls_a_tool_with_it(fake_engines: FakeEngines, text: str) -> None:
+    fake_engines.let("judge", judging(final=Script((), calls=(("f", text),), finish_reason="tool_calls")))
     tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
-    await require_sent(choir, Prompt(USER, tools=[tool]), analysis="off")
+    await require_sent(fake_engines, Prompt(USER, tools=[tool]), analysis="off")
 
 
 @TEXTS
-async def test_a_form_that_it_should_have(choir: Choir, text: str) -> None:
+async def test_a_form_that_it_should_have(fake_engines: FakeEngines, text: str) -> None:
     schema = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
     form = Form("response_format", {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}})
     for name in MEMBERS:
-        choir.let(name, Script((text,)))
-    await require_sent(choir, Prompt(USER, form=form), strategy="vote")
+        fake_engines.let(name, Script((text,)))
+    await require_sent(fake_engines, Prompt(USER, form=form), strategy="vote")
 
 
 @pytest.mark.parametrize("text", ['{"a": "\\ud800"}', "Infinity", "[" * 2000, '{"a":' * 70 + "1" + "}" * 70, "", "{"])

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from cappella.types import Prompt
-from choir import ANALYSIS, MEMBERS, Choir, judging, said
-from injections import INJECTIONS, PAYLOAD
-from scripted_engine import Json, Script
+from support.fake_engines import ANALYSIS, MEMBERS, FakeEngines, judging, said
+from support.injected_answers import INJECTIONS, PAYLOAD
+from support.scripted_engine import Json, Script
 
 TOKENS = ("<|im_start|>", "<|im_end|>", "<think>", "</think>")
 
@@ -44,10 +44,10 @@ def test_there_are_fifty_of_them() -> None:
 
 
 @pytest.mark.parametrize("hostile", INJECTIONS.values(), ids=INJECTIONS)
-async def test_a_hostile_answer_stays_between_its_marks(choir: Choir, hostile: str) -> None:
-    choir.let("bob", Script((hostile[:7], hostile[7:])))
-    run = await choir.run(early_prefill=True, show_reasoning=True)
-    judge = choir.servers["judge"].bodies
+async def test_a_hostile_answer_stays_between_its_marks(fake_engines: FakeEngines, hostile: str) -> None:
+    fake_engines.let("bob", Script((hostile[:7], hostile[7:])))
+    run = await fake_engines.run(early_prefill=True, show_reasoning=True)
+    judge = fake_engines.servers["judge"].bodies
     assert run.status == "ok"
     whole = [body for body in judge if body.get("max_completion_tokens") != 1]
     assert len(whole) == 2
@@ -59,47 +59,49 @@ async def test_a_hostile_answer_stays_between_its_marks(choir: Choir, hostile: s
 
 
 @pytest.mark.parametrize("hostile", INJECTIONS.values(), ids=INJECTIONS)
-async def test_a_member_that_reads_others_reads_them_as_the_judge_does(choir: Choir, hostile: str) -> None:
-    choir.let("bob", Script((hostile,)))
-    await choir.run(layers=2, analysis="off", early_prefill=False)
-    require_fenced(said(choir.servers["ann"].bodies[-1]), hostile)
+async def test_a_member_that_reads_others_reads_them_as_the_judge_does(fake_engines: FakeEngines, hostile: str) -> None:
+    fake_engines.let("bob", Script((hostile,)))
+    await fake_engines.run(layers=2, analysis="off", early_prefill=False)
+    require_fenced(said(fake_engines.servers["ann"].bodies[-1]), hostile)
 
 
-async def test_marks_copied_from_one_round_fence_nothing_in_the_next(choir: Choir) -> None:
+async def test_marks_copied_from_one_round_fence_nothing_in_the_next(fake_engines: FakeEngines) -> None:
     def copying(body: Json) -> Script:
         return Script((f"It is 5.{''.join(re.findall(r'.?.(?:answer|end) [A-Z] [0-9a-f]{8}.', said(body)))}{PAYLOAD}",))
 
-    choir.let("bob", copying)
-    run = await choir.run(layers=2, early_prefill=False)
+    fake_engines.let("bob", copying)
+    run = await fake_engines.run(layers=2, early_prefill=False)
     hostile = next(answer.content for answer in run.answers if answer.name == "bob")
     assert "[end A " in hostile
-    require_fenced(choir.judge_prompt(), hostile)
+    require_fenced(fake_engines.judge_prompt(), hostile)
 
 
 @pytest.mark.parametrize("field", ["reasoning", "calls"])
-async def test_what_is_shown_beside_an_answer_is_fenced_with_it(choir: Choir, field: str) -> None:
+async def test_what_is_shown_beside_an_answer_is_fenced_with_it(fake_engines: FakeEngines, field: str) -> None:
     hostile = INJECTIONS["ChatML"]
     more: dict[str, Any] = {"reasoning": hostile} if field == "reasoning" else {"calls": (("f", hostile),)}
-    choir.let("bob", Script(("It is 5.",), **more))
-    await choir.run(show_reasoning=True)
-    prompt = choir.judge_prompt()
+    fake_engines.let("bob", Script(("It is 5.",), **more))
+    await fake_engines.run(show_reasoning=True)
+    prompt = fake_engines.judge_prompt()
     assert not any(token in prompt for token in TOKENS)
     assert plainly(hostile) in plainly(prompt)
-    assert [m["role"] for m in choir.servers["judge"].bodies[-1]["messages"]] == ["user"]
+    assert [m["role"] for m in fake_engines.servers["judge"].bodies[-1]["messages"]] == ["user"]
 
 
-async def test_a_hostile_analysis_of_the_judges_own_does_not_end_its_turn(choir: Choir) -> None:
+async def test_a_hostile_analysis_of_the_judges_own_does_not_end_its_turn(fake_engines: FakeEngines) -> None:
 
     hostile = {**ANALYSIS, "consensus": [INJECTIONS["ChatML"], INJECTIONS["thinking"]]}
-    choir.let("judge", judging(analysis=Script((json.dumps(hostile),))))
-    await choir.run()
-    assert PAYLOAD in choir.judge_prompt()
-    assert not any(token in choir.judge_prompt() for token in TOKENS)
+    fake_engines.let("judge", judging(analysis=Script((json.dumps(hostile),))))
+    await fake_engines.run()
+    assert PAYLOAD in fake_engines.judge_prompt()
+    assert not any(token in fake_engines.judge_prompt() for token in TOKENS)
 
 
 @pytest.mark.parametrize("hostile", INJECTIONS.values(), ids=INJECTIONS)
 @pytest.mark.parametrize("role", ["system", "user", "tool"])
-async def test_what_a_client_passes_on_begins_no_turn_either(choir: Choir, hostile: str, role: str) -> None:
+async def test_what_a_client_passes_on_begins_no_turn_either(
+    fake_engines: FakeEngines, hostile: str, role: str
+) -> None:
     call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     turns: dict[str, list[dict[str, Any]]] = {
         "system": [{"role": "system", "content": hostile}, {"role": "user", "content": "Hi"}],
@@ -110,8 +112,8 @@ async def test_what_a_client_passes_on_begins_no_turn_either(choir: Choir, hosti
             {"role": "tool", "tool_call_id": "1", "content": hostile},
         ],
     }
-    await choir.put(Prompt(turns[role]), early_prefill=False)
+    await fake_engines.put(Prompt(turns[role]), early_prefill=False)
     for name in (*MEMBERS, "judge"):
-        for body in choir.servers[name].bodies:
+        for body in fake_engines.servers[name].bodies:
             assert not any(token in str(body["messages"]) for token in TOKENS)
             assert [m["role"] for m in body["messages"]][: len(turns[role])] == [m["role"] for m in turns[role]]

@@ -5,52 +5,54 @@ import time
 
 import pytest
 
-from cappella.ensemble.panel import Patience, Question, ask_panel
-from cappella.events import AnswerDelta, AnswerDone, AnswerFailed
-from cappella.options import Seat
-from cappella.runs import Panel
+from cappella.config.options import Seat
+from cappella.ensemble.events import AnswerDelta, AnswerDone, AnswerFailed
+from cappella.ensemble.panel import Question, WaitPolicy, ask_panel
+from cappella.ensemble.run import Panel
 from cappella.types import Prompt, Sampling
-from choir import MEMBERS, Choir, eventually
-from scripted_engine import Json, Script, too_long
+from support.fake_engines import MEMBERS, FakeEngines, eventually
+from support.scripted_engine import Json, Script, too_long
 
 SEATS = tuple(Seat(name, name) for name in MEMBERS)
 
 
 async def ask(
-    choir: Choir,
+    fake_engines: FakeEngines,
     seats: tuple[Seat, ...] = SEATS,
     quorum: int = 2,
     timeout_s: float = 10.0,
     grace_s: float | None = None,
 ) -> Panel:
     messages = [{"role": "user", "content": "Hi"}]
-    questions = [Question(seat, choir.engines[seat.model], Prompt(messages, samples=seat.samples)) for seat in seats]
-    return await ask_panel(questions, Patience(quorum, timeout_s, grace_s), choir.events.append)
+    questions = [
+        Question(seat, fake_engines.engines[seat.model], Prompt(messages, samples=seat.samples)) for seat in seats
+    ]
+    return await ask_panel(questions, WaitPolicy(quorum, timeout_s, grace_s), fake_engines.events.append)
 
 
-async def test_answers_stand_in_the_order_of_the_seats_whoever_was_first(choir: Choir) -> None:
-    choir.let("ann", Script(("a",), pause_s=0.2))
-    choir.let("cat", Script(("c",)))
-    panel = await ask(choir)
+async def test_answers_stand_in_the_order_of_the_seats_whoever_was_first(fake_engines: FakeEngines) -> None:
+    fake_engines.let("ann", Script(("a",), pause_s=0.2))
+    fake_engines.let("cat", Script(("c",)))
+    panel = await ask(fake_engines)
     assert [answer.name for answer in panel.answers] == list(MEMBERS)
-    done = [event.answer.name for event in choir.events if isinstance(event, AnswerDone)]
+    done = [event.answer.name for event in fake_engines.events if isinstance(event, AnswerDone)]
     assert done[-1] == "ann"
 
 
-async def test_one_model_may_sit_twice_and_each_seat_is_heard_apart(choir: Choir) -> None:
+async def test_one_model_may_sit_twice_and_each_seat_is_heard_apart(fake_engines: FakeEngines) -> None:
     seats = (Seat("ann", "ann", Sampling(seed=1)), Seat("ann#2", "ann", Sampling(seed=2)))
-    choir.let("ann", lambda body: Script((f"seed {body['seed']}",)))
-    panel = await ask(choir, seats)
+    fake_engines.let("ann", lambda body: Script((f"seed {body['seed']}",)))
+    panel = await ask(fake_engines, seats)
     assert {answer.name: answer.content for answer in panel.answers} == {"ann": "seed 1", "ann#2": "seed 2"}
-    assert {event.name for event in choir.events if isinstance(event, AnswerDelta)} == {"ann", "ann#2"}
+    assert {event.name for event in fake_engines.events if isinstance(event, AnswerDelta)} == {"ann", "ann#2"}
 
 
-async def test_every_member_ends_in_exactly_one_event(choir: Choir) -> None:
-    choir.let("ann", Script(ending="break"))
-    choir.let("cat", Script(ending="hang"))
-    await ask(choir, quorum=1, timeout_s=0.4)
-    ends = [event.answer.name for event in choir.events if isinstance(event, AnswerDone)]
-    ends += [event.failure.name for event in choir.events if isinstance(event, AnswerFailed)]
+async def test_every_member_ends_in_exactly_one_event(fake_engines: FakeEngines) -> None:
+    fake_engines.let("ann", Script(ending="break"))
+    fake_engines.let("cat", Script(ending="hang"))
+    await ask(fake_engines, quorum=1, timeout_s=0.4)
+    ends = [event.answer.name for event in fake_engines.events if isinstance(event, AnswerDone)]
+    ends += [event.failure.name for event in fake_engines.events if isinstance(event, AnswerFailed)]
     assert sorted(ends) == list(MEMBERS)
 
 
@@ -70,10 +72,10 @@ async def test_every_member_ends_in_exactly_one_event(choir: Choir) -> None:
     ],
 )
 async def test_each_way_to_fail_is_data_with_its_own_reason(
-    choir: Choir, script: Script, reason: str, status_code: int, partial: str
+    fake_engines: FakeEngines, script: Script, reason: str, status_code: int, partial: str
 ) -> None:
-    choir.let("bob", script)
-    panel = await ask(choir, timeout_s=0.6 if reason == "deadline" else 10)
+    fake_engines.let("bob", script)
+    panel = await ask(fake_engines, timeout_s=0.6 if reason == "deadline" else 10)
     assert [answer.name for answer in panel.answers] == ["ann", "cat"]
     (failed,) = panel.failures
     assert (failed.name, failed.reason, failed.status_code, failed.partial) == (
@@ -85,69 +87,69 @@ async def test_each_way_to_fail_is_data_with_its_own_reason(
     assert failed.error
 
 
-async def test_a_round_waits_for_the_slowest_member_and_not_just_for_a_quorum(choir: Choir) -> None:
-    choir.let("cat", Script(("late",), pause_s=0.3))
-    assert len((await ask(choir, quorum=1)).answers) == 3
+async def test_a_round_waits_for_the_slowest_member_and_not_just_for_a_quorum(fake_engines: FakeEngines) -> None:
+    fake_engines.let("cat", Script(("late",), pause_s=0.3))
+    assert len((await ask(fake_engines, quorum=1)).answers) == 3
 
 
-async def test_a_cut_member_costs_no_more_than_the_round(choir: Choir) -> None:
+async def test_a_cut_member_costs_no_more_than_the_round(fake_engines: FakeEngines) -> None:
     for name in MEMBERS:
-        choir.let(name, Script(ending="hang"))
+        fake_engines.let(name, Script(ending="hang"))
     began = time.monotonic()
-    panel = await ask(choir, timeout_s=0.3)
+    panel = await ask(fake_engines, timeout_s=0.3)
     assert time.monotonic() - began < 2
     assert [failed.reason for failed in panel.failures] == ["deadline"] * 3
-    assert await eventually(lambda: sum(server.aborted for server in choir.servers.values()) == 3)
+    assert await eventually(lambda: sum(server.aborted for server in fake_engines.servers.values()) == 3)
 
 
-async def test_members_are_asked_at_once(choir: Choir) -> None:
+async def test_members_are_asked_at_once(fake_engines: FakeEngines) -> None:
     seen: list[int] = []
 
     def script(_: Json) -> Script:
-        seen.append(choir.running)
+        seen.append(fake_engines.running)
         return Script(pause_s=0.3)
 
     for name in MEMBERS:
-        choir.let(name, script)
-    await ask(choir)
+        fake_engines.let(name, script)
+    await ask(fake_engines)
     assert sorted(seen) == [0, 1, 2]
 
 
-async def test_cancelling_a_round_frees_every_member_before_it_returns(choir: Choir) -> None:
+async def test_cancelling_a_round_frees_every_member_before_it_returns(fake_engines: FakeEngines) -> None:
     for name in MEMBERS:
-        choir.let(name, Script(ending="hang"))
-    round_ = asyncio.create_task(ask(choir))
-    assert await eventually(lambda: choir.running == 3)
+        fake_engines.let(name, Script(ending="hang"))
+    round_ = asyncio.create_task(ask(fake_engines))
+    assert await eventually(lambda: fake_engines.running == 3)
     round_.cancel()
     with pytest.raises(asyncio.CancelledError):
         await round_
-    assert await eventually(lambda: choir.running == 0)
+    assert await eventually(lambda: fake_engines.running == 0)
 
 
-async def test_stragglers_are_cut_when_the_grace_after_the_quorum_is_over(choir: Choir) -> None:
-    choir.let("cat", Script(("c",), ending="hang"))
-    panel = await ask(choir, grace_s=0.1)
+async def test_stragglers_are_cut_when_the_grace_after_the_quorum_is_over(fake_engines: FakeEngines) -> None:
+    fake_engines.let("cat", Script(("c",), ending="hang"))
+    panel = await ask(fake_engines, grace_s=0.1)
     assert [answer.name for answer in panel.answers] == ["ann", "bob"]
     assert [(failure.name, failure.reason, failure.partial) for failure in panel.failures] == [
         ("cat", "straggler", "c")
     ]
-    assert await eventually(lambda: choir.running == 0)
+    assert await eventually(lambda: fake_engines.running == 0)
 
 
-async def test_who_comes_within_the_grace_is_heard(choir: Choir) -> None:
-    choir.let("cat", Script(("c",), pause_s=0.2))
-    panel = await ask(choir, grace_s=5.0)
+async def test_who_comes_within_the_grace_is_heard(fake_engines: FakeEngines) -> None:
+    fake_engines.let("cat", Script(("c",), pause_s=0.2))
+    panel = await ask(fake_engines, grace_s=5.0)
     assert [answer.name for answer in panel.answers] == list(MEMBERS)
 
 
-async def test_a_grace_does_not_lengthen_the_round(choir: Choir) -> None:
-    choir.let("cat", Script(("c",), ending="hang"))
-    panel = await ask(choir, timeout_s=0.3, grace_s=60.0)
+async def test_a_grace_does_not_lengthen_the_round(fake_engines: FakeEngines) -> None:
+    fake_engines.let("cat", Script(("c",), ending="hang"))
+    panel = await ask(fake_engines, timeout_s=0.3, grace_s=60.0)
     assert [failure.reason for failure in panel.failures] == ["deadline"]
 
 
-async def test_the_grace_begins_with_the_quorum_and_not_with_the_first_answer(choir: Choir) -> None:
-    choir.let("bob", Script(("b",), pause_s=0.3))
-    choir.let("cat", Script(("c",), pause_s=0.3))
-    panel = await ask(choir, quorum=3, grace_s=0.0)
+async def test_the_grace_begins_with_the_quorum_and_not_with_the_first_answer(fake_engines: FakeEngines) -> None:
+    fake_engines.let("bob", Script(("b",), pause_s=0.3))
+    fake_engines.let("cat", Script(("c",), pause_s=0.3))
+    panel = await ask(fake_engines, quorum=3, grace_s=0.0)
     assert [answer.name for answer in panel.answers] == list(MEMBERS)

@@ -4,108 +4,114 @@ from typing import Any
 
 import pytest
 
-from cappella.events import AnswerDelta
-from cappella.runs import Run
-from choir import MEMBERS, Choir, judging, said
-from scripted_engine import Json, Script
+from cappella.ensemble.events import AnswerDelta
+from cappella.ensemble.run import Run
+from support.fake_engines import MEMBERS, FakeEngines, judging, said
+from support.scripted_engine import Json, Script
 
 LONG = tuple(f"word{number} and some more " for number in range(150))
 
 
-def prefills(choir: Choir) -> list[Json]:
-    return [body for body in choir.servers["judge"].bodies if body.get("max_completion_tokens") == 1]
+def prefills(fake_engines: FakeEngines) -> list[Json]:
+    return [body for body in fake_engines.servers["judge"].bodies if body.get("max_completion_tokens") == 1]
 
 
-async def with_a_slow_member(choir: Choir, slow: str = "cat", **settings: Any) -> Run:
+async def with_a_slow_member(fake_engines: FakeEngines, slow: str = "cat", **settings: Any) -> Run:
     """Two members answer at once and at length, the third much later."""
     for name in MEMBERS:
-        choir.let(name, Script(LONG, pause_s=0.004 if name == slow else 0.0))
-    return await choir.run(analysis="off", **settings)
+        fake_engines.let(name, Script(LONG, pause_s=0.004 if name == slow else 0.0))
+    return await fake_engines.run(analysis="off", **settings)
 
 
-async def test_what_is_read_early_is_the_beginning_of_what_is_read_in_the_end(choir: Choir) -> None:
+async def test_what_is_read_early_is_the_beginning_of_what_is_read_in_the_end(fake_engines: FakeEngines) -> None:
     for order in ("shuffled", "arrival"):
         for seed in range(4):
-            choir.servers["judge"].bodies.clear()
-            run = await with_a_slow_member(choir, seed=seed, answer_order=order)
-            early = [said(body) for body in prefills(choir)]
+            fake_engines.servers["judge"].bodies.clear()
+            run = await with_a_slow_member(fake_engines, seed=seed, answer_order=order)
+            early = [said(body) for body in prefills(fake_engines)]
             # The last piece may have been cut in the middle of a word, so that nothing but a prefix counts.
-            assert all(choir.judge_prompt().startswith(text) for text in early)
+            assert all(fake_engines.judge_prompt().startswith(text) for text in early)
             assert len(early) == len(set(early)) == sum(call.role == "prefill" for call in run.calls)
             assert run.status == "ok"
 
 
 @pytest.mark.parametrize("watched", [True, False])
-async def test_the_answers_that_came_first_are_read_before_the_last_has_ended(choir: Choir, watched: bool) -> None:
-    await with_a_slow_member(choir, answer_order="arrival", panel_watched=watched)
-    assert any(isinstance(event, AnswerDelta) for event in choir.events) == watched
-    last = said(prefills(choir)[-1])
+async def test_the_answers_that_came_first_are_read_before_the_last_has_ended(
+    fake_engines: FakeEngines, watched: bool
+) -> None:
+    await with_a_slow_member(fake_engines, answer_order="arrival", panel_watched=watched)
+    assert any(isinstance(event, AnswerDelta) for event in fake_engines.events) == watched
+    last = said(prefills(fake_engines)[-1])
     assert last.count("[end ") == 2
     assert last.count("[answer ") == 3
 
 
-async def test_in_a_shuffled_order_nothing_is_read_past_the_answer_that_is_missing(choir: Choir) -> None:
+async def test_in_a_shuffled_order_nothing_is_read_past_the_answer_that_is_missing(fake_engines: FakeEngines) -> None:
     for seed in range(6):
-        choir.servers["judge"].bodies.clear()
-        run = await with_a_slow_member(choir, seed=seed)
+        fake_engines.servers["judge"].bodies.clear()
+        run = await with_a_slow_member(fake_engines, seed=seed)
         place = list(run.labels.values()).index("cat")
-        assert all(said(body).count("[end ") <= place for body in prefills(choir))
+        assert all(said(body).count("[end ") <= place for body in prefills(fake_engines))
 
 
-async def test_the_order_of_arrival_is_that_in_which_the_members_ended(choir: Choir) -> None:
+async def test_the_order_of_arrival_is_that_in_which_the_members_ended(fake_engines: FakeEngines) -> None:
     for slow in MEMBERS:
-        run = await with_a_slow_member(choir, slow, answer_order="arrival")
+        run = await with_a_slow_member(fake_engines, slow, answer_order="arrival")
         assert list(run.labels.values())[-1] == slow
 
 
-async def test_in_the_order_of_arrival_the_last_round_counts(choir: Choir) -> None:
+async def test_in_the_order_of_arrival_the_last_round_counts(fake_engines: FakeEngines) -> None:
     def slow_at_first(body: Json) -> Script:
         return Script(("one",), pause_s=0.0 if "[answer " in said(body) else 0.1)
 
-    choir.let("ann", slow_at_first)
-    choir.let("bob", lambda body: Script(("two",), pause_s=0.1 if "[answer " in said(body) else 0.0))
-    choir.let("cat", Script(("three",), pause_s=0.05))
-    run = await choir.run(analysis="off", answer_order="arrival", layers=2)
+    fake_engines.let("ann", slow_at_first)
+    fake_engines.let("bob", lambda body: Script(("two",), pause_s=0.1 if "[answer " in said(body) else 0.0))
+    fake_engines.let("cat", Script(("three",), pause_s=0.05))
+    run = await fake_engines.run(analysis="off", answer_order="arrival", layers=2)
     assert list(run.labels.values()) == ["ann", "cat", "bob"]
 
 
 @pytest.mark.parametrize("settings", [{"early_prefill": False}, {"strategy": "vote"}, {"max_total_tokens": 100_000}])
-async def test_nothing_is_read_early_where_it_is_off_or_may_be_in_vain(choir: Choir, settings: Any) -> None:
-    run = await with_a_slow_member(choir, **settings)
-    assert prefills(choir) == []
+async def test_nothing_is_read_early_where_it_is_off_or_may_be_in_vain(
+    fake_engines: FakeEngines, settings: Any
+) -> None:
+    run = await with_a_slow_member(fake_engines, **settings)
+    assert prefills(fake_engines) == []
     assert run.timings.early_prefill_tokens == 0
 
 
-async def test_nothing_is_read_early_while_the_judge_is_busy(choir: Choir) -> None:
-    choir.engines["judge"].in_flight = 4
-    await with_a_slow_member(choir)
-    assert prefills(choir) == []
+async def test_nothing_is_read_early_while_the_judge_is_busy(fake_engines: FakeEngines) -> None:
+    fake_engines.engines["judge"].in_flight = 4
+    await with_a_slow_member(fake_engines)
+    assert prefills(fake_engines) == []
 
 
-async def test_a_judge_that_fails_to_read_early_still_writes(choir: Choir) -> None:
+async def test_a_judge_that_fails_to_read_early_still_writes(fake_engines: FakeEngines) -> None:
     final = Script(("The", " end"))
 
     def refusing_prefill(body: Json) -> Script:
         return Script(ending="break") if body.get("max_completion_tokens") == 1 else final
 
-    choir.let("judge", refusing_prefill)
-    run = await with_a_slow_member(choir)
-    assert (run.status, run.content, len(prefills(choir))) == ("ok", "The end", 1)
+    fake_engines.let("judge", refusing_prefill)
+    run = await with_a_slow_member(fake_engines)
+    assert (run.status, run.content, len(prefills(fake_engines))) == ("ok", "The end", 1)
 
 
-async def test_reading_ends_with_the_panel(choir: Choir) -> None:
+async def test_reading_ends_with_the_panel(fake_engines: FakeEngines) -> None:
     """A prefill that hangs is broken off, and its engine freed."""
     write = judging()
-    choir.let("judge", lambda body: Script(ending="hang") if body.get("max_completion_tokens") == 1 else write(body))
-    run = await with_a_slow_member(choir)
+    fake_engines.let(
+        "judge", lambda body: Script(ending="hang") if body.get("max_completion_tokens") == 1 else write(body)
+    )
+    run = await with_a_slow_member(fake_engines)
     assert run.status == "ok"
-    assert choir.servers["judge"].aborted == 1
+    assert fake_engines.servers["judge"].aborted == 1
 
 
-async def test_a_members_answer_cannot_open_the_judges_template_before_it_ends(choir: Choir) -> None:
-    choir.let("ann", Script(LONG))
-    choir.let("bob", Script(LONG))
-    choir.let("cat", Script(("<|im_end|>", *LONG), pause_s=0.004))
-    await choir.run(analysis="off", answer_order="arrival")
-    assert not any("<|im_end|>" in said(body) for body in prefills(choir))
-    assert any("|im_end|>" in said(body) for body in prefills(choir))
+async def test_a_members_answer_cannot_open_the_judges_template_before_it_ends(fake_engines: FakeEngines) -> None:
+    fake_engines.let("ann", Script(LONG))
+    fake_engines.let("bob", Script(LONG))
+    fake_engines.let("cat", Script(("<|im_end|>", *LONG), pause_s=0.004))
+    await fake_engines.run(analysis="off", answer_order="arrival")
+    assert not any("<|im_end|>" in said(body) for body in prefills(fake_engines))
+    assert any("|im_end|>" in said(body) for body in prefills(fake_engines))

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from cappella.config import Ensemble, Model
+from cappella.config.options import Gate, Options, Overrides, Settings
 from cappella.ensemble.settings import resolve
 from cappella.errors import RequestError, UnknownModel
-from cappella.options import Gate, Options, Overrides, Settings
 from cappella.types import Form, Prompt, Sampling
 
 PLAIN = Model.model_validate({"weights": "w", "max_model_len": 100, "kv_cache_bytes": "1MiB"})

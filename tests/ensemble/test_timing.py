@@ -2,8 +2,8 @@
 
 import pytest
 
+from cappella.ensemble.run import Answer, Call, Panel, Role
 from cappella.ensemble.timing import timings
-from cappella.runs import Answer, Call, Panel, Role
 from cappella.types import Usage
 
 

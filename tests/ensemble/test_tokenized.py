@@ -8,13 +8,13 @@ import pytest
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
-from cappella.engines.plain_text import PlainText
+from cappella.engines.vllm.sanitize import PlainText
 from cappella.ensemble import prompts
 from cappella.placement import folder
 from cappella.types import Message, Prompt
-from deployment import ROOT
-from families import FAMILIES, Family
-from injections import INJECTIONS
+from support.injected_answers import INJECTIONS
+from support.real_deployment import ROOT
+from support.tokenizer_families import FAMILIES, Family
 
 HARMLESS = "It is 5."
 DEMO = ("soprano", "alto", "tenor", "conductor", "clerk")

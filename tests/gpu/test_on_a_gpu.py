@@ -16,10 +16,10 @@ from urllib.request import Request, urlopen
 import pytest
 import yaml
 
-from cappella import reading
+from cappella.config import load
 from cappella.placement import advice, gpus, machine
 from cappella.placement.planner import Plan
-from deployment import ROOT, Deployment, deployed, stop, wait_for
+from support.real_deployment import ROOT, Deployment, deployed, stop, wait_for
 
 pytestmark = pytest.mark.gpu
 
@@ -38,7 +38,7 @@ def shape(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def plan(shape: Path) -> Plan:
     """Made before anything runs, as `serve` does."""
-    return advice.plan(reading.load(shape), machine.own())
+    return advice.plan(load.load(shape), machine.own())
 
 
 @pytest.fixture(scope="module")

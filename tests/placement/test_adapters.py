@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from cappella.config import Config, Model
-from cappella.engines import process
+from cappella.config.load import load
+from cappella.engines.process import process
 from cappella.errors import ConfigError
 from cappella.placement import adapters, advice, architecture, machine
 from cappella.placement.planner import Placed
-from cappella.reading import load
-from weights_folder import TINY, write_model, write_safetensors
+from support.weights_folder import TINY, write_model, write_safetensors
 
 
 def write_adapter(folder: Path, config: Any = None) -> Path:

@@ -6,7 +6,7 @@ import pytest
 
 from cappella.errors import ConfigError
 from cappella.placement import architecture, checkpoint
-from weights_folder import TINY, Shapes, llama_shapes, write_safetensors
+from support.weights_folder import TINY, Shapes, llama_shapes, write_safetensors
 
 READ = architecture.read(TINY, "c")
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from cappella.placement import packing, sharing
 from cappella.placement.packing import Item, Spans
-from cappella.placement.sharing import Wish
+from cappella.placement.sharing import CacheDemand
 
 SIZES = st.integers(min_value=1, max_value=100)
 
@@ -99,26 +99,28 @@ def test_ten_models_on_eight_gpus_are_placed_at_once() -> None:
 
 
 @st.composite
-def wishes(draw: st.DrawFn) -> list[Wish]:
+def demands(draw: st.DrawFn) -> list[CacheDemand]:
     spans = st.sampled_from([(0,), (1,), (2,), (3,), (0, 1), (2, 3), (0, 1, 2, 3)])
     weights = st.floats(min_value=0.1, max_value=10)
     count = draw(st.integers(1, 6))
-    return [Wish(f"m{n}", draw(spans), draw(weights), draw(st.integers(0, 200))) for n in range(count)]
+    return [CacheDemand(f"m{n}", draw(spans), draw(weights), draw(st.integers(0, 200))) for n in range(count)]
 
 
-@given(wishes(), st.lists(st.integers(0, 500), min_size=4, max_size=4))
-def test_what_is_shared_out_is_no_more_than_there_is_nor_than_was_wished(wanted: list[Wish], left: list[int]) -> None:
+@given(demands(), st.lists(st.integers(0, 500), min_size=4, max_size=4))
+def test_what_is_shared_out_is_no_more_than_there_is_nor_than_was_wished(
+    wanted: list[CacheDemand], left: list[int]
+) -> None:
     given_bytes: Mapping[str, int] = sharing.share(wanted, left)
-    for wish in wanted:
-        assert 0 <= given_bytes[wish.name] <= wish.most_bytes
+    for demand in wanted:
+        assert 0 <= given_bytes[demand.name] <= demand.most_bytes
     for gpu in range(4):
-        assert sum(given_bytes[wish.name] for wish in wanted if gpu in wish.span) <= left[gpu]
+        assert sum(given_bytes[demand.name] for demand in wanted if gpu in demand.span) <= left[gpu]
 
 
-@given(wishes(), st.lists(st.integers(0, 500), min_size=4, max_size=4))
-def test_nobody_is_left_short_while_there_is_room(wanted: list[Wish], left: list[int]) -> None:
+@given(demands(), st.lists(st.integers(0, 500), min_size=4, max_size=4))
+def test_nobody_is_left_short_while_there_is_room(wanted: list[CacheDemand], left: list[int]) -> None:
     given_bytes = sharing.share(wanted, left)
     rest = [left[gpu] - sum(given_bytes[w.name] for w in wanted if gpu in w.span) for gpu in range(4)]
-    for wish in wanted:
+    for demand in wanted:
         # Bytes are whole: each wish may leave one behind.
-        assert given_bytes[wish.name] >= wish.most_bytes - 1 or min(rest[gpu] for gpu in wish.span) <= len(wanted)
+        assert given_bytes[demand.name] >= demand.most_bytes - 1 or min(rest[gpu] for gpu in demand.span) <= len(wanted)

@@ -14,7 +14,7 @@ from cappella.placement import advice, machine, planner
 from cappella.placement.footprint import footprint
 from cappella.placement.machine import Machine
 from cappella.placement.planner import Plan
-from weights_folder import TINY, write_model
+from support.weights_folder import TINY, write_model
 
 GIB = 1 << 30
 LLAMA_8B = {**TINY, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,

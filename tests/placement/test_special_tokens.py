@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cappella.placement import folder
-from weights_folder import write_model
+from support.weights_folder import write_model
 
 ADDED = [
     {"content": "<|end|>", "special": True},

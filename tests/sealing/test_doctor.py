@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from overlay import doctor, overlay
-from sealed import NATIVE_VIOLATOR, PYTHON_VIOLATOR, needs_namespaces
-from weights_folder import write_model
+from support.network_namespace import NATIVE_VIOLATOR, PYTHON_VIOLATOR, needs_namespaces
+from support.python_overlay import doctor, overlay
+from support.weights_folder import write_model
 
 
 def deployment(folder: Path, **server: Any) -> Path:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from cappella.engines import process
+from cappella.engines.process import process
 from cappella.sealing import guard
-from engine_stub import environment
+from support.stub_engine import environment
 
 REFUSED = {
     "an address": "socket.socket().connect(('192.0.2.1', 443))",

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from cappella.sealing.packets import ETH_P_IP, ETH_P_IPV6, Sent, read
-from engine_stub import environment
-from sealed import needs_namespaces
+from support.network_namespace import needs_namespaces
+from support.stub_engine import environment
 
 NATIVE = """
 import ctypes, struct

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from deployment import ROOT
-from engine_stub import environment
-from overlay import doctor, overlay
-from sealed import NATIVE_VIOLATOR, PYTHON_VIOLATOR, needs_namespaces
+from support.network_namespace import NATIVE_VIOLATOR, PYTHON_VIOLATOR, needs_namespaces
+from support.python_overlay import doctor, overlay
+from support.real_deployment import ROOT
+from support.stub_engine import environment
 
 pytestmark = pytest.mark.vllm
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest_asyncio
 from playwright.async_api import Browser
 
-from browsing import Visit, browsing, visiting
-from choir import Choir, gateway_config, serving, singing
+from support.browser import RequestRecord, browsing, visiting
+from support.fake_engines import FakeEngines, gateway_config, serving, singing
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -17,14 +17,14 @@ async def browser() -> AsyncIterator[Browser]:
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def choir(tmp_path: Path) -> AsyncIterator[Choir]:
-    async with singing(tmp_path) as choir:
-        yield choir
+async def fake_engines(tmp_path: Path) -> AsyncIterator[FakeEngines]:
+    async with singing(tmp_path) as fake_engines:
+        yield fake_engines
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def visit(browser: Browser, choir: Choir) -> AsyncIterator[Visit]:
+async def record(browser: Browser, fake_engines: FakeEngines) -> AsyncIterator[RequestRecord]:
     """The page over scripted engines, open at Ask, with nothing that may go wrong."""
-    async with serving(choir, gateway_config()) as url, visiting(browser, url) as visit:
-        await visit.open()
-        yield visit
+    async with serving(fake_engines, gateway_config()) as url, visiting(browser, url) as record:
+        await record.open()
+        yield record

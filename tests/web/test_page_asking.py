@@ -5,9 +5,9 @@ import json
 import pytest
 from playwright.async_api import Locator, expect
 
-from browsing import Visit
-from choir import ANALYSIS, MEMBERS, Choir, eventually, said
-from scripted_engine import Script
+from support.browser import RequestRecord
+from support.fake_engines import ANALYSIS, MEMBERS, FakeEngines, eventually, said
+from support.scripted_engine import Script
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -26,22 +26,24 @@ async def asked_again(turn: Locator, way: str) -> None:
     await turn.get_by_role("combobox", name="Ask again in another way").select_option(label=way)
 
 
-async def test_one_sees_who_has_said_what_while_another_is_waited_for(visit: Visit, choir: Choir) -> None:
-    choir.let("cat", Script(("Half an", " answer"), ending="held"))
-    turn = await visit.ask("Say hello.")
+async def test_one_sees_who_has_said_what_while_another_is_waited_for(
+    record: RequestRecord, fake_engines: FakeEngines
+) -> None:
+    fake_engines.let("cat", Script(("Half an", " answer"), ending="held"))
+    turn = await record.ask("Say hello.")
     await expect(member(turn, "ann")).to_contain_text("Hello there")
     await expect(member(turn, "ann")).to_contain_text("done")
     await expect(member(turn, "cat")).to_contain_text("Half an answer")
     await expect(member(turn, "cat")).to_contain_text("writing")
     await expect(turn).to_contain_text("waiting on cat")
-    choir.servers["cat"].released.set()
+    fake_engines.servers["cat"].released.set()
     await expect(answer(turn)).to_contain_text("The final answer")
     await expect(member(turn, "cat")).to_contain_text("done")
     for each in MEMBERS:
         await expect(member(turn, each)).to_contain_text("tokens")
 
 
-async def test_the_judges_comparison_shows_who_stands_where(visit: Visit, choir: Choir) -> None:
+async def test_the_judges_comparison_shows_who_stands_where(record: RequestRecord, fake_engines: FakeEngines) -> None:
     analysis = {
         "consensus": ["both greet"],
         "contradictions": [
@@ -51,8 +53,10 @@ async def test_the_judges_comparison_shows_who_stands_where(visit: Visit, choir:
         "unique_insights": [{"model": "C", "insight": "the weather"}],
         "blind_spots": ["the name"],
     }
-    choir.let("judge", lambda body: Script((json.dumps(analysis),) if "Now compare" in said(body) else ("Hello.",)))
-    turn = await visit.ask("Say hello.")
+    fake_engines.let(
+        "judge", lambda body: Script((json.dumps(analysis),) if "Now compare" in said(body) else ("Hello.",))
+    )
+    turn = await record.ask("Say hello.")
     await expect(answer(turn)).to_contain_text("Hello.")
     for words in ("both greet", "tone", "warm", "cold", "the hour", "the weather", "the name"):
         await expect(turn).to_contain_text(words)
@@ -61,114 +65,120 @@ async def test_the_judges_comparison_shows_who_stands_where(visit: Visit, choir:
     assert set(terms) < set(MEMBERS)
 
 
-async def test_an_answer_is_shown_as_it_is_written(visit: Visit, choir: Choir) -> None:
-    choir.let(
+async def test_an_answer_is_shown_as_it_is_written(record: RequestRecord, fake_engines: FakeEngines) -> None:
+    fake_engines.let(
         "judge", lambda body: Script((NOTHING,)) if "Now compare" in said(body) else Script(("Once",), ending="held")
     )
-    turn = await visit.ask("Tell me.")
+    turn = await record.ask("Tell me.")
     await expect(answer(turn)).to_contain_text("Once")
     await expect(turn).to_contain_text("judge writes")
-    choir.servers["judge"].released.set()
+    fake_engines.servers["judge"].released.set()
     await expect(turn.get_by_role("button", name="Copy the answer")).to_be_visible()
 
 
-async def test_stop_frees_the_engines_and_one_may_go_on(visit: Visit, choir: Choir) -> None:
-    choir.let("cat", Script(("Endless",), ending="hang"))
-    turn = await visit.ask("Say hello.")
+async def test_stop_frees_the_engines_and_one_may_go_on(record: RequestRecord, fake_engines: FakeEngines) -> None:
+    fake_engines.let("cat", Script(("Endless",), ending="hang"))
+    turn = await record.ask("Say hello.")
     await expect(member(turn, "cat")).to_contain_text("Endless")
-    await visit.page.get_by_role("button", name="Stop").click()
-    assert await eventually(lambda: choir.running == 0)
+    await record.page.get_by_role("button", name="Stop").click()
+    assert await eventually(lambda: fake_engines.running == 0)
     await expect(turn).to_contain_text("You stopped this run.")
-    choir.let("cat", Script())
+    fake_engines.let("cat", Script())
     await asked_again(turn, "In the same way")
-    await expect(answer(visit.page.get_by_role("article", name="Say hello."))).to_contain_text("The final answer")
+    await expect(answer(record.page.get_by_role("article", name="Say hello."))).to_contain_text("The final answer")
 
 
-async def test_a_reload_in_mid_stream_frees_the_engines_and_keeps_the_question(visit: Visit, choir: Choir) -> None:
-    choir.let("cat", Script(("Endless",), ending="hang"))
-    await expect(member(await visit.ask("Say hello."), "cat")).to_contain_text("Endless")
-    await visit.page.reload()
-    assert await eventually(lambda: choir.running == 0)
-    turn = visit.page.get_by_role("article", name="Say hello.")
+async def test_a_reload_in_mid_stream_frees_the_engines_and_keeps_the_question(
+    record: RequestRecord, fake_engines: FakeEngines
+) -> None:
+    fake_engines.let("cat", Script(("Endless",), ending="hang"))
+    await expect(member(await record.ask("Say hello."), "cat")).to_contain_text("Endless")
+    await record.page.reload()
+    assert await eventually(lambda: fake_engines.running == 0)
+    turn = record.page.get_by_role("article", name="Say hello.")
     await expect(turn).to_contain_text("cut off")
-    choir.let("cat", Script())
+    fake_engines.let("cat", Script())
     await asked_again(turn, "In the same way")
-    await expect(answer(visit.page.get_by_role("article", name="Say hello."))).to_contain_text("The final answer")
+    await expect(answer(record.page.get_by_role("article", name="Say hello."))).to_contain_text("The final answer")
 
 
-async def test_a_conversation_goes_on_and_is_there_after_a_reload(visit: Visit, choir: Choir) -> None:
-    await expect(answer(await visit.ask("Say hello."))).to_contain_text("The final answer")
-    await expect(answer(await visit.ask("Say it again."))).to_contain_text("The final answer")
-    talk = [(each["role"], each["content"]) for each in choir.servers["ann"].bodies[-1]["messages"]]
+async def test_a_conversation_goes_on_and_is_there_after_a_reload(
+    record: RequestRecord, fake_engines: FakeEngines
+) -> None:
+    await expect(answer(await record.ask("Say hello."))).to_contain_text("The final answer")
+    await expect(answer(await record.ask("Say it again."))).to_contain_text("The final answer")
+    talk = [(each["role"], each["content"]) for each in fake_engines.servers["ann"].bodies[-1]["messages"]]
     assert talk == [("user", "Say hello."), ("assistant", "The final answer"), ("user", "Say it again.")]
-    await visit.page.reload()
-    await expect(visit.page.get_by_role("article", name="Say it again.")).to_contain_text("The final answer")
-    await visit.page.get_by_role("button", name="Start over").click()
-    await expect(visit.page.get_by_role("article")).to_have_count(0)
-    await expect(answer(await visit.ask("Once more."))).to_contain_text("The final answer")
-    assert len(choir.servers["ann"].bodies[-1]["messages"]) == 1
+    await record.page.reload()
+    await expect(record.page.get_by_role("article", name="Say it again.")).to_contain_text("The final answer")
+    await record.page.get_by_role("button", name="Start over").click()
+    await expect(record.page.get_by_role("article")).to_have_count(0)
+    await expect(answer(await record.ask("Once more."))).to_contain_text("The final answer")
+    assert len(fake_engines.servers["ann"].bodies[-1]["messages"]) == 1
 
 
-async def test_the_same_may_be_asked_with_another_strategy(visit: Visit, choir: Choir) -> None:
-    turn = await visit.ask("Say hello.")
+async def test_the_same_may_be_asked_with_another_strategy(record: RequestRecord, fake_engines: FakeEngines) -> None:
+    turn = await record.ask("Say hello.")
     await expect(answer(turn)).to_contain_text("The final answer")
     await asked_again(turn, "With vote")
-    turn = visit.page.get_by_role("article", name="Say hello.")
+    turn = record.page.get_by_role("article", name="Say hello.")
     await expect(answer(turn)).to_contain_text("Hello there")
     await expect(turn).to_contain_text("vote")
-    assert len(choir.servers["judge"].bodies) == 2
+    assert len(fake_engines.servers["judge"].bodies) == 2
 
 
-async def test_panel_and_judge_are_chosen(visit: Visit, choir: Choir) -> None:
-    await visit.page.get_by_role("main").locator("summary").first.click()
-    await visit.page.get_by_role("combobox", name="Judge").select_option("cat")
-    await visit.page.get_by_role("combobox", name="Strategy").select_option("select")
-    await visit.page.get_by_role("button", name="One seat less for cat").click()
-    await visit.page.get_by_role("button", name="One seat more for ann").click()
-    turn = await visit.ask("Say hello.")
+async def test_panel_and_judge_are_chosen(record: RequestRecord, fake_engines: FakeEngines) -> None:
+    await record.page.get_by_role("main").locator("summary").first.click()
+    await record.page.get_by_role("combobox", name="Judge").select_option("cat")
+    await record.page.get_by_role("combobox", name="Strategy").select_option("select")
+    await record.page.get_by_role("button", name="One seat less for cat").click()
+    await record.page.get_by_role("button", name="One seat more for ann").click()
+    turn = await record.ask("Say hello.")
     await expect(turn.get_by_role("button", name="Copy the answer")).to_be_visible()
-    calls = {name: len(server.bodies) for name, server in choir.servers.items()}
+    calls = {name: len(server.bodies) for name, server in fake_engines.servers.items()}
     assert (calls["bob"], calls["judge"]) == (1, 0)
     assert calls["ann"] in (1, 2)  # two seats of one model may be one request
-    assert "structured_outputs" in choir.servers["cat"].bodies[-1]
+    assert "structured_outputs" in fake_engines.servers["cat"].bodies[-1]
 
 
-async def test_a_member_that_breaks_off_is_explained(visit: Visit, choir: Choir) -> None:
-    choir.let("bob", Script(("I was about",), ending="break"))
-    turn = await visit.ask("Say hello.")
+async def test_a_member_that_breaks_off_is_explained(record: RequestRecord, fake_engines: FakeEngines) -> None:
+    fake_engines.let("bob", Script(("I was about",), ending="break"))
+    turn = await record.ask("Say hello.")
     await expect(answer(turn)).to_contain_text("The final answer")
     await expect(answer(turn)).to_contain_text("Degraded: bob gave no answer")
     await expect(member(turn, "bob")).to_contain_text("failed")
     await expect(member(turn, "bob")).to_contain_text("its engine broke off")
 
 
-async def test_a_judge_that_breaks_off_is_explained(visit: Visit, choir: Choir) -> None:
-    choir.let("judge", Script(("{",), ending="break"))
-    turn = await visit.ask("Say hello.")
+async def test_a_judge_that_breaks_off_is_explained(record: RequestRecord, fake_engines: FakeEngines) -> None:
+    fake_engines.let("judge", Script(("{",), ending="break"))
+    turn = await record.ask("Say hello.")
     await expect(answer(turn)).to_contain_text("Hello there")
     await expect(answer(turn)).to_contain_text("Degraded: the judge failed")
 
 
-async def test_too_few_answers_are_an_error_with_a_way_on(visit: Visit, choir: Choir) -> None:
-    visit.refusals = {502}
+async def test_too_few_answers_are_an_error_with_a_way_on(record: RequestRecord, fake_engines: FakeEngines) -> None:
+    record.refusals = {502}
     for name in ("ann", "bob"):
-        choir.let(name, Script(("I was",), ending="break"))
-    turn = await visit.ask("Say hello.")
+        fake_engines.let(name, Script(("I was",), ending="break"))
+    turn = await record.ask("Say hello.")
     await expect(turn).to_contain_text("Too few members answered")
     for name in ("ann", "bob"):
-        choir.let(name, Script())
+        fake_engines.let(name, Script())
     await turn.get_by_role("button", name="Ask again", exact=True).click()
-    await expect(answer(visit.page.get_by_role("article", name="Say hello."))).to_contain_text("The final answer")
+    await expect(answer(record.page.get_by_role("article", name="Say hello."))).to_contain_text("The final answer")
 
 
-async def test_a_server_that_is_gone_is_an_error_with_a_way_on(visit: Visit, choir: Choir) -> None:
-    await expect(visit.page.get_by_role("textbox", name="Your question")).to_be_visible()
-    await visit.context.set_offline(True)
-    turn = await visit.ask("Say hello.")
+async def test_a_server_that_is_gone_is_an_error_with_a_way_on(
+    record: RequestRecord, fake_engines: FakeEngines
+) -> None:
+    await expect(record.page.get_by_role("textbox", name="Your question")).to_be_visible()
+    await record.context.set_offline(True)
+    turn = await record.ask("Say hello.")
     await expect(turn).to_contain_text("The server does not answer")
-    await visit.context.set_offline(False)
+    await record.context.set_offline(False)
     await turn.get_by_role("button", name="Ask again", exact=True).click()
-    await expect(answer(visit.page.get_by_role("article", name="Say hello."))).to_contain_text("The final answer")
-    assert visit.troubles
-    assert all("ERR_INTERNET_DISCONNECTED" in each for each in visit.troubles)
-    visit.troubles.clear()
+    await expect(answer(record.page.get_by_role("article", name="Say hello."))).to_contain_text("The final answer")
+    assert record.troubles
+    assert all("ERR_INTERNET_DISCONNECTED" in each for each in record.troubles)
+    record.troubles.clear()

@@ -5,9 +5,9 @@ import json
 import pytest
 from playwright.async_api import Browser, expect
 
-from browsing import Visit, visiting
-from choir import Choir, gateway_config, said, serving
-from scripted_engine import Script
+from support.browser import RequestRecord, visiting
+from support.fake_engines import FakeEngines, gateway_config, said, serving
+from support.scripted_engine import Script
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -24,69 +24,71 @@ ANALYSIS = {
 }
 
 
-def disagree(choir: Choir) -> None:
-    choir.let("ann", Script((ANSWER,), reasoning="Let me think."))
-    choir.let("bob", Script(("Gonil is in room 7.",)))
-    choir.let("cat", Script(("It is cold",), ending="break"))
-    choir.let("judge", lambda body: Script((json.dumps(ANALYSIS) if "Now compare" in said(body) else ANSWER,)))
+def disagree(fake_engines: FakeEngines) -> None:
+    fake_engines.let("ann", Script((ANSWER,), reasoning="Let me think."))
+    fake_engines.let("bob", Script(("Gonil is in room 7.",)))
+    fake_engines.let("cat", Script(("It is cold",), ending="break"))
+    fake_engines.let("judge", lambda body: Script((json.dumps(ANALYSIS) if "Now compare" in said(body) else ANSWER,)))
 
 
-async def at(visit: Visit, view: str) -> None:
-    await visit.page.evaluate(f"location.hash = '#{view}'")
-    await expect(visit.page.get_by_role("link", name=view.capitalize(), exact=True)).to_have_attribute(
+async def at(record: RequestRecord, view: str) -> None:
+    await record.page.evaluate(f"location.hash = '#{view}'")
+    await expect(record.page.get_by_role("link", name=view.capitalize(), exact=True)).to_have_attribute(
         "aria-current", "page"
     )
-    await visit.page.wait_for_load_state("networkidle")
+    await record.page.wait_for_load_state("networkidle")
 
 
 @pytest.mark.parametrize("width", [360, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_no_view_has_a_barrier(browser: Browser, choir: Choir, scheme: str, width: int) -> None:
-    disagree(choir)
+async def test_no_view_has_a_barrier(browser: Browser, fake_engines: FakeEngines, scheme: str, width: int) -> None:
+    disagree(fake_engines)
     size = {"width": width, "height": 900}
     async with (
-        serving(choir, gateway_config()) as url,
-        visiting(browser, url, viewport=size, color_scheme=scheme) as visit,
+        serving(fake_engines, gateway_config()) as url,
+        visiting(browser, url, viewport=size, color_scheme=scheme) as record,
     ):
-        await visit.open()
+        await record.open()
         for view in VIEWS:
-            await at(visit, view)
-            assert await visit.barriers() == []
-        await at(visit, "ask")
+            await at(record, view)
+            assert await record.barriers() == []
+        await at(record, "ask")
         for question in ("In which room is Gonil?", "Are you sure?"):
-            turn = await visit.ask(question)
+            turn = await record.ask(question)
             await expect(turn.get_by_role("button", name="Copy the answer")).to_be_visible()
-        await visit.unfold()
-        assert await visit.barriers() == []
+        await record.unfold()
+        assert await record.barriers() == []
 
 
-async def test_a_run_that_is_under_way_or_was_stopped_has_no_barrier(visit: Visit, choir: Choir) -> None:
-    choir.let("cat", Script(("Endless",), ending="hang"))
-    turn = await visit.ask("Say hello.")
+async def test_a_run_that_is_under_way_or_was_stopped_has_no_barrier(
+    record: RequestRecord, fake_engines: FakeEngines
+) -> None:
+    fake_engines.let("cat", Script(("Endless",), ending="hang"))
+    turn = await record.ask("Say hello.")
     await expect(turn.get_by_role("article", name="cat")).to_contain_text("Endless")
-    assert await visit.barriers() == []
-    await visit.page.get_by_role("button", name="Stop").click()
+    assert await record.barriers() == []
+    await record.page.get_by_role("button", name="Stop").click()
     await expect(turn).to_contain_text("You stopped this run.")
-    assert await visit.barriers() == []
+    assert await record.barriers() == []
 
 
-async def test_a_phone_shows_it_without_scrolling_sideways(visit: Visit, choir: Choir) -> None:
+async def test_a_phone_shows_it_without_scrolling_sideways(record: RequestRecord, fake_engines: FakeEngines) -> None:
     long = "W" * 300
-    choir.let("ann", Script((f"{long}\n\n```\n{long}\n```\n\n| {long} | b |\n|---|---|\n| c | d |",)))
-    choir.let(
+    fake_engines.let("ann", Script((f"{long}\n\n```\n{long}\n```\n\n| {long} | b |\n|---|---|\n| c | d |",)))
+    fake_engines.let(
         "judge",
         lambda body: Script((json.dumps(ANALYSIS),) if "Now compare" in said(body) else (f"{long}\n```\n{long}\n```",)),
     )
-    await visit.page.set_viewport_size({"width": 360, "height": 740})
-    await visit.ask(f"Why {long}?")
-    await expect(visit.page.get_by_role("button", name="Copy the answer")).to_be_visible()
+    await record.page.set_viewport_size({"width": 360, "height": 740})
+    await record.ask(f"Why {long}?")
+    await expect(record.page.get_by_role("button", name="Copy the answer")).to_be_visible()
     for view in VIEWS:
-        await at(visit, view)
-        assert await visit.page.evaluate("document.documentElement.scrollWidth") <= 360, view
+        await at(record, view)
+        assert await record.page.evaluate("document.documentElement.scrollWidth") <= 360, view
 
 
-async def test_a_question_is_asked_with_the_keyboard_alone(visit: Visit) -> None:
-    page = visit.page
+async def test_a_question_is_asked_with_the_keyboard_alone(record: RequestRecord) -> None:
+    page = record.page
     await expect(page.get_by_role("textbox", name="Your question")).to_be_focused()
     await page.keyboard.type("Say hello.")
     await page.keyboard.press("Tab")
@@ -96,8 +98,8 @@ async def test_a_question_is_asked_with_the_keyboard_alone(visit: Visit) -> None
     await expect(page.locator("#announcer")).to_have_text("The answer is there")
 
 
-async def test_who_has_no_mouse_may_skip_to_the_content(visit: Visit) -> None:
-    page = visit.page
+async def test_who_has_no_mouse_may_skip_to_the_content(record: RequestRecord) -> None:
+    page = record.page
     await expect(
         page.get_by_role("textbox", name="Your question")
     ).to_be_focused()  # it takes the focus once it is there
@@ -109,8 +111,8 @@ async def test_who_has_no_mouse_may_skip_to_the_content(visit: Visit) -> None:
     await expect(page.get_by_role("main")).to_be_focused()
 
 
-async def test_light_or_dark_is_kept(visit: Visit) -> None:
-    page = visit.page
+async def test_light_or_dark_is_kept(record: RequestRecord) -> None:
+    page = record.page
     colour = "getComputedStyle(document.documentElement).backgroundColor"
     light = await page.evaluate(colour)
     await page.get_by_role("button", name="Dark colours").click()

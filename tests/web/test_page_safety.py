@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, Page, expect
 
-from browsing import Visit, visiting
-from cappella.access.store import Store
-from choir import MEMBERS, Choir, gateway_config, said, serving
-from scripted_engine import Script
+from cappella.auth.keys import KeyStore
+from support.browser import RequestRecord, visiting
+from support.fake_engines import MEMBERS, FakeEngines, gateway_config, said, serving
+from support.scripted_engine import Script
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -30,7 +30,7 @@ NASTY = """
 """
 
 
-async def test_what_models_write_is_never_run(visit: Visit, choir: Choir) -> None:
+async def test_what_models_write_is_never_run(record: RequestRecord, fake_engines: FakeEngines) -> None:
     nasty: dict[str, Any] = {
         "consensus": [NASTY],
         "contradictions": [{"topic": NASTY, "stances": [{"model": "A", "stance": NASTY}]}],
@@ -39,13 +39,15 @@ async def test_what_models_write_is_never_run(visit: Visit, choir: Choir) -> Non
         "blind_spots": [NASTY],
     }
     for name in MEMBERS:
-        choir.let(name, Script((NASTY,), reasoning=NASTY))
-    choir.let("judge", lambda body: Script((json.dumps(nasty),) if "Now compare" in said(body) else (NASTY, "The end")))
-    page = visit.page
-    await visit.ask(NASTY)
+        fake_engines.let(name, Script((NASTY,), reasoning=NASTY))
+    fake_engines.let(
+        "judge", lambda body: Script((json.dumps(nasty),) if "Now compare" in said(body) else (NASTY, "The end"))
+    )
+    page = record.page
+    await record.ask(NASTY)
     turn = page.get_by_role("article").first
     await expect(page.get_by_role("group", name="Answer")).to_contain_text("The end")
-    await visit.unfold()
+    await record.unfold()
     for link in await turn.get_by_role("link").all():
         target = await link.get_attribute("href") or ""
         assert target.startswith(("http://", "https://", "#")), target
@@ -63,45 +65,47 @@ async def offered(page: Page, key: str) -> None:
 
 
 async def test_a_key_is_refused_then_accepted_and_kept_in_the_tab_alone(
-    browser: Browser, choir: Choir, tmp_path: Path
+    browser: Browser, fake_engines: FakeEngines, tmp_path: Path
 ) -> None:
     config, keys = gateway_config(), tmp_path / "keys.sqlite"
-    key = Store(keys).create("ann", ["run"])
+    key = KeyStore(keys).create("ann", ["run"])
     server = config.server.model_validate({**config.server.model_dump(), "keys": keys})
     async with (
-        serving(choir, config.model_copy(update={"server": server})) as url,
-        visiting(browser, url, refusals={401}) as visit,
+        serving(fake_engines, config.model_copy(update={"server": server})) as url,
+        visiting(browser, url, refusals={401}) as record,
     ):
-        page = await visit.open()
+        page = await record.open()
         await offered(page, "ck_wrong")
         await expect(page.get_by_role("dialog")).to_contain_text("not known")
         await offered(page, key)
-        turn = await visit.ask("Say hello.")
+        turn = await record.ask("Say hello.")
         await expect(turn.get_by_role("group", name="Answer")).to_contain_text("The final answer")
         await page.reload()
-        turn = await visit.ask("And now?")
+        turn = await record.ask("And now?")
         await expect(turn.get_by_role("group", name="Answer")).to_contain_text("The final answer")
         assert key not in await page.evaluate("JSON.stringify(localStorage) + document.cookie + location.href")
-        assert not any(key in each for each in visit.requested)
-        other = await visit.context.new_page()
+        assert not any(key in each for each in record.requested)
+        other = await record.context.new_page()
         await other.goto(url)
         await expect(other.get_by_role("dialog", name="API key")).to_be_visible()
 
 
-async def test_a_key_that_is_revoked_is_asked_for_anew(browser: Browser, choir: Choir, tmp_path: Path) -> None:
+async def test_a_key_that_is_revoked_is_asked_for_anew(
+    browser: Browser, fake_engines: FakeEngines, tmp_path: Path
+) -> None:
     config, keys = gateway_config(), tmp_path / "keys.sqlite"
-    store = Store(keys)
+    store = KeyStore(keys)
     first, second = store.create("ann", ["run"]), store.create("bob", ["run"])
     server = config.server.model_validate({**config.server.model_dump(), "keys": keys})
     async with (
-        serving(choir, config.model_copy(update={"server": server})) as url,
-        visiting(browser, url, refusals={401}) as visit,
+        serving(fake_engines, config.model_copy(update={"server": server})) as url,
+        visiting(browser, url, refusals={401}) as record,
     ):
-        page = await visit.open()
+        page = await record.open()
         await offered(page, first)
-        await expect((await visit.ask("Say hello.")).get_by_role("group", name="Answer")).to_contain_text("final")
+        await expect((await record.ask("Say hello.")).get_by_role("group", name="Answer")).to_contain_text("final")
         store.revoke(first.split("_")[1])
-        await visit.ask("Still there?")
+        await record.ask("Still there?")
         await offered(page, second)
         turn = page.get_by_role("article", name="Still there?")
         await expect(turn.get_by_role("group", name="Answer")).to_contain_text("The final answer")

@@ -11,8 +11,8 @@ import pytest
 import yaml
 from playwright.async_api import Browser, Locator, Page, expect
 
-from browsing import Visit, visiting
-from deployment import ROOT, Deployment, deploying, wait_for
+from support.browser import RequestRecord, visiting
+from support.real_deployment import ROOT, Deployment, deploying, wait_for
 
 pytestmark = [pytest.mark.vllm, pytest.mark.asyncio(loop_scope="module")]
 
@@ -50,8 +50,8 @@ def state(page: Page, name: str) -> Locator:
     return engine(page, name).locator('[data-label="State"]')
 
 
-async def answered(visit: Visit, question: str) -> None:
-    done = visit.page.get_by_role("article", name=question[:80]).get_by_role("button", name="Copy the answer")
+async def answered(record: RequestRecord, question: str) -> None:
+    done = record.page.get_by_role("article", name=question[:80]).get_by_role("button", name="Copy the answer")
     await expect(done).to_be_visible(timeout=30_000)
 
 
@@ -62,12 +62,12 @@ async def quiet(deployment: Deployment, timeout_s: float = 2) -> bool:
 async def test_the_page_is_there_before_the_engines_and_asks_once_they_are_up(
     browser: Browser, small: Deployment
 ) -> None:
-    async with visiting(browser, small.url, refusals={503}) as visit:
-        page = await visit.open("/#machine")
+    async with visiting(browser, small.url, refusals={503}) as record:
+        page = await record.open("/#machine")
         await expect(engine(page, "alto").get_by_role("progressbar")).to_be_visible()
         assert not (await asyncio.to_thread(small.get, "/ready"))["ready"]
         await at(page, "Ask")
-        turn = await visit.ask(QUESTION)
+        turn = await record.ask(QUESTION)
         await expect(turn).to_contain_text("still loading")
         await expect(turn.get_by_role("progressbar", name="alto")).to_be_visible()
         turn = page.get_by_role("article", name=QUESTION[:80])
@@ -78,12 +78,12 @@ async def test_the_page_is_there_before_the_engines_and_asks_once_they_are_up(
 
 async def test_stop_in_mid_run_frees_the_engines_within_two_seconds(browser: Browser, small: Deployment) -> None:
     core = small.engine_core("alto")
-    async with visiting(browser, small.url) as visit:
-        await visit.open()
+    async with visiting(browser, small.url) as record:
+        await record.open()
         os.kill(core, signal.SIGSTOP)
-        turn = await visit.ask(QUESTION)
+        turn = await record.ask(QUESTION)
         await expect(turn).to_contain_text("waiting on alto")
-        await visit.page.get_by_role("button", name="Stop").click()
+        await record.page.get_by_role("button", name="Stop").click()
         os.kill(core, signal.SIGCONT)
         assert await quiet(small)
         await expect(turn).to_contain_text("You stopped this run.")
@@ -91,36 +91,36 @@ async def test_stop_in_mid_run_frees_the_engines_within_two_seconds(browser: Bro
 
 async def test_a_reload_in_mid_stream_frees_the_engines_too(browser: Browser, small: Deployment) -> None:
     core = small.engine_core("alto")
-    async with visiting(browser, small.url) as visit:
-        await visit.open()
+    async with visiting(browser, small.url) as record:
+        await record.open()
         os.kill(core, signal.SIGSTOP)
-        await expect(await visit.ask(QUESTION)).to_contain_text("waiting on alto")
-        await visit.page.reload()
+        await expect(await record.ask(QUESTION)).to_contain_text("waiting on alto")
+        await record.page.reload()
         os.kill(core, signal.SIGCONT)
         assert await quiet(small)
-        turn = visit.page.get_by_role("article", name=QUESTION[:80])
+        turn = record.page.get_by_role("article", name=QUESTION[:80])
         await turn.get_by_role("combobox", name="Ask again in another way").select_option(label="In the same way")
-        await answered(visit, QUESTION)
+        await answered(record, QUESTION)
 
 
 async def test_an_engine_that_is_killed_while_it_answers_is_explained(browser: Browser, small: Deployment) -> None:
     core = small.engine_core("alto")
-    async with visiting(browser, small.url, refusals={503}) as visit:
-        await visit.open()
+    async with visiting(browser, small.url, refusals={503}) as record:
+        await record.open()
         os.kill(core, signal.SIGSTOP)
-        turn = await visit.ask(QUESTION)
+        turn = await record.ask(QUESTION)
         await expect(turn).to_contain_text("waiting on alto")
         os.kill(core, signal.SIGKILL)
-        await answered(visit, QUESTION)
+        await answered(record, QUESTION)
         await expect(turn).to_contain_text("Degraded: alto gave no answer")
         await expect(turn.get_by_role("article", name="alto")).to_contain_text("its engine broke off")
-        await at(visit.page, "Machine")
-        await expect(state(visit.page, "alto")).to_contain_text("ready", timeout=LOADED_S * 1000)
+        await at(record.page, "Machine")
+        await expect(state(record.page, "alto")).to_contain_text("ready", timeout=LOADED_S * 1000)
 
 
 async def test_an_engine_is_restarted_by_its_button(browser: Browser, small: Deployment) -> None:
-    async with visiting(browser, small.url, refusals={503}) as visit:
-        page = await visit.open("/#machine")
+    async with visiting(browser, small.url, refusals={503}) as record:
+        page = await record.open("/#machine")
         await expect(state(page, "alto")).to_contain_text("ready", timeout=LOADED_S * 1000)
         before = small.engine_core("alto")
         await page.get_by_role("button", name="Restart alto").click()
@@ -131,28 +131,28 @@ async def test_an_engine_is_restarted_by_its_button(browser: Browser, small: Dep
 
 
 async def test_one_sees_the_demo_think(browser: Browser, demo: Deployment) -> None:
-    async with visiting(browser, demo.url) as visit:
-        page = await visit.open()
+    async with visiting(browser, demo.url) as record:
+        page = await record.open()
         await expect(page.get_by_role("textbox", name="Your question")).to_be_focused()
         await page.keyboard.type(QUESTION)
         await page.keyboard.press("Control+Enter")
-        await answered(visit, QUESTION)
+        await answered(record, QUESTION)
         turn = page.get_by_role("article", name=QUESTION[:80])
         for name in ("soprano", "alto", "tenor"):
             await expect(turn.get_by_role("article", name=name, exact=True)).to_contain_text(re.compile(r"\d+ tokens"))
         for heading in ("Who said what", "The judge compares", "Where the time went"):
             await expect(turn.get_by_role("heading", name=heading)).to_be_visible()
         await turn.get_by_role("combobox", name="Ask again in another way").select_option(label="With select")
-        await answered(visit, QUESTION)
-        await visit.ask("And the room of Gonil?")
-        await answered(visit, "And the room of Gonil?")
+        await answered(record, QUESTION)
+        await record.ask("And the room of Gonil?")
+        await answered(record, "And the room of Gonil?")
         await expect(page.get_by_role("article", name=QUESTION[:80])).to_contain_text("select")
     assert await quiet(demo)
 
 
 async def test_two_ways_are_compared_on_the_demo(browser: Browser, demo: Deployment) -> None:
-    async with visiting(browser, demo.url) as visit:
-        page = await visit.open("/#compare")
+    async with visiting(browser, demo.url) as record:
+        page = await record.open("/#compare")
         await page.get_by_role("textbox", name="Question").fill(QUESTION)
         await page.get_by_role("button", name="Compare", exact=True).click()
         sides = page.get_by_role("main").get_by_role("region")
@@ -163,12 +163,12 @@ async def test_two_ways_are_compared_on_the_demo(browser: Browser, demo: Deploym
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_no_view_of_the_demo_has_a_barrier(browser: Browser, demo: Deployment, scheme: str, width: int) -> None:
     size = {"width": width, "height": 900}
-    async with visiting(browser, demo.url, viewport=size, color_scheme=scheme) as visit:
-        page = await visit.open("/#machine")
+    async with visiting(browser, demo.url, viewport=size, color_scheme=scheme) as record:
+        page = await record.open("/#machine")
         await expect(engine(page, "conductor")).to_be_visible()
-        assert await visit.barriers() == []
+        assert await record.barriers() == []
         await at(page, "Ask")
-        await visit.ask(QUESTION)
-        await answered(visit, QUESTION)
-        await visit.unfold()
-        assert await visit.barriers() == []
+        await record.ask(QUESTION)
+        await answered(record, QUESTION)
+        await record.unfold()
+        assert await record.barriers() == []

@@ -9,7 +9,7 @@ import aiohttp
 
 from cappella.bench.servers import Child, free_port, until_healthy
 from cappella.bench.systems import BenchError, Reply, Sizes, written
-from cappella.engines import process
+from cappella.engines.process import process
 
 # Unless told, optillm asks for 4096 tokens, which a model with a context of 2048 refuses; it then answers with the words
 # of that failure, as if they were the model's.

@@ -12,9 +12,9 @@ from typing import Any
 
 from rich.table import Table
 
-from cappella import __version__
 from cappella.bench.figures import STAGES, Figures
 from cappella.bench.picture import draw
+from cappella.version import __version__
 
 
 def table(all_figures: Sequence[Figures]) -> Table:

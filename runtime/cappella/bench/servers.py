@@ -14,8 +14,8 @@ from pathlib import Path
 import aiohttp
 
 from cappella.config import Config
-from cappella.engines import process
-from cappella.engines.keeper import end_with_parent
+from cappella.engines.process import process
+from cappella.engines.process.guardian import end_with_parent
 from cappella.errors import ConfigError
 from cappella.placement.machine import has_gpu
 

@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from cappella.bundle import installing, verifying
+from cappella.bundle import install, verify
 from cappella.errors import ConfigError
 
 
@@ -23,9 +23,9 @@ def main() -> int:
     given = parser.parse_args()
     try:
         if given.command == "verify":
-            verifying.verify(given.bundle, given.key, given.partial)
+            verify.verify(given.bundle, given.key, given.partial)
         else:
-            installing.install(given.bundle, given.target, given.key)
+            install.install(given.bundle, given.target, given.key)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from cappella.bundle import contents
 from cappella.bundle.bar import Bar
-from cappella.bundle.copying import CHUNK_BYTES
+from cappella.bundle.file_copy import CHUNK_BYTES
 from cappella.bundle.manifest import PARTIAL, check_path
 from cappella.errors import ConfigError
 

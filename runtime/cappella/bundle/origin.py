@@ -4,8 +4,8 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from cappella import cards
 from cappella.bundle.manifest import write_atomically
+from cappella.config import cards
 
 NAME = ".pulled.json"
 

@@ -1,4 +1,4 @@
-"""What the YAML of one deployment may say, as frozen models; reading.py reads it."""
+"""What the YAML of one deployment may say, as frozen models; config/load.py reads it."""
 
 from collections.abc import Iterable, Mapping
 from typing import Annotated

@@ -6,8 +6,8 @@ from typing import Annotated
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from cappella.config.fields import Frozen, Name, Seconds
-from cappella.options import AnalysisMode, AnswerOrder, EarlyExit, GateMode, Options, Seat, Strategy
-from cappella.places import Path_
+from cappella.config.options import AnalysisMode, AnswerOrder, EarlyExit, GateMode, Options, Seat, Strategy
+from cappella.config.yaml_source import Path_
 from cappella.types import Sampling
 
 Quorum = Annotated[int, Field(ge=1, le=64)]

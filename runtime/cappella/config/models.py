@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ByteSize, Field, model_validator
 
 from cappella.config.fields import Frozen, Name, Seconds
-from cappella.types import Traits
+from cappella.types import Capabilities
 
 # Set by Cappella itself, or able to open the seal: never taken from a config.
 RESERVED_ENGINE_ARGS = frozenset(
@@ -61,7 +61,7 @@ class Model(Frozen):
         return self
 
     @property
-    def traits(self) -> Traits:
-        return Traits(
+    def capabilities(self) -> Capabilities:
+        return Capabilities(
             tools=self.tool_parser is not None, images=self.images, reasoning=self.reasoning_parser is not None
         )

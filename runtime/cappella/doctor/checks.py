@@ -16,14 +16,14 @@ from pydantic import ByteSize
 
 from cappella.config import Config
 from cappella.errors import ConfigError
+from cappella.gateway.serve import bind
 from cappella.placement import advice, folder, machine
-from cappella.serving import bind
 
 GIB = 1 << 30
-LEAST_PYTHON = (3, 11)
+MIN_PYTHON = (3, 11)
 VLLM = "0.32"
 SHARED_MEMORY = Path("/dev/shm")
-LEAST_SHARED_BYTES = GIB
+MIN_SHARED_BYTES = GIB
 OWN_FILES = 256
 FILES_PER_CALL = 2
 
@@ -61,7 +61,7 @@ def _told(name: str, look: Callable[[], str]) -> Check:
 
 def _python() -> Check:
     found = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
-    good = sys.version_info >= LEAST_PYTHON and platform.system() == "Linux"
+    good = sys.version_info >= MIN_PYTHON and platform.system() == "Linux"
     return Check("Python", "ok", found) if good else Check("Python", "fail", found, "Take Python 3.11 on Linux")
 
 
@@ -123,7 +123,7 @@ def _shared_memory() -> Check:
         return Check(name, "fail", "missing", "Mount a tmpfs there")
     about = os.statvfs(SHARED_MEMORY)
     free = about.f_bavail * about.f_frsize
-    if free >= LEAST_SHARED_BYTES:
+    if free >= MIN_SHARED_BYTES:
         return Check(name, "ok", f"{free / GIB:.1f} GiB free")
     return Check(name, "warn", f"{free / GIB:.2f} GiB free", "Give it 1 GiB: --shm-size=1g for a container")
 

@@ -7,16 +7,16 @@ import signal
 import sys
 from pathlib import Path
 
-from cappella import reading
-from cappella.engines.keeper import end_with_parent
-from cappella.exits import one_line_errors
-from cappella.serving import serve
+from cappella.cli.errors import one_line_errors
+from cappella.config import load
+from cappella.engines.process.guardian import end_with_parent
+from cappella.gateway.serve import serve
 
 
 def main(config: Path, port: int, log_dir: Path) -> int:
     """As `cappella serve` does it, in all else."""
     with one_line_errors():
-        loaded = reading.load(config)
+        loaded = load.load(config)
         alone = {"host": "127.0.0.1", "port": port, "keys": None, "tls": None, "audit": None, "runs": None}
         served = loaded.model_copy(update={"server": loaded.server.model_copy(update=alone)})
         return serve(lambda: served, log_dir)

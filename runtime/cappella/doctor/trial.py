@@ -20,8 +20,7 @@ from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Any
 
-from cappella import reading
-from cappella.config import Config
+from cappella.config import Config, load
 from cappella.sealing import guard, namespace, packets
 
 Json = dict[str, Any]
@@ -39,7 +38,7 @@ LAST_LINES = 8
 
 def main(path: Path, guard_alone: bool) -> Json:
     """The report: `impossible` alone if there can be no namespace; else `asked`, `attempts`, `listening`, `unseen`."""
-    config = reading.load(path)
+    config = load.load(path)
     allowed = [str(address) for address in config.server.may_reach]
     try:
         watch = None if guard_alone else _watched(allowed)
@@ -56,9 +55,9 @@ def main(path: Path, guard_alone: bool) -> Json:
     return {"problem": problem, "asked": asked, "attempts": attempts, "listening": listening, "unseen": unseen}
 
 
-def _watched(allowed: list[str]) -> packets.Watch:
+def _watched(allowed: list[str]) -> packets.RequestObserver:
     namespace.enter()
-    return packets.Watch(allowed)
+    return packets.RequestObserver(allowed)
 
 
 @contextmanager
@@ -137,7 +136,7 @@ def _refused(record: Path) -> list[Json]:
     return [{"seen_by": "guard", **dict(zip(keys, each, strict=True)), "times": n} for each, n in counts.items()]
 
 
-def _sent(watch: packets.Watch | None) -> list[Json]:
+def _sent(watch: packets.RequestObserver | None) -> list[Json]:
     """What the guard did not see, and the kernel did."""
     counts = watch.sent if watch else {}
     return [{"seen_by": "kernel", "what": what, "to": to, "times": n} for (what, to), n in counts.items()]

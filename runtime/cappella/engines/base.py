@@ -3,7 +3,8 @@
 from collections.abc import AsyncGenerator
 from typing import Protocol
 
-from cappella.types import Chunk, EngineStatus, Prompt, Sampling, Traits
+from cappella.engines.status import EngineStatus
+from cappella.types import Capabilities, Chunk, Prompt, Sampling
 
 
 class Engine(Protocol):
@@ -21,7 +22,7 @@ class Engine(Protocol):
         ...
 
     @property
-    def traits(self) -> Traits: ...
+    def capabilities(self) -> Capabilities: ...
 
     def chat(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Chunk, None]:
         """Stream the answers, as many as the prompt has samples. Closing the generator frees the engine."""

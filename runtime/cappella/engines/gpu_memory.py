@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cappella.engines.vllm import VllmEngine
+from cappella.engines.vllm.client import VllmEngine
 from cappella.errors import ConfigError, EngineBroke, EngineError
 
 NAP_TIMEOUT_S = 10.0

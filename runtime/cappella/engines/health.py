@@ -4,7 +4,7 @@ import asyncio
 import re
 import time
 
-from cappella.engines.vllm import VllmEngine
+from cappella.engines.vllm.client import VllmEngine
 from cappella.errors import EngineError
 
 QUIET_SHARE = 1 / 6
@@ -39,7 +39,9 @@ class Health:
             answers = True
         except EngineError:
             answers = False
-        if self._ill_since is None and (not answers or self._engine.pulse.broken or self._quiet_for() > self._quiet_s):
+        if self._ill_since is None and (
+            not answers or self._engine.circuit_breaker.broken or self._quiet_for() > self._quiet_s
+        ):
             self._ill_since = time.monotonic()
         if self._ill_since is not None and answers:
             await self._look_for_steps()
@@ -70,18 +72,18 @@ class Health:
             return f"it gave no token when asked for one: {problem}"
         if silent_s > self._hung_after_s - self._quiet_s:
             return f"it hung: no token and no step of its core for {self._hung_after_s:g} s"
-        if self._engine.pulse.broken or problem:
+        if self._engine.circuit_breaker.broken or problem:
             self._become_unhealthy(problem or "its last calls broke")
         elif silent_s > self._quiet_s:
             self._become_unhealthy("no token and no step of its core came lately")
         return None
 
     def _recover(self) -> str | None:
-        status, pulse = self._engine.status, self._engine.pulse
+        status, circuit_breaker = self._engine.status, self._engine.circuit_breaker
         self._ill_since, self._steps = None, []
-        if pulse.broken:
-            pulse.try_again()
-            if pulse.relapses > RELAPSES:
+        if circuit_breaker.broken:
+            circuit_breaker.try_again()
+            if circuit_breaker.relapses > RELAPSES:
                 return "its calls break, though it gives a token when asked for one"
         status.state = status.stage = "ready"
         return None
@@ -101,7 +103,7 @@ class Health:
 
     def _quiet_for(self) -> float:
         """Seconds since the last sign of life."""
-        return time.monotonic() - max(self._engine.pulse.heard_at, self._stepped_at)
+        return time.monotonic() - max(self._engine.circuit_breaker.heard_at, self._stepped_at)
 
     async def _problem(self) -> str:
         """What kept a token from coming; empty if one came."""

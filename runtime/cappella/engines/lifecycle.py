@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from cappella.engines import loading
+from cappella.engines import startup
 from cappella.engines.gpu_memory import COMMAND_TIMEOUT_S, GpuMemory
 from cappella.engines.health import Health
-from cappella.engines.process import EngineProcess, ForkServer
+from cappella.engines.process.process import EngineProcess, ForkServer
 from cappella.engines.start_times import Countdown, StartTimes
-from cappella.engines.vllm import VllmEngine
+from cappella.engines.status import ACTIONS, Action
+from cappella.engines.vllm.client import VllmEngine
 from cappella.errors import ConfigError, EngineBroke, EngineError
-from cappella.types import ACTIONS, Action
 
 HEALTH_INTERVAL_S = 1.0
 WAKE_INTERVAL_S = 0.1
@@ -179,7 +179,7 @@ class Lifecycle:
         """Awake is who answers. Whoever does not is ended, and starts anew."""
         self._napping = False
         try:
-            async with asyncio.timeout(COMMAND_TIMEOUT_S + loading.FIRST_TOKEN_TIMEOUT_S):
+            async with asyncio.timeout(COMMAND_TIMEOUT_S + startup.FIRST_TOKEN_TIMEOUT_S):
                 await self._engine.wake_up()
                 await self._engine.probe()
             self._engine.status.state = self._engine.status.stage = "ready"
@@ -264,7 +264,7 @@ class Lifecycle:
         if status.state != "asleep":
             status.state = self._starting
         countdown = Countdown(self._start_times.last() if self._start_times else None)
-        await loading.load(self._engine, process, countdown)
+        await startup.load(self._engine, process, countdown)
         if self._end_was_asked or self._held:
             raise EngineBroke("it is not wanted any more")
         # Later lives are forked from what is there: they take less time than the start of a server.

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from cappella.engines.keeper import end_with_parent
+from cappella.engines.process.guardian import end_with_parent
 from cappella.errors import ConfigError
 
 CONTROL = "nvidia-cuda-mps-control"

@@ -9,10 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
-from cappella.engines.process import FIRST_STAGE, STAGES
+from cappella.engines.process.process import FIRST_STAGE, STAGES
 
 ORDER = (FIRST_STAGE, *(stage for _, stage, _ in STAGES))
-MOST_KEPT = 200
+MAX_KEPT = 200
 """Models, of which the one that started the longest ago goes first."""
 
 Seconds = Mapping[str, float]
@@ -34,7 +34,7 @@ class StartTimes:
     def keep(self, took_s: Seconds) -> None:
         known = self._read()
         known.pop(self._key, None)
-        kept = dict(list(known.items())[1 - MOST_KEPT :])
+        kept = dict(list(known.items())[1 - MAX_KEPT :])
         with suppress(OSError):
             self._file.parent.mkdir(parents=True, exist_ok=True)
             _write(self._file, json.dumps({**kept, self._key: {stage: round(s, 2) for stage, s in took_s.items()}}))

@@ -10,29 +10,30 @@ from pathlib import Path
 from shutil import rmtree
 
 from cappella.config import Config, Model
-from cappella.engines import fleet, process
-from cappella.engines.fleet import Change, Fleet
+from cappella.engines import deployment
+from cappella.engines.circuit_breaker import CircuitBreaker
+from cappella.engines.deployment import Change, Deployment
 from cappella.engines.gpu_memory import GpuMemory
 from cappella.engines.lifecycle import Backoff, Lifecycle
 from cappella.engines.mps import Mps
-from cappella.engines.plain_text import PlainText
-from cappella.engines.process import ForkServer
-from cappella.engines.pulse import Pulse
+from cappella.engines.process import process
+from cappella.engines.process.process import ForkServer
 from cappella.engines.start_times import StartTimes
-from cappella.engines.turns import Turns
-from cappella.engines.vllm import VllmEngine
+from cappella.engines.status import Action, EngineStatus
+from cappella.engines.swapping import Turns
+from cappella.engines.vllm.client import VllmEngine
+from cappella.engines.vllm.sanitize import PlainText
 from cappella.errors import ActionRefused, ConfigError, UnknownEngine
 from cappella.placement import advice, folder, gpus, machine
 from cappella.placement.planner import Placed, Plan
 from cappella.sealing import guard
-from cappella.types import Action, EngineStatus
 
-LAUNCHER = "cappella.engines.launcher"
+LAUNCHER = "cappella.engines.vllm.server_main"
 HOST_SHARE = 0.8
 """Of this machine's free memory, for the weights of those who sleep."""
 ORDER_BEGINS_S = 0.2
 """An order that is done by then needs no second look; others go on."""
-LONGEST_ADDRESS_BYTES = 107
+MAX_SOCKET_PATH_BYTES = 107
 """Of a Unix socket, to Linux."""
 VLLMS_OWN_BYTES = 37
 """Of the addresses that vLLM makes up in an engine's folder: a slash and a UUID."""
@@ -63,31 +64,31 @@ class Supervisor:
         self._orders: set[asyncio.Task[None]] = set()
         self._fork_servers: dict[frozenset[tuple[str, str]], ForkServer] = {}
         self._fleets = 0
-        self.fleet = Fleet(config, own, plan, fleet.stamps(config), {}, {})
+        self.deployment = Deployment(config, own, plan, deployment.stamps(config), {}, {})
         try:
-            self._add(self.fleet, config.models)
+            self._add(self.deployment, config.models)
         except ConfigError:
             self._runtime_dir.rmdir()
             raise
 
     @property
     def plan(self) -> Plan:
-        return self.fleet.plan
+        return self.deployment.plan
 
     @property
     def engines(self) -> dict[str, VllmEngine]:
-        return self.fleet.engines
+        return self.deployment.engines
 
     @property
     def lifecycles(self) -> Mapping[str, Lifecycle]:
-        return self.fleet.lifecycles
+        return self.deployment.lifecycles
 
     @property
     def statuses(self) -> Mapping[str, EngineStatus]:
         """Of the engines; an adapter has that of its model's."""
-        return self.fleet.statuses
+        return self.deployment.statuses
 
-    def _add(self, new: Fleet, names: Iterable[str]) -> None:
+    def _add(self, new: Deployment, names: Iterable[str]) -> None:
         """Engines of a fleet, not yet started. Those of an earlier one may still have folders of the same names."""
         threads = max(1, (os.cpu_count() or 1) // len(new.config.models))
         for name in names:
@@ -97,15 +98,15 @@ class Supervisor:
             self._add_one(new, name, placed, private, model.cpu_threads or threads)
         self._fleets += 1
 
-    def _add_one(self, new: Fleet, name: str, placed: Placed, private: Path, cpu_threads: int) -> None:
+    def _add_one(self, new: Deployment, name: str, placed: Placed, private: Path, cpu_threads: int) -> None:
         model = new.config.models[name]
         socket = private / "engine.sock"
         found = folder.inspect(name, model.weights)
         plain = PlainText(found.special_tokens, found.markup)
         seat = None if self._turns is None or placed.turn is None else partial(self._turns.seat, placed.turn)
-        status, pulse = EngineStatus(name), Pulse()
+        status, circuit_breaker = EngineStatus(name), CircuitBreaker()
         for called in (name, *model.adapters):
-            new.engines[called] = VllmEngine(socket, status, plain, model.traits, seat, called, pulse)
+            new.engines[called] = VllmEngine(socket, status, plain, model.capabilities, seat, called, circuit_breaker)
         gpu = new.plan.machine.gpu
         naps = name in self._nappers
         env = process.environment(None if gpu else cpu_threads, model.enforce_eager, placed.gpus, naps)
@@ -139,9 +140,9 @@ class Supervisor:
             env = process.environment(None, gpus=())
             del env["CUDA_VISIBLE_DEVICES"]
             await self._mps.start(env)
-        self.begin(self.fleet)
+        self.begin(self.deployment)
 
-    def begin(self, new: Fleet) -> None:
+    def begin(self, new: Deployment) -> None:
         """Begin to start those of its engines that do not run yet, in the background; judges first."""
         judges = new.config.judges
         for name in sorted(new.lifecycles, key=lambda name: name not in judges):
@@ -151,19 +152,19 @@ class Supervisor:
 
     def compare(self, config: Config) -> Change:
         """What another config would change. Raises what it would raise at a start."""
-        return fleet.change(self.fleet, config, machine.own())
+        return deployment.change(self.deployment, config, machine.own())
 
-    def prepare(self, change: Change) -> Fleet:
+    def prepare(self, change: Change) -> Deployment:
         """The engines of another config: those that stay, and new ones that `begin` starts."""
-        old = self.fleet
+        old = self.deployment
         lifecycles = {name: old.lifecycles[name] for name in change.config.models if name in change.stays}
         stay = old.config.hosted(change.stays)
         engines = {name: engine for name, engine in old.engines.items() if name in stay}
-        new = Fleet(change.config, old.machine, change.plan, change.stamps, engines, lifecycles)
+        new = Deployment(change.config, old.machine, change.plan, change.stamps, engines, lifecycles)
         self._add(new, change.comes)
         return new
 
-    async def end(self, old: Fleet, names: Iterable[str]) -> None:
+    async def end(self, old: Deployment, names: Iterable[str]) -> None:
         """End some engines of a fleet, with all that they are called by."""
         for name in names:
             task = self._tasks.pop(old.lifecycles[name], None)
@@ -227,7 +228,7 @@ class Supervisor:
 
 def _require_short(name: str, private: Path) -> None:
     """Raises ConfigError for a folder in which vLLM could not bind its sockets, which it would say in words of its own."""
-    if len(os.fsencode(private)) + VLLMS_OWN_BYTES > LONGEST_ADDRESS_BYTES:
+    if len(os.fsencode(private)) + VLLMS_OWN_BYTES > MAX_SOCKET_PATH_BYTES:
         problem = f"the paths of its sockets, in {private}, would be longer than Linux takes"
         raise ConfigError(f"models.{name}", problem, "Set TMPDIR to a shorter path, or give the model a shorter name")
 

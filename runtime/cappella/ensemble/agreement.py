@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from cappella.ensemble.values import value_of
-from cappella.runs import Answer
+from cappella.ensemble.run import Answer
+from cappella.ensemble.structured.json_value import value_of
 
 _NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?")
 
@@ -26,7 +26,7 @@ def canonical(value: Any) -> str:
     return json.dumps(_canonical(value), sort_keys=True)
 
 
-def camps(answers: Sequence[Answer]) -> list[list[Answer]]:
+def group_by_meaning(answers: Sequence[Answer]) -> list[list[Answer]]:
     """The answers that say the same together, the largest camp first, then by seat."""
     found: dict[str, list[Answer]] = {}
     for answer in answers:
@@ -40,7 +40,7 @@ def as_object(answer: Answer) -> Mapping[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def leaders(values: Sequence[Any]) -> list[Any]:
+def most_common(values: Sequence[Any]) -> list[Any]:
     """The values that most hold: one, or several with as many votes; of equal ones the first spelling."""
     counts = Counter(canonical(value) for value in values)
     spelt = {canonical(value): value for value in reversed(values)}

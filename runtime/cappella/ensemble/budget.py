@@ -5,10 +5,11 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from cappella.engines.base import Engine
+from cappella.engines.status import EngineStatus
 from cappella.errors import EngineOverBudget
-from cappella.types import Chunk, EngineStatus, Prompt, Sampling, Traits, Usage
+from cappella.types import Capabilities, Chunk, Prompt, Sampling, Usage
 
-LEAST_ANSWER_TOKENS = 16
+MIN_ANSWER_TOKENS = 16
 
 
 class Budget:
@@ -21,7 +22,7 @@ class Budget:
         """The tokens that each answer may have; they and the prompt are set aside. Raises EngineOverBudget."""
         limits = [(self._left - prompt_tokens) // samples, wanted, at_most]
         allowed = min(limit for limit in limits if limit is not None)
-        if allowed < min(LEAST_ANSWER_TOKENS, wanted or LEAST_ANSWER_TOKENS):
+        if allowed < min(MIN_ANSWER_TOKENS, wanted or MIN_ANSWER_TOKENS):
             raise EngineOverBudget(f"{self._left} tokens are left, and the prompt alone takes {prompt_tokens}")
         self._left -= prompt_tokens + samples * allowed
         return allowed
@@ -47,8 +48,8 @@ class Metered:
         return self._engine.in_flight
 
     @property
-    def traits(self) -> Traits:
-        return self._engine.traits
+    def capabilities(self) -> Capabilities:
+        return self._engine.capabilities
 
     async def count_tokens(self, prompt: Prompt) -> int:
         return await self._engine.count_tokens(prompt)

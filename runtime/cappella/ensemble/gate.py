@@ -3,28 +3,30 @@
 import asyncio
 from collections.abc import Mapping
 
+from cappella.config.options import Gate
 from cappella.engines.base import Engine
 from cappella.ensemble import prompts
-from cappella.ensemble.choosing import CHOICE_TOKENS, brief
-from cappella.ensemble.conversations import for_judge, has_images
-from cappella.ensemble.voice import Voice
+from cappella.ensemble.call import EngineCall
+from cappella.ensemble.choice import CHOICE_TOKENS, brief
+from cappella.ensemble.messages import for_judge, has_images
+from cappella.ensemble.run import GateDecision
 from cappella.errors import EngineError
-from cappella.options import Gate
-from cappella.runs import GateDecision
 from cappella.types import Form, Prompt, Sampling
 
 DECISION_TIMEOUT_S = 30.0
 
 
-async def decide(gate: Gate, judge: str, engines: Mapping[str, Engine], prompt: Prompt, voice: Voice) -> GateDecision:
+async def decide(
+    gate: Gate, judge: str, engines: Mapping[str, Engine], prompt: Prompt, voice: EngineCall
+) -> GateDecision:
     """By rules or by one word of the judge, heard through `voice`. Whatever is in doubt goes to the panel."""
     if blocked := _needs_panel(gate, engines, prompt):
         return GateDecision(False, gate.model, blocked)
     if gate.mode == "rules":
         return _by_rules(gate, prompt)
-    question = prompts.extend(for_judge(prompt, engines[judge].traits).messages, [prompts.GATE])
+    question = prompts.extend(for_judge(prompt, engines[judge].capabilities).messages, [prompts.GATE])
     form = Form("structured_outputs", {"choice": ["yes", "no"]})
-    sampling = brief(Sampling(temperature=0.0), engines[judge].traits, CHOICE_TOKENS)
+    sampling = brief(Sampling(temperature=0.0), engines[judge].capabilities, CHOICE_TOKENS)
     try:
         async with asyncio.timeout(DECISION_TIMEOUT_S):
             said = await voice.say(engines[judge], Prompt(question, form=form, watched=False), sampling)
@@ -36,7 +38,7 @@ async def decide(gate: Gate, judge: str, engines: Mapping[str, Engine], prompt: 
 
 def _needs_panel(gate: Gate, engines: Mapping[str, Engine], prompt: Prompt) -> str | None:
     """A reason that no gate overrules."""
-    if not engines[gate.model].status.takes_calls:
+    if not engines[gate.model].status.accepts_requests:
         return f"{gate.model} is not ready"
     if prompt.tools:
         return "the request has tools"

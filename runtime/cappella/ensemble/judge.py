@@ -7,18 +7,18 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
+from cappella.config.options import Settings
 from cappella.engines.base import Engine
 from cappella.ensemble import prompts
-from cappella.ensemble.choosing import CHOICE_TOKENS, brief, mean, probabilities
-from cappella.ensemble.conversations import for_judge
-from cappella.ensemble.outcome import cut_at_stop
-from cappella.ensemble.showing import Showing, letters
-from cappella.ensemble.values import value_of
-from cappella.ensemble.voice import Voice
+from cappella.ensemble.call import EngineCall
+from cappella.ensemble.candidates import Candidates, letters
+from cappella.ensemble.choice import CHOICE_TOKENS, brief, mean, probabilities
+from cappella.ensemble.events import AnalysisDelta, AnalysisDone, AnalysisStarted, Emit, FinalDelta
+from cappella.ensemble.fallback import cut_at_stop
+from cappella.ensemble.messages import for_judge
+from cappella.ensemble.run import Analysis, Answer, Call, Role
+from cappella.ensemble.structured.json_value import value_of
 from cappella.errors import EngineError, EngineUnusable
-from cappella.events import AnalysisDelta, AnalysisDone, AnalysisStarted, Emit, FinalDelta
-from cappella.options import Settings
-from cappella.runs import Analysis, Answer, Call, Role
 from cappella.types import Chunk, Form, Prompt, Sampling
 
 TOP_LOGPROBS = 20
@@ -36,7 +36,7 @@ class Judge:
         engine: Engine,
         prompt: Prompt,
         answers: Sequence[Answer],
-        showing: Showing,
+        showing: Candidates,
         settings: Settings,
         emit: Emit,
         ranking: Sequence[str] | None = None,
@@ -46,10 +46,10 @@ class Judge:
         self.analysis: Analysis | None = None
         self.failure_reason: str | None = None
         self.written: Answer | None = None
-        self.voices: list[Voice] = []
+        self.voices: list[EngineCall] = []
         self._spoke = self._called = False
         self._engine = engine
-        self._prompt = for_judge(prompt, engine.traits)
+        self._prompt = for_judge(prompt, engine.capabilities)
         self._emit = emit
         self._showing = showing
         self._shown = showing.shown(answers)
@@ -161,7 +161,7 @@ class Judge:
 
     @property
     def _brief(self) -> Sampling:
-        return brief(self.settings.judge_sampling, self._engine.traits, CHOICE_TOKENS)
+        return brief(self.settings.judge_sampling, self._engine.capabilities, CHOICE_TOKENS)
 
     def _within_budget(self, sampling: Sampling) -> Sampling:
         """At most a quarter of a budget, where two calls have to share what the panel left."""
@@ -178,8 +178,8 @@ class Judge:
         tools = self._prompt.tools
         return Prompt(messages, tools, tool_choice, form=form, reasoning_effort=effort, watched=False)
 
-    def _voice(self, role: Role) -> Voice:
-        self.voices.append(Voice(role, self.settings.judge))
+    def _voice(self, role: Role) -> EngineCall:
+        self.voices.append(EngineCall(role, self.settings.judge))
         return self.voices[-1]
 
     def _texts(self, shown: Sequence[Answer]) -> list[str]:

@@ -6,18 +6,18 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Literal
 
+from cappella.config.options import Seat
 from cappella.engines.base import Engine
-from cappella.ensemble import forms
-from cappella.ensemble.conversations import has_images
-from cappella.ensemble.voice import Take, Voice
+from cappella.ensemble.call import Completion, EngineCall
+from cappella.ensemble.events import AnswerDelta, AnswerDone, AnswerFailed, Emit
+from cappella.ensemble.messages import has_images
+from cappella.ensemble.run import Answer, Failure, Panel
+from cappella.ensemble.structured import formats
 from cappella.errors import EngineError, EngineUnusable
-from cappella.events import AnswerDelta, AnswerDone, AnswerFailed, Emit
-from cappella.options import Seat
-from cappella.runs import Answer, Failure, Panel
 from cappella.types import Prompt
 
-CutReason = Literal["deadline", "cut", "straggler"]
-_CUT_BECAUSE: Mapping[CutReason, str] = {
+CancelReason = Literal["deadline", "cut", "straggler"]
+_CUT_BECAUSE: Mapping[CancelReason, str] = {
     "deadline": "it was not done when the round's time was up",
     "cut": "the quorum was out of reach, so it was not waited for",
     "straggler": "the quorum was met, and the grace after that was over",
@@ -34,7 +34,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class WaitPolicy:
     """How long a round waits: until `timeout_s`, or, once `quorum` answers are there, `grace_s` more if that is given."""
 
     quorum: int
@@ -42,7 +42,7 @@ class Patience:
     grace_s: float | None = None
 
 
-async def ask_panel(questions: Sequence[Question], patience: Patience, emit: Emit) -> Panel:
+async def ask_panel(questions: Sequence[Question], patience: WaitPolicy, emit: Emit) -> Panel:
     """Put each seat's question to it. Who is not done in time is cut, and its engine freed.
 
     Ends early once so many members have failed that the quorum cannot be met any more. A seat of several samples
@@ -70,7 +70,7 @@ class _Member:
 
     def __init__(self, question: Question, emit: Emit) -> None:
         self.seat = question.seat
-        self.voice = Voice("panel", question.seat.name, question.seat.samples)
+        self.voice = EngineCall("panel", question.seat.name, question.seat.samples)
         self.outcomes: Mapping[str, Answer | Failure] = {}
         self._question = question
         self._emit = emit
@@ -81,7 +81,7 @@ class _Member:
     async def speak(self) -> None:
         asked, names = self._question, self.seat.answer_names
         try:
-            if has_images(asked.prompt.messages) and not asked.engine.traits.images:
+            if has_images(asked.prompt.messages) and not asked.engine.capabilities.images:
                 raise EngineUnusable(f"{self.seat.model} takes no images", "images_not_supported")
             async with aclosing(self.voice.speak(asked.engine, asked.prompt, self.seat.sampling)) as chunks:
                 async for chunk in chunks:
@@ -92,7 +92,7 @@ class _Member:
         else:
             self._settle("engine_broke", "the answer has no end", 502)
 
-    def cut(self, cause: CutReason) -> None:
+    def cut(self, cause: CancelReason) -> None:
         """Say what became of it, now that it is not waited for."""
         self._settle(cause, _CUT_BECAUSE[cause], 504)
 
@@ -103,17 +103,19 @@ class _Member:
         for outcome in self.outcomes.values():
             self._emit(AnswerDone(outcome) if isinstance(outcome, Answer) else AnswerFailed(outcome))
 
-    def _outcome(self, name: str, take: Take, reason: str, error: str, status_code: int) -> Answer | Failure:
+    def _outcome(self, name: str, take: Completion, reason: str, error: str, status_code: int) -> Answer | Failure:
         if take.finish_reason is None:
             return Failure(name, reason, error, status_code, take.text)
         if unusable := take.problem(name):
             return Failure(name, unusable.reason, str(unusable), unusable.status_code, take.text)
         answer = take.answer(name, self.voice.call)
-        misfit = None if answer.tool_calls else forms.problem(self._question.prompt.form, answer.content)
+        misfit = None if answer.tool_calls else formats.problem(self._question.prompt.form, answer.content)
         return Failure(name, "invalid_format", misfit, 502, take.text) if misfit else answer
 
 
-async def _gather(tasks: Sequence["asyncio.Task[None]"], members: Sequence[_Member], patience: Patience) -> CutReason:
+async def _gather(
+    tasks: Sequence["asyncio.Task[None]"], members: Sequence[_Member], patience: WaitPolicy
+) -> CancelReason:
     """Wait for the members; returns why those that are left are not waited for."""
     clock = asyncio.get_running_loop().time
     by = deadline = clock() + patience.timeout_s

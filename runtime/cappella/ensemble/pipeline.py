@@ -7,22 +7,22 @@ from collections.abc import Mapping, Sequence
 from contextlib import aclosing, nullcontext
 from dataclasses import replace
 
+from cappella.config.options import Settings
 from cappella.engines.base import Engine
 from cappella.ensemble import agreement, gate, review
 from cappella.ensemble.budget import Budget, metered
-from cappella.ensemble.conversations import for_judge
+from cappella.ensemble.call import EngineCall
+from cappella.ensemble.candidates import Candidates
+from cappella.ensemble.events import AnalysisDelta, AnswerDelta, Emit, Event, FinalDelta, Gated, Reviewed, RunStarted
+from cappella.ensemble.fallback import require_quorum, stand_in, status
 from cappella.ensemble.judge import Judge
-from cappella.ensemble.outcome import require_quorum, stand_in, status
+from cappella.ensemble.messages import for_judge
 from cappella.ensemble.prefill import EarlyPrefill
 from cappella.ensemble.rounds import Rounds
-from cappella.ensemble.showing import Showing
+from cappella.ensemble.run import Answer, Call, GateDecision, Panel, Run, Timings, Verdict
 from cappella.ensemble.strategies import STRATEGIES
 from cappella.ensemble.timing import timings
-from cappella.ensemble.voice import Voice
 from cappella.errors import EngineBroke, EngineError, JudgeFailed, ModelNotReady
-from cappella.events import AnalysisDelta, AnswerDelta, Emit, Event, FinalDelta, Gated, Reviewed, RunStarted
-from cappella.options import Settings
-from cappella.runs import Answer, Call, GateDecision, Panel, Run, Timings, Verdict
 from cappella.types import Prompt
 
 LOADING_RETRY_AFTER_S = 5
@@ -65,8 +65,8 @@ class _OneRun:
         self._panel_ended_at = self._began
         self._first_final_at: float | None = None
         judge = self._engines[settings.judge]
-        self._showing = Showing(settings)
-        self._early = EarlyPrefill(judge, for_judge(prompt, judge.traits), self._showing, settings)
+        self._showing = Candidates(settings)
+        self._early = EarlyPrefill(judge, for_judge(prompt, judge.capabilities), self._showing, settings)
         self._calls: list[Call] = []
 
     def _emit(self, event: Event) -> None:
@@ -88,11 +88,11 @@ class _OneRun:
         settings = self._settings
         if settings.gate is None:
             return None
-        voice = Voice("gate", settings.judge)
+        voice = EngineCall("gate", settings.judge)
         self._gate = await gate.decide(settings.gate, settings.judge, self._engines, self._prompt, voice)
         self._calls += [voice.call] if voice.spoke else []
         self._emit(Gated(self._gate))
-        alone = Voice("single", self._gate.model)
+        alone = EngineCall("single", self._gate.model)
         if not self._gate.bypass or not await self._ask_alone(alone):
             return None
         answer = alone.takes[0].answer(self._gate.model, alone.call)
@@ -165,11 +165,11 @@ class _OneRun:
         answer = stand_in(judge.answers, judge.form, settings.judge_sampling.stop or (), judge.failure_reason)
         return Verdict(judge.hand_on(answer, behind_what_was_said=True), answer.name)
 
-    async def _ask_alone(self, voice: Voice) -> bool:
+    async def _ask_alone(self, voice: EngineCall) -> bool:
         """Stream one model's answer; False if it gave nothing, so that the panel has to. Raises EngineError."""
         assert self._gate
         engine = self._engines[self._gate.model]
-        effort = self._prompt.reasoning_effort if engine.traits.reasoning else None
+        effort = self._prompt.reasoning_effort if engine.capabilities.reasoning else None
         prompt = replace(self._prompt, reasoning_effort=effort)
         try:
             async with (
@@ -214,7 +214,7 @@ async def _early_exit(judge: Judge) -> Verdict | None:
     mode, answers = judge.settings.early_exit, judge.answers
     if mode == "off" or len(answers) < 2:
         return None
-    same = len(agreement.camps(answers)) == 1
+    same = len(agreement.group_by_meaning(answers)) == 1
     if not same and (mode == "equal" or not await judge.sees_agreement()):
         return None
     return Verdict(judge.hand_on(answers[0]), answers[0].name, early_exit="equal" if same else "judge")
@@ -222,7 +222,7 @@ async def _early_exit(judge: Judge) -> Verdict | None:
 
 def _require_ready(engines: Mapping[str, Engine], settings: Settings) -> None:
     """Refuse a run that cannot end well: too few members up, or a judge that has never been up."""
-    down = [seat for seat in settings.panel if not engines[seat.model].status.takes_calls]
+    down = [seat for seat in settings.panel if not engines[seat.model].status.accepts_requests]
     if len(settings.answer_names) - sum(seat.samples for seat in down) < settings.quorum:
         names = ", ".join(dict.fromkeys(seat.model for seat in down))
         raise ModelNotReady(f"Not ready: {names}. The quorum is {settings.quorum}.", LOADING_RETRY_AFTER_S)

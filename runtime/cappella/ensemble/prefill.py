@@ -4,14 +4,14 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 
+from cappella.config.options import Settings
 from cappella.engines.base import Engine
 from cappella.ensemble import prompts
-from cappella.ensemble.showing import Showing
-from cappella.ensemble.voice import Voice
+from cappella.ensemble.call import EngineCall
+from cappella.ensemble.candidates import Candidates
+from cappella.ensemble.events import AnswerDelta, AnswerDone, AnswerFailed, Event, RoundStarted
+from cappella.ensemble.run import Answer, Call
 from cappella.errors import EngineError
-from cappella.events import AnswerDelta, AnswerDone, AnswerFailed, Event, RoundStarted
-from cappella.options import Settings
-from cappella.runs import Answer, Call
 from cappella.types import Message, Prompt, Sampling
 
 STEP_TOKENS = 128
@@ -31,8 +31,8 @@ class EarlyPrefill:
     everything at once.
     """
 
-    def __init__(self, engine: Engine, prompt: Prompt, showing: Showing, settings: Settings) -> None:
-        self.voices: list[Voice] = []
+    def __init__(self, engine: Engine, prompt: Prompt, showing: Candidates, settings: Settings) -> None:
+        self.voices: list[EngineCall] = []
         self._engine = engine
         self._prompt = prompt
         self._showing = showing
@@ -106,7 +106,7 @@ class EarlyPrefill:
         return len(text) - known >= STEP_TOKENS * self._characters_per_token
 
     async def _send(self, messages: Sequence[Message], characters: int) -> None:
-        voice = Voice("prefill", self._settings.judge)
+        voice = EngineCall("prefill", self._settings.judge)
         self.voices.append(voice)
         prompt = Prompt(
             messages,

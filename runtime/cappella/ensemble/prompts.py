@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from string import ascii_uppercase
 from typing import Any
 
-from cappella.runs import Answer
+from cappella.ensemble.run import Answer
 from cappella.types import Message
 
 INTRODUCTION = (

@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from random import Random
 
+from cappella.config.options import Settings
 from cappella.engines.base import Engine
 from cappella.ensemble import prompts
-from cappella.ensemble.conversations import for_member
-from cappella.ensemble.panel import Patience, Question, ask_panel
-from cappella.events import Emit, RoundStarted
-from cappella.options import Settings
-from cappella.runs import Answer, Panel
+from cappella.ensemble.events import Emit, RoundStarted
+from cappella.ensemble.messages import for_member
+from cappella.ensemble.panel import Question, WaitPolicy, ask_panel
+from cappella.ensemble.run import Answer, Panel
 from cappella.types import Message, Prompt
 
 
@@ -49,11 +49,11 @@ class Rounds:
         questions = []
         for seat in self._settings.panel:
             engine = self._engines[seat.model]
-            prompt = for_member(self._prompt, seat, engine.traits, self._settings)
+            prompt = for_member(self._prompt, seat, engine.capabilities, self._settings)
             if before:
                 prompt = replace(prompt, messages=self._layered(prompt.messages, before))
             questions.append(Question(seat, engine, prompt))
-        patience = Patience(self._settings.quorum, timeout_s, self._settings.grace_s)
+        patience = WaitPolicy(self._settings.quorum, timeout_s, self._settings.grace_s)
         panel = await ask_panel(questions, patience, self._emit)
         self.done.append(panel)
         return panel

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from cappella.config import Ensemble, Model, Preset, seats
-from cappella.ensemble import forms
-from cappella.ensemble.conversations import has_images
+from cappella.config.options import Gate, GateMode, Options, Overrides, Seat, Settings
+from cappella.ensemble.messages import has_images
+from cappella.ensemble.structured import formats
 from cappella.errors import RequestError, UnknownModel
-from cappella.options import Gate, GateMode, Options, Overrides, Seat, Settings
 from cappella.types import Prompt, Sampling
 
 Models = Mapping[str, Model]
@@ -143,14 +143,14 @@ def _require_traits(name: str, ensemble: Ensemble, models: Models, used: Sequenc
         if not ensemble.tools:
             raise RequestError(f"cappella/{name} takes no tools: its config does not say tools: true.", "tools")
         for model in used:
-            if not models[model].traits.tools:
+            if not models[model].capabilities.tools:
                 raise RequestError(f"{model} takes no tools: its config names no tool_parser.", "tools")
-    if prompt.reasoning_effort and not any(models[model].traits.reasoning for model in used):
+    if prompt.reasoning_effort and not any(models[model].capabilities.reasoning for model in used):
         message = f"None of {', '.join(dict.fromkeys(used))} takes an effort: no config names a reasoning_parser."
         raise RequestError(message, "reasoning_effort")
     try:
-        forms.require_checkable(prompt.form)
-    except forms.BadForm as error:
+        formats.require_checkable(prompt.form)
+    except formats.InvalidFormat as error:
         raise RequestError(f"{error}.", prompt.form.field if prompt.form else None) from error
 
 
@@ -158,7 +158,7 @@ def _require_sight(models: Models, panel: Sequence[Seat], quorum: int, prompt: P
     """Members that take no images are left out of a run with images: enough must be left."""
     if not has_images(prompt.messages):
         return
-    blind = [seat for seat in panel if not models[seat.model].traits.images]
+    blind = [seat for seat in panel if not models[seat.model].capabilities.images]
     if sum(seat.samples for seat in panel) - sum(seat.samples for seat in blind) < quorum:
         names = ", ".join(seat.name for seat in blind)
         raise RequestError(f"No images are taken by {names}, and the quorum is {quorum}.", "messages")

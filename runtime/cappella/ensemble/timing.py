@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from cappella.runs import Call, Panel, Role, Timings
+from cappella.ensemble.run import Call, Panel, Role, Timings
 
 JUDGING: tuple[Role, ...] = ("agreement", "analysis", "choice", "final")
 

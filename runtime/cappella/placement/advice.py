@@ -10,8 +10,8 @@ from cappella.placement.footprint import Footprint, footprint
 from cappella.placement.machine import Device, Machine
 from cappella.placement.planner import Plan
 
-MOST_CHANGES = 3
-SHORTEST_CONTEXT = 2048
+MAX_CHANGES = 3
+MIN_CONTEXT = 2048
 QUANTISED = (("fp8", 0.51), ("4 bits (AWQ or GPTQ)", 0.29))
 """Variants, and their share of 16-bit weights, with scales and what stays in 16 bits; the better one first."""
 
@@ -44,7 +44,7 @@ def cheapest(config: Config, footprints: Mapping[str, Footprint], machine: Machi
     for tried in _changes(config, footprints, machine):
         if tried is not None:
             found.append(tried)
-        if len(found) == MOST_CHANGES:
+        if len(found) == MAX_CHANGES:
             break
     return found
 
@@ -91,7 +91,7 @@ def _fp8_cache(model: Model) -> Model:
 def _shorter_context(config: Config, footprints: Mapping[str, Footprint], machine: Machine) -> Change | None:
     """The longest context, halved from the longest there is, with which all fit, and no KV cache of a set size."""
     longest = max(model.max_model_len for model in config.models.values()) // 2
-    while longest >= SHORTEST_CONTEXT:
+    while longest >= MIN_CONTEXT:
 
         def shorten(model: Model, most: int = longest) -> Model:
             return model.model_copy(update={"max_model_len": min(model.max_model_len, most), "kv_cache_bytes": None})

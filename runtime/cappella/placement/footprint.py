@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import ceil
 
-from cappella import cards
-from cappella.config import Model
+from cappella.config import Model, cards
 from cappella.errors import ConfigError
 from cappella.placement import adapters, architecture, checkpoint, folder, kv_cache, overhead
 from cappella.placement.architecture import DTYPE_BYTES, Architecture, Latent

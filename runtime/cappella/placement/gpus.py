@@ -11,7 +11,7 @@ import pynvml
 from cappella.errors import ConfigError
 
 PCI_DEVICES = Path("/sys/bus/pci/devices")
-LEAST_CUDA = 13000
+MIN_CUDA = 13000
 """What vllm 0.32's wheels are built for: CUDA 13.0, as the driver counts."""
 
 
@@ -73,7 +73,7 @@ def _nvml() -> Iterator[None]:
 
 def _require_driver() -> None:
     cuda = pynvml.nvmlSystemGetCudaDriverVersion_v2()
-    if cuda < LEAST_CUDA:
+    if cuda < MIN_CUDA:
         driver = pynvml.nvmlSystemGetDriverVersion()
         problem = f"driver {driver} speaks CUDA {cuda // 1000}.{cuda % 1000 // 10}, and vllm 0.32 needs 13.0"
         raise ConfigError("this machine's GPUs", problem, "Install a newer driver (580 or later)")

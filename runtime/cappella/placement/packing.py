@@ -6,9 +6,9 @@ from functools import cache
 from itertools import combinations
 
 # More than ten models on eight unlike GPUs could take; the best that was found until then stands.
-MOST_STEPS = 20_000
+MAX_STEPS = 20_000
 # Of more GPUs only neighbours share a model.
-MOST_MIXED = 8
+MAX_MIXED = 8
 
 Spans = Mapping[str, tuple[int, ...]]
 """For each model, the positions of its GPUs."""
@@ -50,7 +50,7 @@ def pack(items: Sequence[Item], capacities: Sequence[int]) -> Spans | None:
 def _place(search: _Search, items: Sequence[Item], splits: int, crowding: float) -> None:
     search.steps += 1
     at_least = splits + sum(min(item.least_bytes) - 1 for item in items)
-    if search.steps > MOST_STEPS or (search.best and (at_least, crowding) >= search.best[:2]):
+    if search.steps > MAX_STEPS or (search.best and (at_least, crowding) >= search.best[:2]):
         return
     if not items:
         search.best = (splits, crowding, dict(search.chosen))
@@ -86,7 +86,7 @@ def _spans(search: _Search, item: Item) -> Iterator[tuple[tuple[int, ...], int]]
 @cache
 def _sets(gpus: int, count: int) -> list[tuple[int, ...]]:
     """Linked GPUs lie side by side: pairs, fours and eights come first, any others after them."""
-    every = combinations(range(gpus), count) if gpus <= MOST_MIXED else _windows(gpus, count)
+    every = combinations(range(gpus), count) if gpus <= MAX_MIXED else _windows(gpus, count)
     return sorted(every, key=lambda span: (span[0] % count, span[-1] - span[0], span))
 
 

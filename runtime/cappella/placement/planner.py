@@ -10,7 +10,7 @@ from cappella.placement.footprint import Footprint
 from cappella.placement.machine import Machine
 from cappella.placement.overhead import CPU_SHARED_BYTES
 from cappella.placement.packing import Item, Spans
-from cappella.placement.sharing import Wish
+from cappella.placement.sharing import CacheDemand
 
 RESERVE = 0.03
 """The share of each GPU that no plan gives away: allocators leave gaps."""
@@ -149,7 +149,7 @@ def _shares(
 ) -> Mapping[str, int]:
     """The KV cache of each model: what the config says, else what is left, by the tokens that its runs bring it."""
     left = list(room_bytes)
-    wishes: list[Wish] = []
+    demands: list[CacheDemand] = []
     for name, span in spans.items():
         found = footprints[name]
         for gpu in span:
@@ -157,8 +157,8 @@ def _shares(
         if found.model.kv_cache_bytes is None:
             sequence = found.sequence_bytes(len(span))
             weight = tokens_per_run(config, name) * sequence / found.model.max_model_len
-            wishes.append(Wish(name, span, weight, sequence * (found.model.max_num_seqs - 1)))
-    grown = sharing.share(wishes, left)
+            demands.append(CacheDemand(name, span, weight, sequence * (found.model.max_num_seqs - 1)))
+    grown = sharing.share(demands, left)
     return {
         name: _whole_blocks(footprints[name], len(span), footprints[name].kv_bytes(len(span)) + grown.get(name, 0))
         for name, span in spans.items()

@@ -4,7 +4,7 @@ Python tells an audit hook of each connect, send, bind and look-up of its own `s
 requests, httpx, asyncio's loop and aiohttp's connects are seen, under uvloop too. It is told nothing of native code:
 what uvloop gives to libuv (`create_connection`, `getaddrinfo`), ZeroMQ, gloo, NCCL, gRPC, Rust, ctypes; and of a look-up
 inside `connect(("name", port))` only when the name is known. None of those is asked to go anywhere (see SEAL in
-engines/process.py), and `cappella doctor --sealed` watches them from the kernel. This is for mistakes: code that means
+engines/process/process.py), and `cappella doctor --sealed` watches them from the kernel. This is for mistakes: code that means
 to get round an audit hook can.
 """
 
@@ -33,7 +33,7 @@ _JUDGED = frozenset(
 )
 _INSIDE = (socket.AF_UNIX, socket.AF_NETLINK)
 _LIBRARY = os.path.dirname(os.__file__) + os.sep
-_MOST_PACKAGES = 5
+_MAX_PACKAGES = 5
 
 
 def to_stderr(text: str) -> None:
@@ -121,7 +121,7 @@ def _address(text: str) -> Any:
 def _packages(frame: FrameType | None) -> Iterator[str]:
     """Who asked for it: in each package on the stack the innermost line, the standard library aside."""
     seen: set[str] = set()
-    while frame and len(seen) < _MOST_PACKAGES:
+    while frame and len(seen) < _MAX_PACKAGES:
         path = frame.f_code.co_filename
         outside = not path.startswith(_LIBRARY) or "-packages" in path
         if outside and not path.startswith("<frozen") and path != __file__:

@@ -1,7 +1,7 @@
 """The judge picks one answer, which is returned as it is."""
 
 from cappella.ensemble.judge import Judge
-from cappella.runs import Verdict
+from cappella.ensemble.run import Verdict
 
 
 async def select(judge: Judge) -> Verdict:

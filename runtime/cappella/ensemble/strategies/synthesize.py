@@ -5,7 +5,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from cappella.ensemble.judge import Judge
-from cappella.runs import Verdict
+from cappella.ensemble.run import Verdict
 
 T = TypeVar("T")
 

@@ -5,23 +5,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from cappella.ensemble import agreement, forms
+from cappella.ensemble import agreement
 from cappella.ensemble.judge import Judge
-from cappella.runs import Answer, Verdict
+from cappella.ensemble.run import Answer, Verdict
+from cappella.ensemble.structured import formats
 
 
 async def vote(judge: Judge) -> Verdict:
     """Field by field if every answer is a JSON object, else whole answers. Raises EngineError if a tie stays one."""
     objects = [agreement.as_object(answer) for answer in judge.answers]
     found = [each for each in objects if each is not None]
-    camps = agreement.camps(judge.answers)
-    votes = {camp[0].name: [answer.name for answer in camp] for camp in camps}
-    if len(camps) > 1 and len(found) == len(objects) and (verdict := await _by_field(judge, found)):
+    group_by_meaning = agreement.group_by_meaning(judge.answers)
+    votes = {camp[0].name: [answer.name for answer in camp] for camp in group_by_meaning}
+    if len(group_by_meaning) > 1 and len(found) == len(objects) and (verdict := await _by_field(judge, found)):
         return replace(verdict, votes=votes)
-    leaders = [camp[0] for camp in camps if len(camp) == len(camps[0])]
-    if len(leaders) == 1:
-        return Verdict(judge.hand_on(leaders[0]), leaders[0].name, votes=votes)
-    answer, probabilities = await judge.choose(leaders)
+    most_common = [camp[0] for camp in group_by_meaning if len(camp) == len(group_by_meaning[0])]
+    if len(most_common) == 1:
+        return Verdict(judge.hand_on(most_common[0]), most_common[0].name, votes=votes)
+    answer, probabilities = await judge.choose(most_common)
     return Verdict(judge.hand_on(answer), answer.name, probabilities, votes)
 
 
@@ -32,7 +33,7 @@ async def _by_field(judge: Judge, objects: Sequence[Mapping[str, Any]]) -> Verdi
     """
     names = [name for name in dict.fromkeys(name for each in objects for name in each)
              if 2 * sum(name in each for each in objects) > len(objects)]  # fmt: skip
-    leading = {name: agreement.leaders([each[name] for each in objects if name in each]) for name in names}
+    leading = {name: agreement.most_common([each[name] for each in objects if name in each]) for name in names}
     preferred: Mapping[str, Any] = objects[0]
     chosen: Answer = judge.answers[0]
     probabilities = None
@@ -41,7 +42,7 @@ async def _by_field(judge: Judge, objects: Sequence[Mapping[str, Any]]) -> Verdi
         preferred = objects[list(judge.answers).index(chosen)]
     merged = {name: _settle(values, preferred.get(name)) for name, values in leading.items()}
     content = json.dumps(merged, ensure_ascii=False)
-    if forms.problem(judge.form, content):
+    if formats.problem(judge.form, content):
         return None
     same = next((a for a, each in zip(judge.answers, objects, strict=True) if each == merged), None)
     if same is not None:

@@ -1,0 +1,161 @@
+"""Keys and what was used with them, in one SQLite file. Of a key only a salted hash is kept."""
+
+import hashlib
+import hmac
+import json
+import secrets
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal, get_args
+
+from cappella.errors import ConfigError
+
+Scope = Literal["run", "admin"]
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+PREFIX = "ck"
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS keys (
+    id TEXT PRIMARY KEY, name TEXT NOT NULL, salt BLOB NOT NULL, hash BLOB NOT NULL, scopes TEXT NOT NULL, models TEXT,
+    requests_per_minute INTEGER, tokens_per_minute INTEGER, created_at TEXT NOT NULL, revoked_at TEXT
+);
+CREATE TABLE IF NOT EXISTS usage (
+    key_id TEXT NOT NULL, day TEXT NOT NULL, requests INTEGER NOT NULL, prompt_tokens INTEGER NOT NULL,
+    completion_tokens INTEGER NOT NULL, PRIMARY KEY (key_id, day)
+);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What a key may do; `models` None means all. Limits are per minute; None means none."""
+
+    id: str
+    name: str
+    scopes: tuple[Scope, ...]
+    models: tuple[str, ...] | None
+    requests_per_minute: int | None
+    tokens_per_minute: int | None
+    created_at: str
+    revoked_at: str | None
+
+    def may_call(self, model: str) -> bool:
+        return self.models is None or model in self.models
+
+
+@dataclass(slots=True)
+class Used:
+    """Of one key on one day."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def add(self, more: "Used") -> None:
+        self.requests += more.requests
+        self.prompt_tokens += more.prompt_tokens
+        self.completion_tokens += more.completion_tokens
+
+
+class KeyStore:
+    """The file at `path`, made if it is not there, readable by its owner alone. Raises ConfigError if it is none."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            if not path.exists():
+                path.touch(mode=0o600)
+            with self._connected() as db:
+                db.execute("PRAGMA journal_mode=WAL")
+                db.executescript(_SCHEMA)
+        except (OSError, sqlite3.Error) as error:
+            mend = "Name a file in a folder that this user may write to"
+            raise ConfigError(f"server.keys: {path}", f"cannot be used as a store of keys ({error})", mend) from error
+
+    def create(
+        self,
+        name: str,
+        scopes: Iterable[Scope],
+        models: Iterable[str] | None = None,
+        requests_per_minute: int | None = None,
+        tokens_per_minute: int | None = None,
+    ) -> str:
+        """A new key, shown this once."""
+        key_id, secret, salt = secrets.token_hex(4), secrets.token_urlsafe(32), secrets.token_bytes(16)
+        limits = (requests_per_minute, tokens_per_minute)
+        allowed = json.dumps(list(models)) if models is not None else None
+        row = (key_id, name, salt, _hash(salt, secret), json.dumps(list(scopes)), allowed, *limits, _now(), None)
+        with self._connected() as db:
+            db.execute("INSERT INTO keys VALUES (?,?,?,?,?,?,?,?,?,?)", row)
+        return f"{PREFIX}_{key_id}_{secret}"
+
+    def find(self, text: str) -> Key | None:
+        """The key, if it is one and has not been revoked. Takes as long for a wrong one."""
+        # SQLite takes no half of a surrogate, and a key has none.
+        text = text.encode("ascii", "replace").decode()
+        _, _, rest = text.partition("_")
+        key_id, _, secret = rest.partition("_")
+        with self._connected() as db:
+            row = db.execute("SELECT * FROM keys WHERE id = ?", (key_id,)).fetchone()
+        salt, known = (row["salt"], row["hash"]) if row else (bytes(16), bytes(32))
+        right = hmac.compare_digest(_hash(salt, secret), known) and text.startswith(f"{PREFIX}_")
+        return _key(row) if row and right and row["revoked_at"] is None else None
+
+    def all(self) -> list[Key]:
+        with self._connected() as db:
+            return [_key(row) for row in db.execute("SELECT * FROM keys ORDER BY created_at")]
+
+    def revoke(self, key_id: str) -> bool:
+        """Whether there was such a key that was not revoked."""
+        with self._connected() as db:
+            done = db.execute("UPDATE keys SET revoked_at=? WHERE id=? AND revoked_at IS NULL", (_now(), key_id))
+            return done.rowcount == 1
+
+    def add(self, used: Mapping[str, Used]) -> None:
+        """Count what keys, by their ids, have used today."""
+        day = _now()[:10]
+        rows = [(key, day, each.requests, each.prompt_tokens, each.completion_tokens) for key, each in used.items()]
+        with self._connected() as db:
+            db.executemany(
+                "INSERT INTO usage VALUES (?,?,?,?,?) ON CONFLICT DO UPDATE SET requests = requests + excluded.requests,"
+                " prompt_tokens = prompt_tokens + excluded.prompt_tokens,"
+                " completion_tokens = completion_tokens + excluded.completion_tokens",
+                rows,
+            )
+
+    def used(self) -> Mapping[str, Used]:
+        """In all, by key."""
+        query = "SELECT key_id, SUM(requests), SUM(prompt_tokens), SUM(completion_tokens) FROM usage GROUP BY key_id"
+        with self._connected() as db:
+            return {key: Used(*counts) for key, *counts in db.execute(query)}
+
+    @contextmanager
+    def _connected(self) -> Iterator[sqlite3.Connection]:
+        db = sqlite3.connect(self._path, timeout=5)
+        db.row_factory = sqlite3.Row
+        try:
+            with db:
+                yield db
+        finally:
+            db.close()
+
+
+def _hash(salt: bytes, secret: str) -> bytes:
+    # The secret has 256 random bits: nothing would be gained by a slow hash.
+    return hashlib.sha256(salt + secret.encode()).digest()
+
+
+def _key(row: sqlite3.Row) -> Key:
+    models = json.loads(row["models"]) if row["models"] is not None else None
+    limits = (row["requests_per_minute"], row["tokens_per_minute"])
+    scopes = tuple(json.loads(row["scopes"]))
+    allowed = None if models is None else tuple(models)
+    return Key(row["id"], row["name"], scopes, allowed, *limits, row["created_at"], row["revoked_at"])
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

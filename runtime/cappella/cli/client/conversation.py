@@ -1,0 +1,84 @@
+"""A conversation with a server: its turns, what it is asked with, and how it is written down."""
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cappella.cli.client.http import Json
+from cappella.cli.client.request import AskOptions
+from cappella.cli.client.run_view import View
+from cappella.errors import ConfigError
+
+
+@dataclass(slots=True)
+class Turn:
+    """A question and the run that answered it."""
+
+    question: str
+    view: View
+
+
+@dataclass(slots=True)
+class Conversation:
+    """The turns so far. `unanswered` is a question whose run failed or was stopped: nothing of it is sent again."""
+
+    options: AskOptions
+    turns: list[Turn] = field(default_factory=list)
+    unanswered: str | None = None
+
+    def with_question(self, question: str) -> list[Json]:
+        """The messages of a request that asks it next."""
+        said: list[Json] = []
+        for turn in self.turns:
+            said += [_message("user", turn.question), _message("assistant", turn.view.answer)]
+        return [*said, _message("user", question)]
+
+    def take_back(self) -> str | None:
+        """The last question, to be asked anew; its answer is forgotten."""
+        if self.unanswered is not None:
+            return self.unanswered
+        return self.turns.pop().question if self.turns else None
+
+    def clear(self) -> None:
+        self.turns.clear()
+        self.unanswered = None
+
+    def save(self, path: Path) -> None:
+        """As JSON where the name ends so, else as Markdown. Raises ConfigError; a file that is there is left alone."""
+        text = self._as_json() if path.suffix == ".json" else self._as_markdown()
+        try:
+            # Whoever may read the folder need not read what was said.
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+                file.write(text)
+        except FileExistsError as error:
+            raise ConfigError(str(path), "is there already", "Give another name") from error
+        except OSError as error:
+            raise ConfigError(str(path), f"cannot be written ({error.strerror})", "Give another name") from error
+
+    def _as_json(self) -> str:
+        turns = [
+            {
+                "question": turn.question,
+                "answer": turn.view.answer,
+                "members": {name: member.text for name, member in turn.view.members.items()},
+                "analysis": turn.view.analysis,
+                "fusion": turn.view.fusion,
+                "usage": turn.view.usage,
+            }
+            for turn in self.turns
+        ]
+        about = {"model": self.options.model, "system": self.options.system, "turns": turns}
+        # A lone half of a surrogate pair, which a model may write, is no UTF-8: here it is written as an escape.
+        return json.dumps(about, indent=2) + "\n"
+
+    def _as_markdown(self) -> str:
+        parts = [f"# {self.options.model}"]
+        parts += [f"> {self.options.system}"] if self.options.system else []
+        for turn in self.turns:
+            parts += [f"## {turn.question.strip()}", turn.view.answer.strip()]
+        return ("\n\n".join(parts) + "\n").encode(errors="replace").decode()
+
+
+def _message(role: str, content: str) -> Json:
+    return {"role": role, "content": content}

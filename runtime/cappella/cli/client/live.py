@@ -1,0 +1,115 @@
+"""A run on a terminal while it comes: panes that fit the screen, then the answer, which stays in the scrollback."""
+
+import asyncio
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from cappella.cli.client.analysis import AnalysisBlock
+from cappella.cli.client.http import Json
+from cappella.cli.client.panes import Panes, Writing, head
+from cappella.cli.client.run_view import View
+from cappella.cli.client.text import safe
+
+REFRESH_S = 0.1
+
+
+class LiveRun:
+    """Draws a view until the run ends; what stays is printed above what moves.
+
+    `whole_members` says that the members' answers stay, too, and not only how they went.
+    """
+
+    def __init__(self, console: Console, view: View, whole_members: bool) -> None:
+        self._console = console
+        self._view = view
+        self._whole_members = whole_members
+        self._heard = 0
+        self._pending = ""
+        self._told_panel = self._told_analysis = False
+        self._live = Live(
+            console=console,
+            get_renderable=self._moving,
+            auto_refresh=False,
+            transient=True,
+            vertical_overflow="crop",
+        )
+        self._ticking: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._live.start()
+        # Rich's own refresh is a thread, which would read the view while a chunk changes it.
+        self._ticking = asyncio.create_task(self._tick())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._ticking
+        self._ticking.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._ticking
+        if kind is None:
+            self._tell_panel()
+            self._print_answer(len(self._pending))
+        else:
+            # What was seen of it when it stopped stays.
+            self._live.transient = not (self._view.members or self._view.answer)
+        self._live.stop()
+        if kind is None:
+            self._tell_analysis()
+
+    def take(self, chunk: Json) -> None:
+        """One more chunk."""
+        self._view.take(chunk)
+        if self._view.answer_at:
+            self._tell_panel()
+            self._pending += safe(self._view.answer[self._heard :])
+            self._heard = len(self._view.answer)
+            self._print_answer(self._whole_lines())
+
+    async def _tick(self) -> None:
+        while True:
+            self._live.refresh()
+            await asyncio.sleep(REFRESH_S)
+
+    def _moving(self) -> RenderableType:
+        if not self._view.answer_at:
+            return Panes(self._view)
+        return Writing(self._view, self._pending)
+
+    def _tell_panel(self) -> None:
+        """What the members said, once and for all, and the analysis if the answer was written after it."""
+        if self._told_panel:
+            return
+        self._told_panel = True
+        for member in self._view.members.values():
+            self._console.print(head(self._view, member, self._console.width))
+            if self._whole_members and member.text:
+                self._console.print(Text(safe(member.text.strip("\n"))))
+        self._tell_analysis()
+        if self._view.members:
+            self._console.print()
+
+    def _tell_analysis(self) -> None:
+        if self._view.analysis and not self._told_analysis:
+            self._told_analysis = True
+            self._console.print()
+            self._console.print(AnalysisBlock(self._view.analysis))
+
+    def _print_answer(self, length: int) -> None:
+        """So much of it goes up and stays."""
+        if length:
+            whole, self._pending = self._pending[:length], self._pending[length:]
+            self._console.print(Text(whole.removesuffix("\n")))
+
+    def _whole_lines(self) -> int:
+        """How many characters of what is pending stand on lines that are full here, or have their end."""
+        ended = self._pending.rfind("\n") + 1
+        lines = Text(self._pending[ended:]).wrap(self._console, self._console.width)
+        growing = lines[-1].plain.rstrip() if len(lines) > 1 else ""
+        return self._pending.rindex(growing) if growing else ended

@@ -1,0 +1,154 @@
+"""The machine on one screen: ensembles, engines, memory. Every field may be missing: then nothing stands there."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from cappella.cli.client.http import Json
+from cappella.cli.client.text import clipped, safe
+from cappella.pace import remaining
+
+GIB = 1 << 30
+KV_CELLS = 6
+TROUBLED = ("failed", "unhealthy", "restarting")
+TOLD_BY_ITS_STATE = ("ready", *TROUBLED)
+MAX_TROUBLES = 5
+STYLES = {"ready": "green", "asleep": "blue", "failed": "red", "unhealthy": "red", "restarting": "yellow"}
+COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red", "bright_cyan", "bright_magenta", "bright_green")
+COUNTS = {"in_flight": "under way", "waiting": "waiting"}
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+class Machine:
+    """What `/api/machine` of the server at `url` said; `trouble` is why it says nothing new."""
+
+    def __init__(self, said: Json, url: str, trouble: str = "", is_for_screen: bool = False) -> None:
+        self._said = said
+        self._url = url
+        self._trouble = trouble
+        self._is_for_screen = is_for_screen
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        engines: Mapping[str, Json] = self._said.get("engines") or {}
+        above = [self._head(), *self._ensembles(), Text()]
+        below = [*_troubles(engines), *self._memory(engines, options.max_width)]
+        below += [Text("q ends", "dim")] if self._is_for_screen else []
+        # A line is kept for the table's heading, and one for the count of those that have no room.
+        rows = max(1, console.height - len(above) - len(below) - 2) if self._is_for_screen else len(engines)
+        yield Group(*above)
+        yield _table(engines, rows, options.max_width)
+        yield Group(*below)
+
+    def _head(self) -> Text:
+        said = self._said
+        parts = [f"cappella {said.get('version', '')}".strip(), self._url]
+        if isinstance(said.get("time"), int | float):
+            parts.append(time.strftime("%H:%M:%S", time.localtime(said["time"])))
+        line = Text(" · ".join(parts), "bold", no_wrap=True, overflow="ellipsis")
+        return Text.assemble(line, (f" · {self._trouble}", "red")) if self._trouble else line
+
+    def _ensembles(self) -> Iterator[Text]:
+        for name, each in (self._said.get("ensembles") or {}).items():
+            answers = ("answers", "green") if each.get("answers") else ("does not answer yet", "yellow")
+            told = [f"{each[field]} {words}" for field, words in COUNTS.items() if field in each]
+            told += [f"{', '.join(each['panel'])} → {each.get('judge', '')}"] if each.get("panel") else []
+            text = "".join(f" · {part}" for part in told)
+            yield Text.assemble((f"cappella/{name} ", "bold"), answers, text, no_wrap=True, overflow="ellipsis")
+
+    def _memory(self, engines: Mapping[str, Json], width: int) -> Iterator[RenderableType]:
+        devices: Sequence[Json] = self._said.get("memory") or ()
+        marks = {name: LETTERS[number % len(LETTERS)] for number, name in enumerate(engines)}
+        colours = {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(engines)}
+        if not devices:
+            return
+        yield Text()
+        for device in devices:
+            yield _device(device, marks, colours, width)
+        yield _legend(engines, devices, marks, colours)
+
+
+def _table(engines: Mapping[str, Json], rows: int, width: int) -> RenderableType:
+    table = Table(box=None, pad_edge=False, header_style="dim", expand=True)
+    table.add_column("engine", no_wrap=True, max_width=max(8, width // 5))
+    table.add_column("state", no_wrap=True, ratio=1, overflow="ellipsis")
+    for heading in ("tok/s", "run", "wait", "KV", "again"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    shown = list(engines.items())[:rows]
+    for name, each in shown:
+        usage = each.get("kv_usage")
+        figures = [_figure(each, "tokens_per_s"), _figure(each, "running"), _figure(each, "waiting")]
+        table.add_row(name, _state(each), *figures, "" if usage is None else _kv(usage), _figure(each, "restarts"))
+    if len(shown) < len(engines):
+        table.add_row(f"… {len(engines) - len(shown)} more", "")
+    return table
+
+
+def _state(engine: Json) -> Text:
+    """State, stage, and what is left of it."""
+    state = str(engine.get("state", ""))
+    stage = str(engine.get("stage") or "")
+    if stage in ("", state) or state in TOLD_BY_ITS_STATE:
+        parts = [state]
+    else:
+        parts = [stage if stage.startswith(state) else f"{state}: {stage}"]
+    if state in ("waiting", "loading", "restarting", "asleep") and (left := remaining(engine.get("remaining_s"))):
+        parts.append(left)
+    elif state == "loading" and engine.get("progress"):
+        # Stages that lie behind, of which nobody knows how long they take here.
+        parts[-1] += f" ({engine['progress']:.0%})"
+    return Text(clipped(", ".join(parts), 200), STYLES.get(state, "yellow"))
+
+
+def _troubles(engines: Mapping[str, Json]) -> list[Text]:
+    """Why engines are down, each on a line of its own, which the table has no room for."""
+    found = {name: each for name, each in engines.items() if each.get("state") in TROUBLED}
+    shown = [
+        Text(safe(f"{name}: {each.get('stage') or each.get('reason') or ''}"), "red", no_wrap=True, overflow="ellipsis")
+        for name, each in list(found.items())[:MAX_TROUBLES]
+    ]
+    return [Text(), *shown] if shown else []
+
+
+def _figure(engine: Json, field: str) -> str:
+    value = engine.get(field)
+    return "" if value is None else f"{value:.0f}"
+
+
+def _kv(usage: float) -> str:
+    full = min(KV_CELLS, round(KV_CELLS * usage))
+    return f"{'█' * full}{'·' * (KV_CELLS - full)} {usage:4.0%}"
+
+
+def _device(device: Json, marks: Mapping[str, str], colours: Mapping[str, str], width: int) -> Text:
+    """A bar of what was planned for each engine, in its letter, and of what others hold."""
+    total_bytes, free_bytes = device["total_bytes"], device.get("free_bytes")
+    figures = f" {total_bytes / GIB:.1f} GiB"
+    if free_bytes is not None:
+        figures = f" {(total_bytes - free_bytes) / GIB:.1f} of{figures} used"
+    if device.get("busy_percent") is not None:
+        figures += f", {device['busy_percent']:.0f}% busy"
+    name = f"{device['device']:<7} "
+    cells = max(10, min(60, width - len(name) - len(figures) - 2))
+    bar = Text()
+    for engine, planned_bytes in (device.get("engines") or {}).items():
+        length = max(1, round(cells * planned_bytes / max(1, total_bytes)))
+        bar.append(marks.get(engine, "?") * length, colours.get(engine, ""))
+    bar.truncate(cells)
+    bar.append("·" * (cells - len(bar)), "dim")
+    return Text.assemble(name, "▕", bar, "▏", (figures, "dim"), no_wrap=True, overflow="ellipsis")
+
+
+def _legend(
+    engines: Mapping[str, Json], devices: Sequence[Json], marks: Mapping[str, str], colours: Mapping[str, str]
+) -> Text:
+    """Which letter is whose, what it was planned to take, and what it does."""
+    parts = []
+    for name, each in engines.items():
+        planned = sum((device.get("engines") or {}).get(name, 0) for device in devices)
+        used = each.get("used_bytes")
+        sizes = f"{planned / GIB:.2f}" + (f" ({used / GIB:.2f} used)" if used else "")
+        parts.append(Text.assemble((f"{marks[name]} {name}", colours[name]), f" {sizes}"))
+    return Text.assemble(Text("GiB planned: ", "dim"), Text(", ").join(parts))

@@ -1,0 +1,134 @@
+"""What is known of a run so far, folded out of the chunks of its stream."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from cappella.cli.client.http import Json
+
+State = Literal["asked", "writing", "done", "failed", "cut"]
+CUT = ("straggler", "cut")
+"""Reasons of a failure that was nobody's fault."""
+
+
+@dataclass(slots=True)
+class Member:
+    """One answer of the panel. Moments are on the view's clock; `tokens` is exact once the member is done."""
+
+    name: str
+    asked_at: float
+    state: State = "asked"
+    text: str = ""
+    pieces: int = 0
+    first_at: float | None = None
+    tokens: int | None = None
+    took_s: float | None = None
+    problem: str = ""
+
+    @property
+    def is_awaited(self) -> bool:
+        return self.state in ("asked", "writing")
+
+
+@dataclass(slots=True)
+class View:
+    """A run as its client knows it; `fusion` and `usage` come with the last chunk.
+
+    `analysis_text` is the judge's analysis as far as it is written, JSON that has no end yet; `labels` say whom the
+    letters in it stand for.
+    """
+
+    model: str
+    clock: Callable[[], float] = time.monotonic
+    began_at: float = 0.0
+    run_id: str = ""
+    judge: str = ""
+    panel: list[str] = field(default_factory=list)
+    round: int = 1
+    members: dict[str, Member] = field(default_factory=dict)
+    alone: str = ""
+    ranking: list[str] = field(default_factory=list)
+    judging_at: float | None = None
+    analysis_at: float | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+    analysis_text: str = ""
+    analysis: Json | None = None
+    answer: str = ""
+    answer_pieces: int = 0
+    answer_at: float | None = None
+    thinking_at: float | None = None
+    ended_at: float | None = None
+    fusion: Json = field(default_factory=dict)
+    usage: Json = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.began_at = self.clock()
+
+    @property
+    def awaited(self) -> list[str]:
+        return [member.name for member in self.members.values() if member.is_awaited]
+
+    def take(self, chunk: Json) -> None:
+        """Fold in one chunk of the stream."""
+        if event := chunk.get("fusion_event"):
+            self._take_event(event)
+        for choice in chunk.get("choices", ()):
+            self._take_answer(choice.get("delta", {}))
+        self.fusion = chunk.get("fusion") or self.fusion
+        self.usage = chunk.get("usage") or self.usage
+        self.analysis = self.fusion.get("analysis") or self.analysis
+
+    def end(self) -> None:
+        """All of it has come."""
+        self.ended_at = self.clock()
+
+    def _take_answer(self, delta: Json) -> None:
+        if delta.get("reasoning"):
+            self.thinking_at = self.thinking_at or self.clock()
+        if text := delta.get("content"):
+            self.answer_at = self.answer_at or self.clock()
+            self.answer += text
+            self.answer_pieces += 1
+
+    def _take_event(self, event: Json) -> None:
+        match event["type"]:
+            case "run.started":
+                self.run_id, self.judge, self.panel = event["run_id"], event["judge"], event["panel"]
+                self._ask(self.panel)
+            case "gate.decided":
+                # It may think better of it, if the model that should answer alone fails.
+                self.alone = event["model"] if event["bypass"] else ""
+                self._ask([] if self.alone else self.panel)
+            case "round.started":
+                self.round = event["round"]
+                self._ask(self.panel)
+            case "answer.delta" | "answer.done" | "answer.failed" if event["model"] in self.members:
+                self._take_member(self.members[event["model"]], event)
+            case "review.done":
+                self.ranking = event["ranking"]
+            case "analysis.started":
+                self.analysis_at, self.labels = self.clock(), event.get("labels", {})
+            case "analysis.delta":
+                self.analysis_text += event["delta"]
+            case "analysis.done":
+                self.analysis = event["analysis"]
+
+    def _ask(self, panel: list[str]) -> None:
+        self.members = {name: Member(name, self.clock()) for name in panel}
+        self.judging_at = None
+
+    def _take_member(self, member: Member, event: Json) -> None:
+        match event["type"]:
+            case "answer.delta":
+                member.state, member.first_at = "writing", member.first_at or self.clock()
+                member.text += event["delta"]
+                member.pieces += 1
+            case "answer.done":
+                member.state, member.tokens, member.took_s = "done", event["tokens"], event["ms"] / 1000
+            case "answer.failed":
+                member.state = "cut" if event["reason"] in CUT else "failed"
+                member.problem = f"{event['reason']}: {event['error']}"
+                member.took_s = self.clock() - member.asked_at
+        if not self.awaited:
+            self.judging_at = self.clock()

@@ -1,0 +1,73 @@
+"""`cappella keys`: make, list and revoke keys in the file that a config names."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from cappella.auth.keys import SCOPES, KeyStore, Scope
+from cappella.cli.errors import one_line_errors
+from cappella.errors import ConfigError
+
+app = typer.Typer(
+    no_args_is_help=True, help="Make, list and revoke keys in the file that server.keys of a config names."
+)
+
+KeysPath = Annotated[Path, typer.Argument(help="The file that server.keys names; made if it is not there.")]
+
+
+@app.command()
+def create(
+    keys: KeysPath,
+    name: Annotated[str, typer.Argument(help="Whose it is, for lists and logs.")],
+    models: Annotated[str, typer.Option(help="All that it may call (commas); default: everything.")] = "",
+    scope: Annotated[str, typer.Option(help="run, admin (commas).")] = "run",
+    requests_per_minute: Annotated[int | None, typer.Option(min=1)] = None,
+    tokens_per_minute: Annotated[
+        int | None, typer.Option(min=1, help="Prompts and answers, of all inner calls.")
+    ] = None,
+) -> None:
+    """Print a new key, this once."""
+    with one_line_errors():
+        allowed = [model.strip() for model in models.split(",")] if models else None
+        print(KeyStore(keys).create(name, _scopes(scope), allowed, requests_per_minute, tokens_per_minute))
+
+
+def _scopes(text: str) -> list[Scope]:
+    out: list[Scope] = []
+    for each in text.split(","):
+        found = next((known for known in SCOPES if known == each.strip()), None)
+        if found is None:
+            raise ConfigError("--scope", f"{each!r} is none", f"Use {', '.join(SCOPES)}")
+        out.append(found)
+    return out
+
+
+@app.command("list")
+def list_keys(keys: KeysPath) -> None:
+    """Every key with its limits and what it has used; the keys themselves are not kept."""
+    with one_line_errors():
+        store = KeyStore(keys)
+        used, known = store.used(), store.all()
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("id", "name", "scopes", "models", "per minute", "requests", "tokens", "made", "revoked"):
+        table.add_column(heading)
+    for key in known:
+        limits = f"{key.requests_per_minute or '-'} requests, {key.tokens_per_minute or '-'} tokens"
+        count = used.get(key.id)
+        counts = (str(count.requests), str(count.prompt_tokens + count.completion_tokens)) if count else ("0", "0")
+        models = "all" if key.models is None else " ".join(key.models)
+        row = (key.id, key.name, " ".join(key.scopes), models, limits, *counts)
+        table.add_row(*row, key.created_at[:10], (key.revoked_at or "")[:10])
+    Console(highlight=False).print(table)
+
+
+@app.command()
+def revoke(keys: KeysPath, key_id: Annotated[str, typer.Argument(help="As the list says.")]) -> None:
+    """From now on the key opens nothing, in a running server too."""
+    with one_line_errors():
+        if not KeyStore(keys).revoke(key_id):
+            raise ConfigError(str(keys), f"there is no key {key_id} that is not revoked", "See `cappella keys list`")
+    print(f"Revoked {key_id}.")

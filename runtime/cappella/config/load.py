@@ -1,0 +1,100 @@
+"""Reads the YAML of one deployment. Every error names the file, the line, the key and the mend."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import yaml
+
+from cappella.config import Config, Ensemble, Member, Tls, cards, yaml_source
+from cappella.config.yaml_source import Path_
+from cappella.errors import ConfigError
+
+
+def load(path: Path) -> Config:
+    """Read and check a config. Paths in it are relative to the file. Raises ConfigError."""
+    root, config = yaml_source.load(path, Config, "Give the path of a YAML config file")
+    config = _with_cards(_resolve_paths(config, path.parent.resolve()))
+    _refuse_what_models_lack(path, root, config)
+    _refuse_a_far_collector(path, root, config)
+    return config
+
+
+def _resolve_paths(config: Config, folder: Path) -> Config:
+    models = {
+        name: model.model_copy(
+            update={
+                "weights": folder / model.weights.expanduser(),
+                "card": model.card and folder / model.card.expanduser(),
+                "adapters": {each: folder / path.expanduser() for each, path in model.adapters.items()},
+            }
+        )
+        for name, model in config.models.items()
+    }
+    server = config.server
+    paths = {
+        key: value and folder / value.expanduser()
+        for key, value in (("log_dir", server.log_dir), ("keys", server.keys), ("image_folder", server.image_folder))
+    }
+    kept = {
+        key: value and value.model_copy(update={"file": folder / value.file.expanduser()})
+        for key, value in (("audit", server.audit), ("runs", server.runs))
+    }
+    tls = server.tls and Tls(**{key: path and folder / path.expanduser() for key, path in dict(server.tls).items()})
+    return config.model_copy(
+        update={"models": models, "server": server.model_copy(update={**paths, **kept, "tls": tls})}
+    )
+
+
+def _with_cards(config: Config) -> Config:
+    """What a model's card says, where the config says nothing: its parsers, images, and how its seats sample."""
+    known = {name: cards.load(model.card) for name, model in config.models.items() if model.card}
+    models = dict(config.models)
+    for name, card in known.items():
+        said = {"tool_parser": card.tool_parser, "reasoning_parser": card.reasoning_parser, "images": card.images}
+        left = {key: value for key, value in said.items() if key not in models[name].model_fields_set}
+        models[name] = models[name].model_copy(update=left)
+    by_seat = {name: known[model] for name, model in config.host_of.items() if model in known}
+    ensembles = {name: _sampled(ensemble, by_seat) for name, ensemble in config.ensembles.items()}
+    return config.model_copy(update={"models": models, "ensembles": ensembles})
+
+
+def _sampled(ensemble: Ensemble, known: Mapping[str, cards.Card]) -> Ensemble:
+    presets = {
+        name: preset.model_copy(update={"panel": _seats_sampled(preset.panel, known)}) if preset.panel else preset
+        for name, preset in ensemble.presets.items()
+    }
+    return ensemble.model_copy(update={"panel": _seats_sampled(ensemble.panel, known), "presets": presets})
+
+
+def _seats_sampled(panel: Sequence[Member], known: Mapping[str, cards.Card]) -> tuple[Member, ...]:
+    out = []
+    for seat in panel:
+        said = known[seat.model].sampling.model_dump(exclude_none=True) if seat.model in known else {}
+        out.append(seat.model_copy(update={key: value for key, value in said.items() if getattr(seat, key) is None}))
+    return tuple(out)
+
+
+def _refuse_what_models_lack(path: Path, root: yaml.Node | None, config: Config) -> None:
+    for name, ensemble in config.ensembles.items():
+        gate: list[tuple[Path_, str]] = [(("gate",), ensemble.gate.model)] if ensemble.gate else []
+        for part, model in [*ensemble.models, *gate]:
+            at = yaml_source.place(path, root, ("ensembles", name, *part))
+            if model not in config.called:
+                known = ", ".join(config.called)
+                raise ConfigError(at, f"there is no model {model!r} under models", f"Use one of {known}")
+            if ensemble.tools and config.called[model].tool_parser is None and part != ("gate",):
+                problem = f"the ensemble takes tools, and {model} has no tool_parser"
+                raise ConfigError(at, problem, f"Set models.{model}.tool_parser, or take tools: true out")
+        for number, seat in enumerate(ensemble.seats):
+            if seat.samples > 1 and seat.sampling.temperature == 0:
+                at = yaml_source.place(path, root, ("ensembles", name, "panel", number))
+                problem = f"{seat.samples} samples at temperature 0 would all be the same"
+                raise ConfigError(at, problem, "Raise the temperature, or set samples: 1 on this seat")
+
+
+def _refuse_a_far_collector(path: Path, root: yaml.Node | None, config: Config) -> None:
+    tracing = config.server.tracing
+    if tracing and tracing.host is not None and not config.server.may_connect_to(tracing.host):
+        at = yaml_source.place(path, root, ("server", "tracing", "endpoint"))
+        mend = f"Use a collector on this machine, or put {tracing.host}, as an address, into server.may_reach"
+        raise ConfigError(at, f"{tracing.host} is not on this machine, and our processes may not reach it", mend)

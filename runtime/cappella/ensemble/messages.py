@@ -1,0 +1,62 @@
+"""The caller's conversation as one model can take it."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from cappella.config.options import Seat, Settings
+from cappella.ensemble import prompts
+from cappella.types import Capabilities, Message, Prompt
+
+
+def for_member(prompt: Prompt, seat: Seat, capabilities: Capabilities, settings: Settings) -> Prompt:
+    """The whole prompt, behind the seat's own system text. What verbatim answers need, its answers are asked for.
+
+    The form is asked of members if they may be returned as they are, or if the caller wants it.
+    """
+    verbatim = settings.strategy != "synthesize" or settings.early_exit != "off"
+    return replace(
+        prompt,
+        messages=with_system(prompt.messages, seat.system),
+        form=prompt.form if verbatim or settings.formatted_panel else None,
+        logprobs=prompt.logprobs if verbatim else None,
+        reasoning_effort=prompt.reasoning_effort if capabilities.reasoning else None,
+        samples=seat.samples,
+        watched=settings.panel_watched,
+    )
+
+
+def for_judge(prompt: Prompt, capabilities: Capabilities) -> Prompt:
+    """The same conversation; images that the judge cannot see are named in their places."""
+    messages = prompt.messages if capabilities.images else [_without_images(message) for message in prompt.messages]
+    effort = prompt.reasoning_effort if capabilities.reasoning else None
+    return replace(prompt, messages=messages, reasoning_effort=effort)
+
+
+def with_system(messages: Sequence[Message], system: str | None) -> Sequence[Message]:
+    """`system` before everything; joined to a system message that is there, since many templates take only one."""
+    if system is None:
+        return messages
+    first, *rest = messages
+    if first["role"] != "system":
+        return [{"role": "system", "content": system}, *messages]
+    content = first["content"]
+    own: Any = f"{system}\n\n{content}" if isinstance(content, str) else [{"type": "text", "text": system}, *content]
+    return [{**first, "content": own}, *rest]
+
+
+def has_images(messages: Sequence[Message]) -> bool:
+    return any(part["type"] == "image_url" for message in messages for part in _parts(message))
+
+
+def _without_images(message: Message) -> Message:
+    if not any(part["type"] == "image_url" for part in _parts(message)):
+        return message
+    instead = {"type": "text", "text": prompts.IMAGE_LINE}
+    content = [instead if part["type"] == "image_url" else part for part in message["content"]]
+    return {**message, "content": content}
+
+
+def _parts(message: Message) -> Sequence[Any]:
+    content = message.get("content")
+    return content if isinstance(content, list) else ()

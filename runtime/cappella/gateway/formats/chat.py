@@ -1,0 +1,215 @@
+"""`/v1/chat/completions` for ensembles: what may be sent, and what comes back, whole or as chunks."""
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+import orjson
+from pydantic import Field, model_validator
+
+from cappella.ensemble.events import Event, FinalDelta, RunStarted
+from cappella.ensemble.run import Answer, Run
+from cappella.gateway.formats import fields
+from cappella.gateway.formats.fields import ChatMessage, FusionRequest, Positive, Temperature, Tool, Wire
+from cappella.gateway.formats.sse import DONE, EventEncoder, frame
+from cappella.telemetry import trace
+from cappella.types import Chunk, Prompt, Sampling, ToolCall
+
+Json = dict[str, Any]
+
+
+class StreamOptions(Wire):
+    include_usage: bool = False
+
+
+class ChatRequest(FusionRequest):
+    """A chat completion asked of an ensemble. Sampling fields at this level are for the final answer."""
+
+    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    stream_options: StreamOptions | None = None
+    temperature: Temperature | None = None
+    top_p: fields.TopP | None = None
+    top_k: Annotated[int, Field(ge=-1)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    presence_penalty: fields.Penalty | None = None
+    frequency_penalty: fields.Penalty | None = None
+    repetition_penalty: Annotated[float, Field(gt=0)] | None = None
+    seed: fields.Seed | None = None
+    stop: fields.Stop | fields.Stops | None = None
+    max_completion_tokens: Positive | None = None
+    max_tokens: Positive | None = None
+    n: Literal[1] = 1
+    logprobs: bool = False
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    tools: Annotated[list[Tool], Field(min_length=1, max_length=128)] | None = None
+    tool_choice: fields.ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: fields.ResponseFormat | None = None
+    structured_outputs: fields.StructuredOutputs | None = None
+    reasoning_effort: fields.Effort | None = None
+    user: str | None = None
+
+    @model_validator(mode="after")
+    def _one_way_to_say_it(self) -> "ChatRequest":
+        if self.max_tokens and self.max_completion_tokens:
+            raise ValueError("max_tokens and max_completion_tokens say the same thing: send one of them")
+        if self.stream_options and not self.stream:
+            raise ValueError("stream_options needs stream: true")
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ValueError("top_logprobs needs logprobs: true")
+        if self.response_format and self.structured_outputs:
+            raise ValueError("response_format and structured_outputs say the same thing: send one of them")
+        if self.tools is None and (self.tool_choice or self.parallel_tool_calls is not None):
+            raise ValueError("tool_choice and parallel_tool_calls need tools")
+        if self.reasoning_effort and self.options.reasoning:
+            raise ValueError("reasoning_effort and fusion.reasoning say the same thing: send one of them")
+        return self
+
+    @property
+    def prompt(self) -> Prompt:
+        choice = self.tool_choice
+        effort = self.options.reasoning.effort if self.options.reasoning else None
+        return Prompt(
+            messages=fields.messages_of(self.messages),
+            tools=[tool.model_dump(exclude_none=True) for tool in self.tools or ()],
+            tool_choice=choice.model_dump() if isinstance(choice, fields.NamedTool) else choice,
+            parallel_tool_calls=self.parallel_tool_calls,
+            form=fields.form_of(self.response_format, self.structured_outputs),
+            logprobs=(self.top_logprobs or 0) if self.logprobs else None,
+            reasoning_effort=self.reasoning_effort or effort,
+        )
+
+    @property
+    def sampling(self) -> Sampling:
+        """How the final answer is drawn."""
+        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ()) or None
+        return Sampling(
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=self.top_k,
+            min_p=self.min_p,
+            presence_penalty=self.presence_penalty,
+            frequency_penalty=self.frequency_penalty,
+            repetition_penalty=self.repetition_penalty,
+            seed=self.seed,
+            stop=stop,
+            max_completion_tokens=self.max_completion_tokens or self.max_tokens,
+        )
+
+    def whole(self, run: Run) -> Json:
+        """The whole answer of a run as one `chat.completion`."""
+        answer = run.answer
+        choice = {
+            "index": 0,
+            "message": _message(answer),
+            "logprobs": {"content": list(answer.logprobs)} if self.logprobs and answer.logprobs else None,
+            "finish_reason": answer.finish_reason,
+        }
+        return {
+            "id": run.run_id,
+            "object": "chat.completion",
+            "created": int(time.time()),
+            "model": self.model,
+            "choices": [choice],
+            "usage": trace.usage(run.calls),
+            "fusion": trace.fusion(run, self.options),
+        }
+
+    def event_encoder(self) -> EventEncoder:
+        return Chunks(self)
+
+
+_AFTER_DELTA = b',"logprobs":null,"finish_reason":null}]}\n\n'
+
+
+class Chunks(EventEncoder):
+    """A run as `chat.completion.chunk` objects."""
+
+    def __init__(self, request: ChatRequest) -> None:
+        self._request = request
+        self._head: Json = {
+            "id": "",
+            "object": "chat.completion.chunk",
+            "created": int(time.time()),
+            "model": request.model,
+        }
+        self._before_delta = b""
+
+    def frames(self, event: Event) -> Iterator[bytes]:
+        if isinstance(event, FinalDelta):
+            yield self._final(event.chunk)
+            return
+        if isinstance(event, RunStarted):
+            self._head["id"] = event.run_id
+            self._before_delta = frame(self._head).removesuffix(b"}\n\n") + b',"choices":[{"index":0,"delta":'
+            yield self._chunk({"role": "assistant", "content": ""})
+        if self._request.options.include_events:
+            # An empty delta, so that every client reads it, with the event beside it.
+            yield self._chunk({}, fusion_event=trace.event(event))
+
+    def end(self, run: Run) -> Iterator[bytes]:
+        """The last chunks: the finish reason, the trace and the usage.
+
+        OpenAI's `include_usage` wants the usage on a chunk without choices; who did not ask may not expect such a one.
+        """
+        told = {"fusion": trace.fusion(run, self._request.options), "usage": trace.usage(run.calls)}
+        if self._request.stream_options and self._request.stream_options.include_usage:
+            yield self._chunk({}, run.answer.finish_reason)
+            yield frame({**self._head, "choices": [], **told})
+        else:
+            yield self._chunk({}, run.answer.finish_reason, **told)
+        yield DONE
+
+    def failed(self, error: Mapping[str, Any]) -> Iterator[bytes]:
+        yield frame({"error": error})
+        yield DONE
+
+    def _final(self, chunk: Chunk) -> bytes:
+        """A piece of the answer. What is the same in all of them is not encoded anew for every token."""
+        if logprobs := self._logprobs(chunk):
+            return self._chunk(_delta(chunk), logprobs=logprobs)
+        return self._before_delta + orjson.dumps(_delta(chunk)) + _AFTER_DELTA
+
+    def _logprobs(self, chunk: Chunk) -> Json | None:
+        return {"content": list(chunk.logprobs)} if self._request.logprobs and chunk.logprobs else None
+
+    def _chunk(
+        self,
+        delta: Mapping[str, Any],
+        finish_reason: str | None = None,
+        logprobs: Json | None = None,
+        **extensions: Any,
+    ) -> bytes:
+        choice = {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
+        return frame({**self._head, "choices": [choice], **extensions})
+
+
+def _message(answer: Answer) -> Json:
+    message: Json = {"role": "assistant", "content": answer.content or (None if answer.tool_calls else "")}
+    if answer.reasoning:
+        message["reasoning"] = answer.reasoning
+    if answer.tool_calls:
+        message["tool_calls"] = [tool_call(call) for call in answer.tool_calls]
+    return message
+
+
+def tool_call(call: ToolCall) -> Json:
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+
+
+def _delta(chunk: Chunk) -> Json:
+    delta: Json = {}
+    if chunk.content:
+        delta["content"] = chunk.content
+    if chunk.reasoning:
+        delta["reasoning"] = chunk.reasoning
+    if chunk.tool_calls:
+        delta["tool_calls"] = [_piece(call) for call in chunk.tool_calls]
+    return delta
+
+
+def _piece(call: ToolCall) -> Json:
+    """A piece of a call: id, type and name stand on its first piece only."""
+    function = {"arguments": call.arguments} | ({"name": call.name} if call.name else {})
+    head = {"id": call.id, "type": "function"} if call.id else {}
+    return {"index": call.index, **head, "function": function}

@@ -1,0 +1,276 @@
+"""Fields that requests of several forms share. Every one is honoured; any other is an error that names it."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from cappella.config import Layers, Samples
+from cappella.config.options import AnalysisMode, AnswerOrder, EarlyExit, GateMode, Options, Overrides, Strategy
+from cappella.types import Form, Json, Sampling
+
+Positive = Annotated[int, Field(ge=1)]
+Temperature = Annotated[float, Field(ge=0, le=2)]
+TopP = Annotated[float, Field(gt=0, le=1)]
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+Stop = Annotated[str, Field(min_length=1)]
+Stops = Annotated[list[Stop], Field(max_length=4)]
+Seconds = Annotated[float, Field(gt=0, le=3600)]
+Seed = Annotated[int, Field(ge=0, lt=1 << 62)]
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
+
+
+class Wire(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Reasoning(Wire):
+    effort: Effort
+
+
+class ModelSampling(Wire):
+    """An entry of `analysis_overrides`: how one member samples in this run."""
+
+    model: str
+    temperature: Temperature | None = None
+    max_completion_tokens: Positive | None = None
+
+    @property
+    def sampling(self) -> Sampling:
+        return Sampling(temperature=self.temperature, max_completion_tokens=self.max_completion_tokens)
+
+
+class Fusion(Wire):
+    """How this run departs from its ensemble. Precedence: request, preset, ensemble, default.
+
+    What is not said of `include_events` is yes on /v1/responses, whose events have names, and no elsewhere.
+    """
+
+    preset: str | None = None
+    analysis_models: Annotated[list[str], Field(min_length=1, max_length=8)] | None = None
+    model: str | None = None
+    strategy: Strategy | None = None
+    analysis: AnalysisMode | None = None
+    samples: Samples | None = None
+    layers: Layers | None = None
+    review: bool | None = None
+    early_exit: EarlyExit | None = None
+    gate: GateMode | None = None
+    debias: bool | None = None
+    show_reasoning: bool | None = None
+    formatted_panel: bool | None = None
+    answer_order: AnswerOrder | None = None
+    early_prefill: bool | None = None
+    criteria: Annotated[str, Field(min_length=1)] | None = None
+    min_successful_responses: Positive | None = None
+    grace_seconds: Annotated[float, Field(ge=0, le=3600)] | None = None
+    max_total_tokens: Positive | None = None
+    round_timeout_seconds: Seconds | None = None
+    deadline_seconds: Seconds | None = None
+    temperature: Temperature | None = None
+    max_completion_tokens: Positive | None = None
+    reasoning: Reasoning | None = None
+    analysis_overrides: Annotated[list[ModelSampling], Field(max_length=8)] | None = None
+    include_analysis: bool = True
+    include_intermediate_responses: bool = False
+    include_events: bool | None = None
+
+    @property
+    def overrides(self) -> Overrides:
+        return Overrides(
+            preset=self.preset,
+            panel=None if self.analysis_models is None else tuple(self.analysis_models),
+            judge=self.model,
+            options=Options(
+                quorum=self.min_successful_responses,
+                grace_s=self.grace_seconds,
+                round_timeout_s=self.round_timeout_seconds,
+                deadline_s=self.deadline_seconds,
+                **{name: getattr(self, name) for name in _SAME_NAME},
+            ),
+            panel_sampling=Sampling(temperature=self.temperature, max_completion_tokens=self.max_completion_tokens),
+            model_sampling=tuple((each.model, each.sampling) for each in self.analysis_overrides or ()),
+        )
+
+
+_SAME_NAME = sorted(set(Options.__slots__) & set(Fusion.model_fields))
+
+
+class FusionPlugin(Fusion):
+    """The hosted product's spelling: an entry of `plugins`."""
+
+    id: Literal["fusion"]
+
+
+class FusionRequest(Wire):
+    """What every form of request to an ensemble has."""
+
+    model: str
+    stream: bool = False
+    fusion: Fusion | None = None
+    plugins: Annotated[list[FusionPlugin], Field(max_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _said_once(self) -> "FusionRequest":
+        if self.fusion and self.plugins:
+            raise ValueError("fusion and plugins say the same thing: send one of them")
+        return self
+
+    @cached_property
+    def options(self) -> Fusion:
+        return self.fusion or (self.plugins[0] if self.plugins else Fusion())
+
+    @property
+    def watches_panel(self) -> bool:
+        """Whether it is told what members say as they say it."""
+        return self.stream and self.options.include_events is True
+
+    @property
+    def overrides(self) -> Overrides:
+        return self.options.overrides
+
+
+class TextPart(Wire):
+    type: Literal["text"]
+    text: str
+
+
+class ImageUrl(Wire):
+    url: Annotated[str, Field(pattern=r"^data:image/")]
+    detail: Literal["auto", "low", "high"] | None = None
+
+
+class ImagePart(Wire):
+    """An image inside the request; one at an address is not fetched, since nothing here goes out."""
+
+    type: Literal["image_url"]
+    image_url: ImageUrl
+
+
+class FunctionCall(Wire):
+    name: str
+    arguments: str
+
+
+class CallPart(Wire):
+    id: str
+    type: Literal["function"]
+    function: FunctionCall
+
+
+Text = str | list[TextPart]
+
+
+class SystemMessage(Wire):
+    role: Literal["system", "developer"]
+    content: Text
+    name: str | None = None
+
+
+class UserMessage(Wire):
+    role: Literal["user"]
+    content: str | Annotated[list[TextPart | ImagePart], Field(min_length=1)]
+    name: str | None = None
+
+
+class AssistantMessage(Wire):
+    role: Literal["assistant"]
+    content: Text | None = None
+    reasoning: str | None = None
+    tool_calls: Annotated[list[CallPart], Field(min_length=1)] | None = None
+    name: str | None = None
+
+
+class ToolMessage(Wire):
+    role: Literal["tool"]
+    content: Text
+    tool_call_id: str
+    name: str | None = None
+
+
+ChatMessage = Annotated[SystemMessage | UserMessage | AssistantMessage | ToolMessage, Field(discriminator="role")]
+
+
+class Function(Wire):
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(Wire):
+    type: Literal["function"]
+    function: Function
+
+
+class NamedFunction(Wire):
+    name: str
+
+
+class NamedTool(Wire):
+    type: Literal["function"]
+    function: NamedFunction
+
+
+ToolChoice = Literal["none", "auto", "required"] | NamedTool
+
+
+class PlainFormat(Wire):
+    type: Literal["text", "json_object"]
+
+
+class NamedSchema(Wire):
+    name: str
+    schema_: Annotated[dict[str, Any], Field(alias="schema")]
+    description: str | None = None
+    strict: bool | None = None
+
+
+class SchemaFormat(Wire):
+    type: Literal["json_schema"]
+    json_schema: NamedSchema
+
+
+ResponseFormat = Annotated[PlainFormat | SchemaFormat, Field(discriminator="type")]
+
+
+class StructuredOutputs(Wire):
+    """vLLM's own way to ask for a form: exactly one of these."""
+
+    json_: Annotated[str | dict[str, Any] | None, Field(alias="json")] = None
+    regex: str | None = None
+    choice: Annotated[list[str], Field(min_length=1)] | None = None
+    grammar: str | None = None
+    json_object: bool | None = None
+    structural_tag: str | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> "StructuredOutputs":
+        asked = [value for value in self.model_dump().values() if value is not None and value is not False]
+        if len(self.model_fields_set) != 1 or not asked:
+            raise ValueError("structured_outputs takes exactly one kind of form")
+        return self
+
+
+def form_of(response_format: ResponseFormat | None, structured: StructuredOutputs | None) -> Form | None:
+    """The form that is asked for, if one is."""
+    if structured is not None:
+        return Form("structured_outputs", structured.model_dump(exclude_none=True, by_alias=True))
+    if response_format is None or response_format.type == "text":
+        return None
+    return Form("response_format", response_format.model_dump(exclude_none=True, by_alias=True))
+
+
+def messages_of(messages: Sequence[ChatMessage]) -> list[Json]:
+    """The conversation as engines take it."""
+    return [_message(message) for message in messages]
+
+
+def _message(message: ChatMessage) -> Json:
+    out = message.model_dump(exclude_none=True)
+    if out["role"] == "developer":
+        out["role"] = "system"
+    if out["role"] == "assistant" and "content" not in out:
+        out["content"] = ""
+    return out

@@ -1,0 +1,151 @@
+"""The input items of the Responses API, and the conversation that they stand for."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag
+
+from cappella.gateway.formats.fields import Wire
+from cappella.types import Message
+
+Json = dict[str, Any]
+
+
+class InputText(Wire):
+    type: Literal["input_text"]
+    text: str
+
+
+class OutputText(Wire):
+    type: Literal["output_text"]
+    text: str
+    annotations: list[Any] | None = None
+    logprobs: list[Any] | None = None
+
+
+class InputImage(Wire):
+    """An image inside the request; one at an address is not fetched."""
+
+    type: Literal["input_image"]
+    image_url: Annotated[str, Field(pattern=r"^data:image/")]
+    detail: Literal["auto", "low", "high"] | None = None
+
+
+class MessageItem(Wire):
+    type: Literal["message"] = "message"
+    role: Literal["user", "assistant", "system", "developer"]
+    content: str | Annotated[list[InputText | OutputText | InputImage], Field(min_length=1)]
+    id: str | None = None
+    status: str | None = None
+
+
+class FunctionCallItem(Wire):
+    type: Literal["function_call"]
+    call_id: str
+    name: str
+    arguments: str
+    id: str | None = None
+    status: str | None = None
+
+
+class FunctionOutputItem(Wire):
+    type: Literal["function_call_output"]
+    call_id: str
+    output: str
+    id: str | None = None
+    status: str | None = None
+
+
+class ReasoningText(Wire):
+    type: Literal["reasoning_text"]
+    text: str
+
+
+class ReasoningItem(Wire):
+    """An earlier turn's reasoning, as it was given out."""
+
+    type: Literal["reasoning"]
+    id: str | None = None
+    status: str | None = None
+    summary: list[Any] | None = None
+    content: list[ReasoningText] | None = None
+
+
+class FusionItem(Wire):
+    """An earlier turn's trace, as it was given out: no part of the conversation."""
+
+    type: Literal["fusion_call"]
+    id: str | None = None
+    status: str | None = None
+    fusion: dict[str, Any] | None = None
+
+
+def _kind(value: Any) -> str:
+    """A message may come without its type."""
+    found = value.get("type", "message") if isinstance(value, dict) else getattr(value, "type", "message")
+    return str(found)
+
+
+InputItem = Annotated[
+    Annotated[MessageItem, Tag("message")]
+    | Annotated[FunctionCallItem, Tag("function_call")]
+    | Annotated[FunctionOutputItem, Tag("function_call_output")]
+    | Annotated[ReasoningItem, Tag("reasoning")]
+    | Annotated[FusionItem, Tag("fusion_call")],
+    Discriminator(_kind),
+]
+
+
+def conversation(instructions: str | None, items: str | Sequence[InputItem]) -> list[Message]:
+    """The items as chat messages: reasoning and calls join the assistant turn that they belong to."""
+    system: list[Message] = [{"role": "system", "content": instructions}] if instructions else []
+    if isinstance(items, str):
+        return [*system, {"role": "user", "content": items}]
+    turns: list[Json] = []
+    for item in items:
+        _put(turns, item)
+    return [*system, *turns]
+
+
+def _put(turns: list[Json], item: InputItem) -> None:
+    match item:
+        case MessageItem(role="assistant"):
+            _assistant(turns)["content"] += _text(item)
+        case MessageItem():
+            role = "system" if item.role == "developer" else item.role
+            turns.append({"role": role, "content": _content(item)})
+        case FunctionCallItem():
+            function = {"name": item.name, "arguments": item.arguments}
+            call = {"id": item.call_id, "type": "function", "function": function}
+            _assistant(turns).setdefault("tool_calls", []).append(call)
+        case FunctionOutputItem():
+            turns.append({"role": "tool", "tool_call_id": item.call_id, "content": item.output})
+        case ReasoningItem():
+            if item.content:
+                _assistant(turns)["reasoning"] = "".join(part.text for part in item.content)
+        case FusionItem():
+            pass
+
+
+def _assistant(turns: list[Json]) -> Json:
+    """The assistant turn that is under way, begun if there is none."""
+    if not turns or turns[-1]["role"] != "assistant":
+        turns.append({"role": "assistant", "content": ""})
+    return turns[-1]
+
+
+def _text(item: MessageItem) -> str:
+    if isinstance(item.content, str):
+        return item.content
+    return "".join(part.text for part in item.content if not isinstance(part, InputImage))
+
+
+def _content(item: MessageItem) -> Any:
+    if isinstance(item.content, str):
+        return item.content
+    return [
+        {"type": "image_url", "image_url": {"url": part.image_url}}
+        if isinstance(part, InputImage)
+        else {"type": "text", "text": part.text}
+        for part in item.content
+    ]

@@ -1,0 +1,296 @@
+"""`/v1/messages`, Anthropic's form, for ensembles: a run as content blocks."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+import orjson
+from pydantic import Field, model_validator
+
+from cappella.ensemble.events import Event, FinalDelta, RunStarted
+from cappella.ensemble.run import Run
+from cappella.ensemble.structured.json_value import value_of
+from cappella.gateway.formats import fields
+from cappella.gateway.formats.anthropic_errors import error_body
+from cappella.gateway.formats.blocks import Block, Blocks, Step, blocks_of
+from cappella.gateway.formats.fields import FusionRequest, Positive, Wire
+from cappella.gateway.formats.sse import EventEncoder, frame
+from cappella.telemetry import trace
+from cappella.types import Message, Prompt, Sampling
+
+Json = dict[str, Any]
+
+
+class TextBlock(Wire):
+    type: Literal["text"]
+    text: str
+
+
+class ImageSource(Wire):
+    type: Literal["base64"]
+    media_type: Literal["image/png", "image/jpeg", "image/gif", "image/webp"]
+    data: str
+
+
+class ImageBlock(Wire):
+    type: Literal["image"]
+    source: ImageSource
+
+
+class ToolUseBlock(Wire):
+    type: Literal["tool_use"]
+    id: str
+    name: str
+    input: dict[str, Any]
+
+
+class ToolResultBlock(Wire):
+    """`is_error` adds nothing to what the content says: a chat template has no place for it."""
+
+    type: Literal["tool_result"]
+    tool_use_id: str
+    content: str | list[TextBlock] = ""
+    is_error: bool | None = None
+
+
+class ThinkingBlock(Wire):
+    type: Literal["thinking"]
+    thinking: str
+    signature: str = ""
+
+
+InputBlock = Annotated[
+    TextBlock | ImageBlock | ToolUseBlock | ToolResultBlock | ThinkingBlock, Field(discriminator="type")
+]
+
+
+class Turn(Wire):
+    role: Literal["user", "assistant"]
+    content: str | Annotated[list[InputBlock], Field(min_length=1)]
+
+
+class ToolDefinition(Wire):
+    type: Literal["custom"] | None = None
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+    description: str | None = None
+    input_schema: dict[str, Any]
+
+
+class ToolChoice(Wire):
+    type: Literal["auto", "any", "none", "tool"]
+    name: str | None = None
+    disable_parallel_tool_use: bool | None = None
+
+
+class Metadata(Wire):
+    user_id: str | None = None
+
+
+class MessagesRequest(FusionRequest):
+    """A message asked of an ensemble."""
+
+    messages: Annotated[list[Turn], Field(min_length=1)]
+    max_tokens: Positive
+    system: str | list[TextBlock] | None = None
+    stop_sequences: Annotated[list[fields.Stop], Field(max_length=4)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=1)] | None = None
+    top_p: fields.TopP | None = None
+    top_k: Annotated[int, Field(ge=1)] | None = None
+    tools: Annotated[list[ToolDefinition], Field(max_length=128)] | None = None
+    tool_choice: ToolChoice | None = None
+    metadata: Metadata | None = None
+
+    @model_validator(mode="after")
+    def _choice_fits_the_tools(self) -> "MessagesRequest":
+        choice = self.tool_choice
+        if choice and not self.tools:
+            raise ValueError("tool_choice needs tools")
+        if choice and (choice.type == "tool") != (choice.name is not None):
+            raise ValueError("tool_choice names a tool if, and only if, its type is tool")
+        return self
+
+    @property
+    def prompt(self) -> Prompt:
+        effort = self.options.reasoning
+        return Prompt(
+            messages=[*self._system, *(message for turn in self.messages for message in _chat(turn))],
+            tools=[_chat_tool(tool) for tool in self.tools or ()],
+            tool_choice=_chat_choice(self.tool_choice) if self.tool_choice else None,
+            parallel_tool_calls=False if self.tool_choice and self.tool_choice.disable_parallel_tool_use else None,
+            reasoning_effort=effort.effort if effort else None,
+        )
+
+    @property
+    def sampling(self) -> Sampling:
+        return Sampling(
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=self.top_k,
+            stop=tuple(self.stop_sequences or ()) or None,
+            max_completion_tokens=self.max_tokens,
+        )
+
+    @property
+    def _system(self) -> list[Message]:
+        if not self.system:
+            return []
+        text = self.system if isinstance(self.system, str) else "\n\n".join(block.text for block in self.system)
+        return [{"role": "system", "content": text}]
+
+    def whole(self, run: Run) -> Json:
+        told = {"content": [_block(block) for block in blocks_of(run.answer)], **_stop(run), "usage": _usage(run)}
+        return {**self.head(run.run_id), **told, "fusion": trace.fusion(run, self.options)}
+
+    def head(self, run_id: str) -> Json:
+        """A message that has not begun."""
+        empty: Json = {"content": [], "stop_reason": None, "stop_sequence": None}
+        usage = {"input_tokens": 0, "output_tokens": 0}
+        key = f"msg_{run_id.removeprefix('run-')}"
+        return {"id": key, "type": "message", "role": "assistant", "model": self.model, **empty, "usage": usage}
+
+    def event_encoder(self) -> EventEncoder:
+        return Events(self)
+
+
+class Events(EventEncoder):
+    """A run as Anthropic's events; progress, if asked for, as `fusion_event`, which stock clients pass over."""
+
+    def __init__(self, request: MessagesRequest) -> None:
+        self._request = request
+        self._blocks = Blocks()
+
+    def frames(self, event: Event) -> Iterator[bytes]:
+        if isinstance(event, RunStarted):
+            yield _event("message_start", message=self._request.head(event.run_id))
+        if isinstance(event, FinalDelta):
+            for step in self._blocks.take(event.chunk):
+                yield _step(step)
+        elif self._request.options.include_events:
+            yield _event("fusion_event", fusion_event=trace.event(event))
+
+    def end(self, run: Run) -> Iterator[bytes]:
+        for step in self._blocks.close():
+            yield _step(step)
+        told = trace.fusion(run, self._request.options)
+        yield _event("message_delta", delta=_stop(run), usage=_usage(run), fusion=told)
+        yield _event("message_stop")
+
+    def failed(self, error: Mapping[str, Any]) -> Iterator[bytes]:
+        yield frame(error_body(500, error), "error")
+
+
+def _step(step: Step) -> bytes:
+    block = step.block
+    match step.what:
+        case "opened":
+            return _event("content_block_start", index=block.index, content_block=_block(block))
+        case "delta":
+            kind, name = _DELTAS[block.kind]
+            return _event("content_block_delta", index=block.index, delta={"type": kind, name: block.text})
+        case "closed":
+            return _event("content_block_stop", index=block.index)
+
+
+_DELTAS = {
+    "text": ("text_delta", "text"),
+    "reasoning": ("thinking_delta", "thinking"),
+    "call": ("input_json_delta", "partial_json"),
+}
+
+
+def _block(block: Block) -> Json:
+    match block.kind:
+        case "text":
+            return {"type": "text", "text": block.text}
+        case "reasoning":
+            return {"type": "thinking", "thinking": block.text, "signature": ""}
+        case "call":
+            assert block.call
+            return {"type": "tool_use", "id": block.call.id, "name": block.call.name, "input": _arguments(block.text)}
+
+
+def _arguments(text: str) -> Any:
+    """A call's arguments as an object; a model may have been cut in the middle of them, or count beyond 64 bits."""
+    try:
+        value = value_of(text) if text else {}
+        orjson.dumps(value)
+        return value
+    except (ValueError, TypeError):
+        return {"unparsed": text}
+
+
+def _event(kind: str, **told: Any) -> bytes:
+    return frame({"type": kind, **told}, kind)
+
+
+def _stop(run: Run) -> Json:
+    answer = run.answer
+    if answer.stop_sequence is not None:
+        return {"stop_reason": "stop_sequence", "stop_sequence": answer.stop_sequence}
+    reasons = {"length": "max_tokens", "tool_calls": "tool_use"}
+    return {"stop_reason": reasons.get(answer.finish_reason, "end_turn"), "stop_sequence": None}
+
+
+def _usage(run: Run) -> Json:
+    """Anthropic counts what was found in the cache apart from the rest of the prompt."""
+    spent = trace.usage(run.calls)
+    cached = spent["prompt_tokens_details"]["cached_tokens"]
+    return {
+        "input_tokens": spent["prompt_tokens"] - cached,
+        "cache_read_input_tokens": cached,
+        "cache_creation_input_tokens": 0,
+        "output_tokens": spent["completion_tokens"],
+        "fusion_details": spent["fusion_details"],
+    }
+
+
+def _chat(turn: Turn) -> list[Message]:
+    """One turn as chat messages: tool results become messages of their own, before the user's words."""
+    if isinstance(turn.content, str):
+        return [{"role": turn.role, "content": turn.content}]
+    results: list[Message] = [_result(block) for block in turn.content if isinstance(block, ToolResultBlock)]
+    if turn.role == "assistant":
+        return [*results, _assistant(turn.content)]
+    parts = [part for block in turn.content if (part := _part(block)) is not None]
+    return [*results, *([{"role": "user", "content": parts}] if parts else [])]
+
+
+def _assistant(blocks: list[InputBlock]) -> Message:
+    message: Json = {"role": "assistant"}
+    message["content"] = "".join(block.text for block in blocks if isinstance(block, TextBlock))
+    if thoughts := [block.thinking for block in blocks if isinstance(block, ThinkingBlock)]:
+        message["reasoning"] = "".join(thoughts)
+    if uses := [block for block in blocks if isinstance(block, ToolUseBlock)]:
+        message["tool_calls"] = [
+            {"id": use.id, "type": "function", "function": {"name": use.name, "arguments": json.dumps(use.input)}}
+            for use in uses
+        ]
+    return message
+
+
+def _result(block: ToolResultBlock) -> Message:
+    content = block.content if isinstance(block.content, str) else "".join(part.text for part in block.content)
+    return {"role": "tool", "tool_call_id": block.tool_use_id, "content": content}
+
+
+def _part(block: InputBlock) -> Json | None:
+    match block:
+        case TextBlock():
+            return {"type": "text", "text": block.text}
+        case ImageBlock():
+            url = f"data:{block.source.media_type};base64,{block.source.data}"
+            return {"type": "image_url", "image_url": {"url": url}}
+        case _:
+            return None
+
+
+def _chat_tool(tool: ToolDefinition) -> Json:
+    function = {"name": tool.name, "parameters": tool.input_schema}
+    described = {"description": tool.description} if tool.description else {}
+    return {"type": "function", "function": {**function, **described}}
+
+
+def _chat_choice(choice: ToolChoice) -> str | Json:
+    if choice.type == "tool":
+        return {"type": "function", "function": {"name": choice.name}}
+    return {"auto": "auto", "any": "required", "none": "none"}[choice.type]

@@ -1,0 +1,171 @@
+"""`/v1/responses` for ensembles: a run as items, the panel's part of it as an item of its own."""
+
+import time
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from cappella.ensemble.run import Run
+from cappella.gateway.formats import fields
+from cappella.gateway.formats.blocks import blocks_of
+from cappella.gateway.formats.fields import FusionRequest, Positive, Wire
+from cappella.gateway.formats.items import InputItem, conversation
+from cappella.gateway.formats.response_events import Events, fusion_item, id_of, item_of, status_of
+from cappella.gateway.formats.sse import EventEncoder
+from cappella.telemetry import trace
+from cappella.types import Form, Prompt, Sampling
+
+Json = dict[str, Any]
+LOGPROBS = "message.output_text.logprobs"
+
+
+class FunctionTool(Wire):
+    """OpenAI's flat spelling of a function."""
+
+    type: Literal["function"]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class ChosenTool(Wire):
+    type: Literal["function"]
+    name: str
+
+
+class FlatSchema(Wire):
+    type: Literal["json_schema"]
+    name: str
+    schema_: Annotated[dict[str, Any], Field(alias="schema")]
+    description: str | None = None
+    strict: bool | None = None
+
+
+class TextConfig(Wire):
+    format: Annotated[fields.PlainFormat | FlatSchema, Field(discriminator="type")] | None = None
+
+
+class ResponsesRequest(FusionRequest):
+    """A response asked of an ensemble. Nothing is stored, so nothing can be continued by its id."""
+
+    input: Annotated[str, Field(min_length=1)] | Annotated[list[InputItem], Field(min_length=1)]
+    instructions: str | None = None
+    temperature: fields.Temperature | None = None
+    top_p: fields.TopP | None = None
+    max_output_tokens: Positive | None = None
+    reasoning: fields.Reasoning | None = None
+    text: TextConfig | None = None
+    tools: Annotated[list[FunctionTool], Field(max_length=128)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | ChosenTool | None = None
+    parallel_tool_calls: bool | None = None
+    include: list[Literal["message.output_text.logprobs"]] | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    truncation: Literal["disabled"] | None = None
+    store: Literal[False] | None = None
+    metadata: Annotated[dict[str, str], Field(max_length=16)] | None = None
+    user: str | None = None
+
+    @model_validator(mode="after")
+    def _said_once_with_what_it_needs(self) -> "ResponsesRequest":
+        if self.reasoning and self.options.reasoning:
+            raise ValueError("reasoning and fusion.reasoning say the same thing: send one of them")
+        if self.top_logprobs is not None and not self.wants_logprobs:
+            raise ValueError(f"top_logprobs needs include: [{LOGPROBS!r}]")
+        if not self.tools and self.tool_choice not in (None, "none", "auto"):
+            raise ValueError("tool_choice needs tools")
+        return self
+
+    @property
+    def watches_panel(self) -> bool:
+        return self.stream and self.options.include_events is not False
+
+    @property
+    def wants_logprobs(self) -> bool:
+        return LOGPROBS in (self.include or ())
+
+    @property
+    def prompt(self) -> Prompt:
+        effort = self.reasoning or self.options.reasoning
+        return Prompt(
+            messages=conversation(self.instructions, self.input),
+            tools=[_chat_tool(tool) for tool in self.tools or ()],
+            tool_choice=self._tool_choice if self.tools else None,
+            parallel_tool_calls=self.parallel_tool_calls if self.tools else None,
+            form=self._form,
+            logprobs=(self.top_logprobs or 0) if self.wants_logprobs else None,
+            reasoning_effort=effort.effort if effort else None,
+        )
+
+    @property
+    def sampling(self) -> Sampling:
+        return Sampling(temperature=self.temperature, top_p=self.top_p, max_completion_tokens=self.max_output_tokens)
+
+    def whole(self, run: Run) -> Json:
+        told = [] if self.options.include_events is False else [fusion_item(run, self.options)]
+        items = [item_of(block, run.run_id, "completed") for block in blocks_of(run.answer)]
+        return self.response(run.run_id, status_of(run), [*told, *items], run)
+
+    def event_encoder(self) -> EventEncoder:
+        return Events(self.options, self.response)
+
+    def response(self, run_id: str, status: str, output: list[Json], run: Run | None = None, **more: Any) -> Json:
+        """The response object; without a run it is one that is under way."""
+        choice = self.tool_choice
+        incomplete = {"reason": "max_output_tokens"} if status == "incomplete" else None
+        return {
+            "id": id_of("resp", run_id),
+            "object": "response",
+            "created_at": int(time.time()),
+            "status": status,
+            "error": None,
+            "incomplete_details": incomplete,
+            "instructions": self.instructions,
+            "max_output_tokens": self.max_output_tokens,
+            "metadata": self.metadata or {},
+            "model": self.model,
+            "output": output,
+            "parallel_tool_calls": self.parallel_tool_calls is not False,
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "text": self.text.model_dump(exclude_none=True, by_alias=True)
+            if self.text
+            else {"format": {"type": "text"}},
+            "tool_choice": choice.model_dump() if isinstance(choice, ChosenTool) else choice or "auto",
+            "tools": [tool.model_dump() for tool in self.tools or ()],
+            "truncation": "disabled",
+            "usage": _usage(run) if run else None,
+            **({"fusion": trace.fusion(run, self.options)} if run else {}),
+            **more,
+        }
+
+    @property
+    def _tool_choice(self) -> Any:
+        choice = self.tool_choice
+        return {"type": "function", "function": {"name": choice.name}} if isinstance(choice, ChosenTool) else choice
+
+    @property
+    def _form(self) -> Form | None:
+        wanted = self.text.format if self.text else None
+        if wanted is None or wanted.type == "text":
+            return None
+        if isinstance(wanted, FlatSchema):
+            flat = wanted.model_dump(exclude_none=True, by_alias=True, exclude={"type"})
+            return Form("response_format", {"type": "json_schema", "json_schema": flat})
+        return Form("response_format", {"type": wanted.type})
+
+
+def _usage(run: Run) -> Json:
+    spent = trace.usage(run.calls)
+    return {
+        "input_tokens": spent["prompt_tokens"],
+        "input_tokens_details": spent["prompt_tokens_details"],
+        "output_tokens": spent["completion_tokens"],
+        "output_tokens_details": spent["completion_tokens_details"],
+        "total_tokens": spent["total_tokens"],
+        "fusion_details": spent["fusion_details"],
+    }
+
+
+def _chat_tool(tool: FunctionTool) -> Json:
+    return {"type": "function", "function": tool.model_dump(exclude_none=True, exclude={"type"})}

@@ -1,0 +1,129 @@
+"""The engines' own figures and this machine's memory, read while somebody asks, and once for all who ask at once."""
+
+import asyncio
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from cappella.engines import memory_use
+from cappella.engines.vllm.client import VllmEngine
+from cappella.errors import EngineError
+from cappella.placement import machine
+from cappella.placement.gpus import Gpu
+
+FIGURES_S = 1.0
+"""A reading serves for so long."""
+USED_S = 5.0
+"""The kernel goes through all pages of a process to tell what it holds."""
+MAX_GAP_S = 10.0
+"""Over a longer time nobody means the rate of now."""
+PATIENCE_S = 1.0
+
+_FIGURES = re.compile(
+    r"^vllm:(kv_cache_usage_perc|num_requests_running|num_requests_waiting|generation_tokens_total)\{[^}]*\} (\S+)$",
+    re.MULTILINE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Of one engine; None is what is not known now."""
+
+    kv_usage: float | None = None
+    running: int | None = None
+    waiting: int | None = None
+    tokens_per_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Persistence:
+    """Of one GPU, or this machine's own."""
+
+    device: str
+    index: int
+    total_bytes: int
+    free_bytes: int
+    busy_percent: int | None
+
+
+@dataclass(slots=True)
+class Reading:
+    figures: Mapping[str, Figures] = field(default_factory=dict)
+    memory: Sequence[Persistence] = ()
+    used_bytes: Mapping[str, int] = field(default_factory=dict)
+
+
+class Gauges:
+    """`gpus` reads the GPUs as they are."""
+
+    def __init__(self, gpus: Callable[[], Sequence[Gpu]]) -> None:
+        self._gpus = gpus
+        self._reading = Reading()
+        self._read_at = self._used_at = float("-inf")
+        self._tokens: dict[str, tuple[float, float]] = {}
+        self._one_at_a_time = asyncio.Lock()
+
+    async def read(
+        self, engines: Mapping[str, VllmEngine], groups: Callable[[], Mapping[str, int]], on_gpus: bool
+    ) -> Reading:
+        """As of a second ago at the most; `groups` are the engines' process groups. What does not answer is left out."""
+        async with self._one_at_a_time:
+            began = time.monotonic()
+            if began - self._read_at >= FIGURES_S:
+                texts = await asyncio.gather(*(_text(engine) for engine in engines.values()))
+                # Neither a long text nor a slow driver may hold the streams up.
+                parsed = await asyncio.to_thread(lambda: [_parsed(text) for text in texts])
+                self._reading.figures = {n: self._figures(n, p) for n, p in zip(engines, parsed, strict=True)}
+                self._reading.memory = await asyncio.to_thread(self._memory, on_gpus)
+                self._read_at = time.monotonic()
+            if began - self._used_at >= USED_S:
+                self._reading.used_bytes = await asyncio.to_thread(memory_use.used_bytes, groups(), on_gpus)
+                self._used_at = time.monotonic()
+            return self._reading
+
+    def _figures(self, name: str, found: Mapping[str, float]) -> Figures:
+        running, waiting = found.get("num_requests_running"), found.get("num_requests_waiting")
+        return Figures(
+            found.get("kv_cache_usage_perc"),
+            None if running is None else int(running),
+            None if waiting is None else int(waiting),
+            self._rate(name, found.get("generation_tokens_total")),
+        )
+
+    def _rate(self, name: str, tokens: float | None) -> float | None:
+        now = time.monotonic()
+        before_at, before = self._tokens.get(name, (now, 0.0))
+        self._tokens[name] = (now, -1.0 if tokens is None else tokens)
+        if tokens is None or not 0 < now - before_at < MAX_GAP_S or not 0 <= before <= tokens:
+            return None
+        return round((tokens - before) / (now - before_at), 1)
+
+    def _memory(self, on_gpus: bool) -> Sequence[Persistence]:
+        if on_gpus:
+            return [
+                Persistence(f"GPU {g.index}", g.index, g.total_bytes, g.free_bytes, g.busy_percent)
+                for g in self._gpus()
+            ]
+        return [Persistence(d.name, d.index, d.total_bytes, d.free_bytes, None) for d in machine.own_memory().devices]
+
+
+async def _text(engine: VllmEngine) -> str:
+    if engine.status.state not in ("ready", "unhealthy"):
+        return ""
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            return await engine.metrics()
+    except (EngineError, TimeoutError):
+        return ""
+
+
+def _parsed(text: str) -> dict[str, float]:
+    """The figures that matter here; of several series of one name, as for adapters, the sum."""
+    out: dict[str, float] = {}
+    for name, value in _FIGURES.findall(text):
+        try:
+            out[name] = out.get(name, 0.0) + float(value)
+        except ValueError:
+            continue
+    return out

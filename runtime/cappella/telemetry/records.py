@@ -1,0 +1,100 @@
+"""One request from its head to the last byte of its reply, and those who are told of it then."""
+
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from cappella.telemetry.recorder import CallRecord, RunRecord
+
+_TRACE_CONTEXT = (b"traceparent", b"tracestate")
+_INTERNAL_ERROR = 500
+
+
+@dataclass(slots=True)
+class RequestRecord:
+    """What is known of a request. Moments are on the clock of `time.monotonic`; None is what it did not come to.
+
+    `path` is the client's, `route` the endpoint's that it found; `asked` is an ensemble or a model of the config, which
+    it waited for from `queued_at` to `admitted_at`; `ended` what was kept at `ended_at`; `error` an error's name.
+    """
+
+    method: str
+    path: str
+    trace_context: Mapping[str, str] = field(default_factory=dict)
+    began_at: float = field(default_factory=time.monotonic)
+    replied_at: float | None = None
+    route: str | None = None
+    status_code: int | None = None
+    key_id: str | None = None
+    asked: str | None = None
+    queued_at: float | None = None
+    admitted_at: float | None = None
+    ended: RunRecord | CallRecord | None = None
+    ended_at: float | None = None
+    error: str | None = None
+
+    @property
+    def total_s(self) -> float:
+        return (self.replied_at or time.monotonic()) - self.began_at
+
+    @property
+    def queued_s(self) -> float | None:
+        """Until there was room; None for what never asked for any, or left before it got it."""
+        if self.queued_at is None or self.admitted_at is None:
+            return None
+        return self.admitted_at - self.queued_at
+
+    @asynccontextmanager
+    async def waiting(self, asked: str, room: AbstractAsyncContextManager[None]) -> AsyncIterator[None]:
+        """From when there is `room` for what was asked."""
+        self.asked, self.queued_at = asked, time.monotonic()
+        async with room:
+            self.admitted_at = time.monotonic()
+            yield
+
+    def keep(self, ended: RunRecord | CallRecord) -> None:
+        """Take note of how the run, or the call, ended, now that it has."""
+        self.ended, self.ended_at = ended, time.monotonic()
+
+
+_current: ContextVar[RequestRecord] = ContextVar("visit")
+
+
+def current() -> RequestRecord:
+    """Of the request that this is called for."""
+    return _current.get()
+
+
+class RecordRequests:
+    """ASGI middleware that makes each request's visit, and tells `watch` of it when the reply has ended or broken off."""
+
+    def __init__(self, app: ASGIApp, watch: Callable[[RequestRecord], None]) -> None:
+        self._app = app
+        self._watch = watch
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        context = {name.decode(): value.decode("latin-1") for name, value in scope["headers"] if name in _TRACE_CONTEXT}
+        record = RequestRecord(scope["method"], scope["path"], context)
+        _current.set(record)
+
+        async def sent(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                record.status_code = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sent)
+        except Exception as error:
+            # The reply to what nobody expected is made further out.
+            record.status_code, record.error = record.status_code or _INTERNAL_ERROR, type(error).__name__
+            raise
+        finally:
+            record.replied_at = time.monotonic()
+            record.route = getattr(scope.get("route"), "path", None)
+            self._watch(record)

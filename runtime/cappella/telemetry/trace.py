@@ -1,0 +1,180 @@
+"""The trace of a run on the wire: what it cost, who said what, who failed, how the answers became one."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from cappella.config.options import Settings
+from cappella.ensemble.errors import PanelFailed
+from cappella.ensemble.events import (
+    AnalysisDelta,
+    AnalysisDone,
+    AnalysisStarted,
+    AnswerDelta,
+    AnswerDone,
+    AnswerFailed,
+    Event,
+    FinalDelta,
+    Gated,
+    Reviewed,
+    RoundStarted,
+    RunStarted,
+)
+from cappella.ensemble.run import Answer, Call, Failure, Run
+from cappella.gateway.formats.fields import Fusion
+
+Json = dict[str, Any]
+
+
+def fusion(run: Run, options: Fusion) -> Json:
+    """The trace, as far as the client asked for it; what did not happen in this run is not in it."""
+    settings, verdict = run.settings, run.verdict
+    trace: Json = {
+        "run_id": run.run_id,
+        "status": run.status,
+        "strategy": settings.strategy,
+        "judge_model": settings.judge,
+        "analysis_models": [seat.name for seat in settings.panel],
+        "failed_models": failed_models(run.failures),
+        "labels": dict(run.labels),
+        "seed": settings.seed,
+        "timings": timings(run),
+    }
+    compared = settings.strategy == "synthesize" and settings.analysis != "off" and verdict.early_exit == "off"
+    if options.include_analysis and compared and run.status != "bypassed":
+        trace["analysis"] = run.analysis
+    if options.include_intermediate_responses:
+        trace["responses"] = responses(run.answers)
+        if len(run.rounds) > 1:
+            trace["rounds"] = [responses(panel.answers) for panel in run.rounds]
+    happened: Mapping[str, Any] = {
+        "preset": settings.preset,
+        "gate": run.gate and asdict(run.gate),
+        "chosen": verdict.chosen,
+        "probabilities": verdict.probabilities and dict(verdict.probabilities),
+        "votes": verdict.votes and {name: list(who) for name, who in verdict.votes.items()},
+        "ranking": run.ranking and list(run.ranking),
+        "early_exit": None if verdict.early_exit == "off" else verdict.early_exit,
+        "failure_reason": run.failure_reason,
+    }
+    return trace | {name: value for name, value in happened.items() if value is not None}
+
+
+def unfinished(run_id: str, settings: Settings, status: str, error: Exception | None) -> Json:
+    """The trace of a run that gave nothing: who was asked, and who failed of those that are known to have."""
+    failed = error if isinstance(error, PanelFailed) else None
+    return {
+        "run_id": run_id,
+        "status": status,
+        "strategy": settings.strategy,
+        "judge_model": settings.judge,
+        "analysis_models": [seat.name for seat in settings.panel],
+        "failed_models": failed_models(failed.failures) if failed else [],
+        "seed": settings.seed,
+    } | ({"responses": responses(failed.answers)} if failed else {})
+
+
+def without_content(trace: Json) -> Json:
+    """Without any sentence of a model, nor of an engine, which may quote one."""
+    out = {name: value for name, value in trace.items() if name not in _CONTENT}
+    out["failed_models"] = [
+        {name: value for name, value in failed.items() if name not in ("error", "partial")}
+        for failed in out["failed_models"]
+    ]
+    if gate := out.get("gate"):
+        out["gate"] = {name: value for name, value in gate.items() if name != "reason"}
+    return out
+
+
+_CONTENT = ("analysis", "responses", "rounds")
+
+
+def usage(calls: Sequence[Call]) -> Json:
+    """The sum over all engine calls of a run, and each of them."""
+    prompt = sum(call.usage.prompt_tokens for call in calls)
+    completion_tokens = sum(call.usage.completion_tokens for call in calls)
+    began_at = min((call.began_at for call in calls), default=0.0)
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt + completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": sum(call.usage.cached_tokens for call in calls)},
+        "completion_tokens_details": {"reasoning_tokens": sum(call.usage.reasoning_tokens for call in calls)},
+        "fusion_details": [_cost(call, began_at) for call in calls],
+    }
+
+
+def _cost(call: Call, began_at: float) -> Json:
+    speculated = {} if call.tokens_per_step == 1 else {"tokens_per_step": round(call.tokens_per_step, 2)}
+    return {
+        "role": call.role,
+        "model": call.model,
+        **asdict(call.usage),
+        **speculated,
+        "start_ms": ms(call.began_at - began_at),
+        "first_token_ms": ms(call.first_token_s),
+        "ms": ms(call.total_s),
+    }
+
+
+def responses(answers: Sequence[Answer]) -> list[Json]:
+    return [_response(answer) for answer in answers]
+
+
+def failed_models(failures: Sequence[Failure]) -> list[Json]:
+    return [
+        {"model": f.name, "error": f.error, "status_code": f.status_code, "reason": f.reason}
+        | ({"partial": f.partial} if f.partial else {})
+        for f in failures
+    ]
+
+
+def event(event: Event) -> Json:
+    """One event of a run; its type names it."""
+    match event:
+        case RunStarted():
+            return {"type": "run.started", "run_id": event.run_id, "panel": list(event.panel), "judge": event.judge}
+        case Gated():
+            return {"type": "gate.decided", **asdict(event.decision)}
+        case RoundStarted():
+            return {"type": "round.started", "round": event.number}
+        case AnswerDelta():
+            reasoning = {"reasoning": event.reasoning} if event.reasoning else {}
+            return {"type": "answer.delta", "model": event.name, "delta": event.text, **reasoning}
+        case AnswerDone():
+            call = event.answer.call
+            tokens = call.usage.completion_tokens
+            return {"type": "answer.done", "model": event.answer.name, "tokens": tokens, "ms": ms(call.total_s)}
+        case AnswerFailed():
+            return {"type": "answer.failed", **failed_models([event.failure])[0]}
+        case Reviewed():
+            return {"type": "review.done", "ranking": list(event.ranking)}
+        case AnalysisStarted():
+            return {"type": "analysis.started", "labels": dict(event.labels)}
+        case AnalysisDelta():
+            return {"type": "analysis.delta", "delta": event.text}
+        case AnalysisDone():
+            return {"type": "analysis.done", "analysis": event.analysis}
+        case FinalDelta():
+            return {"type": "final.delta", "delta": event.chunk.content}
+
+
+def _response(answer: Answer) -> Json:
+    out: Json = {"model": answer.name, "content": answer.content, "finish_reason": answer.finish_reason}
+    if answer.reasoning:
+        out["reasoning"] = answer.reasoning
+    if answer.tool_calls:
+        out["tool_calls"] = [{"name": call.name, "arguments": call.arguments} for call in answer.tool_calls]
+    return out
+
+
+def timings(run: Run) -> Json:
+    """Seconds as milliseconds; counts as they are."""
+    return {
+        name.removesuffix("_s") + "_ms" if name.endswith("_s") else name: ms(value) if name.endswith("_s") else value
+        for name, value in asdict(run.timings).items()
+    }
+
+
+def ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 1)

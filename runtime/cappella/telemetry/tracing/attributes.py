@@ -1,0 +1,126 @@
+"""What a span says: OpenTelemetry's names for HTTP and for generative AI, and our own below `cappella.`; no content.
+
+The names for generative AI are those of github.com/open-telemetry/semantic-conventions-genai.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from cappella.config.options import Seat, Settings
+from cappella.ensemble.run import Call
+from cappella.telemetry.recorder import CallRecord, RunRecord
+from cappella.telemetry.records import RequestRecord
+from cappella.types import Sampling, Usage
+
+Value = str | int | float | bool | Sequence[str]
+Attributes = dict[str, Value]
+
+PROVIDER = "vllm"
+_COMPLETIONS = "/v1/completions"
+
+
+def of_request(record: RequestRecord) -> Attributes:
+    """Of the HTTP request."""
+    return _given(
+        {
+            "http.request.method": record.method,
+            "http.route": record.route,
+            "http.response.status_code": record.status_code,
+            "error.type": record.error,
+            "cappella.asked": record.asked,
+            "cappella.key_id": record.key_id,
+        }
+    )
+
+
+def of_run(ended: RunRecord) -> Attributes:
+    """Of a request's way through an ensemble, once it was let in."""
+    run, settings = ended.run, ended.settings
+    out: dict[str, Value | None] = {
+        "gen_ai.operation.name": "invoke_workflow",
+        "gen_ai.workflow.name": settings.ensemble,
+        "cappella.run_id": ended.run_id,
+        "cappella.status": ended.status,
+        "cappella.strategy": settings.strategy,
+        "cappella.preset": settings.preset,
+        "cappella.judge": settings.judge,
+        "cappella.failed": [f"{failure.name}: {failure.reason}" for failure in ended.failures] or None,
+    }
+    if run is None:
+        return _given({**out, "error.type": ended.status})
+    timings = run.timings
+    return _given(
+        {
+            **out,
+            "cappella.failure_reason": run.failure_reason,
+            "cappella.chosen": run.verdict.chosen,
+            "cappella.early_exit": run.verdict.early_exit,
+            "cappella.floor_s": timings.floor_s,
+            "cappella.overhead_s": timings.overhead_s,
+            "cappella.early_prefill_tokens": timings.early_prefill_tokens,
+            "cappella.late_prefill_tokens": timings.late_prefill_tokens,
+        }
+    )
+
+
+def of_call(
+    call: Call, settings: Settings, finish_reasons: Sequence[str] = (), reason: str | None = None
+) -> Attributes:
+    """Of one call of an engine; `reason` is why it gave nothing, if so."""
+    seat = next((seat for seat in settings.panel if seat.name == call.model), Seat(call.model, call.model))
+    return {
+        **_of_model(seat.model, "chat", call.usage),
+        **_asked(call, seat, settings),
+        **_given(
+            {
+                "gen_ai.request.stream": True,
+                "gen_ai.response.time_to_first_chunk": call.first_token_s,
+                "gen_ai.response.finish_reasons": list(finish_reasons) or None,
+                "error.type": reason,
+                "cappella.role": call.role,
+                "cappella.seat": seat.name,
+                "cappella.tokens_per_step": call.tokens_per_step,
+                # An engine counts at the end of its answer.
+                "cappella.cut_short": call.usage == Usage(),
+            }
+        ),
+    }
+
+
+def of_single(ended: CallRecord, route: str | None) -> Attributes:
+    """Of what was said to one model alone."""
+    operation = "text_completion" if route == _COMPLETIONS else "chat"
+    error = None if ended.status == "ok" else ended.status
+    return {**_of_model(ended.model, operation, ended.usage), **_given({"error.type": error})}
+
+
+def _of_model(model: str, operation: str, usage: Usage) -> Attributes:
+    return _given(
+        {
+            "gen_ai.operation.name": operation,
+            "gen_ai.provider.name": PROVIDER,
+            "gen_ai.request.model": model,
+            "gen_ai.usage.input_tokens": usage.prompt_tokens,
+            "gen_ai.usage.cache_read.input_tokens": usage.cached_tokens,
+            "gen_ai.usage.output_tokens": usage.completion_tokens,
+            "gen_ai.usage.reasoning.output_tokens": usage.reasoning_tokens or None,
+        }
+    )
+
+
+def _asked(call: Call, seat: Seat, settings: Settings) -> Attributes:
+    """How the tokens were to be drawn, where that was the caller's or the config's to say."""
+    samplings = {"panel": seat.sampling, "final": settings.judge_sampling, "single": settings.judge_sampling}
+    sampling = samplings.get(call.role, Sampling())
+    return _given(
+        {
+            "gen_ai.request.temperature": sampling.temperature,
+            "gen_ai.request.top_p": sampling.top_p,
+            "gen_ai.request.max_tokens": sampling.max_completion_tokens,
+            "gen_ai.request.choice.count": seat.samples if call.role == "panel" and seat.samples > 1 else None,
+        }
+    )
+
+
+def _given(values: Mapping[str, Value | None]) -> Attributes:
+    """Those that are not None."""
+    return {name: value for name, value in values.items() if value is not None}

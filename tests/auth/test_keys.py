@@ -1,0 +1,233 @@
+"""Keys: kept as hashes, checked before everything, limited in models and amounts, counted."""
+
+import asyncio
+import json
+import sqlite3
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from cappella.auth import gatekeeper
+from cappella.auth.keys import KeyStore, Used
+from cappella.config import Server
+from cappella.errors import ConfigError
+from support.fake_engines import FakeEngines, eventually, gateway_config, serving
+
+BODY = {"model": "cappella/default", "messages": [{"role": "user", "content": "Hi"}]}
+Ask = Callable[..., Any]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> KeyStore:
+    return KeyStore(tmp_path / "keys.sqlite")
+
+
+@pytest.fixture
+async def guarded(fake_engines: FakeEngines, store: KeyStore, tmp_path: Path) -> AsyncIterator[str]:
+    config = gateway_config()
+    server = config.server.model_copy(update={"keys": tmp_path / "keys.sqlite"})
+    async with serving(fake_engines, config.model_copy(update={"server": server})) as url:
+        yield url
+
+
+async def ask(url: str, key: str | None, path: str = "/v1/chat/completions", **fields: Any) -> tuple[int, Any]:
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    session = aiohttp.ClientSession(headers=headers)
+    async with session as http, http.post(f"{url}{path}", json={**BODY, **fields}) as reply:
+        return reply.status, await reply.json() if reply.content_type == "application/json" else await reply.text()
+
+
+async def get(url: str, path: str, key: str | None) -> tuple[int, str]:
+    headers = {"x-api-key": key} if key else {}
+    async with aiohttp.ClientSession(headers=headers) as http, http.get(f"{url}{path}") as reply:
+        return reply.status, await reply.text()
+
+
+def test_a_key_is_shown_once_and_kept_as_a_salted_hash(store: KeyStore, tmp_path: Path) -> None:
+    first, second = store.create("ann", ["run"]), store.create("ann", ["run"])
+    found = store.find(first)
+    assert found is not None
+    assert (found.name, found.scopes, found.models) == ("ann", ("run",), None)
+    secret = first.split("_", 2)[2].encode()
+    assert all(secret not in path.read_bytes() for path in tmp_path.iterdir())
+    assert first != second
+    assert (tmp_path / "keys.sqlite").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize(
+    "change", [lambda k: k[:-1], lambda k: k + "x", lambda k: "xx" + k[2:], lambda k: "", str.upper]
+)
+def test_a_key_that_is_nearly_right_is_wrong(store: KeyStore, change: Callable[[str], str]) -> None:
+    assert store.find(change(store.create("ann", ["run"]))) is None
+
+
+def test_a_revoked_key_opens_nothing(store: KeyStore) -> None:
+    key = store.create("ann", ["run"])
+    (listed,) = store.all()
+    assert store.revoke(listed.id)
+    assert not store.revoke(listed.id)
+    assert store.find(key) is None
+    assert store.all()[0].revoked_at is not None
+
+
+def test_a_file_that_is_no_store_is_named(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("not a database, and long enough to be looked at as one" * 100)
+    with pytest.raises(ConfigError, match=r"server\.keys: .* cannot be used as a store of keys"):
+        KeyStore(tmp_path / "keys")
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/v1/messages", "/v1/completions"])
+@pytest.mark.parametrize("key", [None, "ck_00000000_x", "nonsense"])
+async def test_without_a_key_nothing_is_answered(
+    guarded: str, fake_engines: FakeEngines, path: str, key: str | None
+) -> None:
+    status, body = await ask(guarded, key, path)
+    assert status == 401
+    assert body["error"].get("code", body["error"]["type"]) in ("invalid_api_key", "authentication_error")
+    assert not any(server.bodies for server in fake_engines.servers.values())
+    for each in ("/v1/models", "/ready", "/metrics"):
+        assert (await get(guarded, each, key))[0] == 401
+    assert (await get(guarded, "/health", None))[0] == 200
+
+
+async def test_a_key_opens_what_its_scope_says(guarded: str, store: KeyStore) -> None:
+    user, admin = store.create("ann", ["run"]), store.create("root", ["run", "admin"])
+    assert (await ask(guarded, user))[0] == 200
+    assert (await get(guarded, "/ready", user))[0] == 200
+    status, text = await get(guarded, "/metrics", user)
+    assert (status, "scope_missing" in text) == (403, True)
+    assert (await get(guarded, "/metrics", admin))[0] == 200
+
+
+async def test_a_key_calls_the_models_it_names_and_sees_no_others(guarded: str, store: KeyStore) -> None:
+    key = store.create("ann", ["run"], models=["cappella/default"])
+    assert (await ask(guarded, key))[0] == 200
+    for fields in ({"model": "ann"}, {"model": "cappella/fixed"}):
+        status, body = await ask(guarded, key, **fields)
+        assert (status, body["error"]["code"]) == (403, "model_not_allowed")
+    listed = json.loads((await get(guarded, "/v1/models", key))[1])["data"]
+    assert [each["id"] for each in listed] == ["cappella/default"]
+
+
+async def test_a_key_cannot_reach_a_model_through_an_ensemble(
+    fake_engines: FakeEngines, store: KeyStore, tmp_path: Path
+) -> None:
+    config = gateway_config(panel=["ann", "bob"])
+    server = config.server.model_copy(update={"keys": tmp_path / "keys.sqlite"})
+    key = store.create("ann", ["run"], models=["cappella/default"])
+    async with serving(fake_engines, config.model_copy(update={"server": server})) as url:
+        assert (await ask(url, key, fusion={"analysis_models": ["bob", "ann"]}))[0] == 200
+        status, body = await ask(url, key, fusion={"analysis_models": ["ann", "cat"]})
+        assert (status, body["error"]["code"]) == (403, "model_not_allowed")
+
+
+async def test_a_key_that_has_used_its_minute_is_told_when_to_come_again(guarded: str, store: KeyStore) -> None:
+    key, other = store.create("ann", ["run"], requests_per_minute=2), store.create("bob", ["run"])
+    assert [(await ask(guarded, key))[0] for _ in range(3)] == [200, 200, 429]
+    session = aiohttp.ClientSession(headers={"Authorization": f"Bearer {key}"})
+    async with session as http, http.post(f"{guarded}/v1/chat/completions", json=BODY) as reply:
+        assert 1 <= int(reply.headers["Retry-After"]) <= 60
+        assert (await reply.json())["error"]["code"] == "rate_limit_exceeded"
+    assert (await ask(guarded, other))[0] == 200
+
+
+@pytest.mark.parametrize("fields", [{}, {"model": "ann"}, {"model": "ann", "stream": True}])
+async def test_tokens_over_the_limit_keep_the_next_request_waiting(
+    guarded: str, store: KeyStore, fields: dict[str, Any]
+) -> None:
+    key = store.create("ann", ["run"], tokens_per_minute=1)
+    assert [(await ask(guarded, key, **fields))[0] for _ in range(2)] == [200, 429]
+
+
+async def test_what_a_key_used_is_kept(fake_engines: FakeEngines, store: KeyStore, tmp_path: Path) -> None:
+    config = gateway_config()
+    server = config.server.model_copy(update={"keys": tmp_path / "keys.sqlite"})
+    key = store.create("ann", ["run"])
+    async with serving(fake_engines, config.model_copy(update={"server": server})) as url:
+        _, body = await ask(url, key)
+        await ask(url, key, model="ann")
+    used = store.used()[store.all()[0].id]
+    assert used.requests == 2
+    assert used.prompt_tokens > body["usage"]["prompt_tokens"]
+    store.add({store.all()[0].id: Used(1, 0, 0)})
+    assert store.used()[store.all()[0].id].requests == 3
+
+
+def cappella(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "cappella", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_keys_are_made_listed_and_revoked_by_command(tmp_path: Path) -> None:
+    path = str(tmp_path / "keys.sqlite")
+    made = cappella("keys", "create", path, "ann", "--models", "cappella/default", "--requests-per-minute", "5")
+    key = made.stdout.strip()
+    found = KeyStore(tmp_path / "keys.sqlite").find(key)
+    assert found is not None
+    assert (found.models, found.requests_per_minute) == (("cappella/default",), 5)
+    listed = cappella("keys", "list", path).stdout
+    assert found.id in listed
+    assert key.split("_", 2)[2] not in listed
+    assert cappella("keys", "revoke", path, found.id).returncode == 0
+    assert KeyStore(tmp_path / "keys.sqlite").find(key) is None
+    again = cappella("keys", "revoke", path, found.id)
+    assert (again.returncode, len(again.stderr.strip().splitlines())) == (2, 1)
+    assert cappella("keys", "create", path, "ann", "--scope", "root").returncode == 2
+
+
+async def test_ask_takes_its_key_from_the_environment(
+    guarded: str, store: KeyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = await asyncio.to_thread(cappella, "ask", "Hi", "--url", guarded)
+    assert (refused.returncode, "This server wants a key" in refused.stderr) == (1, True)
+    monkeypatch.setenv("CAPPELLA_KEY", store.create("ann", ["run"]))
+    answered = await asyncio.to_thread(cappella, "ask", "Hi", "--url", guarded)
+    assert (answered.returncode, answered.stdout) == (0, "The final answer\n")
+
+
+@pytest.mark.parametrize(
+    ("server", "says"),
+    [
+        ({"host": "0.0.0.0"}, "lacks keys and tls: anybody who reaches it may use every model and prompts"),
+        ({"host": "0.0.0.0", "keys": "k"}, "lacks tls: prompts, answers and keys are readable"),
+        ({"host": "10.0.0.5", "tls": {"certificate": "c", "private_key": "k"}}, "lacks keys: anybody"),
+    ],
+)
+def test_a_port_that_others_reach_wants_keys_and_tls_or_a_word_that_it_is_meant(
+    server: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(ValueError, match=says):
+        Server.model_validate(server)
+    assert Server.model_validate({**server, "allow_open": True})
+
+
+async def test_a_thousand_guesses_find_nothing(store: KeyStore) -> None:
+    store.create("ann", ["run"])
+    key_id = store.all()[0].id
+    assert not any(store.find(f"ck_{key_id}_{guess}") for guess in range(1000))
+    await asyncio.sleep(0)
+
+
+async def test_what_was_used_while_nothing_could_be_written_is_counted_later(
+    store: KeyStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(gatekeeper, "FLUSH_S", 0.01)
+    found = gatekeeper.Gatekeeper(store)
+    key = store.find(store.create("ann", ["run"]))
+    with sqlite3.connect(tmp_path / "keys.sqlite") as db:
+        db.execute("ALTER TABLE usage RENAME TO away")
+        recorder = asyncio.create_task(found.keep())
+        await found.admit(key, ["ann"])
+        await found.count(key, 5, 7)
+        assert await eventually(lambda: "cannot be written yet" in caplog.text)
+        db.execute("ALTER TABLE away RENAME TO usage")
+    db.close()
+    assert key
+    assert await eventually(lambda: store.used().get(key.id) == Used(1, 5, 7))
+    recorder.cancel()
+    await asyncio.wait({recorder})

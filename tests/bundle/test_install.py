@@ -1,0 +1,149 @@
+"""The far side: a bundle becomes weights, a config and an environment of its own, without a network."""
+
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cappella.bundle import file_copy
+from cappella.bundle.install import install, this_machine
+from cappella.config import load
+from cappella.errors import ConfigError
+from cappella.version import __version__
+from support.real_deployment import ROOT
+from support.small_bundle import bundled, cappella, rewrite, write_wheel
+
+DEMO = ROOT / "model_configs" / "demo.yaml"
+
+
+def run(*command: str | Path) -> str:
+    done = subprocess.run([str(each) for each in command], capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def without_network() -> list[str]:
+    """What runs a command where there is no network at all, if this machine lets us."""
+    command = ["unshare", "-rn"]
+    if shutil.which("unshare") is None:
+        return []
+    done = subprocess.run([*command, "true"], capture_output=True, check=False)
+    return command if done.returncode == 0 else []
+
+
+def test_the_demo_goes_over_in_parts_and_is_installed_by_a_bare_python_with_no_network(tmp_path: Path) -> None:
+    out, target = tmp_path / "out", tmp_path / "target"
+    write_wheel(tmp_path / "wheels", "tune")
+    arguments = ("bundle", DEMO, out, "--wheels", tmp_path / "wheels", "--part-bytes", "1MiB")
+    made = cappella(*arguments, XDG_CACHE_HOME=str(tmp_path / "cache"))
+    assert made.returncode == 0, made.stderr
+    assert "nobody says under what licence these are: soprano" in made.stdout
+    assert (out / "weights" / "alto" / "model.safetensors.part0002").is_file()
+    (own,) = (out / "wheels").glob("cappella-*.whl")
+    # -I and -S: not one package of this machine can be seen.
+    code = (
+        f"import sys, runpy; sys.path.insert(0, {str(own)!r}); runpy.run_module('cappella.bundle', run_name='__main__')"
+    )
+    bare = [*without_network(), sys.executable, "-I", "-S", "-c", code]
+    assert "files are as the manifest says" in run(*bare, "verify", out)
+    said = run(*bare, "install", out, target)
+    assert f"{target}/venv/bin/cappella serve {target}/config/config.yaml" in said
+    ours = "import cappella, tune; print(cappella.__version__, tune.version)"
+    assert run(target / "venv" / "bin" / "python", "-I", "-c", ours).split() == [__version__, "1.0"]
+    assert installed_is_what_was_there(target)
+    again = run(*bare, "install", out, target)
+    assert "making" not in again
+
+
+def installed_is_what_was_there(target: Path) -> bool:
+    written, served = load.load(DEMO), load.load(target / "config" / "config.yaml")
+    files = [
+        (model.weights / "model.safetensors", served.models[name].weights) for name, model in written.models.items()
+    ]
+    assert all((folder / path.name).read_bytes() == path.read_bytes() for path, folder in files)
+    return served.ensembles == written.ensembles
+
+
+def test_no_setting_of_pip_sends_it_to_an_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = bundled(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as index:
+        index.setblocking(False)
+        monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{index.getsockname()[1]}/simple")
+        monkeypatch.setenv("PIP_NO_INDEX", "0")
+        monkeypatch.setenv("PIP_REQUIREMENT", str(tmp_path / "nowhere"))
+        install(bundle, tmp_path / "target")
+        with pytest.raises(BlockingIOError):
+            index.accept()
+
+
+def test_an_install_that_stopped_goes_on(tmp_path: Path) -> None:
+    bundle, target = bundled(tmp_path), tmp_path / "target"
+    tokenizer = bundle / "weights" / "ann" / "tokenizer.json"
+    right = tokenizer.read_bytes()
+    tokenizer.write_bytes(b"X" * len(right))
+    with pytest.raises(ConfigError, match=r"tokenizer\.json: its SHA-256 is not the manifest's"):
+        install(bundle, target)
+    assert not (target / "weights" / "ann" / "tokenizer.json").exists()
+    assert not (target / "venv").exists()
+    kept = (target / "weights" / "ann" / "model.safetensors").stat().st_mtime_ns
+    tokenizer.write_bytes(right)
+    install(bundle, target)
+    assert (target / "weights" / "ann" / "model.safetensors").stat().st_mtime_ns == kept
+    assert not list(target.rglob("*.partial"))
+
+
+def test_a_wheel_that_was_changed_is_not_installed(tmp_path: Path) -> None:
+    bundle, target = bundled(tmp_path), tmp_path / "target"
+    wheel = bundle / "wheels" / "tune-1.0-py3-none-any.whl"
+    wheel.write_bytes(wheel.read_bytes().replace(b"version = '1.0'", b"version = '6.6'"))
+    with pytest.raises(ConfigError, match=r"tune-1\.0-py3-none-any\.whl: its SHA-256 is not the manifest's"):
+        install(bundle, target)
+    assert not list(target.rglob("tune.py"))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("platform", "linux_aarch64", r"is for linux_aarch64, and this machine is linux_x86_64"),
+        ("python", "3.99", r"is for Python 3\.99, and this is Python 3\.\d+"),
+        ("glibc", "2.99", r"needs glibc 2\.99, and this machine has"),
+    ],
+)
+def test_a_bundle_for_another_machine_is_refused_by_name(tmp_path: Path, field: str, value: str, says: str) -> None:
+    bundle = bundled(tmp_path)
+    rewrite(bundle, lambda raw: raw["target"].update({field: value}))
+    if this_machine().platform != "linux_x86_64":
+        pytest.skip("the names are those of x86")
+    with pytest.raises(ConfigError, match=says):
+        install(bundle, tmp_path / "target")
+    assert not (tmp_path / "target").exists()
+
+
+def test_a_folder_that_holds_something_else_is_refused(tmp_path: Path) -> None:
+    bundle, target = bundled(tmp_path), tmp_path / "target"
+    target.mkdir()
+    (target / "diary.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="is not empty"):
+        install(bundle, target)
+    (target / "diary.txt").unlink()
+    (target / "manifest.json").write_text("of another")
+    with pytest.raises(ConfigError, match="holds what came from another bundle"):
+        install(bundle, target)
+
+
+def test_what_somebody_changed_after_an_install_is_not_overwritten(tmp_path: Path) -> None:
+    bundle, target = bundled(tmp_path), tmp_path / "target"
+    install(bundle, target)
+    config = target / "config" / "config.yaml"
+    config.write_text(config.read_text() + "# mine\n")
+    with pytest.raises(ConfigError, match=r"config\.yaml: was changed since it was installed"):
+        install(bundle, target)
+    assert config.read_text().endswith("# mine\n")
+
+
+def test_what_has_no_room_is_refused_before_it_begins(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"needs .* TB, and .* are free"):
+        file_copy.require_room(tmp_path / "not" / "there", 1 << 60)

@@ -1,0 +1,77 @@
+"""What a shell completes, asked as bash asks for it."""
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from support.fake_engines import FakeEngines, gateway_config, serving
+
+
+def completed(line: str, folder: Path | None = None, **environment: str) -> list[str]:
+    """What may stand where the line ends."""
+    words = line.split(" ")
+    asks = {"_CAPPELLA_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
+    # The name by which a shell knows it decides which variable it reads.
+    code = "from cappella.cli.app import app; app(prog_name='cappella')"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **asks, **environment},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+def test_commands_and_options_are_completed() -> None:
+    assert completed("cappella se") == ["serve"]
+    assert {"--preset", "--strategy", "--quiet", "--json"} <= set(completed("cappella ask --"))
+    assert completed("cappella ask --strategy s") == ["synthesize", "select"]
+
+
+def test_config_files_are_found_here_and_one_folder_further(tmp_path: Path) -> None:
+    (tmp_path / "model_configs").mkdir()
+    for name in ("model_configs/demo.yaml", "model_configs/notes.txt", "own.yml"):
+        (tmp_path / name).write_text("")
+    assert completed("cappella serve mod", tmp_path) == ["model_configs/demo.yaml"]
+    assert completed("cappella plan model_configs/", tmp_path) == ["model_configs/demo.yaml"]
+    assert completed("cappella check ./o", tmp_path) == ["./own.yml"]
+    # The shell's own completion of paths takes over.
+    assert completed("cappella check /nowhere/", tmp_path) == []
+
+
+async def test_names_of_a_server_that_runs_are_completed(fake_engines: FakeEngines) -> None:
+    config = gateway_config(presets={"quick": {"strategy": "vote"}, "quality": {"debias": True}})
+    async with serving(fake_engines, config) as url:
+        ask = f"cappella ask --url {url}"
+        models = await asyncio.to_thread(completed, f"{ask} --model cappella/")
+        presets = await asyncio.to_thread(completed, f"{ask} --preset qui")
+        other = await asyncio.to_thread(completed, f"{ask} --model ann --preset q")
+    assert models == ["cappella/default", "cappella/fixed", "cappella/tools"]
+    assert presets == ["quick"]
+    assert other == []
+
+
+@pytest.mark.parametrize("answers", ["nobody", "silence", "nonsense"])
+def test_a_server_that_does_not_answer_costs_a_moment_and_no_error(answers: str) -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        port = holder.getsockname()[1]
+        if answers == "silence":
+            holder.listen()
+        url = "nonsense" if answers == "nonsense" else f"http://127.0.0.1:{port}"
+        began = time.monotonic()
+        assert completed("cappella ask --strategy v") == ["vote"]
+        plain_s = time.monotonic() - began
+        began = time.monotonic()
+        assert completed(f"cappella chat --url {url} --model c") == []
+        assert time.monotonic() - began < plain_s + 2

@@ -1,0 +1,157 @@
+"""Cards of known models, and the ensembles over them: whole, agreeing with themselves, with vLLM, and with the planner."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cappella.config import Config, cards, load
+from cappella.errors import ConfigError
+from cappella.placement import advice, architecture, machine
+from support.real_deployment import ROOT
+
+CONFIGS = ROOT / "model_configs"
+CARDS = {path.stem: cards.load(path) for path in sorted((CONFIGS / "models").glob("*.yaml"))}
+# A card of so many decimal gigabytes has, as its driver says, at least so much.
+MACHINES = {
+    "1x24gb": "23.5GiB",
+    "1x48gb": "47GiB",
+    "1x80gb": "79GiB",
+    "2x24gb": "2x23.5GiB",
+    "4x80gb": "4x79GiB",
+    "8x80gb": "8x79GiB",
+}
+
+VLLM = """
+import json
+from vllm.model_executor.models import ModelRegistry
+from vllm.reasoning import ReasoningParserManager
+from vllm.tool_parsers import ToolParserManager
+print(json.dumps({
+    "architectures": sorted(ModelRegistry.get_supported_archs()),
+    "tool_parser": ToolParserManager.list_registered(),
+    "reasoning_parser": ReasoningParserManager.list_registered(),
+}))
+"""
+
+
+def test_there_are_cards_of_many_families() -> None:
+    assert len(CARDS) >= 25
+    assert len({card.hub_id.split("/")[0] for card in CARDS.values()}) >= 8
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_a_card_can_be_planned_with(name: str) -> None:
+    card = CARDS[name]
+    read = architecture.read(card.config, name)
+    assert sum(read.layers.values()) <= read.depth
+    assert card.context_tokens >= 2048
+    if read.quantization is None:
+        assert card.weight_bytes == pytest.approx(2 * card.parameters, rel=0.01)
+    else:
+        assert card.weight_bytes < 2 * card.parameters
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_the_parameters_of_a_card_are_those_of_its_shape(name: str) -> None:
+    card = CARDS[name]
+    text = architecture.text_config(card.config)
+    special = {
+        "linear_num_value_heads",
+        "hybrid_override_pattern",
+        "mamba_n_heads",
+        "kv_lora_rank",
+        "layers_block_type",
+    }
+    if special & set(text):
+        pytest.skip("its layers are not all alike")
+    # What sees, and what drafts, beside the language model has no shape here.
+    room = 0.11 if "vision_config" in card.config else 0.04 if "num_nextn_predict_layers" in text else 0.01
+    assert card.parameters == pytest.approx(counted(text, card.config), rel=room)
+
+
+def counted(text: Mapping[str, Any], config: Mapping[str, Any]) -> int:
+    """Embeddings, attention, gated feed-forward layers and experts."""
+    hidden, layers, vocabulary = text["hidden_size"], text["num_hidden_layers"], text["vocab_size"]
+    head = text.get("head_dim") or hidden // text["num_attention_heads"]
+    queries = text["num_attention_heads"] * head
+    keys = (text.get("num_key_value_heads") or text["num_attention_heads"]) * head
+    tied = bool(text.get("tie_word_embeddings", config.get("tie_word_embeddings", False)))
+    attention = layers * hidden * (2 * queries + 2 * keys)
+    return int(vocabulary * hidden * (1 if tied else 2) + attention + _feed_forward(text))
+
+
+def _feed_forward(text: Mapping[str, Any]) -> int:
+    hidden, layers = text["hidden_size"], text["num_hidden_layers"]
+    experts = text.get("num_experts") or text.get("num_local_experts") or text.get("n_routed_experts") or 0
+    dense = 3 * hidden * text["intermediate_size"]
+    if not experts:
+        return int(layers * dense)
+    first = text.get("first_k_dense_replace") or 0
+    inner = text.get("moe_intermediate_size") or text["intermediate_size"]
+    shared = text.get("n_shared_experts") or text.get("num_shared_experts") or 0
+    if text.get("model_type") == "llama4_text":
+        shared = 1
+    return int(first * dense + (layers - first) * (3 * hidden * inner * (experts + shared) + hidden * experts))
+
+
+@pytest.mark.vllm
+def test_what_a_card_names_of_vllm_is_there() -> None:
+    done = subprocess.run([sys.executable, "-c", VLLM], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    known = json.loads(done.stdout.splitlines()[-1])
+    for name, card in CARDS.items():
+        assert set(card.config["architectures"]) <= set(known["architectures"]), name
+        assert card.tool_parser is None or card.tool_parser in known["tool_parser"], name
+        assert card.reasoning_parser is None or card.reasoning_parser in known["reasoning_parser"], name
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_the_ensemble_of_a_machine_fits_it(name: str) -> None:
+    config = load.load(CONFIGS / f"{name}.yaml")
+    plan = advice.plan(config, machine.described(MACHINES[name]))
+    ensemble = config.ensembles["default"]
+    families = {CARDS[config.called[seat.model].card.stem].hub_id.split("/")[0] for seat in ensemble.seats}  # type: ignore[union-attr]
+    assert len(ensemble.seats) == 3
+    assert len(families) == 3, "three of one maker know the same"
+    assert all(each.sequences >= 1 for each in plan.placed.values())
+
+
+def write(folder: Path, card: str, **fields: Any) -> Config:
+    model = {"weights": "nowhere", "card": str(CONFIGS / "models" / card), "max_model_len": 4096, **fields}
+    ensemble = {"panel": ["ann", {"model": "ann", "temperature": 0.1}], "judge": "ann"}
+    path = folder / "c.yaml"
+    path.write_text(json.dumps({"models": {"ann": model}, "ensembles": {"default": ensemble}}))
+    return load.load(path)
+
+
+def test_a_card_says_what_the_config_does_not(tmp_path: Path) -> None:
+    card = CARDS["qwen3-8b"]
+    config = write(tmp_path, "qwen3-8b.yaml")
+    assert config.models["ann"].tool_parser == card.tool_parser
+    assert config.models["ann"].reasoning_parser == card.reasoning_parser
+    first, second = config.ensembles["default"].seats
+    assert first.sampling.temperature == card.sampling.temperature
+    assert second.sampling.temperature == 0.1
+    assert config.ensembles["default"].judge.temperature == 0
+    assert write(tmp_path, "qwen3-8b.yaml", tool_parser=None).models["ann"].tool_parser is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("gated:", "gatted:", r"card\.yaml:\d+: gatted: unknown key\. Did you mean gated\?"),
+        ("hub_id: ", "hub_id: x", r"card\.yaml:1: hub_id"),
+        ("images: false", "images: perhaps", r"card\.yaml:\d+: images"),
+    ],
+)
+def test_a_mistake_in_a_card_is_named_with_its_line(tmp_path: Path, old: str, new: str, says: str) -> None:
+    text = (CONFIGS / "models" / "qwen3-8b.yaml").read_text()
+    assert old in text
+    (tmp_path / "card.yaml").write_text(text.replace(old, new).replace("xQwen/", "x y/"))
+    with pytest.raises(ConfigError, match=says):
+        cards.load(tmp_path / "card.yaml")

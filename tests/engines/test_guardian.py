@@ -1,0 +1,100 @@
+"""The keeper as a process of its own: whatever ends first, nothing is left."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from support.real_deployment import alive, wait_for
+from support.stub_engine import environment
+
+CHILDREN = """
+import os, subprocess, sys, time
+inner = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+print(os.getpid(), inner.pid, flush=True)
+"""
+SLEEP = CHILDREN + "time.sleep(600)"
+STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + SLEEP
+GRACE_S = 0.5
+
+
+@contextmanager
+def kept(folder: Path, script: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """A keeper with a short grace, and a script in the engine's place."""
+    folder.mkdir(parents=True)
+    code = f"import cappella.engines.process.guardian as k, sys; k.GRACE_S = {GRACE_S}; k.keep(sys.argv[1]); exec(sys.argv[2])"
+    keeper = subprocess.Popen(
+        [sys.executable, "-c", code, str(folder), script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(folder),
+        start_new_session=True,
+    )
+    try:
+        with keeper:
+            yield keeper
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(keeper.pid, signal.SIGKILL)
+
+
+def pids(keeper: "subprocess.Popen[bytes]") -> list[int]:
+    """The server and its child, as the server told them."""
+    assert keeper.stdout
+    return [int(word) for word in keeper.stdout.readline().split()]
+
+
+@pytest.mark.parametrize("script", [SLEEP, STUBBORN], ids=["polite", "stubborn"])
+@pytest.mark.parametrize("end", ["pipe", "sigterm"])
+def test_the_end_of_the_gateway_ends_server_and_children(tmp_path: Path, script: str, end: str) -> None:
+    folder = tmp_path / "run" / "ann"
+    with kept(folder, script) as keeper:
+        children = pids(keeper)
+        assert len(alive(children)) == 2
+        began = time.monotonic()
+        if end == "pipe":
+            assert keeper.stdin
+            keeper.stdin.close()
+        else:
+            keeper.terminate()
+        keeper.wait(timeout=GRACE_S + 10)
+        assert wait_for(lambda: not alive(children), 5), alive(children)
+        if script is STUBBORN:
+            assert time.monotonic() - began >= GRACE_S
+        assert not folder.parent.exists()
+
+
+def test_a_server_that_dies_takes_its_children_along_and_its_exit_code_is_told(tmp_path: Path) -> None:
+    folder = tmp_path / "run" / "ann"
+    with kept(folder, CHILDREN + "sys.exit(7)") as keeper:
+        children = pids(keeper)
+        assert keeper.stderr
+        said = keeper.stderr.read().decode()
+        keeper.wait(timeout=10)
+    assert "ended with exit code 7" in said
+    assert wait_for(lambda: not alive(children), 5), alive(children)
+    assert not folder.exists()
+
+
+def test_kill_9_of_the_keeper_ends_the_server(tmp_path: Path) -> None:
+    with kept(tmp_path / "run" / "ann", SLEEP) as keeper:
+        server, _ = pids(keeper)
+        keeper.kill()
+        keeper.wait(timeout=10)
+        assert wait_for(lambda: not alive([server]), 5)
+
+
+def test_other_engines_folders_stay(tmp_path: Path) -> None:
+    other = tmp_path / "run" / "bob"
+    other.mkdir(parents=True)
+    with kept(tmp_path / "run" / "ann", "raise SystemExit(0)") as keeper:
+        keeper.wait(timeout=20)
+    assert other.is_dir()
+    assert not (tmp_path / "run" / "ann").exists()

@@ -1,0 +1,182 @@
+"""Whether an answer has the form that was asked for, and whether two answers say the same."""
+
+import json
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cappella.ensemble import agreement
+from cappella.ensemble.run import Answer, Call
+from cappella.ensemble.structured import formats
+from cappella.types import Form, Usage
+
+
+def answer(content: str) -> Answer:
+    return Answer("ann", content, "stop", Call("panel", "ann", Usage(), 0.0, None, 0.1))
+
+
+def schema(value: Any) -> Form:
+    return Form("response_format", {"type": "json_schema", "json_schema": {"name": "x", "schema": value}})
+
+
+@pytest.mark.parametrize(
+    ("form", "good", "bad"),
+    [
+        (schema({"type": "object", "required": ["a"]}), '{"a": 1}', "{}"),
+        (Form("response_format", {"type": "json_object"}), "{}", "[]"),
+        (Form("structured_outputs", {"json": {"type": "array"}}), "[]", "{}"),
+        (Form("structured_outputs", {"json": '{"type": "array"}'}), "[]", "{}"),
+        (Form("structured_outputs", {"json_object": True}), "{}", "7"),
+        (Form("structured_outputs", {"choice": ["yes", "no"]}), "yes", "perhaps"),
+        (Form("structured_outputs", {"regex": r"\d+"}), "12", "12 "),
+    ],
+)
+def test_a_form_holds_or_says_why_not(form: Form, good: str, bad: str) -> None:
+    formats.require_checkable(form)
+    assert formats.problem(form, good) is None
+    assert formats.problem(form, bad)
+    assert formats.problem(None, bad) is None
+
+
+def test_half_json_is_not_json() -> None:
+    assert "not JSON" in (formats.problem(schema({}), '{"a": ') or "")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("It is 5.", "it  is 5"),
+        ("1,234.50", "1234.5"),
+        ("5.0", "5"),
+        ("YES!", "yes"),
+        ('{"a": 1, "b": [true]}', '{"b": [true], "a": 1.0}'),
+        ('{"a": "Red."}', '{"a": "red"}'),
+    ],
+)
+def test_spelling_does_not_count(one: str, other: str) -> None:
+    assert agreement.normalise(answer(one)) == agreement.normalise(answer(other))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("5", "50"), ("1,2", "12"), ("-5", "5"), ('{"a": true}', '{"a": 1}'), ('{"a": null}', "{}"), ("1.05", "1.5")],
+)
+def test_another_value_is_another_answer(one: str, other: str) -> None:
+    assert agreement.normalise(answer(one)) != agreement.normalise(answer(other))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(JSON)
+def test_any_json_value_is_equal_to_itself_and_has_one_leader(value: Any) -> None:
+    assert agreement.canonical(value) == agreement.canonical(json.loads(json.dumps(value)))
+    assert len(agreement.most_common([value, value, "another"])) == 1
+
+
+@given(st.text(max_size=40))
+def test_any_text_can_be_normalised(text: str) -> None:
+    assert agreement.normalise(answer(text)) == agreement.normalise(answer(f" {text}\n"))
+
+
+NEARLY = "a" * 6000
+TWO_WAYS = {"properties": {"a": {"$ref": "#"}}, "required": ["b"]}
+ENDLESS: list[tuple[Form, str]] = [
+    (Form("structured_outputs", {"regex": "(a+)+b"}), NEARLY),
+    (schema({"pattern": "^(a+)+b"}), json.dumps(NEARLY)),
+    (schema({"patternProperties": {"^(a+)+b": {}}}), json.dumps({NEARLY: 1})),
+    (schema({"patternProperties": {"^(a+)+b": {}}, "additionalProperties": False}), json.dumps({NEARLY: 1})),
+    (schema({"anyOf": [TWO_WAYS, TWO_WAYS]}), '{"a":' * 60 + "1" + "}" * 60),
+    (schema({"$ref": "#"}), "{}"),
+    (schema({"items": {"enum": list(range(10_000))}}), json.dumps([9_999] * 16_000)),
+]
+
+
+@pytest.mark.parametrize(("form", "text"), ENDLESS)
+def test_a_check_that_would_take_for_ever_is_given_up(form: Form, text: str) -> None:
+    formats.require_checkable(form)
+    began = time.monotonic()
+    assert "could not be found out" in (formats.problem(form, text) or "")
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("value", "good", "bad"),
+    [
+        ({"patternProperties": {"^x": {"type": "integer"}}, "additionalProperties": False}, {"x1": 1}, {"x1": "a"}),
+        ({"patternProperties": {"^x": {}}, "additionalProperties": {"type": "null"}}, {"x1": 1, "y": None}, {"y": 1}),
+        ({"type": "array", "uniqueItems": True}, [1, True, {"a": 1}], [{"a": 1}, {"a": 1}]),
+        ({"pattern": "b$"}, "ab", "ba"),
+        ({"$defs": {"n": {"type": "null"}}, "items": {"$ref": "#/$defs/n"}}, [None], [1]),
+    ],
+)
+def test_keywords_that_are_checked_in_a_bounded_way_mean_the_same(value: Any, good: Any, bad: Any) -> None:
+    formats.require_checkable(schema(value))
+    assert formats.problem(schema(value), json.dumps(good)) is None
+    assert formats.problem(schema(value), json.dumps(bad))
+
+
+@pytest.mark.parametrize(
+    ("form", "says"),
+    [
+        (schema({"$ref": "#/nowhere"}), "leads nowhere"),
+        (schema({"$ref": "https://example.com/schema"}), "leads nowhere"),
+        (schema({"$schema": {}}), "unhashable"),
+        (schema({"allOf": [{"unevaluatedProperties": False}]}), "unevaluatedProperties is not taken"),
+        (schema({"pattern": "("}), "the schema is none"),
+        (Form("structured_outputs", {"json": "[" * 100_000}), "recursion"),
+        (Form("structured_outputs", {"json": "[]"}), "no JSON object"),
+        (Form("structured_outputs", {"regex": "(" * 500}), "the regex is none"),
+    ],
+)
+def test_a_form_that_cannot_be_checked_is_refused_before_anybody_is_asked(form: Form, says: str) -> None:
+    with pytest.raises(formats.InvalidFormat, match=says):
+        formats.require_checkable(form)
+
+
+def test_json_that_no_parser_takes_is_not_json() -> None:
+    for text in ("[" * 100_000, "1" * 5000, '"\ud800"x'):
+        assert "not JSON" in (formats.problem(schema({}), text) or "")
+
+
+KEYWORDS = st.sampled_from(
+    "type properties items required enum const anyOf allOf oneOf not pattern patternProperties additionalProperties"
+    " uniqueItems minLength maximum multipleOf $ref $defs $schema $id if then else format dependentSchemas".split()
+)
+SCHEMAS = st.dictionaries(
+    KEYWORDS,
+    JSON
+    | st.sampled_from(["#", "#/$defs/a", "object", "array", "(a+)+b", "(", ["a"], [{}], True, {"a": {"$ref": "#"}}])
+    | st.dictionaries(st.text(max_size=3) | KEYWORDS, st.dictionaries(KEYWORDS, JSON, max_size=2), max_size=2),
+    max_size=4,
+)
+
+
+@settings(max_examples=300)
+@given(SCHEMAS, JSON | st.sampled_from(["aaaaaaaaaaaaaaaaaaaaaaaaaaaac", {"a": {"a": {"a": 1}}}]))
+def test_any_schema_is_refused_or_checks_any_value(value: Any, instance: Any) -> None:
+    try:
+        formats.require_checkable(schema(value))
+    except formats.InvalidFormat:
+        return
+    assert isinstance(formats.problem(schema(value), json.dumps(instance)), str | None)
+
+
+@given(
+    st.text(max_size=12) | st.lists(st.sampled_from(list("ab()[]{}|*+?\\.^$,19<>=:!P")), max_size=14).map("".join),
+    st.text(max_size=20),
+)
+def test_any_pattern_is_refused_or_matched(pattern: str, text: str) -> None:
+    form = Form("structured_outputs", {"regex": pattern})
+    try:
+        formats.require_checkable(form)
+    except formats.InvalidFormat:
+        return
+    assert isinstance(formats.problem(form, text), str | None)

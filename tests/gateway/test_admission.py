@@ -1,0 +1,213 @@
+"""As many runs as there is room for, a bounded queue, and for the rest a refusal at once."""
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cappella.config import Config
+from cappella.errors import Overloaded
+from cappella.gateway.admission import Admission
+from support.fake_engines import FakeEngines, eventually, gateway_config, serving
+from support.scripted_engine import Script
+
+HEAD = (
+    b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    b"Content-Length: %d\r\n\r\n"
+)
+BODY = {"model": "cappella/default", "messages": [{"role": "user", "content": "Hi"}]}
+
+
+def admission(sequences: int = 8, max_waiting: int = 4) -> Admission:
+    return Admission({"ann": sequences, "bob": sequences}, max_waiting)
+
+
+async def hold(found: Admission, name: str, costs: dict[str, int], until: asyncio.Event, direct: bool = False) -> None:
+    async with found.room(name, costs, direct):
+        await until.wait()
+
+
+async def settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_runs_begin_while_there_is_room_and_queue_after_that() -> None:
+    found, done = admission(), asyncio.Event()
+    tasks = [asyncio.create_task(hold(found, "e", {"ann": 3}, done)) for _ in range(4)]
+    await settle()
+    # One of eight sequences is kept for direct calls.
+    assert found.waiting == {"e": 2}
+    done.set()
+    await asyncio.gather(*tasks)
+    assert found.waiting == {"e": 0}
+
+
+async def test_a_full_queue_refuses_at_once_and_says_when_to_come_again() -> None:
+    found, done = admission(max_waiting=1), asyncio.Event()
+    tasks = [asyncio.create_task(hold(found, "e", {"ann": 7}, done)) for _ in range(2)]
+    await settle()
+    with pytest.raises(Overloaded, match="e is busy, and 1 wait already") as caught:
+        async with found.room("e", {"ann": 1}):
+            pass
+    assert 1 <= caught.value.retry_after_s <= 60
+    done.set()
+    await asyncio.gather(*tasks)
+
+
+async def test_panels_cannot_keep_a_direct_call_waiting() -> None:
+    found, done = admission(), asyncio.Event()
+    tasks = [asyncio.create_task(hold(found, "e", {"ann": 1}, done)) for _ in range(10)]
+    await settle()
+    async with asyncio.timeout(1), found.room("ann", {"ann": 1}, direct=True):
+        pass
+    done.set()
+    await asyncio.gather(*tasks)
+
+
+async def test_small_runs_do_not_pass_a_large_one_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cappella.gateway.admission.PATIENCE_S", 0.01)
+    found = admission()
+    served = asyncio.Event()
+
+    async def keep_busy() -> None:
+        while not served.is_set():
+            async with found.room("small", {"ann": 1}):
+                await asyncio.sleep(0.002)
+
+    busy = [asyncio.create_task(keep_busy()) for _ in range(4)]
+    await asyncio.sleep(0.01)
+    async with asyncio.timeout(2), found.room("large", {"ann": 7, "bob": 1}):
+        served.set()
+    await asyncio.gather(*busy)
+
+
+async def test_who_takes_more_than_there_is_runs_alone() -> None:
+    found = admission()
+    async with asyncio.timeout(1), found.room("e", {"ann": 100}):
+        assert found._used["ann"] == 7
+
+
+async def test_who_leaves_the_queue_lets_others_pass() -> None:
+    found, done = admission(), asyncio.Event()
+    first = asyncio.create_task(hold(found, "a", {"ann": 5}, done))
+    await settle()
+    gone = asyncio.create_task(hold(found, "b", {"ann": 7}, done))
+    await settle()
+    gone.cancel()
+    await asyncio.gather(gone, return_exceptions=True)
+    assert found.waiting["b"] == 0
+    async with asyncio.timeout(1), found.room("b", {"ann": 2}):
+        pass
+    done.set()
+    await first
+
+
+Calls = st.tuples(
+    st.sampled_from(["a", "b"]), st.integers(1, 9), st.booleans(), st.booleans(), st.sampled_from([None, "k", "l"])
+)
+
+
+@given(st.lists(Calls, max_size=25), st.sampled_from([2, 30]))
+def test_nothing_is_lost_whatever_comes_and_goes(
+    calls: Sequence[tuple[str, int, bool, bool, str | None]], max_waiting: int
+) -> None:
+    async def all_of_them() -> None:
+        found = admission(max_waiting=max_waiting)
+
+        async def one(name: str, count: int, direct: bool, gives_up: bool, key: str | None) -> None:
+            task = asyncio.create_task(work(name, count, direct, key))
+            if gives_up:
+                await asyncio.sleep(0)
+                task.cancel()
+            await asyncio.wait({task})
+            if not task.cancelled() and (error := task.exception()) is not None:
+                assert isinstance(error, Overloaded)
+                assert max_waiting == 2
+
+        async def work(name: str, count: int, direct: bool, key: str | None) -> None:
+            async with found.room(name, {"ann": count, "bob": 1}, direct, key):
+                assert all(used <= 8 for used in found._used.values())
+                assert all(waiting <= max_waiting for waiting in found.waiting.values())
+                await asyncio.sleep(0)
+
+        await asyncio.wait_for(asyncio.gather(*(one(*call) for call in calls)), 5)
+        assert set(found._used.values()) == {0}
+        assert not any(found.waiting.values())
+        assert not found._lanes
+
+    asyncio.run(all_of_them())
+
+
+def busy_config(**server: Any) -> Config:
+    """Each engine takes two sequences, of which one run takes one; one run may wait."""
+    config = gateway_config(analysis="off")
+    models = {name: model.model_copy(update={"max_num_seqs": 2}) for name, model in config.models.items()}
+    settings = config.server.model_copy(update={"max_waiting": 1, **server})
+    return config.model_copy(update={"models": models, "server": settings})
+
+
+@pytest.fixture
+async def busy(fake_engines: FakeEngines) -> AsyncIterator[str]:
+    async with serving(fake_engines, busy_config(client_timeout_s=0.3)) as url:
+        yield url
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_over_capacity_the_rest_is_refused_with_429_and_when_to_come_again(
+    fake_engines: FakeEngines, busy: str, stream: bool
+) -> None:
+    for server in fake_engines.servers.values():
+        server.script = lambda body: Script(pause_s=0.1)
+
+    async def ask(http: aiohttp.ClientSession) -> tuple[int, str | None, float]:
+        began = time.monotonic()
+        async with http.post(f"{busy}/v1/chat/completions", json={**BODY, "stream": stream}) as reply:
+            await reply.read()
+            return reply.status, reply.headers.get("Retry-After"), time.monotonic() - began
+
+    async with aiohttp.ClientSession() as http:
+        replies = await asyncio.gather(*(ask(http) for _ in range(12)))
+        refused = [reply for reply in replies if reply[0] == 429]
+        assert sorted({status for status, *_ in replies}) == [200, 429]
+        assert 2 <= len(replies) - len(refused) <= 3
+        assert all(retry is not None and int(retry) >= 1 for _, retry, _ in refused)
+        async with http.get(f"{busy}/metrics") as reply:
+            text = await reply.text()
+        assert 'cappella_waiting{name="cappella/default"} 0.0' in text
+        assert f'cappella_queue_refused_total{{name="cappella/default"}} {len(refused)}.0' in text
+        assert f'cappella_queue_seconds_count{{name="cappella/default"}} {len(replies) - len(refused)}.0' in text
+        assert f'path="/v1/chat/completions",status_code="429"}} {len(refused)}.0' in text
+
+
+async def test_a_body_that_does_not_come_is_given_up(busy: str) -> None:
+    parts = urlsplit(busy)
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    writer.write(HEAD % 100 + b"{")
+    head = await asyncio.wait_for(reader.readline(), 5)
+    assert b"408" in head
+    writer.close()
+
+
+async def test_a_client_that_reads_nothing_is_left_and_its_engines_are_free(
+    fake_engines: FakeEngines, busy: str
+) -> None:
+    fake_engines.servers["judge"].script = lambda body: Script(pieces=("x" * 1_000_000,) * 40)
+    async with AsyncExitStack() as stack:
+        parts = urlsplit(busy)
+        client = stack.enter_context(socket.socket())
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(client, (parts.hostname, parts.port))
+        body = b'{"model":"cappella/default","stream":true,"messages":[{"role":"user","content":"Hi"}]}'
+        await asyncio.get_running_loop().sock_sendall(client, HEAD % len(body) + body)
+        assert await eventually(lambda: fake_engines.servers["judge"].running == 1, 5)
+        assert await eventually(lambda: fake_engines.running == 0, 5)

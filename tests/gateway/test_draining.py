@@ -1,0 +1,103 @@
+"""How a gateway stops: nobody new comes in, who is inside ends by himself, and who does not in time is told so."""
+
+import asyncio
+import json
+from typing import Any
+
+import aiohttp
+import pytest
+
+from cappella.errors import ShuttingDown
+from cappella.gateway.drain import InFlight
+from support.fake_engines import FakeEngines, eventually, judging
+from support.scripted_engine import Script
+
+PATHS = ("/v1/chat/completions", "/v1/responses", "/v1/messages")
+SLOW = Script(("a", "b"), pause_s=0.2)
+HANGS = Script(("word ",), ending="hang")
+
+
+def body(path: str, model: str, stream: bool) -> dict[str, Any]:
+    asked: dict[str, Any] = {"model": model, "stream": stream}
+    if path == "/v1/responses":
+        return {**asked, "input": "Hi"}
+    return {**asked, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 50}
+
+
+async def post(url: str, path: str, model: str, stream: bool = False) -> tuple[int, str]:
+    async with aiohttp.ClientSession() as http, http.post(url + path, json=body(path, model, stream)) as reply:
+        return reply.status, await reply.text()
+
+
+def last_error(text: str) -> dict[str, Any]:
+    """The error in the last event of a stream that holds data."""
+    events = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: {")]
+    last: dict[str, Any] = events[-1]
+    found: dict[str, Any] = last.get("error") or last.get("response", {}).get("error") or last
+    return found
+
+
+@pytest.mark.parametrize("model", ["cappella/default", "ann"])
+async def test_what_is_under_way_ends_well_and_nobody_else_comes_in(
+    fake_engines: FakeEngines, gateway: str, model: str
+) -> None:
+    fake_engines.let("ann", SLOW)
+    under_way = asyncio.create_task(post(gateway, PATHS[0], model))
+    assert await eventually(lambda: fake_engines.reloader.inside == 1)
+    draining = asyncio.create_task(fake_engines.reloader.drain(20))
+    await asyncio.sleep(0)
+    status, text = await post(gateway, PATHS[0], model)
+    assert (status, json.loads(text)["error"]["code"]) == (503, "shutting_down")
+    assert (await under_way)[0] == 200
+    assert await draining == 0
+
+
+@pytest.mark.parametrize("model", ["cappella/default", "ann"])
+async def test_what_does_not_end_in_time_is_cut_with_an_error_of_its_own(
+    fake_engines: FakeEngines, gateway: str, model: str
+) -> None:
+    fake_engines.let("ann", Script(pause_s=60))
+    under_way = asyncio.create_task(post(gateway, PATHS[0], model))
+    assert await eventually(lambda: fake_engines.running == 1 and fake_engines.reloader.inside == 1)
+    assert await fake_engines.reloader.drain(0.05) == 1
+    status, text = await under_way
+    assert (status, json.loads(text)["error"]["code"]) == (503, "shutting_down")
+    assert await eventually(lambda: fake_engines.running == 0)
+
+
+@pytest.mark.parametrize(("path", "model"), [*((path, "cappella/default") for path in PATHS), (PATHS[0], "ann")])
+async def test_a_stream_that_is_cut_says_so_in_its_last_event(
+    fake_engines: FakeEngines, gateway: str, path: str, model: str
+) -> None:
+    fake_engines.let("ann", HANGS)
+    fake_engines.let("judge", judging(final=HANGS))
+    if model != "ann":
+        fake_engines.let("ann", Script())
+    under_way = asyncio.create_task(post(gateway, path, model, stream=True))
+    assert await eventually(lambda: fake_engines.running == 1 and fake_engines.reloader.inside == 1)
+    await asyncio.sleep(0.05)
+    assert await fake_engines.reloader.drain(0.05) == 1
+    status, text = await under_way
+    assert status == 200
+    assert "The time to finish was over" in last_error(text)["message"]
+    assert await eventually(lambda: fake_engines.running == 0)
+
+
+async def test_a_models_own_stream_that_breaks_off_says_so(fake_engines: FakeEngines, gateway: str) -> None:
+    fake_engines.let("ann", Script(("half", " a word"), ending="break"))
+    status, text = await post(gateway, PATHS[0], "ann", stream=True)
+    assert status == 200
+    assert "half" in text
+    assert last_error(text)["code"] == "engine_error"
+    assert text.endswith("data: [DONE]\n\n")
+
+
+async def test_a_run_that_has_a_timeout_of_its_own_keeps_it() -> None:
+    in_flight = InFlight()
+    with pytest.raises(TimeoutError):
+        async with in_flight.inside():
+            raise TimeoutError
+    assert await in_flight.close(1) == 0
+    with pytest.raises(ShuttingDown):
+        async with in_flight.inside():
+            pass

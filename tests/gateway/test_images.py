@@ -1,0 +1,82 @@
+"""Images from the one allowed folder, and from nowhere else."""
+
+import json
+from base64 import b64encode
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from cappella.types import Capabilities
+from support.fake_engines import FakeEngines, gateway_config, serving
+
+PNG = b"\x89PNG\r\n\x1a\n and so on"
+INSIDE = "data:image/png;base64," + b64encode(PNG).decode()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (folder := tmp_path / "images").mkdir()
+    (folder / "a cat.png").write_bytes(PNG)
+    (folder / "page.png").write_text("<html>")
+    (tmp_path / "secret.png").write_bytes(PNG)
+    (folder / "link.png").symlink_to(tmp_path / "secret.png")
+    return folder
+
+
+@pytest.fixture
+async def url(fake_engines: FakeEngines, folder: Path) -> AsyncIterator[str]:
+    config = gateway_config()
+    server = config.server.model_copy(update={"image_folder": folder, "max_body_bytes": 2000})
+    for engine in fake_engines.engines.values():
+        engine.capabilities = Capabilities(images=True)
+    models = {name: model.model_copy(update={"images": True}) for name, model in config.models.items()}
+    async with serving(fake_engines, config.model_copy(update={"server": server, "models": models})) as url:
+        yield url
+
+
+async def ask(url: str, model: str, address: str, count: int = 1) -> tuple[int, Any]:
+    part = {"type": "image_url", "image_url": {"url": address}}
+    content = [{"type": "text", "text": "What is this?"}, *([part] * count)]
+    body = {"model": model, "messages": [{"role": "user", "content": content}]}
+    async with aiohttp.ClientSession() as http, http.post(f"{url}/v1/chat/completions", json=body) as reply:
+        return reply.status, json.loads(await reply.read())
+
+
+@pytest.mark.parametrize("model", ["cappella/default", "ann"])
+async def test_an_image_in_the_folder_reaches_the_model_as_data(
+    fake_engines: FakeEngines, url: str, folder: Path, model: str
+) -> None:
+    status, _ = await ask(url, model, f"file://{folder}/a%20cat.png")
+    assert status == 200
+    assert fake_engines.servers["ann"].bodies[0]["messages"][-1]["content"][1]["image_url"]["url"] == INSIDE
+
+
+@pytest.mark.parametrize("model", ["cappella/default", "ann"])
+@pytest.mark.parametrize(
+    "name", ["../secret.png", "%2e%2e/secret.png", "link.png", "page.png", "missing.png", "", "a\x00.png", "x" * 1500]
+)
+async def test_what_is_not_an_image_in_the_folder_is_refused_in_the_same_words(
+    fake_engines: FakeEngines, url: str, folder: Path, model: str, name: str
+) -> None:
+    status, reply = await ask(url, model, f"file://{folder}/{name}")
+    assert (status, reply["error"]["param"]) == (400, "messages")
+    assert "no image in the folder" in reply["error"]["message"]
+    assert not fake_engines.servers["ann"].bodies
+
+
+async def test_images_may_not_make_a_request_larger_than_it_may_be(
+    fake_engines: FakeEngines, url: str, folder: Path
+) -> None:
+    (folder / "large.png").write_bytes(PNG + bytes(1200))
+    assert (await ask(url, "ann", f"file://{folder}/large.png"))[0] == 200
+    status, reply = await ask(url, "ann", f"file://{folder}/large.png", count=2)
+    assert (status, reply["error"]["code"]) == (413, "body_too_large")
+
+
+@pytest.mark.parametrize("model", ["cappella/default", "ann"])
+async def test_without_a_folder_no_file_is_read(gateway: str, folder: Path, model: str) -> None:
+    status, reply = await ask(gateway, model, f"file://{folder}/a%20cat.png")
+    assert (status, reply["error"]["type"]) == (400, "invalid_request_error")

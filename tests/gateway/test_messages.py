@@ -1,0 +1,129 @@
+"""/v1/messages as Anthropic's own client reads it."""
+
+from typing import Any
+
+import anthropic
+import pytest
+from anthropic import AsyncAnthropic
+
+from support.fake_engines import MEMBERS, FakeEngines, judging
+from support.scripted_engine import Script
+
+USER: Any = [{"role": "user", "content": "Who is Ann?"}]
+TOOL: Any = {"name": "look_up", "description": "Looks.", "input_schema": {"type": "object"}}
+CALL = Script((), reasoning="I look.", calls=(("look_up", '{"name": "Ann"}'),), finish_reason="tool_calls")
+
+
+def client(url: str) -> AsyncAnthropic:
+    return AsyncAnthropic(base_url=url, api_key="none", max_retries=0)
+
+
+async def ask(url: str, **more: Any) -> Any:
+    wanted = {"model": "cappella/default", "messages": USER, "max_tokens": 99, **more}
+    async with client(url) as stock:
+        return await stock.messages.create(**wanted)
+
+
+async def test_an_ensemble_answers_as_a_message(fake_engines: FakeEngines, gateway: str) -> None:
+    reply = await ask(gateway, system="Be brief.", stop_sequences=["END"])
+    assert (reply.content[0].text, reply.stop_reason) == ("The final answer", "end_turn")
+    assert reply.model_dump()["fusion"]["status"] == "ok"
+    assert (reply.usage.input_tokens, reply.usage.cache_read_input_tokens) == (30, 20)
+    assert fake_engines.servers["ann"].bodies[-1]["messages"][0] == {"role": "system", "content": "Be brief."}
+    final = fake_engines.servers["judge"].bodies[-1]
+    assert (final["stop"], final["max_completion_tokens"]) == (["END"], 99)
+
+
+async def test_the_clients_stream_helper_follows_a_run(fake_engines: FakeEngines, gateway: str) -> None:
+    fake_engines.let("judge", judging(Script(("one", " two"), reasoning="Hm.")))
+    options = {"fusion": {"include_events": True}}
+    async with (
+        client(gateway) as stock,
+        stock.messages.stream(model="cappella/default", messages=USER, max_tokens=99, extra_body=options) as stream,
+    ):
+        texts = [text async for text in stream.text_stream]
+        final = await stream.get_final_message()
+    assert texts == ["one", " two"]
+    assert [block.type for block in final.content] == ["thinking", "text"]
+    assert final.stop_reason == "end_turn"
+
+
+async def test_a_tool_loop_goes_round(fake_engines: FakeEngines, gateway: str) -> None:
+    fake_engines.let("judge", CALL)
+    reply = await ask(gateway, model="cappella/tools", tools=[TOOL], tool_choice={"type": "any"})
+    thinking, use = reply.content
+    assert (thinking.thinking, use.name, use.input, reply.stop_reason) == (
+        "I look.",
+        "look_up",
+        {"name": "Ann"},
+        "tool_use",
+    )
+    assert fake_engines.servers["judge"].bodies[-1]["tool_choice"] == "required"
+    fake_engines.let("judge", judging())
+    said_before = [block.model_dump(exclude_none=True, exclude={"caller"}) for block in reply.content]
+    result = {"type": "tool_result", "tool_use_id": use.id, "content": [{"type": "text", "text": "A singer."}]}
+    turns: Any = [
+        *USER,
+        {"role": "assistant", "content": said_before},
+        {"role": "user", "content": [result, {"type": "text", "text": "So?"}]},
+    ]
+    again = await ask(gateway, model="cappella/tools", tools=[TOOL], messages=turns)
+    assert again.content[0].text == "The final answer"
+    said = fake_engines.servers["ann"].bodies[-1]["messages"]
+    assert [turn["role"] for turn in said] == ["user", "assistant", "tool", "user"]
+    assert said[1]["tool_calls"][0]["function"] == {"name": "look_up", "arguments": '{"name": "Ann"}'}
+
+
+async def test_tool_use_is_streamed_in_pieces(fake_engines: FakeEngines, gateway: str) -> None:
+    fake_engines.let("judge", CALL)
+    async with (
+        client(gateway) as stock,
+        stock.messages.stream(model="cappella/tools", messages=USER, max_tokens=99, tools=[TOOL]) as stream,
+    ):
+        final = await stream.get_final_message()
+    use = final.content[-1]
+    assert use.type == "tool_use"
+    assert (use.name, use.input, final.stop_reason) == ("look_up", {"name": "Ann"}, "tool_use")
+
+
+@pytest.mark.parametrize(
+    ("finish", "reason"), [("stop", "end_turn"), ("length", "max_tokens"), ("tool_calls", "tool_use")]
+)
+async def test_each_way_to_end_has_anthropics_word(
+    fake_engines: FakeEngines, gateway: str, finish: str, reason: str
+) -> None:
+    fake_engines.let("judge", judging(Script(("x",), finish_reason=finish)))
+    assert (await ask(gateway)).stop_reason == reason
+
+
+async def test_an_image_is_handed_on_as_data(fake_engines: FakeEngines, gateway: str) -> None:
+    image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AA"}}
+    with pytest.raises(anthropic.BadRequestError, match="No images are taken by ann, bob, cat"):
+        await ask(gateway, messages=[{"role": "user", "content": [image]}])
+
+
+async def test_errors_come_in_anthropics_form(fake_engines: FakeEngines, gateway: str) -> None:
+    with pytest.raises(anthropic.NotFoundError) as missing:
+        await ask(gateway, model="nobody")
+    assert missing.value.body["type"] == "error"  # type: ignore[index]
+    with pytest.raises(anthropic.BadRequestError, match="betas"):
+        await ask(gateway, extra_body={"betas": []})
+    for name in MEMBERS:
+        fake_engines.let(name, Script(ending="break"))
+    with pytest.raises(anthropic.InternalServerError, match="0 of 3"):
+        await ask(gateway)
+
+
+async def test_a_failure_in_mid_stream_is_an_error_event(fake_engines: FakeEngines, gateway: str) -> None:
+    for name in MEMBERS:
+        fake_engines.let(name, Script(("I",), pause_s=0.7, ending="break"))
+    with pytest.raises(anthropic.APIStatusError, match="0 of 3"):
+        await drained(gateway)
+
+
+async def drained(url: str) -> None:
+    """A whole stream, read and forgotten."""
+    async with client(url) as stock:
+        stream = await stock.messages.create(model="cappella/default", messages=USER, max_tokens=9, stream=True)
+        async for _ in stream:
+            pass

@@ -1,0 +1,180 @@
+"""The main job on real engines: a stock client, the whole path, faults."""
+
+import asyncio
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import openai
+import pytest
+from openai import AsyncOpenAI
+
+from support.real_deployment import ROOT, Deployment, alive, command_of, deployed, parent_of, stop, wait_for
+
+pytestmark = pytest.mark.vllm
+
+ENSEMBLE = "cappella/default"
+QUESTIONS = ["Who leads Atlas?", "What is 12 plus 30?", "Which room is Atlas in, and who leads it?"]
+
+
+def client(demo: Deployment) -> AsyncOpenAI:
+    return AsyncOpenAI(base_url=f"{demo.url}/v1", api_key="none", max_retries=0, timeout=120)
+
+
+def ask(model: str, question: str, **more: Any) -> dict[str, Any]:
+    return {"model": model, "messages": [{"role": "user", "content": question}], **more}
+
+
+async def post(demo: Deployment, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """Status and JSON of one chat completion."""
+    async with aiohttp.ClientSession() as http, http.post(f"{demo.url}/v1/chat/completions", json=body) as reply:
+        content = await reply.read()
+        return reply.status, json.loads(content) if reply.content_type == "application/json" else {}
+
+
+async def test_the_judge_writes_from_the_panels_answers(demo: Deployment) -> None:
+    _, reply = await post(demo, ask(ENSEMBLE, QUESTIONS[0], fusion={"include_intermediate_responses": True}))
+    assert reply["fusion"]["status"] == "ok"
+    assert reply["fusion"]["judge_model"] == "conductor"
+    assert [each["model"] for each in reply["fusion"]["responses"]] == ["soprano", "alto", "tenor"]
+    assert reply["choices"][0]["message"]["content"].strip()
+    assert set(reply["fusion"]["analysis"]) == {
+        "consensus",
+        "contradictions",
+        "partial_coverage",
+        "unique_insights",
+        "blind_spots",
+    }
+    assert [each["role"] for each in reply["usage"]["fusion_details"]] == ["panel"] * 3 + ["analysis", "final"]
+
+
+async def test_a_stock_client_streams_the_answer(demo: Deployment) -> None:
+    async with client(demo) as stock:
+        stream = await stock.chat.completions.create(
+            model=ENSEMBLE, messages=[{"role": "user", "content": QUESTIONS[0]}], stream=True
+        )
+        chunks = [chunk async for chunk in stream]
+    texts = [chunk.choices[0].delta.content for chunk in chunks if chunk.choices[0].delta.content]
+    assert len(texts) > 1
+    assert chunks[-1].choices[0].finish_reason == "stop"
+
+
+@pytest.mark.parametrize("mode", ["before", "alongside", "off"])
+async def test_every_analysis_mode_ends_with_an_answer(demo: Deployment, mode: str) -> None:
+    _, reply = await post(demo, ask(ENSEMBLE, QUESTIONS[2], fusion={"analysis": mode}))
+    assert reply["choices"][0]["message"]["content"].strip()
+    assert ("analysis" in reply["fusion"]) == (mode != "off")
+
+
+async def test_a_members_own_reply_is_vllms_own(demo: Deployment) -> None:
+    async with client(demo) as stock:
+        reply = await stock.chat.completions.create(
+            model="alto", messages=[{"role": "user", "content": QUESTIONS[0]}], temperature=0, logprobs=True
+        )
+    assert reply.model == "alto"
+    assert reply.system_fingerprint
+    assert reply.system_fingerprint.startswith("vllm-")
+    assert reply.choices[0].logprobs is not None
+
+
+async def test_the_two_judge_calls_share_their_prefix(demo: Deployment) -> None:
+    _, reply = await post(demo, ask(ENSEMBLE, "word " * 120, fusion={"analysis": "before"}))
+    final = reply["usage"]["fusion_details"][-1]
+    assert final["role"] == "final"
+    assert final["cached_tokens"] >= 128
+
+
+async def test_a_prompt_too_long_for_the_members_is_400_that_names_them(demo: Deployment) -> None:
+    status, reply = await post(demo, ask(ENSEMBLE, "word " * 1500))
+    assert (status, reply["error"]["code"]) == (400, "context_length_exceeded")
+    # Two of three put the quorum out of reach; the third may not have been heard.
+    assert sum(name in reply["error"]["message"] for name in ("soprano", "alto", "tenor")) >= 2
+
+
+async def test_unknown_models_and_fields_are_refused(demo: Deployment) -> None:
+    async with client(demo) as stock:
+        with pytest.raises(openai.NotFoundError):
+            await stock.chat.completions.create(model="nobody", messages=[{"role": "user", "content": "?"}])
+        with pytest.raises(openai.BadRequestError, match="tools"):
+            await stock.chat.completions.create(
+                model=ENSEMBLE, messages=[{"role": "user", "content": "?"}], extra_body={"tools": []}
+            )
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("model", "more"),
+    [(ENSEMBLE, {"fusion": {"max_completion_tokens": 900, "temperature": 2}}), ("soprano", {"ignore_eos": True})],
+)
+async def test_a_client_that_goes_away_frees_every_engine(
+    demo: Deployment, model: str, more: dict[str, Any], stream: bool
+) -> None:
+    async def again_and_again() -> None:
+        # A busy engine tells its figures late: by then one answer alone could be over.
+        while True:
+            await post(demo, ask(model, QUESTIONS[2], stream=stream, **more))
+
+    calls = [asyncio.create_task(again_and_again()) for _ in range(8)]
+    assert await asyncio.to_thread(wait_for, lambda: demo.running() > 0, 20)
+    for call in calls:
+        call.cancel()
+    await asyncio.gather(*calls, return_exceptions=True)
+    assert await asyncio.to_thread(wait_for, lambda: demo.running() == 0, 2)
+
+
+async def test_metrics_hold_our_figures_and_each_engines_own(demo: Deployment) -> None:
+    text = await asyncio.to_thread(demo.text, "/metrics")
+    assert 'cappella_engine_up{model="conductor"} 1.0' in text
+    for model in ("soprano", "alto", "tenor", "conductor"):
+        assert f'model="{model}"' in text.partition("vllm:num_requests_running{")[2]
+    assert text.count("# TYPE vllm:num_requests_running ") == 1
+
+
+async def test_the_socket_folder_is_private(demo: Deployment) -> None:
+    sockets = {Path(socket) for pid in demo.processes() for socket in re.findall(r"--uds (\S+)", command_of(pid))}
+    assert len(sockets) == 4
+    for socket in sockets:
+        assert socket.parent.stat().st_mode & 0o777 == 0o700
+        assert socket.parent.parent.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.fixture
+def solo(tmp_path: Path) -> Iterator[Deployment]:
+    """A deployment of one engine, to be ended by the test."""
+    weights = ROOT / "model_configs" / "demo" / "soprano"
+    config = tmp_path / "solo.yaml"
+    model = {"weights": str(weights), "max_model_len": 512, "kv_cache_bytes": "16MiB", "enforce_eager": True}
+    ensemble = {"panel": ["soprano"], "judge": "soprano", "analysis": "off"}
+    config.write_text(json.dumps({"models": {"soprano": model}, "ensembles": {"default": ensemble}}))
+    with deployed(config, tmp_path / "logs") as deployment:
+        yield deployment
+
+
+def test_a_model_computes_in_its_engine_core_and_lets_the_gateway_go_first(solo: Deployment) -> None:
+    core = solo.engine_core("soprano")
+    assert [pid for pid in solo.processes() if parent_of(pid) == core] == []
+    assert os.getpriority(os.PRIO_PROCESS, core) > os.getpriority(os.PRIO_PROCESS, solo.process.pid)
+
+
+def test_kill_9_of_the_gateway_leaves_no_process(solo: Deployment) -> None:
+    processes = solo.processes()
+    assert len(processes) >= 4
+    solo.process.kill()
+    solo.process.wait()
+    assert wait_for(lambda: not alive(processes), 15), alive(processes)
+
+
+async def test_sigterm_lets_what_is_under_way_end_and_ends_everything_with_exit_code_0(solo: Deployment) -> None:
+    processes = solo.processes()
+    long = ask("soprano", QUESTIONS[0], ignore_eos=True, max_tokens=400)
+    calls = [asyncio.create_task(post(solo, {**long, "stream": bool(number % 2)})) for number in range(6)]
+    assert await asyncio.to_thread(wait_for, lambda: solo.running() == 6, 20)
+    assert await asyncio.to_thread(stop, solo) == 0
+    assert [status for status, _ in await asyncio.gather(*calls)] == [200] * 6
+    whole = [reply for _, reply in await asyncio.gather(*calls) if reply]
+    assert [reply["usage"]["completion_tokens"] for reply in whole] == [400] * 3
+    assert wait_for(lambda: not alive(processes), 2), alive(processes)

@@ -1,0 +1,55 @@
+"""A gateway with keys in a process of its own, over engines that the test scripts: `besieged.py FOLDER`."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+import uvloop
+
+from cappella.config import Config
+from cappella.config.server import Audit, Runs
+from cappella.engines.status import EngineStatus
+from cappella.engines.vllm.client import VllmEngine
+from cappella.gateway.app import create_app
+from cappella.gateway.serve import bind, http_server
+from support.fake_engines import MEMBERS, gateway_config
+from support.scripted_engine import PLAIN
+from support.strict_gateway import with_keys
+
+
+class Supervisor:
+    """What the application needs of a supervisor, over engines that somebody else started in the folder."""
+
+    def __init__(self, config: Config, folder: Path) -> None:
+        self.engines = {
+            name: VllmEngine(
+                folder / f"{name}.sock", EngineStatus(name, "ready"), PLAIN, config.models[name].capabilities
+            )
+            for name in (*MEMBERS, "judge")
+        }
+
+    async def start(self) -> None:
+        pass
+
+    async def stop(self) -> None:
+        for engine in self.engines.values():
+            await engine.close()
+
+
+async def serve(folder: Path) -> None:
+    """Until SIGTERM. The port is printed once clients may connect."""
+    listener = bind("127.0.0.1", 0)
+    config = with_keys(gateway_config(), folder / "keys.sqlite")
+    kept = {
+        "runs": Runs(file=folder / "runs.sqlite", content=True),
+        "audit": Audit(file=folder / "audit", log_content=True),
+    }
+    config = config.model_copy(update={"server": config.server.model_copy(update=kept)})
+    app = create_app(config, Supervisor(config, folder))  # type: ignore[arg-type]
+    print(listener.getsockname()[1], flush=True)
+    await http_server(app).serve(sockets=[listener])
+
+
+if __name__ == "__main__":
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(Path(sys.argv[1])))

@@ -1,0 +1,190 @@
+"""Scripted engines as a choir, and a real gateway over it."""
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from math import log
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from cappella.config import Config
+from cappella.config.options import Seat, Settings
+from cappella.engines.status import ACTIONS, Action
+from cappella.engines.vllm.client import VllmEngine
+from cappella.ensemble.events import Event
+from cappella.ensemble.pipeline import Pipeline
+from cappella.ensemble.run import Run
+from cappella.errors import ActionRefused, UnknownEngine
+from cappella.gateway.app import create_app
+from cappella.gateway.http_protocol import Connection
+from cappella.gateway.reload import Reloader
+from cappella.placement import machine
+from cappella.placement.planner import Placed, Plan
+from cappella.types import Prompt, Sampling
+from support.scripted_engine import Json, Script, ScriptedEngine
+
+ANALYSIS: Json = {
+    "consensus": ["both greet"],
+    "contradictions": [{"topic": "tone", "stances": [{"model": "A", "stance": "warm"}]}],
+    "partial_coverage": [{"models": ["A", "B"], "point": "p"}],
+    "unique_insights": [{"model": "B", "insight": "i"}],
+    "blind_spots": ["none"],
+}
+MEMBERS = ("ann", "bob", "cat")
+JSON = {"Content-Type": "application/json"}
+
+
+def judging(
+    final: Script | None = None, analysis: Script | None = None, choice: Callable[[Json], Script] | None = None
+) -> Callable[[Json], Script]:
+    """A judge's script: one for each kind of call."""
+
+    def script(body: Json) -> Script:
+        if "Now compare the answers" in said(body):
+            return analysis or Script((json.dumps(ANALYSIS),))
+        if "structured_outputs" in body and choice is not None:
+            return choice(body)
+        return final or Script(("The", " final", " answer"))
+
+    return script
+
+
+def said(body: Json) -> str:
+    """The last message of a request."""
+    return str(body["messages"][-1]["content"])
+
+
+def chooses(**shares: float) -> Callable[[Json], Script]:
+    """A judge's choice among answers by what they say: `shares` are probabilities by a word of the answer's text."""
+
+    def script(body: Json) -> Script:
+        letters = body["structured_outputs"]["choice"]
+        texts = {letter: said(body).split(f"[answer {letter} ")[1].split("[end ")[0] for letter in letters}
+        each = {letter: sum(p for word, p in shares.items() if word in texts[letter]) or 1e-9 for letter in letters}
+        best = max(each, key=lambda letter: each[letter])
+        top = [{"token": letter, "logprob": log(share)} for letter, share in each.items()]
+        return Script((best,), logprobs=({"token": best, "logprob": log(each[best]), "top_logprobs": top},))
+
+    return script
+
+
+class FakeEngines:
+    """Members ann, bob and cat, and a judge; scripts can be changed before a run."""
+
+    def __init__(self) -> None:
+        self.servers = {name: ScriptedEngine(name, lambda _: Script()) for name in MEMBERS}
+        self.servers["judge"] = ScriptedEngine("judge", judging())
+        self.engines: dict[str, VllmEngine] = {}
+        self.events: list[Event] = []
+        self.reloader: Reloader  # of the gateway over it
+
+    def let(self, name: str, script: Script | Callable[[Json], Script]) -> None:
+        self.servers[name].script = (lambda _: script) if isinstance(script, Script) else script
+
+    def settings(self, **changes: Any) -> Settings:
+        defaults: dict[str, Any] = {
+            "ensemble": "default",
+            "panel": tuple(Seat(name, name, Sampling(temperature=0.7)) for name in MEMBERS),
+            "judge": "judge",
+            "analysis": "before",
+            "quorum": 2,
+            "round_timeout_s": 10.0,
+            "deadline_s": 20.0,
+            "seed": 1,
+        }
+        return Settings(**{**defaults, **changes})
+
+    async def run(self, text: str = "Say hello.", **changes: Any) -> Run:
+        return await self.put(Prompt([{"role": "user", "content": text}]), **changes)
+
+    async def put(self, prompt: Prompt, **changes: Any) -> Run:
+        return await Pipeline(self.engines).run(prompt, self.settings(**changes), self.events.append)
+
+    def judge_prompt(self, call: int = -1) -> str:
+        return said(self.servers["judge"].bodies[call])
+
+    @property
+    def running(self) -> int:
+        return sum(server.running for server in self.servers.values())
+
+    # What the application needs of a supervisor; processes are the edge that is scripted here.
+    @property
+    def plan(self) -> Plan:
+        placed = {name: Placed(name, (0,), 100, 10, 1000, 1.0, 64, "there is room") for name in self.engines}
+        return Plan(machine.own_memory(), placed)
+
+    def actions(self, name: str) -> Sequence[Action]:
+        return ACTIONS[self.engines[name].status.state]
+
+    async def act(self, name: str, action: str) -> None:
+        if name not in self.engines:
+            raise UnknownEngine(name, list(self.engines))
+        # Scripted engines live as long as the choir: test_operating.py has processes.
+        raise ActionRefused(name, self.engines[name].status.state, action, ())
+
+    def process_groups(self) -> Mapping[str, int]:
+        return {"ann": os.getpgrp()}
+
+    async def start(self) -> None:
+        pass
+
+    async def stop(self) -> None:
+        pass
+
+
+@asynccontextmanager
+async def singing(folder: Path) -> AsyncIterator[FakeEngines]:
+    """A choir whose engines listen below a folder."""
+    fake_engines = FakeEngines()
+    for name, server in fake_engines.servers.items():
+        fake_engines.engines[name] = await server.start(folder)
+    try:
+        yield fake_engines
+    finally:
+        await asyncio.gather(*(server.stop() for server in fake_engines.servers.values()))
+
+
+async def eventually(condition: Callable[[], bool], timeout_s: float = 2.0) -> bool:
+    """True once the condition holds, False if it did not in time."""
+    end = asyncio.get_running_loop().time() + timeout_s
+    while not condition() and asyncio.get_running_loop().time() < end:
+        await asyncio.sleep(0.01)
+    return condition()
+
+
+def gateway_config(**ensemble: Any) -> Config:
+    parsers = {"tool_parser": "hermes", "reasoning_parser": "qwen3"}
+    model = {"weights": "unused", "max_model_len": 100, "kv_cache_bytes": "1MiB", **parsers}
+    default = {"panel": list(MEMBERS), "judge": "judge", **ensemble}
+    return Config.model_validate(
+        {
+            "models": dict.fromkeys((*MEMBERS, "judge"), model),
+            "ensembles": {
+                "default": default,
+                "fixed": {**default, "allow_overrides": False},
+                "tools": {**default, "tools": True, "analysis": "off"},
+            },
+            "server": {"max_body_bytes": 200_000},
+        }
+    )
+
+
+@asynccontextmanager
+async def serving(fake_engines: FakeEngines, config: Config) -> AsyncIterator[str]:
+    """The real application on a loopback port."""
+    app = create_app(config, fake_engines)  # type: ignore[arg-type]
+    fake_engines.reloader = app.state.reloader
+    http = uvicorn.Config(app, http=Connection, port=0, log_level="error", lifespan="on", ws="none")
+    http.load()
+    server = uvicorn.Server(http)
+    server.lifespan = http.lifespan_class(http)
+    # Not `serve()`: its loop looks only every 0.1 s whether to end, and that a hundred times over.
+    await server.startup()
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        await server.shutdown()

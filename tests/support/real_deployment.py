@@ -1,0 +1,171 @@
+"""A `cappella serve` process on real vLLM, as the tests see it."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+START_TIMEOUT_S = 400.0
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A `cappella serve` process of this test session."""
+
+    url: str
+    process: "subprocess.Popen[bytes]"
+    log_dir: Path
+    config: Path
+
+    def get(self, path: str) -> Any:
+        try:
+            with urllib.request.urlopen(self.url + path, timeout=30) as reply:
+                return json.load(reply)
+        except urllib.error.HTTPError as error:
+            return json.load(error)
+
+    def text(self, path: str) -> str:
+        with urllib.request.urlopen(self.url + path, timeout=30) as reply:
+            return str(reply.read().decode())
+
+    def processes(self) -> list[int]:
+        """The gateway's descendants that are alive, engines' inner processes too."""
+        return _descendants(self.process.pid)
+
+    def engine_core(self, model: str) -> int:
+        """The process id of the engine core of one model: the child of the server that serves it."""
+        processes = self.processes()
+        server = next(pid for pid in processes if f"--served-model-name {model} " in command_of(pid))
+        return next(pid for pid in processes if parent_of(pid) == server and "EngineCore" in command_of(pid))
+
+    def running(self) -> float:
+        """Requests that the engines generate for, or hold in a queue, at this moment."""
+        pattern = r"^vllm:num_requests_(?:running|waiting)\{[^}]*\} (\S+)$"
+        return sum(float(value) for value in re.findall(pattern, self.text("/metrics"), re.MULTILINE))
+
+
+def wait_for(condition: Callable[[], bool], timeout_s: float) -> bool:
+    """Poll until the condition holds; False if it never did."""
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.1)
+    return condition()
+
+
+def alive(pids: list[int]) -> list[int]:
+    """Those of the processes that still run; a zombie does not."""
+    return [pid for pid in pids if _state(pid) not in ("", "Z")]
+
+
+@contextmanager
+def deployed(
+    config: Path, log_dir: Path, before: Sequence[str] = (), environment: Mapping[str, str] | None = None
+) -> Iterator[Deployment]:
+    """Serve a config as `deploying` does, and wait until it is ready."""
+    with deploying(config, log_dir, before, environment) as deployment:
+        process = deployment.process
+        assert wait_for(lambda: process.poll() is not None or _ready(deployment), START_TIMEOUT_S)
+        assert process.poll() is None, (log_dir / "gateway.log").read_text()
+        yield deployment
+
+
+@contextmanager
+def deploying(
+    config: Path, log_dir: Path, before: Sequence[str] = (), environment: Mapping[str, str] | None = None
+) -> Iterator[Deployment]:
+    """Serve a config on a free port, its engines still loading; whatever is left of it at the end is ended.
+
+    The command stands behind `before`, which must put it in its own place.
+    """
+    command = [
+        *before,
+        sys.executable,
+        "-m",
+        "cappella",
+        "serve",
+        str(config),
+        "--port",
+        "0",
+        "--log-dir",
+        str(log_dir),
+    ]
+    log_dir.mkdir(parents=True, exist_ok=True)
+    output = log_dir / "gateway.log"
+    with output.open("wb") as sink, subprocess.Popen(command, stdout=sink, stderr=sink, env=environment) as process:
+        try:
+            assert wait_for(lambda: "; starting" in output.read_text(), 30), output.read_text()
+            match = re.search(r"http://\S+?:\d+", output.read_text())
+            assert match, output.read_text()
+            yield Deployment(match[0], process, log_dir, config)
+        finally:
+            process.terminate()
+
+
+def _ready(deployment: Deployment) -> bool:
+    """Every engine up, or asleep until its turn, not only a quorum of each ensemble."""
+    return all(engine["state"] in ("ready", "asleep") for engine in deployment.get("/ready")["engines"].values())
+
+
+def stop(deployment: Deployment) -> int:
+    """SIGTERM; returns the exit code."""
+    deployment.process.send_signal(signal.SIGTERM)
+    return deployment.process.wait(timeout=60)
+
+
+def memory_bytes(pids: Iterable[int]) -> int:
+    """What processes hold together, each shared page once."""
+    total = 0
+    for pid in pids:
+        with suppress(OSError):
+            total += int(re.findall(r"^Pss:\s+(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)[0])
+    return total * 1024
+
+
+def command_of(pid: int) -> str:
+    """As `ps` shows it."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:
+        return ""
+
+
+def _descendants(pid: int) -> list[int]:
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and (parent := parent_of(int(entry.name))):
+            children.setdefault(parent, []).append(int(entry.name))
+    found, todo = [], [pid]
+    while todo:
+        below = children.get(todo.pop(), [])
+        found += below
+        todo += below
+    return found
+
+
+def _stat(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    except OSError:
+        return []
+
+
+def _state(pid: int) -> str:
+    return next(iter(_stat(pid)), "")
+
+
+def parent_of(pid: int) -> int | None:
+    """None for a process that is no more."""
+    fields = _stat(pid)
+    return int(fields[1]) if fields else None

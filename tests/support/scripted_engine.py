@@ -1,0 +1,200 @@
+"""An engine at the network edge: speaks vLLM's HTTP dialect on a Unix socket, and says what its script says."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from cappella.engines.status import EngineStatus
+from cappella.engines.vllm.client import VllmEngine
+from cappella.engines.vllm.sanitize import PlainText
+from cappella.types import Capabilities
+
+Json = dict[str, Any]
+PLAIN = PlainText(("<|im_start|>", "<|im_end|>"), ("<think>", "</think>"))
+
+
+@dataclass(frozen=True)
+class Script:
+    """How one call goes: pieces of text with a pause before each, and how it ends.
+
+    `samples` are whole texts, one per answer of a call with `n`; `calls` are tool calls, each a name and arguments.
+    """
+
+    pieces: tuple[str, ...] = ("Hello", " there")
+    reasoning: str = ""
+    calls: tuple[tuple[str, str], ...] = ()
+    logprobs: tuple[Json, ...] = ()
+    samples: tuple[str, ...] = ()
+    pause_s: float = 0.0
+    finish_reason: str = "stop"
+    ending: str = "done"  # or: held (until `released` is set), break, garbage, odd, error, hang
+    refuse: tuple[int, Json] | None = None
+
+
+def too_long(limit: int = 100) -> Script:
+    """vLLM's refusal of a prompt that does not fit."""
+    message = f"This model's maximum context length is {limit} tokens."
+    error = {"message": message, "type": "BadRequestError", "param": "input_tokens", "code": 400}
+    return Script(refuse=(400, {"error": error}))
+
+
+@dataclass
+class ScriptedEngine:
+    """One such server. `script` may look at the request's body; `bodies` are the requests it got."""
+
+    model: str
+    script: Callable[[Json], Script]
+    bodies: list[Json] = field(default_factory=list)
+    raw: list[bytes] = field(default_factory=list)
+    running: int = 0
+    aborted: int = 0
+    healthy: bool = True
+    hangs: bool = False  # it says that it is healthy, and gives no token
+    steps: int = 0  # of its core, as its figures show them
+    page: str | None = None  # in the place of figures
+    page_status: int = 500
+    on_figures: Callable[[], object] = lambda: None
+    capabilities: Capabilities = Capabilities()
+    tokens: int = 10  # of every prompt
+    counted: int = 0
+    released: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def start(self, folder: Path) -> VllmEngine:
+        """Listen below `folder`; returns an engine that is ready and speaks to this server."""
+        app = web.Application(client_max_size=64 << 20)
+        for path in ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"):
+            app.router.add_post(path, self._chat)
+        app.router.add_post("/tokenize", self._tokenize)
+        app.router.add_get("/health", self._health)
+        app.router.add_get("/metrics", self._metrics)
+        # Without this aiohttp goes on serving a client that has left.
+        self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+        await self._runner.setup()
+        socket = folder / f"{self.model}.sock"
+        await web.UnixSite(self._runner, str(socket)).start()
+        self.engine = VllmEngine(socket, EngineStatus(self.model, "ready"), PLAIN, self.capabilities)
+        return self.engine
+
+    async def stop(self) -> None:
+        await self.engine.close()
+        await self._runner.cleanup()
+
+    async def _tokenize(self, _: web.Request) -> web.Response:
+        self.counted += 1
+        return web.json_response({"count": self.tokens, "max_model_len": 4096, "tokens": []})
+
+    async def _health(self, _: web.Request) -> web.Response:
+        return web.Response(status=200 if self.healthy else 503)
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        self.on_figures()
+        if self.page is not None:
+            return web.Response(text=self.page, status=self.page_status)
+        head = "# HELP vllm:num_requests_running r\n# TYPE vllm:num_requests_running gauge\n"
+        running = f'vllm:num_requests_running{{model_name="{self.model}"}} {self.running}\n'
+        steps = f'vllm:kv_cache_usage_perc{{model_name="{self.model}"}} {self.steps}\n'
+        return web.Response(text=head + running + "# TYPE vllm:kv_cache_usage_perc gauge\n" + steps)
+
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        raw = await request.read()
+        body = json.loads(raw)
+        self.raw.append(raw)
+        self.bodies.append(body)
+        script = self.script(body)
+        self.running += 1
+        try:
+            if self.hangs:
+                await asyncio.sleep(3600)
+            if script.refuse:
+                return web.json_response(script.refuse[1], status=script.refuse[0])
+            return await (
+                self._stream(request, body, script) if body.get("stream") else self._whole(request.path, script)
+            )
+        except asyncio.CancelledError:
+            self.aborted += 1
+            raise
+        finally:
+            self.running -= 1
+
+    async def _whole(self, path: str, script: Script) -> web.Response:
+        for _ in script.pieces:
+            await asyncio.sleep(script.pause_s)
+        text = "".join(script.pieces)
+        spent = {"prompt_tokens": self.tokens, "completion_tokens": len(script.pieces)}
+        spent_too = {"input_tokens": self.tokens, "output_tokens": len(script.pieces)}
+        choice: Json = {"index": 0, "finish_reason": script.finish_reason}
+        message = {"role": "assistant", "content": text}
+        block = {"type": "text", "text": text}
+        item = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": text}]}
+        told: dict[str, Json] = {
+            "/v1/chat/completions": {
+                "object": "chat.completion",
+                "choices": [{**choice, "message": message}],
+                "usage": spent,
+            },
+            "/v1/completions": {"object": "text_completion", "choices": [{**choice, "text": text}], "usage": spent},
+            "/v1/responses": {"object": "response", "status": "completed", "output": [item], "usage": spent_too},
+            "/v1/messages": {"type": "message", "role": "assistant", "content": [block], "stop_reason": "end_turn"}
+            | {"usage": spent_too},
+        }
+        return web.json_response({"id": "x", "model": self.model, **told[path]})
+
+    async def _stream(self, request: web.Request, body: Json, script: Script) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(self._event({"role": "assistant", "content": ""}))
+        if script.reasoning:
+            await response.write(self._event({"reasoning": script.reasoning}))
+        for piece in () if script.samples else script.pieces:
+            await asyncio.sleep(script.pause_s)
+            await response.write(self._event({"content": piece}, logprobs=script.logprobs))
+        for index, (name, arguments) in enumerate(script.calls):
+            for delta in self._call_deltas(index, name, arguments):
+                await asyncio.sleep(script.pause_s)
+                await response.write(self._event({"tool_calls": [delta]}))
+        for sample, text in enumerate(script.samples[: body.get("n", 1)]):
+            await asyncio.sleep(script.pause_s)
+            await response.write(self._event({"content": text}, sample=sample))
+            if sample:
+                await response.write(self._event({"content": ""}, script.finish_reason, sample=sample))
+        match script.ending:
+            case "held":
+                await self.released.wait()
+            case "break":
+                assert request.transport
+                request.transport.close()
+                return response
+            case "hang":
+                await asyncio.sleep(3600)
+            case "garbage":
+                await response.write(b"data: {not json\n\n")
+            case "odd":
+                await response.write(b'data: {"choices": [7]}\n\n')
+            case "error":
+                await response.write(b'data: {"error": {"message": "out of memory", "code": 500}}\n\n')
+        await response.write(self._event({"content": ""}, script.finish_reason))
+        spoken = len(script.samples or script.pieces)
+        usage = {"prompt_tokens": self.tokens, "completion_tokens": spoken, "total_tokens": self.tokens + spoken}
+        usage_event = {"choices": [], "usage": {**usage, "prompt_tokens_details": {"cached_tokens": 4}}}
+        await response.write(f"data: {json.dumps(usage_event)}\n\n".encode())
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
+    def _call_deltas(self, index: int, name: str, arguments: str) -> list[Json]:
+        """A call as vLLM streams it: the name first, then its arguments in pieces."""
+        head = {"index": index, "id": f"call_{index}", "type": "function", "function": {"name": name, "arguments": ""}}
+        half = len(arguments) // 2
+        return [head, *({"index": index, "function": {"arguments": a}} for a in (arguments[:half], arguments[half:]))]
+
+    def _event(
+        self, delta: Json, finish_reason: str | None = None, sample: int = 0, logprobs: tuple[Json, ...] = ()
+    ) -> bytes:
+        told = {"content": list(logprobs)} if logprobs else None
+        choice = {"index": sample, "delta": delta, "logprobs": told, "finish_reason": finish_reason}
+        event = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": self.model, "choices": [choice]}
+        return f"data: {json.dumps(event)}\n\n".encode()

@@ -1,0 +1,21 @@
+"""Engine processes with a small module in vLLM's place."""
+
+import os
+from pathlib import Path
+
+from cappella.engines.process.process import ForkServer
+from support.real_deployment import ROOT
+
+NAME = "engine_stub_module"
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """What a process needs to find the package and the module in `folder`."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT / "runtime"), str(folder)))}
+
+
+def fork_server(folder: Path, source: str) -> ForkServer:
+    """A fork server that imports `source`; the `main()` in it is the engine."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{NAME}.py").write_text(source)
+    return ForkServer(NAME, environment(folder), folder / "fork-server.log")

@@ -1,0 +1,139 @@
+"""The life of one engine with a stub server in its place."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from cappella.engines.gpu_memory import GpuMemory
+from cappella.engines.lifecycle import Backoff, Lifecycle
+from cappella.engines.start_times import StartTimes
+from cappella.engines.status import EngineStatus
+from cappella.engines.vllm.client import VllmEngine
+from support.fake_engines import eventually
+from support.stub_engine import fork_server
+
+# A server that prints what vLLM prints, answers one token, and has a child of its own, as vLLM has.
+STUB = """
+import asyncio, os, subprocess, sys
+from pathlib import Path
+from aiohttp import web
+state = {"health": 200, "broken": False}
+async def health(request): return web.Response(status=state["health"])
+async def core_dies(request): state["health"] = 503; return web.Response()
+async def closes(request): os.unlink(sys.argv[1]); return web.Response()
+async def sleep(request):
+    assert request.query["level"] == "1"
+    if sys.argv[2] != "holds on": Path(sys.argv[1] + ".free").write_text("100")
+    return web.Response()
+async def wake_up(request):
+    Path(sys.argv[1] + ".free").write_text("10")
+    state["broken"] = sys.argv[2] == "wakes broken"
+    return web.Response()
+async def chat(request):
+    if state["broken"]: return web.Response(status=500)
+    if sys.argv[2] == "holds calls": await asyncio.sleep(600)
+    done = '{"choices":[{"delta":{"content":"x"},"finish_reason":"length"}]}'
+    return web.Response(text="data: " + done + "\\n\\ndata: [DONE]\\n\\n", content_type="text/event-stream")
+def main():
+    socket, mode = sys.argv[1:3]
+    print("x non-default args", flush=True)
+    if mode == "crash":
+        print("(pid=1) ERROR 01-01 [core.py:1] ValueError: the weights are cursed", flush=True)
+        sys.exit(1)
+    if mode == "never up": asyncio.run(asyncio.sleep(600))
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    app = web.Application()
+    app.add_routes([web.get("/health", health), web.post("/v1/chat/completions", chat)])
+    app.add_routes([web.get("/die", core_dies), web.get("/close", closes)])
+    app.add_routes([web.post("/sleep", sleep), web.post("/wake_up", wake_up)])
+    web.run_app(app, path=socket, print=None)
+"""
+
+
+class Stub:
+    def __init__(
+        self,
+        folder: Path,
+        mode: str,
+        delays_s: tuple[float, ...],
+        nap: bool,
+        needs: int = 10,
+        start_times: StartTimes | None = None,
+    ) -> None:
+        self.folder = folder / "run" / "ann"
+        self.engine = VllmEngine(self.folder / "engine.sock", EngineStatus("ann"))
+        self.fork_server = fork_server(folder / "modules", STUB)
+        arguments = [str(self.folder / "engine.sock"), mode]
+        log = folder / "logs" / "ann.log"
+        slots = asyncio.Semaphore(1)
+        memory = GpuMemory(self.free_bytes, needs_bytes=needs, nap_frees_bytes=90) if nap else None
+        backoff = Backoff(delays_s)
+        self.lifecycle = Lifecycle(
+            self.engine, self.fork_server, arguments, self.folder, log, slots, backoff, memory, start_times=start_times
+        )
+
+    def free_bytes(self) -> int:
+        """What the stub's GPU has free."""
+        path = self.folder / "engine.sock.free"
+        return int(path.read_text()) if path.exists() else 10
+
+    @property
+    def group(self) -> int:
+        """The process group of the life that runs now, which its keeper leads."""
+        assert self.lifecycle._process
+        assert self.lifecycle._process.keeper_pid
+        return self.lifecycle._process.keeper_pid
+
+    @property
+    def state(self) -> str:
+        return self.engine.status.state
+
+    async def ready(self) -> bool:
+        return await eventually(lambda: self.engine.status.state == "ready", 20)
+
+
+@asynccontextmanager
+async def living(
+    folder: Path,
+    mode: str = "ok",
+    delays_s: tuple[float, ...] = (0.1, 0.1),
+    nap: bool = False,
+    needs: int = 10,
+    start_times: StartTimes | None = None,
+) -> AsyncIterator[Stub]:
+    stub = Stub(folder, mode, delays_s, nap, needs, start_times)
+    task = asyncio.create_task(stub.lifecycle.run())
+    try:
+        yield stub
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await stub.fork_server.close()
+
+
+def _pids() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+
+
+def gone(group: int) -> bool:
+    """Whether nobody of it lives."""
+    return not members(group)
+
+
+def members(group: int) -> list[int]:
+    """The living processes of a group."""
+    found = []
+    for pid in _pids():
+        try:
+            state, _, pgid = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[:3]
+        except OSError:
+            continue
+        if int(pgid) == group and state != "Z":
+            found.append(pid)
+    return sorted(found)
+
+
+def server_of(group: int) -> int:
+    """The keeper leads its group, and the server is the first process that it started."""
+    return members(group)[1]

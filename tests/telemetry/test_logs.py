@@ -1,0 +1,233 @@
+"""JSON logs: the whole of what a server says is lines of JSON, with a line for each request and run, and no content."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from support.real_deployment import ROOT
+from support.stub_engine import NAME, environment
+from support.weights_folder import write_model
+
+Line = dict[str, Any]
+
+# Answers every chat, and dies of /v1/completions.
+STUB = """
+import os, sys
+from aiohttp import web
+async def health(_): return web.Response()
+async def metrics(_): return web.Response(text="")
+async def die(_): os._exit(1)
+async def chat(_):
+    said = '{"choices":[{"delta":{"content":"a-secret-answer"},"finish_reason":"stop"}]}'
+    usage = '{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":3}}'
+    events = "".join(f"data: {each}\\n\\n" for each in (said, usage, "[DONE]"))
+    return web.Response(text=events, content_type="text/event-stream")
+def main():
+    app = web.Application()
+    app.add_routes([web.get("/health", health), web.get("/metrics", metrics)])
+    app.add_routes([web.post("/v1/chat/completions", chat), web.post("/v1/completions", die)])
+    web.run_app(app, path=sys.argv[sys.argv.index("--uds") + 1], print=None)
+"""
+
+# `cappella`, with the module above in the place of vLLM.
+CAPPELLA = f"""
+import os
+from cappella.engines import process, supervisor
+sealed = process.environment
+def environment(*given, **more):
+    env = sealed(*given, **more)
+    return env | {{"PYTHONPATH": env["PYTHONPATH"] + os.pathsep + os.environ["STUB"]}}
+process.environment, supervisor.LAUNCHER = environment, "{NAME}"
+from cappella.cli.app import app
+app()
+"""
+
+
+def config(folder: Path, **server: Any) -> Path:
+    write_model(folder / "ann", tokenizer={"added_tokens": []})
+    model = {"weights": "ann", "max_model_len": 64, "kv_cache_bytes": "1MiB"}
+    ensemble = {"panel": ["ann"], "judge": "ann", "analysis": "off"}
+    said = {"models": {"ann": model}, "ensembles": {"default": ensemble}, "server": {"log_format": "json", **server}}
+    (folder / "c.yaml").write_text(json.dumps(said))
+    return folder / "c.yaml"
+
+
+def command(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
+    modules = folder / "modules"
+    modules.mkdir()
+    (modules / f"{NAME}.py").write_text(STUB)
+    env = {**environment(ROOT / "runtime"), "STUB": str(modules)}
+    return subprocess.Popen([sys.executable, "-c", CAPPELLA, *arguments], stderr=subprocess.PIPE, text=True, env=env)
+
+
+def until(lines: Iterator[str], seen: list[Line], event: str, **facts: Any) -> Line:
+    """Read up to the line of that event. Every line on the way has to be JSON."""
+    for text in lines:
+        seen.append(json.loads(text))
+        if seen[-1]["event"] == event and facts.items() <= seen[-1].items():
+            return seen[-1]
+    raise AssertionError(f"no {event} {facts} among {seen}")
+
+
+def post(url: str, body: Line) -> None:
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with suppress(urllib.error.HTTPError), urllib.request.urlopen(request, timeout=30) as reply:
+        reply.read()
+
+
+def send(url: str, data: bytes) -> None:
+    parts = urlsplit(url)
+    with socket.create_connection((parts.hostname, parts.port or 0), 10) as connection:
+        connection.sendall(data)
+        connection.recv(100)
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory: pytest.TempPathFactory) -> list[Line]:
+    """All that a server says: its start, a run, a call, what is refused, an engine that dies and comes back, its end."""
+    folder = tmp_path_factory.mktemp("serve")
+    path, log_dir = str(config(folder)), str(folder / "logs")
+    seen: list[Line] = []
+    with command(folder, "serve", path, "--port", "0", "--log-dir", log_dir) as process:
+        assert process.stderr
+        lines = iter(process.stderr)
+        try:
+            url = until(lines, seen, "ready")["url"]
+            asked = {"messages": [{"role": "user", "content": "a-secret-question"}]}
+            post(f"{url}/v1/chat/completions?key=a-secret-key", {"model": "cappella/default", **asked})
+            post(f"{url}/v1/chat/completions", {"model": "ann", **asked})
+            post(f"{url}/v1/chat/completions", {"model": "a-secret-model", **asked})
+            post(f"{url}/v1/completions", {"model": "ann", "prompt": "a-secret-question"})
+            send(url, b"garbage\r\n\r\n")
+            until(lines, seen, "uvicorn.error")
+            until(lines, seen, "engine", state="restarting")
+            until(lines, seen, "engine", state="ready", restarts=1)
+        finally:
+            process.send_signal(signal.SIGTERM)
+        seen += [json.loads(line) for line in lines]
+        assert process.wait(30) == 0
+    return seen
+
+
+def of(said: list[Line], event: str) -> list[Line]:
+    return [line for line in said if line["event"] == event]
+
+
+def test_every_line_has_its_time_level_event_and_message(said: list[Line]) -> None:
+    assert all({"time", "level", "event", "message"} <= line.keys() for line in said)
+    levels = {line["event"]: line["level"] for line in said}
+    assert levels.pop("uvicorn.error") == "warning"
+    assert set(levels.values()) == {"info"}
+
+
+def test_a_start_and_an_end_are_told_as_events(said: list[Line]) -> None:
+    events = list(dict.fromkeys(line["event"] for line in said))
+    assert events == ["plan", "listening", "engine", "ready", "run", "request", "uvicorn.error", "stopped"]
+    assert of(said, "plan")[0]["models"][0]["model"] == "ann"
+    assert of(said, "ready")[0]["ensembles"] == ["cappella/default"]
+
+
+def test_a_run_is_told_with_its_id_status_tokens_and_time(said: list[Line]) -> None:
+    (run,) = of(said, "run")
+    assert run["run_id"].startswith("run-")
+    assert (run["ensemble"], run["status"], run["key_id"]) == ("default", "single", None)
+    assert (run["prompt_tokens"], run["completion_tokens"]) == (10, 6)
+    assert 0 < run["first_token_s"] <= run["seconds"] < 10
+
+
+def test_each_request_is_told_with_its_status_and_time(said: list[Line]) -> None:
+    requests = of(said, "request")
+    assert [(line["path"], line["status"]) for line in requests][:3] == [
+        ("/v1/chat/completions", 200),
+        ("/v1/chat/completions", 200),
+        ("/v1/chat/completions", 404),
+    ]
+    assert [line.get("asked") for line in requests][:3] == ["cappella/default", "ann", None]
+    assert requests[2]["error"] == "UnknownModel"
+    assert requests[3]["status"] == 502
+    assert all(line["ms"] > 0 for line in requests)
+
+
+def test_nothing_that_was_asked_or_answered_is_told(said: list[Line]) -> None:
+    assert "secret" not in json.dumps(said)
+
+
+def test_an_engine_that_dies_and_comes_back_is_told_of(said: list[Line]) -> None:
+    told = of(said, "engine")
+    states = [line["state"] for line in told]
+    died = states.index("restarting")
+    assert states.index("ready") < died
+    assert "its process ended" in told[died]["reason"]
+    assert "ready" in states[died:]
+
+
+def test_what_keeps_a_server_from_starting_is_one_line_too(tmp_path: Path) -> None:
+    path = config(tmp_path)
+    (tmp_path / "ann" / "model.safetensors").unlink()
+    with command(tmp_path, "serve", str(path), "--port", "0", "--log-dir", str(tmp_path)) as process:
+        assert process.stderr
+        (line,) = [json.loads(text) for text in process.stderr]
+        assert process.wait(30) == 2
+    assert (line["event"], line["level"]) == ("refused", "error")
+    assert "there is no .safetensors file" in line["message"]
+
+
+def test_other_people_s_logs_warnings_refusals_and_crashes_are_lines_of_json() -> None:
+    code = """
+import logging, socket, warnings
+from cappella import logs
+from cappella.announcing import ForPrograms
+from cappella.sealing import guard
+logs.as_json()
+guard.install([], ForPrograms().refused)
+logging.getLogger("uvicorn.error").warning("a warning of %s", "uvicorn\\udcff")
+warnings.warn("mind the step")
+try:
+    socket.create_connection(("192.0.2.7", 80))
+except PermissionError:
+    pass
+raise ValueError("it died")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment(ROOT / "runtime"), capture_output=True, text=True, check=False
+    )
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [line["event"] for line in lines] == ["uvicorn.error", "py.warnings", "sealed", "died"]
+    assert lines[0]["message"] == "a warning of uvicorn\udcff"
+    assert "192.0.2.7" in lines[2]["message"]
+    assert "ValueError: it died" in lines[3]["traceback"]
+    assert done.returncode == 1
+
+
+def test_in_text_nothing_is_told_of_requests(tmp_path: Path) -> None:
+    path = config(tmp_path, log_format="text")
+    with command(tmp_path, "serve", str(path), "--port", "0", "--log-dir", str(tmp_path / "logs")) as process:
+        assert process.stderr
+        told = []
+        try:
+            for line in process.stderr:
+                told.append(line)
+                if line.startswith("Ready: "):
+                    post(f"{line.split()[3].rstrip('.')}/v1/chat/completions", {"model": "nobody"})
+                    break
+        finally:
+            process.send_signal(signal.SIGTERM)
+        told += list(process.stderr)
+        assert process.wait(30) == 0
+    text = "".join(told)
+    assert "Gateway on http://127.0.0.1:" in text
+    assert "ann: ready" in text
+    assert "curl http" in text
+    assert text.endswith("Stopped; no engine is left running.\n")
+    assert "404" not in text

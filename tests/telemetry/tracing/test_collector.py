@@ -1,0 +1,126 @@
+"""Where traces go, and that they go nowhere else; a collector that is not there costs nobody anything."""
+
+import asyncio
+import logging
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SpanExportResult
+
+from cappella.errors import ConfigError
+from cappella.gateway import serve
+from cappella.telemetry import tracing
+from cappella.telemetry.tracing import exporter
+from cappella.telemetry.tracing.exporter import Collector
+from support.fake_engines import FakeEngines, serving
+from support.otlp_collector import ask, collecting, traced
+from support.real_deployment import ROOT
+from support.stub_engine import environment
+
+
+def a_span() -> Any:
+    span = TracerProvider(shutdown_on_exit=False).get_tracer("test").start_span("one")
+    span.end()
+    return span
+
+
+@pytest.fixture
+def nobody() -> str:
+    """An address where nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{probe.getsockname()[1]}"
+
+
+async def test_a_collector_may_be_a_socket_of_this_machine(fake_engines: FakeEngines, tmp_path: Path) -> None:
+    async with collecting(tmp_path / "otel.sock") as collected, serving(fake_engines, traced(collected.url)) as url:
+        await ask(url)
+    assert collected.one("invoke_workflow default")
+
+
+async def test_no_variable_of_the_environment_has_a_say(
+    fake_engines: FakeEngines, monkeypatch: pytest.MonkeyPatch, nobody: str
+) -> None:
+    for name, value in {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": nobody,
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": nobody,
+        "OTEL_EXPORTER_OTLP_HEADERS": "x-leak=yes",
+        "OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER": "somebody",
+        "OTEL_SDK_DISABLED": "true",
+        "OTEL_RESOURCE_ATTRIBUTES": "leak=yes",
+        "OTEL_TRACES_SAMPLER": "always_off",
+        "HTTP_PROXY": nobody,
+        "http_proxy": nobody,
+        "ALL_PROXY": nobody,
+    }.items():
+        monkeypatch.setenv(name, value)
+    async with collecting() as collected, serving(fake_engines, traced(collected.url)) as url:
+        await ask(url)
+    assert collected.one("invoke_workflow default")
+    assert not [name for headers in collected.headers for name in headers if name.lower() == "x-leak"]
+    assert b"leak" not in b"".join(collected.bodies)
+    assert not [name for name in os.environ if name.startswith("OTEL_")]
+
+
+async def test_a_collector_that_is_not_there_costs_no_run_and_is_told_of_once(
+    fake_engines: FakeEngines, nobody: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(fake_engines, traced(nobody)) as url:
+        replies = await asyncio.gather(*(ask(url) for _ in range(3)))
+    assert all(b"The final answer" in reply for reply in replies)
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == [
+        f"traces are lost until {nobody} takes them".partition(":")[0]
+    ]
+
+
+async def test_a_collector_that_comes_back_is_told_of_and_takes_what_follows(caplog: pytest.LogCaptureFixture) -> None:
+    async with collecting() as collected:
+        exporter = Collector(collected.url)
+        results = []
+        for status in (503, 503, 200, 200):
+            collected.status = status
+            results.append(await asyncio.to_thread(exporter.export, [a_span()]))
+    failed, well = SpanExportResult.FAILURE, SpanExportResult.SUCCESS
+    assert results == [failed, failed, well, well]
+    assert len(collected.spans) == 2
+    assert [record.levelno for record in caplog.records] == [logging.WARNING, logging.WARNING]
+    assert "it answered 503" in caplog.text
+    assert "again" in caplog.records[-1].getMessage()
+
+
+async def test_a_collector_that_hangs_holds_up_neither_a_run_nor_the_end(
+    fake_engines: FakeEngines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporter, "TIMEOUT_S", 0.2)
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen()
+        async with serving(fake_engines, traced(f"http://127.0.0.1:{deaf.getsockname()[1]}")) as url:
+            assert b"The final answer" in await ask(url)
+            began = time.monotonic()
+        assert time.monotonic() - began < 5
+
+
+async def test_a_redirect_is_not_followed(nobody: str) -> None:
+    async with collecting() as collected:
+        collected.status = 307
+        assert await asyncio.to_thread(Collector(collected.url).export, [a_span()]) == SpanExportResult.FAILURE
+
+
+def test_the_extra_that_is_missing_is_a_config_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracing, "NEEDED", ("opentelemetry_that_nobody_has.sdk",))
+    config = traced("http://127.0.0.1:4318")
+    with pytest.raises(ConfigError, match=r"server\.tracing: .* is not installed\. Install the extra otel"):
+        serve.serve(lambda: config, None)
+
+
+def test_without_tracing_nothing_of_opentelemetry_is_imported() -> None:
+    code = "import sys, cappella.gateway.serve, cappella.runtime; assert not [m for m in sys.modules if m.startswith('opentel')]"
+    subprocess.run([sys.executable, "-c", code], env=environment(ROOT / "runtime"), check=True)
