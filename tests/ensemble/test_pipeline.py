@@ -1,8 +1,8 @@
 """The whole run over scripted engines: order, quorum, deadlines, degradation, cancellation."""
 
 import asyncio
+import json
 import re
-import time
 from typing import Literal
 
 import pytest
@@ -31,10 +31,11 @@ async def test_the_judge_writes_the_answer_and_the_trace_says_how(fake_engines: 
 
 async def test_members_answer_at_once_and_not_one_after_the_other(fake_engines: FakeEngines) -> None:
     for name in MEMBERS:
-        fake_engines.let(name, Script(pause_s=0.3))
-    began = time.monotonic()
-    await fake_engines.run()
-    assert time.monotonic() - began < 3 * 0.6
+        fake_engines.let(name, Script(ending="held"))
+    run = asyncio.create_task(fake_engines.run())
+    assert await eventually(lambda: fake_engines.running == 3)
+    fake_engines.release()
+    assert (await run).status == "ok"
 
 
 async def test_every_member_gets_the_whole_conversation_and_its_own_sampling(fake_engines: FakeEngines) -> None:
@@ -98,10 +99,11 @@ async def test_analysis_modes(fake_engines: FakeEngines, mode: AnalysisMode, cal
 
 
 async def test_alongside_asks_for_both_at_once(fake_engines: FakeEngines) -> None:
-    fake_engines.let("judge", judging(Script(pause_s=0.3), Script(('{"x":', " 1}"), pause_s=0.3)))
-    began = time.monotonic()
-    await fake_engines.run(analysis="alongside")
-    assert time.monotonic() - began < 1.1
+    fake_engines.let("judge", judging(Script(ending="held"), Script((json.dumps(ANALYSIS),), ending="held")))
+    run = asyncio.create_task(fake_engines.run(analysis="alongside"))
+    assert await eventually(lambda: fake_engines.servers["judge"].running == 2)
+    fake_engines.release()
+    assert (await run).status == "ok"
 
 
 async def test_the_analysis_names_members_instead_of_letters(fake_engines: FakeEngines) -> None:

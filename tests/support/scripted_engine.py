@@ -22,6 +22,8 @@ PLAIN = PlainText(("<|im_start|>", "<|im_end|>"), ("<think>", "</think>"))
 class Script:
     """How one call goes: pieces of text with a pause before each, and how it ends.
 
+    With a `pace` each piece of a stream waits for one release of it.
+
     `samples` are whole texts, one per answer of a call with `n`; `calls` are tool calls, each a name and arguments.
     """
 
@@ -31,6 +33,7 @@ class Script:
     logprobs: tuple[Json, ...] = ()
     samples: tuple[str, ...] = ()
     pause_s: float = 0.0
+    pace: asyncio.Semaphore | None = None
     finish_reason: str = "stop"
     ending: str = "done"  # or: held (until `released` is set), break, garbage, odd, error, hang
     refuse: tuple[int, Json] | None = None
@@ -151,7 +154,7 @@ class ScriptedEngine:
         if script.reasoning:
             await response.write(self._event({"reasoning": script.reasoning}))
         for piece in () if script.samples else script.pieces:
-            await asyncio.sleep(script.pause_s)
+            await (script.pace.acquire() if script.pace else asyncio.sleep(script.pause_s))
             await response.write(self._event({"content": piece}, logprobs=script.logprobs))
         for index, (name, arguments) in enumerate(script.calls):
             for delta in self._call_deltas(index, name, arguments):
