@@ -1,10 +1,13 @@
 """Answers that are JSON no parser likes: a run goes on, or fails in words; it never breaks, and its reply can be sent."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from cappella.ensemble.structured.json_value import value_of
 from cappella.errors import CappellaError
@@ -30,7 +33,6 @@ HOSTILE = {
     "no object": '"a"',
     "a number with no end": "1," * 20_000,
 }
-TEXTS = pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 USER = [{"role": "user", "content": "Hi"}]
 REQUESTS: tuple[Any, ...] = (
     ChatRequest.model_validate({"model": "cappella/default", "messages": USER}),
@@ -50,53 +52,67 @@ async def require_sent(fake_engines: FakeEngines, prompt: Prompt | None = None, 
     orjson.dumps([trace.event(event) for event in fake_engines.events])
 
 
-@TEXTS
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"strategy": "vote"},
-        {"strategy": "vote", "seed": 3},
-        {"early_exit": "equal"},
-        {"review": True},
-        {"strategy": "select"},
-    ],
-    ids=str,
-)
-@pytest.mark.parametrize("by", ["one", "most"])
-async def test_members_that_say_it(fake_engines: FakeEngines, text: str, changes: dict[str, Any], by: str) -> None:
-    for name in MEMBERS[:1] if by == "one" else MEMBERS:
-        fake_engines.let(name, Script((text,)))
-    fake_engines.let("judge", judging(choice=chooses(Hello=0.9)))
-    await require_sent(fake_engines, **changes)
-
-
-@TEXTS
-@pytest.mark.parametrize("field", ["consensus", "topic", "whole"])
-async def test_a_judge_that_says_it_in_its_analysis(fake_engines: FakeEngines, text: str, field: str) -> None:
-    analysis = json.dumps(ANALYSIS)
-    said = {
-        "whole": text,
-        "consensus": analysis.replace('["both greet"]', text),
-        "topic": analysis.replace('"tone"', text),
-    }
-    fake_engines.let("judge", judging(analysis=Script((said[field],))))
-    await require_sent(fake_engines)
-
-
-@TEXTS
-async def test_a_judge_that_calls_a_tool_with_it(fake_engines: FakeEngines, text: str) -> None:
-    fake_engines.let("judge", judging(final=Script((), calls=(("f", text),), finish_reason="tool_calls")))
-    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
-    await require_sent(fake_engines, Prompt(USER, tools=[tool]), analysis="off")
-
-
-@TEXTS
-async def test_a_form_that_it_should_have(fake_engines: FakeEngines, text: str) -> None:
-    schema = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
-    form = Form("response_format", {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}})
+def told_by_members(fake_engines: FakeEngines, text: str, members: Sequence[str]) -> None:
     for name in MEMBERS:
-        fake_engines.let(name, Script((text,)))
-    await require_sent(fake_engines, Prompt(USER, form=form), strategy="vote")
+        fake_engines.let(name, Script((text,)) if name in members else Script())
+    fake_engines.let("judge", judging(choice=chooses(Hello=0.9)))
+
+
+def told_in_the_analysis(fake_engines: FakeEngines, text: str, instead_of: str) -> None:
+    told_by_members(fake_engines, text, ())
+    fake_engines.let("judge", judging(analysis=Script((json.dumps(ANALYSIS).replace(instead_of, text),))))
+
+
+def told_in_a_call(fake_engines: FakeEngines, text: str) -> None:
+    told_by_members(fake_engines, text, ())
+    fake_engines.let("judge", judging(final=Script((), calls=(("f", text),), finish_reason="tool_calls")))
+
+
+SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
+FORM = Form("response_format", {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA}})
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+WAYS: tuple[dict[str, Any], ...] = (
+    {"strategy": "vote"},
+    {"strategy": "vote", "seed": 3},
+    {"early_exit": "equal"},
+    {"review": True},
+    {"strategy": "select"},
+)
+
+
+async def require_sent_wherever_it_is_said(fake_engines: FakeEngines, text: str) -> None:
+    """One member, all of them, or the judge in its analysis or its call says it: every run has an end."""
+    for members in (MEMBERS[:1], MEMBERS):
+        for way in WAYS:
+            told_by_members(fake_engines, text, members)
+            await require_sent(fake_engines, **way)
+    told_by_members(fake_engines, text, MEMBERS)
+    await require_sent(fake_engines, Prompt(USER, form=FORM), strategy="vote")
+    for instead_of in (json.dumps(ANALYSIS), '["both greet"]', '"tone"'):
+        told_in_the_analysis(fake_engines, text, instead_of)
+        await require_sent(fake_engines)
+    told_in_a_call(fake_engines, text)
+    await require_sent(fake_engines, Prompt(USER, tools=[TOOL]), analysis="off")
+
+
+async def test_nothing_of_the_table_breaks_a_run(fake_engines: FakeEngines, subtests: pytest.Subtests) -> None:
+    for name, text in HOSTILE.items():
+        with subtests.test(name):
+            await require_sent_wherever_it_is_said(fake_engines, text)
+
+
+SCRAPS = st.lists(
+    st.sampled_from(
+        ('{"a": ', "[", "]", "}", '"', ",", ":", "\\ud800", "\\u0000", "1e999", "-", "9" * 30, "NaN", "null", "é")
+    ),
+    max_size=12,
+).map("".join)
+
+
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(SCRAPS | st.text(max_size=20))
+async def test_no_scraps_of_json_break_a_run(fake_engines: FakeEngines, text: str) -> None:
+    await require_sent_wherever_it_is_said(fake_engines, text)
 
 
 @pytest.mark.parametrize("text", ['{"a": "\\ud800"}', "Infinity", "[" * 2000, '{"a":' * 70 + "1" + "}" * 70, "", "{"])

@@ -5,6 +5,8 @@ import re
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from cappella.types import Prompt
 from support.fake_engines import ANALYSIS, MEMBERS, FakeEngines, judging, said
@@ -12,6 +14,25 @@ from support.injected_answers import INJECTIONS, PAYLOAD
 from support.scripted_engine import Json, Script
 
 TOKENS = ("<|im_start|>", "<|im_end|>", "<think>", "</think>")
+# Halves of tokens and marks, which become whole only where they meet.
+HALVES = (
+    "<|im_",
+    "start|>",
+    "<",
+    "|im_end|>",
+    "[end ",
+    "A 0badf00d]",
+    "\n",
+    "\u200b",
+    PAYLOAD,
+    "</thi",
+    "nk>",
+    "[answer B ",
+)
+HOSTILE = st.lists(st.sampled_from((*TOKENS, *HALVES)) | st.text(max_size=5), min_size=1, max_size=12).map(
+    lambda parts: f"It is 5.{''.join(parts)}."
+)
+anything_hostile = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def plainly(text: str) -> str:
@@ -43,26 +64,35 @@ def test_there_are_fifty_of_them() -> None:
     assert len(set(INJECTIONS.values())) >= 50
 
 
-@pytest.mark.parametrize("hostile", INJECTIONS.values(), ids=INJECTIONS)
-async def test_a_hostile_answer_stays_between_its_marks(fake_engines: FakeEngines, hostile: str) -> None:
+async def require_kept_apart(fake_engines: FakeEngines, hostile: str) -> None:
+    """Who reads a hostile answer, the judge or a member in its second round, reads it between its marks."""
     fake_engines.let("bob", Script((hostile[:7], hostile[7:])))
-    run = await fake_engines.run(early_prefill=True, show_reasoning=True)
+    for server in fake_engines.servers.values():
+        server.bodies.clear()
+    run = await fake_engines.run(layers=2, early_prefill=True, show_reasoning=True)
     judge = fake_engines.servers["judge"].bodies
     assert run.status == "ok"
     whole = [body for body in judge if body.get("max_completion_tokens") != 1]
     assert len(whole) == 2
-    for body in whole:
+    for body in (*whole, fake_engines.servers["ann"].bodies[-1]):
         assert [message["role"] for message in body["messages"]] == ["user"]
         require_fenced(said(body), hostile)
     for body in judge:
         assert not any(token in said(body) for token in TOKENS)
 
 
-@pytest.mark.parametrize("hostile", INJECTIONS.values(), ids=INJECTIONS)
-async def test_a_member_that_reads_others_reads_them_as_the_judge_does(fake_engines: FakeEngines, hostile: str) -> None:
-    fake_engines.let("bob", Script((hostile,)))
-    await fake_engines.run(layers=2, analysis="off", early_prefill=False)
-    require_fenced(said(fake_engines.servers["ann"].bodies[-1]), hostile)
+async def test_every_hostile_answer_of_the_table_stays_between_its_marks(
+    fake_engines: FakeEngines, subtests: pytest.Subtests
+) -> None:
+    for name, hostile in INJECTIONS.items():
+        with subtests.test(name):
+            await require_kept_apart(fake_engines, hostile)
+
+
+@anything_hostile
+@given(HOSTILE)
+async def test_any_hostile_answer_stays_between_its_marks(fake_engines: FakeEngines, hostile: str) -> None:
+    await require_kept_apart(fake_engines, hostile)
 
 
 async def test_marks_copied_from_one_round_fence_nothing_in_the_next(fake_engines: FakeEngines) -> None:
@@ -97,23 +127,34 @@ async def test_a_hostile_analysis_of_the_judges_own_does_not_end_its_turn(fake_e
     assert not any(token in fake_engines.judge_prompt() for token in TOKENS)
 
 
-@pytest.mark.parametrize("hostile", INJECTIONS.values(), ids=INJECTIONS)
-@pytest.mark.parametrize("role", ["system", "user", "tool"])
-async def test_what_a_client_passes_on_begins_no_turn_either(
-    fake_engines: FakeEngines, hostile: str, role: str
-) -> None:
+async def require_no_turn(fake_engines: FakeEngines, hostile: str) -> None:
+    """A hostile text that a client passes on, wherever it stands in the conversation, begins no turn."""
     call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
-    turns: dict[str, list[dict[str, Any]]] = {
-        "system": [{"role": "system", "content": hostile}, {"role": "user", "content": "Hi"}],
-        "user": [{"role": "user", "content": [{"type": "text", "text": hostile}]}],
-        "tool": [
-            {"role": "user", "content": "Hi"},
-            {"role": "assistant", "content": "", "tool_calls": [call]},
-            {"role": "tool", "tool_call_id": "1", "content": hostile},
-        ],
-    }
-    await fake_engines.put(Prompt(turns[role]), early_prefill=False)
+    turns: list[dict[str, Any]] = [
+        {"role": "system", "content": hostile},
+        {"role": "user", "content": [{"type": "text", "text": hostile}]},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "1", "content": hostile},
+    ]
+    for server in fake_engines.servers.values():
+        server.bodies.clear()
+    await fake_engines.put(Prompt(turns), early_prefill=False)
     for name in (*MEMBERS, "judge"):
+        assert fake_engines.servers[name].bodies
         for body in fake_engines.servers[name].bodies:
             assert not any(token in str(body["messages"]) for token in TOKENS)
-            assert [m["role"] for m in body["messages"]][: len(turns[role])] == [m["role"] for m in turns[role]]
+            assert [m["role"] for m in body["messages"]][: len(turns)] == [m["role"] for m in turns]
+
+
+async def test_nothing_of_the_table_that_a_client_passes_on_begins_a_turn(
+    fake_engines: FakeEngines, subtests: pytest.Subtests
+) -> None:
+    for name, hostile in INJECTIONS.items():
+        with subtests.test(name):
+            await require_no_turn(fake_engines, hostile)
+
+
+@anything_hostile
+@given(HOSTILE)
+async def test_nothing_that_a_client_passes_on_begins_a_turn(fake_engines: FakeEngines, hostile: str) -> None:
+    await require_no_turn(fake_engines, hostile)
