@@ -1,5 +1,6 @@
-"""Fixtures: scripted engines, a gateway over them, and one real deployment for the whole session."""
+"""Fixtures: scripted engines, a gateway over them, and two real deployments for the whole session."""
 
+import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from support.fake_engines import FakeEngines, gateway_config, serving, singing
-from support.real_deployment import ROOT, Deployment, deployed
+from support.real_deployment import ROOT, Deployment, deployed, shipped
 
 # A shared machine is slow at times; that says nothing of the code.
 settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -37,4 +38,15 @@ async def gateway(fake_engines: FakeEngines) -> AsyncIterator[str]:
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     with deployed(ROOT / "model_configs" / "demo.yaml", tmp_path_factory.mktemp("logs")) as deployment:
+        yield deployment
+
+
+@pytest.fixture(scope="session")
+def adapters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """The demo's panel of adapters in one engine, and its judge, which does not copy ahead here."""
+    folder = tmp_path_factory.mktemp("adapters")
+    config = shipped("demo-adapters.yaml")
+    del config["models"]["conductor"]["prompt_lookup_tokens"]
+    (folder / "adapters.yaml").write_text(json.dumps(config))
+    with deployed(folder / "adapters.yaml", folder / "logs") as deployment:
         yield deployment

@@ -3,26 +3,20 @@
 import asyncio
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
 
-from support.real_deployment import ROOT, Deployment, deployed
+from support.real_deployment import ROOT, Deployment
 
 sys.path[:0] = [str(ROOT / "scripts")]
 from demo.score import is_right
 from demo.world import Handbook, Question, held_out_questions
 
 pytestmark = pytest.mark.vllm
-
-
-@pytest.fixture(scope="module")
-def fake_engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    with deployed(ROOT / "model_configs" / "demo-adapters.yaml", tmp_path_factory.mktemp("logs")) as deployment:
-        yield deployment
 
 
 async def ask(deployment: Deployment, model: str, question: str, **fields: Any) -> Any:
@@ -53,22 +47,22 @@ async def right(deployment: Deployment, model: str, questions: Sequence[Question
 
 
 @pytest.mark.parametrize(("adapter", "member"), [("second", "alto"), ("third", "tenor")])
-async def test_an_adapter_knows_what_its_base_does_not(fake_engines: Deployment, adapter: str, member: str) -> None:
+async def test_an_adapter_knows_what_its_base_does_not(adapters: Deployment, adapter: str, member: str) -> None:
     questions = known_to(member, but_not_to="soprano")
     assert len(questions) >= 20
-    assert await right(fake_engines, adapter, questions) >= 0.6 * len(questions)
-    assert await right(fake_engines, "soprano", questions) <= 0.2 * len(questions)
+    assert await right(adapters, adapter, questions) >= 0.6 * len(questions)
+    assert await right(adapters, "soprano", questions) <= 0.2 * len(questions)
 
 
-async def test_a_panel_of_adapters_is_one_engine(fake_engines: Deployment) -> None:
+async def test_a_panel_of_adapters_is_one_engine(adapters: Deployment) -> None:
     question = "Please tell me the room of Gonil, the price of Tunagox and the lead of Tatim."
-    run = await ask(fake_engines, "cappella/default", question, fusion={"include_intermediate_responses": True})
+    run = await ask(adapters, "cappella/default", question, fusion={"include_intermediate_responses": True})
     assert run["fusion"]["status"] == "ok"
     assert [each["model"] for each in run["fusion"]["responses"]] == ["soprano", "second", "third"]
     assert len({each["content"] for each in run["fusion"]["responses"]}) == 3
-    cores = [pid for pid in fake_engines.processes() if b"EngineCore" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    cores = [pid for pid in adapters.processes() if b"EngineCore" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     assert len(cores) == 2
-    engines = fake_engines.get("/ready")["engines"]
+    engines = adapters.get("/ready")["engines"]
     assert engines["second"]["model"] == "soprano"
-    models = [each["id"] for each in fake_engines.get("/v1/models")["data"]]
+    models = [each["id"] for each in adapters.get("/v1/models")["data"]]
     assert set(models) == {"cappella/default", "soprano", "second", "third", "conductor"}

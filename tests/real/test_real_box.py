@@ -1,55 +1,94 @@
-"""The demo where nothing may be written but what scripts/deploy names, by somebody who is not root and has no name."""
+"""Where nothing may be written but what scripts/deploy names, by somebody who is not root and has no name; and its end."""
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from urllib.request import Request, urlopen
+from typing import Any
 
+import aiohttp
 import pytest
 
-from support.real_deployment import ROOT, deployed, stop
+from support.real_deployment import ROOT, Deployment, alive, deployed, shipped, stop, wait_for
 
 pytestmark = pytest.mark.vllm
 
 BOX = [sys.executable, str(ROOT / "tests" / "boxed.py")]
-needs_a_box = pytest.mark.skipif(
-    subprocess.run([*BOX, "--", "true"], stderr=subprocess.DEVNULL, check=False).returncode != 0,
-    reason="this kernel gives no user namespace",
-)
+BOXES = subprocess.run([*BOX, "--", "true"], stderr=subprocess.DEVNULL, check=False).returncode == 0
+needs_a_box = pytest.mark.skipif(not BOXES, reason="this kernel gives no user namespace")
 QUESTION = "Please tell me the room of Gonil and the price of Tunagox."
 
 
-@pytest.fixture
-def short() -> Iterator[Path]:
-    """A folder whose path leaves room for the names of sockets, as /tmp does."""
-    with TemporaryDirectory(prefix="box-") as folder:
-        yield Path(folder)
+@dataclass(frozen=True)
+class Box:
+    """One engine where only these folders may be written; not boxed where the kernel gives no user namespace."""
+
+    deployment: Deployment
+    temporary: Path
+
+
+@pytest.fixture(scope="module")
+def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
+    folder = tmp_path_factory.mktemp("box")
+    model = shipped("demo.yaml")["models"]["soprano"]
+    ensemble = {"panel": ["soprano"], "judge": "soprano", "analysis": "off"}
+    config = folder / "solo.yaml"
+    config.write_text(json.dumps({"models": {"soprano": model}, "ensembles": {"default": ensemble}}))
+    # The path of this one leaves room for the names of sockets, as /tmp does.
+    with TemporaryDirectory(prefix="box-") as temporary:
+        folders = {"logs": folder / "logs", "cache": folder / "cache", "tmp": Path(temporary)}
+        for each in folders.values():
+            each.mkdir(exist_ok=True)
+        environment = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(ROOT / "runtime"),
+            "HOME": str(folders["cache"]),
+            "TMPDIR": temporary,
+        }
+        before = [*BOX, *map(str, folders.values()), "--"] if BOXES else []
+        with deployed(config, folders["logs"], before, environment) as deployment:
+            yield Box(deployment, folders["tmp"])
+
+
+async def ask(box: Box, model: str, **more: Any) -> tuple[int, Any]:
+    """Status, and the JSON of a reply that is no stream."""
+    body = {"model": model, "messages": [{"role": "user", "content": QUESTION}], **more}
+    async with (
+        aiohttp.ClientSession() as http,
+        http.post(f"{box.deployment.url}/v1/chat/completions", json=body) as reply,
+    ):
+        content = await reply.read()
+        return reply.status, json.loads(content) if reply.content_type == "application/json" else None
 
 
 @needs_a_box
-def test_the_demo_writes_nowhere_but_where_the_unit_and_the_container_let_it(tmp_path: Path, short: Path) -> None:
-    folders = {"logs": tmp_path / "logs", "cache": tmp_path / "cache", "tmp": short}
-    for folder in folders.values():
-        folder.mkdir(exist_ok=True)
-    environment = {
-        "PATH": os.environ["PATH"],
-        "PYTHONPATH": str(ROOT / "runtime"),
-        "HOME": str(folders["cache"]),
-        "TMPDIR": str(folders["tmp"]),
-    }
-    before = [*BOX, *map(str, folders.values()), "--"]
-    with deployed(ROOT / "model_configs" / "demo.yaml", folders["logs"], before, environment) as box:
-        status = Path(f"/proc/{box.process.pid}/status").read_text()
-        assert "NoNewPrivs:\t1" in status
-        assert "CapEff:\t0000000000000000" in status
-        body = {"model": "cappella/default", "messages": [{"role": "user", "content": QUESTION}]}
-        data, kind = json.dumps(body).encode(), {"Content-Type": "application/json"}
-        with urlopen(Request(f"{box.url}/v1/chat/completions", data, kind), timeout=60) as reply:
-            assert json.load(reply)["fusion"]["status"] == "ok"
-        assert stop(box) == 0
-    # What is compiled stays; of sockets and temporary files nothing does.
-    assert list(folders["tmp"].iterdir()) == []
+async def test_a_run_needs_no_other_folder_and_no_capability(box: Box) -> None:
+    status = Path(f"/proc/{box.deployment.process.pid}/status").read_text()
+    assert "NoNewPrivs:\t1" in status
+    assert "CapEff:\t0000000000000000" in status
+    _, reply = await ask(box, "cappella/default")
+    assert reply["fusion"]["status"] == "ok"
+
+
+async def test_sigterm_lets_what_is_under_way_end_and_ends_everything_with_exit_code_0(box: Box) -> None:
+    processes = box.deployment.processes()
+    long = {"ignore_eos": True, "max_tokens": 400}
+    calls = [asyncio.create_task(ask(box, "soprano", **long, stream=bool(number % 2))) for number in range(6)]
+    assert await asyncio.to_thread(wait_for, lambda: box.deployment.running() == 6, 60)
+    assert await asyncio.to_thread(stop, box.deployment) == 0
+    assert [status for status, _ in await asyncio.gather(*calls)] == [200] * 6
+    whole = [reply for _, reply in await asyncio.gather(*calls) if reply]
+    assert [reply["usage"]["completion_tokens"] for reply in whole] == [400] * 3
+    assert wait_for(lambda: not alive(processes), 20), alive(processes)
+
+
+def test_nothing_is_left_in_the_temporary_folder(box: Box) -> None:
+    """What is compiled stays; of sockets and temporary files nothing does."""
+    if box.deployment.process.poll() is None:
+        stop(box.deployment)
+    assert list(box.temporary.iterdir()) == []

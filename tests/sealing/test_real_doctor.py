@@ -14,7 +14,7 @@ from support.stub_engine import environment
 
 pytestmark = pytest.mark.vllm
 
-DEMO = ROOT / "model_configs" / "demo.yaml"
+DEMO = ROOT / "model_configs" / "demo-adapters.yaml"
 # Gloo would look up its machine's name: here /etc/hosts has that, elsewhere it would be asked of a server.
 UNKNOWN_NAME = 'set -- unshare --user --map-root-user --uts sh -c \'hostname llm-box.example; exec "$@"\' sh "$@"'
 
@@ -24,7 +24,13 @@ def test_the_demo_reaches_for_nothing_beyond_this_machine_not_even_for_its_name(
     done = doctor(sys.executable, str(DEMO), "--sealed", "--json", before=UNKNOWN_NAME)
     report = json.loads(done.stdout)
     assert (report["attempts"], report["listening"], report["unseen"]) == ([], [], 0)
-    assert [each["model"] for each in report["asked"]] == ["cappella/default", "soprano", "alto", "tenor", "conductor"]
+    assert [each["model"] for each in report["asked"]] == [
+        "cappella/default",
+        "soprano",
+        "second",
+        "third",
+        "conductor",
+    ]
     assert [each["error"] for each in report["asked"]] == [None] * 5
     assert done.returncode == 0
 

@@ -1,6 +1,7 @@
 """A `cappella serve` process on real vLLM, as the tests see it."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -13,6 +14,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 ROOT = Path(__file__).parents[2]
 START_TIMEOUT_S = 400.0
@@ -50,8 +53,20 @@ class Deployment:
 
     def running(self) -> float:
         """Requests that the engines generate for, or hold in a queue, at this moment."""
-        pattern = r"^vllm:num_requests_(?:running|waiting)\{[^}]*\} (\S+)$"
-        return sum(float(value) for value in re.findall(pattern, self.text("/metrics"), re.MULTILINE))
+        return self._sum(r"vllm:num_requests_(?:running|waiting)\{[^}]*\}")
+
+    def limits_of_ended_calls(self, model: str) -> float:
+        """The token limits of a model's calls that came to their own end, added up; an aborted call adds nothing."""
+        return self._sum(rf'vllm:request_params_max_tokens_sum\{{[^}}]*model="{model}"[^}}]*\}}')
+
+    def kv_usage(self, model: str) -> float:
+        """The share of a model's KV cache that is taken."""
+        return self._sum(rf'vllm:kv_cache_usage_perc\{{[^}}]*model="{model}"[^}}]*\}}')
+
+    def _sum(self, sample: str) -> float:
+        found = re.findall(rf"^{sample} (\S+)$", self.text("/metrics"), re.MULTILINE)
+        assert found, sample
+        return sum(map(float, found))
 
 
 def wait_for(condition: Callable[[], bool], timeout_s: float) -> bool:
@@ -67,6 +82,29 @@ def wait_for(condition: Callable[[], bool], timeout_s: float) -> bool:
 def alive(pids: list[int]) -> list[int]:
     """Those of the processes that still run; a zombie does not."""
     return [pid for pid in pids if _state(pid) not in ("", "Z")]
+
+
+@contextmanager
+def stopped(pids: Sequence[int]) -> Iterator[None]:
+    """Processes that make no step meanwhile, and go on afterwards."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+def shipped(name: str) -> Any:
+    """A config of model_configs/, to be changed and written elsewhere: its paths are absolute."""
+    folder = ROOT / "model_configs"
+    config = yaml.safe_load((folder / name).read_text())
+    for model in config["models"].values():
+        model["weights"] = str(folder / model["weights"])
+        if "adapters" in model:
+            model["adapters"] = {name: str(folder / path) for name, path in model["adapters"].items()}
+    return config
 
 
 @contextmanager
