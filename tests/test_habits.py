@@ -1,0 +1,41 @@
+"""What contributors rely on: the guide, the changelog, and hooks that run what CI runs."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+GITHUB = ROOT / ".github"
+PACKAGE = ROOT / "runtime" / "cappella"
+
+
+def test_there_is_a_guide_for_everything_that_is_often_added() -> None:
+    text = (GITHUB / "CONTRIBUTING.md").read_text()
+    for kind in ("A strategy", "A backend", "A command", "A figure", "A config key", "A run option"):
+        section = text.partition(f"**{kind}**")[2].partition("\n\n")[0]
+        assert re.findall(r"^(\d)\. ", section, re.MULTILINE) == ["1", "2", "3"], kind
+
+
+@pytest.mark.skipif(not (PACKAGE / "gateway").exists(), reason="the guide describes the layout with gateway/")
+def test_the_guide_names_files_that_exist() -> None:
+    text = (GITHUB / "CONTRIBUTING.md").read_text()
+    named = {name for name in re.findall(r"`([\w./]+/[\w./]*)`", text) if "NAME" not in name}
+    missing = [name for name in sorted(named) if not (ROOT / name).exists() and not (PACKAGE / name).exists()]
+    assert not missing, missing
+
+
+def test_the_changelog_has_a_place_for_the_next_change() -> None:
+    first = re.search(r"^## (.+)$", (GITHUB / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert first
+    assert first[1] == "Unreleased"
+
+
+def test_the_hooks_run_what_the_check_runs_and_fetch_nothing() -> None:
+    repos = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert [repo["repo"] for repo in repos] == ["local"]
+    hooks = repos[0]["hooks"]
+    commands = (ROOT / "scripts" / "check").read_text().partition("set -x\n")[2].splitlines()
+    assert [hook["entry"] for hook in hooks] == [f".venv/bin/{command}" for command in commands]
+    assert {(hook["language"], hook["pass_filenames"]) for hook in hooks} == {("system", False)}
