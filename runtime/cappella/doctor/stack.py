@@ -7,19 +7,22 @@ import signal
 import sys
 from pathlib import Path
 
-from cappella.cli.errors import one_line_errors
 from cappella.config import load
 from cappella.engines.process.guardian import end_with_parent
+from cappella.errors import CappellaError
 from cappella.gateway.serve import serve
 
 
 def main(config: Path, port: int, log_dir: Path) -> int:
     """As `cappella serve` does it, in all else."""
-    with one_line_errors():
+    try:
         loaded = load.load(config)
         alone = {"host": "127.0.0.1", "port": port, "keys": None, "tls": None, "audit": None, "runs": None}
         served = loaded.model_copy(update={"server": loaded.server.model_copy(update=alone)})
         return serve(lambda: served, log_dir)
+    except CappellaError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

@@ -115,9 +115,9 @@ async def test_a_collector_that_hangs_holds_up_no_run(
 
 def test_a_collector_that_hangs_is_tried_once_at_the_end(deaf: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exporter, "TIMEOUT_S", 0.1)
-    exporter = Collector(f"http://127.0.0.1:{deaf.getsockname()[1]}")
-    exporter.hurry()
-    assert [exporter.export([a_span()]) for _ in range(3)] == [SpanExportResult.FAILURE] * 3
+    hurried = Collector(f"http://127.0.0.1:{deaf.getsockname()[1]}")
+    hurried.hurry()
+    assert [hurried.export([a_span()]) for _ in range(3)] == [SpanExportResult.FAILURE] * 3
     deaf.setblocking(False)
     deaf.accept()[0].close()
     with pytest.raises(BlockingIOError):
