@@ -9,6 +9,7 @@ import {
   isStarting,
   number,
   percent,
+  reasonOf,
   restartsOf,
   size,
   stageOf,
@@ -25,12 +26,15 @@ test("what is not known is a dash, and nought is a number", () => {
   assert.equal(size(1.5 * GIB), "1.5 GiB");
 });
 
-test("a start says how long still, and an engine that fell says why", () => {
+test("a start says how long it still takes, and a failed engine says why", () => {
   assert.equal(stageOf({ state: "loading", stage: "loading weights", remaining_s: 11.2 }), "loading weights, about 12 s left");
   assert.equal(stageOf({ state: "loading", stage: "loading weights", remaining_s: 0 }), "loading weights");
   assert.equal(stageOf({ state: "ready", stage: "ready", reason: null }), "");
-  assert.equal(stageOf({ state: "restarting", stage: "importing vLLM", reason: "it hung" }), "importing vLLM; before that: it hung");
-  assert.equal(stageOf({ state: "failed", stage: "gave up after 5 tries: it hung", reason: "it hung" }), "gave up after 5 tries: it hung");
+  const hung = { state: "restarting", stage: "importing vLLM", reason: "it hung" };
+  assert.deepEqual([stageOf(hung), reasonOf(hung)], ["importing vLLM", "Reason: it hung"]);
+  const failed = { state: "failed", stage: "gave up after 5 tries: it hung", reason: "it hung" };
+  assert.deepEqual([stageOf(failed), reasonOf(failed)], ["gave up after 5 tries", "Reason: it hung"]);
+  assert.equal(reasonOf({ state: "ready", stage: "ready", reason: null }), "");
 });
 
 test("a server of another version, or a narrow key, breaks nothing", () => {

@@ -182,3 +182,32 @@ async def test_a_server_that_is_gone_is_an_error_with_a_way_on(
     assert record.troubles
     assert all("ERR_INTERNET_DISCONNECTED" in each for each in record.troubles)
     record.troubles.clear()
+
+
+async def test_enter_sends_and_shift_enter_breaks_the_line(record: RequestRecord, fake_engines: FakeEngines) -> None:
+    box = record.page.get_by_role("textbox", name="Your question")
+    await expect(box).to_have_accessible_description("Enter sends, Shift Enter breaks the line")
+    await box.press_sequentially("One")
+    await box.press("Shift+Enter")
+    await box.press_sequentially("Two")
+    await box.press("Enter")
+    await expect(answer(record.page.get_by_role("article", name="One"))).to_contain_text("The final answer")
+    assert fake_engines.servers["ann"].bodies[-1]["messages"][-1]["content"] == "One\nTwo"
+    await expect(box).to_have_value("")
+
+
+async def test_enter_takes_the_word_of_an_input_method_and_sends_nothing(
+    record: RequestRecord, fake_engines: FakeEngines
+) -> None:
+    box = record.page.get_by_role("textbox", name="Your question")
+    await box.focus()
+    devtools = await record.context.new_cdp_session(record.page)
+    await devtools.send("Input.imeSetComposition", {"text": "にほんご", "selectionStart": 4, "selectionEnd": 4})
+    # Not by Playwright's keyboard, which writes a line break as well: an input method keeps that to itself.
+    enter = {"type": "rawKeyDown", "key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13}
+    await devtools.send("Input.dispatchKeyEvent", enter)
+    await devtools.send("Input.insertText", {"text": "日本語"})
+    await expect(box).to_have_value("日本語")
+    await expect(record.page.get_by_role("article")).to_have_count(0)
+    await box.press("Enter")
+    await expect(record.page.get_by_role("article", name="日本語")).to_be_visible()

@@ -45,7 +45,7 @@ async function begin(state, box) {
     return;
   }
   state.writer = composer(found, {
-    send: (question) => send(state, question),
+    send: (question, pastes) => send(state, { question, pastes }),
     stop: () => state.running?.stop(),
     clear: () => clear(state),
   });
@@ -73,12 +73,12 @@ function greet({ welcome, writer }) {
   );
 }
 
-function send(state, question, choice = state.writer.controls.value()) {
+function send(state, { question, pastes }, choice = state.writer.controls.value()) {
   if (state.running) return;
   const { api, turns, log, writer } = state;
   const before = [...turns];
-  const view = turnView(question, spelt(choice));
-  const turn = { question, choice, answer: "", view };
+  const view = turnView({ question, pastes, how: spelt(choice) });
+  const turn = { question, pastes, choice, answer: "", view };
   turns.at(-1)?.view.fold();
   // Who asks on does not wait for what could not be asked before.
   turns.at(-1)?.forget?.();
@@ -138,7 +138,7 @@ function replace(state, turn, choice) {
     gone.forget?.();
     gone.view.element.remove();
   }
-  send(state, turn.question, choice);
+  send(state, turn, choice);
 }
 
 function clear(state) {
@@ -157,17 +157,15 @@ function changed({ turns, welcome, writer }) {
 
 /** In this tab alone, so that a reload does not lose what was said. */
 function keep(turns) {
-  sessionStorage.setItem(
-    KEPT,
-    JSON.stringify(turns.map(({ question, choice, answer }) => ({ question, choice, answer }))),
-  );
+  const kept = turns.map(({ question, pastes, choice, answer }) => ({ question, pastes, choice, answer }));
+  sessionStorage.setItem(KEPT, JSON.stringify(kept));
 }
 
 function restore(state) {
   if (state.turns.length) return;
-  for (const { question, choice, answer } of JSON.parse(sessionStorage.getItem(KEPT) ?? "[]")) {
-    const view = turnView(question, spelt(choice));
-    const turn = { question, choice, answer, view };
+  for (const { question, pastes = [], choice, answer } of JSON.parse(sessionStorage.getItem(KEPT) ?? "[]")) {
+    const view = turnView({ question, pastes, how: spelt(choice) });
+    const turn = { question, pastes, choice, answer, view };
     view.recall(answer);
     view.actions.append(...otherWays(state, turn));
     state.turns.push(turn);

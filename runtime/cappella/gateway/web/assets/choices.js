@@ -108,11 +108,11 @@ function picker(label, onPick) {
   };
 }
 
-/** Who is asked, in one line: the panel, then the judge. */
+/** What is asked, in one line: the ensemble, its panel, then its judge. */
 export function castLine(element, controls) {
   const { judge, strategy, preset } = controls.value();
   const own = controls.ensemble();
   const panel = preset && !controls.value().panel ? `preset ${preset}` : controls.seats().join(", ");
   const how = strategy === "vote" ? "vote" : `${strategy === "select" ? "picked" : "judged"} by ${judge || own.judge}`;
-  say(element, `${panel} · ${how}`);
+  say(element, `${own.name}: ${panel} · ${how}`);
 }

@@ -2,17 +2,19 @@
 
 import { ask } from "./asking.js";
 import { castLine, choices } from "./choices.js";
+import { figuresTable, statusOf } from "./costs.js";
 import { alikeness, wordDiff } from "./diff.js";
 import { announce, fill, h, say } from "./dom.js";
+import { sendKeysHint, sendOnEnter } from "./enter_key.js";
 import { memberColumns } from "./members.js";
 import { showProse } from "./prose.js";
 import { remedyNote } from "./remedies.js";
 import { bodyOf, catalogue } from "./request.js";
 import { statusWords } from "./trouble.js";
-import { costTable, statusOf } from "./costs.js";
 
 const NAMES = ["First way", "Second way"];
 const UNASKED = "Not asked yet";
+const WAITING = "Waits until the first way is done";
 
 export function mount(root, api) {
   const place = h("div", { className: "comparing" });
@@ -63,7 +65,12 @@ async function begin(place, api, state) {
         : { strategy: "select" }),
   });
   const difference = h("section", { className: "part difference", hidden: true });
-  const text = h("textarea", { id: "compare-question", rows: 2, required: true });
+  const text = h("textarea", {
+    id: "compare-question",
+    rows: 2,
+    required: true,
+    "aria-describedby": "compare-keys",
+  });
   const go = h("button", { type: "submit", className: "primary" }, "Compare");
   const example = found.ensembles[0].example;
   const form = h(
@@ -87,6 +94,7 @@ async function begin(place, api, state) {
           },
           "Take the example",
         ),
+      sendKeysHint("compare-keys"),
     ),
   );
   form.addEventListener("submit", (event) => {
@@ -94,9 +102,7 @@ async function begin(place, api, state) {
     if (state.running) state.running.stop();
     else if (text.value.trim()) compare(api, state, sides, text.value.trim(), go, difference);
   });
-  text.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
-  });
+  sendOnEnter(text, () => state.running || form.requestSubmit());
   fill(place, form, h("div", { className: "sides" }, ...sides.map((each) => each.element)), difference);
 }
 
@@ -104,6 +110,7 @@ async function compare(api, state, sides, question, go, difference) {
   difference.hidden = true;
   for (const each of sides) each.clear();
   say(go, "Stop");
+  sides[1].wait();
   const runs = [];
   for (const each of sides) {
     state.running = ask(api, bodyOf(each.controls.value(), [], question), each.update);
@@ -124,7 +131,7 @@ function side(name, found) {
   const status = h("p", { className: "status" });
   const answer = h("div", { className: "prose answer" });
   const notice = h("div", { className: "notice" });
-  const costs = h("div", {});
+  const figures = figuresTable();
   const members = memberColumns();
   const who = h(
     "details",
@@ -137,7 +144,7 @@ function side(name, found) {
     { className: "side", "aria-label": name },
     h("h2", {}, name),
     h("details", { className: "settings" }, h("summary", {}, cast), controls.element),
-    h("div", { className: "result" }, status, answer, notice, costs, who),
+    h("div", { className: "result" }, status, notice, figures.element, answer, who),
   );
   say(status, UNASKED);
   return {
@@ -145,10 +152,12 @@ function side(name, found) {
     controls,
     clear() {
       say(status, UNASKED);
-      for (const each of [notice, costs]) fill(each);
+      fill(notice);
+      figures.clear();
       showProse(answer, "");
       who.hidden = true;
     },
+    wait: () => say(status, WAITING),
     update(run, nowMs) {
       say(status, statusOf(run, nowMs));
       showProse(answer, run.answer.text);
@@ -167,7 +176,7 @@ function side(name, found) {
       if (run.phase !== "done") return;
       const words = statusWords(run.fusion);
       if (words) fill(notice, h("div", { className: "note warn" }, words));
-      fill(costs, costTable(run));
+      figures.show(run);
     },
   };
 }

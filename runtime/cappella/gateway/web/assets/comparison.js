@@ -34,12 +34,12 @@ export function comparisonSections(comparison) {
     section(
       "partial",
       "What only some say",
-      list(comparison.partial.map(({ models, point }) => [names(models), point])),
+      list(comparison.partial.map(({ models, point }) => [...models.map(pill), point])),
     ),
     section(
       "unique",
       "What one alone says",
-      list(comparison.unique.map(({ model, insight }) => [names([model]), insight])),
+      list(comparison.unique.map(({ model, insight }) => [pill(model), insight])),
     ),
     section("gaps", "What nobody says", list(comparison.gaps.map((point) => [point]))),
   ].filter(Boolean);
@@ -91,6 +91,6 @@ function list(points) {
   return points.length ? [h("ul", {}, ...points.map((parts) => h("li", {}, ...parts)))] : [];
 }
 
-function names(models) {
-  return h("span", { className: "who" }, models.join(", "));
+function pill(model) {
+  return h("span", { className: "name pill" }, model);
 }

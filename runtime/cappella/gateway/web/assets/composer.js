@@ -2,8 +2,10 @@
 
 import { castLine, choices } from "./choices.js";
 import { h, say } from "./dom.js";
+import { sendKeysHint, sendOnEnter } from "./enter_key.js";
+import { isLongPaste } from "./question.js";
 
-/** `send(question)`, `stop()` and `clear()` are the caller's; `running(is)` says whether there is something to stop. */
+/** `send(question, pastes)`, `stop()` and `clear()` are the caller's; `running(is)` says whether there is something to stop. */
 export function composer(catalogue, { send, stop, clear }) {
   const cast = h("span", { className: "cast" });
   const controls = choices(catalogue, { onChange: () => castLine(cast, controls) });
@@ -37,19 +39,13 @@ export function composer(catalogue, { send, stop, clear }) {
       "div",
       { className: "row below" },
       settings,
-      h(
-        "span",
-        { className: "keys small muted", id: "send-keys" },
-        h("kbd", {}, "Ctrl"),
-        " ",
-        h("kbd", {}, "Enter"),
-        " sends",
-      ),
+      sendKeysHint("send-keys"),
       fresh,
     ),
   );
   fresh.hidden = true;
   let isRunning = false;
+  const takePastes = rememberPastes(text);
 
   const submit = () => {
     const question = text.value.trim();
@@ -58,19 +54,14 @@ export function composer(catalogue, { send, stop, clear }) {
     text.value = "";
     settings.open = false;
     fit();
-    send(question);
+    send(question, takePastes());
   };
   const fit = () => {
     text.style.height = "auto";
     text.style.height = `${Math.min(text.scrollHeight + 2, innerHeight * 0.4)}px`;
   };
   text.addEventListener("input", fit);
-  text.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
-      event.preventDefault();
-      if (!isRunning) submit();
-    }
-  });
+  sendOnEnter(text, () => isRunning || submit());
   form.addEventListener("keydown", (event) => {
     if (event.key === "Escape" && settings.open) {
       settings.open = false;
@@ -100,5 +91,22 @@ export function composer(catalogue, { send, stop, clear }) {
       say(go, is ? "Stop" : "Ask");
       go.classList.toggle("primary", !is);
     },
+  };
+}
+
+/** Remember the long texts that are pasted or dropped into a field; returns a function that hands them over. */
+function rememberPastes(field) {
+  let pastes = [];
+  const remember = (transfer) => {
+    // A field keeps its line ends as newlines, and a question has no blanks around it.
+    const pasted = (transfer?.getData("text/plain") ?? "").replaceAll(/\r\n?/g, "\n").trim();
+    if (isLongPaste(pasted)) pastes.push(pasted);
+  };
+  field.addEventListener("paste", (event) => remember(event.clipboardData));
+  field.addEventListener("drop", (event) => remember(event.dataTransfer));
+  return () => {
+    const taken = pastes;
+    pastes = [];
+    return taken;
   };
 }

@@ -1,10 +1,11 @@
 // How far a run is, and what it came to, in words and figures.
 
-import { h } from "./dom.js";
+import { h, say } from "./dom.js";
 import { waitedFor } from "./run.js";
 import { list, seconds } from "./trouble.js";
 
 const PATIENT_MS = 2000;
+const NO_FIGURE = "–";
 
 /** Where a run stands, in one line. */
 export function statusOf(run, nowMs) {
@@ -27,26 +28,24 @@ export function statusOf(run, nowMs) {
   }
 }
 
-/** What a run cost, as a small table. */
-export function costTable(run) {
-  const { usage, fusion } = run;
-  const rows = [
-    ["In all", seconds(fusion.timings.total_ms)],
-    ["First word after", seconds(fusion.timings.first_token_ms ?? fusion.timings.total_ms)],
-    ["Panel", seconds(fusion.timings.panel_ms)],
-    ["Floor", seconds(fusion.timings.floor_ms)],
-    ["Tokens read", `${usage.prompt_tokens} (${usage.prompt_tokens_details.cached_tokens} from caches)`],
-    ["Tokens written", usage.completion_tokens],
-  ];
-  return h(
-    "table",
-    { className: "number" },
-    h(
-      "tbody",
-      {},
-      ...rows.map(([name, value]) => h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, String(value)))),
-    ),
-  );
+const FIGURES = {
+  "Total time": ({ timings }) => seconds(timings.total_ms),
+  "Time to first token": ({ timings }) => seconds(timings.first_token_ms ?? timings.total_ms),
+  Panel: ({ timings }) => seconds(timings.panel_ms),
+  Floor: ({ timings }) => seconds(timings.floor_ms),
+  "Prompt tokens": (_, usage) => `${usage.prompt_tokens} (${usage.prompt_tokens_details.cached_tokens} cached)`,
+  "Completion tokens": (_, usage) => String(usage.completion_tokens),
+};
+
+/** The time and tokens of a run as a small table, which has its place before there is a figure. */
+export function figuresTable() {
+  const cells = Object.entries(FIGURES).map(([title, figure]) => ({ title, figure, cell: h("td", {}, NO_FIGURE) }));
+  const rows = cells.map(({ title, cell }) => h("tr", {}, h("th", { scope: "row" }, title), cell));
+  return {
+    element: h("table", { className: "number figures", "aria-label": "Time and tokens" }, h("tbody", {}, ...rows)),
+    clear: () => cells.forEach(({ cell }) => say(cell, NO_FIGURE)),
+    show: ({ fusion, usage }) => cells.forEach(({ figure, cell }) => say(cell, figure(fusion, usage))),
+  };
 }
 
 function panelStatus(run, nowMs) {

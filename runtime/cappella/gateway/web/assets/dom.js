@@ -23,6 +23,16 @@ function present(children) {
   return children.flat().filter((child) => child !== null && child !== undefined && child !== false);
 }
 
+/** Names of models with commas between them. A name never breaks at the end of a line. */
+export function names(all) {
+  return all.flatMap((name, at) => [at ? ", " : "", h("span", { className: "name" }, name)]);
+}
+
+/** A wide element in a frame of its own that scrolls sideways, also by keyboard. */
+export function scrollable(label, content) {
+  return h("div", { className: "scrolls", tabindex: 0, role: "group", "aria-label": label }, content);
+}
+
 /** Set an element's text, and touch nothing if it says that already. */
 export function say(element, text) {
   if (element.textContent !== text) element.textContent = text;

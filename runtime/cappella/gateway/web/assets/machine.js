@@ -1,6 +1,6 @@
 // The Machine view: engines, memory, ensembles and recent runs, looked at each second while somebody looks at them.
 
-import { fill, h, say } from "./dom.js";
+import { fill, h, names, say, scrollable } from "./dom.js";
 import { engineTable } from "./machine_engines.js";
 import { memoryPicture } from "./machine_memory.js";
 import { confirmation, number, summaryOf } from "./machine_words.js";
@@ -109,23 +109,23 @@ function section(title, content) {
 
 function ensembleCells([name, each]) {
   const answers = each.answers ? "yes" : "no";
-  return [`cappella/${name}`, answers, (each.panel ?? []).join(", "), each.judge, number(each.in_flight), number(each.waiting)];
+  return [[`cappella/${name}`], answers, each.panel ?? [], [each.judge], number(each.in_flight), number(each.waiting)];
 }
 
 function runCells(run) {
   const when = new Date(run.time).toLocaleTimeString();
   const status = run.error ? `${run.status}: ${run.error.type}` : run.status;
-  return [when, run.model, status, run.total_ms === null ? "–" : (run.total_ms / 1000).toFixed(2), run.id];
+  return [when, [run.model], status, run.total_ms === null ? "–" : (run.total_ms / 1000).toFixed(2), run.id];
 }
 
-/** Rows of text, drawn anew only when one of them changed. */
+/** Rows of cells, each a text or a list of names; drawn anew only when one of them changed. */
 function plainTable(caption, titles) {
   const rows = h("tbody", { role: "rowgroup" });
   const head = h("tr", { role: "row" }, titles.map((title) => h("th", { scope: "col", role: "columnheader" }, title)));
   const parts = [h("caption", { className: "unseen" }, caption), h("thead", { role: "rowgroup" }, head), rows];
   const table = h("table", { className: "machine-table", role: "table" }, parts);
   let shown = "";
-  return { root: h("div", { className: "machine-scrolls" }, table), show };
+  return { root: scrollable(caption, table), show };
 
   function show(cells) {
     const wanted = JSON.stringify(cells);
@@ -136,7 +136,8 @@ function plainTable(caption, titles) {
     if (!cells.length) fill(rows, h("tr", { role: "row" }, none));
   }
 
-  function cell(words, at) {
+  function cell(value, at) {
+    const words = Array.isArray(value) ? h("span", {}, names(value)) : value;
     if (at === 0) return h("th", { scope: "row", role: "rowheader" }, words);
     return h("td", { role: "cell", "data-label": titles[at] }, words);
   }

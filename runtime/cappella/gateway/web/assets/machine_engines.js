@@ -1,7 +1,7 @@
 // The table of engines: made once, then only what changed is touched, so that focus and readers stay where they are.
 
-import { fill, h, say } from "./dom.js";
-import { confirmation, isStarting, number, percent, restartsOf, size, stageOf, toneOf } from "./machine_words.js";
+import { fill, h, say, scrollable } from "./dom.js";
+import { confirmation, isStarting, number, percent, reasonOf, restartsOf, size, stageOf, toneOf } from "./machine_words.js";
 
 const FULL = [
   ["On", (engine) => (engine.gpus?.length ? `GPU ${engine.gpus.join(", ")}` : "memory")],
@@ -19,7 +19,7 @@ export function engineTable(ask) {
   const table = h("table", { className: "machine-table", role: "table" });
   const rows = new Map();
   let shape = "";
-  const root = h("div", { className: "machine-scrolls" }, table);
+  const root = scrollable("Engines", table);
   return { root, show };
 
   function show(engines) {
@@ -44,7 +44,7 @@ function head(columns) {
 }
 
 function body(rows) {
-  return h("tbody", { role: "rowgroup" }, rows.map((row) => row.root));
+  return h("tbody", { role: "rowgroup" }, rows.flatMap((row) => row.rows));
 }
 
 function engineRow(name, columns, ask) {
@@ -54,22 +54,27 @@ function engineRow(name, columns, ask) {
   const bar = h("progress", { className: "machine-progress", max: "1", "aria-label": `Start of ${name}` });
   const cells = columns.map(([title]) => h("td", { className: "number", role: "cell", "data-label": title }));
   const doing = h("td", { className: "machine-do", role: "cell", "data-label": "Actions" });
+  const reason = h("td", { className: "muted small", role: "cell", colspan: columns.length ? columns.length + 3 : 2 });
+  const reasonRow = h("tr", { className: "machine-reason", role: "row" }, reason);
   let offered = "";
   const root = h(
     "tr",
     { role: "row" },
-    h("th", { scope: "row", role: "rowheader" }, name, " ", adapters),
+    h("th", { scope: "row", role: "rowheader" }, h("span", { className: "name" }, name), " ", adapters),
     h("td", { role: "cell", "data-label": "State" }, h("div", { className: "machine-where" }, chip, bar, stage)),
     cells,
     columns.length ? doing : null,
   );
-  return { root, show };
+  return { rows: [root, reasonRow], show };
 
   function show(engine) {
     say(adapters, engine.adapters?.length ? `with ${engine.adapters.join(", ")}` : "");
     say(chip, engine.state);
     chip.className = `machine-state ${toneOf(engine.state)}`;
     say(stage, stageOf(engine));
+    say(reason, reasonOf(engine));
+    reasonRow.hidden = !reasonOf(engine);
+    root.classList.toggle("has-reason", !reasonRow.hidden);
     bar.hidden = !isStarting(engine);
     bar.value = engine.progress ?? 0;
     columns.forEach(([, words], at) => say(cells[at], words(engine)));

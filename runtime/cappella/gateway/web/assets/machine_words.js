@@ -28,12 +28,18 @@ export function isStarting(engine) {
   return ["waiting", "loading", "restarting"].includes(engine.state);
 }
 
-/** What there is to say beside the state: the stage, how long still, why it fell. */
+/** What there is to say beside the state: the stage, and how long it still takes. */
 export function stageOf(engine) {
+  if (!engine.stage || engine.stage === engine.state) return "";
   const left = engine.remaining_s ? `, about ${Math.ceil(engine.remaining_s)} s left` : "";
-  const stage = engine.stage === engine.state ? "" : `${engine.stage ?? ""}${left}`;
-  const why = engine.reason && !stage.includes(engine.reason) ? engine.reason : "";
-  return [stage, why && `before that: ${why}`].filter(Boolean).join("; ");
+  // The reason has a row of its own.
+  const stage = engine.reason ? engine.stage.replace(`: ${engine.reason}`, "") : engine.stage;
+  return `${stage}${left}`;
+}
+
+/** Why the engine failed, as far as the server says it. */
+export function reasonOf(engine) {
+  return engine.reason ? `Reason: ${engine.reason}` : "";
 }
 
 export function restartsOf(engine) {

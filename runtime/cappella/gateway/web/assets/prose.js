@@ -1,6 +1,7 @@
 // Markdown as elements. Only tags of this list are made, and only addresses that `inline.js` let through are links.
 
-import { h, fill } from "./dom.js";
+import { copyButton } from "./copy.js";
+import { fill, h, scrollable } from "./dom.js";
 import { markdown } from "./markdown.js";
 
 const TAGS = new Set(
@@ -24,11 +25,7 @@ function elementOf(node) {
     case "pre":
       return codeBlock(node, children);
     case "table":
-      return h(
-        "div",
-        { className: "scrolls", tabindex: 0, role: "group", "aria-label": "Table" },
-        h("table", {}, ...children),
-      );
+      return scrollable("Table", h("table", {}, ...children));
     case "ol":
       return h("ol", { start: node.start }, ...children);
     case "th":
@@ -52,20 +49,4 @@ function codeBlock(node, children) {
     ),
     h("pre", { tabindex: 0, role: "group", "aria-label": "Code" }, ...children),
   );
-}
-
-/** A button that puts a text on the clipboard and says so. */
-export function copyButton(textOf, label = "Copy") {
-  const button = h("button", { type: "button", className: "quiet" }, label);
-  button.addEventListener("click", async () => {
-    const worked = await navigator.clipboard.writeText(textOf()).then(
-      () => true,
-      () => false,
-    );
-    button.textContent = worked ? "Copied" : "Copying is not allowed here";
-    setTimeout(() => {
-      button.textContent = label;
-    }, 1500);
-  });
-  return button;
 }

@@ -1,6 +1,6 @@
 // A run's waterfall as elements: a bar for each call, the floor, and the same as a table.
 
-import { h } from "./dom.js";
+import { h, scrollable } from "./dom.js";
 import { seconds } from "./trouble.js";
 import { againstFloor, waterfall } from "./waterfall.js";
 
@@ -58,7 +58,7 @@ function bar(row, fall) {
   return h(
     "div",
     { className: `fall-row ${row.side}` },
-    h("span", { className: "fall-name" }, h("b", {}, row.name), ` ${row.does}`),
+    h("span", { className: "fall-name" }, h("b", { className: "name" }, row.name), ` ${row.does}`),
     track,
     h("span", { className: "fall-time number" }, seconds(row.totalMs)),
   );
@@ -87,9 +87,8 @@ function table(fall) {
     row.cachedTokens,
     row.completionTokens,
   ]);
-  return h(
-    "div",
-    { className: "scrolls", tabindex: 0, role: "group", "aria-label": "Where the time went, as a table" },
+  return scrollable(
+    "Where the time went, as a table",
     h(
       "table",
       { className: "number" },

@@ -110,7 +110,7 @@ function detail(trace, passagesOf) {
     h(
       "li",
       {},
-      h("span", { className: "who" }, name),
+      h("span", { className: "name pill" }, name),
       h("span", { className: "number muted" }, percent(score)),
       " ",
       h("q", {}, at.map((place) => passagesOf[name][place].text).join(" ")),

@@ -1,15 +1,17 @@
 // One turn of a conversation: the question, the answer, and how it came about.
 
 import { comparisonView } from "./comparison.js";
+import { copyButton } from "./copy.js";
 import { statusOf } from "./costs.js";
 import { announce, fill, h, say } from "./dom.js";
 import { memberColumns } from "./members.js";
-import { copyButton, showProse } from "./prose.js";
+import { showProse } from "./prose.js";
+import { excerpt, questionView } from "./question.js";
 import { isOver, waitedFor } from "./run.js";
 import { statusWords } from "./trouble.js";
 
 /** The elements of a turn; `update(run, nowMs)` shows how far it is, `end(run)` what came of it. */
-export function turnView(question, how) {
+export function turnView({ question, pastes, how }) {
   const status = h("p", { className: "status" });
   const steps = h("ol", { className: "steps", "aria-label": "How far the run is" });
   const answer = h("div", { className: "prose answer" });
@@ -48,14 +50,8 @@ export function turnView(question, how) {
   );
   const element = h(
     "article",
-    { className: "turn", "aria-label": question.slice(0, 80) },
-    h(
-      "div",
-      { className: "question" },
-      h("span", { className: "eyebrow" }, "You"),
-      h("h2", {}, question),
-      how && h("p", { className: "small muted" }, how),
-    ),
+    { className: "turn", "aria-label": excerpt(question) },
+    questionView(question, pastes, how),
     result,
     evidence,
   );
