@@ -6,7 +6,7 @@ const SHOWN_MS = 1500;
 const FAILED_MS = 5000;
 
 /** Put a text on the clipboard; resolves to whether that worked. */
-export async function copyText(text) {
+async function copyText(text) {
   // Only secure origins have `navigator.clipboard`: HTTPS, or this machine itself.
   if (!navigator.clipboard) return copySelection(text);
   return navigator.clipboard.writeText(text).then(

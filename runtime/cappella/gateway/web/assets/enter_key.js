@@ -20,6 +20,7 @@ export function isSendKey({ key, shiftKey, altKey, isComposing, keyCode }) {
 
 /** The line that says which keys send; the field names it as its description. */
 export function sendKeysHint(id) {
-  const keys = [h("kbd", {}, "Enter"), " sends, ", h("kbd", {}, "Shift"), " ", h("kbd", {}, "Enter"), " breaks the line"];
-  return h("span", { className: "keys small muted", id }, ...keys);
+  const key = (name) => h("kbd", {}, name);
+  const words = [key("Enter"), " sends, ", key("Shift"), " ", key("Enter"), " breaks the line"];
+  return h("span", { className: "keys small muted", id }, ...words);
 }

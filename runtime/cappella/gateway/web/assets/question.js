@@ -52,8 +52,8 @@ export function questionView(question, pastes, how) {
 }
 
 function pastedText(text) {
-  const words = h("div", { className: "pasted-text", tabindex: 0, role: "group", "aria-label": "Pasted text" }, text);
-  return h("details", { className: "pasted" }, h("summary", {}, pasteLabel(text)), words);
+  const props = { className: "pasted-text", tabindex: 0, role: "group", "aria-label": "Pasted text" };
+  return h("details", { className: "pasted" }, h("summary", {}, pasteLabel(text)), h("div", props, text));
 }
 
 /** Text of which only the first lines are shown, with a button for the rest where there is more. */

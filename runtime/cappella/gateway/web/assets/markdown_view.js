@@ -1,4 +1,4 @@
-// Markdown as elements. Only tags of this list are made, and only addresses that `inline.js` let through are links.
+// Markdown as elements: only the tags of this list, and links only to addresses that `markdown_inline.js` accepts.
 
 import { copyButton } from "./copy.js";
 import { fill, h, scrollable } from "./dom.js";
@@ -8,17 +8,17 @@ const TAGS = new Set(
   "p h3 h4 h5 h6 ul ol li blockquote pre code table thead tbody tr th td hr br em strong del a".split(" "),
 );
 
-/** Show `text` as Markdown in `element`; what has been shown already is left alone. */
-export function showProse(element, text) {
+/** Show `text` as Markdown in `element`, unless it is shown already. */
+export function showMarkdown(element, text) {
   if (element.proseText === text) return;
   element.proseText = text;
-  fill(element, ...markdown(text).map(elementOf));
+  fill(element, ...markdown(text).map(toElement));
 }
 
-function elementOf(node) {
+function toElement(node) {
   if (typeof node === "string") return document.createTextNode(node);
   if (!TAGS.has(node.tag)) throw new TypeError(`no element is made of ${node.tag}`);
-  const children = node.children.map(elementOf);
+  const children = node.children.map(toElement);
   switch (node.tag) {
     case "a":
       return h("a", { href: node.href, rel: "noopener noreferrer nofollow", target: "_blank" }, ...children);

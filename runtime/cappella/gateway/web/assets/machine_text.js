@@ -1,35 +1,35 @@
-// What the Machine view says, from what the server told. Nothing here knows of a document.
+// The texts and figures of the Machine view. Pure functions, without a document.
 
 const GIB = 2 ** 30;
 const MIB = 2 ** 20;
 
-/** Bytes for a person. */
-export function size(bytes) {
+/** Bytes in MiB or GiB. */
+export function formatBytes(bytes) {
   if (bytes === null || bytes === undefined) return "–";
   return bytes < GIB ? `${Math.round(bytes / MIB)} MiB` : `${(bytes / GIB).toFixed(1)} GiB`;
 }
 
-export function percent(share) {
+export function formatPercent(share) {
   return share === null || share === undefined ? "–" : `${Math.round(share * 100)}%`;
 }
 
-export function number(value) {
+export function formatNumber(value) {
   if (value === null || value === undefined) return "–";
   return Number.isInteger(value) ? String(value) : value.toFixed(1);
 }
 
-/** A state, in the tone that it has for who is responsible. */
-export function toneOf(state) {
+/** The colour class of a state. */
+export function stateTone(state) {
   return { ready: "good", failed: "bad", unhealthy: "bad", stopped: "quiet", asleep: "quiet" }[state] ?? "warn";
 }
 
-/** Whether the engine is on its way up, so that a bar has something to show. */
+/** Whether the engine is starting, so that the progress bar is shown. */
 export function isStarting(engine) {
   return ["waiting", "loading", "restarting"].includes(engine.state);
 }
 
-/** What there is to say beside the state: the stage, and how long it still takes. */
-export function stageOf(engine) {
+/** The stage of an engine, and how long its start still takes. */
+export function stageText(engine) {
   if (!engine.stage || engine.stage === engine.state) return "";
   const left = engine.remaining_s ? `, about ${Math.ceil(engine.remaining_s)} s left` : "";
   // The reason has a row of its own.
@@ -38,47 +38,48 @@ export function stageOf(engine) {
 }
 
 /** Why the engine failed, as far as the server says it. */
-export function reasonOf(engine) {
+export function reasonText(engine) {
   return engine.reason ? `Reason: ${engine.reason}` : "";
 }
 
-export function restartsOf(engine) {
-  const asked = engine.restarts_asked ? `, ${engine.restarts_asked} asked for` : "";
-  return engine.restarts === undefined ? "–" : `${engine.restarts}${asked}`;
+export function restartsText(engine) {
+  const requested = engine.restarts_asked ? `, ${engine.restarts_asked} requested` : "";
+  return engine.restarts === undefined ? "–" : `${engine.restarts}${requested}`;
 }
 
-/** One line on all of it: what screen readers are told when it changes. */
-export function summaryOf(machine) {
+/** The summary in one line; screen readers are told when it changes. */
+export function summaryText(machine) {
   const engines = Object.values(machine.engines ?? {});
   const up = engines.filter((each) => each.state === "ready" || each.state === "asleep").length;
   const failed = Object.entries(machine.engines ?? {}).filter(([, each]) => each.state === "failed");
   const answering = Object.values(machine.ensembles ?? {}).filter((each) => each.answers).length;
   const all = Object.keys(machine.ensembles ?? {}).length;
-  const lost = failed.length ? ` Given up: ${failed.map(([name]) => name).join(", ")}.` : "";
+  const lost = failed.length ? ` Failed: ${failed.map(([name]) => name).join(", ")}.` : "";
   return `${up} of ${engines.length} engines ready; ${answering} of ${all} ensembles answer.${lost}`;
 }
 
-/** Of the wish to do something to an engine: the question, what comes of it, the word on the button. */
+/** The confirmation of an action: the question, the consequences, and the text of the button. */
 export function confirmation(action, name) {
-  const comes = {
-    restart: "Its process ends and a new one starts. What it is writing now fails, and runs go on without it.",
-    sleep: "It gives its memory back and takes no calls until somebody wakes it. What it is writing now fails.",
-    wake: "It loads again and then takes calls.",
-    start: "It was given up. It is tried again, as often as at first.",
+  const words = {
+    restart: "Its process ends and a new one starts. Its current requests fail; runs go on without it.",
+    sleep: "It frees its memory and accepts no requests until it is woken. Its current requests fail.",
+    wake: "It loads again, then accepts requests.",
+    start: "It failed too often. It is started again, with all its tries.",
   }[action];
   const verb = { restart: "Restart", sleep: "Put to sleep", wake: "Wake", start: "Start" }[action] ?? action;
-  return { title: `${verb} ${name}?`, words: comes ?? "", verb };
+  return { title: `${verb} ${name}?`, words: words ?? "", verb };
 }
 
 /**
- * The bars of one device, each `{title, segments, label}`: the plan (one for each turn), and what is held now. A segment
- * is `{name, bytes, share}`; the name is null for what others hold, and what is free is what is left over.
+ * The bars of one device, each `{title, segments, label}`: the plan (one for each swap group), and what is used now.
+ * A segment is `{name, bytes, share}`; the name is null for other processes; the free memory is the rest.
  */
-export function barsOf(device, engines) {
-  const here = Object.entries(device.engines ?? {}).map(([name, bytes]) => ({ name, bytes, engine: engines[name] ?? {} }));
+export function memoryBars(device, engines) {
+  const entries = Object.entries(device.engines ?? {});
+  const here = entries.map(([name, bytes]) => ({ name, bytes, engine: engines[name] ?? {} }));
   const turns = [...new Set(here.map((each) => each.engine.turn).filter((turn) => Number.isInteger(turn)))].sort();
   const planned = (turns.length ? turns : [null]).map((turn) => ({
-    title: turn === null ? "planned" : `planned, turn ${turn + 1}`,
+    title: turn === null ? "planned" : `planned, swap group ${turn + 1}`,
     parts: here.filter((each) => !Number.isInteger(each.engine.turn) || each.engine.turn === turn),
   }));
   const held = here
@@ -90,14 +91,15 @@ export function barsOf(device, engines) {
   return [...planned.map(({ title, parts }) => bar(title, parts, device)), bar("used", [...held, others], device)];
 }
 
-function bar(title, parts, device) {
+function bar(title, holders, device) {
   const segments = [];
   let room = device.total_bytes;
-  for (const { name, bytes } of parts) {
+  for (const { name, bytes } of holders) {
     const shown = Math.min(bytes, room);
     room -= shown;
     if (shown > 0) segments.push({ name, bytes, share: shown / device.total_bytes });
   }
-  const told = segments.map((each) => `${each.name ?? "others"} ${size(each.bytes)}`).join(", ");
-  return { title, segments, label: `${device.device}, ${title}: ${told || "nothing"} of ${size(device.total_bytes)}` };
+  const parts = segments.map((each) => `${each.name ?? "others"} ${formatBytes(each.bytes)}`).join(", ");
+  const label = `${device.device}, ${title}: ${parts || "nothing"} of ${formatBytes(device.total_bytes)}`;
+  return { title, segments, label };
 }
