@@ -77,7 +77,9 @@ function contradiction({ topic, stances }) {
     h(
       "dl",
       { className: "stances" },
-      ...stances.map(({ model, stance }) => h("div", { className: "stance" }, h("dt", {}, model), h("dd", {}, stance))),
+      ...stances.map(({ model, stance }) =>
+        h("div", { className: "stance" }, h("dt", { className: "name" }, model), h("dd", {}, stance)),
+      ),
     ),
   );
 }

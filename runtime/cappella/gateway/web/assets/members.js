@@ -51,7 +51,7 @@ function column(name) {
     className: "prose member-text",
     tabindex: 0,
     role: "group",
-    "aria-label": `Answer of ${name}`,
+    "aria-label": `What ${name} says`,
   });
   const element = h(
     "article",
