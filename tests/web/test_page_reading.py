@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Locator, expect
+from playwright.async_api import Browser, Locator, Route, expect
 
 from support.browser import LAN_ADDRESS, RequestRecord, visiting
 from support.fake_engines import ANALYSIS, MEMBERS, FakeEngines, gateway_config, judging, serving
@@ -25,6 +25,7 @@ TABLE = """
 LONG_QUESTION = " ".join(f"Question {number} is about the room of Gonil." for number in range(60))
 PASTED = "\n\n".join(f"{number}. The supplier delivers the goods, and the buyer accepts them." for number in range(200))
 REASON = "its process ended: Engine 000: Avg prompt throughput: 1.1 tokens/s, Running: 0 reqs, " * 4
+LINES = "(name) => { const all = document.createRange(); all.selectNodeContents(name); return all.getClientRects().length; }"
 FAILING_COPY = "document.execCommand = () => false"
 
 
@@ -85,14 +86,23 @@ async def test_an_engine_keeps_its_name_whole_beside_a_long_reason(
 ) -> None:
     await record.page.set_viewport_size({"width": width, "height": 900})
     fake_engines.engines["ann"].status.reason = REASON
+
+    async def rename(route: Route) -> None:
+        reply = await route.fetch()
+        await route.fulfill(response=reply, body=(await reply.text()).replace('"ann"', '"qwen3-8b-instruct-awq"'))
+
+    await record.page.route("**/api/machine", rename)
     await record.page.get_by_role("link", name="Machine", exact=True).click()
     engines = record.page.get_by_role("table", name="Engines")
     reason = engines.get_by_role("row").filter(has_text="Reason: its process ended")
     await expect(reason).to_have_count(1)
     await expect(reason.get_by_role("cell")).to_have_count(1)
-    assert await record.broken_words(".machine-table tbody th, .machine-table .name") == []
+    names = record.page.locator(".machine-table .name", has_text="qwen3-8b-instruct-awq")
+    await expect(names).to_have_count(4)
+    assert [await name.evaluate(LINES) for name in await names.all()] == [1] * 4
     await expect(engines.get_by_role("row").filter(has_text="bob")).to_be_visible()
     assert await record.page.evaluate("document.documentElement.scrollWidth") <= width
+    await record.page.unroute_all(behavior="ignoreErrors")
 
 
 async def test_a_long_question_is_cut_to_a_few_lines_until_all_is_asked_for(record: RequestRecord) -> None:
