@@ -18,9 +18,27 @@ FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
     " --disable-component-update --disable-sync"
 ).split()
+# A server of a local network, as browsers see one: plain HTTP at an address that is not this machine's.
+LAN_ADDRESS = "192.0.2.10"
+FLAGS.append(f"--host-resolver-rules=MAP {LAN_ADDRESS} 127.0.0.1")
 TELL_VIOLATIONS = (
     "document.addEventListener('securitypolicyviolation', (e) => console.error(`CSP: ${e.violatedDirective}`))"
 )
+BROKEN_WORDS = """(selector) => [...document.querySelectorAll(selector)].flatMap((element) => {
+  const range = document.createRange();
+  const walker = document.createTreeWalker(element, NodeFilter.SHOW_TEXT);
+  const broken = [];
+  while (walker.nextNode()) {
+    for (const word of walker.currentNode.data.matchAll(/[\\p{L}\\p{N}_]+/gu)) {
+      range.setStart(walker.currentNode, word.index);
+      range.setEnd(walker.currentNode, word.index + word[0].length);
+      const boxes = [...range.getClientRects()];
+      const cell = element.getBoundingClientRect();
+      if (boxes.length > 1 || boxes.some((box) => box.right > cell.right + 1)) broken.push(word[0]);
+    }
+  }
+  return broken;
+})"""
 STATUS = re.compile(r"the server responded with a status of (\d+)")
 
 
@@ -75,11 +93,16 @@ class RequestRecord:
         box = self.page.get_by_role("textbox", name="Your question")
         await box.fill(question)
         await box.press("Control+Enter")
-        return self.page.get_by_role("article", name=question).last
+        return self.page.get_by_role("article", name=question[:80]).last
 
     async def unfold(self) -> None:
         """Show all that can be opened in the view."""
         await self.page.evaluate("document.querySelectorAll('main details').forEach((each) => { each.open = true; })")
+
+    async def broken_words(self, selector: str) -> list[str]:
+        """The words of these elements that go on in another line, or into what their cell does not show."""
+        broken: list[str] = await self.page.evaluate(BROKEN_WORDS, selector)
+        return broken
 
     async def barriers(self) -> list[str]:
         """What keeps people out of the view that is shown, as axe sees it."""

@@ -26,7 +26,7 @@ async def asked_again(turn: Locator, way: str) -> None:
     await turn.get_by_role("combobox", name="Ask again in another way").select_option(label=way)
 
 
-async def test_one_sees_who_has_said_what_while_another_is_waited_for(
+async def test_the_answers_of_members_are_shown_while_another_is_still_running(
     record: RequestRecord, fake_engines: FakeEngines
 ) -> None:
     fake_engines.let("cat", Script(("Half an", " answer"), ending="held"))
@@ -35,7 +35,7 @@ async def test_one_sees_who_has_said_what_while_another_is_waited_for(
     await expect(member(turn, "ann")).to_contain_text("done")
     await expect(member(turn, "cat")).to_contain_text("Half an answer")
     await expect(member(turn, "cat")).to_contain_text("writing")
-    await expect(turn).to_contain_text("waiting on cat")
+    await expect(turn).to_contain_text("waiting for cat")
     fake_engines.servers["cat"].released.set()
     await expect(answer(turn)).to_contain_text("The final answer")
     await expect(member(turn, "cat")).to_contain_text("done")
@@ -43,7 +43,7 @@ async def test_one_sees_who_has_said_what_while_another_is_waited_for(
         await expect(member(turn, each)).to_contain_text("tokens")
 
 
-async def test_the_judges_comparison_shows_who_stands_where(record: RequestRecord, fake_engines: FakeEngines) -> None:
+async def test_the_comparison_shows_the_stance_of_each_member(record: RequestRecord, fake_engines: FakeEngines) -> None:
     analysis = {
         "consensus": ["both greet"],
         "contradictions": [
@@ -76,7 +76,9 @@ async def test_an_answer_is_shown_as_it_is_written(record: RequestRecord, fake_e
     await expect(turn.get_by_role("button", name="Copy the answer")).to_be_visible()
 
 
-async def test_stop_frees_the_engines_and_one_may_go_on(record: RequestRecord, fake_engines: FakeEngines) -> None:
+async def test_stop_frees_the_engines_and_the_question_can_be_asked_again(
+    record: RequestRecord, fake_engines: FakeEngines
+) -> None:
     fake_engines.let("cat", Script(("Endless",), ending="hang"))
     turn = await record.ask("Say hello.")
     await expect(member(turn, "cat")).to_contain_text("Endless")
@@ -96,7 +98,7 @@ async def test_a_reload_in_mid_stream_frees_the_engines_and_keeps_the_question(
     await record.page.reload()
     assert await eventually(lambda: fake_engines.running == 0)
     turn = record.page.get_by_role("article", name="Say hello.")
-    await expect(turn).to_contain_text("cut off")
+    await expect(turn).to_contain_text("cancelled")
     fake_engines.let("cat", Script())
     await asked_again(turn, "In the same way")
     await expect(answer(record.page.get_by_role("article", name="Say hello."))).to_contain_text("The final answer")
@@ -131,8 +133,8 @@ async def test_panel_and_judge_are_chosen(record: RequestRecord, fake_engines: F
     await record.page.get_by_role("main").locator("summary").first.click()
     await record.page.get_by_role("combobox", name="Judge").select_option("cat")
     await record.page.get_by_role("combobox", name="Strategy").select_option("select")
-    await record.page.get_by_role("button", name="One seat less for cat").click()
-    await record.page.get_by_role("button", name="One seat more for ann").click()
+    await record.page.get_by_role("button", name="Remove a seat of cat").click()
+    await record.page.get_by_role("button", name="Add a seat of ann").click()
     turn = await record.ask("Say hello.")
     await expect(turn.get_by_role("button", name="Copy the answer")).to_be_visible()
     calls = {name: len(server.bodies) for name, server in fake_engines.servers.items()}
@@ -141,16 +143,16 @@ async def test_panel_and_judge_are_chosen(record: RequestRecord, fake_engines: F
     assert "structured_outputs" in fake_engines.servers["cat"].bodies[-1]
 
 
-async def test_a_member_that_breaks_off_is_explained(record: RequestRecord, fake_engines: FakeEngines) -> None:
+async def test_a_member_that_fails_is_explained(record: RequestRecord, fake_engines: FakeEngines) -> None:
     fake_engines.let("bob", Script(("I was about",), ending="break"))
     turn = await record.ask("Say hello.")
     await expect(answer(turn)).to_contain_text("The final answer")
     await expect(answer(turn)).to_contain_text("Degraded: bob gave no answer")
     await expect(member(turn, "bob")).to_contain_text("failed")
-    await expect(member(turn, "bob")).to_contain_text("its engine broke off")
+    await expect(member(turn, "bob")).to_contain_text("its engine broke the connection")
 
 
-async def test_a_judge_that_breaks_off_is_explained(record: RequestRecord, fake_engines: FakeEngines) -> None:
+async def test_a_judge_that_fails_is_explained(record: RequestRecord, fake_engines: FakeEngines) -> None:
     fake_engines.let("judge", Script(("{",), ending="break"))
     turn = await record.ask("Say hello.")
     await expect(answer(turn)).to_contain_text("Hello there")
@@ -182,3 +184,32 @@ async def test_a_server_that_is_gone_is_an_error_with_a_way_on(
     assert record.troubles
     assert all("ERR_INTERNET_DISCONNECTED" in each for each in record.troubles)
     record.troubles.clear()
+
+
+async def test_enter_sends_and_shift_enter_breaks_the_line(record: RequestRecord, fake_engines: FakeEngines) -> None:
+    box = record.page.get_by_role("textbox", name="Your question")
+    await expect(box).to_have_accessible_description("Enter sends, Shift Enter breaks the line")
+    await box.press_sequentially("One")
+    await box.press("Shift+Enter")
+    await box.press_sequentially("Two")
+    await box.press("Enter")
+    await expect(answer(record.page.get_by_role("article", name="One"))).to_contain_text("The final answer")
+    assert fake_engines.servers["ann"].bodies[-1]["messages"][-1]["content"] == "One\nTwo"
+    await expect(box).to_have_value("")
+
+
+async def test_enter_takes_the_word_of_an_input_method_and_sends_nothing(
+    record: RequestRecord, fake_engines: FakeEngines
+) -> None:
+    box = record.page.get_by_role("textbox", name="Your question")
+    await box.focus()
+    devtools = await record.context.new_cdp_session(record.page)
+    await devtools.send("Input.imeSetComposition", {"text": "にほんご", "selectionStart": 4, "selectionEnd": 4})
+    # Not by Playwright's keyboard, which writes a line break as well: an input method keeps that to itself.
+    enter = {"type": "rawKeyDown", "key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13}
+    await devtools.send("Input.dispatchKeyEvent", enter)
+    await devtools.send("Input.insertText", {"text": "日本語"})
+    await expect(box).to_have_value("日本語")
+    await expect(record.page.get_by_role("article")).to_have_count(0)
+    await box.press("Enter")
+    await expect(record.page.get_by_role("article", name="日本語")).to_be_visible()

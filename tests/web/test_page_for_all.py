@@ -95,10 +95,10 @@ async def test_a_question_is_asked_with_the_keyboard_alone(record: RequestRecord
     await page.keyboard.press("Enter")
     turn = page.get_by_role("article", name="Say hello.")
     await expect(turn.get_by_role("group", name="Answer")).to_contain_text("The final answer")
-    await expect(page.locator("#announcer")).to_have_text("The answer is there")
+    await expect(page.locator("#announcer")).to_have_text("The answer is complete")
 
 
-async def test_who_has_no_mouse_may_skip_to_the_content(record: RequestRecord) -> None:
+async def test_the_keyboard_can_skip_to_the_content(record: RequestRecord) -> None:
     page = record.page
     await expect(
         page.get_by_role("textbox", name="Your question")

@@ -76,7 +76,7 @@ async def test_a_key_is_refused_then_accepted_and_kept_in_the_tab_alone(
     ):
         page = await record.open()
         await offered(page, "ck_wrong")
-        await expect(page.get_by_role("dialog")).to_contain_text("not known")
+        await expect(page.get_by_role("dialog")).to_contain_text("does not know that key")
         await offered(page, key)
         turn = await record.ask("Say hello.")
         await expect(turn.get_by_role("group", name="Answer")).to_contain_text("The final answer")

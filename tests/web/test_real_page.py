@@ -94,7 +94,7 @@ async def test_stop_in_mid_run_frees_the_engines(browser: Browser, small: Deploy
         await record.open()
         with stopped([small.engine_core("alto")]):
             turn = await record.ask(QUESTION)
-            await expect(turn).to_contain_text("waiting on alto")
+            await expect(turn).to_contain_text("waiting for alto")
             await record.page.get_by_role("button", name="Stop").click()
             await expect(turn).to_contain_text("You stopped this run.")
             assert await nobody_waits(small)
@@ -107,7 +107,7 @@ async def test_a_reload_in_mid_stream_frees_the_engines_too(browser: Browser, sm
     async with visiting(browser, small.url) as record:
         await record.open()
         with stopped([small.engine_core("alto")]):
-            await expect(await record.ask(QUESTION)).to_contain_text("waiting on alto")
+            await expect(await record.ask(QUESTION)).to_contain_text("waiting for alto")
             await record.page.reload()
             assert await nobody_waits(small)
         assert await quiet(small)
@@ -123,11 +123,11 @@ async def test_an_engine_that_is_killed_while_it_answers_is_explained(browser: B
         await record.open()
         os.kill(core, signal.SIGSTOP)
         turn = await record.ask(QUESTION)
-        await expect(turn).to_contain_text("waiting on alto")
+        await expect(turn).to_contain_text("waiting for alto")
         os.kill(core, signal.SIGKILL)
         await answered(record, QUESTION)
         await expect(turn).to_contain_text("Degraded: alto gave no answer")
-        await expect(turn.get_by_role("article", name="alto")).to_contain_text("its engine broke off")
+        await expect(turn.get_by_role("article", name="alto")).to_contain_text("its engine broke the connection")
         await at(record.page, "Machine")
         await expect(state(record.page, "alto")).to_contain_text("ready", timeout=LOADED_S * 1000)
 
@@ -144,7 +144,7 @@ async def test_an_engine_is_restarted_by_its_button(browser: Browser, small: Dep
         assert small.engine_core("alto") != before
 
 
-async def test_one_sees_the_demo_think(browser: Browser, demo: Deployment) -> None:
+async def test_the_demo_shows_how_it_answers(browser: Browser, demo: Deployment) -> None:
     async with visiting(browser, demo.url) as record:
         page = await record.open()
         await expect(page.get_by_role("textbox", name="Your question")).to_be_focused()
@@ -154,7 +154,7 @@ async def test_one_sees_the_demo_think(browser: Browser, demo: Deployment) -> No
         turn = page.get_by_role("article", name=QUESTION[:80])
         for name in ("soprano", "alto", "tenor"):
             await expect(turn.get_by_role("article", name=name, exact=True)).to_contain_text(re.compile(r"\d+ tokens"))
-        for heading in ("Who said what", "The judge compares", "Where the time went"):
+        for heading in ("The members' answers", "The judge compares", "Where the time went"):
             await expect(turn.get_by_role("heading", name=heading)).to_be_visible()
         await turn.get_by_role("combobox", name="Ask again in another way").select_option(label="With select")
         await answered(record, QUESTION)

@@ -2,12 +2,14 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { alikeness, wordDiff } from "../../runtime/cappella/web/assets/diff.js";
-import { comparisonOf } from "../../runtime/cappella/web/assets/comparison.js";
+import { readAnalysis } from "../../runtime/cappella/web/assets/analysis_view.js";
+import { similarity, wordDiff } from "../../runtime/cappella/web/assets/diff.js";
+import { describeError } from "../../runtime/cappella/web/assets/errors.js";
+import { formatSeconds, joinNames } from "../../runtime/cappella/web/assets/format.js";
 import { parsePartial } from "../../runtime/cappella/web/assets/partial_json.js";
-import { bodyOf, catalogue, spelt, untouched } from "../../runtime/cappella/web/assets/request.js";
-import { createParser } from "../../runtime/cappella/web/assets/sse.js";
-import { list, memberReason, seconds, statusWords, troubleOf } from "../../runtime/cappella/web/assets/trouble.js";
+import { requestBody, readModels, describeChoice, defaultChoice } from "../../runtime/cappella/web/assets/request.js";
+import { memberReasonText, outcomeText } from "../../runtime/cappella/web/assets/run_text.js";
+import { eventParser } from "../../runtime/cappella/web/assets/sse.js";
 
 const ANALYSIS = {
   consensus: ['Both say "yes" \\ 12 é', "b"],
@@ -47,7 +49,7 @@ test("an analysis that is half there shows whole points, under members' names", 
   const text =
     '{"consensus": ["same"], "contradictions": [{"topic": "price", "stances": ' +
     '[{"model": "A", "stance": "28"}, {"model": "B", "sta';
-  const { consensus, contradictions, gaps } = comparisonOf({ text, value: null }, { A: "ann", B: "bob" });
+  const { consensus, contradictions, gaps } = readAnalysis({ text, value: null }, { A: "ann", B: "bob" });
   assert.deepEqual([consensus, gaps], [["same"], []]);
   assert.deepEqual(contradictions, [
     {
@@ -80,17 +82,17 @@ test("two texts are told apart by words", () => {
 });
 
 test("equal texts are all alike, strangers not at all", () => {
-  assert.equal(alikeness(wordDiff("a b c", "a b c")), 1);
-  assert.equal(alikeness(wordDiff("", "")), 1);
-  assert.equal(alikeness(wordDiff("a b", "c d")), 0);
-  assert.equal(alikeness(wordDiff("a b c x", "x a b c")), 0.75);
-  assert.equal(alikeness(wordDiff("x ".repeat(5000), "y ".repeat(5000))), 0);
+  assert.equal(similarity(wordDiff("a b c", "a b c")), 1);
+  assert.equal(similarity(wordDiff("", "")), 1);
+  assert.equal(similarity(wordDiff("a b", "c d")), 0);
+  assert.equal(similarity(wordDiff("a b c x", "x a b c")), 0.75);
+  assert.equal(similarity(wordDiff("x ".repeat(5000), "y ".repeat(5000))), 0);
 });
 
 test("a stream may be cut anywhere", () => {
   const text = ': keep-alive\n\ndata: {"a":1}\n\ndata: {"b":"ü"}\r\n\r\ndata: [DONE]\n\n';
   for (let cut = 0; cut <= text.length; cut += 1) {
-    const parse = createParser();
+    const parse = eventParser();
     assert.deepEqual([...parse(text.slice(0, cut)), ...parse(text.slice(cut))], [{ a: 1 }, { b: "ü" }]);
   }
 });
@@ -104,16 +106,16 @@ const MODELS = {
 };
 
 test("a request says only what was chosen", () => {
-  const [ensemble] = catalogue(MODELS).ensembles;
-  const choice = untouched(ensemble);
+  const [ensemble] = readModels(MODELS).ensembles;
+  const choice = defaultChoice(ensemble);
   const asked = { include_events: true, include_intermediate_responses: true };
-  assert.deepEqual(bodyOf(choice, [], "Hi"), {
+  assert.deepEqual(requestBody(choice, [], "Hi"), {
     model: "cappella/default",
     messages: [{ role: "user", content: "Hi" }],
     fusion: asked,
   });
   const chosen = { ...choice, preset: "quick", strategy: "vote", analysis: "off", judge: "ann", panel: ["ann", "cid"] };
-  assert.deepEqual(bodyOf(chosen, [], "Hi").fusion, {
+  assert.deepEqual(requestBody(chosen, [], "Hi").fusion, {
     ...asked,
     preset: "quick",
     strategy: "vote",
@@ -121,8 +123,8 @@ test("a request says only what was chosen", () => {
     model: "ann",
     analysis_models: ["ann", "cid"],
   });
-  assert.equal(spelt(choice), "");
-  assert.equal(spelt(chosen), "preset quick · vote · analysis off · panel ann, cid · judge ann");
+  assert.equal(describeChoice(choice), "");
+  assert.equal(describeChoice(chosen), "preset quick · vote · analysis off · panel ann, cid · judge ann");
 });
 
 test("earlier turns go along, those without an answer do not", () => {
@@ -130,7 +132,7 @@ test("earlier turns go along, those without an answer do not", () => {
     { question: "One?", answer: "1" },
     { question: "Two?", answer: "" },
   ];
-  const { messages } = bodyOf(untouched(catalogue(MODELS).ensembles[0]), turns, "Three?");
+  const { messages } = requestBody(defaultChoice(readModels(MODELS).ensembles[0]), turns, "Three?");
   assert.deepEqual(
     messages.map((each) => `${each.role}: ${each.content}`),
     ["user: One?", "assistant: 1", "user: Three?"],
@@ -138,15 +140,22 @@ test("earlier turns go along, those without an answer do not", () => {
 });
 
 test("each trouble has its way on", () => {
-  const remedy = (fields) => troubleOf({ message: "m", ...fields }).remedy;
+  const remedy = (fields) => describeError({ message: "m", ...fields }).remedy;
   assert.equal(remedy({ status: 401, code: "invalid_api_key" }), "key");
   assert.equal(remedy({ status: 429, code: "overloaded", retryAfterS: 4 }), "wait");
-  assert.equal(troubleOf({ status: 429, code: "rate_limit_exceeded", message: "m", retryAfterS: 4 }).waitS, 4);
+  assert.equal(describeError({ status: 429, code: "rate_limit_exceeded", message: "m", retryAfterS: 4 }).waitS, 4);
   assert.equal(remedy({ status: 503, code: "model_not_ready" }), "loading");
   assert.equal(remedy({ status: 400, code: "unknown_field" }), "change");
   assert.equal(remedy({ status: 502, code: "insufficient_quorum" }), "retry");
   assert.equal(remedy({}), "retry");
-  assert.equal(troubleOf({ status: 400, code: "x", message: "The server's words." }).words, "The server's words.");
+  assert.equal(describeError({ status: 400, code: "x", message: "The server's words." }).words, "The server's words.");
+});
+
+test("an error says how to fix it, under the new name of the field and the old one", () => {
+  const hint = (details) => describeError({ status: 400, message: "m", details }).hint;
+  assert.equal(hint({ hint: "Add a message.", mend: "old" }), "Add a message.");
+  assert.equal(hint({ mend: "Add a message." }), "Add a message.");
+  assert.equal(hint({}), null);
 });
 
 test("what a status means is said in words", () => {
@@ -157,19 +166,19 @@ test("what a status means is said in words", () => {
       { model: "eve", reason: "straggler" },
     ],
   };
-  assert.match(statusWords(fusion), /^Degraded: bob gave no answer/);
+  assert.match(outcomeText(fusion), /^Degraded: bob gave no answer/);
   assert.match(
-    statusWords({ ...fusion, failure_reason: "engine_broke", chosen: "ann" }),
-    /judge failed \(engine broke\).*ann's own/,
+    outcomeText({ ...fusion, failure_reason: "engine_broke", chosen: "ann" }),
+    /judge failed \(engine broke\).*that of ann/,
   );
-  assert.match(statusWords({ status: "single", failed_models: [] }), /Only one member/);
-  assert.equal(statusWords({ status: "ok", failed_models: [] }), null);
-  assert.match(memberReason("straggler"), /not waited for/);
-  assert.equal(memberReason("a_new_word"), "a_new_word");
+  assert.match(outcomeText({ status: "single", failed_models: [] }), /Only one member/);
+  assert.equal(outcomeText({ status: "ok", failed_models: [] }), null);
+  assert.match(memberReasonText("straggler"), /cancelled/);
+  assert.equal(memberReasonText("a_new_word"), "a_new_word");
 });
 
 test("times and names read well", () => {
-  assert.deepEqual([0, 40, 994, 1234, 9949, 12_400].map(seconds), [
+  assert.deepEqual([0, 40, 994, 1234, 9949, 12_400].map(formatSeconds), [
     "0 s",
     "0.04 s",
     "0.99 s",
@@ -177,5 +186,5 @@ test("times and names read well", () => {
     "9.9 s",
     "12 s",
   ]);
-  assert.deepEqual([["a"], ["a", "b"], ["a", "b", "c"]].map(list), ["a", "a and b", "a, b and c"]);
+  assert.deepEqual([["a"], ["a", "b"], ["a", "b", "c"]].map(joinNames), ["a", "a and b", "a, b and c"]);
 });

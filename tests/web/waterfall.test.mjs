@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { againstFloor, ticks, waterfall } from "../../runtime/cappella/web/assets/waterfall.js";
+import { overhead, ticks, waterfall } from "../../runtime/cappella/web/assets/waterfall.js";
 
 const call = (role, model, start_ms, first_token_ms, ms) => ({
   role,
@@ -61,7 +61,7 @@ test("the axis holds the longest call and has few, round marks", () => {
 });
 
 test("a run is measured against its floor", () => {
-  assert.deepEqual(againstFloor(TIMINGS), { times: 1.25, aboveMs: 200 });
+  assert.deepEqual(overhead(TIMINGS), { ratio: 1.25, overheadMs: 200 });
 });
 
 test("a run without figures has no bars", () => {

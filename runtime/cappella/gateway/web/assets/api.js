@@ -1,10 +1,10 @@
-// The public API, as every view calls it. The key lives in this tab alone.
+// The public API, for all views. The key is kept in this tab only.
 
-import { createParser } from "./sse.js";
+import { eventParser } from "./sse.js";
 
 const KEY = "cappella-key";
 
-/** What the server refused, in its own words; `retryAfterS` where it says when to come back. */
+/** An error reply of the server; `retryAfterS` if it says when to try again. */
 export class ApiError extends Error {
   constructor(status, error = {}, retryAfterS = null) {
     super(error.message || `The server answered ${status}.`);
@@ -25,7 +25,7 @@ export const api = {
     else sessionStorage.removeItem(KEY);
   },
 
-  /** The JSON at a path. Throws ApiError, or TypeError where nobody answers. */
+  /** The JSON at a path. Throws ApiError, or TypeError if the server does not answer. */
   async get(path) {
     return (await call(path)).json();
   },
@@ -34,12 +34,12 @@ export const api = {
     return (await call(path, { method: "POST", body: JSON.stringify(body ?? {}) })).json();
   },
 
-  /** Ask for a stream of chat completion chunks and hand each on. Ends with it, or throws; `signal` breaks it off. */
+  /** Stream a chat completion and call `onChunk` with each chunk; `signal` cancels it. Throws like `get`. */
   async stream(body, onChunk, signal) {
     const request = { method: "POST", body: JSON.stringify({ ...body, stream: true }), signal };
     const reply = await call("/v1/chat/completions", request);
     const reader = reply.body.pipeThrough(new TextDecoderStream()).getReader();
-    const parse = createParser();
+    const parse = eventParser();
     for (;;) {
       const { done, value } = await reader.read();
       if (done) return;

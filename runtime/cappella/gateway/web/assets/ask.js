@@ -1,24 +1,24 @@
-// The view in which a conversation is held with an ensemble.
+// The Ask view: a conversation with an ensemble.
 
-import { ask } from "./asking.js";
-import { composer } from "./composer.js";
+import { createComposer } from "./composer.js";
 import { fill, h } from "./dom.js";
-import { remedyNote } from "./remedies.js";
-import { STRATEGIES, bodyOf, catalogue, spelt } from "./request.js";
+import { errorNote } from "./error_note.js";
+import { showExplanation } from "./explanation.js";
+import { describeChoice, readModels, requestBody, STRATEGIES } from "./request.js";
+import { startRun } from "./run_stream.js";
 import { turnView } from "./turn.js";
-import { showWhy } from "./why.js";
 
-const KEPT = "cappella-conversation";
+const STORAGE_KEY = "cappella-conversation";
 
 export function mount(root, api) {
   const turns = [];
   const log = h("div", { className: "conversation" });
   const welcome = h("section", { className: "welcome" });
   const box = h("div", { className: "composer-place" });
-  const state = { api, turns, log, welcome, writer: null, running: null };
+  const state = { api, turns, log, welcome, composer: null, running: null };
   root.append(h("h1", { className: "unseen" }, "Ask"), welcome, log, box);
-  begin(state, box);
-  const onKey = () => state.writer === null && begin(state, box);
+  loadModels(state, box);
+  const onKey = () => state.composer === null && loadModels(state, box);
   document.addEventListener("cappella-key", onKey);
   return {
     unmount() {
@@ -28,94 +28,94 @@ export function mount(root, api) {
   };
 }
 
-/** Find out what may be asked, then offer to. */
-async function begin(state, box) {
+/** Load the list of models, then show the composer. */
+async function loadModels(state, box) {
   let found;
   try {
-    found = catalogue(await state.api.get("/v1/models"));
-    // A key that was given has both the note that asked for it and the view begin.
-    if (state.writer) return;
+    found = readModels(await state.api.get("/v1/models"));
+    // A new key makes both the error note and the view load the models.
+    if (state.composer) return;
   } catch (error) {
-    const note = remedyNote(state.api, error, { model: "", again: () => begin(state, box) });
+    const note = errorNote(state.api, error, { model: "", again: () => loadModels(state, box) });
     fill(box, note.element);
     return;
   }
   if (found.ensembles.length === 0) {
-    fill(box, h("div", { className: "note warn" }, h("p", {}, "This key may call no ensemble.")));
+    fill(box, h("div", { className: "note warn" }, h("p", {}, "This key is not allowed to call any ensemble.")));
     return;
   }
-  state.writer = composer(found, {
-    send: (question) => send(state, question),
+  state.composer = createComposer(found, {
+    send: (question, pastes) => send(state, { question, pastes }),
     stop: () => state.running?.stop(),
-    clear: () => clear(state),
+    clear: () => clearConversation(state),
   });
-  fill(box, state.writer.element);
-  greet(state);
-  restore(state);
-  state.writer.focus();
+  fill(box, state.composer.element);
+  showWelcome(state);
+  restoreConversation(state);
+  state.composer.focus();
 }
 
-function greet({ welcome, writer }) {
-  const { panel, judge, example } = writer.controls.ensemble();
-  const asked =
-    example && h("button", { type: "button", className: "example", onclick: () => writer.put(example) }, example);
+function showWelcome({ welcome, composer }) {
+  const { panel, judge, example } = composer.controls.ensemble();
+  const tryExample = () => composer.setQuestion(example);
+  const button = example && h("button", { type: "button", className: "example", onclick: tryExample }, example);
   fill(
     welcome,
     h("p", { className: "display" }, "Ask several models at once."),
     h(
       "p",
       { className: "lead muted" },
-      `${panel.length} members answer side by side. ${judge} compares them and writes one answer,`,
-      " and you see who said what.",
+      `${panel.length} models answer side by side. ${judge} compares their answers and writes one from them,`,
+      " and you see which model said what.",
     ),
-    asked && h("p", {}, h("span", { className: "eyebrow" }, "Try")),
-    asked,
+    button && h("p", {}, h("span", { className: "eyebrow" }, "Try")),
+    button,
   );
 }
 
-function send(state, question, choice = state.writer.controls.value()) {
+function send(state, { question, pastes }, choice = state.composer.controls.value()) {
   if (state.running) return;
-  const { api, turns, log, writer } = state;
-  const before = [...turns];
-  const view = turnView(question, spelt(choice));
-  const turn = { question, choice, answer: "", view };
+  const { api, turns, log, composer } = state;
+  const earlier = [...turns];
+  const view = turnView({ question, pastes, how: describeChoice(choice) });
+  const turn = { question, pastes, choice, answer: "", view };
   turns.at(-1)?.view.fold();
-  // Who asks on does not wait for what could not be asked before.
-  turns.at(-1)?.forget?.();
+  // A new question ends the automatic retry of the one before.
+  turns.at(-1)?.dispose?.();
   turns.push(turn);
   log.append(view.element);
-  changed(state);
-  writer.running(true);
+  conversationChanged(state);
+  composer.setRunning(true);
   view.element.scrollIntoView({ block: "start" });
-  state.running = ask(api, bodyOf(choice, before, question), view.update);
-  state.running.done.then((run) => over(state, turn, run));
+  state.running = startRun(api, requestBody(choice, earlier, question), view.update);
+  state.running.done.then((run) => finishTurn(state, turn, run));
 }
 
-function over(state, turn, run) {
+function finishTurn(state, turn, run) {
   state.running = null;
-  state.writer.running(false);
+  state.composer.setRunning(false);
   turn.answer = run.phase === "done" ? run.answer.text : "";
   turn.view.end(run);
-  keep(state.turns);
-  if (run.phase === "done") showWhy(turn.view, run);
+  saveConversation(state.turns);
+  if (run.phase === "done") showExplanation(turn.view, run);
   if (run.phase === "failed") {
     const again = () => {
-      note.forget();
-      replace(state, turn, turn.choice);
+      note.dispose();
+      askAgain(state, turn, turn.choice);
     };
-    const note = remedyNote(state.api, run.error, { model: turn.choice.model, again });
-    turn.forget = note.forget;
+    const note = errorNote(state.api, run.error, { model: turn.choice.model, again });
+    turn.dispose = note.dispose;
     turn.view.notice.append(note.element);
   }
   if (run.phase === "stopped")
     turn.view.notice.append(h("div", { className: "note" }, h("p", {}, "You stopped this run.")));
-  turn.view.actions.append(...otherWays(state, turn));
+  turn.view.actions.append(askAgainMenu(state, turn));
 }
 
-/** Ask the same again in another way; it takes the turn's place at the end of the conversation. */
-function otherWays(state, turn) {
+/** The menu that asks the question again; the new turn replaces this one at the end of the conversation. */
+function askAgainMenu(state, turn) {
   const again = (strategy) =>
-    replace(state, turn, strategy === null ? turn.choice : { ...turn.choice, strategy, analysis: "" });
+    askAgain(state, turn, strategy === null ? turn.choice : { ...turn.choice, strategy, analysis: "" });
   const menu = h(
     "select",
     { "aria-label": "Ask again in another way" },
@@ -124,54 +124,52 @@ function otherWays(state, turn) {
     ...Object.keys(STRATEGIES).map((name) => h("option", { value: name }, `With ${name}`)),
   );
   menu.addEventListener("change", () => {
-    const wanted = menu.value;
+    const way = menu.value;
     menu.value = "";
-    if (wanted) again(wanted === "same" ? null : wanted);
+    if (way) again(way === "same" ? null : way);
   });
-  return [menu];
+  return menu;
 }
 
-function replace(state, turn, choice) {
+function askAgain(state, turn, choice) {
   if (state.running) return;
-  // What was said after it was said to another answer.
-  for (const gone of state.turns.splice(state.turns.indexOf(turn))) {
-    gone.forget?.();
-    gone.view.element.remove();
+  // The later turns refer to the answer that is replaced.
+  for (const removed of state.turns.splice(state.turns.indexOf(turn))) {
+    removed.dispose?.();
+    removed.view.element.remove();
   }
-  send(state, turn.question, choice);
+  send(state, turn, choice);
 }
 
-function clear(state) {
+function clearConversation(state) {
   state.running?.stop();
-  for (const turn of state.turns) turn.forget?.();
+  for (const turn of state.turns) turn.dispose?.();
   state.turns.length = 0;
   fill(state.log);
-  changed(state);
+  conversationChanged(state);
 }
 
-function changed({ turns, welcome, writer }) {
+function conversationChanged({ turns, welcome, composer }) {
   welcome.hidden = turns.length > 0;
-  writer.begun(turns.length > 0);
-  keep(turns);
+  composer.setStarted(turns.length > 0);
+  saveConversation(turns);
 }
 
-/** In this tab alone, so that a reload does not lose what was said. */
-function keep(turns) {
-  sessionStorage.setItem(
-    KEPT,
-    JSON.stringify(turns.map(({ question, choice, answer }) => ({ question, choice, answer }))),
-  );
+/** Save the conversation for this tab, so that it survives a reload. */
+function saveConversation(turns) {
+  const kept = turns.map(({ question, pastes, choice, answer }) => ({ question, pastes, choice, answer }));
+  sessionStorage.setItem(STORAGE_KEY, JSON.stringify(kept));
 }
 
-function restore(state) {
+function restoreConversation(state) {
   if (state.turns.length) return;
-  for (const { question, choice, answer } of JSON.parse(sessionStorage.getItem(KEPT) ?? "[]")) {
-    const view = turnView(question, spelt(choice));
-    const turn = { question, choice, answer, view };
-    view.recall(answer);
-    view.actions.append(...otherWays(state, turn));
+  for (const { question, pastes = [], choice, answer } of JSON.parse(sessionStorage.getItem(STORAGE_KEY) ?? "[]")) {
+    const view = turnView({ question, pastes, how: describeChoice(choice) });
+    const turn = { question, pastes, choice, answer, view };
+    view.restore(answer);
+    view.actions.append(askAgainMenu(state, turn));
     state.turns.push(turn);
     state.log.append(view.element);
   }
-  changed(state);
+  conversationChanged(state);
 }

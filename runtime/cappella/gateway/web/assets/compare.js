@@ -1,18 +1,20 @@
-// The same prompt in two ways, side by side: what they say, what they cost, where they differ.
+// The Compare view: one question asked in two ways, their figures, and the difference of the answers.
 
-import { ask } from "./asking.js";
-import { castLine, choices } from "./choices.js";
-import { alikeness, wordDiff } from "./diff.js";
-import { announce, fill, h, say } from "./dom.js";
+import { similarity, wordDiff } from "./diff.js";
+import { announce, fill, h, setText } from "./dom.js";
+import { sendKeysHint, sendOnEnter } from "./enter_key.js";
+import { errorNote } from "./error_note.js";
+import { figuresTable } from "./figures_table.js";
+import { showMarkdown } from "./markdown_view.js";
 import { memberColumns } from "./members.js";
-import { showProse } from "./prose.js";
-import { remedyNote } from "./remedies.js";
-import { bodyOf, catalogue } from "./request.js";
-import { statusWords } from "./trouble.js";
-import { costTable, statusOf } from "./costs.js";
+import { readModels, requestBody } from "./request.js";
+import { runOptions, showOptions } from "./run_options.js";
+import { startRun } from "./run_stream.js";
+import { outcomeText, progressText } from "./run_text.js";
 
 const NAMES = ["First way", "Second way"];
-const UNASKED = "Not asked yet";
+const NOT_ASKED = "Not asked yet";
+const WAITING = "Waits until the first way is done";
 
 export function mount(root, api) {
   const place = h("div", { className: "comparing" });
@@ -24,16 +26,16 @@ export function mount(root, api) {
       h(
         "p",
         { className: "lead muted" },
-        "The same question in two ways. They are asked one after the other, so that neither slows the other down;",
-        " the second finds what both share in the engines' caches.",
+        "One question, asked in two ways. They run one after the other, so that neither slows the other down;",
+        " the second can use what the first left in the engines' caches.",
       ),
     ),
     place,
   );
-  const state = { running: null, isBegun: false };
-  const onKey = () => state.isBegun || begin(place, api, state);
+  const state = { running: null, isLoaded: false };
+  const onKey = () => state.isLoaded || loadModels(place, api, state);
   document.addEventListener("cappella-key", onKey);
-  begin(place, api, state);
+  loadModels(place, api, state);
   return {
     unmount() {
       document.removeEventListener("cappella-key", onKey);
@@ -42,15 +44,16 @@ export function mount(root, api) {
   };
 }
 
-async function begin(place, api, state) {
+async function loadModels(place, api, state) {
   let found;
   try {
-    found = catalogue(await api.get("/v1/models"));
+    found = readModels(await api.get("/v1/models"));
   } catch (error) {
-    return void fill(place, remedyNote(api, error, { model: "", again: () => begin(place, api, state) }).element);
+    const again = () => loadModels(place, api, state);
+    return void fill(place, errorNote(api, error, { model: "", again }).element);
   }
-  if (found.ensembles.length === 0) return void fill(place, h("p", {}, "This key may call no ensemble."));
-  state.isBegun = true;
+  if (found.ensembles.length === 0) return void fill(place, h("p", {}, "This key is not allowed to call any ensemble."));
+  state.isLoaded = true;
   const sides = NAMES.map((name) => side(name, found));
   const second = sides[1].controls;
   const { presets } = second.ensemble();
@@ -63,8 +66,13 @@ async function begin(place, api, state) {
         : { strategy: "select" }),
   });
   const difference = h("section", { className: "part difference", hidden: true });
-  const text = h("textarea", { id: "compare-question", rows: 2, required: true });
-  const go = h("button", { type: "submit", className: "primary" }, "Compare");
+  const text = h("textarea", {
+    id: "compare-question",
+    rows: 2,
+    required: true,
+    "aria-describedby": "compare-keys",
+  });
+  const button = h("button", { type: "submit", className: "primary" }, "Compare");
   const example = found.ensembles[0].example;
   const form = h(
     "form",
@@ -74,7 +82,7 @@ async function begin(place, api, state) {
     h(
       "div",
       { className: "row" },
-      go,
+      button,
       example &&
         h(
           "button",
@@ -85,96 +93,98 @@ async function begin(place, api, state) {
               text.focus();
             },
           },
-          "Take the example",
+          "Use the example",
         ),
+      sendKeysHint("compare-keys"),
     ),
   );
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     if (state.running) state.running.stop();
-    else if (text.value.trim()) compare(api, state, sides, text.value.trim(), go, difference);
+    else if (text.value.trim()) compare(api, state, sides, text.value.trim(), button, difference);
   });
-  text.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
-  });
+  sendOnEnter(text, () => state.running || form.requestSubmit());
   fill(place, form, h("div", { className: "sides" }, ...sides.map((each) => each.element)), difference);
 }
 
-async function compare(api, state, sides, question, go, difference) {
+async function compare(api, state, sides, question, button, difference) {
   difference.hidden = true;
   for (const each of sides) each.clear();
-  say(go, "Stop");
+  setText(button, "Stop");
+  sides[1].wait();
   const runs = [];
   for (const each of sides) {
-    state.running = ask(api, bodyOf(each.controls.value(), [], question), each.update);
+    state.running = startRun(api, requestBody(each.controls.value(), [], question), each.update);
     const run = await state.running.done;
     each.end(api, run);
     runs.push(run);
     if (run.phase !== "done") break;
   }
   state.running = null;
-  say(go, "Compare");
+  setText(button, "Compare");
   if (runs.length === 2 && runs.every((run) => run.phase === "done")) showDifference(difference, runs);
 }
 
 function side(name, found) {
-  const cast = h("span", { className: "cast" });
-  const controls = choices(found, { onChange: () => castLine(cast, controls) });
-  castLine(cast, controls);
+  const summary = h("span", { className: "options-summary" });
+  const controls = runOptions(found, { onChange: () => showOptions(summary, controls) });
+  showOptions(summary, controls);
   const status = h("p", { className: "status" });
   const answer = h("div", { className: "prose answer" });
   const notice = h("div", { className: "notice" });
-  const costs = h("div", {});
+  const figures = figuresTable();
   const members = memberColumns();
-  const who = h(
+  const answers = h(
     "details",
     { hidden: true },
-    h("summary", { className: "small muted" }, "Who said what"),
+    h("summary", { className: "small muted" }, "The members' answers"),
     members.element,
   );
   const element = h(
     "section",
     { className: "side", "aria-label": name },
     h("h2", {}, name),
-    h("details", { className: "settings" }, h("summary", {}, cast), controls.element),
-    h("div", { className: "result" }, status, answer, notice, costs, who),
+    h("details", { className: "settings" }, h("summary", {}, summary), controls.element),
+    h("div", { className: "result" }, status, notice, figures.element, answer, answers),
   );
-  say(status, UNASKED);
+  setText(status, NOT_ASKED);
   return {
     element,
     controls,
     clear() {
-      say(status, UNASKED);
-      for (const each of [notice, costs]) fill(each);
-      showProse(answer, "");
-      who.hidden = true;
+      setText(status, NOT_ASKED);
+      fill(notice);
+      figures.clear();
+      showMarkdown(answer, "");
+      answers.hidden = true;
     },
+    wait: () => setText(status, WAITING),
     update(run, nowMs) {
-      say(status, statusOf(run, nowMs));
-      showProse(answer, run.answer.text);
-      who.hidden = run.panel.length === 0;
+      setText(status, progressText(run, nowMs));
+      showMarkdown(answer, run.answer.text);
+      answers.hidden = run.panel.length === 0;
       members.update(run, nowMs);
     },
     end(api, run) {
-      announce(`${name}: ${run.phase === "done" ? "the answer is there" : run.phase}`);
+      announce(`${name}: ${run.phase === "done" ? "the answer is complete" : run.phase}`);
       if (run.phase === "failed") {
-        const note = remedyNote(api, run.error, {
+        const note = errorNote(api, run.error, {
           model: controls.value().model,
           again: () => element.closest(".comparing").querySelector("form").requestSubmit(),
         });
         fill(notice, note.element);
       }
       if (run.phase !== "done") return;
-      const words = statusWords(run.fusion);
+      const words = outcomeText(run.fusion);
       if (words) fill(notice, h("div", { className: "note warn" }, words));
-      fill(costs, costTable(run));
+      figures.show(run);
     },
   };
 }
 
 function showDifference(element, [left, right]) {
   const runs = wordDiff(left.answer.text, right.answer.text);
-  const share = Math.round(alikeness(runs) * 100);
+  const share = Math.round(similarity(runs) * 100);
   const isSame = runs.every((run) => run.kind === "same");
   const title = isSame ? "Both say the same, word for word" : `${share} % of the words are the same`;
   const key = h("p", { className: "small muted" }, h("del", {}, WORDS.left), " ", h("ins", {}, WORDS.right));
@@ -185,7 +195,7 @@ function showDifference(element, [left, right]) {
 
 const WORDS = { left: "only in the first", right: "only in the second" };
 
-/** A run of words as it stands, or as what only one text has; screen readers hear which. */
+/** A run of words as elements; screen readers hear which text has it. */
 function marked(run) {
   if (run.kind === "same") return [run.text];
   const text = run.text.trimEnd();

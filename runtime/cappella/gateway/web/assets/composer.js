@@ -1,21 +1,23 @@
-// Where a question is written, and how it shall be answered is chosen.
+// The box for the question, with the run options below it.
 
-import { castLine, choices } from "./choices.js";
-import { h, say } from "./dom.js";
+import { h, setText } from "./dom.js";
+import { sendKeysHint, sendOnEnter } from "./enter_key.js";
+import { isLongPaste } from "./question.js";
+import { runOptions, showOptions } from "./run_options.js";
 
-/** `send(question)`, `stop()` and `clear()` are the caller's; `running(is)` says whether there is something to stop. */
-export function composer(catalogue, { send, stop, clear }) {
-  const cast = h("span", { className: "cast" });
-  const controls = choices(catalogue, { onChange: () => castLine(cast, controls) });
-  castLine(cast, controls);
+/** `send(question, pastes)`, `stop()` and `clear()` are called when the user asks for them. */
+export function createComposer(models, { send, stop, clear }) {
+  const summary = h("span", { className: "options-summary" });
+  const controls = runOptions(models, { onChange: () => showOptions(summary, controls) });
+  showOptions(summary, controls);
   const text = h("textarea", {
     id: "question",
     rows: 1,
     placeholder: "Ask the ensemble…",
     "aria-describedby": "send-keys",
   });
-  const go = h("button", { type: "submit", className: "primary" }, "Ask");
-  const fresh = h(
+  const sendButton = h("button", { type: "submit", className: "primary" }, "Ask");
+  const startOver = h(
     "button",
     {
       type: "button",
@@ -27,29 +29,17 @@ export function composer(catalogue, { send, stop, clear }) {
     },
     "Start over",
   );
-  const settings = h("details", { className: "settings" }, h("summary", {}, cast), controls.element);
+  const settings = h("details", { className: "settings" }, h("summary", {}, summary), controls.element);
   const form = h(
     "form",
     { className: "composer" },
     h("label", { className: "unseen", for: "question" }, "Your question"),
-    h("div", { className: "write" }, text, go),
-    h(
-      "div",
-      { className: "row below" },
-      settings,
-      h(
-        "span",
-        { className: "keys small muted", id: "send-keys" },
-        h("kbd", {}, "Ctrl"),
-        " ",
-        h("kbd", {}, "Enter"),
-        " sends",
-      ),
-      fresh,
-    ),
+    h("div", { className: "write" }, text, sendButton),
+    h("div", { className: "row below" }, settings, sendKeysHint("send-keys"), startOver),
   );
-  fresh.hidden = true;
+  startOver.hidden = true;
   let isRunning = false;
+  const takePastes = rememberPastes(text);
 
   const submit = () => {
     const question = text.value.trim();
@@ -57,20 +47,15 @@ export function composer(catalogue, { send, stop, clear }) {
     if (!question) return text.focus();
     text.value = "";
     settings.open = false;
-    fit();
-    send(question);
+    fitHeight();
+    send(question, takePastes());
   };
-  const fit = () => {
+  const fitHeight = () => {
     text.style.height = "auto";
     text.style.height = `${Math.min(text.scrollHeight + 2, innerHeight * 0.4)}px`;
   };
-  text.addEventListener("input", fit);
-  text.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
-      event.preventDefault();
-      if (!isRunning) submit();
-    }
-  });
+  text.addEventListener("input", fitHeight);
+  sendOnEnter(text, () => isRunning || submit());
   form.addEventListener("keydown", (event) => {
     if (event.key === "Escape" && settings.open) {
       settings.open = false;
@@ -86,19 +71,36 @@ export function composer(catalogue, { send, stop, clear }) {
     element: form,
     controls,
     focus: () => text.focus({ preventScroll: true }),
-    put(question) {
+    setQuestion(question) {
       text.value = question;
-      fit();
+      fitHeight();
       text.focus();
     },
-    /** Whether there is a conversation to leave. */
-    begun(is) {
-      fresh.hidden = !is;
+    /** Whether there is a conversation to clear. */
+    setStarted(isStarted) {
+      startOver.hidden = !isStarted;
     },
-    running(is) {
-      isRunning = is;
-      say(go, is ? "Stop" : "Ask");
-      go.classList.toggle("primary", !is);
+    setRunning(value) {
+      isRunning = value;
+      setText(sendButton, isRunning ? "Stop" : "Ask");
+      sendButton.classList.toggle("primary", !isRunning);
     },
+  };
+}
+
+/** Remember long texts that are pasted or dropped into a field; returns a function that takes them out. */
+function rememberPastes(field) {
+  let pastes = [];
+  const remember = (transfer) => {
+    // The value of a field has newlines for line ends, and the question is trimmed.
+    const pasted = (transfer?.getData("text/plain") ?? "").replaceAll(/\r\n?/g, "\n").trim();
+    if (isLongPaste(pasted)) pastes.push(pasted);
+  };
+  field.addEventListener("paste", (event) => remember(event.clipboardData));
+  field.addEventListener("drop", (event) => remember(event.dataTransfer));
+  return () => {
+    const taken = pastes;
+    pastes = [];
+    return taken;
   };
 }

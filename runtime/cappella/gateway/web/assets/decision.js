@@ -1,20 +1,20 @@
-// How the answers of a panel became one: votes, the judge's shares, the members' ranking, letters and names.
+// How one answer was decided: votes, the judge's probabilities, the members' ranking, letters and names.
 
 import { h } from "./dom.js";
-import { list } from "./trouble.js";
+import { joinNames } from "./format.js";
 
-/** What is known of a decision as an element; null if there is nothing to tell. */
+/** An element with what is known of the decision; null if nothing is. */
 export function decisionView(run) {
   const { fusion } = run;
   const facts = [
     letters(fusion.labels),
     gate(run.gate ?? fusion.gate),
     earlyExit(fusion),
-    fusion.chosen && fusion.status !== "bypassed" && h("p", {}, `The answer is ${fusion.chosen}'s, word for word.`),
-    fusion.probabilities && shares("The judge's share for each answer", fusion.probabilities, fusion.chosen),
+    fusion.chosen && fusion.status !== "bypassed" && chosen(fusion.chosen),
+    fusion.probabilities && shares("The judge's probability for each answer", fusion.probabilities, fusion.chosen),
     fusion.votes && votes(fusion.votes),
     fusion.ranking && ranking(fusion.ranking),
-    fusion.rounds && h("p", {}, `The panel answered in ${fusion.rounds.length} rounds; shown is the last one.`),
+    fusion.rounds && h("p", {}, `The panel answered in ${fusion.rounds.length} rounds; the last one is shown.`),
   ].filter(Boolean);
   return facts.length ? h("div", { className: "decision" }, ...facts) : null;
 }
@@ -42,6 +42,10 @@ function gate(decision) {
   );
 }
 
+function chosen(name) {
+  return h("p", {}, `The answer is that of ${name}, word for word.`);
+}
+
 function earlyExit({ early_exit: exit }) {
   if (!exit) return null;
   return h(
@@ -49,7 +53,7 @@ function earlyExit({ early_exit: exit }) {
     {},
     exit === "equal"
       ? "All answers were equal: nothing was left to judge."
-      : "The judge saw that all say the same: nothing was left to write.",
+      : "The judge found that all answers agree: nothing was left to write.",
   );
 }
 
@@ -77,7 +81,7 @@ function shares(title, byName, chosen) {
 }
 
 function votes(byName) {
-  const total = Object.values(byName).reduce((sum, who) => sum + who.length, 0);
+  const total = Object.values(byName).reduce((sum, voters) => sum + voters.length, 0);
   const sorted = Object.entries(byName).sort(([, a], [, b]) => b.length - a.length);
   return h(
     "div",
@@ -86,12 +90,12 @@ function votes(byName) {
     h(
       "ul",
       { className: "plain" },
-      ...sorted.map(([name, who]) =>
+      ...sorted.map(([name, voters]) =>
         h(
           "li",
           {},
-          h("strong", { className: "number" }, `${who.length} of ${total}`),
-          ` for ${name}'s wording: ${list(who)}`,
+          h("strong", { className: "number" }, `${voters.length} of ${total}`),
+          ` for ${name}'s wording: ${joinNames(voters)}`,
         ),
       ),
     ),

@@ -1,6 +1,6 @@
 // The difference of two texts, word by word.
 
-const MOST_CELLS = 4_000_000;
+const MAX_CELLS = 4_000_000;
 
 /** Runs of words that are `same`, only in the first (`left`) or only in the second (`right`), in order. */
 export function wordDiff(left, right) {
@@ -10,13 +10,13 @@ export function wordDiff(left, right) {
   while (head < a.length && head < b.length && a[head].key === b[head].key) head += 1;
   let tail = 0;
   while (tail < a.length - head && tail < b.length - head && a.at(-1 - tail).key === b.at(-1 - tail).key) tail += 1;
-  const middle = between(a.slice(head, a.length - tail), b.slice(head, b.length - tail));
+  const middle = middleRuns(a.slice(head, a.length - tail), b.slice(head, b.length - tail));
   const runs = [...same(b.slice(0, head)), ...middle, ...same(b.slice(b.length - tail))];
-  return joined(runs);
+  return mergedRuns(runs);
 }
 
-/** The share of words that both texts have in the same order, 1 for equal texts. */
-export function alikeness(runs) {
+/** The share of words that both texts have in the same order; 1 for equal texts. */
+export function similarity(runs) {
   const count = (kind) => runs.filter((run) => run.kind === kind).reduce((sum, run) => sum + run.words, 0);
   const both = 2 * count("same");
   const all = both + count("left") + count("right");
@@ -27,9 +27,9 @@ function wordsOf(text) {
   return [...text.matchAll(/\S+\s*/g)].map(([word]) => ({ text: word, key: word.trim() }));
 }
 
-/** By the longest common subsequence; texts too long for its table differ as a whole. */
-function between(a, b) {
-  if ((a.length + 1) * (b.length + 1) > MOST_CELLS) return [...only("left", a), ...only("right", b)];
+/** Differences by the longest common subsequence; texts too long for its table differ as a whole. */
+function middleRuns(a, b) {
+  if ((a.length + 1) * (b.length + 1) > MAX_CELLS) return [...runsOf("left", a), ...runsOf("right", b)];
   const width = b.length + 1;
   const longest = new Uint32Array((a.length + 1) * width);
   for (let i = a.length - 1; i >= 0; i -= 1) {
@@ -48,25 +48,25 @@ function between(a, b) {
       i += 1;
       j += 1;
     } else if (longest[(i + 1) * width + j] >= longest[i * width + j + 1]) {
-      runs.push(...only("left", [a[i]]));
+      runs.push(...runsOf("left", [a[i]]));
       i += 1;
     } else {
-      runs.push(...only("right", [b[j]]));
+      runs.push(...runsOf("right", [b[j]]));
       j += 1;
     }
   }
-  return [...runs, ...only("left", a.slice(i)), ...only("right", b.slice(j))];
+  return [...runs, ...runsOf("left", a.slice(i)), ...runsOf("right", b.slice(j))];
 }
 
 function same(words) {
-  return only("same", words);
+  return runsOf("same", words);
 }
 
-function only(kind, words) {
+function runsOf(kind, words) {
   return words.map(({ text }) => ({ kind, text, words: 1 }));
 }
 
-function joined(runs) {
+function mergedRuns(runs) {
   const found = [];
   for (const run of runs) {
     const last = found.at(-1);

@@ -1,41 +1,43 @@
-// The Machine view: engines, memory, ensembles and recent runs, looked at each second while somebody looks at them.
+// The Machine view: engines, memory, ensembles and recent runs, refreshed every second while the page is visible.
 
-import { fill, h, say } from "./dom.js";
+import { fill, h, names, scrollable, setText } from "./dom.js";
 import { engineTable } from "./machine_engines.js";
 import { memoryPicture } from "./machine_memory.js";
-import { confirmation, number, summaryOf } from "./machine_words.js";
+import { confirmation, formatNumber, summaryText } from "./machine_text.js";
 
-const LOOK_MS = 1000;
-const RUNS_EVERY = 5;
+const REFRESH_MS = 1000;
+const REFRESHES_PER_RUNS = 5;
 
 export function mount(root, api) {
-  const view = build(root, wish);
+  const view = build(root, act);
   let timer = null;
-  let looks = 0;
-  let gone = false;
+  let refreshes = 0;
+  let isUnmounted = false;
   document.addEventListener("visibilitychange", onVisibility);
   document.addEventListener("cappella-key", onKey);
-  look();
+  refresh();
   return { unmount };
 
-  async function look() {
+  async function refresh() {
     clearTimeout(timer);
-    if (gone || document.hidden) return;
+    if (isUnmounted || document.hidden) return;
     try {
       const machine = await api.get("/api/machine");
       view.show(machine);
-      if (machine.runs_kept && looks % RUNS_EVERY === 0) view.showRuns((await api.get("/api/runs?limit=10")).data);
-      looks += 1;
-      view.trouble(null);
+      if (machine.runs_kept && refreshes % REFRESHES_PER_RUNS === 0) {
+        view.showRuns((await api.get("/api/runs?limit=10")).data);
+      }
+      refreshes += 1;
+      view.failed(null);
     } catch (error) {
-      view.trouble(error);
+      view.failed(error);
     }
-    if (gone) return;
+    if (isUnmounted) return;
     clearTimeout(timer);
-    timer = setTimeout(look, LOOK_MS);
+    timer = setTimeout(refresh, REFRESH_MS);
   }
 
-  async function wish(name, action) {
+  async function act(name, action) {
     if (!(await view.confirm(confirmation(action, name)))) return;
     try {
       await api.post(`/api/engines/${encodeURIComponent(name)}/${action}`, {});
@@ -43,47 +45,63 @@ export function mount(root, api) {
     } catch (error) {
       view.refused(error);
     }
-    look();
+    refresh();
   }
 
   function onVisibility() {
-    if (!document.hidden) look();
+    if (!document.hidden) refresh();
   }
 
   function onKey() {
-    looks = 0;
-    look();
+    refreshes = 0;
+    refresh();
   }
 
   function unmount() {
-    gone = true;
+    isUnmounted = true;
     clearTimeout(timer);
     document.removeEventListener("visibilitychange", onVisibility);
     document.removeEventListener("cappella-key", onKey);
   }
 }
 
-function build(root, wish) {
+function build(root, act) {
   const summary = h("p", { className: "muted", role: "status", "aria-live": "polite" });
   const note = h("div", { className: "note bad", role: "alert", hidden: true });
   const refusal = h("div", { className: "note warn", role: "alert", hidden: true });
-  const engines = engineTable(wish);
+  const engines = engineTable(act);
   const memory = memoryPicture();
-  const ensembles = plainTable("Ensembles", ["Ensemble", "Answers", "Panel", "Judge", "Under way", "Waiting"]);
-  const runs = plainTable("Recent runs", ["When", "Model", "Status", "Seconds", "Id"]);
+  const ensembles = plainTable("Ensembles", ["Ensemble", "Can answer", "Panel", "Judge", "In flight", "Waiting"]);
+  const runs = plainTable("Recent runs", ["Time", "Model", "Status", "Seconds", "Id"]);
   const inMemory = section("Memory", memory.root);
   const inRuns = section("Recent runs", runs.root);
   inMemory.hidden = inRuns.hidden = true;
   const dialog = confirmDialog();
   fill(
     root,
-    h("div", { className: "machine" }, h("div", { className: "machine-head" }, h("h1", {}, "Machine"), summary), note, refusal,
-      section("Engines", engines.root), inMemory, section("Ensembles", ensembles.root), inRuns, dialog.root),
+    h(
+      "div",
+      { className: "machine" },
+      h("div", { className: "machine-head" }, h("h1", {}, "Machine"), summary),
+      note,
+      refusal,
+      section("Engines", engines.root),
+      inMemory,
+      section("Ensembles", ensembles.root),
+      inRuns,
+      dialog.root,
+    ),
   );
-  return { show, showRuns, trouble: (error) => tell(note, error), refused: (error) => tell(refusal, error), confirm: dialog.ask };
+  return {
+    show,
+    showRuns,
+    failed: (error) => showError(note, error),
+    refused: (error) => showError(refusal, error),
+    confirm: dialog.ask,
+  };
 
   function show(machine) {
-    say(summary, summaryOf(machine));
+    setText(summary, summaryText(machine));
     engines.show(machine.engines ?? {});
     inMemory.hidden = !machine.memory?.length;
     memory.show(machine.memory ?? [], machine.engines ?? {});
@@ -96,10 +114,10 @@ function build(root, wish) {
   }
 }
 
-function tell(note, error) {
+function showError(note, error) {
   note.hidden = error === null;
   const silent = error && error.status === undefined;
-  const words = silent ? "The server does not answer. What stands here is what it said last." : error?.message ?? "";
+  const words = silent ? "The server does not answer. The page shows its last reply." : error?.message ?? "";
   if (note.textContent !== words) fill(note, words ? h("p", {}, words) : null);
 }
 
@@ -109,23 +127,24 @@ function section(title, content) {
 
 function ensembleCells([name, each]) {
   const answers = each.answers ? "yes" : "no";
-  return [`cappella/${name}`, answers, (each.panel ?? []).join(", "), each.judge, number(each.in_flight), number(each.waiting)];
+  const counts = [formatNumber(each.in_flight), formatNumber(each.waiting)];
+  return [[`cappella/${name}`], answers, each.panel ?? [], [each.judge], ...counts];
 }
 
 function runCells(run) {
   const when = new Date(run.time).toLocaleTimeString();
   const status = run.error ? `${run.status}: ${run.error.type}` : run.status;
-  return [when, run.model, status, run.total_ms === null ? "–" : (run.total_ms / 1000).toFixed(2), run.id];
+  return [when, [run.model], status, run.total_ms === null ? "–" : (run.total_ms / 1000).toFixed(2), run.id];
 }
 
-/** Rows of text, drawn anew only when one of them changed. */
+/** A table of cells, each a text or a list of names; drawn again only when one of them changed. */
 function plainTable(caption, titles) {
   const rows = h("tbody", { role: "rowgroup" });
   const head = h("tr", { role: "row" }, titles.map((title) => h("th", { scope: "col", role: "columnheader" }, title)));
   const parts = [h("caption", { className: "unseen" }, caption), h("thead", { role: "rowgroup" }, head), rows];
   const table = h("table", { className: "machine-table", role: "table" }, parts);
   let shown = "";
-  return { root: h("div", { className: "machine-scrolls" }, table), show };
+  return { root: scrollable(caption, table), show };
 
   function show(cells) {
     const wanted = JSON.stringify(cells);
@@ -136,13 +155,14 @@ function plainTable(caption, titles) {
     if (!cells.length) fill(rows, h("tr", { role: "row" }, none));
   }
 
-  function cell(words, at) {
+  function cell(value, at) {
+    const words = Array.isArray(value) ? h("span", {}, names(value)) : value;
     if (at === 0) return h("th", { scope: "row", role: "rowheader" }, words);
     return h("td", { role: "cell", "data-label": titles[at] }, words);
   }
 }
 
-/** A question with two ways out. The browser's own dialog keeps focus inside, and gives it back. */
+/** A dialog that asks for confirmation. The browser keeps the focus inside and returns it afterwards. */
 function confirmDialog() {
   const title = h("h2", { id: "machine-confirm-title" });
   const words = h("p", {});
@@ -153,9 +173,9 @@ function confirmDialog() {
   return { root, ask };
 
   function ask(question) {
-    say(title, question.title);
-    say(words, question.words);
-    say(yes, question.verb);
+    setText(title, question.title);
+    setText(words, question.words);
+    setText(yes, question.verb);
     root.returnValue = "no";
     root.showModal();
     return new Promise((resolve) => {

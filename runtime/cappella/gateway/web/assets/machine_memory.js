@@ -1,7 +1,7 @@
-// A picture of each device's memory, by model: what was planned, and what is held now.
+// The memory of each device as bars, by engine: planned, and used now.
 
-import { fill, h, say } from "./dom.js";
-import { barsOf, size } from "./machine_words.js";
+import { fill, h, setText } from "./dom.js";
+import { formatBytes, memoryBars } from "./machine_text.js";
 
 const TONES = 8;
 
@@ -32,8 +32,8 @@ function devicePicture(name) {
 
   function show(device, engines, tones) {
     const busy = device.busy_percent === null || device.busy_percent === undefined ? "" : `; ${device.busy_percent}% busy`;
-    say(words, `${size(device.free_bytes)} of ${size(device.total_bytes)} free${busy}`);
-    const wanted = barsOf(device, engines);
+    setText(words, `${formatBytes(device.free_bytes)} of ${formatBytes(device.total_bytes)} free${busy}`);
+    const wanted = memoryBars(device, engines);
     if (bars.children.length !== wanted.length) fill(bars, wanted.map(() => emptyBar()));
     wanted.forEach((bar, at) => draw(bars.children[at], bar, tones));
     const known = Object.keys(device.engines ?? {});
@@ -56,13 +56,13 @@ function emptyBar() {
 
 function draw(element, bar, tones) {
   const [title, track] = element.children;
-  say(title, bar.title);
+  setText(title, bar.title);
   track.setAttribute("aria-label", bar.label);
   if (track.children.length !== bar.segments.length) fill(track, bar.segments.map(() => h("span", {})));
   bar.segments.forEach((segment, at) => {
     const part = track.children[at];
     part.className = `machine-part ${segment.name === null ? "tone-others" : `tone-${tones.get(segment.name) ?? 0}`}`;
-    part.title = `${segment.name ?? "others"}: ${size(segment.bytes)}`;
+    part.title = `${segment.name ?? "others"}: ${formatBytes(segment.bytes)}`;
     part.style.width = `${segment.share * 100}%`;
   });
 }

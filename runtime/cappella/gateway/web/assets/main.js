@@ -1,28 +1,28 @@
-// The shell: which view is shown, the key, light or dark, how many engines are up.
+// The frame of the page: the views, the key, the theme, and how many engines are ready.
 
 import { api } from "./api.js";
-import { fill, h, say } from "./dom.js";
-import { askForKey } from "./key.js";
+import { fill, h, setText } from "./dom.js";
+import { askForKey } from "./key_dialog.js";
 
-// A view that stays keeps what runs in it while another is shown.
+// A view that stays keeps running while another one is shown.
 const VIEWS = {
   ask: { title: "Ask", load: () => import("./ask.js"), stays: true },
   compare: { title: "Compare", load: () => import("./compare.js"), stays: true },
   machine: { title: "Machine", load: () => import("./machine.js"), stays: false },
 };
 const THEME = "cappella-theme";
-const LOOK_MS = 5000;
+const REFRESH_MS = 5000;
 
 const main = document.getElementById("main");
 const shown = new Map();
 let current = null;
 
-async function show() {
+async function showView() {
   const wanted = location.hash.slice(1);
   if (wanted === "main") return main.focus();
   const name = wanted in VIEWS ? wanted : "ask";
   if (name === current) return;
-  leave(current);
+  leaveView(current);
   current = name;
   document.title = `${VIEWS[name].title} · Cappella`;
   for (const link of document.querySelectorAll(".top nav a")) {
@@ -48,7 +48,7 @@ async function mount(name) {
   if (!shown.has(name)) view.unmount();
 }
 
-function leave(name) {
+function leaveView(name) {
   if (name === null || VIEWS[name].stays) return;
   const view = shown.get(name);
   shown.delete(name);
@@ -56,7 +56,7 @@ function leave(name) {
   view.unmount();
 }
 
-async function lookAtEngines() {
+async function refreshEngineCount() {
   const link = document.getElementById("engines");
   try {
     const { engines, ensembles } = await api.get("/api/machine");
@@ -68,30 +68,30 @@ async function lookAtEngines() {
     link.className = `engines ${Object.values(ensembles).every((each) => each.answers) ? "good" : ""}`;
     link.hidden = false;
   } catch (error) {
-    // Without a key there is nothing to tell; a server that does not answer is worth a word.
+    // A missing key has its own note; only a server that does not answer is shown here.
     link.hidden = error.status !== undefined;
-    say(link, "No server");
+    setText(link, "No server");
     link.className = "engines bad";
   }
 }
 
-function dress(theme) {
+function applyTheme(theme) {
   if (theme) document.documentElement.dataset.theme = theme;
   const dark = theme ? theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
   const button = document.getElementById("theme");
-  say(button, dark ? "Light" : "Dark");
+  setText(button, dark ? "Light" : "Dark");
   button.setAttribute("aria-label", dark ? "Light colours" : "Dark colours");
   return dark ? "light" : "dark";
 }
 
-let otherTheme = dress(localStorage.getItem(THEME));
+let otherTheme = applyTheme(localStorage.getItem(THEME));
 document.getElementById("theme").addEventListener("click", () => {
   localStorage.setItem(THEME, otherTheme);
-  otherTheme = dress(otherTheme);
+  otherTheme = applyTheme(otherTheme);
 });
 document.getElementById("key").addEventListener("click", () => askForKey(api));
-document.addEventListener("cappella-key", lookAtEngines);
-addEventListener("hashchange", show);
-show();
-lookAtEngines();
-setInterval(() => document.hidden || lookAtEngines(), LOOK_MS);
+document.addEventListener("cappella-key", refreshEngineCount);
+addEventListener("hashchange", showView);
+showView();
+refreshEngineCount();
+setInterval(() => document.hidden || refreshEngineCount(), REFRESH_MS);

@@ -1,8 +1,8 @@
-// Markdown as a tree of plain objects: `{tag, children}`, text as strings. HTML in it stays the text that it is.
+// Markdown as a tree of plain objects: `{tag, children}`, text as strings. HTML stays text.
 
-import { inline } from "./inline.js";
+import { inline } from "./markdown_inline.js";
 
-const DEEPEST = 8;
+const MAX_DEPTH = 8;
 const FENCE = /^ {0,3}(`{3,}|~{3,})\s*([^\s`]*)[^`]*$/;
 const HEADING = /^ {0,3}(#{1,6})\s+(.*)$/;
 const RULE = /^ {0,3}([-*_])[ \t]*(?:\1[ \t]*){2,}$/;
@@ -10,7 +10,7 @@ const QUOTE = /^ {0,3}>/;
 const ITEM = /^( {0,3})([-*+]|(\d{1,9})[.)])[ \t]+(?=\S)/;
 const TABLE_RULE = /^ {0,3}\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*$/;
 
-/** The blocks of a text. Whatever is open at its end, as in an answer that still grows, is taken as it stands. */
+/** The blocks of a text. What is still open at its end, as in a growing answer, counts as closed there. */
 export function markdown(text) {
   return blocks(text.replaceAll("\r\n", "\n").replaceAll("\t", "    ").split("\n"), 0);
 }
@@ -41,8 +41,8 @@ function blockAt(lines, at, depth) {
     return [{ tag: `h${Math.min(6, heading[1].length + 2)}`, children }, at + 1];
   }
   if (RULE.test(line)) return [{ tag: "hr", children: [] }, at + 1];
-  if (depth < DEEPEST && QUOTE.test(line)) return quote(lines, at, depth);
-  if (depth < DEEPEST && ITEM.test(line)) return listAt(lines, at, depth);
+  if (depth < MAX_DEPTH && QUOTE.test(line)) return quote(lines, at, depth);
+  if (depth < MAX_DEPTH && ITEM.test(line)) return listAt(lines, at, depth);
   if (isTable(lines, at)) return table(lines, at);
   return paragraph(lines, at, depth);
 }
@@ -146,9 +146,9 @@ function cells(line) {
 
 function paragraph(lines, at, depth) {
   let next = at + 1;
-  const goesOn = (line) =>
-    line.trim() && !startsBlock(line) && !(depth < DEEPEST && ITEM.test(line)) && !isTable(lines, next);
-  while (next < lines.length && goesOn(lines[next])) next += 1;
+  const continues = (line) =>
+    line.trim() && !startsBlock(line) && !(depth < MAX_DEPTH && ITEM.test(line)) && !isTable(lines, next);
+  while (next < lines.length && continues(lines[next])) next += 1;
   return [
     {
       tag: "p",

@@ -1,19 +1,10 @@
-// The panel as columns: who says what, how far each is, and where its time goes.
+// The members of a panel as columns: what each writes, its state, and its share of the time.
 
-import { fill, h, say } from "./dom.js";
-import { showProse } from "./prose.js";
-import { tokensOf, tokensPerSecond } from "./run.js";
-import { memberReason, seconds } from "./trouble.js";
-
-const STATES = {
-  reading: "reading",
-  thinking: "thinking",
-  writing: "writing",
-  done: "done",
-  failed: "failed",
-  cut: "cut",
-  stopped: "stopped",
-};
+import { fill, h, setText } from "./dom.js";
+import { formatSeconds } from "./format.js";
+import { showMarkdown } from "./markdown_view.js";
+import { tokensOf, tokensPerSecond } from "./run_state.js";
+import { memberReasonText } from "./run_text.js";
 
 /** The columns of a run; `update(run, nowMs)` brings them up to date, `columns` finds one by its member's name. */
 export function memberColumns() {
@@ -38,7 +29,7 @@ export function memberColumns() {
 }
 
 /** The letter under which the judge read a member's answer. */
-export function letterOf(run, name) {
+function letterOf(run, name) {
   return Object.entries(run.labels).find(([, each]) => each === name)?.[0] ?? null;
 }
 
@@ -48,7 +39,7 @@ function column(name) {
   const facts = h("p", { className: "facts small muted number" });
   const read = h("i", { className: "bar-read" });
   const wrote = h("i", { className: "bar-wrote" });
-  const why = h("p", { className: "why-not small", hidden: true });
+  const failure = h("p", { className: "failure small", hidden: true });
   const thoughts = h("div", { className: "prose small muted" });
   const thinking = h(
     "details",
@@ -65,10 +56,10 @@ function column(name) {
   const element = h(
     "article",
     { className: "member", "aria-label": name },
-    h("header", {}, letter, h("h4", {}, name), state),
+    h("header", {}, letter, h("h4", {}, h("span", { className: "name" }, name)), state),
     h("div", { className: "bar", "aria-hidden": "true" }, read, wrote),
     facts,
-    why,
+    failure,
     thinking,
     text,
   );
@@ -78,45 +69,45 @@ function column(name) {
     update(member, label, spanMs, nowMs) {
       element.dataset.state = member.state;
       letter.hidden = label === null;
-      say(letter, label ?? "");
-      letter.title = "The judge knew this answer by its letter alone";
-      say(state, STATES[member.state]);
-      say(facts, factsOf(member, nowMs));
+      setText(letter, label ?? "");
+      letter.title = "The judge saw only this letter, not the name";
+      setText(state, member.state);
+      setText(facts, factsText(member, nowMs));
       const first = member.firstMs ?? member.endedMs ?? nowMs;
-      width(read, (first - member.startedMs) / spanMs);
-      width(wrote, ((member.endedMs ?? nowMs) - first) / spanMs);
-      why.hidden = member.reason === null;
-      say(why, member.reason === null ? "" : reasonOf(member));
+      setShare(read, (first - member.startedMs) / spanMs);
+      setShare(wrote, ((member.endedMs ?? nowMs) - first) / spanMs);
+      failure.hidden = member.reason === null;
+      setText(failure, member.reason === null ? "" : failureText(member));
       thinking.hidden = !member.reasoning;
-      if (thinking.open) showProse(thoughts, member.reasoning);
-      thinking.ontoggle = () => showProse(thoughts, member.reasoning);
-      showProse(text, member.text || callsOf(member));
+      if (thinking.open) showMarkdown(thoughts, member.reasoning);
+      thinking.ontoggle = () => showMarkdown(thoughts, member.reasoning);
+      showMarkdown(text, member.text || toolCallsText(member));
     },
   };
 }
 
-function factsOf(member, nowMs) {
+function factsText(member, nowMs) {
   const rate = tokensPerSecond(member, nowMs);
   const count = tokensOf(member);
   return [
     count > 0 ? `${member.tokens === null ? "≈ " : ""}${count} tokens` : null,
     rate === null ? null : `${rate < 10 ? rate.toFixed(1) : Math.round(rate)} tokens/s`,
-    seconds((member.endedMs ?? nowMs) - member.startedMs),
+    formatSeconds((member.endedMs ?? nowMs) - member.startedMs),
   ]
     .filter(Boolean)
     .join(" · ");
 }
 
-function reasonOf(member) {
-  const known = memberReason(member.reason);
+function failureText(member) {
+  const known = memberReasonText(member.reason);
   const more = member.error && known === member.reason ? `: ${member.error}` : "";
-  return `${member.state === "cut" ? "Cut" : "Failed"}: ${known}${more}.`;
+  return `${member.state === "cancelled" ? "Cancelled" : "Failed"}: ${known}${more}.`;
 }
 
-function callsOf(member) {
+function toolCallsText(member) {
   return member.toolCalls.map((call) => `\`${call.name}(${call.arguments})\``).join("\n\n");
 }
 
-function width(element, share) {
+function setShare(element, share) {
   element.style.setProperty("--share", Math.max(0, Math.min(1, share)).toFixed(3));
 }

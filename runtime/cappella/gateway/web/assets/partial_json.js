@@ -1,11 +1,11 @@
-// JSON that is still being written, read as far as it has come.
+// Reads JSON that is still being written.
 
-/** The value so far: open texts, lists and objects are closed, a key without a value is left out; or undefined. */
+/** The value so far, or undefined: open strings, lists and objects are closed, a key without a value is left out. */
 export function parsePartial(text) {
   return new Reader(text).value();
 }
 
-const NOTHING = undefined;
+const INCOMPLETE = undefined;
 const LITERALS = { true: true, false: false, null: null };
 
 class Reader {
@@ -15,21 +15,21 @@ class Reader {
   }
 
   value() {
-    const sign = this.next();
+    const sign = this.peek();
     if (sign === "{") return this.object();
     if (sign === "[") return this.list();
     if (sign === '"') return this.string();
     return this.scalar();
   }
 
-  next() {
+  peek() {
     while (/\s/.test(this.text[this.at] ?? "")) this.at += 1;
     return this.text[this.at];
   }
 
-  /** Past `sign`, if it comes next. */
-  takes(sign) {
-    if (this.next() !== sign) return false;
+  /** Skip `sign` if it comes next; returns whether it did. */
+  accept(sign) {
+    if (this.peek() !== sign) return false;
     this.at += 1;
     return true;
   }
@@ -37,28 +37,28 @@ class Reader {
   object() {
     const found = {};
     this.at += 1;
-    while (this.next() === '"') {
+    while (this.peek() === '"') {
       const key = this.string();
-      if (!this.takes(":")) break;
+      if (!this.accept(":")) break;
       const value = this.value();
-      if (value === NOTHING) break;
+      if (value === INCOMPLETE) break;
       found[key] = value;
-      if (!this.takes(",")) break;
+      if (!this.accept(",")) break;
     }
-    this.takes("}");
+    this.accept("}");
     return found;
   }
 
   list() {
     const found = [];
     this.at += 1;
-    while (this.next() !== "]") {
+    while (this.peek() !== "]") {
       const value = this.value();
-      if (value === NOTHING) break;
+      if (value === INCOMPLETE) break;
       found.push(value);
-      if (!this.takes(",")) break;
+      if (!this.accept(",")) break;
     }
-    this.takes("]");
+    this.accept("]");
     return found;
   }
 
@@ -76,9 +76,9 @@ class Reader {
   scalar() {
     const [word] = /^[-+.\w]*/.exec(this.text.slice(this.at));
     this.at += word.length;
-    // At the very end it may go on: 1 may become 12.
-    if (!word || this.at >= this.text.length) return NOTHING;
-    return word in LITERALS ? LITERALS[word] : Number.isNaN(Number(word)) ? NOTHING : Number(word);
+    // At the end of the text it may be incomplete: 1 may become 12.
+    if (!word || this.at >= this.text.length) return INCOMPLETE;
+    return word in LITERALS ? LITERALS[word] : Number.isNaN(Number(word)) ? INCOMPLETE : Number(word);
   }
 }
 

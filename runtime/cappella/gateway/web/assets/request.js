@@ -1,4 +1,4 @@
-// From what was chosen and said to the body of a request; and back, to words.
+// The body of a request from the chosen options and the conversation, and the options as text.
 
 export const STRATEGIES = {
   synthesize: "Synthesize: the judge writes one answer from all",
@@ -10,10 +10,10 @@ export const ANALYSES = {
   alongside: "Alongside: compare while writing",
   off: "Off: no comparison",
 };
-export const MOST_SEATS = 8;
+export const MAX_SEATS = 8;
 
 /** Ensembles with their seats, and the single models, from the reply of /v1/models. */
-export function catalogue(reply) {
+export function readModels(reply) {
   const ensembles = reply.data.filter((each) => each.panel);
   const models = reply.data.filter((each) => !each.panel).map((each) => each.id);
   return {
@@ -29,13 +29,13 @@ export function catalogue(reply) {
   };
 }
 
-/** How a run goes where nothing was chosen: as the ensemble is configured. */
-export function untouched(ensemble) {
+/** The choice that changes nothing of an ensemble's configuration. */
+export function defaultChoice(ensemble) {
   return { model: ensemble.id, preset: "", strategy: "", analysis: "", judge: "", panel: null };
 }
 
-/** The body of a chat completion: the conversation so far, the new question, what departs from the ensemble. */
-export function bodyOf(choice, turns, question) {
+/** The body of a chat completion: the conversation so far, the new question, and the options that were changed. */
+export function requestBody(choice, turns, question) {
   const fusion = { include_events: true, include_intermediate_responses: true };
   if (choice.preset) fusion.preset = choice.preset;
   if (choice.strategy) fusion.strategy = choice.strategy;
@@ -52,12 +52,12 @@ export function bodyOf(choice, turns, question) {
 }
 
 /** The models of a panel of seats: `alto#2` is alto's second seat. */
-export function modelsOf(seats) {
+export function seatModels(seats) {
   return seats.map((seat) => seat.replace(/#\d+$/, ""));
 }
 
-/** What was chosen beyond the ensemble, in a few words; nothing if nothing was. */
-export function spelt(choice) {
+/** The options that were changed, as text; empty if none was. */
+export function describeChoice(choice) {
   const words = [
     choice.preset && `preset ${choice.preset}`,
     choice.strategy,

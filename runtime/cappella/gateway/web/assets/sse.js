@@ -1,7 +1,7 @@
-// Server-sent events, as far as chat completions use them.
+// Parses server-sent events, as far as chat completions use them.
 
-/** Takes text as it comes and returns the JSON objects that are whole by now; comments and `[DONE]` are none. */
-export function createParser() {
+/** A function from pieces of text to the JSON objects that each completes; it skips comments and `[DONE]`. */
+export function eventParser() {
   let rest = "";
   return (text) => {
     rest += text;

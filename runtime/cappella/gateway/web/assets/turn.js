@@ -1,36 +1,37 @@
-// One turn of a conversation: the question, the answer, and how it came about.
+// One turn of a conversation: the question, the answer, and how it was made.
 
-import { comparisonView } from "./comparison.js";
-import { statusOf } from "./costs.js";
-import { announce, fill, h, say } from "./dom.js";
+import { analysisView } from "./analysis_view.js";
+import { copyButton } from "./copy.js";
+import { announce, fill, h, setText } from "./dom.js";
+import { showMarkdown } from "./markdown_view.js";
 import { memberColumns } from "./members.js";
-import { copyButton, showProse } from "./prose.js";
-import { isOver, waitedFor } from "./run.js";
-import { statusWords } from "./trouble.js";
+import { excerpt, questionView } from "./question.js";
+import { isFinished, pendingMembers } from "./run_state.js";
+import { outcomeText, progressText } from "./run_text.js";
 
-/** The elements of a turn; `update(run, nowMs)` shows how far it is, `end(run)` what came of it. */
-export function turnView(question, how) {
+/** The elements of a turn; `update(run, nowMs)` shows the progress of its run, `end(run)` the outcome. */
+export function turnView({ question, pastes, how }) {
   const status = h("p", { className: "status" });
-  const steps = h("ol", { className: "steps", "aria-label": "How far the run is" });
+  const steps = h("ol", { className: "steps", "aria-label": "Progress of the run" });
   const answer = h("div", { className: "prose answer" });
   const waiting = h("div", { className: "answer-waits", "aria-hidden": "true" });
   const notice = h("div", { className: "notice" });
   const trace = h("div", { className: "trace-place" });
   const actions = h("div", { className: "row actions", hidden: true });
   const members = memberColumns();
-  const comparison = comparisonView();
+  const comparison = analysisView();
   const compared = h(
     "section",
     { className: "part", hidden: true },
     h("h3", {}, "The judge compares"),
     comparison.element,
   );
-  const panel = h("section", { className: "part", hidden: true }, h("h3", {}, "Who said what"), members.element);
+  const panel = h("section", { className: "part", hidden: true }, h("h3", {}, "The members' answers"), members.element);
   const more = h("div", { className: "more" });
   const evidence = h(
     "details",
     { className: "evidence", open: true },
-    h("summary", {}, "How it came about"),
+    h("summary", {}, "How this answer was made"),
     panel,
     compared,
     more,
@@ -48,18 +49,12 @@ export function turnView(question, how) {
   );
   const element = h(
     "article",
-    { className: "turn", "aria-label": question.slice(0, 80) },
-    h(
-      "div",
-      { className: "question" },
-      h("span", { className: "eyebrow" }, "You"),
-      h("h2", {}, question),
-      how && h("p", { className: "small muted" }, how),
-    ),
+    { className: "turn", "aria-label": excerpt(question) },
+    questionView(question, pastes, how),
     result,
     evidence,
   );
-  let lastSaid = "";
+  let lastAnnounced = "";
 
   return {
     element,
@@ -72,13 +67,13 @@ export function turnView(question, how) {
     fold: () => {
       evidence.open = false;
     },
-    /** Show a turn that an earlier page has heard; how it came about went with that page. */
-    recall(text) {
+    /** Show a turn of before a reload: its answer is known, how it was made is not. */
+    restore(text) {
       evidence.hidden = progress.hidden = waiting.hidden = true;
       actions.hidden = false;
-      showProse(answer, text);
+      showMarkdown(answer, text);
       if (text) actions.append(copyButton(() => text, "Copy the answer"));
-      else fill(notice, h("div", { className: "note" }, h("p", {}, "This run was cut off when the page was left.")));
+      else fill(notice, h("div", { className: "note" }, h("p", {}, "This run was cancelled when the page was left.")));
     },
     update(run, nowMs) {
       element.dataset.phase = run.phase;
@@ -87,14 +82,14 @@ export function turnView(question, how) {
       members.update(run, nowMs);
       compared.hidden = run.analysis === null;
       if (run.analysis) comparison.update(run);
-      waiting.hidden = isOver(run) || run.answer.text !== "";
-      showProse(answer, run.answer.text);
-      say(status, statusOf(run, nowMs));
-      const said = announced(run);
-      if (said !== lastSaid) announce((lastSaid = said));
+      waiting.hidden = isFinished(run) || run.answer.text !== "";
+      showMarkdown(answer, run.answer.text);
+      setText(status, progressText(run, nowMs));
+      const words = announcement(run);
+      if (words !== lastAnnounced) announce((lastAnnounced = words));
     },
     end(run) {
-      const words = run.fusion && statusWords(run.fusion);
+      const words = run.fusion && outcomeText(run.fusion);
       if (words) fill(notice, h("div", { className: "note warn" }, h("p", {}, words)));
       actions.hidden = false;
       if (run.answer.text) actions.prepend(copyButton(() => run.answer.text, "Copy the answer"));
@@ -111,7 +106,7 @@ const STEPS = [
 
 function drawSteps(element, run) {
   const reached = { sent: -1, panel: 0, analysis: 1, judge: 2 }[run.phase] ?? 3;
-  element.hidden = isOver(run);
+  element.hidden = isFinished(run);
   if (element.dataset.reached === String(reached)) return;
   element.dataset.reached = reached;
   fill(
@@ -123,19 +118,19 @@ function drawSteps(element, run) {
   );
 }
 
-/** The states worth hearing of: not tokens, not seconds. */
-function announced(run) {
+/** What a screen reader is told: changes of state, not tokens or seconds. */
+function announcement(run) {
   switch (run.phase) {
     case "panel": {
-      const over = run.panel.length - waitedFor(run).length;
-      return over ? `${over} of ${run.panel.length} members are done` : `${run.panel.length} members answer`;
+      const done = run.panel.length - pendingMembers(run).length;
+      return done ? `${done} of ${run.panel.length} members are done` : `${run.panel.length} members answer`;
     }
     case "analysis":
       return "The judge compares the answers";
     case "judge":
       return "The judge writes the answer";
     case "done":
-      return "The answer is there";
+      return "The answer is complete";
     case "failed":
       return `The run failed: ${run.error?.message ?? ""}`;
     default:

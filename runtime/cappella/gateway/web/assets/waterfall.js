@@ -1,22 +1,22 @@
-// Where a run's time went, from its calls to bars. Nothing here knows of a document.
+// The bars of a run's waterfall from its calls. Pure functions, without a document.
 
-const DOES = {
+const ROLE_TEXT = {
   gate: "decides whether a panel is needed",
   single: "answers alone",
   panel: "answers",
   prefill: "reads early",
   review: "ranks the answers",
-  agreement: "looks whether all say the same",
+  agreement: "checks whether all agree",
   analysis: "compares",
   choice: "chooses",
   final: "writes",
 };
-const JUDGING = ["agreement", "analysis", "choice", "final"];
+const JUDGE_ROLES = ["agreement", "analysis", "choice", "final"];
 const ROUND_MS = [1, 2, 2.5, 5, 10];
 
 /**
  * The bars of a run, a row for each call. Segments are `{kind, fromMs, toMs}`; of kind prefill (until the first token),
- * decode (from then on) and hidden (the judge's reading while the panel still speaks).
+ * decode (from then on) and hidden (the judge's prefill while the panel still runs).
  */
 export function waterfall(usage, timings) {
   const calls = usage?.fusion_details ?? [];
@@ -26,8 +26,8 @@ export function waterfall(usage, timings) {
 }
 
 function row(call, round, panelMs) {
-  const side = call.role === "prefill" || JUDGING.includes(call.role) ? "judge" : "panel";
-  const does = round > 1 ? `${DOES[call.role]}, round ${round}` : (DOES[call.role] ?? call.role);
+  const side = call.role === "prefill" || JUDGE_ROLES.includes(call.role) ? "judge" : "panel";
+  const does = round > 1 ? `${ROLE_TEXT[call.role]}, round ${round}` : (ROLE_TEXT[call.role] ?? call.role);
   return {
     name: call.model,
     does,
@@ -61,23 +61,23 @@ function segments(call, panelMs) {
   ];
 }
 
-/** A seat speaks once in a round. */
+/** The round of a panel call: a seat is called once in each. */
 function roundOf(calls, at) {
   const { role, model } = calls[at];
   if (role !== "panel") return 1;
   return calls.slice(0, at + 1).filter((each) => each.role === role && each.model === model).length;
 }
 
-/** Round moments for an axis, at most six. */
+/** Round times for the axis, at most six. */
 export function ticks(endMs) {
-  const least = Math.max(endMs, 1) / 5;
-  const power = 10 ** Math.floor(Math.log10(least));
-  const step = ROUND_MS.find((each) => each * power >= least) * power;
+  const minStep = Math.max(endMs, 1) / 5;
+  const power = 10 ** Math.floor(Math.log10(minStep));
+  const step = ROUND_MS.find((each) => each * power >= minStep) * power;
   return Array.from({ length: Math.floor(endMs / step) + 1 }, (_, at) => at * step);
 }
 
-/** What the run came to beside the least it could take. */
-export function againstFloor(timings) {
-  const over = timings.total_ms / Math.max(timings.floor_ms, 1);
-  return { times: over, aboveMs: Math.max(0, timings.total_ms - timings.floor_ms) };
+/** The overhead over the floor, in ms and as a ratio of the total time to the floor. */
+export function overhead(timings) {
+  const ratio = timings.total_ms / Math.max(timings.floor_ms, 1);
+  return { ratio, overheadMs: Math.max(0, timings.total_ms - timings.floor_ms) };
 }

@@ -1,9 +1,9 @@
-// What stands inside a line of Markdown: emphasis, code, links. No span is longer than LONGEST, so that none is slow.
+// Inline Markdown: emphasis, code, links. Every span has a maximum length, so that no text is slow to read.
 
-const DEEPEST = 6;
+const MAX_DEPTH = 6;
 const ADDRESS = String.raw`https?://[^\s()<>]{1,2000}(?:\([^\s()<>]{0,500}\)[^\s()<>]{0,500}){0,4}`;
 const LINK = new RegExp(String.raw`!?\[([^\][\n]{1,500})\]\((${ADDRESS})(?: +"[^"\n]{0,300}")?\)`, "y");
-// Each begins where it is tried. Links lead to http and https, and to nothing else.
+// Sticky patterns, tried in order. Links lead only to http and https.
 const RULES = [
   [/\\([!-/:-@[-`{-~])/y, (found) => found[1]],
   [/(?: {2,}|\\)?\n/y, () => ({ tag: "br", children: [] })],
@@ -23,7 +23,7 @@ const RULES = [
   [/~~(?=\S)([^]{1,2000}?)(?<=\S)~~/y, (found, depth) => marked("del", found[1], depth)],
   [/https?:\/\/[^\s<>"'`]{1,2000}/y, (found) => bareLink(found[0])],
 ];
-// Signs at which any of the rules can begin; everything between is text.
+// The characters at which a rule can begin; all between them is text.
 const SIGNS = /[\\\n`![<*_~h]/g;
 
 /** Text and `{tag, children}` of one paragraph, heading or cell. */
@@ -41,7 +41,7 @@ function inlineAt(text, depth) {
   };
   let at = 0;
   while (at < text.length) {
-    const [node, next] = depth < DEEPEST ? spanAt(text, at, depth + 1) : [null, at];
+    const [node, next] = depth < MAX_DEPTH ? spanAt(text, at, depth + 1) : [null, at];
     if (node === null) {
       SIGNS.lastIndex = at + 1;
       const sign = SIGNS.exec(text)?.index ?? text.length;
@@ -75,7 +75,7 @@ function link(href, children) {
   return { tag: "a", href, children };
 }
 
-/** Without the sentence's own signs at its end. */
+/** A link without the punctuation of the sentence around it. */
 function bareLink(address) {
   const [ending] = /[.,;:!?)\]]*$/.exec(address);
   const href = address.slice(0, address.length - ending.length);

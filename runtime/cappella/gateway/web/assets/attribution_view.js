@@ -1,22 +1,22 @@
-// An answer's sentences, each leading to the members' words that it resembles.
+// Shows for each sentence of an answer which members' words it resembles.
 
-import { fill, freshId, h } from "./dom.js";
-import { list } from "./trouble.js";
+import { fill, h, uniqueId } from "./dom.js";
+import { joinNames } from "./format.js";
 
 const KINDS = {
   said: "Said by",
-  joined: "Put together from",
-  partly: "In part like",
-  none: "No member said this in such words",
-  short: "Too short to be traced",
+  joined: "Combined from",
+  partly: "Partly said by",
+  none: "Said by no member in similar words",
+  short: "Too short to be attributed",
 };
 
 /**
- * Make the marked sentences of `answer` lead to their sources; returns the note that says what they are.
- * One stop for the tab key: arrows go from sentence to sentence.
+ * Make the marked sentences of `answer` show their sources; returns the note that names them.
+ * All sentences are one tab stop: the arrow keys go from one to the next.
  */
-export function tracer(answer, said, answers, found) {
-  const id = freshId("trace");
+export function attributionView(answer, sentences, answers, found) {
+  const id = uniqueId("trace");
   const note = h("div", { className: "trace", id });
   const passagesOf = Object.fromEntries(answers.map(({ name, passages }) => [name, passages]));
   let current = -1;
@@ -24,19 +24,19 @@ export function tracer(answer, said, answers, found) {
   const show = (at) => {
     if (at === current) return;
     current = at;
-    light(answer.parentElement.parentElement);
+    clearHighlights(answer.parentElement.parentElement);
     if (at < 0) return fill(note, ...summary(found));
     const trace = found[at];
-    for (const span of said[at].spans) span.classList.add("lit");
+    for (const span of sentences[at].spans) span.classList.add("highlighted");
     for (const { name, at: places } of trace.sources) {
-      for (const place of places) for (const span of passagesOf[name][place].spans) span.classList.add("lit");
+      for (const place of places) for (const span of passagesOf[name][place].spans) span.classList.add("highlighted");
     }
     fill(note, ...detail(trace, passagesOf));
   };
-  const focusable = said.flatMap(({ spans }, at) => (spans.length ? [{ span: spans[0], at }] : []));
-  said.forEach(({ spans }, at) => {
-    const who = sourcesOf(found[at]);
-    if (who && who !== sourcesOf(found[at + 1])) spans.at(-1)?.setAttribute("data-who", who);
+  const focusable = sentences.flatMap(({ spans }, at) => (spans.length ? [{ span: spans[0], at }] : []));
+  sentences.forEach(({ spans }, at) => {
+    const names = sourcesText(found[at]);
+    if (names && names !== sourcesText(found[at + 1])) spans.at(-1)?.setAttribute("data-sources", names);
     for (const span of spans) {
       span.classList.add(`is-${found[at].kind}`);
       span.addEventListener("pointerenter", () => show(at));
@@ -66,14 +66,14 @@ export function tracer(answer, said, answers, found) {
 
 const STEPS = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };
 
-/** The sources of a sentence in a few words, to stand behind it. */
-function sourcesOf(trace) {
+/** The names of a sentence's sources, short enough to follow it. */
+function sourcesText(trace) {
   const names = trace?.sources.map((each) => each.name) ?? [];
   return names.length > 3 ? `${names.slice(0, 2).join(", ")} +${names.length - 2}` : names.join(", ");
 }
 
-function light(turn) {
-  for (const span of turn.querySelectorAll(".lit")) span.classList.remove("lit");
+function clearHighlights(turn) {
+  for (const span of turn.querySelectorAll(".highlighted")) span.classList.remove("highlighted");
 }
 
 function summary(found) {
@@ -82,15 +82,15 @@ function summary(found) {
   const none = count("none");
   const parts = [
     `${count("said", "joined")} of ${traceable.length} sentences resemble what members said`,
-    count("partly") && `${count("partly")} in part`,
-    none && `${none} no member said in such words`,
+    count("partly") && `${count("partly")} partly`,
+    none && `${none} resemble none`,
   ].filter(Boolean);
   return [
     h("p", {}, `${parts.join(", ")}.`),
     h(
       "p",
       { className: "muted" },
-      "Point at a sentence, or go through them with the arrow keys, to see whose words it resembles:",
+      "Point at a sentence, or use the arrow keys, to see whose words it resembles:",
       " similar words, not proof.",
     ),
   ];
@@ -101,20 +101,20 @@ function detail(trace, passagesOf) {
   const head = h(
     "p",
     {},
-    h("strong", {}, `${KINDS[trace.kind]} ${list(names)}`.trim()),
+    h("strong", {}, `${KINDS[trace.kind]} ${joinNames(names)}`.trim()),
     trace.kind === "short"
       ? null
       : h("span", { className: "muted" }, ` · ${percent(trace.score)} similar words, not proof`),
   );
-  const sources = trace.sources.map(({ name, score, at, opposed }) =>
+  const sources = trace.sources.map(({ name, score, at, isNegated }) =>
     h(
       "li",
       {},
-      h("span", { className: "who" }, name),
+      h("span", { className: "name pill" }, name),
       h("span", { className: "number muted" }, percent(score)),
       " ",
       h("q", {}, at.map((place) => passagesOf[name][place].text).join(" ")),
-      opposed && h("em", {}, " One of the two denies something, the other does not."),
+      isNegated && h("em", {}, " One of the two negates, the other does not."),
     ),
   );
   const missing =

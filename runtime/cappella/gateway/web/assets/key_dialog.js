@@ -1,10 +1,10 @@
-// The dialog that asks for a key.
+// The dialog that asks for an API key.
 
-import { h, fill } from "./dom.js";
+import { fill, h } from "./dom.js";
 
-const WORDS = "Servers with keys ask for one. It stays in this tab, and is gone when the tab closes.";
+const WORDS = "A server with keys needs one. It is kept in this tab and forgotten when the tab closes.";
 
-/** Ask for a key, with `problem` if one was refused; resolves to whether one was given. */
+/** Ask for a key, with `problem` if one was rejected; resolves to whether one was given. */
 export function askForKey(api, problem = null) {
   const dialog = document.getElementById("key-dialog");
   const input = document.getElementById("key-input");
@@ -15,11 +15,11 @@ export function askForKey(api, problem = null) {
   document.getElementById("key-cancel").onclick = () => dialog.close();
   dialog.showModal();
   return new Promise((resolve) => {
-    dialog.addEventListener("close", () => resolve(take(api, dialog, input)), { once: true });
+    dialog.addEventListener("close", () => resolve(acceptKey(api, dialog, input)), { once: true });
   });
 }
 
-function take(api, dialog, input) {
+function acceptKey(api, dialog, input) {
   const key = input.value.trim();
   input.value = "";
   if (dialog.returnValue !== "use") return false;

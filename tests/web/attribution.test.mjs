@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { PARTLY, SAID, sentences, traced } from "../../runtime/cappella/web/assets/support.js";
+import { PARTLY, SAID, sentences, attribute } from "../../runtime/cappella/web/assets/attribution.js";
 
 const cut = (text) => sentences(text).map(({ start, end }) => text.slice(start, end));
 const PANEL = {
@@ -11,7 +11,7 @@ const PANEL = {
   eve: "The capital of Australia is Canberra, a planned city founded in 1913. Sydney is larger.",
 };
 const ANSWERS = Object.entries(PANEL).map(([name, text]) => ({ name, passages: cut(text) }));
-const trace = (sentence) => traced([sentence], ANSWERS)[0];
+const trace = (sentence) => attribute([sentence], ANSWERS)[0];
 const names = (found) => found.sources.map((each) => each.name).sort();
 
 test("texts are cut into sentences, and not at abbreviations or inside numbers", () => {
@@ -59,22 +59,22 @@ test("a sentence of which only some numbers were said is never said", () => {
 
 test("thousands and their commas are one number", () => {
   const answers = [{ name: "ann", passages: ["It weighs 1,250 kilos."] }];
-  assert.equal(traced(["It weighs 1250 kilos."], answers)[0].kind, "said");
+  assert.equal(attribute(["It weighs 1250 kilos."], answers)[0].kind, "said");
 });
 
-test("a denial is not what was said", () => {
+test("a negation is not what was said", () => {
   const found = trace("Tunagox does not cost 28 dollars.");
   assert.notEqual(found.kind, "said");
   assert.notEqual(found.kind, "joined");
-  assert.ok(found.sources.every((each) => each.opposed));
+  assert.ok(found.sources.every((each) => each.isNegated));
 });
 
-test("nor is one little word of denial in a long sentence", () => {
+test("nor is one negation in a long sentence", () => {
   const found = trace("The capital of Australia is not Canberra, a planned city founded in 1913.");
-  assert.deepEqual([found.kind, found.sources.map((each) => each.opposed)], ["partly", [true]]);
+  assert.deepEqual([found.kind, found.sources.map((each) => each.isNegated)], ["partly", [true]]);
 });
 
-test("not even where a neighbouring sentence denies something else", () => {
+test("not even next to a sentence that negates something else", () => {
   assert.notEqual(trace("Gonil does not sit in room 174.").kind, "said");
 });
 
@@ -84,7 +84,7 @@ test("what no member said has no source, and its own words are named", () => {
   assert.ok(found.missing.includes("Eiffel"));
 });
 
-test("common words alone are no likeness", () => {
+test("common words alone are no similarity", () => {
   assert.equal(trace("It is what there was to be had of it for them in the end, if any.").kind, "none");
 });
 
@@ -97,7 +97,7 @@ test("all members that say the same are named", () => {
     { name: "ann", passages: ["Water boils at 100 degrees."] },
     { name: "bob", passages: ["Water boils at 100 degrees."] },
   ];
-  assert.deepEqual(names(traced(["Water boils at 100 degrees."], both)[0]), ["ann", "bob"]);
+  assert.deepEqual(names(attribute(["Water boils at 100 degrees."], both)[0]), ["ann", "bob"]);
 });
 
 test("a paraphrase is beyond this match, which is why the page says similar words", () => {
@@ -106,10 +106,10 @@ test("a paraphrase is beyond this match, which is why the page says similar word
 
 test("scripts without spaces are matched sign by sign", () => {
   const answers = [{ name: "ann", passages: ["澳大利亚的首都是堪培拉。"] }];
-  assert.equal(traced(["澳大利亚的首都是堪培拉。"], answers)[0].kind, "said");
-  assert.equal(traced(["法国最大的城市叫做巴黎。"], answers)[0].kind, "none");
+  assert.equal(attribute(["澳大利亚的首都是堪培拉。"], answers)[0].kind, "said");
+  assert.equal(attribute(["法国最大的城市叫做巴黎。"], answers)[0].kind, "none");
 });
 
 test("without answers nothing has a source", () => {
-  assert.equal(traced(["Gonil sits in room 174."], [])[0].kind, "none");
+  assert.equal(attribute(["Gonil sits in room 174."], [])[0].kind, "none");
 });

@@ -1,13 +1,13 @@
-// Which member answers a sentence resembles: similar words, no proof. Nothing here knows of a document.
+// Which members' answers a sentence resembles: similar words, not proof. Pure functions, without a document.
 
 /** From here on a sentence counts as said by a member, or by several together. */
 export const SAID = 0.7;
 /** From here on it counts as partly said. */
 export const PARTLY = 0.45;
-/** A sentence of less weight, such as "Yes.", resembles everything and nothing. */
-export const LEAST_WEIGHT = 2;
-/** What a source must add of the sentence's weight to be named. */
-export const LEAST_SHARE = 0.12;
+/** A sentence of less weight, such as "Yes.", is too short to be attributed. */
+export const MIN_WEIGHT = 2;
+/** The share of the sentence's weight that a source must add to be named. */
+export const MIN_SHARE = 0.12;
 
 const NUMBER_WEIGHT = 3;
 const COMMON_WEIGHT = 0.25;
@@ -19,7 +19,7 @@ const COMMON = new Set(
   ).split(" "),
 );
 const NEGATION = /^(?:not|no|never|none|nobody|neither|nor|cannot|unknown|\p{L}+n['’]t)$/u;
-// A sign of a script without spaces is a word by itself.
+// In a script without spaces each character is a word.
 const WORD = new RegExp(
   [
     String.raw`\p{N}[\p{N}.,:/-]*\p{N}|\p{N}`,
@@ -31,7 +31,7 @@ const WORD = new RegExp(
 const ENDING = /[.!?…]+["'”’)\]]*(?=\s)|[。！？]+["'”’）」』]*|\n+/g;
 const ABBREVIATION = /(?:^|[\s(])(?:mr|mrs|ms|dr|prof|st|vs|no|e\.g|i\.e|cf|approx|\p{L})\.$/iu;
 
-/** Where the sentences of a text begin and end. */
+/** The start and end of each sentence of a text. */
 export function sentences(text) {
   const found = [];
   let from = 0;
@@ -44,41 +44,41 @@ export function sentences(text) {
   };
   for (const ending of text.matchAll(ENDING)) {
     const to = ending.index + ending[0].length;
-    const goesOn = /^\s+\p{Ll}/u.test(text.slice(to, to + 8)) || ABBREVIATION.test(text.slice(from, to));
-    if (ending[0][0] === "\n" || !goesOn || ending[0][0] !== ".") take(to);
+    const continues = /^\s+\p{Ll}/u.test(text.slice(to, to + 8)) || ABBREVIATION.test(text.slice(from, to));
+    if (ending[0][0] === "\n" || !continues || ending[0][0] !== ".") take(to);
   }
   take(text.length);
   return found;
 }
 
 /**
- * What each sentence rests on. `answers` are `{name, passages}`, the passages being a member's sentences in order.
- * `kind` is said, joined (by several together), partly, none or short; `missing` are the words that stand in no answer.
- * `sources` are `{name, score, at, opposed}`, best first: `at` are indices of passages, `opposed` says that either the
- * passage or the sentence denies something.
+ * The sources of each sentence. `answers` are `{name, passages}`, the passages being a member's sentences in order.
+ * `kind` is said, joined (by several together), partly, none or short; `missing` are the words that no answer has.
+ * `sources` are `{name, score, at, isNegated}`, best first: `at` are indices of passages, `isNegated` means that either the
+ * passage or the sentence negates something.
  */
-export function traced(said, answers) {
+export function attribute(said, answers) {
   const read = answers.map(({ name, passages }) => ({ name, windows: windowsOf(passages) }));
-  return said.map((sentence) => trace(featuresOf(sentence), read));
+  return said.map((sentence) => attributeSentence(features(sentence), read));
 }
 
-function trace(sentence, answers) {
-  if (sentence.weight < LEAST_WEIGHT) return { kind: "short", score: 0, sources: [], missing: [] };
+function attributeSentence(sentence, answers) {
+  if (sentence.weight < MIN_WEIGHT) return { kind: "short", score: 0, sources: [], missing: [] };
   const missing = missingFrom(sentence, answers);
   const sources = answers.map((answer) => bestOf(sentence, answer)).filter((each) => each.score > 0);
   sources.sort((a, b) => b.score - a.score);
   const best = sources[0]?.score ?? 0;
   if (best >= SAID)
     return { kind: "said", score: best, sources: named(sources.filter((each) => each.score >= PARTLY)), missing };
-  const joined = together(sentence, sources);
-  const score = likeness(sentence, sharesOf(joined));
+  const joined = combineSources(sentence, sources);
+  const score = similarity(sentence, sharesOf(joined));
   if (score < PARTLY) return { kind: "none", score, sources: [], missing };
-  const isJoined = score >= SAID && joined.length > 1 && !joined.some((each) => each.opposed);
+  const isJoined = score >= SAID && joined.length > 1 && !joined.some((each) => each.isNegated);
   return { kind: isJoined ? "joined" : "partly", score, sources: named(joined), missing };
 }
 
 function named(sources) {
-  return sources.map(({ name, score, at, opposed }) => ({ name, score, at, opposed }));
+  return sources.map(({ name, score, at, isNegated }) => ({ name, score, at, isNegated }));
 }
 
 function missingFrom(sentence, answers) {
@@ -86,13 +86,13 @@ function missingFrom(sentence, answers) {
   return sentence.words.filter((word) => word.weight >= 1 && !isThere(word.key)).map((word) => word.text);
 }
 
-/** The sources that each add something, the best one first. */
-function together(sentence, sources) {
+/** The sources that each add enough, best first. */
+function combineSources(sentence, sources) {
   const taken = [];
   let covered = 0;
   for (const source of sources) {
     const now = coverage(sentence, sharesOf([...taken, source]));
-    if (now - covered >= LEAST_SHARE) {
+    if (now - covered >= MIN_SHARE) {
       taken.push(source);
       covered = now;
     }
@@ -106,25 +106,25 @@ function sharesOf(sources) {
 
 /** The passage of one answer, a sentence or two in a row, that is most like the sentence. */
 function bestOf(sentence, { name, windows }) {
-  let best = { name, score: 0, at: [], shares: new Set(), opposed: false };
+  let best = { name, score: 0, at: [], shares: new Set(), isNegated: false };
   for (const window of windows) {
     const shares = new Set(sentence.grams.map((gram) => gram.key).filter((key) => window.keys.has(key)));
-    const opposed = window.denies !== sentence.denies;
-    const score = likeness(sentence, shares) * (opposed ? 0.5 : 1);
-    // Of equals the shorter: one sentence comes before two.
-    if (score > best.score + 0.001) best = { name, score, at: window.at, shares, opposed };
+    const isNegated = window.negates !== sentence.negates;
+    const score = similarity(sentence, shares) * (isNegated ? 0.5 : 1);
+    // Of equal scores the shorter passage wins: single sentences come before pairs.
+    if (score > best.score + 0.001) best = { name, score, at: window.at, shares, isNegated };
   }
   return best;
 }
 
-/** The share of a sentence's words and pairs of words that are there, by weight. */
+/** The share, by weight, of a sentence's words and word pairs that were found. */
 function coverage(sentence, there) {
   const found = sentence.grams.reduce((sum, gram) => sum + (there.has(gram.key) ? gram.weight : 0), 0);
   return found / sentence.grams.reduce((sum, gram) => sum + gram.weight, 0);
 }
 
-/** The coverage; but what lacks a number has not said the sentence, and what has none is about something else. */
-function likeness(sentence, there) {
+/** The coverage; below SAID where some numbers are missing, and below PARTLY where all are. */
+function similarity(sentence, there) {
   const numbers = sentence.words.filter((word) => word.isNumber);
   const found = numbers.filter((word) => there.has(word.key)).length;
   const most = found === numbers.length ? 1 : found === 0 ? PARTLY - 0.05 : SAID - 0.01;
@@ -132,22 +132,22 @@ function likeness(sentence, there) {
 }
 
 function windowsOf(passages) {
-  const read = passages.map(featuresOf);
+  const read = passages.map(features);
   const single = read.map((each, at) => ({
     at: [at],
     keys: new Set(each.grams.map((gram) => gram.key)),
-    denies: each.denies,
+    negates: each.negates,
   }));
   const pairs = single.slice(1).map((next, at) => ({
     at: [at, at + 1],
     keys: new Set([...single[at].keys, ...next.keys]),
-    denies: next.denies,
+    negates: next.negates,
   }));
-  // Of two sentences one of which denies, nobody can tell here what is denied.
-  return [...single, ...pairs.filter((pair) => single[pair.at[0]].denies === pair.denies)];
+  // Where one of two sentences negates, it is unclear what the pair negates.
+  return [...single, ...pairs.filter((pair) => single[pair.at[0]].negates === pair.negates)];
 }
 
-function featuresOf(text) {
+function features(text) {
   const words = [...text.matchAll(WORD)].map(([word]) => wordOf(word));
   const pairs = words.slice(1).map((word, at) => ({
     key: `${words[at].key} ${word.key}`,
@@ -157,7 +157,7 @@ function featuresOf(text) {
     words,
     grams: [...words, ...pairs],
     weight: words.reduce((sum, word) => sum + word.weight, 0),
-    denies: words.some((word) => NEGATION.test(word.key)),
+    negates: words.some((word) => NEGATION.test(word.key)),
   };
 }
 

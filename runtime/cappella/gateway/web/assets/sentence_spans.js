@@ -1,7 +1,7 @@
-// The sentences of text that is already on the page, each in elements of its own.
+// Puts each sentence of rendered text into elements of its own.
 
 import { h } from "./dom.js";
-import { sentences } from "./support.js";
+import { sentences } from "./attribution.js";
 
 const BLOCKS = "p, li, h3, h4, h5, h6, td, th, blockquote";
 
@@ -11,7 +11,7 @@ export function markSentences(root) {
   return blocks.flatMap((block) => markBlock(textsOf(block)));
 }
 
-/** The texts of a block that are not those of a block inside it. */
+/** The text nodes of a block, without those of blocks inside it. */
 function textsOf(block) {
   const walker = document.createTreeWalker(block, NodeFilter.SHOW_TEXT);
   const found = [];

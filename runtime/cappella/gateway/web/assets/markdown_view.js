@@ -1,34 +1,31 @@
-// Markdown as elements. Only tags of this list are made, and only addresses that `inline.js` let through are links.
+// Markdown as elements: only the tags of this list, and links only to addresses that `markdown_inline.js` accepts.
 
-import { h, fill } from "./dom.js";
+import { copyButton } from "./copy.js";
+import { fill, h, scrollable } from "./dom.js";
 import { markdown } from "./markdown.js";
 
 const TAGS = new Set(
   "p h3 h4 h5 h6 ul ol li blockquote pre code table thead tbody tr th td hr br em strong del a".split(" "),
 );
 
-/** Show `text` as Markdown in `element`; what has been shown already is left alone. */
-export function showProse(element, text) {
+/** Show `text` as Markdown in `element`, unless it is shown already. */
+export function showMarkdown(element, text) {
   if (element.proseText === text) return;
   element.proseText = text;
-  fill(element, ...markdown(text).map(elementOf));
+  fill(element, ...markdown(text).map(toElement));
 }
 
-function elementOf(node) {
+function toElement(node) {
   if (typeof node === "string") return document.createTextNode(node);
   if (!TAGS.has(node.tag)) throw new TypeError(`no element is made of ${node.tag}`);
-  const children = node.children.map(elementOf);
+  const children = node.children.map(toElement);
   switch (node.tag) {
     case "a":
       return h("a", { href: node.href, rel: "noopener noreferrer nofollow", target: "_blank" }, ...children);
     case "pre":
       return codeBlock(node, children);
     case "table":
-      return h(
-        "div",
-        { className: "scrolls", tabindex: 0, role: "group", "aria-label": "Table" },
-        h("table", {}, ...children),
-      );
+      return scrollable("Table", h("table", {}, ...children));
     case "ol":
       return h("ol", { start: node.start }, ...children);
     case "th":
@@ -52,20 +49,4 @@ function codeBlock(node, children) {
     ),
     h("pre", { tabindex: 0, role: "group", "aria-label": "Code" }, ...children),
   );
-}
-
-/** A button that puts a text on the clipboard and says so. */
-export function copyButton(textOf, label = "Copy") {
-  const button = h("button", { type: "button", className: "quiet" }, label);
-  button.addEventListener("click", async () => {
-    const worked = await navigator.clipboard.writeText(textOf()).then(
-      () => true,
-      () => false,
-    );
-    button.textContent = worked ? "Copied" : "Copying is not allowed here";
-    setTimeout(() => {
-      button.textContent = label;
-    }, 1500);
-  });
-  return button;
 }

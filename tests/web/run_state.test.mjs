@@ -3,14 +3,14 @@ import assert from "node:assert/strict";
 import test from "node:test";
 
 import {
-  begun,
-  brokenOff,
-  heard,
-  isOver,
+  newRun,
+  withInterruption,
+  withChunk,
+  isFinished,
   tokensOf,
   tokensPerSecond,
-  waitedFor,
-} from "../../runtime/cappella/web/assets/run.js";
+  pendingMembers,
+} from "../../runtime/cappella/web/assets/run_state.js";
 
 const event = (type, fields = {}) => ({ choices: [{ delta: {} }], fusion_event: { type, ...fields } });
 const final = (content) => ({ choices: [{ delta: { content } }] });
@@ -26,7 +26,7 @@ const FUSION = {
 
 /** The state after chunks that come a second apart. */
 function after(...chunks) {
-  return chunks.reduce((run, chunk, at) => heard(run, chunk, (at + 1) * 1000), begun(0));
+  return chunks.reduce((run, chunk, at) => withChunk(run, chunk, (at + 1) * 1000), newRun(0));
 }
 
 test("a panel is waited for until its last member is done", () => {
@@ -35,14 +35,14 @@ test("a panel is waited for until its last member is done", () => {
     event("answer.delta", { model: "ann", delta: "One" }),
     event("answer.done", { model: "ann", tokens: 5, ms: 900 }),
   );
-  assert.deepEqual(waitedFor(half), ["bob"]);
+  assert.deepEqual(pendingMembers(half), ["bob"]);
   assert.equal(half.panelEndedMs, null);
-  const whole = heard(
+  const whole = withChunk(
     half,
     event("answer.failed", { model: "bob", reason: "engine_broke", error: "gone", partial: "Tw" }),
     4000,
   );
-  assert.deepEqual(waitedFor(whole), []);
+  assert.deepEqual(pendingMembers(whole), []);
   assert.equal(whole.panelEndedMs, 4000);
   assert.deepEqual(
     [whole.members.bob.state, whole.members.bob.text, whole.members.bob.reason],
@@ -50,9 +50,9 @@ test("a panel is waited for until its last member is done", () => {
   );
 });
 
-test("who was not waited for is cut, not failed", () => {
+test("a straggler is cancelled, not failed", () => {
   const run = after(STARTED, event("answer.failed", { model: "bob", reason: "straggler", error: "late" }));
-  assert.equal(run.members.bob.state, "cut");
+  assert.equal(run.members.bob.state, "cancelled");
 });
 
 test("a member thinks before it writes, and both are kept apart", () => {
@@ -61,7 +61,7 @@ test("a member thinks before it writes, and both are kept apart", () => {
     [thinking.members.ann.state, thinking.members.ann.text, thinking.members.ann.reasoning],
     ["thinking", "", "Hm."],
   );
-  const writing = heard(thinking, event("answer.delta", { model: "ann", delta: "One" }), 3000);
+  const writing = withChunk(thinking, event("answer.delta", { model: "ann", delta: "One" }), 3000);
   assert.deepEqual([writing.members.ann.state, writing.members.ann.text], ["writing", "One"]);
 });
 
@@ -69,7 +69,7 @@ test("tokens a second are counted from a member's first token, by its own count 
   const run = after(STARTED, ...["a", "b", "c"].map((delta) => event("answer.delta", { model: "ann", delta })));
   assert.equal(tokensPerSecond(run.members.ann, 4000), 1.5);
   assert.equal(tokensPerSecond(run.members.bob, 4000), null);
-  const done = heard(run, event("answer.done", { model: "ann", tokens: 8, ms: 3000 }), 4000);
+  const done = withChunk(run, event("answer.done", { model: "ann", tokens: 8, ms: 3000 }), 4000);
   assert.equal(tokensPerSecond(done.members.ann, 9000), 4);
 });
 
@@ -80,7 +80,7 @@ test("a later round begins with empty members", () => {
     event("round.started", { round: 2 }),
   );
   assert.equal(run.round, 2);
-  assert.deepEqual(waitedFor(run), ["ann", "bob"]);
+  assert.deepEqual(pendingMembers(run), ["ann", "bob"]);
   assert.equal(run.members.ann.tokens, null);
 });
 
@@ -93,7 +93,7 @@ test("the judge's analysis grows and is then whole, under the letters of its beg
   );
   assert.deepEqual(growing.analysis, { text: '{"consensus": [', value: null, isWhole: false });
   assert.deepEqual(growing.labels, { A: "ann" });
-  const whole = heard(growing, event("analysis.done", { analysis: { consensus: ["x"] } }), 9000);
+  const whole = withChunk(growing, event("analysis.done", { analysis: { consensus: ["x"] } }), 9000);
   assert.deepEqual([whole.analysis.value, whole.analysis.isWhole], [{ consensus: ["x"] }, true]);
 });
 
@@ -114,7 +114,7 @@ test("the end brings the whole answers, the letters and the true times", () => {
     { choices: [{ delta: {}, finish_reason: "stop" }] },
     { choices: [], fusion: FUSION, usage },
   );
-  assert.deepEqual([run.phase, run.answer.text, run.finishReason, isOver(run)], ["done", "Both say.", "stop", true]);
+  assert.deepEqual([run.phase, run.answer.text, run.finishReason, isFinished(run)], ["done", "Both say.", "stop", true]);
   assert.equal(run.members.ann.text, "One.");
   assert.deepEqual(run.labels, FUSION.labels);
   assert.equal(run.members.ann.firstMs - run.members.ann.startedMs, 200);
@@ -129,24 +129,24 @@ test("samples of one seat share the times of its call", () => {
   assert.equal(run.members["ann~2"].firstMs - run.members["ann~2"].startedMs, 200);
 });
 
-test("a run that is stopped keeps what was said, and nobody is waited for", () => {
-  const run = brokenOff(after(STARTED, event("answer.delta", { model: "ann", delta: "On" })), null, 5000);
+test("a stopped run keeps the text so far and waits for no member", () => {
+  const run = withInterruption(after(STARTED, event("answer.delta", { model: "ann", delta: "On" })), null, 5000);
   assert.deepEqual(
-    [run.phase, run.members.ann.text, run.members.ann.state, waitedFor(run)],
+    [run.phase, run.members.ann.text, run.members.ann.state, pendingMembers(run)],
     ["stopped", "On", "stopped", []],
   );
 });
 
-test("a panel below its quorum shows who said what, from the error alone", () => {
+test("a panel below its quorum shows its answers from the error alone", () => {
   const details = {
     responses: [{ model: "ann", content: "One." }],
     failed_models: [{ model: "bob", reason: "deadline", error: "late", partial: "T" }],
   };
   for (const run of [after(STARTED), after()]) {
-    const { phase, panel, members } = brokenOff(run, { message: "too few", details }, 5000);
+    const { phase, panel, members } = withInterruption(run, { message: "too few", details }, 5000);
     assert.deepEqual([phase, panel], ["failed", ["ann", "bob"]]);
     assert.deepEqual([members.ann.state, members.ann.text], ["done", "One."]);
-    assert.deepEqual([members.bob.state, members.bob.text], ["cut", "T"]);
+    assert.deepEqual([members.bob.state, members.bob.text], ["cancelled", "T"]);
   }
 });
 
@@ -155,8 +155,8 @@ test("tokens that come several at a time are not counted as one", () => {
   assert.equal(tokensOf(run.members.ann), 5);
 });
 
-test("what is not known yet changes nothing", () => {
+test("an unknown event changes nothing", () => {
   const run = after(STARTED);
-  assert.deepEqual(heard(run, event("something.new", { model: "ann" }), 9000), run);
-  assert.deepEqual(heard(run, event("answer.delta", { model: "nobody", delta: "x" }), 9000), run);
+  assert.deepEqual(withChunk(run, event("something.new", { model: "ann" }), 9000), run);
+  assert.deepEqual(withChunk(run, event("answer.delta", { model: "nobody", delta: "x" }), 9000), run);
 });

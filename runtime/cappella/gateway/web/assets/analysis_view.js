@@ -1,11 +1,11 @@
-// The judge's analysis as data and as elements, whole or still being written.
+// The judge's analysis as data and as elements, complete or still being written.
 
 import { fill, h } from "./dom.js";
 import { parsePartial } from "./partial_json.js";
-import { isOver } from "./run.js";
+import { isFinished } from "./run_state.js";
 
-/** What is known of an analysis by now, every letter a member's name where the letter's owner is known. */
-export function comparisonOf(analysis, labels) {
+/** The analysis as far as it is written, with the members' names in place of their letters where they are known. */
+export function readAnalysis(analysis, labels) {
   const value = analysis.value ?? parsePartial(analysis.text) ?? {};
   const named = (label) => labels[label] ?? label;
   const all = (name) => (Array.isArray(value[name]) ? value[name].filter(Boolean) : []);
@@ -21,52 +21,47 @@ export function comparisonOf(analysis, labels) {
   };
 }
 
-/** Whether there is anything in it to show. */
-export function saysAnything(comparison) {
-  return Object.values(comparison).some((part) => part.length > 0);
-}
-
-/** The sections of an analysis that have something in them, where they disagree first. */
-export function comparisonSections(comparison) {
+/** The sections of an analysis that are not empty, disagreements first. */
+function analysisSections(comparison) {
   return [
     section("disagree", "Where they disagree", comparison.contradictions.map(contradiction)),
     section("agree", "Where they agree", list(comparison.consensus.map((point) => [point]))),
     section(
       "partial",
-      "What only some say",
-      list(comparison.partial.map(({ models, point }) => [names(models), point])),
+      "What only some cover",
+      list(comparison.partial.map(({ models, point }) => [...models.map(pill), point])),
     ),
     section(
       "unique",
-      "What one alone says",
-      list(comparison.unique.map(({ model, insight }) => [names([model]), insight])),
+      "What only one says",
+      list(comparison.unique.map(({ model, insight }) => [pill(model), insight])),
     ),
-    section("gaps", "What nobody says", list(comparison.gaps.map((point) => [point]))),
+    section("gaps", "What none of them covers", list(comparison.gaps.map((point) => [point]))),
   ].filter(Boolean);
 }
 
-/** An element that shows an analysis as it comes. */
-export function comparisonView() {
+/** An element that shows an analysis while it is written. */
+export function analysisView() {
   const element = h("div", { className: "comparison" });
   let shown = "";
   return {
     element,
     update(run) {
-      const comparison = comparisonOf(run.analysis, run.labels);
-      const nothing = wordsForNone(run);
+      const comparison = readAnalysis(run.analysis, run.labels);
+      const nothing = emptyText(run);
       const now = JSON.stringify([comparison, nothing]);
       if (now === shown) return;
       shown = now;
-      const sections = comparisonSections(comparison);
+      const sections = analysisSections(comparison);
       fill(element, ...(sections.length ? sections : [h("p", { className: "muted" }, nothing)]));
     },
   };
 }
 
-/** What stands in the place of an analysis that says nothing. */
-export function wordsForNone(run) {
+/** The text for an analysis without points. */
+export function emptyText(run) {
   if (run.analysis.isWhole) return "The judge found nothing to compare.";
-  return isOver(run) ? "The judge's comparison broke off." : "The judge compares the answers…";
+  return isFinished(run) ? "The judge's comparison is incomplete." : "The judge compares the answers…";
 }
 
 function section(kind, title, content) {
@@ -82,7 +77,9 @@ function contradiction({ topic, stances }) {
     h(
       "dl",
       { className: "stances" },
-      ...stances.map(({ model, stance }) => h("div", { className: "stance" }, h("dt", {}, model), h("dd", {}, stance))),
+      ...stances.map(({ model, stance }) =>
+        h("div", { className: "stance" }, h("dt", { className: "name" }, model), h("dd", {}, stance)),
+      ),
     ),
   );
 }
@@ -91,6 +88,6 @@ function list(points) {
   return points.length ? [h("ul", {}, ...points.map((parts) => h("li", {}, ...parts)))] : [];
 }
 
-function names(models) {
-  return h("span", { className: "who" }, models.join(", "));
+function pill(model) {
+  return h("span", { className: "name pill" }, model);
 }

@@ -1,9 +1,9 @@
-// A run as its stream tells it: chunks in, the run's state out. Nothing here knows of a document.
+// The state of a run from the chunks of its stream. Pure functions, without a document.
 
 const CHARACTERS_PER_TOKEN = 4;
 
-/** A run that was just sent. Every moment is in ms on the clock of `nowMs`. */
-export function begun(nowMs) {
+/** The state of a run that was just sent. Times are in ms on the clock of `nowMs`. */
+export function newRun(nowMs) {
   return {
     phase: "sent",
     startedMs: nowMs,
@@ -27,48 +27,49 @@ export function begun(nowMs) {
 }
 
 /** The state after one more chunk. */
-export function heard(run, chunk, nowMs) {
-  let next = chunk.fusion_event ? told(run, chunk.fusion_event, nowMs) : run;
+export function withChunk(run, chunk, nowMs) {
+  let next = chunk.fusion_event ? withEvent(run, chunk.fusion_event, nowMs) : run;
   const choice = chunk.choices?.[0];
-  if (choice) next = spoken(next, choice, nowMs);
-  if (chunk.fusion) next = ended({ ...next, usage: chunk.usage ?? null }, chunk.fusion, nowMs);
+  if (choice) next = withDelta(next, choice, nowMs);
+  if (chunk.fusion) next = withResult({ ...next, usage: chunk.usage ?? null }, chunk.fusion, nowMs);
   return next;
 }
 
-/** The state after the stream broke off: by an error, or because the user stopped it. */
-export function brokenOff(run, error, nowMs) {
-  const stopped = mapped(run.members, (member) => (isOpen(member) ? closed(member, "stopped", nowMs) : member));
+/** The state after the stream ended early: by an error, or because the user stopped it. */
+export function withInterruption(run, error, nowMs) {
+  const stop = (member) => (isPending(member) ? closedMember(member, "stopped", nowMs) : member);
+  const stopped = mapMembers(run.members, stop);
   const members = withPartials(stopped, error, nowMs);
   const phase = error ? "failed" : "stopped";
   return { ...run, phase, error, members, panel: Object.keys(members), endedMs: nowMs };
 }
 
-/** Those that the panel still waits for. */
-export function waitedFor(run) {
-  return run.panel.filter((name) => isOpen(run.members[name]));
+/** The names of the members that are still running. */
+export function pendingMembers(run) {
+  return run.panel.filter((name) => isPending(run.members[name]));
 }
 
-export function isOver(run) {
+export function isFinished(run) {
   return ["done", "failed", "stopped"].includes(run.phase);
 }
 
-/** Tokens a second while a member writes; about, until its end says how many there were. */
+/** Tokens per second while a member writes: an estimate until it is done. */
 export function tokensPerSecond(member, nowMs) {
   const wroteS = ((member.endedMs ?? nowMs) - member.firstMs) / 1000;
   if (member.firstMs === null || wroteS < 0.05) return null;
   return tokensOf(member) / wroteS;
 }
 
-/** How many tokens a member wrote: by its own count at the end, until then about. A piece may hold several. */
+/** How many tokens a member wrote: an estimate until it is done, as one delta may hold several. */
 export function tokensOf(member) {
   const characters = member.text.length + member.reasoning.length;
-  return member.tokens ?? Math.max(member.pieces, Math.round(characters / CHARACTERS_PER_TOKEN));
+  return member.tokens ?? Math.max(member.deltas, Math.round(characters / CHARACTERS_PER_TOKEN));
 }
 
-function told(run, event, nowMs) {
+function withEvent(run, event, nowMs) {
   switch (event.type) {
     case "run.started": {
-      const members = Object.fromEntries(event.panel.map((name) => [name, seated(name, nowMs)]));
+      const members = Object.fromEntries(event.panel.map((name) => [name, newMember(name, nowMs)]));
       return { ...run, phase: "panel", runId: event.run_id, panel: event.panel, judge: event.judge, members };
     }
     case "gate.decided":
@@ -79,18 +80,18 @@ function told(run, event, nowMs) {
         round: event.round,
         phase: "panel",
         panelEndedMs: null,
-        members: mapped(run.members, (m) => seated(m.name, nowMs)),
+        members: mapMembers(run.members, (m) => newMember(m.name, nowMs)),
       };
     case "answer.delta":
-      return withMember(run, event.model, (member) => wrote(member, event, nowMs));
+      return withMember(run, event.model, (member) => withText(member, event, nowMs));
     case "answer.done":
-      return panelMoved(
-        withMember(run, event.model, (member) => done(member, event, nowMs)),
+      return withPanelEnd(
+        withMember(run, event.model, (member) => doneMember(member, event, nowMs)),
         nowMs,
       );
     case "answer.failed":
-      return panelMoved(
-        withMember(run, event.model, (member) => failed(member, event, nowMs)),
+      return withPanelEnd(
+        withMember(run, event.model, (member) => failedMember(member, event, nowMs)),
         nowMs,
       );
     case "review.done":
@@ -111,25 +112,25 @@ function told(run, event, nowMs) {
   }
 }
 
-function spoken(run, choice, nowMs) {
+function withDelta(run, choice, nowMs) {
   const { content = "", reasoning = "" } = choice.delta ?? {};
   const next = choice.finish_reason ? { ...run, finishReason: choice.finish_reason } : run;
   if (!content && !reasoning) return next;
   const { answer } = next;
-  const said = {
+  const longer = {
     text: answer.text + content,
     reasoning: answer.reasoning + reasoning,
     firstMs: answer.firstMs ?? nowMs,
   };
-  return { ...next, phase: "judge", answer: said };
+  return { ...next, phase: "judge", answer: longer };
 }
 
-function ended(run, fusion, nowMs) {
+function withResult(run, fusion, nowMs) {
   const responses = Object.fromEntries((fusion.responses ?? []).map((each) => [each.model, each]));
-  const members = mapped(run.members, (member) => {
+  const members = mapMembers(run.members, (member) => {
     const response = responses[member.name];
     const whole = response ? { ...member, text: response.content, toolCalls: response.tool_calls ?? [] } : member;
-    return measured(whole, run.usage);
+    return withTimes(whole, run.usage);
   });
   const analysis = fusion.analysis ? { text: "", value: fusion.analysis, isWhole: true } : run.analysis;
   const labels = fusion.labels ?? run.labels;
@@ -145,8 +146,8 @@ function ended(run, fusion, nowMs) {
   };
 }
 
-/** With the times that its last call really took: `alto~2` is the second answer of the call of `alto`. */
-function measured(member, usage) {
+/** With the times of its last call as the server measured them: `alto~2` is the second answer of the call of `alto`. */
+function withTimes(member, usage) {
   const seat = member.name.replace(/~\d+$/, "");
   const call = usage?.fusion_details?.findLast((each) => each.role === "panel" && each.model === seat);
   if (!call || member.state !== "done") return member;
@@ -154,14 +155,14 @@ function measured(member, usage) {
   return { ...member, startedMs, firstMs: call.first_token_ms === null ? null : startedMs + call.first_token_ms };
 }
 
-function seated(name, nowMs) {
+function newMember(name, nowMs) {
   return {
     name,
     state: "reading",
     text: "",
     reasoning: "",
     toolCalls: [],
-    pieces: 0,
+    deltas: 0,
     tokens: null,
     startedMs: nowMs,
     firstMs: null,
@@ -171,58 +172,58 @@ function seated(name, nowMs) {
   };
 }
 
-function wrote(member, event, nowMs) {
+function withText(member, event, nowMs) {
   return {
     ...member,
     state: event.delta ? "writing" : member.state === "writing" ? "writing" : "thinking",
     text: member.text + event.delta,
     reasoning: member.reasoning + (event.reasoning ?? ""),
-    pieces: member.pieces + 1,
+    deltas: member.deltas + 1,
     firstMs: member.firstMs ?? nowMs,
   };
 }
 
-/** The server's own clock decides: what it sent in a while may arrive here all at once. */
-function done(member, event, nowMs) {
+/** Its start by the server's clock: chunks that were sent over a while may arrive at once. */
+function doneMember(member, event, nowMs) {
   return {
-    ...closed(member, "done", nowMs),
+    ...closedMember(member, "done", nowMs),
     tokens: event.tokens,
     startedMs: Math.min(member.startedMs, nowMs - event.ms),
   };
 }
 
-// Not waited for is not broken: these are cut because the others were enough, or the time was up.
-const CUT = ["straggler", "deadline", "cut"];
+// These members were cancelled and did not fail: enough others were done, or none was needed any more.
+const CANCELLED_REASONS = ["straggler", "deadline", "quorum_unreachable", "cut"];
 
-function failed(member, event, nowMs) {
-  const state = CUT.includes(event.reason) ? "cut" : "failed";
+function failedMember(member, event, nowMs) {
+  const state = CANCELLED_REASONS.includes(event.reason) ? "cancelled" : "failed";
   const text = event.partial || member.text;
-  return { ...closed(member, state, nowMs), text, reason: event.reason, error: event.error };
+  return { ...closedMember(member, state, nowMs), text, reason: event.reason, error: event.error };
 }
 
-function closed(member, state, nowMs) {
+function closedMember(member, state, nowMs) {
   return { ...member, state, endedMs: nowMs };
 }
 
-function isOpen(member) {
+function isPending(member) {
   return member.endedMs === null;
 }
 
-function panelMoved(run, nowMs) {
-  return waitedFor(run).length === 0 ? { ...run, panelEndedMs: nowMs } : run;
+function withPanelEnd(run, nowMs) {
+  return pendingMembers(run).length === 0 ? { ...run, panelEndedMs: nowMs } : run;
 }
 
-/** What an error tells of members that the stream did not get to tell: a panel below its quorum. */
+/** With the answers that an error carries: of a panel below its quorum the stream does not tell them. */
 function withPartials(members, error, nowMs) {
-  const told = { ...members };
+  const known = { ...members };
   for (const each of error?.details?.responses ?? []) {
-    const member = told[each.model] ?? seated(each.model, nowMs);
-    told[each.model] = { ...closed(member, "done", nowMs), text: each.content };
+    const member = known[each.model] ?? newMember(each.model, nowMs);
+    known[each.model] = { ...closedMember(member, "done", nowMs), text: each.content };
   }
   for (const each of error?.details?.failed_models ?? []) {
-    told[each.model] = failed(told[each.model] ?? seated(each.model, nowMs), each, nowMs);
+    known[each.model] = failedMember(known[each.model] ?? newMember(each.model, nowMs), each, nowMs);
   }
-  return told;
+  return known;
 }
 
 function withMember(run, name, change) {
@@ -230,6 +231,6 @@ function withMember(run, name, change) {
   return member ? { ...run, members: { ...run.members, [name]: change(member) } } : run;
 }
 
-function mapped(members, change) {
+function mapMembers(members, change) {
   return Object.fromEntries(Object.entries(members).map(([name, member]) => [name, change(member)]));
 }

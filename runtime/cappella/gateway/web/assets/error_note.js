@@ -1,0 +1,89 @@
+// An error on the page: what happened, how to fix it, and what to do next.
+
+import { fill, h, setText } from "./dom.js";
+import { describeError } from "./errors.js";
+import { askForKey } from "./key_dialog.js";
+
+const REFRESH_MS = 1000;
+
+/** A note about an error; `again()` sends the request again. Call `dispose()` when the note is removed. */
+export function errorNote(api, error, { again, model }) {
+  const problem = describeError(error);
+  const actions = h("div", { className: "row" });
+  const element = h(
+    "div",
+    { className: "note bad" },
+    h("strong", {}, problem.title),
+    h("p", {}, problem.words),
+    problem.hint && h("p", {}, problem.hint),
+    actions,
+  );
+  let timer = 0;
+  const dispose = () => clearInterval(timer);
+  const retry = () => {
+    dispose();
+    again();
+  };
+  if (problem.remedy === "key") {
+    const ask = async () =>
+      (await askForKey(api, error.status === 401 && api.key ? "The server does not know that key." : null)) && retry();
+    fill(actions, button("Enter a key", ask, true), button("Ask again", retry));
+    if (error.status === 401) ask();
+  } else if (problem.remedy === "wait") {
+    timer = showCountdown(actions, problem.waitS ?? 1, retry);
+  } else if (problem.remedy === "loading") {
+    timer = watchLoading(api, element, actions, model, retry);
+  } else if (problem.remedy === "retry") {
+    fill(actions, button("Ask again", retry, true));
+  } else {
+    actions.remove();
+  }
+  return { element, dispose };
+}
+
+function button(text, onclick, primary = false) {
+  return h("button", { type: "button", className: primary ? "primary" : "", onclick }, text);
+}
+
+/** Count down to the time that the server named; then send again, if the user chose that. */
+function showCountdown(actions, waitS, retry) {
+  const due = performance.now() + waitS * 1000;
+  const clock = h("span", { className: "small muted number" });
+  const askButton = button("Ask again", retry, true);
+  const automatic = h("input", { type: "checkbox" });
+  fill(actions, askButton, h("label", {}, automatic, " Ask again automatically"), clock);
+  const tick = () => {
+    const leftS = Math.ceil((due - performance.now()) / 1000);
+    askButton.disabled = leftS > 0;
+    setText(clock, leftS > 0 ? `in ${leftS} s` : "now");
+    if (leftS <= 0 && automatic.checked) retry();
+  };
+  tick();
+  return setInterval(tick, REFRESH_MS);
+}
+
+/** Show the stages of the engines until the ensemble can answer; then send again, if the user wants that. */
+function watchLoading(api, element, actions, model, retry) {
+  const automatic = h("input", { type: "checkbox", checked: true });
+  const stages = h("ul", { className: "loading" });
+  element.classList.replace("bad", "warn");
+  fill(actions, h("label", {}, automatic, " Ask as soon as enough engines are ready"), button("Ask again", retry));
+  element.append(stages);
+  const name = model.replace(/^cappella\//, "");
+  const refresh = async () => {
+    const state = await api.get("/api/machine").catch(() => null);
+    if (state === null) return;
+    fill(stages, ...Object.entries(state.engines).map(stage));
+    if (state.ensembles[name]?.answers && automatic.checked && element.isConnected) retry();
+  };
+  refresh();
+  return setInterval(refresh, REFRESH_MS);
+}
+
+function stage([name, engine]) {
+  const isUp = engine.state === "ready" || engine.state === "asleep";
+  const left = engine.remaining_s ? `, about ${Math.ceil(engine.remaining_s)} s left` : "";
+  const bar = h("progress", { max: 1, value: isUp ? 1 : engine.progress, "aria-label": `${name} loading` });
+  const words = engine.reason ? `${engine.state}: ${engine.reason}` : `${engine.stage}${left}`;
+  return h("li", {}, h("span", { className: "name" }, name), bar, h("span", { className: "small muted" }, words));
+}

@@ -1,0 +1,105 @@
+// The texts and figures of the Machine view. Pure functions, without a document.
+
+const GIB = 2 ** 30;
+const MIB = 2 ** 20;
+
+/** Bytes in MiB or GiB. */
+export function formatBytes(bytes) {
+  if (bytes === null || bytes === undefined) return "–";
+  return bytes < GIB ? `${Math.round(bytes / MIB)} MiB` : `${(bytes / GIB).toFixed(1)} GiB`;
+}
+
+export function formatPercent(share) {
+  return share === null || share === undefined ? "–" : `${Math.round(share * 100)}%`;
+}
+
+export function formatNumber(value) {
+  if (value === null || value === undefined) return "–";
+  return Number.isInteger(value) ? String(value) : value.toFixed(1);
+}
+
+/** The colour class of a state. */
+export function stateTone(state) {
+  return { ready: "good", failed: "bad", unhealthy: "bad", stopped: "quiet", asleep: "quiet" }[state] ?? "warn";
+}
+
+/** Whether the engine is starting, so that the progress bar is shown. */
+export function isStarting(engine) {
+  return ["waiting", "loading", "restarting"].includes(engine.state);
+}
+
+/** The stage of an engine, and how long its start still takes. */
+export function stageText(engine) {
+  if (!engine.stage || engine.stage === engine.state) return "";
+  const left = engine.remaining_s ? `, about ${Math.ceil(engine.remaining_s)} s left` : "";
+  // The reason has a row of its own.
+  const stage = engine.reason ? engine.stage.replace(`: ${engine.reason}`, "") : engine.stage;
+  return `${stage}${left}`;
+}
+
+/** Why the engine failed, as far as the server says it. */
+export function reasonText(engine) {
+  return engine.reason ? `Reason: ${engine.reason}` : "";
+}
+
+export function restartsText(engine) {
+  const requested = engine.restarts_asked ? `, ${engine.restarts_asked} requested` : "";
+  return engine.restarts === undefined ? "–" : `${engine.restarts}${requested}`;
+}
+
+/** The summary in one line; screen readers are told when it changes. */
+export function summaryText(machine) {
+  const engines = Object.values(machine.engines ?? {});
+  const up = engines.filter((each) => each.state === "ready" || each.state === "asleep").length;
+  const failed = Object.entries(machine.engines ?? {}).filter(([, each]) => each.state === "failed");
+  const answering = Object.values(machine.ensembles ?? {}).filter((each) => each.answers).length;
+  const all = Object.keys(machine.ensembles ?? {}).length;
+  const lost = failed.length ? ` Failed: ${failed.map(([name]) => name).join(", ")}.` : "";
+  return `${up} of ${engines.length} engines ready; ${answering} of ${all} ensembles answer.${lost}`;
+}
+
+/** The confirmation of an action: the question, the consequences, and the text of the button. */
+export function confirmation(action, name) {
+  const words = {
+    restart: "Its process ends and a new one starts. Its current requests fail; runs go on without it.",
+    sleep: "It frees its memory and accepts no requests until it is woken. Its current requests fail.",
+    wake: "It loads again, then accepts requests.",
+    start: "It failed too often. It is started again, with all its tries.",
+  }[action];
+  const verb = { restart: "Restart", sleep: "Put to sleep", wake: "Wake", start: "Start" }[action] ?? action;
+  return { title: `${verb} ${name}?`, words: words ?? "", verb };
+}
+
+/**
+ * The bars of one device, each `{title, segments, label}`: the plan (one for each swap group), and what is used now.
+ * A segment is `{name, bytes, share}`; the name is null for other processes; the free memory is the rest.
+ */
+export function memoryBars(device, engines) {
+  const entries = Object.entries(device.engines ?? {});
+  const here = entries.map(([name, bytes]) => ({ name, bytes, engine: engines[name] ?? {} }));
+  const turns = [...new Set(here.map((each) => each.engine.turn).filter((turn) => Number.isInteger(turn)))].sort();
+  const planned = (turns.length ? turns : [null]).map((turn) => ({
+    title: turn === null ? "planned" : `planned, swap group ${turn + 1}`,
+    parts: here.filter((each) => !Number.isInteger(each.engine.turn) || each.engine.turn === turn),
+  }));
+  const held = here
+    .filter((each) => each.engine.used_bytes)
+    .map((each) => ({ name: each.name, bytes: each.engine.used_bytes / Math.max(1, each.engine.gpus?.length ?? 1) }));
+  const taken = device.total_bytes - device.free_bytes;
+  const ours = held.reduce((sum, each) => sum + each.bytes, 0);
+  const others = { name: null, bytes: Math.max(0, taken - ours) };
+  return [...planned.map(({ title, parts }) => bar(title, parts, device)), bar("used", [...held, others], device)];
+}
+
+function bar(title, holders, device) {
+  const segments = [];
+  let room = device.total_bytes;
+  for (const { name, bytes } of holders) {
+    const shown = Math.min(bytes, room);
+    room -= shown;
+    if (shown > 0) segments.push({ name, bytes, share: shown / device.total_bytes });
+  }
+  const parts = segments.map((each) => `${each.name ?? "others"} ${formatBytes(each.bytes)}`).join(", ");
+  const label = `${device.device}, ${title}: ${parts || "nothing"} of ${formatBytes(device.total_bytes)}`;
+  return { title, segments, label };
+}

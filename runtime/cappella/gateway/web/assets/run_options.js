@@ -1,0 +1,119 @@
+// The controls for the options of a run: ensemble, preset, strategy, analysis, panel, judge.
+
+import { fill, h, setText, uniqueId } from "./dom.js";
+import { ANALYSES, defaultChoice, MAX_SEATS, seatModels, STRATEGIES } from "./request.js";
+
+/** The controls: `element` to show, `value()` is the current choice, `set(choice)` changes it. */
+export function runOptions(catalogue, { onChange = () => {} } = {}) {
+  const { ensembles, models } = catalogue;
+  let choice = defaultChoice(ensembles[0]);
+  const element = h("div", { className: "choices" });
+
+  const change = (changed) => {
+    choice = { ...choice, ...changed };
+    draw();
+    onChange(choice);
+  };
+  const ensembleOf = () => ensembles.find((each) => each.id === choice.model);
+  const seats = () => choice.panel ?? seatModels(ensembleOf().panel);
+
+  const ensemble = picker("Ensemble", (id) => change(defaultChoice(ensembles.find((each) => each.id === id))));
+  const preset = picker("Preset", (name) => change({ preset: name }));
+  const strategy = picker("Strategy", (name) => change({ strategy: name }));
+  const analysis = picker("Analysis", (name) => change({ analysis: name }));
+  const judge = picker("Judge", (name) => change({ judge: name }));
+  const panel = h("fieldset", { className: "seats" });
+  element.append(ensemble.element, preset.element, strategy.element, analysis.element, judge.element, panel);
+
+  function draw() {
+    const configured = ensembleOf();
+    ensemble.setOptions(
+      ensembles.map(({ id, name }) => [id, name]),
+      choice.model,
+    );
+    preset.setOptions([["", "None"], ...configured.presets.map((name) => [name, name])], choice.preset);
+    const unchanged = choice.preset ? "As the preset says" : "As configured";
+    strategy.setOptions([["", unchanged], ...Object.entries(STRATEGIES)], choice.strategy);
+    analysis.setOptions([["", unchanged], ...Object.entries(ANALYSES)], choice.analysis);
+    judge.setOptions(
+      [["", choice.preset ? unchanged : `${configured.judge} (as configured)`], ...models.map((name) => [name, name])],
+      choice.judge,
+    );
+    ensemble.element.hidden = ensembles.length < 2;
+    preset.element.hidden = configured.presets.length === 0;
+    drawSeats();
+  }
+
+  function drawSeats() {
+    const focused = panel.contains(document.activeElement) ? document.activeElement.dataset.action : null;
+    const taken = seats();
+    const setPanel = (panel) => change({ panel });
+    const rows = models.map((model) => {
+      const count = taken.filter((each) => each === model).length;
+      const fewer = () => setPanel(taken.toSpliced(taken.lastIndexOf(model), 1));
+      const more = () => setPanel([...taken, model]);
+      return h(
+        "div",
+        { className: `seat ${count ? "taken" : ""}` },
+        h("span", { className: "seat-name name" }, model),
+        stepButton("−", `Remove a seat of ${model}`, fewer, count === 0 || taken.length === 1),
+        h("span", { className: "seat-count number" }, String(count)),
+        stepButton("+", `Add a seat of ${model}`, more, taken.length >= MAX_SEATS),
+      );
+    });
+    const reset =
+      choice.panel &&
+      h(
+        "button",
+        { type: "button", className: "quiet", "data-action": "reset", onclick: () => setPanel(null) },
+        "As configured",
+      );
+    const total = `${taken.length} of at most ${MAX_SEATS} seats`;
+    fill(panel, h("legend", {}, "Panel"), ...rows, h("div", { className: "seat-sum small muted" }, total, reset));
+    if (focused) [...panel.querySelectorAll("[data-action]")].find((each) => each.dataset.action === focused)?.focus();
+  }
+
+  draw();
+  return {
+    element,
+    value: () => choice,
+    ensemble: ensembleOf,
+    seats,
+    set(newChoice) {
+      choice = newChoice;
+      draw();
+      onChange(choice);
+    },
+  };
+}
+
+function stepButton(sign, label, onclick, disabled) {
+  return h("button", { type: "button", "aria-label": label, "data-action": label, onclick, disabled }, sign);
+}
+
+/** A labelled select whose options may change. */
+function picker(label, onPick) {
+  const id = uniqueId("pick");
+  const select = h("select", { id });
+  select.addEventListener("change", () => onPick(select.value));
+  return {
+    element: h("div", { className: "picker" }, h("label", { for: id }, label), select),
+    setOptions(options, chosen) {
+      const known = [...select.options].map((each) => `${each.value}\n${each.text}`).join("\n");
+      if (known !== options.map(([value, text]) => `${value}\n${text}`).join("\n")) {
+        fill(select, ...options.map(([value, text]) => h("option", { value }, text)));
+      }
+      select.value = chosen;
+    },
+  };
+}
+
+/** Show the current choice in one line: the ensemble, its panel, then its judge. */
+export function showOptions(element, controls) {
+  const { judge, strategy, preset } = controls.value();
+  const ensemble = controls.ensemble();
+  const panel = preset && !controls.value().panel ? `preset ${preset}` : controls.seats().join(", ");
+  const verb = strategy === "select" ? "picked" : "judged";
+  const how = strategy === "vote" ? "vote" : `${verb} by ${judge || ensemble.judge}`;
+  setText(element, `${ensemble.name}: ${panel} · ${how}`);
+}

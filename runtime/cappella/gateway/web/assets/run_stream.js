@@ -1,0 +1,46 @@
+// Sends one request, follows its stream and reports the state of the run.
+
+import { isFinished, newRun, withChunk, withInterruption } from "./run_state.js";
+
+const TICK_MS = 250;
+
+/**
+ * Send a request. `onChange(run, nowMs)` is called at most once a frame, and four times a second for the clocks.
+ * Returns `{stop(), done}`; `done` resolves to the finished run, and never rejects.
+ */
+export function startRun(api, body, onChange) {
+  const abort = new AbortController();
+  let run = newRun(performance.now());
+  let frame = 0;
+  const notify = () => {
+    frame = 0;
+    onChange(run, performance.now());
+  };
+  const schedule = () => {
+    frame ||= requestAnimationFrame(notify);
+  };
+  const onChunk = (chunk) => {
+    run = withChunk(run, chunk, performance.now());
+    schedule();
+  };
+  const timer = setInterval(schedule, TICK_MS);
+  schedule();
+  const done = readStream(api, body, onChunk, abort.signal).then((error) => {
+    clearInterval(timer);
+    cancelAnimationFrame(frame);
+    if (!isFinished(run)) run = withInterruption(run, abort.signal.aborted ? null : error, performance.now());
+    notify();
+    return run;
+  });
+  return { stop: () => abort.abort(), done };
+}
+
+/** The error that ended the stream, if one did. */
+async function readStream(api, body, onChunk, signal) {
+  try {
+    await api.stream(body, onChunk, signal);
+    return new TypeError("The stream ended before the answer did.");
+  } catch (error) {
+    return error;
+  }
+}

@@ -1,0 +1,70 @@
+// The words and measures of the Machine view.
+
+import assert from "node:assert/strict";
+import test from "node:test";
+
+import {
+  memoryBars,
+  confirmation,
+  isStarting,
+  formatNumber,
+  formatPercent,
+  reasonText,
+  restartsText,
+  formatBytes,
+  stageText,
+  summaryText,
+  stateTone,
+} from "../../runtime/cappella/web/assets/machine_text.js";
+
+const GIB = 2 ** 30;
+const device = (more) => ({ device: "GPU 0", total_bytes: 10 * GIB, free_bytes: 4 * GIB, ...more });
+
+test("an unknown figure is a dash, and zero is a number", () => {
+  assert.deepEqual([formatBytes(null), formatPercent(undefined), formatNumber(null)], ["–", "–", "–"]);
+  assert.deepEqual([formatBytes(0), formatPercent(0), formatNumber(0), formatNumber(12.34)], ["0 MiB", "0%", "0", "12.3"]);
+  assert.equal(formatBytes(1.5 * GIB), "1.5 GiB");
+});
+
+test("a start says how long it still takes, and a failed engine says why", () => {
+  assert.equal(stageText({ state: "loading", stage: "loading weights", remaining_s: 11.2 }), "loading weights, about 12 s left");
+  assert.equal(stageText({ state: "loading", stage: "loading weights", remaining_s: 0 }), "loading weights");
+  assert.equal(stageText({ state: "ready", stage: "ready", reason: null }), "");
+  const hung = { state: "restarting", stage: "importing vLLM", reason: "it hung" };
+  assert.deepEqual([stageText(hung), reasonText(hung)], ["importing vLLM", "Reason: it hung"]);
+  const failed = { state: "failed", stage: "gave up after 5 tries: it hung", reason: "it hung" };
+  assert.deepEqual([stageText(failed), reasonText(failed)], ["gave up after 5 tries", "Reason: it hung"]);
+  assert.equal(reasonText({ state: "ready", stage: "ready", reason: null }), "");
+});
+
+test("a server of another version, or a narrow key, breaks nothing", () => {
+  assert.equal(stageText({ state: "dreaming" }), "");
+  assert.equal(stateTone("dreaming"), "warn");
+  assert.equal(restartsText({}), "–");
+  assert.equal(summaryText({}), "0 of 0 engines ready; 0 of 0 ensembles answer.");
+  assert.deepEqual(memoryBars(device({}), {}).map((bar) => bar.segments.map((each) => each.name)), [[], [null]]);
+  assert.equal(confirmation("dance", "ann").verb, "dance");
+});
+
+test("the summary counts sleeping engines as ready, and names the failed ones", () => {
+  const engines = { ann: { state: "ready" }, bob: { state: "asleep" }, cat: { state: "failed" }, dan: { state: "stopped" } };
+  const ensembles = { default: { answers: true }, other: { answers: false } };
+  assert.equal(summaryText({ engines, ensembles }), "2 of 4 engines ready; 1 of 2 ensembles answer. Failed: cat.");
+  assert.deepEqual(["waiting", "loading", "restarting", "ready"].map((state) => isStarting({ state })), [true, true, true, false]);
+});
+
+test("the bars of a device show the plan, the engines' memory and that of other processes", () => {
+  const engines = { ann: { used_bytes: 4 * GIB, gpus: [0, 1] }, bob: { used_bytes: 3 * GIB, gpus: [0] }, cat: { used_bytes: null } };
+  const [planned, used] = memoryBars(device({ engines: { ann: 2 * GIB, bob: 4 * GIB, cat: GIB } }), engines);
+  assert.deepEqual(planned.segments.map((each) => [each.name, each.share]), [["ann", 0.2], ["bob", 0.4], ["cat", 0.1]]);
+  // Half of what ann holds on two GPUs; the rest of the six that are taken is somebody else's.
+  assert.deepEqual(used.segments.map((each) => [each.name, each.bytes / GIB]), [["ann", 2], ["bob", 3], [null, 1]]);
+  assert.equal(used.label, "GPU 0, used: ann 2.0 GiB, bob 3.0 GiB, others 1.0 GiB of 10.0 GiB");
+});
+
+test("each swap group has a bar, and no bar is longer than its device", () => {
+  const engines = { judge: { turn: null }, ann: { turn: 0 }, bob: { turn: 1 } };
+  const bars = memoryBars(device({ engines: { judge: 4 * GIB, ann: 5 * GIB, bob: 9 * GIB } }), engines);
+  assert.deepEqual(bars.map((bar) => bar.title), ["planned, swap group 1", "planned, swap group 2", "used"]);
+  assert.deepEqual(bars[1].segments.map((each) => [each.name, each.share]), [["judge", 0.4], ["bob", 0.6]]);
+});
