@@ -83,7 +83,7 @@ function summary(found) {
   const parts = [
     `${count("said", "joined")} of ${traceable.length} sentences resemble what members said`,
     count("partly") && `${count("partly")} partly`,
-    none && `${none} resemble none`,
+    none && `${none} without a source`,
   ].filter(Boolean);
   return [
     h("p", {}, `${parts.join(", ")}.`),

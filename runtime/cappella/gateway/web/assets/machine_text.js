@@ -64,7 +64,7 @@ export function confirmation(action, name) {
     restart: "Its process ends and a new one starts. Its current requests fail; runs go on without it.",
     sleep: "It frees its memory and accepts no requests until it is woken. Its current requests fail.",
     wake: "It loads again, then accepts requests.",
-    start: "It failed too often. It is started again, with all its tries.",
+    start: "It failed too often. It is started again with all its attempts.",
   }[action];
   const verb = { restart: "Restart", sleep: "Put to sleep", wake: "Wake", start: "Start" }[action] ?? action;
   return { title: `${verb} ${name}?`, words: words ?? "", verb };
