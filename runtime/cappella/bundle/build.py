@@ -22,7 +22,7 @@ from cappella.config import Config, load
 from cappella.errors import ConfigError
 from cappella.placement import folder
 
-AGAIN = "Make room, or mend the disk, and call it once more: what is done is kept"
+AGAIN = "Make room, or fix the disk, and run it again: finished files are kept"
 MIN_PART_BYTES = 1 << 20
 # The oldest that Python 3.11's wheels are built for; the far side's where this machine has another libc.
 OLDEST_GLIBC = "2.17"

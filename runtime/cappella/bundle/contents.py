@@ -118,8 +118,8 @@ def _refuse_paths_in_engine_args(path: Path, config: Config) -> None:
             for text in _texts(value):
                 if os.sep in text and Path(text).exists():
                     problem = f"names {text}, which would not come with the bundle"
-                    mend = "Put it into the model's folder if vLLM finds it there, or leave it out"
-                    raise ConfigError(f"{path}: models.{name}.engine_args.{key}", problem, mend)
+                    hint = "Put it into the model's folder if vLLM finds it there, or leave it out"
+                    raise ConfigError(f"{path}: models.{name}.engine_args.{key}", problem, hint)
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -18,13 +18,13 @@ SYNC_BYTES = 64 << 20
 
 
 @contextmanager
-def one_line(place: Path, mend: str) -> Iterator[None]:
+def one_line(place: Path, hint: str) -> Iterator[None]:
     """What the disk refuses, as a ConfigError."""
     try:
         yield
     except OSError as error:
         at = error.filename or place
-        raise ConfigError(str(at), f"cannot be read or written ({error.strerror or error})", mend) from error
+        raise ConfigError(str(at), f"cannot be read or written ({error.strerror or error})", hint) from error
 
 
 def require_room(folder: Path, needed_bytes: int) -> None:

@@ -18,7 +18,7 @@ from cappella.errors import ConfigError
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-AGAIN = "Mend that, and call it once more: it goes on where it stopped"
+AGAIN = "Fix that and run it again: it continues where it stopped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,11 +141,11 @@ def _one_line(hub_id: str, revision: str | None) -> Iterator[None]:
     try:
         yield
     except GatedRepoError as error:
-        mend = f"Accept its licence on https://huggingface.co/{hub_id}, then `hf auth login` or HF_TOKEN"
-        raise ConfigError(hub_id, "is gated, and you are not let in", mend) from error
+        hint = f"Accept its licence on https://huggingface.co/{hub_id}, then `hf auth login` or HF_TOKEN"
+        raise ConfigError(hub_id, "is gated, and you are not let in", hint) from error
     except RevisionNotFoundError as error:
-        raise ConfigError(hub_id, f"has no revision {revision}", "Mend the card") from error
+        raise ConfigError(hub_id, f"has no revision {revision}", "Fix the card") from error
     except RepositoryNotFoundError as error:
-        raise ConfigError(hub_id, "is not on the hub, or is private", "Mend the card, or `hf auth login`") from error
+        raise ConfigError(hub_id, "is not on the hub, or is private", "Fix the card, or run `hf auth login`") from error
     except (httpx2.HTTPError, OSError, ValueError) as error:
         raise ConfigError(hub_id, f"cannot be fetched ({str(error).splitlines()[0]})", AGAIN) from error

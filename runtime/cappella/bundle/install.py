@@ -123,7 +123,7 @@ def _packages(venv: Path) -> int:
     return sum(1 for _ in venv.glob("lib/python*/site-packages/*.dist-info"))
 
 
-def _run(command: Sequence[str], mend: str, look: Callable[[], None] = lambda: None) -> None:
+def _run(command: Sequence[str], hint: str, look: Callable[[], None] = lambda: None) -> None:
     """Raises ConfigError with the last line of what it said. No pip setting of this machine has a say.
 
     While it runs, `look` is called now and then.
@@ -145,4 +145,4 @@ def _run(command: Sequence[str], mend: str, look: Callable[[], None] = lambda: N
             raise
     if process.returncode != 0:
         lines = said.strip().splitlines() or [f"exit code {process.returncode}"]
-        raise ConfigError(shlex.join(command[:4]), lines[-1].removeprefix("ERROR: "), mend)
+        raise ConfigError(shlex.join(command[:4]), lines[-1].removeprefix("ERROR: "), hint)

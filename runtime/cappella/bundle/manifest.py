@@ -100,8 +100,8 @@ def read(bundle: Path) -> tuple[Manifest, bytes]:
         text = path.read_bytes()
         raw = json.loads(text)
     except (OSError, ValueError, RecursionError) as error:
-        mend = "Name the folder of a bundle; one that is still being made has none: make it again, what is done is kept"
-        raise ConfigError(str(path), f"cannot be read ({error})", mend) from error
+        hint = "Name the folder of a bundle; one that is still being made has none: make it again, what is done is kept"
+        raise ConfigError(str(path), f"cannot be read ({error})", hint) from error
     if isinstance(raw, dict) and raw.get("format") != FORMAT:
         problem = f"has format {raw.get('format')!r}, and this Cappella reads {FORMAT}"
         raise ConfigError(str(path), problem, "Use the Cappella whose wheel lies in the bundle")

@@ -59,11 +59,11 @@ def check(text: bytes, signature: Path, key: Path) -> None:
         raise ConfigError(str(signature), problem, "Do not install this; ask the maker") from error
 
 
-def _require_cryptography(place: Path, mend: str) -> None:
+def _require_cryptography(place: Path, hint: str) -> None:
     try:
         import cryptography.hazmat.primitives  # noqa: F401
     except ImportError as error:
-        raise ConfigError(str(place), "signatures need the package cryptography, which is not here", mend) from error
+        raise ConfigError(str(place), "signatures need the package cryptography, which is not here", hint) from error
 
 
 def _first_line(error: Exception) -> str:

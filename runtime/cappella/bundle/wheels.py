@@ -72,7 +72,7 @@ def downloaded(lock: Path, target: Target, with_dependencies: bool) -> Path:
     machine = [*(f"--platform={each}" for each in platforms(target)), f"--python-version={target.python}"]
     abis = ["--implementation=cp", f"--abi=cp{target.python.replace('.', '')}", "--abi=abi3", "--abi=none"]
     only = ["--only-binary=:all:", f"--dest={folder}", f"--requirement={lock}"]
-    _pip(["download", *how, *machine, *abis, *only], lock, "Mend the list, or gather the wheels and use --wheels")
+    _pip(["download", *how, *machine, *abis, *only], lock, "Fix the list, or gather the wheels and use --wheels")
     return folder
 
 
@@ -139,18 +139,20 @@ def _own() -> Path:
         for name in ("pyproject.toml", "README.md", "LICENSE"):
             shutil.copy(SOURCE / name, tree)
         _pip(
-            ["wheel", "--no-deps", "--no-build-isolation", f"--wheel-dir={folder}", str(tree)], SOURCE, "Mend the tree"
+            ["wheel", "--no-deps", "--no-build-isolation", f"--wheel-dir={folder}", str(tree)],
+            SOURCE,
+            "Fix the source tree",
         )
     return folder / f"cappella-{cappella.__version__}-py3-none-any.whl"
 
 
-def _pip(arguments: Sequence[str], place: Path, mend: str) -> None:
+def _pip(arguments: Sequence[str], place: Path, hint: str) -> None:
     environment = {**os.environ, "SOURCE_DATE_EPOCH": FIRST_DAY_S, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     command = [sys.executable, "-m", "pip", *arguments]
     done = subprocess.run(command, env=environment, stdout=sys.stderr, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode != 0:
         said = done.stderr.strip().splitlines() or [f"pip ended with {done.returncode}"]
-        raise ConfigError(str(place), said[-1].removeprefix("ERROR: "), mend)
+        raise ConfigError(str(place), said[-1].removeprefix("ERROR: "), hint)
 
 
 def _cache() -> Path:

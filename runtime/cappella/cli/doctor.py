@@ -73,8 +73,8 @@ def _unproven(report: Mapping[str, Any]) -> bool:
 def _table(found: Sequence[Check]) -> Table:
     table = Table(box=None, pad_edge=False, show_header=False)
     for check in found:
-        mend = Text(f"\n{check.mend}", "dim") if check.mend else Text()
-        table.add_row(Text(check.level, COLOURS[check.level]), Text(check.name), Text(check.found) + mend)
+        hint = Text(f"\n{check.hint}", "dim") if check.hint else Text()
+        table.add_row(Text(check.level, COLOURS[check.level]), Text(check.name), Text(check.found) + hint)
     return table
 
 

@@ -1,4 +1,4 @@
-"""Reads the YAML of one deployment. Every error names the file, the line, the key and the mend."""
+"""Reads the YAML of one deployment. Every error names the file, the line, the key and a hint."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -96,5 +96,5 @@ def _refuse_a_far_collector(path: Path, root: yaml.Node | None, config: Config) 
     tracing = config.server.tracing
     if tracing and tracing.host is not None and not config.server.may_connect_to(tracing.host):
         at = yaml_source.place(path, root, ("server", "tracing", "endpoint"))
-        mend = f"Use a collector on this machine, or put {tracing.host}, as an address, into server.may_reach"
-        raise ConfigError(at, f"{tracing.host} is not on this machine, and our processes may not reach it", mend)
+        hint = f"Use a collector on this machine, or put {tracing.host}, as an address, into server.may_reach"
+        raise ConfigError(at, f"{tracing.host} is not on this machine, and our processes may not reach it", hint)

@@ -19,12 +19,12 @@ MAX_NODES = 100_000
 _OF_VALUES = (ValueError, LookupError, TypeError, AttributeError, OverflowError)
 
 
-def load(path: Path, schema: type[Schema], mend: str) -> tuple[yaml.Node | None, Schema]:
-    """The file's nodes, and what they say in that schema; `mend` is for a file that cannot be read. Raises ConfigError."""
+def load(path: Path, schema: type[Schema], hint: str) -> tuple[yaml.Node | None, Schema]:
+    """The file's nodes, and what they say in that schema; `hint` is for a file that cannot be read. Raises ConfigError."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(str(path), f"cannot be read ({error})", mend) from error
+        raise ConfigError(str(path), f"cannot be read ({error})", hint) from error
     root, raw = parse(path, text)
     try:
         return root, schema.model_validate(raw)
@@ -43,7 +43,7 @@ def parse(path: Path, text: str) -> tuple[yaml.Node | None, Any]:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}" if mark else str(path)
         problem = getattr(error, "problem", None) or "unreadable"
-        raise ConfigError(place, f"is not valid YAML ({problem})", "Mend the line") from error
+        raise ConfigError(place, f"is not valid YAML ({problem})", "Fix the line") from error
     except RecursionError as error:
         raise ConfigError(str(path), "is nested too deep", "Write it flatter") from error
 

@@ -1,4 +1,4 @@
-"""Whether this machine can run a config: each thing it needs, as it is now, and how to mend it. Starts nothing."""
+"""Checks what a config needs of this machine, each with how to fix it. Starts nothing."""
 
 import importlib.metadata
 import importlib.util
@@ -30,12 +30,12 @@ FILES_PER_CALL = 2
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """`found` says what there is; `mend` how it comes right, unless it is."""
+    """`found` says what there is; `hint` how it comes right, unless it is."""
 
     name: str
     level: Literal["ok", "warn", "fail"]
     found: str
-    mend: str = ""
+    hint: str = ""
 
 
 def checks(config: Config) -> Iterator[Check]:
@@ -56,7 +56,7 @@ def _told(name: str, look: Callable[[], str]) -> Check:
     try:
         return Check(name, "ok", look())
     except ConfigError as error:
-        return Check(name, "fail", f"{error.place}: {error.problem}", error.mend)
+        return Check(name, "fail", f"{error.place}: {error.problem}", error.hint)
 
 
 def _python() -> Check:
@@ -96,8 +96,8 @@ def _weights(name: str, path: Path) -> str:
     files = [each for each in path.iterdir() if each.is_file()]
     for each in files:
         if not os.access(each, os.R_OK):
-            place, mend = folder.place(name, path), f"Let user {os.getuid()} read it"
-            raise ConfigError(place, f"{each.name} may not be read", mend)
+            place, hint = folder.place(name, path), f"Let user {os.getuid()} read it"
+            raise ConfigError(place, f"{each.name} may not be read", hint)
     size_bytes = sum(each.stat().st_size for each in files if each.suffix == ".safetensors")
     return f"{path} ({ByteSize(size_bytes).human_readable()})"
 
@@ -136,7 +136,7 @@ def _open_files(config: Config) -> Check:
     allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     if allowed == resource.RLIM_INFINITY or allowed >= needs:
         return Check("open files", "ok", f"{allowed} allowed, {needs} needed at most")
-    mend = (
+    hint = (
         f"ulimit -n {needs}" if most in (resource.RLIM_INFINITY, max(most, needs)) else f"Raise the hard limit {most}"
     )
-    return Check("open files", "warn", f"{allowed} allowed, {needs} needed when all queues are full", mend)
+    return Check("open files", "warn", f"{allowed} allowed, {needs} needed when all queues are full", hint)

@@ -47,8 +47,8 @@ class Supervisor:
 
     def __init__(self, config: Config, log_dir: Path, backoff: Backoff = Backoff()) -> None:
         if importlib.util.find_spec("vllm") is None:
-            mend = "Install the extra cpu or gpu, or use scripts/run"
-            raise ConfigError("this Python", "vLLM is not installed", mend)
+            hint = "Install the extra cpu or gpu, or use scripts/run"
+            raise ConfigError("this Python", "vLLM is not installed", hint)
         own = machine.own()
         plan = advice.plan(config, own)
         self._runtime_dir = Path(tempfile.mkdtemp(prefix="cappella-"))

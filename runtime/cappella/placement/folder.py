@@ -29,7 +29,7 @@ def inspect(model: str, folder: Path) -> Folder:
     """Check that a folder can be served and describe it. Raises ConfigError that names what is wrong."""
     at = place(model, folder)
     if not folder.is_dir():
-        raise ConfigError(at, "there is no such folder", "Copy the model there, or mend the path")
+        raise ConfigError(at, "there is no such folder", "Copy the model there, or fix the path")
     config = read_json(at, folder / "config.json")
     if config.get("auto_map"):
         raise ConfigError(at, "config.json asks for code from the model's folder", "Use a model that vLLM knows")

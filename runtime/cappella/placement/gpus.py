@@ -61,8 +61,8 @@ def _nvml() -> Iterator[None]:
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
-        mend = "Install NVIDIA's driver, or mend it: nvidia-smi must work"
-        raise ConfigError("this machine's GPUs", f"the driver does not answer ({error})", mend) from error
+        hint = "Install NVIDIA's driver, or repair it: nvidia-smi must work"
+        raise ConfigError("this machine's GPUs", f"the driver does not answer ({error})", hint) from error
     try:
         yield
     except pynvml.NVMLError as error:

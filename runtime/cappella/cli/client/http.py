@@ -99,11 +99,11 @@ def _refusal(reply: Json, status: int, headers: Mapping[str, str]) -> CappellaEr
     if not isinstance(error, dict) or "message" not in error:
         return ServerError(f"The answer was {status}.")
     if error.get("code") == "config_error":
-        return ConfigError(error["place"], error["problem"], error["mend"])
-    return ServerError(f"{error['message']}{_mend(status, headers.get('Retry-After'))}")
+        return ConfigError(error["place"], error["problem"], error["hint"])
+    return ServerError(f"{error['message']}{_hint(status, headers.get('Retry-After'))}")
 
 
-def _mend(status: int, retry_after_s: str | None) -> str:
+def _hint(status: int, retry_after_s: str | None) -> str:
     """What the server cannot know to say: how one gives a key here, and where to look."""
     if status == 401:
         return " Give one with --key, or in CAPPELLA_KEY."

@@ -126,6 +126,6 @@ class Commands:
 
 def _known(command: str, name: str, names: Sequence[str]) -> str:
     if name not in names:
-        mend = f"Use one of {', '.join(names)}" if names else "There is none here"
-        raise ConfigError(f"{command} {name}", "there is no such name", mend)
+        hint = f"Use one of {', '.join(names)}" if names else "There is none here"
+        raise ConfigError(f"{command} {name}", "there is no such name", hint)
     return name
