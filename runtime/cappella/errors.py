@@ -44,7 +44,11 @@ class ConfigError(CappellaError):
         self.place = place
         self.problem = problem
         self.hint = hint
-        super().__init__(f"{place}: {problem}. {hint}{'' if hint.endswith('?') else '.'}")
+        super().__init__(f"{place}: {_sentence(problem)} {_sentence(hint)}")
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith("?") else f"{text}."
 
 
 class DoesNotFit(ConfigError):

@@ -101,7 +101,7 @@ class Supervisor:
     def _add_one(self, new: Deployment, name: str, placed: Placed, private: Path, cpu_threads: int) -> None:
         model = new.config.models[name]
         socket = private / "engine.sock"
-        found = folder.inspect(name, model.weights)
+        found = folder.inspect(name, model.weights, model.card)
         plain = PlainText(found.special_tokens, found.markup)
         seat = None if self._turns is None or placed.turn is None else partial(self._turns.seat, placed.turn)
         status, circuit_breaker = EngineStatus(name), CircuitBreaker()
