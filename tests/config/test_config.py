@@ -55,7 +55,7 @@ def test_paths_are_relative_to_the_file_and_seats_get_names(tmp_path: Path) -> N
         ),
         ("judge: bob", "judge: bob\n    quorum: 4", r"c.yaml:5: ensembles.default: quorum 4 is larger than"),
         ("judge: bob", "judge: bob\n    analysis: x", r"c.yaml:8: ensembles.default.analysis: .*'before'"),
-        ("judge: bob", "judge: bob\n    judge: ann", r"c.yaml:8: judge: this key stands twice"),
+        ("judge: bob", "judge: bob\n    judge: ann", r"c.yaml:8: judge: duplicate key"),
         (
             "judge: bob",
             "judge: bob\n    tools: true",
