@@ -38,17 +38,21 @@ class CappellaError(Exception):
 
 
 class ConfigError(CappellaError):
-    """`place` says where (file:line: key), `problem` what, `mend` how to put it right."""
+    """`place` says where (file:line: key), `problem` what, `hint` how to put it right."""
 
-    def __init__(self, place: str, problem: str, mend: str) -> None:
+    def __init__(self, place: str, problem: str, hint: str) -> None:
         self.place = place
         self.problem = problem
-        self.mend = mend
-        super().__init__(f"{place}: {problem}. {mend}{'' if mend.endswith('?') else '.'}")
+        self.hint = hint
+        super().__init__(f"{place}: {_sentence(problem)} {_sentence(hint)}")
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith("?") else f"{text}."
 
 
 class DoesNotFit(ConfigError):
-    """`mend` names changes that were planned, and would fit."""
+    """`hint` names changes that were planned, and would fit."""
 
 
 class RequestError(CappellaError):

@@ -28,7 +28,7 @@ console = Console(stderr=True)
 
 @dataclass
 class EnsembleRequest:
-    """One question and every answer that was got to it; a request that failed left an empty one."""
+    """One question with every answer to it; a failed request leaves an empty answer."""
 
     question: Question
     members: Mapping[str, str]
@@ -39,18 +39,18 @@ class EnsembleRequest:
 
     @property
     def vote(self) -> str:
-        """What most members say; with no majority, the first of the most frequent."""
+        """The most frequent answer of the members; of several, the first."""
         counts = Counter(normalise(text) for text in self.members.values())
         return counts.most_common(1)[0][0] if counts else ""
 
     @property
     def oracle(self) -> str:
-        """A right answer, if any member gave one."""
+        """A correct answer, if any member gave one."""
         return next((text for text in self.members.values() if is_right(text, self.question)), "")
 
 
 class Server:
-    """The public API of the server that is scored."""
+    """The public API of the scored server."""
 
     def __init__(self, http: aiohttp.ClientSession, url: str) -> None:
         self._http = http
@@ -75,12 +75,12 @@ class Server:
 
 
 def normalise(text: str) -> str:
-    """Case, punctuation and spacing do not count."""
+    """The words of a text, without case, punctuation and spacing."""
     return " ".join(re.findall(r"[a-z0-9']+", text.lower()))
 
 
 def is_right(answer: str, question: Question) -> bool:
-    """Every part right, nothing missing and nothing added."""
+    """Whether an answer has every part of the expected one, and nothing else."""
     return normalise(answer) == normalise(question.answer)
 
 
@@ -145,7 +145,7 @@ def table(asked_by_parts: Mapping[str, dict[str, Any]]) -> Table:
 
 
 def derange(asked: Sequence[EnsembleRequest], rng: Random) -> list[EnsembleRequest]:
-    """Every entry's place taken by another one."""
+    """The entries in an order where none is in its own place."""
     order = list(range(len(asked)))
     rng.shuffle(order)
     successor = dict(zip(order, [*order[1:], order[0]], strict=True))
@@ -189,7 +189,7 @@ def _remover(server: Server, asked: EnsembleRequest, member: str) -> Callable[[]
 def _mismatcher(
     server: Server, asked: EnsembleRequest, other: EnsembleRequest
 ) -> Callable[[], Awaitable[EnsembleRequest]]:
-    """The judge, with this question and the answers that the panel gave to another one."""
+    """Ask the judge this question with the panel's answers to another one."""
 
     async def job() -> EnsembleRequest:
         conversation = [{"role": "user", "content": asked.question.text}]

@@ -115,7 +115,7 @@ def require_read_or_named(path: Path, text: bytes) -> None:
         load.load(path)
     except ConfigError as error:
         refused = error
-    assert refused is None or (refused.place.startswith(str(path)) and refused.problem and refused.mend)
+    assert refused is None or (refused.place.startswith(str(path)) and refused.problem and refused.hint)
 
 
 def test_the_config_that_is_spoilt_is_a_good_one(path: Path) -> None:

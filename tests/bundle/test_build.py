@@ -36,7 +36,7 @@ def test_the_same_content_makes_the_same_manifest(tmp_path: Path) -> None:
     assert (bundled(tmp_path / "b") / "manifest.json").read_bytes() == first
 
 
-def test_what_is_there_and_right_is_kept_and_what_is_wrong_is_mended(tmp_path: Path) -> None:
+def test_what_is_there_and_right_is_kept_and_what_is_wrong_is_made_again(tmp_path: Path) -> None:
     bundle = bundled(tmp_path)
     before = times(bundle)
     wrong = bundle / "weights" / "ann" / "model.safetensors"
@@ -65,7 +65,7 @@ def test_a_call_that_fails_leaves_no_manifest(tmp_path: Path) -> None:
 def test_a_strange_file_in_the_folder_is_named_and_nothing_is_made(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "diary.txt").write_text("mine")
-    with pytest.raises(ConfigError, match=r"diary\.txt: is no part of this bundle"):
+    with pytest.raises(ConfigError, match=r"diary\.txt: is not part"):
         bundled(tmp_path)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["diary.txt"]
 
@@ -140,7 +140,7 @@ def test_secrets_stay_and_paths_of_the_server_are_the_far_sides(
 def test_a_file_that_would_not_travel_is_named(tmp_path: Path) -> None:
     draft = write_model(tmp_path / "draft")
     path = deployment(tmp_path, engine_args={"speculative_config": {"model": str(draft)}})
-    with pytest.raises(ConfigError, match=r"engine_args\.speculative_config: names .*draft, which would not come"):
+    with pytest.raises(ConfigError, match=r"engine_args\.speculative_config: names .*draft"):
         build.make(path, tmp_path / "out", BundleOptions(wheels(tmp_path / "wheels")))
 
 
@@ -171,7 +171,7 @@ def test_a_broken_wheel_and_two_of_one_package_are_named(tmp_path: Path) -> None
     with pytest.raises(ConfigError, match="two wheels of tune"):
         bundled(tmp_path)
     (tmp_path / "wheels" / "tune-2.0-py3-none-any.whl").write_bytes(b"PK")
-    with pytest.raises(ConfigError, match="is no whole wheel"):
+    with pytest.raises(ConfigError, match=r"tune-2\.0-py3-none-any\.whl: "):
         bundled(tmp_path)
 
 
@@ -180,10 +180,10 @@ def test_a_broken_wheel_and_two_of_one_package_are_named(tmp_path: Path) -> None
     [
         ([], "exactly one of them"),
         (["--wheels", "wheels", "--lock", "l"], "exactly one of them"),
-        (["--wheels", "wheels", "--with-dependencies"], "belongs to --lock"),
-        (["--wheels", "wheels", "--part-bytes", "4 parsecs"], "is no size"),
+        (["--wheels", "wheels", "--with-dependencies"], "--with-dependencies: "),
+        (["--wheels", "wheels", "--part-bytes", "4 parsecs"], "--part-bytes: "),
         (["--wheels", "wheels", "--part-bytes", "4"], "are too few"),
-        (["--wheels", "wheels", "--platform", "windows"], "is no such thing"),
+        (["--wheels", "wheels", "--platform", "windows"], "--platform: "),
         (["--wheels", "nowhere"], "there is no such folder"),
         (["--lock", "nowhere"], "cannot be read"),
     ],

@@ -40,7 +40,7 @@ def test_the_demo_goes_over_in_parts_and_is_installed_by_a_bare_python_with_no_n
     arguments = ("bundle", DEMO, out, "--wheels", tmp_path / "wheels", "--part-bytes", "1MiB")
     made = cappella(*arguments, XDG_CACHE_HOME=str(tmp_path / "cache"))
     assert made.returncode == 0, made.stderr
-    assert "nobody says under what licence these are: soprano" in made.stdout
+    assert "no known licence: soprano" in made.stdout
     assert (out / "weights" / "alto" / "model.safetensors.part0002").is_file()
     (own,) = (out / "wheels").glob("cappella-*.whl")
     # -I and -S: not one package of this machine can be seen.
@@ -48,7 +48,7 @@ def test_the_demo_goes_over_in_parts_and_is_installed_by_a_bare_python_with_no_n
         f"import sys, runpy; sys.path.insert(0, {str(own)!r}); runpy.run_module('cappella.bundle', run_name='__main__')"
     )
     bare = [*without_network(), sys.executable, "-I", "-S", "-c", code]
-    assert "files are as the manifest says" in run(*bare, "verify", out)
+    assert "match the manifest" in run(*bare, "verify", out)
     said = run(*bare, "install", out, target)
     assert f"{target}/venv/bin/cappella serve {target}/config/config.yaml" in said
     ours = "import cappella, tune; print(cappella.__version__, tune.version)"
@@ -84,7 +84,7 @@ def test_an_install_that_stopped_goes_on(tmp_path: Path) -> None:
     tokenizer = bundle / "weights" / "ann" / "tokenizer.json"
     right = tokenizer.read_bytes()
     tokenizer.write_bytes(b"X" * len(right))
-    with pytest.raises(ConfigError, match=r"tokenizer\.json: its SHA-256 is not the manifest's"):
+    with pytest.raises(ConfigError, match=r"tokenizer\.json: its SHA-256"):
         install(bundle, target)
     assert not (target / "weights" / "ann" / "tokenizer.json").exists()
     assert not (target / "venv").exists()
@@ -99,7 +99,7 @@ def test_a_wheel_that_was_changed_is_not_installed(tmp_path: Path) -> None:
     bundle, target = bundled(tmp_path), tmp_path / "target"
     wheel = bundle / "wheels" / "tune-1.0-py3-none-any.whl"
     wheel.write_bytes(wheel.read_bytes().replace(b"version = '1.0'", b"version = '6.6'"))
-    with pytest.raises(ConfigError, match=r"tune-1\.0-py3-none-any\.whl: its SHA-256 is not the manifest's"):
+    with pytest.raises(ConfigError, match=r"tune-1\.0-py3-none-any\.whl: its SHA-256"):
         install(bundle, target)
     assert not list(target.rglob("tune.py"))
 
@@ -107,9 +107,9 @@ def test_a_wheel_that_was_changed_is_not_installed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "says"),
     [
-        ("platform", "linux_aarch64", r"is for linux_aarch64, and this machine is linux_x86_64"),
-        ("python", "3.99", r"is for Python 3\.99, and this is Python 3\.\d+"),
-        ("glibc", "2.99", r"needs glibc 2\.99, and this machine has"),
+        ("platform", "linux_aarch64", r"linux_aarch64.*linux_x86_64"),
+        ("python", "3.99", r"Python 3\.99.*Python 3\.\d+"),
+        ("glibc", "2.99", r"glibc 2\.99"),
     ],
 )
 def test_a_bundle_for_another_machine_is_refused_by_name(tmp_path: Path, field: str, value: str, says: str) -> None:
@@ -130,7 +130,7 @@ def test_a_folder_that_holds_something_else_is_refused(tmp_path: Path) -> None:
         install(bundle, target)
     (target / "diary.txt").unlink()
     (target / "manifest.json").write_text("of another")
-    with pytest.raises(ConfigError, match="holds what came from another bundle"):
+    with pytest.raises(ConfigError, match="another bundle"):
         install(bundle, target)
 
 
@@ -139,11 +139,11 @@ def test_what_somebody_changed_after_an_install_is_not_overwritten(tmp_path: Pat
     install(bundle, target)
     config = target / "config" / "config.yaml"
     config.write_text(config.read_text() + "# mine\n")
-    with pytest.raises(ConfigError, match=r"config\.yaml: was changed since it was installed"):
+    with pytest.raises(ConfigError, match=r"config\.yaml: was changed"):
         install(bundle, target)
     assert config.read_text().endswith("# mine\n")
 
 
 def test_what_has_no_room_is_refused_before_it_begins(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"needs .* TB, and .* are free"):
+    with pytest.raises(ConfigError, match=r"needs .* TB.* free"):
         file_copy.require_room(tmp_path / "not" / "there", 1 << 60)

@@ -81,13 +81,13 @@ def refused(folder: Path, change: Callable[[Any], None]) -> None:
     raw = json.loads(GOOD.text())
     change(raw)
     (folder / "manifest.json").write_text(json.dumps(raw))
-    with pytest.raises(ConfigError, match="is no manifest"):
+    with pytest.raises(ConfigError, match="is not a manifest"):
         manifest.read(folder)
 
 
 def test_another_format_names_itself(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text(GOOD.text().replace('"format": 1', '"format": 2'))
-    with pytest.raises(ConfigError, match="has format 2, and this Cappella reads 1"):
+    with pytest.raises(ConfigError, match=r"has format 2.* reads 1"):
         manifest.read(tmp_path)
 
 

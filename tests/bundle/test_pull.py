@@ -126,12 +126,12 @@ def test_only_what_an_engine_reads_comes_and_its_licence_is_shown(hub: Hub, tmp_
     path = config(tmp_path)
     code, said, error = pull(hub, path)
     assert code == 0, error
-    assert "licence: mit (the card says apache-2.0); not gated; its text: LICENSE" in said
+    assert "licence: mit (the card says apache-2.0); not gated; licence text: LICENSE" in said
     weights = tmp_path / "pulled"
     assert {each.name for each in weights.iterdir()} == {*NEEDED, ".pulled.json"}
     assert all((weights / name).read_bytes() == FILES[name] for name in NEEDED)
     hub.asked.clear()
-    assert "is there already" in pull(hub, path)[1]
+    assert "is complete" in pull(hub, path)[1]
     assert hub.asked == []
 
 
@@ -141,7 +141,7 @@ def test_a_pull_that_broke_off_goes_on_where_it_stopped(hub: Hub, tmp_path: Path
     hub.gated = True
     code, _, error = pull(hub, path)
     assert (code, len(error.strip().splitlines())) == (2, 1), error
-    assert "is gated, and you are not let in" in error
+    assert "is gated" in error
     hub.gated = False
     partial.write_bytes(FILES["model.safetensors"][:300_000])
     assert pull(hub, path)[0] == 0
@@ -154,7 +154,7 @@ def test_what_has_another_hash_than_the_hub_says_is_not_kept(hub: Hub, tmp_path:
     hub.served[name] = bytes(len(FILES[name]))
     code, _, error = pull(hub, config(tmp_path))
     assert code == 2
-    assert f"{name}: what came has another hash than the hub says" in error
+    assert f"{name}: its hash" in error
     assert not list((tmp_path / "pulled").glob(f"{name}*"))
     hub.served = dict(FILES)
     assert pull(hub, tmp_path / "c.yaml")[0] == 0
@@ -181,7 +181,7 @@ def test_what_the_hub_has_not_is_one_line_and_exit_code_2(hub: Hub, tmp_path: Pa
     hub.server_close()
     code, _, error = pull(hub, config(tmp_path))
     assert code == 2
-    assert "cannot be fetched" in error
+    assert "cannot be downloaded" in error
     assert len(error.strip().splitlines()) == 1
 
 
@@ -191,9 +191,9 @@ def test_weights_of_another_commit_or_of_ones_own_are_left_alone(hub: Hub, tmp_p
     (weights / "config.json").write_text("mine")
     code, said, _ = pull(hub, path)
     assert (code, (weights / "config.json").read_text()) == (0, "mine")
-    assert "was not made by `pull`, and is left as it is" in said
+    assert "was not made by `pull`" in said
     (weights / "config.json").unlink()
     assert pull(hub, path)[0] == 0
     code, _, error = pull(hub, config(tmp_path, revision="c" * 40))
     assert code == 2
-    assert f"holds maker/ann at {COMMIT}, and the card says maker/ann at {'c' * 40}" in error
+    assert f"maker/ann at {COMMIT}, but the card names maker/ann at {'c' * 40}" in error

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cappella.bundle import wheel_names
+from cappella.bundle import wheel_names, wheels
 from cappella.bundle.manifest import Target
 
 TARGET = Target("linux_x86_64", "3.11", "2.28")
@@ -35,7 +35,7 @@ TARGET = Target("linux_x86_64", "3.11", "2.28")
     ],
 )
 def test_a_tag_fits_the_target_or_not(tag: str, fits: bool) -> None:
-    assert wheel_names.fits(f"wheels/some_thing-1.0-{tag}.whl", TARGET) is fits
+    assert wheels.fits(f"some_thing-1.0-{tag}.whl", TARGET) is fits
 
 
 def test_a_name_is_pinned_as_pip_compares_it() -> None:
@@ -45,5 +45,5 @@ def test_a_name_is_pinned_as_pip_compares_it() -> None:
 
 
 def test_the_oldest_glibc_is_that_of_the_oldest_of_its_tags() -> None:
-    assert wheel_names.glibc("a-1-cp311-cp311-manylinux_2_28_x86_64.manylinux2014_x86_64.whl") == "2.17"
-    assert wheel_names.glibc("a-1-py3-none-any.whl") == ""
+    assert wheels.glibc("a-1-cp311-cp311-manylinux_2_28_x86_64.manylinux2014_x86_64.whl") == "2.17"
+    assert wheels.glibc("a-1-py3-none-any.whl") == ""

@@ -137,7 +137,7 @@ async def test_any_field_of_fusion_and_a_system_text_may_be_given(fake_engines: 
 
 @pytest.mark.parametrize(
     ("setting", "says"),
-    [("samples", "'samples' sets nothing"), ("a={", "is no YAML"), ("nonsense=1", "nonsense")],
+    [("samples", "--fusion: 'samples'"), ("a={", "is not valid YAML"), ("nonsense=1", "nonsense")],
 )
 async def test_a_field_that_is_none_is_one_line(gateway: str, setting: str, says: str) -> None:
     done = await asyncio.to_thread(ask, "Hi", "--url", gateway, "--fusion", setting)
@@ -165,9 +165,9 @@ async def test_half_a_character_in_an_answer_is_printed_as_well_as_it_can_be() -
 @pytest.mark.parametrize(
     ("status", "headers", "says"),
     [
-        (401, {}, "Go away. Give one with --key, or in CAPPELLA_KEY."),
-        (429, {"Retry-After": "7"}, "Go away. Ask again in 7 s."),
-        (503, {"Retry-After": "5"}, "Go away. Ask again in 5 s; `cappella top` shows how far the engines are."),
+        (401, {}, "Go away. Pass a key with --key or CAPPELLA_KEY."),
+        (429, {"Retry-After": "7"}, "Go away. Retry in 7 s."),
+        (503, {"Retry-After": "5"}, "Go away. Retry in 5 s; `cappella top` shows the engines."),
     ],
 )
 async def test_a_refusal_is_told_with_what_to_do(status: int, headers: dict[str, str], says: str) -> None:

@@ -13,7 +13,7 @@ def story(pieces: int, pause_s: float, word: str) -> Script:
     return Script(tuple(f"{word}{number} " for number in range(pieces)), pause_s=pause_s)
 
 
-async def test_a_terminal_shows_every_member_the_analysis_the_answer_and_where_the_time_went(
+async def test_a_terminal_shows_every_member_the_analysis_the_answer_and_a_summary(
     gateway: str, fake_engines: FakeEngines
 ) -> None:
     for name in MEMBERS:
@@ -26,7 +26,7 @@ async def test_a_terminal_shows_every_member_the_analysis_the_answer_and_where_t
             heads = [line for line in screen.text.splitlines() if line.startswith("── ")]
             assert [line.split()[1] for line in heads] == list(MEMBERS)
             assert "engine_broke" in heads[1]
-            order = ["── ann", "I am ann", "All agree", "both greet", "The final answer", "judge answers", "floor"]
+            order = ["── ann", "I am ann", "All agree", "both greet", "The final answer", "degraded · synthesize"]
             places = [screen.text.index(words) for words in order]
             assert places == sorted(places)
             assert "degraded · synthesize · judge judge" in screen.text
@@ -44,12 +44,14 @@ async def test_while_it_runs_the_screen_says_who_writes_how_fast_and_who_is_wait
     def look() -> None:
         with terminal("ask", "Hi", "--url", gateway) as screen:
             assert screen.until(lambda: "ann20" in screen.text)
-            assert screen.until(
-                lambda: re.search(r"── ann ─+ writes, about \d+ tokens, \d+/s", screen.text) is not None
-            )
-            assert re.search(r"── bob ─+ 2 tokens, ", screen.text)
-            assert re.search(r"── cat ─+ reads the question, \d", screen.text)
-            assert re.search(r"waiting on ann, cat, \d\.\d s, 1 of 3 are done", screen.text)
+            patterns = [
+                r"── ann ─+ writes, about \d+ tokens, \d+/s",
+                r"── bob ─+ 2 tokens, ",
+                r"── cat ─+ reads the question, \d",
+                r"waiting on ann, cat, \d\.\d s, 1 of 3 are done",
+            ]
+            # The screen is read while it is drawn: all of it is there between two pictures.
+            assert screen.until(lambda: all(re.search(pattern, screen.text) for pattern in patterns))
 
     await asyncio.to_thread(look)
 
@@ -114,7 +116,7 @@ async def test_without_colours_the_same_is_told(gateway: str) -> None:
 
     coloured, plain = await asyncio.to_thread(look), await asyncio.to_thread(look, NO_COLOR="1")
     assert (coloured[0], plain[0]) == (True, False)
-    for words in ("── ann ─", "All agree", "The final answer", "floor"):
+    for words in ("── ann ─", "All agree", "The final answer", "· judge judge"):
         assert words in plain[1]
 
 
@@ -173,3 +175,16 @@ async def test_markup_in_an_answer_is_shown_as_it_is(gateway: str, fake_engines:
             return screen.shows("[bold]x[/nothing]")
 
     assert await asyncio.to_thread(look)
+
+
+async def test_where_the_time_went_is_shown_when_asked_for(gateway: str) -> None:
+    def look(*more: str) -> str:
+        with terminal("ask", "Hi", "--url", gateway, *more) as screen:
+            assert screen.ended() == 0
+            return screen.text
+
+    assert "floor" not in await asyncio.to_thread(look)
+    text = await asyncio.to_thread(look, "--why")
+    order = ["The final answer", "· judge judge", "Who said what", "judge answers", "floor"]
+    places = [text.index(words) for words in order]
+    assert places == sorted(places)

@@ -54,8 +54,8 @@ async def test_each_turn_is_sent_with_what_was_said_before(
     gateway: str, fake_engines: FakeEngines, tmp_path: Path
 ) -> None:
     def look(screen: Terminal) -> None:
-        enter(screen, "First", "floor")
-        enter(screen, "Second", "floor")
+        enter(screen, "First", "· judge")
+        enter(screen, "Second", "· judge")
         # The members' answers are a command away: only how they went stays.
         assert screen.text.count("── ann") == 2
         assert "Hello there" not in screen.text
@@ -73,7 +73,7 @@ async def test_a_pasted_text_of_several_lines_is_one_turn(
     def look(screen: Terminal) -> None:
         screen.type("\x1b[200~one\ntwo\n/three\x1b[201~")
         assert screen.shows("/three")
-        enter(screen, "", "floor")
+        enter(screen, "", "· judge")
 
     await chat(gateway, look, tmp_path)
     assert [said(body) for body in fake_engines.servers["ann"].bodies] == ["one\ntwo\n/three"]
@@ -81,7 +81,7 @@ async def test_a_pasted_text_of_several_lines_is_one_turn(
 
 async def test_the_arrow_key_brings_back_what_was_written_in_an_earlier_chat(gateway: str, tmp_path: Path) -> None:
     def write(screen: Terminal) -> None:
-        enter(screen, "Remember this", "floor")
+        enter(screen, "Remember this", "· judge")
         leave(screen)
 
     def recall(screen: Terminal) -> None:
@@ -94,7 +94,7 @@ async def test_the_arrow_key_brings_back_what_was_written_in_an_earlier_chat(gat
 
 
 async def test_no_history_is_kept_if_none_is_wanted(gateway: str, tmp_path: Path) -> None:
-    await chat(gateway, lambda screen: enter(screen, "A secret", "floor"), tmp_path, "--no-history")
+    await chat(gateway, lambda screen: enter(screen, "A secret", "· judge"), tmp_path, "--no-history")
     assert not (tmp_path / "cappella").exists()
 
 
@@ -105,13 +105,13 @@ async def test_ctrl_c_stops_the_turn_and_not_the_chat(gateway: str, fake_engines
     def look(screen: Terminal) -> None:
         enter(screen, "Slow question", "waiting on ann")
         screen.type("\x03")
-        assert screen.shows("Stopped; /retry asks it again.")
+        assert screen.shows("/retry asks it again.")
         for name in ("ann", "bob", "cat"):
             fake_engines.let(name, echoing)
-        enter(screen, "/retry", "floor")
+        enter(screen, "/retry", "· judge")
         # Ctrl-C at the prompt throws away what was written there.
         screen.type("half a ques\x03")
-        enter(screen, "Whole", "floor")
+        enter(screen, "Whole", "· judge")
         leave(screen)
 
     await chat(gateway, look, tmp_path)
@@ -128,13 +128,13 @@ async def test_why_shows_whose_words_are_in_the_answer_and_what_is_the_judges_ow
     fake_engines.let("judge", judging(Script(("Gonil has room 412. Nobody disputes whatever else.",))))
 
     def look(screen: Terminal) -> None:
-        enter(screen, "/why", "/why: nothing was answered yet. Ask something.")
-        enter(screen, "Which room?", "floor")
+        enter(screen, "/why", "error: /why: ")
+        enter(screen, "Which room?", "· judge")
         enter(screen, "/why", "Where the time went")
-        text = screen.text[screen.text.index("by words in common and not by meaning") :]
+        text = screen.text[screen.text.index("by words in common") :]
         lines = [line.strip() for line in text.splitlines()]
         assert lines[lines.index("Gonil has room 412.") + 1] == "ann 100%"
-        assert lines[lines.index("Nobody disputes whatever else.") + 1] == "nobody: these are the judge's own words"
+        assert lines[lines.index("Nobody disputes whatever else.") + 1] == "no member: the judge's own words"
         assert "both greet" in text
 
     await chat(gateway, look, tmp_path)
@@ -144,13 +144,13 @@ async def test_a_preset_and_a_strategy_hold_from_then_on_and_another_may_be_retr
     fake_engines: FakeEngines, tmp_path: Path
 ) -> None:
     def look(screen: Terminal) -> None:
-        enter(screen, "/preset quik", "there is no such name. Use one of quick.")
+        enter(screen, "/preset quik", "Use one of quick.")
         screen.type("/preset quick\r")
         enter(screen, "Hi", "ok · vote")
         enter(screen, "/retry synthesize", "ok · synthesize")
         screen.type("/preset\r")
-        enter(screen, "/set samples", "sets nothing")
-        enter(screen, "/nonsense", "is no command. See /help.")
+        enter(screen, "/set samples", "/set field=value")
+        enter(screen, "/nonsense", "error: /nonsense: ")
 
     config = gateway_config(presets=PRESETS)
     async with serving(fake_engines, config) as url:
@@ -163,7 +163,7 @@ async def test_an_error_is_a_line_and_the_chat_goes_on(gateway: str, fake_engine
         screen.type("/set nonsense=1\r")
         enter(screen, "Hi", "error: ")
         screen.type("/set nonsense=\r")
-        enter(screen, "/retry", "floor")
+        enter(screen, "/retry", "· judge")
         assert "Traceback" not in screen.text
 
     await chat(gateway, look, tmp_path)
@@ -178,7 +178,7 @@ async def test_what_was_said_is_saved_and_nothing_is_written_over(gateway: str, 
     assert json.loads(whole.read_text())["turns"][0]["answer"] == "The final answer"
     assert whole.stat().st_mode & 0o777 == 0o600
     again = await asyncio.to_thread(piped, gateway, lines)
-    assert (again.returncode, f"{plain}: is there already" in again.stderr) == (2, True)
+    assert (again.returncode, f"{plain}: exists already" in again.stderr) == (2, True)
 
 
 async def test_every_line_of_a_pipe_is_a_turn(gateway: str, fake_engines: FakeEngines) -> None:
@@ -188,7 +188,7 @@ async def test_every_line_of_a_pipe_is_a_turn(gateway: str, fake_engines: FakeEn
     assert asked == ["First", "/usr/bin/env is what?"]
 
 
-@pytest.mark.parametrize(("lines", "says"), [("/foo\nHi\n", "/foo: is no command"), ("/set x=1\nHi\n", "x")])
+@pytest.mark.parametrize(("lines", "says"), [("/foo\nHi\n", "error: /foo: "), ("/set x=1\nHi\n", "x")])
 async def test_a_script_ends_at_its_first_error(gateway: str, lines: str, says: str) -> None:
     done = await asyncio.to_thread(piped, gateway, lines)
     assert done.returncode in (1, 2)
@@ -208,3 +208,13 @@ async def test_a_server_that_is_not_there_is_one_line_at_once() -> None:
     done = await asyncio.to_thread(piped, "http://127.0.0.1:1", "Hi\n")
     assert (done.returncode, len(done.stderr.strip().splitlines())) == (1, 1)
     assert "Is `cappella serve` running there?" in done.stderr
+
+
+async def test_help_wraps_between_words(gateway: str, tmp_path: Path) -> None:
+    def look(screen: Terminal) -> None:
+        enter(screen, "/help", "so does Ctrl-D")
+        for words in ("the ensemble's own", "FIELD= takes it back"):
+            assert words in " ".join(screen.text.split())
+        leave(screen)
+
+    await chat(gateway, look, tmp_path)

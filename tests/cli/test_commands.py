@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -10,15 +11,20 @@ from pathlib import Path
 
 import pytest
 
+from cappella.config import load
+from cappella.errors import ConfigError
 from cappella.gateway.serve import bind
+from cappella.placement import advice, folder, machine
 from support.weights_folder import write_model
 
+ROOT = Path(__file__).parents[2]
 
-def deployment(folder: Path) -> Path:
-    write_model(folder / "ann", tokenizer={"added_tokens": [{"content": "<|end|>", "special": True}]})
+
+def deployment(home: Path) -> Path:
+    write_model(home / "ann", tokenizer={"added_tokens": [{"content": "<|end|>", "special": True}]})
     model = {"weights": "ann", "max_model_len": 64, "kv_cache_bytes": "1MiB"}
     config = {"models": {"ann": model}, "ensembles": {"default": {"panel": ["ann"], "judge": "ann"}}}
-    path = folder / "c.yaml"
+    path = home / "c.yaml"
     path.write_text(json.dumps(config))
     return path
 
@@ -49,18 +55,18 @@ def test_check_describes_a_good_config(tmp_path: Path) -> None:
 def test_weights_that_cannot_be_served_are_one_line_and_exit_code_2(
     tmp_path: Path, command: str, harm: str, says: str
 ) -> None:
-    config, folder = deployment(tmp_path), tmp_path / "ann"
+    config, home = deployment(tmp_path), tmp_path / "ann"
     match harm:
         case "missing":
-            folder.rename(tmp_path / "elsewhere")
+            home.rename(tmp_path / "elsewhere")
         case "pickle":
-            (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+            (home / "model.safetensors").rename(home / "pytorch_model.bin")
         case "empty":
-            (folder / "model.safetensors").unlink()
+            (home / "model.safetensors").unlink()
         case "code":
-            (folder / "config.json").write_text('{"auto_map": {"AutoModel": "evil.py"}}')
+            (home / "config.json").write_text('{"auto_map": {"AutoModel": "evil.py"}}')
         case "tokenizer":
-            (folder / "tokenizer.json").unlink()
+            (home / "tokenizer.json").unlink()
     done = cappella(command, str(config), *(["--port", "0"] if command == "serve" else []))
     assert done.returncode == 2
     assert says in done.stderr
@@ -120,7 +126,119 @@ def test_a_plan_is_a_table_and_a_bar_and_the_same_as_json(tmp_path: Path) -> Non
 
 
 def test_a_plan_for_this_machine_is_made_without_a_gpu(tmp_path: Path) -> None:
-    assert "no GPU" in cappella("plan", str(deployment(tmp_path))).stdout
+    config = deployment(tmp_path)
+    assert "no GPU" in cappella("plan", str(config)).stdout
+    config.write_text(config.read_text().replace("1MiB", "9000GiB"))
+    done = cappella("plan", str(config))
+    assert done.returncode == 2
+    assert "use --gpus 1x80GiB" in done.stderr
+
+
+def test_a_plan_names_its_columns_in_plain_words(tmp_path: Path) -> None:
+    heading = cappella("plan", str(deployment(tmp_path)), "--gpus", "2x24GiB", COLUMNS="120").stdout.splitlines()[0]
+    assert re.split(r"  +", heading.strip()) == [
+        "model",
+        "on",
+        "weights",
+        "KV",
+        "overhead",
+        "total",
+        "runs at once",
+        "reason",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "hint"),
+    [
+        ("1x24GiB+1x48GiB", "Write 2x24GiB, or 24GiB,48GiB"),
+        ("24GiB and more", "Write 2x24GiB"),
+        ("1x80", "80 of what? Write 1x80GiB."),
+        ("24GiB,80", "80 of what? Write 1x80GiB."),
+    ],
+)
+def test_gpus_are_read_wholly_or_refused(gpus: str, hint: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        machine.described(gpus)
+    assert hint in str(caught.value)
+    assert str(caught.value).startswith("--gpus ")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "model_configs").glob("*x*gb.yaml")), ids=lambda path: path.stem)
+def test_the_command_in_a_configs_comment_says_that_it_fits(path: Path) -> None:
+    command = re.search(r"`cappella plan (\S+) --gpus (\S+)`", path.read_text())
+    assert command
+    assert ROOT / command[1] == path
+    assert advice.plan(load.load(path), machine.described(command[2])).placed
+
+
+def test_gpus_may_differ() -> None:
+    assert [device.total_bytes >> 30 for device in machine.described("2x24GiB, 48GiB").devices] == [24, 24, 48]
+
+
+def test_a_size_in_a_config_is_read_wholly_or_refused(tmp_path: Path) -> None:
+    config = deployment(tmp_path)
+    config.write_text(config.read_text().replace("1MiB", "2GiB + 5"))
+    with pytest.raises(ConfigError, match="kv_cache_bytes"):
+        load.load(config)
+
+
+def test_check_names_every_missing_folder_at_once_and_what_fetches_those_with_a_card(tmp_path: Path) -> None:
+    config = deployment(tmp_path)
+    said = json.loads(config.read_text())
+    model = said["models"]["ann"]
+    card = ROOT / "model_configs" / "models" / "qwen3-8b.yaml"
+    said["models"] |= {"bob": {**model, "weights": "bob"}, "cat": {**model, "weights": "cat", "card": str(card)}}
+    config.write_text(json.dumps(said))
+    done = cappella("check", str(config))
+    assert done.returncode == 2
+    bob, cat = done.stderr.strip().splitlines()
+    assert "models.bob.weights" in bob
+    assert "pull" not in bob
+    assert "models.cat.weights" in cat
+    assert "Run `cappella pull` with this config to fetch it (16.4 GB)" in cat
+    assert done.stdout == f"ann: ok, {tmp_path / 'ann'}\n"
+
+
+@pytest.mark.parametrize("is_file", [True, False])
+def test_gguf_is_refused_by_its_name(tmp_path: Path, is_file: bool) -> None:
+    at = tmp_path / ("m.gguf" if is_file else "m")
+    if not is_file:
+        at.mkdir()
+    (at if is_file else at / "m.gguf").write_bytes(b"GGUF")
+    with pytest.raises(ConfigError, match=r"GGUF is not supported\. Use the safetensors of the same model"):
+        folder.inspect("ann", at)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [(("--port", "80000"), "--port 80000: "), (("--host", "0.0.0.0"), "allow_open"), (("--port", "-1"), "--port -1: ")],
+)
+def test_an_address_that_may_not_be_listened_on_is_one_line_and_exit_code_2(
+    tmp_path: Path, options: tuple[str, str], says: str
+) -> None:
+    done = cappella("serve", str(deployment(tmp_path)), *options)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", [("list",), ("revoke", "k1")])
+def test_a_file_of_keys_that_is_not_there_is_one_line_and_exit_code_2(tmp_path: Path, command: tuple[str, ...]) -> None:
+    done = cappella("keys", command[0], str(tmp_path / "keys"), *command[1:])
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "there is no such file" in done.stderr
+    assert not (tmp_path / "keys").exists()
+
+
+def test_help_names_values_in_capitals_and_says_what_exit_codes_mean() -> None:
+    done = cappella("serve", "--help", COLUMNS="200")
+    assert "serve [OPTIONS] CONFIG" in done.stdout
+    assert "<bool>" not in done.stdout
+    assert "<int>" not in done.stdout
+    assert "<path>" not in done.stdout
+    assert "2 a mistake in the config or the command line" in done.stdout
+    assert "3 something reached further" in cappella("doctor", "--help", COLUMNS="200").stdout
 
 
 @pytest.mark.parametrize("arguments", [["--gpus", "1x1GiB"], ["--gpus", "two"]])
@@ -149,6 +267,15 @@ async def test_ask_says_what_is_wrong_in_one_line(gateway: str) -> None:
     assert nowhere.returncode == 1
     assert "Is `cappella serve` running there?" in nowhere.stderr
     assert len(nowhere.stderr.strip().splitlines()) == 1
+    assert "Connection refused" in nowhere.stderr
+    assert "ssl" not in nowhere.stderr
+
+
+async def test_a_server_may_be_named_with_v1_without_a_scheme_and_by_the_environment(gateway: str) -> None:
+    for url in (f"{gateway}/v1", f"{gateway}/v1/", gateway.removeprefix("http://")):
+        assert (await asyncio.to_thread(cappella, "ask", "Hi", "--url", url)).returncode == 0, url
+    done = await asyncio.to_thread(lambda: cappella("ask", "Hi", CAPPELLA_URL=f"{gateway}/v1"))
+    assert (done.returncode, done.stdout) == (0, "The final answer\n")
 
 
 def test_a_client_that_connects_as_soon_as_the_address_is_known_waits_instead_of_being_refused() -> None:

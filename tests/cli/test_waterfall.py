@@ -65,14 +65,14 @@ def test_every_call_stands_where_and_as_long_as_it_was() -> None:
         assert list(found) == [a_cell(begin, abs=0.04), a_cell(length, abs=0.04)]
     assert ann.endswith("100 ms + 400 ms, 41 tok, 100/s")
     assert early.endswith("2 calls, off the critical path")
-    assert floor.endswith("1.8 s, x1.11 was taken")
+    assert floor.endswith("1.8 s, the run took 1.11x")
     assert "607 tokens of the judge's prompt were read early, 279 late" in lines[6]
 
 
 def test_a_member_without_a_token_and_a_role_of_tomorrow_are_drawn_too() -> None:
     calls = [call("panel", "ann", 0, None, 500, 0), call("dreams", "bob", 0, 5, 10, 1)]
     lines = drawn(Waterfall({"timings": {**TIMINGS, "floor_ms": 0}}, {"fusion_details": calls}), 60)
-    assert lines[0].endswith("500 ms, no token came")
+    assert lines[0].endswith("500 ms, no tokens")
     assert lines[1].startswith("bob dreams")
     # One token, or some in one burst, have no speed.
     assert lines[1].endswith("5 ms + 5 ms, 1 tok")

@@ -1,4 +1,4 @@
-"""Configs: every file that ships loads, and every mistake is named with its place and its mend."""
+"""Configs: every file that ships loads, and every mistake is named with its place and a hint."""
 
 import re
 from collections.abc import Callable
@@ -55,7 +55,7 @@ def test_paths_are_relative_to_the_file_and_seats_get_names(tmp_path: Path) -> N
         ),
         ("judge: bob", "judge: bob\n    quorum: 4", r"c.yaml:5: ensembles.default: quorum 4 is larger than"),
         ("judge: bob", "judge: bob\n    analysis: x", r"c.yaml:8: ensembles.default.analysis: .*'before'"),
-        ("judge: bob", "judge: bob\n    judge: ann", r"c.yaml:8: judge: this key stands twice"),
+        ("judge: bob", "judge: bob\n    judge: ann", r"c.yaml:8: judge: duplicate key"),
         (
             "judge: bob",
             "judge: bob\n    tools: true",
@@ -162,7 +162,7 @@ def test_paths_are_relative_to_the_file_and_seats_get_names(tmp_path: Path) -> N
         (GOOD, "- 1", r"c.yaml:1: the file"),
     ],
 )
-def test_a_mistake_is_named_with_its_place_and_its_mend(tmp_path: Path, old: str, new: str, says: str) -> None:
+def test_a_mistake_is_named_with_its_place_and_a_hint(tmp_path: Path, old: str, new: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says) as raised:
         load(write(tmp_path, GOOD.replace(old, new, 1)))
     assert "\n" not in str(raised.value)

@@ -112,12 +112,12 @@ def _sources() -> str:
     return "".join(Path(folder, name).read_text() for name in ("metrics.py", "standing.py"))
 
 
-def test_every_rule_says_what_is_wrong_and_how_it_is_mended() -> None:
+def test_every_rule_says_what_is_wrong_and_how_to_fix_it() -> None:
     names = [rule["alert"] for rule in rules()]
     assert len(set(names)) == len(names) > 8
     for rule in rules():
         assert rule["labels"]["severity"] in ("critical", "warning")  # type: ignore[index]
-        assert rule["annotations"].keys() == {"summary", "mend"}  # type: ignore[attr-defined]
+        assert rule["annotations"].keys() == {"summary", "hint"}  # type: ignore[attr-defined]
 
 
 def test_panels_do_not_overlap_and_have_a_title() -> None:

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { emptyText } from "../../runtime/cappella/web/assets/analysis_view.js";
+import { emptyText } from "../../runtime/cappella/gateway/web/assets/analysis_view.js";
 
 const begun = { text: "", value: null, isWhole: false };
 

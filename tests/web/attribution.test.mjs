@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { PARTLY, SAID, sentences, attribute } from "../../runtime/cappella/web/assets/attribution.js";
+import { PARTLY, SAID, sentences, attribute } from "../../runtime/cappella/gateway/web/assets/attribution.js";
 
 const cut = (text) => sentences(text).map(({ start, end }) => text.slice(start, end));
 const PANEL = {

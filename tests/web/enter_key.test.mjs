@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { isSendKey } from "../../runtime/cappella/web/assets/enter_key.js";
+import { isSendKey } from "../../runtime/cappella/gateway/web/assets/enter_key.js";
 
 test("Enter sends, alone and with Ctrl or Cmd", () => {
   for (const keys of [{}, { ctrlKey: true }, { metaKey: true }]) assert.ok(isSendKey({ key: "Enter", ...keys }));

@@ -15,7 +15,7 @@ import {
   stageText,
   summaryText,
   stateTone,
-} from "../../runtime/cappella/web/assets/machine_text.js";
+} from "../../runtime/cappella/gateway/web/assets/machine_text.js";
 
 const GIB = 2 ** 30;
 const device = (more) => ({ device: "GPU 0", total_bytes: 10 * GIB, free_bytes: 4 * GIB, ...more });

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { markdown } from "../../runtime/cappella/web/assets/markdown.js";
+import { markdown } from "../../runtime/cappella/gateway/web/assets/markdown.js";
 
 /** A tree as compact text: tags as `tag(...)`. */
 function shown(nodes) {

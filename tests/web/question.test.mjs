@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { isLongPaste, pasteLabel, splitPastes } from "../../runtime/cappella/web/assets/question.js";
+import { isLongPaste, pasteLabel, splitPastes } from "../../runtime/cappella/gateway/web/assets/question.js";
 
 const CONTRACT = "The supplier delivers the goods. ".repeat(40).trim();
 const shown = (question, pastes) => splitPastes(question, pastes).map(({ text, isPasted }) => [isPasted, text]);

@@ -10,7 +10,7 @@ import {
   tokensOf,
   tokensPerSecond,
   pendingMembers,
-} from "../../runtime/cappella/web/assets/run_state.js";
+} from "../../runtime/cappella/gateway/web/assets/run_state.js";
 
 const event = (type, fields = {}) => ({ choices: [{ delta: {} }], fusion_event: { type, ...fields } });
 const final = (content) => ({ choices: [{ delta: { content } }] });

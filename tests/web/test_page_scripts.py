@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parent
-WEB = FOLDER.parents[1] / "runtime" / "cappella" / "web"
+WEB = FOLDER.parents[1] / "runtime" / "cappella" / "gateway" / "web"
 FILES = sorted(path for path in WEB.rglob("*") if path.suffix in (".html", ".js", ".css", ".svg"))
 
 

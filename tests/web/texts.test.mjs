@@ -2,14 +2,14 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { readAnalysis } from "../../runtime/cappella/web/assets/analysis_view.js";
-import { similarity, wordDiff } from "../../runtime/cappella/web/assets/diff.js";
-import { describeError } from "../../runtime/cappella/web/assets/errors.js";
-import { formatSeconds, joinNames } from "../../runtime/cappella/web/assets/format.js";
-import { parsePartial } from "../../runtime/cappella/web/assets/partial_json.js";
-import { requestBody, readModels, describeChoice, defaultChoice } from "../../runtime/cappella/web/assets/request.js";
-import { memberReasonText, outcomeText } from "../../runtime/cappella/web/assets/run_text.js";
-import { eventParser } from "../../runtime/cappella/web/assets/sse.js";
+import { readAnalysis } from "../../runtime/cappella/gateway/web/assets/analysis_view.js";
+import { similarity, wordDiff } from "../../runtime/cappella/gateway/web/assets/diff.js";
+import { describeError } from "../../runtime/cappella/gateway/web/assets/errors.js";
+import { formatSeconds, joinNames } from "../../runtime/cappella/gateway/web/assets/format.js";
+import { parsePartial } from "../../runtime/cappella/gateway/web/assets/partial_json.js";
+import { requestBody, readModels, describeChoice, defaultChoice } from "../../runtime/cappella/gateway/web/assets/request.js";
+import { memberReasonText, outcomeText } from "../../runtime/cappella/gateway/web/assets/run_text.js";
+import { eventParser } from "../../runtime/cappella/gateway/web/assets/sse.js";
 
 const ANALYSIS = {
   consensus: ['Both say "yes" \\ 12 é', "b"],

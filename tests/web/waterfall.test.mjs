@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { overhead, ticks, waterfall } from "../../runtime/cappella/web/assets/waterfall.js";
+import { overhead, ticks, waterfall } from "../../runtime/cappella/gateway/web/assets/waterfall.js";
 
 const call = (role, model, start_ms, first_token_ms, ms) => ({
   role,

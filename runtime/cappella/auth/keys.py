@@ -73,8 +73,8 @@ class KeyStore:
                 db.execute("PRAGMA journal_mode=WAL")
                 db.executescript(_SCHEMA)
         except (OSError, sqlite3.Error) as error:
-            mend = "Name a file in a folder that this user may write to"
-            raise ConfigError(f"server.keys: {path}", f"cannot be used as a store of keys ({error})", mend) from error
+            hint = "Name a file in a folder that this user may write to"
+            raise ConfigError(f"server.keys: {path}", f"cannot be used as a store of keys ({error})", hint) from error
 
     def create(
         self,

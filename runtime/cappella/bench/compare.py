@@ -1,10 +1,10 @@
-"""The bench itself: every system under every load and size, in turns, so that a slow minute hits all alike."""
+"""Measures every system under every load and size, in turns, so that a slow minute affects all of them."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from itertools import product
+from itertools import count, product
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ import aiohttp
 from cappella.bench.figures import Figures, figures
 from cappella.bench.load import Batch, Load, put
 from cappella.bench.peers import Optillm, optillm_server
-from cappella.bench.progress import Progress, Say
 from cappella.bench.servers import gateway, plain_servers
 from cappella.bench.systems import Ensemble, Naive, Sizes, Streamed, System
 from cappella.config import Config
@@ -21,13 +20,17 @@ from cappella.errors import ConfigError
 
 SYSTEMS = ("single", "naive", "single-plain", "naive-plain")
 
-# Plain vLLM's processes spin for a second after their last message, and would take that from whoever comes next.
+# Plain vLLM's processes spin for a second after their last message, which would slow the next system.
 SETTLE_S = 1.5
+
+Say = Callable[[str], None]
+Show = Callable[[str, int, int], None]
+"""Receives the step that starts, the number of finished steps, and the number of all steps."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to measure, on the server at `url` or, without one, on one that is started for it. `vary` are fields of `fusion` with their values: each combination is a Cappella of its own."""
+    """What to measure, on the server at `url` or on one that is started. Each combination of `vary`, fields of `fusion` with their values, is a system of its own."""
 
     config_path: Path
     url: str | None
@@ -57,10 +60,10 @@ class Plan:
         return self.config.ensembles[self.ensemble].judge.model
 
 
-async def compare(plan: Plan, log_dir: Path, say: Say, show: Say) -> list[Figures]:
-    """Start what is needed, measure, stop it all. Raises ConfigError.
+async def compare(plan: Plan, log_dir: Path, say: Say, show: Show) -> list[Figures]:
+    """Start the servers, measure, stop the servers. Raises ConfigError.
 
-    `say` is told what a person should know afterwards, too, `show` how far it is by now.
+    `say` receives messages that should stay on the screen, `show` each step as it starts.
     """
     _require_known(plan)
     async with AsyncExitStack() as stack:
@@ -83,25 +86,25 @@ async def compare(plan: Plan, log_dir: Path, say: Say, show: Say) -> list[Figure
         return [each async for each in _measure(plan, systems, say, show)]
 
 
-async def _measure(plan: Plan, systems: Sequence[System], say: Say, show: Say) -> AsyncIterator[Figures]:
+async def _measure(plan: Plan, systems: Sequence[System], say: Say, show: Show) -> AsyncIterator[Figures]:
     cells = list(product(plan.loads, plan.panels, plan.answer_tokens))
+    behind, steps = count(), len(cells) * len(systems) * (plan.rounds + 1)
     for number, (load, panel, tokens) in enumerate(cells, 1):
         sizes = Sizes(panel, tokens)
         batches: dict[str, list[Batch]] = {system.name: [] for system in systems}
-        about = f"{number} of {len(cells)}: {load}, panel of {panel}, {tokens or 'free'} tokens"
-        progress = Progress(about, list(batches), plan.rounds, show)
+        about = f"{number} of {len(cells)}: {load}, panel of {panel}, {tokens or 'unlimited'} tokens"
         for system in systems:
-            progress.warms_up(system.name)
+            show(f"{about}: {system.name} warms up", next(behind), steps)
             await put(system, load, sizes, plan.prompts, load.concurrency or 1)
         for turn in range(plan.rounds):
             for system in _rotated(systems, turn):
-                with progress.batch(system.name):
-                    await asyncio.sleep(SETTLE_S)
-                    batches[system.name].append(await put(system, load, sizes, plan.prompts, plan.runs))
+                show(f"{about}: round {turn + 1} of {plan.rounds}, {system.name}", next(behind), steps)
+                await asyncio.sleep(SETTLE_S)
+                batches[system.name].append(await put(system, load, sizes, plan.prompts, plan.runs))
         for name, done in batches.items():
             found = figures(name, str(load), panel, tokens, done)
             if found is None:
-                say(f"{name}, {load}: no reply at all: {done[0].errors[0]}")
+                say(f"{name}, {load}: no reply: {done[0].errors[0]}")
             else:
                 yield found
 
@@ -123,7 +126,7 @@ def _systems(plan: Plan, http: aiohttp.ClientSession, url: str, plain: Mapping[s
 
 
 def _variants(vary: Mapping[str, Sequence[Any]]) -> list[tuple[list[str], dict[str, Any]]]:
-    """Every combination, with its words."""
+    """Every combination, with its name."""
     names = list(vary)
     combinations = [dict(zip(names, values, strict=True)) for values in product(*vary.values())]
     return [([f"{name}={value}" for name, value in each.items()], each) for each in combinations]
@@ -140,7 +143,7 @@ def _require_known(plan: Plan) -> None:
         raise ConfigError("--ensemble", f"there is no ensemble {plan.ensemble!r}", f"Use one of {known}")
     for name in plan.against:
         if name not in SYSTEMS:
-            raise ConfigError("--against", f"{name!r} is nothing to compare with", f"Use some of {', '.join(SYSTEMS)}")
+            raise ConfigError("--against", f"{name!r} is not a system", f"Use some of {', '.join(SYSTEMS)}")
 
 
 def _session() -> aiohttp.ClientSession:

@@ -1,4 +1,4 @@
-"""From batches to figures: medians and tails, stages, ratios."""
+"""Figures from batches: percentiles, stages, ratios."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ STAGES = ("panel", "judge reads", "judge writes")
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Percentiles of a quantity, in its own unit."""
+    """Percentiles of a quantity, in its unit."""
 
     p50: float
     p95: float
@@ -48,7 +48,7 @@ class Figures:
 
 
 def figures(system: str, load: str, panel: int, answer_tokens: int | None, batches: Sequence[Batch]) -> Figures | None:
-    """None if not one reply came."""
+    """The figures of one system; None without a single reply."""
     replies = [reply for batch in batches for reply in batch.replies]
     if not replies:
         return None
@@ -95,7 +95,7 @@ def _timings(reply: Reply) -> Json:
 
 
 def _overhead_s(reply: Reply) -> float:
-    """All that the client waited while no engine was at work for it: HTTP both ways, fan-out, gather, set-up."""
+    """The client's time while no engine worked for it: HTTP both ways, fan-out, gather, set-up."""
     timings = _timings(reply)
     return reply.total_s - float(timings["total_ms"] - timings["overhead_ms"]) / 1000
 

@@ -1,4 +1,4 @@
-"""Two ways to put load on a system: so many runs always under way, or runs that come when they come."""
+"""Two kinds of load: a fixed number of runs in flight, or runs that start at random times."""
 
 import asyncio
 import time
@@ -24,7 +24,7 @@ class Load:
 
 @dataclass(slots=True)
 class Batch:
-    """What one system gave under one load, in one go."""
+    """The replies of one system in one batch."""
 
     seconds: float = 0.0
     replies: list[Reply] = field(default_factory=list)
@@ -32,7 +32,7 @@ class Batch:
 
 
 async def put(system: System, load: Load, sizes: Sizes, prompts: Iterator[str], runs: int) -> Batch:
-    """Ask so many times; an ask that fails is counted, and none is repeated."""
+    """Run one batch. Failures are counted and not repeated."""
     batch = Batch()
     began = time.monotonic()
     if load.concurrency:
@@ -68,7 +68,7 @@ async def _ask(system: System, prompt: str, sizes: Sizes, batch: Batch) -> None:
     except (BenchError, aiohttp.ClientError, OSError) as error:
         batch.errors.append(str(error) or type(error).__name__)
     except Exception as error:
-        # The official client's own errors, whose classes are not known here.
+        # The official client is an optional dependency, so its errors are known by module.
         if type(error).__module__.split(".")[0] != "openai":
             raise
         batch.errors.append(str(error))

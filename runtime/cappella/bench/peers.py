@@ -1,4 +1,4 @@
-"""A peer to compare with: optillm's mixture of agents, installed in a Python of its own, over a plain vLLM server."""
+"""A peer for comparison: optillm's mixture of agents, in its own Python, over a plain vLLM server."""
 
 import time
 from collections.abc import AsyncIterator
@@ -11,13 +11,13 @@ from cappella.bench.servers import Child, free_port, until_healthy
 from cappella.bench.systems import BenchError, Reply, Sizes, written
 from cappella.engines.process import process
 
-# Unless told, optillm asks for 4096 tokens, which a model with a context of 2048 refuses; it then answers with the words
-# of that failure, as if they were the model's.
+# By default optillm asks for 4096 tokens. A model with a context of 2048 refuses that, and optillm then returns the
+# error's text as if the model had written it.
 LIMIT_TOKENS = 200
 
 
 class Optillm:
-    """Three samples of one model, a critique of them, a final answer; its stream is a finished text, so none is asked."""
+    """Three samples of one model, a critique, a final answer. Its streams are finished texts, so it is not asked for one."""
 
     def __init__(self, http: aiohttp.ClientSession, url: str, model: str) -> None:
         self.name = "optillm moa, plain vLLM"
@@ -26,7 +26,7 @@ class Optillm:
         self._model = model
 
     async def ask(self, prompt: str, sizes: Sizes) -> Reply:
-        """The first token comes with the last one."""
+        """One answer; its first token arrives with the last."""
         began = time.monotonic()
         messages = [{"role": "system", "content": ""}, {"role": "user", "content": prompt}]
         body = {"model": self._model, "messages": messages, "max_tokens": sizes.answer_tokens or LIMIT_TOKENS}

@@ -1,4 +1,4 @@
-"""A bench as one SVG: throughput, latency and the stages of a run, for whatever was swept."""
+"""A benchmark as one SVG: throughput, latency and the stages of a run over everything that was varied."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -33,7 +33,7 @@ def draw(all_figures: Sequence[Figures], path: Path) -> None:
 def _lines(
     axes: Any, all_figures: Sequence[Figures], title: str | None, of: Callable[[Figures], float], **style: Any
 ) -> None:
-    """A line per system over the points, in the order in which they were measured."""
+    """A line per system over the points, in the order of measurement."""
     points = list(dict.fromkeys(_point(each) for each in all_figures))
     systems = list(dict.fromkeys(each.system for each in all_figures))
     for number, system in enumerate(systems):
@@ -46,7 +46,7 @@ def _lines(
 
 
 def _stages(axes: Any, traced: Sequence[Figures]) -> None:
-    """A bar per system and point: what follows what, medians."""
+    """A bar per system and point: the stages in order, medians."""
     left = [0.0] * len(traced)
     for stage in STAGES:
         widths = [each.stages[stage] if each.stages else 0.0 for each in traced]
@@ -59,6 +59,6 @@ def _stages(axes: Any, traced: Sequence[Figures]) -> None:
 
 
 def _point(each: Figures) -> str:
-    """Where on the sweep it stands."""
+    """The label of a point."""
     tokens = f"\n{each.answer_tokens} tokens" if each.answer_tokens else ""
     return f"{each.load}\npanel {each.panel}{tokens}"

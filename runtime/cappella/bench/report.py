@@ -1,4 +1,4 @@
-"""A bench told: a table for people, JSON for programs, a picture of both."""
+"""A benchmark's results: a table, JSON, and a picture."""
 
 import json
 import os
@@ -48,7 +48,7 @@ def table(all_figures: Sequence[Figures]) -> Table:
 
 
 def write(all_figures: Sequence[Figures], folder: Path) -> list[Path]:
-    """bench.json and bench.svg in `folder`; their paths."""
+    """Write bench.json and bench.svg into `folder`; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     data, picture = folder / "bench.json", folder / "bench.svg"
     data.write_text(json.dumps({**_circumstances(), "figures": [asdict(each) for each in all_figures]}, indent=1))

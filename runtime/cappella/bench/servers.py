@@ -1,4 +1,4 @@
-"""The servers that a bench needs: Cappella's own, and plain vLLM ones beside it. None outlives the bench."""
+"""The servers of a benchmark: Cappella's, and plain vLLM ones beside it. None outlives the benchmark."""
 
 import asyncio
 import os
@@ -27,7 +27,7 @@ PLAIN_CPU_KV_GIB = "1"
 
 
 class Child:
-    """A server of this bench, which ends with it; `log` receives all that it prints."""
+    """A server process that ends with the benchmark; `log` receives its output."""
 
     def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
         self._process = process
@@ -36,7 +36,7 @@ class Child:
     @classmethod
     @asynccontextmanager
     async def running(cls, command: Sequence[str], env: Mapping[str, str], log: Path) -> "AsyncIterator[Child]":
-        """From its start to its end: SIGTERM at first, and after a while SIGKILL for all of its group."""
+        """Run until the context ends: then SIGTERM, and after a while SIGKILL for the whole group."""
         log.parent.mkdir(parents=True, exist_ok=True)
         bench = os.getpid()
         with log.open("wb") as sink:
@@ -65,14 +65,14 @@ class Child:
         return self._process.returncode is None
 
     def did_not_start(self, name: str) -> ConfigError:
-        """Its last line says why, as a rule."""
-        lines = self._log.read_text(errors="replace").strip().splitlines() or ["it printed nothing"]
+        """An error with the last line of the log."""
+        lines = self._log.read_text(errors="replace").strip().splitlines() or ["no output"]
         return ConfigError(name, f"did not start: {lines[-1][:300]}", f"See {self._log}")
 
 
 @asynccontextmanager
 async def gateway(config: Path, log_dir: Path) -> AsyncIterator[str]:
-    """`cappella serve` on a free port, every engine ready; its address. Raises ConfigError if it does not come up."""
+    """The address of `cappella serve` on a free port, with every engine ready. Raises ConfigError if it does not start."""
     log = log_dir / "gateway.log"
     command = [sys.executable, "-m", "cappella", "serve", str(config), "--port", "0", "--log-dir", str(log_dir)]
     async with Child.running(command, os.environ, log) as server, aiohttp.ClientSession() as http:
@@ -83,7 +83,7 @@ async def gateway(config: Path, log_dir: Path) -> AsyncIterator[str]:
 async def plain_servers(config: Config, log_dir: Path) -> AsyncIterator[Mapping[str, str]]:
     """One vLLM server per model with its default flags, on a TCP port each; their addresses by model.
 
-    What would not run at all is set: the length of the context, and the memory, shared out.
+    Only what would keep them from running is set: the context length, and a share of the memory.
     """
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(aiohttp.ClientSession())
@@ -108,7 +108,7 @@ async def plain_servers(config: Config, log_dir: Path) -> AsyncIterator[Mapping[
 
 
 async def until_healthy(http: aiohttp.ClientSession, url: str, name: str, server: Child) -> None:
-    """Raises ConfigError if it ends first, or takes too long."""
+    """Wait. Raises ConfigError if the server ends or takes too long."""
     give_up_at = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < give_up_at and server.alive:
         if await _status(http, f"{url}/health") == 200:

@@ -1,4 +1,4 @@
-"""What a bench compares: ways to get one answer to one prompt, each timed from the outside in the same way."""
+"""The systems that a benchmark compares: ways to answer a prompt, all timed from the outside."""
 
 import asyncio
 import time
@@ -17,10 +17,10 @@ from cappella.types import Json, Message
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """The shape of one run: seats on the panel, and the tokens of the answers (None: as many as the models like).
+    """The shape of one run: seats on the panel, and tokens per answer (None: no limit).
 
-    The final answer has `answer_tokens`; a member's has between half and half as many again, drawn from the prompt:
-    members that all stop at once would be a panel that nobody has.
+    The final answer has `answer_tokens`. A member's answer has 0.5 to 1.5 times as many, since members of a real panel
+    do not stop at the same moment.
     """
 
     panel: int
@@ -43,7 +43,7 @@ class Reply:
 
 
 class System(Protocol):
-    """Something that answers. `ask` raises BenchError when it gives none."""
+    """A way to answer. `ask` raises BenchError without an answer."""
 
     name: str
 
@@ -51,7 +51,7 @@ class System(Protocol):
 
 
 class BenchError(Exception):
-    """A reply that cannot count."""
+    """A reply that must not be counted."""
 
 
 class Streamed:
@@ -87,13 +87,13 @@ class Streamed:
                 if first is None and last["choices"] and last["choices"][0]["delta"].get("content"):
                     first = time.monotonic() - began
         if first is None or "usage" not in last:
-            raise BenchError(f"{self.name}: the stream has no text, or no usage at its end")
+            raise BenchError(f"{self.name}: the stream has no text, or does not end with usage")
         trace = {"fusion": last["fusion"], "usage": last["usage"]} if "fusion" in last else None
         return Reply(first, time.monotonic() - began, written(last["usage"]), trace)
 
 
 class Ensemble(Streamed):
-    """Cappella itself. `fusion` is how it departs from its config."""
+    """Cappella. `fusion` holds further fields of each request."""
 
     def __init__(
         self, name: str, http: aiohttp.ClientSession, url: str, ensemble: str, members: Sequence[str], fusion: Json
@@ -111,9 +111,9 @@ class Ensemble(Streamed):
 
 
 class Naive:
-    """The script that a user would write with the official client: gather the answers, then ask the judge.
+    """A script as a user would write it with the official client: gather the answers, then ask the judge.
 
-    The judge reads the words that Cappella's judge reads, so that the two differ in nothing but how they go about it.
+    Its judge reads the same prompt as Cappella's, so that only the scheduling differs.
     """
 
     def __init__(self, name: str, urls: Mapping[str, str], members: Sequence[str], judge: str) -> None:

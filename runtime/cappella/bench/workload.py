@@ -1,4 +1,4 @@
-"""What is asked in a bench: prompts that no cache has seen, or those of a file."""
+"""The prompts of a benchmark: ones that no cache has seen, or those of a file."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +13,7 @@ WORDS = (
 
 
 def drawn(words: int, seed: int) -> Iterator[str]:
-    """Prompts of so many common words each, without end, each different from its first word on."""
+    """Endless prompts of common words; each differs from its first word on."""
     draw = Random(seed)
     number = 0
     while True:
@@ -22,13 +22,13 @@ def drawn(words: int, seed: int) -> Iterator[str]:
 
 
 def read(path: Path) -> Iterator[str]:
-    """The lines of a file, again and again. Raises ConfigError if there are none."""
+    """The lines of a file, over and over. Raises ConfigError if there are none."""
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except OSError as error:
         raise ConfigError(str(path), f"cannot be read ({error})", "Give a file with a prompt on each line") from error
     if not lines:
-        raise ConfigError(str(path), "holds no prompt", "Give a file with a prompt on each line")
+        raise ConfigError(str(path), "has no prompts", "Give a file with a prompt on each line")
     return _round_and_round(lines)
 
 

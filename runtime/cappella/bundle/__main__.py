@@ -1,4 +1,4 @@
-"""`python3 -m cappella.bundle`: verify and install where Cappella is not installed yet, straight from its wheel.
+"""`python3 -m cappella.bundle`: verify and install from Cappella's wheel, where it is not installed yet.
 
 PYTHONPATH=BUNDLE/wheels/cappella-VERSION-py3-none-any.whl python3 -m cappella.bundle install BUNDLE TARGET
 """
@@ -17,8 +17,8 @@ def main() -> int:
     for name in ("verify", "install"):
         command = commands.add_parser(name)
         command.add_argument("bundle", type=Path)
-        command.add_argument("--key", type=Path, help="the maker's public key (PEM, Ed25519)")
-    commands.choices["verify"].add_argument("--partial", action="store_true", help="some files are still to come")
+        command.add_argument("--key", type=Path, help="public key of the bundle's maker (PEM, Ed25519)")
+    commands.choices["verify"].add_argument("--partial", action="store_true", help="accept missing files")
     commands.choices["install"].add_argument("target", type=Path)
     given = parser.parse_args()
     try:

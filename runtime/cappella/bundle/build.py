@@ -1,4 +1,4 @@
-"""`cappella bundle`: one folder with all that the far side needs, its manifest written last."""
+"""`cappella bundle`: one folder with all that the target machine needs; the manifest is written last."""
 
 import hashlib
 import os
@@ -8,29 +8,30 @@ from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 
-from pydantic import ByteSize, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 import cappella
 from cappella.bundle import contents, file_copy, manifest, origin, sbom, signing, wheels
-from cappella.bundle.bar import Bar, human
 from cappella.bundle.contents import Item
 from cappella.bundle.install import this_machine
 from cappella.bundle.manifest import NAME, PARTIAL, SIGNATURE_NAME, File, Manifest, Target, part_path
 from cappella.bundle.origin import Origin
+from cappella.bundle.progress import Bar, human, step
 from cappella.bundle.wheels import Wheel
 from cappella.config import Config, load
+from cappella.config.fields import Bytes
 from cappella.errors import ConfigError
 from cappella.placement import folder
 
-AGAIN = "Make room, or mend the disk, and call it once more: what is done is kept"
+AGAIN = "Make room, or fix the disk, and run it again: finished files are kept"
 MIN_PART_BYTES = 1 << 20
-# The oldest that Python 3.11's wheels are built for; the far side's where this machine has another libc.
+# The oldest that Python 3.11's wheels are built for; the default if this machine has another libc.
 OLDEST_GLIBC = "2.17"
 
 
 @dataclass(frozen=True, slots=True)
 class BundleOptions:
-    """What to make beside the config: wheels from a folder or a lock list, for which machine, cut and signed how."""
+    """Options of a bundle: the wheels' folder or lock list, the target machine, part size and signing key."""
 
     wheels: Path | None = None
     lock: Path | None = None
@@ -41,37 +42,37 @@ class BundleOptions:
 
 
 def far_side(platform: str | None, python: str | None, glibc: str | None) -> Target:
-    """The far side, as this machine where nothing else is said. Raises ConfigError for what is no such name."""
+    """The target machine; missing parts are this machine's. Raises ConfigError for an invalid name."""
     own = this_machine()
     forms = {"--platform": (platform, r"linux_\w+"), "--python": (python, r"3\.\d+"), "--glibc": (glibc, r"2\.\d+")}
     for option, (value, form) in forms.items():
         if value is not None and not re.fullmatch(form, value):
-            raise ConfigError(option, f"{value!r} is no such thing", "Write it as linux_x86_64, 3.11, 2.28")
+            raise ConfigError(option, f"{value!r} is not valid", "Write it as linux_x86_64, 3.11, 2.28")
     return Target(platform or own.platform, python or own.python, glibc or own.glibc or OLDEST_GLIBC)
 
 
 def parsed_bytes(text: str) -> int:
-    """`4GB` in bytes. Raises ConfigError."""
+    """A size such as `4GB` in bytes. Raises ConfigError."""
     try:
-        return int(TypeAdapter(ByteSize).validate_python(text))
+        return int(TypeAdapter(Bytes).validate_python(text))
     except ValidationError as error:
-        raise ConfigError("--part-bytes", f"{text!r} is no size", "Write it as 4GB or 700MiB") from error
+        raise ConfigError("--part-bytes", f"{text!r} is not a size", "Write it as 4GB or 700MiB") from error
 
 
 def make(path: Path, out: Path, options: BundleOptions) -> None:
-    """Raises ConfigError; what was done until then is kept for the next call."""
+    """Make the bundle. Raises ConfigError; the next call keeps the finished files."""
     _require_possible(options)
     key = signing.private_key(options.key) if options.key else None
     config = load.load(path)
     for name, model in config.models.items():
-        folder.inspect(name, model.weights)
+        folder.inspect(name, model.weights, model.card)
     found = wheels.gathered(_wheel_folder(options), options.target)
     target = replace(options.target, glibc=wheels.oldest_glibc(found))
     with file_copy.one_line(out, AGAIN):
         items = _items(path, config, found)
         files = _store(out, items, options.part_bytes)
         bill = Item(sbom.PATH, "sbom", sbom.text(files, found, _origins(config)))
-        files.append(_stored(out, bill, None, Bar("", 0)))
+        files.append(_stored(out, bill, None, Bar()))
         text = manifest.write(out, Manifest(cappella.__version__, target, tuple(files)))
         if key:
             signing.sign(text, out / SIGNATURE_NAME, key)
@@ -81,11 +82,11 @@ def make(path: Path, out: Path, options: BundleOptions) -> None:
 
 def _require_possible(options: BundleOptions) -> None:
     if (options.wheels is None) == (options.lock is None):
-        raise ConfigError("--wheels, --lock", "exactly one of them says where the wheels come from", "Give one")
+        raise ConfigError("--wheels, --lock", "exactly one of them must name the source of the wheels", "Give one")
     if options.with_dependencies and options.lock is None:
-        raise ConfigError("--with-dependencies", "belongs to --lock", "Leave it out")
+        raise ConfigError("--with-dependencies", "needs --lock", "Remove it")
     if options.part_bytes is not None and options.part_bytes < MIN_PART_BYTES:
-        raise ConfigError("--part-bytes", f"{options.part_bytes} bytes are too few", "Give 1MiB or more")
+        raise ConfigError("--part-bytes", f"{options.part_bytes} bytes are too few", "Use 1MiB or more")
 
 
 def _wheel_folder(options: BundleOptions) -> Path:
@@ -101,13 +102,13 @@ def _items(path: Path, config: Config, found: Sequence[Wheel]) -> list[Item]:
 
 
 def _store(out: Path, items: Sequence[Item], part_bytes: int | None) -> list[File]:
-    """Put all of them there, and take away what an interrupted call left. From here on the old manifest is void."""
+    """Store all items and remove the leftovers of an interrupted call. The old manifest is deleted first."""
     places = {place for item in items for place in _places(item, part_bytes)} | {sbom.PATH}
     _refuse_strangers(out, places | {NAME, SIGNATURE_NAME})
     file_copy.require_room(out, sum(item.size_bytes for item in items if not (out / item.path).exists()))
     for name in (NAME, SIGNATURE_NAME):
         (out / name).unlink(missing_ok=True)
-    with Bar("bundling", sum(item.size_bytes for item in items)) as bar:
+    with step("bundling", sum(item.size_bytes for item in items)) as bar:
         files = [_stored(out, item, part_bytes, bar) for item in items]
     for place in places:
         (out / f"{place}{PARTIAL}").unlink(missing_ok=True)
@@ -115,7 +116,7 @@ def _store(out: Path, items: Sequence[Item], part_bytes: int | None) -> list[Fil
 
 
 def _places(item: Item, part_bytes: int | None) -> Iterator[str]:
-    """Where it will lie."""
+    """The paths of an item or of its parts."""
     if isinstance(item.content, bytes) or part_bytes is None or item.size_bytes <= part_bytes:
         yield item.path
     else:
@@ -127,7 +128,7 @@ def _refuse_strangers(out: Path, places: set[str]) -> None:
         for name in names:
             path = Path(home, name)
             if path.relative_to(out).as_posix().removesuffix(PARTIAL) not in places or path.is_symlink():
-                raise ConfigError(str(path), "is no part of this bundle", "Take it away, or name an empty folder")
+                raise ConfigError(str(path), "is not part of this bundle", "Remove it, or use an empty folder")
 
 
 def _stored(out: Path, item: Item, part_bytes: int | None, bar: Bar) -> File:
@@ -154,11 +155,11 @@ def _report(out: Path, files: Sequence[File], target: Target, sha256: str, signe
 
 
 def _note(config: Config, found: Sequence[Wheel]) -> None:
-    """What a person has to look after."""
+    """Print what needs a person's attention."""
     if behind := contents.left_behind(config):
-        print(f"not in the bundle, and to be put beside its config on the far side: {', '.join(behind)}")
+        print(f"not in the bundle; provide these on the target machine: {', '.join(behind)}")
     silent = [name for name, each in _origins(config).items() if not each.licence]
     if silent:
-        print(f"nobody says under what licence these are: {', '.join(silent)}. Look before you pass them on")
+        print(f"no known licence: {', '.join(silent)}. Check before you pass them on")
     if wheels_ := [wheel.name for wheel in found if not wheel.licence and not wheel.licence_files]:
-        print(f"no licence in these wheels: {', '.join(wheels_)}")
+        print(f"wheels without a licence: {', '.join(wheels_)}")

@@ -1,4 +1,4 @@
-"""What goes into a bundle for a config: its models' folders, its cards, and itself in two forms."""
+"""The contents of a bundle: the models' folders, the cards, and the config in two forms."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -20,7 +20,7 @@ WANTED = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.tiktoken", "merges
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One file of a bundle to be; `content` is its bytes, or the file that holds them."""
+    """One file of a future bundle; `content` is its bytes, or the file with them."""
 
     path: str
     role: str
@@ -32,12 +32,12 @@ class Item:
 
 
 def is_wanted(name: str) -> bool:
-    """Whether a file of a model's folder travels; nothing in a folder within it does."""
+    """Whether a file of a model's folder goes into the bundle. Subfolders do not."""
     return is_licence(name) or is_read(name)
 
 
 def is_read(name: str) -> bool:
-    """Whether an engine reads such a file of a model's folder."""
+    """Whether an engine reads this file of a model's folder."""
     return name[0] != "." and any(fnmatchcase(name, pattern) for pattern in WANTED)
 
 
@@ -46,7 +46,7 @@ def is_licence(name: str) -> bool:
 
 
 def folders(config: Config) -> Mapping[str, Path]:
-    """For each folder of weights, an adapter's too, the first name that it has; two names may share one."""
+    """Every folder of weights or adapters by its first name; two names may share a folder."""
     named = [(name, model.weights) for name, model in config.models.items()]
     named += [(name, path) for model in config.models.values() for name, path in model.adapters.items()]
     found: dict[Path, str] = {}
@@ -56,7 +56,7 @@ def folders(config: Config) -> Mapping[str, Path]:
 
 
 def weights(config: Config) -> Iterator[Item]:
-    """Every file of these folders that is wanted; its licences once more, where people look for them."""
+    """Every wanted file of the weights' folders, and a second copy of their licences under licences/."""
     for name, folder in folders(config).items():
         for path in sorted(folder.iterdir()):
             if path.is_file() and is_wanted(path.name):
@@ -66,7 +66,7 @@ def weights(config: Config) -> Iterator[Item]:
 
 
 def configs(path: Path, config: Config) -> Iterator[Item]:
-    """The YAML as it was written, the one to serve, whose paths lead to where the weights lie, and the cards."""
+    """The YAML as written, the YAML to serve with the bundle's paths, and the cards."""
     _refuse_paths_in_engine_args(path, config)
     yield Item("config/as_written.yaml", "config", path)
     yield Item(CONFIG_PATH, "config", _resolved(path, config).encode())
@@ -87,12 +87,12 @@ def _resolved(path: Path, config: Config) -> str:
             raw["models"][name]["adapters"] = adapters
     if "server" in raw:
         raw["server"] = _from(path.parent.resolve(), raw["server"])
-    head = "# Made by `cappella bundle` from as_written.yaml: all that it and the cards say, with the bundle's paths.\n"
+    head = "# Made by `cappella bundle` from as_written.yaml and the cards, with the bundle's paths.\n"
     return head + yaml.safe_dump(raw, sort_keys=False, allow_unicode=True)
 
 
 def left_behind(config: Config) -> list[str]:
-    """What the config names and the far side has to have of its own: keys and certificates are secrets."""
+    """The keys of the config whose files the target machine must provide, since keys and certificates are secret."""
     server = config.server.model_dump(exclude={"log_dir", "audit", "runs"}, exclude_none=True)
     return [f"server.{key}" for key in _paths(server)]
 
@@ -106,7 +106,7 @@ def _paths(values: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _from(home: Path, value: Any) -> Any:
-    """Paths under the config's folder are relative again: so they lead to the far side's own."""
+    """Make paths under the config's folder relative again, so that they work on the target machine."""
     if isinstance(value, str):
         return value.removeprefix(f"{home}/")
     return {key: _from(home, each) for key, each in value.items()} if isinstance(value, Mapping) else value
@@ -117,9 +117,9 @@ def _refuse_paths_in_engine_args(path: Path, config: Config) -> None:
         for key, value in model.engine_args.items():
             for text in _texts(value):
                 if os.sep in text and Path(text).exists():
-                    problem = f"names {text}, which would not come with the bundle"
-                    mend = "Put it into the model's folder if vLLM finds it there, or leave it out"
-                    raise ConfigError(f"{path}: models.{name}.engine_args.{key}", problem, mend)
+                    problem = f"names {text}, which is not part of the bundle"
+                    hint = "Put it into the model's folder if vLLM finds it there, or remove it"
+                    raise ConfigError(f"{path}: models.{name}.engine_args.{key}", problem, hint)
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Reading, copying, cutting and joining large files, with their SHA-256."""
+"""Copies, splits and joins large files, with their SHA-256."""
 
 import hashlib
 import os
@@ -8,32 +8,32 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from cappella.bundle.bar import Bar, human
 from cappella.bundle.manifest import PARTIAL, File, Stored, part_path
+from cappella.bundle.progress import Bar, human
 from cappella.errors import ConfigError
 
 CHUNK_BYTES = 4 << 20
 SYNC_BYTES = 64 << 20
-"""What is written in between goes to the disk, else a bar would be full while most is still in memory."""
+"""Written data is flushed in between; otherwise the bar would be full while most of it is still in memory."""
 
 
 @contextmanager
-def one_line(place: Path, mend: str) -> Iterator[None]:
-    """What the disk refuses, as a ConfigError."""
+def one_line(place: Path, hint: str) -> Iterator[None]:
+    """Turn errors of the disk into ConfigError."""
     try:
         yield
     except OSError as error:
         at = error.filename or place
-        raise ConfigError(str(at), f"cannot be read or written ({error.strerror or error})", mend) from error
+        raise ConfigError(str(at), f"cannot be read or written ({error.strerror or error})", hint) from error
 
 
 def require_room(folder: Path, needed_bytes: int) -> None:
-    """Raises ConfigError if the disk under a folder, which need not be there yet, has less free."""
+    """Raises ConfigError if the disk of a folder, which may not exist yet, has too little room."""
     there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
     free_bytes = shutil.disk_usage(there).free
     if needed_bytes > free_bytes:
-        problem = f"needs {human(needed_bytes)}, and {human(free_bytes)} are free"
-        raise ConfigError(str(folder), problem, "Make room, or take another disk")
+        problem = f"needs {human(needed_bytes)}, but only {human(free_bytes)} are free"
+        raise ConfigError(str(folder), problem, "Make room, or use another disk")
 
 
 def digest(path: Path, bar: Bar) -> str:
@@ -43,7 +43,7 @@ def digest(path: Path, bar: Bar) -> str:
 
 
 def store(source: Path, bundle: Path, path: str, role: str, part_bytes: int | None, bar: Bar) -> File:
-    """Copy a file into a bundle, in parts if it is larger than `part_bytes`; what is there and right is kept."""
+    """Copy a file into a bundle, in parts if it is larger than `part_bytes`. Correct copies are kept."""
     size_bytes, whole, parts = source.stat().st_size, hashlib.sha256(), []
     with source.open("rb") as file:
         if part_bytes is None or size_bytes <= part_bytes:
@@ -56,7 +56,7 @@ def store(source: Path, bundle: Path, path: str, role: str, part_bytes: int | No
 
 
 def join(bundle: Path, file: File, target: Path, bar: Bar) -> None:
-    """Copy a file out of a bundle; `target` appears only if every hash is right. Raises ConfigError if one is not."""
+    """Copy a file out of a bundle; `target` appears only if every hash matches. Raises ConfigError otherwise."""
     target.parent.mkdir(parents=True, exist_ok=True)
     partial, whole = target.with_name(target.name + PARTIAL), hashlib.sha256()
     with partial.open("wb") as out:
@@ -68,25 +68,29 @@ def join(bundle: Path, file: File, target: Path, bar: Bar) -> None:
 
 
 def check_hash(bundle: Path, stored: Stored, bar: Bar, *also: "hashlib._Hash", out: BinaryIO | None = None) -> None:
-    """Read a file of a bundle, for other hashers and into `out`, too. Raises ConfigError if its hash is wrong."""
+    """Read a file of a bundle, also into other hashers and `out`. Raises ConfigError if its hash is wrong."""
     with (bundle / stored.path).open("rb") as content:
         sha256 = _read(content, stored.size_bytes, bar, *also, out=out)
     if sha256 != stored.sha256:
-        raise ConfigError(str(bundle / stored.path), "its SHA-256 is not the manifest's", "Copy it once more")
+        raise ConfigError(str(bundle / stored.path), "its SHA-256 differs from the manifest's", "Copy it again")
 
 
 def check_whole(bundle: Path, file: File, whole: "hashlib._Hash") -> None:
-    """Parts may be right, and joined not the file, if the manifest is wrong. Raises ConfigError."""
+    """Check the joined parts: they can differ from the file if the manifest is wrong. Raises ConfigError."""
     if whole.hexdigest() != file.sha256:
-        raise ConfigError(str(bundle / file.path), "its parts are right, and joined they are not it", "Ask the maker")
+        raise ConfigError(
+            str(bundle / file.path),
+            "its parts are correct, but joined they are a different file",
+            "Ask the bundle's maker",
+        )
 
 
 def _stretch(file: BinaryIO, size_bytes: int, bundle: Path, path: str, bar: Bar, *also: "hashlib._Hash") -> Stored:
-    """Copy so many bytes from where the file stands."""
+    """Copy this many bytes from the file's current position."""
     target, start = bundle / path, file.tell()
     if target.is_file() and target.stat().st_size == size_bytes:
         sha256, also = _read(file, size_bytes, bar, *also), ()
-        if digest(target, Bar("", 0)) == sha256:
+        if digest(target, Bar()) == sha256:
             return Stored(path, size_bytes, sha256)
         file.seek(start)
         bar.add(-size_bytes)
@@ -100,12 +104,12 @@ def _stretch(file: BinaryIO, size_bytes: int, bundle: Path, path: str, bar: Bar,
 
 
 def _read(file: BinaryIO, size_bytes: int, bar: Bar, *also: "hashlib._Hash", out: BinaryIO | None = None) -> str:
-    """The SHA-256 of the next bytes, which go to `out`, too. Raises OSError if there are fewer."""
+    """The SHA-256 of the next bytes, which are also written to `out`. Raises OSError if there are fewer."""
     hasher, left, unsynced = hashlib.sha256(), size_bytes, 0
     while left:
         chunk = file.read(min(CHUNK_BYTES, left))
         if not chunk:
-            raise OSError(f"{file.name} became shorter while it was read")
+            raise OSError(f"{file.name} became shorter while being read")
         for each in (hasher, *also):
             each.update(chunk)
         if out is not None:

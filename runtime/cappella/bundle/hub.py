@@ -1,4 +1,4 @@
-"""Hugging Face's hub: what it has of a model at one commit, and its files, each on from where it stopped."""
+"""The Hugging Face hub: the files of a model at one commit, with resumable downloads."""
 
 import hashlib
 import io
@@ -10,20 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cappella.bundle import contents
-from cappella.bundle.bar import Bar
 from cappella.bundle.file_copy import CHUNK_BYTES
 from cappella.bundle.manifest import PARTIAL, check_path
+from cappella.bundle.progress import Bar, step
 from cappella.errors import ConfigError
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-AGAIN = "Mend that, and call it once more: it goes on where it stopped"
+AGAIN = "Fix that and run it again: it continues where it stopped"
 
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """A file on the hub; `sha256` is that of a large one, `blob_id` git's SHA-1 of a small one."""
+    """A file on the hub: large ones have a `sha256`, small ones git's SHA-1 as `blob_id`."""
 
     name: str
     size_bytes: int
@@ -33,7 +33,7 @@ class Remote:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What the hub says of a model at one commit; of its files, those that an engine reads."""
+    """A model on the hub at one commit, with the files that an engine reads."""
 
     revision: str
     licence: str
@@ -46,19 +46,19 @@ class Found:
 
 
 def require(place: Path) -> None:
-    """Raises ConfigError where huggingface_hub is not installed. Nothing is told to its makers."""
+    """Raises ConfigError if huggingface_hub is not installed. Turns its telemetry off."""
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    # They know one file at a time; ours knows all of a model's.
+    # Its bars are for one file; ours is for all files of a model.
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     try:
         import huggingface_hub  # noqa: F401
     except ImportError as error:
-        problem = "pulling needs the package huggingface_hub, which is not here"
+        problem = "the package huggingface_hub is not installed"
         raise ConfigError(str(place), problem, "pip install 'cappella[pull]'") from error
 
 
 def find(hub_id: str, revision: str | None) -> Found:
-    """Without a revision, the newest. Raises ConfigError."""
+    """Find a model, at its newest commit if no revision is given. Raises ConfigError."""
     from huggingface_hub import HfApi
 
     with _one_line(hub_id, revision):
@@ -70,12 +70,12 @@ def find(hub_id: str, revision: str | None) -> Found:
             if contents.is_wanted(each.rfilename) and "/" not in each.rfilename
         ]
         if revision and info.sha != revision:
-            raise ValueError(f"it answers with commit {info.sha}")
+            raise ValueError(f"the hub returned commit {info.sha}")
     return Found(info.sha or "", str(said or ""), bool(info.gated), tuple(_without_doubles(remotes)))
 
 
 def fetch(hub_id: str, revision: str, file: Remote, folder: Path, bar: Bar) -> None:
-    """Put a file there once all of it has come and its hash is right. Raises ConfigError."""
+    """Download a file; it appears only when it is complete and its hash matches. Raises ConfigError."""
     from huggingface_hub import hf_hub_url
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils._headers import build_hf_headers
@@ -88,17 +88,17 @@ def fetch(hub_id: str, revision: str, file: Remote, folder: Path, bar: Bar) -> N
     url = hf_hub_url(hub_id, file.name, revision=revision)
     with _one_line(hub_id, revision), io.BufferedWriter(_Counted(partial, bar)) as out:
         bar.skip(out.tell())
-        # A download of text may be compressed, and then it cannot go on in the middle.
+        # A compressed download could not be resumed in the middle.
         headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
         http_get(url, out, resume_size=out.tell(), headers=headers, expected_size=file.size_bytes)
     if not _is_right(partial, file):
         partial.unlink()
-        raise ConfigError(f"{hub_id}: {file.name}", "what came has another hash than the hub says", AGAIN)
+        raise ConfigError(f"{hub_id}: {file.name}", "its hash differs from the hub's", AGAIN)
     partial.replace(target)
 
 
 class _Counted(io.FileIO):
-    """A file that goes on behind what it holds; a bar is told of all that is written, and of what is taken back."""
+    """A file opened for appending that reports writes and truncations to a bar."""
 
     def __init__(self, path: Path, bar: Bar) -> None:
         super().__init__(path, "ab")
@@ -117,15 +117,15 @@ class _Counted(io.FileIO):
 
 
 def _without_doubles(files: list[Remote]) -> Iterator[Remote]:
-    """Mistral's repositories have the same weights twice: in one file of its own form, and as everybody's."""
+    """Drop the second copy of the weights in Mistral's repositories, in their own format."""
     has_common = any(file.name.startswith("model") and file.name.endswith(".safetensors") for file in files)
     return (file for file in files if not (has_common and file.name.startswith("consolidated")))
 
 
 def _is_right(path: Path, file: Remote) -> bool:
-    """By git's hash of a blob where the hub has no SHA-256."""
+    """Whether a file's hash matches: SHA-256, or git's blob hash where the hub has none."""
     hasher = hashlib.sha256() if file.sha256 else hashlib.sha1(b"blob %d\0" % path.stat().st_size)
-    with path.open("rb") as content, Bar(f"checking {file.name}", file.size_bytes) as bar:
+    with path.open("rb") as content, step(f"checking {file.name}", file.size_bytes) as bar:
         while chunk := content.read(CHUNK_BYTES):
             hasher.update(chunk)
             bar.add(len(chunk))
@@ -134,18 +134,18 @@ def _is_right(path: Path, file: Remote) -> bool:
 
 @contextmanager
 def _one_line(hub_id: str, revision: str | None) -> Iterator[None]:
-    """What the hub or the network refuses, as a ConfigError."""
+    """Turn errors of the hub and the network into ConfigError."""
     import httpx2
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     try:
         yield
     except GatedRepoError as error:
-        mend = f"Accept its licence on https://huggingface.co/{hub_id}, then `hf auth login` or HF_TOKEN"
-        raise ConfigError(hub_id, "is gated, and you are not let in", mend) from error
+        hint = f"Accept its licence on https://huggingface.co/{hub_id}, then use `hf auth login` or HF_TOKEN"
+        raise ConfigError(hub_id, "is gated, and this account has no access", hint) from error
     except RevisionNotFoundError as error:
-        raise ConfigError(hub_id, f"has no revision {revision}", "Mend the card") from error
+        raise ConfigError(hub_id, f"has no revision {revision}", "Fix the card") from error
     except RepositoryNotFoundError as error:
-        raise ConfigError(hub_id, "is not on the hub, or is private", "Mend the card, or `hf auth login`") from error
+        raise ConfigError(hub_id, "is not on the hub, or is private", "Fix the card, or run `hf auth login`") from error
     except (httpx2.HTTPError, OSError, ValueError) as error:
-        raise ConfigError(hub_id, f"cannot be fetched ({str(error).splitlines()[0]})", AGAIN) from error
+        raise ConfigError(hub_id, f"cannot be downloaded ({str(error).splitlines()[0]})", AGAIN) from error

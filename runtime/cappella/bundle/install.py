@@ -1,4 +1,4 @@
-"""`cappella install`: weights, config and an environment of their own from a bundle, with no network at all."""
+"""`cappella install`: weights, config and a virtual environment from a bundle, without a network."""
 
 import os
 import platform
@@ -11,21 +11,21 @@ from contextlib import suppress
 from pathlib import Path
 
 from cappella.bundle import file_copy, verify, wheel_names
-from cappella.bundle.bar import Bar
 from cappella.bundle.manifest import CONFIG_PATH, NAME, PARTIAL, File, Manifest, Target, write_atomically
+from cappella.bundle.progress import step
 from cappella.errors import ConfigError
 
-AGAIN = "Call it once more: what is done is kept"
-# Where these came from is none of the installed deployment's business; the wheels are in its environment.
+AGAIN = "Run it again: finished files are kept"
+# Not copied: the wheels, which are in the environment, and the sources they came from.
 COPIED = ("weights", "config", "licence", "sbom")
 MARK = ".installed"
 LOOK_S = 0.5
 UNPACKED = 4
-"""How many times its wheel's size a package takes, about."""
+"""Rough size of an installed package, in sizes of its wheel."""
 
 
 def install(bundle: Path, target: Path, key: Path | None = None) -> None:
-    """Verify every file while it is copied, install the wheels, say what to call next. Raises ConfigError."""
+    """Verify and copy every file, install the wheels, print the next commands. Raises ConfigError."""
     bundle, target = bundle.resolve(), target.resolve()
     with file_copy.one_line(target, AGAIN):
         manifest = verify.opened(bundle, key)
@@ -35,13 +35,13 @@ def install(bundle: Path, target: Path, key: Path | None = None) -> None:
         _copy(bundle, target, [file for file in manifest.files if file.role in COPIED])
         _make_environment(bundle, target, manifest.of("wheel"))
     command, config = target / "venv" / "bin" / "cappella", target / CONFIG_PATH
-    print(f"installed in {target}; go on with")
+    print(f"installed in {target}; next:")
     for name in ("check", "serve"):
         print(f"  {shlex.quote(str(command))} {name} {shlex.quote(str(config))}")
 
 
 def this_machine() -> Target:
-    """As a bundle names what it is for; glibc is that of the running Python, empty where it is another libc."""
+    """This machine as a bundle's target; `glibc` is the running Python's, empty with another libc."""
     libc, version = platform.libc_ver()
     major, minor = sys.version_info[:2]
     return Target(f"{sys.platform}_{platform.machine()}", f"{major}.{minor}", version if libc == "glibc" else "")
@@ -50,50 +50,52 @@ def this_machine() -> Target:
 def _require_this_machine(bundle: Path, wanted: Target) -> None:
     own = this_machine()
     if wanted.platform != own.platform:
-        problem = f"is for {wanted.platform}, and this machine is {own.platform}"
-        raise ConfigError(str(bundle), problem, f"Make one with --platform {own.platform}")
+        problem = f"is for {wanted.platform}, but this machine is {own.platform}"
+        raise ConfigError(str(bundle), problem, f"Make a bundle with --platform {own.platform}")
     if wanted.python != own.python:
-        problem = f"is for Python {wanted.python}, and this is Python {own.python}"
-        raise ConfigError(str(bundle), problem, f"Call it with python{wanted.python}, or make one with --python")
+        problem = f"is for Python {wanted.python}, but this is Python {own.python}"
+        raise ConfigError(
+            str(bundle), problem, f"Run it with python{wanted.python}, or make a bundle with --python {own.python}"
+        )
     if wanted.glibc and wheel_names.numbers(wanted.glibc) > wheel_names.numbers(own.glibc or "0"):
-        problem = f"needs glibc {wanted.glibc}, and this machine has {own.glibc or 'none'}"
-        raise ConfigError(str(bundle), problem, "Take a newer system")
+        problem = f"needs glibc {wanted.glibc}, but this machine has {own.glibc or 'none'}"
+        raise ConfigError(str(bundle), problem, "Use a newer system")
 
 
 def _claim(bundle: Path, target: Path, manifest: Manifest) -> None:
-    """Make `target` this bundle's: empty before, or begun from the same one. Raises ConfigError."""
+    """Claim `target` for this bundle. Raises ConfigError unless it is empty or belongs to the same bundle."""
     mark, text = target / NAME, (bundle / NAME).read_bytes()
     if mark.exists() or not (target.exists() and any(target.iterdir())):
         if mark.exists() and mark.read_bytes() != text:
-            raise ConfigError(str(target), "holds what came from another bundle", "Name an empty folder")
+            raise ConfigError(str(target), "belongs to another bundle", "Use an empty folder")
         left = [file for file in manifest.files if not (target / file.path).exists()]
         file_copy.require_room(
             target, sum(file.size_bytes * (UNPACKED if file.role == "wheel" else 1) for file in left)
         )
         write_atomically(mark, text)
     else:
-        raise ConfigError(str(target), "is not empty", "Name an empty folder")
+        raise ConfigError(str(target), "is not empty", "Use an empty folder")
 
 
 def _copy(bundle: Path, target: Path, files: Sequence[File]) -> None:
-    with Bar("copying", sum(file.size_bytes for file in files)) as bar:
+    with step("copying", sum(file.size_bytes for file in files)) as bar:
         for file in files:
             at = target / file.path
             if not at.exists():
                 file_copy.join(bundle, file, at, bar)
             elif file_copy.digest(at, bar) != file.sha256:
-                raise ConfigError(str(at), "was changed since it was installed", "Move it away, and call it once more")
+                raise ConfigError(str(at), "was changed since it was installed", "Move it away and run this again")
 
 
 def _make_environment(bundle: Path, target: Path, wheels: Sequence[File]) -> None:
-    """A venv of exactly these wheels; one that is whole already is kept."""
+    """Create a virtual environment of exactly these wheels, unless it exists."""
     venv = target / "venv"
     wanted = "".join(f"{wheel_names.pin(file.path)} --hash=sha256:{file.sha256}\n" for file in wheels)
     mark = venv / MARK
     if mark.is_file() and mark.read_text() == wanted:
         return
     joined = target / f"wheels{PARTIAL}"
-    with Bar("checking wheels", sum(file.size_bytes for file in wheels)) as bar:
+    with step("checking wheels", sum(file.size_bytes for file in wheels)) as bar:
         for file in wheels:
             if file.parts:
                 file_copy.join(bundle, file, joined / Path(file.path).name, bar)
@@ -109,24 +111,24 @@ def _make_environment(bundle: Path, target: Path, wheels: Sequence[File]) -> Non
 
 def _pip_install(venv: Path, folders: Sequence[Path], requirements: Path, count: int) -> None:
     links = [argument for folder in folders for argument in ("--find-links", str(folder))]
-    # pip looks at every hash again: what was checked and what is installed are the same bytes.
+    # pip checks every hash again, so the installed bytes are the checked ones.
     limits = ["--no-index", "--no-deps", "--require-hashes", "--only-binary=:all:", "--no-cache-dir"]
     command = [str(venv / "bin" / "python"), "-I", "-m", "pip", "--isolated", "install", "--quiet"]
     before = _packages(venv)
-    with Bar("installing packages", count, said="{:.3g}".format) as bar:
+    with step("installing packages", count, in_bytes=False) as bar:
         arguments = [*command, *limits, *links, "--requirement", str(requirements)]
         _run(arguments, AGAIN, lambda: bar.add(_packages(venv) - before - bar.done))
 
 
 def _packages(venv: Path) -> int:
-    """How many lie there by now."""
+    """Number of packages installed so far."""
     return sum(1 for _ in venv.glob("lib/python*/site-packages/*.dist-info"))
 
 
-def _run(command: Sequence[str], mend: str, look: Callable[[], None] = lambda: None) -> None:
-    """Raises ConfigError with the last line of what it said. No pip setting of this machine has a say.
+def _run(command: Sequence[str], hint: str, look: Callable[[], None] = lambda: None) -> None:
+    """Run a command without this machine's pip settings. Raises ConfigError with its last line of output.
 
-    While it runs, `look` is called now and then.
+    `look` is called at intervals while it runs.
     """
     own = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "PYTHON"))}
     environment = {**own, "PIP_CONFIG_FILE": os.devnull, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
@@ -145,4 +147,4 @@ def _run(command: Sequence[str], mend: str, look: Callable[[], None] = lambda: N
             raise
     if process.returncode != 0:
         lines = said.strip().splitlines() or [f"exit code {process.returncode}"]
-        raise ConfigError(shlex.join(command[:4]), lines[-1].removeprefix("ERROR: "), mend)
+        raise ConfigError(shlex.join(command[:4]), lines[-1].removeprefix("ERROR: "), hint)

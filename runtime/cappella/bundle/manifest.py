@@ -1,7 +1,7 @@
-"""What a bundle says of itself: every file with its size and SHA-256, and the machine that it is for.
+"""The manifest of a bundle: every file with its size and SHA-256, and the target machine.
 
-Nothing here or in verifying.py and installing.py needs more than Python's own library: they must run from the bundle's
-wheel on a machine where nothing is installed yet.
+This module, verifying.py and installing.py use only the standard library, since they run from the bundle's
+wheel on a machine where nothing else is installed yet.
 """
 
 import json
@@ -20,7 +20,7 @@ SIGNATURE_NAME = "manifest.json.sig"
 ROLES = {"weights": "weights", "wheel": "wheels", "config": "config", "licence": "licences", "sbom": "sbom"}
 """The folder of each role: a file's path begins with it."""
 PARTIAL = ".partial"
-"""What a file is called while it is written: no file of a bundle ends so."""
+"""Suffix of an unfinished file; no file of a bundle has it."""
 CONFIG_PATH = "config/config.yaml"
 SIZE_LIMIT_BYTES = 64 << 20
 
@@ -30,7 +30,7 @@ _PATH_PART = re.compile(r"(?!\.{1,2}$)[^/\\\x00-\x1f\x7f]{1,255}")
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """One file as it lies in the bundle."""
+    """One file as stored in the bundle."""
 
     path: str
     size_bytes: int
@@ -39,7 +39,7 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One file as it is to be used. With `parts`, these lie in the bundle in its stead, and joined they are it."""
+    """One file as it will be used. If it has `parts`, the bundle stores those instead, to be joined."""
 
     path: str
     size_bytes: int
@@ -54,7 +54,7 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The machine that a bundle is for; `glibc` is the oldest that its wheels can do with, or empty if any will."""
+    """The machine that a bundle is for; `glibc` is the oldest version that its wheels support, or empty for any."""
 
     platform: str
     python: str
@@ -69,7 +69,7 @@ class Manifest:
 
     @property
     def stored(self) -> Iterator[Stored]:
-        """Every file that lies in the bundle beside the manifest."""
+        """Every file stored in the bundle, without the manifest."""
         return (stored for file in self.files for stored in file.stored)
 
     @property
@@ -80,17 +80,17 @@ class Manifest:
         return [file for file in self.files if file.role == role]
 
     def text(self) -> str:
-        """The same for the same content, so that two can be compared."""
+        """The manifest as JSON; equal for equal content."""
         return json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n"
 
 
 def part_path(path: str, number: int) -> str:
-    """Where the part of a file lies, the first being number 1."""
+    """Path of a part of a file; numbers start at 1."""
     return f"{path}.part{number:04d}"
 
 
 def read(bundle: Path) -> tuple[Manifest, bytes]:
-    """The manifest, and its bytes as they are signed. Raises ConfigError for anything it could not have written."""
+    """The manifest, and its bytes as signed. Raises ConfigError for an invalid one."""
     path = bundle / NAME
     try:
         if path.is_symlink():
@@ -100,29 +100,29 @@ def read(bundle: Path) -> tuple[Manifest, bytes]:
         text = path.read_bytes()
         raw = json.loads(text)
     except (OSError, ValueError, RecursionError) as error:
-        mend = "Name the folder of a bundle; one that is still being made has none: make it again, what is done is kept"
-        raise ConfigError(str(path), f"cannot be read ({error})", mend) from error
+        hint = "Name the folder of a bundle. An unfinished one has no manifest: make it again, finished files are kept"
+        raise ConfigError(str(path), f"cannot be read ({error})", hint) from error
     if isinstance(raw, dict) and raw.get("format") != FORMAT:
-        problem = f"has format {raw.get('format')!r}, and this Cappella reads {FORMAT}"
-        raise ConfigError(str(path), problem, "Use the Cappella whose wheel lies in the bundle")
+        problem = f"has format {raw.get('format')!r}, but this Cappella reads {FORMAT}"
+        raise ConfigError(str(path), problem, "Use the Cappella wheel of the bundle")
     try:
         manifest = _manifest(raw)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(
-            str(path), f"is no manifest ({error})", "Copy the bundle once more, or make it again"
+            str(path), f"is not a manifest ({error})", "Copy the bundle again, or make it again"
         ) from error
     return manifest, text
 
 
 def write(bundle: Path, manifest: Manifest) -> bytes:
-    """Put the manifest there at once, or not at all; returns its bytes."""
+    """Write the manifest atomically; returns its bytes."""
     text = manifest.text().encode()
     write_atomically(bundle / NAME, text)
     return text
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """The whole of it, safe on the disk, or nothing."""
+    """Write a file completely, flushed to the disk, or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + PARTIAL)
     with partial.open("wb") as file:
@@ -133,7 +133,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def check_path(path: Any) -> str:
-    """A path that stays within its folder wherever it is put. Raises ValueError."""
+    """The path, if it cannot leave its folder. Raises ValueError."""
     if not isinstance(path, str) or not all(_PATH_PART.fullmatch(part) for part in path.split("/")):
         raise ValueError(f"the path {path!r} is not plain and relative")
     return path
@@ -146,7 +146,7 @@ def _manifest(raw: Any) -> Manifest:
     seen: set[str] = set()
     for path in [path for file in manifest.files for path in {file.path, *(part.path for part in file.parts)}]:
         if path in seen:
-            raise ValueError(f"{path} stands twice")
+            raise ValueError(f"{path} appears twice")
         seen.add(path)
     return manifest
 
@@ -158,9 +158,9 @@ def _file(raw: Any) -> File:
     file = File(**fields, parts=parts)
     _check(file.path, file.size_bytes, file.sha256)
     if file.path.split("/")[0] != ROLES.get(file.role) or "/" not in file.path:
-        raise ValueError(f"{file.path} does not lie where files of role {file.role!r} do")
+        raise ValueError(f"{file.path} is not in the folder of role {file.role!r}")
     if parts and sum(part.size_bytes for part in parts) != file.size_bytes:
-        raise ValueError(f"the parts of {file.path} are not as large as it is")
+        raise ValueError(f"the parts of {file.path} have another size than the file")
     for number, part in enumerate(parts, 1):
         if part.path != part_path(file.path, number):
             raise ValueError(f"{part.path} is not part {number} of {file.path}")
@@ -180,10 +180,10 @@ def _check(path: str, size_bytes: int, sha256: str) -> None:
 
 
 def _fields(raw: Any, what: str, types: Mapping[str, type]) -> dict[str, Any]:
-    """Exactly these fields, of exactly these types. Raises ValueError."""
+    """Check that the fields and their types are exactly these. Raises ValueError."""
     if not isinstance(raw, dict) or set(raw) != set(types):
-        raise ValueError(f"{what} has not the fields {', '.join(types)}")
+        raise ValueError(f"{what} does not have the fields {', '.join(types)}")
     for name, type_ in types.items():
         if type(raw[name]) is not type_:
-            raise ValueError(f"{name} of {what} is no {type_.__name__}")
+            raise ValueError(f"{name} of {what} is not a {type_.__name__}")
     return raw

@@ -1,4 +1,4 @@
-"""Where a folder of weights came from: what `pull` wrote down, or else what its card claims."""
+"""Where a folder of weights came from: as recorded by `pull`, or as its card claims."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -12,7 +12,7 @@ NAME = ".pulled.json"
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """`revision` is empty unless `pull` fetched exactly that; `licence` is empty where nobody said."""
+    """`revision` is empty unless `pull` recorded it; `licence` is empty if unknown."""
 
     hub_id: str = ""
     revision: str = ""
@@ -24,7 +24,7 @@ def write(path: Path, origin: Origin) -> None:
 
 
 def read(path: Path) -> Origin | None:
-    """None where `pull` did not write it."""
+    """The record of `pull`; None without one."""
     try:
         return Origin(**json.loads(path.read_text()))
     except (OSError, ValueError, TypeError):
@@ -32,7 +32,7 @@ def read(path: Path) -> Origin | None:
 
 
 def of(folder: Path, card: Path | None) -> Origin:
-    """Raises ConfigError for a card that is none."""
+    """The origin of a folder. Raises ConfigError for an invalid card."""
     if found := read(folder / NAME):
         return found
     if card is None:

@@ -1,11 +1,11 @@
-"""`cappella pull`: the weights that a config's cards name, from the hub, on a machine that has a network."""
+"""`cappella pull`: download the weights that a config's cards name from the hub."""
 
 from pathlib import Path
 
 from cappella.bundle import contents, file_copy, hub, origin
-from cappella.bundle.bar import Bar, human
 from cappella.bundle.hub import AGAIN, Found
 from cappella.bundle.origin import Origin
+from cappella.bundle.progress import human, step
 from cappella.config import Config, cards, load
 from cappella.config.cards import Card
 from cappella.errors import ConfigError
@@ -14,23 +14,23 @@ BEGUN = ".pulling.json"
 
 
 def pull(path: Path, unpinned: bool) -> None:
-    """Fetch what is not there yet. Raises ConfigError, before anything is fetched if a card pins no revision."""
+    """Download what is missing. Raises ConfigError, before any download if a card pins no revision."""
     config = load.load(path)
     known = _cards(config)
     for card_path, card in known.values():
         if card.revision is None and not unpinned:
-            problem = f"pins no revision, so that {card.hub_id} may be another tomorrow"
-            raise ConfigError(f"{card_path}: revision", problem, "Write the commit there, or use --unpinned")
+            problem = f"pins no revision, so that {card.hub_id} may change"
+            raise ConfigError(f"{card_path}: revision", problem, "Pin a commit, or use --unpinned")
     hub.require(path)
     for name, folder in contents.folders(config).items():
         with file_copy.one_line(folder, AGAIN):
             if name in known:
                 _pull(name, folder, *known[name])
             elif not folder.is_dir():
-                problem = "there is no such folder, and no card says where it comes from"
+                problem = "there is no such folder, and no card names its source"
                 raise ConfigError(f"{name}: {folder}", problem, f"Set models.{name}.card, or copy it there")
             else:
-                print(f"{name}: has no card; {folder} is left as it is")
+                print(f"{name}: has no card; {folder} is left unchanged")
 
 
 def _cards(config: Config) -> dict[str, tuple[Path, Card]]:
@@ -41,42 +41,40 @@ def _pull(name: str, folder: Path, card_path: Path, card: Card) -> None:
     there = origin.read(folder / origin.NAME)
     begun = there or origin.read(folder / BEGUN)
     if begun is None and folder.is_dir() and any(folder.iterdir()):
-        print(f"{name}: {folder} was not made by `pull`, and is left as it is")
+        print(f"{name}: {folder} was not made by `pull` and is left unchanged")
         return
     if begun and (begun.hub_id != card.hub_id or begun.revision != (card.revision or begun.revision)):
-        problem = f"holds {begun.hub_id} at {begun.revision}, and the card says {card.hub_id} at {card.revision}"
-        raise ConfigError(f"models.{name}.weights: {folder}", problem, "Move it away, or name another folder")
+        problem = f"has {begun.hub_id} at {begun.revision}, but the card names {card.hub_id} at {card.revision}"
+        raise ConfigError(f"models.{name}.weights: {folder}", problem, "Move it away, or use another folder")
     if there:
-        print(f"{name}: {card.hub_id} at {there.revision[:12]} is there already")
+        print(f"{name}: {card.hub_id} at {there.revision[:12]} is complete")
         return
     found = hub.find(card.hub_id, begun.revision if begun else card.revision)
     _show(name, card, found)
     _fetch(folder, Origin(card.hub_id, found.revision, found.licence or card.licence), found)
     if card.revision is None:
-        print(f"{name}: to have the same next time, write revision: {found.revision} into {card_path}")
+        print(f"{name}: to pin this version, write revision: {found.revision} into {card_path}")
 
 
 def _show(name: str, card: Card, found: Found) -> None:
-    """What is about to be fetched, and on whose terms."""
+    """Print what will be downloaded, and its licence."""
     print(f"{name}: {card.hub_id} at {found.revision[:12]}, {len(found.files)} files, {human(found.size_bytes)}")
-    said = found.licence or "the hub does not say"
+    said = found.licence or "unknown to the hub"
     other = "" if found.licence == card.licence else f" (the card says {card.licence})"
     texts = ", ".join(file.name for file in found.files if contents.is_licence(file.name))
-    gated = "gated: its owner lets in who accepts the terms" if found.gated else "not gated"
-    print(
-        f"  licence: {said}{other}; {gated}; {f'its text: {texts}' if texts else 'no text comes with it'}", flush=True
-    )
+    gated = "gated: its owner requires accepting the terms" if found.gated else "not gated"
+    print(f"  licence: {said}{other}; {gated}; {f'licence text: {texts}' if texts else 'no licence text'}", flush=True)
 
 
 def _fetch(folder: Path, where: Origin, found: Found) -> None:
-    """The mark that all of it is there comes last."""
+    """Download all files; the record that marks the folder as complete is written last."""
     if not any(file.name.endswith(".safetensors") for file in found.files):
         raise ConfigError(where.hub_id, "has no .safetensors file", "Use a model whose weights are safetensors")
     begun = folder / BEGUN
     origin.write(begun, where)
     left = [file for file in found.files if not (folder / file.name).exists()]
     file_copy.require_room(folder, sum(file.size_bytes for file in left))
-    with Bar("pulling", found.size_bytes) as bar:
+    with step("pulling", found.size_bytes) as bar:
         for file in found.files:
             hub.fetch(where.hub_id, where.revision, file, folder, bar)
     begun.replace(folder / origin.NAME)

@@ -16,7 +16,7 @@ Json = dict[str, Any]
 
 
 def text(files: Sequence[File], wheels: Sequence[Wheel], models: Mapping[str, Origin]) -> bytes:
-    """Every package and every model with its licence and hashes; the same bytes for the same content."""
+    """Every package and model with its licence and hashes; equal bytes for equal content."""
     hashes = {file.path: file.sha256 for file in files}
     components = [_library(wheel, hashes[f"wheels/{wheel.path.name}"]) for wheel in wheels if wheel.name != "cappella"]
     components += [_model(name, origin, files) for name, origin in models.items()]
@@ -36,7 +36,7 @@ def _library(wheel: Wheel, sha256: str) -> Json:
 
 
 def _model(name: str, origin: Origin, files: Sequence[File]) -> Json:
-    """What a card claims of weights that `pull` did not fetch is a property, and no purl."""
+    """A model's component. Only weights from `pull` have a purl; a card's claim is a property."""
     found: Json = {"type": "machine-learning-model", "bom-ref": f"model:{name}", "name": name}
     if origin.revision:
         found |= {"version": origin.revision, "purl": f"pkg:huggingface/{origin.hub_id}@{origin.revision}"}
@@ -52,7 +52,7 @@ def _hashes(file: File) -> list[Json]:
 
 
 def _licences(said: str, is_spdx: bool = False) -> Json:
-    """Only what was meant as an SPDX expression is one."""
+    """A licence as an SPDX expression only if it was declared as one."""
     if not said:
         return {}
     return {"licenses": [{"expression": said} if is_spdx else {"license": {"name": said}}]}

@@ -1,7 +1,8 @@
-"""The wheels of a bundle: gathered by hand or by pip for another machine, and what they say of themselves."""
+"""The wheels of a bundle: from a folder or downloaded by pip for another machine, with their metadata."""
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,10 @@ from email.message import Message
 from email.parser import BytesParser
 from pathlib import Path
 
+from packaging import tags
+from packaging.tags import Tag
+from packaging.utils import parse_wheel_filename
+
 import cappella
 from cappella.bundle import wheel_names
 from cappella.bundle.contents import Item, is_licence
@@ -21,8 +26,8 @@ from cappella.bundle.manifest import Target, check_path
 from cappella.errors import ConfigError
 
 SOURCE = Path(cappella.__file__).parents[2]
-OLD_MANYLINUX = ("manylinux1", "manylinux2010", "manylinux2014")
-# Zip files know no earlier day: a wheel built twice is the same bytes.
+OLD_MANYLINUX = {"manylinux2014": "2.17", "manylinux2010": "2.12", "manylinux1": "2.5"}
+# The earliest date of a zip file. With it, two builds of a wheel are equal bytes.
 FIRST_DAY_S = "315532800"
 
 
@@ -43,22 +48,22 @@ class Wheel:
 
 
 def gathered(folder: Path, target: Target) -> list[Wheel]:
-    """Every wheel of a folder, and Cappella's own. Raises ConfigError for one that the target cannot load."""
+    """Every wheel of a folder, and Cappella's. Raises ConfigError for one that the target cannot load."""
     if not folder.is_dir():
         raise ConfigError(str(folder), "there is no such folder", "Name the folder of the wheels, or use --lock")
     wheels = [_read(path, target) for path in sorted(folder.glob("*.whl"))]
     counts = Counter(wheel.name for wheel in wheels)
     if twice := [name for name, count in counts.items() if count > 1]:
-        raise ConfigError(str(folder), f"there are two wheels of {twice[0]}", "Leave the one that is to be installed")
+        raise ConfigError(str(folder), f"there are two wheels of {twice[0]}", "Keep only one of them")
     if "cappella" not in counts:
         wheels.append(_read(_own(), target))
     return sorted(wheels, key=lambda wheel: wheel.name)
 
 
 def downloaded(lock: Path, target: Target, with_dependencies: bool) -> Path:
-    """The folder into which pip put what a lock list pins; what it holds already is not fetched again.
+    """Download the wheels of a lock list with pip; returns their folder, which is reused.
 
-    Raises ConfigError with what pip said.
+    Raises ConfigError with pip's message.
     """
     try:
         wanted = f"{target}{with_dependencies}{lock.read_text()}"
@@ -72,39 +77,75 @@ def downloaded(lock: Path, target: Target, with_dependencies: bool) -> Path:
     machine = [*(f"--platform={each}" for each in platforms(target)), f"--python-version={target.python}"]
     abis = ["--implementation=cp", f"--abi=cp{target.python.replace('.', '')}", "--abi=abi3", "--abi=none"]
     only = ["--only-binary=:all:", f"--dest={folder}", f"--requirement={lock}"]
-    _pip(["download", *how, *machine, *abis, *only], lock, "Mend the list, or gather the wheels and use --wheels")
+    _pip(["download", *how, *machine, *abis, *only], lock, "Fix the list, or gather the wheels and use --wheels")
     return folder
 
 
 def platforms(target: Target) -> list[str]:
-    """pip's names for a machine with this glibc, the newest first."""
+    """pip's platform names for a machine with this glibc, the newest first."""
     system, _, machine = target.platform.partition("_")
+    if not target.glibc:
+        return [target.platform]
     major, minor = wheel_names.numbers(target.glibc)
     names = [f"manylinux_{major}_{each}_{machine}" for each in range(minor, 4, -1)]
-    return [*names, *(f"{old}_{machine}" for old in OLD_MANYLINUX), f"{system}_{machine}"]
+    return [
+        *names,
+        *(f"{old}_{machine}" for old, oldest in OLD_MANYLINUX.items() if wheel_names.numbers(oldest) <= (major, minor)),
+        f"{system}_{machine}",
+    ]
 
 
 def oldest_glibc(wheels: Sequence[Wheel]) -> str:
-    """The oldest that all of them can do with; empty if none asks for any."""
-    found = [glibc for wheel in wheels if (glibc := wheel_names.glibc(wheel.path.name))]
+    """The oldest glibc that all of them support; empty if any will do."""
+    found = [version for wheel in wheels if (version := glibc(wheel.path.name))]
     return max(found, key=wheel_names.numbers, default="")
+
+
+def fits(file_name: str, target: Target) -> bool:
+    """Whether the target's Python can load a wheel of this name. Raises ValueError for what is not one."""
+    return not parse_wheel_filename(file_name)[3].isdisjoint(_loadable(target))
+
+
+def glibc(file_name: str) -> str:
+    """The oldest glibc that a wheel supports; empty if its name does not say."""
+    platforms = {tag.platform for tag in parse_wheel_filename(file_name)[3]}
+    versions = [_glibc_of(platform) for platform in platforms]
+    return "" if "" in versions else min(versions, key=wheel_names.numbers)
+
+
+def _glibc_of(platform: str) -> str:
+    if found := re.match(r"manylinux_(\d+)_(\d+)_", platform):
+        return f"{found[1]}.{found[2]}"
+    return OLD_MANYLINUX.get(platform.split("_")[0], "")
+
+
+def _loadable(target: Target) -> set[Tag]:
+    """Every tag that the target's Python loads."""
+    major, minor = wheel_names.numbers(target.python)
+    machine = platforms(target)
+    return {
+        *tags.cpython_tags((major, minor), platforms=machine, abis=[f"cp{major}{minor}"]),
+        *tags.compatible_tags((major, minor), interpreter=f"cp{major}{minor}", platforms=machine),
+    }
 
 
 def _read(path: Path, target: Target) -> Wheel:
     try:
-        name, version = wheel_names.split(path.name)
-        fits = wheel_names.fits(path.name, target)
+        name, version, _, _ = parse_wheel_filename(path.name)
+        is_loadable = fits(path.name, target)
         with zipfile.ZipFile(path) as archive:
             metadata = next(each for each in archive.namelist() if each.endswith(".dist-info/METADATA"))
             said = BytesParser().parsebytes(archive.read(metadata))
             files = dict(_licence_files(archive, metadata.removesuffix("METADATA")))
     except (OSError, ValueError, StopIteration, zipfile.BadZipFile) as error:
-        raise ConfigError(str(path), f"is no whole wheel ({error})", "Take it away, or gather it once more") from error
-    if not fits:
+        raise ConfigError(str(path), f"is not a complete wheel ({error})", "Remove it, or download it again") from error
+    if not is_loadable:
         problem = f"is not for {target.platform}, Python {target.python}, glibc {target.glibc}"
-        raise ConfigError(str(path), problem, "Gather one that is, or name the far side: --platform, --python, --glibc")
+        raise ConfigError(
+            str(path), problem, "Use one that is, or name the target machine: --platform, --python, --glibc"
+        )
     expression = str(said.get("License-Expression") or "")
-    return Wheel(path, name, version, expression or _licence(said), bool(expression), files)
+    return Wheel(path, str(name), str(version), expression or _licence(said), bool(expression), files)
 
 
 def _licence_files(archive: zipfile.ZipFile, folder: str) -> Iterator[tuple[str, bytes]]:
@@ -118,19 +159,19 @@ def _licence_files(archive: zipfile.ZipFile, folder: str) -> Iterator[tuple[str,
 
 
 def _licence(said: Message) -> str:
-    """Of the older fields, what is short; the licence itself may stand there."""
+    """The licence by the older fields, unless they hold its whole text."""
     named = [each.split(" :: ")[-1] for each in said.get_all("Classifier", []) if each.startswith("License ::")]
     old = str(said.get("License") or "")
     return old if 0 < len(old) < 80 else " and ".join(named)
 
 
 def _own() -> Path:
-    """A wheel of this Cappella, from its source tree. Raises ConfigError where there is none."""
+    """A wheel of this Cappella, built from its source tree. Raises ConfigError without one."""
     if not (SOURCE / "pyproject.toml").is_file():
-        problem = "is no source tree, so that no wheel of Cappella can be built"
-        raise ConfigError(str(SOURCE), problem, "Put Cappella's wheel beside the others, and use --wheels")
+        problem = "is not a source tree, so that Cappella's wheel cannot be built"
+        raise ConfigError(str(SOURCE), problem, "Put Cappella's wheel into the folder for --wheels")
     folder = _cache() / "own"
-    # setuptools writes beside what it builds, and the tree is not ours to write into.
+    # setuptools writes beside its sources, and the source tree must stay unchanged.
     with tempfile.TemporaryDirectory() as scratch:
         tree = Path(scratch, "tree")
         shutil.copytree(
@@ -139,18 +180,20 @@ def _own() -> Path:
         for name in ("pyproject.toml", "README.md", "LICENSE"):
             shutil.copy(SOURCE / name, tree)
         _pip(
-            ["wheel", "--no-deps", "--no-build-isolation", f"--wheel-dir={folder}", str(tree)], SOURCE, "Mend the tree"
+            ["wheel", "--no-deps", "--no-build-isolation", f"--wheel-dir={folder}", str(tree)],
+            SOURCE,
+            "Fix the source tree",
         )
     return folder / f"cappella-{cappella.__version__}-py3-none-any.whl"
 
 
-def _pip(arguments: Sequence[str], place: Path, mend: str) -> None:
+def _pip(arguments: Sequence[str], place: Path, hint: str) -> None:
     environment = {**os.environ, "SOURCE_DATE_EPOCH": FIRST_DAY_S, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     command = [sys.executable, "-m", "pip", *arguments]
     done = subprocess.run(command, env=environment, stdout=sys.stderr, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode != 0:
         said = done.stderr.strip().splitlines() or [f"pip ended with {done.returncode}"]
-        raise ConfigError(str(place), said[-1].removeprefix("ERROR: "), mend)
+        raise ConfigError(str(place), said[-1].removeprefix("ERROR: "), hint)
 
 
 def _cache() -> Path:

@@ -1,4 +1,4 @@
-"""The commands of a client at a terminal: ask, chat, top."""
+"""The client's commands: ask, chat and top."""
 
 import asyncio
 import io
@@ -8,25 +8,28 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cappella.cli import completion
-from cappella.cli.completion import DEFAULT_MODEL, DEFAULT_URL
+from cappella.cli.client.address import DEFAULT_URL, base_url
+from cappella.cli.completion import DEFAULT_MODEL
 from cappella.cli.errors import one_line_errors
 
 if TYPE_CHECKING:
     from cappella.cli.client.request import AskOptions
 
-Url = Annotated[str, typer.Option(help="Where the server listens.")]
-ServerKey = Annotated[str | None, typer.Option(envvar="CAPPELLA_KEY", help="Where the server wants one.")]
-Model = Annotated[str, typer.Option(help="An ensemble, or one model by its name.", autocompletion=completion.models)]
+Url = Annotated[
+    str, typer.Option(envvar="CAPPELLA_URL", callback=base_url, help="Address of the server, with or without /v1.")
+]
+ServerKey = Annotated[str | None, typer.Option(envvar="CAPPELLA_KEY", help="API key, if the server requires one.")]
+Model = Annotated[str, typer.Option(help="An ensemble or a single model.", autocompletion=completion.models)]
 Preset = Annotated[
     str | None,
-    typer.Option(help="One of the ensemble's presets, such as quick.", autocompletion=completion.presets),
+    typer.Option(help="A preset of the ensemble, such as quick.", autocompletion=completion.presets),
 ]
 Strategy = Annotated[str | None, typer.Option(help="synthesize, select or vote.", autocompletion=completion.strategies)]
 Fusion = Annotated[
     list[str] | None,
-    typer.Option(help="Any other field of fusion, such as samples=2; may stand several times."),
+    typer.Option(help="Any other field of fusion, such as samples=2. Repeatable."),
 ]
-System = Annotated[str | None, typer.Option(help="Instructions before the conversation.")]
+System = Annotated[str | None, typer.Option(help="System prompt.")]
 
 
 def ask(
@@ -37,22 +40,27 @@ def ask(
     strategy: Strategy = None,
     fusion: Fusion = None,
     system: System = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the whole completion as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the answer alone.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the completion as JSON, with the members' answers.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the answer.")] = False,
+    why: Annotated[
+        bool, typer.Option("--why", help="On a terminal, show who said what and where the time went.")
+    ] = False,
     key: ServerKey = None,
 ) -> None:
-    """Ask a running server; on a terminal, watch the members, the analysis and the answer as they come.
+    """Ask a running server. A terminal shows the members, the analysis and the answer as they are written.
 
-    In a pipe only the answer is printed. Ctrl-C stops the run and frees the engines.
+    A pipe receives only the answer. Ctrl-C cancels the run and frees the engines.
     """
     from cappella.cli.client import ask, request
     from cappella.cli.client.http import Server
 
-    _let_all_be_printed()
+    _replace_unprintable()
     with one_line_errors():
         options = _ask_options(model, preset, strategy, fusion, system)
         text = request.text_of(sys.stdin.buffer.read()) if prompt == "-" else prompt
-        asyncio.run(ask.ask(Server(url.rstrip("/"), key), options, text, as_json, quiet))
+        asyncio.run(ask.ask(Server(url, key), options, text, as_json, quiet, why))
 
 
 def chat(
@@ -62,34 +70,34 @@ def chat(
     strategy: Strategy = None,
     fusion: Fusion = None,
     system: System = None,
-    history: Annotated[bool, typer.Option(help="Keep what you write for the arrow keys of the next chat.")] = True,
+    history: Annotated[bool, typer.Option(help="Keep a history of your questions for the arrow keys.")] = True,
     key: ServerKey = None,
 ) -> None:
-    """Talk with a running server, turn by turn, and watch each run; /help there lists what else it can do.
+    """Chat with a running server. /help lists the commands.
 
-    Where standard input is no terminal, each of its lines is a turn.
+    If standard input is not a terminal, each of its lines is one turn.
     """
     from cappella.cli.client import chat
     from cappella.cli.client.http import Server
 
-    _let_all_be_printed()
+    _replace_unprintable()
     with one_line_errors():
-        chat.chat(Server(url.rstrip("/"), key), _ask_options(model, preset, strategy, fusion, system), history)
+        chat.chat(Server(url, key), _ask_options(model, preset, strategy, fusion, system), history)
 
 
 def top(
     url: Url = DEFAULT_URL,
-    once: Annotated[bool, typer.Option("--once", help="Show it once.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what the server says of it once, as JSON.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Print once and exit.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print once, as JSON.")] = False,
     key: ServerKey = None,
 ) -> None:
-    """Watch a running server's engines, memory and load; q ends it."""
+    """Watch the engines, memory and load of a running server. q quits."""
     from cappella.cli.client import top
     from cappella.cli.client.http import Server
 
-    _let_all_be_printed()
+    _replace_unprintable()
     with one_line_errors():
-        asyncio.run(top.top(Server(url.rstrip("/"), key), once, as_json))
+        asyncio.run(top.top(Server(url, key), once, as_json))
 
 
 def _ask_options(
@@ -101,8 +109,8 @@ def _ask_options(
     return AskOptions(model, system, {**fields(fusion or ()), **named})
 
 
-def _let_all_be_printed() -> None:
-    """Half a character, or one that this terminal's encoding lacks, is no reason to fail."""
+def _replace_unprintable() -> None:
+    """Characters that this terminal's encoding lacks are replaced instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")

@@ -1,4 +1,4 @@
-"""What a shell may complete: config files, and the names that a running server knows. Never slow, never an error."""
+"""Shell completion: config files, and names from a running server. Never slow, never an error."""
 
 import json
 import threading
@@ -8,7 +8,8 @@ from typing import Any
 
 import typer
 
-DEFAULT_URL = "http://127.0.0.1:8000"
+from cappella.cli.client.address import DEFAULT_URL, base_url
+
 DEFAULT_MODEL = "cappella/default"
 PATIENCE_S = 0.3
 STRATEGIES = ("synthesize", "select", "vote")
@@ -16,24 +17,24 @@ SUFFIXES = (".yaml", ".yml")
 
 
 def strategies(incomplete: str) -> list[str]:
-    """How answers become one."""
+    """Strategies that begin so."""
     return [name for name in STRATEGIES if name.startswith(incomplete)]
 
 
 def models(context: typer.Context, incomplete: str) -> list[str]:
-    """Ensembles and models."""
+    """Ensembles and models that begin so."""
     return [each["id"] for each in _served(context) if each["id"].startswith(incomplete)]
 
 
 def presets(context: typer.Context, incomplete: str) -> list[str]:
-    """Those of the ensemble that was named before, or else of the default one."""
+    """Presets of the ensemble named by --model, or of the default one."""
     ensemble = context.params.get("model") or DEFAULT_MODEL
     found = [name for each in _served(context) if each["id"] == ensemble for name in each.get("presets", ())]
     return [name for name in found if name.startswith(incomplete)]
 
 
 def config_files(incomplete: str) -> list[str]:
-    """YAML files, also those one folder further; nothing leaves it to the shell, which completes any path."""
+    """YAML files, here and one folder below. For an empty list the shell completes any path."""
     typed = Path(incomplete or ".")
     folder, begin = (typed, "") if incomplete.endswith("/") or not incomplete else (typed.parent, typed.name)
     try:
@@ -46,8 +47,11 @@ def config_files(incomplete: str) -> list[str]:
     return [f"{here}{path}" for path in files or further]
 
 
+CONFIG = typer.Argument(help="The YAML of a deployment, such as model_configs/demo.yaml.", autocompletion=config_files)
+
+
 def _served(context: typer.Context) -> list[dict[str, Any]]:
-    """`/v1/models` of the server that the line names, if it answers in time."""
+    """`/v1/models` of the server on the command line, if it answers in time."""
     found: list[dict[str, Any]] = []
     # A thread, since no timeout of a socket holds for the look-up of a name, or for a server that drips.
     asking = threading.Thread(target=_ask, args=(context.params, found), daemon=True)
@@ -59,7 +63,7 @@ def _served(context: typer.Context) -> list[dict[str, Any]]:
 def _ask(params: dict[str, Any], found: list[dict[str, Any]]) -> None:
     try:
         headers = {"Authorization": f"Bearer {params['key']}"} if params.get("key") else {}
-        url = (params.get("url") or DEFAULT_URL).rstrip("/")
+        url = base_url(params.get("url") or DEFAULT_URL)
         request = urllib.request.Request(f"{url}/v1/models", headers=headers)
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(request, timeout=PATIENCE_S) as reply:

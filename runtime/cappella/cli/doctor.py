@@ -1,4 +1,4 @@
-"""`cappella doctor` as a person sees it, and as JSON."""
+"""`cappella doctor`: its findings as tables or JSON."""
 
 import json
 import subprocess
@@ -22,15 +22,15 @@ EXIT_NO_ANSWER = 1
 EXIT_REACHED_FURTHER = 3
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 WEAKER = (
-    "this kernel gives no network namespace ({reason}): only the guard watched, which sees what Python's socket module"
-    " does and nothing that native code does. Run it as root, or where unprivileged user namespaces are allowed."
+    "this kernel does not allow a network namespace ({reason}): only the guard watched, which sees what Python's socket module"
+    " does, but nothing that native code does. Run it as root, or where unprivileged user namespaces are allowed."
 )
 
 console = Console(highlight=False, soft_wrap=True)
 
 
 def examine(config: Path, as_json: bool) -> int:
-    """Show what this machine has and lacks for a config; EXIT_FAILED if a start would fail."""
+    """Print whether this machine can serve a config; EXIT_FAILED if a start would fail."""
     found = list(checks(load.load(config)))
     if as_json:
         print(json.dumps([asdict(check) for check in found], indent=2))
@@ -40,7 +40,7 @@ def examine(config: Path, as_json: bool) -> int:
 
 
 def prove(config: Path, as_json: bool) -> int:
-    """Run the stack sealed and show what tried to reach further: EXIT_REACHED_FURTHER if anything did."""
+    """Run the stack sealed and print every attempt to reach a network: EXIT_REACHED_FURTHER if there was one."""
     load.load(config)
     report = _trial(config)
     reason = report.pop("impossible", None)
@@ -66,20 +66,20 @@ def _trial(config: Path, *arguments: str) -> dict[str, Any]:
 
 
 def _unproven(report: Mapping[str, Any]) -> bool:
-    """Whether there was a question without an answer."""
+    """Whether a question got no answer."""
     return bool(report["problem"]) or any(each["error"] for each in report["asked"])
 
 
 def _table(found: Sequence[Check]) -> Table:
     table = Table(box=None, pad_edge=False, show_header=False)
     for check in found:
-        mend = Text(f"\n{check.mend}", "dim") if check.mend else Text()
-        table.add_row(Text(check.level, COLOURS[check.level]), Text(check.name), Text(check.found) + mend)
+        hint = Text(f"\n{check.hint}", "dim") if check.hint else Text()
+        table.add_row(Text(check.level, COLOURS[check.level]), Text(check.name), Text(check.found) + hint)
     return table
 
 
 def _show(report: Mapping[str, Any]) -> None:
-    where = "a network of its own, with loopback alone; every packet watched"
+    where = "a separate one with loopback only; every packet is watched"
     console.print(f"Network: {where if report['namespace'] else WEAKER.format(reason=report['reason'])}", markup=False)
     if report["problem"]:
         console.print(Text(f"The stack did not start: {report['problem']}", "red"))
@@ -89,17 +89,19 @@ def _show(report: Mapping[str, Any]) -> None:
     for each in report["attempts"]:
         console.print(Text("Attempt: ", "red") + _described(each))
     for each in report["listening"]:
-        console.print(Text("Open to others: ", "red") + Text(f"something listens on {each}"))
+        console.print(Text("Open to others: ", "red") + Text(f"a process listens on {each}"))
     if report["unseen"]:
-        console.print(Text(f"{report['unseen']} packets went by unseen: too many at once.", "red"))
+        console.print(Text(f"{report['unseen']} packets were not seen, because there were too many at once.", "red"))
     if not any(report[key] for key in ("attempts", "listening", "unseen")):
         proven = "" if _unproven(report) else ", and everything answered"
-        console.print(Text(f"No attempt to reach further{proven}.", "yellow" if _unproven(report) else "bold green"))
+        console.print(Text(f"No attempt to reach a network{proven}.", "yellow" if _unproven(report) else "bold green"))
 
 
 def _described(attempt: Mapping[str, Any]) -> Text:
     times = f", {attempt['times']} times" if attempt["times"] > 1 else ""
     if attempt["seen_by"] == "kernel":
         return Text(f"{attempt['what']} {attempt['to']} (seen by the kernel{times}: native code, not Python's sockets)")
-    told = f"{attempt['what']} {attempt['to']} (refused by the guard{times})\n  by {attempt['by'] or 'nobody known'}"
+    told = (
+        f"{attempt['what']} {attempt['to']} (refused by the guard{times})\n  by {attempt['by'] or 'an unknown caller'}"
+    )
     return Text(f"{told}\n  in {attempt['process']}")

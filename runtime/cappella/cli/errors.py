@@ -1,21 +1,70 @@
-"""How a command ends that could not do what it was told, or was told to stop."""
+"""What the commands share: the look of their help, errors in one line, and exit codes."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from typer.core import TyperArgument, TyperCommand, TyperGroup
 
 from cappella.errors import CappellaError, ConfigError
 
 EXIT_INTERRUPTED = 130
-"""As shells have it: 128, and the number of SIGINT."""
+"""128 plus the number of SIGINT, as shells have it."""
+
+
+EXIT_CODES = "Exit codes: 0 done, 1 failed, 2 a mistake in the config or the command line, 130 stopped by Ctrl-C."
+
+
+class Command(TyperCommand):
+    """A command whose help names values in capitals, `--url URL`, shows flags without a type, and ends with exit codes."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.epilog = self.epilog or EXIT_CODES
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _named(super().get_params(ctx))
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return [re.sub(r"[{}]", "", piece) for piece in super().collect_usage_pieces(ctx)]
+
+
+class Group(TyperGroup):
+    """A group whose help looks like a `Command`'s."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _named(super().get_params(ctx))
+
+
+class App(typer.Typer):
+    """Its commands are `Command`s, and it is a `Group`."""
+
+    def __init__(self, cls: type[TyperGroup] = Group, **settings: Any) -> None:
+        super().__init__(cls=cls, no_args_is_help=True, **settings)
+
+    def command(self, name: str | None = None, **settings: Any) -> Any:
+        return super().command(name, **{"cls": Command, **settings})
+
+
+def _no_type(ctx: Any) -> str:
+    return ""
+
+
+def _named(parameters: list[Any]) -> list[Any]:
+    for each in parameters:
+        if isinstance(each, TyperArgument):
+            each.display_type_rich = _no_type
+        each.metavar = "" if getattr(each, "is_flag", False) else str(each.name).upper().replace("_", "-")
+    return parameters
 
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """One line on standard error; exit code 2 for a config, 1 for the rest, 130 for Ctrl-C."""
+    """Turn an error into one line on standard error; exit code 2 for ConfigError, 1 for others, 130 for Ctrl-C."""
     try:
         yield
     except CappellaError as error:
@@ -27,5 +76,5 @@ def one_line_errors() -> Iterator[None]:
 
 
 def tell(error: CappellaError) -> None:
-    """The one line."""
+    """Print the error's line."""
     Console(stderr=True, highlight=False).print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`cappella keys`: make, list and revoke keys in the file that a config names."""
+"""`cappella keys`: create, list and revoke keys in the file that a config names."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,31 +8,40 @@ from rich.console import Console
 from rich.table import Table
 
 from cappella.auth.keys import SCOPES, KeyStore, Scope
-from cappella.cli.errors import one_line_errors
+from cappella.cli.errors import App, one_line_errors
 from cappella.errors import ConfigError
 
-app = typer.Typer(
-    no_args_is_help=True, help="Make, list and revoke keys in the file that server.keys of a config names."
+app = App(
+    help="Create, list and revoke API keys in the file that server.keys names.",
 )
 
-KeysPath = Annotated[Path, typer.Argument(help="The file that server.keys names; made if it is not there.")]
+KeysPath = Annotated[Path, typer.Argument(help="The file that server.keys of the config names.")]
 
 
 @app.command()
 def create(
     keys: KeysPath,
-    name: Annotated[str, typer.Argument(help="Whose it is, for lists and logs.")],
-    models: Annotated[str, typer.Option(help="All that it may call (commas); default: everything.")] = "",
-    scope: Annotated[str, typer.Option(help="run, admin (commas).")] = "run",
+    name: Annotated[str, typer.Argument(help="Owner of the key, for lists and logs.")],
+    models: Annotated[
+        str, typer.Option(help="Models and ensembles that it may call (comma-separated). (default: all)")
+    ] = "",
+    scope: Annotated[str, typer.Option(help="run, admin (comma-separated).")] = "run",
     requests_per_minute: Annotated[int | None, typer.Option(min=1)] = None,
     tokens_per_minute: Annotated[
-        int | None, typer.Option(min=1, help="Prompts and answers, of all inner calls.")
+        int | None, typer.Option(min=1, help="Prompt and answer tokens of all inner calls.")
     ] = None,
 ) -> None:
-    """Print a new key, this once."""
+    """Print a new key, which is not shown again. Creates the file if there is none."""
     with one_line_errors():
         allowed = [model.strip() for model in models.split(",")] if models else None
         print(KeyStore(keys).create(name, _scopes(scope), allowed, requests_per_minute, tokens_per_minute))
+
+
+def _existing(keys: Path) -> KeyStore:
+    """Raises ConfigError if there is no such file."""
+    if not keys.exists():
+        raise ConfigError(str(keys), "there is no such file", "Name the file that server.keys of the config names")
+    return KeyStore(keys)
 
 
 def _scopes(text: str) -> list[Scope]:
@@ -40,19 +49,19 @@ def _scopes(text: str) -> list[Scope]:
     for each in text.split(","):
         found = next((known for known in SCOPES if known == each.strip()), None)
         if found is None:
-            raise ConfigError("--scope", f"{each!r} is none", f"Use {', '.join(SCOPES)}")
+            raise ConfigError("--scope", f"{each!r} is not a scope", f"Use {', '.join(SCOPES)}")
         out.append(found)
     return out
 
 
 @app.command("list")
 def list_keys(keys: KeysPath) -> None:
-    """Every key with its limits and what it has used; the keys themselves are not kept."""
+    """List every key with its limits and usage. The keys themselves are not stored."""
     with one_line_errors():
-        store = KeyStore(keys)
+        store = _existing(keys)
         used, known = store.used(), store.all()
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("id", "name", "scopes", "models", "per minute", "requests", "tokens", "made", "revoked"):
+    for heading in ("id", "name", "scopes", "models", "per minute", "requests", "tokens", "created", "revoked"):
         table.add_column(heading)
     for key in known:
         limits = f"{key.requests_per_minute or '-'} requests, {key.tokens_per_minute or '-'} tokens"
@@ -65,9 +74,11 @@ def list_keys(keys: KeysPath) -> None:
 
 
 @app.command()
-def revoke(keys: KeysPath, key_id: Annotated[str, typer.Argument(help="As the list says.")]) -> None:
-    """From now on the key opens nothing, in a running server too."""
+def revoke(
+    keys: KeysPath, key_id: Annotated[str, typer.Argument(help="Id of the key, from `cappella keys list`.")]
+) -> None:
+    """Revoke a key, at once and in a running server too."""
     with one_line_errors():
-        if not KeyStore(keys).revoke(key_id):
-            raise ConfigError(str(keys), f"there is no key {key_id} that is not revoked", "See `cappella keys list`")
+        if not _existing(keys).revoke(key_id):
+            raise ConfigError(str(keys), f"there is no valid key {key_id}", "See `cappella keys list`")
     print(f"Revoked {key_id}.")

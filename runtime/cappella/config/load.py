@@ -1,11 +1,12 @@
-"""Reads the YAML of one deployment. Every error names the file, the line, the key and the mend."""
+"""Reads the YAML of one deployment. Every error names the file, the line, the key and a hint."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
+from pydantic import ValidationError
 
-from cappella.config import Config, Ensemble, Member, Tls, cards, yaml_source
+from cappella.config import Config, Ensemble, Member, Server, Tls, cards, yaml_source
 from cappella.config.yaml_source import Path_
 from cappella.errors import ConfigError
 
@@ -17,6 +18,24 @@ def load(path: Path) -> Config:
     _refuse_what_models_lack(path, root, config)
     _refuse_a_far_collector(path, root, config)
     return config
+
+
+def with_server(config: Config, **given: object) -> Config:
+    """The config with these fields of `server`, None apart, checked as the file's are. Raises ConfigError."""
+    overrides = {key: value for key, value in given.items() if value is not None}
+    if not overrides:
+        return config
+    try:
+        said = {key: getattr(config.server, key) for key in Server.model_fields}
+        server = Server.model_validate({**said, **overrides})
+    except ValidationError as error:
+        first = error.errors()[0]
+        # Problems of the whole `server` section have no place; of these options only the host can cause them.
+        option = first["loc"][0] if first["loc"] else "host"
+        raise ConfigError(
+            f"--{option} {overrides.get(option)}", yaml_source.message(first), "Change the value"
+        ) from error
+    return config.model_copy(update={"server": server})
 
 
 def _resolve_paths(config: Config, folder: Path) -> Config:
@@ -46,7 +65,7 @@ def _resolve_paths(config: Config, folder: Path) -> Config:
 
 
 def _with_cards(config: Config) -> Config:
-    """What a model's card says, where the config says nothing: its parsers, images, and how its seats sample."""
+    """The config completed from the models' cards: parsers, images, and sampling of the seats."""
     known = {name: cards.load(model.card) for name, model in config.models.items() if model.card}
     models = dict(config.models)
     for name, card in known.items():
@@ -88,7 +107,7 @@ def _refuse_what_models_lack(path: Path, root: yaml.Node | None, config: Config)
         for number, seat in enumerate(ensemble.seats):
             if seat.samples > 1 and seat.sampling.temperature == 0:
                 at = yaml_source.place(path, root, ("ensembles", name, "panel", number))
-                problem = f"{seat.samples} samples at temperature 0 would all be the same"
+                problem = f"{seat.samples} samples at temperature 0 would be identical"
                 raise ConfigError(at, problem, "Raise the temperature, or set samples: 1 on this seat")
 
 
@@ -96,5 +115,5 @@ def _refuse_a_far_collector(path: Path, root: yaml.Node | None, config: Config) 
     tracing = config.server.tracing
     if tracing and tracing.host is not None and not config.server.may_connect_to(tracing.host):
         at = yaml_source.place(path, root, ("server", "tracing", "endpoint"))
-        mend = f"Use a collector on this machine, or put {tracing.host}, as an address, into server.may_reach"
-        raise ConfigError(at, f"{tracing.host} is not on this machine, and our processes may not reach it", mend)
+        hint = f"Use a collector on this machine, or put {tracing.host}, as an address, into server.may_reach"
+        raise ConfigError(at, f"{tracing.host} is not on this machine, and our processes may not reach it", hint)

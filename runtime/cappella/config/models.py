@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ByteSize, Field, model_validator
+from pydantic import Field, model_validator
 
-from cappella.config.fields import Frozen, Name, Seconds
+from cappella.config.fields import Bytes, Frozen, Name, Seconds
 from cappella.types import Capabilities
 
 # Set by Cappella itself, or able to open the seal: never taken from a config.
@@ -31,7 +31,7 @@ class Model(Frozen):
     weights: Path
     card: Path | None = None
     max_model_len: Annotated[int, Field(ge=16)]
-    kv_cache_bytes: Annotated[ByteSize, Field(ge=1 << 20)] | None = None
+    kv_cache_bytes: Annotated[Bytes, Field(ge=1 << 20)] | None = None
     kv_cache_dtype: Literal["auto", "fp8"] = "auto"
     gpus: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
     tensor_parallel_size: Literal[1, 2, 4, 8, 16] | None = None

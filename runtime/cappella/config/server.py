@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from cappella.config.fields import Frozen, Seconds
+from cappella.config.fields import Bytes, Frozen, Seconds
 
 
 class Tls(Frozen):
@@ -49,7 +49,7 @@ class Audit(Frozen):
     log_content: bool = False
     redact: tuple[Annotated[Pattern[str], BeforeValidator(_compiled)], ...] = ()
     required: bool = False
-    max_bytes: Annotated[ByteSize, Field(ge=1)] | None = None
+    max_bytes: Annotated[Bytes, Field(ge=1)] | None = None
 
 
 class Runs(Frozen):
@@ -126,7 +126,7 @@ class Server(Frozen):
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
-    max_body_bytes: ByteSize = ByteSize(4 << 20)
+    max_body_bytes: Bytes = ByteSize(4 << 20)
     max_waiting: Annotated[int, Field(ge=1)] = 64
     max_waiting_per_key: Annotated[int, Field(ge=1)] | None = None
     client_timeout_s: Seconds = 60.0
@@ -196,6 +196,6 @@ class Placement(Frozen):
     GPU compute at the same time, under a CUDA Multi-Process Service of their own.
     """
 
-    memory_bytes: Annotated[ByteSize, Field(ge=1 << 20)] | None = None
+    memory_bytes: Annotated[Bytes, Field(ge=1 << 20)] | None = None
     swap: bool = False
     mps: bool = False

@@ -1,5 +1,6 @@
-"""Where in a YAML file something stands, so that an error can name the line and the key."""
+"""Positions in a YAML file, so that an error can name the line and the key."""
 
+from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from types import UnionType
@@ -15,16 +16,16 @@ Schema = TypeVar("Schema", bound=BaseModel)
 
 MAX_NODES = 100_000
 
-# What PyYAML lets through from a value that is not what its tag says, such as a date that is none.
+# Errors that PyYAML raises for a value that does not match its tag, such as an invalid date.
 _OF_VALUES = (ValueError, LookupError, TypeError, AttributeError, OverflowError)
 
 
-def load(path: Path, schema: type[Schema], mend: str) -> tuple[yaml.Node | None, Schema]:
-    """The file's nodes, and what they say in that schema; `mend` is for a file that cannot be read. Raises ConfigError."""
+def load(path: Path, schema: type[Schema], hint: str) -> tuple[yaml.Node | None, Schema]:
+    """The file's nodes, and its validated content; `hint` is for an unreadable file. Raises ConfigError."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(str(path), f"cannot be read ({error})", mend) from error
+        raise ConfigError(str(path), f"cannot be read ({error})", hint) from error
     root, raw = parse(path, text)
     try:
         return root, schema.model_validate(raw)
@@ -33,7 +34,7 @@ def load(path: Path, schema: type[Schema], mend: str) -> tuple[yaml.Node | None,
 
 
 def parse(path: Path, text: str) -> tuple[yaml.Node | None, Any]:
-    """The file's nodes, which know their lines, and its values. Raises ConfigError."""
+    """The file's nodes, which have line numbers, and its values. Raises ConfigError."""
     try:
         root = yaml.compose(text)
         if root is not None:
@@ -43,25 +44,33 @@ def parse(path: Path, text: str) -> tuple[yaml.Node | None, Any]:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}" if mark else str(path)
         problem = getattr(error, "problem", None) or "unreadable"
-        raise ConfigError(place, f"is not valid YAML ({problem})", "Mend the line") from error
+        raise ConfigError(place, f"is not valid YAML ({problem})", "Fix the line") from error
     except RecursionError as error:
-        raise ConfigError(str(path), "is nested too deep", "Write it flatter") from error
+        raise ConfigError(str(path), "is nested too deeply", "Use fewer levels") from error
+
+
+def option_value(option: str, setting: str, text: str) -> Any:
+    """The value of `field=value` on a command line, read as YAML. Raises ConfigError."""
+    try:
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, *_OF_VALUES) as error:
+        raise ConfigError(option, f"{setting!r} is not valid YAML", "Put quotes around the value") from error
+    # YAML reads a bare off as false, and here it is a mode.
+    return text.strip() if isinstance(value, bool) and text.strip() not in ("true", "false") else value
 
 
 def place(path: Path, root: yaml.Node | None, where: Path_) -> str:
-    """The file, the line and the key of `where`."""
+    """File, line and key of `where`."""
     return f"{path}:{_line(root, where)}: {_dotted(where)}"
 
 
 def _size(path: Path, node: yaml.Node, known: dict[int, int], above: tuple[yaml.Node, ...] = ()) -> int:
-    """How many nodes there are with every alias written out, each counted once. Raises ConfigError for too many.
+    """The number of nodes with every alias expanded. Raises ConfigError for too many, for an alias to itself,
 
-    So it does for an alias to itself, and for a key that stands twice: PyYAML keeps the last one and says nothing.
+    and for a duplicate key, of which PyYAML would silently keep the last.
     """
     if node in above:
-        raise ConfigError(
-            f"{path}:{above[-1].start_mark.line + 1}", "an alias stands inside what it stands for", "Write it out"
-        )
+        raise ConfigError(f"{path}:{above[-1].start_mark.line + 1}", "an alias refers to itself", "Write the value out")
     if id(node) in known:
         return known[id(node)]
     below: list[yaml.Node] = []
@@ -73,7 +82,7 @@ def _size(path: Path, node: yaml.Node, known: dict[int, int], above: tuple[yaml.
     size = known[id(node)] = 1 + sum(_size(path, each, known, (*above, node)) for each in below)
     if size > MAX_NODES:
         raise ConfigError(
-            f"{path}:{node.start_mark.line + 1}", f"aliases make more than {MAX_NODES} values of it", "Write it out"
+            f"{path}:{node.start_mark.line + 1}", f"aliases expand to more than {MAX_NODES} values", "Write them out"
         )
     return size
 
@@ -82,16 +91,14 @@ def _refuse_duplicates(path: Path, node: yaml.MappingNode) -> None:
     seen: set[str] = set()
     for key, _ in node.value:
         if isinstance(key, yaml.ScalarNode) and key.value in seen:
-            raise ConfigError(
-                f"{path}:{key.start_mark.line + 1}: {key.value}", "this key stands twice", "Remove one of them"
-            )
+            raise ConfigError(f"{path}:{key.start_mark.line + 1}: {key.value}", "duplicate key", "Remove one of them")
         if isinstance(key, yaml.ScalarNode):
             seen.add(key.value)
 
 
 def config_error(path: Path, root: yaml.Node | None, schema: type[BaseModel], error: ValidationError) -> ConfigError:
-    """The first problem, since the others often follow from it."""
-    # A misspelt key is reported twice, as unknown and as missing: the first says more.
+    """The first problem as an error; the others often follow from it."""
+    # A misspelt key is reported as unknown and as missing; the first is more useful.
     first = min(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")
     where: Path_ = first["loc"]
     at = place(path, root, where)
@@ -101,8 +108,13 @@ def config_error(path: Path, root: yaml.Node | None, schema: type[BaseModel], er
         case "missing":
             return ConfigError(at, "this key is missing", f"Add {where[-1]}")
         case _:
-            problem = first["msg"].removeprefix("Value error, ")
-            return ConfigError(at, problem[0].lower() + problem[1:], "Change the value")
+            return ConfigError(at, message(first), "Change the value")
+
+
+def message(error: Mapping[str, Any]) -> str:
+    """What pydantic says of one value, as part of a sentence."""
+    text = str(error["msg"]).removeprefix("Value error, ")
+    return text[0].lower() + text[1:]
 
 
 def _dotted(where: Path_) -> str:
@@ -110,7 +122,7 @@ def _dotted(where: Path_) -> str:
 
 
 def _line(node: yaml.Node | None, where: Path_) -> int:
-    """The line of the deepest part of `where` that stands in the file."""
+    """The line of the deepest part of `where` that is in the file."""
     line = node.start_mark.line + 1 if node else 1
     for part in where:
         if isinstance(node, yaml.MappingNode):
@@ -132,7 +144,7 @@ def _suggest(schema: type[BaseModel], where: Path_) -> str:
 
 
 def _keys_at(model: Any, where: Path_) -> set[str]:
-    """The keys that the schema allows at `where`; a step into a mapping or a list is any name or number."""
+    """The keys that the schema allows at `where`; any name or number leads into a mapping or a list."""
     if isinstance(model, type) and issubclass(model, BaseModel):
         if not where:
             return set(model.model_fields)

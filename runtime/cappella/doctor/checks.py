@@ -1,4 +1,4 @@
-"""Whether this machine can run a config: each thing it needs, as it is now, and how to mend it. Starts nothing."""
+"""Checks what a config needs of this machine, each with how to fix it. Starts nothing."""
 
 import importlib.metadata
 import importlib.util
@@ -30,21 +30,21 @@ FILES_PER_CALL = 2
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """`found` says what there is; `mend` how it comes right, unless it is."""
+    """`found` describes this machine; `hint` says how to fix it, if it is not ok."""
 
     name: str
     level: Literal["ok", "warn", "fail"]
     found: str
-    mend: str = ""
+    hint: str = ""
 
 
 def checks(config: Config) -> Iterator[Check]:
-    """In the order in which they would stop a start."""
+    """All checks, in the order in which they would stop a start."""
     yield _python()
     yield _vllm()
     yield _told("GPUs", _gpus)
     for name, model in config.models.items():
-        yield _told(f"weights of {name}", partial(_weights, name, model.weights))
+        yield _told(f"weights of {name}", partial(_weights, name, model.weights, model.card))
     yield _told("memory", partial(_memory, config))
     yield _told("port", partial(_port, config.server.host, config.server.port))
     yield _shared_memory()
@@ -52,27 +52,27 @@ def checks(config: Config) -> Iterator[Check]:
 
 
 def _told(name: str, look: Callable[[], str]) -> Check:
-    """What raises ConfigError has failed, in the error's own words."""
+    """A check that fails if `look` raises ConfigError."""
     try:
         return Check(name, "ok", look())
     except ConfigError as error:
-        return Check(name, "fail", f"{error.place}: {error.problem}", error.mend)
+        return Check(name, "fail", f"{error.place}: {error.problem}", error.hint)
 
 
 def _python() -> Check:
     found = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
     good = sys.version_info >= MIN_PYTHON and platform.system() == "Linux"
-    return Check("Python", "ok", found) if good else Check("Python", "fail", found, "Take Python 3.11 on Linux")
+    return Check("Python", "ok", found) if good else Check("Python", "fail", found, "Use Python 3.11 on Linux")
 
 
 def _vllm() -> Check:
-    """By what is installed: to import it would take seconds."""
+    """vLLM's version by its metadata, since importing it takes seconds."""
     if importlib.util.find_spec("vllm") is None:
         return Check("vLLM", "fail", "not installed", "Install the extra cpu or gpu, or use scripts/run")
-    package, version = next(_versions(), ("vllm", "of no known version"))
+    package, version = next(_versions(), ("vllm", "unknown version"))
     if version.startswith(f"{VLLM}."):
         return Check("vLLM", "ok", f"{package} {version}")
-    return Check("vLLM", "warn", f"{package} {version}", f"Cappella is made for {VLLM}: install that")
+    return Check("vLLM", "warn", f"{package} {version}", f"Install {VLLM}, which Cappella is made for")
 
 
 def _versions() -> Iterator[tuple[str, str]]:
@@ -85,25 +85,25 @@ def _versions() -> Iterator[tuple[str, str]]:
 
 def _gpus() -> str:
     if not machine.has_gpu():
-        return "none: engines compute on the CPU"
+        return "none: engines use the CPU"
     devices = machine.own_gpus().devices
     return ", ".join(f"{each.name} {each.free_bytes / GIB:.1f} of {each.total_bytes / GIB:.1f} GiB" for each in devices)
 
 
-def _weights(name: str, path: Path) -> str:
-    """Raises ConfigError for a folder that cannot be served, and for a file that may not be read."""
-    folder.inspect(name, path)
+def _weights(name: str, path: Path, card: Path | None) -> str:
+    """Describe a model's folder. Raises ConfigError if it cannot be served, or a file cannot be read."""
+    folder.inspect(name, path, card)
     files = [each for each in path.iterdir() if each.is_file()]
     for each in files:
         if not os.access(each, os.R_OK):
-            place, mend = folder.place(name, path), f"Let user {os.getuid()} read it"
-            raise ConfigError(place, f"{each.name} may not be read", mend)
+            place, hint = folder.place(name, path), f"Give user {os.getuid()} read access"
+            raise ConfigError(place, f"{each.name} is not readable", hint)
     size_bytes = sum(each.stat().st_size for each in files if each.suffix == ".safetensors")
     return f"{path} ({ByteSize(size_bytes).human_readable()})"
 
 
 def _memory(config: Config) -> str:
-    """Raises DoesNotFit with what would make it fit."""
+    """Needed and free memory. Raises DoesNotFit with changes that would help."""
     plan = advice.plan(config, machine.own())
     needs = sum(each.total_bytes * len(each.gpus) for each in plan.placed.values())
     free = sum(device.free_bytes for device in plan.machine.devices)
@@ -113,11 +113,11 @@ def _memory(config: Config) -> str:
 
 def _port(host: str, port: int) -> str:
     bind(host, port).close()
-    return f"{host}:{port} is free" if port else f"any free one of {host}"
+    return f"{host}:{port} is free" if port else f"any free port of {host}"
 
 
 def _shared_memory() -> Check:
-    """Engine processes of one model hand tensors to each other through it."""
+    """Check /dev/shm, through which the processes of one model exchange tensors."""
     name = str(SHARED_MEMORY)
     if not SHARED_MEMORY.is_dir():
         return Check(name, "fail", "missing", "Mount a tmpfs there")
@@ -129,14 +129,14 @@ def _shared_memory() -> Check:
 
 
 def _open_files(config: Config) -> Check:
-    """A call holds a client's connection and an engine's."""
+    """Check the limit of open files: each call holds a client's and an engine's connection."""
     calls = sum(model.max_num_seqs for model in config.models.values())
     calls += config.server.max_waiting * (len(config.called) + len(config.ensembles))
     needs = OWN_FILES + FILES_PER_CALL * calls
     allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     if allowed == resource.RLIM_INFINITY or allowed >= needs:
         return Check("open files", "ok", f"{allowed} allowed, {needs} needed at most")
-    mend = (
+    hint = (
         f"ulimit -n {needs}" if most in (resource.RLIM_INFINITY, max(most, needs)) else f"Raise the hard limit {most}"
     )
-    return Check("open files", "warn", f"{allowed} allowed, {needs} needed when all queues are full", mend)
+    return Check("open files", "warn", f"{allowed} allowed, {needs} needed when all queues are full", hint)

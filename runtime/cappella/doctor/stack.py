@@ -1,4 +1,4 @@
-"""The whole stack of a config on loopback alone, with no keys, no TLS and no log of runs: what `cappella doctor --sealed` watches.
+"""The stack of a config on loopback, without keys, TLS and logs of runs, as `cappella doctor --sealed` runs it.
 
 `python -m cappella.doctor.stack CONFIG PORT LOG_DIR PARENT`, until SIGTERM or the end of the process PARENT.
 """
@@ -14,7 +14,7 @@ from cappella.gateway.serve import serve
 
 
 def main(config: Path, port: int, log_dir: Path) -> int:
-    """As `cappella serve` does it, in all else."""
+    """Serve like `cappella serve` in all other respects."""
     try:
         loaded = load.load(config)
         alone = {"host": "127.0.0.1", "port": port, "keys": None, "tls": None, "audit": None, "runs": None}

@@ -1,7 +1,7 @@
-"""Runs the stack where nothing but loopback exists, asks all of it something, and tells what tried to reach further.
+"""Runs the stack where only loopback exists, asks every model a question, and reports attempts to reach a network.
 
-`python -m cappella.doctor.trial CONFIG [--guard-alone]` prints a report as JSON. A process of its own, since it cannot
-come back out of its network namespace.
+`python -m cappella.doctor.trial CONFIG [--guard-alone]` prints a report as JSON. It is a process of its own, since it cannot
+leave its network namespace again.
 """
 
 import json
@@ -37,7 +37,7 @@ LAST_LINES = 8
 
 
 def main(path: Path, guard_alone: bool) -> Json:
-    """The report: `impossible` alone if there can be no namespace; else `asked`, `attempts`, `listening`, `unseen`."""
+    """The report: only `impossible` if namespaces are not allowed; otherwise `asked`, `attempts`, `listening`, `unseen`."""
     config = load.load(path)
     allowed = [str(address) for address in config.server.may_reach]
     try:
@@ -48,7 +48,7 @@ def main(path: Path, guard_alone: bool) -> Json:
         record = Path(folder, "refused.jsonl")
         with _running(path, record, Path(folder)) as (url, problem):
             asked = [] if problem else [_ask(url, *each) for each in _questions(config)]
-            # Of this machine's own ports nobody could say whose they are.
+            # Outside a namespace, the stack's ports cannot be told from this machine's.
             listening = [] if guard_alone else sorted(_listening())
         unseen = watch.close() if watch else 0
         attempts = [*_refused(record), *_sent(watch)]
@@ -62,7 +62,7 @@ def _watched(allowed: list[str]) -> packets.RequestObserver:
 
 @contextmanager
 def _running(config: Path, record: Path, folder: Path) -> Iterator[tuple[str, str]]:
-    """The stack's address once all engines are settled, and what kept it from starting."""
+    """The stack's address once all engines are up or failed, and the reason if it did not start."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -80,7 +80,7 @@ def _running(config: Path, record: Path, folder: Path) -> Iterator[tuple[str, st
 
 
 def _settled(url: str, process: "subprocess.Popen[bytes]", log: Path) -> str:
-    """Wait; returns why no answer can come, if that is so."""
+    """Wait for the engines; returns why they cannot answer, or nothing."""
     while process.poll() is None:
         time.sleep(POLL_S)
         try:
@@ -91,11 +91,11 @@ def _settled(url: str, process: "subprocess.Popen[bytes]", log: Path) -> str:
             return "; ".join(failed)
         if all(each["state"] in SETTLED for each in engines.values()):
             return ""
-    return "it ended at its start: " + " | ".join(log.read_text(errors="replace").splitlines()[-LAST_LINES:])
+    return "it ended while starting: " + " | ".join(log.read_text(errors="replace").splitlines()[-LAST_LINES:])
 
 
 def _questions(config: Config) -> Iterator[tuple[str, str, Json]]:
-    """One for every ensemble, and one for every model by its own name."""
+    """One question for every ensemble and every model."""
     for name, ensemble in config.ensembles.items():
         yield f"cappella/{name}", ensemble.example, {}
     example = next(iter(config.ensembles.values())).example
@@ -116,7 +116,7 @@ def _ask(url: str, model: str, question: str, more: Json) -> Json:
 
 
 def _call(url: str, body: Json | None, timeout_s: float) -> Json:
-    """JSON there and back, errors too; by no proxy."""
+    """Send and receive JSON, errors included, without a proxy."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -129,7 +129,7 @@ def _call(url: str, body: Json | None, timeout_s: float) -> Json:
 
 
 def _refused(record: Path) -> list[Json]:
-    """What the guard refused in our processes, each kind once."""
+    """Connections that the guard refused in our processes, with their counts."""
     lines = record.read_text(encoding="utf-8").splitlines() if record.exists() else []
     counts = Counter((e["what"], e["to"], e["by"], e["process"]) for e in map(json.loads, lines))
     keys = ("what", "to", "by", "process")
@@ -137,18 +137,18 @@ def _refused(record: Path) -> list[Json]:
 
 
 def _sent(watch: packets.RequestObserver | None) -> list[Json]:
-    """What the guard did not see, and the kernel did."""
+    """Packets that the kernel saw and the guard did not."""
     counts = watch.sent if watch else {}
     return [{"seen_by": "kernel", "what": what, "to": to, "times": n} for (what, to), n in counts.items()]
 
 
 def _listening() -> Iterator[str]:
-    """Where somebody beyond this machine could connect to the stack."""
+    """Addresses where other machines could connect to the stack."""
     for table in filter(Path.exists, (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))):
         for line in table.read_text().splitlines()[1:]:
             _, local, _, state, *_ = line.split()
             host, port = local.split(":")
-            # The kernel writes each four bytes as a number of this machine's.
+            # The kernel writes every four bytes as a number in this machine's byte order.
             words = [bytes.fromhex(host[at : at + 8]) for at in range(0, len(host), 8)]
             address = ip_address(b"".join(w[::-1] if sys.byteorder == "little" else w for w in words))
             address = (isinstance(address, IPv6Address) and address.ipv4_mapped) or address

@@ -24,8 +24,8 @@ class Mps:
 
     def __init__(self, folder: Path) -> None:
         if shutil.which(CONTROL) is None:
-            mend = "Install it (it comes with NVIDIA's driver), or take placement.mps out"
-            raise ConfigError("placement.mps", f"there is no {CONTROL} on this machine", mend)
+            hint = "Install it (it comes with NVIDIA's driver), or take placement.mps out"
+            raise ConfigError("placement.mps", f"there is no {CONTROL} on this machine", hint)
         self._folder = folder
         self._process: asyncio.subprocess.Process | None = None
 

@@ -47,8 +47,8 @@ class Supervisor:
 
     def __init__(self, config: Config, log_dir: Path, backoff: Backoff = Backoff()) -> None:
         if importlib.util.find_spec("vllm") is None:
-            mend = "Install the extra cpu or gpu, or use scripts/run"
-            raise ConfigError("this Python", "vLLM is not installed", mend)
+            hint = "Install the extra cpu or gpu, or use scripts/run"
+            raise ConfigError("this Python", "vLLM is not installed", hint)
         own = machine.own()
         plan = advice.plan(config, own)
         self._runtime_dir = Path(tempfile.mkdtemp(prefix="cappella-"))
@@ -101,7 +101,7 @@ class Supervisor:
     def _add_one(self, new: Deployment, name: str, placed: Placed, private: Path, cpu_threads: int) -> None:
         model = new.config.models[name]
         socket = private / "engine.sock"
-        found = folder.inspect(name, model.weights)
+        found = folder.inspect(name, model.weights, model.card)
         plain = PlainText(found.special_tokens, found.markup)
         seat = None if self._turns is None or placed.turn is None else partial(self._turns.seat, placed.turn)
         status, circuit_breaker = EngineStatus(name), CircuitBreaker()

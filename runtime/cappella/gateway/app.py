@@ -146,7 +146,7 @@ def describe(error: Exception) -> Mapping[str, Any]:
     if isinstance(error, errors.Forbidden):
         body["code"] = error.code
     if isinstance(error, errors.ConfigError):
-        body.update(place=error.place, problem=error.problem, mend=error.mend)
+        body.update(place=error.place, problem=error.problem, hint=error.hint)
     if isinstance(error, PanelFailed):
         body["responses"] = trace.responses(error.answers)
         body["failed_models"] = trace.failed_models(error.failures)

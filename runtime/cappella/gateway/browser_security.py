@@ -83,15 +83,15 @@ class _Shield:
         host, origin = request.headers.get("host", ""), request.headers.get("origin")
         # Browsers always name the host.
         if host and self._asks_host and not self._answers_to(name := _name(host)):
-            mend = "call it by its address, or add the name to server.allowed_hosts"
-            return Forbidden(f"This server does not answer to {name[:100]!r}: {mend}.", "host_not_allowed")
+            hint = "call it by its address, or add the name to server.allowed_hosts"
+            return Forbidden(f"This server does not answer to {name[:100]!r}: {hint}.", "host_not_allowed")
         if origin is None or origin in self._origins or origin.partition("://")[2] == host:
             return None
         asks_first = request.method == "OPTIONS" and "access-control-request-method" in request.headers
         if not self._open and not asks_first:
             return None
-        mend = "add it to server.cors_origins if they should"
-        return Forbidden(f"Pages of {origin[:100]!r} may not call this server: {mend}.", "origin_not_allowed")
+        hint = "add it to server.cors_origins if they should"
+        return Forbidden(f"Pages of {origin[:100]!r} may not call this server: {hint}.", "origin_not_allowed")
 
     def _answers_to(self, name: str) -> bool:
         """An address can only be meant; a name may be made to lead here by whoever owns it."""

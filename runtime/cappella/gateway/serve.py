@@ -279,6 +279,6 @@ def bind(host: str, port: int) -> socket.socket:
         listener.listen()
     except OSError as error:
         listener.close()
-        place, mend = f"server.port: {host}:{port}", "Stop what holds it, or choose another with --port"
-        raise ConfigError(place, f"cannot be bound ({error.strerror})", mend) from error
+        place, hint = f"server.port: {host}:{port}", "Stop what holds it, or choose another with --port"
+        raise ConfigError(place, f"cannot be bound ({error.strerror})", hint) from error
     return listener

@@ -25,7 +25,7 @@ class Change:
 
 
 def plan(config: Config, machine: Machine) -> Plan:
-    """Where each model lies. Raises ConfigError for a model that cannot be read; DoesNotFit with the cheapest mends."""
+    """Where each model lies. Raises ConfigError for a model that cannot be read; DoesNotFit with the cheapest changes."""
     if config.placement.memory_bytes is not None:
         machine = machine.limited(config.placement.memory_bytes)
     footprints = {name: footprint(name, model, machine) for name, model in config.models.items()}
@@ -34,8 +34,8 @@ def plan(config: Config, machine: Machine) -> Plan:
     except DoesNotFit as error:
         changes = cheapest(config, footprints, machine)
         words = "; or ".join(change.words for change in changes)
-        mend = f"Each of these would do: {words}" if words else "Take fewer or smaller models"
-        raise DoesNotFit(error.place, error.problem, mend) from error
+        hint = f"Each of these would do: {words}" if words else "Take fewer or smaller models"
+        raise DoesNotFit(error.place, error.problem, hint) from error
 
 
 def cheapest(config: Config, footprints: Mapping[str, Footprint], machine: Machine) -> list[Change]:

@@ -103,11 +103,11 @@ def read(config: Mapping[str, Any], place: str, dtype: str = "auto") -> Architec
             layers=Counter(_layers(text)),
         )
     except KeyError as error:
-        mend = "Copy the model's own config.json"
-        raise ConfigError(place, f"config.json lacks {error}, which a plan needs", mend) from error
+        hint = "Copy the model's own config.json"
+        raise ConfigError(place, f"config.json lacks {error}, which a plan needs", hint) from error
     except (TypeError, ValueError, IndexError) as error:
-        mend = "Serve it with vLLM alone, and tell us"
-        raise ConfigError(place, f"config.json cannot be planned with ({error})", mend) from error
+        hint = "Serve it with vLLM alone, and tell us"
+        raise ConfigError(place, f"config.json cannot be planned with ({error})", hint) from error
 
 
 def expert_padding(architecture: Architecture) -> float:

@@ -1,4 +1,4 @@
-"""What a folder of weights says of itself, read without torch and without reading the weights."""
+"""A model's folder, described without torch and without reading the weights."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cappella.config import cards
 from cappella.errors import ConfigError
 from cappella.placement import special_tokens
 
@@ -25,11 +26,12 @@ class Folder:
     markup: tuple[str, ...]
 
 
-def inspect(model: str, folder: Path) -> Folder:
+def inspect(model: str, folder: Path, card: Path | None = None) -> Folder:
     """Check that a folder can be served and describe it. Raises ConfigError that names what is wrong."""
     at = place(model, folder)
+    _refuse_gguf(at, folder)
     if not folder.is_dir():
-        raise ConfigError(at, "there is no such folder", "Copy the model there, or mend the path")
+        raise ConfigError(at, "there is no such folder", _source(card))
     config = read_json(at, folder / "config.json")
     if config.get("auto_map"):
         raise ConfigError(at, "config.json asks for code from the model's folder", "Use a model that vLLM knows")
@@ -63,8 +65,22 @@ def read_json(at: str, path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ConfigError(at, f"{path.name} cannot be read ({error})", "Copy the whole model folder") from error
     if not isinstance(value, dict):
-        raise ConfigError(at, f"{path.name} holds no JSON object", "Copy the whole model folder")
+        raise ConfigError(at, f"{path.name} is not a JSON object", "Copy the whole model folder")
     return value
+
+
+def _source(card: Path | None) -> str:
+    """How a model comes into a folder that is not there."""
+    if card is None:
+        return "Copy the model there, or fix the path"
+    gigabytes = cards.load(card).weight_bytes / 1e9
+    return f"Run `cappella pull` with this config to fetch it ({gigabytes:.1f} GB), or fix the path"
+
+
+def _refuse_gguf(at: str, folder: Path) -> None:
+    found = folder.suffix == ".gguf" or (any(folder.glob("*.gguf")) and not any(folder.glob("*.safetensors")))
+    if found:
+        raise ConfigError(at, "GGUF is not supported", "Use the safetensors of the same model")
 
 
 def _require_safetensors(at: str, folder: Path) -> None:

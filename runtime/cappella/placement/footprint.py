@@ -112,7 +112,7 @@ def footprint(name: str, model: Model, machine: Machine) -> Footprint:
         known = cards.load(model.card)
         config, published = known.config, known.weight_bytes
     else:
-        config = folder.inspect(name, model.weights).config
+        config = folder.inspect(name, model.weights, model.card).config
         tensors = checkpoint.tensors(model.weights, at)
     read = architecture.read(config, at, model.dtype)
     out = Footprint(name, model, read, tensors, published, machine)

@@ -1,4 +1,4 @@
-"""What NVIDIA's driver says of this machine's GPUs; see NVML's reference for the calls."""
+"""This machine's GPUs as NVIDIA's driver reports them; see NVML's reference for the calls."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,14 +40,14 @@ def read() -> Sequence[Gpu]:
 
 
 def free_bytes(indices: Sequence[int]) -> int:
-    """What the fullest of these GPUs has free now."""
+    """Free memory of the fullest of these GPUs."""
     with _nvml():
         handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in indices]
         return min(int(pynvml.nvmlDeviceGetMemoryInfo(handle).free) for handle in handles)
 
 
 def used_bytes() -> Mapping[int, int]:
-    """By process id, on all GPUs together. Without those of whom the driver does not tell, as it is in some containers."""
+    """GPU memory by process id, over all GPUs. Lacks processes that the driver does not list, as in some containers."""
     out: dict[int, int] = {}
     with _nvml():
         for index in range(pynvml.nvmlDeviceGetCount()):
@@ -61,12 +61,12 @@ def _nvml() -> Iterator[None]:
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
-        mend = "Install NVIDIA's driver, or mend it: nvidia-smi must work"
-        raise ConfigError("this machine's GPUs", f"the driver does not answer ({error})", mend) from error
+        hint = "Install NVIDIA's driver, or repair it: nvidia-smi must work"
+        raise ConfigError("this machine's GPUs", f"the driver does not answer ({error})", hint) from error
     try:
         yield
     except pynvml.NVMLError as error:
-        raise ConfigError("this machine's GPUs", f"the driver broke off ({error})", "See nvidia-smi") from error
+        raise ConfigError("this machine's GPUs", f"the driver stopped answering ({error})", "See nvidia-smi") from error
     finally:
         pynvml.nvmlShutdown()
 
@@ -75,7 +75,7 @@ def _require_driver() -> None:
     cuda = pynvml.nvmlSystemGetCudaDriverVersion_v2()
     if cuda < MIN_CUDA:
         driver = pynvml.nvmlSystemGetDriverVersion()
-        problem = f"driver {driver} speaks CUDA {cuda // 1000}.{cuda % 1000 // 10}, and vllm 0.32 needs 13.0"
+        problem = f"driver {driver} supports CUDA {cuda // 1000}.{cuda % 1000 // 10}, and vllm 0.32 needs 13.0"
         raise ConfigError("this machine's GPUs", problem, "Install a newer driver (580 or later)")
 
 

@@ -1,4 +1,4 @@
-"""The memory that models can be placed in: this machine's, or one that is only described."""
+"""The memory that models can be placed in: this machine's, or a described one's."""
 
 import re
 import shutil
@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pydantic import ByteSize, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
+from cappella.config.fields import Bytes
 from cappella.errors import ConfigError
 from cappella.placement import gpus
 from cappella.placement.gpus import Gpu
 
 _GPUS = re.compile(r"(?:(\d+)x)?(\d.*)")
-_BYTES = TypeAdapter(ByteSize)
+_BYTES = TypeAdapter(Bytes)
 MAX_GPUS = 64
 
 
@@ -55,15 +56,24 @@ def described(text: str) -> Machine:
     """`2x24GiB`, or `24GiB,80GiB`: GPUs that this machine may not have. Raises ConfigError."""
     devices: list[Device] = []
     for part in text.split(","):
-        matched = _GPUS.fullmatch(part.strip())
-        try:
-            count, size = (int(matched[1] or 1), _BYTES.validate_python(matched[2])) if matched else (0, ByteSize(0))
-        except ValidationError:
-            count, size = 0, ByteSize(0)
-        if not 1 <= count <= MAX_GPUS or not size:
-            raise ConfigError(f"--gpus {text}", f"{part!r} is no number of GPUs and their memory", "Write 2x24GiB")
-        devices += [Device(f"GPU {len(devices) + n}", len(devices) + n, size, size) for n in range(count)]
+        count, size_bytes = _described_part(text, part.strip())
+        devices += [Device(f"GPU {len(devices) + n}", len(devices) + n, size_bytes, size_bytes) for n in range(count)]
     return Machine(devices, gpu=True)
+
+
+def _described_part(text: str, part: str) -> tuple[int, int]:
+    """A number of GPUs, and the memory of each."""
+    matched = _GPUS.fullmatch(part)
+    if matched and matched[2].isdecimal():
+        raise ConfigError(f"--gpus {text}", f"{matched[2]} of what?", f"Write {matched[1] or 1}x{matched[2]}GiB")
+    try:
+        count, size_bytes = (int(matched[1] or 1), _BYTES.validate_python(matched[2])) if matched else (0, 0)
+    except ValidationError:
+        count, size_bytes = 0, 0
+    if not 1 <= count <= MAX_GPUS or not size_bytes:
+        problem = f"{part!r} is not a number of GPUs and their memory"
+        raise ConfigError(f"--gpus {text}", problem, "Write 2x24GiB, or 24GiB,48GiB for different ones")
+    return count, size_bytes
 
 
 def own() -> Machine:

@@ -1,4 +1,4 @@
-"""`cappella plan` as a person sees it: a table of models, a bar for each GPU; the same as JSON."""
+"""The plan as `cappella plan` prints it: a table of models, a bar for each GPU, or JSON."""
 
 import json
 from dataclasses import asdict
@@ -8,19 +8,26 @@ from rich.table import Table
 from rich.text import Text
 
 from cappella.config import Config
-from cappella.placement import advice
+from cappella.errors import DoesNotFit
+from cappella.placement import advice, machine
 from cappella.placement.machine import Device, Machine
 from cappella.placement.planner import Placed, Plan
 
 BAR_CELLS = 40
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red", "bright_cyan", "bright_magenta", "bright_green")
 GIB = 1 << 30
-LEGEND = "GiB on each GPU; long: sequences of max_model_len that fit its KV cache\n"
+LEGEND = "GiB on each GPU; runs at once: sequences of max_model_len that fit the KV cache\n"
 
 
-def show(config: Config, machine: Machine, as_json: bool) -> None:
-    """Print the plan. Raises ConfigError, and DoesNotFit with what would make it fit."""
-    found = advice.plan(config, machine)
+def show(config: Config, described: Machine | None, as_json: bool) -> None:
+    """Print the plan for a described machine, or for this one. Raises ConfigError, and DoesNotFit with changes that would help."""
+    try:
+        found = advice.plan(config, described or machine.own())
+    except DoesNotFit as error:
+        if described or machine.has_gpu():
+            raise
+        hint = f"{error.hint}. This machine has no GPU: to plan for another one, use --gpus 1x80GiB"
+        raise DoesNotFit(error.place, error.problem, hint) from error
     if as_json:
         print(json.dumps(as_dict(found), indent=2))
     else:
@@ -28,14 +35,14 @@ def show(config: Config, machine: Machine, as_json: bool) -> None:
 
 
 def as_dict(plan: Plan) -> dict[str, object]:
-    """For programs: sizes in bytes on each GPU of a model."""
+    """The plan as JSON; sizes are bytes on each GPU of a model."""
     devices = [asdict(device) for device in plan.machine.devices]
     models = [{**asdict(each), "total_bytes": each.total_bytes} for each in plan.placed.values()]
     return {"gpu": plan.machine.gpu, "devices": devices, "models": models}
 
 
 def picture(plan: Plan) -> RenderableType:
-    """The table, and under it a bar for each GPU, in each turn if models take turns."""
+    """The table, and below it a bar for each GPU and turn."""
     colours = {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(plan.placed)}
     turns: list[int | None] = list(range(len(plan.turns))) or [None]
     bars = [_bar(plan, device, turn, colours) for turn in turns for device in plan.machine.devices]
@@ -46,9 +53,9 @@ def _table(plan: Plan, colours: dict[str, str]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("model")
     table.add_column("on")
-    for heading in ("weights", "KV", "beside", "GiB", "long"):
+    for heading in ("weights", "KV", "overhead", "total", "runs at once"):
         table.add_column(heading, justify="right")
-    table.add_column("why there")
+    table.add_column("reason")
     for name, each in plan.placed.items():
         sizes = (each.weight_bytes, each.kv_cache_bytes, each.overhead_bytes, each.total_bytes)
         cells = [f"{size / GIB:.2f}" for size in sizes]
@@ -63,7 +70,7 @@ def _where(plan: Plan, each: Placed) -> str:
 
 
 def _bar(plan: Plan, device: Device, turn: int | None, colours: dict[str, str]) -> Text:
-    """One GPU: a stretch for each model, a light one for what is free, a dark one for what others hold."""
+    """One GPU: the share of each model, light where memory is free, dark where other processes hold it."""
     cell_bytes = device.total_bytes / BAR_CELLS
     bar = Text(f"{device.name}{'' if turn is None else f', turn {turn + 1}'}".ljust(16))
     awake = plan.on(device.index, turn)

@@ -64,8 +64,8 @@ class RunStore:
             self._db = self._thread.submit(_opened, path).result()
         except (OSError, sqlite3.Error) as error:
             self._thread.shutdown()
-            mend = "Name a file of its own, in a folder that this user may write to"
-            raise ConfigError(f"server.runs.file: {path}", f"cannot be used for runs ({error})", mend) from error
+            hint = "Name a file of its own, in a folder that this user may write to"
+            raise ConfigError(f"server.runs.file: {path}", f"cannot be used for runs ({error})", hint) from error
 
     def add(self, row: Row) -> None:
         """Soon, and before anything is read that is asked for later; what cannot be written is dropped, and told once."""

@@ -1,4 +1,4 @@
-"""The judge's analysis for a person: what all say, where they differ, what only one says, what nobody does."""
+"""The judge's analysis on a terminal: consensus, contradictions, partial coverage, unique insights, blind spots."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -13,11 +13,11 @@ from cappella.cli.client.http import Json
 from cappella.cli.client.text import safe
 
 STANCE_WIDTH = 24
-"""Narrower columns are no pleasure to read: then stances stand below each other."""
+"""Stances stand below each other where columns would be narrower."""
 
 
 class AnalysisBlock:
-    """An analysis, whole or as far as it has come; what is empty in it has no heading."""
+    """An analysis, complete or still being written; empty parts have no heading."""
 
     def __init__(self, analysis: Json) -> None:
         self._analysis = analysis
@@ -47,7 +47,7 @@ def _line(said: object, who: object = None) -> RenderableType:
 
 
 def _contradiction(found: Json, width: int) -> Iterator[RenderableType]:
-    """Its stances side by side where there is room."""
+    """The stances side by side where there is room."""
     yield Text(safe(str(found.get("topic") or "…")), "italic")
     stances = [(str(each.get("model", "")), str(each.get("stance", ""))) for each in found.get("stances", ())]
     if not stances or width // len(stances) < STANCE_WIDTH:
@@ -61,12 +61,12 @@ def _contradiction(found: Json, width: int) -> Iterator[RenderableType]:
 
 
 def begun(text: str, labels: Mapping[str, str]) -> Json:
-    """The judge's JSON as far as it has come, with names for letters; empty while nothing of it can be read."""
+    """The judge's unfinished JSON with names instead of letters; empty while none of it can be parsed."""
     while text:
         try:
             found = json.loads(text + _closing(text))
         except ValueError:
-            # Give up what is not whole: a key without its value, half a word that stands for a value.
+            # Drop the incomplete end: a key without its value, half a literal.
             text = text[: max(text.rfind(","), text.rfind("{"), text.rfind("["), 0)]
             continue
         return _named(found, labels) if isinstance(found, dict) else {}
@@ -74,7 +74,7 @@ def begun(text: str, labels: Mapping[str, str]) -> Json:
 
 
 def _named(found: Any, labels: Mapping[str, str]) -> Any:
-    """Every `model` and every one of `models` by its name."""
+    """The same with names in `model` and `models`."""
     if isinstance(found, list):
         return [_named(each, labels) for each in found]
     if not isinstance(found, dict):
@@ -88,7 +88,7 @@ def _named(found: Any, labels: Mapping[str, str]) -> Any:
 
 
 def _closing(text: str) -> str:
-    """What would end every string, list and object that is open."""
+    """The characters that close every open string, list and object."""
     open_ends: list[str] = []
     in_string = escaped = False
     for each in text:

@@ -1,18 +1,18 @@
-"""Who on the panel stands behind a passage of the answer: by the words in common, and by nothing cleverer."""
+"""Attributes each passage of the answer to members, by words in common."""
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 SHARE = 0.6
-"""A member whose answer has at least this share of a passage's words, and all its numbers, is said to support it."""
+"""A member supports a passage if its answer has at least this share of the words, and all of the numbers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A sentence or a line of an answer; `shares` says of each member which share of its words it used, too.
+    """A sentence or line of an answer; `shares` holds, for each member, the share of its words that the member used.
 
-    It is nothing for who lacks a number of the passage: one who names another room does not say the same.
+    The share is 0 for a member that lacks one of the passage's numbers.
     """
 
     text: str
@@ -20,13 +20,13 @@ class Passage:
 
     @property
     def supporters(self) -> list[tuple[str, float]]:
-        """The best first."""
+        """Supporting members, the best first."""
         found = [(name, share) for name, share in self.shares.items() if share >= SHARE]
         return sorted(found, key=lambda each: -each[1])
 
 
 def passages(answer: str, said: Mapping[str, str]) -> list[Passage]:
-    """Every sentence of the answer that has words. `said` are the members' answers by name."""
+    """Every sentence of the answer that has words. `said` holds the members' answers by name."""
     known = {name: _words(text) for name, text in said.items()}
     out = []
     for text in _sentences(answer):
@@ -50,6 +50,6 @@ def _sentences(text: str) -> list[str]:
 
 
 def _words(text: str) -> frozenset[str]:
-    """What carries a meaning: words of more than two letters, and everything with a digit."""
+    """Words of more than two letters, and everything with a digit."""
     found = re.findall(r"\w+(?:[.,]\d+)*", text.lower())
     return frozenset(word for word in found if len(word) > 2 or _is_number(word))

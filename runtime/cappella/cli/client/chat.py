@@ -1,4 +1,4 @@
-"""`cappella chat`: turn by turn, every run watched, and a few commands that begin with a slash."""
+"""`cappella chat`: a conversation on a terminal, with slash commands."""
 
 import asyncio
 import os
@@ -21,7 +21,7 @@ MODELS_TIMEOUT_S = 10.0
 
 
 def chat(server: Server, options: AskOptions, keeps_history: bool) -> None:
-    """Until the end of input, or /quit. Raises ServerError if the server cannot be asked what it serves."""
+    """Chat until the end of input, or /quit. Raises ServerError if the server does not list its models."""
     served = asyncio.run(get(server, "/v1/models", MODELS_TIMEOUT_S))["data"]
     conversation = Conversation(options)
     console = request.watched_console()
@@ -34,7 +34,7 @@ def chat(server: Server, options: AskOptions, keeps_history: bool) -> None:
 
 
 class _Session:
-    """The conversation between a person, or a file, and a server."""
+    """One conversation between standard input and a server."""
 
     def __init__(self, server: Server, conversation: Conversation, commands: Commands, console: Console | None) -> None:
         self._server = server
@@ -43,7 +43,7 @@ class _Session:
         self._console = console
 
     def greet(self, served: list[Json]) -> None:
-        """Who answers here, and the way out."""
+        """Print the panel, the judge, and how to quit."""
         options = self._conversation.options
         about = next((each for each in served if each["id"] == options.model), {})
         who = f": {', '.join(about['panel'])}; judge {about['judge']}" if "panel" in about else ""
@@ -51,7 +51,7 @@ class _Session:
         Console(highlight=False).print(Text(text, "dim"))
 
     def talk(self, keeps_history: bool) -> None:
-        """Read turns from a person. Ctrl-C stops a run, and throws away a line that is being written."""
+        """Read turns from a terminal. Ctrl-C cancels a run, or clears an unfinished line."""
         from cappella.cli.client.line_editor import Prompter
 
         prompter = Prompter(self._commands.names, self._commands.values, self._about, history_path(keeps_history))
@@ -60,21 +60,21 @@ class _Session:
                 if not self._turn(line):
                     return
             except KeyboardInterrupt:
-                print("Stopped; /retry asks it again.", file=sys.stderr)
+                print("Cancelled; /retry asks it again.", file=sys.stderr)
 
     def read(self, lines: Iterable[str]) -> None:
-        """Every line is a turn. Raises ServerError with the first that fails."""
+        """Take every line as a turn. Raises ServerError at the first that fails."""
         for line in lines:
             if line.strip() and not self._turn(line.rstrip("\n"), is_a_person=False):
                 return
 
     def _about(self) -> str:
-        """What the next question will be asked with."""
+        """The model and settings of the next question."""
         options = self._conversation.options
         return " · ".join([options.model, *(f"{name} {value}" for name, value in options.fusion.items())])
 
     def _turn(self, line: str, is_a_person: bool = True) -> bool:
-        """A question or a command; False if it was the last. Errors are told to a person, and end a script."""
+        """Take a question or a command; False ends the chat. Errors are printed on a terminal, and end a script."""
         try:
             question = self._commands.obey(line) if slash.is_command(line) else line
             if question is not None:
@@ -99,7 +99,7 @@ class _Session:
 
 
 def history_path(keeps: bool) -> Path | None:
-    """The file of what was written in earlier chats, for its owner alone; None if it is not to be kept, or cannot."""
+    """The history file, readable by its owner only; None if there is to be no history, or no file can be created."""
     if not keeps:
         return None
     folder = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "cappella"

@@ -1,4 +1,4 @@
-"""A conversation with a server: its turns, what it is asked with, and how it is written down."""
+"""A conversation: its turns, its settings, and its files."""
 
 import json
 import os
@@ -21,21 +21,21 @@ class Turn:
 
 @dataclass(slots=True)
 class Conversation:
-    """The turns so far. `unanswered` is a question whose run failed or was stopped: nothing of it is sent again."""
+    """The turns so far. `unanswered` is a question whose run failed or was cancelled; it is not part of the conversation."""
 
     options: AskOptions
     turns: list[Turn] = field(default_factory=list)
     unanswered: str | None = None
 
     def with_question(self, question: str) -> list[Json]:
-        """The messages of a request that asks it next."""
+        """The messages of a request that asks this question next."""
         said: list[Json] = []
         for turn in self.turns:
             said += [_message("user", turn.question), _message("assistant", turn.view.answer)]
         return [*said, _message("user", question)]
 
     def take_back(self) -> str | None:
-        """The last question, to be asked anew; its answer is forgotten."""
+        """Remove the last question, with its answer, and return it."""
         if self.unanswered is not None:
             return self.unanswered
         return self.turns.pop().question if self.turns else None
@@ -45,16 +45,16 @@ class Conversation:
         self.unanswered = None
 
     def save(self, path: Path) -> None:
-        """As JSON where the name ends so, else as Markdown. Raises ConfigError; a file that is there is left alone."""
+        """Write JSON if the name ends in .json, otherwise Markdown. Raises ConfigError; an existing file is never overwritten."""
         text = self._as_json() if path.suffix == ".json" else self._as_markdown()
         try:
             # Whoever may read the folder need not read what was said.
             with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
                 file.write(text)
         except FileExistsError as error:
-            raise ConfigError(str(path), "is there already", "Give another name") from error
+            raise ConfigError(str(path), "exists already", "Choose another name") from error
         except OSError as error:
-            raise ConfigError(str(path), f"cannot be written ({error.strerror})", "Give another name") from error
+            raise ConfigError(str(path), f"cannot be written ({error.strerror})", "Choose another name") from error
 
     def _as_json(self) -> str:
         turns = [

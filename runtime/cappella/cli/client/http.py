@@ -1,6 +1,7 @@
-"""What commands say to a server that runs."""
+"""The HTTP client of the commands."""
 
 import json
+import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,12 +18,12 @@ NO_LIMIT = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S)
 
 
 class ServerError(CappellaError):
-    """The server could not be reached, or answered with an error."""
+    """The server cannot be reached, or it answered with an error."""
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Where a server listens, and the key that it wants, if it wants one."""
+    """Address of a server, and an API key if it requires one."""
 
     url: str
     key: str | None
@@ -34,19 +35,19 @@ class Server:
 
 @asynccontextmanager
 async def post(server: Server, path: str, body: Json) -> AsyncIterator[aiohttp.ClientResponse]:
-    """The one response, open. Raises ServerError with the server's own words; ConfigError if its config is what is wrong."""
+    """The response, open. Raises ServerError with the server's message, or ConfigError if the server's config is invalid."""
     async with _asked(server, "POST", path, NO_LIMIT, body) as response:
         yield response
 
 
 async def get(server: Server, path: str, timeout_s: float) -> Json:
-    """The reply's JSON. Raises what `post` raises."""
+    """The reply as JSON. Raises what `post` raises."""
     async with _asked(server, "GET", path, aiohttp.ClientTimeout(total=timeout_s)) as response:
         return parsed(await response.read())
 
 
 async def stream(server: Server, path: str, body: Json) -> AsyncIterator[Json]:
-    """Every chunk of a reply that comes in pieces. Raises what `post` raises, and ServerError if it breaks off."""
+    """Every chunk of a streamed reply. Raises what `post` raises, and ServerError if the stream ends early."""
     async with post(server, path, body) as response:
         async for line in response.content:
             if line.startswith(b"data: [DONE]"):
@@ -57,7 +58,7 @@ async def stream(server: Server, path: str, body: Json) -> AsyncIterator[Json]:
             if "error" in chunk:
                 raise ServerError(chunk["error"]["message"])
             yield chunk
-        raise ServerError("The answer broke off before its end.")
+        raise ServerError("The answer ended early.")
 
 
 @asynccontextmanager
@@ -76,37 +77,50 @@ async def _asked(
         problem = f"The certificate of {server.url} is not trusted here: {error.certificate_error}."
         raise ServerError(f"{problem} Name its authority's file in SSL_CERT_FILE.") from error
     except aiohttp.ClientPayloadError as error:
-        raise ServerError("The answer broke off before its end.") from error
+        raise ServerError("The answer ended early.") from error
+    except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
+        raise ServerError(f"{server.url} is not an address. Write it as http://HOST:PORT.") from error
     except (aiohttp.ClientError, TimeoutError) as error:
-        said = str(error) or "it took too long"
-        raise ServerError(f"No answer from {server.url}: {said}. Is `cappella serve` running there?") from error
+        problem = f"No answer from {server.url}: {_reason(error)}."
+        raise ServerError(f"{problem} Is `cappella serve` running there?") from error
+
+
+def _reason(error: Exception) -> str:
+    """What the operating system says, without the HTTP library's own words."""
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    if isinstance(cause, TimeoutError) and not cause.errno:
+        return "it took too long"
+    if isinstance(cause, OSError) and cause.errno:
+        # Numbers of failed look-ups of a name are negative, and their texts are the resolver's.
+        return os.strerror(cause.errno) if cause.errno > 0 else str(cause.strerror)
+    return str(cause) or type(cause).__name__
 
 
 def parsed(data: bytes) -> Json:
-    """Raises ServerError for what is no JSON object."""
+    """Raises ServerError unless the data is a JSON object."""
     try:
         value = json.loads(data)
     except ValueError as error:
-        raise ServerError(f"What answers there is no Cappella: {data[:60]!r}") from error
+        raise ServerError(f"The server is not Cappella; it answered {data[:60]!r}") from error
     if not isinstance(value, dict):
-        raise ServerError(f"What answers there is no Cappella: {data[:60]!r}")
+        raise ServerError(f"The server is not Cappella; it answered {data[:60]!r}")
     return value
 
 
 def _refusal(reply: Json, status: int, headers: Mapping[str, str]) -> CappellaError:
-    """The server's own words, if they are of our kind, and what to do about it."""
+    """The server's message, if it is in our format, with a hint."""
     error = reply.get("error")
     if not isinstance(error, dict) or "message" not in error:
         return ServerError(f"The answer was {status}.")
     if error.get("code") == "config_error":
-        return ConfigError(error["place"], error["problem"], error["mend"])
-    return ServerError(f"{error['message']}{_mend(status, headers.get('Retry-After'))}")
+        return ConfigError(error["place"], error["problem"], error["hint"])
+    return ServerError(f"{error['message']}{_hint(status, headers.get('Retry-After'))}")
 
 
-def _mend(status: int, retry_after_s: str | None) -> str:
-    """What the server cannot know to say: how one gives a key here, and where to look."""
+def _hint(status: int, retry_after_s: str | None) -> str:
+    """Hints that only this client can give: how to pass a key, and where to look."""
     if status == 401:
-        return " Give one with --key, or in CAPPELLA_KEY."
+        return " Pass a key with --key or CAPPELLA_KEY."
     if status == 503 and retry_after_s:
-        return f" Ask again in {retry_after_s} s; `cappella top` shows how far the engines are."
-    return f" Ask again in {retry_after_s} s." if retry_after_s else ""
+        return f" Retry in {retry_after_s} s; `cappella top` shows the engines."
+    return f" Retry in {retry_after_s} s." if retry_after_s else ""

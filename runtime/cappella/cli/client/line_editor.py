@@ -1,4 +1,4 @@
-"""The line that a person writes: editing, history, completion of commands, several lines where they are wanted."""
+"""The input line: editing, history, completion of commands, several lines."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ keys = KeyBindings()
 
 @keys.add("enter")
 def _accept(event: KeyPressEvent) -> None:
-    """A pasted end of a line is no Enter: it stands in the text."""
+    """Enter sends; the line breaks of a pasted text do not."""
     event.current_buffer.validate_and_handle()
 
 
@@ -27,7 +27,7 @@ def _new_line(event: KeyPressEvent) -> None:
 
 
 class Prompter:
-    """Asks for one turn at a time. `about` is shown below: what the next one will be asked with."""
+    """Asks for one turn at a time. `about` gives the toolbar's text."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class Prompter:
         )
 
     def read(self) -> str | None:
-        """What was written; None at the end of it all."""
+        """The next non-empty input; None at its end."""
         while True:
             try:
                 text = self._session.prompt()
@@ -60,14 +60,14 @@ class Prompter:
 
 
 class _Slash(Completer):
-    """Commands, and what may stand behind them."""
+    """Completes commands and their arguments."""
 
     def __init__(self, commands: Sequence[str], values: Callable[[str], list[str]]) -> None:
         self._commands = commands
         self._values = values
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterator[Completion]:
-        """None in a question."""
+        """A question gets no completions."""
         before = document.text_before_cursor
         if not before.startswith("/") or "\n" in before:
             return

@@ -1,4 +1,4 @@
-"""A run on a terminal while it comes: panes that fit the screen, then the answer, which stays in the scrollback."""
+"""A run on a terminal: panes that fit the screen while it lasts, then the answer, which stays in the scrollback."""
 
 import asyncio
 from contextlib import suppress
@@ -7,10 +7,10 @@ from typing import Self
 
 from rich.console import Console, RenderableType
 from rich.live import Live
-from rich.text import Text
 
 from cappella.cli.client.analysis import AnalysisBlock
 from cappella.cli.client.http import Json
+from cappella.cli.client.markdown import MarkdownPrinter
 from cappella.cli.client.panes import Panes, Writing, head
 from cappella.cli.client.run_view import View
 from cappella.cli.client.text import safe
@@ -19,9 +19,9 @@ REFRESH_S = 0.1
 
 
 class LiveRun:
-    """Draws a view until the run ends; what stays is printed above what moves.
+    """Draws a view until the run ends; finished text is printed above the moving part.
 
-    `whole_members` says that the members' answers stay, too, and not only how they went.
+    With `whole_members` the members' answers stay on the screen, too, and not only a line for each.
     """
 
     def __init__(self, console: Console, view: View, whole_members: bool) -> None:
@@ -30,6 +30,7 @@ class LiveRun:
         self._whole_members = whole_members
         self._heard = 0
         self._pending = ""
+        self._answer = MarkdownPrinter(console)
         self._told_panel = self._told_analysis = False
         self._live = Live(
             console=console,
@@ -57,20 +58,20 @@ class LiveRun:
             self._tell_panel()
             self._print_answer(len(self._pending))
         else:
-            # What was seen of it when it stopped stays.
+            # The last picture stays when the run is cancelled.
             self._live.transient = not (self._view.members or self._view.answer)
         self._live.stop()
         if kind is None:
             self._tell_analysis()
 
     def take(self, chunk: Json) -> None:
-        """One more chunk."""
+        """Take one more chunk of the stream."""
         self._view.take(chunk)
         if self._view.answer_at:
             self._tell_panel()
             self._pending += safe(self._view.answer[self._heard :])
             self._heard = len(self._view.answer)
-            self._print_answer(self._whole_lines())
+            self._print_answer(self._answer.printable(self._pending))
 
     async def _tick(self) -> None:
         while True:
@@ -83,14 +84,14 @@ class LiveRun:
         return Writing(self._view, self._pending)
 
     def _tell_panel(self) -> None:
-        """What the members said, once and for all, and the analysis if the answer was written after it."""
+        """Print the members' results once, and the analysis if it came before the answer."""
         if self._told_panel:
             return
         self._told_panel = True
         for member in self._view.members.values():
             self._console.print(head(self._view, member, self._console.width))
             if self._whole_members and member.text:
-                self._console.print(Text(safe(member.text.strip("\n"))))
+                MarkdownPrinter(self._console).print(safe(member.text.strip("\n")))
         self._tell_analysis()
         if self._view.members:
             self._console.print()
@@ -102,14 +103,7 @@ class LiveRun:
             self._console.print(AnalysisBlock(self._view.analysis))
 
     def _print_answer(self, length: int) -> None:
-        """So much of it goes up and stays."""
+        """Print this many of the pending characters for good."""
         if length:
             whole, self._pending = self._pending[:length], self._pending[length:]
-            self._console.print(Text(whole.removesuffix("\n")))
-
-    def _whole_lines(self) -> int:
-        """How many characters of what is pending stand on lines that are full here, or have their end."""
-        ended = self._pending.rfind("\n") + 1
-        lines = Text(self._pending[ended:]).wrap(self._console, self._console.width)
-        growing = lines[-1].plain.rstrip() if len(lines) > 1 else ""
-        return self._pending.rindex(growing) if growing else ended
+            self._answer.print(whole)

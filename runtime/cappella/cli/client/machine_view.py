@@ -1,4 +1,4 @@
-"""The machine on one screen: ensembles, engines, memory. Every field may be missing: then nothing stands there."""
+"""The machine on one screen: ensembles, engines, memory. Missing fields are left blank."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 class Machine:
-    """What `/api/machine` of the server at `url` said; `trouble` is why it says nothing new."""
+    """One reply of `/api/machine`; `trouble` says why there is no newer one."""
 
     def __init__(self, said: Json, url: str, trouble: str = "", is_for_screen: bool = False) -> None:
         self._said = said
@@ -36,7 +36,7 @@ class Machine:
         above = [self._head(), *self._ensembles(), Text()]
         below = [*_troubles(engines), *self._memory(engines, options.max_width)]
         below += [Text("q ends", "dim")] if self._is_for_screen else []
-        # A line is kept for the table's heading, and one for the count of those that have no room.
+        # One line for the table's heading, and one for the count of hidden engines.
         rows = max(1, console.height - len(above) - len(below) - 2) if self._is_for_screen else len(engines)
         yield Group(*above)
         yield _table(engines, rows, options.max_width)
@@ -74,7 +74,7 @@ def _table(engines: Mapping[str, Json], rows: int, width: int) -> RenderableType
     table = Table(box=None, pad_edge=False, header_style="dim", expand=True)
     table.add_column("engine", no_wrap=True, max_width=max(8, width // 5))
     table.add_column("state", no_wrap=True, ratio=1, overflow="ellipsis")
-    for heading in ("tok/s", "run", "wait", "KV", "again"):
+    for heading in ("tok/s", "running", "waiting", "KV", "restarts"):
         table.add_column(heading, justify="right", no_wrap=True)
     shown = list(engines.items())[:rows]
     for name, each in shown:
@@ -87,7 +87,7 @@ def _table(engines: Mapping[str, Json], rows: int, width: int) -> RenderableType
 
 
 def _state(engine: Json) -> Text:
-    """State, stage, and what is left of it."""
+    """State, stage, and the time left."""
     state = str(engine.get("state", ""))
     stage = str(engine.get("stage") or "")
     if stage in ("", state) or state in TOLD_BY_ITS_STATE:
@@ -97,13 +97,13 @@ def _state(engine: Json) -> Text:
     if state in ("waiting", "loading", "restarting", "asleep") and (left := remaining(engine.get("remaining_s"))):
         parts.append(left)
     elif state == "loading" and engine.get("progress"):
-        # Stages that lie behind, of which nobody knows how long they take here.
+        # Without earlier starts to compare with there is no time left, only a share.
         parts[-1] += f" ({engine['progress']:.0%})"
     return Text(clipped(", ".join(parts), 200), STYLES.get(state, "yellow"))
 
 
 def _troubles(engines: Mapping[str, Json]) -> list[Text]:
-    """Why engines are down, each on a line of its own, which the table has no room for."""
+    """Why engines are down, one line each."""
     found = {name: each for name, each in engines.items() if each.get("state") in TROUBLED}
     shown = [
         Text(safe(f"{name}: {each.get('stage') or each.get('reason') or ''}"), "red", no_wrap=True, overflow="ellipsis")
@@ -123,7 +123,7 @@ def _kv(usage: float) -> str:
 
 
 def _device(device: Json, marks: Mapping[str, str], colours: Mapping[str, str], width: int) -> Text:
-    """A bar of what was planned for each engine, in its letter, and of what others hold."""
+    """A bar of the memory planned for each engine, in its letter."""
     total_bytes, free_bytes = device["total_bytes"], device.get("free_bytes")
     figures = f" {total_bytes / GIB:.1f} GiB"
     if free_bytes is not None:
@@ -144,7 +144,7 @@ def _device(device: Json, marks: Mapping[str, str], colours: Mapping[str, str], 
 def _legend(
     engines: Mapping[str, Json], devices: Sequence[Json], marks: Mapping[str, str], colours: Mapping[str, str]
 ) -> Text:
-    """Which letter is whose, what it was planned to take, and what it does."""
+    """The letter of each engine, with its planned and used memory."""
     parts = []
     for name, each in engines.items():
         planned = sum((device.get("engines") or {}).get(name, 0) for device in devices)

@@ -1,4 +1,4 @@
-"""The panel at work, drawn to fit the screen: a pane per member, what the judge does, who is waited for."""
+"""The panel at work, fitted to the screen: a pane per member, the judge's progress, and a status line."""
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
@@ -10,7 +10,7 @@ from cappella.cli.client.text import clipped, safe, tail
 from cappella.pace import duration
 
 COLUMN_WIDTH = 36
-"""Members stand side by side where each has that much."""
+"""The least width for members side by side."""
 BODY_LINES = 12
 STYLES = {"asked": "dim", "writing": "cyan", "done": "green", "failed": "red", "cut": "yellow"}
 SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
@@ -18,7 +18,7 @@ SPINS_PER_S = 10
 
 
 class Panes:
-    """A view as it is now. Never higher than the screen, so that nothing of it is out of sight."""
+    """A view as it is now, never higher than the screen."""
 
     def __init__(self, view: View) -> None:
         self._view = view
@@ -36,7 +36,7 @@ class Panes:
 
 
 class Writing:
-    """The line of the answer that still grows, and under it the analysis, where the judge writes both at once."""
+    """The unfinished line of the answer, and below it the analysis if the judge writes both at once."""
 
     def __init__(self, view: View, line: str) -> None:
         self._view = view
@@ -50,7 +50,7 @@ class Writing:
 
 
 def status(view: View) -> Text:
-    """What the run waits for at this moment, and for how long it has."""
+    """The run's current step, and how long it has taken."""
     now = view.clock()
     turn = SPINNER[int(now * SPINS_PER_S) % len(SPINNER)]
     return Text(f"{turn} {_doing(view, now)}", "dim", no_wrap=True, overflow="ellipsis")
@@ -125,7 +125,7 @@ def _pane(console: Console, view: View, member: Member, width: int, lines: int) 
 
 
 def _heads(view: View, width: int, rows: int) -> Group:
-    """A line for each member; those that are still awaited first where there are too many."""
+    """A line for each member; unfinished ones come first if there are too many."""
     members = sorted(view.members.values(), key=lambda member: not member.is_awaited)
     if len(members) <= rows:
         return Group(*(head(view, member, width) for member in view.members.values()))
@@ -134,7 +134,7 @@ def _heads(view: View, width: int, rows: int) -> Group:
 
 
 def _analysis(console: Console, options: ConsoleOptions, view: View, rows: int) -> RenderableType:
-    """As far as it is written: its last lines, since that is where something happens."""
+    """The last lines of the analysis so far."""
     block = AnalysisBlock(begun(view.analysis_text, view.labels))
     lines = console.render_lines(block, options, pad=False)[-max(1, rows) :]
     return Group(*(Text.assemble(*((each.text, each.style or "") for each in line), no_wrap=True) for line in lines))

@@ -1,13 +1,13 @@
-"""`cappella reload`: tells a running server to read its config anew."""
+"""`cappella reload`: reload the config of a running server."""
 
 from cappella.cli.client.http import Server, parsed, post
 
 
 async def reload(server: Server) -> None:
-    """Print what came of it. Raises ConfigError for a config that is refused: then nothing has changed."""
+    """Print what changed. Raises ConfigError if the config is invalid; then nothing has changed."""
     async with post(server, "/api/reload", {}) as response:
-        told = parsed(await response.read())
+        reply = parsed(await response.read())
     for what in ("started", "ended", "kept"):
-        if told[what]:
-            print(f"{what}: {', '.join(told[what])}")
-    print(f"serving: {', '.join(f'cappella/{name}' for name in told['ensembles'])}")
+        if reply[what]:
+            print(f"{what}: {', '.join(reply[what])}")
+    print(f"serving: {', '.join(f'cappella/{name}' for name in reply['ensembles'])}")

@@ -1,4 +1,4 @@
-"""What is asked of a server, and how the run is shown: live on a terminal, as the answer alone elsewhere."""
+"""Sends a question to a server and prints the run: live on a terminal, only the answer elsewhere."""
 
 import os
 import sys
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import yaml
 from rich.console import Console
 from rich.text import Text
 
@@ -14,7 +13,7 @@ from cappella.cli.client.http import Json, Server, stream
 from cappella.cli.client.live import LiveRun
 from cappella.cli.client.run_view import View
 from cappella.cli.client.text import safe
-from cappella.cli.client.waterfall import Waterfall
+from cappella.config.yaml_source import option_value
 from cappella.errors import ConfigError
 from cappella.pace import duration
 
@@ -24,7 +23,7 @@ ENSEMBLE = "cappella/"
 
 @dataclass(slots=True)
 class AskOptions:
-    """Whom to ask, and how the run departs from its ensemble."""
+    """The model to ask, its system prompt, and the fusion fields of the request."""
 
     model: str = "cappella/default"
     system: str | None = None
@@ -35,7 +34,7 @@ class AskOptions:
         return self.model.startswith(ENSEMBLE)
 
     def body(self, turns: Sequence[Json], **fusion: Any) -> Json:
-        """The request; `fusion` is what the client itself wants of an ensemble."""
+        """The request body; `fusion` holds further fields for an ensemble."""
         opening = [{"role": "system", "content": self.system}] if self.system else []
         body: Json = {"model": self.model, "messages": [*opening, *turns]}
         told = {**self.fusion, **fusion} if self.is_of_ensemble else self.fusion
@@ -43,18 +42,18 @@ class AskOptions:
 
 
 def fields(settings: Sequence[str]) -> Json:
-    """`analysis=off` and the like as fields of `fusion`, values read as YAML. Raises ConfigError."""
+    """Settings such as `analysis=off` as fields of `fusion`, with values in YAML. Raises ConfigError."""
     out: Json = {}
     for each in settings:
         name, equals, text = each.partition("=")
         if not equals or not name.strip():
-            raise ConfigError("--fusion", f"{each!r} sets nothing", "Write field=value, such as samples=2")
-        out[name.strip()] = _value(name.strip(), text)
+            raise ConfigError("--fusion", f"{each!r} is not a setting", "Write field=value, such as samples=2")
+        out[name.strip()] = option_value("--fusion", each, text)
     return out
 
 
 def text_of(data: bytes) -> str:
-    """What came on standard input. Raises ConfigError if it is no text."""
+    """Decode standard input. Raises ConfigError unless it is UTF-8."""
     try:
         return data.decode()
     except UnicodeDecodeError as error:
@@ -62,7 +61,7 @@ def text_of(data: bytes) -> str:
 
 
 def watched_console() -> Console | None:
-    """Standard output, if a person looks at it on a terminal that can draw."""
+    """Standard output, if it is a terminal that can draw."""
     console = Console(highlight=False)
     return console if sys.stdout.isatty() and os.environ.get("TERM") not in (None, "", "dumb") else None
 
@@ -70,19 +69,20 @@ def watched_console() -> Console | None:
 async def show(
     server: Server, options: AskOptions, turns: Sequence[Json], console: Console, whole_members: bool
 ) -> View:
-    """Ask, and draw the run on a terminal, with all that is known of it below the answer. Raises ServerError."""
+    """Ask, and draw the run on a terminal; a one-line summary follows the answer. Raises ServerError."""
     view = View(options.model)
     body = {**options.body(turns, include_events=True), "stream": True, "stream_options": {"include_usage": True}}
     async with LiveRun(console, view, whole_members) as live:
         async for chunk in stream(server, PATH, body):
             live.take(chunk)
         view.end()
-    _conclude(console, view)
+    console.print()
+    console.print(Text(_footer(view), "dim"), soft_wrap=True)
     return view
 
 
 async def tell(server: Server, options: AskOptions, turns: Sequence[Json], at_once: bool) -> View:
-    """Ask, and print the answer alone: `at_once` as it comes, else whole, so that half an answer is none."""
+    """Ask, and print only the answer: as it is written if `at_once`, otherwise only when it is complete."""
     view = View(options.model)
     async for chunk in stream(server, PATH, {**options.body(turns), "stream": True}):
         known = len(view.answer)
@@ -94,19 +94,6 @@ async def tell(server: Server, options: AskOptions, turns: Sequence[Json], at_on
     return view
 
 
-def waterfall(view: View) -> Waterfall | None:
-    """None for a single model, which leaves no trace."""
-    return Waterfall(view.fusion, view.usage) if view.fusion and view.usage else None
-
-
-def _conclude(console: Console, view: View) -> None:
-    drawn = waterfall(view)
-    console.print()
-    if drawn:
-        console.print(drawn)
-    console.print(Text(_footer(view), "dim"), soft_wrap=True)
-
-
 def _footer(view: View) -> str:
     fusion = view.fusion
     if not fusion:
@@ -116,12 +103,3 @@ def _footer(view: View) -> str:
     parts = [f"{fusion['status']}{reason}", fusion["strategy"], f"judge {fusion['judge_model']}"]
     parts += [f"chosen {fusion['chosen']}"] if "chosen" in fusion else []
     return " · ".join([*parts, duration(fusion["timings"]["total_ms"] / 1000), view.run_id])
-
-
-def _value(field_name: str, text: str) -> Any:
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError("--fusion", f"{field_name}={text} is no YAML", "Put quotes around it") from error
-    # YAML reads a bare off as false, and here it is a mode.
-    return text.strip() if isinstance(value, bool) and text.strip() not in ("true", "false") else value

@@ -1,4 +1,4 @@
-"""What is known of a run so far, folded out of the chunks of its stream."""
+"""The state of a run, built from the chunks of its stream."""
 
 import time
 from collections.abc import Callable
@@ -9,12 +9,12 @@ from cappella.cli.client.http import Json
 
 State = Literal["asked", "writing", "done", "failed", "cut"]
 CUT = ("straggler", "cut")
-"""Reasons of a failure that was nobody's fault."""
+"""Reasons of a failure that is no fault of the member."""
 
 
 @dataclass(slots=True)
 class Member:
-    """One answer of the panel. Moments are on the view's clock; `tokens` is exact once the member is done."""
+    """One member's answer. Times are on the view's clock; `tokens` is exact once the member is done."""
 
     name: str
     asked_at: float
@@ -33,10 +33,10 @@ class Member:
 
 @dataclass(slots=True)
 class View:
-    """A run as its client knows it; `fusion` and `usage` come with the last chunk.
+    """A run as its client sees it; `fusion` and `usage` come with the last chunk.
 
-    `analysis_text` is the judge's analysis as far as it is written, JSON that has no end yet; `labels` say whom the
-    letters in it stand for.
+    `analysis_text` is the judge's unfinished JSON; `labels` maps its letters to
+    names.
     """
 
     model: str
@@ -70,7 +70,7 @@ class View:
         return [member.name for member in self.members.values() if member.is_awaited]
 
     def take(self, chunk: Json) -> None:
-        """Fold in one chunk of the stream."""
+        """Apply one chunk of the stream."""
         if event := chunk.get("fusion_event"):
             self._take_event(event)
         for choice in chunk.get("choices", ()):
@@ -80,7 +80,7 @@ class View:
         self.analysis = self.fusion.get("analysis") or self.analysis
 
     def end(self) -> None:
-        """All of it has come."""
+        """The stream is complete."""
         self.ended_at = self.clock()
 
     def _take_answer(self, delta: Json) -> None:
@@ -97,7 +97,7 @@ class View:
                 self.run_id, self.judge, self.panel = event["run_id"], event["judge"], event["panel"]
                 self._ask(self.panel)
             case "gate.decided":
-                # It may think better of it, if the model that should answer alone fails.
+                # The gate may still ask the panel, if the single model fails.
                 self.alone = event["model"] if event["bypass"] else ""
                 self._ask([] if self.alone else self.panel)
             case "round.started":

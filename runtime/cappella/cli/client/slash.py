@@ -1,10 +1,11 @@
-"""What a chat takes beside questions: commands that begin with a slash."""
+"""The slash commands of a chat."""
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from cappella.cli.client.conversation import Conversation
@@ -15,27 +16,27 @@ from cappella.cli.completion import STRATEGIES
 from cappella.errors import ConfigError
 
 HELP = {
-    "/preset": "[NAME]  one of the ensemble's presets; without a name, none",
+    "/preset": "[NAME]  use a preset of the ensemble; without a name, none",
     "/strategy": "[NAME]  synthesize, select or vote; without a name, the ensemble's own",
-    "/set": "FIELD=VALUE  any other field of fusion, such as samples=2; FIELD= takes it back",
-    "/model": "[NAME]  another ensemble, or one model alone; without a name, lists them",
-    "/system": "[TEXT]  instructions before the conversation; without a text, none",
+    "/set": "FIELD=VALUE  set any other field of fusion, such as samples=2; FIELD= unsets it",
+    "/model": "[NAME]  ask another ensemble, or a single model; without a name, list them",
+    "/system": "[TEXT]  set the system prompt; without a text, none",
     "/retry": "[STRATEGY]  ask the last question again",
-    "/why": "who said what of the last answer, what the judge found, where the time went",
-    "/save": "FILE  the conversation as Markdown, or as JSON with all traces (.json)",
+    "/why": "show who said what in the last answer, the analysis, and where the time went",
+    "/save": "FILE  save the conversation as Markdown, or as JSON with all traces (.json)",
     "/clear": "forget the conversation",
-    "/help": "this list; Alt-Enter begins a new line, Ctrl-C stops a run",
-    "/quit": "end; so does Ctrl-D",
+    "/help": "show this list; Alt-Enter starts a new line, Ctrl-C cancels a run",
+    "/quit": "quit; so does Ctrl-D",
 }
 
 
 def is_command(line: str) -> bool:
-    """A word behind a slash; what goes on as a path does, or on a second line, is a question."""
+    """Whether a line is a slash and a word; a path, or a text of several lines, is a question."""
     return re.fullmatch(r"/[a-z]*(\s.*)?", line.strip()) is not None and "\n" not in line.strip()
 
 
 class Commands:
-    """Obeys for one conversation. `served` is what the server says that it serves."""
+    """Runs commands on one conversation. `served` is the server's list of models."""
 
     names = tuple(HELP)
 
@@ -46,7 +47,7 @@ class Commands:
         self._console = Console(highlight=False)
 
     def values(self, command: str) -> list[str]:
-        """What may stand behind a command."""
+        """Possible arguments of a command."""
         match command:
             case "/preset":
                 return self._presets
@@ -57,7 +58,7 @@ class Commands:
         return []
 
     def obey(self, line: str) -> str | None:
-        """Returns a question, if one is to be asked now. Raises ConfigError for what cannot be done."""
+        """Run a command; returns a question if one is to be asked now. Raises ConfigError for an invalid command."""
         command, _, rest = line.strip().partition(" ")
         rest, options = rest.strip(), self._conversation.options
         match command:
@@ -81,11 +82,11 @@ class Commands:
             case "/clear":
                 self._conversation.clear()
             case "/help":
-                self._say("\n".join(f"{name:<10} {text}" for name, text in HELP.items()))
+                self._console.print(_help())
             case "/quit" | "/exit" | "/bye":
                 self.is_over = True
             case _:
-                raise ConfigError(line.strip(), "is no command", "See /help")
+                raise ConfigError(line.strip(), "unknown command", "See /help")
         return None
 
     @property
@@ -105,27 +106,35 @@ class Commands:
         if value:
             self._conversation.options.fusion.update(fields([text]))
         elif self._conversation.options.fusion.pop(field.strip(), None) is None:
-            raise ConfigError(f"/set {text}", "sets nothing", "Write /set field=value, such as /set samples=2")
+            raise ConfigError(f"/set {text}", "not a setting", "Write /set field=value, such as /set samples=2")
 
     def _again(self, strategy: str) -> str:
         if strategy:
             self._choose("/strategy", strategy)
         question = self._conversation.take_back()
         if question is None:
-            raise ConfigError("/retry", "nothing was asked yet", "Ask something")
+            raise ConfigError("/retry", "no question yet", "Ask one first")
         return question
 
     def _explain(self) -> None:
         if not self._conversation.turns:
-            raise ConfigError("/why", "nothing was answered yet", "Ask something")
+            raise ConfigError("/why", "no answer yet", "Ask a question first")
         self._console.print(Why(self._conversation.turns[-1].view))
 
     def _say(self, text: str) -> None:
         self._console.print(Text(text), soft_wrap=True)
 
 
+def _help() -> Table:
+    """The commands; texts wrap beside their names."""
+    table = Table.grid(padding=(0, 1, 0, 0))
+    for name, text in HELP.items():
+        table.add_row(Text(name), Text(text))
+    return table
+
+
 def _known(command: str, name: str, names: Sequence[str]) -> str:
     if name not in names:
-        mend = f"Use one of {', '.join(names)}" if names else "There is none here"
-        raise ConfigError(f"{command} {name}", "there is no such name", mend)
+        hint = f"Use one of {', '.join(names)}" if names else "None are defined"
+        raise ConfigError(f"{command} {name}", "unknown name", hint)
     return name

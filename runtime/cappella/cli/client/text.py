@@ -1,4 +1,4 @@
-"""What others wrote, made fit for a terminal."""
+"""Text from models, made safe and fitted for a terminal."""
 
 from rich.console import Console
 from rich.text import Text
@@ -10,12 +10,12 @@ _SAFE = {**_PICTURES, 0x09: "    ", 0x0D: "", 0x7F: "␡", **dict.fromkeys(range
 
 
 def safe(text: str) -> str:
-    """Without anything that a terminal would obey."""
+    """The text without control characters."""
     return text.translate(_SAFE)
 
 
 def tail(console: Console, text: str, width: int, lines: int) -> Text:
-    """The last lines of a text as they are wrapped at this width."""
+    """The last lines of a text, wrapped at this width."""
     if lines < 1:
         return Text()
     # A line holds at most `width` characters, and wrapping seldom leaves more than half of it empty.
@@ -24,6 +24,6 @@ def tail(console: Console, text: str, width: int, lines: int) -> Text:
 
 
 def clipped(text: str, width: int) -> str:
-    """The first line, cut with an ellipsis if it is longer."""
+    """The first line, shortened with an ellipsis."""
     line = safe(text).strip().split("\n", 1)[0]
     return line if len(line) <= width else line[: max(0, width - 1)] + "…"

@@ -1,4 +1,4 @@
-"""`cappella top`: what the machine of a running server does, each second anew."""
+"""`cappella top`: the machine of a running server, refreshed every second."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ QUIT = ("q", "Q", "\x1b", "\x04")
 
 
 async def top(server: Server, once: bool, as_json: bool) -> None:
-    """Until q or Ctrl-C; once in a pipe. Raises ServerError if it cannot be asked even once."""
+    """Show it until q or Ctrl-C; once in a pipe. Raises ServerError if the first request fails."""
     said = await get(server, PATH, TIMEOUT_S)
     console = request.watched_console()
     if as_json:
@@ -33,7 +33,7 @@ async def top(server: Server, once: bool, as_json: bool) -> None:
     elif once or console is None:
         (console or Console(highlight=False, width=120)).print(Machine(said, server.url))
     else:
-        # Ctrl-C, which is how one ends what shows without end.
+        # Ctrl-C is a normal way to quit.
         with suppress(asyncio.CancelledError), Live(console=console, screen=True, auto_refresh=False) as live:
             await _watch(server, said, live)
 
@@ -54,7 +54,7 @@ async def _watch(server: Server, said: Json, live: Live) -> None:
 
 @contextmanager
 def _key_pressed() -> Iterator["asyncio.Future[None]"]:
-    """Done once one of the keys is pressed that end it. Without a keyboard it never is."""
+    """A future that is done once a quit key is pressed; never without a keyboard."""
     loop = asyncio.get_running_loop()
     pressed: asyncio.Future[None] = loop.create_future()
     if not sys.stdin.isatty():

@@ -1,4 +1,4 @@
-"""Where the time of a run went: what each call read and wrote, when, and how near it all came to its floor."""
+"""Where the time of a run went: when each call read and wrote, and how close the run came to its floor."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -31,7 +31,7 @@ STYLES = {READS: "yellow", WRITES: "green", READS_EARLY: "magenta", FLOOR: "dim"
 
 @dataclass(slots=True)
 class Row:
-    """One line: stretches of time, each from and to a millisecond, with what was done in it."""
+    """One line: stretches of time, each with its start, end and glyph, in milliseconds."""
 
     label: str
     figures: str
@@ -39,12 +39,12 @@ class Row:
 
 
 class Waterfall:
-    """A run's calls over its time. `fusion` and `usage` are the reply's."""
+    """A run's calls over its duration. `fusion` and `usage` are the reply's."""
 
     def __init__(self, fusion: Json, usage: Json) -> None:
         self._timings = fusion["timings"]
         calls = sorted(usage["fusion_details"], key=lambda call: float(call["start_ms"]))
-        # The calls' own clock begins with the first of them, and what came before it is ours.
+        # The calls' clock starts with the first of them; the time before is the gateway's.
         self._total_ms = max([self._timings["total_ms"], *(each["start_ms"] + each["ms"] for each in calls)])
         self._reads_early = any(call["role"] == "prefill" for call in calls)
         self._rows = [*_rows(calls), self._floor()]
@@ -65,14 +65,14 @@ class Waterfall:
         line = [" "] * cells
         for begin_ms, end_ms, glyph in row.stretches:
             begin = min(cells - 1, int(cells * begin_ms / self._total_ms))
-            # What took any time at all can be seen.
+            # Every stretch is at least one cell wide.
             end = max(begin + 1, min(cells, round(cells * end_ms / self._total_ms)))
             line[begin:end] = glyph * (end - begin)
         return Text.assemble(*((glyph, STYLES.get(glyph, "")) for glyph in line))
 
     def _floor(self) -> Row:
         floor_ms = self._timings["floor_ms"]
-        times = f", x{self._timings['total_ms'] / floor_ms:.2f} was taken" if floor_ms else ""
+        times = f", the run took {self._timings['total_ms'] / floor_ms:.2f}x" if floor_ms else ""
         return Row("floor", f"{_seconds(floor_ms)}{times}", [(0.0, floor_ms, FLOOR)])
 
     def _legend(self) -> str:
@@ -83,12 +83,12 @@ class Waterfall:
             words.append(
                 f"{tokens} tokens of the judge's prompt were read early, {timings['late_prefill_tokens']} late"
             )
-        words.append(f"{_seconds(timings['overhead_ms'])} with no engine at work")
+        words.append(f"{_seconds(timings['overhead_ms'])} without an engine at work")
         return "\n".join(words)
 
 
 def _rows(calls: Sequence[Json]) -> list[Row]:
-    """One for each call; those that read early share theirs."""
+    """One row per call; early prefills share one."""
     rows: list[Row] = []
     early: Row | None = None
     for call in calls:
@@ -121,12 +121,12 @@ def _label(call: Json) -> str:
 
 
 def _figures(call: Json) -> str:
-    """Reading, writing, tokens, and how many of them a second."""
+    """Time to read, time to write, tokens, and tokens per second."""
     if call["first_token_ms"] is None:
-        return f"{_seconds(call['ms'])}, no token came"
+        return f"{_seconds(call['ms'])}, no tokens"
     writes_ms = call["ms"] - call["first_token_ms"]
     tokens = call["completion_tokens"]
-    # The first token belongs to the reading; tokens that came in one burst say nothing of a speed.
+    # The first token belongs to the reading; tokens that arrive in one burst have no speed.
     rate = f", {1000 * (tokens - 1) / writes_ms:.0f}/s" if writes_ms >= MIN_MS else ""
     return f"{_seconds(call['first_token_ms'])} + {_seconds(writes_ms)}, {tokens} tok{rate}"
 

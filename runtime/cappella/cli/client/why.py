@@ -1,4 +1,4 @@
-"""Why an answer is what it is: whose words are in it, what the judge found, where the time went."""
+"""Where an answer comes from: who said what, the judge's analysis, and where the time went."""
 
 from collections.abc import Iterator
 
@@ -8,13 +8,13 @@ from rich.text import Text
 
 from cappella.cli.client.analysis import AnalysisBlock
 from cappella.cli.client.attribution import Passage, passages
-from cappella.cli.client.request import waterfall
 from cappella.cli.client.run_view import View
 from cappella.cli.client.text import safe
+from cappella.cli.client.waterfall import Waterfall
 
 
 class Why:
-    """All of it, of a run that has ended."""
+    """The explanation of a finished run."""
 
     def __init__(self, view: View) -> None:
         self._view = view
@@ -25,9 +25,10 @@ class Why:
         if self._view.analysis:
             yield Text("\nThe judge's analysis", "bold underline")
             yield AnalysisBlock(self._view.analysis)
-        if drawn := waterfall(self._view):
+        # A single model leaves no trace.
+        if self._view.fusion and self._view.usage:
             yield Text("\nWhere the time went", "bold underline")
-            yield drawn
+            yield Waterfall(self._view.fusion, self._view.usage)
 
     def _choice(self) -> Iterator[Text]:
         fusion = self._view.fusion
@@ -36,9 +37,9 @@ class Why:
         if chosen := fusion.get("chosen"):
             shares = fusion.get("probabilities") or {}
             sure = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
-            yield Text(f"It is the answer of {chosen}, word for word{f' (the judge: {sure})' if sure else ''}.")
+            yield Text(f"The answer is {chosen}'s, word for word{f' (the judge: {sure})' if sure else ''}.")
         for name, voters in (fusion.get("votes") or {}).items():
-            yield Text(f"{name}: stood for by {', '.join(voters)}")
+            yield Text(f"{name}: votes of {', '.join(voters)}")
         if ranking := fusion.get("ranking"):
             yield Text(f"The members' own ranking: {', '.join(ranking)}")
         for failed in fusion.get("failed_models", ()):
@@ -47,9 +48,9 @@ class Why:
     def _support(self) -> Iterator[RenderableType]:
         said = {name: member.text for name, member in self._view.members.items() if member.text}
         if not said:
-            yield Text("No panel was asked.")
+            yield Text("The panel was not asked.")
             return
-        yield Text("Who said it, by words in common and not by meaning", "bold underline")
+        yield Text("Who said what, by words in common", "bold underline")
         for passage in passages(self._view.answer, said):
             yield Text(safe(passage.text))
             yield Padding(_supporters(passage), (0, 0, 0, 2))
@@ -57,5 +58,5 @@ class Why:
 
 def _supporters(passage: Passage) -> Text:
     if not passage.supporters:
-        return Text("nobody: these are the judge's own words", "yellow")
+        return Text("no member: the judge's own words", "yellow")
     return Text(", ".join(f"{name} {share:.0%}" for name, share in passage.supporters), "cyan")

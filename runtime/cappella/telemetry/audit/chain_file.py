@@ -31,8 +31,8 @@ class ChainFile:
             end = _end(path)
             self._fd = _opened(path)
         except OSError as error:
-            mend = "Name a file in a folder that this user may write to"
-            raise ConfigError(f"server.audit.file: {path}", f"cannot be used ({error})", mend) from error
+            hint = "Name a file in a folder that this user may write to"
+            raise ConfigError(f"server.audit.file: {path}", f"cannot be used ({error})", hint) from error
         self._sequence = self._written = end.sequence
         self._hash = end.hash
         self._mend = self._is_amid_a_line = not end.ended
@@ -113,8 +113,8 @@ def _locked(path: Path) -> int:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(descriptor)
-        mend = "Give each server a file of its own"
-        raise ConfigError(f"server.audit.file: {path}", "another process writes it", mend) from error
+        hint = "Give each server a file of its own"
+        raise ConfigError(f"server.audit.file: {path}", "another process writes it", hint) from error
     return descriptor
 
 

@@ -17,8 +17,8 @@ def require_installed() -> None:
     """Raises ConfigError where the extra is missing."""
     for module in NEEDED:
         if not _is_there(module):
-            mend = "Install the extra otel (pip install 'cappella[otel]'), or take server.tracing out"
-            raise ConfigError("server.tracing", f"{module} is not installed", mend)
+            hint = "Install the extra otel (pip install 'cappella[otel]'), or take server.tracing out"
+            raise ConfigError("server.tracing", f"{module} is not installed", hint)
 
 
 def opened(tracing: Tracing) -> "Tracer":

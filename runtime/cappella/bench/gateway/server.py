@@ -1,4 +1,4 @@
-"""The real gateway over scripted engines, served as `cappella serve` does it."""
+"""The real gateway over scripted engines, served as by `cappella serve`."""
 
 import asyncio
 import sys
@@ -14,7 +14,7 @@ from cappella.gateway.serve import bind, http_server
 
 
 class ScriptedSupervisor:
-    """What the application needs of a supervisor, over engines that somebody else started."""
+    """The part of a supervisor that the application needs, for engines started elsewhere."""
 
     def __init__(self, folder: Path, models: list[str]) -> None:
         self.engines = {name: VllmEngine(folder / f"{name}.sock", EngineStatus(name, "ready")) for name in models}
@@ -28,14 +28,14 @@ class ScriptedSupervisor:
 
 
 def config(models: list[str], analysis: str, sequences: int) -> Config:
-    """The last model is the judge, the others sit on the panel."""
+    """A config with the last model as judge and the others on the panel."""
     model = {"weights": "unused", "max_model_len": 8192, "kv_cache_bytes": "1GiB", "max_num_seqs": sequences}
     ensemble = {"panel": models[:-1], "judge": models[-1], "analysis": analysis}
     return Config.model_validate({"models": dict.fromkeys(models, model), "ensembles": {"default": ensemble}})
 
 
 async def serve(folder: Path, models: list[str], analysis: str, sequences: int) -> None:
-    """Until SIGTERM. The port is printed once clients may connect."""
+    """Serve until SIGTERM. The port is printed once clients can connect."""
     listener = bind("127.0.0.1", 0)
     app = create_app(config(models, analysis, sequences), ScriptedSupervisor(folder, models))  # type: ignore[arg-type]
     print(listener.getsockname()[1], flush=True)

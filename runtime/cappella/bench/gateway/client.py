@@ -1,4 +1,4 @@
-"""A client that keeps so many streamed runs in flight, and times every token on its arrival."""
+"""A client that keeps a fixed number of streamed runs in flight, and times every token on arrival."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ PROMPT = "Please count upwards, and say for each number when it was said. " * 12
 
 
 class Histogram:
-    """Times in steps of 10 microseconds, however many there are."""
+    """Counts of times in steps of 10 microseconds, in constant memory."""
 
     STEP_NS = 10_000
 
@@ -39,7 +39,7 @@ class Histogram:
 
 
 class Load:
-    """What all connections together measured."""
+    """The measurements of all connections."""
 
     def __init__(self, port: int, body: dict[str, Any], tokens: int) -> None:
         self.port, self.tokens = port, tokens
@@ -60,7 +60,7 @@ class Load:
 
 
 class Slot(asyncio.Protocol):
-    """One connection with one run at a time, until the time is up."""
+    """One connection with one run at a time, until the end."""
 
     def __init__(self, load: Load) -> None:
         self._load = load
@@ -126,7 +126,7 @@ class Slot(asyncio.Protocol):
 
 
 async def drive(load: Load, count: int, ramp_s: float, seconds: float) -> dict[str, Any]:
-    """Runs begin spread over the ramp, so that they are in every phase at once; what comes before its end is not timed."""
+    """Start the runs spread over a ramp, so that they are in different phases; nothing is timed before its end."""
     loop = asyncio.get_running_loop()
     now_ns = time.monotonic_ns()
     load.counts_from_ns = now_ns + int(2 * ramp_s * 1e9)

@@ -1,4 +1,4 @@
-"""A client that asks so many times a second, whatever comes back, and times every answer and every refusal."""
+"""A client that sends requests at a fixed rate, and times every answer and every refusal."""
 
 import asyncio
 import json
@@ -8,15 +8,15 @@ from typing import Any
 
 import uvloop
 
-from load.client import Histogram, Load
+from cappella.bench.gateway.client import Histogram, Load
 
 TICK_S = 0.005
 SETTLED_AFTER = 0.2
-"""Of the time: by then the queue is as long as it gets, and answers come as fast as they will."""
+"""Share of the time after which the queue has its full length."""
 
 
 class Tally:
-    """What came back, and how many answers between two moments."""
+    """Counts and times of the replies."""
 
     def __init__(self, from_ns: int, to_ns: int) -> None:
         self._from_ns, self._to_ns = from_ns, to_ns
@@ -39,7 +39,7 @@ class Tally:
 
 
 class Connection(asyncio.Protocol):
-    """One request at a time; between two it lies in `idle`."""
+    """A connection for one request at a time; it is in `idle` between two."""
 
     def __init__(self, tally: Tally, idle: list["Connection"]) -> None:
         self._tally, self._idle = tally, idle
@@ -69,7 +69,7 @@ class Connection(asyncio.Protocol):
 
 
 async def drive(load: Load, rate: float, seconds: float) -> dict[str, Any]:
-    """Evenly spaced requests; what is still under way at the end is waited for, and counts."""
+    """Send evenly spaced requests, then wait for those still in flight, which count."""
     loop = asyncio.get_running_loop()
     began_ns = time.monotonic_ns()
     ends_ns = began_ns + int(seconds * 1e9)

@@ -1,4 +1,4 @@
-"""What a gateway does with more than it can: it answers as many as before, and refuses the rest at once."""
+"""The gateway under more load than it can take: it should answer as many runs as before and refuse the rest at once."""
 
 import json
 from typing import Any
@@ -6,19 +6,20 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from load.bench import cpu_s, python, stack, watched
+from cappella.bench.gateway.processes import Options, cpu_s, python, stack, watched
 
 
-def measure(options: Any) -> dict[str, Any]:
-    """The capacity in closed loop, then open loops at that rate and at `options.overload` times it, on one gateway."""
+def measure(options: Options) -> dict[str, Any]:
+    """Measure the capacity in a closed loop, then open loops at that rate and at `options.overload` times it."""
     rounds: dict[str, Any] = {}
     with stack(options) as (port, gateway, engines):
         room = options.sequences - round(options.sequences / 8)
         asked = {"port": port, "body": {}, "ramp_s": 2.0, "tokens": options.tokens}
-        with python("load.client", json.dumps({**asked, "runs": room, "seconds": options.seconds / 4})) as client:
+        with python("client", json.dumps({**asked, "runs": room, "seconds": options.seconds / 4})) as client:
             assert client.stdout
             closed = json.loads(client.stdout.readline())
         capacity = closed["tokens"] / closed["seconds"] / options.tokens
+        assert options.overload
         for times in (1.0, options.overload):
             rate = {"port": port, "tokens": options.tokens, "rate": times * capacity, "seconds": options.seconds}
             rounds[f"{times:g}x"] = _round(rate, gateway.pid)
@@ -30,7 +31,7 @@ def measure(options: Any) -> dict[str, Any]:
 
 def _round(asked: dict[str, Any], gateway: int) -> dict[str, Any]:
     before = cpu_s(gateway)
-    with python("load.open_loop", json.dumps(asked)) as client, watched(gateway) as resident:
+    with python("open_loop", json.dumps(asked)) as client, watched(gateway) as resident:
         assert client.stdout
         told: dict[str, Any] = json.loads(client.stdout.readline())
     spent = cpu_s(gateway) - before
@@ -43,7 +44,7 @@ def _round(asked: dict[str, Any], gateway: int) -> dict[str, Any]:
     }
 
 
-def show(told: dict[str, Any], options: Any) -> None:
+def show(told: dict[str, Any], options: Options) -> None:
     console = Console(width=110)
     table = Table(
         "", "asked/s", "answered/s", "refused", "refusal, ms p50 / p99", "answer, s p50 / p99", "cores", "MiB"

@@ -1,4 +1,4 @@
-"""Scripted engines that cost next to nothing: 100 tokens a second to every stream, each with the time of its sending."""
+"""Scripted engines that cost almost nothing: every stream gets 100 tokens a second, each with its sending time."""
 
 import asyncio
 import json
@@ -38,7 +38,7 @@ def chunk(data: bytes) -> bytes:
 
 
 class Call(asyncio.Protocol):
-    """One connection: requests in, and a stream for each that the common tick drives."""
+    """One connection: each request gets a stream that a common tick drives."""
 
     speaking: set["Call"] = set()  # noqa: RUF012 - one for the whole process
     log: list[tuple[int, str, int, int]] = []  # noqa: RUF012
@@ -75,7 +75,7 @@ class Call(asyncio.Protocol):
         self._interval = body.get("stream_interval", 1)
         text = orjson.dumps(json.dumps(ANALYSIS))[1:-1].decode() if "response_format" in body else ""
         cut = -(-len(text) // self._tokens)
-        # A piece must not end within an escape.
+        # A piece must not end inside an escape.
         self._pieces = re.findall(rf"(?:\\.|[^\\]){{1,{cut}}}", text) if text else []
         self._count = len(self._pieces) or self._tokens
         self._sent = self._due = 0
@@ -83,7 +83,7 @@ class Call(asyncio.Protocol):
         self.speaking.add(self)
 
     def tick(self) -> None:
-        """One more token; it is sent if it is the first, the last, or the interval is full."""
+        """Produce one token; send what is due for the first, the last, and every full interval."""
         self._due += 1
         if self._due == 1 or self._due == self._count or self._due - self._sent >= self._interval:
             if self._pieces:
@@ -102,11 +102,11 @@ class Call(asyncio.Protocol):
 
 
 async def serve(folder: Path, models: list[str], tokens: int) -> None:
-    """Until SIGTERM; then every call's run, model, beginning and end are printed as JSON."""
+    """Serve until SIGTERM; then print every call's run, model, start and end as JSON."""
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stopped.set)
-    # uvloop closes a server that nobody holds.
+    # uvloop closes a server without a reference.
     servers = [
         await loop.create_unix_server(partial(Call, model, tokens), str(folder / f"{model}.sock"), backlog=4096)
         for model in models

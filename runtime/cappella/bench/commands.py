@@ -1,0 +1,110 @@
+"""`cappella bench`: measure an ensemble over its engines, or the gateway alone."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cappella.cli.client.address import base_url
+from cappella.cli.completion import CONFIG
+from cappella.cli.errors import App, Group, one_line_errors
+
+
+class _Group(Group):
+    """`cappella bench CONFIG` is short for `cappella bench ensemble CONFIG`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in (*self.commands, "--help"):
+            args = ["ensemble", *args]
+        return super().parse_args(ctx, args)
+
+
+app = App(
+    cls=_Group,
+    help="Measure an ensemble (`cappella bench CONFIG`), or one gateway process over scripted engines.",
+)
+
+
+class Analysis(StrEnum):
+    """When the judge writes its analysis."""
+
+    BEFORE = "before"
+    ALONGSIDE = "alongside"
+    OFF = "off"
+
+
+@app.command()
+def ensemble(
+    config: Annotated[Path, CONFIG],
+    name: Annotated[str, typer.Option("--ensemble", help="The ensemble to measure.")] = "default",
+    against: Annotated[
+        str, typer.Option(help="Also measure: single, naive, single-plain, naive-plain (comma-separated).")
+    ] = "",
+    url: Annotated[str | None, typer.Option(help="Measure this running server instead of starting one.")] = None,
+    concurrency: Annotated[str, typer.Option(help="Runs in flight at once (comma-separated).")] = "1,4,16",
+    rate: Annotated[
+        str, typer.Option(help="Instead: runs that start per second, at random times (comma-separated).")
+    ] = "",
+    panel: Annotated[
+        str, typer.Option(help="Panel sizes; members repeat (comma-separated). (default: the config's)")
+    ] = "",
+    answer_tokens: Annotated[str, typer.Option(help="Tokens of an answer (comma-separated); empty: no limit.")] = "64",
+    prompt_words: Annotated[int, typer.Option(min=1, help="Random words in a prompt.")] = 60,
+    prompts: Annotated[Path | None, typer.Option(help="Instead: a file with one prompt per line.")] = None,
+    runs: Annotated[int, typer.Option(min=1, help="Runs of each system per round.")] = 16,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; every system takes a turn in each.")] = 3,
+    fusion: Annotated[str, typer.Option(help="Fusion fields of every run: analysis=off;early_exit=equal.")] = "",
+    vary: Annotated[str, typer.Option(help="Fusion fields to compare: early_prefill=true/false.")] = "",
+    optillm_python: Annotated[
+        Path | None, typer.Option(help="Also measure optillm, installed for this Python.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for bench.json and bench.svg.")] = None,
+) -> None:
+    """Measure an ensemble over its engines: throughput, latency, stages, overhead, ratio to the fastest possible run.
+
+    Systems take turns in every round, so that a slow minute of the machine affects all of them.
+    """
+    from cappella.cli.bench import bench as run_bench
+
+    options: dict[str, str | None] = {
+        "ensemble": name,
+        "against": against,
+        "url": url and base_url(url),
+        "concurrency": concurrency,
+        "rate": rate,
+        "panel": panel,
+        "answer-tokens": answer_tokens,
+        "prompt-words": str(prompt_words),
+        "prompts": str(prompts) if prompts else None,
+        "optillm-python": str(optillm_python) if optillm_python else None,
+        "fusion": fusion,
+        "vary": vary,
+    }
+    with one_line_errors():
+        run_bench(config, out, options, runs, rounds)
+
+
+@app.command()
+def gateway(
+    runs: Annotated[int, typer.Option(min=1, help="Runs in flight at once; 1 measures the overhead of a run.")] = 400,
+    panel: Annotated[int, typer.Option(min=1, help="Members of the panel.")] = 3,
+    tokens: Annotated[int, typer.Option(min=1, help="Tokens of each answer, at 100 a second.")] = 100,
+    seconds: Annotated[float, typer.Option(min=1, help="Duration of the measurement.")] = 60,
+    analysis: Annotated[Analysis, typer.Option(help="The judge's analysis: before, alongside or off.")] = Analysis.OFF,
+    events: Annotated[bool, typer.Option("--events", help="Clients also receive the members' events.")] = False,
+    sequences: Annotated[int, typer.Option(min=1, help="Requests that each engine runs at once.")] = 4096,
+    overload: Annotated[
+        float | None, typer.Option(min=1, help="Instead: open loop at this multiple of the measured capacity.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="File for the figures as JSON.")] = None,
+) -> None:
+    """Load one gateway process with runs over scripted engines: throughput, added latency, CPU time, memory.
+
+    Needs no model and no GPU.
+    """
+    from cappella.bench.gateway.command import bench
+    from cappella.bench.gateway.processes import Options
+
+    with one_line_errors():
+        bench(Options(runs, panel, tokens, seconds, analysis, events, sequences, overload), out)
