@@ -196,7 +196,8 @@ async def _ensemble(
 
     async def run(emit: Emit) -> Run:
         room = parts.admission.room(PREFIX + name, takes, key=key.id if key else None)
-        async with parts.in_flight.inside(), records.current().waiting(PREFIX + name, room):
+        async with parts.in_flight.run_inside() as begin, records.current().waiting(PREFIX + name, room):
+            begin(settings.deadline_s)
             return await parts.recorder.run(parts.pipeline, key, prompt, settings, emit)
 
     if not asked.stream:

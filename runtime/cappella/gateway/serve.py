@@ -100,7 +100,10 @@ class _Server(uvicorn.Server):
                 starting.cancel()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._systemd.stopping(self._generations.parts.config.server.drain_s + CUT_S + ENGINES_END_S)
+        drain_s = self._generations.parts.config.server.drain_s
+        self._systemd.stopping(drain_s + CUT_S + ENGINES_END_S)
+        # A reload may have changed it since the start.
+        self.config.timeout_graceful_shutdown = round(drain_s + CUT_S)
         draining = asyncio.create_task(_drain(self._generations, self._announcer))
         await super().shutdown(sockets)
         draining.cancel()
@@ -181,7 +184,6 @@ def http_server(app: FastAPI, tls: Tls | None = None, announcer: Announcer = For
             log_level="warning",
             access_log=False,
             timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=round(reloader.parts.config.server.drain_s + CUT_S),
             lifespan="on",
             server_header=False,
             **secured,
