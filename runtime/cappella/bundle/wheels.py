@@ -18,6 +18,7 @@ import cappella
 from cappella.bundle import wheel_names
 from cappella.bundle.contents import Item, is_licence
 from cappella.bundle.manifest import Target, check_path
+from cappella.config import paths
 from cappella.errors import ConfigError
 
 SOURCE = Path(cappella.__file__).parents[2]
@@ -66,7 +67,7 @@ def downloaded(lock: Path, target: Target, with_dependencies: bool) -> Path:
         raise ConfigError(
             str(lock), f"cannot be read ({error})", "Name a list such as scripts/locks/cpu.txt"
         ) from error
-    folder = _cache() / hashlib.sha256(wanted.encode()).hexdigest()[:16]
+    folder = paths.cache_dir() / "wheels" / hashlib.sha256(wanted.encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
     how = [] if with_dependencies else ["--no-deps"]
     machine = [*(f"--platform={each}" for each in platforms(target)), f"--python-version={target.python}"]
@@ -129,7 +130,7 @@ def _own() -> Path:
     if not (SOURCE / "pyproject.toml").is_file():
         problem = "is no source tree, so that no wheel of Cappella can be built"
         raise ConfigError(str(SOURCE), problem, "Put Cappella's wheel beside the others, and use --wheels")
-    folder = _cache() / "own"
+    folder = paths.cache_dir() / "wheels" / "own"
     # setuptools writes beside what it builds, and the tree is not ours to write into.
     with tempfile.TemporaryDirectory() as scratch:
         tree = Path(scratch, "tree")
@@ -151,7 +152,3 @@ def _pip(arguments: Sequence[str], place: Path, mend: str) -> None:
     if done.returncode != 0:
         said = done.stderr.strip().splitlines() or [f"pip ended with {done.returncode}"]
         raise ConfigError(str(place), said[-1].removeprefix("ERROR: "), mend)
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cappella" / "wheels"
