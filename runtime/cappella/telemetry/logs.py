@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
 
-from cappella.telemetry.recorder import RunRecord
+from cappella.gateway.records import RunRecord
 from cappella.telemetry.records import RequestRecord
 
 logger = logging.getLogger("cappella")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cappella.telemetry.recorder import CallRecord, RunRecord
+from cappella.gateway.records import CallRecord, RunRecord
 
 _TRACE_CONTEXT = (b"traceparent", b"tracestate")
 _INTERNAL_ERROR = 500
