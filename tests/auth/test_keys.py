@@ -1,6 +1,7 @@
 """Keys: kept as hashes, checked before everything, limited in models and amounts, counted."""
 
 import asyncio
+import contextlib
 import json
 import re
 import sqlite3
@@ -193,6 +194,20 @@ async def test_a_run_that_fails_is_paid_for(fake_engines: FakeEngines, guarded: 
         fake_engines.let(name, Script(ending="garbage"))
     key = store.create("ann", ["run"], tokens_per_minute=1)
     assert [(await ask(guarded, key))[0] for _ in range(2)] == [502, 429]
+
+
+async def test_a_file_of_keys_that_is_locked_holds_up_nobody_but_those_with_keys(
+    guarded: str, store: KeyStore, tmp_path: Path
+) -> None:
+    key = store.create("ann", ["run"])
+    with contextlib.closing(sqlite3.connect(tmp_path / "keys.sqlite")) as db:
+        db.execute("PRAGMA locking_mode=EXCLUSIVE")
+        db.execute("BEGIN EXCLUSIVE")
+        waiting = asyncio.create_task(get(guarded, "/v1/models", key))
+        for _ in range(3):
+            assert (await get(guarded, "/health", None))[0] == 200
+        assert not waiting.done()
+    assert (await waiting)[0] == 200
 
 
 def operator(store: KeyStore) -> dict[str, str]:

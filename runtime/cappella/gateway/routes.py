@@ -97,7 +97,7 @@ def create_router(current: Callable[[], GatewayState], reload: Callable[[], Awai
     @router.get("/v1/models")
     async def models(request: Request) -> dict[str, Any]:
         parts = current()
-        key = _who(parts, request, "run")
+        key = await _who(parts, request, "run")
         return {
             "object": "list",
             "data": [
@@ -114,7 +114,7 @@ def create_router(current: Callable[[], GatewayState], reload: Callable[[], Awai
     @router.get("/ready")
     async def ready(request: Request, response: Response) -> dict[str, Any]:
         parts = current()
-        _who(parts, request, "run")
+        await _who(parts, request, "run")
         state = _readiness(parts)
         response.status_code = 200 if state["ready"] else 503
         return state
@@ -122,12 +122,12 @@ def create_router(current: Callable[[], GatewayState], reload: Callable[[], Awai
     @router.get("/metrics")
     async def metrics(request: Request) -> Response:
         parts = current()
-        _who(parts, request, "admin")
+        await _who(parts, request, "admin")
         return Response(await parts.metrics.render(_now(parts)), media_type="text/plain; version=0.0.4")
 
     @router.post("/api/reload")
     async def reload_config(request: Request) -> dict[str, Any]:
-        _who(current(), request, "admin")
+        await _who(current(), request, "admin")
         return await reload()
 
     return router
@@ -138,7 +138,7 @@ def _answering(current: Callable[[], GatewayState], path: str) -> Callable[[Requ
 
     async def answer(request: Request) -> Response:
         parts = current()
-        key = _who(parts, request, "run")
+        key = await _who(parts, request, "run")
         require_json(request)
         server = parts.config.server
         body = await read(request, server.max_body_bytes, server.client_timeout_s)
@@ -170,8 +170,8 @@ def _answering(current: Callable[[], GatewayState], path: str) -> Callable[[Requ
     return answer
 
 
-def _who(parts: GatewayState, request: Request, scope: Scope) -> Key | None:
-    key = parts.gatekeeper.who(*credentials(request), scope)
+async def _who(parts: GatewayState, request: Request, scope: Scope) -> Key | None:
+    key = await parts.gatekeeper.who(*credentials(request), scope)
     records.current().key_id = key.id if key else None
     return key
 
