@@ -13,6 +13,7 @@ from cappella.gateway import drain, reload
 from support.fake_engines import FakeEngines, eventually, gateway_config, serving
 from support.scripted_engine import Json, Script
 
+PATIENCE_S = 20.0
 HELD = Script(("a", "b"), ending="held")
 
 
@@ -66,7 +67,7 @@ async def test_a_run_keeps_its_own_deadline_through_a_reload(fake_engines: FakeE
     async with gateway(fake_engines, gateway_config(analysis="off", quorum=3, **ensemble)) as found:
         found.change(drain_s=0.01)
         under_way = asyncio.create_task(found.ask(fusion=fusion))
-        assert await eventually(lambda: fake_engines.servers["ann"].running == 1)
+        assert await eventually(lambda: fake_engines.servers["ann"].running == 1, PATIENCE_S)
         await found.reload()
         # By now it would have been cut twice over.
         await asyncio.sleep(20 * found.config.server.drain_s)
@@ -74,7 +75,7 @@ async def test_a_run_keeps_its_own_deadline_through_a_reload(fake_engines: FakeE
         fake_engines.servers["ann"].released.set()
         status, reply = await under_way
         assert (status, reply["fusion"]["status"]) == (200, "ok")
-        assert await eventually(lambda: fake_engines.ended == ["ann"])
+        assert await eventually(lambda: fake_engines.ended == ["ann"], PATIENCE_S)
 
 
 async def test_a_run_that_overstays_its_deadline_is_cut_so_that_a_reload_ends(
@@ -86,11 +87,11 @@ async def test_a_run_that_overstays_its_deadline_is_cut_so_that_a_reload_ends(
     async with gateway(fake_engines, gateway_config(analysis="off", quorum=3, deadline_s=60)) as found:
         found.change(drain_s=0.01)
         under_way = asyncio.create_task(found.ask())
-        assert await eventually(lambda: fake_engines.servers["ann"].running == 1)
+        assert await eventually(lambda: fake_engines.servers["ann"].running == 1, PATIENCE_S)
         await found.reload()
         status, reply = await under_way
         assert (status, reply["error"]["code"]) == (503, "shutting_down")
-        assert await eventually(lambda: fake_engines.ended == ["ann"])
+        assert await eventually(lambda: fake_engines.ended == ["ann"], PATIENCE_S)
 
 
 async def test_a_call_is_not_cut_where_its_engine_stays(fake_engines: FakeEngines) -> None:
@@ -98,7 +99,7 @@ async def test_a_call_is_not_cut_where_its_engine_stays(fake_engines: FakeEngine
     async with gateway(fake_engines, gateway_config()) as found:
         found.change(drain_s=0.01)
         under_way = asyncio.create_task(found.ask("ann", stream=True))
-        assert await eventually(lambda: fake_engines.reloader.inside == 1)
+        assert await eventually(lambda: fake_engines.reloader.inside == 1, PATIENCE_S)
         await found.reload()
         await asyncio.sleep(20 * found.config.server.drain_s)
         assert fake_engines.reloader.inside == 1
@@ -113,7 +114,7 @@ async def test_a_call_whose_engine_goes_has_the_time_to_drain(fake_engines: Fake
     async with gateway(fake_engines, gateway_config()) as found:
         found.change(drain_s=0.01)
         under_way = asyncio.create_task(found.ask("ann"))
-        assert await eventually(lambda: fake_engines.reloader.inside == 1)
+        assert await eventually(lambda: fake_engines.reloader.inside == 1, PATIENCE_S)
         await found.reload()
         status, reply = await under_way
         assert (status, reply["error"]["code"]) == (503, "shutting_down")
@@ -130,10 +131,12 @@ async def test_what_runs_on_an_engine_that_stays_takes_its_place_after_a_reload_
     fake_engines.let("ann", HELD)
     async with gateway(fake_engines, small()) as found:
         runs = [asyncio.create_task(found.ask()) for _ in range(3)]
-        assert await eventually(lambda: fake_engines.servers["ann"].running == 1)
+        assert await eventually(lambda: fake_engines.servers["ann"].running == 1, PATIENCE_S)
         await found.reload()
         runs += [asyncio.create_task(found.ask())]
-        assert await eventually(lambda: fake_engines.reloader.parts.admission.waiting["cappella/default"] == 3)
+        assert await eventually(
+            lambda: fake_engines.reloader.parts.admission.waiting["cappella/default"] == 3, PATIENCE_S
+        )
         assert fake_engines.servers["ann"].running == 1
         assert 'cappella_waiting{name="cappella/default"} 3.0' in await found.figures()
         fake_engines.servers["ann"].released.set()
@@ -145,10 +148,10 @@ async def test_a_new_engine_of_an_old_name_has_all_its_room(fake_engines: FakeEn
     fake_engines.replaced = frozenset(fake_engines.engines)
     async with gateway(fake_engines, small()) as found:
         runs = [asyncio.create_task(found.ask()) for _ in range(2)]
-        assert await eventually(lambda: fake_engines.servers["ann"].running == 1)
+        assert await eventually(lambda: fake_engines.servers["ann"].running == 1, PATIENCE_S)
         await found.reload()
         runs += [asyncio.create_task(found.ask())]
-        assert await eventually(lambda: fake_engines.servers["ann"].running == 2)
+        assert await eventually(lambda: fake_engines.servers["ann"].running == 2, PATIENCE_S)
         fake_engines.servers["ann"].released.set()
         assert {status for status, _ in await asyncio.gather(*runs)} == {200}
 
