@@ -12,6 +12,7 @@ from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
+from cappella.background import background
 from cappella.errors import RequestError
 from cappella.gateway.http_protocol import ABORT
 from cappella.telemetry import records
@@ -33,17 +34,11 @@ class ClientTooSlow(Exception):
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """The work's result. If the client goes away first, the work is cancelled, and ClientGone raised."""
-    task = asyncio.ensure_future(work)
-    gone = asyncio.create_task(_disconnected(request))
-    try:
+    async with background(work) as task, background(_disconnected(request)) as gone:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
             raise ClientGone
         return task.result()
-    finally:
-        task.cancel()
-        gone.cancel()
-        await asyncio.wait({task, gone})
 
 
 def credentials(request: Request) -> tuple[str | None, str | None]:
