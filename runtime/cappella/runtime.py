@@ -97,9 +97,8 @@ class Runtime:
         statuses = self._supervisor.statuses
         while not all(status.start_finished for status in statuses.values()):
             await asyncio.sleep(POLL_S)
-        up = self.config.hosted(name for name, status in statuses.items() if status.accepts_requests)
-        if not any(ensemble.can_answer(up) for ensemble in self.config.ensembles.values()):
-            reasons = "; ".join(f"{name} {status.stage}" for name, status in statuses.items() if name not in up)
+        if not any(self._supervisor.deployment.answering().values()):
+            reasons = "; ".join(f"{n} {status.stage}" for n, status in statuses.items() if not status.accepts_requests)
             raise ModelNotReady(f"No ensemble can answer: {reasons}.", retry_after_s=0)
 
 

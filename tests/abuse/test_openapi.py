@@ -69,6 +69,7 @@ async def test_who_has_no_key_reads_no_document(fake_engines: FakeEngines, tmp_p
 
 
 async def test_every_route_stands_in_it_and_nothing_else(fake_engines: FakeEngines) -> None:
+    fake_engines.serve(gateway_config())
     app = create_app(gateway_config(), fake_engines)  # type: ignore[arg-type]
     # The page's own files are no part of the API.
     api: list[Any] = [route for route in app.routes if route.include_in_schema]  # type: ignore[attr-defined]

@@ -50,7 +50,9 @@ async def test_nothing_is_announced_when_all_engines_come_up_together(
 def test_a_client_drops_an_idle_connection_before_the_gateway_does() -> None:
     kept_by_clients_s = httpx.Limits().keepalive_expiry
     assert kept_by_clients_s
-    server = serve.http_server(create_app(gateway_config(), FakeEngines()))  # type: ignore[arg-type]
+    fake_engines = FakeEngines()
+    fake_engines.serve(gateway_config())
+    server = serve.http_server(create_app(gateway_config(), fake_engines))  # type: ignore[arg-type]
     assert server.config.timeout_keep_alive > 2 * kept_by_clients_s
 
 
@@ -62,7 +64,7 @@ async def test_a_longer_time_to_drain_that_a_reload_took_is_kept_when_it_stops(
     first = gateway_config(analysis="off", quorum=3)
     first = first.model_copy(update={"server": first.server.model_copy(update={"drain_s": 0.01})})
     longer = first.model_copy(update={"server": first.server.model_copy(update={"drain_s": 60.0})})
-    fake_engines.deployment = fake_engines.prepare(fake_engines.compare(first))
+    fake_engines.serve(first)
     server = serve.http_server(create_app(first, fake_engines, lambda: longer))  # type: ignore[arg-type]
     listener = serve.bind("127.0.0.1", 0)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"

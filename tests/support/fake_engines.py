@@ -147,6 +147,10 @@ class FakeEngines:
         lifecycles: Any = dict.fromkeys(self.engines)
         return Deployment(change.config, machine.own_memory(), self.plan, {}, self.engines, lifecycles)
 
+    def serve(self, config: Config) -> None:
+        """Be the engines of this config."""
+        self.deployment = self.prepare(self.compare(config))
+
     def begin(self, new: Deployment) -> None:
         pass
 
@@ -200,7 +204,7 @@ def gateway_config(**ensemble: Any) -> Config:
 @asynccontextmanager
 async def serving(fake_engines: FakeEngines, config: Config, reread: ReadConfig | None = None) -> AsyncIterator[str]:
     """The real application on a loopback port; a reload takes what `reread` says."""
-    fake_engines.deployment = fake_engines.prepare(fake_engines.compare(config))
+    fake_engines.serve(config)
     app = create_app(config, fake_engines, reread)  # type: ignore[arg-type]
     fake_engines.reloader = app.state.reloader
     http = uvicorn.Config(app, http=Connection, port=0, log_level="error", lifespan="on", ws="none")

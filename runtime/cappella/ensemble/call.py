@@ -118,7 +118,8 @@ class EngineCall:
                     yield heard
         finally:
             self._ended = time.monotonic()
-            calls.count(calls.estimated(self.call, prompt.messages, "".join(take.written for take in self.takes)))
+            if self.spoke:
+                calls.count(calls.estimated(self.call, prompt.messages, "".join(take.written for take in self.takes)))
 
     async def say(
         self,

@@ -1,6 +1,5 @@
 """Wires the parts into one ASGI application; holds the one table from errors to HTTP."""
 
-import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -15,6 +14,7 @@ from starlette.types import ASGIApp
 from cappella import errors
 from cappella.auth.gatekeeper import Gatekeeper
 from cappella.auth.keys import KeyStore
+from cappella.background import background
 from cappella.config import Config
 from cappella.engines.supervisor import Supervisor
 from cappella.ensemble.errors import DeadlineExceeded, InsufficientQuorum, PanelFailed
@@ -77,12 +77,10 @@ def create_app(config: Config, supervisor: Supervisor, reread: ReadConfig | None
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with watch.kept(), memory.kept():
             await supervisor.start()
-            recorder = asyncio.create_task(gatekeeper.keep())
             try:
-                yield
+                async with background(gatekeeper.keep()):
+                    yield
             finally:
-                recorder.cancel()
-                await asyncio.wait({recorder})
                 await supervisor.stop()
 
     # FastAPI's own document describes no field of ours, and its pages load scripts from elsewhere. Nor is anybody sent
@@ -90,8 +88,7 @@ def create_app(config: Config, supervisor: Supervisor, reread: ReadConfig | None
     app = _Gateway(lifespan=lifespan, openapi_url=None, redirect_slashes=False)
     app.include_router(openapi.create_router(gatekeeper, _codes(), keyed=config.server.keys is not None))
     parts = GatewayState(
-        config=config,
-        engines=supervisor.engines,
+        deployment=supervisor.deployment,
         pipeline=Pipeline(supervisor.engines),
         recorder=Recorder(metrics, gatekeeper, [watch, *memory.observers]),
         metrics=metrics,

@@ -77,11 +77,11 @@ def create_router(current: Callable[[], GatewayState], operated: Operated) -> AP
 
 def _ensembles(parts: GatewayState, key: Key | None) -> Json:
     """Those that the key may call, as in /v1/models; an operator's sees all."""
-    up = [name for name, engine in parts.engines.items() if engine.status.accepts_requests]
+    answering = parts.deployment.answering()
     waiting, inside = parts.admission.waiting, parts.admission.inside
     return {
         name: {
-            "answers": ensemble.can_answer(up),
+            "answers": answering[name],
             "panel": [seat.name for seat in ensemble.seats],
             "judge": ensemble.judge.model,
             "presets": list(ensemble.presets),

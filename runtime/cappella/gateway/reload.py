@@ -85,8 +85,7 @@ class Reloader:
         config = new.config
         self.parts = replace(
             old,
-            config=config,
-            engines=new.engines,
+            deployment=new,
             pipeline=Pipeline(new.engines),
             recorder=old.recorder.renewed(config, change.comes),
             admission=old.admission.renewed(config, change.stays),

@@ -12,6 +12,7 @@ from cappella.auth.gatekeeper import Gatekeeper
 from cappella.auth.keys import Key, Scope
 from cappella.config import Config, Ensemble
 from cappella.config.options import Overrides
+from cappella.engines.deployment import Deployment
 from cappella.engines.vllm.client import VllmEngine
 from cappella.ensemble.events import Emit
 from cappella.ensemble.pipeline import Pipeline
@@ -74,8 +75,7 @@ APIS: Mapping[str, type[fields.FusionRequest] | None] = {
 class GatewayState:
     """What the endpoints work with; `app.create_app` makes it."""
 
-    config: Config
-    engines: dict[str, VllmEngine]
+    deployment: Deployment
     pipeline: Pipeline
     recorder: Recorder
     metrics: Metrics
@@ -85,6 +85,14 @@ class GatewayState:
     admission: Admission
     in_flight: InFlight
     gatekeeper: Gatekeeper
+
+    @property
+    def config(self) -> Config:
+        return self.deployment.config
+
+    @property
+    def engines(self) -> dict[str, VllmEngine]:
+        return self.deployment.engines
 
 
 def create_router(current: Callable[[], GatewayState], reload: Callable[[], Awaitable[dict[str, Any]]]) -> APIRouter:
@@ -267,21 +275,15 @@ def _known(parts: GatewayState, key: Key | None) -> list[str]:
     return [name for name in names if key is None or key.may_call(name)]
 
 
-def _answering_now(parts: GatewayState) -> dict[str, bool]:
-    """Which ensembles have their quorum and their judge."""
-    up = [name for name, engine in parts.engines.items() if engine.status.accepts_requests]
-    return {name: ensemble.can_answer(up) for name, ensemble in parts.config.ensembles.items()}
-
-
 def _now(parts: GatewayState) -> Snapshot:
     deadlines_s = {name: deadline_s(ensemble) for name, ensemble in parts.config.ensembles.items()}
     waiting, refused = parts.admission.waiting, parts.admission.refused
-    return Snapshot(parts.engines, parts.gpus(), waiting, refused, _answering_now(parts), deadlines_s)
+    return Snapshot(parts.engines, parts.gpus(), waiting, refused, parts.deployment.answering(), deadlines_s)
 
 
 def _readiness(parts: GatewayState) -> dict[str, Any]:
     """Ready means that every ensemble is."""
-    ensembles = _answering_now(parts)
+    ensembles = parts.deployment.answering()
     return {
         "ready": all(ensembles.values()),
         "ensembles": ensembles,

@@ -19,6 +19,7 @@ from fastapi import FastAPI
 from rich.text import Text
 from uvicorn.config import LOGGING_CONFIG
 
+from cappella.background import background
 from cappella.config import Config, Tls
 from cappella.engines.status import EngineStatus
 from cappella.engines.supervisor import Supervisor, default_log_dir
@@ -27,7 +28,6 @@ from cappella.gateway.app import create_app
 from cappella.gateway.console import Announcer, ForPeople, ForPrograms, stages, tell_stages
 from cappella.gateway.http_protocol import Connection
 from cappella.gateway.reload import Reloader
-from cappella.gateway.routes import GatewayState
 from cappella.gateway.systemd import Systemd
 from cappella.placement.report import as_dict, picture
 from cappella.sealing import guard
@@ -92,21 +92,16 @@ class _Server(uvicorn.Server):
         self._systemd = Systemd.around(os.environ)
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
-        async with self._systemd.watching():
-            starting = asyncio.create_task(self._tell_once_ready())
-            try:
-                await super().serve(sockets)
-            finally:
-                starting.cancel()
+        async with self._systemd.watching(), background(self._tell_once_ready()):
+            await super().serve(sockets)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         drain_s = self._generations.parts.config.server.drain_s
         self._systemd.stopping(drain_s + CUT_S + ENGINES_END_S)
         # A reload may have changed it since the start.
         self.config.timeout_graceful_shutdown = round(drain_s + CUT_S)
-        draining = asyncio.create_task(_drain(self._generations, self._announcer))
-        await super().shutdown(sockets)
-        draining.cancel()
+        async with background(_drain(self._generations, self._announcer)):
+            await super().shutdown(sockets)
 
     def _reload(self) -> None:
         task = asyncio.create_task(self._reload_and_tell())
@@ -120,8 +115,9 @@ class _Server(uvicorn.Server):
 
     async def _tell_once_ready(self) -> None:
         """Ready is who can answer as one ensemble at least."""
-        while not (names := _answering(self._generations.parts)):
+        while not any(self._generations.parts.deployment.answering().values()):
             await asyncio.sleep(REFRESH_S)
+        names = [f"cappella/{name}" for name, can in self._generations.parts.deployment.answering().items() if can]
         self._systemd.ready(f"Answers as {', '.join(names)}")
 
     @contextmanager
@@ -136,12 +132,6 @@ class _Server(uvicorn.Server):
         finally:
             for each in (*signals, signal.SIGHUP):
                 loop.remove_signal_handler(each)
-
-
-def _answering(parts: GatewayState) -> list[str]:
-    """The ensembles that can."""
-    up = [name for name, engine in parts.engines.items() if engine.status.accepts_requests]
-    return [f"cappella/{name}" for name, ensemble in parts.config.ensembles.items() if ensemble.can_answer(up)]
 
 
 async def _drain(reloader: Reloader, announcer: Announcer) -> None:
@@ -201,15 +191,15 @@ async def _serve(
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     message = f"Gateway on {url}; starting {len(config.models)} engines (logs in {log_dir})"
     announcer.say("listening", message, url=url, engines=list(config.models), log_dir=log_dir)
-    watching = asyncio.create_task(_watch_start(config, supervisor.statuses, announcer))
-    await asyncio.wait({serving, watching}, return_when=asyncio.FIRST_COMPLETED)
+    async with background(_watch_start(config, supervisor.statuses, announcer)) as watching:
+        await asyncio.wait({serving, watching}, return_when=asyncio.FIRST_COMPLETED)
     exit_code = 0
     if not serving.done():
         exit_code = _report(config, supervisor, url, announcer)
         server.should_exit = server.should_exit or exit_code != 0
-        watching = asyncio.create_task(_follow(supervisor, announcer))
+        async with background(_follow(supervisor, announcer)):
+            await asyncio.wait({serving})
     await serving
-    watching.cancel()
     announcer.say("stopped", "Stopped; no engine is left running.")
     return exit_code
 
@@ -236,10 +226,10 @@ async def _follow(supervisor: Supervisor, announcer: Announcer) -> None:
 
 def _announce(config: Config, statuses: Mapping[str, EngineStatus], answering: set[str], announcer: Announcer) -> None:
     """Say once of each ensemble that it answers, if that is before the last engine is up."""
-    up = config.hosted(name for name, status in statuses.items() if status.accepts_requests)
     starting = [name for name, status in statuses.items() if not status.start_finished]
-    for name, ensemble in config.ensembles.items():
-        if starting and name not in answering and ensemble.can_answer(up):
+    up = (name for name, status in statuses.items() if status.accepts_requests)
+    for name, can in config.answering(up).items():
+        if starting and can and name not in answering:
             answering.add(name)
             message = f"cappella/{name} answers now; still starting: {', '.join(starting)}"
             announcer.say("answering", message, ensemble=name, starting=starting)
@@ -252,8 +242,8 @@ def _report(config: Config, supervisor: Supervisor, url: str, announcer: Announc
         lifecycle = supervisor.lifecycles[name]
         log, words = lifecycle.log, lifecycle.last_words()
         announcer.fail("engine_failed", f"{name} {supervisor.statuses[name].stage}", words, model=name, log=log)
-    up = config.hosted(name for name in config.models if name not in failed)
-    usable = [name for name, ensemble in config.ensembles.items() if ensemble.can_answer(up)]
+    able = config.answering(name for name in config.models if name not in failed)
+    usable = [name for name, can in able.items() if can]
     if not usable:
         announcer.fail("useless", "No ensemble can answer: stopping.")
         return EXIT_CONFIG
