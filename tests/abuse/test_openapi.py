@@ -17,7 +17,8 @@ from schemathesis.specs.openapi import checks
 import cappella
 from cappella.auth.keys import KeyStore
 from cappella.gateway import openapi
-from cappella.gateway.app import HTTP_TABLE, create_app
+from cappella.gateway.app import create_app
+from cappella.gateway.errors import HTTP_TABLE
 from cappella.gateway.proxy import FIELDS
 from support.fake_engines import FakeEngines, gateway_config, serving
 from support.strict_gateway import make_strict, with_keys

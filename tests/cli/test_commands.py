@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cappella.gateway.serve import bind
+from cappella.http_server import bind
 from support.weights_folder import write_model
 
 

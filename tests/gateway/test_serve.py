@@ -5,6 +5,7 @@ import asyncio
 import httpx
 import pytest
 
+from cappella import http_server
 from cappella.engines.status import EngineStatus
 from cappella.gateway import console, serve
 from cappella.gateway.app import create_app
@@ -52,21 +53,21 @@ def test_a_client_drops_an_idle_connection_before_the_gateway_does() -> None:
     assert kept_by_clients_s
     fake_engines = FakeEngines()
     fake_engines.serve(gateway_config())
-    server = serve.http_server(create_app(gateway_config(), fake_engines))  # type: ignore[arg-type]
+    server = http_server.http_server(create_app(gateway_config(), fake_engines))  # type: ignore[arg-type]
     assert server.config.timeout_keep_alive > 2 * kept_by_clients_s
 
 
 async def test_a_longer_time_to_drain_that_a_reload_took_is_kept_when_it_stops(
     fake_engines: FakeEngines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serve, "CUT_S", 0)
+    monkeypatch.setattr(http_server, "CUT_S", 0)
     fake_engines.let("ann", Script(("a", "b"), ending="held"))
     first = gateway_config(analysis="off", quorum=3)
     first = first.model_copy(update={"server": first.server.model_copy(update={"drain_s": 0.01})})
     longer = first.model_copy(update={"server": first.server.model_copy(update={"drain_s": 60.0})})
     fake_engines.serve(first)
-    server = serve.http_server(create_app(first, fake_engines, lambda: longer))  # type: ignore[arg-type]
-    listener = serve.bind("127.0.0.1", 0)
+    server = http_server.http_server(create_app(first, fake_engines, lambda: longer))  # type: ignore[arg-type]
+    listener = http_server.bind("127.0.0.1", 0)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     serve = asyncio.create_task(server.serve(sockets=[listener]))
     async with httpx.AsyncClient(base_url=url, timeout=60) as http:

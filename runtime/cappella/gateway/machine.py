@@ -13,7 +13,7 @@ from cappella.engines.status import Action, EngineStatus
 from cappella.engines.vllm.client import VllmEngine
 from cappella.gateway.model_list import PREFIX
 from cappella.gateway.request import credentials
-from cappella.gateway.routes import GatewayState
+from cappella.gateway.state import GatewayState
 from cappella.placement.planner import Plan
 from cappella.telemetry.engine_metrics import Figures, Gauges, Reading
 from cappella.version import __version__

@@ -12,7 +12,7 @@ from cappella.engines.supervisor import Supervisor
 from cappella.ensemble.pipeline import Pipeline
 from cappella.errors import ConfigError, ReloadFailed
 from cappella.gateway.drain import InFlight
-from cappella.gateway.routes import GatewayState
+from cappella.gateway.state import GatewayState
 
 POLL_S = 0.1
 LINGER_S = 1.0
