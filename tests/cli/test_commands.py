@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cappella.http_server import bind
+from cappella.gateway.http_server import bind
 from support.weights_folder import write_model
 
 

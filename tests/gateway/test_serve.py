@@ -5,9 +5,8 @@ import asyncio
 import httpx
 import pytest
 
-from cappella import http_server
 from cappella.engines.status import EngineStatus
-from cappella.gateway import console, serve
+from cappella.gateway import console, http_server, serve
 from cappella.gateway.app import create_app
 from support.fake_engines import FakeEngines, eventually, gateway_config
 from support.scripted_engine import Script

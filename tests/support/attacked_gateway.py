@@ -13,7 +13,7 @@ from cappella.engines.deployment import Deployment
 from cappella.engines.status import EngineStatus
 from cappella.engines.vllm.client import VllmEngine
 from cappella.gateway.app import create_app
-from cappella.http_server import bind, http_server
+from cappella.gateway.http_server import bind, http_server
 from support.fake_engines import MEMBERS, gateway_config
 from support.scripted_engine import PLAIN
 from support.strict_gateway import with_keys

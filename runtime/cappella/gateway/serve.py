@@ -18,7 +18,7 @@ from cappella.engines.supervisor import Supervisor, default_log_dir
 from cappella.errors import CappellaError, ConfigError
 from cappella.gateway.app import create_app
 from cappella.gateway.console import Announcer, ForPeople, ForPrograms, stages, tell_stages
-from cappella.http_server import bind, http_server
+from cappella.gateway.http_server import bind, http_server
 from cappella.placement.report import as_dict, picture
 from cappella.sealing import guard
 from cappella.telemetry import logs, tracing

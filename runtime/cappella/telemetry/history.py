@@ -12,9 +12,9 @@ from cappella.auth.gatekeeper import Gatekeeper
 from cappella.config import Config
 from cappella.errors import RequestError, UnknownRun
 from cappella.gateway.formats.fields import Fusion
-from cappella.gateway.records import CallRecord, RunRecord
 from cappella.gateway.request import credentials
 from cappella.telemetry import trace
+from cappella.telemetry.records import CallRecord, RunRecord
 from cappella.telemetry.run_store import Reader, Row, RunStore
 from cappella.types import Json
 

@@ -5,10 +5,9 @@ from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 
 from cappella.config import Config, Server
-from cappella.gateway.records import CallRecord, RunRecord
 from cappella.telemetry import logs, records, tracing
 from cappella.telemetry.metrics import Metrics
-from cappella.telemetry.records import RequestRecord
+from cappella.telemetry.records import CallRecord, RequestRecord, RunRecord
 
 
 class RequestObserver:

@@ -13,9 +13,9 @@ from cappella.ensemble import calls
 from cappella.ensemble.events import Emit, Event, RunStarted
 from cappella.ensemble.pipeline import Pipeline
 from cappella.ensemble.run import Run
-from cappella.gateway.records import CallRecord, RunRecord
 from cappella.telemetry import records
 from cappella.telemetry.metrics import Metrics
+from cappella.telemetry.records import CallRecord, RunRecord
 from cappella.telemetry.usage import Meter
 from cappella.types import Json, Prompt
 

@@ -6,11 +6,11 @@ from typing import Any
 from cappella.config import Config
 from cappella.config.options import Settings
 from cappella.ensemble.errors import PanelFailed
-from cappella.gateway.records import CallRecord, RunRecord
 from cappella.telemetry import trace
 from cappella.telemetry.audit import transcript
 from cappella.telemetry.audit.log import AuditLog
 from cappella.telemetry.audit.weights import WeightDigests, Weights
+from cappella.telemetry.records import CallRecord, RunRecord
 from cappella.types import Json, Usage
 from cappella.version import __version__
 

@@ -9,8 +9,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from cappella.ensemble.errors import PanelFailed
 from cappella.ensemble.run import Call, Panel
-from cappella.gateway.records import CallRecord, RunRecord
-from cappella.telemetry.records import RequestRecord
+from cappella.telemetry.records import CallRecord, RequestRecord, RunRecord
 from cappella.telemetry.tracing import attributes
 from cappella.telemetry.tracing.attributes import Attributes
 
