@@ -36,7 +36,7 @@ class Runtime:
 
     def __init__(self, config: Path | str, log_dir: Path | None = None) -> None:
         self.config = load.load(Path(config))
-        self._log_dir_lock = None
+        self._log_dir_lock: IO[str] | None = None
         log_dir = log_dir or self.config.server.log_dir
         if log_dir is None:
             log_dir, self._log_dir_lock = _own_log_dir()

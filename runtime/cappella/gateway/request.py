@@ -35,7 +35,8 @@ class ClientTooSlow(Exception):
 async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """The work's result. If the client goes away first, the work is cancelled, and ClientGone raised."""
     async with background(work) as task, background(_disconnected(request)) as gone:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        either: set[asyncio.Future[Any]] = {task, gone}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
             raise ClientGone
         return task.result()
