@@ -14,19 +14,17 @@ from support.fake_engines import FakeEngines, eventually, gateway_config, servin
 from support.scripted_engine import Json, Script
 
 PATIENCE_S = 20.0
+DRAIN_S = 0.01
 HELD = Script(("a", "b"), ending="held")
 
 
 class Gateway:
-    """A gateway that is served `config`, and after a reload what `config` is by then."""
+    """A gateway with next to no time to drain. A reload takes what `config` is by then."""
 
     http: aiohttp.ClientSession
 
     def __init__(self, config: Config) -> None:
         self.config = config
-
-    def change(self, **server: Any) -> None:
-        self.config = self.config.model_copy(update={"server": self.config.server.model_copy(update=server)})
 
     async def ask(self, model: str = "cappella/default", **fields: Any) -> tuple[int, Json]:
         body = {"model": model, "messages": [{"role": "user", "content": "Hi"}], **fields}
@@ -44,8 +42,12 @@ class Gateway:
 
 @asynccontextmanager
 async def gateway(fake_engines: FakeEngines, config: Config) -> AsyncIterator[Gateway]:
-    found = Gateway(config)
-    async with serving(fake_engines, config, lambda: found.config) as url, aiohttp.ClientSession(url) as found.http:
+    server = config.server.model_copy(update={"drain_s": DRAIN_S})
+    found = Gateway(config.model_copy(update={"server": server}))
+    async with (
+        serving(fake_engines, found.config, lambda: found.config) as url,
+        aiohttp.ClientSession(url) as found.http,
+    ):
         yield found
 
 
@@ -65,12 +67,11 @@ async def test_a_run_keeps_its_own_deadline_through_a_reload(fake_engines: FakeE
     fake_engines.replaced = frozenset({"ann"})
     fusion = {"preset": "long"} if "presets" in ensemble else {"deadline_seconds": 60} if ensemble else {}
     async with gateway(fake_engines, gateway_config(analysis="off", quorum=3, **ensemble)) as found:
-        found.change(drain_s=0.01)
         under_way = asyncio.create_task(found.ask(fusion=fusion))
         assert await eventually(lambda: fake_engines.servers["ann"].running == 1, PATIENCE_S)
         await found.reload()
         # By now it would have been cut twice over.
-        await asyncio.sleep(20 * found.config.server.drain_s)
+        await asyncio.sleep(20 * DRAIN_S)
         assert not fake_engines.ended
         fake_engines.servers["ann"].released.set()
         status, reply = await under_way
@@ -85,7 +86,6 @@ async def test_a_run_that_overstays_its_deadline_is_cut_so_that_a_reload_ends(
     fake_engines.let("ann", HELD)
     fake_engines.replaced = frozenset({"ann"})
     async with gateway(fake_engines, gateway_config(analysis="off", quorum=3, deadline_s=60)) as found:
-        found.change(drain_s=0.01)
         under_way = asyncio.create_task(found.ask())
         assert await eventually(lambda: fake_engines.servers["ann"].running == 1, PATIENCE_S)
         await found.reload()
@@ -97,11 +97,10 @@ async def test_a_run_that_overstays_its_deadline_is_cut_so_that_a_reload_ends(
 async def test_a_call_is_not_cut_where_its_engine_stays(fake_engines: FakeEngines) -> None:
     fake_engines.let("ann", HELD)
     async with gateway(fake_engines, gateway_config()) as found:
-        found.change(drain_s=0.01)
         under_way = asyncio.create_task(found.ask("ann", stream=True))
         assert await eventually(lambda: fake_engines.reloader.inside == 1, PATIENCE_S)
         await found.reload()
-        await asyncio.sleep(20 * found.config.server.drain_s)
+        await asyncio.sleep(20 * DRAIN_S)
         assert fake_engines.reloader.inside == 1
         fake_engines.servers["ann"].released.set()
         under_way.cancel()
@@ -112,7 +111,6 @@ async def test_a_call_whose_engine_goes_has_the_time_to_drain(fake_engines: Fake
     fake_engines.let("ann", Script(pause_s=60))
     fake_engines.replaced = frozenset({"ann"})
     async with gateway(fake_engines, gateway_config()) as found:
-        found.change(drain_s=0.01)
         under_way = asyncio.create_task(found.ask("ann"))
         assert await eventually(lambda: fake_engines.reloader.inside == 1, PATIENCE_S)
         await found.reload()
