@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from cappella.config import Server
-from cappella.gateway.serve import CUT_S, ENGINES_END_S
+from cappella.gateway.http_server import CUT_S, ENGINES_END_S
 from support.real_deployment import ROOT
 
 DEPLOY = ROOT / "scripts" / "deploy"

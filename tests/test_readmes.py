@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from cappella.config import Config
-from cappella.gateway.app import HTTP_TABLE
+from cappella.gateway.errors import HTTP_TABLE
 from cappella.gateway.formats.chat import ChatRequest
 from cappella.gateway.formats.fields import Fusion
 

@@ -1,4 +1,4 @@
-"""Every error that Cappella raises. It knows nothing of HTTP: `gateway/app.py` holds the one table that does.
+"""Every error that Cappella raises. It knows nothing of HTTP: `gateway/errors.py` holds the one table that does.
 
 CappellaError
 ├── ConfigError            the config, or what it points at, is wrong; the command ends with exit code 2

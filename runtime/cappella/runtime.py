@@ -1,11 +1,13 @@
 """Cappella in one's own process: the same engines and the same pipeline, with no HTTP in front."""
 
 import asyncio
+import fcntl
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 from cappella.config import load
 from cappella.config.options import Overrides
@@ -34,7 +36,11 @@ class Runtime:
 
     def __init__(self, config: Path | str, log_dir: Path | None = None) -> None:
         self.config = load.load(Path(config))
-        self._supervisor = Supervisor(self.config, log_dir or self.config.server.log_dir or default_log_dir("runtime"))
+        self._log_dir_lock: IO[str] | None = None
+        log_dir = log_dir or self.config.server.log_dir
+        if log_dir is None:
+            log_dir, self._log_dir_lock = _own_log_dir()
+        self._supervisor = Supervisor(self.config, log_dir)
         self._pipeline = Pipeline(self._supervisor.engines)
 
     async def __aenter__(self) -> Self:
@@ -42,14 +48,19 @@ class Runtime:
         try:
             await self._settle()
         except BaseException:
-            await self._supervisor.stop()
+            await self._stop()
             raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self._stop()
+
+    async def _stop(self) -> None:
         await self._supervisor.stop()
+        if self._log_dir_lock:
+            self._log_dir_lock.close()
 
     async def ask(
         self,
@@ -86,10 +97,25 @@ class Runtime:
         statuses = self._supervisor.statuses
         while not all(status.start_finished for status in statuses.values()):
             await asyncio.sleep(POLL_S)
-        up = self.config.hosted(name for name, status in statuses.items() if status.accepts_requests)
-        if not any(ensemble.can_answer(up) for ensemble in self.config.ensembles.values()):
-            reasons = "; ".join(f"{name} {status.stage}" for name, status in statuses.items() if name not in up)
+        if not any(self._supervisor.deployment.answering().values()):
+            reasons = "; ".join(f"{n} {status.stage}" for n, status in statuses.items() if not status.accepts_requests)
             raise ModelNotReady(f"No ensemble can answer: {reasons}.", retry_after_s=0)
+
+
+def _own_log_dir() -> tuple[Path, IO[str]]:
+    """The first folder for logs that no other Runtime of this user has, in whatever process; ours while the file is open."""
+    for number in count(1):
+        folder = default_log_dir(f"runtime-{number}")
+        folder.mkdir(parents=True, exist_ok=True)
+        # Beside the logs of engines, whose names begin with a letter or a digit.
+        lock = (folder / "_in_use").open("w", encoding="utf-8")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            continue
+        return folder, lock
+    raise AssertionError("there is always a next number")
 
 
 def _asked(prompt: str | Sequence[Message] | Prompt, watched: bool) -> Prompt:

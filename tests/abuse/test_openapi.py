@@ -17,7 +17,8 @@ from schemathesis.specs.openapi import checks
 import cappella
 from cappella.auth.keys import KeyStore
 from cappella.gateway import openapi
-from cappella.gateway.app import HTTP_TABLE, create_app
+from cappella.gateway.app import create_app
+from cappella.gateway.errors import HTTP_TABLE
 from cappella.gateway.proxy import FIELDS
 from support.fake_engines import FakeEngines, gateway_config, serving
 from support.strict_gateway import make_strict, with_keys
@@ -69,6 +70,7 @@ async def test_who_has_no_key_reads_no_document(fake_engines: FakeEngines, tmp_p
 
 
 async def test_every_route_stands_in_it_and_nothing_else(fake_engines: FakeEngines) -> None:
+    fake_engines.serve(gateway_config())
     app = create_app(gateway_config(), fake_engines)  # type: ignore[arg-type]
     # The page's own files are no part of the API.
     api: list[Any] = [route for route in app.routes if route.include_in_schema]  # type: ignore[attr-defined]

@@ -1,7 +1,9 @@
 """Keys: kept as hashes, checked before everything, limited in models and amounts, counted."""
 
 import asyncio
+import contextlib
 import json
+import re
 import sqlite3
 import subprocess
 import sys
@@ -16,7 +18,8 @@ from cappella.auth import gatekeeper
 from cappella.auth.keys import KeyStore, Used
 from cappella.config import Server
 from cappella.errors import ConfigError
-from support.fake_engines import FakeEngines, eventually, gateway_config, serving
+from support.fake_engines import FakeEngines, eventually, gateway_config, judging, serving
+from support.scripted_engine import Script
 
 BODY = {"model": "cappella/default", "messages": [{"role": "user", "content": "Hi"}]}
 Ask = Callable[..., Any]
@@ -142,6 +145,73 @@ async def test_tokens_over_the_limit_keep_the_next_request_waiting(
 ) -> None:
     key = store.create("ann", ["run"], tokens_per_minute=1)
     assert [(await ask(guarded, key, **fields))[0] for _ in range(2)] == [200, 429]
+
+
+async def leave_at(url: str, key: str, text: bytes, **fields: Any) -> None:
+    """Read a stream until it has said something, and go."""
+    headers = {"Authorization": f"Bearer {key}"}
+    body = {**BODY, "stream": True, **fields}
+    session = aiohttp.ClientSession(headers=headers)
+    async with session as http, http.post(f"{url}/v1/chat/completions", json=body) as reply:
+        heard = b""
+        while text not in heard:
+            heard += await reply.content.readany()
+        reply.close()
+
+
+@pytest.mark.parametrize("model", ["cappella/default", "cappella/gated", "ann"])
+async def test_a_client_that_leaves_before_the_end_pays_for_what_it_used(
+    fake_engines: FakeEngines, store: KeyStore, tmp_path: Path, model: str
+) -> None:
+    config = gateway_config(gate={"mode": "rules", "model": "ann"})
+    gated = config.ensembles["default"]
+    ensembles = {"default": gateway_config().ensembles["default"], "gated": gated}
+    server = config.server.model_copy(update={"keys": tmp_path / "keys.sqlite"})
+    config = config.model_copy(update={"server": server, "ensembles": ensembles})
+    key = store.create("ann", ["run"], tokens_per_minute=1)
+    held = Script(("The", " whole", " answer"), ending="held")
+    fake_engines.let("judge", judging(final=held))
+    if model != "cappella/default":
+        fake_engines.let("ann", held)
+    async with serving(fake_engines, config) as url:
+        await leave_at(url, key, b" answer", model=model)
+        assert await eventually(lambda: fake_engines.running == 0)
+        assert (await ask(url, key))[0] == 429
+        async with aiohttp.ClientSession() as http, http.get(f"{url}/metrics", headers=operator(store)) as reply:
+            text = await reply.text()
+    used = store.used()[store.all()[0].id]
+    members = 6 if model == "cappella/default" else 0
+    # Of what was broken off, about as much as was read and written.
+    assert used.completion_tokens > members
+    if model != "ann":
+        assert used.prompt_tokens > 0
+        wrote = "final" if model == "cappella/default" else "single"
+        assert re.search(rf'cappella_tokens_total{{kind="completion",model="[a-z]+",role="{wrote}"}} [1-9]', text)
+
+
+async def test_a_run_that_fails_is_paid_for(fake_engines: FakeEngines, guarded: str, store: KeyStore) -> None:
+    for name in ("bob", "cat"):
+        fake_engines.let(name, Script(ending="garbage"))
+    key = store.create("ann", ["run"], tokens_per_minute=1)
+    assert [(await ask(guarded, key))[0] for _ in range(2)] == [502, 429]
+
+
+async def test_a_file_of_keys_that_is_locked_holds_up_nobody_but_those_with_keys(
+    guarded: str, store: KeyStore, tmp_path: Path
+) -> None:
+    key = store.create("ann", ["run"])
+    with contextlib.closing(sqlite3.connect(tmp_path / "keys.sqlite")) as db:
+        db.execute("PRAGMA locking_mode=EXCLUSIVE")
+        db.execute("BEGIN EXCLUSIVE")
+        waiting = asyncio.create_task(get(guarded, "/v1/models", key))
+        for _ in range(3):
+            assert (await get(guarded, "/health", None))[0] == 200
+        assert not waiting.done()
+    assert (await waiting)[0] == 200
+
+
+def operator(store: KeyStore) -> dict[str, str]:
+    return {"x-api-key": store.create("operator", ["admin"])}
 
 
 async def test_what_a_key_used_is_kept(fake_engines: FakeEngines, store: KeyStore, tmp_path: Path) -> None:

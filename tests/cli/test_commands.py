@@ -13,7 +13,7 @@ import pytest
 
 from cappella.config import load
 from cappella.errors import ConfigError
-from cappella.gateway.serve import bind
+from cappella.gateway.http_server import bind
 from cappella.placement import advice, folder, machine
 from support.weights_folder import write_model
 

@@ -1,18 +1,21 @@
 """As many runs as there is room for, a bounded queue, and for the rest a refusal at once."""
 
 import asyncio
+import json
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cappella.config import Config
+from cappella.config import Audit, Config
 from cappella.errors import Overloaded
 from cappella.gateway.admission import Admission
 from support.fake_engines import FakeEngines, eventually, gateway_config, serving
@@ -92,7 +95,7 @@ async def test_small_runs_do_not_pass_a_large_one_for_ever(monkeypatch: pytest.M
 async def test_who_takes_more_than_there_is_runs_alone() -> None:
     found = admission()
     async with asyncio.timeout(1), found.room("e", {"ann": 100}):
-        assert found._used["ann"] == 7
+        assert found._engines["ann"].used == 7
 
 
 async def test_who_leaves_the_queue_lets_others_pass() -> None:
@@ -134,14 +137,14 @@ def test_nothing_is_lost_whatever_comes_and_goes(
 
         async def work(name: str, count: int, direct: bool, key: str | None) -> None:
             async with found.room(name, {"ann": count, "bob": 1}, direct, key):
-                assert all(used <= 8 for used in found._used.values())
+                assert all(engine.used <= 8 for engine in found._engines.values())
                 assert all(waiting <= max_waiting for waiting in found.waiting.values())
                 await asyncio.sleep(0)
 
         await asyncio.wait_for(asyncio.gather(*(one(*call) for call in calls)), 5)
-        assert set(found._used.values()) == {0}
+        assert {engine.used for engine in found._engines.values()} == {0}
         assert not any(found.waiting.values())
-        assert not found._lanes
+        assert not found._queue.lanes
 
     asyncio.run(all_of_them())
 
@@ -195,17 +198,31 @@ async def test_a_body_that_does_not_come_is_given_up(busy: str) -> None:
     writer.close()
 
 
-async def test_a_client_that_reads_nothing_is_left_and_its_engines_are_free(
-    fake_engines: FakeEngines, busy: str
+@pytest.mark.parametrize("model", ["cappella/default", "judge"])
+async def test_a_client_that_reads_nothing_is_left_for_a_reason_that_is_told(
+    fake_engines: FakeEngines, tmp_path: Path, caplog: pytest.LogCaptureFixture, model: str
 ) -> None:
     fake_engines.servers["judge"].script = lambda body: Script(pieces=("x" * 1_000_000,) * 40)
     async with AsyncExitStack() as stack:
-        parts = urlsplit(busy)
+        audit = Audit(file=tmp_path / "audit.jsonl")
+        parts = urlsplit(
+            await stack.enter_async_context(serving(fake_engines, busy_config(client_timeout_s=0.3, audit=audit)))
+        )
         client = stack.enter_context(socket.socket())
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.setblocking(False)
         await asyncio.get_running_loop().sock_connect(client, (parts.hostname, parts.port))
-        body = b'{"model":"cappella/default","stream":true,"messages":[{"role":"user","content":"Hi"}]}'
+        body = orjson.dumps({**BODY, "model": model, "stream": True})
         await asyncio.get_running_loop().sock_sendall(client, HEAD % len(body) + body)
         assert await eventually(lambda: fake_engines.servers["judge"].running == 1, 5)
-        assert await eventually(lambda: fake_engines.running == 0, 5)
+        assert await eventually(lambda: fake_engines.running == 0 and "was left" in caplog.text, 5)
+        # Its connection is gone, too, with what was still to be sent.
+        received = 0
+        async with asyncio.timeout(5):
+            while data := await asyncio.get_running_loop().sock_recv(client, 1 << 20):
+                received += len(data)
+        assert received < 10_000_000
+    (line,) = (tmp_path / "audit.jsonl").read_text().splitlines()[-1:]
+    assert json.loads(line)["status"] == "ClientTooSlow"
+    told = [record.getMessage() for record in caplog.records if "digest" not in record.getMessage()]
+    assert told == ["/v1/chat/completions: the client took nothing for 0.3 s, and was left"]

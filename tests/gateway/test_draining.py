@@ -79,7 +79,7 @@ async def test_a_stream_that_is_cut_says_so_in_its_last_event(
     assert await fake_engines.reloader.drain(0.05) == 1
     status, text = await under_way
     assert status == 200
-    assert "The time to finish was over" in last_error(text)["message"]
+    assert last_error(text)["code"] == "shutting_down"
     assert await eventually(lambda: fake_engines.running == 0)
 
 

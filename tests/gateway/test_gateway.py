@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cappella import errors
 from cappella.ensemble.errors import PanelFailed
-from cappella.gateway.app import HTTP_TABLE
+from cappella.gateway.errors import HTTP_TABLE
 from support.fake_engines import JSON, MEMBERS, FakeEngines, eventually, judging
 from support.scripted_engine import Script, too_long
 

@@ -6,9 +6,10 @@ import httpx
 import pytest
 
 from cappella.engines.status import EngineStatus
-from cappella.gateway import console, serve
+from cappella.gateway import console, http_server, serve
 from cappella.gateway.app import create_app
-from support.fake_engines import FakeEngines, gateway_config
+from support.fake_engines import FakeEngines, eventually, gateway_config
+from support.scripted_engine import Script
 
 
 @pytest.fixture
@@ -49,5 +50,34 @@ async def test_nothing_is_announced_when_all_engines_come_up_together(
 def test_a_client_drops_an_idle_connection_before_the_gateway_does() -> None:
     kept_by_clients_s = httpx.Limits().keepalive_expiry
     assert kept_by_clients_s
-    server = serve.http_server(create_app(gateway_config(), FakeEngines()))  # type: ignore[arg-type]
+    fake_engines = FakeEngines()
+    fake_engines.serve(gateway_config())
+    server = http_server.http_server(create_app(gateway_config(), fake_engines))  # type: ignore[arg-type]
     assert server.config.timeout_keep_alive > 2 * kept_by_clients_s
+
+
+async def test_a_longer_time_to_drain_that_a_reload_took_is_kept_when_it_stops(
+    fake_engines: FakeEngines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_server, "CUT_S", 0)
+    fake_engines.let("ann", Script(("a", "b"), ending="held"))
+    first = gateway_config(analysis="off", quorum=3)
+    first = first.model_copy(update={"server": first.server.model_copy(update={"drain_s": 0.01})})
+    longer = first.model_copy(update={"server": first.server.model_copy(update={"drain_s": 60.0})})
+    fake_engines.serve(first)
+    server = http_server.http_server(create_app(first, fake_engines, lambda: longer))  # type: ignore[arg-type]
+    listener = http_server.bind("127.0.0.1", 0)
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    serve = asyncio.create_task(server.serve(sockets=[listener]))
+    async with httpx.AsyncClient(base_url=url, timeout=60) as http:
+        assert (await http.post("/api/reload")).status_code == 200
+        body = {"model": "cappella/default", "messages": [{"role": "user", "content": "Hi"}]}
+        under_way = asyncio.create_task(http.post("/v1/chat/completions", json=body))
+        assert await eventually(lambda: fake_engines.servers["ann"].running == 1)
+        server.should_exit = True
+        # Long enough for uvicorn's own patience of before.
+        assert await eventually(lambda: not server.servers[0].is_serving())
+        await asyncio.sleep(0.3)
+        fake_engines.servers["ann"].released.set()
+        assert (await under_way).json()["fusion"]["status"] == "ok"
+    await serve

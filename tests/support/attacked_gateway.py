@@ -3,15 +3,17 @@
 import asyncio
 import sys
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
 from cappella.config import Config
 from cappella.config.server import Audit, Runs
+from cappella.engines.deployment import Deployment
 from cappella.engines.status import EngineStatus
 from cappella.engines.vllm.client import VllmEngine
 from cappella.gateway.app import create_app
-from cappella.gateway.serve import bind, http_server
+from cappella.gateway.http_server import bind, http_server
 from support.fake_engines import MEMBERS, gateway_config
 from support.scripted_engine import PLAIN
 from support.strict_gateway import with_keys
@@ -27,6 +29,9 @@ class Supervisor:
             )
             for name in (*MEMBERS, "judge")
         }
+        unplanned: Any = None
+        lifecycles: Any = dict.fromkeys(self.engines)
+        self.deployment = Deployment(config, unplanned, unplanned, {}, self.engines, lifecycles)
 
     async def start(self) -> None:
         pass

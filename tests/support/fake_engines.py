@@ -13,7 +13,8 @@ import uvicorn
 
 from cappella.config import Config
 from cappella.config.options import Seat, Settings
-from cappella.engines.status import ACTIONS, Action
+from cappella.engines.deployment import Change, Deployment
+from cappella.engines.status import ACTIONS, Action, EngineStatus
 from cappella.engines.vllm.client import VllmEngine
 from cappella.ensemble.events import Event
 from cappella.ensemble.pipeline import Pipeline
@@ -21,7 +22,7 @@ from cappella.ensemble.run import Run
 from cappella.errors import ActionRefused, UnknownEngine
 from cappella.gateway.app import create_app
 from cappella.gateway.http_protocol import Connection
-from cappella.gateway.reload import Reloader
+from cappella.gateway.reload import ReadConfig, Reloader
 from cappella.placement import machine
 from cappella.placement.planner import Placed, Plan
 from cappella.types import Prompt, Sampling
@@ -81,6 +82,9 @@ class FakeEngines:
         self.engines: dict[str, VllmEngine] = {}
         self.events: list[Event] = []
         self.reloader: Reloader  # of the gateway over it
+        self.deployment: Deployment
+        self.replaced: frozenset[str] = frozenset()  # engines that a reload ends
+        self.ended: list[str] = []
 
     def let(self, name: str, script: Script | Callable[[Json], Script]) -> None:
         self.servers[name].script = (lambda _: script) if isinstance(script, Script) else script
@@ -134,6 +138,30 @@ class FakeEngines:
     def process_groups(self) -> Mapping[str, int]:
         return {"ann": os.getpgrp()}
 
+    @property
+    def statuses(self) -> Mapping[str, EngineStatus]:
+        return {name: engine.status for name, engine in self.engines.items()}
+
+    def compare(self, config: Config) -> Change:
+        """Another config of the same engines; those in `replaced` go, and come anew."""
+        stays = frozenset(config.models) - self.replaced
+        comes = tuple(sorted(self.replaced))
+        return Change(config, self.plan, {}, stays, comes, comes, together=True)
+
+    def prepare(self, change: Change) -> Deployment:
+        lifecycles: Any = dict.fromkeys(self.engines)
+        return Deployment(change.config, machine.own_memory(), self.plan, {}, self.engines, lifecycles)
+
+    def serve(self, config: Config) -> None:
+        """Be the engines of this config."""
+        self.deployment = self.prepare(self.compare(config))
+
+    def begin(self, new: Deployment) -> None:
+        pass
+
+    async def end(self, old: Deployment, names: Sequence[str]) -> None:
+        self.ended += names
+
     async def start(self) -> None:
         pass
 
@@ -179,9 +207,10 @@ def gateway_config(**ensemble: Any) -> Config:
 
 
 @asynccontextmanager
-async def serving(fake_engines: FakeEngines, config: Config) -> AsyncIterator[str]:
-    """The real application on a loopback port."""
-    app = create_app(config, fake_engines)  # type: ignore[arg-type]
+async def serving(fake_engines: FakeEngines, config: Config, reread: ReadConfig | None = None) -> AsyncIterator[str]:
+    """The real application on a loopback port; a reload takes what `reread` says."""
+    fake_engines.serve(config)
+    app = create_app(config, fake_engines, reread)  # type: ignore[arg-type]
     fake_engines.reloader = app.state.reloader
     http = uvicorn.Config(app, http=Connection, port=0, log_level="error", lifespan="on", ws="none")
     http.load()

@@ -84,8 +84,8 @@ def model(**more: Any) -> Json:
     return {"weights": "weights", "max_model_len": 64, "kv_cache_bytes": "1MiB", "max_num_seqs": 8, **more}
 
 
-@asynccontextmanager
-async def stack(folder: Path, monkeypatch: pytest.MonkeyPatch, **more: Json) -> AsyncIterator[Stack]:
+def scripted_config(folder: Path, monkeypatch: pytest.MonkeyPatch, **more: Json) -> tuple[Path, Json]:
+    """A config, and the file that it was written to, whose engines are scripted from now on."""
     write_model(folder / "weights", tokenizer={"added_tokens": []})
     fork_server(folder / "modules", STUB)
     monkeypatch.setattr(supervisor, "LAUNCHER", NAME)
@@ -97,6 +97,12 @@ async def stack(folder: Path, monkeypatch: pytest.MonkeyPatch, **more: Json) -> 
     }
     path = folder / "c.yaml"
     path.write_text(json.dumps(config))
+    return path, config
+
+
+@asynccontextmanager
+async def stack(folder: Path, monkeypatch: pytest.MonkeyPatch, **more: Json) -> AsyncIterator[Stack]:
+    path, config = scripted_config(folder, monkeypatch, **more)
     first = load.load(path)
     found = Stack(path, config, Supervisor(first, folder / "logs", Backoff((0.05,))))
     found.app = create_app(first, found.supervisor, lambda: load.load(path))

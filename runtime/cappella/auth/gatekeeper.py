@@ -5,6 +5,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 from limits import RateLimitItemPerMinute
 from limits.aio.storage import MemoryStorage
@@ -14,6 +15,8 @@ from cappella.auth.keys import Key, KeyStore, Scope, Used
 from cappella.errors import Forbidden, RateLimited, Unauthorized
 
 FLUSH_S = 5.0
+READERS = 4
+"""Threads that look keys up: a file that is slow, or locked, holds up nobody but those who need it."""
 
 logger = logging.getLogger("cappella")
 
@@ -23,10 +26,11 @@ class Gatekeeper:
 
     def __init__(self, store: KeyStore | None) -> None:
         self._store = store
+        self._readers = ThreadPoolExecutor(READERS, "keys")
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
         self._used: dict[str, Used] = {}
 
-    def who(self, authorization: str | None, api_key: str | None, *scopes: Scope) -> Key | None:
+    async def who(self, authorization: str | None, api_key: str | None, *scopes: Scope) -> Key | None:
         """The key of a request: of `Authorization: Bearer`, or `x-api-key`. Raises Unauthorized and Forbidden.
 
         One of the `scopes` is enough. None where there are no keys.
@@ -36,7 +40,7 @@ class Gatekeeper:
         text = api_key or (authorization or "").removeprefix("Bearer ").strip()
         if not text:
             raise Unauthorized("This server wants a key: Authorization: Bearer ck_...")
-        key = self._store.find(text)
+        key = await asyncio.get_running_loop().run_in_executor(self._readers, self._store.find, text)
         if key is None:
             raise Unauthorized("There is no such key, or it was revoked.")
         if not set(scopes) & set(key.scopes):

@@ -10,6 +10,7 @@ from typing import Any, Protocol, Self
 import aiohttp
 import orjson
 
+from cappella import sse
 from cappella.ensemble import prompts
 from cappella.errors import ConfigError
 from cappella.types import Json, Message
@@ -78,14 +79,13 @@ class Streamed:
         async with self._http.post(f"{self._url}/v1/chat/completions", data=data, headers=headers) as response:
             if response.status != 200:
                 raise BenchError(f"{self.name}: {response.status} {(await response.text())[:300]}")
-            async for line in response.content:
-                if not line.startswith(b"data: {"):
-                    continue
-                last = orjson.loads(line[6:])
-                if "error" in last:
-                    raise BenchError(f"{self.name}: {last['error']['message']}")
-                if first is None and last["choices"] and last["choices"][0]["delta"].get("content"):
-                    first = time.monotonic() - began
+            reader = sse.Reader()
+            async for piece in response.content.iter_any():
+                for last in (orjson.loads(data) for data in reader.feed(piece) if data != sse.DONE):
+                    if "error" in last:
+                        raise BenchError(f"{self.name}: {last['error']['message']}")
+                    if first is None and last["choices"] and last["choices"][0]["delta"].get("content"):
+                        first = time.monotonic() - began
         if first is None or "usage" not in last:
             raise BenchError(f"{self.name}: the stream has no text, or does not end with usage")
         trace = {"fusion": last["fusion"], "usage": last["usage"]} if "fusion" in last else None

@@ -23,6 +23,7 @@ import cappella
 from cappella.bundle import wheel_names
 from cappella.bundle.contents import Item, is_licence
 from cappella.bundle.manifest import Target, check_path
+from cappella.config import paths
 from cappella.errors import ConfigError
 
 SOURCE = Path(cappella.__file__).parents[2]
@@ -71,7 +72,7 @@ def downloaded(lock: Path, target: Target, with_dependencies: bool) -> Path:
         raise ConfigError(
             str(lock), f"cannot be read ({error})", "Name a list such as scripts/locks/cpu.txt"
         ) from error
-    folder = _cache() / hashlib.sha256(wanted.encode()).hexdigest()[:16]
+    folder = paths.cache_dir() / "wheels" / hashlib.sha256(wanted.encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
     how = [] if with_dependencies else ["--no-deps"]
     machine = [*(f"--platform={each}" for each in platforms(target)), f"--python-version={target.python}"]
@@ -170,7 +171,7 @@ def _own() -> Path:
     if not (SOURCE / "pyproject.toml").is_file():
         problem = "is not a source tree, so that Cappella's wheel cannot be built"
         raise ConfigError(str(SOURCE), problem, "Put Cappella's wheel into the folder for --wheels")
-    folder = _cache() / "own"
+    folder = paths.cache_dir() / "wheels" / "own"
     # setuptools writes beside its sources, and the source tree must stay unchanged.
     with tempfile.TemporaryDirectory() as scratch:
         tree = Path(scratch, "tree")
@@ -194,7 +195,3 @@ def _pip(arguments: Sequence[str], place: Path, hint: str) -> None:
     if done.returncode != 0:
         said = done.stderr.strip().splitlines() or [f"pip ended with {done.returncode}"]
         raise ConfigError(str(place), said[-1].removeprefix("ERROR: "), hint)
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cappella" / "wheels"

@@ -63,6 +63,11 @@ class Config(Frozen):
         """The model whose engine answers to each name."""
         return {name: model for model in self.models for name in self.hosted([model])}
 
+    def answering(self, models: Iterable[str]) -> Mapping[str, bool]:
+        """Of each ensemble, whether it can answer if these models' engines are up."""
+        up = self.hosted(models)
+        return {name: ensemble.can_answer(up) for name, ensemble in self.ensembles.items()}
+
     def hosted(self, models: Iterable[str]) -> list[str]:
         """What these models' engines can be called by."""
         return [name for model in models for name in (model, *self.models[model].adapters)]

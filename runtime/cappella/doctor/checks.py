@@ -16,7 +16,7 @@ from pydantic import ByteSize
 
 from cappella.config import Config
 from cappella.errors import ConfigError
-from cappella.gateway.serve import bind
+from cappella.gateway.http_server import bind
 from cappella.placement import advice, folder, machine
 
 GIB = 1 << 30

@@ -34,6 +34,10 @@ class Deployment:
         """By model; an adapter has that of its model's."""
         return {name: self.engines[name].status for name in self.lifecycles}
 
+    def answering(self) -> Mapping[str, bool]:
+        """Of each ensemble, whether it can answer now: its quorum and its judge take calls."""
+        return self.config.answering(name for name, status in self.statuses.items() if status.accepts_requests)
+
 
 @dataclass(frozen=True, slots=True)
 class Change:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from shutil import rmtree
 
-from cappella.config import Config, Model
+from cappella.config import Config, Model, paths
 from cappella.engines import deployment
 from cappella.engines.circuit_breaker import CircuitBreaker
 from cappella.engines.deployment import Change, Deployment
@@ -122,7 +122,7 @@ class Supervisor:
             self._backoff,
             _gpu_memory(placed, naps) if gpu else None,
             model.hung_after_s,
-            StartTimes(state_dir() / "start-times.json", _files(model, new.stamps[name])),
+            StartTimes(paths.state_dir() / "start-times.json", _files(model, new.stamps[name])),
         )
         if placed.turn:
             new.lifecycles[name].sleep_at_first()
@@ -252,11 +252,7 @@ def _gpu_memory(placed: Placed, naps: bool) -> GpuMemory:
 
 def default_log_dir(name: str) -> Path:
     """Where engines' logs go if nobody says: below the user's state folder."""
-    return state_dir() / f"logs-{name}"
-
-
-def state_dir() -> Path:
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "cappella"
+    return paths.state_dir() / f"logs-{name}"
 
 
 def _files(model: Model, stamp: folder.Stamp) -> str:

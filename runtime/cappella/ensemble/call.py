@@ -6,6 +6,7 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from cappella.engines.base import Engine
+from cappella.ensemble import calls
 from cappella.ensemble.run import Answer, Call, Role
 from cappella.errors import EngineBroke, EngineError, EngineUnusable
 from cappella.types import Chunk, Json, Prompt, Sampling, ToolCall, Usage
@@ -25,6 +26,12 @@ class Completion:
     @property
     def text(self) -> str:
         return "".join(self._content)
+
+    @property
+    def written(self) -> str:
+        """All that it cost to write."""
+        called = [f"{call.name}{call.arguments}" for call in self._tool_calls.values()]
+        return "".join([*self._reasoning, *self._content, *called])
 
     def hear(self, chunk: Chunk) -> Chunk:
         """Take the chunk in; returns it without the empty lines that stand between reasoning and answer."""
@@ -111,6 +118,8 @@ class EngineCall:
                     yield heard
         finally:
             self._ended = time.monotonic()
+            if self.spoke:
+                calls.count(calls.estimated(self.call, prompt.messages, "".join(take.written for take in self.takes)))
 
     async def say(
         self,

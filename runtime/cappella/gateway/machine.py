@@ -13,7 +13,7 @@ from cappella.engines.status import Action, EngineStatus
 from cappella.engines.vllm.client import VllmEngine
 from cappella.gateway.model_list import PREFIX
 from cappella.gateway.request import credentials
-from cappella.gateway.routes import GatewayState
+from cappella.gateway.state import GatewayState
 from cappella.placement.planner import Plan
 from cappella.telemetry.engine_metrics import Figures, Gauges, Reading
 from cappella.version import __version__
@@ -47,7 +47,7 @@ def create_router(current: Callable[[], GatewayState], operated: Operated) -> AP
     @router.get("/machine")
     async def machine(request: Request) -> Json:
         parts = current()
-        key = parts.gatekeeper.who(*credentials(request), "run", "admin")
+        key = await parts.gatekeeper.who(*credentials(request), "run", "admin")
         told = {
             "time": time.time(),
             "version": __version__,
@@ -67,7 +67,7 @@ def create_router(current: Callable[[], GatewayState], operated: Operated) -> AP
     @router.post("/engines/{name}/{action}", status_code=202)
     async def act(name: str, action: str, request: Request) -> Json:
         parts = current()
-        parts.gatekeeper.who(*credentials(request), "admin")
+        await parts.gatekeeper.who(*credentials(request), "admin")
         await operated.act(name, action)
         status = parts.engines[name].status
         return {"engine": name, "state": status.state, "stage": status.stage, "actions": [*operated.actions(name)]}
@@ -77,11 +77,11 @@ def create_router(current: Callable[[], GatewayState], operated: Operated) -> AP
 
 def _ensembles(parts: GatewayState, key: Key | None) -> Json:
     """Those that the key may call, as in /v1/models; an operator's sees all."""
-    up = [name for name, engine in parts.engines.items() if engine.status.accepts_requests]
+    answering = parts.deployment.answering()
     waiting, inside = parts.admission.waiting, parts.admission.inside
     return {
         name: {
-            "answers": ensemble.can_answer(up),
+            "answers": answering[name],
             "panel": [seat.name for seat in ensemble.seats],
             "judge": ensemble.judge.model,
             "presets": list(ensemble.presets),

@@ -108,7 +108,7 @@ def create_router(gatekeeper: Gatekeeper, codes: Codes, keyed: bool) -> APIRoute
 
     @router.get(PATH)
     async def openapi(request: Request) -> Json:
-        gatekeeper.who(*credentials(request), "run")
+        await gatekeeper.who(*credentials(request), "run")
         return written
 
     return router

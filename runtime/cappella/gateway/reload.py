@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from math import inf
 from typing import Any
 
 from cappella.config import Config
@@ -10,9 +11,8 @@ from cappella.engines.deployment import Change, Deployment
 from cappella.engines.supervisor import Supervisor
 from cappella.ensemble.pipeline import Pipeline
 from cappella.errors import ConfigError, ReloadFailed
-from cappella.gateway.admission import Admission
 from cappella.gateway.drain import InFlight
-from cappella.gateway.routes import GatewayState
+from cappella.gateway.state import GatewayState
 
 POLL_S = 0.1
 LINGER_S = 1.0
@@ -85,11 +85,10 @@ class Reloader:
         config = new.config
         self.parts = replace(
             old,
-            config=config,
-            engines=new.engines,
+            deployment=new,
             pipeline=Pipeline(new.engines),
             recorder=old.recorder.renewed(config, change.comes),
-            admission=Admission.of(config),
+            admission=old.admission.renewed(config, change.stays),
             in_flight=InFlight(),
         )
         self._supervisor.deployment = new
@@ -97,10 +96,12 @@ class Reloader:
         return old.in_flight
 
     async def _end(self, in_flight: InFlight, old: Deployment, new: Deployment, change: Change) -> None:
-        """Wait for the old runs, which end at their deadlines, and calls; then end the engines that nobody needs now."""
+        """Wait for the old runs, each until its own deadline, and calls; then end the engines that nobody needs now.
+
+        What is under way on engines that stay is in nobody's way.
+        """
         await asyncio.sleep(LINGER_S)
-        longest_s = max((e.options.deadline_s or 0.0 for e in old.config.ensembles.values()), default=0.0)
-        await in_flight.close(max(old.config.server.drain_s, longest_s))
+        await in_flight.let_end(new.config.server.drain_s if change.goes else inf)
         self._older.discard(in_flight)
         await self._supervisor.end(old, change.goes)
         if not change.together:
@@ -110,8 +111,8 @@ class Reloader:
 
 def _require_changeable(old: Config, new: Config) -> None:
     """Raises ConfigError for a change that only a restart brings."""
-    fixed = [f"server.{name}" for name in type(new.server).model_fields if name not in MAY_CHANGE]
-    pairs = [(key, getattr(old.server, key[7:]), getattr(new.server, key[7:])) for key in fixed]
+    fixed = [name for name in type(new.server).model_fields if name not in MAY_CHANGE]
+    pairs = [(f"server.{name}", getattr(old.server, name), getattr(new.server, name)) for name in fixed]
     pairs.append(("placement.mps", old.placement.mps, new.placement.mps))
     for key, before, after in pairs:
         if before != after:

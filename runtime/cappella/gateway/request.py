@@ -1,18 +1,25 @@
 """The client at the other end: what it sends, and whether it is still there."""
 
 import asyncio
-from collections.abc import AsyncIterable, Coroutine
+import logging
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 import orjson
 from fastapi import Request
 from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
-from starlette.types import Message, Send
+from starlette.types import Message, Receive, Scope, Send
 
+from cappella.background import background
 from cappella.errors import RequestError
+from cappella.gateway.http_protocol import ABORT
+from cappella.telemetry import records
 
 GONE = 499
+
+logger = logging.getLogger("cappella")
 
 T = TypeVar("T")
 
@@ -21,19 +28,18 @@ class ClientGone(Exception):
     """The client closed the connection; nobody reads the reply."""
 
 
+class ClientTooSlow(Exception):
+    """The client has taken nothing of a reply for too long; its connection was closed."""
+
+
 async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """The work's result. If the client goes away first, the work is cancelled, and ClientGone raised."""
-    task = asyncio.ensure_future(work)
-    gone = asyncio.create_task(_disconnected(request))
-    try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+    async with background(work) as task, background(_disconnected(request)) as gone:
+        either: set[asyncio.Future[Any]] = {task, gone}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
             raise ClientGone
         return task.result()
-    finally:
-        task.cancel()
-        gone.cancel()
-        await asyncio.wait({task, gone})
 
 
 def credentials(request: Request) -> tuple[str | None, str | None]:
@@ -74,16 +80,33 @@ async def read(request: Request, limit: int, timeout_s: float) -> bytes:
 
 
 class Stream(StreamingResponse):
-    """A stream that ends, and with it what makes it, if the client takes nothing for `timeout_s`."""
+    """A stream that ends, and with it what makes it, if the client takes nothing for `timeout_s`.
 
-    def __init__(self, content: AsyncIterable[bytes], timeout_s: float, **how: Any) -> None:
+    The log has a warning of it, and the request's own line, its run's and the audit log's say ClientTooSlow.
+    """
+
+    def __init__(self, content: AsyncGenerator[bytes, None], timeout_s: float, **how: Any) -> None:
         super().__init__(content, **how)
+        self._content = content
         self._timeout_s = timeout_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with aclosing(self._content):
+            try:
+                await super().__call__(scope, receive, send)
+            except ClientTooSlow as error:
+                records.current().error = type(error).__name__
+                logger.warning("%s: %s", scope["path"], error)
+                # What is left in the socket's buffer nobody will take either.
+                (scope.get("extensions") or {}).get(ABORT, lambda: None)()
 
     async def stream_response(self, send: Send) -> None:
         async def in_time(message: Message) -> None:
-            async with asyncio.timeout(self._timeout_s):
-                await send(message)
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    await send(message)
+            except TimeoutError as error:
+                raise ClientTooSlow(f"the client took nothing for {self._timeout_s:g} s, and was left") from error
 
         await super().stream_response(in_time)
 

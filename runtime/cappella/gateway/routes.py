@@ -1,40 +1,33 @@
-"""The endpoints: fields in, pipeline or engine, reply out."""
+"""The endpoints that models answer: fields in, pipeline or engine, reply out."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from typing import Any, Protocol
 
 import orjson
 from fastapi import APIRouter, Request, Response
 
-from cappella.auth.gatekeeper import Gatekeeper
-from cappella.auth.keys import Key, Scope
-from cappella.config import Config, Ensemble
+from cappella.auth.keys import Key
+from cappella.config import Ensemble
 from cappella.config.options import Overrides
-from cappella.engines.vllm.client import VllmEngine
 from cappella.ensemble.events import Emit
-from cappella.ensemble.pipeline import Pipeline
 from cappella.ensemble.run import Run
-from cappella.ensemble.settings import deadline_s, resolve
+from cappella.ensemble.settings import resolve
 from cappella.errors import CappellaError, RequestError, UnknownModel
 from cappella.gateway import images, model_list, proxy
-from cappella.gateway.admission import Admission, costs
-from cappella.gateway.drain import InFlight
+from cappella.gateway.admission import costs
 from cappella.gateway.formats import fields, sse
 from cappella.gateway.formats.chat import ChatRequest
 from cappella.gateway.formats.messages import MessagesRequest
 from cappella.gateway.formats.responses import ResponsesRequest
-from cappella.gateway.formats.sse import Describe, EventEncoder
+from cappella.gateway.formats.sse import EventEncoder
 from cappella.gateway.limits import answers, require_modest
 from cappella.gateway.model_list import PREFIX
-from cappella.gateway.request import Stream, credentials, json_object, read, require_json, unless_gone
+from cappella.gateway.request import Stream, json_object, read, require_json, unless_gone
+from cappella.gateway.state import GatewayState
 from cappella.gateway.validation import parse
-from cappella.placement.gpus import Gpu
 from cappella.telemetry import records
-from cappella.telemetry.metrics import Metrics
-from cappella.telemetry.recorder import Recorder
-from cappella.telemetry.snapshot import Snapshot
 from cappella.types import Json, Prompt, Sampling
 
 
@@ -70,23 +63,6 @@ APIS: Mapping[str, type[fields.FusionRequest] | None] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class GatewayState:
-    """What the endpoints work with; `app.create_app` makes it."""
-
-    config: Config
-    engines: dict[str, VllmEngine]
-    pipeline: Pipeline
-    recorder: Recorder
-    metrics: Metrics
-    describe: Describe
-    created: int
-    gpus: Callable[[], Sequence[Gpu]]
-    admission: Admission
-    in_flight: InFlight
-    gatekeeper: Gatekeeper
-
-
 def create_router(current: Callable[[], GatewayState], reload: Callable[[], Awaitable[dict[str, Any]]]) -> APIRouter:
     """The endpoints. Each request is answered with the parts that are current when it comes."""
     router = APIRouter()
@@ -97,7 +73,7 @@ def create_router(current: Callable[[], GatewayState], reload: Callable[[], Awai
     @router.get("/v1/models")
     async def models(request: Request) -> dict[str, Any]:
         parts = current()
-        key = _who(parts, request, "run")
+        key = await parts.authenticate(request, "run")
         return {
             "object": "list",
             "data": [
@@ -107,27 +83,9 @@ def create_router(current: Callable[[], GatewayState], reload: Callable[[], Awai
             ],
         }
 
-    @router.get("/health")
-    async def health() -> dict[str, str]:
-        return {"status": "ok"}
-
-    @router.get("/ready")
-    async def ready(request: Request, response: Response) -> dict[str, Any]:
-        parts = current()
-        _who(parts, request, "run")
-        state = _readiness(parts)
-        response.status_code = 200 if state["ready"] else 503
-        return state
-
-    @router.get("/metrics")
-    async def metrics(request: Request) -> Response:
-        parts = current()
-        _who(parts, request, "admin")
-        return Response(await parts.metrics.render(_now(parts)), media_type="text/plain; version=0.0.4")
-
     @router.post("/api/reload")
     async def reload_config(request: Request) -> dict[str, Any]:
-        _who(current(), request, "admin")
+        await current().authenticate(request, "admin")
         return await reload()
 
     return router
@@ -138,7 +96,7 @@ def _answering(current: Callable[[], GatewayState], path: str) -> Callable[[Requ
 
     async def answer(request: Request) -> Response:
         parts = current()
-        key = _who(parts, request, "run")
+        key = await parts.authenticate(request, "run")
         require_json(request)
         server = parts.config.server
         body = await read(request, server.max_body_bytes, server.client_timeout_s)
@@ -170,12 +128,6 @@ def _answering(current: Callable[[], GatewayState], path: str) -> Callable[[Requ
     return answer
 
 
-def _who(parts: GatewayState, request: Request, scope: Scope) -> Key | None:
-    key = parts.gatekeeper.who(*credentials(request), scope)
-    records.current().key_id = key.id if key else None
-    return key
-
-
 def _chosen(overrides: Overrides, ensemble: Ensemble) -> list[str]:
     """Models that a request names which are not the ensemble's own."""
     named = [*(overrides.panel or ()), *([overrides.judge] if overrides.judge else [])]
@@ -196,7 +148,8 @@ async def _ensemble(
 
     async def run(emit: Emit) -> Run:
         room = parts.admission.room(PREFIX + name, takes, key=key.id if key else None)
-        async with parts.in_flight.inside(), records.current().waiting(PREFIX + name, room):
+        async with parts.in_flight.run_inside() as begin, records.current().waiting(PREFIX + name, room):
+            begin(settings.deadline_s)
             return await parts.recorder.run(parts.pipeline, key, prompt, settings, emit)
 
     if not asked.stream:
@@ -264,26 +217,3 @@ def _known(parts: GatewayState, key: Key | None) -> list[str]:
     """What the one who asks may call: of the rest it is not told that it exists."""
     names = [*(PREFIX + name for name in parts.config.ensembles), *parts.config.called]
     return [name for name in names if key is None or key.may_call(name)]
-
-
-def _answering_now(parts: GatewayState) -> dict[str, bool]:
-    """Which ensembles have their quorum and their judge."""
-    up = [name for name, engine in parts.engines.items() if engine.status.accepts_requests]
-    return {name: ensemble.can_answer(up) for name, ensemble in parts.config.ensembles.items()}
-
-
-def _now(parts: GatewayState) -> Snapshot:
-    deadlines_s = {name: deadline_s(ensemble) for name, ensemble in parts.config.ensembles.items()}
-    waiting, refused = parts.admission.waiting, parts.admission.refused
-    return Snapshot(parts.engines, parts.gpus(), waiting, refused, _answering_now(parts), deadlines_s)
-
-
-def _readiness(parts: GatewayState) -> dict[str, Any]:
-    """Ready means that every ensemble is."""
-    ensembles = _answering_now(parts)
-    return {
-        "ready": all(ensembles.values()),
-        "ensembles": ensembles,
-        "engines": {name: asdict(engine.status) for name, engine in parts.engines.items()},
-        "gpus": [{**asdict(gpu), "linked": sorted(gpu.linked)} for gpu in parts.gpus()],
-    }

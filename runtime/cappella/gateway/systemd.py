@@ -5,7 +5,9 @@ import os
 import socket
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
+
+from cappella.background import background
 
 PULSES = 3
 """In the time after which systemd takes us for hung."""
@@ -39,12 +41,8 @@ class Systemd:
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:
         """As long as this lasts, and the event loop turns, there is a sign of life."""
-        beating = asyncio.create_task(self._beat(self._watchdog_s)) if self._watchdog_s else None
-        try:
+        async with background(self._beat(self._watchdog_s)) if self._watchdog_s else nullcontext():
             yield
-        finally:
-            if beating is not None:
-                beating.cancel()
 
     async def _beat(self, watchdog_s: float) -> None:
         while True:

@@ -14,7 +14,7 @@ from cappella.errors import RequestError, UnknownRun
 from cappella.gateway.formats.fields import Fusion
 from cappella.gateway.request import credentials
 from cappella.telemetry import trace
-from cappella.telemetry.recorder import CallRecord, RunRecord
+from cappella.telemetry.records import CallRecord, RunRecord
 from cappella.telemetry.run_store import Reader, Row, RunStore
 from cappella.types import Json
 
@@ -74,19 +74,19 @@ def create_router(gatekeeper: Gatekeeper, traces: RunStore | None) -> APIRouter:
             raise UnknownRun("This server keeps no runs: its config has no server.runs.", code="runs_not_kept")
         return traces
 
-    def reader(request: Request) -> Reader:
-        key = gatekeeper.who(*credentials(request), "run", "admin")
+    async def reader(request: Request) -> Reader:
+        key = await gatekeeper.who(*credentials(request), "run", "admin")
         return Reader(key is None or "admin" in key.scopes, key.id if key else None)
 
     @router.get("")
     async def recent(request: Request) -> Response:
-        who = reader(request)
+        who = await reader(request)
         rows = await kept().recent(_limit(request), who)
         return _json(b'{"object":"list","data":[' + b",".join(rows) + b"]}")
 
     @router.get("/{run_id}")
     async def one(run_id: str, request: Request) -> Response:
-        who = reader(request)
+        who = await reader(request)
         found = await kept().find(run_id, who)
         if found is None:
             raise UnknownRun(f"There is no run {run_id!r} here.", "run_id", "run_not_found")

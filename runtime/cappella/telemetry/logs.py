@@ -8,8 +8,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
 
-from cappella.telemetry.recorder import RunRecord
-from cappella.telemetry.records import RequestRecord
+from cappella.telemetry.records import RequestRecord, RunRecord
 
 logger = logging.getLogger("cappella")
 MAX_PATH = 200

@@ -62,12 +62,16 @@ class Metrics:
     def begin(self, ensemble: str) -> None:
         self._in_flight.labels(ensemble).inc()
 
-    def end(self, ensemble: str, run: Run | None, status: str, failures: Sequence[Failure]) -> None:
-        """Count one run; `run` is None where it ended in an error, and `status` then names it."""
+    def end(
+        self, ensemble: str, run: Run | None, status: str, failures: Sequence[Failure], calls: Sequence[Call]
+    ) -> None:
+        """Count one run and its calls; `run` is None where it ended in an error, and `status` then names it."""
         self._in_flight.labels(ensemble).dec()
         self._runs.labels(ensemble, status).inc()
         for failure in failures:
             self._failures.labels(_seat(failure.name), failure.reason).inc()
+        for call in calls:
+            self._count_tokens(call)
         if run is not None:
             self._observe(ensemble, run)
 
@@ -113,6 +117,9 @@ class Metrics:
             self._first_tokens.labels(*named).observe(call.first_token_s)
         if call.role in JUDGING:
             self._steps.labels(*named).observe(call.tokens_per_step)
+
+    def _count_tokens(self, call: Call) -> None:
+        named = (call.model, call.role)
         self._tokens.labels(*named, "prompt").inc(call.usage.prompt_tokens)
         self._tokens.labels(*named, "cached").inc(call.usage.cached_tokens)
         self._tokens.labels(*named, "completion").inc(call.usage.completion_tokens)

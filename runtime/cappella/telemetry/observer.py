@@ -7,8 +7,7 @@ from contextlib import asynccontextmanager
 from cappella.config import Config, Server
 from cappella.telemetry import logs, records, tracing
 from cappella.telemetry.metrics import Metrics
-from cappella.telemetry.recorder import CallRecord, RunRecord
-from cappella.telemetry.records import RequestRecord
+from cappella.telemetry.records import CallRecord, RequestRecord, RunRecord
 
 
 class RequestObserver:

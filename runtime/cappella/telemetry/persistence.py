@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from cappella.background import background
 from cappella.config import Audit, Config
 from cappella.telemetry.audit.log import AuditLog
 from cappella.telemetry.audit.recorder import AuditRecorder
@@ -56,10 +57,8 @@ class _Audit:
 
 @asynccontextmanager
 async def _pruned(traces: RunStore) -> AsyncIterator[None]:
-    pruning = asyncio.create_task(traces.keep())
     try:
-        yield
+        async with background(traces.keep()):
+            yield
     finally:
-        pruning.cancel()
-        await asyncio.wait({pruning})
         await asyncio.to_thread(traces.close)

@@ -3,63 +3,23 @@
 import time
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Protocol
 
 from cappella.auth.gatekeeper import Gatekeeper
 from cappella.auth.keys import Key
 from cappella.config import Config
 from cappella.config.options import Settings
-from cappella.ensemble.errors import PanelFailed
-from cappella.ensemble.events import AnswerDone, Emit, Event, RunStarted
+from cappella.ensemble import calls
+from cappella.ensemble.events import Emit, Event, RunStarted
 from cappella.ensemble.pipeline import Pipeline
-from cappella.ensemble.run import Call, Failure, Run
+from cappella.ensemble.run import Run
+from cappella.telemetry import records
 from cappella.telemetry.metrics import Metrics
+from cappella.telemetry.records import CallRecord, RunRecord
 from cappella.telemetry.usage import Meter
-from cappella.types import Json, Prompt, Usage
+from cappella.types import Json, Prompt
 
 CANCELLED = "cancelled"
-
-
-@dataclass(frozen=True, slots=True)
-class RunRecord:
-    """A request to an ensemble. `status` is the run's own, `cancelled`, or the name of the error that ended it.
-
-    `calls` are all of the run's, or, where there is no `run`, those of the members that had answered.
-    """
-
-    run_id: str | None
-    key: Key | None
-    prompt: Prompt
-    settings: Settings
-    status: str
-    run: Run | None
-    error: Exception | None
-    calls: Sequence[Call]
-    total_s: float
-
-    @property
-    def failures(self) -> Sequence[Failure]:
-        """Who failed, also in a run that came to nothing by it."""
-        if self.run:
-            return self.run.failures
-        return self.error.failures if isinstance(self.error, PanelFailed) else ()
-
-
-@dataclass(frozen=True, slots=True)
-class CallRecord:
-    """What was said to one model alone. `status` is `ok`, `cancelled`, or the name of the error or HTTP status.
-
-    `asked` is the request's body, `reply` the last megabytes of the reply's.
-    """
-
-    key: Key | None
-    model: str
-    asked: Json
-    status: str
-    usage: Usage
-    reply: bytes
-    total_s: float
 
 
 class RunObserver(Protocol):
@@ -96,17 +56,20 @@ class Recorder:
         self._metrics.begin(settings.ensemble)
         began, heard = time.monotonic(), _Listener(emit)
         run, status, failed = None, CANCELLED, None
-        try:
-            run = await pipeline.run(prompt, settings, heard)
-            status = run.status
-            return run
-        except Exception as error:
-            status, failed = type(error).__name__, error
-            raise
-        finally:
-            calls = run.calls if run else heard.calls
-            total_s = time.monotonic() - began
-            await self._run_ended(RunRecord(heard.run_id, key, prompt, settings, status, run, failed, calls, total_s))
+        with calls.counted() as made:
+            try:
+                run = await pipeline.run(prompt, settings, heard)
+                status = run.status
+                return run
+            except Exception as error:
+                status, failed = type(error).__name__, error
+                raise
+            finally:
+                spent, status = run.calls if run else made, _because(status)
+                total_s = time.monotonic() - began
+                await self._run_ended(
+                    RunRecord(heard.run_id, key, prompt, settings, status, run, failed, spent, total_s)
+                )
 
     @asynccontextmanager
     async def call(self, key: Key | None, model: str, asked: Json) -> AsyncIterator[Meter]:
@@ -121,7 +84,7 @@ class Recorder:
             status = type(error).__name__
             raise
         finally:
-            total_s = time.monotonic() - began
+            total_s, status = time.monotonic() - began, _because(status)
             await self._call_ended(CallRecord(key, model, asked, status, meter.usage, meter.reply, total_s))
 
     def _require(self) -> None:
@@ -129,10 +92,10 @@ class Recorder:
             keeper.require()
 
     async def _run_ended(self, ended: RunRecord) -> None:
-        self._metrics.end(ended.settings.ensemble, ended.run, ended.status, ended.failures)
+        self._metrics.end(ended.settings.ensemble, ended.run, ended.status, ended.failures, ended.calls)
         for keeper in self._keepers:
             keeper.run_ended(ended)
-        used = [call.usage for call in ended.calls] if ended.run else []
+        used = [call.usage for call in ended.calls]
         await self._gatekeeper.count(
             ended.key, sum(usage.prompt_tokens for usage in used), sum(usage.completion_tokens for usage in used)
         )
@@ -143,17 +106,19 @@ class Recorder:
         await self._gatekeeper.count(ended.key, ended.usage.prompt_tokens, ended.usage.completion_tokens)
 
 
+def _because(status: str) -> str:
+    """Why it was cancelled, where the request knows more than that."""
+    return records.current().error or status if status == CANCELLED else status
+
+
 class _Listener:
-    """Hands events on, and takes note of what only they say of a run that fails."""
+    """Hands events on, and takes note of the run's id, which a run that fails tells nowhere else."""
 
     def __init__(self, emit: Emit) -> None:
         self._emit = emit
         self.run_id: str | None = None
-        self.calls: list[Call] = []
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, RunStarted):
             self.run_id = event.run_id
-        elif isinstance(event, AnswerDone) and event.answer.call not in self.calls:
-            self.calls.append(event.answer.call)
         self._emit(event)

@@ -1,17 +1,62 @@
-"""One request from its head to the last byte of its reply, and those who are told of it then."""
+"""What is known of a request: of its way from its head to the last byte of its reply, and of what was run for it."""
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cappella.telemetry.recorder import CallRecord, RunRecord
+from cappella.auth.keys import Key
+from cappella.config.options import Settings
+from cappella.ensemble.errors import PanelFailed
+from cappella.ensemble.run import Call, Failure, Run
+from cappella.types import Json, Prompt, Usage
 
 _TRACE_CONTEXT = (b"traceparent", b"tracestate")
 _INTERNAL_ERROR = 500
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """A request to an ensemble. `status` is the run's own, `cancelled`, or the name of the error that ended it.
+
+    `calls` are all of the run's, also where there is no `run`; of those that were broken off, tokens are an estimate.
+    """
+
+    run_id: str | None
+    key: Key | None
+    prompt: Prompt
+    settings: Settings
+    status: str
+    run: Run | None
+    error: Exception | None
+    calls: Sequence[Call]
+    total_s: float
+
+    @property
+    def failures(self) -> Sequence[Failure]:
+        """Who failed, also in a run that came to nothing by it."""
+        if self.run:
+            return self.run.failures
+        return self.error.failures if isinstance(self.error, PanelFailed) else ()
+
+
+@dataclass(frozen=True, slots=True)
+class CallRecord:
+    """What was said to one model alone. `status` is `ok`, `cancelled`, or the name of the error or HTTP status.
+
+    `asked` is the request's body, `reply` the last megabytes of the reply's.
+    """
+
+    key: Key | None
+    model: str
+    asked: Json
+    status: str
+    usage: Usage
+    reply: bytes
+    total_s: float
 
 
 @dataclass(slots=True)

@@ -1,13 +1,14 @@
 """How many tokens a model's own reply cost, read from the bytes as they pass."""
 
+from contextlib import suppress
 from typing import Any
 
 import orjson
 
+from cappella import sse
 from cappella.types import Usage
 
 KEPT_BYTES = 8 << 20
-_EVENT = b"data: {"
 
 
 class Meter:
@@ -18,12 +19,14 @@ class Meter:
 
     def __init__(self) -> None:
         self.status_code = 200
+        self._reader = sse.Reader(KEPT_BYTES)
         self._events = 0
         self._tail = bytearray()
 
     def hear(self, data: bytes) -> None:
-        # An event's beginning may come in two pieces.
-        self._events += (self._tail[1 - len(_EVENT) :] + data).count(_EVENT)
+        # So large is a whole reply, and no event of a stream.
+        with suppress(sse.EventTooLarge):
+            self._events += sum(event != sse.DONE for event in self._reader.feed(data))
         self._tail += data
         del self._tail[:-KEPT_BYTES]
 
@@ -34,9 +37,8 @@ class Meter:
 
     @property
     def usage(self) -> Usage:
-        pieces = self._tail.splitlines() if self._events else [self._tail]
-        for piece in reversed(pieces):
-            if usage := _usage(bytes(piece.removeprefix(b"data: "))):
+        for piece in reversed(sse.events(self.reply) or [self.reply]):
+            if usage := _usage(piece):
                 return usage
         return Usage(completion_tokens=self._events)
 

@@ -89,7 +89,8 @@ async def test_a_run_that_gave_nothing_tells_the_tokens_that_were_spent_on_it(
         assert (await ask(http, fusion={"deadline_seconds": 0.3}))[0] == 504
     (line,) = lines(tmp_path)
     assert (line["status"], line["failure_reason"]) == ("DeadlineExceeded", {"bob": "deadline", "cat": "deadline"})
-    assert line["tokens"] == {"prompt": 10, "cached": 4, "completion": 2}
+    # What was broken off counts with an estimate.
+    assert line["tokens"] == {"prompt": 18, "cached": 4, "completion": 8}
     assert line["timings"]["total_ms"] >= 300
 
 

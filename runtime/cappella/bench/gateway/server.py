@@ -10,7 +10,7 @@ from cappella.config import Config
 from cappella.engines.status import EngineStatus
 from cappella.engines.vllm.client import VllmEngine
 from cappella.gateway.app import create_app
-from cappella.gateway.serve import bind, http_server
+from cappella.gateway.http_server import bind, http_server
 
 
 class ScriptedSupervisor:

@@ -15,6 +15,7 @@ from cappella.cli.client.http import Json, Server, get
 from cappella.cli.client.request import AskOptions
 from cappella.cli.client.slash import Commands
 from cappella.cli.errors import tell
+from cappella.config import paths
 from cappella.errors import CappellaError
 
 MODELS_TIMEOUT_S = 10.0
@@ -102,10 +103,9 @@ def history_path(keeps: bool) -> Path | None:
     """The history file, readable by its owner only; None if there is to be no history, or no file can be created."""
     if not keeps:
         return None
-    folder = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "cappella"
-    path = folder / "chat_history"
+    path = paths.state_dir() / "chat_history"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
     except OSError:
         return None

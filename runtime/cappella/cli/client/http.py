@@ -9,6 +9,7 @@ from typing import Any
 
 import aiohttp
 
+from cappella import sse
 from cappella.errors import CappellaError, ConfigError
 
 Json = dict[str, Any]
@@ -49,15 +50,15 @@ async def get(server: Server, path: str, timeout_s: float) -> Json:
 async def stream(server: Server, path: str, body: Json) -> AsyncIterator[Json]:
     """Every chunk of a streamed reply. Raises what `post` raises, and ServerError if the stream ends early."""
     async with post(server, path, body) as response:
-        async for line in response.content:
-            if line.startswith(b"data: [DONE]"):
-                return
-            if not line.startswith(b"data: "):
-                continue
-            chunk = parsed(line[6:])
-            if "error" in chunk:
-                raise ServerError(chunk["error"]["message"])
-            yield chunk
+        reader = sse.Reader()
+        async for piece in response.content.iter_any():
+            for data in reader.feed(piece):
+                if data == sse.DONE:
+                    return
+                chunk = parsed(data)
+                if "error" in chunk:
+                    raise ServerError(chunk["error"]["message"])
+                yield chunk
         raise ServerError("The answer ended early.")
 
 

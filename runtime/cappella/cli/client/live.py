@@ -1,7 +1,6 @@
 """A run on a terminal: panes that fit the screen while it lasts, then the answer, which stays in the scrollback."""
 
 import asyncio
-from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -52,8 +51,8 @@ class LiveRun:
     ) -> None:
         assert self._ticking
         self._ticking.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._ticking
+        # Not `await self._ticking`: a caller that is cancelled at this very moment must hear of it.
+        await asyncio.wait({self._ticking})
         if kind is None:
             self._tell_panel()
             self._print_answer(len(self._pending))

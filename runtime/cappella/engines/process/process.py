@@ -14,7 +14,7 @@ from shutil import rmtree
 from signal import SIGKILL
 from typing import Any
 
-from cappella.config import Model
+from cappella.config import Model, paths
 from cappella.placement import adapters
 from cappella.placement.planner import Placed
 from cappella.sealing import variables
@@ -229,7 +229,7 @@ def environment(
     package_root = str(Path(__file__).parents[3])
     keep_alive = {"VLLM_HTTP_TIMEOUT_KEEP_ALIVE": str(SERVER_KEEP_ALIVE_S)}
     # Else torch would put what it compiled where each start begins with nothing.
-    compiled = {"TORCHINDUCTOR_CACHE_DIR": str(_cache_dir() / "inductor")}
+    compiled = {"TORCHINDUCTOR_CACHE_DIR": str(paths.cache_dir() / "inductor")}
     sealed = {**variables.sealed(os.environ, package_root), **keep_alive, **compiled}
     if threads is None and gpus is None:
         return sealed
@@ -245,10 +245,6 @@ def environment(
     on_cpu["NUMBA_NUM_THREADS"] = str(threads)
     # Though eager, vLLM would compile two functions of its sampler with g++ at their first calls: 10 s of a core.
     return {**on_cpu, "TORCH_COMPILE_DISABLE": "1"} if eager else on_cpu
-
-
-def _cache_dir() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cappella"
 
 
 def _named(key: str, value: Any) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 import orjson
 
+from cappella import sse
 from cappella.errors import EngineBroke, EngineContextExceeded, EngineError, EngineRejected
 from cappella.types import Chunk, Form, Json, Prompt, Sampling, ToolCall, Usage
 
@@ -73,25 +74,23 @@ async def chunks(parts: AsyncIterable[bytes]) -> AsyncIterator[Chunk]:
 
     Pieces of text that arrived together are one chunk: what follows costs more than decoding them did.
     """
-    rest = b""
+    reader = sse.Reader(MAX_EVENT_BYTES)
     async for part in parts:
-        *lines, rest = (rest + part).split(b"\n")
-        if len(rest) > MAX_EVENT_BYTES:
-            raise EngineBroke(f"the stream holds an event of more than {MAX_EVENT_BYTES} bytes")
-        for chunk in _joined(_decoded(lines)):
+        try:
+            events = reader.feed(part)
+        except sse.EventTooLarge as error:
+            raise EngineBroke(f"the stream holds {error}") from error
+        for chunk in _joined(_decoded(events)):
             if chunk is None:
                 return
             yield chunk
     raise EngineBroke("the stream ended before its end mark")
 
 
-def _decoded(lines: Iterable[bytes]) -> Iterator[Chunk | None]:
+def _decoded(events: Iterable[bytes]) -> Iterator[Chunk | None]:
     """None stands for the end mark."""
-    for line in lines:
-        if not line.startswith(b"data:"):
-            continue
-        data = line[5:].strip()
-        if data == b"[DONE]":
+    for data in events:
+        if data == sse.DONE:
             yield None
             return
         try:

@@ -10,7 +10,7 @@ from cappella.telemetry import trace
 from cappella.telemetry.audit import transcript
 from cappella.telemetry.audit.log import AuditLog
 from cappella.telemetry.audit.weights import WeightDigests, Weights
-from cappella.telemetry.recorder import CallRecord, RunRecord
+from cappella.telemetry.records import CallRecord, RunRecord
 from cappella.types import Json, Usage
 from cappella.version import __version__
 

@@ -5,20 +5,21 @@ from typing import Any
 
 import orjson
 
-_EVENT = b"data: {"
+from cappella import sse
+
 _SAID = ("choices", "output", "content")
 """Where a whole reply has what was said: OpenAI's two APIs, Anthropic's."""
 
 
 def answer(reply: bytes) -> Any:
     """A whole reply's own objects; of a stream the text of each answer, joined."""
-    if _EVENT not in reply:
+    events = sse.events(reply)
+    if not events:
         whole = _loaded(reply)
         return next((whole[name] for name in _SAID if name in whole), None)
     texts: dict[int, str] = {}
-    for line in reply.splitlines():
-        for index, text in _pieces(_loaded(line.removeprefix(b"data: "))) if line.startswith(_EVENT) else ():
-            texts[index] = texts.get(index, "") + text
+    for index, text in (piece for event in events for piece in _pieces(_loaded(event))):
+        texts[index] = texts.get(index, "") + text
     return [texts[index] for index in sorted(texts)]
 
 

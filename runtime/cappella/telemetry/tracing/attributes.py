@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from cappella.config.options import Seat, Settings
 from cappella.ensemble.run import Call
-from cappella.telemetry.recorder import CallRecord, RunRecord
-from cappella.telemetry.records import RequestRecord
+from cappella.telemetry.records import CallRecord, RequestRecord, RunRecord
 from cappella.types import Sampling, Usage
 
 Value = str | int | float | bool | Sequence[str]

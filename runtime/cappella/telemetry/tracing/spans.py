@@ -9,8 +9,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from cappella.ensemble.errors import PanelFailed
 from cappella.ensemble.run import Call, Panel
-from cappella.telemetry.recorder import CallRecord, RunRecord
-from cappella.telemetry.records import RequestRecord
+from cappella.telemetry.records import CallRecord, RequestRecord, RunRecord
 from cappella.telemetry.tracing import attributes
 from cappella.telemetry.tracing.attributes import Attributes
 
@@ -102,7 +101,7 @@ def _rounds(ended: RunRecord) -> Sequence[Panel]:
     if ended.run:
         return ended.run.rounds
     answers = ended.error.answers if isinstance(ended.error, PanelFailed) else ()
-    return [Panel(answers, ended.failures, ended.calls)]
+    return [Panel(answers, ended.failures, [call for call in ended.calls if call.role == "panel"])]
 
 
 def _reasons(panel: Panel) -> Mapping[str, str]:

@@ -1,0 +1,108 @@
+"""The one table from errors to HTTP, and the replies that it makes."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from cappella import errors
+from cappella.ensemble.errors import DeadlineExceeded, InsufficientQuorum, PanelFailed
+from cappella.gateway import openapi
+from cappella.gateway.formats.anthropic_errors import error_body
+from cappella.gateway.request import GONE, ClientGone
+from cappella.telemetry import records, trace
+
+logger = logging.getLogger("cappella")
+
+# Error class: status, OpenAI's type, code. The nearest class in an error's ancestry decides.
+HTTP_TABLE: dict[type[Exception], tuple[int, str, str | None]] = {
+    errors.RequestError: (400, "invalid_request_error", None),
+    errors.UnknownModel: (404, "invalid_request_error", None),
+    errors.UnknownRun: (404, "invalid_request_error", None),
+    errors.UnknownEngine: (404, "invalid_request_error", None),
+    errors.ModelNotReady: (503, "server_error", "model_not_ready"),
+    errors.ActionRefused: (409, "invalid_request_error", "action_refused"),
+    errors.ReloadFailed: (409, "server_error", "reload_failed"),
+    errors.ConfigError: (400, "invalid_request_error", "config_error"),
+    errors.ShuttingDown: (503, "server_error", "shutting_down"),
+    errors.Overloaded: (429, "rate_limit_error", "overloaded"),
+    errors.RateLimited: (429, "rate_limit_error", "rate_limit_exceeded"),
+    errors.AuditUnavailable: (503, "server_error", "audit_unavailable"),
+    errors.Unauthorized: (401, "authentication_error", "invalid_api_key"),
+    errors.Forbidden: (403, "permission_error", None),
+    errors.EngineNotReady: (503, "server_error", "model_not_ready"),
+    errors.EngineError: (502, "server_error", "engine_error"),
+    errors.JudgeFailed: (502, "server_error", "judge_failed"),
+    InsufficientQuorum: (502, "server_error", "insufficient_quorum"),
+    DeadlineExceeded: (504, "server_error", "deadline_exceeded"),
+    Exception: (500, "server_error", "internal_error"),
+}
+BODY_STATUS = {"body_too_large": 413, "body_too_slow": 408, "unsupported_media_type": 415}
+
+
+def answer_errors(app: FastAPI) -> None:
+    """From now on every error has its row of the table for a reply."""
+    app.add_exception_handler(ClientGone, _gone)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, error_reply)
+    app.add_exception_handler(errors.CappellaError, error_reply)
+
+
+def codes() -> openapi.Codes:
+    """The codes of the table, by status."""
+    rows = [(status, code) for status, _, code in HTTP_TABLE.values() if code]
+    return {status: tuple(dict.fromkeys(code for other, code in rows if other == status)) for status, _ in rows}
+
+
+def describe(error: Exception) -> Mapping[str, Any]:
+    """The `error` object of a reply, or of an event in a stream that has already begun."""
+    _, kind, code = _row(error)
+    if code == "internal_error":
+        logger.error("internal error", exc_info=error)
+        return {"message": "An internal error; the server's log has more.", "type": kind, "param": None, "code": code}
+    body: dict[str, Any] = {"message": str(error), "type": kind, "param": None, "code": code}
+    if isinstance(error, errors.RequestError):
+        body.update(param=error.param, code=error.code)
+    if isinstance(error, errors.Forbidden):
+        body["code"] = error.code
+    if isinstance(error, errors.ConfigError):
+        body.update(place=error.place, problem=error.problem, hint=error.hint)
+    if isinstance(error, PanelFailed):
+        body["responses"] = trace.responses(error.answers)
+        body["failed_models"] = trace.failed_models(error.failures)
+    return body
+
+
+async def error_reply(request: Request, error: Exception) -> Response:
+    """The reply to a request that ended in this error."""
+    records.current().error = type(error).__name__
+    status = _row(error)[0]
+    if isinstance(error, errors.RequestError):
+        status = BODY_STATUS.get(error.code, status)
+    retry = None
+    if isinstance(error, errors.ModelNotReady | errors.Overloaded):
+        retry = {"Retry-After": str(error.retry_after_s)}
+    return JSONResponse(_body(request, status, describe(error)), status, headers=retry)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """Unknown paths and methods, in the shape of every other error."""
+    assert isinstance(error, HTTPException)
+    body = {"message": f"{error.detail}.", "type": "invalid_request_error", "param": None, "code": None}
+    return JSONResponse(_body(request, error.status_code, body), error.status_code, headers=error.headers)
+
+
+def _body(request: Request, status: int, error: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The error in the form of the API that was called."""
+    return error_body(status, error) if request.url.path == "/v1/messages" else {"error": error}
+
+
+async def _gone(_: Request, __: Exception) -> Response:
+    return Response(status_code=GONE)
+
+
+def _row(error: Exception) -> tuple[int, str, str | None]:
+    return next(HTTP_TABLE[kind] for kind in type(error).__mro__ if kind in HTTP_TABLE)

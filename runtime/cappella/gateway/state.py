@@ -1,0 +1,51 @@
+"""What requests are answered with."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from fastapi import Request
+
+from cappella.auth.gatekeeper import Gatekeeper
+from cappella.auth.keys import Key, Scope
+from cappella.config import Config
+from cappella.engines.deployment import Deployment
+from cappella.engines.vllm.client import VllmEngine
+from cappella.ensemble.pipeline import Pipeline
+from cappella.gateway.admission import Admission
+from cappella.gateway.drain import InFlight
+from cappella.gateway.formats.sse import Describe
+from cappella.gateway.request import credentials
+from cappella.placement.gpus import Gpu
+from cappella.telemetry import records
+from cappella.telemetry.metrics import Metrics
+from cappella.telemetry.recorder import Recorder
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayState:
+    """What the endpoints work with; `app.create_app` makes it."""
+
+    deployment: Deployment
+    pipeline: Pipeline
+    recorder: Recorder
+    metrics: Metrics
+    describe: Describe
+    created: int
+    gpus: Callable[[], Sequence[Gpu]]
+    admission: Admission
+    in_flight: InFlight
+    gatekeeper: Gatekeeper
+
+    @property
+    def config(self) -> Config:
+        return self.deployment.config
+
+    @property
+    def engines(self) -> dict[str, VllmEngine]:
+        return self.deployment.engines
+
+    async def authenticate(self, request: Request, *scopes: Scope) -> Key | None:
+        """The request's key, None where there are none; one of the `scopes` is enough. Raises Unauthorized and Forbidden."""
+        key = await self.gatekeeper.who(*credentials(request), *scopes)
+        records.current().key_id = key.id if key else None
+        return key
