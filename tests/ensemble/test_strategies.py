@@ -77,6 +77,19 @@ async def test_vote_takes_what_most_say_whatever_its_spelling(fake_engines: Fake
     assert not fake_engines.servers["judge"].bodies
 
 
+@pytest.mark.parametrize(
+    ("most", "another"),
+    [("It is 10.0.0.1", "It is 10.0.0.10"), ("3.10", "3.1"), ("f(x1)", "f(x+1)"), ('{"v": "3.10"}', '{"v": "3.1"}')],
+)
+async def test_another_address_version_or_program_is_another_vote(
+    fake_engines: FakeEngines, most: str, another: str
+) -> None:
+    say(fake_engines, another, most, most)
+    run = await fake_engines.run(strategy="vote")
+    assert (run.content, run.verdict.votes) == (most, {"bob": ["bob", "cat"], "ann": ["ann"]})
+    assert (await fake_engines.run(early_exit="equal")).content == "The final answer"
+
+
 async def test_a_tie_goes_to_the_judge_who_sees_the_leaders_alone(fake_engines: FakeEngines) -> None:
     say(fake_engines, "red", "blue", "green")
     fake_engines.let("judge", judging(choice=chooses(green=0.9, red=0.1)))

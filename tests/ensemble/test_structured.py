@@ -49,8 +49,11 @@ def test_half_json_is_not_json() -> None:
     ("one", "other"),
     [
         ("It is 5.", "it  is 5"),
-        ("1,234.50", "1234.5"),
+        ("1,234.50", "1234.50"),
         ("5.0", "5"),
+        ("It costs $1,000.", "it costs $1000"),
+        ("**10.0** (or 10.00%)", "**10** (or 10%)"),
+        ("Use `f(x)`.", "use  `f(x)`"),
         ("YES!", "yes"),
         ('{"a": 1, "b": [true]}', '{"b": [true], "a": 1.0}'),
         ('{"a": "Red."}', '{"a": "red"}'),
@@ -62,7 +65,27 @@ def test_spelling_does_not_count(one: str, other: str) -> None:
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("5", "50"), ("1,2", "12"), ("-5", "5"), ('{"a": true}', '{"a": 1}'), ('{"a": null}', "{}"), ("1.05", "1.5")],
+    [
+        ("5", "50"),
+        ("1,2", "12"),
+        ("-5", "5"),
+        ("5!", "5"),
+        ("1.05", "1.5"),
+        ("10.0.0.10", "10.0.0.1"),
+        ("Version 3.10", "Version 3.1"),
+        ("01234", "1234"),
+        ("+49 30", "49 30"),
+        ("f(x+1)", "f(x1)"),
+        ("f(X)", "f(x)"),
+        ("`Order`", "`order`"),
+        ("```\nif a:\n    b\nc\n```", "```\nif a:\n    b\n    c\n```"),
+        ('{"a": true}', '{"a": 1}'),
+        ('{"a": "1"}', '{"a": 1}'),
+        ('{"a": null}', "{}"),
+        ('{"a": "10.0.0.10"}', '{"a": "10.0.0.1"}'),
+        ('{"a": "01234"}', '{"a": "1234"}'),
+        ('{"a": "3.0"}', '{"a": "3"}'),
+    ],
 )
 def test_another_value_is_another_answer(one: str, other: str) -> None:
     assert agreement.normalise(answer(one)) != agreement.normalise(answer(other))
