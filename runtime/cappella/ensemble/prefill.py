@@ -7,6 +7,7 @@ from contextlib import aclosing, asynccontextmanager
 from cappella.config.options import Settings
 from cappella.engines.base import Engine
 from cappella.ensemble import prompts
+from cappella.ensemble.background import background
 from cappella.ensemble.call import EngineCall
 from cappella.ensemble.candidates import Candidates
 from cappella.ensemble.events import AnswerDelta, AnswerDone, AnswerFailed, Event, RoundStarted
@@ -75,15 +76,10 @@ class EarlyPrefill:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """While the panel speaks; a call that is under way at the end is broken off."""
-        task = asyncio.create_task(self._run())
-        try:
+        async with background(self._run()) as task:
             yield
-        finally:
-            task.cancel()
-            # Not `await task`: a run that is cancelled at this very moment must hear of it.
-            await asyncio.wait({task})
-            if not task.cancelled() and not isinstance(error := task.exception(), EngineError | None):
-                raise error
+        if not task.cancelled() and not isinstance(error := task.exception(), EngineError | None):
+            raise error
 
     async def _run(self) -> None:
         while True:

@@ -1,9 +1,9 @@
 """The judge compares the answers and writes one of its own."""
 
-import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from cappella.ensemble.background import background
 from cappella.ensemble.judge import Judge
 from cappella.ensemble.run import Verdict
 
@@ -24,11 +24,7 @@ async def synthesize(judge: Judge) -> Verdict:
 
 async def _both(aside: Coroutine[Any, Any, None], main: Coroutine[Any, Any, T]) -> T:
     """Run the two at once; if `main` fails, `aside` is not waited for."""
-    task = asyncio.create_task(aside)
-    try:
+    async with background(aside) as task:
         result = await main
         await task
         return result
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
