@@ -12,7 +12,7 @@ from cappella.ensemble.events import AnswerDelta, FinalDelta, Gated, Reviewed, R
 from cappella.errors import ContextLengthExceeded, JudgeFailed, RequestError
 from cappella.types import Capabilities, Form, Prompt, Sampling, ToolCall
 from support.fake_engines import MEMBERS, FakeEngines, chooses, judging, said
-from support.scripted_engine import Json, Script
+from support.scripted_engine import Json, Script, too_long
 
 HI = [{"role": "user", "content": "Say hello."}]
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
@@ -293,6 +293,13 @@ async def test_a_budget_that_the_panel_used_up_gives_its_best_answer(fake_engine
     assert not fake_engines.servers["judge"].bodies
 
 
+async def test_a_refused_call_gives_its_share_of_a_budget_back(fake_engines: FakeEngines) -> None:
+    fake_engines.let("ann", too_long())
+    run = await fake_engines.run(max_total_tokens=400, analysis="off")
+    spent = sum(call.usage.prompt_tokens + call.usage.completion_tokens for call in run.calls if call.role == "panel")
+    assert fake_engines.servers["judge"].bodies[0]["max_completion_tokens"] == 400 - spent - 10
+
+
 async def test_the_form_is_the_judges_and_the_members_only_if_asked(fake_engines: FakeEngines) -> None:
     fake_engines.let("judge", judging(Script(('{"n": 1}',))))
     await fake_engines.put(Prompt(HI, form=AS_JSON), analysis="off")
@@ -421,13 +428,11 @@ async def test_the_callers_stop_texts_end_an_answer_that_is_returned_verbatim(fa
 
 
 async def test_a_layer_too_long_for_every_member_still_ends_with_the_first_answers(fake_engines: FakeEngines) -> None:
-    error = {"message": "too long", "type": "BadRequestError", "param": "input_tokens", "code": 400}
-    too_long = Script(refuse=(400, {"error": error}))
     for name in MEMBERS:
-        fake_engines.let(name, lambda body: too_long if "[answer A" in said(body) else Script(("first",)))
+        fake_engines.let(name, lambda body: too_long() if "[answer A" in said(body) else Script(("first",)))
     run = await fake_engines.run(layers=2, analysis="off")
     assert (run.status, run.failure_reason) == ("degraded", "layer_below_quorum")
     for name in MEMBERS:
-        fake_engines.let(name, too_long)
+        fake_engines.let(name, too_long())
     with pytest.raises(ContextLengthExceeded):
         await fake_engines.run(layers=2)

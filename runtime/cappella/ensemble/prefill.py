@@ -49,7 +49,7 @@ class EarlyPrefill:
 
     @property
     def calls(self) -> Sequence[Call]:
-        return [voice.call for voice in self.voices]
+        return [voice.call for voice in self.voices if voice.spoke]
 
     def hear(self, event: Event) -> None:
         """Take in what the panel says; never waits."""
