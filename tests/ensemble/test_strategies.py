@@ -259,6 +259,13 @@ async def test_a_gate_whose_model_fails_falls_back_to_the_panel(fake_engines: Fa
     assert run.gate.reason == "cat is not ready"
 
 
+async def test_the_tokens_of_a_gates_model_that_failed_are_counted(fake_engines: FakeEngines) -> None:
+    fake_engines.let("cat", lambda body: Script(()) if len(fake_engines.servers["cat"].bodies) == 1 else Script())
+    run = await fake_engines.run(gate=Gate("rules", "cat", 9), analysis="off")
+    assert [call.role for call in run.calls] == ["single", *["panel"] * 3, "final"]
+    assert run.calls[0].usage.prompt_tokens == 10
+
+
 async def test_a_budget_holds_for_the_whole_run(fake_engines: FakeEngines) -> None:
     run = await fake_engines.run(max_total_tokens=400, analysis="off")
     allowed = [fake_engines.servers[name].bodies[0]["max_completion_tokens"] for name in (*MEMBERS, "judge")]

@@ -92,11 +92,14 @@ class _OneRun:
         self._gate = await gate.decide(settings.gate, settings.judge, self._engines, self._prompt, voice)
         self._calls += [voice.call] if voice.spoke else []
         self._emit(Gated(self._gate))
+        if not self._gate.bypass:
+            return None
         alone = EngineCall("single", self._gate.model)
-        if not self._gate.bypass or not await self._ask_alone(alone):
+        is_answered = await self._ask_alone(alone)
+        self._calls += [alone.call] if alone.spoke else []
+        if not is_answered:
             return None
         answer = alone.takes[0].answer(self._gate.model, alone.call)
-        self._calls.append(alone.call)
         return Run(
             run_id=self.run_id,
             settings=settings,
