@@ -228,6 +228,27 @@ async def test_the_judge_may_say_that_all_agree(fake_engines: FakeEngines, word:
     assert fake_engines.servers["judge"].bodies[0]["structured_outputs"] == {"choice": ["yes", "no"]}
 
 
+@pytest.mark.parametrize(
+    "check", [Script(ending="break"), Script(ending="hang"), Script(()), Script(refuse=(400, {"error": {}}))]
+)
+async def test_an_agreement_that_cannot_be_found_out_costs_nothing(fake_engines: FakeEngines, check: Script) -> None:
+    say(fake_engines, "It is red", "Red it is", "The colour red")
+    fake_engines.let("judge", judging(choice=lambda body: check))
+    run = await fake_engines.run(early_exit="judge", analysis="off", deadline_s=4.0)
+    assert (run.content, run.status, run.verdict.early_exit) == ("The final answer", "ok", "off")
+    assert [call.role for call in run.calls] == ["panel"] * 3 + ["agreement", "final"]
+
+
+async def test_a_gate_that_does_not_say_leaves_time_for_the_panel(fake_engines: FakeEngines) -> None:
+    fake_engines.let("judge", judging(choice=lambda body: Script(ending="hang")))
+    run = await fake_engines.run(
+        "Say hello to all of them.", gate=Gate("judge", "cat", 1), analysis="off", deadline_s=4.0
+    )
+    assert (run.content, run.status) == ("The final answer", "ok")
+    assert run.gate
+    assert run.gate.reason == "the judge did not say: too late"
+
+
 async def test_the_rules_gate_sends_a_tiny_request_to_one_model_and_says_why(fake_engines: FakeEngines) -> None:
     gate = Gate("rules", "cat", 3)
     run = await fake_engines.run("Say hello.", gate=gate)

@@ -17,7 +17,7 @@ DECISION_TIMEOUT_S = 30.0
 
 
 async def decide(
-    gate: Gate, judge: str, engines: Mapping[str, Engine], prompt: Prompt, voice: EngineCall
+    gate: Gate, judge: str, engines: Mapping[str, Engine], prompt: Prompt, voice: EngineCall, timeout_s: float
 ) -> GateDecision:
     """By rules or by one word of the judge, heard through `voice`. Whatever is in doubt goes to the panel."""
     if blocked := _needs_panel(gate, engines, prompt):
@@ -28,10 +28,10 @@ async def decide(
     form = Form("structured_outputs", {"choice": ["yes", "no"]})
     sampling = brief(Sampling(temperature=0.0), engines[judge].capabilities, CHOICE_TOKENS)
     try:
-        async with asyncio.timeout(DECISION_TIMEOUT_S):
+        async with asyncio.timeout(min(DECISION_TIMEOUT_S, timeout_s)):
             said = await voice.say(engines[judge], Prompt(question, form=form, watched=False), sampling)
     except (EngineError, TimeoutError) as error:
-        return GateDecision(False, gate.model, f"the judge did not say: {error or 'too late'}")
+        return GateDecision(False, gate.model, f"the judge did not say: {str(error) or 'too late'}")
     needed = said.strip() != "no"
     return GateDecision(not needed, gate.model, f"the judge says that {'several are' if needed else 'one is'} better")
 

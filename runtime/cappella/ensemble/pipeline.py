@@ -26,6 +26,8 @@ from cappella.errors import EngineBroke, EngineError, JudgeFailed, ModelNotReady
 from cappella.types import Prompt
 
 LOADING_RETRY_AFTER_S = 5
+SHORTCUT_SHARE = 0.25
+"""Of the time there is: what a question may take whose answer only saves work, so that the work can still be done."""
 
 
 class Pipeline:
@@ -89,7 +91,8 @@ class _OneRun:
         if settings.gate is None:
             return None
         voice = EngineCall("gate", settings.judge)
-        self._gate = await gate.decide(settings.gate, settings.judge, self._engines, self._prompt, voice)
+        timeout_s = SHORTCUT_SHARE * settings.deadline_s
+        self._gate = await gate.decide(settings.gate, settings.judge, self._engines, self._prompt, voice, timeout_s)
         self._calls += [voice.call] if voice.spoke else []
         self._emit(Gated(self._gate))
         if not self._gate.bypass:
@@ -156,7 +159,8 @@ class _OneRun:
         settings = self._settings
         try:
             async with asyncio.timeout(self._left_s):
-                return await _early_exit(judge) or await STRATEGIES[settings.strategy](judge)
+                early = await _early_exit(judge, SHORTCUT_SHARE * self._left_s)
+                return early or await STRATEGIES[settings.strategy](judge)
         except TimeoutError:
             judge.failure_reason = "deadline"
         except EngineError as error:
@@ -186,8 +190,10 @@ class _OneRun:
                 raise problem
         except (EngineError, TimeoutError) as error:
             if voice.first_token_at:
-                raise EngineBroke(f"{self._gate.model} broke off: {error or 'deadline'}") from error
-            self._gate = replace(self._gate, bypass=False, reason=f"{self._gate.model} failed: {error or 'deadline'}")
+                raise EngineBroke(f"{self._gate.model} broke off: {str(error) or 'deadline'}") from error
+            self._gate = replace(
+                self._gate, bypass=False, reason=f"{self._gate.model} failed: {str(error) or 'deadline'}"
+            )
             self._emit(Gated(self._gate))
             return False
         return True
@@ -212,15 +218,26 @@ class _OneRun:
         return timings(self._began, self._panel_ended_at, self._first_final_at, ended_at, rounds, self._calls)
 
 
-async def _early_exit(judge: Judge) -> Verdict | None:
-    """The answer that all gave, if they gave the same: by normalised equality, or as the judge sees it."""
+async def _early_exit(judge: Judge, timeout_s: float) -> Verdict | None:
+    """The answer that all gave, if they gave the same: by normalised equality, or as the judge sees it.
+
+    A judge that does not say so in time has seen none.
+    """
     mode, answers = judge.settings.early_exit, judge.answers
     if mode == "off" or len(answers) < 2:
         return None
     same = len(agreement.group_by_meaning(answers)) == 1
-    if not same and (mode == "equal" or not await judge.sees_agreement()):
+    if not same and (mode == "equal" or not await _sees_agreement(judge, timeout_s)):
         return None
     return Verdict(judge.hand_on(answers[0]), answers[0].name, early_exit="equal" if same else "judge")
+
+
+async def _sees_agreement(judge: Judge, timeout_s: float) -> bool:
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await judge.sees_agreement()
+    except (EngineError, TimeoutError):
+        return False
 
 
 def _require_ready(engines: Mapping[str, Engine], settings: Settings) -> None:
