@@ -11,7 +11,7 @@ import typer
 DEFAULT_URL = "http://127.0.0.1:8000"
 DEFAULT_MODEL = "cappella/default"
 PATIENCE_S = 0.3
-STRATEGIES = ("synthesize", "select", "vote")
+STRATEGIES = ("synthesize", "select", "vote", "debate")
 SUFFIXES = (".yaml", ".yml")
 
 

@@ -39,6 +39,11 @@ def group_by_meaning(answers: Sequence[Answer]) -> list[list[Answer]]:
     return sorted(found.values(), key=len, reverse=True)
 
 
+def are_equal(answers: Sequence[Answer]) -> bool:
+    """Whether there are several answers, and all say the same."""
+    return len(answers) > 1 and len({normalise(answer) for answer in answers}) == 1
+
+
 def as_object(answer: Answer) -> Mapping[str, Any] | None:
     """The JSON object that an answer is, if it is one."""
     value = _json(answer.content)

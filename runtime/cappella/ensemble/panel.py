@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from math import inf
 from typing import Literal
 
 from cappella.config.options import Seat
@@ -35,11 +36,15 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class WaitPolicy:
-    """How long a round waits: until `timeout_s`, or, once `quorum` answers are there, `grace_s` more if that is given."""
+    """How long a round waits: until `timeout_s`; once `quorum` answers are there, `grace_s` more if that is given.
+
+    Time from `quorate_timeout_s` on is left to the judge, if the quorum is met by then.
+    """
 
     quorum: int
     timeout_s: float
     grace_s: float | None = None
+    quorate_timeout_s: float = inf
 
 
 async def ask_panel(questions: Sequence[Question], patience: WaitPolicy, emit: Emit) -> Panel:
@@ -118,9 +123,10 @@ async def _gather(
 ) -> CancelReason:
     """Wait for the members; returns why those that are left are not waited for."""
     clock = asyncio.get_running_loop().time
-    by = deadline = clock() + patience.timeout_s
+    began_at = clock()
+    by, graced = began_at + patience.timeout_s, False
     may_fail = sum(member.seat.samples for member in members) - patience.quorum
-    pending = set(tasks)
+    pending, was_quorate = set(tasks), False
     while pending:
         done, pending = await asyncio.wait(pending, timeout=max(0.0, by - clock()), return_when=asyncio.FIRST_COMPLETED)
         if not done:
@@ -129,10 +135,12 @@ async def _gather(
             task.result()
         if sum(member.count(Failure) for member in members) > may_fail:
             return "cut"
-        quorate = sum(member.count(Answer) for member in members) >= patience.quorum
-        if quorate and patience.grace_s is not None and by == deadline:
-            by = min(deadline, clock() + patience.grace_s)
-    return "deadline" if by == deadline else "straggler"
+        if not was_quorate and sum(member.count(Answer) for member in members) >= patience.quorum:
+            was_quorate = True
+            by = min(by, began_at + patience.quorate_timeout_s)
+            if patience.grace_s is not None and clock() + patience.grace_s < by:
+                by, graced = clock() + patience.grace_s, True
+    return "straggler" if graced else "deadline"
 
 
 async def _cancel(tasks: Sequence["asyncio.Task[None]"]) -> None:

@@ -4,13 +4,23 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from cappella.ensemble.background import background
+from cappella.ensemble.context import RunContext, Strategy
+from cappella.ensemble.early_exit import early_exit
 from cappella.ensemble.judge import Judge
+from cappella.ensemble.review import rank_answers
 from cappella.ensemble.run import Verdict
+from cappella.ensemble.strategies.layers import ask_layers
 
 T = TypeVar("T")
 
 
-async def synthesize(judge: Judge) -> Verdict:
+async def _synthesize(ctx: RunContext) -> Verdict:
+    await ask_layers(ctx)
+    await rank_answers(ctx)
+    return await early_exit(ctx) or await written(ctx.judge)
+
+
+async def written(judge: Judge) -> Verdict:
     """Analysis and answer in the order that the settings say. Raises EngineError if there is no answer."""
     match judge.settings.analysis:
         case "before":
@@ -28,3 +38,6 @@ async def _both(aside: Coroutine[Any, Any, None], main: Coroutine[Any, Any, T]) 
         result = await main
         await task
         return result
+
+
+synthesize = Strategy(_synthesize, judge_writes=True)
