@@ -61,7 +61,7 @@ async def ask_panel(questions: Sequence[Question], patience: WaitPolicy, emit: E
         await _cancel(tasks)
     for member, task in zip(members, tasks, strict=True):
         if task.cancelled():
-            member.cut(cause)
+            await member.cut(cause)
     outcomes = [member.outcomes[name] for member in members for name in member.seat.answer_names]
     return Panel(
         [outcome for outcome in outcomes if isinstance(outcome, Answer)],
@@ -93,28 +93,30 @@ class _Member:
                     if chunk.content or chunk.reasoning:
                         self._emit(AnswerDelta(names[chunk.sample], chunk.content, chunk.reasoning))
         except EngineError as error:
-            self._settle(error.reason, str(error), error.status_code)
+            await self._settle(error.reason, str(error), error.status_code)
         else:
-            self._settle("engine_broke", "the answer has no end", 502)
+            await self._settle("engine_broke", "the answer has no end", 502)
 
-    def cut(self, cause: CancelReason) -> None:
+    async def cut(self, cause: CancelReason) -> None:
         """Say what became of it, now that it is not waited for."""
-        self._settle(cause, _CUT_BECAUSE[cause], 504)
+        await self._settle(cause, _CUT_BECAUSE[cause], 504)
 
-    def _settle(self, reason: str, error: str, status_code: int) -> None:
+    async def _settle(self, reason: str, error: str, status_code: int) -> None:
         """An answer for each take that is one; for the others a failure, for the reason given if they have no end."""
         takes = zip(self.seat.answer_names, self.voice.takes, strict=True)
-        self.outcomes = {name: self._outcome(name, take, reason, error, status_code) for name, take in takes}
+        self.outcomes = {name: await self._outcome(name, take, reason, error, status_code) for name, take in takes}
         for outcome in self.outcomes.values():
             self._emit(AnswerDone(outcome) if isinstance(outcome, Answer) else AnswerFailed(outcome))
 
-    def _outcome(self, name: str, take: Completion, reason: str, error: str, status_code: int) -> Answer | Failure:
+    async def _outcome(
+        self, name: str, take: Completion, reason: str, error: str, status_code: int
+    ) -> Answer | Failure:
         if take.finish_reason is None:
             return Failure(name, reason, error, status_code, take.text)
         if unusable := take.problem(name):
             return Failure(name, unusable.reason, str(unusable), unusable.status_code, take.text)
         answer = take.answer(name, self.voice.call)
-        misfit = None if answer.tool_calls else formats.problem(self._question.prompt.form, answer.content)
+        misfit = None if answer.tool_calls else await formats.problem(self._question.prompt.form, answer.content)
         return Failure(name, "invalid_format", misfit, 502, take.text) if misfit else answer
 
 

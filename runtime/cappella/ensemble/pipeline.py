@@ -1,5 +1,6 @@
 """The story of one run: a gate, a panel, a strategy and its verdict. Read this file first, and a strategy next."""
 
+import asyncio
 from collections.abc import Mapping
 
 from cappella.config.options import Settings
@@ -14,6 +15,8 @@ from cappella.errors import EngineError, JudgeFailed, ModelNotReady
 from cappella.types import Prompt
 
 LOADING_RETRY_AFTER_S = 5
+FALLBACK_TIMEOUT_S = 5.0
+"""For finding the member's answer that stands in, since by then the deadline may be over."""
 
 
 class Pipeline:
@@ -46,17 +49,21 @@ async def _verdict(ctx: RunContext) -> Verdict:
         ctx.judge.failure_reason = "deadline"
     except EngineError as error:
         ctx.judge.failure_reason = error.reason
-    return _fallback(ctx)
+    return await _fallback(ctx)
 
 
-def _fallback(ctx: RunContext) -> Verdict:
+async def _fallback(ctx: RunContext) -> Verdict:
     """What the judge wrote, if it was whole; else the best answer of a member. Raises JudgeFailed if there is none."""
     judge, reason = ctx.judge, ctx.judge.failure_reason or ""
     if judge.written:
         return Verdict(judge.written)
     if judge.cannot_be_followed:
         raise JudgeFailed(f"The judge broke off ({reason}) in the middle of what cannot be mended.")
-    answer = stand_in(ctx.answers, judge.form, ctx.settings.judge_sampling.stop or (), reason)
+    try:
+        async with asyncio.timeout(FALLBACK_TIMEOUT_S):
+            answer = await stand_in(ctx.answers, judge.form, ctx.settings.judge_sampling.stop or (), reason)
+    except TimeoutError as error:
+        raise JudgeFailed(f"The judge failed ({reason}), and to check the members' answers took too long.") from error
     return Verdict(judge.hand_on(answer, behind_what_was_said=True), answer.name)
 
 

@@ -52,7 +52,7 @@ async def _by_field(judge: Judge, objects: Sequence[Mapping[str, Any]]) -> Verdi
         preferred = objects[list(judge.answers).index(chosen)]
     merged = {name: _settle(values, preferred.get(name)) for name, values in leading.items()}
     content = json.dumps(merged, ensure_ascii=False)
-    if formats.problem(judge.form, content):
+    if await formats.problem(judge.form, content):
         return None
     same = next((a for a, each in zip(judge.answers, objects, strict=True) if each == merged), None)
     if same is not None:
