@@ -85,10 +85,12 @@ def cost(schema: Mapping[str, Any], limit: float) -> float:
 
 def run_apart(check: Mapping[str, Any]) -> str | None:
     """One check in a process of its own: a `schema` and a `value`, or a `pattern` and a `text`. Raises Endless."""
-    command = [sys.executable, "-I", str(Path(__file__).resolve())]
-    done = subprocess.run(command, input=json.dumps(check), capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise CheckTimeout
+    # Not with this folder in the path: its modules are not the process's.
+    command = [sys.executable, "-P", str(Path(__file__).resolve())]
+    try:
+        done = subprocess.run(command, input=json.dumps(check), capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise CheckTimeout from error
     found = json.loads(done.stdout)
     return None if found is None else str(found)
 
@@ -152,7 +154,7 @@ def _validator(schema: Mapping[str, Any]) -> Any:
 
 
 def _keywords(value: Any) -> Iterator[tuple[str, Any]]:
-    """Every key below, and what it holds."""
+    """Every key below and what it holds; the items of lists have no key."""
     level = [value]
     while level:
         part = level.pop()
@@ -160,6 +162,7 @@ def _keywords(value: Any) -> Iterator[tuple[str, Any]]:
             yield from part.items()
             level += part.values()
         elif isinstance(part, list):
+            yield from (("", item) for item in part)
             level += part
 
 
