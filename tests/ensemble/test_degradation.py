@@ -4,18 +4,24 @@ import pytest
 
 from cappella.config.options import AnalysisMode, Seat
 from cappella.ensemble.errors import DeadlineExceeded
-from support.fake_engines import MEMBERS, FakeEngines, eventually, judging
+from support.fake_engines import MEMBERS, FakeEngines, eventually, judging, said
 from support.scripted_engine import Json, Script
 
 HANG = Script(("I",), ending="hang")
 
 
-async def test_a_panel_that_uses_up_the_whole_deadline_still_gives_its_best_answer(fake_engines: FakeEngines) -> None:
+async def test_a_straggler_leaves_the_judge_its_share_of_the_deadline(fake_engines: FakeEngines) -> None:
     fake_engines.let("cat", HANG)
-    run = await fake_engines.run(deadline_s=0.5)
-    assert (run.content, run.status, run.failure_reason) == ("Hello there", "degraded", "deadline")
-    assert not fake_engines.servers["judge"].bodies
-    assert [(failure.name, failure.partial) for failure in run.failures] == [("cat", "I")]
+    run = await fake_engines.run(deadline_s=3.0, round_timeout_s=10.0)
+    assert (run.content, run.status, run.failure_reason) == ("The final answer", "degraded", None)
+    assert [(failure.name, failure.reason, failure.partial) for failure in run.failures] == [("cat", "deadline", "I")]
+
+
+async def test_reviewers_that_hang_leave_the_judge_its_share_of_the_deadline(fake_engines: FakeEngines) -> None:
+    for name in MEMBERS:
+        fake_engines.let(name, lambda body: HANG if "Now rank" in said(body) else Script())
+    run = await fake_engines.run(deadline_s=3.0, review=True)
+    assert (run.content, run.status, run.ranking) == ("The final answer", "ok", None)
 
 
 @pytest.mark.parametrize(("mode", "calls"), [("before", 1), ("alongside", 2), ("off", 1)])

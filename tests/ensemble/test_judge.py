@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cappella.ensemble import prompts
-from cappella.ensemble.candidates import Candidates
+from cappella.ensemble.candidates import Ordering
 from cappella.ensemble.events import FinalDelta
 from cappella.ensemble.judge import Judge
 from cappella.ensemble.run import Answer, Call
@@ -22,7 +22,8 @@ def judge_of(fake_engines: FakeEngines, texts: tuple[str, ...] = ("one", "two", 
     answers = [Answer(name, text, "stop", call) for name, text in zip(MEMBERS, texts, strict=False)]
     question = Prompt([{"role": "user", "content": "Say hello."}])
     engine, resolved = fake_engines.engines["judge"], fake_engines.settings(**settings)
-    return Judge(engine, question, answers, Candidates(resolved), resolved, fake_engines.events.append)
+    candidates = Ordering(resolved).candidates(answers)
+    return Judge(engine, question, answers, candidates, resolved, fake_engines.events.append)
 
 
 def with_analysis(**fields: Any) -> Script:

@@ -21,12 +21,15 @@ async def ask(
     quorum: int = 2,
     timeout_s: float = 10.0,
     grace_s: float | None = None,
+    quorate_timeout_s: float = 10.0,
 ) -> Panel:
     messages = [{"role": "user", "content": "Hi"}]
     questions = [
         Question(seat, fake_engines.engines[seat.model], Prompt(messages, samples=seat.samples)) for seat in seats
     ]
-    return await ask_panel(questions, WaitPolicy(quorum, timeout_s, grace_s), fake_engines.events.append)
+    return await ask_panel(
+        questions, WaitPolicy(quorum, timeout_s, grace_s, quorate_timeout_s), fake_engines.events.append
+    )
 
 
 async def test_answers_stand_in_the_order_of_the_seats_whoever_was_first(fake_engines: FakeEngines) -> None:
@@ -149,4 +152,18 @@ async def test_the_grace_begins_with_the_quorum_and_not_with_the_first_answer(fa
     fake_engines.let("bob", Script(("b",), pause_s=0.3))
     fake_engines.let("cat", Script(("c",), pause_s=0.3))
     panel = await ask(fake_engines, quorum=3, grace_s=0.0)
+    assert [answer.name for answer in panel.answers] == list(MEMBERS)
+
+
+async def test_a_quorum_does_not_wait_into_the_judges_time(fake_engines: FakeEngines) -> None:
+    fake_engines.let("cat", Script(("c",), ending="hang"))
+    panel = await ask(fake_engines, quorate_timeout_s=0.1)
+    assert [answer.name for answer in panel.answers] == ["ann", "bob"]
+    assert [failure.reason for failure in panel.failures] == ["deadline"]
+
+
+async def test_below_the_quorum_a_round_may_take_the_judges_time(fake_engines: FakeEngines) -> None:
+    for name in MEMBERS:
+        fake_engines.let(name, Script((name,), pause_s=0.2))
+    panel = await ask(fake_engines, quorum=3, quorate_timeout_s=0.0)
     assert [answer.name for answer in panel.answers] == list(MEMBERS)

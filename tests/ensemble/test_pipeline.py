@@ -256,6 +256,17 @@ async def test_a_restarting_judge_or_member_degrades_the_run(fake_engines: FakeE
     assert (run.status, run.failures[0].reason) == ("degraded", "not_ready")
 
 
+async def test_calls_that_were_never_made_cost_nothing(fake_engines: FakeEngines) -> None:
+    fake_engines.engines["cat"].status.state = fake_engines.engines["judge"].status.state = "restarting"
+    run = await fake_engines.run()
+    assert [(call.role, call.model) for call in run.calls] == [("panel", "ann"), ("panel", "bob")]
+    fake_engines.engines["cat"].status.state = fake_engines.engines["judge"].status.state = "ready"
+    fake_engines.servers["judge"].tokens = 10_000
+    run = await fake_engines.run(max_total_tokens=400)
+    assert run.failure_reason == "budget"
+    assert [call.role for call in run.calls] == ["panel"] * 3
+
+
 @pytest.mark.parametrize("slow", ["cat", "judge"])
 async def test_a_cancelled_run_frees_every_engine(fake_engines: FakeEngines, slow: str) -> None:
     hang = Script(("I",), ending="hang")

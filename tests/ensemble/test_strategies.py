@@ -12,7 +12,7 @@ from cappella.ensemble.events import AnswerDelta, FinalDelta, Gated, Reviewed, R
 from cappella.errors import ContextLengthExceeded, JudgeFailed, RequestError
 from cappella.types import Capabilities, Form, Prompt, Sampling, ToolCall
 from support.fake_engines import MEMBERS, FakeEngines, chooses, judging, said
-from support.scripted_engine import Json, Script
+from support.scripted_engine import Json, Script, too_long
 
 HI = [{"role": "user", "content": "Say hello."}]
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
@@ -75,6 +75,19 @@ async def test_vote_takes_what_most_say_whatever_its_spelling(fake_engines: Fake
     assert (run.content, run.verdict.chosen, run.status) == ("The total is 1,200.", "ann", "ok")
     assert run.verdict.votes == {"ann": ["ann", "bob"], "cat": ["cat"]}
     assert not fake_engines.servers["judge"].bodies
+
+
+@pytest.mark.parametrize(
+    ("most", "another"),
+    [("It is 10.0.0.1", "It is 10.0.0.10"), ("3.10", "3.1"), ("f(x1)", "f(x+1)"), ('{"v": "3.10"}', '{"v": "3.1"}')],
+)
+async def test_another_address_version_or_program_is_another_vote(
+    fake_engines: FakeEngines, most: str, another: str
+) -> None:
+    say(fake_engines, another, most, most)
+    run = await fake_engines.run(strategy="vote")
+    assert (run.content, run.verdict.votes) == (most, {"bob": ["bob", "cat"], "ann": ["ann"]})
+    assert (await fake_engines.run(early_exit="equal")).content == "The final answer"
 
 
 async def test_a_tie_goes_to_the_judge_who_sees_the_leaders_alone(fake_engines: FakeEngines) -> None:
@@ -215,6 +228,27 @@ async def test_the_judge_may_say_that_all_agree(fake_engines: FakeEngines, word:
     assert fake_engines.servers["judge"].bodies[0]["structured_outputs"] == {"choice": ["yes", "no"]}
 
 
+@pytest.mark.parametrize(
+    "check", [Script(ending="break"), Script(ending="hang"), Script(()), Script(refuse=(400, {"error": {}}))]
+)
+async def test_an_agreement_that_cannot_be_found_out_costs_nothing(fake_engines: FakeEngines, check: Script) -> None:
+    say(fake_engines, "It is red", "Red it is", "The colour red")
+    fake_engines.let("judge", judging(choice=lambda body: check))
+    run = await fake_engines.run(early_exit="judge", analysis="off", deadline_s=4.0)
+    assert (run.content, run.status, run.verdict.early_exit) == ("The final answer", "ok", "off")
+    assert [call.role for call in run.calls] == ["panel"] * 3 + ["agreement", "final"]
+
+
+async def test_a_gate_that_does_not_say_leaves_time_for_the_panel(fake_engines: FakeEngines) -> None:
+    fake_engines.let("judge", judging(choice=lambda body: Script(ending="hang")))
+    run = await fake_engines.run(
+        "Say hello to all of them.", gate=Gate("judge", "cat", 1), analysis="off", deadline_s=4.0
+    )
+    assert (run.content, run.status) == ("The final answer", "ok")
+    assert run.gate
+    assert run.gate.reason == "the judge did not say: too late"
+
+
 async def test_the_rules_gate_sends_a_tiny_request_to_one_model_and_says_why(fake_engines: FakeEngines) -> None:
     gate = Gate("rules", "cat", 3)
     run = await fake_engines.run("Say hello.", gate=gate)
@@ -244,6 +278,13 @@ async def test_a_gate_whose_model_fails_falls_back_to_the_panel(fake_engines: Fa
     run = await fake_engines.run(gate=Gate("rules", "cat", 9), analysis="off")
     assert run.gate
     assert run.gate.reason == "cat is not ready"
+
+
+async def test_the_tokens_of_a_gates_model_that_failed_are_counted(fake_engines: FakeEngines) -> None:
+    fake_engines.let("cat", lambda body: Script(()) if len(fake_engines.servers["cat"].bodies) == 1 else Script())
+    run = await fake_engines.run(gate=Gate("rules", "cat", 9), analysis="off")
+    assert [call.role for call in run.calls] == ["single", *["panel"] * 3, "final"]
+    assert run.calls[0].usage.prompt_tokens == 10
 
 
 async def test_a_budget_holds_for_the_whole_run(fake_engines: FakeEngines) -> None:
@@ -278,6 +319,13 @@ async def test_a_budget_that_the_panel_used_up_gives_its_best_answer(fake_engine
     run = await fake_engines.run(max_total_tokens=200, analysis="off")
     assert (run.content, run.status, run.failure_reason) == ("Hello there", "degraded", "budget")
     assert not fake_engines.servers["judge"].bodies
+
+
+async def test_a_refused_call_gives_its_share_of_a_budget_back(fake_engines: FakeEngines) -> None:
+    fake_engines.let("ann", too_long())
+    run = await fake_engines.run(max_total_tokens=400, analysis="off")
+    spent = sum(call.usage.prompt_tokens + call.usage.completion_tokens for call in run.calls if call.role == "panel")
+    assert fake_engines.servers["judge"].bodies[0]["max_completion_tokens"] == 400 - spent - 10
 
 
 async def test_the_form_is_the_judges_and_the_members_only_if_asked(fake_engines: FakeEngines) -> None:
@@ -408,13 +456,11 @@ async def test_the_callers_stop_texts_end_an_answer_that_is_returned_verbatim(fa
 
 
 async def test_a_layer_too_long_for_every_member_still_ends_with_the_first_answers(fake_engines: FakeEngines) -> None:
-    error = {"message": "too long", "type": "BadRequestError", "param": "input_tokens", "code": 400}
-    too_long = Script(refuse=(400, {"error": error}))
     for name in MEMBERS:
-        fake_engines.let(name, lambda body: too_long if "[answer A" in said(body) else Script(("first",)))
+        fake_engines.let(name, lambda body: too_long() if "[answer A" in said(body) else Script(("first",)))
     run = await fake_engines.run(layers=2, analysis="off")
     assert (run.status, run.failure_reason) == ("degraded", "layer_below_quorum")
     for name in MEMBERS:
-        fake_engines.let(name, too_long)
+        fake_engines.let(name, too_long())
     with pytest.raises(ContextLengthExceeded):
         await fake_engines.run(layers=2)

@@ -1,16 +1,21 @@
 """Whether an answer has the form that was asked for, and whether two answers say the same."""
 
+import asyncio
 import json
 from typing import Any
 
+import aiohttp
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cappella.ensemble import agreement
+from cappella.ensemble.errors import InsufficientQuorum
 from cappella.ensemble.run import Answer, Call
 from cappella.ensemble.structured import formats
-from cappella.types import Form, Usage
+from cappella.types import Form, Prompt, Usage
+from support.fake_engines import MEMBERS, FakeEngines
+from support.scripted_engine import Script
 
 
 def answer(content: str) -> Answer:
@@ -31,25 +36,29 @@ def schema(value: Any) -> Form:
         (Form("structured_outputs", {"json_object": True}), "{}", "7"),
         (Form("structured_outputs", {"choice": ["yes", "no"]}), "yes", "perhaps"),
         (Form("structured_outputs", {"regex": r"\d+"}), "12", "12 "),
+        (Form("structured_outputs", {"regex": r"\u0061|\\u0061"}), "a", r"\u"),
     ],
 )
-def test_a_form_holds_or_says_why_not(form: Form, good: str, bad: str) -> None:
+async def test_a_form_holds_or_says_why_not(form: Form, good: str, bad: str) -> None:
     formats.require_checkable(form)
-    assert formats.problem(form, good) is None
-    assert formats.problem(form, bad)
-    assert formats.problem(None, bad) is None
+    assert await formats.problem(form, good) is None
+    assert await formats.problem(form, bad)
+    assert await formats.problem(None, bad) is None
 
 
-def test_half_json_is_not_json() -> None:
-    assert "not JSON" in (formats.problem(schema({}), '{"a": ') or "")
+async def test_half_json_is_not_json() -> None:
+    assert "not JSON" in (await formats.problem(schema({}), '{"a": ') or "")
 
 
 @pytest.mark.parametrize(
     ("one", "other"),
     [
         ("It is 5.", "it  is 5"),
-        ("1,234.50", "1234.5"),
+        ("1,234.50", "1234.50"),
         ("5.0", "5"),
+        ("It costs $1,000.", "it costs $1000"),
+        ("**10.0** (or 10.00%)", "**10** (or 10%)"),
+        ("Use `f(x)`.", "use  `f(x)`"),
         ("YES!", "yes"),
         ('{"a": 1, "b": [true]}', '{"b": [true], "a": 1.0}'),
         ('{"a": "Red."}', '{"a": "red"}'),
@@ -61,7 +70,27 @@ def test_spelling_does_not_count(one: str, other: str) -> None:
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("5", "50"), ("1,2", "12"), ("-5", "5"), ('{"a": true}', '{"a": 1}'), ('{"a": null}', "{}"), ("1.05", "1.5")],
+    [
+        ("5", "50"),
+        ("1,2", "12"),
+        ("-5", "5"),
+        ("5!", "5"),
+        ("1.05", "1.5"),
+        ("10.0.0.10", "10.0.0.1"),
+        ("Version 3.10", "Version 3.1"),
+        ("01234", "1234"),
+        ("+49 30", "49 30"),
+        ("f(x+1)", "f(x1)"),
+        ("f(X)", "f(x)"),
+        ("`Order`", "`order`"),
+        ("```\nif a:\n    b\nc\n```", "```\nif a:\n    b\n    c\n```"),
+        ('{"a": true}', '{"a": 1}'),
+        ('{"a": "1"}', '{"a": 1}'),
+        ('{"a": null}', "{}"),
+        ('{"a": "10.0.0.10"}', '{"a": "10.0.0.1"}'),
+        ('{"a": "01234"}', '{"a": "1234"}'),
+        ('{"a": "3.0"}', '{"a": "3"}'),
+    ],
 )
 def test_another_value_is_another_answer(one: str, other: str) -> None:
     assert agreement.normalise(answer(one)) != agreement.normalise(answer(other))
@@ -86,22 +115,36 @@ def test_any_text_can_be_normalised(text: str) -> None:
 
 
 NEARLY = "a" * 6000
-TWO_WAYS = {"properties": {"a": {"$ref": "#"}}, "required": ["b"]}
-ENDLESS: list[tuple[Form, str]] = [
+HARD_FOR_BACKTRACKING = [
     (Form("structured_outputs", {"regex": "(a+)+b"}), NEARLY),
+    (Form("structured_outputs", {"regex": "(a|aa)+b?c*d?[ef]"}), NEARLY),
     (schema({"pattern": "^(a+)+b"}), json.dumps(NEARLY)),
-    (schema({"patternProperties": {"^(a+)+b": {}}}), json.dumps({NEARLY: 1})),
     (schema({"patternProperties": {"^(a+)+b": {}}, "additionalProperties": False}), json.dumps({NEARLY: 1})),
-    (schema({"anyOf": [TWO_WAYS, TWO_WAYS]}), '{"a":' * 60 + "1" + "}" * 60),
-    (schema({"$ref": "#"}), "{}"),
-    (schema({"items": {"enum": list(range(10_000))}}), json.dumps([9_999] * 16_000)),
+    (schema({"items": {"enum": list(range(10_000))}}), json.dumps([10_000] * 16_000)),
+]
+
+
+@pytest.mark.parametrize(("form", "text"), HARD_FOR_BACKTRACKING)
+async def test_a_pattern_that_backtracking_never_ends_is_matched(form: Form, text: str) -> None:
+    formats.require_checkable(form)
+    problem = await formats.problem(form, text)
+    assert problem
+    assert "could not be found out" not in problem
+
+
+ITSELF = {"properties": {"a": {"$ref": "#"}}}
+DOUBLING = {f"a{i}": {"allOf": [{"$ref": f"#/$defs/a{i + 1}"}] * 2} for i in range(60)} | {"a60": {"type": "object"}}
+ENDLESS: list[tuple[Form, str]] = [
+    (schema({"allOf": [ITSELF, ITSELF]}), '{"a":' * 60 + "1" + "}" * 60),
+    (schema({"$defs": DOUBLING, "$ref": "#/$defs/a0"}), "{}"),
+    (schema({"items": {"enum": [{"a": i} for i in range(10_000)]}}), json.dumps([{"a": 9_999}] * 16_000)),
 ]
 
 
 @pytest.mark.parametrize(("form", "text"), ENDLESS)
-def test_a_check_that_would_take_for_ever_is_given_up(form: Form, text: str) -> None:
+async def test_a_check_that_would_take_for_ever_is_given_up(form: Form, text: str) -> None:
     formats.require_checkable(form)
-    assert "could not be found out" in (formats.problem(form, text) or "")
+    assert "could not be found out" in (await formats.problem(form, text) or "")
 
 
 @pytest.mark.parametrize(
@@ -111,26 +154,40 @@ def test_a_check_that_would_take_for_ever_is_given_up(form: Form, text: str) -> 
         ({"patternProperties": {"^x": {}}, "additionalProperties": {"type": "null"}}, {"x1": 1, "y": None}, {"y": 1}),
         ({"type": "array", "uniqueItems": True}, [1, True, {"a": 1}], [{"a": 1}, {"a": 1}]),
         ({"pattern": "b$"}, "ab", "ba"),
+        ({"pattern": r"^[\u4e00-\u9fa5]+$"}, "\u4f60\u597d", "nihao"),
+        (
+            {
+                "$ref": "#/$defs/list",
+                "$defs": {"list": {"properties": {"next": {"$ref": "#/$defs/list"}}, "required": ["v"]}},
+            },
+            {"v": 1, "next": {"v": 2}},
+            {"v": 1, "next": {}},
+        ),
         ({"$defs": {"n": {"type": "null"}}, "items": {"$ref": "#/$defs/n"}}, [None], [1]),
     ],
 )
-def test_keywords_that_are_checked_in_a_bounded_way_mean_the_same(value: Any, good: Any, bad: Any) -> None:
+async def test_keywords_that_are_checked_in_a_bounded_way_mean_the_same(value: Any, good: Any, bad: Any) -> None:
     formats.require_checkable(schema(value))
-    assert formats.problem(schema(value), json.dumps(good)) is None
-    assert formats.problem(schema(value), json.dumps(bad))
+    assert await formats.problem(schema(value), json.dumps(good)) is None
+    assert await formats.problem(schema(value), json.dumps(bad))
 
 
 @pytest.mark.parametrize(
     ("form", "says"),
     [
-        (schema({"$ref": "#/nowhere"}), "leads nowhere"),
-        (schema({"$ref": "https://example.com/schema"}), "leads nowhere"),
-        (schema({"$schema": {}}), "unhashable"),
+        (schema({"$ref": "#/nowhere"}), "/nowhere"),
+        (schema({"$ref": "https://example.com/schema"}), "example.com"),
+        (schema({"$schema": {}}), "not of type"),
         (schema({"allOf": [{"unevaluatedProperties": False}]}), "unevaluatedProperties is not taken"),
-        (schema({"pattern": "("}), "the schema is none"),
+        (schema({"pattern": "("}), "missing \\)"),
+        (schema({"pattern": "^(?=.*[0-9]).+$"}), "look-around"),
+        (schema({"items": {"patternProperties": {r"(a)\1": {}}}}), "back-references"),
+        (schema({"anyOf": [{"pattern": f"[ab]{{{i}}}"} for i in range(1, 1000)]}), "too large"),
+        (schema({"enum": list(range(60_000))}), "too large"),
+        (Form("structured_outputs", {"regex": "(?!a)b"}), "look-around"),
         (Form("structured_outputs", {"json": "[" * 100_000}), "recursion"),
         (Form("structured_outputs", {"json": "[]"}), "no JSON object"),
-        (Form("structured_outputs", {"regex": "(" * 500}), "the regex is none"),
+        (Form("structured_outputs", {"regex": "(" * 500}), "missing \\)"),
     ],
 )
 def test_a_form_that_cannot_be_checked_is_refused_before_anybody_is_asked(form: Form, says: str) -> None:
@@ -138,9 +195,9 @@ def test_a_form_that_cannot_be_checked_is_refused_before_anybody_is_asked(form: 
         formats.require_checkable(form)
 
 
-def test_json_that_no_parser_takes_is_not_json() -> None:
+async def test_json_that_no_parser_takes_is_not_json() -> None:
     for text in ("[" * 100_000, "1" * 5000, '"\ud800"x'):
-        assert "not JSON" in (formats.problem(schema({}), text) or "")
+        assert "not JSON" in (await formats.problem(schema({}), text) or "")
 
 
 KEYWORDS = st.sampled_from(
@@ -158,22 +215,56 @@ SCHEMAS = st.dictionaries(
 
 @settings(max_examples=300)
 @given(SCHEMAS, JSON | st.sampled_from(["aaaaaaaaaaaaaaaaaaaaaaaaaaaac", {"a": {"a": {"a": 1}}}]))
-def test_any_schema_is_refused_or_checks_any_value(value: Any, instance: Any) -> None:
+async def test_any_schema_is_refused_or_checks_any_value(value: Any, instance: Any) -> None:
     try:
         formats.require_checkable(schema(value))
     except formats.InvalidFormat:
         return
-    assert isinstance(formats.problem(schema(value), json.dumps(instance)), str | None)
+    assert isinstance(await formats.problem(schema(value), json.dumps(instance)), str | None)
 
 
 @given(
     st.text(max_size=12) | st.lists(st.sampled_from(list("ab()[]{}|*+?\\.^$,19<>=:!P")), max_size=14).map("".join),
     st.text(max_size=20),
 )
-def test_any_pattern_is_refused_or_matched(pattern: str, text: str) -> None:
+async def test_any_pattern_is_refused_or_matched(pattern: str, text: str) -> None:
     form = Form("structured_outputs", {"regex": pattern})
     try:
         formats.require_checkable(form)
     except formats.InvalidFormat:
         return
-    assert isinstance(formats.problem(form, text), str | None)
+    assert isinstance(await formats.problem(form, text), str | None)
+
+
+LOOK_AHEAD = [
+    {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"pattern": "^(?=a)b"}}}},
+    {"structured_outputs": {"regex": "^(?=a)b"}},
+]
+
+
+@pytest.mark.parametrize("form", LOOK_AHEAD)
+async def test_a_pattern_that_linear_time_does_not_match_is_a_400_that_says_so(gateway: str, form: Any) -> None:
+    body = {"model": "cappella/default", "messages": [{"role": "user", "content": "Hi"}], **form}
+    async with aiohttp.ClientSession() as http, http.post(f"{gateway}/v1/chat/completions", json=body) as reply:
+        error = (await reply.json())["error"]
+    assert (reply.status, error["param"], error["code"]) == (400, next(iter(form)), "invalid_value")
+    assert "look-around" in error["message"]
+
+
+async def test_the_gateway_goes_on_while_a_form_is_checked_that_never_ends(fake_engines: FakeEngines) -> None:
+    form, text = ENDLESS[0]
+    for name in MEMBERS:
+        fake_engines.let(name, Script((text,)))
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            await asyncio.sleep(0.01)
+            ticks += all(fake_engines.servers[name].bodies for name in MEMBERS) and fake_engines.running == 0
+
+    ticking = asyncio.create_task(tick())
+    with pytest.raises(InsufficientQuorum, match="could not be found out"):
+        await fake_engines.put(Prompt([{"role": "user", "content": "Hi"}], form=form), strategy="select")
+    ticking.cancel()
+    assert ticks > 10

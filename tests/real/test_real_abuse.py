@@ -12,7 +12,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from jsonschema import Draft202012Validator
+from jsonschema_rs import Draft202012Validator
 
 from cappella.engines.vllm.sanitize import PlainText
 from cappella.ensemble import prompts

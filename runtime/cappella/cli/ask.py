@@ -24,7 +24,9 @@ Preset = Annotated[
     str | None,
     typer.Option(help="A preset of the ensemble, such as quick.", autocompletion=completion.presets),
 ]
-Strategy = Annotated[str | None, typer.Option(help="synthesize, select or vote.", autocompletion=completion.strategies)]
+Strategy = Annotated[
+    str | None, typer.Option(help="synthesize, select, vote or debate.", autocompletion=completion.strategies)
+]
 Fusion = Annotated[
     list[str] | None,
     typer.Option(help="Any other field of fusion, such as samples=2. Repeatable."),

@@ -12,7 +12,7 @@ from cappella.cli.client.address import DEFAULT_URL, base_url
 
 DEFAULT_MODEL = "cappella/default"
 PATIENCE_S = 0.3
-STRATEGIES = ("synthesize", "select", "vote")
+STRATEGIES = ("synthesize", "select", "vote", "debate")
 SUFFIXES = (".yaml", ".yml")
 
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 from cappella.types import Sampling
 
-Strategy = Literal["synthesize", "select", "vote"]
+Strategy = Literal["synthesize", "select", "vote", "debate"]
 AnalysisMode = Literal["before", "alongside", "off"]
 EarlyExit = Literal["off", "equal", "judge"]
 AnswerOrder = Literal["shuffled", "arrival"]

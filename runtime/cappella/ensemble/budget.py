@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from cappella.engines.base import Engine
 from cappella.engines.status import EngineStatus
-from cappella.errors import EngineOverBudget
+from cappella.errors import EngineNotReady, EngineOverBudget, EngineRejected
 from cappella.types import Capabilities, Chunk, Prompt, Sampling, Usage
 
 MIN_ANSWER_TOKENS = 16
@@ -55,7 +55,10 @@ class Metered:
         return await self._engine.count_tokens(prompt)
 
     async def chat(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Chunk, None]:
-        """As the engine's, with what was not used given back at the end, if the engine said how much was."""
+        """As the engine's, with what was not used given back at the end, if the engine said how much was.
+
+        A call that it refused used nothing.
+        """
         size = await self._engine.count_tokens(prompt)
         allowed = self._budget.set_aside(size, prompt.samples, sampling.max_completion_tokens, self._at_most)
         set_aside = size + prompt.samples * allowed
@@ -65,6 +68,9 @@ class Metered:
                 async for chunk in chunks:
                     usage = chunk.usage or usage
                     yield chunk
+        except (EngineRejected, EngineNotReady):
+            usage = Usage()
+            raise
         finally:
             if usage is not None:
                 self._budget.give_back(set_aside - usage.prompt_tokens - usage.completion_tokens)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from cappella.engines.base import Engine
 from cappella.ensemble import calls
 from cappella.ensemble.run import Answer, Call, Role
-from cappella.errors import EngineBroke, EngineError, EngineUnusable
+from cappella.errors import EngineBroke, EngineError, EngineNotReady, EngineOverBudget, EngineUnusable
 from cappella.types import Chunk, Json, Prompt, Sampling, ToolCall, Usage
 
 
@@ -71,7 +71,10 @@ class Completion:
 
 
 class EngineCall:
-    """`takes` and `call` can be read at any moment. `first_token_at` is on the clock of `time.monotonic`."""
+    """`takes` and `call` can be read at any moment; `spoke` says whether the engine was called at all.
+
+    `first_token_at` is on the clock of `time.monotonic`.
+    """
 
     def __init__(self, role: Role, model: str, samples: int = 1) -> None:
         self.takes = [Completion() for _ in range(samples)]
@@ -116,6 +119,10 @@ class EngineCall:
                     if heard.content or heard.reasoning or heard.tool_calls:
                         self.first_token_at = self.first_token_at or time.monotonic()
                     yield heard
+        except (EngineNotReady, EngineOverBudget):
+            # The call was not made, so it cost nothing and took no time.
+            self.spoke = False
+            raise
         finally:
             self._ended = time.monotonic()
             if self.spoke:

@@ -1,7 +1,8 @@
-"""How one run's answers are shown to its judge: in which order, under which letters, between which marks."""
+"""How answers are shown to whoever compares them: in which order, under which letters, between which marks."""
 
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from random import Random
 
 from cappella.config.options import Settings
@@ -10,16 +11,53 @@ from cappella.ensemble.events import AnswerDone, Event, RoundStarted
 from cappella.ensemble.run import Answer
 
 
+@dataclass(frozen=True, slots=True)
 class Candidates:
-    """Fixed before any answer is there, so that the judge can read the first ones while the last are still written.
+    """Answers as one reader sees them: in this order, anonymous, and fenced by a key that no member has seen."""
 
-    The order is a shuffle by the run's seed, or, with `answer_order: arrival`, that in which the answers came.
+    shown: Sequence[Answer]
+    nonce: str
+    show_reasoning: bool = False
+
+    @classmethod
+    def shuffled(cls, answers: Sequence[Answer], seed: int) -> "Candidates":
+        """In an order that the seed decides, behind a fresh key."""
+        shown = list(answers)
+        Random(seed).shuffle(shown)
+        return cls(shown, fresh_nonce())
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """The letters under which the answers stand, and their names."""
+        return dict(zip(prompts.labels(len(self.shown)), (answer.name for answer in self.shown), strict=True))
+
+    @property
+    def texts(self) -> list[str]:
+        return [prompts.shown(answer, self.show_reasoning) for answer in self.shown]
+
+    def only(self, answers: Sequence[Answer]) -> "Candidates":
+        """Those alone, in the same order."""
+        return replace(self, shown=[answer for answer in self.shown if answer in answers])
+
+    def reversed(self) -> "Candidates":
+        return replace(self, shown=self.shown[::-1])
+
+    def letters_of(self, names: Sequence[str]) -> list[str]:
+        """The letters of those names that are shown."""
+        letters = {name: letter for letter, name in self.labels.items()}
+        return [letters[name] for name in names if name in letters]
+
+
+class Ordering:
+    """In which order a run's judge reads the answers.
+
+    Fixed before any answer is there, so that the judge can read the first ones while the last are still written: a
+    shuffle by the run's seed, or, with `answer_order: arrival`, the order in which the answers came.
     """
 
     def __init__(self, settings: Settings) -> None:
-        # Not from the seed: whoever knows the seed must still not be able to forge a mark.
-        self.nonce = secrets.token_hex(4)
-        self._show_reasoning = settings.show_reasoning
+        self.nonce = fresh_nonce()
+        self.show_reasoning = settings.show_reasoning
         self._by_arrival = settings.answer_order == "arrival"
         self._order: list[str] = [] if self._by_arrival else list(settings.answer_names)
         Random(settings.seed).shuffle(self._order)
@@ -35,16 +73,12 @@ class Candidates:
         """Those of the names that have a place, in their order; then those that have none yet, as given."""
         return [name for name in self._order if name in names] + [name for name in names if name not in self._order]
 
-    def shown(self, answers: Sequence[Answer]) -> list[Answer]:
-        """The answers in the order in which the judge reads them."""
+    def candidates(self, answers: Sequence[Answer]) -> Candidates:
+        """The answers as the judge reads them."""
         by_name = {answer.name: answer for answer in answers}
-        return [by_name[name] for name in self.ordered(list(by_name))]
-
-    def text(self, answer: Answer) -> str:
-        """An answer as the judge reads it."""
-        return prompts.shown(answer, self._show_reasoning)
+        return Candidates([by_name[name] for name in self.ordered(list(by_name))], self.nonce, self.show_reasoning)
 
 
-def letters(shown: Sequence[Answer]) -> Mapping[str, str]:
-    """The letters under which the answers stand, and their names."""
-    return dict(zip(prompts.labels(len(shown)), (answer.name for answer in shown), strict=True))
+def fresh_nonce() -> str:
+    """A key for the marks around answers. Not from the seed: whoever knows that must not be able to forge a mark."""
+    return secrets.token_hex(4)

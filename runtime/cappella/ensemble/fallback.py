@@ -47,9 +47,9 @@ def status(rounds: Sequence[Panel], answers: Sequence[Answer], failure_reason: s
     return "degraded" if any(f.reason != "straggler" for panel in rounds for f in panel.failures) else "ok"
 
 
-def stand_in(answers: Sequence[Answer], form: Form | None, stop: Sequence[str], reason: str) -> Answer:
+async def stand_in(answers: Sequence[Answer], form: Form | None, stop: Sequence[str], reason: str) -> Answer:
     """The answer that is returned where the judge gave none. Raises JudgeFailed if none has the caller's form."""
-    fitting = [a for a in answers if not a.tool_calls and formats.problem(form, a.content) is None]
+    fitting = [a for a in answers if not a.tool_calls and await formats.problem(form, a.content) is None]
     usable = fitting or ([] if form else list(answers))
     if not usable:
         raise JudgeFailed(f"The judge failed ({reason}), and no member's answer has the form that was asked for.")

@@ -11,11 +11,10 @@ from cappella.config.options import Settings
 from cappella.engines.base import Engine
 from cappella.ensemble import prompts
 from cappella.ensemble.call import EngineCall
-from cappella.ensemble.candidates import Candidates, letters
+from cappella.ensemble.candidates import Candidates
 from cappella.ensemble.choice import CHOICE_TOKENS, brief, mean, probabilities
 from cappella.ensemble.events import AnalysisDelta, AnalysisDone, AnalysisStarted, Emit, FinalDelta
 from cappella.ensemble.fallback import cut_at_stop
-from cappella.ensemble.messages import for_judge
 from cappella.ensemble.run import Analysis, Answer, Call, Role
 from cappella.ensemble.structured.json_value import value_of
 from cappella.errors import EngineError, EngineUnusable
@@ -25,7 +24,7 @@ TOP_LOGPROBS = 20
 
 
 class Judge:
-    """Answers are in the order of `showing`, anonymous, and fenced by a nonce that no member has seen.
+    """Reads `prompt`, the conversation as it can take it, and the `answers` as the candidates show them.
 
     `labels` maps the letters back to answers. What was compared and written so far stays readable after a failure;
     `failure_reason` is set by a step that failed without ending the verdict; `written` is its own answer, once whole.
@@ -36,7 +35,7 @@ class Judge:
         engine: Engine,
         prompt: Prompt,
         answers: Sequence[Answer],
-        showing: Candidates,
+        candidates: Candidates,
         settings: Settings,
         emit: Emit,
         ranking: Sequence[str] | None = None,
@@ -49,11 +48,10 @@ class Judge:
         self.voices: list[EngineCall] = []
         self._spoke = self._called = False
         self._engine = engine
-        self._prompt = for_judge(prompt, engine.capabilities)
+        self._prompt = prompt
         self._emit = emit
-        self._showing = showing
-        self._shown = showing.shown(answers)
-        self.labels = letters(self._shown)
+        self._candidates = candidates
+        self.labels = candidates.labels
         self._ranking = ranking
         self._lettered: str | None = None
 
@@ -83,12 +81,12 @@ class Judge:
         """Stream the final answer, seeing the analysis if there is one by now. Raises EngineError."""
         messages = prompts.final_messages(
             self._prompt.messages,
-            self._texts(self._shown),
-            self._showing.nonce,
+            self._candidates.texts,
+            self._candidates.nonce,
             self._lettered,
             self.settings.criteria,
             tools=bool(self._prompt.tools),
-            ranking=self._ranked(self._shown),
+            ranking=self._ranked(self._candidates),
         )
         voice = self._voice("final")
         prompt = replace(self._prompt, messages=messages)
@@ -105,14 +103,15 @@ class Judge:
 
     async def choose(self, answers: Sequence[Answer]) -> tuple[Answer, Mapping[str, float]]:
         """The best of the answers and the judge's probability for each; both orders with `debias`. Raises EngineError."""
-        shown = [answer for answer in self._shown if answer in answers]
-        orders = [shown, shown[::-1]] if self.settings.debias else [shown]
+        shown = self._candidates.only(answers)
+        orders = [shown, shown.reversed()] if self.settings.debias else [shown]
         each = mean(await asyncio.gather(*(self._choose(order) for order in orders)))
         return max(answers, key=lambda answer: each[answer.name]), each
 
     async def sees_agreement(self) -> bool:
         """Whether all answers say the same, in one constrained word. Raises EngineError."""
-        messages = prompts.agreement_messages(self._prompt.messages, self._texts(self._shown), self._showing.nonce)
+        shown = self._candidates
+        messages = prompts.agreement_messages(self._prompt.messages, shown.texts, shown.nonce)
         prompt = self._aside(messages, Form("structured_outputs", {"choice": ["yes", "no"]}))
         return (await self._voice("agreement").say(self._engine, prompt, self._brief)).strip() == "yes"
 
@@ -125,12 +124,12 @@ class Judge:
 
     async def _compare(self) -> None:
         self._emit(AnalysisStarted(self.labels))
-        texts = self._texts(self._shown)
-        messages = prompts.analysis_messages(self._prompt.messages, texts, self._showing.nonce, self.settings.criteria)
+        shown, criteria = self._candidates, self.settings.criteria
+        messages = prompts.analysis_messages(self._prompt.messages, shown.texts, shown.nonce, criteria)
         sampling = replace(
             self.settings.judge_sampling, max_completion_tokens=self.settings.analysis_max_tokens, stop=None
         )
-        schema = prompts.analysis_schema(len(self._shown))
+        schema = prompts.analysis_schema(len(shown.shown))
         form = Form("response_format", {"type": "json_schema", "json_schema": {"name": "analysis", "schema": schema}})
         prompt = replace(self._aside(messages, form), watched=self.settings.panel_watched)
         voice = self._voice("analysis")
@@ -147,10 +146,10 @@ class Judge:
         if chunk.content:
             self._emit(AnalysisDelta(chunk.content))
 
-    async def _choose(self, shown: Sequence[Answer]) -> Mapping[str, float]:
-        labels = letters(shown)
+    async def _choose(self, shown: Candidates) -> Mapping[str, float]:
+        labels, criteria = shown.labels, self.settings.criteria
         messages = prompts.choice_messages(
-            self._prompt.messages, self._texts(shown), self._showing.nonce, self.settings.criteria, self._ranked(shown)
+            self._prompt.messages, shown.texts, shown.nonce, criteria, self._ranked(shown)
         )
         form = Form("structured_outputs", {"choice": list(labels)})
         voice = self._voice("choice")
@@ -182,15 +181,9 @@ class Judge:
         self.voices.append(EngineCall(role, self.settings.judge))
         return self.voices[-1]
 
-    def _texts(self, shown: Sequence[Answer]) -> list[str]:
-        return [self._showing.text(answer) for answer in shown]
-
-    def _ranked(self, shown: Sequence[Answer]) -> list[str] | None:
+    def _ranked(self, shown: Candidates) -> list[str] | None:
         """The members' ranking, in the letters of this order."""
-        if self._ranking is None:
-            return None
-        labels = {name: letter for letter, name in letters(shown).items()}
-        return [labels[name] for name in self._ranking if name in labels]
+        return None if self._ranking is None else shown.letters_of(self._ranking)
 
     def _say(self, chunk: Chunk) -> None:
         if chunk.content or chunk.reasoning or chunk.tool_calls or chunk.logprobs:

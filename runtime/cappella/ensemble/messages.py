@@ -9,12 +9,13 @@ from cappella.ensemble import prompts
 from cappella.types import Capabilities, Message, Prompt
 
 
-def for_member(prompt: Prompt, seat: Seat, capabilities: Capabilities, settings: Settings) -> Prompt:
-    """The whole prompt, behind the seat's own system text. What verbatim answers need, its answers are asked for.
+def for_member(prompt: Prompt, seat: Seat, capabilities: Capabilities, settings: Settings, verbatim: bool) -> Prompt:
+    """The whole prompt, behind the seat's own system text.
 
-    The form is asked of members if they may be returned as they are, or if the caller wants it.
+    The form is asked of members if the caller wants that, or if an answer may be returned `verbatim`, be it by an early
+    exit.
     """
-    verbatim = settings.strategy != "synthesize" or settings.early_exit != "off"
+    verbatim = verbatim or settings.early_exit != "off"
     return replace(
         prompt,
         messages=with_system(prompt.messages, seat.system),

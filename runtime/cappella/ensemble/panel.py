@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from math import inf
 from typing import Literal
 
 from cappella.config.options import Seat
@@ -35,11 +36,15 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class WaitPolicy:
-    """How long a round waits: until `timeout_s`, or, once `quorum` answers are there, `grace_s` more if that is given."""
+    """How long a round waits: until `timeout_s`; once `quorum` answers are there, `grace_s` more if that is given.
+
+    Time from `quorate_timeout_s` on is left to the judge, if the quorum is met by then.
+    """
 
     quorum: int
     timeout_s: float
     grace_s: float | None = None
+    quorate_timeout_s: float = inf
 
 
 async def ask_panel(questions: Sequence[Question], patience: WaitPolicy, emit: Emit) -> Panel:
@@ -56,7 +61,7 @@ async def ask_panel(questions: Sequence[Question], patience: WaitPolicy, emit: E
         await _cancel(tasks)
     for member, task in zip(members, tasks, strict=True):
         if task.cancelled():
-            member.cut(cause)
+            await member.cut(cause)
     outcomes = [member.outcomes[name] for member in members for name in member.seat.answer_names]
     return Panel(
         [outcome for outcome in outcomes if isinstance(outcome, Answer)],
@@ -88,28 +93,30 @@ class _Member:
                     if chunk.content or chunk.reasoning:
                         self._emit(AnswerDelta(names[chunk.sample], chunk.content, chunk.reasoning))
         except EngineError as error:
-            self._settle(error.reason, str(error), error.status_code)
+            await self._settle(error.reason, str(error), error.status_code)
         else:
-            self._settle("engine_broke", "the answer has no end", 502)
+            await self._settle("engine_broke", "the answer has no end", 502)
 
-    def cut(self, cause: CancelReason) -> None:
+    async def cut(self, cause: CancelReason) -> None:
         """Say what became of it, now that it is not waited for."""
-        self._settle(cause, _CUT_BECAUSE[cause], 504)
+        await self._settle(cause, _CUT_BECAUSE[cause], 504)
 
-    def _settle(self, reason: str, error: str, status_code: int) -> None:
+    async def _settle(self, reason: str, error: str, status_code: int) -> None:
         """An answer for each take that is one; for the others a failure, for the reason given if they have no end."""
         takes = zip(self.seat.answer_names, self.voice.takes, strict=True)
-        self.outcomes = {name: self._outcome(name, take, reason, error, status_code) for name, take in takes}
+        self.outcomes = {name: await self._outcome(name, take, reason, error, status_code) for name, take in takes}
         for outcome in self.outcomes.values():
             self._emit(AnswerDone(outcome) if isinstance(outcome, Answer) else AnswerFailed(outcome))
 
-    def _outcome(self, name: str, take: Completion, reason: str, error: str, status_code: int) -> Answer | Failure:
+    async def _outcome(
+        self, name: str, take: Completion, reason: str, error: str, status_code: int
+    ) -> Answer | Failure:
         if take.finish_reason is None:
             return Failure(name, reason, error, status_code, take.text)
         if unusable := take.problem(name):
             return Failure(name, unusable.reason, str(unusable), unusable.status_code, take.text)
         answer = take.answer(name, self.voice.call)
-        misfit = None if answer.tool_calls else formats.problem(self._question.prompt.form, answer.content)
+        misfit = None if answer.tool_calls else await formats.problem(self._question.prompt.form, answer.content)
         return Failure(name, "invalid_format", misfit, 502, take.text) if misfit else answer
 
 
@@ -118,9 +125,10 @@ async def _gather(
 ) -> CancelReason:
     """Wait for the members; returns why those that are left are not waited for."""
     clock = asyncio.get_running_loop().time
-    by = deadline = clock() + patience.timeout_s
+    began_at = clock()
+    by, graced = began_at + patience.timeout_s, False
     may_fail = sum(member.seat.samples for member in members) - patience.quorum
-    pending = set(tasks)
+    pending, was_quorate = set(tasks), False
     while pending:
         done, pending = await asyncio.wait(pending, timeout=max(0.0, by - clock()), return_when=asyncio.FIRST_COMPLETED)
         if not done:
@@ -129,10 +137,12 @@ async def _gather(
             task.result()
         if sum(member.count(Failure) for member in members) > may_fail:
             return "cut"
-        quorate = sum(member.count(Answer) for member in members) >= patience.quorum
-        if quorate and patience.grace_s is not None and by == deadline:
-            by = min(deadline, clock() + patience.grace_s)
-    return "deadline" if by == deadline else "straggler"
+        if not was_quorate and sum(member.count(Answer) for member in members) >= patience.quorum:
+            was_quorate = True
+            by = min(by, began_at + patience.quorate_timeout_s)
+            if patience.grace_s is not None and clock() + patience.grace_s < by:
+                by, graced = clock() + patience.grace_s, True
+    return "straggler" if graced else "deadline"
 
 
 async def _cancel(tasks: Sequence["asyncio.Task[None]"]) -> None:

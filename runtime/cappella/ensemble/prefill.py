@@ -4,11 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 
+from cappella.background import background
 from cappella.config.options import Settings
 from cappella.engines.base import Engine
 from cappella.ensemble import prompts
 from cappella.ensemble.call import EngineCall
-from cappella.ensemble.candidates import Candidates
+from cappella.ensemble.calls import CHARACTERS_PER_TOKEN
+from cappella.ensemble.candidates import Ordering
 from cappella.ensemble.events import AnswerDelta, AnswerDone, AnswerFailed, Event, RoundStarted
 from cappella.ensemble.run import Answer, Call
 from cappella.errors import EngineError
@@ -20,8 +22,6 @@ STEP_TOKENS = 128
 BUSY_CALLS = 4
 """With so many calls on the judge's engine already, prefill ahead of time would only stand in their way."""
 
-CHARACTERS_PER_TOKEN = 4.0
-
 
 class EarlyPrefill:
     """Sends the judge its prompt as far as it is known: the conversation, whole answers, the last one as it grows.
@@ -31,13 +31,13 @@ class EarlyPrefill:
     everything at once.
     """
 
-    def __init__(self, engine: Engine, prompt: Prompt, showing: Candidates, settings: Settings) -> None:
+    def __init__(self, engine: Engine, prompt: Prompt, ordering: Ordering, settings: Settings) -> None:
         self.voices: list[EngineCall] = []
         self._engine = engine
         self._prompt = prompt
-        self._showing = showing
+        self._ordering = ordering
         self._settings = settings
-        self._last_round = settings.layers == 1
+        self._is_last_round = False
         self._answers: dict[str, Answer] = {}
         self._failed: set[str] = set()
         self._growing: dict[str, list[str]] = {}
@@ -48,7 +48,7 @@ class EarlyPrefill:
 
     @property
     def calls(self) -> Sequence[Call]:
-        return [voice.call for voice in self.voices]
+        return [voice.call for voice in self.voices if voice.spoke]
 
     def hear(self, event: Event) -> None:
         """Take in what the panel says; never waits."""
@@ -65,7 +65,6 @@ class EarlyPrefill:
             case AnswerFailed():
                 self._failed.add(event.failure.name)
             case RoundStarted():
-                self._last_round = event.number == self._settings.layers
                 for heard in (self._answers, self._failed, self._growing):
                     heard.clear()
             case _:
@@ -73,17 +72,16 @@ class EarlyPrefill:
         self._changed.set()
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """While the panel speaks; a call that is under way at the end is broken off."""
-        task = asyncio.create_task(self._run())
-        try:
+    async def running(self, is_last: bool) -> AsyncIterator[None]:
+        """While a round of the panel is asked; a call that is under way at the end is broken off.
+
+        Only what the last round says is read: the judge sees nothing else.
+        """
+        self._is_last_round = is_last
+        async with background(self._run()) as task:
             yield
-        finally:
-            task.cancel()
-            # Not `await task`: a run that is cancelled at this very moment must hear of it.
-            await asyncio.wait({task})
-            if not task.cancelled() and not isinstance(error := task.exception(), EngineError | None):
-                raise error
+        if not task.cancelled() and not isinstance(error := task.exception(), EngineError | None):
+            raise error
 
     async def _run(self) -> None:
         while True:
@@ -123,12 +121,13 @@ class EarlyPrefill:
     def _messages(self) -> list[Message]:
         """The judge's messages up to the first thing that is not known yet."""
         names = [name for name in self._settings.answer_names if name not in self._failed]
-        whole: list[str] = []
+        whole: list[Answer] = []
         growing: str | None = None
-        for name in self._showing.ordered(names) if self._last_round else ():
+        for name in self._ordering.ordered(names) if self._is_last_round else ():
             if name not in self._answers:
                 if len(names) - len(self._answers) == 1 and not self._settings.show_reasoning:
                     growing = "".join(self._growing.get(name, ()))
                 break
-            whole.append(self._showing.text(self._answers[name]))
-        return prompts.opening_messages(self._prompt.messages, whole, self._showing.nonce, growing)
+            whole.append(self._answers[name])
+        texts = self._ordering.candidates(whole).texts
+        return prompts.opening_messages(self._prompt.messages, texts, self._ordering.nonce, growing)

@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
+from cappella.background import background
 from cappella.ensemble.events import Emit, Event, FinalDelta
 from cappella.ensemble.run import Run
 
@@ -20,15 +21,15 @@ class LiveRun:
         self._events: list[Event] = []
         self._waiter: asyncio.Future[None] | None = None
         self._answering: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._task = asyncio.create_task(start(self._put))
-        self._task.add_done_callback(lambda _: self._wake())
+        self.task = asyncio.create_task(start(self._put))
+        self.task.add_done_callback(lambda _: self._wake())
 
     async def events(self, silence_s: float | None = None) -> AsyncGenerator[list[Event], None]:
         """What happened since the last time, until the run has ended; an empty list is so many seconds' silence."""
         while True:
-            if not self._events and not self._task.done():
+            if not self._events and not self.task.done():
                 await self._wait(silence_s)
-            if not self._events and self._task.done():
+            if not self._events and self.task.done():
                 return
             happened, self._events = self._events, []
             yield happened
@@ -36,17 +37,17 @@ class LiveRun:
     @property
     def result(self) -> Run:
         """The run. Raises what the run raised."""
-        return self._task.result()
+        return self.task.result()
 
     async def settle(self) -> None:
         """Wait a moment, so that a run that fails at once can still answer with its own status code.
 
         Ends at the latest with the answer's first piece. Raises what the run raised.
         """
-        begun: set[asyncio.Future[Any]] = {self._task, self._answering}
+        begun: set[asyncio.Future[Any]] = {self.task, self._answering}
         await asyncio.wait(begun, timeout=EARLY_FAILURE_S, return_when=asyncio.FIRST_COMPLETED)
-        if self._task.done():
-            self._task.result()
+        if self.task.done():
+            self.task.result()
 
     def _put(self, event: Event) -> None:
         self._events.append(event)
@@ -69,18 +70,10 @@ class LiveRun:
             if timer is not None:
                 timer.cancel()
 
-    async def cancel(self) -> None:
-        """End the run and wait until its engines are free."""
-        self._task.cancel()
-        with suppress(asyncio.CancelledError, Exception):
-            await self._task
-
 
 @asynccontextmanager
 async def live(start: StartRun) -> AsyncIterator[LiveRun]:
-    """A run that ends with this context, however the context ends."""
+    """A run that ends with this context, however the context ends; its engines are free then."""
     run = LiveRun(start)
-    try:
+    async with background(run.task):
         yield run
-    finally:
-        await run.cancel()

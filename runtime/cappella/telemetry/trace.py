@@ -21,6 +21,7 @@ from cappella.ensemble.events import (
     RunStarted,
 )
 from cappella.ensemble.run import Answer, Call, Failure, Run
+from cappella.ensemble.strategies import STRATEGIES
 from cappella.gateway.formats.fields import Fusion
 
 Json = dict[str, Any]
@@ -40,7 +41,8 @@ def fusion(run: Run, options: Fusion) -> Json:
         "seed": settings.seed,
         "timings": timings(run),
     }
-    compared = settings.strategy == "synthesize" and settings.analysis != "off" and verdict.early_exit == "off"
+    judge_writes = STRATEGIES[settings.strategy].judge_writes
+    compared = judge_writes and settings.analysis != "off" and verdict.early_exit == "off"
     if options.include_analysis and compared and run.status != "bypassed":
         trace["analysis"] = run.analysis
     if options.include_intermediate_responses:

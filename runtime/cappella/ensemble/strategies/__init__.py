@@ -1,16 +1,17 @@
-"""How answers become one. A strategy is one function in one file, and a line in this table."""
+"""How answers become one. A strategy is one file, and a line in this table."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 
-from cappella.config.options import Strategy
-from cappella.ensemble.judge import Judge
-from cappella.ensemble.run import Verdict
+from cappella.config import options
+from cappella.ensemble.context import Strategy
+from cappella.ensemble.strategies.debate import debate
 from cappella.ensemble.strategies.select import select
 from cappella.ensemble.strategies.synthesize import synthesize
 from cappella.ensemble.strategies.vote import vote
 
-STRATEGIES: Mapping[Strategy, Callable[[Judge], Awaitable[Verdict]]] = {
+STRATEGIES: Mapping[options.Strategy, Strategy] = {
     "synthesize": synthesize,
     "select": select,
     "vote": vote,
+    "debate": debate,
 }

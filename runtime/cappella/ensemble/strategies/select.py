@@ -1,12 +1,24 @@
 """The judge picks one answer, which is returned as it is."""
 
-from cappella.ensemble.judge import Judge
+from cappella.ensemble.context import RunContext, Strategy
+from cappella.ensemble.early_exit import early_exit
+from cappella.ensemble.review import rank_answers
 from cappella.ensemble.run import Verdict
+from cappella.ensemble.strategies.layers import ask_layers
 
 
-async def select(judge: Judge) -> Verdict:
-    """One constrained token, and the probability of each answer. Raises EngineError if the judge does not choose."""
-    if len(judge.answers) == 1:
-        return Verdict(judge.hand_on(judge.answers[0]), judge.answers[0].name)
-    answer, probabilities = await judge.choose(judge.answers)
-    return Verdict(judge.hand_on(answer), answer.name, probabilities)
+async def _select(ctx: RunContext) -> Verdict:
+    await ask_layers(ctx)
+    await rank_answers(ctx)
+    return await early_exit(ctx) or await _chosen(ctx)
+
+
+async def _chosen(ctx: RunContext) -> Verdict:
+    """By one constrained token, with a probability for each answer. Raises EngineError if the judge does not choose."""
+    if len(ctx.answers) == 1:
+        return Verdict(ctx.judge.hand_on(ctx.answers[0]), ctx.answers[0].name)
+    answer, probabilities = await ctx.judge.choose(ctx.answers)
+    return Verdict(ctx.judge.hand_on(answer), answer.name, probabilities)
+
+
+select = Strategy(_select, returns_member_answers=True)

@@ -6,12 +6,22 @@ from dataclasses import replace
 from typing import Any
 
 from cappella.ensemble import agreement
+from cappella.ensemble.context import RunContext, Strategy
+from cappella.ensemble.early_exit import early_exit
 from cappella.ensemble.judge import Judge
+from cappella.ensemble.review import rank_answers
 from cappella.ensemble.run import Answer, Verdict
+from cappella.ensemble.strategies.layers import ask_layers
 from cappella.ensemble.structured import formats
 
 
-async def vote(judge: Judge) -> Verdict:
+async def _vote(ctx: RunContext) -> Verdict:
+    await ask_layers(ctx)
+    await rank_answers(ctx)
+    return await early_exit(ctx) or await _counted(ctx.judge)
+
+
+async def _counted(judge: Judge) -> Verdict:
     """Field by field if every answer is a JSON object, else whole answers. Raises EngineError if a tie stays one."""
     objects = [agreement.as_object(answer) for answer in judge.answers]
     found = [each for each in objects if each is not None]
@@ -42,7 +52,7 @@ async def _by_field(judge: Judge, objects: Sequence[Mapping[str, Any]]) -> Verdi
         preferred = objects[list(judge.answers).index(chosen)]
     merged = {name: _settle(values, preferred.get(name)) for name, values in leading.items()}
     content = json.dumps(merged, ensure_ascii=False)
-    if formats.problem(judge.form, content):
+    if await formats.problem(judge.form, content):
         return None
     same = next((a for a, each in zip(judge.answers, objects, strict=True) if each == merged), None)
     if same is not None:
@@ -56,3 +66,6 @@ def _settle(values: Sequence[Any], preferred: Any) -> Any:
     """The one leading value; of several the judge's, if it is among them."""
     same = [value for value in values if agreement.canonical(value) == agreement.canonical(preferred)]
     return same[0] if same else values[0]
+
+
+vote = Strategy(_vote, returns_member_answers=True, needs_judge=False)

@@ -4,6 +4,7 @@ export const STRATEGIES = {
   synthesize: "Synthesize: the judge writes one answer from all",
   select: "Select: the judge picks one answer, unchanged",
   vote: "Vote: the most frequent answer wins",
+  debate: "Debate: the members revise until they agree, else the judge writes",
 };
 export const ANALYSES = {
   before: "Before: compare first, then write",

@@ -1,0 +1,125 @@
+"""Members that read each other's answers and revise, until they agree or their rounds are over."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import get_args
+
+import cappella
+from cappella.cli import completion
+from cappella.config import options
+from cappella.ensemble.events import FinalDelta, RoundStarted
+from cappella.ensemble.strategies import STRATEGIES
+from cappella.types import Form, Prompt
+from support.fake_engines import MEMBERS, FakeEngines, judging, said
+from support.scripted_engine import Json, Script
+
+PACKAGE = Path(cappella.__file__).parent
+HI = [{"role": "user", "content": "Say hello."}]
+
+
+def revises(*texts: str | Script) -> Callable[[Json], Script]:
+    """A member's script: one text a round."""
+    left = [Script((each,)) if isinstance(each, str) else each for each in texts]
+    return lambda _: left.pop(0)
+
+
+def rounds_started(fake_engines: FakeEngines) -> list[int]:
+    return [event.number for event in fake_engines.events if isinstance(event, RoundStarted)]
+
+
+async def test_members_that_agree_at_once_need_neither_a_second_round_nor_the_judge(fake_engines: FakeEngines) -> None:
+    for name in MEMBERS:
+        fake_engines.let(name, revises("Red."))
+    run = await fake_engines.run(strategy="debate")
+    assert (run.content, run.status, run.verdict.chosen, run.verdict.early_exit) == ("Red.", "ok", "ann", "equal")
+    assert (len(run.rounds), fake_engines.servers["judge"].bodies) == (1, [])
+
+
+async def test_members_read_the_others_answers_without_names_and_may_agree_then(fake_engines: FakeEngines) -> None:
+    fake_engines.let("ann", revises("blue", "Red"))
+    fake_engines.let("bob", revises("red", "red"))
+    fake_engines.let("cat", revises("green", "red."))
+    run = await fake_engines.run(strategy="debate", layers=4)
+    assert (run.content, run.status, run.verdict.early_exit) == ("Red", "ok", "equal")
+    assert [[answer.content for answer in panel.answers] for panel in run.rounds] == [
+        ["blue", "red", "green"],
+        ["Red", "red", "red."],
+    ]
+    assert (rounds_started(fake_engines), fake_engines.servers["judge"].bodies) == ([2], [])
+    revising = said(fake_engines.servers["ann"].bodies[1])
+    assert all(f"\n{text}\n" in revising for text in ("blue", "red", "green"))
+    assert not any(name in revising for name in MEMBERS)
+    assert "".join(event.chunk.content for event in fake_engines.events if isinstance(event, FinalDelta)) == "Red"
+
+
+async def test_the_judge_settles_what_is_left_after_the_last_round(fake_engines: FakeEngines) -> None:
+    fake_engines.let("ann", revises("red", "blue", "red"))
+    fake_engines.let("bob", revises("blue", "red", "blue"))
+    fake_engines.let("cat", revises("green", "green", "green"))
+    run = await fake_engines.run(strategy="debate", layers=3)
+    assert (run.content, run.status, run.verdict.early_exit) == ("The final answer", "ok", "off")
+    assert [answer.content for answer in run.answers] == ["red", "blue", "green"]
+    assert (len(run.rounds), rounds_started(fake_engines)) == (3, [2, 3])
+    assert [call.role for call in run.calls] == ["panel"] * 9 + ["analysis", "final"]
+    assert run.analysis
+
+
+async def test_a_debate_has_at_least_two_rounds(fake_engines: FakeEngines) -> None:
+    for name in MEMBERS:
+        fake_engines.let(name, revises(f"{name} once", f"{name} twice"))
+    run = await fake_engines.run(strategy="debate", analysis="off")
+    assert [answer.content for answer in run.answers] == [f"{name} twice" for name in MEMBERS]
+
+
+async def test_a_member_that_fails_in_a_later_round_leaves_the_others_to_debate(fake_engines: FakeEngines) -> None:
+    fake_engines.let("ann", revises("red", "blue"))
+    fake_engines.let("bob", revises("blue", "blue"))
+    fake_engines.let("cat", revises("green", Script(("gre",), ending="break")))
+    run = await fake_engines.run(strategy="debate")
+    assert (run.content, run.status, run.verdict.early_exit) == ("blue", "degraded", "equal")
+    assert [(failure.name, failure.reason, failure.partial) for failure in run.failures] == [
+        ("cat", "engine_broke", "gre")
+    ]
+
+
+async def test_a_later_round_below_the_quorum_leaves_the_answers_of_the_one_before(fake_engines: FakeEngines) -> None:
+    for name in MEMBERS:
+        fake_engines.let(name, revises(f"{name} once", Script(ending="break")))
+    run = await fake_engines.run(strategy="debate", layers=3, analysis="off")
+    assert (run.content, run.status, run.failure_reason) == ("The final answer", "degraded", "layer_below_quorum")
+    assert [answer.content for answer in run.answers] == [f"{name} once" for name in MEMBERS]
+
+
+async def test_a_later_round_that_is_late_leaves_the_judge_its_share_of_the_deadline(fake_engines: FakeEngines) -> None:
+    for name in MEMBERS:
+        fake_engines.let(name, revises(f"{name} once", Script(("I",), ending="hang")))
+    run = await fake_engines.run(strategy="debate", analysis="off", deadline_s=3.0)
+    assert (run.content, run.status, run.failure_reason) == ("The final answer", "degraded", "layer_below_quorum")
+    assert [answer.content for answer in run.answers] == [f"{name} once" for name in MEMBERS]
+    assert {(failure.name, failure.reason) for failure in run.failures} == {(name, "deadline") for name in MEMBERS}
+
+
+async def test_members_are_held_to_the_form_since_theirs_may_be_the_last_word(fake_engines: FakeEngines) -> None:
+    form = Form("structured_outputs", {"choice": ["red", "blue"]})
+    for name in MEMBERS:
+        fake_engines.let(name, revises("red"))
+    await fake_engines.put(Prompt(HI, form=form, logprobs=1), strategy="debate")
+    body = fake_engines.servers["ann"].bodies[0]
+    assert (body["structured_outputs"], body["top_logprobs"]) == (form.value, 1)
+
+
+async def test_a_judge_that_fails_gives_way_to_the_best_answer_of_the_last_round(fake_engines: FakeEngines) -> None:
+    fake_engines.let("ann", revises("one", "it is red"))
+    fake_engines.let("bob", revises("two", "it is red now"))
+    fake_engines.let("cat", revises("three", "nothing"))
+    fake_engines.let("judge", judging(Script(ending="break")))
+    run = await fake_engines.run(strategy="debate", analysis="off")
+    assert (run.status, run.failure_reason) == ("degraded", "engine_broke")
+    assert run.content.startswith("it is red")
+
+
+def test_all_that_names_strategies_names_those_of_the_table() -> None:
+    assert list(STRATEGIES) == list(get_args(options.Strategy)) == list(completion.STRATEGIES)
+    reference = (PACKAGE / "api" / "README.md").read_text()
+    page = (PACKAGE / "web" / "assets" / "request.js").read_text()
+    assert [name for name in STRATEGIES if f"`{name}`" not in reference or f"\n  {name}: " not in page] == []
