@@ -90,6 +90,18 @@ async def test_stop_ends_one_engine_and_leaves_the_other(tmp_path: Path) -> None
         assert not (tmp_path / "run" / "ann").exists()
 
 
+async def test_a_stop_has_an_end_though_the_keeper_does_nothing(tmp_path: Path) -> None:
+    async with hall(tmp_path) as here:
+        ann = await here.start("ann")
+        pid = (await here.told("ann"))["pid"]
+        assert ann.keeper_pid
+        os.kill(ann.keeper_pid, signal.SIGSTOP)
+        async with asyncio.timeout(20):
+            await ann.stop(timeout_s=0.1)
+        assert not ann.running
+        assert await eventually(lambda: not alive([pid]), 5)
+
+
 async def test_engines_outlive_a_killed_fork_server_and_the_next_engine_gets_a_new_one(tmp_path: Path) -> None:
     async with hall(tmp_path) as here:
         ann = await here.start("ann")

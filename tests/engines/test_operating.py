@@ -2,11 +2,14 @@
 
 import asyncio
 import json
+import os
+import signal
 from pathlib import Path
 
 import aiohttp
 import pytest
 
+from cappella.engines import supervisor
 from cappella.errors import ActionRefused, EngineError, UnknownEngine
 from cappella.types import Prompt, Sampling
 from support.fake_engines import eventually
@@ -203,3 +206,14 @@ async def test_a_sleeper_sleeps_through_a_reload_and_an_end(tmp_path: Path, monk
             "cat": "ready",
         }
         assert json.dumps(told["bob"]["actions"]) == '["wake"]'
+
+
+async def test_the_gateway_stops_though_no_engine_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "STOP_TIMEOUT_S", 0.2)
+    async with stack(tmp_path, monkeypatch) as found:
+        groups = [group for group in found.observers.values() if group]
+        for group in groups:
+            os.kill(group, signal.SIGSTOP)
+        async with asyncio.timeout(10):
+            await found.supervisor.stop()
+        assert await eventually(lambda: all(map(gone, groups)), 5)

@@ -88,6 +88,11 @@ class Lifecycle:
         """Of all the engine's processes; None where there are none."""
         return self._process.keeper_pid if self._process and self._process.running else None
 
+    def kill_group(self) -> None:
+        """End all the engine's processes, and wait for nothing."""
+        if self._process and self._process.running:
+            self._process.kill_group()
+
     def sleep_at_first(self) -> None:
         """Start nothing until `wake`."""
         self._want(False, self._held)

@@ -33,6 +33,8 @@ HOST_SHARE = 0.8
 """Of this machine's free memory, for the weights of those who sleep."""
 ORDER_BEGINS_S = 0.2
 """An order that is done by then needs no second look; others go on."""
+STOP_TIMEOUT_S = 30.0
+"""An engine's own end takes less; by then every process group is killed."""
 MAX_SOCKET_PATH_BYTES = 107
 """Of a Unix socket, to Linux."""
 VLLMS_OWN_BYTES = 37
@@ -212,13 +214,16 @@ class Supervisor:
         await asyncio.gather(*(self.lifecycles[name].wake() for name in turns[new]))
 
     async def stop(self) -> None:
-        """End every engine and remove the runtime directory."""
-        tasks = [*self._orders, *self._tasks.values()]
+        """End every engine and remove the runtime directory, within a minute whatever the engines do."""
+        tasks = {*self._orders, *self._tasks.values()}
         for task in tasks:
             task.cancel()
         # Engines that are still waiting to be forked are not waited for.
         await asyncio.gather(*(fork_server.close() for fork_server in self._fork_servers.values()))
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:
+            await asyncio.wait(tasks, timeout=STOP_TIMEOUT_S)
+        for lifecycle in self._tasks:
+            lifecycle.kill_group()
         for engine in self.engines.values():
             await engine.close()
         if self._mps:

@@ -15,6 +15,7 @@ from signal import SIGKILL
 from typing import Any
 
 from cappella.config import Model
+from cappella.engines.process import guardian
 from cappella.placement import adapters
 from cappella.placement.planner import Placed
 from cappella.sealing import variables
@@ -22,6 +23,11 @@ from cappella.sealing import variables
 # Well above the client's KEEP_ALIVE_S: a server that closes an idle connection just as the client
 # writes to it loses that call.
 SERVER_KEEP_ALIVE_S = 600
+
+STOP_TIMEOUT_S = guardian.GRACE_S + 5.0
+"""Then the keeper itself has failed, and its group is killed from here."""
+KILL_TIMEOUT_S = 5.0
+"""A process may be stuck in the kernel, where no signal reaches it."""
 
 FIRST_STAGE = "importing vLLM"
 STAGES = (
@@ -74,7 +80,9 @@ class ForkServer:
             self._orders.close()
             with suppress(ProcessLookupError):
                 self._process.kill()
-            await self._process.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(KILL_TIMEOUT_S):
+                    await self._process.wait()
 
     async def _running(self) -> socket.socket:
         """The socket for orders."""
@@ -95,24 +103,28 @@ class ForkServer:
 
 
 class EngineProcess:
-    """A running engine server under its keeper, which holds the other end of the line; `log` receives all it prints."""
+    """A running engine server under its keeper, which holds the other end of the line; `log` receives all it prints.
+
+    `exit_code` is the server's, once the keeper has told it: negative for a signal that killed it.
+    """
 
     def __init__(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, log: Path, fork_server_log: Path
     ) -> None:
         self.log = log
         self.keeper_pid: int | None = None
+        self.exit_code: int | None = None
         self._fork_server_log = fork_server_log
         self._reader = reader
         self._line = writer
         self._ended = asyncio.create_task(self._follow())
 
     async def _follow(self) -> None:
-        """Until the line ends, and the keeper with it: its process id is the one thing that it says."""
+        """Until the line ends, and the keeper with it: its process id is the first thing that it says."""
         try:
             if said := await self._reader.readline():
                 self.keeper_pid = int(said)
-                await self._reader.read()
+                self.exit_code = _exit_code(await self._reader.read())
             else:
                 self.log = self._fork_server_log
         except ConnectionError:
@@ -128,20 +140,28 @@ class EngineProcess:
         """Until it has ended, or for so long."""
         await asyncio.wait({self._ended}, timeout=timeout_s)
 
-    async def stop(self) -> None:
-        """End the engine and everything it started: gently, and after the keeper's grace by force."""
+    async def stop(self, timeout_s: float | None = None) -> None:
+        """End the engine and everything it started: gently, and by force after `timeout_s`."""
         with suppress(OSError):
             self._line.write_eof()
-        await self.wait()
+        await self.wait(STOP_TIMEOUT_S if timeout_s is None else timeout_s)
+        if self.running:
+            await self.kill()
 
     async def kill(self) -> None:
-        """End the whole process group at once."""
+        """End the whole process group at once. One that even SIGKILL does not end within seconds is given up."""
+        self.kill_group()
+        # A keeper that is yet to be forked finds this end closed, and does not begin.
+        self._line.close()
+        await self.wait(KILL_TIMEOUT_S)
+        self._ended.cancel()
+        await self.wait()
+
+    def kill_group(self) -> None:
+        """Send SIGKILL, and wait for nothing."""
         if self.keeper_pid is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self.keeper_pid, SIGKILL)
-        # A keeper that is yet to be forked finds this end closed, and does not begin.
-        self._line.close()
-        await self.wait()
 
     def stage(self) -> tuple[str, float]:
         """How far the start has come, read from the log: a stage in words, and a share of the whole."""
@@ -159,6 +179,14 @@ class EngineProcess:
         log = [line for line in log if not line.startswith("keeper:")] or ["it printed nothing"]
         first = next((number for number, line in enumerate(log) if _ERROR.search(line)), len(log) - 1)
         return log[max(0, first + 1 - lines) : first + 1]
+
+
+def _exit_code(said: bytes) -> int | None:
+    """As the keeper told it, if it came to that."""
+    try:
+        return int(said)
+    except ValueError:
+        return None
 
 
 def arguments(
