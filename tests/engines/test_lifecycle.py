@@ -13,6 +13,7 @@ import pytest
 
 from cappella.config import Model
 from cappella.engines import gpu_memory
+from cappella.engines.circuit_breaker import BREAKS_IN_A_ROW
 from cappella.engines.gpu_memory import GpuMemory
 from cappella.engines.process import process
 from cappella.errors import ConfigError
@@ -64,6 +65,17 @@ async def test_a_killed_server_is_restarted_and_its_children_do_not_stay(tmp_pat
         assert await eventually(lambda: stub.engine.status.restarts == 1, 5)
         assert await stub.ready()
         assert not members(group)
+
+
+async def test_a_crash_under_load_is_followed_by_no_false_illness(tmp_path: Path) -> None:
+    async with living(tmp_path) as stub:
+        assert await stub.ready()
+        for _ in range(BREAKS_IN_A_ROW):
+            stub.engine.circuit_breaker.count(ended_well=False, life=stub.engine.circuit_breaker.life)
+        os.kill(server_of(stub.group), signal.SIGKILL)
+        assert await eventually(lambda: stub.engine.status.restarts == 1, 5)
+        assert await stub.ready()
+        assert not stub.engine.circuit_breaker.broken
 
 
 async def test_without_a_sleep_of_its_own_an_engine_ends_and_starts_anew(tmp_path: Path) -> None:

@@ -235,6 +235,7 @@ class Lifecycle:
     async def _live(self) -> str:
         """One life, from start to death; returns the cause of death in plain words."""
         self._ready_at = self._process = None
+        self._engine.circuit_breaker.begin_life()
         self._napping = self._end_was_asked = False
         try:
             async with self._start_slots:
