@@ -122,3 +122,12 @@ class Chunk:
         if self.finish_reason is None and self.usage is None:
             return self
         return replace(self, finish_reason=None, usage=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """How an engine ended last: `time` is in seconds since 1970, `log` the file with its last words, while it is kept."""
+
+    time: float
+    reason: str
+    log: str | None

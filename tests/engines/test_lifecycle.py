@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -189,9 +190,38 @@ async def test_a_crash_loop_is_given_up_with_the_reason(tmp_path: Path) -> None:
     async with living(tmp_path, "crash") as stub:
         assert await eventually(lambda: stub.engine.status.state == "failed", 20)
         assert stub.engine.status.stage == (
-            "gave up after 3 tries: it did not start: ValueError: the weights are cursed"
+            "gave up after 3 tries: it did not start: ValueError: the weights are cursed (exit code 1)"
         )
         assert any("cursed" in line for line in stub.lifecycle.last_words())
+
+
+async def test_a_mistake_of_the_config_is_given_up_when_it_is_told_twice(tmp_path: Path) -> None:
+    async with living(tmp_path, "mistake", delays_s=(0.05, 600.0, 600.0)) as stub:
+        assert await eventually(lambda: stub.state == "failed", 20)
+        assert stub.engine.status.stage.startswith("gave up after 2 tries: it did not start: ValueError: the weights")
+
+
+async def test_the_last_failure_is_told_after_the_engine_is_back(tmp_path: Path) -> None:
+    async with living(tmp_path) as stub:
+        assert await stub.ready()
+        assert stub.engine.status.last_failure is None
+        began = time.time()
+        os.kill(server_of(stub.group), signal.SIGKILL)
+        assert await eventually(lambda: stub.engine.status.restarts == 1, 5)
+        assert await stub.ready()
+        failure = stub.engine.status.last_failure
+        assert stub.engine.status.reason is None
+        assert failure is not None
+        assert "signal 9 (SIGKILL)" in failure.reason
+        assert began <= failure.time <= time.time()
+        assert failure.log == str(tmp_path / "logs" / "ann.previous.log")
+        await stub.lifecycle.renew()
+        assert await eventually(lambda: _failure_log(stub) == str(tmp_path / "logs" / "ann.previous.2.log"), 20)
+
+
+def _failure_log(stub: Stub) -> str | None:
+    failure = stub.engine.status.last_failure
+    return failure and failure.log
 
 
 GATEWAY = """

@@ -38,7 +38,8 @@ async def chat(request):
 def main():
     socket, mode = sys.argv[1:3]
     print("x non-default args", flush=True)
-    if mode == "crash":
+    if mode in ("crash", "mistake"):
+        if mode == "crash": print("Starting to load model", flush=True)
         print("(pid=1) ERROR 01-01 [core.py:1] ValueError: the weights are cursed", flush=True)
         sys.exit(1)
     if mode == "never up": asyncio.run(asyncio.sleep(600))

@@ -4,18 +4,20 @@ import asyncio
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from cappella.engines import startup
+from cappella.engines import crash_reason, log_files, startup
 from cappella.engines.gpu_memory import COMMAND_TIMEOUT_S, GpuMemory
 from cappella.engines.health import Health
 from cappella.engines.process.process import EngineProcess, ForkServer
 from cappella.engines.start_times import Countdown, StartTimes
+from cappella.engines.startup_log import CONFIG_STAGES
 from cappella.engines.status import ACTIONS, Action
 from cappella.engines.vllm.client import VllmEngine
 from cappella.errors import ConfigError, EngineBroke, EngineError
+from cappella.types import Failure
 
 HEALTH_INTERVAL_S = 1.0
 WAKE_INTERVAL_S = 0.1
@@ -216,7 +218,9 @@ class Lifecycle:
             if self._end_was_asked or self._held:
                 continue
             tries = 0 if self._was_stable() else tries
-            if tries == len(self._backoff.delays_s):
+            is_mistake = self._is_mistake(reason)
+            self._remember(reason)
+            if tries == len(self._backoff.delays_s) or is_mistake:
                 break
             status.state, status.stage = "restarting", f"waiting {self._backoff.delays_s[tries]:g} s: {reason}"
             status.reason, status.progress, status.restarts = reason, 0.0, status.restarts + 1
@@ -224,6 +228,25 @@ class Lifecycle:
             tries += 1
         status.state, status.reason = "failed", reason
         status.stage = f"gave up after {tries + 1} tries: {reason}"
+
+    def _is_mistake(self, reason: str) -> bool:
+        """Whether it ended by itself with the same words as the last time, before it touched anything but its config."""
+        process, last = self._process, self._engine.status.last_failure
+        if process is None or self._ready_at is not None or last is None or last.reason != reason:
+            return False
+        early = process.startup.stage[0] in CONFIG_STAGES
+        return early and bool(process.exit_code) and process.exit_code > 0 and not crash_reason.may_pass(reason)
+
+    def _remember(self, reason: str) -> None:
+        log = str(self._process.log) if self._process else None
+        self._engine.status.last_failure = Failure(time.time(), reason, log)
+
+    def _follow_log(self) -> None:
+        """A new life has moved the logs of those before."""
+        status = self._engine.status
+        if status.last_failure and status.last_failure.log:
+            moved = log_files.rotated(Path(status.last_failure.log), self._log)
+            status.last_failure = replace(status.last_failure, log=str(moved) if moved else None)
 
     async def _wait(self, delay_s: float) -> None:
         """For so long, or until an operator is in a hurry."""
@@ -243,6 +266,7 @@ class Lifecycle:
                     await self._memory.require_room()
                 if self._wanted.is_set():
                     self._process = await self._fork_server.fork(self._arguments, self._folder, self._log)
+                    self._follow_log()
                 if self._process is None or not self._wanted.is_set():
                     self._end_was_asked = True
                     return "not wanted"
@@ -286,9 +310,11 @@ class Lifecycle:
                 # Not wait_for, here and elsewhere: on Python 3.11 it loses a cancellation that comes with the end.
                 await process.wait(HEALTH_INTERVAL_S)
                 if not process.running:
-                    return f"its process ended: {process.reason()}"
+                    return f"its process ended: {await process.reason()}"
                 if cause := await self._health.look():
-                    return cause
+                    error = await process.error()
+                    return f"{cause}: {error}" if error else cause
+                process.note_well()
         finally:
             await self._health.rest()
 

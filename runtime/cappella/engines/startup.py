@@ -32,7 +32,8 @@ async def _show(engine: VllmEngine, process: EngineProcess, countdown: Countdown
     while status.state != "stopped":
         # Somebody may have taken the log away.
         with suppress(OSError):
-            status.stage, status.progress = process.stage()
+            await asyncio.to_thread(process.startup.read, process.log)
+            status.stage, status.progress = process.startup.stage
             status.remaining_s = countdown.left_s(status.stage)
         await asyncio.sleep(LOOK_INTERVAL_S)
 
@@ -41,7 +42,7 @@ async def _until_it_answers(engine: VllmEngine, process: EngineProcess) -> None:
     give_up_at = time.monotonic() + START_TIMEOUT_S
     while not await _answers(engine):
         if not process.running:
-            raise EngineBroke(f"it did not start: {process.reason()}")
+            raise EngineBroke(f"it did not start: {await process.reason()}")
         if time.monotonic() > give_up_at:
             raise EngineBroke(f"it did not start within {START_TIMEOUT_S:g} s")
         await asyncio.sleep(LOOK_INTERVAL_S)

@@ -4,9 +4,9 @@ import asyncio
 import importlib.util
 import json
 import os
-import re
 import socket
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +15,9 @@ from signal import SIGKILL
 from typing import Any
 
 from cappella.config import Model
+from cappella.engines import crash_reason, log_files
 from cappella.engines.process import guardian
+from cappella.engines.startup_log import StartupLog
 from cappella.placement import adapters
 from cappella.placement.planner import Placed
 from cappella.sealing import variables
@@ -29,19 +31,9 @@ STOP_TIMEOUT_S = guardian.GRACE_S + 5.0
 KILL_TIMEOUT_S = 5.0
 """A process may be stuck in the kernel, where no signal reaches it."""
 
-FIRST_STAGE = "importing vLLM"
-STAGES = (
-    ("non-default args", "reading the model's config", 0.6),
-    ("Initializing a V1 LLM engine", "starting the engine core", 0.7),
-    ("Starting to load model", "loading weights", 0.75),
-    ("Loading weights took", "making the KV cache", 0.8),
-    ("init engine", "starting the server", 0.85),
-    ("Starting vLLM server", "answering a first token", 0.95),
-)
-"""Marks in vLLM's log, the stage that begins there, and the share of the whole start that lies behind."""
-
-# The last line of a traceback, with or without the prefix of vLLM's logger.
-_ERROR = re.compile(r"(?:^|\] )[\w.]*(?:Error|Exception): ")
+LAST_WORDS = 12
+MARK_INTERVAL_S = 30.0
+"""What an engine logged long before its end is not the reason for it."""
 
 
 class ForkServer:
@@ -64,8 +56,7 @@ class ForkServer:
         folder.parent.mkdir(mode=0o700, exist_ok=True)
         folder.mkdir(mode=0o700)
         log.parent.mkdir(parents=True, exist_ok=True)
-        if log.exists():
-            log.replace(log.with_suffix(".previous.log"))
+        log_files.rotate(log)
         async with self._starting:
             orders = await self._running()
         ours, theirs = socket.socketpair()
@@ -114,6 +105,8 @@ class EngineProcess:
         self.log = log
         self.keeper_pid: int | None = None
         self.exit_code: int | None = None
+        self.startup = StartupLog()
+        self._well = [(time.monotonic(), 0)]
         self._fork_server_log = fork_server_log
         self._reader = reader
         self._line = writer
@@ -163,22 +156,41 @@ class EngineProcess:
             with suppress(ProcessLookupError):
                 os.killpg(self.keeper_pid, SIGKILL)
 
-    def stage(self) -> tuple[str, float]:
-        """How far the start has come, read from the log: a stage in words, and a share of the whole."""
-        text = self.log.read_text(errors="replace")
-        reached = [(stage, share) for mark, stage, share in STAGES if mark in text]
-        return reached[-1] if reached else (FIRST_STAGE, 0.05)
+    def note_well(self) -> None:
+        """It is well now: an error that it logged some time before is not the one that it dies of."""
+        now = time.monotonic()
+        if now - self._well[-1][0] >= MARK_INTERVAL_S:
+            with suppress(OSError):
+                self._well = [self._well[-1], (now, self.log.stat().st_size)]
 
-    def reason(self) -> str:
-        """Why it died, in one line: the first error in the log, since the later ones follow from it."""
-        return self.last_words(1)[-1].split("] ", 1)[-1].strip()[:300]
+    async def reason(self) -> str:
+        """Why it ended, in one line."""
+        return await asyncio.to_thread(self._reason)
 
-    def last_words(self, lines: int = 12) -> list[str]:
+    async def error(self) -> str | None:
+        """The error that it logged lately, if there is one."""
+        found = await asyncio.to_thread(lambda: crash_reason.find_error(self._tail()))
+        return found and found.reason
+
+    def last_words(self) -> list[str]:
         """The part of the log that ends with that error; without one, the end of the log."""
-        log = [line for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
-        log = [line for line in log if not line.startswith("keeper:")] or ["it printed nothing"]
-        first = next((number for number, line in enumerate(log) if _ERROR.search(line)), len(log) - 1)
-        return log[max(0, first + 1 - lines) : first + 1]
+        log = self._tail()
+        found = crash_reason.find_error(log)
+        return list(found.lines) if found else log[-LAST_WORDS:] or ["it printed nothing"]
+
+    def _reason(self) -> str:
+        with suppress(OSError):
+            self.startup.read(self.log)
+        log = self._tail()
+        error = crash_reason.find_error(log)
+        return crash_reason.tell_exit(self.exit_code, error and error.reason, log[-1].strip() if log else None)
+
+    def _tail(self) -> list[str]:
+        try:
+            return crash_reason.tail(self.log, self._well[0][1])
+        except OSError:
+            # Somebody may have taken it away.
+            return []
 
 
 def _exit_code(said: bytes) -> int | None:
