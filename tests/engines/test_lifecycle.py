@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cappella.config import Model
-from cappella.engines import gpu_memory
+from cappella.engines import gpu_memory, startup
 from cappella.engines.circuit_breaker import BREAKS_IN_A_ROW
 from cappella.engines.gpu_memory import GpuMemory
 from cappella.engines.process import process
@@ -199,6 +199,31 @@ async def test_a_mistake_of_the_config_is_given_up_when_it_is_told_twice(tmp_pat
     async with living(tmp_path, "mistake", delays_s=(0.05, 600.0, 600.0)) as stub:
         assert await eventually(lambda: stub.state == "failed", 20)
         assert stub.engine.status.stage.startswith("gave up after 2 tries: it did not start: ValueError: the weights")
+
+
+@pytest.mark.parametrize("mode", ["never up", "chatters"])
+async def test_a_start_that_hangs_gives_the_only_slot_to_the_next(tmp_path: Path, mode: str) -> None:
+    slots = asyncio.Semaphore(1)
+    async with living(tmp_path / "ann", mode, (0.1,) * 99, slots=slots, stalled_after_s=1.0) as hangs:
+        assert await eventually(lambda: hangs.lifecycle.process_group is not None, 20)
+        async with living(tmp_path / "bob", slots=slots) as bob:
+            assert await bob.ready()
+            failure = hangs.engine.status.last_failure
+            assert failure
+            assert failure.reason == "it made no progress for 1 s while reading the model's config"
+
+
+async def test_a_start_that_grows_is_given_its_time(tmp_path: Path) -> None:
+    memory = iter(range(0, 1 << 40, 2 << 20))
+    forks = fork_server(tmp_path / "modules", "def main():\n    import time; time.sleep(600)")
+    process = await forks.fork([], tmp_path / "run" / "ann", tmp_path / "ann.log")
+    assert await eventually(lambda: process.keeper_pid is not None, 20)
+    progress = startup.Progress(process, lambda _: next(memory), stalled_after_s=0.2)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(1.0):
+            await progress.watch()
+    await process.kill()
+    await forks.close()
 
 
 async def test_the_last_failure_is_told_after_the_engine_is_back(tmp_path: Path) -> None:

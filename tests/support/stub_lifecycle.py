@@ -42,6 +42,9 @@ def main():
         if mode == "crash": print("Starting to load model", flush=True)
         print("(pid=1) ERROR 01-01 [core.py:1] ValueError: the weights are cursed", flush=True)
         sys.exit(1)
+    if mode == "chatters":
+        import time
+        while True: print("waiting for 1 engine core", flush=True); time.sleep(0.01)
     if mode == "never up": asyncio.run(asyncio.sleep(600))
     subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     app = web.Application()
@@ -61,17 +64,28 @@ class Stub:
         nap: bool,
         needs: int = 10,
         start_times: StartTimes | None = None,
+        slots: asyncio.Semaphore | None = None,
+        stalled_after_s: float = 60.0,
     ) -> None:
         self.folder = folder / "run" / "ann"
         self.engine = VllmEngine(self.folder / "engine.sock", EngineStatus("ann"))
         self.fork_server = fork_server(folder / "modules", STUB)
         arguments = [str(self.folder / "engine.sock"), mode]
         log = folder / "logs" / "ann.log"
-        slots = asyncio.Semaphore(1)
+        slots = slots or asyncio.Semaphore(1)
         memory = GpuMemory(self.free_bytes, needs_bytes=needs, nap_frees_bytes=90) if nap else None
         backoff = Backoff(delays_s)
         self.lifecycle = Lifecycle(
-            self.engine, self.fork_server, arguments, self.folder, log, slots, backoff, memory, start_times=start_times
+            self.engine,
+            self.fork_server,
+            arguments,
+            self.folder,
+            log,
+            slots,
+            backoff,
+            memory,
+            start_times=start_times,
+            stalled_after_s=stalled_after_s,
         )
 
     def free_bytes(self) -> int:
@@ -102,8 +116,10 @@ async def living(
     nap: bool = False,
     needs: int = 10,
     start_times: StartTimes | None = None,
+    slots: asyncio.Semaphore | None = None,
+    stalled_after_s: float = 60.0,
 ) -> AsyncIterator[Stub]:
-    stub = Stub(folder, mode, delays_s, nap, needs, start_times)
+    stub = Stub(folder, mode, delays_s, nap, needs, start_times, slots, stalled_after_s)
     task = asyncio.create_task(stub.lifecycle.run())
     try:
         yield stub

@@ -5,10 +5,11 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from cappella.engines import crash_reason, log_files, startup
+from cappella.engines import crash_reason, log_files, memory_use, startup
 from cappella.engines.gpu_memory import COMMAND_TIMEOUT_S, GpuMemory
 from cappella.engines.health import Health
 from cappella.engines.process.process import EngineProcess, ForkServer
@@ -48,6 +49,7 @@ class Lifecycle:
         memory: GpuMemory | None = None,
         hung_after_s: float = 60.0,
         start_times: StartTimes | None = None,
+        stalled_after_s: float = startup.STALLED_AFTER_S,
     ) -> None:
         self._engine = engine
         self._health = Health(engine, hung_after_s)
@@ -61,6 +63,7 @@ class Lifecycle:
         self._process: EngineProcess | None = None
         self._memory = memory
         self._start_times = start_times
+        self._stalled_after_s = stalled_after_s
         self._napping = self._end_was_asked = self._was_up = False
         self._in_turn, self._held = True, False
         self._wanted = asyncio.Event()
@@ -294,7 +297,9 @@ class Lifecycle:
         if status.state != "asleep":
             status.state = self._starting
         countdown = Countdown(self._start_times.last() if self._start_times else None)
-        await startup.load(self._engine, process, countdown)
+        held_bytes = partial(memory_use.held_bytes, on_gpus=self._memory is not None)
+        progress = startup.Progress(process, held_bytes, self._stalled_after_s)
+        await startup.load(self._engine, process, countdown, progress)
         if self._end_was_asked or self._held:
             raise EngineBroke("it is not wanted any more")
         # Later lives are forked from what is there: they take less time than the start of a server.

@@ -36,7 +36,8 @@ class StartupLog:
             file.seek(self._read_bytes)
             new = file.read(MAX_READ_BYTES)
         self._read_bytes += len(new)
-        *lines, self._rest = (self._rest + new).split(b"\n")
+        # A progress bar goes back to the beginning of its line.
+        *lines, self._rest = (self._rest + new).replace(b"\r", b"\n").split(b"\n")
         self._rest = self._rest[-MAX_READ_BYTES:]
         self.grown_bytes += sum(len(line) for line in lines if not _WAITS.search(line))
         reached = [STAGES.index(row) for row in STAGES for line in (*lines, self._rest) if row[0].encode() in line]
