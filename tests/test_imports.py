@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "remote": "errors",
     "serving": "app announcing logs tracing api generations planning config engines sealing errors types systemd",
     "systemd": "",
-    "announcing": "logs sealing types",
+    "announcing": "config logs sealing types",
     "doctor": "serving reading config engines placement sealing exits errors",
     "planning": "placement config",
     "terminal": "pace remote exits errors",

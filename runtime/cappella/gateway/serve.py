@@ -24,7 +24,7 @@ from cappella.engines.status import EngineStatus
 from cappella.engines.supervisor import Supervisor, default_log_dir
 from cappella.errors import CappellaError, ConfigError
 from cappella.gateway.app import create_app
-from cappella.gateway.console import Announcer, ForPeople, ForPrograms, stages, tell_stages
+from cappella.gateway.console import Announcer, ForPeople, ForPrograms, able, follow, stages
 from cappella.gateway.http_protocol import Connection
 from cappella.gateway.reload import Reloader
 from cappella.gateway.routes import GatewayState
@@ -205,7 +205,9 @@ async def _serve(
     if not serving.done():
         exit_code = _report(config, supervisor, url, announcer)
         server.should_exit = server.should_exit or exit_code != 0
-        watching = asyncio.create_task(_follow(supervisor, announcer))
+        # Engines that end with the server have not fallen.
+        following = follow(lambda: supervisor.deployment, announcer, REFRESH_S, lambda: server.should_exit)
+        watching = asyncio.create_task(following)
     await serving
     watching.cancel()
     announcer.say("stopped", "Stopped; no engine is left running.")
@@ -224,20 +226,11 @@ async def _watch_start(config: Config, statuses: Mapping[str, EngineStatus], ann
             await asyncio.sleep(REFRESH_S)
 
 
-async def _follow(supervisor: Supervisor, announcer: Announcer) -> None:
-    """For programs, go on saying what becomes of the engines; a person asks /ready."""
-    told = {name: (status.stage, status.restarts) for name, status in supervisor.statuses.items()}
-    while announcer.for_programs:
-        await asyncio.sleep(REFRESH_S)
-        tell_stages(announcer, told, supervisor.statuses)
-
-
 def _announce(config: Config, statuses: Mapping[str, EngineStatus], answering: set[str], announcer: Announcer) -> None:
     """Say once of each ensemble that it answers, if that is before the last engine is up."""
-    up = config.hosted(name for name, status in statuses.items() if status.accepts_requests)
     starting = [name for name, status in statuses.items() if not status.start_finished]
-    for name, ensemble in config.ensembles.items():
-        if starting and name not in answering and ensemble.can_answer(up):
+    for name in able(config, statuses):
+        if starting and name not in answering:
             answering.add(name)
             message = f"cappella/{name} answers now; still starting: {', '.join(starting)}"
             announcer.say("answering", message, ensemble=name, starting=starting)
