@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -96,7 +97,7 @@ async def test_an_engine_that_is_to_sleep_at_first_starts_with_its_first_turn(tm
     stub.lifecycle.sleep_at_first()
     task = asyncio.create_task(stub.lifecycle.run())
     assert await eventually(lambda: stub.engine.status.state == "asleep", 5)
-    assert stub.lifecycle._process is None
+    assert stub.lifecycle._life.process is None
     await stub.lifecycle.wake()
     assert stub.engine.status.state == "ready"
     task.cancel()
@@ -113,7 +114,7 @@ async def test_an_engine_that_is_sent_to_sleep_before_it_could_start_does_not_st
     await stub.lifecycle.sleep()
     slots.release()
     assert await eventually(lambda: stub.state == "asleep", 5)
-    assert stub.lifecycle._process is None
+    assert stub.lifecycle._life.process is None
     await stub.lifecycle.wake()
     assert stub.state == "ready"
     assert stub.engine.status.restarts == 0
@@ -128,7 +129,7 @@ async def test_a_driver_that_breaks_off_is_a_cause_of_death_like_others(tmp_path
     def broken() -> int:
         raise ConfigError("this machine's GPUs", "the driver broke off", "See nvidia-smi")
 
-    stub.lifecycle._memory = GpuMemory(broken, 1)
+    stub.lifecycle._spec = replace(stub.lifecycle._spec, memory=GpuMemory(broken, 1))
     await asyncio.wait_for(stub.lifecycle.run(), 10)
     assert stub.state == "failed"
     assert "the driver broke off" in stub.engine.status.stage
@@ -165,7 +166,7 @@ async def test_an_engine_does_not_start_where_others_hold_the_memory(
     async with living(tmp_path, nap=True, needs=50 << 30) as stub:
         assert await eventually(lambda: stub.engine.status.state == "failed", 20)
         assert "its GPU has 0.0 GiB free and it needs 50.0: another process holds the rest" in stub.engine.status.stage
-        assert stub.lifecycle._process is None
+        assert stub.lifecycle._life.process is None
 
 
 async def test_an_engine_that_does_not_answer_after_its_sleep_starts_anew(tmp_path: Path) -> None:
@@ -240,7 +241,7 @@ async def test_the_last_failure_is_told_after_the_engine_is_back(tmp_path: Path)
         assert "signal 9 (SIGKILL)" in failure.reason
         assert began <= failure.time <= time.time()
         assert failure.log == str(tmp_path / "logs" / "ann.previous.log")
-        await stub.lifecycle.renew()
+        await stub.lifecycle.restart()
         assert await eventually(lambda: _failure_log(stub) == str(tmp_path / "logs" / "ann.previous.2.log"), 20)
 
 

@@ -30,7 +30,7 @@ async def test_a_restart_is_a_new_life_that_is_no_crash(tmp_path: Path) -> None:
     async with living(tmp_path) as stub:
         assert await stub.ready()
         group = stub.group
-        await stub.lifecycle.renew()
+        await stub.lifecycle.restart()
         assert stub.state == "restarting"
         assert await stub.ready()
         assert stub.group != group
@@ -42,7 +42,7 @@ async def test_a_restart_is_a_new_life_that_is_no_crash(tmp_path: Path) -> None:
 async def test_a_restart_cuts_the_wait_after_a_crash_short(tmp_path: Path) -> None:
     async with living(tmp_path, "crash", (60.0, 60.0)) as stub:
         assert await eventually(lambda: stub.engine.status.restarts == 1, 20)
-        await stub.lifecycle.renew()
+        await stub.lifecycle.restart()
         assert await eventually(lambda: stub.engine.status.restarts == 2, 20)
 
 
@@ -50,7 +50,7 @@ async def test_who_sleeps_by_an_operators_wish_takes_no_calls_until_it_is_woken(
     async with living(tmp_path) as stub:
         assert await stub.ready()
         group = stub.group
-        await stub.lifecycle.hold()
+        await stub.lifecycle.stop()
         assert (stub.state, stub.engine.status.accepts_requests) == ("stopped", False)
         assert gone(group)
         assert not await answers(stub)
@@ -58,7 +58,7 @@ async def test_who_sleeps_by_an_operators_wish_takes_no_calls_until_it_is_woken(
         await stub.lifecycle.wake()
         assert stub.state == "stopped"
         assert stub.lifecycle.actions == ("wake",)
-        await stub.lifecycle.release()
+        await stub.lifecycle.resume()
         assert await stub.ready()
         assert await answers(stub)
         assert (stub.engine.status.restarts, stub.engine.status.restarts_asked) == (0, 0)
@@ -68,7 +68,7 @@ async def test_calls_under_way_fail_when_their_engine_is_put_to_sleep(tmp_path: 
     async with living(tmp_path, "holds calls") as stub:
         assert await eventually(lambda: stub.engine.status.state == "loading", 20)
         assert await eventually(lambda: stub.engine.in_flight == 1, 20)
-        await stub.lifecycle.hold()
+        await stub.lifecycle.stop()
         assert stub.engine.in_flight == 0
         assert stub.state == "stopped"
 
@@ -79,11 +79,11 @@ async def test_a_start_can_be_called_off_at_any_moment(tmp_path: Path, mode: str
     for number in range(6):
         async with living(tmp_path / str(number), mode, (0.05, 60.0)) as stub:
             await asyncio.sleep(0.12 * number)
-            await stub.lifecycle.hold()
+            await stub.lifecycle.stop()
             await asyncio.sleep(0.05)
             assert (stub.state, stub.engine.status.remaining_s) == ("stopped", None)
             assert stub.lifecycle.process_group is None
-            await stub.lifecycle.release()
+            await stub.lifecycle.resume()
             assert await eventually(lambda s=stub: s.lifecycle.process_group is not None, 20)  # type: ignore[misc]
             assert mode != "ok" or await stub.ready()
 
@@ -92,13 +92,13 @@ async def test_an_engine_that_naps_keeps_its_process_when_an_operator_puts_it_to
     async with living(tmp_path, nap=True) as stub:
         assert await stub.ready()
         group = stub.group
-        await stub.lifecycle.hold()
+        await stub.lifecycle.stop()
         assert (stub.state, stub.free_bytes()) == ("stopped", 100)
         # Its turn comes and goes, and leaves it alone.
         await stub.lifecycle.sleep()
         await stub.lifecycle.wake()
         assert (stub.state, stub.group) == ("stopped", group)
-        await stub.lifecycle.release()
+        await stub.lifecycle.resume()
         assert (stub.state, stub.group) == ("ready", group)
 
 
@@ -106,9 +106,9 @@ async def test_released_while_another_turn_is_awake_it_waits_for_its_own(tmp_pat
     async with living(tmp_path) as stub:
         assert await stub.ready()
         await stub.lifecycle.sleep()
-        await stub.lifecycle.hold()
+        await stub.lifecycle.stop()
         assert stub.state == "stopped"
-        await stub.lifecycle.release()
+        await stub.lifecycle.resume()
         assert (stub.state, stub.lifecycle.process_group) == ("asleep", None)
         await stub.lifecycle.wake()
         assert stub.state == "ready"
@@ -117,12 +117,12 @@ async def test_released_while_another_turn_is_awake_it_waits_for_its_own(tmp_pat
 async def test_a_death_in_its_sleep_is_no_crash(tmp_path: Path) -> None:
     async with living(tmp_path, nap=True) as stub:
         assert await stub.ready()
-        await stub.lifecycle.hold()
+        await stub.lifecycle.stop()
         async with stub.engine._http.get("/die"):
             pass
         assert await eventually(lambda: stub.lifecycle.process_group is None, 5)
         assert (stub.state, stub.engine.status.restarts) == ("stopped", 0)
-        await stub.lifecycle.release()
+        await stub.lifecycle.resume()
         assert await stub.ready()
 
 

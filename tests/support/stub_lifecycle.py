@@ -6,12 +6,15 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from cappella.engines.gpu_memory import GpuMemory
-from cappella.engines.lifecycle import Backoff, Lifecycle
+from cappella.engines.lifecycle import Lifecycle
+from cappella.engines.spec import Backoff, EngineSpec
 from cappella.engines.start_times import StartTimes
 from cappella.engines.status import EngineStatus
 from cappella.engines.vllm.client import VllmEngine
 from support.fake_engines import eventually
 from support.stub_engine import fork_server
+
+HEALTH_INTERVAL_S = 0.05
 
 # A server that prints what vLLM prints, answers one token, and has a child of its own, as vLLM has.
 STUB = """
@@ -74,19 +77,17 @@ class Stub:
         log = folder / "logs" / "ann.log"
         slots = slots or asyncio.Semaphore(1)
         memory = GpuMemory(self.free_bytes, needs_bytes=needs, nap_frees_bytes=90) if nap else None
-        backoff = Backoff(delays_s)
-        self.lifecycle = Lifecycle(
-            self.engine,
-            self.fork_server,
+        spec = EngineSpec(
             arguments,
             self.folder,
             log,
-            slots,
-            backoff,
             memory,
-            start_times=start_times,
+            start_times,
+            Backoff(delays_s),
             stalled_after_s=stalled_after_s,
+            health_interval_s=HEALTH_INTERVAL_S,
         )
+        self.lifecycle = Lifecycle(self.engine, self.fork_server, spec, slots)
 
     def free_bytes(self) -> int:
         """What the stub's GPU has free."""
@@ -96,9 +97,9 @@ class Stub:
     @property
     def group(self) -> int:
         """The process group of the life that runs now, which its keeper leads."""
-        assert self.lifecycle._process
-        assert self.lifecycle._process.keeper_pid
-        return self.lifecycle._process.keeper_pid
+        assert self.lifecycle._life.process
+        assert self.lifecycle._life.process.keeper_pid
+        return self.lifecycle._life.process.keeper_pid
 
     @property
     def state(self) -> str:
