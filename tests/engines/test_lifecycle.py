@@ -205,13 +205,29 @@ async def test_a_mistake_of_the_config_is_given_up_when_it_is_told_twice(tmp_pat
 @pytest.mark.parametrize("mode", ["never up", "chatters"])
 async def test_a_start_that_hangs_gives_the_only_slot_to_the_next(tmp_path: Path, mode: str) -> None:
     slots = asyncio.Semaphore(1)
-    async with living(tmp_path / "ann", mode, (0.1,) * 99, slots=slots, stalled_after_s=1.0) as hangs:
+    async with living(tmp_path / "ann", mode, (0.1,) * 99, slots=slots, stalled_after_s=4.0) as hangs:
         assert await eventually(lambda: hangs.lifecycle.process_group is not None, 20)
         async with living(tmp_path / "bob", slots=slots) as bob:
             assert await bob.ready()
             failure = hangs.engine.status.last_failure
             assert failure
-            assert failure.reason == "it made no progress for 1 s while reading the model's config"
+            assert failure.reason == "it made no progress for 4 s while reading the model's config"
+
+
+async def test_an_import_that_hangs_is_begun_anew(tmp_path: Path) -> None:
+    hangs_once = """
+from pathlib import Path
+import time
+once = Path(__file__).with_name("once")
+if not once.exists():
+    once.touch()
+    time.sleep(600)
+"""
+    async with living(tmp_path, delays_s=(0.05,) * 9, stalled_after_s=4.0, before_import=hangs_once) as stub:
+        assert await stub.ready()
+        failure = stub.engine.status.last_failure
+        assert failure
+        assert failure.reason == "it made no progress for 4 s while importing vLLM"
 
 
 async def test_a_start_that_grows_is_given_its_time(tmp_path: Path) -> None:

@@ -69,10 +69,11 @@ class Stub:
         start_times: StartTimes | None = None,
         slots: asyncio.Semaphore | None = None,
         stalled_after_s: float = 60.0,
+        before_import: str = "",
     ) -> None:
         self.folder = folder / "run" / "ann"
         self.engine = VllmEngine(self.folder / "engine.sock", EngineStatus("ann"))
-        self.fork_server = fork_server(folder / "modules", STUB)
+        self.fork_server = fork_server(folder / "modules", before_import + STUB)
         arguments = [str(self.folder / "engine.sock"), mode]
         log = folder / "logs" / "ann.log"
         slots = slots or asyncio.Semaphore(1)
@@ -106,7 +107,7 @@ class Stub:
         return self.engine.status.state
 
     async def ready(self) -> bool:
-        return await eventually(lambda: self.engine.status.state == "ready", 20)
+        return await eventually(lambda: self.engine.status.state == "ready", 30)
 
 
 @asynccontextmanager
@@ -119,8 +120,9 @@ async def living(
     start_times: StartTimes | None = None,
     slots: asyncio.Semaphore | None = None,
     stalled_after_s: float = 60.0,
+    before_import: str = "",
 ) -> AsyncIterator[Stub]:
-    stub = Stub(folder, mode, delays_s, nap, needs, start_times, slots, stalled_after_s)
+    stub = Stub(folder, mode, delays_s, nap, needs, start_times, slots, stalled_after_s, before_import)
     task = asyncio.create_task(stub.lifecycle.run())
     try:
         yield stub

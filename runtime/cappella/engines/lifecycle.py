@@ -269,7 +269,13 @@ class Lifecycle:
         countdown = Countdown(start_times.last() if start_times else None)
         held_bytes = partial(memory_use.held_bytes, on_gpus=self._spec.memory is not None)
         progress = startup.Progress(process, held_bytes, self._spec.stalled_after_s)
-        await startup.load(self._engine, process, countdown, progress)
+        try:
+            await startup.load(self._engine, process, countdown, progress)
+        except startup.StartStalled:
+            if process.keeper_pid is None:
+                # It was never forked: what hangs is the import, and would hang for every engine after this.
+                await self._fork_server.close()
+            raise
         if life.observed == "ending" or self._wishes.desired == "stopped":
             raise EngineBroke("it is not wanted any more")
         # Later lives are forked from what is there: they take less time than the start of a server.

@@ -24,6 +24,10 @@ HeldBytes = Callable[[int], int]
 """How much memory a process group holds."""
 
 
+class StartStalled(EngineBroke):
+    """A start that hangs."""
+
+
 class Progress:
     """Whether a start still moves, of the length of its log and the memory that it holds."""
 
@@ -35,17 +39,17 @@ class Progress:
         self._moved_at = time.monotonic()
 
     async def watch(self) -> None:
-        """Until cancelled. Raises EngineBroke where the start has stalled."""
+        """Until cancelled. Raises StartStalled."""
         while True:
             await asyncio.sleep(self._stalled_after_s * PROGRESS_INTERVAL_SHARE)
-            group, log_bytes = self._process.keeper_pid, self._process.startup.grown_bytes
+            group, log_bytes = self._process.starting_group, self._process.startup.grown_bytes
             memory_bytes = await asyncio.to_thread(self._held_bytes, group) if group is not None else 0
             if log_bytes != self._log_bytes or abs(memory_bytes - self._memory_bytes) >= MIN_PROGRESS_BYTES:
                 self._log_bytes, self._memory_bytes = log_bytes, memory_bytes
                 self._moved_at = time.monotonic()
             if time.monotonic() - self._moved_at > self._stalled_after_s:
                 stage = self._process.startup.stage[0]
-                raise EngineBroke(f"it made no progress for {self._stalled_after_s:g} s while {stage}")
+                raise StartStalled(f"it made no progress for {self._stalled_after_s:g} s while {stage}")
 
 
 async def load(engine: VllmEngine, process: EngineProcess, countdown: Countdown, progress: Progress) -> None:
@@ -76,12 +80,14 @@ async def _first_of(*waits: Coroutine[Any, Any, None]) -> None:
 async def _show(engine: VllmEngine, process: EngineProcess, countdown: Countdown) -> None:
     """Until cancelled, or until an operator has put the engine to sleep."""
     status = engine.status
-    while status.state != "stopped":
+    while True:
         # Somebody may have taken the log away.
         with suppress(OSError):
             await asyncio.to_thread(process.startup.read, process.log)
-            status.stage, status.progress = process.startup.stage
-            status.remaining_s = countdown.left_s(status.stage)
+        if status.state == "stopped":
+            return
+        status.stage, status.progress = process.startup.stage
+        status.remaining_s = countdown.left_s(status.stage)
         await asyncio.sleep(LOOK_INTERVAL_S)
 
 

@@ -63,7 +63,8 @@ class ForkServer:
         with theirs, log.open("wb") as sink, suppress(BrokenPipeError):
             order = json.dumps([str(folder), list(arguments)]).encode()
             socket.send_fds(orders, [order], [theirs.fileno(), sink.fileno()])
-        return EngineProcess(*await asyncio.open_connection(sock=ours), log, self._log)
+        forked_from = self._process.pid if self._process else None
+        return EngineProcess(*await asyncio.open_connection(sock=ours), log, self._log, forked_from)
 
     async def close(self) -> None:
         """End it; engines live on."""
@@ -100,7 +101,12 @@ class EngineProcess:
     """
 
     def __init__(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, log: Path, fork_server_log: Path
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        log: Path,
+        fork_server_log: Path,
+        forked_from: int | None = None,
     ) -> None:
         self.log = log
         self.keeper_pid: int | None = None
@@ -108,6 +114,7 @@ class EngineProcess:
         self.startup = StartupLog()
         self._well = [(time.monotonic(), 0)]
         self._fork_server_log = fork_server_log
+        self._forked_from = forked_from
         self._reader = reader
         self._line = writer
         self._ended = asyncio.create_task(self._follow())
@@ -124,6 +131,11 @@ class EngineProcess:
             pass
         finally:
             self._line.close()
+
+    @property
+    def starting_group(self) -> int | None:
+        """The process group in which its start goes on: at first that of the fork server, which imports."""
+        return self.keeper_pid or self._forked_from
 
     @property
     def running(self) -> bool:
