@@ -243,6 +243,12 @@ async def test_a_start_that_grows_is_given_its_time(tmp_path: Path) -> None:
     await forks.close()
 
 
+async def test_a_death_without_a_word_is_no_mistake_of_the_config(tmp_path: Path) -> None:
+    async with living(tmp_path, "silent death", delays_s=(0.05, 0.05, 0.05)) as stub:
+        assert await eventually(lambda: stub.state == "failed", 20)
+        assert stub.engine.status.stage.startswith("gave up after 4 tries: it did not start: exit code 1")
+
+
 async def test_the_last_failure_is_told_after_the_engine_is_back(tmp_path: Path) -> None:
     async with living(tmp_path) as stub:
         assert await stub.ready()

@@ -45,6 +45,7 @@ def main():
         if mode == "crash": print("Starting to load model", flush=True)
         print("(pid=1) ERROR 01-01 [core.py:1] ValueError: the weights are cursed", flush=True)
         sys.exit(1)
+    if mode == "silent death": sys.exit(1)
     if mode == "chatters":
         import time
         while True: print("waiting for 1 engine core", flush=True); time.sleep(0.01)

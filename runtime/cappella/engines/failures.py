@@ -31,7 +31,8 @@ def is_mistake(status: EngineStatus, reason: str, process: EngineProcess | None)
     last = status.last_failure
     if process is None or last is None or last.reason != reason or crash_reason.may_pass(reason):
         return False
-    exited = process.exit_code is not None and process.exit_code > 0
+    # Without an error in the log nobody knows why: a full disk takes no log.
+    exited = process.exit_code is not None and process.exit_code > 0 and process.logged_error
     return exited and process.startup.stage[0] in CONFIG_STAGES
 
 

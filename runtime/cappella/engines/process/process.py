@@ -97,7 +97,8 @@ class ForkServer:
 class EngineProcess:
     """A running engine server under its keeper, which holds the other end of the line; `log` receives all it prints.
 
-    `exit_code` is the server's, once the keeper has told it: negative for a signal that killed it.
+    `exit_code` is the server's, once the keeper has told it: negative for a signal that killed it. `logged_error` says
+    that `reason` found one.
     """
 
     def __init__(
@@ -111,6 +112,7 @@ class EngineProcess:
         self.log = log
         self.keeper_pid: int | None = None
         self.exit_code: int | None = None
+        self.logged_error = False
         self.startup = StartupLog()
         self._well = [(time.monotonic(), 0)]
         self._fork_server_log = fork_server_log
@@ -195,6 +197,7 @@ class EngineProcess:
             self.startup.read(self.log)
         log = self._tail()
         error = crash_reason.find_error(log)
+        self.logged_error = error is not None
         return crash_reason.tell_exit(self.exit_code, error and error.reason, log[-1].strip() if log else None)
 
     def _tail(self) -> list[str]:
