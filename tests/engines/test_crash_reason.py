@@ -82,6 +82,13 @@ def test_the_lines_that_belong_to_an_error_are_shown_with_it() -> None:
     assert "Traceback" in found.lines[0]
 
 
+def test_a_long_reason_is_seen_to_be_cut() -> None:
+    found = crash_reason.find_error(["ValueError: " + "many words " * 99])
+    assert found
+    assert found.reason.endswith((" many …", " words …"))
+    assert len(found.reason) <= crash_reason.MAX_REASON_CHARACTERS
+
+
 def test_figures_are_no_error() -> None:
     assert (
         crash_reason.find_error(["INFO 11-26 [loggers.py:9] Engine 000: Avg prompt throughput: 1.1 tokens/s"]) is None

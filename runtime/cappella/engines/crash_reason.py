@@ -1,6 +1,7 @@
 """Why an engine process ended, in one line: from its exit code and the last lines of its log."""
 
 import re
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +55,9 @@ def find_error(log: Sequence[str], lines: int = 12) -> LoggedError | None:
     if at is None:
         return None
     reason, end = _with_details(plain, at)
-    return LoggedError(reason[:MAX_REASON_CHARACTERS], log[max(0, end + 1 - lines) : end + 1])
+    return LoggedError(
+        textwrap.shorten(reason, MAX_REASON_CHARACTERS, placeholder=" …"), log[max(0, end + 1 - lines) : end + 1]
+    )
 
 
 def tell_exit(code: int | None, error: str | None, last_line: str | None) -> str:
