@@ -198,7 +198,11 @@ class EngineProcess:
         log = self._tail()
         error = crash_reason.find_error(log)
         self.logged_error = error is not None
-        return crash_reason.tell_exit(self.exit_code, error and error.reason, log[-1].strip() if log else None)
+        return crash_reason.tell_exit(
+            self.exit_code,
+            error and error.reason,
+            log[-1].strip()[: crash_reason.MAX_REASON_CHARACTERS] if log else None,
+        )
 
     def _tail(self) -> list[str]:
         try:
