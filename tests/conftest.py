@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from cappella.engines import reconciler
 from support.fake_engines import FakeEngines, gateway_config, serving, singing
 from support.real_deployment import ROOT, Deployment, deployed, shipped
 
@@ -21,6 +22,12 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def strict() -> None:
+    """A state that changes as it may not is an error here."""
+    reconciler.STRICT = True
 
 
 @pytest.fixture

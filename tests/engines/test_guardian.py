@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -25,30 +26,41 @@ GRACE_S = 0.5
 
 
 @contextmanager
-def kept(folder: Path, script: str) -> Iterator["subprocess.Popen[bytes]"]:
+def kept(
+    folder: Path, script: str, before: str = "", line: int = subprocess.PIPE
+) -> Iterator["subprocess.Popen[bytes]"]:
     """A keeper with a short grace, and a script in the engine's place."""
     folder.mkdir(parents=True)
-    code = f"import cappella.engines.process.guardian as k, sys; k.GRACE_S = {GRACE_S}; k.keep(sys.argv[1]); exec(sys.argv[2])"
+    code = f"import cappella.engines.process.guardian as k, sys; k.GRACE_S = {GRACE_S}\n{before}\nk.keep(sys.argv[1]); exec(sys.argv[2])"
     keeper = subprocess.Popen(
         [sys.executable, "-c", code, str(folder), script],
-        stdin=subprocess.PIPE,
+        stdin=line,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environment(folder),
         start_new_session=True,
     )
-    try:
-        with keeper:
+    with keeper:
+        try:
             yield keeper
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(keeper.pid, signal.SIGKILL)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(keeper.pid, signal.SIGKILL)
 
 
 def pids(keeper: "subprocess.Popen[bytes]") -> list[int]:
     """The server and its child, as the server told them."""
     assert keeper.stdout
     return [int(word) for word in keeper.stdout.readline().split()]
+
+
+# Such as OpenBLAS has: the kernel gives a signal to any thread that does not block it.
+TAKES_SIGNALS = """
+import threading, time
+threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+import signal
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGCHLD, signal.SIGALRM])
+"""
 
 
 @pytest.mark.parametrize("script", [SLEEP, STUBBORN], ids=["polite", "stubborn"])
@@ -69,6 +81,30 @@ def test_the_end_of_the_gateway_ends_server_and_children(tmp_path: Path, script:
         if script is STUBBORN:
             assert time.monotonic() - began >= GRACE_S
         assert not folder.parent.exists()
+
+
+@pytest.mark.parametrize("end", ["pipe", "sigterm", "server"])
+def test_a_signal_that_another_thread_takes_ends_the_keeper_all_the_same(tmp_path: Path, end: str) -> None:
+    script = SLEEP if end != "server" else CHILDREN + "time.sleep(0.2)"
+    with kept(tmp_path / "run" / "ann", script, TAKES_SIGNALS) as keeper:
+        children = pids(keeper)
+        if end == "pipe":
+            assert keeper.stdin
+            keeper.stdin.close()
+        elif end == "sigterm":
+            keeper.terminate()
+        keeper.wait(timeout=20)
+        assert wait_for(lambda: not alive(children), 5), alive(children)
+
+
+def test_a_gateway_that_ends_without_reading_what_the_keeper_wrote_takes_the_server_along(tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair()
+    with kept(tmp_path / "run" / "ann", SLEEP, "import os; os.write(0, b'7')", theirs.fileno()) as keeper:
+        theirs.close()
+        children = pids(keeper)
+        ours.close()
+        keeper.wait(timeout=20)
+        assert wait_for(lambda: not alive(children), 5), alive(children)
 
 
 def test_a_server_that_dies_takes_its_children_along_and_its_exit_code_is_told(tmp_path: Path) -> None:

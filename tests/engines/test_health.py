@@ -10,7 +10,7 @@ from cappella.engines.health import Health
 from cappella.engines.vllm.client import VllmEngine
 from cappella.errors import EngineError
 from cappella.types import Prompt, Sampling
-from support.fake_engines import FakeEngines
+from support.fake_engines import FakeEngines, eventually
 from support.scripted_engine import Script, ScriptedEngine
 
 HUNG_AFTER_S = 0.9
@@ -164,3 +164,21 @@ async def test_a_sleeper_is_asked_for_nothing(health: Health, server: ScriptedEn
     for _ in range(5):
         assert await health.look() is None
     assert (server.bodies, engine.status.state) == ([], "asleep")
+
+
+async def test_calls_that_broke_with_an_earlier_process_count_nothing_against_the_next(
+    health: Health, fake_engines: FakeEngines, engine: VllmEngine
+) -> None:
+    fake_engines.let("ann", Script(ending="held"))
+    old = [asyncio.create_task(broken_calls(engine, 1)) for _ in range(BREAKS_IN_A_ROW)]
+    assert await eventually(lambda: engine.in_flight == BREAKS_IN_A_ROW)
+    engine.circuit_breaker.begin_life()
+    await engine.close()
+    await asyncio.gather(*old)
+    assert await health.look() is None
+    assert engine.status.state == "ready"
+    fake_engines.let("ann", Script(ending="break"))
+    await broken_calls(engine, BREAKS_IN_A_ROW)
+    engine.circuit_breaker.begin_life()
+    assert await health.look() is None
+    assert engine.status.state == "ready"

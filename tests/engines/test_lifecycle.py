@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from cappella.config import Model
-from cappella.engines import gpu_memory
+from cappella.engines import gpu_memory, startup
+from cappella.engines.circuit_breaker import BREAKS_IN_A_ROW
 from cappella.engines.gpu_memory import GpuMemory
 from cappella.engines.process import process
 from cappella.errors import ConfigError
@@ -66,6 +69,17 @@ async def test_a_killed_server_is_restarted_and_its_children_do_not_stay(tmp_pat
         assert not members(group)
 
 
+async def test_a_crash_under_load_is_followed_by_no_false_illness(tmp_path: Path) -> None:
+    async with living(tmp_path) as stub:
+        assert await stub.ready()
+        for _ in range(BREAKS_IN_A_ROW):
+            stub.engine.circuit_breaker.count(ended_well=False, life=stub.engine.circuit_breaker.life)
+        os.kill(server_of(stub.group), signal.SIGKILL)
+        assert await eventually(lambda: stub.engine.status.restarts == 1, 5)
+        assert await stub.ready()
+        assert not stub.engine.circuit_breaker.broken
+
+
 async def test_without_a_sleep_of_its_own_an_engine_ends_and_starts_anew(tmp_path: Path) -> None:
     async with living(tmp_path) as stub:
         assert await stub.ready()
@@ -83,7 +97,7 @@ async def test_an_engine_that_is_to_sleep_at_first_starts_with_its_first_turn(tm
     stub.lifecycle.sleep_at_first()
     task = asyncio.create_task(stub.lifecycle.run())
     assert await eventually(lambda: stub.engine.status.state == "asleep", 5)
-    assert stub.lifecycle._process is None
+    assert stub.lifecycle._life.process is None
     await stub.lifecycle.wake()
     assert stub.engine.status.state == "ready"
     task.cancel()
@@ -100,7 +114,7 @@ async def test_an_engine_that_is_sent_to_sleep_before_it_could_start_does_not_st
     await stub.lifecycle.sleep()
     slots.release()
     assert await eventually(lambda: stub.state == "asleep", 5)
-    assert stub.lifecycle._process is None
+    assert stub.lifecycle._life.process is None
     await stub.lifecycle.wake()
     assert stub.state == "ready"
     assert stub.engine.status.restarts == 0
@@ -115,7 +129,7 @@ async def test_a_driver_that_breaks_off_is_a_cause_of_death_like_others(tmp_path
     def broken() -> int:
         raise ConfigError("this machine's GPUs", "the driver broke off", "See nvidia-smi")
 
-    stub.lifecycle._memory = GpuMemory(broken, 1)
+    stub.lifecycle._spec = replace(stub.lifecycle._spec, memory=GpuMemory(broken, 1))
     await asyncio.wait_for(stub.lifecycle.run(), 10)
     assert stub.state == "failed"
     assert "the driver broke off" in stub.engine.status.stage
@@ -152,7 +166,7 @@ async def test_an_engine_does_not_start_where_others_hold_the_memory(
     async with living(tmp_path, nap=True, needs=50 << 30) as stub:
         assert await eventually(lambda: stub.engine.status.state == "failed", 20)
         assert "its GPU has 0.0 GiB free and it needs 50.0: another process holds the rest" in stub.engine.status.stage
-        assert stub.lifecycle._process is None
+        assert stub.lifecycle._life.process is None
 
 
 async def test_an_engine_that_does_not_answer_after_its_sleep_starts_anew(tmp_path: Path) -> None:
@@ -177,9 +191,85 @@ async def test_a_crash_loop_is_given_up_with_the_reason(tmp_path: Path) -> None:
     async with living(tmp_path, "crash") as stub:
         assert await eventually(lambda: stub.engine.status.state == "failed", 20)
         assert stub.engine.status.stage == (
-            "gave up after 3 tries: it did not start: ValueError: the weights are cursed"
+            "gave up after 3 tries: it did not start: ValueError: the weights are cursed (exit code 1)"
         )
         assert any("cursed" in line for line in stub.lifecycle.last_words())
+
+
+async def test_a_mistake_of_the_config_is_given_up_when_it_is_told_twice(tmp_path: Path) -> None:
+    async with living(tmp_path, "mistake", delays_s=(0.05, 600.0, 600.0)) as stub:
+        assert await eventually(lambda: stub.state == "failed", 20)
+        assert stub.engine.status.stage.startswith("gave up after 2 tries: it did not start: ValueError: the weights")
+
+
+@pytest.mark.parametrize("mode", ["never up", "chatters"])
+async def test_a_start_that_hangs_gives_the_only_slot_to_the_next(tmp_path: Path, mode: str) -> None:
+    slots = asyncio.Semaphore(1)
+    async with living(tmp_path / "ann", mode, (0.1,) * 99, slots=slots, stalled_after_s=4.0) as hangs:
+        assert await eventually(lambda: hangs.lifecycle.process_group is not None, 20)
+        async with living(tmp_path / "bob", slots=slots) as bob:
+            assert await bob.ready()
+            failure = hangs.engine.status.last_failure
+            assert failure
+            assert failure.reason == "it made no progress for 4 s while reading the model's config"
+
+
+async def test_an_import_that_hangs_is_begun_anew(tmp_path: Path) -> None:
+    hangs_once = """
+from pathlib import Path
+import time
+once = Path(__file__).with_name("once")
+if not once.exists():
+    once.touch()
+    time.sleep(600)
+"""
+    async with living(tmp_path, delays_s=(0.05,) * 9, stalled_after_s=4.0, before_import=hangs_once) as stub:
+        assert await stub.ready()
+        failure = stub.engine.status.last_failure
+        assert failure
+        assert failure.reason == "it made no progress for 4 s while importing vLLM"
+
+
+async def test_a_start_that_grows_is_given_its_time(tmp_path: Path) -> None:
+    memory = iter(range(0, 1 << 40, 2 << 20))
+    forks = fork_server(tmp_path / "modules", "def main():\n    import time; time.sleep(600)")
+    process = await forks.fork([], tmp_path / "run" / "ann", tmp_path / "ann.log")
+    assert await eventually(lambda: process.keeper_pid is not None, 20)
+    progress = startup.Progress(process, lambda _: next(memory), stalled_after_s=0.2)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(1.0):
+            await progress.watch()
+    await process.kill()
+    await forks.close()
+
+
+async def test_a_death_without_a_word_is_no_mistake_of_the_config(tmp_path: Path) -> None:
+    async with living(tmp_path, "silent death", delays_s=(0.05, 0.05, 0.05)) as stub:
+        assert await eventually(lambda: stub.state == "failed", 20)
+        assert stub.engine.status.stage.startswith("gave up after 4 tries: it did not start: exit code 1")
+
+
+async def test_the_last_failure_is_told_after_the_engine_is_back(tmp_path: Path) -> None:
+    async with living(tmp_path) as stub:
+        assert await stub.ready()
+        assert stub.engine.status.last_failure is None
+        began = time.time()
+        os.kill(server_of(stub.group), signal.SIGKILL)
+        assert await eventually(lambda: stub.engine.status.restarts == 1, 5)
+        assert await stub.ready()
+        failure = stub.engine.status.last_failure
+        assert stub.engine.status.reason is None
+        assert failure is not None
+        assert "signal 9 (SIGKILL)" in failure.reason
+        assert began <= failure.time <= time.time()
+        assert failure.log == str(tmp_path / "logs" / "ann.previous.log")
+        await stub.lifecycle.restart()
+        assert await eventually(lambda: _failure_log(stub) == str(tmp_path / "logs" / "ann.previous.2.log"), 20)
+
+
+def _failure_log(stub: Stub) -> str | None:
+    failure = stub.engine.status.last_failure
+    return failure and failure.log
 
 
 GATEWAY = """

@@ -2,11 +2,14 @@
 
 import asyncio
 import json
+import os
+import signal
 from pathlib import Path
 
 import aiohttp
 import pytest
 
+from cappella.engines import supervisor
 from cappella.errors import ActionRefused, EngineError, UnknownEngine
 from cappella.types import Prompt, Sampling
 from support.fake_engines import eventually
@@ -27,7 +30,7 @@ async def test_a_restart_is_a_new_life_that_is_no_crash(tmp_path: Path) -> None:
     async with living(tmp_path) as stub:
         assert await stub.ready()
         group = stub.group
-        await stub.lifecycle.renew()
+        await stub.lifecycle.restart()
         assert stub.state == "restarting"
         assert await stub.ready()
         assert stub.group != group
@@ -39,7 +42,7 @@ async def test_a_restart_is_a_new_life_that_is_no_crash(tmp_path: Path) -> None:
 async def test_a_restart_cuts_the_wait_after_a_crash_short(tmp_path: Path) -> None:
     async with living(tmp_path, "crash", (60.0, 60.0)) as stub:
         assert await eventually(lambda: stub.engine.status.restarts == 1, 20)
-        await stub.lifecycle.renew()
+        await stub.lifecycle.restart()
         assert await eventually(lambda: stub.engine.status.restarts == 2, 20)
 
 
@@ -47,7 +50,7 @@ async def test_who_sleeps_by_an_operators_wish_takes_no_calls_until_it_is_woken(
     async with living(tmp_path) as stub:
         assert await stub.ready()
         group = stub.group
-        await stub.lifecycle.hold()
+        await stub.lifecycle.stop()
         assert (stub.state, stub.engine.status.accepts_requests) == ("stopped", False)
         assert gone(group)
         assert not await answers(stub)
@@ -55,7 +58,7 @@ async def test_who_sleeps_by_an_operators_wish_takes_no_calls_until_it_is_woken(
         await stub.lifecycle.wake()
         assert stub.state == "stopped"
         assert stub.lifecycle.actions == ("wake",)
-        await stub.lifecycle.release()
+        await stub.lifecycle.resume()
         assert await stub.ready()
         assert await answers(stub)
         assert (stub.engine.status.restarts, stub.engine.status.restarts_asked) == (0, 0)
@@ -65,7 +68,7 @@ async def test_calls_under_way_fail_when_their_engine_is_put_to_sleep(tmp_path: 
     async with living(tmp_path, "holds calls") as stub:
         assert await eventually(lambda: stub.engine.status.state == "loading", 20)
         assert await eventually(lambda: stub.engine.in_flight == 1, 20)
-        await stub.lifecycle.hold()
+        await stub.lifecycle.stop()
         assert stub.engine.in_flight == 0
         assert stub.state == "stopped"
 
@@ -76,11 +79,11 @@ async def test_a_start_can_be_called_off_at_any_moment(tmp_path: Path, mode: str
     for number in range(6):
         async with living(tmp_path / str(number), mode, (0.05, 60.0)) as stub:
             await asyncio.sleep(0.12 * number)
-            await stub.lifecycle.hold()
+            await stub.lifecycle.stop()
             await asyncio.sleep(0.05)
             assert (stub.state, stub.engine.status.remaining_s) == ("stopped", None)
             assert stub.lifecycle.process_group is None
-            await stub.lifecycle.release()
+            await stub.lifecycle.resume()
             assert await eventually(lambda s=stub: s.lifecycle.process_group is not None, 20)  # type: ignore[misc]
             assert mode != "ok" or await stub.ready()
 
@@ -89,13 +92,13 @@ async def test_an_engine_that_naps_keeps_its_process_when_an_operator_puts_it_to
     async with living(tmp_path, nap=True) as stub:
         assert await stub.ready()
         group = stub.group
-        await stub.lifecycle.hold()
+        await stub.lifecycle.stop()
         assert (stub.state, stub.free_bytes()) == ("stopped", 100)
         # Its turn comes and goes, and leaves it alone.
         await stub.lifecycle.sleep()
         await stub.lifecycle.wake()
         assert (stub.state, stub.group) == ("stopped", group)
-        await stub.lifecycle.release()
+        await stub.lifecycle.resume()
         assert (stub.state, stub.group) == ("ready", group)
 
 
@@ -103,9 +106,9 @@ async def test_released_while_another_turn_is_awake_it_waits_for_its_own(tmp_pat
     async with living(tmp_path) as stub:
         assert await stub.ready()
         await stub.lifecycle.sleep()
-        await stub.lifecycle.hold()
+        await stub.lifecycle.stop()
         assert stub.state == "stopped"
-        await stub.lifecycle.release()
+        await stub.lifecycle.resume()
         assert (stub.state, stub.lifecycle.process_group) == ("asleep", None)
         await stub.lifecycle.wake()
         assert stub.state == "ready"
@@ -114,12 +117,12 @@ async def test_released_while_another_turn_is_awake_it_waits_for_its_own(tmp_pat
 async def test_a_death_in_its_sleep_is_no_crash(tmp_path: Path) -> None:
     async with living(tmp_path, nap=True) as stub:
         assert await stub.ready()
-        await stub.lifecycle.hold()
+        await stub.lifecycle.stop()
         async with stub.engine._http.get("/die"):
             pass
         assert await eventually(lambda: stub.lifecycle.process_group is None, 5)
         assert (stub.state, stub.engine.status.restarts) == ("stopped", 0)
-        await stub.lifecycle.release()
+        await stub.lifecycle.resume()
         assert await stub.ready()
 
 
@@ -203,3 +206,14 @@ async def test_a_sleeper_sleeps_through_a_reload_and_an_end(tmp_path: Path, monk
             "cat": "ready",
         }
         assert json.dumps(told["bob"]["actions"]) == '["wake"]'
+
+
+async def test_the_gateway_stops_though_no_engine_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "STOP_TIMEOUT_S", 0.2)
+    async with stack(tmp_path, monkeypatch) as found:
+        groups = [group for group in found.observers.values() if group]
+        for group in groups:
+            os.kill(group, signal.SIGSTOP)
+        async with asyncio.timeout(10):
+            await found.supervisor.stop()
+        assert await eventually(lambda: all(map(gone, groups)), 5)

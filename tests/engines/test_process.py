@@ -10,12 +10,14 @@ import pytest
 from cappella.config import Config, Model
 from cappella.engines.process import process
 from cappella.engines.process.process import EngineProcess
+from cappella.engines.startup_log import STAGES
 from cappella.engines.supervisor import Supervisor
 from cappella.engines.vllm import client
 from cappella.errors import ConfigError
 from cappella.placement import folder
 from cappella.placement.planner import Placed
 from cappella.sealing.variables import SEAL
+from support.fake_engines import eventually
 from support.stub_engine import fork_server
 from support.weights_folder import write_model
 
@@ -105,23 +107,53 @@ async def engine(path: Path, body: str) -> EngineProcess:
 
 
 async def test_a_log_tells_the_stage_and_the_cause_of_death(tmp_path: Path) -> None:
-    words = "\n".join(mark for mark, _, _ in process.STAGES[:3])
+    words = "\n".join(mark for mark, _, _ in STAGES[:3])
     started = await engine(tmp_path, f"print({words!r}, flush=True); raise SystemExit('ValueError: no such head size')")
     assert not started.running
-    assert started.stage() == process.STAGES[2][1:]
-    assert started.reason() == "ValueError: no such head size"
+    assert await started.reason() == "ValueError: no such head size (exit code 1)"
+    assert started.startup.stage == STAGES[2][1:]
     assert not (tmp_path / "run").exists()
 
 
-async def test_an_earlier_log_is_kept_beside_the_new_one(tmp_path: Path) -> None:
-    for text in ("first", "second"):
+async def test_the_logs_of_the_last_three_lives_are_kept_beside_the_new_one(tmp_path: Path) -> None:
+    for text in ("zeroth", "first", "second", "third", "fourth"):
         log = (await engine(tmp_path, f"print({text!r})")).log
-    assert log.read_text().startswith("second")
-    assert log.with_suffix(".previous.log").read_text().startswith("first")
+    kept = {path.name: path.read_text().split()[0] for path in log.parent.iterdir()}
+    assert kept == {
+        "ann.log": "fourth",
+        "ann.previous.log": "third",
+        "ann.previous.2.log": "second",
+        "ann.previous.3.log": "first",
+    }
 
 
-async def test_a_silent_death_is_told_as_such(tmp_path: Path) -> None:
-    assert "printed nothing" in (await engine(tmp_path, "raise SystemExit(3)")).reason()
+async def test_a_silent_death_is_told_with_its_exit_code(tmp_path: Path) -> None:
+    assert await (await engine(tmp_path, "raise SystemExit(3)")).reason() == "exit code 3, and it printed nothing"
+
+
+async def test_a_death_by_a_signal_is_told_as_one_whatever_the_log_says_last(tmp_path: Path) -> None:
+    body = "import os; print('Engine 000: Avg prompt throughput: 1.1 tokens/s', flush=True); os.kill(os.getpid(), 9)"
+    reason = await (await engine(tmp_path, body)).reason()
+    assert reason == "killed by signal 9 (SIGKILL); was it the kernel's OOM killer? See dmesg"
+
+
+async def test_an_error_that_the_engine_survived_is_not_what_it_dies_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "MARK_INTERVAL_S", 0.0)
+    forks = fork_server(
+        tmp_path / "modules", "def main():\n    print('ValueError: bad', flush=True); import time; time.sleep(600)"
+    )
+    started = await forks.fork([], tmp_path / "run" / "ann", tmp_path / "ann.log")
+    assert await eventually(lambda: "bad" in started.log.read_text(), 20)
+    for _ in range(2):
+        started.note_well()
+    with started.log.open("a") as log:
+        log.write("(EngineCore pid=7) torch.OutOfMemoryError: CUDA out of memory.\n")
+    assert await started.error() == "torch.OutOfMemoryError: CUDA out of memory."
+    await started.kill()
+    await forks.close()
+    assert await started.reason() == "torch.OutOfMemoryError: CUDA out of memory."
 
 
 @pytest.mark.parametrize("config", [[], 7, None])

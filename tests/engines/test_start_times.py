@@ -95,7 +95,7 @@ async def test_a_start_is_remembered_and_the_next_one_is_counted_down(tmp_path: 
         assert took_s
         assert sum(took_s.values()) > 0
         # A second life in one server is no measure of the start of a server.
-        await stub.lifecycle.renew()
+        await stub.lifecycle.restart()
         assert await stub.ready()
         assert times.last() == took_s
     times.keep({**took_s, "answering a first token": 100.0})

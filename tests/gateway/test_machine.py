@@ -10,6 +10,7 @@ import pytest
 
 from cappella.auth.keys import KeyStore
 from cappella.config import Config
+from cappella.engines.status import Failure
 from cappella.telemetry import engine_metrics
 from cappella.telemetry.engine_metrics import Gauges
 from cappella.version import __version__
@@ -65,6 +66,18 @@ async def test_everything_is_told_where_there_are_no_keys(gateway: str, fake_eng
     assert memory["device"] == "memory"
     assert memory["total_bytes"] > memory["free_bytes"] > 0
     assert memory["engines"]["ann"] == 1110
+
+
+async def test_an_engines_last_failure_is_told_after_it_has_recovered(gateway: str, fake_engines: FakeEngines) -> None:
+    fake_engines.engines["ann"].status.last_failure = Failure(
+        1795734313.5, "killed by signal 9 (SIGKILL)", "/logs/ann.log"
+    )
+    told = {"time": 1795734313.5, "reason": "killed by signal 9 (SIGKILL)", "log": "/logs/ann.log"}
+    machine = (await look(gateway))["engines"]
+    assert (machine["ann"]["last_failure"], machine["bob"]["last_failure"]) == (told, None)
+    async with aiohttp.ClientSession() as http, http.get(f"{gateway}/ready") as reply:
+        ready = (await reply.json())["engines"]
+    assert (ready["ann"]["last_failure"], ready["bob"]["last_failure"]) == (told, None)
 
 
 async def test_the_rate_is_what_came_between_two_looks(

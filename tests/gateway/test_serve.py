@@ -1,11 +1,12 @@
 """What `cappella serve` says while its engines start."""
 
 import asyncio
+import time
 
 import httpx
 import pytest
 
-from cappella.engines.status import EngineStatus
+from cappella.engines.status import EngineStatus, Failure
 from cappella.gateway import console, http_server, serve
 from cappella.gateway.app import create_app
 from support.fake_engines import FakeEngines, eventually, gateway_config
@@ -45,6 +46,54 @@ async def test_nothing_is_announced_when_all_engines_come_up_together(
         status.state = "ready"
     await serve._watch_start(gateway_config(), statuses, console.ForPeople())
     assert "answers now" not in capsys.readouterr().err
+
+
+class Deployment:
+    """Engines whose states a test sets."""
+
+    def __init__(self, statuses: dict[str, EngineStatus]) -> None:
+        config = gateway_config()
+        self.config = config.model_copy(update={"ensembles": {"default": config.ensembles["default"]}})
+        self.statuses = statuses
+
+
+async def test_what_becomes_of_an_engine_is_told_line_by_line_with_its_time(
+    statuses: dict[str, EngineStatus], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for status in statuses.values():
+        status.state = "ready"
+    deployment = Deployment(statuses)
+    following = asyncio.create_task(console.follow(lambda: deployment, console.ForPeople(), 0.01))
+    said: list[str] = []
+
+    async def told(*lines: str) -> None:
+        async with asyncio.timeout(5):
+            while len(said) < len(lines):
+                await asyncio.sleep(0.01)
+                said.extend(capsys.readouterr().err.splitlines())
+        assert [line[20:] for line in said] == list(lines)
+        assert all(time.strptime(line[:19], "%Y-%m-%d %H:%M:%S") for line in said)
+        said.clear()
+
+    await asyncio.sleep(0.05)
+    judge = statuses["judge"]
+    judge.state, judge.restarts = "restarting", 1
+    judge.last_failure = Failure(time.time(), "its process ended: killed by signal 9 (SIGKILL)", "/logs/judge.log")
+    await told(
+        "judge fell: its process ended: killed by signal 9 (SIGKILL) (log: /logs/judge.log)",
+        "judge restarts (1 so far)",
+        "cappella/default cannot answer: its judge or its quorum is down",
+    )
+    judge.state = "ready"
+    await told("judge is ready", "cappella/default answers")
+    ann = statuses["ann"]
+    ann.state, ann.stage = "failed", "gave up after 5 tries: it hung"
+    ann.last_failure = Failure(time.time(), "it hung", None)
+    await told("ann fell: it hung", "ann gave up after 5 tries: it hung")
+    bob = statuses["bob"]
+    bob.state, bob.restarts_asked = "restarting", 1
+    await told("bob restarts, as an operator asked", "cappella/default cannot answer: its judge or its quorum is down")
+    following.cancel()
 
 
 def test_a_client_drops_an_idle_connection_before_the_gateway_does() -> None:

@@ -14,8 +14,8 @@ import uvicorn
 
 from cappella.config import load
 from cappella.engines import supervisor
-from cappella.engines.lifecycle import Backoff
 from cappella.engines.process import process
+from cappella.engines.spec import Backoff
 from cappella.engines.supervisor import Supervisor
 from cappella.gateway.app import create_app
 from support.fake_engines import eventually
@@ -77,7 +77,7 @@ class Stack:
     def observers(self) -> dict[str, int | None]:
         """The process of each engine."""
         lifecycles = self.supervisor.lifecycles.items()
-        return {name: each._process.keeper_pid if each._process else None for name, each in lifecycles}
+        return {name: each.process_group for name, each in lifecycles}
 
 
 def model(**more: Any) -> Json:
@@ -104,7 +104,7 @@ def scripted_config(folder: Path, monkeypatch: pytest.MonkeyPatch, **more: Json)
 async def stack(folder: Path, monkeypatch: pytest.MonkeyPatch, **more: Json) -> AsyncIterator[Stack]:
     path, config = scripted_config(folder, monkeypatch, **more)
     first = load.load(path)
-    found = Stack(path, config, Supervisor(first, folder / "logs", Backoff((0.05,))))
+    found = Stack(path, config, Supervisor(first, folder / "logs", Backoff((0.05,)), health_interval_s=0.05))
     found.app = create_app(first, found.supervisor, lambda: load.load(path))
     server = uvicorn.Server(uvicorn.Config(found.app, port=0, log_level="error", lifespan="on", ws="none"))
     serving = asyncio.create_task(server.serve())

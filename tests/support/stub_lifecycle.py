@@ -6,12 +6,15 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from cappella.engines.gpu_memory import GpuMemory
-from cappella.engines.lifecycle import Backoff, Lifecycle
+from cappella.engines.lifecycle import Lifecycle
+from cappella.engines.spec import Backoff, EngineSpec
 from cappella.engines.start_times import StartTimes
 from cappella.engines.status import EngineStatus
 from cappella.engines.vllm.client import VllmEngine
 from support.fake_engines import eventually
 from support.stub_engine import fork_server
+
+HEALTH_INTERVAL_S = 0.05
 
 # A server that prints what vLLM prints, answers one token, and has a child of its own, as vLLM has.
 STUB = """
@@ -38,9 +41,14 @@ async def chat(request):
 def main():
     socket, mode = sys.argv[1:3]
     print("x non-default args", flush=True)
-    if mode == "crash":
+    if mode in ("crash", "mistake"):
+        if mode == "crash": print("Starting to load model", flush=True)
         print("(pid=1) ERROR 01-01 [core.py:1] ValueError: the weights are cursed", flush=True)
         sys.exit(1)
+    if mode == "silent death": sys.exit(1)
+    if mode == "chatters":
+        import time
+        while True: print("waiting for 1 engine core", flush=True); time.sleep(0.01)
     if mode == "never up": asyncio.run(asyncio.sleep(600))
     subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     app = web.Application()
@@ -60,18 +68,28 @@ class Stub:
         nap: bool,
         needs: int = 10,
         start_times: StartTimes | None = None,
+        slots: asyncio.Semaphore | None = None,
+        stalled_after_s: float = 60.0,
+        before_import: str = "",
     ) -> None:
         self.folder = folder / "run" / "ann"
         self.engine = VllmEngine(self.folder / "engine.sock", EngineStatus("ann"))
-        self.fork_server = fork_server(folder / "modules", STUB)
+        self.fork_server = fork_server(folder / "modules", before_import + STUB)
         arguments = [str(self.folder / "engine.sock"), mode]
         log = folder / "logs" / "ann.log"
-        slots = asyncio.Semaphore(1)
+        slots = slots or asyncio.Semaphore(1)
         memory = GpuMemory(self.free_bytes, needs_bytes=needs, nap_frees_bytes=90) if nap else None
-        backoff = Backoff(delays_s)
-        self.lifecycle = Lifecycle(
-            self.engine, self.fork_server, arguments, self.folder, log, slots, backoff, memory, start_times=start_times
+        spec = EngineSpec(
+            arguments,
+            self.folder,
+            log,
+            memory,
+            start_times,
+            Backoff(delays_s),
+            stalled_after_s=stalled_after_s,
+            health_interval_s=HEALTH_INTERVAL_S,
         )
+        self.lifecycle = Lifecycle(self.engine, self.fork_server, spec, slots)
 
     def free_bytes(self) -> int:
         """What the stub's GPU has free."""
@@ -81,16 +99,16 @@ class Stub:
     @property
     def group(self) -> int:
         """The process group of the life that runs now, which its keeper leads."""
-        assert self.lifecycle._process
-        assert self.lifecycle._process.keeper_pid
-        return self.lifecycle._process.keeper_pid
+        assert self.lifecycle._life.process
+        assert self.lifecycle._life.process.keeper_pid
+        return self.lifecycle._life.process.keeper_pid
 
     @property
     def state(self) -> str:
         return self.engine.status.state
 
     async def ready(self) -> bool:
-        return await eventually(lambda: self.engine.status.state == "ready", 20)
+        return await eventually(lambda: self.engine.status.state == "ready", 30)
 
 
 @asynccontextmanager
@@ -101,8 +119,11 @@ async def living(
     nap: bool = False,
     needs: int = 10,
     start_times: StartTimes | None = None,
+    slots: asyncio.Semaphore | None = None,
+    stalled_after_s: float = 60.0,
+    before_import: str = "",
 ) -> AsyncIterator[Stub]:
-    stub = Stub(folder, mode, delays_s, nap, needs, start_times)
+    stub = Stub(folder, mode, delays_s, nap, needs, start_times, slots, stalled_after_s, before_import)
     task = asyncio.create_task(stub.lifecycle.run())
     try:
         yield stub

@@ -133,7 +133,7 @@ def test_every_line_has_its_time_level_event_and_message(said: list[Line]) -> No
 
 def test_a_start_and_an_end_are_told_as_events(said: list[Line]) -> None:
     events = list(dict.fromkeys(line["event"] for line in said))
-    assert events == ["plan", "listening", "engine", "ready", "run", "request", "uvicorn.error", "stopped"]
+    assert events == ["plan", "listening", "engine", "ready", "run", "request", "uvicorn.error", "ensemble", "stopped"]
     assert of(said, "plan")[0]["models"][0]["model"] == "ann"
     assert of(said, "ready")[0]["ensembles"] == ["cappella/default"]
 
@@ -170,6 +170,7 @@ def test_an_engine_that_dies_and_comes_back_is_told_of(said: list[Line]) -> None
     assert states.index("ready") < died
     assert "its process ended" in told[died]["reason"]
     assert "ready" in states[died:]
+    assert [line["answers"] for line in of(said, "ensemble")] == [False, True]
 
 
 def test_what_keeps_a_server_from_starting_is_one_line_too(tmp_path: Path) -> None:

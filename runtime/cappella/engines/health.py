@@ -4,6 +4,7 @@ import asyncio
 import re
 import time
 
+from cappella.engines.reconciler import transition
 from cappella.engines.vllm.client import VllmEngine
 from cappella.errors import EngineError
 
@@ -85,11 +86,11 @@ class Health:
             circuit_breaker.try_again()
             if circuit_breaker.relapses > RELAPSES:
                 return "its calls break, though it gives a token when asked for one"
-        status.state = status.stage = "ready"
+        transition(status, "ready", "ready")
         return None
 
     def _become_unhealthy(self, why: str) -> None:
-        self._engine.status.state, self._engine.status.stage = "unhealthy", why
+        transition(self._engine.status, "unhealthy", why)
 
     async def _look_for_steps(self) -> None:
         try:

@@ -1,5 +1,6 @@
 """What engines hold of this machine's memory now, as the kernel or NVIDIA's driver counts it."""
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -9,6 +10,7 @@ from cappella.errors import ConfigError
 from cappella.placement import gpus
 
 PROC = Path("/proc")
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _PSS = re.compile(r"^Pss:\s+(\d+)", re.MULTILINE)
 
 
@@ -25,6 +27,19 @@ def used_bytes(groups: Mapping[str, int], on_gpus: bool) -> Mapping[str, int]:
         if used := by_pid.get(pid):
             out[name] = out.get(name, 0) + used
     return out
+
+
+def held_bytes(group: int, on_gpus: bool) -> int:
+    """About what a process group holds, of GPUs and of this machine's memory; cheap enough to be asked often."""
+    resident = sum(_statm_bytes(pid) for pid, found in _process_groups() if found == group)
+    return resident + (sum(used_bytes({"": group}, on_gpus=True).values()) if on_gpus else 0)
+
+
+def _statm_bytes(pid: int) -> int:
+    try:
+        return int((PROC / str(pid) / "statm").read_text().split()[1]) * PAGE_BYTES
+    except (OSError, IndexError):
+        return 0
 
 
 def _on_gpus() -> Mapping[int, int]:

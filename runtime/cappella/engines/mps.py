@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -53,9 +54,15 @@ class Mps:
         """End the daemon, and the servers that it started; to be called when no engine is left."""
         if self._process is None or self._process.returncode is not None:
             return
-        self._process.terminate()
-        try:
-            await asyncio.wait_for(self._process.wait(), STOP_TIMEOUT_S)
-        except TimeoutError:
-            self._process.kill()
-            await self._process.wait()
+        with suppress(ProcessLookupError):
+            self._process.terminate()
+        if not await self._ends(self._process):
+            with suppress(ProcessLookupError):
+                self._process.kill()
+            await self._ends(self._process)
+
+    async def _ends(self, process: asyncio.subprocess.Process) -> bool:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STOP_TIMEOUT_S):
+                await process.wait()
+        return process.returncode is not None

@@ -25,12 +25,22 @@ ACTIONS: Mapping[EngineState, tuple[Action, ...]] = {
 """What an operator may ask for, by state."""
 
 
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """How an engine ended last: `time` is in seconds since 1970, `log` the file with its last words, while it is kept."""
+
+    time: float
+    reason: str
+    log: str | None
+
+
 @dataclass(slots=True)
 class EngineStatus:
     """What the supervisor knows of one engine; `progress` runs from 0 to 1 while it loads. A sleeper wakes for a call.
 
     Who is `stopped` does not: an operator put it to sleep. `restarts` counts deaths, `restarts_asked` what operators
-    asked for; `remaining_s` is what is left of a start, if the last one tells.
+    asked for; `remaining_s` is what is left of a start, if the last one tells. `reason` is why it does not run;
+    `last_failure` stays when it runs again.
     """
 
     model: str
@@ -41,6 +51,7 @@ class EngineStatus:
     reason: str | None = None
     restarts_asked: int = 0
     remaining_s: float | None = None
+    last_failure: Failure | None = None
 
     @property
     def summary(self) -> str:

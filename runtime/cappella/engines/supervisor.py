@@ -14,10 +14,11 @@ from cappella.engines import deployment
 from cappella.engines.circuit_breaker import CircuitBreaker
 from cappella.engines.deployment import Change, Deployment
 from cappella.engines.gpu_memory import GpuMemory
-from cappella.engines.lifecycle import Backoff, Lifecycle
+from cappella.engines.lifecycle import Lifecycle
 from cappella.engines.mps import Mps
 from cappella.engines.process import process
 from cappella.engines.process.process import ForkServer
+from cappella.engines.spec import Backoff, EngineSpec
 from cappella.engines.start_times import StartTimes
 from cappella.engines.status import Action, EngineStatus
 from cappella.engines.swapping import Turns
@@ -33,6 +34,8 @@ HOST_SHARE = 0.8
 """Of this machine's free memory, for the weights of those who sleep."""
 ORDER_BEGINS_S = 0.2
 """An order that is done by then needs no second look; others go on."""
+STOP_TIMEOUT_S = 30.0
+"""An engine's own end takes less; by then every process group is killed."""
 MAX_SOCKET_PATH_BYTES = 107
 """Of a Unix socket, to Linux."""
 VLLMS_OWN_BYTES = 37
@@ -45,7 +48,9 @@ class Supervisor:
     Raises ConfigError for weights that cannot be served, and DoesNotFit for more of them than there is memory.
     """
 
-    def __init__(self, config: Config, log_dir: Path, backoff: Backoff = Backoff()) -> None:
+    def __init__(
+        self, config: Config, log_dir: Path, backoff: Backoff = Backoff(), health_interval_s: float = 1.0
+    ) -> None:
         if importlib.util.find_spec("vllm") is None:
             hint = "Install the extra cpu or gpu, or use scripts/run"
             raise ConfigError("this Python", "vLLM is not installed", hint)
@@ -56,6 +61,7 @@ class Supervisor:
         self._may_reach = ",".join(map(str, config.server.may_reach))
         self._mps = Mps(self._runtime_dir / "_mps") if config.placement.mps and plan.machine.gpu else None
         self._backoff = backoff
+        self._health_interval_s = health_interval_s
         # On a GPU, two servers that start together mis-measure each other's memory.
         self._start_slots = asyncio.Semaphore(1 if plan.machine.gpu else os.cpu_count() or 1)
         self._turns = Turns(len(plan.turns), self._take_turns) if plan.turns else None
@@ -112,18 +118,17 @@ class Supervisor:
         env = process.environment(None if gpu else cpu_threads, model.enforce_eager, placed.gpus, naps)
         env |= self._mps.environment if self._mps else {}
         env |= {guard.ALLOWED: self._may_reach}
-        new.lifecycles[name] = Lifecycle(
-            new.engines[name],
-            self._fork_server(env),
-            process.arguments(name, model, placed, socket, naps, new.plan.machine.numa_nodes(placed.gpus)),
-            private,
-            self._log_dir / f"{name}.log",
-            self._start_slots,
-            self._backoff,
-            _gpu_memory(placed, naps) if gpu else None,
-            model.hung_after_s,
-            StartTimes(paths.state_dir() / "start-times.json", _files(model, new.stamps[name])),
+        spec = EngineSpec(
+            arguments=process.arguments(name, model, placed, socket, naps, new.plan.machine.numa_nodes(placed.gpus)),
+            folder=private,
+            log=self._log_dir / f"{name}.log",
+            memory=_gpu_memory(placed, naps) if gpu else None,
+            start_times=StartTimes(paths.state_dir() / "start-times.json", _files(model, new.stamps[name])),
+            backoff=self._backoff,
+            hung_after_s=model.hung_after_s,
+            health_interval_s=self._health_interval_s,
         )
+        new.lifecycles[name] = Lifecycle(new.engines[name], self._fork_server(env), spec, self._start_slots)
         if placed.turn:
             new.lifecycles[name].sleep_at_first()
 
@@ -189,10 +194,10 @@ class Supervisor:
         if action not in lifecycle.actions:
             raise ActionRefused(name, self.statuses[name].state, action, lifecycle.actions)
         if action == "start":
-            lifecycle.forgive()
+            lifecycle.reset_failures()
             self._tasks[lifecycle] = asyncio.create_task(lifecycle.run())
             return
-        orders = {"sleep": lifecycle.hold, "wake": lifecycle.release, "restart": lifecycle.renew}
+        orders = {"sleep": lifecycle.stop, "wake": lifecycle.resume, "restart": lifecycle.restart}
         order = asyncio.create_task(orders[action]())
         self._orders.add(order)
         order.add_done_callback(self._orders.discard)
@@ -212,13 +217,16 @@ class Supervisor:
         await asyncio.gather(*(self.lifecycles[name].wake() for name in turns[new]))
 
     async def stop(self) -> None:
-        """End every engine and remove the runtime directory."""
-        tasks = [*self._orders, *self._tasks.values()]
+        """End every engine and remove the runtime directory, within a minute whatever the engines do."""
+        tasks = {*self._orders, *self._tasks.values()}
         for task in tasks:
             task.cancel()
         # Engines that are still waiting to be forked are not waited for.
         await asyncio.gather(*(fork_server.close() for fork_server in self._fork_servers.values()))
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:
+            await asyncio.wait(tasks, timeout=STOP_TIMEOUT_S)
+        for lifecycle in self._tasks:
+            lifecycle.kill_group()
         for engine in self.engines.values():
             await engine.close()
         if self._mps:

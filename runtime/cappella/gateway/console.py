@@ -1,15 +1,19 @@
 """How `cappella serve` says what it does: to a person, or as events in a log of JSON lines."""
 
+import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from cappella.engines.status import EngineStatus
+from cappella.config import Config
+from cappella.engines.status import EngineState, EngineStatus, Failure
 from cappella.sealing import guard
 from cappella.telemetry import logs
 
@@ -35,6 +39,10 @@ class Announcer(Protocol):
 
     def fail(self, event: str, message: str, last_words: Sequence[str] = (), **facts: Any) -> None:
         """One thing that went wrong, and the end of the log that says why."""
+        ...
+
+    def log(self, event: str, message: str, **facts: Any) -> None:
+        """One thing that happened while it serves, with its time."""
         ...
 
     def refused(self, text: str) -> None:
@@ -63,6 +71,9 @@ class ForPeople:
             lines = "\n".join(f"  {line}" for line in last_words)
             console.print(f"From {facts['log']}:\n{lines}", markup=False, soft_wrap=True)
 
+    def log(self, event: str, message: str, **facts: Any) -> None:
+        console.print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}", markup=False, soft_wrap=True)
+
     def refused(self, text: str) -> None:
         guard.to_stderr(text)
 
@@ -79,8 +90,100 @@ class ForPrograms:
     def fail(self, event: str, message: str, last_words: Sequence[str] = (), **facts: Any) -> None:
         logs.tell(event, message, {**facts, "last_words": last_words}, logging.ERROR)
 
+    def log(self, event: str, message: str, **facts: Any) -> None:
+        logs.tell(event, message, facts)
+
     def refused(self, text: str) -> None:
         logs.tell("sealed", text, {}, logging.WARNING)
+
+
+class Followed(Protocol):
+    """The engines of one config."""
+
+    @property
+    def config(self) -> Config: ...
+
+    @property
+    def statuses(self) -> Mapping[str, EngineStatus]: ...
+
+
+async def follow(
+    current: Callable[[], Followed], announcer: Announcer, interval_s: float, ended: Callable[[], bool] = lambda: False
+) -> None:
+    """Until it has ended, say what becomes of the engines, and of each ensemble when it stops or starts to answer."""
+    shown = {name: (status.stage, status.restarts) for name, status in current().statuses.items()}
+    changes, answering = Changes(current().statuses), _answering(current())
+    while True:
+        await asyncio.sleep(interval_s)
+        if ended():
+            return
+        statuses = current().statuses
+        if announcer.for_programs:
+            tell_stages(announcer, shown, statuses)
+        else:
+            for line in changes.look(statuses):
+                announcer.log("engine", line)
+        now = _answering(current())
+        for name in (name for name, answers in now.items() if answers != answering.get(name, False)):
+            does = "answers" if now[name] else "cannot answer: its judge or its quorum is down"
+            announcer.log("ensemble", f"cappella/{name} {does}", ensemble=name, answers=now[name])
+        answering = now
+
+
+def _answering(followed: Followed) -> Mapping[str, bool]:
+    return followed.config.answering(name for name, status in followed.statuses.items() if status.accepts_requests)
+
+
+class Changes:
+    """What has become of engines since the last look: falls, recoveries, restarts, and those that were given up."""
+
+    def __init__(self, statuses: Mapping[str, EngineStatus]) -> None:
+        self._known = {name: _Seen.of(status) for name, status in statuses.items()}
+
+    def look(self, statuses: Mapping[str, EngineStatus]) -> list[str]:
+        """A line for each change."""
+        now = {name: _Seen.of(status) for name, status in statuses.items()}
+        lines = [line for name, seen in now.items() for line in seen.since(name, self._known.get(name))]
+        self._known = now
+        return lines
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """An engine at one look."""
+
+    state: EngineState
+    stage: str
+    restarts: int
+    restarts_asked: int
+    failure: Failure | None
+
+    @classmethod
+    def of(cls, status: EngineStatus) -> "_Seen":
+        failure = status.last_failure
+        return cls(status.state, status.stage, status.restarts, status.restarts_asked, failure)
+
+    def since(self, name: str, before: "_Seen | None") -> Iterator[str]:
+        if before is None:
+            before = _Seen("waiting", "", self.restarts, self.restarts_asked, self.failure)
+        fell = self.failure is not None and (before.failure is None or self.failure.time != before.failure.time)
+        if fell and self.failure is not None:
+            log = f" (log: {self.failure.log})" if self.failure.log else ""
+            yield f"{name} fell: {self.failure.reason}{log}"
+        if self.restarts_asked > before.restarts_asked:
+            yield f"{name} restarts, as an operator asked"
+        if self.state == before.state and not fell:
+            return
+        if self.state == "restarting" and fell:
+            yield f"{name} restarts ({self.restarts} so far)"
+        elif self.state == "failed":
+            yield f"{name} {self.stage}"
+        elif self.state == "unhealthy":
+            yield f"{name} is unhealthy and takes no calls: {self.stage}"
+        elif self.state == "stopped":
+            yield f"{name} was put to sleep by an operator"
+        elif self.state == "ready" and before.state != "asleep":
+            yield f"{name} is ready"
 
 
 @contextmanager

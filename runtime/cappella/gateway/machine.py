@@ -107,6 +107,7 @@ def _engines(config: Config, engines: Mapping[str, VllmEngine], reading: Reading
         name: {
             **_state(engine.status),
             "reason": engine.status.reason,
+            "last_failure": asdict(engine.status.last_failure) if engine.status.last_failure else None,
             "restarts": engine.status.restarts,
             "restarts_asked": engine.status.restarts_asked,
             "adapters": list(config.models[name].adapters),

@@ -17,7 +17,7 @@ from cappella.engines.status import EngineStatus
 from cappella.engines.supervisor import Supervisor, default_log_dir
 from cappella.errors import CappellaError, ConfigError
 from cappella.gateway.app import create_app
-from cappella.gateway.console import Announcer, ForPeople, ForPrograms, stages, tell_stages
+from cappella.gateway.console import Announcer, ForPeople, ForPrograms, follow, stages
 from cappella.gateway.http_server import bind, http_server
 from cappella.placement.report import as_dict, picture
 from cappella.sealing import guard
@@ -74,7 +74,9 @@ async def _serve(
     if not serving.done():
         exit_code = _report(config, supervisor, url, announcer)
         server.should_exit = server.should_exit or exit_code != 0
-        async with background(_follow(supervisor, announcer)):
+        # Engines that end with the server have not fallen.
+        following = follow(lambda: supervisor.deployment, announcer, REFRESH_S, lambda: server.should_exit)
+        async with background(following):
             await asyncio.wait({serving})
     await serving
     announcer.say("stopped", "Stopped; no engine is left running.")
@@ -91,14 +93,6 @@ async def _watch_start(config: Config, statuses: Mapping[str, EngineStatus], ann
             if all(status.start_finished for status in statuses.values()):
                 return
             await asyncio.sleep(REFRESH_S)
-
-
-async def _follow(supervisor: Supervisor, announcer: Announcer) -> None:
-    """For programs, go on saying what becomes of the engines; a person asks /ready."""
-    told = {name: (status.stage, status.restarts) for name, status in supervisor.statuses.items()}
-    while announcer.for_programs:
-        await asyncio.sleep(REFRESH_S)
-        tell_stages(announcer, told, supervisor.statuses)
 
 
 def _announce(config: Config, statuses: Mapping[str, EngineStatus], answering: set[str], announcer: Announcer) -> None:

@@ -4,9 +4,9 @@ import asyncio
 import importlib.util
 import json
 import os
-import re
 import socket
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +15,9 @@ from signal import SIGKILL
 from typing import Any
 
 from cappella.config import Model, paths
+from cappella.engines import crash_reason, log_files
+from cappella.engines.process import guardian
+from cappella.engines.startup_log import StartupLog
 from cappella.placement import adapters
 from cappella.placement.planner import Placed
 from cappella.sealing import variables
@@ -23,19 +26,14 @@ from cappella.sealing import variables
 # writes to it loses that call.
 SERVER_KEEP_ALIVE_S = 600
 
-FIRST_STAGE = "importing vLLM"
-STAGES = (
-    ("non-default args", "reading the model's config", 0.6),
-    ("Initializing a V1 LLM engine", "starting the engine core", 0.7),
-    ("Starting to load model", "loading weights", 0.75),
-    ("Loading weights took", "making the KV cache", 0.8),
-    ("init engine", "starting the server", 0.85),
-    ("Starting vLLM server", "answering a first token", 0.95),
-)
-"""Marks in vLLM's log, the stage that begins there, and the share of the whole start that lies behind."""
+STOP_TIMEOUT_S = guardian.GRACE_S + 5.0
+"""Then the keeper itself has failed, and its group is killed from here."""
+KILL_TIMEOUT_S = 5.0
+"""A process may be stuck in the kernel, where no signal reaches it."""
 
-# The last line of a traceback, with or without the prefix of vLLM's logger.
-_ERROR = re.compile(r"(?:^|\] )[\w.]*(?:Error|Exception): ")
+LAST_WORDS = 12
+MARK_INTERVAL_S = 30.0
+"""What an engine logged long before its end is not the reason for it."""
 
 
 class ForkServer:
@@ -58,15 +56,15 @@ class ForkServer:
         folder.parent.mkdir(mode=0o700, exist_ok=True)
         folder.mkdir(mode=0o700)
         log.parent.mkdir(parents=True, exist_ok=True)
-        if log.exists():
-            log.replace(log.with_suffix(".previous.log"))
+        log_files.rotate(log)
         async with self._starting:
             orders = await self._running()
         ours, theirs = socket.socketpair()
         with theirs, log.open("wb") as sink, suppress(BrokenPipeError):
             order = json.dumps([str(folder), list(arguments)]).encode()
             socket.send_fds(orders, [order], [theirs.fileno(), sink.fileno()])
-        return EngineProcess(*await asyncio.open_connection(sock=ours), log, self._log)
+        forked_from = self._process.pid if self._process else None
+        return EngineProcess(*await asyncio.open_connection(sock=ours), log, self._log, forked_from)
 
     async def close(self) -> None:
         """End it; engines live on."""
@@ -74,7 +72,9 @@ class ForkServer:
             self._orders.close()
             with suppress(ProcessLookupError):
                 self._process.kill()
-            await self._process.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(KILL_TIMEOUT_S):
+                    await self._process.wait()
 
     async def _running(self) -> socket.socket:
         """The socket for orders."""
@@ -95,30 +95,49 @@ class ForkServer:
 
 
 class EngineProcess:
-    """A running engine server under its keeper, which holds the other end of the line; `log` receives all it prints."""
+    """A running engine server under its keeper, which holds the other end of the line; `log` receives all it prints.
+
+    `exit_code` is the server's, once the keeper has told it: negative for a signal that killed it. `logged_error` says
+    that `reason` found one.
+    """
 
     def __init__(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, log: Path, fork_server_log: Path
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        log: Path,
+        fork_server_log: Path,
+        forked_from: int | None = None,
     ) -> None:
         self.log = log
         self.keeper_pid: int | None = None
+        self.exit_code: int | None = None
+        self.logged_error = False
+        self.startup = StartupLog()
+        self._well = [(time.monotonic(), 0)]
         self._fork_server_log = fork_server_log
+        self._forked_from = forked_from
         self._reader = reader
         self._line = writer
         self._ended = asyncio.create_task(self._follow())
 
     async def _follow(self) -> None:
-        """Until the line ends, and the keeper with it: its process id is the one thing that it says."""
+        """Until the line ends, and the keeper with it: its process id is the first thing that it says."""
         try:
             if said := await self._reader.readline():
                 self.keeper_pid = int(said)
-                await self._reader.read()
+                self.exit_code = _exit_code(await self._reader.read())
             else:
                 self.log = self._fork_server_log
         except ConnectionError:
             pass
         finally:
             self._line.close()
+
+    @property
+    def starting_group(self) -> int | None:
+        """The process group in which its start goes on: at first that of the fork server, which imports."""
+        return self.keeper_pid or self._forked_from
 
     @property
     def running(self) -> bool:
@@ -128,37 +147,77 @@ class EngineProcess:
         """Until it has ended, or for so long."""
         await asyncio.wait({self._ended}, timeout=timeout_s)
 
-    async def stop(self) -> None:
-        """End the engine and everything it started: gently, and after the keeper's grace by force."""
+    async def stop(self, timeout_s: float | None = None) -> None:
+        """End the engine and everything it started: gently, and by force after `timeout_s`."""
         with suppress(OSError):
             self._line.write_eof()
-        await self.wait()
+        await self.wait(STOP_TIMEOUT_S if timeout_s is None else timeout_s)
+        if self.running:
+            await self.kill()
 
     async def kill(self) -> None:
-        """End the whole process group at once."""
+        """End the whole process group at once. One that even SIGKILL does not end within seconds is given up."""
+        self.kill_group()
+        # A keeper that is yet to be forked finds this end closed, and does not begin.
+        self._line.close()
+        await self.wait(KILL_TIMEOUT_S)
+        self._ended.cancel()
+        await self.wait()
+
+    def kill_group(self) -> None:
+        """Send SIGKILL, and wait for nothing."""
         if self.keeper_pid is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self.keeper_pid, SIGKILL)
-        # A keeper that is yet to be forked finds this end closed, and does not begin.
-        self._line.close()
-        await self.wait()
 
-    def stage(self) -> tuple[str, float]:
-        """How far the start has come, read from the log: a stage in words, and a share of the whole."""
-        text = self.log.read_text(errors="replace")
-        reached = [(stage, share) for mark, stage, share in STAGES if mark in text]
-        return reached[-1] if reached else (FIRST_STAGE, 0.05)
+    def note_well(self) -> None:
+        """It is well now: an error that it logged some time before is not the one that it dies of."""
+        now = time.monotonic()
+        if now - self._well[-1][0] >= MARK_INTERVAL_S:
+            with suppress(OSError):
+                self._well = [self._well[-1], (now, self.log.stat().st_size)]
 
-    def reason(self) -> str:
-        """Why it died, in one line: the first error in the log, since the later ones follow from it."""
-        return self.last_words(1)[-1].split("] ", 1)[-1].strip()[:300]
+    async def reason(self) -> str:
+        """Why it ended, in one line."""
+        return await asyncio.to_thread(self._reason)
 
-    def last_words(self, lines: int = 12) -> list[str]:
+    async def error(self) -> str | None:
+        """The error that it logged lately, if there is one."""
+        found = await asyncio.to_thread(lambda: crash_reason.find_error(self._tail()))
+        return found and found.reason
+
+    def last_words(self) -> list[str]:
         """The part of the log that ends with that error; without one, the end of the log."""
-        log = [line for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
-        log = [line for line in log if not line.startswith("keeper:")] or ["it printed nothing"]
-        first = next((number for number, line in enumerate(log) if _ERROR.search(line)), len(log) - 1)
-        return log[max(0, first + 1 - lines) : first + 1]
+        log = self._tail()
+        found = crash_reason.find_error(log)
+        return list(found.lines) if found else log[-LAST_WORDS:] or ["it printed nothing"]
+
+    def _reason(self) -> str:
+        with suppress(OSError):
+            self.startup.read(self.log)
+        log = self._tail()
+        error = crash_reason.find_error(log)
+        self.logged_error = error is not None
+        return crash_reason.tell_exit(
+            self.exit_code,
+            error and error.reason,
+            log[-1].strip()[: crash_reason.MAX_REASON_CHARACTERS] if log else None,
+        )
+
+    def _tail(self) -> list[str]:
+        try:
+            return crash_reason.tail(self.log, self._well[0][1])
+        except OSError:
+            # Somebody may have taken it away.
+            return []
+
+
+def _exit_code(said: bytes) -> int | None:
+    """As the keeper told it, if it came to that."""
+    try:
+        return int(said)
+    except ValueError:
+        return None
 
 
 def arguments(

@@ -186,6 +186,7 @@ class VllmEngine:
     async def _post(self, path: str, body: bytes, is_probe: bool = False) -> AsyncIterator[aiohttp.ClientResponse]:
         """A probe tells of the engine's health by its result; whether calls end well is for the others to show."""
         headers = {"Content-Type": "application/json"}
+        life = None if is_probe else self.circuit_breaker.life
         self.in_flight += 1
         try:
             # aiohttp warns of raw bytes above a megabyte.
@@ -195,19 +196,19 @@ class VllmEngine:
                     yield response
                 finally:
                     self._replies.discard(response)
-            self._count(True, is_probe)
+            self._count(True, life)
         except EngineBroke:
-            self._count(False, is_probe)
+            self._count(False, life)
             raise
         except (aiohttp.ClientError, aiohttp.http_exceptions.HttpProcessingError, OSError) as error:
-            self._count(False, is_probe)
+            self._count(False, life)
             raise EngineBroke(f"{self.status.model} broke off: {_reason(error)}") from error
         finally:
             self.in_flight -= 1
 
-    def _count(self, ended_well: bool, is_probe: bool) -> None:
-        if not is_probe:
-            self.circuit_breaker.count(ended_well)
+    def _count(self, ended_well: bool, life: int | None) -> None:
+        if life is not None:
+            self.circuit_breaker.count(ended_well, life)
 
     async def _raw(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         async for data in response.content.iter_any():
