@@ -183,7 +183,7 @@ async def test_a_quorum_out_of_reach_is_not_waited_for(fake_engines: FakeEngines
     fake_engines.let("bob", Script(ending="break"))
     fake_engines.let("cat", Script(("slow",), ending="hang"))
     with pytest.raises(InsufficientQuorum) as raised:
-        await asyncio.wait_for(fake_engines.run(), 5)
+        await asyncio.wait_for(fake_engines.run(), 20)
     assert {f.name: f.reason for f in raised.value.failures}["cat"] == "cut"
     assert await eventually(lambda: fake_engines.running == 0)
 

@@ -159,7 +159,7 @@ def _ready(deployment: Deployment) -> bool:
 def stop(deployment: Deployment) -> int:
     """SIGTERM; returns the exit code."""
     deployment.process.send_signal(signal.SIGTERM)
-    return deployment.process.wait(timeout=60)
+    return deployment.process.wait(timeout=600)
 
 
 def memory_bytes(pids: Iterable[int]) -> int:
