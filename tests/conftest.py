@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from clock import Clock
 from support.fake_engines import FakeEngines, gateway_config, serving, singing
 from support.real_deployment import ROOT, Deployment, deployed, shipped
 
@@ -27,6 +28,11 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 async def fake_engines(tmp_path: Path) -> AsyncIterator[FakeEngines]:
     async with singing(tmp_path) as fake_engines:
         yield fake_engines
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
 
 
 @pytest.fixture
