@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from cappella.engines import reconciler
+from support.clock import Clock
 from support.fake_engines import FakeEngines, gateway_config, serving, singing
 from support.real_deployment import ROOT, Deployment, deployed, shipped
 
@@ -34,6 +35,11 @@ def strict() -> None:
 async def fake_engines(tmp_path: Path) -> AsyncIterator[FakeEngines]:
     async with singing(tmp_path) as fake_engines:
         yield fake_engines
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
 
 
 @pytest.fixture

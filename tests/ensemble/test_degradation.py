@@ -4,6 +4,7 @@ import pytest
 
 from cappella.config.options import AnalysisMode, Seat
 from cappella.ensemble.errors import DeadlineExceeded
+from support.clock import Clock
 from support.fake_engines import MEMBERS, FakeEngines, eventually, judging, said
 from support.scripted_engine import Json, Script
 
@@ -26,27 +27,41 @@ async def test_reviewers_that_hang_leave_the_judge_its_share_of_the_deadline(fak
 
 @pytest.mark.parametrize(("mode", "calls"), [("before", 1), ("alongside", 2), ("off", 1)])
 async def test_a_judge_that_hangs_gets_no_call_after_the_deadline(
-    fake_engines: FakeEngines, mode: AnalysisMode, calls: int
+    fake_engines: FakeEngines, clock: Clock, mode: AnalysisMode, calls: int
 ) -> None:
     fake_engines.let("judge", judging(HANG, HANG))
-    run = await fake_engines.run(deadline_s=0.6, analysis=mode)
+    judge = fake_engines.servers["judge"]
+    run = await clock.skip(60, fake_engines.run(deadline_s=60, analysis=mode), once=lambda: judge.running == calls)
     assert (run.content, run.failure_reason) == ("Hello there", "deadline")
-    assert len(fake_engines.servers["judge"].bodies) == calls
+    assert len(judge.bodies) == calls
     assert await eventually(lambda: fake_engines.running == 0)
 
 
-async def test_too_few_in_time_is_an_error_that_carries_what_there_was(fake_engines: FakeEngines) -> None:
+async def test_too_few_in_time_is_an_error_that_carries_what_there_was(fake_engines: FakeEngines, clock: Clock) -> None:
     fake_engines.let("ann", HANG)
     fake_engines.let("bob", HANG)
+
+    def both_speak() -> bool:
+        return fake_engines.spoken("ann") == fake_engines.spoken("bob") == "I"
+
     with pytest.raises(DeadlineExceeded, match=r"1 of 3 members answered in time.*late: ann, bob") as raised:
-        await fake_engines.run(round_timeout_s=0.4)
+        await clock.skip(
+            15, fake_engines.run(round_timeout_s=15), once=lambda: fake_engines.ended == ["cat"] and both_speak()
+        )
     assert [answer.content for answer in raised.value.answers] == ["Hello there"]
     assert [failure.partial for failure in raised.value.failures] == ["I", "I"]
 
 
-async def test_a_written_answer_outlives_an_analysis_that_hangs_beside_it(fake_engines: FakeEngines) -> None:
+async def test_a_written_answer_outlives_an_analysis_that_hangs_beside_it(
+    fake_engines: FakeEngines, clock: Clock
+) -> None:
     fake_engines.let("judge", judging(analysis=HANG))
-    run = await fake_engines.run(deadline_s=0.8, analysis="alongside")
+    judge = fake_engines.servers["judge"]
+
+    def written() -> bool:
+        return len(judge.bodies) == 2 and fake_engines.engines["judge"].in_flight == 1
+
+    run = await clock.skip(60, fake_engines.run(deadline_s=60, analysis="alongside"), once=written)
     assert (run.content, run.status, run.failure_reason) == ("The final answer", "degraded", "deadline")
     assert run.analysis is None
     assert await eventually(lambda: fake_engines.running == 0)

@@ -9,6 +9,7 @@ from cappella.ensemble.events import AnswerDelta, AnswerDone, AnswerFailed
 from cappella.ensemble.panel import Question, WaitPolicy, ask_panel
 from cappella.ensemble.run import Panel
 from cappella.types import Prompt, Sampling
+from support.clock import Clock
 from support.fake_engines import MEMBERS, FakeEngines, eventually
 from support.scripted_engine import Json, Script, too_long
 
@@ -49,10 +50,10 @@ async def test_one_model_may_sit_twice_and_each_seat_is_heard_apart(fake_engines
     assert {event.name for event in fake_engines.events if isinstance(event, AnswerDelta)} == {"ann", "ann#2"}
 
 
-async def test_every_member_ends_in_exactly_one_event(fake_engines: FakeEngines) -> None:
+async def test_every_member_ends_in_exactly_one_event(fake_engines: FakeEngines, clock: Clock) -> None:
     fake_engines.let("ann", Script(ending="break"))
     fake_engines.let("cat", Script(ending="hang"))
-    await ask(fake_engines, quorum=1, timeout_s=0.4)
+    await clock.skip(10, ask(fake_engines, quorum=1), once=lambda: fake_engines.ended == ["bob"])
     ends = [event.answer.name for event in fake_engines.events if isinstance(event, AnswerDone)]
     ends += [event.failure.name for event in fake_engines.events if isinstance(event, AnswerFailed)]
     assert sorted(ends) == list(MEMBERS)
@@ -94,10 +95,10 @@ async def test_a_round_waits_for_the_slowest_member_and_not_just_for_a_quorum(fa
     assert len((await ask(fake_engines, quorum=1)).answers) == 3
 
 
-async def test_a_cut_member_costs_no_more_than_the_round(fake_engines: FakeEngines) -> None:
+async def test_a_cut_member_costs_no_more_than_the_round(fake_engines: FakeEngines, clock: Clock) -> None:
     for name in MEMBERS:
         fake_engines.let(name, Script(ending="hang"))
-    panel = await ask(fake_engines, timeout_s=0.3)
+    panel = await clock.skip(10, ask(fake_engines, timeout_s=10), once=lambda: fake_engines.running == 3)
     assert [failed.reason for failed in panel.failures] == ["deadline"] * 3
     assert await eventually(lambda: sum(server.aborted for server in fake_engines.servers.values()) == 3)
 
@@ -127,8 +128,12 @@ async def test_cancelling_a_round_frees_every_member_before_it_returns(fake_engi
 
 
 async def test_stragglers_are_cut_when_the_grace_after_the_quorum_is_over(fake_engines: FakeEngines) -> None:
-    fake_engines.let("cat", Script(("c",), ending="hang"))
-    panel = await ask(fake_engines, grace_s=0.1)
+    for name in MEMBERS:
+        fake_engines.let(name, Script(("c",), ending="hang" if name == "cat" else "held"))
+    round_ = asyncio.create_task(ask(fake_engines, timeout_s=60, grace_s=0.05))
+    assert await eventually(lambda: fake_engines.spoken("cat") == "c")
+    fake_engines.release()
+    panel = await round_
     assert [answer.name for answer in panel.answers] == ["ann", "bob"]
     assert [(failure.name, failure.reason, failure.partial) for failure in panel.failures] == [
         ("cat", "straggler", "c")
@@ -138,13 +143,15 @@ async def test_stragglers_are_cut_when_the_grace_after_the_quorum_is_over(fake_e
 
 async def test_who_comes_within_the_grace_is_heard(fake_engines: FakeEngines) -> None:
     fake_engines.let("cat", Script(("c",), pause_s=0.2))
-    panel = await ask(fake_engines, grace_s=5.0)
+    panel = await ask(fake_engines, timeout_s=60.0, grace_s=60.0)
     assert [answer.name for answer in panel.answers] == list(MEMBERS)
 
 
-async def test_a_grace_does_not_lengthen_the_round(fake_engines: FakeEngines) -> None:
+async def test_a_grace_does_not_lengthen_the_round(fake_engines: FakeEngines, clock: Clock) -> None:
     fake_engines.let("cat", Script(("c",), ending="hang"))
-    panel = await ask(fake_engines, timeout_s=0.3, grace_s=60.0)
+    panel = await clock.skip(
+        10, ask(fake_engines, timeout_s=10, grace_s=60.0), once=lambda: len(fake_engines.ended) == 2
+    )
     assert [failure.reason for failure in panel.failures] == ["deadline"]
 
 

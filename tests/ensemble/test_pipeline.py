@@ -12,6 +12,7 @@ from cappella.ensemble.errors import DeadlineExceeded, InsufficientQuorum
 from cappella.ensemble.events import AnswerDelta, FinalDelta
 from cappella.errors import ContextLengthExceeded, ModelNotReady
 from cappella.types import Prompt, Sampling
+from support.clock import Clock
 from support.fake_engines import ANALYSIS, MEMBERS, FakeEngines, eventually, judging
 from support.scripted_engine import Script, too_long
 
@@ -183,14 +184,18 @@ async def test_a_quorum_out_of_reach_is_not_waited_for(fake_engines: FakeEngines
     fake_engines.let("bob", Script(ending="break"))
     fake_engines.let("cat", Script(("slow",), ending="hang"))
     with pytest.raises(InsufficientQuorum) as raised:
-        await asyncio.wait_for(fake_engines.run(), 5)
+        await asyncio.wait_for(fake_engines.run(), 20)
     assert {f.name: f.reason for f in raised.value.failures}["cat"] == "cut"
     assert await eventually(lambda: fake_engines.running == 0)
 
 
-async def test_who_is_late_is_cut_and_its_engine_freed(fake_engines: FakeEngines) -> None:
+async def test_who_is_late_is_cut_and_its_engine_freed(fake_engines: FakeEngines, clock: Clock) -> None:
     fake_engines.let("cat", Script(("I begin",), ending="hang"))
-    run = await fake_engines.run(round_timeout_s=0.5)
+    run = await clock.skip(
+        10,
+        fake_engines.run(round_timeout_s=10, deadline_s=60),
+        once=lambda: len(fake_engines.ended) == 2 and fake_engines.spoken("cat") == "I begin",
+    )
     assert run.content == "The final answer"
     assert [(f.name, f.reason, f.partial) for f in run.failures] == [("cat", "deadline", "I begin")]
     assert await eventually(lambda: fake_engines.servers["cat"].aborted == 1)
@@ -203,9 +208,10 @@ async def test_too_many_late_is_a_deadline_error(fake_engines: FakeEngines) -> N
         await fake_engines.run(deadline_s=0.4)
 
 
-async def test_a_judge_past_the_deadline_gives_way_to_the_best_member(fake_engines: FakeEngines) -> None:
+async def test_a_judge_past_the_deadline_gives_way_to_the_best_member(fake_engines: FakeEngines, clock: Clock) -> None:
     fake_engines.let("judge", judging(Script(("I start",), ending="hang")))
-    run = await fake_engines.run(analysis="off", deadline_s=0.6)
+    work = fake_engines.run(analysis="off", deadline_s=60)
+    run = await clock.skip(60, work, once=lambda: finals(fake_engines) == ["I start"])
     assert (run.content, run.status, run.failure_reason) == ("Hello there", "degraded", "deadline")
     assert finals(fake_engines) == ["I start", "\n\nHello there"]
     assert await eventually(lambda: fake_engines.running == 0)

@@ -1,4 +1,4 @@
-"""Engines that break in every way that a stream can: each of a thousand requests ends well, labelled, or with an error."""
+"""Engines that break in every way that a stream can: each of three hundred requests ends well, labelled, or with an error."""
 
 import asyncio
 import random
@@ -20,7 +20,7 @@ def unreliable(seed: str, pieces: tuple[str, ...] = ("Hello", " there")) -> Scri
     return Script(pieces[: chance.randrange(3)], ending=chance.choice(ENDINGS), refuse=chance.choice(refusals))
 
 
-async def test_a_thousand_requests_to_engines_that_break_all_end_in_time(fake_engines: FakeEngines) -> None:
+async def test_all_requests_to_engines_that_break_have_an_end(fake_engines: FakeEngines) -> None:
     calls = iter(range(1_000_000))
 
     def script(_: Json) -> Script:
@@ -33,8 +33,8 @@ async def test_a_thousand_requests_to_engines_that_break_all_end_in_time(fake_en
         fake_engines.let(name, judge if name == "judge" else script)
     config = gateway_config(round_timeout_s=0.4, deadline_s=1.0, analysis="off")
     async with serving(fake_engines, config) as url:
-        tally = await drill(url, 1000, lambda: asyncio.sleep(0), direct=None)
+        tally = await drill(url, 300, lambda: asyncio.sleep(0), direct=None)
         assert not tally.bad
-        assert sum(tally.ends.values()) == 1000
+        assert sum(tally.ends.values()) == 300
         assert {"ok", "degraded", "error insufficient_quorum"} <= set(tally.ends)
         assert await eventually(lambda: fake_engines.running == 0)

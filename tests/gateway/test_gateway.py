@@ -189,10 +189,10 @@ async def test_a_client_that_goes_away_aborts_every_inner_call(
     gateway: str, fake_engines: FakeEngines, model: str, stream: bool
 ) -> None:
     for name in MEMBERS:
-        fake_engines.let(name, Script(("a",) * 500, pause_s=0.05))
+        fake_engines.let(name, Script(("never",), pause_s=3600))
     call = asyncio.create_task(post(gateway, {"model": model, "messages": USER, "stream": stream}))
     assert await eventually(lambda: fake_engines.running == (1 if model == "ann" else 3))
-    await asyncio.sleep(0.2)
+    await asyncio.sleep(0.05)
     call.cancel()
     await asyncio.gather(call, return_exceptions=True)
     assert await eventually(lambda: fake_engines.running == 0)

@@ -6,6 +6,7 @@ import anthropic
 import pytest
 from anthropic import AsyncAnthropic
 
+from cappella.ensemble import stream
 from support.fake_engines import MEMBERS, FakeEngines, judging
 from support.scripted_engine import Script
 
@@ -114,9 +115,12 @@ async def test_errors_come_in_anthropics_form(fake_engines: FakeEngines, gateway
         await ask(gateway)
 
 
-async def test_a_failure_in_mid_stream_is_an_error_event(fake_engines: FakeEngines, gateway: str) -> None:
+async def test_a_failure_in_mid_stream_is_an_error_event(
+    fake_engines: FakeEngines, gateway: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "EARLY_FAILURE_S", 0.0)
     for name in MEMBERS:
-        fake_engines.let(name, Script(("I",), pause_s=0.7, ending="break"))
+        fake_engines.let(name, Script(("I",), pause_s=0.05, ending="break"))
     with pytest.raises(anthropic.APIStatusError, match="0 of 3"):
         await drained(gateway)
 

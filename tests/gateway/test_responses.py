@@ -9,6 +9,7 @@ from openai import AsyncOpenAI
 from pydantic import TypeAdapter
 
 from cappella.engines.vllm.protocol import SPACING
+from cappella.ensemble import stream
 from cappella.gateway.formats.items import InputItem, conversation
 from support.fake_engines import ANALYSIS, MEMBERS, FakeEngines, judging
 from support.scripted_engine import Script
@@ -126,11 +127,13 @@ async def test_an_answer_cut_by_its_limit_is_incomplete(fake_engines: FakeEngine
 
 
 async def test_a_failure_in_mid_stream_is_an_event_and_earlier_ones_a_status(
-    fake_engines: FakeEngines, gateway: str
+    fake_engines: FakeEngines, gateway: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in MEMBERS:
-        fake_engines.let(name, Script(("I",), pause_s=0.7, ending="break"))
-    events = await events_of(gateway)
+        fake_engines.let(name, Script(("I",), pause_s=0.05, ending="break"))
+    with monkeypatch.context() as patch:
+        patch.setattr(stream, "EARLY_FAILURE_S", 0.0)
+        events = await events_of(gateway)
     assert (events[-1].type, events[-1].response.error.code) == ("response.failed", "insufficient_quorum")
     for name in MEMBERS:
         fake_engines.let(name, Script(ending="break"))

@@ -136,13 +136,14 @@ async def test_a_member_whose_server_is_gone_is_502(gateway: str, fake_engines: 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("model", ["cappella/default", "ann"])
 async def test_a_client_that_leaves_a_silent_run_aborts_every_inner_call(
-    gateway: str, fake_engines: FakeEngines, model: str, stream: bool
+    gateway: str, fake_engines: FakeEngines, model: str, stream: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(stream, "EARLY_FAILURE_S", 0.0)
     for name in MEMBERS:
-        fake_engines.let(name, Script(("never",), pause_s=60))
+        fake_engines.let(name, Script(("never",), pause_s=3600))
     call = asyncio.create_task(ask_raw(gateway, {"model": model, "messages": USER, "stream": stream}))
     assert await eventually(lambda: fake_engines.running == (1 if model == "ann" else 3))
-    await asyncio.sleep(0.7)  # past the moment in which an early failure still gets a status code
+    await asyncio.sleep(0.05)  # a stream has begun by then
     call.cancel()
     await asyncio.gather(call, return_exceptions=True)
     assert await eventually(lambda: fake_engines.running == 0)

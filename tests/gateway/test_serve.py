@@ -25,8 +25,9 @@ def terminal(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.usefixtures("terminal")
 async def test_an_ensemble_that_can_answer_before_the_last_engine_is_up_is_announced_once(
-    statuses: dict[str, EngineStatus], capsys: pytest.CaptureFixture[str]
+    statuses: dict[str, EngineStatus], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(serve, "REFRESH_S", 0.02)
     watching = asyncio.create_task(serve._watch_start(gateway_config(), statuses, console.ForPeople()))
     for name in ("ann", "bob", "judge", "cat"):
         await asyncio.sleep(2 * serve.REFRESH_S)

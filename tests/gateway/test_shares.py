@@ -102,7 +102,7 @@ async def test_who_makes_room_and_goes_away_at_the_same_moment_is_counted_once()
 @pytest.mark.parametrize("model", ["cappella/default", "ann"])
 async def test_a_full_queue_refuses_before_it_looks_at_what_is_asked(fake_engines: FakeEngines, model: str) -> None:
     for name in fake_engines.servers:
-        fake_engines.let(name, Script(pause_s=0.2))
+        fake_engines.let(name, Script(ending="held"))
     config = gateway_config(analysis="off")
     models = {name: each.model_copy(update={"max_num_seqs": 1}) for name, each in config.models.items()}
     server = config.server.model_copy(update={"max_waiting": 1})
@@ -123,6 +123,7 @@ async def test_a_full_queue_refuses_before_it_looks_at_what_is_asked(fake_engine
         while not await waiting():
             await asyncio.sleep(0.01)
         assert await ask(http, frequency_penalty="none", colour="red") == 429
+        fake_engines.release()
         assert await asyncio.gather(*held) == [200, 200]
 
 

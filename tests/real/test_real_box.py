@@ -36,9 +36,11 @@ class Box:
 def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
     folder = tmp_path_factory.mktemp("box")
     model = shipped("demo.yaml")["models"]["soprano"]
-    ensemble = {"panel": ["soprano"], "judge": "soprano", "analysis": "off"}
+    ensemble = {"panel": ["soprano", "soprano"], "judge": "soprano", "analysis": "off"}
     config = folder / "solo.yaml"
-    config.write_text(json.dumps({"models": {"soprano": model}, "ensembles": {"default": ensemble}}))
+    # Time enough to end what is under way, on a busy machine too.
+    server = {"drain_s": 300}
+    config.write_text(json.dumps({"models": {"soprano": model}, "ensembles": {"default": ensemble}, "server": server}))
     # The path of this one leaves room for the names of sockets, as /tmp does.
     with TemporaryDirectory(prefix="box-") as temporary:
         folders = {"logs": folder / "logs", "cache": folder / "cache", "tmp": Path(temporary)}
@@ -56,14 +58,14 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
 
 
 async def ask(box: Box, model: str, **more: Any) -> tuple[int, Any]:
-    """Status, and the JSON of a reply that is no stream."""
+    """Status, and the JSON of a reply; of a stream its text."""
     body = {"model": model, "messages": [{"role": "user", "content": QUESTION}], **more}
     async with (
         aiohttp.ClientSession() as http,
         http.post(f"{box.deployment.url}/v1/chat/completions", json=body) as reply,
     ):
-        content = await reply.read()
-        return reply.status, json.loads(content) if reply.content_type == "application/json" else None
+        text = await reply.text()
+        return reply.status, json.loads(text) if reply.content_type == "application/json" else text
 
 
 @needs_a_box
@@ -81,9 +83,10 @@ async def test_sigterm_lets_what_is_under_way_end_and_ends_everything_with_exit_
     calls = [asyncio.create_task(ask(box, "soprano", **long, stream=bool(number % 2))) for number in range(6)]
     assert await asyncio.to_thread(wait_for, lambda: box.deployment.running() == 6, 60)
     assert await asyncio.to_thread(stop, box.deployment) == 0
-    assert [status for status, _ in await asyncio.gather(*calls)] == [200] * 6
-    whole = [reply for _, reply in await asyncio.gather(*calls) if reply]
-    assert [reply["usage"]["completion_tokens"] for reply in whole] == [400] * 3
+    replies = await asyncio.gather(*calls)
+    assert [status for status, _ in replies] == [200] * 6
+    assert [reply["usage"]["completion_tokens"] for _, reply in replies[::2]] == [400] * 3
+    assert all('"finish_reason":"length"' in text and text.endswith("data: [DONE]\n\n") for _, text in replies[1::2])
     assert wait_for(lambda: not alive(processes), 20), alive(processes)
 
 

@@ -16,7 +16,7 @@ from cappella.config.options import Seat, Settings
 from cappella.engines.deployment import Change, Deployment
 from cappella.engines.status import ACTIONS, Action, EngineStatus
 from cappella.engines.vllm.client import VllmEngine
-from cappella.ensemble.events import Event
+from cappella.ensemble.events import AnswerDelta, AnswerDone, Event
 from cappella.ensemble.pipeline import Pipeline
 from cappella.ensemble.run import Run
 from cappella.errors import ActionRefused, UnknownEngine
@@ -107,6 +107,15 @@ class FakeEngines:
 
     async def put(self, prompt: Prompt, **changes: Any) -> Run:
         return await Pipeline(self.engines).run(prompt, self.settings(**changes), self.events.append)
+
+    @property
+    def ended(self) -> list[str]:
+        """The answers that have come so far."""
+        return [event.answer.name for event in self.events if isinstance(event, AnswerDone)]
+
+    def spoken(self, name: str) -> str:
+        """What a watched member has said so far."""
+        return "".join(event.text for event in self.events if isinstance(event, AnswerDelta) and event.name == name)
 
     def release(self) -> None:
         """Let every call that is held come to its end."""

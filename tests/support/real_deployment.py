@@ -143,7 +143,7 @@ def deploying(
     output = log_dir / "gateway.log"
     with output.open("wb") as sink, subprocess.Popen(command, stdout=sink, stderr=sink, env=environment) as process:
         try:
-            assert wait_for(lambda: "; starting" in output.read_text(), 30), output.read_text()
+            wait_for(lambda: process.poll() is not None or "; starting" in output.read_text(), START_TIMEOUT_S)
             match = re.search(r"http://\S+?:\d+", output.read_text())
             assert match, output.read_text()
             yield Deployment(match[0], process, log_dir, config)
@@ -159,7 +159,7 @@ def _ready(deployment: Deployment) -> bool:
 def stop(deployment: Deployment) -> int:
     """SIGTERM; returns the exit code."""
     deployment.process.send_signal(signal.SIGTERM)
-    return deployment.process.wait(timeout=60)
+    return deployment.process.wait(timeout=600)
 
 
 def memory_bytes(pids: Iterable[int]) -> int:

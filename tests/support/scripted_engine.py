@@ -127,6 +127,8 @@ class ScriptedEngine:
     async def _whole(self, path: str, script: Script) -> web.Response:
         for _ in script.pieces:
             await asyncio.sleep(script.pause_s)
+        if script.ending == "held":
+            await self.released.wait()
         text = "".join(script.pieces)
         spent = {"prompt_tokens": self.tokens, "completion_tokens": len(script.pieces)}
         spent_too = {"input_tokens": self.tokens, "output_tokens": len(script.pieces)}
