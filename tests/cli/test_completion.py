@@ -70,3 +70,7 @@ def test_a_server_that_does_not_answer_is_no_error_and_is_not_waited_for(answers
         url = "nonsense" if answers == "nonsense" else f"http://127.0.0.1:{port}"
         # Its own time limit is what ends a wait for the one that is silent.
         assert completed(f"cappella chat --url {url} --model c") == []
+
+
+def test_strategies_are_completed() -> None:
+    assert completed("cappella ask --strategy v") == ["vote"]
