@@ -126,7 +126,7 @@ def test_secrets_stay_and_paths_of_the_server_are_the_far_sides(
     path.write_text(json.dumps(raw))
     (tmp_path / "keys.yaml").write_text("a secret")
     build.make(path, tmp_path / "out", BundleOptions(wheels(tmp_path / "wheels")))
-    assert "to be put beside its config on the far side: server.keys\n" in capsys.readouterr().out
+    assert "provide these on the target machine: server.keys\n" in capsys.readouterr().out
     served = load.load(tmp_path / "out" / "config" / "config.yaml").server
     assert (served.log_dir, served.keys) == tuple(tmp_path / "out" / "config" / name for name in ("logs", "keys.yaml"))
     assert served.audit

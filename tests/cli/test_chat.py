@@ -213,7 +213,7 @@ async def test_a_server_that_is_not_there_is_one_line_at_once() -> None:
 async def test_help_wraps_between_words(gateway: str, tmp_path: Path) -> None:
     def look(screen: Terminal) -> None:
         enter(screen, "/help", "so does Ctrl-D")
-        for words in ("the ensemble's own", "FIELD= takes it back"):
+        for words in ("the ensemble's own", "FIELD= unsets it"):
             assert words in " ".join(screen.text.split())
         leave(screen)
 

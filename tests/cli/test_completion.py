@@ -61,7 +61,7 @@ async def test_names_of_a_server_that_runs_are_completed(fake_engines: FakeEngin
 
 
 @pytest.mark.parametrize("answers", ["nobody", "silence", "nonsense"])
-def test_a_server_that_does_not_answer_costs_a_moment_and_no_error(answers: str) -> None:
+def test_a_server_that_does_not_answer_is_no_error_and_is_not_waited_for(answers: str) -> None:
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         port = holder.getsockname()[1]
@@ -70,3 +70,7 @@ def test_a_server_that_does_not_answer_costs_a_moment_and_no_error(answers: str)
         url = "nonsense" if answers == "nonsense" else f"http://127.0.0.1:{port}"
         # A wait without a limit of its own would be ended by that of `completed`, which is an error.
         assert completed(f"cappella chat --url {url} --model c") == []
+
+
+def test_strategies_are_completed() -> None:
+    assert completed("cappella ask --strategy v") == ["vote"]

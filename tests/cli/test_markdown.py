@@ -40,6 +40,8 @@ def grown(text: str, width: int, step: int) -> list[str]:
         ("   ```", COMMAND, "", COMMAND, "   ```"),
         (f"    {COMMAND}",),
         ("- an item:", "  ```", f"  {COMMAND}", "  ```"),
+        ("1. ```", COMMAND, "   ```"),
+        ("> ```", f"> {COMMAND}", "> ```"),
     ],
 )
 def test_code_goes_out_as_it_is_and_prose_is_wrapped(code: tuple[str, ...], step: int) -> None:

@@ -100,8 +100,8 @@ async def test_a_terminal_shows_engines_ensembles_and_memory_and_what_changes() 
     def look(url: str) -> None:
         with terminal("top", "--url", url) as screen:
             assert screen.shows("q ends")
-            assert line_of(screen, "engine").split()[2:] == ["tok/s", "running", "waiting", "KV", "restarts"]
-            assert line_of(screen, "ann").split() == ["ann", "ready", "123", "4", "2", "███···", "50%", "1"]
+            assert line_of(screen, "engine").split()[2:] == ["tok/s", "run", "wait", "KV", "restarts"]
+            assert line_of(screen, "ann").split() == ["ann", "ready", "123", "4", "2", "██··", "50%", "1"]
             assert "loading weights, about 45 s left" in line_of(screen, "bob")
             assert "loading: importing vLLM (5%)" in line_of(screen, "cat")
             assert line_of(screen, "dan").split() == ["dan", "failed"]

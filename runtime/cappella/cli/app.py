@@ -82,8 +82,8 @@ def check(config: ConfigPath) -> None:
                 print(f"{name}: ok, {model.weights}")
             except ConfigError as error:
                 errors.append(error)
-        for error in errors[:-1]:
-            tell(error)
+        for each in errors[:-1]:
+            tell(each)
         if errors:
             raise errors[-1]
         for name, ensemble in loaded.ensembles.items():

@@ -1,9 +1,9 @@
 """What the commands share: the look of their help, errors in one line, and exit codes."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -11,6 +11,8 @@ from rich.markup import escape
 from typer.core import TyperArgument, TyperCommand, TyperGroup
 
 from cappella.errors import CappellaError, ConfigError
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 EXIT_INTERRUPTED = 130
 """128 plus the number of SIGINT, as shells have it."""
@@ -46,7 +48,7 @@ class App(typer.Typer):
     def __init__(self, cls: type[TyperGroup] = Group, **settings: Any) -> None:
         super().__init__(cls=cls, no_args_is_help=True, **settings)
 
-    def command(self, name: str | None = None, **settings: Any) -> Any:
+    def command(self, name: str | None = None, **settings: Any) -> Callable[[Function], Function]:
         return super().command(name, **{"cls": Command, **settings})
 
 

@@ -31,7 +31,7 @@ def with_server(config: Config, **given: object) -> Config:
     except ValidationError as error:
         first = error.errors()[0]
         # Problems of the whole `server` section have no place; of these options only the host can cause them.
-        option = first["loc"][0] if first["loc"] else "host"
+        option = str(first["loc"][0]) if first["loc"] else "host"
         raise ConfigError(
             f"--{option} {overrides.get(option)}", yaml_source.message(first), "Change the value"
         ) from error

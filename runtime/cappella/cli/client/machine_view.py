@@ -12,7 +12,7 @@ from cappella.cli.client.text import clipped, safe
 from cappella.pace import remaining
 
 GIB = 1 << 30
-KV_CELLS = 6
+KV_CELLS = 4
 TROUBLED = ("failed", "unhealthy", "restarting")
 TOLD_BY_ITS_STATE = ("ready", *TROUBLED)
 MAX_TROUBLES = 5
@@ -74,7 +74,7 @@ def _table(engines: Mapping[str, Json], rows: int, width: int) -> RenderableType
     table = Table(box=None, pad_edge=False, header_style="dim", expand=True)
     table.add_column("engine", no_wrap=True, max_width=max(8, width // 5))
     table.add_column("state", no_wrap=True, ratio=1, overflow="ellipsis")
-    for heading in ("tok/s", "running", "waiting", "KV", "restarts"):
+    for heading in ("tok/s", "run", "wait", "KV", "restarts"):
         table.add_column(heading, justify="right", no_wrap=True)
     shown = list(engines.items())[:rows]
     for name, each in shown:

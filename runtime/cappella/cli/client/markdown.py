@@ -6,7 +6,7 @@ from rich.cells import cell_len
 from rich.console import Console, Group
 from rich.text import Text
 
-_FENCE = re.compile(r" *(`{3,}|~{3,})")
+_FENCE = re.compile(r"(?:[ >]|[-*+] |\d+[.)] )*(`{3,}|~{3,})")
 _INDENT = "    "
 
 
