@@ -13,6 +13,7 @@ from aiohttp import web
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cappella.engines import openai
 from cappella.engines.status import EngineStatus
 from cappella.engines.vllm import protocol
 from cappella.engines.vllm.client import VllmEngine
@@ -105,7 +106,7 @@ async def test_texts_that_arrive_together_are_one_chunk_and_whatever_else_stays_
     got: list[Chunk] = []
 
     async def read() -> None:
-        async for chunk in protocol.chunks(parts()):
+        async for chunk in openai.chunks(parts()):
             got.append(chunk)
 
     with pytest.raises(EngineBroke):

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from cappella.config import Config, Model
+from cappella.engines.base import EngineServer
 from cappella.engines.lifecycle import Lifecycle
 from cappella.engines.status import EngineStatus
-from cappella.engines.vllm.client import VllmEngine
 from cappella.errors import ConfigError, DoesNotFit
 from cappella.placement import advice, folder
 from cappella.placement.machine import Machine
@@ -26,7 +26,7 @@ class Deployment:
     machine: Machine
     plan: Plan
     stamps: Stamps
-    engines: dict[str, VllmEngine]
+    engines: dict[str, EngineServer]
     lifecycles: dict[str, Lifecycle]
 
     @property

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Literal
 
 from cappella.engines import startup
+from cappella.engines.base import EngineServer
 from cappella.engines.gpu_memory import COMMAND_TIMEOUT_S, GpuMemory
 from cappella.engines.health import Health
 from cappella.engines.process.process import EngineProcess, ForkServer
 from cappella.engines.start_times import Countdown, StartTimes
 from cappella.engines.status import ACTIONS, Action
-from cappella.engines.vllm.client import VllmEngine
 from cappella.errors import ConfigError, EngineBroke, EngineError
 
 HEALTH_INTERVAL_S = 1.0
@@ -36,7 +36,7 @@ class Lifecycle:
 
     def __init__(
         self,
-        engine: VllmEngine,
+        engine: EngineServer,
         fork_server: ForkServer,
         arguments: Sequence[str],
         folder: Path,

@@ -10,8 +10,8 @@ from pathlib import Path
 from shutil import rmtree
 
 from cappella.config import Config, Model
-from cappella.engines import deployment
-from cappella.engines.circuit_breaker import CircuitBreaker
+from cappella.engines import backends, deployment
+from cappella.engines.base import EngineServer
 from cappella.engines.deployment import Change, Deployment
 from cappella.engines.gpu_memory import GpuMemory
 from cappella.engines.lifecycle import Backoff, Lifecycle
@@ -21,7 +21,6 @@ from cappella.engines.process.process import ForkServer
 from cappella.engines.start_times import StartTimes
 from cappella.engines.status import Action, EngineStatus
 from cappella.engines.swapping import Turns
-from cappella.engines.vllm.client import VllmEngine
 from cappella.engines.vllm.sanitize import PlainText
 from cappella.errors import ActionRefused, ConfigError, UnknownEngine
 from cappella.placement import advice, folder, gpus, machine
@@ -76,7 +75,7 @@ class Supervisor:
         return self.deployment.plan
 
     @property
-    def engines(self) -> dict[str, VllmEngine]:
+    def engines(self) -> dict[str, EngineServer]:
         return self.deployment.engines
 
     @property
@@ -104,9 +103,8 @@ class Supervisor:
         found = folder.inspect(name, model.weights)
         plain = PlainText(found.special_tokens, found.markup)
         seat = None if self._turns is None or placed.turn is None else partial(self._turns.seat, placed.turn)
-        status, circuit_breaker = EngineStatus(name), CircuitBreaker()
-        for called in (name, *model.adapters):
-            new.engines[called] = VllmEngine(socket, status, plain, model.capabilities, seat, called, circuit_breaker)
+        called = (name, *model.adapters)
+        new.engines.update(backends.own(socket, called, EngineStatus(name), plain, model.capabilities, seat))
         gpu = new.plan.machine.gpu
         naps = name in self._nappers
         env = process.environment(None if gpu else cpu_threads, model.enforce_eager, placed.gpus, naps)

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 
-from cappella.engines.base import Engine
+from cappella.engines.base import Engine, TokenCount
 from cappella.engines.status import EngineStatus
 from cappella.errors import EngineOverBudget
 from cappella.types import Capabilities, Chunk, Prompt, Sampling, Usage
@@ -51,12 +51,12 @@ class Metered:
     def capabilities(self) -> Capabilities:
         return self._engine.capabilities
 
-    async def count_tokens(self, prompt: Prompt) -> int:
+    async def count_tokens(self, prompt: Prompt) -> TokenCount:
         return await self._engine.count_tokens(prompt)
 
     async def chat(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Chunk, None]:
         """As the engine's, with what was not used given back at the end, if the engine said how much was."""
-        size = await self._engine.count_tokens(prompt)
+        size = (await self._engine.count_tokens(prompt)).tokens
         allowed = self._budget.set_aside(size, prompt.samples, sampling.max_completion_tokens, self._at_most)
         set_aside = size + prompt.samples * allowed
         usage: Usage | None = None

@@ -9,8 +9,8 @@ from fastapi import APIRouter, Request
 
 from cappella.auth.keys import Key
 from cappella.config import Config
+from cappella.engines.base import EngineServer
 from cappella.engines.status import Action, EngineStatus
-from cappella.engines.vllm.client import VllmEngine
 from cappella.gateway.model_list import PREFIX
 from cappella.gateway.request import credentials
 from cappella.gateway.routes import GatewayState
@@ -102,7 +102,7 @@ def _state(status: EngineStatus) -> Json:
     }
 
 
-def _engines(config: Config, engines: Mapping[str, VllmEngine], reading: Reading, operated: Operated) -> Json:
+def _engines(config: Config, engines: Mapping[str, EngineServer], reading: Reading, operated: Operated) -> Json:
     return {
         name: {
             **_state(engine.status),

@@ -12,7 +12,7 @@ from cappella.auth.gatekeeper import Gatekeeper
 from cappella.auth.keys import Key, Scope
 from cappella.config import Config, Ensemble
 from cappella.config.options import Overrides
-from cappella.engines.vllm.client import VllmEngine
+from cappella.engines.base import EngineServer
 from cappella.ensemble.events import Emit
 from cappella.ensemble.pipeline import Pipeline
 from cappella.ensemble.run import Run
@@ -75,7 +75,7 @@ class GatewayState:
     """What the endpoints work with; `app.create_app` makes it."""
 
     config: Config
-    engines: dict[str, VllmEngine]
+    engines: dict[str, EngineServer]
     pipeline: Pipeline
     recorder: Recorder
     metrics: Metrics
