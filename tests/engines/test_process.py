@@ -80,12 +80,13 @@ def test_the_server_listens_on_a_socket_and_on_no_port() -> None:
 
 
 def test_switches_and_mappings_become_flags_as_vllm_reads_them() -> None:
-    flags = pairs(enforce_eager=True, engine_args={"a_b": True, "c": False, "d": {"x": 1}, "e-f": 2.5})
+    args = {"async_scheduling": True, "enable_eplb": False, "hf_overrides": {"x": 1}, "cpu-offload-gb": 2.5}
+    flags = pairs(enforce_eager=True, engine_args=args)
     assert flags["--enforce-eager"] == ""
-    assert flags["--a-b"] == ""
-    assert "--c" not in flags
-    assert json.loads(flags["--d"]) == {"x": 1}
-    assert flags["--e-f"] == "2.5"
+    assert flags["--async-scheduling"] == ""
+    assert "--enable-eplb" not in flags
+    assert json.loads(flags["--hf-overrides"]) == {"x": 1}
+    assert flags["--cpu-offload-gb"] == "2.5"
 
 
 def test_prompt_lookup_is_speculation_by_what_followed_the_same_words_before() -> None:

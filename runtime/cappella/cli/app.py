@@ -80,9 +80,11 @@ def check(config: ConfigPath) -> None:
 
     with one_line_errors():
         loaded = load.load(config)
-        for name, model in loaded.models.items():
+        for name, model in loaded.local.items():
             folder.inspect(name, model.weights)
             print(f"{name}: {model.weights}")
+        for name, remote in loaded.remote.items():
+            print(f"{name}: {remote.model or name} at {remote.url}")
         for name, ensemble in loaded.ensembles.items():
             panel = ", ".join(seat.name for seat in ensemble.seats)
             quorum = ensemble.quorum_of(sum(seat.samples for seat in ensemble.seats))

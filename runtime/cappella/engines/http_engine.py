@@ -17,7 +17,7 @@ from cappella.engines.circuit_breaker import CircuitBreaker
 from cappella.engines.status import EngineStatus
 from cappella.engines.vllm.sanitize import PlainText
 from cappella.errors import EngineBroke, EngineNotReady
-from cappella.types import Capabilities, Chunk, Prompt, Sampling
+from cappella.types import Capabilities, Chunk, Json, Prompt, Sampling
 
 KEEP_ALIVE_S = 15.0
 HEALTH_TIMEOUT_S = 3.0
@@ -145,6 +145,14 @@ class HttpEngine:
             if self.status.state != "ready":
                 raise EngineNotReady(f"{self.status.model} did not wake: {self.status.stage}")
             yield
+
+    async def listed(self) -> list[Json]:
+        """The server's own list of its models; empty where it has none. Raises EngineBroke if it is not well."""
+        async with self._get("/v1/models", HEALTH_TIMEOUT_S) as response:
+            reply = await response.read()
+        if openai.is_servers_fault(response.status):
+            raise EngineBroke(f"{self.status.model}: {openai.rejection(response.status, reply)}")
+        return openai.models(reply) if response.status == 200 else []
 
     async def close(self) -> None:
         """See `EngineServer.close`."""

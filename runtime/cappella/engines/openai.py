@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 
 from cappella.errors import EngineBroke, EngineContextExceeded, EngineError, EngineRejected
-from cappella.types import Chunk, Prompt, Sampling, ToolCall, Usage
+from cappella.types import Chunk, Json, Prompt, Sampling, ToolCall, Usage
 
 # vLLM names the parameter that does not fit, others have a code or a type of error; messages change all the time.
 _CONTEXT_PARAMS = ("input_tokens", "max_tokens", "max_completion_tokens", "input_text")
@@ -114,6 +114,15 @@ def rejection(status_code: int, reply: bytes) -> EngineError:
     if status_code == 400 and (param in _CONTEXT_PARAMS or any(code in _CONTEXT_CODES for code in codes)):
         return EngineContextExceeded(message, status_code)
     return EngineRejected(message, status_code)
+
+
+def models(reply: bytes) -> list[Json]:
+    """What /v1/models lists; empty if that is no list of models."""
+    try:
+        listed = orjson.loads(reply)["data"]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return []
+    return [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
 
 
 def _chunk(event: Mapping[str, Any]) -> Chunk:

@@ -111,6 +111,7 @@ def _engines(config: Config, engines: Mapping[str, EngineServer], reading: Readi
             "restarts_asked": engine.status.restarts_asked,
             "adapters": list(config.models[name].adapters),
             **_planned(operated.plan, name),
+            "url": config.remote[name].url if name in config.remote else None,
             "used_bytes": reading.used_bytes.get(name),
             **asdict(reading.figures.get(name, Figures())),
             "actions": list(operated.actions(name)),
@@ -120,8 +121,10 @@ def _engines(config: Config, engines: Mapping[str, EngineServer], reading: Readi
 
 
 def _planned(plan: Plan, name: str) -> Json:
-    """`turn` is None for an engine that never sleeps; bytes are those on each of its GPUs."""
-    placed = plan.placed[name]
+    """`turn` is None for an engine that never sleeps; bytes are those on each of its GPUs. A remote model has no place."""
+    placed = plan.placed.get(name)
+    if placed is None:
+        return {"gpus": [], "turn": None, "planned": None}
     sizes = ("weight_bytes", "kv_cache_bytes", "overhead_bytes")
     return {
         "gpus": list(placed.gpus) if plan.machine.gpu else [],

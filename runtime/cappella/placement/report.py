@@ -22,9 +22,12 @@ def show(config: Config, machine: Machine, as_json: bool) -> None:
     """Print the plan. Raises ConfigError, and DoesNotFit with what would make it fit."""
     found = advice.plan(config, machine)
     if as_json:
-        print(json.dumps(as_dict(found), indent=2))
+        remote = [{"model": name, "url": model.url} for name, model in config.remote.items()]
+        print(json.dumps({**as_dict(found), "remote": remote}, indent=2))
     else:
         Console(highlight=False).print(picture(found))
+        for name, model in config.remote.items():
+            print(f"{name}: runs at {model.url}, and takes no memory here")
 
 
 def as_dict(plan: Plan) -> dict[str, object]:
