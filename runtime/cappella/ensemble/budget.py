@@ -56,6 +56,7 @@ class Metered:
 
     async def chat(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Chunk, None]:
         """As the engine's, with what was not used given back at the end, if the engine said how much was."""
+        # An estimate, where the engine cannot count, is settled at the end by what the engine says.
         size = (await self._engine.count_tokens(prompt)).tokens
         allowed = self._budget.set_aside(size, prompt.samples, sampling.max_completion_tokens, self._at_most)
         set_aside = size + prompt.samples * allowed
