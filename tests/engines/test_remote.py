@@ -11,15 +11,18 @@ from typing import Any
 import aiohttp
 import pytest
 import uvicorn
+import yaml
 
+from cappella.bundle import contents
 from cappella.config import RemoteModel, load
 from cappella.doctor.checks import checks
-from cappella.engines import backends
+from cappella.engines import backends, openai
 from cappella.engines.base import EngineFigures
 from cappella.engines.remote import Attachment, OpenAIEngine
 from cappella.engines.supervisor import Supervisor
 from cappella.errors import ConfigError, EngineBroke, EngineContextExceeded, EngineError, EngineRejected
 from cappella.gateway.app import create_app
+from cappella.placement import machine, report
 from cappella.placement.report import as_dict
 from cappella.types import Chunk, Form, Prompt, Sampling, Usage
 from plain_server import PlainServer
@@ -248,8 +251,6 @@ async def test_an_idle_server_is_asked_for_no_tokens(server: PlainServer) -> Non
 
 
 def test_a_prompt_that_does_not_fit_is_told_apart_by_openais_own_code() -> None:
-    from cappella.engines import openai
-
     reply = json.dumps({"error": {"message": "too long", "code": "context_length_exceeded"}}).encode()
     assert isinstance(openai.rejection(400, reply), EngineContextExceeded)
     reply = json.dumps({"error": {"message": "too long", "type": "exceed_context_size_error"}}).encode()
@@ -327,8 +328,7 @@ async def test_an_ensemble_of_remote_models_alone_answers_and_is_counted(two: Ho
 async def test_a_remote_model_has_no_place_in_the_plan_and_nothing_to_operate(two: House) -> None:
     assert as_dict(two.supervisor.plan)["models"] == []
     assert two.supervisor.process_groups() == {}
-    machine = await two.get("/api/machine")
-    big = machine["engines"]["big"]
+    big = (await two.get("/api/machine"))["engines"]["big"]
     assert (big["state"], big["planned"], big["actions"]) == ("ready", None, [])
     assert big["url"].startswith("http://127.0.0.1:")
     status, reply = await two.ask("/api/engines/big/restart")
@@ -454,3 +454,26 @@ async def test_a_closed_engine_ends_its_half_read_answers(server: PlainServer) -
             await anext(chunks)
         await engine.close()
         assert (await said(engine))[-1].usage
+
+
+def test_a_plan_names_it_and_gives_it_no_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = config(tmp_path, {"big": PlainServer(port=9)})
+    report.show(load.load(path), machine.described("1x24GiB"), as_json=True)
+    told = json.loads(capsys.readouterr().out)
+    assert (told["models"], told["remote"]) == ([], [{"model": "big", "url": "http://127.0.0.1:9/v1"}])
+    report.show(load.load(path), machine.described("1x24GiB"), as_json=False)
+    assert "big: runs at http://127.0.0.1:9/v1" in capsys.readouterr().out
+
+
+def test_a_bundle_has_its_address_and_not_its_key(tmp_path: Path) -> None:
+    path = config(tmp_path, {"big": PlainServer(port=9)})
+    raw = json.loads(path.read_text())
+    raw["models"]["big"]["key_file"] = "big.key"
+    path.write_text(json.dumps(raw))
+    (tmp_path / "big.key").write_text("sk-1")
+    loaded = load.load(path)
+    items = [*contents.configs(path, loaded), *contents.weights(loaded)]
+    assert {item.role for item in items} == {"config"}
+    served = next(item.content for item in items if isinstance(item.content, bytes))
+    assert yaml.safe_load(served)["models"]["big"] == raw["models"]["big"]
+    assert contents.left_behind(loaded) == ["models.big.key_file"]

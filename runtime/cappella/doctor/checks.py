@@ -118,7 +118,7 @@ def _remote(name: str, model: RemoteModel) -> Check:
     except ConfigError as error:
         return Check(f"server of {name}", "fail", f"{error.place}: {error.problem}", error.mend)
     if problem:
-        return Check(f"server of {name}", "warn", f"{model.url}: {problem}", "Start it, or mend models." + name)
+        return Check(f"server of {name}", "warn", f"{model.url}: {problem}", f"Start it, or correct models.{name}")
     return Check(f"server of {name}", "ok", f"{model.url} has {engine.name}")
 
 

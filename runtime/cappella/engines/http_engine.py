@@ -35,11 +35,6 @@ class Address:
     socket: Path | None = None
     key: str | None = field(default=None, repr=False)
 
-    @property
-    def host(self) -> str:
-        """How messages name it. Where a socket lies is not for clients' eyes."""
-        return self.base.split("/")[2] if self.socket is None else "its socket"
-
     def url(self, path: str) -> str:
         """/v1/... lies under `base`; every other path, such as /metrics, beside it."""
         if path.startswith("/v1/"):
