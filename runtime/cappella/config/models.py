@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import ByteSize, Field, PlainValidator, field_validator, model_validator
+from pydantic import ByteSize, Field, ValidatorFunctionWrapHandler, WrapValidator, field_validator, model_validator
 
 from cappella.config import engine_args
 from cappella.config.fields import Frozen, Name, Seconds
@@ -123,7 +123,8 @@ class RemoteModel(Frozen):
         )
 
 
-def _of_its_kind(value: object) -> Model | RemoteModel:
+def _of_its_kind(value: object, _: ValidatorFunctionWrapHandler) -> Model | RemoteModel:
+    """A union would tell what is wrong with both kinds."""
     if isinstance(value, Model | RemoteModel):
         return value
     keys = {str(key) for key in value} if isinstance(value, Mapping) else set()
@@ -136,4 +137,4 @@ def _of_its_kind(value: object) -> Model | RemoteModel:
     return kind.model_validate(value)
 
 
-AnyModel = Annotated[Model | RemoteModel, PlainValidator(_of_its_kind)]
+AnyModel = Annotated[Model | RemoteModel, WrapValidator(_of_its_kind)]
