@@ -28,7 +28,9 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(DEMO / "conductor")]
+    # Its inner processes are forked: to import vLLM anew in each of them takes minutes on a busy machine.
+    start = "from cappella.engines.vllm.server_main import main; main()"
+    command = [sys.executable, "-c", start, "--model", str(DEMO / "conductor"), "--load-format", "safetensors"]
     command += ["--served-model-name", "writer", "--host", "127.0.0.1", "--port", str(port), "--api-key", KEY]
     command += ["--max-model-len", "2048", "--enforce-eager", "--max-num-seqs", "8"]
     environment = {**process.environment(threads=1, eager=True), "VLLM_CPU_KVCACHE_SPACE": "1"}
