@@ -89,8 +89,8 @@ class PlainServer:
         await response.prepare(request)
         for word in self.says.split(" "):
             await response.write(_event({"choices": [{"index": 0, "delta": {"content": f"{word} "}}]}))
-            if self.breaks:
-                request.transport and request.transport.abort()
+            if self.breaks and request.transport:
+                request.transport.abort()
         await response.write(_event({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}))
         if self.tells_usage:
             await response.write(_event({"choices": [], "usage": usage}))
