@@ -71,3 +71,10 @@ def test_the_gateway_imports_neither_torch_nor_vllm() -> None:
 def test_a_gateway_that_runs_has_imported_neither() -> None:
     code = "import sys, cappella.gateway.serve, cappella.runtime; assert not {'torch', 'vllm', 'transformers'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], env=environment(PACKAGE.parent), check=True)
+
+
+def test_nothing_but_its_own_files_and_the_factory_names_the_client_of_vllm() -> None:
+    named = [path.name for path in PACKAGE.rglob("*.py") if "VllmEngine" in path.read_text()]
+    assert sorted(named) == ["backends.py", "vllm.py"]
+    figures = [path.name for path in PACKAGE.rglob("*.py") if "vllm:" in path.read_text()]
+    assert figures == ["vllm_metrics.py"]

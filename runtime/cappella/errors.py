@@ -20,6 +20,7 @@ CappellaError
 ├── Overloaded             as many wait as may
 ├── ShuttingDown           the server is about to stop, or has cut what was under way
 ├── ActionRefused          an engine cannot do what an operator asks of it, as it is now
+│   └── RunsElsewhere        nor ever: its server is attached
 ├── ReloadFailed           another config could not be put in the place of the one that is served
 ├── Unauthorized           no key, or none that is known
 ├── Forbidden              a key that may not do this
@@ -154,6 +155,13 @@ class ActionRefused(CappellaError):
     def __init__(self, name: str, state: str, action: str, actions: Sequence[str]) -> None:
         may = " or ".join(actions) or "nothing, while an earlier wish is carried out"
         super().__init__(f"{name} is {state}: {action!r} cannot be asked of it now. What can: {may}.")
+
+
+class RunsElsewhere(ActionRefused):
+    """The engine is of a server that is attached."""
+
+    def __init__(self, name: str) -> None:
+        CappellaError.__init__(self, f"{name} runs elsewhere: Cappella neither starts nor stops its server.")
 
 
 class ReloadFailed(CappellaError):

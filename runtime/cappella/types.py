@@ -62,21 +62,32 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a model takes beyond text: tools (and calls them), images, an effort to reason with."""
+    """What a model takes beyond text: tools (and calls them), images, an effort to reason with.
+
+    And what its server does: hold an answer to a `json_schema`, report `logprobs`, and honour the `extensions` that
+    vLLM has beyond OpenAI's API (`structured_outputs`, `top_k`, `min_p`, `repetition_penalty`, several samples).
+    """
 
     tools: bool = False
     images: bool = False
     reasoning: bool = False
+    json_schema: bool = True
+    logprobs: bool = True
+    extensions: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one engine call; `cached_tokens` are the part of the prompt found in the prefix cache."""
+    """Tokens of one engine call; `cached_tokens` are the part of the prompt found in the prefix cache.
+
+    They are `estimated` where the server says nothing of them.
+    """
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
     reasoning_tokens: int = 0
+    estimated: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ GOOD: dict[str, Any] = {
             "max_num_seqs": 4,
             "tool_parser": "hermes",
             "adapters": {"bee": "b"},
-            "engine_args": {"x": 1},
+            "engine_args": {"seed": 1},
         },
         "bob": {"weights": "v", "max_model_len": 100},
     },

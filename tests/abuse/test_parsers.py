@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cappella.engines.vllm import protocol
+from cappella.engines import openai
 from cappella.errors import EngineBroke, RequestError
 from cappella.gateway import limits
 from cappella.gateway.formats import sse
@@ -81,7 +81,7 @@ async def heard(pieces: Sequence[bytes]) -> tuple[dict[int, str], list[Chunk], b
     texts: dict[int, str] = {}
     others = []
     try:
-        async for chunk in protocol.chunks(parts()):
+        async for chunk in openai.chunks(parts()):
             texts[chunk.sample] = texts.get(chunk.sample, "") + chunk.content
             others += [] if chunk.is_plain or chunk == Chunk(sample=chunk.sample) else [chunk]
     except EngineBroke:
@@ -107,7 +107,7 @@ async def test_a_stream_of_any_bytes_ends_in_chunks_or_is_broken(data: bytes) ->
 
 
 async def test_an_event_without_an_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "MAX_EVENT_BYTES", 1000)
+    monkeypatch.setattr(openai, "MAX_EVENT_BYTES", 1000)
     _, _, broke = await heard([b"data: " + b"x" * 100] * 20 + [b"data: [DONE]\n\n"])
     assert broke
 

@@ -89,10 +89,10 @@ def test_the_config_to_serve_says_the_same_and_leads_to_the_bundles_files(tmp_pa
     (tmp_path / "out").rename(tmp_path / "moved")
     written, served = load.load(path), load.load(tmp_path / "moved" / "config" / "config.yaml")
     assert without_paths(served) == without_paths(written)
-    assert served.models["ann"].tool_parser == "hermes"
-    assert served.models["ann"].weights.resolve() == tmp_path / "moved" / "weights" / "ann"
-    assert served.models["ann"].adapters["bea"].resolve() == tmp_path / "moved" / "weights" / "bea"
-    assert served.models["ann"].card == tmp_path / "moved" / "config" / "cards" / "ann.yaml"
+    assert served.local["ann"].tool_parser == "hermes"
+    assert served.local["ann"].weights.resolve() == tmp_path / "moved" / "weights" / "ann"
+    assert served.local["ann"].adapters["bea"].resolve() == tmp_path / "moved" / "weights" / "bea"
+    assert served.local["ann"].card == tmp_path / "moved" / "config" / "cards" / "ann.yaml"
     assert (tmp_path / "moved" / "config" / "as_written.yaml").read_text() == path.read_text()
 
 
@@ -104,7 +104,7 @@ def test_weights_that_two_models_share_are_there_once(tmp_path: Path) -> None:
     build.make(path, tmp_path / "out", BundleOptions(wheels(tmp_path / "wheels")))
     assert [each.name for each in (tmp_path / "out" / "weights").iterdir()] == ["ann"]
     served = load.load(tmp_path / "out" / "config" / "config.yaml")
-    assert served.models["bob"].weights == served.models["ann"].weights
+    assert served.local["bob"].weights == served.local["ann"].weights
 
 
 def test_weights_in_a_hub_cache_are_links_and_come_as_files(tmp_path: Path) -> None:

@@ -60,9 +60,7 @@ def test_the_demo_goes_over_in_parts_and_is_installed_by_a_bare_python_with_no_n
 
 def installed_is_what_was_there(target: Path) -> bool:
     written, served = load.load(DEMO), load.load(target / "config" / "config.yaml")
-    files = [
-        (model.weights / "model.safetensors", served.models[name].weights) for name, model in written.models.items()
-    ]
+    files = [(model.weights / "model.safetensors", served.local[name].weights) for name, model in written.local.items()]
     assert all((folder / path.name).read_bytes() == path.read_bytes() for path, folder in files)
     return served.ensembles == written.ensembles
 

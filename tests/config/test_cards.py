@@ -132,13 +132,13 @@ def write(folder: Path, card: str, **fields: Any) -> Config:
 def test_a_card_says_what_the_config_does_not(tmp_path: Path) -> None:
     card = CARDS["qwen3-8b"]
     config = write(tmp_path, "qwen3-8b.yaml")
-    assert config.models["ann"].tool_parser == card.tool_parser
-    assert config.models["ann"].reasoning_parser == card.reasoning_parser
+    assert config.local["ann"].tool_parser == card.tool_parser
+    assert config.local["ann"].reasoning_parser == card.reasoning_parser
     first, second = config.ensembles["default"].seats
     assert first.sampling.temperature == card.sampling.temperature
     assert second.sampling.temperature == 0.1
     assert config.ensembles["default"].judge.temperature == 0
-    assert write(tmp_path, "qwen3-8b.yaml", tool_parser=None).models["ann"].tool_parser is None
+    assert write(tmp_path, "qwen3-8b.yaml", tool_parser=None).local["ann"].tool_parser is None
 
 
 @pytest.mark.parametrize(

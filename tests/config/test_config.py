@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from cappella.config import RESERVED_ENGINE_ARGS, Config, Ensemble, Model
+from cappella.config import Config, Ensemble, Model
 from cappella.config.load import load
 from cappella.errors import ConfigError
 
@@ -33,8 +33,8 @@ def write(folder: Path, text: str) -> Path:
 
 def test_paths_are_relative_to_the_file_and_seats_get_names(tmp_path: Path) -> None:
     config = load(write(tmp_path, GOOD))
-    assert config.models["ann"].weights == tmp_path / "w" / "ann"
-    assert config.models["bob"].weights == Path("/abs/bob")
+    assert config.local["ann"].weights == tmp_path / "w" / "ann"
+    assert config.local["bob"].weights == Path("/abs/bob")
     seats = config.ensembles["default"].seats
     assert [seat.name for seat in seats] == ["ann", "bob", "ann#2"]
     assert seats[1].sampling.temperature == 0.5
@@ -178,12 +178,35 @@ def test_every_shipped_config_loads(path: Path) -> None:
     assert load(path).ensembles
 
 
-@pytest.mark.parametrize("key", sorted(RESERVED_ENGINE_ARGS))
+NEVER = (
+    # Cappella sets these itself.
+    "model served_model_name uds host port api_key load_format max_model_len max_num_seqs dtype kv_cache_memory_bytes"
+    " kv_cache_dtype tensor_parallel_size pipeline_parallel_size data_parallel_size gpu_memory_utilization enable_lora"
+    " lora_modules max_loras max_lora_rank enable_auto_tool_choice tool_call_parser reasoning_parser"
+    # These load code, another model or another config.
+    " trust_remote_code config tokenizer hf_config_path revision middleware worker_cls worker_extension_cls scheduler_cls"
+    " logits_processors tool_parser_plugin reasoning_parser_plugin io_processor_plugin model_class_overrides"
+    " distributed_executor_backend trust_request_chat_template additional_config"
+    # These open ports, connect, or write down what is asked.
+    " otlp_traces_endpoint allowed_local_media_path allowed_media_domains kv_transfer_config kv_events_config"
+    " ec_transfer_config weight_transfer_config master_addr tool_server ssl_keyfile log_config_file download_dir hf_token"
+    " enable_log_requests enable_log_outputs profiler_config grpc headless"
+    # vLLM's parser takes what begins a flag for the flag, and a dot for what is inside it.
+    " trust_remote_cod trust mod hos config. speculative_config.model no_enable_prefix_caching x --seed seed=1".split()
+)
+
+
+@pytest.mark.parametrize("key", NEVER)
 @pytest.mark.parametrize("spell", [str, lambda key: key.replace("_", "-")], ids=["underscores", "dashes"])
-def test_engine_args_take_nothing_that_is_cappellas_own(tmp_path: Path, key: str, spell: Callable[[str], str]) -> None:
-    text = GOOD.replace("1MiB}", f"1MiB, engine_args: {{{spell(key)}: 1}}}}", 1)
-    with pytest.raises(ConfigError, match=rf"c\.yaml:2: models\.ann: .*{spell(key)}"):
+def test_engine_args_take_no_flag_but_the_listed_ones(tmp_path: Path, key: str, spell: Callable[[str], str]) -> None:
+    text = GOOD.replace("1MiB}", f"1MiB, engine_args: {{'{spell(key)}': 1}}}}", 1)
+    with pytest.raises(ConfigError, match=rf"c\.yaml:2: models\.ann: .*{re.escape(spell(key))}"):
         load(write(tmp_path, text))
+
+
+def test_engine_args_take_the_listed_flags_in_both_spellings(tmp_path: Path) -> None:
+    text = GOOD.replace("1MiB}", "1MiB, engine_args: {async_scheduling: true, max-num-batched-tokens: 64}}", 1)
+    assert len(load(write(tmp_path, text)).local["ann"].engine_args) == 2
 
 
 @pytest.mark.parametrize(

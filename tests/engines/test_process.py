@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from cappella.config import Config, Model
+from cappella.engines import http_engine
 from cappella.engines.process import process
 from cappella.engines.process.process import EngineProcess
 from cappella.engines.startup_log import STAGES
 from cappella.engines.supervisor import Supervisor
-from cappella.engines.vllm import client
 from cappella.errors import ConfigError
 from cappella.placement import folder
 from cappella.placement.planner import Placed
@@ -71,7 +71,7 @@ def test_an_eager_engine_on_a_cpu_compiles_nothing() -> None:
 
 def test_the_client_drops_an_idle_connection_long_before_the_server_does() -> None:
     server_s = float(process.environment(threads=None)["VLLM_HTTP_TIMEOUT_KEEP_ALIVE"])
-    assert server_s >= 10 * client.KEEP_ALIVE_S
+    assert server_s >= 10 * http_engine.KEEP_ALIVE_S
 
 
 def test_the_server_listens_on_a_socket_and_on_no_port() -> None:
@@ -82,12 +82,13 @@ def test_the_server_listens_on_a_socket_and_on_no_port() -> None:
 
 
 def test_switches_and_mappings_become_flags_as_vllm_reads_them() -> None:
-    flags = pairs(enforce_eager=True, engine_args={"a_b": True, "c": False, "d": {"x": 1}, "e-f": 2.5})
+    args = {"async_scheduling": True, "enable_eplb": False, "hf_overrides": {"x": 1}, "cpu-offload-gb": 2.5}
+    flags = pairs(enforce_eager=True, engine_args=args)
     assert flags["--enforce-eager"] == ""
-    assert flags["--a-b"] == ""
-    assert "--c" not in flags
-    assert json.loads(flags["--d"]) == {"x": 1}
-    assert flags["--e-f"] == "2.5"
+    assert flags["--async-scheduling"] == ""
+    assert "--enable-eplb" not in flags
+    assert json.loads(flags["--hf-overrides"]) == {"x": 1}
+    assert flags["--cpu-offload-gb"] == "2.5"
 
 
 def test_prompt_lookup_is_speculation_by_what_followed_the_same_words_before() -> None:

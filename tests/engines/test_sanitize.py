@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cappella.engines.vllm.sanitize import BREAK, PlainText
+from cappella.engines.sanitize import BREAK, PlainText
 from cappella.types import Prompt
 
 SPECIAL = ("<s>", "</s>", "<|im_start|>", "<|im_end|>", "[INST]", "<unk>", "!")

@@ -13,6 +13,8 @@ from aiohttp import web
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cappella.engines import openai
+from cappella.engines.base import EngineFigures
 from cappella.engines.status import EngineStatus
 from cappella.engines.vllm import protocol
 from cappella.engines.vllm.client import VllmEngine
@@ -105,7 +107,7 @@ async def test_texts_that_arrive_together_are_one_chunk_and_whatever_else_stays_
     got: list[Chunk] = []
 
     async def read() -> None:
-        async for chunk in protocol.chunks(parts()):
+        async for chunk in openai.chunks(parts()):
             got.append(chunk)
 
     with pytest.raises(EngineBroke):
@@ -387,3 +389,13 @@ async def test_calls_in_flight_fail_when_the_engine_is_closed(fake_engines: Fake
     await engine.close()
     with pytest.raises(EngineBroke, match="ann broke off"):
         await asyncio.wait_for(calling, 2)
+
+
+async def test_figures_are_summed_over_series_and_what_is_no_number_is_left_out(fake_engines: FakeEngines) -> None:
+    fake_engines.servers["ann"].page_status = 200
+    fake_engines.servers["ann"].page = (
+        'vllm:num_requests_running{model_name="a"} 2\nvllm:num_requests_running{model_name="b"} 1\n'
+        'vllm:num_requests_waiting{model_name="a"} NaN\nvllm:kv_cache_usage_perc{model_name="a"} 0.5\n'
+        'vllm:generation_tokens_total{model_name="a"} many\nother{x="y"} 3\n'
+    )
+    assert await fake_engines.engines["ann"].figures() == EngineFigures(kv_usage=0.5, running=3)

@@ -8,7 +8,7 @@ import pytest
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
-from cappella.engines.vllm.sanitize import PlainText
+from cappella.engines.sanitize import PlainText
 from cappella.ensemble import prompts
 from cappella.placement import folder
 from cappella.types import Message, Prompt

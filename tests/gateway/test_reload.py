@@ -45,7 +45,7 @@ async def test_an_engine_that_does_not_start_leaves_all_as_it_was(
 ) -> None:
     async with stack(tmp_path, monkeypatch) as found:
         before = found.observers
-        found.config["models"]["bob"] = model(engine_args={"crash": True})
+        found.config["models"]["bob"] = model(engine_args={"seed": 13})
         with pytest.raises(ReloadFailed, match=r"All is as it was before: bob gave up after 2 tries.*cursed"):
             await found.reload()
         assert found.observers == before

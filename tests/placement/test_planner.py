@@ -149,7 +149,7 @@ def test_a_panel_that_does_not_fit_is_told_what_would_make_it(shapes: dict[str, 
 def test_every_change_that_is_offered_fits(shapes: dict[str, Path], members: str, judge: str, gpus: str) -> None:
     found = machine.described(gpus)
     config = deployment(shapes, members, judge)
-    footprints = {name: footprint(name, model, found) for name, model in config.models.items()}
+    footprints = {name: footprint(name, model, found) for name, model in config.local.items()}
     changes = advice.cheapest(config, footprints, found)
     assert 1 <= len(changes) <= 3
     for change in changes:
@@ -179,7 +179,7 @@ def test_a_panel_that_fits_takes_no_turns_though_it_might(shapes: dict[str, Path
 def planned(shapes: dict[str, Path]) -> Callable[[str, str, Machine, bool], Plan | None]:
     def attempt(members: str, judge: str, where: Machine, swap: bool) -> Plan | None:
         config = deployment(shapes, members, judge, swap)
-        footprints = {name: footprint(name, model, where) for name, model in config.models.items()}
+        footprints = {name: footprint(name, model, where) for name, model in config.local.items()}
         try:
             return planner.placed(config, footprints, where)
         except DoesNotFit:

@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 from jsonschema_rs import Draft202012Validator
 
-from cappella.engines.vllm.sanitize import PlainText
+from cappella.engines.sanitize import PlainText
 from cappella.ensemble import prompts
 from cappella.placement import folder
 from cappella.types import Message, Prompt

@@ -9,9 +9,9 @@ from typing import Any
 
 from aiohttp import web
 
+from cappella.engines.sanitize import PlainText
 from cappella.engines.status import EngineStatus
 from cappella.engines.vllm.client import VllmEngine
-from cappella.engines.vllm.sanitize import PlainText
 from cappella.types import Capabilities
 
 Json = dict[str, Any]

@@ -37,7 +37,7 @@ async def serve(folder, name):
 
 def main():
     said = sys.argv
-    if "--crash" in said or Path(__file__).with_name("crash").exists():
+    if "--seed" in said or Path(__file__).with_name("crash").exists():
         sys.exit("ValueError: the weights are cursed")
     name = said[said.index("--served-model-name") + 1] + " of " + said[said.index("--max-num-seqs") + 1]
     asyncio.run(serve(Path(said[said.index("--uds") + 1]).parent, name))

@@ -144,6 +144,10 @@ def _require_known(plan: Plan) -> None:
     for name in plan.against:
         if name not in SYSTEMS:
             raise ConfigError("--against", f"{name!r} is not a system", f"Use some of {', '.join(SYSTEMS)}")
+    if plan.needs_plain and (remote := ", ".join(plan.config.remote)):
+        raise ConfigError(
+            "--against", f"no plain server can be started of {remote}, which runs elsewhere", "Leave it out"
+        )
 
 
 def _session() -> aiohttp.ClientSession:

@@ -90,7 +90,7 @@ async def plain_servers(config: Config, log_dir: Path) -> AsyncIterator[Mapping[
         env = {**process.environment(None), "VLLM_CPU_KVCACHE_SPACE": PLAIN_CPU_KV_GIB}
         urls: dict[str, str] = {}
         servers: dict[str, Child] = {}
-        for name, model in config.models.items():
+        for name, model in config.local.items():
             port = free_port()
             urls[name] = f"http://127.0.0.1:{port}"
             arguments = ["--model", str(model.weights), "--served-model-name", name, "--host", "127.0.0.1"]

@@ -64,7 +64,7 @@ def make(path: Path, out: Path, options: BundleOptions) -> None:
     _require_possible(options)
     key = signing.private_key(options.key) if options.key else None
     config = load.load(path)
-    for name, model in config.models.items():
+    for name, model in config.local.items():
         folder.inspect(name, model.weights, model.card)
     found = wheels.gathered(_wheel_folder(options), options.target)
     target = replace(options.target, glibc=wheels.oldest_glibc(found))
@@ -142,7 +142,7 @@ def _stored(out: Path, item: Item, part_bytes: int | None, bar: Bar) -> File:
 
 
 def _origins(config: Config) -> dict[str, Origin]:
-    cards = {model.weights.resolve(): model.card for model in config.models.values()}
+    cards = {model.weights.resolve(): model.card for model in config.local.values()}
     return {name: origin.of(at, cards.get(at)) for name, at in contents.folders(config).items()}
 
 

@@ -47,8 +47,8 @@ def is_licence(name: str) -> bool:
 
 def folders(config: Config) -> Mapping[str, Path]:
     """Every folder of weights or adapters by its first name; two names may share a folder."""
-    named = [(name, model.weights) for name, model in config.models.items()]
-    named += [(name, path) for model in config.models.values() for name, path in model.adapters.items()]
+    named = [(name, model.weights) for name, model in config.local.items()]
+    named += [(name, path) for model in config.local.values() for name, path in model.adapters.items()]
     found: dict[Path, str] = {}
     for name, path in named:
         found.setdefault(path.resolve(), name)
@@ -70,7 +70,7 @@ def configs(path: Path, config: Config) -> Iterator[Item]:
     _refuse_paths_in_engine_args(path, config)
     yield Item("config/as_written.yaml", "config", path)
     yield Item(CONFIG_PATH, "config", _resolved(path, config).encode())
-    for name, model in config.models.items():
+    for name, model in config.local.items():
         if model.card:
             yield Item(f"config/cards/{name}.yaml", "config", model.card)
 
@@ -78,13 +78,15 @@ def configs(path: Path, config: Config) -> Iterator[Item]:
 def _resolved(path: Path, config: Config) -> str:
     raw = config.model_dump(mode="json", exclude_unset=True)
     names = {folder: name for name, folder in folders(config).items()}
-    for name, model in config.models.items():
+    for name, model in config.local.items():
         raw["models"][name]["weights"] = f"../weights/{names[model.weights.resolve()]}"
         if model.card:
             raw["models"][name]["card"] = f"cards/{name}.yaml"
         if model.adapters:
             adapters = {each: f"../weights/{names[at.resolve()]}" for each, at in model.adapters.items()}
             raw["models"][name]["adapters"] = adapters
+    for name in config.remote:
+        raw["models"][name] = _from(path.parent.resolve(), raw["models"][name])
     if "server" in raw:
         raw["server"] = _from(path.parent.resolve(), raw["server"])
     head = "# Made by `cappella bundle` from as_written.yaml and the cards, with the bundle's paths.\n"
@@ -94,7 +96,8 @@ def _resolved(path: Path, config: Config) -> str:
 def left_behind(config: Config) -> list[str]:
     """The keys of the config whose files the target machine must provide, since keys and certificates are secret."""
     server = config.server.model_dump(exclude={"log_dir", "audit", "runs"}, exclude_none=True)
-    return [f"server.{key}" for key in _paths(server)]
+    keys = [f"models.{name}.key_file" for name, model in config.remote.items() if model.key_file]
+    return [*keys, *(f"server.{key}" for key in _paths(server))]
 
 
 def _paths(values: Mapping[str, Any]) -> Iterator[str]:
@@ -113,7 +116,7 @@ def _from(home: Path, value: Any) -> Any:
 
 
 def _refuse_paths_in_engine_args(path: Path, config: Config) -> None:
-    for name, model in config.models.items():
+    for name, model in config.local.items():
         for key, value in model.engine_args.items():
             for text in _texts(value):
                 if os.sep in text and Path(text).exists():

@@ -34,7 +34,7 @@ def pull(path: Path, unpinned: bool) -> None:
 
 
 def _cards(config: Config) -> dict[str, tuple[Path, Card]]:
-    return {name: (model.card, cards.load(model.card)) for name, model in config.models.items() if model.card}
+    return {name: (model.card, cards.load(model.card)) for name, model in config.local.items() if model.card}
 
 
 def _pull(name: str, folder: Path, card_path: Path, card: Card) -> None:

@@ -76,12 +76,14 @@ def check(config: ConfigPath) -> None:
     with one_line_errors():
         loaded = load.load(config)
         errors: list[ConfigError] = []
-        for name, model in loaded.models.items():
+        for name, model in loaded.local.items():
             try:
                 folder.inspect(name, model.weights, model.card)
                 print(f"{name}: ok, {model.weights}")
             except ConfigError as error:
                 errors.append(error)
+        for name, remote in loaded.remote.items():
+            print(f"{name}: {remote.model or name} at {remote.url}")
         for each in errors[:-1]:
             tell(each)
         if errors:

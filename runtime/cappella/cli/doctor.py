@@ -86,6 +86,8 @@ def _show(report: Mapping[str, Any]) -> None:
     for each in report["asked"]:
         said = Text(each["error"], "red") if each["error"] else Text(f"answered in {each['seconds']:.2f} s", "green")
         console.print(Text(f"Asked {each['model']}: ") + said)
+    if report["left_out"]:
+        console.print(Text(f"Not asked, since they run elsewhere: {', '.join(report['left_out'])}", "yellow"))
     for each in report["attempts"]:
         console.print(Text("Attempt: ", "red") + _described(each))
     for each in report["listening"]:

@@ -7,11 +7,11 @@ from pydantic import Field, model_validator
 
 from cappella.config.ensembles import Ensemble, Judge, Layers, Member, Preset, Samples, seats
 from cappella.config.fields import Frozen, Name
-from cappella.config.models import RESERVED_ENGINE_ARGS, Model
+from cappella.config.models import AnyModel, Model, RemoteModel
 from cappella.config.server import Audit, Placement, Runs, Server, Tls, Tracing
 
 __all__ = [
-    "RESERVED_ENGINE_ARGS",
+    "AnyModel",
     "Audit",
     "Config",
     "Ensemble",
@@ -21,6 +21,7 @@ __all__ = [
     "Model",
     "Placement",
     "Preset",
+    "RemoteModel",
     "Runs",
     "Samples",
     "Server",
@@ -33,7 +34,7 @@ __all__ = [
 class Config(Frozen):
     """One deployment: models, where they lie, the ensembles over them, and the address they are served on."""
 
-    models: Annotated[Mapping[Name, Model], Field(min_length=1)]
+    models: Annotated[Mapping[Name, AnyModel], Field(min_length=1)]
     placement: Placement = Placement()
     ensembles: Annotated[Mapping[Name, Ensemble], Field(min_length=1)]
     server: Server = Server()
@@ -46,7 +47,17 @@ class Config(Frozen):
         return self
 
     @property
-    def called(self) -> Mapping[str, Model]:
+    def local(self) -> Mapping[str, Model]:
+        """The models whose engines we start."""
+        return {name: model for name, model in self.models.items() if isinstance(model, Model)}
+
+    @property
+    def remote(self) -> Mapping[str, RemoteModel]:
+        """The models of servers that are attached."""
+        return {name: model for name, model in self.models.items() if isinstance(model, RemoteModel)}
+
+    @property
+    def called(self) -> Mapping[str, Model | RemoteModel]:
         """Every name that a seat or a client may call, an adapter's too, and the model that answers."""
         adapters = {adapter: model for model in self.models.values() for adapter in model.adapters}
         return {**self.models, **adapters}
@@ -56,7 +67,7 @@ class Config(Frozen):
         """The models that judge, in an ensemble or one of its presets."""
         found: list[Judge | None] = [e.judge for e in self.ensembles.values()]
         found += [preset.judge for e in self.ensembles.values() for preset in e.presets.values()]
-        return frozenset(self.host_of[judge.model] for judge in found if judge)
+        return frozenset(self.host_of[judge.model] for judge in found if judge and judge.model in self.host_of)
 
     @property
     def host_of(self) -> Mapping[str, str]:

@@ -1,21 +1,15 @@
-"""What a config may say of one model."""
+"""What a config may say of one model: weights that we load, or the address of a server that has loaded its own."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidatorFunctionWrapHandler, WrapValidator, field_validator, model_validator
 
+from cappella.config import engine_args
 from cappella.config.fields import Bytes, Frozen, Name, Seconds
 from cappella.types import Capabilities
-
-# Set by Cappella itself, or able to open the seal: never taken from a config.
-RESERVED_ENGINE_ARGS = frozenset(
-    "model served_model_name uds host port api_key trust_remote_code load_format max_model_len max_num_seqs dtype"
-    " kv_cache_memory_bytes kv_cache_dtype tensor_parallel_size pipeline_parallel_size data_parallel_size"
-    " gpu_memory_utilization otlp_traces_endpoint allowed_local_media_path allowed_media_domains"
-    " enable_lora lora_modules max_loras max_lora_rank enable_auto_tool_choice tool_call_parser reasoning_parser tool_parser_plugin".split()
-)
 
 
 class Model(Frozen):
@@ -26,6 +20,7 @@ class Model(Frozen):
     What is None is the plan's to choose. `card` is a file of model_configs/models: what is known of these weights.
     An engine from which for `hung_after_s` no token and no step came, though asked for one, is ended and starts anew.
     `adapters` are LoRA adapters by name, each called as a model of its own: one engine serves them with its weights.
+    `engine_args` are further flags of vLLM's server, of those in config/engine_args.py.
     """
 
     weights: Path
@@ -48,15 +43,20 @@ class Model(Frozen):
     engine_args: Mapping[str, bool | int | float | str | Mapping[str, Any]] = {}
 
     @model_validator(mode="after")
-    def _no_reserved_engine_args(self) -> "Model":
+    def _gpus_agree(self) -> "Model":
         if self.gpus and len(set(self.gpus)) < len(self.gpus):
             raise ValueError(f"gpus names one twice: {', '.join(map(str, self.gpus))}")
         if self.gpus and self.tensor_parallel_size not in (None, len(self.gpus)):
             raise ValueError(f"gpus names {len(self.gpus)} and tensor_parallel_size {self.tensor_parallel_size}")
+        return self
+
+    @model_validator(mode="after")
+    def _only_allowed_engine_args(self) -> "Model":
         for name in self.engine_args:
-            if name.replace("-", "_") in RESERVED_ENGINE_ARGS:
-                raise ValueError(f"engine_args may not set {name!r}: Cappella sets it or keeps it off")
-            if name.replace("-", "_") == "speculative_config" and self.prompt_lookup_tokens is not None:
+            if engine_args.normal(name) not in engine_args.ALLOWED:
+                allowed = "only flags about speed and memory may be set, by their whole names"
+                raise ValueError(f"engine_args may not set {name!r}: {allowed} (config/engine_args.py lists them)")
+            if engine_args.normal(name) == "speculative_config" and self.prompt_lookup_tokens is not None:
                 raise ValueError("prompt_lookup_tokens and speculative_config say the same thing: set one of them")
         return self
 
@@ -65,3 +65,76 @@ class Model(Frozen):
         return Capabilities(
             tools=self.tool_parser is not None, images=self.images, reasoning=self.reasoning_parser is not None
         )
+
+
+class RemoteModel(Frozen):
+    """A model of an OpenAI-compatible server that somebody else runs, at an address that our processes may reach.
+
+    `model` is what that server calls it, by default its name here; `key_file` holds the server's API key. What the
+    model takes the config says: with `api: openai` only what it names, with `api: vllm` all that vLLM's server has.
+    A server from which for `hung_after_s` nothing came, though it has calls, is asked for a token.
+    """
+
+    url: str
+    model: str | None = None
+    key_file: Path | None = None
+    api: Literal["openai", "vllm"] = "openai"
+    max_model_len: Annotated[int, Field(ge=16)]
+    max_num_seqs: Annotated[int, Field(ge=1)] = 64
+    hung_after_s: Seconds = 60.0
+    tools: bool = False
+    images: bool = False
+    reasoning: bool = False
+    json_schema: bool | None = None
+    logprobs: bool | None = None
+
+    @field_validator("url")
+    @classmethod
+    def _is_an_api(cls, url: str) -> str:
+        problem = f"{url!r} is no address of an API: write it whole, such as http://10.0.0.7:8000/v1"
+        try:
+            parts = urlsplit(url)
+            usable = bool(parts.hostname) and parts.port != 0 and len(parts.path.strip("/")) > 0
+        except ValueError as error:
+            raise ValueError(problem) from error
+        if parts.scheme not in ("http", "https") or not usable or parts.username or parts.query or parts.fragment:
+            raise ValueError(problem)
+        return url.rstrip("/")
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.url).hostname or ""
+
+    @property
+    def adapters(self) -> Mapping[str, Path]:
+        """None: an adapter of that server is attached as a model of its own."""
+        return {}
+
+    @property
+    def capabilities(self) -> Capabilities:
+        vllm = self.api == "vllm"
+        return Capabilities(
+            tools=self.tools,
+            images=self.images,
+            reasoning=self.reasoning,
+            json_schema=vllm if self.json_schema is None else self.json_schema,
+            logprobs=vllm if self.logprobs is None else self.logprobs,
+            extensions=vllm,
+        )
+
+
+def _of_its_kind(value: object, _: ValidatorFunctionWrapHandler) -> Model | RemoteModel:
+    """A union would tell what is wrong with both kinds."""
+    if isinstance(value, Model | RemoteModel):
+        return value
+    keys = {str(key) for key in value} if isinstance(value, Mapping) else set()
+    if {"weights", "url"} <= keys:
+        raise ValueError("weights and url exclude each other: a model is loaded here, or runs elsewhere. Keep one")
+    kind, other = (RemoteModel, Model) if "url" in keys else (Model, RemoteModel)
+    if strange := sorted(keys & (set(other.model_fields) - set(kind.model_fields))):
+        what = "weights, and this model has a url" if kind is RemoteModel else "a url, and this model has none"
+        raise ValueError(f"{', '.join(strange)} belongs to a model with {what}")
+    return kind.model_validate(value)
+
+
+AnyModel = Annotated[Model | RemoteModel, WrapValidator(_of_its_kind)]

@@ -1,5 +1,6 @@
 """Checks what a config needs of this machine, each with how to fix it. Starts nothing."""
 
+import asyncio
 import importlib.metadata
 import importlib.util
 import os
@@ -14,8 +15,11 @@ from typing import Literal
 
 from pydantic import ByteSize
 
-from cappella.config import Config
-from cappella.errors import ConfigError
+from cappella.config import Config, RemoteModel
+from cappella.engines import backends
+from cappella.engines.http_engine import HttpEngine
+from cappella.engines.remote import misfit
+from cappella.errors import ConfigError, EngineError
 from cappella.gateway.http_server import bind
 from cappella.placement import advice, folder, machine
 
@@ -41,11 +45,15 @@ class Check:
 def checks(config: Config) -> Iterator[Check]:
     """All checks, in the order in which they would stop a start."""
     yield _python()
-    yield _vllm()
-    yield _told("GPUs", _gpus)
-    for name, model in config.models.items():
+    if config.local:
+        yield _vllm()
+        yield _told("GPUs", _gpus)
+    for name, model in config.local.items():
         yield _told(f"weights of {name}", partial(_weights, name, model.weights, model.card))
-    yield _told("memory", partial(_memory, config))
+    for name, remote in config.remote.items():
+        yield _remote(name, remote)
+    if config.local:
+        yield _told("memory", partial(_memory, config))
     yield _told("port", partial(_port, config.server.host, config.server.port))
     yield _shared_memory()
     yield _open_files(config)
@@ -100,6 +108,27 @@ def _weights(name: str, path: Path, card: Path | None) -> str:
             raise ConfigError(place, f"{each.name} is not readable", hint)
     size_bytes = sum(each.stat().st_size for each in files if each.suffix == ".safetensors")
     return f"{path} ({ByteSize(size_bytes).human_readable()})"
+
+
+def _remote(name: str, model: RemoteModel) -> Check:
+    """Whether its server answers now, and has the model. Not yet is a warning: it may come while we serve."""
+    try:
+        engine = backends.attached(name, model)
+        problem = asyncio.run(_problem(engine, model))
+    except ConfigError as error:
+        return Check(f"server of {name}", "fail", f"{error.place}: {error.problem}", error.hint)
+    if problem:
+        return Check(f"server of {name}", "warn", f"{model.url}: {problem}", f"Start it, or correct models.{name}")
+    return Check(f"server of {name}", "ok", f"{model.url} has {engine.name}")
+
+
+async def _problem(engine: HttpEngine, model: RemoteModel) -> str | None:
+    try:
+        return misfit(await engine.listed(), engine.name, model.max_model_len)
+    except EngineError as error:
+        return str(error)
+    finally:
+        await engine.close()
 
 
 def _memory(config: Config) -> str:

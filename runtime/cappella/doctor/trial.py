@@ -14,7 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
@@ -46,13 +46,23 @@ def main(path: Path, guard_alone: bool) -> Json:
         return {"impossible": error.strerror or str(error)}
     with tempfile.TemporaryDirectory(prefix="cappella-doctor-") as folder:
         record = Path(folder, "refused.jsonl")
-        with _running(path, record, Path(folder)) as (url, problem):
-            asked = [] if problem else [_ask(url, *each) for each in _questions(config)]
+        # What is attached by its address does not answer where only loopback exists, and a new one at that.
+        away = frozenset() if guard_alone else frozenset(config.remote)
+        with _running(path, record, Path(folder), away) as (url, problem):
+            asked = [] if problem else [_ask(url, *each) for each in _questions(config, away)]
             # Outside a namespace, the stack's ports cannot be told from this machine's.
             listening = [] if guard_alone else sorted(_listening())
         unseen = watch.close() if watch else 0
         attempts = [*_refused(record), *_sent(watch)]
-    return {"problem": problem, "asked": asked, "attempts": attempts, "listening": listening, "unseen": unseen}
+    left_out = sorted(away)
+    return {
+        "problem": problem,
+        "asked": asked,
+        "left_out": left_out,
+        "attempts": attempts,
+        "listening": listening,
+        "unseen": unseen,
+    }
 
 
 def _watched(allowed: list[str]) -> packets.RequestObserver:
@@ -61,7 +71,7 @@ def _watched(allowed: list[str]) -> packets.RequestObserver:
 
 
 @contextmanager
-def _running(config: Path, record: Path, folder: Path) -> Iterator[tuple[str, str]]:
+def _running(config: Path, record: Path, folder: Path, away: Collection[str]) -> Iterator[tuple[str, str]]:
     """The stack's address once all engines are up or failed, and the reason if it did not start."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -73,14 +83,14 @@ def _running(config: Path, record: Path, folder: Path) -> Iterator[tuple[str, st
         process = subprocess.Popen(command, stdout=sink, stderr=sink, env=environment)
     try:
         _say("starting the engines")
-        yield f"http://127.0.0.1:{port}", _settled(f"http://127.0.0.1:{port}", process, log)
+        yield f"http://127.0.0.1:{port}", _settled(f"http://127.0.0.1:{port}", process, log, away)
     finally:
         process.terminate()
         process.wait(STOP_TIMEOUT_S)
 
 
-def _settled(url: str, process: "subprocess.Popen[bytes]", log: Path) -> str:
-    """Wait for the engines; returns why they cannot answer, or nothing."""
+def _settled(url: str, process: "subprocess.Popen[bytes]", log: Path, away: Collection[str]) -> str:
+    """Wait for the engines that are not `away`; returns why they cannot answer, or nothing."""
     while process.poll() is None:
         time.sleep(POLL_S)
         try:
@@ -89,17 +99,19 @@ def _settled(url: str, process: "subprocess.Popen[bytes]", log: Path) -> str:
             continue
         if failed := [f"{name}: {each['reason']}" for name, each in engines.items() if each["state"] in FAILED]:
             return "; ".join(failed)
-        if all(each["state"] in SETTLED for each in engines.values()):
+        if all(each["state"] in SETTLED for name, each in engines.items() if name not in away):
             return ""
     return "it ended while starting: " + " | ".join(log.read_text(errors="replace").splitlines()[-LAST_LINES:])
 
 
-def _questions(config: Config) -> Iterator[tuple[str, str, Json]]:
-    """One question for every ensemble and every model."""
+def _questions(config: Config, away: Collection[str]) -> Iterator[tuple[str, str, Json]]:
+    """One question for every ensemble and every model that needs no engine that is `away`."""
     for name, ensemble in config.ensembles.items():
+        if {ensemble.judge.model, *(seat.model for seat in ensemble.seats)} & set(away):
+            continue
         yield f"cappella/{name}", ensemble.example, {}
     example = next(iter(config.ensembles.values())).example
-    for name in config.called:
+    for name in config.called.keys() - set(away):
         yield name, example, {"max_completion_tokens": MODEL_TOKENS}
 
 

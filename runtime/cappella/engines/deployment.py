@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from cappella.config import Config, Model
+from cappella.engines.base import EngineServer
 from cappella.engines.lifecycle import Lifecycle
+from cappella.engines.remote import Attachment
 from cappella.engines.status import EngineStatus
-from cappella.engines.vllm.client import VllmEngine
 from cappella.errors import ConfigError, DoesNotFit
 from cappella.placement import advice, folder
 from cappella.placement.machine import Machine
@@ -17,7 +18,7 @@ Stamps = Mapping[str, folder.Stamp]
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """`engines` by every name that they are called by, `lifecycles` by model; `stamps` are those of the files loaded.
+    """`engines` by every name that they are called by, `lifecycles` and `attachments` by model; `stamps` are of their files.
 
     `machine` is what there was before the first of them began.
     """
@@ -26,13 +27,14 @@ class Deployment:
     machine: Machine
     plan: Plan
     stamps: Stamps
-    engines: dict[str, VllmEngine]
+    engines: dict[str, EngineServer]
     lifecycles: dict[str, Lifecycle]
+    attachments: dict[str, Attachment]
 
     @property
     def statuses(self) -> Mapping[str, EngineStatus]:
         """By model; an adapter has that of its model's."""
-        return {name: self.engines[name].status for name in self.lifecycles}
+        return {name: self.engines[name].status for name in self.config.models if name in self.engines}
 
     def answering(self) -> Mapping[str, bool]:
         """Of each ensemble, whether it can answer now: its quorum and its judge take calls."""
@@ -57,7 +59,8 @@ class Change:
 
 def stamps(config: Config) -> Stamps:
     """What the files of every model look like now."""
-    return {name: folder.stamp([m.weights, *m.adapters.values()]) for name, m in config.models.items()}
+    files = {name: folder.stamp([m.weights, *m.adapters.values()]) for name, m in config.local.items()}
+    return files | {name: folder.stamp_of([m.key_file] if m.key_file else []) for name, m in config.remote.items()}
 
 
 def change(old: Deployment, config: Config, now: Machine) -> Change:
@@ -72,7 +75,8 @@ def change(old: Deployment, config: Config, now: Machine) -> Change:
     )
     comes = tuple(name for name in config.models if name not in stays)
     goes = tuple(name for name in old.config.models if name not in stays)
-    if (comes or goes) and (old.plan.turns or config.placement.swap):
+    moves = any(name not in config.remote for name in comes) or any(name in old.plan.placed for name in goes)
+    if moves and (old.plan.turns or config.placement.swap):
         raise ConfigError("placement.swap", "models that take turns cannot change under way", "Restart the server")
     pinned = _pinned(config, old.plan, stays)
     room = _given_back(now, old, [*stays, *goes])
@@ -82,7 +86,7 @@ def change(old: Deployment, config: Config, now: Machine) -> Change:
         plan, together = advice.plan(pinned, _taken(room, old.plan, goes)), True
     except DoesNotFit:
         plan, together = advice.plan(pinned, room), False
-    placed = {name: old.plan.placed[name] if name in stays else plan.placed[name] for name in config.models}
+    placed = {name: old.plan.placed[name] if name in stays else plan.placed[name] for name in config.local}
     return Change(config, Plan(old.plan.machine, placed), found, stays, comes, goes, together)
 
 
@@ -93,8 +97,8 @@ def _pinned(config: Config, plan: Plan, stays: frozenset[str]) -> Config:
         where = {"gpus": placed.gpus, "tensor_parallel_size": None} if plan.machine.gpu else {}
         return model.model_copy(update={"kv_cache_bytes": placed.kv_cache_bytes, **where})
 
-    models = {name: pin(m, plan.placed[name]) if name in stays else m for name, m in config.models.items()}
-    return config.model_copy(update={"models": models})
+    models = {name: pin(m, plan.placed[name]) if name in stays else m for name, m in config.local.items()}
+    return config.model_copy(update={"models": {**config.models, **models}})
 
 
 def _given_back(now: Machine, old: Deployment, names: list[str]) -> Machine:
@@ -120,7 +124,7 @@ def _taken(room: Machine, plan: Plan, names: tuple[str, ...]) -> Machine:
 
 def _held(plan: Plan, names: list[str]) -> dict[int, int]:
     held: dict[int, int] = {}
-    for placed in (plan.placed[name] for name in dict.fromkeys(names)):
+    for placed in (plan.placed[name] for name in dict.fromkeys(names) if name in plan.placed):
         for gpu in placed.gpus:
             held[gpu] = held.get(gpu, 0) + placed.total_bytes
     return held

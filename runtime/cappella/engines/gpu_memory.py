@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cappella.engines.vllm.client import VllmEngine
+from cappella.engines.base import EngineServer
 from cappella.errors import ConfigError, EngineBroke, EngineError
 
 NAP_TIMEOUT_S = 10.0
@@ -33,7 +33,7 @@ class GpuMemory:
                 f"its GPU has {free:.1f} GiB free and it needs {needs:.1f}: another process holds the rest"
             )
 
-    async def nap(self, engine: VllmEngine) -> bool:
+    async def nap(self, engine: EngineServer) -> bool:
         """vLLM's own sleep; False if the memory does not come back: /sleep has answered 200 while it stayed held."""
         try:
             enough_bytes = self.free_bytes() + (self.nap_frees_bytes or 0)

@@ -1,19 +1,15 @@
 """Whether a running engine is well: its server says so, its calls end, and it makes tokens when it is asked for one."""
 
 import asyncio
-import re
 import time
 
+from cappella.engines.base import EngineFigures, EngineServer
 from cappella.engines.reconciler import transition
-from cappella.engines.vllm.client import VllmEngine
 from cappella.errors import EngineError
 
 QUIET_SHARE = 1 / 6
 """Of `hung_after_s`: an engine that was quiet for so long is asked for a token, and may take as long to give it."""
 RELAPSES = 3
-
-# They move with every step of the engine core, also while it reads a prompt that no token has come of yet.
-_STEPS = re.compile(r"^vllm:(?:kv_cache_usage_perc|generation_tokens_total|prompt_tokens_total)\{.*", re.MULTILINE)
 
 
 class Health:
@@ -23,13 +19,13 @@ class Health:
     a token. It hangs if for `hung_after_s` neither a token nor a step of its core was seen.
     """
 
-    def __init__(self, engine: VllmEngine, hung_after_s: float) -> None:
+    def __init__(self, engine: EngineServer, hung_after_s: float) -> None:
         self._engine = engine
         self._hung_after_s = hung_after_s
         self._quiet_s = hung_after_s * QUIET_SHARE
         self._ill_since: float | None = None
         self._stepped_at = 0.0
-        self._steps: list[str] = []
+        self._steps: EngineFigures | None = None
         self._probe: asyncio.Task[str] | None = None
 
     async def look(self) -> str | None:
@@ -53,7 +49,7 @@ class Health:
     async def rest(self) -> None:
         """Ask for nothing until the next look."""
         probe, self._probe = self._probe, None
-        self._ill_since, self._steps = None, []
+        self._ill_since, self._steps = None, None
         if probe:
             probe.cancel()
             await asyncio.wait({probe})
@@ -81,7 +77,7 @@ class Health:
 
     def _recover(self) -> str | None:
         status, circuit_breaker = self._engine.status, self._engine.circuit_breaker
-        self._ill_since, self._steps = None, []
+        self._ill_since, self._steps = None, None
         if circuit_breaker.broken:
             circuit_breaker.try_again()
             if circuit_breaker.relapses > RELAPSES:
@@ -94,7 +90,7 @@ class Health:
 
     async def _look_for_steps(self) -> None:
         try:
-            steps = _STEPS.findall(await self._engine.metrics())
+            steps = (await self._engine.figures()).steps
         except EngineError:
             return
         # The first look has nothing to be compared with.

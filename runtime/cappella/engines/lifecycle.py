@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from cappella.engines import failures, memory_use, startup
+from cappella.engines.base import EngineServer
 from cappella.engines.gpu_memory import COMMAND_TIMEOUT_S
 from cappella.engines.health import Health
 from cappella.engines.life import Life
@@ -17,7 +18,6 @@ from cappella.engines.reconciler import SleepReason, Wishes, step, transition
 from cappella.engines.spec import EngineSpec
 from cappella.engines.start_times import Countdown
 from cappella.engines.status import ACTIONS, Action
-from cappella.engines.vllm.client import VllmEngine
 from cappella.errors import ConfigError, EngineBroke, EngineError
 
 WAKE_INTERVAL_S = 0.1
@@ -30,7 +30,7 @@ class Lifecycle:
     """
 
     def __init__(
-        self, engine: VllmEngine, fork_server: ForkServer, spec: EngineSpec, start_slots: asyncio.Semaphore
+        self, engine: EngineServer, fork_server: ForkServer, spec: EngineSpec, start_slots: asyncio.Semaphore
     ) -> None:
         self._engine = engine
         self._status = engine.status

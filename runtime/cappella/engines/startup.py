@@ -6,9 +6,9 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
+from cappella.engines.base import EngineServer
 from cappella.engines.process.process import EngineProcess
 from cappella.engines.start_times import Countdown
-from cappella.engines.vllm.client import VllmEngine
 from cappella.errors import EngineBroke, EngineError
 
 LOOK_INTERVAL_S = 0.1
@@ -52,7 +52,7 @@ class Progress:
                 raise StartStalled(f"it made no progress for {self._stalled_after_s:g} s while {stage}")
 
 
-async def load(engine: VllmEngine, process: EngineProcess, countdown: Countdown, progress: Progress) -> None:
+async def load(engine: EngineServer, process: EngineProcess, countdown: Countdown, progress: Progress) -> None:
     """Until a first token has come back; the status shows how far it is. Raises EngineBroke with the reason."""
     showing = asyncio.create_task(_show(engine, process, countdown))
     try:
@@ -77,7 +77,7 @@ async def _first_of(*waits: Coroutine[Any, Any, None]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _show(engine: VllmEngine, process: EngineProcess, countdown: Countdown) -> None:
+async def _show(engine: EngineServer, process: EngineProcess, countdown: Countdown) -> None:
     """Until cancelled, or until an operator has put the engine to sleep."""
     status = engine.status
     while True:
@@ -91,7 +91,7 @@ async def _show(engine: VllmEngine, process: EngineProcess, countdown: Countdown
         await asyncio.sleep(LOOK_INTERVAL_S)
 
 
-async def _until_it_answers(engine: VllmEngine, process: EngineProcess) -> None:
+async def _until_it_answers(engine: EngineServer, process: EngineProcess) -> None:
     give_up_at = time.monotonic() + START_TIMEOUT_S
     while not await _answers(engine):
         if not process.running:
@@ -101,14 +101,14 @@ async def _until_it_answers(engine: VllmEngine, process: EngineProcess) -> None:
         await asyncio.sleep(LOOK_INTERVAL_S)
 
 
-async def _answers(engine: VllmEngine) -> bool:
+async def _answers(engine: EngineServer) -> bool:
     try:
         return await engine.healthy()
     except EngineError:
         return False
 
 
-async def _first_token(engine: VllmEngine) -> None:
+async def _first_token(engine: EngineServer) -> None:
     try:
         async with asyncio.timeout(FIRST_TOKEN_TIMEOUT_S):
             await engine.probe()

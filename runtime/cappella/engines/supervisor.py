@@ -10,21 +10,21 @@ from pathlib import Path
 from shutil import rmtree
 
 from cappella.config import Config, Model, paths
-from cappella.engines import deployment
-from cappella.engines.circuit_breaker import CircuitBreaker
+from cappella.engines import backends, deployment
+from cappella.engines.base import EngineServer
 from cappella.engines.deployment import Change, Deployment
 from cappella.engines.gpu_memory import GpuMemory
 from cappella.engines.lifecycle import Lifecycle
 from cappella.engines.mps import Mps
 from cappella.engines.process import process
 from cappella.engines.process.process import ForkServer
+from cappella.engines.remote import Attachment
+from cappella.engines.sanitize import PlainText
 from cappella.engines.spec import Backoff, EngineSpec
 from cappella.engines.start_times import StartTimes
 from cappella.engines.status import Action, EngineStatus
 from cappella.engines.swapping import Turns
-from cappella.engines.vllm.client import VllmEngine
-from cappella.engines.vllm.sanitize import PlainText
-from cappella.errors import ActionRefused, ConfigError, UnknownEngine
+from cappella.errors import ActionRefused, ConfigError, RunsElsewhere, UnknownEngine
 from cappella.placement import advice, folder, gpus, machine
 from cappella.placement.planner import Placed, Plan
 from cappella.sealing import guard
@@ -51,7 +51,7 @@ class Supervisor:
     def __init__(
         self, config: Config, log_dir: Path, backoff: Backoff = Backoff(), health_interval_s: float = 1.0
     ) -> None:
-        if importlib.util.find_spec("vllm") is None:
+        if config.local and importlib.util.find_spec("vllm") is None:
             hint = "Install the extra cpu or gpu, or use scripts/run"
             raise ConfigError("this Python", "vLLM is not installed", hint)
         own = machine.own()
@@ -66,11 +66,11 @@ class Supervisor:
         self._start_slots = asyncio.Semaphore(1 if plan.machine.gpu else os.cpu_count() or 1)
         self._turns = Turns(len(plan.turns), self._take_turns) if plan.turns else None
         self._nappers = _nappers(plan) if plan.machine.gpu else frozenset()
-        self._tasks: dict[Lifecycle, asyncio.Task[None]] = {}
+        self._tasks: dict[Lifecycle | Attachment, asyncio.Task[None]] = {}
         self._orders: set[asyncio.Task[None]] = set()
         self._fork_servers: dict[frozenset[tuple[str, str]], ForkServer] = {}
         self._fleets = 0
-        self.deployment = Deployment(config, own, plan, deployment.stamps(config), {}, {})
+        self.deployment = Deployment(config, own, plan, deployment.stamps(config), {}, {}, {})
         try:
             self._add(self.deployment, config.models)
         except ConfigError:
@@ -82,7 +82,7 @@ class Supervisor:
         return self.deployment.plan
 
     @property
-    def engines(self) -> dict[str, VllmEngine]:
+    def engines(self) -> dict[str, EngineServer]:
         return self.deployment.engines
 
     @property
@@ -96,23 +96,27 @@ class Supervisor:
 
     def _add(self, new: Deployment, names: Iterable[str]) -> None:
         """Engines of a fleet, not yet started. Those of an earlier one may still have folders of the same names."""
-        threads = max(1, (os.cpu_count() or 1) // len(new.config.models))
-        for name in names:
-            model, placed = new.config.models[name], new.plan.placed[name]
+        names = set(names)
+        for name, remote in new.config.remote.items():
+            if name in names:
+                new.engines[name] = engine = backends.attached(name, remote)
+                new.attachments[name] = Attachment(engine, remote)
+        threads = max(1, (os.cpu_count() or 1) // max(1, len(new.config.local)))
+        for name in new.config.local.keys() & names:
+            model, placed = new.config.local[name], new.plan.placed[name]
             private = self._runtime_dir / (f"{name}.{self._fleets}" if self._fleets else name)
             _require_short(name, private)
             self._add_one(new, name, placed, private, model.cpu_threads or threads)
         self._fleets += 1
 
     def _add_one(self, new: Deployment, name: str, placed: Placed, private: Path, cpu_threads: int) -> None:
-        model = new.config.models[name]
+        model = new.config.local[name]
         socket = private / "engine.sock"
         found = folder.inspect(name, model.weights, model.card)
         plain = PlainText(found.special_tokens, found.markup)
         seat = None if self._turns is None or placed.turn is None else partial(self._turns.seat, placed.turn)
-        status, circuit_breaker = EngineStatus(name), CircuitBreaker()
-        for called in (name, *model.adapters):
-            new.engines[called] = VllmEngine(socket, status, plain, model.capabilities, seat, called, circuit_breaker)
+        called = (name, *model.adapters)
+        new.engines.update(backends.own(socket, called, EngineStatus(name), plain, model.capabilities, seat))
         gpu = new.plan.machine.gpu
         naps = name in self._nappers
         env = process.environment(None if gpu else cpu_threads, model.enforce_eager, placed.gpus, naps)
@@ -150,10 +154,10 @@ class Supervisor:
     def begin(self, new: Deployment) -> None:
         """Begin to start those of its engines that do not run yet, in the background; judges first."""
         judges = new.config.judges
-        for name in sorted(new.lifecycles, key=lambda name: name not in judges):
-            lifecycle = new.lifecycles[name]
-            if lifecycle not in self._tasks:
-                self._tasks[lifecycle] = asyncio.create_task(lifecycle.run())
+        lives: dict[str, Lifecycle | Attachment] = {**new.attachments, **new.lifecycles}
+        for name in sorted(lives, key=lambda name: name not in judges):
+            if lives[name] not in self._tasks:
+                self._tasks[lives[name]] = asyncio.create_task(lives[name].run())
 
     def compare(self, config: Config) -> Change:
         """What another config would change. Raises what it would raise at a start."""
@@ -162,17 +166,18 @@ class Supervisor:
     def prepare(self, change: Change) -> Deployment:
         """The engines of another config: those that stay, and new ones that `begin` starts."""
         old = self.deployment
-        lifecycles = {name: old.lifecycles[name] for name in change.config.models if name in change.stays}
+        lifecycles = {name: each for name, each in old.lifecycles.items() if name in change.stays}
+        attachments = {name: each for name, each in old.attachments.items() if name in change.stays}
         stay = old.config.hosted(change.stays)
         engines = {name: engine for name, engine in old.engines.items() if name in stay}
-        new = Deployment(change.config, old.machine, change.plan, change.stamps, engines, lifecycles)
+        new = Deployment(change.config, old.machine, change.plan, change.stamps, engines, lifecycles, attachments)
         self._add(new, change.comes)
         return new
 
     async def end(self, old: Deployment, names: Iterable[str]) -> None:
         """End some engines of a fleet, with all that they are called by."""
         for name in names:
-            task = self._tasks.pop(old.lifecycles[name], None)
+            task = self._tasks.pop(old.attachments.get(name) or old.lifecycles[name], None)
             if task:
                 task.cancel()
                 await asyncio.wait({task})
@@ -181,13 +186,15 @@ class Supervisor:
 
     def actions(self, name: str) -> Sequence[Action]:
         """What an operator may ask of an engine now."""
-        return self.lifecycles[name].actions
+        return self.lifecycles[name].actions if name in self.lifecycles else ()
 
     async def act(self, name: str, action: str) -> None:
         """Begin what an operator asks of an engine; its status tells what comes of it.
 
         Raises UnknownEngine, and ActionRefused for what its state does not allow.
         """
+        if name in self.deployment.attachments:
+            raise RunsElsewhere(name)
         lifecycle = self.lifecycles.get(name)
         if lifecycle is None:
             raise UnknownEngine(name, list(self.lifecycles))

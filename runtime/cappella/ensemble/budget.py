@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 
-from cappella.engines.base import Engine
+from cappella.engines.base import Engine, TokenCount
 from cappella.engines.status import EngineStatus
 from cappella.errors import EngineNotReady, EngineOverBudget, EngineRejected
 from cappella.types import Capabilities, Chunk, Prompt, Sampling, Usage
@@ -51,7 +51,7 @@ class Metered:
     def capabilities(self) -> Capabilities:
         return self._engine.capabilities
 
-    async def count_tokens(self, prompt: Prompt) -> int:
+    async def count_tokens(self, prompt: Prompt) -> TokenCount:
         return await self._engine.count_tokens(prompt)
 
     async def chat(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Chunk, None]:
@@ -59,7 +59,8 @@ class Metered:
 
         A call that it refused used nothing.
         """
-        size = await self._engine.count_tokens(prompt)
+        # An estimate, where the engine cannot count, is settled at the end by what the engine says.
+        size = (await self._engine.count_tokens(prompt)).tokens
         allowed = self._budget.set_aside(size, prompt.samples, sampling.max_completion_tokens, self._at_most)
         set_aside = size + prompt.samples * allowed
         usage: Usage | None = None

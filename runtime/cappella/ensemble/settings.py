@@ -4,14 +4,15 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from cappella.config import Ensemble, Model, Preset, seats
+from cappella.config import Ensemble, Model, Preset, RemoteModel, seats
+from cappella.config.abilities import judge_lacks, seat_lacks
 from cappella.config.options import Gate, GateMode, Options, Overrides, Seat, Settings
 from cappella.ensemble.messages import has_images
 from cappella.ensemble.structured import formats
 from cappella.errors import RequestError, UnknownModel
-from cappella.types import Prompt, Sampling
+from cappella.types import Capabilities, Prompt, Sampling
 
-Models = Mapping[str, Model]
+Models = Mapping[str, Model | RemoteModel]
 
 DEFAULTS = Options(
     strategy="synthesize",
@@ -47,6 +48,7 @@ def resolve(
     _require_models([judge_model], models, "fusion.model")
     answers = sum(seat.samples for seat in panel)
     _require_traits(name, ensemble, models, [*(seat.model for seat in panel), judge_model], prompt)
+    _require_servers(models[judge_model].capabilities, judge_model, options, prompt, judge_sampling)
     quorum = _quorum(overrides.options.quorum, options.quorum, answers)
     _require_sight(models, panel, quorum, prompt)
     mode = overrides.options.gate or (preset.gate if isinstance(preset, Preset) else None)
@@ -152,6 +154,20 @@ def _require_traits(name: str, ensemble: Ensemble, models: Models, used: Sequenc
         formats.require_checkable(prompt.form)
     except formats.InvalidFormat as error:
         raise RequestError(f"{error}.", prompt.form.field if prompt.form else None) from error
+
+
+def _require_servers(
+    capabilities: Capabilities, judge: str, options: Options, prompt: Prompt, sampling: Sampling
+) -> None:
+    """Refuse what the server of a judge cannot do."""
+    if lack := judge_lacks(capabilities, options, options.gate) or seat_lacks(capabilities, sampling):
+        raise RequestError(f"{judge} cannot judge this: {lack[0]}. {lack[1]}.", "fusion.model")
+    field = prompt.form.field if prompt.form else None
+    taken = {"structured_outputs": capabilities.extensions, "response_format": capabilities.json_schema}
+    if options.strategy == "synthesize" and field and not taken[field]:
+        raise RequestError(f"{judge} writes the answer, and its server takes no {field}.", field)
+    if prompt.logprobs is not None and not capabilities.logprobs:
+        raise RequestError(f"{judge} writes the answer, and its server reports no logprobs.", "logprobs")
 
 
 def _require_sight(models: Models, panel: Sequence[Seat], quorum: int, prompt: Prompt) -> None:

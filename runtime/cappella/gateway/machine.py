@@ -9,8 +9,8 @@ from fastapi import APIRouter, Request
 
 from cappella.auth.keys import Key
 from cappella.config import Config
+from cappella.engines.base import EngineServer
 from cappella.engines.status import Action, EngineStatus
-from cappella.engines.vllm.client import VllmEngine
 from cappella.gateway.model_list import PREFIX
 from cappella.gateway.request import credentials
 from cappella.gateway.state import GatewayState
@@ -102,7 +102,7 @@ def _state(status: EngineStatus) -> Json:
     }
 
 
-def _engines(config: Config, engines: Mapping[str, VllmEngine], reading: Reading, operated: Operated) -> Json:
+def _engines(config: Config, engines: Mapping[str, EngineServer], reading: Reading, operated: Operated) -> Json:
     return {
         name: {
             **_state(engine.status),
@@ -112,6 +112,7 @@ def _engines(config: Config, engines: Mapping[str, VllmEngine], reading: Reading
             "restarts_asked": engine.status.restarts_asked,
             "adapters": list(config.models[name].adapters),
             **_planned(operated.plan, name),
+            "url": config.remote[name].url if name in config.remote else None,
             "used_bytes": reading.used_bytes.get(name),
             **asdict(reading.figures.get(name, Figures())),
             "actions": list(operated.actions(name)),
@@ -121,8 +122,10 @@ def _engines(config: Config, engines: Mapping[str, VllmEngine], reading: Reading
 
 
 def _planned(plan: Plan, name: str) -> Json:
-    """`turn` is None for an engine that never sleeps; bytes are those on each of its GPUs."""
-    placed = plan.placed[name]
+    """`turn` is None for an engine that never sleeps; bytes are those on each of its GPUs. A remote model has no place."""
+    placed = plan.placed.get(name)
+    if placed is None:
+        return {"gpus": [], "turn": None, "planned": None}
     sizes = ("weight_bytes", "kv_cache_bytes", "overhead_bytes")
     return {
         "gpus": list(placed.gpus) if plan.machine.gpu else [],

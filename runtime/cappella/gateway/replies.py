@@ -58,7 +58,8 @@ _COST = record(
         "ms": MS,
         "first_token_ms": MS,
     },
-    about="One inner call.",
+    {"estimated": {"type": "boolean"}},
+    about="One inner call; its counts are `estimated` where a remote server tells none.",
 )
 _MODEL = record({"id": TEXT, "object": const("model"), "created": COUNT, "owned_by": TEXT})
 _CHOICE = record({"index": COUNT, "finish_reason": ANYTHING})

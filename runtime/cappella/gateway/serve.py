@@ -66,7 +66,8 @@ async def _serve(
     config = supervisor.deployment.config
     server = http_server(app, config.server.tls, announcer)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
-    message = f"Gateway on {url}; starting {len(config.models)} engines (logs in {log_dir})"
+    attached = f", {', '.join(config.remote)} attached" if config.remote else ""
+    message = f"Gateway on {url}; starting {len(config.local)} engines (logs in {log_dir}){attached}"
     announcer.say("listening", message, url=url, engines=list(config.models), log_dir=log_dir)
     async with background(_watch_start(config, supervisor.statuses, announcer)) as watching:
         await asyncio.wait({serving, watching}, return_when=asyncio.FIRST_COMPLETED)

@@ -25,10 +25,11 @@ class Change:
 
 
 def plan(config: Config, machine: Machine) -> Plan:
-    """Where each model lies. Raises ConfigError for a model that cannot be read; DoesNotFit with the cheapest changes."""
+    """Where each local model lies. Raises ConfigError for a model that cannot be read; DoesNotFit with the cheapest changes."""
+    config = config.model_copy(update={"models": config.local})
     if config.placement.memory_bytes is not None:
         machine = machine.limited(config.placement.memory_bytes)
-    footprints = {name: footprint(name, model, machine) for name, model in config.models.items()}
+    footprints = {name: footprint(name, model, machine) for name, model in config.local.items()}
     try:
         return planner.placed(config, footprints, machine)
     except DoesNotFit as error:
@@ -73,7 +74,7 @@ def _with_models(
     words: str,
     change: Callable[[Model], Model],
 ) -> Change | None:
-    models = {name: change(model) for name, model in config.models.items()}
+    models = {name: change(model) for name, model in config.local.items()}
     if models == config.models:
         return None
     changed = {name: replace(found, model=models[name]) for name, found in footprints.items()}
@@ -90,7 +91,7 @@ def _fp8_cache(model: Model) -> Model:
 
 def _shorter_context(config: Config, footprints: Mapping[str, Footprint], machine: Machine) -> Change | None:
     """The longest context, halved from the longest there is, with which all fit, and no KV cache of a set size."""
-    longest = max(model.max_model_len for model in config.models.values()) // 2
+    longest = max(model.max_model_len for model in config.local.values()) // 2
     while longest >= MIN_CONTEXT:
 
         def shorten(model: Model, most: int = longest) -> Model:

@@ -49,8 +49,13 @@ def _template(folder: Path, about: Mapping[str, Any]) -> str:
 
 def stamp(folders: Iterable[Path]) -> Stamp:
     """What tells a model's files from later ones in the same place."""
-    files = sorted(path for folder in folders for path in folder.glob("*") if path.is_file())
-    return tuple((str(path), (about := path.stat()).st_size, about.st_mtime_ns) for path in files)
+    return stamp_of(sorted(path for folder in folders for path in folder.glob("*") if path.is_file()))
+
+
+def stamp_of(files: Iterable[Path]) -> Stamp:
+    """The same for files by their paths; those that are not there are left out."""
+    there = [path for path in files if path.is_file()]
+    return tuple((str(path), (about := path.stat()).st_size, about.st_mtime_ns) for path in there)
 
 
 def place(model: str, folder: Path) -> str:

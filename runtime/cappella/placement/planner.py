@@ -71,7 +71,7 @@ def placed(config: Config, footprints: Mapping[str, Footprint], machine: Machine
 
 def _resident(config: Config) -> frozenset[str]:
     """Judges, and what the config pins: they never sleep."""
-    return config.judges | {name for name, model in config.models.items() if model.gpus}
+    return (config.judges & config.local.keys()) | {name for name, model in config.local.items() if model.gpus}
 
 
 def rooms(machine: Machine) -> list[int]:

@@ -29,9 +29,12 @@ def show(config: Config, described: Machine | None, as_json: bool) -> None:
         hint = f"{error.hint}. This machine has no GPU: to plan for another one, use --gpus 1x80GiB"
         raise DoesNotFit(error.place, error.problem, hint) from error
     if as_json:
-        print(json.dumps(as_dict(found), indent=2))
+        remote = [{"model": name, "url": model.url} for name, model in config.remote.items()]
+        print(json.dumps({**as_dict(found), "remote": remote}, indent=2))
     else:
         Console(highlight=False).print(picture(found))
+        for name, model in config.remote.items():
+            print(f"{name}: runs at {model.url}, and takes no memory here")
 
 
 def as_dict(plan: Plan) -> dict[str, object]:

@@ -1,13 +1,12 @@
 """The engines' own figures and this machine's memory, read while somebody asks, and once for all who ask at once."""
 
 import asyncio
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cappella.engines import memory_use
-from cappella.engines.vllm.client import VllmEngine
+from cappella.engines.base import EngineFigures, EngineServer
 from cappella.errors import EngineError
 from cappella.placement import machine
 from cappella.placement.gpus import Gpu
@@ -19,11 +18,6 @@ USED_S = 5.0
 MAX_GAP_S = 10.0
 """Over a longer time nobody means the rate of now."""
 PATIENCE_S = 1.0
-
-_FIGURES = re.compile(
-    r"^vllm:(kv_cache_usage_perc|num_requests_running|num_requests_waiting|generation_tokens_total)\{[^}]*\} (\S+)$",
-    re.MULTILINE,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +59,15 @@ class Gauges:
         self._one_at_a_time = asyncio.Lock()
 
     async def read(
-        self, engines: Mapping[str, VllmEngine], groups: Callable[[], Mapping[str, int]], on_gpus: bool
+        self, engines: Mapping[str, EngineServer], groups: Callable[[], Mapping[str, int]], on_gpus: bool
     ) -> Reading:
         """As of a second ago at the most; `groups` are the engines' process groups. What does not answer is left out."""
         async with self._one_at_a_time:
             began = time.monotonic()
             if began - self._read_at >= FIGURES_S:
-                texts = await asyncio.gather(*(_text(engine) for engine in engines.values()))
-                # Neither a long text nor a slow driver may hold the streams up.
-                parsed = await asyncio.to_thread(lambda: [_parsed(text) for text in texts])
-                self._reading.figures = {n: self._figures(n, p) for n, p in zip(engines, parsed, strict=True)}
+                found = await asyncio.gather(*(_figures(engine) for engine in engines.values()))
+                self._reading.figures = {n: self._figures(n, each) for n, each in zip(engines, found, strict=True)}
+                # A slow driver may not hold the streams up.
                 self._reading.memory = await asyncio.to_thread(self._memory, on_gpus)
                 self._read_at = time.monotonic()
             if began - self._used_at >= USED_S:
@@ -82,14 +75,8 @@ class Gauges:
                 self._used_at = time.monotonic()
             return self._reading
 
-    def _figures(self, name: str, found: Mapping[str, float]) -> Figures:
-        running, waiting = found.get("num_requests_running"), found.get("num_requests_waiting")
-        return Figures(
-            found.get("kv_cache_usage_perc"),
-            None if running is None else int(running),
-            None if waiting is None else int(waiting),
-            self._rate(name, found.get("generation_tokens_total")),
-        )
+    def _figures(self, name: str, found: EngineFigures) -> Figures:
+        return Figures(found.kv_usage, found.running, found.waiting, self._rate(name, found.generation_tokens))
 
     def _rate(self, name: str, tokens: float | None) -> float | None:
         now = time.monotonic()
@@ -108,22 +95,11 @@ class Gauges:
         return [Persistence(d.name, d.index, d.total_bytes, d.free_bytes, None) for d in machine.own_memory().devices]
 
 
-async def _text(engine: VllmEngine) -> str:
+async def _figures(engine: EngineServer) -> EngineFigures:
     if engine.status.state not in ("ready", "unhealthy"):
-        return ""
+        return EngineFigures()
     try:
         async with asyncio.timeout(PATIENCE_S):
-            return await engine.metrics()
+            return await engine.figures()
     except (EngineError, TimeoutError):
-        return ""
-
-
-def _parsed(text: str) -> dict[str, float]:
-    """The figures that matter here; of several series of one name, as for adapters, the sum."""
-    out: dict[str, float] = {}
-    for name, value in _FIGURES.findall(text):
-        try:
-            out[name] = out.get(name, 0.0) + float(value)
-        except ValueError:
-            continue
-    return out
+        return EngineFigures()

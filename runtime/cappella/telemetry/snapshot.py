@@ -9,8 +9,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from cappella.engines.base import EngineServer
 from cappella.engines.status import EngineState
-from cappella.engines.vllm.client import VllmEngine
 from cappella.errors import EngineError
 from cappella.placement.gpus import Gpu
 
@@ -22,7 +22,7 @@ Rows = Iterable[tuple[Sequence[str], float]]
 class Snapshot:
     """Engines and GPUs; who waits and who was refused, by ensemble or model; which ensembles can answer, and by when."""
 
-    engines: Mapping[str, VllmEngine]
+    engines: Mapping[str, EngineServer]
     gpus: Sequence[Gpu]
     waiting: Mapping[str, int]
     refused: Mapping[str, int]
@@ -51,7 +51,7 @@ def _queues(now: Snapshot) -> Iterator[Metric]:
     yield _gauge("deadline_seconds", "Of a run that says nothing of it", ["ensemble"], deadlines)
 
 
-def _engines(called: Mapping[str, VllmEngine], servers: Mapping[str, VllmEngine]) -> Iterator[Metric]:
+def _engines(called: Mapping[str, EngineServer], servers: Mapping[str, EngineServer]) -> Iterator[Metric]:
     up = (([name], engine.status.state == "ready") for name, engine in called.items())
     yield _gauge("engine_up", "1 if the engine is ready", ["model"], up)
     statuses = {name: engine.status for name, engine in servers.items()}
@@ -84,7 +84,7 @@ def _filled(family: GaugeMetricFamily | CounterMetricFamily, rows: Rows) -> Metr
     return family
 
 
-async def _page(engine: VllmEngine) -> str:
+async def _page(engine: EngineServer) -> str:
     """The engine's own figures, as it sends them."""
     try:
         return await engine.metrics() if engine.status.state == "ready" else ""

@@ -111,7 +111,7 @@ def _cost(call: Call, began_at: float) -> Json:
     return {
         "role": call.role,
         "model": call.model,
-        **asdict(call.usage),
+        **{name: count for name, count in asdict(call.usage).items() if count or name != "estimated"},
         **speculated,
         "start_ms": ms(call.began_at - began_at),
         "first_token_ms": ms(call.first_token_s),

@@ -51,8 +51,8 @@ def _usage(piece: bytes) -> Usage | None:
         usage: dict[str, Any] = value.get("usage") or value.get("response", {}).get("usage") or {}
         prompt = usage.get("prompt_tokens") or usage.get("input_tokens") or 0
         completion = usage.get("completion_tokens") or usage.get("output_tokens") or 0
-        counts = [max(0, int(count)) for count in (prompt, _cached(usage), completion)]
-        return Usage(*counts) if usage else None
+        prompt, cached, completion = (max(0, int(count)) for count in (prompt, _cached(usage), completion))
+        return Usage(prompt, cached, completion) if usage else None
     except (orjson.JSONDecodeError, AttributeError, TypeError, ValueError):
         return None
 

@@ -34,7 +34,7 @@ class Weights:
     """
 
     def __init__(self, config: Config, before: "Weights | None" = None, comes: Collection[str] = ()) -> None:
-        models = config.models.items()
+        models = config.local.items()
         adapters = {name: path for _, model in models for name, path in model.adapters.items()}
         self.folders = {**{name: model.weights for name, model in models}, **adapters}
         self.found = dict.fromkeys(self.folders, PENDING)
@@ -44,9 +44,9 @@ class Weights:
                 self.found[name] = digest
 
     def of(self, names: Iterable[str]) -> dict[str, str]:
-        """By what was called, an adapter's engine too; `pending` where it is not known yet."""
+        """By what was called, an adapter's engine too; `pending` where it is not known yet. Remote models have none."""
         called = {each for name in names for each in (name, self._host_of[name])}
-        return {name: self.found[name] for name in sorted(called)}
+        return {name: self.found[name] for name in sorted(called & self.found.keys())}
 
 
 class WeightDigests:

@@ -12,6 +12,66 @@ from cappella.types import Message, Prompt
 BREAK = "\u200b"
 """A space of no width, put behind a token's first character."""
 
+WELL_KNOWN = (
+    # ChatML, and what Qwen, Phi and GLM have beside it
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|im_sep|>",
+    "<|endoftext|>",
+    "<|user|>",
+    "<|assistant|>",
+    "<|system|>",
+    "<|observation|>",
+    "<|end|>",
+    "[gMASK]",
+    "<sop>",
+    # Llama
+    "<|begin_of_text|>",
+    "<|end_of_text|>",
+    "<|start_header_id|>",
+    "<|end_header_id|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|python_tag|>",
+    "<|header_start|>",
+    "<|header_end|>",
+    "<|eot|>",
+    "<<SYS>>",
+    "<</SYS>>",
+    # Mistral
+    "<s>",
+    "</s>",
+    "[INST]",
+    "[/INST]",
+    "[SYSTEM_PROMPT]",
+    "[/SYSTEM_PROMPT]",
+    "[AVAILABLE_TOOLS]",
+    "[/AVAILABLE_TOOLS]",
+    "[TOOL_CALLS]",
+    "[TOOL_RESULTS]",
+    "[/TOOL_RESULTS]",
+    # Gemma
+    "<bos>",
+    "<eos>",
+    "<start_of_turn>",
+    "<end_of_turn>",
+    # gpt-oss
+    "<|start|>",
+    "<|channel|>",
+    "<|message|>",
+    "<|call|>",
+    "<|return|>",
+    # DeepSeek
+    "<｜begin▁of▁sentence｜>",
+    "<｜end▁of▁sentence｜>",
+    "<｜User｜>",
+    "<｜Assistant｜>",
+    # Granite
+    "<|start_of_role|>",
+    "<|end_of_role|>",
+)
+"""Tokens of control of known families, for a model whose tokenizer is not here."""
+
 
 class PlainText:
     """For one tokenizer. `markup` is what an assistant's own turn may hold, such as `<think>`, and nobody else's."""
