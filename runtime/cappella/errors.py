@@ -30,7 +30,14 @@ CappellaError
     └── DeadlineExceeded     the time ran out and there is nothing to return
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+# For types alone: who installs a bundle has nothing but the standard library.
+if TYPE_CHECKING:
+    pass
 
 
 class CappellaError(Exception):

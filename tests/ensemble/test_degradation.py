@@ -4,8 +4,9 @@ import time
 
 import pytest
 
-from cappella.config.options import AnalysisMode, Seat
+from cappella.config.options import Seat
 from cappella.ensemble.errors import DeadlineExceeded
+from cappella.modes import AnalysisMode
 from support.fake_engines import MEMBERS, FakeEngines, eventually, judging
 from support.scripted_engine import Json, Script
 

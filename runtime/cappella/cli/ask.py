@@ -21,7 +21,9 @@ Preset = Annotated[
     str | None,
     typer.Option(help="One of the ensemble's presets, such as quick.", autocompletion=completion.presets),
 ]
-Strategy = Annotated[str | None, typer.Option(help="synthesize, select or vote.", autocompletion=completion.strategies)]
+Strategy = Annotated[
+    str | None, typer.Option(help=f"{', '.join(completing.STRATEGIES)}.", autocompletion=completion.strategies)
+]
 Fusion = Annotated[
     list[str] | None,
     typer.Option(help="Any other field of fusion, such as samples=2; may stand several times."),

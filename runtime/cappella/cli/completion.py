@@ -4,14 +4,16 @@ import json
 import threading
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import typer
+
+from cappella.modes import Strategy
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 DEFAULT_MODEL = "cappella/default"
 PATIENCE_S = 0.3
-STRATEGIES = ("synthesize", "select", "vote")
+STRATEGIES: tuple[str, ...] = get_args(Strategy)
 SUFFIXES = (".yaml", ".yml")
 
 

@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ByteSize, Field, model_validator
 
-from cappella.config.fields import Frozen, Name, Seconds
-from cappella.types import Capabilities
+from cappella.config.fields import Name
+from cappella.config.options import Seconds
+from cappella.types import Capabilities, Frozen
 
 # Set by Cappella itself, or able to open the seal: never taken from a config.
 RESERVED_ENGINE_ARGS = frozenset(

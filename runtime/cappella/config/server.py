@@ -17,7 +17,8 @@ from pydantic import (
     model_validator,
 )
 
-from cappella.config.fields import Frozen, Seconds
+from cappella.config.options import Seconds
+from cappella.types import Frozen
 
 
 class Tls(Frozen):

@@ -1,8 +1,9 @@
 """Runs that failed because the panel gave too little; each error carries what the panel did give."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
-from cappella.ensemble.run import Answer, Failure
 from cappella.errors import CappellaError
 
 

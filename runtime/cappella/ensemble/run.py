@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from cappella.config.options import EarlyExit, Settings
+from cappella.config.options import Settings
+from cappella.modes import EarlyExit
 from cappella.types import Json, ToolCall, Usage
 
 Analysis = Json

@@ -5,75 +5,47 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from cappella.config import Ensemble, Model, Preset, seats
-from cappella.config.options import Gate, GateMode, Options, Overrides, Seat, Settings
+from cappella.config.options import Gate, Overrides, Seat, Settings
 from cappella.ensemble.messages import has_images
 from cappella.ensemble.structured import formats
 from cappella.errors import RequestError, UnknownModel
+from cappella.modes import GateMode
 from cappella.types import Prompt, Sampling
 
 Models = Mapping[str, Model]
-
-DEFAULTS = Options(
-    strategy="synthesize",
-    analysis="before",
-    samples=1,
-    layers=1,
-    review=False,
-    early_exit="off",
-    debias=False,
-    show_reasoning=False,
-    formatted_panel=False,
-    answer_order="shuffled",
-    early_prefill=True,
-    round_timeout_s=120.0,
-    deadline_s=300.0,
-)
 
 
 def resolve(
     name: str, ensemble: Ensemble, models: Models, overrides: Overrides, prompt: Prompt, judge_sampling: Sampling
 ) -> Settings:
     """The settings of one run. Raises RequestError for what the operator forbids or the config does not have."""
-    if not ensemble.allow_overrides and replace(overrides, preset=None) != Overrides():
+    if not ensemble.allow_overrides and overrides.change_something:
         raise RequestError(f"The operator of cappella/{name} allows no overrides.", "fusion", "overrides_forbidden")
     if not prompt.messages:
         raise RequestError("The request says nothing: a conversation needs a message.")
     preset = _preset(name, ensemble, overrides.preset)
     judge = (preset.judge if isinstance(preset, Preset) else None) or ensemble.judge
-    options = overrides.options.over(preset.options).over(ensemble.options).over(Options(criteria=judge.criteria))
-    options = options.over(DEFAULTS)
+    said = {"criteria": judge.criteria, **ensemble.given(), **preset.given(), **overrides.options.given()}
     panel = _panel(ensemble, preset, models, overrides, judge_sampling.seed)
     judge_model = judge.model if overrides.judge is None else overrides.judge
     _require_models([judge_model], models, "fusion.model")
     answers = sum(seat.samples for seat in panel)
     _require_traits(name, ensemble, models, [*(seat.model for seat in panel), judge_model], prompt)
-    quorum = _quorum(overrides.options.quorum, options.quorum, answers)
+    quorum = _quorum(overrides.options.quorum, said.get("quorum"), answers)
     _require_sight(models, panel, quorum, prompt)
-    mode = overrides.options.gate or (preset.gate if isinstance(preset, Preset) else None)
+    mode = said.get("gate") or (preset.gate if isinstance(preset, Preset) else None)
+    said |= {"quorum": quorum, "gate": _gate(name, ensemble, mode)}
     return Settings(
         ensemble=name,
         preset=overrides.preset,
         panel=panel,
         judge=judge_model,
-        quorum=quorum,
         seed=secrets.randbits(32) if judge_sampling.seed is None else judge_sampling.seed,
         judge_sampling=judge_sampling.over(judge.sampling),
         analysis_max_tokens=judge.analysis_max_tokens,
-        gate=_gate(name, ensemble, mode),
         panel_watched=prompt.watched,
-        **{field: getattr(options, field) for field in _TAKEN_AS_THEY_ARE},
+        **said,
     )
-
-
-def deadline_s(ensemble: Ensemble) -> float:
-    """What a run of it may take where the request says nothing."""
-    return ensemble.deadline_s or DEFAULTS.deadline_s or 0.0
-
-
-_TAKEN_AS_THEY_ARE = (
-    "strategy analysis grace_s layers review early_exit debias show_reasoning formatted_panel answer_order"
-    " early_prefill criteria max_total_tokens round_timeout_s deadline_s"
-).split()
 
 
 def _preset(name: str, ensemble: Ensemble, wanted: str | None) -> Preset | Ensemble:
@@ -90,7 +62,7 @@ def _panel(
     ensemble: Ensemble, preset: Preset | Ensemble, models: Models, overrides: Overrides, seed: int | None
 ) -> tuple[Seat, ...]:
     chosen = ensemble.seats_of(preset)
-    samples = overrides.options.samples
+    samples = overrides.options.given().get("samples")
     if overrides.panel is not None:
         _require_models(overrides.panel, models, "fusion.analysis_models")
         configured = {seat.model: seat for seat in reversed(chosen)}

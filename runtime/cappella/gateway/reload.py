@@ -99,7 +99,7 @@ class Reloader:
     async def _end(self, in_flight: InFlight, old: Deployment, new: Deployment, change: Change) -> None:
         """Wait for the old runs, which end at their deadlines, and calls; then end the engines that nobody needs now."""
         await asyncio.sleep(LINGER_S)
-        longest_s = max((e.options.deadline_s or 0.0 for e in old.config.ensembles.values()), default=0.0)
+        longest_s = max((e.deadline_s for e in old.config.ensembles.values()), default=0.0)
         await in_flight.close(max(old.config.server.drain_s, longest_s))
         self._older.discard(in_flight)
         await self._supervisor.end(old, change.goes)

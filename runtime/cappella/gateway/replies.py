@@ -6,8 +6,8 @@ A single model's reply is vLLM's own: it has the same shape without `fusion`.
 from collections.abc import Mapping
 from typing import Any, get_args
 
-from cappella.config.options import Strategy
 from cappella.ensemble.run import Role, Status
+from cappella.modes import Strategy
 
 Json = dict[str, Any]
 

@@ -16,7 +16,7 @@ from cappella.engines.vllm.client import VllmEngine
 from cappella.ensemble.events import Emit
 from cappella.ensemble.pipeline import Pipeline
 from cappella.ensemble.run import Run
-from cappella.ensemble.settings import deadline_s, resolve
+from cappella.ensemble.settings import resolve
 from cappella.errors import CappellaError, RequestError, UnknownModel
 from cappella.gateway import images, model_list, proxy
 from cappella.gateway.admission import Admission, costs
@@ -190,7 +190,7 @@ async def _ensemble(
     ensemble = parts.config.ensembles[name]
     prompt = replace(asked.prompt, watched=asked.stream)
     settings = resolve(name, ensemble, models, asked.overrides, prompt, asked.sampling)
-    settings = replace(settings, panel_watched=asked.watches_panel)
+    settings = settings.model_copy(update={"panel_watched": asked.watches_panel})
 
     takes = costs(settings, parts.config.host_of)
 
@@ -273,7 +273,7 @@ def _answering_now(parts: GatewayState) -> dict[str, bool]:
 
 
 def _now(parts: GatewayState) -> Snapshot:
-    deadlines_s = {name: deadline_s(ensemble) for name, ensemble in parts.config.ensembles.items()}
+    deadlines_s = {name: ensemble.deadline_s for name, ensemble in parts.config.ensembles.items()}
     waiting, refused = parts.admission.waiting, parts.admission.refused
     return Snapshot(parts.engines, parts.gpus(), waiting, refused, _answering_now(parts), deadlines_s)
 

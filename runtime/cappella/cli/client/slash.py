@@ -16,7 +16,7 @@ from cappella.errors import ConfigError
 
 HELP = {
     "/preset": "[NAME]  one of the ensemble's presets; without a name, none",
-    "/strategy": "[NAME]  synthesize, select or vote; without a name, the ensemble's own",
+    "/strategy": f"[NAME]  {', '.join(STRATEGIES)}; without a name, the ensemble's own",
     "/set": "FIELD=VALUE  any other field of fusion, such as samples=2; FIELD= takes it back",
     "/model": "[NAME]  another ensemble, or one model alone; without a name, lists them",
     "/system": "[TEXT]  instructions before the conversation; without a text, none",

@@ -2,12 +2,12 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 
-from cappella.config.options import Strategy
 from cappella.ensemble.judge import Judge
 from cappella.ensemble.run import Verdict
 from cappella.ensemble.strategies.select import select
 from cappella.ensemble.strategies.synthesize import synthesize
 from cappella.ensemble.strategies.vote import vote
+from cappella.modes import Strategy
 
 STRATEGIES: Mapping[Strategy, Callable[[Judge], Awaitable[Verdict]]] = {
     "synthesize": synthesize,

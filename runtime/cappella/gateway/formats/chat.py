@@ -10,10 +10,10 @@ from pydantic import Field, model_validator
 from cappella.ensemble.events import Event, FinalDelta, RunStarted
 from cappella.ensemble.run import Answer, Run
 from cappella.gateway.formats import fields
-from cappella.gateway.formats.fields import ChatMessage, FusionRequest, Positive, Temperature, Tool, Wire
+from cappella.gateway.formats.fields import ChatMessage, FusionRequest, Tool, Wire
 from cappella.gateway.formats.sse import DONE, EventEncoder, frame
 from cappella.telemetry import trace
-from cappella.types import Chunk, Prompt, Sampling, ToolCall
+from cappella.types import Chunk, Positive, Prompt, Sampling, ToolCall
 
 Json = dict[str, Any]
 
@@ -22,21 +22,11 @@ class StreamOptions(Wire):
     include_usage: bool = False
 
 
-class ChatRequest(FusionRequest):
+class ChatRequest(FusionRequest, Sampling):
     """A chat completion asked of an ensemble. Sampling fields at this level are for the final answer."""
 
     messages: Annotated[list[ChatMessage], Field(min_length=1)]
     stream_options: StreamOptions | None = None
-    temperature: Temperature | None = None
-    top_p: fields.TopP | None = None
-    top_k: Annotated[int, Field(ge=-1)] | None = None
-    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    presence_penalty: fields.Penalty | None = None
-    frequency_penalty: fields.Penalty | None = None
-    repetition_penalty: Annotated[float, Field(gt=0)] | None = None
-    seed: fields.Seed | None = None
-    stop: fields.Stop | fields.Stops | None = None
-    max_completion_tokens: Positive | None = None
     max_tokens: Positive | None = None
     n: Literal[1] = 1
     logprobs: bool = False
@@ -82,19 +72,7 @@ class ChatRequest(FusionRequest):
     @property
     def sampling(self) -> Sampling:
         """How the final answer is drawn."""
-        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ()) or None
-        return Sampling(
-            temperature=self.temperature,
-            top_p=self.top_p,
-            top_k=self.top_k,
-            min_p=self.min_p,
-            presence_penalty=self.presence_penalty,
-            frequency_penalty=self.frequency_penalty,
-            repetition_penalty=self.repetition_penalty,
-            seed=self.seed,
-            stop=stop,
-            max_completion_tokens=self.max_completion_tokens or self.max_tokens,
-        )
+        return Sampling(**{"max_completion_tokens": self.max_tokens, **self.given()})
 
     def whole(self, run: Run) -> Json:
         """The whole answer of a run as one `chat.completion`."""

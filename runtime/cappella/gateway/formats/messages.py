@@ -10,13 +10,12 @@ from pydantic import Field, model_validator
 from cappella.ensemble.events import Event, FinalDelta, RunStarted
 from cappella.ensemble.run import Run
 from cappella.ensemble.structured.json_value import value_of
-from cappella.gateway.formats import fields
 from cappella.gateway.formats.anthropic_errors import error_body
 from cappella.gateway.formats.blocks import Block, Blocks, Step, blocks_of
-from cappella.gateway.formats.fields import FusionRequest, Positive, Wire
+from cappella.gateway.formats.fields import FusionRequest, Wire
 from cappella.gateway.formats.sse import EventEncoder, frame
 from cappella.telemetry import trace
-from cappella.types import Message, Prompt, Sampling
+from cappella.types import Message, Positive, Prompt, Sampling, Stop, TopP
 
 Json = dict[str, Any]
 
@@ -92,9 +91,9 @@ class MessagesRequest(FusionRequest):
     messages: Annotated[list[Turn], Field(min_length=1)]
     max_tokens: Positive
     system: str | list[TextBlock] | None = None
-    stop_sequences: Annotated[list[fields.Stop], Field(max_length=4)] | None = None
+    stop_sequences: Annotated[list[Stop], Field(max_length=4)] | None = None
     temperature: Annotated[float, Field(ge=0, le=1)] | None = None
-    top_p: fields.TopP | None = None
+    top_p: TopP | None = None
     top_k: Annotated[int, Field(ge=1)] | None = None
     tools: Annotated[list[ToolDefinition], Field(max_length=128)] | None = None
     tool_choice: ToolChoice | None = None

@@ -8,12 +8,12 @@ from pydantic import Field, model_validator
 from cappella.ensemble.run import Run
 from cappella.gateway.formats import fields
 from cappella.gateway.formats.blocks import blocks_of
-from cappella.gateway.formats.fields import FusionRequest, Positive, Wire
+from cappella.gateway.formats.fields import FusionRequest, Wire
 from cappella.gateway.formats.items import InputItem, conversation
 from cappella.gateway.formats.response_events import Events, fusion_item, id_of, item_of, status_of
 from cappella.gateway.formats.sse import EventEncoder
 from cappella.telemetry import trace
-from cappella.types import Form, Prompt, Sampling
+from cappella.types import Form, Positive, Prompt, Sampling, Temperature, TopP
 
 Json = dict[str, Any]
 LOGPROBS = "message.output_text.logprobs"
@@ -51,8 +51,8 @@ class ResponsesRequest(FusionRequest):
 
     input: Annotated[str, Field(min_length=1)] | Annotated[list[InputItem], Field(min_length=1)]
     instructions: str | None = None
-    temperature: fields.Temperature | None = None
-    top_p: fields.TopP | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
     max_output_tokens: Positive | None = None
     reasoning: fields.Reasoning | None = None
     text: TextConfig | None = None
