@@ -1,12 +1,14 @@
 """What goes into a model and what comes out of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-Json = Mapping[str, Any]
+from cappella import vocabulary
+
+Json = vocabulary.Json
 
 Message = Json
 """One turn of a conversation in OpenAI's chat form; engines take it as it is."""

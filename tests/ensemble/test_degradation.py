@@ -6,7 +6,7 @@ import pytest
 
 from cappella.config.options import Seat
 from cappella.ensemble.errors import DeadlineExceeded
-from cappella.modes import AnalysisMode
+from cappella.vocabulary import AnalysisMode
 from support.fake_engines import MEMBERS, FakeEngines, eventually, judging
 from support.scripted_engine import Json, Script
 

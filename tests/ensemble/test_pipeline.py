@@ -11,8 +11,8 @@ from cappella.config.options import Seat
 from cappella.ensemble.errors import DeadlineExceeded, InsufficientQuorum
 from cappella.ensemble.events import AnswerDelta, FinalDelta
 from cappella.errors import ContextLengthExceeded, ModelNotReady
-from cappella.modes import AnalysisMode
 from cappella.types import Prompt, Sampling
+from cappella.vocabulary import AnalysisMode
 from support.fake_engines import ANALYSIS, MEMBERS, FakeEngines, eventually, judging
 from support.scripted_engine import Script, too_long
 

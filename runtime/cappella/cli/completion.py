@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import typer
 
-from cappella.modes import Strategy
+from cappella.vocabulary import Strategy
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 DEFAULT_MODEL = "cappella/default"

@@ -8,8 +8,8 @@ from pydantic import BaseModel, BeforeValidator, Field, model_validator
 from cappella.config.fields import Name
 from cappella.config.options import MAX_MEMBERS, MAX_SAMPLES, EnsembleOptions, Seat
 from cappella.config.yaml_source import Path_
-from cappella.modes import GateMode
 from cappella.types import Frozen, Sampling, SamplingOptions, Temperature
+from cappella.vocabulary import GateMode
 
 
 class Member(SamplingOptions):

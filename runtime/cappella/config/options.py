@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from cappella.modes import AnalysisMode, AnswerOrder, EarlyExit, GateMode, Strategy
 from cappella.types import Frozen, Positive, Sampling
+from cappella.vocabulary import AnalysisMode, AnswerOrder, EarlyExit, GateMode, Strategy
 
 MAX_MEMBERS = 8
 MAX_SAMPLES = 16

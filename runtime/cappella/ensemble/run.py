@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cappella.config.options import Settings
-from cappella.modes import EarlyExit
 from cappella.types import Json, ToolCall, Usage
+from cappella.vocabulary import EarlyExit
 
 Analysis = Json
 """The judge's comparison; its keys are those of `prompts.analysis_schema`, its labels are answers' names."""

@@ -9,8 +9,8 @@ from cappella.config.options import Gate, Overrides, Seat, Settings
 from cappella.ensemble.messages import has_images
 from cappella.ensemble.structured import formats
 from cappella.errors import RequestError, UnknownModel
-from cappella.modes import GateMode
 from cappella.types import Prompt, Sampling
+from cappella.vocabulary import GateMode
 
 Models = Mapping[str, Model]
 

@@ -6,7 +6,7 @@ It says nothing of a deployment but whether it has keys. There is no page for it
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import get_args
 
 from fastapi import APIRouter, Request
 from pydantic.json_schema import models_json_schema
@@ -20,8 +20,8 @@ from cappella.gateway.replies import SHAPES, record, shape
 from cappella.gateway.request import credentials
 from cappella.gateway.routes import APIS
 from cappella.telemetry.history import MAX_LISTED
+from cappella.types import Json
 
-Json = dict[str, Any]
 Codes = Mapping[int, tuple[str, ...]]
 """By status, the codes that its errors can have."""
 

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 from cappella.ensemble.run import Role, Status
-from cappella.modes import Strategy
-
-Json = dict[str, Any]
+from cappella.types import Json
+from cappella.vocabulary import Strategy
 
 TEXT: Json = {"type": "string"}
 COUNT: Json = {"type": "integer", "minimum": 0}

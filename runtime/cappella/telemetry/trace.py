@@ -22,8 +22,7 @@ from cappella.ensemble.events import (
 )
 from cappella.ensemble.run import Answer, Call, Failure, Run
 from cappella.gateway.formats.fields import Fusion
-
-Json = dict[str, Any]
+from cappella.types import Json
 
 
 def fusion(run: Run, options: Fusion) -> Json:

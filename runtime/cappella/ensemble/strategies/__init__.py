@@ -7,7 +7,7 @@ from cappella.ensemble.run import Verdict
 from cappella.ensemble.strategies.select import select
 from cappella.ensemble.strategies.synthesize import synthesize
 from cappella.ensemble.strategies.vote import vote
-from cappella.modes import Strategy
+from cappella.vocabulary import Strategy
 
 STRATEGIES: Mapping[Strategy, Callable[[Judge], Awaitable[Verdict]]] = {
     "synthesize": synthesize,

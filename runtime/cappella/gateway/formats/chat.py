@@ -13,9 +13,7 @@ from cappella.gateway.formats import fields
 from cappella.gateway.formats.fields import ChatMessage, FusionRequest, Tool, Wire
 from cappella.gateway.formats.sse import DONE, EventEncoder, frame
 from cappella.telemetry import trace
-from cappella.types import Chunk, Positive, Prompt, Sampling, ToolCall
-
-Json = dict[str, Any]
+from cappella.types import Chunk, Json, Positive, Prompt, Sampling, ToolCall
 
 
 class StreamOptions(Wire):

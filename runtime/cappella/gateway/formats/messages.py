@@ -15,9 +15,7 @@ from cappella.gateway.formats.blocks import Block, Blocks, Step, blocks_of
 from cappella.gateway.formats.fields import FusionRequest, Wire
 from cappella.gateway.formats.sse import EventEncoder, frame
 from cappella.telemetry import trace
-from cappella.types import Message, Positive, Prompt, Sampling, Stop, TopP
-
-Json = dict[str, Any]
+from cappella.types import Json, Message, Positive, Prompt, Sampling, Stop, TopP
 
 
 class TextBlock(Wire):

@@ -22,8 +22,7 @@ from cappella.gateway.formats.blocks import Block, Blocks, Step
 from cappella.gateway.formats.fields import Fusion
 from cappella.gateway.formats.sse import EventEncoder, frame
 from cappella.telemetry import trace
-
-Json = dict[str, Any]
+from cappella.types import Json
 
 
 class Events(EventEncoder):

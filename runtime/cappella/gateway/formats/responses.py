@@ -13,9 +13,8 @@ from cappella.gateway.formats.items import InputItem, conversation
 from cappella.gateway.formats.response_events import Events, fusion_item, id_of, item_of, status_of
 from cappella.gateway.formats.sse import EventEncoder
 from cappella.telemetry import trace
-from cappella.types import Form, Positive, Prompt, Sampling, Temperature, TopP
+from cappella.types import Form, Json, Positive, Prompt, Sampling, Temperature, TopP
 
-Json = dict[str, Any]
 LOGPROBS = "message.output_text.logprobs"
 
 

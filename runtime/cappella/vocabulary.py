@@ -1,6 +1,9 @@
-"""The words that run options take, each set once. Standard library only, so that a shell can complete them at once."""
+"""JSON objects, and the words that run options take. Standard library only, so that a client at a terminal starts fast."""
 
-from typing import Literal
+from typing import Any, Literal
+
+Json = dict[str, Any]
+"""A JSON object."""
 
 Strategy = Literal["synthesize", "select", "vote"]
 AnalysisMode = Literal["before", "alongside", "off"]
