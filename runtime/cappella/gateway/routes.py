@@ -52,7 +52,7 @@ class EnsembleRequest(Protocol):
     @property
     def overrides(self) -> Overrides: ...
 
-    def whole(self, run: Run) -> dict[str, Any]:
+    def whole(self, run: Run) -> Mapping[str, Any]:
         """The reply in one piece."""
         ...
 

@@ -12,6 +12,7 @@ from cappella.ensemble.run import Answer, Run
 from cappella.gateway.formats import fields
 from cappella.gateway.formats.fields import ChatMessage, FusionRequest, Tool, Wire
 from cappella.gateway.formats.sse import DONE, EventEncoder, frame
+from cappella.gateway.reply_types import AssistantMessage, ChatChoice, ChatCompletion
 from cappella.telemetry import trace
 from cappella.types import Chunk, Json, Positive, Prompt, Sampling, ToolCall
 
@@ -72,10 +73,10 @@ class ChatRequest(FusionRequest, Sampling):
         """How the final answer is drawn."""
         return Sampling(**{"max_completion_tokens": self.max_tokens, **self.given()})
 
-    def whole(self, run: Run) -> Json:
+    def whole(self, run: Run) -> ChatCompletion:
         """The whole answer of a run as one `chat.completion`."""
         answer = run.answer
-        choice = {
+        choice: ChatChoice = {
             "index": 0,
             "message": _message(answer),
             "logprobs": {"content": list(answer.logprobs)} if self.logprobs and answer.logprobs else None,
@@ -160,8 +161,9 @@ class Chunks(EventEncoder):
         return frame({**self._head, "choices": [choice], **extensions})
 
 
-def _message(answer: Answer) -> Json:
-    message: Json = {"role": "assistant", "content": answer.content or (None if answer.tool_calls else "")}
+def _message(answer: Answer) -> AssistantMessage:
+    content = answer.content or (None if answer.tool_calls else "")
+    message: AssistantMessage = {"role": "assistant", "content": content}
     if answer.reasoning:
         message["reasoning"] = answer.reasoning
     if answer.tool_calls:
