@@ -1,10 +1,15 @@
 """An option is declared once: config, preset, request, settings, OpenAPI and the reference follow from the declaration."""
 
+import re
+from pathlib import Path
 from typing import Any, get_args, get_origin
 
 import pytest
 from pydantic import BaseModel
 
+import cappella
+from cappella.cli import completion
+from cappella.cli.client.slash import HELP
 from cappella.config import Ensemble, Judge, Member, Model
 from cappella.config.cards import Card
 from cappella.config.options import EnsembleOptions, Options, Overrides, Settings
@@ -15,6 +20,7 @@ from cappella.gateway.formats.chat import ChatRequest
 from cappella.gateway.formats.fields import OPTIONS
 from cappella.gateway.proxy import FIELDS
 from cappella.types import Prompt, Sampling, SamplingOptions
+from cappella.vocabulary import Strategy
 
 MODEL = Model.model_validate({"weights": "w", "max_model_len": 100})
 USER = [{"role": "user", "content": "Hi"}]
@@ -101,3 +107,12 @@ def test_every_sampling_setting_of_a_config_is_one_of_seats_judges_and_cards(nam
     ):
         assert getattr(seat.sampling, name) == value
     assert Card.model_fields["sampling"].annotation is SamplingOptions
+
+
+def test_the_page_and_the_command_line_offer_every_strategy() -> None:
+    names = list(get_args(Strategy))
+    script = (Path(cappella.__file__).parent / "web" / "assets" / "request.js").read_text()
+    offered = script.split("STRATEGIES = ", 1)[1].split("}", 1)[0]
+    assert re.findall(r"^  (\w+):", offered, re.MULTILINE) == names
+    assert completion.strategies("") == names
+    assert all(name in HELP["/strategy"] for name in names)

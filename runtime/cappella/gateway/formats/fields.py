@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any, Literal, TypeVar
 
-from annotated_types import Le
 from pydantic import Field, create_model, model_validator
 
 from cappella.config.options import MAX_MEMBERS, Options, Overrides
@@ -52,7 +51,7 @@ def _with_options(model: type[Model]) -> type[Model]:
     """The model with each run option as a field more; null leaves it to the ensemble."""
     fields: dict[str, Any] = {}
     for name, option in Options.model_fields.items():
-        bounds = [*option.metadata, *([Le(MAX_ASKED_S)] if name.endswith("_s") else [])]
+        bounds = [*option.metadata, *([Field(le=MAX_ASKED_S)] if name.endswith("_s") else [])]
         kind: Any = Annotated[option.annotation, *bounds] if bounds else option.annotation
         fields[OPTIONS[name]] = (kind | None, Field(None, description=option.description))
     return create_model(model.__name__, __base__=model, __module__=model.__module__, __doc__=model.__doc__, **fields)
