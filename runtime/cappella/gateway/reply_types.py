@@ -106,18 +106,9 @@ class Usage(TypedDict):
     prompt_tokens: Count
     completion_tokens: Count
     total_tokens: NotRequired[Count]
-    prompt_tokens_details: NotRequired[Json | None]
-    completion_tokens_details: NotRequired[Json | None]
+    prompt_tokens_details: NotRequired[Any]
+    completion_tokens_details: NotRequired[Any]
     fusion_details: NotRequired[list[CallCost]]
-
-
-class RunUsage(Usage):
-    """As an ensemble tells it: with every part."""
-
-    total_tokens: Count
-    prompt_tokens_details: Json
-    completion_tokens_details: Json
-    fusion_details: list[CallCost]
 
 
 class AssistantMessage(TypedDict):
@@ -376,6 +367,7 @@ REPLIES: dict[str, Any] = {
 
 def schemas(ref_template: str) -> Json:
     """The JSON schemas of all replies and of their parts, by name."""
-    adapters = [(name, "serialization", TypeAdapter(each)) for name, each in REPLIES.items()]
+    mode: Literal["serialization"] = "serialization"
+    adapters = [(name, mode, TypeAdapter(each)) for name, each in REPLIES.items()]
     _, defined = TypeAdapter.json_schemas(adapters, ref_template=ref_template)
     return dict(defined["$defs"])

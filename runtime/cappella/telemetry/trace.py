@@ -21,7 +21,7 @@ from cappella.ensemble.events import (
 )
 from cappella.ensemble.run import Answer, Call, Failure, GateDecision, Run
 from cappella.gateway.formats.fields import Fusion
-from cappella.gateway.reply_types import CallCost, Decision, FailedModel, PanelAnswer, RunUsage, Trace, UnfinishedTrace
+from cappella.gateway.reply_types import CallCost, Decision, FailedModel, PanelAnswer, Trace, UnfinishedTrace, Usage
 from cappella.types import Json
 
 
@@ -106,7 +106,7 @@ def without_content(trace: Trace | UnfinishedTrace) -> Json:
 _CONTENT = ("analysis", "responses", "rounds")
 
 
-def usage(calls: Sequence[Call]) -> RunUsage:
+def usage(calls: Sequence[Call]) -> Usage:
     """The sum over all engine calls of a run, and each of them."""
     prompt = sum(call.usage.prompt_tokens for call in calls)
     completion_tokens = sum(call.usage.completion_tokens for call in calls)

@@ -129,7 +129,7 @@ class Chunks(EventEncoder):
 
         OpenAI's `include_usage` wants the usage on a chunk without choices; who did not ask may not expect such a one.
         """
-        told = {"fusion": trace.fusion(run, self._request.options), "usage": trace.usage(run.calls)}
+        told: Json = {"fusion": trace.fusion(run, self._request.options), "usage": trace.usage(run.calls)}
         if self._request.stream_options and self._request.stream_options.include_usage:
             yield self._chunk({}, run.answer.finish_reason)
             yield frame({**self._head, "choices": [], **told})
