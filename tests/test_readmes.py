@@ -1,17 +1,24 @@
 """What the READMEs show is what the program takes."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
+from annotated_types import Ge, Le
+from pydantic.fields import FieldInfo
 
 from cappella.config import Config
+from cappella.config.options import EnsembleOptions, Options
 from cappella.gateway.errors import HTTP_TABLE
-from cappella.gateway.formats.chat import ChatRequest
-from cappella.gateway.formats.fields import Fusion
+from cappella.gateway.formats.chat import ChatRequest, StreamOptions
+from cappella.gateway.formats.fields import OPTIONS, Fusion
+from cappella.gateway.reply_types import Trace
 
 ROOT = Path(__file__).parents[1]
+REFERENCE = ROOT / "runtime" / "cappella" / "gateway" / "README.md"
 PAGES = (ROOT / "README.md", ROOT / "model_configs" / "README.md")
 BLOCKS = [(page, block) for page in PAGES for block in re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL)]
 
@@ -25,8 +32,57 @@ def test_the_readme_can_be_read_in_one_sitting() -> None:
     assert len(PAGES[0].read_text().splitlines()) <= 250
 
 
-def test_the_reference_names_every_field_and_every_error() -> None:
-    text = (ROOT / "runtime" / "cappella" / "api" / "README.md").read_text()
-    fields = set(ChatRequest.model_fields) | set(Fusion.model_fields)
+def first_column(text: str, head: str) -> set[str]:
+    """The names in the first column of the table that begins with `head`."""
+    rows = text.split(head, 1)[1].split("\n\n", 1)[0].splitlines()[2:]
+    return {name for row in rows for name in re.findall(r"`([a-z_]+)`", row.split("|")[1])}
+
+
+def test_the_reference_has_a_row_for_every_field_and_for_no_other() -> None:
+    text = REFERENCE.read_text()
+    request = (set(ChatRequest.model_fields) - {"model"}) | set(StreamOptions.model_fields)
+    assert first_column(text, "| field | meaning |") == request
+    assert first_column(text, "| in `fusion` | meaning |") == set(Fusion.model_fields)
+
+
+def test_the_reference_names_every_part_of_a_trace_and_every_error() -> None:
+    text = REFERENCE.read_text()
     codes = {code for _, _, code in HTTP_TABLE.values() if code} - {"internal_error"}
-    assert sorted(name for name in fields | codes if f"`{name}`" not in text) == []
+    assert sorted(name for name in set(Trace.__annotations__) | codes if f"`{name}`" not in text) == []
+
+
+def option_rows() -> Iterator[str]:
+    """The table of run options as their declarations say it."""
+    yield from ("| in an ensemble or preset | in a request | value | default |", "|---|---|---|---|")
+    for name, option in Options.model_fields.items():
+        in_config = f"`{name}`" if name in EnsembleOptions.model_fields else ELSEWHERE[name]
+        yield f"| {in_config} | `{OPTIONS[name]}` | {_values(option)} | {_default(option.default)} |"
+
+
+ELSEWHERE = {"gate": "`gate` (with its model; a preset: the mode)", "criteria": "`judge.criteria`"}
+
+
+def _values(option: FieldInfo) -> str:
+    kinds = [kind for kind in get_args(option.annotation) or (option.annotation,) if kind is not type(None)]
+    if isinstance(kinds[0], str):
+        return ", ".join(f"`{word}`" for word in kinds)
+    limits = {type(limit): limit for limit in option.metadata}
+    if Ge in limits and Le in limits:
+        return f"{limits[Ge].ge} to {limits[Le].le}"
+    known = {bool: "`true`, `false`", int: "a number", float: "seconds", str: "a text"}
+    return next(words for kind, words in known.items() if _mentions(option.annotation, kind))
+
+
+def _default(value: object) -> str:
+    if value is None:
+        return ""
+    return f"`{value:g}`" if isinstance(value, float) else f"`{str(value).lower()}`"
+
+
+def _mentions(annotation: object, kind: type) -> bool:
+    return annotation is kind or any(_mentions(each, kind) for each in get_args(annotation))
+
+
+def test_the_table_of_run_options_says_what_their_declarations_say() -> None:
+    table = "\n".join(option_rows())
+    assert table in PAGES[1].read_text(), f"model_configs/README.md should have:\n{table}"

@@ -1,37 +1,77 @@
-"""What goes into a model and what comes out of it. Standard library only."""
+"""What goes into a model and what comes out of it."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
 
-Json = Mapping[str, Any]
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from cappella import vocabulary
+
+Json = vocabulary.Json
 
 Message = Json
 """One turn of a conversation in OpenAI's chat form; engines take it as it is."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How a model draws its tokens; None leaves a setting to the model's own default."""
+class Frozen(BaseModel):
+    """A value that cannot be changed, and has no other fields than its own."""
 
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    repetition_penalty: float | None = None
-    seed: int | None = None
-    stop: tuple[str, ...] | None = None
-    max_completion_tokens: int | None = None
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Positive = Annotated[int, Field(ge=1)]
+Temperature = Annotated[float, Field(ge=0, le=2)]
+TopP = Annotated[float, Field(gt=0, le=1)]
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+Stop = Annotated[str, Field(min_length=1)]
+Stops = Annotated[tuple[Stop, ...], Field(max_length=4)]
+
+
+class SamplingOptions(Frozen):
+    """How a model draws its tokens, as far as a config may say it; None leaves a setting to the model's own default.
+
+    Each setting is declared here or in `Sampling` alone: members, judges, cards and requests take it from there.
+    """
+
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    top_k: Annotated[int, Field(ge=-1)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    repetition_penalty: Annotated[float, Field(gt=0)] | None = None
+    max_completion_tokens: Positive | None = None
 
     def given(self) -> dict[str, Any]:
         """The settings that are not None."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        values = self.__dict__
+        return {name: value for name in _SAMPLING if (value := values.get(name)) is not None}
+
+    @property
+    def sampling(self) -> "Sampling":
+        """The settings alone, where they stand among other fields."""
+        return Sampling(**self.given())
+
+
+def _listed(stop: object) -> object:
+    if stop is not None and not isinstance(stop, str | list | tuple):
+        raise ValueError("Input should be a string or a list of strings")
+    return (stop,) if isinstance(stop, str) else stop
+
+
+class Sampling(SamplingOptions):
+    """How a model draws its tokens in one call."""
+
+    seed: Annotated[int, Field(ge=0, lt=1 << 62)] | None = None
+    stop: Annotated[Stops | None, BeforeValidator(_listed, json_schema_input_type=Stop | Stops | None)] = None
 
     def over(self, base: "Sampling") -> "Sampling":
         """`base`, with what is given here on top."""
-        return replace(base, **self.given())
+        return base.model_copy(update=self.given())
+
+
+_SAMPLING = tuple(Sampling.model_fields)
 
 
 @dataclass(frozen=True, slots=True)

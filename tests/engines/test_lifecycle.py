@@ -269,7 +269,7 @@ async def test_the_last_failure_is_told_after_the_engine_is_back(tmp_path: Path)
 
 def _failure_log(stub: Stub) -> str | None:
     failure = stub.engine.status.last_failure
-    return failure and failure.log
+    return failure.log if failure else None
 
 
 GATEWAY = """

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import get_args
 
 import cappella
+from cappella import vocabulary
 from cappella.cli import completion
-from cappella.config import options
 from cappella.ensemble.events import FinalDelta, RoundStarted
 from cappella.ensemble.strategies import STRATEGIES
 from cappella.types import Form, Prompt
@@ -119,7 +119,7 @@ async def test_a_judge_that_fails_gives_way_to_the_best_answer_of_the_last_round
 
 
 def test_all_that_names_strategies_names_those_of_the_table() -> None:
-    assert list(STRATEGIES) == list(get_args(options.Strategy)) == list(completion.STRATEGIES)
-    reference = (PACKAGE / "api" / "README.md").read_text()
-    page = (PACKAGE / "web" / "assets" / "request.js").read_text()
+    assert list(STRATEGIES) == list(get_args(vocabulary.Strategy)) == list(completion.STRATEGIES)
+    reference = (PACKAGE / "gateway" / "README.md").read_text()
+    page = (PACKAGE / "gateway" / "web" / "assets" / "request.js").read_text()
     assert [name for name in STRATEGIES if f"`{name}`" not in reference or f"\n  {name}: " not in page] == []

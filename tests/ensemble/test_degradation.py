@@ -2,8 +2,9 @@
 
 import pytest
 
-from cappella.config.options import AnalysisMode, Seat
+from cappella.config.options import Seat
 from cappella.ensemble.errors import DeadlineExceeded
+from cappella.vocabulary import AnalysisMode
 from support.clock import Clock
 from support.fake_engines import MEMBERS, FakeEngines, eventually, judging, said
 from support.scripted_engine import Json, Script

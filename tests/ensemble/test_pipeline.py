@@ -7,11 +7,12 @@ from typing import Literal
 
 import pytest
 
-from cappella.config.options import AnalysisMode, Seat
+from cappella.config.options import Seat
 from cappella.ensemble.errors import DeadlineExceeded, InsufficientQuorum
 from cappella.ensemble.events import AnswerDelta, FinalDelta
 from cappella.errors import ContextLengthExceeded, ModelNotReady
 from cappella.types import Prompt, Sampling
+from cappella.vocabulary import AnalysisMode
 from support.clock import Clock
 from support.fake_engines import ANALYSIS, MEMBERS, FakeEngines, eventually, judging
 from support.scripted_engine import Script, too_long

@@ -72,11 +72,11 @@ async def test_a_run_keeps_its_own_deadline_through_a_reload(fake_engines: FakeE
         await found.reload()
         # By now it would have been cut twice over.
         await asyncio.sleep(20 * DRAIN_S)
-        assert not fake_engines.ended
+        assert not fake_engines.ended_engines
         fake_engines.servers["ann"].released.set()
         status, reply = await under_way
         assert (status, reply["fusion"]["status"]) == (200, "ok")
-        assert await eventually(lambda: fake_engines.ended == ["ann"], PATIENCE_S)
+        assert await eventually(lambda: fake_engines.ended_engines == ["ann"], PATIENCE_S)
 
 
 async def test_a_run_that_overstays_its_deadline_is_cut_so_that_a_reload_ends(
@@ -91,7 +91,7 @@ async def test_a_run_that_overstays_its_deadline_is_cut_so_that_a_reload_ends(
         await found.reload()
         status, reply = await under_way
         assert (status, reply["error"]["code"]) == (503, "shutting_down")
-        assert await eventually(lambda: fake_engines.ended == ["ann"], PATIENCE_S)
+        assert await eventually(lambda: fake_engines.ended_engines == ["ann"], PATIENCE_S)
 
 
 async def test_a_call_is_not_cut_where_its_engine_stays(fake_engines: FakeEngines) -> None:

@@ -31,7 +31,8 @@ class Supervisor:
         }
         unplanned: Any = None
         lifecycles: Any = dict.fromkeys(self.engines)
-        self.deployment = Deployment(config, unplanned, unplanned, {}, self.engines, lifecycles)
+        engines: Any = self.engines
+        self.deployment = Deployment(config, unplanned, unplanned, {}, engines, lifecycles, {})
 
     async def start(self) -> None:
         pass

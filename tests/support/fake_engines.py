@@ -84,7 +84,7 @@ class FakeEngines:
         self.reloader: Reloader  # of the gateway over it
         self.deployment: Deployment
         self.replaced: frozenset[str] = frozenset()  # engines that a reload ends
-        self.ended: list[str] = []
+        self.ended_engines: list[str] = []
 
     def let(self, name: str, script: Script | Callable[[Json], Script]) -> None:
         self.servers[name].script = (lambda _: script) if isinstance(script, Script) else script
@@ -159,7 +159,8 @@ class FakeEngines:
 
     def prepare(self, change: Change) -> Deployment:
         lifecycles: Any = dict.fromkeys(self.engines)
-        return Deployment(change.config, machine.own_memory(), self.plan, {}, self.engines, lifecycles)
+        engines: Any = self.engines
+        return Deployment(change.config, machine.own_memory(), self.plan, {}, engines, lifecycles, {})
 
     def serve(self, config: Config) -> None:
         """Be the engines of this config."""
@@ -169,7 +170,7 @@ class FakeEngines:
         pass
 
     async def end(self, old: Deployment, names: Sequence[str]) -> None:
-        self.ended += names
+        self.ended_engines += names
 
     async def start(self) -> None:
         pass

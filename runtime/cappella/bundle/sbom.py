@@ -3,16 +3,14 @@
 import json
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any
 from urllib.parse import quote
 
 from cappella.bundle.manifest import File
 from cappella.bundle.origin import Origin
 from cappella.bundle.wheels import Wheel
+from cappella.vocabulary import Json
 
 PATH = "sbom/cappella.cdx.json"
-
-Json = dict[str, Any]
 
 
 def text(files: Sequence[File], wheels: Sequence[Wheel], models: Mapping[str, Origin]) -> bytes:

@@ -25,7 +25,7 @@ Preset = Annotated[
     typer.Option(help="A preset of the ensemble, such as quick.", autocompletion=completion.presets),
 ]
 Strategy = Annotated[
-    str | None, typer.Option(help="synthesize, select, vote or debate.", autocompletion=completion.strategies)
+    str | None, typer.Option(help=f"{', '.join(completion.STRATEGIES)}.", autocompletion=completion.strategies)
 ]
 Fusion = Annotated[
     list[str] | None,

@@ -4,15 +4,16 @@ import json
 import threading
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import typer
 
 from cappella.cli.client.address import DEFAULT_URL, base_url
+from cappella.vocabulary import Strategy
 
 DEFAULT_MODEL = "cappella/default"
 PATIENCE_S = 0.3
-STRATEGIES = ("synthesize", "select", "vote", "debate")
+STRATEGIES: tuple[str, ...] = get_args(Strategy)
 SUFFIXES = (".yaml", ".yml")
 
 

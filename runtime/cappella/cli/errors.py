@@ -59,7 +59,7 @@ def _no_type(ctx: Any) -> str:
 def _named(parameters: list[Any]) -> list[Any]:
     for each in parameters:
         if isinstance(each, TyperArgument):
-            each.display_type_rich = _no_type
+            each.display_type_rich = _no_type  # type: ignore[method-assign]
         each.metavar = "" if getattr(each, "is_flag", False) else str(each.name).upper().replace("_", "-")
     return parameters
 

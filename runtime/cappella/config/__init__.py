@@ -5,10 +5,11 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from cappella.config.ensembles import Ensemble, Judge, Layers, Member, Preset, Samples, seats
-from cappella.config.fields import Frozen, Name
+from cappella.config.ensembles import Ensemble, Judge, Member, Preset, seats
+from cappella.config.fields import Name
 from cappella.config.models import AnyModel, Model, RemoteModel
 from cappella.config.server import Audit, Placement, Runs, Server, Tls, Tracing
+from cappella.types import Frozen
 
 __all__ = [
     "AnyModel",
@@ -16,14 +17,12 @@ __all__ = [
     "Config",
     "Ensemble",
     "Judge",
-    "Layers",
     "Member",
     "Model",
     "Placement",
     "Preset",
     "RemoteModel",
     "Runs",
-    "Samples",
     "Server",
     "Tls",
     "Tracing",

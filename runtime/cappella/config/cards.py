@@ -4,26 +4,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from cappella.config import yaml_source
+from cappella.types import Frozen, SamplingOptions
 
 
-class CardSampling(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: int | None = None
-    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    repetition_penalty: Annotated[float, Field(gt=0)] | None = None
-
-
-class Card(BaseModel):
+class Card(Frozen):
     """`config` is the part of the model's config.json that a plan needs; `unconfirmed` names facts without a source."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     hub_id: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
     revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None
@@ -32,7 +20,7 @@ class Card(BaseModel):
     context_tokens: Annotated[int, Field(gt=0)]
     parameters: Annotated[int, Field(gt=0)]
     weight_bytes: Annotated[int, Field(gt=0)]
-    sampling: CardSampling
+    sampling: SamplingOptions
     tool_parser: str | None
     reasoning_parser: str | None
     images: bool

@@ -5,45 +5,26 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
-from cappella.config.fields import Frozen, Name, Seconds
-from cappella.config.options import AnalysisMode, AnswerOrder, EarlyExit, GateMode, Options, Seat, Strategy
+from cappella.config.fields import Name
+from cappella.config.options import MAX_MEMBERS, MAX_SAMPLES, EnsembleOptions, Seat
 from cappella.config.yaml_source import Path_
-from cappella.types import Sampling
-
-Quorum = Annotated[int, Field(ge=1, le=64)]
-Samples = Annotated[int, Field(ge=1, le=16)]
-Layers = Annotated[int, Field(ge=1, le=4)]
+from cappella.types import Frozen, Sampling, SamplingOptions, Temperature
+from cappella.vocabulary import GateMode
 
 
-class SamplingConfig(Frozen):
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: int | None = None
-    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    repetition_penalty: Annotated[float, Field(gt=0)] | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
-
-    @property
-    def sampling(self) -> Sampling:
-        fields = set(Sampling.__slots__) & set(type(self).model_fields)
-        return Sampling(**{name: getattr(self, name) for name in fields})
-
-
-class Member(SamplingConfig):
+class Member(SamplingOptions):
     """A seat on the panel: a model, how it samples there, and what it is told before the conversation."""
 
     model: Name
     system: str | None = None
-    samples: Samples | None = None
+    samples: Annotated[int, Field(ge=1, le=MAX_SAMPLES)] | None = None
 
 
-class Judge(SamplingConfig):
+class Judge(SamplingOptions):
     """The model that compares and writes."""
 
     model: Name
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = 0.0
+    temperature: Temperature | None = 0.0
     criteria: str | None = None
     analysis_max_tokens: Annotated[int, Field(ge=16)] = 1024
 
@@ -53,33 +34,7 @@ def _named(model: type[BaseModel]) -> BeforeValidator:
     return BeforeValidator(lambda value: {"model": value} if isinstance(value, str) else value)
 
 
-Seats = Annotated[tuple[Annotated[Member, _named(Member)], ...], Field(min_length=1, max_length=8)]
-
-
-class OptionsConfig(Frozen):
-    """What an ensemble, and each of its presets, may set; see `types.Options`."""
-
-    strategy: Strategy | None = None
-    analysis: AnalysisMode | None = None
-    quorum: Quorum | None = None
-    grace_s: Annotated[float, Field(ge=0)] | None = None
-    samples: Samples | None = None
-    layers: Layers | None = None
-    review: bool | None = None
-    early_exit: EarlyExit | None = None
-    debias: bool | None = None
-    show_reasoning: bool | None = None
-    formatted_panel: bool | None = None
-    answer_order: AnswerOrder | None = None
-    early_prefill: bool | None = None
-    max_total_tokens: Annotated[int, Field(ge=1)] | None = None
-    round_timeout_s: Seconds | None = None
-    deadline_s: Seconds | None = None
-
-    @property
-    def options(self) -> Options:
-        fields = set(Options.__slots__) & set(OptionsConfig.model_fields)
-        return Options(**{name: getattr(self, name) for name in fields})
+Seats = Annotated[tuple[Annotated[Member, _named(Member)], ...], Field(min_length=1, max_length=MAX_MEMBERS)]
 
 
 class GateConfig(Frozen):
@@ -93,7 +48,7 @@ class GateConfig(Frozen):
     max_words: Annotated[int, Field(ge=1)] = 4
 
 
-class Preset(OptionsConfig):
+class Preset(EnsembleOptions):
     """A named departure from its ensemble, chosen by a request's `preset`."""
 
     panel: Seats | None = None
@@ -101,7 +56,7 @@ class Preset(OptionsConfig):
     gate: GateMode | None = None
 
 
-class Ensemble(OptionsConfig):
+class Ensemble(EnsembleOptions):
     """A panel, a judge and how they work together: what a client calls as `cappella/<name>`.
 
     `example` is a question worth trying; `serve` prints it.
@@ -131,7 +86,7 @@ class Ensemble(OptionsConfig):
     def seats_of(self, preset: "Preset | Ensemble") -> tuple[Seat, ...]:
         """The panel of a preset: its own, or the ensemble's."""
         members = preset.panel or self.panel
-        samples = preset.samples or self.samples or 1
+        samples = {**self.given(), **preset.given()}.get("samples", 1)
         return seats((m.model, m.sampling, m.system, m.samples or samples) for m in members)
 
     @property

@@ -3,10 +3,9 @@
 import re
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field
+from pydantic import BeforeValidator, ByteSize, Field
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-Seconds = Annotated[float, Field(gt=0)]
 
 
 def _whole(value: object) -> object:
@@ -17,7 +16,3 @@ def _whole(value: object) -> object:
 
 
 Bytes = Annotated[ByteSize, BeforeValidator(_whole)]
-
-
-class Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")

@@ -8,8 +8,9 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidatorFunctionWrapHandler, WrapValidator, field_validator, model_validator
 
 from cappella.config import engine_args
-from cappella.config.fields import Bytes, Frozen, Name, Seconds
-from cappella.types import Capabilities
+from cappella.config.fields import Bytes, Name
+from cappella.config.options import Seconds
+from cappella.types import Capabilities, Frozen
 
 
 class Model(Frozen):

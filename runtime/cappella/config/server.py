@@ -17,7 +17,9 @@ from pydantic import (
     model_validator,
 )
 
-from cappella.config.fields import Bytes, Frozen, Seconds
+from cappella.config.fields import Bytes
+from cappella.config.options import Seconds
+from cappella.types import Frozen
 
 
 class Tls(Frozen):

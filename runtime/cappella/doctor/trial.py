@@ -18,12 +18,10 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
-from typing import Any
 
 from cappella.config import Config, load
 from cappella.sealing import guard, namespace, packets
-
-Json = dict[str, Any]
+from cappella.types import Json
 
 GUARD_ALONE = "--guard-alone"
 POLL_S = 0.2

@@ -233,7 +233,8 @@ class Supervisor:
         if tasks:
             await asyncio.wait(tasks, timeout=STOP_TIMEOUT_S)
         for lifecycle in self._tasks:
-            lifecycle.kill_group()
+            if isinstance(lifecycle, Lifecycle):
+                lifecycle.kill_group()
         for engine in self.engines.values():
             await engine.close()
         if self._mps:

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from dataclasses import replace
 
 from cappella.engines.base import Engine, TokenCount
 from cappella.engines.status import EngineStatus
@@ -65,7 +64,9 @@ class Metered:
         set_aside = size + prompt.samples * allowed
         usage: Usage | None = None
         try:
-            async with aclosing(self._engine.chat(prompt, replace(sampling, max_completion_tokens=allowed))) as chunks:
+            async with aclosing(
+                self._engine.chat(prompt, sampling.model_copy(update={"max_completion_tokens": allowed}))
+            ) as chunks:
                 async for chunk in chunks:
                     usage = chunk.usage or usage
                     yield chunk

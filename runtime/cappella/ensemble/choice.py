@@ -1,7 +1,6 @@
 """Choices of a few constrained tokens: how they are drawn, and a probability for each from their log-probabilities."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from math import exp
 
 from cappella.errors import EngineUnusable
@@ -13,7 +12,8 @@ CHOICE_TOKENS = 16
 
 def brief(sampling: Sampling, capabilities: Capabilities, tokens: int) -> Sampling:
     """For a reply that its form keeps short; a model that thinks first needs room for that."""
-    return replace(sampling, stop=None, max_completion_tokens=None if capabilities.reasoning else tokens)
+    limit = None if capabilities.reasoning else tokens
+    return sampling.model_copy(update={"stop": None, "max_completion_tokens": limit})
 
 
 def probabilities(logprobs: Sequence[Json], choices: Sequence[str]) -> Mapping[str, float]:

@@ -126,9 +126,8 @@ class Judge:
         self._emit(AnalysisStarted(self.labels))
         shown, criteria = self._candidates, self.settings.criteria
         messages = prompts.analysis_messages(self._prompt.messages, shown.texts, shown.nonce, criteria)
-        sampling = replace(
-            self.settings.judge_sampling, max_completion_tokens=self.settings.analysis_max_tokens, stop=None
-        )
+        limits = {"max_completion_tokens": self.settings.analysis_max_tokens, "stop": None}
+        sampling = self.settings.judge_sampling.model_copy(update=limits)
         schema = prompts.analysis_schema(len(shown.shown))
         form = Form("response_format", {"type": "json_schema", "json_schema": {"name": "analysis", "schema": schema}})
         prompt = replace(self._aside(messages, form), watched=self.settings.panel_watched)
@@ -168,7 +167,7 @@ class Judge:
         if total is None:
             return sampling
         limits = [limit for limit in (total // 4, sampling.max_completion_tokens) if limit is not None]
-        return replace(sampling, max_completion_tokens=min(limits))
+        return sampling.model_copy(update={"max_completion_tokens": min(limits)})
 
     def _aside(self, messages: Sequence[Any], form: Form) -> Prompt:
         """A question that is not the caller's. It names the same tools, so that its prompt begins the same."""

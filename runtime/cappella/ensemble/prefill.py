@@ -44,7 +44,7 @@ class EarlyPrefill:
         self._changed = asyncio.Event()
         self._sent = ""
         self._grown = 0
-        self._characters_per_token = CHARACTERS_PER_TOKEN
+        self._characters_per_token = float(CHARACTERS_PER_TOKEN)
 
     @property
     def calls(self) -> Sequence[Call]:

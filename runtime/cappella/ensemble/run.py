@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from cappella.config.options import EarlyExit, Settings
+from cappella.config.options import Settings
 from cappella.types import Json, ToolCall, Usage
+from cappella.vocabulary import EarlyExit
 
 Analysis = Json
 """The judge's comparison; its keys are those of `prompts.analysis_schema`, its labels are answers' names."""

@@ -5,77 +5,50 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from cappella.config import Ensemble, Model, Preset, RemoteModel, seats
-from cappella.config.abilities import judge_lacks, seat_lacks
-from cappella.config.options import Gate, GateMode, Options, Overrides, Seat, Settings
+from cappella.config.abilities import JUDGE_CHOOSES, judge_lacks, seat_lacks
+from cappella.config.options import Gate, Overrides, Seat, Settings
 from cappella.ensemble.messages import has_images
 from cappella.ensemble.structured import formats
 from cappella.errors import RequestError, UnknownModel
 from cappella.types import Capabilities, Prompt, Sampling
+from cappella.vocabulary import GateMode
 
 Models = Mapping[str, Model | RemoteModel]
-
-DEFAULTS = Options(
-    strategy="synthesize",
-    analysis="before",
-    samples=1,
-    layers=1,
-    review=False,
-    early_exit="off",
-    debias=False,
-    show_reasoning=False,
-    formatted_panel=False,
-    answer_order="shuffled",
-    early_prefill=True,
-    round_timeout_s=120.0,
-    deadline_s=300.0,
-)
 
 
 def resolve(
     name: str, ensemble: Ensemble, models: Models, overrides: Overrides, prompt: Prompt, judge_sampling: Sampling
 ) -> Settings:
     """The settings of one run. Raises RequestError for what the operator forbids or the config does not have."""
-    if not ensemble.allow_overrides and replace(overrides, preset=None) != Overrides():
+    if not ensemble.allow_overrides and overrides.change_something:
         raise RequestError(f"The operator of cappella/{name} allows no overrides.", "fusion", "overrides_forbidden")
     if not prompt.messages:
         raise RequestError("The request says nothing: a conversation needs a message.")
     preset = _preset(name, ensemble, overrides.preset)
     judge = (preset.judge if isinstance(preset, Preset) else None) or ensemble.judge
-    options = overrides.options.over(preset.options).over(ensemble.options).over(Options(criteria=judge.criteria))
-    options = options.over(DEFAULTS)
+    said = {"criteria": judge.criteria, **ensemble.given(), **preset.given(), **overrides.options.given()}
     panel = _panel(ensemble, preset, models, overrides, judge_sampling.seed)
     judge_model = judge.model if overrides.judge is None else overrides.judge
     _require_models([judge_model], models, "fusion.model")
     answers = sum(seat.samples for seat in panel)
     _require_traits(name, ensemble, models, [*(seat.model for seat in panel), judge_model], prompt)
-    _require_servers(models[judge_model].capabilities, judge_model, options, prompt, judge_sampling)
-    quorum = _quorum(overrides.options.quorum, options.quorum, answers)
+    quorum = _quorum(overrides.options.quorum, said.get("quorum"), answers)
     _require_sight(models, panel, quorum, prompt)
-    mode = overrides.options.gate or (preset.gate if isinstance(preset, Preset) else None)
-    return Settings(
+    mode = said.get("gate") or (preset.gate if isinstance(preset, Preset) else None)
+    said |= {"quorum": quorum, "gate": _gate(name, ensemble, mode)}
+    settings = Settings(
         ensemble=name,
         preset=overrides.preset,
         panel=panel,
         judge=judge_model,
-        quorum=quorum,
         seed=secrets.randbits(32) if judge_sampling.seed is None else judge_sampling.seed,
         judge_sampling=judge_sampling.over(judge.sampling),
         analysis_max_tokens=judge.analysis_max_tokens,
-        gate=_gate(name, ensemble, mode),
         panel_watched=prompt.watched,
-        **{field: getattr(options, field) for field in _TAKEN_AS_THEY_ARE},
+        **said,
     )
-
-
-def deadline_s(ensemble: Ensemble) -> float:
-    """What a run of it may take where the request says nothing."""
-    return ensemble.deadline_s or DEFAULTS.deadline_s or 0.0
-
-
-_TAKEN_AS_THEY_ARE = (
-    "strategy analysis grace_s layers review early_exit debias show_reasoning formatted_panel answer_order"
-    " early_prefill criteria max_total_tokens round_timeout_s deadline_s"
-).split()
+    _require_servers(models[judge_model].capabilities, settings, prompt)
+    return settings
 
 
 def _preset(name: str, ensemble: Ensemble, wanted: str | None) -> Preset | Ensemble:
@@ -92,7 +65,7 @@ def _panel(
     ensemble: Ensemble, preset: Preset | Ensemble, models: Models, overrides: Overrides, seed: int | None
 ) -> tuple[Seat, ...]:
     chosen = ensemble.seats_of(preset)
-    samples = overrides.options.samples
+    samples = overrides.options.given().get("samples")
     if overrides.panel is not None:
         _require_models(overrides.panel, models, "fusion.analysis_models")
         configured = {seat.model: seat for seat in reversed(chosen)}
@@ -156,15 +129,14 @@ def _require_traits(name: str, ensemble: Ensemble, models: Models, used: Sequenc
         raise RequestError(f"{error}.", prompt.form.field if prompt.form else None) from error
 
 
-def _require_servers(
-    capabilities: Capabilities, judge: str, options: Options, prompt: Prompt, sampling: Sampling
-) -> None:
+def _require_servers(capabilities: Capabilities, settings: Settings, prompt: Prompt) -> None:
     """Refuse what the server of a judge cannot do."""
-    if lack := judge_lacks(capabilities, options, options.gate) or seat_lacks(capabilities, sampling):
+    judge, gate = settings.judge, settings.gate.mode if settings.gate else None
+    if lack := judge_lacks(capabilities, settings, gate) or seat_lacks(capabilities, settings.judge_sampling):
         raise RequestError(f"{judge} cannot judge this: {lack[0]}. {lack[1]}.", "fusion.model")
     field = prompt.form.field if prompt.form else None
     taken = {"structured_outputs": capabilities.extensions, "response_format": capabilities.json_schema}
-    if options.strategy == "synthesize" and field and not taken[field]:
+    if settings.strategy not in JUDGE_CHOOSES and field and not taken[field]:
         raise RequestError(f"{judge} writes the answer, and its server takes no {field}.", field)
     if prompt.logprobs is not None and not capabilities.logprobs:
         raise RequestError(f"{judge} writes the answer, and its server reports no logprobs.", "logprobs")

@@ -6,7 +6,6 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from cappella.ensemble.settings import deadline_s
 from cappella.gateway.state import GatewayState
 from cappella.telemetry.snapshot import Snapshot
 
@@ -36,7 +35,7 @@ def create_router(current: Callable[[], GatewayState]) -> APIRouter:
 
 
 def _now(parts: GatewayState) -> Snapshot:
-    deadlines_s = {name: deadline_s(ensemble) for name, ensemble in parts.config.ensembles.items()}
+    deadlines_s = {name: ensemble.deadline_s for name, ensemble in parts.config.ensembles.items()}
     waiting, refused = parts.admission.waiting, parts.admission.refused
     return Snapshot(parts.engines, parts.gpus(), waiting, refused, parts.deployment.answering(), deadlines_s)
 

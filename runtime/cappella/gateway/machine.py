@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, Protocol
+from typing import Protocol
 
 from fastapi import APIRouter, Request
 
@@ -16,9 +16,8 @@ from cappella.gateway.request import credentials
 from cappella.gateway.state import GatewayState
 from cappella.placement.planner import Plan
 from cappella.telemetry.engine_metrics import Figures, Gauges, Reading
+from cappella.types import Json
 from cappella.version import __version__
-
-Json = dict[str, Any]
 
 
 class Operated(Protocol):

@@ -1,31 +1,37 @@
 """What `/v1/models` lists: every ensemble and every model, with what a client may ask of it."""
 
-from cappella.config import Config, Ensemble
-from cappella.types import Json
+from cappella.config import AnyModel, Config, Ensemble
+from cappella.gateway.reply_types import ModelEntry
 
 PREFIX = "cappella/"
 
 
-def models(config: Config, created: int) -> list[Json]:
+def models(config: Config, created: int) -> list[ModelEntry]:
     """Ensembles by `cappella/<name>`, then models by their own names."""
-    entry = {"object": "model", "created": created, "owned_by": "cappella"}
-    ensembles = [
-        {"id": PREFIX + name, **entry, **_about(ensemble), **_tools(ensemble.tools)}
-        for name, ensemble in config.ensembles.items()
-    ]
-    members = [
-        {"id": name, **entry, "max_model_len": model.max_model_len, **_tools(model.capabilities.tools)}
-        for name, model in config.called.items()
-    ]
+    ensembles = [_of_ensemble(name, ensemble, created) for name, ensemble in config.ensembles.items()]
+    members = [_of_model(name, model, created) for name, model in config.called.items()]
     return [*ensembles, *members]
 
 
-def _about(ensemble: Ensemble) -> Json:
-    presets = {"presets": list(ensemble.presets)} if ensemble.presets else {}
-    cast = {"panel": [seat.name for seat in ensemble.seats], "judge": ensemble.judge.model}
-    return {**cast, "example": ensemble.example, **presets}
+def _of_ensemble(name: str, ensemble: Ensemble, created: int) -> ModelEntry:
+    entry: ModelEntry = {
+        **_entry(PREFIX + name, created, ensemble.tools),
+        "panel": [seat.name for seat in ensemble.seats],
+        "judge": ensemble.judge.model,
+        "example": ensemble.example,
+    }
+    if ensemble.presets:
+        entry["presets"] = list(ensemble.presets)
+    return entry
 
 
-def _tools(taken: bool) -> Json:
-    """For Open WebUI: it sends tools of its own with every message, unless the model's entry says this."""
-    return {} if taken else {"info": {"meta": {"capabilities": {"builtin_tools": False}}}}
+def _of_model(name: str, model: AnyModel, created: int) -> ModelEntry:
+    return {**_entry(name, created, model.capabilities.tools), "max_model_len": model.max_model_len}
+
+
+def _entry(name: str, created: int, takes_tools: bool) -> ModelEntry:
+    entry: ModelEntry = {"id": name, "object": "model", "created": created, "owned_by": "cappella"}
+    if not takes_tools:
+        # For Open WebUI: it sends tools of its own with every message, unless the model's entry says this.
+        entry["info"] = {"meta": {"capabilities": {"builtin_tools": False}}}
+    return entry

@@ -6,7 +6,7 @@ It says nothing of a deployment but whether it has keys. There is no page for it
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import get_args
 
 from fastapi import APIRouter, Request
 from pydantic.json_schema import models_json_schema
@@ -14,14 +14,13 @@ from pydantic.json_schema import models_json_schema
 import cappella
 from cappella.auth.gatekeeper import Gatekeeper
 from cappella.engines.status import Action
-from cappella.gateway import limits, proxy
+from cappella.gateway import limits, proxy, reply_types
 from cappella.gateway.model_list import PREFIX
-from cappella.gateway.replies import SHAPES, record, shape
 from cappella.gateway.request import credentials
 from cappella.gateway.routes import APIS
 from cappella.telemetry.history import MAX_LISTED
+from cappella.types import Json
 
-Json = dict[str, Any]
 Codes = Mapping[int, tuple[str, ...]]
 """By status, the codes that its errors can have."""
 
@@ -45,6 +44,14 @@ _REPLIES = {
     "/v1/responses": ("OpenAI's response, of an ensemble or a model", "Response", "input"),
     "/v1/messages": ("Anthropic's message, of an ensemble or a model", "Message", "messages"),
 }
+
+
+_REF = "#/components/schemas/{model}"
+
+
+def shape(name: str) -> Json:
+    """Where a named shape stands in the document."""
+    return {"$ref": _REF.format(model=name)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,11 +200,11 @@ def _error(codes: tuple[str, ...], schema: Json) -> Json:
 
 def _schemas() -> Json:
     forms = [form for form in APIS.values() if form]
-    _, defined = models_json_schema([(form, "validation") for form in forms], ref_template=shape("{model}")["$ref"])
+    _, defined = models_json_schema([(form, "validation") for form in forms], ref_template=_REF)
     for form in forms:
         defined["$defs"][form.__name__]["properties"]["model"]["pattern"] = f"^{PREFIX}"
     direct = {_direct_name(path): _direct(path) for path in APIS}
-    return {**defined["$defs"], **direct, **SHAPES}
+    return {**defined["$defs"], **direct, **reply_types.schemas(_REF)}
 
 
 def _direct_name(path: str) -> str:
@@ -215,6 +222,9 @@ def _direct(path: str) -> Json:
     optional = {name: known.get(name, {}) for name in sorted(proxy.FIELDS[path])}
     about = "Asked of one model. What is not said of a value here, vLLM says."
     return {
-        **record({"model": known["model"], needed: known.get(needed, {})}, optional, about),
+        "type": "object",
+        "description": about,
+        "properties": {**optional, "model": known["model"]},
+        "required": ["model", needed],
         "additionalProperties": False,
     }

@@ -10,18 +10,22 @@ from typing import Any
 from cappella.errors import RequestError
 from cappella.gateway.formats.anthropic_errors import error_body
 from cappella.gateway.formats.sse import DONE, frame
+from cappella.types import Sampling
 
-_SAMPLING = (
-    "model stream stream_options temperature top_p top_k min_p n seed stop presence_penalty frequency_penalty"
-    " repetition_penalty logit_bias logprobs user min_tokens stop_token_ids ignore_eos skip_special_tokens"
-    " structured_outputs response_format stream_interval"
+# vLLM's completions know the length of an answer as `max_tokens` alone.
+_COMMON = (set(Sampling.model_fields) - {"max_completion_tokens"}) | set(
+    "model stream stream_options n logit_bias logprobs user min_tokens stop_token_ids ignore_eos skip_special_tokens"
+    " structured_outputs response_format stream_interval".split()
 )
 FIELDS = {
     "/v1/chat/completions": frozenset(
-        f"{_SAMPLING} messages max_tokens max_completion_tokens top_logprobs tools tool_choice parallel_tool_calls"
-        " reasoning_effort include_reasoning chat_template_kwargs".split()
+        _COMMON
+        | set(
+            "messages max_tokens max_completion_tokens top_logprobs tools tool_choice parallel_tool_calls"
+            " reasoning_effort include_reasoning chat_template_kwargs".split()
+        )
     ),
-    "/v1/completions": frozenset(f"{_SAMPLING} prompt suffix echo max_tokens".split()),
+    "/v1/completions": frozenset(_COMMON | set("prompt suffix echo max_tokens".split())),
     "/v1/responses": frozenset(
         "model input instructions stream temperature top_p max_output_tokens reasoning text tools tool_choice"
         " parallel_tool_calls store user truncation include top_logprobs metadata".split()

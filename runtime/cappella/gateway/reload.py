@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from math import inf
-from typing import Any
 
 from cappella.config import Config
 from cappella.engines.deployment import Change, Deployment
@@ -13,6 +12,7 @@ from cappella.ensemble.pipeline import Pipeline
 from cappella.errors import ConfigError, ReloadFailed
 from cappella.gateway.drain import InFlight
 from cappella.gateway.state import GatewayState
+from cappella.types import Json
 
 POLL_S = 0.1
 LINGER_S = 1.0
@@ -21,7 +21,6 @@ MAY_CHANGE = frozenset("max_body_bytes max_waiting max_waiting_per_key client_ti
 """Of `server`, without a restart; and everything in `models` and `ensembles`."""
 
 ReadConfig = Callable[[], Config]
-Json = dict[str, Any]
 
 
 class Reloader:

@@ -45,7 +45,7 @@ class EnsembleRequest(Protocol):
     @property
     def overrides(self) -> Overrides: ...
 
-    def whole(self, run: Run) -> dict[str, Any]:
+    def whole(self, run: Run) -> Mapping[str, Any]:
         """The reply in one piece."""
         ...
 
@@ -144,7 +144,7 @@ async def _ensemble(
     ensemble = parts.config.ensembles[name]
     prompt = replace(asked.prompt, watched=asked.stream)
     settings = resolve(name, ensemble, models, asked.overrides, prompt, asked.sampling)
-    settings = replace(settings, panel_watched=asked.watches_panel)
+    settings = settings.model_copy(update={"panel_watched": asked.watches_panel})
 
     takes = costs(settings, parts.config.host_of)
 

@@ -8,8 +8,8 @@ from fastapi import Request
 from cappella.auth.gatekeeper import Gatekeeper
 from cappella.auth.keys import Key, Scope
 from cappella.config import Config
+from cappella.engines.base import EngineServer
 from cappella.engines.deployment import Deployment
-from cappella.engines.vllm.client import VllmEngine
 from cappella.ensemble.pipeline import Pipeline
 from cappella.gateway.admission import Admission
 from cappella.gateway.drain import InFlight
@@ -41,7 +41,7 @@ class GatewayState:
         return self.deployment.config
 
     @property
-    def engines(self) -> dict[str, VllmEngine]:
+    def engines(self) -> dict[str, EngineServer]:
         return self.deployment.engines
 
     async def authenticate(self, request: Request, *scopes: Scope) -> Key | None:

@@ -2,8 +2,9 @@
 
 import re
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 import orjson
 from fastapi import APIRouter, Request, Response
@@ -12,6 +13,7 @@ from cappella.auth.gatekeeper import Gatekeeper
 from cappella.config import Config
 from cappella.errors import RequestError, UnknownRun
 from cappella.gateway.formats.fields import Fusion
+from cappella.gateway.reply_types import Trace, UnfinishedTrace
 from cappella.gateway.request import credentials
 from cappella.telemetry import trace
 from cappella.telemetry.records import CallRecord, RunRecord
@@ -50,8 +52,9 @@ class History:
     def call_ended(self, ended: CallRecord) -> None:
         """A call is no run."""
 
-    def _fusion(self, ended: RunRecord, run_id: str, status: str) -> Json:
+    def _fusion(self, ended: RunRecord, run_id: str, status: str) -> Mapping[str, Any]:
         """As in a reply; of a run that failed, what is known."""
+        whole: Trace | UnfinishedTrace
         if ended.run is not None:
             whole = trace.fusion(ended.run, _EVERYTHING)
         else:

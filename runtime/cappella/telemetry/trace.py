@@ -1,8 +1,7 @@
 """The trace of a run on the wire: what it cost, who said what, who failed, how the answers became one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
 
 from cappella.config.options import Settings
 from cappella.ensemble.errors import PanelFailed
@@ -20,17 +19,17 @@ from cappella.ensemble.events import (
     RoundStarted,
     RunStarted,
 )
-from cappella.ensemble.run import Answer, Call, Failure, Run
+from cappella.ensemble.run import Answer, Call, Failure, GateDecision, Run
 from cappella.ensemble.strategies import STRATEGIES
 from cappella.gateway.formats.fields import Fusion
+from cappella.gateway.reply_types import CallCost, Decision, FailedModel, PanelAnswer, Trace, UnfinishedTrace, Usage
+from cappella.types import Json
 
-Json = dict[str, Any]
 
-
-def fusion(run: Run, options: Fusion) -> Json:
+def fusion(run: Run, options: Fusion) -> Trace:
     """The trace, as far as the client asked for it; what did not happen in this run is not in it."""
     settings, verdict = run.settings, run.verdict
-    trace: Json = {
+    trace: Trace = {
         "run_id": run.run_id,
         "status": run.status,
         "strategy": settings.strategy,
@@ -49,23 +48,38 @@ def fusion(run: Run, options: Fusion) -> Json:
         trace["responses"] = responses(run.answers)
         if len(run.rounds) > 1:
             trace["rounds"] = [responses(panel.answers) for panel in run.rounds]
-    happened: Mapping[str, Any] = {
-        "preset": settings.preset,
-        "gate": run.gate and asdict(run.gate),
-        "chosen": verdict.chosen,
-        "probabilities": verdict.probabilities and dict(verdict.probabilities),
-        "votes": verdict.votes and {name: list(who) for name, who in verdict.votes.items()},
-        "ranking": run.ranking and list(run.ranking),
-        "early_exit": None if verdict.early_exit == "off" else verdict.early_exit,
-        "failure_reason": run.failure_reason,
-    }
-    return trace | {name: value for name, value in happened.items() if value is not None}
+    _tell_what_happened(trace, run)
+    return trace
 
 
-def unfinished(run_id: str, settings: Settings, status: str, error: Exception | None) -> Json:
+def _tell_what_happened(trace: Trace, run: Run) -> None:
+    verdict = run.verdict
+    if run.settings.preset is not None:
+        trace["preset"] = run.settings.preset
+    if run.gate is not None:
+        trace["gate"] = _decision(run.gate)
+    if verdict.chosen is not None:
+        trace["chosen"] = verdict.chosen
+    if verdict.probabilities is not None:
+        trace["probabilities"] = dict(verdict.probabilities)
+    if verdict.votes is not None:
+        trace["votes"] = {name: list(voters) for name, voters in verdict.votes.items()}
+    if run.ranking is not None:
+        trace["ranking"] = list(run.ranking)
+    if verdict.early_exit != "off":
+        trace["early_exit"] = verdict.early_exit
+    if run.failure_reason is not None:
+        trace["failure_reason"] = run.failure_reason
+
+
+def _decision(gate: GateDecision) -> Decision:
+    return {"bypass": gate.bypass, "model": gate.model, "reason": gate.reason}
+
+
+def unfinished(run_id: str, settings: Settings, status: str, error: Exception | None) -> UnfinishedTrace:
     """The trace of a run that gave nothing: who was asked, and who failed of those that are known to have."""
     failed = error if isinstance(error, PanelFailed) else None
-    return {
+    trace: UnfinishedTrace = {
         "run_id": run_id,
         "status": status,
         "strategy": settings.strategy,
@@ -73,12 +87,15 @@ def unfinished(run_id: str, settings: Settings, status: str, error: Exception | 
         "analysis_models": [seat.name for seat in settings.panel],
         "failed_models": failed_models(failed.failures) if failed else [],
         "seed": settings.seed,
-    } | ({"responses": responses(failed.answers)} if failed else {})
+    }
+    if failed:
+        trace["responses"] = responses(failed.answers)
+    return trace
 
 
-def without_content(trace: Json) -> Json:
+def without_content(trace: Trace | UnfinishedTrace) -> Json:
     """Without any sentence of a model, nor of an engine, which may quote one."""
-    out = {name: value for name, value in trace.items() if name not in _CONTENT}
+    out: Json = {name: value for name, value in trace.items() if name not in _CONTENT}
     out["failed_models"] = [
         {name: value for name, value in failed.items() if name not in ("error", "partial")}
         for failed in out["failed_models"]
@@ -91,7 +108,7 @@ def without_content(trace: Json) -> Json:
 _CONTENT = ("analysis", "responses", "rounds")
 
 
-def usage(calls: Sequence[Call]) -> Json:
+def usage(calls: Sequence[Call]) -> Usage:
     """The sum over all engine calls of a run, and each of them."""
     prompt = sum(call.usage.prompt_tokens for call in calls)
     completion_tokens = sum(call.usage.completion_tokens for call in calls)
@@ -106,29 +123,44 @@ def usage(calls: Sequence[Call]) -> Json:
     }
 
 
-def _cost(call: Call, began_at: float) -> Json:
-    speculated = {} if call.tokens_per_step == 1 else {"tokens_per_step": round(call.tokens_per_step, 2)}
-    return {
+def _cost(call: Call, began_at: float) -> CallCost:
+    usage = call.usage
+    cost: CallCost = {
         "role": call.role,
         "model": call.model,
-        **{name: count for name, count in asdict(call.usage).items() if count or name != "estimated"},
-        **speculated,
+        "prompt_tokens": usage.prompt_tokens,
+        "cached_tokens": usage.cached_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "reasoning_tokens": usage.reasoning_tokens,
         "start_ms": ms(call.began_at - began_at),
         "first_token_ms": ms(call.first_token_s),
         "ms": ms(call.total_s),
     }
+    if usage.estimated:
+        cost["estimated"] = True
+    if call.tokens_per_step != 1:
+        cost["tokens_per_step"] = round(call.tokens_per_step, 2)
+    return cost
 
 
-def responses(answers: Sequence[Answer]) -> list[Json]:
+def responses(answers: Sequence[Answer]) -> list[PanelAnswer]:
     return [_response(answer) for answer in answers]
 
 
-def failed_models(failures: Sequence[Failure]) -> list[Json]:
-    return [
-        {"model": f.name, "error": f.error, "status_code": f.status_code, "reason": f.reason}
-        | ({"partial": f.partial} if f.partial else {})
-        for f in failures
-    ]
+def failed_models(failures: Sequence[Failure]) -> list[FailedModel]:
+    return [_failed_model(failure) for failure in failures]
+
+
+def _failed_model(failure: Failure) -> FailedModel:
+    out: FailedModel = {
+        "model": failure.name,
+        "error": failure.error,
+        "status_code": failure.status_code,
+        "reason": failure.reason,
+    }
+    if failure.partial:
+        out["partial"] = failure.partial
+    return out
 
 
 def event(event: Event) -> Json:
@@ -137,7 +169,7 @@ def event(event: Event) -> Json:
         case RunStarted():
             return {"type": "run.started", "run_id": event.run_id, "panel": list(event.panel), "judge": event.judge}
         case Gated():
-            return {"type": "gate.decided", **asdict(event.decision)}
+            return {"type": "gate.decided", **_decision(event.decision)}
         case RoundStarted():
             return {"type": "round.started", "round": event.number}
         case AnswerDelta():
@@ -148,7 +180,7 @@ def event(event: Event) -> Json:
             tokens = call.usage.completion_tokens
             return {"type": "answer.done", "model": event.answer.name, "tokens": tokens, "ms": ms(call.total_s)}
         case AnswerFailed():
-            return {"type": "answer.failed", **failed_models([event.failure])[0]}
+            return {"type": "answer.failed", **_failed_model(event.failure)}
         case Reviewed():
             return {"type": "review.done", "ranking": list(event.ranking)}
         case AnalysisStarted():
@@ -161,8 +193,8 @@ def event(event: Event) -> Json:
             return {"type": "final.delta", "delta": event.chunk.content}
 
 
-def _response(answer: Answer) -> Json:
-    out: Json = {"model": answer.name, "content": answer.content, "finish_reason": answer.finish_reason}
+def _response(answer: Answer) -> PanelAnswer:
+    out: PanelAnswer = {"model": answer.name, "content": answer.content, "finish_reason": answer.finish_reason}
     if answer.reasoning:
         out["reasoning"] = answer.reasoning
     if answer.tool_calls:

@@ -5,14 +5,13 @@ import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import aiohttp
 
-from cappella import sse
+from cappella import sse, vocabulary
 from cappella.errors import CappellaError, ConfigError
 
-Json = dict[str, Any]
+Json = vocabulary.Json
 
 CONNECT_TIMEOUT_S = 10.0
 NO_LIMIT = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S)

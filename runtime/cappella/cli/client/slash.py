@@ -17,7 +17,7 @@ from cappella.errors import ConfigError
 
 HELP = {
     "/preset": "[NAME]  use a preset of the ensemble; without a name, none",
-    "/strategy": "[NAME]  synthesize, select, vote or debate; without a name, the ensemble's own",
+    "/strategy": f"[NAME]  {', '.join(STRATEGIES)}; without a name, the ensemble's own",
     "/set": "FIELD=VALUE  set any other field of fusion, such as samples=2; FIELD= unsets it",
     "/model": "[NAME]  ask another ensemble, or a single model; without a name, list them",
     "/system": "[TEXT]  set the system prompt; without a text, none",

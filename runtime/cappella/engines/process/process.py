@@ -184,7 +184,7 @@ class EngineProcess:
     async def error(self) -> str | None:
         """The error that it logged lately, if there is one."""
         found = await asyncio.to_thread(lambda: crash_reason.find_error(self._tail()))
-        return found and found.reason
+        return found.reason if found else None
 
     def last_words(self) -> list[str]:
         """The part of the log that ends with that error; without one, the end of the log."""
@@ -200,7 +200,7 @@ class EngineProcess:
         self.logged_error = error is not None
         return crash_reason.tell_exit(
             self.exit_code,
-            error and error.reason,
+            error.reason if error else None,
             log[-1].strip()[: crash_reason.MAX_REASON_CHARACTERS] if log else None,
         )
 

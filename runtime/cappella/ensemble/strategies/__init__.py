@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 
-from cappella.config import options
+from cappella import vocabulary
 from cappella.ensemble.context import Strategy
 from cappella.ensemble.strategies.debate import debate
 from cappella.ensemble.strategies.select import select
 from cappella.ensemble.strategies.synthesize import synthesize
 from cappella.ensemble.strategies.vote import vote
 
-STRATEGIES: Mapping[options.Strategy, Strategy] = {
+STRATEGIES: Mapping[vocabulary.Strategy, Strategy] = {
     "synthesize": synthesize,
     "select": select,
     "vote": vote,

@@ -10,33 +10,22 @@ from pydantic import Field, model_validator
 from cappella.ensemble.events import Event, FinalDelta, RunStarted
 from cappella.ensemble.run import Answer, Run
 from cappella.gateway.formats import fields
-from cappella.gateway.formats.fields import ChatMessage, FusionRequest, Positive, Temperature, Tool, Wire
+from cappella.gateway.formats.fields import ChatMessage, FusionRequest, Tool, Wire
 from cappella.gateway.formats.sse import DONE, EventEncoder, frame
+from cappella.gateway.reply_types import AssistantMessage, ChatChoice, ChatCompletion
 from cappella.telemetry import trace
-from cappella.types import Chunk, Prompt, Sampling, ToolCall
-
-Json = dict[str, Any]
+from cappella.types import Chunk, Json, Positive, Prompt, Sampling, ToolCall
 
 
 class StreamOptions(Wire):
     include_usage: bool = False
 
 
-class ChatRequest(FusionRequest):
+class ChatRequest(FusionRequest, Sampling):
     """A chat completion asked of an ensemble. Sampling fields at this level are for the final answer."""
 
     messages: Annotated[list[ChatMessage], Field(min_length=1)]
     stream_options: StreamOptions | None = None
-    temperature: Temperature | None = None
-    top_p: fields.TopP | None = None
-    top_k: Annotated[int, Field(ge=-1)] | None = None
-    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    presence_penalty: fields.Penalty | None = None
-    frequency_penalty: fields.Penalty | None = None
-    repetition_penalty: Annotated[float, Field(gt=0)] | None = None
-    seed: fields.Seed | None = None
-    stop: fields.Stop | fields.Stops | None = None
-    max_completion_tokens: Positive | None = None
     max_tokens: Positive | None = None
     n: Literal[1] = 1
     logprobs: bool = False
@@ -82,24 +71,12 @@ class ChatRequest(FusionRequest):
     @property
     def sampling(self) -> Sampling:
         """How the final answer is drawn."""
-        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ()) or None
-        return Sampling(
-            temperature=self.temperature,
-            top_p=self.top_p,
-            top_k=self.top_k,
-            min_p=self.min_p,
-            presence_penalty=self.presence_penalty,
-            frequency_penalty=self.frequency_penalty,
-            repetition_penalty=self.repetition_penalty,
-            seed=self.seed,
-            stop=stop,
-            max_completion_tokens=self.max_completion_tokens or self.max_tokens,
-        )
+        return Sampling(**{"max_completion_tokens": self.max_tokens, **self.given()})
 
-    def whole(self, run: Run) -> Json:
+    def whole(self, run: Run) -> ChatCompletion:
         """The whole answer of a run as one `chat.completion`."""
         answer = run.answer
-        choice = {
+        choice: ChatChoice = {
             "index": 0,
             "message": _message(answer),
             "logprobs": {"content": list(answer.logprobs)} if self.logprobs and answer.logprobs else None,
@@ -152,7 +129,7 @@ class Chunks(EventEncoder):
 
         OpenAI's `include_usage` wants the usage on a chunk without choices; who did not ask may not expect such a one.
         """
-        told = {"fusion": trace.fusion(run, self._request.options), "usage": trace.usage(run.calls)}
+        told: Json = {"fusion": trace.fusion(run, self._request.options), "usage": trace.usage(run.calls)}
         if self._request.stream_options and self._request.stream_options.include_usage:
             yield self._chunk({}, run.answer.finish_reason)
             yield frame({**self._head, "choices": [], **told})
@@ -184,8 +161,9 @@ class Chunks(EventEncoder):
         return frame({**self._head, "choices": [choice], **extensions})
 
 
-def _message(answer: Answer) -> Json:
-    message: Json = {"role": "assistant", "content": answer.content or (None if answer.tool_calls else "")}
+def _message(answer: Answer) -> AssistantMessage:
+    content = answer.content or (None if answer.tool_calls else "")
+    message: AssistantMessage = {"role": "assistant", "content": content}
     if answer.reasoning:
         message["reasoning"] = answer.reasoning
     if answer.tool_calls:

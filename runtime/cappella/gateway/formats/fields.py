@@ -1,28 +1,24 @@
 """Fields that requests of several forms share. Every one is honoured; any other is an error that names it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, create_model, model_validator
 
-from cappella.config import Layers, Samples
-from cappella.config.options import AnalysisMode, AnswerOrder, EarlyExit, GateMode, Options, Overrides, Strategy
-from cappella.types import Form, Json, Sampling
+from cappella.config.options import MAX_MEMBERS, Options, Overrides
+from cappella.types import Form, Frozen, Json, Positive, Sampling, Temperature
 
-Positive = Annotated[int, Field(ge=1)]
-Temperature = Annotated[float, Field(ge=0, le=2)]
-TopP = Annotated[float, Field(gt=0, le=1)]
-Penalty = Annotated[float, Field(ge=-2, le=2)]
-Stop = Annotated[str, Field(min_length=1)]
-Stops = Annotated[list[Stop], Field(max_length=4)]
-Seconds = Annotated[float, Field(gt=0, le=3600)]
-Seed = Annotated[int, Field(ge=0, lt=1 << 62)]
+MAX_ASKED_S = 3600
+"""The longest time that a request may set; a config may set longer ones."""
+
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 
+Model = TypeVar("Model", bound=Frozen)
 
-class Wire(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+
+class Wire(Frozen):
+    """A part of a request."""
 
 
 class Reasoning(Wire):
@@ -41,6 +37,27 @@ class ModelSampling(Wire):
         return Sampling(temperature=self.temperature, max_completion_tokens=self.max_completion_tokens)
 
 
+def _wire_name(option: str) -> str:
+    if option == "quorum":
+        return "min_successful_responses"
+    return option.removesuffix("_s") + "_seconds" if option.endswith("_s") else option
+
+
+OPTIONS: Mapping[str, str] = {name: _wire_name(name) for name in Options.model_fields}
+"""The run options, and what a request calls them."""
+
+
+def _with_options(model: type[Model]) -> type[Model]:
+    """The model with each run option as a field more; null leaves it to the ensemble."""
+    fields: dict[str, Any] = {}
+    for name, option in Options.model_fields.items():
+        bounds = [*option.metadata, *([Field(le=MAX_ASKED_S)] if name.endswith("_s") else [])]
+        kind: Any = Annotated[option.annotation, *bounds] if bounds else option.annotation
+        fields[OPTIONS[name]] = (kind | None, Field(None, description=option.description))
+    return create_model(model.__name__, __base__=model, __module__=model.__module__, __doc__=model.__doc__, **fields)
+
+
+@_with_options
 class Fusion(Wire):
     """How this run departs from its ensemble. Precedence: request, preset, ensemble, default.
 
@@ -48,53 +65,27 @@ class Fusion(Wire):
     """
 
     preset: str | None = None
-    analysis_models: Annotated[list[str], Field(min_length=1, max_length=8)] | None = None
+    analysis_models: Annotated[list[str], Field(min_length=1, max_length=MAX_MEMBERS)] | None = None
     model: str | None = None
-    strategy: Strategy | None = None
-    analysis: AnalysisMode | None = None
-    samples: Samples | None = None
-    layers: Layers | None = None
-    review: bool | None = None
-    early_exit: EarlyExit | None = None
-    gate: GateMode | None = None
-    debias: bool | None = None
-    show_reasoning: bool | None = None
-    formatted_panel: bool | None = None
-    answer_order: AnswerOrder | None = None
-    early_prefill: bool | None = None
-    criteria: Annotated[str, Field(min_length=1)] | None = None
-    min_successful_responses: Positive | None = None
-    grace_seconds: Annotated[float, Field(ge=0, le=3600)] | None = None
-    max_total_tokens: Positive | None = None
-    round_timeout_seconds: Seconds | None = None
-    deadline_seconds: Seconds | None = None
     temperature: Temperature | None = None
     max_completion_tokens: Positive | None = None
     reasoning: Reasoning | None = None
-    analysis_overrides: Annotated[list[ModelSampling], Field(max_length=8)] | None = None
+    analysis_overrides: Annotated[list[ModelSampling], Field(max_length=MAX_MEMBERS)] | None = None
     include_analysis: bool = True
     include_intermediate_responses: bool = False
     include_events: bool | None = None
 
     @property
     def overrides(self) -> Overrides:
+        values = self.__dict__
         return Overrides(
             preset=self.preset,
             panel=None if self.analysis_models is None else tuple(self.analysis_models),
             judge=self.model,
-            options=Options(
-                quorum=self.min_successful_responses,
-                grace_s=self.grace_seconds,
-                round_timeout_s=self.round_timeout_seconds,
-                deadline_s=self.deadline_seconds,
-                **{name: getattr(self, name) for name in _SAME_NAME},
-            ),
+            options=Options(**{name: values[wire] for name, wire in OPTIONS.items() if values[wire] is not None}),
             panel_sampling=Sampling(temperature=self.temperature, max_completion_tokens=self.max_completion_tokens),
             model_sampling=tuple((each.model, each.sampling) for each in self.analysis_overrides or ()),
         )
-
-
-_SAME_NAME = sorted(set(Options.__slots__) & set(Fusion.model_fields))
 
 
 class FusionPlugin(Fusion):

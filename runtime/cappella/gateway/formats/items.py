@@ -6,9 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag
 
 from cappella.gateway.formats.fields import Wire
-from cappella.types import Message
-
-Json = dict[str, Any]
+from cappella.types import Json, Message
 
 
 class InputText(Wire):

@@ -10,15 +10,13 @@ from pydantic import Field, model_validator
 from cappella.ensemble.events import Event, FinalDelta, RunStarted
 from cappella.ensemble.run import Run
 from cappella.ensemble.structured.json_value import value_of
-from cappella.gateway.formats import fields
+from cappella.gateway import reply_types
 from cappella.gateway.formats.anthropic_errors import error_body
 from cappella.gateway.formats.blocks import Block, Blocks, Step, blocks_of
-from cappella.gateway.formats.fields import FusionRequest, Positive, Wire
+from cappella.gateway.formats.fields import FusionRequest, Wire
 from cappella.gateway.formats.sse import EventEncoder, frame
 from cappella.telemetry import trace
-from cappella.types import Message, Prompt, Sampling
-
-Json = dict[str, Any]
+from cappella.types import Json, Message, Positive, Prompt, Sampling, Stop, TopP
 
 
 class TextBlock(Wire):
@@ -92,9 +90,9 @@ class MessagesRequest(FusionRequest):
     messages: Annotated[list[Turn], Field(min_length=1)]
     max_tokens: Positive
     system: str | list[TextBlock] | None = None
-    stop_sequences: Annotated[list[fields.Stop], Field(max_length=4)] | None = None
+    stop_sequences: Annotated[list[Stop], Field(max_length=4)] | None = None
     temperature: Annotated[float, Field(ge=0, le=1)] | None = None
-    top_p: fields.TopP | None = None
+    top_p: TopP | None = None
     top_k: Annotated[int, Field(ge=1)] | None = None
     tools: Annotated[list[ToolDefinition], Field(max_length=128)] | None = None
     tool_choice: ToolChoice | None = None
@@ -137,16 +135,27 @@ class MessagesRequest(FusionRequest):
         text = self.system if isinstance(self.system, str) else "\n\n".join(block.text for block in self.system)
         return [{"role": "system", "content": text}]
 
-    def whole(self, run: Run) -> Json:
-        told = {"content": [_block(block) for block in blocks_of(run.answer)], **_stop(run), "usage": _usage(run)}
-        return {**self.head(run.run_id), **told, "fusion": trace.fusion(run, self.options)}
+    def whole(self, run: Run) -> reply_types.Message:
+        return {
+            **self.head(run.run_id),
+            **_stop(run),
+            "content": [_block(block) for block in blocks_of(run.answer)],
+            "usage": _usage(run),
+            "fusion": trace.fusion(run, self.options),
+        }
 
-    def head(self, run_id: str) -> Json:
+    def head(self, run_id: str) -> reply_types.Message:
         """A message that has not begun."""
-        empty: Json = {"content": [], "stop_reason": None, "stop_sequence": None}
-        usage = {"input_tokens": 0, "output_tokens": 0}
-        key = f"msg_{run_id.removeprefix('run-')}"
-        return {"id": key, "type": "message", "role": "assistant", "model": self.model, **empty, "usage": usage}
+        return {
+            "id": f"msg_{run_id.removeprefix('run-')}",
+            "type": "message",
+            "role": "assistant",
+            "model": self.model,
+            "content": [],
+            "stop_reason": None,
+            "stop_sequence": None,
+            "usage": {"input_tokens": 0, "output_tokens": 0},
+        }
 
     def event_encoder(self) -> EventEncoder:
         return Events(self)
@@ -198,7 +207,7 @@ _DELTAS = {
 }
 
 
-def _block(block: Block) -> Json:
+def _block(block: Block) -> reply_types.ContentBlock:
     match block.kind:
         case "text":
             return {"type": "text", "text": block.text}
@@ -223,7 +232,7 @@ def _event(kind: str, **told: Any) -> bytes:
     return frame({"type": kind, **told}, kind)
 
 
-def _stop(run: Run) -> Json:
+def _stop(run: Run) -> reply_types.Stop:
     answer = run.answer
     if answer.stop_sequence is not None:
         return {"stop_reason": "stop_sequence", "stop_sequence": answer.stop_sequence}
@@ -231,7 +240,7 @@ def _stop(run: Run) -> Json:
     return {"stop_reason": reasons.get(answer.finish_reason, "end_turn"), "stop_sequence": None}
 
 
-def _usage(run: Run) -> Json:
+def _usage(run: Run) -> reply_types.MessageUsage:
     """Anthropic counts what was found in the cache apart from the rest of the prompt."""
     spent = trace.usage(run.calls)
     cached = spent["prompt_tokens_details"]["cached_tokens"]

@@ -21,15 +21,15 @@ from cappella.ensemble.run import Run
 from cappella.gateway.formats.blocks import Block, Blocks, Step
 from cappella.gateway.formats.fields import Fusion
 from cappella.gateway.formats.sse import EventEncoder, frame
+from cappella.gateway.reply_types import Response
 from cappella.telemetry import trace
-
-Json = dict[str, Any]
+from cappella.types import Json
 
 
 class Events(EventEncoder):
     """A run as the Responses API's numbered events; what the panel does is `response.fusion_call.*`."""
 
-    def __init__(self, options: Fusion, response: Callable[..., Json]) -> None:
+    def __init__(self, options: Fusion, response: Callable[..., Response]) -> None:
         self._options = options
         self._response = response
         self._run_id = ""

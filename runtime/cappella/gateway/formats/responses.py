@@ -8,14 +8,14 @@ from pydantic import Field, model_validator
 from cappella.ensemble.run import Run
 from cappella.gateway.formats import fields
 from cappella.gateway.formats.blocks import blocks_of
-from cappella.gateway.formats.fields import FusionRequest, Positive, Wire
+from cappella.gateway.formats.fields import FusionRequest, Wire
 from cappella.gateway.formats.items import InputItem, conversation
 from cappella.gateway.formats.response_events import Events, fusion_item, id_of, item_of, status_of
 from cappella.gateway.formats.sse import EventEncoder
+from cappella.gateway.reply_types import Response
 from cappella.telemetry import trace
-from cappella.types import Form, Prompt, Sampling
+from cappella.types import Form, Json, Positive, Prompt, Sampling, Temperature, TopP
 
-Json = dict[str, Any]
 LOGPROBS = "message.output_text.logprobs"
 
 
@@ -51,8 +51,8 @@ class ResponsesRequest(FusionRequest):
 
     input: Annotated[str, Field(min_length=1)] | Annotated[list[InputItem], Field(min_length=1)]
     instructions: str | None = None
-    temperature: fields.Temperature | None = None
-    top_p: fields.TopP | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
     max_output_tokens: Positive | None = None
     reasoning: fields.Reasoning | None = None
     text: TextConfig | None = None
@@ -101,7 +101,7 @@ class ResponsesRequest(FusionRequest):
     def sampling(self) -> Sampling:
         return Sampling(temperature=self.temperature, top_p=self.top_p, max_completion_tokens=self.max_output_tokens)
 
-    def whole(self, run: Run) -> Json:
+    def whole(self, run: Run) -> Response:
         told = [] if self.options.include_events is False else [fusion_item(run, self.options)]
         items = [item_of(block, run.run_id, "completed") for block in blocks_of(run.answer)]
         return self.response(run.run_id, status_of(run), [*told, *items], run)
@@ -109,20 +109,22 @@ class ResponsesRequest(FusionRequest):
     def event_encoder(self) -> EventEncoder:
         return Events(self.options, self.response)
 
-    def response(self, run_id: str, status: str, output: list[Json], run: Run | None = None, **more: Any) -> Json:
+    def response(
+        self, run_id: str, status: str, output: list[Json], run: Run | None = None, error: Json | None = None
+    ) -> Response:
         """The response object; without a run it is one that is under way."""
         choice = self.tool_choice
         incomplete = {"reason": "max_output_tokens"} if status == "incomplete" else None
-        return {
+        response: Response = {
             "id": id_of("resp", run_id),
             "object": "response",
             "created_at": int(time.time()),
             "status": status,
-            "error": None,
+            "error": error,
             "incomplete_details": incomplete,
             "instructions": self.instructions,
             "max_output_tokens": self.max_output_tokens,
-            "metadata": self.metadata or {},
+            "metadata": dict(self.metadata or {}),
             "model": self.model,
             "output": output,
             "parallel_tool_calls": self.parallel_tool_calls is not False,
@@ -135,9 +137,10 @@ class ResponsesRequest(FusionRequest):
             "tools": [tool.model_dump() for tool in self.tools or ()],
             "truncation": "disabled",
             "usage": _usage(run) if run else None,
-            **({"fusion": trace.fusion(run, self.options)} if run else {}),
-            **more,
         }
+        if run:
+            response["fusion"] = trace.fusion(run, self.options)
+        return response
 
     @property
     def _tool_choice(self) -> Any:
