@@ -12,21 +12,24 @@ PACKAGE = Path(__file__).parents[1] / "runtime" / "cappella"
 MAY_IMPORT = {
     "__main__": "cli",
     "__init__": "runtime version",
-    "cli": "gateway bench doctor telemetry bundle engines placement auth config errors version",
-    "doctor": "gateway engines placement sealing config errors",
-    "bench": "ensemble engines placement config errors types version",
-    "gateway": "telemetry ensemble engines placement auth sealing config errors types version",
-    "telemetry": "ensemble engines bundle placement auth sealing config errors types version",
+    "cli": "gateway bench doctor telemetry bundle engines placement auth config errors vocabulary sse version",
+    "doctor": "gateway engines placement sealing config errors types",
+    "bench": "gateway ensemble engines placement config errors types sse version",
+    "gateway": "telemetry ensemble engines placement auth sealing config errors types vocabulary background version",
+    "telemetry": "ensemble engines bundle placement auth sealing config errors types vocabulary sse background version",
     "runtime": "ensemble engines config errors types",
-    "ensemble": "engines config errors types",
-    "engines": "placement sealing config errors types",
-    "bundle": "placement config errors",
+    "ensemble": "engines config errors types vocabulary background",
+    "engines": "placement sealing config errors types sse",
+    "bundle": "placement config errors vocabulary",
     "placement": "config errors",
-    "config": "errors types",
+    "config": "errors types vocabulary",
     "auth": "errors",
     "sealing": "",
     "errors": "",
-    "types": "",
+    "types": "vocabulary",
+    "vocabulary": "",
+    "sse": "",
+    "background": "",
     "version": "",
 }
 
@@ -74,7 +77,9 @@ def test_a_gateway_that_runs_has_imported_neither() -> None:
 
 
 def test_nothing_but_its_own_files_and_the_factory_names_the_client_of_vllm() -> None:
-    named = [path.name for path in PACKAGE.rglob("*.py") if "VllmEngine" in path.read_text()]
-    assert sorted(named) == ["backends.py", "vllm.py"]
-    figures = [path.name for path in PACKAGE.rglob("*.py") if "vllm:" in path.read_text()]
-    assert figures == ["vllm_metrics.py"]
+    assert files_with("VllmEngine") == ["engines/backends.py", "engines/vllm/client.py"]
+    assert files_with("vllm:") == ["engines/vllm/metrics.py"]
+
+
+def files_with(text: str) -> list[str]:
+    return [name for name, _, path in modules() if text in path.read_text()]

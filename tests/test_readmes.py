@@ -15,7 +15,7 @@ from cappella.config.options import EnsembleOptions, Options
 from cappella.gateway.errors import HTTP_TABLE
 from cappella.gateway.formats.chat import ChatRequest, StreamOptions
 from cappella.gateway.formats.fields import OPTIONS, Fusion
-from cappella.gateway.reply_types import Trace
+from cappella.telemetry.trace_types import Trace
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "runtime" / "cappella" / "gateway" / "README.md"

@@ -17,7 +17,7 @@ from cappella.config import Model
 from cappella.engines import gpu_memory, startup
 from cappella.engines.circuit_breaker import BREAKS_IN_A_ROW
 from cappella.engines.gpu_memory import GpuMemory
-from cappella.engines.process import process
+from cappella.engines.vllm import server_args
 from cappella.errors import ConfigError
 from cappella.placement.planner import Placed
 from support.fake_engines import eventually
@@ -302,11 +302,11 @@ def test_kill_9_of_the_gateway_ends_the_engines_group_and_what_it_was_forked_fro
 def test_the_environment_is_sealed(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTPS_PROXY", "VLLM_SERVER_DEV_MODE", "OTEL_EXPORTER_OTLP_ENDPOINT", "HF_TOKEN"):
         monkeypatch.setenv(name, "leak")
-    env = process.environment(threads=2)
+    env = server_args.environment(threads=2)
     assert "leak" not in env.values()
     assert env["HF_HUB_OFFLINE"] == env["VLLM_NO_USAGE_STATS"] == env["DO_NOT_TRACK"] == "1"
     assert (env["OMP_NUM_THREADS"], env["VLLM_CPU_OMP_THREADS_BIND"]) == ("2", "nobind")
-    assert "OMP_NUM_THREADS" not in process.environment(threads=None) or "OMP_NUM_THREADS" in os.environ
+    assert "OMP_NUM_THREADS" not in server_args.environment(threads=None) or "OMP_NUM_THREADS" in os.environ
 
 
 def test_the_arguments_hold_the_exact_kv_size_and_the_engine_args() -> None:
@@ -323,7 +323,7 @@ def test_the_arguments_hold_the_exact_kv_size_and_the_engine_args() -> None:
         }
     )
     placed = Placed("ann", (0, 1), 0, 0, 3 << 20, 1.0, 2048, "split")
-    arguments = process.arguments("ann", model, placed, Path("/x/engine.sock"))
+    arguments = server_args.arguments("ann", model, placed, Path("/x/engine.sock"))
     pairs = dict(pairwise(arguments))
     assert pairs["--kv-cache-memory-bytes"] == str(3 << 20)
     assert pairs["--tensor-parallel-size"] == "2"

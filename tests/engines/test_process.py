@@ -11,8 +11,9 @@ from cappella.config import Config, Model
 from cappella.engines import http_engine
 from cappella.engines.process import process
 from cappella.engines.process.process import EngineProcess
-from cappella.engines.startup_log import STAGES
 from cappella.engines.supervisor import Supervisor
+from cappella.engines.vllm import server_args
+from cappella.engines.vllm.startup_log import STAGES
 from cappella.errors import ConfigError
 from cappella.placement import folder
 from cappella.placement.planner import Placed
@@ -28,7 +29,7 @@ def model(**fields: Any) -> Model:
 
 def pairs(**fields: Any) -> dict[str, str]:
     placed = Placed("ann", (0,), 0, 0, 1 << 20, 1.0, 2048, "fits whole")
-    flags = process.arguments("ann", model(**fields), placed, Path("/run/engine.sock"))
+    flags = server_args.arguments("ann", model(**fields), placed, Path("/run/engine.sock"))
     return {
         flag: following if not following.startswith("--") else ""
         for flag, following in zip(flags, [*flags[1:], "--"], strict=True)
@@ -44,33 +45,33 @@ def pairs(**fields: Any) -> dict[str, str]:
 )
 def test_what_could_open_the_seal_is_not_inherited(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "leak")
-    assert process.environment(threads=1).get(name) != "leak"
+    assert server_args.environment(threads=1).get(name) != "leak"
 
 
 @pytest.mark.parametrize("name", sorted(SEAL))
 def test_the_operators_shell_cannot_unset_the_seal(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "0.0.0.0")
-    assert process.environment(threads=None)[name] == SEAL[name]
+    assert server_args.environment(threads=None)[name] == SEAL[name]
 
 
 def test_what_is_harmless_is_inherited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    assert process.environment(threads=None)["CUDA_VISIBLE_DEVICES"] == "1"
+    assert server_args.environment(threads=None)["CUDA_VISIBLE_DEVICES"] == "1"
 
 
 def test_what_torch_compiled_is_kept_for_the_next_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/home/ann/.cache")
-    assert process.environment(threads=1)["TORCHINDUCTOR_CACHE_DIR"] == "/home/ann/.cache/cappella/inductor"
+    assert server_args.environment(threads=1)["TORCHINDUCTOR_CACHE_DIR"] == "/home/ann/.cache/cappella/inductor"
 
 
 def test_an_eager_engine_on_a_cpu_compiles_nothing() -> None:
-    assert process.environment(threads=1, eager=True)["TORCH_COMPILE_DISABLE"] == "1"
-    assert "TORCH_COMPILE_DISABLE" not in process.environment(threads=1)
-    assert "TORCH_COMPILE_DISABLE" not in process.environment(threads=None, eager=True)
+    assert server_args.environment(threads=1, eager=True)["TORCH_COMPILE_DISABLE"] == "1"
+    assert "TORCH_COMPILE_DISABLE" not in server_args.environment(threads=1)
+    assert "TORCH_COMPILE_DISABLE" not in server_args.environment(threads=None, eager=True)
 
 
 def test_the_client_drops_an_idle_connection_long_before_the_server_does() -> None:
-    server_s = float(process.environment(threads=None)["VLLM_HTTP_TIMEOUT_KEEP_ALIVE"])
+    server_s = float(server_args.environment(threads=None)["VLLM_HTTP_TIMEOUT_KEEP_ALIVE"])
     assert server_s >= 10 * http_engine.KEEP_ALIVE_S
 
 
@@ -178,15 +179,15 @@ def deployment(root: Path) -> Config:
 
 
 def test_the_plans_gpus_are_all_that_an_engine_sees() -> None:
-    env = process.environment(threads=None, gpus=[2, 0], naps=True)
+    env = server_args.environment(threads=None, gpus=[2, 0], naps=True)
     assert (env["CUDA_VISIBLE_DEVICES"], env["CUDA_DEVICE_ORDER"]) == ("2,0", "PCI_BUS_ID")
     assert env["VLLM_SERVER_DEV_MODE"] == "1"
-    assert process.environment(threads=None, gpus=[0])["VLLM_SERVER_DEV_MODE"] == "0"
+    assert server_args.environment(threads=None, gpus=[0])["VLLM_SERVER_DEV_MODE"] == "0"
 
 
 def test_an_engine_that_naps_and_has_nodes_is_told_so() -> None:
     placed = Placed("ann", (0, 1), 0, 0, 1 << 20, 1.0, 2048, "split")
-    flags = process.arguments("ann", model(), placed, Path("/s"), naps=True, numa_nodes=(0, 1))
+    flags = server_args.arguments("ann", model(), placed, Path("/s"), naps=True, numa_nodes=(0, 1))
     assert "--enable-sleep-mode" in flags
     at = flags.index("--numa-bind-nodes")
     assert flags[at + 1 : at + 3] == ["0", "1"]

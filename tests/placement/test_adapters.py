@@ -8,7 +8,7 @@ import pytest
 
 from cappella.config import Config, Model
 from cappella.config.load import load
-from cappella.engines.process import process
+from cappella.engines.vllm import server_args
 from cappella.errors import ConfigError
 from cappella.placement import adapters, advice, architecture, machine
 from cappella.placement.planner import Placed
@@ -30,7 +30,7 @@ def model(**adapter_folders: Path) -> Model:
 def test_the_engine_makes_room_for_the_largest_rank_rounded_up(tmp_path: Path) -> None:
     found = model(law=write_adapter(tmp_path / "a", {"r": 9}), code=write_adapter(tmp_path / "b", {"r": 4}))
     assert adapters.served_rank(found) == 16
-    flags = process.arguments("base", found, Placed("base", (0,), 0, 0, 1 << 20, 1, 2048, ""), Path("/s"))
+    flags = server_args.arguments("base", found, Placed("base", (0,), 0, 0, 1 << 20, 1, 2048, ""), Path("/s"))
     at = flags.index("--lora-modules")
     assert flags[at + 1 : at + 3] == [f"law={tmp_path / 'a'}", f"code={tmp_path / 'b'}"]
     assert flags[flags.index("--max-lora-rank") + 1] == "16"

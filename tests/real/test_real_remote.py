@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from cappella.engines.http_engine import Address
-from cappella.engines.process import process
+from cappella.engines.vllm import server_args
 from support.real_deployment import ROOT, Deployment, deployed, wait_for
 
 pytestmark = pytest.mark.vllm
@@ -33,7 +33,7 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     command = [sys.executable, "-c", start, "--model", str(DEMO / "conductor"), "--load-format", "safetensors"]
     command += ["--served-model-name", "writer", "--host", "127.0.0.1", "--port", str(port), "--api-key", KEY]
     command += ["--max-model-len", "2048", "--enforce-eager", "--max-num-seqs", "8"]
-    environment = {**process.environment(threads=1, eager=True), "VLLM_CPU_KVCACHE_SPACE": "1"}
+    environment = {**server_args.environment(threads=1, eager=True), "VLLM_CPU_KVCACHE_SPACE": "1"}
     log = tmp_path_factory.mktemp("elsewhere") / "server.log"
     with log.open("wb") as sink, subprocess.Popen(command, stdout=sink, stderr=sink, env=environment) as server:
         try:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cappella.engines.process import process
+from cappella.engines.vllm import server_args
 from cappella.sealing import guard
 from support.stub_engine import environment
 
@@ -146,7 +146,7 @@ TRIES = "import socket; socket.socket().connect(('192.0.2.1', 443))"
 
 @pytest.mark.parametrize("spawned", [False, True])
 def test_an_engines_environment_brings_the_guard_into_every_python(tmp_path: Path, spawned: bool) -> None:
-    env = {**process.environment(threads=1), guard.RECORD: str(tmp_path / "record")}
+    env = {**server_args.environment(threads=1), guard.RECORD: str(tmp_path / "record")}
     inner = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {TRIES!r}])"
     command = [sys.executable, "-c", inner if spawned else TRIES]
     subprocess.run(command, env=env, capture_output=True, timeout=60, check=False)
@@ -154,7 +154,7 @@ def test_an_engines_environment_brings_the_guard_into_every_python(tmp_path: Pat
 
 
 def test_what_is_listed_for_engines_passes_there() -> None:
-    env = {**process.environment(threads=1), guard.ALLOWED: "192.0.2.1,127.0.0.1"}
+    env = {**server_args.environment(threads=1), guard.ALLOWED: "192.0.2.1,127.0.0.1"}
     code = TRIES.replace("socket.socket()", "socket.socket(type=socket.SOCK_DGRAM)")
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
     assert "sealed" not in done.stderr

@@ -43,12 +43,13 @@ def main():
 # `cappella`, with the module above in the place of vLLM.
 CAPPELLA = f"""
 import os
-from cappella.engines import process, supervisor
-sealed = process.environment
+from cappella.engines.vllm import server_args
+from cappella.engines import supervisor
+sealed = server_args.environment
 def environment(*given, **more):
     env = sealed(*given, **more)
     return env | {{"PYTHONPATH": env["PYTHONPATH"] + os.pathsep + os.environ["STUB"]}}
-process.environment, supervisor.LAUNCHER = environment, "{NAME}"
+server_args.environment, supervisor.LAUNCHER = environment, "{NAME}"
 from cappella.cli.app import app
 app()
 """

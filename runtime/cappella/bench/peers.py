@@ -9,7 +9,7 @@ import aiohttp
 
 from cappella.bench.servers import Child, free_port, until_healthy
 from cappella.bench.systems import BenchError, Reply, Sizes, written
-from cappella.engines.process import process
+from cappella.engines.vllm import server_args
 
 # By default optillm asks for 4096 tokens. A model with a context of 2048 refuses that, and optillm then returns the
 # error's text as if the model had written it.
@@ -47,7 +47,7 @@ async def optillm_server(python: Path, base_url: str, log_dir: Path) -> AsyncIte
     url = f"http://127.0.0.1:{port}"
     command = [str(python.parent / "optillm"), "--approach", "moa", "--base-url", f"{base_url}/v1"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--log", "warning"]
-    env = {**process.environment(None), "OPENAI_API_KEY": "none"}
+    env = {**server_args.environment(None), "OPENAI_API_KEY": "none"}
     del env["PYTHONPATH"], env["PYTHONSAFEPATH"]
     async with Child.running(command, env, log_dir / "optillm.log") as server, aiohttp.ClientSession() as http:
         await until_healthy(http, url, "optillm", server)

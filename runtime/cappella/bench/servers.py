@@ -14,8 +14,8 @@ from pathlib import Path
 import aiohttp
 
 from cappella.config import Config
-from cappella.engines.process import process
 from cappella.engines.process.guardian import end_with_parent
+from cappella.engines.vllm import server_args
 from cappella.errors import ConfigError
 from cappella.placement.machine import has_gpu
 
@@ -87,7 +87,7 @@ async def plain_servers(config: Config, log_dir: Path) -> AsyncIterator[Mapping[
     """
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(aiohttp.ClientSession())
-        env = {**process.environment(None), "VLLM_CPU_KVCACHE_SPACE": PLAIN_CPU_KV_GIB}
+        env = {**server_args.environment(None), "VLLM_CPU_KVCACHE_SPACE": PLAIN_CPU_KV_GIB}
         urls: dict[str, str] = {}
         servers: dict[str, Child] = {}
         for name, model in config.local.items():

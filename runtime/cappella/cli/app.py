@@ -6,9 +6,8 @@ from typing import Annotated
 
 import typer
 
-from cappella.bench import commands as bench
 from cappella.cli import ask as terminal
-from cappella.cli import audit, keys
+from cappella.cli import audit, bench, keys
 from cappella.cli.ask import ServerKey, Url
 from cappella.cli.client.address import DEFAULT_URL
 from cappella.cli.completion import CONFIG

@@ -1,125 +1,110 @@
-"""`cappella bench ensemble`: reads the options, shows the progress, prints a table, writes the files."""
+"""`cappella bench`: measure an ensemble over its engines, or the gateway alone."""
 
-import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+import typer
 
-from cappella.bench import report, workload
-from cappella.bench.compare import Plan, Show, compare
-from cappella.bench.load import Load
-from cappella.config import Config, load
-from cappella.config.yaml_source import option_value
-from cappella.engines.supervisor import default_log_dir
-from cappella.errors import CappellaError, ConfigError
-
-SPEED_OVER_S = 3600.0
-"""A step takes seconds or minutes: the time left is guessed by all steps of the last hour."""
-
-console = Console(stderr=True, highlight=False)
+from cappella.cli.client.address import base_url
+from cappella.cli.completion import CONFIG
+from cappella.cli.errors import App, Group, one_line_errors
 
 
-def bench(config: Path, out: Path | None, options: Mapping[str, str | None], runs: int, rounds: int) -> None:
-    """Measure and print. `options` are the command line's, unparsed. Raises ConfigError."""
-    plan = _plan(config, options, runs, rounds)
-    with _showing() as show:
-        found = asyncio.run(compare(plan, default_log_dir("bench"), _say, show))
-    if not found:
-        raise CappellaError("No system gave a reply, so there are no figures.")
-    # A pipe gets the whole width.
-    Console(highlight=False, width=None if console.is_terminal else 240).print(report.table(found))
-    for each in found:
-        for error in each.errors:
-            console.print(f"[red]{each.system}, {each.load}:[/red] {error}", soft_wrap=True)
-    if out is not None:
-        for path in report.write(found, out):
-            console.print(f"Written: {path}")
+class _Group(Group):
+    """`cappella bench CONFIG` is short for `cappella bench ensemble CONFIG`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in (*self.commands, "--help"):
+            args = ["ensemble", *args]
+        return super().parse_args(ctx, args)
 
 
-def _say(text: str) -> None:
-    console.print(text, soft_wrap=True)
+app = App(
+    cls=_Group,
+    help="Measure an ensemble (`cappella bench CONFIG`), or one gateway process over scripted engines.",
+)
 
 
-@contextmanager
-def _showing() -> Iterator[Show]:
-    """On a terminal a bar, elsewhere a line for each step."""
-    if not console.is_terminal:
-        yield lambda text, behind, steps: _say(text)
-        return
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), "{task.description}")
-    with Progress(*columns, console=console, transient=True, speed_estimate_period=SPEED_OVER_S) as progress:
-        task = progress.add_task("starting")
-        yield lambda text, behind, steps: progress.update(task, description=text, completed=behind, total=steps)
+class Analysis(StrEnum):
+    """When the judge writes its analysis."""
+
+    BEFORE = "before"
+    ALONGSIDE = "alongside"
+    OFF = "off"
 
 
-def _plan(path: Path, options: Mapping[str, str | None], runs: int, rounds: int) -> Plan:
-    def listed(name: str, kind: Callable[[str], Any]) -> list[Any]:
-        return _listed(f"--{name}", options[name], kind)
+@app.command()
+def ensemble(
+    config: Annotated[Path, CONFIG],
+    name: Annotated[str, typer.Option("--ensemble", help="The ensemble to measure.")] = "default",
+    against: Annotated[
+        str, typer.Option(help="Also measure: single, naive, single-plain, naive-plain (comma-separated).")
+    ] = "",
+    url: Annotated[str | None, typer.Option(help="Measure this running server instead of starting one.")] = None,
+    concurrency: Annotated[str, typer.Option(help="Runs in flight at once (comma-separated).")] = "1,4,16",
+    rate: Annotated[
+        str, typer.Option(help="Instead: runs that start per second, at random times (comma-separated).")
+    ] = "",
+    panel: Annotated[
+        str, typer.Option(help="Panel sizes; members repeat (comma-separated). (default: the config's)")
+    ] = "",
+    answer_tokens: Annotated[str, typer.Option(help="Tokens of an answer (comma-separated); empty: no limit.")] = "64",
+    prompt_words: Annotated[int, typer.Option(min=1, help="Random words in a prompt.")] = 60,
+    prompts: Annotated[Path | None, typer.Option(help="Instead: a file with one prompt per line.")] = None,
+    runs: Annotated[int, typer.Option(min=1, help="Runs of each system per round.")] = 16,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; every system takes a turn in each.")] = 3,
+    fusion: Annotated[str, typer.Option(help="Fusion fields of every run: analysis=off;early_exit=equal.")] = "",
+    vary: Annotated[str, typer.Option(help="Fusion fields to compare: early_prefill=true/false.")] = "",
+    optillm_python: Annotated[
+        Path | None, typer.Option(help="Also measure optillm, installed for this Python.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for bench.json and bench.svg.")] = None,
+) -> None:
+    """Measure an ensemble over its engines: throughput, latency, stages, overhead, ratio to the fastest possible run.
 
-    config = load.load(path)
-    ensemble = str(options["ensemble"])
-    prompts, python = options["prompts"], options["optillm-python"]
-    rates = listed("rate", _positive(float))
-    return Plan(
-        config_path=path,
-        url=options["url"],
-        config=config,
-        ensemble=ensemble,
-        against=listed("against", str),
-        loads=[Load(rate_per_s=rate) for rate in rates]
-        or [Load(count) for count in listed("concurrency", _positive(int))],
-        panels=listed("panel", _positive(int)) or [_panel_size(config, ensemble)],
-        answer_tokens=listed("answer-tokens", _positive(int)) or [None],
-        prompts=workload.read(Path(prompts)) if prompts else workload.drawn(int(options["prompt-words"] or 0), seed=0),
-        optillm_python=Path(python) if python else None,
-        runs=runs,
-        rounds=rounds,
-        fusion=dict(_varied("--fusion", options["fusion"], one=True)),
-        vary=_varied("--vary", options["vary"]),
-    )
+    Systems take turns in every round, so that a slow minute of the machine affects all of them.
+    """
+    from cappella.bench.session import bench as run_bench
 
-
-def _panel_size(config: Config, ensemble: str) -> int:
-    return len(config.ensembles[ensemble].panel) if ensemble in config.ensembles else 1
-
-
-def _positive(kind: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Reads a number above 0. Raises ValueError for any other."""
-
-    def read(text: str) -> Any:
-        value = kind(text)
-        if not value > 0:
-            raise ValueError(f"{value} is not above 0")
-        return value
-
-    return read
-
-
-def _listed(option: str, text: str | None, kind: Callable[[str], Any]) -> list[Any]:
-    """The values between the commas."""
-    try:
-        return [kind(part.strip()) for part in (text or "").split(",") if part.strip()]
-    except ValueError as error:
-        raise ConfigError(
-            option, f"{text!r} is not a list of positive numbers", "Write them with commas: 1,4,16"
-        ) from error
+    options: dict[str, str | None] = {
+        "ensemble": name,
+        "against": against,
+        "url": url and base_url(url),
+        "concurrency": concurrency,
+        "rate": rate,
+        "panel": panel,
+        "answer-tokens": answer_tokens,
+        "prompt-words": str(prompt_words),
+        "prompts": str(prompts) if prompts else None,
+        "optillm-python": str(optillm_python) if optillm_python else None,
+        "fusion": fusion,
+        "vary": vary,
+    }
+    with one_line_errors():
+        run_bench(config, out, options, runs, rounds)
 
 
-def _varied(option: str, text: str | None, one: bool = False) -> dict[str, Any]:
-    """Fields and their YAML values in `early_prefill=true/false;analysis=off`."""
-    out: dict[str, Any] = {}
-    for part in (text or "").split(";"):
-        name, equals, values = part.partition("=")
-        if not part.strip():
-            continue
-        if not equals:
-            raise ConfigError(
-                option, f"{part!r} is not a setting", "Write field=value, or field=value/value with --vary"
-            )
-        read: Sequence[Any] = [option_value(option, part, value) for value in values.split("/")]
-        out[name.strip()] = read[0] if one else read
-    return out
+@app.command()
+def gateway(
+    runs: Annotated[int, typer.Option(min=1, help="Runs in flight at once; 1 measures the overhead of a run.")] = 400,
+    panel: Annotated[int, typer.Option(min=1, help="Members of the panel.")] = 3,
+    tokens: Annotated[int, typer.Option(min=1, help="Tokens of each answer, at 100 a second.")] = 100,
+    seconds: Annotated[float, typer.Option(min=1, help="Duration of the measurement.")] = 60,
+    analysis: Annotated[Analysis, typer.Option(help="The judge's analysis: before, alongside or off.")] = Analysis.OFF,
+    events: Annotated[bool, typer.Option("--events", help="Clients also receive the members' events.")] = False,
+    sequences: Annotated[int, typer.Option(min=1, help="Requests that each engine runs at once.")] = 4096,
+    overload: Annotated[
+        float | None, typer.Option(min=1, help="Instead: open loop at this multiple of the measured capacity.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="File for the figures as JSON.")] = None,
+) -> None:
+    """Load one gateway process with runs over scripted engines: throughput, added latency, CPU time, memory.
+
+    Needs no model and no GPU.
+    """
+    from cappella.bench.gateway.command import bench
+    from cappella.bench.gateway.processes import Options
+
+    with one_line_errors():
+        bench(Options(runs, panel, tokens, seconds, analysis, events, sequences, overload), out)

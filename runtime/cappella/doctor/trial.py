@@ -63,9 +63,9 @@ def main(path: Path, guard_alone: bool) -> Json:
     }
 
 
-def _watched(allowed: list[str]) -> packets.RequestObserver:
+def _watched(allowed: list[str]) -> packets.PacketWatch:
     namespace.enter()
-    return packets.RequestObserver(allowed)
+    return packets.PacketWatch(allowed)
 
 
 @contextmanager
@@ -146,7 +146,7 @@ def _refused(record: Path) -> list[Json]:
     return [{"seen_by": "guard", **dict(zip(keys, each, strict=True)), "times": n} for each, n in counts.items()]
 
 
-def _sent(watch: packets.RequestObserver | None) -> list[Json]:
+def _sent(watch: packets.PacketWatch | None) -> list[Json]:
     """Packets that the kernel saw and the guard did not."""
     counts = watch.sent if watch else {}
     return [{"seen_by": "kernel", "what": what, "to": to, "times": n} for (what, to), n in counts.items()]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from cappella.engines import crash_reason, log_files
 from cappella.engines.process.process import EngineProcess
-from cappella.engines.startup_log import CONFIG_STAGES
 from cappella.engines.status import EngineStatus, Failure
+from cappella.engines.vllm.startup_log import CONFIG_STAGES
 
 EXIT_CODE_COMES_S = 0.3
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
-from cappella.engines.startup_log import FIRST_STAGE, STAGES
+from cappella.engines.vllm.startup_log import FIRST_STAGE, STAGES
 
 ORDER = (FIRST_STAGE, *(stage for _, stage, _ in STAGES))
 MAX_KEPT = 200

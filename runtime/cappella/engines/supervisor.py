@@ -16,7 +16,6 @@ from cappella.engines.deployment import Change, Deployment
 from cappella.engines.gpu_memory import GpuMemory
 from cappella.engines.lifecycle import Lifecycle
 from cappella.engines.mps import Mps
-from cappella.engines.process import process
 from cappella.engines.process.process import ForkServer
 from cappella.engines.remote import Attachment
 from cappella.engines.sanitize import PlainText
@@ -24,6 +23,7 @@ from cappella.engines.spec import Backoff, EngineSpec
 from cappella.engines.start_times import StartTimes
 from cappella.engines.status import Action, EngineStatus
 from cappella.engines.swapping import Turns
+from cappella.engines.vllm import server_args
 from cappella.errors import ActionRefused, ConfigError, RunsElsewhere, UnknownEngine
 from cappella.placement import advice, folder, gpus, machine
 from cappella.placement.planner import Placed, Plan
@@ -119,11 +119,13 @@ class Supervisor:
         new.engines.update(backends.own(socket, called, EngineStatus(name), plain, model.capabilities, seat))
         gpu = new.plan.machine.gpu
         naps = name in self._nappers
-        env = process.environment(None if gpu else cpu_threads, model.enforce_eager, placed.gpus, naps)
+        env = server_args.environment(None if gpu else cpu_threads, model.enforce_eager, placed.gpus, naps)
         env |= self._mps.environment if self._mps else {}
         env |= {guard.ALLOWED: self._may_reach}
         spec = EngineSpec(
-            arguments=process.arguments(name, model, placed, socket, naps, new.plan.machine.numa_nodes(placed.gpus)),
+            arguments=server_args.arguments(
+                name, model, placed, socket, naps, new.plan.machine.numa_nodes(placed.gpus)
+            ),
             folder=private,
             log=self._log_dir / f"{name}.log",
             memory=_gpu_memory(placed, naps) if gpu else None,
@@ -146,7 +148,7 @@ class Supervisor:
         """Begin to start every engine, in the background; judges first, since no ensemble answers without its own."""
         if self._mps:
             # It serves the GPUs as the bus counts them, as the engines do; what it was told itself would be told twice.
-            env = process.environment(None, gpus=())
+            env = server_args.environment(None, gpus=())
             del env["CUDA_VISIBLE_DEVICES"]
             await self._mps.start(env)
         self.begin(self.deployment)

@@ -13,20 +13,19 @@ from cappella.background import background
 from cappella.config import Config
 from cappella.engines.supervisor import Supervisor
 from cappella.ensemble.pipeline import Pipeline
-from cappella.gateway import browser_security, errors, health, openapi, page
+from cappella.gateway import browser_security, errors, health, openapi, page, runs
 from cappella.gateway.admission import Admission
 from cappella.gateway.drain import InFlight
 from cappella.gateway.machine import create_router as create_machine_router
+from cappella.gateway.middleware import RecordRequests
 from cappella.gateway.reload import ReadConfig, Reloader
 from cappella.gateway.routes import create_router
 from cappella.gateway.state import GatewayState
 from cappella.placement import machine
-from cappella.telemetry import history
 from cappella.telemetry.metrics import Metrics
 from cappella.telemetry.observer import RequestObserver
 from cappella.telemetry.persistence import Persistence
 from cappella.telemetry.recorder import Recorder
-from cappella.telemetry.records import RecordRequests
 
 
 def create_app(config: Config, supervisor: Supervisor, reread: ReadConfig | None = None) -> FastAPI:
@@ -68,12 +67,12 @@ def create_app(config: Config, supervisor: Supervisor, reread: ReadConfig | None
     app.state.reloader = reloader = Reloader(parts, supervisor, reread or (lambda: config))
     app.include_router(create_router(lambda: reloader.parts, reloader.reload))
     app.include_router(health.create_router(lambda: reloader.parts))
-    app.include_router(history.create_router(gatekeeper, memory.traces))
+    app.include_router(runs.create_router(gatekeeper, memory.traces))
     app.include_router(create_machine_router(lambda: reloader.parts, supervisor))
     app.include_router(page.create_router())
     browser_security.shield(app, config.server, errors.error_reply)
     # Around the shield: who is refused there is counted, too.
-    app.add_middleware(RecordRequests, watch=watch.visited)
+    app.add_middleware(RecordRequests, observe=watch.visited)
     errors.answer_errors(app)
     return app
 

@@ -18,7 +18,7 @@ from cappella.gateway import limits, proxy, reply_types
 from cappella.gateway.model_list import PREFIX
 from cappella.gateway.request import credentials
 from cappella.gateway.routes import APIS
-from cappella.telemetry.history import MAX_LISTED
+from cappella.gateway.runs import MAX_LISTED
 from cappella.types import Json
 
 Codes = Mapping[int, tuple[str, ...]]

@@ -20,7 +20,7 @@ Sent = tuple[str, str]
 """What was done, and to whom: ("connect", "192.0.2.7:443"), ("look-up", "host.lan of 10.0.0.2:53")."""
 
 
-class RequestObserver:
+class PacketWatch:
     """Counts in `sent`, from its making until `close`. Raises OSError where packets may not be watched.
 
     A UDP socket that is connected and never written to sends no packet, and is not seen.

@@ -1,21 +1,16 @@
 """What is known of a request: of its way from its head to the last byte of its reply, and of what was run for it."""
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cappella.auth.keys import Key
 from cappella.config.options import Settings
 from cappella.ensemble.errors import PanelFailed
 from cappella.ensemble.run import Call, Failure, Run
 from cappella.types import Json, Prompt, Usage
-
-_TRACE_CONTEXT = (b"traceparent", b"tracestate")
-_INTERNAL_ERROR = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,40 +101,14 @@ class RequestRecord:
         self.ended, self.ended_at = ended, time.monotonic()
 
 
-_current: ContextVar[RequestRecord] = ContextVar("visit")
+_current: ContextVar[RequestRecord] = ContextVar("record")
+
+
+def begin(record: RequestRecord) -> None:
+    """Make this the record of the request that the calling task answers."""
+    _current.set(record)
 
 
 def current() -> RequestRecord:
     """Of the request that this is called for."""
     return _current.get()
-
-
-class RecordRequests:
-    """ASGI middleware that makes each request's visit, and tells `watch` of it when the reply has ended or broken off."""
-
-    def __init__(self, app: ASGIApp, watch: Callable[[RequestRecord], None]) -> None:
-        self._app = app
-        self._watch = watch
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return await self._app(scope, receive, send)
-        context = {name.decode(): value.decode("latin-1") for name, value in scope["headers"] if name in _TRACE_CONTEXT}
-        record = RequestRecord(scope["method"], scope["path"], context)
-        _current.set(record)
-
-        async def sent(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                record.status_code = message["status"]
-            await send(message)
-
-        try:
-            await self._app(scope, receive, sent)
-        except Exception as error:
-            # The reply to what nobody expected is made further out.
-            record.status_code, record.error = record.status_code or _INTERNAL_ERROR, type(error).__name__
-            raise
-        finally:
-            record.replied_at = time.monotonic()
-            record.route = getattr(scope.get("route"), "path", None)
-            self._watch(record)

@@ -1,7 +1,8 @@
 """The trace of a run on the wire: what it cost, who said what, who failed, how the answers became one."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from typing import Protocol
 
 from cappella.config.options import Settings
 from cappella.ensemble.errors import PanelFailed
@@ -21,12 +22,28 @@ from cappella.ensemble.events import (
 )
 from cappella.ensemble.run import Answer, Call, Failure, GateDecision, Run
 from cappella.ensemble.strategies import STRATEGIES
-from cappella.gateway.formats.fields import Fusion
-from cappella.gateway.reply_types import CallCost, Decision, FailedModel, PanelAnswer, Trace, UnfinishedTrace, Usage
+from cappella.telemetry.trace_types import CallCost, Decision, FailedModel, PanelAnswer, Trace, UnfinishedTrace, Usage
 from cappella.types import Json
 
 
-def fusion(run: Run, options: Fusion) -> Trace:
+class Detail(Protocol):
+    """How much of a trace is wanted."""
+
+    @property
+    def include_analysis(self) -> bool: ...
+    @property
+    def include_intermediate_responses(self) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class FullDetail:
+    """All of it."""
+
+    include_analysis: bool = True
+    include_intermediate_responses: bool = True
+
+
+def fusion(run: Run, options: Detail) -> Trace:
     """The trace, as far as the client asked for it; what did not happen in this run is not in it."""
     settings, verdict = run.settings, run.verdict
     trace: Trace = {

@@ -7,17 +7,28 @@ from pathlib import Path
 import uvloop
 
 from cappella.config import Config
+from cappella.engines import backends
+from cappella.engines.base import EngineServer
+from cappella.engines.deployment import Deployment
+from cappella.engines.sanitize import PlainText
 from cappella.engines.status import EngineStatus
-from cappella.engines.vllm.client import VllmEngine
 from cappella.gateway.app import create_app
 from cappella.gateway.http_server import bind, http_server
+from cappella.placement import machine
+from cappella.placement.planner import Plan
+from cappella.types import Capabilities
 
 
 class ScriptedSupervisor:
     """The part of a supervisor that the application needs, for engines started elsewhere."""
 
-    def __init__(self, folder: Path, models: list[str]) -> None:
-        self.engines = {name: VllmEngine(folder / f"{name}.sock", EngineStatus(name, "ready")) for name in models}
+    def __init__(self, config: Config, folder: Path) -> None:
+        self.engines: dict[str, EngineServer] = {}
+        for name in config.models:
+            status = EngineStatus(name, "ready")
+            self.engines |= backends.own(folder / f"{name}.sock", [name], status, PlainText(), Capabilities(), None)
+        here = machine.own()
+        self.deployment = Deployment(config, here, Plan(here, {}), {}, self.engines, {}, {})
 
     async def start(self) -> None:
         pass
@@ -37,7 +48,8 @@ def config(models: list[str], analysis: str, sequences: int) -> Config:
 async def serve(folder: Path, models: list[str], analysis: str, sequences: int) -> None:
     """Serve until SIGTERM. The port is printed once clients can connect."""
     listener = bind("127.0.0.1", 0)
-    app = create_app(config(models, analysis, sequences), ScriptedSupervisor(folder, models))  # type: ignore[arg-type]
+    served = config(models, analysis, sequences)
+    app = create_app(served, ScriptedSupervisor(served, folder))  # type: ignore[arg-type]
     print(listener.getsockname()[1], flush=True)
     await http_server(app).serve(sockets=[listener])
 

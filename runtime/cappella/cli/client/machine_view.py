@@ -7,9 +7,9 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.table import Table
 from rich.text import Text
 
+from cappella.cli.client.durations import remaining
 from cappella.cli.client.http import Json
 from cappella.cli.client.text import clipped, safe
-from cappella.pace import remaining
 
 GIB = 1 << 30
 KV_CELLS = 4

@@ -5,9 +5,9 @@ from rich.table import Table
 from rich.text import Text
 
 from cappella.cli.client.analysis import AnalysisBlock, begun
+from cappella.cli.client.durations import duration
 from cappella.cli.client.run_view import Member, View
 from cappella.cli.client.text import clipped, safe, tail
-from cappella.pace import duration
 
 COLUMN_WIDTH = 36
 """The least width for members side by side."""

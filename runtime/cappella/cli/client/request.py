@@ -9,13 +9,13 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from cappella.cli.client.durations import duration
 from cappella.cli.client.http import Json, Server, stream
 from cappella.cli.client.live import LiveRun
 from cappella.cli.client.run_view import View
 from cappella.cli.client.text import safe
 from cappella.config.yaml_source import option_value
 from cappella.errors import ConfigError
-from cappella.pace import duration
 
 PATH = "/v1/chat/completions"
 ENSEMBLE = "cappella/"

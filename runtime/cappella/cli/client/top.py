@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.live import Live
 
 from cappella.cli.client import request
+from cappella.cli.client.durations import duration
 from cappella.cli.client.http import Json, Server, ServerError, get
 from cappella.cli.client.machine_view import Machine
-from cappella.pace import duration
 
 PATH = "/api/machine"
 INTERVAL_S = 1.0

@@ -7,9 +7,9 @@ from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from cappella.cli.client.durations import duration
 from cappella.cli.client.http import Json
 from cappella.cli.client.text import clipped
-from cappella.pace import duration
 
 READS, WRITES, READS_EARLY, FLOOR = "░", "█", "▒", "▔"
 LABEL_WIDTH = 24

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cappella.pace import duration, remaining
+from cappella.cli.client.durations import duration, remaining
 
 
 @pytest.mark.parametrize(

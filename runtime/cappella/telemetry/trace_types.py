@@ -1,0 +1,107 @@
+"""The JSON of a run's trace and of what it cost. A key that is not required is there only where it says something."""
+
+from typing import Annotated, Any, NotRequired
+
+from pydantic import Field
+
+# Of the standard library's, pydantic takes none before Python 3.12.
+from typing_extensions import TypedDict
+
+from cappella.ensemble.run import Role, Status
+from cappella.types import Json
+from cappella.vocabulary import Strategy
+
+Count = Annotated[int, Field(ge=0)]
+Milliseconds = Annotated[float | None, Field(description="Milliseconds.")]
+
+
+class FailedModel(TypedDict):
+    model: str
+    error: str
+    status_code: Count
+    reason: str
+    partial: NotRequired[str]
+
+
+class NamedCall(TypedDict):
+    name: str
+    arguments: str
+
+
+class PanelAnswer(TypedDict):
+    model: str
+    content: str
+    finish_reason: str
+    reasoning: NotRequired[str]
+    tool_calls: NotRequired[list[NamedCall]]
+
+
+class Decision(TypedDict):
+    bypass: bool
+    model: str
+    reason: str
+
+
+class UnfinishedTrace(TypedDict):
+    """The trace of a run that gave nothing."""
+
+    run_id: str
+    status: str
+    strategy: Strategy
+    judge_model: str
+    analysis_models: list[str]
+    failed_models: list[FailedModel]
+    seed: Count
+    responses: NotRequired[list[PanelAnswer]]
+
+
+class Trace(TypedDict):
+    """How a run of an ensemble went; what did not happen in it is not there."""
+
+    run_id: str
+    status: Status
+    strategy: Strategy
+    judge_model: str
+    analysis_models: list[str]
+    failed_models: list[FailedModel]
+    labels: dict[str, str]
+    seed: Count
+    timings: dict[str, float | None]
+    analysis: NotRequired[Json | None]
+    responses: NotRequired[list[PanelAnswer]]
+    rounds: NotRequired[list[list[PanelAnswer]]]
+    preset: NotRequired[str]
+    gate: NotRequired[Decision]
+    chosen: NotRequired[str]
+    probabilities: NotRequired[dict[str, float]]
+    votes: NotRequired[dict[str, list[str]]]
+    ranking: NotRequired[list[str]]
+    early_exit: NotRequired[str]
+    failure_reason: NotRequired[str]
+
+
+class CallCost(TypedDict):
+    """One inner call; its counts are `estimated` where a remote server tells none."""
+
+    role: Role
+    model: str
+    prompt_tokens: Count
+    cached_tokens: Count
+    completion_tokens: Count
+    reasoning_tokens: Count
+    estimated: NotRequired[bool]
+    tokens_per_step: NotRequired[float]
+    start_ms: Milliseconds
+    first_token_ms: Milliseconds
+    ms: Milliseconds
+
+
+class Usage(TypedDict):
+    """Of an ensemble: the sum over all inner calls, and each of them."""
+
+    prompt_tokens: Count
+    completion_tokens: Count
+    total_tokens: NotRequired[Count]
+    prompt_tokens_details: NotRequired[Any]
+    completion_tokens_details: NotRequired[Any]
+    fusion_details: NotRequired[list[CallCost]]
