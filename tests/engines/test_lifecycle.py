@@ -41,7 +41,7 @@ async def test_a_dead_core_is_seen_and_the_engine_restarted(tmp_path: Path) -> N
     async with living(tmp_path) as stub:
         assert await stub.ready()
         first = stub.group
-        async with stub.engine._http.get("/die"):
+        async with stub.engine._http.get("http://engine/die"):
             pass
         assert await eventually(lambda: stub.engine.status.state == "restarting", 5)
         assert stub.engine.status.reason == "its engine core died"
@@ -53,7 +53,7 @@ async def test_a_dead_core_is_seen_and_the_engine_restarted(tmp_path: Path) -> N
 async def test_a_server_that_takes_no_connections_any_more_is_dead(tmp_path: Path) -> None:
     async with living(tmp_path) as stub:
         assert await stub.ready()
-        async with stub.engine._http.get("/close"):
+        async with stub.engine._http.get("http://engine/close"):
             pass
         await stub.engine.close()
         assert await eventually(lambda: stub.engine.status.state == "restarting", 5)

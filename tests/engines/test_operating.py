@@ -118,7 +118,7 @@ async def test_a_death_in_its_sleep_is_no_crash(tmp_path: Path) -> None:
     async with living(tmp_path, nap=True) as stub:
         assert await stub.ready()
         await stub.lifecycle.stop()
-        async with stub.engine._http.get("/die"):
+        async with stub.engine._http.get("http://engine/die"):
             pass
         assert await eventually(lambda: stub.lifecycle.process_group is None, 5)
         assert (stub.state, stub.engine.status.restarts) == ("stopped", 0)

@@ -162,7 +162,7 @@ async def test_an_error_that_the_engine_survived_is_not_what_it_dies_of(
 def test_a_config_json_of_another_shape_is_named(tmp_path: Path, config: Any) -> None:
     found = write_model(tmp_path / "w")
     (found / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ConfigError, match=r"models\.ann\.weights.*config\.json holds no JSON object"):
+    with pytest.raises(ConfigError, match=r"models\.ann\.weights.*config\.json is not a JSON object"):
         folder.inspect("ann", found)
 
 

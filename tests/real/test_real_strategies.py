@@ -345,7 +345,7 @@ def test_the_node_client_runs_the_loop_and_reads_every_event(agent: Deployment) 
 
 @pytest.mark.parametrize("script", ["langchain_agent.py", "litellm_chat.py"])
 def test_other_libraries_take_it_for_any_other_model(agent: Deployment, script: str) -> None:
-    command = [sys.executable, str(Path(__file__).parent / "clients" / script), agent.url]
+    command = [sys.executable, str(Path(__file__).parents[1] / "clients" / script), agent.url]
     environment = {**os.environ, "PYTHONPATH": str(CLIENTS), "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr

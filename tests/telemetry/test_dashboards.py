@@ -108,8 +108,8 @@ def test_every_figure_of_ours_is_on_the_dashboard() -> None:
 
 
 def _sources() -> str:
-    folder = ROOT / "runtime" / "cappella"
-    return "".join(Path(folder, name).read_text() for name in ("metrics.py", "standing.py"))
+    folder = ROOT / "runtime" / "cappella" / "telemetry"
+    return "".join(Path(folder, name).read_text() for name in ("metrics.py", "snapshot.py"))
 
 
 def test_every_rule_says_what_is_wrong_and_how_to_fix_it() -> None:
