@@ -1,6 +1,7 @@
 """What the READMEs show is what the program takes."""
 
 import re
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
@@ -86,3 +87,8 @@ def _mentions(annotation: object, kind: type) -> bool:
 def test_the_table_of_run_options_says_what_their_declarations_say() -> None:
     table = "\n".join(option_rows())
     assert table in PAGES[1].read_text(), f"model_configs/README.md should have:\n{table}"
+
+
+def test_the_map_of_the_package_says_what_its_modules_say() -> None:
+    written = runpy.run_path(str(ROOT / "scripts" / "write_map"))["page"]()
+    assert (ROOT / "runtime" / "README.md").read_text() == written, "run .venv/bin/python scripts/write_map"
