@@ -57,7 +57,7 @@ class SamplingOptions(Frozen):
 def _listed(stop: object) -> object:
     if stop is not None and not isinstance(stop, str | list | tuple):
         raise ValueError("Input should be a string or a list of strings")
-    return (stop,) if isinstance(stop, str) else stop
+    return (stop,) if isinstance(stop, str) else stop or None
 
 
 class Sampling(SamplingOptions):

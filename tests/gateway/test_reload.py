@@ -110,7 +110,7 @@ async def test_the_audit_log_tells_of_each_run_the_weights_that_answered_it(
         asking = [asyncio.create_task(found.keep_asking(include_intermediate_responses=True)) for _ in range(4)]
         found.config["models"]["bob"] = model(weights="others", max_num_seqs=9)
         await found.reload()
-        assert await eventually(lambda: "bob of 9" in str(found.replies[-1]))
+        assert await eventually(lambda: "bob of 9" in str(found.replies[-1:]))
         for task in asking:
             task.cancel()
         await asyncio.gather(*asking, return_exceptions=True)
