@@ -15,7 +15,7 @@ def test_the_page_is_in_the_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     shutil.copytree(ROOT / "runtime", tree / "runtime", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tree)
-    web = tree / "runtime" / "cappella" / "web"
+    web = tree / "runtime" / "cappella" / "gateway" / "web"
     (web / "assets" / "vendor").mkdir(parents=True, exist_ok=True)
     (web / "index.html").write_text("<!doctype html>")
     (web / "assets" / "vendor" / "marks.js").write_text("export {};")
@@ -25,4 +25,4 @@ def test_the_page_is_in_the_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         inside = set(wheel.namelist())
     files = {path.relative_to(tree / "runtime").as_posix() for path in web.rglob("*") if path.is_file()}
     assert files <= inside
-    assert {"cappella/web/index.html", "cappella/web/assets/vendor/marks.js"} <= files
+    assert {"cappella/gateway/web/index.html", "cappella/gateway/web/assets/vendor/marks.js"} <= files

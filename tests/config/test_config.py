@@ -64,7 +64,7 @@ def test_paths_are_relative_to_the_file_and_seats_get_names(tmp_path: Path) -> N
         (
             "temperature: 0.5",
             "temperature: 0, samples: 3",
-            r"c.yaml:6: .*panel.1: 3 samples at temperature 0 would all be",
+            r"c.yaml:6: .*panel.1: 3 samples at temperature 0 would be",
         ),
         (
             "models:",

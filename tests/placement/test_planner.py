@@ -214,9 +214,6 @@ def test_no_plan_gives_more_than_there_is_and_more_memory_never_hurts(
 
 @pytest.mark.parametrize("text", ["", "x", "0x24GiB", "2x", "2x24", "99x24GiB", "2x24GiBs", "-1x24GiB"])
 def test_gpus_that_cannot_be_understood_are_named(text: str) -> None:
-    if text == "2x24":
-        assert machine.described(text).devices[0].total_bytes == 24
-        return
     with pytest.raises(ConfigError, match="Write 2x24GiB"):
         machine.described(text)
 

@@ -53,7 +53,7 @@ def test_a_vllm_plugin_that_phones_home_is_found_in_every_way_that_it_does(tmp_p
 @needs_namespaces
 def test_the_vocabulary_of_gpt_oss_is_here() -> None:
     code = (
-        "from cappella.sealing import namespace, packets; namespace.enter(); watch = packets.Watch()\n"
+        "from cappella.sealing import namespace, packets; namespace.enter(); watch = packets.PacketWatch()\n"
         "from openai_harmony import HarmonyEncodingName, load_harmony_encoding\n"
         "print(load_harmony_encoding(HarmonyEncodingName.HARMONY_GPT_OSS).encode('hello world'))\n"
         "watch.close(); print(list(watch.sent))"

@@ -188,8 +188,8 @@ def test_what_keeps_a_server_from_starting_is_one_line_too(tmp_path: Path) -> No
 def test_other_people_s_logs_warnings_refusals_and_crashes_are_lines_of_json() -> None:
     code = """
 import logging, socket, warnings
-from cappella import logs
-from cappella.announcing import ForPrograms
+from cappella.telemetry import logs
+from cappella.gateway.console import ForPrograms
 from cappella.sealing import guard
 logs.as_json()
 guard.install([], ForPrograms().refused)
