@@ -1,4 +1,4 @@
-"""The judge reads while the panel speaks: what it is sent, when, and what that leaves for later."""
+"""Early prefill of the judge: what is sent, when, and what is left for later."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The judge's words: the conversation stays as it is, answers stay inside their fences."""
+"""The judge's prompts: the conversation is unchanged, and answers stay inside their fences."""
 
 import copy
 import json
