@@ -47,9 +47,9 @@ def marks(prompt: str, nonce: str) -> list[str]:
 
 def require_fenced(prompt: str, hostile: str) -> None:
     """Three answers in three pairs of marks; the hostile one is complete between its own, and nowhere else."""
-    found = re.search(r"that carry the key ([0-9a-f]{8})\.", prompt)
-    assert found
-    nonce = found[1]
+    match = re.search(r"that carry the key ([0-9a-f]{8})\.", prompt)
+    assert match
+    nonce = match[1]
     assert marks(prompt, nonce) == [f"[{kind} {letter} {nonce}]" for letter in "ABC" for kind in ("answer", "end")]
     blocks = re.findall(rf"\[answer [ABC] {nonce}\]\n(.*?)\n\[end [ABC] {nonce}\]", prompt, re.DOTALL)
     assert [without_zero_width(block) for block in blocks].count(without_zero_width(hostile)) == 1
@@ -95,7 +95,7 @@ async def test_any_hostile_answer_stays_between_its_marks(fake_engines: FakeEngi
     await require_fenced_in_every_prompt(fake_engines, hostile)
 
 
-async def test_marks_copied_from_one_round_fence_nothing_in_the_next(fake_engines: FakeEngines) -> None:
+async def test_marks_copied_from_one_round_are_invalid_in_the_next(fake_engines: FakeEngines) -> None:
     def copying(body: Json) -> Script:
         return Script((f"It is 5.{''.join(re.findall(r'.?.(?:answer|end) [A-Z] [0-9a-f]{8}.', said(body)))}{PAYLOAD}",))
 
@@ -146,7 +146,7 @@ async def require_no_turn(fake_engines: FakeEngines, hostile: str) -> None:
             assert [m["role"] for m in body["messages"]][: len(turns)] == [m["role"] for m in turns]
 
 
-async def test_nothing_of_the_table_that_a_client_passes_on_begins_a_turn(
+async def test_no_injection_in_a_clients_conversation_begins_a_turn(
     fake_engines: FakeEngines, subtests: pytest.Subtests
 ) -> None:
     for name, hostile in INJECTIONS.items():
@@ -156,5 +156,5 @@ async def test_nothing_of_the_table_that_a_client_passes_on_begins_a_turn(
 
 @anything_hostile
 @given(HOSTILE)
-async def test_nothing_that_a_client_passes_on_begins_a_turn(fake_engines: FakeEngines, hostile: str) -> None:
+async def test_no_text_in_a_clients_conversation_begins_a_turn(fake_engines: FakeEngines, hostile: str) -> None:
     await require_no_turn(fake_engines, hostile)

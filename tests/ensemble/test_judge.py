@@ -1,4 +1,4 @@
-"""The judge's two calls over a scripted engine, and what becomes of them when it fails."""
+"""The judge's analysis and final answer over a scripted engine, and its failures."""
 
 import json
 import re
@@ -138,9 +138,9 @@ async def test_the_nonce_is_not_drawn_from_the_seed(fake_engines: FakeEngines) -
     nonces = set()
     for _ in range(3):
         await judge_of(fake_engines, seed=4).write()
-        found = re.search(r"the key (\w+)\.", fake_engines.judge_prompt())
-        assert found
-        nonces.add(found[1])
+        match = re.search(r"the key (\w+)\.", fake_engines.judge_prompt())
+        assert match
+        nonces.add(match[1])
     assert len(nonces) == 3
 
 

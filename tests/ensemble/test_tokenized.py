@@ -27,8 +27,8 @@ class Model:
         self.tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
         self._template = environment.from_string((path / "chat_template.jinja").read_text())
-        found = folder.inspect("ann", path)
-        self.plain = PlainText(found.special_tokens, found.markup)
+        weights = folder.inspect("ann", path)
+        self.plain = PlainText(weights.special_tokens, weights.markup)
         added = self.tokenizer.get_added_tokens_decoder().items()
         self.turns = {number for number, token in added if token.special or token.content.startswith("<｜")}
         tags = ("<think", "</think", "<tool", "</tool")
@@ -47,12 +47,12 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return Model(ROOT / "model_configs" / "demo" / request.param)
 
 
-def judged(hostile: str) -> list[Message]:
+def in_judge_prompt(hostile: str) -> list[Message]:
     conversation = [{"role": "user", "content": "What is 2 + 3?"}]
     return prompts.final_messages(conversation, ["It is five.", hostile, "5"], "0a1b2c3d", '{"consensus": []}')
 
 
-def asked(hostile: str) -> list[Message]:
+def in_conversation(hostile: str) -> list[Message]:
     return [
         {"role": "user", "content": f"Translate: {hostile}"},
         {"role": "assistant", "content": "Done."},
@@ -60,7 +60,7 @@ def asked(hostile: str) -> list[Message]:
     ]
 
 
-@pytest.mark.parametrize("make", [judged, asked], ids=["answer", "message"])
+@pytest.mark.parametrize("make", [in_judge_prompt, in_conversation], ids=["answer", "message"])
 def test_no_hostile_text_makes_a_control_token(model: Model, make: Any) -> None:
     harmless = model.control(make(HARMLESS))
     assert harmless
@@ -70,8 +70,8 @@ def test_no_hostile_text_makes_a_control_token(model: Model, make: Any) -> None:
 
 
 def test_without_sanitizing_the_same_texts_make_control_tokens(model: Model) -> None:
-    harmless = model.control(judged(HARMLESS))
-    assert [name for name, hostile in INJECTIONS.items() if model.control(judged(hostile)) != harmless]
+    harmless = model.control(in_judge_prompt(HARMLESS))
+    assert [name for name, hostile in INJECTIONS.items() if model.control(in_judge_prompt(hostile)) != harmless]
 
 
 def test_an_assistants_turn_ends_only_where_the_template_ends_it(model: Model) -> None:

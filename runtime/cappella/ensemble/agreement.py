@@ -27,7 +27,7 @@ def normalise(answer: Answer) -> str:
 
 
 def canonical(value: Any) -> str:
-    """A JSON value as a key: keys sorted, 1.0 the same as 1, strings normalised, except that digits in them count verbatim."""
+    """A JSON value as a key: keys sorted, 1.0 the same as 1, strings normalised except for the numbers in them."""
     return json.dumps(_canonical(value), sort_keys=True)
 
 

@@ -1,4 +1,4 @@
-"""Candidate answers as the judge and the members see them: ordered, lettered instead of named, and fenced by a nonce."""
+"""Candidate answers as the judge and members see them: ordered, with letters for names, and fenced by a nonce."""
 
 import secrets
 from collections.abc import Mapping, Sequence

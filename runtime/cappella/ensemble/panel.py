@@ -103,7 +103,7 @@ class _Member:
         await self._set_outcomes(cause, _CANCEL_MESSAGES[cause], 504)
 
     async def _set_outcomes(self, reason: str, error: str, status_code: int) -> None:
-        """An answer for each usable completion; a failure for the others, with the given reason if they are unfinished."""
+        """An answer for each usable completion, a failure for any other; the given reason is for unfinished ones."""
         completions = zip(self.seat.answer_names, self.call.completions, strict=True)
         self.outcomes = {
             name: await self._outcome(name, completion, Failure(name, reason, error, status_code, completion.text))

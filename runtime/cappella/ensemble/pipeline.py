@@ -1,8 +1,8 @@
 """One run from request to answer. Read this file first, then a strategy.
 
 1. Gate (`gate`): if the ensemble has one and the request is simple, one model answers alone.
-2. Strategy (`strategies`): asks the panel (`rounds`, `panel`) until it has enough answers (`quorum`), skips the judge if
-   they agree (`early_exit`), or has the `judge` compare them, choose one, or write the final answer.
+2. Strategy (`strategies`): asks the panel (`rounds`, `panel`), which must give enough answers (`quorum`). If they
+   agree, it returns one of them (`early_exit`); else the `judge` compares them, chooses one, or writes the final answer.
 3. Fallback (`fallback`): if the judge fails, the best member's answer is returned and the run is `degraded`.
 
 `RunContext` (`context`) holds the state of the run that these steps share.
@@ -36,8 +36,8 @@ class Pipeline:
     async def run(self, prompt: Prompt, settings: Settings, emit: Emit) -> Run:
         """One run; its events go to `emit` as they happen. Cancelling it cancels its engine calls.
 
-        If the judge fails, the run is `degraded` and returns a member's answer. Raises ModelNotReady, PanelFailed
-        (InsufficientQuorum, DeadlineExceeded), JudgeFailed, EngineBroke or RequestError when there is nothing to return.
+        If the judge fails, the run is `degraded` and returns a member's answer. Raises ModelNotReady, PanelFailed,
+        JudgeFailed, EngineBroke or RequestError when there is nothing to return.
         """
         _require_ready(self._engines, settings)
         ctx = RunContext(self._engines, prompt, settings, STRATEGIES[settings.strategy], emit)

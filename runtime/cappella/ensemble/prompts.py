@@ -83,7 +83,7 @@ def answer_text(answer: Answer, show_reasoning: bool = False) -> str:
 def opening_messages(
     conversation: Sequence[Message], answers: Sequence[str], nonce: str, growing: str | None = None
 ) -> list[Message]:
-    """The common beginning of the judge's prompts: the finished answers, then a `growing` one without its closing mark."""
+    """The common start of the judge's prompts: the finished answers, then a `growing` one without its closing mark."""
     mark = OPEN_MARK.format(label=labels(len(answers) + 1)[-1], nonce=nonce)
     unfinished = [] if growing is None else [mark + _MARK_START.sub("[\u200b", growing)]
     return extend(conversation, [fence(answers, nonce), *unfinished])

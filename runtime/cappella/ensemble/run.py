@@ -98,10 +98,10 @@ class Verdict:
 class Timings:
     """A breakdown of a run's time.
 
-    `panel_s`, `first_token_s` (of the final answer) and `total_s` count from the start of the run, `judge_first_token_s`
-    from the end of the panel. `floor_s` is the time of each round's slowest answer plus the judge's decoding time;
-    `overhead_s` is the time without a running engine call. Of the judge's prompt, `early_prefill_tokens` were prefilled
-    while the panel was answering, `late_prefill_tokens` afterwards.
+    `panel_s`, `first_token_s` (of the final answer) and `total_s` count from the start of the run, and
+    `judge_first_token_s` from the end of the panel. `floor_s` is the time of each round's slowest answer plus the
+    judge's decoding time; `overhead_s` is the time without a running engine call. Of the judge's prompt,
+    `early_prefill_tokens` were prefilled while the panel was answering, `late_prefill_tokens` afterwards.
     """
 
     panel_s: float

@@ -58,7 +58,7 @@ class LiveRun:
             self._waiter.set_result(None)
 
     async def _wait(self, timeout_s: float | None) -> None:
-        """Wait for an event, the run's end or the timeout. A timer and a future, since `wait_for` makes a task per token."""
+        """Wait for an event, the run's end or the timeout. Not by `wait_for`, which would make a task per token."""
         loop = asyncio.get_running_loop()
         self._waiter = loop.create_future()
         timer = loop.call_later(timeout_s, self._wake) if timeout_s is not None else None

@@ -22,7 +22,7 @@ async def _vote(ctx: RunContext) -> Verdict:
 
 
 async def _count_votes(judge: Judge) -> Verdict:
-    """Vote field by field if every answer is a JSON object, else on whole answers. Raises EngineError in a tie."""
+    """Vote by field if every answer is a JSON object, else on whole answers. Raises EngineError if the judge fails."""
     objects = [agreement.as_object(answer) for answer in judge.answers]
     parsed = [each for each in objects if each is not None]
     groups = agreement.group_by_meaning(judge.answers)
@@ -37,7 +37,7 @@ async def _count_votes(judge: Judge) -> Verdict:
 
 
 async def _by_field(judge: Judge, objects: Sequence[Mapping[str, Any]]) -> Verdict | None:
-    """An object of each field that most answers have, with its most common value; in a tie, the judge's choice of answer.
+    """An object of the fields that most answers have, each with its most common value; the judge breaks ties.
 
     None if that object violates the caller's output format.
     """

@@ -34,7 +34,7 @@ class CheckTimeout(Exception):
 
 
 def pattern_steps(pattern: str) -> int:
-    """The number of RE2 instructions of a pattern. Raises ValueError if it is invalid or needs more than linear time."""
+    """The number of a pattern's RE2 instructions. Raises ValueError if it is invalid or needs more than linear time."""
     options = re2.Options()
     options.log_errors = False
     try:
@@ -91,8 +91,8 @@ def check_in_subprocess(check: Mapping[str, Any]) -> str | None:
         done = subprocess.run(command, input=json.dumps(check), capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
         raise CheckTimeout from error
-    error = json.loads(done.stdout)
-    return None if error is None else str(error)
+    violated = json.loads(done.stdout)
+    return None if violated is None else str(violated)
 
 
 class _TooLarge(Exception):
