@@ -1,4 +1,4 @@
-"""Work beside other work, that never outlives it."""
+"""Background tasks that end with the context that started them."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
@@ -10,17 +10,17 @@ T = TypeVar("T")
 
 @asynccontextmanager
 async def background(work: Awaitable[T]) -> AsyncIterator["asyncio.Future[T]"]:
-    """Runs `work` as a task while this context lasts, then cancels it and waits for its end.
+    """Runs `work` as a task during this context, then cancels it and waits until it has ended.
 
-    An error of the task is the caller's to look at: the task is done when the context has ended.
+    Errors of the task are not raised here; the caller can read them from the task, which is done by then.
     """
     task = asyncio.ensure_future(work)
     try:
         yield task
     finally:
         task.cancel()
-        # Not `await task`: a caller that is cancelled at this very moment must hear of it.
+        # Not `await task`, which would swallow a cancellation of the caller at this moment.
         await asyncio.wait({task})
         if not task.cancelled():
-            # An error that nobody reads would be logged as one that was forgotten.
+            # Marks the error as retrieved: asyncio logs errors that are not.
             task.exception()

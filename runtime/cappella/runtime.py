@@ -1,4 +1,4 @@
-"""Cappella in one's own process: the same engines and the same pipeline, with no HTTP in front."""
+"""Cappella as a library: runs ensembles in the caller's process, without the HTTP gateway."""
 
 import asyncio
 import fcntl
@@ -24,14 +24,14 @@ POLL_S = 0.1
 
 
 class Runtime:
-    """The ensembles of one config, from `async with` to its end.
+    """The ensembles of one config; their engines run as long as the `async with` block.
 
         async with cappella.Runtime("model_configs/demo.yaml") as runtime:
             run = await runtime.ask("Please tell me the room of Gonil.")
             print(run.content)
 
-    Entering waits until every engine is up or given up. It raises ConfigError for what is wrong with the config or
-    the weights, and ModelNotReady with the engines' reasons if no ensemble can answer.
+    Entering the block waits until every engine is ready or has failed. It raises ConfigError for an invalid config or
+    invalid weights, and ModelNotReady with the engines' reasons if no ensemble can answer.
     """
 
     def __init__(self, config: Path | str, log_dir: Path | None = None) -> None:
@@ -46,7 +46,7 @@ class Runtime:
     async def __aenter__(self) -> Self:
         await self._supervisor.start()
         try:
-            await self._settle()
+            await self._wait_for_engines()
         except BaseException:
             await self._stop()
             raise
@@ -69,8 +69,8 @@ class Runtime:
         overrides: Overrides = Overrides(),
         sampling: Sampling = Sampling(),
     ) -> Run:
-        """One run. `sampling` is for the final answer. Raises what `Pipeline.run` raises, and RequestError."""
-        return await self._run(_asked(prompt, watched=False), ensemble, overrides, sampling, lambda event: None)
+        """One run; `sampling` is for the final answer. Raises the errors of `Pipeline.run`, and RequestError."""
+        return await self._run(_as_prompt(prompt, watched=False), ensemble, overrides, sampling, lambda event: None)
 
     async def stream(
         self,
@@ -79,9 +79,9 @@ class Runtime:
         overrides: Overrides = Overrides(),
         sampling: Sampling = Sampling(),
     ) -> AsyncGenerator[Event | Run, None]:
-        """The run's events as they happen, and the Run as the last item. Closing the generator ends the run."""
-        asked = _asked(prompt, watched=True)
-        async with live(lambda emit: self._run(asked, ensemble, overrides, sampling, emit)) as run:
+        """The run's events as they happen, then the Run. Closing the generator cancels the run."""
+        watched = _as_prompt(prompt, watched=True)
+        async with live(lambda emit: self._run(watched, ensemble, overrides, sampling, emit)) as run:
             async for events in run.events():
                 for event in events:
                     yield event
@@ -93,7 +93,7 @@ class Runtime:
         settings = resolve(ensemble, self.config.ensembles[ensemble], self.config.called, overrides, prompt, sampling)
         return await self._pipeline.run(prompt, settings, emit)
 
-    async def _settle(self) -> None:
+    async def _wait_for_engines(self) -> None:
         statuses = self._supervisor.statuses
         while not all(status.start_finished for status in statuses.values()):
             await asyncio.sleep(POLL_S)
@@ -103,11 +103,11 @@ class Runtime:
 
 
 def _own_log_dir() -> tuple[Path, IO[str]]:
-    """The first folder for logs that no other Runtime of this user has, in whatever process; ours while the file is open."""
+    """A log folder that no other Runtime of this user has, in any process; it stays locked while the file is open."""
     for number in count(1):
         folder = default_log_dir(f"runtime-{number}")
         folder.mkdir(parents=True, exist_ok=True)
-        # Beside the logs of engines, whose names begin with a letter or a digit.
+        # No engine's log can have this name: those begin with a letter or a digit.
         lock = (folder / "_in_use").open("w", encoding="utf-8")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -115,10 +115,10 @@ def _own_log_dir() -> tuple[Path, IO[str]]:
             lock.close()
             continue
         return folder, lock
-    raise AssertionError("there is always a next number")
+    raise AssertionError("unreachable: count() does not end")
 
 
-def _asked(prompt: str | Sequence[Message] | Prompt, watched: bool) -> Prompt:
+def _as_prompt(prompt: str | Sequence[Message] | Prompt, watched: bool) -> Prompt:
     if isinstance(prompt, Prompt):
         return replace(prompt, watched=watched)
     return Prompt([{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt, watched=watched)

@@ -1,4 +1,4 @@
-"""What goes into a model and what comes out of it."""
+"""The inputs and outputs of a model: prompts, sampling settings, chunks of a stream, token usage."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,11 +11,11 @@ from cappella import vocabulary
 Json = vocabulary.Json
 
 Message = Json
-"""One turn of a conversation in OpenAI's chat form; engines take it as it is."""
+"""One message of a conversation in OpenAI's chat format; it is passed to engines unchanged."""
 
 
 class Frozen(BaseModel):
-    """A value that cannot be changed, and has no other fields than its own."""
+    """An immutable value object that rejects unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -29,9 +29,9 @@ Stops = Annotated[tuple[Stop, ...], Field(max_length=4)]
 
 
 class SamplingOptions(Frozen):
-    """How a model draws its tokens, as far as a config may say it; None leaves a setting to the model's own default.
+    """The sampling settings that a config may set; None leaves a setting to the model's own default.
 
-    Each setting is declared here or in `Sampling` alone: members, judges, cards and requests take it from there.
+    Each setting is declared only here or in `Sampling`: members, judges, model cards and requests inherit it.
     """
 
     temperature: Temperature | None = None
@@ -50,24 +50,24 @@ class SamplingOptions(Frozen):
 
     @property
     def sampling(self) -> "Sampling":
-        """The settings alone, where they stand among other fields."""
+        """The sampling settings alone, without the other fields of a subclass."""
         return Sampling(**self.given())
 
 
-def _listed(stop: object) -> object:
+def _as_tuple(stop: object) -> object:
     if stop is not None and not isinstance(stop, str | list | tuple):
         raise ValueError("Input should be a string or a list of strings")
     return (stop,) if isinstance(stop, str) else stop or None
 
 
 class Sampling(SamplingOptions):
-    """How a model draws its tokens in one call."""
+    """The sampling settings of one call."""
 
     seed: Annotated[int, Field(ge=0, lt=1 << 62)] | None = None
-    stop: Annotated[Stops | None, BeforeValidator(_listed, json_schema_input_type=Stop | Stops | None)] = None
+    stop: Annotated[Stops | None, BeforeValidator(_as_tuple, json_schema_input_type=Stop | Stops | None)] = None
 
     def over(self, base: "Sampling") -> "Sampling":
-        """`base`, with what is given here on top."""
+        """`base`, overridden by the settings that are set here."""
         return base.model_copy(update=self.given())
 
 
@@ -75,8 +75,8 @@ _SAMPLING = tuple(Sampling.model_fields)
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
-    """A shape that an answer must have, as the field of the engine's API that asks for it."""
+class OutputFormat:
+    """A format that an answer must have, as the field of the engine's API that requests it, and its value."""
 
     field: Literal["response_format", "structured_outputs"]
     value: Json
@@ -84,16 +84,16 @@ class Form:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What a model is asked. `logprobs` is how many alternatives to report per token, None for no report at all.
+    """The input of one model call. `logprobs` is the number of alternatives to report per token, None for no report.
 
-    `watched` says that someone reads the answer as it comes; else the engine may send many tokens at a time.
+    `watched` means that a client reads the answer while it is generated; else the engine may send many tokens at a time.
     """
 
     messages: Sequence[Message]
     tools: Sequence[Json] = ()
     tool_choice: str | Json | None = None
     parallel_tool_calls: bool | None = None
-    form: Form | None = None
+    output_format: OutputFormat | None = None
     logprobs: int | None = None
     reasoning_effort: str | None = None
     samples: int = 1
@@ -102,10 +102,10 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a model takes beyond text: tools (and calls them), images, an effort to reason with.
+    """What a model supports beyond text (`tools`, `images`, `reasoning` effort), and what its server supports.
 
-    And what its server does: hold an answer to a `json_schema`, report `logprobs`, and honour the `extensions` that
-    vLLM has beyond OpenAI's API (`structured_outputs`, `top_k`, `min_p`, `repetition_penalty`, several samples).
+    The server may constrain answers to a `json_schema`, report `logprobs`, and support vLLM's `extensions` of OpenAI's
+    API: `structured_outputs`, `top_k`, `min_p`, `repetition_penalty` and several samples.
     """
 
     tools: bool = False
@@ -118,9 +118,9 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one engine call; `cached_tokens` are the part of the prompt found in the prefix cache.
+    """Tokens of one engine call; `cached_tokens` are those of the prompt that were in the prefix cache.
 
-    They are `estimated` where the server says nothing of them.
+    `estimated` is set if the server does not report its usage.
     """
 
     prompt_tokens: int = 0
@@ -132,7 +132,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A tool call, or a piece of one: pieces of the same `index` are joined in order."""
+    """A tool call, or a piece of one; pieces of the same `index` are joined in order."""
 
     index: int
     id: str = ""
@@ -140,16 +140,16 @@ class ToolCall:
     arguments: str = ""
 
     def joined(self, piece: "ToolCall") -> "ToolCall":
-        """This with the next piece behind it."""
+        """This call with the next piece appended."""
         return ToolCall(self.index, self.id or piece.id, self.name + piece.name, self.arguments + piece.arguments)
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A piece of a stream from an engine; `sample` says of which answer, the last ones carry reason and usage.
+    """A piece of an engine's stream for the answer number `sample`; the last ones carry finish reason and usage.
 
-    `logprobs` are in OpenAI's form, one entry a token. `tokens_per_step` comes with the usage, from an engine that
-    guesses ahead.
+    `logprobs` are in OpenAI's format, one entry per token. `tokens_per_step` comes with the usage of an engine with
+    speculative decoding.
     """
 
     content: str = ""
@@ -164,12 +164,12 @@ class Chunk:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is text and nothing else."""
-        more = self.reasoning or self.tool_calls or self.logprobs or self.finish_reason or self.usage
-        return bool(self.content) and not more and self.stop_sequence is None
+        """Whether it holds text and nothing else."""
+        other = self.reasoning or self.tool_calls or self.logprobs or self.finish_reason or self.usage
+        return bool(self.content) and not other and self.stop_sequence is None
 
     def without_end(self) -> "Chunk":
-        """What it says, without what only the last ones carry."""
+        """The chunk without the finish reason and usage that only the last ones carry."""
         if self.finish_reason is None and self.usage is None:
             return self
         return replace(self, finish_reason=None, usage=None)

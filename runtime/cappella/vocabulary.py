@@ -1,4 +1,4 @@
-"""JSON objects, and the words that run options take. Standard library only, so that a client at a terminal starts fast."""
+"""The values that run options may have. Imports only the standard library, so that the command line starts fast."""
 
 from typing import Any, Literal
 

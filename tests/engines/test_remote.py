@@ -14,7 +14,7 @@ from cappella.engines import backends, openai
 from cappella.engines.base import EngineFigures
 from cappella.engines.remote import Attachment
 from cappella.errors import ConfigError, EngineBroke, EngineContextExceeded, EngineError, EngineRejected
-from cappella.types import Chunk, Form, Prompt, Sampling, Usage
+from cappella.types import Chunk, OutputFormat, Prompt, Sampling, Usage
 from support.fake_engines import eventually
 from support.plain_server import PlainServer
 
@@ -74,8 +74,16 @@ async def test_a_remote_model_streams_under_its_own_name_with_fields_of_openai_a
 @pytest.mark.parametrize(
     ("prompt", "sampling", "says"),
     [
-        (Prompt(ASK.messages, form=Form("structured_outputs", {"choice": ["A", "B"]})), {}, "structured_outputs"),
-        (Prompt(ASK.messages, form=Form("response_format", {"type": "json_object"})), {}, "response_format"),
+        (
+            Prompt(ASK.messages, output_format=OutputFormat("structured_outputs", {"choice": ["A", "B"]})),
+            {},
+            "structured_outputs",
+        ),
+        (
+            Prompt(ASK.messages, output_format=OutputFormat("response_format", {"type": "json_object"})),
+            {},
+            "response_format",
+        ),
         (Prompt(ASK.messages, logprobs=3), {}, "logprobs"),
         (Prompt(ASK.messages, samples=2), {}, "one answer to a request"),
         (Prompt(ASK.messages, tools=[{"type": "function", "function": {"name": "f"}}]), {}, "tools"),
@@ -94,9 +102,9 @@ async def test_what_its_server_cannot_do_is_refused_before_it_is_asked(
 
 
 async def test_what_the_config_says_that_it_can_do_is_sent(server: PlainServer) -> None:
-    form = Form("response_format", {"type": "json_object"})
+    form = OutputFormat("response_format", {"type": "json_object"})
     async with watched(server, tools=True, json_schema=True, logprobs=True) as engine:
-        await said(engine, Prompt(ASK.messages, tools=[{"type": "function"}], form=form, logprobs=2))
+        await said(engine, Prompt(ASK.messages, tools=[{"type": "function"}], output_format=form, logprobs=2))
     (body,) = server.chats
     assert (body["response_format"], body["top_logprobs"]) == (form.value, 2)
 

@@ -19,7 +19,7 @@ from cappella.engines.status import EngineStatus
 from cappella.engines.vllm import protocol
 from cappella.engines.vllm.client import VllmEngine
 from cappella.errors import EngineBroke, EngineContextExceeded, EngineError, EngineNotReady, EngineRejected
-from cappella.types import Chunk, Form, Prompt, Sampling, Usage
+from cappella.types import Chunk, OutputFormat, Prompt, Sampling, Usage
 from support.fake_engines import FakeEngines, eventually
 from support.scripted_engine import Script
 
@@ -329,14 +329,14 @@ async def test_a_prompt_of_megabytes_is_sent_without_a_warning(fake_engines: Fak
 @pytest.mark.parametrize(
     ("form", "sent"),
     [
-        (Form("structured_outputs", {"choice": ["a"]}), {"structured_outputs": {"choice": ["a"]}}),
-        (Form("structured_outputs", {"json": "{}"}), {"structured_outputs": {"json": protocol.SPACING}}),
+        (OutputFormat("structured_outputs", {"choice": ["a"]}), {"structured_outputs": {"choice": ["a"]}}),
+        (OutputFormat("structured_outputs", {"json": "{}"}), {"structured_outputs": {"json": protocol.SPACING}}),
         (
-            Form("structured_outputs", {"json_object": True}),
+            OutputFormat("structured_outputs", {"json_object": True}),
             {"structured_outputs": {"json": {"type": "object", **protocol.SPACING}}},
         ),
         (
-            Form("response_format", {"type": "json_object"}),
+            OutputFormat("response_format", {"type": "json_object"}),
             {
                 "response_format": {
                     "type": "json_schema",
@@ -346,8 +346,8 @@ async def test_a_prompt_of_megabytes_is_sent_without_a_warning(fake_engines: Fak
         ),
     ],
 )
-def test_every_kind_of_json_is_held_to_one_spelling(form: Form, sent: dict[str, Any]) -> None:
-    assert sent.items() <= protocol.body("ann", Prompt(ASK, form=form), Sampling()).items()
+def test_every_kind_of_json_is_held_to_one_spelling(form: OutputFormat, sent: dict[str, Any]) -> None:
+    assert sent.items() <= protocol.body("ann", Prompt(ASK, output_format=form), Sampling()).items()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Members that read each other's answers and revise, until they agree or their rounds are over."""
+"""The debate strategy: members revise their answers until they agree or the rounds are over."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +9,7 @@ from cappella import vocabulary
 from cappella.cli import completion
 from cappella.ensemble.events import FinalDelta, RoundStarted
 from cappella.ensemble.strategies import STRATEGIES
-from cappella.types import Form, Prompt
+from cappella.types import OutputFormat, Prompt
 from support.fake_engines import MEMBERS, FakeEngines, judging, said
 from support.scripted_engine import Json, Script
 
@@ -52,7 +52,7 @@ async def test_members_read_the_others_answers_without_names_and_may_agree_then(
     assert "".join(event.chunk.content for event in fake_engines.events if isinstance(event, FinalDelta)) == "Red"
 
 
-async def test_the_judge_settles_what_is_left_after_the_last_round(fake_engines: FakeEngines) -> None:
+async def test_without_agreement_the_judge_writes_after_the_last_round(fake_engines: FakeEngines) -> None:
     fake_engines.let("ann", revises("red", "blue", "red"))
     fake_engines.let("bob", revises("blue", "red", "blue"))
     fake_engines.let("cat", revises("green", "green", "green"))
@@ -90,7 +90,7 @@ async def test_a_later_round_below_the_quorum_leaves_the_answers_of_the_one_befo
     assert [answer.content for answer in run.answers] == [f"{name} once" for name in MEMBERS]
 
 
-async def test_a_later_round_that_is_late_leaves_the_judge_its_share_of_the_deadline(fake_engines: FakeEngines) -> None:
+async def test_a_slow_later_round_leaves_the_judge_its_share_of_the_deadline(fake_engines: FakeEngines) -> None:
     for name in MEMBERS:
         fake_engines.let(name, revises(f"{name} once", Script(("I",), ending="hang")))
     run = await fake_engines.run(strategy="debate", analysis="off", deadline_s=3.0)
@@ -99,16 +99,16 @@ async def test_a_later_round_that_is_late_leaves_the_judge_its_share_of_the_dead
     assert {(failure.name, failure.reason) for failure in run.failures} == {(name, "deadline") for name in MEMBERS}
 
 
-async def test_members_are_held_to_the_form_since_theirs_may_be_the_last_word(fake_engines: FakeEngines) -> None:
-    form = Form("structured_outputs", {"choice": ["red", "blue"]})
+async def test_members_get_the_output_format_since_their_answer_may_be_returned(fake_engines: FakeEngines) -> None:
+    output_format = OutputFormat("structured_outputs", {"choice": ["red", "blue"]})
     for name in MEMBERS:
         fake_engines.let(name, revises("red"))
-    await fake_engines.put(Prompt(HI, form=form, logprobs=1), strategy="debate")
+    await fake_engines.put(Prompt(HI, output_format=output_format, logprobs=1), strategy="debate")
     body = fake_engines.servers["ann"].bodies[0]
-    assert (body["structured_outputs"], body["top_logprobs"]) == (form.value, 1)
+    assert (body["structured_outputs"], body["top_logprobs"]) == (output_format.value, 1)
 
 
-async def test_a_judge_that_fails_gives_way_to_the_best_answer_of_the_last_round(fake_engines: FakeEngines) -> None:
+async def test_if_the_judge_fails_the_best_answer_of_the_last_round_is_returned(fake_engines: FakeEngines) -> None:
     fake_engines.let("ann", revises("one", "it is red"))
     fake_engines.let("bob", revises("two", "it is red now"))
     fake_engines.let("cat", revises("three", "nothing"))
@@ -118,7 +118,7 @@ async def test_a_judge_that_fails_gives_way_to_the_best_answer_of_the_last_round
     assert run.content.startswith("it is red")
 
 
-def test_all_that_names_strategies_names_those_of_the_table() -> None:
+def test_every_list_of_strategies_matches_the_table() -> None:
     assert list(STRATEGIES) == list(get_args(vocabulary.Strategy)) == list(completion.STRATEGIES)
     reference = (PACKAGE / "gateway" / "README.md").read_text()
     page = (PACKAGE / "gateway" / "web" / "assets" / "request.js").read_text()

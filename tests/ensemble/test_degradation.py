@@ -1,4 +1,4 @@
-"""What a run gives when its time is up or its judge is gone: the best there is, and why."""
+"""Runs past their deadline or without a judge: they return the best answer there is, and the reason."""
 
 import pytest
 
@@ -38,22 +38,24 @@ async def test_a_judge_that_hangs_gets_no_call_after_the_deadline(
     assert await eventually(lambda: fake_engines.running == 0)
 
 
-async def test_too_few_in_time_is_an_error_that_carries_what_there_was(fake_engines: FakeEngines, clock: Clock) -> None:
+async def test_too_few_answers_in_time_are_an_error_that_carries_the_partials(
+    fake_engines: FakeEngines, clock: Clock
+) -> None:
     fake_engines.let("ann", HANG)
     fake_engines.let("bob", HANG)
 
-    def both_speak() -> bool:
+    def both_have_begun() -> bool:
         return fake_engines.spoken("ann") == fake_engines.spoken("bob") == "I"
 
     with pytest.raises(DeadlineExceeded, match=r"1 of 3 members answered in time.*late: ann, bob") as raised:
         await clock.skip(
-            15, fake_engines.run(round_timeout_s=15), once=lambda: fake_engines.ended == ["cat"] and both_speak()
+            15, fake_engines.run(round_timeout_s=15), once=lambda: fake_engines.ended == ["cat"] and both_have_begun()
         )
     assert [answer.content for answer in raised.value.answers] == ["Hello there"]
     assert [failure.partial for failure in raised.value.failures] == ["I", "I"]
 
 
-async def test_a_written_answer_outlives_an_analysis_that_hangs_beside_it(
+async def test_a_finished_answer_is_returned_although_the_analysis_hangs(
     fake_engines: FakeEngines, clock: Clock
 ) -> None:
     fake_engines.let("judge", judging(analysis=HANG))
@@ -68,21 +70,21 @@ async def test_a_written_answer_outlives_an_analysis_that_hangs_beside_it(
     assert await eventually(lambda: fake_engines.running == 0)
 
 
-async def test_a_writer_that_fails_does_not_wait_for_the_analysis_beside_it(fake_engines: FakeEngines) -> None:
+async def test_a_failed_answer_does_not_wait_for_the_analysis(fake_engines: FakeEngines) -> None:
     fake_engines.let("judge", judging(Script(("half",), ending="break"), HANG))
     run = await fake_engines.run(analysis="alongside")
     assert (run.content, run.status, run.failure_reason) == ("Hello there", "degraded", "engine_broke")
     assert await eventually(lambda: fake_engines.running == 0)
 
 
-async def test_an_analysis_that_fails_beside_a_written_answer_costs_only_the_status(fake_engines: FakeEngines) -> None:
+async def test_a_failed_analysis_alongside_degrades_only_the_status(fake_engines: FakeEngines) -> None:
     fake_engines.let("judge", judging(analysis=Script(ending="break")))
     run = await fake_engines.run(analysis="alongside")
     assert (run.content, run.status, run.failure_reason) == ("The final answer", "degraded", "engine_broke")
 
 
 @pytest.mark.parametrize("state", ["failed", "restarting", "stopped"])
-async def test_a_judge_that_is_gone_is_never_called(fake_engines: FakeEngines, state: str) -> None:
+async def test_a_judge_that_is_not_ready_is_never_called(fake_engines: FakeEngines, state: str) -> None:
     fake_engines.engines["judge"].status.state = state  # type: ignore[assignment]
     run = await fake_engines.run()
     assert (run.content, run.status, run.failure_reason) == ("Hello there", "degraded", "not_ready")
@@ -101,7 +103,7 @@ async def test_a_judge_may_also_sit_on_the_panel(fake_engines: FakeEngines) -> N
     assert run.answers[0].content == "as a member"
 
 
-async def test_a_prompt_too_long_for_the_judge_gives_way_to_the_best_member(fake_engines: FakeEngines) -> None:
+async def test_a_prompt_too_long_for_the_judge_returns_the_best_member(fake_engines: FakeEngines) -> None:
     error = {"message": "too long", "type": "BadRequestError", "param": "input_tokens", "code": 400}
     too_long = Script(refuse=(400, {"error": error}))
     fake_engines.let("judge", judging(too_long, too_long))
@@ -118,7 +120,7 @@ async def test_a_self_ensemble_of_one_model_is_a_whole_panel(fake_engines: FakeE
 
 
 @pytest.mark.parametrize("dead", MEMBERS)
-async def test_any_one_member_may_die_and_the_answer_still_comes(fake_engines: FakeEngines, dead: str) -> None:
+async def test_a_run_survives_the_failure_of_any_one_member(fake_engines: FakeEngines, dead: str) -> None:
     fake_engines.engines[dead].status.state = "failed"
     run = await fake_engines.run()
     assert (run.content, run.status) == ("The final answer", "degraded")

@@ -1,11 +1,13 @@
-"""What a round amounts to, from its answers and failures alone."""
+"""Quorum, status and fallback answer, from the answers and failures of a round alone."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cappella.ensemble.errors import DeadlineExceeded, InsufficientQuorum
-from cappella.ensemble.fallback import best_answer, require_quorum, status
+from cappella.ensemble.fallback import best_answer
+from cappella.ensemble.pipeline import run_status
+from cappella.ensemble.quorum import require_quorum
 from cappella.ensemble.run import Answer, Call, Failure, Panel
 from cappella.errors import CappellaError, ContextLengthExceeded
 from cappella.types import Usage
@@ -20,7 +22,7 @@ def failure(name: str, reason: str) -> Failure:
 
 
 @pytest.mark.parametrize(
-    ("answered", "reasons", "kind", "says"),
+    ("answered", "reasons", "kind", "message"),
     [
         (1, ["engine_broke", "engine_broke"], InsufficientQuorum, "1 of 3 .* quorum is 2.*m0: it was engine_broke"),
         (1, ["context_length_exceeded", "engine_broke"], ContextLengthExceeded, r"context of m0\."),
@@ -30,15 +32,15 @@ def failure(name: str, reason: str) -> Failure:
         (0, ["deadline", "engine_broke"], InsufficientQuorum, "0 of 2"),
     ],
 )
-def test_too_few_answers_are_an_error_that_says_what_would_have_been_enough(
-    answered: int, reasons: list[str], kind: type[CappellaError], says: str
+def test_below_the_quorum_the_error_names_the_cause(
+    answered: int, reasons: list[str], kind: type[CappellaError], message: str
 ) -> None:
     panel = Panel([answer("x")] * answered, [failure(f"m{i}", reason) for i, reason in enumerate(reasons)])
-    with pytest.raises(kind, match=says):
+    with pytest.raises(kind, match=message):
         require_quorum(panel, 2)
 
 
-def test_a_met_quorum_is_no_error_however_many_failed() -> None:
+def test_a_met_quorum_is_no_error_whatever_else_failed() -> None:
     require_quorum(Panel([answer("x")] * 2, [failure("m", "deadline")] * 5), 2)
 
 
@@ -55,21 +57,21 @@ def test_a_met_quorum_is_no_error_however_many_failed() -> None:
 )
 def test_status(answers: int, failures: int, failure_reason: str | None, expected: str) -> None:
     panel = Panel([answer("x")] * answers, [failure("m", "cut")] * failures)
-    assert status([panel], panel.answers, failure_reason) == expected
+    assert run_status([panel], panel.answers, failure_reason) == expected
 
 
-def test_the_best_answer_is_the_one_most_like_the_others() -> None:
+def test_the_best_answer_is_the_most_similar_to_the_others() -> None:
     answers = [answer("it is red"), answer("the sky is blue"), answer("The sky is blue!"), answer("no idea")]
     assert best_answer(answers, ()) is answers[1]
 
 
-def test_an_answer_that_was_cut_short_stands_in_only_for_want_of_a_whole_one() -> None:
-    cut, other = answer("the sky is", finish_reason="length"), answer("green")
-    assert best_answer([cut, cut, other], ()) is other
-    assert best_answer([cut], ()) is cut
+def test_a_truncated_answer_is_the_best_only_without_a_complete_one() -> None:
+    truncated, complete = answer("the sky is", finish_reason="length"), answer("green")
+    assert best_answer([truncated, truncated, complete], ()) is complete
+    assert best_answer([truncated], ()) is truncated
 
 
-def test_the_callers_stop_words_hold_for_the_stand_in() -> None:
+def test_the_best_answer_ends_at_the_callers_stop_texts() -> None:
     assert best_answer([answer("one STOP two END")], ("END", "STOP")).content == "one "
 
 

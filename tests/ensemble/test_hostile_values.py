@@ -1,4 +1,4 @@
-"""Answers that are JSON no parser likes: a run goes on, or fails in words; it never breaks, and its reply can be sent."""
+"""Answers with JSON that parsers reject: every run ends in a reply that can be sent, or in an error of Cappella's."""
 
 import json
 from collections.abc import Sequence
@@ -9,13 +9,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cappella.ensemble.structured.json_value import value_of
+from cappella.ensemble.structured.json_value import parse_json
 from cappella.errors import CappellaError
 from cappella.gateway.formats.chat import ChatRequest
 from cappella.gateway.formats.messages import MessagesRequest
 from cappella.gateway.formats.responses import ResponsesRequest
 from cappella.telemetry import trace
-from cappella.types import Form, Prompt
+from cappella.types import OutputFormat, Prompt
 from support.fake_engines import ANALYSIS, MEMBERS, FakeEngines, chooses, judging
 from support.scripted_engine import Script
 
@@ -42,7 +42,7 @@ REQUESTS: tuple[Any, ...] = (
 
 
 async def require_sent(fake_engines: FakeEngines, prompt: Prompt | None = None, **changes: Any) -> None:
-    """The run ends in a reply that every API can send, or in an error of ours."""
+    """The run ends in a reply that every API can send, or in a CappellaError."""
     try:
         run = await fake_engines.put(prompt or Prompt(USER), **changes)
     except CappellaError:
@@ -52,26 +52,26 @@ async def require_sent(fake_engines: FakeEngines, prompt: Prompt | None = None, 
     orjson.dumps([trace.event(event) for event in fake_engines.events])
 
 
-def told_by_members(fake_engines: FakeEngines, text: str, members: Sequence[str]) -> None:
+def let_members_answer(fake_engines: FakeEngines, text: str, members: Sequence[str]) -> None:
     for name in MEMBERS:
         fake_engines.let(name, Script((text,)) if name in members else Script())
     fake_engines.let("judge", judging(choice=chooses(Hello=0.9)))
 
 
-def told_in_the_analysis(fake_engines: FakeEngines, text: str, instead_of: str) -> None:
-    told_by_members(fake_engines, text, ())
-    fake_engines.let("judge", judging(analysis=Script((json.dumps(ANALYSIS).replace(instead_of, text),))))
+def let_the_analysis_hold(fake_engines: FakeEngines, text: str, replaced: str) -> None:
+    let_members_answer(fake_engines, text, ())
+    fake_engines.let("judge", judging(analysis=Script((json.dumps(ANALYSIS).replace(replaced, text),))))
 
 
-def told_in_a_call(fake_engines: FakeEngines, text: str) -> None:
-    told_by_members(fake_engines, text, ())
+def let_a_tool_call_hold(fake_engines: FakeEngines, text: str) -> None:
+    let_members_answer(fake_engines, text, ())
     fake_engines.let("judge", judging(final=Script((), calls=(("f", text),), finish_reason="tool_calls")))
 
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
-FORM = Form("response_format", {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA}})
+FORMAT = OutputFormat("response_format", {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA}})
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
-WAYS: tuple[dict[str, Any], ...] = (
+OPTIONS: tuple[dict[str, Any], ...] = (
     {"strategy": "vote"},
     {"strategy": "vote", "seed": 3},
     {"early_exit": "equal"},
@@ -80,28 +80,28 @@ WAYS: tuple[dict[str, Any], ...] = (
 )
 
 
-async def require_sent_wherever_it_is_said(fake_engines: FakeEngines, text: str) -> None:
-    """One member, all of them, or the judge in its analysis or its call says it: every run has an end."""
+async def require_sent_from_everywhere(fake_engines: FakeEngines, text: str) -> None:
+    """Every run ends, whether one member, all, or the judge in its analysis or tool call gives the text."""
     for members in (MEMBERS[:1], MEMBERS):
-        for way in WAYS:
-            told_by_members(fake_engines, text, members)
-            await require_sent(fake_engines, **way)
-    told_by_members(fake_engines, text, MEMBERS)
-    await require_sent(fake_engines, Prompt(USER, form=FORM), strategy="vote")
-    for instead_of in (json.dumps(ANALYSIS), '["both greet"]', '"tone"'):
-        told_in_the_analysis(fake_engines, text, instead_of)
+        for options in OPTIONS:
+            let_members_answer(fake_engines, text, members)
+            await require_sent(fake_engines, **options)
+    let_members_answer(fake_engines, text, MEMBERS)
+    await require_sent(fake_engines, Prompt(USER, output_format=FORMAT), strategy="vote")
+    for replaced in (json.dumps(ANALYSIS), '["both greet"]', '"tone"'):
+        let_the_analysis_hold(fake_engines, text, replaced)
         await require_sent(fake_engines)
-    told_in_a_call(fake_engines, text)
+    let_a_tool_call_hold(fake_engines, text)
     await require_sent(fake_engines, Prompt(USER, tools=[TOOL]), analysis="off")
 
 
-async def test_nothing_of_the_table_breaks_a_run(fake_engines: FakeEngines, subtests: pytest.Subtests) -> None:
+async def test_no_value_of_the_table_breaks_a_run(fake_engines: FakeEngines, subtests: pytest.Subtests) -> None:
     for name, text in HOSTILE.items():
         with subtests.test(name):
-            await require_sent_wherever_it_is_said(fake_engines, text)
+            await require_sent_from_everywhere(fake_engines, text)
 
 
-SCRAPS = st.lists(
+FRAGMENTS = st.lists(
     st.sampled_from(
         ('{"a": ', "[", "]", "}", '"', ",", ":", "\\ud800", "\\u0000", "1e999", "-", "9" * 30, "NaN", "null", "é")
     ),
@@ -110,18 +110,18 @@ SCRAPS = st.lists(
 
 
 @settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(SCRAPS | st.text(max_size=20))
-async def test_no_scraps_of_json_break_a_run(fake_engines: FakeEngines, text: str) -> None:
-    await require_sent_wherever_it_is_said(fake_engines, text)
+@given(FRAGMENTS | st.text(max_size=20))
+async def test_no_fragments_of_json_break_a_run(fake_engines: FakeEngines, text: str) -> None:
+    await require_sent_from_everywhere(fake_engines, text)
 
 
 @pytest.mark.parametrize("text", ['{"a": "\\ud800"}', "Infinity", "[" * 2000, '{"a":' * 70 + "1" + "}" * 70, "", "{"])
-def test_what_nobody_else_would_take_is_no_value(text: str) -> None:
+def test_values_that_later_steps_cannot_handle_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"\w"):
-        value_of(text)
+        parse_json(text)
 
 
-def test_any_other_value_is_read_as_it_stands() -> None:
-    assert value_of('{"a": [1.5, 123456789012345678901234567890, "é"]}') == {
+def test_any_other_value_is_parsed_unchanged() -> None:
+    assert parse_json('{"a": [1.5, 123456789012345678901234567890, "é"]}') == {
         "a": [1.5, 123456789012345678901234567890, "é"]
     }

@@ -1,4 +1,4 @@
-"""Hostile answers, over scripted engines: to the judge each is one answer, between its own marks, whatever it says."""
+"""Prompt injections over scripted engines: each hostile answer stays between its own marks."""
 
 import json
 import re
@@ -35,8 +35,8 @@ HOSTILE = st.lists(st.sampled_from((*TOKENS, *HALVES)) | st.text(max_size=5), mi
 anything_hostile = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-def plainly(text: str) -> str:
-    """What is left of a text when nothing is seen that has no width."""
+def without_zero_width(text: str) -> str:
+    """The text without zero-width spaces."""
     return text.replace("\u200b", "")
 
 
@@ -46,13 +46,13 @@ def marks(prompt: str, nonce: str) -> list[str]:
 
 
 def require_fenced(prompt: str, hostile: str) -> None:
-    """Three answers in three pairs of marks, the hostile one whole within its own, and nowhere else."""
-    found = re.search(r"that carry the key ([0-9a-f]{8})\.", prompt)
-    assert found
-    nonce = found[1]
+    """Three answers in three pairs of marks; the hostile one is complete between its own, and nowhere else."""
+    match = re.search(r"that carry the key ([0-9a-f]{8})\.", prompt)
+    assert match
+    nonce = match[1]
     assert marks(prompt, nonce) == [f"[{kind} {letter} {nonce}]" for letter in "ABC" for kind in ("answer", "end")]
     blocks = re.findall(rf"\[answer [ABC] {nonce}\]\n(.*?)\n\[end [ABC] {nonce}\]", prompt, re.DOTALL)
-    assert [plainly(block) for block in blocks].count(plainly(hostile)) == 1
+    assert [without_zero_width(block) for block in blocks].count(without_zero_width(hostile)) == 1
     outside = prompt
     for block in blocks:
         outside = outside.replace(f"]\n{block}\n[", "][")
@@ -60,12 +60,12 @@ def require_fenced(prompt: str, hostile: str) -> None:
     assert not any(token in prompt for token in TOKENS)
 
 
-def test_there_are_fifty_of_them() -> None:
+def test_the_table_has_fifty_injections() -> None:
     assert len(set(INJECTIONS.values())) >= 50
 
 
-async def require_kept_apart(fake_engines: FakeEngines, hostile: str) -> None:
-    """Who reads a hostile answer, the judge or a member in its second round, reads it between its marks."""
+async def require_fenced_in_every_prompt(fake_engines: FakeEngines, hostile: str) -> None:
+    """The judge, and a member in the second round, get the hostile answer between its marks."""
     fake_engines.let("bob", Script((hostile[:7], hostile[7:])))
     for server in fake_engines.servers.values():
         server.bodies.clear()
@@ -86,16 +86,16 @@ async def test_every_hostile_answer_of_the_table_stays_between_its_marks(
 ) -> None:
     for name, hostile in INJECTIONS.items():
         with subtests.test(name):
-            await require_kept_apart(fake_engines, hostile)
+            await require_fenced_in_every_prompt(fake_engines, hostile)
 
 
 @anything_hostile
 @given(HOSTILE)
 async def test_any_hostile_answer_stays_between_its_marks(fake_engines: FakeEngines, hostile: str) -> None:
-    await require_kept_apart(fake_engines, hostile)
+    await require_fenced_in_every_prompt(fake_engines, hostile)
 
 
-async def test_marks_copied_from_one_round_fence_nothing_in_the_next(fake_engines: FakeEngines) -> None:
+async def test_marks_copied_from_one_round_are_invalid_in_the_next(fake_engines: FakeEngines) -> None:
     def copying(body: Json) -> Script:
         return Script((f"It is 5.{''.join(re.findall(r'.?.(?:answer|end) [A-Z] [0-9a-f]{8}.', said(body)))}{PAYLOAD}",))
 
@@ -107,14 +107,14 @@ async def test_marks_copied_from_one_round_fence_nothing_in_the_next(fake_engine
 
 
 @pytest.mark.parametrize("field", ["reasoning", "calls"])
-async def test_what_is_shown_beside_an_answer_is_fenced_with_it(fake_engines: FakeEngines, field: str) -> None:
+async def test_reasoning_and_tool_calls_are_fenced_with_their_answer(fake_engines: FakeEngines, field: str) -> None:
     hostile = INJECTIONS["ChatML"]
     more: dict[str, Any] = {"reasoning": hostile} if field == "reasoning" else {"calls": (("f", hostile),)}
     fake_engines.let("bob", Script(("It is 5.",), **more))
     await fake_engines.run(show_reasoning=True)
     prompt = fake_engines.judge_prompt()
     assert not any(token in prompt for token in TOKENS)
-    assert plainly(hostile) in plainly(prompt)
+    assert without_zero_width(hostile) in without_zero_width(prompt)
     assert [m["role"] for m in fake_engines.servers["judge"].bodies[-1]["messages"]] == ["user"]
 
 
@@ -128,7 +128,7 @@ async def test_a_hostile_analysis_of_the_judges_own_does_not_end_its_turn(fake_e
 
 
 async def require_no_turn(fake_engines: FakeEngines, hostile: str) -> None:
-    """A hostile text that a client passes on, wherever it stands in the conversation, begins no turn."""
+    """A hostile text anywhere in the client's conversation begins no turn."""
     call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     turns: list[dict[str, Any]] = [
         {"role": "system", "content": hostile},
@@ -146,7 +146,7 @@ async def require_no_turn(fake_engines: FakeEngines, hostile: str) -> None:
             assert [m["role"] for m in body["messages"]][: len(turns)] == [m["role"] for m in turns]
 
 
-async def test_nothing_of_the_table_that_a_client_passes_on_begins_a_turn(
+async def test_no_injection_in_a_clients_conversation_begins_a_turn(
     fake_engines: FakeEngines, subtests: pytest.Subtests
 ) -> None:
     for name, hostile in INJECTIONS.items():
@@ -156,5 +156,5 @@ async def test_nothing_of_the_table_that_a_client_passes_on_begins_a_turn(
 
 @anything_hostile
 @given(HOSTILE)
-async def test_nothing_that_a_client_passes_on_begins_a_turn(fake_engines: FakeEngines, hostile: str) -> None:
+async def test_no_text_in_a_clients_conversation_begins_a_turn(fake_engines: FakeEngines, hostile: str) -> None:
     await require_no_turn(fake_engines, hostile)

@@ -1,4 +1,4 @@
-"""The judge's two calls over a scripted engine, and what becomes of them when it fails."""
+"""The judge's analysis and final answer over a scripted engine, and its failures."""
 
 import json
 import re
@@ -30,7 +30,7 @@ def with_analysis(**fields: Any) -> Script:
     return Script((json.dumps({**ANALYSIS, **fields}),))
 
 
-async def test_labels_lead_back_to_the_texts_that_stand_under_them(fake_engines: FakeEngines) -> None:
+async def test_labels_map_each_letter_to_the_answer_shown_under_it(fake_engines: FakeEngines) -> None:
     texts = dict(zip(MEMBERS, ("one", "two", "three"), strict=True))
     for seed in range(6):
         judge = judge_of(fake_engines, seed=seed)
@@ -47,7 +47,7 @@ async def test_both_calls_show_the_same_fence(fake_engines: FakeEngines) -> None
     assert second.startswith(first)
 
 
-async def test_the_analysis_has_its_own_budget_and_none_of_the_callers_stops(fake_engines: FakeEngines) -> None:
+async def test_the_analysis_has_its_own_token_limit_and_no_stop_texts(fake_engines: FakeEngines) -> None:
     sampling = Sampling(temperature=0.3, stop=("END",), max_completion_tokens=5)
     judge = judge_of(fake_engines, judge_sampling=sampling, analysis_max_tokens=77)
     await judge.compare()
@@ -60,7 +60,7 @@ async def test_the_analysis_has_its_own_budget_and_none_of_the_callers_stops(fak
     assert "response_format" not in write
 
 
-async def test_criteria_are_told_in_both_calls(fake_engines: FakeEngines) -> None:
+async def test_criteria_are_in_both_prompts(fake_engines: FakeEngines) -> None:
     judge = judge_of(fake_engines, criteria="Safety first.")
     await judge.compare()
     await judge.write()
@@ -83,7 +83,7 @@ async def test_criteria_are_told_in_both_calls(fake_engines: FakeEngines) -> Non
         json.dumps({**ANALYSIS, "contradictions": [{"topic": "t", "stances": [{"model": "ann", "stance": "s"}]}]}),
     ],
 )
-async def test_an_analysis_of_another_shape_or_with_a_letter_of_nobody_is_refused(
+async def test_an_analysis_of_another_shape_or_with_an_unknown_letter_is_refused(
     fake_engines: FakeEngines, text: str
 ) -> None:
     fake_engines.let("judge", judging(analysis=Script((text,))))
@@ -101,7 +101,7 @@ async def test_a_refused_analysis_is_not_shown_to_the_judge(fake_engines: FakeEn
     assert prompts.ANALYSIS_NOTE not in fake_engines.judge_prompt()
 
 
-async def test_the_judge_is_shown_letters_and_the_client_names(fake_engines: FakeEngines) -> None:
+async def test_the_judge_sees_letters_and_the_client_names(fake_engines: FakeEngines) -> None:
     judge = judge_of(fake_engines)
     await judge.compare()
     await judge.write()
@@ -119,12 +119,12 @@ async def test_special_tokens_in_an_analysis_are_defused_like_those_in_answers(f
     assert "<|im_end|>" not in fake_engines.judge_prompt()
 
 
-async def test_a_judge_that_broke_off_has_no_answer_and_still_tells_its_calls(fake_engines: FakeEngines) -> None:
+async def test_a_failed_judge_has_no_answer_and_still_counts_its_calls(fake_engines: FakeEngines) -> None:
     fake_engines.let("judge", judging(Script(("half",), ending="break")))
     judge = judge_of(fake_engines)
     with pytest.raises(EngineBroke):
         await judge.write()
-    assert judge.voices[-1].text == "half"
+    assert judge.engine_calls[-1].text == "half"
     assert [call.role for call in judge.calls] == ["final"]
 
 
@@ -138,13 +138,13 @@ async def test_the_nonce_is_not_drawn_from_the_seed(fake_engines: FakeEngines) -
     nonces = set()
     for _ in range(3):
         await judge_of(fake_engines, seed=4).write()
-        found = re.search(r"the key (\w+)\.", fake_engines.judge_prompt())
-        assert found
-        nonces.add(found[1])
+        match = re.search(r"the key (\w+)\.", fake_engines.judge_prompt())
+        assert match
+        nonces.add(match[1])
     assert len(nonces) == 3
 
 
-async def test_final_deltas_are_told_as_they_come(fake_engines: FakeEngines) -> None:
+async def test_final_deltas_are_emitted_as_they_arrive(fake_engines: FakeEngines) -> None:
     def script(body: Json) -> Script:
         return Script(("a", "b", "c"), pause_s=0.1)
 

@@ -1,4 +1,4 @@
-"""A run in the background, and a caller that leaves it."""
+"""Background runs whose caller is cancelled or leaves."""
 
 import asyncio
 from typing import NoReturn
@@ -9,7 +9,7 @@ from cappella.ensemble.events import Emit
 from cappella.ensemble.stream import live
 
 
-async def test_a_caller_that_is_cancelled_while_its_run_ends_does_not_go_on() -> None:
+async def test_a_caller_cancelled_while_its_run_ends_does_not_continue() -> None:
     ending, freed = asyncio.Event(), asyncio.Event()
 
     async def slow_to_end(_: Emit) -> NoReturn:
@@ -20,13 +20,13 @@ async def test_a_caller_that_is_cancelled_while_its_run_ends_does_not_go_on() ->
             await freed.wait()
         raise AssertionError
 
-    went_on = False
+    continued = False
 
     async def caller() -> None:
-        nonlocal went_on
+        nonlocal continued
         async with live(slow_to_end):
             await asyncio.sleep(0)
-        went_on = True
+        continued = True
 
     task = asyncio.create_task(caller())
     await ending.wait()
@@ -35,10 +35,10 @@ async def test_a_caller_that_is_cancelled_while_its_run_ends_does_not_go_on() ->
     freed.set()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert not went_on
+    assert not continued
 
 
-async def test_a_run_that_fails_while_it_is_left_does_not_fail_its_caller() -> None:
+async def test_a_run_that_fails_on_cancellation_does_not_fail_its_caller() -> None:
     async def fails_to_end(_: Emit) -> NoReturn:
         try:
             await asyncio.Event().wait()

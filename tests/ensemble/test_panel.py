@@ -6,7 +6,7 @@ import pytest
 
 from cappella.config.options import Seat
 from cappella.ensemble.events import AnswerDelta, AnswerDone, AnswerFailed
-from cappella.ensemble.panel import Question, WaitPolicy, ask_panel
+from cappella.ensemble.panel import SeatRequest, WaitPolicy, collect_answers
 from cappella.ensemble.run import Panel
 from cappella.types import Prompt, Sampling
 from support.clock import Clock
@@ -25,15 +25,15 @@ async def ask(
     quorate_timeout_s: float = 10.0,
 ) -> Panel:
     messages = [{"role": "user", "content": "Hi"}]
-    questions = [
-        Question(seat, fake_engines.engines[seat.model], Prompt(messages, samples=seat.samples)) for seat in seats
+    requests = [
+        SeatRequest(seat, fake_engines.engines[seat.model], Prompt(messages, samples=seat.samples)) for seat in seats
     ]
-    return await ask_panel(
-        questions, WaitPolicy(quorum, timeout_s, grace_s, quorate_timeout_s), fake_engines.events.append
+    return await collect_answers(
+        requests, WaitPolicy(quorum, timeout_s, grace_s, quorate_timeout_s), fake_engines.events.append
     )
 
 
-async def test_answers_stand_in_the_order_of_the_seats_whoever_was_first(fake_engines: FakeEngines) -> None:
+async def test_answers_are_in_the_order_of_the_seats(fake_engines: FakeEngines) -> None:
     fake_engines.let("ann", Script(("a",), pause_s=0.2))
     fake_engines.let("cat", Script(("c",)))
     panel = await ask(fake_engines)
@@ -42,7 +42,7 @@ async def test_answers_stand_in_the_order_of_the_seats_whoever_was_first(fake_en
     assert done[-1] == "ann"
 
 
-async def test_one_model_may_sit_twice_and_each_seat_is_heard_apart(fake_engines: FakeEngines) -> None:
+async def test_one_model_may_have_two_seats_with_separate_answers(fake_engines: FakeEngines) -> None:
     seats = (Seat("ann", "ann", Sampling(seed=1)), Seat("ann#2", "ann", Sampling(seed=2)))
     fake_engines.let("ann", lambda body: Script((f"seed {body['seed']}",)))
     panel = await ask(fake_engines, seats)
@@ -50,7 +50,7 @@ async def test_one_model_may_sit_twice_and_each_seat_is_heard_apart(fake_engines
     assert {event.name for event in fake_engines.events if isinstance(event, AnswerDelta)} == {"ann", "ann#2"}
 
 
-async def test_every_member_ends_in_exactly_one_event(fake_engines: FakeEngines, clock: Clock) -> None:
+async def test_every_member_emits_exactly_one_final_event(fake_engines: FakeEngines, clock: Clock) -> None:
     fake_engines.let("ann", Script(ending="break"))
     fake_engines.let("cat", Script(ending="hang"))
     await clock.skip(10, ask(fake_engines, quorum=1), once=lambda: fake_engines.ended == ["bob"])
@@ -74,7 +74,7 @@ async def test_every_member_ends_in_exactly_one_event(fake_engines: FakeEngines,
         (Script(("a",), ending="hang"), "deadline", 504, "a"),
     ],
 )
-async def test_each_way_to_fail_is_data_with_its_own_reason(
+async def test_each_kind_of_failure_has_its_own_reason(
     fake_engines: FakeEngines, script: Script, reason: str, status_code: int, partial: str
 ) -> None:
     fake_engines.let("bob", script)
@@ -90,12 +90,12 @@ async def test_each_way_to_fail_is_data_with_its_own_reason(
     assert failed.error
 
 
-async def test_a_round_waits_for_the_slowest_member_and_not_just_for_a_quorum(fake_engines: FakeEngines) -> None:
+async def test_without_a_grace_period_a_round_waits_for_every_member(fake_engines: FakeEngines) -> None:
     fake_engines.let("cat", Script(("late",), pause_s=0.3))
     assert len((await ask(fake_engines, quorum=1)).answers) == 3
 
 
-async def test_a_cut_member_costs_no_more_than_the_round(fake_engines: FakeEngines, clock: Clock) -> None:
+async def test_members_still_running_at_the_timeout_are_cancelled(fake_engines: FakeEngines, clock: Clock) -> None:
     for name in MEMBERS:
         fake_engines.let(name, Script(ending="hang"))
     panel = await clock.skip(10, ask(fake_engines, timeout_s=10), once=lambda: fake_engines.running == 3)
@@ -103,7 +103,7 @@ async def test_a_cut_member_costs_no_more_than_the_round(fake_engines: FakeEngin
     assert await eventually(lambda: sum(server.aborted for server in fake_engines.servers.values()) == 3)
 
 
-async def test_members_are_asked_at_once(fake_engines: FakeEngines) -> None:
+async def test_members_run_concurrently(fake_engines: FakeEngines) -> None:
     seen: list[int] = []
 
     def script(_: Json) -> Script:
@@ -116,7 +116,7 @@ async def test_members_are_asked_at_once(fake_engines: FakeEngines) -> None:
     assert sorted(seen) == [0, 1, 2]
 
 
-async def test_cancelling_a_round_frees_every_member_before_it_returns(fake_engines: FakeEngines) -> None:
+async def test_cancelling_a_round_frees_every_engine_before_it_returns(fake_engines: FakeEngines) -> None:
     for name in MEMBERS:
         fake_engines.let(name, Script(ending="hang"))
     round_ = asyncio.create_task(ask(fake_engines))
@@ -127,7 +127,7 @@ async def test_cancelling_a_round_frees_every_member_before_it_returns(fake_engi
     assert await eventually(lambda: fake_engines.running == 0)
 
 
-async def test_stragglers_are_cut_when_the_grace_after_the_quorum_is_over(fake_engines: FakeEngines) -> None:
+async def test_stragglers_are_cancelled_when_the_grace_period_ends(fake_engines: FakeEngines) -> None:
     for name in MEMBERS:
         fake_engines.let(name, Script(("c",), ending="hang" if name == "cat" else "held"))
     round_ = asyncio.create_task(ask(fake_engines, timeout_s=60, grace_s=0.05))
@@ -141,13 +141,13 @@ async def test_stragglers_are_cut_when_the_grace_after_the_quorum_is_over(fake_e
     assert await eventually(lambda: fake_engines.running == 0)
 
 
-async def test_who_comes_within_the_grace_is_heard(fake_engines: FakeEngines) -> None:
+async def test_an_answer_within_the_grace_period_counts(fake_engines: FakeEngines) -> None:
     fake_engines.let("cat", Script(("c",), pause_s=0.2))
     panel = await ask(fake_engines, timeout_s=60.0, grace_s=60.0)
     assert [answer.name for answer in panel.answers] == list(MEMBERS)
 
 
-async def test_a_grace_does_not_lengthen_the_round(fake_engines: FakeEngines, clock: Clock) -> None:
+async def test_a_grace_period_does_not_lengthen_the_round(fake_engines: FakeEngines, clock: Clock) -> None:
     fake_engines.let("cat", Script(("c",), ending="hang"))
     panel = await clock.skip(
         10, ask(fake_engines, timeout_s=10, grace_s=60.0), once=lambda: len(fake_engines.ended) == 2
@@ -155,21 +155,21 @@ async def test_a_grace_does_not_lengthen_the_round(fake_engines: FakeEngines, cl
     assert [failure.reason for failure in panel.failures] == ["deadline"]
 
 
-async def test_the_grace_begins_with_the_quorum_and_not_with_the_first_answer(fake_engines: FakeEngines) -> None:
+async def test_the_grace_period_begins_with_the_quorum(fake_engines: FakeEngines) -> None:
     fake_engines.let("bob", Script(("b",), pause_s=0.3))
     fake_engines.let("cat", Script(("c",), pause_s=0.3))
     panel = await ask(fake_engines, quorum=3, grace_s=0.0)
     assert [answer.name for answer in panel.answers] == list(MEMBERS)
 
 
-async def test_a_quorum_does_not_wait_into_the_judges_time(fake_engines: FakeEngines) -> None:
+async def test_with_a_quorum_a_round_leaves_the_judges_time(fake_engines: FakeEngines) -> None:
     fake_engines.let("cat", Script(("c",), ending="hang"))
     panel = await ask(fake_engines, quorate_timeout_s=0.1)
     assert [answer.name for answer in panel.answers] == ["ann", "bob"]
     assert [failure.reason for failure in panel.failures] == ["deadline"]
 
 
-async def test_below_the_quorum_a_round_may_take_the_judges_time(fake_engines: FakeEngines) -> None:
+async def test_below_the_quorum_a_round_may_use_the_judges_time(fake_engines: FakeEngines) -> None:
     for name in MEMBERS:
         fake_engines.let(name, Script((name,), pause_s=0.2))
     panel = await ask(fake_engines, quorum=3, quorate_timeout_s=0.0)

@@ -1,4 +1,4 @@
-"""The judge reads while the panel speaks: what it is sent, when, and what that leaves for later."""
+"""Early prefill of the judge: what is sent, when, and what is left for later."""
 
 from typing import Any
 
@@ -19,13 +19,13 @@ def prefills(fake_engines: FakeEngines) -> list[Json]:
 
 
 async def with_a_slow_member(fake_engines: FakeEngines, slow: str = "cat", **settings: Any) -> Run:
-    """Two members answer at once and at length, the third much later."""
+    """Two members give long answers at once, the third much later."""
     for name in MEMBERS:
         fake_engines.let(name, Script(LONG, pause_s=SLOW_S if name == slow else 0.0))
     return await fake_engines.run(analysis="off", **settings)
 
 
-async def test_what_is_read_early_is_the_beginning_of_what_is_read_in_the_end(fake_engines: FakeEngines) -> None:
+async def test_early_prefills_are_prefixes_of_the_final_prompt(fake_engines: FakeEngines) -> None:
     for order in ("shuffled", "arrival"):
         for seed in range(4):
             fake_engines.servers["judge"].bodies.clear()
@@ -38,7 +38,7 @@ async def test_what_is_read_early_is_the_beginning_of_what_is_read_in_the_end(fa
 
 
 @pytest.mark.parametrize("watched", [True, False])
-async def test_the_answers_that_came_first_are_read_before_the_last_has_ended(
+async def test_finished_answers_are_prefilled_before_the_last_has_ended(
     fake_engines: FakeEngines, watched: bool
 ) -> None:
     await with_a_slow_member(fake_engines, answer_order="arrival", panel_watched=watched)
@@ -48,7 +48,7 @@ async def test_the_answers_that_came_first_are_read_before_the_last_has_ended(
     assert last.count("[answer ") == 3
 
 
-async def test_in_a_shuffled_order_nothing_is_read_past_the_answer_that_is_missing(fake_engines: FakeEngines) -> None:
+async def test_in_a_shuffled_order_prefill_stops_at_the_first_missing_answer(fake_engines: FakeEngines) -> None:
     for seed in range(6):
         fake_engines.servers["judge"].bodies.clear()
         run = await with_a_slow_member(fake_engines, seed=seed)
@@ -56,7 +56,7 @@ async def test_in_a_shuffled_order_nothing_is_read_past_the_answer_that_is_missi
         assert all(said(body).count("[end ") <= place for body in prefills(fake_engines))
 
 
-async def test_the_order_of_arrival_is_that_in_which_the_members_ended(fake_engines: FakeEngines) -> None:
+async def test_the_order_of_arrival_is_the_order_in_which_members_finished(fake_engines: FakeEngines) -> None:
     for slow in MEMBERS:
         run = await with_a_slow_member(fake_engines, slow, answer_order="arrival")
         assert list(run.labels.values())[-1] == slow
@@ -74,7 +74,7 @@ async def test_in_the_order_of_arrival_the_last_round_counts(fake_engines: FakeE
 
 
 @pytest.mark.parametrize("settings", [{"early_prefill": False}, {"strategy": "vote"}, {"max_total_tokens": 100_000}])
-async def test_nothing_is_read_early_where_it_is_off_or_may_be_in_vain(
+async def test_nothing_is_prefilled_early_if_it_is_off_or_may_be_useless(
     fake_engines: FakeEngines, settings: Any
 ) -> None:
     run = await with_a_slow_member(fake_engines, **settings)
@@ -82,13 +82,13 @@ async def test_nothing_is_read_early_where_it_is_off_or_may_be_in_vain(
     assert run.timings.early_prefill_tokens == 0
 
 
-async def test_nothing_is_read_early_while_the_judge_is_busy(fake_engines: FakeEngines) -> None:
+async def test_nothing_is_prefilled_early_while_the_judge_is_busy(fake_engines: FakeEngines) -> None:
     fake_engines.engines["judge"].in_flight = 4
     await with_a_slow_member(fake_engines)
     assert prefills(fake_engines) == []
 
 
-async def test_a_judge_that_fails_to_read_early_still_writes(fake_engines: FakeEngines) -> None:
+async def test_a_judge_whose_early_prefill_fails_still_writes(fake_engines: FakeEngines) -> None:
     final = Script(("The", " end"))
 
     def refusing_prefill(body: Json) -> Script:
@@ -99,8 +99,8 @@ async def test_a_judge_that_fails_to_read_early_still_writes(fake_engines: FakeE
     assert (run.status, run.content, len(prefills(fake_engines))) == ("ok", "The end", 1)
 
 
-async def test_reading_ends_with_the_panel(fake_engines: FakeEngines) -> None:
-    """A prefill that hangs is broken off, and its engine freed."""
+async def test_early_prefill_ends_with_the_panel(fake_engines: FakeEngines) -> None:
+    """A prefill that hangs is cancelled, and its engine freed."""
     write = judging()
     fake_engines.let(
         "judge", lambda body: Script(ending="hang") if body.get("max_completion_tokens") == 1 else write(body)

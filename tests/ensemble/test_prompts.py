@@ -1,4 +1,4 @@
-"""The judge's words: the conversation stays as it is, answers stay inside their fences."""
+"""The judge's prompts: the conversation is unchanged, and answers stay inside their fences."""
 
 import copy
 import json
@@ -20,7 +20,7 @@ CONVERSATION: list[dict[str, Any]] = [
 
 
 @given(st.lists(st.text(max_size=30), min_size=1, max_size=8))
-def test_each_answer_stands_once_between_its_own_marks(answers: list[str]) -> None:
+def test_each_answer_is_once_between_its_own_marks(answers: list[str]) -> None:
     fenced = prompts.fence(answers, "n0nce")
     for label, text in zip(prompts.labels(len(answers)), answers, strict=True):
         block = f"[answer {label} n0nce]\n{text}\n[end {label} n0nce]"
@@ -62,7 +62,7 @@ def test_both_judge_prompts_share_everything_up_to_the_instruction() -> None:
     assert write.startswith(shared)
 
 
-def test_text_parts_stay_parts() -> None:
+def test_content_parts_are_preserved() -> None:
     parts = [{"type": "text", "text": "Look"}]
     messages = prompts.final_messages([{"role": "user", "content": parts}], ["x"], "n0nce")
     assert messages[-1]["content"][0] == parts[0]
@@ -75,7 +75,7 @@ def test_a_conversation_that_ends_with_the_assistant_gets_a_turn_of_its_own() ->
     assert messages[3]["role"] == "user"
 
 
-def test_criteria_and_analysis_stand_in_the_final_prompt_only_if_there_are_any() -> None:
+def test_criteria_and_analysis_are_in_the_final_prompt_only_if_given() -> None:
     bare = prompts.final_messages(CONVERSATION, ["x"], "n")[-1]["content"]
     assert bare.endswith(prompts.WRITE)
     assert prompts.ANALYSIS_NOTE not in bare
@@ -85,7 +85,7 @@ def test_criteria_and_analysis_stand_in_the_final_prompt_only_if_there_are_any()
 
 
 @given(st.integers(1, 8))
-def test_the_schema_allows_only_letters_that_were_shown_and_no_endless_lists(count: int) -> None:
+def test_the_schema_allows_only_shown_letters_and_bounded_lists(count: int) -> None:
     schema = prompts.analysis_schema(count)
     letters = schema["properties"]["unique_insights"]["items"]["properties"]["model"]["enum"]
     assert letters == prompts.labels(count)

@@ -1,4 +1,4 @@
-"""Precedence: request, then ensemble, then default; and what no request may ask for."""
+"""Precedence of request, preset, ensemble and default, and requests that are refused."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from cappella.config import Ensemble, Model
 from cappella.config.options import Gate, Options, Overrides, Settings
 from cappella.ensemble.settings import resolve
 from cappella.errors import RequestError, UnknownModel
-from cappella.types import Form, Prompt, Sampling
+from cappella.types import OutputFormat, Prompt, Sampling
 
 PLAIN = Model.model_validate({"weights": "w", "max_model_len": 100, "kv_cache_bytes": "1MiB"})
 MODELS = dict.fromkeys(("ann", "bob", "cat"), PLAIN)
@@ -31,7 +31,7 @@ def test_without_overrides_the_ensemble_decides() -> None:
     assert (settings.quorum, settings.round_timeout_s, settings.deadline_s, settings.analysis) == (1, 7, 9, "off")
 
 
-def test_a_request_goes_over_the_ensemble_and_leaves_what_it_does_not_name() -> None:
+def test_a_request_overrides_only_what_it_sets() -> None:
     overrides = Overrides(options=Options(quorum=1, round_timeout_s=3), panel_sampling=Sampling(temperature=1.5))
     settings = resolved(overrides, Sampling(max_completion_tokens=5))
     assert settings.panel[0].sampling == Sampling(temperature=1.5, top_p=0.9)
@@ -60,7 +60,7 @@ def test_a_seed_gives_each_seat_its_own_and_repeats_the_run() -> None:
     assert first.seed == first.judge_sampling.seed == 0
 
 
-def test_without_a_seed_members_draw_freely_and_every_run_shuffles_anew() -> None:
+def test_without_a_seed_every_run_has_a_new_one_and_members_have_none() -> None:
     runs = [resolved() for _ in range(4)]
     assert len({run.seed for run in runs}) > 1
     assert {seat.sampling.seed for run in runs for seat in run.panel} == {None}
@@ -82,7 +82,7 @@ def test_the_default_quorum_is_two_or_the_whole_of_a_smaller_panel(panel: tuple[
         (Overrides(judge=""), "fusion.model", "model_not_found"),
     ],
 )
-def test_an_override_that_cannot_be_honoured_is_named(overrides: Overrides, param: str, code: str) -> None:
+def test_an_invalid_override_is_refused_with_its_field(overrides: Overrides, param: str, code: str) -> None:
     with pytest.raises(RequestError) as raised:
         resolved(overrides)
     assert (raised.value.param, raised.value.code) == (param, code)
@@ -113,8 +113,8 @@ def test_request_then_preset_then_ensemble_then_default() -> None:
     quick = resolved(Overrides(preset="quick"), presets=presets, analysis="alongside", debias=True)
     assert (quick.preset, quick.strategy, quick.analysis, quick.debias) == ("quick", "select", "off", True)
     assert ([seat.name for seat in quick.panel], quick.judge, quick.quorum) == (["bob"], "ann", 1)
-    asked = Overrides(preset="quick", options=Options(strategy="vote"), panel=("ann", "cat"))
-    both = resolved(asked, presets=presets)
+    overrides = Overrides(preset="quick", options=Options(strategy="vote"), panel=("ann", "cat"))
+    both = resolved(overrides, presets=presets)
     assert (both.strategy, both.analysis, [seat.name for seat in both.panel]) == ("vote", "off", ["ann", "cat"])
     assert (resolved().strategy, resolved().layers, resolved().early_exit) == ("synthesize", 1, "off")
 
@@ -124,7 +124,7 @@ def test_a_preset_is_the_operators_own_and_no_override() -> None:
     assert resolved(Overrides(preset="quick"), presets=presets, allow_overrides=False).strategy == "select"
 
 
-def test_samples_shift_the_seeds_of_the_seats_behind_them() -> None:
+def test_samples_shift_the_seeds_of_later_seats() -> None:
     settings = resolved(
         Overrides(options=Options(samples=3), panel_sampling=Sampling(temperature=1)), Sampling(seed=10)
     )
@@ -132,7 +132,7 @@ def test_samples_shift_the_seeds_of_the_seats_behind_them() -> None:
     assert settings.answer_names == ["ann~1", "ann~2", "ann~3", "bob~1", "bob~2", "bob~3"]
 
 
-def test_one_member_may_sample_otherwise_than_the_others() -> None:
+def test_one_member_may_have_its_own_sampling() -> None:
     overrides = Overrides(model_sampling=(("bob", Sampling(temperature=1.9)),))
     assert [seat.sampling.temperature for seat in resolved(overrides).panel] == [0.2, 1.9]
 
@@ -146,7 +146,7 @@ def test_one_member_may_sample_otherwise_than_the_others() -> None:
         (Overrides(model_sampling=(("cat", Sampling()),)), "fusion.analysis_overrides"),
     ],
 )
-def test_what_the_ensemble_does_not_have_is_refused_by_name(overrides: Overrides, param: str) -> None:
+def test_options_that_the_ensemble_lacks_are_refused_with_their_field(overrides: Overrides, param: str) -> None:
     with pytest.raises(RequestError) as raised:
         resolved(overrides)
     assert raised.value.param == param
@@ -162,7 +162,7 @@ def test_a_gate_may_be_turned_off_or_changed_by_a_request() -> None:
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}
 
 
-def test_what_the_models_cannot_take_is_refused() -> None:
+def test_inputs_that_the_models_do_not_support_are_refused() -> None:
     tools = Prompt(PROMPT.messages, tools=[{"type": "function", "function": {"name": "f"}}])
     image = Prompt([{"role": "user", "content": [IMAGE]}])
     cases = [
@@ -177,20 +177,22 @@ def test_what_the_models_cannot_take_is_refused() -> None:
     able = PLAIN.model_copy(update={"tool_parser": "hermes", "reasoning_parser": "qwen3", "images": True})
     for prompt, _ in cases:
         assert of(prompt, models=dict.fromkeys(MODELS, able), tools=True).judge == "cat"
-    with pytest.raises(RequestError, match="cat takes no tools"):
+    with pytest.raises(RequestError, match="cat does not accept tools"):
         of(tools, models={**dict.fromkeys(MODELS, able), "cat": PLAIN}, tools=True)
 
 
 @pytest.mark.parametrize(
-    "form",
+    "output_format",
     [
-        Form("response_format", {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "robot"}}}),
-        Form("structured_outputs", {"regex": "("}),
-        Form("structured_outputs", {"json": "{not json"}),
-        Form("structured_outputs", {"json": "[]"}),
+        OutputFormat(
+            "response_format", {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "robot"}}}
+        ),
+        OutputFormat("structured_outputs", {"regex": "("}),
+        OutputFormat("structured_outputs", {"json": "{not json"}),
+        OutputFormat("structured_outputs", {"json": "[]"}),
     ],
 )
-def test_a_form_that_cannot_be_checked_is_refused(form: Form) -> None:
+def test_a_format_that_cannot_be_checked_is_refused(output_format: OutputFormat) -> None:
     with pytest.raises(RequestError) as raised:
-        of(Prompt(PROMPT.messages, form=form))
-    assert raised.value.param == form.field
+        of(Prompt(PROMPT.messages, output_format=output_format))
+    assert raised.value.param == output_format.field

@@ -1,4 +1,4 @@
-"""Every way to combine, over scripted engines."""
+"""Strategies and run options over scripted engines."""
 
 import json
 from typing import Any
@@ -10,16 +10,16 @@ from cappella.engines.vllm.protocol import SPACING
 from cappella.ensemble.errors import InsufficientQuorum
 from cappella.ensemble.events import AnswerDelta, FinalDelta, Gated, Reviewed, RoundStarted
 from cappella.errors import ContextLengthExceeded, JudgeFailed, RequestError
-from cappella.types import Capabilities, Form, Prompt, Sampling, ToolCall
+from cappella.types import Capabilities, OutputFormat, Prompt, Sampling, ToolCall
 from support.fake_engines import MEMBERS, FakeEngines, chooses, judging, said
 from support.scripted_engine import Json, Script, too_long
 
 HI = [{"role": "user", "content": "Say hello."}]
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
-AS_JSON = Form("response_format", {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA}})
+JSON_FORMAT = OutputFormat("response_format", {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA}})
 
 
-def say(fake_engines: FakeEngines, *texts: str) -> None:
+def let_members_answer(fake_engines: FakeEngines, *texts: str) -> None:
     for name, text in zip(MEMBERS, texts, strict=True):
         fake_engines.let(name, Script((text,)))
 
@@ -35,7 +35,7 @@ def finals(fake_engines: FakeEngines) -> str:
 async def test_select_returns_the_chosen_answer_verbatim_with_the_judges_probabilities(
     fake_engines: FakeEngines,
 ) -> None:
-    say(fake_engines, "red", "  blue, surely\n", "green")
+    let_members_answer(fake_engines, "red", "  blue, surely\n", "green")
     fake_engines.let("judge", judging(choice=chooses(blue=0.7, red=0.2, green=0.1)))
     run = await fake_engines.run(strategy="select")
     assert (run.content, finals(fake_engines), run.verdict.chosen) == ("  blue, surely\n", "  blue, surely\n", "bob")
@@ -46,7 +46,7 @@ async def test_select_returns_the_chosen_answer_verbatim_with_the_judges_probabi
 
 
 async def test_debias_asks_in_both_orders_and_takes_the_mean(fake_engines: FakeEngines) -> None:
-    say(fake_engines, "red", "blue", "green")
+    let_members_answer(fake_engines, "red", "blue", "green")
 
     def first_letter_likes_itself(body: Json) -> Script:
         first = said(body).split("[answer A ")[1].split("\n")[1]
@@ -61,16 +61,16 @@ async def test_debias_asks_in_both_orders_and_takes_the_mean(fake_engines: FakeE
     assert run.content == "green"
 
 
-async def test_a_judge_that_does_not_choose_costs_the_status(fake_engines: FakeEngines) -> None:
-    say(fake_engines, "it is red", "it is red now", "nothing")
+async def test_a_judge_that_does_not_choose_degrades_the_run(fake_engines: FakeEngines) -> None:
+    let_members_answer(fake_engines, "it is red", "it is red now", "nothing")
     fake_engines.let("judge", Script(("Z",), logprobs=({"token": "Z", "logprob": -0.1, "top_logprobs": []},)))
     run = await fake_engines.run(strategy="select")
     assert (run.status, run.failure_reason) == ("degraded", "judge_schema_mismatch")
     assert run.content.startswith("it is red")
 
 
-async def test_vote_takes_what_most_say_whatever_its_spelling(fake_engines: FakeEngines) -> None:
-    say(fake_engines, "The total is 1,200.", "the total is 1200", "900")
+async def test_vote_returns_the_most_common_answer_whatever_its_spelling(fake_engines: FakeEngines) -> None:
+    let_members_answer(fake_engines, "The total is 1,200.", "the total is 1200", "900")
     run = await fake_engines.run(strategy="vote")
     assert (run.content, run.verdict.chosen, run.status) == ("The total is 1,200.", "ann", "ok")
     assert run.verdict.votes == {"ann": ["ann", "bob"], "cat": ["cat"]}
@@ -81,17 +81,17 @@ async def test_vote_takes_what_most_say_whatever_its_spelling(fake_engines: Fake
     ("most", "another"),
     [("It is 10.0.0.1", "It is 10.0.0.10"), ("3.10", "3.1"), ("f(x1)", "f(x+1)"), ('{"v": "3.10"}', '{"v": "3.1"}')],
 )
-async def test_another_address_version_or_program_is_another_vote(
+async def test_different_addresses_versions_and_programs_are_different_votes(
     fake_engines: FakeEngines, most: str, another: str
 ) -> None:
-    say(fake_engines, another, most, most)
+    let_members_answer(fake_engines, another, most, most)
     run = await fake_engines.run(strategy="vote")
     assert (run.content, run.verdict.votes) == (most, {"bob": ["bob", "cat"], "ann": ["ann"]})
     assert (await fake_engines.run(early_exit="equal")).content == "The final answer"
 
 
-async def test_a_tie_goes_to_the_judge_who_sees_the_leaders_alone(fake_engines: FakeEngines) -> None:
-    say(fake_engines, "red", "blue", "green")
+async def test_in_a_tie_the_judge_sees_only_the_leaders(fake_engines: FakeEngines) -> None:
+    let_members_answer(fake_engines, "red", "blue", "green")
     fake_engines.let("judge", judging(choice=chooses(green=0.9, red=0.1)))
     twice = [Seat(f"{name}{number}", name) for name in ("ann", "cat") for number in range(2)]
     run = await fake_engines.run(strategy="vote", panel=(*twice, Seat("bob", "bob")))
@@ -101,25 +101,27 @@ async def test_a_tie_goes_to_the_judge_who_sees_the_leaders_alone(fake_engines: 
 
 
 async def test_json_answers_are_voted_on_field_by_field(fake_engines: FakeEngines) -> None:
-    say(fake_engines, '{"n": 1, "who": "Ann"}', '{"n": 1.0, "who": "bob"}', '{"n": 3, "who": "Bob"}')
+    let_members_answer(fake_engines, '{"n": 1, "who": "Ann"}', '{"n": 1.0, "who": "bob"}', '{"n": 3, "who": "Bob"}')
     run = await fake_engines.run(strategy="vote")
     assert json.loads(run.content) == {"n": 1, "who": "bob"}
     assert not fake_engines.servers["judge"].bodies
 
 
 async def test_a_field_that_ties_takes_the_value_of_the_judges_choice(fake_engines: FakeEngines) -> None:
-    say(fake_engines, '{"n": 1, "m": 5}', '{"n": 2, "m": 5}', '{"n": 3, "m": 6}')
+    let_members_answer(fake_engines, '{"n": 1, "m": 5}', '{"n": 2, "m": 5}', '{"n": 3, "m": 6}')
     fake_engines.let("judge", judging(choice=chooses(**{'"n": 3': 1.0})))
     run = await fake_engines.run(strategy="vote")
     assert json.loads(run.content) == {"n": 3, "m": 5}
 
 
-async def test_a_merge_that_breaks_the_form_gives_way_to_whole_answers(fake_engines: FakeEngines) -> None:
+async def test_a_merge_that_violates_the_format_is_replaced_by_whole_answers(fake_engines: FakeEngines) -> None:
     schema = {"oneOf": [{"properties": {"n": {"const": 1}, "m": {"const": 1}}}, {"properties": {"n": {"const": 2}}}]}
-    form = Form("response_format", {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}})
-    say(fake_engines, '{"n": 1, "m": 1}', '{"n": 2, "m": 7}', '{"n": 2, "m": 8}')
+    output_format = OutputFormat(
+        "response_format", {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    )
+    let_members_answer(fake_engines, '{"n": 1, "m": 1}', '{"n": 2, "m": 7}', '{"n": 2, "m": 8}')
     fake_engines.let("judge", judging(choice=chooses(**{'"m": 1': 1.0})))
-    run = await fake_engines.put(Prompt(HI, form=form), strategy="vote")
+    run = await fake_engines.put(Prompt(HI, output_format=output_format), strategy="vote")
     assert json.loads(run.content) in ({"n": 1, "m": 1}, {"n": 2, "m": 7}, {"n": 2, "m": 1})
     assert json.loads(run.content)["n"] in (1, 2)
 
@@ -138,7 +140,7 @@ async def test_samples_are_one_request_and_as_many_answers(fake_engines: FakeEng
     }
 
 
-async def test_samples_that_had_ended_when_the_round_was_cut_are_answers(fake_engines: FakeEngines) -> None:
+async def test_samples_finished_before_the_timeout_are_answers(fake_engines: FakeEngines) -> None:
     fake_engines.let("ann", Script(samples=("one", "two"), ending="hang"))
     run = await fake_engines.run(panel=(Seat("ann", "ann", samples=2),), quorum=1, analysis="off", round_timeout_s=0.4)
     assert [answer.content for answer in run.answers] == ["two"]
@@ -192,7 +194,7 @@ def ranks(*order: str) -> Any:
     return script
 
 
-async def test_in_a_review_nobody_votes_for_an_answer_of_its_own(fake_engines: FakeEngines) -> None:
+async def test_in_a_review_a_member_cannot_rank_its_own_answer(fake_engines: FakeEngines) -> None:
     fake_engines.let("ann", ranks("red", "red", "green", "blue"))
     fake_engines.let("bob", ranks("blue", "blue", "green", "red"))
     fake_engines.let("cat", ranks("green", "green", "red", "blue"))
@@ -204,24 +206,24 @@ async def test_in_a_review_nobody_votes_for_an_answer_of_its_own(fake_engines: F
     assert [call.role for call in run.calls].count("review") == 3
 
 
-async def test_a_review_that_nobody_gave_is_no_failure_of_the_run(fake_engines: FakeEngines) -> None:
+async def test_a_review_without_rankings_does_not_degrade_the_run(fake_engines: FakeEngines) -> None:
     run = await fake_engines.run(review=True, analysis="off")
     assert (run.ranking, run.status, run.content) == (None, "ok", "The final answer")
 
 
 async def test_a_unanimous_panel_needs_no_judge(fake_engines: FakeEngines) -> None:
-    say(fake_engines, "Red.", "red", " RED ")
+    let_members_answer(fake_engines, "Red.", "red", " RED ")
     run = await fake_engines.run(early_exit="equal")
     assert (run.content, run.verdict.early_exit, run.status) == ("Red.", "equal", "ok")
     assert not fake_engines.servers["judge"].bodies
-    say(fake_engines, "Red.", "red", "blue")
+    let_members_answer(fake_engines, "Red.", "red", "blue")
     run = await fake_engines.run(early_exit="equal")
     assert (run.content, run.verdict.early_exit) == ("The final answer", "off")
 
 
 @pytest.mark.parametrize(("word", "content"), [("yes", "It is red"), ("no", "The final answer")])
 async def test_the_judge_may_say_that_all_agree(fake_engines: FakeEngines, word: str, content: str) -> None:
-    say(fake_engines, "It is red", "Red it is", "The colour red")
+    let_members_answer(fake_engines, "It is red", "Red it is", "The colour red")
     fake_engines.let("judge", judging(choice=lambda body: Script((word,))))
     run = await fake_engines.run(early_exit="judge", analysis="off")
     assert run.content == content
@@ -231,30 +233,30 @@ async def test_the_judge_may_say_that_all_agree(fake_engines: FakeEngines, word:
 @pytest.mark.parametrize(
     "check", [Script(ending="break"), Script(ending="hang"), Script(()), Script(refuse=(400, {"error": {}}))]
 )
-async def test_an_agreement_that_cannot_be_found_out_costs_nothing(fake_engines: FakeEngines, check: Script) -> None:
-    say(fake_engines, "It is red", "Red it is", "The colour red")
+async def test_a_failed_agreement_check_costs_nothing(fake_engines: FakeEngines, check: Script) -> None:
+    let_members_answer(fake_engines, "It is red", "Red it is", "The colour red")
     fake_engines.let("judge", judging(choice=lambda body: check))
     run = await fake_engines.run(early_exit="judge", analysis="off", deadline_s=4.0)
     assert (run.content, run.status, run.verdict.early_exit) == ("The final answer", "ok", "off")
     assert [call.role for call in run.calls] == ["panel"] * 3 + ["agreement", "final"]
 
 
-async def test_a_gate_that_does_not_say_leaves_time_for_the_panel(fake_engines: FakeEngines) -> None:
+async def test_a_gate_that_hangs_leaves_time_for_the_panel(fake_engines: FakeEngines) -> None:
     fake_engines.let("judge", judging(choice=lambda body: Script(ending="hang")))
     run = await fake_engines.run(
         "Say hello to all of them.", gate=Gate("judge", "cat", 1), analysis="off", deadline_s=4.0
     )
     assert (run.content, run.status) == ("The final answer", "ok")
     assert run.gate
-    assert run.gate.reason == "the judge did not say: too late"
+    assert run.gate.reason == "the judge did not decide: timeout"
 
 
-async def test_the_rules_gate_sends_a_tiny_request_to_one_model_and_says_why(fake_engines: FakeEngines) -> None:
+async def test_the_rules_gate_sends_a_short_request_to_one_model(fake_engines: FakeEngines) -> None:
     gate = Gate("rules", "cat", 3)
     run = await fake_engines.run("Say hello.", gate=gate)
     assert (run.status, run.content, finals(fake_engines)) == ("bypassed", "Hello there", "Hello there")
     assert run.gate
-    assert run.gate.reason == "2 words, 3 at the most are for cat alone"
+    assert run.gate.reason == "2 words; cat alone answers up to 3"
     assert [call.role for call in run.calls] == ["single"]
     assert not fake_engines.servers["ann"].bodies
     longer = await fake_engines.run("Say hello to all of them.", gate=gate)
@@ -297,7 +299,7 @@ async def test_a_budget_holds_for_the_whole_run(fake_engines: FakeEngines) -> No
 
 
 async def test_calls_at_once_share_what_is_left_of_a_budget(fake_engines: FakeEngines) -> None:
-    say(fake_engines, "red", "blue", "green")
+    let_members_answer(fake_engines, "red", "blue", "green")
     fake_engines.let("judge", judging(choice=chooses(blue=0.9)))
     run = await fake_engines.run(strategy="select", debias=True, max_total_tokens=400)
     assert (run.content, run.status) == ("blue", "ok")
@@ -314,57 +316,57 @@ async def test_a_budget_that_is_too_small_is_the_requests_fault(fake_engines: Fa
     assert not fake_engines.servers["ann"].bodies
 
 
-async def test_a_budget_that_the_panel_used_up_gives_its_best_answer(fake_engines: FakeEngines) -> None:
+async def test_if_the_panel_uses_up_the_budget_its_best_answer_is_returned(fake_engines: FakeEngines) -> None:
     fake_engines.servers["judge"].tokens = 1000
     run = await fake_engines.run(max_total_tokens=200, analysis="off")
     assert (run.content, run.status, run.failure_reason) == ("Hello there", "degraded", "budget")
     assert not fake_engines.servers["judge"].bodies
 
 
-async def test_a_refused_call_gives_its_share_of_a_budget_back(fake_engines: FakeEngines) -> None:
+async def test_a_refused_call_releases_its_share_of_the_budget(fake_engines: FakeEngines) -> None:
     fake_engines.let("ann", too_long())
     run = await fake_engines.run(max_total_tokens=400, analysis="off")
     spent = sum(call.usage.prompt_tokens + call.usage.completion_tokens for call in run.calls if call.role == "panel")
     assert fake_engines.servers["judge"].bodies[0]["max_completion_tokens"] == 400 - spent - 10
 
 
-async def test_the_form_is_the_judges_and_the_members_only_if_asked(fake_engines: FakeEngines) -> None:
+async def test_members_get_the_output_format_only_if_asked(fake_engines: FakeEngines) -> None:
     fake_engines.let("judge", judging(Script(('{"n": 1}',))))
-    await fake_engines.put(Prompt(HI, form=AS_JSON), analysis="off")
+    await fake_engines.put(Prompt(HI, output_format=JSON_FORMAT), analysis="off")
     assert schema_of(fake_engines.servers["judge"].bodies[0]) == {**SCHEMA, **SPACING}
     assert "response_format" not in fake_engines.servers["ann"].bodies[0]
-    say(fake_engines, '{"n": 2}', '{"n": 3}', '{"n": "x"}')
-    run = await fake_engines.put(Prompt(HI, form=AS_JSON), analysis="off", formatted_panel=True)
+    let_members_answer(fake_engines, '{"n": 2}', '{"n": 3}', '{"n": "x"}')
+    run = await fake_engines.put(Prompt(HI, output_format=JSON_FORMAT), analysis="off", formatted_panel=True)
     assert schema_of(fake_engines.servers["ann"].bodies[1]) == {**SCHEMA, **SPACING}
     assert [(failure.name, failure.reason) for failure in run.failures] == [("cat", "invalid_format")]
 
 
 @pytest.mark.parametrize("strategy", ["select", "vote"])
 async def test_select_and_vote_return_only_valid_answers(fake_engines: FakeEngines, strategy: str) -> None:
-    say(fake_engines, '{"n": 2}', "free text", '{"m": 2}')
-    run = await fake_engines.put(Prompt(HI, form=AS_JSON), strategy=strategy, quorum=1)
+    let_members_answer(fake_engines, '{"n": 2}', "free text", '{"m": 2}')
+    run = await fake_engines.put(Prompt(HI, output_format=JSON_FORMAT), strategy=strategy, quorum=1)
     assert (run.content, run.status) == ('{"n": 2}', "single")
     with pytest.raises(InsufficientQuorum, match="not JSON"):
-        await fake_engines.put(Prompt(HI, form=AS_JSON), strategy=strategy, quorum=2)
+        await fake_engines.put(Prompt(HI, output_format=JSON_FORMAT), strategy=strategy, quorum=2)
 
 
-async def test_a_failed_judge_is_an_error_where_no_answer_has_the_form(fake_engines: FakeEngines) -> None:
+async def test_a_failed_judge_is_an_error_if_no_answer_has_the_format(fake_engines: FakeEngines) -> None:
     fake_engines.let("judge", Script((), ending="break"))
     with pytest.raises(JudgeFailed, match="engine_broke"):
-        await fake_engines.put(Prompt(HI, form=AS_JSON), analysis="off")
+        await fake_engines.put(Prompt(HI, output_format=JSON_FORMAT), analysis="off")
     fake_engines.let("bob", Script(('{"n": 7}',)))
-    run = await fake_engines.put(Prompt(HI, form=AS_JSON), analysis="off")
+    run = await fake_engines.put(Prompt(HI, output_format=JSON_FORMAT), analysis="off")
     assert (run.content, run.status) == ('{"n": 7}', "degraded")
 
 
 @pytest.mark.parametrize(
     "half", [Script(('{"n":',), ending="break"), Script((), calls=(("look_up", "{}"),), ending="break")]
 )
-async def test_no_answer_follows_half_a_form_or_half_a_call(fake_engines: FakeEngines, half: Script) -> None:
+async def test_no_answer_follows_a_partial_tool_call_or_format(fake_engines: FakeEngines, half: Script) -> None:
     fake_engines.let("bob", Script(('{"n": 7}',)))
     fake_engines.let("judge", half)
-    prompt = Prompt(HI, tools=TOOLS) if half.calls else Prompt(HI, form=AS_JSON)
-    with pytest.raises(JudgeFailed, match="broke off"):
+    prompt = Prompt(HI, tools=TOOLS) if half.calls else Prompt(HI, output_format=JSON_FORMAT)
+    with pytest.raises(JudgeFailed, match="in the middle of"):
         await fake_engines.put(prompt, analysis="off")
 
 
@@ -398,7 +400,7 @@ async def test_equal_tool_calls_are_equal_answers(fake_engines: FakeEngines) -> 
     assert run.answer.tool_calls[0].arguments == '{"a": 1, "b": 2}'
 
 
-async def test_reasoning_is_kept_in_the_trace_and_shown_to_the_judge_only_if_asked(fake_engines: FakeEngines) -> None:
+async def test_reasoning_is_in_the_trace_and_shown_to_the_judge_only_if_asked(fake_engines: FakeEngines) -> None:
     fake_engines.let("ann", Script(("\n\nred",), reasoning="I think so."))
     run = await fake_engines.run(analysis="off")
     assert (run.answers[0].reasoning, run.answers[0].content) == ("I think so.", "red")
@@ -407,7 +409,7 @@ async def test_reasoning_is_kept_in_the_trace_and_shown_to_the_judge_only_if_ask
     assert "[reasoning] I think so.\nred" in fake_engines.judge_prompt()
 
 
-async def test_an_effort_is_passed_to_the_models_that_take_one(fake_engines: FakeEngines) -> None:
+async def test_an_effort_is_passed_to_the_models_that_support_it(fake_engines: FakeEngines) -> None:
     fake_engines.engines["ann"].capabilities = Capabilities(reasoning=True)
     await fake_engines.put(Prompt(HI, reasoning_effort="low"), analysis="off")
     assert fake_engines.servers["ann"].bodies[0]["reasoning_effort"] == "low"
@@ -426,7 +428,9 @@ IMAGE = [
 ]
 
 
-async def test_images_go_to_the_members_that_take_them_and_are_named_to_the_judge(fake_engines: FakeEngines) -> None:
+async def test_images_go_to_members_that_accept_them_and_the_judge_gets_a_placeholder(
+    fake_engines: FakeEngines,
+) -> None:
     for name in ("ann", "bob"):
         fake_engines.engines[name].capabilities = Capabilities(images=True)
     run = await fake_engines.put(Prompt(IMAGE), analysis="off")
@@ -450,7 +454,7 @@ async def test_logprobs_are_those_of_the_tokens_that_are_returned(fake_engines: 
 
 
 async def test_the_callers_stop_texts_end_an_answer_that_is_returned_verbatim(fake_engines: FakeEngines) -> None:
-    say(fake_engines, "red STOP blue", "red STOP blue", "green")
+    let_members_answer(fake_engines, "red STOP blue", "red STOP blue", "green")
     run = await fake_engines.run(strategy="vote", judge_sampling=Sampling(stop=("STOP",)))
     assert (run.content, run.answer.stop_sequence, finals(fake_engines)) == ("red ", "STOP", "red ")
 

@@ -1,4 +1,4 @@
-"""Whether an answer has the form that was asked for, and whether two answers say the same."""
+"""Answers checked against the requested output format, and compared by meaning."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ from cappella.ensemble import agreement
 from cappella.ensemble.errors import InsufficientQuorum
 from cappella.ensemble.run import Answer, Call
 from cappella.ensemble.structured import formats
-from cappella.types import Form, Prompt, Usage
+from cappella.types import OutputFormat, Prompt, Usage
 from support.fake_engines import MEMBERS, FakeEngines
 from support.scripted_engine import Script
 
@@ -22,32 +22,32 @@ def answer(content: str) -> Answer:
     return Answer("ann", content, "stop", Call("panel", "ann", Usage(), 0.0, None, 0.1))
 
 
-def schema(value: Any) -> Form:
-    return Form("response_format", {"type": "json_schema", "json_schema": {"name": "x", "schema": value}})
+def schema(value: Any) -> OutputFormat:
+    return OutputFormat("response_format", {"type": "json_schema", "json_schema": {"name": "x", "schema": value}})
 
 
 @pytest.mark.parametrize(
-    ("form", "good", "bad"),
+    ("output_format", "good", "bad"),
     [
         (schema({"type": "object", "required": ["a"]}), '{"a": 1}', "{}"),
-        (Form("response_format", {"type": "json_object"}), "{}", "[]"),
-        (Form("structured_outputs", {"json": {"type": "array"}}), "[]", "{}"),
-        (Form("structured_outputs", {"json": '{"type": "array"}'}), "[]", "{}"),
-        (Form("structured_outputs", {"json_object": True}), "{}", "7"),
-        (Form("structured_outputs", {"choice": ["yes", "no"]}), "yes", "perhaps"),
-        (Form("structured_outputs", {"regex": r"\d+"}), "12", "12 "),
-        (Form("structured_outputs", {"regex": r"\u0061|\\u0061"}), "a", r"\u"),
+        (OutputFormat("response_format", {"type": "json_object"}), "{}", "[]"),
+        (OutputFormat("structured_outputs", {"json": {"type": "array"}}), "[]", "{}"),
+        (OutputFormat("structured_outputs", {"json": '{"type": "array"}'}), "[]", "{}"),
+        (OutputFormat("structured_outputs", {"json_object": True}), "{}", "7"),
+        (OutputFormat("structured_outputs", {"choice": ["yes", "no"]}), "yes", "perhaps"),
+        (OutputFormat("structured_outputs", {"regex": r"\d+"}), "12", "12 "),
+        (OutputFormat("structured_outputs", {"regex": r"\u0061|\\u0061"}), "a", r"\u"),
     ],
 )
-async def test_a_form_holds_or_says_why_not(form: Form, good: str, bad: str) -> None:
-    formats.require_checkable(form)
-    assert await formats.problem(form, good) is None
-    assert await formats.problem(form, bad)
-    assert await formats.problem(None, bad) is None
+async def test_a_violation_of_the_format_is_described(output_format: OutputFormat, good: str, bad: str) -> None:
+    formats.require_checkable(output_format)
+    assert await formats.violation(output_format, good) is None
+    assert await formats.violation(output_format, bad)
+    assert await formats.violation(None, bad) is None
 
 
-async def test_half_json_is_not_json() -> None:
-    assert "not JSON" in (await formats.problem(schema({}), '{"a": ') or "")
+async def test_incomplete_json_is_a_violation() -> None:
+    assert "not JSON" in (await formats.violation(schema({}), '{"a": ') or "")
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ async def test_half_json_is_not_json() -> None:
         ('{"a": "Red."}', '{"a": "red"}'),
     ],
 )
-def test_spelling_does_not_count(one: str, other: str) -> None:
+def test_answers_that_differ_in_spelling_are_equal(one: str, other: str) -> None:
     assert agreement.normalise(answer(one)) == agreement.normalise(answer(other))
 
 
@@ -92,7 +92,7 @@ def test_spelling_does_not_count(one: str, other: str) -> None:
         ('{"a": "3.0"}', '{"a": "3"}'),
     ],
 )
-def test_another_value_is_another_answer(one: str, other: str) -> None:
+def test_answers_with_different_values_differ(one: str, other: str) -> None:
     assert agreement.normalise(answer(one)) != agreement.normalise(answer(other))
 
 
@@ -104,7 +104,7 @@ JSON = st.recursive(
 
 
 @given(JSON)
-def test_any_json_value_is_equal_to_itself_and_has_one_leader(value: Any) -> None:
+def test_any_json_value_is_equal_to_itself_and_is_the_most_common(value: Any) -> None:
     assert agreement.canonical(value) == agreement.canonical(json.loads(json.dumps(value)))
     assert len(agreement.most_common([value, value, "another"])) == 1
 
@@ -114,37 +114,37 @@ def test_any_text_can_be_normalised(text: str) -> None:
     assert agreement.normalise(answer(text)) == agreement.normalise(answer(f" {text}\n"))
 
 
-NEARLY = "a" * 6000
+ALMOST_MATCHING = "a" * 6000
 HARD_FOR_BACKTRACKING = [
-    (Form("structured_outputs", {"regex": "(a+)+b"}), NEARLY),
-    (Form("structured_outputs", {"regex": "(a|aa)+b?c*d?[ef]"}), NEARLY),
-    (schema({"pattern": "^(a+)+b"}), json.dumps(NEARLY)),
-    (schema({"patternProperties": {"^(a+)+b": {}}, "additionalProperties": False}), json.dumps({NEARLY: 1})),
+    (OutputFormat("structured_outputs", {"regex": "(a+)+b"}), ALMOST_MATCHING),
+    (OutputFormat("structured_outputs", {"regex": "(a|aa)+b?c*d?[ef]"}), ALMOST_MATCHING),
+    (schema({"pattern": "^(a+)+b"}), json.dumps(ALMOST_MATCHING)),
+    (schema({"patternProperties": {"^(a+)+b": {}}, "additionalProperties": False}), json.dumps({ALMOST_MATCHING: 1})),
     (schema({"items": {"enum": list(range(10_000))}}), json.dumps([10_000] * 16_000)),
 ]
 
 
-@pytest.mark.parametrize(("form", "text"), HARD_FOR_BACKTRACKING)
-async def test_a_pattern_that_backtracking_never_ends_is_matched(form: Form, text: str) -> None:
-    formats.require_checkable(form)
-    problem = await formats.problem(form, text)
-    assert problem
-    assert "could not be found out" not in problem
+@pytest.mark.parametrize(("output_format", "text"), HARD_FOR_BACKTRACKING)
+async def test_a_pattern_that_is_hard_for_backtracking_is_matched(output_format: OutputFormat, text: str) -> None:
+    formats.require_checkable(output_format)
+    violation = await formats.violation(output_format, text)
+    assert violation
+    assert "checking its format took" not in violation
 
 
-ITSELF = {"properties": {"a": {"$ref": "#"}}}
+SELF_REFERENCE = {"properties": {"a": {"$ref": "#"}}}
 DOUBLING = {f"a{i}": {"allOf": [{"$ref": f"#/$defs/a{i + 1}"}] * 2} for i in range(60)} | {"a60": {"type": "object"}}
-ENDLESS: list[tuple[Form, str]] = [
-    (schema({"allOf": [ITSELF, ITSELF]}), '{"a":' * 60 + "1" + "}" * 60),
+SLOW_CHECKS: list[tuple[OutputFormat, str]] = [
+    (schema({"allOf": [SELF_REFERENCE, SELF_REFERENCE]}), '{"a":' * 60 + "1" + "}" * 60),
     (schema({"$defs": DOUBLING, "$ref": "#/$defs/a0"}), "{}"),
     (schema({"items": {"enum": [{"a": i} for i in range(10_000)]}}), json.dumps([{"a": 9_999}] * 16_000)),
 ]
 
 
-@pytest.mark.parametrize(("form", "text"), ENDLESS)
-async def test_a_check_that_would_take_for_ever_is_given_up(form: Form, text: str) -> None:
-    formats.require_checkable(form)
-    assert "could not be found out" in (await formats.problem(form, text) or "")
+@pytest.mark.parametrize(("output_format", "text"), SLOW_CHECKS)
+async def test_a_check_that_takes_too_long_is_stopped(output_format: OutputFormat, text: str) -> None:
+    formats.require_checkable(output_format)
+    assert "checking its format took" in (await formats.violation(output_format, text) or "")
 
 
 @pytest.mark.parametrize(
@@ -166,38 +166,38 @@ async def test_a_check_that_would_take_for_ever_is_given_up(form: Form, text: st
         ({"$defs": {"n": {"type": "null"}}, "items": {"$ref": "#/$defs/n"}}, [None], [1]),
     ],
 )
-async def test_keywords_that_are_checked_in_a_bounded_way_mean_the_same(value: Any, good: Any, bad: Any) -> None:
+async def test_keywords_keep_their_meaning_in_bounded_checks(value: Any, good: Any, bad: Any) -> None:
     formats.require_checkable(schema(value))
-    assert await formats.problem(schema(value), json.dumps(good)) is None
-    assert await formats.problem(schema(value), json.dumps(bad))
+    assert await formats.violation(schema(value), json.dumps(good)) is None
+    assert await formats.violation(schema(value), json.dumps(bad))
 
 
 @pytest.mark.parametrize(
-    ("form", "says"),
+    ("output_format", "message"),
     [
         (schema({"$ref": "#/nowhere"}), "/nowhere"),
         (schema({"$ref": "https://example.com/schema"}), "example.com"),
         (schema({"$schema": {}}), "not of type"),
-        (schema({"allOf": [{"unevaluatedProperties": False}]}), "unevaluatedProperties is not taken"),
+        (schema({"allOf": [{"unevaluatedProperties": False}]}), "unevaluatedProperties is not supported"),
         (schema({"pattern": "("}), "missing \\)"),
         (schema({"pattern": "^(?=.*[0-9]).+$"}), "look-around"),
         (schema({"items": {"patternProperties": {r"(a)\1": {}}}}), "back-references"),
         (schema({"anyOf": [{"pattern": f"[ab]{{{i}}}"} for i in range(1, 1000)]}), "too large"),
         (schema({"enum": list(range(60_000))}), "too large"),
-        (Form("structured_outputs", {"regex": "(?!a)b"}), "look-around"),
-        (Form("structured_outputs", {"json": "[" * 100_000}), "recursion"),
-        (Form("structured_outputs", {"json": "[]"}), "no JSON object"),
-        (Form("structured_outputs", {"regex": "(" * 500}), "missing \\)"),
+        (OutputFormat("structured_outputs", {"regex": "(?!a)b"}), "look-around"),
+        (OutputFormat("structured_outputs", {"json": "[" * 100_000}), "recursion"),
+        (OutputFormat("structured_outputs", {"json": "[]"}), "not a JSON object"),
+        (OutputFormat("structured_outputs", {"regex": "(" * 500}), "missing \\)"),
     ],
 )
-def test_a_form_that_cannot_be_checked_is_refused_before_anybody_is_asked(form: Form, says: str) -> None:
-    with pytest.raises(formats.InvalidFormat, match=says):
-        formats.require_checkable(form)
+def test_a_format_that_cannot_be_checked_is_refused(output_format: OutputFormat, message: str) -> None:
+    with pytest.raises(formats.InvalidFormat, match=message):
+        formats.require_checkable(output_format)
 
 
-async def test_json_that_no_parser_takes_is_not_json() -> None:
+async def test_json_that_no_parser_accepts_is_a_violation() -> None:
     for text in ("[" * 100_000, "1" * 5000, '"\ud800"x'):
-        assert "not JSON" in (await formats.problem(schema({}), text) or "")
+        assert "not JSON" in (await formats.violation(schema({}), text) or "")
 
 
 KEYWORDS = st.sampled_from(
@@ -220,7 +220,7 @@ async def test_any_schema_is_refused_or_checks_any_value(value: Any, instance: A
         formats.require_checkable(schema(value))
     except formats.InvalidFormat:
         return
-    assert isinstance(await formats.problem(schema(value), json.dumps(instance)), str | None)
+    assert isinstance(await formats.violation(schema(value), json.dumps(instance)), str | None)
 
 
 @given(
@@ -228,12 +228,12 @@ async def test_any_schema_is_refused_or_checks_any_value(value: Any, instance: A
     st.text(max_size=20),
 )
 async def test_any_pattern_is_refused_or_matched(pattern: str, text: str) -> None:
-    form = Form("structured_outputs", {"regex": pattern})
+    output_format = OutputFormat("structured_outputs", {"regex": pattern})
     try:
-        formats.require_checkable(form)
+        formats.require_checkable(output_format)
     except formats.InvalidFormat:
         return
-    assert isinstance(await formats.problem(form, text), str | None)
+    assert isinstance(await formats.violation(output_format, text), str | None)
 
 
 LOOK_AHEAD = [
@@ -242,17 +242,17 @@ LOOK_AHEAD = [
 ]
 
 
-@pytest.mark.parametrize("form", LOOK_AHEAD)
-async def test_a_pattern_that_linear_time_does_not_match_is_a_400_that_says_so(gateway: str, form: Any) -> None:
-    body = {"model": "cappella/default", "messages": [{"role": "user", "content": "Hi"}], **form}
+@pytest.mark.parametrize("fields", LOOK_AHEAD)
+async def test_a_pattern_that_needs_more_than_linear_time_is_refused_with_400(gateway: str, fields: Any) -> None:
+    body = {"model": "cappella/default", "messages": [{"role": "user", "content": "Hi"}], **fields}
     async with aiohttp.ClientSession() as http, http.post(f"{gateway}/v1/chat/completions", json=body) as reply:
         error = (await reply.json())["error"]
-    assert (reply.status, error["param"], error["code"]) == (400, next(iter(form)), "invalid_value")
+    assert (reply.status, error["param"], error["code"]) == (400, next(iter(fields)), "invalid_value")
     assert "look-around" in error["message"]
 
 
-async def test_the_gateway_goes_on_while_a_form_is_checked_that_never_ends(fake_engines: FakeEngines) -> None:
-    form, text = ENDLESS[0]
+async def test_the_event_loop_goes_on_during_an_expensive_check(fake_engines: FakeEngines) -> None:
+    output_format, text = SLOW_CHECKS[0]
     for name in MEMBERS:
         fake_engines.let(name, Script((text,)))
     ticks = 0
@@ -264,7 +264,9 @@ async def test_the_gateway_goes_on_while_a_form_is_checked_that_never_ends(fake_
             ticks += all(fake_engines.servers[name].bodies for name in MEMBERS) and fake_engines.running == 0
 
     ticking = asyncio.create_task(tick())
-    with pytest.raises(InsufficientQuorum, match="could not be found out"):
-        await fake_engines.put(Prompt([{"role": "user", "content": "Hi"}], form=form), strategy="select")
+    with pytest.raises(InsufficientQuorum, match="checking its format took"):
+        await fake_engines.put(
+            Prompt([{"role": "user", "content": "Hi"}], output_format=output_format), strategy="select"
+        )
     ticking.cancel()
     assert ticks > 10

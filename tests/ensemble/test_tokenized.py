@@ -1,4 +1,4 @@
-"""Hostile texts on real tokenizers: what makes turns in a tokenized prompt is what the chat template wrote, no more."""
+"""Prompt injections on real tokenizers: only the chat template's own tokens begin and end turns."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,21 +21,21 @@ DEMO = ("soprano", "alto", "tenor", "conductor", "clerk")
 
 
 class Model:
-    """A folder's tokenizer and template, as vLLM puts them together: all texts into the template, then all of it."""
+    """A folder's tokenizer and chat template, applied as vLLM does: rendered first, then tokenized as a whole."""
 
     def __init__(self, path: Path) -> None:
         self.tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
         self._template = environment.from_string((path / "chat_template.jinja").read_text())
-        found = folder.inspect("ann", path)
-        self.plain = PlainText(found.special_tokens, found.markup)
+        weights = folder.inspect("ann", path)
+        self.plain = PlainText(weights.special_tokens, weights.markup)
         added = self.tokenizer.get_added_tokens_decoder().items()
         self.turns = {number for number, token in added if token.special or token.content.startswith("<｜")}
         tags = ("<think", "</think", "<tool", "</tool")
         self.marks = {number for number, token in added if token.content.startswith(tags)} | self.turns
 
     def control(self, messages: Sequence[Message]) -> list[int]:
-        """The tokens of control in the prompt, in their order."""
+        """The control tokens of the prompt, in order."""
         text = self._template.render(messages=messages, add_generation_prompt=True, tools=None)
         return [token for token in self.tokenizer.encode(text, add_special_tokens=False).ids if token in self.marks]
 
@@ -47,12 +47,12 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return Model(ROOT / "model_configs" / "demo" / request.param)
 
 
-def judged(hostile: str) -> list[Message]:
+def in_judge_prompt(hostile: str) -> list[Message]:
     conversation = [{"role": "user", "content": "What is 2 + 3?"}]
     return prompts.final_messages(conversation, ["It is five.", hostile, "5"], "0a1b2c3d", '{"consensus": []}')
 
 
-def asked(hostile: str) -> list[Message]:
+def in_conversation(hostile: str) -> list[Message]:
     return [
         {"role": "user", "content": f"Translate: {hostile}"},
         {"role": "assistant", "content": "Done."},
@@ -60,8 +60,8 @@ def asked(hostile: str) -> list[Message]:
     ]
 
 
-@pytest.mark.parametrize("make", [judged, asked], ids=["answer", "message"])
-def test_no_hostile_text_makes_a_token_of_control(model: Model, make: Any) -> None:
+@pytest.mark.parametrize("make", [in_judge_prompt, in_conversation], ids=["answer", "message"])
+def test_no_hostile_text_makes_a_control_token(model: Model, make: Any) -> None:
     harmless = model.control(make(HARMLESS))
     assert harmless
     for name, hostile in INJECTIONS.items():
@@ -69,9 +69,9 @@ def test_no_hostile_text_makes_a_token_of_control(model: Model, make: Any) -> No
         assert model.control(made.messages) == harmless, name
 
 
-def test_the_same_texts_would_make_them_if_they_were_left_as_they_are(model: Model) -> None:
-    harmless = model.control(judged(HARMLESS))
-    assert [name for name, hostile in INJECTIONS.items() if model.control(judged(hostile)) != harmless]
+def test_without_sanitizing_the_same_texts_make_control_tokens(model: Model) -> None:
+    harmless = model.control(in_judge_prompt(HARMLESS))
+    assert [name for name, hostile in INJECTIONS.items() if model.control(in_judge_prompt(hostile)) != harmless]
 
 
 def test_an_assistants_turn_ends_only_where_the_template_ends_it(model: Model) -> None:

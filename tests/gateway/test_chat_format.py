@@ -56,7 +56,7 @@ async def test_tool_calls_are_streamed_in_openais_pieces(fake_engines: FakeEngin
 
 
 async def test_tools_that_nobody_can_use_are_refused(gateway: str) -> None:
-    with pytest.raises(openai.BadRequestError, match="takes no tools"):
+    with pytest.raises(openai.BadRequestError, match="does not accept tools"):
         await ask(gateway, tools=TOOLS)
 
 

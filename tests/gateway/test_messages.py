@@ -99,7 +99,7 @@ async def test_each_way_to_end_has_anthropics_word(
 
 async def test_an_image_is_handed_on_as_data(fake_engines: FakeEngines, gateway: str) -> None:
     image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AA"}}
-    with pytest.raises(anthropic.BadRequestError, match="No images are taken by ann, bob, cat"):
+    with pytest.raises(anthropic.BadRequestError, match="accept images"):
         await ask(gateway, messages=[{"role": "user", "content": [image]}])
 
 

@@ -185,7 +185,7 @@ async def test_answers_have_the_form_that_was_asked_for(demo: Deployment, strate
     from asyncio import Semaphore, gather
 
     from cappella.ensemble.structured import formats
-    from cappella.types import Form
+    from cappella.types import OutputFormat
 
     slots = Semaphore(12)
 
@@ -195,7 +195,7 @@ async def test_answers_have_the_form_that_was_asked_for(demo: Deployment, strate
         options = {"strategy": strategy, "analysis": "off"}
         async with slots:
             reply = await ask(demo, response_format=form, fusion=options, max_completion_tokens=600)
-        return await formats.problem(Form("response_format", form), content(reply))
+        return await formats.violation(OutputFormat("response_format", form), content(reply))
 
     problems = await gather(*(one(seed) for seed in range(RANDOM_SCHEMAS)))
     assert [problem for problem in problems if problem] == []

@@ -30,8 +30,8 @@ def body(model: str, prompt: Prompt, sampling: Sampling) -> dict[str, Any]:
         # Servers take these two only beside tools.
         given = {"tool_choice": prompt.tool_choice, "parallel_tool_calls": prompt.parallel_tool_calls}
         out.update({name: value for name, value in given.items() if value is not None})
-    if prompt.form is not None:
-        out[prompt.form.field] = prompt.form.value
+    if prompt.output_format is not None:
+        out[prompt.output_format.field] = prompt.output_format.value
     if prompt.logprobs is not None:
         out.update(logprobs=True, top_logprobs=prompt.logprobs)
     if prompt.reasoning_effort is not None:

@@ -45,10 +45,14 @@ class OpenAIEngine(HttpEngine):
         return body if limit is None else {**body, "max_tokens": limit}
 
     def _lack(self, prompt: Prompt, sampling: Sampling) -> str | None:
-        form = prompt.form
-        if form is not None and form.field == "structured_outputs" and not self.capabilities.extensions:
+        output_format = prompt.output_format
+        if (
+            output_format is not None
+            and output_format.field == "structured_outputs"
+            and not self.capabilities.extensions
+        ):
             return "its server takes no structured_outputs"
-        if form is not None and form.field == "response_format" and not self.capabilities.json_schema:
+        if output_format is not None and output_format.field == "response_format" and not self.capabilities.json_schema:
             return "its server takes no response_format"
         if prompt.logprobs is not None and not self.capabilities.logprobs:
             return "its server reports no logprobs"

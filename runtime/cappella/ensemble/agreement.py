@@ -1,6 +1,6 @@
-"""Which answers say the same, once what does not count is taken away: case, spacing, the spelling of a number.
+"""Compares answers by meaning: case, spacing, final punctuation and the spelling of numbers make no difference.
 
-In doubt two answers differ: what looks like an address, a version, a code or a program is compared as it is written.
+In doubt two answers differ: addresses, versions, codes and programs are compared verbatim.
 """
 
 import json
@@ -10,89 +10,89 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cappella.ensemble.run import Answer
-from cappella.ensemble.structured.json_value import value_of
+from cappella.ensemble.structured.json_value import parse_json
 
 _CODE = re.compile(r"(```.*?```|`[^`\n]+`)", re.DOTALL)
 _OPENING, _CLOSING = "([{\"'*_$€£¥", ")]}\"'*_.,;:!?%"
-_PLAIN = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
+_LETTERS = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 _NUMBER = re.compile(r"(-?(?:[1-9]\d{0,2}(?:,\d{3})+|0|[1-9]\d*))(\.\d+)?")
 
 
 def normalise(answer: Answer) -> str:
-    """A key that two answers share if they say the same: JSON by value, text by its words, numbers by value."""
+    """A key that two answers share if they say the same: JSON and numbers by value, text by its words."""
     calls = [(call.name, _json(call.arguments) or call.arguments) for call in answer.tool_calls]
     value = as_object(answer)
-    content = canonical(value) if value is not None else _words(answer.content)
+    content = canonical(value) if value is not None else _normal_text(answer.content)
     return json.dumps([content, calls], sort_keys=True)
 
 
 def canonical(value: Any) -> str:
-    """JSON with sorted keys, 1.0 the same as 1, and texts in one spelling; a number that is a text is one value only."""
+    """A JSON value as a key: keys sorted, 1.0 the same as 1, strings normalised except for the numbers in them."""
     return json.dumps(_canonical(value), sort_keys=True)
 
 
 def group_by_meaning(answers: Sequence[Answer]) -> list[list[Answer]]:
-    """The answers that say the same together, the largest camp first, then by seat."""
-    found: dict[str, list[Answer]] = {}
+    """Groups of answers that say the same, the largest first, then by seat."""
+    groups: dict[str, list[Answer]] = {}
     for answer in answers:
-        found.setdefault(normalise(answer), []).append(answer)
-    return sorted(found.values(), key=len, reverse=True)
+        groups.setdefault(normalise(answer), []).append(answer)
+    return sorted(groups.values(), key=len, reverse=True)
 
 
 def are_equal(answers: Sequence[Answer]) -> bool:
-    """Whether there are several answers, and all say the same."""
+    """Whether there are at least two answers, and all say the same."""
     return len(answers) > 1 and len({normalise(answer) for answer in answers}) == 1
 
 
 def as_object(answer: Answer) -> Mapping[str, Any] | None:
-    """The JSON object that an answer is, if it is one."""
+    """The answer parsed as a JSON object; None if it is none."""
     value = _json(answer.content)
     return value if isinstance(value, dict) else None
 
 
 def most_common(values: Sequence[Any]) -> list[Any]:
-    """The values that most hold: one, or several with as many votes; of equal ones the first spelling."""
+    """The most frequent values: one, or several in a tie, each in its first spelling."""
     counts = Counter(canonical(value) for value in values)
-    spelt = {canonical(value): value for value in reversed(values)}
+    first_spelling = {canonical(value): value for value in reversed(values)}
     top = max(counts.values())
-    return [spelt[key] for key, count in counts.items() if count == top]
+    return [first_spelling[key] for key, count in counts.items() if count == top]
 
 
 def _json(text: str) -> Any:
     try:
-        return value_of(text)
+        return parse_json(text)
     except ValueError:
         return None
 
 
-def _words(text: str, numbers: bool = True) -> str:
-    """Prose in one spelling; code between backquotes stays as it is."""
+def _normal_text(text: str, numbers: bool = True) -> str:
+    """Prose in one spelling, code between backquotes verbatim; `numbers` also normalises numbers."""
     parts = _CODE.split(text.strip())
-    parts[::2] = [_prose(part, numbers) for part in parts[::2]]
-    return _without_end("".join(parts).strip())
+    parts[::2] = [_normal_prose(part, numbers) for part in parts[::2]]
+    return _without_end_mark("".join(parts).strip())
 
 
-def _prose(text: str, numbers: bool) -> str:
-    """Each space in front and behind counts as one, since code may stand there."""
-    return " ".join(_word(word, numbers) for word in re.split(r"\s+", text))
+def _normal_prose(text: str, numbers: bool) -> str:
+    """Each run of spaces as one, also at both ends, where code may follow."""
+    return " ".join(_normal_word(word, numbers) for word in re.split(r"\s+", text))
 
 
-def _word(word: str, numbers: bool) -> str:
-    """A word of letters without its case, a number that stands alone without its spelling; others as they are."""
-    opened = word.lstrip(_OPENING)
-    core = opened.rstrip(_CLOSING)
-    before, behind = word[: len(word) - len(opened)], opened[len(core) :]
-    if _PLAIN.fullmatch(core):
+def _normal_word(word: str, numbers: bool) -> str:
+    """A word of letters in lower case, a number alone in one spelling, anything else verbatim."""
+    unopened = word.lstrip(_OPENING)
+    core = unopened.rstrip(_CLOSING)
+    prefix, suffix = word[: len(word) - len(unopened)], unopened[len(core) :]
+    if _LETTERS.fullmatch(core):
         core = core.casefold()
     elif numbers and (number := _NUMBER.fullmatch(core)):
-        whole, fraction = number.groups("")
-        # Zeros behind other digits count: 3.10 may be a version, and is another one than 3.1.
-        core = whole.replace(",", "") + (fraction if fraction.strip(".0") else "")
-    return before + core + behind
+        integer, fraction = number.groups("")
+        # Trailing zeros count unless the fraction is all zeros: 3.10 may be a version, and not the same as 3.1.
+        core = integer.replace(",", "") + (fraction if fraction.strip(".0") else "")
+    return prefix + core + suffix
 
 
-def _without_end(text: str) -> str:
-    """Without the marks that end a sentence; behind a digit only the stop is one: 5! is another value than 5."""
+def _without_end_mark(text: str) -> str:
+    """Without the marks that end a sentence; after a digit only the full stop, since 5! is not 5."""
     bare = text.rstrip(" \n.!?")
     return text.rstrip(" \n.") if bare[-1:].isdigit() else bare
 
@@ -104,9 +104,9 @@ def _canonical(value: Any) -> Any:
         case float() if value.is_integer():
             return int(value)
         case str():
-            return _words(value, numbers=False)
+            return _normal_text(value, numbers=False)
         case list():
-            return [_canonical(each) for each in value]
+            return [_canonical(item) for item in value]
         case dict():
-            return {key: _canonical(each) for key, each in value.items()}
+            return {key: _canonical(item) for key, item in value.items()}
     return value

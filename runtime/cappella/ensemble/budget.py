@@ -1,4 +1,4 @@
-"""The tokens that a run may cost in all, enforced before every engine call."""
+"""A run's limit on tokens (`max_total_tokens`), enforced before every engine call."""
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
@@ -12,31 +12,38 @@ MIN_ANSWER_TOKENS = 16
 
 
 class Budget:
-    """What is left of a run's tokens, prompts and answers together; calls in flight have theirs set aside."""
+    """The tokens that a run may still spend on prompts and answers; running calls have theirs reserved."""
 
     def __init__(self, total_tokens: int) -> None:
-        self._left = total_tokens
+        self._remaining_tokens = total_tokens
 
-    def set_aside(self, prompt_tokens: int, samples: int, wanted: int | None, at_most: int | None) -> int:
-        """The tokens that each answer may have; they and the prompt are set aside. Raises EngineOverBudget."""
-        limits = [(self._left - prompt_tokens) // samples, wanted, at_most]
+    def reserve(
+        self, prompt_tokens: int, samples: int, requested_tokens: int | None, max_answer_tokens: int | None
+    ) -> int:
+        """Reserve the prompt and `samples` answers; returns the tokens of each answer.
+
+        Raises EngineOverBudget if an answer would get fewer than MIN_ANSWER_TOKENS, or than the caller asks for.
+        """
+        limits = [(self._remaining_tokens - prompt_tokens) // samples, requested_tokens, max_answer_tokens]
         allowed = min(limit for limit in limits if limit is not None)
-        if allowed < min(MIN_ANSWER_TOKENS, wanted or MIN_ANSWER_TOKENS):
-            raise EngineOverBudget(f"{self._left} tokens are left, and the prompt alone takes {prompt_tokens}")
-        self._left -= prompt_tokens + samples * allowed
+        if allowed < min(MIN_ANSWER_TOKENS, requested_tokens or MIN_ANSWER_TOKENS):
+            message = f"{self._remaining_tokens} tokens are left of max_total_tokens; the prompt needs {prompt_tokens}"
+            raise EngineOverBudget(message)
+        self._remaining_tokens -= prompt_tokens + samples * allowed
         return allowed
 
-    def give_back(self, tokens: int) -> None:
-        self._left += tokens
+    def release(self, tokens: int) -> None:
+        """Return reserved tokens that were not used."""
+        self._remaining_tokens += tokens
 
 
-class Metered:
-    """An engine whose calls are cut to what the budget has left for them; `at_most` per answer."""
+class BudgetedEngine:
+    """An engine whose answers are limited to what the budget has left, and to `max_answer_tokens` each."""
 
-    def __init__(self, engine: Engine, budget: Budget, at_most: int | None) -> None:
+    def __init__(self, engine: Engine, budget: Budget, max_answer_tokens: int | None) -> None:
         self._engine = engine
         self._budget = budget
-        self._at_most = at_most
+        self._max_answer_tokens = max_answer_tokens
 
     @property
     def status(self) -> EngineStatus:
@@ -54,14 +61,15 @@ class Metered:
         return await self._engine.count_tokens(prompt)
 
     async def chat(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Chunk, None]:
-        """As the engine's, with what was not used given back at the end, if the engine said how much was.
+        """As `Engine.chat`; afterwards unused tokens are released, if the engine reported its usage.
 
-        A call that it refused used nothing.
+        A call that the engine refused used none. Raises EngineOverBudget before the call.
         """
-        # An estimate, where the engine cannot count, is settled at the end by what the engine says.
-        size = (await self._engine.count_tokens(prompt)).tokens
-        allowed = self._budget.set_aside(size, prompt.samples, sampling.max_completion_tokens, self._at_most)
-        set_aside = size + prompt.samples * allowed
+        # May be an estimate; the usage that the engine reports settles the difference.
+        prompt_tokens = (await self._engine.count_tokens(prompt)).tokens
+        requested = sampling.max_completion_tokens
+        allowed = self._budget.reserve(prompt_tokens, prompt.samples, requested, self._max_answer_tokens)
+        reserved = prompt_tokens + prompt.samples * allowed
         usage: Usage | None = None
         try:
             async with aclosing(
@@ -75,11 +83,13 @@ class Metered:
             raise
         finally:
             if usage is not None:
-                self._budget.give_back(set_aside - usage.prompt_tokens - usage.completion_tokens)
+                self._budget.release(reserved - usage.prompt_tokens - usage.completion_tokens)
 
 
-def metered(engines: Mapping[str, Engine], budget: Budget | None, at_most: int | None = None) -> Mapping[str, Engine]:
-    """The engines, each behind the budget if there is one."""
+def within_budget(
+    engines: Mapping[str, Engine], budget: Budget | None, max_answer_tokens: int | None = None
+) -> Mapping[str, Engine]:
+    """The engines limited by the budget; unchanged without one."""
     if budget is None:
         return engines
-    return {name: Metered(engine, budget, at_most) for name, engine in engines.items()}
+    return {name: BudgetedEngine(engine, budget, max_answer_tokens) for name, engine in engines.items()}

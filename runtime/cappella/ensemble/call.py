@@ -1,4 +1,4 @@
-"""One engine call as it speaks: chunks out, and everything said so far kept, whatever happens to the call."""
+"""One streamed engine call: passes chunks on, and keeps the partial output when the call fails."""
 
 import time
 from collections.abc import AsyncGenerator, Callable
@@ -6,14 +6,14 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from cappella.engines.base import Engine
-from cappella.ensemble import calls
+from cappella.ensemble import call_counter
 from cappella.ensemble.run import Answer, Call, Role
 from cappella.errors import EngineBroke, EngineError, EngineNotReady, EngineOverBudget, EngineUnusable
 from cappella.types import Chunk, Json, Prompt, Sampling, ToolCall, Usage
 
 
 class Completion:
-    """One of the answers that a call gives, as far as it has come; `finish_reason` is None until its end."""
+    """One of the completions of a call, as far as it has arrived; `finish_reason` is None until it has ended."""
 
     def __init__(self) -> None:
         self.finish_reason: str | None = None
@@ -28,13 +28,13 @@ class Completion:
         return "".join(self._content)
 
     @property
-    def written(self) -> str:
-        """All that it cost to write."""
-        called = [f"{call.name}{call.arguments}" for call in self._tool_calls.values()]
-        return "".join([*self._reasoning, *self._content, *called])
+    def output(self) -> str:
+        """All generated text: reasoning, content and tool calls."""
+        tool_calls = [f"{call.name}{call.arguments}" for call in self._tool_calls.values()]
+        return "".join([*self._reasoning, *self._content, *tool_calls])
 
-    def hear(self, chunk: Chunk) -> Chunk:
-        """Take the chunk in; returns it without the empty lines that stand between reasoning and answer."""
+    def add(self, chunk: Chunk) -> Chunk:
+        """Append the chunk; returns it without the blank lines between reasoning and answer."""
         if chunk.content and self._reasoning and not self._content:
             chunk = replace(chunk, content=chunk.content.lstrip("\n"))
         if chunk.content:
@@ -43,16 +43,16 @@ class Completion:
             self._reasoning.append(chunk.reasoning)
         self.logprobs.extend(chunk.logprobs)
         for piece in chunk.tool_calls:
-            begun = self._tool_calls.get(piece.index)
-            self._tool_calls[piece.index] = begun.joined(piece) if begun else piece
+            partial = self._tool_calls.get(piece.index)
+            self._tool_calls[piece.index] = partial.joined(piece) if partial else piece
         self.finish_reason = chunk.finish_reason or self.finish_reason
         self.stop_sequence = chunk.stop_sequence or self.stop_sequence
         return chunk
 
-    def problem(self, name: str) -> EngineError | None:
-        """Why this is no answer, if it is none."""
+    def error(self, name: str) -> EngineError | None:
+        """Why this completion is no usable answer; None if it is one."""
         if self.finish_reason is None:
-            return EngineBroke(f"the answer of {name} has no end")
+            return EngineBroke(f"the answer of {name} was cut off")
         if not self.text.strip() and not self._tool_calls:
             return EngineUnusable(f"{name} gave an empty answer", "empty_answer")
         return None
@@ -71,32 +71,34 @@ class Completion:
 
 
 class EngineCall:
-    """`takes` and `call` can be read at any moment; `spoke` says whether the engine was called at all.
+    """One call and its `samples` completions, readable at any moment, also after a failure.
 
-    `first_token_at` is on the clock of `time.monotonic`.
+    `was_called` is False until the engine is called, and again if it refused before it began. `first_token_at` is on
+    the clock of `time.monotonic`.
     """
 
-    def __init__(self, role: Role, model: str, samples: int = 1) -> None:
-        self.takes = [Completion() for _ in range(samples)]
-        self.spoke = False
+    def __init__(self, role: Role, seat: str, samples: int = 1) -> None:
+        self.completions = [Completion() for _ in range(samples)]
+        self.was_called = False
         self.first_token_at: float | None = None
         self._role: Role = role
-        self._model = model
+        self._seat = seat
         self._usage = Usage()
         self._tokens_per_step = 1.0
         self._began = self._ended = time.monotonic()
 
     @property
     def text(self) -> str:
-        """What the first take says."""
-        return self.takes[0].text
+        """The text of the first completion."""
+        return self.completions[0].text
 
     @property
-    def call(self) -> Call:
+    def record(self) -> Call:
+        """The tokens and seconds of the call so far."""
         first_token_s = self.first_token_at and self.first_token_at - self._began
         return Call(
             self._role,
-            self._model,
+            self._seat,
             self._usage,
             self._began,
             first_token_s,
@@ -104,41 +106,45 @@ class EngineCall:
             self._tokens_per_step,
         )
 
-    async def speak(self, engine: Engine, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Chunk, None]:
-        """Yield what comes. Raises EngineError; whether a take is an answer, its `problem` says."""
-        self.spoke = True
+    async def stream(self, engine: Engine, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Chunk, None]:
+        """Yield the chunks. Raises EngineError; the caller checks each completion with `Completion.error`."""
+        self.was_called = True
         self._began = time.monotonic()
         try:
             async with aclosing(engine.chat(prompt, sampling)) as chunks:
                 async for chunk in chunks:
-                    self._usage = chunk.usage or self._usage
-                    self._tokens_per_step = chunk.tokens_per_step or self._tokens_per_step
-                    if chunk.sample >= len(self.takes):
-                        raise EngineBroke(f"{self._model} gave an answer that nobody asked for")
-                    heard = self.takes[chunk.sample].hear(chunk)
-                    if heard.content or heard.reasoning or heard.tool_calls:
-                        self.first_token_at = self.first_token_at or time.monotonic()
-                    yield heard
+                    yield self._add(chunk)
         except (EngineNotReady, EngineOverBudget):
             # The call was not made, so it cost nothing and took no time.
-            self.spoke = False
+            self.was_called = False
             raise
         finally:
             self._ended = time.monotonic()
-            if self.spoke:
-                calls.count(calls.estimated(self.call, prompt.messages, "".join(take.written for take in self.takes)))
+            if self.was_called:
+                output = "".join(completion.output for completion in self.completions)
+                call_counter.add_call(call_counter.with_estimated_usage(self.record, prompt.messages, output))
 
-    async def say(
+    async def complete(
         self,
         engine: Engine,
         prompt: Prompt,
         sampling: Sampling,
-        tell: Callable[[Chunk], object] = lambda chunk: None,
+        on_chunk: Callable[[Chunk], object] = lambda chunk: None,
     ) -> str:
-        """The whole of one answer's text. Raises EngineError, also for an answer without text or end."""
-        async with aclosing(self.speak(engine, prompt, sampling)) as chunks:
+        """The whole text of the first completion. Raises EngineError, also if the text is empty or cut off."""
+        async with aclosing(self.stream(engine, prompt, sampling)) as chunks:
             async for chunk in chunks:
-                tell(chunk)
-        if problem := self.takes[0].problem(self._model):
-            raise problem
+                on_chunk(chunk)
+        if error := self.completions[0].error(self._seat):
+            raise error
         return self.text
+
+    def _add(self, chunk: Chunk) -> Chunk:
+        self._usage = chunk.usage or self._usage
+        self._tokens_per_step = chunk.tokens_per_step or self._tokens_per_step
+        if chunk.sample >= len(self.completions):
+            raise EngineBroke(f"{self._seat} sent more completions than requested")
+        added = self.completions[chunk.sample].add(chunk)
+        if added.content or added.reasoning or added.tool_calls:
+            self.first_token_at = self.first_token_at or time.monotonic()
+        return added

@@ -1,4 +1,4 @@
-"""How answers are shown to whoever compares them: in which order, under which letters, between which marks."""
+"""Candidate answers as the judge and members see them: ordered, with letters for names, and fenced by a nonce."""
 
 import secrets
 from collections.abc import Mapping, Sequence
@@ -13,46 +13,49 @@ from cappella.ensemble.run import Answer
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """Answers as one reader sees them: in this order, anonymous, and fenced by a key that no member has seen."""
+    """Anonymous answers in the order in which one reader sees them.
 
-    shown: Sequence[Answer]
+    Each stands between marks that carry the `nonce`, which no member has seen and so cannot forge.
+    """
+
+    answers: Sequence[Answer]
     nonce: str
     show_reasoning: bool = False
 
     @classmethod
     def shuffled(cls, answers: Sequence[Answer], seed: int) -> "Candidates":
-        """In an order that the seed decides, behind a fresh key."""
-        shown = list(answers)
-        Random(seed).shuffle(shown)
-        return cls(shown, fresh_nonce())
+        """The answers in an order drawn from the seed, with a fresh nonce."""
+        shuffled = list(answers)
+        Random(seed).shuffle(shuffled)
+        return cls(shuffled, fresh_nonce())
 
     @property
     def labels(self) -> Mapping[str, str]:
-        """The letters under which the answers stand, and their names."""
-        return dict(zip(prompts.labels(len(self.shown)), (answer.name for answer in self.shown), strict=True))
+        """Each letter, and the name of the answer that it stands for."""
+        return dict(zip(prompts.labels(len(self.answers)), (answer.name for answer in self.answers), strict=True))
 
     @property
     def texts(self) -> list[str]:
-        return [prompts.shown(answer, self.show_reasoning) for answer in self.shown]
+        return [prompts.answer_text(answer, self.show_reasoning) for answer in self.answers]
 
     def only(self, answers: Sequence[Answer]) -> "Candidates":
-        """Those alone, in the same order."""
-        return replace(self, shown=[answer for answer in self.shown if answer in answers])
+        """A subset, in the same order."""
+        return replace(self, answers=[answer for answer in self.answers if answer in answers])
 
     def reversed(self) -> "Candidates":
-        return replace(self, shown=self.shown[::-1])
+        return replace(self, answers=self.answers[::-1])
 
     def letters_of(self, names: Sequence[str]) -> list[str]:
-        """The letters of those names that are shown."""
+        """The letters of the named answers; names that are no candidates are left out."""
         letters = {name: letter for letter, name in self.labels.items()}
         return [letters[name] for name in names if name in letters]
 
 
 class Ordering:
-    """In which order a run's judge reads the answers.
+    """The order in which a run's judge reads the answers.
 
-    Fixed before any answer is there, so that the judge can read the first ones while the last are still written: a
-    shuffle by the run's seed, or, with `answer_order: arrival`, the order in which the answers came.
+    A shuffle by the run's seed, or with `answer_order: arrival` the order of arrival. Both are known before all answers
+    are there, so that the judge can prefill the first ones while the last are still being generated.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -62,15 +65,15 @@ class Ordering:
         self._order: list[str] = [] if self._by_arrival else list(settings.answer_names)
         Random(settings.seed).shuffle(self._order)
 
-    def hear(self, event: Event) -> None:
-        """Take note of who arrives in the round that counts, the last one."""
+    def on_event(self, event: Event) -> None:
+        """Note the order of arrival; a new round begins a new order."""
         if self._by_arrival and isinstance(event, RoundStarted):
             self._order.clear()
         if self._by_arrival and isinstance(event, AnswerDone):
             self._order.append(event.answer.name)
 
     def ordered(self, names: Sequence[str]) -> list[str]:
-        """Those of the names that have a place, in their order; then those that have none yet, as given."""
+        """The names in reading order; names without a place yet come last, as given."""
         return [name for name in self._order if name in names] + [name for name in names if name not in self._order]
 
     def candidates(self, answers: Sequence[Answer]) -> Candidates:
@@ -80,5 +83,5 @@ class Ordering:
 
 
 def fresh_nonce() -> str:
-    """A key for the marks around answers. Not from the seed: whoever knows that must not be able to forge a mark."""
+    """Eight random hex digits. Not drawn from the seed, since clients may know the seed and could forge a mark."""
     return secrets.token_hex(4)

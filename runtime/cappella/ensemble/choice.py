@@ -1,4 +1,4 @@
-"""Choices of a few constrained tokens: how they are drawn, and a probability for each from their log-probabilities."""
+"""One-word choices of a model: the sampling for them, and each choice's probability from the log-probabilities."""
 
 from collections.abc import Mapping, Sequence
 from math import exp
@@ -6,31 +6,34 @@ from math import exp
 from cappella.errors import EngineUnusable
 from cappella.types import Capabilities, Json, Sampling
 
-# Room for any letter or word that is chosen, in any tokenizer.
 CHOICE_TOKENS = 16
+"""Enough for any letter or word to choose, in any tokenizer."""
 
 
-def brief(sampling: Sampling, capabilities: Capabilities, tokens: int) -> Sampling:
-    """For a reply that its form keeps short; a model that thinks first needs room for that."""
+def short_sampling(sampling: Sampling, capabilities: Capabilities, tokens: int) -> Sampling:
+    """The sampling with at most `tokens` new tokens and no stop texts; no limit for a model that reasons first."""
     limit = None if capabilities.reasoning else tokens
     return sampling.model_copy(update={"stop": None, "max_completion_tokens": limit})
 
 
 def probabilities(logprobs: Sequence[Json], choices: Sequence[str]) -> Mapping[str, float]:
-    """The share of each choice, 1 in all. A model that thinks first speaks its choice last. Raises EngineUnusable."""
+    """The probability of each choice, 1 in all. Raises EngineUnusable if no token is one of the choices.
+
+    Reads the tokens from the end, since a model that reasons first may write a choice's letter on the way.
+    """
     for token in reversed(logprobs):
         if str(token["token"]).strip() in choices:
             alternatives = token.get("top_logprobs") or [token]
             weights = dict.fromkeys(choices, 0.0)
-            for each in alternatives:
-                if (choice := str(each["token"]).strip()) in weights:
-                    weights[choice] += exp(each["logprob"])
+            for alternative in alternatives:
+                if (choice := str(alternative["token"]).strip()) in weights:
+                    weights[choice] += exp(alternative["logprob"])
             total = sum(weights.values())
             if total > 0:
                 return {choice: weight / total for choice, weight in weights.items()}
     raise EngineUnusable("the judge chose none of the answers", "judge_schema_mismatch")
 
 
-def mean(shares: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
-    """The mean over several askings, which is where the bias of an order goes."""
-    return {name: sum(each[name] for each in shares) / len(shares) for name in shares[0]}
+def mean(per_call: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
+    """Each name's mean probability over several calls; over both orders of the answers it cancels position bias."""
+    return {name: sum(each[name] for each in per_call) / len(per_call) for name in per_call[0]}

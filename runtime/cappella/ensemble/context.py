@@ -1,4 +1,4 @@
-"""What a strategy sees of its run, and may ask: the panel round by round, the judge, the time that is left."""
+"""The state of one run that its strategy works with: the panel, its answers, the judge, and the time left."""
 
 import asyncio
 import secrets
@@ -10,30 +10,30 @@ from functools import cached_property
 
 from cappella.config.options import Settings
 from cappella.engines.base import Engine
-from cappella.ensemble.budget import Budget, metered
+from cappella.ensemble.budget import Budget, within_budget
 from cappella.ensemble.candidates import Ordering
 from cappella.ensemble.events import AnalysisDelta, AnswerDelta, Emit, Event, FinalDelta, RoundStarted
-from cappella.ensemble.fallback import require_quorum
 from cappella.ensemble.judge import Judge
 from cappella.ensemble.messages import for_judge
 from cappella.ensemble.panel import WaitPolicy
 from cappella.ensemble.prefill import EarlyPrefill
+from cappella.ensemble.quorum import require_quorum
 from cappella.ensemble.rounds import ask_round
 from cappella.ensemble.run import Answer, Call, GateDecision, Panel, Timings, Verdict
 from cappella.ensemble.timing import timings
 from cappella.types import Prompt
 
 JUDGE_SHARE = 0.25
-"""Of the deadline: what a panel with its quorum leaves to the judge, however late its other members are."""
+"""The share of the run's deadline that a panel with its quorum leaves to the judge, even if other members are late."""
 
 
 @dataclass(frozen=True, slots=True)
 class Strategy:
-    """How a run comes to its verdict, and what the rest has to know of that.
+    """How a run comes to its verdict, and what the rest of the pipeline has to know about that.
 
-    `returns_member_answers`: a member's answer may be returned as it is, so members are held to the caller's form.
-    `judge_writes`: the final answer is the judge's own, after its analysis. `needs_judge`: most runs come to the judge.
-    `min_rounds`: the panel is asked so often at most, or as `layers` says if that is more.
+    `returns_member_answers`: a member's answer may be returned verbatim, so members get the caller's output format.
+    `judge_writes`: the judge writes the final answer, after its analysis. `needs_judge`: most runs call the judge.
+    `min_rounds`: the rounds that the panel may have, even if `layers` is lower.
     """
 
     conclude: Callable[["RunContext"], Awaitable[Verdict]]
@@ -48,9 +48,9 @@ class Strategy:
 
 
 class RunContext:
-    """One run. `answers` are those of the last round that counts, `rounds` all that were asked.
+    """One run. `rounds` holds every round of the panel; `answers` are those of the last round with a quorum.
 
-    `failure_reason` says what else than the judge went wrong; `ranking` is the members' own, if they gave one.
+    `failure_reason` is set by a failure that did not end the run, apart from the judge's own; `ranking` by the review.
     """
 
     def __init__(
@@ -68,30 +68,30 @@ class RunContext:
         self.failure_reason: str | None = None
         self.began_at = self.panel_ended_at = time.monotonic()
         self.first_final_at: float | None = None
-        self._watch = emit
+        self._emit_to_caller = emit
         self._budget = Budget(settings.max_total_tokens) if settings.max_total_tokens else None
-        self.engines = metered(engines, self._budget)
-        # At most half of a budget is the panel's: the judge reads all that the panel writes.
+        self.engines = within_budget(engines, self._budget)
+        # The panel gets at most half of a budget, since the judge reads all that the panel writes.
         shares = 2 * self.max_rounds * len(settings.answer_names)
         share = settings.max_total_tokens and settings.max_total_tokens // shares
-        self.members = metered(engines, self._budget, share)
+        self.members = within_budget(engines, self._budget, share)
         self.judge_engine = self.engines[settings.judge]
         self.judge_prompt = for_judge(prompt, self.judge_engine.capabilities)
         self._ordering = Ordering(settings)
-        self._early = EarlyPrefill(self.judge_engine, self.judge_prompt, self._ordering, settings)
-        self._limit: asyncio.Timeout | None = None
+        self._early_prefill = EarlyPrefill(self.judge_engine, self.judge_prompt, self._ordering, settings)
+        self._timeout: asyncio.Timeout | None = None
         self.gate_calls: list[Call] = []
         self.review_calls: list[Call] = []
 
     async def ask_panel(self) -> bool:
-        """Ask every member; from the second round on they read `answers` first. Those it gives become `answers`.
+        """One round of the panel, which sets `answers`. From the second round on, members see the answers so far.
 
-        False for a later round below the quorum: `answers` stay, and `failure_reason` says so. Raises PanelFailed for a
-        first one.
+        Below the quorum, the first round raises PanelFailed; a later one keeps `answers`, sets `failure_reason` and
+        returns False.
         """
         if self.rounds:
             self.emit(RoundStarted(len(self.rounds) + 1))
-        with self._limit_lifted():
+        with self._deadline_suspended():
             panel = await self._ask_round()
         self.rounds.append(panel)
         self.panel_ended_at = time.monotonic()
@@ -105,7 +105,7 @@ class RunContext:
 
     @cached_property
     def judge(self) -> Judge:
-        """The judge of `answers`: ask no more rounds after this."""
+        """The judge of `answers`; ask no further rounds once it has been used."""
         return Judge(
             self.judge_engine,
             self.judge_prompt,
@@ -117,73 +117,75 @@ class RunContext:
         )
 
     def emit(self, event: Event) -> None:
-        """Tell of an event: the caller, and what reads along."""
+        """Send an event to the caller, and to the early prefill."""
         if isinstance(event, FinalDelta):
             self.first_final_at = self.first_final_at or time.monotonic()
-        self._ordering.hear(event)
-        if self._may_read_early:
-            self._early.hear(event)
+        self._ordering.on_event(event)
+        if self._prefills_early:
+            self._early_prefill.on_event(event)
         if self.settings.panel_watched or not isinstance(event, AnswerDelta | AnalysisDelta):
-            self._watch(event)
+            self._emit_to_caller(event)
 
     @property
-    def left_s(self) -> float:
-        """Of the deadline."""
+    def remaining_s(self) -> float:
+        """The time left until the run's deadline."""
         return max(0.0, self.settings.deadline_s - (time.monotonic() - self.began_at))
 
     @property
-    def panel_left_s(self) -> float:
-        """What is left of the deadline before the judge's share begins."""
-        return max(0.0, self.left_s - JUDGE_SHARE * self.settings.deadline_s)
+    def panel_remaining_s(self) -> float:
+        """The time left until the judge's share of the deadline begins."""
+        return max(0.0, self.remaining_s - JUDGE_SHARE * self.settings.deadline_s)
 
     @asynccontextmanager
-    async def in_time(self) -> AsyncIterator[None]:
-        """Raises TimeoutError at the deadline, but not during a round of the panel: that ends by its own limits."""
-        async with asyncio.timeout(self.left_s) as self._limit:
+    async def deadline(self) -> AsyncIterator[None]:
+        """Raises TimeoutError at the run's deadline, except during a round of the panel, which has its own limits."""
+        async with asyncio.timeout(self.remaining_s) as self._timeout:
             yield
 
     @property
     def calls(self) -> list[Call]:
-        """Every call that was made, the final answer's last."""
+        """Every engine call so far, the final answer's last."""
         panel = [call for each in self.rounds for call in each.calls]
-        return [*self.gate_calls, *panel, *self._early.calls, *self.review_calls, *self.judge.calls]
+        return [*self.gate_calls, *panel, *self._early_prefill.calls, *self.review_calls, *self.judge.calls]
 
     @property
     def timings(self) -> Timings:
-        """Up to now."""
+        """The run's timings up to now."""
         ended_at = time.monotonic()
         return timings(self.began_at, self.panel_ended_at, self.first_final_at, ended_at, self.rounds, self.calls)
 
     async def _ask_round(self) -> Panel:
-        settings, left = self.settings, self.max_rounds - len(self.rounds)
-        enough_s = min(settings.round_timeout_s, self.panel_left_s / left)
-        # The first round alone may take the judge's time: below the quorum there is nothing to judge.
-        timeout_s = enough_s if self.rounds else min(settings.round_timeout_s, self.left_s / left)
-        patience = WaitPolicy(settings.quorum, timeout_s, settings.grace_s, enough_s)
-        async with self._early.running(is_last=left == 1) if self._may_read_early else nullcontext():
+        settings, rounds_left = self.settings, self.max_rounds - len(self.rounds)
+        quorate_timeout_s = min(settings.round_timeout_s, self.panel_remaining_s / rounds_left)
+        # Only the first round may use the judge's share: below the quorum there is nothing to judge.
+        first_timeout_s = min(settings.round_timeout_s, self.remaining_s / rounds_left)
+        timeout_s = quorate_timeout_s if self.rounds else first_timeout_s
+        wait_policy = WaitPolicy(settings.quorum, timeout_s, settings.grace_s, quorate_timeout_s)
+        prefill = self._early_prefill.running(is_last=rounds_left == 1) if self._prefills_early else nullcontext()
+        async with prefill:
             return await ask_round(
                 self.members,
                 self.prompt,
                 settings,
                 self.answers,
-                patience,
+                wait_policy,
                 self.emit,
                 verbatim=self.strategy.returns_member_answers,
             )
 
     @contextmanager
-    def _limit_lifted(self) -> Iterator[None]:
-        """A deadline that fell into a round would take with it what the round has by then."""
-        if self._limit is None:
+    def _deadline_suspended(self) -> Iterator[None]:
+        """Suspends `deadline` during a round: a TimeoutError there would lose the answers that have arrived."""
+        if self._timeout is None:
             yield
             return
-        self._limit.reschedule(None)
+        self._timeout.reschedule(None)
         try:
             yield
         finally:
-            self._limit.reschedule(asyncio.get_running_loop().time() + self.left_s)
+            self._timeout.reschedule(asyncio.get_running_loop().time() + self.remaining_s)
 
     @property
-    def _may_read_early(self) -> bool:
-        """A budget is too dear for calls that may turn out to be in vain."""
+    def _prefills_early(self) -> bool:
+        """Not with a budget, which calls that may turn out useless would use up."""
         return self.settings.early_prefill and self.strategy.needs_judge and self._budget is None

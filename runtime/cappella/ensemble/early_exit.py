@@ -1,4 +1,4 @@
-"""An end without a verdict to find: all members gave the same answer."""
+"""Skips the judge's work when all members gave the same answer."""
 
 import asyncio
 
@@ -10,21 +10,24 @@ from cappella.errors import EngineError
 
 
 async def early_exit(ctx: RunContext) -> Verdict | None:
-    """The answer that all gave, if the settings let that be enough: equal ones, or the same in the judge's eyes."""
+    """The common answer if the members agree, as far as `early_exit` allows; None if the judge has to decide.
+
+    `equal` compares the texts, `judge` also asks the judge whether answers in other words say the same.
+    """
     mode = ctx.settings.early_exit
     if mode == "off" or len(ctx.answers) < 2:
         return None
     if agreement.are_equal(ctx.answers):
-        return Verdict(ctx.judge.hand_on(ctx.answers[0]), ctx.answers[0].name, early_exit="equal")
-    if mode == "equal" or not await _judge_sees_agreement(ctx):
+        return Verdict(ctx.judge.return_verbatim(ctx.answers[0]), ctx.answers[0].name, early_exit="equal")
+    if mode == "equal" or not await _judge_confirms_agreement(ctx):
         return None
-    return Verdict(ctx.judge.hand_on(ctx.answers[0]), ctx.answers[0].name, early_exit="judge")
+    return Verdict(ctx.judge.return_verbatim(ctx.answers[0]), ctx.answers[0].name, early_exit="judge")
 
 
-async def _judge_sees_agreement(ctx: RunContext) -> bool:
-    """A judge that does not say so in time has seen none: what saves work cannot cost the verdict."""
+async def _judge_confirms_agreement(ctx: RunContext) -> bool:
+    """False if the judge fails or is slow: a check that only saves work must not cost the verdict."""
     try:
-        async with asyncio.timeout(SHORTCUT_SHARE * ctx.left_s):
-            return await ctx.judge.sees_agreement()
+        async with asyncio.timeout(SHORTCUT_SHARE * ctx.remaining_s):
+            return await ctx.judge.confirms_agreement()
     except (EngineError, TimeoutError):
         return False

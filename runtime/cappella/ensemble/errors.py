@@ -1,4 +1,4 @@
-"""Runs that failed because the panel gave too little; each error carries what the panel did give."""
+"""Errors of runs whose panel gave too few answers. Each carries the answers and failures that there are."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from cappella.errors import CappellaError
 
 
 class PanelFailed(CappellaError):
-    """The panel gave too little; what it did give is attached."""
+    """The panel missed its quorum; carries its answers and failures."""
 
     def __init__(self, message: str, answers: Sequence[Answer], failures: Sequence[Failure]) -> None:
         super().__init__(message)
@@ -16,8 +16,8 @@ class PanelFailed(CappellaError):
 
 
 class InsufficientQuorum(PanelFailed):
-    pass
+    """Too many members failed."""
 
 
 class DeadlineExceeded(PanelFailed):
-    pass
+    """Too many members were still running when the round ended."""

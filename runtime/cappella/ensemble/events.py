@@ -1,4 +1,4 @@
-"""What happens in a run, as it happens."""
+"""Events of a run, emitted as they happen."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from cappella.types import Chunk
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """`panel` holds the names of the answers to come."""
+    """`panel` holds the names of the answers that one round can give."""
 
     run_id: str
     panel: Sequence[str]
@@ -18,6 +18,8 @@ class RunStarted:
 
 @dataclass(frozen=True, slots=True)
 class Gated:
+    """The gate has decided, or its model failed and the panel answers after all."""
+
     decision: GateDecision
 
 
@@ -30,6 +32,8 @@ class RoundStarted:
 
 @dataclass(frozen=True, slots=True)
 class AnswerDelta:
+    """New text or reasoning of one member's answer."""
+
     name: str
     text: str = ""
     reasoning: str = ""
@@ -47,21 +51,21 @@ class AnswerFailed:
 
 @dataclass(frozen=True, slots=True)
 class Reviewed:
-    """The panel's own ranking, best first."""
+    """The members have ranked the answers: their names, best first."""
 
     ranking: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
 class AnalysisStarted:
-    """`labels` says whom the letters in its deltas stand for."""
+    """`labels` maps the letters in the deltas to the answers' names."""
 
     labels: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class AnalysisDelta:
-    """A piece of the judge's JSON: what comes of it, if it turns out to be whole, AnalysisDone says."""
+    """A piece of the judge's JSON, with letters; the valid analysis, with names, follows as AnalysisDone."""
 
     text: str
 
@@ -73,7 +77,7 @@ class AnalysisDone:
 
 @dataclass(frozen=True, slots=True)
 class FinalDelta:
-    """A piece of the final answer: text, reasoning, tool calls."""
+    """A piece of the final answer: text, reasoning, tool calls or log-probabilities."""
 
     chunk: Chunk
 

@@ -1,4 +1,4 @@
-"""Whether a request needs the panel at all. What is passed by, and why, is in the trace."""
+"""Decides whether one model can answer a simple request alone, without the panel. The trace records the decision."""
 
 import asyncio
 from contextlib import aclosing
@@ -7,23 +7,23 @@ from dataclasses import replace
 from cappella.config.options import Gate
 from cappella.ensemble import prompts
 from cappella.ensemble.call import EngineCall
-from cappella.ensemble.choice import CHOICE_TOKENS, brief
+from cappella.ensemble.choice import CHOICE_TOKENS, short_sampling
 from cappella.ensemble.context import RunContext
 from cappella.ensemble.events import FinalDelta, Gated
 from cappella.ensemble.messages import has_images
 from cappella.ensemble.run import Answer, GateDecision
 from cappella.errors import EngineBroke, EngineError
-from cappella.types import Form, Prompt, Sampling
+from cappella.types import OutputFormat, Prompt, Sampling
 
 DECISION_TIMEOUT_S = 30.0
 SHORTCUT_SHARE = 0.25
-"""Of the time there is: what a question may take whose answer only saves work, so that the work can still be done."""
+"""The share of the remaining time that a check may take whose answer only saves work, so that the work still fits."""
 
 
 async def bypass(ctx: RunContext) -> Answer | None:
-    """One model's answer where the gate says that no panel is needed; else None, also if that model gave nothing.
+    """The answer of the gate's model if the gate decides to bypass the panel, and the model gives one; else None.
 
-    Sets the run's `gate`. Raises EngineBroke for a model that broke off in the middle of its answer.
+    Sets `ctx.gate`. Raises EngineBroke if the model failed after part of its answer was sent.
     """
     if ctx.settings.gate is None:
         return None
@@ -33,55 +33,58 @@ async def bypass(ctx: RunContext) -> Answer | None:
 
 
 async def _decide(ctx: RunContext, gate: Gate) -> GateDecision:
-    """By rules or by one word of the judge. Whatever is in doubt goes to the panel."""
-    if blocked := _needs_panel(ctx, gate):
-        return GateDecision(False, gate.model, blocked)
+    """Decide by rules or by one word of the judge. In doubt the panel is asked."""
+    if reason := _panel_required(ctx, gate):
+        return GateDecision(False, gate.model, reason)
     if gate.mode == "rules":
         return _by_rules(gate, ctx.prompt)
-    judge, voice = ctx.judge_engine, EngineCall("gate", ctx.settings.judge)
+    judge, call = ctx.judge_engine, EngineCall("gate", ctx.settings.judge)
     question = prompts.extend(ctx.judge_prompt.messages, [prompts.GATE])
-    form = Form("structured_outputs", {"choice": ["yes", "no"]})
-    sampling = brief(Sampling(temperature=0.0), judge.capabilities, CHOICE_TOKENS)
+    output_format = OutputFormat("structured_outputs", {"choice": ["yes", "no"]})
+    sampling = short_sampling(Sampling(temperature=0.0), judge.capabilities, CHOICE_TOKENS)
     try:
         async with asyncio.timeout(min(DECISION_TIMEOUT_S, SHORTCUT_SHARE * ctx.settings.deadline_s)):
-            said = await voice.say(judge, Prompt(question, form=form, watched=False), sampling)
+            prompt = Prompt(question, output_format=output_format, watched=False)
+            reply = await call.complete(judge, prompt, sampling)
     except (EngineError, TimeoutError) as error:
-        return GateDecision(False, gate.model, f"the judge did not say: {str(error) or 'too late'}")
+        return GateDecision(False, gate.model, f"the judge did not decide: {str(error) or 'timeout'}")
     finally:
-        ctx.gate_calls += [voice.call] if voice.spoke else []
-    needed = said.strip() != "no"
-    return GateDecision(not needed, gate.model, f"the judge says that {'several are' if needed else 'one is'} better")
+        ctx.gate_calls += [call.record] if call.was_called else []
+    needed = reply.strip() != "no"
+    return GateDecision(
+        not needed, gate.model, f"the judge decided that {'several are' if needed else 'one is'} better"
+    )
 
 
 async def _ask_alone(ctx: RunContext, decision: GateDecision) -> Answer | None:
-    """Stream one model's answer; None if it gave nothing, so that the panel has to. Raises EngineBroke."""
-    engine, voice = ctx.engines[decision.model], EngineCall("single", decision.model)
+    """Stream one model's answer; None if it failed before it sent anything, so that the panel answers instead."""
+    engine, call = ctx.engines[decision.model], EngineCall("single", decision.model)
     effort = ctx.prompt.reasoning_effort if engine.capabilities.reasoning else None
     prompt = replace(ctx.prompt, reasoning_effort=effort)
     try:
         async with (
-            asyncio.timeout(ctx.left_s),
-            aclosing(voice.speak(engine, prompt, ctx.settings.judge_sampling)) as chunks,
+            asyncio.timeout(ctx.remaining_s),
+            aclosing(call.stream(engine, prompt, ctx.settings.judge_sampling)) as chunks,
         ):
             async for chunk in chunks:
                 if chunk.content or chunk.reasoning or chunk.logprobs:
                     ctx.emit(FinalDelta(chunk.without_end()))
-        if problem := voice.takes[0].problem(decision.model):
-            raise problem
+        if unusable := call.completions[0].error(decision.model):
+            raise unusable
     except (EngineError, TimeoutError) as error:
-        why = str(error) or "deadline"
-        if voice.first_token_at:
-            raise EngineBroke(f"{decision.model} broke off: {why}") from error
-        ctx.gate = replace(decision, bypass=False, reason=f"{decision.model} failed: {why}")
+        cause = str(error) or "deadline"
+        if call.first_token_at:
+            raise EngineBroke(f"{decision.model} failed in the middle of its answer: {cause}") from error
+        ctx.gate = replace(decision, bypass=False, reason=f"{decision.model} failed: {cause}")
         ctx.emit(Gated(ctx.gate))
         return None
     finally:
-        ctx.gate_calls += [voice.call] if voice.spoke else []
-    return voice.takes[0].answer(decision.model, voice.call)
+        ctx.gate_calls += [call.record] if call.was_called else []
+    return call.completions[0].answer(decision.model, call.record)
 
 
-def _needs_panel(ctx: RunContext, gate: Gate) -> str | None:
-    """A reason that no gate overrules."""
+def _panel_required(ctx: RunContext, gate: Gate) -> str | None:
+    """A reason to ask the panel whatever the gate would decide; None if there is none."""
     if not ctx.engines[gate.model].status.accepts_requests:
         return f"{gate.model} is not ready"
     if ctx.prompt.tools:
@@ -92,12 +95,12 @@ def _needs_panel(ctx: RunContext, gate: Gate) -> str | None:
 
 
 def _by_rules(gate: Gate, prompt: Prompt) -> GateDecision:
-    """Trivial is one plain turn of a few words."""
+    """Bypass the panel for a conversation of one short message without an output format."""
     turns = [message for message in prompt.messages if message["role"] != "system"]
     if len(turns) > 1:
         return GateDecision(False, gate.model, f"the conversation has {len(turns)} turns")
-    if prompt.form is not None:
-        return GateDecision(False, gate.model, "a form is asked for")
+    if prompt.output_format is not None:
+        return GateDecision(False, gate.model, "the request sets an output format")
     words = len(prompts.text_of(turns[-1]).split()) if turns else 0
     bypass = words <= gate.max_words
-    return GateDecision(bypass, gate.model, f"{words} words, {gate.max_words} at the most are for {gate.model} alone")
+    return GateDecision(bypass, gate.model, f"{words} words; {gate.model} alone answers up to {gate.max_words}")

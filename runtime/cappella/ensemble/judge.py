@@ -1,4 +1,4 @@
-"""The judge of one run: shows itself the answers under letters, compares, chooses, and writes the final one."""
+"""The judge of one run: compares the lettered answers, chooses one, or writes the final answer."""
 
 import asyncio
 import json
@@ -12,22 +12,22 @@ from cappella.engines.base import Engine
 from cappella.ensemble import prompts
 from cappella.ensemble.call import EngineCall
 from cappella.ensemble.candidates import Candidates
-from cappella.ensemble.choice import CHOICE_TOKENS, brief, mean, probabilities
+from cappella.ensemble.choice import CHOICE_TOKENS, mean, probabilities, short_sampling
 from cappella.ensemble.events import AnalysisDelta, AnalysisDone, AnalysisStarted, Emit, FinalDelta
 from cappella.ensemble.fallback import cut_at_stop
 from cappella.ensemble.run import Analysis, Answer, Call, Role
-from cappella.ensemble.structured.json_value import value_of
+from cappella.ensemble.structured.json_value import parse_json
 from cappella.errors import EngineError, EngineUnusable
-from cappella.types import Chunk, Form, Prompt, Sampling
+from cappella.types import Chunk, OutputFormat, Prompt, Sampling
 
 TOP_LOGPROBS = 20
 
 
 class Judge:
-    """Reads `prompt`, the conversation as it can take it, and the `answers` as the candidates show them.
+    """Judges `answers`, shown as `candidates`, over the conversation in `prompt`.
 
-    `labels` maps the letters back to answers. What was compared and written so far stays readable after a failure;
-    `failure_reason` is set by a step that failed without ending the verdict; `written` is its own answer, once whole.
+    `labels` maps the letters back to answers' names. `analysis` and `final_answer` are set once complete, and stay
+    readable after a failure; `failure_reason` is set by a step that failed without ending the run.
     """
 
     def __init__(
@@ -44,158 +44,160 @@ class Judge:
         self.settings = settings
         self.analysis: Analysis | None = None
         self.failure_reason: str | None = None
-        self.written: Answer | None = None
-        self.voices: list[EngineCall] = []
-        self._spoke = self._called = False
+        self.final_answer: Answer | None = None
+        self.engine_calls: list[EngineCall] = []
+        self._has_output = self._has_tool_call = False
         self._engine = engine
         self._prompt = prompt
         self._emit = emit
         self._candidates = candidates
         self.labels = candidates.labels
         self._ranking = ranking
-        self._lettered: str | None = None
+        self._lettered_analysis: str | None = None
 
     @property
-    def form(self) -> Form | None:
-        """The form that the caller wants of the final answer."""
-        return self._prompt.form
+    def output_format(self) -> OutputFormat | None:
+        """The format that the caller requested for the final answer."""
+        return self._prompt.output_format
 
     @property
-    def cannot_be_followed(self) -> bool:
-        """Whether what it said before it broke off, half a form or half a call, would spoil any answer behind it."""
-        return self._called or (self._spoke and self.form is not None)
+    def rules_out_fallback(self) -> bool:
+        """Whether the partial output already sent, of a tool call or in a format, allows no other answer after it."""
+        return self._has_tool_call or (self._has_output and self.output_format is not None)
 
     @property
     def calls(self) -> Sequence[Call]:
-        """What was asked of the judge, whole or not, the final answer last."""
-        return sorted((voice.call for voice in self.voices if voice.spoke), key=lambda call: call.role == "final")
+        """Every call to the judge, also failed ones, the final answer's last."""
+        records = (call.record for call in self.engine_calls if call.was_called)
+        return sorted(records, key=lambda call: call.role == "final")
 
     async def compare(self) -> None:
-        """Set `analysis`, or `failure_reason` if there is none to be had."""
+        """Set `analysis`, or `failure_reason` if the analysis fails."""
         try:
             await self._compare()
         except EngineError as error:
             self.failure_reason = error.reason
 
     async def write(self) -> Answer:
-        """Stream the final answer, seeing the analysis if there is one by now. Raises EngineError."""
+        """Stream the final answer; the prompt holds the analysis if there is one by now. Raises EngineError."""
         messages = prompts.final_messages(
             self._prompt.messages,
             self._candidates.texts,
             self._candidates.nonce,
-            self._lettered,
+            self._lettered_analysis,
             self.settings.criteria,
             tools=bool(self._prompt.tools),
-            ranking=self._ranked(self._candidates),
+            ranking=self._ranking_letters(self._candidates),
         )
-        voice = self._voice("final")
+        call = self._new_call("final")
         prompt = replace(self._prompt, messages=messages)
         sampling = self.settings.judge_sampling
         if self.settings.analysis == "alongside":
             sampling = self._within_budget(sampling)
-        async with aclosing(voice.speak(self._engine, prompt, sampling)) as chunks:
+        async with aclosing(call.stream(self._engine, prompt, sampling)) as chunks:
             async for chunk in chunks:
-                self._say(chunk.without_end())
-        if problem := voice.takes[0].problem(self.settings.judge):
-            raise problem
-        self.written = voice.takes[0].answer(self.settings.judge, voice.call)
-        return self.written
+                self._emit_final(chunk.without_end())
+        if error := call.completions[0].error(self.settings.judge):
+            raise error
+        self.final_answer = call.completions[0].answer(self.settings.judge, call.record)
+        return self.final_answer
 
     async def choose(self, answers: Sequence[Answer]) -> tuple[Answer, Mapping[str, float]]:
-        """The best of the answers and the judge's probability for each; both orders with `debias`. Raises EngineError."""
-        shown = self._candidates.only(answers)
-        orders = [shown, shown.reversed()] if self.settings.debias else [shown]
-        each = mean(await asyncio.gather(*(self._choose(order) for order in orders)))
-        return max(answers, key=lambda answer: each[answer.name]), each
+        """The best of `answers` and each one's probability; asked in both orders with `debias`. Raises EngineError."""
+        candidates = self._candidates.only(answers)
+        orders = [candidates, candidates.reversed()] if self.settings.debias else [candidates]
+        shares = mean(await asyncio.gather(*(self._choose(order) for order in orders)))
+        return max(answers, key=lambda answer: shares[answer.name]), shares
 
-    async def sees_agreement(self) -> bool:
-        """Whether all answers say the same, in one constrained word. Raises EngineError."""
-        shown = self._candidates
-        messages = prompts.agreement_messages(self._prompt.messages, shown.texts, shown.nonce)
-        prompt = self._aside(messages, Form("structured_outputs", {"choice": ["yes", "no"]}))
-        return (await self._voice("agreement").say(self._engine, prompt, self._brief)).strip() == "yes"
+    async def confirms_agreement(self) -> bool:
+        """Whether the judge finds that all answers say the same: one constrained word. Raises EngineError."""
+        candidates = self._candidates
+        messages = prompts.agreement_messages(self._prompt.messages, candidates.texts, candidates.nonce)
+        prompt = self._question(messages, OutputFormat("structured_outputs", {"choice": ["yes", "no"]}))
+        reply = await self._new_call("agreement").complete(self._engine, prompt, self._short_sampling)
+        return reply.strip() == "yes"
 
-    def hand_on(self, answer: Answer, behind_what_was_said: bool = False) -> Answer:
-        """Send a member's answer as the final one, ended where the caller's stop texts end it."""
+    def return_verbatim(self, answer: Answer, after_partial_output: bool = False) -> Answer:
+        """Emit a member's answer as the final one, cut at the caller's stop texts; returns it as it was emitted."""
         answer = cut_at_stop(answer, self.settings.judge_sampling.stop or ())
-        gap = "\n\n" if behind_what_was_said and self._spoke else ""
-        self._say(Chunk(gap + answer.content, answer.reasoning, answer.tool_calls, answer.logprobs))
+        gap = "\n\n" if after_partial_output and self._has_output else ""
+        self._emit_final(Chunk(gap + answer.content, answer.reasoning, answer.tool_calls, answer.logprobs))
         return answer
 
     async def _compare(self) -> None:
         self._emit(AnalysisStarted(self.labels))
-        shown, criteria = self._candidates, self.settings.criteria
-        messages = prompts.analysis_messages(self._prompt.messages, shown.texts, shown.nonce, criteria)
+        candidates, criteria = self._candidates, self.settings.criteria
+        messages = prompts.analysis_messages(self._prompt.messages, candidates.texts, candidates.nonce, criteria)
         limits = {"max_completion_tokens": self.settings.analysis_max_tokens, "stop": None}
         sampling = self.settings.judge_sampling.model_copy(update=limits)
-        schema = prompts.analysis_schema(len(shown.shown))
-        form = Form("response_format", {"type": "json_schema", "json_schema": {"name": "analysis", "schema": schema}})
-        prompt = replace(self._aside(messages, form), watched=self.settings.panel_watched)
-        voice = self._voice("analysis")
-        text = await voice.say(self._engine, prompt, self._within_budget(sampling), self._tell_of_analysis)
+        json_schema = {"name": "analysis", "schema": prompts.analysis_schema(len(candidates.answers))}
+        output_format = OutputFormat("response_format", {"type": "json_schema", "json_schema": json_schema})
+        prompt = replace(self._question(messages, output_format), watched=self.settings.panel_watched)
+        call = self._new_call("analysis")
+        text = await call.complete(self._engine, prompt, self._within_budget(sampling), self._emit_analysis)
         try:
-            lettered = value_of(text)
+            lettered = parse_json(text)
         except ValueError as error:
             raise EngineUnusable(f"the judge's analysis is not JSON: {error}", "judge_not_valid_json") from error
-        self.analysis = named(lettered, self.labels)
-        self._lettered = json.dumps(lettered, ensure_ascii=False)
+        self.analysis = with_names(lettered, self.labels)
+        self._lettered_analysis = json.dumps(lettered, ensure_ascii=False)
         self._emit(AnalysisDone(self.analysis))
 
-    def _tell_of_analysis(self, chunk: Chunk) -> None:
+    def _emit_analysis(self, chunk: Chunk) -> None:
         if chunk.content:
             self._emit(AnalysisDelta(chunk.content))
 
-    async def _choose(self, shown: Candidates) -> Mapping[str, float]:
-        labels, criteria = shown.labels, self.settings.criteria
+    async def _choose(self, candidates: Candidates) -> Mapping[str, float]:
+        labels, ranking = candidates.labels, self._ranking_letters(candidates)
         messages = prompts.choice_messages(
-            self._prompt.messages, shown.texts, shown.nonce, criteria, self._ranked(shown)
+            self._prompt.messages, candidates.texts, candidates.nonce, self.settings.criteria, ranking
         )
-        form = Form("structured_outputs", {"choice": list(labels)})
-        voice = self._voice("choice")
-        prompt = replace(self._aside(messages, form), logprobs=TOP_LOGPROBS)
-        await voice.say(self._engine, prompt, self._brief)
-        by_letter = probabilities(voice.takes[0].logprobs, list(labels))
+        output_format = OutputFormat("structured_outputs", {"choice": list(labels)})
+        call = self._new_call("choice")
+        prompt = replace(self._question(messages, output_format), logprobs=TOP_LOGPROBS)
+        await call.complete(self._engine, prompt, self._short_sampling)
+        by_letter = probabilities(call.completions[0].logprobs, list(labels))
         return {labels[letter]: share for letter, share in by_letter.items()}
 
     @property
-    def _brief(self) -> Sampling:
-        return brief(self.settings.judge_sampling, self._engine.capabilities, CHOICE_TOKENS)
+    def _short_sampling(self) -> Sampling:
+        return short_sampling(self.settings.judge_sampling, self._engine.capabilities, CHOICE_TOKENS)
 
     def _within_budget(self, sampling: Sampling) -> Sampling:
-        """At most a quarter of a budget, where two calls have to share what the panel left."""
+        """At most a quarter of the run's tokens: analysis and answer share the half that the panel leaves."""
         total = self.settings.max_total_tokens
         if total is None:
             return sampling
         limits = [limit for limit in (total // 4, sampling.max_completion_tokens) if limit is not None]
         return sampling.model_copy(update={"max_completion_tokens": min(limits)})
 
-    def _aside(self, messages: Sequence[Any], form: Form) -> Prompt:
-        """A question that is not the caller's. It names the same tools, so that its prompt begins the same."""
+    def _question(self, messages: Sequence[Any], output_format: OutputFormat) -> Prompt:
+        """A prompt for any step but the final answer. It lists the same tools, so that the prefix cache matches."""
         tool_choice = "none" if self._prompt.tools else None
         effort = self._prompt.reasoning_effort
         tools = self._prompt.tools
-        return Prompt(messages, tools, tool_choice, form=form, reasoning_effort=effort, watched=False)
+        return Prompt(messages, tools, tool_choice, output_format=output_format, reasoning_effort=effort, watched=False)
 
-    def _voice(self, role: Role) -> EngineCall:
-        self.voices.append(EngineCall(role, self.settings.judge))
-        return self.voices[-1]
+    def _new_call(self, role: Role) -> EngineCall:
+        self.engine_calls.append(EngineCall(role, self.settings.judge))
+        return self.engine_calls[-1]
 
-    def _ranked(self, shown: Candidates) -> list[str] | None:
-        """The members' ranking, in the letters of this order."""
-        return None if self._ranking is None else shown.letters_of(self._ranking)
+    def _ranking_letters(self, candidates: Candidates) -> list[str] | None:
+        """The members' ranking as letters of these candidates; None without a review."""
+        return None if self._ranking is None else candidates.letters_of(self._ranking)
 
-    def _say(self, chunk: Chunk) -> None:
+    def _emit_final(self, chunk: Chunk) -> None:
         if chunk.content or chunk.reasoning or chunk.tool_calls or chunk.logprobs:
-            self._spoke = True
-            self._called = self._called or bool(chunk.tool_calls)
+            self._has_output = True
+            self._has_tool_call = self._has_tool_call or bool(chunk.tool_calls)
             self._emit(FinalDelta(chunk))
 
 
-def named(lettered: Any, labels: Mapping[str, str]) -> Analysis:
-    """The analysis with answers' names for letters. Raises EngineUnusable for a letter that nobody has."""
+def with_names(lettered: Any, labels: Mapping[str, str]) -> Analysis:
+    """The analysis with answers' names for letters. Raises EngineUnusable for an unknown letter or another shape."""
     try:
         return {
-            "consensus": [_text(each) for each in lettered["consensus"]],
+            "consensus": [_text(point) for point in lettered["consensus"]],
             "contradictions": [
                 {
                     "topic": _text(each["topic"]),
@@ -211,13 +213,14 @@ def named(lettered: Any, labels: Mapping[str, str]) -> Analysis:
                 {"model": labels[each["model"]], "insight": _text(each["insight"])}
                 for each in lettered["unique_insights"]
             ],
-            "blind_spots": [_text(each) for each in lettered["blind_spots"]],
+            "blind_spots": [_text(point) for point in lettered["blind_spots"]],
         }
     except (KeyError, TypeError) as error:
-        raise EngineUnusable(f"the judge's analysis does not fit: {error!r}", "judge_schema_mismatch") from error
+        message = f"the judge's analysis does not match its schema: {error!r}"
+        raise EngineUnusable(message, "judge_schema_mismatch") from error
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError("what should be a text is none")
+        raise TypeError(f"expected a string, got {type(value).__name__}")
     return value

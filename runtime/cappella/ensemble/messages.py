@@ -1,4 +1,4 @@
-"""The caller's conversation as one model can take it."""
+"""Adapts the caller's conversation to one model: its system text, its output format, and whether it sees images."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,16 +10,16 @@ from cappella.types import Capabilities, Message, Prompt
 
 
 def for_member(prompt: Prompt, seat: Seat, capabilities: Capabilities, settings: Settings, verbatim: bool) -> Prompt:
-    """The whole prompt, behind the seat's own system text.
+    """The caller's prompt for one seat, with the seat's system text in front.
 
-    The form is asked of members if the caller wants that, or if an answer may be returned `verbatim`, be it by an early
-    exit.
+    Members get the caller's output format if `formatted_panel` is set, or if their answer may be returned `verbatim`,
+    which an early exit does as well.
     """
     verbatim = verbatim or settings.early_exit != "off"
     return replace(
         prompt,
         messages=with_system(prompt.messages, seat.system),
-        form=prompt.form if verbatim or settings.formatted_panel else None,
+        output_format=prompt.output_format if verbatim or settings.formatted_panel else None,
         logprobs=prompt.logprobs if verbatim else None,
         reasoning_effort=prompt.reasoning_effort if capabilities.reasoning else None,
         samples=seat.samples,
@@ -28,22 +28,22 @@ def for_member(prompt: Prompt, seat: Seat, capabilities: Capabilities, settings:
 
 
 def for_judge(prompt: Prompt, capabilities: Capabilities) -> Prompt:
-    """The same conversation; images that the judge cannot see are named in their places."""
+    """The caller's prompt for the judge; for a judge without vision a line of text replaces each image."""
     messages = prompt.messages if capabilities.images else [_without_images(message) for message in prompt.messages]
     effort = prompt.reasoning_effort if capabilities.reasoning else None
     return replace(prompt, messages=messages, reasoning_effort=effort)
 
 
 def with_system(messages: Sequence[Message], system: str | None) -> Sequence[Message]:
-    """`system` before everything; joined to a system message that is there, since many templates take only one."""
+    """The messages with `system` in front. It joins an existing system message, since many templates allow only one."""
     if system is None:
         return messages
     first, *rest = messages
     if first["role"] != "system":
         return [{"role": "system", "content": system}, *messages]
     content = first["content"]
-    own: Any = f"{system}\n\n{content}" if isinstance(content, str) else [{"type": "text", "text": system}, *content]
-    return [{**first, "content": own}, *rest]
+    joined: Any = f"{system}\n\n{content}" if isinstance(content, str) else [{"type": "text", "text": system}, *content]
+    return [{**first, "content": joined}, *rest]
 
 
 def has_images(messages: Sequence[Message]) -> bool:
@@ -53,8 +53,8 @@ def has_images(messages: Sequence[Message]) -> bool:
 def _without_images(message: Message) -> Message:
     if not any(part["type"] == "image_url" for part in _parts(message)):
         return message
-    instead = {"type": "text", "text": prompts.IMAGE_LINE}
-    content = [instead if part["type"] == "image_url" else part for part in message["content"]]
+    placeholder = {"type": "text", "text": prompts.IMAGE_LINE}
+    content = [placeholder if part["type"] == "image_url" else part for part in message["content"]]
     return {**message, "content": content}
 
 

@@ -1,4 +1,4 @@
-"""Ask every member at once; collect answers and failures until all are in or the time is up."""
+"""Asks all seats of the panel at once, and collects their answers and failures until a wait policy ends the round."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -18,16 +18,16 @@ from cappella.errors import EngineError, EngineUnusable
 from cappella.types import Prompt
 
 CancelReason = Literal["deadline", "cut", "straggler"]
-_CUT_BECAUSE: Mapping[CancelReason, str] = {
-    "deadline": "it was not done when the round's time was up",
-    "cut": "the quorum was out of reach, so it was not waited for",
-    "straggler": "the quorum was met, and the grace after that was over",
+_CANCEL_MESSAGES: Mapping[CancelReason, str] = {
+    "deadline": "cancelled: it had not finished when the round ended",
+    "cut": "cancelled: too many other members had failed for the quorum",
+    "straggler": "cancelled: it had not finished in the grace period after the quorum",
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """What one seat is asked, and by which engine."""
+class SeatRequest:
+    """The prompt for one seat, and the engine that answers it."""
 
     seat: Seat
     engine: Engine
@@ -36,9 +36,9 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class WaitPolicy:
-    """How long a round waits: until `timeout_s`; once `quorum` answers are there, `grace_s` more if that is given.
+    """When a round ends: after `timeout_s`, or `grace_s` (if set) after `quorum` answers have arrived.
 
-    Time from `quorate_timeout_s` on is left to the judge, if the quorum is met by then.
+    A round that has its quorum ends at `quorate_timeout_s` at the latest, which leaves the judge its share of time.
     """
 
     quorum: int
@@ -47,102 +47,107 @@ class WaitPolicy:
     quorate_timeout_s: float = inf
 
 
-async def ask_panel(questions: Sequence[Question], patience: WaitPolicy, emit: Emit) -> Panel:
-    """Put each seat's question to it. Who is not done in time is cut, and its engine freed.
+async def collect_answers(requests: Sequence[SeatRequest], wait_policy: WaitPolicy, emit: Emit) -> Panel:
+    """The answers and failures of one round. Seats still running at its end are cancelled, which frees their engines.
 
-    Ends early once so many members have failed that the quorum cannot be met any more. A seat of several samples
-    that is cut has given those that had ended by then.
+    The round ends early once so many answers have failed that the quorum cannot be met any more. Of a cancelled seat
+    with several samples, those that had finished count as answers.
     """
-    members = [_Member(question, emit) for question in questions]
-    tasks = [asyncio.create_task(member.speak()) for member in members]
+    members = [_Member(request, emit) for request in requests]
+    tasks = [asyncio.create_task(member.answer()) for member in members]
     try:
-        cause = await _gather(tasks, members, patience)
+        cause = await _wait(tasks, members, wait_policy)
     finally:
         await _cancel(tasks)
     for member, task in zip(members, tasks, strict=True):
         if task.cancelled():
-            await member.cut(cause)
+            await member.on_cancelled(cause)
     outcomes = [member.outcomes[name] for member in members for name in member.seat.answer_names]
     return Panel(
         [outcome for outcome in outcomes if isinstance(outcome, Answer)],
         [outcome for outcome in outcomes if isinstance(outcome, Failure)],
-        [member.voice.call for member in members if member.voice.spoke],
+        [member.call.record for member in members if member.call.was_called],
     )
 
 
 class _Member:
-    """One seat in one round: `outcomes` holds what became of each of its answers, by the answer's name."""
+    """One seat in one round; `outcomes` holds each of its answers or failures by the answer's name, once it is done."""
 
-    def __init__(self, question: Question, emit: Emit) -> None:
-        self.seat = question.seat
-        self.voice = EngineCall("panel", question.seat.name, question.seat.samples)
+    def __init__(self, request: SeatRequest, emit: Emit) -> None:
+        self.seat = request.seat
+        self.call = EngineCall("panel", request.seat.name, request.seat.samples)
         self.outcomes: Mapping[str, Answer | Failure] = {}
-        self._question = question
+        self._request = request
         self._emit = emit
 
     def count(self, kind: type[Answer] | type[Failure]) -> int:
         return sum(isinstance(outcome, kind) for outcome in self.outcomes.values())
 
-    async def speak(self) -> None:
-        asked, names = self._question, self.seat.answer_names
+    async def answer(self) -> None:
+        """Make the call and set `outcomes`; an EngineError becomes a Failure."""
+        request, names = self._request, self.seat.answer_names
         try:
-            if has_images(asked.prompt.messages) and not asked.engine.capabilities.images:
-                raise EngineUnusable(f"{self.seat.model} takes no images", "images_not_supported")
-            async with aclosing(self.voice.speak(asked.engine, asked.prompt, self.seat.sampling)) as chunks:
+            if has_images(request.prompt.messages) and not request.engine.capabilities.images:
+                raise EngineUnusable(f"{self.seat.model} does not accept images", "images_not_supported")
+            async with aclosing(self.call.stream(request.engine, request.prompt, self.seat.sampling)) as chunks:
                 async for chunk in chunks:
                     if chunk.content or chunk.reasoning:
                         self._emit(AnswerDelta(names[chunk.sample], chunk.content, chunk.reasoning))
         except EngineError as error:
-            await self._settle(error.reason, str(error), error.status_code)
+            await self._set_outcomes(error.reason, str(error), error.status_code)
         else:
-            await self._settle("engine_broke", "the answer has no end", 502)
+            await self._set_outcomes("engine_broke", "the answer was cut off", 502)
 
-    async def cut(self, cause: CancelReason) -> None:
-        """Say what became of it, now that it is not waited for."""
-        await self._settle(cause, _CUT_BECAUSE[cause], 504)
+    async def on_cancelled(self, cause: CancelReason) -> None:
+        """Set `outcomes` after the call was cancelled."""
+        await self._set_outcomes(cause, _CANCEL_MESSAGES[cause], 504)
 
-    async def _settle(self, reason: str, error: str, status_code: int) -> None:
-        """An answer for each take that is one; for the others a failure, for the reason given if they have no end."""
-        takes = zip(self.seat.answer_names, self.voice.takes, strict=True)
-        self.outcomes = {name: await self._outcome(name, take, reason, error, status_code) for name, take in takes}
+    async def _set_outcomes(self, reason: str, error: str, status_code: int) -> None:
+        """An answer for each usable completion, a failure for any other; the given reason is for unfinished ones."""
+        completions = zip(self.seat.answer_names, self.call.completions, strict=True)
+        self.outcomes = {
+            name: await self._outcome(name, completion, Failure(name, reason, error, status_code, completion.text))
+            for name, completion in completions
+        }
         for outcome in self.outcomes.values():
             self._emit(AnswerDone(outcome) if isinstance(outcome, Answer) else AnswerFailed(outcome))
 
-    async def _outcome(
-        self, name: str, take: Completion, reason: str, error: str, status_code: int
-    ) -> Answer | Failure:
-        if take.finish_reason is None:
-            return Failure(name, reason, error, status_code, take.text)
-        if unusable := take.problem(name):
-            return Failure(name, unusable.reason, str(unusable), unusable.status_code, take.text)
-        answer = take.answer(name, self.voice.call)
-        misfit = None if answer.tool_calls else await formats.problem(self._question.prompt.form, answer.content)
-        return Failure(name, "invalid_format", misfit, 502, take.text) if misfit else answer
+    async def _outcome(self, name: str, completion: Completion, unfinished: Failure) -> Answer | Failure:
+        if completion.finish_reason is None:
+            return unfinished
+        if error := completion.error(name):
+            return Failure(name, error.reason, str(error), error.status_code, completion.text)
+        answer = completion.answer(name, self.call.record)
+        if answer.tool_calls:
+            return answer
+        violation = await formats.violation(self._request.prompt.output_format, answer.content)
+        return Failure(name, "invalid_format", violation, 502, completion.text) if violation else answer
 
 
-async def _gather(
-    tasks: Sequence["asyncio.Task[None]"], members: Sequence[_Member], patience: WaitPolicy
+async def _wait(
+    tasks: Sequence["asyncio.Task[None]"], members: Sequence[_Member], wait_policy: WaitPolicy
 ) -> CancelReason:
-    """Wait for the members; returns why those that are left are not waited for."""
+    """Wait for the members as long as the policy says; returns the reason to cancel those still running."""
     clock = asyncio.get_running_loop().time
     began_at = clock()
-    by, graced = began_at + patience.timeout_s, False
-    may_fail = sum(member.seat.samples for member in members) - patience.quorum
+    ends_at, in_grace = began_at + wait_policy.timeout_s, False
+    max_failures = sum(member.seat.samples for member in members) - wait_policy.quorum
     pending, was_quorate = set(tasks), False
     while pending:
-        done, pending = await asyncio.wait(pending, timeout=max(0.0, by - clock()), return_when=asyncio.FIRST_COMPLETED)
+        timeout_s = max(0.0, ends_at - clock())
+        done, pending = await asyncio.wait(pending, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         if not done:
             break
         for task in done:
             task.result()
-        if sum(member.count(Failure) for member in members) > may_fail:
+        if sum(member.count(Failure) for member in members) > max_failures:
             return "cut"
-        if not was_quorate and sum(member.count(Answer) for member in members) >= patience.quorum:
+        if not was_quorate and sum(member.count(Answer) for member in members) >= wait_policy.quorum:
             was_quorate = True
-            by = min(by, began_at + patience.quorate_timeout_s)
-            if patience.grace_s is not None and clock() + patience.grace_s < by:
-                by, graced = clock() + patience.grace_s, True
-    return "straggler" if graced else "deadline"
+            ends_at = min(ends_at, began_at + wait_policy.quorate_timeout_s)
+            if wait_policy.grace_s is not None and clock() + wait_policy.grace_s < ends_at:
+                ends_at, in_grace = clock() + wait_policy.grace_s, True
+    return "straggler" if in_grace else "deadline"
 
 
 async def _cancel(tasks: Sequence["asyncio.Task[None]"]) -> None:

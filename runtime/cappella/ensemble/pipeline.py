@@ -1,49 +1,57 @@
-"""The story of one run: a gate, a panel, a strategy and its verdict. Read this file first, and a strategy next."""
+"""One run from request to answer. Read this file first, then a strategy.
+
+1. Gate (`gate`): if the ensemble has one and the request is simple, one model answers alone.
+2. Strategy (`strategies`): asks the panel (`rounds`, `panel`), which must give enough answers (`quorum`). If they
+   agree, it returns one of them (`early_exit`); else the `judge` compares them, chooses one, or writes the final answer.
+3. Fallback (`fallback`): if the judge fails, the best member's answer is returned and the run is `degraded`.
+
+`RunContext` (`context`) holds the state of the run that these steps share.
+"""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from cappella.config.options import Settings
 from cappella.engines.base import Engine
 from cappella.ensemble import gate
 from cappella.ensemble.context import RunContext
 from cappella.ensemble.events import Emit, RunStarted
-from cappella.ensemble.fallback import stand_in, status
-from cappella.ensemble.run import Run, Status, Verdict
+from cappella.ensemble.fallback import fallback_answer
+from cappella.ensemble.run import Answer, Panel, Run, Status, Verdict
 from cappella.ensemble.strategies import STRATEGIES
 from cappella.errors import EngineError, JudgeFailed, ModelNotReady
 from cappella.types import Prompt
 
 LOADING_RETRY_AFTER_S = 5
 FALLBACK_TIMEOUT_S = 5.0
-"""For finding the member's answer that stands in, since by then the deadline may be over."""
+"""For picking the fallback answer, which may happen after the run's deadline."""
 
 
 class Pipeline:
-    """Runs prompts through panels and judges over a fixed set of engines."""
+    """Runs prompts through ensembles, over a fixed set of engines."""
 
     def __init__(self, engines: Mapping[str, Engine]) -> None:
         self._engines = engines
 
     async def run(self, prompt: Prompt, settings: Settings, emit: Emit) -> Run:
-        """The whole story. Events go to `emit` as they happen; cancelling frees every engine.
+        """One run; its events go to `emit` as they happen. Cancelling it cancels its engine calls.
 
-        Raises ModelNotReady, InsufficientQuorum, DeadlineExceeded, JudgeFailed or RequestError when there is nothing
-        to return. A judge that fails costs the run its status, not its answer, while a member's answer can stand in.
+        If the judge fails, the run is `degraded` and returns a member's answer. Raises ModelNotReady, PanelFailed,
+        JudgeFailed, EngineBroke or RequestError when there is nothing to return.
         """
         _require_ready(self._engines, settings)
         ctx = RunContext(self._engines, prompt, settings, STRATEGIES[settings.strategy], emit)
         emit(RunStarted(ctx.run_id, settings.answer_names, settings.judge))
         if answer := await gate.bypass(ctx):
-            return _ended(ctx, Verdict(answer, answer.name), "bypassed")
+            return _finished(ctx, Verdict(answer, answer.name), "bypassed")
         verdict = await _verdict(ctx)
-        return _ended(ctx, verdict, status(ctx.rounds, ctx.answers, _failure_reason(ctx)))
+        return _finished(ctx, verdict, run_status(ctx.rounds, ctx.answers, _failure_reason(ctx)))
 
 
 async def _verdict(ctx: RunContext) -> Verdict:
-    """The strategy's: it asks the panel and the judge. If the judge fails, a member's answer stands in."""
+    """The strategy's verdict, or the fallback if the judge fails or the deadline passes. Raises PanelFailed."""
     try:
-        async with ctx.in_time():
+        async with ctx.deadline():
             return await ctx.strategy(ctx)
     except TimeoutError:
         ctx.judge.failure_reason = "deadline"
@@ -53,21 +61,36 @@ async def _verdict(ctx: RunContext) -> Verdict:
 
 
 async def _fallback(ctx: RunContext) -> Verdict:
-    """What the judge wrote, if it was whole; else the best answer of a member. Raises JudgeFailed if there is none."""
+    """The judge's answer if it had finished one, else the best member's. Raises JudgeFailed if there is neither."""
     judge, reason = ctx.judge, ctx.judge.failure_reason or ""
-    if judge.written:
-        return Verdict(judge.written)
-    if judge.cannot_be_followed:
-        raise JudgeFailed(f"The judge broke off ({reason}) in the middle of what cannot be mended.")
+    if judge.final_answer:
+        return Verdict(judge.final_answer)
+    if judge.rules_out_fallback:
+        message = f"The judge failed ({reason}) in the middle of a tool call or of formatted output already sent."
+        raise JudgeFailed(message)
+    stop = ctx.settings.judge_sampling.stop or ()
     try:
         async with asyncio.timeout(FALLBACK_TIMEOUT_S):
-            answer = await stand_in(ctx.answers, judge.form, ctx.settings.judge_sampling.stop or (), reason)
+            answer = await fallback_answer(ctx.answers, judge.output_format, stop, reason)
     except TimeoutError as error:
-        raise JudgeFailed(f"The judge failed ({reason}), and to check the members' answers took too long.") from error
-    return Verdict(judge.hand_on(answer, behind_what_was_said=True), answer.name)
+        message = f"The judge failed ({reason}), and checking the members' answers took over {FALLBACK_TIMEOUT_S:g} s."
+        raise JudgeFailed(message) from error
+    return Verdict(judge.return_verbatim(answer, after_partial_output=True), answer.name)
 
 
-def _ended(ctx: RunContext, verdict: Verdict, status: Status) -> Run:
+def run_status(rounds: Sequence[Panel], answers: Sequence[Answer], failure_reason: str | None) -> Status:
+    """`single` if only one answer reached the judge, `degraded` if anything failed, else `ok`.
+
+    Stragglers are no failures: the settings asked not to wait for them.
+    """
+    if failure_reason:
+        return "degraded"
+    if len(answers) == 1:
+        return "single"
+    return "degraded" if any(f.reason != "straggler" for panel in rounds for f in panel.failures) else "ok"
+
+
+def _finished(ctx: RunContext, verdict: Verdict, status: Status) -> Run:
     judge = ctx.judge
     return Run(
         run_id=ctx.run_id,
@@ -91,7 +114,7 @@ def _failure_reason(ctx: RunContext) -> str | None:
 
 
 def _require_ready(engines: Mapping[str, Engine], settings: Settings) -> None:
-    """Refuse a run that cannot end well: too few members up, or a judge that has never been up."""
+    """Raises ModelNotReady if too few members are up for the quorum, or the judge is still starting."""
     down = [seat for seat in settings.panel if not engines[seat.model].status.accepts_requests]
     if len(settings.answer_names) - sum(seat.samples for seat in down) < settings.quorum:
         names = ", ".join(dict.fromkeys(seat.model for seat in down))

@@ -1,6 +1,6 @@
-"""The words the judge reads, as pure functions.
+"""The texts and JSON schemas of the judge's prompts, as pure functions.
 
-The demo judge is trained on this very text: change a word and `scripts/train_demo` must run again.
+The demo judge is trained on these exact texts: after any change, run `scripts/train_demo` again.
 """
 
 import re
@@ -17,7 +17,7 @@ INTRODUCTION = (
 )
 OPEN_MARK = "[answer {label} {nonce}]\n"
 CLOSE_MARK = "\n[end {label} {nonce}]"
-_LIKE_A_MARK = re.compile(r"\[(?=(?:answer|end) )")
+_MARK_START = re.compile(r"\[(?=(?:answer|end) )")
 ANALYSIS_NOTE = "Your comparison of the answers: "
 WRITE = (
     "Now write the final answer to the request above. Take what is right from the answers, fill from one what"
@@ -55,26 +55,26 @@ TOOLS_NOTE = (
 
 
 def labels(count: int) -> list[str]:
-    """The names under which `count` answers are shown: A, B, C and so on."""
+    """The letters of `count` answers: A, B, C and so on."""
     return list(ascii_uppercase[:count])
 
 
 def fence(answers: Sequence[str], nonce: str) -> str:
-    """The answers between marks that a member cannot forge, since it never saw the nonce.
+    """The introduction, then each answer between marks that a member cannot forge, since it never saw the nonce.
 
-    What looks like a mark in an answer is broken up all the same: a small judge does not read the nonce.
+    Text in an answer that looks like a mark is broken up as well, since a small judge may not compare the nonces.
     """
     blocks = [
         OPEN_MARK.format(label=label, nonce=nonce)
-        + _LIKE_A_MARK.sub("[\u200b", text)
+        + _MARK_START.sub("[\u200b", text)
         + CLOSE_MARK.format(label=label, nonce=nonce)
         for label, text in zip(labels(len(answers)), answers, strict=True)
     ]
     return "\n\n".join([INTRODUCTION.format(nonce=nonce), *blocks])
 
 
-def shown(answer: Answer, show_reasoning: bool = False) -> str:
-    """An answer as the judge reads it: its text, and the tool calls it proposes."""
+def answer_text(answer: Answer, show_reasoning: bool = False) -> str:
+    """An answer as the judge reads it: its reasoning if asked for, its text, and the tool calls it proposes."""
     reasoning = [REASONING_LINE.format(reasoning=answer.reasoning)] if show_reasoning and answer.reasoning else []
     calls = [CALL_LINE.format(name=call.name, arguments=call.arguments) for call in answer.tool_calls]
     return "\n".join([*reasoning, *([answer.content] if answer.content else []), *calls])
@@ -83,10 +83,10 @@ def shown(answer: Answer, show_reasoning: bool = False) -> str:
 def opening_messages(
     conversation: Sequence[Message], answers: Sequence[str], nonce: str, growing: str | None = None
 ) -> list[Message]:
-    """The beginning that all of the judge's prompts share, as far as the answers are whole; then one that still grows."""
+    """The common start of the judge's prompts: the finished answers, then a `growing` one without its closing mark."""
     mark = OPEN_MARK.format(label=labels(len(answers) + 1)[-1], nonce=nonce)
-    begun = [] if growing is None else [mark + _LIKE_A_MARK.sub("[\u200b", growing)]
-    return extend(conversation, [fence(answers, nonce), *begun])
+    unfinished = [] if growing is None else [mark + _MARK_START.sub("[\u200b", growing)]
+    return extend(conversation, [fence(answers, nonce), *unfinished])
 
 
 def analysis_messages(
@@ -105,7 +105,7 @@ def final_messages(
     tools: bool = False,
     ranking: Sequence[str] | None = None,
 ) -> list[Message]:
-    """The conversation, the answers, the analysis (as JSON) and the ranking if there are any, the request to write."""
+    """The conversation, the answers, the ranking and the analysis (JSON) if there are any, the request to write."""
     ranked = [] if ranking is None else [RANKING_NOTE + ", ".join(ranking)]
     compared = [] if analysis is None else [ANALYSIS_NOTE + analysis]
     instruction = WRITE + (TOOLS_NOTE if tools else "") + _criteria(criteria)
@@ -135,13 +135,13 @@ def ranking_messages(conversation: Sequence[Message], answers: Sequence[str], no
 
 
 def ranking_schema(count: int) -> dict[str, Any]:
-    """JSON schema of a ranking of `count` answers; that each letter stands once, no grammar can say."""
+    """JSON schema of a ranking of `count` answers. It cannot demand that each letter occurs only once."""
     label = {"type": "string", "enum": labels(count)}
     return {"type": "array", "items": label, "minItems": count, "maxItems": count}
 
 
 def analysis_schema(count: int) -> dict[str, Any]:
-    """JSON schema of an analysis of `count` answers. Bounded, so that a judge that rambles still ends."""
+    """JSON schema of an analysis of `count` answers. Its lists and texts are bounded, so that a rambling judge ends."""
     text = {"type": "string", "maxLength": 400}
     label = {"type": "string", "enum": labels(count)}
 
@@ -173,9 +173,9 @@ def _criteria(criteria: str | None) -> str:
 
 
 def extend(conversation: Sequence[Message], paragraphs: Sequence[str]) -> list[Message]:
-    """Put the paragraphs behind the conversation without touching what stands before them.
+    """The conversation with the paragraphs after it; the messages before the last stay as they are.
 
-    They join the last user message, since many chat templates refuse two user turns in a row.
+    They join the last user message, since many chat templates refuse two user messages in a row.
     """
     text = "\n\n".join(paragraphs)
     *head, last = conversation

@@ -1,4 +1,4 @@
-"""The members rank the answers, anonymous and shuffled; what a member says of its own answers does not count."""
+"""Peer review: the members rank the answers, anonymous and shuffled. A member's rank of its own answers is dropped."""
 
 import asyncio
 from collections.abc import Sequence
@@ -7,63 +7,64 @@ from cappella.config.options import Seat
 from cappella.ensemble import prompts
 from cappella.ensemble.call import EngineCall
 from cappella.ensemble.candidates import Candidates
-from cappella.ensemble.choice import brief
+from cappella.ensemble.choice import short_sampling
 from cappella.ensemble.context import RunContext
 from cappella.ensemble.events import Reviewed
 from cappella.ensemble.messages import for_judge
 from cappella.ensemble.run import Answer
-from cappella.ensemble.structured.json_value import value_of
+from cappella.ensemble.structured.json_value import parse_json
 from cappella.errors import EngineError
-from cappella.types import Form, Prompt
+from cappella.types import OutputFormat, Prompt
 
 
 async def rank_answers(ctx: RunContext) -> None:
-    """Set the run's `ranking`, if its settings want one and anybody gave one."""
+    """Set `ctx.ranking`, if the settings ask for a review and at least one member gave a ranking."""
     if not ctx.settings.review:
         return
     panel = ctx.settings.panel
-    voices = [EngineCall("review", seat.name) for seat in panel]
-    timeout_s = min(ctx.settings.round_timeout_s, ctx.panel_left_s)
+    calls = [EngineCall("review", seat.name) for seat in panel]
+    timeout_s = min(ctx.settings.round_timeout_s, ctx.panel_remaining_s)
     ballots = await asyncio.gather(
         *(
-            _ballot(ctx, seat, voice, ctx.settings.seed + number, timeout_s)
-            for number, (seat, voice) in enumerate(zip(panel, voices, strict=True))
+            _ballot(ctx, seat, call, ctx.settings.seed + number, timeout_s)
+            for number, (seat, call) in enumerate(zip(panel, calls, strict=True))
         )
     )
-    ctx.review_calls += [voice.call for voice in voices if voice.spoke]
-    ctx.ranking = _borda(ctx.answers, ballots)
+    ctx.review_calls += [call.record for call in calls if call.was_called]
+    ctx.ranking = _mean_ranking(ctx.answers, ballots)
     if ctx.ranking is not None:
         ctx.emit(Reviewed(ctx.ranking))
 
 
-def _borda(answers: Sequence[Answer], ballots: Sequence[Sequence[str]]) -> list[str] | None:
-    """The names of the answers, best first by the mean of the members' places; None if nobody ranked them."""
+def _mean_ranking(answers: Sequence[Answer], ballots: Sequence[Sequence[str]]) -> list[str] | None:
+    """The answers' names, best first, by their mean place on the ballots (Borda count); None if no ballot has any."""
     places: dict[str, list[float]] = {answer.name: [] for answer in answers}
     for ballot in ballots:
         for place, name in enumerate(ballot):
             places[name].append(place / max(1, len(ballot) - 1))
     if not any(places.values()):
         return None
-    # An answer that nobody but its own member ranked stands in the middle.
+    # An answer that no other member ranked goes to the middle.
     return sorted(places, key=lambda name: sum(places[name]) / len(places[name]) if places[name] else 0.5)
 
 
-async def _ballot(ctx: RunContext, seat: Seat, voice: EngineCall, seed: int, timeout_s: float) -> list[str]:
-    """One member's order of the others' answers; empty if it gave none."""
+async def _ballot(ctx: RunContext, seat: Seat, call: EngineCall, seed: int, timeout_s: float) -> list[str]:
+    """One member's ranking of the other members' answers, best first; empty if it gave none."""
     engine, prompt = ctx.members[seat.model], ctx.prompt
-    shown = Candidates.shuffled(ctx.answers, seed)
-    count = len(shown.shown)
-    messages = prompts.ranking_messages(for_judge(prompt, engine.capabilities).messages, shown.texts, shown.nonce)
-    schema = prompts.ranking_schema(count)
-    form = Form("response_format", {"type": "json_schema", "json_schema": {"name": "ranking", "schema": schema}})
-    asked = Prompt(messages, prompt.tools, "none" if prompt.tools else None, form=form, watched=False)
+    candidates = Candidates.shuffled(ctx.answers, seed)
+    count = len(candidates.answers)
+    conversation = for_judge(prompt, engine.capabilities).messages
+    messages = prompts.ranking_messages(conversation, candidates.texts, candidates.nonce)
+    json_schema = {"name": "ranking", "schema": prompts.ranking_schema(count)}
+    output_format = OutputFormat("response_format", {"type": "json_schema", "json_schema": json_schema})
+    tool_choice = "none" if prompt.tools else None
+    question = Prompt(messages, prompt.tools, tool_choice, output_format=output_format, watched=False)
     try:
         async with asyncio.timeout(timeout_s):
-            sampling = brief(seat.sampling, engine.capabilities, 16 + 8 * count)
-            letters = value_of(await voice.say(engine, asked, sampling))
+            sampling = short_sampling(seat.sampling, engine.capabilities, 16 + 8 * count)
+            reply = parse_json(await call.complete(engine, question, sampling))
     except (EngineError, TimeoutError, ValueError):
         return []
-    own = set(seat.answer_names)
-    told = [letter for letter in letters if isinstance(letter, str)] if isinstance(letters, list) else []
-    ranked = dict.fromkeys(shown.labels[letter] for letter in told if letter in shown.labels)
-    return [name for name in ranked if name not in own]
+    letters = [letter for letter in reply if isinstance(letter, str)] if isinstance(reply, list) else []
+    ranked = dict.fromkeys(candidates.labels[letter] for letter in letters if letter in candidates.labels)
+    return [name for name in ranked if name not in set(seat.answer_names)]

@@ -1,4 +1,7 @@
-"""One round of a panel. In a later one, the members also read the answers of the round before."""
+"""One round of the panel: builds the prompt of each seat and asks them all.
+
+From the second round on, a seat's prompt also shows the answers of the round before.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -9,7 +12,7 @@ from cappella.ensemble import prompts
 from cappella.ensemble.candidates import Candidates
 from cappella.ensemble.events import Emit
 from cappella.ensemble.messages import for_member
-from cappella.ensemble.panel import Question, WaitPolicy, ask_panel
+from cappella.ensemble.panel import SeatRequest, WaitPolicy, collect_answers
 from cappella.ensemble.run import Answer, Panel
 from cappella.types import Message, Prompt
 
@@ -18,25 +21,26 @@ async def ask_round(
     engines: Mapping[str, Engine],
     prompt: Prompt,
     settings: Settings,
-    before: Sequence[Answer],
-    patience: WaitPolicy,
+    previous: Sequence[Answer],
+    wait_policy: WaitPolicy,
     emit: Emit,
     verbatim: bool,
 ) -> Panel:
-    """Every seat's answer to the prompt and to the answers `before`, if there are any. For `verbatim` see `for_member`."""
-    questions = []
+    """One round over all seats, which see the `previous` answers if there are any. For `verbatim` see `for_member`."""
+    requests = []
     for seat in settings.panel:
         engine = engines[seat.model]
-        asked = for_member(prompt, seat, engine.capabilities, settings, verbatim)
-        if before:
-            asked = replace(asked, messages=_layered(asked.messages, before, settings, bool(prompt.tools)))
-        questions.append(Question(seat, engine, asked))
-    return await ask_panel(questions, patience, emit)
+        seat_prompt = for_member(prompt, seat, engine.capabilities, settings, verbatim)
+        if previous:
+            messages = _with_previous(seat_prompt.messages, previous, settings, bool(prompt.tools))
+            seat_prompt = replace(seat_prompt, messages=messages)
+        requests.append(SeatRequest(seat, engine, seat_prompt))
+    return await collect_answers(requests, wait_policy, emit)
 
 
-def _layered(
-    messages: Sequence[Message], before: Sequence[Answer], settings: Settings, tools: bool
+def _with_previous(
+    messages: Sequence[Message], previous: Sequence[Answer], settings: Settings, tools: bool
 ) -> Sequence[Message]:
-    """As the judge's prompt: answers in a shuffled order, fenced, behind the conversation."""
-    shown = Candidates.shuffled(before, settings.seed)
-    return prompts.final_messages(messages, shown.texts, shown.nonce, criteria=settings.criteria, tools=tools)
+    """The messages, then the previous answers shuffled and fenced, as in the judge's prompt."""
+    candidates = Candidates.shuffled(previous, settings.seed)
+    return prompts.final_messages(messages, candidates.texts, candidates.nonce, criteria=settings.criteria, tools=tools)

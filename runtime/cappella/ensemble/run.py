@@ -1,4 +1,4 @@
-"""What became of a run: calls, answers, failures, the verdict. Standard library only."""
+"""The record of a run: its calls, answers, failures and verdict."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from cappella.types import Json, ToolCall, Usage
 from cappella.vocabulary import EarlyExit
 
 Analysis = Json
-"""The judge's comparison; its keys are those of `prompts.analysis_schema`, its labels are answers' names."""
+"""The judge's comparison, in the shape of `prompts.analysis_schema` with answers' names for letters."""
 
 Status = Literal["ok", "degraded", "single", "bypassed"]
 Role = Literal["gate", "single", "panel", "prefill", "review", "agreement", "analysis", "choice", "final"]
@@ -17,13 +17,14 @@ Role = Literal["gate", "single", "panel", "prefill", "review", "agreement", "ana
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What one engine call cost: seconds since its start, tokens. `began_at` is on the clock of `time.monotonic`.
+    """The tokens and seconds of one engine call. `began_at` is on the clock of `time.monotonic`.
 
-    `tokens_per_step` is 1 unless the engine guesses ahead: then, how many of its tokens one step gave on average.
+    `seat` is the seat's name for a member's call, else the model's. `tokens_per_step` is the mean number of tokens
+    that one decoding step gave: 1 without speculative decoding.
     """
 
     role: Role
-    model: str
+    seat: str
     usage: Usage
     began_at: float
     first_token_s: float | None
@@ -37,7 +38,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a member said, whole; `stop_sequence` is the caller's stop text that ended it."""
+    """One complete answer of a member or the judge; `stop_sequence` is the caller's stop text that ended it."""
 
     name: str
     content: str
@@ -51,7 +52,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a member gave no answer; `partial` is the text that came before it failed or was cut."""
+    """Why a member gave no answer; `partial` is the text generated before it failed or was cancelled."""
 
     name: str
     reason: str
@@ -62,7 +63,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """What a round gave, in the order of the seats, and what it cost."""
+    """One round of the panel: its answers and failures in the order of the seats, and its calls."""
 
     answers: Sequence[Answer]
     failures: Sequence[Failure]
@@ -71,7 +72,7 @@ class Panel:
 
 @dataclass(frozen=True, slots=True)
 class GateDecision:
-    """Whether the panel was passed by, and why."""
+    """Whether the gate's `model` answers alone, without the panel, and why."""
 
     bypass: bool
     model: str
@@ -80,9 +81,10 @@ class GateDecision:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How the answers became one. `chosen` is the name of the answer that was returned verbatim, if one was.
+    """The final answer and how it came about. `chosen` names the answer that was returned verbatim, if one was.
 
-    `probabilities` are the judge's, by answer; `votes` say who stood behind each answer's wording.
+    `probabilities` are the judge's, by answer; `votes` maps one answer of each group that says the same to the names of
+    all answers in the group.
     """
 
     answer: Answer
@@ -94,12 +96,12 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Where a run's time went.
+    """A breakdown of a run's time.
 
-    `panel_s`, `first_token_s` (of the final answer) and `total_s` count from the run's beginning, `judge_first_token_s`
-    from the panel's end. `floor_s` is the slowest member that was waited for plus the time in which the judge wrote;
-    `overhead_s` the time in which no engine was asked anything. Of the judge's prompt, `early_prefill_tokens` were read
-    while the panel spoke, `late_prefill_tokens` after it.
+    `panel_s`, `first_token_s` (of the final answer) and `total_s` count from the start of the run, and
+    `judge_first_token_s` from the end of the panel. `floor_s` is the time of each round's slowest answer plus the
+    judge's decoding time; `overhead_s` is the time without a running engine call. Of the judge's prompt,
+    `early_prefill_tokens` were prefilled while the panel was answering, `late_prefill_tokens` afterwards.
     """
 
     panel_s: float
@@ -117,7 +119,7 @@ class Timings:
 class Run:
     """One request through an ensemble: its verdict and its trace.
 
-    `answers` are what the judge saw; `rounds` are all of the panel's, the last one last.
+    `answers` are those that the judge saw; `rounds` holds every round of the panel, in order.
     """
 
     run_id: str
@@ -145,5 +147,5 @@ class Run:
 
     @property
     def failures(self) -> Sequence[Failure]:
-        """Who failed, in whatever round."""
+        """The failures of all rounds."""
         return [failure for panel in self.rounds for failure in panel.failures]

@@ -1,4 +1,4 @@
-"""A run in the background, its events one by one."""
+"""Streams the events of a run that proceeds in the background."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
@@ -10,49 +10,47 @@ from cappella.ensemble.events import Emit, Event, FinalDelta
 from cappella.ensemble.run import Run
 
 EARLY_FAILURE_S = 0.5
+"""How long a response waits for a run that fails at once, so that it can send the error's status code."""
 
 StartRun = Callable[[Emit], Coroutine[Any, Any, Run]]
 
 
 class LiveRun:
-    """A run that is under way; `result` may be read once its events have ended."""
+    """A run in progress; `result` may be read once `events` has ended."""
 
     def __init__(self, start: StartRun) -> None:
         self._events: list[Event] = []
         self._waiter: asyncio.Future[None] | None = None
-        self._answering: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._first_delta: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.task = asyncio.create_task(start(self._put))
         self.task.add_done_callback(lambda _: self._wake())
 
     async def events(self, silence_s: float | None = None) -> AsyncGenerator[list[Event], None]:
-        """What happened since the last time, until the run has ended; an empty list is so many seconds' silence."""
+        """Yield new events in batches until the run has ended; an empty batch after `silence_s` without events."""
         while True:
             if not self._events and not self.task.done():
                 await self._wait(silence_s)
             if not self._events and self.task.done():
                 return
-            happened, self._events = self._events, []
-            yield happened
+            batch, self._events = self._events, []
+            yield batch
 
     @property
     def result(self) -> Run:
-        """The run. Raises what the run raised."""
+        """The finished run. Raises the run's own error."""
         return self.task.result()
 
-    async def settle(self) -> None:
-        """Wait a moment, so that a run that fails at once can still answer with its own status code.
-
-        Ends at the latest with the answer's first piece. Raises what the run raised.
-        """
-        begun: set[asyncio.Future[Any]] = {self.task, self._answering}
-        await asyncio.wait(begun, timeout=EARLY_FAILURE_S, return_when=asyncio.FIRST_COMPLETED)
+    async def raise_early_failure(self) -> None:
+        """Wait up to EARLY_FAILURE_S, or for the first piece of the final answer. Raises the error of a failed run."""
+        first: set[asyncio.Future[Any]] = {self.task, self._first_delta}
+        await asyncio.wait(first, timeout=EARLY_FAILURE_S, return_when=asyncio.FIRST_COMPLETED)
         if self.task.done():
             self.task.result()
 
     def _put(self, event: Event) -> None:
         self._events.append(event)
-        if isinstance(event, FinalDelta) and not self._answering.done():
-            self._answering.set_result(None)
+        if isinstance(event, FinalDelta) and not self._first_delta.done():
+            self._first_delta.set_result(None)
         self._wake()
 
     def _wake(self) -> None:
@@ -60,7 +58,7 @@ class LiveRun:
             self._waiter.set_result(None)
 
     async def _wait(self, timeout_s: float | None) -> None:
-        """Until there is something to read. A timer and a future: `wait_for` would make a task for every token."""
+        """Wait for an event, the run's end or the timeout. Not by `wait_for`, which would make a task per token."""
         loop = asyncio.get_running_loop()
         self._waiter = loop.create_future()
         timer = loop.call_later(timeout_s, self._wake) if timeout_s is not None else None
@@ -73,7 +71,7 @@ class LiveRun:
 
 @asynccontextmanager
 async def live(start: StartRun) -> AsyncIterator[LiveRun]:
-    """A run that ends with this context, however the context ends; its engines are free then."""
+    """Starts a run, and cancels it when the context ends before it; its engine calls have ended then, too."""
     run = LiveRun(start)
     async with background(run.task):
         yield run

@@ -111,7 +111,7 @@ class Metrics:
             self._observe_call(call)
 
     def _observe_call(self, call: Call) -> None:
-        named = (call.model, call.role)
+        named = (call.seat, call.role)
         self._calls.labels(*named).observe(call.total_s)
         if call.first_token_s is not None:
             self._first_tokens.labels(*named).observe(call.first_token_s)
@@ -119,7 +119,7 @@ class Metrics:
             self._steps.labels(*named).observe(call.tokens_per_step)
 
     def _count_tokens(self, call: Call) -> None:
-        named = (call.model, call.role)
+        named = (call.seat, call.role)
         self._tokens.labels(*named, "prompt").inc(call.usage.prompt_tokens)
         self._tokens.labels(*named, "cached").inc(call.usage.cached_tokens)
         self._tokens.labels(*named, "completion").inc(call.usage.completion_tokens)

@@ -9,7 +9,7 @@ from cappella.auth.gatekeeper import Gatekeeper
 from cappella.auth.keys import Key
 from cappella.config import Config
 from cappella.config.options import Settings
-from cappella.ensemble import calls
+from cappella.ensemble import call_counter
 from cappella.ensemble.events import Emit, Event, RunStarted
 from cappella.ensemble.pipeline import Pipeline
 from cappella.ensemble.run import Run
@@ -56,7 +56,7 @@ class Recorder:
         self._metrics.begin(settings.ensemble)
         began, heard = time.monotonic(), _Listener(emit)
         run, status, failed = None, CANCELLED, None
-        with calls.counted() as made:
+        with call_counter.count_calls() as made:
             try:
                 run = await pipeline.run(prompt, settings, heard)
                 status = run.status

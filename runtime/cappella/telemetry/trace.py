@@ -144,7 +144,7 @@ def _cost(call: Call, began_at: float) -> CallCost:
     usage = call.usage
     cost: CallCost = {
         "role": call.role,
-        "model": call.model,
+        "model": call.seat,
         "prompt_tokens": usage.prompt_tokens,
         "cached_tokens": usage.cached_tokens,
         "completion_tokens": usage.completion_tokens,

@@ -6,7 +6,7 @@ import orjson
 
 from cappella.engines import openai
 from cappella.errors import EngineBroke
-from cappella.types import Form, Json, Prompt, Sampling
+from cappella.types import Json, OutputFormat, Prompt, Sampling
 
 # Tokens per event of an answer that nobody reads as it comes. The first and the last come at once all the same; what a
 # cut answer loses is less than this.
@@ -25,8 +25,8 @@ SPACING = {"x-guidance": {"whitespace_flexible": False, "item_separator": ", ", 
 def body(model: str, prompt: Prompt, sampling: Sampling, crowd: int = 0) -> dict[str, Any]:
     """A streamed chat request to an engine that has `crowd` others under way."""
     out = openai.body(model, prompt, sampling)
-    if prompt.form is not None:
-        out[prompt.form.field] = _spaced(prompt.form)
+    if prompt.output_format is not None:
+        out[prompt.output_format.field] = _spaced(prompt.output_format)
     interval = min(MAX_TOKENS_WATCHED, 1 + crowd // CONGESTED_STREAMS) if prompt.watched else UNWATCHED_INTERVAL_TOKENS
     # Not with tools: many of vLLM's tool parsers were written for streams that grow token by token.
     if interval > 1 and not prompt.tools:
@@ -34,10 +34,10 @@ def body(model: str, prompt: Prompt, sampling: Sampling, crowd: int = 0) -> dict
     return out
 
 
-def _spaced(form: Form) -> Json:
-    """The form with its JSON schema, if it has one, held to one spelling."""
-    value = form.value
-    if form.field == "structured_outputs":
+def _spaced(output_format: OutputFormat) -> Json:
+    """The format's value; its JSON schema, if it has one, allows only one way to space JSON."""
+    value = output_format.value
+    if output_format.field == "structured_outputs":
         schema: Any = {"type": "object"} if value.get("json_object") else value.get("json")
         schema = orjson.loads(schema) if isinstance(schema, str) else schema
         return value if schema is None else {"json": {**schema, **SPACING}}

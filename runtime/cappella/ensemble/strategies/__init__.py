@@ -1,4 +1,4 @@
-"""How answers become one. A strategy is one file, and a line in this table."""
+"""The strategies that turn a panel's answers into one. Each is a file here and a line in this table."""
 
 from collections.abc import Mapping
 

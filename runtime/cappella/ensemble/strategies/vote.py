@@ -1,4 +1,4 @@
-"""The answer, or the value of each field, that most members gave; a tie goes to the judge."""
+"""Vote: the answer, or the value of each JSON field, that most members gave. The judge decides a tie."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,35 +11,35 @@ from cappella.ensemble.early_exit import early_exit
 from cappella.ensemble.judge import Judge
 from cappella.ensemble.review import rank_answers
 from cappella.ensemble.run import Answer, Verdict
-from cappella.ensemble.strategies.layers import ask_layers
+from cappella.ensemble.strategies.layers import ask_all_rounds
 from cappella.ensemble.structured import formats
 
 
 async def _vote(ctx: RunContext) -> Verdict:
-    await ask_layers(ctx)
+    await ask_all_rounds(ctx)
     await rank_answers(ctx)
-    return await early_exit(ctx) or await _counted(ctx.judge)
+    return await early_exit(ctx) or await _count_votes(ctx.judge)
 
 
-async def _counted(judge: Judge) -> Verdict:
-    """Field by field if every answer is a JSON object, else whole answers. Raises EngineError if a tie stays one."""
+async def _count_votes(judge: Judge) -> Verdict:
+    """Vote by field if every answer is a JSON object, else on whole answers. Raises EngineError if the judge fails."""
     objects = [agreement.as_object(answer) for answer in judge.answers]
-    found = [each for each in objects if each is not None]
-    group_by_meaning = agreement.group_by_meaning(judge.answers)
-    votes = {camp[0].name: [answer.name for answer in camp] for camp in group_by_meaning}
-    if len(group_by_meaning) > 1 and len(found) == len(objects) and (verdict := await _by_field(judge, found)):
+    parsed = [each for each in objects if each is not None]
+    groups = agreement.group_by_meaning(judge.answers)
+    votes = {group[0].name: [answer.name for answer in group] for group in groups}
+    if len(groups) > 1 and len(parsed) == len(objects) and (verdict := await _by_field(judge, parsed)):
         return replace(verdict, votes=votes)
-    most_common = [camp[0] for camp in group_by_meaning if len(camp) == len(group_by_meaning[0])]
-    if len(most_common) == 1:
-        return Verdict(judge.hand_on(most_common[0]), most_common[0].name, votes=votes)
-    answer, probabilities = await judge.choose(most_common)
-    return Verdict(judge.hand_on(answer), answer.name, probabilities, votes)
+    leaders = [group[0] for group in groups if len(group) == len(groups[0])]
+    if len(leaders) == 1:
+        return Verdict(judge.return_verbatim(leaders[0]), leaders[0].name, votes=votes)
+    answer, probabilities = await judge.choose(leaders)
+    return Verdict(judge.return_verbatim(answer), answer.name, probabilities, votes)
 
 
 async def _by_field(judge: Judge, objects: Sequence[Mapping[str, Any]]) -> Verdict | None:
-    """Each field that most objects have, with the value that most of those give; where two lead, the judge's choice.
+    """An object of the fields that most answers have, each with its most common value; the judge breaks ties.
 
-    None if the fields together do not have the caller's form.
+    None if that object violates the caller's output format.
     """
     names = [name for name in dict.fromkeys(name for each in objects for name in each)
              if 2 * sum(name in each for each in objects) > len(objects)]  # fmt: skip
@@ -50,20 +50,20 @@ async def _by_field(judge: Judge, objects: Sequence[Mapping[str, Any]]) -> Verdi
     if any(len(values) > 1 for values in leading.values()):
         chosen, probabilities = await judge.choose(judge.answers)
         preferred = objects[list(judge.answers).index(chosen)]
-    merged = {name: _settle(values, preferred.get(name)) for name, values in leading.items()}
+    merged = {name: _prefer(values, preferred.get(name)) for name, values in leading.items()}
     content = json.dumps(merged, ensure_ascii=False)
-    if await formats.problem(judge.form, content):
+    if await formats.violation(judge.output_format, content):
         return None
     same = next((a for a, each in zip(judge.answers, objects, strict=True) if each == merged), None)
     if same is not None:
-        return Verdict(judge.hand_on(same), same.name, probabilities)
-    # Put together from several answers, it is nobody's: no log-probabilities, no reasoning.
+        return Verdict(judge.return_verbatim(same), same.name, probabilities)
+    # Merged from several answers, so no member's log-probabilities or reasoning belong to it.
     joined = Answer(judge.settings.judge, content, "stop", chosen.call)
-    return Verdict(judge.hand_on(joined), None, probabilities)
+    return Verdict(judge.return_verbatim(joined), None, probabilities)
 
 
-def _settle(values: Sequence[Any], preferred: Any) -> Any:
-    """The one leading value; of several the judge's, if it is among them."""
+def _prefer(values: Sequence[Any], preferred: Any) -> Any:
+    """The leading value; in a tie the preferred one, if it is among them."""
     same = [value for value in values if agreement.canonical(value) == agreement.canonical(preferred)]
     return same[0] if same else values[0]
 

@@ -63,7 +63,7 @@ class ChatRequest(FusionRequest, Sampling):
             tools=[tool.model_dump(exclude_none=True) for tool in self.tools or ()],
             tool_choice=choice.model_dump() if isinstance(choice, fields.NamedTool) else choice,
             parallel_tool_calls=self.parallel_tool_calls,
-            form=fields.form_of(self.response_format, self.structured_outputs),
+            output_format=fields.output_format_of(self.response_format, self.structured_outputs),
             logprobs=(self.top_logprobs or 0) if self.logprobs else None,
             reasoning_effort=self.reasoning_effort or effort,
         )

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Field, create_model, model_validator
 
 from cappella.config.options import MAX_MEMBERS, Options, Overrides
-from cappella.types import Form, Frozen, Json, Positive, Sampling, Temperature
+from cappella.types import Frozen, Json, OutputFormat, Positive, Sampling, Temperature
 
 MAX_ASKED_S = 3600
 """The longest time that a request may set; a config may set longer ones."""
@@ -227,7 +227,7 @@ ResponseFormat = Annotated[PlainFormat | SchemaFormat, Field(discriminator="type
 
 
 class StructuredOutputs(Wire):
-    """vLLM's own way to ask for a form: exactly one of these."""
+    """vLLM's own output formats: exactly one of these."""
 
     json_: Annotated[str | dict[str, Any] | None, Field(alias="json")] = None
     regex: str | None = None
@@ -240,17 +240,19 @@ class StructuredOutputs(Wire):
     def _exactly_one(self) -> "StructuredOutputs":
         asked = [value for value in self.model_dump().values() if value is not None and value is not False]
         if len(self.model_fields_set) != 1 or not asked:
-            raise ValueError("structured_outputs takes exactly one kind of form")
+            raise ValueError("structured_outputs must set exactly one kind of format")
         return self
 
 
-def form_of(response_format: ResponseFormat | None, structured: StructuredOutputs | None) -> Form | None:
-    """The form that is asked for, if one is."""
+def output_format_of(
+    response_format: ResponseFormat | None, structured: StructuredOutputs | None
+) -> OutputFormat | None:
+    """The output format that the request sets, if any."""
     if structured is not None:
-        return Form("structured_outputs", structured.model_dump(exclude_none=True, by_alias=True))
+        return OutputFormat("structured_outputs", structured.model_dump(exclude_none=True, by_alias=True))
     if response_format is None or response_format.type == "text":
         return None
-    return Form("response_format", response_format.model_dump(exclude_none=True, by_alias=True))
+    return OutputFormat("response_format", response_format.model_dump(exclude_none=True, by_alias=True))
 
 
 def messages_of(messages: Sequence[ChatMessage]) -> list[Json]:

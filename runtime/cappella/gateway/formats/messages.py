@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from cappella.ensemble.events import Event, FinalDelta, RunStarted
 from cappella.ensemble.run import Run
-from cappella.ensemble.structured.json_value import value_of
+from cappella.ensemble.structured.json_value import parse_json
 from cappella.gateway import reply_types
 from cappella.gateway.formats.anthropic_errors import error_body
 from cappella.gateway.formats.blocks import Block, Blocks, Step, blocks_of
@@ -221,7 +221,7 @@ def _block(block: Block) -> reply_types.ContentBlock:
 def _arguments(text: str) -> Any:
     """A call's arguments as an object; a model may have been cut in the middle of them, or count beyond 64 bits."""
     try:
-        value = value_of(text) if text else {}
+        value = parse_json(text) if text else {}
         orjson.dumps(value)
         return value
     except (ValueError, TypeError):

@@ -14,7 +14,7 @@ from cappella.gateway.formats.response_events import Events, fusion_item, id_of,
 from cappella.gateway.formats.sse import EventEncoder
 from cappella.gateway.reply_types import Response
 from cappella.telemetry import trace
-from cappella.types import Form, Json, Positive, Prompt, Sampling, Temperature, TopP
+from cappella.types import Json, OutputFormat, Positive, Prompt, Sampling, Temperature, TopP
 
 LOGPROBS = "message.output_text.logprobs"
 
@@ -92,7 +92,7 @@ class ResponsesRequest(FusionRequest):
             tools=[_chat_tool(tool) for tool in self.tools or ()],
             tool_choice=self._tool_choice if self.tools else None,
             parallel_tool_calls=self.parallel_tool_calls if self.tools else None,
-            form=self._form,
+            output_format=self._output_format,
             logprobs=(self.top_logprobs or 0) if self.wants_logprobs else None,
             reasoning_effort=effort.effort if effort else None,
         )
@@ -148,14 +148,14 @@ class ResponsesRequest(FusionRequest):
         return {"type": "function", "function": {"name": choice.name}} if isinstance(choice, ChosenTool) else choice
 
     @property
-    def _form(self) -> Form | None:
+    def _output_format(self) -> OutputFormat | None:
         wanted = self.text.format if self.text else None
         if wanted is None or wanted.type == "text":
             return None
         if isinstance(wanted, FlatSchema):
             flat = wanted.model_dump(exclude_none=True, by_alias=True, exclude={"type"})
-            return Form("response_format", {"type": "json_schema", "json_schema": flat})
-        return Form("response_format", {"type": wanted.type})
+            return OutputFormat("response_format", {"type": "json_schema", "json_schema": flat})
+        return OutputFormat("response_format", {"type": wanted.type})
 
 
 def _usage(run: Run) -> Json:

@@ -35,7 +35,7 @@ class EventEncoder(Protocol):
 async def stream(start: StartRun, event_encoder: EventEncoder, describe: Describe) -> AsyncGenerator[bytes, None]:
     """The run's events as SSE bytes. Raises what the run raises within its first moments; later errors are events."""
     async with live(start) as run:
-        await run.settle()
+        await run.raise_early_failure()
         try:
             async for events in run.events(KEEP_ALIVE_S):
                 # What happened together goes out together, since every write is a system call.

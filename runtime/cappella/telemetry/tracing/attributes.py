@@ -65,7 +65,7 @@ def of_call(
     call: Call, settings: Settings, finish_reasons: Sequence[str] = (), reason: str | None = None
 ) -> Attributes:
     """Of one call of an engine; `reason` is why it gave nothing, if so."""
-    seat = next((seat for seat in settings.panel if seat.name == call.model), Seat(call.model, call.model))
+    seat = next((seat for seat in settings.panel if seat.name == call.seat), Seat(call.seat, call.seat))
     return {
         **_of_model(seat.model, "chat", call.usage),
         **_asked(call, seat, settings),

@@ -83,7 +83,7 @@ class _Drawing:
         reasons = _reasons(panel)
         for call in panel.calls:
             finished = [answer.finish_reason for answer in panel.answers if answer.call == call]
-            self._call(inside, call, ended, finished, reasons.get(call.model))
+            self._call(inside, call, ended, finished, reasons.get(call.seat))
 
     def _call(
         self, within: Context, call: Call, ended: RunRecord, finished: Sequence[str] = (), reason: str | None = None
@@ -106,7 +106,7 @@ def _rounds(ended: RunRecord) -> Sequence[Panel]:
 
 def _reasons(panel: Panel) -> Mapping[str, str]:
     """Why those seats gave nothing that gave nothing at all."""
-    answered = {answer.call.model for answer in panel.answers}
+    answered = {answer.call.seat for answer in panel.answers}
     failed = {failure.name.partition("~")[0]: failure.reason for failure in panel.failures}
     return {seat: reason for seat, reason in failed.items() if seat not in answered}
 

@@ -1,4 +1,4 @@
-"""Every engine call of one run, also of a run that comes to nothing: somebody pays for it."""
+"""Counts every engine call of a run, also of a run that fails: its tokens were spent all the same."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,13 +9,14 @@ from cappella.ensemble.run import Call
 from cappella.types import Message, Usage
 
 CHARACTERS_PER_TOKEN = 4
+"""A rough estimate for texts that no tokenizer has counted."""
 
 _calls: ContextVar[list[Call]] = ContextVar("calls")
 
 
 @contextmanager
-def counted() -> Iterator[Sequence[Call]]:
-    """The calls that end within this context, and in the tasks that it starts."""
+def count_calls() -> Iterator[Sequence[Call]]:
+    """Collects the calls that end within this context, and in the tasks started there."""
     calls: list[Call] = []
     token = _calls.set(calls)
     try:
@@ -24,23 +25,23 @@ def counted() -> Iterator[Sequence[Call]]:
         _calls.reset(token)
 
 
-def count(call: Call) -> None:
-    """Take note of a call that has ended, if anybody counts."""
+def add_call(call: Call) -> None:
+    """Record a call that has ended; does nothing outside `count_calls`."""
     if (calls := _calls.get(None)) is not None:
         calls.append(call)
 
 
-def estimated(call: Call, messages: Sequence[Message], written: str) -> Call:
-    """The call with its tokens guessed from texts, where it began to answer and broke off before its engine counted."""
+def with_estimated_usage(call: Call, messages: Sequence[Message], output: str) -> Call:
+    """The call with its tokens estimated from its texts, if it broke off before the engine reported its usage."""
     if call.first_token_s is None or call.usage != Usage():
         return call
     characters = sum(len(text) for message in messages for text in _texts(message.get("content")))
-    usage = Usage(prompt_tokens=_tokens(characters), completion_tokens=_tokens(len(written)))
+    usage = Usage(prompt_tokens=_tokens(characters), completion_tokens=_tokens(len(output)))
     return replace(call, usage=usage)
 
 
 def _texts(content: object) -> Iterator[str]:
-    """Of a message's content, in one piece or in parts."""
+    """The texts of a message's content, which is a string or a list of parts."""
     if isinstance(content, str):
         yield content
     elif isinstance(content, list):

@@ -1,0 +1,37 @@
+"""Checks that a round of the panel gave enough answers, and names the error if it did not."""
+
+from collections.abc import Callable, Mapping
+
+from cappella.ensemble.errors import DeadlineExceeded, InsufficientQuorum
+from cappella.ensemble.run import Panel
+from cappella.errors import ContextLengthExceeded, EngineContextExceeded, EngineOverBudget, RequestError
+
+# Failure reasons that only another request can avoid, each with the error to raise.
+_REQUEST_ERRORS: Mapping[str, Callable[[str], RequestError]] = {
+    EngineContextExceeded.reason: lambda names: ContextLengthExceeded(
+        f"The prompt is longer than the context of {names}."
+    ),
+    EngineOverBudget.reason: lambda names: RequestError(
+        f"max_total_tokens is too small for this prompt and {names}.", "fusion.max_total_tokens", "budget_too_small"
+    ),
+}
+
+
+def require_quorum(panel: Panel, quorum: int) -> None:
+    """Raises ContextLengthExceeded, RequestError, DeadlineExceeded or InsufficientQuorum below the quorum.
+
+    The first three name the one cause without which the quorum would have been met.
+    """
+    if len(panel.answers) >= quorum:
+        return
+    for reason, error in _REQUEST_ERRORS.items():
+        names = [f.name for f in panel.failures if f.reason == reason]
+        if names and len(panel.answers) + len(names) >= quorum:
+            raise error(", ".join(names))
+    late = [f.name for f in panel.failures if f.reason == "deadline"]
+    answered = f"{len(panel.answers)} of {len(panel.answers) + len(panel.failures)} members answered"
+    if len(panel.answers) + len(late) >= quorum:
+        message = f"{answered} in time, the quorum is {quorum}; late: {', '.join(late)}."
+        raise DeadlineExceeded(message, panel.answers, panel.failures)
+    causes = "; ".join(f"{f.name}: {f.error}" for f in panel.failures)
+    raise InsufficientQuorum(f"{answered}, the quorum is {quorum}. {causes}", panel.answers, panel.failures)
