@@ -48,7 +48,7 @@ class Metrics:
             SHARE_BUCKETS,
         )
         self._prefill = self._counter(
-            "judge_prefill_tokens", "Prompt tokens that the judge prefilled while the panel generated (early) or after it (late)",
+            "judge_prefill_tokens", "Prompt tokens prefilled by the judge during the panel (early) or after it (late)",
             "ensemble when",
         )  # fmt: skip
         self._calls = self._histogram("call_seconds", "Duration of an engine call", "model role", BUCKETS_S)
@@ -60,9 +60,7 @@ class Metrics:
         )
         self._tokens = self._counter("tokens", "Tokens of engine calls", "model role kind")
         self._failures = self._counter("member_failures", "Members without an answer", "model reason")
-        self._queued = self._histogram(
-            "queue_seconds", "Time in the queue of admitted requests", "name", SHORT_BUCKETS_S
-        )
+        self._queued = self._histogram("queue_seconds", "Queue time of admitted requests", "name", SHORT_BUCKETS_S)
         self._replies = self._counter("http_replies", "HTTP replies by endpoint and status code", "path status_code")
 
     def begin(self, ensemble: str) -> None:

@@ -1,4 +1,4 @@
-"""Writes one audit line for each run and call that record."""
+"""Writes one audit line for each run and call that ended."""
 
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Builds the trace of a request from its record, after its reply has record."""
+"""Builds the trace of a request from its record, after its reply has ended."""
 
 import time
 from collections.abc import Mapping, Sequence
