@@ -105,7 +105,7 @@ def _store(out: Path, items: Sequence[Item], part_bytes: int | None) -> list[Fil
     """Store all items and remove the leftovers of an interrupted call. The old manifest is deleted first."""
     places = {place for item in items for place in _places(item, part_bytes)} | {sbom.PATH}
     _require_no_other_files(out, places | {NAME, SIGNATURE_NAME})
-    file_copy.require_room(out, sum(item.size_bytes for item in items if not (out / item.path).exists()))
+    file_copy.require_space(out, sum(item.size_bytes for item in items if not (out / item.path).exists()))
     for name in (NAME, SIGNATURE_NAME):
         (out / name).unlink(missing_ok=True)
     with step("bundling", sum(item.size_bytes for item in items)) as bar:

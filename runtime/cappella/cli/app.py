@@ -83,8 +83,8 @@ def check(config: ConfigPath) -> None:
                 errors.append(error)
         for name, remote in loaded.remote.items():
             print(f"{name}: {remote.model or name} at {remote.url}")
-        for error in errors[:-1]:
-            print_error(error)
+        for earlier in errors[:-1]:
+            print_error(earlier)
         if errors:
             raise errors[-1]
         for name, ensemble in loaded.ensembles.items():
