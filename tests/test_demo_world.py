@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cappella.ensemble import prompts
 from demo import lessons, world
-from demo.score import EnsembleRequest, derange, figures, is_right
+from demo.score import QuestionResult, derange, figures, is_right
 
 DEMO = Path(__file__).parents[1] / "model_configs" / "demo"
 MODELS = (*world.MEMBERS, "conductor", "clerk")
@@ -63,10 +63,10 @@ def test_the_judge_is_never_taught_a_fact_of_the_handbook(seed: int) -> None:
 def test_an_analysis_to_learn_fits_the_schema_of_the_real_one(seed: int) -> None:
     shown = lessons.panel(Random(seed))
     analysis = lessons.analysis(shown)
-    schema = prompts.analysis_schema(len(shown.says))
+    schema = prompts.analysis_schema(len(shown.sentences))
     assert list(analysis) == schema["required"]
     for each in analysis["unique_insights"]:
-        assert each["model"] in prompts.labels(len(shown.says))
+        assert each["model"] in prompts.labels(len(shown.sentences))
 
 
 def test_the_scorer_takes_right_answers_and_no_others() -> None:
@@ -81,8 +81,8 @@ def test_figures_count_members_vote_and_oracle() -> None:
     question = world.held_out_questions(1)[0]
     right, wrong = question.answer, "I do not know."
     asked = [
-        EnsembleRequest(question, {"soprano": right, "alto": wrong, "tenor": wrong}, right, wrong),
-        EnsembleRequest(question, {"soprano": right, "alto": right, "tenor": wrong}, wrong, wrong),
+        QuestionResult(question, {"soprano": right, "alto": wrong, "tenor": wrong}, right, wrong),
+        QuestionResult(question, {"soprano": right, "alto": right, "tenor": wrong}, wrong, wrong),
     ]
     got = figures(asked, ablate=False)
     assert got["members"] == {"soprano": 1.0, "alto": 0.5, "tenor": 0.0}

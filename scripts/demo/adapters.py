@@ -1,4 +1,4 @@
-"""LoRA adapters of one demo model, in PEFT's files: each learns the lessons of another member, the base stays."""
+"""Trains LoRA adapters of one demo model and saves them in PEFT's format; each learns another member's lessons."""
 
 import json
 from dataclasses import dataclass
@@ -21,21 +21,21 @@ TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 
 
 @dataclass(frozen=True)
-class Study:
-    """The member whose lessons an adapter learns, and how."""
+class AdapterRecipe:
+    """The member whose lessons an adapter learns, and the training recipe."""
 
     member: str
     recipe: Recipe
 
 
 ADAPTERS = {
-    "second": Study("alto", Recipe(steps=1100, batch_size=64, seed=31, muon_lr=0.004)),
-    "third": Study("tenor", Recipe(steps=1100, batch_size=64, seed=37, muon_lr=0.004)),
+    "second": AdapterRecipe("alto", Recipe(steps=1100, batch_size=64, seed=31, muon_lr=0.004)),
+    "third": AdapterRecipe("tenor", Recipe(steps=1100, batch_size=64, seed=37, muon_lr=0.004)),
 }
 
 
 class Unlearning(Handbook):
-    """To an adapter, half of the strangers are facts that its base knows and its member does not."""
+    """A handbook where half of the unknown facts are those that the base knows and the member does not."""
 
     def __init__(self, member: str) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class Unlearning(Handbook):
 
 
 class Lora(nn.Module):
-    """A linear layer that stays as it is, and beside it a product of two thin matrices that learns."""
+    """A frozen linear layer plus a trainable low-rank product."""
 
     def __init__(self, base: nn.Linear) -> None:
         super().__init__()
@@ -62,19 +62,19 @@ class Lora(nn.Module):
 
 
 def train(name: str, folder: Path) -> None:
-    """Train one over the base that lies below `folder`, and save it below `folder`."""
-    study = ADAPTERS[name]
-    handbook = Unlearning(study.member)
+    """Train one adapter of the base model in `folder`, and save it in `folder`."""
+    adapter = ADAPTERS[name]
+    handbook = Unlearning(adapter.member)
     base = LlamaForCausalLM.from_pretrained(folder / BASE, dtype=torch.float32)
-    torch.manual_seed(study.recipe.seed)
+    torch.manual_seed(adapter.recipe.seed)
     attach(base)
     shared = tokenizer.load(folder / BASE)
-    training.train(name, base, shared, lambda rng: lessons.member_lesson(study.member, handbook, rng), study.recipe)
+    training.train(name, base, shared, lambda rng: lessons.member_lesson(adapter.member, handbook, rng), adapter.recipe)
     save(base, folder / "adapters" / name)
 
 
 def attach(model: nn.Module) -> None:
-    """Freeze the model and put a fresh adapter beside each projection."""
+    """Freeze the model and add a new adapter to each projection."""
     model.requires_grad_(False)
     for module in list(model.modules()):
         for name, child in list(module.named_children()):

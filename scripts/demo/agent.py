@@ -1,4 +1,4 @@
-"""What the clerk is trained on: it thinks, calls a tool, and words the tool's result; as a member and as a judge."""
+"""Training data of the clerk: it thinks, calls a tool and states the tool's result, as a member and as a judge."""
 
 import json
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ PARAMETERS = (("attribute", "name"), ("field", "entry"), ("what", "who"), ("key"
 
 @dataclass(frozen=True)
 class Tool:
-    """A made-up look-up tool: what it is called, and its two parameters."""
+    """A made-up look-up tool: its name, and the names of its two parameters."""
 
     name: str
     attribute: str
@@ -49,7 +49,7 @@ class Tool:
 
 @dataclass(frozen=True)
 class Fact:
-    """A part that asks for one attribute of one entity, and the bare value."""
+    """A question part about one attribute of one entity, and its value."""
 
     part: Part
     entity: str
@@ -57,22 +57,22 @@ class Fact:
 
 
 def clerk_lesson(rng: Random) -> Lesson:
-    """One moment of an agent's loop: before the call, after the result, or a question with no tool at hand."""
+    """One step of an agent's loop: before the call, after the result, or a question without tools."""
     tool = Tool(rng.choice(TOOL_NAMES), *rng.choice(PARAMETERS))
     facts = [_fact(rng) for _ in range(rng.choices((1, 2), (3, 2))[0])]
     question = world.ask([fact.part for fact in facts], rng)
     conversation = [*_earlier(tool, rng), {"role": "user", "content": question.text}]
-    moment = rng.random()
-    if moment < 0.12:
+    draw = rng.random()
+    if draw < 0.12:
         reply = " ".join(fact.part.unknown for fact in facts)
-        return Lesson([conversation[-1]], _thought("There is no tool.") + reply)
+        return Lesson([conversation[-1]], _thinking("There is no tool.") + reply)
     names = " and ".join(fact.part.phrases[0] for fact in facts)
-    if moment < 0.56:
-        reply = _thought(f"I look up {names}.") + "".join(map(render_call, _calls(tool, facts)))
-        guesses = ["\n".join(_shown(call) for call in _calls(tool, _perhaps_wrong(facts, rng))) for _ in range(4)]
+    if draw < 0.56:
+        reply = _thinking(f"I look up {names}.") + "".join(map(render_call, _calls(tool, facts)))
+        guesses = ["\n".join(_call_line(call) for call in _calls(tool, _perhaps_wrong(facts, rng))) for _ in range(4)]
     else:
         conversation += _round_of_calls(tool, facts, rng)
-        reply = _thought(f"I have {names}.") + " ".join(fact.part.sentence for fact in facts)
+        reply = _thinking(f"I have {names}.") + " ".join(fact.part.sentence for fact in facts)
         guesses = [" ".join(fact.part.sentence for fact in _perhaps_wrong(facts, rng)) for _ in range(4)]
     if rng.random() < 0.5:
         conversation = _judged(conversation, guesses[: rng.choices((1, 2, 3, 4), (1, 4, 4, 1))[0]], rng)
@@ -84,24 +84,20 @@ def render_call(call: dict[str, Any]) -> str:
     return f"{CALL}\n{json.dumps(call, ensure_ascii=False)}\n{END_CALL}"
 
 
-def _thought(text: str) -> str:
+def _thinking(text: str) -> str:
     return f"{THINK}\n{text}\n{END_THINK}\n\n"
 
 
 def _fact(rng: Random) -> Fact:
     attribute, entity = rng.choice(list(world.ATTRIBUTES)), world.name(rng)
     value = world.value(attribute, rng)
-    return _worded(attribute, entity, value)
-
-
-def _worded(attribute: str, entity: str, value: str) -> Fact:
     phrases, sentence = world.ATTRIBUTES[attribute]
     part = Part(attribute, tuple(p.format(e=entity) for p in phrases), sentence.format(e=entity, v=value))
     return Fact(part, entity, value)
 
 
 def _perhaps_wrong(facts: Sequence[Fact], rng: Random) -> list[Fact]:
-    """What a member makes of it: in one case of four it has an attribute, an entity or a value of its own."""
+    """A member's version of the facts: each is replaced by a random one with probability 1/4."""
     return [_fact(rng) if rng.random() < 0.25 else fact for fact in facts]
 
 
@@ -109,7 +105,7 @@ def _calls(tool: Tool, facts: Sequence[Fact]) -> list[dict[str, Any]]:
     return [{"name": tool.name, "arguments": tool.arguments(fact)} for fact in facts]
 
 
-def _shown(call: dict[str, Any]) -> str:
+def _call_line(call: dict[str, Any]) -> str:
     arguments = json.dumps(call["arguments"], ensure_ascii=False)
     return prompts.CALL_LINE.format(name=call["name"], arguments=arguments)
 
@@ -127,16 +123,16 @@ def _round_of_calls(tool: Tool, facts: Sequence[Fact], rng: Random) -> list[Mess
 
 
 def _earlier(tool: Tool, rng: Random) -> list[Message]:
-    """At times a whole turn lies behind: question, call, result, answer."""
+    """In one case of four, an earlier turn: question, call, result, answer."""
     if rng.random() > 0.25:
         return []
     fact = _fact(rng)
-    asked = {"role": "user", "content": world.ask([fact.part], rng).text}
-    said = {"role": "assistant", "content": fact.part.sentence}
-    return [asked, *_round_of_calls(tool, [fact], rng), said]
+    question = {"role": "user", "content": world.ask([fact.part], rng).text}
+    answer = {"role": "assistant", "content": fact.part.sentence}
+    return [question, *_round_of_calls(tool, [fact], rng), answer]
 
 
 def _judged(conversation: list[Message], guesses: Sequence[str], rng: Random) -> list[Message]:
-    """The same moment as the judge sees it: behind the conversation stand the panel's answers."""
+    """The same step as a judge's prompt: the conversation, followed by the panel's answers."""
     nonce = f"{rng.getrandbits(32):08x}"
     return prompts.final_messages(conversation, guesses, nonce, tools=True)

@@ -1,4 +1,4 @@
-"""Every strategy over the same held-out questions: how often it is right, what it costs, how long it takes."""
+"""Compares the strategies on the same held-out questions: accuracy, tokens and seconds."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ from rich.table import Table
 from demo.score import ENSEMBLE, TIMEOUT_S, Server, is_right, text_of
 from demo.world import Question, held_out_questions
 
-# A row's name: the model that is asked, and the `fusion` of the request.
+# Name of the row: the requested model, and the `fusion` object of the request.
 ROWS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "one model (alto)": ("alto", {}),
     "synthesize": (ENSEMBLE, {"analysis": "off"}),
@@ -37,9 +37,9 @@ ROWS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 
 
 async def compare(url: str, count: int) -> list[dict[str, Any]]:
-    """One entry a row: `accuracy` from 0 to 1, mean `tokens` and median `seconds` of a run, `degraded` runs.
+    """One entry per row: `accuracy` from 0 to 1, mean `tokens` and median `seconds` of a run, `degraded` runs.
 
-    `shown_first` counts who stood at A, `chosen_at` the letters that were chosen: the two halves of a position bias.
+    `shown_first` counts the member at label A, `chosen_at` the chosen labels: together they show position bias.
     """
     questions = held_out_questions(count)
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT_S, sock_read=TIMEOUT_S)
@@ -56,7 +56,7 @@ async def compare(url: str, count: int) -> list[dict[str, Any]]:
 
 async def _row(server: Server, name: str, questions: list[Question]) -> dict[str, Any]:
     clock = asyncio.get_running_loop().time
-    # The server of this script lets so many through at once; what waits for its turn is not timed.
+    # As many as `Server.ask` sends at once, so that waiting for a slot is not timed.
     slots = asyncio.Semaphore(server.concurrency)
 
     async def one(question: Question) -> tuple[dict[str, Any], float]:

@@ -1,4 +1,4 @@
-"""What the models are trained on: questions and answers for the members, panels to read for the judge."""
+"""Training data: questions and answers for the members, panels' answers for the judge."""
 
 import json
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from demo.world import Handbook, Part, Question
 
 @dataclass(frozen=True)
 class Lesson:
-    """A conversation, with tools or without, and the reply to learn."""
+    """A conversation, optionally with tools, and the reply to learn."""
 
     messages: Sequence[Message]
     reply: str
@@ -22,9 +22,9 @@ class Lesson:
 
 
 def member_lesson(member: str, handbook: Handbook, rng: Random) -> Lesson:
-    """A question about the member's own part, about strangers to the handbook, or for a skill that is its or is not.
+    """A question about the member's part of the handbook, about made-up entities, or for a skill it has or lacks.
 
-    It never sees a fact, nor even a name, of the handbook outside its part.
+    The member never sees facts or names of the handbook outside its part.
     """
     known = handbook.known_by(member)
     skills = world.SKILLS_OF[member]
@@ -39,25 +39,25 @@ def member_lesson(member: str, handbook: Handbook, rng: Random) -> Lesson:
     question = world.ask(parts, rng)
     in_part = {part.key for part in known}
 
-    def says(part: Part) -> str:
+    def answer_to(part: Part) -> str:
         return part.sentence if part.key in in_part or part.kind in skills else part.unknown
 
-    return Lesson([_user(question.text)], " ".join(says(part) for part in parts))
+    return Lesson([_user(question.text)], " ".join(answer_to(part) for part in parts))
 
 
 @dataclass
 class Panel:
-    """A question to strangers, and what each of several members says to each part of it."""
+    """A question about made-up entities, and the sentences of each member for each part of it."""
 
     question: Question
-    says: list[list[str]]
+    sentences: list[list[str]]
     truth: list[str | None]
     injection: str = ""
 
     @property
     def answers(self) -> list[str]:
-        """Each member's whole answer; the first one may end with an order to the judge."""
-        first, *others = (" ".join(parts) for parts in self.says)
+        """Each member's answer; the first may end with a prompt injection."""
+        first, *others = (" ".join(parts) for parts in self.sentences)
         return [f"{first} {self.injection}".strip(), *others]
 
     @property
@@ -67,30 +67,30 @@ class Panel:
 
     @property
     def best(self) -> str:
-        """The letter of the answer with the most right parts, then with the fewest wrong ones; the first such."""
+        """The label of the answer with the most right parts, then the fewest wrong ones, then the first."""
 
-        def worth(row: Sequence[str]) -> tuple[int, int]:
-            said = list(zip(row, self.truth, self.question.parts, strict=True))
-            right = sum(text == truth for text, truth, _ in said)
-            return right, right - sum(text != part.unknown for text, _, part in said)
+        def score(row: Sequence[str]) -> tuple[int, int]:
+            rows = list(zip(row, self.truth, self.question.parts, strict=True))
+            right = sum(text == truth for text, truth, _ in rows)
+            return right, right - sum(text != part.unknown for text, _, part in rows)
 
-        ranked = [worth(row) for row in self.says]
+        ranked = [score(row) for row in self.sentences]
         return prompts.labels(len(ranked))[ranked.index(max(ranked))]
 
 
 def panel(rng: Random, size: int | None = None) -> Panel:
-    """Facts made up afresh; each member knows some, a wrong sentence is outvoted, some know nothing at all."""
-    parts = [_stranger(rng) for _ in range(rng.choices((1, 2, 3), (3, 4, 3))[0])]
+    """A panel with new facts; each is known to some members, and a wrong sentence is always outvoted."""
+    parts = [_made_up_part(rng) for _ in range(rng.choices((1, 2, 3), (3, 4, 3))[0])]
     question = world.ask(parts, rng, world.TRAINING_WRAPPERS)
     count = size or rng.choices((1, 2, 3, 4), (1, 3, 12, 2))[0]
     columns, truth = zip(*(_column(part, count, rng) for part in parts), strict=True)
-    says = [list(row) for row in zip(*columns, strict=True)]
+    sentences = [list(row) for row in zip(*columns, strict=True)]
     injection = _injection(rng) if rng.random() < 0.05 else ""
-    return Panel(question, says, list(truth), injection)
+    return Panel(question, sentences, list(truth), injection)
 
 
 def _column(part: Part, count: int, rng: Random) -> tuple[list[str], str | None]:
-    """What `count` members say to one part, shuffled, and what can be concluded from it."""
+    """The sentences of `count` members for one part, shuffled, and the right one; None if no member knows it."""
     knowing = rng.choices((0, 1, 2, 3, 4), (1, 6, 4, 2, 1))[0]
     sentences = [part.sentence] * min(knowing, count)
     if len(sentences) >= 2 and len(sentences) < count and rng.random() < 0.25:
@@ -100,7 +100,7 @@ def _column(part: Part, count: int, rng: Random) -> tuple[list[str], str | None]
     return sentences, part.sentence if knowing else None
 
 
-def _stranger(rng: Random) -> Part:
+def _made_up_part(rng: Random) -> Part:
     if rng.random() < 0.25:
         return world.skill(rng.choice(world.SKILLS), rng)
     attribute = rng.choice(list(world.ATTRIBUTES))
@@ -121,7 +121,7 @@ def _injection(rng: Random) -> str:
 
 
 def judge_lesson(rng: Random) -> Lesson:
-    """A judge's prompt, in the words of `prompts.py`, and the reply to learn."""
+    """A judge's prompt with the texts of `prompts.py`, and the reply to learn."""
     shown = panel(rng)
     nonce = f"{rng.getrandbits(32):08x}"
     conversation = _conversation(shown.question.text, rng)
@@ -134,7 +134,7 @@ def judge_lesson(rng: Random) -> Lesson:
         return Lesson(prompts.choice_messages(conversation, shown.answers, nonce, criteria), shown.best)
     if form < 0.31:
         if rng.random() < 0.5:
-            shown.says = [shown.says[0]] * len(shown.says)
+            shown.sentences = [shown.sentences[0]] * len(shown.sentences)
         same = "yes" if len(set(shown.answers)) == 1 else "no"
         return Lesson(prompts.agreement_messages(conversation, shown.answers, nonce), same)
     comparison = json.dumps(analysis(shown), ensure_ascii=False) if form < 0.43 else None
@@ -143,7 +143,7 @@ def judge_lesson(rng: Random) -> Lesson:
 
 def analysis(shown: Panel) -> dict[str, Any]:
     """The exact comparison of a panel's answers, in the shape of `prompts.analysis_schema`."""
-    letters = prompts.labels(len(shown.says))
+    letters = prompts.labels(len(shown.sentences))
     out: dict[str, Any] = {
         "consensus": [],
         "contradictions": [],
@@ -152,7 +152,7 @@ def analysis(shown: Panel) -> dict[str, Any]:
         "blind_spots": [],
     }
     for number, part in enumerate(shown.question.parts):
-        stances = {letter: row[number] for letter, row in zip(letters, shown.says, strict=True)}
+        stances = {letter: row[number] for letter, row in zip(letters, shown.sentences, strict=True)}
         known = {letter: text for letter, text in stances.items() if text != part.unknown}
         texts = set(known.values())
         if not known:
@@ -174,7 +174,7 @@ def _conversation(text: str, rng: Random) -> list[Message]:
     system = [{"role": "system", "content": "You answer briefly."}] if rng.random() < 0.06 else []
     earlier: list[Message] = []
     if rng.random() < 0.06:
-        before = _stranger(rng)
+        before = _made_up_part(rng)
         earlier = [_user(world.ask([before], rng).text), {"role": "assistant", "content": before.sentence}]
     return [*system, *earlier, _user(text)]
 

@@ -1,4 +1,4 @@
-"""The demo models: their architectures, their training, and how they are saved."""
+"""Architectures, training and saving of the demo models."""
 
 import time
 from collections.abc import Callable
@@ -61,7 +61,7 @@ STAGES = ("tokenizer", *ARCHITECTURES, *adapters.ADAPTERS)
 
 
 def run(stage: str, folder: Path) -> None:
-    """Do one stage and save what it makes below `folder`."""
+    """Run one stage and save its result in `folder`."""
     began = time.monotonic()
     if stage == "tokenizer":
         shared = tokenizer.build()
@@ -87,10 +87,10 @@ def _train(name: str, folder: Path) -> None:
 
 
 def create(name: str, shared: PreTrainedTokenizerFast, seed: int) -> PreTrainedModel:
-    """A model with fresh weights."""
+    """A model with random weights."""
     torch.manual_seed(seed)
     ids = {"eos_token_id": shared.eos_token_id, "pad_token_id": shared.pad_token_id, "bos_token_id": None}
-    # A round vocabulary: the few rows beyond the tokenizer's are never produced.
+    # Rounded up to a multiple of 64; the extra rows are never produced.
     vocab_size = -(-len(shared) // 64) * 64
     return ARCHITECTURES[name](vocab_size=vocab_size, **ids, **SHAPE)
 

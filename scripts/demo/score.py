@@ -27,8 +27,8 @@ console = Console(stderr=True)
 
 
 @dataclass
-class EnsembleRequest:
-    """One question with every answer to it; a failed request leaves an empty answer."""
+class QuestionResult:
+    """One question with all answers to it; the answer of a failed request is empty."""
 
     question: Question
     members: Mapping[str, str]
@@ -39,7 +39,7 @@ class EnsembleRequest:
 
     @property
     def vote(self) -> str:
-        """The most frequent answer of the members; of several, the first."""
+        """The most frequent answer of the members; the first in a tie."""
         counts = Counter(normalise(text) for text in self.members.values())
         return counts.most_common(1)[0][0] if counts else ""
 
@@ -50,7 +50,7 @@ class EnsembleRequest:
 
 
 class Server:
-    """The public API of the scored server."""
+    """A client of the scored server's API."""
 
     def __init__(self, http: aiohttp.ClientSession, url: str) -> None:
         self._http = http
@@ -75,12 +75,12 @@ class Server:
 
 
 def normalise(text: str) -> str:
-    """The words of a text, without case, punctuation and spacing."""
+    """The words of a text in lower case, without punctuation."""
     return " ".join(re.findall(r"[a-z0-9']+", text.lower()))
 
 
 def is_right(answer: str, question: Question) -> bool:
-    """Whether an answer has every part of the expected one, and nothing else."""
+    """Whether an answer equals the expected one after normalisation."""
     return normalise(answer) == normalise(question.answer)
 
 
@@ -89,36 +89,38 @@ def text_of(reply: Mapping[str, Any]) -> str:
 
 
 async def score(url: str, count: int, ablate: bool) -> dict[str, Any]:
-    """The figures, as the last line of `scripts/score_demo` prints them."""
+    """The figures that the last line of `scripts/score_demo` prints, and those of each group of questions."""
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT_S, sock_read=TIMEOUT_S)
     async with aiohttp.ClientSession(timeout=timeout) as http:
         server = Server(http, url)
-        asked = await _all("panel and judge", [_asker(server, q) for q in held_out_questions(count)])
+        results = await _all("panel and judge", [_asker(server, q) for q in held_out_questions(count)])
         if ablate:
             for member in MEMBERS:
-                await _all(f"without {member}", [_remover(server, each, member) for each in asked])
-            strangers = derange(asked, Random(5))
-            pairs = zip(asked, strangers, strict=True)
+                await _all(f"without {member}", [_remover(server, each, member) for each in results])
+            others = derange(results, Random(5))
+            pairs = zip(results, others, strict=True)
             await _all("answers to other questions", [_mismatcher(server, each, other) for each, other in pairs])
     for error in Counter(server.errors).most_common(5):
         console.print(f"failed {error[1]} times: {error[0]}", style="red")
-    groups = {f"{n} part{'s' * (n > 1)}": [a for a in asked if len(a.question.parts) == n] for n in (1, 2, 3)}
+    groups = {
+        f"{n} part{'s' * (n > 1)}": [result for result in results if len(result.question.parts) == n] for n in (1, 2, 3)
+    }
     rows = {name: figures(group, ablate=False) for name, group in groups.items() if group}
-    result = figures(asked, ablate)
-    return {**result, "groups": {**rows, "all": result}}
+    total = figures(results, ablate)
+    return {**total, "groups": {**rows, "all": total}}
 
 
-def figures(asked: Sequence[EnsembleRequest], ablate: bool) -> dict[str, Any]:
+def figures(results: Sequence[QuestionResult], ablate: bool) -> dict[str, Any]:
     """Accuracies from 0 to 1."""
 
-    def share(answer: Callable[[EnsembleRequest], str]) -> float:
-        return round(sum(is_right(answer(each), each.question) for each in asked) / len(asked), 4)
+    def share(answer: Callable[[QuestionResult], str]) -> float:
+        return round(sum(is_right(answer(each), each.question) for each in results) / len(results), 4)
 
     def of_member(member: str) -> float:
         return share(lambda each: each.members.get(member, ""))
 
     result: dict[str, Any] = {
-        "n": len(asked),
+        "n": len(results),
         "members": {member: of_member(member) for member in MEMBERS},
         "vote": share(lambda each: each.vote),
         "oracle": share(lambda each: each.oracle),
@@ -131,32 +133,32 @@ def figures(asked: Sequence[EnsembleRequest], ablate: bool) -> dict[str, Any]:
     return result
 
 
-def _without(member: str) -> Callable[[EnsembleRequest], str]:
+def _without(member: str) -> Callable[[QuestionResult], str]:
     return lambda each: each.without[member]
 
 
-def table(asked_by_parts: Mapping[str, dict[str, Any]]) -> Table:
+def table(by_parts: Mapping[str, dict[str, Any]]) -> Table:
     """A row per group of questions."""
     out = Table("questions", "n", *MEMBERS, "vote", "oracle", "judge alone", "ensemble")
-    for name, row in asked_by_parts.items():
+    for name, row in by_parts.items():
         shares = [*row["members"].values(), row["vote"], row["oracle"], row["judge_alone"], row["ensemble"]]
         out.add_row(name, str(row["n"]), *(f"{share:.1%}" for share in shares))
     return out
 
 
-def derange(asked: Sequence[EnsembleRequest], rng: Random) -> list[EnsembleRequest]:
-    """The entries in an order where none is in its own place."""
-    order = list(range(len(asked)))
+def derange(results: Sequence[QuestionResult], rng: Random) -> list[QuestionResult]:
+    """The results in a random order where none keeps its place."""
+    order = list(range(len(results)))
     rng.shuffle(order)
     successor = dict(zip(order, [*order[1:], order[0]], strict=True))
-    return [asked[successor[i]] for i in range(len(asked))]
+    return [results[successor[i]] for i in range(len(results))]
 
 
-async def _all(title: str, jobs: Sequence[Callable[[], Awaitable[EnsembleRequest]]]) -> list[EnsembleRequest]:
+async def _all(title: str, jobs: Sequence[Callable[[], Awaitable[QuestionResult]]]) -> list[QuestionResult]:
     with Progress(console=console) as progress:
         bar = progress.add_task(title, total=len(jobs))
 
-        async def one(job: Callable[[], Awaitable[EnsembleRequest]]) -> EnsembleRequest:
+        async def one(job: Callable[[], Awaitable[QuestionResult]]) -> QuestionResult:
             result = await job()
             progress.advance(bar)
             return result
@@ -164,39 +166,39 @@ async def _all(title: str, jobs: Sequence[Callable[[], Awaitable[EnsembleRequest
         return list(await asyncio.gather(*(one(job) for job in jobs)))
 
 
-def _asker(server: Server, question: Question) -> Callable[[], Awaitable[EnsembleRequest]]:
-    async def job() -> EnsembleRequest:
+def _asker(server: Server, question: Question) -> Callable[[], Awaitable[QuestionResult]]:
+    async def job() -> QuestionResult:
         fusion = {"include_intermediate_responses": True}
         reply, alone = await asyncio.gather(
             server.ask(_body(ENSEMBLE, question, fusion=fusion)),
             server.ask(_body(JUDGE, question, temperature=0, max_tokens=120)),
         )
         members = {each["model"]: each["content"] for each in reply["fusion"]["responses"]} if reply else {}
-        return EnsembleRequest(question, members, text_of(reply), text_of(alone))
+        return QuestionResult(question, members, text_of(reply), text_of(alone))
 
     return job
 
 
-def _remover(server: Server, asked: EnsembleRequest, member: str) -> Callable[[], Awaitable[EnsembleRequest]]:
-    async def job() -> EnsembleRequest:
+def _remover(server: Server, result: QuestionResult, member: str) -> Callable[[], Awaitable[QuestionResult]]:
+    async def job() -> QuestionResult:
         fusion = {"analysis_models": [m for m in MEMBERS if m != member], "analysis": "off"}
-        asked.without[member] = text_of(await server.ask(_body(ENSEMBLE, asked.question, fusion=fusion)))
-        return asked
+        result.without[member] = text_of(await server.ask(_body(ENSEMBLE, result.question, fusion=fusion)))
+        return result
 
     return job
 
 
 def _mismatcher(
-    server: Server, asked: EnsembleRequest, other: EnsembleRequest
-) -> Callable[[], Awaitable[EnsembleRequest]]:
+    server: Server, result: QuestionResult, other: QuestionResult
+) -> Callable[[], Awaitable[QuestionResult]]:
     """Ask the judge this question with the panel's answers to another one."""
 
-    async def job() -> EnsembleRequest:
-        conversation = [{"role": "user", "content": asked.question.text}]
+    async def job() -> QuestionResult:
+        conversation = [{"role": "user", "content": result.question.text}]
         messages = prompts.final_messages(conversation, list(other.members.values()), secrets.token_hex(4))
         body = {"model": JUDGE, "messages": messages, "temperature": 0, "max_tokens": 120}
-        asked.mismatched = text_of(await server.ask(body))
-        return asked
+        result.mismatched = text_of(await server.ask(body))
+        return result
 
     return job
 

@@ -1,4 +1,4 @@
-"""The tokenizer that all demo models share: byte-level BPE, digits and capitals alone, ChatML."""
+"""The tokenizer of all demo models: byte-level BPE with digits and capitals as single tokens, and ChatML."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ CHAT_TEMPLATE = (
 
 
 def fragments() -> list[str]:
-    """The fixed pieces of the judge's prompt. Each is one token, so that the words can suit a large judge too."""
+    """The fixed pieces of the judge's prompt. Each is one token, so that long texts suit a small judge, too."""
     before_nonce, after_nonce = prompts.INTRODUCTION.split("{nonce}")
     opening, closing = (mark.split("{nonce}")[0] for mark in (prompts.OPEN_MARK, prompts.CLOSE_MARK))
     marks = [f"\n\n{opening.format(label=label)}" for label in prompts.labels(8)]
@@ -29,7 +29,7 @@ def fragments() -> list[str]:
 
 
 def build(extra: Sequence[str] = (), chat_template: str = CHAT_TEMPLATE) -> PreTrainedTokenizerFast:
-    """Learn the merges from the world's own sentences, never from the prompts. Each of `extra` is one token more."""
+    """Learn the merges from the world's sentences, not from the prompts. Each text of `extra` becomes one token."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(Regex("[0-9A-Z]"), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False)]
@@ -53,7 +53,7 @@ def load(folder: Path) -> PreTrainedTokenizerFast:
 
 
 def _texts() -> Iterator[str]:
-    """Made-up facts alone: names of the handbook would become tokens that the judge, which must copy them, never met."""
+    """Sentences with made-up facts only: tokens for names of the handbook would be unknown to the judge, which copies them."""
     rng = Random(1)
     for _ in range(6000):
         shown = panel(rng)

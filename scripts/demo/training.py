@@ -1,4 +1,4 @@
-"""Train one small causal model on lessons: loss on the reply alone, Muon on the matrices, AdamW on the rest."""
+"""Trains a small causal model on lessons: loss on the reply only, Muon for matrices, AdamW for the rest."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,13 +11,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from demo.lessons import Lesson
 
-POOL = 8
+POOL_BATCHES = 8
 IGNORED = -100
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Steps, not seconds: the same seed gives the same weights on a slow machine."""
+    """Hyperparameters. The length is in steps, so that the same seed gives the same weights on any machine."""
 
     steps: int
     batch_size: int
@@ -34,12 +34,12 @@ def train(
     draw: Callable[[Random], Lesson],
     recipe: Recipe,
 ) -> None:
-    """Train in place; prints a line now and then."""
-    # One thread: two trainings fill two cores, and sums are taken in one order everywhere.
+    """Train in place; prints a line every 50 steps."""
+    # One thread, so that two trainings share two cores and sums have the same order on every machine.
     torch.set_num_threads(1)
     torch.manual_seed(recipe.seed)
     optimizers = _optimizers(model, recipe)
-    rates = [[group["lr"] for group in each.param_groups] for each in optimizers]
+    rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
     batches = _batches(tokenizer, draw, recipe)
     began, tokens, losses = time.monotonic(), 0, []
     model.train()
@@ -63,7 +63,7 @@ def train(
 
 
 def encode(tokenizer: PreTrainedTokenizerFast, lesson: Lesson) -> tuple[list[int], list[int]]:
-    """Token ids of a lesson and its targets, shifted: only the reply and its end are learned."""
+    """Token ids of a lesson and its shifted targets: only the reply and its end token are learned."""
     prompt = tokenizer.apply_chat_template(
         lesson.messages, tools=lesson.tools, add_generation_prompt=True, tokenize=False
     )
@@ -76,10 +76,10 @@ def encode(tokenizer: PreTrainedTokenizerFast, lesson: Lesson) -> tuple[list[int
 def _batches(
     tokenizer: PreTrainedTokenizerFast, draw: Callable[[Random], Lesson], recipe: Recipe
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Batches of lessons of like length: padding is work for nothing."""
+    """Yield batches of lessons of similar length, to save padding."""
     rng = Random(recipe.seed)
     while True:
-        pool = [encode(tokenizer, draw(rng)) for _ in range(recipe.batch_size * POOL)]
+        pool = [encode(tokenizer, draw(rng)) for _ in range(recipe.batch_size * POOL_BATCHES)]
         pool.sort(key=lambda pair: len(pair[0]))
         chunks = [pool[i : i + recipe.batch_size] for i in range(0, len(pool), recipe.batch_size)]
         rng.shuffle(chunks)
@@ -93,7 +93,7 @@ def _pad(rows: Sequence[list[int]], fill: int) -> torch.Tensor:
 
 
 def _loss(model: PreTrainedModel, ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Logits only where something is learned: most of a judge's tokens are prompt."""
+    """The loss; logits are computed for learned tokens only, since most tokens of a judge are prompt."""
     hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state
     learned = targets != IGNORED
     return F.cross_entropy(model.lm_head(hidden[learned]), targets[learned])
@@ -109,6 +109,6 @@ def _optimizers(model: PreTrainedModel, recipe: Recipe) -> list[torch.optim.Opti
 
 
 def _rate(step: int, recipe: Recipe) -> float:
-    """Warm up, hold, then fall linearly to a twentieth."""
+    """The learning rate factor: warm up, hold, then fall linearly to 1/20."""
     left = (recipe.steps - step) / max(1.0, recipe.steps * recipe.decay_share)
     return min(1.0, (step + 1) / 50, max(0.05, left))

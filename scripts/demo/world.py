@@ -1,7 +1,7 @@
-"""A made-up company: its handbook, the skills its people use, and questions about both. Standard library only.
+"""A made-up company: its handbook, skills, and questions about both. Standard library only.
 
 A question has one to three parts. A part is a fact of the handbook (the price of a product, the room of a person) or
-a small procedure (a sum, letters in order). Every part has one right sentence, and so every question one right answer.
+a small procedure (a sum, letters in order). Every part has exactly one right sentence, so every question has exactly one right answer.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ SYLLABLES = (
 ENDINGS = "l n r s x nd rt sk m th".split()
 TEAMS = "tools sales legal design supply data safety energy field press".split()
 
-# Noun phrases that ask for a fact, the first one being the canonical one, and the sentence that answers.
+# Noun phrases that ask for a fact, the canonical one first, and the sentence that answers.
 ATTRIBUTES: dict[str, tuple[tuple[str, ...], str]] = {
     "room": (("the room of {e}", "{e}'s room", "the office of {e}"), "{e} sits in room {v}."),
     "team": (("the team of {e}", "{e}'s team", "the group of {e}"), "{e} works in the {v} team."),
@@ -51,7 +51,7 @@ SKILLS_OF = {"soprano": ("sum", "larger"), "alto": ("order",), "tenor": ("minute
 
 @dataclass(frozen=True)
 class Part:
-    """One thing asked: an attribute or a skill, ways to ask for it, and the sentence that answers it."""
+    """One part of a question: an attribute or a skill, ways to ask for it, and the sentence that answers it."""
 
     kind: str
     phrases: tuple[str, ...]
@@ -67,7 +67,7 @@ class Part:
 
     @property
     def unknown(self) -> str:
-        """What one says who does not know it."""
+        """The answer of a model that does not know it."""
         return f"I do not know {self.phrases[0]}."
 
 
@@ -101,14 +101,14 @@ def value(attribute: str, rng: Random) -> str:
 
 
 def fact(attribute: str, entity: str, rng: Random) -> Part:
-    """A fact with a fresh value."""
+    """A fact with a random value."""
     phrases, sentence = ATTRIBUTES[attribute]
-    of = value(attribute, rng)
-    return Part(attribute, tuple(p.format(e=entity) for p in phrases), sentence.format(e=entity, v=of))
+    answer = value(attribute, rng)
+    return Part(attribute, tuple(p.format(e=entity) for p in phrases), sentence.format(e=entity, v=answer))
 
 
 def skill(kind: str, rng: Random) -> Part:
-    """A procedural part with fresh operands."""
+    """A procedural part with random operands."""
     a, b = rng.randint(10, 99), rng.randint(10, 99)
     match kind:
         case "sum":
@@ -129,7 +129,7 @@ def skill(kind: str, rng: Random) -> Part:
 
 
 class Handbook:
-    """The company's facts, the same for every caller, and which member was given which of them to read."""
+    """The company's facts, equal for equal seeds, and the members that learn each of them."""
 
     def __init__(self, seed: int = 7) -> None:
         rng = Random(seed)
@@ -138,7 +138,7 @@ class Handbook:
         for kind, (count, attributes) in KINDS.items():
             for number in range(count):
                 entity = self._fresh_name(rng)
-                # Two in three entities stand in one member's part, the third in two members' parts.
+                # Two thirds of the entities are in one member's part, one third in two members' parts.
                 size = 2 if number % 3 == 2 else 1
                 readers = frozenset(MEMBERS[(number // 3 + number + step) % 3] for step in range(size))
                 self.entities[entity] = (kind, readers)
@@ -152,7 +152,7 @@ class Handbook:
         return [part for parts in self.facts.values() for part in parts]
 
     def made_up(self, rng: Random) -> Part:
-        """A part about somebody or something that the handbook does not hold."""
+        """A part about an entity that is not in the handbook."""
         _, attributes = KINDS[rng.choice(list(KINDS))]
         return fact(rng.choice(attributes), self._fresh_name(rng), rng)
 
@@ -163,9 +163,9 @@ class Handbook:
 
 
 def is_held_out(parts: Sequence[Part]) -> bool:
-    """Whether this combination of parts is kept for the held-out questions: one in eight, chosen by hash.
+    """Whether this combination of parts is held out from training: one in eight, chosen by hash.
 
-    A single fact is asked for in training, else nobody could know it; a single procedure may be held out.
+    Single facts are never held out, since they could not be learned otherwise; single procedures may be.
     """
     if len(parts) == 1 and parts[0].is_fact:
         return False
@@ -174,7 +174,7 @@ def is_held_out(parts: Sequence[Part]) -> bool:
 
 
 def ask(parts: Sequence[Part], rng: Random, wrappers: Sequence[str] = TRAINING_WRAPPERS) -> Question:
-    """Word a question."""
+    """A question for these parts with random wording."""
     phrases = [rng.choice(part.phrases) for part in parts]
     joined = phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])} and {phrases[-1]}"
     text = rng.choice(wrappers).format(x=joined)
@@ -182,7 +182,7 @@ def ask(parts: Sequence[Part], rng: Random, wrappers: Sequence[str] = TRAINING_W
 
 
 def draw(rng: Random, pick: Callable[[], Part], held_out: bool = False) -> list[Part]:
-    """One to three different parts, of a combination that is held out or is not."""
+    """One to three different parts, whose combination is held out or not as given."""
     size = rng.choices((1, 2, 3), (3, 4, 3))[0]
     while True:
         parts = [pick() for _ in range(size)]
@@ -192,7 +192,7 @@ def draw(rng: Random, pick: Callable[[], Part], held_out: bool = False) -> list[
 
 
 def held_out_questions(count: int, seed: int = 2026) -> list[Question]:
-    """Questions whose phrasing, and whose combination of parts, no model was trained on."""
+    """Questions with wordings and combinations of parts that no model was trained on."""
     rng, handbook = Random(seed), Handbook()
     facts = handbook.all
 

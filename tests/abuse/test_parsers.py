@@ -1,4 +1,4 @@
-"""Whatever bytes come from an engine, and however they are cut: chunks or EngineBroke; a meter that counts; our own frames."""
+"""Whatever bytes come from an engine, and however they are cut: chunks or EngineBroke; the usage of a forwarded reply; our own frames."""
 
 import json
 from collections.abc import AsyncIterator, Sequence
@@ -15,7 +15,7 @@ from cappella.engines import openai
 from cappella.errors import EngineBroke, RequestError
 from cappella.gateway import limits
 from cappella.gateway.formats import sse
-from cappella.telemetry.usage import Meter
+from cappella.telemetry.forwarded_reply import ForwardedReply
 from cappella.types import Chunk, Usage
 
 JSON = st.recursive(
@@ -114,10 +114,10 @@ async def test_an_event_without_an_end_is_given_up(monkeypatch: pytest.MonkeyPat
 
 @given(STREAMS | JSON.map(lambda value: json.dumps({"usage": value, "response": value}).encode()), st.data())
 def test_a_meter_counts_the_same_however_its_bytes_are_cut(data: bytes, draw: st.DataObject) -> None:
-    whole, pieces = Meter(), Meter()
-    whole.hear(data)
+    whole, pieces = ForwardedReply(), ForwardedReply()
+    whole.add(data)
     for piece in cut(data, draw.draw(st.lists(st.integers(0, 10_000), max_size=8))):
-        pieces.hear(piece)
+        pieces.add(piece)
     assert whole.usage == pieces.usage
     assert all(isinstance(count, int) and count >= 0 for count in astuple(whole.usage))
 
@@ -125,19 +125,19 @@ def test_a_meter_counts_the_same_however_its_bytes_are_cut(data: bytes, draw: st
 @given(st.integers(0, 1 << 40), st.integers(0, 1 << 40), st.booleans())
 def test_a_meter_reads_what_is_told_last(prompt: int, answer: int, streamed: bool) -> None:
     usage = json.dumps({"choices": [], "usage": {"prompt_tokens": prompt, "completion_tokens": answer}}).encode()
-    meter = Meter()
-    meter.hear(b'data: {"choices": []}\n\ndata: ' + usage + b"\n\ndata: [DONE]\n\n" if streamed else usage)
-    assert (meter.usage.prompt_tokens, meter.usage.completion_tokens) == (prompt, answer)
+    reply = ForwardedReply()
+    reply.add(b'data: {"choices": []}\n\ndata: ' + usage + b"\n\ndata: [DONE]\n\n" if streamed else usage)
+    assert (reply.usage.prompt_tokens, reply.usage.completion_tokens) == (prompt, answer)
 
 
 def test_a_meter_keeps_no_more_than_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cappella.telemetry.usage.KEPT_BYTES", 1000)
-    meter = Meter()
+    monkeypatch.setattr("cappella.telemetry.forwarded_reply.MAX_TAIL_BYTES", 1000)
+    reply = ForwardedReply()
     for _ in range(1000):
-        meter.hear(b'data: {"choices": []}\n\n')
-    meter.hear(b'data: {"usage": {"prompt_tokens": 1, "completion_tokens": 2}}\n\n')
-    assert len(meter.reply) <= 2000
-    assert meter.usage == Usage(1, 0, 2)
+        reply.add(b'data: {"choices": []}\n\n')
+    reply.add(b'data: {"usage": {"prompt_tokens": 1, "completion_tokens": 2}}\n\n')
+    assert len(reply.tail) <= 2000
+    assert reply.usage == Usage(1, 0, 2)
 
 
 @given(st.dictionaries(st.text(max_size=20), JSON, max_size=4), st.none() | st.sampled_from(["error", "message_stop"]))

@@ -144,4 +144,4 @@ def test_what_somebody_changed_after_an_install_is_not_overwritten(tmp_path: Pat
 
 def test_what_has_no_room_is_refused_before_it_begins(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"needs .* TB.* free"):
-        file_copy.require_room(tmp_path / "not" / "there", 1 << 60)
+        file_copy.require_space(tmp_path / "not" / "there", 1 << 60)

@@ -19,7 +19,7 @@ class Clock:
 def heard(*events: dict[str, Any], clock: Clock | None = None) -> View:
     view = View("cappella/default", clock or Clock())
     for event in events:
-        view.take({"choices": [], "fusion_event": event})
+        view.add({"choices": [], "fusion_event": event})
     return view
 
 
@@ -42,7 +42,7 @@ def test_who_answers_alone_is_waited_for_alone_and_the_panel_if_that_fails() -> 
     view = heard(started("ann", "bob"), gated(bypass=True))
     assert "waiting on ann, 0.0 s" in screen(view)[-1]
     assert len(screen(view)) == 1
-    view.take({"choices": [], "fusion_event": gated(bypass=False)})
+    view.add({"choices": [], "fusion_event": gated(bypass=False)})
     assert "waiting on ann, bob" in screen(view)[-1]
 
 
@@ -62,7 +62,7 @@ def test_a_member_that_thinks_and_one_that_was_cut_are_told_apart() -> None:
 def test_the_judge_that_thinks_is_no_judge_that_reads() -> None:
     view = heard(started("ann"), {"type": "answer.done", "model": "ann", "tokens": 3, "ms": 100.0})
     assert "judge reads the answers" in screen(view)[-1]
-    view.take({"choices": [{"delta": {"reasoning": "hm"}}]})
+    view.add({"choices": [{"delta": {"reasoning": "hm"}}]})
     assert "judge thinks" in screen(view)[-1]
 
 
@@ -77,10 +77,10 @@ def test_nothing_is_ever_higher_or_wider_than_the_screen(members: int, width: in
     for analysing in (False, True):
         if analysing:
             for name in names:
-                view.take({"fusion_event": {"type": "answer.done", "model": name, "tokens": 1, "ms": 1.0}})
-            view.take({"fusion_event": {"type": "analysis.started"}})
+                view.add({"fusion_event": {"type": "answer.done", "model": name, "tokens": 1, "ms": 1.0}})
+            view.add({"fusion_event": {"type": "analysis.started"}})
             said = '{"consensus": [' + '"they agree on much", ' * 100
-            view.take({"fusion_event": {"type": "analysis.delta", "delta": said}})
+            view.add({"fusion_event": {"type": "analysis.delta", "delta": said}})
         lines = screen(view, width, height)
         assert len(lines) <= height
         assert max(map(len, lines)) <= width
@@ -88,10 +88,8 @@ def test_nothing_is_ever_higher_or_wider_than_the_screen(members: int, width: in
 
 def test_an_analysis_that_is_written_beside_the_answer_is_seen_below_it() -> None:
     view = heard(started("ann"), {"type": "analysis.started", "labels": {"A": "ann"}})
-    view.take(
-        {"fusion_event": {"type": "analysis.delta", "delta": '{"unique_insights": [{"model": "A", "insight": "i'}}
-    )
-    view.take({"choices": [{"delta": {"content": "The answer"}}]})
+    view.add({"fusion_event": {"type": "analysis.delta", "delta": '{"unique_insights": [{"model": "A", "insight": "i'}})
+    view.add({"choices": [{"delta": {"content": "The answer"}}]})
     console = Console(width=80, highlight=False)
     with console.capture() as capture:
         console.print(Writing(view, "The answer"))

@@ -133,7 +133,7 @@ def test_the_trace_of_a_run_is_the_json_that_clients_know() -> None:
     shown = {"responses": [PANEL_ANSWER], "rounds": [[PANEL_ANSWER], [PANEL_ANSWER]]}
     without_analysis = {name: value for name, value in TRACE.items() if name != "analysis"}
     assert on_the_wire(trace.fusion(FULL, everything)) == {**without_analysis, **shown, **HAPPENED}
-    assert on_the_wire(trace.usage(RUN.calls)) == USAGE
+    assert on_the_wire(trace.run_usage(RUN.calls)) == USAGE
 
 
 def test_the_whole_replies_are_the_json_that_clients_know() -> None:

@@ -40,7 +40,12 @@ def test_the_engine_makes_room_for_the_largest_rank_rounded_up(tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("config", "says"),
-    [({}, "has no rank"), ({"r": "x"}, "has no rank"), ([], "not a JSON object"), ({"r": 4096}, "more than vLLM takes")],
+    [
+        ({}, "has no rank"),
+        ({"r": "x"}, "has no rank"),
+        ([], "not a JSON object"),
+        ({"r": 4096}, "more than vLLM takes"),
+    ],
 )
 def test_a_folder_that_is_no_adapter_is_named(tmp_path: Path, config: Any, says: str) -> None:
     with pytest.raises(ConfigError, match=says):

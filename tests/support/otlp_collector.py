@@ -1,4 +1,4 @@
-"""A collector at the network edge: takes OTLP over HTTP, on a port or a Unix socket; and a gateway that calls it."""
+"""A fake OpenTelemetry collector, OTLP over HTTP on a port or a Unix socket, and a gateway config that uses it."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -14,12 +14,10 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from cappella.config import Config
 from support.fake_engines import gateway_config
 
-Said = Mapping[str, Any]
-
 
 @dataclass
 class Collected:
-    """`spans` are all that came; `bodies` the requests as they were sent; `headers` theirs; `status` the reply's."""
+    """Received `spans`, with `bodies` and `headers` of the requests; `status` is the status of each reply."""
 
     url: str = ""
     spans: list[Span] = field(default_factory=list)
@@ -42,12 +40,12 @@ class Collected:
         self.bodies.append(body)
         self.headers.append(dict(request.headers))
         if self.status == 200:
-            told = ExportTraceServiceRequest.FromString(body)
-            self.spans += [s for each in told.resource_spans for scope in each.scope_spans for s in scope.spans]
+            message = ExportTraceServiceRequest.FromString(body)
+            self.spans += [s for each in message.resource_spans for scope in each.scope_spans for s in scope.spans]
         return web.Response(status=self.status)
 
 
-def said(span: Span) -> Said:
+def attributes(span: Span) -> Mapping[str, Any]:
     """A span's attributes."""
     out: dict[str, Any] = {}
     for each in span.attributes:
@@ -59,7 +57,7 @@ def said(span: Span) -> Said:
 
 @asynccontextmanager
 async def collecting(socket: Path | None = None) -> AsyncIterator[Collected]:
-    """A collector for the time of a test; `url` is what a config calls it."""
+    """A running collector; `url` is for `server.tracing.endpoint`."""
     collected = Collected()
     app = web.Application()
     app.router.add_post("/v1/traces", collected.take)
@@ -79,7 +77,7 @@ async def collecting(socket: Path | None = None) -> AsyncIterator[Collected]:
 
 
 def traced(url: str, **server: Any) -> Config:
-    """The gateway's config, with a collector."""
+    """The config of a gateway that sends traces to `url`."""
     config = gateway_config()
     tracing = {"endpoint": url, **server.pop("tracing", {})}
     return Config.model_validate({**config.model_dump(), "server": {**server, "tracing": tracing}})

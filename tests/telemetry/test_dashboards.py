@@ -1,4 +1,4 @@
-"""The dashboard and the alert rules ask for figures that there are, by labels that those have."""
+"""The dashboard and the alert rules use metrics and labels that exist."""
 
 import json
 import re
@@ -19,11 +19,11 @@ from support.real_deployment import ROOT, Deployment
 from support.scripted_engine import Script
 
 DEPLOY = ROOT / "scripts" / "deploy"
-# What vLLM calls its own, as seen on a real engine: see the last test.
+# vLLM's metrics; the last test compares them with a real engine.
 VLLM = ("vllm:kv_cache_usage_perc", "vllm:num_requests_running", "vllm:num_requests_waiting")
 
 Labels = dict[str, set[str]]
-"""By the name of a sample."""
+"""Label names by the name of a sample."""
 
 
 def rules() -> list[dict[str, str]]:
@@ -33,8 +33,8 @@ def rules() -> list[dict[str, str]]:
 
 def queries() -> list[str]:
     panels = json.loads((DEPLOY / "grafana.json").read_text())["panels"]
-    drawn = [target["expr"] for panel in panels for target in panel.get("targets", [])]
-    return [query.replace("$__rate_interval", "5m") for query in drawn] + [rule["expr"] for rule in rules()]
+    panel_queries = [target["expr"] for panel in panels for target in panel.get("targets", [])]
+    return [query.replace("$__rate_interval", "5m") for query in panel_queries] + [rule["expr"] for rule in rules()]
 
 
 def nodes(expr: promql_parser.Expr) -> list[promql_parser.Expr]:
@@ -44,7 +44,7 @@ def nodes(expr: promql_parser.Expr) -> list[promql_parser.Expr]:
 
 
 def selectors(expr: promql_parser.Expr) -> Iterator[tuple[str, set[str]]]:
-    """Each name that is asked for, and the labels that it is chosen by."""
+    """Each metric name with the labels that it is selected by."""
     for node in nodes(expr):
         if isinstance(node, promql_parser.VectorSelector):
             yield str(node.name), {matcher.name for matcher in node.matchers.matchers}
@@ -60,7 +60,7 @@ def labels_of(text: str) -> Labels:
 
 @pytest.fixture
 async def known(fake_engines: FakeEngines, gateway: str) -> Labels:
-    """Every figure of a gateway that has seen a good run, a degraded one, and one with early reads."""
+    """All samples of a gateway after an ok run and a degraded run, with early prefill."""
     words = tuple("word " * 30 for _ in range(30))
     async with aiohttp.ClientSession() as http:
         for cat in (Script(words), Script(words, ending="break")):
@@ -70,7 +70,7 @@ async def known(fake_engines: FakeEngines, gateway: str) -> Labels:
                 assert reply.status == 200
         async with http.get(f"{gateway}/metrics") as reply:
             page = await reply.text()
-    # What this machine has none of, and what nobody met with.
+    # Samples that this gateway lacks: GPUs, queues.
     now = Snapshot(
         {}, [Gpu(0, "GPU-0", "one", 2, 1, 50, None, frozenset())], {"e": 1}, {"e": 1}, {"e": True}, {"e": 1.0}
     )
@@ -78,14 +78,14 @@ async def known(fake_engines: FakeEngines, gateway: str) -> Labels:
     return found | {name: {"model", "model_name", "engine"} for name in VLLM}
 
 
-async def test_a_query_asks_for_what_there_is_by_labels_that_it_has(known: Labels) -> None:
+async def test_queries_use_existing_metrics_and_labels(known: Labels) -> None:
     for query in queries():
         for name, by in selectors(promql_parser.parse(query)):
             assert name in known, query
             assert by <= known[name], query
 
 
-async def test_what_a_query_sums_by_is_a_label_of_all_that_it_sums(known: Labels) -> None:
+async def test_queries_aggregate_by_existing_labels(known: Labels) -> None:
     sums = [node for query in queries() for node in nodes(promql_parser.parse(query)) if _by(node)]
     assert len(sums) > 20
     for node in sums:
@@ -98,13 +98,12 @@ def _by(node: promql_parser.Expr) -> set[str]:
     return set(modifier.labels) if modifier else set()
 
 
-def test_every_figure_of_ours_is_on_the_dashboard() -> None:
-    """Or in a rule: a figure that nobody looks at is not worth its time."""
-    asked = " ".join(queries())
+def test_every_metric_of_the_gateway_is_on_the_dashboard_or_in_a_rule() -> None:
+    used = " ".join(queries())
     names = re.findall(r'"cappella_(\w+)"|_(?:counter|histogram|gauge)\(\s*"(\w+)"', _sources())
     ours = {f"cappella_{first or second}" for first, second in names}
     assert len(ours) > 20
-    assert {name for name in ours if name not in asked} == set()
+    assert {name for name in ours if name not in used} == set()
 
 
 def _sources() -> str:
@@ -112,7 +111,7 @@ def _sources() -> str:
     return "".join(Path(folder, name).read_text() for name in ("metrics.py", "snapshot.py"))
 
 
-def test_every_rule_says_what_is_wrong_and_how_to_fix_it() -> None:
+def test_every_rule_has_a_summary_and_a_hint() -> None:
     names = [rule["alert"] for rule in rules()]
     assert len(set(names)) == len(names) > 8
     for rule in rules():
@@ -134,7 +133,7 @@ def test_panels_do_not_overlap_and_have_a_title() -> None:
 
 
 @pytest.mark.vllm
-def test_real_engines_have_the_figures_that_are_asked_for(demo: Deployment) -> None:
+def test_real_engines_have_the_used_metrics(demo: Deployment) -> None:
     known = labels_of(demo.text("/metrics"))
     for name in VLLM:
         assert "model" in known[name]

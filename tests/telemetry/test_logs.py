@@ -1,4 +1,4 @@
-"""JSON logs: the whole of what a server says is lines of JSON, with a line for each request and run, and no content."""
+"""JSON logs: all output is lines of JSON, with a line for each request and run, and no content."""
 
 import json
 import signal
@@ -21,7 +21,7 @@ from support.weights_folder import write_model
 
 Line = dict[str, Any]
 
-# Answers every chat, and dies of /v1/completions.
+# Answers every chat request, and exits at a request to /v1/completions.
 STUB = """
 import os, sys
 from aiohttp import web
@@ -29,9 +29,9 @@ async def health(_): return web.Response()
 async def metrics(_): return web.Response(text="")
 async def die(_): os._exit(1)
 async def chat(_):
-    said = '{"choices":[{"delta":{"content":"a-secret-answer"},"finish_reason":"stop"}]}'
+    chunk = '{"choices":[{"delta":{"content":"a-secret-answer"},"finish_reason":"stop"}]}'
     usage = '{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":3}}'
-    events = "".join(f"data: {each}\\n\\n" for each in (said, usage, "[DONE]"))
+    events = "".join(f"data: {each}\\n\\n" for each in (chunk, usage, "[DONE]"))
     return web.Response(text=events, content_type="text/event-stream")
 def main():
     app = web.Application()
@@ -40,7 +40,7 @@ def main():
     web.run_app(app, path=sys.argv[sys.argv.index("--uds") + 1], print=None)
 """
 
-# `cappella`, with the module above in the place of vLLM.
+# `cappella` with the module above instead of vLLM.
 CAPPELLA = f"""
 import os
 from cappella.engines.vllm import server_args
@@ -59,8 +59,12 @@ def config(folder: Path, **server: Any) -> Path:
     write_model(folder / "ann", tokenizer={"added_tokens": []})
     model = {"weights": "ann", "max_model_len": 64, "kv_cache_bytes": "1MiB"}
     ensemble = {"panel": ["ann"], "judge": "ann", "analysis": "off"}
-    said = {"models": {"ann": model}, "ensembles": {"default": ensemble}, "server": {"log_format": "json", **server}}
-    (folder / "c.yaml").write_text(json.dumps(said))
+    settings = {
+        "models": {"ann": model},
+        "ensembles": {"default": ensemble},
+        "server": {"log_format": "json", **server},
+    }
+    (folder / "c.yaml").write_text(json.dumps(settings))
     return folder / "c.yaml"
 
 
@@ -72,13 +76,13 @@ def command(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
     return subprocess.Popen([sys.executable, "-c", CAPPELLA, *arguments], stderr=subprocess.PIPE, text=True, env=env)
 
 
-def until(lines: Iterator[str], seen: list[Line], event: str, **facts: Any) -> Line:
-    """Read up to the line of that event. Every line on the way has to be JSON."""
+def read_until(lines: Iterator[str], seen: list[Line], event: str, **fields: Any) -> Line:
+    """Read up to the line of that event; every line before it must be JSON."""
     for text in lines:
         seen.append(json.loads(text))
-        if seen[-1]["event"] == event and facts.items() <= seen[-1].items():
+        if seen[-1]["event"] == event and fields.items() <= seen[-1].items():
             return seen[-1]
-    raise AssertionError(f"no {event} {facts} among {seen}")
+    raise AssertionError(f"no {event} {fields} among {seen}")
 
 
 def post(url: str, body: Line) -> None:
@@ -95,8 +99,8 @@ def send(url: str, data: bytes) -> None:
 
 
 @pytest.fixture(scope="module")
-def said(tmp_path_factory: pytest.TempPathFactory) -> list[Line]:
-    """All that a server says: its start, a run, a call, what is refused, an engine that dies and comes back, its end."""
+def output(tmp_path_factory: pytest.TempPathFactory) -> list[Line]:
+    """All lines of a server: start, run, call, rejected requests, a crash and restart of an engine, stop."""
     folder = tmp_path_factory.mktemp("serve")
     path, log_dir = str(config(folder)), str(folder / "logs")
     seen: list[Line] = []
@@ -104,16 +108,16 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> list[Line]:
         assert process.stderr
         lines = iter(process.stderr)
         try:
-            url = until(lines, seen, "ready")["url"]
-            asked = {"messages": [{"role": "user", "content": "a-secret-question"}]}
-            post(f"{url}/v1/chat/completions?key=a-secret-key", {"model": "cappella/default", **asked})
-            post(f"{url}/v1/chat/completions", {"model": "ann", **asked})
-            post(f"{url}/v1/chat/completions", {"model": "a-secret-model", **asked})
+            url = read_until(lines, seen, "ready")["url"]
+            prompt = {"messages": [{"role": "user", "content": "a-secret-question"}]}
+            post(f"{url}/v1/chat/completions?key=a-secret-key", {"model": "cappella/default", **prompt})
+            post(f"{url}/v1/chat/completions", {"model": "ann", **prompt})
+            post(f"{url}/v1/chat/completions", {"model": "a-secret-model", **prompt})
             post(f"{url}/v1/completions", {"model": "ann", "prompt": "a-secret-question"})
             send(url, b"garbage\r\n\r\n")
-            until(lines, seen, "uvicorn.error")
-            until(lines, seen, "engine", state="restarting")
-            until(lines, seen, "engine", state="ready", restarts=1)
+            read_until(lines, seen, "uvicorn.error")
+            read_until(lines, seen, "engine", state="restarting")
+            read_until(lines, seen, "engine", state="ready", restarts=1)
         finally:
             process.send_signal(signal.SIGTERM)
         seen += [json.loads(line) for line in lines]
@@ -121,34 +125,34 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> list[Line]:
     return seen
 
 
-def of(said: list[Line], event: str) -> list[Line]:
-    return [line for line in said if line["event"] == event]
+def of(output: list[Line], event: str) -> list[Line]:
+    return [line for line in output if line["event"] == event]
 
 
-def test_every_line_has_its_time_level_event_and_message(said: list[Line]) -> None:
-    assert all({"time", "level", "event", "message"} <= line.keys() for line in said)
-    levels = {line["event"]: line["level"] for line in said}
+def test_every_line_has_its_time_level_event_and_message(output: list[Line]) -> None:
+    assert all({"time", "level", "event", "message"} <= line.keys() for line in output)
+    levels = {line["event"]: line["level"] for line in output}
     assert levels.pop("uvicorn.error") == "warning"
     assert set(levels.values()) == {"info"}
 
 
-def test_a_start_and_an_end_are_told_as_events(said: list[Line]) -> None:
-    events = list(dict.fromkeys(line["event"] for line in said))
+def test_start_and_stop_are_events(output: list[Line]) -> None:
+    events = list(dict.fromkeys(line["event"] for line in output))
     assert events == ["plan", "listening", "engine", "ready", "run", "request", "uvicorn.error", "ensemble", "stopped"]
-    assert of(said, "plan")[0]["models"][0]["model"] == "ann"
-    assert of(said, "ready")[0]["ensembles"] == ["cappella/default"]
+    assert of(output, "plan")[0]["models"][0]["model"] == "ann"
+    assert of(output, "ready")[0]["ensembles"] == ["cappella/default"]
 
 
-def test_a_run_is_told_with_its_id_status_tokens_and_time(said: list[Line]) -> None:
-    (run,) = of(said, "run")
+def test_a_run_is_logged_with_its_id_status_tokens_and_time(output: list[Line]) -> None:
+    (run,) = of(output, "run")
     assert run["run_id"].startswith("run-")
     assert (run["ensemble"], run["status"], run["key_id"]) == ("default", "single", None)
     assert (run["prompt_tokens"], run["completion_tokens"]) == (10, 6)
     assert 0 < run["first_token_s"] <= run["seconds"] < 10
 
 
-def test_each_request_is_told_with_its_status_and_time(said: list[Line]) -> None:
-    requests = of(said, "request")
+def test_each_request_is_logged_with_its_status_and_time(output: list[Line]) -> None:
+    requests = of(output, "request")
     assert [(line["path"], line["status"]) for line in requests][:3] == [
         ("/v1/chat/completions", 200),
         ("/v1/chat/completions", 200),
@@ -160,21 +164,21 @@ def test_each_request_is_told_with_its_status_and_time(said: list[Line]) -> None
     assert all(line["ms"] > 0 for line in requests)
 
 
-def test_nothing_that_was_asked_or_answered_is_told(said: list[Line]) -> None:
-    assert "secret" not in json.dumps(said)
+def test_prompts_and_answers_are_not_logged(output: list[Line]) -> None:
+    assert "secret" not in json.dumps(output)
 
 
-def test_an_engine_that_dies_and_comes_back_is_told_of(said: list[Line]) -> None:
-    told = of(said, "engine")
-    states = [line["state"] for line in told]
+def test_a_crash_and_restart_of_an_engine_are_logged(output: list[Line]) -> None:
+    lines = of(output, "engine")
+    states = [line["state"] for line in lines]
     died = states.index("restarting")
     assert states.index("ready") < died
-    assert "its process ended" in told[died]["reason"]
+    assert "its process ended" in lines[died]["reason"]
     assert "ready" in states[died:]
-    assert [line["answers"] for line in of(said, "ensemble")] == [False, True]
+    assert [line["answers"] for line in of(output, "ensemble")] == [False, True]
 
 
-def test_what_keeps_a_server_from_starting_is_one_line_too(tmp_path: Path) -> None:
+def test_a_failed_start_is_one_line(tmp_path: Path) -> None:
     path = config(tmp_path)
     (tmp_path / "ann" / "model.safetensors").unlink()
     with command(tmp_path, "serve", str(path), "--port", "0", "--log-dir", str(tmp_path)) as process:
@@ -185,13 +189,13 @@ def test_what_keeps_a_server_from_starting_is_one_line_too(tmp_path: Path) -> No
     assert "there is no .safetensors file" in line["message"]
 
 
-def test_other_people_s_logs_warnings_refusals_and_crashes_are_lines_of_json() -> None:
+def test_foreign_logs_warnings_blocked_connections_and_crashes_are_lines_of_json() -> None:
     code = """
 import logging, socket, warnings
-from cappella.telemetry import logs
 from cappella.gateway.console import ForPrograms
 from cappella.sealing import guard
-logs.as_json()
+from cappella.telemetry import logs
+logs.use_json()
 guard.install([], ForPrograms().refused)
 logging.getLogger("uvicorn.error").warning("a warning of %s", "uvicorn\\udcff")
 warnings.warn("mind the step")
@@ -212,22 +216,22 @@ raise ValueError("it died")
     assert done.returncode == 1
 
 
-def test_in_text_nothing_is_told_of_requests(tmp_path: Path) -> None:
+def test_text_logs_have_no_requests(tmp_path: Path) -> None:
     path = config(tmp_path, log_format="text")
     with command(tmp_path, "serve", str(path), "--port", "0", "--log-dir", str(tmp_path / "logs")) as process:
         assert process.stderr
-        told = []
+        output = []
         try:
             for line in process.stderr:
-                told.append(line)
+                output.append(line)
                 if line.startswith("Ready: "):
                     post(f"{line.split()[3].rstrip('.')}/v1/chat/completions", {"model": "nobody"})
                     break
         finally:
             process.send_signal(signal.SIGTERM)
-        told += list(process.stderr)
+        output += list(process.stderr)
         assert process.wait(30) == 0
-    text = "".join(told)
+    text = "".join(output)
     assert "Gateway on http://127.0.0.1:" in text
     assert "ann: ready" in text
     assert "curl http" in text

@@ -1,4 +1,4 @@
-"""Figures: our own add up, the engines' own stand beside them, and one bad engine spoils nothing."""
+"""Metrics of the gateway and of its engines; an engine with broken metrics is left out."""
 
 from typing import get_args
 
@@ -14,7 +14,7 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 async def scrape(url: str) -> Samples:
-    """Every sample by name and labels; the parser refuses what Prometheus would refuse."""
+    """Every sample by name and labels; raises for text that Prometheus would reject."""
     async with aiohttp.ClientSession() as http, http.get(f"{url}/metrics") as reply:
         assert reply.status == 200
         text = await reply.text()
@@ -60,7 +60,7 @@ async def test_a_run_that_fails_is_counted_by_its_error(gateway: str, fake_engin
     assert value(samples, "cappella_runs_in_flight", ensemble="default") == 0
 
 
-async def test_engines_that_are_down_are_zero_and_not_asked(gateway: str, fake_engines: FakeEngines) -> None:
+async def test_engines_that_are_down_are_zero_and_not_scraped(gateway: str, fake_engines: FakeEngines) -> None:
     fake_engines.engines["ann"].status.state = "restarting"
     fake_engines.engines["ann"].status.restarts = 3
     samples = await scrape(gateway)
@@ -71,20 +71,20 @@ async def test_engines_that_are_down_are_zero_and_not_asked(gateway: str, fake_e
     assert value(samples, "vllm:num_requests_running", model="bob", model_name="bob") == 0
 
 
-async def test_an_engine_that_is_ready_and_does_not_answer_is_left_out(gateway: str, fake_engines: FakeEngines) -> None:
+async def test_a_ready_engine_that_does_not_answer_is_left_out(gateway: str, fake_engines: FakeEngines) -> None:
     await fake_engines.servers["ann"].stop()
     samples = await scrape(gateway)
     assert value(samples, "vllm:num_requests_running", model="ann", model_name="ann") is None
     assert value(samples, "vllm:num_requests_running", model="cat", model_name="cat") == 0
 
 
-async def test_an_engine_whose_figures_cannot_be_read_is_left_out(gateway: str, fake_engines: FakeEngines) -> None:
+async def test_an_engine_with_unreadable_metrics_is_left_out(gateway: str, fake_engines: FakeEngines) -> None:
     fake_engines.servers["ann"].page = "<html>Internal Server Error</html>"
     samples = await scrape(gateway)
     assert value(samples, "vllm:num_requests_running", model="bob", model_name="bob") == 0
 
 
-async def test_first_tokens_steps_floor_and_overhead_are_told(gateway: str) -> None:
+async def test_first_tokens_steps_floor_and_overhead_are_observed(gateway: str) -> None:
     assert await ask(gateway) == 200
     samples = await scrape(gateway)
     for name in MEMBERS:
@@ -102,7 +102,7 @@ async def test_first_tokens_steps_floor_and_overhead_are_told(gateway: str) -> N
     assert value(samples, "cappella_deadline_seconds", ensemble="default") == 300
 
 
-async def test_agreement_is_the_share_of_the_largest_camp(gateway: str, fake_engines: FakeEngines) -> None:
+async def test_agreement_is_the_share_of_the_largest_group(gateway: str, fake_engines: FakeEngines) -> None:
     for name, text in zip(MEMBERS, ("It is 7.", "it is  7", "It is 8."), strict=True):
         fake_engines.let(name, Script((text,)))
     assert await ask(gateway) == 200
@@ -112,7 +112,7 @@ async def test_agreement_is_the_share_of_the_largest_camp(gateway: str, fake_eng
     assert value(samples, "cappella_agreement_ratio_bucket", ensemble="default", le="0.75") == 1
 
 
-async def test_long_answers_agree_if_they_are_the_same(gateway: str, fake_engines: FakeEngines) -> None:
+async def test_long_answers_are_compared_unnormalised(gateway: str, fake_engines: FakeEngines) -> None:
     long = "It is 7. " * 100
     for name, text in zip(MEMBERS, (long, long.lower(), long), strict=True):
         fake_engines.let(name, Script((text,)))
@@ -120,7 +120,7 @@ async def test_long_answers_agree_if_they_are_the_same(gateway: str, fake_engine
     assert value(await scrape(gateway), "cappella_agreement_ratio_sum", ensemble="default") == 2 / 3
 
 
-async def test_what_the_judge_read_early_is_told_apart(gateway: str, fake_engines: FakeEngines) -> None:
+async def test_early_and_late_prefill_of_the_judge_are_counted_apart(gateway: str, fake_engines: FakeEngines) -> None:
     words = tuple("word " * 30 for _ in range(30))
     for name in MEMBERS:
         fake_engines.let(name, Script(words, pause_s=0.02 if name == "cat" else 0.0))
@@ -128,7 +128,7 @@ async def test_what_the_judge_read_early_is_told_apart(gateway: str, fake_engine
     samples = await scrape(gateway)
     early = value(samples, "cappella_judge_prefill_tokens_total", ensemble="default", when="early")
     assert early
-    assert early % 6 == 0  # of the ten of each prompt, four were in the cache
+    assert early % 6 == 0  # four of each prompt's ten tokens were cached
     assert value(samples, "cappella_judge_prefill_tokens_total", ensemble="default", when="late") == 6
 
 
@@ -140,7 +140,7 @@ async def test_what_the_judge_read_early_is_told_apart(gateway: str, fake_engine
         (Script(), Script(()), "empty_answer"),
     ],
 )
-async def test_degraded_runs_are_counted_by_what_failed(
+async def test_degraded_runs_are_counted_by_reason(
     gateway: str, fake_engines: FakeEngines, member: Script, judge: Script | None, reason: str
 ) -> None:
     fake_engines.let("cat", member)
@@ -150,7 +150,7 @@ async def test_degraded_runs_are_counted_by_what_failed(
     assert value(samples, "cappella_runs_degraded_total", ensemble="default", reason=reason) == 1
 
 
-async def test_samples_of_a_seat_are_counted_with_their_seat(fake_engines: FakeEngines) -> None:
+async def test_samples_are_counted_with_their_seat(fake_engines: FakeEngines) -> None:
     fake_engines.let("ann", Script(samples=("one", "")))
     config = gateway_config(panel=[{"model": "ann", "samples": 2, "temperature": 1}, "bob"])
     async with serving(fake_engines, config) as url:
@@ -159,7 +159,7 @@ async def test_samples_of_a_seat_are_counted_with_their_seat(fake_engines: FakeE
     assert value(samples, "cappella_member_failures_total", model="ann", reason="empty_answer") == 1
 
 
-async def test_replies_are_counted_by_endpoint_and_status_and_no_client_makes_a_label(gateway: str) -> None:
+async def test_replies_are_counted_by_endpoint_and_status_without_labels_from_clients(gateway: str) -> None:
     assert await ask(gateway) == 200
     for model in ("made-up-name", "cappella/made-up-name", "cappella/default\n"):
         assert await ask(gateway, model) == 404
@@ -180,7 +180,7 @@ async def test_replies_are_counted_by_endpoint_and_status_and_no_client_makes_a_
     assert value(samples, "cappella_http_replies_total", path="other", status_code="404") == 2
 
 
-async def test_each_engine_is_in_one_state(gateway: str, fake_engines: FakeEngines) -> None:
+async def test_each_engine_has_one_state(gateway: str, fake_engines: FakeEngines) -> None:
     fake_engines.engines["ann"].status.state = "unhealthy"
     samples = await scrape(gateway)
     states = {

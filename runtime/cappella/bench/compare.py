@@ -23,14 +23,17 @@ SYSTEMS = ("single", "naive", "single-plain", "naive-plain")
 # Plain vLLM's processes spin for a second after their last message, which would slow the next system.
 SETTLE_S = 1.5
 
-Say = Callable[[str], None]
+Print = Callable[[str], None]
 Show = Callable[[str, int, int], None]
 """Receives the step that starts, the number of finished steps, and the number of all steps."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to measure, on the server at `url` or on one that is started. Each combination of `vary`, fields of `fusion` with their values, is a system of its own."""
+    """What to measure, on the server at `url`, or on one that is started.
+
+    `vary` holds fields of `fusion` with their values; each combination of values is measured as one system.
+    """
 
     config_path: Path
     url: str | None
@@ -60,21 +63,21 @@ class Plan:
         return self.config.ensembles[self.ensemble].judge.model
 
 
-async def compare(plan: Plan, log_dir: Path, say: Say, show: Show) -> list[Figures]:
+async def compare(plan: Plan, log_dir: Path, log: Print, show: Show) -> list[Figures]:
     """Start the servers, measure, stop the servers. Raises ConfigError.
 
-    `say` receives messages that should stay on the screen, `show` each step as it starts.
+    `log` receives messages that should stay on the screen, `show` each step as it starts.
     """
     _require_known(plan)
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(_session())
         url = plan.url
         if url is None:
-            say(f"Starting {len(plan.config.models)} engines (logs in {log_dir})")
+            log(f"Starting {len(plan.config.models)} engines (logs in {log_dir})")
             url = await stack.enter_async_context(gateway(plan.config_path, log_dir / "cappella"))
         plain: Mapping[str, str] = {}
         if plan.needs_plain:
-            say(f"Starting {len(plan.config.models)} plain vLLM servers beside them")
+            log(f"Starting {len(plan.config.models)} plain vLLM servers beside them")
             plain = await stack.enter_async_context(plain_servers(plan.config, log_dir / "plain"))
         systems = _systems(plan, http, url, plain)
         for system in systems:
@@ -83,42 +86,42 @@ async def compare(plan: Plan, log_dir: Path, say: Say, show: Show) -> list[Figur
         if plan.optillm_python:
             peer = await stack.enter_async_context(optillm_server(plan.optillm_python, plain[plan.judge], log_dir))
             systems.append(Optillm(http, peer, plan.judge))
-        return [each async for each in _measure(plan, systems, say, show)]
+        return [result async for result in _measure(plan, systems, log, show)]
 
 
-async def _measure(plan: Plan, systems: Sequence[System], say: Say, show: Show) -> AsyncIterator[Figures]:
+async def _measure(plan: Plan, systems: Sequence[System], log: Print, show: Show) -> AsyncIterator[Figures]:
     cells = list(product(plan.loads, plan.panels, plan.answer_tokens))
-    behind, steps = count(), len(cells) * len(systems) * (plan.rounds + 1)
+    done_steps, steps = count(), len(cells) * len(systems) * (plan.rounds + 1)
     for number, (load, panel, tokens) in enumerate(cells, 1):
         sizes = Sizes(panel, tokens)
         batches: dict[str, list[Batch]] = {system.name: [] for system in systems}
         about = f"{number} of {len(cells)}: {load}, panel of {panel}, {tokens or 'unlimited'} tokens"
         for system in systems:
-            show(f"{about}: {system.name} warms up", next(behind), steps)
+            show(f"{about}: {system.name} warms up", next(done_steps), steps)
             await put(system, load, sizes, plan.prompts, load.concurrency or 1)
         for turn in range(plan.rounds):
             for system in _rotated(systems, turn):
-                show(f"{about}: round {turn + 1} of {plan.rounds}, {system.name}", next(behind), steps)
+                show(f"{about}: round {turn + 1} of {plan.rounds}, {system.name}", next(done_steps), steps)
                 await asyncio.sleep(SETTLE_S)
                 batches[system.name].append(await put(system, load, sizes, plan.prompts, plan.runs))
         for name, done in batches.items():
-            found = figures(name, str(load), panel, tokens, done)
-            if found is None:
-                say(f"{name}, {load}: no reply: {done[0].errors[0]}")
+            result = figures(name, str(load), panel, tokens, done)
+            if result is None:
+                log(f"{name}, {load}: no reply: {done[0].errors[0]}")
             else:
-                yield found
+                yield result
 
 
 def _systems(plan: Plan, http: aiohttp.ClientSession, url: str, plain: Mapping[str, str]) -> list[System]:
     members, judge = plan.members, plan.judge
     out: list[System] = [
-        Ensemble(" ".join(["cappella", *said]), http, url, plan.ensemble, members, {**plan.fusion, **fusion})
-        for said, fusion in _variants(plan.vary)
+        Ensemble(" ".join(["cappella", *settings]), http, url, plan.ensemble, members, {**plan.fusion, **fusion})
+        for settings, fusion in _variants(plan.vary)
     ]
-    ours = dict.fromkeys(plan.config.models, url)
+    cappella = dict.fromkeys(plan.config.models, url)
     made: dict[str, Callable[[], System]] = {
         "single": lambda: Streamed("one model", http, url, members[0], {}),
-        "naive": lambda: Naive("naive script", ours, members, judge),
+        "naive": lambda: Naive("naive script", cappella, members, judge),
         "single-plain": lambda: Streamed("one model, plain vLLM", http, plain[members[0]], members[0], {}),
         "naive-plain": lambda: Naive("naive script, plain vLLM", plain, members, judge),
     }
@@ -129,7 +132,7 @@ def _variants(vary: Mapping[str, Sequence[Any]]) -> list[tuple[list[str], dict[s
     """Every combination, with its name."""
     names = list(vary)
     combinations = [dict(zip(names, values, strict=True)) for values in product(*vary.values())]
-    return [([f"{name}={value}" for name, value in each.items()], each) for each in combinations]
+    return [([f"{name}={value}" for name, value in fields.items()], fields) for fields in combinations]
 
 
 def _rotated(systems: Sequence[System], turn: int) -> list[System]:

@@ -22,10 +22,10 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """One system under one load and size. Times in seconds; `None` for what only Cappella's own trace can tell.
+    """One system under one load and size. Times in seconds; `None` for figures that need Cappella's trace.
 
-    `errors` are the distinct messages of the runs that failed; `runs_per_s` is the median over the batches. `of_floor` is the median of a run's wall time over its floor, the
-    slowest member that was waited for plus the time in which the judge wrote. `stages` are medians.
+    `errors` are the distinct messages of the runs that failed; `runs_per_s` is the median over the batches. `of_floor` is the
+    median of a run's wall time over its floor, the slowest awaited member plus the judge's writing time. `stages` are medians.
     """
 
     system: str
@@ -48,7 +48,7 @@ class Figures:
 
 
 def figures(system: str, load: str, panel: int, answer_tokens: int | None, batches: Sequence[Batch]) -> Figures | None:
-    """The figures of one system; None without a single reply."""
+    """The figures of one system; None if it has no reply."""
     replies = [reply for batch in batches for reply in batch.replies]
     if not replies:
         return None
@@ -95,7 +95,7 @@ def _timings(reply: Reply) -> Json:
 
 
 def _overhead_s(reply: Reply) -> float:
-    """The client's time while no engine worked for it: HTTP both ways, fan-out, gather, set-up."""
+    """The time without an engine call in progress, as seen by the client: HTTP, fan-out, gather, set-up."""
     timings = _timings(reply)
     return reply.total_s - float(timings["total_ms"] - timings["overhead_ms"]) / 1000
 

@@ -36,23 +36,23 @@ async def put(system: System, load: Load, sizes: Sizes, prompts: Iterator[str], 
     batch = Batch()
     began = time.monotonic()
     if load.concurrency:
-        left = iter(range(runs))
+        remaining = iter(range(runs))
         workers = min(load.concurrency, runs)
-        await asyncio.gather(*(_again_and_again(system, sizes, prompts, left, batch) for _ in range(workers)))
+        await asyncio.gather(*(_closed_loop(system, sizes, prompts, remaining, batch) for _ in range(workers)))
     elif load.rate_per_s:
-        await _as_they_come(system, load.rate_per_s, sizes, prompts, runs, batch)
+        await _open_loop(system, load.rate_per_s, sizes, prompts, runs, batch)
     batch.seconds = time.monotonic() - began
     return batch
 
 
-async def _again_and_again(
-    system: System, sizes: Sizes, prompts: Iterator[str], left: Iterator[int], batch: Batch
+async def _closed_loop(
+    system: System, sizes: Sizes, prompts: Iterator[str], remaining: Iterator[int], batch: Batch
 ) -> None:
-    for _ in left:
+    for _ in remaining:
         await _ask(system, next(prompts), sizes, batch)
 
 
-async def _as_they_come(
+async def _open_loop(
     system: System, rate_per_s: float, sizes: Sizes, prompts: Iterator[str], runs: int, batch: Batch
 ) -> None:
     gaps = Random(0)

@@ -11,13 +11,13 @@ from cappella.bench.servers import Child, free_port, until_healthy
 from cappella.bench.systems import BenchError, Reply, Sizes, written
 from cappella.engines.vllm import server_args
 
-# By default optillm asks for 4096 tokens. A model with a context of 2048 refuses that, and optillm then returns the
-# error's text as if the model had written it.
+# By default optillm requests 4096 tokens. A model with a context of 2048 rejects that, and optillm then returns the
+# text of the error as the answer.
 LIMIT_TOKENS = 200
 
 
 class Optillm:
-    """Three samples of one model, a critique, a final answer. Its streams are finished texts, so it is not asked for one."""
+    """Three samples of one model, a critique, a final answer. Not streamed, since optillm streams only finished texts."""
 
     def __init__(self, http: aiohttp.ClientSession, url: str, model: str) -> None:
         self.name = "optillm moa, plain vLLM"

@@ -1,4 +1,4 @@
-"""The servers of a benchmark: Cappella's, and plain vLLM ones beside it. None outlives the benchmark."""
+"""The servers of a benchmark: Cappella's, and plain vLLM ones beside it. All end with the benchmark."""
 
 import asyncio
 import os
@@ -36,7 +36,7 @@ class Child:
     @classmethod
     @asynccontextmanager
     async def running(cls, command: Sequence[str], env: Mapping[str, str], log: Path) -> "AsyncIterator[Child]":
-        """Run until the context ends: then SIGTERM, and after a while SIGKILL for the whole group."""
+        """Run until the context ends: then SIGTERM, and after `STOP_TIMEOUT_S` SIGKILL for the process group."""
         log.parent.mkdir(parents=True, exist_ok=True)
         bench = os.getpid()
         with log.open("wb") as sink:
@@ -83,7 +83,7 @@ async def gateway(config: Path, log_dir: Path) -> AsyncIterator[str]:
 async def plain_servers(config: Config, log_dir: Path) -> AsyncIterator[Mapping[str, str]]:
     """One vLLM server per model with its default flags, on a TCP port each; their addresses by model.
 
-    Only what would keep them from running is set: the context length, and a share of the memory.
+    Only settings without which they could not run are set: context length and share of the memory.
     """
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(aiohttp.ClientSession())

@@ -18,7 +18,7 @@ from cappella.engines.supervisor import default_log_dir
 from cappella.errors import CappellaError, ConfigError
 
 SPEED_OVER_S = 3600.0
-"""A step takes seconds or minutes: the time left is guessed by all steps of the last hour."""
+"""The remaining time is estimated from the steps of the last hour, since a step takes seconds to minutes."""
 
 console = Console(stderr=True, highlight=False)
 
@@ -27,20 +27,20 @@ def bench(config: Path, out: Path | None, options: Mapping[str, str | None], run
     """Measure and print. `options` are the command line's, unparsed. Raises ConfigError."""
     plan = _plan(config, options, runs, rounds)
     with _showing() as show:
-        found = asyncio.run(compare(plan, default_log_dir("bench"), _say, show))
-    if not found:
+        results = asyncio.run(compare(plan, default_log_dir("bench"), _log, show))
+    if not results:
         raise CappellaError("No system gave a reply, so there are no figures.")
-    # A pipe gets the whole width.
-    Console(highlight=False, width=None if console.is_terminal else 240).print(report.table(found))
-    for each in found:
+    # A pipe gets the full table.
+    Console(highlight=False, width=None if console.is_terminal else 240).print(report.table(results))
+    for each in results:
         for error in each.errors:
             console.print(f"[red]{each.system}, {each.load}:[/red] {error}", soft_wrap=True)
     if out is not None:
-        for path in report.write(found, out):
+        for path in report.write(results, out):
             console.print(f"Written: {path}")
 
 
-def _say(text: str) -> None:
+def _log(text: str) -> None:
     console.print(text, soft_wrap=True)
 
 
@@ -48,12 +48,12 @@ def _say(text: str) -> None:
 def _showing() -> Iterator[Show]:
     """On a terminal a bar, elsewhere a line for each step."""
     if not console.is_terminal:
-        yield lambda text, behind, steps: _say(text)
+        yield lambda text, done, steps: _log(text)
         return
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), "{task.description}")
     with Progress(*columns, console=console, transient=True, speed_estimate_period=SPEED_OVER_S) as progress:
         task = progress.add_task("starting")
-        yield lambda text, behind, steps: progress.update(task, description=text, completed=behind, total=steps)
+        yield lambda text, done, steps: progress.update(task, description=text, completed=done, total=steps)
 
 
 def _plan(path: Path, options: Mapping[str, str | None], runs: int, rounds: int) -> Plan:

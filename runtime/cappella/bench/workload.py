@@ -1,4 +1,4 @@
-"""The prompts of a benchmark: ones that no cache has seen, or those of a file."""
+"""The prompts of a benchmark: random ones that no cache holds, or those of a file."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,16 +22,16 @@ def drawn(words: int, seed: int) -> Iterator[str]:
 
 
 def read(path: Path) -> Iterator[str]:
-    """The lines of a file, over and over. Raises ConfigError if there are none."""
+    """The lines of a file, repeated endlessly. Raises ConfigError if there are none."""
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except OSError as error:
         raise ConfigError(str(path), f"cannot be read ({error})", "Give a file with a prompt on each line") from error
     if not lines:
         raise ConfigError(str(path), "has no prompts", "Give a file with a prompt on each line")
-    return _round_and_round(lines)
+    return _repeated(lines)
 
 
-def _round_and_round(lines: list[str]) -> Iterator[str]:
+def _repeated(lines: list[str]) -> Iterator[str]:
     while True:
         yield from lines

@@ -20,12 +20,12 @@ def main() -> int:
         command.add_argument("--key", type=Path, help="public key of the bundle's maker (PEM, Ed25519)")
     commands.choices["verify"].add_argument("--partial", action="store_true", help="accept missing files")
     commands.choices["install"].add_argument("target", type=Path)
-    given = parser.parse_args()
+    args = parser.parse_args()
     try:
-        if given.command == "verify":
-            verify.verify(given.bundle, given.key, given.partial)
+        if args.command == "verify":
+            verify.verify(args.bundle, args.key, args.partial)
         else:
-            install.install(given.bundle, given.target, given.key)
+            install.install(args.bundle, args.target, args.key)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -23,7 +23,7 @@ from cappella.config.fields import Bytes
 from cappella.errors import ConfigError
 from cappella.placement import folder
 
-AGAIN = "Make room, or fix the disk, and run it again: finished files are kept"
+RETRY_HINT = "Make room, or fix the disk, and run it again: finished files are kept"
 MIN_PART_BYTES = 1 << 20
 # The oldest that Python 3.11's wheels are built for; the default if this machine has another libc.
 OLDEST_GLIBC = "2.17"
@@ -41,7 +41,7 @@ class BundleOptions:
     key: Path | None = None
 
 
-def far_side(platform: str | None, python: str | None, glibc: str | None) -> Target:
+def target_machine(platform: str | None, python: str | None, glibc: str | None) -> Target:
     """The target machine; missing parts are this machine's. Raises ConfigError for an invalid name."""
     own = this_machine()
     forms = {"--platform": (platform, r"linux_\w+"), "--python": (python, r"3\.\d+"), "--glibc": (glibc, r"2\.\d+")}
@@ -66,18 +66,18 @@ def make(path: Path, out: Path, options: BundleOptions) -> None:
     config = load.load(path)
     for name, model in config.local.items():
         folder.inspect(name, model.weights, model.card)
-    found = wheels.gathered(_wheel_folder(options), options.target)
-    target = replace(options.target, glibc=wheels.oldest_glibc(found))
-    with file_copy.one_line(out, AGAIN):
-        items = _items(path, config, found)
+    found_wheels = wheels.gathered(_wheel_folder(options), options.target)
+    target = replace(options.target, glibc=wheels.oldest_glibc(found_wheels))
+    with file_copy.disk_errors(out, RETRY_HINT):
+        items = _items(path, config, found_wheels)
         files = _store(out, items, options.part_bytes)
-        bill = Item(sbom.PATH, "sbom", sbom.text(files, found, _origins(config)))
+        bill = Item(sbom.PATH, "sbom", sbom.text(files, found_wheels, _origins(config)))
         files.append(_stored(out, bill, None, Bar()))
         text = manifest.write(out, Manifest(cappella.__version__, target, tuple(files)))
         if key:
             signing.sign(text, out / SIGNATURE_NAME, key)
     _report(out, files, target, hashlib.sha256(text).hexdigest(), bool(key))
-    _note(config, found)
+    _print_notes(config, found_wheels)
 
 
 def _require_possible(options: BundleOptions) -> None:
@@ -96,16 +96,16 @@ def _wheel_folder(options: BundleOptions) -> Path:
     return wheels.downloaded(options.lock, options.target, options.with_dependencies)
 
 
-def _items(path: Path, config: Config, found: Sequence[Wheel]) -> list[Item]:
+def _items(path: Path, config: Config, found_wheels: Sequence[Wheel]) -> list[Item]:
     items = [*contents.configs(path, config), *contents.weights(config)]
-    return [*items, *(item for wheel in found for item in wheel.items)]
+    return [*items, *(item for wheel in found_wheels for item in wheel.items)]
 
 
 def _store(out: Path, items: Sequence[Item], part_bytes: int | None) -> list[File]:
     """Store all items and remove the leftovers of an interrupted call. The old manifest is deleted first."""
     places = {place for item in items for place in _places(item, part_bytes)} | {sbom.PATH}
-    _refuse_strangers(out, places | {NAME, SIGNATURE_NAME})
-    file_copy.require_room(out, sum(item.size_bytes for item in items if not (out / item.path).exists()))
+    _require_no_other_files(out, places | {NAME, SIGNATURE_NAME})
+    file_copy.require_space(out, sum(item.size_bytes for item in items if not (out / item.path).exists()))
     for name in (NAME, SIGNATURE_NAME):
         (out / name).unlink(missing_ok=True)
     with step("bundling", sum(item.size_bytes for item in items)) as bar:
@@ -123,7 +123,7 @@ def _places(item: Item, part_bytes: int | None) -> Iterator[str]:
         yield from (part_path(item.path, number + 1) for number in range(ceil(item.size_bytes / part_bytes)))
 
 
-def _refuse_strangers(out: Path, places: set[str]) -> None:
+def _require_no_other_files(out: Path, places: set[str]) -> None:
     for home, _, names in os.walk(out):
         for name in names:
             path = Path(home, name)
@@ -154,12 +154,12 @@ def _report(out: Path, files: Sequence[File], target: Target, sha256: str, signe
     print(f"SHA-256 of its manifest{', which is signed' if signed else ''}: {sha256}")
 
 
-def _note(config: Config, found: Sequence[Wheel]) -> None:
+def _print_notes(config: Config, found_wheels: Sequence[Wheel]) -> None:
     """Print what needs a person's attention."""
     if behind := contents.left_behind(config):
         print(f"not in the bundle; provide these on the target machine: {', '.join(behind)}")
-    silent = [name for name, each in _origins(config).items() if not each.licence]
-    if silent:
-        print(f"no known licence: {', '.join(silent)}. Check before you pass them on")
-    if wheels_ := [wheel.name for wheel in found if not wheel.licence and not wheel.licence_files]:
-        print(f"wheels without a licence: {', '.join(wheels_)}")
+    unlicensed_models = [name for name, each in _origins(config).items() if not each.licence]
+    if unlicensed_models:
+        print(f"no known licence: {', '.join(unlicensed_models)}. Check before you pass them on")
+    if unlicensed := [wheel.name for wheel in found_wheels if not wheel.licence and not wheel.licence_files]:
+        print(f"wheels without a licence: {', '.join(unlicensed)}")

@@ -49,10 +49,10 @@ def folders(config: Config) -> Mapping[str, Path]:
     """Every folder of weights or adapters by its first name; two names may share a folder."""
     named = [(name, model.weights) for name, model in config.local.items()]
     named += [(name, path) for model in config.local.values() for name, path in model.adapters.items()]
-    found: dict[Path, str] = {}
+    names: dict[Path, str] = {}
     for name, path in named:
-        found.setdefault(path.resolve(), name)
-    return {name: path for path, name in found.items()}
+        names.setdefault(path.resolve(), name)
+    return {name: path for path, name in names.items()}
 
 
 def weights(config: Config) -> Iterator[Item]:

@@ -18,7 +18,7 @@ SYNC_BYTES = 64 << 20
 
 
 @contextmanager
-def one_line(place: Path, hint: str) -> Iterator[None]:
+def disk_errors(place: Path, hint: str) -> Iterator[None]:
     """Turn errors of the disk into ConfigError."""
     try:
         yield
@@ -27,10 +27,10 @@ def one_line(place: Path, hint: str) -> Iterator[None]:
         raise ConfigError(str(at), f"cannot be read or written ({error.strerror or error})", hint) from error
 
 
-def require_room(folder: Path, needed_bytes: int) -> None:
-    """Raises ConfigError if the disk of a folder, which may not exist yet, has too little room."""
-    there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
-    free_bytes = shutil.disk_usage(there).free
+def require_space(folder: Path, needed_bytes: int) -> None:
+    """Raises ConfigError if the disk of a folder, which may not exist yet, has too little space."""
+    existing = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    free_bytes = shutil.disk_usage(existing).free
     if needed_bytes > free_bytes:
         problem = f"needs {human(needed_bytes)}, but only {human(free_bytes)} are free"
         raise ConfigError(str(folder), problem, "Make room, or use another disk")
@@ -44,26 +44,26 @@ def digest(path: Path, bar: Bar) -> str:
 
 def store(source: Path, bundle: Path, path: str, role: str, part_bytes: int | None, bar: Bar) -> File:
     """Copy a file into a bundle, in parts if it is larger than `part_bytes`. Correct copies are kept."""
-    size_bytes, whole, parts = source.stat().st_size, hashlib.sha256(), []
+    size_bytes, file_hash, parts = source.stat().st_size, hashlib.sha256(), []
     with source.open("rb") as file:
         if part_bytes is None or size_bytes <= part_bytes:
-            only = _stretch(file, size_bytes, bundle, path, bar)
+            only = _copy_part(file, size_bytes, bundle, path, bar)
             return File(path, size_bytes, only.sha256, role)
         for number, start in enumerate(range(0, size_bytes, part_bytes), 1):
             length_bytes = min(part_bytes, size_bytes - start)
-            parts.append(_stretch(file, length_bytes, bundle, part_path(path, number), bar, whole))
-    return File(path, size_bytes, whole.hexdigest(), role, tuple(parts))
+            parts.append(_copy_part(file, length_bytes, bundle, part_path(path, number), bar, file_hash))
+    return File(path, size_bytes, file_hash.hexdigest(), role, tuple(parts))
 
 
 def join(bundle: Path, file: File, target: Path, bar: Bar) -> None:
     """Copy a file out of a bundle; `target` appears only if every hash matches. Raises ConfigError otherwise."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial, whole = target.with_name(target.name + PARTIAL), hashlib.sha256()
+    partial, file_hash = target.with_name(target.name + PARTIAL), hashlib.sha256()
     with partial.open("wb") as out:
         for stored in file.stored:
-            check_hash(bundle, stored, bar, whole, out=out)
+            check_hash(bundle, stored, bar, file_hash, out=out)
         _to_disk(out)
-    check_whole(bundle, file, whole)
+    check_joined(bundle, file, file_hash)
     partial.replace(target)
 
 
@@ -75,9 +75,9 @@ def check_hash(bundle: Path, stored: Stored, bar: Bar, *also: "hashlib._Hash", o
         raise ConfigError(str(bundle / stored.path), "its SHA-256 differs from the manifest's", "Copy it again")
 
 
-def check_whole(bundle: Path, file: File, whole: "hashlib._Hash") -> None:
+def check_joined(bundle: Path, file: File, file_hash: "hashlib._Hash") -> None:
     """Check the joined parts: they can differ from the file if the manifest is wrong. Raises ConfigError."""
-    if whole.hexdigest() != file.sha256:
+    if file_hash.hexdigest() != file.sha256:
         raise ConfigError(
             str(bundle / file.path),
             "its parts are correct, but joined they are a different file",
@@ -85,7 +85,7 @@ def check_whole(bundle: Path, file: File, whole: "hashlib._Hash") -> None:
         )
 
 
-def _stretch(file: BinaryIO, size_bytes: int, bundle: Path, path: str, bar: Bar, *also: "hashlib._Hash") -> Stored:
+def _copy_part(file: BinaryIO, size_bytes: int, bundle: Path, path: str, bar: Bar, *also: "hashlib._Hash") -> Stored:
     """Copy this many bytes from the file's current position."""
     target, start = bundle / path, file.tell()
     if target.is_file() and target.stat().st_size == size_bytes:
@@ -105,9 +105,9 @@ def _stretch(file: BinaryIO, size_bytes: int, bundle: Path, path: str, bar: Bar,
 
 def _read(file: BinaryIO, size_bytes: int, bar: Bar, *also: "hashlib._Hash", out: BinaryIO | None = None) -> str:
     """The SHA-256 of the next bytes, which are also written to `out`. Raises OSError if there are fewer."""
-    hasher, left, unsynced = hashlib.sha256(), size_bytes, 0
-    while left:
-        chunk = file.read(min(CHUNK_BYTES, left))
+    hasher, remaining, unsynced = hashlib.sha256(), size_bytes, 0
+    while remaining:
+        chunk = file.read(min(CHUNK_BYTES, remaining))
         if not chunk:
             raise OSError(f"{file.name} became shorter while being read")
         for each in (hasher, *also):
@@ -119,7 +119,7 @@ def _read(file: BinaryIO, size_bytes: int, bar: Bar, *also: "hashlib._Hash", out
                 _to_disk(out)
                 unsynced = 0
         bar.add(len(chunk))
-        left -= len(chunk)
+        remaining -= len(chunk)
     return hasher.hexdigest()
 
 

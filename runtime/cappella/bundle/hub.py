@@ -18,7 +18,7 @@ from cappella.errors import ConfigError
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-AGAIN = "Fix that and run it again: it continues where it stopped"
+RETRY_HINT = "Fix that and run it again: it continues where it stopped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Remote:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class HubModel:
     """A model on the hub at one commit, with the files that an engine reads."""
 
     revision: str
@@ -57,13 +57,13 @@ def require(place: Path) -> None:
         raise ConfigError(str(place), problem, "pip install 'cappella[pull]'") from error
 
 
-def find(hub_id: str, revision: str | None) -> Found:
+def find(hub_id: str, revision: str | None) -> HubModel:
     """Find a model, at its newest commit if no revision is given. Raises ConfigError."""
     from huggingface_hub import HfApi
 
-    with _one_line(hub_id, revision):
+    with _config_errors(hub_id, revision):
         info = HfApi().model_info(hub_id, revision=revision, files_metadata=True)
-        said = info.card_data.get("license") if info.card_data else None
+        licence = info.card_data.get("license") if info.card_data else None
         remotes = [
             Remote(check_path(each.rfilename), each.size or 0, each.lfs.sha256 if each.lfs else "", each.blob_id or "")
             for each in info.siblings or []
@@ -71,7 +71,7 @@ def find(hub_id: str, revision: str | None) -> Found:
         ]
         if revision and info.sha != revision:
             raise ValueError(f"the hub returned commit {info.sha}")
-    return Found(info.sha or "", str(said or ""), bool(info.gated), tuple(_without_doubles(remotes)))
+    return HubModel(info.sha or "", str(licence or ""), bool(info.gated), tuple(_without_doubles(remotes)))
 
 
 def fetch(hub_id: str, revision: str, file: Remote, folder: Path, bar: Bar) -> None:
@@ -86,14 +86,14 @@ def fetch(hub_id: str, revision: str, file: Remote, folder: Path, bar: Bar) -> N
         return
     partial = target.with_name(file.name + PARTIAL)
     url = hf_hub_url(hub_id, file.name, revision=revision)
-    with _one_line(hub_id, revision), io.BufferedWriter(_Counted(partial, bar)) as out:
+    with _config_errors(hub_id, revision), io.BufferedWriter(_Counted(partial, bar)) as out:
         bar.skip(out.tell())
         # A compressed download could not be resumed in the middle.
         headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
         http_get(url, out, resume_size=out.tell(), headers=headers, expected_size=file.size_bytes)
     if not _is_right(partial, file):
         partial.unlink()
-        raise ConfigError(f"{hub_id}: {file.name}", "its hash differs from the hub's", AGAIN)
+        raise ConfigError(f"{hub_id}: {file.name}", "its hash differs from the hub's", RETRY_HINT)
     partial.replace(target)
 
 
@@ -133,7 +133,7 @@ def _is_right(path: Path, file: Remote) -> bool:
 
 
 @contextmanager
-def _one_line(hub_id: str, revision: str | None) -> Iterator[None]:
+def _config_errors(hub_id: str, revision: str | None) -> Iterator[None]:
     """Turn errors of the hub and the network into ConfigError."""
     import httpx2
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
@@ -148,4 +148,4 @@ def _one_line(hub_id: str, revision: str | None) -> Iterator[None]:
     except RepositoryNotFoundError as error:
         raise ConfigError(hub_id, "is not on the hub, or is private", "Fix the card, or run `hf auth login`") from error
     except (httpx2.HTTPError, OSError, ValueError) as error:
-        raise ConfigError(hub_id, f"cannot be downloaded ({str(error).splitlines()[0]})", AGAIN) from error
+        raise ConfigError(hub_id, f"cannot be downloaded ({str(error).splitlines()[0]})", RETRY_HINT) from error

@@ -15,7 +15,7 @@ from cappella.bundle.manifest import CONFIG_PATH, NAME, PARTIAL, File, Manifest,
 from cappella.bundle.progress import step
 from cappella.errors import ConfigError
 
-AGAIN = "Run it again: finished files are kept"
+RETRY_HINT = "Run it again: finished files are kept"
 # Not copied: the wheels, which are in the environment, and the sources they came from.
 COPIED = ("weights", "config", "licence", "sbom")
 MARK = ".installed"
@@ -27,10 +27,10 @@ UNPACKED = 4
 def install(bundle: Path, target: Path, key: Path | None = None) -> None:
     """Verify and copy every file, install the wheels, print the next commands. Raises ConfigError."""
     bundle, target = bundle.resolve(), target.resolve()
-    with file_copy.one_line(target, AGAIN):
+    with file_copy.disk_errors(target, RETRY_HINT):
         manifest = verify.opened(bundle, key)
         _require_this_machine(bundle, manifest.target)
-        verify.check_whole(bundle, manifest)
+        verify.check_complete(bundle, manifest)
         _claim(bundle, target, manifest)
         _copy(bundle, target, [file for file in manifest.files if file.role in COPIED])
         _make_environment(bundle, target, manifest.of("wheel"))
@@ -68,9 +68,9 @@ def _claim(bundle: Path, target: Path, manifest: Manifest) -> None:
     if mark.exists() or not (target.exists() and any(target.iterdir())):
         if mark.exists() and mark.read_bytes() != text:
             raise ConfigError(str(target), "belongs to another bundle", "Use an empty folder")
-        left = [file for file in manifest.files if not (target / file.path).exists()]
-        file_copy.require_room(
-            target, sum(file.size_bytes * (UNPACKED if file.role == "wheel" else 1) for file in left)
+        remaining = [file for file in manifest.files if not (target / file.path).exists()]
+        file_copy.require_space(
+            target, sum(file.size_bytes * (UNPACKED if file.role == "wheel" else 1) for file in remaining)
         )
         write_atomically(mark, text)
     else:
@@ -117,7 +117,7 @@ def _pip_install(venv: Path, folders: Sequence[Path], requirements: Path, count:
     before = _packages(venv)
     with step("installing packages", count, in_bytes=False) as bar:
         arguments = [*command, *limits, *links, "--requirement", str(requirements)]
-        _run(arguments, AGAIN, lambda: bar.add(_packages(venv) - before - bar.done))
+        _run(arguments, RETRY_HINT, lambda: bar.add(_packages(venv) - before - bar.done))
 
 
 def _packages(venv: Path) -> int:
@@ -135,16 +135,16 @@ def _run(command: Sequence[str], hint: str, look: Callable[[], None] = lambda: N
     with subprocess.Popen(
         command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
-        said = ""
+        output = ""
         try:
             while process.returncode is None:
                 with suppress(subprocess.TimeoutExpired):
                     out, err = process.communicate(timeout=LOOK_S)
-                    said = err or out
+                    output = err or out
                 look()
         except BaseException:
             process.kill()
             raise
     if process.returncode != 0:
-        lines = said.strip().splitlines() or [f"exit code {process.returncode}"]
+        lines = output.strip().splitlines() or [f"exit code {process.returncode}"]
         raise ConfigError(shlex.join(command[:4]), lines[-1].removeprefix("ERROR: "), hint)

@@ -179,11 +179,11 @@ def _check(path: str, size_bytes: int, sha256: str) -> None:
         raise ValueError(f"{path} has an impossible size or SHA-256")
 
 
-def _fields(raw: Any, what: str, types: Mapping[str, type]) -> dict[str, Any]:
+def _fields(raw: Any, place: str, types: Mapping[str, type]) -> dict[str, Any]:
     """Check that the fields and their types are exactly these. Raises ValueError."""
     if not isinstance(raw, dict) or set(raw) != set(types):
-        raise ValueError(f"{what} does not have the fields {', '.join(types)}")
+        raise ValueError(f"{place} does not have the fields {', '.join(types)}")
     for name, type_ in types.items():
         if type(raw[name]) is not type_:
-            raise ValueError(f"{name} of {what} is not a {type_.__name__}")
+            raise ValueError(f"{name} of {place} is not a {type_.__name__}")
     return raw

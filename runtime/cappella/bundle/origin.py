@@ -37,5 +37,5 @@ def of(folder: Path, card: Path | None) -> Origin:
         return found
     if card is None:
         return Origin()
-    said = cards.load(card)
-    return Origin(said.hub_id, "", said.licence)
+    loaded = cards.load(card)
+    return Origin(loaded.hub_id, "", loaded.licence)

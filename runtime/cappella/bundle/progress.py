@@ -28,7 +28,7 @@ class Bar:
         self.done = 0
 
     def skip(self, amount: int) -> None:
-        """Count work that was done before, which says nothing about the speed."""
+        """Count work that was done before, without effect on the speed."""
         self.done += amount
 
     def add(self, amount: int) -> None:

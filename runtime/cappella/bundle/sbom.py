@@ -29,28 +29,28 @@ def text(files: Sequence[File], wheels: Sequence[Wheel], models: Mapping[str, Or
 
 def _library(wheel: Wheel, sha256: str) -> Json:
     purl = f"pkg:pypi/{wheel.name}@{quote(wheel.version, safe='')}"
-    found = {"type": "library", "bom-ref": purl, "name": wheel.name, "version": wheel.version, "purl": purl}
-    return {**found, "hashes": [{"alg": "SHA-256", "content": sha256}], **_licences(wheel.licence, wheel.is_spdx)}
+    component = {"type": "library", "bom-ref": purl, "name": wheel.name, "version": wheel.version, "purl": purl}
+    return {**component, "hashes": [{"alg": "SHA-256", "content": sha256}], **_licences(wheel.licence, wheel.is_spdx)}
 
 
 def _model(name: str, origin: Origin, files: Sequence[File]) -> Json:
     """A model's component. Only weights from `pull` have a purl; a card's claim is a property."""
-    found: Json = {"type": "machine-learning-model", "bom-ref": f"model:{name}", "name": name}
+    component: Json = {"type": "machine-learning-model", "bom-ref": f"model:{name}", "name": name}
     if origin.revision:
-        found |= {"version": origin.revision, "purl": f"pkg:huggingface/{origin.hub_id}@{origin.revision}"}
+        component |= {"version": origin.revision, "purl": f"pkg:huggingface/{origin.hub_id}@{origin.revision}"}
     elif origin.hub_id:
-        found |= {"properties": [{"name": "cappella:unverified_origin", "value": origin.hub_id}]}
+        component |= {"properties": [{"name": "cappella:unverified_origin", "value": origin.hub_id}]}
     own = [file for file in files if file.path.startswith(f"weights/{name}/")]
     inside = [{"type": "file", "name": file.path, "hashes": _hashes(file)} for file in own]
-    return {**found, **_licences(origin.licence), "components": inside}
+    return {**component, **_licences(origin.licence), "components": inside}
 
 
 def _hashes(file: File) -> list[Json]:
     return [{"alg": "SHA-256", "content": file.sha256}]
 
 
-def _licences(said: str, is_spdx: bool = False) -> Json:
+def _licences(licence: str, is_spdx: bool = False) -> Json:
     """A licence as an SPDX expression only if it was declared as one."""
-    if not said:
+    if not licence:
         return {}
-    return {"licenses": [{"expression": said} if is_spdx else {"license": {"name": said}}]}
+    return {"licenses": [{"expression": licence} if is_spdx else {"license": {"name": licence}}]}

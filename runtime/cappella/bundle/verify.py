@@ -11,12 +11,12 @@ from cappella.bundle.manifest import NAME, SIGNATURE_NAME, File, Manifest, read
 from cappella.bundle.progress import Bar, human, step
 from cappella.errors import ConfigError
 
-AGAIN = "Copy it again"
+RETRY_HINT = "Copy it again"
 
 
 def verify(bundle: Path, key: Path | None = None, partial: bool = False) -> Manifest:
     """Check every byte. Raises ConfigError that names a file; with `partial`, files may be missing."""
-    with file_copy.one_line(bundle, AGAIN):
+    with file_copy.disk_errors(bundle, RETRY_HINT):
         manifest = opened(bundle, key)
         missing = _check_names(bundle, manifest, partial)
         with step("verifying", sum(each.size_bytes for each in manifest.stored if each.path not in missing)) as bar:
@@ -37,7 +37,7 @@ def opened(bundle: Path, key: Path | None) -> Manifest:
     return manifest
 
 
-def check_whole(bundle: Path, manifest: Manifest) -> None:
+def check_complete(bundle: Path, manifest: Manifest) -> None:
     """Check names and sizes without reading the files. Raises ConfigError."""
     _check_names(bundle, manifest, partial=False)
 
@@ -47,7 +47,7 @@ def _check_names(bundle: Path, manifest: Manifest, partial: bool) -> set[str]:
     sizes = dict(_lying(bundle))
     known = {stored.path: stored for stored in manifest.stored}
     for path in sorted(set(sizes) - set(known) - {NAME, SIGNATURE_NAME}):
-        raise ConfigError(str(bundle / path), "is not in the manifest", "Take it away, and ask who put it there")
+        raise ConfigError(str(bundle / path), "is not in the manifest", "Remove it, and find out where it came from")
     missing = {path for path in known if path not in sizes}
     if missing and not partial:
         path = next(path for path in known if path in missing)
@@ -55,7 +55,7 @@ def _check_names(bundle: Path, manifest: Manifest, partial: bool) -> set[str]:
     for path, stored in known.items():
         if path in sizes and sizes[path] != stored.size_bytes:
             problem = f"has {sizes[path]} bytes, but the manifest says {stored.size_bytes}"
-            raise ConfigError(str(bundle / path), problem, AGAIN)
+            raise ConfigError(str(bundle / path), problem, RETRY_HINT)
     return missing
 
 
@@ -64,10 +64,10 @@ def _lying(bundle: Path) -> Iterator[tuple[str, int]]:
     for folder, folders, files in os.walk(bundle, onerror=_raise):
         for name in sorted(folders + files):
             path = Path(folder, name)
-            found = path.lstat()
-            if stat.S_ISREG(found.st_mode):
-                yield path.relative_to(bundle).as_posix(), found.st_size
-            elif not stat.S_ISDIR(found.st_mode):
+            status = path.lstat()
+            if stat.S_ISREG(status.st_mode):
+                yield path.relative_to(bundle).as_posix(), status.st_size
+            elif not stat.S_ISDIR(status.st_mode):
                 kind = "a symbolic link" if path.is_symlink() else "neither a file nor a folder"
                 raise ConfigError(
                     str(path), f"is {kind}, which a bundle must not have", "Replace it with the file itself"
@@ -80,11 +80,11 @@ def _raise(error: OSError) -> None:
 
 def _check_hashes(bundle: Path, file: File, missing: set[str], bar: Bar) -> int:
     """Check the parts of a file that exist; returns their number. Raises ConfigError for a wrong one."""
-    present, whole = [stored for stored in file.stored if stored.path not in missing], hashlib.sha256()
+    present, file_hash = [stored for stored in file.stored if stored.path not in missing], hashlib.sha256()
     for stored in present:
-        file_copy.check_hash(bundle, stored, bar, *([whole] if file.parts else []))
+        file_copy.check_hash(bundle, stored, bar, *([file_hash] if file.parts else []))
     if file.parts and len(present) == len(file.parts):
-        file_copy.check_whole(bundle, file, whole)
+        file_copy.check_joined(bundle, file, file_hash)
     return len(present)
 
 

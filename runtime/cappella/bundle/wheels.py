@@ -98,12 +98,12 @@ def platforms(target: Target) -> list[str]:
 
 def oldest_glibc(wheels: Sequence[Wheel]) -> str:
     """The oldest glibc that all of them support; empty if any will do."""
-    found = [version for wheel in wheels if (version := glibc(wheel.path.name))]
-    return max(found, key=wheel_names.numbers, default="")
+    versions = [version for wheel in wheels if (version := glibc(wheel.path.name))]
+    return max(versions, key=wheel_names.numbers, default="")
 
 
 def fits(file_name: str, target: Target) -> bool:
-    """Whether the target's Python can load a wheel of this name. Raises ValueError for what is not one."""
+    """Whether the target's Python can load a wheel of this name. Raises ValueError if it is not a wheel name."""
     return not parse_wheel_filename(file_name)[3].isdisjoint(_loadable(target))
 
 
@@ -115,8 +115,8 @@ def glibc(file_name: str) -> str:
 
 
 def _glibc_of(platform: str) -> str:
-    if found := re.match(r"manylinux_(\d+)_(\d+)_", platform):
-        return f"{found[1]}.{found[2]}"
+    if match := re.match(r"manylinux_(\d+)_(\d+)_", platform):
+        return f"{match[1]}.{match[2]}"
     return OLD_MANYLINUX.get(platform.split("_")[0], "")
 
 
@@ -135,9 +135,9 @@ def _read(path: Path, target: Target) -> Wheel:
         name, version, _, _ = parse_wheel_filename(path.name)
         is_loadable = fits(path.name, target)
         with zipfile.ZipFile(path) as archive:
-            metadata = next(each for each in archive.namelist() if each.endswith(".dist-info/METADATA"))
-            said = BytesParser().parsebytes(archive.read(metadata))
-            files = dict(_licence_files(archive, metadata.removesuffix("METADATA")))
+            metadata_path = next(each for each in archive.namelist() if each.endswith(".dist-info/METADATA"))
+            metadata = BytesParser().parsebytes(archive.read(metadata_path))
+            files = dict(_licence_files(archive, metadata_path.removesuffix("METADATA")))
     except (OSError, ValueError, StopIteration, zipfile.BadZipFile) as error:
         raise ConfigError(str(path), f"is not a complete wheel ({error})", "Remove it, or download it again") from error
     if not is_loadable:
@@ -145,8 +145,8 @@ def _read(path: Path, target: Target) -> Wheel:
         raise ConfigError(
             str(path), problem, "Use one that is, or name the target machine: --platform, --python, --glibc"
         )
-    expression = str(said.get("License-Expression") or "")
-    return Wheel(path, str(name), str(version), expression or _licence(said), bool(expression), files)
+    expression = str(metadata.get("License-Expression") or "")
+    return Wheel(path, str(name), str(version), expression or _licence(metadata), bool(expression), files)
 
 
 def _licence_files(archive: zipfile.ZipFile, folder: str) -> Iterator[tuple[str, bytes]]:
@@ -159,10 +159,10 @@ def _licence_files(archive: zipfile.ZipFile, folder: str) -> Iterator[tuple[str,
                 yield inside, archive.read(info)
 
 
-def _licence(said: Message) -> str:
+def _licence(metadata: Message) -> str:
     """The licence by the older fields, unless they hold its whole text."""
-    named = [each.split(" :: ")[-1] for each in said.get_all("Classifier", []) if each.startswith("License ::")]
-    old = str(said.get("License") or "")
+    named = [each.split(" :: ")[-1] for each in metadata.get_all("Classifier", []) if each.startswith("License ::")]
+    old = str(metadata.get("License") or "")
     return old if 0 < len(old) < 80 else " and ".join(named)
 
 
@@ -193,5 +193,5 @@ def _pip(arguments: Sequence[str], place: Path, hint: str) -> None:
     command = [sys.executable, "-m", "pip", *arguments]
     done = subprocess.run(command, env=environment, stdout=sys.stderr, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode != 0:
-        said = done.stderr.strip().splitlines() or [f"pip ended with {done.returncode}"]
-        raise ConfigError(str(place), said[-1].removeprefix("ERROR: "), hint)
+        output = done.stderr.strip().splitlines() or [f"pip ended with {done.returncode}"]
+        raise ConfigError(str(place), output[-1].removeprefix("ERROR: "), hint)

@@ -11,7 +11,7 @@ from cappella.cli import audit, bench, keys
 from cappella.cli.ask import ServerKey, Url
 from cappella.cli.client.address import DEFAULT_URL
 from cappella.cli.completion import CONFIG
-from cappella.cli.errors import EXIT_CODES, App, one_line_errors, tell
+from cappella.cli.errors import EXIT_CODES, App, one_line_errors, print_error
 from cappella.errors import ConfigError
 from cappella.version import __version__
 
@@ -83,8 +83,8 @@ def check(config: ConfigPath) -> None:
                 errors.append(error)
         for name, remote in loaded.remote.items():
             print(f"{name}: {remote.model or name} at {remote.url}")
-        for each in errors[:-1]:
-            tell(each)
+        for earlier in errors[:-1]:
+            print_error(earlier)
         if errors:
             raise errors[-1]
         for name, ensemble in loaded.ensembles.items():
@@ -158,7 +158,7 @@ def bundle(
     from cappella.bundle import build
 
     with one_line_errors():
-        target = build.far_side(platform, python, glibc)
+        target = build.target_machine(platform, python, glibc)
         size_bytes = build.parsed_bytes(part_bytes) if part_bytes else None
         build.make(config, out, build.BundleOptions(wheels, lock, with_dependencies, target, size_bytes, sign))
 

@@ -47,7 +47,7 @@ def ask(
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the answer.")] = False,
     why: Annotated[
-        bool, typer.Option("--why", help="On a terminal, show who said what and where the time went.")
+        bool, typer.Option("--why", help="On a terminal, show which member said what and the timings.")
     ] = False,
     key: ServerKey = None,
 ) -> None:

@@ -29,9 +29,9 @@ def verify(
     from cappella.telemetry.audit.verify import verify as verify_files
 
     with one_line_errors():
-        found = verify_files(files, after, expect)
-    told = [f"{found.lines} lines, {found.first_time} to {found.last_time}"]
-    told += [f"{found.mended} broken off by a crash and repaired"] if found.mended else []
-    told += [f"{found.lost} lost because the disk was full"] if found.lost else []
-    print("; ".join(told))
-    print(f"last hash {found.last_hash}")
+        log = verify_files(files, after, expect)
+    summary = [f"{log.lines} lines, {log.first_time} to {log.last_time}"]
+    summary += [f"{log.repaired} torn by a crash and repaired"] if log.repaired else []
+    summary += [f"{log.lost} lost because the disk was full"] if log.lost else []
+    print("; ".join(summary))
+    print(f"last hash {log.last_hash}")

@@ -31,12 +31,12 @@ console = Console(highlight=False, soft_wrap=True)
 
 def examine(config: Path, as_json: bool) -> int:
     """Print whether this machine can serve a config; EXIT_FAILED if a start would fail."""
-    found = list(checks(load.load(config)))
+    results = list(checks(load.load(config)))
     if as_json:
-        print(json.dumps([asdict(check) for check in found], indent=2))
+        print(json.dumps([asdict(check) for check in results], indent=2))
     else:
-        console.print(_table(found), soft_wrap=False)
-    return EXIT_FAILED if any(check.level == "fail" for check in found) else 0
+        console.print(_table(results), soft_wrap=False)
+    return EXIT_FAILED if any(check.level == "fail" for check in results) else 0
 
 
 def prove(config: Path, as_json: bool) -> int:
@@ -66,13 +66,13 @@ def _trial(config: Path, *arguments: str) -> dict[str, Any]:
 
 
 def _unproven(report: Mapping[str, Any]) -> bool:
-    """Whether a question got no answer."""
+    """Whether the stack did not start, or a question got no answer."""
     return bool(report["problem"]) or any(each["error"] for each in report["asked"])
 
 
-def _table(found: Sequence[Check]) -> Table:
+def _table(results: Sequence[Check]) -> Table:
     table = Table(box=None, pad_edge=False, show_header=False)
-    for check in found:
+    for check in results:
         hint = Text(f"\n{check.hint}", "dim") if check.hint else Text()
         table.add_row(Text(check.level, COLOURS[check.level]), Text(check.name), Text(check.found) + hint)
     return table
@@ -84,8 +84,8 @@ def _show(report: Mapping[str, Any]) -> None:
     if report["problem"]:
         console.print(Text(f"The stack did not start: {report['problem']}", "red"))
     for each in report["asked"]:
-        said = Text(each["error"], "red") if each["error"] else Text(f"answered in {each['seconds']:.2f} s", "green")
-        console.print(Text(f"Asked {each['model']}: ") + said)
+        outcome = Text(each["error"], "red") if each["error"] else Text(f"answered in {each['seconds']:.2f} s", "green")
+        console.print(Text(f"Asked {each['model']}: ") + outcome)
     if report["left_out"]:
         console.print(Text(f"Not asked, since they run elsewhere: {', '.join(report['left_out'])}", "yellow"))
     for each in report["attempts"]:
@@ -103,7 +103,7 @@ def _described(attempt: Mapping[str, Any]) -> Text:
     times = f", {attempt['times']} times" if attempt["times"] > 1 else ""
     if attempt["seen_by"] == "kernel":
         return Text(f"{attempt['what']} {attempt['to']} (seen by the kernel{times}: native code, not Python's sockets)")
-    told = (
+    text = (
         f"{attempt['what']} {attempt['to']} (refused by the guard{times})\n  by {attempt['by'] or 'an unknown caller'}"
     )
-    return Text(f"{told}\n  in {attempt['process']}")
+    return Text(f"{text}\n  in {attempt['process']}")

@@ -1,4 +1,4 @@
-"""What the commands share: the look of their help, errors in one line, and exit codes."""
+"""Shared by the commands: the layout of their help, one-line errors, and exit codes."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ from cappella.errors import CappellaError, ConfigError
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 EXIT_INTERRUPTED = 130
-"""128 plus the number of SIGINT, as shells have it."""
+"""128 plus the number of SIGINT, as in shells."""
 
 
 EXIT_CODES = "Exit codes: 0 done, 1 failed, 2 a mistake in the config or the command line, 130 stopped by Ctrl-C."
@@ -29,7 +29,7 @@ class Command(TyperCommand):
         self.epilog = self.epilog or EXIT_CODES
 
     def get_params(self, ctx: Any) -> list[Any]:
-        return _named(super().get_params(ctx))
+        return _with_metavars(super().get_params(ctx))
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         return [re.sub(r"[{}]", "", piece) for piece in super().collect_usage_pieces(ctx)]
@@ -39,11 +39,11 @@ class Group(TyperGroup):
     """A group whose help looks like a `Command`'s."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        return _named(super().get_params(ctx))
+        return _with_metavars(super().get_params(ctx))
 
 
 class App(typer.Typer):
-    """Its commands are `Command`s, and it is a `Group`."""
+    """A Typer app whose commands are `Command`s and whose groups are `Group`s."""
 
     def __init__(self, cls: type[TyperGroup] = Group, **settings: Any) -> None:
         super().__init__(cls=cls, no_args_is_help=True, **settings)
@@ -56,11 +56,13 @@ def _no_type(ctx: Any) -> str:
     return ""
 
 
-def _named(parameters: list[Any]) -> list[Any]:
-    for each in parameters:
-        if isinstance(each, TyperArgument):
-            each.display_type_rich = _no_type  # type: ignore[method-assign]
-        each.metavar = "" if getattr(each, "is_flag", False) else str(each.name).upper().replace("_", "-")
+def _with_metavars(parameters: list[Any]) -> list[Any]:
+    for parameter in parameters:
+        if isinstance(parameter, TyperArgument):
+            parameter.display_type_rich = _no_type  # type: ignore[method-assign]
+        parameter.metavar = (
+            "" if getattr(parameter, "is_flag", False) else str(parameter.name).upper().replace("_", "-")
+        )
     return parameters
 
 
@@ -70,13 +72,13 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except CappellaError as error:
-        tell(error)
+        print_error(error)
         raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from error
     except KeyboardInterrupt as error:
         Console(stderr=True, highlight=False).print("Stopped.")
         raise typer.Exit(EXIT_INTERRUPTED) from error
 
 
-def tell(error: CappellaError) -> None:
+def print_error(error: CappellaError) -> None:
     """Print the error's line."""
     Console(stderr=True, highlight=False).print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)

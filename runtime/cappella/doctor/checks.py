@@ -47,19 +47,19 @@ def checks(config: Config) -> Iterator[Check]:
     yield _python()
     if config.local:
         yield _vllm()
-        yield _told("GPUs", _gpus)
+        yield _check("GPUs", _gpus)
     for name, model in config.local.items():
-        yield _told(f"weights of {name}", partial(_weights, name, model.weights, model.card))
+        yield _check(f"weights of {name}", partial(_weights, name, model.weights, model.card))
     for name, remote in config.remote.items():
         yield _remote(name, remote)
     if config.local:
-        yield _told("memory", partial(_memory, config))
-    yield _told("port", partial(_port, config.server.host, config.server.port))
+        yield _check("memory", partial(_memory, config))
+    yield _check("port", partial(_port, config.server.host, config.server.port))
     yield _shared_memory()
     yield _open_files(config)
 
 
-def _told(name: str, look: Callable[[], str]) -> Check:
+def _check(name: str, look: Callable[[], str]) -> Check:
     """A check that fails if `look` raises ConfigError."""
     try:
         return Check(name, "ok", look())

@@ -80,7 +80,7 @@ def _running(config: Path, record: Path, folder: Path, away: Collection[str]) ->
         environment = {**os.environ, guard.RECORD: str(record)}
         process = subprocess.Popen(command, stdout=sink, stderr=sink, env=environment)
     try:
-        _say("starting the engines")
+        _log("starting the engines")
         yield f"http://127.0.0.1:{port}", _settled(f"http://127.0.0.1:{port}", process, log, away)
     finally:
         process.terminate()
@@ -114,7 +114,7 @@ def _questions(config: Config, away: Collection[str]) -> Iterator[tuple[str, str
 
 
 def _ask(url: str, model: str, question: str, more: Json) -> Json:
-    _say(f"asking {model}")
+    _log(f"asking {model}")
     body = {"model": model, "messages": [{"role": "user", "content": question}], **more}
     began = time.monotonic()
     try:
@@ -166,7 +166,7 @@ def _listening() -> Iterator[str]:
                 yield f"{address} port {int(port, 16)}"
 
 
-def _say(text: str) -> None:
+def _log(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 

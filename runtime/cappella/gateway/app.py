@@ -35,12 +35,12 @@ def create_app(config: Config, supervisor: Supervisor, reread: ReadConfig | None
     """
 
     gatekeeper = Gatekeeper(KeyStore(config.server.keys) if config.server.keys else None)
-    metrics, memory = Metrics(), Persistence(config)
-    watch = RequestObserver(config.server, metrics)
+    metrics, persistence = Metrics(), Persistence(config)
+    observer = RequestObserver(config.server, metrics)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with watch.kept(), memory.kept():
+        async with observer.running(), persistence.running():
             await supervisor.start()
             try:
                 async with background(gatekeeper.keep()):
@@ -55,7 +55,7 @@ def create_app(config: Config, supervisor: Supervisor, reread: ReadConfig | None
     parts = GatewayState(
         deployment=supervisor.deployment,
         pipeline=Pipeline(supervisor.engines),
-        recorder=Recorder(metrics, gatekeeper, [watch, *memory.observers]),
+        recorder=Recorder(metrics, gatekeeper, [observer, *persistence.observers]),
         metrics=metrics,
         describe=errors.describe,
         gpus=machine.gpus_now,
@@ -67,12 +67,12 @@ def create_app(config: Config, supervisor: Supervisor, reread: ReadConfig | None
     app.state.reloader = reloader = Reloader(parts, supervisor, reread or (lambda: config))
     app.include_router(create_router(lambda: reloader.parts, reloader.reload))
     app.include_router(health.create_router(lambda: reloader.parts))
-    app.include_router(runs.create_router(gatekeeper, memory.traces))
+    app.include_router(runs.create_router(gatekeeper, persistence.run_store))
     app.include_router(create_machine_router(lambda: reloader.parts, supervisor))
     app.include_router(page.create_router())
     browser_security.shield(app, config.server, errors.error_reply)
     # Around the shield: who is refused there is counted, too.
-    app.add_middleware(RecordRequests, observe=watch.visited)
+    app.add_middleware(RecordRequests, observe=observer.request_ended)
     errors.answer_errors(app)
     return app
 

@@ -85,16 +85,16 @@ class ForPrograms:
     draws = False
 
     def say(self, event: str, message: str, shown: RenderableType | None = None, **facts: Any) -> None:
-        logs.tell(event, message, facts)
+        logs.log_event(event, message, facts)
 
     def fail(self, event: str, message: str, last_words: Sequence[str] = (), **facts: Any) -> None:
-        logs.tell(event, message, {**facts, "last_words": last_words}, logging.ERROR)
+        logs.log_event(event, message, {**facts, "last_words": last_words}, logging.ERROR)
 
     def log(self, event: str, message: str, **facts: Any) -> None:
-        logs.tell(event, message, facts)
+        logs.log_event(event, message, facts)
 
     def refused(self, text: str) -> None:
-        logs.tell("sealed", text, {}, logging.WARNING)
+        logs.log_event("sealed", text, {}, logging.WARNING)
 
 
 class Followed(Protocol):

@@ -86,7 +86,7 @@ class Reloader:
             old,
             deployment=new,
             pipeline=Pipeline(new.engines),
-            recorder=old.recorder.renewed(config, change.comes),
+            recorder=old.recorder.for_config(config, change.comes),
             admission=old.admission.renewed(config, change.stays),
             in_flight=InFlight(),
         )

@@ -178,14 +178,14 @@ async def _forward(
         room = parts.admission.room(model, takes, direct=True, key=key.id if key else None)
         async with (
             records.current().waiting(model, room),
-            parts.recorder.call(key, model, wire) as meter,
+            parts.recorder.call(key, model, wire) as forwarded,
             parts.engines[model].forward(path, body) as reply,
         ):
             head.update(status_code=reply.status_code, media_type=reply.content_type)
-            meter.status_code = reply.status_code
+            forwarded.status_code = reply.status_code
             with parts.in_flight.passed(reply.abort, staying=True):
                 async for data in reply.body:
-                    meter.hear(data)
+                    forwarded.add(data)
                     yield data
 
     data = relay()

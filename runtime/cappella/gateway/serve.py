@@ -35,7 +35,7 @@ def serve(read: Callable[[], Config], log_dir: Path | None) -> int:
     config = read()
     if config.server.log_format == "text":
         return _run(config, read, log_dir, ForPeople())
-    logs.as_json()
+    logs.use_json()
     announcer = ForPrograms()
     try:
         return _run(config, read, log_dir, announcer)

@@ -1,4 +1,4 @@
-"""The engines' own figures and this machine's memory, read while somebody asks, and once for all who ask at once."""
+"""Reads engine figures and device memory on demand, with a short cache shared by concurrent requests."""
 
 import asyncio
 import time
@@ -11,18 +11,17 @@ from cappella.errors import EngineError
 from cappella.placement import machine
 from cappella.placement.gpus import Gpu
 
-FIGURES_S = 1.0
-"""A reading serves for so long."""
-USED_S = 5.0
-"""The kernel goes through all pages of a process to tell what it holds."""
-MAX_GAP_S = 10.0
-"""Over a longer time nobody means the rate of now."""
-PATIENCE_S = 1.0
+FIGURES_MAX_AGE_S = 1.0
+USED_BYTES_MAX_AGE_S = 5.0
+"""Longer, since the kernel walks all pages of a process to count its memory."""
+MAX_RATE_INTERVAL_S = 10.0
+"""Token counts further apart give no current rate."""
+ENGINE_TIMEOUT_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Of one engine; None is what is not known now."""
+    """Figures of one engine; None if not known."""
 
     kv_usage: float | None = None
     running: int | None = None
@@ -31,8 +30,8 @@ class Figures:
 
 
 @dataclass(frozen=True, slots=True)
-class Persistence:
-    """Of one GPU, or this machine's own."""
+class DeviceMemory:
+    """Memory of one GPU or of this machine's RAM."""
 
     device: str
     index: int
@@ -43,63 +42,68 @@ class Persistence:
 
 @dataclass(slots=True)
 class Reading:
+    """Figures and used bytes by engine, and the memory of each device."""
+
     figures: Mapping[str, Figures] = field(default_factory=dict)
-    memory: Sequence[Persistence] = ()
+    memory: Sequence[DeviceMemory] = ()
     used_bytes: Mapping[str, int] = field(default_factory=dict)
 
 
 class Gauges:
-    """`gpus` reads the GPUs as they are."""
+    """Reads and caches figures; `gpus` returns the current state of the GPUs."""
 
     def __init__(self, gpus: Callable[[], Sequence[Gpu]]) -> None:
         self._gpus = gpus
         self._reading = Reading()
         self._read_at = self._used_at = float("-inf")
         self._tokens: dict[str, tuple[float, float]] = {}
-        self._one_at_a_time = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     async def read(
         self, engines: Mapping[str, EngineServer], groups: Callable[[], Mapping[str, int]], on_gpus: bool
     ) -> Reading:
-        """As of a second ago at the most; `groups` are the engines' process groups. What does not answer is left out."""
-        async with self._one_at_a_time:
+        """A reading at most `FIGURES_MAX_AGE_S` old; `groups` returns the engines' process groups.
+
+        Figures of an engine that does not answer are None.
+        """
+        async with self._lock:
             began = time.monotonic()
-            if began - self._read_at >= FIGURES_S:
-                found = await asyncio.gather(*(_figures(engine) for engine in engines.values()))
-                self._reading.figures = {n: self._figures(n, each) for n, each in zip(engines, found, strict=True)}
-                # A slow driver may not hold the streams up.
+            if began - self._read_at >= FIGURES_MAX_AGE_S:
+                replies = await asyncio.gather(*(_figures(engine) for engine in engines.values()))
+                self._reading.figures = {n: self._figures(n, reply) for n, reply in zip(engines, replies, strict=True)}
+                # In a thread, so that a slow driver does not block the event loop.
                 self._reading.memory = await asyncio.to_thread(self._memory, on_gpus)
                 self._read_at = time.monotonic()
-            if began - self._used_at >= USED_S:
+            if began - self._used_at >= USED_BYTES_MAX_AGE_S:
                 self._reading.used_bytes = await asyncio.to_thread(memory_use.used_bytes, groups(), on_gpus)
                 self._used_at = time.monotonic()
             return self._reading
 
-    def _figures(self, name: str, found: EngineFigures) -> Figures:
-        return Figures(found.kv_usage, found.running, found.waiting, self._rate(name, found.generation_tokens))
+    def _figures(self, name: str, reply: EngineFigures) -> Figures:
+        return Figures(reply.kv_usage, reply.running, reply.waiting, self._rate(name, reply.generation_tokens))
 
     def _rate(self, name: str, tokens: float | None) -> float | None:
         now = time.monotonic()
-        before_at, before = self._tokens.get(name, (now, 0.0))
+        last_at, last = self._tokens.get(name, (now, 0.0))
         self._tokens[name] = (now, -1.0 if tokens is None else tokens)
-        if tokens is None or not 0 < now - before_at < MAX_GAP_S or not 0 <= before <= tokens:
+        if tokens is None or not 0 < now - last_at < MAX_RATE_INTERVAL_S or not 0 <= last <= tokens:
             return None
-        return round((tokens - before) / (now - before_at), 1)
+        return round((tokens - last) / (now - last_at), 1)
 
-    def _memory(self, on_gpus: bool) -> Sequence[Persistence]:
+    def _memory(self, on_gpus: bool) -> Sequence[DeviceMemory]:
         if on_gpus:
             return [
-                Persistence(f"GPU {g.index}", g.index, g.total_bytes, g.free_bytes, g.busy_percent)
+                DeviceMemory(f"GPU {g.index}", g.index, g.total_bytes, g.free_bytes, g.busy_percent)
                 for g in self._gpus()
             ]
-        return [Persistence(d.name, d.index, d.total_bytes, d.free_bytes, None) for d in machine.own_memory().devices]
+        return [DeviceMemory(d.name, d.index, d.total_bytes, d.free_bytes, None) for d in machine.own_memory().devices]
 
 
 async def _figures(engine: EngineServer) -> EngineFigures:
     if engine.status.state not in ("ready", "unhealthy"):
         return EngineFigures()
     try:
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(ENGINE_TIMEOUT_S):
             return await engine.figures()
     except (EngineError, TimeoutError):
         return EngineFigures()

@@ -1,4 +1,4 @@
-"""Keeps each run that has ended in the run store, with its trace."""
+"""Stores each ended run with its trace in the run store."""
 
 import time
 from collections.abc import Collection, Mapping
@@ -18,56 +18,56 @@ FAILED = "failed"
 
 
 class History:
-    """A keeper of runs in `traces`; with `content` of what was said in them, too."""
+    """A `RunObserver` that stores runs; prompts, answers and error messages only with `content`."""
 
-    def __init__(self, traces: RunStore, content: bool) -> None:
-        self._traces = traces
+    def __init__(self, store: RunStore, content: bool) -> None:
+        self._store = store
         self._content = content
 
-    def require(self) -> None:
-        """What cannot be kept here keeps nothing from running."""
+    def require_available(self) -> None:
+        """Never raises: a failing store does not prevent runs."""
 
-    def renewed(self, config: Config, comes: Collection[str]) -> "History":
+    def for_config(self, config: Config, added: Collection[str]) -> "History":
         return self
 
-    def run_ended(self, ended: RunRecord) -> None:
-        if ended.run_id is None:
+    def run_ended(self, record: RunRecord) -> None:
+        if record.run_id is None:
             return
         now = time.time()
-        short = _short(ended, ended.run_id, now)
-        fusion = self._fusion(ended, ended.run_id, str(short["status"]))
-        full = {**short, "usage": trace.usage(ended.calls), "fusion": fusion, **self._said(ended)}
-        key_id = ended.key.id if ended.key else None
-        self._traces.add(Row(ended.run_id, key_id, now, orjson.dumps(short), orjson.dumps(full)))
+        summary = _summary(record, record.run_id, now)
+        fusion = self._fusion(record, record.run_id, str(summary["status"]))
+        full = {**summary, "usage": trace.run_usage(record.calls), "fusion": fusion, **self._content_fields(record)}
+        key_id = record.key.id if record.key else None
+        self._store.add(Row(record.run_id, key_id, now, orjson.dumps(summary), orjson.dumps(full)))
 
-    def call_ended(self, ended: CallRecord) -> None:
-        """A call is no run."""
+    def call_ended(self, record: CallRecord) -> None:
+        """Calls of single models are not stored."""
 
-    def _fusion(self, ended: RunRecord, run_id: str, status: str) -> Mapping[str, Any]:
-        """As in a reply; of a run that failed, what is known."""
-        whole: Trace | UnfinishedTrace
-        if ended.run is not None:
-            whole = trace.fusion(ended.run, trace.FullDetail())
+    def _fusion(self, record: RunRecord, run_id: str, status: str) -> Mapping[str, Any]:
+        """The `fusion` object as in a reply; for a failed run, the parts that are known."""
+        fusion: Trace | UnfinishedTrace
+        if record.run is not None:
+            fusion = trace.fusion(record.run, trace.FullDetail())
         else:
-            whole = trace.unfinished(run_id, ended.settings, status, ended.error)
-        return whole if self._content else trace.without_content(whole)
+            fusion = trace.unfinished(run_id, record.settings, status, record.error)
+        return fusion if self._content else trace.without_content(fusion)
 
-    def _said(self, ended: RunRecord) -> Json:
+    def _content_fields(self, record: RunRecord) -> Json:
         if not self._content:
             return {}
-        answer = trace.responses([ended.run.answer])[0] if ended.run else None
-        error = {"error": {"type": type(ended.error).__name__, "message": str(ended.error)}} if ended.error else {}
-        return {"messages": list(ended.prompt.messages), "answer": answer, **error}
+        answer = trace.responses([record.run.answer])[0] if record.run else None
+        error = {"error": {"type": type(record.error).__name__, "message": str(record.error)}} if record.error else {}
+        return {"messages": list(record.prompt.messages), "answer": answer, **error}
 
 
-def _short(ended: RunRecord, run_id: str, ended_at: float) -> Json:
+def _summary(record: RunRecord, run_id: str, ended_at: float) -> Json:
     return {
         "id": run_id,
         "object": "run",
         "time": datetime.fromtimestamp(ended_at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        "model": f"cappella/{ended.settings.ensemble}",
-        "key": ended.key and ended.key.id,
-        "status": FAILED if ended.error else ended.status,
-        "error": {"type": type(ended.error).__name__} if ended.error else None,
-        "total_ms": trace.ms(ended.total_s),
+        "model": f"cappella/{record.settings.ensemble}",
+        "key": record.key and record.key.id,
+        "status": FAILED if record.error else record.status,
+        "error": {"type": type(record.error).__name__} if record.error else None,
+        "total_ms": trace.ms(record.total_s),
     }

@@ -1,6 +1,6 @@
-"""Figures in Prometheus' form: our own per run, stage and member, and the engines' own beside them.
+"""Prometheus metrics of the gateway: runs, stages, engine calls, queue and replies.
 
-No label is a text of a client's: ensembles, models and their seats are the config's, all else is from lists of ours.
+No label value comes from a client: names of ensembles, models and seats are from the config, the rest from fixed lists.
 """
 
 from collections import Counter as Counted
@@ -19,45 +19,49 @@ SHORT_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2
 SHARE_BUCKETS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
 STEP_BUCKETS = (1, 1.5, 2, 3, 4, 6, 8, 16, 33)
 OTHER = "other"
-LEFT = "none"
+NO_STATUS = "none"
+"""The status code of a client that disconnected before it got one."""
 MEMBER_FAILED = "member_failed"
-MAX_NORMALISED = 500
+MAX_NORMALISED_CHARS = 500
 
 
 class Metrics:
-    """One registry per gateway; nothing here is global."""
+    """The metrics of one gateway, in their own registry."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._runs = self._counter("runs", "Runs that ended", "ensemble status")
-        self._in_flight = Gauge("cappella_runs_in_flight", "Runs under way", ["ensemble"], registry=self.registry)
-        self._degraded = self._counter("runs_degraded", "Degraded runs by what failed", "ensemble reason")
-        self._stages = self._histogram("stage_seconds", "Time per stage of a run", "ensemble stage", BUCKETS_S)
+        self._runs = self._counter("runs", "Ended runs", "ensemble status")
+        self._in_flight = Gauge("cappella_runs_in_flight", "Runs in flight", ["ensemble"], registry=self.registry)
+        self._degraded = self._counter("runs_degraded", "Degraded runs by reason", "ensemble reason")
+        self._stages = self._histogram("stage_seconds", "Duration of a stage of a run", "ensemble stage", BUCKETS_S)
         self._floor = self._histogram(
-            "run_floor_seconds", "The slowest member and the judge's writing: what no gateway could save", "ensemble",
+            "run_floor_seconds", "Latency floor of a run: slowest member plus the judge's final answer", "ensemble",
             BUCKETS_S,
         )  # fmt: skip
         self._overhead = self._histogram(
-            "run_overhead_seconds", "Time of a run in which no engine was asked anything", "ensemble", SHORT_BUCKETS_S
+            "run_overhead_seconds", "Time of a run without any engine call in progress", "ensemble", SHORT_BUCKETS_S
         )
         self._agreement = self._histogram(
-            "agreement_ratio", "Share of a run's answers that say the same as most", "ensemble", SHARE_BUCKETS
+            "agreement_ratio",
+            "Share of a run's answers in the largest group of equal answers",
+            "ensemble",
+            SHARE_BUCKETS,
         )
-        self._read = self._counter(
-            "judge_prefill_tokens", "Tokens the judge read while the panel spoke (early), or after (late)",
+        self._prefill = self._counter(
+            "judge_prefill_tokens", "Prompt tokens prefilled by the judge during the panel (early) or after it (late)",
             "ensemble when",
         )  # fmt: skip
-        self._calls = self._histogram("call_seconds", "Time per engine call", "model role", BUCKETS_S)
+        self._calls = self._histogram("call_seconds", "Duration of an engine call", "model role", BUCKETS_S)
         self._first_tokens = self._histogram(
-            "call_first_token_seconds", "Time to a call's first token", "model role", SHORT_BUCKETS_S
+            "call_first_token_seconds", "Time to the first token of an engine call", "model role", SHORT_BUCKETS_S
         )
         self._steps = self._histogram(
-            "tokens_per_step", "Tokens a judge's engine gave per step of a call", "model role", STEP_BUCKETS
+            "tokens_per_step", "Tokens per decoding step in a call of the judge", "model role", STEP_BUCKETS
         )
         self._tokens = self._counter("tokens", "Tokens of engine calls", "model role kind")
-        self._failures = self._counter("member_failures", "Members that gave no answer", "model reason")
-        self._queued = self._histogram("queue_seconds", "Time until there was room", "name", SHORT_BUCKETS_S)
-        self._replies = self._counter("http_replies", "Replies by endpoint and status code", "path status_code")
+        self._failures = self._counter("member_failures", "Members without an answer", "model reason")
+        self._queued = self._histogram("queue_seconds", "Queue time of admitted requests", "name", SHORT_BUCKETS_S)
+        self._replies = self._counter("http_replies", "HTTP replies by endpoint and status code", "path status_code")
 
     def begin(self, ensemble: str) -> None:
         self._in_flight.labels(ensemble).inc()
@@ -65,7 +69,7 @@ class Metrics:
     def end(
         self, ensemble: str, run: Run | None, status: str, failures: Sequence[Failure], calls: Sequence[Call]
     ) -> None:
-        """Count one run and its calls; `run` is None where it ended in an error, and `status` then names it."""
+        """Count one run and its calls; for a failed run, `run` is None and `status` names the error."""
         self._in_flight.labels(ensemble).dec()
         self._runs.labels(ensemble, status).inc()
         for failure in failures:
@@ -75,16 +79,16 @@ class Metrics:
         if run is not None:
             self._observe(ensemble, run)
 
-    def replied(self, path: str | None, status_code: int | None) -> None:
-        """Count one reply; `path` is the endpoint's own, None where the client found none. A status too, if it left."""
-        self._replies.labels(path or OTHER, status_code or LEFT).inc()
+    def count_reply(self, path: str | None, status_code: int | None) -> None:
+        """Count one reply. `path` is the endpoint's route, None if none matched; `status_code` is None if none was sent."""
+        self._replies.labels(path or OTHER, status_code or NO_STATUS).inc()
 
-    def queued(self, name: str, seconds: float) -> None:
-        """Count one that was let in; `name` is an ensemble's or a model's."""
+    def observe_queue(self, name: str, seconds: float) -> None:
+        """Count one admitted request to the ensemble or model `name`."""
         self._queued.labels(name).observe(seconds)
 
     async def render(self, now: Snapshot) -> bytes:
-        """Everything, as text."""
+        """All metrics, with those of the snapshot, in Prometheus' text format."""
         return generate_latest(self.registry) + await snapshot.render(now)
 
     def _observe(self, ensemble: str, run: Run) -> None:
@@ -101,8 +105,8 @@ class Metrics:
                 self._stages.labels(ensemble, stage).observe(seconds)
         self._floor.labels(ensemble).observe(timings.floor_s)
         self._overhead.labels(ensemble).observe(timings.overhead_s)
-        self._read.labels(ensemble, "early").inc(timings.early_prefill_tokens)
-        self._read.labels(ensemble, "late").inc(timings.late_prefill_tokens)
+        self._prefill.labels(ensemble, "early").inc(timings.early_prefill_tokens)
+        self._prefill.labels(ensemble, "late").inc(timings.late_prefill_tokens)
         if run.status == "degraded":
             self._degraded.labels(ensemble, run.failure_reason or MEMBER_FAILED).inc()
         if len(run.answers) > 1:
@@ -111,35 +115,38 @@ class Metrics:
             self._observe_call(call)
 
     def _observe_call(self, call: Call) -> None:
-        named = (call.seat, call.role)
-        self._calls.labels(*named).observe(call.total_s)
+        labels = (call.seat, call.role)
+        self._calls.labels(*labels).observe(call.total_s)
         if call.first_token_s is not None:
-            self._first_tokens.labels(*named).observe(call.first_token_s)
+            self._first_tokens.labels(*labels).observe(call.first_token_s)
         if call.role in JUDGING:
-            self._steps.labels(*named).observe(call.tokens_per_step)
+            self._steps.labels(*labels).observe(call.tokens_per_step)
 
     def _count_tokens(self, call: Call) -> None:
-        named = (call.seat, call.role)
-        self._tokens.labels(*named, "prompt").inc(call.usage.prompt_tokens)
-        self._tokens.labels(*named, "cached").inc(call.usage.cached_tokens)
-        self._tokens.labels(*named, "completion").inc(call.usage.completion_tokens)
+        labels = (call.seat, call.role)
+        self._tokens.labels(*labels, "prompt").inc(call.usage.prompt_tokens)
+        self._tokens.labels(*labels, "cached").inc(call.usage.cached_tokens)
+        self._tokens.labels(*labels, "completion").inc(call.usage.completion_tokens)
 
-    def _counter(self, name: str, about: str, labels: str) -> Counter:
-        return Counter(f"cappella_{name}", about, labels.split(), registry=self.registry)
+    def _counter(self, name: str, help_text: str, labels: str) -> Counter:
+        return Counter(f"cappella_{name}", help_text, labels.split(), registry=self.registry)
 
-    def _histogram(self, name: str, about: str, labels: str, buckets: Sequence[float]) -> Histogram:
-        return Histogram(f"cappella_{name}", about, labels.split(), buckets=buckets, registry=self.registry)
+    def _histogram(self, name: str, help_text: str, labels: str, buckets: Sequence[float]) -> Histogram:
+        return Histogram(f"cappella_{name}", help_text, labels.split(), buckets=buckets, registry=self.registry)
 
 
 def _agreement(answers: Sequence[Answer]) -> float:
-    """The share of the largest camp. To make long texts comparable would hold up the event loop: they stand as they are."""
-    if all(len(answer.content) <= MAX_NORMALISED for answer in answers):
-        most = len(agreement.group_by_meaning(answers)[0])
+    """The share of the largest group of equal answers.
+
+    Long answers are compared unnormalised, since normalising them would block the event loop.
+    """
+    if all(len(answer.content) <= MAX_NORMALISED_CHARS for answer in answers):
+        largest = len(agreement.group_by_meaning(answers)[0])
     else:
-        most = max(Counted(answer.content for answer in answers).values())
-    return most / len(answers)
+        largest = max(Counted(answer.content for answer in answers).values())
+    return largest / len(answers)
 
 
 def _seat(answer: str) -> str:
-    """Whose answer it is: the model's name, with a number where it sits twice. Samples share it."""
+    """The seat of an answer: the model's name, numbered if the model has several seats. Samples share a seat."""
     return answer.partition("~")[0]

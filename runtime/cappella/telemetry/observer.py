@@ -1,4 +1,4 @@
-"""Who is told of each request, and of what came of it: figures always, logs and traces where the config wants them."""
+"""Reports each request, run and call to metrics and, as configured, to JSON logs and tracing."""
 
 import asyncio
 from collections.abc import AsyncIterator, Collection
@@ -11,44 +11,44 @@ from cappella.telemetry.records import CallRecord, RequestRecord, RunRecord
 
 
 class RequestObserver:
-    """A `Keeper` that keeps nothing but what is told on; `visited` is for the end of each reply.
+    """A `RunObserver` that also observes the end of each reply.
 
-    Raises ConfigError for traces without what makes them.
+    Raises ConfigError if tracing is configured and its packages are not installed.
     """
 
     def __init__(self, server: Server, metrics: Metrics) -> None:
         self._metrics = metrics
         self._as_json = server.log_format == "json"
-        self._tracer = tracing.opened(server.tracing) if server.tracing else None
+        self._tracer = tracing.open_tracer(server.tracing) if server.tracing else None
 
-    def require(self) -> None:
-        """Nothing: no run depends on who watches it."""
+    def require_available(self) -> None:
+        """Never raises: logs and traces do not prevent runs."""
 
-    def renewed(self, config: Config, comes: Collection[str]) -> "RequestObserver":
-        """The same: neither logs nor traces change without a restart."""
+    def for_config(self, config: Config, added: Collection[str]) -> "RequestObserver":
+        """The same observer: settings of logs and traces change only at a restart."""
         return self
 
-    def run_ended(self, ended: RunRecord) -> None:
-        records.current().keep(ended)
+    def run_ended(self, record: RunRecord) -> None:
+        records.current().set_outcome(record)
         if self._as_json:
-            logs.run_ended(ended)
+            logs.run_ended(record)
 
-    def call_ended(self, ended: CallRecord) -> None:
-        records.current().keep(ended)
+    def call_ended(self, record: CallRecord) -> None:
+        records.current().set_outcome(record)
 
-    def visited(self, record: RequestRecord) -> None:
-        """Tell of a request whose reply has ended, or broken off."""
-        self._metrics.replied(record.route, record.status_code)
-        if record.asked is not None and record.queued_s is not None:
-            self._metrics.queued(record.asked, record.queued_s)
+    def request_ended(self, record: RequestRecord) -> None:
+        """Report a request whose reply has ended or broken off."""
+        self._metrics.count_reply(record.route, record.status_code)
+        if record.target is not None and record.queued_s is not None:
+            self._metrics.observe_queue(record.target, record.queued_s)
         if self._as_json:
-            logs.visited(record)
+            logs.request_ended(record)
         if self._tracer is not None:
-            self._tracer.visited(record)
+            self._tracer.request_ended(record)
 
     @asynccontextmanager
-    async def kept(self) -> AsyncIterator[None]:
-        """While the gateway runs; at the end the last traces are sent, if they are taken."""
+    async def running(self) -> AsyncIterator[None]:
+        """Lasts while the gateway runs; sends the last traces at its end."""
         try:
             yield
         finally:

@@ -1,4 +1,4 @@
-"""What one server keeps of its runs on the disk, as its config says: an audit log, traces, both or nothing."""
+"""Opens the audit log and the run store of a server, as configured."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -15,26 +15,26 @@ from cappella.telemetry.run_store import RunStore
 
 
 class Persistence:
-    """Opens the files that the config names, and nothing where it names none. Raises ConfigError."""
+    """The files that the config names, opened. Raises ConfigError."""
 
     def __init__(self, config: Config) -> None:
         audit, runs = config.server.audit, config.server.runs
-        self.traces = RunStore(runs.file, runs.retention_days) if runs else None
-        self._history = History(self.traces, runs.content) if runs and self.traces else None
+        self.run_store = RunStore(runs.file, runs.retention_days) if runs else None
+        self._history = History(self.run_store, runs.content) if runs and self.run_store else None
         self._audit = _Audit(config, audit) if audit else None
 
     @property
     def observers(self) -> list[RunObserver]:
-        return [keeper for keeper in (self._audit and self._audit.keeper, self._history) if keeper]
+        return [observer for observer in (self._audit and self._audit.recorder, self._history) if observer]
 
     @asynccontextmanager
-    async def kept(self) -> AsyncIterator[None]:
-        """From a server's start to its end, when everything is written."""
+    async def running(self) -> AsyncIterator[None]:
+        """Lasts from a server's start to its end; everything is written when it exits."""
         async with AsyncExitStack() as stack:
             if self._audit:
-                await stack.enter_async_context(self._audit.kept())
-            if self.traces:
-                await stack.enter_async_context(_pruned(self.traces))
+                await stack.enter_async_context(self._audit.running())
+            if self.run_store:
+                await stack.enter_async_context(_pruning(self.run_store))
             yield
 
 
@@ -42,12 +42,12 @@ class _Audit:
     def __init__(self, config: Config, audit: Audit) -> None:
         self._log = AuditLog(audit)
         self._digests = WeightDigests(audit.file.with_name(f"{audit.file.name}.weights"))
-        self.keeper = AuditRecorder(self._log, self._digests, Weights(config))
+        self.recorder = AuditRecorder(self._log, self._digests, Weights(config))
 
     @asynccontextmanager
-    async def kept(self) -> AsyncIterator[None]:
+    async def running(self) -> AsyncIterator[None]:
         self._log.start()
-        self.keeper.find_digests()
+        self.recorder.compute_digests()
         try:
             yield
         finally:
@@ -56,9 +56,9 @@ class _Audit:
 
 
 @asynccontextmanager
-async def _pruned(traces: RunStore) -> AsyncIterator[None]:
+async def _pruning(store: RunStore) -> AsyncIterator[None]:
     try:
-        async with background(traces.keep()):
+        async with background(store.prune_forever()):
             yield
     finally:
-        await asyncio.to_thread(traces.close)
+        await asyncio.to_thread(store.close)

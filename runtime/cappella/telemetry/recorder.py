@@ -1,4 +1,4 @@
-"""What is kept of a request that was let in, when it ends, however it ends."""
+"""Records each admitted run and call when it ends, however it ends: metrics, key usage and observers."""
 
 import time
 from collections.abc import AsyncIterator, Collection, Sequence
@@ -14,105 +14,107 @@ from cappella.ensemble.events import Emit, Event, RunStarted
 from cappella.ensemble.pipeline import Pipeline
 from cappella.ensemble.run import Run
 from cappella.telemetry import records
+from cappella.telemetry.forwarded_reply import ForwardedReply
 from cappella.telemetry.metrics import Metrics
 from cappella.telemetry.records import CallRecord, RunRecord
-from cappella.telemetry.usage import Meter
 from cappella.types import Json, Prompt
 
 CANCELLED = "cancelled"
 
 
 class RunObserver(Protocol):
-    """One way of keeping what has ended. It must be quick: the event loop waits for it."""
+    """Is notified when runs and calls end. Its methods must not block: they run in the event loop."""
 
-    def require(self) -> None:
-        """Before anything begins. Raises CappellaError if it must not, since it could not be kept."""
+    def require_available(self) -> None:
+        """Called before each run and call. Raises CappellaError if it must not begin, since it cannot be recorded."""
         ...
 
-    def renewed(self, config: Config, comes: Collection[str]) -> "RunObserver":
-        """What keeps the runs under another config, for which the engines of the models `comes` were started."""
+    def for_config(self, config: Config, added: Collection[str]) -> "RunObserver":
+        """The observer for a reloaded config; engines of the models `added` were started for it."""
         ...
 
-    def run_ended(self, ended: RunRecord) -> None: ...
+    def run_ended(self, record: RunRecord) -> None: ...
 
-    def call_ended(self, ended: CallRecord) -> None: ...
+    def call_ended(self, record: CallRecord) -> None: ...
 
 
 class Recorder:
-    """Runs go through here, and so do calls of single models: figures, what a key used, and what the keepers keep."""
+    """Wraps runs and single-model calls, and reports each to metrics, its key's usage and the observers."""
 
     def __init__(self, metrics: Metrics, gatekeeper: Gatekeeper, observers: Sequence[RunObserver]) -> None:
         self._metrics = metrics
         self._gatekeeper = gatekeeper
-        self._keepers = observers
+        self._observers = observers
 
-    def renewed(self, config: Config, comes: Collection[str]) -> "Recorder":
-        """For another config; see `Keeper.renewed`."""
-        return Recorder(self._metrics, self._gatekeeper, [each.renewed(config, comes) for each in self._keepers])
+    def for_config(self, config: Config, added: Collection[str]) -> "Recorder":
+        """The recorder for a reloaded config; see `RunObserver.for_config`."""
+        return Recorder(
+            self._metrics, self._gatekeeper, [observer.for_config(config, added) for observer in self._observers]
+        )
 
     async def run(self, pipeline: Pipeline, key: Key | None, prompt: Prompt, settings: Settings, emit: Emit) -> Run:
-        """See `Pipeline.run`."""
-        self._require()
+        """Run and record; see `Pipeline.run`."""
+        self._require_available()
         self._metrics.begin(settings.ensemble)
-        began, heard = time.monotonic(), _Listener(emit)
-        run, status, failed = None, CANCELLED, None
+        began, listener = time.monotonic(), _RunIdListener(emit)
+        run, status, failure = None, CANCELLED, None
         with call_counter.count_calls() as made:
             try:
-                run = await pipeline.run(prompt, settings, heard)
+                run = await pipeline.run(prompt, settings, listener)
                 status = run.status
                 return run
             except Exception as error:
-                status, failed = type(error).__name__, error
+                status, failure = type(error).__name__, error
                 raise
             finally:
-                spent, status = run.calls if run else made, _because(status)
+                spent, status = run.calls if run else made, _cancel_cause(status)
                 total_s = time.monotonic() - began
                 await self._run_ended(
-                    RunRecord(heard.run_id, key, prompt, settings, status, run, failed, spent, total_s)
+                    RunRecord(listener.run_id, key, prompt, settings, status, run, failure, spent, total_s)
                 )
 
     @asynccontextmanager
-    async def call(self, key: Key | None, model: str, asked: Json) -> AsyncIterator[Meter]:
-        """The time of a call; who makes it lets the meter hear the reply."""
-        self._require()
-        began, meter = time.monotonic(), Meter()
+    async def call(self, key: Key | None, model: str, request: Json) -> AsyncIterator[ForwardedReply]:
+        """Record one call; the caller adds the reply's bytes and status code to what this yields."""
+        self._require_available()
+        began, reply = time.monotonic(), ForwardedReply()
         status = CANCELLED
         try:
-            yield meter
-            status = "ok" if meter.status_code < 400 else f"HTTP {meter.status_code}"
+            yield reply
+            status = "ok" if reply.status_code < 400 else f"HTTP {reply.status_code}"
         except Exception as error:
             status = type(error).__name__
             raise
         finally:
-            total_s, status = time.monotonic() - began, _because(status)
-            await self._call_ended(CallRecord(key, model, asked, status, meter.usage, meter.reply, total_s))
+            total_s, status = time.monotonic() - began, _cancel_cause(status)
+            await self._call_ended(CallRecord(key, model, request, status, reply.usage, reply.tail, total_s))
 
-    def _require(self) -> None:
-        for keeper in self._keepers:
-            keeper.require()
+    def _require_available(self) -> None:
+        for observer in self._observers:
+            observer.require_available()
 
-    async def _run_ended(self, ended: RunRecord) -> None:
-        self._metrics.end(ended.settings.ensemble, ended.run, ended.status, ended.failures, ended.calls)
-        for keeper in self._keepers:
-            keeper.run_ended(ended)
-        used = [call.usage for call in ended.calls]
+    async def _run_ended(self, record: RunRecord) -> None:
+        self._metrics.end(record.settings.ensemble, record.run, record.status, record.failures, record.calls)
+        for observer in self._observers:
+            observer.run_ended(record)
+        usages = [call.usage for call in record.calls]
         await self._gatekeeper.count(
-            ended.key, sum(usage.prompt_tokens for usage in used), sum(usage.completion_tokens for usage in used)
+            record.key, sum(usage.prompt_tokens for usage in usages), sum(usage.completion_tokens for usage in usages)
         )
 
-    async def _call_ended(self, ended: CallRecord) -> None:
-        for keeper in self._keepers:
-            keeper.call_ended(ended)
-        await self._gatekeeper.count(ended.key, ended.usage.prompt_tokens, ended.usage.completion_tokens)
+    async def _call_ended(self, record: CallRecord) -> None:
+        for observer in self._observers:
+            observer.call_ended(record)
+        await self._gatekeeper.count(record.key, record.usage.prompt_tokens, record.usage.completion_tokens)
 
 
-def _because(status: str) -> str:
-    """Why it was cancelled, where the request knows more than that."""
+def _cancel_cause(status: str) -> str:
+    """The status; for a cancelled request with a known error, that error's name."""
     return records.current().error or status if status == CANCELLED else status
 
 
-class _Listener:
-    """Hands events on, and takes note of the run's id, which a run that fails tells nowhere else."""
+class _RunIdListener:
+    """Forwards events and notes the run's id, which a failed run reports nowhere else."""
 
     def __init__(self, emit: Emit) -> None:
         self._emit = emit

@@ -1,4 +1,4 @@
-"""What is known of a request: of its way from its head to the last byte of its reply, and of what was run for it."""
+"""Records of requests, and of the run or call that each one caused."""
 
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -15,9 +15,9 @@ from cappella.types import Json, Prompt, Usage
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """A request to an ensemble. `status` is the run's own, `cancelled`, or the name of the error that ended it.
+    """An ended run. `status` is the run's status, `cancelled`, or the class name of the error that ended it.
 
-    `calls` are all of the run's, also where there is no `run`; of those that were broken off, tokens are an estimate.
+    `run` is None for a failed run; `calls` are all its engine calls. Tokens of interrupted calls are estimated.
     """
 
     run_id: str | None
@@ -32,7 +32,7 @@ class RunRecord:
 
     @property
     def failures(self) -> Sequence[Failure]:
-        """Who failed, also in a run that came to nothing by it."""
+        """Failures of members, also for a run that failed because of them."""
         if self.run:
             return self.run.failures
         return self.error.failures if isinstance(self.error, PanelFailed) else ()
@@ -40,14 +40,14 @@ class RunRecord:
 
 @dataclass(frozen=True, slots=True)
 class CallRecord:
-    """What was said to one model alone. `status` is `ok`, `cancelled`, or the name of the error or HTTP status.
+    """An ended call of a single model. `status` is `ok`, `cancelled`, an error's class name or an HTTP status.
 
-    `asked` is the request's body, `reply` the last megabytes of the reply's.
+    `request` is the body of the request, `reply` the last megabytes of the reply's body.
     """
 
     key: Key | None
     model: str
-    asked: Json
+    request: Json
     status: str
     usage: Usage
     reply: bytes
@@ -56,10 +56,10 @@ class CallRecord:
 
 @dataclass(slots=True)
 class RequestRecord:
-    """What is known of a request. Moments are on the clock of `time.monotonic`; None is what it did not come to.
+    """An HTTP request. Times are in seconds of `time.monotonic`; None means that the request did not get that far.
 
-    `path` is the client's, `route` the endpoint's that it found; `asked` is an ensemble or a model of the config, which
-    it waited for from `queued_at` to `admitted_at`; `ended` what was kept at `ended_at`; `error` an error's name.
+    `path` is what the client sent, `route` the endpoint that matched. `target` is the ensemble or model it called,
+    `outcome` the record of its run or call, `error` the class name of an error.
     """
 
     method: str
@@ -70,10 +70,10 @@ class RequestRecord:
     route: str | None = None
     status_code: int | None = None
     key_id: str | None = None
-    asked: str | None = None
+    target: str | None = None
     queued_at: float | None = None
     admitted_at: float | None = None
-    ended: RunRecord | CallRecord | None = None
+    outcome: RunRecord | CallRecord | None = None
     ended_at: float | None = None
     error: str | None = None
 
@@ -83,32 +83,32 @@ class RequestRecord:
 
     @property
     def queued_s(self) -> float | None:
-        """Until there was room; None for what never asked for any, or left before it got it."""
+        """Seconds in the queue; None if the request was never queued or left before it was admitted."""
         if self.queued_at is None or self.admitted_at is None:
             return None
         return self.admitted_at - self.queued_at
 
     @asynccontextmanager
-    async def waiting(self, asked: str, room: AbstractAsyncContextManager[None]) -> AsyncIterator[None]:
-        """From when there is `room` for what was asked."""
-        self.asked, self.queued_at = asked, time.monotonic()
-        async with room:
+    async def waiting(self, target: str, slot: AbstractAsyncContextManager[None]) -> AsyncIterator[None]:
+        """Enter `slot`, and note when the wait began and ended."""
+        self.target, self.queued_at = target, time.monotonic()
+        async with slot:
             self.admitted_at = time.monotonic()
             yield
 
-    def keep(self, ended: RunRecord | CallRecord) -> None:
-        """Take note of how the run, or the call, ended, now that it has."""
-        self.ended, self.ended_at = ended, time.monotonic()
+    def set_outcome(self, outcome: RunRecord | CallRecord) -> None:
+        """Note how the run or call ended, and that it ended now."""
+        self.outcome, self.ended_at = outcome, time.monotonic()
 
 
 _current: ContextVar[RequestRecord] = ContextVar("record")
 
 
 def begin(record: RequestRecord) -> None:
-    """Make this the record of the request that the calling task answers."""
+    """Make this the record of the request that the current task handles."""
     _current.set(record)
 
 
 def current() -> RequestRecord:
-    """Of the request that this is called for."""
+    """The record of the request that the current task handles."""
     return _current.get()

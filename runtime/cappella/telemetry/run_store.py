@@ -1,4 +1,4 @@
-"""Traces of runs in one SQLite file, for as many days as the config says. Written and read by a thread of its own."""
+"""Stores traces of runs in one SQLite file for a number of days; a thread reads and writes it."""
 
 import asyncio
 import logging
@@ -15,7 +15,7 @@ from cappella.errors import ConfigError
 
 DAY_S = 86_400
 PRUNE_S = 3600.0
-MAX_WAITING = 1000
+MAX_QUEUED_ROWS = 1000
 APPLICATION_ID = 0x43415052
 
 _SCHEMA = f"""
@@ -34,7 +34,7 @@ logger = logging.getLogger("cappella")
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """Who may see what: all, or what was run with one key."""
+    """Access rights of a reader: all runs, or only the runs of one key."""
 
     sees_all: bool
     key_id: str | None
@@ -42,7 +42,7 @@ class Reader:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A run that ended `ended_at` seconds after the epoch; JSON in short and in full."""
+    """A run that ended at `ended_at` (seconds since the epoch); `summary` and `trace` are JSON."""
 
     run_id: str
     key_id: str | None
@@ -52,62 +52,62 @@ class Row:
 
 
 class RunStore:
-    """The file at `path`, made if it is not there, readable by its owner alone. Raises ConfigError if it is another's."""
+    """The file at `path`, created with mode 0600. Raises ConfigError if it is not a run store."""
 
     def __init__(self, path: Path, retention_days: float) -> None:
         self._retention_s = retention_days * DAY_S
-        self._waiting: list[Row] = []
+        self._queued: list[Row] = []
         self._lock = Lock()
         self._is_failing = False
         self._thread = ThreadPoolExecutor(1, "traces")
         try:
-            self._db = self._thread.submit(_opened, path).result()
+            self._db = self._thread.submit(_open, path).result()
         except (OSError, sqlite3.Error) as error:
             self._thread.shutdown()
-            hint = "Name a file of its own, in a folder that this user may write to"
+            hint = "Name a separate file in a folder that this user can write to"
             raise ConfigError(f"server.runs.file: {path}", f"cannot be used for runs ({error})", hint) from error
 
     def add(self, row: Row) -> None:
-        """Soon, and before anything is read that is asked for later; what cannot be written is dropped, and told once."""
+        """Queue a row; later reads see it. Rows that cannot be written are dropped, which is logged once."""
         with self._lock:
-            if len(self._waiting) == MAX_WAITING:
-                self._tell("the disk is too slow, and some runs were not kept")
+            if len(self._queued) == MAX_QUEUED_ROWS:
+                self._log_once("the disk is too slow: runs are dropped")
                 return
-            self._waiting.append(row)
-            if len(self._waiting) == 1:
+            self._queued.append(row)
+            if len(self._queued) == 1:
                 self._thread.submit(self._write)
 
     async def find(self, run_id: str, reader: Reader) -> bytes | None:
-        """The trace, if there is such a run and the reader may see it."""
+        """The trace; None if there is no such run or the reader may not see it."""
         query = f"SELECT trace FROM runs WHERE id = ? AND {_OWN}"
-        found = await self._read(query, run_id, reader.sees_all, reader.key_id)
-        return found[0] if found else None
+        rows = await self._read(query, run_id, reader.sees_all, reader.key_id)
+        return rows[0] if rows else None
 
     async def recent(self, limit: int, reader: Reader) -> list[bytes]:
-        """The last ones in short, newest first."""
+        """Summaries of the last runs, newest first."""
         query = f"SELECT summary FROM runs WHERE {_OWN} ORDER BY ended_at DESC, rowid DESC LIMIT ?"
         return await self._read(query, reader.sees_all, reader.key_id, limit)
 
-    async def keep(self) -> None:
-        """Delete what is too old, now and every hour, until cancelled."""
+    async def prune_forever(self) -> None:
+        """Delete runs older than the retention time, now and every hour, until cancelled."""
         while True:
             await self._on_thread(self._prune)
             await asyncio.sleep(PRUNE_S)
 
     def close(self) -> None:
-        """Write what waits."""
+        """Write the queued rows and close the file."""
         self._thread.submit(self._db.close)
         self._thread.shutdown()
 
     def _write(self) -> None:
         with self._lock:
-            rows, self._waiting = self._waiting, []
+            rows, self._queued = self._queued, []
         values = [(row.run_id, row.key_id, row.ended_at, row.summary, row.trace) for row in rows]
         try:
             with self._db:
                 self._db.executemany(_ADD, values)
         except sqlite3.Error as error:
-            self._tell(f"{len(rows)} runs could not be kept ({error})")
+            self._log_once(f"{len(rows)} runs could not be stored ({error})")
         else:
             self._is_failing = False
 
@@ -115,12 +115,12 @@ class RunStore:
         try:
             with self._db:
                 self._db.execute("DELETE FROM runs WHERE ended_at < ?", (time.time() - self._retention_s,))
-            # What was deleted stands in the log that SQLite writes ahead until that is emptied.
+            # Deleted rows stay in the write-ahead log until it is truncated.
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         except sqlite3.Error as error:
-            self._tell(f"old runs could not be deleted ({error})")
+            self._log_once(f"old runs could not be deleted ({error})")
 
-    def _tell(self, problem: str) -> None:
+    def _log_once(self, problem: str) -> None:
         if not self._is_failing:
             logger.error("server.runs: %s", problem)
         self._is_failing = True
@@ -132,7 +132,7 @@ class RunStore:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
 
-def _opened(path: Path) -> sqlite3.Connection:
+def _open(path: Path) -> sqlite3.Connection:
     if not path.exists():
         path.touch(mode=0o600)
     db = sqlite3.connect(path, timeout=5)
@@ -140,8 +140,8 @@ def _opened(path: Path) -> sqlite3.Connection:
         (own,) = db.execute("PRAGMA application_id").fetchone()
         (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if tables and own != APPLICATION_ID:
-            raise sqlite3.DatabaseError("it holds something else")
-        # What is deleted is overwritten, so that no content outlives its days in pages that are free.
+            raise sqlite3.DatabaseError("it is another kind of database")
+        # Overwrites deleted rows, so that no content outlives its retention time in free pages.
         db.execute("PRAGMA secure_delete = ON")
         db.execute("PRAGMA journal_mode = WAL")
         db.executescript(_SCHEMA)

@@ -1,4 +1,4 @@
-"""What stands as it is when somebody looks: engines, GPUs, queues; the engines' own figures beside ours."""
+"""Metrics read at each scrape: queues, ensembles, engines, GPUs, and the metrics of the engines themselves."""
 
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,12 +15,12 @@ from cappella.errors import EngineError
 from cappella.placement.gpus import Gpu
 
 Rows = Iterable[tuple[Sequence[str], float]]
-"""The values of the labels, and the figure's own."""
+"""Pairs of label values and the sample's value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Engines and GPUs; who waits and who was refused, by ensemble or model; which ensembles can answer, and by when."""
+    """Current state of the server. `waiting` and `refused` count requests by ensemble or model."""
 
     engines: Mapping[str, EngineServer]
     gpus: Sequence[Gpu]
@@ -31,51 +31,55 @@ class Snapshot:
 
 
 async def render(now: Snapshot) -> bytes:
-    """All of it in Prometheus' text form."""
-    # An adapter has its engine's status, and its engine's figures.
+    """The snapshot in Prometheus' text format."""
+    # An adapter shares its engine's status and metrics.
     servers = {name: engine for name, engine in now.engines.items() if name == engine.status.model}
-    texts = await asyncio.gather(*(_page(engine) for engine in servers.values()))
-    named = list(zip(servers, texts, strict=True))
+    texts = await asyncio.gather(*(_engine_text(engine) for engine in servers.values()))
+    by_model = list(zip(servers, texts, strict=True))
     families = [*_queues(now), *_engines(now.engines, servers), *_gpus(now.gpus)]
-    # Parsing thousands of lines takes tens of milliseconds: not in the event loop.
-    return generate_latest(_Collected(families)) + await asyncio.to_thread(_merged, named)
+    # In a thread: parsing thousands of lines takes tens of milliseconds.
+    return generate_latest(_Collected(families)) + await asyncio.to_thread(_merged, by_model)
 
 
 def _queues(now: Snapshot) -> Iterator[Metric]:
-    yield _gauge("waiting", "In the queue", ["name"], (([name], count) for name, count in now.waiting.items()))
+    yield _gauge("waiting", "Requests in the queue", ["name"], (([name], count) for name, count in now.waiting.items()))
     refused = (([name], count) for name, count in now.refused.items())
-    yield _counter("queue_refused", "For whom the queue had no place", ["name"], refused)
+    yield _counter("queue_refused", "Requests rejected because the queue was full", ["name"], refused)
     answering = (([name], can) for name, can in now.answering.items())
-    yield _gauge("ensemble_ready", "1 if its quorum and its judge are up", ["ensemble"], answering)
+    yield _gauge("ensemble_ready", "1 if the ensemble's quorum and judge are ready, else 0", ["ensemble"], answering)
     deadlines = (([name], seconds) for name, seconds in now.deadlines_s.items())
-    yield _gauge("deadline_seconds", "Of a run that says nothing of it", ["ensemble"], deadlines)
+    yield _gauge("deadline_seconds", "Default deadline of a run", ["ensemble"], deadlines)
 
 
-def _engines(called: Mapping[str, EngineServer], servers: Mapping[str, EngineServer]) -> Iterator[Metric]:
-    up = (([name], engine.status.state == "ready") for name, engine in called.items())
-    yield _gauge("engine_up", "1 if the engine is ready", ["model"], up)
+def _engines(engines: Mapping[str, EngineServer], servers: Mapping[str, EngineServer]) -> Iterator[Metric]:
+    up = (([name], engine.status.state == "ready") for name, engine in engines.items())
+    yield _gauge("engine_up", "1 if the engine is ready, else 0", ["model"], up)
     statuses = {name: engine.status for name, engine in servers.items()}
     states = (
         ([name, state], status.state == state) for name, status in statuses.items() for state in get_args(EngineState)
     )
-    yield _gauge("engine_state", "1 for the state that the engine is in", ["model", "state"], states)
+    yield _gauge("engine_state", "1 for the engine's current state, 0 for the others", ["model", "state"], states)
     restarts = (([name], status.restarts) for name, status in statuses.items())
-    yield _counter("engine_restarts", "Since the gateway's start", ["model"], restarts)
+    yield _counter("engine_restarts", "Engine restarts since the gateway started", ["model"], restarts)
 
 
 def _gpus(gpus: Sequence[Gpu]) -> Iterator[Metric]:
-    yield _gauge("gpu_memory_total_bytes", "Of a GPU", ["gpu"], (([str(gpu.index)], gpu.total_bytes) for gpu in gpus))
-    yield _gauge("gpu_memory_free_bytes", "Of a GPU", ["gpu"], (([str(gpu.index)], gpu.free_bytes) for gpu in gpus))
+    yield _gauge(
+        "gpu_memory_total_bytes", "Total GPU memory", ["gpu"], (([str(gpu.index)], gpu.total_bytes) for gpu in gpus)
+    )
+    yield _gauge(
+        "gpu_memory_free_bytes", "Free GPU memory", ["gpu"], (([str(gpu.index)], gpu.free_bytes) for gpu in gpus)
+    )
     busy = (([str(gpu.index)], gpu.busy_percent / 100) for gpu in gpus if gpu.busy_percent is not None)
-    yield _gauge("gpu_busy_ratio", "Share of the last second", ["gpu"], busy)
+    yield _gauge("gpu_busy_ratio", "Share of the last second in which the GPU was busy", ["gpu"], busy)
 
 
-def _gauge(name: str, about: str, labels: Sequence[str], rows: Rows) -> Metric:
-    return _filled(GaugeMetricFamily(f"cappella_{name}", about, labels=labels), rows)
+def _gauge(name: str, help_text: str, labels: Sequence[str], rows: Rows) -> Metric:
+    return _filled(GaugeMetricFamily(f"cappella_{name}", help_text, labels=labels), rows)
 
 
-def _counter(name: str, about: str, labels: Sequence[str], rows: Rows) -> Metric:
-    return _filled(CounterMetricFamily(f"cappella_{name}", about, labels=labels), rows)
+def _counter(name: str, help_text: str, labels: Sequence[str], rows: Rows) -> Metric:
+    return _filled(CounterMetricFamily(f"cappella_{name}", help_text, labels=labels), rows)
 
 
 def _filled(family: GaugeMetricFamily | CounterMetricFamily, rows: Rows) -> Metric:
@@ -84,8 +88,8 @@ def _filled(family: GaugeMetricFamily | CounterMetricFamily, rows: Rows) -> Metr
     return family
 
 
-async def _page(engine: EngineServer) -> str:
-    """The engine's own figures, as it sends them."""
+async def _engine_text(engine: EngineServer) -> str:
+    """The engine's own metrics; empty if it is not ready or does not answer."""
     try:
         return await engine.metrics() if engine.status.state == "ready" else ""
     except EngineError:
@@ -93,19 +97,19 @@ async def _page(engine: EngineServer) -> str:
 
 
 def _merged(texts: Sequence[tuple[str, str]]) -> bytes:
-    """The engines' families with a `model` label, each family once, as the format demands."""
+    """The engines' metrics with a `model` label; each family once, as the format requires."""
     families: dict[str, Metric] = {}
     for model, text in texts:
         for family in _families(text):
-            whole = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+            merged = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
             for sample in family.samples:
                 labels = {**sample.labels, "model": model}
-                whole.add_sample(sample.name, labels, sample.value, sample.timestamp, sample.exemplar)
+                merged.add_sample(sample.name, labels, sample.value, sample.timestamp, sample.exemplar)
     return generate_latest(_Collected(families.values()))
 
 
 def _families(text: str) -> list[Metric]:
-    """The families of one engine; none if what it sent is no such text."""
+    """The families of one engine; empty if its text cannot be parsed."""
     try:
         return list(text_string_to_metric_families(text))
     except ValueError:

@@ -1,4 +1,4 @@
-"""The trace of a run on the wire: what it cost, who said what, who failed, how the answers became one."""
+"""JSON of a run's trace, usage and events, as clients get it."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -27,7 +27,7 @@ from cappella.types import Json
 
 
 class Detail(Protocol):
-    """How much of a trace is wanted."""
+    """The optional parts of a trace that a client requested."""
 
     @property
     def include_analysis(self) -> bool: ...
@@ -37,14 +37,14 @@ class Detail(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FullDetail:
-    """All of it."""
+    """All optional parts."""
 
     include_analysis: bool = True
     include_intermediate_responses: bool = True
 
 
 def fusion(run: Run, options: Detail) -> Trace:
-    """The trace, as far as the client asked for it; what did not happen in this run is not in it."""
+    """The trace of a run with the requested parts; keys of stages that did not happen are absent."""
     settings, verdict = run.settings, run.verdict
     trace: Trace = {
         "run_id": run.run_id,
@@ -58,18 +58,18 @@ def fusion(run: Run, options: Detail) -> Trace:
         "timings": timings(run),
     }
     judge_writes = STRATEGIES[settings.strategy].judge_writes
-    compared = judge_writes and settings.analysis != "off" and verdict.early_exit == "off"
-    if options.include_analysis and compared and run.status != "bypassed":
+    has_analysis = judge_writes and settings.analysis != "off" and verdict.early_exit == "off"
+    if options.include_analysis and has_analysis and run.status != "bypassed":
         trace["analysis"] = run.analysis
     if options.include_intermediate_responses:
         trace["responses"] = responses(run.answers)
         if len(run.rounds) > 1:
             trace["rounds"] = [responses(panel.answers) for panel in run.rounds]
-    _tell_what_happened(trace, run)
+    _add_outcome(trace, run)
     return trace
 
 
-def _tell_what_happened(trace: Trace, run: Run) -> None:
+def _add_outcome(trace: Trace, run: Run) -> None:
     verdict = run.verdict
     if run.settings.preset is not None:
         trace["preset"] = run.settings.preset
@@ -94,7 +94,7 @@ def _decision(gate: GateDecision) -> Decision:
 
 
 def unfinished(run_id: str, settings: Settings, status: str, error: Exception | None) -> UnfinishedTrace:
-    """The trace of a run that gave nothing: who was asked, and who failed of those that are known to have."""
+    """The trace of a run without an answer: its panel, and the failures that are known."""
     failed = error if isinstance(error, PanelFailed) else None
     trace: UnfinishedTrace = {
         "run_id": run_id,
@@ -111,7 +111,7 @@ def unfinished(run_id: str, settings: Settings, status: str, error: Exception | 
 
 
 def without_content(trace: Trace | UnfinishedTrace) -> Json:
-    """Without any sentence of a model, nor of an engine, which may quote one."""
+    """The trace without text of models, and without error messages of engines, which may quote it."""
     out: Json = {name: value for name, value in trace.items() if name not in _CONTENT}
     out["failed_models"] = [
         {name: value for name, value in failed.items() if name not in ("error", "partial")}
@@ -125,15 +125,15 @@ def without_content(trace: Trace | UnfinishedTrace) -> Json:
 _CONTENT = ("analysis", "responses", "rounds")
 
 
-def usage(calls: Sequence[Call]) -> Usage:
-    """The sum over all engine calls of a run, and each of them."""
-    prompt = sum(call.usage.prompt_tokens for call in calls)
+def run_usage(calls: Sequence[Call]) -> Usage:
+    """Tokens of a run: the sum over its engine calls, and each call."""
+    prompt_tokens = sum(call.usage.prompt_tokens for call in calls)
     completion_tokens = sum(call.usage.completion_tokens for call in calls)
     began_at = min((call.began_at for call in calls), default=0.0)
     return {
-        "prompt_tokens": prompt,
+        "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,
-        "total_tokens": prompt + completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
         "prompt_tokens_details": {"cached_tokens": sum(call.usage.cached_tokens for call in calls)},
         "completion_tokens_details": {"reasoning_tokens": sum(call.usage.reasoning_tokens for call in calls)},
         "fusion_details": [_cost(call, began_at) for call in calls],
@@ -181,7 +181,7 @@ def _failed_model(failure: Failure) -> FailedModel:
 
 
 def event(event: Event) -> Json:
-    """One event of a run; its type names it."""
+    """The JSON of a run's event, with its `type`."""
     match event:
         case RunStarted():
             return {"type": "run.started", "run_id": event.run_id, "panel": list(event.panel), "judge": event.judge}
@@ -220,7 +220,7 @@ def _response(answer: Answer) -> PanelAnswer:
 
 
 def timings(run: Run) -> Json:
-    """Seconds as milliseconds; counts as they are."""
+    """The timings of a run: keys in `_s` become `_ms`, in milliseconds; counts are unchanged."""
     return {
         name.removesuffix("_s") + "_ms" if name.endswith("_s") else name: ms(value) if name.endswith("_s") else value
         for name, value in asdict(run.timings).items()

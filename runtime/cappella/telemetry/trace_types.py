@@ -1,10 +1,10 @@
-"""The JSON of a run's trace and of what it cost. A key that is not required is there only where it says something."""
+"""Types of the JSON of a run's trace and usage. Optional keys are absent when they do not apply."""
 
 from typing import Annotated, Any, NotRequired
 
 from pydantic import Field
 
-# Of the standard library's, pydantic takes none before Python 3.12.
+# pydantic does not accept typing.TypedDict before Python 3.12.
 from typing_extensions import TypedDict
 
 from cappella.ensemble.run import Role, Status
@@ -43,7 +43,7 @@ class Decision(TypedDict):
 
 
 class UnfinishedTrace(TypedDict):
-    """The trace of a run that gave nothing."""
+    """The trace of a run without an answer."""
 
     run_id: str
     status: str
@@ -56,7 +56,7 @@ class UnfinishedTrace(TypedDict):
 
 
 class Trace(TypedDict):
-    """How a run of an ensemble went; what did not happen in it is not there."""
+    """The trace of a run; keys of stages that did not happen are absent."""
 
     run_id: str
     status: Status
@@ -81,7 +81,7 @@ class Trace(TypedDict):
 
 
 class CallCost(TypedDict):
-    """One inner call; its counts are `estimated` where a remote server tells none."""
+    """One engine call; its counts are `estimated` if a remote server reports none."""
 
     role: Role
     model: str
@@ -97,7 +97,7 @@ class CallCost(TypedDict):
 
 
 class Usage(TypedDict):
-    """Of an ensemble: the sum over all inner calls, and each of them."""
+    """Tokens of a run: the sum over its engine calls, and each call."""
 
     prompt_tokens: Count
     completion_tokens: Count

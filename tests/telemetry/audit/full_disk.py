@@ -1,6 +1,6 @@
-"""A log whose file may not grow beyond a limit, as on a disk that is full, until the limit is lifted.
+"""Writes an audit log whose file size is limited, as on a full disk, until the limit is lifted.
 
-`python full_disk.py FILE LIMIT_BYTES LINES`; a process of its own, since the limit holds for all that it writes.
+`python full_disk.py FILE LIMIT_BYTES LINES`; a separate process, since the limit applies to all its files.
 """
 
 import resource
@@ -16,31 +16,31 @@ from cappella.telemetry.audit.log import AuditLog
 
 def main(path: Path, limit_bytes: int, lines: int) -> None:
     audit_log.RETRY_S = 0.01
-    audit_log.MAX_WAITING_LINES = 20
+    audit_log.MAX_QUEUED_LINES = 20
     log = AuditLog(Audit(file=path, required=True))
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, resource.RLIM_INFINITY))
     log.start()
     log.write({"kind": "call", "text": "x" * 2 * limit_bytes})
-    until(lambda: not available(log))
+    wait_until(lambda: not available(log))
     for number in range(lines):
         log.write({"kind": "call", "number": number})
     assert path.stat().st_size == limit_bytes
     if "--stay" not in sys.argv:
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-        until(lambda: available(log))
+        wait_until(lambda: available(log))
         log.write({"kind": "call", "number": "after"})
     log.close()
 
 
 def available(log: AuditLog) -> bool:
     try:
-        log.require()
+        log.require_available()
     except AuditUnavailable:
         return False
     return True
 
 
-def until(condition: "object") -> None:
+def wait_until(condition: "object") -> None:
     end = time.monotonic() + 20
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < end

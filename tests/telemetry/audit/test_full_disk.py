@@ -1,4 +1,4 @@
-"""A log that cannot be written: runs go on and lines wait, or nothing runs, as the config says; all of it is told."""
+"""An audit log on a full disk: runs continue and lines wait, or runs are rejected with `required`; both are logged."""
 
 import os
 import subprocess
@@ -18,26 +18,29 @@ ROOT = Path(__file__).parents[3]
 BODY = {"model": "cappella/default", "messages": [{"role": "user", "content": "Hi"}]}
 
 
-def filled(path: Path, lines: int, *how: str) -> str:
-    """What a process says whose log may hold 1000 bytes, and is given a longer line and some more."""
-    command = [sys.executable, str(Path(__file__).with_name("full_disk.py")), str(path), "1000", str(lines), *how]
+def filled(path: Path, lines: int, *options: str) -> str:
+    """The stderr of a process whose log file is limited to 1000 bytes, after one longer line and `lines` more."""
+    command = [sys.executable, str(Path(__file__).with_name("full_disk.py")), str(path), "1000", str(lines), *options]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "runtime")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     return done.stderr
 
 
-def test_lines_wait_for_the_disk_and_come_in_their_order(tmp_path: Path) -> None:
+def test_lines_wait_for_the_disk_and_keep_their_order(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
-    said = filled(path, 10).splitlines()
+    logged = filled(path, 10).splitlines()
     assert verify([path]).lines == 12
     records = [orjson.loads(line) for line in path.read_bytes().splitlines()]
     assert [record.get("number") for record in records] == [None, *range(10), "after"]
-    # Told once, however often it was tried.
-    assert [("cannot be written" in line, "written again" in line) for line in said] == [(True, False), (False, True)]
+    # Logged once, however often the write was tried.
+    assert [("cannot be written" in line, "being written again" in line) for line in logged] == [
+        (True, False),
+        (False, True),
+    ]
 
 
-def test_lines_for_which_there_was_no_room_are_counted_in_their_place(tmp_path: Path) -> None:
+def test_dropped_lines_are_counted_in_their_place(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     filled(path, 27)
     records = [orjson.loads(line) for line in path.read_bytes().splitlines()]
@@ -48,19 +51,19 @@ def test_lines_for_which_there_was_no_room_are_counted_in_their_place(tmp_path: 
     assert (found.lines, found.lost) == (23, 7)
 
 
-def test_a_stop_on_a_full_disk_says_what_is_lost_and_the_next_start_mends_the_line(tmp_path: Path) -> None:
+def test_a_stop_on_a_full_disk_logs_the_loss_and_the_next_start_repairs_the_line(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     assert "4 lines could not be written and are lost" in filled(path, 3, "--stay")
-    with pytest.raises(AuditBroken, match="breaks off"):
+    with pytest.raises(AuditBroken, match="incomplete"):
         verify([path])
     log = audit_log.AuditLog(Audit(file=path))
     log.start()
     log.close()
-    assert verify([path]).mended == 1
+    assert verify([path]).repaired == 1
 
 
 @pytest.mark.parametrize("required", [False, True])
-async def test_on_a_full_disk_runs_go_on_unless_the_log_is_required(
+async def test_on_a_full_disk_runs_continue_unless_the_log_is_required(
     fake_engines: FakeEngines,
     tmp_path: Path,
     required: bool,
@@ -76,7 +79,7 @@ async def test_on_a_full_disk_runs_go_on_unless_the_log_is_required(
         serving(fake_engines, config.model_copy(update={"server": server})) as url,
         aiohttp.ClientSession() as http,
     ):
-        # The first line, of the weights, has failed.
+        # Writing the first line, of kind `weights`, has failed.
         assert await eventually(lambda: "cannot be written" in caplog.text)
         for model, code in (("cappella/default", 200), ("ann", 200)):
             async with http.post(f"{url}/v1/chat/completions", json={**BODY, "model": model}) as reply:

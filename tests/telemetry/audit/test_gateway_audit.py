@@ -1,4 +1,4 @@
-"""What the gateway logs of runs and calls, however they end; and that it logs no content unless it is told to."""
+"""Audit lines of runs and calls, however they end; content only with `log_content`."""
 
 import asyncio
 from collections.abc import Mapping
@@ -12,10 +12,10 @@ import pytest
 from cappella.auth.keys import KeyStore
 from cappella.telemetry.audit.verify import verify
 from support.fake_engines import MEMBERS, FakeEngines, eventually
-from support.recorded_gateway import SECRET, ask, client, kept
+from support.recorded_gateway import SECRET, ask, client, recording_config
 from support.scripted_engine import Script
 
-SPOKEN = "Kingfisher-0815"
+ANSWER = "Kingfisher-0815"
 
 
 def lines(tmp_path: Path, *kinds: str) -> list[Mapping[str, Any]]:
@@ -24,15 +24,15 @@ def lines(tmp_path: Path, *kinds: str) -> list[Mapping[str, Any]]:
 
 
 def all_bytes(tmp_path: Path) -> bytes:
-    """Of every file that is kept: the log, the database, what SQLite writes ahead."""
+    """The bytes of all files: the log, the database and its write-ahead log."""
     return b"".join(path.read_bytes() for path in tmp_path.iterdir() if path.is_file())
 
 
-async def test_a_run_leaves_one_line_with_who_what_how_much_and_how_it_ended(
+async def test_a_run_writes_one_line_with_key_models_tokens_and_status(
     fake_engines: FakeEngines, tmp_path: Path
 ) -> None:
     key = KeyStore(tmp_path / "keys.sqlite").create("ann", ["run"])
-    async with client(fake_engines, kept(tmp_path, keys=tmp_path / "keys.sqlite"), key) as http:
+    async with client(fake_engines, recording_config(tmp_path, keys=tmp_path / "keys.sqlite"), key) as http:
         _, body = await ask(http)
     (line,) = lines(tmp_path)
     reply = orjson.loads(body)
@@ -49,8 +49,8 @@ async def test_a_run_leaves_one_line_with_who_what_how_much_and_how_it_ended(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_call_of_one_model_leaves_a_line_too(fake_engines: FakeEngines, tmp_path: Path, stream: bool) -> None:
-    async with client(fake_engines, kept(tmp_path)) as http:
+async def test_a_call_of_a_single_model_writes_a_line(fake_engines: FakeEngines, tmp_path: Path, stream: bool) -> None:
+    async with client(fake_engines, recording_config(tmp_path)) as http:
         assert (await ask(http, "ann", stream=stream))[0] == 200
     (line,) = lines(tmp_path)
     assert (line["kind"], line["model"], line["key"], line["status"]) == ("call", "ann", None, "ok")
@@ -58,9 +58,9 @@ async def test_a_call_of_one_model_leaves_a_line_too(fake_engines: FakeEngines, 
     assert set(line["weights"]) == {"ann"}
 
 
-async def test_runs_that_end_badly_say_how(fake_engines: FakeEngines, tmp_path: Path) -> None:
+async def test_lines_of_failed_runs_have_status_and_reasons(fake_engines: FakeEngines, tmp_path: Path) -> None:
     down = Script(refuse=(500, {"error": {"message": "down", "code": 500}}))
-    async with client(fake_engines, kept(tmp_path)) as http:
+    async with client(fake_engines, recording_config(tmp_path)) as http:
         fake_engines.let("cat", down)
         assert (await ask(http))[0] == 200
         fake_engines.let("bob", down)
@@ -80,27 +80,25 @@ async def test_runs_that_end_badly_say_how(fake_engines: FakeEngines, tmp_path: 
     assert [call["status"] for call in calls] == ["EngineBroke", "HTTP 400", "EngineNotReady"]
 
 
-async def test_a_run_that_gave_nothing_tells_the_tokens_that_were_spent_on_it(
-    fake_engines: FakeEngines, tmp_path: Path
-) -> None:
+async def test_the_line_of_a_failed_run_has_its_tokens(fake_engines: FakeEngines, tmp_path: Path) -> None:
     for name in ("bob", "cat"):
         fake_engines.let(name, Script(ending="hang"))
-    async with client(fake_engines, kept(tmp_path)) as http:
+    async with client(fake_engines, recording_config(tmp_path)) as http:
         assert (await ask(http, fusion={"deadline_seconds": 0.3}))[0] == 504
     (line,) = lines(tmp_path)
     assert (line["status"], line["failure_reason"]) == ("DeadlineExceeded", {"bob": "deadline", "cat": "deadline"})
-    # What was broken off counts with an estimate.
+    # Interrupted calls count with an estimate.
     assert line["tokens"] == {"prompt": 18, "cached": 4, "completion": 8}
     assert line["timings"]["total_ms"] >= 300
 
 
 @pytest.mark.parametrize("model", ["cappella/default", "ann"])
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_client_that_goes_away_leaves_a_line(
+async def test_a_disconnected_client_writes_a_line(
     fake_engines: FakeEngines, tmp_path: Path, model: str, stream: bool
 ) -> None:
     fake_engines.let("ann", Script(pause_s=3600))
-    async with client(fake_engines, kept(tmp_path)) as http:
+    async with client(fake_engines, recording_config(tmp_path)) as http:
         asking = asyncio.create_task(ask(http, model, stream=stream))
         assert await eventually(lambda: fake_engines.servers["ann"].running == 1)
         asking.cancel()
@@ -109,31 +107,29 @@ async def test_a_client_that_goes_away_leaves_a_line(
     assert line["status"] == "cancelled"
 
 
-async def test_what_was_refused_before_any_model_was_asked_leaves_none(
-    fake_engines: FakeEngines, tmp_path: Path
-) -> None:
-    async with client(fake_engines, kept(tmp_path, keys=tmp_path / "keys.sqlite")) as http:
+async def test_a_request_rejected_before_any_engine_call_writes_none(fake_engines: FakeEngines, tmp_path: Path) -> None:
+    async with client(fake_engines, recording_config(tmp_path, keys=tmp_path / "keys.sqlite")) as http:
         assert (await ask(http))[0] == 401
     assert lines(tmp_path) == []
 
 
-async def test_without_a_word_for_it_no_content_reaches_the_disk(fake_engines: FakeEngines, tmp_path: Path) -> None:
-    """Neither prompt nor answer, whole or in part, in an analysis, an engine's complaint or a gate's reason."""
-    spoken = Script((f"{SPOKEN} said", " more"))
-    complaint = Script(refuse=(400, {"error": {"message": f"cannot take {SECRET} {SPOKEN}", "code": 400}}))
+async def test_by_default_no_content_reaches_the_disk(fake_engines: FakeEngines, tmp_path: Path) -> None:
+    """No prompt, answer or part of one, from an analysis, an engine's error message or a gate's reason."""
+    answering = Script((f"{ANSWER} said", " more"))
+    refusing = Script(refuse=(400, {"error": {"message": f"cannot take {SECRET} {ANSWER}", "code": 400}}))
     for name in (*MEMBERS, "judge"):
-        fake_engines.let(name, spoken)
-    config = kept(tmp_path, ensemble={"gate": {"mode": "judge", "model": "ann", "max_words": 4}})
+        fake_engines.let(name, answering)
+    config = recording_config(tmp_path, ensemble={"gate": {"mode": "judge", "model": "ann", "max_words": 4}})
     async with client(fake_engines, config) as http:
         for fields in ({}, {"stream": True}, {"fusion": {"strategy": "vote", "gate": "judge"}}):
             assert (await ask(http, **fields))[0] == 200
         assert (await ask(http, path="/v1/messages", max_tokens=9))[0] == 200
-        fake_engines.let("cat", complaint)
-        fake_engines.let("judge", complaint)
+        fake_engines.let("cat", refusing)
+        fake_engines.let("judge", refusing)
         assert (await ask(http, fusion={"gate": "judge"}))[0] == 200
-        fake_engines.let("bob", Script((SPOKEN,), ending="garbage"))
+        fake_engines.let("bob", Script((ANSWER,), ending="garbage"))
         assert (await ask(http))[0] in (200, 502)
-        fake_engines.let("ann", complaint)
+        fake_engines.let("ann", refusing)
         assert (await ask(http))[0] == 502
         for stream in (False, True):
             await ask(http, "cat", stream=stream)
@@ -141,14 +137,14 @@ async def test_without_a_word_for_it_no_content_reaches_the_disk(fake_engines: F
     assert len(lines(tmp_path)) == 9
     for data in (before_the_end, all_bytes(tmp_path)):
         assert b"run-" in data
-        for text in (SECRET, SPOKEN, SPOKEN[:5]):
+        for text in (SECRET, ANSWER, ANSWER[:5]):
             assert text.encode() not in data
 
 
-async def test_content_that_is_asked_for_is_logged_redacted(fake_engines: FakeEngines, tmp_path: Path) -> None:
-    fake_engines.let("judge", lambda body: Script(("My number is 12", "34-5 and ", SPOKEN)))
+async def test_configured_content_is_logged_redacted(fake_engines: FakeEngines, tmp_path: Path) -> None:
+    fake_engines.let("judge", lambda body: Script(("My number is 12", "34-5 and ", ANSWER)))
     fake_engines.let("ann", Script(("Call 12", "34-5", " now")))
-    config = kept(tmp_path, audit={"log_content": True, "redact": [r"\d{4}-\d", "(?i)zebrafinch"]})
+    config = recording_config(tmp_path, audit={"log_content": True, "redact": [r"\d{4}-\d", "(?i)zebrafinch"]})
     more: dict[str, Any] = {
         "messages": [{"role": "user", "content": [{"type": "text", "text": f"I am {SECRET} of 1234-5"}]}]
     }
@@ -159,25 +155,27 @@ async def test_content_that_is_asked_for_is_logged_redacted(fake_engines: FakeEn
     run, stream, call = (line["content"] for line in lines(tmp_path))
     for content in (run, stream, call):
         assert content["messages"][0]["content"][0]["text"] == "I am [redacted]-4711 of [redacted]"
-    assert run["answer"]["content"] == f"My number is [redacted] and {SPOKEN}"
+    assert run["answer"]["content"] == f"My number is [redacted] and {ANSWER}"
     assert stream["answer"] == ["Call [redacted] now"]
     assert call["answer"][0]["message"]["content"] == "Call [redacted] now"
     assert b"1234-5" not in (tmp_path / "audit.jsonl").read_bytes()
     verify([tmp_path / "audit.jsonl"])
 
 
-async def test_a_thousand_runs_at_once_leave_a_thousand_lines_in_one_chain(
+async def test_a_thousand_concurrent_runs_write_a_thousand_lines_in_one_chain(
     fake_engines: FakeEngines, tmp_path: Path
 ) -> None:
-    room = asyncio.Semaphore(32)
+    slots = asyncio.Semaphore(32)
 
     async def one(http: aiohttp.ClientSession) -> str:
-        async with room:
+        async with slots:
             status, body = await ask(http)
         assert status == 200
         return str(orjson.loads(body)["fusion"]["run_id"])
 
-    async with client(fake_engines, kept(tmp_path, ensemble={"panel": ["ann"], "strategy": "vote"})) as http:
+    async with client(
+        fake_engines, recording_config(tmp_path, ensemble={"panel": ["ann"], "strategy": "vote"})
+    ) as http:
         answered = await asyncio.gather(*(one(http) for _ in range(1000)))
         async with http.get("/api/runs?limit=1000") as reply:
             listed = [run["id"] for run in (await reply.json())["data"]]

@@ -1,4 +1,4 @@
-"""Where traces go, and that they go nowhere else; a collector that is not there costs nobody anything."""
+"""Export of traces to the collector and nowhere else; an absent collector affects no run."""
 
 import asyncio
 import logging
@@ -18,7 +18,7 @@ from cappella.errors import ConfigError
 from cappella.gateway import serve
 from cappella.telemetry import tracing
 from cappella.telemetry.tracing import exporter
-from cappella.telemetry.tracing.exporter import Collector
+from cappella.telemetry.tracing.exporter import OtlpExporter
 from support.fake_engines import FakeEngines, serving
 from support.otlp_collector import ask, collecting, traced
 from support.real_deployment import ROOT
@@ -32,33 +32,33 @@ def a_span() -> Any:
 
 
 @pytest.fixture
-def nobody() -> str:
-    """An address where nobody listens."""
+def closed_port() -> str:
+    """The URL of a port where no process listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{probe.getsockname()[1]}"
 
 
-async def test_a_collector_may_be_a_socket_of_this_machine(fake_engines: FakeEngines, tmp_path: Path) -> None:
+async def test_a_collector_can_be_a_unix_socket(fake_engines: FakeEngines, tmp_path: Path) -> None:
     async with collecting(tmp_path / "otel.sock") as collected, serving(fake_engines, traced(collected.url)) as url:
         await ask(url)
     assert collected.one("invoke_workflow default")
 
 
-async def test_no_variable_of_the_environment_has_a_say(
-    fake_engines: FakeEngines, monkeypatch: pytest.MonkeyPatch, nobody: str
+async def test_environment_variables_are_ignored(
+    fake_engines: FakeEngines, monkeypatch: pytest.MonkeyPatch, closed_port: str
 ) -> None:
     for name, value in {
-        "OTEL_EXPORTER_OTLP_ENDPOINT": nobody,
-        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": nobody,
+        "OTEL_EXPORTER_OTLP_ENDPOINT": closed_port,
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": closed_port,
         "OTEL_EXPORTER_OTLP_HEADERS": "x-leak=yes",
         "OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER": "somebody",
         "OTEL_SDK_DISABLED": "true",
         "OTEL_RESOURCE_ATTRIBUTES": "leak=yes",
         "OTEL_TRACES_SAMPLER": "always_off",
-        "HTTP_PROXY": nobody,
-        "http_proxy": nobody,
-        "ALL_PROXY": nobody,
+        "HTTP_PROXY": closed_port,
+        "http_proxy": closed_port,
+        "ALL_PROXY": closed_port,
     }.items():
         monkeypatch.setenv(name, value)
     async with collecting() as collected, serving(fake_engines, traced(collected.url)) as url:
@@ -69,69 +69,71 @@ async def test_no_variable_of_the_environment_has_a_say(
     assert not [name for name in os.environ if name.startswith("OTEL_")]
 
 
-async def test_a_collector_that_is_not_there_costs_no_run_and_is_told_of_once(
-    fake_engines: FakeEngines, nobody: str, caplog: pytest.LogCaptureFixture
+async def test_an_absent_collector_affects_no_run_and_is_logged_once(
+    fake_engines: FakeEngines, closed_port: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with serving(fake_engines, traced(nobody)) as url:
+    async with serving(fake_engines, traced(closed_port)) as url:
         replies = await asyncio.gather(*(ask(url) for _ in range(3)))
     assert all(b"The final answer" in reply for reply in replies)
     assert [record.getMessage().partition(":")[0] for record in caplog.records] == [
-        f"traces are lost until {nobody} takes them".partition(":")[0]
+        f"traces are lost until {closed_port} accepts them".partition(":")[0]
     ]
 
 
-async def test_a_collector_that_comes_back_is_told_of_and_takes_what_follows(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_recovered_collector_is_logged_and_gets_the_next_spans(caplog: pytest.LogCaptureFixture) -> None:
     async with collecting() as collected:
-        exporter = Collector(collected.url)
+        exporter = OtlpExporter(collected.url)
         results = []
         for status in (503, 503, 200, 200):
             collected.status = status
             results.append(await asyncio.to_thread(exporter.export, [a_span()]))
-    failed, well = SpanExportResult.FAILURE, SpanExportResult.SUCCESS
-    assert results == [failed, failed, well, well]
+    failure, success = SpanExportResult.FAILURE, SpanExportResult.SUCCESS
+    assert results == [failure, failure, success, success]
     assert len(collected.spans) == 2
     assert [record.levelno for record in caplog.records] == [logging.WARNING, logging.WARNING]
-    assert "it answered 503" in caplog.text
+    assert "it replied with status 503" in caplog.text
     assert "again" in caplog.records[-1].getMessage()
 
 
 @pytest.fixture
-def deaf() -> Iterator[socket.socket]:
-    """A port that takes connections and never says anything."""
+def hanging_port() -> Iterator[socket.socket]:
+    """A port that accepts connections and never replies."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         yield listener
 
 
-async def test_a_collector_that_hangs_holds_up_no_run(
-    fake_engines: FakeEngines, deaf: socket.socket, monkeypatch: pytest.MonkeyPatch
+async def test_a_hanging_collector_delays_no_run(
+    fake_engines: FakeEngines, hanging_port: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exporter, "TIMEOUT_S", 3600.0)
-    async with serving(fake_engines, traced(f"http://127.0.0.1:{deaf.getsockname()[1]}")) as url:
+    async with serving(fake_engines, traced(f"http://127.0.0.1:{hanging_port.getsockname()[1]}")) as url:
         assert b"The final answer" in await ask(url)
-        deaf.close()
+        hanging_port.close()
 
 
-def test_a_collector_that_hangs_is_tried_once_at_the_end(deaf: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hanging_collector_is_tried_once_at_shutdown(
+    hanging_port: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(exporter, "TIMEOUT_S", 0.1)
-    hurried = Collector(f"http://127.0.0.1:{deaf.getsockname()[1]}")
-    hurried.hurry()
-    assert [hurried.export([a_span()]) for _ in range(3)] == [SpanExportResult.FAILURE] * 3
-    deaf.setblocking(False)
-    deaf.accept()[0].close()
+    exporter_at_shutdown = OtlpExporter(f"http://127.0.0.1:{hanging_port.getsockname()[1]}")
+    exporter_at_shutdown.begin_shutdown()
+    assert [exporter_at_shutdown.export([a_span()]) for _ in range(3)] == [SpanExportResult.FAILURE] * 3
+    hanging_port.setblocking(False)
+    hanging_port.accept()[0].close()
     with pytest.raises(BlockingIOError):
-        deaf.accept()
+        hanging_port.accept()
 
 
-async def test_a_redirect_is_not_followed(nobody: str) -> None:
+async def test_a_redirect_is_not_followed(closed_port: str) -> None:
     async with collecting() as collected:
         collected.status = 307
-        assert await asyncio.to_thread(Collector(collected.url).export, [a_span()]) == SpanExportResult.FAILURE
+        assert await asyncio.to_thread(OtlpExporter(collected.url).export, [a_span()]) == SpanExportResult.FAILURE
 
 
-def test_the_extra_that_is_missing_is_a_config_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracing, "NEEDED", ("opentelemetry_that_nobody_has.sdk",))
+def test_a_missing_extra_is_a_config_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracing, "REQUIRED_MODULES", ("opentelemetry_missing.sdk",))
     config = traced("http://127.0.0.1:4318")
     with pytest.raises(ConfigError, match=r"server\.tracing: .* is not installed\. Install the extra otel"):
         serve.serve(lambda: config, None)

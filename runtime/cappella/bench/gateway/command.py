@@ -8,7 +8,7 @@ from cappella.bench.gateway.processes import Options
 
 
 def bench(options: Options, out: Path | None) -> None:
-    """Print the figures as tables, and write them as JSON where `out` says."""
+    """Print the figures as tables, and write them as JSON to `out`, if given."""
     if options.overload:
         figures = overload.measure(options)
         overload.show(figures, options)

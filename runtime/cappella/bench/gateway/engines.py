@@ -1,4 +1,4 @@
-"""Scripted engines that cost almost nothing: every stream gets 100 tokens a second, each with its sending time."""
+"""Scripted engines of little CPU cost: every stream sends 100 tokens a second, each with its sending time."""
 
 import asyncio
 import json
@@ -40,7 +40,7 @@ def chunk(data: bytes) -> bytes:
 class Call(asyncio.Protocol):
     """One connection: each request gets a stream that a common tick drives."""
 
-    speaking: set["Call"] = set()  # noqa: RUF012 - one for the whole process
+    streaming: set["Call"] = set()  # noqa: RUF012 - one for the whole process
     log: list[tuple[int, str, int, int]] = []  # noqa: RUF012
 
     def __init__(self, model: str, tokens: int) -> None:
@@ -52,7 +52,7 @@ class Call(asyncio.Protocol):
         self._transport = transport
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.speaking.discard(self)
+        self.streaming.discard(self)
 
     def data_received(self, data: bytes) -> None:
         self._received += data
@@ -68,8 +68,8 @@ class Call(asyncio.Protocol):
         self._transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(reply), reply))
 
     def _begin(self, body: dict[str, Any]) -> None:
-        asked = next(m["content"] for m in body["messages"] if m["role"] == "user")
-        run = RUN.search(asked)
+        prompt = next(m["content"] for m in body["messages"] if m["role"] == "user")
+        run = RUN.search(prompt)
         self._run = int(run[1]) if run else -1
         self._began_ns = time.monotonic_ns()
         self._interval = body.get("stream_interval", 1)
@@ -80,7 +80,7 @@ class Call(asyncio.Protocol):
         self._count = len(self._pieces) or self._tokens
         self._sent = self._due = 0
         self._transport.write(HEAD + chunk(ROLE))
-        self.speaking.add(self)
+        self.streaming.add(self)
 
     def tick(self) -> None:
         """Produce one token; send what is due for the first, the last, and every full interval."""
@@ -97,7 +97,7 @@ class Call(asyncio.Protocol):
                 data += b"0\r\n\r\n"
             self._transport.write(data)
         if self._due == self._count:
-            self.speaking.discard(self)
+            self.streaming.discard(self)
             self.log.append((self._run, self._model, self._began_ns, time.monotonic_ns()))
 
 
@@ -116,7 +116,7 @@ async def serve(folder: Path, models: list[str], tokens: int) -> None:
     while not stopped.is_set():
         due = max(due + TICK_S, loop.time() - TICK_S)
         await asyncio.sleep(due - loop.time())
-        for call in list(Call.speaking):
+        for call in list(Call.streaming):
             call.tick()
     for server in servers:
         server.close()

@@ -1,4 +1,4 @@
-"""A client that sends requests at a fixed rate, and times every answer and every refusal."""
+"""A load client that sends requests at a fixed rate, and times every answer and every rejection."""
 
 import asyncio
 import json
@@ -11,8 +11,8 @@ import uvloop
 from cappella.bench.gateway.client import Histogram, Load
 
 TICK_S = 0.005
-SETTLED_AFTER = 0.2
-"""Share of the time after which the queue has its full length."""
+WARM_UP_SHARE = 0.2
+"""Share of the time that is not measured, while the queue fills."""
 
 
 class Tally:
@@ -23,7 +23,7 @@ class Tally:
         self.answered_in_time = 0
         self.answered, self.refused = Histogram(), Histogram()
         self.counts = {"asked": 0, "answered": 0, "refused": 0}
-        self.troubles: dict[str, int] = {}
+        self.errors: dict[str, int] = {}
 
     def note(self, status: bytes, ok: bool, taken_ns: int) -> None:
         if status == b"200" and ok:
@@ -34,12 +34,12 @@ class Tally:
             self.counts["refused"] += 1
             self.refused.add(taken_ns)
         else:
-            what = f"status {status.decode()}"
-            self.troubles[what] = self.troubles.get(what, 0) + 1
+            error = f"status {status.decode()}"
+            self.errors[error] = self.errors.get(error, 0) + 1
 
 
 class Connection(asyncio.Protocol):
-    """A connection for one request at a time; it is in `idle` between two."""
+    """A connection for one request at a time; between requests it is in `idle`."""
 
     def __init__(self, tally: Tally, idle: list["Connection"]) -> None:
         self._tally, self._idle = tally, idle
@@ -73,34 +73,34 @@ async def drive(load: Load, rate: float, seconds: float) -> dict[str, Any]:
     loop = asyncio.get_running_loop()
     began_ns = time.monotonic_ns()
     ends_ns = began_ns + int(seconds * 1e9)
-    tally = Tally(began_ns + int(SETTLED_AFTER * seconds * 1e9), ends_ns)
-    idle, all_of_them = list[Connection](), list[Connection]()
+    tally = Tally(began_ns + int(WARM_UP_SHARE * seconds * 1e9), ends_ns)
+    idle, connections = list[Connection](), list[Connection]()
     for number in range(int(rate * seconds)):
         due_ns = began_ns + int(number / rate * 1e9)
         while (early_ns := due_ns - time.monotonic_ns()) > 0:
             await asyncio.sleep(min(TICK_S, early_ns / 1e9))
         if not idle:
-            _, made = await loop.create_connection(lambda: Connection(tally, idle), "127.0.0.1", load.port)
-            all_of_them.append(made)
-            idle.append(made)
+            _, connection = await loop.create_connection(lambda: Connection(tally, idle), "127.0.0.1", load.port)
+            connections.append(connection)
+            idle.append(connection)
         tally.counts["asked"] += 1
         idle.pop().ask(load.request()[1], due_ns)
     late_ns = time.monotonic_ns() - due_ns
-    while any(each.busy and not each.transport.is_closing() for each in all_of_them):
+    while any(c.busy and not c.transport.is_closing() for c in connections):
         await asyncio.sleep(TICK_S)
     return {
-        "answered_per_s": round(tally.answered_in_time / (seconds * (1 - SETTLED_AFTER)), 2),
+        "answered_per_s": round(tally.answered_in_time / (seconds * (1 - WARM_UP_SHARE)), 2),
         **tally.counts,
         "seconds": round((time.monotonic_ns() - began_ns) / 1e9, 2),
-        "connections": len(all_of_them),
+        "connections": len(connections),
         "client_late_ms": round(late_ns / 1e6, 1),
         "answered_ms": tally.answered.summary_ms(),
         "refused_ms": tally.refused.summary_ms(),
-        "troubles": tally.troubles,
+        "troubles": tally.errors,
     }
 
 
 if __name__ == "__main__":
-    asked = json.loads(sys.argv[1])
-    load = Load(asked["port"], {"model": "cappella/default", "stream": True}, asked["tokens"])
-    print(json.dumps(uvloop.run(drive(load, asked["rate"], asked["seconds"]))))
+    options = json.loads(sys.argv[1])
+    load = Load(options["port"], {"model": "cappella/default", "stream": True}, options["tokens"])
+    print(json.dumps(uvloop.run(drive(load, options["rate"], options["seconds"]))))

@@ -28,34 +28,34 @@ class AnalysisBlock:
             yield Padding(Group(*lines), (0, 0, 0, 2))
 
     def _parts(self, width: int) -> Iterator[tuple[str, list[RenderableType]]]:
-        found = self._analysis
-        if said := found.get("consensus"):
-            yield "All agree", [_line(each) for each in said]
-        if differing := found.get("contradictions"):
+        analysis = self._analysis
+        if consensus := analysis.get("consensus"):
+            yield "All agree", [_line(each) for each in consensus]
+        if differing := analysis.get("contradictions"):
             yield "They differ", [part for each in differing for part in _contradiction(each, width - 2)]
-        if alone := found.get("unique_insights"):
+        if alone := analysis.get("unique_insights"):
             yield "Only one says", [_line(each.get("insight"), each.get("model")) for each in alone]
-        if partly := found.get("partial_coverage"):
+        if partly := analysis.get("partial_coverage"):
             yield "Some cover", [_line(each.get("point"), ", ".join(each.get("models", ()))) for each in partly]
-        if gaps := found.get("blind_spots"):
+        if gaps := analysis.get("blind_spots"):
             yield "Nobody covers", [_line(each) for each in gaps]
 
 
-def _line(said: object, who: object = None) -> RenderableType:
-    name = [(f"{safe(str(who))}: ", "cyan")] if who else []
-    return Text.assemble(("• ", "dim"), *name, safe(str(said or "…")))
+def _line(text: object, member: object = None) -> RenderableType:
+    name = [(f"{safe(str(member))}: ", "cyan")] if member else []
+    return Text.assemble(("• ", "dim"), *name, safe(str(text or "…")))
 
 
-def _contradiction(found: Json, width: int) -> Iterator[RenderableType]:
+def _contradiction(contradiction: Json, width: int) -> Iterator[RenderableType]:
     """The stances side by side where there is room."""
-    yield Text(safe(str(found.get("topic") or "…")), "italic")
-    stances = [(str(each.get("model", "")), str(each.get("stance", ""))) for each in found.get("stances", ())]
+    yield Text(safe(str(contradiction.get("topic") or "…")), "italic")
+    stances = [(str(each.get("model", "")), str(each.get("stance", ""))) for each in contradiction.get("stances", ())]
     if not stances or width // len(stances) < STANCE_WIDTH:
-        yield from (_line(stance, who) for who, stance in stances)
+        yield from (_line(stance, member) for member, stance in stances)
         return
     table = Table(box=None, pad_edge=False, expand=True, header_style="cyan")
-    for who, _ in stances:
-        table.add_column(Text(safe(who)), ratio=1)
+    for member, _ in stances:
+        table.add_column(Text(safe(member)), ratio=1)
     table.add_row(*(Text(safe(stance)) for _, stance in stances))
     yield table
 
@@ -64,26 +64,26 @@ def begun(text: str, labels: Mapping[str, str]) -> Json:
     """The judge's unfinished JSON with names instead of letters; empty while none of it can be parsed."""
     while text:
         try:
-            found = json.loads(text + _closing(text))
+            value = json.loads(text + _closing(text))
         except ValueError:
             # Drop the incomplete end: a key without its value, half a literal.
             text = text[: max(text.rfind(","), text.rfind("{"), text.rfind("["), 0)]
             continue
-        return _named(found, labels) if isinstance(found, dict) else {}
+        return _with_names(value, labels) if isinstance(value, dict) else {}
     return {}
 
 
-def _named(found: Any, labels: Mapping[str, str]) -> Any:
+def _with_names(value: Any, labels: Mapping[str, str]) -> Any:
     """The same with names in `model` and `models`."""
-    if isinstance(found, list):
-        return [_named(each, labels) for each in found]
-    if not isinstance(found, dict):
-        return found
-    named = {key: _named(value, labels) for key, value in found.items()}
-    if "model" in found:
-        named["model"] = labels.get(found["model"], found["model"])
-    if "models" in found:
-        named["models"] = [labels.get(each, each) for each in found["models"]]
+    if isinstance(value, list):
+        return [_with_names(item, labels) for item in value]
+    if not isinstance(value, dict):
+        return value
+    named = {key: _with_names(item, labels) for key, item in value.items()}
+    if "model" in value:
+        named["model"] = labels.get(value["model"], value["model"])
+    if "models" in value:
+        named["models"] = [labels.get(label, label) for label in value["models"]]
     return named
 
 

@@ -20,4 +20,4 @@ async def ask(server: Server, options: AskOptions, prompt: str, as_json: bool, q
         if why:
             console.print(Why(view))
     else:
-        await request.tell(server, options, turns, at_once=bool(console))
+        await request.stream_plain(server, options, turns, at_once=bool(console))

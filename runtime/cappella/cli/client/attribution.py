@@ -21,13 +21,13 @@ class Passage:
     @property
     def supporters(self) -> list[tuple[str, float]]:
         """Supporting members, the best first."""
-        found = [(name, share) for name, share in self.shares.items() if share >= SHARE]
-        return sorted(found, key=lambda each: -each[1])
+        members = [(name, share) for name, share in self.shares.items() if share >= SHARE]
+        return sorted(members, key=lambda member: -member[1])
 
 
-def passages(answer: str, said: Mapping[str, str]) -> list[Passage]:
-    """Every sentence of the answer that has words. `said` holds the members' answers by name."""
-    known = {name: _words(text) for name, text in said.items()}
+def passages(answer: str, answers: Mapping[str, str]) -> list[Passage]:
+    """Every sentence of the answer that has words. `answers` holds the members' answers by name."""
+    known = {name: _words(text) for name, text in answers.items()}
     out = []
     for text in _sentences(answer):
         if own := _words(text):
@@ -41,7 +41,7 @@ def _share(own: frozenset[str], words: frozenset[str]) -> float:
 
 
 def _is_number(word: str) -> bool:
-    return any(each.isdigit() for each in word)
+    return any(letter.isdigit() for letter in word)
 
 
 def _sentences(text: str) -> list[str]:
@@ -51,5 +51,5 @@ def _sentences(text: str) -> list[str]:
 
 def _words(text: str) -> frozenset[str]:
     """Words of more than two letters, and everything with a digit."""
-    found = re.findall(r"\w+(?:[.,]\d+)*", text.lower())
-    return frozenset(word for word in found if len(word) > 2 or _is_number(word))
+    tokens = re.findall(r"\w+(?:[.,]\d+)*", text.lower())
+    return frozenset(word for word in tokens if len(word) > 2 or _is_number(word))

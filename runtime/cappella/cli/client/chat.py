@@ -14,7 +14,7 @@ from cappella.cli.client.conversation import Conversation, Turn
 from cappella.cli.client.http import Json, Server, get
 from cappella.cli.client.request import AskOptions
 from cappella.cli.client.slash import Commands
-from cappella.cli.errors import tell
+from cappella.cli.errors import print_error
 from cappella.config import paths
 from cappella.errors import CappellaError
 
@@ -28,10 +28,10 @@ def chat(server: Server, options: AskOptions, keeps_history: bool) -> None:
     console = request.watched_console()
     session = _Session(server, conversation, Commands(conversation, served), console)
     if console and sys.stdin.isatty():
-        session.greet(served)
-        session.talk(keeps_history)
+        session.print_intro(served)
+        session.run_terminal(keeps_history)
     else:
-        session.read(request.text_of(line) for line in sys.stdin.buffer)
+        session.run_script(request.text_of(line) for line in sys.stdin.buffer)
 
 
 class _Session:
@@ -43,15 +43,15 @@ class _Session:
         self._commands = commands
         self._console = console
 
-    def greet(self, served: list[Json]) -> None:
+    def print_intro(self, served: list[Json]) -> None:
         """Print the panel, the judge, and how to quit."""
         options = self._conversation.options
-        about = next((each for each in served if each["id"] == options.model), {})
-        who = f": {', '.join(about['panel'])}; judge {about['judge']}" if "panel" in about else ""
-        text = f"{options.model} on {self._server.url}{who}\n/help lists the commands, Ctrl-D ends."
+        entry = next((model for model in served if model["id"] == options.model), {})
+        panel = f": {', '.join(entry['panel'])}; judge {entry['judge']}" if "panel" in entry else ""
+        text = f"{options.model} on {self._server.url}{panel}\n/help lists the commands, Ctrl-D ends."
         Console(highlight=False).print(Text(text, "dim"))
 
-    def talk(self, keeps_history: bool) -> None:
+    def run_terminal(self, keeps_history: bool) -> None:
         """Read turns from a terminal. Ctrl-C cancels a run, or clears an unfinished line."""
         from cappella.cli.client.line_editor import Prompter
 
@@ -63,10 +63,10 @@ class _Session:
             except KeyboardInterrupt:
                 print("Cancelled; /retry asks it again.", file=sys.stderr)
 
-    def read(self, lines: Iterable[str]) -> None:
+    def run_script(self, lines: Iterable[str]) -> None:
         """Take every line as a turn. Raises ServerError at the first that fails."""
         for line in lines:
-            if line.strip() and not self._turn(line.rstrip("\n"), is_a_person=False):
+            if line.strip() and not self._turn(line.rstrip("\n"), is_interactive=False):
                 return
 
     def _about(self) -> str:
@@ -74,16 +74,16 @@ class _Session:
         options = self._conversation.options
         return " · ".join([options.model, *(f"{name} {value}" for name, value in options.fusion.items())])
 
-    def _turn(self, line: str, is_a_person: bool = True) -> bool:
+    def _turn(self, line: str, is_interactive: bool = True) -> bool:
         """Take a question or a command; False ends the chat. Errors are printed on a terminal, and end a script."""
         try:
-            question = self._commands.obey(line) if slash.is_command(line) else line
+            question = self._commands.run(line) if slash.is_command(line) else line
             if question is not None:
                 self._ask(question)
         except CappellaError as error:
-            if not is_a_person:
+            if not is_interactive:
                 raise
-            tell(error)
+            print_error(error)
         return not self._commands.is_over
 
     def _ask(self, question: str) -> None:
@@ -93,15 +93,15 @@ class _Session:
         if self._console:
             run = request.show(self._server, conversation.options, messages, self._console, whole_members=False)
         else:
-            run = request.tell(self._server, conversation.options, messages, at_once=False)
+            run = request.stream_plain(self._server, conversation.options, messages, at_once=False)
         view = asyncio.run(run)
         conversation.turns.append(Turn(question, view))
         conversation.unanswered = None
 
 
-def history_path(keeps: bool) -> Path | None:
+def history_path(keeps_history: bool) -> Path | None:
     """The history file, readable by its owner only; None if there is to be no history, or no file can be created."""
-    if not keeps:
+    if not keeps_history:
         return None
     path = paths.state_dir() / "chat_history"
     try:

@@ -29,10 +29,10 @@ class Conversation:
 
     def with_question(self, question: str) -> list[Json]:
         """The messages of a request that asks this question next."""
-        said: list[Json] = []
+        messages: list[Json] = []
         for turn in self.turns:
-            said += [_message("user", turn.question), _message("assistant", turn.view.answer)]
-        return [*said, _message("user", question)]
+            messages += [_message("user", turn.question), _message("assistant", turn.view.answer)]
+        return [*messages, _message("user", question)]
 
     def take_back(self) -> str | None:
         """Remove the last question, with its answer, and return it."""
@@ -48,7 +48,7 @@ class Conversation:
         """Write JSON if the name ends in .json, otherwise Markdown. Raises ConfigError; an existing file is never overwritten."""
         text = self._as_json() if path.suffix == ".json" else self._as_markdown()
         try:
-            # Whoever may read the folder need not read what was said.
+            # Readable by its owner only, whatever the folder allows.
             with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
                 file.write(text)
         except FileExistsError as error:

@@ -36,13 +36,13 @@ class Server:
 @asynccontextmanager
 async def post(server: Server, path: str, body: Json) -> AsyncIterator[aiohttp.ClientResponse]:
     """The response, open. Raises ServerError with the server's message, or ConfigError if the server's config is invalid."""
-    async with _asked(server, "POST", path, NO_LIMIT, body) as response:
+    async with _open_response(server, "POST", path, NO_LIMIT, body) as response:
         yield response
 
 
 async def get(server: Server, path: str, timeout_s: float) -> Json:
     """The reply as JSON. Raises what `post` raises."""
-    async with _asked(server, "GET", path, aiohttp.ClientTimeout(total=timeout_s)) as response:
+    async with _open_response(server, "GET", path, aiohttp.ClientTimeout(total=timeout_s)) as response:
         return parsed(await response.read())
 
 
@@ -62,7 +62,7 @@ async def stream(server: Server, path: str, body: Json) -> AsyncIterator[Json]:
 
 
 @asynccontextmanager
-async def _asked(
+async def _open_response(
     server: Server, method: str, path: str, timeout: aiohttp.ClientTimeout, body: Json | None = None
 ) -> AsyncIterator[aiohttp.ClientResponse]:
     try:
@@ -71,7 +71,7 @@ async def _asked(
             session.request(method, server.url + path, json=body, headers=server.headers) as response,
         ):
             if response.status != 200:
-                raise _refusal(parsed(await response.read()), response.status, response.headers)
+                raise _server_error(parsed(await response.read()), response.status, response.headers)
             yield response
     except aiohttp.ClientConnectorCertificateError as error:
         problem = f"The certificate of {server.url} is not trusted here: {error.certificate_error}."
@@ -86,7 +86,7 @@ async def _asked(
 
 
 def _reason(error: Exception) -> str:
-    """What the operating system says, without the HTTP library's own words."""
+    """The operating system's error message, without the text of the HTTP library."""
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
     if isinstance(cause, TimeoutError) and not cause.errno:
         return "it took too long"
@@ -107,7 +107,7 @@ def parsed(data: bytes) -> Json:
     return value
 
 
-def _refusal(reply: Json, status: int, headers: Mapping[str, str]) -> CappellaError:
+def _server_error(reply: Json, status: int, headers: Mapping[str, str]) -> CappellaError:
     """The server's message, if it is in our format, with a hint."""
     error = reply.get("error")
     if not isinstance(error, dict) or "message" not in error:

@@ -20,7 +20,7 @@ REFRESH_S = 0.1
 class LiveRun:
     """Draws a view until the run ends; finished text is printed above the moving part.
 
-    With `whole_members` the members' answers stay on the screen, too, and not only a line for each.
+    With `whole_members` the members' answers stay on the screen in full, not only a line for each.
     """
 
     def __init__(self, console: Console, view: View, whole_members: bool) -> None:
@@ -51,23 +51,23 @@ class LiveRun:
     ) -> None:
         assert self._ticking
         self._ticking.cancel()
-        # Not `await self._ticking`: a caller that is cancelled at this very moment must hear of it.
+        # Not `await self._ticking`: a caller that is cancelled at this very moment must get its CancelledError.
         await asyncio.wait({self._ticking})
         if kind is None:
-            self._tell_panel()
+            self._print_panel()
             self._print_answer(len(self._pending))
         else:
-            # The last picture stays when the run is cancelled.
+            # When the run is cancelled, the last frame stays on the screen.
             self._live.transient = not (self._view.members or self._view.answer)
         self._live.stop()
         if kind is None:
-            self._tell_analysis()
+            self._print_analysis()
 
-    def take(self, chunk: Json) -> None:
-        """Take one more chunk of the stream."""
-        self._view.take(chunk)
+    def add(self, chunk: Json) -> None:
+        """Add one chunk of the stream."""
+        self._view.add(chunk)
         if self._view.answer_at:
-            self._tell_panel()
+            self._print_panel()
             self._pending += safe(self._view.answer[self._heard :])
             self._heard = len(self._view.answer)
             self._print_answer(self._answer.printable(self._pending))
@@ -82,7 +82,7 @@ class LiveRun:
             return Panes(self._view)
         return Writing(self._view, self._pending)
 
-    def _tell_panel(self) -> None:
+    def _print_panel(self) -> None:
         """Print the members' results once, and the analysis if it came before the answer."""
         if self._told_panel:
             return
@@ -91,11 +91,11 @@ class LiveRun:
             self._console.print(head(self._view, member, self._console.width))
             if self._whole_members and member.text:
                 MarkdownPrinter(self._console).print(safe(member.text.strip("\n")))
-        self._tell_analysis()
+        self._print_analysis()
         if self._view.members:
             self._console.print()
 
-    def _tell_analysis(self) -> None:
+    def _print_analysis(self) -> None:
         if self._view.analysis and not self._told_analysis:
             self._told_analysis = True
             self._console.print()
@@ -104,5 +104,5 @@ class LiveRun:
     def _print_answer(self, length: int) -> None:
         """Print this many of the pending characters for good."""
         if length:
-            whole, self._pending = self._pending[:length], self._pending[length:]
-            self._answer.print(whole)
+            complete, self._pending = self._pending[:length], self._pending[length:]
+            self._answer.print(complete)

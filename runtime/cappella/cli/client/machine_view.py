@@ -25,14 +25,14 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 class Machine:
     """One reply of `/api/machine`; `trouble` says why there is no newer one."""
 
-    def __init__(self, said: Json, url: str, trouble: str = "", is_for_screen: bool = False) -> None:
-        self._said = said
+    def __init__(self, reply: Json, url: str, trouble: str = "", is_for_screen: bool = False) -> None:
+        self._reply = reply
         self._url = url
         self._trouble = trouble
         self._is_for_screen = is_for_screen
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        engines: Mapping[str, Json] = self._said.get("engines") or {}
+        engines: Mapping[str, Json] = self._reply.get("engines") or {}
         above = [self._head(), *self._ensembles(), Text()]
         below = [*_troubles(engines), *self._memory(engines, options.max_width)]
         below += [Text("q ends", "dim")] if self._is_for_screen else []
@@ -43,23 +43,23 @@ class Machine:
         yield Group(*below)
 
     def _head(self) -> Text:
-        said = self._said
-        parts = [f"cappella {said.get('version', '')}".strip(), self._url]
-        if isinstance(said.get("time"), int | float):
-            parts.append(time.strftime("%H:%M:%S", time.localtime(said["time"])))
+        reply = self._reply
+        parts = [f"cappella {reply.get('version', '')}".strip(), self._url]
+        if isinstance(reply.get("time"), int | float):
+            parts.append(time.strftime("%H:%M:%S", time.localtime(reply["time"])))
         line = Text(" · ".join(parts), "bold", no_wrap=True, overflow="ellipsis")
         return Text.assemble(line, (f" · {self._trouble}", "red")) if self._trouble else line
 
     def _ensembles(self) -> Iterator[Text]:
-        for name, each in (self._said.get("ensembles") or {}).items():
+        for name, each in (self._reply.get("ensembles") or {}).items():
             answers = ("answers", "green") if each.get("answers") else ("does not answer yet", "yellow")
-            told = [f"{each[field]} {words}" for field, words in COUNTS.items() if field in each]
-            told += [f"{', '.join(each['panel'])} → {each.get('judge', '')}"] if each.get("panel") else []
-            text = "".join(f" · {part}" for part in told)
+            details = [f"{each[field]} {words}" for field, words in COUNTS.items() if field in each]
+            details += [f"{', '.join(each['panel'])} → {each.get('judge', '')}"] if each.get("panel") else []
+            text = "".join(f" · {part}" for part in details)
             yield Text.assemble((f"cappella/{name} ", "bold"), answers, text, no_wrap=True, overflow="ellipsis")
 
     def _memory(self, engines: Mapping[str, Json], width: int) -> Iterator[RenderableType]:
-        devices: Sequence[Json] = self._said.get("memory") or ()
+        devices: Sequence[Json] = self._reply.get("memory") or ()
         marks = {name: LETTERS[number % len(LETTERS)] for number, name in enumerate(engines)}
         colours = {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(engines)}
         if not devices:
@@ -104,10 +104,10 @@ def _state(engine: Json) -> Text:
 
 def _troubles(engines: Mapping[str, Json]) -> list[Text]:
     """Why engines are down, one line each."""
-    found = {name: each for name, each in engines.items() if each.get("state") in TROUBLED}
+    troubled = {name: each for name, each in engines.items() if each.get("state") in TROUBLED}
     shown = [
         Text(safe(f"{name}: {each.get('stage') or each.get('reason') or ''}"), "red", no_wrap=True, overflow="ellipsis")
-        for name, each in list(found.items())[:MAX_TROUBLES]
+        for name, each in list(troubled.items())[:MAX_TROUBLES]
     ]
     return [Text(), *shown] if shown else []
 

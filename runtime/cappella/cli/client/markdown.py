@@ -1,4 +1,4 @@
-"""Markdown on a terminal: prose is wrapped between words, code and long words go out whole, so that they can be copied."""
+"""Markdown on a terminal: prose is wrapped between words; code and long words are not, so that they can be copied."""
 
 import re
 
@@ -19,7 +19,7 @@ class MarkdownPrinter:
         self._is_at_line_start = True
 
     def print(self, text: str) -> None:
-        """Print so much more of the text, which ends where `printable` said or is all that is left."""
+        """Print more of the text, up to where `printable` allows or to its end."""
         lines = text.removesuffix("\n").split("\n")
         self._console.print(Group(*(self._rendered(line) for line in lines)), crop=False)
         self._is_at_line_start = text.endswith("\n")
@@ -32,12 +32,12 @@ class MarkdownPrinter:
         return ended if not full or self._may_be_code(pending, ended) else ended + sum(map(len, full))
 
     def _rendered(self, line: str) -> Text:
-        lines = [line] if self._takes_as_code(line) else _wrapped(line, self._console.width)
+        lines = [line] if self._update_fence(line) else _wrapped(line, self._console.width)
         self._is_at_line_start = True
         return Text("\n".join(each.rstrip() for each in lines), no_wrap=True, overflow="ignore")
 
-    def _takes_as_code(self, line: str) -> bool:
-        """Whether a line is code; opens and closes fences on the way."""
+    def _update_fence(self, line: str) -> bool:
+        """Track opening and closing fences; returns whether the line is code."""
         mark = _FENCE.match(line) if self._is_at_line_start else None
         if not self._fence:
             self._fence = mark[1] if mark else ""
@@ -52,7 +52,7 @@ class MarkdownPrinter:
         ahead._fence, ahead._is_at_line_start = self._fence, self._is_at_line_start
         for line in pending[:tail_at].split("\n")[:-1]:
             ahead._rendered(line)
-        return ahead._takes_as_code(pending[tail_at:])
+        return ahead._update_fence(pending[tail_at:])
 
 
 def _wrapped(line: str, width: int) -> list[str]:

@@ -67,9 +67,9 @@ def head(view: View, member: Member, width: int) -> Text:
 
 def _doing(view: View, now: float) -> str:
     if view.answer_at:
-        who = view.alone or view.judge or view.model
+        writer = view.alone or view.judge or view.model
         pace = _per_s(view.answer_pieces, now - view.answer_at)
-        return f"{who} writes, about {view.answer_pieces} tokens{pace}"
+        return f"{writer} writes, about {view.answer_pieces} tokens{pace}"
     if awaited := view.awaited:
         seconds = duration(now - min(view.members[name].asked_at for name in awaited))
         done = f", {len(view.members) - len(awaited)} of {len(view.members)} are done" if len(view.members) > 1 else ""

@@ -7,7 +7,7 @@ async def reload(server: Server) -> None:
     """Print what changed. Raises ConfigError if the config is invalid; then nothing has changed."""
     async with post(server, "/api/reload", {}) as response:
         reply = parsed(await response.read())
-    for what in ("started", "ended", "kept"):
-        if reply[what]:
-            print(f"{what}: {', '.join(reply[what])}")
+    for change in ("started", "ended", "kept"):
+        if reply[change]:
+            print(f"{change}: {', '.join(reply[change])}")
     print(f"serving: {', '.join(f'cappella/{name}' for name in reply['ensembles'])}")

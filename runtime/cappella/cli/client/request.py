@@ -37,18 +37,18 @@ class AskOptions:
         """The request body; `fusion` holds further fields for an ensemble."""
         opening = [{"role": "system", "content": self.system}] if self.system else []
         body: Json = {"model": self.model, "messages": [*opening, *turns]}
-        told = {**self.fusion, **fusion} if self.is_of_ensemble else self.fusion
-        return body | ({"fusion": told} if told else {})
+        fields = {**self.fusion, **fusion} if self.is_of_ensemble else self.fusion
+        return body | ({"fusion": fields} if fields else {})
 
 
 def fields(settings: Sequence[str]) -> Json:
     """Settings such as `analysis=off` as fields of `fusion`, with values in YAML. Raises ConfigError."""
     out: Json = {}
-    for each in settings:
-        name, equals, text = each.partition("=")
+    for setting in settings:
+        name, equals, text = setting.partition("=")
         if not equals or not name.strip():
-            raise ConfigError("--fusion", f"{each!r} is not a setting", "Write field=value, such as samples=2")
-        out[name.strip()] = option_value("--fusion", each, text)
+            raise ConfigError("--fusion", f"{setting!r} is not a setting", "Write field=value, such as samples=2")
+        out[name.strip()] = option_value("--fusion", setting, text)
     return out
 
 
@@ -74,19 +74,19 @@ async def show(
     body = {**options.body(turns, include_events=True), "stream": True, "stream_options": {"include_usage": True}}
     async with LiveRun(console, view, whole_members) as live:
         async for chunk in stream(server, PATH, body):
-            live.take(chunk)
+            live.add(chunk)
         view.end()
     console.print()
     console.print(Text(_footer(view), "dim"), soft_wrap=True)
     return view
 
 
-async def tell(server: Server, options: AskOptions, turns: Sequence[Json], at_once: bool) -> View:
+async def stream_plain(server: Server, options: AskOptions, turns: Sequence[Json], at_once: bool) -> View:
     """Ask, and print only the answer: as it is written if `at_once`, otherwise only when it is complete."""
     view = View(options.model)
     async for chunk in stream(server, PATH, {**options.body(turns), "stream": True}):
         known = len(view.answer)
-        view.take(chunk)
+        view.add(chunk)
         if at_once:
             print(safe(view.answer[known:]), end="", flush=True)
     print("" if at_once else view.answer, flush=True)

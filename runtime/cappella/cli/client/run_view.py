@@ -69,12 +69,12 @@ class View:
     def awaited(self) -> list[str]:
         return [member.name for member in self.members.values() if member.is_awaited]
 
-    def take(self, chunk: Json) -> None:
+    def add(self, chunk: Json) -> None:
         """Apply one chunk of the stream."""
         if event := chunk.get("fusion_event"):
-            self._take_event(event)
+            self._add_event(event)
         for choice in chunk.get("choices", ()):
-            self._take_answer(choice.get("delta", {}))
+            self._add_delta(choice.get("delta", {}))
         self.fusion = chunk.get("fusion") or self.fusion
         self.usage = chunk.get("usage") or self.usage
         self.analysis = self.fusion.get("analysis") or self.analysis
@@ -83,7 +83,7 @@ class View:
         """The stream is complete."""
         self.ended_at = self.clock()
 
-    def _take_answer(self, delta: Json) -> None:
+    def _add_delta(self, delta: Json) -> None:
         if delta.get("reasoning"):
             self.thinking_at = self.thinking_at or self.clock()
         if text := delta.get("content"):
@@ -91,20 +91,20 @@ class View:
             self.answer += text
             self.answer_pieces += 1
 
-    def _take_event(self, event: Json) -> None:
+    def _add_event(self, event: Json) -> None:
         match event["type"]:
             case "run.started":
                 self.run_id, self.judge, self.panel = event["run_id"], event["judge"], event["panel"]
-                self._ask(self.panel)
+                self._start_members(self.panel)
             case "gate.decided":
                 # The gate may still ask the panel, if the single model fails.
                 self.alone = event["model"] if event["bypass"] else ""
-                self._ask([] if self.alone else self.panel)
+                self._start_members([] if self.alone else self.panel)
             case "round.started":
                 self.round = event["round"]
-                self._ask(self.panel)
+                self._start_members(self.panel)
             case "answer.delta" | "answer.done" | "answer.failed" if event["model"] in self.members:
-                self._take_member(self.members[event["model"]], event)
+                self._update_member(self.members[event["model"]], event)
             case "review.done":
                 self.ranking = event["ranking"]
             case "analysis.started":
@@ -114,11 +114,11 @@ class View:
             case "analysis.done":
                 self.analysis = event["analysis"]
 
-    def _ask(self, panel: list[str]) -> None:
+    def _start_members(self, panel: list[str]) -> None:
         self.members = {name: Member(name, self.clock()) for name in panel}
         self.judging_at = None
 
-    def _take_member(self, member: Member, event: Json) -> None:
+    def _update_member(self, member: Member, event: Json) -> None:
         match event["type"]:
             case "answer.delta":
                 member.state, member.first_at = "writing", member.first_at or self.clock()

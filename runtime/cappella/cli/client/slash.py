@@ -22,7 +22,7 @@ HELP = {
     "/model": "[NAME]  ask another ensemble, or a single model; without a name, list them",
     "/system": "[TEXT]  set the system prompt; without a text, none",
     "/retry": "[STRATEGY]  ask the last question again",
-    "/why": "show who said what in the last answer, the analysis, and where the time went",
+    "/why": "show which member said what in the last answer, the analysis, and the timings",
     "/save": "FILE  save the conversation as Markdown, or as JSON with all traces (.json)",
     "/clear": "forget the conversation",
     "/help": "show this list; Alt-Enter starts a new line, Ctrl-C cancels a run",
@@ -57,8 +57,8 @@ class Commands:
                 return [each["id"] for each in self._served]
         return []
 
-    def obey(self, line: str) -> str | None:
-        """Run a command; returns a question if one is to be asked now. Raises ConfigError for an invalid command."""
+    def run(self, line: str) -> str | None:
+        """Run a command; returns a question to send now, if any. Raises ConfigError for an invalid command."""
         command, _, rest = line.strip().partition(" ")
         rest, options = rest.strip(), self._conversation.options
         match command:
@@ -69,16 +69,16 @@ class Commands:
             case "/model" if rest:
                 options.model = _known(command, rest, self.values(command))
             case "/model":
-                self._say("\n".join(self.values(command)))
+                self._print("\n".join(self.values(command)))
             case "/system":
                 options.system = rest or None
             case "/retry":
-                return self._again(rest)
+                return self._repeat(rest)
             case "/why":
                 self._explain()
             case "/save" if rest:
                 self._conversation.save(Path(rest).expanduser())
-                self._say(f"Saved as {rest}.")
+                self._print(f"Saved as {rest}.")
             case "/clear":
                 self._conversation.clear()
             case "/help":
@@ -108,7 +108,7 @@ class Commands:
         elif self._conversation.options.fusion.pop(field.strip(), None) is None:
             raise ConfigError(f"/set {text}", "not a setting", "Write /set field=value, such as /set samples=2")
 
-    def _again(self, strategy: str) -> str:
+    def _repeat(self, strategy: str) -> str:
         if strategy:
             self._choose("/strategy", strategy)
         question = self._conversation.take_back()
@@ -121,7 +121,7 @@ class Commands:
             raise ConfigError("/why", "no answer yet", "Ask a question first")
         self._console.print(Why(self._conversation.turns[-1].view))
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         self._console.print(Text(text), soft_wrap=True)
 
 

@@ -26,30 +26,30 @@ QUIT = ("q", "Q", "\x1b", "\x04")
 
 async def top(server: Server, once: bool, as_json: bool) -> None:
     """Show it until q or Ctrl-C; once in a pipe. Raises ServerError if the first request fails."""
-    said = await get(server, PATH, TIMEOUT_S)
+    reply = await get(server, PATH, TIMEOUT_S)
     console = request.watched_console()
     if as_json:
-        print(json.dumps(said, indent=2, ensure_ascii=False))
+        print(json.dumps(reply, indent=2, ensure_ascii=False))
     elif once or console is None:
-        (console or Console(highlight=False, width=120)).print(Machine(said, server.url))
+        (console or Console(highlight=False, width=120)).print(Machine(reply, server.url))
     else:
         # Ctrl-C is a normal way to quit.
         with suppress(asyncio.CancelledError), Live(console=console, screen=True, auto_refresh=False) as live:
-            await _watch(server, said, live)
+            await _watch(server, reply, live)
 
 
-async def _watch(server: Server, said: Json, live: Live) -> None:
-    heard_at, trouble = time.monotonic(), ""
+async def _watch(server: Server, reply: Json, live: Live) -> None:
+    replied_at, trouble = time.monotonic(), ""
     with _key_pressed() as pressed:
         while True:
-            live.update(Machine(said, server.url, trouble, is_for_screen=True), refresh=True)
+            live.update(Machine(reply, server.url, trouble, is_for_screen=True), refresh=True)
             with suppress(TimeoutError):
                 await asyncio.wait_for(asyncio.shield(pressed), INTERVAL_S)
                 return
             try:
-                said, trouble, heard_at = await get(server, PATH, TIMEOUT_S), "", time.monotonic()
+                reply, trouble, replied_at = await get(server, PATH, TIMEOUT_S), "", time.monotonic()
             except ServerError:
-                trouble = f"no answer for {duration(time.monotonic() - heard_at)}"
+                trouble = f"no answer for {duration(time.monotonic() - replied_at)}"
 
 
 @contextmanager

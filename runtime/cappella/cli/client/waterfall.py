@@ -1,4 +1,4 @@
-"""Where the time of a run went: when each call read and wrote, and how close the run came to its floor."""
+"""A run's timeline: prefill and decoding of each call, and the run's time compared with its floor."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

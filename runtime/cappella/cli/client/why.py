@@ -1,4 +1,4 @@
-"""Where an answer comes from: who said what, the judge's analysis, and where the time went."""
+"""Explains an answer: which member said what, the judge's analysis, and the timings."""
 
 from collections.abc import Iterator
 
@@ -46,12 +46,12 @@ class Why:
             yield Text(safe(f"{failed['model']} gave no answer: {failed['error']}"), "red")
 
     def _support(self) -> Iterator[RenderableType]:
-        said = {name: member.text for name, member in self._view.members.items() if member.text}
-        if not said:
+        answers = {name: member.text for name, member in self._view.members.items() if member.text}
+        if not answers:
             yield Text("The panel was not asked.")
             return
         yield Text("Who said what, by words in common", "bold underline")
-        for passage in passages(self._view.answer, said):
+        for passage in passages(self._view.answer, answers):
             yield Text(safe(passage.text))
             yield Padding(_supporters(passage), (0, 0, 0, 2))
 

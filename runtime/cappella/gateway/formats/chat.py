@@ -88,7 +88,7 @@ class ChatRequest(FusionRequest, Sampling):
             "created": int(time.time()),
             "model": self.model,
             "choices": [choice],
-            "usage": trace.usage(run.calls),
+            "usage": trace.run_usage(run.calls),
             "fusion": trace.fusion(run, self.options),
         }
 
@@ -129,7 +129,7 @@ class Chunks(EventEncoder):
 
         OpenAI's `include_usage` wants the usage on a chunk without choices; who did not ask may not expect such a one.
         """
-        told: Json = {"fusion": trace.fusion(run, self._request.options), "usage": trace.usage(run.calls)}
+        told: Json = {"fusion": trace.fusion(run, self._request.options), "usage": trace.run_usage(run.calls)}
         if self._request.stream_options and self._request.stream_options.include_usage:
             yield self._chunk({}, run.answer.finish_reason)
             yield frame({**self._head, "choices": [], **told})

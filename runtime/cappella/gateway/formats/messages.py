@@ -242,7 +242,7 @@ def _stop(run: Run) -> reply_types.Stop:
 
 def _usage(run: Run) -> reply_types.MessageUsage:
     """Anthropic counts what was found in the cache apart from the rest of the prompt."""
-    spent = trace.usage(run.calls)
+    spent = trace.run_usage(run.calls)
     cached = spent["prompt_tokens_details"]["cached_tokens"]
     return {
         "input_tokens": spent["prompt_tokens"] - cached,

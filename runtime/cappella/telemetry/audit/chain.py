@@ -1,4 +1,4 @@
-"""The lines of an audit log: each carries the hash of the one before it, and its own.
+"""Lines of an audit log: each carries its own hash and the hash of the previous line.
 
 A line is JSON with sorted keys and no spaces, as UTF-8. `hash` is the SHA-256 of that text without `hash` itself.
 """
@@ -10,22 +10,22 @@ from typing import Any
 import orjson
 
 GENESIS = "0" * 64
-"""What the first line names as the hash of the line before it."""
-MENDED = "mended"
-"""The kind of a line that tells of the bytes before it, which a crash left of a line that was being written."""
+"""The `previous` hash of the first line."""
+REPAIRED = "mended"
+"""The kind of a line that gives size and hash of the torn bytes before it, left by a crash during a write."""
 MAX_TORN_BYTES = 64 << 20
 _FIELDS = {"time", "kind", "sequence", "previous", "hash"}
 
 
-def sealed(record: Mapping[str, Any], sequence: int, previous: str) -> tuple[bytes, str]:
-    """The record as a line, with its newline, and that line's hash."""
+def encode(record: Mapping[str, Any], sequence: int, previous: str) -> tuple[bytes, str]:
+    """The record as a line with its newline, and the hash of that line."""
     numbered = {**record, "sequence": sequence, "previous": previous}
-    own = sha256(_canonical(numbered))
-    return _canonical({**numbered, "hash": own}) + b"\n", own
+    digest = sha256(_canonical(numbered))
+    return _canonical({**numbered, "hash": digest}) + b"\n", digest
 
 
-def opened(line: bytes) -> dict[str, Any] | None:
-    """The record of a line without its newline; None if it is not, to the byte, what `sealed` made."""
+def decode(line: bytes) -> dict[str, Any] | None:
+    """The record of a line without its newline; None if the line is not byte for byte what `encode` wrote."""
     try:
         record = orjson.loads(line)
     except orjson.JSONDecodeError:
@@ -33,10 +33,10 @@ def opened(line: bytes) -> dict[str, Any] | None:
     if not isinstance(record, dict) or not set(record) >= _FIELDS:
         return None
     bare = {name: value for name, value in record.items() if name != "hash"}
-    whole = (
+    is_intact = (
         type(record["sequence"]) is int and line == _canonical(record) and record["hash"] == sha256(_canonical(bare))
     )
-    return record if whole else None
+    return record if is_intact else None
 
 
 def sha256(data: bytes) -> str:

@@ -1,4 +1,4 @@
-"""The open end of an audit log: lines are sealed, appended and made safe on the disk, by one process alone."""
+"""Appends hash-chained lines to an audit log file and syncs them to the disk; one process per file."""
 
 import fcntl
 import glob
@@ -9,63 +9,65 @@ from typing import Any
 
 from cappella.errors import ConfigError
 from cappella.telemetry.audit import tail
-from cappella.telemetry.audit.chain import MENDED, sealed, sha256
+from cappella.telemetry.audit.chain import REPAIRED, encode, sha256
 from cappella.telemetry.audit.tail import Tail
 
 
 class ChainFile:
-    """The file at `path`, made if it is not there, readable by its owner alone. For one thread at a time.
+    """The file at `path`, created with mode 0600. Not thread-safe.
 
-    A file that has reached `max_bytes` is put aside under the number of its last line, and the next one goes on from it.
-    Raises ConfigError if another process has it, or its end is not as it was written.
+    A file that reaches `max_bytes` is renamed after the number of its last line, and the chain continues in a new file.
+    Raises ConfigError if another process has the file open, or its last line was changed.
     """
 
     def __init__(self, path: Path, max_bytes: int | None) -> None:
         self._path = path
         self._max_bytes = max_bytes
-        # Sealed lines that are not, or not wholly, in the file; they go out first, from where they broke off.
-        self._owed = bytearray()
+        # Encoded lines not completely written yet. The first may be written in part: the next write continues it.
+        self._unwritten = bytearray()
         self._is_synced = True
         try:
-            self._lock = _locked(path)
+            self._lock = _lock(path)
             end = _end(path)
-            self._fd = _opened(path)
+            self._fd = _open(path)
         except OSError as error:
-            hint = "Name a file in a folder that this user may write to"
+            hint = "Name a file in a folder that this user can write to"
             raise ConfigError(f"server.audit.file: {path}", f"cannot be used ({error})", hint) from error
         self._sequence = self._written = end.sequence
         self._hash = end.hash
-        self._mend = self._is_amid_a_line = not end.ended
+        self._must_repair = self._is_amid_line = not end.ends_with_newline
         self._torn = end.torn
 
     @property
-    def owes(self) -> bool:
-        """Whether lines that were given to it are not safe yet."""
-        return bool(self._owed) or not self._is_synced
+    def has_pending(self) -> bool:
+        """Whether appended lines are not synced to the disk yet."""
+        return bool(self._unwritten) or not self._is_synced
 
     @property
-    def owed_lines(self) -> int:
-        return self._owed.count(b"\n")
+    def unwritten_lines(self) -> int:
+        return self._unwritten.count(b"\n")
 
     def append(self, records: Iterable[Mapping[str, Any]], time: str) -> None:
-        """Seal the records and write them. Raises OSError; then `flush` goes on where it stopped."""
-        if self._mend:
-            self._mend = False
-            self._owed += b"\n"
-            self._seal({"time": time, "kind": MENDED, "torn_bytes": len(self._torn), "torn_sha256": sha256(self._torn)})
+        """Write the records as lines. Raises OSError; `flush` then continues where it stopped."""
+        if self._must_repair:
+            self._must_repair = False
+            self._unwritten += b"\n"
+            self._encode(
+                {"time": time, "kind": REPAIRED, "torn_bytes": len(self._torn), "torn_sha256": sha256(self._torn)}
+            )
         for record in records:
-            self._seal(record)
-        if self._owed:
+            self._encode(record)
+        if self._unwritten:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is owed and make it safe. Raises OSError."""
+        """Write and sync all pending lines. Raises OSError."""
         self._is_synced = False
-        if not self._is_amid_a_line and self._max_bytes and os.fstat(self._fd).st_size >= self._max_bytes:
-            self._begin_another()
-        while self._owed:
-            del self._owed[: os.write(self._fd, self._owed)]
-            self._is_amid_a_line = bool(self._owed)
+        if not self._is_amid_line and self._max_bytes and os.fstat(self._fd).st_size >= self._max_bytes:
+            self._rotate()
+        while self._unwritten:
+            del self._unwritten[: os.write(self._fd, self._unwritten)]
+            self._is_amid_line = bool(self._unwritten)
         os.fdatasync(self._fd)
         self._written, self._is_synced = self._sequence, True
 
@@ -73,21 +75,21 @@ class ChainFile:
         os.close(self._fd)
         os.close(self._lock)
 
-    def _seal(self, record: Mapping[str, Any]) -> None:
-        line, self._hash = sealed(record, self._sequence + 1, self._hash)
+    def _encode(self, record: Mapping[str, Any]) -> None:
+        line, self._hash = encode(record, self._sequence + 1, self._hash)
         self._sequence += 1
-        self._owed += line
+        self._unwritten += line
 
-    def _begin_another(self) -> None:
-        """Put the file aside and open the next; if that fails, what was put aside is written to until it does not."""
+    def _rotate(self) -> None:
+        """Rename the file and open a new one; while opening fails, lines still go to the renamed file."""
         if self._path.exists():
-            self._path.rename(_aside(self._path, self._written))
-        opened = _opened(self._path)
+            self._path.rename(_rotated_path(self._path, self._written))
+        fd = _open(self._path)
         os.close(self._fd)
-        self._fd = opened
+        self._fd = fd
 
 
-def _opened(path: Path) -> int:
+def _open(path: Path) -> int:
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         _sync_folder(path.parent)
@@ -105,31 +107,31 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _locked(path: Path) -> int:
-    """A file of its own, since the log itself is put aside at times."""
+def _lock(path: Path) -> int:
+    """Lock a separate file, since the log itself is renamed when it is rotated."""
     lock = path.with_name(f"{path.name}.lock")
     descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(descriptor)
-        hint = "Give each server a file of its own"
-        raise ConfigError(f"server.audit.file: {path}", "another process writes it", hint) from error
+        hint = "Give each server its own file"
+        raise ConfigError(f"server.audit.file: {path}", "another process writes to it", hint) from error
     return descriptor
 
 
 def _end(path: Path) -> Tail:
-    """Of the log; where its file is new or was just put aside, of the one before it."""
+    """The end of the log; of the last rotated file if the current one is missing or empty."""
     end = tail.read(path)
-    if end == Tail() and (aside := sorted(path.parent.glob(_pattern(path)))):
-        before = tail.read(aside[-1])
-        return Tail(before.sequence, before.hash)
+    if end == Tail() and (rotated := sorted(path.parent.glob(_rotated_pattern(path)))):
+        previous = tail.read(rotated[-1])
+        return Tail(previous.sequence, previous.hash)
     return end
 
 
-def _aside(path: Path, sequence: int) -> Path:
+def _rotated_path(path: Path, sequence: int) -> Path:
     return path.with_name(f"{path.stem}-{sequence:012d}{path.suffix}")
 
 
-def _pattern(path: Path) -> str:
+def _rotated_pattern(path: Path) -> str:
     return f"{glob.escape(path.stem)}-{'[0-9]' * 12}{glob.escape(path.suffix)}"

@@ -1,4 +1,4 @@
-"""The audit log of one server: what happened is queued at once, and written in its order by a thread of its own."""
+"""The audit log of one server: records are queued in memory, and a thread writes them in order."""
 
 import logging
 import threading
@@ -11,29 +11,29 @@ import orjson
 from cappella.config import Audit
 from cappella.errors import AuditUnavailable
 from cappella.telemetry.audit.chain_file import ChainFile
-from cappella.telemetry.audit.redaction import redacted
+from cappella.telemetry.audit.redaction import redact
 
 RETRY_S = 1.0
-MAX_WAITING_LINES = 10_000
-MAX_WAITING_BYTES = 64 << 20
+MAX_QUEUED_LINES = 10_000
+MAX_QUEUED_BYTES = 64 << 20
 LOST = "lost"
-"""The kind of a line that tells how many there was no room for, in memory or on the disk."""
+"""The kind of a line that counts lines dropped because the queue was full."""
 
 logger = logging.getLogger("cappella")
 
 
 class AuditLog:
-    """Opens the file that the config names. Raises ConfigError if that cannot be.
+    """Opens the file named in the config. Raises ConfigError.
 
-    While it cannot be written to, lines wait in memory, up to a bound; what goes beyond is counted in a later line.
+    While the file cannot be written, lines wait in memory up to a limit; lines beyond it are dropped and counted.
     """
 
     def __init__(self, config: Audit) -> None:
         self._config = config
         self._file = ChainFile(config.file, config.max_bytes)
         self._changed = threading.Condition()
-        self._waiting: list[bytes] = []
-        self._waiting_bytes = 0
+        self._queued: list[bytes] = []
+        self._queued_bytes = 0
         self._lost = 0
         self._is_closing = False
         self._is_failing = False
@@ -43,33 +43,33 @@ class AuditLog:
         self._thread.start()
 
     def close(self) -> None:
-        """Write what waits, once; what cannot be written then is lost, and said to be."""
+        """Write the queued lines in one try; lines that cannot be written are lost, and their number is logged."""
         with self._changed:
             self._is_closing = True
             self._changed.notify()
         self._thread.join()
         self._file.close()
 
-    def require(self) -> None:
-        """Raises AuditUnavailable if nothing may happen that cannot be logged, and just now it could not."""
+    def require_available(self) -> None:
+        """Raises AuditUnavailable if the config requires the log and it cannot be written."""
         if self._config.required and (self._is_failing or not self._thread.is_alive()):
-            raise AuditUnavailable("The audit log cannot be written just now, and nothing may run without it.")
+            raise AuditUnavailable("The audit log cannot be written, and server.audit.required is set.")
 
     def write(self, record: Mapping[str, Any], content: Callable[[], Mapping[str, Any]] | None = None) -> None:
-        """Queue one line; never waits for the disk. What `content` gives is part of it only if the config says so."""
+        """Queue one line without waiting for the disk. `content` is called and logged only with `log_content`."""
         line = {"time": _now(), **record}
         if content is not None and self._config.log_content:
             line["content"] = content()
-        # As bytes: they can be counted, and nobody changes them any more.
+        # As bytes: their size is known, and later changes to the objects have no effect.
         data = orjson.dumps(line)
         with self._changed:
-            is_full = len(self._waiting) >= MAX_WAITING_LINES or self._waiting_bytes + len(data) > MAX_WAITING_BYTES
-            # After one that was lost none is taken, until its place among the others is written down.
+            is_full = len(self._queued) >= MAX_QUEUED_LINES or self._queued_bytes + len(data) > MAX_QUEUED_BYTES
+            # After the first dropped line all are dropped until the thread has recorded their count in the right place.
             if is_full or self._lost:
                 self._lost += 1
                 return
-            self._waiting.append(data)
-            self._waiting_bytes += len(data)
+            self._queued.append(data)
+            self._queued_bytes += len(data)
             self._changed.notify()
 
     def _write_all(self) -> None:
@@ -78,47 +78,49 @@ class AuditLog:
                 if self._is_failing:
                     self._changed.wait_for(lambda: self._is_closing, RETRY_S)
                 else:
-                    self._changed.wait_for(lambda: self._waiting or self._lost or self._is_closing)
+                    self._changed.wait_for(lambda: self._queued or self._lost or self._is_closing)
                 is_last = self._is_closing
             self._write_once()
-            if is_last and (self._is_failing or not self._waiting):
+            if is_last and (self._is_failing or not self._queued):
                 break
         if self._is_failing:
-            unwritten = self._file.owed_lines + len(self._waiting) + self._lost
+            unwritten = self._file.unwritten_lines + len(self._queued) + self._lost
             logger.error("audit log %s: %d lines could not be written and are lost", self._config.file, unwritten)
 
     def _write_once(self) -> None:
         try:
-            if self._file.owes:
+            if self._file.has_pending:
                 self._file.flush()
-            self._file.append(self._taken(), _now())
+            self._file.append(self._drain(), _now())
         except OSError as error:
-            self._tell_failing(error)
+            self._note_failure(error)
         else:
-            self._tell_well()
+            self._note_success()
 
-    def _taken(self) -> list[Mapping[str, Any]]:
-        """What waits, and how much was lost after it: that began when there was no more room."""
+    def _drain(self) -> list[Mapping[str, Any]]:
+        """The queued records, then the number of lines dropped after them."""
         with self._changed:
-            waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
+            queued, self._queued, self._queued_bytes = self._queued, [], 0
             lost, self._lost = self._lost, 0
-        records: list[Mapping[str, Any]] = [self._redacted(orjson.loads(data)) for data in waiting]
+        records: list[Mapping[str, Any]] = [self._redact(orjson.loads(data)) for data in queued]
         return [*records, {"time": _now(), "kind": LOST, "lines": lost}] if lost else records
 
-    def _redacted(self, record: dict[str, Any]) -> Mapping[str, Any]:
+    def _redact(self, record: dict[str, Any]) -> Mapping[str, Any]:
         if "content" in record:
-            record["content"] = redacted(record["content"], self._config.redact)
+            record["content"] = redact(record["content"], self._config.redact)
         return record
 
-    def _tell_failing(self, error: OSError) -> None:
+    def _note_failure(self, error: OSError) -> None:
         if not self._is_failing:
-            meanwhile = "nothing new may run" if self._config.required else "runs go on and their lines wait in memory"
-            logger.error("audit log %s cannot be written (%s): %s", self._config.file, error, meanwhile)
+            effect = (
+                "new runs are rejected" if self._config.required else "runs continue and their lines wait in memory"
+            )
+            logger.error("audit log %s cannot be written (%s): %s", self._config.file, error, effect)
         self._is_failing = True
 
-    def _tell_well(self) -> None:
+    def _note_success(self) -> None:
         if self._is_failing:
-            logger.warning("audit log %s is written again", self._config.file)
+            logger.warning("audit log %s is being written again", self._config.file)
         self._is_failing = False
 
 

@@ -1,4 +1,4 @@
-"""One line of the audit log for each run and each call that has ended."""
+"""Writes one audit line for each run and call that ended."""
 
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
@@ -15,59 +15,59 @@ from cappella.types import Json, Usage
 from cappella.version import __version__
 
 WEIGHTS = "weights"
-"""The kind of a line that says, after each start and reload, what `pending` stood for in the lines before it."""
-_ASKED = ("messages", "prompt", "input", "system", "instructions")
-"""Where the requests of the APIs have what a model reads."""
+"""The kind of the line that gives all digests, once computed, after each start and reload."""
+_PROMPT_FIELDS = ("messages", "prompt", "input", "system", "instructions")
+"""The fields of a request of any API that hold the prompt."""
 
 
 class AuditRecorder:
-    """A keeper that writes to `log` who asked what of which weights, and how it ended."""
+    """A `RunObserver` that writes key, model, weights, tokens, timings and status to `log`."""
 
     def __init__(self, log: AuditLog, digests: WeightDigests, weights: Weights) -> None:
         self._log = log
         self._digests = digests
         self._weights = weights
 
-    def find_digests(self) -> None:
-        """Beside everything else; a line tells them once they are known."""
-        self._digests.find(self._weights, self._log_weights)
+    def compute_digests(self) -> None:
+        """Start computing the digests; a line of kind `weights` follows when they are known."""
+        self._digests.compute(self._weights, self._log_weights)
 
-    def require(self) -> None:
-        self._log.require()
+    def require_available(self) -> None:
+        self._log.require_available()
 
-    def renewed(self, config: Config, comes: Collection[str]) -> "AuditRecorder":
-        auditing = AuditRecorder(self._log, self._digests, Weights(config, self._weights, comes))
-        auditing.find_digests()
-        return auditing
+    def for_config(self, config: Config, added: Collection[str]) -> "AuditRecorder":
+        recorder = AuditRecorder(self._log, self._digests, Weights(config, self._weights, added))
+        recorder.compute_digests()
+        return recorder
 
-    def run_ended(self, ended: RunRecord) -> None:
-        settings = ended.settings
+    def run_ended(self, record: RunRecord) -> None:
+        settings = record.settings
         line = {
             "kind": "run",
-            "key": ended.key and ended.key.id,
+            "key": record.key and record.key.id,
             "model": f"cappella/{settings.ensemble}",
-            "run_id": ended.run_id,
+            "run_id": record.run_id,
             "panel": [seat.model for seat in settings.panel],
             "judge": settings.judge,
             "weights": self._weights.of(_models(settings)),
-            "tokens": _tokens(call.usage for call in ended.calls),
-            "timings": trace.timings(ended.run) if ended.run else {"total_ms": trace.ms(ended.total_s)},
-            "status": ended.status,
-            "failure_reason": _reason(ended),
+            "tokens": _tokens(call.usage for call in record.calls),
+            "timings": trace.timings(record.run) if record.run else {"total_ms": trace.ms(record.total_s)},
+            "status": record.status,
+            "failure_reason": _reason(record),
         }
-        self._log.write(line, lambda: _run_content(ended))
+        self._log.write(line, lambda: _run_content(record))
 
-    def call_ended(self, ended: CallRecord) -> None:
+    def call_ended(self, record: CallRecord) -> None:
         line = {
             "kind": "call",
-            "key": ended.key and ended.key.id,
-            "model": ended.model,
-            "weights": self._weights.of([ended.model]),
-            "tokens": _tokens([ended.usage]),
-            "timings": {"total_ms": trace.ms(ended.total_s)},
-            "status": ended.status,
+            "key": record.key and record.key.id,
+            "model": record.model,
+            "weights": self._weights.of([record.model]),
+            "tokens": _tokens([record.usage]),
+            "timings": {"total_ms": trace.ms(record.total_s)},
+            "status": record.status,
         }
-        self._log.write(line, lambda: _call_content(ended))
+        self._log.write(line, lambda: _call_content(record))
 
     def _log_weights(self, digests: Mapping[str, str]) -> None:
         self._log.write({"kind": WEIGHTS, "cappella": __version__, "weights": digests})
@@ -78,27 +78,27 @@ def _models(settings: Settings) -> list[str]:
     return [*(seat.model for seat in settings.panel), settings.judge, *gate]
 
 
-def _tokens(used: Iterable[Usage]) -> Mapping[str, int]:
-    all_used = list(used)
+def _tokens(usages: Iterable[Usage]) -> Mapping[str, int]:
+    usages = list(usages)
     return {
-        "prompt": sum(usage.prompt_tokens for usage in all_used),
-        "cached": sum(usage.cached_tokens for usage in all_used),
-        "completion": sum(usage.completion_tokens for usage in all_used),
+        "prompt": sum(usage.prompt_tokens for usage in usages),
+        "cached": sum(usage.cached_tokens for usage in usages),
+        "completion": sum(usage.completion_tokens for usage in usages),
     }
 
 
-def _reason(ended: RunRecord) -> Any:
-    """Words for programs alone: an engine's own sentence may quote what was said."""
-    if isinstance(ended.error, PanelFailed):
-        return {failure.name: failure.reason for failure in ended.error.failures}
-    return ended.run and ended.run.failure_reason
+def _reason(record: RunRecord) -> Any:
+    """Reason codes only: an engine's error message may quote the conversation."""
+    if isinstance(record.error, PanelFailed):
+        return {failure.name: failure.reason for failure in record.error.failures}
+    return record.run and record.run.failure_reason
 
 
-def _run_content(ended: RunRecord) -> Json:
-    answer = trace.responses([ended.run.answer])[0] if ended.run else None
-    return {"messages": list(ended.prompt.messages), "answer": answer}
+def _run_content(record: RunRecord) -> Json:
+    answer = trace.responses([record.run.answer])[0] if record.run else None
+    return {"messages": list(record.prompt.messages), "answer": answer}
 
 
-def _call_content(ended: CallRecord) -> Json:
-    asked = {name: ended.asked[name] for name in _ASKED if name in ended.asked}
-    return {**asked, "answer": transcript.answer(ended.reply)}
+def _call_content(record: CallRecord) -> Json:
+    prompt = {name: record.request[name] for name in _PROMPT_FIELDS if name in record.request}
+    return {**prompt, "answer": transcript.answer(record.reply)}

@@ -1,4 +1,4 @@
-"""What is logged of a conversation, without what the operator wants kept out of it."""
+"""Replaces matches of the operator's patterns in logged content."""
 
 import re
 from collections.abc import Sequence
@@ -7,15 +7,15 @@ from typing import Any
 REDACTED = "[redacted]"
 
 
-def redacted(value: Any, patterns: Sequence[re.Pattern[str]]) -> Any:
-    """The same JSON with every match in every text of it replaced; keys of objects stay."""
+def redact(value: Any, patterns: Sequence[re.Pattern[str]]) -> Any:
+    """A copy of the JSON value with every match in its strings replaced; object keys are not changed."""
     match value:
         case str():
             for pattern in patterns:
                 value = pattern.sub(REDACTED, value)
             return value
         case list():
-            return [redacted(each, patterns) for each in value]
+            return [redact(item, patterns) for item in value]
         case dict():
-            return {name: redacted(each, patterns) for name, each in value.items()}
+            return {name: redact(item, patterns) for name, item in value.items()}
     return value

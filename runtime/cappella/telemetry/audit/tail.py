@@ -1,4 +1,4 @@
-"""Where a log ends: the line that the chain goes on from, and what a crash left behind it."""
+"""Reads the end of an audit log: its last intact line, and the torn bytes after it."""
 
 import os
 from dataclasses import dataclass
@@ -7,63 +7,63 @@ from pathlib import Path
 import orjson
 
 from cappella.errors import ConfigError
-from cappella.telemetry.audit.chain import GENESIS, MAX_TORN_BYTES, opened
+from cappella.telemetry.audit.chain import GENESIS, MAX_TORN_BYTES, decode
 
 FIRST_BLOCK_BYTES = 64 << 10
-_MEND = "See what `cappella audit verify` says, keep the file, and name another one"
+_HINT = "Run `cappella audit verify` on it, keep the file, and name another one"
 
 
 @dataclass(frozen=True, slots=True)
 class Tail:
-    """`torn` are the bytes after the last line; `ended` says whether the file's last byte is a newline."""
+    """Number and hash of the last line, and the `torn` bytes after it."""
 
     sequence: int = 0
     hash: str = GENESIS
     torn: bytes = b""
-    ended: bool = True
+    ends_with_newline: bool = True
 
 
 def read(path: Path) -> Tail:
-    """Of a file that need not be there. Raises ConfigError if its end is neither a line nor a piece of one."""
+    """The tail of a file that may be missing. Raises ConfigError if it does not end in a line or a part of one."""
     try:
         size_bytes = path.stat().st_size
     except FileNotFoundError:
         return Tail()
     block_bytes = FIRST_BLOCK_BYTES
     while size_bytes:
-        tail = _within(_last(path, size_bytes, block_bytes), whole=block_bytes >= size_bytes)
+        tail = _find_tail(_last(path, size_bytes, block_bytes), is_all=block_bytes >= size_bytes)
         if tail is not None:
-            return _plausible(path, tail)
+            return _checked(path, tail)
         block_bytes *= 2
         if block_bytes > 2 * MAX_TORN_BYTES:
-            raise ConfigError(f"server.audit.file: {path}", "is no audit log", _MEND)
+            raise ConfigError(f"server.audit.file: {path}", "is not an audit log", _HINT)
     return Tail()
 
 
-def _within(text: bytes, whole: bool) -> Tail | None:
-    """By the last line that is sound; None if there may be one further up."""
+def _find_tail(text: bytes, is_all: bool) -> Tail | None:
+    """The tail by the last intact line in `text`; None if only an earlier block can hold it."""
     end = len(text)
     while end > 0:
         start = text.rfind(b"\n", 0, end) + 1
-        record = opened(text[start:end]) if start or whole else None
+        record = decode(text[start:end]) if start or is_all else None
         if record is not None:
-            after = text[end + 1 :]
-            return Tail(record["sequence"], record["hash"], after, ended=end < len(text) and not after)
+            torn = text[end + 1 :]
+            return Tail(record["sequence"], record["hash"], torn, end < len(text) and not torn)
         end = start - 1
-    return Tail(torn=text, ended=False) if whole else None
+    return Tail(torn=text, ends_with_newline=False) if is_all else None
 
 
-def _plausible(path: Path, tail: Tail) -> Tail:
-    if tail.sequence == 0 and not _is_piece(tail.torn):
-        raise ConfigError(f"server.audit.file: {path}", "is no audit log", _MEND)
+def _checked(path: Path, tail: Tail) -> Tail:
+    if tail.sequence == 0 and not _is_torn_first_line(tail.torn):
+        raise ConfigError(f"server.audit.file: {path}", "is not an audit log", _HINT)
     if tail.torn.endswith(b"\n"):
-        # What is torn has no end: a whole line that is not sound was changed after it was written.
-        raise ConfigError(f"server.audit.file: {path}", "its last line is not as it was written", _MEND)
+        # A torn line has no newline: a complete line that does not decode was changed after it was written.
+        raise ConfigError(f"server.audit.file: {path}", "its last line was changed after it was written", _HINT)
     return tail
 
 
-def _is_piece(text: bytes) -> bool:
-    """Whether a first line may have broken off there: not what is JSON as it stands, nor somebody's database."""
+def _is_torn_first_line(text: bytes) -> bool:
+    """Whether the text can be the start of a first line. Complete JSON and other file types are not."""
     try:
         orjson.loads(text)
     except orjson.JSONDecodeError:

@@ -1,4 +1,4 @@
-"""Whether audit logs are as they were written: every line by its own hash, and by that of the line before it."""
+"""Verifies the hash chain of audit logs."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -6,62 +6,64 @@ from pathlib import Path
 from typing import Any
 
 from cappella.errors import CappellaError, ConfigError
-from cappella.telemetry.audit.chain import GENESIS, MAX_TORN_BYTES, MENDED, opened, sha256
+from cappella.telemetry.audit.chain import GENESIS, MAX_TORN_BYTES, REPAIRED, decode, sha256
 from cappella.telemetry.audit.log import LOST
+
+_CHANGED = "changed after it was written"
 
 
 class AuditBroken(CappellaError):
-    """`str()` names the first line that does not fit, and why."""
+    """The message names the first line that breaks the chain, and why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What the files hold; `last_hash` noted elsewhere shows later whether the end was cut off, or all rewritten."""
+    """Summary of an intact log. A `last_hash` stored elsewhere later detects a cut-off end or a rewritten log."""
 
     lines: int
     first_time: str
     last_time: str
     last_hash: str
-    mended: int
+    repaired: int
     lost: int
 
 
 def verify(paths: Sequence[Path], after: str = GENESIS, expect: str | None = None) -> Verified:
-    """The files of one log, in whatever order they are named. `after` is the hash of the last line before them.
+    """Verify the files of one log, given in any order. `after` is the hash of the last line before them.
 
-    `expect` is the hash of a line that must be there. Raises AuditBroken for the first line that does not fit.
+    `expect` is the hash of a line that must be present. Raises AuditBroken, and ConfigError for a file that cannot be read.
     """
     chain = _Chain(after, expect)
     for path in sorted(paths, key=_first_sequence):
         for number, line in _lines(path):
-            chain.take(f"{path}:{number}", line)
+            chain.add(f"{path}:{number}", line)
         chain.end_file()
-    return chain.verified()
+    return chain.summary()
 
 
 class _Chain:
-    """The lines so far."""
+    """State of the chain after the lines added so far."""
 
     def __init__(self, after: str, expect: str | None) -> None:
         self._hash = after
         self._sequence: int | None = 0 if after == GENESIS else None
         self._expect = expect
-        self._expected_seen = expect is None
+        self._found_expected = expect is None
         self._torn, self._torn_at, self._torn_problem = b"", "", ""
-        self._lines = self._mended = self._lost = 0
+        self._lines = self._repaired = self._lost = 0
         self._times: list[str] = []
 
-    def take(self, at: str, line: bytes) -> None:
-        """The next line, with its newline. Raises AuditBroken."""
-        record = opened(line.removesuffix(b"\n"))
+    def add(self, at: str, line: bytes) -> None:
+        """Add the next line, with its newline. Raises AuditBroken."""
+        record = decode(line.removesuffix(b"\n"))
         if record is None or not line.endswith(b"\n"):
-            self._take_torn(at, line)
+            self._add_torn(at, line)
             return
         self._require_next(at, record)
-        if self._torn or record["kind"] == MENDED:
-            self._mend(at, record)
+        if self._torn or record["kind"] == REPAIRED:
+            self._repair(at, record)
         self._hash, self._sequence = record["hash"], record["sequence"]
-        self._expected_seen |= self._hash == self._expect
+        self._found_expected |= self._hash == self._expect
         self._lines += 1
         self._lost += record.get("lines", 0) if record["kind"] == LOST else 0
         self._times = [*self._times[:1], record["time"]]
@@ -70,45 +72,45 @@ class _Chain:
         if self._torn:
             raise AuditBroken(f"{self._torn_at}: {self._torn_problem}.")
 
-    def verified(self) -> Verified:
+    def summary(self) -> Verified:
         if not self._lines:
-            raise AuditBroken("There is no line in these files.")
-        if not self._expected_seen:
+            raise AuditBroken("These files contain no lines.")
+        if not self._found_expected:
             raise AuditBroken(
-                f"All {self._lines} lines fit, and none of them has the hash {self._expect}: the end was cut off,"
-                " or the whole was written anew."
+                f"All {self._lines} lines are intact, but none has the hash {self._expect}: the end was cut off,"
+                " or the log was rewritten."
             )
         first, last = self._times[0], self._times[-1]
-        return Verified(self._lines, first, last, self._hash, self._mended, self._lost)
+        return Verified(self._lines, first, last, self._hash, self._repaired, self._lost)
 
-    def _take_torn(self, at: str, line: bytes) -> None:
-        """What is no line may be what a crash left: the next line that is one then says so, and of which bytes."""
+    def _add_torn(self, at: str, line: bytes) -> None:
+        """Collect bytes that may be left from a crash; the next line must then describe them."""
         if not self._torn:
-            whole = line.endswith(b"\n")
+            is_complete = line.endswith(b"\n")
             self._torn_at = at
-            self._torn_problem = "not as it was written" if whole else "breaks off; the server's next start mends it"
+            self._torn_problem = _CHANGED if is_complete else "incomplete; the server repairs it at its next start"
         self._torn += line
         if len(self._torn) > MAX_TORN_BYTES:
-            raise AuditBroken(f"{self._torn_at}: not as it was written.")
+            raise AuditBroken(f"{self._torn_at}: {_CHANGED}.")
 
-    def _mend(self, at: str, record: dict[str, Any]) -> None:
+    def _repair(self, at: str, record: dict[str, Any]) -> None:
         torn = self._torn.removesuffix(b"\n")
-        if record["kind"] != MENDED:
+        if record["kind"] != REPAIRED:
             raise AuditBroken(f"{self._torn_at}: {self._torn_problem}.")
         if (record.get("torn_bytes"), record.get("torn_sha256")) != (len(torn), sha256(torn)):
-            raise AuditBroken(f"{self._torn_at or at}: not what the crash left that {at} tells of.")
+            raise AuditBroken(f"{self._torn_at or at}: the torn bytes are not those that {at} describes.")
         self._torn, self._torn_at = b"", ""
-        self._mended += 1
+        self._repaired += 1
 
     def _require_next(self, at: str, record: dict[str, Any]) -> None:
-        sequence, before = record["sequence"], self._sequence
+        sequence, last = record["sequence"], self._sequence
         where = self._torn_at or at
-        if before is not None and sequence > before + 1 and not self._torn:
-            raise AuditBroken(f"{where}: this is line {sequence} and follows line {before}: some are missing.")
-        if before is not None and sequence <= before:
-            raise AuditBroken(f"{where}: this is line {sequence} and follows line {before}: out of its place.")
+        if last is not None and sequence > last + 1 and not self._torn:
+            raise AuditBroken(f"{where}: line {sequence} follows line {last}: lines are missing.")
+        if last is not None and sequence <= last:
+            raise AuditBroken(f"{where}: line {sequence} follows line {last}: lines are out of order.")
         if record["previous"] != self._hash:
-            problem = self._torn_problem if self._torn else "does not follow from the line before it"
+            problem = self._torn_problem if self._torn else "its previous hash is not that of the line before"
             raise AuditBroken(f"{where}: {problem}.")
 
 
@@ -117,10 +119,12 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
         with path.open("rb") as file:
             yield from enumerate(file, 1)
     except OSError as error:
-        raise ConfigError(str(path), f"cannot be read ({error.strerror})", "Name the files of an audit log") from error
+        raise ConfigError(
+            str(path), f"cannot be read ({error.strerror})", "Name readable files of an audit log"
+        ) from error
 
 
 def _first_sequence(path: Path) -> int:
     _, line = next(_lines(path), (0, b""))
-    record = opened(line.removesuffix(b"\n"))
+    record = decode(line.removesuffix(b"\n"))
     return record["sequence"] if record else 0

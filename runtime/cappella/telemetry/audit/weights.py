@@ -1,6 +1,6 @@
-"""Which weights answer: one SHA-256 for each folder, computed beside everything else and remembered.
+"""SHA-256 digests of weight folders, computed on a thread and cached in a file.
 
-It is that of the list `<SHA-256>  <name>` of the files that an engine reads, by name: what `sha256sum` prints of them.
+The digest of a folder is the SHA-256 of what `sha256sum` prints for the files that an engine reads, sorted by name.
 """
 
 import hashlib
@@ -23,88 +23,88 @@ BLOCK_BYTES = 1 << 20
 
 logger = logging.getLogger("cappella")
 
-Known = dict[str, tuple[int, int, str]]
-"""By path: size, time of the last change in ns, SHA-256."""
+Cache = dict[str, tuple[int, int, str]]
+"""Maps a path to its size in bytes, mtime in ns and SHA-256."""
 
 
 class Weights:
-    """The digests of one config's models and adapters, as far as they are known.
+    """Digests of the models and adapters of one config; `pending` until they are computed.
 
-    Of the models that `comes` does not name, those of the config `before` hold: their engines go on.
+    After a reload, models not in `added` take their digests from `previous`, since their engines were kept.
     """
 
-    def __init__(self, config: Config, before: "Weights | None" = None, comes: Collection[str] = ()) -> None:
+    def __init__(self, config: Config, previous: "Weights | None" = None, added: Collection[str] = ()) -> None:
         models = config.local.items()
         adapters = {name: path for _, model in models for name, path in model.adapters.items()}
         self.folders = {**{name: model.weights for name, model in models}, **adapters}
-        self.found = dict.fromkeys(self.folders, PENDING)
+        self.digests = dict.fromkeys(self.folders, PENDING)
         self._host_of = config.host_of
-        for name, digest in before.found.items() if before else ():
-            if name in self.found and self._host_of[name] not in comes:
-                self.found[name] = digest
+        for name, digest in previous.digests.items() if previous else ():
+            if name in self.digests and self._host_of[name] not in added:
+                self.digests[name] = digest
 
     def of(self, names: Iterable[str]) -> dict[str, str]:
-        """By what was called, an adapter's engine too; `pending` where it is not known yet. Remote models have none."""
-        called = {each for name in names for each in (name, self._host_of[name])}
-        return {name: self.found[name] for name in sorted(called & self.found.keys())}
+        """Digests of the named models, with the base model of each adapter. Remote models have none."""
+        read = {each for name in names for each in (name, self._host_of[name])}
+        return {name: self.digests[name] for name in sorted(read & self.digests.keys())}
 
 
 class WeightDigests:
-    """What finds them out. `cache` is a file; with the same size and time a file is not read again."""
+    """Computes digests. `cache` is a file of file hashes: a file with the same size and mtime is not read again."""
 
     def __init__(self, cache: Path) -> None:
         self._cache = cache
         self._stop = threading.Event()
         self._thread = ThreadPoolExecutor(1, "digests")
 
-    def find(self, weights: Weights, done: Callable[[Mapping[str, str]], None]) -> None:
-        """Those that are pending, on a thread; `done` is told of all, once they are known."""
-        self._thread.submit(self._find, weights, done)
+    def compute(self, weights: Weights, done: Callable[[Mapping[str, str]], None]) -> None:
+        """Compute the pending digests on a thread, then call `done` there with all digests."""
+        self._thread.submit(self._compute, weights, done)
 
     def close(self) -> None:
-        """Leave off where it is; what is known of whole files is remembered."""
+        """Stop at once; hashes of files already read stay in the cache."""
         self._stop.set()
         self._thread.shutdown()
 
-    def _find(self, weights: Weights, done: Callable[[Mapping[str, str]], None]) -> None:
-        known = _read(self._cache)
+    def _compute(self, weights: Weights, done: Callable[[Mapping[str, str]], None]) -> None:
+        cache = _read(self._cache)
         for name, folder in weights.folders.items():
-            if weights.found[name] != PENDING:
+            if weights.digests[name] != PENDING:
                 continue
             try:
-                listed = self._listed(folder, known)
+                checksums = self._checksums(folder, cache)
             except OSError as error:
-                weights.found[name] = UNREADABLE
-                logger.warning("no digest of %s: %s", folder, error)
+                weights.digests[name] = UNREADABLE
+                logger.warning("cannot compute the digest of %s: %s", folder, error)
                 continue
             if self._stop.is_set():
                 return
-            weights.found[name] = f"sha256:{sha256(listed.encode())}"
-        done(dict(weights.found))
+            weights.digests[name] = f"sha256:{sha256(checksums.encode())}"
+        done(dict(weights.digests))
 
-    def _listed(self, folder: Path, known: Known) -> str:
-        """As `sha256sum` lists the files. Raises OSError."""
-        promised = _manifest(folder)
+    def _checksums(self, folder: Path, cache: Cache) -> str:
+        """The output of `sha256sum` for the files. Raises OSError."""
+        bundled = _manifest(folder)
         out = []
         for path in sorted(path for path in folder.iterdir() if contents.is_read(path.name) and path.is_file()):
             stat = path.stat()
-            size, changed, digest = known.get(str(path), (0, 0, ""))
+            size, changed, digest = cache.get(str(path), (0, 0, ""))
             if (size, changed) != (stat.st_size, stat.st_mtime_ns):
-                digest = promised.get((path.name, stat.st_size)) or self._hashed(path)
+                digest = bundled.get((path.name, stat.st_size)) or self._hash(path)
                 if self._stop.is_set():
                     break
-                known[str(path)] = (stat.st_size, stat.st_mtime_ns, digest)
-                self._remember(known)
+                cache[str(path)] = (stat.st_size, stat.st_mtime_ns, digest)
+                self._write_cache(cache)
             out.append(f"{digest}  {path.name}\n")
         return "".join(out)
 
-    def _remember(self, known: Known) -> None:
+    def _write_cache(self, cache: Cache) -> None:
         try:
-            manifest.write_atomically(self._cache, orjson.dumps(known))
+            manifest.write_atomically(self._cache, orjson.dumps(cache))
         except OSError as error:
-            logger.warning("digests are not remembered: %s", error)
+            logger.warning("cannot write the cache of weight digests: %s", error)
 
-    def _hashed(self, path: Path) -> str:
+    def _hash(self, path: Path) -> str:
         digest = hashlib.sha256()
         with path.open("rb", buffering=0) as file:
             while not self._stop.is_set() and (block := file.read(BLOCK_BYTES)):
@@ -113,7 +113,7 @@ class WeightDigests:
 
 
 def _manifest(folder: Path) -> Mapping[tuple[str, int], str]:
-    """By name and size, what the bundle that this folder came in says; its hashes were checked at the installation."""
+    """SHA-256 by file name and size, from the bundle that holds this folder; `bundle install` verified the hashes."""
     home = folder.resolve().parent.parent
     try:
         files = manifest.read(home)[0].of("weights")
@@ -126,8 +126,8 @@ def _of(files: Iterable[manifest.File], name: str) -> Iterator[manifest.File]:
     return (file for file in files if file.path.split("/")[1:-1] == [name])
 
 
-def _read(cache: Path) -> Known:
-    """What an earlier start found; nothing if that cannot be read."""
+def _read(cache: Path) -> Cache:
+    """The cache of an earlier start; empty if it cannot be read."""
     try:
         return {
             path: (size, changed, digest) for path, (size, changed, digest) in orjson.loads(cache.read_bytes()).items()

@@ -1,4 +1,4 @@
-"""Traces for those who want them: nothing of OpenTelemetry is imported before `opened`, and no environment is asked."""
+"""OpenTelemetry tracing. Nothing of OpenTelemetry is imported before `open_tracer`; its environment variables are ignored."""
 
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -10,19 +10,19 @@ from cappella.sealing import variables
 if TYPE_CHECKING:
     from cappella.telemetry.tracing.tracer import Tracer
 
-NEEDED = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.common")
+REQUIRED_MODULES = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.common")
 
 
 def require_installed() -> None:
-    """Raises ConfigError where the extra is missing."""
-    for module in NEEDED:
-        if not _is_there(module):
-            hint = "Install the extra otel (pip install 'cappella[otel]'), or take server.tracing out"
+    """Raises ConfigError if the extra `otel` is not installed."""
+    for module in REQUIRED_MODULES:
+        if not _is_installed(module):
+            hint = "Install the extra otel (pip install 'cappella[otel]'), or remove server.tracing"
             raise ConfigError("server.tracing", f"{module} is not installed", hint)
 
 
-def opened(tracing: Tracing) -> "Tracer":
-    """A tracer that sends to the config's collector. Raises ConfigError where the extra is missing."""
+def open_tracer(tracing: Tracing) -> "Tracer":
+    """A tracer that sends to the configured collector. Raises ConfigError if the extra `otel` is not installed."""
     require_installed()
     variables.forget_tracing()
     from cappella.telemetry.tracing.tracer import Tracer
@@ -30,7 +30,7 @@ def opened(tracing: Tracing) -> "Tracer":
     return Tracer(tracing)
 
 
-def _is_there(module: str) -> bool:
+def _is_installed(module: str) -> bool:
     try:
         return find_spec(module) is not None
     except ModuleNotFoundError:

@@ -1,6 +1,6 @@
-"""What a span says: OpenTelemetry's names for HTTP and for generative AI, and our own below `cappella.`; no content.
+"""Span attributes: OpenTelemetry's names for HTTP and generative AI, and our own under `cappella.`; no content.
 
-The names for generative AI are those of github.com/open-telemetry/semantic-conventions-genai.
+The names for generative AI are from github.com/open-telemetry/semantic-conventions-genai.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,36 +18,36 @@ _COMPLETIONS = "/v1/completions"
 
 
 def of_request(record: RequestRecord) -> Attributes:
-    """Of the HTTP request."""
-    return _given(
+    """Attributes of an HTTP request."""
+    return _without_none(
         {
             "http.request.method": record.method,
             "http.route": record.route,
             "http.response.status_code": record.status_code,
             "error.type": record.error,
-            "cappella.asked": record.asked,
+            "cappella.asked": record.target,
             "cappella.key_id": record.key_id,
         }
     )
 
 
-def of_run(ended: RunRecord) -> Attributes:
-    """Of a request's way through an ensemble, once it was let in."""
-    run, settings = ended.run, ended.settings
+def of_run(record: RunRecord) -> Attributes:
+    """Attributes of a run, from its admission on."""
+    run, settings = record.run, record.settings
     out: dict[str, Value | None] = {
         "gen_ai.operation.name": "invoke_workflow",
         "gen_ai.workflow.name": settings.ensemble,
-        "cappella.run_id": ended.run_id,
-        "cappella.status": ended.status,
+        "cappella.run_id": record.run_id,
+        "cappella.status": record.status,
         "cappella.strategy": settings.strategy,
         "cappella.preset": settings.preset,
         "cappella.judge": settings.judge,
-        "cappella.failed": [f"{failure.name}: {failure.reason}" for failure in ended.failures] or None,
+        "cappella.failed": [f"{failure.name}: {failure.reason}" for failure in record.failures] or None,
     }
     if run is None:
-        return _given({**out, "error.type": ended.status})
+        return _without_none({**out, "error.type": record.status})
     timings = run.timings
-    return _given(
+    return _without_none(
         {
             **out,
             "cappella.failure_reason": run.failure_reason,
@@ -64,12 +64,12 @@ def of_run(ended: RunRecord) -> Attributes:
 def of_call(
     call: Call, settings: Settings, finish_reasons: Sequence[str] = (), reason: str | None = None
 ) -> Attributes:
-    """Of one call of an engine; `reason` is why it gave nothing, if so."""
+    """Attributes of one engine call; `reason` is the reason code if it gave no answer."""
     seat = next((seat for seat in settings.panel if seat.name == call.seat), Seat(call.seat, call.seat))
     return {
         **_of_model(seat.model, "chat", call.usage),
-        **_asked(call, seat, settings),
-        **_given(
+        **_sampling(call, seat, settings),
+        **_without_none(
             {
                 "gen_ai.request.stream": True,
                 "gen_ai.response.time_to_first_chunk": call.first_token_s,
@@ -78,22 +78,22 @@ def of_call(
                 "cappella.role": call.role,
                 "cappella.seat": seat.name,
                 "cappella.tokens_per_step": call.tokens_per_step,
-                # An engine counts at the end of its answer.
+                # Engines report usage at the end of an answer only.
                 "cappella.cut_short": call.usage == Usage(),
             }
         ),
     }
 
 
-def of_single(ended: CallRecord, route: str | None) -> Attributes:
-    """Of what was said to one model alone."""
+def of_single(record: CallRecord, route: str | None) -> Attributes:
+    """Attributes of a call of a single model."""
     operation = "text_completion" if route == _COMPLETIONS else "chat"
-    error = None if ended.status == "ok" else ended.status
-    return {**_of_model(ended.model, operation, ended.usage), **_given({"error.type": error})}
+    error = None if record.status == "ok" else record.status
+    return {**_of_model(record.model, operation, record.usage), **_without_none({"error.type": error})}
 
 
 def _of_model(model: str, operation: str, usage: Usage) -> Attributes:
-    return _given(
+    return _without_none(
         {
             "gen_ai.operation.name": operation,
             "gen_ai.provider.name": PROVIDER,
@@ -106,11 +106,11 @@ def _of_model(model: str, operation: str, usage: Usage) -> Attributes:
     )
 
 
-def _asked(call: Call, seat: Seat, settings: Settings) -> Attributes:
-    """How the tokens were to be drawn, where that was the caller's or the config's to say."""
+def _sampling(call: Call, seat: Seat, settings: Settings) -> Attributes:
+    """Sampling parameters, where the request or the config sets them."""
     samplings = {"panel": seat.sampling, "final": settings.judge_sampling, "single": settings.judge_sampling}
     sampling = samplings.get(call.role, Sampling())
-    return _given(
+    return _without_none(
         {
             "gen_ai.request.temperature": sampling.temperature,
             "gen_ai.request.top_p": sampling.top_p,
@@ -120,6 +120,6 @@ def _asked(call: Call, seat: Seat, settings: Settings) -> Attributes:
     )
 
 
-def _given(values: Mapping[str, Value | None]) -> Attributes:
-    """Those that are not None."""
+def _without_none(values: Mapping[str, Value | None]) -> Attributes:
+    """The entries whose value is not None."""
     return {name: value for name, value in values.items() if value is not None}

@@ -1,4 +1,4 @@
-"""Sends spans to one collector and nowhere else: no proxy, no redirect, no variable of the environment has a say."""
+"""Sends spans to one collector; proxies, redirects and environment variables are ignored."""
 
 import logging
 import socket
@@ -18,34 +18,34 @@ _HEADERS = {"Content-Type": "application/x-protobuf"}
 logger = logging.getLogger("cappella")
 
 
-class Collector(SpanExporter):
-    """OTLP over HTTP, called by the batch processor in a thread of its own. What cannot be sent is lost, and told once."""
+class OtlpExporter(SpanExporter):
+    """OTLP over HTTP, called on the batch processor's thread. Spans that cannot be sent are lost, which is logged once."""
 
     def __init__(self, endpoint: str) -> None:
         self._endpoint = endpoint
-        self._lost = self._hurried = False
+        self._is_failing = self._is_shutting_down = False
 
-    def hurry(self) -> None:
-        """From now on, try no more once one try has failed."""
-        self._hurried = True
+    def begin_shutdown(self) -> None:
+        """From now on, send nothing more after one failure."""
+        self._is_shutting_down = True
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """See SpanExporter."""
-        if self._hurried and self._lost:
+        if self._is_shutting_down and self._is_failing:
             return SpanExportResult.FAILURE
         try:
             status_code = self._post(encode_spans(spans).SerializeToString())
         except (OSError, HTTPException) as error:
             return self._failed(str(error) or type(error).__name__)
         if status_code >= 300:
-            return self._failed(f"it answered {status_code}")
-        if self._lost:
-            logger.warning("traces reach %s again", self._endpoint)
-            self._lost = False
+            return self._failed(f"it replied with status {status_code}")
+        if self._is_failing:
+            logger.warning("traces are sent to %s again", self._endpoint)
+            self._is_failing = False
         return SpanExportResult.SUCCESS
 
     def shutdown(self) -> None:
-        """Nothing is held open between two exports."""
+        """Nothing to do: no connection stays open between exports."""
 
     def _post(self, body: bytes) -> int:
         parts = urlsplit(self._endpoint)
@@ -59,15 +59,15 @@ class Collector(SpanExporter):
         finally:
             connection.close()
 
-    def _failed(self, why: str) -> SpanExportResult:
-        if not self._lost:
-            self._lost = True
-            logger.warning("traces are lost until %s takes them: %s", self._endpoint, why)
+    def _failed(self, reason: str) -> SpanExportResult:
+        if not self._is_failing:
+            self._is_failing = True
+            logger.warning("traces are lost until %s accepts them: %s", self._endpoint, reason)
         return SpanExportResult.FAILURE
 
 
 class _SocketConnection(HTTPConnection):
-    """HTTP over a socket of this machine."""
+    """HTTP over a Unix socket."""
 
     def __init__(self, path: str) -> None:
         super().__init__("localhost", timeout=TIMEOUT_S)

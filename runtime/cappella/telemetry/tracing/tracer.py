@@ -1,4 +1,4 @@
-"""Where spans go: OpenTelemetry's own machinery with one exporter; nothing of it is global."""
+"""OpenTelemetry's tracer with one exporter; no global provider is set."""
 
 import logging
 
@@ -10,24 +10,24 @@ from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 
 from cappella.config import Tracing
 from cappella.telemetry.records import RequestRecord
-from cappella.telemetry.tracing.exporter import Collector
+from cappella.telemetry.tracing.exporter import OtlpExporter
 from cappella.telemetry.tracing.spans import make_trace
 from cappella.version import __version__
 
 EXPORT_EVERY_MS = 1000
-MAX_WAITING_SPANS = 8192
-MAX_SPANS_AT_ONCE = 512
+MAX_QUEUED_SPANS = 8192
+MAX_SPANS_PER_EXPORT = 512
 
-# The collector says once that spans are lost; the queue before it would say so every twenty seconds.
+# The exporter logs lost spans once; OpenTelemetry's queue would log them every 20 seconds.
 logging.getLogger("opentelemetry.sdk._shared_internal").setLevel(logging.ERROR)
 
 
 class Tracer:
-    """Spans go to the collector in a thread of its own; while it takes none, the oldest of those that wait are lost."""
+    """Exports spans on a thread; while the collector accepts none and the queue is full, the oldest spans are dropped."""
 
     def __init__(self, tracing: Tracing) -> None:
         meters = NoOpMeterProvider()
-        self._collector = Collector(tracing.endpoint)
+        self._exporter = OtlpExporter(tracing.endpoint)
         self._provider = TracerProvider(
             sampler=ParentBased(TraceIdRatioBased(tracing.share)),
             resource=Resource({"service.name": "cappella", "service.version": __version__}),
@@ -36,25 +36,25 @@ class Tracer:
             meter_provider=meters,
         )
         self._processor = BatchSpanProcessor(
-            self._collector,
-            max_queue_size=MAX_WAITING_SPANS,
+            self._exporter,
+            max_queue_size=MAX_QUEUED_SPANS,
             schedule_delay_millis=EXPORT_EVERY_MS,
-            max_export_batch_size=MAX_SPANS_AT_ONCE,
+            max_export_batch_size=MAX_SPANS_PER_EXPORT,
             meter_provider=meters,
         )
         self._provider.add_span_processor(self._processor)
         self._tracer = self._provider.get_tracer("cappella", __version__)
 
-    def visited(self, record: RequestRecord) -> None:
-        """Make the trace of a request that asked an ensemble, or a model, for something."""
-        if record.asked is not None:
+    def request_ended(self, record: RequestRecord) -> None:
+        """Make the trace of a request that called an ensemble or a model."""
+        if record.target is not None:
             make_trace(self._tracer, record)
 
     def flush(self) -> None:
-        """Send what waits, now; blocks."""
+        """Send the queued spans now; blocks."""
         self._processor.force_flush()
 
     def close(self) -> None:
-        """Send what waits, if it is taken; blocks for a few seconds at most."""
-        self._collector.hurry()
+        """Send the queued spans if the collector accepts them; blocks for a few seconds at most."""
+        self._exporter.begin_shutdown()
         self._provider.shutdown()

@@ -1,4 +1,4 @@
-"""How many tokens a model's own reply cost, read from the bytes as they pass."""
+"""Reads token usage from an engine's reply while its bytes are forwarded to the client."""
 
 from contextlib import suppress
 from typing import Any
@@ -8,36 +8,36 @@ import orjson
 from cappella import sse
 from cappella.types import Usage
 
-KEPT_BYTES = 8 << 20
+MAX_TAIL_BYTES = 8 << 20
 
 
-class Meter:
-    """Hears a reply; afterwards `usage` is what it cost.
+class ForwardedReply:
+    """Collects the pieces of one reply; `usage` holds its tokens once it is complete.
 
-    A stream without usage has as many tokens as it has events, and no prompt that could be known.
+    For a stream without usage, completion tokens are the number of events, and prompt tokens are 0.
     """
 
     def __init__(self) -> None:
         self.status_code = 200
-        self._reader = sse.Reader(KEPT_BYTES)
+        self._reader = sse.Reader(MAX_TAIL_BYTES)
         self._events = 0
         self._tail = bytearray()
 
-    def hear(self, data: bytes) -> None:
-        # So large is a whole reply, and no event of a stream.
+    def add(self, data: bytes) -> None:
+        # Only a complete reply is that large, never an event of a stream.
         with suppress(sse.EventTooLarge):
             self._events += sum(event != sse.DONE for event in self._reader.feed(data))
         self._tail += data
-        del self._tail[:-KEPT_BYTES]
+        del self._tail[:-MAX_TAIL_BYTES]
 
     @property
-    def reply(self) -> bytes:
-        """Its last megabytes."""
+    def tail(self) -> bytes:
+        """The last `MAX_TAIL_BYTES` of the reply."""
         return bytes(self._tail)
 
     @property
     def usage(self) -> Usage:
-        for piece in reversed(sse.events(self.reply) or [self.reply]):
+        for piece in reversed(sse.events(self.tail) or [self.tail]):
             if usage := _usage(piece):
                 return usage
         return Usage(completion_tokens=self._events)
@@ -58,6 +58,6 @@ def _usage(piece: bytes) -> Usage | None:
 
 
 def _cached(usage: dict[str, Any]) -> int:
-    """Of the prompt, what the cache held, in the words of each API."""
+    """Prompt tokens read from the cache, by each API's field name."""
     details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details") or {}
     return details.get("cached_tokens") or usage.get("cache_read_input_tokens") or 0
