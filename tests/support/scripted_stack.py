@@ -13,8 +13,7 @@ import pytest
 import uvicorn
 
 from cappella.config import load
-from cappella.engines import supervisor
-from cappella.engines.process import process
+from cappella.engines import backends
 from cappella.engines.spec import Backoff
 from cappella.engines.supervisor import Supervisor
 from cappella.gateway.app import create_app
@@ -29,7 +28,7 @@ STUB = f"""
 import asyncio, sys
 from pathlib import Path
 sys.path.append({str(ROOT / "tests")!r})
-from scripted_engine import Script, ScriptedEngine
+from support.scripted_engine import Script, ScriptedEngine
 
 async def serve(folder, name):
     await ScriptedEngine("engine", lambda body: Script((name, " speaks"), pause_s=0.05)).start(folder)
@@ -88,8 +87,8 @@ def scripted_config(folder: Path, monkeypatch: pytest.MonkeyPatch, **more: Json)
     """A config, and the file that it was written to, whose engines are scripted from now on."""
     write_model(folder / "weights", tokenizer={"added_tokens": []})
     fork_server(folder / "modules", STUB)
-    monkeypatch.setattr(supervisor, "LAUNCHER", NAME)
-    monkeypatch.setattr(process, "environment", lambda *_: environment(folder / "modules"))
+    monkeypatch.setattr(backends, "LAUNCHER_MODULE", NAME)
+    monkeypatch.setattr(backends, "server_environment", lambda *_: environment(folder / "modules"))
     config: Json = {
         "models": {"ann": model(), "bob": model()},
         "ensembles": {"default": {"panel": ["ann", "bob"], "judge": "ann", "analysis": "off"}},

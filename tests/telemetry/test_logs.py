@@ -43,13 +43,12 @@ def main():
 # `cappella`, with the module above in the place of vLLM.
 CAPPELLA = f"""
 import os
-from cappella.engines.vllm import server_args
-from cappella.engines import supervisor
-sealed = server_args.environment
+from cappella.engines import backends
+sealed = backends.server_environment
 def environment(*given, **more):
     env = sealed(*given, **more)
     return env | {{"PYTHONPATH": env["PYTHONPATH"] + os.pathsep + os.environ["STUB"]}}
-server_args.environment, supervisor.LAUNCHER = environment, "{NAME}"
+backends.server_environment, backends.LAUNCHER_MODULE = environment, "{NAME}"
 from cappella.cli.app import app
 app()
 """
@@ -169,7 +168,7 @@ def test_an_engine_that_dies_and_comes_back_is_told_of(said: list[Line]) -> None
     states = [line["state"] for line in told]
     died = states.index("restarting")
     assert states.index("ready") < died
-    assert "its process ended" in told[died]["reason"]
+    assert "process ended" in told[died]["reason"]
     assert "ready" in states[died:]
     assert [line["answers"] for line in of(said, "ensemble")] == [False, True]
 

@@ -63,7 +63,7 @@ async def test_a_run_that_failed_is_there_too(fake_engines: FakeEngines, tmp_pat
     assert run["fusion"]["status"] == run["status"] == "failed"
     failed = {each["model"]: each for each in run["fusion"]["failed_models"]}
     assert failed["bob"]["reason"] == "engine_broke"
-    assert ("no chunk" in failed["bob"].get("error", "")) is content
+    assert ("invalid chunk" in failed["bob"].get("error", "")) is content
     assert ("messages" in run) is content
 
 
