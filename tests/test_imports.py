@@ -9,6 +9,7 @@ from pathlib import Path
 from support.stub_engine import environment
 
 PACKAGE = Path(__file__).parents[1] / "runtime" / "cappella"
+VLLM = "cappella.engines.vllm"
 MAY_IMPORT = {
     "__main__": "cli",
     "__init__": "runtime version",
@@ -34,19 +35,19 @@ MAY_IMPORT = {
 }
 
 
-def layers_imported_by(path: Path) -> Iterator[str]:
+def names_imported_by(path: Path) -> Iterator[str]:
+    """The dotted names of all that a module imports."""
     for node in ast.walk(ast.parse(path.read_text())):
         names = [alias.name for alias in getattr(node, "names", []) if isinstance(alias, ast.alias)]
-        if isinstance(node, ast.ImportFrom):
-            names = [f"{node.module}.{name}" for name in names]
-        yield from (name.split(".")[1] for name in names if name.startswith("cappella."))
+        yield from (f"{node.module}.{name}" for name in names) if isinstance(node, ast.ImportFrom) else names
+
+
+def layers_imported_by(path: Path) -> Iterator[str]:
+    yield from (name.split(".")[1] for name in names_imported_by(path) if name.startswith("cappella."))
 
 
 def packages_imported_by(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-        yield from (name.split(".")[0] for name in names)
+    yield from (name.split(".")[0] for name in names_imported_by(path))
 
 
 def modules() -> Iterator[tuple[str, str, Path]]:
@@ -74,6 +75,15 @@ def test_the_gateway_imports_neither_torch_nor_vllm() -> None:
 def test_a_gateway_that_runs_has_imported_neither() -> None:
     code = "import sys, cappella.gateway.serve, cappella.runtime; assert not {'torch', 'vllm', 'transformers'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], env=environment(PACKAGE.parent), check=True)
+
+
+def test_only_the_factory_and_the_benchmarks_plain_servers_import_the_vllm_backend() -> None:
+    importers = {
+        name for name, _, path in modules() if any(f"{n}.".startswith(f"{VLLM}.") for n in names_imported_by(path))
+    }
+    allowed = {"engines/backends.py", "bench/peers.py", "bench/servers.py"}
+    assert {name for name in importers if not name.startswith("engines/vllm/")} == allowed
+    assert {name for name in files_with(VLLM) if not name.startswith("engines/vllm/")} == allowed
 
 
 def test_nothing_but_its_own_files_and_the_factory_names_the_client_of_vllm() -> None:

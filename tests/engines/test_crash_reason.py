@@ -98,13 +98,13 @@ def test_figures_are_no_error() -> None:
 def test_only_the_end_of_a_log_is_read(tmp_path: Path) -> None:
     log = tmp_path / "ann.log"
     log.write_text("ValueError: long ago\n" + "x" * 99 + "\nfine\n" * (crash_reason.MAX_TAIL_BYTES // 6))
-    lines = crash_reason.tail(log)
+    lines = crash_reason.read_tail(log)
     assert sum(len(line) + 1 for line in lines) <= crash_reason.MAX_TAIL_BYTES
     assert lines[-1] == "fine"
-    assert crash_reason.tail(log, log.stat().st_size - 5) == ["fine"]
-    assert crash_reason.tail(log, 10 * log.stat().st_size) == []
+    assert crash_reason.read_tail(log, log.stat().st_size - 5) == ["fine"]
+    assert crash_reason.read_tail(log, 10 * log.stat().st_size) == []
 
 
-def test_a_reason_that_may_pass_is_no_mistake() -> None:
-    assert crash_reason.may_pass("OSError: [Errno 28] No space left on device")
-    assert not crash_reason.may_pass("User-specified max_model_len (100000) is greater")
+def test_a_reason_that_is_transient_is_no_mistake() -> None:
+    assert crash_reason.is_transient("OSError: [Errno 28] No space left on device")
+    assert not crash_reason.is_transient("User-specified max_model_len (100000) is greater")

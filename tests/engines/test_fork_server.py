@@ -90,12 +90,12 @@ async def test_stop_ends_one_engine_and_leaves_the_other(tmp_path: Path) -> None
         assert not (tmp_path / "run" / "ann").exists()
 
 
-async def test_a_stop_has_an_end_though_the_keeper_does_nothing(tmp_path: Path) -> None:
+async def test_a_stop_has_an_end_though_the_guardian_does_nothing(tmp_path: Path) -> None:
     async with hall(tmp_path) as here:
         ann = await here.start("ann")
         pid = (await here.told("ann"))["pid"]
-        assert ann.keeper_pid
-        os.kill(ann.keeper_pid, signal.SIGSTOP)
+        assert ann.guardian_pid
+        os.kill(ann.guardian_pid, signal.SIGSTOP)
         async with asyncio.timeout(20):
             await ann.stop(timeout_s=0.1)
         assert not ann.running
@@ -119,7 +119,7 @@ async def test_an_import_that_fails_is_told_in_the_engines_own_log(tmp_path: Pat
         for name in ("ann", "bob"):
             engine = await here.start(name)
             await asyncio.wait_for(engine.wait(), 20)
-            assert await engine.reason() == "ImportError: libcuda.so.1 is missing (exit code 1)"
+            assert await engine.exit_reason() == "ImportError: libcuda.so.1 is missing (exit code 1)"
             assert engine.log.name == f"{name}.log"
 
 
@@ -128,7 +128,7 @@ async def test_an_import_that_crashes_is_told_from_the_fork_servers_log(tmp_path
     async with hall(tmp_path, crash) as here:
         engine = await here.start("ann")
         await asyncio.wait_for(engine.wait(), 20)
-        assert await engine.reason() == "Illegal instruction"
+        assert await engine.exit_reason() == "Illegal instruction"
 
 
 async def test_an_engine_that_is_ended_during_the_import_never_begins(tmp_path: Path) -> None:
@@ -152,5 +152,5 @@ async def test_a_servers_exit_code_and_traceback_are_its_own(tmp_path: Path) -> 
     async with hall(tmp_path, "def main():\n    raise ValueError('no such head size')") as here:
         engine = await here.start("ann")
         await asyncio.wait_for(engine.wait(), 20)
-        assert await engine.reason() == "ValueError: no such head size (exit code 1)"
+        assert await engine.exit_reason() == "ValueError: no such head size (exit code 1)"
         assert "ended with exit code 1" in engine.log.read_text()

@@ -1,4 +1,4 @@
-"""The keeper as a process of its own: whatever ends first, nothing is left."""
+"""The guardian process: whichever process ends first, none is left."""
 
 import os
 import signal
@@ -26,35 +26,35 @@ GRACE_S = 0.5
 
 
 @contextmanager
-def kept(
-    folder: Path, script: str, before: str = "", line: int = subprocess.PIPE
+def guarded(
+    folder: Path, script: str, before: str = "", control: int = subprocess.PIPE
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """A keeper with a short grace, and a script in the engine's place."""
+    """A guardian with a short grace, and a script in the engine's place."""
     folder.mkdir(parents=True)
-    code = f"import cappella.engines.process.guardian as k, sys; k.GRACE_S = {GRACE_S}\n{before}\nk.keep(sys.argv[1]); exec(sys.argv[2])"
-    keeper = subprocess.Popen(
+    code = f"import cappella.engines.process.guardian as g, sys; g.GRACE_S = {GRACE_S}\n{before}\ng.fork_server_process(sys.argv[1]); exec(sys.argv[2])"
+    guardian = subprocess.Popen(
         [sys.executable, "-c", code, str(folder), script],
-        stdin=line,
+        stdin=control,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environment(folder),
         start_new_session=True,
     )
-    with keeper:
+    with guardian:
         try:
-            yield keeper
+            yield guardian
         finally:
             with suppress(ProcessLookupError):
-                os.killpg(keeper.pid, signal.SIGKILL)
+                os.killpg(guardian.pid, signal.SIGKILL)
 
 
-def pids(keeper: "subprocess.Popen[bytes]") -> list[int]:
-    """The server and its child, as the server told them."""
-    assert keeper.stdout
-    return [int(word) for word in keeper.stdout.readline().split()]
+def pids(guardian: "subprocess.Popen[bytes]") -> list[int]:
+    """The process ids that the server printed: its own and its child's."""
+    assert guardian.stdout
+    return [int(word) for word in guardian.stdout.readline().split()]
 
 
-# Such as OpenBLAS has: the kernel gives a signal to any thread that does not block it.
+# A thread like OpenBLAS's: the kernel delivers a signal to any thread that does not block it.
 TAKES_SIGNALS = """
 import threading, time
 threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
@@ -67,16 +67,16 @@ signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGCHLD, signal
 @pytest.mark.parametrize("end", ["pipe", "sigterm"])
 def test_the_end_of_the_gateway_ends_server_and_children(tmp_path: Path, script: str, end: str) -> None:
     folder = tmp_path / "run" / "ann"
-    with kept(folder, script) as keeper:
-        children = pids(keeper)
+    with guarded(folder, script) as guardian:
+        children = pids(guardian)
         assert len(alive(children)) == 2
         began = time.monotonic()
         if end == "pipe":
-            assert keeper.stdin
-            keeper.stdin.close()
+            assert guardian.stdin
+            guardian.stdin.close()
         else:
-            keeper.terminate()
-        keeper.wait(timeout=GRACE_S + 10)
+            guardian.terminate()
+        guardian.wait(timeout=GRACE_S + 10)
         assert wait_for(lambda: not alive(children), 5), alive(children)
         if script is STUBBORN:
             assert time.monotonic() - began >= GRACE_S
@@ -84,53 +84,53 @@ def test_the_end_of_the_gateway_ends_server_and_children(tmp_path: Path, script:
 
 
 @pytest.mark.parametrize("end", ["pipe", "sigterm", "server"])
-def test_a_signal_that_another_thread_takes_ends_the_keeper_all_the_same(tmp_path: Path, end: str) -> None:
+def test_a_signal_that_another_thread_takes_ends_the_guardian_all_the_same(tmp_path: Path, end: str) -> None:
     script = SLEEP if end != "server" else CHILDREN + "time.sleep(0.2)"
-    with kept(tmp_path / "run" / "ann", script, TAKES_SIGNALS) as keeper:
-        children = pids(keeper)
+    with guarded(tmp_path / "run" / "ann", script, TAKES_SIGNALS) as guardian:
+        children = pids(guardian)
         if end == "pipe":
-            assert keeper.stdin
-            keeper.stdin.close()
+            assert guardian.stdin
+            guardian.stdin.close()
         elif end == "sigterm":
-            keeper.terminate()
-        keeper.wait(timeout=20)
+            guardian.terminate()
+        guardian.wait(timeout=20)
         assert wait_for(lambda: not alive(children), 5), alive(children)
 
 
-def test_a_gateway_that_ends_without_reading_what_the_keeper_wrote_takes_the_server_along(tmp_path: Path) -> None:
+def test_a_gateway_that_ends_without_reading_what_the_guardian_wrote_takes_the_server_along(tmp_path: Path) -> None:
     ours, theirs = socket.socketpair()
-    with kept(tmp_path / "run" / "ann", SLEEP, "import os; os.write(0, b'7')", theirs.fileno()) as keeper:
+    with guarded(tmp_path / "run" / "ann", SLEEP, "import os; os.write(0, b'7')", theirs.fileno()) as guardian:
         theirs.close()
-        children = pids(keeper)
+        children = pids(guardian)
         ours.close()
-        keeper.wait(timeout=20)
+        guardian.wait(timeout=20)
         assert wait_for(lambda: not alive(children), 5), alive(children)
 
 
-def test_a_server_that_dies_takes_its_children_along_and_its_exit_code_is_told(tmp_path: Path) -> None:
+def test_a_server_that_dies_takes_its_children_along_and_its_exit_code_is_reported(tmp_path: Path) -> None:
     folder = tmp_path / "run" / "ann"
-    with kept(folder, CHILDREN + "sys.exit(7)") as keeper:
-        children = pids(keeper)
-        assert keeper.stderr
-        said = keeper.stderr.read().decode()
-        keeper.wait(timeout=10)
-    assert "ended with exit code 7" in said
+    with guarded(folder, CHILDREN + "sys.exit(7)") as guardian:
+        children = pids(guardian)
+        assert guardian.stderr
+        log = guardian.stderr.read().decode()
+        guardian.wait(timeout=10)
+    assert "ended with exit code 7" in log
     assert wait_for(lambda: not alive(children), 5), alive(children)
     assert not folder.exists()
 
 
-def test_kill_9_of_the_keeper_ends_the_server(tmp_path: Path) -> None:
-    with kept(tmp_path / "run" / "ann", SLEEP) as keeper:
-        server, _ = pids(keeper)
-        keeper.kill()
-        keeper.wait(timeout=10)
+def test_kill_9_of_the_guardian_ends_the_server(tmp_path: Path) -> None:
+    with guarded(tmp_path / "run" / "ann", SLEEP) as guardian:
+        server, _ = pids(guardian)
+        guardian.kill()
+        guardian.wait(timeout=10)
         assert wait_for(lambda: not alive([server]), 5)
 
 
 def test_other_engines_folders_stay(tmp_path: Path) -> None:
     other = tmp_path / "run" / "bob"
     other.mkdir(parents=True)
-    with kept(tmp_path / "run" / "ann", "raise SystemExit(0)") as keeper:
-        keeper.wait(timeout=20)
+    with guarded(tmp_path / "run" / "ann", "raise SystemExit(0)") as guardian:
+        guardian.wait(timeout=20)
     assert other.is_dir()
     assert not (tmp_path / "run" / "ann").exists()

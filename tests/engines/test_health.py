@@ -1,11 +1,11 @@
-"""What is seen of a running engine that is not well, and what is done about it."""
+"""The health check of a running engine: probes, the circuit breaker, and the cause of death."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from cappella.engines.circuit_breaker import BREAKS_IN_A_ROW
+from cappella.engines.circuit_breaker import MAX_CONSECUTIVE_FAILURES
 from cappella.engines.health import Health
 from cappella.engines.vllm.client import VllmEngine
 from cappella.errors import EngineError
@@ -14,14 +14,14 @@ from support.fake_engines import FakeEngines, eventually
 from support.scripted_engine import Script, ScriptedEngine
 
 HUNG_AFTER_S = 0.9
-LOOK_S = 0.02
+CHECK_S = 0.02
 
 
 @pytest.fixture
 async def health(fake_engines: FakeEngines) -> AsyncIterator[Health]:
     health = Health(fake_engines.engines["ann"], HUNG_AFTER_S)
     yield health
-    await health.rest()
+    await health.pause()
 
 
 @pytest.fixture
@@ -34,13 +34,13 @@ def engine(fake_engines: FakeEngines) -> VllmEngine:
     return fake_engines.engines["ann"]
 
 
-async def looking(health: Health, until: Callable[[], bool], timeout_s: float = 10.0) -> str | None:
-    """Look until something is so, or the engine is dead; then why."""
+async def check_until(health: Health, until: Callable[[], bool], timeout_s: float = 10.0) -> str | None:
+    """Check until a condition holds, or the engine is dead; then the cause."""
     async with asyncio.timeout(timeout_s):
         while not until():
-            if cause := await health.look():
+            if cause := await health.check():
                 return cause
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(CHECK_S)
     return None
 
 
@@ -55,20 +55,18 @@ async def broken_calls(engine: VllmEngine, count: int) -> None:
             await ask(engine)
 
 
-async def test_an_idle_engine_is_asked_for_a_token_now_and_then_and_stays_ready(
+async def test_an_idle_engine_is_probed_now_and_then_and_stays_ready(
     health: Health, server: ScriptedEngine, engine: VllmEngine
 ) -> None:
-    assert await looking(health, lambda: len(server.bodies) > 2) is None
+    assert await check_until(health, lambda: len(server.bodies) > 2) is None
     assert engine.status.state == "ready"
     assert {body["max_completion_tokens"] for body in server.bodies} == {1}
 
 
-async def test_an_engine_that_answers_is_asked_for_nothing(
-    health: Health, server: ScriptedEngine, engine: VllmEngine
-) -> None:
+async def test_an_engine_that_answers_is_not_probed(health: Health, server: ScriptedEngine, engine: VllmEngine) -> None:
     for _ in range(20):
         await ask(engine)
-        assert await health.look() is None
+        assert await health.check() is None
     assert len(server.bodies) == 20
 
 
@@ -76,23 +74,23 @@ async def test_a_core_that_hangs_takes_no_calls_and_then_is_dead(
     health: Health, server: ScriptedEngine, engine: VllmEngine
 ) -> None:
     server.hangs = True
-    assert await looking(health, lambda: engine.status.state == "unhealthy") is None
+    assert await check_until(health, lambda: engine.status.state == "unhealthy") is None
     with pytest.raises(EngineError, match="unhealthy"):
         await ask(engine)
-    assert await looking(health, lambda: False) == "it hung: no token and no step of its core for 0.9 s"
+    assert await check_until(health, lambda: False) == "hung: no token and no scheduler step for 0.9 s"
 
 
 async def test_a_core_that_hung_for_a_moment_takes_calls_again(
     health: Health, server: ScriptedEngine, engine: VllmEngine
 ) -> None:
     server.hangs = True
-    await looking(health, lambda: engine.status.state == "unhealthy")
+    await check_until(health, lambda: engine.status.state == "unhealthy")
     assert health._probe
     server.hangs = False
     health._probe.cancel()
     await asyncio.wait({health._probe})
     health._probe = None
-    assert await looking(health, lambda: engine.status.state == "ready") is None
+    assert await check_until(health, lambda: engine.status.state == "ready") is None
     await ask(engine)
 
 
@@ -103,9 +101,9 @@ async def test_a_long_prompt_is_no_hang_while_the_core_steps(
 
     def step() -> bool:
         server.steps += 1
-        return server.steps > 2 * HUNG_AFTER_S / LOOK_S
+        return server.steps > 2 * HUNG_AFTER_S / CHECK_S
 
-    assert await looking(health, step) is None
+    assert await check_until(health, step) is None
     assert engine.status.state == "ready"
 
 
@@ -113,72 +111,74 @@ async def test_calls_that_break_in_a_row_open_the_circuit_and_a_token_closes_it(
     health: Health, fake_engines: FakeEngines, engine: VllmEngine
 ) -> None:
     fake_engines.let("ann", lambda body: Script() if body.get("max_completion_tokens") == 1 else Script(ending="break"))
-    await broken_calls(engine, BREAKS_IN_A_ROW - 1)
-    await health.look()
+    await broken_calls(engine, MAX_CONSECUTIVE_FAILURES - 1)
+    await health.check()
     assert engine.status.state == "ready"
     await broken_calls(engine, 1)
-    await health.look()
+    await health.check()
     assert (engine.status.state, engine.status.stage) == ("unhealthy", "its last calls broke")
-    assert await looking(health, lambda: engine.status.state == "ready") is None
+    assert await check_until(health, lambda: engine.status.state == "ready") is None
     await broken_calls(engine, 1)
-    assert await looking(health, lambda: engine.status.state == "unhealthy") is None
+    assert await check_until(health, lambda: engine.status.state == "unhealthy") is None
 
 
 async def test_a_call_that_ends_well_between_the_others_keeps_the_circuit_closed(
     health: Health, fake_engines: FakeEngines, engine: VllmEngine
 ) -> None:
-    for _ in range(BREAKS_IN_A_ROW):
+    for _ in range(MAX_CONSECUTIVE_FAILURES):
         fake_engines.let("ann", Script(ending="garbage"))
-        await broken_calls(engine, BREAKS_IN_A_ROW - 1)
+        await broken_calls(engine, MAX_CONSECUTIVE_FAILURES - 1)
         fake_engines.let("ann", Script())
         await ask(engine)
-    assert await health.look() is None
+    assert await health.check() is None
     assert engine.status.state == "ready"
 
 
-async def test_an_engine_that_breaks_every_call_is_dead_though_it_gives_a_token(
+async def test_an_engine_that_breaks_every_call_is_dead_though_a_probe_gives_a_token(
     health: Health, fake_engines: FakeEngines, engine: VllmEngine
 ) -> None:
     fake_engines.let("ann", lambda body: Script() if body.get("max_completion_tokens") == 1 else Script(ending="break"))
     cause = None
     for _ in range(10):
-        while cause is None and not engine.circuit_breaker.broken:
+        while cause is None and not engine.circuit_breaker.is_open:
             await broken_calls(engine, 1)
-        cause = cause or await looking(health, lambda: not engine.circuit_breaker.broken)
-    assert cause == "its calls break, though it gives a token when asked for one"
+        cause = cause or await check_until(health, lambda: not engine.circuit_breaker.is_open)
+    assert cause == "calls break, though a probe gives a token"
 
 
 async def test_an_engine_that_refuses_every_probe_is_dead(
     health: Health, fake_engines: FakeEngines, engine: VllmEngine
 ) -> None:
     fake_engines.let("ann", Script(ending="error"))
-    await broken_calls(engine, BREAKS_IN_A_ROW)
-    cause = await looking(health, lambda: False)
-    assert cause == "it gave no token when asked for one: out of memory"
+    await broken_calls(engine, MAX_CONSECUTIVE_FAILURES)
+    cause = await check_until(health, lambda: False)
+    assert cause == "no token when probed: out of memory"
 
 
-async def test_a_sleeper_is_asked_for_nothing(health: Health, server: ScriptedEngine, engine: VllmEngine) -> None:
+async def test_an_engine_that_is_asleep_is_not_probed(
+    health: Health, server: ScriptedEngine, engine: VllmEngine
+) -> None:
     engine.status.state = "asleep"
     server.hangs = True
     await asyncio.sleep(HUNG_AFTER_S / 3)
     for _ in range(5):
-        assert await health.look() is None
+        assert await health.check() is None
     assert (server.bodies, engine.status.state) == ([], "asleep")
 
 
-async def test_calls_that_broke_with_an_earlier_process_count_nothing_against_the_next(
+async def test_broken_calls_of_an_earlier_launch_do_not_count_for_the_next(
     health: Health, fake_engines: FakeEngines, engine: VllmEngine
 ) -> None:
     fake_engines.let("ann", Script(ending="held"))
-    old = [asyncio.create_task(broken_calls(engine, 1)) for _ in range(BREAKS_IN_A_ROW)]
-    assert await eventually(lambda: engine.in_flight == BREAKS_IN_A_ROW)
-    engine.circuit_breaker.begin_life()
+    old = [asyncio.create_task(broken_calls(engine, 1)) for _ in range(MAX_CONSECUTIVE_FAILURES)]
+    assert await eventually(lambda: engine.in_flight == MAX_CONSECUTIVE_FAILURES)
+    engine.circuit_breaker.begin_launch()
     await engine.close()
     await asyncio.gather(*old)
-    assert await health.look() is None
+    assert await health.check() is None
     assert engine.status.state == "ready"
     fake_engines.let("ann", Script(ending="break"))
-    await broken_calls(engine, BREAKS_IN_A_ROW)
-    engine.circuit_breaker.begin_life()
-    assert await health.look() is None
+    await broken_calls(engine, MAX_CONSECUTIVE_FAILURES)
+    engine.circuit_breaker.begin_launch()
+    assert await health.check() is None
     assert engine.status.state == "ready"

@@ -1,4 +1,4 @@
-"""An engine's life with a stub server in its place: start, death, back-off, giving up, no orphan."""
+"""The lifecycle of an engine over a stub server: start, crash, back-off, giving up, no orphan process."""
 
 import asyncio
 import os
@@ -15,7 +15,7 @@ import pytest
 
 from cappella.config import Model
 from cappella.engines import gpu_memory, startup
-from cappella.engines.circuit_breaker import BREAKS_IN_A_ROW
+from cappella.engines.circuit_breaker import MAX_CONSECUTIVE_FAILURES
 from cappella.engines.gpu_memory import GpuMemory
 from cappella.engines.vllm import server_args
 from cappella.errors import ConfigError
@@ -23,11 +23,11 @@ from cappella.placement.planner import Placed
 from support.fake_engines import eventually
 from support.real_deployment import alive
 from support.stub_engine import NAME, environment, fork_server
-from support.stub_lifecycle import STUB, Stub, gone, living, members, server_of
+from support.stub_lifecycle import STUB, Stub, gone, members, running_stub, server_of
 
 
 async def test_ready_means_that_a_token_came_back_and_stop_leaves_nothing(tmp_path: Path) -> None:
-    async with living(tmp_path) as stub:
+    async with running_stub(tmp_path) as stub:
         assert await stub.ready()
         assert stub.folder.stat().st_mode & 0o777 == 0o700
         group = stub.group
@@ -37,21 +37,21 @@ async def test_ready_means_that_a_token_came_back_and_stop_leaves_nothing(tmp_pa
     assert not stub.folder.exists()
 
 
-async def test_a_dead_core_is_seen_and_the_engine_restarted(tmp_path: Path) -> None:
-    async with living(tmp_path) as stub:
+async def test_a_dead_core_is_detected_and_the_engine_restarted(tmp_path: Path) -> None:
+    async with running_stub(tmp_path) as stub:
         assert await stub.ready()
         first = stub.group
         async with stub.engine._http.get("http://engine/die"):
             pass
         assert await eventually(lambda: stub.engine.status.state == "restarting", 5)
-        assert stub.engine.status.reason == "its engine core died"
+        assert stub.engine.status.reason == "engine core died"
         assert await stub.ready()
         assert stub.engine.status.restarts == 1
         assert not members(first)
 
 
 async def test_a_server_that_takes_no_connections_any_more_is_dead(tmp_path: Path) -> None:
-    async with living(tmp_path) as stub:
+    async with running_stub(tmp_path) as stub:
         assert await stub.ready()
         async with stub.engine._http.get("http://engine/close"):
             pass
@@ -59,8 +59,8 @@ async def test_a_server_that_takes_no_connections_any_more_is_dead(tmp_path: Pat
         assert await eventually(lambda: stub.engine.status.state == "restarting", 5)
 
 
-async def test_a_killed_server_is_restarted_and_its_children_do_not_stay(tmp_path: Path) -> None:
-    async with living(tmp_path) as stub:
+async def test_a_killed_server_is_restarted_and_its_children_end(tmp_path: Path) -> None:
+    async with running_stub(tmp_path) as stub:
         assert await stub.ready()
         group = stub.group
         os.kill(server_of(group), signal.SIGKILL)
@@ -69,19 +69,19 @@ async def test_a_killed_server_is_restarted_and_its_children_do_not_stay(tmp_pat
         assert not members(group)
 
 
-async def test_a_crash_under_load_is_followed_by_no_false_illness(tmp_path: Path) -> None:
-    async with living(tmp_path) as stub:
+async def test_broken_calls_of_a_crash_do_not_open_the_circuit_of_the_next_launch(tmp_path: Path) -> None:
+    async with running_stub(tmp_path) as stub:
         assert await stub.ready()
-        for _ in range(BREAKS_IN_A_ROW):
-            stub.engine.circuit_breaker.count(ended_well=False, life=stub.engine.circuit_breaker.life)
+        for _ in range(MAX_CONSECUTIVE_FAILURES):
+            stub.engine.circuit_breaker.record_call(succeeded=False, launch=stub.engine.circuit_breaker.launch)
         os.kill(server_of(stub.group), signal.SIGKILL)
         assert await eventually(lambda: stub.engine.status.restarts == 1, 5)
         assert await stub.ready()
-        assert not stub.engine.circuit_breaker.broken
+        assert not stub.engine.circuit_breaker.is_open
 
 
-async def test_without_a_sleep_of_its_own_an_engine_ends_and_starts_anew(tmp_path: Path) -> None:
-    async with living(tmp_path) as stub:
+async def test_without_sleep_mode_an_engine_stops_to_sleep_and_starts_to_wake(tmp_path: Path) -> None:
+    async with running_stub(tmp_path) as stub:
         assert await stub.ready()
         group = stub.group
         await stub.lifecycle.sleep()
@@ -92,12 +92,12 @@ async def test_without_a_sleep_of_its_own_an_engine_ends_and_starts_anew(tmp_pat
         assert stub.engine.status.restarts == 0
 
 
-async def test_an_engine_that_is_to_sleep_at_first_starts_with_its_first_turn(tmp_path: Path) -> None:
-    stub = Stub(tmp_path, "ok", (0.1,), nap=False)
-    stub.lifecycle.sleep_at_first()
+async def test_an_engine_that_is_to_start_asleep_starts_with_its_first_turn(tmp_path: Path) -> None:
+    stub = Stub(tmp_path, "ok", (0.1,), sleep_mode=False)
+    stub.lifecycle.start_asleep()
     task = asyncio.create_task(stub.lifecycle.run())
     assert await eventually(lambda: stub.engine.status.state == "asleep", 5)
-    assert stub.lifecycle._life.process is None
+    assert stub.lifecycle._launch.process is None
     await stub.lifecycle.wake()
     assert stub.engine.status.state == "ready"
     task.cancel()
@@ -105,8 +105,8 @@ async def test_an_engine_that_is_to_sleep_at_first_starts_with_its_first_turn(tm
     await stub.fork_server.close()
 
 
-async def test_an_engine_that_is_sent_to_sleep_before_it_could_start_does_not_start(tmp_path: Path) -> None:
-    stub = Stub(tmp_path, "ok", (0.1,), nap=False)
+async def test_an_engine_put_to_sleep_before_its_launch_is_not_launched(tmp_path: Path) -> None:
+    stub = Stub(tmp_path, "ok", (0.1,), sleep_mode=False)
     slots = stub.lifecycle._start_slots
     await slots.acquire()
     task = asyncio.create_task(stub.lifecycle.run())
@@ -114,7 +114,7 @@ async def test_an_engine_that_is_sent_to_sleep_before_it_could_start_does_not_st
     await stub.lifecycle.sleep()
     slots.release()
     assert await eventually(lambda: stub.state == "asleep", 5)
-    assert stub.lifecycle._life.process is None
+    assert stub.lifecycle._launch.process is None
     await stub.lifecycle.wake()
     assert stub.state == "ready"
     assert stub.engine.status.restarts == 0
@@ -123,8 +123,8 @@ async def test_an_engine_that_is_sent_to_sleep_before_it_could_start_does_not_st
     await stub.fork_server.close()
 
 
-async def test_a_driver_that_breaks_off_is_a_cause_of_death_like_others(tmp_path: Path) -> None:
-    stub = Stub(tmp_path, "ok", (0.05,), nap=True)
+async def test_a_driver_error_counts_as_a_failed_start(tmp_path: Path) -> None:
+    stub = Stub(tmp_path, "ok", (0.05,), sleep_mode=True)
 
     def broken() -> int:
         raise ConfigError("this machine's GPUs", "the driver broke off", "See nvidia-smi")
@@ -137,7 +137,7 @@ async def test_a_driver_that_breaks_off_is_a_cause_of_death_like_others(tmp_path
 
 
 async def test_a_sleep_that_frees_the_memory_keeps_the_process(tmp_path: Path) -> None:
-    async with living(tmp_path, nap=True) as stub:
+    async with running_stub(tmp_path, sleep_mode=True) as stub:
         assert await stub.ready()
         group = stub.group
         await stub.lifecycle.sleep()
@@ -147,9 +147,11 @@ async def test_a_sleep_that_frees_the_memory_keeps_the_process(tmp_path: Path) -
         assert stub.group == group
 
 
-async def test_a_sleep_that_holds_on_to_its_memory_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu_memory, "NAP_TIMEOUT_S", 0.2)
-    async with living(tmp_path, "holds on", nap=True) as stub:
+async def test_a_sleep_that_does_not_free_the_memory_stops_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu_memory, "SLEEP_FREES_TIMEOUT_S", 0.2)
+    async with running_stub(tmp_path, "holds on", sleep_mode=True) as stub:
         assert await stub.ready()
         group = stub.group
         await stub.lifecycle.sleep()
@@ -159,18 +161,18 @@ async def test_a_sleep_that_holds_on_to_its_memory_is_ended(tmp_path: Path, monk
         assert stub.state == "ready"
 
 
-async def test_an_engine_does_not_start_where_others_hold_the_memory(
+async def test_an_engine_does_not_start_while_others_hold_the_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gpu_memory, "ROOM_TIMEOUT_S", 0.1)
-    async with living(tmp_path, nap=True, needs=50 << 30) as stub:
+    async with running_stub(tmp_path, sleep_mode=True, needs=50 << 30) as stub:
         assert await eventually(lambda: stub.engine.status.state == "failed", 20)
         assert "its GPU has 0.0 GiB free and it needs 50.0: another process holds the rest" in stub.engine.status.stage
-        assert stub.lifecycle._life.process is None
+        assert stub.lifecycle._launch.process is None
 
 
-async def test_an_engine_that_does_not_answer_after_its_sleep_starts_anew(tmp_path: Path) -> None:
-    async with living(tmp_path, "wakes broken", nap=True) as stub:
+async def test_an_engine_that_does_not_answer_after_its_sleep_is_restarted(tmp_path: Path) -> None:
+    async with running_stub(tmp_path, "wakes broken", sleep_mode=True) as stub:
         assert await stub.ready()
         group = stub.group
         await stub.lifecycle.sleep()
@@ -180,38 +182,38 @@ async def test_an_engine_that_does_not_answer_after_its_sleep_starts_anew(tmp_pa
         assert stub.engine.status.restarts == 1
 
 
-async def test_a_disk_that_takes_no_log_is_a_cause_of_death_like_others(tmp_path: Path) -> None:
+async def test_a_log_that_cannot_be_written_counts_as_a_failed_start(tmp_path: Path) -> None:
     (tmp_path / "logs").write_text("no folder")
-    async with living(tmp_path, delays_s=(0.05,)) as stub:
+    async with running_stub(tmp_path, delays_s=(0.05,)) as stub:
         assert await eventually(lambda: stub.state == "failed", 20)
-        assert "it could not be started: " in stub.engine.status.stage
+        assert "could not be started: " in stub.engine.status.stage
 
 
 async def test_a_crash_loop_is_given_up_with_the_reason(tmp_path: Path) -> None:
-    async with living(tmp_path, "crash") as stub:
+    async with running_stub(tmp_path, "crash") as stub:
         assert await eventually(lambda: stub.engine.status.state == "failed", 20)
         assert stub.engine.status.stage == (
-            "gave up after 3 tries: it did not start: ValueError: the weights are cursed (exit code 1)"
+            "gave up after 3 tries: did not start: ValueError: the weights are cursed (exit code 1)"
         )
-        assert any("cursed" in line for line in stub.lifecycle.last_words())
+        assert any("cursed" in line for line in stub.lifecycle.log_excerpt())
 
 
-async def test_a_mistake_of_the_config_is_given_up_when_it_is_told_twice(tmp_path: Path) -> None:
-    async with living(tmp_path, "mistake", delays_s=(0.05, 600.0, 600.0)) as stub:
+async def test_the_same_config_error_twice_is_given_up(tmp_path: Path) -> None:
+    async with running_stub(tmp_path, "mistake", delays_s=(0.05, 600.0, 600.0)) as stub:
         assert await eventually(lambda: stub.state == "failed", 20)
-        assert stub.engine.status.stage.startswith("gave up after 2 tries: it did not start: ValueError: the weights")
+        assert stub.engine.status.stage.startswith("gave up after 2 tries: did not start: ValueError: the weights")
 
 
 @pytest.mark.parametrize("mode", ["never up", "chatters"])
 async def test_a_start_that_hangs_gives_the_only_slot_to_the_next(tmp_path: Path, mode: str) -> None:
     slots = asyncio.Semaphore(1)
-    async with living(tmp_path / "ann", mode, (0.1,) * 99, slots=slots, stalled_after_s=4.0) as hangs:
+    async with running_stub(tmp_path / "ann", mode, (0.1,) * 99, slots=slots, stalled_after_s=4.0) as hangs:
         assert await eventually(lambda: hangs.lifecycle.process_group is not None, 20)
-        async with living(tmp_path / "bob", slots=slots) as bob:
+        async with running_stub(tmp_path / "bob", slots=slots) as bob:
             assert await bob.ready()
             failure = hangs.engine.status.last_failure
             assert failure
-            assert failure.reason == "it made no progress for 4 s while reading the model's config"
+            assert failure.reason == "no progress for 4 s while reading the model's config"
 
 
 async def test_an_import_that_hangs_is_begun_anew(tmp_path: Path) -> None:
@@ -223,34 +225,34 @@ if not once.exists():
     once.touch()
     time.sleep(600)
 """
-    async with living(tmp_path, delays_s=(0.05,) * 9, stalled_after_s=4.0, before_import=hangs_once) as stub:
+    async with running_stub(tmp_path, delays_s=(0.05,) * 9, stalled_after_s=4.0, before_import=hangs_once) as stub:
         assert await stub.ready()
         failure = stub.engine.status.last_failure
         assert failure
-        assert failure.reason == "it made no progress for 4 s while importing vLLM"
+        assert failure.reason == "no progress for 4 s while importing vLLM"
 
 
-async def test_a_start_that_grows_is_given_its_time(tmp_path: Path) -> None:
+async def test_a_start_whose_memory_grows_is_not_stalled(tmp_path: Path) -> None:
     memory = iter(range(0, 1 << 40, 2 << 20))
     forks = fork_server(tmp_path / "modules", "def main():\n    import time; time.sleep(600)")
     process = await forks.fork([], tmp_path / "run" / "ann", tmp_path / "ann.log")
-    assert await eventually(lambda: process.keeper_pid is not None, 20)
-    progress = startup.Progress(process, lambda _: next(memory), stalled_after_s=0.2)
+    assert await eventually(lambda: process.guardian_pid is not None, 20)
+    detector = startup.StallDetector(process, lambda _: next(memory), stalled_after_s=0.2)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(1.0):
-            await progress.watch()
+            await detector.watch()
     await process.kill()
     await forks.close()
 
 
-async def test_a_death_without_a_word_is_no_mistake_of_the_config(tmp_path: Path) -> None:
-    async with living(tmp_path, "silent death", delays_s=(0.05, 0.05, 0.05)) as stub:
+async def test_an_exit_without_an_error_is_no_config_error(tmp_path: Path) -> None:
+    async with running_stub(tmp_path, "silent death", delays_s=(0.05, 0.05, 0.05)) as stub:
         assert await eventually(lambda: stub.state == "failed", 20)
-        assert stub.engine.status.stage.startswith("gave up after 4 tries: it did not start: exit code 1")
+        assert stub.engine.status.stage.startswith("gave up after 4 tries: did not start: exit code 1")
 
 
-async def test_the_last_failure_is_told_after_the_engine_is_back(tmp_path: Path) -> None:
-    async with living(tmp_path) as stub:
+async def test_the_last_failure_stays_after_the_engine_has_recovered(tmp_path: Path) -> None:
+    async with running_stub(tmp_path) as stub:
         assert await stub.ready()
         assert stub.engine.status.last_failure is None
         began = time.time()
@@ -275,19 +277,20 @@ def _failure_log(stub: Stub) -> str | None:
 GATEWAY = """
 import asyncio, os, sys
 from pathlib import Path
+from cappella.engines.backends import STARTUP_STAGES
 from cappella.engines.process.process import ForkServer
 async def main(name, folder):
-    fork_server = ForkServer(name, os.environ, folder / "fork-server.log")
+    fork_server = ForkServer(name, STARTUP_STAGES, os.environ, folder / "fork-server.log")
     engine = await fork_server.fork([str(folder / "run/ann/engine.sock"), "ok"], folder / "run/ann", folder / "ann.log")
     while not (folder / "run/ann/engine.sock").exists():
         await asyncio.sleep(0.01)
-    print(fork_server._process.pid, engine.keeper_pid, flush=True)
+    print(fork_server._process.pid, engine.guardian_pid, flush=True)
     await asyncio.sleep(600)
 asyncio.run(main(sys.argv[1], Path(sys.argv[2])))
 """
 
 
-def test_kill_9_of_the_gateway_ends_the_engines_group_and_what_it_was_forked_from(tmp_path: Path) -> None:
+def test_kill_9_of_the_gateway_ends_the_engine_and_the_fork_server(tmp_path: Path) -> None:
     fork_server(tmp_path, STUB)
     command = [sys.executable, "-c", GATEWAY, NAME, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment(tmp_path)) as gateway:

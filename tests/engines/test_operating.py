@@ -1,4 +1,4 @@
-"""What operators ask of engines: over stub processes, one by one, and through the gateway's API."""
+"""Operators' actions on engines: on stub processes, and through the gateway's API."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ from cappella.errors import ActionRefused, EngineError, UnknownEngine
 from cappella.types import Prompt, Sampling
 from support.fake_engines import eventually
 from support.scripted_stack import Json, Stack, model, stack
-from support.stub_lifecycle import Stub, gone, living
+from support.stub_lifecycle import Stub, gone, running_stub
 
 HI = Prompt([{"role": "user", "content": "Hi"}])
 
@@ -26,8 +26,8 @@ async def answers(stub: Stub) -> bool:
         return False
 
 
-async def test_a_restart_is_a_new_life_that_is_no_crash(tmp_path: Path) -> None:
-    async with living(tmp_path) as stub:
+async def test_a_restart_does_not_count_as_a_crash(tmp_path: Path) -> None:
+    async with running_stub(tmp_path) as stub:
         assert await stub.ready()
         group = stub.group
         await stub.lifecycle.restart()
@@ -39,22 +39,22 @@ async def test_a_restart_is_a_new_life_that_is_no_crash(tmp_path: Path) -> None:
         assert (status.restarts, status.restarts_asked, status.reason) == (0, 1, None)
 
 
-async def test_a_restart_cuts_the_wait_after_a_crash_short(tmp_path: Path) -> None:
-    async with living(tmp_path, "crash", (60.0, 60.0)) as stub:
+async def test_a_restart_ends_the_back_off_after_a_crash(tmp_path: Path) -> None:
+    async with running_stub(tmp_path, "crash", (60.0, 60.0)) as stub:
         assert await eventually(lambda: stub.engine.status.restarts == 1, 20)
         await stub.lifecycle.restart()
         assert await eventually(lambda: stub.engine.status.restarts == 2, 20)
 
 
-async def test_who_sleeps_by_an_operators_wish_takes_no_calls_until_it_is_woken(tmp_path: Path) -> None:
-    async with living(tmp_path) as stub:
+async def test_a_stopped_engine_accepts_no_calls_until_it_is_woken(tmp_path: Path) -> None:
+    async with running_stub(tmp_path) as stub:
         assert await stub.ready()
         group = stub.group
         await stub.lifecycle.stop()
         assert (stub.state, stub.engine.status.accepts_requests) == ("stopped", False)
         assert gone(group)
         assert not await answers(stub)
-        # Nor does a turn wake it.
+        # A swap does not wake it, either.
         await stub.lifecycle.wake()
         assert stub.state == "stopped"
         assert stub.lifecycle.actions == ("wake",)
@@ -64,8 +64,8 @@ async def test_who_sleeps_by_an_operators_wish_takes_no_calls_until_it_is_woken(
         assert (stub.engine.status.restarts, stub.engine.status.restarts_asked) == (0, 0)
 
 
-async def test_calls_under_way_fail_when_their_engine_is_put_to_sleep(tmp_path: Path) -> None:
-    async with living(tmp_path, "holds calls") as stub:
+async def test_calls_in_flight_fail_when_their_engine_is_stopped(tmp_path: Path) -> None:
+    async with running_stub(tmp_path, "holds calls") as stub:
         assert await eventually(lambda: stub.engine.status.state == "loading", 20)
         assert await eventually(lambda: stub.engine.in_flight == 1, 20)
         await stub.lifecycle.stop()
@@ -77,7 +77,7 @@ async def test_calls_under_way_fail_when_their_engine_is_put_to_sleep(tmp_path: 
 async def test_a_start_can_be_called_off_at_any_moment(tmp_path: Path, mode: str) -> None:
     """At each of many moments of a start or a wait, and the engine comes up after it as if nothing had been."""
     for number in range(6):
-        async with living(tmp_path / str(number), mode, (0.05, 60.0)) as stub:
+        async with running_stub(tmp_path / str(number), mode, (0.05, 60.0)) as stub:
             await asyncio.sleep(0.12 * number)
             await stub.lifecycle.stop()
             await asyncio.sleep(0.05)
@@ -88,13 +88,13 @@ async def test_a_start_can_be_called_off_at_any_moment(tmp_path: Path, mode: str
             assert mode != "ok" or await stub.ready()
 
 
-async def test_an_engine_that_naps_keeps_its_process_when_an_operator_puts_it_to_sleep(tmp_path: Path) -> None:
-    async with living(tmp_path, nap=True) as stub:
+async def test_in_sleep_mode_an_engine_keeps_its_process_when_it_is_stopped(tmp_path: Path) -> None:
+    async with running_stub(tmp_path, sleep_mode=True) as stub:
         assert await stub.ready()
         group = stub.group
         await stub.lifecycle.stop()
         assert (stub.state, stub.free_bytes()) == ("stopped", 100)
-        # Its turn comes and goes, and leaves it alone.
+        # Swaps leave it alone.
         await stub.lifecycle.sleep()
         await stub.lifecycle.wake()
         assert (stub.state, stub.group) == ("stopped", group)
@@ -102,8 +102,8 @@ async def test_an_engine_that_naps_keeps_its_process_when_an_operator_puts_it_to
         assert (stub.state, stub.group) == ("ready", group)
 
 
-async def test_released_while_another_turn_is_awake_it_waits_for_its_own(tmp_path: Path) -> None:
-    async with living(tmp_path) as stub:
+async def test_resumed_while_swapped_out_an_engine_stays_asleep(tmp_path: Path) -> None:
+    async with running_stub(tmp_path) as stub:
         assert await stub.ready()
         await stub.lifecycle.sleep()
         await stub.lifecycle.stop()
@@ -114,8 +114,8 @@ async def test_released_while_another_turn_is_awake_it_waits_for_its_own(tmp_pat
         assert stub.state == "ready"
 
 
-async def test_a_death_in_its_sleep_is_no_crash(tmp_path: Path) -> None:
-    async with living(tmp_path, nap=True) as stub:
+async def test_the_end_of_a_stopped_process_is_no_crash(tmp_path: Path) -> None:
+    async with running_stub(tmp_path, sleep_mode=True) as stub:
         assert await stub.ready()
         await stub.lifecycle.stop()
         async with stub.engine._http.get("http://engine/die"):
@@ -137,9 +137,7 @@ async def engines(found: Stack) -> Json:
         return told
 
 
-async def test_runs_go_on_without_whom_an_operator_puts_to_sleep(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_runs_go_on_without_a_stopped_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with stack(tmp_path, monkeypatch) as found:
         asking = [asyncio.create_task(found.keep_asking(min_successful_responses=1)) for _ in range(4)]
         assert await eventually(lambda: len(found.replies) > 4, 10)
@@ -159,9 +157,7 @@ async def test_runs_go_on_without_whom_an_operator_puts_to_sleep(
         assert {reply["fusion"]["status"] for _, reply in found.replies} >= {"ok", "single"}
 
 
-async def test_an_engine_that_was_given_up_starts_when_it_is_asked_to(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_failed_engine_can_be_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with stack(tmp_path, monkeypatch) as found:
         for _ in range(2):
             assert await eventually(lambda: found.observers["bob"] is not None, 10)
@@ -177,7 +173,7 @@ async def test_an_engine_that_was_given_up_starts_when_it_is_asked_to(
         assert (await found.ask())[1]["fusion"]["status"] == "ok"
 
 
-async def test_what_a_state_does_not_allow_is_refused_with_what_it_does(
+async def test_an_action_that_the_state_does_not_allow_is_refused_with_those_that_it_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with stack(tmp_path, monkeypatch) as found:
@@ -194,7 +190,7 @@ async def test_what_a_state_does_not_allow_is_refused_with_what_it_does(
             await found.supervisor.act("ann", "sleep")
 
 
-async def test_a_sleeper_sleeps_through_a_reload_and_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_stopped_engine_stays_stopped_through_a_reload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with stack(tmp_path, monkeypatch) as found:
         await found.supervisor.act("bob", "sleep")
         found.config["models"]["cat"] = model()
@@ -208,7 +204,7 @@ async def test_a_sleeper_sleeps_through_a_reload_and_an_end(tmp_path: Path, monk
         assert json.dumps(told["bob"]["actions"]) == '["wake"]'
 
 
-async def test_the_gateway_stops_though_no_engine_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_gateway_stops_even_if_its_engines_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "STOP_TIMEOUT_S", 0.2)
     async with stack(tmp_path, monkeypatch) as found:
         groups = [group for group in found.observers.values() if group]

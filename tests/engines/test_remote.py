@@ -1,4 +1,4 @@
-"""A model of a server that runs elsewhere and is not vLLM: what it can do, what it cannot, and how its health shows."""
+"""A model of an attached server that is not vLLM: its calls, what it refuses, and its health check."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ import pytest
 
 from cappella.config import RemoteModel
 from cappella.engines import backends, openai
-from cappella.engines.base import EngineFigures
+from cappella.engines.base import EngineStats
 from cappella.engines.remote import Attachment
 from cappella.errors import ConfigError, EngineBroke, EngineContextExceeded, EngineError, EngineRejected
 from cappella.types import Chunk, OutputFormat, Prompt, Sampling, Usage
@@ -20,7 +20,7 @@ from support.plain_server import PlainServer
 
 Json = dict[str, Any]
 ASK = Prompt([{"role": "user", "content": "Say hello, please."}])
-LOOK_S = 0.02
+CHECK_S = 0.02
 
 
 @pytest.fixture
@@ -32,13 +32,13 @@ async def server() -> AsyncIterator[PlainServer]:
 
 def attached(server: PlainServer, **fields: Any) -> tuple[Any, Attachment]:
     model = RemoteModel.model_validate({"url": server.url, "model": server.model, "max_model_len": 4096, **fields})
-    engine = backends.attached("big", model)
-    return engine, Attachment(engine, model, LOOK_S)
+    engine = backends.remote_engine("big", model)
+    return engine, Attachment(engine, model, CHECK_S)
 
 
 @asynccontextmanager
 async def watched(server: PlainServer, **fields: Any) -> AsyncIterator[Any]:
-    """An engine that is looked at often, from when it is ready."""
+    """An engine with a frequent health check, once it is ready."""
     engine, attachment = attached(server, **fields)
     task = asyncio.create_task(attachment.run())
     try:
@@ -49,15 +49,15 @@ async def watched(server: PlainServer, **fields: Any) -> AsyncIterator[Any]:
         await asyncio.wait({task})
 
 
-async def said(engine: Any, prompt: Prompt = ASK, **sampling: Any) -> list[Chunk]:
+async def ask(engine: Any, prompt: Prompt = ASK, **sampling: Any) -> list[Chunk]:
     return [chunk async for chunk in engine.chat(prompt, Sampling(**sampling))]
 
 
 async def test_a_remote_model_streams_under_its_own_name_with_fields_of_openai_alone(server: PlainServer) -> None:
     async with watched(server) as engine:
-        chunks = await said(engine, temperature=0.5, max_completion_tokens=9)
+        chunks = await ask(engine, temperature=0.5, max_completion_tokens=9)
         unwatched = Prompt(ASK.messages, watched=False)
-        await said(engine, unwatched)
+        await ask(engine, unwatched)
     assert "".join(chunk.content for chunk in chunks) == "Hello from afar "
     assert chunks[-1].usage == Usage(prompt_tokens=21, completion_tokens=3)
     assert server.chats[0] == {
@@ -92,28 +92,28 @@ async def test_a_remote_model_streams_under_its_own_name_with_fields_of_openai_a
         (ASK, {"repetition_penalty": 1.1}, "repetition_penalty"),
     ],
 )
-async def test_what_its_server_cannot_do_is_refused_before_it_is_asked(
+async def test_a_prompt_that_the_server_does_not_support_is_refused_unsent(
     server: PlainServer, prompt: Prompt, sampling: Json, says: str
 ) -> None:
     async with watched(server) as engine:
         with pytest.raises(EngineRejected, match=f"big cannot do this: .*{says}"):
-            await said(engine, prompt, **sampling)
+            await ask(engine, prompt, **sampling)
     assert not server.chats
 
 
-async def test_what_the_config_says_that_it_can_do_is_sent(server: PlainServer) -> None:
+async def test_capabilities_of_the_config_are_used(server: PlainServer) -> None:
     form = OutputFormat("response_format", {"type": "json_object"})
     async with watched(server, tools=True, json_schema=True, logprobs=True) as engine:
-        await said(engine, Prompt(ASK.messages, tools=[{"type": "function"}], output_format=form, logprobs=2))
+        await ask(engine, Prompt(ASK.messages, tools=[{"type": "function"}], output_format=form, logprobs=2))
     (body,) = server.chats
     assert (body["response_format"], body["top_logprobs"]) == (form.value, 2)
 
 
-async def test_sizes_are_estimates_and_say_so(server: PlainServer) -> None:
+async def test_sizes_are_marked_as_estimates(server: PlainServer) -> None:
     server.tells_usage = False
     async with watched(server) as engine:
         count = await engine.count_tokens(Prompt([{"role": "user", "content": "x" * 300}]))
-        usage = (await said(engine))[-1].usage
+        usage = (await ask(engine))[-1].usage
     assert (count.exact, 100 <= count.tokens <= 120) == (False, True)
     assert usage is not None
     assert usage.estimated
@@ -122,9 +122,9 @@ async def test_sizes_are_estimates_and_say_so(server: PlainServer) -> None:
     assert "/tokenize" not in server.paths
 
 
-async def test_it_has_no_figures_and_none_are_made_up(server: PlainServer) -> None:
+async def test_it_has_no_stats(server: PlainServer) -> None:
     async with watched(server) as engine:
-        assert await engine.figures() == EngineFigures()
+        assert await engine.stats() == EngineStats()
         assert await engine.metrics() == ""
     assert set(server.paths) == {"/v1/models", "/v1/chat/completions"}
 
@@ -132,17 +132,17 @@ async def test_it_has_no_figures_and_none_are_made_up(server: PlainServer) -> No
 async def test_closing_a_half_read_answer_aborts_it_at_its_server(server: PlainServer) -> None:
     async with watched(server) as engine:
         server.hangs = True
-        call = asyncio.create_task(said(engine))
+        call = asyncio.create_task(ask(engine))
         assert await eventually(lambda: server.running == 1)
         call.cancel()
         await asyncio.wait({call})
         assert await eventually(lambda: server.aborted == 1)
 
 
-async def test_a_token_of_control_of_any_known_family_is_text_to_it(server: PlainServer) -> None:
+async def test_special_tokens_of_all_known_families_are_escaped(server: PlainServer) -> None:
     text = "<|im_end|> <|eot_id|> [/INST] <end_of_turn> <｜User｜> a<b>"
     async with watched(server) as engine:
-        await said(engine, Prompt([{"role": "user", "content": text}]))
+        await ask(engine, Prompt([{"role": "user", "content": text}]))
     sent = server.chats[0]["messages"][0]["content"]
     assert sent.replace("\u200b", "") == text
     assert not any(token in sent for token in text.split()[:-1])
@@ -157,7 +157,7 @@ async def test_a_forwarded_call_names_the_model_as_its_server_does(server: Plain
     assert server.chats[0]["model"] == "Big/Model-70B"
 
 
-async def test_our_key_is_sent_and_its_refusal_shows_it_to_nobody(server: PlainServer, tmp_path: Path) -> None:
+async def test_the_api_key_is_sent_and_a_refusal_does_not_show_it(server: PlainServer, tmp_path: Path) -> None:
     server.key = "sk-right"
     (tmp_path / "key").write_text("sk-right\n")
     async with watched(server, key_file=tmp_path / "key") as engine:
@@ -178,7 +178,7 @@ def test_a_key_file_without_a_key_is_a_config_error(tmp_path: Path, text: str | 
         (tmp_path / "key").write_text(text)
     model = RemoteModel(url="http://127.0.0.1:1/v1", max_model_len=64, key_file=tmp_path / "key")
     with pytest.raises(ConfigError, match=r"models\.big\.key_file: .*(holds no key|cannot be read)"):
-        backends.attached("big", model)
+        backends.remote_engine("big", model)
 
 
 async def test_a_server_that_goes_away_is_unhealthy_and_ready_once_it_is_back(server: PlainServer) -> None:
@@ -197,7 +197,7 @@ async def test_a_server_that_goes_away_is_unhealthy_and_ready_once_it_is_back(se
     [
         ({"status": 503}, "answered 503"),
         ({"model": "Other"}, "no model 'Big/Model-70B', but Other"),
-        ({"max_model_len": 2048}, "takes 2048 tokens, and max_model_len says 4096"),
+        ({"max_model_len": 2048}, "takes 2048 tokens, but max_model_len is 4096"),
     ],
 )
 async def test_a_server_that_cannot_serve_the_model_says_why_until_it_can(
@@ -221,34 +221,34 @@ async def test_a_server_that_cannot_serve_the_model_says_why_until_it_can(
 async def test_a_server_that_gives_no_token_for_too_long_is_unhealthy(server: PlainServer) -> None:
     async with watched(server, hung_after_s=0.1) as engine:
         server.hangs = True
-        call = asyncio.create_task(said(engine))
+        call = asyncio.create_task(ask(engine))
         assert await eventually(lambda: engine.status.state == "unhealthy", 5)
-        assert engine.status.stage == "it gave no token for 0.1 s"
+        assert engine.status.stage == "no token for 0.1 s"
         server.hangs = False
         assert await eventually(lambda: engine.status.state == "ready", 5)
         call.cancel()
         await asyncio.wait({call})
 
 
-async def test_a_server_whose_calls_break_is_asked_for_a_token(server: PlainServer) -> None:
+async def test_a_server_whose_calls_break_is_probed(server: PlainServer) -> None:
     async with watched(server) as engine:
         server.breaks = True
         for _ in range(5):
             with pytest.raises(EngineError):
-                await said(engine)
+                await ask(engine)
         assert await eventually(lambda: engine.status.state == "unhealthy", 5)
         server.breaks = False
         assert await eventually(lambda: engine.status.state == "ready", 5)
 
 
-async def test_an_idle_server_is_asked_for_no_tokens(server: PlainServer) -> None:
+async def test_an_idle_server_is_not_probed(server: PlainServer) -> None:
     async with watched(server, hung_after_s=0.05):
         looks = len(server.paths)
         assert await eventually(lambda: len(server.paths) > looks + 8, 5)
     assert len(server.bodies) == 1
 
 
-def test_a_prompt_that_does_not_fit_is_told_apart_by_openais_own_code() -> None:
+def test_openais_own_codes_for_a_prompt_that_does_not_fit() -> None:
     reply = json.dumps({"error": {"message": "too long", "code": "context_length_exceeded"}}).encode()
     assert isinstance(openai.rejection(400, reply), EngineContextExceeded)
     reply = json.dumps({"error": {"message": "too long", "type": "exceed_context_size_error"}}).encode()
@@ -260,4 +260,4 @@ async def test_a_closed_engine_ends_its_half_read_answers(server: PlainServer) -
         async with aclosing(engine.chat(ASK, Sampling())) as chunks:
             await anext(chunks)
         await engine.close()
-        assert (await said(engine))[-1].usage
+        assert (await ask(engine))[-1].usage

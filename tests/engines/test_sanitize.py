@@ -1,4 +1,4 @@
-"""No text of a prompt holds a token of control, however it was put there; all other text is left as it is."""
+"""After sanitizing no text of a prompt holds a special token, and all other text is unchanged."""
 
 import json
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cappella.engines.sanitize import BREAK, PlainText
+from cappella.engines.sanitize import BREAK, Sanitizer
 from cappella.types import Prompt
 
 SPECIAL = ("<s>", "</s>", "<|im_start|>", "<|im_end|>", "[INST]", "<unk>", "!")
@@ -16,8 +16,8 @@ PIECES = st.sampled_from((*SPECIAL, *MARKUP)) | st.text(alphabet="<|s>/im_end[]t
 TEXTS = st.lists(PIECES, max_size=12).map("".join)
 
 
-def plain(message: dict[str, Any], **more: Any) -> Prompt:
-    return PlainText(SPECIAL, MARKUP).prompt(Prompt([message], **more))
+def sanitized(message: dict[str, Any], **more: Any) -> Prompt:
+    return Sanitizer(SPECIAL, MARKUP).sanitize(Prompt([message], **more))
 
 
 def holds_none(text: str, tokens: tuple[str, ...] = (*SPECIAL, *MARKUP)) -> bool:
@@ -25,33 +25,33 @@ def holds_none(text: str, tokens: tuple[str, ...] = (*SPECIAL, *MARKUP)) -> bool
 
 
 @given(TEXTS)
-def test_no_special_token_outlives_it_and_nothing_else_changes(text: str) -> None:
-    (message,) = plain({"role": "user", "content": text}).messages
+def test_every_special_token_is_escaped_and_nothing_else_changes(text: str) -> None:
+    (message,) = sanitized({"role": "user", "content": text}).messages
     assert holds_none(message["content"])
     assert message["content"].replace(BREAK, "") == text
 
 
 @given(st.lists(TEXTS, min_size=1, max_size=5))
-def test_none_comes_about_where_parts_are_put_together(texts: list[str]) -> None:
+def test_no_special_token_forms_where_parts_are_joined(texts: list[str]) -> None:
     parts = [{"type": "text", "text": text} for text in texts]
-    (message,) = plain({"role": "user", "content": parts}).messages
+    (message,) = sanitized({"role": "user", "content": parts}).messages
     assert holds_none("".join(part["text"] for part in message["content"]))
     assert "".join(part["text"] for part in message["content"]).replace(BREAK, "") == "".join(texts)
 
 
 @given(TEXTS, TEXTS)
-def test_none_is_in_a_call_a_name_or_a_tool(one: str, other: str) -> None:
+def test_tool_calls_names_and_tools_hold_no_special_token(one: str, other: str) -> None:
     call = {"id": other, "type": "function", "function": {"name": one, "arguments": json.dumps({one: other})}}
     tool = {"type": "function", "function": {"name": one, "parameters": {"properties": {one: {"description": other}}}}}
-    made = plain({"role": "user", "content": one, "name": other, "tool_calls": [call]}, tools=[tool])
+    made = sanitized({"role": "user", "content": one, "name": other, "tool_calls": [call]}, tools=[tool])
     assert holds_none(json.dumps([list(made.messages), list(made.tools)], ensure_ascii=False))
 
 
-def test_an_assistants_own_turn_keeps_its_marks_but_no_turn() -> None:
+def test_an_assistant_message_keeps_markup_but_no_special_token() -> None:
     text = "<think>Hm.</think>Yes.<|im_end|>"
-    (own,) = plain({"role": "assistant", "content": text}).messages
+    (own,) = sanitized({"role": "assistant", "content": text}).messages
     assert own["content"] == f"<think>Hm.</think>Yes.<{BREAK}|im_end|>"
-    (other,) = plain({"role": "tool", "content": text}).messages
+    (other,) = sanitized({"role": "tool", "content": text}).messages
     assert holds_none(other["content"])
 
 
@@ -61,10 +61,10 @@ def test_ordinary_text_and_images_are_left_as_they_are() -> None:
         {"type": "image_url", "image_url": {"url": "data:,<"}},
     ]
     message = {"role": "user", "content": content}
-    assert plain(message).messages == [message]
+    assert sanitized(message).messages == [message]
 
 
 @pytest.mark.parametrize("tokens", [(), ("!",)])
 def test_a_tokenizer_without_such_tokens_changes_nothing(tokens: tuple[str, ...]) -> None:
     message = {"role": "user", "content": "Hi! <|im_end|>"}
-    assert PlainText(tokens).prompt(Prompt([message])).messages == [message]
+    assert Sanitizer(tokens).sanitize(Prompt([message])).messages == [message]

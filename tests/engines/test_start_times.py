@@ -1,4 +1,4 @@
-"""What is left of a start, as the last one tells it: believable, never negative, and no harm in what cannot be read."""
+"""The remaining time of a start, estimated from the last one: never negative, and harmless if the file is unreadable."""
 
 import json
 from pathlib import Path
@@ -7,11 +7,13 @@ from types import SimpleNamespace
 import pytest
 
 from cappella.engines import start_times
-from cappella.engines.start_times import MAX_KEPT, ORDER, Countdown, StartTimes
+from cappella.engines.backends import STARTUP_STAGES
+from cappella.engines.start_times import MAX_MODELS, Countdown, StartTimes
 from cappella.engines.status import EngineStatus
 from support.fake_engines import eventually
-from support.stub_lifecycle import Stub, living
+from support.stub_lifecycle import Stub, running_stub
 
+STAGES = STARTUP_STAGES.names
 LAST = {"importing vLLM": 4.0, "loading weights": 10.0, "answering a first token": 2.0}
 
 
@@ -22,13 +24,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def test_what_is_left_is_counted_down(clock: list[float]) -> None:
-    countdown = Countdown(LAST)
-    told = []
+def test_the_remaining_time_is_counted_down(clock: list[float]) -> None:
+    countdown = Countdown(STAGES, LAST)
+    estimates = []
     for stage, after_s in (
         ("importing vLLM", 1.0),
         ("importing vLLM", 5.0),  # late
-        ("reading the model's config", 1.0),  # which the last start was too quick to show
+        ("reading the model's config", 1.0),  # which the last start was too fast to show
         ("loading weights", 0.0),
         ("loading weights", 4.0),
         ("answering a first token", 0.5),  # early
@@ -36,75 +38,78 @@ def test_what_is_left_is_counted_down(clock: list[float]) -> None:
         ("answering a first token", 9.0),
     ):
         clock[0] += after_s
-        told.append(countdown.left_s(stage))
-    assert told == [15.0, 12.0, 12.0, 12.0, 8.0, 2.0, 1.0, 0.0]
+        estimates.append(countdown.remaining_s(stage))
+    assert estimates == [15.0, 12.0, 12.0, 12.0, 8.0, 2.0, 1.0, 0.0]
 
 
-def test_nothing_is_said_of_a_first_start(clock: list[float]) -> None:
-    countdown = Countdown(None)
+def test_a_first_start_has_no_estimate(clock: list[float]) -> None:
+    countdown = Countdown(STAGES, None)
     clock[0] += 3
-    assert countdown.left_s("loading weights") is None
+    assert countdown.remaining_s("loading weights") is None
     clock[0] += 2
-    assert countdown.left_s("starting the server") is None
-    assert countdown.took_s == dict.fromkeys(ORDER, 0.0) | {"importing vLLM": 3.0, "loading weights": 2.0}
+    assert countdown.remaining_s("starting the server") is None
+    assert countdown.seconds_by_stage == dict.fromkeys(STAGES, 0.0) | {"importing vLLM": 3.0, "loading weights": 2.0}
 
 
-def test_each_model_has_its_own_and_those_unused_for_long_go(tmp_path: Path) -> None:
+def test_each_model_has_its_own_times_and_the_oldest_are_dropped(tmp_path: Path) -> None:
     file = tmp_path / "state" / "start-times.json"
-    for number in range(MAX_KEPT):
-        StartTimes(file, f"model {number}").keep({"loading weights": number})
-    StartTimes(file, "model 0").keep(LAST)
-    StartTimes(file, "another").keep(LAST)
+    for number in range(MAX_MODELS):
+        StartTimes(file, f"model {number}").save({"loading weights": number})
+    StartTimes(file, "model 0").save(LAST)
+    StartTimes(file, "another").save(LAST)
     assert StartTimes(file, "model 0").last() == LAST
     assert StartTimes(file, "model 1").last() is None
     assert StartTimes(file, "model 2").last() == {"loading weights": 2}
-    assert len(json.loads(file.read_text())) == MAX_KEPT
+    assert len(json.loads(file.read_text())) == MAX_MODELS
     assert list(file.parent.iterdir()) == [file]
 
 
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", '"x"', '{"m": 3}', '{"m": {"a": "b"}}', '{"m": {"a": -1}}', '{"m": {"a": NaN}}', "\ud800"]
 )
-def test_what_cannot_be_read_is_not_known_and_written_anew(tmp_path: Path, text: str) -> None:
+def test_an_unreadable_file_counts_as_empty_and_is_rewritten(tmp_path: Path, text: str) -> None:
     file = tmp_path / "start-times.json"
     file.write_bytes(text.encode("utf-8", "surrogatepass"))
     times = StartTimes(file, "m")
     assert times.last() is None
-    times.keep(LAST)
+    times.save(LAST)
     assert times.last() == LAST
 
 
-def test_what_cannot_be_written_does_not_matter(tmp_path: Path) -> None:
+def test_a_failed_write_is_ignored(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     times = StartTimes(tmp_path / "file" / "start-times.json", "m")
-    times.keep(LAST)
+    times.save(LAST)
     assert times.last() is None
 
 
-def test_what_is_left_is_said_in_words() -> None:
-    said = [EngineStatus("ann", stage="loading weights", remaining_s=s).summary for s in (None, 0.0, 0.2, 61.0)]
-    assert said == ["loading weights"] * 2 + ["loading weights, about 1 s left", "loading weights, about 61 s left"]
+def test_the_summary_has_the_remaining_time() -> None:
+    summaries = [EngineStatus("ann", stage="loading weights", remaining_s=s).summary for s in (None, 0.0, 0.2, 61.0)]
+    assert summaries == ["loading weights"] * 2 + [
+        "loading weights, about 1 s left",
+        "loading weights, about 61 s left",
+    ]
 
 
-async def test_a_start_is_remembered_and_the_next_one_is_counted_down(tmp_path: Path) -> None:
+async def test_a_start_is_saved_and_the_next_one_is_counted_down(tmp_path: Path) -> None:
     times = StartTimes(tmp_path / "start-times.json", "ann")
-    async with living(tmp_path / "first", start_times=times) as stub:
+    async with running_stub(tmp_path / "first", start_times=times) as stub:
         assert await stub.ready()
         assert stub.engine.status.remaining_s is None
-        took_s = times.last()
-        assert took_s
-        assert sum(took_s.values()) > 0
-        # A second life in one server is no measure of the start of a server.
+        seconds = times.last()
+        assert seconds
+        assert sum(seconds.values()) > 0
+        # A second launch is faster than the start of a server, and is not saved.
         await stub.lifecycle.restart()
         assert await stub.ready()
-        assert times.last() == took_s
-    times.keep({**took_s, "answering a first token": 100.0})
-    async with living(tmp_path / "second", start_times=times) as stub:
-        assert await eventually(lambda: _left(stub) is not None, 20)
-        assert 100 <= (_left(stub) or 0) < 130
+        assert times.last() == seconds
+    times.save({**seconds, "answering a first token": 100.0})
+    async with running_stub(tmp_path / "second", start_times=times) as stub:
+        assert await eventually(lambda: _remaining_s(stub) is not None, 20)
+        assert 100 <= (_remaining_s(stub) or 0) < 130
         assert await stub.ready()
-        assert _left(stub) is None
+        assert _remaining_s(stub) is None
 
 
-def _left(stub: Stub) -> float | None:
+def _remaining_s(stub: Stub) -> float | None:
     return stub.engine.status.remaining_s

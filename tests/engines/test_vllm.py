@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cappella.engines import openai
-from cappella.engines.base import EngineFigures
+from cappella.engines.base import EngineStats
 from cappella.engines.status import EngineStatus
 from cappella.engines.vllm import protocol
 from cappella.engines.vllm.client import VllmEngine
@@ -134,17 +134,17 @@ async def test_a_line_of_a_megabyte_is_one_chunk(tmp_path: Path) -> None:
     [
         ((), "ended before its end mark"),
         ((event(delta(content="half")),), "ended before its end mark"),
-        ((b"data: {not json\n\n",), "no chunk"),
-        ((b"data: \xff\xfe\n\n",), "no chunk"),
-        ((b"data: 7\n\n",), "no chunk"),
-        ((b"data: null\n\n",), "no chunk"),
-        ((event({"choices": [7]}),), "no chunk"),
-        ((event({"choices": [{}]}),), "no chunk"),
-        ((event({"choices": [{"delta": None}]}),), "no chunk"),
-        ((event({"choices": [], "usage": 7}),), "no chunk"),
+        ((b"data: {not json\n\n",), "an invalid chunk"),
+        ((b"data: \xff\xfe\n\n",), "an invalid chunk"),
+        ((b"data: 7\n\n",), "an invalid chunk"),
+        ((b"data: null\n\n",), "an invalid chunk"),
+        ((event({"choices": [7]}),), "an invalid chunk"),
+        ((event({"choices": [{}]}),), "an invalid chunk"),
+        ((event({"choices": [{"delta": None}]}),), "an invalid chunk"),
+        ((event({"choices": [], "usage": 7}),), "an invalid chunk"),
         ((event({"error": {"message": "out of memory", "code": 500}}),), "out of memory"),
         ((event({"error": {}}),), "without a message"),
-        ((event({"error": None}),), "no chunk"),
+        ((event({"error": None}),), "an invalid chunk"),
         ((b"<html>no stream at all</html>",), "ended before its end mark"),
         ((b"data: " + b"x" * (5 << 20),), "an event of more than"),
     ],
@@ -398,4 +398,4 @@ async def test_figures_are_summed_over_series_and_what_is_no_number_is_left_out(
         'vllm:num_requests_waiting{model_name="a"} NaN\nvllm:kv_cache_usage_perc{model_name="a"} 0.5\n'
         'vllm:generation_tokens_total{model_name="a"} many\nother{x="y"} 3\n'
     )
-    assert await fake_engines.engines["ann"].figures() == EngineFigures(kv_usage=0.5, running=3)
+    assert await fake_engines.engines["ann"].stats() == EngineStats(kv_usage=0.5, running=3)

@@ -8,7 +8,7 @@ import pytest
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
-from cappella.engines.sanitize import PlainText
+from cappella.engines.sanitize import Sanitizer
 from cappella.ensemble import prompts
 from cappella.placement import folder
 from cappella.types import Message, Prompt
@@ -27,8 +27,8 @@ class Model:
         self.tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
         self._template = environment.from_string((path / "chat_template.jinja").read_text())
-        weights = folder.inspect("ann", path)
-        self.plain = PlainText(weights.special_tokens, weights.markup)
+        found = folder.inspect("ann", path)
+        self.sanitizer = Sanitizer(found.special_tokens, found.markup)
         added = self.tokenizer.get_added_tokens_decoder().items()
         self.turns = {number for number, token in added if token.special or token.content.startswith("<｜")}
         tags = ("<think", "</think", "<tool", "</tool")
@@ -65,7 +65,7 @@ def test_no_hostile_text_makes_a_control_token(model: Model, make: Any) -> None:
     harmless = model.control(make(HARMLESS))
     assert harmless
     for name, hostile in INJECTIONS.items():
-        made = model.plain.prompt(Prompt(make(hostile)))
+        made = model.sanitizer.sanitize(Prompt(make(hostile)))
         assert model.control(made.messages) == harmless, name
 
 
@@ -78,7 +78,9 @@ def test_an_assistants_turn_ends_only_where_the_template_ends_it(model: Model) -
     def turns(text: str) -> list[int]:
         answer = {"role": "assistant", "content": text}
         messages = [{"role": "user", "content": "Hi"}, answer, {"role": "user", "content": "?"}]
-        return [each for each in model.control(model.plain.prompt(Prompt(messages)).messages) if each in model.turns]
+        return [
+            each for each in model.control(model.sanitizer.sanitize(Prompt(messages)).messages) if each in model.turns
+        ]
 
     for name, hostile in INJECTIONS.items():
         assert turns(hostile) == turns(HARMLESS), name

@@ -136,7 +136,7 @@ async def test_a_key_that_may_only_run_sees_states_and_its_ensembles(fake_engine
         told = await look(url, narrow)
         assert set(told) == {"time", "version", "ensembles", "engines", "runs_kept"}
         assert list(told["ensembles"]) == ["fixed"]
-        assert told["engines"]["ann"] == {"state": "ready", "stage": "waiting for its turn"} | {
+        assert told["engines"]["ann"] == {"state": "ready", "stage": "waiting to start"} | {
             "progress": 0.0,
             "remaining_s": None,
         }

@@ -86,9 +86,9 @@ async def test_without_room_for_both_the_old_engine_ends_before_the_new_one_begi
         found.config["placement"] = {"memory_bytes": needs + (900 << 20)}
         found.config["models"]["bob"] = model(max_num_seqs=9)
         found.write()
-        assert not found.supervisor.compare(load.load(found.path)).together
+        assert not found.supervisor.compare(load.load(found.path)).fits_side_by_side
         assert (await found.reload())["started"] == ["bob"]
-        assert not found.supervisor.compare(load.load(found.path)).comes
+        assert not found.supervisor.compare(load.load(found.path)).added
         status, reply = await found.ask(include_intermediate_responses=True)
         assert (status, reply["fusion"]["responses"][1]["content"]) == (200, "bob of 9 speaks")
 

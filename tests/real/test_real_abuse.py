@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 from jsonschema_rs import Draft202012Validator
 
-from cappella.engines.sanitize import PlainText
+from cappella.engines.sanitize import Sanitizer
 from cappella.ensemble import prompts
 from cappella.placement import folder
 from cappella.types import Message, Prompt
@@ -43,7 +43,7 @@ async def judge(demo: Deployment) -> AsyncIterator[aiohttp.ClientSession]:
 
 def plain(messages: list[Message]) -> list[Message]:
     found = folder.inspect("conductor", JUDGE)
-    return list(PlainText(found.special_tokens, found.markup).prompt(Prompt(messages)).messages)
+    return list(Sanitizer(found.special_tokens, found.markup).sanitize(Prompt(messages)).messages)
 
 
 def judged(hostile: str, question: str = QUESTIONS[0]) -> list[Message]:

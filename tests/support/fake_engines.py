@@ -152,10 +152,10 @@ class FakeEngines:
         return {name: engine.status for name, engine in self.engines.items()}
 
     def compare(self, config: Config) -> Change:
-        """Another config of the same engines; those in `replaced` go, and come anew."""
-        stays = frozenset(config.models) - self.replaced
-        comes = tuple(sorted(self.replaced))
-        return Change(config, self.plan, {}, stays, comes, comes, together=True)
+        """Another config of the same engines; those in `replaced` are removed and added."""
+        kept = frozenset(config.models) - self.replaced
+        replaced = tuple(sorted(self.replaced))
+        return Change(config, self.plan, {}, kept, replaced, replaced, fits_side_by_side=True)
 
     def prepare(self, change: Change) -> Deployment:
         lifecycles: Any = dict.fromkeys(self.engines)
@@ -166,10 +166,10 @@ class FakeEngines:
         """Be the engines of this config."""
         self.deployment = self.prepare(self.compare(config))
 
-    def begin(self, new: Deployment) -> None:
+    def start_engines(self, new: Deployment) -> None:
         pass
 
-    async def end(self, old: Deployment, names: Sequence[str]) -> None:
+    async def stop_engines(self, old: Deployment, names: Sequence[str]) -> None:
         self.ended_engines += names
 
     async def start(self) -> None:

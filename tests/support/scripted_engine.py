@@ -9,13 +9,13 @@ from typing import Any
 
 from aiohttp import web
 
-from cappella.engines.sanitize import PlainText
+from cappella.engines.sanitize import Sanitizer
 from cappella.engines.status import EngineStatus
 from cappella.engines.vllm.client import VllmEngine
 from cappella.types import Capabilities
 
 Json = dict[str, Any]
-PLAIN = PlainText(("<|im_start|>", "<|im_end|>"), ("<think>", "</think>"))
+PLAIN = Sanitizer(("<|im_start|>", "<|im_end|>"), ("<think>", "</think>"))
 
 
 @dataclass(frozen=True)

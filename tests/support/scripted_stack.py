@@ -13,10 +13,9 @@ import pytest
 import uvicorn
 
 from cappella.config import load
-from cappella.engines import supervisor
+from cappella.engines import backends
 from cappella.engines.spec import Backoff
 from cappella.engines.supervisor import Supervisor
-from cappella.engines.vllm import server_args
 from cappella.gateway.app import create_app
 from support.fake_engines import eventually
 from support.real_deployment import ROOT
@@ -88,8 +87,8 @@ def scripted_config(folder: Path, monkeypatch: pytest.MonkeyPatch, **more: Json)
     """A config, and the file that it was written to, whose engines are scripted from now on."""
     write_model(folder / "weights", tokenizer={"added_tokens": []})
     fork_server(folder / "modules", STUB)
-    monkeypatch.setattr(supervisor, "LAUNCHER", NAME)
-    monkeypatch.setattr(server_args, "environment", lambda *_: environment(folder / "modules"))
+    monkeypatch.setattr(backends, "LAUNCHER_MODULE", NAME)
+    monkeypatch.setattr(backends, "server_environment", lambda *_: environment(folder / "modules"))
     config: Json = {
         "models": {"ann": model(), "bob": model()},
         "ensembles": {"default": {"panel": ["ann", "bob"], "judge": "ann", "analysis": "off"}},

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from cappella.engines.backends import STARTUP_STAGES
 from cappella.engines.process.process import ForkServer
 from support.real_deployment import ROOT
 
@@ -18,4 +19,4 @@ def fork_server(folder: Path, source: str) -> ForkServer:
     """A fork server that imports `source`; the `main()` in it is the engine."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{NAME}.py").write_text(source)
-    return ForkServer(NAME, environment(folder), folder / "fork-server.log")
+    return ForkServer(NAME, STARTUP_STAGES, environment(folder), folder / "fork-server.log")

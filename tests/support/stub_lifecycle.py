@@ -1,4 +1,4 @@
-"""The life of one engine with a stub server in its place."""
+"""The lifecycle of one engine over a stub server."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -65,7 +65,7 @@ class Stub:
         folder: Path,
         mode: str,
         delays_s: tuple[float, ...],
-        nap: bool,
+        sleep_mode: bool,
         needs: int = 10,
         start_times: StartTimes | None = None,
         slots: asyncio.Semaphore | None = None,
@@ -78,7 +78,7 @@ class Stub:
         arguments = [str(self.folder / "engine.sock"), mode]
         log = folder / "logs" / "ann.log"
         slots = slots or asyncio.Semaphore(1)
-        memory = GpuMemory(self.free_bytes, needs_bytes=needs, nap_frees_bytes=90) if nap else None
+        memory = GpuMemory(self.free_bytes, needs_bytes=needs, sleep_frees_bytes=90) if sleep_mode else None
         spec = EngineSpec(
             arguments,
             self.folder,
@@ -98,10 +98,10 @@ class Stub:
 
     @property
     def group(self) -> int:
-        """The process group of the life that runs now, which its keeper leads."""
-        assert self.lifecycle._life.process
-        assert self.lifecycle._life.process.keeper_pid
-        return self.lifecycle._life.process.keeper_pid
+        """The process group of the current launch, which its guardian leads."""
+        assert self.lifecycle._launch.process
+        assert self.lifecycle._launch.process.guardian_pid
+        return self.lifecycle._launch.process.guardian_pid
 
     @property
     def state(self) -> str:
@@ -112,18 +112,18 @@ class Stub:
 
 
 @asynccontextmanager
-async def living(
+async def running_stub(
     folder: Path,
     mode: str = "ok",
     delays_s: tuple[float, ...] = (0.1, 0.1),
-    nap: bool = False,
+    sleep_mode: bool = False,
     needs: int = 10,
     start_times: StartTimes | None = None,
     slots: asyncio.Semaphore | None = None,
     stalled_after_s: float = 60.0,
     before_import: str = "",
 ) -> AsyncIterator[Stub]:
-    stub = Stub(folder, mode, delays_s, nap, needs, start_times, slots, stalled_after_s, before_import)
+    stub = Stub(folder, mode, delays_s, sleep_mode, needs, start_times, slots, stalled_after_s, before_import)
     task = asyncio.create_task(stub.lifecycle.run())
     try:
         yield stub
@@ -156,5 +156,5 @@ def members(group: int) -> list[int]:
 
 
 def server_of(group: int) -> int:
-    """The keeper leads its group, and the server is the first process that it started."""
+    """The guardian leads the group, and the server is the first process that it forked."""
     return members(group)[1]

@@ -43,13 +43,12 @@ def main():
 # `cappella` with the module above instead of vLLM.
 CAPPELLA = f"""
 import os
-from cappella.engines.vllm import server_args
-from cappella.engines import supervisor
-sealed = server_args.environment
+from cappella.engines import backends
+sealed = backends.server_environment
 def environment(*given, **more):
     env = sealed(*given, **more)
     return env | {{"PYTHONPATH": env["PYTHONPATH"] + os.pathsep + os.environ["STUB"]}}
-server_args.environment, supervisor.LAUNCHER = environment, "{NAME}"
+backends.server_environment, backends.LAUNCHER_MODULE = environment, "{NAME}"
 from cappella.cli.app import app
 app()
 """
@@ -173,7 +172,7 @@ def test_a_crash_and_restart_of_an_engine_are_logged(output: list[Line]) -> None
     states = [line["state"] for line in lines]
     died = states.index("restarting")
     assert states.index("ready") < died
-    assert "its process ended" in lines[died]["reason"]
+    assert "process ended" in lines[died]["reason"]
     assert "ready" in states[died:]
     assert [line["answers"] for line in of(output, "ensemble")] == [False, True]
 

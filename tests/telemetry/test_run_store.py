@@ -65,7 +65,7 @@ async def test_a_failed_run_is_stored(fake_engines: FakeEngines, tmp_path: Path,
     assert run["fusion"]["status"] == run["status"] == "failed"
     failed = {each["model"]: each for each in run["fusion"]["failed_models"]}
     assert failed["bob"]["reason"] == "engine_broke"
-    assert ("no chunk" in failed["bob"].get("error", "")) is content
+    assert ("invalid chunk" in failed["bob"].get("error", "")) is content
     assert ("messages" in run) is content
 
 

@@ -18,7 +18,7 @@ from pydantic import ByteSize
 from cappella.config import Config, RemoteModel
 from cappella.engines import backends
 from cappella.engines.http_engine import HttpEngine
-from cappella.engines.remote import misfit
+from cappella.engines.remote import model_list_problem
 from cappella.errors import ConfigError, EngineError
 from cappella.gateway.http_server import bind
 from cappella.placement import advice, folder, machine
@@ -113,7 +113,7 @@ def _weights(name: str, path: Path, card: Path | None) -> str:
 def _remote(name: str, model: RemoteModel) -> Check:
     """Whether its server answers now, and has the model. Not yet is a warning: it may come while we serve."""
     try:
-        engine = backends.attached(name, model)
+        engine = backends.remote_engine(name, model)
         problem = asyncio.run(_problem(engine, model))
     except ConfigError as error:
         return Check(f"server of {name}", "fail", f"{error.place}: {error.problem}", error.hint)
@@ -124,7 +124,7 @@ def _remote(name: str, model: RemoteModel) -> Check:
 
 async def _problem(engine: HttpEngine, model: RemoteModel) -> str | None:
     try:
-        return misfit(await engine.listed(), engine.name, model.max_model_len)
+        return model_list_problem(await engine.list_models(), engine.name, model.max_model_len)
     except EngineError as error:
         return str(error)
     finally:

@@ -1,42 +1,61 @@
-"""Which client speaks to which kind of server: the one place beside `engines/vllm*` that names vLLM's."""
+"""Factory of engines: the client for each kind of server, and how to start the one kind that Cappella starts, vLLM."""
 
+import importlib.util
 from collections.abc import Iterable
 from pathlib import Path
 
 from cappella.config import RemoteModel
-from cappella.engines.base import EngineServer, Seat
+from cappella.engines.base import EngineServer, HoldAwake
 from cappella.engines.circuit_breaker import CircuitBreaker
 from cappella.engines.http_engine import Address
 from cappella.engines.remote import OpenAIEngine
-from cappella.engines.sanitize import WELL_KNOWN, PlainText
+from cappella.engines.sanitize import WELL_KNOWN_SPECIAL_TOKENS, Sanitizer
 from cappella.engines.status import EngineStatus
+from cappella.engines.vllm import server_args, startup_stages
 from cappella.engines.vllm.client import VllmEngine
 from cappella.errors import ConfigError
 from cappella.types import Capabilities
 
+LAUNCHER_MODULE = "cappella.engines.vllm.server_main"
+"""The module whose `main()` runs the server."""
+STARTUP_STAGES = startup_stages.STAGES
+MAX_SOCKET_NAME_BYTES = server_args.MAX_SOCKET_NAME_BYTES
 
-def own(
+server_arguments = server_args.arguments
+server_environment = server_args.environment
+
+
+def require_installed() -> None:
+    """Raises ConfigError if the server that Cappella starts is not installed."""
+    if importlib.util.find_spec("vllm") is None:
+        raise ConfigError("this Python", "vLLM is not installed", "Install the extra cpu or gpu, or use scripts/run")
+
+
+def local_engines(
     socket: Path,
-    called: Iterable[str],
+    names: Iterable[str],
     status: EngineStatus,
-    plain: PlainText,
+    sanitizer: Sanitizer,
     capabilities: Capabilities,
-    seat: Seat | None,
+    hold_awake: HoldAwake | None,
 ) -> dict[str, EngineServer]:
-    """The server that we start on a socket, under each name that it is `called` by."""
+    """The clients of a server that Cappella starts on a socket: one for the model and one for each adapter, by name."""
     circuit_breaker = CircuitBreaker()
-    return {name: VllmEngine(socket, status, plain, capabilities, seat, name, circuit_breaker) for name in called}
+    return {
+        name: VllmEngine(socket, status, sanitizer, capabilities, hold_awake, name, circuit_breaker) for name in names
+    }
 
 
-def attached(name: str, model: RemoteModel) -> VllmEngine | OpenAIEngine:
-    """The client of a server that is attached. Raises ConfigError for a key that cannot be read."""
+def remote_engine(name: str, model: RemoteModel) -> VllmEngine | OpenAIEngine:
+    """The client of an attached server. Raises ConfigError for an API key that cannot be read."""
     kind = VllmEngine if model.api == "vllm" else OpenAIEngine
-    address = Address(model.url, key=key_of(name, model))
-    return kind(address, EngineStatus(name), PlainText(WELL_KNOWN), model.capabilities, name=model.model or name)
+    address = Address(model.url, key=_read_api_key(name, model))
+    sanitizer = Sanitizer(WELL_KNOWN_SPECIAL_TOKENS)
+    return kind(address, EngineStatus(name), sanitizer, model.capabilities, name=model.model or name)
 
 
-def key_of(name: str, model: RemoteModel) -> str | None:
-    """The server's API key, if it has one. Raises ConfigError."""
+def _read_api_key(name: str, model: RemoteModel) -> str | None:
+    """The server's API key, None if it needs none. Raises ConfigError."""
     if model.key_file is None:
         return None
     place, hint = f"models.{name}.key_file: {model.key_file}", "Put the server's API key into it, on one line"

@@ -1,4 +1,14 @@
-"""What a run needs of an engine, and what the gateway and the supervisor need of the server behind it."""
+"""The two Protocols of a backend: `Engine`, which a run calls, and `EngineServer`, which the gateway and supervisor use.
+
+To add a backend:
+
+1. Write a class with the methods of `EngineServer`. `HttpEngine` has most of them for any server with OpenAI's HTTP API.
+2. Return it from `backends.local_engines` or `backends.remote_engine`, which alone decide what serves a model.
+3. For a server that Cappella starts, `backends` also holds its launcher module, command line, environment and the
+   stages of its start (`startup_log.StartupStages`).
+
+`status` is shared: the supervisor writes it (see `reconciler.transition`), an implementation only reads it.
+"""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
@@ -9,21 +19,21 @@ from cappella.engines.circuit_breaker import CircuitBreaker
 from cappella.engines.status import EngineStatus
 from cappella.types import Capabilities, Chunk, Prompt, Sampling
 
-Seat = Callable[[], AbstractAsyncContextManager[None]]
-"""From when the engine may be called until the caller is done."""
+HoldAwake = Callable[[], AbstractAsyncContextManager[None]]
+"""A context for each call to an engine that is swapped: entering waits until the engine is awake, and keeps it so."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenCount:
-    """The size of a prompt. It is `exact` if the model's own tokenizer counted it, else an estimate."""
+    """The size of a prompt in tokens: `exact` if the model's own tokenizer counted them, else an estimate."""
 
     tokens: int
     exact: bool = True
 
 
 @dataclass(frozen=True, slots=True)
-class EngineFigures:
-    """What a server says of its load now; None is what it does not say. Tokens are counted since its start."""
+class EngineStats:
+    """A server's load now; None is what it does not report. `kv_usage` is from 0 to 1, tokens are since its start."""
 
     kv_usage: float | None = None
     running: int | None = None
@@ -32,14 +42,14 @@ class EngineFigures:
     prompt_tokens: float | None = None
 
     @property
-    def steps(self) -> "EngineFigures":
-        """Those that move with every step of the engine's core, also while it reads a prompt that no token has come of."""
+    def step_counters(self) -> "EngineStats":
+        """The fields that change with every scheduler step, also during a prefill that yields no token yet."""
         return replace(self, running=None, waiting=None)
 
 
 @dataclass(frozen=True, slots=True)
-class Forwarded:
-    """A server's own reply, to be handed on as it is."""
+class ForwardedReply:
+    """A server's own reply, to be passed on unchanged."""
 
     status_code: int
     content_type: str
@@ -48,65 +58,72 @@ class Forwarded:
 
 
 class Engine(Protocol):
-    """One model that answers. Implementations raise only EngineError, before or while they stream.
+    """One model that answers prompts. Implementations raise only EngineError, before or during a stream.
 
-    Every text of a prompt is text to it: what looks like a token of control, and so like another turn, is none.
+    All text of a prompt is plain text: an implementation escapes what the tokenizer would read as a special token.
     """
 
     @property
-    def status(self) -> EngineStatus: ...
+    def status(self) -> EngineStatus:
+        """The engine's state; only an engine that `accepts_requests` may be called."""
+        ...
 
     @property
     def in_flight(self) -> int:
-        """How many calls are under way, this process's own."""
+        """The number of calls in flight from this process."""
         ...
 
     @property
-    def capabilities(self) -> Capabilities: ...
+    def capabilities(self) -> Capabilities:
+        """What the model and its server accept beyond plain text."""
+        ...
 
     def chat(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Chunk, None]:
-        """Stream the answers, as many as the prompt has samples. Closing the generator frees the engine."""
+        """Stream `prompt.samples` answers. Closing the generator aborts the call and frees its KV cache.
+
+        Raises EngineNotReady, EngineRejected, EngineContextExceeded or EngineBroke.
+        """
         ...
 
     async def count_tokens(self, prompt: Prompt) -> TokenCount:
-        """How many tokens the prompt has for this model, with everything that its chat template adds."""
+        """The size of the prompt for this model, including what its chat template adds."""
         ...
 
 
 class EngineServer(Engine, Protocol):
-    """The server behind an engine. Its methods raise only EngineError."""
+    """The server of an engine, or of one of its adapters. Methods raise only EngineError."""
 
     @property
     def circuit_breaker(self) -> CircuitBreaker:
-        """What its calls show of its health; all the names of one server share it."""
+        """Shared by the engine and all its adapters; an implementation records every call and its output there."""
         ...
 
-    def takes(self, path: str) -> bool:
-        """Whether `forward` has this path of OpenAI's API, /v1/responses say."""
+    def supports(self, path: str) -> bool:
+        """Whether `forward` accepts this path of OpenAI's API, such as /v1/responses."""
         ...
 
-    def forward(self, path: str, body: bytes) -> AbstractAsyncContextManager[Forwarded]:
-        """Hand a client's own bytes to the server, and its reply back, also a refusal. Leaving aborts the call."""
+    def forward(self, path: str, body: bytes) -> AbstractAsyncContextManager[ForwardedReply]:
+        """Send a client's own JSON body to the server and yield its reply, a refusal included. Leaving aborts the call."""
         ...
 
     async def probe(self) -> None:
-        """Generate one token, whatever the state."""
+        """Generate one token, whatever the status is; it does not count for the circuit breaker."""
         ...
 
     async def healthy(self) -> bool:
-        """Whether the server says that it is well; False also where there is none to connect to."""
+        """What the server says of its own health; False if nothing listens there, too."""
         ...
 
-    async def figures(self) -> EngineFigures:
-        """Its load now."""
+    async def stats(self) -> EngineStats:
+        """The server's load now."""
         ...
 
     async def metrics(self) -> str:
-        """All its own figures in Prometheus' text form; empty if it has none."""
+        """All the server's metrics in Prometheus' text format; empty if it has none."""
         ...
 
     async def sleep(self) -> None:
-        """Give its memory back without ending."""
+        """Free the GPU memory while the process lives on."""
         ...
 
     async def wake_up(self) -> None:
@@ -114,5 +131,5 @@ class EngineServer(Engine, Protocol):
         ...
 
     async def close(self) -> None:
-        """Drop every connection to the server; calls in flight fail, later ones connect anew."""
+        """Drop all connections to the server: calls in flight fail, later calls connect again."""
         ...

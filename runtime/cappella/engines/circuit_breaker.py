@@ -1,44 +1,46 @@
-"""What the calls of one server show of its health, under all the names that it is called by."""
+"""Circuit breaker of one server: counts calls that break, under all the names that the server has."""
 
 import time
 
-BREAKS_IN_A_ROW = 5
+MAX_CONSECUTIVE_FAILURES = 5
 
 
 class CircuitBreaker:
-    """`heard_at` (on the clock of `time.monotonic`) is when the last piece of any answer came.
+    """Open after MAX_CONSECUTIVE_FAILURES calls in a row broke; a successful probe half-opens it.
 
-    `broken` means that so many calls in a row broke that the next one would, too. `life` is that of the server's
-    process: what is left of an earlier one says nothing of this.
+    `last_output_at` (`time.monotonic`) is when the last piece of any answer came. `launch` numbers the server's
+    processes: calls of an earlier one do not count. `failed_recoveries` counts how often the breaker was half-opened
+    since the last call that succeeded.
     """
 
     def __init__(self) -> None:
-        self.heard_at = time.monotonic()
-        self.life = 0
-        self.relapses = 0
-        self._breaks = 0
+        self.last_output_at = time.monotonic()
+        self.launch = 0
+        self.failed_recoveries = 0
+        self._failures = 0
 
-    def begin_life(self) -> None:
-        """Of another process: nothing is held against it, and it was heard just now."""
-        self.life += 1
-        self.relapses = self._breaks = 0
-        self.hear()
+    def begin_launch(self) -> None:
+        """Reset for another process of the server."""
+        self.launch += 1
+        self.failed_recoveries = self._failures = 0
+        self.record_output()
 
-    def hear(self) -> None:
-        self.heard_at = time.monotonic()
+    def record_output(self) -> None:
+        self.last_output_at = time.monotonic()
 
-    def count(self, ended_well: bool, life: int) -> None:
-        """A call that is over, of the life that it began in."""
-        if life != self.life:
+    def record_call(self, succeeded: bool, launch: int) -> None:
+        """Count a call that is over; `launch` is the one in which it began."""
+        if launch != self.launch:
             return
-        self._breaks = 0 if ended_well else self._breaks + 1
-        self.relapses = 0 if ended_well else self.relapses
+        self._failures = 0 if succeeded else self._failures + 1
+        self.failed_recoveries = 0 if succeeded else self.failed_recoveries
 
     @property
-    def broken(self) -> bool:
-        return self._breaks >= BREAKS_IN_A_ROW
+    def is_open(self) -> bool:
+        """Whether the next call would most likely break, too."""
+        return self._failures >= MAX_CONSECUTIVE_FAILURES
 
-    def try_again(self) -> None:
-        """Calls may come again; the first that breaks is enough now."""
-        self._breaks = BREAKS_IN_A_ROW - 1
-        self.relapses += 1
+    def half_open(self) -> None:
+        """Let calls through again; the first that breaks opens it."""
+        self._failures = MAX_CONSECUTIVE_FAILURES - 1
+        self.failed_recoveries += 1

@@ -1,4 +1,4 @@
-"""Why an engine process ended, in one line: from its exit code and the last lines of its log."""
+"""The one-line reason for the end of an engine process, parsed from its exit code and the last lines of its log."""
 
 import re
 import textwrap
@@ -18,38 +18,38 @@ _ERROR = re.compile(
     r"|^Fatal Python error: |^terminate called after "
 )
 _CHAIN = re.compile(r"^(?:During handling of the above exception|The above exception was the direct cause)")
-# They say only that there was another error.
-_FOLLOWS = re.compile(
+# Errors that only report another error.
+_SECONDARY = re.compile(
     r"Engine core initialization failed|WorkerProc initialization failed|EngineDeadError|EngineGenerateError"
     r"|[Ss]ee (?:root cause|stack trace)|CancelledError"
 )
 _VALIDATION = re.compile(r"\d+ validation errors? for \w+")
 _PYDANTIC_NOISE = re.compile(r"^Value error, | \[type=.*$")
-# Not a mistake of the config: the next try may find the room.
-_MAY_PASS = re.compile(r"No space left|Errno 28|Cannot allocate memory|MemoryError|Too many open files|temporarily")
+# Not an error of the config: the next start may succeed.
+_TRANSIENT = re.compile(r"No space left|Errno 28|Cannot allocate memory|MemoryError|Too many open files|temporarily")
 
 
 @dataclass(frozen=True, slots=True)
 class LoggedError:
-    """`lines` are the part of the log that ends with it."""
+    """An error in a log; `lines` are the part of the log that ends with it."""
 
     reason: str
     lines: Sequence[str]
 
 
-def tail(log: Path, from_byte: int = 0) -> list[str]:
-    """The last lines of a log, none that was written before `from_byte`. Raises OSError."""
+def read_tail(log: Path, from_byte: int = 0) -> list[str]:
+    """The last lines of a log, at most MAX_TAIL_BYTES and not before `from_byte`. Raises OSError."""
     with log.open("rb") as file:
         size = file.seek(0, 2)
         begin = max(min(from_byte, size), size - MAX_TAIL_BYTES, 0)
         file.seek(begin)
         text = file.read(MAX_TAIL_BYTES).decode(errors="replace")
     lines = [line.rstrip() for line in text.splitlines() if line.strip()]
-    return [line for line in lines if not line.startswith("keeper:")]
+    return [line for line in lines if not line.startswith("guardian:")]
 
 
 def find_error(log: Sequence[str], lines: int = 12) -> LoggedError | None:
-    """The last error of the log, and of those that it was raised from, the deepest."""
+    """The root cause of the last chain of errors in the log, with `lines` lines of the log."""
     plain = [_PREFIX.sub("", line, count=1) for line in log]
     at = _cause_at(plain)
     if at is None:
@@ -60,8 +60,8 @@ def find_error(log: Sequence[str], lines: int = 12) -> LoggedError | None:
     )
 
 
-def tell_exit(code: int | None, error: str | None, last_line: str | None) -> str:
-    """The whole reason, of what is known."""
+def describe_exit(code: int | None, error: str | None, last_line: str | None) -> str:
+    """The reason in one line, from what is known; a negative code is the signal that killed the process."""
     if code is not None and code < 0:
         hint = "; was it the kernel's OOM killer? See dmesg" if -code == SIGKILL else ""
         return f"killed by {_signal(-code)}" + (f": {error}" if error else hint)
@@ -72,13 +72,13 @@ def tell_exit(code: int | None, error: str | None, last_line: str | None) -> str
     return f"exit code {code}, and " + (f"its last line is: {last_line}" if last_line else "it printed nothing")
 
 
-def may_pass(reason: str) -> bool:
-    """Whether another try may find what this one lacked."""
-    return _MAY_PASS.search(reason) is not None
+def is_transient(reason: str) -> bool:
+    """Whether the next start may succeed, because a disk or memory was full, say."""
+    return _TRANSIENT.search(reason) is not None
 
 
 def _cause_at(plain: Sequence[str]) -> int | None:
-    """The line of the deepest error in the last chain of them that says more than that something failed."""
+    """The index of the root cause in the last chain of errors that is not secondary throughout."""
     chains: list[list[int]] = []
     chained = False
     for number, line in enumerate(plain):
@@ -90,13 +90,13 @@ def _cause_at(plain: Sequence[str]) -> int | None:
             else:
                 chains.append([number])
             chained = False
-    telling = [[n for n in chain if not _FOLLOWS.search(plain[n])] for chain in chains]
-    found = [chain for chain in telling if chain] or chains
-    return found[-1][0] if found else None
+    primary = [[n for n in chain if not _SECONDARY.search(plain[n])] for chain in chains]
+    candidates = [chain for chain in primary if chain] or chains
+    return candidates[-1][0] if candidates else None
 
 
 def _with_details(plain: Sequence[str], at: int) -> tuple[str, int]:
-    """The reason, and the last line that belongs to it."""
+    """The reason, and the index of its last line."""
     details = plain[at + 1 : at + 1 + PYDANTIC_LINES]
     if plain[at].startswith("terminate called") and details and "what():" in details[0]:
         return f"{plain[at].strip()}: {details[0].split('what():', 1)[1].strip()}", at + 1

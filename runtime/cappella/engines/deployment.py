@@ -1,4 +1,4 @@
-"""The engines of one config, and what another config would change among them."""
+"""The engines of one config, and the changes to them that another config needs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -13,116 +13,121 @@ from cappella.placement import advice, folder
 from cappella.placement.machine import Machine
 from cappella.placement.planner import Placed, Plan
 
-Stamps = Mapping[str, folder.Stamp]
+Fingerprints = Mapping[str, folder.Stamp]
+"""Of each model's files."""
 
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """`engines` by every name that they are called by, `lifecycles` and `attachments` by model; `stamps` are of their files.
+    """`engines` by every name that can be called, adapters included; `lifecycles` and `attachments` by model.
 
-    `machine` is what there was before the first of them began.
+    `machine` is the machine's memory before the first engine started.
     """
 
     config: Config
     machine: Machine
     plan: Plan
-    stamps: Stamps
+    fingerprints: Fingerprints
     engines: dict[str, EngineServer]
     lifecycles: dict[str, Lifecycle]
     attachments: dict[str, Attachment]
 
     @property
     def statuses(self) -> Mapping[str, EngineStatus]:
-        """By model; an adapter has that of its model's."""
+        """By model; an adapter has its model's status."""
         return {name: self.engines[name].status for name in self.config.models if name in self.engines}
 
     def answering(self) -> Mapping[str, bool]:
-        """Of each ensemble, whether it can answer now: its quorum and its judge take calls."""
+        """Whether each ensemble can answer now: enough members for its quorum, and its judge, accept requests."""
         return self.config.answering(name for name, status in self.statuses.items() if status.accepts_requests)
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """From one config to another. `comes` and `goes` may name one model, if what is said of it has changed.
+    """The change to another config. A model whose settings or files have changed is both `removed` and `added`.
 
-    With `together` there is room for those that come beside those that go.
+    With `fits_side_by_side` there is memory for the added engines beside the removed ones.
     """
 
     config: Config
     plan: Plan
-    stamps: Stamps
-    stays: frozenset[str]
-    comes: tuple[str, ...]
-    goes: tuple[str, ...]
-    together: bool
+    fingerprints: Fingerprints
+    kept: frozenset[str]
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    fits_side_by_side: bool
 
 
-def stamps(config: Config) -> Stamps:
-    """What the files of every model look like now."""
+def fingerprints(config: Config) -> Fingerprints:
+    """The fingerprints of every model's files now."""
     files = {name: folder.stamp([m.weights, *m.adapters.values()]) for name, m in config.local.items()}
     return files | {name: folder.stamp_of([m.key_file] if m.key_file else []) for name, m in config.remote.items()}
 
 
-def change(old: Deployment, config: Config, now: Machine) -> Change:
-    """An engine that was given up comes anew. `now` is the machine beside the old ones. Raises ConfigError, and DoesNotFit where even alone they would not."""
-    found = stamps(config)
-    stays = frozenset(
+def plan_change(old: Deployment, config: Config, now: Machine) -> Change:
+    """The change from a running deployment; `now` is the machine with its engines in it. Failed engines are started anew.
+
+    Raises ConfigError, and DoesNotFit if the new engines would not even fit without the removed ones.
+    """
+    new_fingerprints = fingerprints(config)
+    kept = frozenset(
         name
         for name, model in config.models.items()
         if old.config.models.get(name) == model
-        and old.stamps[name] == found[name]
+        and old.fingerprints[name] == new_fingerprints[name]
         and old.statuses[name].state != "failed"
     )
-    comes = tuple(name for name in config.models if name not in stays)
-    goes = tuple(name for name in old.config.models if name not in stays)
-    moves = any(name not in config.remote for name in comes) or any(name in old.plan.placed for name in goes)
-    if moves and (old.plan.turns or config.placement.swap):
-        raise ConfigError("placement.swap", "models that take turns cannot change under way", "Restart the server")
-    pinned = _pinned(config, old.plan, stays)
-    room = _given_back(now, old, [*stays, *goes])
+    added = tuple(name for name in config.models if name not in kept)
+    removed = tuple(name for name in old.config.models if name not in kept)
+    uses_memory = any(name not in config.remote for name in added) or any(name in old.plan.placed for name in removed)
+    if uses_memory and (old.plan.turns or config.placement.swap):
+        raise ConfigError("placement.swap", "swapped models cannot be changed by a reload", "Restart the server")
+    pinned = _pinned(config, old.plan, kept)
+    room = _without(now, old, [*kept, *removed])
     if config.placement.memory_bytes is not None:
         room = room.limited(config.placement.memory_bytes)
     try:
-        plan, together = advice.plan(pinned, _taken(room, old.plan, goes)), True
+        plan, side_by_side = advice.plan(pinned, _with(room, old.plan, removed)), True
     except DoesNotFit:
-        plan, together = advice.plan(pinned, room), False
-    placed = {name: old.plan.placed[name] if name in stays else plan.placed[name] for name in config.local}
-    return Change(config, Plan(old.plan.machine, placed), found, stays, comes, goes, together)
+        plan, side_by_side = advice.plan(pinned, room), False
+    placed = {name: old.plan.placed[name] if name in kept else plan.placed[name] for name in config.local}
+    return Change(config, Plan(old.plan.machine, placed), new_fingerprints, kept, added, removed, side_by_side)
 
 
-def _pinned(config: Config, plan: Plan, stays: frozenset[str]) -> Config:
-    """The config with those who stay where and as large as they are."""
+def _pinned(config: Config, plan: Plan, kept: frozenset[str]) -> Config:
+    """The config with the kept engines fixed to their GPUs and KV cache sizes."""
 
     def pin(model: Model, placed: Placed) -> Model:
         where = {"gpus": placed.gpus, "tensor_parallel_size": None} if plan.machine.gpu else {}
         return model.model_copy(update={"kv_cache_bytes": placed.kv_cache_bytes, **where})
 
-    models = {name: pin(m, plan.placed[name]) if name in stays else m for name, m in config.local.items()}
+    models = {name: pin(m, plan.placed[name]) if name in kept else m for name, m in config.local.items()}
     return config.model_copy(update={"models": {**config.models, **models}})
 
 
-def _given_back(now: Machine, old: Deployment, names: list[str]) -> Machine:
-    """The machine as if these engines had ended: what is free now and what they hold, but no more than there was."""
-    free = {device.index: device.free_bytes for device in old.machine.devices}
-    bytes_by_gpu = _held(old.plan, names)
+def _without(now: Machine, old: Deployment, names: list[str]) -> Machine:
+    """The machine as if these engines had ended, with no more free memory than before the first of them started."""
+    free_before = {device.index: device.free_bytes for device in old.machine.devices}
+    bytes_by_gpu = _held_bytes(old.plan, names)
     devices = [
-        replace(each, free_bytes=min(free[each.index], each.free_bytes + bytes_by_gpu.get(each.index, 0)))
+        replace(each, free_bytes=min(free_before[each.index], each.free_bytes + bytes_by_gpu.get(each.index, 0)))
         for each in now.devices
-        if each.index in free
+        if each.index in free_before
     ]
     return Machine(devices, now.gpu)
 
 
-def _taken(room: Machine, plan: Plan, names: tuple[str, ...]) -> Machine:
-    """The machine with these engines still in it."""
-    bytes_by_gpu = _held(plan, list(names))
+def _with(room: Machine, plan: Plan, names: tuple[str, ...]) -> Machine:
+    """The machine with these engines running in it."""
+    bytes_by_gpu = _held_bytes(plan, list(names))
     devices = [
         replace(each, free_bytes=max(0, each.free_bytes - bytes_by_gpu.get(each.index, 0))) for each in room.devices
     ]
     return Machine(devices, room.gpu)
 
 
-def _held(plan: Plan, names: list[str]) -> dict[int, int]:
+def _held_bytes(plan: Plan, names: list[str]) -> dict[int, int]:
+    """Bytes by GPU."""
     held: dict[int, int] = {}
     for placed in (plan.placed[name] for name in dict.fromkeys(names) if name in plan.placed):
         for gpu in placed.gpus:

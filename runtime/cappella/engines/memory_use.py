@@ -1,4 +1,4 @@
-"""What engines hold of this machine's memory now, as the kernel or NVIDIA's driver counts it."""
+"""Memory that engines use now, as counted by the kernel or by NVIDIA's driver."""
 
 import os
 import re
@@ -15,9 +15,9 @@ _PSS = re.compile(r"^Pss:\s+(\d+)", re.MULTILINE)
 
 
 def used_bytes(groups: Mapping[str, int], on_gpus: bool) -> Mapping[str, int]:
-    """By engine, given the process group of each; who cannot be told is not in it.
+    """Bytes by engine, from the process group of each; an engine whose use is unknown is left out.
 
-    In memory each page that engines share counts once in all; on GPUs it is what all of an engine's add up to.
+    A page of memory that engines share is divided among them (PSS); on GPUs the sum over all of an engine's GPUs.
     """
     engine_of = {group: name for name, group in groups.items()}
     members = [(pid, engine_of[group]) for pid, group in _process_groups() if group in engine_of]
@@ -30,7 +30,7 @@ def used_bytes(groups: Mapping[str, int], on_gpus: bool) -> Mapping[str, int]:
 
 
 def held_bytes(group: int, on_gpus: bool) -> int:
-    """About what a process group holds, of GPUs and of this machine's memory; cheap enough to be asked often."""
+    """Roughly the main memory (RSS) and GPU memory of a process group; cheap enough to call often."""
     resident = sum(_statm_bytes(pid) for pid, found in _process_groups() if found == group)
     return resident + (sum(used_bytes({"": group}, on_gpus=True).values()) if on_gpus else 0)
 
@@ -46,7 +46,7 @@ def _on_gpus() -> Mapping[int, int]:
     try:
         return gpus.used_bytes()
     except ConfigError:
-        # The driver has ceased to answer, or does not tell of processes.
+        # The driver does not answer, or does not report processes.
         return {}
 
 
@@ -54,7 +54,7 @@ def _process_groups() -> Iterator[tuple[int, int]]:
     """The id and the group of every process."""
     for entry in PROC.iterdir():
         if entry.name.isdigit():
-            # It may have ended meanwhile.
+            # The process may have ended meanwhile.
             with suppress(OSError):
                 yield int(entry.name), int((entry / "stat").read_text().rpartition(") ")[2].split()[2])
 

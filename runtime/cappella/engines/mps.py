@@ -1,7 +1,7 @@
-"""CUDA's Multi-Process Service, of our own: engines on one GPU run their kernels at the same time instead of in turn.
+"""A private CUDA Multi-Process Service (MPS): engines that share a GPU run their kernels at the same time.
 
-The control daemon is a child of this process and ends with it; its pipes and logs lie in a folder of ours, so that one
-which an operator runs is left alone.
+The control daemon is a child of this process and ends with it. Its pipes and logs lie in a private folder, apart from
+those of a daemon that an operator runs.
 """
 
 import asyncio
@@ -21,11 +21,11 @@ STOP_TIMEOUT_S = 10.0
 
 
 class Mps:
-    """`environment` is for engines that are to use it. Raises ConfigError where CUDA's tools lack the daemon."""
+    """The control daemon; `environment` is for the engines that use it. Raises ConfigError if it is not installed."""
 
     def __init__(self, folder: Path) -> None:
         if shutil.which(CONTROL) is None:
-            hint = "Install it (it comes with NVIDIA's driver), or take placement.mps out"
+            hint = "Install it (it comes with NVIDIA's driver), or remove placement.mps"
             raise ConfigError("placement.mps", f"there is no {CONTROL} on this machine", hint)
         self._folder = folder
         self._process: asyncio.subprocess.Process | None = None
@@ -51,17 +51,17 @@ class Mps:
             )
 
     async def stop(self) -> None:
-        """End the daemon, and the servers that it started; to be called when no engine is left."""
+        """Stop the daemon and the MPS servers that it started. Call it when no engine is left."""
         if self._process is None or self._process.returncode is not None:
             return
         with suppress(ProcessLookupError):
             self._process.terminate()
-        if not await self._ends(self._process):
+        if not await self._has_ended(self._process):
             with suppress(ProcessLookupError):
                 self._process.kill()
-            await self._ends(self._process)
+            await self._has_ended(self._process)
 
-    async def _ends(self, process: asyncio.subprocess.Process) -> bool:
+    async def _has_ended(self, process: asyncio.subprocess.Process) -> bool:
         with suppress(TimeoutError):
             async with asyncio.timeout(STOP_TIMEOUT_S):
                 await process.wait()

@@ -1,4 +1,4 @@
-"""OpenAI's chat API on the wire: the body of a request, the chunks of a stream, the reasons of a refusal."""
+"""OpenAI's chat API on the wire: the body of a request, the chunks of a stream, the errors of a refusal."""
 
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
 from typing import Any
@@ -17,7 +17,7 @@ MAX_EVENT_BYTES = 4 << 20
 
 
 def body(model: str, prompt: Prompt, sampling: Sampling) -> dict[str, Any]:
-    """A streamed chat request, with nothing in it but what the prompt asks for."""
+    """A streamed chat request, with only the fields that the prompt sets."""
     out: dict[str, Any] = {
         "model": model,
         "messages": list(prompt.messages),
@@ -27,7 +27,7 @@ def body(model: str, prompt: Prompt, sampling: Sampling) -> dict[str, Any]:
     }
     if prompt.tools:
         out["tools"] = list(prompt.tools)
-        # Servers take these two only beside tools.
+        # Servers accept these two only together with tools.
         given = {"tool_choice": prompt.tool_choice, "parallel_tool_calls": prompt.parallel_tool_calls}
         out.update({name: value for name, value in given.items() if value is not None})
     if prompt.output_format is not None:
@@ -42,9 +42,9 @@ def body(model: str, prompt: Prompt, sampling: Sampling) -> dict[str, Any]:
 
 
 async def chunks(parts: AsyncIterable[bytes]) -> AsyncIterator[Chunk]:
-    """Decode server-sent events; a stream that ends without [DONE] or holds no JSON is broken.
+    """Decode server-sent events. Raises EngineBroke for a stream without [DONE] at its end, or with anything but chunks.
 
-    Pieces of text that arrived together are one chunk: what follows costs more than decoding them did.
+    Pieces of text that arrived together become one chunk, since each chunk costs more downstream than its decoding.
     """
     reader = sse.Reader(MAX_EVENT_BYTES)
     async for part in parts:
@@ -68,11 +68,11 @@ def _decoded(events: Iterable[bytes]) -> Iterator[Chunk | None]:
         try:
             yield _chunk(orjson.loads(data))
         except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise EngineBroke(f"the stream holds what is no chunk: {data[:80]!r}") from error
+            raise EngineBroke(f"the stream holds an invalid chunk: {data[:80]!r}") from error
 
 
 def _joined(chunks: Iterable[Chunk | None]) -> Iterator[Chunk | None]:
-    """The same, with plain text that follows plain text of the same answer put together, also if an error follows."""
+    """The same chunks, with consecutive plain text of one answer joined; also the text before an error."""
     texts: list[str] = []
     sample = 0
     try:
@@ -93,15 +93,15 @@ def _joined(chunks: Iterable[Chunk | None]) -> Iterator[Chunk | None]:
         yield Chunk("".join(texts), sample=sample)
 
 
-def is_servers_fault(status_code: int) -> bool:
-    """Whether a status tells of the server, or of our key to it, and not of what a client asked."""
+def is_server_fault(status_code: int) -> bool:
+    """Whether the status reports a fault of the server, or of our API key to it, and not of the client's request."""
     return not (200 <= status_code < 300 or 400 <= status_code < 500) or status_code in (401, 403)
 
 
 def rejection(status_code: int, reply: bytes) -> EngineError:
-    """The error that a refusal stands for. What an engine says of its own fault is for its log, and for nobody else."""
+    """The error for a refusal. The text of a server's own fault is left out: clients must not see it."""
     if status_code >= 500:
-        return EngineBroke(f"the engine answered {status_code}: its log has more")
+        return EngineBroke(f"the engine answered {status_code}: see its log")
     if status_code in (401, 403):
         return EngineBroke(f"the server refused our key ({status_code})")
     try:
@@ -116,7 +116,7 @@ def rejection(status_code: int, reply: bytes) -> EngineError:
 
 
 def models(reply: bytes) -> list[Json]:
-    """What /v1/models lists; empty if that is no list of models."""
+    """The entries of a /v1/models reply; empty if it is no list of models."""
     try:
         listed = orjson.loads(reply)["data"]
     except (orjson.JSONDecodeError, KeyError, TypeError):
@@ -145,7 +145,7 @@ def _chunk(event: Mapping[str, Any]) -> Chunk:
         finish_reason,
         usage,
         int(choice.get("index") or 0),
-        # A number is a token that ends every answer, not a text that the caller gave.
+        # A number is the id of an end token, not one of the caller's stop sequences.
         stop if isinstance(stop, str) else None,
     )
 
@@ -158,7 +158,7 @@ def _tool_call(wire: Mapping[str, Any]) -> ToolCall:
 
 
 def _tokens_per_step(event: Mapping[str, Any]) -> float | None:
-    """What vLLM says of its speculative decoding, if it does any: a step's own token and the accepted drafts."""
+    """vLLM's mean acceptance length of speculative decoding: a step's own token and the accepted draft tokens."""
     speculation = (event.get("metrics") or {}).get("speculative_decoding")
     return float(speculation["mean_acceptance_length"]) if speculation else None
 

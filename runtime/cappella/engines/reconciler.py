@@ -1,4 +1,4 @@
-"""What an engine is wanted to do, what its process does, and the step from one to the other; how its state may change."""
+"""Two tables: the step from what an engine's process does to what is wanted, and the allowed changes of its state."""
 
 import logging
 from collections.abc import Mapping
@@ -9,16 +9,16 @@ from cappella.engines.status import EngineState, EngineStatus
 
 Desired = Literal["running", "asleep", "stopped"]
 Observed = Literal["nothing", "starting", "up", "asleep", "ending"]
-"""Of an engine's process: `asleep` is one that gave its memory back and lives on."""
+"""What an engine's process does; one that is `asleep` has freed its GPU memory and lives on."""
 Step = Literal["start", "wake", "sleep", "end"]
-SleepReason = Literal["turn", "idle"]
+SleepReason = Literal["swap", "idle"]
 
 STRICT = False
-"""Whether a change of state that the table does not hold is an error, as in tests, or a line in the log."""
+"""Whether `transition` raises IllegalTransition, as in tests, or logs a warning."""
 
 ASLEEP: Mapping[SleepReason, str] = {
-    "turn": "asleep: another turn is awake",
-    "idle": "asleep: nobody has called it for a while",
+    "swap": "asleep: another swap group is awake",
+    "idle": "asleep: no call for a while",
 }
 STOPPED = "put to sleep by an operator"
 
@@ -30,7 +30,7 @@ STEPS: Mapping[tuple[Desired, Observed], Step] = {
     ("stopped", "starting"): "end",
     ("stopped", "up"): "sleep",
 }
-"""Any other pair is as it should be, or on its way there."""
+"""Any other pair needs no step: the process does what is wanted, or is on its way there."""
 
 TRANSITIONS: Mapping[EngineState, frozenset[EngineState]] = {
     "waiting": frozenset(("loading", "restarting", "asleep", "stopped", "failed")),
@@ -42,50 +42,50 @@ TRANSITIONS: Mapping[EngineState, frozenset[EngineState]] = {
     "stopped": frozenset(("loading", "restarting", "asleep")),
     "failed": frozenset(("loading", "restarting")),
 }
-"""The states that may follow each. A state may always follow itself, with another stage."""
+"""The states that may follow each. A state may also follow itself, with another stage."""
 
 logger = logging.getLogger(__name__)
 
 
 class IllegalTransition(RuntimeError):
-    """A change of state that the table does not hold: a mistake of this program."""
+    """A change of state that is not in TRANSITIONS: a bug in Cappella."""
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
-    """Who wants an engine not to run: an operator, or those with a reason for it to sleep."""
+class Intent:
+    """What is wanted of an engine: to run, unless an operator has `stopped` it or there are reasons for it to sleep."""
 
     stopped: bool = False
-    asleep_for: frozenset[SleepReason] = frozenset()
+    sleep_reasons: frozenset[SleepReason] = frozenset()
 
     @property
     def desired(self) -> Desired:
         if self.stopped:
             return "stopped"
-        return "asleep" if self.asleep_for else "running"
+        return "asleep" if self.sleep_reasons else "running"
 
     @property
     def stage(self) -> str:
-        """Why it does not run, in words."""
-        return STOPPED if self.stopped else ASLEEP["turn" if "turn" in self.asleep_for else "idle"]
+        """Why the engine does not run, for a person."""
+        return STOPPED if self.stopped else ASLEEP["swap" if "swap" in self.sleep_reasons else "idle"]
 
-    def with_stop(self, stopped: bool) -> "Wishes":
+    def with_stop(self, stopped: bool) -> "Intent":
         return replace(self, stopped=stopped)
 
-    def with_sleep(self, reason: SleepReason) -> "Wishes":
-        return replace(self, asleep_for=self.asleep_for | {reason})
+    def with_sleep(self, reason: SleepReason) -> "Intent":
+        return replace(self, sleep_reasons=self.sleep_reasons | {reason})
 
-    def without_sleep(self, reason: SleepReason) -> "Wishes":
-        return replace(self, asleep_for=self.asleep_for - {reason})
+    def without_sleep(self, reason: SleepReason) -> "Intent":
+        return replace(self, sleep_reasons=self.sleep_reasons - {reason})
 
 
 def step(desired: Desired, observed: Observed) -> Step | None:
-    """What leads from one to the other; None where nothing is to be done."""
+    """The next step for the process; None if there is nothing to do."""
     return STEPS.get((desired, observed))
 
 
 def transition(status: EngineStatus, state: EngineState, stage: str, reason: str | None = None) -> None:
-    """The one way in which a state changes. `reason` is why the engine does not run; without one, the last stays until it does."""
+    """Change an engine's state. `reason` is why it does not run; without one, the last reason stays until it is ready."""
     if state != status.state and state not in TRANSITIONS[status.state]:
         message = f"{status.model} cannot go from {status.state} to {state} ({stage})"
         if STRICT:

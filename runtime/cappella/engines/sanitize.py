@@ -1,6 +1,7 @@
-"""Text as text: what a tokenizer would read as a token of control is broken up, wherever in a prompt it stands.
+"""Escapes special tokens in the texts of a prompt, so that a tokenizer reads them as plain text.
 
-vLLM renders the chat template with all texts in it and tokenizes the whole: a text that holds `<|im_end|>` ends its turn.
+vLLM renders the chat template with all texts in it and then tokenizes the result: a `<|im_end|>` in a text would end its
+message.
 """
 
 from collections.abc import Sequence
@@ -10,9 +11,9 @@ from typing import Any
 from cappella.types import Message, Prompt
 
 BREAK = "\u200b"
-"""A space of no width, put behind a token's first character."""
+"""A zero-width space, inserted after a special token's first character."""
 
-WELL_KNOWN = (
+WELL_KNOWN_SPECIAL_TOKENS = (
     # ChatML, and what Qwen, Phi and GLM have beside it
     "<|im_start|>",
     "<|im_end|>",
@@ -70,43 +71,43 @@ WELL_KNOWN = (
     "<|start_of_role|>",
     "<|end_of_role|>",
 )
-"""Tokens of control of known families, for a model whose tokenizer is not here."""
+"""Special tokens of known model families, for an attached server whose tokenizer is unknown."""
 
 
-class PlainText:
-    """For one tokenizer. `markup` is what an assistant's own turn may hold, such as `<think>`, and nobody else's."""
+class Sanitizer:
+    """Sanitizes prompts for one tokenizer. `markup`, such as `<think>`, stays in messages of the assistant only."""
 
     def __init__(self, special_tokens: Sequence[str] = (), markup: Sequence[str] = ()) -> None:
-        self._everywhere = _Breaker([*special_tokens, *markup])
-        self._assistants = _Breaker(special_tokens)
+        self._escape_all = _TokenEscaper([*special_tokens, *markup])
+        self._escape_special = _TokenEscaper(special_tokens)
 
-    def prompt(self, prompt: Prompt) -> Prompt:
-        """The same, with no text in it that the tokenizer would take for more."""
+    def sanitize(self, prompt: Prompt) -> Prompt:
+        """The prompt with all special tokens in its messages and tools escaped."""
         messages = [self._message(message) for message in prompt.messages]
-        return replace(prompt, messages=messages, tools=[self._everywhere.value(tool) for tool in prompt.tools])
+        return replace(prompt, messages=messages, tools=[self._escape_all.value(tool) for tool in prompt.tools])
 
     def _message(self, message: Message) -> Message:
-        breaker = self._assistants if message["role"] == "assistant" else self._everywhere
-        return {name: breaker.value(value) for name, value in message.items()}
+        escaper = self._escape_special if message["role"] == "assistant" else self._escape_all
+        return {name: escaper.value(value) for name, value in message.items()}
 
 
-class _Breaker:
-    """Breaks up any of the tokens, also one that would come about only where two parts of a message are put together."""
+class _TokenEscaper:
+    """Escapes the given tokens, also one that would only form where two parts of a message are joined."""
 
     def __init__(self, tokens: Sequence[str]) -> None:
         self._tokens = [token for token in dict.fromkeys(tokens) if len(token) > 1]
-        # Most text holds none of these, and is done with soon.
+        # A cheap first test: most text holds none of these.
         self._heads = {token[:2] for token in self._tokens}
-        self._beginnings = {token[:end] for token in self._tokens for end in range(1, len(token))}
-        self._longest = max(map(len, self._tokens), default=0)
+        self._prefixes = {token[:end] for token in self._tokens for end in range(1, len(token))}
+        self._max_length = max(map(len, self._tokens), default=0)
 
     def value(self, value: Any) -> Any:
-        """Every text below, the keys of objects too."""
+        """The JSON value with all its strings escaped, the keys of objects too."""
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, list | tuple):
-            each = [self.value(part) for part in value]
-            return [self._ended(part) for part in each[:-1]] + each[-1:]
+            parts = [self.value(part) for part in value]
+            return [self._closed(part) for part in parts[:-1]] + parts[-1:]
         if isinstance(value, dict):
             return {self.text(name): self.value(each) for name, each in value.items()}
         return value
@@ -117,9 +118,9 @@ class _Breaker:
                 text = text.replace(token, f"{token[0]}{BREAK}{token[1:]}")
         return text
 
-    def _ended(self, part: Any) -> Any:
-        """A part that the next one cannot go on from."""
+    def _closed(self, part: Any) -> Any:
+        """The part with a BREAK at its end if it ends with the beginning of a token."""
         text = part.get("text") if isinstance(part, dict) else None
-        if isinstance(text, str) and any(text[-n:] in self._beginnings for n in range(1, self._longest)):
+        if isinstance(text, str) and any(text[-n:] in self._prefixes for n in range(1, self._max_length)):
             return {**part, "text": text + BREAK}
         return part

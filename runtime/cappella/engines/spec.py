@@ -1,4 +1,4 @@
-"""What one engine is, beside the client that speaks to it: what it is started with, and how long it is waited for."""
+"""The settings of one engine's process: how to start it, and how long to wait for it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from cappella.engines.startup import STALLED_AFTER_S
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Seconds to wait before each new try, in turn; an engine that was ready for `stable_s` begins anew."""
+    """Seconds to wait before each restart, in order. After `stable_s` of being ready the count of failures is reset."""
 
     delays_s: tuple[float, ...] = (0.5, 2.0, 8.0, 30.0)
     stable_s: float = 120.0
@@ -19,10 +19,10 @@ class Backoff:
 
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
-    """An engine is started with `arguments` in a private `folder`, and prints to `log`.
+    """`arguments` are the server's command line, `folder` its private directory, `log` the file for its output.
 
-    `memory` is None where it computes on a CPU. A start without progress for `stalled_after_s` has hung, as has a
-    running engine without a sign of life for `hung_after_s`.
+    `memory` is None for an engine on a CPU. A start without progress for `stalled_after_s` counts as hung, and so does
+    a running engine that generates nothing for `hung_after_s` when asked to.
     """
 
     arguments: Sequence[str]

@@ -1,4 +1,4 @@
-"""An engine process from its first breath to its first token."""
+"""The start of an engine process, from its fork until its first token."""
 
 import asyncio
 import time
@@ -11,61 +11,64 @@ from cappella.engines.process.process import EngineProcess
 from cappella.engines.start_times import Countdown
 from cappella.errors import EngineBroke, EngineError
 
-LOOK_INTERVAL_S = 0.1
+POLL_S = 0.1
 START_TIMEOUT_S = 1800.0
 FIRST_TOKEN_TIMEOUT_S = 300.0
 STALLED_AFTER_S = 300.0
-"""A start in which neither the log nor the memory grows for so long has hung. Slow disks and compilers move both."""
-PROGRESS_INTERVAL_SHARE = 1 / 100
+"""A start has hung if neither its log nor its memory grows for so long. Slow disks and compilers move both."""
+STALL_CHECK_SHARE = 1 / 100
+"""The interval of its checks, as a share of `stalled_after_s`."""
 MIN_PROGRESS_BYTES = 1 << 20
-"""Of memory: threads of a process that hangs take some, too."""
+"""Memory that counts as progress: the threads of a hung process take some, too."""
 
 HeldBytes = Callable[[int], int]
-"""How much memory a process group holds."""
+"""Returns how much memory a process group holds."""
 
 
 class StartStalled(EngineBroke):
-    """A start that hangs."""
+    """The start made no progress."""
 
 
-class Progress:
-    """Whether a start still moves, of the length of its log and the memory that it holds."""
+class StallDetector:
+    """Watches the length of a starting process's log and the memory of its process group."""
 
     def __init__(self, process: EngineProcess, held_bytes: HeldBytes, stalled_after_s: float) -> None:
         self._process = process
         self._held_bytes = held_bytes
         self._stalled_after_s = stalled_after_s
         self._log_bytes = self._memory_bytes = 0
-        self._moved_at = time.monotonic()
+        self._progress_at = time.monotonic()
 
     async def watch(self) -> None:
-        """Until cancelled. Raises StartStalled."""
+        """Run until cancelled. Raises StartStalled."""
         while True:
-            await asyncio.sleep(self._stalled_after_s * PROGRESS_INTERVAL_SHARE)
-            group, log_bytes = self._process.starting_group, self._process.startup.grown_bytes
+            await asyncio.sleep(self._stalled_after_s * STALL_CHECK_SHARE)
+            group, log_bytes = self._process.starting_group, self._process.startup_log.grown_bytes
             memory_bytes = await asyncio.to_thread(self._held_bytes, group) if group is not None else 0
             if log_bytes != self._log_bytes or abs(memory_bytes - self._memory_bytes) >= MIN_PROGRESS_BYTES:
                 self._log_bytes, self._memory_bytes = log_bytes, memory_bytes
-                self._moved_at = time.monotonic()
-            if time.monotonic() - self._moved_at > self._stalled_after_s:
-                stage = self._process.startup.stage[0]
-                raise StartStalled(f"it made no progress for {self._stalled_after_s:g} s while {stage}")
+                self._progress_at = time.monotonic()
+            if time.monotonic() - self._progress_at > self._stalled_after_s:
+                stage = self._process.startup_log.stage.name
+                raise StartStalled(f"no progress for {self._stalled_after_s:g} s while {stage}")
 
 
-async def load(engine: EngineServer, process: EngineProcess, countdown: Countdown, progress: Progress) -> None:
-    """Until a first token has come back; the status shows how far it is. Raises EngineBroke with the reason."""
-    showing = asyncio.create_task(_show(engine, process, countdown))
+async def wait_for_first_token(
+    engine: EngineServer, process: EngineProcess, countdown: Countdown, stall_detector: StallDetector
+) -> None:
+    """Wait until the engine has given a token, and show its progress in its status. Raises EngineBroke."""
+    reporting = asyncio.create_task(_report_progress(engine, process, countdown))
     try:
-        await _first_of(_until_it_answers(engine, process), progress.watch())
-        await _first_token(engine)
+        await _first_of(_wait_until_healthy(engine, process), stall_detector.watch())
+        await _probe(engine)
     finally:
-        showing.cancel()
-        await asyncio.wait({showing})
+        reporting.cancel()
+        await asyncio.wait({reporting})
         engine.status.remaining_s = None
 
 
 async def _first_of(*waits: Coroutine[Any, Any, None]) -> None:
-    """The first that ends, well or not, ends the others."""
+    """Wait for the first to return or raise, and cancel the others."""
     tasks = [asyncio.create_task(wait) for wait in waits]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -77,40 +80,41 @@ async def _first_of(*waits: Coroutine[Any, Any, None]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _show(engine: EngineServer, process: EngineProcess, countdown: Countdown) -> None:
-    """Until cancelled, or until an operator has put the engine to sleep."""
+async def _report_progress(engine: EngineServer, process: EngineProcess, countdown: Countdown) -> None:
+    """Update the status until cancelled, or until an operator has stopped the engine."""
     status = engine.status
     while True:
-        # Somebody may have taken the log away.
+        # The log may have been deleted.
         with suppress(OSError):
-            await asyncio.to_thread(process.startup.read, process.log)
+            await asyncio.to_thread(process.startup_log.read, process.log)
         if status.state == "stopped":
             return
-        status.stage, status.progress = process.startup.stage
-        status.remaining_s = countdown.left_s(status.stage)
-        await asyncio.sleep(LOOK_INTERVAL_S)
+        stage = process.startup_log.stage
+        status.stage, status.progress = stage.name, stage.progress
+        status.remaining_s = countdown.remaining_s(stage.name)
+        await asyncio.sleep(POLL_S)
 
 
-async def _until_it_answers(engine: EngineServer, process: EngineProcess) -> None:
+async def _wait_until_healthy(engine: EngineServer, process: EngineProcess) -> None:
     give_up_at = time.monotonic() + START_TIMEOUT_S
-    while not await _answers(engine):
+    while not await _is_healthy(engine):
         if not process.running:
-            raise EngineBroke(f"it did not start: {await process.reason()}")
+            raise EngineBroke(f"did not start: {await process.exit_reason()}")
         if time.monotonic() > give_up_at:
-            raise EngineBroke(f"it did not start within {START_TIMEOUT_S:g} s")
-        await asyncio.sleep(LOOK_INTERVAL_S)
+            raise EngineBroke(f"did not start within {START_TIMEOUT_S:g} s")
+        await asyncio.sleep(POLL_S)
 
 
-async def _answers(engine: EngineServer) -> bool:
+async def _is_healthy(engine: EngineServer) -> bool:
     try:
         return await engine.healthy()
     except EngineError:
         return False
 
 
-async def _first_token(engine: EngineServer) -> None:
+async def _probe(engine: EngineServer) -> None:
     try:
         async with asyncio.timeout(FIRST_TOKEN_TIMEOUT_S):
             await engine.probe()
     except TimeoutError as error:
-        raise EngineBroke(f"it gave no first token within {FIRST_TOKEN_TIMEOUT_S:g} s") from error
+        raise EngineBroke(f"no first token within {FIRST_TOKEN_TIMEOUT_S:g} s") from error

@@ -7,10 +7,8 @@ from typing import Literal
 
 EngineState = Literal["waiting", "loading", "ready", "unhealthy", "asleep", "restarting", "failed", "stopped"]
 
-
 Action = Literal["start", "sleep", "wake", "restart"]
 """What an operator may ask of an engine."""
-
 
 ACTIONS: Mapping[EngineState, tuple[Action, ...]] = {
     "waiting": ("sleep",),
@@ -22,12 +20,12 @@ ACTIONS: Mapping[EngineState, tuple[Action, ...]] = {
     "failed": ("start",),
     "stopped": ("wake",),
 }
-"""What an operator may ask for, by state."""
+"""The actions that each state allows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """How an engine ended last: `time` is in seconds since 1970, `log` the file with its last words, while it is kept."""
+    """How an engine failed last: `time` in seconds since 1970, `log` the file with the error, None once it is overwritten."""
 
     time: float
     reason: str
@@ -36,16 +34,16 @@ class Failure:
 
 @dataclass(slots=True)
 class EngineStatus:
-    """What the supervisor knows of one engine; `progress` runs from 0 to 1 while it loads. A sleeper wakes for a call.
+    """The state of one engine. One that is `asleep` wakes for a call; one that an operator `stopped` does not.
 
-    Who is `stopped` does not: an operator put it to sleep. `restarts` counts deaths, `restarts_asked` what operators
-    asked for; `remaining_s` is what is left of a start, if the last one tells. `reason` is why it does not run;
-    `last_failure` stays when it runs again.
+    `stage` describes the state to a person, and `progress` runs from 0 to 1 during a start, of which an estimated
+    `remaining_s` are left. `restarts` counts crashes, `restarts_asked` the restarts by operators. `reason` is why the
+    engine does not run; `last_failure` stays after it has recovered.
     """
 
     model: str
     state: EngineState = "waiting"
-    stage: str = "waiting for its turn"
+    stage: str = "waiting to start"
     progress: float = 0.0
     restarts: int = 0
     reason: str | None = None
@@ -55,7 +53,7 @@ class EngineStatus:
 
     @property
     def summary(self) -> str:
-        """How far it is, for a person."""
+        """The stage and the remaining time, for a person."""
         if not self.remaining_s:
             return self.stage
         return f"{self.stage}, about {math.ceil(self.remaining_s)} s left"
@@ -66,5 +64,5 @@ class EngineStatus:
 
     @property
     def start_finished(self) -> bool:
-        """Whether its start has ended, well or not."""
+        """Whether the start has succeeded, failed or been called off."""
         return self.state in ("ready", "unhealthy", "asleep", "failed", "stopped")

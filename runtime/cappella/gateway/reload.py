@@ -44,15 +44,15 @@ class Reloader:
             _require_changeable(self.parts.config, config)
             change = await asyncio.to_thread(self._supervisor.compare, config)
             old, new = self._supervisor.deployment, self._supervisor.prepare(change)
-            if change.together:
+            if change.fits_side_by_side:
                 await self._come_first(new, change)
             in_flight = self._become(new, change)
             ending = asyncio.create_task(self._end(in_flight, old, new, change))
             self._endings.add(ending)
             ending.add_done_callback(self._endings.discard)
-            if change.goes:
+            if change.removed:
                 self._engines_end = ending
-            if not change.together:
+            if not change.fits_side_by_side:
                 # Whoever asked for it may leave; it has to be done all the same.
                 await asyncio.shield(ending)
                 _require_up(new, change, "The new config is served, but")
@@ -70,12 +70,12 @@ class Reloader:
 
     async def _come_first(self, new: Deployment, change: Change) -> None:
         """Until every new engine is up, while the old ones go on. If one fails to be, all is as before."""
-        self._supervisor.begin(new)
+        self._supervisor.start_engines(new)
         try:
             await _settled(new, change)
             _require_up(new, change, "All is as it was before:")
         except BaseException:
-            await self._supervisor.end(new, change.comes)
+            await self._supervisor.stop_engines(new, change.added)
             raise
 
     def _become(self, new: Deployment, change: Change) -> InFlight:
@@ -86,8 +86,8 @@ class Reloader:
             old,
             deployment=new,
             pipeline=Pipeline(new.engines),
-            recorder=old.recorder.for_config(config, change.comes),
-            admission=old.admission.renewed(config, change.stays),
+            recorder=old.recorder.for_config(config, change.added),
+            admission=old.admission.renewed(config, change.kept),
             in_flight=InFlight(),
         )
         self._supervisor.deployment = new
@@ -100,11 +100,11 @@ class Reloader:
         What is under way on engines that stay is in nobody's way.
         """
         await asyncio.sleep(LINGER_S)
-        await in_flight.let_end(new.config.server.drain_s if change.goes else inf)
+        await in_flight.let_end(new.config.server.drain_s if change.removed else inf)
         self._older.discard(in_flight)
-        await self._supervisor.end(old, change.goes)
-        if not change.together:
-            self._supervisor.begin(new)
+        await self._supervisor.stop_engines(old, change.removed)
+        if not change.fits_side_by_side:
+            self._supervisor.start_engines(new)
             await _settled(new, change)
 
 
@@ -119,20 +119,20 @@ def _require_changeable(old: Config, new: Config) -> None:
 
 
 async def _settled(new: Deployment, change: Change) -> None:
-    while not all(new.statuses[name].start_finished for name in change.comes):
+    while not all(new.statuses[name].start_finished for name in change.added):
         await asyncio.sleep(POLL_S)
 
 
 def _require_up(new: Deployment, change: Change, what: str) -> None:
-    failed = [f"{name} {new.statuses[name].stage}" for name in change.comes if not new.statuses[name].accepts_requests]
+    failed = [f"{name} {new.statuses[name].stage}" for name in change.added if not new.statuses[name].accepts_requests]
     if failed:
         raise ReloadFailed(f"{what} {'; '.join(failed)}.")
 
 
 def _told(change: Change) -> Json:
     return {
-        "started": list(change.comes),
-        "ended": list(change.goes),
-        "kept": sorted(change.stays),
+        "started": list(change.added),
+        "ended": list(change.removed),
+        "kept": sorted(change.kept),
         "ensembles": list(change.config.ensembles),
     }

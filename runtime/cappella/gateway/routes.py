@@ -110,7 +110,7 @@ def _answering(current: Callable[[], GatewayState], path: str) -> Callable[[Requ
         if not isinstance(model, str):
             raise RequestError("model must be a string.", "model")
         if model in parts.engines:
-            if not parts.engines[model].takes(path):
+            if not parts.engines[model].supports(path):
                 raise RequestError(f"The server of {model} has no {path}: use /v1/chat/completions.", "model")
             parts.admission.require_place(model, key.id if key else None)
             proxy.require_forwardable(path, wire)

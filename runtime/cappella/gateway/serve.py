@@ -112,7 +112,7 @@ def _report(config: Config, supervisor: Supervisor, url: str, announcer: Announc
     failed = {name for name, status in supervisor.statuses.items() if status.state == "failed"}
     for name in sorted(failed):
         lifecycle = supervisor.lifecycles[name]
-        log, words = lifecycle.log, lifecycle.last_words()
+        log, words = lifecycle.log, lifecycle.log_excerpt()
         announcer.fail("engine_failed", f"{name} {supervisor.statuses[name].stage}", words, model=name, log=log)
     able = config.answering(name for name in config.models if name not in failed)
     usable = [name for name, can in able.items() if can]

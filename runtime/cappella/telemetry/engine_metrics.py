@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cappella.engines import memory_use
-from cappella.engines.base import EngineFigures, EngineServer
+from cappella.engines.base import EngineServer, EngineStats
 from cappella.errors import EngineError
 from cappella.placement import machine
 from cappella.placement.gpus import Gpu
@@ -79,8 +79,8 @@ class Gauges:
                 self._used_at = time.monotonic()
             return self._reading
 
-    def _figures(self, name: str, reply: EngineFigures) -> Figures:
-        return Figures(reply.kv_usage, reply.running, reply.waiting, self._rate(name, reply.generation_tokens))
+    def _figures(self, name: str, found: EngineStats) -> Figures:
+        return Figures(found.kv_usage, found.running, found.waiting, self._rate(name, found.generation_tokens))
 
     def _rate(self, name: str, tokens: float | None) -> float | None:
         now = time.monotonic()
@@ -99,11 +99,11 @@ class Gauges:
         return [DeviceMemory(d.name, d.index, d.total_bytes, d.free_bytes, None) for d in machine.own_memory().devices]
 
 
-async def _figures(engine: EngineServer) -> EngineFigures:
+async def _figures(engine: EngineServer) -> EngineStats:
     if engine.status.state not in ("ready", "unhealthy"):
-        return EngineFigures()
+        return EngineStats()
     try:
         async with asyncio.timeout(ENGINE_TIMEOUT_S):
-            return await engine.figures()
+            return await engine.stats()
     except (EngineError, TimeoutError):
-        return EngineFigures()
+        return EngineStats()

@@ -10,7 +10,7 @@ from cappella.config import Config
 from cappella.engines import backends
 from cappella.engines.base import EngineServer
 from cappella.engines.deployment import Deployment
-from cappella.engines.sanitize import PlainText
+from cappella.engines.sanitize import Sanitizer
 from cappella.engines.status import EngineStatus
 from cappella.gateway.app import create_app
 from cappella.gateway.http_server import bind, http_server
@@ -26,7 +26,8 @@ class ScriptedSupervisor:
         self.engines: dict[str, EngineServer] = {}
         for name in config.models:
             status = EngineStatus(name, "ready")
-            self.engines |= backends.own(folder / f"{name}.sock", [name], status, PlainText(), Capabilities(), None)
+            socket = folder / f"{name}.sock"
+            self.engines |= backends.local_engines(socket, [name], status, Sanitizer(), Capabilities(), None)
         here = machine.own()
         self.deployment = Deployment(config, here, Plan(here, {}), {}, self.engines, {}, {})
 

@@ -1,9 +1,8 @@
-"""The parent of one engine process: no engine outlives its gateway, however the gateway ends.
+"""The guardian: parent process of one engine, which ends the engine whenever the gateway ends, also by kill -9.
 
-It leads a process group of its own, starts the server in it and holds the gateway's socket on standard input. End of
-that socket (the gateway closed it, or was killed with -9) or SIGTERM: the server gets SIGTERM, some seconds of grace,
-and then the whole group SIGKILL. The engine's private folder goes with it. The last line on the socket is the server's
-exit code.
+It leads a process group of its own, starts the server in it and has the control socket to the gateway on standard
+input. When that socket ends, or on SIGTERM, the server gets SIGTERM and GRACE_S seconds, and then the whole group gets
+SIGKILL. The engine's private folder is removed, too. The last line on the socket is the server's exit code.
 """
 
 import ctypes
@@ -19,60 +18,60 @@ GRACE_S = 10.0
 PR_SET_PDEATHSIG = 1
 
 
-def keep(folder: str) -> None:
-    """Fork, and return in the server's process. The keeper's own never returns: it ends with its whole group."""
-    keeper = os.getpid()
+def fork_server_process(folder: str) -> None:
+    """Fork, and return in the server's process only. The guardian never returns: it ends with its process group."""
+    guardian = os.getpid()
     server = os.fork()
     if server == 0:
-        # The signal must be SIGTERM: vLLM then ends its own children, whom this flag does not reach.
-        end_with_parent(keeper, signal.SIGTERM)
-        # The line to the gateway is the keeper's alone: its end says that all is over.
+        # The signal must be SIGTERM: vLLM then ends its own children, to which this flag does not apply.
+        end_with_parent(guardian, signal.SIGTERM)
+        # Only the guardian holds the control socket, so that its end tells the gateway that all processes have ended.
         os.close(0)
         os.open(os.devnull, os.O_RDONLY)
         return
-    _tell_exit(_wait_for_end(server))
-    _end(folder)
+    _report_exit(_wait_for_end(server))
+    _remove_and_kill(folder)
 
 
 def end_with_parent(parent: int, signal_number: int) -> None:
-    """From now on the parent's death sends this process the signal."""
+    """Let the kernel send this process the signal when its parent ends."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal_number)
     if os.getppid() != parent:
         os._exit(1)
 
 
 def _wait_for_end(server: int) -> int | None:
-    """The server's exit code; None if it outlived its grace."""
-    wakeups, asked = _signals()
+    """The server's exit code; None if it still runs GRACE_S after SIGTERM."""
+    wakeups, stop_requests = _signals()
     stop_by: float | None = None
     while (code := _exit_code(server)) is None:
         left_s = None if stop_by is None else stop_by - time.monotonic()
         if left_s is not None and left_s <= 0:
             return None
-        # Where its end has been seen, the line is always readable.
-        line = [0] if stop_by is None else []
-        readable, _, _ = select.select([wakeups, *line], [], [], left_s)
+        # Once the control socket has ended, it is always readable.
+        control = [0] if stop_by is None else []
+        readable, _, _ = select.select([wakeups, *control], [], [], left_s)
         if wakeups in readable:
             os.read(wakeups, 4096)
-        if stop_by is None and (asked or (0 in readable and _line_ended())):
+        if stop_by is None and (stop_requests or (0 in readable and _control_ended())):
             os.kill(server, signal.SIGTERM)
             stop_by = time.monotonic() + GRACE_S
     return code
 
 
 def _signals() -> tuple[int, list[int]]:
-    """A file that each SIGCHLD and SIGTERM makes readable, and the list that SIGTERM writes itself into.
+    """A file that SIGCHLD and SIGTERM make readable, and a list to which each SIGTERM is appended.
 
-    The kernel may give a signal to any thread, such as one of OpenBLAS: a call that only an interruption of the main
-    thread ends would then wait for ever.
+    The kernel may deliver a signal to any thread, such as one of OpenBLAS: a system call of the main thread would not be
+    interrupted.
     """
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
-    asked: list[int] = []
+    stop_requests: list[int] = []
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
-    return reader, asked
+    signal.signal(signal.SIGTERM, lambda number, _: stop_requests.append(number))
+    return reader, stop_requests
 
 
 def _exit_code(server: int) -> int | None:
@@ -80,27 +79,25 @@ def _exit_code(server: int) -> int | None:
     return os.waitstatus_to_exitcode(status) if pid else None
 
 
-def _line_ended() -> bool:
+def _control_ended() -> bool:
     try:
         return not os.read(0, 4096)
     except OSError:
-        # A gateway that ended before it read what was written to it.
+        # The gateway ended with unread data on the socket.
         return True
 
 
-def _tell_exit(code: int | None) -> None:
-    """To the log for people, and to the gateway, which has it also where a full disk takes no line."""
-    said = (
-        f"the engine process ended with exit code {code}" if code is not None else "the engine process outlived SIGTERM"
-    )
+def _report_exit(code: int | None) -> None:
+    """Write it to the log, and to the gateway, which learns it even if a full disk takes no log."""
+    outcome = "survived SIGTERM" if code is None else f"ended with exit code {code}"
     with suppress(OSError):
-        print(f"keeper: {said}", file=sys.stderr, flush=True)
+        print(f"guardian: the engine process {outcome}", file=sys.stderr, flush=True)
     with suppress(OSError):
         os.write(0, f"{code}\n".encode())
 
 
-def _end(folder: str) -> None:
-    """End the group, this process with it: a core or a worker left behind must not keep its memory."""
+def _remove_and_kill(folder: str) -> None:
+    """Kill the process group, this process included, so that no core or worker keeps memory."""
     shutil.rmtree(folder, ignore_errors=True)
     with suppress(OSError):
         os.rmdir(os.path.dirname(folder))

@@ -1,4 +1,4 @@
-"""An engine over one vLLM server's OpenAI API."""
+"""An engine over one vLLM server's HTTP API."""
 
 import asyncio
 from typing import Any
@@ -7,24 +7,24 @@ import aiohttp
 import orjson
 
 from cappella.engines import openai
-from cappella.engines.base import EngineFigures, TokenCount
-from cappella.engines.http_engine import FIGURES_TIMEOUT_S, HEALTH_TIMEOUT_S, HttpEngine
+from cappella.engines.base import EngineStats, TokenCount
+from cappella.engines.http_engine import HEALTH_TIMEOUT_S, METRICS_TIMEOUT_S, HttpEngine
 from cappella.engines.vllm import metrics, protocol
 from cappella.errors import EngineBroke
 from cappella.types import Prompt, Sampling
 
 
 class VllmEngine(HttpEngine):
-    """See `HttpEngine`; what vLLM has beyond OpenAI's API is used. `name` is an adapter's, where the server has some."""
+    """See `HttpEngine`; uses vLLM's extensions of OpenAI's API. `name` is the model's, or an adapter's."""
 
-    def takes(self, path: str) -> bool:
-        """See `EngineServer.takes`: vLLM has them all."""
+    def supports(self, path: str) -> bool:
+        """See `EngineServer.supports`: vLLM has all paths."""
         return True
 
     async def count_tokens(self, prompt: Prompt) -> TokenCount:
         """See `Engine.count_tokens`."""
-        self.require_calls_taken()
-        prompt = self._plain.prompt(prompt)
+        self.require_accepting()
+        prompt = self._sanitizer.sanitize(prompt)
         body = {"model": self.name, "messages": list(prompt.messages), "add_generation_prompt": True}
         tools = {"tools": list(prompt.tools)} if prompt.tools else {}
         async with self._awake(), self._post("/tokenize", orjson.dumps({**body, **tools})) as response:
@@ -33,7 +33,7 @@ class VllmEngine(HttpEngine):
                 raise openai.rejection(response.status, reply)
         return TokenCount(protocol.token_count(reply))
 
-    def _ping(self) -> Prompt:
+    def _probe_prompt(self) -> Prompt:
         """With logprobs, since the first request for them compiles for seconds."""
         return Prompt([{"role": "user", "content": "Hello"}], logprobs=1)
 
@@ -41,7 +41,7 @@ class VllmEngine(HttpEngine):
         return protocol.body(self.name, prompt, sampling, self.in_flight)
 
     async def sleep(self) -> None:
-        """Put the weights into this machine's memory and drop the KV cache (vLLM's level 1). Raises EngineError."""
+        """Move the weights to main memory and drop the KV cache (vLLM's sleep level 1). Raises EngineError."""
         await self._command("/sleep?level=1")
 
     async def wake_up(self) -> None:
@@ -54,24 +54,24 @@ class VllmEngine(HttpEngine):
                 raise openai.rejection(response.status, await response.read())
 
     async def healthy(self) -> bool:
-        """True if the server says that its core is alive. Raises EngineError if it is slow to answer, or breaks off."""
+        """Whether the server reports a living core. Raises EngineError if it is slow to answer, or breaks off."""
         try:
             async with self._get("/health", HEALTH_TIMEOUT_S) as response:
                 return response.status == 200
         except EngineBroke as error:
-            # A server whose core died closes its socket soon and then waits for its last calls.
+            # A server whose core died closes its socket soon, and then waits for its last calls.
             if isinstance(error.__cause__, aiohttp.ClientConnectorError):
                 return False
             raise
 
-    async def figures(self) -> EngineFigures:
-        """See `EngineServer.figures`."""
+    async def stats(self) -> EngineStats:
+        """See `EngineServer.stats`."""
         page = await self.metrics()
-        # Going through thousands of lines takes milliseconds: not in the event loop.
-        return await asyncio.to_thread(metrics.figures, page)
+        # Parsing thousands of lines takes milliseconds: not in the event loop.
+        return await asyncio.to_thread(metrics.parse, page)
 
     async def metrics(self) -> str:
         """See `EngineServer.metrics`."""
-        async with self._get("/metrics", FIGURES_TIMEOUT_S) as response:
+        async with self._get("/metrics", METRICS_TIMEOUT_S) as response:
             response.raise_for_status()
             return await response.text()

@@ -12,17 +12,20 @@ from cappella.placement import adapters
 from cappella.placement.planner import Placed
 from cappella.sealing import variables
 
-# Well above the client's KEEP_ALIVE_S: a server that closes an idle connection just as the client
-# writes to it loses that call.
+# Well above the client's KEEP_ALIVE_S: if the server closed an idle connection just as the client writes to it, the call
+# would be lost.
 SERVER_KEEP_ALIVE_S = 600
+
+MAX_SOCKET_NAME_BYTES = 37
+"""The longest name of a socket that vLLM creates in the engine's folder: a slash and a UUID."""
 
 
 def arguments(
-    name: str, model: Model, placed: Placed, uds: Path, naps: bool = False, numa_nodes: Sequence[int] = ()
+    name: str, model: Model, placed: Placed, uds: Path, sleep_mode: bool = False, numa_nodes: Sequence[int] = ()
 ) -> list[str]:
-    """The vLLM server's arguments for one model, with exactly the memory that it was given.
+    """The vLLM server's command line for one model, with exactly the memory that was planned for it.
 
-    One that `naps` can sleep; with `numa_nodes`, one for each of its GPUs, it computes next to them.
+    In `sleep_mode` it can sleep in place; `numa_nodes` has one node for each of its GPUs, to which its workers are bound.
     """
     args: dict[str, Any] = {
         "model": str(model.weights),
@@ -34,10 +37,10 @@ def arguments(
         "kv_cache_memory_bytes": placed.kv_cache_bytes,
         "kv_cache_dtype": model.kv_cache_dtype,
         "tensor_parallel_size": len(placed.gpus),
-        # With an exact KV size this serves one check alone, at start: that so much of the card is free. The default
-        # would refuse the second engine on a card.
+        # With an exact KV size this is only used in a check at start that so much of the GPU is free. The default
+        # would refuse a second engine on a GPU.
         "gpu_memory_utilization": 0.01,
-        "enable_sleep_mode": naps,
+        "enable_sleep_mode": sleep_mode,
         "numa_bind": bool(numa_nodes),
         "numa_bind_nodes": list(numa_nodes) or None,
         "dtype": model.dtype,
@@ -46,9 +49,9 @@ def arguments(
         "enable_prompt_tokens_details": True,
         "disable_uvicorn_access_log": True,
         "disable_fastapi_docs": True,
-        # This backend alone takes a schema's own word for its white space: see wire.SPACING.
+        # Only this backend lets a schema set its white space: see protocol.SPACING.
         "structured_outputs_config": {"backend": "guidance"},
-        # Images come inside the request: an address to fetch one from would be a way out.
+        # Images come inside the request: fetching one from a URL would reach out of the machine.
         "allowed_media_domains": "none.invalid",
         "enable_auto_tool_choice": model.tool_parser is not None,
         "tool_call_parser": model.tool_parser,
@@ -56,7 +59,7 @@ def arguments(
         **_adapters(model),
         "speculative_config": _prompt_lookup(model.prompt_lookup_tokens),
         "per_request_spec_decode_metrics": "summary" if model.prompt_lookup_tokens else None,
-        **{_named(key, value): value is False or value for key, value in model.engine_args.items()},
+        **{_flag_name(key, value): value is False or value for key, value in model.engine_args.items()},
     }
     return [flag for key, value in args.items() if value is not None for flag in _flag(key, value)]
 
@@ -76,35 +79,35 @@ def _prompt_lookup(tokens: int | None) -> Mapping[str, Any] | None:
 
 
 def environment(
-    threads: int | None, eager: bool = False, gpus: Sequence[int] | None = None, naps: bool = False
+    threads: int | None, eager: bool = False, gpus: Sequence[int] | None = None, sleep_mode: bool = False
 ) -> dict[str, str]:
-    """This process's environment, sealed. With `threads` (on a CPU) the engine may use that many; else these GPUs.
+    """This process's environment, sealed, for an engine with that many `threads` on a CPU, or on these `gpus`.
 
-    A server that `naps` has the commands for it, which vLLM keeps for private sockets such as ours.
+    In `sleep_mode` the server gets vLLM's development endpoints: /sleep and /wake_up, safe on a private socket.
     """
     package_root = str(Path(__file__).parents[3])
     keep_alive = {"VLLM_HTTP_TIMEOUT_KEEP_ALIVE": str(SERVER_KEEP_ALIVE_S)}
-    # Else torch would put what it compiled where each start begins with nothing.
+    # By default torch puts compiled code into the temporary folder, which is empty at each start.
     compiled = {"TORCHINDUCTOR_CACHE_DIR": str(paths.cache_dir() / "inductor")}
     sealed = {**variables.sealed(os.environ, package_root), **keep_alive, **compiled}
     if threads is None and gpus is None:
         return sealed
     if threads is None:
-        # By the order of the bus, as NVML counts them: CUDA's own order begins with the fastest.
-        ours = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus or ()))}
-        # Where flashinfer is missing, vLLM would look for its sampler all the same.
+        # In the order of the PCI bus, like NVML's: CUDA's default order begins with the fastest.
+        devices = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus or ()))}
+        # vLLM would try flashinfer's sampler also where it is not installed.
         sampler = {} if importlib.util.find_spec("flashinfer") else {"VLLM_USE_FLASHINFER_SAMPLER": "0"}
-        return {**sealed, **ours, **sampler, "VLLM_SERVER_DEV_MODE": str(int(naps))}
-    # Bound to cores, several engines would all be bound to the same ones.
+        return {**sealed, **devices, **sampler, "VLLM_SERVER_DEV_MODE": str(int(sleep_mode))}
+    # If bound to cores, several engines would be bound to the same ones.
     on_cpu = {**sealed, "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(threads)}
-    # Prompt lookup runs in numba, which would set OpenMP's threads for all else too: answers took five times as long.
+    # Prompt lookup runs in numba, which would also set OpenMP's threads: answers took five times as long.
     on_cpu["NUMBA_NUM_THREADS"] = str(threads)
-    # Though eager, vLLM would compile two functions of its sampler with g++ at their first calls: 10 s of a core.
+    # Even in eager mode vLLM would compile two functions of its sampler with g++ at their first calls: 10 s of a core.
     return {**on_cpu, "TORCH_COMPILE_DISABLE": "1"} if eager else on_cpu
 
 
-def _named(key: str, value: Any) -> str:
-    """What is switched off has a flag of its own."""
+def _flag_name(key: str, value: Any) -> str:
+    """The negative flag for False, such as no_enable_prefix_caching."""
     return ("no_" if value is False else "") + key.replace("-", "_")
 
 

@@ -1,6 +1,6 @@
-"""vLLM's server as our engines run it. Importing this imports all of vLLM: only the fork server does.
+"""vLLM's server with the patches that Cappella's engines need. Only the fork server imports it, since it imports vLLM.
 
-The modules are imported by name so that neither the gateway nor its type checker ever reads them.
+The modules are imported by name so that neither the gateway nor its type checker reads them.
 """
 
 import os
@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Any
 
 _ENTRY = "vllm.entrypoints.launchers.api_server.entry"
-# What a server and its engine core import later than at their start.
+# Modules that the server and its engine core import later than at their start.
 _LATER = ("vllm.entrypoints.launchers.cli_args", "vllm.v1.engine.async_llm", "vllm.v1.engine.core", "setproctitle")
 _LATER_ON_CPU = ("vllm.v1.worker.cpu_worker", "vllm.v1.executor.uniproc_executor")
 
@@ -25,66 +25,66 @@ for _module in _LATER + _LATER_ON_CPU * _on_cpu:
 
 
 def main() -> None:
-    """Serve as the command line says."""
+    """Run the server with the command line in `sys.argv`."""
     if _on_cpu:
         _fork_inner_processes()
         _compute_in_engine_core()
-        spread_settings_over_tokens(import_module("vllm.v1.sample.rejection_sampler"))
+        expand_settings_to_tokens(import_module("vllm.v1.sample.rejection_sampler"))
         if "--enable-lora" in sys.argv:
-            leave_base_alone(import_module("vllm.lora.ops.torch_ops.lora_ops"), import_module(_PUNICA_CPU))
+            skip_adapters_for_base(import_module("vllm.lora.ops.torch_ops.lora_ops"), import_module(_PUNICA_CPU))
     _entry.main()
 
 
 def _fork_inner_processes() -> None:
-    """The engine core is forked, too: vLLM would have it import everything anew.
+    """Fork the engine core, too, which vLLM on a CPU would spawn, so that it imported everything again.
 
-    It asks for that on a CPU so that a preloaded allocator reaches the worker. The CPU build brings none.
+    vLLM spawns it so that a preloaded allocator reaches the worker; the CPU build brings no allocator.
     """
     import_module("vllm.envs").environment_variables["VLLM_WORKER_MULTIPROC_METHOD"] = lambda: "fork"
     os.register_at_fork(after_in_child=_begin_inner_process)
 
 
 def _begin_inner_process() -> None:
-    # Else a signal to a child would wake the parent's event loop as if it were the parent's own.
+    # Otherwise a signal to a child would wake the parent's event loop, too.
     signal.set_wakeup_fd(-1)
-    # Whoever computes leaves the cores first to those who only hand on: on two full cores they waited 40 ms, now 30.
+    # Compute processes yield to the gateway and servers: on two busy cores these waited 40 ms, with this 30 ms.
     os.nice(NICENESS)
 
 
 def _compute_in_engine_core() -> None:
-    """A model that is not split computes in its engine core, as on a GPU: answers come in half the time.
+    """Compute in the engine core, as on a GPU, unless the model is split: this halves the time of an answer.
 
-    On a CPU vLLM starts a worker process for it, to bind OpenMP's threads, which ours leave free. The two spin for a
-    second after each message, and so engines take from each other what they compute with. This switch is read there;
-    the server runs its engine core in a process of its own whatever it says.
+    On a CPU vLLM starts a worker process, to bind OpenMP's threads to cores, which Cappella does not do. Core and worker
+    spin for a second after each message, which takes the cores from other engines. The switch only removes the worker;
+    the engine core still has a process of its own.
     """
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
 
 
-def leave_base_alone(operations: Any, wrapper: Any) -> None:
-    """In a batch with adapters, what is for the base gets none.
+def skip_adapters_for_base(operations: Any, wrapper: Any) -> None:
+    """Apply no adapter to the base model's rows of a batch.
 
-    Its index is -1, and the CPU's operations of vLLM 0.32 take that for the last adapter: asked together with two
-    adapters, the base gave the second one's answers. Every way of an adapter ends in one of these two.
+    Their index is -1, which the CPU operations of vLLM 0.32 take for the last adapter: in a batch with two adapters the
+    base model gave the second one's answers. All adapter code ends in one of these two operations.
     """
     for name in ("bgmv_expand", "bgmv_expand_slice"):
-        masked = _for_adapters_alone(getattr(operations, name))
-        # One is called by its neighbours in the module, the other by the name it was imported under.
+        masked = _masking_base(getattr(operations, name))
+        # The first name is used inside the module, the second is an import of it in the wrapper.
         setattr(operations, name, masked)
         setattr(wrapper, name, masked)
 
 
-def _for_adapters_alone(expand: Any) -> Any:
+def _masking_base(expand: Any) -> Any:
     def masked(inputs: Any, weights: Any, output: Any, indices: Any, *rest: Any, **how: Any) -> None:
         expand(inputs.masked_fill((indices < 0).unsqueeze(1), 0), weights, output, indices, *rest, **how)
 
     return masked
 
 
-def spread_settings_over_tokens(sampler: Any) -> None:
-    """Each guessed token is drawn at the temperature of its request.
+def expand_settings_to_tokens(sampler: Any) -> None:
+    """Sample each draft token with the settings of its request.
 
-    The CPU kernel of vLLM 0.32 leaves that unset: with guesses, and at a temperature above 0, a model wrote noise.
+    The CPU kernel of vLLM 0.32 leaves them unset: with speculative decoding and a temperature above 0 a model wrote noise.
     """
 
     def expand(values: Any, ends: Any, num_tokens: int, replace_from: float = 0, replace_to: float = 0) -> Any:

@@ -1,0 +1,150 @@
+"""Builds the engines of a deployment: client, command line, environment and lifecycle of each, not yet started."""
+
+import asyncio
+import os
+from collections.abc import Iterable, Mapping
+from functools import partial
+from pathlib import Path
+
+from cappella.config import Config, Model, paths
+from cappella.engines import backends
+from cappella.engines.deployment import Deployment
+from cappella.engines.gpu_memory import GpuMemory
+from cappella.engines.lifecycle import Lifecycle
+from cappella.engines.mps import Mps
+from cappella.engines.process.process import ForkServer
+from cappella.engines.remote import Attachment
+from cappella.engines.sanitize import Sanitizer
+from cappella.engines.spec import Backoff, EngineSpec
+from cappella.engines.start_times import StartTimes
+from cappella.engines.status import EngineStatus
+from cappella.engines.swapping import SwapScheduler
+from cappella.errors import ConfigError
+from cappella.placement import folder, gpus, machine
+from cappella.placement.planner import Placed, Plan
+from cappella.sealing import guard
+
+SLEEP_MEMORY_SHARE = 0.8
+"""Of the free main memory, for the weights of engines that sleep in place."""
+SLEEP_FREES_SHARE = 0.9
+"""Of its weights and KV cache: an engine that frees less does not sleep in place."""
+MAX_SOCKET_PATH_BYTES = 107
+"""Linux's limit for a Unix socket."""
+
+
+class EngineBuilder:
+    """Builds engines whose private folders lie in `runtime_dir`, and that share one fork server per environment."""
+
+    def __init__(
+        self,
+        config: Config,
+        plan: Plan,
+        runtime_dir: Path,
+        log_dir: Path,
+        mps: Mps | None,
+        swap_scheduler: SwapScheduler | None,
+        backoff: Backoff,
+        health_interval_s: float,
+    ) -> None:
+        self._runtime_dir = runtime_dir
+        self._log_dir = log_dir
+        self._mps = mps
+        self._swap_scheduler = swap_scheduler
+        self._backoff = backoff
+        self._health_interval_s = health_interval_s
+        self._may_reach = ",".join(map(str, config.server.may_reach))
+        # On a GPU, two servers that start together mis-measure each other's memory.
+        self._start_slots = asyncio.Semaphore(1 if plan.machine.gpu else os.cpu_count() or 1)
+        self._in_sleep_mode = _models_in_sleep_mode(plan) if plan.machine.gpu else frozenset()
+        self._builds = 0
+        self.fork_servers: dict[frozenset[tuple[str, str]], ForkServer] = {}
+
+    def add_engines(self, new: Deployment, names: Iterable[str]) -> None:
+        """Add the engines of these models to a deployment. Raises ConfigError."""
+        names = set(names)
+        for name, remote in new.config.remote.items():
+            if name in names:
+                new.engines[name] = engine = backends.remote_engine(name, remote)
+                new.attachments[name] = Attachment(engine, remote)
+        threads = max(1, (os.cpu_count() or 1) // max(1, len(new.config.local)))
+        for name in new.config.local.keys() & names:
+            model = new.config.local[name]
+            # Engines of an earlier deployment may still have folders of the same names.
+            private = self._runtime_dir / (f"{name}.{self._builds}" if self._builds else name)
+            _require_short_path(name, private)
+            self._add_local(new, name, private, model.cpu_threads or threads)
+        self._builds += 1
+
+    def _add_local(self, new: Deployment, name: str, private: Path, cpu_threads: int) -> None:
+        model, placed = new.config.local[name], new.plan.placed[name]
+        socket = private / "engine.sock"
+        found = folder.inspect(name, model.weights, model.card)
+        sanitizer = Sanitizer(found.special_tokens, found.markup)
+        hold_awake = None
+        if self._swap_scheduler and placed.turn is not None:
+            hold_awake = partial(self._swap_scheduler.hold_awake, placed.turn)
+        names = (name, *model.adapters)
+        status = EngineStatus(name)
+        new.engines.update(backends.local_engines(socket, names, status, sanitizer, model.capabilities, hold_awake))
+        env = self._environment(new, name, cpu_threads)
+        spec = self._spec(new, name, private, socket)
+        new.lifecycles[name] = Lifecycle(new.engines[name], self._fork_server(env), spec, self._start_slots)
+        if placed.turn:
+            new.lifecycles[name].start_asleep()
+
+    def _environment(self, new: Deployment, name: str, cpu_threads: int) -> Mapping[str, str]:
+        model, placed = new.config.local[name], new.plan.placed[name]
+        threads = None if new.plan.machine.gpu else cpu_threads
+        sleep_mode = name in self._in_sleep_mode
+        env = backends.server_environment(threads, model.enforce_eager, placed.gpus, sleep_mode)
+        return {**env, **(self._mps.environment if self._mps else {}), guard.ALLOWED: self._may_reach}
+
+    def _spec(self, new: Deployment, name: str, private: Path, socket: Path) -> EngineSpec:
+        model, placed, on = new.config.local[name], new.plan.placed[name], new.plan.machine
+        sleep_mode = name in self._in_sleep_mode
+        numa_nodes = on.numa_nodes(placed.gpus)
+        return EngineSpec(
+            arguments=backends.server_arguments(name, model, placed, socket, sleep_mode, numa_nodes),
+            folder=private,
+            log=self._log_dir / f"{name}.log",
+            memory=_gpu_memory(placed, sleep_mode) if on.gpu else None,
+            start_times=StartTimes(paths.state_dir() / "start-times.json", _files(model, new.fingerprints[name])),
+            backoff=self._backoff,
+            hung_after_s=model.hung_after_s,
+            health_interval_s=self._health_interval_s,
+        )
+
+    def _fork_server(self, env: Mapping[str, str]) -> ForkServer:
+        """The one for this environment: some variables are read as modules are imported."""
+        # No engine's log has such a name, since a model's name begins with a letter or a digit.
+        log = self._log_dir / f"_fork-server-{len(self.fork_servers)}.log"
+        new = ForkServer(backends.LAUNCHER_MODULE, backends.STARTUP_STAGES, env, log)
+        return self.fork_servers.setdefault(frozenset(env.items()), new)
+
+
+def _require_short_path(name: str, private: Path) -> None:
+    """Raises ConfigError for a folder in which the server could not bind its sockets."""
+    if len(os.fsencode(private)) + backends.MAX_SOCKET_NAME_BYTES > MAX_SOCKET_PATH_BYTES:
+        problem = f"the paths of its sockets, in {private}, would be longer than Linux allows"
+        raise ConfigError(f"models.{name}", problem, "Set TMPDIR to a shorter path, or give the model a shorter name")
+
+
+def _models_in_sleep_mode(plan: Plan) -> frozenset[str]:
+    """The swapped models that can sleep in place: as many as main memory has room for their weights."""
+    room = machine.own_memory().devices[0].free_bytes * SLEEP_MEMORY_SHARE
+    names = set()
+    for placed in plan.placed.values():
+        room -= placed.weight_bytes * len(placed.gpus) * (placed.turn is not None)
+        if placed.turn is not None and room >= 0:
+            names.add(placed.model)
+    return frozenset(names)
+
+
+def _gpu_memory(placed: Placed, sleep_mode: bool) -> GpuMemory:
+    frees = int(SLEEP_FREES_SHARE * (placed.weight_bytes + placed.kv_cache_bytes))
+    return GpuMemory(partial(gpus.free_bytes, placed.gpus), placed.total_bytes, frees if sleep_mode else None)
+
+
+def _files(model: Model, fingerprint: folder.Stamp) -> str:
+    """The key of a model's start times: the path and the size of its files."""
+    return f"{model.weights.resolve()}: {sum(size_bytes for _, size_bytes, _ in fingerprint)} bytes"

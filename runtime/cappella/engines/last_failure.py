@@ -1,0 +1,48 @@
+"""The last failure in an engine's status: its cause, its log, and whether a restart would only repeat it."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from cappella.engines import crash_reason, log_rotation
+from cappella.engines.process.process import EngineProcess
+from cappella.engines.status import EngineStatus, Failure
+
+EXIT_CODE_TIMEOUT_S = 0.3
+
+
+def record(status: EngineStatus, reason: str, process: EngineProcess | None) -> None:
+    """Set `status.last_failure`, which stays after the engine has recovered."""
+    status.last_failure = Failure(time.time(), reason, str(process.log) if process else None)
+
+
+def update_log_path(status: EngineStatus, log: Path) -> None:
+    """Call it once after each launch, which rotates the logs of the launches before."""
+    failure = status.last_failure
+    if failure and failure.log:
+        rotated = log_rotation.path_after_rotation(Path(failure.log), log)
+        status.last_failure = replace(failure, log=str(rotated) if rotated else None)
+
+
+async def is_repeated_config_error(status: EngineStatus, reason: str, process: EngineProcess | None) -> bool:
+    """Whether the process exited by itself while it read its config, with the same error as the launch before."""
+    last = status.last_failure
+    if process is None or last is None or last.reason != reason or crash_reason.is_transient(reason):
+        return False
+    exited_by_itself = process.exit_code is not None and process.exit_code > 0
+    if not exited_by_itself or not process.startup_log.stage.reads_config:
+        return False
+    # Without an error in the log the cause is unknown: a full disk takes no log.
+    return await process.logged_error() is not None
+
+
+async def cause_of_death(process: EngineProcess, cause: str) -> str:
+    """The cause that a health check saw, with the error from the log; or the signal that killed the process.
+
+    A killed server stops answering a moment before its exit code is known.
+    """
+    await process.wait(EXIT_CODE_TIMEOUT_S)
+    if not process.running and process.exit_code is not None and process.exit_code < 0:
+        return f"process ended: {await process.exit_reason()}"
+    error = await process.logged_error()
+    return f"{cause}: {error}" if error else cause
