@@ -138,7 +138,7 @@ def test_the_trace_of_a_run_is_the_json_that_clients_know() -> None:
 
 def test_the_whole_replies_are_the_json_that_clients_know() -> None:
     head = {"model": "cappella/default"}
-    chat = on_the_wire(ChatRequest.model_validate({**head, "messages": USER}).whole(FULL))
+    chat = on_the_wire(ChatRequest.model_validate({**head, "messages": USER}).to_response(FULL))
     call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"at": 1}'}}
     message = {"role": "assistant", "content": "Yes.", "reasoning": "Hm.", "tool_calls": [call]}
     assert chat.pop("choices") == [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}]
@@ -147,7 +147,7 @@ def test_the_whole_replies_are_the_json_that_clients_know() -> None:
         USAGE,
         {"id", "object", "created", "model", "usage", "fusion"},
     )
-    said = on_the_wire(MessagesRequest.model_validate({**head, "messages": USER, "max_tokens": 9}).whole(RUN))
+    said = on_the_wire(MessagesRequest.model_validate({**head, "messages": USER, "max_tokens": 9}).to_response(RUN))
     assert said.pop("fusion") == TRACE
     assert said.pop("usage").pop("fusion_details") == USAGE["fusion_details"]
     assert said == {
@@ -159,7 +159,7 @@ def test_the_whole_replies_are_the_json_that_clients_know() -> None:
         "stop_reason": "end_turn",
         "stop_sequence": None,
     }
-    response = on_the_wire(ResponsesRequest.model_validate({**head, "input": "Hi"}).whole(RUN))
+    response = on_the_wire(ResponsesRequest.model_validate({**head, "input": "Hi"}).to_response(RUN))
     del response["created_at"], response["output"], response["usage"]
     assert response.pop("fusion") == TRACE
     assert response == {

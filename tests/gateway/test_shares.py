@@ -84,7 +84,7 @@ async def test_a_key_may_not_have_more_waiting_than_the_config_says() -> None:
     async with queue.taken():
         await queue.come("aab")
     assert await queue.outcomes() == ".!."
-    with pytest.raises(Overloaded, match="e is busy, and 1 requests of this key wait already, which is its share"):
+    with pytest.raises(Overloaded, match="1 requests of this key are waiting"):
         queue.tasks[1].result()
 
 

@@ -188,11 +188,11 @@ def test_what_keeps_a_server_from_starting_is_one_line_too(tmp_path: Path) -> No
 def test_other_people_s_logs_warnings_refusals_and_crashes_are_lines_of_json() -> None:
     code = """
 import logging, socket, warnings
-from cappella import logs
-from cappella.announcing import ForPrograms
+from cappella.gateway.console import JsonReporter
 from cappella.sealing import guard
+from cappella.telemetry import logs
 logs.as_json()
-guard.install([], ForPrograms().refused)
+guard.install([], JsonReporter().report_blocked)
 logging.getLogger("uvicorn.error").warning("a warning of %s", "uvicorn\\udcff")
 warnings.warn("mind the step")
 try:

@@ -43,7 +43,7 @@ class Deployment:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """From one config to another. `comes` and `goes` may name one model, if what is said of it has changed.
+    """From one config to another. `added` and `removed` may name one model, if what is said of it has changed.
 
     With `together` there is room for those that come beside those that go.
     """
@@ -51,9 +51,9 @@ class Change:
     config: Config
     plan: Plan
     stamps: Stamps
-    stays: frozenset[str]
-    comes: tuple[str, ...]
-    goes: tuple[str, ...]
+    kept: frozenset[str]
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
     together: bool
 
 
@@ -66,38 +66,38 @@ def stamps(config: Config) -> Stamps:
 def change(old: Deployment, config: Config, now: Machine) -> Change:
     """An engine that was given up comes anew. `now` is the machine beside the old ones. Raises ConfigError, and DoesNotFit where even alone they would not."""
     found = stamps(config)
-    stays = frozenset(
+    kept = frozenset(
         name
         for name, model in config.models.items()
         if old.config.models.get(name) == model
         and old.stamps[name] == found[name]
         and old.statuses[name].state != "failed"
     )
-    comes = tuple(name for name in config.models if name not in stays)
-    goes = tuple(name for name in old.config.models if name not in stays)
-    moves = any(name not in config.remote for name in comes) or any(name in old.plan.placed for name in goes)
+    added = tuple(name for name in config.models if name not in kept)
+    removed = tuple(name for name in old.config.models if name not in kept)
+    moves = any(name not in config.remote for name in added) or any(name in old.plan.placed for name in removed)
     if moves and (old.plan.turns or config.placement.swap):
         raise ConfigError("placement.swap", "models that take turns cannot change under way", "Restart the server")
-    pinned = _pinned(config, old.plan, stays)
-    room = _given_back(now, old, [*stays, *goes])
+    pinned = _pinned(config, old.plan, kept)
+    room = _given_back(now, old, [*kept, *removed])
     if config.placement.memory_bytes is not None:
         room = room.limited(config.placement.memory_bytes)
     try:
-        plan, together = advice.plan(pinned, _taken(room, old.plan, goes)), True
+        plan, together = advice.plan(pinned, _taken(room, old.plan, removed)), True
     except DoesNotFit:
         plan, together = advice.plan(pinned, room), False
-    placed = {name: old.plan.placed[name] if name in stays else plan.placed[name] for name in config.local}
-    return Change(config, Plan(old.plan.machine, placed), found, stays, comes, goes, together)
+    placed = {name: old.plan.placed[name] if name in kept else plan.placed[name] for name in config.local}
+    return Change(config, Plan(old.plan.machine, placed), found, kept, added, removed, together)
 
 
-def _pinned(config: Config, plan: Plan, stays: frozenset[str]) -> Config:
+def _pinned(config: Config, plan: Plan, kept: frozenset[str]) -> Config:
     """The config with those who stay where and as large as they are."""
 
     def pin(model: Model, placed: Placed) -> Model:
         where = {"gpus": placed.gpus, "tensor_parallel_size": None} if plan.machine.gpu else {}
         return model.model_copy(update={"kv_cache_bytes": placed.kv_cache_bytes, **where})
 
-    models = {name: pin(m, plan.placed[name]) if name in stays else m for name, m in config.local.items()}
+    models = {name: pin(m, plan.placed[name]) if name in kept else m for name, m in config.local.items()}
     return config.model_copy(update={"models": {**config.models, **models}})
 
 

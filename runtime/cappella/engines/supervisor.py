@@ -168,12 +168,12 @@ class Supervisor:
     def prepare(self, change: Change) -> Deployment:
         """The engines of another config: those that stay, and new ones that `begin` starts."""
         old = self.deployment
-        lifecycles = {name: each for name, each in old.lifecycles.items() if name in change.stays}
-        attachments = {name: each for name, each in old.attachments.items() if name in change.stays}
-        stay = old.config.hosted(change.stays)
+        lifecycles = {name: each for name, each in old.lifecycles.items() if name in change.kept}
+        attachments = {name: each for name, each in old.attachments.items() if name in change.kept}
+        stay = old.config.hosted(change.kept)
         engines = {name: engine for name, engine in old.engines.items() if name in stay}
         new = Deployment(change.config, old.machine, change.plan, change.stamps, engines, lifecycles, attachments)
-        self._add(new, change.comes)
+        self._add(new, change.added)
         return new
 
     async def end(self, old: Deployment, names: Iterable[str]) -> None:

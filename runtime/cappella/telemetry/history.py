@@ -1,17 +1,16 @@
 """Keeps each run that has ended in the run store, with its trace."""
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from datetime import UTC, datetime
-from typing import Any
 
 import orjson
 
 from cappella.config import Config
-from cappella.telemetry import trace
+from cappella.telemetry import trace, trace_types
 from cappella.telemetry.records import CallRecord, RunRecord
 from cappella.telemetry.run_store import Row, RunStore
-from cappella.telemetry.trace_types import Trace, UnfinishedTrace
+from cappella.telemetry.trace_types import RunSummary, Trace, UnfinishedTrace
 from cappella.types import Json
 
 FAILED = "failed"
@@ -27,7 +26,7 @@ class History:
     def require(self) -> None:
         """What cannot be kept here keeps nothing from running."""
 
-    def renewed(self, config: Config, comes: Collection[str]) -> "History":
+    def renewed(self, config: Config, added: Collection[str]) -> "History":
         return self
 
     def run_ended(self, ended: RunRecord) -> None:
@@ -35,15 +34,16 @@ class History:
             return
         now = time.time()
         short = _short(ended, ended.run_id, now)
-        fusion = self._fusion(ended, ended.run_id, str(short["status"]))
-        full = {**short, "usage": trace.usage(ended.calls), "fusion": fusion, **self._said(ended)}
+        fusion = self._fusion(ended, ended.run_id, short["status"])
+        full: trace_types.Run = {**short, "usage": trace.usage(ended.calls), "fusion": fusion}
+        self._add_content(full, ended)
         key_id = ended.key.id if ended.key else None
         self._traces.add(Row(ended.run_id, key_id, now, orjson.dumps(short), orjson.dumps(full)))
 
     def call_ended(self, ended: CallRecord) -> None:
         """A call is no run."""
 
-    def _fusion(self, ended: RunRecord, run_id: str, status: str) -> Mapping[str, Any]:
+    def _fusion(self, ended: RunRecord, run_id: str, status: str) -> Trace | UnfinishedTrace | Json:
         """As in a reply; of a run that failed, what is known."""
         whole: Trace | UnfinishedTrace
         if ended.run is not None:
@@ -52,15 +52,16 @@ class History:
             whole = trace.unfinished(run_id, ended.settings, status, ended.error)
         return whole if self._content else trace.without_content(whole)
 
-    def _said(self, ended: RunRecord) -> Json:
+    def _add_content(self, full: trace_types.Run, ended: RunRecord) -> None:
         if not self._content:
-            return {}
-        answer = trace.responses([ended.run.answer])[0] if ended.run else None
-        error = {"error": {"type": type(ended.error).__name__, "message": str(ended.error)}} if ended.error else {}
-        return {"messages": list(ended.prompt.messages), "answer": answer, **error}
+            return
+        full["messages"] = list(ended.prompt.messages)
+        full["answer"] = trace.responses([ended.run.answer])[0] if ended.run else None
+        if ended.error:
+            full["error"] = {"type": type(ended.error).__name__, "message": str(ended.error)}
 
 
-def _short(ended: RunRecord, run_id: str, ended_at: float) -> Json:
+def _short(ended: RunRecord, run_id: str, ended_at: float) -> RunSummary:
     return {
         "id": run_id,
         "object": "run",

@@ -24,7 +24,7 @@ class RequestObserver:
     def require(self) -> None:
         """Nothing: no run depends on who watches it."""
 
-    def renewed(self, config: Config, comes: Collection[str]) -> "RequestObserver":
+    def renewed(self, config: Config, added: Collection[str]) -> "RequestObserver":
         """The same: neither logs nor traces change without a restart."""
         return self
 

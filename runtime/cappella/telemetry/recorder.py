@@ -29,8 +29,8 @@ class RunObserver(Protocol):
         """Before anything begins. Raises CappellaError if it must not, since it could not be kept."""
         ...
 
-    def renewed(self, config: Config, comes: Collection[str]) -> "RunObserver":
-        """What keeps the runs under another config, for which the engines of the models `comes` were started."""
+    def renewed(self, config: Config, added: Collection[str]) -> "RunObserver":
+        """What keeps the runs under another config, for which the engines of the models `added` were started."""
         ...
 
     def run_ended(self, ended: RunRecord) -> None: ...
@@ -46,9 +46,9 @@ class Recorder:
         self._gatekeeper = gatekeeper
         self._keepers = observers
 
-    def renewed(self, config: Config, comes: Collection[str]) -> "Recorder":
+    def renewed(self, config: Config, added: Collection[str]) -> "Recorder":
         """For another config; see `Keeper.renewed`."""
-        return Recorder(self._metrics, self._gatekeeper, [each.renewed(config, comes) for each in self._keepers])
+        return Recorder(self._metrics, self._gatekeeper, [each.renewed(config, added) for each in self._keepers])
 
     async def run(self, pipeline: Pipeline, key: Key | None, prompt: Prompt, settings: Settings, emit: Emit) -> Run:
         """See `Pipeline.run`."""

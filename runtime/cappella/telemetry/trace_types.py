@@ -1,6 +1,6 @@
 """The JSON of a run's trace and of what it cost. A key that is not required is there only where it says something."""
 
-from typing import Annotated, Any, NotRequired
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import Field
 
@@ -105,3 +105,25 @@ class Usage(TypedDict):
     prompt_tokens_details: NotRequired[Any]
     completion_tokens_details: NotRequired[Any]
     fusion_details: NotRequired[list[CallCost]]
+
+
+class RunSummary(TypedDict):
+    """A recorded run as /api/runs lists it; `error` is null if the run did not fail."""
+
+    id: str
+    object: Literal["run"]
+    time: str
+    model: str
+    key: str | None
+    status: str
+    error: Json | None
+    total_ms: Milliseconds
+
+
+class Run(RunSummary):
+    """A recorded run; `messages` and `answer` are there only if the config records content."""
+
+    usage: Usage
+    fusion: Trace | UnfinishedTrace | Json
+    messages: NotRequired[list[Json]]
+    answer: NotRequired[PanelAnswer | None]

@@ -35,8 +35,8 @@ class AuditRecorder:
     def require(self) -> None:
         self._log.require()
 
-    def renewed(self, config: Config, comes: Collection[str]) -> "AuditRecorder":
-        auditing = AuditRecorder(self._log, self._digests, Weights(config, self._weights, comes))
+    def renewed(self, config: Config, added: Collection[str]) -> "AuditRecorder":
+        auditing = AuditRecorder(self._log, self._digests, Weights(config, self._weights, added))
         auditing.find_digests()
         return auditing
 

@@ -30,17 +30,17 @@ Known = dict[str, tuple[int, int, str]]
 class Weights:
     """The digests of one config's models and adapters, as far as they are known.
 
-    Of the models that `comes` does not name, those of the config `before` hold: their engines go on.
+    Of the models that `added` does not name, those of the config `before` hold: their engines go on.
     """
 
-    def __init__(self, config: Config, before: "Weights | None" = None, comes: Collection[str] = ()) -> None:
+    def __init__(self, config: Config, before: "Weights | None" = None, added: Collection[str] = ()) -> None:
         models = config.local.items()
         adapters = {name: path for _, model in models for name, path in model.adapters.items()}
         self.folders = {**{name: model.weights for name, model in models}, **adapters}
         self.found = dict.fromkeys(self.folders, PENDING)
         self._host_of = config.host_of
         for name, digest in before.found.items() if before else ():
-            if name in self.found and self._host_of[name] not in comes:
+            if name in self.found and self._host_of[name] not in added:
                 self.found[name] = digest
 
     def of(self, names: Iterable[str]) -> dict[str, str]:
