@@ -138,7 +138,7 @@ async def test_a_member_whose_server_is_gone_is_502(gateway: str, fake_engines: 
 async def test_a_client_that_leaves_a_silent_run_aborts_every_inner_call(
     gateway: str, fake_engines: FakeEngines, model: str, stream: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream, "EARLY_FAILURE_S", 0.0)
+    monkeypatch.setattr("cappella.ensemble.stream.EARLY_FAILURE_S", 0.0)
     for name in MEMBERS:
         fake_engines.let(name, Script(("never",), pause_s=3600))
     call = asyncio.create_task(ask_raw(gateway, {"model": model, "messages": USER, "stream": stream}))

@@ -10,7 +10,7 @@ from cappella.config import Config
 from cappella.telemetry import trace, trace_types
 from cappella.telemetry.records import CallRecord, RunRecord
 from cappella.telemetry.run_store import Row, RunStore
-from cappella.telemetry.trace_types import RunSummary, Trace, UnfinishedTrace
+from cappella.telemetry.trace_types import RunContent, RunSummary, Trace, UnfinishedTrace
 from cappella.types import Json
 
 FAILED = "failed"
@@ -35,8 +35,10 @@ class History:
         now = time.time()
         short = _short(ended, ended.run_id, now)
         fusion = self._fusion(ended, ended.run_id, short["status"])
-        full: trace_types.Run = {**short, "usage": trace.usage(ended.calls), "fusion": fusion}
-        self._add_content(full, ended)
+        content = self._content_of(ended)
+        full: trace_types.Run = {**short, "usage": trace.usage(ended.calls), "fusion": fusion, **content}
+        if self._content and ended.error:
+            full["error"] = {"type": type(ended.error).__name__, "message": str(ended.error)}
         key_id = ended.key.id if ended.key else None
         self._traces.add(Row(ended.run_id, key_id, now, orjson.dumps(short), orjson.dumps(full)))
 
@@ -52,13 +54,11 @@ class History:
             whole = trace.unfinished(run_id, ended.settings, status, ended.error)
         return whole if self._content else trace.without_content(whole)
 
-    def _add_content(self, full: trace_types.Run, ended: RunRecord) -> None:
+    def _content_of(self, ended: RunRecord) -> RunContent:
         if not self._content:
-            return
-        full["messages"] = list(ended.prompt.messages)
-        full["answer"] = trace.responses([ended.run.answer])[0] if ended.run else None
-        if ended.error:
-            full["error"] = {"type": type(ended.error).__name__, "message": str(ended.error)}
+            return {}
+        answer = trace.responses([ended.run.answer])[0] if ended.run else None
+        return {"messages": list(ended.prompt.messages), "answer": answer}
 
 
 def _short(ended: RunRecord, run_id: str, ended_at: float) -> RunSummary:
@@ -67,7 +67,7 @@ def _short(ended: RunRecord, run_id: str, ended_at: float) -> RunSummary:
         "object": "run",
         "time": datetime.fromtimestamp(ended_at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "model": f"cappella/{ended.settings.ensemble}",
-        "key": ended.key and ended.key.id,
+        "key": ended.key.id if ended.key else None,
         "status": FAILED if ended.error else ended.status,
         "error": {"type": type(ended.error).__name__} if ended.error else None,
         "total_ms": trace.ms(ended.total_s),

@@ -120,10 +120,15 @@ class RunSummary(TypedDict):
     total_ms: Milliseconds
 
 
-class Run(RunSummary):
-    """A recorded run; `messages` and `answer` are there only if the config records content."""
+class RunContent(TypedDict, total=False):
+    """What was sent and answered, if the config records it."""
+
+    messages: list[Json]
+    answer: PanelAnswer | None
+
+
+class Run(RunSummary, RunContent):
+    """A recorded run."""
 
     usage: Usage
     fusion: Trace | UnfinishedTrace | Json
-    messages: NotRequired[list[Json]]
-    answer: NotRequired[PanelAnswer | None]

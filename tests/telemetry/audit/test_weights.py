@@ -116,7 +116,7 @@ def test_another_config_keeps_the_digests_of_the_engines_that_go_on(tmp_path: Pa
     ann, bob = folder(tmp_path / "ann"), folder(tmp_path / "bob")
     before = Weights(config(ann=ann, bob=bob))
     before.found.update(ann="sha256:a", bob="sha256:b")
-    after = Weights(config(ann=ann, bob=bob, cat=ann), before, comes=["bob", "cat"])
+    after = Weights(config(ann=ann, bob=bob, cat=ann), before, added=["bob", "cat"])
     assert after.of(["ann", "bob", "cat"]) == {"ann": "sha256:a", "bob": PENDING, "cat": PENDING}
     assert before.of(["bob"]) == {"bob": "sha256:b"}
 
