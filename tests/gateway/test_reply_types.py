@@ -234,14 +234,18 @@ async def test_engines_and_runs_have_their_declared_fields(fake_engines: FakeEng
     for body, name in ((run, "Run"), (listed, "Runs"), (ready, "Readiness"), (machine, "Machine")):
         TypeAdapter(reply_types.REPLIES[name]).validate_python(body, strict=True)
     declared = openapi.document({}, keyed=False)["components"]["schemas"]
-    parts = ((run, "Run"), (listed["data"][0], "RunSummary"), (ready["engines"]["ann"], "EngineReadiness"))
-    parts += ((machine["engines"]["ann"], "EngineDetails"), (machine["memory"][0], "MemoryNow"))
+    parts = [(run, "Run"), (listed["data"][0], "RunSummary"), (ready["engines"]["ann"], "EngineReadiness")]
+    parts += [(machine["engines"]["ann"], "EngineDetails"), (machine["memory"][0], "MemoryNow")]
     for body, name in parts:
         assert set(body) == set(declared[name]["properties"]), name
 
 
 def test_a_config_error_has_its_declared_fields() -> None:
     body = describe(ConfigError("c.yaml:3: models.ann", "no such folder", "Check the path"))
-    assert (body["place"], body["problem"], body["hint"]) == ("c.yaml:3: models.ann", "no such folder", "Check the path")
+    assert (body["place"], body["problem"], body["hint"]) == (
+        "c.yaml:3: models.ann",
+        "no such folder",
+        "Check the path",
+    )
     declared = openapi.document({}, keyed=False)["components"]["schemas"]["ErrorBody"]["properties"]
     assert set(body) <= set(declared)

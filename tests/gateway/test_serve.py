@@ -93,7 +93,10 @@ async def test_what_becomes_of_an_engine_is_told_line_by_line_with_its_time(
     await told("ann failed: it hung", "ann gave up after 5 tries: it hung")
     bob = statuses["bob"]
     bob.state, bob.restarts_asked = "restarting", 1
-    await told("bob restarts: an operator requested it", "cappella/default cannot answer: its judge or too many members are down")
+    await told(
+        "bob restarts: an operator requested it",
+        "cappella/default cannot answer: its judge or too many members are down",
+    )
     following.cancel()
 
 
