@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from cappella.config import Server
-from cappella.gateway.http_server import CUT_S, ENGINES_END_S
+from cappella.gateway.http_server import CANCEL_GRACE_S, ENGINES_STOP_S
 from support.real_deployment import ROOT
 
 DEPLOY = ROOT / "scripts" / "deploy"
@@ -22,7 +22,7 @@ CONTAINERFILE = (DEPLOY / "Containerfile").read_text()
 PAGE = (DEPLOY / "README.md").read_text()
 MAX_EXPOSURE = "20"
 """Of 100, by systemd's own reckoning: 17 when this was written."""
-NEEDED_S = Server().drain_s + CUT_S + ENGINES_END_S
+NEEDED_S = Server().drain_s + CANCEL_GRACE_S + ENGINES_STOP_S
 
 analyze = shutil.which("systemd-analyze") or ""
 needs_systemd = pytest.mark.skipif(not analyze, reason="systemd-analyze is not here")

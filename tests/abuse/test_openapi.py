@@ -81,7 +81,7 @@ async def test_every_route_stands_in_it_and_nothing_else(fake_engines: FakeEngin
 
 def test_every_code_that_is_raised_stands_in_it() -> None:
     package = Path(cappella.__file__).parent
-    known = {code for codes in openapi.OF_REQUESTS.values() for code in codes}
+    known = {code for codes in openapi.REQUEST_CODES.values() for code in codes}
     known |= {code for _, _, code in HTTP_TABLE.values() if code}
     raised = {code for path in package.rglob("*.py") for code in _codes_in(path)}
     assert {"unknown_field", "scope_missing", "body_too_large"} <= raised

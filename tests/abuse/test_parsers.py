@@ -154,23 +154,23 @@ def test_our_own_frames_parse_back(data: dict[str, Any], event: str | None) -> N
 @given(st.dictionaries(st.sampled_from(["n", "prompt", "stop", "messages", "tools", "text", "response_format"]), JSON))
 def test_whatever_a_body_holds_its_limits_are_kept_or_named(body: dict[str, Any]) -> None:
     try:
-        limits.require_modest(body)
+        limits.require_within_limits(body)
     except RequestError:
         return
-    assert limits.answers(body) <= limits.MAX_ANSWERS
+    assert limits.answer_count(body) <= limits.MAX_ANSWERS
 
 
 @pytest.mark.parametrize("count", [0, -1, 2.0, "3", True, 10**30, [1]])
 def test_a_number_of_answers_that_vllm_would_take_for_another_is_none(count: Any) -> None:
     with pytest.raises(RequestError) as refused:
-        limits.require_modest({"model": "m", "n": count})
+        limits.require_within_limits({"model": "m", "n": count})
     assert refused.value.param == "n"
 
 
 @pytest.mark.parametrize("prompt", [["a"] * 17, [[1, 2]] * 17, ["a", 3] * 9])
 def test_many_prompts_are_many_answers(prompt: list[Any]) -> None:
     with pytest.raises(RequestError, match="at most 16 answers"):
-        limits.require_modest({"model": "m", "prompt": prompt})
-    limits.require_modest({"model": "m", "prompt": [1] * 500})
+        limits.require_within_limits({"model": "m", "prompt": prompt})
+    limits.require_within_limits({"model": "m", "prompt": [1] * 500})
     with pytest.raises(RequestError, match="at most 16 answers"):
-        limits.require_modest({"model": "m", "prompt": ["a"] * 5, "n": 4})
+        limits.require_within_limits({"model": "m", "prompt": ["a"] * 5, "n": 4})

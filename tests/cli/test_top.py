@@ -4,6 +4,7 @@ import asyncio
 import json
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -125,6 +126,15 @@ async def test_a_terminal_shows_engines_ensembles_and_memory_and_what_changes() 
     async with operated(said) as url:
         await asyncio.to_thread(look, url)
     assert said.times >= 3
+
+
+async def test_the_last_failure_is_shown_after_a_recovery() -> None:
+    failure = {"time": 1700000000.0, "reason": "killed by signal 9 (SIGKILL)", "log": "/logs/ann.log"}
+    ann = {"state": "ready", "stage": "ready", "last_failure": failure}
+    async with operated(Said({**MACHINE, "engines": {"ann": ann}})) as url:
+        done = await asyncio.to_thread(top, url)
+    clock = time.strftime("%Y-%m-%d %H:%M", time.localtime(1700000000.0))
+    assert f"ann: last failed {clock}: killed by signal 9 (SIGKILL) (log: /logs/ann.log)" in done.stdout
 
 
 async def test_ctrl_c_ends_it_without_a_word() -> None:

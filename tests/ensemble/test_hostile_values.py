@@ -48,7 +48,7 @@ async def require_sent(fake_engines: FakeEngines, prompt: Prompt | None = None, 
     except CappellaError:
         return
     for request in REQUESTS:
-        orjson.dumps(request.whole(run))
+        orjson.dumps(request.to_response(run))
     orjson.dumps([trace.event(event) for event in fake_engines.events])
 
 

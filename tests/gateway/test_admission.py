@@ -33,7 +33,7 @@ def admission(sequences: int = 8, max_waiting: int = 4) -> Admission:
 
 
 async def hold(found: Admission, name: str, costs: dict[str, int], until: asyncio.Event, direct: bool = False) -> None:
-    async with found.room(name, costs, direct):
+    async with found.slot(name, costs, direct):
         await until.wait()
 
 
@@ -57,8 +57,8 @@ async def test_a_full_queue_refuses_at_once_and_says_when_to_come_again() -> Non
     found, done = admission(max_waiting=1), asyncio.Event()
     tasks = [asyncio.create_task(hold(found, "e", {"ann": 7}, done)) for _ in range(2)]
     await settle()
-    with pytest.raises(Overloaded, match="e is busy, and 1 wait already") as caught:
-        async with found.room("e", {"ann": 1}):
+    with pytest.raises(Overloaded, match="e is overloaded: 1 requests are waiting") as caught:
+        async with found.slot("e", {"ann": 1}):
             pass
     assert 1 <= caught.value.retry_after_s <= 60
     done.set()
@@ -69,32 +69,32 @@ async def test_panels_cannot_keep_a_direct_call_waiting() -> None:
     found, done = admission(), asyncio.Event()
     tasks = [asyncio.create_task(hold(found, "e", {"ann": 1}, done)) for _ in range(10)]
     await settle()
-    async with asyncio.timeout(20), found.room("ann", {"ann": 1}, direct=True):
+    async with asyncio.timeout(20), found.slot("ann", {"ann": 1}, direct=True):
         pass
     done.set()
     await asyncio.gather(*tasks)
 
 
 async def test_small_runs_do_not_pass_a_large_one_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cappella.gateway.admission.PATIENCE_S", 0.01)
+    monkeypatch.setattr("cappella.gateway.admission.MAX_OVERTAKING_S", 0.01)
     found = admission()
     served = asyncio.Event()
 
     async def keep_busy() -> None:
         while not served.is_set():
-            async with found.room("small", {"ann": 1}):
+            async with found.slot("small", {"ann": 1}):
                 await asyncio.sleep(0.002)
 
     busy = [asyncio.create_task(keep_busy()) for _ in range(4)]
     await asyncio.sleep(0.01)
-    async with asyncio.timeout(20), found.room("large", {"ann": 7, "bob": 1}):
+    async with asyncio.timeout(20), found.slot("large", {"ann": 7, "bob": 1}):
         served.set()
     await asyncio.gather(*busy)
 
 
 async def test_who_takes_more_than_there_is_runs_alone() -> None:
     found = admission()
-    async with asyncio.timeout(20), found.room("e", {"ann": 100}):
+    async with asyncio.timeout(20), found.slot("e", {"ann": 100}):
         assert found._engines["ann"].used == 7
 
 
@@ -107,7 +107,7 @@ async def test_who_leaves_the_queue_lets_others_pass() -> None:
     gone.cancel()
     await asyncio.gather(gone, return_exceptions=True)
     assert found.waiting["b"] == 0
-    async with asyncio.timeout(20), found.room("b", {"ann": 2}):
+    async with asyncio.timeout(20), found.slot("b", {"ann": 2}):
         pass
     done.set()
     await first
@@ -136,7 +136,7 @@ def test_nothing_is_lost_whatever_comes_and_goes(
                 assert max_waiting == 2
 
         async def work(name: str, count: int, direct: bool, key: str | None) -> None:
-            async with found.room(name, {"ann": count, "bob": 1}, direct, key):
+            async with found.slot(name, {"ann": count, "bob": 1}, direct, key):
                 assert all(engine.used <= 8 for engine in found._engines.values())
                 assert all(waiting <= max_waiting for waiting in found.waiting.values())
                 await asyncio.sleep(0)
@@ -218,7 +218,7 @@ async def test_a_client_that_reads_nothing_is_left_for_a_reason_that_is_told(
         body = orjson.dumps({**BODY, "model": model, "stream": True})
         await asyncio.get_running_loop().sock_sendall(client, HEAD % len(body) + body)
         assert await eventually(lambda: fake_engines.servers["judge"].running == 1, 60)
-        assert await eventually(lambda: fake_engines.running == 0 and "was left" in caplog.text, 60)
+        assert await eventually(lambda: fake_engines.running == 0 and "its connection was closed" in caplog.text, 60)
         # Its connection is gone, too, with what was still to be sent.
         received = 0
         async with asyncio.timeout(60):
@@ -228,4 +228,4 @@ async def test_a_client_that_reads_nothing_is_left_for_a_reason_that_is_told(
     (line,) = (tmp_path / "audit.jsonl").read_text().splitlines()[-1:]
     assert json.loads(line)["status"] == "ClientTooSlow"
     told = [record.getMessage() for record in caplog.records if "digest" not in record.getMessage()]
-    assert told == ["/v1/chat/completions: the client took nothing for 0.3 s, and was left"]
+    assert told == ["/v1/chat/completions: the client read nothing for 0.3 s; its connection was closed"]

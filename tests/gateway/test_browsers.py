@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from cappella.auth.keys import KeyStore
-from cappella.gateway.browser_security import Spoken
+from cappella.gateway.browser_security import SecurityHeaders
 from support.fake_engines import FakeEngines, gateway_config, serving
 
 CHAT = "/v1/chat/completions"
@@ -94,7 +94,7 @@ async def test_what_a_reply_says_itself_is_left_to_it() -> None:
         sent.append(message)
 
     sent: list[Message] = []
-    app = Spoken(page, tls=False)
+    app = SecurityHeaders(page, tls=False)
     await app({"type": "http", "method": "GET", "path": "/", "headers": []}, None, keep)  # type: ignore[arg-type]
     policies = [value for name, value in sent[0]["headers"] if name == b"content-security-policy"]
     assert policies == [b"default-src 'self'"]

@@ -43,7 +43,7 @@ async def test_what_is_under_way_ends_well_and_nobody_else_comes_in(
 ) -> None:
     fake_engines.let("ann", SLOW)
     under_way = asyncio.create_task(post(gateway, PATHS[0], model))
-    assert await eventually(lambda: fake_engines.reloader.inside == 1)
+    assert await eventually(lambda: fake_engines.reloader.in_flight == 1)
     draining = asyncio.create_task(fake_engines.reloader.drain(20))
     await asyncio.sleep(0)
     status, text = await post(gateway, PATHS[0], model)
@@ -58,7 +58,7 @@ async def test_what_does_not_end_in_time_is_cut_with_an_error_of_its_own(
 ) -> None:
     fake_engines.let("ann", Script(pause_s=60))
     under_way = asyncio.create_task(post(gateway, PATHS[0], model))
-    assert await eventually(lambda: fake_engines.running == 1 and fake_engines.reloader.inside == 1)
+    assert await eventually(lambda: fake_engines.running == 1 and fake_engines.reloader.in_flight == 1)
     assert await fake_engines.reloader.drain(0.05) == 1
     status, text = await under_way
     assert (status, json.loads(text)["error"]["code"]) == (503, "shutting_down")
@@ -74,7 +74,7 @@ async def test_a_stream_that_is_cut_says_so_in_its_last_event(
     if model != "ann":
         fake_engines.let("ann", Script())
     under_way = asyncio.create_task(post(gateway, path, model, stream=True))
-    assert await eventually(lambda: fake_engines.running == 1 and fake_engines.reloader.inside == 1)
+    assert await eventually(lambda: fake_engines.running == 1 and fake_engines.reloader.in_flight == 1)
     await asyncio.sleep(0.05)
     assert await fake_engines.reloader.drain(0.05) == 1
     status, text = await under_way
@@ -95,9 +95,9 @@ async def test_a_models_own_stream_that_breaks_off_says_so(fake_engines: FakeEng
 async def test_a_run_that_has_a_timeout_of_its_own_keeps_it() -> None:
     in_flight = InFlight()
     with pytest.raises(TimeoutError):
-        async with in_flight.inside():
+        async with in_flight.track_task():
             raise TimeoutError
-    assert await in_flight.close(1) == 0
+    assert await in_flight.drain(1) == 0
     with pytest.raises(ShuttingDown):
-        async with in_flight.inside():
+        async with in_flight.track_task():
             pass

@@ -6,7 +6,7 @@ import aiohttp
 import pytest
 
 from cappella.errors import RequestError
-from cappella.gateway.limits import require_modest
+from cappella.gateway.limits import require_within_limits
 
 DEEP: Any = {}
 for _ in range(20):
@@ -32,13 +32,15 @@ for _ in range(5000):
 )
 def test_what_is_too_large_is_named_with_its_limit(field: str, value: Any, says: str) -> None:
     with pytest.raises(RequestError, match=says) as caught:
-        require_modest({"model": "m", field: value})
+        require_within_limits({"model": "m", field: value})
     assert caught.value.code == "too_large"
 
 
 def test_an_ordinary_request_is_modest() -> None:
     schema = {"type": "object", "properties": {"a": {"type": "array", "items": {"type": "string", "pattern": "a+"}}}}
-    require_modest({"messages": [], "n": 4, "stop": ["\n"], "response_format": {"json_schema": {"schema": schema}}})
+    require_within_limits(
+        {"messages": [], "n": 4, "stop": ["\n"], "response_format": {"json_schema": {"schema": schema}}}
+    )
 
 
 @pytest.mark.parametrize("model", ["cappella/default", "ann"])

@@ -46,7 +46,7 @@ async def test_an_engine_that_does_not_start_leaves_all_as_it_was(
     async with stack(tmp_path, monkeypatch) as found:
         before = found.observers
         found.config["models"]["bob"] = model(engine_args={"seed": 13})
-        with pytest.raises(ReloadFailed, match=r"All is as it was before: bob gave up after 2 tries.*cursed"):
+        with pytest.raises(ReloadFailed, match=r"The old config is still served: bob gave up after 2 tries.*cursed"):
             await found.reload()
         assert found.observers == before
         assert (await found.ask())[1]["fusion"]["status"] == "ok"
@@ -62,7 +62,7 @@ async def test_an_engine_that_does_not_start_leaves_all_as_it_was(
             {"ann": {"weights": "weights", "max_model_len": 64, "max_num_seqz": 3}},
             "Did you mean max_num_seqs",
         ),
-        ("server", {"port": 9}, "server.port: cannot change from 8000 to 9 under way. Restart the server."),
+        ("server", {"port": 9}, "server.port: cannot change from 8000 to 9 by a reload. Restart the server."),
         ("placement", {"swap": True, "memory_bytes": "1MiB"}, "they need at least"),
     ],
 )

@@ -82,7 +82,7 @@ async def test_a_run_keeps_its_own_deadline_through_a_reload(fake_engines: FakeE
 async def test_a_run_that_overstays_its_deadline_is_cut_so_that_a_reload_ends(
     fake_engines: FakeEngines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drain, "END_S", -59.0)
+    monkeypatch.setattr(drain, "END_GRACE_S", -59.0)
     fake_engines.let("ann", HELD)
     fake_engines.replaced = frozenset({"ann"})
     async with gateway(fake_engines, gateway_config(analysis="off", quorum=3, deadline_s=60)) as found:
@@ -98,10 +98,10 @@ async def test_a_call_is_not_cut_where_its_engine_stays(fake_engines: FakeEngine
     fake_engines.let("ann", HELD)
     async with gateway(fake_engines, gateway_config()) as found:
         under_way = asyncio.create_task(found.ask("ann", stream=True))
-        assert await eventually(lambda: fake_engines.reloader.inside == 1, PATIENCE_S)
+        assert await eventually(lambda: fake_engines.reloader.in_flight == 1, PATIENCE_S)
         await found.reload()
         await asyncio.sleep(20 * DRAIN_S)
-        assert fake_engines.reloader.inside == 1
+        assert fake_engines.reloader.in_flight == 1
         fake_engines.servers["ann"].released.set()
         under_way.cancel()
         await asyncio.wait({under_way})
@@ -112,7 +112,7 @@ async def test_a_call_whose_engine_goes_has_the_time_to_drain(fake_engines: Fake
     fake_engines.replaced = frozenset({"ann"})
     async with gateway(fake_engines, gateway_config()) as found:
         under_way = asyncio.create_task(found.ask("ann"))
-        assert await eventually(lambda: fake_engines.reloader.inside == 1, PATIENCE_S)
+        assert await eventually(lambda: fake_engines.reloader.in_flight == 1, PATIENCE_S)
         await found.reload()
         status, reply = await under_way
         assert (status, reply["error"]["code"]) == (503, "shutting_down")
@@ -133,7 +133,7 @@ async def test_what_runs_on_an_engine_that_stays_takes_its_place_after_a_reload_
         await found.reload()
         runs += [asyncio.create_task(found.ask())]
         assert await eventually(
-            lambda: fake_engines.reloader.parts.admission.waiting["cappella/default"] == 3, PATIENCE_S
+            lambda: fake_engines.reloader.state.admission.waiting["cappella/default"] == 3, PATIENCE_S
         )
         assert fake_engines.servers["ann"].running == 1
         assert 'cappella_waiting{name="cappella/default"} 3.0' in await found.figures()

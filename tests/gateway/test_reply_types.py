@@ -1,6 +1,7 @@
 """What the gateway answers with has the declared types, with no key more, and is the JSON that clients know."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -8,9 +9,13 @@ import orjson
 import pytest
 from pydantic import TypeAdapter
 
+from cappella.config import Runs
 from cappella.config.options import Seat, Settings
+from cappella.engines import status
 from cappella.ensemble.run import Answer, Call, Failure, GateDecision, Panel, Run, Timings, Verdict
+from cappella.errors import ConfigError
 from cappella.gateway import openapi, reply_types
+from cappella.gateway.errors import describe
 from cappella.gateway.formats.chat import ChatRequest
 from cappella.gateway.formats.fields import Fusion
 from cappella.gateway.formats.messages import MessagesRequest
@@ -138,7 +143,7 @@ def test_the_trace_of_a_run_is_the_json_that_clients_know() -> None:
 
 def test_the_whole_replies_are_the_json_that_clients_know() -> None:
     head = {"model": "cappella/default"}
-    chat = on_the_wire(ChatRequest.model_validate({**head, "messages": USER}).whole(FULL))
+    chat = on_the_wire(ChatRequest.model_validate({**head, "messages": USER}).to_response(FULL))
     call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"at": 1}'}}
     message = {"role": "assistant", "content": "Yes.", "reasoning": "Hm.", "tool_calls": [call]}
     assert chat.pop("choices") == [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}]
@@ -147,7 +152,7 @@ def test_the_whole_replies_are_the_json_that_clients_know() -> None:
         USAGE,
         {"id", "object", "created", "model", "usage", "fusion"},
     )
-    said = on_the_wire(MessagesRequest.model_validate({**head, "messages": USER, "max_tokens": 9}).whole(RUN))
+    said = on_the_wire(MessagesRequest.model_validate({**head, "messages": USER, "max_tokens": 9}).to_response(RUN))
     assert said.pop("fusion") == TRACE
     assert said.pop("usage").pop("fusion_details") == USAGE["fusion_details"]
     assert said == {
@@ -159,7 +164,7 @@ def test_the_whole_replies_are_the_json_that_clients_know() -> None:
         "stop_reason": "end_turn",
         "stop_sequence": None,
     }
-    response = on_the_wire(ResponsesRequest.model_validate({**head, "input": "Hi"}).whole(RUN))
+    response = on_the_wire(ResponsesRequest.model_validate({**head, "input": "Hi"}).to_response(RUN))
     del response["created_at"], response["output"], response["usage"]
     assert response.pop("fusion") == TRACE
     assert response == {
@@ -208,3 +213,39 @@ async def test_a_reply_has_its_declared_type(fake_engines: FakeEngines, path: st
         known = declared["MessageUsage"] if name == "Message" and part == "usage" else declared[kind]
         if name != "Response" or part == "fusion":
             assert set(body.get(part, {})) <= set(known["properties"])
+
+
+async def test_engines_and_runs_have_their_declared_fields(fake_engines: FakeEngines, tmp_path: Path) -> None:
+    fake_engines.engines["ann"].status.last_failure = status.Failure(1.0, "killed", None)
+    config = gateway_config()
+    runs = Runs(file=tmp_path / "runs.sqlite", content=True)
+    config = config.model_copy(update={"server": config.server.model_copy(update={"runs": runs})})
+    ask = {"model": "cappella/default", "messages": USER}
+    async with serving(fake_engines, config) as url, aiohttp.ClientSession(url) as http:
+
+        async def get(path: str) -> Any:
+            async with http.get(path) as reply:
+                return await reply.json()
+
+        async with http.post("/v1/chat/completions", json=ask) as reply:
+            run_id = (await reply.json())["id"]
+        run, listed = await get(f"/api/runs/{run_id}"), await get("/api/runs")
+        ready, machine = await get("/ready"), await get("/api/machine")
+    for body, name in ((run, "Run"), (listed, "Runs"), (ready, "Readiness"), (machine, "Machine")):
+        TypeAdapter(reply_types.REPLIES[name]).validate_python(body, strict=True)
+    declared = openapi.document({}, keyed=False)["components"]["schemas"]
+    parts = [(run, "Run"), (listed["data"][0], "RunSummary"), (ready["engines"]["ann"], "EngineReadiness")]
+    parts += [(machine["engines"]["ann"], "EngineDetails"), (machine["memory"][0], "MemoryNow")]
+    for body, name in parts:
+        assert set(body) == set(declared[name]["properties"]), name
+
+
+def test_a_config_error_has_its_declared_fields() -> None:
+    body = describe(ConfigError("c.yaml:3: models.ann", "no such folder", "Check the path"))
+    assert (body["place"], body["problem"], body["hint"]) == (
+        "c.yaml:3: models.ann",
+        "no such folder",
+        "Check the path",
+    )
+    declared = openapi.document({}, keyed=False)["components"]["schemas"]["ErrorBody"]["properties"]
+    assert set(body) <= set(declared)

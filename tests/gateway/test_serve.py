@@ -28,7 +28,7 @@ async def test_an_ensemble_that_can_answer_before_the_last_engine_is_up_is_annou
     statuses: dict[str, EngineStatus], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(serve, "REFRESH_S", 0.02)
-    watching = asyncio.create_task(serve._watch_start(gateway_config(), statuses, console.ForPeople()))
+    watching = asyncio.create_task(serve._watch_start(gateway_config(), statuses, console.TextReporter()))
     for name in ("ann", "bob", "judge", "cat"):
         await asyncio.sleep(2 * serve.REFRESH_S)
         said = capsys.readouterr().err
@@ -45,7 +45,7 @@ async def test_nothing_is_announced_when_all_engines_come_up_together(
 ) -> None:
     for status in statuses.values():
         status.state = "ready"
-    await serve._watch_start(gateway_config(), statuses, console.ForPeople())
+    await serve._watch_start(gateway_config(), statuses, console.TextReporter())
     assert "answers now" not in capsys.readouterr().err
 
 
@@ -64,7 +64,7 @@ async def test_what_becomes_of_an_engine_is_told_line_by_line_with_its_time(
     for status in statuses.values():
         status.state = "ready"
     deployment = Deployment(statuses)
-    following = asyncio.create_task(console.follow(lambda: deployment, console.ForPeople(), 0.01))
+    following = asyncio.create_task(console.follow(lambda: deployment, console.TextReporter(), 0.01))
     said: list[str] = []
 
     async def told(*lines: str) -> None:
@@ -81,19 +81,22 @@ async def test_what_becomes_of_an_engine_is_told_line_by_line_with_its_time(
     judge.state, judge.restarts = "restarting", 1
     judge.last_failure = Failure(time.time(), "its process ended: killed by signal 9 (SIGKILL)", "/logs/judge.log")
     await told(
-        "judge fell: its process ended: killed by signal 9 (SIGKILL) (log: /logs/judge.log)",
+        "judge failed: its process ended: killed by signal 9 (SIGKILL) (log: /logs/judge.log)",
         "judge restarts (1 so far)",
-        "cappella/default cannot answer: its judge or its quorum is down",
+        "cappella/default cannot answer: its judge or too many members are down",
     )
     judge.state = "ready"
     await told("judge is ready", "cappella/default answers")
     ann = statuses["ann"]
     ann.state, ann.stage = "failed", "gave up after 5 tries: it hung"
     ann.last_failure = Failure(time.time(), "it hung", None)
-    await told("ann fell: it hung", "ann gave up after 5 tries: it hung")
+    await told("ann failed: it hung", "ann gave up after 5 tries: it hung")
     bob = statuses["bob"]
     bob.state, bob.restarts_asked = "restarting", 1
-    await told("bob restarts, as an operator asked", "cappella/default cannot answer: its judge or its quorum is down")
+    await told(
+        "bob restarts: an operator requested it",
+        "cappella/default cannot answer: its judge or too many members are down",
+    )
     following.cancel()
 
 
@@ -109,7 +112,7 @@ def test_a_client_drops_an_idle_connection_before_the_gateway_does() -> None:
 async def test_a_longer_time_to_drain_that_a_reload_took_is_kept_when_it_stops(
     fake_engines: FakeEngines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http_server, "CUT_S", 0)
+    monkeypatch.setattr(http_server, "CANCEL_GRACE_S", 0)
     fake_engines.let("ann", Script(("a", "b"), ending="held"))
     first = gateway_config(analysis="off", quorum=3)
     first = first.model_copy(update={"server": first.server.model_copy(update={"drain_s": 0.01})})

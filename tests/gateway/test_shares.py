@@ -27,7 +27,7 @@ class Queue:
 
     @asynccontextmanager
     async def taken(self, key: str | None = None) -> AsyncIterator[None]:
-        async with self.found.room("e", {"ann": 1}, key=key):
+        async with self.found.slot("e", {"ann": 1}, key=key):
             yield
 
     async def come(self, keys: str, name: str = "e", leaving: int | None = None) -> None:
@@ -39,7 +39,7 @@ class Queue:
             await asyncio.sleep(0)
 
     async def _one(self, name: str, key: str) -> None:
-        async with self.found.room(name, {"ann": 1}, key=key):
+        async with self.found.slot(name, {"ann": 1}, key=key):
             self.entered += key
             await asyncio.sleep(0)
 
@@ -74,7 +74,7 @@ async def test_a_key_that_fills_the_queue_makes_room_for_others_until_their_shar
         await queue.come("a")
         assert queue.found.waiting == {"e": 4}
     assert await queue.outcomes() == "..!!" + "..!" + "!"
-    with pytest.raises(Overloaded, match="others came while this key had more than its share waiting") as caught:
+    with pytest.raises(Overloaded, match="other keys needed this key") as caught:
         queue.tasks[3].result()
     assert 1 <= caught.value.retry_after_s <= 60
 
@@ -84,7 +84,7 @@ async def test_a_key_may_not_have_more_waiting_than_the_config_says() -> None:
     async with queue.taken():
         await queue.come("aab")
     assert await queue.outcomes() == ".!."
-    with pytest.raises(Overloaded, match="e is busy, and 1 requests of this key wait already, which is its share"):
+    with pytest.raises(Overloaded, match="1 requests of this key are waiting"):
         queue.tasks[1].result()
 
 

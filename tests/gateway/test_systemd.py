@@ -94,13 +94,13 @@ def test_a_gateway_that_hangs_gives_no_sign_of_life(tmp_path: Path) -> None:
 def test_systemd_is_told_by_a_path_or_an_abstract_name(tmp_path: Path, address: str) -> None:
     address = address.format(folder=tmp_path, pid=os.getpid())
     with listening(address) as heard:
-        Systemd.around({"NOTIFY_SOCKET": address}).ready("Answers")
+        Systemd.from_environment({"NOTIFY_SOCKET": address}).ready("Answers")
         assert heard.recv(100) == b"READY=1\nSTATUS=Answers"
 
 
 def test_nobody_is_told_where_nobody_listens(tmp_path: Path) -> None:
-    Systemd.around({}).ready("Answers")
-    Systemd.around({"NOTIFY_SOCKET": str(tmp_path / "nowhere")}).ready("Answers")
+    Systemd.from_environment({}).ready("Answers")
+    Systemd.from_environment({"NOTIFY_SOCKET": str(tmp_path / "nowhere")}).ready("Answers")
 
 
 @pytest.mark.parametrize(("asked", "beats"), [(os.getpid(), True), (1, False)])
@@ -108,7 +108,7 @@ async def test_signs_of_life_are_for_who_asked_for_them(asked: int, beats: bool)
     with listening("@cappella-test-watchdog") as heard:
         heard.setblocking(False)
         told = {"NOTIFY_SOCKET": "@cappella-test-watchdog", "WATCHDOG_USEC": "60000000", "WATCHDOG_PID": str(asked)}
-        async with Systemd.around(told).watching():
+        async with Systemd.from_environment(told).watchdog():
             await asyncio.sleep(0)
             with nullcontext() if beats else pytest.raises(BlockingIOError):
                 assert heard.recv(100) == b"WATCHDOG=1"

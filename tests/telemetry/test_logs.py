@@ -191,11 +191,11 @@ def test_a_failed_start_is_one_line(tmp_path: Path) -> None:
 def test_foreign_logs_warnings_blocked_connections_and_crashes_are_lines_of_json() -> None:
     code = """
 import logging, socket, warnings
-from cappella.gateway.console import ForPrograms
+from cappella.gateway.console import JsonReporter
 from cappella.sealing import guard
 from cappella.telemetry import logs
 logs.use_json()
-guard.install([], ForPrograms().refused)
+guard.install([], JsonReporter().report_blocked)
 logging.getLogger("uvicorn.error").warning("a warning of %s", "uvicorn\\udcff")
 warnings.warn("mind the step")
 try:

@@ -37,6 +37,18 @@ test("a start says how long it still takes, and a failed engine says why", () =>
   assert.equal(reasonText({ state: "ready", stage: "ready", reason: null }), "");
 });
 
+test("an engine that has recovered says when and why it failed last, and a failed one only why it is down", () => {
+  const at = new Date();
+  at.setHours(3, 12, 0, 0);
+  const last_failure = { time: at.getTime() / 1000, reason: "killed by signal 9 (SIGKILL)", log: "/logs/ann.log" };
+  const ready = { state: "ready", stage: "ready", reason: null, last_failure };
+  assert.equal(reasonText(ready), "last failed 03:12: killed by signal 9 (SIGKILL) (log: /logs/ann.log)");
+  assert.equal(reasonText({ ...ready, last_failure: { ...last_failure, log: null } }), "last failed 03:12: killed by signal 9 (SIGKILL)");
+  const earlier = { ...last_failure, time: last_failure.time - 86400 };
+  assert.match(reasonText({ ...ready, last_failure: earlier }), /^last failed .*\d.* 0?\d:12: killed/);
+  assert.equal(reasonText({ ...ready, reason: "it hung" }), "Reason: it hung");
+});
+
 test("a server of another version, or a narrow key, breaks nothing", () => {
   assert.equal(stageText({ state: "dreaming" }), "");
   assert.equal(stateTone("dreaming"), "warn");

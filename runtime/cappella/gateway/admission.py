@@ -1,8 +1,8 @@
-"""Who may begin: as many runs as the engines can take, a bounded queue behind them, and for the rest a refusal at once.
+"""Admission control: as many runs as the engines have sequences for, a bounded queue, and Overloaded beyond that.
 
-A run counts as what it costs: a sequence on the engine of each member and of its judge. What is said to one model alone
-counts as one, and a share of every engine is kept for that, so that panels cannot starve it. Keys take turns: of those who
-wait, the one whose key was let in the longest ago is next, and where the queue is full, who has most in it makes room.
+A run costs a sequence on the engine of each member and of its judge. A direct call of one model costs one; a share of
+each engine is reserved for such calls, so that panels cannot starve them. Keys are served in turn: the next is the waiting
+key that was admitted longest ago, and when the queue is full, the key with most requests in it loses its last one.
 """
 
 import asyncio
@@ -17,20 +17,20 @@ from cappella.config import Config
 from cappella.config.options import Settings
 from cappella.errors import Overloaded
 
-KEPT_FOR_DIRECT = 0.125
-"""Of each engine's sequences, for what is said to one model alone."""
-PATIENCE_S = 1.0
-"""After so long in the queue nobody passes who would take what the one in front waits for."""
+DIRECT_SHARE = 0.125
+"""The share of each engine's sequences that is reserved for direct calls of a model."""
+MAX_OVERTAKING_S = 1.0
+"""After this time at the head of its lane, no other request may take sequences of engines that a request waits for."""
 MAX_RETRY_AFTER_S = 60
 
 Costs = Mapping[str, int]
-"""Sequences by engine."""
+"""The number of sequences, by engine."""
 Lane = tuple[str, str | None, int]
-"""An ensemble or model, a key (without keys all are one), and the config: an old engine's queue holds up no new one's."""
+"""An ensemble or model, a key (None without keys), and the number of the config, so that old requests block no new ones."""
 
 
 def costs(settings: Settings, host_of: Mapping[str, str]) -> Costs:
-    """What one run takes of each engine; `host_of` names the engine of each model."""
+    """The sequences that one run needs on each engine; `host_of` maps models to engines."""
     out: dict[str, int] = {}
     for seat in settings.panel:
         out[host_of[seat.model]] = out.get(host_of[seat.model], 0) + seat.samples
@@ -41,14 +41,14 @@ def costs(settings: Settings, host_of: Mapping[str, str]) -> Costs:
 
 @dataclass(slots=True, eq=False)
 class _Engine:
-    """One engine, however many configs it stays for. `sequences` is what it takes at once."""
+    """One engine, which a reload may keep. `sequences` is the number that it can run at once, `used` those admitted."""
 
     sequences: int
     used: int = 0
 
-    def room(self, direct: bool) -> int:
-        """What may be taken of it in all."""
-        return self.sequences if direct else max(1, self.sequences - round(self.sequences * KEPT_FOR_DIRECT))
+    def capacity(self, direct: bool) -> int:
+        """The number of sequences that direct calls, or else panels, may use."""
+        return self.sequences if direct else max(1, self.sequences - round(self.sequences * DIRECT_SHARE))
 
 
 @dataclass(slots=True, eq=False)
@@ -56,28 +56,27 @@ class _Waiter:
     lane: Lane
     costs: Mapping[_Engine, int]
     direct: bool
-    place: asyncio.Future[None]
+    admitted: asyncio.Future[None]
     since: float = field(default_factory=time.monotonic)
 
 
 @dataclass(slots=True)
 class _Queue:
-    """Who waits and who is inside, of all the configs that a server has had."""
+    """The waiting and the admitted requests, of all configs that the server has had."""
 
     waiting: dict[str, int] = field(default_factory=dict)
     lanes: dict[Lane, deque[_Waiter]] = field(default_factory=dict)
-    inside: set[_Waiter] = field(default_factory=set)
+    in_flight: set[_Waiter] = field(default_factory=set)
     turns: Iterator[int] = field(default_factory=lambda: counting(1))
     last_turn: dict[str | None, int] = field(default_factory=dict)
-    run_s: float = 1.0
+    mean_run_s: float = 1.0
     refused: Counter[str] = field(default_factory=Counter)
 
 
 class Admission:
-    """`sequences` is what each engine takes at once; `max_waiting` how many may queue for an ensemble, or a model.
+    """`sequences` is what each engine can run at once; at most `max_waiting` requests may queue for an ensemble or model.
 
-    Of these at most `max_waiting_per_key` may be of one key. `refused` counts those who found no place in the queue, or
-    lost it, by ensemble or model.
+    At most `max_waiting_per_key` of these may be of one key.
     """
 
     def __init__(self, sequences: Mapping[str, int], max_waiting: int, max_waiting_per_key: int | None = None) -> None:
@@ -92,78 +91,77 @@ class Admission:
         server, sequences = config.server, {name: model.max_num_seqs for name, model in config.models.items()}
         return cls(sequences, server.max_waiting, server.max_waiting_per_key)
 
-    def renewed(self, config: Config, stays: Collection[str]) -> "Admission":
-        """For another config: the same queue and counts, and of the engines of the models `stays` what they have under way."""
+    def renewed(self, config: Config, kept: Collection[str]) -> "Admission":
+        """The admission of another config: it shares the queue and the counts, and the used sequences of the `kept` engines."""
         new = Admission.of(config)
         new._queue, new._generation = self._queue, self._generation + 1
-        new._engines |= {name: self._engines[name] for name in stays}
+        new._engines |= {name: self._engines[name] for name in kept}
         return new
 
     @property
     def waiting(self) -> Mapping[str, int]:
-        """By ensemble or model."""
+        """The length of the queue, by ensemble or model."""
         return self._queue.waiting
 
     @property
-    def inside(self) -> Mapping[str, int]:
-        """Who has been let in, by ensemble or model."""
-        return Counter(waiter.lane[0] for waiter in self._queue.inside)
+    def in_flight(self) -> Mapping[str, int]:
+        """The number of admitted requests, by ensemble or model."""
+        return Counter(waiter.lane[0] for waiter in self._queue.in_flight)
 
     @property
     def refused(self) -> Counter[str]:
+        """The number of requests that got no place in the queue or lost it, by ensemble or model."""
         return self._queue.refused
 
     @asynccontextmanager
-    async def room(self, name: str, costs: Costs, direct: bool = False, key: str | None = None) -> AsyncIterator[None]:
-        """From when there is room until the caller is done. Raises Overloaded if too many wait already for `name`.
+    async def slot(self, name: str, costs: Costs, direct: bool = False, key: str | None = None) -> AsyncIterator[None]:
+        """Waits for `costs`, and holds them in this context. Raises Overloaded if the queue for `name` is full.
 
-        Also raises it for a caller that waits, if it has to make room for a key with fewer.
+        Also raises Overloaded while it waits, if a key with fewer requests needs the place.
         """
-        self.require_place(name, key)
-        self._make_place(name)
-        place = asyncio.get_running_loop().create_future()
-        waiter = _Waiter((name, key, self._generation), self._possible(costs, direct), direct, place)
+        self.require_queue_space(name, key)
+        self._evict_if_full(name)
+        admitted = asyncio.get_running_loop().create_future()
+        waiter = _Waiter((name, key, self._generation), self._limited_costs(costs, direct), direct, admitted)
         self._enqueue(waiter)
-        self._let_in()
+        self._admit_waiting()
         try:
-            await waiter.place
+            await waiter.admitted
         except asyncio.CancelledError:
-            # Who was let in at the same moment has been counted; who had to make room waits no more.
-            if waiter in self._queue.inside:
-                self._leave(waiter)
+            # It may have been admitted at the same moment; or evicted, so that it is in no queue.
+            if waiter in self._queue.in_flight:
+                self._release(waiter)
             elif waiter in self._queue.lanes.get(waiter.lane, ()):
                 self._unqueue(waiter)
-                self._let_in()
+                self._admit_waiting()
             raise
         began = time.monotonic()
         try:
             yield
         finally:
-            self._queue.run_s += 0.1 * (time.monotonic() - began - self._queue.run_s)
-            self._leave(waiter)
+            self._queue.mean_run_s += 0.1 * (time.monotonic() - began - self._queue.mean_run_s)
+            self._release(waiter)
 
-    def require_place(self, name: str, key: str | None = None) -> None:
-        """Raises Overloaded if there is none in the queue, nor anybody who would have to make some."""
+    def require_queue_space(self, name: str, key: str | None = None) -> None:
+        """Raises Overloaded if the queue is full and no other key has to give up a place in it."""
         own = len(self._queue.lanes.get((name, key, self._generation), ()))
         waiting = self._queue.waiting.get(name, 0)
         if key is not None and own >= self._max_waiting_per_key:
-            raise self._overloaded(name, f"{own} requests of this key wait already, which is its share")
-        if waiting >= self._max_waiting and len(self._longest(name)) < own + 2:
-            raise self._overloaded(name, f"{waiting} wait already")
+            raise self._overloaded(name, f"{own} requests of this key are waiting, the most that one key may have")
+        if waiting >= self._max_waiting and len(self._longest_lane(name)) < own + 2:
+            raise self._overloaded(name, f"{waiting} requests are waiting")
 
-    def _make_place(self, name: str) -> None:
-        """Where the queue is full, the last to have come of the key that has most in it goes."""
+    def _evict_if_full(self, name: str) -> None:
+        """If the queue is full, evict the latest request of the key that has most in it."""
         if self._queue.waiting.get(name, 0) < self._max_waiting:
             return
-        last = self._longest(name)[-1]
+        last = self._longest_lane(name)[-1]
         self._unqueue(last)
-        # Who goes away at this moment needs to be told nothing.
-        if not last.place.done():
-            last.place.set_exception(
-                self._overloaded(name, "others came while this key had more than its share waiting")
-            )
+        # Its client may just have disconnected.
+        if not last.admitted.done():
+            last.admitted.set_exception(self._overloaded(name, "other keys needed this key's places in the queue"))
 
-    def _longest(self, name: str) -> deque[_Waiter]:
+    def _longest_lane(self, name: str) -> deque[_Waiter]:
         return max((lane for (of, *_), lane in self._queue.lanes.items() if of == name), key=len)
 
     def _enqueue(self, waiter: _Waiter) -> None:
@@ -178,49 +176,49 @@ class Admission:
             del self._queue.lanes[waiter.lane]
         self._queue.waiting[waiter.lane[0]] -= 1
 
-    def _possible(self, costs: Costs, direct: bool) -> Mapping[_Engine, int]:
-        """A run that takes more than there is takes all of it, alone."""
+    def _limited_costs(self, costs: Costs, direct: bool) -> Mapping[_Engine, int]:
+        """A run that costs more than an engine has gets all of it, and runs alone."""
         of_engines = [(self._engines[model], count) for model, count in costs.items()]
-        return {engine: min(count, engine.room(direct)) for engine, count in of_engines}
+        return {engine: min(count, engine.capacity(direct)) for engine, count in of_engines}
 
     def _fits(self, waiter: _Waiter) -> bool:
-        return all(engine.used + n <= engine.room(waiter.direct) for engine, n in waiter.costs.items())
+        return all(engine.used + n <= engine.capacity(waiter.direct) for engine, n in waiter.costs.items())
 
-    def _let_in(self) -> None:
-        """The heads of the queues as far as they fit: keys in turn, those of one key in the order in which they came."""
-        while (fitting := self._next()) is not None:
-            self._enter(fitting)
+    def _admit_waiting(self) -> None:
+        """Admit waiting requests while they fit: keys in turn, those of one key in the order of arrival."""
+        while (fitting := self._next_fitting()) is not None:
+            self._admit(fitting)
 
-    def _next(self) -> _Waiter | None:
+    def _next_fitting(self) -> _Waiter | None:
         blocked: set[_Engine] = set()
         now = time.monotonic()
         for head in sorted((lane[0] for lane in self._queue.lanes.values()), key=self._rank):
             if not blocked & set(head.costs) and self._fits(head):
                 return head
-            if now - head.since > PATIENCE_S:
+            if now - head.since > MAX_OVERTAKING_S:
                 blocked |= set(head.costs)
         return None
 
     def _rank(self, head: _Waiter) -> tuple[int, float]:
         return self._queue.last_turn.get(head.lane[1], 0), head.since
 
-    def _enter(self, waiter: _Waiter) -> None:
+    def _admit(self, waiter: _Waiter) -> None:
         self._unqueue(waiter)
         self._queue.last_turn[waiter.lane[1]] = next(self._queue.turns)
         for engine, count in waiter.costs.items():
             engine.used += count
-        self._queue.inside.add(waiter)
-        if not waiter.place.done():
-            waiter.place.set_result(None)
+        self._queue.in_flight.add(waiter)
+        if not waiter.admitted.done():
+            waiter.admitted.set_result(None)
 
-    def _leave(self, waiter: _Waiter) -> None:
+    def _release(self, waiter: _Waiter) -> None:
         for engine, count in waiter.costs.items():
             engine.used -= count
-        self._queue.inside.discard(waiter)
-        self._let_in()
+        self._queue.in_flight.discard(waiter)
+        self._admit_waiting()
 
     def _overloaded(self, name: str, why: str) -> Overloaded:
-        """A refusal, counted; to be tried again when those who wait now will have begun, if runs last as long as they did of late."""
+        """The error, which is counted. Retry-After is the expected wait: queue length times mean duration, by those in flight."""
         self.refused[name] += 1
-        after_s = round(self._queue.run_s * self._queue.waiting.get(name, 0) / max(1, len(self._queue.inside)))
-        return Overloaded(f"{name} is busy, and {why}: try again later.", min(MAX_RETRY_AFTER_S, max(1, after_s)))
+        after_s = round(self._queue.mean_run_s * self._queue.waiting.get(name, 0) / max(1, len(self._queue.in_flight)))
+        return Overloaded(f"{name} is overloaded: {why}. Try again later.", min(MAX_RETRY_AFTER_S, max(1, after_s)))

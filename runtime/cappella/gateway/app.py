@@ -1,4 +1,4 @@
-"""Wires the parts into one ASGI application."""
+"""Assembles the gateway: one ASGI application with its state, routers and middleware."""
 
 import time
 from collections.abc import AsyncIterator
@@ -28,10 +28,10 @@ from cappella.telemetry.persistence import Persistence
 from cappella.telemetry.recorder import Recorder
 
 
-def create_app(config: Config, supervisor: Supervisor, reread: ReadConfig | None = None) -> FastAPI:
-    """The gateway. Engines start with it and stop with it; a reload takes what `reread` says.
+def create_app(config: Config, supervisor: Supervisor, read_config: ReadConfig | None = None) -> FastAPI:
+    """The gateway. Its lifespan starts and stops the engines; a reload serves what `read_config` returns.
 
-    Its `state.generations` is what reloads and drains it.
+    `app.state.reloader` reloads and drains it.
     """
 
     gatekeeper = Gatekeeper(KeyStore(config.server.keys) if config.server.keys else None)
@@ -48,11 +48,11 @@ def create_app(config: Config, supervisor: Supervisor, reread: ReadConfig | None
             finally:
                 await supervisor.stop()
 
-    # FastAPI's own document describes no field of ours, and its pages load scripts from elsewhere. Nor is anybody sent
-    # on from a path with a slash too much, to a host that the request itself names.
+    # FastAPI's own document would not describe our fields, and its pages load scripts from other hosts. A redirect of a
+    # path with a trailing slash would go to whatever host the request names.
     app = _Gateway(lifespan=lifespan, openapi_url=None, redirect_slashes=False)
     app.include_router(openapi.create_router(gatekeeper, errors.codes(), keyed=config.server.keys is not None))
-    parts = GatewayState(
+    state = GatewayState(
         deployment=supervisor.deployment,
         pipeline=Pipeline(supervisor.engines),
         recorder=Recorder(metrics, gatekeeper, [observer, *persistence.observers]),
@@ -64,14 +64,14 @@ def create_app(config: Config, supervisor: Supervisor, reread: ReadConfig | None
         in_flight=InFlight(),
         created=int(time.time()),
     )
-    app.state.reloader = reloader = Reloader(parts, supervisor, reread or (lambda: config))
-    app.include_router(create_router(lambda: reloader.parts, reloader.reload))
-    app.include_router(health.create_router(lambda: reloader.parts))
+    app.state.reloader = reloader = Reloader(state, supervisor, read_config or (lambda: config))
+    app.include_router(create_router(lambda: reloader.state, reloader.reload))
+    app.include_router(health.create_router(lambda: reloader.state))
     app.include_router(runs.create_router(gatekeeper, persistence.run_store))
-    app.include_router(create_machine_router(lambda: reloader.parts, supervisor))
+    app.include_router(create_machine_router(lambda: reloader.state, supervisor))
     app.include_router(page.create_router())
-    browser_security.shield(app, config.server, errors.error_reply)
-    # Around the shield: who is refused there is counted, too.
+    browser_security.protect(app, config.server, errors.error_reply)
+    # Outside the browser checks: requests that they refuse are counted, too.
     app.add_middleware(RecordRequests, observe=observer.request_ended)
     errors.answer_errors(app)
     return app
@@ -79,6 +79,6 @@ def create_app(config: Config, supervisor: Supervisor, reread: ReadConfig | None
 
 class _Gateway(FastAPI):
     def build_middleware_stack(self) -> ASGIApp:
-        """With words for browsers on all that comes out of it, the framework's own replies too."""
-        tls = self.state.reloader.parts.config.server.tls
-        return browser_security.Spoken(super().build_middleware_stack(), tls is not None)
+        """Adds the security headers to all replies, those of the framework included."""
+        tls = self.state.reloader.state.config.server.tls
+        return browser_security.SecurityHeaders(super().build_middleware_stack(), tls is not None)

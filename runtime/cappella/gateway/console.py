@@ -1,4 +1,4 @@
-"""How `cappella serve` says what it does: to a person, or as events in a log of JSON lines."""
+"""Output of `cappella serve`: text for a person, or a log of JSON lines."""
 
 import asyncio
 import logging
@@ -20,84 +20,84 @@ from cappella.telemetry import logs
 console = Console(stderr=True, highlight=False)
 
 
-Shown = dict[str, tuple[str, int]]
-"""By engine: the stage that was said last, and after how many restarts."""
+ReportedStages = dict[str, tuple[str, int]]
+"""By engine: the stage that was reported last, and the restarts by then."""
 
 
-class Announcer(Protocol):
-    """`draws` says that what was said can be drawn anew, as bars are; `for_programs` that a program reads it."""
-
-    @property
-    def draws(self) -> bool: ...
+class Reporter(Protocol):
+    """An output. `can_redraw` is true on a terminal, where progress bars are drawn; `writes_json` where programs read it."""
 
     @property
-    def for_programs(self) -> bool: ...
-
-    def say(self, event: str, message: str, shown: RenderableType | None = None, **facts: Any) -> None:
-        """One thing that happened, in plain words, or as `shown` to a person; `facts` are for programs."""
-        ...
-
-    def fail(self, event: str, message: str, last_words: Sequence[str] = (), **facts: Any) -> None:
-        """One thing that went wrong, and the end of the log that says why."""
-        ...
-
-    def log(self, event: str, message: str, **facts: Any) -> None:
-        """One thing that happened while it serves, with its time."""
-        ...
-
-    def refused(self, text: str) -> None:
-        """What the guard of this process let nobody do."""
-        ...
-
-
-class ForPeople:
-    """Text on standard error."""
-
-    for_programs = False
+    def can_redraw(self) -> bool: ...
 
     @property
-    def draws(self) -> bool:
+    def writes_json(self) -> bool: ...
+
+    def report(self, event: str, message: str, shown: RenderableType | None = None, **fields: Any) -> None:
+        """One event: `message`, or `shown` on a terminal; `fields` are for programs."""
+        ...
+
+    def report_failure(self, event: str, message: str, last_words: Sequence[str] = (), **fields: Any) -> None:
+        """One failure, with the last lines of the log at `fields["log"]` that explains it."""
+        ...
+
+    def log(self, event: str, message: str, **fields: Any) -> None:
+        """One event while the server runs, with its time."""
+        ...
+
+    def report_blocked(self, text: str) -> None:
+        """A connection that this process's guard blocked."""
+        ...
+
+
+class TextReporter:
+    """Writes text to standard error."""
+
+    writes_json = False
+
+    @property
+    def can_redraw(self) -> bool:
         return console.is_terminal
 
-    def say(self, event: str, message: str, shown: RenderableType | None = None, **facts: Any) -> None:
+    def report(self, event: str, message: str, shown: RenderableType | None = None, **fields: Any) -> None:
         if shown is None:
             console.print(message, markup=False, soft_wrap=True)
         else:
             console.print(shown, soft_wrap=isinstance(shown, Text))
 
-    def fail(self, event: str, message: str, last_words: Sequence[str] = (), **facts: Any) -> None:
+    def report_failure(self, event: str, message: str, last_words: Sequence[str] = (), **fields: Any) -> None:
         console.print(Text(message, "red"), soft_wrap=True)
         if last_words:
             lines = "\n".join(f"  {line}" for line in last_words)
-            console.print(f"From {facts['log']}:\n{lines}", markup=False, soft_wrap=True)
+            console.print(f"From {fields['log']}:\n{lines}", markup=False, soft_wrap=True)
 
-    def log(self, event: str, message: str, **facts: Any) -> None:
+    def log(self, event: str, message: str, **fields: Any) -> None:
         console.print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}", markup=False, soft_wrap=True)
 
-    def refused(self, text: str) -> None:
+    def report_blocked(self, text: str) -> None:
         guard.to_stderr(text)
 
 
-class ForPrograms:
-    """Lines of JSON on standard error."""
+class JsonReporter:
+    """Writes lines of JSON to standard error."""
 
-    for_programs = True
-    draws = False
+    writes_json = True
+    can_redraw = False
 
-    def say(self, event: str, message: str, shown: RenderableType | None = None, **facts: Any) -> None:
-        logs.log_event(event, message, facts)
+    def report(self, event: str, message: str, shown: RenderableType | None = None, **fields: Any) -> None:
+        logs.log_event(event, message, fields)
 
-    def fail(self, event: str, message: str, last_words: Sequence[str] = (), **facts: Any) -> None:
-        logs.log_event(event, message, {**facts, "last_words": last_words}, logging.ERROR)
+    def report_failure(self, event: str, message: str, last_words: Sequence[str] = (), **fields: Any) -> None:
+        logs.log_event(event, message, {**fields, "last_words": last_words}, logging.ERROR)
 
-    def log(self, event: str, message: str, **facts: Any) -> None:
-        logs.log_event(event, message, facts)
+    def log(self, event: str, message: str, **fields: Any) -> None:
+        logs.log_event(event, message, fields)
 
-    def refused(self, text: str) -> None:
+    def report_blocked(self, text: str) -> None:
         logs.log_event("sealed", text, {}, logging.WARNING)
 
 
-class Followed(Protocol):
+class EngineGroup(Protocol):
     """The engines of one config."""
 
     @property
@@ -108,49 +108,51 @@ class Followed(Protocol):
 
 
 async def follow(
-    current: Callable[[], Followed], announcer: Announcer, interval_s: float, ended: Callable[[], bool] = lambda: False
+    current: Callable[[], EngineGroup], reporter: Reporter, interval_s: float, ended: Callable[[], bool] = lambda: False
 ) -> None:
-    """Until it has ended, say what becomes of the engines, and of each ensemble when it stops or starts to answer."""
+    """Report changes of engines, and each ensemble that starts or stops answering, until `ended` is true."""
     shown = {name: (status.stage, status.restarts) for name, status in current().statuses.items()}
-    changes, answering = Changes(current().statuses), _answering(current())
+    changes, answering = ChangeDetector(current().statuses), _answering(current())
     while True:
         await asyncio.sleep(interval_s)
         if ended():
             return
         statuses = current().statuses
-        if announcer.for_programs:
-            tell_stages(announcer, shown, statuses)
+        if reporter.writes_json:
+            report_stages(reporter, shown, statuses)
         else:
-            for line in changes.look(statuses):
-                announcer.log("engine", line)
+            for line in changes.update(statuses):
+                reporter.log("engine", line)
         now = _answering(current())
         for name in (name for name, answers in now.items() if answers != answering.get(name, False)):
-            does = "answers" if now[name] else "cannot answer: its judge or its quorum is down"
-            announcer.log("ensemble", f"cappella/{name} {does}", ensemble=name, answers=now[name])
+            does = "answers" if now[name] else "cannot answer: its judge or too many members are down"
+            reporter.log("ensemble", f"cappella/{name} {does}", ensemble=name, answers=now[name])
         answering = now
 
 
-def _answering(followed: Followed) -> Mapping[str, bool]:
-    return followed.config.answering(name for name, status in followed.statuses.items() if status.accepts_requests)
+def _answering(group: EngineGroup) -> Mapping[str, bool]:
+    return group.config.answering(name for name, status in group.statuses.items() if status.accepts_requests)
 
 
-class Changes:
-    """What has become of engines since the last look: falls, recoveries, restarts, and those that were given up."""
+class ChangeDetector:
+    """Finds failures, recoveries and restarts of engines between two looks at their statuses."""
 
     def __init__(self, statuses: Mapping[str, EngineStatus]) -> None:
-        self._known = {name: _Seen.of(status) for name, status in statuses.items()}
+        self._snapshots = {name: _Snapshot.of(status) for name, status in statuses.items()}
 
-    def look(self, statuses: Mapping[str, EngineStatus]) -> list[str]:
-        """A line for each change."""
-        now = {name: _Seen.of(status) for name, status in statuses.items()}
-        lines = [line for name, seen in now.items() for line in seen.since(name, self._known.get(name))]
-        self._known = now
+    def update(self, statuses: Mapping[str, EngineStatus]) -> list[str]:
+        """A line for each change since the last call."""
+        now = {name: _Snapshot.of(status) for name, status in statuses.items()}
+        lines = [
+            line for name, snapshot in now.items() for line in snapshot.changes_since(name, self._snapshots.get(name))
+        ]
+        self._snapshots = now
         return lines
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
-    """An engine at one look."""
+class _Snapshot:
+    """The status of an engine at one time."""
 
     state: EngineState
     stage: str
@@ -159,27 +161,27 @@ class _Seen:
     failure: Failure | None
 
     @classmethod
-    def of(cls, status: EngineStatus) -> "_Seen":
+    def of(cls, status: EngineStatus) -> "_Snapshot":
         failure = status.last_failure
         return cls(status.state, status.stage, status.restarts, status.restarts_asked, failure)
 
-    def since(self, name: str, before: "_Seen | None") -> Iterator[str]:
+    def changes_since(self, name: str, before: "_Snapshot | None") -> Iterator[str]:
         if before is None:
-            before = _Seen("waiting", "", self.restarts, self.restarts_asked, self.failure)
-        fell = self.failure is not None and (before.failure is None or self.failure.time != before.failure.time)
-        if fell and self.failure is not None:
+            before = _Snapshot("waiting", "", self.restarts, self.restarts_asked, self.failure)
+        failed = self.failure is not None and (before.failure is None or self.failure.time != before.failure.time)
+        if failed and self.failure is not None:
             log = f" (log: {self.failure.log})" if self.failure.log else ""
-            yield f"{name} fell: {self.failure.reason}{log}"
+            yield f"{name} failed: {self.failure.reason}{log}"
         if self.restarts_asked > before.restarts_asked:
-            yield f"{name} restarts, as an operator asked"
-        if self.state == before.state and not fell:
+            yield f"{name} restarts: an operator requested it"
+        if self.state == before.state and not failed:
             return
-        if self.state == "restarting" and fell:
+        if self.state == "restarting" and failed:
             yield f"{name} restarts ({self.restarts} so far)"
         elif self.state == "failed":
             yield f"{name} {self.stage}"
         elif self.state == "unhealthy":
-            yield f"{name} is unhealthy and takes no calls: {self.stage}"
+            yield f"{name} is unhealthy and accepts no requests: {self.stage}"
         elif self.state == "stopped":
             yield f"{name} was put to sleep by an operator"
         elif self.state == "ready" and before.state != "asleep":
@@ -187,11 +189,11 @@ class _Seen:
 
 
 @contextmanager
-def stages(announcer: Announcer, statuses: Mapping[str, EngineStatus]) -> Iterator[Callable[[], None]]:
-    """A function that shows how far each engine is: a bar on a terminal, elsewhere a line for each new stage."""
-    if not announcer.draws:
-        shown: Shown = {}
-        yield lambda: tell_stages(announcer, shown, statuses)
+def stage_display(reporter: Reporter, statuses: Mapping[str, EngineStatus]) -> Iterator[Callable[[], None]]:
+    """Yields a function that shows the progress of each engine: a bar on a terminal, elsewhere a line for each new stage."""
+    if not reporter.can_redraw:
+        shown: ReportedStages = {}
+        yield lambda: report_stages(reporter, shown, statuses)
         return
     columns = (TextColumn("{task.description:<14}"), BarColumn(), TextColumn("{task.fields[stage]}"))
     with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
@@ -199,14 +201,14 @@ def stages(announcer: Announcer, statuses: Mapping[str, EngineStatus]) -> Iterat
         yield lambda: _draw(progress, bars, statuses)
 
 
-def tell_stages(announcer: Announcer, shown: Shown, statuses: Mapping[str, EngineStatus]) -> None:
-    """A line for each engine whose stage is not the one that was `shown`, or not of the same life."""
+def report_stages(reporter: Reporter, shown: ReportedStages, statuses: Mapping[str, EngineStatus]) -> None:
+    """Report each engine whose stage or count of restarts differs from what was `shown` last."""
     for name, status in statuses.items():
         now = (status.stage, status.restarts)
         if shown.get(name) != now:
             shown[name] = now
-            facts: Any = {"state": status.state, "restarts": status.restarts, "reason": status.reason}
-            announcer.say("engine", f"{name}: {status.summary}", model=name, **facts)
+            fields: Any = {"state": status.state, "restarts": status.restarts, "reason": status.reason}
+            reporter.report("engine", f"{name}: {status.summary}", model=name, **fields)
 
 
 def _draw(progress: Progress, bars: Mapping[str, TaskID], statuses: Mapping[str, EngineStatus]) -> None:

@@ -1,4 +1,4 @@
-"""Tracks what is under way while a gateway, or a config that another has replaced, comes to its end."""
+"""Tracks requests in flight, and cancels those that outlive a drain."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -8,110 +8,111 @@ from math import inf
 
 from cappella.errors import ShuttingDown
 
-END_S = 5.0
-"""What a run that has come to its deadline may still take to say how it ended."""
+END_GRACE_S = 5.0
+"""What a run may take beyond its deadline to send the last of its reply."""
 
 
 @dataclass(slots=True, eq=False)
-class Passage:
-    """One thing under way. `ends_at`, on the event loop's clock, is when it ends by itself: None if it promises nothing."""
+class Tracked:
+    """One run or call in flight. `ends_at`, on the event loop's clock, is when it ends by itself: None if unknown."""
 
-    cut: Callable[[], object]
+    cancel: Callable[[], object]
     ends_at: float | None = None
-    was_cut: bool = False
+    is_cancelled: bool = False
 
-    def due_at(self, by: float) -> float:
-        """When to cut it: at `by`, or later if it ends by itself later."""
-        return by if self.ends_at is None else max(by, self.ends_at)
+    def due_at(self, drain_ends_at: float) -> float:
+        """When to cancel it: at the end of the drain, or when it ends by itself if that is later."""
+        return drain_ends_at if self.ends_at is None else max(drain_ends_at, self.ends_at)
 
 
 class InFlight:
-    """Once they close nothing else comes in, and what is not out in time is cut: then there is a `reason`."""
+    """The runs and calls in flight under one config. A drain admits no more; `reason` is set once it cancels one."""
 
     def __init__(self) -> None:
-        self._inside: set[Passage] = set()
+        self._tracked: set[Tracked] = set()
         self._closed = False
         self.reason: ShuttingDown | None = None
         self._changed = asyncio.Event()
 
     @property
     def count(self) -> int:
-        """How many are inside."""
-        return len(self._inside)
+        """How many are in flight."""
+        return len(self._tracked)
 
     @contextmanager
-    def passed(self, cut: Callable[[], object], staying: bool = False) -> Iterator[Passage]:
-        """From the way in to the way out; `cut` is called on what stays too long.
+    def track(self, cancel: Callable[[], object], is_admitted: bool = False) -> Iterator[Tracked]:
+        """Track what happens in this context; a drain may call `cancel`.
 
-        Raises ShuttingDown if they are closed, but not for what is inside and `staying`.
+        Raises ShuttingDown during a drain, unless it `is_admitted` already.
         """
-        if self._closed and not staying:
+        if self._closed and not is_admitted:
             raise ShuttingDown("This server is about to stop.")
-        passage = Passage(cut)
-        self._inside.add(passage)
+        tracked = Tracked(cancel)
+        self._tracked.add(tracked)
         try:
-            yield passage
+            yield tracked
         finally:
-            self._inside.discard(passage)
+            self._tracked.discard(tracked)
             self._changed.set()
 
     @asynccontextmanager
-    async def inside(self) -> AsyncIterator[Passage]:
-        """The same for what one task does. Raises ShuttingDown also where it was cut."""
+    async def track_task(self) -> AsyncIterator[Tracked]:
+        """Track the current task in this context. Raises ShuttingDown during a drain, and when a drain cancels it."""
         try:
-            async with asyncio.timeout(None) as time:
+            async with asyncio.timeout(None) as timeout:
                 now = asyncio.get_running_loop().time
-                with self.passed(lambda: time.reschedule(now())) as passage:
-                    yield passage
+                with self.track(lambda: timeout.reschedule(now())) as tracked:
+                    yield tracked
         except TimeoutError as error:
-            if not time.expired():
+            if not timeout.expired():
                 raise
             raise self.reason or error from error
 
     @asynccontextmanager
-    async def run_inside(self) -> AsyncIterator[Callable[[float], None]]:
-        """The same for a run with a deadline of its own: what this gives is called with its seconds when it begins.
+    async def track_run(self) -> AsyncIterator[Callable[[float], None]]:
+        """As `track_task`, for a run with a deadline: the caller calls what this yields, with its seconds, as it begins.
 
-        Until then it waits for room, and has all its time before it.
+        Until then the run waits in the queue, and is not cancelled by `drain_to_deadlines`.
         """
-        async with self.inside() as passage:
-            passage.ends_at = inf
+        async with self.track_task() as tracked:
+            tracked.ends_at = inf
 
             def begin(deadline_s: float) -> None:
-                passage.ends_at = asyncio.get_running_loop().time() + deadline_s + END_S
+                tracked.ends_at = asyncio.get_running_loop().time() + deadline_s + END_GRACE_S
                 self._changed.set()
 
             yield begin
 
-    async def close(self, within_s: float) -> int:
-        """Wait until everything is out, and cut what is not by then; returns how many were."""
-        by = asyncio.get_running_loop().time() + within_s
-        return await self._empty(lambda _: by)
+    async def drain(self, within_s: float) -> int:
+        """Admit no more, wait for those in flight, and cancel the rest after `within_s`; returns how many it cancelled."""
+        drain_ends_at = asyncio.get_running_loop().time() + within_s
+        return await self._drain(lambda _: drain_ends_at)
 
-    async def let_end(self, at_least_s: float) -> int:
-        """The same, but each run has until its own deadline where that is later."""
-        by = asyncio.get_running_loop().time() + at_least_s
-        return await self._empty(lambda passage: passage.due_at(by))
+    async def drain_to_deadlines(self, min_s: float) -> int:
+        """As `drain`, but a run may go on until its own deadline where that is later than `min_s` from now."""
+        drain_ends_at = asyncio.get_running_loop().time() + min_s
+        return await self._drain(lambda tracked: tracked.due_at(drain_ends_at))
 
-    async def _empty(self, due_at: Callable[[Passage], float]) -> int:
+    async def _drain(self, due_at: Callable[[Tracked], float]) -> int:
         self._closed = True
         now, count = asyncio.get_running_loop().time, 0
-        while self._inside:
-            waited_for = [passage for passage in self._inside if not passage.was_cut]
-            late = [passage for passage in waited_for if due_at(passage) <= now()]
-            count += len(late)
-            for passage in late:
-                self._cut(passage)
-            await self._until(min((due_at(passage) for passage in waited_for if not passage.was_cut), default=inf))
+        while self._tracked:
+            pending = [tracked for tracked in self._tracked if not tracked.is_cancelled]
+            overdue = [tracked for tracked in pending if due_at(tracked) <= now()]
+            count += len(overdue)
+            for tracked in overdue:
+                self._cancel(tracked)
+            due_times = (due_at(tracked) for tracked in pending if not tracked.is_cancelled)
+            await self._wait_until(min(due_times, default=inf))
         return count
 
-    def _cut(self, passage: Passage) -> None:
-        self.reason = ShuttingDown("Cancelled: this server stops, or serves another config now.")
-        passage.was_cut = True
-        passage.cut()
+    def _cancel(self, tracked: Tracked) -> None:
+        self.reason = ShuttingDown("Cancelled: the server is shutting down or has reloaded its configuration.")
+        tracked.is_cancelled = True
+        tracked.cancel()
 
-    async def _until(self, when: float) -> None:
-        """Until then, or until something has changed inside."""
+    async def _wait_until(self, when: float) -> None:
+        """Wait until `when`, or until something has ended or begun its deadline."""
         self._changed.clear()
         timer = None if when == inf else asyncio.get_running_loop().call_at(when, self._changed.set)
         try:

@@ -1,8 +1,6 @@
-"""The one table from errors to HTTP, and the replies that it makes."""
+"""HTTP statuses and JSON bodies of errors, by one table."""
 
 import logging
-from collections.abc import Mapping
-from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
@@ -12,12 +10,13 @@ from cappella import errors
 from cappella.ensemble.errors import DeadlineExceeded, InsufficientQuorum, PanelFailed
 from cappella.gateway import openapi
 from cappella.gateway.formats.anthropic_errors import error_body
-from cappella.gateway.request import GONE, ClientGone
+from cappella.gateway.reply_types import Error, ErrorBody, MessagesError
+from cappella.gateway.request import CLIENT_CLOSED_REQUEST, ClientGone
 from cappella.telemetry import records, trace
 
 logger = logging.getLogger("cappella")
 
-# Error class: status, OpenAI's type, code. The nearest class in an error's ancestry decides.
+# Error class: status, OpenAI's type, code. The first class of an error's MRO that is in the table decides.
 HTTP_TABLE: dict[type[Exception], tuple[int, str, str | None]] = {
     errors.RequestError: (400, "invalid_request_error", None),
     errors.UnknownModel: (404, "invalid_request_error", None),
@@ -44,7 +43,7 @@ BODY_STATUS = {"body_too_large": 413, "body_too_slow": 408, "unsupported_media_t
 
 
 def answer_errors(app: FastAPI) -> None:
-    """From now on every error has its row of the table for a reply."""
+    """Makes the application reply to every error as the table says."""
     app.add_exception_handler(ClientGone, _gone)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, error_reply)
@@ -52,24 +51,24 @@ def answer_errors(app: FastAPI) -> None:
 
 
 def codes() -> openapi.Codes:
-    """The codes of the table, by status."""
+    """The table's error codes by status."""
     rows = [(status, code) for status, _, code in HTTP_TABLE.values() if code]
     return {status: tuple(dict.fromkeys(code for other, code in rows if other == status)) for status, _ in rows}
 
 
-def describe(error: Exception) -> Mapping[str, Any]:
-    """The `error` object of a reply, or of an event in a stream that has already begun."""
+def describe(error: Exception) -> ErrorBody:
+    """The `error` object of a reply, or of an event in a stream that has already begun. Logs unexpected errors."""
     _, kind, code = _row(error)
     if code == "internal_error":
         logger.error("internal error", exc_info=error)
-        return {"message": "An internal error; the server's log has more.", "type": kind, "param": None, "code": code}
-    body: dict[str, Any] = {"message": str(error), "type": kind, "param": None, "code": code}
+        return {"message": "Internal error: see the server's log.", "type": kind, "param": None, "code": code}
+    body: ErrorBody = {"message": str(error), "type": kind, "param": None, "code": code}
     if isinstance(error, errors.RequestError):
-        body.update(param=error.param, code=error.code)
+        body["param"], body["code"] = error.param, error.code
     if isinstance(error, errors.Forbidden):
         body["code"] = error.code
     if isinstance(error, errors.ConfigError):
-        body.update(place=error.place, problem=error.problem, hint=error.hint)
+        body["place"], body["problem"], body["hint"] = error.place, error.problem, error.hint
     if isinstance(error, PanelFailed):
         body["responses"] = trace.responses(error.answers)
         body["failed_models"] = trace.failed_models(error.failures)
@@ -77,31 +76,31 @@ def describe(error: Exception) -> Mapping[str, Any]:
 
 
 async def error_reply(request: Request, error: Exception) -> Response:
-    """The reply to a request that ended in this error."""
+    """The reply to a request that failed with this error."""
     records.current().error = type(error).__name__
     status = _row(error)[0]
     if isinstance(error, errors.RequestError):
         status = BODY_STATUS.get(error.code, status)
-    retry = None
+    headers = None
     if isinstance(error, errors.ModelNotReady | errors.Overloaded):
-        retry = {"Retry-After": str(error.retry_after_s)}
-    return JSONResponse(_body(request, status, describe(error)), status, headers=retry)
+        headers = {"Retry-After": str(error.retry_after_s)}
+    return JSONResponse(_body(request, status, describe(error)), status, headers=headers)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
-    """Unknown paths and methods, in the shape of every other error."""
+    """The reply to an unknown path or method, in the form of all other errors."""
     assert isinstance(error, HTTPException)
-    body = {"message": f"{error.detail}.", "type": "invalid_request_error", "param": None, "code": None}
+    body: ErrorBody = {"message": f"{error.detail}.", "type": "invalid_request_error", "param": None, "code": None}
     return JSONResponse(_body(request, error.status_code, body), error.status_code, headers=error.headers)
 
 
-def _body(request: Request, status: int, error: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The error in the form of the API that was called."""
+def _body(request: Request, status: int, error: ErrorBody) -> Error | MessagesError:
+    """The error in the form of the API that the client called."""
     return error_body(status, error) if request.url.path == "/v1/messages" else {"error": error}
 
 
 async def _gone(_: Request, __: Exception) -> Response:
-    return Response(status_code=GONE)
+    return Response(status_code=CLIENT_CLOSED_REQUEST)
 
 
 def _row(error: Exception) -> tuple[int, str, str | None]:

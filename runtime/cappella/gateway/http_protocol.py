@@ -1,4 +1,4 @@
-"""One client's connection. uvicorn waits for ever for the head of a request, and takes one of any size."""
+"""HTTP/1.1 connections with limits on a request's head, which uvicorn does not limit in size or time."""
 
 import asyncio
 from typing import Any
@@ -8,7 +8,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 MAX_HEAD_BYTES = 64 << 10
 HEAD_TIMEOUT_S = 20.0
 ABORT = "cappella.abort"
-"""The extension of a request's scope by which an application ends its connection at once."""
+"""The key in a request's `extensions` of a function that aborts its connection."""
 
 _TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain; charset=utf-8\r\n"
@@ -17,19 +17,19 @@ _TOO_LARGE = (
 
 
 class Connection(HttpToolsProtocol):
-    """Ends where a request has more than `LARGEST_HEAD_BYTES` beside its body, or no whole head in `HEAD_TIMEOUT_S`."""
+    """Closes if a request has more than `MAX_HEAD_BYTES` beside its body, or no complete head after `HEAD_TIMEOUT_S`."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._head_bytes = 0
-        self._patience: asyncio.TimerHandle | None = None
+        self._head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._patience = self.loop.call_later(HEAD_TIMEOUT_S, transport.close)
+        self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_waiting()
+        self._cancel_head_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -40,11 +40,11 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
 
     def on_message_begin(self) -> None:
-        self._patience = self._patience or self.loop.call_later(HEAD_TIMEOUT_S, self.transport.close)
+        self._head_timer = self._head_timer or self.loop.call_later(HEAD_TIMEOUT_S, self.transport.close)
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        self._stop_waiting()
+        self._cancel_head_timer()
         self.scope["extensions"] = {ABORT: self.transport.abort}  # type: ignore[dict-item]
         super().on_headers_complete()
 
@@ -57,11 +57,11 @@ class Connection(HttpToolsProtocol):
         super().on_message_complete()
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Nothing is upgraded; and the body of a request that asks for it is left unread by the parser, for ever."""
+        """Refuses upgrades with a body: the parser would never read it."""
         if self.cycle.more_body:
-            self.send_400_response("HTTP/1.1 is spoken here, and nothing else: leave the Upgrade out.")
+            self.send_400_response("This server supports HTTP/1.1 only: send no Upgrade header.")
 
-    def _stop_waiting(self) -> None:
-        if self._patience:
-            self._patience.cancel()
-            self._patience = None
+    def _cancel_head_timer(self) -> None:
+        if self._head_timer:
+            self._head_timer.cancel()
+            self._head_timer = None

@@ -1,8 +1,7 @@
-"""/api/machine, the machine at one look, and what operators may ask of its engines."""
+"""`GET /api/machine` (engines, ensembles, memory, queue) and `POST /api/engines/{name}/{action}`."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from typing import Protocol
 
 from fastapi import APIRouter, Request
@@ -11,73 +10,84 @@ from cappella.auth.keys import Key
 from cappella.config import Config
 from cappella.engines.base import EngineServer
 from cappella.engines.status import Action, EngineStatus
+from cappella.gateway.health import engine_status
 from cappella.gateway.model_list import PREFIX
+from cappella.gateway.reply_types import (
+    Engine,
+    EngineDetails,
+    EngineFigures,
+    EngineNow,
+    EnginePlace,
+    EnsembleNow,
+    Machine,
+    MemoryNow,
+    Queue,
+)
 from cappella.gateway.request import credentials
 from cappella.gateway.state import GatewayState
 from cappella.placement.planner import Plan
 from cappella.telemetry.engine_metrics import Figures, Gauges, Reading
-from cappella.types import Json
 from cappella.version import __version__
 
 
-class Operated(Protocol):
-    """Who owns the engine processes."""
+class EngineOperations(Protocol):
+    """The owner of the engine processes, as operators use it."""
 
     @property
     def plan(self) -> Plan: ...
 
     def actions(self, name: str) -> Sequence[Action]:
-        """What may be asked of an engine now."""
+        """The actions that are possible on an engine now."""
         ...
 
     async def act(self, name: str, action: str) -> None:
-        """Raises UnknownEngine, and ActionRefused."""
+        """Raises UnknownEngine and ActionRefused."""
         ...
 
     def process_groups(self) -> Mapping[str, int]:
-        """Of the engines that have processes."""
+        """The process group of each engine that has processes now."""
         ...
 
 
-def create_router(current: Callable[[], GatewayState], operated: Operated) -> APIRouter:
+def create_router(current: Callable[[], GatewayState], operations: EngineOperations) -> APIRouter:
     router = APIRouter(prefix="/api")
     gauges = Gauges(lambda: current().gpus())
 
-    @router.get("/machine")
-    async def machine(request: Request) -> Json:
-        parts = current()
-        key = await parts.gatekeeper.who(*credentials(request), "run", "admin")
-        told = {
+    @router.get("/machine", response_model=None)
+    async def machine(request: Request) -> Machine:
+        state = current()
+        key = await state.gatekeeper.who(*credentials(request), "run", "admin")
+        servers = {name: state.engines[name] for name in state.config.models}
+        reply: Machine = {
             "time": time.time(),
             "version": __version__,
-            "ensembles": _ensembles(parts, key),
-            "runs_kept": parts.config.server.runs is not None,
+            "ensembles": _ensembles(state, key),
+            "runs_kept": state.config.server.runs is not None,
+            "engines": {name: _progress(engine.status) for name, engine in servers.items()},
         }
-        servers = {name: parts.engines[name] for name in parts.config.models}
         if key is not None and "admin" not in key.scopes:
-            return told | {"engines": {name: _state(engine.status) for name, engine in servers.items()}}
-        reading = await gauges.read(servers, operated.process_groups, operated.plan.machine.gpu)
-        return told | {
-            "engines": _engines(parts.config, servers, reading, operated),
-            "memory": _memory(operated.plan, reading),
-            "queue": _queue(parts),
-        }
+            return reply
+        reading = await gauges.read(servers, operations.process_groups, operations.plan.machine.gpu)
+        reply["engines"] = _engines(state.config, servers, reading, operations)
+        reply["memory"] = _memory(operations.plan, reading)
+        reply["queue"] = _queue(state)
+        return reply
 
-    @router.post("/engines/{name}/{action}", status_code=202)
-    async def act(name: str, action: str, request: Request) -> Json:
-        parts = current()
-        await parts.gatekeeper.who(*credentials(request), "admin")
-        await operated.act(name, action)
-        status = parts.engines[name].status
-        return {"engine": name, "state": status.state, "stage": status.stage, "actions": [*operated.actions(name)]}
+    @router.post("/engines/{name}/{action}", status_code=202, response_model=None)
+    async def act(name: str, action: str, request: Request) -> Engine:
+        state = current()
+        await state.gatekeeper.who(*credentials(request), "admin")
+        await operations.act(name, action)
+        status = state.engines[name].status
+        return {"engine": name, "state": status.state, "stage": status.stage, "actions": [*operations.actions(name)]}
 
     return router
 
 
-def _ensembles(parts: GatewayState, key: Key | None) -> Json:
-    """Those that the key may call, as in /v1/models; an operator's sees all."""
-    answering = parts.deployment.answering()
-    waiting, inside = parts.admission.waiting, parts.admission.inside
+def _ensembles(state: GatewayState, key: Key | None) -> dict[str, EnsembleNow]:
+    """Those that the key may call, as in /v1/models; an admin key sees all."""
+    answering = state.deployment.answering()
+    waiting, in_flight = state.admission.waiting, state.admission.in_flight
     return {
         name: {
             "answers": answering[name],
@@ -85,14 +95,14 @@ def _ensembles(parts: GatewayState, key: Key | None) -> Json:
             "judge": ensemble.judge.model,
             "presets": list(ensemble.presets),
             "waiting": waiting.get(PREFIX + name, 0),
-            "in_flight": inside.get(PREFIX + name, 0),
+            "in_flight": in_flight.get(PREFIX + name, 0),
         }
-        for name, ensemble in parts.config.ensembles.items()
+        for name, ensemble in state.config.ensembles.items()
         if key is None or "admin" in key.scopes or key.may_call(PREFIX + name)
     }
 
 
-def _state(status: EngineStatus) -> Json:
+def _progress(status: EngineStatus) -> EngineNow:
     return {
         "state": status.state,
         "stage": status.stage,
@@ -101,52 +111,64 @@ def _state(status: EngineStatus) -> Json:
     }
 
 
-def _engines(config: Config, engines: Mapping[str, EngineServer], reading: Reading, operated: Operated) -> Json:
+def _engines(
+    config: Config, engines: Mapping[str, EngineServer], reading: Reading, operations: EngineOperations
+) -> dict[str, EngineDetails]:
     return {
         name: {
-            **_state(engine.status),
-            "reason": engine.status.reason,
-            "last_failure": asdict(engine.status.last_failure) if engine.status.last_failure else None,
-            "restarts": engine.status.restarts,
-            "restarts_asked": engine.status.restarts_asked,
+            **engine_status(engine.status),
             "adapters": list(config.models[name].adapters),
-            **_planned(operated.plan, name),
+            **_place(operations.plan, name),
             "url": config.remote[name].url if name in config.remote else None,
             "used_bytes": reading.used_bytes.get(name),
-            **asdict(reading.figures.get(name, Figures())),
-            "actions": list(operated.actions(name)),
+            **_figures(reading.figures.get(name, Figures())),
+            "actions": list(operations.actions(name)),
         }
         for name, engine in engines.items()
     }
 
 
-def _planned(plan: Plan, name: str) -> Json:
-    """`turn` is None for an engine that never sleeps; bytes are those on each of its GPUs. A remote model has no place."""
+def _place(plan: Plan, name: str) -> EnginePlace:
     placed = plan.placed.get(name)
     if placed is None:
         return {"gpus": [], "turn": None, "planned": None}
-    sizes = ("weight_bytes", "kv_cache_bytes", "overhead_bytes")
     return {
         "gpus": list(placed.gpus) if plan.machine.gpu else [],
         "turn": placed.turn,
-        "planned": {size: getattr(placed, size) for size in sizes},
+        "planned": {
+            "weight_bytes": placed.weight_bytes,
+            "kv_cache_bytes": placed.kv_cache_bytes,
+            "overhead_bytes": placed.overhead_bytes,
+        },
     }
 
 
-def _memory(plan: Plan, reading: Reading) -> list[Json]:
+def _figures(figures: Figures) -> EngineFigures:
+    return {
+        "kv_usage": figures.kv_usage,
+        "running": figures.running,
+        "waiting": figures.waiting,
+        "tokens_per_s": figures.tokens_per_s,
+    }
+
+
+def _memory(plan: Plan, reading: Reading) -> list[MemoryNow]:
     return [
         {
-            **{name: value for name, value in asdict(each).items() if name != "index"},
-            "engines": {name: p.total_bytes for name, p in plan.placed.items() if each.index in p.gpus},
+            "device": each.device,
+            "total_bytes": each.total_bytes,
+            "free_bytes": each.free_bytes,
+            "busy_percent": each.busy_percent,
+            "engines": {name: placed.total_bytes for name, placed in plan.placed.items() if each.index in placed.gpus},
         }
         for each in reading.memory
     ]
 
 
-def _queue(parts: GatewayState) -> Json:
-    """By ensemble, and by model where one is called by its own name."""
+def _queue(state: GatewayState) -> Queue:
+    """Counts by ensemble, and by model where one is called by its own name."""
     return {
-        "waiting": {name: count for name, count in parts.admission.waiting.items() if count},
-        "in_flight": dict(parts.admission.inside),
-        "max_waiting": parts.config.server.max_waiting,
+        "waiting": {name: count for name, count in state.admission.waiting.items() if count},
+        "in_flight": dict(state.admission.in_flight),
+        "max_waiting": state.config.server.max_waiting,
     }

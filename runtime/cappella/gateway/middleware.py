@@ -34,7 +34,7 @@ class RecordRequests:
         try:
             await self._app(scope, receive, send_recorded)
         except Exception as error:
-            # The reply to an unexpected error is made further out.
+            # An outer middleware makes the reply to an unexpected error.
             record.status_code, record.error = record.status_code or _INTERNAL_ERROR, type(error).__name__
             raise
         finally:

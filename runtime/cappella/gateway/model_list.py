@@ -1,4 +1,4 @@
-"""What `/v1/models` lists: every ensemble and every model, with what a client may ask of it."""
+"""The entries of `/v1/models`: ensembles and models with their options for clients."""
 
 from cappella.config import AnyModel, Config, Ensemble
 from cappella.gateway.reply_types import ModelEntry
@@ -7,7 +7,7 @@ PREFIX = "cappella/"
 
 
 def models(config: Config, created: int) -> list[ModelEntry]:
-    """Ensembles by `cappella/<name>`, then models by their own names."""
+    """The ensembles as `cappella/<name>`, then the models by their own names."""
     ensembles = [_of_ensemble(name, ensemble, created) for name, ensemble in config.ensembles.items()]
     members = [_of_model(name, model, created) for name, model in config.called.items()]
     return [*ensembles, *members]
@@ -32,6 +32,6 @@ def _of_model(name: str, model: AnyModel, created: int) -> ModelEntry:
 def _entry(name: str, created: int, takes_tools: bool) -> ModelEntry:
     entry: ModelEntry = {"id": name, "object": "model", "created": created, "owned_by": "cappella"}
     if not takes_tools:
-        # For Open WebUI: it sends tools of its own with every message, unless the model's entry says this.
+        # Open WebUI sends tools of its own with each message, unless the entry says this.
         entry["info"] = {"meta": {"capabilities": {"builtin_tools": False}}}
     return entry

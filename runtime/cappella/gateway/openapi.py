@@ -1,6 +1,7 @@
-"""The OpenAPI document: the requests' own forms, the shapes of replies, every status that is told.
+"""`GET /openapi.json`: the schemas of requests and replies, and all statuses with their error codes.
 
-It says nothing of a deployment but whether it has keys. There is no page for it: those load scripts from elsewhere.
+It reveals nothing of the deployment but whether it has keys. There is no page that renders it: the usual ones load scripts
+from other hosts.
 """
 
 import re
@@ -22,12 +23,12 @@ from cappella.gateway.runs import MAX_LISTED
 from cappella.types import Json
 
 Codes = Mapping[int, tuple[str, ...]]
-"""By status, the codes that its errors can have."""
+"""The error codes by HTTP status."""
 
 PATH = "/openapi.json"
 
-# What a request itself does wrong. The rest is in app.py's table, and comes from there.
-OF_REQUESTS: Codes = {
+# Errors of the request itself. `errors.HTTP_TABLE` has the others.
+REQUEST_CODES: Codes = {
     400: tuple(
         "unknown_field invalid_value invalid_json context_length_exceeded nested_ensemble overrides_forbidden"
         " preset_not_found budget_too_small too_large".split()
@@ -49,14 +50,14 @@ _REPLIES = {
 _REF = "#/components/schemas/{model}"
 
 
-def shape(name: str) -> Json:
-    """Where a named shape stands in the document."""
+def schema_ref(name: str) -> Json:
+    """A reference to a schema of the document."""
     return {"$ref": _REF.format(model=name)}
 
 
 @dataclass(frozen=True, slots=True)
-class _Plain:
-    """An endpoint that takes no body: what a key needs for it, what it refuses, other statuses with its reply's shape."""
+class _Endpoint:
+    """An endpoint without a request body. `others` are further statuses with the same reply; `refuses` its error codes."""
 
     summary: str
     reply: str | None
@@ -72,31 +73,31 @@ _LIMIT: Json = {"name": "limit", "in": "query", "schema": {"type": "integer", "m
 _RUN_ID: Json = {"name": "run_id", "in": "path", "required": True, "schema": {"type": "string"}}
 _ENGINE: Json = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
 _ACTION: Json = {"name": "action", "in": "path", "required": True, "schema": {"enum": list(get_args(Action))}}
-PLAIN: Mapping[str, _Plain] = {
-    "/v1/models": _Plain("Ensembles and models that the key may call", "Models", "run"),
-    "/health": _Plain("Alive", "Health"),
-    "/ready": _Plain("Whether every ensemble has quorum and judge; 503 where not", "Readiness", "run", others=(503,)),
-    "/metrics": _Plain("Figures for Prometheus", None, "admin"),
-    "/api/runs": _Plain(
-        "The latest runs that are kept, of the key or, for an admin, of all",
+ENDPOINTS: Mapping[str, _Endpoint] = {
+    "/v1/models": _Endpoint("The ensembles and models that the key may call", "Models", "run"),
+    "/health": _Endpoint("Liveness", "Health"),
+    "/ready": _Endpoint("Readiness: 503 unless every ensemble can answer", "Readiness", "run", others=(503,)),
+    "/metrics": _Endpoint("Prometheus metrics", None, "admin"),
+    "/api/runs": _Endpoint(
+        "The latest recorded runs of the key, or, for an admin, of all keys",
         "Runs",
         "run",
         refuses={400: ("unknown_field", "invalid_value"), 404: ("runs_not_kept",)},
         parameters=(_LIMIT,),
     ),
-    "/api/runs/{run_id}": _Plain(
-        "One of them", "Run", "run", refuses={404: ("runs_not_kept", "run_not_found")}, parameters=(_RUN_ID,)
+    "/api/runs/{run_id}": _Endpoint(
+        "One recorded run", "Run", "run", refuses={404: ("runs_not_kept", "run_not_found")}, parameters=(_RUN_ID,)
     ),
-    "/api/reload": _Plain(
-        "Read the config anew and serve it",
+    "/api/reload": _Endpoint(
+        "Reload the config",
         "Reloaded",
         "admin",
         method="post",
         refuses={400: ("config_error",), 409: ("reload_failed",)},
     ),
-    "/api/machine": _Plain("Engines, ensembles, memory and queue; the last two for an admin alone", "Machine", "run"),
-    "/api/engines/{name}/{action}": _Plain(
-        "Begin to start an engine that was given up, to put one to sleep, to wake it or to restart it",
+    "/api/machine": _Endpoint("Engines, ensembles, memory and queue; the last two for an admin only", "Machine", "run"),
+    "/api/engines/{name}/{action}": _Endpoint(
+        "Start a failed engine, put one to sleep, wake it or restart it; the reply does not wait for the end",
         "Engine",
         "admin",
         method="post",
@@ -104,31 +105,34 @@ PLAIN: Mapping[str, _Plain] = {
         parameters=(_ENGINE, _ACTION),
         ok=202,
     ),
-    PATH: _Plain("This document", None, "run"),
+    PATH: _Endpoint("The OpenAPI document", None, "run"),
 }
 
 
 def create_router(gatekeeper: Gatekeeper, codes: Codes, keyed: bool) -> APIRouter:
-    """Serves the document to whom /v1/models answers."""
+    """Serves the document to keys that may read /v1/models."""
     router = APIRouter()
-    written = document(codes, keyed)
+    openapi_document = document(codes, keyed)
 
     @router.get(PATH)
     async def openapi(request: Request) -> Json:
         await gatekeeper.who(*credentials(request), "run")
-        return written
+        return openapi_document
 
     return router
 
 
-def document(codes: Codes, keyed: bool) -> Json:
-    """`codes` are those of errors that no request is to blame for."""
-    told = {status: (*OF_REQUESTS.get(status, ()), *codes.get(status, ())) for status in sorted({*OF_REQUESTS, *codes})}
+def document(error_codes: Codes, keyed: bool) -> Json:
+    """The document; `error_codes` are those beside REQUEST_CODES."""
+    codes = {
+        status: (*REQUEST_CODES.get(status, ()), *error_codes.get(status, ()))
+        for status in sorted({*REQUEST_CODES, *error_codes})
+    }
     if not keyed:
-        told.pop(401, None)
-        told[403] = told[403][:2]
-    asks = {path: {"post": _ask(path, _of_asking(told))} for path in APIS}
-    plain = {path: {each.method: _plain(path, each, told)} for path, each in PLAIN.items()}
+        codes.pop(401, None)
+        codes[403] = codes[403][:2]
+    inference = {path: {"post": _inference_operation(path, _inference_codes(codes))} for path in APIS}
+    others = {path: {each.method: _operation(path, each, codes)} for path, each in ENDPOINTS.items()}
     keys = {
         "Key": {"type": "http", "scheme": "bearer"},
         "XKey": {"type": "apiKey", "in": "header", "name": "x-api-key"},
@@ -138,44 +142,46 @@ def document(codes: Codes, keyed: bool) -> Json:
         "openapi": "3.1.0",
         "info": {"title": "Cappella", "version": cappella.__version__, "license": {"name": "Apache-2.0"}},
         **secured,
-        "paths": {**asks, **plain},
+        "paths": {**inference, **others},
         "components": {"schemas": _schemas(), **({"securitySchemes": keys} if keyed else {})},
     }
 
 
-def _of_asking(told: Codes) -> Codes:
-    """Without what only another endpoint refuses."""
-    elsewhere = {code for each in PLAIN.values() for codes in each.refuses.values() for code in codes}
-    elsewhere -= {code for codes in OF_REQUESTS.values() for code in codes}
-    left = {status: tuple(code for code in codes if code not in elsewhere) for status, codes in told.items()}
-    return {status: codes for status, codes in left.items() if codes}
+def _inference_codes(codes: Codes) -> Codes:
+    """The codes without those that only other endpoints use."""
+    elsewhere = {code for endpoint in ENDPOINTS.values() for each in endpoint.refuses.values() for code in each}
+    elsewhere -= {code for each in REQUEST_CODES.values() for code in each}
+    left = {status: tuple(code for code in each if code not in elsewhere) for status, each in codes.items()}
+    return {status: each for status, each in left.items() if each}
 
 
-def _ask(path: str, told: Codes) -> Json:
+def _inference_operation(path: str, codes: Codes) -> Json:
     summary, reply, _ = _REPLIES[path]
-    form = APIS[path]
-    forms = [shape(form.__name__)] if form else []
-    body = {"anyOf": [*forms, shape(_direct_name(path))]}
-    # What one event holds, OpenAPI can only say since 3.2, which few tools read yet.
-    whole = {"application/json": {"schema": shape(reply)}, "text/event-stream": {"example": "data: {...}\n\n"}}
-    # vLLM refuses a body that is no form of Anthropic's in OpenAI's words.
-    error = {"anyOf": [shape("MessagesError"), shape("Error")]} if path == "/v1/messages" else shape("Error")
+    request_type = APIS[path]
+    request_types = [schema_ref(request_type.__name__)] if request_type else []
+    body = {"anyOf": [*request_types, schema_ref(_direct_name(path))]}
+    # Only OpenAPI 3.2, which few tools support yet, can describe the events of a stream.
+    content = {"application/json": {"schema": schema_ref(reply)}, "text/event-stream": {"example": "data: {...}\n\n"}}
+    # vLLM itself answers an invalid body with an error in OpenAI's form.
+    error = (
+        {"anyOf": [schema_ref("MessagesError"), schema_ref("Error")]} if path == "/v1/messages" else schema_ref("Error")
+    )
     return {
         "summary": summary,
         "operationId": path.removeprefix("/v1/").replace("/", "_"),
         "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
         "responses": {
-            "200": {"description": "Whole, or with `stream: true` as server-sent events.", "content": whole},
-            **{str(status): _error(codes, error) for status, codes in told.items()},
+            "200": {"description": "One JSON object, or with `stream: true` server-sent events.", "content": content},
+            **{str(status): _error(each, error) for status, each in codes.items()},
         },
     }
 
 
-def _plain(path: str, each: _Plain, told: Codes) -> Json:
+def _operation(path: str, each: _Endpoint, codes: Codes) -> Json:
     kind = "text/plain" if path == "/metrics" else "application/json"
-    schema = shape(each.reply) if each.reply else {"type": "string" if path == "/metrics" else "object"}
-    # Nobody is asked for a key where none is needed; the names of hosts and pages are looked at everywhere.
-    always = {status: told[status] for status in (401, 403, 500) if status in told and (each.scope or status == 403)}
+    schema = schema_ref(each.reply) if each.reply else {"type": "string" if path == "/metrics" else "object"}
+    # Endpoints without a scope check no key; Host and Origin are checked on all.
+    always = {status: codes[status] for status in (401, 403, 500) if status in codes and (each.scope or status == 403)}
     refusals = {**each.refuses, **always}
     return {
         "summary": each.summary,
@@ -187,22 +193,22 @@ def _plain(path: str, each: _Plain, told: Codes) -> Json:
                 str(ok): {"description": each.summary, "content": {kind: {"schema": schema}}}
                 for ok in (each.ok, *each.others)
             },
-            **{str(status): _error(codes, shape("Error")) for status, codes in sorted(refusals.items())},
+            **{str(status): _error(codes, schema_ref("Error")) for status, codes in sorted(refusals.items())},
         },
     }
 
 
 def _error(codes: tuple[str, ...], schema: Json) -> Json:
     retry = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
-    hinted = {"headers": retry} if {"overloaded", "model_not_ready"} & set(codes) else {}
-    return {"description": ", ".join(codes), **hinted, "content": {"application/json": {"schema": schema}}}
+    headers = {"headers": retry} if {"overloaded", "model_not_ready"} & set(codes) else {}
+    return {"description": ", ".join(codes), **headers, "content": {"application/json": {"schema": schema}}}
 
 
 def _schemas() -> Json:
-    forms = [form for form in APIS.values() if form]
-    _, defined = models_json_schema([(form, "validation") for form in forms], ref_template=_REF)
-    for form in forms:
-        defined["$defs"][form.__name__]["properties"]["model"]["pattern"] = f"^{PREFIX}"
+    request_types = [request_type for request_type in APIS.values() if request_type]
+    _, defined = models_json_schema([(request_type, "validation") for request_type in request_types], ref_template=_REF)
+    for request_type in request_types:
+        defined["$defs"][request_type.__name__]["properties"]["model"]["pattern"] = f"^{PREFIX}"
     direct = {_direct_name(path): _direct(path) for path in APIS}
     return {**defined["$defs"], **direct, **reply_types.schemas(_REF)}
 
@@ -212,7 +218,7 @@ def _direct_name(path: str) -> str:
 
 
 def _direct(path: str) -> Json:
-    """What a model called by its own name may be sent. Values are the engine's to check, beyond what `limits` says."""
+    """The request to a model called by its own name. The engine checks the values, beyond `limits`."""
     needed = _REPLIES[path][2]
     known: Json = {
         "model": {"type": "string", "not": {"pattern": f"^{PREFIX}"}},
@@ -220,7 +226,7 @@ def _direct(path: str) -> Json:
         "messages": {"type": "array", "maxItems": limits.MAX_MESSAGES},
     }
     optional = {name: known.get(name, {}) for name in sorted(proxy.FIELDS[path])}
-    about = "Asked of one model. What is not said of a value here, vLLM says."
+    about = "A request to one model. vLLM's documentation describes the values that this schema leaves open."
     return {
         "type": "object",
         "description": about,

@@ -1,7 +1,7 @@
-"""What a model called by its own name may be sent: OpenAI's fields, and vLLM's sampling fields.
+"""Checks of requests to a model by its own name: OpenAI's fields and vLLM's sampling fields are allowed.
 
-The engine checks their values; what is not in these lists never reaches it. Texts are the client's own bytes: as in any
-vLLM server, a `<|im_end|>` in one ends its turn. What is asked of an ensemble is made plain (`engines/vllm/sanitize.py`).
+The engine checks their values; other fields never reach it. The body is forwarded unchanged: as in any vLLM server, a
+`<|im_end|>` in a text ends the chat turn. Requests to an ensemble are sanitized (`engines/vllm/sanitize.py`).
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,9 +10,10 @@ from typing import Any
 from cappella.errors import RequestError
 from cappella.gateway.formats.anthropic_errors import error_body
 from cappella.gateway.formats.sse import DONE, frame
+from cappella.gateway.reply_types import ErrorBody
 from cappella.types import Sampling
 
-# vLLM's completions know the length of an answer as `max_tokens` alone.
+# vLLM's /v1/completions has only `max_tokens` for the length of an answer.
 _COMMON = (set(Sampling.model_fields) - {"max_completion_tokens"}) | set(
     "model stream stream_options n logit_bias logprobs user min_tokens stop_token_ids ignore_eos skip_special_tokens"
     " structured_outputs response_format stream_interval".split()
@@ -38,20 +39,20 @@ FIELDS = {
 
 
 def require_forwardable(path: str, body: Mapping[str, Any]) -> None:
-    """Raises RequestError for a field that a model does not take, or an address that the engine would fetch."""
+    """Raises RequestError for a field that a model does not accept, or a URL that the engine would fetch."""
     for name in body:
         if name in ("fusion", "plugins"):
             raise RequestError(f"{name} is for ensembles; {body['model']} is one model.", name, "unknown_field")
         if name not in FIELDS[path]:
-            raise RequestError(f"{name} is not a field that a model takes.", name, "unknown_field")
-    for address in _addresses([body.get("messages"), body.get("input")]):
-        if not address.startswith("data:"):
-            message = f"{address[:60]!r} would have to be fetched: send the data itself, as data:…"
+            raise RequestError(f"{name} is not a field of a request to a model.", name, "unknown_field")
+    for url in _urls([body.get("messages"), body.get("input")]):
+        if not url.startswith("data:"):
+            message = f"{url[:60]!r} would have to be fetched: send the data itself, as data:…"
             raise RequestError(message, "messages")
 
 
-def broken_off(path: str, error: Mapping[str, Any]) -> bytes:
-    """The last events of a stream that cannot go on, in the form of the API that was called."""
+def broken_stream_events(path: str, error: ErrorBody) -> bytes:
+    """The last events of a stream that fails, in the form of the API that the client called."""
     if path == "/v1/messages":
         return frame(error_body(502, error), "error")
     if path == "/v1/responses":
@@ -59,13 +60,13 @@ def broken_off(path: str, error: Mapping[str, Any]) -> bytes:
     return frame({"error": error}) + DONE
 
 
-def _addresses(value: Any, key: str = "") -> Iterator[str]:
-    """Every text under a key that names an address."""
+def _urls(value: Any, key: str = "") -> Iterator[str]:
+    """Every string under a key `url` or `…_url`."""
     if isinstance(value, Mapping):
         for name, each in value.items():
-            yield from _addresses(each, str(name))
+            yield from _urls(each, str(name))
     elif isinstance(value, list):
         for each in value:
-            yield from _addresses(each, key)
+            yield from _urls(each, key)
     elif isinstance(value, str) and (key == "url" or key.endswith("_url")):
         yield value

@@ -1,6 +1,6 @@
-"""The JSON that the gateway answers with: replies are built as these types, and the OpenAPI document follows from them.
+"""Types of the gateway's JSON replies: the gateway builds its replies as these, and makes the OpenAPI document of them.
 
-A key that is not required is there only where it says something. A single model's reply is vLLM's own: it has the same
+A key that is not required is present only where it has a value. A single model's reply is vLLM's own: it has the same
 shape without `fusion`, and may have more keys.
 """
 
@@ -8,11 +8,11 @@ from typing import Any, Literal, NotRequired
 
 from pydantic import TypeAdapter
 
-# Of the standard library's, pydantic takes none before Python 3.12.
+# pydantic supports that of the standard library only from Python 3.12 on.
 from typing_extensions import TypedDict
 
 from cappella.engines.status import Action, EngineState
-from cappella.telemetry.trace_types import CallCost, Count, FailedModel, Milliseconds, PanelAnswer, Trace, Usage
+from cappella.telemetry.trace_types import CallCost, Count, FailedModel, PanelAnswer, Run, RunSummary, Trace, Usage
 from cappella.types import Json
 
 
@@ -132,17 +132,56 @@ class Health(TypedDict):
     status: Literal["ok"]
 
 
-class EngineReadiness(TypedDict):
-    model: str
+class LastFailure(TypedDict):
+    """Why an engine ended last; `time` is in seconds since 1970."""
+
+    time: float
+    reason: str
+    log: str | None
+
+
+class EngineNow(TypedDict):
+    """What every key may see of an engine; `progress` of its start runs from 0 to 1."""
+
     state: EngineState
     stage: str
+    progress: float
+    remaining_s: float | None
+
+
+class EngineStatusNow(EngineNow):
+    """The whole status of an engine. `reason` is why it does not run; `last_failure` stays after a recovery."""
+
+    restarts: Count
+    restarts_asked: Count
+    reason: str | None
+    last_failure: LastFailure | None
+
+
+class EngineReadiness(EngineStatusNow):
+    model: str
+
+
+class GpuNow(TypedDict):
+    """One GPU as the driver reports it; `linked` are the indices of those with a fast link to it."""
+
+    index: Count
+    uuid: str
+    name: str
+    total_bytes: Count
+    free_bytes: Count
+    busy_percent: Count | None
+    numa_node: int | None
+    linked: list[Count]
 
 
 class Readiness(TypedDict):
+    """`ready` if every ensemble can answer."""
+
     ready: bool
     ensembles: dict[str, bool]
     engines: dict[str, EngineReadiness]
-    gpus: list[Json]
+    gpus: list[GpuNow]
 
 
 class EnsembleNow(TypedDict):
@@ -154,17 +193,48 @@ class EnsembleNow(TypedDict):
     in_flight: Count
 
 
-class EngineNow(TypedDict):
-    state: EngineState
-    stage: str
-    progress: float
-    remaining_s: float | None
+class PlannedBytes(TypedDict):
+    """Planned memory of an engine, on each of its GPUs."""
+
+    weight_bytes: Count
+    kv_cache_bytes: Count
+    overhead_bytes: Count
+
+
+class EnginePlace(TypedDict):
+    """Where an engine is placed: `turn` is its swap group, null if it never sleeps; a remote model has no plan."""
+
+    gpus: list[Count]
+    turn: Count | None
+    planned: PlannedBytes | None
+
+
+class EngineFigures(TypedDict):
+    """The engine's own figures; null where unknown. `kv_usage` is a share, from 0 to 1."""
+
+    kv_usage: float | None
+    running: Count | None
+    waiting: Count | None
+    tokens_per_s: float | None
+
+
+class EngineDetails(EngineStatusNow, EnginePlace, EngineFigures):
+    """What an operator sees of an engine; `actions` are those possible now."""
+
+    adapters: list[str]
+    url: str | None
+    used_bytes: Count | None
+    actions: list[Action]
 
 
 class MemoryNow(TypedDict):
+    """One GPU, or the machine's memory; `engines` are the planned bytes on it by engine."""
+
     device: str
     total_bytes: Count
     free_bytes: Count
+    busy_percent: Count | None
+    engines: dict[str, Count]
 
 
 class Queue(TypedDict):
@@ -174,11 +244,13 @@ class Queue(TypedDict):
 
 
 class Machine(TypedDict):
+    """Engines, ensembles, memory and queue; details of engines, memory and queue are for operators alone."""
+
     time: float
     version: str
     runs_kept: bool
     ensembles: dict[str, EnsembleNow]
-    engines: dict[str, EngineNow]
+    engines: dict[str, EngineDetails] | dict[str, EngineNow]
     memory: NotRequired[list[MemoryNow]]
     queue: NotRequired[Queue]
 
@@ -190,35 +262,23 @@ class Engine(TypedDict):
     actions: list[Action]
 
 
-class Run(TypedDict):
-    """One that was kept; `messages` and `answer` are there only if the config says so."""
-
-    id: str
-    object: Literal["run"]
-    time: str
-    model: str
-    key: str | None
-    status: str
-    error: NotRequired[Json | None]
-    total_ms: NotRequired[Milliseconds]
-    usage: NotRequired[Usage]
-    fusion: NotRequired[Json]
-    messages: NotRequired[list[Json]]
-    answer: NotRequired[PanelAnswer | None]
-
-
 class Runs(TypedDict):
     object: Literal["list"]
-    data: list[Run]
+    data: list[RunSummary]
 
 
 class ErrorBody(TypedDict):
+    """`place`, `problem` and `hint` are of a config error; `responses` and `failed_models` of a panel that failed."""
+
     message: str
     type: str
     param: NotRequired[str | None]
     code: NotRequired[str | int | None]
     responses: NotRequired[list[PanelAnswer]]
     failed_models: NotRequired[list[FailedModel]]
+    place: NotRequired[str]
+    problem: NotRequired[str]
+    hint: NotRequired[str]
 
 
 class Error(TypedDict):
@@ -227,20 +287,15 @@ class Error(TypedDict):
     error: ErrorBody
 
 
-class AnthropicErrorBody(TypedDict):
-    type: str
-    message: str
-
-
 class MessagesError(TypedDict):
-    """An error as Anthropic has it."""
+    """An error in Anthropic's form, with the other fields of ours in it."""
 
     type: Literal["error"]
-    error: AnthropicErrorBody
+    error: ErrorBody
 
 
 class Reloaded(TypedDict):
-    """What became of each engine, and the ensembles that are served now."""
+    """The engines that a reload started, ended and kept, and the ensembles that are served now."""
 
     started: list[str]
     ended: list[str]
@@ -267,7 +322,7 @@ REPLIES: dict[str, Any] = {
         MessagesError,
     )
 }
-"""What an endpoint may answer with, by its name in the document."""
+"""The replies of all endpoints, by their names in the OpenAPI document."""
 
 
 def schemas(ref_template: str) -> Json:

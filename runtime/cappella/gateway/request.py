@@ -1,4 +1,4 @@
-"""The client at the other end: what it sends, and whether it is still there."""
+"""Reads requests, and streams replies, with limits on size and time; notices clients that disconnect."""
 
 import asyncio
 import logging
@@ -17,7 +17,7 @@ from cappella.errors import RequestError
 from cappella.gateway.http_protocol import ABORT
 from cappella.telemetry import records
 
-GONE = 499
+CLIENT_CLOSED_REQUEST = 499
 
 logger = logging.getLogger("cappella")
 
@@ -25,15 +25,15 @@ T = TypeVar("T")
 
 
 class ClientGone(Exception):
-    """The client closed the connection; nobody reads the reply."""
+    """The client closed the connection before the reply."""
 
 
 class ClientTooSlow(Exception):
-    """The client has taken nothing of a reply for too long; its connection was closed."""
+    """The client read nothing of a reply for too long; its connection is closed."""
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """The work's result. If the client goes away first, the work is cancelled, and ClientGone raised."""
+    """The result of `work`. Cancels it and raises ClientGone if the client disconnects first."""
     async with background(work) as task, background(_disconnected(request)) as gone:
         either: set[asyncio.Future[Any]] = {task, gone}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
@@ -43,25 +43,25 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
 
 
 def credentials(request: Request) -> tuple[str | None, str | None]:
-    """What may hold a key: `Authorization` and `x-api-key`."""
+    """The headers that may hold a key: `Authorization` and `x-api-key`."""
     return request.headers.get("authorization"), request.headers.get("x-api-key")
 
 
 def require_json(request: Request) -> None:
-    """Raises RequestError for a body that says it is something else, or nothing.
+    """Raises RequestError for any other Content-Type, or none.
 
-    Pages of any origin can have a browser post those without asking us first.
+    Browsers let pages of any origin post other types without a preflight.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
-        message = f"The body's Content-Type is {kind[:100] or 'not said'}: send Content-Type: application/json."
+        message = f"The Content-Type is {kind[:100] or 'missing'}: send Content-Type: application/json."
         raise RequestError(message, code="unsupported_media_type")
 
 
-async def read(request: Request, limit: int, timeout_s: float) -> bytes:
-    """The whole body. Raises RequestError for one larger than `limit` bytes, or not whole after `timeout_s`.
+async def read(request: Request, limit_bytes: int, timeout_s: float) -> bytes:
+    """The body. Raises RequestError if it is larger than `limit_bytes`, or incomplete after `timeout_s`.
 
-    Raises ClientGone if it will never be whole.
+    Raises ClientGone if the client disconnects first.
     """
     parts: list[bytes] = []
     size = 0
@@ -69,24 +69,24 @@ async def read(request: Request, limit: int, timeout_s: float) -> bytes:
         async with asyncio.timeout(timeout_s):
             async for part in request.stream():
                 size += len(part)
-                if size > limit:
-                    raise RequestError(f"The body is larger than {limit} bytes.", code="body_too_large")
+                if size > limit_bytes:
+                    raise RequestError(f"The body is larger than {limit_bytes} bytes.", code="body_too_large")
                 parts.append(part)
     except ClientDisconnect as error:
         raise ClientGone from error
     except TimeoutError as error:
-        raise RequestError(f"The body was not whole after {timeout_s:g} s.", code="body_too_slow") from error
+        raise RequestError(f"The body was incomplete after {timeout_s:g} s.", code="body_too_slow") from error
     return b"".join(parts)
 
 
 class Stream(StreamingResponse):
-    """A stream that ends, and with it what makes it, if the client takes nothing for `timeout_s`.
+    """A streamed reply that ends, together with its source, if the client reads nothing for `timeout_s`.
 
-    The log has a warning of it, and the request's own line, its run's and the audit log's say ClientTooSlow.
+    It logs a warning, and the records of the request and its run have the error ClientTooSlow.
     """
 
-    def __init__(self, content: AsyncGenerator[bytes, None], timeout_s: float, **how: Any) -> None:
-        super().__init__(content, **how)
+    def __init__(self, content: AsyncGenerator[bytes, None], timeout_s: float, **options: Any) -> None:
+        super().__init__(content, **options)
         self._content = content
         self._timeout_s = timeout_s
 
@@ -97,7 +97,7 @@ class Stream(StreamingResponse):
             except ClientTooSlow as error:
                 records.current().error = type(error).__name__
                 logger.warning("%s: %s", scope["path"], error)
-                # What is left in the socket's buffer nobody will take either.
+                # Nobody reads what is left in the socket's buffer either.
                 (scope.get("extensions") or {}).get(ABORT, lambda: None)()
 
     async def stream_response(self, send: Send) -> None:
@@ -106,13 +106,15 @@ class Stream(StreamingResponse):
                 async with asyncio.timeout(self._timeout_s):
                     await send(message)
             except TimeoutError as error:
-                raise ClientTooSlow(f"the client took nothing for {self._timeout_s:g} s, and was left") from error
+                raise ClientTooSlow(
+                    f"the client read nothing for {self._timeout_s:g} s; its connection was closed"
+                ) from error
 
         await super().stream_response(in_time)
 
 
 def json_object(body: bytes) -> dict[str, Any]:
-    """Raises RequestError for a body that is none."""
+    """The body as a JSON object. Raises RequestError for anything else."""
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:

@@ -1,4 +1,4 @@
-"""The endpoints that models answer: fields in, pipeline or engine, reply out."""
+"""The four inference endpoints, `/v1/models` and `/api/reload`: request in, pipeline or engine, reply out."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
@@ -22,8 +22,9 @@ from cappella.gateway.formats.chat import ChatRequest
 from cappella.gateway.formats.messages import MessagesRequest
 from cappella.gateway.formats.responses import ResponsesRequest
 from cappella.gateway.formats.sse import EventEncoder
-from cappella.gateway.limits import answers, require_modest
+from cappella.gateway.limits import answer_count, require_within_limits
 from cappella.gateway.model_list import PREFIX
+from cappella.gateway.reply_types import Models, Reloaded
 from cappella.gateway.request import Stream, json_object, read, require_json, unless_gone
 from cappella.gateway.state import GatewayState
 from cappella.gateway.validation import parse
@@ -32,12 +33,12 @@ from cappella.types import Json, Prompt, Sampling
 
 
 class EnsembleRequest(Protocol):
-    """A request to an ensemble, whatever API it came by."""
+    """A request to an ensemble, in the form of any API."""
 
     @property
     def stream(self) -> bool: ...
     @property
-    def watches_panel(self) -> bool: ...
+    def wants_panel_deltas(self) -> bool: ...
     @property
     def prompt(self) -> Prompt: ...
     @property
@@ -45,16 +46,16 @@ class EnsembleRequest(Protocol):
     @property
     def overrides(self) -> Overrides: ...
 
-    def whole(self, run: Run) -> Mapping[str, Any]:
-        """The reply in one piece."""
+    def to_response(self, run: Run) -> Mapping[str, Any]:
+        """The reply without streaming."""
         ...
 
     def event_encoder(self) -> EventEncoder:
-        """The reply in pieces."""
+        """The encoder of a streamed reply."""
         ...
 
 
-# What an ensemble may be asked through each API; /v1/completions has no conversation to put to a panel.
+# The form of a request to an ensemble, by API; /v1/completions has no conversation for a panel.
 APIS: Mapping[str, type[fields.FusionRequest] | None] = {
     "/v1/chat/completions": ChatRequest,
     "/v1/completions": None,
@@ -63,147 +64,148 @@ APIS: Mapping[str, type[fields.FusionRequest] | None] = {
 }
 
 
-def create_router(current: Callable[[], GatewayState], reload: Callable[[], Awaitable[dict[str, Any]]]) -> APIRouter:
-    """The endpoints. Each request is answered with the parts that are current when it comes."""
+def create_router(current: Callable[[], GatewayState], reload: Callable[[], Awaitable[Reloaded]]) -> APIRouter:
+    """The endpoints. Each request uses the state that is current when its body has been read."""
     router = APIRouter()
 
     for path in APIS:
-        router.add_api_route(path, _answering(current, path), methods=["POST"])
+        router.add_api_route(path, _inference_endpoint(current, path), methods=["POST"])
 
-    @router.get("/v1/models")
-    async def models(request: Request) -> dict[str, Any]:
-        parts = current()
-        key = await parts.authenticate(request, "run")
+    @router.get("/v1/models", response_model=None)
+    async def models(request: Request) -> Models:
+        state = current()
+        key = await state.authenticate(request, "run")
         return {
             "object": "list",
             "data": [
                 each
-                for each in model_list.models(parts.config, parts.created)
+                for each in model_list.models(state.config, state.created)
                 if key is None or key.may_call(each["id"])
             ],
         }
 
-    @router.post("/api/reload")
-    async def reload_config(request: Request) -> dict[str, Any]:
+    @router.post("/api/reload", response_model=None)
+    async def reload_config(request: Request) -> Reloaded:
         await current().authenticate(request, "admin")
         return await reload()
 
     return router
 
 
-def _answering(current: Callable[[], GatewayState], path: str) -> Callable[[Request], Awaitable[Response]]:
-    """The endpoint of one API: a model by its own name, or an ensemble."""
+def _inference_endpoint(current: Callable[[], GatewayState], path: str) -> Callable[[Request], Awaitable[Response]]:
+    """The endpoint of one API: it answers from a model called by its own name, or from an ensemble."""
 
     async def answer(request: Request) -> Response:
-        parts = current()
-        key = await parts.authenticate(request, "run")
+        state = current()
+        key = await state.authenticate(request, "run")
         require_json(request)
-        server = parts.config.server
+        server = state.config.server
         body = await read(request, server.max_body_bytes, server.client_timeout_s)
         wire = json_object(body)
-        # Its body may have taken its time.
-        parts = current()
-        require_modest(wire)
-        if images.put_in(wire, parts.config.server.image_folder, server.max_body_bytes):
+        # A reload may have come while the body was read.
+        state = current()
+        require_within_limits(wire)
+        if images.inline_files(wire, state.config.server.image_folder, server.max_body_bytes):
             body = orjson.dumps(wire)
         model = wire.get("model")
         if not isinstance(model, str):
             raise RequestError("model must be a string.", "model")
-        if model in parts.engines:
-            if not parts.engines[model].supports(path):
-                raise RequestError(f"The server of {model} has no {path}: use /v1/chat/completions.", "model")
-            parts.admission.require_place(model, key.id if key else None)
+        if model in state.engines:
+            if not state.engines[model].supports(path):
+                raise RequestError(f"The server of {model} does not support {path}: use /v1/chat/completions.", "model")
+            state.admission.require_queue_space(model, key.id if key else None)
             proxy.require_forwardable(path, wire)
-            await parts.gatekeeper.admit(key, [model])
-            return await _forward(parts, model, request, path, body, wire, key)
+            await state.gatekeeper.admit(key, [model])
+            return await _answer_from_model(state, model, request, path, body, wire, key)
         name = model.removeprefix(PREFIX)
-        if not model.startswith(PREFIX) or name not in parts.config.ensembles:
-            raise UnknownModel(model, _known(parts, key))
-        parts.admission.require_place(model, key.id if key else None)
+        if not model.startswith(PREFIX) or name not in state.config.ensembles:
+            raise UnknownModel(model, _callable_models(state, key))
+        state.admission.require_queue_space(model, key.id if key else None)
         schema = APIS[path]
         if schema is None:
-            raise RequestError(f"{path} is for single models: ask {model} through /v1/chat/completions.", "model")
-        asked: Any = parse(schema, wire)
-        await parts.gatekeeper.admit(key, [model, *_chosen(asked.overrides, parts.config.ensembles[name])])
-        return await _ensemble(parts, request, asked, name, key)
+            raise RequestError(f"{path} is for single models: call {model} through /v1/chat/completions.", "model")
+        parsed: Any = parse(schema, wire)
+        extra = _models_beyond(parsed.overrides, state.config.ensembles[name])
+        await state.gatekeeper.admit(key, [model, *extra])
+        return await _answer_from_ensemble(state, request, parsed, name, key)
 
     return answer
 
 
-def _chosen(overrides: Overrides, ensemble: Ensemble) -> list[str]:
-    """Models that a request names which are not the ensemble's own."""
+def _models_beyond(overrides: Overrides, ensemble: Ensemble) -> list[str]:
+    """Models that the request names beyond those of the ensemble: the key must allow each of them."""
     named = [*(overrides.panel or ()), *([overrides.judge] if overrides.judge else [])]
     own = {model for _, model in ensemble.models}
     return [model for model in named if model not in own]
 
 
-async def _ensemble(
-    parts: GatewayState, request: Request, asked: EnsembleRequest, name: str, key: Key | None
+async def _answer_from_ensemble(
+    state: GatewayState, request: Request, parsed: EnsembleRequest, name: str, key: Key | None
 ) -> Response:
-    models = parts.config.called
-    ensemble = parts.config.ensembles[name]
-    prompt = replace(asked.prompt, watched=asked.stream)
-    settings = resolve(name, ensemble, models, asked.overrides, prompt, asked.sampling)
-    settings = settings.model_copy(update={"panel_watched": asked.watches_panel})
-
-    takes = costs(settings, parts.config.host_of)
+    ensemble, models = state.config.ensembles[name], state.config.called
+    prompt = replace(parsed.prompt, watched=parsed.stream)
+    settings = resolve(name, ensemble, models, parsed.overrides, prompt, parsed.sampling)
+    settings = settings.model_copy(update={"panel_watched": parsed.wants_panel_deltas})
+    needed = costs(settings, state.config.host_of)
 
     async def run(emit: Emit) -> Run:
-        room = parts.admission.room(PREFIX + name, takes, key=key.id if key else None)
-        async with parts.in_flight.run_inside() as begin, records.current().waiting(PREFIX + name, room):
+        slot = state.admission.slot(PREFIX + name, needed, key=key.id if key else None)
+        async with state.in_flight.track_run() as begin, records.current().waiting(PREFIX + name, slot):
             begin(settings.deadline_s)
-            return await parts.recorder.run(parts.pipeline, key, prompt, settings, emit)
+            return await state.recorder.run(state.pipeline, key, prompt, settings, emit)
 
-    if not asked.stream:
+    if not parsed.stream:
         result = await unless_gone(request, run(lambda event: None))
-        return Response(orjson.dumps(asked.whole(result)), media_type="application/json")
-    frames = sse.stream(run, asked.event_encoder(), parts.describe)
-    # The first frame is awaited here, so that an early failure still gets its own status code.
+        return Response(orjson.dumps(parsed.to_response(result)), media_type="application/json")
+    frames = sse.stream(run, parsed.event_encoder(), state.describe)
+    # Awaited before the reply begins, so that an early failure still gets its own status code.
     first = await unless_gone(request, anext(frames))
-    how = {"media_type": "text/event-stream", "headers": _NO_BUFFERING}
-    return Stream(_resume(first, frames), parts.config.server.client_timeout_s, **how)
+    options = {"media_type": "text/event-stream", "headers": _NO_BUFFERING}
+    return Stream(_resume(first, frames), state.config.server.client_timeout_s, **options)
 
 
 _NO_BUFFERING = {"X-Accel-Buffering": "no"}
 
 
-async def _forward(
-    parts: GatewayState, model: str, request: Request, path: str, body: bytes, wire: Json, key: Key | None
+async def _answer_from_model(
+    state: GatewayState, model: str, request: Request, path: str, body: bytes, wire: Json, key: Key | None
 ) -> Response:
-    """The engine's own reply to the client's own bytes; `wire` is what they say."""
+    """The engine's reply, forwarded unchanged; `wire` is the parsed `body`."""
     head: dict[str, Any] = {}
-    takes = {parts.config.host_of[model]: answers(wire)}
+    needed = {state.config.host_of[model]: answer_count(wire)}
 
     async def relay() -> AsyncGenerator[bytes, None]:
-        room = parts.admission.room(model, takes, direct=True, key=key.id if key else None)
+        slot = state.admission.slot(model, needed, direct=True, key=key.id if key else None)
         async with (
-            records.current().waiting(model, room),
-            parts.recorder.call(key, model, wire) as forwarded,
-            parts.engines[model].forward(path, body) as reply,
+            records.current().waiting(model, slot),
+            state.recorder.call(key, model, wire) as forwarded,
+            state.engines[model].forward(path, body) as reply,
         ):
             head.update(status_code=reply.status_code, media_type=reply.content_type)
             forwarded.status_code = reply.status_code
-            with parts.in_flight.passed(reply.abort, staying=True):
+            with state.in_flight.track(reply.abort, is_admitted=True):
                 async for data in reply.body:
                     forwarded.add(data)
                     yield data
 
     data = relay()
-    async with parts.in_flight.inside():
+    async with state.in_flight.track_task():
         first = await unless_gone(request, anext(data, b""))
     if head["media_type"] == "text/event-stream":
-        data = _to_its_end(parts, path, data)
-    return Stream(_resume(first, data), parts.config.server.client_timeout_s, **head)
+        data = _report_broken_stream(state, path, data)
+    return Stream(_resume(first, data), state.config.server.client_timeout_s, **head)
 
 
-async def _to_its_end(parts: GatewayState, path: str, data: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    """A stream that says so if it breaks off: it has begun with a status that was good."""
+async def _report_broken_stream(
+    state: GatewayState, path: str, data: AsyncGenerator[bytes, None]
+) -> AsyncGenerator[bytes, None]:
+    """Ends a stream that fails with an error event, since its status of 200 is sent."""
     try:
         async with aclosing(data) as pieces:
             async for piece in pieces:
                 yield piece
     except CappellaError as error:
-        yield proxy.broken_off(path, parts.describe(parts.in_flight.reason or error))
+        yield proxy.broken_stream_events(path, state.describe(state.in_flight.reason or error))
 
 
 async def _resume(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
@@ -215,7 +217,7 @@ async def _resume(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGener
         await rest.aclose()
 
 
-def _known(parts: GatewayState, key: Key | None) -> list[str]:
-    """What the one who asks may call: of the rest it is not told that it exists."""
-    names = [*(PREFIX + name for name in parts.config.ensembles), *parts.config.called]
+def _callable_models(state: GatewayState, key: Key | None) -> list[str]:
+    """The models and ensembles that the key may call; an error must not reveal others."""
+    names = [*(PREFIX + name for name in state.config.ensembles), *state.config.called]
     return [name for name in names if key is None or key.may_call(name)]

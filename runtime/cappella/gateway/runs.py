@@ -1,4 +1,4 @@
-"""`GET /api/runs` and `/api/runs/{id}`: the runs that are kept; each key reads its own."""
+"""`GET /api/runs` and `GET /api/runs/{id}`: recorded runs; a key without the admin scope reads its own only."""
 
 import re
 
@@ -13,31 +13,32 @@ MAX_LISTED = 1000
 DEFAULT_LISTED = 20
 
 
-def create_router(gatekeeper: Gatekeeper, traces: RunStore | None) -> APIRouter:
+def create_router(gatekeeper: Gatekeeper, runs: RunStore | None) -> APIRouter:
+    """The endpoints. Without `runs` they reply 404, runs_not_kept."""
     router = APIRouter(prefix="/api/runs")
 
-    def kept() -> RunStore:
-        if traces is None:
-            raise UnknownRun("This server keeps no runs: its config has no server.runs.", code="runs_not_kept")
-        return traces
+    def store() -> RunStore:
+        if runs is None:
+            raise UnknownRun("This server keeps no runs: set server.runs in its config.", code="runs_not_kept")
+        return runs
 
-    async def reader(request: Request) -> Reader:
+    async def authenticate(request: Request) -> Reader:
         key = await gatekeeper.who(*credentials(request), "run", "admin")
         return Reader(key is None or "admin" in key.scopes, key.id if key else None)
 
     @router.get("")
     async def recent(request: Request) -> Response:
-        who = await reader(request)
-        rows = await kept().recent(_limit(request), who)
+        reader = await authenticate(request)
+        rows = await store().recent(_limit(request), reader)
         return _json(b'{"object":"list","data":[' + b",".join(rows) + b"]}")
 
     @router.get("/{run_id}")
     async def one(run_id: str, request: Request) -> Response:
-        who = await reader(request)
-        found = await kept().find(run_id, who)
-        if found is None:
-            raise UnknownRun(f"There is no run {run_id!r} here.", "run_id", "run_not_found")
-        return _json(found)
+        reader = await authenticate(request)
+        run = await store().find(run_id, reader)
+        if run is None:
+            raise UnknownRun(f"No run {run_id!r} found.", "run_id", "run_not_found")
+        return _json(run)
 
     return router
 
@@ -45,7 +46,9 @@ def create_router(gatekeeper: Gatekeeper, traces: RunStore | None) -> APIRouter:
 def _limit(request: Request) -> int:
     for name in request.query_params:
         if name != "limit":
-            raise RequestError(f"{name} is not known here: only limit is.", name, "unknown_field")
+            raise RequestError(
+                f"{name} is not a parameter of this endpoint: the only one is limit.", name, "unknown_field"
+            )
     text = request.query_params.get("limit", str(DEFAULT_LISTED))
     if not re.fullmatch("[1-9][0-9]{0,3}", text) or int(text) > MAX_LISTED:
         raise RequestError(f"limit must be a number from 1 to {MAX_LISTED}.", "limit")

@@ -1,4 +1,4 @@
-"""What requests are answered with."""
+"""The state that the endpoints share under one config."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from cappella.telemetry.recorder import Recorder
 
 @dataclass(frozen=True, slots=True)
 class GatewayState:
-    """What the endpoints work with; `app.create_app` makes it."""
+    """The parts that requests need under one config. `create_app` makes the first; each reload replaces it."""
 
     deployment: Deployment
     pipeline: Pipeline
@@ -45,7 +45,7 @@ class GatewayState:
         return self.deployment.engines
 
     async def authenticate(self, request: Request, *scopes: Scope) -> Key | None:
-        """The request's key, None where there are none; one of the `scopes` is enough. Raises Unauthorized and Forbidden."""
+        """The request's key, or None on a server without keys. It needs one of `scopes`. Raises Unauthorized and Forbidden."""
         key = await self.gatekeeper.who(*credentials(request), *scopes)
         records.current().key_id = key.id if key else None
         return key

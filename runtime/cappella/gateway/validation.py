@@ -1,4 +1,4 @@
-"""A body as the form that it should have; of what does not fit, the first field is named."""
+"""Validates request bodies; an error names the first invalid field."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
@@ -12,25 +12,27 @@ Request = TypeVar("Request", bound=BaseModel)
 
 
 def parse(schema: type[Request], body: Mapping[str, Any]) -> Request:
-    """Raises RequestError that names the first field that is wrong."""
+    """The body as `schema`. Raises RequestError, which names the first invalid field."""
     try:
         return schema.model_validate(body)
     except ValidationError as error:
         first = min(error.errors(include_url=False), key=_rank)
-        where = ".".join(_spelt(body, first["loc"], first["type"] == "missing"))
+        where = ".".join(_path_in_body(body, first["loc"], first["type"] == "missing"))
         if first["type"] == "extra_forbidden":
-            raise RequestError(f"{where} is not a field that an ensemble takes.", where, "unknown_field") from error
+            raise RequestError(
+                f"{where} is not a field of a request to an ensemble.", where, "unknown_field"
+            ) from error
         message = first["msg"].removeprefix("Value error, ")
         raise RequestError(f"{where}: {message}" if where else message, where or None) from error
 
 
 def _rank(problem: ErrorDetails) -> tuple[bool, bool]:
-    """Unknown fields first; of a union, the branch whose type fits before those whose type does not."""
+    """Unknown fields first; in a union, the branch whose type fits before the others."""
     return problem["type"] != "extra_forbidden", problem["type"].endswith("_type")
 
 
-def _spelt(body: Any, where: Sequence[int | str], missing: bool) -> Iterator[str]:
-    """`where` without the names that pydantic gives to a union's branches: only what stands in the body."""
+def _path_in_body(body: Any, where: Sequence[int | str], missing: bool) -> Iterator[str]:
+    """The parts of `where` that are in the body, without the names that pydantic gives to branches of a union."""
     for number, part in enumerate(where):
         is_key = isinstance(body, Mapping) and part in body
         is_index = isinstance(body, list) and isinstance(part, int) and part < len(body)

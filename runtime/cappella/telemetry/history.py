@@ -1,17 +1,16 @@
 """Stores each ended run with its trace in the run store."""
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from datetime import UTC, datetime
-from typing import Any
 
 import orjson
 
 from cappella.config import Config
-from cappella.telemetry import trace
+from cappella.telemetry import trace, trace_types
 from cappella.telemetry.records import CallRecord, RunRecord
 from cappella.telemetry.run_store import Row, RunStore
-from cappella.telemetry.trace_types import Trace, UnfinishedTrace
+from cappella.telemetry.trace_types import RunContent, RunSummary, Trace, UnfinishedTrace
 from cappella.types import Json
 
 FAILED = "failed"
@@ -35,15 +34,18 @@ class History:
             return
         now = time.time()
         summary = _summary(record, record.run_id, now)
-        fusion = self._fusion(record, record.run_id, str(summary["status"]))
-        full = {**summary, "usage": trace.run_usage(record.calls), "fusion": fusion, **self._content_fields(record)}
+        fusion = self._fusion(record, record.run_id, summary["status"])
+        content = self._content_of(record)
+        full: trace_types.Run = {**summary, "usage": trace.run_usage(record.calls), "fusion": fusion, **content}
+        if self._content and record.error:
+            full["error"] = {"type": type(record.error).__name__, "message": str(record.error)}
         key_id = record.key.id if record.key else None
         self._store.add(Row(record.run_id, key_id, now, orjson.dumps(summary), orjson.dumps(full)))
 
     def call_ended(self, record: CallRecord) -> None:
         """Calls of single models are not stored."""
 
-    def _fusion(self, record: RunRecord, run_id: str, status: str) -> Mapping[str, Any]:
+    def _fusion(self, record: RunRecord, run_id: str, status: str) -> Trace | UnfinishedTrace | Json:
         """The `fusion` object as in a reply; for a failed run, the parts that are known."""
         fusion: Trace | UnfinishedTrace
         if record.run is not None:
@@ -52,21 +54,20 @@ class History:
             fusion = trace.unfinished(run_id, record.settings, status, record.error)
         return fusion if self._content else trace.without_content(fusion)
 
-    def _content_fields(self, record: RunRecord) -> Json:
+    def _content_of(self, record: RunRecord) -> RunContent:
         if not self._content:
             return {}
         answer = trace.responses([record.run.answer])[0] if record.run else None
-        error = {"error": {"type": type(record.error).__name__, "message": str(record.error)}} if record.error else {}
-        return {"messages": list(record.prompt.messages), "answer": answer, **error}
+        return {"messages": list(record.prompt.messages), "answer": answer}
 
 
-def _summary(record: RunRecord, run_id: str, ended_at: float) -> Json:
+def _summary(record: RunRecord, run_id: str, ended_at: float) -> RunSummary:
     return {
         "id": run_id,
         "object": "run",
         "time": datetime.fromtimestamp(ended_at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "model": f"cappella/{record.settings.ensemble}",
-        "key": record.key and record.key.id,
+        "key": record.key.id if record.key else None,
         "status": FAILED if record.error else record.status,
         "error": {"type": type(record.error).__name__} if record.error else None,
         "total_ms": trace.ms(record.total_s),

@@ -1,6 +1,6 @@
 """Types of the JSON of a run's trace and usage. Optional keys are absent when they do not apply."""
 
-from typing import Annotated, Any, NotRequired
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import Field
 
@@ -105,3 +105,30 @@ class Usage(TypedDict):
     prompt_tokens_details: NotRequired[Any]
     completion_tokens_details: NotRequired[Any]
     fusion_details: NotRequired[list[CallCost]]
+
+
+class RunSummary(TypedDict):
+    """A recorded run as /api/runs lists it; `error` is null if the run did not fail."""
+
+    id: str
+    object: Literal["run"]
+    time: str
+    model: str
+    key: str | None
+    status: str
+    error: Json | None
+    total_ms: Milliseconds
+
+
+class RunContent(TypedDict, total=False):
+    """What was sent and answered, if the config records it."""
+
+    messages: list[Json]
+    answer: PanelAnswer | None
+
+
+class Run(RunSummary, RunContent):
+    """A recorded run."""
+
+    usage: Usage
+    fusion: Trace | UnfinishedTrace | Json

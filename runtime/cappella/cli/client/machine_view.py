@@ -103,13 +103,27 @@ def _state(engine: Json) -> Text:
 
 
 def _troubles(engines: Mapping[str, Json]) -> list[Text]:
-    """Why engines are down, one line each."""
-    troubled = {name: each for name, each in engines.items() if each.get("state") in TROUBLED}
-    shown = [
-        Text(safe(f"{name}: {each.get('stage') or each.get('reason') or ''}"), "red", no_wrap=True, overflow="ellipsis")
-        for name, each in list(troubled.items())[:MAX_TROUBLES]
+    """Why engines are down, and, in dim letters, when and why running ones failed last; one line each."""
+    down = {name: each for name, each in engines.items() if each.get("state") in TROUBLED}
+    lines = [_line(name, each.get("stage") or each.get("reason") or "", "red") for name, each in down.items()]
+    lines += [
+        _line(name, _last_failure(each["last_failure"]), "dim")
+        for name, each in engines.items()
+        if name not in down and each.get("last_failure")
     ]
-    return [Text(), *shown] if shown else []
+    return [Text(), *lines[:MAX_TROUBLES]] if lines else []
+
+
+def _line(name: str, text: str, style: str) -> Text:
+    return Text(safe(f"{name}: {text}"), style, no_wrap=True, overflow="ellipsis")
+
+
+def _last_failure(failure: Json) -> str:
+    """`last failed 03:12: why`, in local time, with the date if it was not today."""
+    at = time.localtime(failure.get("time"))
+    clock = time.strftime("%H:%M" if at[:3] == time.localtime()[:3] else "%Y-%m-%d %H:%M", at)
+    log = f" (log: {failure['log']})" if failure.get("log") else ""
+    return f"last failed {clock}: {failure.get('reason') or ''}{log}"
 
 
 def _figure(engine: Json, field: str) -> str:

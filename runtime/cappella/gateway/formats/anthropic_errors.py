@@ -1,7 +1,6 @@
-"""An error as Anthropic's API tells it."""
+"""Errors in the form of Anthropic's API."""
 
-from collections.abc import Mapping
-from typing import Any
+from cappella.gateway.reply_types import ErrorBody, MessagesError
 
 _TYPES = {
     400: "invalid_request_error",
@@ -13,7 +12,6 @@ _TYPES = {
 }
 
 
-def error_body(status: int, error: Mapping[str, Any]) -> dict[str, Any]:
-    """An error, given in OpenAI's form, in Anthropic's, with what there is besides."""
-    kind = _TYPES.get(status, "api_error")
-    return {"type": "error", "error": {**error, "type": kind, "message": error["message"]}}
+def error_body(status: int, error: ErrorBody) -> MessagesError:
+    """The error of a reply with this HTTP status, in Anthropic's form; fields that Anthropic does not know stay in it."""
+    return {"type": "error", "error": {**error, "type": _TYPES.get(status, "api_error")}}

@@ -1,4 +1,4 @@
-"""A final answer as a row of blocks, for the APIs that number and close them: reasoning, text, tool calls."""
+"""A final answer as numbered blocks of reasoning, text and tool calls, for the APIs that open and close such blocks."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ Kind = Literal["reasoning", "text", "call"]
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A block as far as it has come; `text` is a call's arguments."""
+    """A block as far as it is generated; the `text` of a call is its arguments."""
 
     index: int
     kind: Kind
@@ -23,21 +23,21 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What happened to a block; in a delta the block holds the new piece alone."""
+    """One change of a block; in a delta `block` holds only the new piece."""
 
-    what: Literal["opened", "delta", "closed"]
+    change: Literal["opened", "delta", "closed"]
     block: Block
 
 
 class Blocks:
-    """Turns chunks into blocks, one open at a time; `closed` holds the whole ones."""
+    """Turns chunks into blocks, one open at a time; `closed` holds those that are complete."""
 
     def __init__(self, first_index: int = 0) -> None:
         self.closed: list[Block] = []
         self._first_index = first_index
         self._open: Block | None = None
 
-    def take(self, chunk: Chunk) -> Iterator[Step]:
+    def add(self, chunk: Chunk) -> Iterator[Step]:
         if chunk.reasoning:
             yield from self._extend("reasoning", chunk.reasoning)
         if chunk.content:
@@ -65,9 +65,9 @@ class Blocks:
 
 
 def blocks_of(answer: Answer) -> list[Block]:
-    """The blocks of a whole answer; an empty one is a block of no text."""
+    """The blocks of a complete answer; an empty answer has one empty text block."""
     blocks = Blocks()
     chunk = Chunk(answer.content, answer.reasoning, answer.tool_calls, answer.logprobs)
-    for _ in [*blocks.take(chunk), *blocks.close()]:
+    for _ in [*blocks.add(chunk), *blocks.close()]:
         pass
     return blocks.closed or [Block(0, "text")]

@@ -1,4 +1,4 @@
-"""`/v1/chat/completions` for ensembles: what may be sent, and what comes back, whole or as chunks."""
+"""`/v1/chat/completions` for ensembles: the request, and the reply as one object or as chunks."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -12,7 +12,7 @@ from cappella.ensemble.run import Answer, Run
 from cappella.gateway.formats import fields
 from cappella.gateway.formats.fields import ChatMessage, FusionRequest, Tool, Wire
 from cappella.gateway.formats.sse import DONE, EventEncoder, frame
-from cappella.gateway.reply_types import AssistantMessage, ChatChoice, ChatCompletion
+from cappella.gateway.reply_types import AssistantMessage, ChatChoice, ChatCompletion, ErrorBody
 from cappella.telemetry import trace
 from cappella.types import Chunk, Json, Positive, Prompt, Sampling, ToolCall
 
@@ -22,7 +22,7 @@ class StreamOptions(Wire):
 
 
 class ChatRequest(FusionRequest, Sampling):
-    """A chat completion asked of an ensemble. Sampling fields at this level are for the final answer."""
+    """A request for a chat completion from an ensemble. Sampling fields at this level are for the final answer."""
 
     messages: Annotated[list[ChatMessage], Field(min_length=1)]
     stream_options: StreamOptions | None = None
@@ -39,19 +39,19 @@ class ChatRequest(FusionRequest, Sampling):
     user: str | None = None
 
     @model_validator(mode="after")
-    def _one_way_to_say_it(self) -> "ChatRequest":
+    def _consistent(self) -> "ChatRequest":
         if self.max_tokens and self.max_completion_tokens:
-            raise ValueError("max_tokens and max_completion_tokens say the same thing: send one of them")
+            raise ValueError("max_tokens and max_completion_tokens mean the same: send one of them")
         if self.stream_options and not self.stream:
             raise ValueError("stream_options needs stream: true")
         if self.top_logprobs is not None and not self.logprobs:
             raise ValueError("top_logprobs needs logprobs: true")
         if self.response_format and self.structured_outputs:
-            raise ValueError("response_format and structured_outputs say the same thing: send one of them")
+            raise ValueError("response_format and structured_outputs mean the same: send one of them")
         if self.tools is None and (self.tool_choice or self.parallel_tool_calls is not None):
             raise ValueError("tool_choice and parallel_tool_calls need tools")
         if self.reasoning_effort and self.options.reasoning:
-            raise ValueError("reasoning_effort and fusion.reasoning say the same thing: send one of them")
+            raise ValueError("reasoning_effort and fusion.reasoning mean the same: send one of them")
         return self
 
     @property
@@ -70,11 +70,11 @@ class ChatRequest(FusionRequest, Sampling):
 
     @property
     def sampling(self) -> Sampling:
-        """How the final answer is drawn."""
+        """The sampling of the final answer."""
         return Sampling(**{"max_completion_tokens": self.max_tokens, **self.given()})
 
-    def whole(self, run: Run) -> ChatCompletion:
-        """The whole answer of a run as one `chat.completion`."""
+    def to_response(self, run: Run) -> ChatCompletion:
+        """The run as one `chat.completion`."""
         answer = run.answer
         choice: ChatChoice = {
             "index": 0,
@@ -100,7 +100,7 @@ _AFTER_DELTA = b',"logprobs":null,"finish_reason":null}]}\n\n'
 
 
 class Chunks(EventEncoder):
-    """A run as `chat.completion.chunk` objects."""
+    """Encodes a run as `chat.completion.chunk` objects."""
 
     def __init__(self, request: ChatRequest) -> None:
         self._request = request
@@ -121,28 +121,28 @@ class Chunks(EventEncoder):
             self._before_delta = frame(self._head).removesuffix(b"}\n\n") + b',"choices":[{"index":0,"delta":'
             yield self._chunk({"role": "assistant", "content": ""})
         if self._request.options.include_events:
-            # An empty delta, so that every client reads it, with the event beside it.
+            # Clients ignore the event beside the empty delta, which they can all read.
             yield self._chunk({}, fusion_event=trace.event(event))
 
     def end(self, run: Run) -> Iterator[bytes]:
         """The last chunks: the finish reason, the trace and the usage.
 
-        OpenAI's `include_usage` wants the usage on a chunk without choices; who did not ask may not expect such a one.
+        With `include_usage` OpenAI puts the usage on a chunk without choices, which other clients may not expect.
         """
-        told: Json = {"fusion": trace.fusion(run, self._request.options), "usage": trace.run_usage(run.calls)}
+        extensions: Json = {"fusion": trace.fusion(run, self._request.options), "usage": trace.run_usage(run.calls)}
         if self._request.stream_options and self._request.stream_options.include_usage:
             yield self._chunk({}, run.answer.finish_reason)
-            yield frame({**self._head, "choices": [], **told})
+            yield frame({**self._head, "choices": [], **extensions})
         else:
-            yield self._chunk({}, run.answer.finish_reason, **told)
+            yield self._chunk({}, run.answer.finish_reason, **extensions)
         yield DONE
 
-    def failed(self, error: Mapping[str, Any]) -> Iterator[bytes]:
+    def failed(self, error: ErrorBody) -> Iterator[bytes]:
         yield frame({"error": error})
         yield DONE
 
     def _final(self, chunk: Chunk) -> bytes:
-        """A piece of the answer. What is the same in all of them is not encoded anew for every token."""
+        """A piece of the answer. The constant parts of its JSON are encoded once a run, not for each token."""
         if logprobs := self._logprobs(chunk):
             return self._chunk(_delta(chunk), logprobs=logprobs)
         return self._before_delta + orjson.dumps(_delta(chunk)) + _AFTER_DELTA
@@ -187,7 +187,7 @@ def _delta(chunk: Chunk) -> Json:
 
 
 def _piece(call: ToolCall) -> Json:
-    """A piece of a call: id, type and name stand on its first piece only."""
+    """A piece of a call: only the first has id, type and name."""
     function = {"arguments": call.arguments} | ({"name": call.name} if call.name else {})
     head = {"id": call.id, "type": "function"} if call.id else {}
     return {"index": call.index, **head, "function": function}

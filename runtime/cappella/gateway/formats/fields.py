@@ -1,4 +1,4 @@
-"""Fields that requests of several forms share. Every one is honoured; any other is an error that names it."""
+"""Request fields that several APIs share. Each of them has an effect; an unknown field is an error that names it."""
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -9,8 +9,8 @@ from pydantic import Field, create_model, model_validator
 from cappella.config.options import MAX_MEMBERS, Options, Overrides
 from cappella.types import Frozen, Json, OutputFormat, Positive, Sampling, Temperature
 
-MAX_ASKED_S = 3600
-"""The longest time that a request may set; a config may set longer ones."""
+MAX_REQUESTED_S = 3600
+"""The longest time that a request may set, in seconds; a config may set longer ones."""
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 
@@ -26,7 +26,7 @@ class Reasoning(Wire):
 
 
 class ModelSampling(Wire):
-    """An entry of `analysis_overrides`: how one member samples in this run."""
+    """An entry of `analysis_overrides`: the sampling of one member in this run."""
 
     model: str
     temperature: Temperature | None = None
@@ -44,14 +44,14 @@ def _wire_name(option: str) -> str:
 
 
 OPTIONS: Mapping[str, str] = {name: _wire_name(name) for name in Options.model_fields}
-"""The run options, and what a request calls them."""
+"""The run options, by their names in the config, and their names in requests."""
 
 
 def _with_options(model: type[Model]) -> type[Model]:
-    """The model with each run option as a field more; null leaves it to the ensemble."""
+    """The model with a field for each run option; null leaves it to the ensemble."""
     fields: dict[str, Any] = {}
     for name, option in Options.model_fields.items():
-        bounds = [*option.metadata, *([Field(le=MAX_ASKED_S)] if name.endswith("_s") else [])]
+        bounds = [*option.metadata, *([Field(le=MAX_REQUESTED_S)] if name.endswith("_s") else [])]
         kind: Any = Annotated[option.annotation, *bounds] if bounds else option.annotation
         fields[OPTIONS[name]] = (kind | None, Field(None, description=option.description))
     return create_model(model.__name__, __base__=model, __module__=model.__module__, __doc__=model.__doc__, **fields)
@@ -59,9 +59,9 @@ def _with_options(model: type[Model]) -> type[Model]:
 
 @_with_options
 class Fusion(Wire):
-    """How this run departs from its ensemble. Precedence: request, preset, ensemble, default.
+    """Options of this run that differ from its ensemble's. Precedence: request, preset, ensemble, default.
 
-    What is not said of `include_events` is yes on /v1/responses, whose events have names, and no elsewhere.
+    `include_events` defaults to true on /v1/responses, whose events have names, and to false elsewhere.
     """
 
     preset: str | None = None
@@ -89,13 +89,13 @@ class Fusion(Wire):
 
 
 class FusionPlugin(Fusion):
-    """The hosted product's spelling: an entry of `plugins`."""
+    """The same options in the hosted product's form: an entry of `plugins`."""
 
     id: Literal["fusion"]
 
 
 class FusionRequest(Wire):
-    """What every form of request to an ensemble has."""
+    """The fields that requests to an ensemble have in all APIs."""
 
     model: str
     stream: bool = False
@@ -103,9 +103,9 @@ class FusionRequest(Wire):
     plugins: Annotated[list[FusionPlugin], Field(max_length=1)] | None = None
 
     @model_validator(mode="after")
-    def _said_once(self) -> "FusionRequest":
+    def _one_spelling(self) -> "FusionRequest":
         if self.fusion and self.plugins:
-            raise ValueError("fusion and plugins say the same thing: send one of them")
+            raise ValueError("fusion and plugins mean the same: send one of them")
         return self
 
     @cached_property
@@ -113,8 +113,8 @@ class FusionRequest(Wire):
         return self.fusion or (self.plugins[0] if self.plugins else Fusion())
 
     @property
-    def watches_panel(self) -> bool:
-        """Whether it is told what members say as they say it."""
+    def wants_panel_deltas(self) -> bool:
+        """Whether the client gets the members' answers as they are generated."""
         return self.stream and self.options.include_events is True
 
     @property
@@ -133,7 +133,7 @@ class ImageUrl(Wire):
 
 
 class ImagePart(Wire):
-    """An image inside the request; one at an address is not fetched, since nothing here goes out."""
+    """An image as a data URL; other URLs are refused, since the server makes no requests of its own."""
 
     type: Literal["image_url"]
     image_url: ImageUrl
@@ -227,7 +227,7 @@ ResponseFormat = Annotated[PlainFormat | SchemaFormat, Field(discriminator="type
 
 
 class StructuredOutputs(Wire):
-    """vLLM's own output formats: exactly one of these."""
+    """vLLM's own field for an output format: exactly one of these."""
 
     json_: Annotated[str | dict[str, Any] | None, Field(alias="json")] = None
     regex: str | None = None
@@ -238,9 +238,9 @@ class StructuredOutputs(Wire):
 
     @model_validator(mode="after")
     def _exactly_one(self) -> "StructuredOutputs":
-        asked = [value for value in self.model_dump().values() if value is not None and value is not False]
-        if len(self.model_fields_set) != 1 or not asked:
-            raise ValueError("structured_outputs must set exactly one kind of format")
+        given = [value for value in self.model_dump().values() if value is not None and value is not False]
+        if len(self.model_fields_set) != 1 or not given:
+            raise ValueError("structured_outputs needs exactly one kind of format")
         return self
 
 
@@ -256,7 +256,7 @@ def output_format_of(
 
 
 def messages_of(messages: Sequence[ChatMessage]) -> list[Json]:
-    """The conversation as engines take it."""
+    """The messages as engines accept them."""
     return [_message(message) for message in messages]
 
 

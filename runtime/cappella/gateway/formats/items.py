@@ -1,4 +1,4 @@
-"""The input items of the Responses API, and the conversation that they stand for."""
+"""Input items of the Responses API, and their conversion to chat messages."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
@@ -22,7 +22,7 @@ class OutputText(Wire):
 
 
 class InputImage(Wire):
-    """An image inside the request; one at an address is not fetched."""
+    """An image as a data URL; other URLs are refused."""
 
     type: Literal["input_image"]
     image_url: Annotated[str, Field(pattern=r"^data:image/")]
@@ -60,7 +60,7 @@ class ReasoningText(Wire):
 
 
 class ReasoningItem(Wire):
-    """An earlier turn's reasoning, as it was given out."""
+    """The reasoning of an earlier turn, as the server sent it."""
 
     type: Literal["reasoning"]
     id: str | None = None
@@ -70,7 +70,7 @@ class ReasoningItem(Wire):
 
 
 class FusionItem(Wire):
-    """An earlier turn's trace, as it was given out: no part of the conversation."""
+    """The trace of an earlier turn, as the server sent it; it is not part of the conversation."""
 
     type: Literal["fusion_call"]
     id: str | None = None
@@ -79,9 +79,9 @@ class FusionItem(Wire):
 
 
 def _kind(value: Any) -> str:
-    """A message may come without its type."""
-    found = value.get("type", "message") if isinstance(value, dict) else getattr(value, "type", "message")
-    return str(found)
+    """The item's type; messages may come without one."""
+    kind = value.get("type", "message") if isinstance(value, dict) else getattr(value, "type", "message")
+    return str(kind)
 
 
 InputItem = Annotated[
@@ -95,17 +95,17 @@ InputItem = Annotated[
 
 
 def conversation(instructions: str | None, items: str | Sequence[InputItem]) -> list[Message]:
-    """The items as chat messages: reasoning and calls join the assistant turn that they belong to."""
+    """The items as chat messages: reasoning and calls are added to their assistant turn."""
     system: list[Message] = [{"role": "system", "content": instructions}] if instructions else []
     if isinstance(items, str):
         return [*system, {"role": "user", "content": items}]
     turns: list[Json] = []
     for item in items:
-        _put(turns, item)
+        _append(turns, item)
     return [*system, *turns]
 
 
-def _put(turns: list[Json], item: InputItem) -> None:
+def _append(turns: list[Json], item: InputItem) -> None:
     match item:
         case MessageItem(role="assistant"):
             _assistant(turns)["content"] += _text(item)
@@ -126,7 +126,7 @@ def _put(turns: list[Json], item: InputItem) -> None:
 
 
 def _assistant(turns: list[Json]) -> Json:
-    """The assistant turn that is under way, begun if there is none."""
+    """The current assistant turn; appends one if the last turn is another's."""
     if not turns or turns[-1]["role"] != "assistant":
         turns.append({"role": "assistant", "content": ""})
     return turns[-1]

@@ -1,7 +1,7 @@
-"""`/v1/messages`, Anthropic's form, for ensembles: a run as content blocks."""
+"""`/v1/messages`, Anthropic's API, for ensembles: the request, and the run as content blocks."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -15,6 +15,7 @@ from cappella.gateway.formats.anthropic_errors import error_body
 from cappella.gateway.formats.blocks import Block, Blocks, Step, blocks_of
 from cappella.gateway.formats.fields import FusionRequest, Wire
 from cappella.gateway.formats.sse import EventEncoder, frame
+from cappella.gateway.reply_types import ErrorBody
 from cappella.telemetry import trace
 from cappella.types import Json, Message, Positive, Prompt, Sampling, Stop, TopP
 
@@ -43,7 +44,7 @@ class ToolUseBlock(Wire):
 
 
 class ToolResultBlock(Wire):
-    """`is_error` adds nothing to what the content says: a chat template has no place for it."""
+    """`is_error` is ignored: chat templates have no place for it."""
 
     type: Literal["tool_result"]
     tool_use_id: str
@@ -85,7 +86,7 @@ class Metadata(Wire):
 
 
 class MessagesRequest(FusionRequest):
-    """A message asked of an ensemble."""
+    """A request for a message from an ensemble."""
 
     messages: Annotated[list[Turn], Field(min_length=1)]
     max_tokens: Positive
@@ -99,12 +100,12 @@ class MessagesRequest(FusionRequest):
     metadata: Metadata | None = None
 
     @model_validator(mode="after")
-    def _choice_fits_the_tools(self) -> "MessagesRequest":
+    def _consistent(self) -> "MessagesRequest":
         choice = self.tool_choice
         if choice and not self.tools:
             raise ValueError("tool_choice needs tools")
         if choice and (choice.type == "tool") != (choice.name is not None):
-            raise ValueError("tool_choice names a tool if, and only if, its type is tool")
+            raise ValueError("tool_choice needs a name if its type is tool, and must not have one otherwise")
         return self
 
     @property
@@ -135,7 +136,7 @@ class MessagesRequest(FusionRequest):
         text = self.system if isinstance(self.system, str) else "\n\n".join(block.text for block in self.system)
         return [{"role": "system", "content": text}]
 
-    def whole(self, run: Run) -> reply_types.Message:
+    def to_response(self, run: Run) -> reply_types.Message:
         return {
             **self.head(run.run_id),
             **_stop(run),
@@ -145,7 +146,7 @@ class MessagesRequest(FusionRequest):
         }
 
     def head(self, run_id: str) -> reply_types.Message:
-        """A message that has not begun."""
+        """The message before its first block."""
         return {
             "id": f"msg_{run_id.removeprefix('run-')}",
             "type": "message",
@@ -162,7 +163,7 @@ class MessagesRequest(FusionRequest):
 
 
 class Events(EventEncoder):
-    """A run as Anthropic's events; progress, if asked for, as `fusion_event`, which stock clients pass over."""
+    """Encodes a run as Anthropic's events; requested progress is a `fusion_event`, which stock clients ignore."""
 
     def __init__(self, request: MessagesRequest) -> None:
         self._request = request
@@ -172,7 +173,7 @@ class Events(EventEncoder):
         if isinstance(event, RunStarted):
             yield _event("message_start", message=self._request.head(event.run_id))
         if isinstance(event, FinalDelta):
-            for step in self._blocks.take(event.chunk):
+            for step in self._blocks.add(event.chunk):
                 yield _step(step)
         elif self._request.options.include_events:
             yield _event("fusion_event", fusion_event=trace.event(event))
@@ -180,17 +181,17 @@ class Events(EventEncoder):
     def end(self, run: Run) -> Iterator[bytes]:
         for step in self._blocks.close():
             yield _step(step)
-        told = trace.fusion(run, self._request.options)
-        yield _event("message_delta", delta=_stop(run), usage=_usage(run), fusion=told)
+        fusion = trace.fusion(run, self._request.options)
+        yield _event("message_delta", delta=_stop(run), usage=_usage(run), fusion=fusion)
         yield _event("message_stop")
 
-    def failed(self, error: Mapping[str, Any]) -> Iterator[bytes]:
+    def failed(self, error: ErrorBody) -> Iterator[bytes]:
         yield frame(error_body(500, error), "error")
 
 
 def _step(step: Step) -> bytes:
     block = step.block
-    match step.what:
+    match step.change:
         case "opened":
             return _event("content_block_start", index=block.index, content_block=_block(block))
         case "delta":
@@ -219,7 +220,7 @@ def _block(block: Block) -> reply_types.ContentBlock:
 
 
 def _arguments(text: str) -> Any:
-    """A call's arguments as an object; a model may have been cut in the middle of them, or count beyond 64 bits."""
+    """A call's arguments as an object; text that is cut off, or has integers beyond 64 bits, becomes `unparsed`."""
     try:
         value = parse_json(text) if text else {}
         orjson.dumps(value)
@@ -228,8 +229,8 @@ def _arguments(text: str) -> Any:
         return {"unparsed": text}
 
 
-def _event(kind: str, **told: Any) -> bytes:
-    return frame({"type": kind, **told}, kind)
+def _event(kind: str, **fields: Any) -> bytes:
+    return frame({"type": kind, **fields}, kind)
 
 
 def _stop(run: Run) -> reply_types.Stop:
@@ -241,7 +242,7 @@ def _stop(run: Run) -> reply_types.Stop:
 
 
 def _usage(run: Run) -> reply_types.MessageUsage:
-    """Anthropic counts what was found in the cache apart from the rest of the prompt."""
+    """Anthropic's `input_tokens` exclude those found in the cache."""
     spent = trace.run_usage(run.calls)
     cached = spent["prompt_tokens_details"]["cached_tokens"]
     return {
@@ -254,7 +255,7 @@ def _usage(run: Run) -> reply_types.MessageUsage:
 
 
 def _chat(turn: Turn) -> list[Message]:
-    """One turn as chat messages: tool results become messages of their own, before the user's words."""
+    """One turn as chat messages: tool results become messages of their own, before the user's text."""
     if isinstance(turn.content, str):
         return [{"role": turn.role, "content": turn.content}]
     results: list[Message] = [_result(block) for block in turn.content if isinstance(block, ToolResultBlock)]

@@ -1,4 +1,4 @@
-"""A run as the Responses API's numbered events and output items; what the panel does is `response.fusion_call.*`."""
+"""Events and output items of the Responses API; panel and judge are `response.fusion_call.*` events."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -21,13 +21,13 @@ from cappella.ensemble.run import Run
 from cappella.gateway.formats.blocks import Block, Blocks, Step
 from cappella.gateway.formats.fields import Fusion
 from cappella.gateway.formats.sse import EventEncoder, frame
-from cappella.gateway.reply_types import Response
+from cappella.gateway.reply_types import ErrorBody, Response
 from cappella.telemetry import trace
 from cappella.types import Json
 
 
 class Events(EventEncoder):
-    """A run as the Responses API's numbered events; what the panel does is `response.fusion_call.*`."""
+    """Encodes a run as the Responses API's numbered events."""
 
     def __init__(self, options: Fusion, response: Callable[..., Response]) -> None:
         self._options = options
@@ -47,11 +47,11 @@ class Events(EventEncoder):
                 item = {"type": "fusion_call", "id": id_of("fc", event.run_id), "status": "in_progress"}
                 yield self._event("response.output_item.added", output_index=0, item=item)
         if isinstance(event, FinalDelta):
-            for step in self._blocks.take(event.chunk):
+            for step in self._blocks.add(event.chunk):
                 yield from self._step(step)
         elif self._shows_panel:
-            for name, told in _fusion_events(event):
-                yield self._fusion(name, **told)
+            for name, fields in _fusion_events(event):
+                yield self._fusion(name, **fields)
 
     def end(self, run: Run) -> Iterator[bytes]:
         for step in self._blocks.close():
@@ -66,16 +66,16 @@ class Events(EventEncoder):
         response = self._response(run.run_id, status, items, run)
         yield self._event(f"response.{status}", response=response)
 
-    def failed(self, error: Mapping[str, Any]) -> Iterator[bytes]:
-        told = {**error, "code": error["code"] or "server_error"}
-        yield self._event("response.failed", response=self._response(self._run_id, "failed", [], error=told))
+    def failed(self, error: ErrorBody) -> Iterator[bytes]:
+        error = {**error, "code": error["code"] or "server_error"}
+        yield self._event("response.failed", response=self._response(self._run_id, "failed", [], error=dict(error)))
 
     def _step(self, step: Step) -> Iterator[bytes]:
         block, kind = step.block, step.block.kind
         at = {"output_index": block.index}
         item_id = _item_id(block, self._run_id)
         part = {"item_id": item_id, **at, "content_index": 0}
-        match step.what, kind:
+        match step.change, kind:
             case "opened", _:
                 item = item_of(block, self._run_id, "in_progress")
                 yield self._event("response.output_item.added", **at, item={**item, **_EMPTY.get(kind, {})})
@@ -95,8 +95,8 @@ class Events(EventEncoder):
     def _closed(self, block: Block, part: Json) -> Iterator[bytes]:
         match block.kind:
             case "text":
-                told = {"text": block.text, "logprobs": list(block.logprobs)}
-                yield self._event("response.output_text.done", **part, **told)
+                fields = {"text": block.text, "logprobs": list(block.logprobs)}
+                yield self._event("response.output_text.done", **part, **fields)
                 yield self._event("response.content_part.done", **part, part=_text_part(block))
             case "reasoning":
                 yield self._event("response.reasoning_text.done", **part, text=block.text)
@@ -105,11 +105,11 @@ class Events(EventEncoder):
                 name = block.call.name if block.call else ""
                 yield self._event("response.function_call_arguments.done", **call, name=name, arguments=block.text)
 
-    def _fusion(self, name: str, **told: Any) -> bytes:
-        return self._event(f"response.fusion_call.{name}", item_id=id_of("fc", self._run_id), output_index=0, **told)
+    def _fusion(self, name: str, **fields: Any) -> bytes:
+        return self._event(f"response.fusion_call.{name}", item_id=id_of("fc", self._run_id), output_index=0, **fields)
 
-    def _event(self, kind: str, **told: Any) -> bytes:
-        data = {"type": kind, "sequence_number": self._number, **told}
+    def _event(self, kind: str, **fields: Any) -> bytes:
+        data = {"type": kind, "sequence_number": self._number, **fields}
         self._number += 1
         return frame(data, kind)
 
@@ -118,39 +118,39 @@ _EMPTY: Mapping[str, Json] = {"text": {"content": []}, "reasoning": {"content": 
 
 
 def _fusion_events(event: Event) -> list[tuple[str, Json]]:
-    """The names and fields of what is told of one event."""
-    told = {name: value for name, value in trace.event(event).items() if name != "type"}
+    """The `response.fusion_call.*` events of one event of the run: name and fields."""
+    fields = {name: value for name, value in trace.event(event).items() if name != "type"}
     match event:
         case RunStarted():
-            return [("in_progress", told), *(("panel.added", {"model": name}) for name in event.panel)]
+            return [("in_progress", fields), *(("panel.added", {"model": name}) for name in event.panel)]
         case AnswerDelta():
             reasoning = [("panel.reasoning.delta", {"model": event.name, "delta": event.reasoning})]
             text = [("panel.delta", {"model": event.name, "delta": event.text})]
             return (reasoning if event.reasoning else []) + (text if event.text else [])
         case AnswerDone():
-            return [("panel.completed", told)]
+            return [("panel.completed", fields)]
         case AnswerFailed():
-            # Not beside the other fields: a client takes any event with a top-level `error` for a failed stream.
-            return [("panel.failed", {"model": event.failure.name, "failed_model": told})]
+            # Nested, because clients treat any event with a top-level `error` as a failed stream.
+            return [("panel.failed", {"model": event.failure.name, "failed_model": fields})]
         case AnalysisStarted():
-            return [("analysis.in_progress", told)]
+            return [("analysis.in_progress", fields)]
         case AnalysisDelta():
-            return [("analysis.delta", told)]
+            return [("analysis.delta", fields)]
         case AnalysisDone():
-            return [("analysis.completed", told)]
+            return [("analysis.completed", fields)]
         case Gated():
-            return [("gate.decided", told)]
+            return [("gate.decided", fields)]
         case RoundStarted():
-            return [("round.in_progress", told)]
+            return [("round.in_progress", fields)]
         case Reviewed():
-            return [("review.completed", told)]
+            return [("review.completed", fields)]
         case FinalDelta():
             return []
 
 
 def fusion_item(run: Run, options: Fusion) -> Json:
-    told = trace.fusion(run, options)
-    return {"type": "fusion_call", "id": id_of("fc", run.run_id), "status": "completed", "fusion": told}
+    fusion = trace.fusion(run, options)
+    return {"type": "fusion_call", "id": id_of("fc", run.run_id), "status": "completed", "fusion": fusion}
 
 
 def item_of(block: Block, run_id: str, status: str) -> Json:

@@ -1,4 +1,4 @@
-"""`/v1/responses` for ensembles: a run as items, the panel's part of it as an item of its own."""
+"""`/v1/responses` for ensembles: the request, and the run as output items, with the panel as an item of its own."""
 
 import time
 from typing import Annotated, Any, Literal
@@ -20,7 +20,7 @@ LOGPROBS = "message.output_text.logprobs"
 
 
 class FunctionTool(Wire):
-    """OpenAI's flat spelling of a function."""
+    """A function tool in the flat form of the Responses API."""
 
     type: Literal["function"]
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
@@ -47,7 +47,7 @@ class TextConfig(Wire):
 
 
 class ResponsesRequest(FusionRequest):
-    """A response asked of an ensemble. Nothing is stored, so nothing can be continued by its id."""
+    """A request for a response from an ensemble. Responses are not stored, so there is no `previous_response_id`."""
 
     input: Annotated[str, Field(min_length=1)] | Annotated[list[InputItem], Field(min_length=1)]
     instructions: str | None = None
@@ -67,9 +67,9 @@ class ResponsesRequest(FusionRequest):
     user: str | None = None
 
     @model_validator(mode="after")
-    def _said_once_with_what_it_needs(self) -> "ResponsesRequest":
+    def _consistent(self) -> "ResponsesRequest":
         if self.reasoning and self.options.reasoning:
-            raise ValueError("reasoning and fusion.reasoning say the same thing: send one of them")
+            raise ValueError("reasoning and fusion.reasoning mean the same: send one of them")
         if self.top_logprobs is not None and not self.wants_logprobs:
             raise ValueError(f"top_logprobs needs include: [{LOGPROBS!r}]")
         if not self.tools and self.tool_choice not in (None, "none", "auto"):
@@ -77,7 +77,7 @@ class ResponsesRequest(FusionRequest):
         return self
 
     @property
-    def watches_panel(self) -> bool:
+    def wants_panel_deltas(self) -> bool:
         return self.stream and self.options.include_events is not False
 
     @property
@@ -101,10 +101,10 @@ class ResponsesRequest(FusionRequest):
     def sampling(self) -> Sampling:
         return Sampling(temperature=self.temperature, top_p=self.top_p, max_completion_tokens=self.max_output_tokens)
 
-    def whole(self, run: Run) -> Response:
-        told = [] if self.options.include_events is False else [fusion_item(run, self.options)]
+    def to_response(self, run: Run) -> Response:
+        panel_items = [] if self.options.include_events is False else [fusion_item(run, self.options)]
         items = [item_of(block, run.run_id, "completed") for block in blocks_of(run.answer)]
-        return self.response(run.run_id, status_of(run), [*told, *items], run)
+        return self.response(run.run_id, status_of(run), [*panel_items, *items], run)
 
     def event_encoder(self) -> EventEncoder:
         return Events(self.options, self.response)
@@ -112,7 +112,7 @@ class ResponsesRequest(FusionRequest):
     def response(
         self, run_id: str, status: str, output: list[Json], run: Run | None = None, error: Json | None = None
     ) -> Response:
-        """The response object; without a run it is one that is under way."""
+        """The response object; `run` is None while it is in progress or if it failed."""
         choice = self.tool_choice
         incomplete = {"reason": "max_output_tokens"} if status == "incomplete" else None
         response: Response = {

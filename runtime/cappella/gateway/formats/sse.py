@@ -1,4 +1,4 @@
-"""A run as server-sent events: first byte at once, true deltas, a sign of life while it thinks, errors as events."""
+"""Streams a run as server-sent events, with keep-alive comments; errors become events once the stream has begun."""
 
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from typing import Any, Protocol
@@ -8,46 +8,48 @@ import orjson
 from cappella.ensemble.events import Event
 from cappella.ensemble.run import Run
 from cappella.ensemble.stream import StartRun, live
+from cappella.gateway.reply_types import ErrorBody
 
 KEEP_ALIVE_S = 10.0
 KEEP_ALIVE = b": keep-alive\n\n"
 DONE = b"data: [DONE]\n\n"
 
-Describe = Callable[[Exception], Mapping[str, Any]]
+Describe = Callable[[Exception], ErrorBody]
+"""Makes the `error` object of a reply."""
 
 
 class EventEncoder(Protocol):
-    """How one API says what happens in a run."""
+    """Encodes a run as one API's server-sent events."""
 
     def frames(self, event: Event) -> Iterator[bytes]:
-        """What is said of one event, often nothing."""
+        """The frames of one event, often none."""
         ...
 
     def end(self, run: Run) -> Iterator[bytes]:
-        """What is said when the run has ended well."""
+        """The last frames of a run that succeeded."""
         ...
 
-    def failed(self, error: Mapping[str, Any]) -> Iterator[bytes]:
-        """What is said of an error, given in OpenAI's form, when the status line is long sent."""
+    def failed(self, error: ErrorBody) -> Iterator[bytes]:
+        """The last frames of a run that failed after the status line was sent."""
         ...
 
 
 async def stream(start: StartRun, event_encoder: EventEncoder, describe: Describe) -> AsyncGenerator[bytes, None]:
-    """The run's events as SSE bytes. Raises what the run raises within its first moments; later errors are events."""
+    """The run's events as SSE bytes. Raises errors of the run's first moments; later ones become events."""
     async with live(start) as run:
         await run.raise_early_failure()
         try:
             async for events in run.events(KEEP_ALIVE_S):
-                # What happened together goes out together, since every write is a system call.
+                # Events that are ready together are written together, since every write is a system call.
                 data = b"".join(data for event in events for data in event_encoder.frames(event))
-                # What this client is not told of is a sign of life too.
+                # An event that this client does not get still shows that the run goes on.
                 yield data or KEEP_ALIVE
             yield b"".join(event_encoder.end(run.result))
-        except Exception as error:  # noqa: BLE001 - the status line is sent: an event is the only way left to say it
+        except Exception as error:  # noqa: BLE001 - the status line is sent: only an event can report it
             yield b"".join(event_encoder.failed(describe(error)))
 
 
 def frame(data: Mapping[str, Any], event: str | None = None) -> bytes:
-    """One event; with a name where the API gives its events names."""
+    """One server-sent event, with a name if the API names its events."""
     name = f"event: {event}\n".encode() if event else b""
     return name + b"data: " + orjson.dumps(data) + b"\n\n"

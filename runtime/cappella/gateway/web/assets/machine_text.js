@@ -37,9 +37,18 @@ export function stageText(engine) {
   return `${stage}${left}`;
 }
 
-/** Why the engine failed, as far as the server says it. */
+/** Why the engine does not run, or, after it has recovered, when and why it failed last. */
 export function reasonText(engine) {
-  return engine.reason ? `Reason: ${engine.reason}` : "";
+  if (engine.reason) return `Reason: ${engine.reason}`;
+  return engine.last_failure ? lastFailureText(engine.last_failure) : "";
+}
+
+/** `time` is in seconds since 1970; the time of day is the reader's, with the date if it is another day's. */
+function lastFailureText({ time, reason, log }, now = new Date()) {
+  const at = new Date(1000 * time);
+  const clock = at.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hour12: false });
+  const day = at.toDateString() === now.toDateString() ? "" : `${at.toLocaleDateString()} `;
+  return `last failed ${day}${clock}: ${reason}${log ? ` (log: ${log})` : ""}`;
 }
 
 export function restartsText(engine) {
