@@ -86,7 +86,7 @@ async def besieged(fake_engines: FakeEngines, tmp_path: Path) -> AsyncIterator[B
     path = os.pathsep.join((str(ROOT / "runtime"), str(ROOT / "tests")))
     with (tmp_path / "gateway.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, str(ROOT / "tests" / "besieged.py"), str(tmp_path)),
+            *(sys.executable, str(ROOT / "tests" / "support" / "attacked_gateway.py"), str(tmp_path)),
             env={**os.environ, "PYTHONPATH": path},
             stdout=subprocess.PIPE,
             stderr=log,

@@ -15,7 +15,7 @@ import aiohttp
 import pytest
 
 from cappella.auth import gatekeeper
-from cappella.auth.keys import KeyStore, Used
+from cappella.auth.keys import KeyStore, KeyUsage
 from cappella.config import Server
 from cappella.errors import ConfigError
 from support.fake_engines import FakeEngines, eventually, gateway_config, judging, serving
@@ -80,7 +80,7 @@ def test_a_revoked_key_opens_nothing(store: KeyStore) -> None:
 
 def test_a_file_that_is_no_store_is_named(tmp_path: Path) -> None:
     (tmp_path / "keys").write_text("not a database, and long enough to be looked at as one" * 100)
-    with pytest.raises(ConfigError, match=r"server\.keys: .* cannot be used as a store of keys"):
+    with pytest.raises(ConfigError, match=r"server\.keys: .* cannot be used as a key file"):
         KeyStore(tmp_path / "keys")
 
 
@@ -179,7 +179,7 @@ async def test_a_client_that_leaves_before_the_end_pays_for_what_it_used(
         assert (await ask(url, key))[0] == 429
         async with aiohttp.ClientSession() as http, http.get(f"{url}/metrics", headers=operator(store)) as reply:
             text = await reply.text()
-    used = store.used()[store.all()[0].id]
+    used = store.usage()[store.all()[0].id]
     members = 6 if model == "cappella/default" else 0
     # Of what was broken off, about as much as was read and written.
     assert used.completion_tokens > members
@@ -221,11 +221,11 @@ async def test_what_a_key_used_is_kept(fake_engines: FakeEngines, store: KeyStor
     async with serving(fake_engines, config.model_copy(update={"server": server})) as url:
         _, body = await ask(url, key)
         await ask(url, key, model="ann")
-    used = store.used()[store.all()[0].id]
+    used = store.usage()[store.all()[0].id]
     assert used.requests == 2
     assert used.prompt_tokens > body["usage"]["prompt_tokens"]
-    store.add({store.all()[0].id: Used(1, 0, 0)})
-    assert store.used()[store.all()[0].id].requests == 3
+    store.add({store.all()[0].id: KeyUsage(1, 0, 0)})
+    assert store.usage()[store.all()[0].id].requests == 3
 
 
 def cappella(*arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -254,7 +254,7 @@ async def test_ask_takes_its_key_from_the_environment(
     guarded: str, store: KeyStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refused = await asyncio.to_thread(cappella, "ask", "Hi", "--url", guarded)
-    assert (refused.returncode, "This server wants a key" in refused.stderr) == (1, True)
+    assert (refused.returncode, "This server requires a key" in refused.stderr) == (1, True)
     monkeypatch.setenv("CAPPELLA_KEY", store.create("ann", ["run"]))
     answered = await asyncio.to_thread(cappella, "ask", "Hi", "--url", guarded)
     assert (answered.returncode, answered.stdout) == (0, "The final answer\n")
@@ -263,9 +263,9 @@ async def test_ask_takes_its_key_from_the_environment(
 @pytest.mark.parametrize(
     ("server", "says"),
     [
-        ({"host": "0.0.0.0"}, "lacks keys and tls: anybody who reaches it may use every model and prompts"),
-        ({"host": "0.0.0.0", "keys": "k"}, "lacks tls: prompts, answers and keys are readable"),
-        ({"host": "10.0.0.5", "tls": {"certificate": "c", "private_key": "k"}}, "lacks keys: anybody"),
+        ({"host": "0.0.0.0"}, "keys and tls must be set: anybody who reaches it may use every model and prompts"),
+        ({"host": "0.0.0.0", "keys": "k"}, "tls must be set: prompts, answers and keys can be read"),
+        ({"host": "10.0.0.5", "tls": {"certificate": "c", "private_key": "k"}}, "keys must be set: anybody"),
     ],
 )
 def test_a_port_that_others_reach_wants_keys_and_tls_or_a_word_that_it_is_meant(
@@ -291,13 +291,13 @@ async def test_what_was_used_while_nothing_could_be_written_is_counted_later(
     key = store.find(store.create("ann", ["run"]))
     with sqlite3.connect(tmp_path / "keys.sqlite") as db:
         db.execute("ALTER TABLE usage RENAME TO away")
-        recorder = asyncio.create_task(found.keep())
+        recorder = asyncio.create_task(found.write_usage())
         await found.admit(key, ["ann"])
-        await found.count(key, 5, 7)
-        assert await eventually(lambda: "cannot be written yet" in caplog.text)
+        await found.count_tokens(key, 5, 7)
+        assert await eventually(lambda: "cannot write the usage of keys" in caplog.text)
         db.execute("ALTER TABLE away RENAME TO usage")
     db.close()
     assert key
-    assert await eventually(lambda: store.used().get(key.id) == Used(1, 5, 7))
+    assert await eventually(lambda: store.usage().get(key.id) == KeyUsage(1, 5, 7))
     recorder.cancel()
     await asyncio.wait({recorder})

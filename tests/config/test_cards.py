@@ -50,7 +50,7 @@ def test_a_card_can_be_planned_with(name: str) -> None:
     read = architecture.read(card.config, name)
     assert sum(read.layers.values()) <= read.depth
     assert card.context_tokens >= 2048
-    if read.quantization is None:
+    if read.quantisation.method is None:
         assert card.weight_bytes == pytest.approx(2 * card.parameters, rel=0.01)
     else:
         assert card.weight_bytes < 2 * card.parameters
@@ -115,7 +115,7 @@ def test_the_ensemble_of_a_machine_fits_it(name: str) -> None:
     config = load.load(CONFIGS / f"{name}.yaml")
     plan = advice.plan(config, machine.described(MACHINES[name]))
     ensemble = config.ensembles["default"]
-    families = {CARDS[config.called[seat.model].card.stem].hub_id.split("/")[0] for seat in ensemble.seats}  # type: ignore[union-attr]
+    families = {CARDS[config.models_by_name[seat.model].card.stem].hub_id.split("/")[0] for seat in ensemble.seats}  # type: ignore[union-attr]
     assert len(ensemble.seats) == 3
     assert len(families) == 3, "three of one maker know the same"
     assert all(each.sequences >= 1 for each in plan.placed.values())

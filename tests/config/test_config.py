@@ -59,27 +59,39 @@ def test_paths_are_relative_to_the_file_and_seats_get_names(tmp_path: Path) -> N
         (
             "judge: bob",
             "judge: bob\n    tools: true",
-            r"c.yaml:6: .*panel.0: the ensemble takes tools, and ann has no tool_p",
+            r"c.yaml:6: .*panel.0: the ensemble has tools: true, and ann has no tool_p",
         ),
         (
             "temperature: 0.5",
             "temperature: 0, samples: 3",
-            r"c.yaml:6: .*panel.1: 3 samples at temperature 0 would all be",
+            r"c.yaml:6: .*panel.1: 3 samples at temperature 0 would be identical",
         ),
         (
             "models:",
             "server: {tracing: {endpoint: 'http://10.0.0.7:4318'}}\nmodels:",
-            r"c.yaml:1: server.tracing.endpoint: 10.0.0.7 is not on this machine.*into server.may_reach",
+            r"c.yaml:1: server.tracing.endpoint: 10.0.0.7 is neither on this machine.*to server.may_reach",
         ),
         (
             "models:",
             "server: {tracing: {endpoint: 'http://otel.example:4318'}, may_reach: [10.0.0.7]}\nmodels:",
-            r"c.yaml:1: server.tracing.endpoint: otel.example is not on this machine.*as an address",
+            r"c.yaml:1: server.tracing.endpoint: otel.example is neither on this machine.*IP address",
         ),
-        ("models:", "server: {tracing: {endpoint: here}}\nmodels:", r"c.yaml:1: server.tracing.endpoint: 'here' is no"),
-        ("models:", "server: {tracing: {endpoint: 'unix:otel'}}\nmodels:", r"endpoint: 'unix:otel' is no address"),
-        ("models:", "server: {tracing: {endpoint: 'http://[::1'}}\nmodels:", r"endpoint: 'http://\[::1' is no address"),
-        ("models:", "server: {tracing: {endpoint: 'ftp://127.0.0.1:1'}}\nmodels:", r"endpoint: 'ftp:.* is no address"),
+        (
+            "models:",
+            "server: {tracing: {endpoint: here}}\nmodels:",
+            r"c.yaml:1: server.tracing.endpoint: 'here' is not",
+        ),
+        ("models:", "server: {tracing: {endpoint: 'unix:otel'}}\nmodels:", r"endpoint: 'unix:otel' is not the address"),
+        (
+            "models:",
+            "server: {tracing: {endpoint: 'http://[::1'}}\nmodels:",
+            r"endpoint: 'http://\[::1' is not the address",
+        ),
+        (
+            "models:",
+            "server: {tracing: {endpoint: 'ftp://127.0.0.1:1'}}\nmodels:",
+            r"endpoint: 'ftp:.* is not the address",
+        ),
         (
             "models:",
             "server: {tracing: {endpont: x}}\nmodels:",
@@ -104,13 +116,13 @@ def test_paths_are_relative_to_the_file_and_seats_get_names(tmp_path: Path) -> N
         (
             "1MiB}\n  bob",
             "1MiB, prompt_lookup_tokens: 4, engine_args: {speculative-config: {}}}\n  bob",
-            r"c.yaml:2: .*prompt_lookup_tokens and speculative_config say the same",
+            r"c.yaml:2: .*prompt_lookup_tokens and speculative_config exclude each other",
         ),
         ("kv_cache_bytes: 1MiB}\n  bob", "kv_cache_bytes: much}\n  bob", r"c.yaml:2: models.ann.kv_cache_bytes"),
         (
             "models:",
             "server: {host: 0.0.0.0}\nmodels:",
-            r"c.yaml:1: server: host '0.0.0.0' is not loopback, and lacks keys and tls",
+            r"c.yaml:1: server: host '0.0.0.0' is not loopback, and keys and tls must be set",
         ),
         (
             "models:",
@@ -121,40 +133,40 @@ def test_paths_are_relative_to_the_file_and_seats_get_names(tmp_path: Path) -> N
         (
             "models:",
             "server:\n  audit:\n    file: a\n    redact:\n    - ok\n    - 'a(b'\nmodels:",
-            r"c.yaml:6: server.audit.redact.1: 'a\(b' is no regular expression \(missing \)",
+            r"c.yaml:6: server.audit.redact.1: 'a\(b' is not a regular expression \(missing \)",
         ),
         (
             "models:",
             "server: {audit: {file: a, redact: ['x*']}}\nmodels:",
-            r"redact.0: 'x\*' matches where there is noth",
+            r"redact.0: 'x\*' matches the empty text",
         ),
         ("models:", "server: {runs: {file: a, retention_days: 0}}\nmodels:", r"c.yaml:1: server.runs.retention_days: "),
         (
             "models:",
             "server: {max_waiting_per_key: 4}\nmodels:",
-            r"c.yaml:1: server: max_waiting_per_key means nothing without keys",
+            r"c.yaml:1: server: max_waiting_per_key has no effect without keys",
         ),
         (
             "models:",
             "server: {keys: k, max_waiting: 8, max_waiting_per_key: 9}\nmodels:",
-            r"c.yaml:1: server: max_waiting_per_key is more than max_waiting, which is 8",
+            r"c.yaml:1: server: max_waiting_per_key is larger than max_waiting, which is 8",
         ),
         (
             "models:",
             "server: {cors_origins: ['*']}\nmodels:",
-            r"c.yaml:1: server.cors_origins.0: .*'\*' is no origin as",
+            r"c.yaml:1: server.cors_origins.0: .*'\*' is not an origin",
         ),
-        ("models:", "server: {cors_origins: ['https://a.lan/']}\nmodels:", r"cors_origins.0: .*/' is no origin as"),
+        ("models:", "server: {cors_origins: ['https://a.lan/']}\nmodels:", r"cors_origins.0: .*/' is not an origin"),
         (
             "models:",
             "server: {cors_origins: ['https://a.lan:443']}\nmodels:",
-            r"cors_origins.0: .*443' is no origin as",
+            r"cors_origins.0: .*443' is not an origin",
         ),
-        ("models:", "server: {cors_origins: ['null']}\nmodels:", r"cors_origins.0: .*'null' is no origin as"),
+        ("models:", "server: {cors_origins: ['null']}\nmodels:", r"cors_origins.0: .*'null' is not an origin"),
         (
             "models:",
             "server: {allowed_hosts: ['a.lan:80']}\nmodels:",
-            r"allowed_hosts.0: .*'a.lan:80' is no host's name",
+            r"allowed_hosts.0: .*'a.lan:80' is not a host name",
         ),
         ("models:", "modles:", r"c.yaml:1: modles: unknown key. Did you mean models\?"),
         ("[ann,", "[ann", r"c.yaml:\d+: is not valid YAML"),
@@ -200,8 +212,23 @@ NEVER = (
 @pytest.mark.parametrize("spell", [str, lambda key: key.replace("_", "-")], ids=["underscores", "dashes"])
 def test_engine_args_take_no_flag_but_the_listed_ones(tmp_path: Path, key: str, spell: Callable[[str], str]) -> None:
     text = GOOD.replace("1MiB}", f"1MiB, engine_args: {{'{spell(key)}': 1}}}}", 1)
-    with pytest.raises(ConfigError, match=rf"c\.yaml:2: models\.ann: .*{re.escape(spell(key))}"):
+    with pytest.raises(ConfigError, match=rf"c\.yaml:2: models\.ann\.engine_args\.{re.escape(spell(key))}: "):
         load(write(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("flag", "hint"),
+    [
+        ("max-model-len", "Use max_model_len instead"),
+        ("gpu_memory_utilization", "Use kv_cache_bytes, placement.memory_bytes instead"),
+        ("max_num_batched_token", "Did you mean max_num_batched_tokens?"),
+        ("trust_remote_code", "Remove it, or use a flag that cappella/config/engine_args.py lists"),
+    ],
+)
+def test_a_refused_engine_arg_comes_with_what_to_do(tmp_path: Path, flag: str, hint: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load(write(tmp_path, GOOD.replace("1MiB}", f"1MiB, engine_args: {{{flag}: 1}}}}", 1)))
+    assert raised.value.hint == hint
 
 
 def test_engine_args_take_the_listed_flags_in_both_spellings(tmp_path: Path) -> None:

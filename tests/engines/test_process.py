@@ -28,7 +28,7 @@ def model(**fields: Any) -> Model:
 
 
 def pairs(**fields: Any) -> dict[str, str]:
-    placed = Placed("ann", (0,), 0, 0, 1 << 20, 1.0, 2048, "fits whole")
+    placed = Placed("ann", (0,), 0, 0, 1 << 20, 1.0, 2048, "fits one GPU")
     flags = server_args.arguments("ann", model(**fields), placed, Path("/run/engine.sock"))
     return {
         flag: following if not following.startswith("--") else ""
@@ -162,7 +162,7 @@ async def test_an_error_that_the_engine_survived_is_not_what_it_dies_of(
 def test_a_config_json_of_another_shape_is_named(tmp_path: Path, config: Any) -> None:
     found = write_model(tmp_path / "w")
     (found / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ConfigError, match=r"models\.ann\.weights.*config\.json holds no JSON object"):
+    with pytest.raises(ConfigError, match=r"models\.ann\.weights.*config\.json is not a JSON object"):
         folder.inspect("ann", found)
 
 

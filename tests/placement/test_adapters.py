@@ -40,7 +40,12 @@ def test_the_engine_makes_room_for_the_largest_rank_rounded_up(tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("config", "says"),
-    [({}, "has no rank"), ({"r": "x"}, "has no rank"), ([], "no JSON object"), ({"r": 4096}, "more than vLLM takes")],
+    [
+        ({}, "has no valid rank"),
+        ({"r": "x"}, "has no valid rank"),
+        ([], "not a JSON object"),
+        ({"r": 4096}, "more than vLLM supports"),
+    ],
 )
 def test_a_folder_that_is_no_adapter_is_named(tmp_path: Path, config: Any, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
@@ -81,10 +86,10 @@ def panel(tmp_path: Path, **fields: Any) -> Path:
 
 def test_a_panel_of_adapters_is_one_engine_and_each_is_called_by_its_name(tmp_path: Path) -> None:
     config = load(panel(tmp_path))
-    assert list(config.called) == ["base", "law", "code"]
+    assert list(config.models_by_name) == ["base", "law", "code"]
     assert config.models["base"].adapters["law"] == tmp_path / "law"
-    assert config.hosted(["base"]) == ["base", "law", "code"]
-    assert config.ensembles["default"].can_answer(config.hosted(["base"]))
+    assert config.names_of(["base"]) == ["base", "law", "code"]
+    assert config.ensembles["default"].can_answer(config.names_of(["base"]))
     plan = advice.plan(config, machine.described("24GiB"))
     assert list(plan.placed) == ["base"]
     bare = advice.plan(_without(config), machine.described("24GiB"))
@@ -98,7 +103,7 @@ def _without(config: Config) -> Config:
 
 
 def test_a_name_that_is_used_twice_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="'base' names two things among the models and their adapters"):
+    with pytest.raises(ConfigError, match="'base' is used twice among the names of models and adapters"):
         load(panel(tmp_path, adapters={"base": "law"}))
 
 

@@ -32,7 +32,7 @@ def test_weights_that_lie_there_twice_are_counted_as_the_index_says(tmp_path: Pa
     index.write_text('{"weight_map": {"model.norm.weight": "model-1.safetensors"}}')
     assert len(checkpoint.tensors(tmp_path, "here")) == 1
     index.write_text('{"weight_map": {"model.norm.weight": "model-2.safetensors"}}')
-    with pytest.raises(ConfigError, match=r"names model-2\.safetensors, which is not there"):
+    with pytest.raises(ConfigError, match=r"names model-2\.safetensors, which is missing"):
         checkpoint.tensors(tmp_path, "here")
 
 
@@ -79,7 +79,7 @@ def test_a_file_that_is_cut_off_is_named(tmp_path: Path, keep: int) -> None:
     path = tmp_path / "model.safetensors"
     write_safetensors(path, llama_shapes(TINY))
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(ConfigError, match=r"here: model\.safetensors is no whole safetensors file"):
+    with pytest.raises(ConfigError, match=r"here: model\.safetensors is not a complete safetensors file"):
         checkpoint.tensors(tmp_path, "here")
 
 

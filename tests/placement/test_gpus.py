@@ -152,7 +152,7 @@ def test_only_gpus_that_cuda_may_see_are_planned_with(
 
 def test_no_gpu_to_be_seen_is_an_error_and_not_a_cpu(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    with pytest.raises(ConfigError, match="CUDA_VISIBLE_DEVICES leaves none of them"):
+    with pytest.raises(ConfigError, match="CUDA_VISIBLE_DEVICES hides all of them"):
         machine.own_gpus()
 
 

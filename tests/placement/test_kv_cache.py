@@ -133,13 +133,13 @@ def test_linear_attention_keeps_two_states_in_pages_as_large_as_attentions() -> 
 
 def test_a_model_with_states_needs_a_block_for_every_sequence_that_may_run() -> None:
     pool = kv_cache.pool(architecture.read(QWEN_NEXT, "c"), ONE_GPU)
-    assert pool.least_bytes(1000, max_num_seqs=256) == 257 * pool.block_bytes
-    assert pool.least_bytes(1000, max_num_seqs=4) == pool.sequence_bytes(1000) + pool.block_bytes
+    assert pool.min_bytes(1000, max_num_seqs=256) == 257 * pool.block_bytes
+    assert pool.min_bytes(1000, max_num_seqs=4) == pool.sequence_bytes(1000) + pool.block_bytes
 
 
 def test_vllm_wants_one_block_more_than_the_longest_sequence() -> None:
     pool = kv_cache.pool(architecture.read(LLAMA_8B, "c"), ONE_GPU)
-    assert pool.least_bytes(8192, max_num_seqs=64) == (8192 + 16) * 128 * 1024
+    assert pool.min_bytes(8192, max_num_seqs=64) == (8192 + 16) * 128 * 1024
 
 
 def test_a_longer_sequence_never_takes_less() -> None:
@@ -155,7 +155,7 @@ def test_a_config_that_lacks_a_size_is_named() -> None:
 
 
 def test_a_layer_of_an_unknown_kind_is_named() -> None:
-    with pytest.raises(ConfigError, match="of a kind that no plan knows: moving_attention"):
+    with pytest.raises(ConfigError, match="unknown kinds of layers: moving_attention"):
         architecture.read({**LLAMA_8B, "layer_types": ["full_attention", "moving_attention"]}, "here")
 
 

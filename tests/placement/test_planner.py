@@ -79,7 +79,7 @@ def test_a_kv_cache_of_a_set_size_is_exact(shapes: dict[str, Path]) -> None:
 
 
 def test_a_kv_cache_too_small_for_one_sequence_is_named(shapes: dict[str, Path]) -> None:
-    with pytest.raises(ConfigError, match=r"models\.m0\.kv_cache_bytes: to serve 8192 tokens it needs 1026 MiB"):
+    with pytest.raises(ConfigError, match=r"models\.m0\.kv_cache_bytes: max_model_len 8192 needs at least 1026 MiB"):
         advice.plan(deployment(shapes, "8b", "8b", kv_cache_bytes="512MiB"), machine.described("80GiB"))
 
 
@@ -91,7 +91,10 @@ def test_a_cache_of_a_set_size_is_enough_only_on_a_split_that_leaves_less_to_hol
 
 @pytest.mark.parametrize(
     ("gpus", "says"),
-    [([5], r"models\.m0\.gpus: \[5\] are not all there: there are 0, 1"), ([0, 1, 2], r"not all there")],
+    [
+        ([5], r"models\.m0\.gpus: \[5\] are not all on this machine, which has 0, 1"),
+        ([0, 1, 2], r"not all on this machine"),
+    ],
 )
 def test_a_pin_to_gpus_that_are_not_there_is_named(shapes: dict[str, Path], gpus: list[int], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
@@ -99,7 +102,7 @@ def test_a_pin_to_gpus_that_are_not_there_is_named(shapes: dict[str, Path], gpus
 
 
 def test_a_gpu_that_is_pinned_twice_is_an_error(shapes: dict[str, Path]) -> None:
-    with pytest.raises(ValueError, match="gpus names one twice: 0, 0"):
+    with pytest.raises(ValueError, match="gpus has a duplicate: 0, 0"):
         deployment(shapes, "8b", "8b", gpus=[0, 0])
 
 
@@ -129,7 +132,9 @@ def test_a_presets_judge_stays_awake_too(shapes: dict[str, Path]) -> None:
 
 
 def test_a_split_that_is_not_legal_is_named_before_anything_loads(shapes: dict[str, Path]) -> None:
-    with pytest.raises(ConfigError, match=r"models\.m0\.tensor_parallel_size: 8 GPUs cannot share it: there are 4"):
+    with pytest.raises(
+        ConfigError, match=r"models\.m0\.tensor_parallel_size: it cannot be split over 8 GPUs: there are 4"
+    ):
         advice.plan(deployment(shapes, "8b", "8b", tensor_parallel_size=8), machine.described("4x80GiB"))
 
 
@@ -181,7 +186,7 @@ def planned(shapes: dict[str, Path]) -> Callable[[str, str, Machine, bool], Plan
         config = deployment(shapes, members, judge, swap)
         footprints = {name: footprint(name, model, where) for name, model in config.local.items()}
         try:
-            return planner.placed(config, footprints, where)
+            return planner.place(config, footprints, where)
         except DoesNotFit:
             return None
 

@@ -18,7 +18,7 @@ from support.real_deployment import ROOT, Deployment, alive, deployed, shipped, 
 
 pytestmark = pytest.mark.vllm
 
-BOX = [sys.executable, str(ROOT / "tests" / "boxed.py")]
+BOX = [sys.executable, str(ROOT / "tests" / "support" / "read_only_box.py")]
 BOXES = subprocess.run([*BOX, "--", "true"], stderr=subprocess.DEVNULL, check=False).returncode == 0
 needs_a_box = pytest.mark.skipif(not BOXES, reason="this kernel gives no user namespace")
 QUESTION = "Please tell me the room of Gonil and the price of Tunagox."

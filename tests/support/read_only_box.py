@@ -1,6 +1,6 @@
 """Runs a command as the container and the unit do: nothing may be written but in some folders, and nobody is root.
 
-`python boxed.py FOLDER... -- COMMAND...`: only these folders may be written, and /dev/shm, which begins empty.
+`python read_only_box.py FOLDER... -- COMMAND...`: only these folders may be written, and /dev/shm, which begins empty.
 """
 
 import ctypes

@@ -13,7 +13,7 @@ from cappella.placement import advice, folder
 from cappella.placement.machine import Machine
 from cappella.placement.planner import Placed, Plan
 
-Stamps = Mapping[str, folder.Stamp]
+Stamps = Mapping[str, folder.Fingerprint]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +59,10 @@ class Change:
 
 def stamps(config: Config) -> Stamps:
     """What the files of every model look like now."""
-    files = {name: folder.stamp([m.weights, *m.adapters.values()]) for name, m in config.local.items()}
-    return files | {name: folder.stamp_of([m.key_file] if m.key_file else []) for name, m in config.remote.items()}
+    files = {name: folder.fingerprint([m.weights, *m.adapters.values()]) for name, m in config.local.items()}
+    return files | {
+        name: folder.fingerprint_of([m.key_file] if m.key_file else []) for name, m in config.remote.items()
+    }
 
 
 def change(old: Deployment, config: Config, now: Machine) -> Change:

@@ -170,7 +170,7 @@ class Supervisor:
         old = self.deployment
         lifecycles = {name: each for name, each in old.lifecycles.items() if name in change.stays}
         attachments = {name: each for name, each in old.attachments.items() if name in change.stays}
-        stay = old.config.hosted(change.stays)
+        stay = old.config.names_of(change.stays)
         engines = {name: engine for name, engine in old.engines.items() if name in stay}
         new = Deployment(change.config, old.machine, change.plan, change.stamps, engines, lifecycles, attachments)
         self._add(new, change.comes)
@@ -183,7 +183,7 @@ class Supervisor:
             if task:
                 task.cancel()
                 await asyncio.wait({task})
-            for called in old.config.hosted([name]):
+            for called in old.config.names_of([name]):
                 await old.engines[called].close()
 
     def actions(self, name: str) -> Sequence[Action]:
@@ -273,6 +273,6 @@ def default_log_dir(name: str) -> Path:
     return paths.state_dir() / f"logs-{name}"
 
 
-def _files(model: Model, stamp: folder.Stamp) -> str:
+def _files(model: Model, stamp: folder.Fingerprint) -> str:
     """What tells a model's start from others': where its files lie, and how large they are."""
     return f"{model.weights.resolve()}: {sum(size_bytes for _, size_bytes, _ in stamp)} bytes"

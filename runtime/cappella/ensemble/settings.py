@@ -20,7 +20,7 @@ def resolve(
     name: str, ensemble: Ensemble, models: Models, overrides: Overrides, prompt: Prompt, judge_sampling: Sampling
 ) -> Settings:
     """The settings of one run. Raises RequestError for what the operator forbids or the config does not have."""
-    if not ensemble.allow_overrides and overrides.change_something:
+    if not ensemble.allow_overrides and overrides.beyond_preset:
         raise RequestError(f"The operator of cappella/{name} allows no overrides.", "fusion", "overrides_forbidden")
     if not prompt.messages:
         raise RequestError("The request says nothing: a conversation needs a message.")

@@ -43,7 +43,7 @@ def create_app(config: Config, supervisor: Supervisor, reread: ReadConfig | None
         async with watch.kept(), memory.kept():
             await supervisor.start()
             try:
-                async with background(gatekeeper.keep()):
+                async with background(gatekeeper.write_usage()):
                     yield
             finally:
                 await supervisor.stop()

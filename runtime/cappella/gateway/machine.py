@@ -46,7 +46,7 @@ def create_router(current: Callable[[], GatewayState], operated: Operated) -> AP
     @router.get("/machine")
     async def machine(request: Request) -> Json:
         parts = current()
-        key = await parts.gatekeeper.who(*credentials(request), "run", "admin")
+        key = await parts.gatekeeper.authenticate(*credentials(request), "run", "admin")
         told = {
             "time": time.time(),
             "version": __version__,
@@ -66,7 +66,7 @@ def create_router(current: Callable[[], GatewayState], operated: Operated) -> AP
     @router.post("/engines/{name}/{action}", status_code=202)
     async def act(name: str, action: str, request: Request) -> Json:
         parts = current()
-        await parts.gatekeeper.who(*credentials(request), "admin")
+        await parts.gatekeeper.authenticate(*credentials(request), "admin")
         await operated.act(name, action)
         status = parts.engines[name].status
         return {"engine": name, "state": status.state, "stage": status.stage, "actions": [*operated.actions(name)]}

@@ -115,7 +115,7 @@ def create_router(gatekeeper: Gatekeeper, codes: Codes, keyed: bool) -> APIRoute
 
     @router.get(PATH)
     async def openapi(request: Request) -> Json:
-        await gatekeeper.who(*credentials(request), "run")
+        await gatekeeper.authenticate(*credentials(request), "run")
         return written
 
     return router

@@ -140,7 +140,7 @@ def _chosen(overrides: Overrides, ensemble: Ensemble) -> list[str]:
 async def _ensemble(
     parts: GatewayState, request: Request, asked: EnsembleRequest, name: str, key: Key | None
 ) -> Response:
-    models = parts.config.called
+    models = parts.config.models_by_name
     ensemble = parts.config.ensembles[name]
     prompt = replace(asked.prompt, watched=asked.stream)
     settings = resolve(name, ensemble, models, asked.overrides, prompt, asked.sampling)
@@ -217,5 +217,5 @@ async def _resume(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGener
 
 def _known(parts: GatewayState, key: Key | None) -> list[str]:
     """What the one who asks may call: of the rest it is not told that it exists."""
-    names = [*(PREFIX + name for name in parts.config.ensembles), *parts.config.called]
+    names = [*(PREFIX + name for name in parts.config.ensembles), *parts.config.models_by_name]
     return [name for name in names if key is None or key.may_call(name)]

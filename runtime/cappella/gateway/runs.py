@@ -22,7 +22,7 @@ def create_router(gatekeeper: Gatekeeper, traces: RunStore | None) -> APIRouter:
         return traces
 
     async def reader(request: Request) -> Reader:
-        key = await gatekeeper.who(*credentials(request), "run", "admin")
+        key = await gatekeeper.authenticate(*credentials(request), "run", "admin")
         return Reader(key is None or "admin" in key.scopes, key.id if key else None)
 
     @router.get("")

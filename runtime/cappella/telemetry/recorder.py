@@ -96,14 +96,14 @@ class Recorder:
         for keeper in self._keepers:
             keeper.run_ended(ended)
         used = [call.usage for call in ended.calls]
-        await self._gatekeeper.count(
+        await self._gatekeeper.count_tokens(
             ended.key, sum(usage.prompt_tokens for usage in used), sum(usage.completion_tokens for usage in used)
         )
 
     async def _call_ended(self, ended: CallRecord) -> None:
         for keeper in self._keepers:
             keeper.call_ended(ended)
-        await self._gatekeeper.count(ended.key, ended.usage.prompt_tokens, ended.usage.completion_tokens)
+        await self._gatekeeper.count_tokens(ended.key, ended.usage.prompt_tokens, ended.usage.completion_tokens)
 
 
 def _because(status: str) -> str:

@@ -86,7 +86,7 @@ def environment(
     keep_alive = {"VLLM_HTTP_TIMEOUT_KEEP_ALIVE": str(SERVER_KEEP_ALIVE_S)}
     # Else torch would put what it compiled where each start begins with nothing.
     compiled = {"TORCHINDUCTOR_CACHE_DIR": str(paths.cache_dir() / "inductor")}
-    sealed = {**variables.sealed(os.environ, package_root), **keep_alive, **compiled}
+    sealed = {**variables.sealed_environment(os.environ, package_root), **keep_alive, **compiled}
     if threads is None and gpus is None:
         return sealed
     if threads is None:

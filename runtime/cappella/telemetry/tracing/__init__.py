@@ -24,7 +24,7 @@ def require_installed() -> None:
 def opened(tracing: Tracing) -> "Tracer":
     """A tracer that sends to the config's collector. Raises ConfigError where the extra is missing."""
     require_installed()
-    variables.forget_tracing()
+    variables.clear_otel_variables()
     from cappella.telemetry.tracing.tracer import Tracer
 
     return Tracer(tracing)
