@@ -52,7 +52,7 @@ class Client:
 
 
 @dataclass(frozen=True)
-class Besieged:
+class AttackedGateway:
     port: int
     process: asyncio.subprocess.Process
 
@@ -80,7 +80,7 @@ class Besieged:
 
 
 @pytest.fixture
-async def besieged(fake_engines: FakeEngines, tmp_path: Path) -> AsyncIterator[Besieged]:
+async def attacked(fake_engines: FakeEngines, tmp_path: Path) -> AsyncIterator[AttackedGateway]:
     for name, server in make_strict(fake_engines).servers.items():
         fake_engines.let(name, _echoing(server.script, server.bodies, server.raw))
     path = os.pathsep.join((str(ROOT / "runtime"), str(ROOT / "tests")))
@@ -92,7 +92,7 @@ async def besieged(fake_engines: FakeEngines, tmp_path: Path) -> AsyncIterator[B
             stderr=log,
         )
     assert process.stdout
-    yield Besieged(int(await process.stdout.readline()), process)
+    yield AttackedGateway(int(await process.stdout.readline()), process)
     if process.returncode is None:
         process.terminate()
     await process.wait()
@@ -111,33 +111,33 @@ def _echoing(strictly: Callable[[Json], Script], bodies: list[Json], raw: list[b
     return script
 
 
-async def _send(besieged: Besieged, client: Client, raw: Raw) -> None:
+async def _send(attacked: AttackedGateway, client: Client, raw: Raw) -> None:
     # Of a body that is never whole nothing comes back.
-    reply = await besieged.answer(raw.wire(client.key), PATIENCE_S if raw.framing is None else 0.3)
+    reply = await attacked.answer(raw.wire(client.key), PATIENCE_S if raw.framing is None else 0.3)
     client.replies.append(reply)
     for status in re.findall(rb"^HTTP/1.1 (\d+) ", reply, re.MULTILINE):
         client.statuses[int(status)] += 1
 
 
-async def _get(besieged: Besieged, client: Client, path: bytes) -> bytes:
-    return await besieged.answer(Raw(b"GET", path, b"").wire(client.key))
+async def _get(attacked: AttackedGateway, client: Client, path: bytes) -> bytes:
+    return await attacked.answer(Raw(b"GET", path, b"").wire(client.key))
 
 
-async def _good_ones(besieged: Besieged, client: Client) -> None:
+async def _good_ones(attacked: AttackedGateway, client: Client) -> None:
     """Good requests are answered."""
     for number in range(30):
         path, body = good(Random(number), client.secret)
-        reply = await besieged.answer(Raw(b"POST", path.encode(), json.dumps(body).encode()).wire(client.key))
+        reply = await attacked.answer(Raw(b"POST", path.encode(), json.dumps(body).encode()).wire(client.key))
         assert reply.startswith(b"HTTP/1.1 200 "), reply[:500]
 
 
-async def _storm(besieged: Besieged, clients: list[Client], count: int, seed: int) -> None:
+async def _storm(attacked: AttackedGateway, clients: list[Client], count: int, seed: int) -> None:
     slots = asyncio.Semaphore(AT_ONCE)
     rng = Random(seed)
 
     async def one(client: Client, raw: Raw) -> None:
         async with slots:
-            await _send(besieged, client, raw)
+            await _send(attacked, client, raw)
 
     async with asyncio.TaskGroup() as group:
         for number in range(count):
@@ -146,19 +146,19 @@ async def _storm(besieged: Besieged, clients: list[Client], count: int, seed: in
 
 
 async def test_malformed_requests_break_nothing_and_tell_nothing(
-    besieged: Besieged, fake_engines: FakeEngines, tmp_path: Path
+    attacked: AttackedGateway, fake_engines: FakeEngines, tmp_path: Path
 ) -> None:
     store = KeyStore(tmp_path / "keys.sqlite")
     amber, beryl = (
         Client(name, store.create(f"key-of-{name}", ["run"]), f"secret-{name}-5e1f") for name in ("amber", "beryl")
     )
     # What is made once is made before anything is measured.
-    await _storm(besieged, [amber, beryl], 300, seed=0)
-    await _good_ones(besieged, amber)
-    files, rss_bytes = besieged.open_files, besieged.rss_bytes
-    await _storm(besieged, [amber, beryl], COUNT, seed=1)
+    await _storm(attacked, [amber, beryl], 300, seed=0)
+    await _good_ones(attacked, amber)
+    files, rss_bytes = attacked.open_files, attacked.rss_bytes
+    await _storm(attacked, [amber, beryl], COUNT, seed=1)
 
-    assert besieged.process.returncode is None
+    assert attacked.process.returncode is None
     statuses = amber.statuses + beryl.statuses
     assert set(statuses) <= RIGHT, statuses
     assert statuses[200] > COUNT // 50, statuses
@@ -177,17 +177,17 @@ async def test_malformed_requests_break_nothing_and_tell_nothing(
             assert not [each for each in theirs if each in reply], reply[:1000]
     assert amber.run_ids
     for run_id in sorted(amber.run_ids)[:20]:
-        told = [await _get(besieged, client, b"/api/runs/run-" + run_id) for client in (amber, beryl)]
+        told = [await _get(attacked, client, b"/api/runs/run-" + run_id) for client in (amber, beryl)]
         assert [each[:12] for each in told] == [b"HTTP/1.1 200", b"HTTP/1.1 404"]
-    assert not amber.run_ids & set(RUN_ID.findall(await _get(besieged, beryl, b"/api/runs?limit=1000")))
+    assert not amber.run_ids & set(RUN_ID.findall(await _get(attacked, beryl, b"/api/runs?limit=1000")))
     assert not amber.run_ids & beryl.run_ids
 
-    await _good_ones(besieged, beryl)
-    print(statuses, f"{rss_bytes >> 20} MiB, then {besieged.rss_bytes >> 20}")
+    await _good_ones(attacked, beryl)
+    print(statuses, f"{rss_bytes >> 20} MiB, then {attacked.rss_bytes >> 20}")
     assert await eventually(lambda: fake_engines.running == 0)
     # Connections to the engines are kept for some seconds, as many as were needed at once.
-    assert await eventually(lambda: besieged.open_files <= files + 2 * AT_ONCE, 10), besieged.open_files
-    assert besieged.rss_bytes < rss_bytes + (64 << 20)
+    assert await eventually(lambda: attacked.open_files <= files + 2 * AT_ONCE, 10), attacked.open_files
+    assert attacked.rss_bytes < rss_bytes + (64 << 20)
     log = (tmp_path / "gateway.log").read_text()
     assert "Traceback" not in log, log[-3000:]
     assert amber.secret not in log

@@ -18,7 +18,7 @@ from cappella.auth import gatekeeper
 from cappella.auth.keys import KeyStore, KeyUsage
 from cappella.config import Server
 from cappella.errors import ConfigError
-from support.fake_engines import FakeEngines, eventually, gateway_config, judging, serving
+from support.fake_engines import FakeEngines, eventually, gateway_config, judge_script, serving
 from support.scripted_engine import Script
 
 BODY = {"model": "cappella/default", "messages": [{"role": "user", "content": "Hi"}]}
@@ -170,7 +170,7 @@ async def test_a_client_that_leaves_before_the_end_pays_for_what_it_used(
     config = config.model_copy(update={"server": server, "ensembles": ensembles})
     key = store.create("ann", ["run"], tokens_per_minute=1)
     held = Script(("The", " whole", " answer"), ending="held")
-    fake_engines.let("judge", judging(final=held))
+    fake_engines.let("judge", judge_script(final=held))
     if model != "cappella/default":
         fake_engines.let("ann", held)
     async with serving(fake_engines, config) as url:

@@ -23,11 +23,11 @@ from cappella.placement.planner import Placed
 from support.fake_engines import eventually
 from support.real_deployment import alive
 from support.stub_engine import NAME, environment, fork_server
-from support.stub_lifecycle import STUB, Stub, gone, living, members, server_of
+from support.stub_lifecycle import STUB, Stub, gone, members, running_lifecycle, server_of
 
 
 async def test_ready_means_that_a_token_came_back_and_stop_leaves_nothing(tmp_path: Path) -> None:
-    async with living(tmp_path) as stub:
+    async with running_lifecycle(tmp_path) as stub:
         assert await stub.ready()
         assert stub.folder.stat().st_mode & 0o777 == 0o700
         group = stub.group
@@ -38,7 +38,7 @@ async def test_ready_means_that_a_token_came_back_and_stop_leaves_nothing(tmp_pa
 
 
 async def test_a_dead_core_is_seen_and_the_engine_restarted(tmp_path: Path) -> None:
-    async with living(tmp_path) as stub:
+    async with running_lifecycle(tmp_path) as stub:
         assert await stub.ready()
         first = stub.group
         async with stub.engine._http.get("/die"):
@@ -51,7 +51,7 @@ async def test_a_dead_core_is_seen_and_the_engine_restarted(tmp_path: Path) -> N
 
 
 async def test_a_server_that_takes_no_connections_any_more_is_dead(tmp_path: Path) -> None:
-    async with living(tmp_path) as stub:
+    async with running_lifecycle(tmp_path) as stub:
         assert await stub.ready()
         async with stub.engine._http.get("/close"):
             pass
@@ -60,7 +60,7 @@ async def test_a_server_that_takes_no_connections_any_more_is_dead(tmp_path: Pat
 
 
 async def test_a_killed_server_is_restarted_and_its_children_do_not_stay(tmp_path: Path) -> None:
-    async with living(tmp_path) as stub:
+    async with running_lifecycle(tmp_path) as stub:
         assert await stub.ready()
         group = stub.group
         os.kill(server_of(group), signal.SIGKILL)
@@ -70,7 +70,7 @@ async def test_a_killed_server_is_restarted_and_its_children_do_not_stay(tmp_pat
 
 
 async def test_a_crash_under_load_is_followed_by_no_false_illness(tmp_path: Path) -> None:
-    async with living(tmp_path) as stub:
+    async with running_lifecycle(tmp_path) as stub:
         assert await stub.ready()
         for _ in range(BREAKS_IN_A_ROW):
             stub.engine.circuit_breaker.count(ended_well=False, life=stub.engine.circuit_breaker.life)
@@ -81,7 +81,7 @@ async def test_a_crash_under_load_is_followed_by_no_false_illness(tmp_path: Path
 
 
 async def test_without_a_sleep_of_its_own_an_engine_ends_and_starts_anew(tmp_path: Path) -> None:
-    async with living(tmp_path) as stub:
+    async with running_lifecycle(tmp_path) as stub:
         assert await stub.ready()
         group = stub.group
         await stub.lifecycle.sleep()
@@ -137,7 +137,7 @@ async def test_a_driver_that_breaks_off_is_a_cause_of_death_like_others(tmp_path
 
 
 async def test_a_sleep_that_frees_the_memory_keeps_the_process(tmp_path: Path) -> None:
-    async with living(tmp_path, nap=True) as stub:
+    async with running_lifecycle(tmp_path, nap=True) as stub:
         assert await stub.ready()
         group = stub.group
         await stub.lifecycle.sleep()
@@ -149,7 +149,7 @@ async def test_a_sleep_that_frees_the_memory_keeps_the_process(tmp_path: Path) -
 
 async def test_a_sleep_that_holds_on_to_its_memory_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_memory, "NAP_TIMEOUT_S", 0.2)
-    async with living(tmp_path, "holds on", nap=True) as stub:
+    async with running_lifecycle(tmp_path, "holds on", nap=True) as stub:
         assert await stub.ready()
         group = stub.group
         await stub.lifecycle.sleep()
@@ -163,14 +163,14 @@ async def test_an_engine_does_not_start_where_others_hold_the_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gpu_memory, "ROOM_TIMEOUT_S", 0.1)
-    async with living(tmp_path, nap=True, needs=50 << 30) as stub:
+    async with running_lifecycle(tmp_path, nap=True, needs=50 << 30) as stub:
         assert await eventually(lambda: stub.engine.status.state == "failed", 20)
         assert "its GPU has 0.0 GiB free and it needs 50.0: another process holds the rest" in stub.engine.status.stage
         assert stub.lifecycle._life.process is None
 
 
 async def test_an_engine_that_does_not_answer_after_its_sleep_starts_anew(tmp_path: Path) -> None:
-    async with living(tmp_path, "wakes broken", nap=True) as stub:
+    async with running_lifecycle(tmp_path, "wakes broken", nap=True) as stub:
         assert await stub.ready()
         group = stub.group
         await stub.lifecycle.sleep()
@@ -182,13 +182,13 @@ async def test_an_engine_that_does_not_answer_after_its_sleep_starts_anew(tmp_pa
 
 async def test_a_disk_that_takes_no_log_is_a_cause_of_death_like_others(tmp_path: Path) -> None:
     (tmp_path / "logs").write_text("no folder")
-    async with living(tmp_path, delays_s=(0.05,)) as stub:
+    async with running_lifecycle(tmp_path, delays_s=(0.05,)) as stub:
         assert await eventually(lambda: stub.state == "failed", 20)
         assert "it could not be started: " in stub.engine.status.stage
 
 
 async def test_a_crash_loop_is_given_up_with_the_reason(tmp_path: Path) -> None:
-    async with living(tmp_path, "crash") as stub:
+    async with running_lifecycle(tmp_path, "crash") as stub:
         assert await eventually(lambda: stub.engine.status.state == "failed", 20)
         assert stub.engine.status.stage == (
             "gave up after 3 tries: it did not start: ValueError: the weights are cursed (exit code 1)"
@@ -197,7 +197,7 @@ async def test_a_crash_loop_is_given_up_with_the_reason(tmp_path: Path) -> None:
 
 
 async def test_a_mistake_of_the_config_is_given_up_when_it_is_told_twice(tmp_path: Path) -> None:
-    async with living(tmp_path, "mistake", delays_s=(0.05, 600.0, 600.0)) as stub:
+    async with running_lifecycle(tmp_path, "mistake", delays_s=(0.05, 600.0, 600.0)) as stub:
         assert await eventually(lambda: stub.state == "failed", 20)
         assert stub.engine.status.stage.startswith("gave up after 2 tries: it did not start: ValueError: the weights")
 
@@ -205,9 +205,9 @@ async def test_a_mistake_of_the_config_is_given_up_when_it_is_told_twice(tmp_pat
 @pytest.mark.parametrize("mode", ["never up", "chatters"])
 async def test_a_start_that_hangs_gives_the_only_slot_to_the_next(tmp_path: Path, mode: str) -> None:
     slots = asyncio.Semaphore(1)
-    async with living(tmp_path / "ann", mode, (0.1,) * 99, slots=slots, stalled_after_s=4.0) as hangs:
+    async with running_lifecycle(tmp_path / "ann", mode, (0.1,) * 99, slots=slots, stalled_after_s=4.0) as hangs:
         assert await eventually(lambda: hangs.lifecycle.process_group is not None, 20)
-        async with living(tmp_path / "bob", slots=slots) as bob:
+        async with running_lifecycle(tmp_path / "bob", slots=slots) as bob:
             assert await bob.ready()
             failure = hangs.engine.status.last_failure
             assert failure
@@ -223,7 +223,7 @@ if not once.exists():
     once.touch()
     time.sleep(600)
 """
-    async with living(tmp_path, delays_s=(0.05,) * 9, stalled_after_s=4.0, before_import=hangs_once) as stub:
+    async with running_lifecycle(tmp_path, delays_s=(0.05,) * 9, stalled_after_s=4.0, before_import=hangs_once) as stub:
         assert await stub.ready()
         failure = stub.engine.status.last_failure
         assert failure
@@ -244,13 +244,13 @@ async def test_a_start_that_grows_is_given_its_time(tmp_path: Path) -> None:
 
 
 async def test_a_death_without_a_word_is_no_mistake_of_the_config(tmp_path: Path) -> None:
-    async with living(tmp_path, "silent death", delays_s=(0.05, 0.05, 0.05)) as stub:
+    async with running_lifecycle(tmp_path, "silent death", delays_s=(0.05, 0.05, 0.05)) as stub:
         assert await eventually(lambda: stub.state == "failed", 20)
         assert stub.engine.status.stage.startswith("gave up after 4 tries: it did not start: exit code 1")
 
 
 async def test_the_last_failure_is_told_after_the_engine_is_back(tmp_path: Path) -> None:
-    async with living(tmp_path) as stub:
+    async with running_lifecycle(tmp_path) as stub:
         assert await stub.ready()
         assert stub.engine.status.last_failure is None
         began = time.time()

@@ -14,7 +14,7 @@ from cappella.errors import ActionRefused, EngineError, UnknownEngine
 from cappella.types import Prompt, Sampling
 from support.fake_engines import eventually
 from support.scripted_stack import Json, Stack, model, stack
-from support.stub_lifecycle import Stub, gone, living
+from support.stub_lifecycle import Stub, gone, running_lifecycle
 
 HI = Prompt([{"role": "user", "content": "Hi"}])
 
@@ -27,7 +27,7 @@ async def answers(stub: Stub) -> bool:
 
 
 async def test_a_restart_is_a_new_life_that_is_no_crash(tmp_path: Path) -> None:
-    async with living(tmp_path) as stub:
+    async with running_lifecycle(tmp_path) as stub:
         assert await stub.ready()
         group = stub.group
         await stub.lifecycle.restart()
@@ -40,14 +40,14 @@ async def test_a_restart_is_a_new_life_that_is_no_crash(tmp_path: Path) -> None:
 
 
 async def test_a_restart_cuts_the_wait_after_a_crash_short(tmp_path: Path) -> None:
-    async with living(tmp_path, "crash", (60.0, 60.0)) as stub:
+    async with running_lifecycle(tmp_path, "crash", (60.0, 60.0)) as stub:
         assert await eventually(lambda: stub.engine.status.restarts == 1, 20)
         await stub.lifecycle.restart()
         assert await eventually(lambda: stub.engine.status.restarts == 2, 20)
 
 
 async def test_who_sleeps_by_an_operators_wish_takes_no_calls_until_it_is_woken(tmp_path: Path) -> None:
-    async with living(tmp_path) as stub:
+    async with running_lifecycle(tmp_path) as stub:
         assert await stub.ready()
         group = stub.group
         await stub.lifecycle.stop()
@@ -65,7 +65,7 @@ async def test_who_sleeps_by_an_operators_wish_takes_no_calls_until_it_is_woken(
 
 
 async def test_calls_under_way_fail_when_their_engine_is_put_to_sleep(tmp_path: Path) -> None:
-    async with living(tmp_path, "holds calls") as stub:
+    async with running_lifecycle(tmp_path, "holds calls") as stub:
         assert await eventually(lambda: stub.engine.status.state == "loading", 20)
         assert await eventually(lambda: stub.engine.in_flight == 1, 20)
         await stub.lifecycle.stop()
@@ -77,7 +77,7 @@ async def test_calls_under_way_fail_when_their_engine_is_put_to_sleep(tmp_path: 
 async def test_a_start_can_be_called_off_at_any_moment(tmp_path: Path, mode: str) -> None:
     """At each of many moments of a start or a wait, and the engine comes up after it as if nothing had been."""
     for number in range(6):
-        async with living(tmp_path / str(number), mode, (0.05, 60.0)) as stub:
+        async with running_lifecycle(tmp_path / str(number), mode, (0.05, 60.0)) as stub:
             await asyncio.sleep(0.12 * number)
             await stub.lifecycle.stop()
             await asyncio.sleep(0.05)
@@ -89,7 +89,7 @@ async def test_a_start_can_be_called_off_at_any_moment(tmp_path: Path, mode: str
 
 
 async def test_an_engine_that_naps_keeps_its_process_when_an_operator_puts_it_to_sleep(tmp_path: Path) -> None:
-    async with living(tmp_path, nap=True) as stub:
+    async with running_lifecycle(tmp_path, nap=True) as stub:
         assert await stub.ready()
         group = stub.group
         await stub.lifecycle.stop()
@@ -103,7 +103,7 @@ async def test_an_engine_that_naps_keeps_its_process_when_an_operator_puts_it_to
 
 
 async def test_released_while_another_turn_is_awake_it_waits_for_its_own(tmp_path: Path) -> None:
-    async with living(tmp_path) as stub:
+    async with running_lifecycle(tmp_path) as stub:
         assert await stub.ready()
         await stub.lifecycle.sleep()
         await stub.lifecycle.stop()
@@ -115,7 +115,7 @@ async def test_released_while_another_turn_is_awake_it_waits_for_its_own(tmp_pat
 
 
 async def test_a_death_in_its_sleep_is_no_crash(tmp_path: Path) -> None:
-    async with living(tmp_path, nap=True) as stub:
+    async with running_lifecycle(tmp_path, nap=True) as stub:
         assert await stub.ready()
         await stub.lifecycle.stop()
         async with stub.engine._http.get("/die"):
@@ -164,8 +164,8 @@ async def test_an_engine_that_was_given_up_starts_when_it_is_asked_to(
 ) -> None:
     async with stack(tmp_path, monkeypatch) as found:
         for _ in range(2):
-            assert await eventually(lambda: found.observers["bob"] is not None, 10)
-            group = found.observers["bob"]
+            assert await eventually(lambda: found.engine_processes["bob"] is not None, 10)
+            group = found.engine_processes["bob"]
             (tmp_path / "modules" / "crash").touch()
             await found.supervisor.act("bob", "restart")
             assert await eventually(lambda: found.supervisor.statuses["bob"].state == "failed", 30)
@@ -173,7 +173,7 @@ async def test_an_engine_that_was_given_up_starts_when_it_is_asked_to(
             (tmp_path / "modules" / "crash").unlink()
             assert (await post(found, "bob/start"))[1]["state"] == "restarting"
             assert await eventually(lambda: found.supervisor.statuses["bob"].state == "ready", 20)
-            assert found.observers["bob"] != group
+            assert found.engine_processes["bob"] != group
         assert (await found.ask())[1]["fusion"]["status"] == "ok"
 
 
@@ -211,7 +211,7 @@ async def test_a_sleeper_sleeps_through_a_reload_and_an_end(tmp_path: Path, monk
 async def test_the_gateway_stops_though_no_engine_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "STOP_TIMEOUT_S", 0.2)
     async with stack(tmp_path, monkeypatch) as found:
-        groups = [group for group in found.observers.values() if group]
+        groups = [group for group in found.engine_processes.values() if group]
         for group in groups:
             os.kill(group, signal.SIGSTOP)
         async with asyncio.timeout(10):

@@ -10,7 +10,7 @@ from cappella.engines import start_times
 from cappella.engines.start_times import MAX_KEPT, ORDER, Countdown, StartTimes
 from cappella.engines.status import EngineStatus
 from support.fake_engines import eventually
-from support.stub_lifecycle import Stub, living
+from support.stub_lifecycle import Stub, running_lifecycle
 
 LAST = {"importing vLLM": 4.0, "loading weights": 10.0, "answering a first token": 2.0}
 
@@ -88,7 +88,7 @@ def test_what_is_left_is_said_in_words() -> None:
 
 async def test_a_start_is_remembered_and_the_next_one_is_counted_down(tmp_path: Path) -> None:
     times = StartTimes(tmp_path / "start-times.json", "ann")
-    async with living(tmp_path / "first", start_times=times) as stub:
+    async with running_lifecycle(tmp_path / "first", start_times=times) as stub:
         assert await stub.ready()
         assert stub.engine.status.remaining_s is None
         took_s = times.last()
@@ -99,7 +99,7 @@ async def test_a_start_is_remembered_and_the_next_one_is_counted_down(tmp_path: 
         assert await stub.ready()
         assert times.last() == took_s
     times.keep({**took_s, "answering a first token": 100.0})
-    async with living(tmp_path / "second", start_times=times) as stub:
+    async with running_lifecycle(tmp_path / "second", start_times=times) as stub:
         assert await eventually(lambda: _left(stub) is not None, 20)
         assert 100 <= (_left(stub) or 0) < 130
         assert await stub.ready()

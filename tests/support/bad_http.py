@@ -1,4 +1,4 @@
-"""Requests spoilt as bytes: cut, garbled, wrongly framed, with odd headers, without a right key, sent to odd places."""
+"""Malformed HTTP requests: truncated, corrupted, wrongly framed, with odd headers, a wrong key or a wrong path."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -7,7 +7,7 @@ from random import Random
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """A request as bytes on the wire, put together late, so that each of its parts can be spoilt."""
+    """The parts of a request, assembled by `wire`, so that each part can be corrupted."""
 
     method: bytes
     path: bytes
@@ -48,7 +48,7 @@ def _flipped(rng: Random, raw: Raw) -> Raw:
 
 
 def _wrapped(rng: Random, raw: Raw) -> Raw:
-    """Twice the same key, another encoding, something before or behind, or no JSON at all."""
+    """A duplicate key, another encoding, extra bytes before or after, or no JSON at all."""
     body, text = raw.body, raw.body.decode()
     ways = (
         body.replace(b"{", b'{"model": "cat", "model": "ann", ', 1),
@@ -112,8 +112,8 @@ def _headed(rng: Random, raw: Raw) -> Raw:
     return replace(raw, headers=(*raw.headers, header))
 
 
-def _unknown(rng: Random, raw: Raw) -> Raw:
-    """Somebody without a right key."""
+def _unauthenticated(rng: Random, raw: Raw) -> Raw:
+    """A request with a missing or wrong key."""
     header = rng.choice(
         (
             b"Authorization:",
@@ -147,6 +147,6 @@ SPOIL_BYTES: tuple[Callable[[Random, Raw], Raw], ...] = (
     _wrapped,
     _misframed,
     _headed,
-    _unknown,
+    _unauthenticated,
     _misdirected,
 )

@@ -1,4 +1,4 @@
-"""Malformed requests: what a careless or a hostile client sends in the place of a good one. The same from the same seed."""
+"""Malformed requests of careless or hostile clients, reproducible by seed."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from support.request_samples import CATASTROPHES, HOSTILE, IMAGES, SCHEMAS, TOOL
 
 
 def malformed(rng: Random, secret: str) -> Raw:
-    """One such request, with the secret somewhere in it if it has survived."""
+    """One malformed request, with the secret in it unless the malformation removed it."""
     path, body = good(rng, secret)
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
         body = rng.choice(_SPOIL_VALUES)(rng, body)
@@ -22,7 +22,7 @@ def malformed(rng: Random, secret: str) -> Raw:
 
 
 def _dumped(body: Json) -> bytes:
-    """Python's own JSON takes what JSON does not have: NaN, and halves of surrogates."""
+    """Python's JSON, which may contain NaN and lone surrogates."""
     return json.dumps(body).encode()
 
 
@@ -34,7 +34,7 @@ def _places(value: Json, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...
 
 
 def _changed(rng: Random, body: Json, change: Callable[[Any, Any], None]) -> Json:
-    """The body after a change to what holds one of its values, anywhere."""
+    """The body with one random value changed."""
     places = list(_places(body))
     if not places:
         return body

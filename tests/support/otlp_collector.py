@@ -1,4 +1,4 @@
-"""A collector at the network edge: takes OTLP over HTTP, on a port or a Unix socket; and a gateway that calls it."""
+"""An OTLP/HTTP collector on a port or a Unix socket, and a config that exports to it."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -14,12 +14,12 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from cappella.config import Config
 from support.fake_engines import gateway_config
 
-Said = Mapping[str, Any]
+Attributes = Mapping[str, Any]
 
 
 @dataclass
 class Collected:
-    """`spans` are all that came; `bodies` the requests as they were sent; `headers` theirs; `status` the reply's."""
+    """The received `spans`, with the raw `bodies` and `headers` of requests; `status` is the reply to send."""
 
     url: str = ""
     spans: list[Span] = field(default_factory=list)
@@ -47,8 +47,8 @@ class Collected:
         return web.Response(status=self.status)
 
 
-def said(span: Span) -> Said:
-    """A span's attributes."""
+def attributes(span: Span) -> Attributes:
+    """The attributes of a span."""
     out: dict[str, Any] = {}
     for each in span.attributes:
         kind = each.value.WhichOneof("value")
@@ -58,8 +58,8 @@ def said(span: Span) -> Said:
 
 
 @asynccontextmanager
-async def collecting(socket: Path | None = None) -> AsyncIterator[Collected]:
-    """A collector for the time of a test; `url` is what a config calls it."""
+async def running_collector(socket: Path | None = None) -> AsyncIterator[Collected]:
+    """A running collector; `url` is its endpoint for a config."""
     collected = Collected()
     app = web.Application()
     app.router.add_post("/v1/traces", collected.take)
@@ -79,7 +79,7 @@ async def collecting(socket: Path | None = None) -> AsyncIterator[Collected]:
 
 
 def traced(url: str, **server: Any) -> Config:
-    """The gateway's config, with a collector."""
+    """The gateway's config with this collector."""
     config = gateway_config()
     tracing = {"endpoint": url, **server.pop("tracing", {})}
     return Config.model_validate({**config.model_dump(), "server": {**server, "tracing": tracing}})

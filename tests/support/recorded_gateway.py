@@ -1,4 +1,4 @@
-"""A gateway that keeps what runs through it, and a client that asks it something worth hiding."""
+"""A gateway with audit log and run store, and a client that sends it secrets."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,8 +13,8 @@ from support.fake_engines import FakeEngines, gateway_config, serving
 SECRET = "Zebrafinch-4711"
 
 
-def kept(tmp_path: Path, **settings: Any) -> Config:
-    """A config with keys, log and traces."""
+def recording_config(tmp_path: Path, **settings: Any) -> Config:
+    """A config with keys, an audit log and a run store."""
     config = gateway_config(**settings.pop("ensemble", {}))
     audit = Audit.model_validate({"file": tmp_path / "audit.jsonl", **settings.pop("audit", {})})
     runs = Runs.model_validate({"file": tmp_path / "runs.sqlite", **settings.pop("runs", {})})

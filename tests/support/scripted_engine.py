@@ -1,4 +1,4 @@
-"""An engine at the network edge: speaks vLLM's HTTP dialect on a Unix socket, and says what its script says."""
+"""A scripted engine that speaks vLLM's HTTP API on a Unix socket."""
 
 import asyncio
 import json
@@ -40,7 +40,7 @@ class Script:
 
 
 def too_long(limit: int = 100) -> Script:
-    """vLLM's refusal of a prompt that does not fit."""
+    """vLLM's refusal of a prompt that is too long."""
     message = f"This model's maximum context length is {limit} tokens."
     error = {"message": message, "type": "BadRequestError", "param": "input_tokens", "code": 400}
     return Script(refuse=(400, {"error": error}))
@@ -48,7 +48,7 @@ def too_long(limit: int = 100) -> Script:
 
 @dataclass
 class ScriptedEngine:
-    """One such server. `script` may look at the request's body; `bodies` are the requests it got."""
+    """The server. `script` gets the request's body; `bodies` are the received requests."""
 
     model: str
     script: Callable[[Json], Script]
@@ -68,7 +68,7 @@ class ScriptedEngine:
     released: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def start(self, folder: Path) -> VllmEngine:
-        """Listen below `folder`; returns an engine that is ready and speaks to this server."""
+        """Listen on a socket in `folder`; returns a ready engine client of this server."""
         app = web.Application(client_max_size=64 << 20)
         for path in ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"):
             app.router.add_post(path, self._chat)

@@ -1,4 +1,4 @@
-"""A gateway over real processes, with a scripted engine in vLLM's place."""
+"""A gateway over real engine processes that run a scripted engine instead of vLLM."""
 
 import asyncio
 import json
@@ -46,7 +46,7 @@ def main():
 
 @dataclass
 class Stack:
-    """A gateway over real processes, and the config that it was read from."""
+    """The gateway and its config file."""
 
     path: Path
     config: Json
@@ -74,8 +74,8 @@ class Stack:
             self.replies.append(await self.ask(**fusion))
 
     @property
-    def observers(self) -> dict[str, int | None]:
-        """The process of each engine."""
+    def engine_processes(self) -> dict[str, int | None]:
+        """The process id of each engine."""
         lifecycles = self.supervisor.lifecycles.items()
         return {name: each.process_group for name, each in lifecycles}
 
@@ -85,7 +85,7 @@ def model(**more: Any) -> Json:
 
 
 def scripted_config(folder: Path, monkeypatch: pytest.MonkeyPatch, **more: Json) -> tuple[Path, Json]:
-    """A config, and the file that it was written to, whose engines are scripted from now on."""
+    """A config and its file, whose engines are scripted from now on."""
     write_model(folder / "weights", tokenizer={"added_tokens": []})
     fork_server(folder / "modules", STUB)
     monkeypatch.setattr(supervisor, "LAUNCHER", NAME)

@@ -1,4 +1,4 @@
-"""The life of one engine with a stub server in its place."""
+"""The lifecycle of one engine whose server is a stub."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -92,13 +92,13 @@ class Stub:
         self.lifecycle = Lifecycle(self.engine, self.fork_server, spec, slots)
 
     def free_bytes(self) -> int:
-        """What the stub's GPU has free."""
+        """Free memory of the stub's GPU."""
         path = self.folder / "engine.sock.free"
         return int(path.read_text()) if path.exists() else 10
 
     @property
     def group(self) -> int:
-        """The process group of the life that runs now, which its keeper leads."""
+        """The current process group of the engine, led by its guardian."""
         assert self.lifecycle._life.process
         assert self.lifecycle._life.process.keeper_pid
         return self.lifecycle._life.process.keeper_pid
@@ -112,7 +112,7 @@ class Stub:
 
 
 @asynccontextmanager
-async def living(
+async def running_lifecycle(
     folder: Path,
     mode: str = "ok",
     delays_s: tuple[float, ...] = (0.1, 0.1),
@@ -138,7 +138,7 @@ def _pids() -> list[int]:
 
 
 def gone(group: int) -> bool:
-    """Whether nobody of it lives."""
+    """Whether no process of the group is alive."""
     return not members(group)
 
 
@@ -156,5 +156,5 @@ def members(group: int) -> list[int]:
 
 
 def server_of(group: int) -> int:
-    """The keeper leads its group, and the server is the first process that it started."""
+    """The server's process id: the first process that the guardian, the group's leader, started."""
     return members(group)[1]

@@ -1,4 +1,4 @@
-"""Traces of runs: read by who ran them, kept for as long as the config says, with content only where it says so."""
+"""Traces of runs: read by their owner, kept for as long as the config says, with content only where it says so."""
 
 import asyncio
 import sqlite3
@@ -14,7 +14,7 @@ from cappella.errors import ConfigError
 from cappella.telemetry import run_store as traces_module
 from cappella.telemetry.run_store import DAY_S, Reader, Row, RunStore
 from support.fake_engines import ANALYSIS, MEMBERS, FakeEngines, gateway_config, serving
-from support.recorded_gateway import SECRET, ask, client, kept
+from support.recorded_gateway import SECRET, ask, client, recording_config
 from support.scripted_engine import Script
 
 EVERYBODY = Reader(True, None)
@@ -25,7 +25,7 @@ def row(run_id: str, age_s: float = 0.0, key_id: str | None = None, text: str = 
 
 
 async def test_a_run_reads_as_its_reply_said_it_but_for_its_content(fake_engines: FakeEngines, tmp_path: Path) -> None:
-    async with client(fake_engines, kept(tmp_path)) as http:
+    async with client(fake_engines, recording_config(tmp_path)) as http:
         reply = orjson.loads((await ask(http))[1])
         async with http.get(f"/api/runs/{reply['fusion']['run_id']}") as got:
             run = await got.json()
@@ -36,7 +36,7 @@ async def test_a_run_reads_as_its_reply_said_it_but_for_its_content(fake_engines
 
 
 async def test_with_content_it_has_all_that_was_said(fake_engines: FakeEngines, tmp_path: Path) -> None:
-    async with client(fake_engines, kept(tmp_path, runs={"content": True})) as http:
+    async with client(fake_engines, recording_config(tmp_path, runs={"content": True})) as http:
         reply = orjson.loads((await ask(http))[1])
         async with http.get(f"/api/runs/{reply['fusion']['run_id']}") as got:
             run = await got.json()
@@ -51,7 +51,7 @@ async def test_with_content_it_has_all_that_was_said(fake_engines: FakeEngines, 
 async def test_a_run_that_failed_is_there_too(fake_engines: FakeEngines, tmp_path: Path, content: bool) -> None:
     for name in ("bob", "cat"):
         fake_engines.let(name, Script((SECRET,), ending="garbage"))
-    async with client(fake_engines, kept(tmp_path, runs={"content": content})) as http:
+    async with client(fake_engines, recording_config(tmp_path, runs={"content": content})) as http:
         assert (await ask(http))[0] == 502
         async with http.get("/api/runs") as got:
             (short,) = (await got.json())["data"]
@@ -71,7 +71,7 @@ async def test_a_key_sees_only_its_own_runs(fake_engines: FakeEngines, tmp_path:
     store = KeyStore(tmp_path / "keys.sqlite")
     ann, bob = store.create("ann", ["run"]), store.create("bob", ["run"])
     root, reader = store.create("root", ["run", "admin"]), store.create("reader", ["admin"])
-    async with client(fake_engines, kept(tmp_path, keys=tmp_path / "keys.sqlite")) as http:
+    async with client(fake_engines, recording_config(tmp_path, keys=tmp_path / "keys.sqlite")) as http:
 
         async def get(key: str | None, path: str = "") -> tuple[int, bytes]:
             async with http.get(f"/api/runs{path}", headers={"x-api-key": key} if key else {}) as reply:
@@ -110,7 +110,7 @@ async def test_a_server_that_keeps_none_says_which_key_of_its_config_would(fake_
 async def test_the_list_is_as_long_as_is_asked_for_and_nothing_else_can_be(
     fake_engines: FakeEngines, tmp_path: Path
 ) -> None:
-    async with client(fake_engines, kept(tmp_path)) as http:
+    async with client(fake_engines, recording_config(tmp_path)) as http:
         for _ in range(3):
             await ask(http)
         async with http.get("/api/runs?limit=2") as reply:

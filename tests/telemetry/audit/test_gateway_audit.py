@@ -12,7 +12,7 @@ import pytest
 from cappella.auth.keys import KeyStore
 from cappella.telemetry.audit.verify import verify
 from support.fake_engines import MEMBERS, FakeEngines, eventually
-from support.recorded_gateway import SECRET, ask, client, kept
+from support.recorded_gateway import SECRET, ask, client, recording_config
 from support.scripted_engine import Script
 
 SPOKEN = "Kingfisher-0815"
@@ -24,7 +24,7 @@ def lines(tmp_path: Path, *kinds: str) -> list[Mapping[str, Any]]:
 
 
 def all_bytes(tmp_path: Path) -> bytes:
-    """Of every file that is kept: the log, the database, what SQLite writes ahead."""
+    """Of every file that is written: the log, the database, what SQLite writes ahead."""
     return b"".join(path.read_bytes() for path in tmp_path.iterdir() if path.is_file())
 
 
@@ -32,7 +32,7 @@ async def test_a_run_leaves_one_line_with_who_what_how_much_and_how_it_ended(
     fake_engines: FakeEngines, tmp_path: Path
 ) -> None:
     key = KeyStore(tmp_path / "keys.sqlite").create("ann", ["run"])
-    async with client(fake_engines, kept(tmp_path, keys=tmp_path / "keys.sqlite"), key) as http:
+    async with client(fake_engines, recording_config(tmp_path, keys=tmp_path / "keys.sqlite"), key) as http:
         _, body = await ask(http)
     (line,) = lines(tmp_path)
     reply = orjson.loads(body)
@@ -50,7 +50,7 @@ async def test_a_run_leaves_one_line_with_who_what_how_much_and_how_it_ended(
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_call_of_one_model_leaves_a_line_too(fake_engines: FakeEngines, tmp_path: Path, stream: bool) -> None:
-    async with client(fake_engines, kept(tmp_path)) as http:
+    async with client(fake_engines, recording_config(tmp_path)) as http:
         assert (await ask(http, "ann", stream=stream))[0] == 200
     (line,) = lines(tmp_path)
     assert (line["kind"], line["model"], line["key"], line["status"]) == ("call", "ann", None, "ok")
@@ -60,7 +60,7 @@ async def test_a_call_of_one_model_leaves_a_line_too(fake_engines: FakeEngines, 
 
 async def test_runs_that_end_badly_say_how(fake_engines: FakeEngines, tmp_path: Path) -> None:
     down = Script(refuse=(500, {"error": {"message": "down", "code": 500}}))
-    async with client(fake_engines, kept(tmp_path)) as http:
+    async with client(fake_engines, recording_config(tmp_path)) as http:
         fake_engines.let("cat", down)
         assert (await ask(http))[0] == 200
         fake_engines.let("bob", down)
@@ -85,7 +85,7 @@ async def test_a_run_that_gave_nothing_tells_the_tokens_that_were_spent_on_it(
 ) -> None:
     for name in ("bob", "cat"):
         fake_engines.let(name, Script(ending="hang"))
-    async with client(fake_engines, kept(tmp_path)) as http:
+    async with client(fake_engines, recording_config(tmp_path)) as http:
         assert (await ask(http, fusion={"deadline_seconds": 0.3}))[0] == 504
     (line,) = lines(tmp_path)
     assert (line["status"], line["failure_reason"]) == ("DeadlineExceeded", {"bob": "deadline", "cat": "deadline"})
@@ -100,7 +100,7 @@ async def test_a_client_that_goes_away_leaves_a_line(
     fake_engines: FakeEngines, tmp_path: Path, model: str, stream: bool
 ) -> None:
     fake_engines.let("ann", Script(pause_s=3600))
-    async with client(fake_engines, kept(tmp_path)) as http:
+    async with client(fake_engines, recording_config(tmp_path)) as http:
         asking = asyncio.create_task(ask(http, model, stream=stream))
         assert await eventually(lambda: fake_engines.servers["ann"].running == 1)
         asking.cancel()
@@ -112,7 +112,7 @@ async def test_a_client_that_goes_away_leaves_a_line(
 async def test_what_was_refused_before_any_model_was_asked_leaves_none(
     fake_engines: FakeEngines, tmp_path: Path
 ) -> None:
-    async with client(fake_engines, kept(tmp_path, keys=tmp_path / "keys.sqlite")) as http:
+    async with client(fake_engines, recording_config(tmp_path, keys=tmp_path / "keys.sqlite")) as http:
         assert (await ask(http))[0] == 401
     assert lines(tmp_path) == []
 
@@ -123,7 +123,7 @@ async def test_without_a_word_for_it_no_content_reaches_the_disk(fake_engines: F
     complaint = Script(refuse=(400, {"error": {"message": f"cannot take {SECRET} {SPOKEN}", "code": 400}}))
     for name in (*MEMBERS, "judge"):
         fake_engines.let(name, spoken)
-    config = kept(tmp_path, ensemble={"gate": {"mode": "judge", "model": "ann", "max_words": 4}})
+    config = recording_config(tmp_path, ensemble={"gate": {"mode": "judge", "model": "ann", "max_words": 4}})
     async with client(fake_engines, config) as http:
         for fields in ({}, {"stream": True}, {"fusion": {"strategy": "vote", "gate": "judge"}}):
             assert (await ask(http, **fields))[0] == 200
@@ -148,7 +148,7 @@ async def test_without_a_word_for_it_no_content_reaches_the_disk(fake_engines: F
 async def test_content_that_is_asked_for_is_logged_redacted(fake_engines: FakeEngines, tmp_path: Path) -> None:
     fake_engines.let("judge", lambda body: Script(("My number is 12", "34-5 and ", SPOKEN)))
     fake_engines.let("ann", Script(("Call 12", "34-5", " now")))
-    config = kept(tmp_path, audit={"log_content": True, "redact": [r"\d{4}-\d", "(?i)zebrafinch"]})
+    config = recording_config(tmp_path, audit={"log_content": True, "redact": [r"\d{4}-\d", "(?i)zebrafinch"]})
     more: dict[str, Any] = {
         "messages": [{"role": "user", "content": [{"type": "text", "text": f"I am {SECRET} of 1234-5"}]}]
     }
@@ -177,7 +177,9 @@ async def test_a_thousand_runs_at_once_leave_a_thousand_lines_in_one_chain(
         assert status == 200
         return str(orjson.loads(body)["fusion"]["run_id"])
 
-    async with client(fake_engines, kept(tmp_path, ensemble={"panel": ["ann"], "strategy": "vote"})) as http:
+    async with client(
+        fake_engines, recording_config(tmp_path, ensemble={"panel": ["ann"], "strategy": "vote"})
+    ) as http:
         answered = await asyncio.gather(*(one(http) for _ in range(1000)))
         async with http.get("/api/runs?limit=1000") as reply:
             listed = [run["id"] for run in (await reply.json())["data"]]

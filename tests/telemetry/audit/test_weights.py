@@ -14,7 +14,7 @@ from cappella.bundle import manifest
 from cappella.config import Config
 from cappella.telemetry.audit.weights import PENDING, UNREADABLE, WeightDigests, Weights
 from support.fake_engines import MEMBERS, FakeEngines, eventually
-from support.recorded_gateway import ask, client, kept
+from support.recorded_gateway import ask, client, recording_config
 
 READ = ("config.json", "model.safetensors", "tokenizer.json")
 
@@ -133,7 +133,7 @@ def lines(tmp_path: Path) -> list[Mapping[str, Any]]:
 async def test_runs_do_not_wait_for_digests(fake_engines: FakeEngines, tmp_path: Path) -> None:
     weights = folder(tmp_path / "weights")
     os.truncate(weights / "model.safetensors", 1 << 43)
-    async with client(fake_engines, with_weights(kept(tmp_path), weights)) as http:
+    async with client(fake_engines, with_weights(recording_config(tmp_path), weights)) as http:
         assert (await ask(http))[0] == 200
     (line,) = lines(tmp_path)
     assert line["weights"] == dict.fromkeys(sorted((*MEMBERS, "judge")), PENDING)
@@ -143,7 +143,7 @@ async def test_a_line_tells_of_all_weights_once_they_are_known_and_every_run_of_
     fake_engines: FakeEngines, tmp_path: Path
 ) -> None:
     log = tmp_path / "audit.jsonl"
-    async with client(fake_engines, with_weights(kept(tmp_path), folder(tmp_path / "weights"))) as http:
+    async with client(fake_engines, with_weights(recording_config(tmp_path), folder(tmp_path / "weights"))) as http:
         assert await eventually(lambda: log.stat().st_size > 0)
         await ask(http, "ann")
     told, run = lines(tmp_path)

@@ -20,7 +20,7 @@ from cappella.telemetry import tracing
 from cappella.telemetry.tracing import exporter
 from cappella.telemetry.tracing.exporter import Collector
 from support.fake_engines import FakeEngines, serving
-from support.otlp_collector import ask, collecting, traced
+from support.otlp_collector import ask, running_collector, traced
 from support.real_deployment import ROOT
 from support.stub_engine import environment
 
@@ -40,7 +40,10 @@ def nobody() -> str:
 
 
 async def test_a_collector_may_be_a_socket_of_this_machine(fake_engines: FakeEngines, tmp_path: Path) -> None:
-    async with collecting(tmp_path / "otel.sock") as collected, serving(fake_engines, traced(collected.url)) as url:
+    async with (
+        running_collector(tmp_path / "otel.sock") as collected,
+        serving(fake_engines, traced(collected.url)) as url,
+    ):
         await ask(url)
     assert collected.one("invoke_workflow default")
 
@@ -61,7 +64,7 @@ async def test_no_variable_of_the_environment_has_a_say(
         "ALL_PROXY": nobody,
     }.items():
         monkeypatch.setenv(name, value)
-    async with collecting() as collected, serving(fake_engines, traced(collected.url)) as url:
+    async with running_collector() as collected, serving(fake_engines, traced(collected.url)) as url:
         await ask(url)
     assert collected.one("invoke_workflow default")
     assert not [name for headers in collected.headers for name in headers if name.lower() == "x-leak"]
@@ -81,7 +84,7 @@ async def test_a_collector_that_is_not_there_costs_no_run_and_is_told_of_once(
 
 
 async def test_a_collector_that_comes_back_is_told_of_and_takes_what_follows(caplog: pytest.LogCaptureFixture) -> None:
-    async with collecting() as collected:
+    async with running_collector() as collected:
         exporter = Collector(collected.url)
         results = []
         for status in (503, 503, 200, 200):
@@ -125,7 +128,7 @@ def test_a_collector_that_hangs_is_tried_once_at_the_end(deaf: socket.socket, mo
 
 
 async def test_a_redirect_is_not_followed(nobody: str) -> None:
-    async with collecting() as collected:
+    async with running_collector() as collected:
         collected.status = 307
         assert await asyncio.to_thread(Collector(collected.url).export, [a_span()]) == SpanExportResult.FAILURE
 

@@ -6,8 +6,8 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from support.fake_engines import MEMBERS, FakeEngines, judging, serving
-from support.otlp_collector import Collected, ask, collecting, said, traced
+from support.fake_engines import MEMBERS, FakeEngines, judge_script, serving
+from support.otlp_collector import Collected, ask, attributes, running_collector, traced
 from support.scripted_engine import Script
 
 CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331"
@@ -15,7 +15,7 @@ CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331"
 
 async def trace_of(fake_engines: FakeEngines, headers: Any = None, server: Any = None, **more: Any) -> Collected:
     """What a collector has got when the gateway has ended after one request."""
-    async with collecting() as collected, serving(fake_engines, traced(collected.url, **(server or {}))) as url:
+    async with running_collector() as collected, serving(fake_engines, traced(collected.url, **(server or {}))) as url:
         await ask(url, headers=headers, **more)
     return collected
 
@@ -38,7 +38,7 @@ async def test_a_run_is_one_trace_of_its_request_queue_rounds_and_calls(
     run = collected.one("invoke_workflow default")
     assert [span.name for span in collected.children(run)] == ["round 1", "chat judge", "chat judge"]
     assert {span.name for span in collected.children(collected.one("round 1"))} == {f"chat {m}" for m in MEMBERS}
-    roles = [said(span)["cappella.role"] for span in collected.children(run) if span.name == "chat judge"]
+    roles = [attributes(span)["cappella.role"] for span in collected.children(run) if span.name == "chat judge"]
     assert roles == ["analysis", "final"]
     by_id = {span.span_id: span for span in collected.spans}
     children = [span for span in collected.spans if span.parent_span_id]
@@ -47,12 +47,12 @@ async def test_a_run_is_one_trace_of_its_request_queue_rounds_and_calls(
 
 async def test_spans_say_what_the_conventions_for_generative_ai_ask_for(fake_engines: FakeEngines) -> None:
     collected = await trace_of(fake_engines, temperature=0.5)
-    run = said(collected.one("invoke_workflow"))
+    run = attributes(collected.one("invoke_workflow"))
     assert run["gen_ai.operation.name"] == "invoke_workflow"
     assert run["gen_ai.workflow.name"] == "default"
     assert run["cappella.run_id"].startswith("run-")
     assert run["cappella.status"] == "ok"
-    call = said(collected.one("chat ann"))
+    call = attributes(collected.one("chat ann"))
     assert call["gen_ai.operation.name"] == "chat"
     assert call["gen_ai.provider.name"] == "vllm"
     assert call["gen_ai.request.model"] == "ann"
@@ -61,7 +61,7 @@ async def test_spans_say_what_the_conventions_for_generative_ai_ask_for(fake_eng
     assert call["gen_ai.usage.output_tokens"] == 2
     assert call["gen_ai.response.finish_reasons"] == ["stop"]
     assert 0 < call["gen_ai.response.time_to_first_chunk"] < 10
-    final = next(span for span in map(said, collected.named("chat judge")) if span["cappella.role"] == "final")
+    final = next(span for span in map(attributes, collected.named("chat judge")) if span["cappella.role"] == "final")
     assert final["gen_ai.request.temperature"] == 0.5
     assert final["gen_ai.response.finish_reasons"] == ["stop"]
 
@@ -69,7 +69,7 @@ async def test_spans_say_what_the_conventions_for_generative_ai_ask_for(fake_eng
 async def test_nothing_that_was_asked_or_answered_is_in_a_trace(fake_engines: FakeEngines) -> None:
     fake_engines.let("ann", Script(("a-secret-answer",)))
     fake_engines.let("bob", Script(("a-secret-answer",), ending="error"))
-    fake_engines.let("judge", judging(Script(("a-secret-verdict",))))
+    fake_engines.let("judge", judge_script(Script(("a-secret-verdict",))))
     collected = await trace_of(fake_engines)
     assert len(collected.spans) > 5
     assert b"secret" not in b"".join(collected.bodies)
@@ -81,9 +81,9 @@ async def test_early_reads_of_the_judge_are_in_the_trace(fake_engines: FakeEngin
     fake_engines.let("bob", Script(words))
     fake_engines.let("cat", Script(words, pause_s=0.02))
     collected = await trace_of(fake_engines)
-    roles = [said(span)["cappella.role"] for span in collected.named("chat judge")]
+    roles = [attributes(span)["cappella.role"] for span in collected.named("chat judge")]
     assert roles.count("prefill") >= 1
-    assert said(collected.one("invoke_workflow"))["cappella.early_prefill_tokens"] > 0
+    assert attributes(collected.one("invoke_workflow"))["cappella.early_prefill_tokens"] > 0
 
 
 async def test_each_round_has_its_own_calls(fake_engines: FakeEngines) -> None:
@@ -91,7 +91,7 @@ async def test_each_round_has_its_own_calls(fake_engines: FakeEngines) -> None:
     for number in (1, 2):
         inside = collected.children(collected.one(f"round {number}"))
         assert {span.name for span in inside} == {f"chat {m}" for m in MEMBERS}
-    assert sum(said(span)["cappella.role"] == "review" for span in collected.named("chat ")) == 3
+    assert sum(attributes(span)["cappella.role"] == "review" for span in collected.named("chat ")) == 3
 
 
 async def test_a_member_that_failed_says_why_and_the_run_is_degraded(fake_engines: FakeEngines) -> None:
@@ -99,9 +99,9 @@ async def test_a_member_that_failed_says_why_and_the_run_is_degraded(fake_engine
     collected = await trace_of(fake_engines)
     bob = collected.one("chat bob")
     assert bob.status.code == Status.STATUS_CODE_ERROR
-    assert said(bob)["error.type"] == "engine_broke"
-    assert said(bob)["cappella.cut_short"]
-    assert said(collected.one("invoke_workflow"))["cappella.status"] == "degraded"
+    assert attributes(bob)["error.type"] == "engine_broke"
+    assert attributes(bob)["cappella.cut_short"]
+    assert attributes(collected.one("invoke_workflow"))["cappella.status"] == "degraded"
     assert collected.one("POST").status.code == Status.STATUS_CODE_UNSET
 
 
@@ -110,10 +110,13 @@ async def test_a_run_that_fails_has_a_trace_that_says_so(fake_engines: FakeEngin
     fake_engines.let("bob", Script(()))
     collected = await trace_of(fake_engines)
     root, run = collected.one("POST"), collected.one("invoke_workflow")
-    assert (said(root)["http.response.status_code"], said(root)["error.type"]) == (502, "InsufficientQuorum")
+    assert (attributes(root)["http.response.status_code"], attributes(root)["error.type"]) == (
+        502,
+        "InsufficientQuorum",
+    )
     assert root.status.code == run.status.code == Status.STATUS_CODE_ERROR
-    assert said(run)["error.type"] == "InsufficientQuorum"
-    assert said(run)["cappella.failed"] == ["ann: engine_broke", "bob: empty_answer"]
+    assert attributes(run)["error.type"] == "InsufficientQuorum"
+    assert attributes(run)["cappella.failed"] == ["ann: engine_broke", "bob: empty_answer"]
     assert collected.one("chat cat")
 
 
@@ -144,7 +147,7 @@ async def test_one_model_alone_is_a_trace_too(fake_engines: FakeEngines) -> None
     collected = await trace_of(fake_engines, model="ann")
     root, call = collected.one("POST"), collected.one("chat ann")
     assert [span.name for span in collected.children(root)] == ["queue", "chat ann"]
-    assert said(call)["gen_ai.usage.output_tokens"] == 2
+    assert attributes(call)["gen_ai.usage.output_tokens"] == 2
 
 
 async def test_what_was_refused_before_it_asked_for_anything_is_no_trace(fake_engines: FakeEngines) -> None:
