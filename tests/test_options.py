@@ -111,7 +111,7 @@ def test_every_sampling_setting_of_a_config_is_one_of_seats_judges_and_cards(nam
 
 def test_the_page_and_the_command_line_offer_every_strategy() -> None:
     names = list(get_args(Strategy))
-    script = (Path(cappella.__file__).parent / "web" / "assets" / "request.js").read_text()
+    script = (Path(cappella.__file__).parent / "gateway" / "web" / "assets" / "request.js").read_text()
     offered = script.split("STRATEGIES = ", 1)[1].split("}", 1)[0]
     assert re.findall(r"^  (\w+):", offered, re.MULTILINE) == names
     assert completion.strategies("") == names

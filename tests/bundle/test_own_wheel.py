@@ -25,4 +25,4 @@ def test_the_page_is_in_the_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         inside = set(wheel.namelist())
     files = {path.relative_to(tree / "runtime").as_posix() for path in web.rglob("*") if path.is_file()}
     assert files <= inside
-    assert {"cappella/web/index.html", "cappella/web/assets/vendor/marks.js"} <= files
+    assert {"cappella/gateway/web/index.html", "cappella/gateway/web/assets/vendor/marks.js"} <= files

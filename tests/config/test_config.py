@@ -1,4 +1,4 @@
-"""Configs: every file that ships loads, and every mistake is named with its place and a hint."""
+"""Configs: every shipped file loads, and every mistake is reported with its place and a hint."""
 
 import re
 from collections.abc import Callable
@@ -199,18 +199,18 @@ NEVER = (
     " trust_remote_code config tokenizer hf_config_path revision middleware worker_cls worker_extension_cls scheduler_cls"
     " logits_processors tool_parser_plugin reasoning_parser_plugin io_processor_plugin model_class_overrides"
     " distributed_executor_backend trust_request_chat_template additional_config"
-    # These open ports, connect, or write down what is asked.
+    # These open ports or connections, or log prompts.
     " otlp_traces_endpoint allowed_local_media_path allowed_media_domains kv_transfer_config kv_events_config"
     " ec_transfer_config weight_transfer_config master_addr tool_server ssl_keyfile log_config_file download_dir hf_token"
     " enable_log_requests enable_log_outputs profiler_config grpc headless"
-    # vLLM's parser takes what begins a flag for the flag, and a dot for what is inside it.
+    # vLLM's parser accepts abbreviated flags, and dots for nested values.
     " trust_remote_cod trust mod hos config. speculative_config.model no_enable_prefix_caching x --seed seed=1".split()
 )
 
 
 @pytest.mark.parametrize("key", NEVER)
 @pytest.mark.parametrize("spell", [str, lambda key: key.replace("_", "-")], ids=["underscores", "dashes"])
-def test_engine_args_take_no_flag_but_the_listed_ones(tmp_path: Path, key: str, spell: Callable[[str], str]) -> None:
+def test_engine_args_accept_only_listed_flags(tmp_path: Path, key: str, spell: Callable[[str], str]) -> None:
     text = GOOD.replace("1MiB}", f"1MiB, engine_args: {{'{spell(key)}': 1}}}}", 1)
     with pytest.raises(ConfigError, match=rf"c\.yaml:2: models\.ann\.engine_args\.{re.escape(spell(key))}: "):
         load(write(tmp_path, text))
@@ -225,13 +225,13 @@ def test_engine_args_take_no_flag_but_the_listed_ones(tmp_path: Path, key: str, 
         ("trust_remote_code", "Remove it, or use a flag that cappella/config/engine_args.py lists"),
     ],
 )
-def test_a_refused_engine_arg_comes_with_what_to_do(tmp_path: Path, flag: str, hint: str) -> None:
+def test_a_refused_engine_arg_has_a_hint(tmp_path: Path, flag: str, hint: str) -> None:
     with pytest.raises(ConfigError) as raised:
         load(write(tmp_path, GOOD.replace("1MiB}", f"1MiB, engine_args: {{{flag}: 1}}}}", 1)))
     assert raised.value.hint == hint
 
 
-def test_engine_args_take_the_listed_flags_in_both_spellings(tmp_path: Path) -> None:
+def test_engine_args_accept_listed_flags_in_both_spellings(tmp_path: Path) -> None:
     text = GOOD.replace("1MiB}", "1MiB, engine_args: {async_scheduling: true, max-num-batched-tokens: 64}}", 1)
     assert len(load(write(tmp_path, text)).local["ann"].engine_args) == 2
 
@@ -286,7 +286,7 @@ def test_no_text_makes_anything_but_a_config_error(tmp_path: Path, text: str) ->
     assert str(tmp_path / "c.yaml") in str(raised.value)
 
 
-def test_a_date_that_is_none_is_a_config_error(tmp_path: Path) -> None:
+def test_an_invalid_date_is_a_config_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"c\.yaml"):
         load(write(tmp_path, GOOD.replace("w/ann", "2020-13-45")))
 
@@ -317,7 +317,7 @@ def test_a_loaded_config_cannot_be_changed(tmp_path: Path) -> None:
         "unix:/run/otel.sock",
     ],
 )
-def test_a_collector_may_be_here_or_where_our_processes_may_go(tmp_path: Path, endpoint: str) -> None:
+def test_a_collector_may_be_local_or_at_an_address_of_may_reach(tmp_path: Path, endpoint: str) -> None:
     server = f"server: {{tracing: {{endpoint: '{endpoint}'}}, may_reach: [10.0.0.7]}}\n"
     tracing = load(write(tmp_path, GOOD + server)).server.tracing
     assert tracing

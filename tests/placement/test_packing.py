@@ -1,4 +1,4 @@
-"""What a plan must never do, over machines and models drawn at random."""
+"""Properties of packing and sharing, over random machines and models."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations, product
@@ -19,7 +19,7 @@ def items(draw: st.DrawFn, most: int = 5) -> list[Item]:
     for number in range(draw(st.integers(1, most))):
         whole = draw(SIZES)
         counts = draw(st.sampled_from([(1,), (1, 2), (1, 2, 4), (2,), (2, 4)]))
-        # A split costs something beside its share.
+        # A split costs more than its share.
         out.append(Item(f"m{number}", {n: -(-whole // n) + 3 * (n > 1) for n in counts}))
     return out
 
@@ -30,7 +30,7 @@ def used(found: Spans, wanted: Sequence[Item], count: int) -> list[int]:
 
 
 def brute_force(wanted: Sequence[Item], capacities: Sequence[int]) -> int | None:
-    """The fewest further GPUs that splits can do with; None if nothing fits."""
+    """The smallest number of additional GPUs for splits; None if nothing fits."""
     spans = [[span for n in item.min_bytes for span in combinations(range(len(capacities)), n)] for item in wanted]
     best = None
     for chosen in product(*spans):
@@ -107,9 +107,7 @@ def demands(draw: st.DrawFn) -> list[CacheDemand]:
 
 
 @given(demands(), st.lists(st.integers(0, 500), min_size=4, max_size=4))
-def test_what_is_shared_out_is_no_more_than_there_is_nor_than_was_wished(
-    wanted: list[CacheDemand], left: list[int]
-) -> None:
+def test_shares_exceed_neither_the_memory_nor_the_demand(wanted: list[CacheDemand], left: list[int]) -> None:
     given_bytes: Mapping[str, int] = sharing.share(wanted, left)
     for demand in wanted:
         assert 0 <= given_bytes[demand.name] <= demand.max_bytes
@@ -118,9 +116,9 @@ def test_what_is_shared_out_is_no_more_than_there_is_nor_than_was_wished(
 
 
 @given(demands(), st.lists(st.integers(0, 500), min_size=4, max_size=4))
-def test_nobody_is_left_short_while_there_is_room(wanted: list[CacheDemand], left: list[int]) -> None:
+def test_no_demand_is_left_short_while_memory_is_free(wanted: list[CacheDemand], left: list[int]) -> None:
     given_bytes = sharing.share(wanted, left)
     rest = [left[gpu] - sum(given_bytes[w.name] for w in wanted if gpu in w.span) for gpu in range(4)]
     for demand in wanted:
-        # Bytes are whole: each wish may leave one behind.
+        # Bytes are integers: each demand may lose one.
         assert given_bytes[demand.name] >= demand.max_bytes - 1 or min(rest[gpu] for gpu in demand.span) <= len(wanted)
