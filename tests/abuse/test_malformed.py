@@ -19,7 +19,7 @@ import pytest
 
 import cappella
 from cappella.auth.keys import KeyStore
-from support.bad_http import Raw
+from support.bad_http import RawRequest
 from support.fake_engines import FakeEngines, eventually
 from support.malformed_requests import malformed
 from support.request_samples import good
@@ -111,7 +111,7 @@ def _echoing(strictly: Callable[[Json], Script], bodies: list[Json], raw: list[b
     return script
 
 
-async def _send(attacked: AttackedGateway, client: Client, raw: Raw) -> None:
+async def _send(attacked: AttackedGateway, client: Client, raw: RawRequest) -> None:
     # An incomplete body gets no reply.
     reply = await attacked.answer(raw.wire(client.key), PATIENCE_S if raw.framing is None else 0.3)
     client.replies.append(reply)
@@ -120,14 +120,14 @@ async def _send(attacked: AttackedGateway, client: Client, raw: Raw) -> None:
 
 
 async def _get(attacked: AttackedGateway, client: Client, path: bytes) -> bytes:
-    return await attacked.answer(Raw(b"GET", path, b"").wire(client.key))
+    return await attacked.answer(RawRequest(b"GET", path, b"").wire(client.key))
 
 
 async def _send_valid_requests(attacked: AttackedGateway, client: Client) -> None:
     """Send valid requests, which must be answered."""
     for number in range(30):
         path, body = good(Random(number), client.secret)
-        reply = await attacked.answer(Raw(b"POST", path.encode(), json.dumps(body).encode()).wire(client.key))
+        reply = await attacked.answer(RawRequest(b"POST", path.encode(), json.dumps(body).encode()).wire(client.key))
         assert reply.startswith(b"HTTP/1.1 200 "), reply[:500]
 
 
@@ -135,7 +135,7 @@ async def _send_malformed_requests(attacked: AttackedGateway, clients: list[Clie
     slots = asyncio.Semaphore(AT_ONCE)
     rng = Random(seed)
 
-    async def one(client: Client, raw: Raw) -> None:
+    async def one(client: Client, raw: RawRequest) -> None:
         async with slots:
             await _send(attacked, client, raw)
 

@@ -287,7 +287,7 @@ async def test_usage_that_cannot_be_written_is_counted_later(
     key = store.find(store.create("ann", ["run"]))
     with sqlite3.connect(tmp_path / "keys.sqlite") as db:
         db.execute("ALTER TABLE usage RENAME TO away")
-        recorder = asyncio.create_task(found.write_usage())
+        writer = asyncio.create_task(found.write_usage())
         await found.admit(key, ["ann"])
         await found.count_tokens(key, 5, 7)
         assert await eventually(lambda: "cannot write the usage of keys" in caplog.text)
@@ -295,5 +295,5 @@ async def test_usage_that_cannot_be_written_is_counted_later(
     db.close()
     assert key
     assert await eventually(lambda: store.usage().get(key.id) == KeyUsage(1, 5, 7))
-    recorder.cancel()
-    await asyncio.wait({recorder})
+    writer.cancel()
+    await asyncio.wait({writer})

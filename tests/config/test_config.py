@@ -219,8 +219,8 @@ def test_engine_args_accept_only_listed_flags(tmp_path: Path, key: str, spell: C
 @pytest.mark.parametrize(
     ("flag", "hint"),
     [
-        ("max-model-len", "Use max_model_len instead"),
-        ("gpu_memory_utilization", "Use kv_cache_bytes, placement.memory_bytes instead"),
+        ("max-model-len", "Use the config key max_model_len instead"),
+        ("gpu_memory_utilization", "Use the config key kv_cache_bytes or placement.memory_bytes instead"),
         ("max_num_batched_token", "Did you mean max_num_batched_tokens?"),
         ("trust_remote_code", "Remove it, or use a flag that cappella/config/engine_args.py lists"),
     ],

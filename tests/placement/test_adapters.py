@@ -97,7 +97,7 @@ def test_a_panel_of_adapters_is_one_engine_and_each_is_called_by_its_name(tmp_pa
 
 
 def _without(config: Config) -> Config:
-    """The same config without adapters and without seats for them."""
+    """The same config without adapters."""
     base = config.models["base"].model_copy(update={"adapters": {}})
     return config.model_copy(update={"models": {"base": base}})
 

@@ -6,7 +6,7 @@ from random import Random
 
 
 @dataclass(frozen=True, slots=True)
-class Raw:
+class RawRequest:
     """The parts of a request, assembled by `wire`, so that each part can be corrupted."""
 
     method: bytes
@@ -36,18 +36,18 @@ def _bearer(key: str) -> bytes:
     return f"Authorization: Bearer {key}".encode()
 
 
-def _truncated(rng: Random, raw: Raw) -> Raw:
+def _truncated(rng: Random, raw: RawRequest) -> RawRequest:
     return replace(raw, body=raw.body[: rng.randrange(len(raw.body) + 1)])
 
 
-def _flipped(rng: Random, raw: Raw) -> Raw:
+def _flipped(rng: Random, raw: RawRequest) -> RawRequest:
     body = bytearray(raw.body)
     for _ in range(rng.choice((1, 3, 40)) if body else 0):
         body[rng.randrange(len(body))] = rng.randrange(256)
     return replace(raw, body=bytes(body))
 
 
-def _wrapped(rng: Random, raw: Raw) -> Raw:
+def _wrapped(rng: Random, raw: RawRequest) -> RawRequest:
     """A duplicate key, another encoding, extra bytes before or after, or no JSON at all."""
     body, text = raw.body, raw.body.decode()
     ways = (
@@ -65,7 +65,7 @@ def _wrapped(rng: Random, raw: Raw) -> Raw:
     return replace(raw, body=rng.choice(ways))
 
 
-def _misframed(rng: Random, raw: Raw) -> Raw:
+def _misframed(rng: Random, raw: RawRequest) -> RawRequest:
     size = len(raw.body)
     chunked = b"Transfer-Encoding: chunked"
     framing, body = rng.choice(
@@ -88,7 +88,7 @@ def _misframed(rng: Random, raw: Raw) -> Raw:
     return replace(raw, framing=framing, body=body)
 
 
-def _headed(rng: Random, raw: Raw) -> Raw:
+def _headed(rng: Random, raw: RawRequest) -> RawRequest:
     header = rng.choice(
         (
             b"Content-Type: text/plain",
@@ -112,7 +112,7 @@ def _headed(rng: Random, raw: Raw) -> Raw:
     return replace(raw, headers=(*raw.headers, header))
 
 
-def _unauthenticated(rng: Random, raw: Raw) -> Raw:
+def _unauthenticated(rng: Random, raw: RawRequest) -> RawRequest:
     """A request with a missing or wrong key."""
     header = rng.choice(
         (
@@ -128,7 +128,7 @@ def _unauthenticated(rng: Random, raw: Raw) -> Raw:
     return replace(raw, headers=(header,))
 
 
-def _misdirected(rng: Random, raw: Raw) -> Raw:
+def _misdirected(rng: Random, raw: RawRequest) -> RawRequest:
     methods = b"GET GET GET PUT DELETE PATCH HEAD OPTIONS TRACE POST FOO post CONNECT".split()
     paths = (
         b"/ //v1/models /v1/models/ /v1/../v1/models /v1/%2e%2e/metrics /%00 /\xff * ? /v1/models?key=x /docs /openapi.json"
@@ -140,7 +140,7 @@ def _misdirected(rng: Random, raw: Raw) -> Raw:
     return replace(raw, method=rng.choice([*methods, b""]), path=rng.choice(paths))
 
 
-SPOIL_BYTES: tuple[Callable[[Random, Raw], Raw], ...] = (
+SPOIL_BYTES: tuple[Callable[[Random, RawRequest], RawRequest], ...] = (
     _truncated,
     _flipped,
     _wrapped,

@@ -78,8 +78,8 @@ class PageVisit:
     async def begin(self) -> None:
         self.context.on("request", lambda request: self._requests(request.url))
         self.context.on("console", self._says)
-        self.context.on("weberror", lambda told: self.troubles.append(f"uncaught: {told.error}"))
-        self.context.on("dialog", lambda told: self.troubles.append(f"dialog: {told.message}"))
+        self.context.on("weberror", lambda event: self.troubles.append(f"uncaught: {event.error}"))
+        self.context.on("dialog", lambda event: self.troubles.append(f"dialog: {event.message}"))
         await self.context.add_init_script(TELL_VIOLATIONS)
         self.page = await self.context.new_page()
         self.page.set_default_timeout(10_000)

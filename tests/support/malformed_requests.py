@@ -6,16 +6,16 @@ from random import Random
 from typing import Any
 
 from cappella.gateway.proxy import FIELDS
-from support.bad_http import SPOIL_BYTES, Raw
+from support.bad_http import SPOIL_BYTES, RawRequest
 from support.request_samples import CATASTROPHES, HOSTILE, IMAGES, SCHEMAS, TOOL, Json, good, listed
 
 
-def malformed(rng: Random, secret: str) -> Raw:
+def malformed(rng: Random, secret: str) -> RawRequest:
     """One malformed request, with the secret in it unless the malformation removed it."""
     path, body = good(rng, secret)
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
         body = rng.choice(_SPOIL_VALUES)(rng, body)
-    raw = Raw(b"POST", path.encode(), _dumped(body))
+    raw = RawRequest(b"POST", path.encode(), _dumped(body))
     if rng.random() < 0.5:
         raw = rng.choice(SPOIL_BYTES)(rng, raw)
     return raw

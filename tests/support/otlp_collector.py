@@ -42,8 +42,8 @@ class Collected:
         self.bodies.append(body)
         self.headers.append(dict(request.headers))
         if self.status == 200:
-            told = ExportTraceServiceRequest.FromString(body)
-            self.spans += [s for each in told.resource_spans for scope in each.scope_spans for s in scope.spans]
+            export = ExportTraceServiceRequest.FromString(body)
+            self.spans += [s for each in export.resource_spans for scope in each.scope_spans for s in scope.spans]
         return web.Response(status=self.status)
 
 

@@ -123,9 +123,9 @@ def deployed(
 def deploying(
     config: Path, log_dir: Path, before: Sequence[str] = (), environment: Mapping[str, str] | None = None
 ) -> Iterator[Deployment]:
-    """Serve a config on a free port, its engines still loading; whatever is left of it at the end is ended.
+    """Serve a config on a free port, without waiting for the engines; all its processes are ended at the end.
 
-    The command stands behind `before`, which must put it in its own place.
+    `before` is a command prefix that must exec the rest.
     """
     command = [
         *before,

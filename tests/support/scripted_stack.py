@@ -36,11 +36,11 @@ async def serve(folder, name):
     await asyncio.sleep(3600)
 
 def main():
-    said = sys.argv
-    if "--seed" in said or Path(__file__).with_name("crash").exists():
+    args = sys.argv
+    if "--seed" in args or Path(__file__).with_name("crash").exists():
         sys.exit("ValueError: the weights are cursed")
-    name = said[said.index("--served-model-name") + 1] + " of " + said[said.index("--max-num-seqs") + 1]
-    asyncio.run(serve(Path(said[said.index("--uds") + 1]).parent, name))
+    name = args[args.index("--served-model-name") + 1] + " of " + args[args.index("--max-num-seqs") + 1]
+    asyncio.run(serve(Path(args[args.index("--uds") + 1]).parent, name))
 """
 
 
@@ -60,8 +60,8 @@ class Stack:
 
     async def reload(self) -> Json:
         self.write()
-        told: Json = await self.app.state.reloader.reload()
-        return told
+        reply: Json = await self.app.state.reloader.reload()
+        return reply
 
     async def ask(self, model: str = "cappella/default", **fusion: Any) -> tuple[int, Json]:
         body: Json = {"model": model, "messages": [{"role": "user", "content": "Hi"}]}

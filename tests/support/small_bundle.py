@@ -50,10 +50,10 @@ def write_wheel(folder: Path, name: str, version: str = "1.0", tag: str = "py3-n
     """A wheel that pip can install: one module with its version."""
     folder.mkdir(parents=True, exist_ok=True)
     info = f"{name}-{version}.dist-info"
-    said = "".join(f"{key.replace('_', '-')}: {value}\n" for key, value in metadata.items())
+    headers = "".join(f"{key.replace('_', '-')}: {value}\n" for key, value in metadata.items())
     files = {
         f"{name}.py": f"version = {version!r}\n",
-        f"{info}/METADATA": f"Metadata-Version: 2.4\nName: {name}\nVersion: {version}\n{said}",
+        f"{info}/METADATA": f"Metadata-Version: 2.4\nName: {name}\nVersion: {version}\n{headers}",
         f"{info}/WHEEL": f"Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: {tag}\n",
         f"{info}/licenses/LICENSE": f"The licence of {name}.\n",
     }

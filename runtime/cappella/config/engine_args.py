@@ -56,12 +56,12 @@ KEYS_INSTEAD = {
     **dict.fromkeys(("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"), "tensor_parallel_size"),
     **dict.fromkeys(("tool_call_parser", "enable_auto_tool_choice"), "tool_parser"),
     **dict.fromkeys(("enable_lora", "lora_modules", "max_loras", "max_lora_rank"), "adapters"),
-    **dict.fromkeys(("uds", "host", "port"), "server.host, server.port"),
+    **dict.fromkeys(("uds", "host", "port"), "server.host and server.port"),
     **dict.fromkeys(("ssl_keyfile", "ssl_certfile", "ssl_ca_certs"), "server.tls"),
-    **dict.fromkeys(("enable_log_requests", "enable_log_outputs"), "server.audit, server.runs"),
+    **dict.fromkeys(("enable_log_requests", "enable_log_outputs"), "server.audit or server.runs"),
     "reasoning_parser": "reasoning_parser",
     "kv_cache_memory_bytes": "kv_cache_bytes",
-    "gpu_memory_utilization": "kv_cache_bytes, placement.memory_bytes",
+    "gpu_memory_utilization": "kv_cache_bytes or placement.memory_bytes",
     "model": "weights",
     "api_key": "server.keys",
     "allowed_local_media_path": "server.image_folder",
@@ -86,7 +86,7 @@ def _refusal(name: str) -> tuple[str, str]:
     """Why a flag is refused, and what to do instead."""
     problem = f"engine_args may not set {name!r}"
     if instead := KEYS_INSTEAD.get(canonical(name)):
-        return f"{problem}: Cappella sets this flag itself", f"Use {instead} instead"
+        return f"{problem}: Cappella sets this flag itself", f"Use the config key {instead} instead"
     if close := get_close_matches(canonical(name), sorted(ALLOWED), n=1, cutoff=0.8):
         return f"{problem}: it is not the full name of an allowed flag", f"Did you mean {close[0]}?"
     why = "flags that load code or another model, read or write files, open connections or log prompts are refused"
