@@ -27,7 +27,7 @@ import asyncio, sys
 from importlib.metadata import entry_points
 from pathlib import Path
 sys.path.append({str(ROOT / "tests")!r})
-from scripted_engine import Script, ScriptedEngine
+from support.scripted_engine import Script, ScriptedEngine
 
 async def serve(folder):
     await ScriptedEngine("engine", lambda body: Script()).start(folder)

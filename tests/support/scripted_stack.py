@@ -29,7 +29,7 @@ STUB = f"""
 import asyncio, sys
 from pathlib import Path
 sys.path.append({str(ROOT / "tests")!r})
-from scripted_engine import Script, ScriptedEngine
+from support.scripted_engine import Script, ScriptedEngine
 
 async def serve(folder, name):
     await ScriptedEngine("engine", lambda body: Script((name, " speaks"), pause_s=0.05)).start(folder)
