@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, settings
 
 from cappella.engines import reconciler
 from support.clock import Clock
-from support.fake_engines import FakeEngines, gateway_config, serving, singing
-from support.real_deployment import ROOT, Deployment, deployed, shipped
+from support.fake_engines import FakeEngines, gateway_config, running_fake_engines, serving
+from support.real_deployment import ROOT, Deployment, deployed, shipped_config
 
 # A shared machine is slow at times; that says nothing of the code.
 settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -33,7 +33,7 @@ def strict() -> None:
 
 @pytest.fixture
 async def fake_engines(tmp_path: Path) -> AsyncIterator[FakeEngines]:
-    async with singing(tmp_path) as fake_engines:
+    async with running_fake_engines(tmp_path) as fake_engines:
         yield fake_engines
 
 
@@ -58,7 +58,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
 def adapters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     """The demo's panel of adapters in one engine, and its judge, which does not copy ahead here."""
     folder = tmp_path_factory.mktemp("adapters")
-    config = shipped("demo-adapters.yaml")
+    config = shipped_config("demo-adapters.yaml")
     del config["models"]["conductor"]["prompt_lookup_tokens"]
     (folder / "adapters.yaml").write_text(json.dumps(config))
     with deployed(folder / "adapters.yaml", folder / "logs") as deployment:

@@ -78,8 +78,8 @@ def test_an_option_in_seconds_is_spelt_out_on_the_wire_and_bounded_there() -> No
 
 def test_an_option_that_says_what_is_the_default_goes_over_what_the_ensemble_says() -> None:
     assert resolved({"strategy": "synthesize"}, strategy="vote").strategy == "synthesize"
-    assert Overrides(options=Options(strategy="synthesize")).change_something
-    assert not Overrides(preset="quick", options=Options()).change_something
+    assert Overrides(options=Options(strategy="synthesize")).beyond_preset
+    assert not Overrides(preset="quick", options=Options()).beyond_preset
 
 
 def test_the_document_says_of_every_option_what_its_declaration_says() -> None:

@@ -1,45 +1,45 @@
-"""Every error that Cappella raises. It knows nothing of HTTP: `gateway/errors.py` holds the one table that does.
+"""The tree of all errors that Cappella raises; `gateway/errors.py` has the one table from errors to HTTP.
 
 CappellaError
-├── ConfigError            the config, or what it points at, is wrong; the command ends with exit code 2
-│   └── DoesNotFit         the models need more memory than there is
+├── ConfigError            the config, or a file that it names, is wrong; the command exits with code 2
+│   └── DoesNotFit         the models need more memory than the machine has
 ├── RequestError           the client's request is wrong
 │   ├── UnknownModel
 │   ├── UnknownRun
 │   ├── UnknownEngine
 │   └── ContextLengthExceeded
-├── EngineError            one call to one engine failed; inside a panel this becomes a Failure
-│   ├── EngineNotReady     no engine to call: it loads, restarts or gave up
-│   ├── EngineRejected     the engine understood the call and refused it
+├── EngineError            one call to one engine failed; for a panel member it becomes a Failure
+│   ├── EngineNotReady     the engine is loading, restarting or has given up
+│   ├── EngineRejected     the engine refused the call
 │   │   └── EngineContextExceeded
-│   ├── EngineBroke        the connection, the process or the stream died, or sent garbage
-│   ├── EngineUnusable     the stream ended well and holds nothing that can be used
-│   └── EngineOverBudget   what is left of the run's tokens is too little to make the call
-├── JudgeFailed            the judge gave nothing, and no member's answer may stand in for it
-├── ModelNotReady          too few engines are up to begin a run
-├── Overloaded             as many wait as may
-├── ShuttingDown           the server is about to stop, or has cut what was under way
-├── ActionRefused          an engine cannot do what an operator asks of it, as it is now
-│   └── RunsElsewhere        nor ever: its server is attached
-├── ReloadFailed           another config could not be put in the place of the one that is served
-├── Unauthorized           no key, or none that is known
-├── Forbidden              a key that may not do this
-├── RateLimited            a key that has done enough for now
-├── AuditUnavailable       nothing may run that is not logged, and the log cannot be written
-└── PanelFailed            the panel gave too little; carries the answers and failures there are
+│   ├── EngineBroke        the connection, process or stream broke, or the reply was garbage
+│   ├── EngineUnusable     the stream ended normally but its content is unusable
+│   └── EngineOverBudget   the run's remaining token budget is too small for the call
+├── JudgeFailed            the judge failed, and no member answer may replace its answer
+├── ModelNotReady          too few engines are up to start a run
+├── Overloaded             the queue is full
+├── ShuttingDown           the server is stopping, or cancelled the request because of that
+├── ActionRefused          the engine cannot do an operator action in its current state
+│   └── RunsElsewhere        Cappella does not run this engine: its server is remote
+├── ReloadFailed           the new config could not be applied
+├── Unauthorized           no API key, or an unknown one
+├── Forbidden              the key does not permit this
+├── RateLimited            the key has reached its limit for this minute
+├── AuditUnavailable       the audit log is required and cannot be written
+└── PanelFailed            the panel gave too few answers; carries its answers and failures
     ├── InsufficientQuorum   too few answers came back
-    └── DeadlineExceeded     the time ran out and there is nothing to return
+    └── DeadlineExceeded     the deadline passed and there is nothing to return
 """
 
 from collections.abc import Sequence
 
 
 class CappellaError(Exception):
-    """The root; `str()` of any of them is one plain sentence for a person."""
+    """Base class; `str(error)` is a plain sentence for people."""
 
 
 class ConfigError(CappellaError):
-    """`place` says where (file:line: key), `problem` what, `hint` how to put it right."""
+    """`place` is the location (file:line: key), `problem` what is wrong, `hint` how to fix it."""
 
     def __init__(self, place: str, problem: str, hint: str) -> None:
         self.place = place
@@ -53,11 +53,11 @@ def _sentence(text: str) -> str:
 
 
 class DoesNotFit(ConfigError):
-    """`hint` names changes that were planned, and would fit."""
+    """`hint` lists changes with which the plan would fit."""
 
 
 class RequestError(CappellaError):
-    """`param` names the field that is wrong; `code` is a word for programs."""
+    """`param` is the name of the invalid field; `code` is the machine-readable reason."""
 
     def __init__(self, message: str, param: str | None = None, code: str = "invalid_value") -> None:
         super().__init__(message)
@@ -71,7 +71,7 @@ class UnknownModel(RequestError):
 
 
 class UnknownRun(RequestError):
-    """There is none for who asks."""
+    """No such run, or the caller may not see it."""
 
 
 class UnknownEngine(RequestError):
@@ -85,7 +85,7 @@ class ContextLengthExceeded(RequestError):
 
 
 class EngineError(CappellaError):
-    """`reason` is a word for programs, `status_code` what the engine answered or would have answered."""
+    """`reason` is the machine-readable reason; `status_code` is the HTTP status of the engine, or the closest one."""
 
     reason = "engine_error"
     status_code = 502
@@ -113,7 +113,7 @@ class EngineBroke(EngineError):
 
 
 class EngineUnusable(EngineError):
-    """`reason` says in what way: empty_answer, invalid_format, judge_not_valid_json, judge_schema_mismatch."""
+    """`reason` is one of empty_answer, invalid_format, judge_not_valid_json, judge_schema_mismatch."""
 
     def __init__(self, message: str, reason: str) -> None:
         super().__init__(message)
@@ -121,18 +121,18 @@ class EngineUnusable(EngineError):
 
 
 class EngineOverBudget(EngineError):
-    """The call was not made: the run's tokens would not have been enough for it."""
+    """The call was not made, because it would exceed the run's `max_total_tokens`."""
 
     reason = "budget"
     status_code = 400
 
 
 class JudgeFailed(CappellaError):
-    """`str()` says what the judge's own failure was."""
+    """`str(error)` describes the judge's failure."""
 
 
 class ModelNotReady(CappellaError):
-    """`retry_after_s` is a fair moment to ask again."""
+    """`retry_after_s` is when a client should retry."""
 
     def __init__(self, message: str, retry_after_s: int) -> None:
         super().__init__(message)
@@ -140,7 +140,7 @@ class ModelNotReady(CappellaError):
 
 
 class Overloaded(CappellaError):
-    """`retry_after_s` is a fair moment to ask again."""
+    """`retry_after_s` is when a client should retry."""
 
     def __init__(self, message: str, retry_after_s: int) -> None:
         super().__init__(message)
@@ -153,15 +153,15 @@ class ShuttingDown(CappellaError):
 
 class ActionRefused(CappellaError):
     def __init__(self, name: str, state: str, action: str, actions: Sequence[str]) -> None:
-        may = " or ".join(actions) or "nothing, while an earlier wish is carried out"
-        super().__init__(f"{name} is {state}: {action!r} cannot be asked of it now. What can: {may}.")
+        why = f"Possible now: {', '.join(actions)}." if actions else "Another action is in progress."
+        super().__init__(f"Cannot {action} {name} while it is {state}. {why}")
 
 
 class RunsElsewhere(ActionRefused):
-    """The engine is of a server that is attached."""
+    """The action is for a remote model, whose server Cappella does not run."""
 
     def __init__(self, name: str) -> None:
-        CappellaError.__init__(self, f"{name} runs elsewhere: Cappella neither starts nor stops its server.")
+        CappellaError.__init__(self, f"{name} runs on a remote server, which Cappella neither starts nor stops.")
 
 
 class ReloadFailed(CappellaError):
@@ -173,7 +173,7 @@ class Unauthorized(CappellaError):
 
 
 class Forbidden(CappellaError):
-    """`code` is a word for programs."""
+    """`code` is the machine-readable reason."""
 
     def __init__(self, message: str, code: str) -> None:
         super().__init__(message)

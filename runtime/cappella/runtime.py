@@ -90,7 +90,9 @@ class Runtime:
     async def _run(self, prompt: Prompt, ensemble: str, overrides: Overrides, sampling: Sampling, emit: Emit) -> Run:
         if ensemble not in self.config.ensembles:
             raise UnknownModel(ensemble, list(self.config.ensembles), "ensemble")
-        settings = resolve(ensemble, self.config.ensembles[ensemble], self.config.called, overrides, prompt, sampling)
+        settings = resolve(
+            ensemble, self.config.ensembles[ensemble], self.config.models_by_name, overrides, prompt, sampling
+        )
         return await self._pipeline.run(prompt, settings, emit)
 
     async def _wait_for_engines(self) -> None:

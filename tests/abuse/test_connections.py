@@ -1,4 +1,4 @@
-"""What a client may send before anybody knows who it is."""
+"""Limits on what clients can send before they are authenticated."""
 
 import asyncio
 from urllib.parse import urlsplit
@@ -11,8 +11,8 @@ HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: 
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
-async def _until_closed(url: str, first: bytes, piece: bytes = b"", most_bytes: int = 16 << 20) -> bool:
-    """Send the first, then the piece again and again; whether the server closed the connection before it had it all."""
+async def _until_closed(url: str, first: bytes, piece: bytes = b"", max_bytes: int = 16 << 20) -> bool:
+    """Send `first`, then `piece` repeatedly; True if the server closed the connection before `max_bytes`."""
     where = urlsplit(url)
     reader, writer = await asyncio.open_connection(where.hostname, where.port)
     ended = asyncio.create_task(reader.read())
@@ -20,12 +20,12 @@ async def _until_closed(url: str, first: bytes, piece: bytes = b"", most_bytes: 
     try:
         async with asyncio.timeout(20):
             writer.write(first)
-            while piece and not ended.done() and sent < most_bytes:
+            while piece and not ended.done() and sent < max_bytes:
                 writer.write(piece)
                 sent += len(piece)
                 await writer.drain()
                 await asyncio.sleep(0)
-            return sent < most_bytes and isinstance(await ended, bytes)
+            return sent < max_bytes and isinstance(await ended, bytes)
     except ConnectionError:
         return True
     finally:
@@ -45,18 +45,20 @@ async def _until_closed(url: str, first: bytes, piece: bytes = b"", most_bytes: 
     ],
     ids=["one header", "headers", "path", "trailers", "chunk extensions"],
 )
-async def test_a_head_without_end_is_not_taken(gateway: str, first: bytes, piece: bytes) -> None:
+async def test_an_endless_head_is_refused(gateway: str, first: bytes, piece: bytes) -> None:
     assert await _until_closed(gateway, first, piece)
 
 
 @pytest.mark.parametrize("first", [b"", b"GET /hea", HEAD, b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\nGET /hea"])
-async def test_who_sends_no_whole_head_is_left(gateway: str, first: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_client_without_a_complete_head_is_disconnected(
+    gateway: str, first: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(http_protocol, "HEAD_TIMEOUT_S", 0.1)
     assert await _until_closed(gateway, first)
 
 
 @pytest.mark.parametrize(("request_", "status"), [(b"GET /health", 200), (b"POST /v1/messages", 400)])
-async def test_who_wants_another_protocol_is_not_kept_waiting(gateway: str, request_: bytes, status: int) -> None:
+async def test_a_request_for_another_protocol_is_answered_at_once(gateway: str, request_: bytes, status: int) -> None:
     where = urlsplit(gateway)
     reader, writer = await asyncio.open_connection(where.hostname, where.port)
     body = b"Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{}" if status == 400 else b"\r\n"

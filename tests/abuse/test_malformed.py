@@ -1,4 +1,4 @@
-"""Malformed requests of two keys at once: nothing breaks, nothing of ours is told, nothing of the one to the other.
+"""Malformed requests of two keys at once: nothing breaks, and neither internals nor the other key's data leak.
 
 Ten thousand, in half a minute on two idle cores; `CAPPELLA_MALFORMED=100000` sends as many.
 """
@@ -19,7 +19,7 @@ import pytest
 
 import cappella
 from cappella.auth.keys import KeyStore
-from support.bad_http import Raw
+from support.bad_http import RawRequest
 from support.fake_engines import FakeEngines, eventually
 from support.malformed_requests import malformed
 from support.request_samples import good
@@ -32,13 +32,13 @@ PATIENCE_S = 30
 ROOT = Path(__file__).parents[2]
 TOLD = re.compile(rb'Traceback|File "|site-packages|\.sock|sqlite|raise \w+Error')
 RUN_ID = re.compile(rb"(?:run-|resp_|msg_|fc_)([0-9a-f]{24})")
-# 500 is never right. 501 and 505 would be uvicorn's, the others are ours.
+# 500 is always wrong. 501 and 505 would come from uvicorn, the others from the gateway.
 RIGHT = {100, 200, 400, 401, 403, 404, 405, 408, 413, 415, 417, 421, 429, 431, 502}
 
 
 @dataclass
 class Client:
-    """Somebody with a key, and what came back."""
+    """A client with a key, and the replies that it got."""
 
     name: str
     key: str
@@ -52,7 +52,7 @@ class Client:
 
 
 @dataclass(frozen=True)
-class Besieged:
+class AttackedGateway:
     port: int
     process: asyncio.subprocess.Process
 
@@ -65,7 +65,7 @@ class Besieged:
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
 
     async def answer(self, wire: bytes, patience_s: float = PATIENCE_S) -> bytes:
-        """What comes back until the connection ends, or nothing comes any more."""
+        """The reply until the connection closes, or nothing arrives for `patience_s`."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         reply = bytearray()
         try:
@@ -80,7 +80,7 @@ class Besieged:
 
 
 @pytest.fixture
-async def besieged(fake_engines: FakeEngines, tmp_path: Path) -> AsyncIterator[Besieged]:
+async def attacked(fake_engines: FakeEngines, tmp_path: Path) -> AsyncIterator[AttackedGateway]:
     for name, server in make_strict(fake_engines).servers.items():
         fake_engines.let(name, _echoing(server.script, server.bodies, server.raw))
     path = os.pathsep.join((str(ROOT / "runtime"), str(ROOT / "tests")))
@@ -92,14 +92,14 @@ async def besieged(fake_engines: FakeEngines, tmp_path: Path) -> AsyncIterator[B
             stderr=log,
         )
     assert process.stdout
-    yield Besieged(int(await process.stdout.readline()), process)
+    yield AttackedGateway(int(await process.stdout.readline()), process)
     if process.returncode is None:
         process.terminate()
     await process.wait()
 
 
 def _echoing(strictly: Callable[[Json], Script], bodies: list[Json], raw: list[bytes]) -> Callable[[Json], Script]:
-    """What an engine was told stands in its reply, so that it would be seen in a wrong one; it keeps nothing."""
+    """A script that echoes the request, so that leaks into other replies are visible."""
 
     def script(body: Json) -> Script:
         bodies.clear()
@@ -111,33 +111,33 @@ def _echoing(strictly: Callable[[Json], Script], bodies: list[Json], raw: list[b
     return script
 
 
-async def _send(besieged: Besieged, client: Client, raw: Raw) -> None:
-    # Of a body that is never whole nothing comes back.
-    reply = await besieged.answer(raw.wire(client.key), PATIENCE_S if raw.framing is None else 0.3)
+async def _send(attacked: AttackedGateway, client: Client, raw: RawRequest) -> None:
+    # An incomplete body gets no reply.
+    reply = await attacked.answer(raw.wire(client.key), PATIENCE_S if raw.framing is None else 0.3)
     client.replies.append(reply)
     for status in re.findall(rb"^HTTP/1.1 (\d+) ", reply, re.MULTILINE):
         client.statuses[int(status)] += 1
 
 
-async def _get(besieged: Besieged, client: Client, path: bytes) -> bytes:
-    return await besieged.answer(Raw(b"GET", path, b"").wire(client.key))
+async def _get(attacked: AttackedGateway, client: Client, path: bytes) -> bytes:
+    return await attacked.answer(RawRequest(b"GET", path, b"").wire(client.key))
 
 
-async def _good_ones(besieged: Besieged, client: Client) -> None:
-    """Good requests are answered."""
+async def _send_valid_requests(attacked: AttackedGateway, client: Client) -> None:
+    """Send valid requests, which must be answered."""
     for number in range(30):
         path, body = good(Random(number), client.secret)
-        reply = await besieged.answer(Raw(b"POST", path.encode(), json.dumps(body).encode()).wire(client.key))
+        reply = await attacked.answer(RawRequest(b"POST", path.encode(), json.dumps(body).encode()).wire(client.key))
         assert reply.startswith(b"HTTP/1.1 200 "), reply[:500]
 
 
-async def _storm(besieged: Besieged, clients: list[Client], count: int, seed: int) -> None:
+async def _send_malformed_requests(attacked: AttackedGateway, clients: list[Client], count: int, seed: int) -> None:
     slots = asyncio.Semaphore(AT_ONCE)
     rng = Random(seed)
 
-    async def one(client: Client, raw: Raw) -> None:
+    async def one(client: Client, raw: RawRequest) -> None:
         async with slots:
-            await _send(besieged, client, raw)
+            await _send(attacked, client, raw)
 
     async with asyncio.TaskGroup() as group:
         for number in range(count):
@@ -145,20 +145,20 @@ async def _storm(besieged: Besieged, clients: list[Client], count: int, seed: in
             group.create_task(one(client, malformed(rng, client.secret)))
 
 
-async def test_malformed_requests_break_nothing_and_tell_nothing(
-    besieged: Besieged, fake_engines: FakeEngines, tmp_path: Path
+async def test_malformed_requests_break_nothing_and_leak_nothing(
+    attacked: AttackedGateway, fake_engines: FakeEngines, tmp_path: Path
 ) -> None:
     store = KeyStore(tmp_path / "keys.sqlite")
     amber, beryl = (
         Client(name, store.create(f"key-of-{name}", ["run"]), f"secret-{name}-5e1f") for name in ("amber", "beryl")
     )
-    # What is made once is made before anything is measured.
-    await _storm(besieged, [amber, beryl], 300, seed=0)
-    await _good_ones(besieged, amber)
-    files, rss_bytes = besieged.open_files, besieged.rss_bytes
-    await _storm(besieged, [amber, beryl], COUNT, seed=1)
+    # One-time allocations must happen before the measurement.
+    await _send_malformed_requests(attacked, [amber, beryl], 300, seed=0)
+    await _send_valid_requests(attacked, amber)
+    files, rss_bytes = attacked.open_files, attacked.rss_bytes
+    await _send_malformed_requests(attacked, [amber, beryl], COUNT, seed=1)
 
-    assert besieged.process.returncode is None
+    assert attacked.process.returncode is None
     statuses = amber.statuses + beryl.statuses
     assert set(statuses) <= RIGHT, statuses
     assert statuses[200] > COUNT // 50, statuses
@@ -177,17 +177,17 @@ async def test_malformed_requests_break_nothing_and_tell_nothing(
             assert not [each for each in theirs if each in reply], reply[:1000]
     assert amber.run_ids
     for run_id in sorted(amber.run_ids)[:20]:
-        told = [await _get(besieged, client, b"/api/runs/run-" + run_id) for client in (amber, beryl)]
+        told = [await _get(attacked, client, b"/api/runs/run-" + run_id) for client in (amber, beryl)]
         assert [each[:12] for each in told] == [b"HTTP/1.1 200", b"HTTP/1.1 404"]
-    assert not amber.run_ids & set(RUN_ID.findall(await _get(besieged, beryl, b"/api/runs?limit=1000")))
+    assert not amber.run_ids & set(RUN_ID.findall(await _get(attacked, beryl, b"/api/runs?limit=1000")))
     assert not amber.run_ids & beryl.run_ids
 
-    await _good_ones(besieged, beryl)
-    print(statuses, f"{rss_bytes >> 20} MiB, then {besieged.rss_bytes >> 20}")
+    await _send_valid_requests(attacked, beryl)
+    print(statuses, f"{rss_bytes >> 20} MiB, then {attacked.rss_bytes >> 20}")
     assert await eventually(lambda: fake_engines.running == 0)
-    # Connections to the engines are kept for some seconds, as many as were needed at once.
-    assert await eventually(lambda: besieged.open_files <= files + 2 * AT_ONCE, 10), besieged.open_files
-    assert besieged.rss_bytes < rss_bytes + (64 << 20)
+    # Connections to engines stay open for some seconds.
+    assert await eventually(lambda: attacked.open_files <= files + 2 * AT_ONCE, 10), attacked.open_files
+    assert attacked.rss_bytes < rss_bytes + (64 << 20)
     log = (tmp_path / "gateway.log").read_text()
     assert "Traceback" not in log, log[-3000:]
     assert amber.secret not in log

@@ -1,4 +1,4 @@
-"""The document says what is so: every route and every code in it, and nothing that the gateway does which is not."""
+"""The OpenAPI document is complete and true: all routes and error codes, and no undocumented behaviour."""
 
 import ast
 import asyncio
@@ -37,7 +37,7 @@ CHECKS = [
 async def served(
     request: pytest.FixtureRequest, fake_engines: FakeEngines, tmp_path: Path
 ) -> AsyncIterator[tuple[str, str | None]]:
-    """A gateway's address, and a key that may do everything, where it has keys."""
+    """A gateway's URL, with a key for everything if it has keys."""
     keys = tmp_path / "keys.sqlite"
     key = KeyStore(keys).create("root", ["run", "admin"]) if request.param else None
     config = with_keys(gateway_config(), keys) if request.param else gateway_config()
@@ -60,7 +60,7 @@ async def test_every_schema_and_the_whole_document_are_valid(served: tuple[str, 
     assert ("security" in written) == (served[1] is not None)
 
 
-async def test_who_has_no_key_reads_no_document(fake_engines: FakeEngines, tmp_path: Path) -> None:
+async def test_the_document_needs_a_key(fake_engines: FakeEngines, tmp_path: Path) -> None:
     async with (
         serving(fake_engines, with_keys(gateway_config(), tmp_path / "keys.sqlite")) as url,
         aiohttp.ClientSession() as http,
@@ -69,7 +69,7 @@ async def test_who_has_no_key_reads_no_document(fake_engines: FakeEngines, tmp_p
         assert reply.status == 401
 
 
-async def test_every_route_stands_in_it_and_nothing_else(fake_engines: FakeEngines) -> None:
+async def test_exactly_the_routes_are_documented(fake_engines: FakeEngines) -> None:
     fake_engines.serve(gateway_config())
     app = create_app(gateway_config(), fake_engines)  # type: ignore[arg-type]
     # The page's own files are no part of the API.
@@ -79,7 +79,7 @@ async def test_every_route_stands_in_it_and_nothing_else(fake_engines: FakeEngin
     assert {(path, method) for path, methods in written["paths"].items() for method in methods} == routes
 
 
-def test_every_code_that_is_raised_stands_in_it() -> None:
+def test_every_raised_code_is_documented() -> None:
     package = Path(cappella.__file__).parent
     known = {code for codes in openapi.REQUEST_CODES.values() for code in codes}
     known |= {code for _, _, code in HTTP_TABLE.values() if code}
@@ -89,7 +89,7 @@ def test_every_code_that_is_raised_stands_in_it() -> None:
 
 
 def _codes_in(path: Path) -> set[str]:
-    """The codes of request errors and refusals that a file makes."""
+    """The error codes that a file raises."""
     codes = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute):
@@ -111,9 +111,9 @@ def test_a_model_is_asked_with_the_fields_that_are_handed_on() -> None:
 async def test_the_gateway_does_what_the_document_says(served: tuple[str, str | None]) -> None:
     url, key = served
     written = await read(url, key)
-    # Scripted engines cannot be exchanged for others.
+    # Scripted engines cannot be replaced, so reload is left out.
     del written["paths"]["/api/reload"]
-    # Names that exist, so that most requests get further than to a 404.
+    # Existing names, so that most requests get further than a 404.
     schemas = written["components"]["schemas"]
     for name, schema in schemas.items():
         if "model" in schema.get("properties", {}) and name.endswith("Request"):

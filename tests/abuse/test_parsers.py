@@ -1,4 +1,4 @@
-"""Whatever bytes come from an engine, and however they are cut: chunks or EngineBroke; the usage of a forwarded reply; our own frames."""
+"""Parsers of arbitrary bytes, cut anywhere: engine streams, the token meter, event frames, request limits."""
 
 import json
 from collections.abc import AsyncIterator, Sequence
@@ -66,13 +66,13 @@ STREAMS = st.lists(FRAGMENTS | st.binary(max_size=6), max_size=20).map(b"".join)
 
 
 def cut(data: bytes, places: Sequence[int]) -> list[bytes]:
-    """The same bytes in pieces that end at the places, as far as they lie within."""
+    """The bytes in pieces that end at these places."""
     edges = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
     return [data[a:b] for a, b in pairwise(edges)]
 
 
-async def heard(pieces: Sequence[bytes]) -> tuple[dict[int, str], list[Chunk], bool]:
-    """What is said of each sample, the chunks that are more than text, and whether the stream broke."""
+async def parsed(pieces: Sequence[bytes]) -> tuple[dict[int, str], list[Chunk], bool]:
+    """The text of each sample, the other chunks, and whether the stream broke."""
 
     async def parts() -> AsyncIterator[bytes]:
         for piece in pieces:
@@ -91,8 +91,8 @@ async def heard(pieces: Sequence[bytes]) -> tuple[dict[int, str], list[Chunk], b
 
 @given(STREAMS, st.lists(st.integers(0, 10_000), max_size=8))
 async def test_cutting_a_stream_elsewhere_changes_nothing(data: bytes, places: list[int]) -> None:
-    texts, others, broke = await heard([data])
-    again = await heard(cut(data, places))
+    texts, others, broke = await parsed([data])
+    again = await parsed(cut(data, places))
     assert ({k: v for k, v in texts.items() if v}, others, broke) == (
         {k: v for k, v in again[0].items() if v},
         again[1],
@@ -102,13 +102,13 @@ async def test_cutting_a_stream_elsewhere_changes_nothing(data: bytes, places: l
 
 @given(st.binary(max_size=200) | STREAMS)
 async def test_a_stream_of_any_bytes_ends_in_chunks_or_is_broken(data: bytes) -> None:
-    _, _, broke = await heard([data[i : i + 1] for i in range(len(data))])
+    _, _, broke = await parsed([data[i : i + 1] for i in range(len(data))])
     assert broke or b"[DONE]" in data
 
 
-async def test_an_event_without_an_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_endless_event_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openai, "MAX_EVENT_BYTES", 1000)
-    _, _, broke = await heard([b"data: " + b"x" * 100] * 20 + [b"data: [DONE]\n\n"])
+    _, _, broke = await parsed([b"data: " + b"x" * 100] * 20 + [b"data: [DONE]\n\n"])
     assert broke
 
 
@@ -123,7 +123,7 @@ def test_a_meter_counts_the_same_however_its_bytes_are_cut(data: bytes, draw: st
 
 
 @given(st.integers(0, 1 << 40), st.integers(0, 1 << 40), st.booleans())
-def test_a_meter_reads_what_is_told_last(prompt: int, answer: int, streamed: bool) -> None:
+def test_a_meter_reads_the_last_usage(prompt: int, answer: int, streamed: bool) -> None:
     usage = json.dumps({"choices": [], "usage": {"prompt_tokens": prompt, "completion_tokens": answer}}).encode()
     reply = ForwardedReply()
     reply.add(b'data: {"choices": []}\n\ndata: ' + usage + b"\n\ndata: [DONE]\n\n" if streamed else usage)
@@ -161,7 +161,7 @@ def test_whatever_a_body_holds_its_limits_are_kept_or_named(body: dict[str, Any]
 
 
 @pytest.mark.parametrize("count", [0, -1, 2.0, "3", True, 10**30, [1]])
-def test_a_number_of_answers_that_vllm_would_take_for_another_is_none(count: Any) -> None:
+def test_an_ambiguous_number_of_answers_is_refused(count: Any) -> None:
     with pytest.raises(RequestError) as refused:
         limits.require_within_limits({"model": "m", "n": count})
     assert refused.value.param == "n"

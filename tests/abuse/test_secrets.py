@@ -1,4 +1,4 @@
-"""What nobody is told: others' models, where things lie on the machine, what an engine says of its own faults."""
+"""Secrets that no reply contains: other keys' models, paths on the machine, internal errors of engines."""
 
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ def test_no_text_but_the_key_is_a_key(store: tuple[KeyStore, str], text: str, at
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"])
-async def test_a_key_is_not_told_of_models_that_it_may_not_call(
+async def test_a_key_does_not_see_models_that_it_may_not_call(
     fake_engines: FakeEngines, tmp_path: Path, path: str
 ) -> None:
     key = KeyStore(tmp_path / "keys.sqlite").create("ann", ["run"], models=["cappella/default"])
@@ -54,7 +54,7 @@ async def test_a_key_is_not_told_of_models_that_it_may_not_call(
 
 
 @pytest.mark.parametrize("model", ["ann", "cappella/default"])
-async def test_nobody_is_told_where_an_engine_listens(
+async def test_no_reply_has_the_address_of_an_engine(
     fake_engines: FakeEngines, gateway: str, tmp_path: Path, model: str
 ) -> None:
     for name in ("ann", "bob", "cat"):
@@ -68,7 +68,7 @@ async def test_nobody_is_told_where_an_engine_listens(
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
 @pytest.mark.parametrize("model", ["ann", "cappella/default"])
-async def test_nobody_is_told_what_an_engine_says_of_its_own_faults(
+async def test_no_reply_has_internal_errors_of_an_engine(
     fake_engines: FakeEngines, gateway: str, model: str, path: str
 ) -> None:
     fault = {"error": {"message": "KeyError in /opt/vllm/engine.py", "type": "InternalServerError", "param": None}}

@@ -1,4 +1,4 @@
-"""Keys: kept as hashes, checked before everything, limited in models and amounts, counted."""
+"""API keys: hashed, checked first, limited in models and rates, with their usage counted."""
 
 import asyncio
 import contextlib
@@ -15,10 +15,10 @@ import aiohttp
 import pytest
 
 from cappella.auth import gatekeeper
-from cappella.auth.keys import KeyStore, Used
+from cappella.auth.keys import KeyStore, KeyUsage
 from cappella.config import Server
 from cappella.errors import ConfigError
-from support.fake_engines import FakeEngines, eventually, gateway_config, judging, serving
+from support.fake_engines import FakeEngines, eventually, gateway_config, judge_script, serving
 from support.scripted_engine import Script
 
 BODY = {"model": "cappella/default", "messages": [{"role": "user", "content": "Hi"}]}
@@ -78,9 +78,9 @@ def test_a_revoked_key_opens_nothing(store: KeyStore) -> None:
     assert store.all()[0].revoked_at is not None
 
 
-def test_a_file_that_is_no_store_is_named(tmp_path: Path) -> None:
+def test_an_invalid_key_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "keys").write_text("not a database, and long enough to be looked at as one" * 100)
-    with pytest.raises(ConfigError, match=r"server\.keys: .* cannot be used as a store of keys"):
+    with pytest.raises(ConfigError, match=r"server\.keys: .* cannot be used as a key file"):
         KeyStore(tmp_path / "keys")
 
 
@@ -129,7 +129,7 @@ async def test_a_key_cannot_reach_a_model_through_an_ensemble(
         assert (status, body["error"]["code"]) == (403, "model_not_allowed")
 
 
-async def test_a_key_that_has_used_its_minute_is_told_when_to_come_again(guarded: str, store: KeyStore) -> None:
+async def test_a_key_over_its_limit_is_told_when_to_retry(guarded: str, store: KeyStore) -> None:
     key, other = store.create("ann", ["run"], requests_per_minute=2), store.create("bob", ["run"])
     assert [(await ask(guarded, key))[0] for _ in range(3)] == [200, 200, 429]
     session = aiohttp.ClientSession(headers={"Authorization": f"Bearer {key}"})
@@ -148,7 +148,7 @@ async def test_tokens_over_the_limit_keep_the_next_request_waiting(
 
 
 async def leave_at(url: str, key: str, text: bytes, **fields: Any) -> None:
-    """Read a stream until it has said something, and go."""
+    """Disconnect from a stream once it has sent this text."""
     headers = {"Authorization": f"Bearer {key}"}
     body = {**BODY, "stream": True, **fields}
     session = aiohttp.ClientSession(headers=headers)
@@ -170,7 +170,7 @@ async def test_a_client_that_leaves_before_the_end_pays_for_what_it_used(
     config = config.model_copy(update={"server": server, "ensembles": ensembles})
     key = store.create("ann", ["run"], tokens_per_minute=1)
     held = Script(("The", " whole", " answer"), ending="held")
-    fake_engines.let("judge", judging(final=held))
+    fake_engines.let("judge", judge_script(final=held))
     if model != "cappella/default":
         fake_engines.let("ann", held)
     async with serving(fake_engines, config) as url:
@@ -179,9 +179,9 @@ async def test_a_client_that_leaves_before_the_end_pays_for_what_it_used(
         assert (await ask(url, key))[0] == 429
         async with aiohttp.ClientSession() as http, http.get(f"{url}/metrics", headers=operator(store)) as reply:
             text = await reply.text()
-    used = store.used()[store.all()[0].id]
+    used = store.usage()[store.all()[0].id]
     members = 6 if model == "cappella/default" else 0
-    # Of what was broken off, about as much as was read and written.
+    # Tokens of the aborted request are counted approximately.
     assert used.completion_tokens > members
     if model != "ann":
         assert used.prompt_tokens > 0
@@ -196,9 +196,7 @@ async def test_a_run_that_fails_is_paid_for(fake_engines: FakeEngines, guarded: 
     assert [(await ask(guarded, key))[0] for _ in range(2)] == [502, 429]
 
 
-async def test_a_file_of_keys_that_is_locked_holds_up_nobody_but_those_with_keys(
-    guarded: str, store: KeyStore, tmp_path: Path
-) -> None:
+async def test_a_locked_key_file_delays_only_requests_with_keys(guarded: str, store: KeyStore, tmp_path: Path) -> None:
     key = store.create("ann", ["run"])
     with contextlib.closing(sqlite3.connect(tmp_path / "keys.sqlite")) as db:
         db.execute("PRAGMA locking_mode=EXCLUSIVE")
@@ -221,11 +219,11 @@ async def test_what_a_key_used_is_kept(fake_engines: FakeEngines, store: KeyStor
     async with serving(fake_engines, config.model_copy(update={"server": server})) as url:
         _, body = await ask(url, key)
         await ask(url, key, model="ann")
-    used = store.used()[store.all()[0].id]
+    used = store.usage()[store.all()[0].id]
     assert used.requests == 2
     assert used.prompt_tokens > body["usage"]["prompt_tokens"]
-    store.add({store.all()[0].id: Used(1, 0, 0)})
-    assert store.used()[store.all()[0].id].requests == 3
+    store.add({store.all()[0].id: KeyUsage(1, 0, 0)})
+    assert store.usage()[store.all()[0].id].requests == 3
 
 
 def cappella(*arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -254,7 +252,7 @@ async def test_ask_takes_its_key_from_the_environment(
     guarded: str, store: KeyStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refused = await asyncio.to_thread(cappella, "ask", "Hi", "--url", guarded)
-    assert (refused.returncode, "This server wants a key" in refused.stderr) == (1, True)
+    assert (refused.returncode, "This server requires a key" in refused.stderr) == (1, True)
     monkeypatch.setenv("CAPPELLA_KEY", store.create("ann", ["run"]))
     answered = await asyncio.to_thread(cappella, "ask", "Hi", "--url", guarded)
     assert (answered.returncode, answered.stdout) == (0, "The final answer\n")
@@ -263,14 +261,12 @@ async def test_ask_takes_its_key_from_the_environment(
 @pytest.mark.parametrize(
     ("server", "says"),
     [
-        ({"host": "0.0.0.0"}, "lacks keys and tls: anybody who reaches it may use every model and prompts"),
-        ({"host": "0.0.0.0", "keys": "k"}, "lacks tls: prompts, answers and keys are readable"),
-        ({"host": "10.0.0.5", "tls": {"certificate": "c", "private_key": "k"}}, "lacks keys: anybody"),
+        ({"host": "0.0.0.0"}, "keys and tls must be set: anybody who reaches it may use every model and prompts"),
+        ({"host": "0.0.0.0", "keys": "k"}, "tls must be set: prompts, answers and keys can be read"),
+        ({"host": "10.0.0.5", "tls": {"certificate": "c", "private_key": "k"}}, "keys must be set: anybody"),
     ],
 )
-def test_a_port_that_others_reach_wants_keys_and_tls_or_a_word_that_it_is_meant(
-    server: dict[str, Any], says: str
-) -> None:
+def test_a_host_that_is_not_loopback_needs_keys_and_tls_or_allow_open(server: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         Server.model_validate(server)
     assert Server.model_validate({**server, "allow_open": True})
@@ -283,7 +279,7 @@ async def test_a_thousand_guesses_find_nothing(store: KeyStore) -> None:
     await asyncio.sleep(0)
 
 
-async def test_what_was_used_while_nothing_could_be_written_is_counted_later(
+async def test_usage_that_cannot_be_written_is_counted_later(
     store: KeyStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(gatekeeper, "FLUSH_S", 0.01)
@@ -291,13 +287,13 @@ async def test_what_was_used_while_nothing_could_be_written_is_counted_later(
     key = store.find(store.create("ann", ["run"]))
     with sqlite3.connect(tmp_path / "keys.sqlite") as db:
         db.execute("ALTER TABLE usage RENAME TO away")
-        recorder = asyncio.create_task(found.keep())
+        writer = asyncio.create_task(found.write_usage())
         await found.admit(key, ["ann"])
-        await found.count(key, 5, 7)
-        assert await eventually(lambda: "cannot be written yet" in caplog.text)
+        await found.count_tokens(key, 5, 7)
+        assert await eventually(lambda: "cannot write the usage of keys" in caplog.text)
         db.execute("ALTER TABLE away RENAME TO usage")
     db.close()
     assert key
-    assert await eventually(lambda: store.used().get(key.id) == Used(1, 5, 7))
-    recorder.cancel()
-    await asyncio.wait({recorder})
+    assert await eventually(lambda: store.usage().get(key.id) == KeyUsage(1, 5, 7))
+    writer.cancel()
+    await asyncio.wait({writer})

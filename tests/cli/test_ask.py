@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
-from support.fake_engines import MEMBERS, FakeEngines, judging
+from support.fake_engines import MEMBERS, FakeEngines, judge_script
 from support.scripted_engine import Script
 
 
@@ -45,7 +45,7 @@ def is_one_line(done: "subprocess.CompletedProcess[str]") -> bool:
 
 
 async def test_markup_in_an_answer_is_printed_as_it_is(gateway: str, fake_engines: FakeEngines) -> None:
-    fake_engines.let("judge", judging(Script(("[bold]x[/nothing]",))))
+    fake_engines.let("judge", judge_script(Script(("[bold]x[/nothing]",))))
     done = await asyncio.to_thread(ask, "Hi", "--url", gateway)
     assert done.stdout == "[bold]x[/nothing]\n"
 

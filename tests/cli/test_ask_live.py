@@ -3,7 +3,7 @@
 import asyncio
 import re
 
-from support.fake_engines import MEMBERS, FakeEngines, eventually, judging
+from support.fake_engines import MEMBERS, FakeEngines, eventually, judge_script
 from support.scripted_engine import Script
 from support.terminal_screen import terminal
 
@@ -61,7 +61,7 @@ async def test_a_long_panel_never_outgrows_the_screen_and_its_answer_can_be_read
 ) -> None:
     for name in MEMBERS:
         fake_engines.let(name, story(400, 0.001, name))
-    fake_engines.let("judge", judging(story(400, 0.001, "word")))
+    fake_engines.let("judge", judge_script(story(400, 0.001, "word")))
 
     def look() -> None:
         with terminal("ask", "Hi", "--url", gateway) as screen:
@@ -80,7 +80,7 @@ async def test_a_long_panel_never_outgrows_the_screen_and_its_answer_can_be_read
 
 async def test_the_analysis_is_seen_while_the_judge_writes_it(gateway: str, fake_engines: FakeEngines) -> None:
     half = '{"consensus": ["both greet"], "contradictions": [{"topic": "tone", "stances": [{"model": "A", "sta'
-    fake_engines.let("judge", judging(analysis=Script((half,), ending="hang")))
+    fake_engines.let("judge", judge_script(analysis=Script((half,), ending="hang")))
 
     def look() -> None:
         with terminal("ask", "Hi", "--url", gateway) as screen:
@@ -130,7 +130,7 @@ async def test_a_terminal_that_cannot_draw_gets_the_answer_alone(gateway: str) -
 
 
 async def test_quiet_prints_the_answer_alone_as_it_comes(gateway: str, fake_engines: FakeEngines) -> None:
-    fake_engines.let("judge", judging(Script(("The", " final", " answer"), ending="hang")))
+    fake_engines.let("judge", judge_script(Script(("The", " final", " answer"), ending="hang")))
 
     def look() -> None:
         with terminal("ask", "Hi", "--url", gateway, "--quiet") as screen:
@@ -143,7 +143,7 @@ async def test_quiet_prints_the_answer_alone_as_it_comes(gateway: str, fake_engi
 async def test_what_a_model_writes_cannot_steer_the_terminal(gateway: str, fake_engines: FakeEngines) -> None:
     nasty = "\x1b]0;title\x07\x1b[2Jgone\x9b31m\x08end"
     fake_engines.let("ann", Script((nasty,)))
-    fake_engines.let("judge", judging(Script((nasty,))))
+    fake_engines.let("judge", judge_script(Script((nasty,))))
     for flags in ((), ("--quiet",)):
 
         def look(more: tuple[str, ...] = flags) -> tuple[str, bytes]:
@@ -168,7 +168,7 @@ async def test_a_terminal_shows_a_single_models_answer(gateway: str) -> None:
 
 
 async def test_markup_in_an_answer_is_shown_as_it_is(gateway: str, fake_engines: FakeEngines) -> None:
-    fake_engines.let("judge", judging(Script(("[bold]x[/nothing]",))))
+    fake_engines.let("judge", judge_script(Script(("[bold]x[/nothing]",))))
 
     def look() -> bool:
         with terminal("ask", "Hi", "--url", gateway) as screen:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from support.fake_engines import FakeEngines, eventually, gateway_config, judging, said, serving
+from support.fake_engines import FakeEngines, eventually, gateway_config, judge_script, last_message, serving
 from support.scripted_engine import Script
 from support.terminal_screen import Terminal, terminal
 
@@ -19,7 +19,7 @@ PRESETS = {"quick": {"strategy": "vote", "analysis": "off"}}
 
 def echoing(body: dict[str, Any]) -> Script:
     """A member that says what it was asked, so that a turn shows what it was sent."""
-    return Script((f"you said {said(body)}",))
+    return Script((f"you last_message {last_message(body)}",))
 
 
 async def chat(url: str, look: Callable[[Terminal], None], home: Path, *more: str) -> None:
@@ -76,7 +76,7 @@ async def test_a_pasted_text_of_several_lines_is_one_turn(
         enter(screen, "", "· judge")
 
     await chat(gateway, look, tmp_path)
-    assert [said(body) for body in fake_engines.servers["ann"].bodies] == ["one\ntwo\n/three"]
+    assert [last_message(body) for body in fake_engines.servers["ann"].bodies] == ["one\ntwo\n/three"]
 
 
 async def test_the_arrow_key_brings_back_what_was_written_in_an_earlier_chat(gateway: str, tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ async def test_why_shows_whose_words_are_in_the_answer_and_what_is_the_judges_ow
 ) -> None:
     fake_engines.let("ann", Script(("Gonil has room 412.",)))
     fake_engines.let("bob", Script(("Gonil has room 17.",)))
-    fake_engines.let("judge", judging(Script(("Gonil has room 412. Nobody disputes whatever else.",))))
+    fake_engines.let("judge", judge_script(Script(("Gonil has room 412. Nobody disputes whatever else.",))))
 
     def look(screen: Terminal) -> None:
         enter(screen, "/why", "error: /why: ")
@@ -184,7 +184,7 @@ async def test_what_was_said_is_saved_and_nothing_is_written_over(gateway: str, 
 async def test_every_line_of_a_pipe_is_a_turn(gateway: str, fake_engines: FakeEngines) -> None:
     done = await asyncio.to_thread(piped, gateway, "First\n\n/usr/bin/env is what?\n/quit\nNever\n")
     assert (done.returncode, done.stdout) == (0, "The final answer\nThe final answer\n")
-    asked = [said(body) for body in fake_engines.servers["ann"].bodies]
+    asked = [last_message(body) for body in fake_engines.servers["ann"].bodies]
     assert asked == ["First", "/usr/bin/env is what?"]
 
 

@@ -48,7 +48,7 @@ def test_check_describes_a_good_config(tmp_path: Path) -> None:
         ("missing", "there is no such folder"),
         ("pickle", "pytorch_model.bin is a pickle"),
         ("empty", "there is no .safetensors file"),
-        ("code", "asks for code from the model's folder"),
+        ("code", "needs code from the model's folder"),
         ("tokenizer", "tokenizer.json cannot be read"),
     ],
 )
@@ -117,7 +117,7 @@ def test_a_plan_is_a_table_and_a_bar_and_the_same_as_json(tmp_path: Path) -> Non
     config = str(deployment(tmp_path))
     shown = cappella("plan", config, "--gpus", "2x24GiB")
     assert shown.returncode == 0
-    assert "fits whole" in shown.stdout
+    assert "fits one GPU" in shown.stdout
     assert "GPU 1" in shown.stdout
     plan = json.loads(cappella("plan", config, "--gpus", "2x24GiB", "--json").stdout)
     (model,) = plan["models"]
@@ -153,8 +153,8 @@ def test_a_plan_names_its_columns_in_plain_words(tmp_path: Path) -> None:
     [
         ("1x24GiB+1x48GiB", "Write 2x24GiB, or 24GiB,48GiB"),
         ("24GiB and more", "Write 2x24GiB"),
-        ("1x80", "80 of what? Write 1x80GiB."),
-        ("24GiB,80", "80 of what? Write 1x80GiB."),
+        ("1x80", "80 has no unit. Write 1x80GiB."),
+        ("24GiB,80", "80 has no unit. Write 1x80GiB."),
     ],
 )
 def test_gpus_are_read_wholly_or_refused(gpus: str, hint: str) -> None:
@@ -206,7 +206,7 @@ def test_gguf_is_refused_by_its_name(tmp_path: Path, is_file: bool) -> None:
     if not is_file:
         at.mkdir()
     (at if is_file else at / "m.gguf").write_bytes(b"GGUF")
-    with pytest.raises(ConfigError, match=r"GGUF is not supported\. Use the safetensors of the same model"):
+    with pytest.raises(ConfigError, match=r"GGUF is not supported\. Use the safetensors files of the same model"):
         folder.inspect("ann", at)
 
 

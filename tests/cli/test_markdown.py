@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from cappella.cli.client.markdown import MarkdownPrinter
-from support.fake_engines import FakeEngines, judging
+from support.fake_engines import FakeEngines, judge_script
 from support.scripted_engine import Script
 from support.terminal_screen import terminal
 
@@ -62,7 +62,7 @@ async def test_a_command_in_an_answer_reaches_the_terminal_in_one_piece(
     gateway: str, fake_engines: FakeEngines
 ) -> None:
     answer = f"Run this:\n\n```sh\n{COMMAND}\n```\n\n{PROSE}\n"
-    fake_engines.let("judge", judging(Script(tuple(answer[at : at + 5] for at in range(0, len(answer), 5)))))
+    fake_engines.let("judge", judge_script(Script(tuple(answer[at : at + 5] for at in range(0, len(answer), 5)))))
     fake_engines.let("ann", Script((answer,)))
 
     def look() -> str:

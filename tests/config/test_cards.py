@@ -1,4 +1,4 @@
-"""Cards of known models, and the ensembles over them: whole, agreeing with themselves, with vLLM, and with the planner."""
+"""Model cards and the configs over them: complete, consistent, and in agreement with vLLM and the planner."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ from support.real_deployment import ROOT
 
 CONFIGS = ROOT / "model_configs"
 CARDS = {path.stem: cards.load(path) for path in sorted((CONFIGS / "models").glob("*.yaml"))}
-# A card of so many decimal gigabytes has, as its driver says, at least so much.
+# The memory that drivers report at least for a GPU of so many decimal gigabytes.
 MACHINES = {
     "1x24gb": "23.5GiB",
     "1x48gb": "47GiB",
@@ -50,7 +50,7 @@ def test_a_card_can_be_planned_with(name: str) -> None:
     read = architecture.read(card.config, name)
     assert sum(read.layers.values()) <= read.depth
     assert card.context_tokens >= 2048
-    if read.quantization is None:
+    if read.quantisation.method is None:
         assert card.weight_bytes == pytest.approx(2 * card.parameters, rel=0.01)
     else:
         assert card.weight_bytes < 2 * card.parameters
@@ -69,7 +69,7 @@ def test_the_parameters_of_a_card_are_those_of_its_shape(name: str) -> None:
     }
     if special & set(text):
         pytest.skip("its layers are not all alike")
-    # What sees, and what drafts, beside the language model has no shape here.
+    # Vision encoders and draft models are not part of these shapes.
     room = 0.11 if "vision_config" in card.config else 0.04 if "num_nextn_predict_layers" in text else 0.01
     assert card.parameters == pytest.approx(counted(text, card.config), rel=room)
 
@@ -115,9 +115,9 @@ def test_the_ensemble_of_a_machine_fits_it(name: str) -> None:
     config = load.load(CONFIGS / f"{name}.yaml")
     plan = advice.plan(config, machine.described(MACHINES[name]))
     ensemble = config.ensembles["default"]
-    families = {CARDS[config.called[seat.model].card.stem].hub_id.split("/")[0] for seat in ensemble.seats}  # type: ignore[union-attr]
+    families = {CARDS[config.models_by_name[seat.model].card.stem].hub_id.split("/")[0] for seat in ensemble.seats}  # type: ignore[union-attr]
     assert len(ensemble.seats) == 3
-    assert len(families) == 3, "three of one maker know the same"
+    assert len(families) == 3, "members of one maker have the same blind spots"
     assert all(each.sequences >= 1 for each in plan.placed.values())
 
 

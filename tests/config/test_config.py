@@ -1,7 +1,6 @@
-"""Configs: every file that ships loads, and every mistake is named with its place and a hint."""
+"""Configs: every shipped file loads, and every mistake is reported with its place and a hint."""
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -59,27 +58,39 @@ def test_paths_are_relative_to_the_file_and_seats_get_names(tmp_path: Path) -> N
         (
             "judge: bob",
             "judge: bob\n    tools: true",
-            r"c.yaml:6: .*panel.0: the ensemble takes tools, and ann has no tool_p",
+            r"c.yaml:6: .*panel.0: the ensemble has tools: true, and ann has no tool_p",
         ),
         (
             "temperature: 0.5",
             "temperature: 0, samples: 3",
-            r"c.yaml:6: .*panel.1: 3 samples at temperature 0 would be",
+            r"c.yaml:6: .*panel.1: 3 samples at temperature 0 would be identical",
         ),
         (
             "models:",
             "server: {tracing: {endpoint: 'http://10.0.0.7:4318'}}\nmodels:",
-            r"c.yaml:1: server.tracing.endpoint: 10.0.0.7 is not on this machine.*into server.may_reach",
+            r"c.yaml:1: server.tracing.endpoint: 10.0.0.7 is neither on this machine.*to server.may_reach",
         ),
         (
             "models:",
             "server: {tracing: {endpoint: 'http://otel.example:4318'}, may_reach: [10.0.0.7]}\nmodels:",
-            r"c.yaml:1: server.tracing.endpoint: otel.example is not on this machine.*as an address",
+            r"c.yaml:1: server.tracing.endpoint: otel.example is neither on this machine.*IP address",
         ),
-        ("models:", "server: {tracing: {endpoint: here}}\nmodels:", r"c.yaml:1: server.tracing.endpoint: 'here' is no"),
-        ("models:", "server: {tracing: {endpoint: 'unix:otel'}}\nmodels:", r"endpoint: 'unix:otel' is no address"),
-        ("models:", "server: {tracing: {endpoint: 'http://[::1'}}\nmodels:", r"endpoint: 'http://\[::1' is no address"),
-        ("models:", "server: {tracing: {endpoint: 'ftp://127.0.0.1:1'}}\nmodels:", r"endpoint: 'ftp:.* is no address"),
+        (
+            "models:",
+            "server: {tracing: {endpoint: here}}\nmodels:",
+            r"c.yaml:1: server.tracing.endpoint: 'here' is not",
+        ),
+        ("models:", "server: {tracing: {endpoint: 'unix:otel'}}\nmodels:", r"endpoint: 'unix:otel' is not the address"),
+        (
+            "models:",
+            "server: {tracing: {endpoint: 'http://[::1'}}\nmodels:",
+            r"endpoint: 'http://\[::1' is not the address",
+        ),
+        (
+            "models:",
+            "server: {tracing: {endpoint: 'ftp://127.0.0.1:1'}}\nmodels:",
+            r"endpoint: 'ftp:.* is not the address",
+        ),
         (
             "models:",
             "server: {tracing: {endpont: x}}\nmodels:",
@@ -104,13 +115,13 @@ def test_paths_are_relative_to_the_file_and_seats_get_names(tmp_path: Path) -> N
         (
             "1MiB}\n  bob",
             "1MiB, prompt_lookup_tokens: 4, engine_args: {speculative-config: {}}}\n  bob",
-            r"c.yaml:2: .*prompt_lookup_tokens and speculative_config say the same",
+            r"c.yaml:2: .*prompt_lookup_tokens and speculative_config exclude each other",
         ),
         ("kv_cache_bytes: 1MiB}\n  bob", "kv_cache_bytes: much}\n  bob", r"c.yaml:2: models.ann.kv_cache_bytes"),
         (
             "models:",
             "server: {host: 0.0.0.0}\nmodels:",
-            r"c.yaml:1: server: host '0.0.0.0' is not loopback, and lacks keys and tls",
+            r"c.yaml:1: server: host '0.0.0.0' is not loopback, and keys and tls must be set",
         ),
         (
             "models:",
@@ -121,40 +132,40 @@ def test_paths_are_relative_to_the_file_and_seats_get_names(tmp_path: Path) -> N
         (
             "models:",
             "server:\n  audit:\n    file: a\n    redact:\n    - ok\n    - 'a(b'\nmodels:",
-            r"c.yaml:6: server.audit.redact.1: 'a\(b' is no regular expression \(missing \)",
+            r"c.yaml:6: server.audit.redact.1: 'a\(b' is not a regular expression \(missing \)",
         ),
         (
             "models:",
             "server: {audit: {file: a, redact: ['x*']}}\nmodels:",
-            r"redact.0: 'x\*' matches where there is noth",
+            r"redact.0: 'x\*' matches the empty text",
         ),
         ("models:", "server: {runs: {file: a, retention_days: 0}}\nmodels:", r"c.yaml:1: server.runs.retention_days: "),
         (
             "models:",
             "server: {max_waiting_per_key: 4}\nmodels:",
-            r"c.yaml:1: server: max_waiting_per_key means nothing without keys",
+            r"c.yaml:1: server: max_waiting_per_key has no effect without keys",
         ),
         (
             "models:",
             "server: {keys: k, max_waiting: 8, max_waiting_per_key: 9}\nmodels:",
-            r"c.yaml:1: server: max_waiting_per_key is more than max_waiting, which is 8",
+            r"c.yaml:1: server: max_waiting_per_key is larger than max_waiting, which is 8",
         ),
         (
             "models:",
             "server: {cors_origins: ['*']}\nmodels:",
-            r"c.yaml:1: server.cors_origins.0: .*'\*' is no origin as",
+            r"c.yaml:1: server.cors_origins.0: .*'\*' is not an origin",
         ),
-        ("models:", "server: {cors_origins: ['https://a.lan/']}\nmodels:", r"cors_origins.0: .*/' is no origin as"),
+        ("models:", "server: {cors_origins: ['https://a.lan/']}\nmodels:", r"cors_origins.0: .*/' is not an origin"),
         (
             "models:",
             "server: {cors_origins: ['https://a.lan:443']}\nmodels:",
-            r"cors_origins.0: .*443' is no origin as",
+            r"cors_origins.0: .*443' is not an origin",
         ),
-        ("models:", "server: {cors_origins: ['null']}\nmodels:", r"cors_origins.0: .*'null' is no origin as"),
+        ("models:", "server: {cors_origins: ['null']}\nmodels:", r"cors_origins.0: .*'null' is not an origin"),
         (
             "models:",
             "server: {allowed_hosts: ['a.lan:80']}\nmodels:",
-            r"allowed_hosts.0: .*'a.lan:80' is no host's name",
+            r"allowed_hosts.0: .*'a.lan:80' is not a host name",
         ),
         ("models:", "modles:", r"c.yaml:1: modles: unknown key. Did you mean models\?"),
         ("[ann,", "[ann", r"c.yaml:\d+: is not valid YAML"),
@@ -176,37 +187,6 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "model_configs").glob("*.yaml")), ids=lambda path: path.name)
 def test_every_shipped_config_loads(path: Path) -> None:
     assert load(path).ensembles
-
-
-NEVER = (
-    # Cappella sets these itself.
-    "model served_model_name uds host port api_key load_format max_model_len max_num_seqs dtype kv_cache_memory_bytes"
-    " kv_cache_dtype tensor_parallel_size pipeline_parallel_size data_parallel_size gpu_memory_utilization enable_lora"
-    " lora_modules max_loras max_lora_rank enable_auto_tool_choice tool_call_parser reasoning_parser"
-    # These load code, another model or another config.
-    " trust_remote_code config tokenizer hf_config_path revision middleware worker_cls worker_extension_cls scheduler_cls"
-    " logits_processors tool_parser_plugin reasoning_parser_plugin io_processor_plugin model_class_overrides"
-    " distributed_executor_backend trust_request_chat_template additional_config"
-    # These open ports, connect, or write down what is asked.
-    " otlp_traces_endpoint allowed_local_media_path allowed_media_domains kv_transfer_config kv_events_config"
-    " ec_transfer_config weight_transfer_config master_addr tool_server ssl_keyfile log_config_file download_dir hf_token"
-    " enable_log_requests enable_log_outputs profiler_config grpc headless"
-    # vLLM's parser takes what begins a flag for the flag, and a dot for what is inside it.
-    " trust_remote_cod trust mod hos config. speculative_config.model no_enable_prefix_caching x --seed seed=1".split()
-)
-
-
-@pytest.mark.parametrize("key", NEVER)
-@pytest.mark.parametrize("spell", [str, lambda key: key.replace("_", "-")], ids=["underscores", "dashes"])
-def test_engine_args_take_no_flag_but_the_listed_ones(tmp_path: Path, key: str, spell: Callable[[str], str]) -> None:
-    text = GOOD.replace("1MiB}", f"1MiB, engine_args: {{'{spell(key)}': 1}}}}", 1)
-    with pytest.raises(ConfigError, match=rf"c\.yaml:2: models\.ann: .*{re.escape(spell(key))}"):
-        load(write(tmp_path, text))
-
-
-def test_engine_args_take_the_listed_flags_in_both_spellings(tmp_path: Path) -> None:
-    text = GOOD.replace("1MiB}", "1MiB, engine_args: {async_scheduling: true, max-num-batched-tokens: 64}}", 1)
-    assert len(load(write(tmp_path, text)).local["ann"].engine_args) == 2
 
 
 @pytest.mark.parametrize(
@@ -259,7 +239,7 @@ def test_no_text_makes_anything_but_a_config_error(tmp_path: Path, text: str) ->
     assert str(tmp_path / "c.yaml") in str(raised.value)
 
 
-def test_a_date_that_is_none_is_a_config_error(tmp_path: Path) -> None:
+def test_an_invalid_date_is_a_config_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"c\.yaml"):
         load(write(tmp_path, GOOD.replace("w/ann", "2020-13-45")))
 
@@ -290,7 +270,7 @@ def test_a_loaded_config_cannot_be_changed(tmp_path: Path) -> None:
         "unix:/run/otel.sock",
     ],
 )
-def test_a_collector_may_be_here_or_where_our_processes_may_go(tmp_path: Path, endpoint: str) -> None:
+def test_a_collector_may_be_local_or_at_an_address_of_may_reach(tmp_path: Path, endpoint: str) -> None:
     server = f"server: {{tracing: {{endpoint: '{endpoint}'}}, may_reach: [10.0.0.7]}}\n"
     tracing = load(write(tmp_path, GOOD + server)).server.tracing
     assert tracing

@@ -160,8 +160,8 @@ async def test_runs_go_on_without_a_stopped_engine(tmp_path: Path, monkeypatch: 
 async def test_a_failed_engine_can_be_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with stack(tmp_path, monkeypatch) as found:
         for _ in range(2):
-            assert await eventually(lambda: found.observers["bob"] is not None, 10)
-            group = found.observers["bob"]
+            assert await eventually(lambda: found.engine_processes["bob"] is not None, 10)
+            group = found.engine_processes["bob"]
             (tmp_path / "modules" / "crash").touch()
             await found.supervisor.act("bob", "restart")
             assert await eventually(lambda: found.supervisor.statuses["bob"].state == "failed", 30)
@@ -169,7 +169,7 @@ async def test_a_failed_engine_can_be_started(tmp_path: Path, monkeypatch: pytes
             (tmp_path / "modules" / "crash").unlink()
             assert (await post(found, "bob/start"))[1]["state"] == "restarting"
             assert await eventually(lambda: found.supervisor.statuses["bob"].state == "ready", 20)
-            assert found.observers["bob"] != group
+            assert found.engine_processes["bob"] != group
         assert (await found.ask())[1]["fusion"]["status"] == "ok"
 
 
@@ -207,7 +207,7 @@ async def test_a_stopped_engine_stays_stopped_through_a_reload(tmp_path: Path, m
 async def test_the_gateway_stops_even_if_its_engines_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "STOP_TIMEOUT_S", 0.2)
     async with stack(tmp_path, monkeypatch) as found:
-        groups = [group for group in found.observers.values() if group]
+        groups = [group for group in found.engine_processes.values() if group]
         for group in groups:
             os.kill(group, signal.SIGSTOP)
         async with asyncio.timeout(10):

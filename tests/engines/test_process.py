@@ -28,7 +28,7 @@ def model(**fields: Any) -> Model:
 
 
 def pairs(**fields: Any) -> dict[str, str]:
-    placed = Placed("ann", (0,), 0, 0, 1 << 20, 1.0, 2048, "fits whole")
+    placed = Placed("ann", (0,), 0, 0, 1 << 20, 1.0, 2048, "fits one GPU")
     flags = server_args.arguments("ann", model(**fields), placed, Path("/run/engine.sock"))
     return {
         flag: following if not following.startswith("--") else ""

@@ -10,7 +10,7 @@ from cappella.cli import completion
 from cappella.ensemble.events import FinalDelta, RoundStarted
 from cappella.ensemble.strategies import STRATEGIES
 from cappella.types import OutputFormat, Prompt
-from support.fake_engines import MEMBERS, FakeEngines, judging, said
+from support.fake_engines import MEMBERS, FakeEngines, judge_script, last_message
 from support.scripted_engine import Json, Script
 
 PACKAGE = Path(cappella.__file__).parent
@@ -46,7 +46,7 @@ async def test_members_read_the_others_answers_without_names_and_may_agree_then(
         ["Red", "red", "red."],
     ]
     assert (rounds_started(fake_engines), fake_engines.servers["judge"].bodies) == ([2], [])
-    revising = said(fake_engines.servers["ann"].bodies[1])
+    revising = last_message(fake_engines.servers["ann"].bodies[1])
     assert all(f"\n{text}\n" in revising for text in ("blue", "red", "green"))
     assert not any(name in revising for name in MEMBERS)
     assert "".join(event.chunk.content for event in fake_engines.events if isinstance(event, FinalDelta)) == "Red"
@@ -112,7 +112,7 @@ async def test_if_the_judge_fails_the_best_answer_of_the_last_round_is_returned(
     fake_engines.let("ann", revises("one", "it is red"))
     fake_engines.let("bob", revises("two", "it is red now"))
     fake_engines.let("cat", revises("three", "nothing"))
-    fake_engines.let("judge", judging(Script(ending="break")))
+    fake_engines.let("judge", judge_script(Script(ending="break")))
     run = await fake_engines.run(strategy="debate", analysis="off")
     assert (run.status, run.failure_reason) == ("degraded", "engine_broke")
     assert run.content.startswith("it is red")

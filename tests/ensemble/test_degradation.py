@@ -6,7 +6,7 @@ from cappella.config.options import Seat
 from cappella.ensemble.errors import DeadlineExceeded
 from cappella.vocabulary import AnalysisMode
 from support.clock import Clock
-from support.fake_engines import MEMBERS, FakeEngines, eventually, judging, said
+from support.fake_engines import MEMBERS, FakeEngines, eventually, judge_script, last_message
 from support.scripted_engine import Json, Script
 
 HANG = Script(("I",), ending="hang")
@@ -21,7 +21,7 @@ async def test_a_straggler_leaves_the_judge_its_share_of_the_deadline(fake_engin
 
 async def test_reviewers_that_hang_leave_the_judge_its_share_of_the_deadline(fake_engines: FakeEngines) -> None:
     for name in MEMBERS:
-        fake_engines.let(name, lambda body: HANG if "Now rank" in said(body) else Script())
+        fake_engines.let(name, lambda body: HANG if "Now rank" in last_message(body) else Script())
     run = await fake_engines.run(deadline_s=3.0, review=True)
     assert (run.content, run.status, run.ranking) == ("The final answer", "ok", None)
 
@@ -30,7 +30,7 @@ async def test_reviewers_that_hang_leave_the_judge_its_share_of_the_deadline(fak
 async def test_a_judge_that_hangs_gets_no_call_after_the_deadline(
     fake_engines: FakeEngines, clock: Clock, mode: AnalysisMode, calls: int
 ) -> None:
-    fake_engines.let("judge", judging(HANG, HANG))
+    fake_engines.let("judge", judge_script(HANG, HANG))
     judge = fake_engines.servers["judge"]
     run = await clock.skip(60, fake_engines.run(deadline_s=60, analysis=mode), once=lambda: judge.running == calls)
     assert (run.content, run.failure_reason) == ("Hello there", "deadline")
@@ -45,7 +45,7 @@ async def test_too_few_answers_in_time_are_an_error_that_carries_the_partials(
     fake_engines.let("bob", HANG)
 
     def both_have_begun() -> bool:
-        return fake_engines.spoken("ann") == fake_engines.spoken("bob") == "I"
+        return fake_engines.partial_answer("ann") == fake_engines.partial_answer("bob") == "I"
 
     with pytest.raises(DeadlineExceeded, match=r"1 of 3 members answered in time.*late: ann, bob") as raised:
         await clock.skip(
@@ -58,7 +58,7 @@ async def test_too_few_answers_in_time_are_an_error_that_carries_the_partials(
 async def test_a_finished_answer_is_returned_although_the_analysis_hangs(
     fake_engines: FakeEngines, clock: Clock
 ) -> None:
-    fake_engines.let("judge", judging(analysis=HANG))
+    fake_engines.let("judge", judge_script(analysis=HANG))
     judge = fake_engines.servers["judge"]
 
     def written() -> bool:
@@ -71,14 +71,14 @@ async def test_a_finished_answer_is_returned_although_the_analysis_hangs(
 
 
 async def test_a_failed_answer_does_not_wait_for_the_analysis(fake_engines: FakeEngines) -> None:
-    fake_engines.let("judge", judging(Script(("half",), ending="break"), HANG))
+    fake_engines.let("judge", judge_script(Script(("half",), ending="break"), HANG))
     run = await fake_engines.run(analysis="alongside")
     assert (run.content, run.status, run.failure_reason) == ("Hello there", "degraded", "engine_broke")
     assert await eventually(lambda: fake_engines.running == 0)
 
 
 async def test_a_failed_analysis_alongside_degrades_only_the_status(fake_engines: FakeEngines) -> None:
-    fake_engines.let("judge", judging(analysis=Script(ending="break")))
+    fake_engines.let("judge", judge_script(analysis=Script(ending="break")))
     run = await fake_engines.run(analysis="alongside")
     assert (run.content, run.status, run.failure_reason) == ("The final answer", "degraded", "engine_broke")
 
@@ -94,7 +94,7 @@ async def test_a_judge_that_is_not_ready_is_never_called(fake_engines: FakeEngin
 async def test_a_judge_may_also_sit_on_the_panel(fake_engines: FakeEngines) -> None:
     def script(body: Json) -> Script:
         if "response_format" in body:
-            return judging()(body)
+            return judge_script()(body)
         return Script(("final",)) if "[answer A" in body["messages"][-1]["content"] else Script(("as a member",))
 
     fake_engines.let("ann", script)
@@ -106,7 +106,7 @@ async def test_a_judge_may_also_sit_on_the_panel(fake_engines: FakeEngines) -> N
 async def test_a_prompt_too_long_for_the_judge_returns_the_best_member(fake_engines: FakeEngines) -> None:
     error = {"message": "too long", "type": "BadRequestError", "param": "input_tokens", "code": 400}
     too_long = Script(refuse=(400, {"error": error}))
-    fake_engines.let("judge", judging(too_long, too_long))
+    fake_engines.let("judge", judge_script(too_long, too_long))
     run = await fake_engines.run()
     assert (run.content, run.status, run.failure_reason) == ("Hello there", "degraded", "context_length_exceeded")
 

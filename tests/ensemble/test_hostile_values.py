@@ -16,7 +16,7 @@ from cappella.gateway.formats.messages import MessagesRequest
 from cappella.gateway.formats.responses import ResponsesRequest
 from cappella.telemetry import trace
 from cappella.types import OutputFormat, Prompt
-from support.fake_engines import ANALYSIS, MEMBERS, FakeEngines, chooses, judging
+from support.fake_engines import ANALYSIS, MEMBERS, FakeEngines, choice_script, judge_script
 from support.scripted_engine import Script
 
 HOSTILE = {
@@ -55,17 +55,17 @@ async def require_sent(fake_engines: FakeEngines, prompt: Prompt | None = None, 
 def let_members_answer(fake_engines: FakeEngines, text: str, members: Sequence[str]) -> None:
     for name in MEMBERS:
         fake_engines.let(name, Script((text,)) if name in members else Script())
-    fake_engines.let("judge", judging(choice=chooses(Hello=0.9)))
+    fake_engines.let("judge", judge_script(choice=choice_script(Hello=0.9)))
 
 
 def let_the_analysis_hold(fake_engines: FakeEngines, text: str, replaced: str) -> None:
     let_members_answer(fake_engines, text, ())
-    fake_engines.let("judge", judging(analysis=Script((json.dumps(ANALYSIS).replace(replaced, text),))))
+    fake_engines.let("judge", judge_script(analysis=Script((json.dumps(ANALYSIS).replace(replaced, text),))))
 
 
 def let_a_tool_call_hold(fake_engines: FakeEngines, text: str) -> None:
     let_members_answer(fake_engines, text, ())
-    fake_engines.let("judge", judging(final=Script((), calls=(("f", text),), finish_reason="tool_calls")))
+    fake_engines.let("judge", judge_script(final=Script((), calls=(("f", text),), finish_reason="tool_calls")))
 
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}

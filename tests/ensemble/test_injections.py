@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cappella.types import Prompt
-from support.fake_engines import ANALYSIS, MEMBERS, FakeEngines, judging, said
+from support.fake_engines import ANALYSIS, MEMBERS, FakeEngines, judge_script, last_message
 from support.injected_answers import INJECTIONS, PAYLOAD
 from support.scripted_engine import Json, Script
 
@@ -76,9 +76,9 @@ async def require_fenced_in_every_prompt(fake_engines: FakeEngines, hostile: str
     assert len(whole) == 2
     for body in (*whole, fake_engines.servers["ann"].bodies[-1]):
         assert [message["role"] for message in body["messages"]] == ["user"]
-        require_fenced(said(body), hostile)
+        require_fenced(last_message(body), hostile)
     for body in judge:
-        assert not any(token in said(body) for token in TOKENS)
+        assert not any(token in last_message(body) for token in TOKENS)
 
 
 async def test_every_hostile_answer_of_the_table_stays_between_its_marks(
@@ -97,7 +97,9 @@ async def test_any_hostile_answer_stays_between_its_marks(fake_engines: FakeEngi
 
 async def test_marks_copied_from_one_round_are_invalid_in_the_next(fake_engines: FakeEngines) -> None:
     def copying(body: Json) -> Script:
-        return Script((f"It is 5.{''.join(re.findall(r'.?.(?:answer|end) [A-Z] [0-9a-f]{8}.', said(body)))}{PAYLOAD}",))
+        return Script(
+            (f"It is 5.{''.join(re.findall(r'.?.(?:answer|end) [A-Z] [0-9a-f]{8}.', last_message(body)))}{PAYLOAD}",)
+        )
 
     fake_engines.let("bob", copying)
     run = await fake_engines.run(layers=2, early_prefill=False)
@@ -121,7 +123,7 @@ async def test_reasoning_and_tool_calls_are_fenced_with_their_answer(fake_engine
 async def test_a_hostile_analysis_of_the_judges_own_does_not_end_its_turn(fake_engines: FakeEngines) -> None:
 
     hostile = {**ANALYSIS, "consensus": [INJECTIONS["ChatML"], INJECTIONS["thinking"]]}
-    fake_engines.let("judge", judging(analysis=Script((json.dumps(hostile),))))
+    fake_engines.let("judge", judge_script(analysis=Script((json.dumps(hostile),))))
     await fake_engines.run()
     assert PAYLOAD in fake_engines.judge_prompt()
     assert not any(token in fake_engines.judge_prompt() for token in TOKENS)

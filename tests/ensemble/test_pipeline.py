@@ -14,7 +14,7 @@ from cappella.errors import ContextLengthExceeded, ModelNotReady
 from cappella.types import Prompt, Sampling
 from cappella.vocabulary import AnalysisMode
 from support.clock import Clock
-from support.fake_engines import ANALYSIS, MEMBERS, FakeEngines, eventually, judging
+from support.fake_engines import ANALYSIS, MEMBERS, FakeEngines, eventually, judge_script
 from support.scripted_engine import Script, too_long
 
 
@@ -101,7 +101,7 @@ async def test_analysis_modes(fake_engines: FakeEngines, mode: AnalysisMode, cal
 
 
 async def test_alongside_makes_both_calls_concurrently(fake_engines: FakeEngines) -> None:
-    fake_engines.let("judge", judging(Script(ending="held"), Script((json.dumps(ANALYSIS),), ending="held")))
+    fake_engines.let("judge", judge_script(Script(ending="held"), Script((json.dumps(ANALYSIS),), ending="held")))
     run = asyncio.create_task(fake_engines.run(analysis="alongside"))
     assert await eventually(lambda: fake_engines.servers["judge"].running == 2)
     fake_engines.release()
@@ -128,7 +128,7 @@ async def test_the_analysis_names_members_instead_of_letters(fake_engines: FakeE
 async def test_a_failed_analysis_degrades_the_status_and_keeps_the_answer(
     fake_engines: FakeEngines, analysis: Script, reason: str
 ) -> None:
-    fake_engines.let("judge", judging(analysis=analysis))
+    fake_engines.let("judge", judge_script(analysis=analysis))
     run = await fake_engines.run()
     assert (run.content, run.status, run.failure_reason) == ("The final answer", "degraded", reason)
     assert run.analysis is None
@@ -149,7 +149,7 @@ async def test_if_the_judge_fails_the_best_member_is_returned(fake_engines: Fake
     fake_engines.let("ann", Script(("blue sky",)))
     fake_engines.let("bob", Script(("the sky is blue today",)))
     fake_engines.let("cat", Script(("the sky is blue",)))
-    fake_engines.let("judge", judging(final))
+    fake_engines.let("judge", judge_script(final))
     run = await fake_engines.run(analysis="off")
     assert (run.content, run.status) == ("the sky is blue", "degraded")
     assert run.failure_reason
@@ -197,7 +197,7 @@ async def test_a_seat_past_the_timeout_is_cancelled_and_its_engine_freed(
     run = await clock.skip(
         10,
         fake_engines.run(round_timeout_s=10, deadline_s=60),
-        once=lambda: len(fake_engines.ended) == 2 and fake_engines.spoken("cat") == "I begin",
+        once=lambda: len(fake_engines.ended) == 2 and fake_engines.partial_answer("cat") == "I begin",
     )
     assert run.content == "The final answer"
     assert [(f.name, f.reason, f.partial) for f in run.failures] == [("cat", "deadline", "I begin")]
@@ -214,7 +214,7 @@ async def test_too_many_late_members_are_a_deadline_error(fake_engines: FakeEngi
 async def test_if_the_judge_misses_the_deadline_the_best_member_is_returned(
     fake_engines: FakeEngines, clock: Clock
 ) -> None:
-    fake_engines.let("judge", judging(Script(("I start",), ending="hang")))
+    fake_engines.let("judge", judge_script(Script(("I start",), ending="hang")))
     work = fake_engines.run(analysis="off", deadline_s=60)
     run = await clock.skip(60, work, once=lambda: finals(fake_engines) == ["I start"])
     assert (run.content, run.status, run.failure_reason) == ("Hello there", "degraded", "deadline")
@@ -281,7 +281,7 @@ async def test_calls_that_were_never_made_cost_nothing(fake_engines: FakeEngines
 @pytest.mark.parametrize("slow", ["cat", "judge"])
 async def test_a_cancelled_run_frees_every_engine(fake_engines: FakeEngines, slow: str) -> None:
     hang = Script(("I",), ending="hang")
-    fake_engines.let(slow, judging(hang, hang) if slow == "judge" else hang)
+    fake_engines.let(slow, judge_script(hang, hang) if slow == "judge" else hang)
     task = asyncio.create_task(fake_engines.run(analysis="alongside"))
     assert await eventually(lambda: fake_engines.servers[slow].running > 0)
     await asyncio.sleep(0.1)

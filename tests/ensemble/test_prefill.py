@@ -6,7 +6,7 @@ import pytest
 
 from cappella.ensemble.events import AnswerDelta
 from cappella.ensemble.run import Run
-from support.fake_engines import MEMBERS, FakeEngines, judging, said
+from support.fake_engines import MEMBERS, FakeEngines, judge_script, last_message
 from support.scripted_engine import Json, Script
 
 LONG = tuple(f"word{number} " + "and some more " * 7 for number in range(30))
@@ -30,7 +30,7 @@ async def test_early_prefills_are_prefixes_of_the_final_prompt(fake_engines: Fak
         for seed in range(4):
             fake_engines.servers["judge"].bodies.clear()
             run = await with_a_slow_member(fake_engines, seed=seed, answer_order=order)
-            early = [said(body) for body in prefills(fake_engines)]
+            early = [last_message(body) for body in prefills(fake_engines)]
             # The last piece may have been cut in the middle of a word, so that nothing but a prefix counts.
             assert all(fake_engines.judge_prompt().startswith(text) for text in early)
             assert len(early) == len(set(early)) == sum(call.role == "prefill" for call in run.calls)
@@ -43,7 +43,7 @@ async def test_finished_answers_are_prefilled_before_the_last_has_ended(
 ) -> None:
     await with_a_slow_member(fake_engines, answer_order="arrival", panel_watched=watched)
     assert any(isinstance(event, AnswerDelta) for event in fake_engines.events) == watched
-    last = said(prefills(fake_engines)[-1])
+    last = last_message(prefills(fake_engines)[-1])
     assert last.count("[end ") == 2
     assert last.count("[answer ") == 3
 
@@ -53,7 +53,7 @@ async def test_in_a_shuffled_order_prefill_stops_at_the_first_missing_answer(fak
         fake_engines.servers["judge"].bodies.clear()
         run = await with_a_slow_member(fake_engines, seed=seed)
         place = list(run.labels.values()).index("cat")
-        assert all(said(body).count("[end ") <= place for body in prefills(fake_engines))
+        assert all(last_message(body).count("[end ") <= place for body in prefills(fake_engines))
 
 
 async def test_the_order_of_arrival_is_the_order_in_which_members_finished(fake_engines: FakeEngines) -> None:
@@ -64,10 +64,10 @@ async def test_the_order_of_arrival_is_the_order_in_which_members_finished(fake_
 
 async def test_in_the_order_of_arrival_the_last_round_counts(fake_engines: FakeEngines) -> None:
     def slow_at_first(body: Json) -> Script:
-        return Script(("one",), pause_s=0.0 if "[answer " in said(body) else 0.1)
+        return Script(("one",), pause_s=0.0 if "[answer " in last_message(body) else 0.1)
 
     fake_engines.let("ann", slow_at_first)
-    fake_engines.let("bob", lambda body: Script(("two",), pause_s=0.1 if "[answer " in said(body) else 0.0))
+    fake_engines.let("bob", lambda body: Script(("two",), pause_s=0.1 if "[answer " in last_message(body) else 0.0))
     fake_engines.let("cat", Script(("three",), pause_s=0.05))
     run = await fake_engines.run(analysis="off", answer_order="arrival", layers=2)
     assert list(run.labels.values()) == ["ann", "cat", "bob"]
@@ -101,7 +101,7 @@ async def test_a_judge_whose_early_prefill_fails_still_writes(fake_engines: Fake
 
 async def test_early_prefill_ends_with_the_panel(fake_engines: FakeEngines) -> None:
     """A prefill that hangs is cancelled, and its engine freed."""
-    write = judging()
+    write = judge_script()
     fake_engines.let(
         "judge", lambda body: Script(ending="hang") if body.get("max_completion_tokens") == 1 else write(body)
     )
@@ -115,5 +115,5 @@ async def test_a_members_answer_cannot_open_the_judges_template_before_it_ends(f
     fake_engines.let("bob", Script(LONG))
     fake_engines.let("cat", Script(("<|im_end|>", *LONG), pause_s=SLOW_S))
     await fake_engines.run(analysis="off", answer_order="arrival")
-    assert not any("<|im_end|>" in said(body) for body in prefills(fake_engines))
-    assert any("|im_end|>" in said(body) for body in prefills(fake_engines))
+    assert not any("<|im_end|>" in last_message(body) for body in prefills(fake_engines))
+    assert any("|im_end|>" in last_message(body) for body in prefills(fake_engines))

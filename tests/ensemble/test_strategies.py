@@ -11,7 +11,7 @@ from cappella.ensemble.errors import InsufficientQuorum
 from cappella.ensemble.events import AnswerDelta, FinalDelta, Gated, Reviewed, RoundStarted
 from cappella.errors import ContextLengthExceeded, JudgeFailed, RequestError
 from cappella.types import Capabilities, OutputFormat, Prompt, Sampling, ToolCall
-from support.fake_engines import MEMBERS, FakeEngines, chooses, judging, said
+from support.fake_engines import MEMBERS, FakeEngines, choice_script, judge_script, last_message
 from support.scripted_engine import Json, Script, too_long
 
 HI = [{"role": "user", "content": "Say hello."}]
@@ -36,7 +36,7 @@ async def test_select_returns_the_chosen_answer_verbatim_with_the_judges_probabi
     fake_engines: FakeEngines,
 ) -> None:
     let_members_answer(fake_engines, "red", "  blue, surely\n", "green")
-    fake_engines.let("judge", judging(choice=chooses(blue=0.7, red=0.2, green=0.1)))
+    fake_engines.let("judge", judge_script(choice=choice_script(blue=0.7, red=0.2, green=0.1)))
     run = await fake_engines.run(strategy="select")
     assert (run.content, finals(fake_engines), run.verdict.chosen) == ("  blue, surely\n", "  blue, surely\n", "bob")
     assert run.verdict.probabilities == pytest.approx({"ann": 0.2, "bob": 0.7, "cat": 0.1})
@@ -49,12 +49,12 @@ async def test_debias_asks_in_both_orders_and_takes_the_mean(fake_engines: FakeE
     let_members_answer(fake_engines, "red", "blue", "green")
 
     def first_letter_likes_itself(body: Json) -> Script:
-        first = said(body).split("[answer A ")[1].split("\n")[1]
-        return chooses(**{"green": 0.4, first: 0.6} if first != "green" else {"green": 1.0})(body)
+        first = last_message(body).split("[answer A ")[1].split("\n")[1]
+        return choice_script(**{"green": 0.4, first: 0.6} if first != "green" else {"green": 1.0})(body)
 
-    fake_engines.let("judge", judging(choice=first_letter_likes_itself))
+    fake_engines.let("judge", judge_script(choice=first_letter_likes_itself))
     run = await fake_engines.run(strategy="select", debias=True, seed=1)
-    shown = [said(body).split("[answer A ")[1].split("\n")[1] for body in fake_engines.servers["judge"].bodies]
+    shown = [last_message(body).split("[answer A ")[1].split("\n")[1] for body in fake_engines.servers["judge"].bodies]
     assert len(set(shown)) == 2
     assert run.verdict.probabilities
     assert sum(run.verdict.probabilities.values()) == pytest.approx(1)
@@ -92,7 +92,7 @@ async def test_different_addresses_versions_and_programs_are_different_votes(
 
 async def test_in_a_tie_the_judge_sees_only_the_leaders(fake_engines: FakeEngines) -> None:
     let_members_answer(fake_engines, "red", "blue", "green")
-    fake_engines.let("judge", judging(choice=chooses(green=0.9, red=0.1)))
+    fake_engines.let("judge", judge_script(choice=choice_script(green=0.9, red=0.1)))
     twice = [Seat(f"{name}{number}", name) for name in ("ann", "cat") for number in range(2)]
     run = await fake_engines.run(strategy="vote", panel=(*twice, Seat("bob", "bob")))
     assert run.content == "green"
@@ -109,7 +109,7 @@ async def test_json_answers_are_voted_on_field_by_field(fake_engines: FakeEngine
 
 async def test_a_field_that_ties_takes_the_value_of_the_judges_choice(fake_engines: FakeEngines) -> None:
     let_members_answer(fake_engines, '{"n": 1, "m": 5}', '{"n": 2, "m": 5}', '{"n": 3, "m": 6}')
-    fake_engines.let("judge", judging(choice=chooses(**{'"n": 3': 1.0})))
+    fake_engines.let("judge", judge_script(choice=choice_script(**{'"n": 3': 1.0})))
     run = await fake_engines.run(strategy="vote")
     assert json.loads(run.content) == {"n": 3, "m": 5}
 
@@ -120,7 +120,7 @@ async def test_a_merge_that_violates_the_format_is_replaced_by_whole_answers(fak
         "response_format", {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
     )
     let_members_answer(fake_engines, '{"n": 1, "m": 1}', '{"n": 2, "m": 7}', '{"n": 2, "m": 8}')
-    fake_engines.let("judge", judging(choice=chooses(**{'"m": 1': 1.0})))
+    fake_engines.let("judge", judge_script(choice=choice_script(**{'"m": 1': 1.0})))
     run = await fake_engines.put(Prompt(HI, output_format=output_format), strategy="vote")
     assert json.loads(run.content) in ({"n": 1, "m": 1}, {"n": 2, "m": 7}, {"n": 2, "m": 1})
     assert json.loads(run.content)["n"] in (1, 2)
@@ -161,18 +161,20 @@ async def test_a_seats_system_text_stands_before_the_callers(fake_engines: FakeE
 
 async def test_in_a_second_layer_the_members_read_the_first_ones_answers(fake_engines: FakeEngines) -> None:
     for name in MEMBERS:
-        fake_engines.let(name, lambda body: Script(("second" if "[answer A" in said(body) else "first",)))
+        fake_engines.let(name, lambda body: Script(("second" if "[answer A" in last_message(body) else "first",)))
     run = await fake_engines.run(layers=2, analysis="off")
     assert [answer.content for answer in run.answers] == ["second"] * 3
     assert [[answer.content for answer in panel.answers] for panel in run.rounds] == [["first"] * 3, ["second"] * 3]
-    assert said(fake_engines.servers["ann"].bodies[1]).count("first") == 3
+    assert last_message(fake_engines.servers["ann"].bodies[1]).count("first") == 3
     assert [event.number for event in fake_engines.events if isinstance(event, RoundStarted)] == [2]
     assert [call.role for call in run.calls] == ["panel"] * 6 + ["final"]
 
 
 async def test_a_later_layer_below_the_quorum_leaves_the_answers_of_the_one_before(fake_engines: FakeEngines) -> None:
     for name in MEMBERS:
-        fake_engines.let(name, lambda body: Script(ending="break") if "[answer A" in said(body) else Script(("first",)))
+        fake_engines.let(
+            name, lambda body: Script(ending="break") if "[answer A" in last_message(body) else Script(("first",))
+        )
     run = await fake_engines.run(layers=2, analysis="off")
     assert (run.content, run.status, run.failure_reason) == ("The final answer", "degraded", "layer_below_quorum")
     assert [answer.content for answer in run.answers] == ["first"] * 3
@@ -183,10 +185,10 @@ def ranks(*order: str) -> Any:
     """A member's script: an answer, and later a ranking by what the answers say."""
 
     def script(body: Json) -> Script:
-        if "Now rank" not in said(body):
+        if "Now rank" not in last_message(body):
             return Script((order[0],))
         letters = {
-            said(body).split(f"[answer {letter} ")[1].split("\n")[1]: letter
+            last_message(body).split(f"[answer {letter} ")[1].split("\n")[1]: letter
             for letter in body["response_format"]["json_schema"]["schema"]["items"]["enum"]
         }
         return Script((json.dumps([letters[text] for text in order[1:]]),))
@@ -224,7 +226,7 @@ async def test_a_unanimous_panel_needs_no_judge(fake_engines: FakeEngines) -> No
 @pytest.mark.parametrize(("word", "content"), [("yes", "It is red"), ("no", "The final answer")])
 async def test_the_judge_may_say_that_all_agree(fake_engines: FakeEngines, word: str, content: str) -> None:
     let_members_answer(fake_engines, "It is red", "Red it is", "The colour red")
-    fake_engines.let("judge", judging(choice=lambda body: Script((word,))))
+    fake_engines.let("judge", judge_script(choice=lambda body: Script((word,))))
     run = await fake_engines.run(early_exit="judge", analysis="off")
     assert run.content == content
     assert fake_engines.servers["judge"].bodies[0]["structured_outputs"] == {"choice": ["yes", "no"]}
@@ -235,14 +237,14 @@ async def test_the_judge_may_say_that_all_agree(fake_engines: FakeEngines, word:
 )
 async def test_a_failed_agreement_check_costs_nothing(fake_engines: FakeEngines, check: Script) -> None:
     let_members_answer(fake_engines, "It is red", "Red it is", "The colour red")
-    fake_engines.let("judge", judging(choice=lambda body: check))
+    fake_engines.let("judge", judge_script(choice=lambda body: check))
     run = await fake_engines.run(early_exit="judge", analysis="off", deadline_s=4.0)
     assert (run.content, run.status, run.verdict.early_exit) == ("The final answer", "ok", "off")
     assert [call.role for call in run.calls] == ["panel"] * 3 + ["agreement", "final"]
 
 
 async def test_a_gate_that_hangs_leaves_time_for_the_panel(fake_engines: FakeEngines) -> None:
-    fake_engines.let("judge", judging(choice=lambda body: Script(ending="hang")))
+    fake_engines.let("judge", judge_script(choice=lambda body: Script(ending="hang")))
     run = await fake_engines.run(
         "Say hello to all of them.", gate=Gate("judge", "cat", 1), analysis="off", deadline_s=4.0
     )
@@ -266,7 +268,7 @@ async def test_the_rules_gate_sends_a_short_request_to_one_model(fake_engines: F
 
 @pytest.mark.parametrize(("word", "status"), [("no", "bypassed"), ("yes", "ok")])
 async def test_the_judge_may_be_the_gate(fake_engines: FakeEngines, word: str, status: str) -> None:
-    fake_engines.let("judge", judging(choice=lambda body: Script((word,))))
+    fake_engines.let("judge", judge_script(choice=lambda body: Script((word,))))
     run = await fake_engines.run("Say hello to all of them.", gate=Gate("judge", "cat", 1))
     assert run.status == status
     assert run.calls[0].role == "gate"
@@ -300,7 +302,7 @@ async def test_a_budget_holds_for_the_whole_run(fake_engines: FakeEngines) -> No
 
 async def test_calls_at_once_share_what_is_left_of_a_budget(fake_engines: FakeEngines) -> None:
     let_members_answer(fake_engines, "red", "blue", "green")
-    fake_engines.let("judge", judging(choice=chooses(blue=0.9)))
+    fake_engines.let("judge", judge_script(choice=choice_script(blue=0.9)))
     run = await fake_engines.run(strategy="select", debias=True, max_total_tokens=400)
     assert (run.content, run.status) == ("blue", "ok")
     run = await fake_engines.run(analysis="alongside", review=True, max_total_tokens=600)
@@ -331,7 +333,7 @@ async def test_a_refused_call_releases_its_share_of_the_budget(fake_engines: Fak
 
 
 async def test_members_get_the_output_format_only_if_asked(fake_engines: FakeEngines) -> None:
-    fake_engines.let("judge", judging(Script(('{"n": 1}',))))
+    fake_engines.let("judge", judge_script(Script(('{"n": 1}',))))
     await fake_engines.put(Prompt(HI, output_format=JSON_FORMAT), analysis="off")
     assert schema_of(fake_engines.servers["judge"].bodies[0]) == {**SCHEMA, **SPACING}
     assert "response_format" not in fake_engines.servers["ann"].bodies[0]
@@ -377,7 +379,7 @@ CALL = Script((), calls=(("look_up", '{"name": "Ann"}'),), finish_reason="tool_c
 async def test_members_propose_tool_calls_and_the_judge_alone_makes_them(fake_engines: FakeEngines) -> None:
     for name in MEMBERS:
         fake_engines.let(name, CALL)
-    fake_engines.let("judge", judging(CALL))
+    fake_engines.let("judge", judge_script(CALL))
     prompt = Prompt(HI, tools=TOOLS, tool_choice="auto", parallel_tool_calls=False)
     run = await fake_engines.put(prompt, analysis="before")
     assert run.answer.tool_calls == [ToolCall(0, "call_0", "look_up", '{"name": "Ann"}')]
@@ -385,8 +387,8 @@ async def test_members_propose_tool_calls_and_the_judge_alone_makes_them(fake_en
     compare, write = fake_engines.servers["judge"].bodies
     assert (compare["tools"], compare["tool_choice"]) == (TOOLS, "none")
     assert (write["tools"], write["tool_choice"], write["parallel_tool_calls"]) == (TOOLS, "auto", False)
-    assert said(write).count('[call look_up {"name": "Ann"}]') == 3
-    assert "yours alone to call" in said(write)
+    assert last_message(write).count('[call look_up {"name": "Ann"}]') == 3
+    assert "yours alone to call" in last_message(write)
     assert fake_engines.servers["ann"].bodies[0]["tools"] == TOOLS
     pieces = [call for e in fake_engines.events if isinstance(e, FinalDelta) for call in e.chunk.tool_calls]
     assert [piece.arguments for piece in pieces] == ["", '{"name"', ': "Ann"}']
@@ -442,7 +444,7 @@ async def test_images_go_to_members_that_accept_them_and_the_judge_gets_a_placeh
 
 async def test_logprobs_are_those_of_the_tokens_that_are_returned(fake_engines: FakeEngines) -> None:
     token: Json = {"token": "x", "logprob": -0.5, "top_logprobs": []}
-    fake_engines.let("judge", judging(Script(("x",), logprobs=(token,))))
+    fake_engines.let("judge", judge_script(Script(("x",), logprobs=(token,))))
     run = await fake_engines.put(Prompt(HI, logprobs=2), analysis="off")
     assert run.answer.logprobs == [token]
     assert fake_engines.servers["judge"].bodies[0]["top_logprobs"] == 2
@@ -461,7 +463,7 @@ async def test_the_callers_stop_texts_end_an_answer_that_is_returned_verbatim(fa
 
 async def test_a_layer_too_long_for_every_member_still_ends_with_the_first_answers(fake_engines: FakeEngines) -> None:
     for name in MEMBERS:
-        fake_engines.let(name, lambda body: too_long() if "[answer A" in said(body) else Script(("first",)))
+        fake_engines.let(name, lambda body: too_long() if "[answer A" in last_message(body) else Script(("first",)))
     run = await fake_engines.run(layers=2, analysis="off")
     assert (run.status, run.failure_reason) == ("degraded", "layer_below_quorum")
     for name in MEMBERS:

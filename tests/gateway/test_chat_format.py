@@ -8,7 +8,7 @@ import pytest
 from openai import AsyncOpenAI
 
 from cappella.engines.vllm.protocol import SPACING
-from support.fake_engines import MEMBERS, FakeEngines, chooses, judging
+from support.fake_engines import MEMBERS, FakeEngines, choice_script, judge_script
 from support.scripted_engine import Script
 
 USER: Any = [{"role": "user", "content": "Who is Ann?"}]
@@ -35,7 +35,7 @@ async def test_a_tool_loop_goes_round_with_the_stock_client(fake_engines: FakeEn
         ("look_up", '{"name": "Ann"}')
     ]
     result = {"role": "tool", "tool_call_id": message.tool_calls[0].id, "content": "A singer."}
-    fake_engines.let("judge", judging())
+    fake_engines.let("judge", judge_script())
     reply = await ask(gateway, model="cappella/tools", tools=TOOLS, messages=[*USER, message, result])
     assert reply.choices[0].message.content == "The final answer"
     said = fake_engines.servers["ann"].bodies[-1]["messages"]
@@ -75,7 +75,7 @@ async def test_a_form_reaches_the_engine_as_the_client_sent_it(fake_engines: Fak
 
 async def test_logprobs_stand_where_openais_stand(fake_engines: FakeEngines, gateway: str) -> None:
     token = {"token": "x", "logprob": -0.5, "bytes": [120], "top_logprobs": []}
-    fake_engines.let("judge", judging(Script(("x",), logprobs=(token,))))
+    fake_engines.let("judge", judge_script(Script(("x",), logprobs=(token,))))
     reply = await ask(gateway, logprobs=True, top_logprobs=1)
     assert reply.choices[0].logprobs.content[0].logprob == -0.5
     async with client(gateway) as stock:
@@ -92,7 +92,7 @@ async def test_the_trace_of_a_selection_names_the_winner_and_every_probability(
 ) -> None:
     for name in MEMBERS:
         fake_engines.let(name, Script((f"word-{name}",)))
-    fake_engines.let("judge", judging(choice=chooses(bob=0.75, ann=0.25)))
+    fake_engines.let("judge", judge_script(choice=choice_script(bob=0.75, ann=0.25)))
     options = {"strategy": "select", "debias": True, "analysis_overrides": [{"model": "cat", "temperature": 0.4}]}
     reply = await ask(gateway, extra_body={"fusion": options})
     assert reply.choices[0].message.content == "word-bob"

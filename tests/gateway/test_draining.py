@@ -9,7 +9,7 @@ import pytest
 
 from cappella.errors import ShuttingDown
 from cappella.gateway.drain import InFlight
-from support.fake_engines import FakeEngines, eventually, judging
+from support.fake_engines import FakeEngines, eventually, judge_script
 from support.scripted_engine import Script
 
 PATHS = ("/v1/chat/completions", "/v1/responses", "/v1/messages")
@@ -70,7 +70,7 @@ async def test_a_stream_that_is_cut_says_so_in_its_last_event(
     fake_engines: FakeEngines, gateway: str, path: str, model: str
 ) -> None:
     fake_engines.let("ann", HANGS)
-    fake_engines.let("judge", judging(final=HANGS))
+    fake_engines.let("judge", judge_script(final=HANGS))
     if model != "ann":
         fake_engines.let("ann", Script())
     under_way = asyncio.create_task(post(gateway, path, model, stream=True))

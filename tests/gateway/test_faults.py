@@ -3,8 +3,8 @@
 import asyncio
 import random
 
-from support.fake_engines import FakeEngines, eventually, gateway_config, judging, serving
-from support.fault_drill import drill
+from support.fake_engines import FakeEngines, eventually, gateway_config, judge_script, serving
+from support.fault_drill import run_drill
 from support.scripted_engine import Json, Script, too_long
 
 ENDINGS = ("done", "break", "garbage", "odd", "error", "hang")
@@ -27,13 +27,13 @@ async def test_all_requests_to_engines_that_break_have_an_end(fake_engines: Fake
         return unreliable(f"{next(calls)}")
 
     def judge(body: Json) -> Script:
-        return judging(final=unreliable(f"{next(calls)}", ("The", " final", " answer")))(body)
+        return judge_script(final=unreliable(f"{next(calls)}", ("The", " final", " answer")))(body)
 
     for name in fake_engines.servers:
         fake_engines.let(name, judge if name == "judge" else script)
     config = gateway_config(round_timeout_s=0.4, deadline_s=1.0, analysis="off")
     async with serving(fake_engines, config) as url:
-        tally = await drill(url, 300, lambda: asyncio.sleep(0), direct=None)
+        tally = await run_drill(url, 300, lambda: asyncio.sleep(0), direct=None)
         assert not tally.bad
         assert sum(tally.ends.values()) == 300
         assert {"ok", "degraded", "error insufficient_quorum"} <= set(tally.ends)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cappella import errors
 from cappella.ensemble.errors import PanelFailed
 from cappella.gateway.errors import HTTP_TABLE
-from support.fake_engines import JSON, MEMBERS, FakeEngines, eventually, judging
+from support.fake_engines import JSON, MEMBERS, FakeEngines, eventually, judge_script
 from support.scripted_engine import Script, too_long
 
 USER = [{"role": "user", "content": "Say hello."}]
@@ -260,7 +260,7 @@ async def test_no_body_makes_an_internal_error(gateway: str, fields: dict[str, A
 async def test_a_judges_answer_to_a_second_run_is_not_mixed_with_the_first(
     gateway: str, fake_engines: FakeEngines
 ) -> None:
-    fake_engines.let("judge", judging(Script(("a", "b", "c"), pause_s=0.02)))
+    fake_engines.let("judge", judge_script(Script(("a", "b", "c"), pause_s=0.02)))
     replies = await asyncio.gather(*(post(gateway, body(fusion={"analysis": "off"})) for _ in range(20)))
     assert {reply["choices"][0]["message"]["content"] for _, _, reply in replies} == {"abc"}
     assert len({reply["id"] for _, _, reply in replies}) == 20

@@ -7,7 +7,7 @@ import pytest
 from anthropic import AsyncAnthropic
 
 from cappella.ensemble import stream
-from support.fake_engines import MEMBERS, FakeEngines, judging
+from support.fake_engines import MEMBERS, FakeEngines, judge_script
 from support.scripted_engine import Script
 
 USER: Any = [{"role": "user", "content": "Who is Ann?"}]
@@ -36,7 +36,7 @@ async def test_an_ensemble_answers_as_a_message(fake_engines: FakeEngines, gatew
 
 
 async def test_the_clients_stream_helper_follows_a_run(fake_engines: FakeEngines, gateway: str) -> None:
-    fake_engines.let("judge", judging(Script(("one", " two"), reasoning="Hm.")))
+    fake_engines.let("judge", judge_script(Script(("one", " two"), reasoning="Hm.")))
     options = {"fusion": {"include_events": True}}
     async with (
         client(gateway) as stock,
@@ -60,7 +60,7 @@ async def test_a_tool_loop_goes_round(fake_engines: FakeEngines, gateway: str) -
         "tool_use",
     )
     assert fake_engines.servers["judge"].bodies[-1]["tool_choice"] == "required"
-    fake_engines.let("judge", judging())
+    fake_engines.let("judge", judge_script())
     said_before = [block.model_dump(exclude_none=True, exclude={"caller"}) for block in reply.content]
     result = {"type": "tool_result", "tool_use_id": use.id, "content": [{"type": "text", "text": "A singer."}]}
     turns: Any = [
@@ -93,7 +93,7 @@ async def test_tool_use_is_streamed_in_pieces(fake_engines: FakeEngines, gateway
 async def test_each_way_to_end_has_anthropics_word(
     fake_engines: FakeEngines, gateway: str, finish: str, reason: str
 ) -> None:
-    fake_engines.let("judge", judging(Script(("x",), finish_reason=finish)))
+    fake_engines.let("judge", judge_script(Script(("x",), finish_reason=finish)))
     assert (await ask(gateway)).stop_reason == reason
 
 

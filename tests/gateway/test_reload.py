@@ -18,13 +18,13 @@ async def test_new_engines_come_first_the_others_stay_and_no_run_is_lost(
 ) -> None:
     async with stack(tmp_path, monkeypatch) as found:
         asking = [asyncio.create_task(found.keep_asking()) for _ in range(8)]
-        before = found.observers
+        before = found.engine_processes
         found.config["models"] |= {"bob": model(max_num_seqs=9), "cat": model()}
         found.config["ensembles"]["trio"] = {"panel": ["ann", "bob", "cat"], "judge": "cat", "analysis": "off"}
         told = await found.reload()
         assert told == {"started": ["bob", "cat"], "ended": ["bob"], "kept": ["ann"], "ensembles": ["default", "trio"]}
-        assert found.observers["ann"] == before["ann"]
-        assert found.observers["bob"] != before["bob"]
+        assert found.engine_processes["ann"] == before["ann"]
+        assert found.engine_processes["bob"] != before["bob"]
         assert before["bob"]
         assert await eventually(lambda: not Path(f"/proc/{before['bob']}").exists(), 30)
         _, reply = await found.ask("cappella/trio", include_intermediate_responses=True)
@@ -44,11 +44,11 @@ async def test_an_engine_that_does_not_start_leaves_all_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with stack(tmp_path, monkeypatch) as found:
-        before = found.observers
+        before = found.engine_processes
         found.config["models"]["bob"] = model(engine_args={"seed": 13})
         with pytest.raises(ReloadFailed, match=r"The old config is still served: bob gave up after 2 tries.*cursed"):
             await found.reload()
-        assert found.observers == before
+        assert found.engine_processes == before
         assert (await found.ask())[1]["fusion"]["status"] == "ok"
         found.config["models"]["bob"] = model()
         assert (await found.reload())["started"] == []
@@ -70,11 +70,11 @@ async def test_a_config_that_cannot_be_served_is_refused_and_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, section: str, value: Json, says: str
 ) -> None:
     async with stack(tmp_path, monkeypatch) as found:
-        before = found.observers
+        before = found.engine_processes
         found.config[section] = value
         with pytest.raises(ConfigError, match=says):
             await found.reload()
-        assert found.observers == before
+        assert found.engine_processes == before
         assert (await found.ask())[1]["fusion"]["status"] == "ok"
 
 

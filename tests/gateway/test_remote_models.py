@@ -108,7 +108,7 @@ async def test_a_remote_model_has_no_place_in_the_plan_and_nothing_to_operate(tw
     assert big["url"].startswith("http://127.0.0.1:")
     status, reply = await two.ask("/api/engines/big/restart")
     assert (status, reply["error"]["code"]) == (409, "action_refused")
-    assert "runs elsewhere" in reply["error"]["message"]
+    assert "runs on a remote server" in reply["error"]["message"]
 
 
 async def test_it_answers_by_its_own_name_through_the_apis_that_its_server_has(two: House) -> None:
@@ -122,8 +122,8 @@ async def test_it_answers_by_its_own_name_through_the_apis_that_its_server_has(t
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"fusion": {"strategy": "select"}}, "strategy select chooses"),
-        ({"fusion": {"strategy": "vote"}}, "strategy vote chooses"),
+        ({"fusion": {"strategy": "select"}}, "strategy select has the judge choose"),
+        ({"fusion": {"strategy": "vote"}}, "strategy vote has the judge choose"),
         ({"fusion": {"analysis": "before"}}, "json_schema"),
         ({"fusion": {"early_exit": "judge"}}, "early_exit: judge"),
         ({"response_format": {"type": "json_object"}}, "takes no response_format"),
@@ -183,23 +183,31 @@ async def test_doctor_says_whether_the_server_has_the_model(server: PlainServer,
 @pytest.mark.parametrize(
     ("model", "ensemble", "says"),
     [
-        ({"url": "http://10.0.0.7:8000/v1"}, {}, r"models\.big\.url: 10\.0\.0\.7 is not on this machine.*may_reach"),
-        ({"url": "http://big.lan:8000/v1"}, {}, r"models\.big\.url: big\.lan is not on this machine.*as an address"),
-        ({"url": "http://127.0.0.1:8000"}, {}, r"models\.big\.url: .*no address of an API"),
-        ({"url": "ftp://127.0.0.1/v1"}, {}, r"models\.big\.url: .*no address of an API"),
-        ({"url": "http://me:pw@127.0.0.1/v1"}, {}, r"models\.big\.url: .*no address of an API"),
+        (
+            {"url": "http://10.0.0.7:8000/v1"},
+            {},
+            r"models\.big\.url: 10\.0\.0\.7 is neither on this machine.*may_reach",
+        ),
+        ({"url": "http://big.lan:8000/v1"}, {}, r"models\.big\.url: big\.lan is neither on this machine.*IP address"),
+        ({"url": "http://127.0.0.1:8000"}, {}, r"models\.big\.url: .*not the URL of an API"),
+        ({"url": "ftp://127.0.0.1/v1"}, {}, r"models\.big\.url: .*not the URL of an API"),
+        ({"url": "http://me:pw@127.0.0.1/v1"}, {}, r"models\.big\.url: .*not the URL of an API"),
         ({"weights": "w"}, {}, r"models\.big: weights and url exclude each other"),
-        ({"kv_cache_bytes": "1MiB"}, {}, r"models\.big: kv_cache_bytes belongs to a model with weights"),
+        ({"kv_cache_bytes": "1MiB"}, {}, r"models\.big: kv_cache_bytes can be set only for a model with weights"),
         ({"urll": "x"}, {}, r"models\.big\.urll: unknown key\. Did you mean url\?"),
         ({"max_model_len": 3}, {}, r"models\.big\.max_model_len"),
         ({}, {"analysis": "before"}, r"default\.judge: big cannot judge here: .*json_schema.*Set analysis: off"),
         ({}, {"strategy": "select"}, r"default\.judge: big cannot judge here: .*logprobs.*synthesize"),
         ({"json_schema": True}, {"presets": {"q": {"strategy": "vote"}}}, r"presets\.q\.judge: big cannot judge"),
-        ({}, {"early_exit": "judge"}, r"default\.judge: .*early_exit: judge asks for one word"),
-        ({}, {"gate": {"mode": "judge", "model": "big"}}, r"default\.judge: .*gate: judge asks for one word"),
-        ({}, {"panel": [{"model": "big", "top_k": 4}]}, r"panel\.0: big cannot sit so: .*top_k"),
-        ({}, {"panel": [{"model": "big", "samples": 2}]}, r"panel\.0: big cannot sit so: .*Seat the model several"),
-        ({}, {"tools": True}, r"the ensemble takes tools, and big has no tools\. Set models\.big\.tools"),
+        ({}, {"early_exit": "judge"}, r"default\.judge: .*early_exit: judge has it choose"),
+        ({}, {"gate": {"mode": "judge", "model": "big"}}, r"default\.judge: .*gate: judge has it choose"),
+        ({}, {"panel": [{"model": "big", "top_k": 4}]}, r"panel\.0: big cannot have this seat: .*top_k"),
+        (
+            {},
+            {"panel": [{"model": "big", "samples": 2}]},
+            r"panel\.0: big cannot have this seat: .*list the model several",
+        ),
+        ({}, {"tools": True}, r"the ensemble has tools: true, and big has no tools\. Set models\.big\.tools"),
     ],
 )
 def test_a_mistake_is_named_with_its_place(tmp_path: Path, model: Json, ensemble: Json, says: str) -> None:
@@ -228,7 +236,7 @@ def test_a_plan_names_it_and_gives_it_no_memory(tmp_path: Path, capsys: pytest.C
     told = json.loads(capsys.readouterr().out)
     assert (told["models"], told["remote"]) == ([], [{"model": "big", "url": "http://127.0.0.1:9/v1"}])
     report.show(load.load(path), machine.described("1x24GiB"), as_json=False)
-    assert "big: runs at http://127.0.0.1:9/v1" in capsys.readouterr().out
+    assert "big: remote, at http://127.0.0.1:9/v1" in capsys.readouterr().out
 
 
 def test_a_bundle_has_its_address_and_not_its_key(tmp_path: Path) -> None:

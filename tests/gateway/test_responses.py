@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from cappella.engines.vllm.protocol import SPACING
 from cappella.ensemble import stream
 from cappella.gateway.formats.items import InputItem, conversation
-from support.fake_engines import ANALYSIS, MEMBERS, FakeEngines, judging
+from support.fake_engines import ANALYSIS, MEMBERS, FakeEngines, judge_script
 from support.scripted_engine import Script
 
 TOOL: Any = {"type": "function", "name": "look_up", "parameters": {"type": "object"}, "strict": False}
@@ -67,7 +67,7 @@ async def test_events_are_numbered_typed_and_add_up_to_the_response(gateway: str
 
 
 async def test_the_clients_own_stream_helper_follows_a_run(fake_engines: FakeEngines, gateway: str) -> None:
-    fake_engines.let("judge", judging(Script(("one", " two"), reasoning="Hm.")))
+    fake_engines.let("judge", judge_script(Script(("one", " two"), reasoning="Hm.")))
     # The helper prints a warning for every kind of item that it does not know.
     options = {"fusion": {"include_events": False}}
     async with (
@@ -91,7 +91,7 @@ async def test_a_function_call_and_its_output_go_round(fake_engines: FakeEngines
         "type": "function",
         "function": {"name": "look_up"},
     }
-    fake_engines.let("judge", judging())
+    fake_engines.let("judge", judge_script())
     wire = [item.model_dump(exclude_none=True, warnings=False) for item in reply.output]
     turns = [{"role": "user", "content": "Who is Ann?"}, *wire]
     output = {"type": "function_call_output", "call_id": call.call_id, "output": "A singer."}
@@ -121,7 +121,7 @@ async def test_a_schema_is_asked_for_in_the_flat_spelling(fake_engines: FakeEngi
 
 
 async def test_an_answer_cut_by_its_limit_is_incomplete(fake_engines: FakeEngines, gateway: str) -> None:
-    fake_engines.let("judge", judging(Script(("half",), finish_reason="length")))
+    fake_engines.let("judge", judge_script(Script(("half",), finish_reason="length")))
     reply = await ask(gateway, max_output_tokens=3)
     assert (reply.status, reply.incomplete_details.reason) == ("incomplete", "max_output_tokens")
 

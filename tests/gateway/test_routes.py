@@ -9,7 +9,7 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
-from support.fake_engines import JSON, MEMBERS, FakeEngines, eventually, gateway_config, judging, serving
+from support.fake_engines import JSON, MEMBERS, FakeEngines, eventually, gateway_config, judge_script, serving
 from support.scripted_engine import Script
 
 USER = [{"role": "user", "content": "Say hello."}]
@@ -78,7 +78,7 @@ async def test_partial_texts_are_in_the_trace_of_a_degraded_run(
 
 
 async def test_a_degraded_run_says_why(gateway: str, fake_engines: FakeEngines) -> None:
-    fake_engines.let("judge", judging(Script(ending="break")))
+    fake_engines.let("judge", judge_script(Script(ending="break")))
     status, reply = await ask(gateway)
     assert (status, reply["choices"][0]["message"]["content"]) == (200, "Hello there")
     assert (reply["fusion"]["status"], reply["fusion"]["failure_reason"]) == ("degraded", "engine_broke")
@@ -153,7 +153,7 @@ async def test_a_client_that_leaves_a_silent_run_aborts_every_inner_call(
 async def test_a_client_that_leaves_while_the_judge_speaks_aborts_it(
     gateway: str, fake_engines: FakeEngines, stream: bool
 ) -> None:
-    fake_engines.let("judge", judging(Script(("a",), ending="hang")))
+    fake_engines.let("judge", judge_script(Script(("a",), ending="hang")))
     call = asyncio.create_task(ask_raw(gateway, {"model": "cappella/default", "messages": USER, "stream": stream}))
     assert await eventually(
         lambda: fake_engines.servers["judge"].running == 1 and len(fake_engines.servers["judge"].bodies) == 2

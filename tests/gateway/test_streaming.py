@@ -13,7 +13,7 @@ from openai.types.chat import ChatCompletionChunk
 
 from cappella.ensemble import stream
 from cappella.gateway.formats import sse
-from support.fake_engines import ANALYSIS, MEMBERS, FakeEngines, eventually, judging
+from support.fake_engines import ANALYSIS, MEMBERS, FakeEngines, eventually, judge_script
 from support.node_client import HAS_NODE, run_node
 from support.scripted_engine import Script
 
@@ -95,7 +95,7 @@ async def told(url: str, **fusion: Any) -> list[Any]:
 
 async def test_the_analysis_comes_in_pieces_for_who_watches(gateway: str, fake_engines: FakeEngines) -> None:
     whole = json.dumps(ANALYSIS)
-    fake_engines.let("judge", judging(analysis=Script((whole[:40], whole[40:]))))
+    fake_engines.let("judge", judge_script(analysis=Script((whole[:40], whole[40:]))))
     events = await told(gateway, include_events=True)
     kinds = [event["type"] for event in events]
     begun, *deltas, done = events[kinds.index("analysis.started") : kinds.index("analysis.done") + 1]
@@ -106,7 +106,7 @@ async def test_the_analysis_comes_in_pieces_for_who_watches(gateway: str, fake_e
 
 
 async def test_an_analysis_that_breaks_off_is_told_as_far_as_it_came(gateway: str, fake_engines: FakeEngines) -> None:
-    fake_engines.let("judge", judging(analysis=Script(('{"consensus": ["both',), ending="break")))
+    fake_engines.let("judge", judge_script(analysis=Script(('{"consensus": ["both',), ending="break")))
     events = await told(gateway, include_events=True)
     assert [event["delta"] for event in events if event["type"] == "analysis.delta"] == ['{"consensus": ["both']
     assert "analysis.done" not in [event["type"] for event in events]
@@ -124,7 +124,7 @@ async def test_the_first_byte_does_not_wait_for_a_slow_panel(gateway: str, fake_
 
 async def test_deltas_come_one_by_one(gateway: str, fake_engines: FakeEngines) -> None:
     pace = asyncio.Semaphore(1)
-    fake_engines.let("judge", judging(Script(("a", "b", "c", "d"), pace=pace)))
+    fake_engines.let("judge", judge_script(Script(("a", "b", "c", "d"), pace=pace)))
     got = []
     async for line in lines(gateway, fusion={"analysis": "off", "deadline_seconds": 20}):
         if piece := content(line):
@@ -167,7 +167,7 @@ async def test_an_answer_that_begins_at_once_is_not_held_back(
     gateway: str, fake_engines: FakeEngines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stream, "EARLY_FAILURE_S", 60.0)
-    fake_engines.let("judge", judging(Script(("a", "b"), ending="hang")))
+    fake_engines.let("judge", judge_script(Script(("a", "b"), ending="hang")))
     body = {"model": "cappella/default", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
     async with aiohttp.ClientSession() as http, http.post(f"{gateway}/v1/chat/completions", json=body) as reply:
         async for line in reply.content:
@@ -225,7 +225,7 @@ async def test_an_error_in_mid_stream_is_an_event_that_the_client_raises(
 async def test_a_judge_that_breaks_off_in_mid_stream_is_followed_by_a_whole_answer(
     gateway: str, fake_engines: FakeEngines
 ) -> None:
-    fake_engines.let("judge", judging(Script(("The fi",), ending="break")))
+    fake_engines.let("judge", judge_script(Script(("The fi",), ending="break")))
     got = await chunks(gateway)
     assert text(got) == "The fi\n\nHello there"
     assert got[-1].model_dump()["fusion"]["status"] == "degraded"

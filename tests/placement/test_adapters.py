@@ -1,4 +1,4 @@
-"""LoRA adapters: names of their own, one engine, room for the largest of them."""
+"""LoRA adapters: callable names, one engine, and memory for the largest rank."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ def model(**adapter_folders: Path) -> Model:
     return Model.model_validate({"weights": "/w", "max_model_len": 64, "adapters": folders})
 
 
-def test_the_engine_makes_room_for_the_largest_rank_rounded_up(tmp_path: Path) -> None:
+def test_the_engine_reserves_the_largest_rank_rounded_up(tmp_path: Path) -> None:
     found = model(law=write_adapter(tmp_path / "a", {"r": 9}), code=write_adapter(tmp_path / "b", {"r": 4}))
     assert adapters.served_rank(found) == 16
     flags = server_args.arguments("base", found, Placed("base", (0,), 0, 0, 1 << 20, 1, 2048, ""), Path("/s"))
@@ -41,10 +41,10 @@ def test_the_engine_makes_room_for_the_largest_rank_rounded_up(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("config", "says"),
     [
-        ({}, "has no rank"),
-        ({"r": "x"}, "has no rank"),
+        ({}, "has no valid rank"),
+        ({"r": "x"}, "has no valid rank"),
         ([], "not a JSON object"),
-        ({"r": 4096}, "more than vLLM takes"),
+        ({"r": 4096}, "more than vLLM supports"),
     ],
 )
 def test_a_folder_that_is_no_adapter_is_named(tmp_path: Path, config: Any, says: str) -> None:
@@ -86,10 +86,10 @@ def panel(tmp_path: Path, **fields: Any) -> Path:
 
 def test_a_panel_of_adapters_is_one_engine_and_each_is_called_by_its_name(tmp_path: Path) -> None:
     config = load(panel(tmp_path))
-    assert list(config.called) == ["base", "law", "code"]
+    assert list(config.models_by_name) == ["base", "law", "code"]
     assert config.models["base"].adapters["law"] == tmp_path / "law"
-    assert config.hosted(["base"]) == ["base", "law", "code"]
-    assert config.ensembles["default"].can_answer(config.hosted(["base"]))
+    assert config.names_of(["base"]) == ["base", "law", "code"]
+    assert config.ensembles["default"].can_answer(config.names_of(["base"]))
     plan = advice.plan(config, machine.described("24GiB"))
     assert list(plan.placed) == ["base"]
     bare = advice.plan(_without(config), machine.described("24GiB"))
@@ -97,17 +97,17 @@ def test_a_panel_of_adapters_is_one_engine_and_each_is_called_by_its_name(tmp_pa
 
 
 def _without(config: Config) -> Config:
-    """The same with no adapters, which then nobody may call."""
+    """The same config without adapters."""
     base = config.models["base"].model_copy(update={"adapters": {}})
     return config.model_copy(update={"models": {"base": base}})
 
 
 def test_a_name_that_is_used_twice_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="'base' names two things among the models and their adapters"):
+    with pytest.raises(ConfigError, match="'base' is used twice among the names of models and adapters"):
         load(panel(tmp_path, adapters={"base": "law"}))
 
 
-def test_an_adapter_that_nobody_declared_is_unknown(tmp_path: Path) -> None:
+def test_an_undeclared_adapter_is_unknown(tmp_path: Path) -> None:
     path = panel(tmp_path)
     path.write_text(path.read_text().replace('"panel": ["base", "law"', '"panel": ["base", "lore"'))
     with pytest.raises(ConfigError, match=r"there is no model 'lore' under models\. Use one of base, law, code"):

@@ -1,4 +1,4 @@
-"""Weights are weighed by their headers."""
+"""Sizes of weights from safetensors headers."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def test_whole_weights_are_the_bytes_of_all_files(tmp_path: Path) -> None:
     assert checkpoint.rank_bytes(found, READ, 1) == 64 * 2 + 128 * 64 * 2
 
 
-def test_weights_that_lie_there_twice_are_counted_as_the_index_says(tmp_path: Path) -> None:
+def test_weights_present_twice_are_counted_by_the_index(tmp_path: Path) -> None:
     shapes: Shapes = {"model.norm.weight": ("BF16", (64,))}
     write_safetensors(tmp_path / "model-1.safetensors", shapes)
     write_safetensors(tmp_path / "consolidated.safetensors", shapes)
@@ -32,7 +32,7 @@ def test_weights_that_lie_there_twice_are_counted_as_the_index_says(tmp_path: Pa
     index.write_text('{"weight_map": {"model.norm.weight": "model-1.safetensors"}}')
     assert len(checkpoint.tensors(tmp_path, "here")) == 1
     index.write_text('{"weight_map": {"model.norm.weight": "model-2.safetensors"}}')
-    with pytest.raises(ConfigError, match=r"names model-2\.safetensors, which is not there"):
+    with pytest.raises(ConfigError, match=r"names model-2\.safetensors, which is missing"):
         checkpoint.tensors(tmp_path, "here")
 
 
@@ -63,14 +63,14 @@ def test_float32_is_loaded_as_16_bits_and_scales_stay(tmp_path: Path) -> None:
     assert weigh(tmp_path, shapes) == 192 * 64 * 2 + 16
 
 
-def test_experts_in_mxfp4_grow_to_what_their_kernels_take(tmp_path: Path) -> None:
+def test_mxfp4_experts_are_padded_for_their_kernels(tmp_path: Path) -> None:
     oss = {"hidden_size": 2880, "intermediate_size": 2880, "num_local_experts": 32, "num_experts_per_tok": 4}
     shapes = {"model.layers.0.mlp.experts.down_proj_blocks": ("U8", (32, 2880, 90, 16))}
     padded = weigh(tmp_path, shapes, **oss, quantization_config={"quant_method": "mxfp4"})
     assert padded == round(32 * 2880 * 90 * 16 * (2944 / 2880) * (3072 / 2880))
 
 
-def test_quantised_weights_weigh_what_they_weigh(tmp_path: Path) -> None:
+def test_quantised_weights_keep_their_size(tmp_path: Path) -> None:
     assert weigh(tmp_path, {"model.layers.0.mlp.up_proj.qweight": ("I32", (64, 24))}) == 64 * 24 * 4
 
 
@@ -79,7 +79,7 @@ def test_a_file_that_is_cut_off_is_named(tmp_path: Path, keep: int) -> None:
     path = tmp_path / "model.safetensors"
     write_safetensors(path, llama_shapes(TINY))
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(ConfigError, match=r"here: model\.safetensors is no whole safetensors file"):
+    with pytest.raises(ConfigError, match=r"here: model\.safetensors is not a complete safetensors file"):
         checkpoint.tensors(tmp_path, "here")
 
 

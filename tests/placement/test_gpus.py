@@ -1,4 +1,4 @@
-"""GPUs as NVIDIA's driver tells of them: its library is scripted, since few machines have one."""
+"""GPUs as reported by NVIDIA's driver, whose library is scripted."""
 
 import shutil
 from dataclasses import dataclass, field
@@ -58,7 +58,7 @@ class Driver:
 
 
 def _bus(index: int) -> str:
-    """As NVML writes it: Linux has four digits of domain."""
+    """A bus id as NVML writes it, with eight digits of domain where Linux has four."""
     return f"00000000:0{index}:00.0"
 
 
@@ -75,11 +75,11 @@ def driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Driver:
     return scripted
 
 
-def test_what_a_process_holds_on_all_gpus_is_added_up(driver: Driver) -> None:
+def test_the_memory_of_a_process_is_added_up_over_gpus(driver: Driver) -> None:
     assert gpus.used_bytes() == {7: 6 * GIB, 8: 0}
 
 
-def test_each_gpu_is_told_with_what_it_has_free(driver: Driver) -> None:
+def test_each_gpu_is_reported_with_its_free_memory(driver: Driver) -> None:
     found = gpus.read()
     assert [(gpu.index, gpu.name, gpu.free_bytes // GIB) for gpu in found] == [
         (0, "NVIDIA Test", 23),
@@ -97,9 +97,7 @@ def test_a_machine_of_one_node_has_no_nodes_to_bind_to(driver: Driver, tmp_path:
     assert [gpu.numa_node for gpu in gpus.read()] == [None] * 4
 
 
-def test_a_part_of_a_gpu_that_cannot_say_how_busy_it_is_is_planned_with(
-    driver: Driver, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_mig_instance_without_utilisation_is_planned_with(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: object) -> None:
         raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
 
@@ -124,7 +122,7 @@ def with_gpus(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "has_gpu", lambda: True)
 
 
-async def test_ready_and_metrics_tell_of_the_gpus(with_gpus: None, gateway: str) -> None:
+async def test_ready_and_metrics_report_the_gpus(with_gpus: None, gateway: str) -> None:
     async with aiohttp.ClientSession() as http:
         async with http.get(f"{gateway}/ready") as reply:
             found = (await reply.json())["gpus"]
@@ -134,9 +132,7 @@ async def test_ready_and_metrics_tell_of_the_gpus(with_gpus: None, gateway: str)
     assert 'cappella_gpu_memory_free_bytes{gpu="1"}' in text
 
 
-async def test_a_driver_that_ceases_to_answer_takes_nothing_else_with_it(
-    with_gpus: None, driver: Driver, gateway: str
-) -> None:
+async def test_a_driver_that_stops_answering_breaks_nothing_else(with_gpus: None, driver: Driver, gateway: str) -> None:
     driver.broken = True
     async with aiohttp.ClientSession() as http, http.get(f"{gateway}/ready") as reply:
         assert (reply.status, (await reply.json())["gpus"]) == (200, [])
@@ -150,9 +146,9 @@ def test_only_gpus_that_cuda_may_see_are_planned_with(
     assert [gpu.index for gpu in gpus.read()] == left
 
 
-def test_no_gpu_to_be_seen_is_an_error_and_not_a_cpu(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_visible_gpu_is_an_error_and_not_a_cpu(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    with pytest.raises(ConfigError, match="CUDA_VISIBLE_DEVICES leaves none of them"):
+    with pytest.raises(ConfigError, match="CUDA_VISIBLE_DEVICES hides all of them"):
         machine.own_gpus()
 
 

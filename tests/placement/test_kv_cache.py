@@ -1,4 +1,4 @@
-"""Bytes of KV cache: against published figures, and against vLLM's own reckoning in test_real_placement.py."""
+"""KV cache sizes, compared with published figures; test_real_placement.py compares them with vLLM."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -104,7 +104,7 @@ def test_latent_attention_keeps_576_values_a_layer_whole_on_every_gpu() -> None:
 def test_of_a_sliding_window_only_the_window_and_a_step_are_kept() -> None:
     assert architecture.read(GEMMA_27B, "c").layers == {Attention(16, 128, window=1024): 52, Attention(16, 128): 10}
     per_layer_block = 16 * 2 * 16 * 128 * 2
-    # A step may be under way and another planned while the window moves on.
+    # One step may run and another be scheduled while the window moves on.
     window_blocks = -(-(1023 + 2 * 2048) // 16) + 1
     # Ten layers to a group: one group of full attention, and six of windows, the last with eight empty places.
     assert sequence(GEMMA_27B, 32768) == 10 * per_layer_block * (32768 // 16 + 6 * window_blocks)
@@ -118,7 +118,7 @@ def test_gemma_3_is_read_as_it_is_published() -> None:
     assert (read.vocab_size, read.tied, read.vision) == (262208, True, True)
 
 
-def test_layers_that_read_what_others_keep_keep_nothing() -> None:
+def test_layers_that_share_a_cache_keep_nothing() -> None:
     shared = {**LLAMA_8B, "num_kv_shared_layers": 12}
     assert sum(architecture.read(shared, "c").layers.values()) == 20
 
@@ -133,13 +133,13 @@ def test_linear_attention_keeps_two_states_in_pages_as_large_as_attentions() -> 
 
 def test_a_model_with_states_needs_a_block_for_every_sequence_that_may_run() -> None:
     pool = kv_cache.pool(architecture.read(QWEN_NEXT, "c"), ONE_GPU)
-    assert pool.least_bytes(1000, max_num_seqs=256) == 257 * pool.block_bytes
-    assert pool.least_bytes(1000, max_num_seqs=4) == pool.sequence_bytes(1000) + pool.block_bytes
+    assert pool.min_bytes(1000, max_num_seqs=256) == 257 * pool.block_bytes
+    assert pool.min_bytes(1000, max_num_seqs=4) == pool.sequence_bytes(1000) + pool.block_bytes
 
 
-def test_vllm_wants_one_block_more_than_the_longest_sequence() -> None:
+def test_vllm_needs_one_block_more_than_the_longest_sequence() -> None:
     pool = kv_cache.pool(architecture.read(LLAMA_8B, "c"), ONE_GPU)
-    assert pool.least_bytes(8192, max_num_seqs=64) == (8192 + 16) * 128 * 1024
+    assert pool.min_bytes(8192, max_num_seqs=64) == (8192 + 16) * 128 * 1024
 
 
 def test_a_longer_sequence_never_takes_less() -> None:
@@ -155,7 +155,7 @@ def test_a_config_that_lacks_a_size_is_named() -> None:
 
 
 def test_a_layer_of_an_unknown_kind_is_named() -> None:
-    with pytest.raises(ConfigError, match="of a kind that no plan knows: moving_attention"):
+    with pytest.raises(ConfigError, match="unknown kinds of layers: moving_attention"):
         architecture.read({**LLAMA_8B, "layer_types": ["full_attention", "moving_attention"]}, "here")
 
 

@@ -1,4 +1,4 @@
-"""What a plan must never do, over machines and models drawn at random."""
+"""Properties of packing and sharing, over random machines and models."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations, product
@@ -19,19 +19,19 @@ def items(draw: st.DrawFn, most: int = 5) -> list[Item]:
     for number in range(draw(st.integers(1, most))):
         whole = draw(SIZES)
         counts = draw(st.sampled_from([(1,), (1, 2), (1, 2, 4), (2,), (2, 4)]))
-        # A split costs something beside its share.
+        # A split costs more than its share.
         out.append(Item(f"m{number}", {n: -(-whole // n) + 3 * (n > 1) for n in counts}))
     return out
 
 
 def used(found: Spans, wanted: Sequence[Item], count: int) -> list[int]:
-    least = {item.name: item.least_bytes for item in wanted}
+    least = {item.name: item.min_bytes for item in wanted}
     return [sum(least[name][len(span)] for name, span in found.items() if gpu in span) for gpu in range(count)]
 
 
 def brute_force(wanted: Sequence[Item], capacities: Sequence[int]) -> int | None:
-    """The fewest further GPUs that splits can do with; None if nothing fits."""
-    spans = [[span for n in item.least_bytes for span in combinations(range(len(capacities)), n)] for item in wanted]
+    """The smallest number of additional GPUs for splits; None if nothing fits."""
+    spans = [[span for n in item.min_bytes for span in combinations(range(len(capacities)), n)] for item in wanted]
     best = None
     for chosen in product(*spans):
         found = {item.name: span for item, span in zip(wanted, chosen, strict=True)}
@@ -76,7 +76,7 @@ def test_models_are_spread_beside_one_that_fills_its_gpus() -> None:
 
 
 def test_a_pinned_model_lies_where_it_is_pinned() -> None:
-    found = packing.pack([Item("a", {2: 30}, only=(1, 2)), Item("b", {1: 60})], [80, 80, 80])
+    found = packing.pack([Item("a", {2: 30}, pinned=(1, 2)), Item("b", {1: 60})], [80, 80, 80])
     assert found == {"a": (1, 2), "b": (0,)}
 
 
@@ -87,7 +87,7 @@ def test_the_order_of_unlike_gpus_makes_no_difference() -> None:
 
 
 def test_a_split_takes_an_aligned_pair_of_neighbours_where_it_can() -> None:
-    found = packing.pack([Item("a", {1: 60}, only=(1,)), Item("b", {2: 40})], [80, 80, 80, 80])
+    found = packing.pack([Item("a", {1: 60}, pinned=(1,)), Item("b", {2: 40})], [80, 80, 80, 80])
     assert found is not None
     assert found["b"] == (2, 3)
 
@@ -107,20 +107,18 @@ def demands(draw: st.DrawFn) -> list[CacheDemand]:
 
 
 @given(demands(), st.lists(st.integers(0, 500), min_size=4, max_size=4))
-def test_what_is_shared_out_is_no_more_than_there_is_nor_than_was_wished(
-    wanted: list[CacheDemand], left: list[int]
-) -> None:
+def test_shares_exceed_neither_the_memory_nor_the_demand(wanted: list[CacheDemand], left: list[int]) -> None:
     given_bytes: Mapping[str, int] = sharing.share(wanted, left)
     for demand in wanted:
-        assert 0 <= given_bytes[demand.name] <= demand.most_bytes
+        assert 0 <= given_bytes[demand.name] <= demand.max_bytes
     for gpu in range(4):
         assert sum(given_bytes[demand.name] for demand in wanted if gpu in demand.span) <= left[gpu]
 
 
 @given(demands(), st.lists(st.integers(0, 500), min_size=4, max_size=4))
-def test_nobody_is_left_short_while_there_is_room(wanted: list[CacheDemand], left: list[int]) -> None:
+def test_no_demand_is_left_short_while_memory_is_free(wanted: list[CacheDemand], left: list[int]) -> None:
     given_bytes = sharing.share(wanted, left)
     rest = [left[gpu] - sum(given_bytes[w.name] for w in wanted if gpu in w.span) for gpu in range(4)]
     for demand in wanted:
-        # Bytes are whole: each wish may leave one behind.
-        assert given_bytes[demand.name] >= demand.most_bytes - 1 or min(rest[gpu] for gpu in demand.span) <= len(wanted)
+        # Bytes are integers: each demand may lose one.
+        assert given_bytes[demand.name] >= demand.max_bytes - 1 or min(rest[gpu] for gpu in demand.span) <= len(wanted)

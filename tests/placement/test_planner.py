@@ -1,4 +1,4 @@
-"""Plans of real shapes on machines that need not exist."""
+"""Placement plans of real model shapes on described machines."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +35,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def deployment(shapes: dict[str, Path], members: str, judge: str, swap: bool = False, **fields: Any) -> Config:
-    """Members and a judge by their shapes: `8b 8b`, `70b`."""
+    """A config with members and a judge of these shapes, such as `8b 8b` and `70b`."""
     names = {f"m{n}": shape for n, shape in enumerate(members.split())} | {"judge": judge}
     models = {name: {"weights": str(shapes[shape]), "max_model_len": 8192, **fields} for name, shape in names.items()}
     panel = [name for name in names if name != "judge"]
@@ -56,7 +56,7 @@ def test_four_models_of_8b_share_an_80_gib_gpu(shapes: dict[str, Path]) -> None:
     assert {each.gpus for each in plan.placed.values()} == {(0,)}
     judge, member = plan.placed["judge"], plan.placed["m0"]
     assert judge.weight_bytes == pytest.approx(8.03e9 * 2, rel=0.001)
-    # The judge reads three answers, and every run of it: it gets more than one who writes a single one.
+    # The judge reads three answers per run, so it gets more than a member that writes one.
     assert judge.kv_cache_bytes > member.kv_cache_bytes >= 8192 * 128 * 1024
 
 
@@ -79,7 +79,7 @@ def test_a_kv_cache_of_a_set_size_is_exact(shapes: dict[str, Path]) -> None:
 
 
 def test_a_kv_cache_too_small_for_one_sequence_is_named(shapes: dict[str, Path]) -> None:
-    with pytest.raises(ConfigError, match=r"models\.m0\.kv_cache_bytes: to serve 8192 tokens it needs 1026 MiB"):
+    with pytest.raises(ConfigError, match=r"models\.m0\.kv_cache_bytes: max_model_len 8192 needs at least 1026 MiB"):
         advice.plan(deployment(shapes, "8b", "8b", kv_cache_bytes="512MiB"), machine.described("80GiB"))
 
 
@@ -91,7 +91,10 @@ def test_a_cache_of_a_set_size_is_enough_only_on_a_split_that_leaves_less_to_hol
 
 @pytest.mark.parametrize(
     ("gpus", "says"),
-    [([5], r"models\.m0\.gpus: \[5\] are not all there: there are 0, 1"), ([0, 1, 2], r"not all there")],
+    [
+        ([5], r"models\.m0\.gpus: \[5\] are not all on this machine, which has 0, 1"),
+        ([0, 1, 2], r"not all on this machine"),
+    ],
 )
 def test_a_pin_to_gpus_that_are_not_there_is_named(shapes: dict[str, Path], gpus: list[int], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
@@ -99,7 +102,7 @@ def test_a_pin_to_gpus_that_are_not_there_is_named(shapes: dict[str, Path], gpus
 
 
 def test_a_gpu_that_is_pinned_twice_is_an_error(shapes: dict[str, Path]) -> None:
-    with pytest.raises(ValueError, match="gpus names one twice: 0, 0"):
+    with pytest.raises(ValueError, match="gpus has a duplicate: 0, 0"):
         deployment(shapes, "8b", "8b", gpus=[0, 0])
 
 
@@ -129,7 +132,9 @@ def test_a_presets_judge_stays_awake_too(shapes: dict[str, Path]) -> None:
 
 
 def test_a_split_that_is_not_legal_is_named_before_anything_loads(shapes: dict[str, Path]) -> None:
-    with pytest.raises(ConfigError, match=r"models\.m0\.tensor_parallel_size: 8 GPUs cannot share it: there are 4"):
+    with pytest.raises(
+        ConfigError, match=r"models\.m0\.tensor_parallel_size: it cannot be split over 8 GPUs: there are 4"
+    ):
         advice.plan(deployment(shapes, "8b", "8b", tensor_parallel_size=8), machine.described("4x80GiB"))
 
 
@@ -138,7 +143,7 @@ def test_pinned_gpus_are_kept(shapes: dict[str, Path]) -> None:
     assert [each.gpus for each in plan.placed.values()] == [(1,), (1,)]
 
 
-def test_a_panel_that_does_not_fit_is_told_what_would_make_it(shapes: dict[str, Path]) -> None:
+def test_a_panel_that_does_not_fit_gets_hints_that_would_make_it_fit(shapes: dict[str, Path]) -> None:
     with pytest.raises(DoesNotFit, match=r"need at least .* GiB \(m0 .*, judge .*") as caught:
         advice.plan(deployment(shapes, "8b 8b 8b", "8b"), machine.described("48GiB"))
     mends = str(caught.value)
@@ -162,7 +167,7 @@ def test_a_shorter_context_is_offered_where_it_is_enough(shapes: dict[str, Path]
         advice.plan(config, machine.described("64GiB"))
 
 
-def test_a_panel_in_turns_keeps_its_judge_and_wakes_everyone_once(shapes: dict[str, Path]) -> None:
+def test_a_swapped_panel_keeps_its_judge_awake_and_wakes_each_member_once(shapes: dict[str, Path]) -> None:
     plan = advice.plan(deployment(shapes, "8b 8b 8b", "8b", swap=True), machine.described("48GiB"))
     fits(plan)
     assert plan.placed["judge"].turn is None
@@ -170,7 +175,7 @@ def test_a_panel_in_turns_keeps_its_judge_and_wakes_everyone_once(shapes: dict[s
     assert len(plan.turns) > 1
 
 
-def test_a_panel_that_fits_takes_no_turns_though_it_might(shapes: dict[str, Path]) -> None:
+def test_a_panel_that_fits_is_not_swapped_even_if_allowed(shapes: dict[str, Path]) -> None:
     plan = advice.plan(deployment(shapes, "1b 1b", "1b", swap=True), machine.described("80GiB"))
     assert plan.turns == []
 
@@ -181,7 +186,7 @@ def planned(shapes: dict[str, Path]) -> Callable[[str, str, Machine, bool], Plan
         config = deployment(shapes, members, judge, swap)
         footprints = {name: footprint(name, model, where) for name, model in config.local.items()}
         try:
-            return planner.placed(config, footprints, where)
+            return planner.place(config, footprints, where)
         except DoesNotFit:
             return None
 
@@ -196,7 +201,7 @@ def planned(shapes: dict[str, Path]) -> Callable[[str, str, Machine, bool], Plan
     swap=st.booleans(),
 )
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_no_plan_gives_more_than_there_is_and_more_memory_never_hurts(
+def test_no_plan_exceeds_memory_and_more_memory_never_hurts(
     planned: Callable[[str, str, Machine, bool], Plan | None],
     members: list[str],
     judge: str,

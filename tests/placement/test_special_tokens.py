@@ -1,4 +1,4 @@
-"""Which tokens of a folder's tokenizer text must not hold."""
+"""The control tokens that are found in a model's tokenizer."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ def found(path: Path, about: Any = None, template: str | None = None) -> folder.
     return folder.inspect("ann", made)
 
 
-def test_what_is_called_special_or_looks_it_counts(tmp_path: Path) -> None:
+def test_tokens_that_are_marked_or_look_special_count(tmp_path: Path) -> None:
     assert found(tmp_path).special_tokens == ("<|end|>", "<｜User｜>")
     assert found(tmp_path).markup == ("<think>", "<tool_call>")
 

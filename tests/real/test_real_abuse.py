@@ -18,7 +18,7 @@ from cappella.engines.sanitize import Sanitizer
 from cappella.ensemble import prompts
 from cappella.placement import folder
 from cappella.types import Message, Prompt
-from support.bad_http import Raw
+from support.bad_http import RawRequest
 from support.injected_answers import INJECTIONS, PAYLOAD
 from support.malformed_requests import malformed
 from support.real_deployment import ROOT, Deployment
@@ -102,7 +102,7 @@ async def test_malformed_requests_to_models_are_refused_and_no_engine_minds(demo
     statuses: Counter[int] = Counter()
     slots, rng = asyncio.Semaphore(8), Random(5)
 
-    async def one(raw: Raw) -> None:
+    async def one(raw: RawRequest) -> None:
         for ours, theirs in names.items():
             raw = replace(raw, body=raw.body.replace(ours, theirs))
         async with slots:
@@ -119,7 +119,7 @@ async def test_malformed_requests_to_models_are_refused_and_no_engine_minds(demo
     assert all((each["state"], each["restarts"]) == ("ready", 0) for each in engines)
 
 
-async def _answer(demo: Deployment, raw: Raw) -> bytes:
+async def _answer(demo: Deployment, raw: RawRequest) -> bytes:
     host, _, port = demo.url.removeprefix("http://").partition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     reply = b""

@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from support.real_deployment import ROOT, Deployment, alive, deployed, shipped, stop, wait_for
+from support.real_deployment import ROOT, Deployment, alive, deployed, shipped_config, stop, wait_for
 
 pytestmark = pytest.mark.vllm
 
@@ -35,7 +35,7 @@ class Box:
 @pytest.fixture(scope="module")
 def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
     folder = tmp_path_factory.mktemp("box")
-    model = shipped("demo.yaml")["models"]["soprano"]
+    model = shipped_config("demo.yaml")["models"]["soprano"]
     ensemble = {"panel": ["soprano", "soprano"], "judge": "soprano", "analysis": "off"}
     config = folder / "solo.yaml"
     # Time enough to end what is under way, on a busy machine too.

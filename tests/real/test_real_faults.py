@@ -19,7 +19,7 @@ import yaml
 
 from cappella.cli.client.http import Server
 from cappella.cli.client.reload import reload
-from support.fault_drill import AT_ONCE, DEADLINE_S, Tally, drill
+from support.fault_drill import AT_ONCE, DEADLINE_S, Tally, run_drill
 from support.real_deployment import ROOT, Deployment, alive, deployed, memory_bytes, parent_of, wait_for
 
 pytestmark = pytest.mark.vllm
@@ -81,10 +81,10 @@ async def start_finished(stack: Deployment, timeout_s: float = 120) -> bool:
 
 
 async def suffer(stack: Deployment, fault: str, victim: str, harm: Any) -> Tally:
-    """The drill, and that all is as before it once the victim is back."""
+    """Run the fault drill; afterwards the deployment must be as before."""
     processes, others = len(stack.processes()), restarts(stack, victim)
     began = time.monotonic()
-    tally = await drill(stack.url, REQUESTS, harm)
+    tally = await run_drill(stack.url, REQUESTS, harm)
     figures[fault] = tally.figures()
     assert not tally.bad
     assert sum(tally.ends.values()) == REQUESTS
@@ -166,7 +166,7 @@ async def test_weights_that_are_spoilt_cost_one_member_and_come_back_with_a_relo
 
     mended = asyncio.create_task(mend())
     processes = len(stack.processes())
-    tally = await drill(stack.url, REQUESTS, harm)
+    tally = await run_drill(stack.url, REQUESTS, harm)
     figures["spoilt weights, and kill -9 of the core of tenor"] = tally.figures()
     assert not tally.bad
     await mended

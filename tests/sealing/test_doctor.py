@@ -1,4 +1,4 @@
-"""`cappella doctor` over engines that are stubs, in an environment with something planted in it."""
+"""`cappella doctor` over stub engines, with and without plugins that violate the seal."""
 
 import json
 import socket
@@ -23,7 +23,7 @@ def deployment(folder: Path, **server: Any) -> Path:
 
 
 def sealed(folder: Path, plugin: str | None, before: str = "", **server: Any) -> tuple[int, dict[str, Any]]:
-    """The exit code and the report of a trial with that plugin."""
+    """The exit code and report of a sealed trial with this plugin."""
     python = overlay(folder / "python", stub_vllm=True, plugin=plugin)
     done = doctor(python, str(deployment(folder, **server)), "--sealed", "--json", before=before)
     assert done.stdout, done.stderr
@@ -48,7 +48,7 @@ def test_what_an_engine_tries_in_python_is_listed_with_who_tries_it(tmp_path: Pa
         assert each["seen_by"] == "guard"
         assert each["by"].startswith("phone_home.py:6 register")
         assert "/ann " in each["process"]
-    # Refused, the engine goes on: it may be asked all the same.
+    # The engine continues after a refusal, so the trial can still call it.
     assert [each["error"] for each in report["asked"]] == [None, None]
 
 
@@ -72,13 +72,13 @@ def test_keys_tls_and_an_outward_address_do_not_hinder_the_trial(tmp_path: Path)
     kept: dict[str, Any] = {"audit": {"file": "audit.jsonl"}, "runs": {"file": "runs.sqlite"}}
     code, report = sealed(tmp_path, None, host="192.0.2.50", allow_open=True, keys="no-such-file", **kept)
     assert (code, report["listening"]) == (0, [])
-    # Its own questions are no runs to be kept, and the server that is running has the log.
+    # The trial's own requests are not recorded, and a running server holds the audit log.
     assert not [*tmp_path.rglob("audit.jsonl*"), *tmp_path.rglob("runs.sqlite*")]
 
 
 @needs_namespaces
 def test_where_the_kernel_gives_no_namespace_the_guard_alone_watches_and_that_is_said(tmp_path: Path) -> None:
-    # In a user namespace of its own a limit of none holds for its root as well.
+    # Inside a user namespace, a limit of zero applies to its root as well.
     python = overlay(
         tmp_path / "python", stub_vllm=True, plugin=PYTHON_VIOLATOR + NATIVE_VIOLATOR.replace("register", "other")
     )

@@ -1,4 +1,4 @@
-"""What the guard refuses, in a process of its own: an audit hook stays for good."""
+"""What the guard refuses, tested in separate processes because audit hooks cannot be removed."""
 
 import json
 import subprocess
@@ -130,7 +130,7 @@ def records(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_a_refusal_is_recorded_with_who_asked_for_it(tmp_path: Path) -> None:
+def test_a_refusal_is_recorded_with_its_origin(tmp_path: Path) -> None:
     (tmp_path / "phones.py").write_text(
         "import urllib.request\ndef home():\n    try: urllib.request.urlopen('http://192.0.2.1:81/')\n    except OSError: pass"
     )

@@ -1,4 +1,4 @@
-"""A network with loopback alone, and what the kernel sees there of code that no guard sees."""
+"""The network namespace, and the packets that the kernel sees from code that the guard does not."""
 
 import json
 import subprocess
@@ -23,7 +23,7 @@ def native_connect(address, port):
 
 
 def inside(code: str, *arguments: str) -> Any:
-    """What `code` leaves in `result`, with a watch over it in a namespace of its own, and what the watch saw."""
+    """Run `code` in a watched namespace; returns its `result` and the packets seen."""
     script = f"""
 import json, os, socket, sys, time
 from cappella.sealing import namespace, packets
@@ -101,7 +101,7 @@ def to_loopback(packet: str) -> str:
         (ETH_P_IP, DATAGRAM, ("send", "9.9.9.9:123")),
         (ETH_P_IP, UNREACHABLE, None),
         (ETH_P_IP, QUERY, ("look-up", "host.lan of 10.255.255.53:53")),
-        # A resolver on this machine asks others.
+        # A resolver on this machine would ask others.
         (ETH_P_IP, to_loopback(QUERY), ("look-up", "host.lan of 127.0.0.53:53")),
         (ETH_P_IPV6, SYN6, ("connect", "[2001:4860:4860::8888]:443")),
         (0x0806, SYN, None),

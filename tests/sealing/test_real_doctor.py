@@ -1,4 +1,4 @@
-"""`cappella doctor --sealed` over real vLLM: the demo stays inside, and a vLLM plugin that does not is found."""
+"""`cappella doctor --sealed` over real vLLM: the demo passes, and a plugin that connects outside is found."""
 
 import json
 import subprocess
@@ -15,12 +15,12 @@ from support.stub_engine import environment
 pytestmark = pytest.mark.vllm
 
 DEMO = ROOT / "model_configs" / "demo-adapters.yaml"
-# Gloo would look up its machine's name: here /etc/hosts has that, elsewhere it would be asked of a server.
+# Gloo would look up the machine's name, which /etc/hosts has here, but elsewhere a server would be asked.
 UNKNOWN_NAME = 'set -- unshare --user --map-root-user --uts sh -c \'hostname llm-box.example; exec "$@"\' sh "$@"'
 
 
 @needs_namespaces
-def test_the_demo_reaches_for_nothing_beyond_this_machine_not_even_for_its_name() -> None:
+def test_the_demo_reaches_nothing_outside_not_even_for_its_own_name() -> None:
     done = doctor(sys.executable, str(DEMO), "--sealed", "--json", before=UNKNOWN_NAME)
     report = json.loads(done.stdout)
     assert (report["attempts"], report["listening"], report["unseen"]) == ([], [], 0)

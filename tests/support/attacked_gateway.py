@@ -1,4 +1,4 @@
-"""A gateway with keys in a process of its own, over engines that the test scripts: `besieged.py FOLDER`."""
+"""A gateway with keys as a separate process, over engines that the test scripts: `attacked_gateway.py FOLDER`."""
 
 import asyncio
 import sys
@@ -20,7 +20,7 @@ from support.strict_gateway import with_keys
 
 
 class Supervisor:
-    """What the application needs of a supervisor, over engines that somebody else started in the folder."""
+    """The part of a supervisor that the application needs, over engines that the test started in the folder."""
 
     def __init__(self, config: Config, folder: Path) -> None:
         self.engines = {
@@ -43,14 +43,14 @@ class Supervisor:
 
 
 async def serve(folder: Path) -> None:
-    """Until SIGTERM. The port is printed once clients may connect."""
+    """Serve until SIGTERM; prints the port once clients may connect."""
     listener = bind("127.0.0.1", 0)
     config = with_keys(gateway_config(), folder / "keys.sqlite")
-    kept = {
+    recording = {
         "runs": Runs(file=folder / "runs.sqlite", content=True),
         "audit": Audit(file=folder / "audit", log_content=True),
     }
-    config = config.model_copy(update={"server": config.server.model_copy(update=kept)})
+    config = config.model_copy(update={"server": config.server.model_copy(update=recording)})
     app = create_app(config, Supervisor(config, folder))  # type: ignore[arg-type]
     print(listener.getsockname()[1], flush=True)
     await http_server(app).serve(sockets=[listener])

@@ -1,4 +1,4 @@
-"""Requests spoilt as bytes: cut, garbled, wrongly framed, with odd headers, without a right key, sent to odd places."""
+"""Malformed HTTP requests: truncated, corrupted, wrongly framed, with odd headers, a wrong key or a wrong path."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -6,8 +6,8 @@ from random import Random
 
 
 @dataclass(frozen=True, slots=True)
-class Raw:
-    """A request as bytes on the wire, put together late, so that each of its parts can be spoilt."""
+class RawRequest:
+    """The parts of a request, assembled by `wire`, so that each part can be corrupted."""
 
     method: bytes
     path: bytes
@@ -36,19 +36,19 @@ def _bearer(key: str) -> bytes:
     return f"Authorization: Bearer {key}".encode()
 
 
-def _truncated(rng: Random, raw: Raw) -> Raw:
+def _truncated(rng: Random, raw: RawRequest) -> RawRequest:
     return replace(raw, body=raw.body[: rng.randrange(len(raw.body) + 1)])
 
 
-def _flipped(rng: Random, raw: Raw) -> Raw:
+def _flipped(rng: Random, raw: RawRequest) -> RawRequest:
     body = bytearray(raw.body)
     for _ in range(rng.choice((1, 3, 40)) if body else 0):
         body[rng.randrange(len(body))] = rng.randrange(256)
     return replace(raw, body=bytes(body))
 
 
-def _wrapped(rng: Random, raw: Raw) -> Raw:
-    """Twice the same key, another encoding, something before or behind, or no JSON at all."""
+def _wrapped(rng: Random, raw: RawRequest) -> RawRequest:
+    """A duplicate key, another encoding, extra bytes before or after, or no JSON at all."""
     body, text = raw.body, raw.body.decode()
     ways = (
         body.replace(b"{", b'{"model": "cat", "model": "ann", ', 1),
@@ -65,7 +65,7 @@ def _wrapped(rng: Random, raw: Raw) -> Raw:
     return replace(raw, body=rng.choice(ways))
 
 
-def _misframed(rng: Random, raw: Raw) -> Raw:
+def _misframed(rng: Random, raw: RawRequest) -> RawRequest:
     size = len(raw.body)
     chunked = b"Transfer-Encoding: chunked"
     framing, body = rng.choice(
@@ -88,7 +88,7 @@ def _misframed(rng: Random, raw: Raw) -> Raw:
     return replace(raw, framing=framing, body=body)
 
 
-def _headed(rng: Random, raw: Raw) -> Raw:
+def _headed(rng: Random, raw: RawRequest) -> RawRequest:
     header = rng.choice(
         (
             b"Content-Type: text/plain",
@@ -112,8 +112,8 @@ def _headed(rng: Random, raw: Raw) -> Raw:
     return replace(raw, headers=(*raw.headers, header))
 
 
-def _unknown(rng: Random, raw: Raw) -> Raw:
-    """Somebody without a right key."""
+def _unauthenticated(rng: Random, raw: RawRequest) -> RawRequest:
+    """A request with a missing or wrong key."""
     header = rng.choice(
         (
             b"Authorization:",
@@ -128,7 +128,7 @@ def _unknown(rng: Random, raw: Raw) -> Raw:
     return replace(raw, headers=(header,))
 
 
-def _misdirected(rng: Random, raw: Raw) -> Raw:
+def _misdirected(rng: Random, raw: RawRequest) -> RawRequest:
     methods = b"GET GET GET PUT DELETE PATCH HEAD OPTIONS TRACE POST FOO post CONNECT".split()
     paths = (
         b"/ //v1/models /v1/models/ /v1/../v1/models /v1/%2e%2e/metrics /%00 /\xff * ? /v1/models?key=x /docs /openapi.json"
@@ -140,13 +140,13 @@ def _misdirected(rng: Random, raw: Raw) -> Raw:
     return replace(raw, method=rng.choice([*methods, b""]), path=rng.choice(paths))
 
 
-SPOIL_BYTES: tuple[Callable[[Random, Raw], Raw], ...] = (
+SPOIL_BYTES: tuple[Callable[[Random, RawRequest], RawRequest], ...] = (
     _truncated,
     _flipped,
     _wrapped,
     _wrapped,
     _misframed,
     _headed,
-    _unknown,
+    _unauthenticated,
     _misdirected,
 )

@@ -1,4 +1,4 @@
-"""The page in a real browser: Debian's chromium, driven by Playwright, that reports all it complains of."""
+"""The web page in a real browser, Debian's chromium driven by Playwright; records every error that it reports."""
 
 import os
 import re
@@ -43,7 +43,7 @@ STATUS = re.compile(r"the server responded with a status of (\d+)")
 
 
 def executable() -> Path:
-    """Where chromium is. Without one a test is skipped, or fails where CAPPELLA_BROWSER says that it is needed."""
+    """The path of chromium. Without it the test is skipped, or fails if CAPPELLA_BROWSER is set."""
     if found := shutil.which("chromium"):
         return Path(found)
     reason = "there is no chromium here: `scripts/setup test` installs it, or says what keeps it from that"
@@ -53,8 +53,8 @@ def executable() -> Path:
 
 
 @asynccontextmanager
-async def browsing() -> AsyncIterator[Browser]:
-    """A browser with nothing in it, in a folder of its own."""
+async def open_browser() -> AsyncIterator[Browser]:
+    """A new browser with an empty profile."""
     path = executable()
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=path, args=FLAGS)
@@ -65,8 +65,8 @@ async def browsing() -> AsyncIterator[Browser]:
 
 
 @dataclass
-class RequestRecord:
-    """One tab at one server, with all that goes wrong in it; `refusals` are statuses that the test provokes."""
+class PageVisit:
+    """One tab on one server, with the problems seen in it; `refusals` are error statuses that the test provokes."""
 
     url: str
     context: BrowserContext
@@ -78,8 +78,8 @@ class RequestRecord:
     async def begin(self) -> None:
         self.context.on("request", lambda request: self._requests(request.url))
         self.context.on("console", self._says)
-        self.context.on("weberror", lambda told: self.troubles.append(f"uncaught: {told.error}"))
-        self.context.on("dialog", lambda told: self.troubles.append(f"dialog: {told.message}"))
+        self.context.on("weberror", lambda event: self.troubles.append(f"uncaught: {event.error}"))
+        self.context.on("dialog", lambda event: self.troubles.append(f"dialog: {event.message}"))
         await self.context.add_init_script(TELL_VIOLATIONS)
         self.page = await self.context.new_page()
         self.page.set_default_timeout(10_000)
@@ -89,23 +89,23 @@ class RequestRecord:
         return self.page
 
     async def ask(self, question: str) -> Locator:
-        """Write it, send it with the keyboard; returns the turn that begins with it."""
+        """Type and send a question; returns the element of its turn."""
         box = self.page.get_by_role("textbox", name="Your question")
         await box.fill(question)
         await box.press("Control+Enter")
         return self.page.get_by_role("article", name=question[:80]).last
 
     async def unfold(self) -> None:
-        """Show all that can be opened in the view."""
+        """Open everything in the view that can be opened."""
         await self.page.evaluate("document.querySelectorAll('main details').forEach((each) => { each.open = true; })")
 
     async def broken_words(self, selector: str) -> list[str]:
-        """The words of these elements that go on in another line, or into what their cell does not show."""
+        """Words in these elements that wrap inside the word or are clipped by their cell."""
         broken: list[str] = await self.page.evaluate(BROKEN_WORDS, selector)
         return broken
 
-    async def barriers(self) -> list[str]:
-        """What keeps people out of the view that is shown, as axe sees it."""
+    async def accessibility_violations(self) -> list[str]:
+        """Accessibility violations of the current view, as reported by axe."""
         found = (await Axe().run(self.page)).response["violations"]
         return [
             f"{each['id']}: {node['html'][:200]} {node['failureSummary']}" for each in found for node in each["nodes"]
@@ -126,15 +126,15 @@ class RequestRecord:
 
 
 @asynccontextmanager
-async def visiting(
+async def open_page(
     browser: Browser, url: str, refusals: Collection[int] = (), **context: Any
-) -> AsyncIterator[RequestRecord]:
-    """A visit that must end with nothing wrong: no complaint of the browser, no request to elsewhere, no cookie."""
+) -> AsyncIterator[PageVisit]:
+    """A tab that must stay without problems: browser errors, requests to other hosts, cookies."""
     opened = await browser.new_context(
         **{"viewport": {"width": 1280, "height": 900}, "reduced_motion": "reduce", **context}
     )
     try:
-        record = RequestRecord(url, opened, refusals)
+        record = PageVisit(url, opened, refusals)
         await record.begin()
         yield record
         assert record.requested

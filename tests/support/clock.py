@@ -1,4 +1,4 @@
-"""A clock that a test puts forward, so that nothing is waited for and a busy machine changes nothing."""
+"""A clock that tests advance, so that they neither wait nor depend on the machine's speed."""
 
 import asyncio
 import time
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class Clock:
-    """That of the process: event loops go by it too."""
+    """The clock of the process, which event loops use too."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self._ahead_s = 0.0
@@ -21,7 +21,7 @@ class Clock:
         patch.setattr(time, "monotonic", lambda: true() + self._ahead_s)
 
     async def skip(self, seconds: float, work: Coroutine[Any, Any, T], once: Callable[[], bool]) -> T:
-        """What comes of some work in which so much time passes at one moment: once a condition holds."""
+        """The result of `work`, during which the clock is advanced by `seconds` as soon as `once` holds."""
         task = asyncio.create_task(work)
         try:
             assert await eventually(once)

@@ -1,4 +1,4 @@
-"""Scripted engines as a choir, and a real gateway over it."""
+"""Scripted engines, and the real gateway over them."""
 
 import asyncio
 import json
@@ -39,13 +39,13 @@ MEMBERS = ("ann", "bob", "cat")
 JSON = {"Content-Type": "application/json"}
 
 
-def judging(
+def judge_script(
     final: Script | None = None, analysis: Script | None = None, choice: Callable[[Json], Script] | None = None
 ) -> Callable[[Json], Script]:
-    """A judge's script: one for each kind of call."""
+    """The judge's script, with a reply for each kind of call."""
 
     def script(body: Json) -> Script:
-        if "Now compare the answers" in said(body):
+        if "Now compare the answers" in last_message(body):
             return analysis or Script((json.dumps(ANALYSIS),))
         if "structured_outputs" in body and choice is not None:
             return choice(body)
@@ -54,17 +54,17 @@ def judging(
     return script
 
 
-def said(body: Json) -> str:
+def last_message(body: Json) -> str:
     """The last message of a request."""
     return str(body["messages"][-1]["content"])
 
 
-def chooses(**shares: float) -> Callable[[Json], Script]:
-    """A judge's choice among answers by what they say: `shares` are probabilities by a word of the answer's text."""
+def choice_script(**shares: float) -> Callable[[Json], Script]:
+    """A judge's choice: `shares` are probabilities by a word in the answer's text."""
 
     def script(body: Json) -> Script:
         letters = body["structured_outputs"]["choice"]
-        texts = {letter: said(body).split(f"[answer {letter} ")[1].split("[end ")[0] for letter in letters}
+        texts = {letter: last_message(body).split(f"[answer {letter} ")[1].split("[end ")[0] for letter in letters}
         each = {letter: sum(p for word, p in shares.items() if word in texts[letter]) or 1e-9 for letter in letters}
         best = max(each, key=lambda letter: each[letter])
         top = [{"token": letter, "logprob": log(share)} for letter, share in each.items()]
@@ -78,10 +78,10 @@ class FakeEngines:
 
     def __init__(self) -> None:
         self.servers = {name: ScriptedEngine(name, lambda _: Script()) for name in MEMBERS}
-        self.servers["judge"] = ScriptedEngine("judge", judging())
+        self.servers["judge"] = ScriptedEngine("judge", judge_script())
         self.engines: dict[str, VllmEngine] = {}
         self.events: list[Event] = []
-        self.reloader: Reloader  # of the gateway over it
+        self.reloader: Reloader  # of the gateway over these engines
         self.deployment: Deployment
         self.replaced: frozenset[str] = frozenset()  # engines that a reload ends
         self.ended_engines: list[str] = []
@@ -110,20 +110,20 @@ class FakeEngines:
 
     @property
     def ended(self) -> list[str]:
-        """The answers that have come so far."""
+        """The names of the answers finished so far."""
         return [event.answer.name for event in self.events if isinstance(event, AnswerDone)]
 
-    def spoken(self, name: str) -> str:
-        """What a watched member has said so far."""
+    def partial_answer(self, name: str) -> str:
+        """The text that a watched member has generated so far."""
         return "".join(event.text for event in self.events if isinstance(event, AnswerDelta) and event.name == name)
 
     def release(self) -> None:
-        """Let every call that is held come to its end."""
+        """Finish all calls that are on hold."""
         for server in self.servers.values():
             server.released.set()
 
     def judge_prompt(self, call: int = -1) -> str:
-        return said(self.servers["judge"].bodies[call])
+        return last_message(self.servers["judge"].bodies[call])
 
     @property
     def running(self) -> int:
@@ -141,7 +141,7 @@ class FakeEngines:
     async def act(self, name: str, action: str) -> None:
         if name not in self.engines:
             raise UnknownEngine(name, list(self.engines))
-        # Scripted engines live as long as the choir: test_operating.py has processes.
+        # Scripted engines are never restarted: test_operating.py has processes.
         raise ActionRefused(name, self.engines[name].status.state, action, ())
 
     def process_groups(self) -> Mapping[str, int]:
@@ -163,7 +163,7 @@ class FakeEngines:
         return Deployment(change.config, machine.own_memory(), self.plan, {}, engines, lifecycles, {})
 
     def serve(self, config: Config) -> None:
-        """Be the engines of this config."""
+        """Become the engines of this config."""
         self.deployment = self.prepare(self.compare(config))
 
     def start_engines(self, new: Deployment) -> None:
@@ -180,8 +180,8 @@ class FakeEngines:
 
 
 @asynccontextmanager
-async def singing(folder: Path) -> AsyncIterator[FakeEngines]:
-    """A choir whose engines listen below a folder."""
+async def running_fake_engines(folder: Path) -> AsyncIterator[FakeEngines]:
+    """Fake engines that listen on sockets in a folder."""
     fake_engines = FakeEngines()
     for name, server in fake_engines.servers.items():
         fake_engines.engines[name] = await server.start(folder)
@@ -192,7 +192,7 @@ async def singing(folder: Path) -> AsyncIterator[FakeEngines]:
 
 
 async def eventually(condition: Callable[[], bool], timeout_s: float = 20.0) -> bool:
-    """True once the condition holds, False if it does not in time. The limit is for a busy machine, and measures nothing."""
+    """True once the condition holds, False after the timeout, which is generous for busy machines."""
     end = asyncio.get_running_loop().time() + timeout_s
     while not condition() and asyncio.get_running_loop().time() < end:
         await asyncio.sleep(0.01)
@@ -218,7 +218,7 @@ def gateway_config(**ensemble: Any) -> Config:
 
 @asynccontextmanager
 async def serving(fake_engines: FakeEngines, config: Config, reread: ReadConfig | None = None) -> AsyncIterator[str]:
-    """The real application on a loopback port; a reload takes what `reread` says."""
+    """The real application on a loopback port; a reload uses the config that `reread` returns."""
     fake_engines.serve(config)
     app = create_app(config, fake_engines, reread)  # type: ignore[arg-type]
     fake_engines.reloader = app.state.reloader

@@ -1,4 +1,4 @@
-"""Twenty clients at once against a real deployment while something breaks: what each of their requests came to."""
+"""Fault drill: twenty concurrent clients against a real deployment while something breaks."""
 
 import asyncio
 import json
@@ -22,9 +22,7 @@ QUESTION = "Please tell me the room of Gonil, the price of Tunagox and the lead 
 
 @dataclass
 class Tally:
-    """How many requests ended in which way; `bad` are those that nobody may get.
-
-    `slowest_s` is a figure to report, and nothing is asserted of it."""
+    """Counts of requests by outcome; `bad` are outcomes that must not occur. `slowest_s` is reported, not asserted."""
 
     ends: Counter[str] = field(default_factory=Counter)
     bad: list[str] = field(default_factory=list)
@@ -35,8 +33,10 @@ class Tally:
         return {"requests": requests, "ends": dict(self.ends), "bad": self.bad, "slowest_s": self.slowest_s}
 
 
-async def drill(url: str, requests: int, harm: Callable[[], Awaitable[object]], direct: str | None = "alto") -> Tally:
-    """So many requests, the harm done once a tenth of them has ended: ensembles, whole and as streams, and one model."""
+async def run_drill(
+    url: str, requests: int, harm: Callable[[], Awaitable[object]], direct: str | None = "alto"
+) -> Tally:
+    """Send requests to ensembles (streamed or not) and to one model; `harm` is done after a tenth of them."""
     tally, numbers = Tally(), iter(range(requests))
     harmed = asyncio.Event()
 
@@ -72,7 +72,7 @@ async def _one(http: aiohttp.ClientSession, url: str, number: int, direct: str |
 
 
 def _end(status: int, text: str, stream: bool) -> str:
-    """The reply in a word or two: what it was, or what was wrong with it."""
+    """The outcome of a request in a word or two."""
     events = _events(text) if stream and status == 200 else [json.loads(text)]
     last = events[-1]
     if "error" in last:

@@ -1,4 +1,4 @@
-"""Malformed requests: what a careless or a hostile client sends in the place of a good one. The same from the same seed."""
+"""Malformed requests of careless or hostile clients, reproducible by seed."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -6,23 +6,23 @@ from random import Random
 from typing import Any
 
 from cappella.gateway.proxy import FIELDS
-from support.bad_http import SPOIL_BYTES, Raw
+from support.bad_http import SPOIL_BYTES, RawRequest
 from support.request_samples import CATASTROPHES, HOSTILE, IMAGES, SCHEMAS, TOOL, Json, good, listed
 
 
-def malformed(rng: Random, secret: str) -> Raw:
-    """One such request, with the secret somewhere in it if it has survived."""
+def malformed(rng: Random, secret: str) -> RawRequest:
+    """One malformed request, with the secret in it unless the malformation removed it."""
     path, body = good(rng, secret)
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
         body = rng.choice(_SPOIL_VALUES)(rng, body)
-    raw = Raw(b"POST", path.encode(), _dumped(body))
+    raw = RawRequest(b"POST", path.encode(), _dumped(body))
     if rng.random() < 0.5:
         raw = rng.choice(SPOIL_BYTES)(rng, raw)
     return raw
 
 
 def _dumped(body: Json) -> bytes:
-    """Python's own JSON takes what JSON does not have: NaN, and halves of surrogates."""
+    """Python's JSON, which may contain NaN and lone surrogates."""
     return json.dumps(body).encode()
 
 
@@ -34,7 +34,7 @@ def _places(value: Json, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...
 
 
 def _changed(rng: Random, body: Json, change: Callable[[Any, Any], None]) -> Json:
-    """The body after a change to what holds one of its values, anywhere."""
+    """The body with one random value changed."""
     places = list(_places(body))
     if not places:
         return body

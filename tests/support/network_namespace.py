@@ -1,4 +1,4 @@
-"""Whether this kernel lets us make a network namespace, and what is planted to be found in one."""
+"""A marker for tests that need a network namespace, and plugins that violate the seal inside one."""
 
 import subprocess
 import sys

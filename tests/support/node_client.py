@@ -1,4 +1,4 @@
-"""The official Node client, run as a program over a server."""
+"""Runs the official Node client against a server."""
 
 import json
 import shutil
@@ -11,7 +11,7 @@ HAS_NODE = shutil.which("npm") is not None
 
 
 def run_node(script: str, url: str) -> dict[str, Any]:
-    """What `tests/node/<script>` prints, as JSON; installs the client on first use."""
+    """The JSON output of `tests/node/<script>`; installs the client on first use."""
     folder = ROOT / ".cache" / "node"
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("package.json", script):

@@ -56,7 +56,7 @@ def attributes(span: Span) -> Mapping[str, Any]:
 
 
 @asynccontextmanager
-async def collecting(socket: Path | None = None) -> AsyncIterator[Collected]:
+async def running_collector(socket: Path | None = None) -> AsyncIterator[Collected]:
     """A running collector; `url` is for `server.tracing.endpoint`."""
     collected = Collected()
     app = web.Application()

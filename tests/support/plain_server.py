@@ -1,4 +1,4 @@
-"""A server at the network edge that is not vLLM: OpenAI's chat API over TCP, strict about every field it does not know."""
+"""A scripted OpenAI-compatible server other than vLLM, over TCP; it refuses unknown fields."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ KNOWN = frozenset(
 
 @dataclass
 class PlainServer:
-    """It says `says`, a word an event. With `tells_usage` false it leaves `stream_options` unanswered."""
+    """It answers with `says`, one word per event. With `tells_usage` false it ignores `stream_options`."""
 
     model: str = "Big/Model-70B"
     says: str = "Hello from afar"
@@ -51,7 +51,7 @@ class PlainServer:
 
     @property
     def chats(self) -> list[Json]:
-        """What it was asked, the requests for one token aside."""
+        """The chat requests received, without one-token probes."""
         return [body for body in self.bodies if body.get("max_tokens") != 1]
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:

@@ -1,4 +1,4 @@
-"""A Python environment over the tests' own, with something planted in it: as if one had installed it there."""
+"""A Python environment on top of the tests' own, with extra modules that look installed."""
 
 import subprocess
 import sys
@@ -42,7 +42,7 @@ def main():
 
 
 def overlay(folder: Path, stub_vllm: bool, plugin: str | None = None) -> Path:
-    """Its interpreter. `plugin` is the source of a vLLM plugin, whose `register()` every engine process calls."""
+    """Create the environment and return its interpreter. `plugin` is the source of a vLLM plugin with `register()`."""
     venv.EnvBuilder(symlinks=True).create(folder)
     site = folder / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
     (site / "own.pth").write_text(f"import site; site.addsitedir({str(SITE)!r})\n{ROOT / 'runtime'}\n")
@@ -60,6 +60,6 @@ def overlay(folder: Path, stub_vllm: bool, plugin: str | None = None) -> Path:
 
 
 def doctor(python: Path | str, *arguments: str, before: str = "") -> "subprocess.CompletedProcess[str]":
-    """`cappella doctor` in that environment, in a shell that ran `before`."""
+    """Run `cappella doctor` in that environment, in a shell after the command `before`."""
     command = ["sh", "-c", f'{before}\nexec "$@"', "sh", str(python), "-m", "cappella", "doctor", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)

@@ -1,6 +1,6 @@
-"""Runs a command as the container and the unit do: nothing may be written but in some folders, and nobody is root.
+"""Runs a command like the container and the systemd unit do: read-only except for some folders, and not as root.
 
-`python boxed.py FOLDER... -- COMMAND...`: only these folders may be written, and /dev/shm, which begins empty.
+`python read_only_box.py FOLDER... -- COMMAND...`: only these folders and /dev/shm, which starts empty, are writable.
 """
 
 import ctypes
@@ -13,7 +13,7 @@ MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND = 0x1, 0x2, 0x4, 
 MS_REC, MS_PRIVATE = 0x4000, 0x40000
 PR_SET_NO_NEW_PRIVS = 38
 UID = 10001
-"""A number without a name, as in the container."""
+"""A user id without a name, as in the container."""
 FLAGS = {"ro": MS_RDONLY, "nosuid": MS_NOSUID, "nodev": MS_NODEV, "noexec": MS_NOEXEC}
 SHARED_MEMORY = b"/dev/shm"
 
@@ -21,7 +21,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def enter(writable: list[str]) -> None:
-    """From here on this process, and all that it starts, is inside. Raises OSError where the kernel does not let it."""
+    """Move this process and its children into the box. Raises OSError if the kernel forbids it."""
     uid, gid = os.getuid(), os.getgid()
     _call("unshare", CLONE_NEWUSER | CLONE_NEWNS)
     for name, text in (("setgroups", "deny"), ("uid_map", f"{UID} {uid} 1"), ("gid_map", f"{UID} {gid} 1")):
@@ -31,9 +31,9 @@ def enter(writable: list[str]) -> None:
     for line in Path("/proc/self/mounts").read_text().splitlines():
         _, at, kind, options, *_ = line.encode().decode("unicode_escape").split(" ")
         if kind not in ("proc", "devpts"):
-            # What was forbidden outside may not be allowed anew inside.
-            kept = sum(FLAGS.get(option, 0) for option in options.split(","))
-            _call("mount", None, at.encode(), None, MS_REMOUNT | MS_BIND | MS_RDONLY | kept, None)
+            # Restrictions of the mount outside must be kept inside.
+            flags = sum(FLAGS.get(option, 0) for option in options.split(","))
+            _call("mount", None, at.encode(), None, MS_REMOUNT | MS_BIND | MS_RDONLY | flags, None)
     _call("mount", b"tmpfs", SHARED_MEMORY, b"tmpfs", MS_NOSUID | MS_NODEV, b"mode=1777")
     for folder, fd in held:
         _call("mount", f"/proc/self/fd/{fd}".encode(), folder.encode(), None, MS_BIND, None)

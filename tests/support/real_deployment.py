@@ -1,4 +1,4 @@
-"""A `cappella serve` process on real vLLM, as the tests see it."""
+"""A `cappella serve` process on real vLLM."""
 
 import json
 import os
@@ -23,7 +23,7 @@ START_TIMEOUT_S = 400.0
 
 @dataclass(frozen=True)
 class Deployment:
-    """A `cappella serve` process of this test session."""
+    """A `cappella serve` process started by this test session."""
 
     url: str
     process: "subprocess.Popen[bytes]"
@@ -42,25 +42,25 @@ class Deployment:
             return str(reply.read().decode())
 
     def processes(self) -> list[int]:
-        """The gateway's descendants that are alive, engines' inner processes too."""
+        """The living descendants of the gateway, including processes inside engines."""
         return _descendants(self.process.pid)
 
     def engine_core(self, model: str) -> int:
-        """The process id of the engine core of one model: the child of the server that serves it."""
+        """The process id of a model's engine core, a child of its server."""
         processes = self.processes()
         server = next(pid for pid in processes if f"--served-model-name {model} " in command_of(pid))
         return next(pid for pid in processes if parent_of(pid) == server and "EngineCore" in command_of(pid))
 
     def running(self) -> float:
-        """Requests that the engines generate for, or hold in a queue, at this moment."""
+        """The number of requests that engines are running or queueing."""
         return self._sum(r"vllm:num_requests_(?:running|waiting)\{[^}]*\}")
 
     def limits_of_ended_calls(self, model: str) -> float:
-        """The token limits of a model's calls that came to their own end, added up; an aborted call adds nothing."""
+        """The sum of the token limits of a model's finished calls; aborted calls add nothing."""
         return self._sum(rf'vllm:request_params_max_tokens_sum\{{[^}}]*model="{model}"[^}}]*\}}')
 
     def kv_usage(self, model: str) -> float:
-        """The share of a model's KV cache that is taken."""
+        """The share of a model's KV cache in use."""
         return self._sum(rf'vllm:kv_cache_usage_perc\{{[^}}]*model="{model}"[^}}]*\}}')
 
     def _sum(self, sample: str) -> float:
@@ -80,13 +80,13 @@ def wait_for(condition: Callable[[], bool], timeout_s: float) -> bool:
 
 
 def alive(pids: list[int]) -> list[int]:
-    """Those of the processes that still run; a zombie does not."""
+    """The processes that still run, without zombies."""
     return [pid for pid in pids if _state(pid) not in ("", "Z")]
 
 
 @contextmanager
 def stopped(pids: Sequence[int]) -> Iterator[None]:
-    """Processes that make no step meanwhile, and go on afterwards."""
+    """Stop processes with SIGSTOP, and continue them afterwards."""
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     try:
@@ -96,8 +96,8 @@ def stopped(pids: Sequence[int]) -> Iterator[None]:
             os.kill(pid, signal.SIGCONT)
 
 
-def shipped(name: str) -> Any:
-    """A config of model_configs/, to be changed and written elsewhere: its paths are absolute."""
+def shipped_config(name: str) -> Any:
+    """A config of model_configs/ with absolute paths, so that it can be written elsewhere."""
     folder = ROOT / "model_configs"
     config = yaml.safe_load((folder / name).read_text())
     for model in config["models"].values():
@@ -123,9 +123,9 @@ def deployed(
 def deploying(
     config: Path, log_dir: Path, before: Sequence[str] = (), environment: Mapping[str, str] | None = None
 ) -> Iterator[Deployment]:
-    """Serve a config on a free port, its engines still loading; whatever is left of it at the end is ended.
+    """Serve a config on a free port, without waiting for the engines; all its processes are ended at the end.
 
-    The command stands behind `before`, which must put it in its own place.
+    `before` is a command prefix that must exec the rest.
     """
     command = [
         *before,
@@ -152,7 +152,7 @@ def deploying(
 
 
 def _ready(deployment: Deployment) -> bool:
-    """Every engine up, or asleep until its turn, not only a quorum of each ensemble."""
+    """Whether every engine is up, or asleep until its turn."""
     return all(engine["state"] in ("ready", "asleep") for engine in deployment.get("/ready")["engines"].values())
 
 
@@ -163,7 +163,7 @@ def stop(deployment: Deployment) -> int:
 
 
 def memory_bytes(pids: Iterable[int]) -> int:
-    """What processes hold together, each shared page once."""
+    """The memory of processes, counting each shared page once."""
     total = 0
     for pid in pids:
         with suppress(OSError):
@@ -172,7 +172,7 @@ def memory_bytes(pids: Iterable[int]) -> int:
 
 
 def command_of(pid: int) -> str:
-    """As `ps` shows it."""
+    """The command line of a process."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
     except OSError:
@@ -204,6 +204,6 @@ def _state(pid: int) -> str:
 
 
 def parent_of(pid: int) -> int | None:
-    """None for a process that is no more."""
+    """The parent's process id; None if the process has ended."""
     fields = _stat(pid)
     return int(fields[1]) if fields else None

@@ -1,4 +1,4 @@
-"""Good requests of every API, and values that no good request has."""
+"""Valid requests of every API, and invalid values."""
 
 import json
 from collections.abc import Callable
@@ -148,7 +148,7 @@ GOOD: tuple[tuple[str, Callable[[str], Json]], ...] = (
 
 
 def good(rng: Random, secret: str) -> tuple[str, Json]:
-    """A path, and a body that is right there."""
+    """A random path with a valid body for it."""
     path, make = rng.choice(GOOD)
     body = make(secret)
     return path, {**body, "stream": True} if rng.random() < 0.3 else body

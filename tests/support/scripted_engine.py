@@ -1,4 +1,4 @@
-"""An engine at the network edge: speaks vLLM's HTTP dialect on a Unix socket, and says what its script says."""
+"""A scripted engine that speaks vLLM's HTTP API on a Unix socket."""
 
 import asyncio
 import json
@@ -20,11 +20,11 @@ PLAIN = Sanitizer(("<|im_start|>", "<|im_end|>"), ("<think>", "</think>"))
 
 @dataclass(frozen=True)
 class Script:
-    """How one call goes: pieces of text with a pause before each, and how it ends.
+    """The reply to one call: pieces of text with a pause before each, and how it ends.
 
-    With a `pace` each piece of a stream waits for one release of it.
+    With `pace`, each piece of a stream waits for one release of that semaphore.
 
-    `samples` are whole texts, one per answer of a call with `n`; `calls` are tool calls, each a name and arguments.
+    `samples` are complete texts, one per answer of a call with `n`; `calls` are tool calls: name and arguments.
     """
 
     pieces: tuple[str, ...] = ("Hello", " there")
@@ -40,7 +40,7 @@ class Script:
 
 
 def too_long(limit: int = 100) -> Script:
-    """vLLM's refusal of a prompt that does not fit."""
+    """vLLM's refusal of a prompt that is too long."""
     message = f"This model's maximum context length is {limit} tokens."
     error = {"message": message, "type": "BadRequestError", "param": "input_tokens", "code": 400}
     return Script(refuse=(400, {"error": error}))
@@ -48,7 +48,7 @@ def too_long(limit: int = 100) -> Script:
 
 @dataclass
 class ScriptedEngine:
-    """One such server. `script` may look at the request's body; `bodies` are the requests it got."""
+    """The server. `script` gets the request's body; `bodies` are the received requests."""
 
     model: str
     script: Callable[[Json], Script]
@@ -68,7 +68,7 @@ class ScriptedEngine:
     released: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def start(self, folder: Path) -> VllmEngine:
-        """Listen below `folder`; returns an engine that is ready and speaks to this server."""
+        """Listen on a socket in `folder`; returns a ready engine client of this server."""
         app = web.Application(client_max_size=64 << 20)
         for path in ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"):
             app.router.add_post(path, self._chat)
@@ -136,7 +136,7 @@ class ScriptedEngine:
         message = {"role": "assistant", "content": text}
         block = {"type": "text", "text": text}
         item = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": text}]}
-        told: dict[str, Json] = {
+        replies: dict[str, Json] = {
             "/v1/chat/completions": {
                 "object": "chat.completion",
                 "choices": [{**choice, "message": message}],
@@ -147,7 +147,7 @@ class ScriptedEngine:
             "/v1/messages": {"type": "message", "role": "assistant", "content": [block], "stop_reason": "end_turn"}
             | {"usage": spent_too},
         }
-        return web.json_response({"id": "x", "model": self.model, **told[path]})
+        return web.json_response({"id": "x", "model": self.model, **replies[path]})
 
     async def _stream(self, request: web.Request, body: Json, script: Script) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
@@ -199,7 +199,7 @@ class ScriptedEngine:
     def _event(
         self, delta: Json, finish_reason: str | None = None, sample: int = 0, logprobs: tuple[Json, ...] = ()
     ) -> bytes:
-        told = {"content": list(logprobs)} if logprobs else None
-        choice = {"index": sample, "delta": delta, "logprobs": told, "finish_reason": finish_reason}
+        reported = {"content": list(logprobs)} if logprobs else None
+        choice = {"index": sample, "delta": delta, "logprobs": reported, "finish_reason": finish_reason}
         event = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": self.model, "choices": [choice]}
         return f"data: {json.dumps(event)}\n\n".encode()

@@ -1,4 +1,4 @@
-"""A gateway over real processes, with a scripted engine in vLLM's place."""
+"""A gateway over real engine processes that run a scripted engine instead of vLLM."""
 
 import asyncio
 import json
@@ -35,17 +35,17 @@ async def serve(folder, name):
     await asyncio.sleep(3600)
 
 def main():
-    said = sys.argv
-    if "--seed" in said or Path(__file__).with_name("crash").exists():
+    args = sys.argv
+    if "--seed" in args or Path(__file__).with_name("crash").exists():
         sys.exit("ValueError: the weights are cursed")
-    name = said[said.index("--served-model-name") + 1] + " of " + said[said.index("--max-num-seqs") + 1]
-    asyncio.run(serve(Path(said[said.index("--uds") + 1]).parent, name))
+    name = args[args.index("--served-model-name") + 1] + " of " + args[args.index("--max-num-seqs") + 1]
+    asyncio.run(serve(Path(args[args.index("--uds") + 1]).parent, name))
 """
 
 
 @dataclass
 class Stack:
-    """A gateway over real processes, and the config that it was read from."""
+    """The gateway and its config file."""
 
     path: Path
     config: Json
@@ -59,8 +59,8 @@ class Stack:
 
     async def reload(self) -> Json:
         self.write()
-        told: Json = await self.app.state.reloader.reload()
-        return told
+        reply: Json = await self.app.state.reloader.reload()
+        return reply
 
     async def ask(self, model: str = "cappella/default", **fusion: Any) -> tuple[int, Json]:
         body: Json = {"model": model, "messages": [{"role": "user", "content": "Hi"}]}
@@ -73,8 +73,8 @@ class Stack:
             self.replies.append(await self.ask(**fusion))
 
     @property
-    def observers(self) -> dict[str, int | None]:
-        """The process of each engine."""
+    def engine_processes(self) -> dict[str, int | None]:
+        """The process id of each engine."""
         lifecycles = self.supervisor.lifecycles.items()
         return {name: each.process_group for name, each in lifecycles}
 
@@ -84,7 +84,7 @@ def model(**more: Any) -> Json:
 
 
 def scripted_config(folder: Path, monkeypatch: pytest.MonkeyPatch, **more: Json) -> tuple[Path, Json]:
-    """A config, and the file that it was written to, whose engines are scripted from now on."""
+    """A config and its file, whose engines are scripted from now on."""
     write_model(folder / "weights", tokenizer={"added_tokens": []})
     fork_server(folder / "modules", STUB)
     monkeypatch.setattr(backends, "LAUNCHER_MODULE", NAME)

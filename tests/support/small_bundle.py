@@ -1,4 +1,4 @@
-"""Small deployments and wheels to bundle, and the command line that does it."""
+"""Small deployments and wheels for bundle tests, and the command line."""
 
 import base64
 import hashlib
@@ -36,7 +36,7 @@ CARD = {
 
 
 def deployment(folder: Path, **model: Any) -> Path:
-    """A config with one model and all that it names."""
+    """A config with one model, and the files that it names."""
     weights = write_model(folder / "ann")
     (weights / "LICENSE").write_text("Do as you like.")
     (weights / "pytorch_model.bin").write_text("a pickle, which stays at home")
@@ -47,13 +47,13 @@ def deployment(folder: Path, **model: Any) -> Path:
 
 
 def write_wheel(folder: Path, name: str, version: str = "1.0", tag: str = "py3-none-any", **metadata: str) -> Path:
-    """A wheel that pip installs: one module that says its version."""
+    """A wheel that pip can install: one module with its version."""
     folder.mkdir(parents=True, exist_ok=True)
     info = f"{name}-{version}.dist-info"
-    said = "".join(f"{key.replace('_', '-')}: {value}\n" for key, value in metadata.items())
+    headers = "".join(f"{key.replace('_', '-')}: {value}\n" for key, value in metadata.items())
     files = {
         f"{name}.py": f"version = {version!r}\n",
-        f"{info}/METADATA": f"Metadata-Version: 2.4\nName: {name}\nVersion: {version}\n{said}",
+        f"{info}/METADATA": f"Metadata-Version: 2.4\nName: {name}\nVersion: {version}\n{headers}",
         f"{info}/WHEEL": f"Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: {tag}\n",
         f"{info}/licenses/LICENSE": f"The licence of {name}.\n",
     }
@@ -76,14 +76,14 @@ def _record(files: Mapping[str, str]) -> list[str]:
 
 
 def wheels(folder: Path) -> Path:
-    """A folder with a stand-in for Cappella's own wheel, and another."""
+    """A folder with a stand-in for Cappella's wheel, and another wheel."""
     write_wheel(folder, "cappella", __version__)
     write_wheel(folder, "tune", License_Expression="MIT")
     return folder
 
 
 def bundled(folder: Path, **options: Any) -> Path:
-    """A bundle of such a deployment."""
+    """A bundle of a small deployment."""
     out = folder / "out"
     build.make(deployment(folder), out, BundleOptions(wheels(folder / "wheels"), **options))
     return out
@@ -96,7 +96,7 @@ def cappella(*arguments: str | Path, **environment: str) -> "subprocess.Complete
 
 
 def rewrite(bundle: Path, change: Any) -> None:
-    """Change a manifest as a forger would."""
+    """Change a bundle's manifest as a forger would."""
     path = bundle / "manifest.json"
     raw = json.loads(path.read_text())
     change(raw)

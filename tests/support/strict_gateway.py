@@ -1,23 +1,23 @@
-"""A gateway to be abused: engines that refuse, as vLLM does, what is no conversation; keys."""
+"""Engines that refuse invalid conversations as vLLM does, and a config with keys."""
 
 from pathlib import Path
 
 from cappella.config import Config
-from support.fake_engines import MEMBERS, FakeEngines, judging
+from support.fake_engines import MEMBERS, FakeEngines, judge_script
 from support.scripted_engine import Json, Script
 
 _NO_CONVERSATION = {"error": {"message": "no conversation", "type": "BadRequestError", "param": None, "code": 400}}
 
 
 def make_strict(fake_engines: FakeEngines) -> FakeEngines:
-    """Let every engine refuse what is no conversation, instead of stumbling over it."""
+    """Make every engine refuse invalid conversations instead of failing on them."""
     for name in (*MEMBERS, "judge"):
         fake_engines.let(name, _strictly)
     return fake_engines
 
 
 def with_keys(config: Config, path: Path) -> Config:
-    """The same, with its keys in the file at `path`."""
+    """The config with a key file at `path`."""
     return config.model_copy(update={"server": config.server.model_copy(update={"keys": path})})
 
 
@@ -26,5 +26,5 @@ def _strictly(body: Json) -> Script:
         return Script()
     messages = body.get("messages")
     if isinstance(messages, list) and messages and all(isinstance(m, dict) and "content" in m for m in messages):
-        return judging()(body)
+        return judge_script()(body)
     return Script(refuse=(400, _NO_CONVERSATION))

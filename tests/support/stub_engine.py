@@ -1,4 +1,4 @@
-"""Engine processes with a small module in vLLM's place."""
+"""Engine processes with a stub module instead of vLLM."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,7 @@ NAME = "engine_stub_module"
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """What a process needs to find the package and the module in `folder`."""
+    """The environment in which a process finds the package and the module in `folder`."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT / "runtime"), str(folder)))}
 
 

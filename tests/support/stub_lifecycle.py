@@ -92,7 +92,7 @@ class Stub:
         self.lifecycle = Lifecycle(self.engine, self.fork_server, spec, slots)
 
     def free_bytes(self) -> int:
-        """What the stub's GPU has free."""
+        """Free memory of the stub's GPU."""
         path = self.folder / "engine.sock.free"
         return int(path.read_text()) if path.exists() else 10
 
@@ -138,7 +138,7 @@ def _pids() -> list[int]:
 
 
 def gone(group: int) -> bool:
-    """Whether nobody of it lives."""
+    """Whether no process of the group is alive."""
     return not members(group)
 
 

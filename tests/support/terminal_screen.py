@@ -1,4 +1,4 @@
-"""A command at a terminal of 80 by 24, as the person in front of it sees it and types into it."""
+"""A command in a terminal of 80 by 24, with its screen and keyboard."""
 
 import os
 import pty
@@ -19,7 +19,7 @@ PATIENCE_S = 20.0
 
 
 class _Screen(pyte.HistoryScreen):
-    """With an answer for a program that asks where its cursor is."""
+    """A screen that answers requests for the cursor position."""
 
     def __init__(self, type_: Callable[[str], None], columns: int, lines: int) -> None:
         super().__init__(columns, lines, history=1000, ratio=0.001)
@@ -30,7 +30,7 @@ class _Screen(pyte.HistoryScreen):
 
 
 class Terminal:
-    """One that runs `cappella ...`. `seen` is everything that was ever on its screen, and what scrolled off it."""
+    """A terminal that runs `cappella ...`. `seen` is everything that was ever on its screen."""
 
     def __init__(self, descriptor: int, process: "subprocess.Popen[bytes]", columns: int, lines: int) -> None:
         self.process = process
@@ -41,12 +41,12 @@ class Terminal:
 
     @property
     def lines(self) -> list[str]:
-        """What is on the screen now."""
+        """The lines on the screen."""
         return [line.rstrip() for line in self._screen.display]
 
     @property
     def text(self) -> str:
-        """The scrollback and the screen, as a person who scrolls up reads it."""
+        """The text of the scrollback and the screen."""
         above = [
             "".join(line[column].data for column in range(self._screen.columns)).rstrip()
             for line in self._screen.history.top
@@ -65,7 +65,7 @@ class Terminal:
         os.write(self._descriptor, text.encode())
 
     def until(self, condition: Callable[[], bool]) -> bool:
-        """Let it go on until then; False if that never comes."""
+        """Process output until the condition holds; False if it never does."""
         end = time.monotonic() + PATIENCE_S
         while not condition():
             if time.monotonic() > end or not self._draw(0.5):
@@ -76,13 +76,13 @@ class Terminal:
         return self.until(lambda: words in self.text)
 
     def ended(self) -> int:
-        """Its exit code, once it has ended."""
+        """Wait for the end; returns the exit code."""
         while self._draw(PATIENCE_S):
             pass
         return self.process.wait(PATIENCE_S)
 
     def _draw(self, timeout_s: float) -> bool:
-        """What it prints next; False once it has gone."""
+        """Process the next output; False once the command has ended."""
         if not select.select([self._descriptor], [], [], timeout_s)[0]:
             return self.process.poll() is None
         try:
@@ -98,7 +98,7 @@ class Terminal:
 def terminal(
     *arguments: str, columns: int = COLUMNS, lines: int = LINES, environment: Mapping[str, str] | None = None
 ) -> Iterator[Terminal]:
-    """From the command's start; what still runs at the end is killed."""
+    """Start a command in a terminal; it is killed at the end if it still runs."""
     ours, theirs = pty.openpty()
     ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
     unset = ("NO_COLOR", "COLUMNS", "LINES", "FORCE_COLOR")

@@ -1,4 +1,4 @@
-"""Tokenizers and chat templates of the known families, as folders: small, but with those families' own tokens."""
+"""Folders with small tokenizers and chat templates that have the special tokens of known model families."""
 
 import json
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Family:
     spaces_as: str | None = None
 
     def write(self, folder: Path) -> Path:
-        """A model's folder with this tokenizer and this template."""
+        """Write a model folder with this tokenizer and template."""
         tokenizer = Tokenizer(models.BPE())
         if self.spaces_as:
             tokenizer.normalizer = normalizers.Replace(" ", self.spaces_as)
@@ -44,7 +44,7 @@ class Family:
 
 
 def _turns(opened: str, closed: str, generation: str, before: str = "") -> str:
-    """The template of most families: a mark with the role, the text, a mark for the end."""
+    """The chat template of most families: a token with the role, the text, and an end token."""
     turn = "{% for m in messages %}" + opened + "{{ m['content'] }}" + closed + "{% endfor %}"
     return before + turn + "{% if add_generation_prompt %}" + generation + "{% endif %}"
 

@@ -1,4 +1,4 @@
-"""Folders of weights as a planner reads them: true headers, no values."""
+"""Model folders for planning: valid safetensors headers without values."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -21,11 +21,11 @@ TINY = {
 BYTES = {"BF16": 2, "F32": 4, "F8_E4M3": 1, "I32": 4, "U8": 1}
 
 Shapes = Mapping[str, tuple[str, Sequence[int]]]
-"""For each tensor its type and its shape."""
+"""The type and shape of each tensor."""
 
 
 def write_safetensors(path: Path, shapes: Shapes) -> None:
-    """A file whose header is true and whose values are a hole: it takes no room on the disk."""
+    """Write a safetensors file with a valid header and a hole instead of values, which takes no disk space."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, (dtype, shape) in shapes.items():
@@ -38,7 +38,7 @@ def write_safetensors(path: Path, shapes: Shapes) -> None:
 
 
 def write_model(folder: Path, config: Any = None, tokenizer: Any = None, shapes: Shapes | None = None) -> Path:
-    """A folder that a plan and a supervisor accept."""
+    """Write a model folder that a plan and a supervisor accept."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(TINY if config is None else config))
     (folder / "tokenizer.json").write_text(json.dumps({} if tokenizer is None else tokenizer))
@@ -47,7 +47,7 @@ def write_model(folder: Path, config: Any = None, tokenizer: Any = None, shapes:
 
 
 def llama_shapes(config: Mapping[str, Any]) -> Shapes:
-    """The tensors of a plain Llama of these sizes."""
+    """The tensors of a Llama model of these sizes."""
     hidden, inner, vocabulary = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
     head = config.get("head_dim") or hidden // config["num_attention_heads"]
     heads, keys = config["num_attention_heads"] * head, config["num_key_value_heads"] * head

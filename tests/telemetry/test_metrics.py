@@ -7,7 +7,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from cappella.engines.status import EngineState
-from support.fake_engines import MEMBERS, FakeEngines, gateway_config, judging, serving
+from support.fake_engines import MEMBERS, FakeEngines, gateway_config, judge_script, serving
 from support.scripted_engine import Script
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -144,7 +144,7 @@ async def test_degraded_runs_are_counted_by_reason(
     gateway: str, fake_engines: FakeEngines, member: Script, judge: Script | None, reason: str
 ) -> None:
     fake_engines.let("cat", member)
-    fake_engines.let("judge", judging(judge))
+    fake_engines.let("judge", judge_script(judge))
     assert await ask(gateway) == 200
     samples = await scrape(gateway)
     assert value(samples, "cappella_runs_degraded_total", ensemble="default", reason=reason) == 1

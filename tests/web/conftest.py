@@ -6,25 +6,25 @@ from pathlib import Path
 import pytest_asyncio
 from playwright.async_api import Browser
 
-from support.browser import RequestRecord, browsing, visiting
-from support.fake_engines import FakeEngines, gateway_config, serving, singing
+from support.browser import PageVisit, open_browser, open_page
+from support.fake_engines import FakeEngines, gateway_config, running_fake_engines, serving
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def browser() -> AsyncIterator[Browser]:
-    async with browsing() as browser:
+    async with open_browser() as browser:
         yield browser
 
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def fake_engines(tmp_path: Path) -> AsyncIterator[FakeEngines]:
-    async with singing(tmp_path) as fake_engines:
+    async with running_fake_engines(tmp_path) as fake_engines:
         yield fake_engines
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def record(browser: Browser, fake_engines: FakeEngines) -> AsyncIterator[RequestRecord]:
+async def record(browser: Browser, fake_engines: FakeEngines) -> AsyncIterator[PageVisit]:
     """The page over scripted engines, open at Ask, with nothing that may go wrong."""
-    async with serving(fake_engines, gateway_config()) as url, visiting(browser, url) as record:
+    async with serving(fake_engines, gateway_config()) as url, open_page(browser, url) as record:
         await record.open()
         yield record

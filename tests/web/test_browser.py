@@ -3,7 +3,7 @@
 import pytest
 from playwright.async_api import Browser
 
-from support.browser import executable, visiting
+from support.browser import executable, open_page
 from support.fake_engines import FakeEngines, eventually, gateway_config, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 )
 async def test_a_visit_notices(browser: Browser, fake_engines: FakeEngines, script: str, told: str) -> None:
     async def visit_and_run() -> None:
-        async with serving(fake_engines, gateway_config()) as url, visiting(browser, url) as record:
+        async with serving(fake_engines, gateway_config()) as url, open_page(browser, url) as record:
             await (await record.open()).wait_for_load_state("networkidle")
             assert record.troubles == []
             await record.page.evaluate(f"() => {{ {script} }}")
@@ -35,7 +35,7 @@ async def test_a_visit_notices(browser: Browser, fake_engines: FakeEngines, scri
 
 async def test_a_visit_notices_a_cookie(browser: Browser, fake_engines: FakeEngines) -> None:
     async def visit_and_keep() -> None:
-        async with serving(fake_engines, gateway_config()) as url, visiting(browser, url) as record:
+        async with serving(fake_engines, gateway_config()) as url, open_page(browser, url) as record:
             await (await record.open()).evaluate("document.cookie = 'a=b'")
 
     with pytest.raises(AssertionError, match="a cookie"):

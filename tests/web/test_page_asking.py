@@ -5,8 +5,8 @@ import json
 import pytest
 from playwright.async_api import Locator, expect
 
-from support.browser import RequestRecord
-from support.fake_engines import ANALYSIS, MEMBERS, FakeEngines, eventually, said
+from support.browser import PageVisit
+from support.fake_engines import ANALYSIS, MEMBERS, FakeEngines, eventually, last_message
 from support.scripted_engine import Script
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -27,7 +27,7 @@ async def asked_again(turn: Locator, way: str) -> None:
 
 
 async def test_the_answers_of_members_are_shown_while_another_is_still_running(
-    record: RequestRecord, fake_engines: FakeEngines
+    record: PageVisit, fake_engines: FakeEngines
 ) -> None:
     fake_engines.let("cat", Script(("Half an", " answer"), ending="held"))
     turn = await record.ask("Say hello.")
@@ -43,7 +43,7 @@ async def test_the_answers_of_members_are_shown_while_another_is_still_running(
         await expect(member(turn, each)).to_contain_text("tokens")
 
 
-async def test_the_comparison_shows_the_stance_of_each_member(record: RequestRecord, fake_engines: FakeEngines) -> None:
+async def test_the_comparison_shows_the_stance_of_each_member(record: PageVisit, fake_engines: FakeEngines) -> None:
     analysis = {
         "consensus": ["both greet"],
         "contradictions": [
@@ -54,7 +54,7 @@ async def test_the_comparison_shows_the_stance_of_each_member(record: RequestRec
         "blind_spots": ["the name"],
     }
     fake_engines.let(
-        "judge", lambda body: Script((json.dumps(analysis),) if "Now compare" in said(body) else ("Hello.",))
+        "judge", lambda body: Script((json.dumps(analysis),) if "Now compare" in last_message(body) else ("Hello.",))
     )
     turn = await record.ask("Say hello.")
     await expect(answer(turn)).to_contain_text("Hello.")
@@ -65,9 +65,10 @@ async def test_the_comparison_shows_the_stance_of_each_member(record: RequestRec
     assert set(terms) < set(MEMBERS)
 
 
-async def test_an_answer_is_shown_as_it_is_written(record: RequestRecord, fake_engines: FakeEngines) -> None:
+async def test_an_answer_is_shown_as_it_is_written(record: PageVisit, fake_engines: FakeEngines) -> None:
     fake_engines.let(
-        "judge", lambda body: Script((NOTHING,)) if "Now compare" in said(body) else Script(("Once",), ending="held")
+        "judge",
+        lambda body: Script((NOTHING,)) if "Now compare" in last_message(body) else Script(("Once",), ending="held"),
     )
     turn = await record.ask("Tell me.")
     await expect(answer(turn)).to_contain_text("Once")
@@ -77,7 +78,7 @@ async def test_an_answer_is_shown_as_it_is_written(record: RequestRecord, fake_e
 
 
 async def test_stop_frees_the_engines_and_the_question_can_be_asked_again(
-    record: RequestRecord, fake_engines: FakeEngines
+    record: PageVisit, fake_engines: FakeEngines
 ) -> None:
     fake_engines.let("cat", Script(("Endless",), ending="hang"))
     turn = await record.ask("Say hello.")
@@ -91,7 +92,7 @@ async def test_stop_frees_the_engines_and_the_question_can_be_asked_again(
 
 
 async def test_a_reload_in_mid_stream_frees_the_engines_and_keeps_the_question(
-    record: RequestRecord, fake_engines: FakeEngines
+    record: PageVisit, fake_engines: FakeEngines
 ) -> None:
     fake_engines.let("cat", Script(("Endless",), ending="hang"))
     await expect(member(await record.ask("Say hello."), "cat")).to_contain_text("Endless")
@@ -104,9 +105,7 @@ async def test_a_reload_in_mid_stream_frees_the_engines_and_keeps_the_question(
     await expect(answer(record.page.get_by_role("article", name="Say hello."))).to_contain_text("The final answer")
 
 
-async def test_a_conversation_goes_on_and_is_there_after_a_reload(
-    record: RequestRecord, fake_engines: FakeEngines
-) -> None:
+async def test_a_conversation_goes_on_and_is_there_after_a_reload(record: PageVisit, fake_engines: FakeEngines) -> None:
     await expect(answer(await record.ask("Say hello."))).to_contain_text("The final answer")
     await expect(answer(await record.ask("Say it again."))).to_contain_text("The final answer")
     talk = [(each["role"], each["content"]) for each in fake_engines.servers["ann"].bodies[-1]["messages"]]
@@ -119,7 +118,7 @@ async def test_a_conversation_goes_on_and_is_there_after_a_reload(
     assert len(fake_engines.servers["ann"].bodies[-1]["messages"]) == 1
 
 
-async def test_the_same_may_be_asked_with_another_strategy(record: RequestRecord, fake_engines: FakeEngines) -> None:
+async def test_the_same_may_be_asked_with_another_strategy(record: PageVisit, fake_engines: FakeEngines) -> None:
     turn = await record.ask("Say hello.")
     await expect(answer(turn)).to_contain_text("The final answer")
     await asked_again(turn, "With vote")
@@ -129,7 +128,7 @@ async def test_the_same_may_be_asked_with_another_strategy(record: RequestRecord
     assert len(fake_engines.servers["judge"].bodies) == 2
 
 
-async def test_panel_and_judge_are_chosen(record: RequestRecord, fake_engines: FakeEngines) -> None:
+async def test_panel_and_judge_are_chosen(record: PageVisit, fake_engines: FakeEngines) -> None:
     await record.page.get_by_role("main").locator("summary").first.click()
     await record.page.get_by_role("combobox", name="Judge").select_option("cat")
     await record.page.get_by_role("combobox", name="Strategy").select_option("select")
@@ -143,7 +142,7 @@ async def test_panel_and_judge_are_chosen(record: RequestRecord, fake_engines: F
     assert "structured_outputs" in fake_engines.servers["cat"].bodies[-1]
 
 
-async def test_a_member_that_fails_is_explained(record: RequestRecord, fake_engines: FakeEngines) -> None:
+async def test_a_member_that_fails_is_explained(record: PageVisit, fake_engines: FakeEngines) -> None:
     fake_engines.let("bob", Script(("I was about",), ending="break"))
     turn = await record.ask("Say hello.")
     await expect(answer(turn)).to_contain_text("The final answer")
@@ -152,14 +151,14 @@ async def test_a_member_that_fails_is_explained(record: RequestRecord, fake_engi
     await expect(member(turn, "bob")).to_contain_text("its engine broke the connection")
 
 
-async def test_a_judge_that_fails_is_explained(record: RequestRecord, fake_engines: FakeEngines) -> None:
+async def test_a_judge_that_fails_is_explained(record: PageVisit, fake_engines: FakeEngines) -> None:
     fake_engines.let("judge", Script(("{",), ending="break"))
     turn = await record.ask("Say hello.")
     await expect(answer(turn)).to_contain_text("Hello there")
     await expect(answer(turn)).to_contain_text("Degraded: the judge failed")
 
 
-async def test_too_few_answers_are_an_error_with_a_way_on(record: RequestRecord, fake_engines: FakeEngines) -> None:
+async def test_too_few_answers_are_an_error_with_a_way_on(record: PageVisit, fake_engines: FakeEngines) -> None:
     record.refusals = {502}
     for name in ("ann", "bob"):
         fake_engines.let(name, Script(("I was",), ending="break"))
@@ -171,9 +170,7 @@ async def test_too_few_answers_are_an_error_with_a_way_on(record: RequestRecord,
     await expect(answer(record.page.get_by_role("article", name="Say hello."))).to_contain_text("The final answer")
 
 
-async def test_a_server_that_is_gone_is_an_error_with_a_way_on(
-    record: RequestRecord, fake_engines: FakeEngines
-) -> None:
+async def test_a_server_that_is_gone_is_an_error_with_a_way_on(record: PageVisit, fake_engines: FakeEngines) -> None:
     await expect(record.page.get_by_role("textbox", name="Your question")).to_be_visible()
     await record.context.set_offline(True)
     turn = await record.ask("Say hello.")
@@ -186,7 +183,7 @@ async def test_a_server_that_is_gone_is_an_error_with_a_way_on(
     record.troubles.clear()
 
 
-async def test_enter_sends_and_shift_enter_breaks_the_line(record: RequestRecord, fake_engines: FakeEngines) -> None:
+async def test_enter_sends_and_shift_enter_breaks_the_line(record: PageVisit, fake_engines: FakeEngines) -> None:
     box = record.page.get_by_role("textbox", name="Your question")
     await expect(box).to_have_accessible_description("Enter sends, Shift Enter breaks the line")
     await box.press_sequentially("One")
@@ -199,7 +196,7 @@ async def test_enter_sends_and_shift_enter_breaks_the_line(record: RequestRecord
 
 
 async def test_enter_takes_the_word_of_an_input_method_and_sends_nothing(
-    record: RequestRecord, fake_engines: FakeEngines
+    record: PageVisit, fake_engines: FakeEngines
 ) -> None:
     box = record.page.get_by_role("textbox", name="Your question")
     await box.focus()

@@ -5,8 +5,8 @@ import json
 import pytest
 from playwright.async_api import Browser, expect
 
-from support.browser import RequestRecord, visiting
-from support.fake_engines import FakeEngines, gateway_config, said, serving
+from support.browser import PageVisit, open_page
+from support.fake_engines import FakeEngines, gateway_config, last_message, serving
 from support.scripted_engine import Script
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -28,10 +28,12 @@ def disagree(fake_engines: FakeEngines) -> None:
     fake_engines.let("ann", Script((ANSWER,), reasoning="Let me think."))
     fake_engines.let("bob", Script(("Gonil is in room 7.",)))
     fake_engines.let("cat", Script(("It is cold",), ending="break"))
-    fake_engines.let("judge", lambda body: Script((json.dumps(ANALYSIS) if "Now compare" in said(body) else ANSWER,)))
+    fake_engines.let(
+        "judge", lambda body: Script((json.dumps(ANALYSIS) if "Now compare" in last_message(body) else ANSWER,))
+    )
 
 
-async def at(record: RequestRecord, view: str) -> None:
+async def at(record: PageVisit, view: str) -> None:
     await record.page.evaluate(f"location.hash = '#{view}'")
     await expect(record.page.get_by_role("link", name=view.capitalize(), exact=True)).to_have_attribute(
         "aria-current", "page"
@@ -46,38 +48,40 @@ async def test_no_view_has_a_barrier(browser: Browser, fake_engines: FakeEngines
     size = {"width": width, "height": 900}
     async with (
         serving(fake_engines, gateway_config()) as url,
-        visiting(browser, url, viewport=size, color_scheme=scheme) as record,
+        open_page(browser, url, viewport=size, color_scheme=scheme) as record,
     ):
         await record.open()
         for view in VIEWS:
             await at(record, view)
-            assert await record.barriers() == []
+            assert await record.accessibility_violations() == []
         await at(record, "ask")
         for question in ("In which room is Gonil?", "Are you sure?"):
             turn = await record.ask(question)
             await expect(turn.get_by_role("button", name="Copy the answer")).to_be_visible()
         await record.unfold()
-        assert await record.barriers() == []
+        assert await record.accessibility_violations() == []
 
 
 async def test_a_run_that_is_under_way_or_was_stopped_has_no_barrier(
-    record: RequestRecord, fake_engines: FakeEngines
+    record: PageVisit, fake_engines: FakeEngines
 ) -> None:
     fake_engines.let("cat", Script(("Endless",), ending="hang"))
     turn = await record.ask("Say hello.")
     await expect(turn.get_by_role("article", name="cat")).to_contain_text("Endless")
-    assert await record.barriers() == []
+    assert await record.accessibility_violations() == []
     await record.page.get_by_role("button", name="Stop").click()
     await expect(turn).to_contain_text("You stopped this run.")
-    assert await record.barriers() == []
+    assert await record.accessibility_violations() == []
 
 
-async def test_a_phone_shows_it_without_scrolling_sideways(record: RequestRecord, fake_engines: FakeEngines) -> None:
+async def test_a_phone_shows_it_without_scrolling_sideways(record: PageVisit, fake_engines: FakeEngines) -> None:
     long = "W" * 300
     fake_engines.let("ann", Script((f"{long}\n\n```\n{long}\n```\n\n| {long} | b |\n|---|---|\n| c | d |",)))
     fake_engines.let(
         "judge",
-        lambda body: Script((json.dumps(ANALYSIS),) if "Now compare" in said(body) else (f"{long}\n```\n{long}\n```",)),
+        lambda body: Script(
+            (json.dumps(ANALYSIS),) if "Now compare" in last_message(body) else (f"{long}\n```\n{long}\n```",)
+        ),
     )
     await record.page.set_viewport_size({"width": 360, "height": 740})
     await record.ask(f"Why {long}?")
@@ -87,7 +91,7 @@ async def test_a_phone_shows_it_without_scrolling_sideways(record: RequestRecord
         assert await record.page.evaluate("document.documentElement.scrollWidth") <= 360, view
 
 
-async def test_a_question_is_asked_with_the_keyboard_alone(record: RequestRecord) -> None:
+async def test_a_question_is_asked_with_the_keyboard_alone(record: PageVisit) -> None:
     page = record.page
     await expect(page.get_by_role("textbox", name="Your question")).to_be_focused()
     await page.keyboard.type("Say hello.")
@@ -98,7 +102,7 @@ async def test_a_question_is_asked_with_the_keyboard_alone(record: RequestRecord
     await expect(page.locator("#announcer")).to_have_text("The answer is complete")
 
 
-async def test_the_keyboard_can_skip_to_the_content(record: RequestRecord) -> None:
+async def test_the_keyboard_can_skip_to_the_content(record: PageVisit) -> None:
     page = record.page
     await expect(
         page.get_by_role("textbox", name="Your question")
@@ -111,7 +115,7 @@ async def test_the_keyboard_can_skip_to_the_content(record: RequestRecord) -> No
     await expect(page.get_by_role("main")).to_be_focused()
 
 
-async def test_light_or_dark_is_kept(record: RequestRecord) -> None:
+async def test_light_or_dark_is_kept(record: PageVisit) -> None:
     page = record.page
     colour = "getComputedStyle(document.documentElement).backgroundColor"
     light = await page.evaluate(colour)

@@ -7,8 +7,8 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Locator, Route, expect
 
-from support.browser import LAN_ADDRESS, RequestRecord, visiting
-from support.fake_engines import ANALYSIS, MEMBERS, FakeEngines, gateway_config, judging, serving
+from support.browser import LAN_ADDRESS, PageVisit, open_page
+from support.fake_engines import ANALYSIS, MEMBERS, FakeEngines, gateway_config, judge_script, serving
 from support.scripted_engine import Script
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -30,11 +30,11 @@ FAILING_COPY = "document.execCommand = () => false"
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def lan_visit(browser: Browser, fake_engines: FakeEngines) -> AsyncIterator[RequestRecord]:
+async def lan_visit(browser: Browser, fake_engines: FakeEngines) -> AsyncIterator[PageVisit]:
     """The page as it comes from a plain HTTP address of the local network."""
     async with (
         serving(fake_engines, gateway_config()) as url,
-        visiting(browser, url.replace("127.0.0.1", LAN_ADDRESS)) as record,
+        open_page(browser, url.replace("127.0.0.1", LAN_ADDRESS)) as record,
     ):
         await record.open()
         yield record
@@ -44,7 +44,7 @@ def button(turn: Locator, name: str) -> Locator:
     return turn.get_by_role("button", name=name)
 
 
-async def paste(record: RequestRecord, text: str) -> None:
+async def paste(record: PageVisit, text: str) -> None:
     """Put a text on the clipboard of the page, and paste it into the question."""
     await record.page.evaluate(
         "(text) => { const box = document.getElementById('question'), data = new DataTransfer();"
@@ -56,10 +56,10 @@ async def paste(record: RequestRecord, text: str) -> None:
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-async def test_a_table_never_breaks_inside_a_word(record: RequestRecord, fake_engines: FakeEngines, width: int) -> None:
+async def test_a_table_never_breaks_inside_a_word(record: PageVisit, fake_engines: FakeEngines, width: int) -> None:
     for name in (*MEMBERS, "judge"):
         fake_engines.let(name, Script((TABLE,)))
-    fake_engines.let("judge", judging(final=Script((TABLE,))))
+    fake_engines.let("judge", judge_script(final=Script((TABLE,))))
     await record.page.set_viewport_size({"width": width, "height": 900})
     turn = await record.ask("How do I upgrade?")
     await expect(button(turn, "Copy the answer")).to_be_visible()
@@ -70,7 +70,7 @@ async def test_a_table_never_breaks_inside_a_word(record: RequestRecord, fake_en
 
 @pytest.mark.parametrize("width", [1280, 390])
 async def test_a_name_of_the_comparison_is_a_pill_of_its_own(
-    record: RequestRecord, fake_engines: FakeEngines, width: int
+    record: PageVisit, fake_engines: FakeEngines, width: int
 ) -> None:
     await record.page.set_viewport_size({"width": width, "height": 900})
     turn = await record.ask("Say hello.")
@@ -82,7 +82,7 @@ async def test_a_name_of_the_comparison_is_a_pill_of_its_own(
 
 @pytest.mark.parametrize("width", [1280, 390])
 async def test_an_engine_keeps_its_name_whole_beside_a_long_reason(
-    record: RequestRecord, fake_engines: FakeEngines, width: int
+    record: PageVisit, fake_engines: FakeEngines, width: int
 ) -> None:
     await record.page.set_viewport_size({"width": width, "height": 900})
     fake_engines.engines["ann"].status.reason = REASON
@@ -105,7 +105,7 @@ async def test_an_engine_keeps_its_name_whole_beside_a_long_reason(
     await record.page.unroute_all(behavior="ignoreErrors")
 
 
-async def test_a_long_question_is_cut_to_a_few_lines_until_all_is_asked_for(record: RequestRecord) -> None:
+async def test_a_long_question_is_cut_to_a_few_lines_until_all_is_asked_for(record: PageVisit) -> None:
     turn = await record.ask(LONG_QUESTION)
     question = turn.locator(".question")
     whole = await question.locator(".question-text").evaluate("(text) => text.scrollHeight")
@@ -120,14 +120,14 @@ async def test_a_long_question_is_cut_to_a_few_lines_until_all_is_asked_for(reco
     await expect(button(await record.ask("Short?"), "Show")).to_have_count(0)
 
 
-async def test_a_question_is_no_larger_than_the_text_of_the_page(record: RequestRecord) -> None:
+async def test_a_question_is_no_larger_than_the_text_of_the_page(record: PageVisit) -> None:
     turn = await record.ask("Say hello.")
     await expect(turn.get_by_role("heading", name="You asked: Say hello.")).to_be_attached()
     size = "(text) => parseFloat(getComputedStyle(text).fontSize)"
     assert await turn.locator(".question-text").evaluate(size) == await record.page.locator("body").evaluate(size)
 
 
-async def test_a_long_pasted_text_is_a_chip_that_unfolds(record: RequestRecord, fake_engines: FakeEngines) -> None:
+async def test_a_long_pasted_text_is_a_chip_that_unfolds(record: PageVisit, fake_engines: FakeEngines) -> None:
     box = record.page.get_by_role("textbox", name="Your question")
     await box.press_sequentially("Please summarise: ")
     await paste(record, PASTED)
@@ -142,15 +142,15 @@ async def test_a_long_pasted_text_is_a_chip_that_unfolds(record: RequestRecord, 
     await expect(pasted).to_be_hidden()
     await chip.click()
     await expect(pasted).to_contain_text("199. The supplier")
-    assert await record.barriers() == []
+    assert await record.accessibility_violations() == []
 
 
 async def test_copying_works_where_the_page_came_over_plain_http(
-    lan_visit: RequestRecord, fake_engines: FakeEngines
+    lan_visit: PageVisit, fake_engines: FakeEngines
 ) -> None:
     assert not await lan_visit.page.evaluate("isSecureContext || 'clipboard' in navigator")
     code = Script(("Run this:\n\n```sh\necho   two\n```",))
-    fake_engines.let("judge", judging(final=code))
+    fake_engines.let("judge", judge_script(final=code))
     turn = await lan_visit.ask("Say hello.")
     box = lan_visit.page.get_by_role("textbox", name="Your question")
     for name, copied in (("Copy code", "echo   two"), ("Copy the answer", "Run this:\n\n```sh\necho   two\n```")):
@@ -161,7 +161,7 @@ async def test_copying_works_where_the_page_came_over_plain_http(
         await expect(box).to_have_value(copied)
 
 
-async def test_copying_that_fails_says_so(lan_visit: RequestRecord) -> None:
+async def test_copying_that_fails_says_so(lan_visit: PageVisit) -> None:
     await lan_visit.page.evaluate(FAILING_COPY)
     turn = await lan_visit.ask("Say hello.")
     await button(turn, "Copy the answer").click()
@@ -170,9 +170,9 @@ async def test_copying_that_fails_says_so(lan_visit: RequestRecord) -> None:
 
 
 async def test_only_the_figures_of_a_comparison_are_aligned_to_the_right(
-    record: RequestRecord, fake_engines: FakeEngines
+    record: PageVisit, fake_engines: FakeEngines
 ) -> None:
-    fake_engines.let("judge", judging(final=Script((TABLE,)), analysis=Script((json.dumps(ANALYSIS),))))
+    fake_engines.let("judge", judge_script(final=Script((TABLE,)), analysis=Script((json.dumps(ANALYSIS),))))
     await record.page.get_by_role("link", name="Compare", exact=True).click()
     question = record.page.get_by_role("textbox", name="Question", exact=True)
     await question.fill("How do I upgrade?")

@@ -8,8 +8,8 @@ import pytest
 from playwright.async_api import Browser, Page, expect
 
 from cappella.auth.keys import KeyStore
-from support.browser import RequestRecord, visiting
-from support.fake_engines import MEMBERS, FakeEngines, gateway_config, said, serving
+from support.browser import PageVisit, open_page
+from support.fake_engines import MEMBERS, FakeEngines, gateway_config, last_message, serving
 from support.scripted_engine import Script
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -30,7 +30,7 @@ NASTY = """
 """
 
 
-async def test_what_models_write_is_never_run(record: RequestRecord, fake_engines: FakeEngines) -> None:
+async def test_what_models_write_is_never_run(record: PageVisit, fake_engines: FakeEngines) -> None:
     nasty: dict[str, Any] = {
         "consensus": [NASTY],
         "contradictions": [{"topic": NASTY, "stances": [{"model": "A", "stance": NASTY}]}],
@@ -41,7 +41,8 @@ async def test_what_models_write_is_never_run(record: RequestRecord, fake_engine
     for name in MEMBERS:
         fake_engines.let(name, Script((NASTY,), reasoning=NASTY))
     fake_engines.let(
-        "judge", lambda body: Script((json.dumps(nasty),) if "Now compare" in said(body) else (NASTY, "The end"))
+        "judge",
+        lambda body: Script((json.dumps(nasty),) if "Now compare" in last_message(body) else (NASTY, "The end")),
     )
     page = record.page
     await record.ask(NASTY)
@@ -72,7 +73,7 @@ async def test_a_key_is_refused_then_accepted_and_kept_in_the_tab_alone(
     server = config.server.model_validate({**config.server.model_dump(), "keys": keys})
     async with (
         serving(fake_engines, config.model_copy(update={"server": server})) as url,
-        visiting(browser, url, refusals={401}) as record,
+        open_page(browser, url, refusals={401}) as record,
     ):
         page = await record.open()
         await offered(page, "ck_wrong")
@@ -99,7 +100,7 @@ async def test_a_key_that_is_revoked_is_asked_for_anew(
     server = config.server.model_validate({**config.server.model_dump(), "keys": keys})
     async with (
         serving(fake_engines, config.model_copy(update={"server": server})) as url,
-        visiting(browser, url, refusals={401}) as record,
+        open_page(browser, url, refusals={401}) as record,
     ):
         page = await record.open()
         await offered(page, first)

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from playwright.async_api import Browser, Locator, Page, expect
 
-from support.browser import RequestRecord, visiting
+from support.browser import PageVisit, open_page
 from support.real_deployment import ROOT, Deployment, deploying, stopped, wait_for
 
 pytestmark = [pytest.mark.vllm, pytest.mark.asyncio(loop_scope="module")]
@@ -53,7 +53,7 @@ def state(page: Page, name: str) -> Locator:
     return engine(page, name).locator('[data-label="State"]')
 
 
-async def answered(record: RequestRecord, question: str) -> None:
+async def answered(record: PageVisit, question: str) -> None:
     done = record.page.get_by_role("article", name=question[:80]).get_by_role("button", name="Copy the answer")
     await expect(done).to_be_visible(timeout=30_000)
 
@@ -74,7 +74,7 @@ async def quiet(deployment: Deployment, timeout_s: float = 60) -> bool:
 async def test_the_page_is_there_before_the_engines_and_asks_once_they_are_up(
     browser: Browser, small: Deployment
 ) -> None:
-    async with visiting(browser, small.url, refusals={503}) as record:
+    async with open_page(browser, small.url, refusals={503}) as record:
         page = await record.open("/#machine")
         await expect(engine(page, "alto").get_by_role("progressbar")).to_be_visible()
         assert not (await asyncio.to_thread(small.get, "/ready"))["ready"]
@@ -90,7 +90,7 @@ async def test_the_page_is_there_before_the_engines_and_asks_once_they_are_up(
 
 async def test_stop_in_mid_run_frees_the_engines(browser: Browser, small: Deployment) -> None:
     ended = small.limits_of_ended_calls("alto")
-    async with visiting(browser, small.url) as record:
+    async with open_page(browser, small.url) as record:
         await record.open()
         with stopped([small.engine_core("alto")]):
             turn = await record.ask(QUESTION)
@@ -104,7 +104,7 @@ async def test_stop_in_mid_run_frees_the_engines(browser: Browser, small: Deploy
 
 async def test_a_reload_in_mid_stream_frees_the_engines_too(browser: Browser, small: Deployment) -> None:
     ended = small.limits_of_ended_calls("alto")
-    async with visiting(browser, small.url) as record:
+    async with open_page(browser, small.url) as record:
         await record.open()
         with stopped([small.engine_core("alto")]):
             await expect(await record.ask(QUESTION)).to_contain_text("waiting for alto")
@@ -119,7 +119,7 @@ async def test_a_reload_in_mid_stream_frees_the_engines_too(browser: Browser, sm
 
 async def test_an_engine_that_is_killed_while_it_answers_is_explained(browser: Browser, small: Deployment) -> None:
     core = small.engine_core("alto")
-    async with visiting(browser, small.url, refusals={503}) as record:
+    async with open_page(browser, small.url, refusals={503}) as record:
         await record.open()
         os.kill(core, signal.SIGSTOP)
         turn = await record.ask(QUESTION)
@@ -133,7 +133,7 @@ async def test_an_engine_that_is_killed_while_it_answers_is_explained(browser: B
 
 
 async def test_an_engine_is_restarted_by_its_button(browser: Browser, small: Deployment) -> None:
-    async with visiting(browser, small.url, refusals={503}) as record:
+    async with open_page(browser, small.url, refusals={503}) as record:
         page = await record.open("/#machine")
         await expect(state(page, "alto")).to_contain_text("ready", timeout=LOADED_S * 1000)
         before = small.engine_core("alto")
@@ -145,7 +145,7 @@ async def test_an_engine_is_restarted_by_its_button(browser: Browser, small: Dep
 
 
 async def test_the_demo_shows_how_it_answers(browser: Browser, demo: Deployment) -> None:
-    async with visiting(browser, demo.url) as record:
+    async with open_page(browser, demo.url) as record:
         page = await record.open()
         await expect(page.get_by_role("textbox", name="Your question")).to_be_focused()
         await page.keyboard.type(QUESTION)
@@ -165,7 +165,7 @@ async def test_the_demo_shows_how_it_answers(browser: Browser, demo: Deployment)
 
 
 async def test_two_ways_are_compared_on_the_demo(browser: Browser, demo: Deployment) -> None:
-    async with visiting(browser, demo.url) as record:
+    async with open_page(browser, demo.url) as record:
         page = await record.open("/#compare")
         await page.get_by_role("textbox", name="Question").fill(QUESTION)
         await page.get_by_role("button", name="Compare", exact=True).click()
@@ -177,12 +177,12 @@ async def test_two_ways_are_compared_on_the_demo(browser: Browser, demo: Deploym
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_no_view_of_the_demo_has_a_barrier(browser: Browser, demo: Deployment, scheme: str, width: int) -> None:
     size = {"width": width, "height": 900}
-    async with visiting(browser, demo.url, viewport=size, color_scheme=scheme) as record:
+    async with open_page(browser, demo.url, viewport=size, color_scheme=scheme) as record:
         page = await record.open("/#machine")
         await expect(engine(page, "conductor")).to_be_visible()
-        assert await record.barriers() == []
+        assert await record.accessibility_violations() == []
         await at(page, "Ask")
         await record.ask(QUESTION)
         await answered(record, QUESTION)
         await record.unfold()
-        assert await record.barriers() == []
+        assert await record.accessibility_violations() == []

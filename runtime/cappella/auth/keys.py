@@ -1,4 +1,4 @@
-"""Keys and what was used with them, in one SQLite file. Of a key only a salted hash is kept."""
+"""API keys and their usage in one SQLite file. Of a key only a salted hash is stored."""
 
 import hashlib
 import hmac
@@ -32,7 +32,7 @@ CREATE TABLE IF NOT EXISTS usage (
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What a key may do; `models` None means all. Limits are per minute; None means none."""
+    """A key's permissions. `models` None means all; limits are per minute, None means unlimited."""
 
     id: str
     name: str
@@ -48,21 +48,21 @@ class Key:
 
 
 @dataclass(slots=True)
-class Used:
-    """Of one key on one day."""
+class KeyUsage:
+    """Requests and tokens of one key."""
 
     requests: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
-    def add(self, more: "Used") -> None:
+    def add(self, more: "KeyUsage") -> None:
         self.requests += more.requests
         self.prompt_tokens += more.prompt_tokens
         self.completion_tokens += more.completion_tokens
 
 
 class KeyStore:
-    """The file at `path`, made if it is not there, readable by its owner alone. Raises ConfigError if it is none."""
+    """The key file at `path`, created if missing, readable only by its owner. Raises ConfigError if it is unusable."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -73,8 +73,8 @@ class KeyStore:
                 db.execute("PRAGMA journal_mode=WAL")
                 db.executescript(_SCHEMA)
         except (OSError, sqlite3.Error) as error:
-            hint = "Name a file in a folder that this user may write to"
-            raise ConfigError(f"server.keys: {path}", f"cannot be used as a store of keys ({error})", hint) from error
+            hint = "Give a file in a folder that this user may write to"
+            raise ConfigError(f"server.keys: {path}", f"cannot be used as a key file ({error})", hint) from error
 
     def create(
         self,
@@ -84,7 +84,7 @@ class KeyStore:
         requests_per_minute: int | None = None,
         tokens_per_minute: int | None = None,
     ) -> str:
-        """A new key, shown this once."""
+        """Create a key and return its text, which is not stored."""
         key_id, secret, salt = secrets.token_hex(4), secrets.token_urlsafe(32), secrets.token_bytes(16)
         limits = (requests_per_minute, tokens_per_minute)
         allowed = json.dumps(list(models)) if models is not None else None
@@ -94,31 +94,31 @@ class KeyStore:
         return f"{PREFIX}_{key_id}_{secret}"
 
     def find(self, text: str) -> Key | None:
-        """The key, if it is one and has not been revoked. Takes as long for a wrong one."""
-        # SQLite takes no half of a surrogate, and a key has none.
+        """The key with this text, unless revoked; None for an unknown text, in the same time."""
+        # SQLite rejects lone surrogates, and no key contains one.
         text = text.encode("ascii", "replace").decode()
         _, _, rest = text.partition("_")
         key_id, _, secret = rest.partition("_")
         with self._connected() as db:
             row = db.execute("SELECT * FROM keys WHERE id = ?", (key_id,)).fetchone()
-        salt, known = (row["salt"], row["hash"]) if row else (bytes(16), bytes(32))
-        right = hmac.compare_digest(_hash(salt, secret), known) and text.startswith(f"{PREFIX}_")
-        return _key(row) if row and right and row["revoked_at"] is None else None
+        salt, stored = (row["salt"], row["hash"]) if row else (bytes(16), bytes(32))
+        matches = hmac.compare_digest(_hash(salt, secret), stored) and text.startswith(f"{PREFIX}_")
+        return _key(row) if row and matches and row["revoked_at"] is None else None
 
     def all(self) -> list[Key]:
         with self._connected() as db:
             return [_key(row) for row in db.execute("SELECT * FROM keys ORDER BY created_at")]
 
     def revoke(self, key_id: str) -> bool:
-        """Whether there was such a key that was not revoked."""
+        """Revoke a key; False if there is none with this id that is not revoked already."""
         with self._connected() as db:
             done = db.execute("UPDATE keys SET revoked_at=? WHERE id=? AND revoked_at IS NULL", (_now(), key_id))
             return done.rowcount == 1
 
-    def add(self, used: Mapping[str, Used]) -> None:
-        """Count what keys, by their ids, have used today."""
+    def add(self, usage: Mapping[str, KeyUsage]) -> None:
+        """Add to today's usage, by key id."""
         day = _now()[:10]
-        rows = [(key, day, each.requests, each.prompt_tokens, each.completion_tokens) for key, each in used.items()]
+        rows = [(key, day, each.requests, each.prompt_tokens, each.completion_tokens) for key, each in usage.items()]
         with self._connected() as db:
             db.executemany(
                 "INSERT INTO usage VALUES (?,?,?,?,?) ON CONFLICT DO UPDATE SET requests = requests + excluded.requests,"
@@ -127,11 +127,11 @@ class KeyStore:
                 rows,
             )
 
-    def used(self) -> Mapping[str, Used]:
-        """In all, by key."""
+    def usage(self) -> Mapping[str, KeyUsage]:
+        """The total usage by key id."""
         query = "SELECT key_id, SUM(requests), SUM(prompt_tokens), SUM(completion_tokens) FROM usage GROUP BY key_id"
         with self._connected() as db:
-            return {key: Used(*counts) for key, *counts in db.execute(query)}
+            return {key: KeyUsage(*counts) for key, *counts in db.execute(query)}
 
     @contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection]:
@@ -145,7 +145,7 @@ class KeyStore:
 
 
 def _hash(salt: bytes, secret: str) -> bytes:
-    # The secret has 256 random bits: nothing would be gained by a slow hash.
+    # The secret has 256 random bits, so a slow hash would add nothing.
     return hashlib.sha256(salt + secret.encode()).digest()
 
 

@@ -59,7 +59,7 @@ def list_keys(keys: KeysPath) -> None:
     """List every key with its limits and usage. The keys themselves are not stored."""
     with one_line_errors():
         store = _existing(keys)
-        used, known = store.used(), store.all()
+        used, known = store.usage(), store.all()
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("id", "name", "scopes", "models", "per minute", "requests", "tokens", "created", "revoked"):
         table.add_column(heading)

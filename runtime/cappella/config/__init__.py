@@ -1,4 +1,4 @@
-"""What the YAML of one deployment may say, as frozen models; config/load.py reads it."""
+"""The config of one deployment as frozen models; config/load.py reads it from YAML."""
 
 from collections.abc import Iterable, Mapping
 from typing import Annotated
@@ -31,7 +31,7 @@ __all__ = [
 
 
 class Config(Frozen):
-    """One deployment: models, where they lie, the ensembles over them, and the address they are served on."""
+    """One deployment: its models and their placement, the ensembles, and the server."""
 
     models: Annotated[Mapping[Name, AnyModel], Field(min_length=1)]
     placement: Placement = Placement()
@@ -41,43 +41,43 @@ class Config(Frozen):
     @model_validator(mode="after")
     def _names_are_used_once(self) -> "Config":
         names = [name for model in self.models.values() for name in model.adapters] + list(self.models)
-        if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
-            raise ValueError(f"{twice[0]!r} names two things among the models and their adapters")
+        if duplicates := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+            raise ValueError(f"{duplicates[0]!r} is used twice among the names of models and adapters")
         return self
 
     @property
     def local(self) -> Mapping[str, Model]:
-        """The models whose engines we start."""
+        """The models whose engines Cappella starts."""
         return {name: model for name, model in self.models.items() if isinstance(model, Model)}
 
     @property
     def remote(self) -> Mapping[str, RemoteModel]:
-        """The models of servers that are attached."""
+        """The models on servers that Cappella does not run."""
         return {name: model for name, model in self.models.items() if isinstance(model, RemoteModel)}
 
     @property
-    def called(self) -> Mapping[str, Model | RemoteModel]:
-        """Every name that a seat or a client may call, an adapter's too, and the model that answers."""
+    def models_by_name(self) -> Mapping[str, Model | RemoteModel]:
+        """The model behind each callable name: its own name, and those of its adapters."""
         adapters = {adapter: model for model in self.models.values() for adapter in model.adapters}
         return {**self.models, **adapters}
 
     @property
     def judges(self) -> frozenset[str]:
-        """The models that judge, in an ensemble or one of its presets."""
-        found: list[Judge | None] = [e.judge for e in self.ensembles.values()]
-        found += [preset.judge for e in self.ensembles.values() for preset in e.presets.values()]
-        return frozenset(self.host_of[judge.model] for judge in found if judge and judge.model in self.host_of)
+        """The models that are the judge of an ensemble or of one of its presets."""
+        judges: list[Judge | None] = [e.judge for e in self.ensembles.values()]
+        judges += [preset.judge for e in self.ensembles.values() for preset in e.presets.values()]
+        return frozenset(self.host_of[judge.model] for judge in judges if judge and judge.model in self.host_of)
 
     @property
     def host_of(self) -> Mapping[str, str]:
-        """The model whose engine answers to each name."""
-        return {name: model for model in self.models for name in self.hosted([model])}
+        """The name of the model whose engine serves each callable name."""
+        return {name: model for model in self.models for name in self.names_of([model])}
 
     def answering(self, models: Iterable[str]) -> Mapping[str, bool]:
-        """Of each ensemble, whether it can answer if these models' engines are up."""
-        up = self.hosted(models)
+        """For each ensemble, whether it can answer when the engines of exactly these models are up."""
+        up = self.names_of(models)
         return {name: ensemble.can_answer(up) for name, ensemble in self.ensembles.items()}
 
-    def hosted(self, models: Iterable[str]) -> list[str]:
-        """What these models' engines can be called by."""
+    def names_of(self, models: Iterable[str]) -> list[str]:
+        """The callable names of these models and their adapters."""
         return [name for model in models for name in (model, *self.models[model].adapters)]

@@ -1,4 +1,4 @@
-"""Cards of known models: what is published of their weights, for a plan before there are any, and for their settings."""
+"""Model cards: published facts about weights, for planning before they are downloaded and for default settings."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from cappella.types import Frozen, SamplingOptions
 
 
 class Card(Frozen):
-    """`config` is the part of the model's config.json that a plan needs; `unconfirmed` names facts without a source."""
+    """`config` is the part of the model's config.json that planning needs; `unconfirmed` lists facts without a source."""
 
     hub_id: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
     revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None
@@ -31,5 +31,5 @@ class Card(Frozen):
 
 
 def load(path: Path) -> Card:
-    """Raises ConfigError with the line and the key of a mistake."""
-    return yaml_source.load(path, Card, "Name a file of model_configs/models")[1]
+    """Read a card. Raises ConfigError with the line and key of a mistake."""
+    return yaml_source.load(path, Card, "Give the path of a file in model_configs/models")[1]

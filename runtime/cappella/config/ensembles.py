@@ -1,4 +1,4 @@
-"""What a config may say of one ensemble: its panel, its judge, and how they work together."""
+"""Ensembles in a config: the panel, the judge, presets and run options."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated
@@ -13,7 +13,7 @@ from cappella.vocabulary import GateMode
 
 
 class Member(SamplingOptions):
-    """A seat on the panel: a model, how it samples there, and what it is told before the conversation."""
+    """A panel seat: a model, its sampling, and an optional system prompt before the conversation."""
 
     model: Name
     system: str | None = None
@@ -21,7 +21,7 @@ class Member(SamplingOptions):
 
 
 class Judge(SamplingOptions):
-    """The model that compares and writes."""
+    """The model that compares the answers and writes the final one."""
 
     model: Name
     temperature: Temperature | None = 0.0
@@ -30,7 +30,7 @@ class Judge(SamplingOptions):
 
 
 def _named(model: type[BaseModel]) -> BeforeValidator:
-    """A bare model name stands for an entry with nothing else set."""
+    """Accepts a bare model name as an entry with nothing else set."""
     return BeforeValidator(lambda value: {"model": value} if isinstance(value, str) else value)
 
 
@@ -38,9 +38,9 @@ Seats = Annotated[tuple[Annotated[Member, _named(Member)], ...], Field(min_lengt
 
 
 class GateConfig(Frozen):
-    """Requests that need no panel go to `model` alone: by `rules` (short, one turn, plain text), or as the judge says.
+    """Sends trivial requests to `model` alone. `rules`: short, single-turn, plain text; `judge`: the judge decides.
 
-    With mode `off` only a preset or a request turns it on.
+    With mode `off`, only a preset or a request turns it on.
     """
 
     mode: GateMode
@@ -49,7 +49,7 @@ class GateConfig(Frozen):
 
 
 class Preset(EnsembleOptions):
-    """A named departure from its ensemble, chosen by a request's `preset`."""
+    """Named changes to an ensemble, selected by a request's `preset`."""
 
     panel: Seats | None = None
     judge: Annotated[Judge, _named(Judge)] | None = None
@@ -57,9 +57,9 @@ class Preset(EnsembleOptions):
 
 
 class Ensemble(EnsembleOptions):
-    """A panel, a judge and how they work together: what a client calls as `cappella/<name>`.
+    """A panel, a judge and their options, called by clients as `cappella/<name>`.
 
-    `example` is a question worth trying; `serve` prints it.
+    `serve` prints `example` as a question to try.
     """
 
     panel: Seats
@@ -84,14 +84,14 @@ class Ensemble(EnsembleOptions):
         return self.seats_of(self)
 
     def seats_of(self, preset: "Preset | Ensemble") -> tuple[Seat, ...]:
-        """The panel of a preset: its own, or the ensemble's."""
+        """The seats of a preset: its own panel, or the ensemble's."""
         members = preset.panel or self.panel
         samples = {**self.given(), **preset.given()}.get("samples", 1)
         return seats((m.model, m.sampling, m.system, m.samples or samples) for m in members)
 
     @property
     def models(self) -> Iterator[tuple[Path_, str]]:
-        """Every model that is named here, and where."""
+        """Every model named in the panels and judges, with its place in the config."""
         parts: list[tuple[Path_, Preset | Ensemble]] = [((), self)]
         parts += [(("presets", name), preset) for name, preset in self.presets.items()]
         for where, part in parts:
@@ -100,20 +100,20 @@ class Ensemble(EnsembleOptions):
                 yield (*where, "judge"), part.judge.model
 
     def quorum_of(self, answers: int) -> int:
-        """How many answers are enough where this many can come."""
+        """The quorum for at most this many answers."""
         return min(self.quorum or 2, answers)
 
     def can_answer(self, up: Sequence[str]) -> bool:
-        """Whether its quorum and its judge are among the models that are up."""
-        able = sum(seat.samples for seat in self.seats if seat.model in up)
-        return self.judge.model in up and able >= self.quorum_of(sum(seat.samples for seat in self.seats))
+        """Whether the judge and enough members for the quorum are up."""
+        answers = sum(seat.samples for seat in self.seats if seat.model in up)
+        return self.judge.model in up and answers >= self.quorum_of(sum(seat.samples for seat in self.seats))
 
 
-def seats(wanted: Iterator[tuple[str, Sampling, str | None, int]]) -> tuple[Seat, ...]:
-    """Seats named after their models; a model's second seat is `name#2`, and so on."""
+def seats(parts: Iterator[tuple[str, Sampling, str | None, int]]) -> tuple[Seat, ...]:
+    """Seats from (model, sampling, system, samples), named after the model; its second seat is `name#2`, and so on."""
     counts: dict[str, int] = {}
     out = []
-    for model, sampling, system, samples in wanted:
+    for model, sampling, system, samples in parts:
         counts[model] = counts.get(model, 0) + 1
         name = model if counts[model] == 1 else f"{model}#{counts[model]}"
         out.append(Seat(name, model, sampling, system, samples))

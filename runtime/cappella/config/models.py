@@ -1,4 +1,4 @@
-"""What a config may say of one model: weights that we load, or the address of a server that has loaded its own."""
+"""Models in a config: weights that Cappella loads, or the URL of a server that runs elsewhere."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,21 +7,21 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, ValidatorFunctionWrapHandler, WrapValidator, field_validator, model_validator
 
-from cappella.config import engine_args
+from cappella.config.engine_args import EngineArg, canonical
 from cappella.config.fields import Bytes, Name
 from cappella.config.options import Seconds
 from cappella.types import Capabilities, Frozen
 
 
 class Model(Frozen):
-    """One set of weights and how its engine serves it.
+    """One set of weights and how its engine serves it. The plan chooses what is None.
 
-    The parsers are vLLM's, by name: a model takes tools, or an effort to reason with, only if it has the parser. With
-    `prompt_lookup_tokens` it guesses so many tokens ahead, by what followed the same words before: a judge copies much.
-    What is None is the plan's to choose. `card` is a file of model_configs/models: what is known of these weights.
-    An engine from which for `hung_after_s` no token and no step came, though asked for one, is ended and starts anew.
-    `adapters` are LoRA adapters by name, each called as a model of its own: one engine serves them with its weights.
-    `engine_args` are further flags of vLLM's server, of those in config/engine_args.py.
+    The parsers are vLLM's, by name: a model accepts tools, or `reasoning_effort`, only if it has the parser.
+    `prompt_lookup_tokens` turns on n-gram speculation with that many draft tokens: useful for judges, which copy much.
+    `card` is a file of model_configs/models with published facts about these weights.
+    An engine with pending requests that generates no token and makes no step for `hung_after_s` is restarted.
+    `adapters` are LoRA adapters by name. Each is called like a model; one engine serves them with its weights.
+    `engine_args` are further flags of vLLM's server: those allowed by config/engine_args.py.
     """
 
     weights: Path
@@ -41,24 +41,20 @@ class Model(Frozen):
     images: bool = False
     prompt_lookup_tokens: Annotated[int, Field(ge=1, le=32)] | None = None
     adapters: Mapping[Name, Path] = {}
-    engine_args: Mapping[str, bool | int | float | str | Mapping[str, Any]] = {}
+    engine_args: Mapping[EngineArg, bool | int | float | str | Mapping[str, Any]] = {}
 
     @model_validator(mode="after")
     def _gpus_agree(self) -> "Model":
         if self.gpus and len(set(self.gpus)) < len(self.gpus):
-            raise ValueError(f"gpus names one twice: {', '.join(map(str, self.gpus))}")
+            raise ValueError(f"gpus has a duplicate: {', '.join(map(str, self.gpus))}")
         if self.gpus and self.tensor_parallel_size not in (None, len(self.gpus)):
-            raise ValueError(f"gpus names {len(self.gpus)} and tensor_parallel_size {self.tensor_parallel_size}")
+            raise ValueError(f"gpus lists {len(self.gpus)}, but tensor_parallel_size is {self.tensor_parallel_size}")
         return self
 
     @model_validator(mode="after")
-    def _only_allowed_engine_args(self) -> "Model":
-        for name in self.engine_args:
-            if engine_args.normal(name) not in engine_args.ALLOWED:
-                allowed = "only flags about speed and memory may be set, by their whole names"
-                raise ValueError(f"engine_args may not set {name!r}: {allowed} (config/engine_args.py lists them)")
-            if engine_args.normal(name) == "speculative_config" and self.prompt_lookup_tokens is not None:
-                raise ValueError("prompt_lookup_tokens and speculative_config say the same thing: set one of them")
+    def _speculation_is_set_once(self) -> "Model":
+        if self.prompt_lookup_tokens is not None and "speculative_config" in map(canonical, self.engine_args):
+            raise ValueError("prompt_lookup_tokens and speculative_config exclude each other: set one of them")
         return self
 
     @property
@@ -69,11 +65,11 @@ class Model(Frozen):
 
 
 class RemoteModel(Frozen):
-    """A model of an OpenAI-compatible server that somebody else runs, at an address that our processes may reach.
+    """A model on an OpenAI-compatible server that Cappella does not run, at an address that it may reach.
 
-    `model` is what that server calls it, by default its name here; `key_file` holds the server's API key. What the
-    model takes the config says: with `api: openai` only what it names, with `api: vllm` all that vLLM's server has.
-    A server from which for `hung_after_s` nothing came, though it has calls, is asked for a token.
+    `model` is the server's name for it, by default its name here; `key_file` holds the server's API key. With
+    `api: openai` the model can do only what is declared here; with `api: vllm` also whatever vLLM's server can.
+    A server with pending calls that sends nothing for `hung_after_s` is probed with a one-token request.
     """
 
     url: str
@@ -92,7 +88,7 @@ class RemoteModel(Frozen):
     @field_validator("url")
     @classmethod
     def _is_an_api(cls, url: str) -> str:
-        problem = f"{url!r} is no address of an API: write it whole, such as http://10.0.0.7:8000/v1"
+        problem = f"{url!r} is not the URL of an API: write it in full, such as http://10.0.0.7:8000/v1"
         try:
             parts = urlsplit(url)
             usable = bool(parts.hostname) and parts.port != 0 and len(parts.path.strip("/")) > 0
@@ -108,7 +104,7 @@ class RemoteModel(Frozen):
 
     @property
     def adapters(self) -> Mapping[str, Path]:
-        """None: an adapter of that server is attached as a model of its own."""
+        """Empty: a remote adapter is configured as a model of its own."""
         return {}
 
     @property
@@ -125,16 +121,18 @@ class RemoteModel(Frozen):
 
 
 def _of_its_kind(value: object, _: ValidatorFunctionWrapHandler) -> Model | RemoteModel:
-    """A union would tell what is wrong with both kinds."""
+    """Chooses the kind by its keys, because a plain union would report the errors of both kinds."""
     if isinstance(value, Model | RemoteModel):
         return value
     keys = {str(key) for key in value} if isinstance(value, Mapping) else set()
     if {"weights", "url"} <= keys:
-        raise ValueError("weights and url exclude each other: a model is loaded here, or runs elsewhere. Keep one")
+        raise ValueError(
+            "weights and url exclude each other: a model is either loaded here or runs elsewhere. Keep one of them"
+        )
     kind, other = (RemoteModel, Model) if "url" in keys else (Model, RemoteModel)
-    if strange := sorted(keys & (set(other.model_fields) - set(kind.model_fields))):
-        what = "weights, and this model has a url" if kind is RemoteModel else "a url, and this model has none"
-        raise ValueError(f"{', '.join(strange)} belongs to a model with {what}")
+    if misplaced := sorted(keys & (set(other.model_fields) - set(kind.model_fields))):
+        why = "weights, but this model has a url" if kind is RemoteModel else "a url, but this model has none"
+        raise ValueError(f"{', '.join(misplaced)} can be set only for a model with {why}")
     return kind.model_validate(value)
 
 

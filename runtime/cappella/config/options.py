@@ -1,7 +1,7 @@
 """Run options, each declared once: its name, type, bounds, default and meaning.
 
 An ensemble and its presets (config/ensembles.py), the `fusion` object of a request (gateway/formats/fields.py) and `Settings` take
-them from here. A new option is one field here, and the code that uses it.
+them from here. A new option is one field here plus the code that uses it.
 """
 
 from collections.abc import Mapping
@@ -21,9 +21,9 @@ Seconds = Annotated[float, Field(gt=0)]
 
 @dataclass(frozen=True, slots=True)
 class Seat:
-    """One place on the panel. `name` is unique there, also when one model sits twice.
+    """One member of a panel. `name` is unique in the panel, even if a model has two seats.
 
-    It gives `samples` answers to one request; `system` is put before the conversation.
+    A request gets `samples` answers from it; `system` is a prompt before the conversation.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Seat:
 
     @property
     def answer_names(self) -> list[str]:
-        """What its answers are called: the seat's name, with a number if there are several."""
+        """The names of its answers: the seat's name, with `~1`, `~2` and so on if there are several."""
         return [self.name] if self.samples == 1 else [f"{self.name}~{i + 1}" for i in range(self.samples)]
 
 
@@ -47,38 +47,38 @@ class EnsembleOptions(Frozen):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     strategy: Strategy = "synthesize"
-    """How the answers become one."""
+    """How the answers become the final one."""
     analysis: AnalysisMode = "before"
-    """Whether the judge compares the answers before it writes (and sees the comparison), meanwhile, or not at all."""
+    """Whether the judge analyses the answers before it writes (and sees the analysis), alongside, or not at all."""
     quorum: Annotated[int, Field(ge=1, le=MAX_MEMBERS * MAX_SAMPLES)] | None = None
-    """How many answers are enough; unset, two, or all of a smaller panel."""
+    """How many answers are enough; by default two, or all of a smaller panel."""
     grace_s: Annotated[float, Field(ge=0)] | None = None
-    """How long the other members may go on once the quorum is met; unset, until the round ends."""
+    """Seconds that stragglers may take after the quorum is met; by default, until the round times out."""
     samples: Annotated[int, Field(ge=1, le=MAX_SAMPLES)] = 1
-    """How many answers each seat gives, in one engine request."""
+    """Answers per seat, in one engine call."""
     layers: Annotated[int, Field(ge=1, le=4)] = 1
-    """How many rounds the panel has; in each after the first it reads the answers of the one before."""
+    """Rounds of the panel; from the second on, members read the answers of the previous round."""
     review: bool = False
-    """Whether members rank the answers, never their own, for the judge to see."""
+    """Whether members rank the answers of others, for the judge to see."""
     early_exit: EarlyExit = "off"
-    """Whether answers that agree need no more judging: equal ones (case, spacing and the spelling of numbers aside), or
-    such in the eyes of the judge."""
+    """Whether agreeing answers skip the judge: equal ones (apart from case, spacing and number formats), or those that
+    the judge finds to agree."""
     debias: bool = False
-    """Whether a choice is asked for in both orders of the answers."""
+    """Whether the judge chooses twice, with the answers in both orders."""
     show_reasoning: bool = False
     """Whether the judge sees the members' reasoning."""
     formatted_panel: bool = False
-    """Whether members, and not only the final answer, are held to the output format that is asked for."""
+    """Whether the requested output format applies to the members too, and not only to the final answer."""
     answer_order: AnswerOrder = "shuffled"
-    """In what order the judge sees the answers: shuffled by the seed, or as they arrive, of which it can read more early."""
+    """The order of the answers for the judge: shuffled by the seed, or by arrival, which allows more early prefill."""
     early_prefill: bool = True
-    """Whether the judge reads answers while the last member still writes."""
+    """Whether the judge prefills answers while the last member is still generating."""
     max_total_tokens: Positive | None = None
-    """The most tokens that all engine calls may take, prompts and answers; no call is made that would break it."""
+    """Limit on the prompt and completion tokens of all engine calls of a run; calls that would exceed it are not made."""
     round_timeout_s: Seconds = 120.0
-    """How long a round may take."""
+    """Seconds that a round may take."""
     deadline_s: Seconds = 300.0
-    """How long the whole run may take."""
+    """Seconds that the whole run may take."""
 
     @model_validator(mode="before")
     @classmethod
@@ -96,9 +96,9 @@ class Options(EnsembleOptions):
     """All options that a request may set."""
 
     gate: GateMode = "off"
-    """Whether a trivial request may go to one model (status `bypassed`), and whether rules or the judge decide that."""
+    """Whether trivial requests go to one model (status `bypassed`), as decided by rules or by the judge."""
     criteria: Annotated[str, Field(min_length=1)] | None = None
-    """What the judge weighs first."""
+    """What the judge should prefer."""
 
     def given(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.model_fields_set}
@@ -106,7 +106,7 @@ class Options(EnsembleOptions):
 
 @dataclass(frozen=True, slots=True)
 class Overrides:
-    """What one request changes of its ensemble; None leaves it as configured."""
+    """Changes that one request makes to its ensemble; None keeps the configured value."""
 
     preset: str | None = None
     panel: tuple[str, ...] | None = None
@@ -116,15 +116,15 @@ class Overrides:
     model_sampling: tuple[tuple[str, Sampling], ...] = ()
 
     @property
-    def change_something(self) -> bool:
-        """Whether they ask for more than a preset, which is the operator's own."""
+    def beyond_preset(self) -> bool:
+        """Whether they change more than the preset, which the operator has configured."""
         others = self.panel is not None or self.judge is not None or self.model_sampling
         return bool(others or self.options.given() or self.panel_sampling.given())
 
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """The model that answers alone what needs no panel, and who decides that. `max_words` is the rules' limit."""
+    """The model that answers trivial requests alone, and how these are recognised. `max_words` is the rules' limit."""
 
     mode: Literal["rules", "judge"]
     model: str
@@ -132,9 +132,9 @@ class Gate:
 
 
 class Settings(EnsembleOptions):
-    """Everything that decides how one run goes, already resolved from request, preset, ensemble and defaults.
+    """All settings of one run, resolved from request, preset, ensemble and defaults.
 
-    `panel_watched` says that someone reads what the members say as they say it, and the judge's analysis.
+    `panel_watched`: the client receives the members' answers and the judge's analysis as they are generated.
     """
 
     ensemble: str
@@ -151,5 +151,5 @@ class Settings(EnsembleOptions):
 
     @property
     def answer_names(self) -> list[str]:
-        """The names of all answers that one round can give."""
+        """The names of all answers of one round."""
         return [name for seat in self.panel for name in seat.answer_names]

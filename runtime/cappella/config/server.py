@@ -1,4 +1,4 @@
-"""What a config may say of the gateway, and of the memory that models share."""
+"""The `server` and `placement` sections of a config."""
 
 import re
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -23,7 +23,7 @@ from cappella.types import Frozen
 
 
 class Tls(Frozen):
-    """PEM files. With `client_ca` only clients with a certificate that it signed are served."""
+    """PEM files. With `client_ca`, clients need a certificate that it signed."""
 
     certificate: Path
     private_key: Path
@@ -34,17 +34,17 @@ def _compiled(text: object) -> object:
     try:
         compiled = re.compile(text) if isinstance(text, str) else None
     except re.error as error:
-        raise ValueError(f"{text!r} is no regular expression ({error})") from error
+        raise ValueError(f"{text!r} is not a regular expression ({error})") from error
     if compiled and compiled.match(""):
-        raise ValueError(f"{text!r} matches where there is nothing")
+        raise ValueError(f"{text!r} matches the empty text")
     return text
 
 
 class Audit(Frozen):
-    """One JSON line for each run and each call, hash-chained. A file of `max_bytes` is put aside and another begun.
+    """The audit log: one hash-chained JSON line per run and per call. The file is rotated at `max_bytes`.
 
-    With `log_content` a line has the conversation and the answer, every match of `redact` replaced. With `required`
-    nothing runs while the file cannot be written to.
+    With `log_content`, lines contain the conversation and the answer, with every match of `redact` replaced. With
+    `required`, requests are refused while the file cannot be written.
     """
 
     file: Path
@@ -55,7 +55,7 @@ class Audit(Frozen):
 
 
 class Runs(Frozen):
-    """Traces of runs, read at /api/runs; with `content` the conversation and all answers too."""
+    """The store of run traces, served at /api/runs; with `content`, it has the conversations and all answers too."""
 
     file: Path
     retention_days: Annotated[float, Field(gt=0)] = 30
@@ -63,17 +63,17 @@ class Runs(Frozen):
 
 
 def _origin(text: str) -> str:
-    """As browsers write it, since it is compared letter by letter."""
+    """Requires the form that browsers send, because origins are compared as strings."""
     default_port = re.match(r"(https://.*:443|http://.*:80)$", text)
     if default_port or not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^\sA-Z/?#@*]+", text):
-        how = "scheme, host and, unless it is the usual one, the port, in small letters, such as https://chat.lan"
-        raise ValueError(f"{text!r} is no origin as browsers write it: that is {how}")
+        how = "scheme, host and any non-default port, in lower case, such as https://chat.lan"
+        raise ValueError(f"{text!r} is not an origin as browsers send it: write {how}")
     return text
 
 
 def _host_name(text: str) -> str:
     if not re.fullmatch(r"[a-z0-9._-]+", text):
-        raise ValueError(f"{text!r} is no host's name: write it in small letters, with no scheme, port or star")
+        raise ValueError(f"{text!r} is not a host name: write it in lower case, without scheme, port or asterisk")
     return text
 
 
@@ -82,10 +82,10 @@ HostName = Annotated[str, AfterValidator(_host_name)]
 
 
 class Tracing(Frozen):
-    """Where the trace of each run goes, as OpenTelemetry's protocol over HTTP; needs the extra `otel`.
+    """Export of run traces over OTLP/HTTP; needs the extra `otel`.
 
-    `endpoint` is a collector's base address, http://127.0.0.1:4318 or a socket such as unix:/run/otel.sock. Of the
-    traces that no caller began, `share` are kept; a caller's own `traceparent` says itself whether.
+    `endpoint` is the collector's base URL, such as http://127.0.0.1:4318, or a socket such as unix:/run/otel.sock.
+    `share` is the sampling ratio for requests without a `traceparent`; those with one decide for themselves.
     """
 
     endpoint: str
@@ -94,7 +94,7 @@ class Tracing(Frozen):
     @field_validator("endpoint")
     @classmethod
     def _is_an_address(cls, endpoint: str) -> str:
-        problem = f"{endpoint!r} is no address of a collector: http://127.0.0.1:4318, or unix:/run/otel.sock"
+        problem = f"{endpoint!r} is not the address of a collector: write http://127.0.0.1:4318, or unix:/run/otel.sock"
         try:
             parts = urlsplit(endpoint)
             usable = parts.path.startswith("/") if parts.scheme == "unix" else bool(parts.hostname and parts.port)
@@ -106,24 +106,24 @@ class Tracing(Frozen):
 
     @property
     def host(self) -> str | None:
-        """Whom it connects to; None for a socket of this machine."""
+        """The collector's host; None for a Unix socket."""
         parts = urlsplit(self.endpoint)
         return None if parts.scheme == "unix" else parts.hostname
 
 
 class Server(Frozen):
-    """Where clients are listened to. Of the runs of an ensemble, and of the calls of a model, `max_waiting` may queue.
+    """The gateway. Up to `max_waiting` runs of each ensemble, and calls of each model, may queue.
 
-    Of these `max_waiting_per_key` may be of one key; without it as many as there are places that no other key wants.
-    A client that for `client_timeout_s` neither sends the rest of its body nor takes what is sent to it is left.
-    When it is told to stop, what is under way has `drain_s` to end by itself.
-    Images come inside a request, or, named as `file:///...`, from `image_folder`.
-    `keys` is a file of keys (see `cappella keys`); without one everybody who reaches the port may do everything.
-    Of what ran nothing is kept but counts, unless `audit` or `runs` says so.
-    Without keys, or with `allowed_hosts`, it answers only to addresses, `localhost`, `host` and `allowed_hosts`. Pages in
-    browsers may call it from `cors_origins` alone.
-    Our processes connect to loopback and to the addresses in `may_reach`, and to nothing else. With `log_format` json
-    all that `serve` says are lines of JSON, with one for every request and every run.
+    Of these, one key may have `max_waiting_per_key`; by default as many as other keys leave free.
+    A client that neither sends its body nor reads its response for `client_timeout_s` is disconnected.
+    On shutdown, running requests have `drain_s` to finish.
+    Images are sent inside a request, or named as `file:///...` if they are in `image_folder`.
+    `keys` is a key file (see `cappella keys`); without one, anybody who reaches the port may do everything.
+    Only counts are recorded of requests, unless `audit` or `runs` is set.
+    Without keys, or with `allowed_hosts`, the Host header must be an IP address, `localhost`, `host` or one of
+    `allowed_hosts`. Web pages may call it only from `cors_origins`.
+    Cappella's processes connect only to loopback and to the addresses in `may_reach`. With `log_format: json`, the
+    whole output of `serve` is JSON lines, including one per request and per run.
     """
 
     host: str = "127.0.0.1"
@@ -148,15 +148,15 @@ class Server(Frozen):
 
     @model_validator(mode="after")
     def _guarded(self) -> "Server":
-        lacks = [name for name, value in (("keys", self.keys), ("tls", self.tls)) if value is None]
-        if lacks and not self.allow_open and not self.loopback:
-            what = {
+        missing = [name for name, value in (("keys", self.keys), ("tls", self.tls)) if value is None]
+        if missing and not self.allow_open and not self.loopback:
+            risks = {
                 "keys": "anybody who reaches it may use every model",
-                "tls": "prompts, answers and keys are readable",
+                "tls": "prompts, answers and keys can be read on the network",
             }
-            means = " and ".join(what[name] for name in lacks)
-            problem = f"host {self.host!r} is not loopback, and lacks {' and '.join(lacks)}: {means}"
-            raise ValueError(f"{problem}. Set them, or allow_open: true if that is meant")
+            risk = " and ".join(risks[name] for name in missing)
+            problem = f"host {self.host!r} is not loopback, and {' and '.join(missing)} must be set: {risk}"
+            raise ValueError(f"{problem}. Set them, or allow_open: true if this is intended")
         return self
 
     @model_validator(mode="after")
@@ -164,9 +164,9 @@ class Server(Frozen):
         if self.max_waiting_per_key is None:
             return self
         if self.keys is None:
-            raise ValueError("max_waiting_per_key means nothing without keys: set them, or leave it out")
+            raise ValueError("max_waiting_per_key has no effect without keys: set server.keys, or remove it")
         if self.max_waiting_per_key > self.max_waiting:
-            raise ValueError(f"max_waiting_per_key is more than max_waiting, which is {self.max_waiting}: lower it")
+            raise ValueError(f"max_waiting_per_key is larger than max_waiting, which is {self.max_waiting}: lower it")
         return self
 
     @property
@@ -174,7 +174,7 @@ class Server(Frozen):
         return _is_loopback(self.host)
 
     def may_connect_to(self, host: str) -> bool:
-        """Whether the guard of our processes lets them: see sealing/guard.py. It has no names looked up."""
+        """Whether sealing/guard.py permits connections to this host. Names other than localhost are refused."""
         return _is_loopback(host) or _address(host) in self.may_reach
 
 
@@ -184,7 +184,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _address(host: str) -> IPv4Address | IPv6Address | None:
-    """None for a name."""
+    """The address, or None for a host name."""
     try:
         return ip_address(host)
     except ValueError:
@@ -192,10 +192,10 @@ def _address(host: str) -> IPv4Address | IPv6Address | None:
 
 
 class Placement(Frozen):
-    """How models share memory: at most `memory_bytes` of each GPU, or of this machine's memory where there is none.
+    """Memory sharing: at most `memory_bytes` of each GPU, or of the machine's memory if it has no GPU.
 
-    With `swap`, a panel that does not fit at once takes turns; judges stay where they are. With `mps`, engines on one
-    GPU compute at the same time, under a CUDA Multi-Process Service of their own.
+    With `swap`, models that do not fit at once are swapped in and out by turns; judges stay loaded. With `mps`, engines
+    on one GPU compute concurrently under a CUDA Multi-Process Service started for them.
     """
 
     memory_bytes: Annotated[Bytes, Field(ge=1 << 20)] | None = None

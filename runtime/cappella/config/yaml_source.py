@@ -1,4 +1,4 @@
-"""Positions in a YAML file, so that an error can name the line and the key."""
+"""YAML files with line numbers, so that errors can name the line and key."""
 
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -17,11 +17,11 @@ Schema = TypeVar("Schema", bound=BaseModel)
 MAX_NODES = 100_000
 
 # Errors that PyYAML raises for a value that does not match its tag, such as an invalid date.
-_OF_VALUES = (ValueError, LookupError, TypeError, AttributeError, OverflowError)
+_VALUE_ERRORS = (ValueError, LookupError, TypeError, AttributeError, OverflowError)
 
 
 def load(path: Path, schema: type[Schema], hint: str) -> tuple[yaml.Node | None, Schema]:
-    """The file's nodes, and its validated content; `hint` is for an unreadable file. Raises ConfigError."""
+    """The file's nodes and its validated content. Raises ConfigError, with `hint` for an unreadable file."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -34,13 +34,13 @@ def load(path: Path, schema: type[Schema], hint: str) -> tuple[yaml.Node | None,
 
 
 def parse(path: Path, text: str) -> tuple[yaml.Node | None, Any]:
-    """The file's nodes, which have line numbers, and its values. Raises ConfigError."""
+    """The file's nodes, which have line numbers, and its values. Raises ConfigError for invalid YAML."""
     try:
         root = yaml.compose(text)
         if root is not None:
             _size(path, root, {})
         return root, yaml.safe_load(text)
-    except (yaml.YAMLError, *_OF_VALUES) as error:
+    except (yaml.YAMLError, *_VALUE_ERRORS) as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}" if mark else str(path)
         problem = getattr(error, "problem", None) or "unreadable"
@@ -53,9 +53,9 @@ def option_value(option: str, setting: str, text: str) -> Any:
     """The value of `field=value` on a command line, read as YAML. Raises ConfigError."""
     try:
         value = yaml.safe_load(text)
-    except (yaml.YAMLError, *_OF_VALUES) as error:
+    except (yaml.YAMLError, *_VALUE_ERRORS) as error:
         raise ConfigError(option, f"{setting!r} is not valid YAML", "Put quotes around the value") from error
-    # YAML reads a bare off as false, and here it is a mode.
+    # YAML reads a bare off as false, but here it is a mode.
     return text.strip() if isinstance(value, bool) and text.strip() not in ("true", "false") else value
 
 
@@ -64,22 +64,22 @@ def place(path: Path, root: yaml.Node | None, where: Path_) -> str:
     return f"{path}:{_line(root, where)}: {_dotted(where)}"
 
 
-def _size(path: Path, node: yaml.Node, known: dict[int, int], above: tuple[yaml.Node, ...] = ()) -> int:
-    """The number of nodes with every alias expanded. Raises ConfigError for too many, for an alias to itself,
+def _size(path: Path, node: yaml.Node, sizes: dict[int, int], above: tuple[yaml.Node, ...] = ()) -> int:
+    """The number of nodes with all aliases expanded.
 
-    and for a duplicate key, of which PyYAML would silently keep the last.
+    Raises ConfigError for too many nodes, an alias to itself, and a duplicate key (PyYAML would keep the last one).
     """
     if node in above:
         raise ConfigError(f"{path}:{above[-1].start_mark.line + 1}", "an alias refers to itself", "Write the value out")
-    if id(node) in known:
-        return known[id(node)]
+    if id(node) in sizes:
+        return sizes[id(node)]
     below: list[yaml.Node] = []
     if isinstance(node, yaml.MappingNode):
         _refuse_duplicates(path, node)
         below = [each for pair in node.value for each in pair]
     elif isinstance(node, yaml.SequenceNode):
         below = node.value
-    size = known[id(node)] = 1 + sum(_size(path, each, known, (*above, node)) for each in below)
+    size = sizes[id(node)] = 1 + sum(_size(path, each, sizes, (*above, node)) for each in below)
     if size > MAX_NODES:
         raise ConfigError(
             f"{path}:{node.start_mark.line + 1}", f"aliases expand to more than {MAX_NODES} values", "Write them out"
@@ -97,10 +97,11 @@ def _refuse_duplicates(path: Path, node: yaml.MappingNode) -> None:
 
 
 def config_error(path: Path, root: yaml.Node | None, schema: type[BaseModel], error: ValidationError) -> ConfigError:
-    """The first problem as an error; the others often follow from it."""
-    # A misspelt key is reported as unknown and as missing; the first is more useful.
+    """The first problem as a ConfigError; the others often follow from it."""
+    # A misspelt key is reported both as unknown and as missing; the former is more useful.
     first = min(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")
-    where: Path_ = first["loc"]
+    # pydantic marks the place of a wrong key, as against its value, with "[key]".
+    where: Path_ = first["loc"][:-1] if first["loc"][-1:] == ("[key]",) else first["loc"]
     at = place(path, root, where)
     match first["type"]:
         case "extra_forbidden":
@@ -108,11 +109,11 @@ def config_error(path: Path, root: yaml.Node | None, schema: type[BaseModel], er
         case "missing":
             return ConfigError(at, "this key is missing", f"Add {where[-1]}")
         case _:
-            return ConfigError(at, message(first), "Change the value")
+            return ConfigError(at, message(first), first.get("ctx", {}).get("hint", "Change the value"))
 
 
 def message(error: Mapping[str, Any]) -> str:
-    """What pydantic says of one value, as part of a sentence."""
+    """pydantic's message on one value, as part of a sentence."""
     text = str(error["msg"]).removeprefix("Value error, ")
     return text[0].lower() + text[1:]
 
@@ -122,14 +123,14 @@ def _dotted(where: Path_) -> str:
 
 
 def _line(node: yaml.Node | None, where: Path_) -> int:
-    """The line of the deepest part of `where` that is in the file."""
+    """The line of the deepest part of `where` that the file has."""
     line = node.start_mark.line + 1 if node else 1
     for part in where:
         if isinstance(node, yaml.MappingNode):
-            found = [(key, value) for key, value in node.value if key.value == str(part)]
-            if not found:
+            pair = next(((key, value) for key, value in node.value if key.value == str(part)), None)
+            if pair is None:
                 break
-            key, node = found[0]
+            key, node = pair
             line = key.start_mark.line + 1
         elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
             node = node.value[part]
@@ -138,9 +139,9 @@ def _line(node: yaml.Node | None, where: Path_) -> int:
 
 
 def _suggest(schema: type[BaseModel], where: Path_) -> str:
-    known = sorted(_keys_at(schema, where[:-1]))
-    close = get_close_matches(str(where[-1]), known, n=1)
-    return f"Did you mean {close[0]}?" if close else f"Known keys here: {', '.join(known)}"
+    keys = sorted(_keys_at(schema, where[:-1]))
+    close = get_close_matches(str(where[-1]), keys, n=1)
+    return f"Did you mean {close[0]}?" if close else f"Keys here: {', '.join(keys)}"
 
 
 def _keys_at(model: Any, where: Path_) -> set[str]:

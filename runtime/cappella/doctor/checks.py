@@ -160,7 +160,7 @@ def _shared_memory() -> Check:
 def _open_files(config: Config) -> Check:
     """Check the limit of open files: each call holds a client's and an engine's connection."""
     calls = sum(model.max_num_seqs for model in config.models.values())
-    calls += config.server.max_waiting * (len(config.called) + len(config.ensembles))
+    calls += config.server.max_waiting * (len(config.models_by_name) + len(config.ensembles))
     needs = OWN_FILES + FILES_PER_CALL * calls
     allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     if allowed == resource.RLIM_INFINITY or allowed >= needs:

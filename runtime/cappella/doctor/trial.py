@@ -109,7 +109,7 @@ def _questions(config: Config, away: Collection[str]) -> Iterator[tuple[str, str
             continue
         yield f"cappella/{name}", ensemble.example, {}
     example = next(iter(config.ensembles.values())).example
-    for name in config.called.keys() - set(away):
+    for name in config.models_by_name.keys() - set(away):
         yield name, example, {"max_completion_tokens": MODEL_TOKENS}
 
 

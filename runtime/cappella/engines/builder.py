@@ -145,6 +145,6 @@ def _gpu_memory(placed: Placed, sleep_mode: bool) -> GpuMemory:
     return GpuMemory(partial(gpus.free_bytes, placed.gpus), placed.total_bytes, frees if sleep_mode else None)
 
 
-def _files(model: Model, fingerprint: folder.Stamp) -> str:
+def _files(model: Model, fingerprint: folder.Fingerprint) -> str:
     """The key of a model's start times: the path and the size of its files."""
     return f"{model.weights.resolve()}: {sum(size_bytes for _, size_bytes, _ in fingerprint)} bytes"

@@ -13,7 +13,7 @@ from cappella.placement import advice, folder
 from cappella.placement.machine import Machine
 from cappella.placement.planner import Placed, Plan
 
-Fingerprints = Mapping[str, folder.Stamp]
+Fingerprints = Mapping[str, folder.Fingerprint]
 """Of each model's files."""
 
 
@@ -60,8 +60,10 @@ class Change:
 
 def fingerprints(config: Config) -> Fingerprints:
     """The fingerprints of every model's files now."""
-    files = {name: folder.stamp([m.weights, *m.adapters.values()]) for name, m in config.local.items()}
-    return files | {name: folder.stamp_of([m.key_file] if m.key_file else []) for name, m in config.remote.items()}
+    files = {name: folder.fingerprint([m.weights, *m.adapters.values()]) for name, m in config.local.items()}
+    return files | {
+        name: folder.fingerprint_of([m.key_file] if m.key_file else []) for name, m in config.remote.items()
+    }
 
 
 def plan_change(old: Deployment, config: Config, now: Machine) -> Change:

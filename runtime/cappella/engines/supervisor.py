@@ -99,7 +99,7 @@ class Supervisor:
         old = self.deployment
         lifecycles = {name: each for name, each in old.lifecycles.items() if name in change.kept}
         attachments = {name: each for name, each in old.attachments.items() if name in change.kept}
-        kept_names = old.config.hosted(change.kept)
+        kept_names = old.config.names_of(change.kept)
         engines = {name: engine for name, engine in old.engines.items() if name in kept_names}
         new = Deployment(change.config, old.machine, change.plan, change.fingerprints, engines, lifecycles, attachments)
         self._builder.add_engines(new, change.added)
@@ -112,7 +112,7 @@ class Supervisor:
             if task:
                 task.cancel()
                 await asyncio.wait({task})
-            for called in old.config.hosted([name]):
+            for called in old.config.names_of([name]):
                 await old.engines[called].close()
 
     def actions(self, name: str) -> Sequence[Action]:

@@ -20,7 +20,7 @@ def resolve(
     name: str, ensemble: Ensemble, models: Models, overrides: Overrides, prompt: Prompt, judge_sampling: Sampling
 ) -> Settings:
     """The settings of one run. Raises RequestError for what the config does not allow or its models do not support."""
-    if not ensemble.allow_overrides and overrides.change_something:
+    if not ensemble.allow_overrides and overrides.beyond_preset:
         raise RequestError(
             f"cappella/{name} allows no overrides: its config sets allow_overrides: false.",
             "fusion",

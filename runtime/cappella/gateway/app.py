@@ -43,7 +43,7 @@ def create_app(config: Config, supervisor: Supervisor, read_config: ReadConfig |
         async with observer.running(), persistence.running():
             await supervisor.start()
             try:
-                async with background(gatekeeper.keep()):
+                async with background(gatekeeper.write_usage()):
                     yield
             finally:
                 await supervisor.stop()

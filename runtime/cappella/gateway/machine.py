@@ -56,7 +56,7 @@ def create_router(current: Callable[[], GatewayState], operations: EngineOperati
     @router.get("/machine", response_model=None)
     async def machine(request: Request) -> Machine:
         state = current()
-        key = await state.gatekeeper.who(*credentials(request), "run", "admin")
+        key = await state.gatekeeper.authenticate(*credentials(request), "run", "admin")
         servers = {name: state.engines[name] for name in state.config.models}
         reply: Machine = {
             "time": time.time(),
@@ -76,7 +76,7 @@ def create_router(current: Callable[[], GatewayState], operations: EngineOperati
     @router.post("/engines/{name}/{action}", status_code=202, response_model=None)
     async def act(name: str, action: str, request: Request) -> Engine:
         state = current()
-        await state.gatekeeper.who(*credentials(request), "admin")
+        await state.gatekeeper.authenticate(*credentials(request), "admin")
         await operations.act(name, action)
         status = state.engines[name].status
         return {"engine": name, "state": status.state, "stage": status.stage, "actions": [*operations.actions(name)]}

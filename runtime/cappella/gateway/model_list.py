@@ -9,7 +9,7 @@ PREFIX = "cappella/"
 def models(config: Config, created: int) -> list[ModelEntry]:
     """The ensembles as `cappella/<name>`, then the models by their own names."""
     ensembles = [_of_ensemble(name, ensemble, created) for name, ensemble in config.ensembles.items()]
-    members = [_of_model(name, model, created) for name, model in config.called.items()]
+    members = [_of_model(name, model, created) for name, model in config.models_by_name.items()]
     return [*ensembles, *members]
 
 

@@ -116,7 +116,7 @@ def create_router(gatekeeper: Gatekeeper, codes: Codes, keyed: bool) -> APIRoute
 
     @router.get(PATH)
     async def openapi(request: Request) -> Json:
-        await gatekeeper.who(*credentials(request), "run")
+        await gatekeeper.authenticate(*credentials(request), "run")
         return openapi_document
 
     return router

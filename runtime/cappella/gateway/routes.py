@@ -142,7 +142,7 @@ def _models_beyond(overrides: Overrides, ensemble: Ensemble) -> list[str]:
 async def _answer_from_ensemble(
     state: GatewayState, request: Request, parsed: EnsembleRequest, name: str, key: Key | None
 ) -> Response:
-    ensemble, models = state.config.ensembles[name], state.config.called
+    ensemble, models = state.config.ensembles[name], state.config.models_by_name
     prompt = replace(parsed.prompt, watched=parsed.stream)
     settings = resolve(name, ensemble, models, parsed.overrides, prompt, parsed.sampling)
     settings = settings.model_copy(update={"panel_watched": parsed.wants_panel_deltas})
@@ -219,5 +219,5 @@ async def _resume(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGener
 
 def _callable_models(state: GatewayState, key: Key | None) -> list[str]:
     """The models and ensembles that the key may call; an error must not reveal others."""
-    names = [*(PREFIX + name for name in state.config.ensembles), *state.config.called]
+    names = [*(PREFIX + name for name in state.config.ensembles), *state.config.models_by_name]
     return [name for name in names if key is None or key.may_call(name)]

@@ -23,7 +23,7 @@ def create_router(gatekeeper: Gatekeeper, runs: RunStore | None) -> APIRouter:
         return runs
 
     async def authenticate(request: Request) -> Reader:
-        key = await gatekeeper.who(*credentials(request), "run", "admin")
+        key = await gatekeeper.authenticate(*credentials(request), "run", "admin")
         return Reader(key is None or "admin" in key.scopes, key.id if key else None)
 
     @router.get("")

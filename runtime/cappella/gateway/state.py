@@ -46,6 +46,6 @@ class GatewayState:
 
     async def authenticate(self, request: Request, *scopes: Scope) -> Key | None:
         """The request's key, or None on a server without keys. It needs one of `scopes`. Raises Unauthorized and Forbidden."""
-        key = await self.gatekeeper.who(*credentials(request), *scopes)
+        key = await self.gatekeeper.authenticate(*credentials(request), *scopes)
         records.current().key_id = key.id if key else None
         return key

@@ -1,4 +1,4 @@
-"""LoRA adapters: what their folders say, and what room an engine keeps for them."""
+"""LoRA adapters: their ranks, and the memory that an engine reserves for them."""
 
 from cappella.config import Model
 from cappella.errors import ConfigError
@@ -6,36 +6,37 @@ from cappella.placement import folder
 from cappella.placement.architecture import Architecture
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""What vLLM's `--max-lora-rank` may be."""
+"""The values that vLLM's `--max-lora-rank` accepts."""
 
 
 def served_rank(model: Model) -> int:
-    """The rank that the engine makes room for: the largest adapter's, rounded up. Raises ConfigError."""
+    """The rank that the engine reserves memory for: the largest adapter's, rounded up. Raises ConfigError."""
     largest = max((_rank(name, model) for name in model.adapters), default=0)
-    found = next((rank for rank in RANKS if rank >= largest), None)
-    if found is None:
-        raise ConfigError(
-            "models: adapters", f"rank {largest} is more than vLLM takes", f"Use one of {RANKS[-1]} at most"
-        )
-    return found
+    served = next((rank for rank in RANKS if rank >= largest), None)
+    if served is None:
+        problem = f"rank {largest} is more than vLLM supports"
+        raise ConfigError("models: adapters", problem, f"Use an adapter of rank {RANKS[-1]} or less")
+    return served
 
 
 def _rank(name: str, model: Model) -> int:
     path = model.adapters[name]
     place = f"models: adapters.{name}: {path}"
     if not (path / "adapter_model.safetensors").is_file():
-        raise ConfigError(place, "there is no adapter_model.safetensors", "Name the folder of a PEFT adapter")
+        raise ConfigError(place, "there is no adapter_model.safetensors", "Give the folder of a PEFT adapter")
     rank = folder.read_json(place, path / "adapter_config.json").get("r")
     if not isinstance(rank, int) or rank < 1:
-        raise ConfigError(place, f"adapter_config.json has no rank ({rank!r})", "Name the folder of a LoRA adapter")
+        raise ConfigError(
+            place, f"adapter_config.json has no valid rank: r is {rank!r}", "Give the folder of a LoRA adapter"
+        )
     return rank
 
 
 def slots_bytes(model: Model, architecture: Architecture, gpus: int) -> int:
-    """Two thin matrices beside each projection and the vocabulary's, in 16 bits, for each adapter.
+    """The two low-rank matrices of each projection and of the vocabulary, in 16 bits, for each adapter.
 
-    Every projection has them, whatever an adapter changes; with a split, one of the two is shared out (vLLM:
-    `BaseLinearLayerWithLoRA.create_lora_weights`).
+    vLLM reserves them for every projection, whichever an adapter changes; a split divides one of the two
+    (`BaseLinearLayerWithLoRA.create_lora_weights`).
     """
     if not model.adapters:
         return 0
@@ -47,7 +48,7 @@ def slots_bytes(model: Model, architecture: Architecture, gpus: int) -> int:
 
 
 def gathered_bytes(model: Model, architecture: Architecture, tokens: int) -> int:
-    """On a CPU, in a step of so many tokens: the thin matrices copied out for each, in 16 bits and in 32."""
+    """On a CPU, the low-rank matrices gathered for each token of a step, in 16 bits and in 32."""
     if not model.adapters:
         return 0
     return 6 * tokens * served_rank(model) * max(architecture.hidden_size, architecture.inner_size)

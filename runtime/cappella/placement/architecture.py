@@ -1,14 +1,15 @@
-"""What a planner reads in a model's config.json: sizes, and what each layer keeps in memory for a sequence."""
+"""Sizes from a model's config.json, and what each layer keeps in memory per sequence."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil
 from typing import Any
 
 from cappella.errors import ConfigError
+from cappella.placement import quantisation
+from cappella.placement.quantisation import Quantisation
 
-# What transformers fills in where a published config.json says nothing.
+# Defaults of transformers for keys that a published config.json omits.
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "gemma3_text": {
         "vocab_size": 262208,
@@ -26,7 +27,7 @@ DTYPE_BYTES = {"float32": 4, "float": 4, "bfloat16": 2, "float16": 2, "half": 2}
 
 @dataclass(frozen=True, slots=True)
 class Attention:
-    """A layer that keeps a key and a value for each token, or for the last `window` tokens."""
+    """A layer that caches a key and a value of each token, or of the last `window` tokens."""
 
     kv_heads: int
     head_size: int
@@ -35,16 +36,16 @@ class Attention:
 
 @dataclass(frozen=True, slots=True)
 class Latent:
-    """A layer of multi-head latent attention: one compressed vector per token, whole on every GPU of a split."""
+    """A layer of multi-head latent attention: one compressed vector per token, replicated on every GPU of a split."""
 
     size: int
 
 
 @dataclass(frozen=True, slots=True)
 class Recurrent:
-    """A layer of linear attention or of a state-space model: bytes of its state, and of those `copies` per sequence.
+    """A layer of linear attention or of a state-space model: `copies` states of `state_bytes` per sequence.
 
-    With a prefix cache vLLM keeps two of them (Mamba-2: three), each at the end of a block.
+    With a prefix cache vLLM keeps two copies (Mamba-2: three), each at the end of a block.
     """
 
     state_bytes: int
@@ -56,11 +57,11 @@ Layer = Attention | Latent | Recurrent
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """Sizes as config.json gives them; `layers` are those that keep something, in no order.
+    """Sizes from config.json; `layers` counts the layers that keep something per sequence, by kind.
 
-    `inner_size` is that of a feed-forward layer which every token passes; of `expert_inner_size` each token passes
-    `experts_per_token`. `latent_values` are a token's keys and values as latent attention unfolds them. A split over GPUs
-    must divide each of `divisible`, quantised weights into whole groups.
+    `inner_size` is that of the feed-forward layer for every token; each token also passes `experts_per_token` experts of
+    `expert_inner_size`. `latent_values` are the expanded keys and values of a token in latent attention. The number of
+    GPUs of a split must divide each of `divisible`, which counts quantised sizes in groups that share a scale.
     """
 
     hidden_size: int
@@ -74,14 +75,14 @@ class Architecture:
     depth: int
     experts: int
     dtype: str
-    quantization: str | None
+    quantisation: Quantisation
     tied: bool
     vision: bool
     layers: Mapping[Layer, int]
 
 
 def read(config: Mapping[str, Any], place: str, dtype: str = "auto") -> Architecture:
-    """Raises ConfigError, which names `place`, for a config.json that does not say enough."""
+    """The architecture in a config.json. Raises ConfigError, with `place`, if it lacks a size or has an unknown shape."""
     text = text_config(config)
     text = {**DEFAULTS.get(text.get("model_type", ""), {}), **text}
     try:
@@ -97,34 +98,31 @@ def read(config: Mapping[str, Any], place: str, dtype: str = "auto") -> Architec
             depth=_depth(text),
             experts=_experts(text),
             dtype=_dtype(config, text) if dtype == "auto" else dtype,
-            quantization=_quantization(config, text),
+            quantisation=quantisation.of(_quantisation_settings(config, text)),
             tied=bool(text.get("tie_word_embeddings", config.get("tie_word_embeddings", False))),
             vision="vision_config" in config,
             layers=Counter(_layers(text)),
         )
     except KeyError as error:
         hint = "Copy the model's own config.json"
-        raise ConfigError(place, f"config.json lacks {error}, which a plan needs", hint) from error
+        raise ConfigError(place, f"config.json lacks {error}, which planning needs", hint) from error
     except (TypeError, ValueError, IndexError) as error:
-        hint = "Serve it with vLLM alone, and tell us"
-        raise ConfigError(place, f"config.json cannot be planned with ({error})", hint) from error
+        hint = "Use another model, and report this one"
+        raise ConfigError(place, f"the memory of this model cannot be planned ({error})", hint) from error
 
 
 def expert_padding(architecture: Architecture) -> float:
-    """How much MXFP4 experts grow in memory: Marlin's kernels pad their sizes (vLLM: `oracle/mxfp4.py`)."""
-    if architecture.quantization != "mxfp4":
-        return 1.0
-    inner, hidden = architecture.expert_inner_size, architecture.hidden_size
-    return ceil(inner / 128) * 128 / inner * (ceil(hidden / 256) * 256 / hidden)
+    """The factor by which experts grow in memory when kernels pad their sizes."""
+    return architecture.quantisation.expert_padding(architecture.expert_inner_size, architecture.hidden_size)
 
 
 def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The part that describes the language model, where images have a part of their own."""
+    """The part for the language model, if the config has separate parts for text and vision."""
     return next((config[key] for key in ("text_config", "llm_config") if isinstance(config.get(key), Mapping)), config)
 
 
 def _first(value: Any) -> int:
-    """A size that may differ from layer to layer: the largest."""
+    """A size, or the largest of a list of sizes by layer."""
     return max(value) if isinstance(value, Sequence) else int(value)
 
 
@@ -152,21 +150,20 @@ def _experts_per_token(text: Mapping[str, Any]) -> int:
 
 
 def _inner_size(text: Mapping[str, Any]) -> int:
-    """The dense layers', where there are any; else the shared experts'."""
+    """The size of the dense layers, if there are any; else of the shared experts."""
     if not _experts(text) or text.get("first_k_dense_replace"):
         return _first(text.get("intermediate_size") or 4 * text["hidden_size"])
     shared = (text.get("n_shared_experts") or 0) * _first(text.get("moe_intermediate_size") or 0)
     return int(text.get("shared_expert_intermediate_size") or text.get("shared_intermediate_size") or shared)
 
 
-def _divisible(text: Mapping[str, Any], quantization: Mapping[str, Any]) -> tuple[int, ...]:
-    """Heads and feed-forward sizes; those in groups of the weights that share a scale."""
-    group = _group_size(quantization)
+def _divisible(text: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple[int, ...]:
+    """Numbers of heads, and feed-forward sizes in groups of weights that share a scale."""
+    group = _group_size(settings)
     sizes = [text.get(key) for key in ("intermediate_size", "shared_expert_intermediate_size")]
     inner = [_first(size) // group for size in sizes if size]
     if experts := text.get("moe_intermediate_size"):
-        # vLLM cuts the blocks of experts in fp8 smaller where it must.
-        inner.append(_first(experts) // (min(group, 32) if quantization.get("quant_method") == "fp8" else group))
+        inner.append(_first(experts) // quantisation.of(settings).expert_group(group))
     states = ("linear_num_key_heads", "mamba_n_heads", "mamba_num_heads", "n_groups", "mamba_n_groups")
     return (
         _first(text["num_attention_heads"]),
@@ -175,36 +172,35 @@ def _divisible(text: Mapping[str, Any], quantization: Mapping[str, Any]) -> tupl
     )
 
 
-def _group_size(quantization: Mapping[str, Any]) -> int:
-    nested = [each.get("weights") or {} for each in (quantization.get("config_groups") or {}).values()]
-    sizes = [quantization.get("group_size"), *(each.get("group_size") for each in nested)]
-    blocks = quantization.get("weight_block_size") or [1]
+def _group_size(settings: Mapping[str, Any]) -> int:
+    nested = [each.get("weights") or {} for each in (settings.get("config_groups") or {}).values()]
+    sizes = [settings.get("group_size"), *(each.get("group_size") for each in nested)]
+    blocks = settings.get("weight_block_size") or [1]
     return int(max(size for size in (*sizes, *blocks) if size and size > 0))
 
 
 def legal_split(architecture: Architecture, gpus: int) -> bool:
-    """Whether vLLM's tensor parallelism can share the model out among so many GPUs.
+    """Whether vLLM's tensor parallelism can split the model over this many GPUs.
 
-    Heads of the KV cache are shared out, or copied where there are fewer than GPUs; the vocabulary is padded.
+    KV heads are split, or replicated if there are fewer of them than GPUs; the vocabulary is padded.
     """
     kv = architecture.kv_heads
     return all(size % gpus == 0 for size in architecture.divisible) and (kv % gpus == 0 or gpus % kv == 0)
 
 
 def _dtype(config: Mapping[str, Any], text: Mapping[str, Any]) -> str:
-    """What vLLM makes of `auto`: the checkpoint's type, and bfloat16 for float32."""
+    """The type that vLLM chooses for `auto`: the checkpoint's, but bfloat16 instead of float32."""
     places = (text.get("dtype"), text.get("torch_dtype"), config.get("dtype"), config.get("torch_dtype"))
     named = str(next((name for name in places if name), "bfloat16")).removeprefix("torch.")
     return named if DTYPE_BYTES.get(named, 4) == 2 else "bfloat16"
 
 
-def _quantization(config: Mapping[str, Any], text: Mapping[str, Any]) -> str | None:
-    found = config.get("quantization_config") or text.get("quantization_config") or {}
-    return found.get("quant_method")
+def _quantisation_settings(config: Mapping[str, Any], text: Mapping[str, Any]) -> Mapping[str, Any]:
+    return config.get("quantization_config") or text.get("quantization_config") or {}
 
 
 def _layers(text: Mapping[str, Any]) -> list[Layer]:
-    """One entry for each layer that keeps something: the last ones may read what others keep."""
+    """One entry per layer that keeps something; the last layers may share the cache of others."""
     full = _full_attention(text)
     kinds = _kinds(text)[: _depth(text) - (text.get("num_kv_shared_layers") or 0)]
     local = _local_attention(text)
@@ -220,7 +216,7 @@ def _layers(text: Mapping[str, Any]) -> list[Layer]:
     if recurrent:
         made |= dict.fromkeys(recurrent, _recurrent(text))
     if unknown := set(kinds) - set(made):
-        raise TypeError(f"config.json has layers of a kind that no plan knows: {', '.join(sorted(unknown))}")
+        raise TypeError(f"unknown kinds of layers: {', '.join(sorted(unknown))}")
     return [layer for kind in kinds if (layer := made[kind]) is not None]
 
 
@@ -233,19 +229,19 @@ def _full_attention(text: Mapping[str, Any]) -> Layer:
 
 def _local_attention(text: Mapping[str, Any]) -> Layer:
     if text.get("attention_chunk_size"):
-        # vLLM keeps all of it: its manager of unlike layers does not take chunks.
+        # vLLM caches all tokens: its hybrid cache manager does not support chunks.
         return Attention(_kv_heads(text), _head_size(text))
     return Attention(_kv_heads(text), _head_size(text), window=text.get("sliding_window"))
 
 
 def _depth(text: Mapping[str, Any]) -> int:
-    """Some configs have a list of layers alone."""
+    """The number of layers; some configs have only a list of them."""
     listed = text.get("layers_block_type") or text.get("layer_types") or text.get("hybrid_override_pattern")
     return int(text["num_hidden_layers"] if "num_hidden_layers" in text or not listed else len(listed))
 
 
 def _kinds(text: Mapping[str, Any]) -> Sequence[str]:
-    """A word for each layer: as the file says, or by the rule that its model's code follows."""
+    """The kind of each layer: as listed in the file, or by the rule in the model's code."""
     depth = _depth(text)
     if pattern := text.get("hybrid_override_pattern"):
         return str(pattern)
@@ -265,7 +261,7 @@ def _kinds(text: Mapping[str, Any]) -> Sequence[str]:
 
 
 def _recurrent(text: Mapping[str, Any]) -> Recurrent:
-    """Shapes of the states: Mamba-2's, or those of a gated delta net (see vLLM's MambaStateShapeCalculator)."""
+    """State sizes of Mamba-2, or of a gated delta net (vLLM: `MambaStateShapeCalculator`)."""
     if "linear_num_value_heads" in text:
         keys = text["linear_num_key_heads"] * text["linear_key_head_dim"]
         values = text["linear_num_value_heads"] * text["linear_value_head_dim"]

@@ -1,4 +1,4 @@
-"""What a model's weights weigh, from the headers of its safetensors files: no weight is read."""
+"""Sizes of a model's weights, from the headers of its safetensors files. No weights are read."""
 
 import json
 import re
@@ -17,13 +17,13 @@ HEADER_LIMIT_BYTES = 100_000_000
 VOCABULARY_PADDING = 64
 PLAIN = frozenset({"F32", "F16", "BF16"})
 
-# Whole on every GPU of a split: norms and biases of what is summed, latent projections, routers, states' conv biases.
-_WHOLE = re.compile(
+# Replicated on every GPU of a split: norms, biases of summed outputs, latent projections, routers, conv biases of states.
+_REPLICATED = re.compile(
     r"norm|kv_a_proj|q_a_proj|mlp\.gate\.weight|router\.|block_sparse_moe\.gate\.|patch_embed|position_embed"
 )
 _KEYS_VALUES = re.compile(r"(k|v)_proj\.")
 _VOCABULARY = re.compile(r"(embed_tokens|lm_head|embeddings|output)\.weight$")
-# A draft model for speculation that comes with the weights; vLLM loads it only if asked to.
+# A draft model for speculation inside the checkpoint; vLLM loads it only if speculation with it is configured.
 _DRAFT = re.compile(r"(^|\.)mtp\.|\.eh_proj|\.enorm|\.hnorm")
 
 
@@ -36,20 +36,20 @@ class Tensor:
 
 
 def tensors(folder: Path, place: str) -> list[Tensor]:
-    """Every tensor of the safetensors files that vLLM reads. Raises ConfigError for one that is cut off or is none."""
+    """All tensors of the safetensors files that vLLM reads. Raises ConfigError for a truncated or invalid file."""
     return [tensor for path in _files(folder, place) for tensor in _header(path, place)]
 
 
 def _files(folder: Path, place: str) -> list[Path]:
-    """Those of the index, where there is one: some folders hold the weights a second time, in their maker's form."""
+    """The files of the index, if there is one: some folders have the weights a second time, in another format."""
     index = folder / "model.safetensors.index.json"
     if not index.exists():
         return sorted(folder.glob("*.safetensors"))
     named = sorted(set(read_json(place, index).get("weight_map", {}).values()))
     missing = [name for name in named if not (folder / name).is_file()]
     if missing or not named:
-        problem = f"{index.name} names {missing[0] if missing else 'no file'}, which is not there"
-        raise ConfigError(place, problem, "Copy the model's weights once more")
+        problem = f"{index.name} names {missing[0]}, which is missing" if missing else f"{index.name} names no file"
+        raise ConfigError(place, problem, "Copy the model's weights again")
     return [folder / name for name in named]
 
 
@@ -60,24 +60,24 @@ def _header(path: Path, place: str) -> Iterator[Tensor]:
             if length > HEADER_LIMIT_BYTES:
                 raise ValueError(f"a header of {length} bytes")
             header = json.loads(file.read(length))
-        found = [
+        tensors_in_file = [
             Tensor(name, entry["dtype"], tuple(entry["shape"]), entry["data_offsets"][1] - entry["data_offsets"][0])
             for name, entry in header.items()
             if name != "__metadata__"
         ]
         end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
-        whole = HEADER_LENGTH_BYTES + length + end
-        if path.stat().st_size != whole:
-            raise ValueError(f"{path.stat().st_size} bytes where its header speaks of {whole}")
+        expected = HEADER_LENGTH_BYTES + length + end
+        if path.stat().st_size != expected:
+            raise ValueError(f"it has {path.stat().st_size} bytes, and its header describes {expected}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        problem = f"{path.name} is no whole safetensors file ({error})"
-        raise ConfigError(place, problem, "Copy the model's weights once more") from error
-    yield from found
+        problem = f"{path.name} is not a complete safetensors file ({error})"
+        raise ConfigError(place, problem, "Copy the model's weights again") from error
+    yield from tensors_in_file
 
 
-def rank_bytes(found: Sequence[Tensor], architecture: Architecture, gpus: int) -> int:
-    """Bytes on each GPU when the weights are split over so many."""
-    return sum(_on_one(tensor, architecture, gpus) for tensor in found if _is_loaded(tensor, architecture))
+def rank_bytes(weights: Sequence[Tensor], architecture: Architecture, gpus: int) -> int:
+    """Bytes of the weights on each GPU of a split over this many."""
+    return sum(_on_one(tensor, architecture, gpus) for tensor in weights if _is_loaded(tensor, architecture))
 
 
 def _is_loaded(tensor: Tensor, architecture: Architecture) -> bool:
@@ -92,7 +92,7 @@ def _on_one(tensor: Tensor, architecture: Architecture, gpus: int) -> int:
     size = _size_in_memory(tensor, architecture)
     if "experts" in tensor.name:
         size = round(size * expert_padding(architecture))
-    if gpus == 1 or len(tensor.shape) < 2 or _WHOLE.search(tensor.name):
+    if gpus == 1 or len(tensor.shape) < 2 or _REPLICATED.search(tensor.name):
         return size
     if _KEYS_VALUES.search(tensor.name):
         return ceil(size / min(gpus, architecture.kv_heads))
@@ -103,7 +103,7 @@ def _on_one(tensor: Tensor, architecture: Architecture, gpus: int) -> int:
 
 
 def _size_in_memory(tensor: Tensor, architecture: Architecture) -> int:
-    """A plain weight is loaded as what the model computes in; what is small, counts scales or is packed stays."""
+    """Plain weights are loaded in the model's dtype; vectors, scales and packed weights keep theirs."""
     if tensor.dtype in PLAIN and len(tensor.shape) >= 2 and "scale" not in tensor.name:
         return prod(tensor.shape) * DTYPE_BYTES[architecture.dtype]
     return tensor.size_bytes

@@ -1,4 +1,4 @@
-"""A model's folder, described without torch and without reading the weights."""
+"""A model's folder: checks and metadata, without torch and without reading the weights."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -10,15 +10,15 @@ from cappella.config import cards
 from cappella.errors import ConfigError
 from cappella.placement import special_tokens
 
-Stamp = tuple[tuple[str, int, int], ...]
-"""The files of a model: path, size in bytes, and when each was last written, in nanoseconds."""
+Fingerprint = tuple[tuple[str, int, int], ...]
+"""Path, size in bytes and time of the last change in nanoseconds of each of a model's files."""
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """`special_tokens` are the tokenizer's control strings, `markup` those that an assistant's turn may hold."""
+    """`special_tokens` are the tokenizer's control strings, `markup` the other markup of assistant turns."""
 
     path: Path
     config: dict[str, Any]
@@ -27,44 +27,48 @@ class Folder:
 
 
 def inspect(model: str, folder: Path, card: Path | None = None) -> Folder:
-    """Check that a folder can be served and describe it. Raises ConfigError that names what is wrong."""
+    """Check and describe a model's folder. Raises ConfigError if it cannot be served."""
     at = place(model, folder)
     _refuse_gguf(at, folder)
     if not folder.is_dir():
         raise ConfigError(at, "there is no such folder", _source(card))
     config = read_json(at, folder / "config.json")
     if config.get("auto_map"):
-        raise ConfigError(at, "config.json asks for code from the model's folder", "Use a model that vLLM knows")
+        raise ConfigError(at, "config.json needs code from the model's folder", "Use a model that vLLM supports itself")
     tokenizer = read_json(at, folder / "tokenizer.json")
     _require_safetensors(at, folder)
-    about = read_json(at, folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").exists() else {}
-    special = special_tokens.special_tokens(tokenizer, about)
-    return Folder(folder, config, special, special_tokens.markup(tokenizer, special, _template(folder, about)))
+    tokenizer_config = (
+        read_json(at, folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").exists() else {}
+    )
+    special = special_tokens.special_tokens(tokenizer, tokenizer_config)
+    return Folder(
+        folder, config, special, special_tokens.markup(tokenizer, special, _template(folder, tokenizer_config))
+    )
 
 
-def _template(folder: Path, about: Mapping[str, Any]) -> str:
-    apart = folder / "chat_template.jinja"
-    return apart.read_text(encoding="utf-8") if apart.exists() else special_tokens.template_in(about)
+def _template(folder: Path, tokenizer_config: Mapping[str, Any]) -> str:
+    file = folder / "chat_template.jinja"
+    return file.read_text(encoding="utf-8") if file.exists() else special_tokens.template_in(tokenizer_config)
 
 
-def stamp(folders: Iterable[Path]) -> Stamp:
-    """What tells a model's files from later ones in the same place."""
-    return stamp_of(sorted(path for folder in folders for path in folder.glob("*") if path.is_file()))
+def fingerprint(folders: Iterable[Path]) -> Fingerprint:
+    """The fingerprint of all files in these folders, which changes when a file does."""
+    return fingerprint_of(sorted(path for folder in folders for path in folder.glob("*") if path.is_file()))
 
 
-def stamp_of(files: Iterable[Path]) -> Stamp:
-    """The same for files by their paths; those that are not there are left out."""
-    there = [path for path in files if path.is_file()]
-    return tuple((str(path), (about := path.stat()).st_size, about.st_mtime_ns) for path in there)
+def fingerprint_of(files: Iterable[Path]) -> Fingerprint:
+    """The fingerprint of these files; missing ones are left out."""
+    stats = [(str(path), path.stat()) for path in files if path.is_file()]
+    return tuple((path, stat.st_size, stat.st_mtime_ns) for path, stat in stats)
 
 
 def place(model: str, folder: Path) -> str:
-    """How an error names a model's folder."""
+    """The place in errors about a model's folder."""
     return f"models.{model}.weights: {folder}"
 
 
 def read_json(at: str, path: Path) -> dict[str, Any]:
-    """An object in a file of the folder. Raises ConfigError."""
+    """The JSON object in a file. Raises ConfigError."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -75,7 +79,7 @@ def read_json(at: str, path: Path) -> dict[str, Any]:
 
 
 def _source(card: Path | None) -> str:
-    """How a model comes into a folder that is not there."""
+    """The hint for a missing folder."""
     if card is None:
         return "Copy the model there, or fix the path"
     gigabytes = cards.load(card).weight_bytes / 1e9
@@ -83,9 +87,8 @@ def _source(card: Path | None) -> str:
 
 
 def _refuse_gguf(at: str, folder: Path) -> None:
-    found = folder.suffix == ".gguf" or (any(folder.glob("*.gguf")) and not any(folder.glob("*.safetensors")))
-    if found:
-        raise ConfigError(at, "GGUF is not supported", "Use the safetensors of the same model")
+    if folder.suffix == ".gguf" or (any(folder.glob("*.gguf")) and not any(folder.glob("*.safetensors"))):
+        raise ConfigError(at, "GGUF is not supported", "Use the safetensors files of the same model")
 
 
 def _require_safetensors(at: str, folder: Path) -> None:

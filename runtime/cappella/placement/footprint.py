@@ -1,4 +1,4 @@
-"""What one model takes on each GPU, by how many it is split over."""
+"""Memory of one model on each GPU, for each legal split."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from functools import cached_property
 from math import ceil
 
 from cappella.config import Model, cards
+from cappella.config.engine_args import canonical
 from cappella.errors import ConfigError
 from cappella.placement import adapters, architecture, checkpoint, folder, kv_cache, overhead
 from cappella.placement.architecture import DTYPE_BYTES, Architecture, Latent
@@ -15,14 +16,14 @@ from cappella.placement.machine import Machine
 
 SPLITS = (1, 2, 4, 8, 16)
 BLOCK_TOKENS = {True: 16, False: 128}
-"""vLLM's, on a GPU and on a CPU."""
+"""vLLM's block size, on a GPU (True) and on a CPU (False)."""
 LATENT_FP8_BLOCK_TOKENS = 64
-"""FlashMLA's, which alone of Hopper's backends reads latent vectors in fp8."""
+"""The block size of FlashMLA, the only backend on Hopper that reads latent vectors in fp8."""
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """One model of the config on one kind of machine; sizes are in bytes on each GPU."""
+    """One model of the config on one machine; sizes are bytes on each GPU."""
 
     name: str
     model: Model
@@ -33,22 +34,22 @@ class Footprint:
 
     @cached_property
     def splits(self) -> tuple[int, ...]:
-        """Numbers of GPUs that may share the model: those asked for, or all that its shape allows."""
-        asked = self.model.tensor_parallel_size or (len(self.model.gpus) if self.model.gpus else None)
+        """Numbers of GPUs that may share the model: the configured one, or all that its shape allows."""
+        configured = self.model.tensor_parallel_size or (len(self.model.gpus) if self.model.gpus else None)
         possible = [
             n for n in SPLITS if n <= len(self.machine.devices) and architecture.legal_split(self.architecture, n)
         ]
-        return tuple(n for n in possible if asked in (None, n) and self.cache_is_enough(n))
+        return tuple(n for n in possible if configured in (None, n) and self.cache_is_enough(n))
 
     def cache_is_enough(self, gpus: int) -> bool:
-        """Whether a cache of a set size holds on each GPU what it must."""
-        return self.model.kv_cache_bytes is None or self.model.kv_cache_bytes >= self.least_kv_bytes(gpus)
+        """Whether a configured cache size is at least the minimum."""
+        return self.model.kv_cache_bytes is None or self.model.kv_cache_bytes >= self.min_kv_bytes(gpus)
 
     def weight_bytes(self, gpus: int) -> int:
-        """Without the files, an even share of what is published, and a hundredth more for what is not shared."""
+        """From the files; without them, an even share of the published size, plus 1 % for what a split replicates."""
         if self.tensors is None:
-            whole = self.published_bytes * architecture.expert_padding(self.architecture)
-            return ceil(whole / gpus * (1.0 if gpus == 1 else 1.01))
+            total_bytes = self.published_bytes * architecture.expert_padding(self.architecture)
+            return ceil(total_bytes / gpus * (1.0 if gpus == 1 else 1.01))
         return checkpoint.rank_bytes(self.tensors, self.architecture, gpus)
 
     def overhead_bytes(self, gpus: int) -> int:
@@ -60,33 +61,32 @@ class Footprint:
             return slots + overhead.cpu_overhead_bytes(self.architecture, seqs, self.step_tokens, eager, lookup)
         step = overhead.step_bytes(self.architecture, gpus, seqs, self.step_tokens)
         latent = overhead.latent_bytes(self.architecture, gpus, self.model.max_model_len)
-        kept = overhead.kept_bytes(self.architecture, gpus, seqs, self.step_tokens)
-        return slots + self.residue_bytes(gpus) + kept + max(step, latent)
+        persistent = overhead.persistent_bytes(self.architecture, gpus, seqs, self.step_tokens)
+        return slots + self.asleep_bytes(gpus) + persistent + max(step, latent)
 
-    def residue_bytes(self, gpus: int) -> int:
-        """What the engine keeps of each GPU while it sleeps, too."""
-        seqs, guesses = self.model.max_num_seqs, self.model.prompt_lookup_tokens or 0
-        sizes = 0 if self.model.enforce_eager else overhead.capture_sizes(self.architecture, seqs, 1 + guesses)
+    def asleep_bytes(self, gpus: int) -> int:
+        """Bytes that the engine keeps even while it sleeps: context and graphs."""
+        seqs, drafts = self.model.max_num_seqs, self.model.prompt_lookup_tokens or 0
+        sizes = 0 if self.model.enforce_eager else overhead.capture_sizes(self.architecture, seqs, 1 + drafts)
         graphs = overhead.graph_bytes(self.architecture, sizes) * (2 if self.model.adapters else 1)
         return overhead.fixed_bytes(gpus) + graphs
 
     @property
     def step_tokens(self) -> int:
-        asked = self.model.engine_args.get(
-            "max_num_batched_tokens", self.model.engine_args.get("max-num-batched-tokens")
-        )
+        """Tokens of one scheduler step."""
+        by_name = {canonical(name): value for name, value in self.model.engine_args.items()}
+        value = by_name.get("max_num_batched_tokens")
         smallest = min(device.total_bytes for device in self.machine.devices)
-        return overhead.step_tokens(
-            smallest if self.machine.gpu else 0, int(asked) if isinstance(asked, (int, str)) else None
-        )
+        configured = int(value) if isinstance(value, (int, str)) else None
+        return overhead.step_tokens(smallest if self.machine.gpu else 0, configured)
 
     def sequence_bytes(self, gpus: int) -> int:
-        """The KV cache of one sequence as long as the model takes."""
+        """The KV cache of one sequence of `max_model_len`."""
         return self.pool(gpus).sequence_bytes(self.model.max_model_len)
 
-    def least_kv_bytes(self, gpus: int) -> int:
-        """With less, vLLM refuses to start."""
-        return self.pool(gpus).least_bytes(self.model.max_model_len, self.model.max_num_seqs)
+    def min_kv_bytes(self, gpus: int) -> int:
+        """The smallest KV cache with which vLLM starts."""
+        return self.pool(gpus).min_bytes(self.model.max_model_len, self.model.max_num_seqs)
 
     def pool(self, gpus: int) -> Pool:
         fp8 = self.model.kv_cache_dtype == "fp8"
@@ -96,45 +96,45 @@ class Footprint:
         return kv_cache.pool(self.architecture, CacheShape(value, block, gpus, self.step_tokens))
 
     def kv_bytes(self, gpus: int) -> int:
-        """What the config says, or the least that works."""
-        return int(self.model.kv_cache_bytes or self.least_kv_bytes(gpus))
+        """The configured KV cache, or the minimum."""
+        return int(self.model.kv_cache_bytes or self.min_kv_bytes(gpus))
 
-    def least_bytes(self, gpus: int) -> int:
+    def min_bytes(self, gpus: int) -> int:
         return self.weight_bytes(gpus) + self.overhead_bytes(gpus) + self.kv_bytes(gpus)
 
 
 def footprint(name: str, model: Model, machine: Machine) -> Footprint:
-    """From the model's folder, or from its card where there is none yet. Raises ConfigError."""
+    """The footprint from the model's folder, or from its card if the folder does not exist yet. Raises ConfigError."""
     at = folder.place(name, model.weights)
     tensors = None
     published = 0
     if model.card is not None and not model.weights.exists():
-        known = cards.load(model.card)
-        config, published = known.config, known.weight_bytes
+        card = cards.load(model.card)
+        config, published = card.config, card.weight_bytes
     else:
         config = folder.inspect(name, model.weights, model.card).config
         tensors = checkpoint.tensors(model.weights, at)
-    read = architecture.read(config, at, model.dtype)
-    out = Footprint(name, model, read, tensors, published, machine)
+    sizes = architecture.read(config, at, model.dtype)
+    out = Footprint(name, model, sizes, tensors, published, machine)
     _require_possible(out)
     return out
 
 
-def _require_possible(found: Footprint) -> None:
-    model, place = found.model, f"models.{found.name}"
-    here = [device.index for device in found.machine.devices]
+def _require_possible(footprint: Footprint) -> None:
+    model, place = footprint.model, f"models.{footprint.name}"
+    here = [device.index for device in footprint.machine.devices]
     if model.gpus and not set(model.gpus) <= set(here):
-        known = ", ".join(map(str, here))
-        raise ConfigError(f"{place}.gpus", f"{list(model.gpus)} are not all there: there are {known}", "Name others")
-    if found.splits:
+        problem = f"{list(model.gpus)} are not all on this machine, which has {', '.join(map(str, here))}"
+        raise ConfigError(f"{place}.gpus", problem, "Name others")
+    if footprint.splits:
         return
-    asked = model.tensor_parallel_size or len(model.gpus or (0,))
-    if model.kv_cache_bytes is not None and not found.cache_is_enough(asked):
-        least = found.least_kv_bytes(asked)
-        problem = f"to serve {model.max_model_len} tokens it needs {-(-least // 2**20)} MiB at least"
-        raise ConfigError(f"{place}.kv_cache_bytes", problem, "Raise it, leave it out, or lower max_model_len")
-    read = found.architecture
-    sizes = ", ".join(str(size) for size in dict.fromkeys((*read.divisible, read.kv_heads)))
-    problem = f"{asked} GPUs cannot share it: there are {len(here)}, and its sizes are {sizes}"
+    count = model.tensor_parallel_size or len(model.gpus or (0,))
+    if model.kv_cache_bytes is not None and not footprint.cache_is_enough(count):
+        least = footprint.min_kv_bytes(count)
+        problem = f"max_model_len {model.max_model_len} needs at least {-(-least // 2**20)} MiB"
+        raise ConfigError(f"{place}.kv_cache_bytes", problem, "Raise it, remove it, or lower max_model_len")
+    shape = footprint.architecture
+    sizes = ", ".join(str(size) for size in dict.fromkeys((*shape.divisible, shape.kv_heads)))
+    problem = f"it cannot be split over {count} GPUs: there are {len(here)}, and its sizes are {sizes}"
     key = "gpus" if model.gpus else "tensor_parallel_size"
-    raise ConfigError(f"{place}.{key}", problem, "Take a number that divides them")
+    raise ConfigError(f"{place}.{key}", problem, "Use a number that divides them")

@@ -12,12 +12,12 @@ from cappella.errors import ConfigError
 
 PCI_DEVICES = Path("/sys/bus/pci/devices")
 MIN_CUDA = 13000
-"""What vllm 0.32's wheels are built for: CUDA 13.0, as the driver counts."""
+"""The CUDA version of vllm 0.32's wheels, 13.0, in the driver's notation."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One GPU as it is now. `index` counts by the bus; `numa_node` is the memory that is near it, if there are several."""
+    """The current state of one GPU. `index` is in bus order; `numa_node` is None on machines with one node."""
 
     index: int
     uuid: str
@@ -30,24 +30,24 @@ class Gpu:
 
 
 def read() -> Sequence[Gpu]:
-    """The GPUs that CUDA_VISIBLE_DEVICES leaves us. Raises ConfigError for a driver that is missing or too old."""
+    """The GPUs visible by CUDA_VISIBLE_DEVICES. Raises ConfigError for a missing or outdated driver."""
     with _nvml():
         _require_driver()
         handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
         buses = {pynvml.nvmlDeviceGetPciInfo(handle).busId: index for index, handle in enumerate(handles)}
-        found = [_gpu(index, handle, buses) for index, handle in enumerate(handles)]
-    return [gpu for gpu in found if _visible(gpu)]
+        gpus = [_gpu(index, handle, buses) for index, handle in enumerate(handles)]
+    return [gpu for gpu in gpus if _visible(gpu)]
 
 
 def free_bytes(indices: Sequence[int]) -> int:
-    """Free memory of the fullest of these GPUs."""
+    """Free memory of the GPU with the least, among these."""
     with _nvml():
         handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in indices]
         return min(int(pynvml.nvmlDeviceGetMemoryInfo(handle).free) for handle in handles)
 
 
 def used_bytes() -> Mapping[int, int]:
-    """GPU memory by process id, over all GPUs. Lacks processes that the driver does not list, as in some containers."""
+    """GPU memory by process id, over all GPUs. In some containers the driver does not list all processes."""
     out: dict[int, int] = {}
     with _nvml():
         for index in range(pynvml.nvmlDeviceGetCount()):
@@ -97,12 +97,12 @@ def _busy_percent(handle: object) -> int | None:
     try:
         return int(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)
     except pynvml.NVMLError:
-        # A part of a GPU (MIG) has no such figure.
+        # MIG instances do not report utilisation.
         return None
 
 
 def _numa_node(bus: str) -> int | None:
-    """As Linux knows it, whose buses have four digits of domain; it says -1 where there is one node only."""
+    """The NUMA node from sysfs, whose bus names have four-digit domains; it reports -1 if there is only one node."""
     domain, _, rest = bus.lower().partition(":")
     path = PCI_DEVICES / f"{domain[-4:]}:{rest}" / "numa_node"
     try:
@@ -113,7 +113,7 @@ def _numa_node(bus: str) -> int | None:
 
 
 def _linked(handle: object, buses: dict[str, int]) -> Iterator[int]:
-    """GPUs at the other end of an NVLink; through a switch, all that have one."""
+    """GPUs at the other end of an NVLink; all GPUs if that is a switch."""
     for link in range(pynvml.NVML_NVLINK_MAX_LINKS):
         try:
             if not pynvml.nvmlDeviceGetNvLinkState(handle, link):
@@ -125,7 +125,7 @@ def _linked(handle: object, buses: dict[str, int]) -> Iterator[int]:
 
 
 def _visible(gpu: Gpu) -> bool:
-    """CUDA_VISIBLE_DEVICES names indices, or the beginnings of UUIDs; an unset one leaves all."""
+    """CUDA_VISIBLE_DEVICES lists indices or prefixes of UUIDs; if it is unset, all GPUs are visible."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is None:
         return True

@@ -1,7 +1,7 @@
-"""Bytes of KV cache that one sequence takes, as vLLM's block pool counts them.
+"""KV cache of one sequence in bytes, by the rules of vLLM's block pool.
 
-All layers share one pool of equal blocks. Layers of one kind form groups of equal size, and a sequence takes, for each
-group, as many blocks as its kind needs (vLLM: `_get_kv_cache_groups_uniform_page_size`, `max_memory_usage_bytes`).
+All layers share one pool of equal blocks. Layers of one kind form groups of equal size, and a sequence takes for each
+group the number of blocks that the kind needs (vLLM: `_get_kv_cache_groups_uniform_page_size`, `max_memory_usage_bytes`).
 """
 
 from collections.abc import Mapping
@@ -11,12 +11,12 @@ from math import ceil
 from cappella.placement.architecture import Architecture, Attention, Latent, Layer, Recurrent
 
 STEPS_IN_FLIGHT = 2
-"""The scheduler is a step ahead of the GPU: what leaves a window is freed when both are done."""
+"""The scheduler is one step ahead of the GPU: blocks that leave a window are freed after both steps."""
 
 
 @dataclass(frozen=True, slots=True)
 class CacheShape:
-    """How an engine keeps its cache: bytes of a value, tokens of a block, the split, tokens of a scheduler's step."""
+    """Bytes per value, tokens per block, GPUs of the split, and tokens per scheduler step of an engine."""
 
     value_bytes: int
     block_tokens: int
@@ -26,7 +26,7 @@ class CacheShape:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """A pool's blocks: `block_bytes` on each GPU; `blocks_by_tokens` of a sequence is `blocks(tokens)`."""
+    """A pool of blocks of `block_bytes` on each GPU: per kind of layer, its number of groups and the tokens of a page."""
 
     block_bytes: int
     groups: Mapping[Layer, int]
@@ -34,13 +34,13 @@ class Pool:
     shape: CacheShape
 
     def sequence_bytes(self, tokens: int) -> int:
-        """Bytes on each GPU that a sequence of so many tokens takes at most."""
+        """Maximum bytes on each GPU of a sequence of this many tokens."""
         return self.block_bytes * sum(count * self._blocks(layer, tokens) for layer, count in self.groups.items())
 
-    def least_bytes(self, tokens: int, max_num_seqs: int) -> int:
-        """With less than one such sequence and an empty block vLLM refuses to start.
+    def min_bytes(self, tokens: int, max_num_seqs: int) -> int:
+        """The minimum with which vLLM starts: one such sequence and an empty block.
 
-        A model with states needs a block for each sequence that may run, too.
+        A model with recurrent states also needs a block for each concurrent sequence.
         """
         states = max_num_seqs if any(isinstance(layer, Recurrent) for layer in self.groups) else 0
         return max(self.sequence_bytes(tokens), self.block_bytes * states) + self.block_bytes
@@ -57,7 +57,7 @@ class Pool:
 
 
 def pool(architecture: Architecture, shape: CacheShape) -> Pool:
-    """The pool of a model's layers; a model that keeps nothing has blocks of no bytes."""
+    """The pool for a model's layers; without any that keep something, its blocks have no bytes."""
     if not architecture.layers:
         return Pool(0, {}, {}, shape)
     page_bytes, pages = _unified(architecture.layers, shape)
@@ -68,9 +68,9 @@ def pool(architecture: Architecture, shape: CacheShape) -> Pool:
 
 
 def _unified(layers: Mapping[Layer, int], shape: CacheShape) -> tuple[int, Mapping[Layer, int]]:
-    """The bytes of a page, the same for all layers, and the tokens that it holds of each kind.
+    """The bytes of a page, equal for all layers, and its tokens for each kind of layer.
 
-    Attention's blocks grow until a page holds a recurrent layer's whole state, or as much as the widest attention's.
+    Attention blocks are enlarged until a page holds a recurrent layer's state, or a block of the widest attention.
     """
     states = [_state_bytes(layer, shape) for layer in layers if isinstance(layer, Recurrent)]
     per_token: dict[Layer, int] = {
@@ -83,7 +83,7 @@ def _unified(layers: Mapping[Layer, int], shape: CacheShape) -> tuple[int, Mappi
     if states:
         block *= ceil(max(states) / (widest * block))
     page = max(size * block for size in per_token.values())
-    # Where the widest is no multiple of a kind, its pages are padded.
+    # If the page is not a multiple of a kind's block, its pages are padded.
     tokens = {layer: page // size if page % (size * block) == 0 else block for layer, size in per_token.items()}
     return page, {layer: tokens.get(layer, 1) for layer in layers}
 
@@ -95,7 +95,7 @@ def _token_bytes(layer: Layer, shape: CacheShape) -> int:
         case Latent(size):
             return size * shape.value_bytes
         case Recurrent():
-            raise AssertionError("a state is not counted by tokens")
+            raise AssertionError("a recurrent state has no size per token")
 
 
 def _state_bytes(layer: Recurrent, shape: CacheShape) -> int:

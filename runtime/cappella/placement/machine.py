@@ -1,4 +1,4 @@
-"""The memory that models can be placed in: this machine's, or a described one's."""
+"""The devices that models are placed on: those of this machine, or of a described one."""
 
 import re
 import shutil
@@ -20,10 +20,7 @@ MAX_GPUS = 64
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """One GPU, or the machine's own memory. `index` is what CUDA calls it; `free_bytes` may be taken.
-
-    `numa_node` is the part of a large machine that it hangs on.
-    """
+    """One GPU, or the machine's memory. `index` is CUDA's; `free_bytes` are available; `numa_node` is the GPU's."""
 
     name: str
     index: int
@@ -34,26 +31,26 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Neighbours in `devices` are linked where any are: a model is split over neighbours alone."""
+    """`devices` has linked GPUs side by side, because models are split over neighbours first."""
 
     devices: Sequence[Device]
     gpu: bool
 
     def numa_nodes(self, indices: Sequence[int]) -> Sequence[int]:
-        """The node of each of these GPUs, where there are several and numactl can bind to them."""
+        """The NUMA node of each of these GPUs; empty if there is only one, or without numactl."""
         nodes = {device.index: device.numa_node for device in self.devices}
-        found = [node for node in (nodes[index] for index in indices) if node is not None]
-        several = len(set(nodes.values())) > 1 and len(found) == len(indices)
-        return found if several and shutil.which("numactl") else ()
+        wanted = [node for node in (nodes[index] for index in indices) if node is not None]
+        several = len(set(nodes.values())) > 1 and len(wanted) == len(indices)
+        return wanted if several and shutil.which("numactl") else ()
 
     def limited(self, memory_bytes: int) -> "Machine":
-        """The same with at most so much to take of each device."""
+        """The same machine with at most this much available on each device."""
         devices = [replace(each, free_bytes=min(each.free_bytes, memory_bytes)) for each in self.devices]
         return Machine(devices, self.gpu)
 
 
 def described(text: str) -> Machine:
-    """`2x24GiB`, or `24GiB,80GiB`: GPUs that this machine may not have. Raises ConfigError."""
+    """A machine with the GPUs of a text such as `2x24GiB` or `24GiB,80GiB`. Raises ConfigError."""
     devices: list[Device] = []
     for part in text.split(","):
         count, size_bytes = _described_part(text, part.strip())
@@ -62,10 +59,10 @@ def described(text: str) -> Machine:
 
 
 def _described_part(text: str, part: str) -> tuple[int, int]:
-    """A number of GPUs, and the memory of each."""
+    """The number of GPUs, and the memory of each."""
     matched = _GPUS.fullmatch(part)
     if matched and matched[2].isdecimal():
-        raise ConfigError(f"--gpus {text}", f"{matched[2]} of what?", f"Write {matched[1] or 1}x{matched[2]}GiB")
+        raise ConfigError(f"--gpus {text}", f"{matched[2]} has no unit", f"Write {matched[1] or 1}x{matched[2]}GiB")
     try:
         count, size_bytes = (int(matched[1] or 1), _BYTES.validate_python(matched[2])) if matched else (0, 0)
     except ValidationError:
@@ -77,7 +74,7 @@ def _described_part(text: str, part: str) -> tuple[int, int]:
 
 
 def own() -> Machine:
-    """This machine: its GPUs, or its memory if it has none."""
+    """This machine: its GPUs, or its memory if it has no GPU."""
     return own_gpus() if has_gpu() else own_memory()
 
 
@@ -86,18 +83,18 @@ def has_gpu() -> bool:
 
 
 def own_gpus() -> Machine:
-    """This machine's GPUs, linked ones side by side. Raises ConfigError for a driver that will not do."""
-    found = gpus.read()
-    if not found:
-        problem = "CUDA_VISIBLE_DEVICES leaves none of them"
-        raise ConfigError("this machine's GPUs", problem, "Unset it, or name one that there is")
-    in_turn = sorted(found, key=lambda gpu: (min({gpu.index, *gpu.linked}), gpu.index))
-    devices = [Device(f"GPU {g.index}", g.index, g.total_bytes, g.free_bytes, g.numa_node) for g in in_turn]
+    """This machine's GPUs, with linked ones side by side. Raises ConfigError if they cannot be used."""
+    visible = gpus.read()
+    if not visible:
+        problem = "CUDA_VISIBLE_DEVICES hides all of them"
+        raise ConfigError("this machine's GPUs", problem, "Unset it, or name an existing GPU")
+    ordered = sorted(visible, key=lambda gpu: (min({gpu.index, *gpu.linked}), gpu.index))
+    devices = [Device(f"GPU {g.index}", g.index, g.total_bytes, g.free_bytes, g.numa_node) for g in ordered]
     return Machine(devices, gpu=True)
 
 
 def gpus_now() -> Sequence[Gpu]:
-    """The GPUs as they are at this moment; none where there are none, or where the driver has ceased to answer."""
+    """The current state of the GPUs; empty without any, or if the driver does not answer."""
     try:
         return gpus.read() if has_gpu() else ()
     except ConfigError:
@@ -105,7 +102,7 @@ def gpus_now() -> Sequence[Gpu]:
 
 
 def own_memory() -> Machine:
-    """This machine without a GPU: what new processes can take without swapping."""
+    """This machine's memory; free is what new processes can use without swapping."""
     lines = Path("/proc/meminfo").read_text().splitlines()
     fields = dict(line.split(":", 1) for line in lines)
     total, available = (int(fields[name].split()[0]) * 1024 for name in ("MemTotal", "MemAvailable"))

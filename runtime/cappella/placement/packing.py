@@ -1,30 +1,30 @@
-"""Which model lies on which GPUs: an exact search, since there are few models."""
+"""Assignment of models to GPUs: an exact search, because there are few models."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import combinations
 
-# More than ten models on eight unlike GPUs could take; the best that was found until then stands.
+# More than ten models on eight unequal GPUs need; at the limit, the best assignment so far is used.
 MAX_STEPS = 20_000
-# Of more GPUs only neighbours share a model.
+# On machines with more GPUs, only neighbours share a model.
 MAX_MIXED = 8
 
 Spans = Mapping[str, tuple[int, ...]]
-"""For each model, the positions of its GPUs."""
+"""The positions of each model's GPUs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One model: the least bytes that it takes on each GPU, by how many GPUs it is split over. `only` pins it."""
+    """One model: its minimum bytes on each GPU, by the number of GPUs of the split. `pinned` fixes its GPUs."""
 
     name: str
-    least_bytes: Mapping[int, int]
-    only: tuple[int, ...] | None = None
+    min_bytes: Mapping[int, int]
+    pinned: tuple[int, ...] | None = None
 
     @property
     def size_bytes(self) -> int:
-        return min(count * size for count, size in self.least_bytes.items())
+        return min(count * size for count, size in self.min_bytes.items())
 
 
 @dataclass(slots=True)
@@ -37,20 +37,20 @@ class _Search:
 
 
 def pack(items: Sequence[Item], capacities: Sequence[int]) -> Spans | None:
-    """The way that splits least and, of those, spreads best: the squares of the shares in use add up to least.
+    """The assignment with the fewest splits and, among those, the most even use of the GPUs; None if there is none.
 
-    None if there is no way.
+    Even use means the smallest sum of the squared shares in use.
     """
     search = _Search(capacities, [0] * len(capacities))
-    in_turn = sorted(items, key=lambda item: (item.only is None, -item.size_bytes, item.name))
-    _place(search, in_turn, splits=0, crowding=0.0)
+    ordered = sorted(items, key=lambda item: (item.pinned is None, -item.size_bytes, item.name))
+    _place(search, ordered, splits=0, crowding=0.0)
     return search.best[2] if search.best else None
 
 
 def _place(search: _Search, items: Sequence[Item], splits: int, crowding: float) -> None:
     search.steps += 1
-    at_least = splits + sum(min(item.least_bytes) - 1 for item in items)
-    if search.steps > MAX_STEPS or (search.best and (at_least, crowding) >= search.best[:2]):
+    min_splits = splits + sum(min(item.min_bytes) - 1 for item in items)
+    if search.steps > MAX_STEPS or (search.best and (min_splits, crowding) >= search.best[:2]):
         return
     if not items:
         search.best = (splits, crowding, dict(search.chosen))
@@ -72,20 +72,20 @@ def _crowding(search: _Search, span: tuple[int, ...]) -> float:
 
 
 def _spans(search: _Search, item: Item) -> Iterator[tuple[tuple[int, ...], int]]:
-    """GPUs that hold the item, fewest first, and neighbours first; of sets that are alike, one."""
-    for count, size in sorted(item.least_bytes.items()):
+    """Sets of GPUs that have room for the item: the smallest first, neighbours first; one of equivalent sets."""
+    for count, size in sorted(item.min_bytes.items()):
         seen = set()
-        for span in _sets(len(search.capacities), count) if item.only is None else [item.only]:
-            alike = tuple(sorted((search.capacities[gpu], search.used[gpu]) for gpu in span))
+        for span in _sets(len(search.capacities), count) if item.pinned is None else [item.pinned]:
+            state = tuple(sorted((search.capacities[gpu], search.used[gpu]) for gpu in span))
             fits = all(search.used[gpu] + size <= search.capacities[gpu] for gpu in span)
-            if fits and len(span) == count and alike not in seen:
-                seen.add(alike)
+            if fits and len(span) == count and state not in seen:
+                seen.add(state)
                 yield span, size
 
 
 @cache
 def _sets(gpus: int, count: int) -> list[tuple[int, ...]]:
-    """Linked GPUs lie side by side: pairs, fours and eights come first, any others after them."""
+    """All sets of this many GPUs; linked GPUs are neighbours, so aligned pairs, fours and eights come first."""
     every = combinations(range(gpus), count) if gpus <= MAX_MIXED else _windows(gpus, count)
     return sorted(every, key=lambda span: (span[0] % count, span[-1] - span[0], span))
 

@@ -1,4 +1,4 @@
-"""The plan as `cappella plan` prints it: a table of models, a bar for each GPU, or JSON."""
+"""The output of `cappella plan`: a table of models and a bar for each GPU, or JSON."""
 
 import json
 from dataclasses import asdict
@@ -20,9 +20,9 @@ LEGEND = "GiB on each GPU; runs at once: sequences of max_model_len that fit the
 
 
 def show(config: Config, described: Machine | None, as_json: bool) -> None:
-    """Print the plan for a described machine, or for this one. Raises ConfigError, and DoesNotFit with changes that would help."""
+    """Print the plan for a described machine, or for this one. Raises ConfigError, or DoesNotFit with possible changes."""
     try:
-        found = advice.plan(config, described or machine.own())
+        plan = advice.plan(config, described or machine.own())
     except DoesNotFit as error:
         if described or machine.has_gpu():
             raise
@@ -30,22 +30,22 @@ def show(config: Config, described: Machine | None, as_json: bool) -> None:
         raise DoesNotFit(error.place, error.problem, hint) from error
     if as_json:
         remote = [{"model": name, "url": model.url} for name, model in config.remote.items()]
-        print(json.dumps({**as_dict(found), "remote": remote}, indent=2))
+        print(json.dumps({**as_dict(plan), "remote": remote}, indent=2))
     else:
-        Console(highlight=False).print(picture(found))
+        Console(highlight=False).print(picture(plan))
         for name, model in config.remote.items():
-            print(f"{name}: runs at {model.url}, and takes no memory here")
+            print(f"{name}: remote, at {model.url}; it uses no memory here")
 
 
 def as_dict(plan: Plan) -> dict[str, object]:
-    """The plan as JSON; sizes are bytes on each GPU of a model."""
+    """The plan as JSON; sizes are bytes on each of a model's GPUs."""
     devices = [asdict(device) for device in plan.machine.devices]
     models = [{**asdict(each), "total_bytes": each.total_bytes} for each in plan.placed.values()]
     return {"gpu": plan.machine.gpu, "devices": devices, "models": models}
 
 
 def picture(plan: Plan) -> RenderableType:
-    """The table, and below it a bar for each GPU and turn."""
+    """The table of models, with a bar for each GPU and turn below it."""
     colours = {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(plan.placed)}
     turns: list[int | None] = list(range(len(plan.turns))) or [None]
     bars = [_bar(plan, device, turn, colours) for turn in turns for device in plan.machine.devices]
@@ -73,7 +73,7 @@ def _where(plan: Plan, each: Placed) -> str:
 
 
 def _bar(plan: Plan, device: Device, turn: int | None, colours: dict[str, str]) -> Text:
-    """One GPU: the share of each model, light where memory is free, dark where other processes hold it."""
+    """The bar of one GPU: the share of each model, light cells for free memory, dark ones for other processes."""
     cell_bytes = device.total_bytes / BAR_CELLS
     bar = Text(f"{device.name}{'' if turn is None else f', turn {turn + 1}'}".ljust(16))
     awake = plan.on(device.index, turn)
@@ -85,7 +85,7 @@ def _bar(plan: Plan, device: Device, turn: int | None, colours: dict[str, str]) 
     for stop, colour in ends:
         bar.append("█" * (stop - drawn), colour)
         drawn = max(drawn, stop)
-    taken = round((device.total_bytes - device.free_bytes) / cell_bytes)
-    bar.append("░" * max(0, BAR_CELLS - taken - drawn) + "▒" * taken, "dim")
+    others = round((device.total_bytes - device.free_bytes) / cell_bytes)
+    bar.append("░" * max(0, BAR_CELLS - others - drawn) + "▒" * others, "dim")
     bar.append(f" {end / GIB:.1f} of {device.free_bytes / GIB:.1f} GiB")
     return bar

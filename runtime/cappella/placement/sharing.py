@@ -1,4 +1,4 @@
-"""What is left of each GPU's memory, shared out by weight."""
+"""Distribution of each GPU's remaining memory to KV caches, by weight."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,19 +6,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class CacheDemand:
-    """A model that takes the same bytes more on each GPU of its `span`, at most `most_bytes`."""
+    """A model that can use up to `max_bytes` more on each GPU of its `span`."""
 
     name: str
     span: tuple[int, ...]
     weight: float
-    most_bytes: int
+    max_bytes: int
 
 
 def share(demands: Sequence[CacheDemand], left_bytes: Sequence[int]) -> Mapping[str, int]:
-    """Bytes for each wish: all grow together, each by its weight, until it has enough or one of its GPUs is full."""
+    """Additional bytes per GPU for each model: all grow in proportion to their weights until satisfied or a GPU is full."""
     left = [float(size) for size in left_bytes]
     given = {demand.name: 0.0 for demand in demands}
-    growing = [demand for demand in demands if demand.most_bytes > 0]
+    growing = [demand for demand in demands if demand.max_bytes > 0]
     while growing:
         on = {
             gpu: sum(demand.weight for demand in growing if gpu in demand.span)
@@ -26,7 +26,7 @@ def share(demands: Sequence[CacheDemand], left_bytes: Sequence[int]) -> Mapping[
             for gpu in demand.span
         }
         until_full = {gpu: max(0.0, left[gpu]) / weight for gpu, weight in on.items()}
-        until_enough = {demand.name: (demand.most_bytes - given[demand.name]) / demand.weight for demand in growing}
+        until_enough = {demand.name: (demand.max_bytes - given[demand.name]) / demand.weight for demand in growing}
         step = min(*until_full.values(), *until_enough.values())
         for demand in growing:
             given[demand.name] += step * demand.weight

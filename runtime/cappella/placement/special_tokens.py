@@ -1,6 +1,6 @@
-"""Which strings a model's tokenizer reads as more than text. What makes a turn is not always called special there.
+"""Strings that a model's tokenizer reads as control tokens. Not all of them are marked as special there:
 
-DeepSeek's mark of a user's turn is an ordinary added token, and so are Qwen's `<think>` and `<tool_call>`.
+DeepSeek's mark of a user turn is an ordinary added token, and so are Qwen's `<think>` and `<tool_call>`.
 """
 
 import re
@@ -14,26 +14,26 @@ _MARK = re.compile(r"[^\w\s].*[^\w\s]", re.DOTALL)
 
 
 def special_tokens(tokenizer: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[str, ...]:
-    """What the tokenizer, or its config, calls special, and what looks it: `<|...|>`."""
-    known = [*_added(tokenizer), *_dicts((config.get("added_tokens_decoder") or {}).values())]
-    called = [token["content"] for token in known if token.get("special")]
-    looking = [text for text in (token["content"] for token in known) if _BARRED.fullmatch(text)]
-    return tuple(dict.fromkeys([*called, *looking, *(text for text in _named(config) if _MARK.fullmatch(text))]))
+    """The tokens marked as special by the tokenizer or its config, and those of the form `<|...|>`."""
+    added = [*_added(tokenizer), *_dicts((config.get("added_tokens_decoder") or {}).values())]
+    marked = [token["content"] for token in added if token.get("special")]
+    barred = [text for text in (token["content"] for token in added) if _BARRED.fullmatch(text)]
+    return tuple(dict.fromkeys([*marked, *barred, *(text for text in _named(config) if _MARK.fullmatch(text))]))
 
 
 def markup(tokenizer: Mapping[str, Any], special: tuple[str, ...], template: str) -> tuple[str, ...]:
-    """An assistant's marks: other tokens of its own by which replies are parsed, or that the chat template writes.
+    """The markup of assistant turns: other added tokens that parsers look for or that the chat template writes.
 
-    A word is no mark, even if it is there.
+    Plain words are left out, even if the tokenizer has them.
     """
     others = [token["content"] for token in _added(tokenizer) if token["content"] not in special]
     return tuple(text for text in others if _PARSED.fullmatch(text) or (text in template and _MARK.fullmatch(text)))
 
 
 def template_in(config: Mapping[str, Any]) -> str:
-    """The chat template that a tokenizer's config holds, or all of them."""
-    held = config.get("chat_template") or ""
-    return held if isinstance(held, str) else "\n".join(str(each.get("template")) for each in _dicts(held))
+    """The chat template in a tokenizer's config, or all of them joined."""
+    template = config.get("chat_template") or ""
+    return template if isinstance(template, str) else "\n".join(str(each.get("template")) for each in _dicts(template))
 
 
 def _added(tokenizer: Mapping[str, Any]) -> list[Mapping[str, Any]]:

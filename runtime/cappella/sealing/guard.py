@@ -1,11 +1,11 @@
-"""Refuses what would reach beyond this machine, in this process and in those forked from it. Standard library only.
+"""Refusal of network access beyond this machine, in this process and its forks. Standard library only.
 
-Python tells an audit hook of each connect, send, bind and look-up of its own `socket` module. So http.client, urllib3,
-requests, httpx, asyncio's loop and aiohttp's connects are seen, under uvloop too. It is told nothing of native code:
-what uvloop gives to libuv (`create_connection`, `getaddrinfo`), ZeroMQ, gloo, NCCL, gRPC, Rust, ctypes; and of a look-up
-inside `connect(("name", port))` only when the name is known. None of those is asked to go anywhere (see SEAL in
-engines/process/process.py), and `cappella doctor --sealed` watches them from the kernel. This is for mistakes: code that means
-to get round an audit hook can.
+A Python audit hook sees each connect, send, bind and look-up of the `socket` module: those of http.client, urllib3,
+requests, httpx, asyncio's loop and aiohttp, under uvloop too. It does not see native code: libuv under uvloop
+(`create_connection`, `getaddrinfo`), ZeroMQ, gloo, NCCL, gRPC, Rust, ctypes; and a look-up inside
+`connect(("name", port))` only once the name is resolved. These are configured to stay on this machine (SEAL in
+sealing/variables.py), and `cappella doctor --sealed` checks them in the kernel. The guard catches mistakes, not attacks:
+code that wants to get round an audit hook can.
 """
 
 import json
@@ -19,85 +19,85 @@ from types import FrameType
 from typing import Any
 
 RECORD = "CAPPELLA_EGRESS_RECORD"
-"""Names a file: each refusal becomes a line of JSON in it."""
+"""The variable with the path of a file to which each refusal is appended as a line of JSON."""
 
 ALLOWED = "CAPPELLA_EGRESS_ALLOWED"
-"""Lists addresses, with commas, that engine processes may reach."""
+"""The variable with the addresses that engine processes may reach, separated by commas."""
 
 STARTUP = os.path.join(os.path.dirname(__file__), "startup")
-"""On PYTHONPATH this folder has every Python process begin with a guard, those that an engine spawns too."""
+"""A folder that, on PYTHONPATH, installs the guard in every Python process, including those that an engine spawns."""
 
-_JUDGED = frozenset(
+_CHECKED_EVENTS = frozenset(
     f"socket.{name}"
     for name in "connect sendto sendmsg bind getaddrinfo gethostbyname gethostbyaddr getnameinfo".split()
 )
-_INSIDE = (socket.AF_UNIX, socket.AF_NETLINK)
+_LOCAL_FAMILIES = (socket.AF_UNIX, socket.AF_NETLINK)
 _LIBRARY = os.path.dirname(os.__file__) + os.sep
 _MAX_PACKAGES = 5
 
 
 def to_stderr(text: str) -> None:
-    """A line, whatever became of Python's own stream."""
+    """Write a line to file descriptor 2, even if sys.stderr was replaced."""
     os.write(2, f"{text}\n".encode())
 
 
-def install(allowed: Collection[str] = (), tell: Callable[[str], None] = to_stderr) -> None:
-    """From now on and for as long as the process lives: PermissionError for what is not loopback and not allowed.
+def install(allowed: Collection[str] = (), report: Callable[[str], None] = to_stderr) -> None:
+    """Raise PermissionError, for the rest of the process, for addresses that are neither loopback nor allowed.
 
-    `tell` is told of each kind of refusal once.
+    `report` is called once with each kind of refusal.
     """
-    guard = _Guard(allowed, os.environ.get(RECORD), tell)
+    guard = _Guard(allowed, os.environ.get(RECORD), report)
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        if event in _JUDGED:
-            guard.judge(event, arguments)
+        if event in _CHECKED_EVENTS:
+            guard.check(event, arguments)
 
     sys.addaudithook(hook)
 
 
 class _Guard:
-    def __init__(self, allowed: Collection[str], record: str | None, tell: Callable[[str], None]) -> None:
+    def __init__(self, allowed: Collection[str], record: str | None, report: Callable[[str], None]) -> None:
         self._allowed = {address for text in allowed if (address := _address(text))}
         self._record = record
-        self._say = tell
-        self._told: set[tuple[str, str, str]] = set()
+        self._report = report
+        self._reported: set[tuple[str, str, str]] = set()
 
-    def judge(self, event: str, arguments: tuple[Any, ...]) -> None:
-        """Raises PermissionError for what may not be."""
+    def check(self, event: str, arguments: tuple[Any, ...]) -> None:
+        """Raises PermissionError if the event's target is not allowed."""
         what = event.removeprefix("socket.")
-        to = self._beyond(what, arguments)
+        to = self._outside_target(what, arguments)
         if to is None:
             return
         by = " < ".join(_packages(sys._getframe(2)))
-        self._tell(what, to, by)
-        raise PermissionError(f"sealed: {what} {to} is refused, it is not on this machine")
+        self._record_refusal(what, to, by)
+        raise PermissionError(f"sealed: {what} {to} is refused: it is not on this machine")
 
-    def _beyond(self, what: str, arguments: tuple[Any, ...]) -> str | None:
-        """Where it would go, if that is beyond this machine."""
+    def _outside_target(self, what: str, arguments: tuple[Any, ...]) -> str | None:
+        """The target of the event if it is neither on this machine nor allowed; else None."""
         if what in ("connect", "sendto", "sendmsg", "bind"):
             sock, address = arguments[:2]
-            if address is None or sock.family in _INSIDE:
+            if address is None or sock.family in _LOCAL_FAMILIES:
                 return None
             if sock.family not in (socket.AF_INET, socket.AF_INET6):
                 return f"{sock.family!r} {address!r}"
             host, port = address[:2]
-            return None if self._may(host, any_is_local=what != "bind") else f"{_text(host)}:{port}"
-        asked = arguments[0][0] if what == "getnameinfo" else arguments[0]
-        # What is written as an address is not looked up by name; the other two look up the names of addresses.
-        is_address = what in ("getaddrinfo", "gethostbyname") and _address(_text(asked)) is not None
-        return None if asked is None or is_address or self._may(asked, any_is_local=True) else _text(asked)
+            return None if self._is_allowed(host, any_is_local=what != "bind") else f"{_text(host)}:{port}"
+        host = arguments[0][0] if what == "getnameinfo" else arguments[0]
+        # These two do not look up addresses; the others (gethostbyaddr, getnameinfo) look up the name of an address.
+        is_address = what in ("getaddrinfo", "gethostbyname") and _address(_text(host)) is not None
+        return None if host is None or is_address or self._is_allowed(host, any_is_local=True) else _text(host)
 
-    def _may(self, host: Any, any_is_local: bool) -> bool:
+    def _is_allowed(self, host: Any, any_is_local: bool) -> bool:
         text = _text(host)
         address = _address(text)
         if address is None:
             return text == "localhost" or (text == "" and any_is_local)
         return address.is_loopback or (address.is_unspecified and any_is_local) or address in self._allowed
 
-    def _tell(self, what: str, to: str, by: str) -> None:
-        if (what, to, by) not in self._told:
-            self._told.add((what, to, by))
-            self._say(f"sealed: refused {what} {to} ({by})")
+    def _record_refusal(self, what: str, to: str, by: str) -> None:
+        if (what, to, by) not in self._reported:
+            self._reported.add((what, to, by))
+            self._report(f"sealed: refused {what} {to} ({by})")
         if self._record:
             process = " ".join(getattr(sys, "argv", ["python"]))[:160]
             line = json.dumps({"what": what, "to": to, "by": by, "process": process, "pid": os.getpid()})
@@ -110,7 +110,7 @@ def _text(host: Any) -> str:
 
 
 def _address(text: str) -> Any:
-    """None for a name. An IPv4 address in IPv6's clothes is the IPv4 address."""
+    """The address, or None for a name. An IPv4-mapped IPv6 address becomes the IPv4 address."""
     try:
         address = ip_address(text)
     except ValueError:
@@ -119,7 +119,7 @@ def _address(text: str) -> Any:
 
 
 def _packages(frame: FrameType | None) -> Iterator[str]:
-    """Who asked for it: in each package on the stack the innermost line, the standard library aside."""
+    """The origin of a call: the innermost line of each package on the stack, without the standard library."""
     seen: set[str] = set()
     while frame and len(seen) < _MAX_PACKAGES:
         path = frame.f_code.co_filename
@@ -134,6 +134,6 @@ def _packages(frame: FrameType | None) -> Iterator[str]:
 
 
 def _relative(path: str) -> str:
-    """As it is imported."""
+    """The path relative to its entry of sys.path."""
     roots = [entry for entry in sys.path if entry and path.startswith(entry + os.sep)]
     return path[len(max(roots, key=len)) + 1 :] if roots else path

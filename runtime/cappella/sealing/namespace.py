@@ -1,4 +1,4 @@
-"""A network of this process's own, in which there is loopback and nothing else. Needs no program beside Python."""
+"""A network namespace with only loopback for this process. Needs no program other than Python."""
 
 import ctypes
 import fcntl
@@ -16,18 +16,17 @@ NLM_F_REQUEST, NLM_F_ACK, NLM_F_CREATE = 0x1, 0x4, 0x400
 RT_TABLE_LOCAL, RTPROT_STATIC, RT_SCOPE_HOST, RTN_LOCAL, RTA_OIF = 255, 4, 254, 2, 4
 LOOPBACK_INDEX = 1
 
-# Look-ups through these sockets would be made by another process, outside.
+# Look-ups through these sockets are made by other processes, outside the namespace.
 RESOLVERS = ("/run/systemd/resolve", "/run/nscd", "/var/lib/sss/pipes")
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def enter(hidden: Sequence[str] = RESOLVERS) -> None:
-    """Move this process, which must have one thread, and all that it starts; there is no way back.
+    """Move this process, which must have one thread, and its children into a new namespace; irreversible.
 
-    Every address leads to loopback there, where nobody answers: a connect is refused at once, and can be seen in
-    packets.py with its destination. Raises OSError where the kernel forbids any of it; then the process is of no more
-    use.
+    All addresses are routed to loopback there, where nothing listens: a connect is refused at once, and packets.py sees
+    its destination. Raises OSError if the kernel forbids a step; the process must not be used after that.
     """
     _unshare()
     _call("mount", None, b"/", None, MS_REC | MS_PRIVATE, None)
@@ -40,7 +39,7 @@ def enter(hidden: Sequence[str] = RESOLVERS) -> None:
 
 
 def _unshare() -> None:
-    """With the right to it, as it is; else as the root of a user namespace in which everybody has their own number."""
+    """Unshare directly if permitted, else inside a user namespace with the same user and group ids."""
     try:
         _call("unshare", CLONE_NEWNET | CLONE_NEWNS)
     except PermissionError:
@@ -56,7 +55,7 @@ def _raise_loopback() -> None:
 
 
 def _route_all_to_loopback(family: int) -> None:
-    """As `ip route add local default dev lo` does."""
+    """Does the same as `ip route add local default dev lo`."""
     scope = RT_SCOPE_HOST if family == socket.AF_INET else 0
     route = struct.pack("=8BI", family, 0, 0, 0, RT_TABLE_LOCAL, RTPROT_STATIC, scope, RTN_LOCAL, 0)
     out = struct.pack("=HHI", 8, RTA_OIF, LOOPBACK_INDEX)
@@ -65,11 +64,11 @@ def _route_all_to_loopback(family: int) -> None:
         sock.send(head + route + out)
         kind, error = struct.unpack_from("=4xH10xi", sock.recv(4096))
     if kind == NLMSG_ERROR and error:
-        raise OSError(-error, f"a route to loopback: {os.strerror(-error)}")
+        raise OSError(-error, f"adding a route to loopback: {os.strerror(-error)}")
 
 
 def _call(name: str, *arguments: object) -> None:
-    """A call of the C library. Raises OSError with its name."""
+    """Call a function of the C library. Raises OSError with its name."""
     if getattr(_libc, name)(*arguments) != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"{name}: {os.strerror(number)}")

@@ -1,4 +1,4 @@
-"""What the kernel sees leave for elsewhere, whatever code sent it: for a namespace that `namespace.enter` made."""
+"""Detection of packets to other machines, from any code, in a namespace made by `namespace.enter`."""
 
 import socket
 import struct
@@ -17,13 +17,13 @@ BUFFER_BYTES = 8 << 20
 POLL_S = 0.2
 
 Sent = tuple[str, str]
-"""What was done, and to whom: ("connect", "192.0.2.7:443"), ("look-up", "host.lan of 10.0.0.2:53")."""
+"""An action and its target: ("connect", "192.0.2.7:443"), ("look-up", "host.lan of 10.0.0.2:53")."""
 
 
 class PacketWatch:
-    """Counts in `sent`, from its making until `close`. Raises OSError where packets may not be watched.
+    """Counts attempts in `sent` from construction until `close`. Raises OSError if packets may not be captured.
 
-    A UDP socket that is connected and never written to sends no packet, and is not seen.
+    A UDP socket that is connected but never written to sends no packet, and is not seen.
     """
 
     def __init__(self, allowed: Collection[str] = ()) -> None:
@@ -32,13 +32,13 @@ class PacketWatch:
         self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL))
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
         self._socket.settimeout(POLL_S)
-        self._over = threading.Event()
+        self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def close(self) -> int:
-        """End with what has been sent by now; returns how many packets were too many to be looked at."""
-        self._over.set()
+        """Stop after the packets sent so far; returns how many packets were dropped unseen."""
+        self._closed.set()
         self._thread.join()
         _, dropped = struct.unpack("=II", self._socket.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8))
         self._socket.close()
@@ -49,16 +49,16 @@ class PacketWatch:
             try:
                 packet, (_, protocol, kind, *_) = self._socket.recvfrom(2048)
             except TimeoutError:
-                if self._over.is_set():
+                if self._closed.is_set():
                     return
                 continue
-            # Over loopback each packet goes by twice.
+            # Loopback shows each packet twice.
             if kind == socket.PACKET_OUTGOING and (sent := read(protocol, packet, self._allowed)):
                 self.sent[sent] += 1
 
 
 def read(protocol: int, packet: bytes, allowed: Collection[IPv4Address | IPv6Address] = ()) -> Sent | None:
-    """What a packet tries to do elsewhere; None if it stays here, or only answers."""
+    """The attempt that a packet makes on another machine; None if its target is local or it is only a reply."""
     if protocol == ETH_P_IP:
         to: IPv4Address | IPv6Address = IPv4Address(packet[16:20])
         transport, payload = packet[9], packet[4 * (packet[0] & 0x0F) :]
@@ -68,7 +68,7 @@ def read(protocol: int, packet: bytes, allowed: Collection[IPv4Address | IPv6Add
     else:
         return None
     port = struct.unpack_from("!H", payload, 2)[0] if transport in (TCP, UDP) else None
-    # Who looks up names on this machine asks others.
+    # A resolver on this machine would ask others, so local look-ups count too.
     if to in allowed or (to.is_loopback and port != DNS_PORT):
         return None
     return _attempt(transport, payload, f"[{to}]" if to.version == 6 else str(to), port)
@@ -85,7 +85,7 @@ def _attempt(transport: int, payload: bytes, to: str, port: int | None) -> Sent 
 
 
 def _name(query: bytes) -> str:
-    """The name that a DNS query asks for."""
+    """The name in a DNS query."""
     labels, at = [], 12
     while at < len(query) and query[at]:
         labels.append(query[at + 1 : at + 1 + query[at]].decode(errors="replace"))

@@ -98,14 +98,14 @@ class Recorder:
         for observer in self._observers:
             observer.run_ended(record)
         usages = [call.usage for call in record.calls]
-        await self._gatekeeper.count(
+        await self._gatekeeper.count_tokens(
             record.key, sum(usage.prompt_tokens for usage in usages), sum(usage.completion_tokens for usage in usages)
         )
 
     async def _call_ended(self, record: CallRecord) -> None:
         for observer in self._observers:
             observer.call_ended(record)
-        await self._gatekeeper.count(record.key, record.usage.prompt_tokens, record.usage.completion_tokens)
+        await self._gatekeeper.count_tokens(record.key, record.usage.prompt_tokens, record.usage.completion_tokens)
 
 
 def _cancel_cause(status: str) -> str:

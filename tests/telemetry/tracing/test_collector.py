@@ -20,7 +20,7 @@ from cappella.telemetry import tracing
 from cappella.telemetry.tracing import exporter
 from cappella.telemetry.tracing.exporter import OtlpExporter
 from support.fake_engines import FakeEngines, serving
-from support.otlp_collector import ask, collecting, traced
+from support.otlp_collector import ask, running_collector, traced
 from support.real_deployment import ROOT
 from support.stub_engine import environment
 
@@ -40,7 +40,10 @@ def closed_port() -> str:
 
 
 async def test_a_collector_can_be_a_unix_socket(fake_engines: FakeEngines, tmp_path: Path) -> None:
-    async with collecting(tmp_path / "otel.sock") as collected, serving(fake_engines, traced(collected.url)) as url:
+    async with (
+        running_collector(tmp_path / "otel.sock") as collected,
+        serving(fake_engines, traced(collected.url)) as url,
+    ):
         await ask(url)
     assert collected.one("invoke_workflow default")
 
@@ -61,7 +64,7 @@ async def test_environment_variables_are_ignored(
         "ALL_PROXY": closed_port,
     }.items():
         monkeypatch.setenv(name, value)
-    async with collecting() as collected, serving(fake_engines, traced(collected.url)) as url:
+    async with running_collector() as collected, serving(fake_engines, traced(collected.url)) as url:
         await ask(url)
     assert collected.one("invoke_workflow default")
     assert not [name for headers in collected.headers for name in headers if name.lower() == "x-leak"]
@@ -81,7 +84,7 @@ async def test_an_absent_collector_affects_no_run_and_is_logged_once(
 
 
 async def test_a_recovered_collector_is_logged_and_gets_the_next_spans(caplog: pytest.LogCaptureFixture) -> None:
-    async with collecting() as collected:
+    async with running_collector() as collected:
         exporter = OtlpExporter(collected.url)
         results = []
         for status in (503, 503, 200, 200):
@@ -127,7 +130,7 @@ def test_a_hanging_collector_is_tried_once_at_shutdown(
 
 
 async def test_a_redirect_is_not_followed(closed_port: str) -> None:
-    async with collecting() as collected:
+    async with running_collector() as collected:
         collected.status = 307
         assert await asyncio.to_thread(OtlpExporter(collected.url).export, [a_span()]) == SpanExportResult.FAILURE
 

@@ -6,8 +6,8 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from support.fake_engines import MEMBERS, FakeEngines, judging, serving
-from support.otlp_collector import Collected, ask, attributes, collecting, traced
+from support.fake_engines import MEMBERS, FakeEngines, judge_script, serving
+from support.otlp_collector import Collected, ask, attributes, running_collector, traced
 from support.scripted_engine import Script
 
 CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331"
@@ -15,7 +15,7 @@ CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331"
 
 async def trace_of(fake_engines: FakeEngines, headers: Any = None, server: Any = None, **more: Any) -> Collected:
     """The spans of a gateway that served one request and stopped."""
-    async with collecting() as collected, serving(fake_engines, traced(collected.url, **(server or {}))) as url:
+    async with running_collector() as collected, serving(fake_engines, traced(collected.url, **(server or {}))) as url:
         await ask(url, headers=headers, **more)
     return collected
 
@@ -69,7 +69,7 @@ async def test_spans_follow_the_conventions_for_generative_ai(fake_engines: Fake
 async def test_prompts_and_answers_are_not_in_a_trace(fake_engines: FakeEngines) -> None:
     fake_engines.let("ann", Script(("a-secret-answer",)))
     fake_engines.let("bob", Script(("a-secret-answer",), ending="error"))
-    fake_engines.let("judge", judging(Script(("a-secret-verdict",))))
+    fake_engines.let("judge", judge_script(Script(("a-secret-verdict",))))
     collected = await trace_of(fake_engines)
     assert len(collected.spans) > 5
     assert b"secret" not in b"".join(collected.bodies)

@@ -89,7 +89,7 @@ def environment(
     keep_alive = {"VLLM_HTTP_TIMEOUT_KEEP_ALIVE": str(SERVER_KEEP_ALIVE_S)}
     # By default torch puts compiled code into the temporary folder, which is empty at each start.
     compiled = {"TORCHINDUCTOR_CACHE_DIR": str(paths.cache_dir() / "inductor")}
-    sealed = {**variables.sealed(os.environ, package_root), **keep_alive, **compiled}
+    sealed = {**variables.sealed_environment(os.environ, package_root), **keep_alive, **compiled}
     if threads is None and gpus is None:
         return sealed
     if threads is None:

@@ -1,4 +1,4 @@
-"""Python imports this at its start, before anything else of an engine: see STARTUP in guard.py."""
+"""Installs the guard: Python imports this module at its start, before an engine's code (STARTUP in guard.py)."""
 
 import os
 

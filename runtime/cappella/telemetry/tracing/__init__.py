@@ -24,7 +24,7 @@ def require_installed() -> None:
 def open_tracer(tracing: Tracing) -> "Tracer":
     """A tracer that sends to the configured collector. Raises ConfigError if the extra `otel` is not installed."""
     require_installed()
-    variables.forget_tracing()
+    variables.clear_otel_variables()
     from cappella.telemetry.tracing.tracer import Tracer
 
     return Tracer(tracing)
