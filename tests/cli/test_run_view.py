@@ -56,7 +56,7 @@ def test_a_member_that_thinks_and_one_that_was_cut_are_told_apart() -> None:
     assert ann.endswith(" thinks, about 1 tokens, 0/s")
     assert bob.endswith(" straggler: too late")
     assert status.endswith("waiting on ann, 12 s, 1 of 2 are done")
-    assert (view.members["bob"].state, view.awaited) == ("cut", ["ann"])
+    assert (view.members["bob"].state, view.awaited) == ("cancelled", ["ann"])
 
 
 def test_the_judge_that_thinks_is_no_judge_that_reads() -> None:

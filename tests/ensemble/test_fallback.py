@@ -26,7 +26,7 @@ def failure(name: str, reason: str) -> Failure:
     [
         (1, ["engine_broke", "engine_broke"], InsufficientQuorum, "1 of 3 .* quorum is 2.*m0: it was engine_broke"),
         (1, ["context_length_exceeded", "engine_broke"], ContextLengthExceeded, r"context of m0\."),
-        (0, ["context_length_exceeded", "engine_broke", "cut"], InsufficientQuorum, "0 of 3"),
+        (0, ["context_length_exceeded", "engine_broke", "quorum_unreachable"], InsufficientQuorum, "0 of 3"),
         (1, ["deadline", "engine_broke"], DeadlineExceeded, "late: m0"),
         (0, ["deadline", "deadline"], DeadlineExceeded, "late: m0, m1"),
         (0, ["deadline", "engine_broke"], InsufficientQuorum, "0 of 2"),
@@ -56,7 +56,7 @@ def test_a_met_quorum_is_no_error_whatever_else_failed() -> None:
     ],
 )
 def test_status(answers: int, failures: int, failure_reason: str | None, expected: str) -> None:
-    panel = Panel([answer("x")] * answers, [failure("m", "cut")] * failures)
+    panel = Panel([answer("x")] * answers, [failure("m", "quorum_unreachable")] * failures)
     assert run_status([panel], panel.answers, failure_reason) == expected
 
 

@@ -186,7 +186,7 @@ async def test_a_round_ends_once_the_quorum_is_out_of_reach(fake_engines: FakeEn
     fake_engines.let("cat", Script(("slow",), ending="hang"))
     with pytest.raises(InsufficientQuorum) as raised:
         await asyncio.wait_for(fake_engines.run(), 20)
-    assert {f.name: f.reason for f in raised.value.failures}["cat"] == "cut"
+    assert {f.name: f.reason for f in raised.value.failures}["cat"] == "quorum_unreachable"
     assert await eventually(lambda: fake_engines.running == 0)
 
 

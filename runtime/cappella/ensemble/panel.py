@@ -17,10 +17,10 @@ from cappella.ensemble.structured import formats
 from cappella.errors import EngineError, EngineUnusable
 from cappella.types import Prompt
 
-CancelReason = Literal["deadline", "cut", "straggler"]
+CancelReason = Literal["deadline", "quorum_unreachable", "straggler"]
 _CANCEL_MESSAGES: Mapping[CancelReason, str] = {
     "deadline": "cancelled: it had not finished when the round ended",
-    "cut": "cancelled: too many other members had failed for the quorum",
+    "quorum_unreachable": "cancelled: too many other members had failed for the quorum",
     "straggler": "cancelled: it had not finished in the grace period after the quorum",
 }
 
@@ -141,7 +141,7 @@ async def _wait(
         for task in done:
             task.result()
         if sum(member.count(Failure) for member in members) > max_failures:
-            return "cut"
+            return "quorum_unreachable"
         if not was_quorate and sum(member.count(Answer) for member in members) >= wait_policy.quorum:
             was_quorate = True
             ends_at = min(ends_at, began_at + wait_policy.quorate_timeout_s)

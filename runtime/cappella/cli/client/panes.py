@@ -12,7 +12,7 @@ from cappella.cli.client.text import clipped, safe, tail
 COLUMN_WIDTH = 36
 """The least width for members side by side."""
 BODY_LINES = 12
-STYLES = {"asked": "dim", "writing": "cyan", "done": "green", "failed": "red", "cut": "yellow"}
+STYLES = {"asked": "dim", "writing": "cyan", "done": "green", "failed": "red", "cancelled": "yellow"}
 SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 SPINS_PER_S = 10
 

@@ -7,8 +7,8 @@ from typing import Literal
 
 from cappella.cli.client.http import Json
 
-State = Literal["asked", "writing", "done", "failed", "cut"]
-CUT = ("straggler", "cut")
+State = Literal["asked", "writing", "done", "failed", "cancelled"]
+CANCELLED_REASONS = ("straggler", "quorum_unreachable")
 """Reasons of a failure that is no fault of the member."""
 
 
@@ -127,7 +127,7 @@ class View:
             case "answer.done":
                 member.state, member.tokens, member.took_s = "done", event["tokens"], event["ms"] / 1000
             case "answer.failed":
-                member.state = "cut" if event["reason"] in CUT else "failed"
+                member.state = "cancelled" if event["reason"] in CANCELLED_REASONS else "failed"
                 member.problem = f"{event['reason']}: {event['error']}"
                 member.took_s = self.clock() - member.asked_at
         if not self.awaited:

@@ -193,7 +193,7 @@ function doneMember(member, event, nowMs) {
 }
 
 // These members were cancelled and did not fail: enough others were done, or none was needed any more.
-const CANCELLED_REASONS = ["straggler", "deadline", "quorum_unreachable", "cut"];
+const CANCELLED_REASONS = ["straggler", "deadline", "quorum_unreachable"];
 
 function failedMember(member, event, nowMs) {
   const state = CANCELLED_REASONS.includes(event.reason) ? "cancelled" : "failed";

@@ -36,7 +36,6 @@ const MEMBER_REASONS = {
   straggler: "enough others were done, so it was cancelled",
   deadline: "it was not done by the deadline",
   quorum_unreachable: "too many others had failed, so it was cancelled",
-  cut: "too many others had failed, so it was cancelled",
   not_ready: "its engine is not ready",
   engine_broke: "its engine broke the connection",
   empty_answer: "its answer was empty",
