@@ -29,7 +29,7 @@ import json, os, socket, sys, time
 from cappella.sealing import namespace, packets
 {NATIVE}
 namespace.enter(hidden=sys.argv[1:])
-watch = packets.Watch(["192.0.2.200"])
+watch = packets.PacketWatch(["192.0.2.200"])
 {code}
 lost = watch.close()
 print(json.dumps([result, sorted(watch.sent.items()), lost]))
