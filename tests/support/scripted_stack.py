@@ -14,9 +14,9 @@ import uvicorn
 
 from cappella.config import load
 from cappella.engines import supervisor
-from cappella.engines.process import process
 from cappella.engines.spec import Backoff
 from cappella.engines.supervisor import Supervisor
+from cappella.engines.vllm import server_args
 from cappella.gateway.app import create_app
 from support.fake_engines import eventually
 from support.real_deployment import ROOT
@@ -89,7 +89,7 @@ def scripted_config(folder: Path, monkeypatch: pytest.MonkeyPatch, **more: Json)
     write_model(folder / "weights", tokenizer={"added_tokens": []})
     fork_server(folder / "modules", STUB)
     monkeypatch.setattr(supervisor, "LAUNCHER", NAME)
-    monkeypatch.setattr(process, "environment", lambda *_: environment(folder / "modules"))
+    monkeypatch.setattr(server_args, "environment", lambda *_, **__: environment(folder / "modules"))
     config: Json = {
         "models": {"ann": model(), "bob": model()},
         "ensembles": {"default": {"panel": ["ann", "bob"], "judge": "ann", "analysis": "off"}},
