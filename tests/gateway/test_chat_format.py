@@ -113,7 +113,7 @@ async def test_the_trace_of_a_selection_names_the_winner_and_every_probability(
         ({"structured_outputs": {"choice": None}}, "exactly one"),
         ({"structured_outputs": {"json": "{not json"}}, "structured_outputs|schema"),
         ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
-        ({"reasoning_effort": "low", "fusion": {"reasoning": {"effort": "low"}}}, "same thing"),
+        ({"reasoning_effort": "low", "fusion": {"reasoning": {"effort": "low"}}}, "mean the same"),
         ({"fusion": {"layers": 9}}, "fusion.layers"),
         ({"fusion": {"preset": "none"}}, "no preset"),
         ({"fusion": {"gate": "rules"}}, "no gate"),

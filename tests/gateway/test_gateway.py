@@ -274,4 +274,4 @@ async def test_a_models_own_fault_is_an_error_of_ours_and_not_its_500(
     fake_engines.let("ann", Script(refuse=(500, fault)))
     status, _, reply = await post(gateway, body(model="ann", stream=stream))
     assert (status, reply["error"]["code"]) == (502, "engine_error")
-    assert reply["error"]["message"] == "the engine answered 500: its log has more"
+    assert reply["error"]["message"] == "the engine answered 500: see its log"

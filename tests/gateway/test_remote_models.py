@@ -116,7 +116,7 @@ async def test_it_answers_by_its_own_name_through_the_apis_that_its_server_has(t
     assert (status, reply["choices"][0]["message"]["content"]) == (200, "Hello from afar")
     status, reply = await two.ask("/v1/responses", model="big", input="Hi", messages=None)
     assert status == 400
-    assert "has no /v1/responses" in reply["error"]["message"]
+    assert "does not support /v1/responses" in reply["error"]["message"]
 
 
 @pytest.mark.parametrize(
@@ -126,8 +126,8 @@ async def test_it_answers_by_its_own_name_through_the_apis_that_its_server_has(t
         ({"fusion": {"strategy": "vote"}}, "strategy vote has the judge choose"),
         ({"fusion": {"analysis": "before"}}, "json_schema"),
         ({"fusion": {"early_exit": "judge"}}, "early_exit: judge"),
-        ({"response_format": {"type": "json_object"}}, "takes no response_format"),
-        ({"logprobs": True}, "reports no logprobs"),
+        ({"response_format": {"type": "json_object"}}, "does not support response_format"),
+        ({"logprobs": True}, "does not report logprobs"),
         ({"top_k": 4}, "no top_k"),
     ],
 )
