@@ -180,7 +180,7 @@ async def test_an_action_that_the_state_does_not_allow_is_refused_with_those_tha
         for action in ("start", "wake", "explode"):
             status, told = await post(found, f"ann/{action}")
             assert (status, told["error"]["code"]) == (409, "action_refused")
-            assert told["error"]["message"].endswith("What can: restart or sleep.")
+            assert told["error"]["message"].endswith("Possible now: restart, sleep.")
         status, told = await post(found, "cat/restart")
         assert (status, told["error"]["code"]) == (404, "engine_not_found")
         with pytest.raises(UnknownEngine, match="Known: ann, bob"):

@@ -85,7 +85,7 @@ async def test_a_remote_model_streams_under_its_own_name_with_fields_of_openai_a
             "response_format",
         ),
         (Prompt(ASK.messages, logprobs=3), {}, "logprobs"),
-        (Prompt(ASK.messages, samples=2), {}, "one answer to a request"),
+        (Prompt(ASK.messages, samples=2), {}, "one answer per request"),
         (Prompt(ASK.messages, tools=[{"type": "function", "function": {"name": "f"}}]), {}, "tools"),
         (ASK, {"top_k": 3}, "top_k"),
         (ASK, {"min_p": 0.1}, "min_p"),

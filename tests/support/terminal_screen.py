@@ -15,7 +15,7 @@ from fcntl import ioctl
 import pyte
 
 COLUMNS, LINES = 80, 24
-PATIENCE_S = 20.0
+PATIENCE_S = 60
 
 
 class _Screen(pyte.HistoryScreen):
