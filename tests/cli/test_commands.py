@@ -238,7 +238,7 @@ def test_help_names_values_in_capitals_and_says_what_exit_codes_mean() -> None:
     assert "<int>" not in done.stdout
     assert "<path>" not in done.stdout
     assert "2 a mistake in the config or the command line" in done.stdout
-    assert "3 something reached further" in cappella("doctor", "--help", COLUMNS="200").stdout
+    assert "3 something tried to reach" in cappella("doctor", "--help", COLUMNS="200").stdout
 
 
 @pytest.mark.parametrize("arguments", [["--gpus", "1x1GiB"], ["--gpus", "two"]])

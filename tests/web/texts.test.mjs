@@ -151,10 +151,9 @@ test("each trouble has its way on", () => {
   assert.equal(describeError({ status: 400, code: "x", message: "The server's words." }).words, "The server's words.");
 });
 
-test("an error says how to fix it, under the new name of the field and the old one", () => {
+test("an error says how to fix it", () => {
   const hint = (details) => describeError({ status: 400, message: "m", details }).hint;
-  assert.equal(hint({ hint: "Add a message.", mend: "old" }), "Add a message.");
-  assert.equal(hint({ mend: "Add a message." }), "Add a message.");
+  assert.equal(hint({ hint: "Add a message." }), "Add a message.");
   assert.equal(hint({}), null);
 });
 

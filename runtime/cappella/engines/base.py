@@ -3,7 +3,7 @@
 To add a backend:
 
 1. Write a class with the methods of `EngineServer`. `HttpEngine` has most of them for any server with OpenAI's HTTP API.
-2. Return it from `backends.local_engines` or `backends.remote_engine`, which alone decide what serves a model.
+2. Return it from `backends.local_engines`, or from `backends.remote_engine` by the config key `api`.
 3. For a server that Cappella starts, `backends` also holds its launcher module, command line, environment and the
    stages of its start (`startup_log.StartupStages`).
 
@@ -33,7 +33,7 @@ class TokenCount:
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """A server's load now; None is what it does not report. `kv_usage` is from 0 to 1, tokens are since its start."""
+    """A server's load now; None is what it does not report. `kv_usage` is from 0 to 1, token counts are totals since it started."""
 
     kv_usage: float | None = None
     running: int | None = None
@@ -91,7 +91,7 @@ class Engine(Protocol):
 
 
 class EngineServer(Engine, Protocol):
-    """The server of an engine, or of one of its adapters. Methods raise only EngineError."""
+    """An engine, or one of its adapters, with what its server can be asked to do. Methods raise only EngineError."""
 
     @property
     def circuit_breaker(self) -> CircuitBreaker:
@@ -111,7 +111,7 @@ class EngineServer(Engine, Protocol):
         ...
 
     async def healthy(self) -> bool:
-        """What the server says of its own health; False if nothing listens there, too."""
+        """Whether the server says that it is healthy; a local server that does not listen is not, a remote one raises."""
         ...
 
     async def stats(self) -> EngineStats:

@@ -29,7 +29,7 @@ class Health:
         self._probe: asyncio.Task[str] | None = None
 
     async def check(self) -> str | None:
-        """One check, to be repeated every second or so; returns the cause of death of an engine that is dead."""
+        """One check, to be repeated every second or so; returns why the engine must be replaced, if it must."""
         try:
             if not await self._engine.healthy():
                 return "engine core died"
@@ -44,7 +44,7 @@ class Health:
             await self._look_for_steps()
         if self._engine.status.state not in ("ready", "unhealthy"):
             await self.pause()
-        return None if self._suspect_since is None else self._judge(self._suspect_since)
+        return None if self._suspect_since is None else self._diagnose(self._suspect_since)
 
     async def pause(self) -> None:
         """Cancel a probe, and forget what was seen, until the next check."""
@@ -54,8 +54,8 @@ class Health:
             probe.cancel()
             await asyncio.wait({probe})
 
-    def _judge(self, suspect_since: float) -> str | None:
-        """Probe a suspect engine, or use the probe's result; returns the cause of death of one that is dead."""
+    def _diagnose(self, suspect_since: float) -> str | None:
+        """Probe a suspect engine, or use the probe's result; returns why the engine must be replaced, if it must."""
         problem = ""
         if self._probe and self._probe.done():
             problem = self._probe.result()

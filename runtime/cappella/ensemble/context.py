@@ -33,7 +33,7 @@ class Strategy:
 
     `returns_member_answers`: a member's answer may be returned verbatim, so members get the caller's output format.
     `judge_writes`: the judge writes the final answer, after its analysis. `needs_judge`: most runs call the judge.
-    `min_rounds`: the rounds that the panel may have, even if `layers` is lower.
+    `min_rounds`: `layers` counts as at least this many rounds.
     """
 
     conclude: Callable[["RunContext"], Awaitable[Verdict]]

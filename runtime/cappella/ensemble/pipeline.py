@@ -1,8 +1,8 @@
 """One run from request to answer. Read this file first, then a strategy.
 
 1. Gate (`gate`): if the ensemble has one and the request is simple, one model answers alone.
-2. Strategy (`strategies`): asks the panel (`rounds`, `panel`), which must give enough answers (`quorum`). If they
-   agree, it returns one of them (`early_exit`); else the `judge` compares them, chooses one, or writes the final answer.
+2. Strategy (`strategies`): asks the panel (`rounds`, `panel`), which must give enough answers (`quorum`). With
+   `early_exit`, or in a debate, answers that agree end the run; else the `judge` compares them, chooses one, or writes.
 3. Fallback (`fallback`): if the judge fails, the best member's answer is returned and the run is `degraded`.
 
 `RunContext` (`context`) holds the state of the run that these steps share.
@@ -66,7 +66,7 @@ async def _fallback(ctx: RunContext) -> Verdict:
     if judge.final_answer:
         return Verdict(judge.final_answer)
     if judge.rules_out_fallback:
-        message = f"The judge failed ({reason}) in the middle of a tool call or of formatted output already sent."
+        message = f"The judge failed ({reason}) after part of a tool call or of formatted output had been sent."
         raise JudgeFailed(message)
     stop = ctx.settings.judge_sampling.stop or ()
     try:
@@ -79,7 +79,7 @@ async def _fallback(ctx: RunContext) -> Verdict:
 
 
 def run_status(rounds: Sequence[Panel], answers: Sequence[Answer], failure_reason: str | None) -> Status:
-    """`single` if only one answer reached the judge, `degraded` if anything failed, else `ok`.
+    """`degraded` if the judge failed, `single` if one answer reached it, `degraded` if a member failed, else `ok`.
 
     Stragglers are no failures: the settings asked not to wait for them.
     """

@@ -1,7 +1,7 @@
 """Checks of requests to a model by its own name: OpenAI's fields and vLLM's sampling fields are allowed.
 
 The engine checks their values; other fields never reach it. The body is forwarded unchanged: as in any vLLM server, a
-`<|im_end|>` in a text ends the chat turn. Requests to an ensemble are sanitized (`engines/vllm/sanitize.py`).
+`<|im_end|>` in a text ends the chat turn. Requests to an ensemble are sanitized (`engines/sanitize.py`).
 """
 
 from collections.abc import Iterator, Mapping

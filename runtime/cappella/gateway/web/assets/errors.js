@@ -2,8 +2,7 @@
 
 /** An error as `{title, words, hint, remedy, waitS}`. Remedies: key, wait, loading, retry and change. */
 export function describeError(error) {
-  // `mend` is the old name of `hint`.
-  const hint = error.details?.hint ?? error.details?.mend ?? null;
+  const hint = error.details?.hint ?? null;
   const common = { title: "", words: error.message, hint, remedy: "retry", waitS: error.retryAfterS ?? null };
   if (error.status === undefined) {
     return { ...common, title: "The server does not answer", words: "It may have stopped, or the connection was lost." };
