@@ -5,7 +5,8 @@ from collections.abc import Callable
 from fastapi import APIRouter, Request, Response
 
 from cappella.engines.status import EngineStatus
-from cappella.gateway.reply_types import EngineReadiness, EngineStatusNow, GpuNow, Health, Readiness
+from cappella.gateway.machine_types import EngineReadiness, EngineStatusNow, GpuNow, Readiness
+from cappella.gateway.reply_types import Health
 from cappella.gateway.state import GatewayState
 from cappella.placement.gpus import Gpu
 from cappella.telemetry.snapshot import Snapshot

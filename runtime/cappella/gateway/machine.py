@@ -11,8 +11,7 @@ from cappella.config import Config
 from cappella.engines.base import EngineServer
 from cappella.engines.status import Action, EngineStatus
 from cappella.gateway.health import engine_status
-from cappella.gateway.model_list import PREFIX
-from cappella.gateway.reply_types import (
+from cappella.gateway.machine_types import (
     Engine,
     EngineDetails,
     EngineFigures,
@@ -23,6 +22,7 @@ from cappella.gateway.reply_types import (
     MemoryNow,
     Queue,
 )
+from cappella.gateway.model_list import PREFIX
 from cappella.gateway.request import credentials
 from cappella.gateway.state import GatewayState
 from cappella.placement.planner import Plan

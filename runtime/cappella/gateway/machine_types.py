@@ -1,0 +1,139 @@
+"""Types of the JSON replies about this machine: `/ready`, `/api/machine` and actions on engines; see reply_types.py."""
+
+from typing import NotRequired
+
+# pydantic supports that of the standard library only from Python 3.12 on.
+from typing_extensions import TypedDict
+
+from cappella.engines.status import Action, EngineState
+from cappella.telemetry.trace_types import Count
+
+
+class LastFailure(TypedDict):
+    """Why an engine ended last; `time` is in seconds since 1970."""
+
+    time: float
+    reason: str
+    log: str | None
+
+
+class EngineNow(TypedDict):
+    """What every key may see of an engine; `progress` of its start runs from 0 to 1."""
+
+    state: EngineState
+    stage: str
+    progress: float
+    remaining_s: float | None
+
+
+class EngineStatusNow(EngineNow):
+    """The whole status of an engine. `reason` is why it does not run; `last_failure` stays after a recovery."""
+
+    restarts: Count
+    restarts_asked: Count
+    reason: str | None
+    last_failure: LastFailure | None
+
+
+class EngineReadiness(EngineStatusNow):
+    model: str
+
+
+class GpuNow(TypedDict):
+    """One GPU as the driver reports it; `linked` are the indices of those with a fast link to it."""
+
+    index: Count
+    uuid: str
+    name: str
+    total_bytes: Count
+    free_bytes: Count
+    busy_percent: Count | None
+    numa_node: int | None
+    linked: list[Count]
+
+
+class Readiness(TypedDict):
+    """`ready` if every ensemble can answer."""
+
+    ready: bool
+    ensembles: dict[str, bool]
+    engines: dict[str, EngineReadiness]
+    gpus: list[GpuNow]
+
+
+class EnsembleNow(TypedDict):
+    answers: bool
+    panel: list[str]
+    judge: str
+    presets: list[str]
+    waiting: Count
+    in_flight: Count
+
+
+class PlannedBytes(TypedDict):
+    """Planned memory of an engine, on each of its GPUs."""
+
+    weight_bytes: Count
+    kv_cache_bytes: Count
+    overhead_bytes: Count
+
+
+class EnginePlace(TypedDict):
+    """Where an engine is placed: `turn` is its swap group, null if it never sleeps; a remote model has no plan."""
+
+    gpus: list[Count]
+    turn: Count | None
+    planned: PlannedBytes | None
+
+
+class EngineFigures(TypedDict):
+    """The engine's own figures; null where unknown. `kv_usage` is a share, from 0 to 1."""
+
+    kv_usage: float | None
+    running: Count | None
+    waiting: Count | None
+    tokens_per_s: float | None
+
+
+class EngineDetails(EngineStatusNow, EnginePlace, EngineFigures):
+    """What an operator sees of an engine; `actions` are those possible now."""
+
+    adapters: list[str]
+    url: str | None
+    used_bytes: Count | None
+    actions: list[Action]
+
+
+class MemoryNow(TypedDict):
+    """One GPU, or the machine's memory; `engines` are the planned bytes on it by engine."""
+
+    device: str
+    total_bytes: Count
+    free_bytes: Count
+    busy_percent: Count | None
+    engines: dict[str, Count]
+
+
+class Queue(TypedDict):
+    waiting: dict[str, Count]
+    in_flight: dict[str, Count]
+    max_waiting: Count
+
+
+class Machine(TypedDict):
+    """Engines, ensembles, memory and queue; details of engines, memory and queue are for operators alone."""
+
+    time: float
+    version: str
+    runs_kept: bool
+    ensembles: dict[str, EnsembleNow]
+    engines: dict[str, EngineDetails] | dict[str, EngineNow]
+    memory: NotRequired[list[MemoryNow]]
+    queue: NotRequired[Queue]
+
+
+class Engine(TypedDict):
+    engine: str
+    state: EngineState
+    stage: str
+    actions: list[Action]
