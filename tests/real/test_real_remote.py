@@ -111,9 +111,7 @@ def test_it_chooses_by_the_probability_of_a_token(gateway: Deployment) -> None:
 
 def test_over_plain_openai_it_writes_and_does_not_choose(gateway: Deployment) -> None:
     assert ask(gateway, "cappella/plain")["fusion"]["status"] == "ok"
-    assert (
-        "strategy select chooses" in ask(gateway, "cappella/plain", fusion={"strategy": "select"})["error"]["message"]
-    )
+    assert ask(gateway, "cappella/plain", fusion={"strategy": "select"})["error"]["param"] == "fusion.model"
 
 
 def test_it_is_called_by_its_own_name_and_its_figures_are_shown(gateway: Deployment) -> None:
