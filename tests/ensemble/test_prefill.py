@@ -10,7 +10,7 @@ from support.fake_engines import MEMBERS, FakeEngines, judge_script, last_messag
 from support.scripted_engine import Json, Script
 
 LONG = tuple(f"word{number} " + "and some more " * 7 for number in range(30))
-SLOW_S = 0.01
+SLOW_S = 0.05
 """Before each piece of a slow member: five of them are worth a call to the judge, which takes a few milliseconds."""
 
 

@@ -368,7 +368,7 @@ async def test_no_answer_follows_a_partial_tool_call_or_format(fake_engines: Fak
     fake_engines.let("bob", Script(('{"n": 7}',)))
     fake_engines.let("judge", half)
     prompt = Prompt(HI, tools=TOOLS) if half.calls else Prompt(HI, output_format=JSON_FORMAT)
-    with pytest.raises(JudgeFailed, match="in the middle of"):
+    with pytest.raises(JudgeFailed, match="after part of"):
         await fake_engines.put(prompt, analysis="off")
 
 

@@ -67,7 +67,7 @@ class EngineBuilder:
                 new.engines[name] = engine = backends.remote_engine(name, remote)
                 new.attachments[name] = Attachment(engine, remote)
         threads = max(1, (os.cpu_count() or 1) // max(1, len(new.config.local)))
-        for name in new.config.local.keys() & names:
+        for name in (name for name in new.config.local if name in names):
             model = new.config.local[name]
             # Engines of an earlier deployment may still have folders of the same names.
             private = self._runtime_dir / (f"{name}.{self._builds}" if self._builds else name)
