@@ -217,7 +217,7 @@ async def test_a_client_that_reads_nothing_is_left_for_a_reason_that_is_told(
         await asyncio.get_running_loop().sock_connect(client, (parts.hostname, parts.port))
         body = orjson.dumps({**BODY, "model": model, "stream": True})
         await asyncio.get_running_loop().sock_sendall(client, HEAD % len(body) + body)
-        assert await eventually(lambda: bool(fake_engines.servers["judge"].bodies), 60)
+        assert await eventually(lambda: fake_engines.servers["judge"].running == 1, 60)
         assert await eventually(lambda: fake_engines.running == 0 and "its connection was closed" in caplog.text, 60)
         # Its connection is gone, too, with what was still to be sent.
         received = 0
