@@ -114,7 +114,7 @@ def deployed(
     """Serve a config as `deploying` does, and wait until it is ready."""
     with deploying(config, log_dir, before, environment) as deployment:
         process = deployment.process
-        assert wait_for(lambda: process.poll() is not None or _ready(deployment), START_TIMEOUT_S)
+        assert wait_for(lambda: process.poll() is not None or is_ready(deployment), START_TIMEOUT_S)
         assert process.poll() is None, (log_dir / "gateway.log").read_text()
         yield deployment
 
@@ -151,7 +151,7 @@ def deploying(
             process.terminate()
 
 
-def _ready(deployment: Deployment) -> bool:
+def is_ready(deployment: Deployment) -> bool:
     """Whether every engine is up, or asleep until its turn."""
     return all(engine["state"] in ("ready", "asleep") for engine in deployment.get("/ready")["engines"].values())
 

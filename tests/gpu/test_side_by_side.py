@@ -1,0 +1,152 @@
+"""Four engines side by side on one real GPU: memory as planned, streams, aborts, sampling, grammars, adapters, a kill."""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cappella.config import load
+from cappella.placement import gpus
+from support import gpu_report
+from support.gpu_report import GIB, record
+from support.on_gpu import MODELS, ConfigMap, OnGpu, free_gib, running
+from support.real_deployment import stop, wait_for
+
+pytestmark = pytest.mark.gpu
+
+LONG_PROMPT_WORDS = 1500
+SHAPED: dict[str, Any] = {
+    "temperature": 0.8,
+    "top_p": 0.9,
+    "top_k": 40,
+    "presence_penalty": 0.5,
+    "frequency_penalty": 0.5,
+}
+
+
+def features(config: ConfigMap) -> None:
+    """The judge looks up in its prompt, and one member has an adapter."""
+    models = config["models"]
+    models["judge"]["prompt_lookup_tokens"] = 4
+    weights = Path(models["cat"]["weights"])
+    models["cat"]["adapters"] = {"dan": str(weights.with_name(f"{weights.name}-adapter"))}
+
+
+@pytest.fixture(scope="module")
+def engines(
+    write_config: Callable[[str, Callable[[ConfigMap], None]], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[OnGpu]:
+    with running(write_config("features", features), tmp_path_factory.mktemp("logs")) as started:
+        yield started
+        assert stop(started.deployment) == 0
+
+
+def drive_the_worst_step(engines: OnGpu, model: str) -> None:
+    """A full step of prompt tokens, and as many sequences as may run, with the sampling that takes the most memory."""
+    words = "the room and the price of a lead " * (LONG_PROMPT_WORDS // 8)
+    long = [{"role": "user", "content": words}]
+    count = load.load(engines.deployment.config).local[model].max_num_seqs
+
+    def call(number: int) -> None:
+        fields: dict[str, Any] = {"messages": long} if number % 8 == 0 else {}
+        engines.ask(model, max_completion_tokens=48, logprobs=True, top_logprobs=5, seed=number, **SHAPED, **fields)
+
+    with ThreadPoolExecutor(count) as pool:
+        list(pool.map(call, range(count)))
+
+
+def test_engines_take_what_was_planned(engines: OnGpu, on_gpu: bool) -> None:
+    idle_gib = gpu_report.used_gib() if on_gpu else 0.0
+    for model in MODELS:
+        drive_the_worst_step(engines, model)
+    by_process = gpus.used_bytes() if on_gpu else {}
+    for model in MODELS:
+        placed = engines.plan.placed[model]
+        core = engines.deployment.engine_core(model)
+        record(
+            "memory",
+            model=model,
+            planned_gib={
+                "weights": placed.weight_bytes / GIB,
+                "overhead": placed.overhead_bytes / GIB,
+                "kv_cache": placed.kv_cache_bytes / GIB,
+                "total": placed.total_bytes / GIB,
+            },
+            taken_gib=by_process.get(core, 0) / GIB,
+            logged=gpu_report.logged(engines.deployment.log_dir / f"{model}.log"),
+        )
+    planned = sum(placed.total_bytes for placed in engines.plan.placed.values()) / GIB
+    used = gpu_report.used_gib() - engines.used_before_gib if on_gpu else 0.0
+    record("memory of all", planned_gib=planned, used_gib=used, idle_gib=idle_gib - engines.used_before_gib)
+    assert not on_gpu or 0.9 * planned <= used <= 1.02 * planned
+
+
+def test_a_run_streams(engines: OnGpu) -> None:
+    lines = [line for line in engines.ask(stream=True) if line.startswith(b"data: ")]
+    assert lines[-1].strip() == b"data: [DONE]"
+    assert len(lines) > 10
+
+
+def test_a_client_that_leaves_frees_the_engines(engines: OnGpu) -> None:
+    reply = engines.ask(stream=True, max_completion_tokens=2000)
+    reply.read(100)
+    reply.close()
+    assert wait_for(lambda: engines.deployment.running() == 0, 20)
+
+
+@pytest.mark.parametrize("model", ["ann", "judge"])
+def test_a_grammar_holds_with_and_without_prompt_lookup(engines: OnGpu, model: str) -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"enum": ["x", "y"]}}, "required": ["a", "b"],
+              "additionalProperties": False}  # fmt: skip
+    form = {"type": "json_schema", "json_schema": {"name": "pair", "schema": schema, "strict": True}}
+    replies = [engines.ask(model, response_format=form, max_completion_tokens=200, seed=seed) for seed in range(4)]
+    whole = [reply["choices"][0] for reply in replies if reply["choices"][0]["finish_reason"] == "stop"]
+    record("grammar", model=model, whole=len(whole), asked=len(replies))
+    assert all(set(json.loads(choice["message"]["content"])) == {"a", "b"} for choice in whole)
+
+
+def test_sampling_does_what_its_fields_say(engines: OnGpu) -> None:
+    def text(**fields: Any) -> str:
+        reply = engines.ask("ann", max_completion_tokens=24, **fields)
+        return str(reply["choices"][0]["message"]["content"])
+
+    assert text(temperature=0) == text(temperature=0)
+    assert text(temperature=1, seed=7) == text(temperature=1, seed=7)
+    assert text(temperature=1, seed=7) != text(temperature=1, seed=8)
+    words = text(temperature=0, frequency_penalty=2, presence_penalty=2).split()
+    assert len(set(words)) > len(words) // 2
+
+
+@pytest.mark.parametrize("model", ["ann", "judge"])
+def test_log_probabilities_are_of_the_chosen_tokens(engines: OnGpu, model: str) -> None:
+    reply = engines.ask(model, temperature=0, logprobs=True, top_logprobs=5, max_completion_tokens=16)
+    tokens = reply["choices"][0]["logprobs"]["content"]
+    assert len(tokens) == 16
+    assert all(token["logprob"] == pytest.approx(token["top_logprobs"][0]["logprob"], abs=1e-3) for token in tokens)
+    assert all(token["logprob"] <= 0 for token in tokens)
+
+
+def test_several_choices_are_counted(engines: OnGpu) -> None:
+    reply = engines.ask("ann", n=3, temperature=1, max_completion_tokens=8)
+    assert len(reply["choices"]) == 3
+    assert reply["usage"]["completion_tokens"] == 24
+
+
+def test_an_adapter_answers_differently_from_its_base(engines: OnGpu) -> None:
+    base, adapter = (engines.ask(model, temperature=0, max_completion_tokens=24) for model in ("cat", "dan"))
+    assert base["choices"][0]["message"]["content"] != adapter["choices"][0]["message"]["content"]
+
+
+def test_a_killed_engine_gives_its_memory_back_and_returns(engines: OnGpu, on_gpu: bool) -> None:
+    before_gib = free_gib() if on_gpu else 0.0
+    os.kill(engines.deployment.engine_core("ann"), 9)
+    weights_gib = engines.plan.placed["ann"].weight_bytes / GIB
+    assert not on_gpu or wait_for(lambda: free_gib() > before_gib + weights_gib, 30)
+    assert wait_for(lambda: engines.deployment.get("/ready")["engines"]["ann"]["state"] != "ready", 30)
+    assert wait_for(lambda: engines.deployment.get("/ready")["engines"]["ann"]["state"] == "ready", 300)
+    assert engines.ask()["fusion"]["status"] == "ok"
+    record("restart", logged=gpu_report.logged(engines.deployment.log_dir / "ann.log"))
