@@ -3,8 +3,11 @@
 import json
 import os
 import re
+import subprocess
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,9 @@ GIB = 1 << 30
 SHAPE = os.environ.get("CAPPELLA_GPU_SHAPE", "1b")
 RESULTS = os.environ.get("CAPPELLA_GPU_RESULTS")
 """The file that receives a JSON line for each part; without it they are only printed."""
+STACKS = os.environ.get("CAPPELLA_GPU_STACKS")
+"""py-spy: with it, what each engine core does is written down every two seconds of a start."""
+STACKS_INTERVAL_S = 2.0
 _START = time.monotonic()
 _LOGGED: Mapping[str, str] = {
     "free_at_start_gib": r"Initial free memory (\S+)",
@@ -61,3 +67,27 @@ def keep_logs(name: str, log_dir: Path) -> None:
     with Path(RESULTS).with_name(f"{name}.log").open("w") as sink:
         for log in sorted(log_dir.glob("*.log")):
             sink.write(f"--- {log.name}\n{log.read_text(errors='replace')}\n")
+
+
+@contextmanager
+def stacks_kept(name: str, cores: Callable[[], Sequence[int]]) -> Iterator[None]:
+    """Meanwhile, write the stacks of the engine cores that run into a file beside the results."""
+    if not (STACKS and RESULTS):
+        yield
+        return
+    done = threading.Event()
+
+    def sample() -> None:
+        with Path(RESULTS).with_name(f"{name}.stacks").open("wb") as sink:
+            while not done.wait(STACKS_INTERVAL_S):
+                for pid in cores():
+                    sink.write(f"--- {time.monotonic() - _START:.0f} s\n".encode())
+                    subprocess.run([str(STACKS), "dump", "--pid", str(pid)], stdout=sink, stderr=sink, check=False)
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()

@@ -14,7 +14,7 @@ from cappella.config import load
 from cappella.placement import advice, gpus, machine
 from cappella.placement.planner import Plan
 from support import gpu_report
-from support.real_deployment import START_TIMEOUT_S, Deployment, deploying, is_ready, wait_for
+from support.real_deployment import START_TIMEOUT_S, Deployment, command_of, deploying, is_ready, wait_for
 
 MODELS = ("ann", "bob", "cat", "judge")
 ConfigMap = dict[str, Any]
@@ -51,12 +51,17 @@ def running(config: Path, log_dir: Path) -> Iterator[OnGpu]:
     began = time.monotonic()
     try:
         with deploying(config, log_dir) as deployment:
-            assert wait_for(lambda: _failures(deployment) != [] or is_ready(deployment), START_TIMEOUT_S)
+            with gpu_report.stacks_kept(config.stem, lambda: _engine_cores(deployment)):
+                assert wait_for(lambda: _failures(deployment) != [] or is_ready(deployment), START_TIMEOUT_S)
             assert _failures(deployment) == []
             gpu_report.record("start", config=config.stem, took_s=time.monotonic() - began)
             yield OnGpu(deployment, plan, used)
     finally:
         gpu_report.keep_logs(config.stem, log_dir)
+
+
+def _engine_cores(deployment: Deployment) -> list[int]:
+    return [pid for pid in deployment.processes() if "EngineCore" in command_of(pid)]
 
 
 def _failures(deployment: Deployment) -> list[object]:
@@ -68,3 +73,21 @@ def _failures(deployment: Deployment) -> list[object]:
 
 def free_gib() -> float:
     return gpus.free_bytes([0]) / gpu_report.GIB
+
+
+def record_memory(engines: OnGpu, on_gpu: bool) -> tuple[float, float]:
+    """Record each engine's memory as planned, as taken and as its log says; returns the GPU's planned and used GiB."""
+    by_process = gpus.used_bytes() if on_gpu else {}
+    for model, placed in engines.plan.placed.items():
+        planned = {"weights": placed.weight_bytes, "overhead": placed.overhead_bytes, "kv_cache": placed.kv_cache_bytes}
+        gpu_report.record(
+            "memory",
+            model=model,
+            planned_gib={name: round(size / gpu_report.GIB, 3) for name, size in planned.items()},
+            taken_gib=by_process.get(engines.deployment.engine_core(model), 0) / gpu_report.GIB,
+            logged=gpu_report.logged(engines.deployment.log_dir / f"{model}.log"),
+        )
+    planned_gib = sum(placed.total_bytes for placed in engines.plan.placed.values()) / gpu_report.GIB
+    used_gib = gpu_report.used_gib() - engines.used_before_gib if on_gpu else 0.0
+    gpu_report.record("memory of all", planned_gib=planned_gib, used_gib=used_gib)
+    return planned_gib, used_gib

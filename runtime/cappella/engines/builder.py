@@ -53,8 +53,8 @@ class EngineBuilder:
         self._backoff = backoff
         self._health_interval_s = health_interval_s
         self._may_reach = ",".join(map(str, config.server.may_reach))
-        # On a GPU, two servers that start together mis-measure each other's memory.
-        self._start_slots = asyncio.Semaphore(1 if plan.machine.gpu else os.cpu_count() or 1)
+        # On a GPU, too: with a KV cache of given size, no server measures how much memory is free as it starts.
+        self._start_slots = asyncio.Semaphore(os.cpu_count() or 1)
         self._in_sleep_mode = _models_in_sleep_mode(plan) if plan.machine.gpu else frozenset()
         self._builds = 0
         self.fork_servers: dict[frozenset[tuple[str, str]], ForkServer] = {}
