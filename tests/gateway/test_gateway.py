@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from cappella import errors
 from cappella.ensemble.errors import PanelFailed
 from cappella.gateway.errors import HTTP_TABLE
+from cappella.vocabulary import STRATEGIES
 from support.fake_engines import JSON, MEMBERS, FakeEngines, eventually, judge_script
 from support.scripted_engine import Script, too_long
 
@@ -198,9 +199,11 @@ async def test_a_client_that_goes_away_aborts_every_inner_call(
     assert await eventually(lambda: fake_engines.running == 0)
 
 
-async def test_models_lists_ensembles_and_members(gateway: str) -> None:
+async def test_models_lists_ensembles_members_and_strategies(gateway: str) -> None:
     async with aiohttp.ClientSession() as http, http.get(f"{gateway}/v1/models") as reply:
-        listed = {each["id"]: each for each in (await reply.json())["data"]}
+        models = await reply.json()
+    listed = {each["id"]: each for each in models["data"]}
+    assert models["strategies"] == {name: traits.summary for name, traits in STRATEGIES.items()}
     assert set(listed) == {"cappella/default", "cappella/fixed", "cappella/tools", *MEMBERS, "judge"}
     assert listed["cappella/default"]["panel"] == list(MEMBERS)
 

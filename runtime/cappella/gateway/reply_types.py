@@ -126,6 +126,7 @@ class ModelEntry(TypedDict):
 class Models(TypedDict):
     object: Literal["list"]
     data: list[ModelEntry]
+    strategies: dict[str, str]
 
 
 class Health(TypedDict):

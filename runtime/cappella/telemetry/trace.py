@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
+from cappella import vocabulary
 from cappella.config.options import Settings
 from cappella.ensemble.errors import PanelFailed
 from cappella.ensemble.events import (
@@ -21,7 +22,6 @@ from cappella.ensemble.events import (
     RunStarted,
 )
 from cappella.ensemble.run import Answer, Call, Failure, GateDecision, Run
-from cappella.ensemble.strategies import STRATEGIES
 from cappella.telemetry.trace_types import CallCost, Decision, FailedModel, PanelAnswer, Trace, UnfinishedTrace, Usage
 from cappella.types import Json
 
@@ -57,7 +57,7 @@ def fusion(run: Run, options: Detail) -> Trace:
         "seed": settings.seed,
         "timings": timings(run),
     }
-    judge_writes = STRATEGIES[settings.strategy].judge_writes
+    judge_writes = vocabulary.STRATEGIES[settings.strategy].judge_writes
     has_analysis = judge_writes and settings.analysis != "off" and verdict.early_exit == "off"
     if options.include_analysis and has_analysis and run.status != "bypassed":
         trace["analysis"] = run.analysis

@@ -17,4 +17,4 @@ async def _debate(ctx: RunContext) -> Verdict:
     return await early_exit(ctx) or await write_answer(ctx.judge)
 
 
-debate = Strategy(_debate, returns_member_answers=True, judge_writes=True, min_rounds=2)
+debate = Strategy(_debate, returns_member_answers=True, min_rounds=2)

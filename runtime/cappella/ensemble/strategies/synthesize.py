@@ -40,4 +40,4 @@ async def _alongside(analysis: Coroutine[Any, Any, None], answer: Coroutine[Any,
         return result
 
 
-synthesize = Strategy(_synthesize, judge_writes=True)
+synthesize = Strategy(_synthesize)
