@@ -71,7 +71,7 @@ def test_every_option_is_set_by_a_request_under_its_name_on_the_wire(name: str) 
 def test_an_option_in_seconds_is_spelt_out_on_the_wire_and_bounded_there() -> None:
     assert OPTIONS["deadline_s"] == "deadline_seconds"
     assert resolved({}, deadline_s=7200).deadline_s == 7200
-    schema = openapi.document({}, keyed=False)["components"]["schemas"]["Fusion"]["properties"]["deadline_seconds"]
+    schema = openapi.document(keyed=False)["components"]["schemas"]["Fusion"]["properties"]["deadline_seconds"]
     assert schema["anyOf"][0]["maximum"] == 3600
 
 
@@ -82,7 +82,7 @@ def test_an_option_that_says_what_is_the_default_goes_over_what_the_ensemble_say
 
 
 def test_the_document_says_of_every_option_what_its_declaration_says() -> None:
-    properties = openapi.document({}, keyed=False)["components"]["schemas"]["Fusion"]["properties"]
+    properties = openapi.document(keyed=False)["components"]["schemas"]["Fusion"]["properties"]
     said = {name: properties[OPTIONS[name]].get("description") for name in Options.model_fields}
     assert said == {name: field.description for name, field in Options.model_fields.items()}
     assert all(said.values())

@@ -51,7 +51,7 @@ def create_app(config: Config, supervisor: Supervisor, read_config: ReadConfig |
     # FastAPI's own document would not describe our fields, and its pages load scripts from other hosts. A redirect of a
     # path with a trailing slash would go to whatever host the request names.
     app = _Gateway(lifespan=lifespan, openapi_url=None, redirect_slashes=False)
-    app.include_router(openapi.create_router(gatekeeper, errors.codes(), keyed=config.server.keys is not None))
+    app.include_router(openapi.create_router(gatekeeper, keyed=config.server.keys is not None))
     state = GatewayState(
         deployment=supervisor.deployment,
         pipeline=Pipeline(supervisor.engines),

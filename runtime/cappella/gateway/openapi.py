@@ -5,8 +5,8 @@ from other hosts.
 """
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import get_args
 
 from fastapi import APIRouter, Request
@@ -15,30 +15,19 @@ from pydantic.json_schema import models_json_schema
 import cappella
 from cappella.auth.gatekeeper import Gatekeeper
 from cappella.engines.status import Action
-from cappella.gateway import limits, proxy, reply_types
+from cappella.gateway import errors, limits, proxy, reply_types
+from cappella.gateway.errors import Codes
 from cappella.gateway.model_list import PREFIX
 from cappella.gateway.request import credentials
 from cappella.gateway.routes import APIS
 from cappella.gateway.runs import MAX_LISTED
 from cappella.types import Json
 
-Codes = Mapping[int, tuple[str, ...]]
-"""The error codes by HTTP status."""
-
 PATH = "/openapi.json"
 
-# Errors of the request itself. `errors.HTTP_TABLE` has the others.
-REQUEST_CODES: Codes = {
-    400: tuple(
-        "unknown_field invalid_value invalid_json context_length_exceeded nested_ensemble overrides_forbidden"
-        " preset_not_found budget_too_small too_large".split()
-    ),
-    403: ("host_not_allowed", "origin_not_allowed", "scope_missing", "model_not_allowed"),
-    404: ("model_not_found",),
-    408: ("body_too_slow",),
-    413: ("body_too_large",),
-    415: ("unsupported_media_type",),
-}
+_ABOUT_KEYS = ("invalid_api_key", "scope_missing", "model_not_allowed")
+_ALSO_INFERENCE = ("unknown_field", "invalid_value")
+"""Codes of other endpoints that the inference endpoints have too."""
 _REPLIES = {
     "/v1/chat/completions": ("Chat completion, of an ensemble or a model", "ChatCompletion", "messages"),
     "/v1/completions": ("Text completion, of a model", "Completion", "prompt"),
@@ -57,14 +46,14 @@ def schema_ref(name: str) -> Json:
 
 @dataclass(frozen=True, slots=True)
 class _Endpoint:
-    """An endpoint without a request body. `others` are further statuses with the same reply; `refuses` its error codes."""
+    """An endpoint without a request body. `others` are further statuses with the same reply; `refuses` its own error codes."""
 
     summary: str
     reply: str | None
     scope: str | None = None
     method: str = "get"
     others: tuple[int, ...] = ()
-    refuses: Codes = field(default_factory=dict)
+    refuses: tuple[str, ...] = ()
     parameters: tuple[Json, ...] = ()
     ok: int = 200
 
@@ -82,18 +71,18 @@ ENDPOINTS: Mapping[str, _Endpoint] = {
         "The latest recorded runs of the key, or, for an admin, of all keys",
         "Runs",
         "run",
-        refuses={400: ("unknown_field", "invalid_value"), 404: ("runs_not_kept",)},
+        refuses=("unknown_field", "invalid_value", "runs_not_kept"),
         parameters=(_LIMIT,),
     ),
     "/api/runs/{run_id}": _Endpoint(
-        "One recorded run", "Run", "run", refuses={404: ("runs_not_kept", "run_not_found")}, parameters=(_RUN_ID,)
+        "One recorded run", "Run", "run", refuses=("runs_not_kept", "run_not_found"), parameters=(_RUN_ID,)
     ),
     "/api/reload": _Endpoint(
         "Reload the config",
         "Reloaded",
         "admin",
         method="post",
-        refuses={400: ("config_error",), 409: ("reload_failed",)},
+        refuses=("config_error", "reload_failed"),
     ),
     "/api/machine": _Endpoint("Engines, ensembles, memory and queue; the last two for an admin only", "Machine", "run"),
     "/api/engines/{name}/{action}": _Endpoint(
@@ -101,7 +90,7 @@ ENDPOINTS: Mapping[str, _Endpoint] = {
         "Engine",
         "admin",
         method="post",
-        refuses={404: ("engine_not_found",), 409: ("action_refused",)},
+        refuses=("engine_not_found", "action_refused"),
         parameters=(_ENGINE, _ACTION),
         ok=202,
     ),
@@ -109,10 +98,10 @@ ENDPOINTS: Mapping[str, _Endpoint] = {
 }
 
 
-def create_router(gatekeeper: Gatekeeper, codes: Codes, keyed: bool) -> APIRouter:
+def create_router(gatekeeper: Gatekeeper, keyed: bool) -> APIRouter:
     """Serves the document to keys that may read /v1/models."""
     router = APIRouter()
-    openapi_document = document(codes, keyed)
+    openapi_document = document(keyed)
 
     @router.get(PATH)
     async def openapi(request: Request) -> Json:
@@ -122,15 +111,9 @@ def create_router(gatekeeper: Gatekeeper, codes: Codes, keyed: bool) -> APIRoute
     return router
 
 
-def document(error_codes: Codes, keyed: bool) -> Json:
-    """The document; `error_codes` are those beside REQUEST_CODES."""
-    codes = {
-        status: (*REQUEST_CODES.get(status, ()), *error_codes.get(status, ()))
-        for status in sorted({*REQUEST_CODES, *error_codes})
-    }
-    if not keyed:
-        codes.pop(401, None)
-        codes[403] = codes[403][:2]
+def document(keyed: bool) -> Json:
+    """The document of a server with or without keys."""
+    codes = _only(errors.codes(), lambda code: keyed or code not in _ABOUT_KEYS)
     inference = {path: {"post": _inference_operation(path, _inference_codes(codes))} for path in APIS}
     others = {path: {each.method: _operation(path, each, codes)} for path, each in ENDPOINTS.items()}
     keys = {
@@ -149,9 +132,12 @@ def document(error_codes: Codes, keyed: bool) -> Json:
 
 def _inference_codes(codes: Codes) -> Codes:
     """The codes without those that only other endpoints use."""
-    elsewhere = {code for endpoint in ENDPOINTS.values() for each in endpoint.refuses.values() for code in each}
-    elsewhere -= {code for each in REQUEST_CODES.values() for code in each}
-    left = {status: tuple(code for code in each if code not in elsewhere) for status, each in codes.items()}
+    elsewhere = {code for endpoint in ENDPOINTS.values() for code in endpoint.refuses} - set(_ALSO_INFERENCE)
+    return _only(codes, lambda code: code not in elsewhere)
+
+
+def _only(codes: Codes, is_wanted: Callable[[str], bool]) -> Codes:
+    left = {status: tuple(code for code in each if is_wanted(code)) for status, each in codes.items()}
     return {status: each for status, each in left.items() if each}
 
 
@@ -182,7 +168,7 @@ def _operation(path: str, each: _Endpoint, codes: Codes) -> Json:
     schema = schema_ref(each.reply) if each.reply else {"type": "string" if path == "/metrics" else "object"}
     # Endpoints without a scope check no key; Host and Origin are checked on all.
     always = {status: codes[status] for status in (401, 403, 500) if status in codes and (each.scope or status == 403)}
-    refusals = {**each.refuses, **always}
+    refusals = {**_only(codes, lambda code: code in each.refuses), **always}
     return {
         "summary": each.summary,
         "operationId": re.sub(r"\W+", "_", path.removeprefix("/v1")).strip("_"),
