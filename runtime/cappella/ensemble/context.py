@@ -48,7 +48,7 @@ class Strategy:
 class RunContext:
     """One run. `rounds` holds every round of the panel; `answers` are those of the last round with a quorum.
 
-    `failure_reason` is set by a failure that did not end the run, apart from the judge's own; `ranking` by the review.
+    `failure_reason` is set by the last failure that did not end the run; `ranking` by the review.
     """
 
     def __init__(
