@@ -9,6 +9,8 @@ import pytest
 
 from cappella.errors import ShuttingDown
 from cappella.gateway.drain import InFlight
+from cappella.telemetry import records
+from cappella.telemetry.records import RequestRecord
 from support.fake_engines import FakeEngines, eventually, judge_script
 from support.scripted_engine import Script
 
@@ -93,6 +95,7 @@ async def test_a_models_own_stream_that_breaks_off_says_so(fake_engines: FakeEng
 
 
 async def test_a_run_that_has_a_timeout_of_its_own_keeps_it() -> None:
+    records.begin(RequestRecord("POST", PATHS[0]))
     in_flight = InFlight()
     with pytest.raises(TimeoutError):
         async with in_flight.track_task():

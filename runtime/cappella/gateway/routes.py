@@ -207,7 +207,7 @@ async def _report_broken_stream(
             async for piece in pieces:
                 yield piece
     except CappellaError as error:
-        yield proxy.broken_stream_events(path, state.describe(state.in_flight.reason or error))
+        yield proxy.broken_stream_events(path, state.describe(error))
 
 
 async def _resume(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
