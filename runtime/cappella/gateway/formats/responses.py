@@ -19,27 +19,18 @@ from cappella.types import Json, OutputFormat, Positive, Prompt, Sampling, Tempe
 LOGPROBS = "message.output_text.logprobs"
 
 
-class FunctionTool(Wire):
+class FunctionTool(fields.Function):
     """A function tool in the flat form of the Responses API."""
 
     type: Literal["function"]
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-    strict: bool | None = None
 
 
-class ChosenTool(Wire):
+class ChosenTool(fields.NamedFunction):
     type: Literal["function"]
-    name: str
 
 
-class FlatSchema(Wire):
+class FlatSchema(fields.NamedSchema):
     type: Literal["json_schema"]
-    name: str
-    schema_: Annotated[dict[str, Any], Field(alias="schema")]
-    description: str | None = None
-    strict: bool | None = None
 
 
 class TextConfig(Wire):
