@@ -100,7 +100,7 @@ async def test_both_spellings_override_the_ensemble(gateway: str, fake_engines: 
         ({"model": "ann", "fusion": {}}, 400, "fusion", "unknown_field"),
     ],
 )
-async def test_what_is_not_honoured_is_refused_by_name(
+async def test_a_field_that_is_not_honoured_is_refused_by_name(
     gateway: str, more: dict[str, Any], status: int, param: str | None, code: str
 ) -> None:
     got, _, reply = await post(gateway, body(**more))
@@ -108,7 +108,7 @@ async def test_what_is_not_honoured_is_refused_by_name(
     assert reply["error"]["type"] == "invalid_request_error"
 
 
-async def test_a_fixed_ensemble_still_takes_what_is_no_override(gateway: str) -> None:
+async def test_an_ensemble_without_overrides_takes_fields_that_override_nothing(gateway: str) -> None:
     status, _, _ = await post(gateway, body(model="cappella/fixed", fusion={"include_analysis": False}))
     assert status == 200
 
