@@ -7,7 +7,7 @@ from other hosts.
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import get_args
+from typing import Any, get_args
 
 from fastapi import APIRouter, Request
 from pydantic.json_schema import models_json_schema
@@ -15,12 +15,13 @@ from pydantic.json_schema import models_json_schema
 import cappella
 from cappella.auth.gatekeeper import Gatekeeper
 from cappella.engines.status import Action
-from cappella.gateway import errors, limits, proxy, reply_types
+from cappella.gateway import errors, limits, machine_types, proxy, reply_types
 from cappella.gateway.errors import Codes
 from cappella.gateway.model_list import PREFIX
 from cappella.gateway.request import credentials
 from cappella.gateway.routes import APIS
 from cappella.gateway.runs import MAX_LISTED
+from cappella.telemetry import trace_types
 from cappella.types import Json
 
 PATH = "/openapi.json"
@@ -29,27 +30,27 @@ _ABOUT_KEYS = ("invalid_api_key", "scope_missing", "model_not_allowed")
 _ALSO_INFERENCE = ("unknown_field", "invalid_value")
 """Codes of other endpoints that the inference endpoints have too."""
 _REPLIES = {
-    "/v1/chat/completions": ("Chat completion, of an ensemble or a model", "ChatCompletion", "messages"),
-    "/v1/completions": ("Text completion, of a model", "Completion", "prompt"),
-    "/v1/responses": ("OpenAI's response, of an ensemble or a model", "Response", "input"),
-    "/v1/messages": ("Anthropic's message, of an ensemble or a model", "Message", "messages"),
+    "/v1/chat/completions": ("Chat completion, of an ensemble or a model", reply_types.ChatCompletion, "messages"),
+    "/v1/completions": ("Text completion, of a model", reply_types.Completion, "prompt"),
+    "/v1/responses": ("OpenAI's response, of an ensemble or a model", reply_types.Response, "input"),
+    "/v1/messages": ("Anthropic's message, of an ensemble or a model", reply_types.Message, "messages"),
 }
 
 
 _REF = "#/components/schemas/{model}"
 
 
-def schema_ref(name: str) -> Json:
-    """A reference to a schema of the document."""
-    return {"$ref": _REF.format(model=name)}
+def schema_ref(kind: Any) -> Json:
+    """A reference to the schema of this type, or of this name, in the document."""
+    return {"$ref": _REF.format(model=kind if isinstance(kind, str) else kind.__name__)}
 
 
 @dataclass(frozen=True, slots=True)
 class _Endpoint:
-    """An endpoint without a request body. `others` are further statuses with the same reply; `refuses` its own error codes."""
+    """An endpoint without a request body. `reply` is the type of its JSON reply; `others` are further statuses with the same reply; `refuses` its own error codes."""
 
     summary: str
-    reply: str | None
+    reply: Any
     scope: str | None = None
     method: str = "get"
     others: tuple[int, ...] = ()
@@ -63,31 +64,35 @@ _RUN_ID: Json = {"name": "run_id", "in": "path", "required": True, "schema": {"t
 _ENGINE: Json = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
 _ACTION: Json = {"name": "action", "in": "path", "required": True, "schema": {"enum": list(get_args(Action))}}
 ENDPOINTS: Mapping[str, _Endpoint] = {
-    "/v1/models": _Endpoint("The ensembles and models that the key may call", "Models", "run"),
-    "/health": _Endpoint("Liveness", "Health"),
-    "/ready": _Endpoint("Readiness: 503 unless every ensemble can answer", "Readiness", "run", others=(503,)),
+    "/v1/models": _Endpoint("The ensembles and models that the key may call", reply_types.Models, "run"),
+    "/health": _Endpoint("Liveness", reply_types.Health),
+    "/ready": _Endpoint(
+        "Readiness: 503 unless every ensemble can answer", machine_types.Readiness, "run", others=(503,)
+    ),
     "/metrics": _Endpoint("Prometheus metrics", None, "admin"),
     "/api/runs": _Endpoint(
         "The latest recorded runs of the key, or, for an admin, of all keys",
-        "Runs",
+        reply_types.Runs,
         "run",
         refuses=("unknown_field", "invalid_value", "runs_not_kept"),
         parameters=(_LIMIT,),
     ),
     "/api/runs/{run_id}": _Endpoint(
-        "One recorded run", "Run", "run", refuses=("runs_not_kept", "run_not_found"), parameters=(_RUN_ID,)
+        "One recorded run", trace_types.Run, "run", refuses=("runs_not_kept", "run_not_found"), parameters=(_RUN_ID,)
     ),
     "/api/reload": _Endpoint(
         "Reload the config",
-        "Reloaded",
+        reply_types.Reloaded,
         "admin",
         method="post",
         refuses=("config_error", "reload_failed"),
     ),
-    "/api/machine": _Endpoint("Engines, ensembles, memory and queue; the last two for an admin only", "Machine", "run"),
+    "/api/machine": _Endpoint(
+        "Engines, ensembles, memory and queue; the last two for an admin only", machine_types.Machine, "run"
+    ),
     "/api/engines/{name}/{action}": _Endpoint(
         "Start a failed engine, put one to sleep, wake it or restart it; the reply does not wait for the end",
-        "Engine",
+        machine_types.Engine,
         "admin",
         method="post",
         refuses=("engine_not_found", "action_refused"),
@@ -96,6 +101,16 @@ ENDPOINTS: Mapping[str, _Endpoint] = {
     ),
     PATH: _Endpoint("The OpenAPI document", None, "run"),
 }
+REPLIES: Mapping[str, Any] = {
+    each.__name__: each
+    for each in (
+        *(reply for _, reply, _ in _REPLIES.values()),
+        *(endpoint.reply for endpoint in ENDPOINTS.values() if endpoint.reply),
+        reply_types.Error,
+        reply_types.MessagesError,
+    )
+}
+"""The types of all JSON replies, by name."""
 
 
 def create_router(gatekeeper: Gatekeeper, keyed: bool) -> APIRouter:
@@ -144,13 +159,15 @@ def _only(codes: Codes, is_wanted: Callable[[str], bool]) -> Codes:
 def _inference_operation(path: str, codes: Codes) -> Json:
     summary, reply, _ = _REPLIES[path]
     request_type = APIS[path]
-    request_types = [schema_ref(request_type.__name__)] if request_type else []
+    request_types = [schema_ref(request_type)] if request_type else []
     body = {"anyOf": [*request_types, schema_ref(_direct_name(path))]}
     # Only OpenAPI 3.2, which few tools support yet, can describe the events of a stream.
     content = {"application/json": {"schema": schema_ref(reply)}, "text/event-stream": {"example": "data: {...}\n\n"}}
     # vLLM itself answers an invalid body with an error in OpenAI's form.
     error = (
-        {"anyOf": [schema_ref("MessagesError"), schema_ref("Error")]} if path == "/v1/messages" else schema_ref("Error")
+        {"anyOf": [schema_ref(reply_types.MessagesError), schema_ref(reply_types.Error)]}
+        if path == "/v1/messages"
+        else schema_ref(reply_types.Error)
     )
     return {
         "summary": summary,
@@ -179,7 +196,7 @@ def _operation(path: str, each: _Endpoint, codes: Codes) -> Json:
                 str(ok): {"description": each.summary, "content": {kind: {"schema": schema}}}
                 for ok in (each.ok, *each.others)
             },
-            **{str(status): _error(codes, schema_ref("Error")) for status, codes in sorted(refusals.items())},
+            **{str(status): _error(codes, schema_ref(reply_types.Error)) for status, codes in sorted(refusals.items())},
         },
     }
 
@@ -196,11 +213,11 @@ def _schemas() -> Json:
     for request_type in request_types:
         defined["$defs"][request_type.__name__]["properties"]["model"]["pattern"] = f"^{PREFIX}"
     direct = {_direct_name(path): _direct(path) for path in APIS}
-    return {**defined["$defs"], **direct, **reply_types.schemas(_REF)}
+    return {**defined["$defs"], **direct, **reply_types.schemas(REPLIES.values(), _REF)}
 
 
 def _direct_name(path: str) -> str:
-    return f"Model{_REPLIES[path][1]}Request"
+    return f"Model{_REPLIES[path][1].__name__}Request"
 
 
 def _direct(path: str) -> Json:

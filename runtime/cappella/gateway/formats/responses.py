@@ -19,14 +19,20 @@ from cappella.types import Json, OutputFormat, Positive, Prompt, Sampling, Tempe
 LOGPROBS = "message.output_text.logprobs"
 
 
-class FunctionTool(fields.Function):
+# Not a `fields.Function`, here and below: `type` stands first, since an error names the first invalid field.
+class FunctionTool(Wire):
     """A function tool in the flat form of the Responses API."""
 
     type: Literal["function"]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
 
 
-class ChosenTool(fields.NamedFunction):
+class ChosenTool(Wire):
     type: Literal["function"]
+    name: str
 
 
 class FlatSchema(fields.NamedSchema):
