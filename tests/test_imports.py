@@ -86,7 +86,8 @@ def test_only_the_factory_and_the_benchmarks_plain_servers_import_the_vllm_backe
     assert {name for name in files_with(VLLM) if not name.startswith("engines/vllm/")} == allowed
 
 
-def test_nothing_but_its_own_files_and_the_factory_names_the_client_of_vllm() -> None:
+def test_only_their_own_files_and_the_factory_name_the_client_of_vllm_and_the_fork_server() -> None:
+    assert files_with("ForkServer") == ["engines/backends.py", "engines/process/process.py"]
     assert files_with("VllmEngine") == ["engines/backends.py", "engines/vllm/client.py"]
     assert files_with("vllm:") == ["engines/vllm/metrics.py"]
 

@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 
 from cappella.config import Config
 from cappella.config.options import EnsembleOptions, Options
-from cappella.gateway.errors import HTTP_TABLE
+from cappella.gateway import errors
 from cappella.gateway.formats.chat import ChatRequest, StreamOptions
 from cappella.gateway.formats.fields import OPTIONS, Fusion
 from cappella.telemetry.trace_types import Trace
@@ -48,7 +48,7 @@ def test_the_reference_has_a_row_for_every_field_and_for_no_other() -> None:
 
 def test_the_reference_names_every_part_of_a_trace_and_every_error() -> None:
     text = REFERENCE.read_text()
-    codes = {code for _, _, code in HTTP_TABLE.values() if code} - {"internal_error"}
+    codes = {code for each in errors.codes().values() for code in each} - {"internal_error"}
     assert sorted(name for name in set(Trace.__annotations__) | codes if f"`{name}`" not in text) == []
 
 

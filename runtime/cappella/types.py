@@ -28,19 +28,25 @@ Stop = Annotated[str, Field(min_length=1)]
 Stops = Annotated[tuple[Stop, ...], Field(max_length=4)]
 
 
-class SamplingOptions(Frozen):
+class SamplingExtensions(Frozen):
+    """The sampling settings that OpenAI's API does not have; only a server with `extensions` accepts them."""
+
+    top_k: Annotated[int, Field(ge=-1)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    repetition_penalty: Annotated[float, Field(gt=0)] | None = None
+
+
+class SamplingOptions(SamplingExtensions):
     """The sampling settings that a config may set; None leaves a setting to the model's own default.
 
-    Each setting is declared only here or in `Sampling`: members, judges, model cards and requests inherit it.
+    Each setting is declared once: here, in `SamplingExtensions` or in `Sampling`. Members, judges, model cards and requests
+    inherit it.
     """
 
     temperature: Temperature | None = None
     top_p: TopP | None = None
-    top_k: Annotated[int, Field(ge=-1)] | None = None
-    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
-    repetition_penalty: Annotated[float, Field(gt=0)] | None = None
     max_completion_tokens: Positive | None = None
 
     def given(self) -> dict[str, Any]:
@@ -105,7 +111,7 @@ class Capabilities:
     """What a model supports beyond text (`tools`, `images`, `reasoning` effort), and what its server supports.
 
     The server may constrain answers to a `json_schema`, report `logprobs`, and support vLLM's `extensions` of OpenAI's
-    API: `structured_outputs`, `top_k`, `min_p`, `repetition_penalty` and several samples.
+    API: `structured_outputs`, the settings of `SamplingExtensions` and several samples.
     """
 
     tools: bool = False

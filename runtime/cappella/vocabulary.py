@@ -1,11 +1,30 @@
 """The values that run options may have. Imports only the standard library, so that the command line starts fast."""
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
 
 Json = dict[str, Any]
 """A JSON object."""
 
 Strategy = Literal["synthesize", "select", "vote", "debate"]
+
+
+class StrategyTraits(NamedTuple):
+    """What is known of a strategy without its code: `summary` describes it in a menu.
+
+    The judge either writes the final answer, after its analysis (`judge_writes`), or only chooses among the members' answers.
+    """
+
+    summary: str
+    judge_writes: bool
+
+
+STRATEGIES: Mapping[Strategy, StrategyTraits] = {
+    "synthesize": StrategyTraits("Synthesize: the judge writes one answer from all", judge_writes=True),
+    "select": StrategyTraits("Select: the judge picks one answer, unchanged", judge_writes=False),
+    "vote": StrategyTraits("Vote: the most frequent answer wins", judge_writes=False),
+    "debate": StrategyTraits("Debate: the members revise until they agree, else the judge writes", judge_writes=True),
+}
 AnalysisMode = Literal["before", "alongside", "off"]
 EarlyExit = Literal["off", "equal", "judge"]
 AnswerOrder = Literal["shuffled", "arrival"]

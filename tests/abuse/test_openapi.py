@@ -16,9 +16,8 @@ from schemathesis.specs.openapi import checks
 
 import cappella
 from cappella.auth.keys import KeyStore
-from cappella.gateway import openapi
+from cappella.gateway import errors, openapi
 from cappella.gateway.app import create_app
-from cappella.gateway.errors import HTTP_TABLE
 from cappella.gateway.proxy import FIELDS
 from support.fake_engines import FakeEngines, gateway_config, serving
 from support.strict_gateway import make_strict, with_keys
@@ -75,14 +74,13 @@ async def test_exactly_the_routes_are_documented(fake_engines: FakeEngines) -> N
     # The page's own files are no part of the API.
     api: list[Any] = [route for route in app.routes if route.include_in_schema]  # type: ignore[attr-defined]
     routes = {(route.path, method.lower()) for route in api for method in route.methods}
-    written = openapi.document({}, keyed=True)
+    written = openapi.document(keyed=True)
     assert {(path, method) for path, methods in written["paths"].items() for method in methods} == routes
 
 
 def test_every_raised_code_is_documented() -> None:
     package = Path(cappella.__file__).parent
-    known = {code for codes in openapi.REQUEST_CODES.values() for code in codes}
-    known |= {code for _, _, code in HTTP_TABLE.values() if code}
+    known = {code for codes in errors.codes().values() for code in codes}
     raised = {code for path in package.rglob("*.py") for code in _codes_in(path)}
     assert {"unknown_field", "scope_missing", "body_too_large"} <= raised
     assert raised <= known
@@ -103,7 +101,7 @@ def _codes_in(path: Path) -> set[str]:
 
 
 def test_a_model_is_asked_with_the_fields_that_are_handed_on() -> None:
-    schemas = openapi.document({}, keyed=False)["components"]["schemas"]
+    schemas = openapi.document(keyed=False)["components"]["schemas"]
     assert set(schemas["ModelChatCompletionRequest"]["properties"]) == FIELDS["/v1/chat/completions"]
     assert schemas["ChatRequest"]["properties"]["model"]["pattern"] == "^cappella/"
 

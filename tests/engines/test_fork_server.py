@@ -37,7 +37,7 @@ class Hall:
 
     async def start(self, name: str, *arguments: str) -> EngineProcess:
         log = self.path / "logs" / f"{name}.log"
-        self.engines[name] = await self.forks.fork(arguments, self.path / "run" / name, log)
+        self.engines[name] = await self.forks.launch(arguments, self.path / "run" / name, log)
         return self.engines[name]
 
     async def told(self, name: str) -> dict[str, Any]:

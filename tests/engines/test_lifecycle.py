@@ -235,7 +235,7 @@ if not once.exists():
 async def test_a_start_whose_memory_grows_is_not_stalled(tmp_path: Path) -> None:
     memory = iter(range(0, 1 << 40, 2 << 20))
     forks = fork_server(tmp_path / "modules", "def main():\n    import time; time.sleep(600)")
-    process = await forks.fork([], tmp_path / "run" / "ann", tmp_path / "ann.log")
+    process = await forks.launch([], tmp_path / "run" / "ann", tmp_path / "ann.log")
     assert await eventually(lambda: process.guardian_pid is not None, 20)
     detector = startup.StallDetector(process, lambda _: next(memory), stalled_after_s=0.2)
     with pytest.raises(TimeoutError):
@@ -281,7 +281,7 @@ from cappella.engines.backends import STARTUP_STAGES
 from cappella.engines.process.process import ForkServer
 async def main(name, folder):
     fork_server = ForkServer(name, STARTUP_STAGES, os.environ, folder / "fork-server.log")
-    engine = await fork_server.fork([str(folder / "run/ann/engine.sock"), "ok"], folder / "run/ann", folder / "ann.log")
+    engine = await fork_server.launch([str(folder / "run/ann/engine.sock"), "ok"], folder / "run/ann", folder / "ann.log")
     while not (folder / "run/ann/engine.sock").exists():
         await asyncio.sleep(0.01)
     print(fork_server._process.pid, engine.guardian_pid, flush=True)

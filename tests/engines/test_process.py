@@ -102,7 +102,7 @@ def test_prompt_lookup_is_speculation_by_what_followed_the_same_words_before() -
 async def engine(path: Path, body: str) -> EngineProcess:
     """An engine process that has run `body` and ended."""
     forks = fork_server(path / "modules", f"def main():\n    {body}")
-    started = await forks.fork([], path / "run" / "ann", path / "logs" / "ann.log")
+    started = await forks.launch([], path / "run" / "ann", path / "logs" / "ann.log")
     await asyncio.wait_for(started.wait(), 20)
     await forks.close()
     return started
@@ -146,7 +146,7 @@ async def test_an_error_that_the_engine_survived_is_not_what_it_dies_of(
     forks = fork_server(
         tmp_path / "modules", "def main():\n    print('ValueError: bad', flush=True); import time; time.sleep(600)"
     )
-    started = await forks.fork([], tmp_path / "run" / "ann", tmp_path / "ann.log")
+    started = await forks.launch([], tmp_path / "run" / "ann", tmp_path / "ann.log")
     assert await eventually(lambda: "bad" in started.log.read_text(), 20)
     for _ in range(2):
         started.mark_healthy()
@@ -225,6 +225,6 @@ def test_engines_with_the_same_environment_share_a_fork_server(tmp_path: Path) -
     ensembles = {"default": {"panel": ["ann"], "judge": "bob"}}
     supervisor = Supervisor(Config.model_validate({"models": models, "ensembles": ensembles}), tmp_path / "logs")
     supervisor._runtime_dir.rmdir()
-    ann, bob, cat, dan = (supervisor.lifecycles[name]._fork_server for name in ("ann", "bob", "cat", "dan"))
+    ann, bob, cat, dan = (supervisor.lifecycles[name]._launcher for name in ("ann", "bob", "cat", "dan"))
     assert ann is bob
     assert len({id(each) for each in (ann, cat, dan)}) == 3

@@ -1,19 +1,12 @@
 """The debate strategy: members revise their answers until they agree or the rounds are over."""
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import get_args
 
-import cappella
-from cappella import vocabulary
-from cappella.cli import completion
 from cappella.ensemble.events import FinalDelta, RoundStarted
-from cappella.ensemble.strategies import STRATEGIES
 from cappella.types import OutputFormat, Prompt
 from support.fake_engines import MEMBERS, FakeEngines, judge_script, last_message
 from support.scripted_engine import Json, Script
 
-PACKAGE = Path(cappella.__file__).parent
 HI = [{"role": "user", "content": "Say hello."}]
 
 
@@ -116,10 +109,3 @@ async def test_if_the_judge_fails_the_best_answer_of_the_last_round_is_returned(
     run = await fake_engines.run(strategy="debate", analysis="off")
     assert (run.status, run.failure_reason) == ("degraded", "engine_broke")
     assert run.content.startswith("it is red")
-
-
-def test_every_list_of_strategies_matches_the_table() -> None:
-    assert list(STRATEGIES) == list(get_args(vocabulary.Strategy)) == list(completion.STRATEGIES)
-    reference = (PACKAGE / "gateway" / "README.md").read_text()
-    page = (PACKAGE / "gateway" / "web" / "assets" / "request.js").read_text()
-    assert [name for name in STRATEGIES if f"`{name}`" not in reference or f"\n  {name}: " not in page] == []

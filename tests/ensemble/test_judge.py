@@ -11,7 +11,7 @@ from cappella.ensemble.candidates import Ordering
 from cappella.ensemble.events import FinalDelta
 from cappella.ensemble.judge import Judge
 from cappella.ensemble.run import Answer, Call
-from cappella.errors import EngineBroke
+from cappella.errors import EngineBroke, EngineError
 from cappella.types import Prompt, Sampling, Usage
 from support.fake_engines import ANALYSIS, MEMBERS, FakeEngines, judge_script
 from support.scripted_engine import Json, Script
@@ -88,15 +88,17 @@ async def test_an_analysis_of_another_shape_or_with_an_unknown_letter_is_refused
 ) -> None:
     fake_engines.let("judge", judge_script(analysis=Script((text,))))
     judge = judge_of(fake_engines)
-    await judge.compare()
-    assert judge.failure_reason == "judge_schema_mismatch"
+    with pytest.raises(EngineError) as caught:
+        await judge.compare()
+    assert caught.value.reason == "judge_schema_mismatch"
     assert judge.analysis is None
 
 
 async def test_a_refused_analysis_is_not_shown_to_the_judge(fake_engines: FakeEngines) -> None:
     fake_engines.let("judge", judge_script(analysis=with_analysis(unique_insights=[{"model": "Z", "insight": "i"}])))
     judge = judge_of(fake_engines)
-    await judge.compare()
+    with pytest.raises(EngineError):
+        await judge.compare()
     await judge.write()
     assert prompts.ANALYSIS_NOTE not in fake_engines.judge_prompt()
 

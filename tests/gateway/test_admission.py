@@ -53,7 +53,7 @@ async def test_runs_begin_while_there_is_room_and_queue_after_that() -> None:
     assert found.waiting == {"e": 0}
 
 
-async def test_a_full_queue_refuses_at_once_and_says_when_to_come_again() -> None:
+async def test_a_full_queue_refuses_at_once_with_a_retry_time() -> None:
     found, done = admission(max_waiting=1), asyncio.Event()
     tasks = [asyncio.create_task(hold(found, "e", {"ann": 7}, done)) for _ in range(2)]
     await settle()
@@ -65,7 +65,7 @@ async def test_a_full_queue_refuses_at_once_and_says_when_to_come_again() -> Non
     await asyncio.gather(*tasks)
 
 
-async def test_panels_cannot_keep_a_direct_call_waiting() -> None:
+async def test_direct_calls_do_not_wait_behind_panels() -> None:
     found, done = admission(), asyncio.Event()
     tasks = [asyncio.create_task(hold(found, "e", {"ann": 1}, done)) for _ in range(10)]
     await settle()
@@ -92,13 +92,13 @@ async def test_small_runs_do_not_pass_a_large_one_for_ever(monkeypatch: pytest.M
     await asyncio.gather(*busy)
 
 
-async def test_who_takes_more_than_there_is_runs_alone() -> None:
+async def test_a_run_larger_than_the_capacity_runs_alone() -> None:
     found = admission()
     async with asyncio.timeout(20), found.slot("e", {"ann": 100}):
         assert found._engines["ann"].used == 7
 
 
-async def test_who_leaves_the_queue_lets_others_pass() -> None:
+async def test_a_request_that_leaves_the_queue_frees_its_place() -> None:
     found, done = admission(), asyncio.Event()
     first = asyncio.create_task(hold(found, "a", {"ann": 5}, done))
     await settle()
@@ -119,7 +119,7 @@ Calls = st.tuples(
 
 
 @given(st.lists(Calls, max_size=25), st.sampled_from([2, 30]))
-def test_nothing_is_lost_whatever_comes_and_goes(
+def test_admission_loses_no_capacity_whatever_order_requests_come_and_go(
     calls: Sequence[tuple[str, int, bool, bool, str | None]], max_waiting: int
 ) -> None:
     async def all_of_them() -> None:
@@ -164,9 +164,7 @@ async def busy(fake_engines: FakeEngines) -> AsyncIterator[str]:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_over_capacity_the_rest_is_refused_with_429_and_when_to_come_again(
-    fake_engines: FakeEngines, stream: bool
-) -> None:
+async def test_requests_over_capacity_get_429_with_retry_after(fake_engines: FakeEngines, stream: bool) -> None:
     for name in MEMBERS:
         fake_engines.let(name, Script(ending="held"))
 
@@ -192,7 +190,7 @@ async def test_over_capacity_the_rest_is_refused_with_429_and_when_to_come_again
         assert f'path="/v1/chat/completions",status_code="429"}} {len(refused)}.0' in text
 
 
-async def test_a_body_that_does_not_come_is_given_up(busy: str) -> None:
+async def test_a_request_whose_body_never_arrives_gets_408(busy: str) -> None:
     parts = urlsplit(busy)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
     writer.write(HEAD % 100 + b"{")
@@ -202,7 +200,7 @@ async def test_a_body_that_does_not_come_is_given_up(busy: str) -> None:
 
 
 @pytest.mark.parametrize("model", ["cappella/default", "judge"])
-async def test_a_client_that_reads_nothing_is_left_for_a_reason_that_is_told(
+async def test_a_client_that_does_not_read_is_dropped_with_a_logged_reason(
     fake_engines: FakeEngines, tmp_path: Path, caplog: pytest.LogCaptureFixture, model: str
 ) -> None:
     fake_engines.servers["judge"].script = lambda body: Script(pieces=("x" * 1_000_000,) * 40, ending="hang")

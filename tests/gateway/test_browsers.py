@@ -62,7 +62,7 @@ def code(reply: tuple[int, Mapping[str, str], Any]) -> tuple[int, str]:
         ("GET", "/metrics", None, 200),
     ],
 )
-async def test_every_reply_says_how_a_browser_may_use_it(
+async def test_every_reply_has_the_security_headers(
     gateway: str, method: str, path: str, body: Any, status: int
 ) -> None:
     got, headers, _ = await ask(gateway, method, path, body)
@@ -72,7 +72,7 @@ async def test_every_reply_says_how_a_browser_may_use_it(
     assert not any(name.startswith("Access-Control") for name in headers)
 
 
-async def test_an_error_of_ours_says_it_too(
+async def test_an_error_reply_has_the_security_headers(
     gateway: str, fake_engines: FakeEngines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cappella.gateway.routes.resolve", lambda *_: 1 / 0)
@@ -81,12 +81,12 @@ async def test_an_error_of_ours_says_it_too(
     assert headers["Content-Security-Policy"] == SAID["Content-Security-Policy"]
 
 
-async def test_with_tls_a_browser_is_told_to_stay_with_it(fake_engines: FakeEngines) -> None:
+async def test_with_tls_replies_have_strict_transport_security(fake_engines: FakeEngines) -> None:
     async with serving(fake_engines, config(tls={"certificate": "c", "private_key": "k"})) as url:
         assert (await ask(url))[1]["Strict-Transport-Security"] == "max-age=31536000"
 
 
-async def test_what_a_reply_says_itself_is_left_to_it() -> None:
+async def test_headers_that_a_reply_sets_itself_are_kept() -> None:
     async def page(scope: Scope, receive: Receive, send: Send) -> None:
         await Response(headers={"Content-Security-Policy": "default-src 'self'"})(scope, receive, send)
 
@@ -101,13 +101,13 @@ async def test_what_a_reply_says_itself_is_left_to_it() -> None:
 
 
 @pytest.mark.parametrize("host", ["localhost:8000", "LocalHost", "127.0.0.1:1", "[::1]:8000", "10.0.0.7", "localhost."])
-async def test_addresses_and_localhost_are_names_of_ours(gateway: str, host: str) -> None:
+async def test_addresses_and_localhost_are_allowed_hosts(gateway: str, host: str) -> None:
     assert (await ask(gateway, Host=host))[0] == 200
 
 
 @pytest.mark.parametrize("host", ["evil.example:8000", "localhost.evil.example", "127.0.0.1.evil.example", "x:1:2"])
 @pytest.mark.parametrize(("method", "path"), [("POST", CHAT), ("GET", "/v1/models"), ("GET", "/metrics")])
-async def test_a_name_that_somebody_else_made_lead_here_is_not_answered_to(
+async def test_a_foreign_host_name_is_refused(
     gateway: str, fake_engines: FakeEngines, host: str, method: str, path: str
 ) -> None:
     reply = await ask(gateway, method, path, Host=host)
@@ -117,13 +117,15 @@ async def test_a_name_that_somebody_else_made_lead_here_is_not_answered_to(
     assert not any(server.bodies for server in fake_engines.servers.values())
 
 
-async def test_the_operators_own_names_are_answered_to(fake_engines: FakeEngines) -> None:
+async def test_host_names_of_the_config_are_allowed(fake_engines: FakeEngines) -> None:
     async with serving(fake_engines, config(allowed_hosts=["gpu1.lan"])) as url:
         assert (await ask(url, Host="gpu1.lan:8000"))[0] == 200
         assert code(await ask(url, Host="gpu2.lan:8000")) == (403, "host_not_allowed")
 
 
-async def test_with_keys_any_name_will_do_unless_names_are_given(fake_engines: FakeEngines, tmp_path: Path) -> None:
+async def test_with_keys_any_host_is_allowed_unless_the_config_lists_hosts(
+    fake_engines: FakeEngines, tmp_path: Path
+) -> None:
     keys = tmp_path / "keys.sqlite"
     key = f"Bearer {KeyStore(keys).create('ann', ['run'])}"
     async with serving(fake_engines, config(keys=keys)) as url:
@@ -133,7 +135,7 @@ async def test_with_keys_any_name_will_do_unless_names_are_given(fake_engines: F
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://localhost:3000"])
-async def test_a_page_elsewhere_is_refused_where_there_are_no_keys(
+async def test_without_keys_a_page_of_another_origin_is_refused(
     gateway: str, fake_engines: FakeEngines, origin: str
 ) -> None:
     for reply in (await ask(gateway, Origin=origin), await ask(gateway, "OPTIONS", Origin=origin, **PREFLIGHT)):
@@ -143,12 +145,14 @@ async def test_a_page_elsewhere_is_refused_where_there_are_no_keys(
     assert not any(server.bodies for server in fake_engines.servers.values())
 
 
-async def test_a_page_of_our_own_may_call_us(gateway: str) -> None:
+async def test_the_own_page_may_call_the_api(gateway: str) -> None:
     status, headers, _ = await ask(gateway, Origin=gateway)
     assert (status, "Access-Control-Allow-Origin" in headers) == (200, False)
 
 
-async def test_with_keys_a_page_elsewhere_gets_no_leave_to_read(fake_engines: FakeEngines, tmp_path: Path) -> None:
+async def test_with_keys_a_page_of_another_origin_gets_no_cors_headers(
+    fake_engines: FakeEngines, tmp_path: Path
+) -> None:
     keys = tmp_path / "keys.sqlite"
     key = f"Bearer {KeyStore(keys).create('ann', ['run'])}"
     async with serving(fake_engines, config(keys=keys)) as url:
@@ -161,7 +165,7 @@ async def test_with_keys_a_page_elsewhere_gets_no_leave_to_read(fake_engines: Fa
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_pages_that_the_config_names_may_call_and_read(fake_engines: FakeEngines, stream: bool) -> None:
+async def test_origins_of_the_config_may_call_and_read(fake_engines: FakeEngines, stream: bool) -> None:
     page = "https://chat.lan"
     async with serving(fake_engines, config(cors_origins=[page])) as url:
         status, headers, _ = await ask(url, "OPTIONS", Origin=page, **PREFLIGHT)
@@ -178,7 +182,7 @@ async def test_pages_that_the_config_names_may_call_and_read(fake_engines: FakeE
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""])
 @pytest.mark.parametrize("model", ["cappella/default", "ann"])
-async def test_a_body_that_any_page_could_post_is_415(
+async def test_a_body_without_the_json_content_type_is_415(
     gateway: str, fake_engines: FakeEngines, kind: str, model: str
 ) -> None:
     reply = await ask(gateway, body={**BODY, "model": model}, Content_Type=kind)
@@ -188,11 +192,11 @@ async def test_a_body_that_any_page_could_post_is_415(
 
 
 @pytest.mark.parametrize("kind", ["application/json", "Application/JSON; charset=utf-8"])
-async def test_json_is_json_however_it_is_spelt(gateway: str, kind: str) -> None:
+async def test_every_spelling_of_the_json_content_type_is_accepted(gateway: str, kind: str) -> None:
     assert (await ask(gateway, Content_Type=kind))[0] == 200
 
 
-async def test_a_client_that_names_no_host_is_no_browser(gateway: str) -> None:
+async def test_a_request_without_a_host_is_allowed(gateway: str) -> None:
     port = int(gateway.rpartition(":")[2])
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"GET /health HTTP/1.0\r\n\r\n")

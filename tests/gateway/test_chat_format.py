@@ -55,12 +55,12 @@ async def test_tool_calls_are_streamed_in_openais_pieces(fake_engines: FakeEngin
     assert final.choices[0].finish_reason == "tool_calls"
 
 
-async def test_tools_that_nobody_can_use_are_refused(gateway: str) -> None:
+async def test_tools_are_refused_by_an_ensemble_without_tools(gateway: str) -> None:
     with pytest.raises(openai.BadRequestError, match="does not accept tools"):
         await ask(gateway, tools=TOOLS)
 
 
-async def test_a_form_reaches_the_engine_as_the_client_sent_it(fake_engines: FakeEngines, gateway: str) -> None:
+async def test_an_output_format_reaches_the_engine_as_sent(fake_engines: FakeEngines, gateway: str) -> None:
     schema = {"type": "object", "properties": {"a": {"enum": [None, 1]}}, "default": None}
     form: Any = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema, "strict": True}}
     fake_engines.let("judge", Script(('{"a": 1}',)))
@@ -73,7 +73,7 @@ async def test_a_form_reaches_the_engine_as_the_client_sent_it(fake_engines: Fak
     assert fake_engines.servers["judge"].bodies[-1]["structured_outputs"] == {"choice": ["yes", "no"]}
 
 
-async def test_logprobs_stand_where_openais_stand(fake_engines: FakeEngines, gateway: str) -> None:
+async def test_logprobs_are_where_openai_has_them(fake_engines: FakeEngines, gateway: str) -> None:
     token = {"token": "x", "logprob": -0.5, "bytes": [120], "top_logprobs": []}
     fake_engines.let("judge", judge_script(Script(("x",), logprobs=(token,))))
     reply = await ask(gateway, logprobs=True, top_logprobs=1)
@@ -125,12 +125,16 @@ async def test_the_trace_of_a_selection_names_the_winner_and_every_probability(
         ({"messages": [{"role": "tool", "content": "x"}]}, "tool_call_id"),
     ],
 )
-async def test_what_cannot_be_honoured_is_named(gateway: str, more: dict[str, Any], says: str) -> None:
+async def test_a_field_that_cannot_be_honoured_is_a_400_that_names_it(
+    gateway: str, more: dict[str, Any], says: str
+) -> None:
     with pytest.raises(openai.BadRequestError, match=says):
         await ask(gateway, messages=more.pop("messages", USER), extra_body=more)
 
 
-async def test_a_judge_that_fails_over_a_form_is_502_with_its_own_code(fake_engines: FakeEngines, gateway: str) -> None:
+async def test_a_judge_that_breaks_the_output_format_is_502_judge_failed(
+    fake_engines: FakeEngines, gateway: str
+) -> None:
     fake_engines.let("judge", Script(ending="break"))
     with pytest.raises(openai.InternalServerError) as raised:
         await ask(gateway, response_format={"type": "json_object"})

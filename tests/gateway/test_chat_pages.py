@@ -88,14 +88,14 @@ async def test_a_single_model_answers_a_chat_page_too(gateway: str, body: dict[s
     assert "".join(parts) == "Hello there"
 
 
-async def test_no_stop_words_are_none(gateway: str, fake_engines: FakeEngines) -> None:
+async def test_an_empty_list_of_stops_counts_as_none(gateway: str, fake_engines: FakeEngines) -> None:
     await post(gateway, {"model": "cappella/default", "messages": TALK, "stop": []})
     assert "stop" not in fake_engines.servers["judge"].bodies[-1]
     status, text = await post(gateway, {"model": "cappella/default", "messages": TALK, "stop": [""]})
     assert (status, json.loads(text)["error"]["param"]) == (400, "stop.0")
 
 
-async def test_open_webui_is_told_who_takes_no_tools(gateway: str) -> None:
+async def test_models_without_tools_say_so_to_open_webui(gateway: str) -> None:
     """It sends tools of its own with every message, which an ensemble without `tools: true` refuses."""
     async with aiohttp.ClientSession() as http, http.get(f"{gateway}/v1/models") as reply:
         listed = {each["id"]: each for each in (await reply.json())["data"]}

@@ -1,4 +1,4 @@
-"""How a gateway stops: nobody new comes in, who is inside ends by himself, and who does not in time is told so."""
+"""How a gateway drains: it admits no more, and cancels what outlives the drain with an error of its own."""
 
 import asyncio
 import json
@@ -9,6 +9,8 @@ import pytest
 
 from cappella.errors import ShuttingDown
 from cappella.gateway.drain import InFlight
+from cappella.telemetry import records
+from cappella.telemetry.records import RequestRecord
 from support.fake_engines import FakeEngines, eventually, judge_script
 from support.scripted_engine import Script
 
@@ -38,7 +40,7 @@ def last_error(text: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("model", ["cappella/default", "ann"])
-async def test_what_is_under_way_ends_well_and_nobody_else_comes_in(
+async def test_a_drain_lets_requests_in_flight_finish_and_refuses_new_ones(
     fake_engines: FakeEngines, gateway: str, model: str
 ) -> None:
     fake_engines.let("ann", SLOW)
@@ -53,7 +55,7 @@ async def test_what_is_under_way_ends_well_and_nobody_else_comes_in(
 
 
 @pytest.mark.parametrize("model", ["cappella/default", "ann"])
-async def test_what_does_not_end_in_time_is_cut_with_an_error_of_its_own(
+async def test_a_request_that_outlives_the_drain_gets_shutting_down(
     fake_engines: FakeEngines, gateway: str, model: str
 ) -> None:
     fake_engines.let("ann", Script(pause_s=60))
@@ -66,7 +68,7 @@ async def test_what_does_not_end_in_time_is_cut_with_an_error_of_its_own(
 
 
 @pytest.mark.parametrize(("path", "model"), [*((path, "cappella/default") for path in PATHS), (PATHS[0], "ann")])
-async def test_a_stream_that_is_cut_says_so_in_its_last_event(
+async def test_a_stream_that_outlives_the_drain_ends_with_shutting_down(
     fake_engines: FakeEngines, gateway: str, path: str, model: str
 ) -> None:
     fake_engines.let("ann", HANGS)
@@ -83,7 +85,9 @@ async def test_a_stream_that_is_cut_says_so_in_its_last_event(
     assert await eventually(lambda: fake_engines.running == 0)
 
 
-async def test_a_models_own_stream_that_breaks_off_says_so(fake_engines: FakeEngines, gateway: str) -> None:
+async def test_a_models_stream_that_breaks_off_ends_with_an_error_event(
+    fake_engines: FakeEngines, gateway: str
+) -> None:
     fake_engines.let("ann", Script(("half", " a word"), ending="break"))
     status, text = await post(gateway, PATHS[0], "ann", stream=True)
     assert status == 200
@@ -93,6 +97,7 @@ async def test_a_models_own_stream_that_breaks_off_says_so(fake_engines: FakeEng
 
 
 async def test_a_run_that_has_a_timeout_of_its_own_keeps_it() -> None:
+    records.begin(RequestRecord("POST", PATHS[0]))
     in_flight = InFlight()
     with pytest.raises(TimeoutError):
         async with in_flight.track_task():

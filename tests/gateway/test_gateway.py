@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from cappella import errors
 from cappella.ensemble.errors import PanelFailed
 from cappella.gateway.errors import HTTP_TABLE
+from cappella.vocabulary import STRATEGIES
 from support.fake_engines import JSON, MEMBERS, FakeEngines, eventually, judge_script
 from support.scripted_engine import Script, too_long
 
@@ -99,7 +100,7 @@ async def test_both_spellings_override_the_ensemble(gateway: str, fake_engines: 
         ({"model": "ann", "fusion": {}}, 400, "fusion", "unknown_field"),
     ],
 )
-async def test_what_is_not_honoured_is_refused_by_name(
+async def test_a_field_that_is_not_honoured_is_refused_by_name(
     gateway: str, more: dict[str, Any], status: int, param: str | None, code: str
 ) -> None:
     got, _, reply = await post(gateway, body(**more))
@@ -107,7 +108,7 @@ async def test_what_is_not_honoured_is_refused_by_name(
     assert reply["error"]["type"] == "invalid_request_error"
 
 
-async def test_a_fixed_ensemble_still_takes_what_is_no_override(gateway: str) -> None:
+async def test_an_ensemble_without_overrides_takes_fields_that_override_nothing(gateway: str) -> None:
     status, _, _ = await post(gateway, body(model="cappella/fixed", fusion={"include_analysis": False}))
     assert status == 200
 
@@ -198,9 +199,11 @@ async def test_a_client_that_goes_away_aborts_every_inner_call(
     assert await eventually(lambda: fake_engines.running == 0)
 
 
-async def test_models_lists_ensembles_and_members(gateway: str) -> None:
+async def test_models_lists_ensembles_members_and_strategies(gateway: str) -> None:
     async with aiohttp.ClientSession() as http, http.get(f"{gateway}/v1/models") as reply:
-        listed = {each["id"]: each for each in (await reply.json())["data"]}
+        models = await reply.json()
+    listed = {each["id"]: each for each in models["data"]}
+    assert models["strategies"] == {name: traits.summary for name, traits in STRATEGIES.items()}
     assert set(listed) == {"cappella/default", "cappella/fixed", "cappella/tools", *MEMBERS, "judge"}
     assert listed["cappella/default"]["panel"] == list(MEMBERS)
 

@@ -30,13 +30,13 @@ for _ in range(5000):
         ("metadata", BOTTOMLESS, "nested deeper than 64"),
     ],
 )
-def test_what_is_too_large_is_named_with_its_limit(field: str, value: Any, says: str) -> None:
+def test_a_value_over_its_limit_is_refused_with_field_and_limit(field: str, value: Any, says: str) -> None:
     with pytest.raises(RequestError, match=says) as caught:
         require_within_limits({"model": "m", field: value})
     assert caught.value.code == "too_large"
 
 
-def test_an_ordinary_request_is_modest() -> None:
+def test_an_ordinary_request_is_within_the_limits() -> None:
     schema = {"type": "object", "properties": {"a": {"type": "array", "items": {"type": "string", "pattern": "a+"}}}}
     require_within_limits(
         {"messages": [], "n": 4, "stop": ["\n"], "response_format": {"json_schema": {"schema": schema}}}
@@ -44,7 +44,7 @@ def test_an_ordinary_request_is_modest() -> None:
 
 
 @pytest.mark.parametrize("model", ["cappella/default", "ann"])
-async def test_an_ensemble_and_a_model_refuse_alike(gateway: str, model: str) -> None:
+async def test_ensembles_and_models_have_the_same_limits(gateway: str, model: str) -> None:
     body = {"model": model, "messages": [{"role": "user", "content": "Hi"}], "stop": "x" * 300}
     async with aiohttp.ClientSession() as http, http.post(f"{gateway}/v1/chat/completions", json=body) as reply:
         assert reply.status == 400

@@ -39,7 +39,7 @@ def page(model: str, **figures: float) -> str:
     return "".join(f"# TYPE vllm:{name} gauge\nvllm:{name}{labels} {value}\n" for name, value in figures.items())
 
 
-async def test_everything_is_told_where_there_are_no_keys(gateway: str, fake_engines: FakeEngines) -> None:
+async def test_without_keys_everybody_sees_the_whole_machine(gateway: str, fake_engines: FakeEngines) -> None:
     fake_engines.engines["bob"].status.state = "failed"
     fake_engines.servers["ann"].page = page(
         "ann", kv_cache_usage_perc=0.25, num_requests_running=2, num_requests_waiting=1, generation_tokens_total=10
@@ -80,7 +80,7 @@ async def test_an_engines_last_failure_is_told_after_it_has_recovered(gateway: s
     assert (ready["ann"]["last_failure"], ready["bob"]["last_failure"]) == (told, None)
 
 
-async def test_the_rate_is_what_came_between_two_looks(
+async def test_tokens_per_second_are_counted_between_two_readings(
     fake_engines: FakeEngines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [100.0]
@@ -96,7 +96,7 @@ async def test_the_rate_is_what_came_between_two_looks(
     assert rates == [None, 20.0, 20.0, None, 2.0, None, 0.0]
 
 
-async def test_all_who_look_at_once_cost_one_look(gateway: str, fake_engines: FakeEngines) -> None:
+async def test_concurrent_requests_share_one_reading(gateway: str, fake_engines: FakeEngines) -> None:
     looks = []
     server = fake_engines.servers["ann"]
     server.on_figures = lambda: looks.append(1)
@@ -146,7 +146,7 @@ async def test_a_key_that_may_only_run_sees_states_and_its_ensembles(fake_engine
 
 
 @pytest.mark.parametrize(("scope", "status"), [("run", 403), ("", 401)])
-async def test_who_is_no_operator_asks_nothing_of_engines(
+async def test_actions_on_engines_need_the_admin_scope(
     fake_engines: FakeEngines, tmp_path: Path, scope: Any, status: int
 ) -> None:
     store = KeyStore(tmp_path / "keys.sqlite")

@@ -90,7 +90,7 @@ async def test_tool_use_is_streamed_in_pieces(fake_engines: FakeEngines, gateway
 @pytest.mark.parametrize(
     ("finish", "reason"), [("stop", "end_turn"), ("length", "max_tokens"), ("tool_calls", "tool_use")]
 )
-async def test_each_way_to_end_has_anthropics_word(
+async def test_each_finish_reason_has_anthropics_stop_reason(
     fake_engines: FakeEngines, gateway: str, finish: str, reason: str
 ) -> None:
     fake_engines.let("judge", judge_script(Script(("x",), finish_reason=finish)))

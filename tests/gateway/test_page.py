@@ -97,7 +97,7 @@ async def test_head_is_get_without_the_body(url: str) -> None:
         "/assets/app.js%00.txt",
     ],
 )
-async def test_no_path_leads_out_of_it(url: str, path: str) -> None:
+async def test_no_path_reaches_a_file_outside_the_page(url: str, path: str) -> None:
     status, _, body = await get(URL(url + path, encoded=True))
     assert status == 404
     assert b"secret" not in body.replace(path.encode(), b"")

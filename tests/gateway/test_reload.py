@@ -13,7 +13,7 @@ from support.scripted_stack import Json, model, stack
 from support.weights_folder import write_model
 
 
-async def test_new_engines_come_first_the_others_stay_and_no_run_is_lost(
+async def test_new_engines_start_first_kept_ones_stay_and_no_run_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with stack(tmp_path, monkeypatch) as found:
@@ -40,7 +40,7 @@ async def test_new_engines_come_first_the_others_stay_and_no_run_is_lost(
         assert {(status, reply["fusion"]["status"]) for status, reply in found.replies} == {(200, "ok")}
 
 
-async def test_an_engine_that_does_not_start_leaves_all_as_it_was(
+async def test_a_new_engine_that_does_not_start_undoes_the_reload(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with stack(tmp_path, monkeypatch) as found:

@@ -79,7 +79,7 @@ async def test_a_run_keeps_its_own_deadline_through_a_reload(fake_engines: FakeE
         assert await eventually(lambda: fake_engines.ended_engines == ["ann"], PATIENCE_S)
 
 
-async def test_a_run_that_overstays_its_deadline_is_cut_so_that_a_reload_ends(
+async def test_a_run_past_its_deadline_is_cancelled_so_that_a_reload_ends(
     fake_engines: FakeEngines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(drain, "END_GRACE_S", -59.0)
@@ -94,7 +94,7 @@ async def test_a_run_that_overstays_its_deadline_is_cut_so_that_a_reload_ends(
         assert await eventually(lambda: fake_engines.ended_engines == ["ann"], PATIENCE_S)
 
 
-async def test_a_call_is_not_cut_where_its_engine_stays(fake_engines: FakeEngines) -> None:
+async def test_a_reload_does_not_cancel_calls_to_kept_engines(fake_engines: FakeEngines) -> None:
     fake_engines.let("ann", HELD)
     async with gateway(fake_engines, gateway_config()) as found:
         under_way = asyncio.create_task(found.ask("ann", stream=True))
@@ -107,7 +107,7 @@ async def test_a_call_is_not_cut_where_its_engine_stays(fake_engines: FakeEngine
         await asyncio.wait({under_way})
 
 
-async def test_a_call_whose_engine_goes_has_the_time_to_drain(fake_engines: FakeEngines) -> None:
+async def test_a_call_to_a_removed_engine_gets_the_drain_time(fake_engines: FakeEngines) -> None:
     fake_engines.let("ann", Script(pause_s=60))
     fake_engines.replaced = frozenset({"ann"})
     async with gateway(fake_engines, gateway_config()) as found:
@@ -125,7 +125,7 @@ def small(**server: Any) -> Config:
     return config.model_copy(update={"models": models, "server": config.server.model_copy(update=server)})
 
 
-async def test_what_runs_on_an_engine_that_stays_takes_its_place_after_a_reload_too(fake_engines: FakeEngines) -> None:
+async def test_runs_on_kept_engines_count_against_their_capacity_after_a_reload(fake_engines: FakeEngines) -> None:
     fake_engines.let("ann", HELD)
     async with gateway(fake_engines, small()) as found:
         runs = [asyncio.create_task(found.ask()) for _ in range(3)]
@@ -141,7 +141,7 @@ async def test_what_runs_on_an_engine_that_stays_takes_its_place_after_a_reload_
         assert {status for status, _ in await asyncio.gather(*runs)} == {200}
 
 
-async def test_a_new_engine_of_an_old_name_has_all_its_room(fake_engines: FakeEngines) -> None:
+async def test_a_replaced_engine_of_the_same_name_has_its_whole_capacity(fake_engines: FakeEngines) -> None:
     fake_engines.let("ann", HELD)
     fake_engines.replaced = frozenset(fake_engines.engines)
     async with gateway(fake_engines, small()) as found:
@@ -154,7 +154,7 @@ async def test_a_new_engine_of_an_old_name_has_all_its_room(fake_engines: FakeEn
         assert {status for status, _ in await asyncio.gather(*runs)} == {200}
 
 
-async def test_counters_do_not_begin_anew_at_a_reload(fake_engines: FakeEngines) -> None:
+async def test_a_reload_does_not_reset_counters(fake_engines: FakeEngines) -> None:
     fake_engines.let("ann", HELD)
     async with gateway(fake_engines, small(max_waiting=1)) as found:
         runs = [asyncio.create_task(found.ask()) for _ in range(3)]

@@ -14,7 +14,7 @@ from cappella.config.options import Seat, Settings
 from cappella.engines import status
 from cappella.ensemble.run import Answer, Call, Failure, GateDecision, Panel, Run, Timings, Verdict
 from cappella.errors import ConfigError
-from cappella.gateway import openapi, reply_types
+from cappella.gateway import openapi
 from cappella.gateway.errors import describe
 from cappella.gateway.formats.chat import ChatRequest
 from cappella.gateway.formats.fields import Fusion
@@ -206,8 +206,8 @@ async def test_a_reply_has_its_declared_type(fake_engines: FakeEngines, path: st
         asked = http.get(url + path) if fields is None else http.post(url + path, json={**fusion, **fields})
         async with asked as reply:
             body = await reply.json()
-    TypeAdapter(reply_types.REPLIES[name]).validate_python(body, strict=True)
-    declared = openapi.document({}, keyed=False)["components"]["schemas"]
+    TypeAdapter(openapi.REPLIES[name]).validate_python(body, strict=True)
+    declared = openapi.document(keyed=False)["components"]["schemas"]
     assert set(body) <= set(declared[name]["properties"])
     for part, kind in (("fusion", "Trace"), ("usage", "Usage")):
         known = declared["MessageUsage"] if name == "Message" and part == "usage" else declared[kind]
@@ -232,8 +232,8 @@ async def test_engines_and_runs_have_their_declared_fields(fake_engines: FakeEng
         run, listed = await get(f"/api/runs/{run_id}"), await get("/api/runs")
         ready, machine = await get("/ready"), await get("/api/machine")
     for body, name in ((run, "Run"), (listed, "Runs"), (ready, "Readiness"), (machine, "Machine")):
-        TypeAdapter(reply_types.REPLIES[name]).validate_python(body, strict=True)
-    declared = openapi.document({}, keyed=False)["components"]["schemas"]
+        TypeAdapter(openapi.REPLIES[name]).validate_python(body, strict=True)
+    declared = openapi.document(keyed=False)["components"]["schemas"]
     parts = [(run, "Run"), (listed["data"][0], "RunSummary"), (ready["engines"]["ann"], "EngineReadiness")]
     parts += [(machine["engines"]["ann"], "EngineDetails"), (machine["memory"][0], "MemoryNow")]
     for body, name in parts:
@@ -247,5 +247,5 @@ def test_a_config_error_has_its_declared_fields() -> None:
         "no such folder",
         "Check the path",
     )
-    declared = openapi.document({}, keyed=False)["components"]["schemas"]["ErrorBody"]["properties"]
+    declared = openapi.document(keyed=False)["components"]["schemas"]["ErrorBody"]["properties"]
     assert set(body) <= set(declared)

@@ -152,7 +152,9 @@ async def test_a_failure_in_mid_stream_is_an_event_and_earlier_ones_a_status(
         ({"top_logprobs": 2}, "include"),
     ],
 )
-async def test_what_is_not_honoured_is_named(gateway: str, more: dict[str, Any], says: str) -> None:
+async def test_a_field_that_is_not_honoured_is_a_400_that_names_it(
+    gateway: str, more: dict[str, Any], says: str
+) -> None:
     with pytest.raises(openai.BadRequestError, match=says):
         await ask(gateway, **more)
 

@@ -63,13 +63,13 @@ def test_a_conversation_passes_as_it_came() -> None:
 
 
 @given(st.text(min_size=1, max_size=12).filter(lambda name: name not in KNOWN))
-def test_any_other_field_is_named(name: str) -> None:
+def test_an_unknown_field_is_named(name: str) -> None:
     error = refusal(**{name: None})
     assert (error.param, error.code) == (name, "unknown_field")
 
 
 @given(st.text(min_size=1, max_size=12).filter(lambda name: name not in set(wire.FusionPlugin.model_fields)))
-def test_any_other_field_is_named_with_its_way_down(name: str) -> None:
+def test_an_unknown_nested_field_is_named_with_its_path(name: str) -> None:
     assert refusal(fusion={name: 1}).param == f"fusion.{name}"
     assert refusal(plugins=[{"id": "fusion", name: 1}]).param == f"plugins.0.{name}"
 

@@ -58,7 +58,7 @@ class Deployment:
         self.statuses = statuses
 
 
-async def test_what_becomes_of_an_engine_is_told_line_by_line_with_its_time(
+async def test_changes_of_an_engine_are_printed_one_a_line_with_the_time(
     statuses: dict[str, EngineStatus], capsys: pytest.CaptureFixture[str]
 ) -> None:
     for status in statuses.values():
@@ -109,7 +109,7 @@ def test_a_client_drops_an_idle_connection_before_the_gateway_does() -> None:
     assert server.config.timeout_keep_alive > 2 * kept_by_clients_s
 
 
-async def test_a_longer_time_to_drain_that_a_reload_took_is_kept_when_it_stops(
+async def test_a_longer_drain_time_from_a_reload_holds_at_the_stop(
     fake_engines: FakeEngines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http_server, "CANCEL_GRACE_S", 0)

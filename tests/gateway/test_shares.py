@@ -88,7 +88,7 @@ async def test_a_key_may_not_have_more_waiting_than_the_config_says() -> None:
         queue.tasks[1].result()
 
 
-async def test_who_makes_room_and_goes_away_at_the_same_moment_is_counted_once() -> None:
+async def test_a_request_that_is_evicted_and_leaves_at_once_is_counted_once() -> None:
     queue = Queue(max_waiting=2)
     async with queue.taken():
         await queue.come("aa")

@@ -71,7 +71,7 @@ async def test_include_usage_puts_the_trace_on_a_chunk_without_choices(gateway: 
     assert all(chunk.usage is None for chunk in got[:-1])
 
 
-async def test_events_are_complete_chunks_and_only_for_who_asked(gateway: str) -> None:
+async def test_events_are_complete_chunks_sent_only_on_request(gateway: str) -> None:
     got = await chunks(gateway, extra_body={"fusion": {"include_events": True}})
     events = [event for chunk in got if (event := chunk.model_dump().get("fusion_event"))]
     kinds = [event["type"] for event in events]
@@ -93,7 +93,7 @@ async def told(url: str, **fusion: Any) -> list[Any]:
     return [json.loads(line.removeprefix("data: "))["fusion_event"] for line in got]
 
 
-async def test_the_analysis_comes_in_pieces_for_who_watches(gateway: str, fake_engines: FakeEngines) -> None:
+async def test_the_analysis_is_streamed_to_clients_that_include_events(gateway: str, fake_engines: FakeEngines) -> None:
     whole = json.dumps(ANALYSIS)
     fake_engines.let("judge", judge_script(analysis=Script((whole[:40], whole[40:]))))
     events = await told(gateway, include_events=True)
@@ -105,7 +105,7 @@ async def test_the_analysis_comes_in_pieces_for_who_watches(gateway: str, fake_e
     assert await told(gateway, include_events=False) == await told(gateway) == []
 
 
-async def test_an_analysis_that_breaks_off_is_told_as_far_as_it_came(gateway: str, fake_engines: FakeEngines) -> None:
+async def test_an_analysis_that_breaks_off_is_streamed_up_to_there(gateway: str, fake_engines: FakeEngines) -> None:
     fake_engines.let("judge", judge_script(analysis=Script(('{"consensus": ["both',), ending="break")))
     events = await told(gateway, include_events=True)
     assert [event["delta"] for event in events if event["type"] == "analysis.delta"] == ['{"consensus": ["both']
@@ -133,7 +133,7 @@ async def test_deltas_come_one_by_one(gateway: str, fake_engines: FakeEngines) -
     assert got == ["a", "b", "c", "d"]
 
 
-async def test_a_silence_is_broken_by_a_comment(
+async def test_keep_alive_comments_are_sent_during_a_silence(
     gateway: str, fake_engines: FakeEngines, monkeypatch: pytest.MonkeyPatch, no_wait: None
 ) -> None:
     monkeypatch.setattr(sse, "KEEP_ALIVE_S", 0.01)
@@ -147,7 +147,7 @@ async def test_a_silence_is_broken_by_a_comment(
     assert got[-1] == "data: [DONE]"
 
 
-async def test_members_that_end_one_by_one_unseen_are_a_sign_of_life(
+async def test_each_ended_member_sends_a_keep_alive_comment(
     gateway: str, fake_engines: FakeEngines, monkeypatch: pytest.MonkeyPatch, no_wait: None
 ) -> None:
     monkeypatch.setattr(sse, "KEEP_ALIVE_S", 3600.0)
@@ -193,7 +193,7 @@ WATCHING = {"fusion": {"include_events": True}}
         ("messages", {"stream": True, **WATCHING}, True, True),
     ],
 )
-async def test_whom_the_client_watches_is_asked_for_token_by_token(
+async def test_watched_calls_stream_token_by_token(
     gateway: str, fake_engines: FakeEngines, path: str, fields: dict[str, Any], panel: bool, judge: bool
 ) -> None:
     asked: Any = {"input": "Hi"} if path == "responses" else {"messages": [{"role": "user", "content": "Hi"}]}

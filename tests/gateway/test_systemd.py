@@ -65,7 +65,7 @@ def managed(folder: Path) -> Iterator[Manager]:
             service.wait(PATIENCE_S)
 
 
-def test_systemd_hears_when_an_ensemble_answers_of_reloads_and_of_the_end(tmp_path: Path) -> None:
+def test_systemd_is_notified_of_readiness_reloads_and_the_stop(tmp_path: Path) -> None:
     with managed(tmp_path) as manager:
         ready = "READY=1\nSTATUS=Answers as cappella/default"
         assert manager.hears(lambda said: not said.startswith("WATCHDOG")) == ready
@@ -78,7 +78,7 @@ def test_systemd_hears_when_an_ensemble_answers_of_reloads_and_of_the_end(tmp_pa
         assert manager.service.wait(PATIENCE_S) == 0
 
 
-def test_a_gateway_that_hangs_gives_no_sign_of_life(tmp_path: Path) -> None:
+def test_a_hung_gateway_sends_no_watchdog_notification(tmp_path: Path) -> None:
     with managed(tmp_path) as manager:
         assert [manager.hears(lambda said: said == "WATCHDOG=1") for _ in range(4)]
         os.kill(manager.service.pid, signal.SIGSTOP)
@@ -98,13 +98,13 @@ def test_systemd_is_told_by_a_path_or_an_abstract_name(tmp_path: Path, address: 
         assert heard.recv(100) == b"READY=1\nSTATUS=Answers"
 
 
-def test_nobody_is_told_where_nobody_listens(tmp_path: Path) -> None:
+def test_without_notify_socket_nothing_is_sent(tmp_path: Path) -> None:
     Systemd.from_environment({}).ready("Answers")
     Systemd.from_environment({"NOTIFY_SOCKET": str(tmp_path / "nowhere")}).ready("Answers")
 
 
 @pytest.mark.parametrize(("asked", "beats"), [(os.getpid(), True), (1, False)])
-async def test_signs_of_life_are_for_who_asked_for_them(asked: int, beats: bool) -> None:
+async def test_watchdog_notifications_are_sent_only_if_requested(asked: int, beats: bool) -> None:
     with listening("@cappella-test-watchdog") as heard:
         heard.setblocking(False)
         told = {"NOTIFY_SOCKET": "@cappella-test-watchdog", "WATCHDOG_USEC": "60000000", "WATCHDOG_PID": str(asked)}

@@ -87,7 +87,7 @@ def scripted_config(folder: Path, monkeypatch: pytest.MonkeyPatch, **more: Json)
     """A config and its file, whose engines are scripted from now on."""
     write_model(folder / "weights", tokenizer={"added_tokens": []})
     fork_server(folder / "modules", STUB)
-    monkeypatch.setattr(backends, "LAUNCHER_MODULE", NAME)
+    monkeypatch.setattr(backends, "SERVER_MODULE", NAME)
     monkeypatch.setattr(backends, "server_environment", lambda *_: environment(folder / "modules"))
     config: Json = {
         "models": {"ann": model(), "bob": model()},

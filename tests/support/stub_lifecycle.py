@@ -99,9 +99,8 @@ class Stub:
     @property
     def group(self) -> int:
         """The process group of the current launch, which its guardian leads."""
-        assert self.lifecycle._launch.process
-        assert self.lifecycle._launch.process.guardian_pid
-        return self.lifecycle._launch.process.guardian_pid
+        assert self.lifecycle.process_group
+        return self.lifecycle.process_group
 
     @property
     def state(self) -> str:

@@ -48,7 +48,7 @@ sealed = backends.server_environment
 def environment(*given, **more):
     env = sealed(*given, **more)
     return env | {{"PYTHONPATH": env["PYTHONPATH"] + os.pathsep + os.environ["STUB"]}}
-backends.server_environment, backends.LAUNCHER_MODULE = environment, "{NAME}"
+backends.server_environment, backends.SERVER_MODULE = environment, "{NAME}"
 from cappella.cli.app import app
 app()
 """

@@ -34,32 +34,41 @@ class Analysis(StrEnum):
     OFF = "off"
 
 
+Ensemble = Annotated[str, typer.Option("--ensemble", help="The ensemble to measure.")]
+Against = Annotated[str, typer.Option(help="Also measure: single, naive, single-plain, naive-plain (comma-separated).")]
+Url = Annotated[str | None, typer.Option(help="Measure this running server instead of starting one.")]
+Concurrency = Annotated[str, typer.Option(help="Runs in flight at once (comma-separated).")]
+Rate = Annotated[str, typer.Option(help="Instead: runs that start per second, at random times (comma-separated).")]
+Panel = Annotated[str, typer.Option(help="Panel sizes; members repeat (comma-separated). (default: the config's)")]
+AnswerTokens = Annotated[str, typer.Option(help="Tokens of an answer (comma-separated); empty: no limit.")]
+PromptWords = Annotated[int, typer.Option(min=1, help="Random words in a prompt.")]
+Prompts = Annotated[Path | None, typer.Option(help="Instead: a file with one prompt per line.")]
+Runs = Annotated[int, typer.Option(min=1, help="Runs of each system per round.")]
+Rounds = Annotated[int, typer.Option(min=1, help="Rounds; every system takes a turn in each.")]
+Fusion = Annotated[str, typer.Option(help="Fusion fields of every run: analysis=off;early_exit=equal.")]
+Vary = Annotated[str, typer.Option(help="Fusion fields to compare: early_prefill=true/false.")]
+OptillmPython = Annotated[Path | None, typer.Option(help="Also measure optillm, installed for this Python.")]
+Out = Annotated[Path | None, typer.Option(help="Folder for bench.json and bench.svg.")]
+
+
 @app.command()
 def ensemble(
     config: Annotated[Path, CONFIG],
-    name: Annotated[str, typer.Option("--ensemble", help="The ensemble to measure.")] = "default",
-    against: Annotated[
-        str, typer.Option(help="Also measure: single, naive, single-plain, naive-plain (comma-separated).")
-    ] = "",
-    url: Annotated[str | None, typer.Option(help="Measure this running server instead of starting one.")] = None,
-    concurrency: Annotated[str, typer.Option(help="Runs in flight at once (comma-separated).")] = "1,4,16",
-    rate: Annotated[
-        str, typer.Option(help="Instead: runs that start per second, at random times (comma-separated).")
-    ] = "",
-    panel: Annotated[
-        str, typer.Option(help="Panel sizes; members repeat (comma-separated). (default: the config's)")
-    ] = "",
-    answer_tokens: Annotated[str, typer.Option(help="Tokens of an answer (comma-separated); empty: no limit.")] = "64",
-    prompt_words: Annotated[int, typer.Option(min=1, help="Random words in a prompt.")] = 60,
-    prompts: Annotated[Path | None, typer.Option(help="Instead: a file with one prompt per line.")] = None,
-    runs: Annotated[int, typer.Option(min=1, help="Runs of each system per round.")] = 16,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds; every system takes a turn in each.")] = 3,
-    fusion: Annotated[str, typer.Option(help="Fusion fields of every run: analysis=off;early_exit=equal.")] = "",
-    vary: Annotated[str, typer.Option(help="Fusion fields to compare: early_prefill=true/false.")] = "",
-    optillm_python: Annotated[
-        Path | None, typer.Option(help="Also measure optillm, installed for this Python.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for bench.json and bench.svg.")] = None,
+    name: Ensemble = "default",
+    against: Against = "",
+    url: Url = None,
+    concurrency: Concurrency = "1,4,16",
+    rate: Rate = "",
+    panel: Panel = "",
+    answer_tokens: AnswerTokens = "64",
+    prompt_words: PromptWords = 60,
+    prompts: Prompts = None,
+    runs: Runs = 16,
+    rounds: Rounds = 3,
+    fusion: Fusion = "",
+    vary: Vary = "",
+    optillm_python: OptillmPython = None,
+    out: Out = None,
 ) -> None:
     """Measure an ensemble over its engines: throughput, latency, stages, overhead, ratio to the fastest possible run.
 

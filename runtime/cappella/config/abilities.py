@@ -2,13 +2,8 @@
 
 from typing import Protocol
 
-from cappella.types import Capabilities, Sampling
-from cappella.vocabulary import AnalysisMode, EarlyExit, GateMode, Strategy
-
-EXTENDED_SAMPLING = ("top_k", "min_p", "repetition_penalty")
-"""Sampling fields of vLLM's API that OpenAI's API does not have."""
-JUDGE_CHOOSES: tuple[Strategy, ...] = ("select", "vote")
-"""The strategies whose judge picks an answer instead of writing one."""
+from cappella.types import Capabilities, Sampling, SamplingExtensions
+from cappella.vocabulary import STRATEGIES, AnalysisMode, EarlyExit, GateMode, Strategy
 
 
 class JudgeOptions(Protocol):
@@ -27,13 +22,13 @@ def judge_lacks(
 ) -> tuple[str, str] | None:
     """A problem and a hint if the judge's server cannot do what the options need; else None."""
     cannot_choose = "its server does not support both structured_outputs and logprobs"
-    if options.strategy in JUDGE_CHOOSES and not (capabilities.extensions and capabilities.logprobs):
+    judge_writes = STRATEGIES[options.strategy].judge_writes
+    if not judge_writes and not (capabilities.extensions and capabilities.logprobs):
         return f"strategy {options.strategy} has the judge choose, and {cannot_choose}", "Use strategy: synthesize"
     if (options.early_exit == "judge" or gate == "judge") and not capabilities.extensions:
         what = "gate" if gate == "judge" else "early_exit"
         return f"{what}: judge has it choose, and {cannot_choose}", f"Remove {what}: judge"
-    writes = options.strategy not in JUDGE_CHOOSES
-    if writes and options.analysis != "off" and not capabilities.json_schema:
+    if judge_writes and options.analysis != "off" and not capabilities.json_schema:
         problem = "the analysis is JSON, and its server is not declared to support json_schema"
         return problem, "Set analysis: off, or json_schema: true on the model if its server supports it"
     return None
@@ -43,7 +38,7 @@ def seat_lacks(capabilities: Capabilities, sampling: Sampling, samples: int = 1)
     """A problem and a hint if a seat's server cannot do this sampling; else None."""
     if capabilities.extensions:
         return None
-    given = [name for name in EXTENDED_SAMPLING if getattr(sampling, name) is not None]
+    given = [name for name in SamplingExtensions.model_fields if getattr(sampling, name) is not None]
     if given:
         return f"its server has OpenAI's API, which has no {given[0]}", f"Remove {given[0]}"
     if samples > 1:

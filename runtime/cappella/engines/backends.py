@@ -1,13 +1,15 @@
 """Factory of engines: the client for each kind of server, and how to start the one kind that Cappella starts, vLLM."""
 
 import importlib.util
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from cappella.config import RemoteModel
 from cappella.engines.base import EngineServer, HoldAwake
 from cappella.engines.circuit_breaker import CircuitBreaker
 from cappella.engines.http_engine import Address
+from cappella.engines.launcher import Launcher
+from cappella.engines.process.process import ForkServer
 from cappella.engines.remote import OpenAIEngine
 from cappella.engines.sanitize import WELL_KNOWN_SPECIAL_TOKENS, Sanitizer
 from cappella.engines.status import EngineStatus
@@ -16,7 +18,7 @@ from cappella.engines.vllm.client import VllmEngine
 from cappella.errors import ConfigError
 from cappella.types import Capabilities
 
-LAUNCHER_MODULE = "cappella.engines.vllm.server_main"
+SERVER_MODULE = "cappella.engines.vllm.server_main"
 """The module whose `main()` runs the server."""
 STARTUP_STAGES = startup_stages.STAGES
 MAX_SOCKET_NAME_BYTES = server_args.MAX_SOCKET_NAME_BYTES
@@ -29,6 +31,11 @@ def require_installed() -> None:
     """Raises ConfigError if the server that Cappella starts is not installed."""
     if importlib.util.find_spec("vllm") is None:
         raise ConfigError("this Python", "vLLM is not installed", "Install the extra cpu or gpu, or use scripts/run")
+
+
+def launcher(env: Mapping[str, str], log: Path) -> Launcher:
+    """What starts servers with this environment; it prints to `log`."""
+    return ForkServer(SERVER_MODULE, STARTUP_STAGES, env, log)
 
 
 def local_engines(

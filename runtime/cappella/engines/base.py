@@ -4,8 +4,8 @@ To add a backend:
 
 1. Write a class with the methods of `EngineServer`. `HttpEngine` has most of them for any server with OpenAI's HTTP API.
 2. Return it from `backends.local_engines`, or from `backends.remote_engine` by the config key `api`.
-3. For a server that Cappella starts, `backends` also holds its launcher module, command line, environment and the
-   stages of its start (`startup_log.StartupStages`).
+3. For a server that Cappella starts, `backends` also holds its module, command line, environment and the stages of its
+   start (`startup_log.StartupStages`), and `backends.launcher` returns what starts it (`launcher.Launcher`).
 
 `status` is shared: the supervisor writes it (see `reconciler.transition`), an implementation only reads it.
 """

@@ -10,9 +10,9 @@ from cappella.config import Config, Model, paths
 from cappella.engines import backends
 from cappella.engines.deployment import Deployment
 from cappella.engines.gpu_memory import GpuMemory
+from cappella.engines.launcher import Launcher
 from cappella.engines.lifecycle import Lifecycle
 from cappella.engines.mps import Mps
-from cappella.engines.process.process import ForkServer
 from cappella.engines.remote import Attachment
 from cappella.engines.sanitize import Sanitizer
 from cappella.engines.spec import Backoff, EngineSpec
@@ -33,7 +33,7 @@ MAX_SOCKET_PATH_BYTES = 107
 
 
 class EngineBuilder:
-    """Builds engines whose private folders lie in `runtime_dir`, and that share one fork server per environment."""
+    """Builds engines whose private folders lie in `runtime_dir`, and that share one launcher per environment."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class EngineBuilder:
         self._start_slots = asyncio.Semaphore(os.cpu_count() or 1)
         self._in_sleep_mode = _models_in_sleep_mode(plan) if plan.machine.gpu else frozenset()
         self._builds = 0
-        self.fork_servers: dict[frozenset[tuple[str, str]], ForkServer] = {}
+        self.launchers: dict[frozenset[tuple[str, str]], Launcher] = {}
 
     def add_engines(self, new: Deployment, names: Iterable[str]) -> None:
         """Add the engines of these models to a deployment. Raises ConfigError."""
@@ -88,7 +88,7 @@ class EngineBuilder:
         new.engines.update(backends.local_engines(socket, names, status, sanitizer, model.capabilities, hold_awake))
         env = self._environment(new, name, cpu_threads)
         spec = self._spec(new, name, private, socket)
-        new.lifecycles[name] = Lifecycle(new.engines[name], self._fork_server(env), spec, self._start_slots)
+        new.lifecycles[name] = Lifecycle(new.engines[name], self._launcher(env), spec, self._start_slots)
         if placed.turn:
             new.lifecycles[name].start_asleep()
 
@@ -114,12 +114,11 @@ class EngineBuilder:
             health_interval_s=self._health_interval_s,
         )
 
-    def _fork_server(self, env: Mapping[str, str]) -> ForkServer:
+    def _launcher(self, env: Mapping[str, str]) -> Launcher:
         """The one for this environment: some variables are read as modules are imported."""
         # No engine's log has such a name, since a model's name begins with a letter or a digit.
-        log = self._log_dir / f"_fork-server-{len(self.fork_servers)}.log"
-        new = ForkServer(backends.LAUNCHER_MODULE, backends.STARTUP_STAGES, env, log)
-        return self.fork_servers.setdefault(frozenset(env.items()), new)
+        log = self._log_dir / f"_fork-server-{len(self.launchers)}.log"
+        return self.launchers.setdefault(frozenset(env.items()), backends.launcher(env, log))
 
 
 def _require_short_path(name: str, private: Path) -> None:

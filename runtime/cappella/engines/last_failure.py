@@ -5,13 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from cappella.engines import crash_reason, log_rotation
-from cappella.engines.process.process import EngineProcess
+from cappella.engines.launcher import ServerProcess
 from cappella.engines.status import EngineStatus, Failure
 
 EXIT_CODE_TIMEOUT_S = 0.3
 
 
-def record(status: EngineStatus, reason: str, process: EngineProcess | None) -> None:
+def record(status: EngineStatus, reason: str, process: ServerProcess | None) -> None:
     """Set `status.last_failure`, which stays after the engine has recovered."""
     status.last_failure = Failure(time.time(), reason, str(process.log) if process else None)
 
@@ -24,7 +24,7 @@ def update_log_path(status: EngineStatus, log: Path) -> None:
         status.last_failure = replace(failure, log=str(rotated) if rotated else None)
 
 
-async def is_repeated_config_error(status: EngineStatus, reason: str, process: EngineProcess | None) -> bool:
+async def is_repeated_config_error(status: EngineStatus, reason: str, process: ServerProcess | None) -> bool:
     """Whether the process exited by itself while it read its config, with the same error as the launch before."""
     last = status.last_failure
     if process is None or last is None or last.reason != reason or crash_reason.is_transient(reason):
@@ -36,7 +36,7 @@ async def is_repeated_config_error(status: EngineStatus, reason: str, process: E
     return await process.logged_error() is not None
 
 
-async def cause_of_death(process: EngineProcess, cause: str) -> str:
+async def cause_of_death(process: ServerProcess, cause: str) -> str:
     """The cause that a health check saw, with the error from the log; or the signal that killed the process.
 
     A killed server stops answering a moment before its exit code is known.

@@ -9,7 +9,7 @@ from cappella.engines import last_failure, memory_use, startup
 from cappella.engines.base import EngineServer
 from cappella.engines.gpu_memory import COMMAND_TIMEOUT_S
 from cappella.engines.health import Health
-from cappella.engines.process.process import EngineProcess, ForkServer
+from cappella.engines.launcher import Launcher, ServerProcess
 from cappella.engines.reconciler import Observed
 from cappella.engines.spec import EngineSpec
 from cappella.engines.start_times import Countdown
@@ -26,17 +26,17 @@ class Launch:
     def __init__(
         self,
         engine: EngineServer,
-        fork_server: ForkServer,
+        launcher: Launcher,
         spec: EngineSpec,
         health: Health,
         was_ready_before: bool = False,
     ) -> None:
         self._engine = engine
-        self._fork_server = fork_server
+        self._launcher = launcher
         self._spec = spec
         self._health = health
         self.was_ready_before = was_ready_before
-        self.process: EngineProcess | None = None
+        self.process: ServerProcess | None = None
         self.observed: Observed = "nothing"
         self.ready_at: float | None = None
 
@@ -46,27 +46,27 @@ class Launch:
         return self.was_ready_before or self.ready_at is not None
 
     @property
-    def running_process(self) -> EngineProcess | None:
+    def running_process(self) -> ServerProcess | None:
         return self.process if self.process and self.process.running else None
 
     def was_stable(self, stable_s: float) -> bool:
         """Whether it has been ready for longer than `stable_s`."""
         return self.ready_at is not None and time.monotonic() - self.ready_at > stable_s
 
-    async def fork(self, is_wanted: Callable[[], bool]) -> EngineProcess | None:
-        """Fork the process once its GPUs have room; None if the engine is no longer wanted by then.
+    async def start(self, is_wanted: Callable[[], bool]) -> ServerProcess | None:
+        """Start the process once its GPUs have room; None if the engine is no longer wanted by then.
 
         Raises EngineBroke if other processes hold the GPU memory, and OSError for a folder or log that cannot be made.
         """
         if self._spec.memory:
             await self._spec.memory.require_room()
         if is_wanted():
-            self.process = await self._fork_server.fork(self._spec.arguments, self._spec.folder, self._spec.log)
+            self.process = await self._launcher.launch(self._spec.arguments, self._spec.folder, self._spec.log)
             last_failure.update_log_path(self._engine.status, self._spec.log)
         self.observed = "starting" if is_wanted() else "ending"
         return self.process if self.observed == "starting" else None
 
-    async def wait_for_first_token(self, process: EngineProcess) -> Countdown:
+    async def wait_for_first_token(self, process: ServerProcess) -> Countdown:
         """Returns how long each stage took. Raises EngineBroke with the reason from the log."""
         start_times = self._spec.start_times
         countdown = Countdown(process.startup_log.stages.names, start_times.last() if start_times else None)
@@ -75,9 +75,9 @@ class Launch:
         try:
             await startup.wait_for_first_token(self._engine, process, countdown, stall_detector)
         except startup.StartStalled:
-            if process.guardian_pid is None:
-                # It was never forked: the import of the server module hangs, and would hang for every later engine.
-                await self._fork_server.close()
+            if not process.has_begun:
+                # The launcher itself hangs, as in the import of the server module, and would hang for every later engine.
+                await self._launcher.close()
             raise
         return countdown
 
@@ -88,7 +88,7 @@ class Launch:
             self._spec.start_times.save(countdown.seconds_by_stage)
         self.observed, self.ready_at = "up", time.monotonic()
 
-    async def watch(self, process: EngineProcess) -> str:
+    async def watch(self, process: ServerProcess) -> str:
         """Wait until the engine is dead; returns the cause."""
         try:
             while True:
@@ -102,7 +102,7 @@ class Launch:
         finally:
             await self._health.pause()
 
-    async def sleep_in_place(self, process: EngineProcess, abort_calls: bool) -> None:
+    async def sleep_in_place(self, process: ServerProcess, abort_calls: bool) -> None:
         """Put the server to sleep with its process alive; stop the process if its GPU memory does not come back."""
         self.observed = "asleep"
         if abort_calls:
@@ -113,7 +113,7 @@ class Launch:
         if not freed and process.running:
             await self.stop(process, abort_calls=False)
 
-    async def wake_in_place(self, process: EngineProcess) -> bool:
+    async def wake_in_place(self, process: ServerProcess) -> bool:
         """Whether the server woke and gave a token. If it did not, its process is killed, and `watch` returns."""
         self.observed = "up"
         try:
@@ -125,7 +125,7 @@ class Launch:
             return False
         return True
 
-    async def stop(self, process: EngineProcess, abort_calls: bool) -> None:
+    async def stop(self, process: ServerProcess, abort_calls: bool) -> None:
         """Stop the process; from here on its end counts as no crash."""
         self.observed = "ending"
         if abort_calls:

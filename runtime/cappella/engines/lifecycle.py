@@ -10,7 +10,7 @@ from cappella.engines import last_failure
 from cappella.engines.base import EngineServer
 from cappella.engines.health import Health
 from cappella.engines.launch import Launch
-from cappella.engines.process.process import EngineProcess, ForkServer
+from cappella.engines.launcher import Launcher, ServerProcess
 from cappella.engines.reconciler import Intent, SleepReason, step, transition
 from cappella.engines.spec import EngineSpec
 from cappella.engines.status import ACTIONS, Action
@@ -27,23 +27,23 @@ class Lifecycle:
     """
 
     def __init__(
-        self, engine: EngineServer, fork_server: ForkServer, spec: EngineSpec, start_slots: asyncio.Semaphore
+        self, engine: EngineServer, launcher: Launcher, spec: EngineSpec, start_slots: asyncio.Semaphore
     ) -> None:
         self._engine = engine
         self._status = engine.status
-        self._fork_server = fork_server
+        self._launcher = launcher
         self._spec = spec
         self._start_slots = start_slots
         self._health = Health(engine, spec.hung_after_s)
         self._intent = Intent()
         self._intent_changed = asyncio.Event()
-        self._launch = Launch(engine, fork_server, spec, self._health)
+        self._launch = Launch(engine, launcher, spec, self._health)
         # Commands to sleep, wake and stop reach the process one at a time.
         self._command_lock = asyncio.Lock()
 
     @property
     def log(self) -> Path:
-        """The log that shows why the engine failed: its own, or its fork server's if it was never forked."""
+        """The log that shows why the engine failed: its own, or its launcher's if it never began."""
         return self._launch.process.log if self._launch.process else self._spec.log
 
     def log_excerpt(self) -> list[str]:
@@ -61,7 +61,7 @@ class Lifecycle:
     def process_group(self) -> int | None:
         """The process group of the engine; None if it has no process."""
         process = self._launch.running_process
-        return process.guardian_pid if process else None
+        return process.process_group if process else None
 
     def kill_group(self) -> None:
         """Send SIGKILL to all the engine's processes, without waiting."""
@@ -199,12 +199,12 @@ class Lifecycle:
     async def _run_process(self) -> str:
         """One launch, from start to end; returns the cause of its end."""
         launch = self._launch = Launch(
-            self._engine, self._fork_server, self._spec, self._health, self._launch.engine_was_ready
+            self._engine, self._launcher, self._spec, self._health, self._launch.engine_was_ready
         )
         self._engine.circuit_breaker.begin_launch()
         try:
             async with self._start_slots:
-                process = await launch.fork(lambda: self._intent.desired == "running")
+                process = await launch.start(lambda: self._intent.desired == "running")
                 if process is None:
                     return "no longer wanted"
                 await self._wait_until_ready(launch, process)
@@ -224,7 +224,7 @@ class Lifecycle:
                 await launch.process.kill()
             await self._engine.close()
 
-    async def _wait_until_ready(self, launch: Launch, process: EngineProcess) -> None:
+    async def _wait_until_ready(self, launch: Launch, process: ServerProcess) -> None:
         """Raises EngineBroke with the reason from the log."""
         # An engine that wakes by a launch stays "asleep", and its callers wait.
         if self._status.state != "asleep":

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from cappella.engines.base import EngineServer
-from cappella.engines.process.process import EngineProcess
+from cappella.engines.launcher import ServerProcess
 from cappella.engines.start_times import Countdown
 from cappella.errors import EngineBroke, EngineError
 
@@ -32,7 +32,7 @@ class StartStalled(EngineBroke):
 class StallDetector:
     """Watches the length of a starting process's log and the memory of its process group."""
 
-    def __init__(self, process: EngineProcess, held_bytes: HeldBytes, stalled_after_s: float) -> None:
+    def __init__(self, process: ServerProcess, held_bytes: HeldBytes, stalled_after_s: float) -> None:
         self._process = process
         self._held_bytes = held_bytes
         self._stalled_after_s = stalled_after_s
@@ -54,7 +54,7 @@ class StallDetector:
 
 
 async def wait_for_first_token(
-    engine: EngineServer, process: EngineProcess, countdown: Countdown, stall_detector: StallDetector
+    engine: EngineServer, process: ServerProcess, countdown: Countdown, stall_detector: StallDetector
 ) -> None:
     """Wait until the engine has given a token, and show its progress in its status. Raises EngineBroke."""
     reporting = asyncio.create_task(_report_progress(engine, process, countdown))
@@ -80,7 +80,7 @@ async def _first_of(*waits: Coroutine[Any, Any, None]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _report_progress(engine: EngineServer, process: EngineProcess, countdown: Countdown) -> None:
+async def _report_progress(engine: EngineServer, process: ServerProcess, countdown: Countdown) -> None:
     """Update the status until cancelled, or until an operator has stopped the engine."""
     status = engine.status
     while True:
@@ -95,7 +95,7 @@ async def _report_progress(engine: EngineServer, process: EngineProcess, countdo
         await asyncio.sleep(POLL_S)
 
 
-async def _wait_until_healthy(engine: EngineServer, process: EngineProcess) -> None:
+async def _wait_until_healthy(engine: EngineServer, process: ServerProcess) -> None:
     give_up_at = time.monotonic() + START_TIMEOUT_S
     while not await _is_healthy(engine):
         if not process.running:

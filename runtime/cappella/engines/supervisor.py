@@ -159,8 +159,8 @@ class Supervisor:
         tasks = {*self._actions, *self._tasks.values()}
         for task in tasks:
             task.cancel()
-        # Closing the fork servers first calls off the engines that are not forked yet.
-        await asyncio.gather(*(fork_server.close() for fork_server in self._builder.fork_servers.values()))
+        # Closing the launchers first calls off the engines that have not begun yet.
+        await asyncio.gather(*(launcher.close() for launcher in self._builder.launchers.values()))
         if tasks:
             await asyncio.wait(tasks, timeout=STOP_TIMEOUT_S)
         for lifecycle in self._tasks:

@@ -32,13 +32,11 @@ class Strategy:
     """How a run comes to its verdict, and what the rest of the pipeline has to know about that.
 
     `returns_member_answers`: a member's answer may be returned verbatim, so members get the caller's output format.
-    `judge_writes`: the judge writes the final answer, after its analysis. `needs_judge`: most runs call the judge.
-    `min_rounds`: `layers` counts as at least this many rounds.
+    `needs_judge`: most runs call the judge. `min_rounds`: `layers` counts as at least this many rounds.
     """
 
     conclude: Callable[["RunContext"], Awaitable[Verdict]]
     returns_member_answers: bool = False
-    judge_writes: bool = False
     needs_judge: bool = True
     min_rounds: int = 1
 
@@ -50,7 +48,7 @@ class Strategy:
 class RunContext:
     """One run. `rounds` holds every round of the panel; `answers` are those of the last round with a quorum.
 
-    `failure_reason` is set by a failure that did not end the run, apart from the judge's own; `ranking` by the review.
+    `failure_reason` is set by the last failure that did not end the run; `ranking` by the review.
     """
 
     def __init__(

@@ -17,7 +17,7 @@ from cappella.ensemble.events import AnalysisDelta, AnalysisDone, AnalysisStarte
 from cappella.ensemble.fallback import cut_at_stop
 from cappella.ensemble.run import Analysis, Answer, Call, Role
 from cappella.ensemble.structured.json_value import parse_json
-from cappella.errors import EngineError, EngineUnusable
+from cappella.errors import EngineUnusable
 from cappella.types import Chunk, OutputFormat, Prompt, Sampling
 
 TOP_LOGPROBS = 20
@@ -27,7 +27,7 @@ class Judge:
     """Judges `answers`, shown as `candidates`, over the conversation in `prompt`.
 
     `labels` maps the letters back to answers' names. `analysis` and `final_answer` are set once complete, and stay
-    readable after a failure; `failure_reason` is set by a step that failed without ending the run.
+    readable after a failure.
     """
 
     def __init__(
@@ -43,7 +43,6 @@ class Judge:
         self.answers = answers
         self.settings = settings
         self.analysis: Analysis | None = None
-        self.failure_reason: str | None = None
         self.final_answer: Answer | None = None
         self.engine_calls: list[EngineCall] = []
         self._has_output = self._has_tool_call = False
@@ -72,11 +71,24 @@ class Judge:
         return sorted(records, key=lambda call: call.role == "final")
 
     async def compare(self) -> None:
-        """Set `analysis`, or `failure_reason` if the analysis fails."""
+        """Set `analysis`. Raises EngineError."""
+        self._emit(AnalysisStarted(self.labels))
+        candidates, criteria = self._candidates, self.settings.criteria
+        messages = prompts.analysis_messages(self._prompt.messages, candidates.texts, candidates.nonce, criteria)
+        limits = {"max_completion_tokens": self.settings.analysis_max_tokens, "stop": None}
+        sampling = self.settings.judge_sampling.model_copy(update=limits)
+        json_schema = {"name": "analysis", "schema": prompts.analysis_schema(len(candidates.answers))}
+        output_format = OutputFormat("response_format", {"type": "json_schema", "json_schema": json_schema})
+        prompt = replace(self._question(messages, output_format), watched=self.settings.panel_watched)
+        call = self._new_call("analysis")
+        text = await call.complete(self._engine, prompt, self._within_budget(sampling), self._emit_analysis)
         try:
-            await self._compare()
-        except EngineError as error:
-            self.failure_reason = error.reason
+            lettered = parse_json(text)
+        except ValueError as error:
+            raise EngineUnusable(f"the judge's analysis is not JSON: {error}", "judge_not_valid_json") from error
+        self.analysis = with_names(lettered, self.labels)
+        self._lettered_analysis = json.dumps(lettered, ensure_ascii=False)
+        self._emit(AnalysisDone(self.analysis))
 
     async def write(self) -> Answer:
         """Stream the final answer; the prompt holds the analysis if there is one by now. Raises EngineError."""
@@ -123,25 +135,6 @@ class Judge:
         gap = "\n\n" if after_partial_output and self._has_output else ""
         self._emit_final(Chunk(gap + answer.content, answer.reasoning, answer.tool_calls, answer.logprobs))
         return answer
-
-    async def _compare(self) -> None:
-        self._emit(AnalysisStarted(self.labels))
-        candidates, criteria = self._candidates, self.settings.criteria
-        messages = prompts.analysis_messages(self._prompt.messages, candidates.texts, candidates.nonce, criteria)
-        limits = {"max_completion_tokens": self.settings.analysis_max_tokens, "stop": None}
-        sampling = self.settings.judge_sampling.model_copy(update=limits)
-        json_schema = {"name": "analysis", "schema": prompts.analysis_schema(len(candidates.answers))}
-        output_format = OutputFormat("response_format", {"type": "json_schema", "json_schema": json_schema})
-        prompt = replace(self._question(messages, output_format), watched=self.settings.panel_watched)
-        call = self._new_call("analysis")
-        text = await call.complete(self._engine, prompt, self._within_budget(sampling), self._emit_analysis)
-        try:
-            lettered = parse_json(text)
-        except ValueError as error:
-            raise EngineUnusable(f"the judge's analysis is not JSON: {error}", "judge_not_valid_json") from error
-        self.analysis = with_names(lettered, self.labels)
-        self._lettered_analysis = json.dumps(lettered, ensure_ascii=False)
-        self._emit(AnalysisDone(self.analysis))
 
     def _emit_analysis(self, chunk: Chunk) -> None:
         if chunk.content:

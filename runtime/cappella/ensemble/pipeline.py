@@ -45,7 +45,7 @@ class Pipeline:
         if answer := await gate.bypass(ctx):
             return _finished(ctx, Verdict(answer, answer.name), "bypassed")
         verdict = await _verdict(ctx)
-        return _finished(ctx, verdict, run_status(ctx.rounds, ctx.answers, _failure_reason(ctx)))
+        return _finished(ctx, verdict, run_status(ctx.rounds, ctx.answers, ctx.failure_reason))
 
 
 async def _verdict(ctx: RunContext) -> Verdict:
@@ -54,15 +54,15 @@ async def _verdict(ctx: RunContext) -> Verdict:
         async with ctx.deadline():
             return await ctx.strategy(ctx)
     except TimeoutError:
-        ctx.judge.failure_reason = "deadline"
+        ctx.failure_reason = "deadline"
     except EngineError as error:
-        ctx.judge.failure_reason = error.reason
+        ctx.failure_reason = error.reason
     return await _fallback(ctx)
 
 
 async def _fallback(ctx: RunContext) -> Verdict:
     """The judge's answer if it had finished one, else the best member's. Raises JudgeFailed if there is neither."""
-    judge, reason = ctx.judge, ctx.judge.failure_reason or ""
+    judge, reason = ctx.judge, ctx.failure_reason or ""
     if judge.final_answer:
         return Verdict(judge.final_answer)
     if judge.rules_out_fallback:
@@ -103,14 +103,10 @@ def _finished(ctx: RunContext, verdict: Verdict, status: Status) -> Run:
         analysis=judge.analysis,
         ranking=ctx.ranking,
         gate=ctx.gate,
-        failure_reason=_failure_reason(ctx),
+        failure_reason=ctx.failure_reason,
         calls=ctx.calls,
         timings=ctx.timings,
     )
-
-
-def _failure_reason(ctx: RunContext) -> str | None:
-    return ctx.judge.failure_reason or ctx.failure_reason
 
 
 def _require_ready(engines: Mapping[str, Engine], settings: Settings) -> None:

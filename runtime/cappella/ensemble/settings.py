@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from cappella.config import Ensemble, Model, Preset, RemoteModel, seats
-from cappella.config.abilities import JUDGE_CHOOSES, judge_lacks, seat_lacks
+from cappella.config.abilities import judge_lacks, seat_lacks
 from cappella.config.options import Gate, Overrides, Seat, Settings
 from cappella.ensemble.messages import has_images
 from cappella.ensemble.structured import formats
 from cappella.errors import RequestError, UnknownModel
 from cappella.types import Capabilities, Prompt, Sampling
-from cappella.vocabulary import GateMode
+from cappella.vocabulary import STRATEGIES, GateMode
 
 Models = Mapping[str, Model | RemoteModel]
 
@@ -140,7 +140,7 @@ def _require_judge_support(capabilities: Capabilities, settings: Settings, promp
         raise RequestError(f"{judge} cannot be the judge: {lack[0]}. {lack[1]}.", "fusion.model")
     field = prompt.output_format.field if prompt.output_format else None
     supported = {"structured_outputs": capabilities.extensions, "response_format": capabilities.json_schema}
-    if settings.strategy not in JUDGE_CHOOSES and field and not supported[field]:
+    if STRATEGIES[settings.strategy].judge_writes and field and not supported[field]:
         raise RequestError(f"The judge {judge} writes the answer, and its server does not support {field}.", field)
     if prompt.logprobs is not None and not capabilities.logprobs:
         raise RequestError(f"The judge {judge} writes the answer, and its server does not report logprobs.", "logprobs")

@@ -1,11 +1,11 @@
 """Assembles the gateway: one ASGI application with its state, routers and middleware."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
-from starlette.types import ASGIApp
+from fastapi import APIRouter, FastAPI
+from starlette.types import ASGIApp, Lifespan
 
 from cappella.auth.gatekeeper import Gatekeeper
 from cappella.auth.keys import KeyStore
@@ -33,25 +33,13 @@ def create_app(config: Config, supervisor: Supervisor, read_config: ReadConfig |
 
     `app.state.reloader` reloads and drains it.
     """
-
     gatekeeper = Gatekeeper(KeyStore(config.server.keys) if config.server.keys else None)
     metrics, persistence = Metrics(), Persistence(config)
     observer = RequestObserver(config.server, metrics)
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with observer.running(), persistence.running():
-            await supervisor.start()
-            try:
-                async with background(gatekeeper.write_usage()):
-                    yield
-            finally:
-                await supervisor.stop()
-
     # FastAPI's own document would not describe our fields, and its pages load scripts from other hosts. A redirect of a
     # path with a trailing slash would go to whatever host the request names.
+    lifespan = _lifespan(supervisor, gatekeeper, observer, persistence)
     app = _Gateway(lifespan=lifespan, openapi_url=None, redirect_slashes=False)
-    app.include_router(openapi.create_router(gatekeeper, errors.codes(), keyed=config.server.keys is not None))
     state = GatewayState(
         deployment=supervisor.deployment,
         pipeline=Pipeline(supervisor.engines),
@@ -65,16 +53,41 @@ def create_app(config: Config, supervisor: Supervisor, read_config: ReadConfig |
         created=int(time.time()),
     )
     app.state.reloader = reloader = Reloader(state, supervisor, read_config or (lambda: config))
-    app.include_router(create_router(lambda: reloader.state, reloader.reload))
-    app.include_router(health.create_router(lambda: reloader.state))
-    app.include_router(runs.create_router(gatekeeper, persistence.run_store))
-    app.include_router(create_machine_router(lambda: reloader.state, supervisor))
-    app.include_router(page.create_router())
+    for router in _routers(reloader, supervisor, gatekeeper, persistence):
+        app.include_router(router)
     browser_security.protect(app, config.server, errors.error_reply)
     # Outside the browser checks: requests that they refuse are counted, too.
     app.add_middleware(RecordRequests, observe=observer.request_ended)
     errors.answer_errors(app)
     return app
+
+
+def _routers(
+    reloader: Reloader, supervisor: Supervisor, gatekeeper: Gatekeeper, persistence: Persistence
+) -> Iterator[APIRouter]:
+    keyed = reloader.state.config.server.keys is not None
+    yield openapi.create_router(gatekeeper, keyed)
+    yield create_router(lambda: reloader.state, reloader.reload)
+    yield health.create_router(lambda: reloader.state)
+    yield runs.create_router(gatekeeper, persistence.run_store)
+    yield create_machine_router(lambda: reloader.state, supervisor)
+    yield page.create_router()
+
+
+def _lifespan(
+    supervisor: Supervisor, gatekeeper: Gatekeeper, observer: RequestObserver, persistence: Persistence
+) -> Lifespan[FastAPI]:
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with observer.running(), persistence.running():
+            await supervisor.start()
+            try:
+                async with background(gatekeeper.write_usage()):
+                    yield
+            finally:
+                await supervisor.stop()
+
+    return lifespan
 
 
 class _Gateway(FastAPI):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import inf
 
 from cappella.errors import ShuttingDown
+from cappella.telemetry import records
 
 END_GRACE_S = 5.0
 """What a run may take beyond its deadline to send the last of its reply."""
@@ -26,12 +27,11 @@ class Tracked:
 
 
 class InFlight:
-    """The runs and calls in flight under one config. A drain admits no more; `reason` is set once it cancels one."""
+    """The runs and calls in flight under one config. A drain admits no more."""
 
     def __init__(self) -> None:
         self._tracked: set[Tracked] = set()
         self._closed = False
-        self.reason: ShuttingDown | None = None
         self._changed = asyncio.Event()
 
     @property
@@ -43,7 +43,8 @@ class InFlight:
     def track(self, cancel: Callable[[], object], is_admitted: bool = False) -> Iterator[Tracked]:
         """Track what happens in this context; a drain may call `cancel`.
 
-        Raises ShuttingDown during a drain, unless it `is_admitted` already.
+        Raises ShuttingDown during a drain, unless it `is_admitted` already, and in the place of any error once a drain
+        has cancelled it.
         """
         if self._closed and not is_admitted:
             raise ShuttingDown("This server is about to stop.")
@@ -51,22 +52,34 @@ class InFlight:
         self._tracked.add(tracked)
         try:
             yield tracked
+        except Exception as error:
+            if tracked.is_cancelled:
+                raise _cancelled() from error
+            raise
         finally:
             self._tracked.discard(tracked)
             self._changed.set()
 
     @asynccontextmanager
     async def track_task(self) -> AsyncIterator[Tracked]:
-        """Track the current task in this context. Raises ShuttingDown during a drain, and when a drain cancels it."""
+        """Track the current task in this context. Raises ShuttingDown during a drain, and when a drain cancels it.
+
+        The task sees the cancellation before the error: the request's record has the cause.
+        """
+        record = records.current()
+
+        def cancel() -> None:
+            record.error = ShuttingDown.__name__
+            timeout.reschedule(asyncio.get_running_loop().time())
+
         try:
             async with asyncio.timeout(None) as timeout:
-                now = asyncio.get_running_loop().time
-                with self.track(lambda: timeout.reschedule(now())) as tracked:
+                with self.track(cancel) as tracked:
                     yield tracked
         except TimeoutError as error:
             if not timeout.expired():
                 raise
-            raise self.reason or error from error
+            raise _cancelled() from error
 
     @asynccontextmanager
     async def track_run(self) -> AsyncIterator[Callable[[float], None]]:
@@ -107,7 +120,6 @@ class InFlight:
         return count
 
     def _cancel(self, tracked: Tracked) -> None:
-        self.reason = ShuttingDown("Cancelled: the server is shutting down or has reloaded its configuration.")
         tracked.is_cancelled = True
         tracked.cancel()
 
@@ -120,3 +132,7 @@ class InFlight:
         finally:
             if timer is not None:
                 timer.cancel()
+
+
+def _cancelled() -> ShuttingDown:
+    return ShuttingDown("Cancelled: the server is shutting down or has reloaded its configuration.")

@@ -1,6 +1,10 @@
-"""HTTP statuses and JSON bodies of errors, by one table."""
+"""HTTP statuses, codes and JSON bodies of errors, by two tables: by class, and by the code that an error carries.
+
+The OpenAPI document, and the form of Anthropic's API, follow from them.
+"""
 
 import logging
+from collections.abc import Mapping
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
@@ -8,7 +12,6 @@ from starlette.exceptions import HTTPException
 
 from cappella import errors
 from cappella.ensemble.errors import DeadlineExceeded, InsufficientQuorum, PanelFailed
-from cappella.gateway import openapi
 from cappella.gateway.formats.anthropic_errors import error_body
 from cappella.gateway.reply_types import Error, ErrorBody, MessagesError
 from cappella.gateway.request import CLIENT_CLOSED_REQUEST, ClientGone
@@ -16,12 +19,12 @@ from cappella.telemetry import records, trace
 
 logger = logging.getLogger("cappella")
 
+Codes = Mapping[int, tuple[str, ...]]
+"""Error codes by HTTP status."""
+
 # Error class: status, OpenAI's type, code. The first class of an error's MRO that is in the table decides.
 HTTP_TABLE: dict[type[Exception], tuple[int, str, str | None]] = {
     errors.RequestError: (400, "invalid_request_error", None),
-    errors.UnknownModel: (404, "invalid_request_error", None),
-    errors.UnknownRun: (404, "invalid_request_error", None),
-    errors.UnknownEngine: (404, "invalid_request_error", None),
     errors.ModelNotReady: (503, "server_error", "model_not_ready"),
     errors.ActionRefused: (409, "invalid_request_error", "action_refused"),
     errors.ReloadFailed: (409, "server_error", "reload_failed"),
@@ -39,7 +42,19 @@ HTTP_TABLE: dict[type[Exception], tuple[int, str, str | None]] = {
     DeadlineExceeded: (504, "server_error", "deadline_exceeded"),
     Exception: (500, "server_error", "internal_error"),
 }
-BODY_STATUS = {"body_too_large": 413, "body_too_slow": 408, "unsupported_media_type": 415}
+# Status: codes that a RequestError or Forbidden carries.
+CARRIED_CODES: Codes = {
+    400: tuple(
+        "unknown_field invalid_value invalid_json context_length_exceeded nested_ensemble overrides_forbidden"
+        " preset_not_found budget_too_small too_large".split()
+    ),
+    403: ("host_not_allowed", "origin_not_allowed", "scope_missing", "model_not_allowed"),
+    404: ("model_not_found", "run_not_found", "runs_not_kept", "engine_not_found"),
+    408: ("body_too_slow",),
+    413: ("body_too_large",),
+    415: ("unsupported_media_type",),
+}
+_STATUS_BY_CODE = {code: status for status, codes in CARRIED_CODES.items() for code in codes}
 
 
 def answer_errors(app: FastAPI) -> None:
@@ -50,10 +65,12 @@ def answer_errors(app: FastAPI) -> None:
     app.add_exception_handler(errors.CappellaError, error_reply)
 
 
-def codes() -> openapi.Codes:
-    """The table's error codes by status."""
-    rows = [(status, code) for status, _, code in HTTP_TABLE.values() if code]
-    return {status: tuple(dict.fromkeys(code for other, code in rows if other == status)) for status, _ in rows}
+def codes() -> Codes:
+    """All error codes by status."""
+    rows = [(status, code) for code, status in _STATUS_BY_CODE.items()]
+    rows += [(status, code) for status, _, code in HTTP_TABLE.values() if code]
+    statuses = sorted({status for status, _ in rows})
+    return {each: tuple(dict.fromkeys(code for status, code in rows if status == each)) for each in statuses}
 
 
 def describe(error: Exception) -> ErrorBody:
@@ -80,7 +97,7 @@ async def error_reply(request: Request, error: Exception) -> Response:
     records.current().error = type(error).__name__
     status = _row(error)[0]
     if isinstance(error, errors.RequestError):
-        status = BODY_STATUS.get(error.code, status)
+        status = _STATUS_BY_CODE.get(error.code, status)
     headers = None
     if isinstance(error, errors.ModelNotReady | errors.Overloaded):
         headers = {"Retry-After": str(error.retry_after_s)}

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from fastapi import APIRouter, Request, Response
 
 from cappella.engines.status import EngineStatus
-from cappella.gateway.machine_types import EngineReadiness, EngineStatusNow, GpuNow, Readiness
+from cappella.gateway.machine_types import EngineNow, EngineReadiness, EngineStatusNow, GpuNow, Readiness
 from cappella.gateway.reply_types import Health
 from cappella.gateway.state import GatewayState
 from cappella.placement.gpus import Gpu
@@ -36,14 +36,21 @@ def create_router(current: Callable[[], GatewayState]) -> APIRouter:
     return router
 
 
-def engine_status(status: EngineStatus) -> EngineStatusNow:
-    """The whole status of one engine, as replies have it."""
-    failure = status.last_failure
+def engine_progress(status: EngineStatus) -> EngineNow:
+    """The status of one engine, as every key may see it."""
     return {
         "state": status.state,
         "stage": status.stage,
         "progress": status.progress,
         "remaining_s": status.remaining_s,
+    }
+
+
+def engine_status(status: EngineStatus) -> EngineStatusNow:
+    """The whole status of one engine, as replies have it."""
+    failure = status.last_failure
+    return {
+        **engine_progress(status),
         "restarts": status.restarts,
         "restarts_asked": status.restarts_asked,
         "reason": status.reason,

@@ -9,13 +9,12 @@ from fastapi import APIRouter, Request
 from cappella.auth.keys import Key
 from cappella.config import Config
 from cappella.engines.base import EngineServer
-from cappella.engines.status import Action, EngineStatus
-from cappella.gateway.health import engine_status
+from cappella.engines.status import Action
+from cappella.gateway.health import engine_progress, engine_status
 from cappella.gateway.machine_types import (
     Engine,
     EngineDetails,
     EngineFigures,
-    EngineNow,
     EnginePlace,
     EnsembleNow,
     Machine,
@@ -63,7 +62,7 @@ def create_router(current: Callable[[], GatewayState], operations: EngineOperati
             "version": __version__,
             "ensembles": _ensembles(state, key),
             "runs_kept": state.config.server.runs is not None,
-            "engines": {name: _progress(engine.status) for name, engine in servers.items()},
+            "engines": {name: engine_progress(engine.status) for name, engine in servers.items()},
         }
         if key is not None and "admin" not in key.scopes:
             return reply
@@ -99,15 +98,6 @@ def _ensembles(state: GatewayState, key: Key | None) -> dict[str, EnsembleNow]:
         }
         for name, ensemble in state.config.ensembles.items()
         if key is None or "admin" in key.scopes or key.may_call(PREFIX + name)
-    }
-
-
-def _progress(status: EngineStatus) -> EngineNow:
-    return {
-        "state": status.state,
-        "stage": status.stage,
-        "progress": status.progress,
-        "remaining_s": status.remaining_s,
     }
 
 

@@ -5,9 +5,9 @@ from other hosts.
 """
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import get_args
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, get_args
 
 from fastapi import APIRouter, Request
 from pydantic.json_schema import models_json_schema
@@ -15,56 +15,46 @@ from pydantic.json_schema import models_json_schema
 import cappella
 from cappella.auth.gatekeeper import Gatekeeper
 from cappella.engines.status import Action
-from cappella.gateway import limits, proxy, reply_types
+from cappella.gateway import errors, limits, machine_types, proxy, reply_types
+from cappella.gateway.errors import Codes
 from cappella.gateway.model_list import PREFIX
 from cappella.gateway.request import credentials
 from cappella.gateway.routes import APIS
 from cappella.gateway.runs import MAX_LISTED
+from cappella.telemetry import trace_types
 from cappella.types import Json
-
-Codes = Mapping[int, tuple[str, ...]]
-"""The error codes by HTTP status."""
 
 PATH = "/openapi.json"
 
-# Errors of the request itself. `errors.HTTP_TABLE` has the others.
-REQUEST_CODES: Codes = {
-    400: tuple(
-        "unknown_field invalid_value invalid_json context_length_exceeded nested_ensemble overrides_forbidden"
-        " preset_not_found budget_too_small too_large".split()
-    ),
-    403: ("host_not_allowed", "origin_not_allowed", "scope_missing", "model_not_allowed"),
-    404: ("model_not_found",),
-    408: ("body_too_slow",),
-    413: ("body_too_large",),
-    415: ("unsupported_media_type",),
-}
+_ABOUT_KEYS = ("invalid_api_key", "scope_missing", "model_not_allowed")
+_ALSO_INFERENCE = ("unknown_field", "invalid_value")
+"""Codes of other endpoints that the inference endpoints have too."""
 _REPLIES = {
-    "/v1/chat/completions": ("Chat completion, of an ensemble or a model", "ChatCompletion", "messages"),
-    "/v1/completions": ("Text completion, of a model", "Completion", "prompt"),
-    "/v1/responses": ("OpenAI's response, of an ensemble or a model", "Response", "input"),
-    "/v1/messages": ("Anthropic's message, of an ensemble or a model", "Message", "messages"),
+    "/v1/chat/completions": ("Chat completion, of an ensemble or a model", reply_types.ChatCompletion, "messages"),
+    "/v1/completions": ("Text completion, of a model", reply_types.Completion, "prompt"),
+    "/v1/responses": ("OpenAI's response, of an ensemble or a model", reply_types.Response, "input"),
+    "/v1/messages": ("Anthropic's message, of an ensemble or a model", reply_types.Message, "messages"),
 }
 
 
 _REF = "#/components/schemas/{model}"
 
 
-def schema_ref(name: str) -> Json:
-    """A reference to a schema of the document."""
-    return {"$ref": _REF.format(model=name)}
+def schema_ref(kind: Any) -> Json:
+    """A reference to the schema of this type, or of this name, in the document."""
+    return {"$ref": _REF.format(model=kind if isinstance(kind, str) else kind.__name__)}
 
 
 @dataclass(frozen=True, slots=True)
 class _Endpoint:
-    """An endpoint without a request body. `others` are further statuses with the same reply; `refuses` its error codes."""
+    """An endpoint without a request body. `reply` is the type of its JSON reply; `others` are further statuses with the same reply; `refuses` its own error codes."""
 
     summary: str
-    reply: str | None
+    reply: Any
     scope: str | None = None
     method: str = "get"
     others: tuple[int, ...] = ()
-    refuses: Codes = field(default_factory=dict)
+    refuses: tuple[str, ...] = ()
     parameters: tuple[Json, ...] = ()
     ok: int = 200
 
@@ -74,45 +64,59 @@ _RUN_ID: Json = {"name": "run_id", "in": "path", "required": True, "schema": {"t
 _ENGINE: Json = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
 _ACTION: Json = {"name": "action", "in": "path", "required": True, "schema": {"enum": list(get_args(Action))}}
 ENDPOINTS: Mapping[str, _Endpoint] = {
-    "/v1/models": _Endpoint("The ensembles and models that the key may call", "Models", "run"),
-    "/health": _Endpoint("Liveness", "Health"),
-    "/ready": _Endpoint("Readiness: 503 unless every ensemble can answer", "Readiness", "run", others=(503,)),
+    "/v1/models": _Endpoint("The ensembles and models that the key may call", reply_types.Models, "run"),
+    "/health": _Endpoint("Liveness", reply_types.Health),
+    "/ready": _Endpoint(
+        "Readiness: 503 unless every ensemble can answer", machine_types.Readiness, "run", others=(503,)
+    ),
     "/metrics": _Endpoint("Prometheus metrics", None, "admin"),
     "/api/runs": _Endpoint(
         "The latest recorded runs of the key, or, for an admin, of all keys",
-        "Runs",
+        reply_types.Runs,
         "run",
-        refuses={400: ("unknown_field", "invalid_value"), 404: ("runs_not_kept",)},
+        refuses=("unknown_field", "invalid_value", "runs_not_kept"),
         parameters=(_LIMIT,),
     ),
     "/api/runs/{run_id}": _Endpoint(
-        "One recorded run", "Run", "run", refuses={404: ("runs_not_kept", "run_not_found")}, parameters=(_RUN_ID,)
+        "One recorded run", trace_types.Run, "run", refuses=("runs_not_kept", "run_not_found"), parameters=(_RUN_ID,)
     ),
     "/api/reload": _Endpoint(
         "Reload the config",
-        "Reloaded",
+        reply_types.Reloaded,
         "admin",
         method="post",
-        refuses={400: ("config_error",), 409: ("reload_failed",)},
+        refuses=("config_error", "reload_failed"),
     ),
-    "/api/machine": _Endpoint("Engines, ensembles, memory and queue; the last two for an admin only", "Machine", "run"),
+    "/api/machine": _Endpoint(
+        "Engines, ensembles, memory and queue; the last two for an admin only", machine_types.Machine, "run"
+    ),
     "/api/engines/{name}/{action}": _Endpoint(
         "Start a failed engine, put one to sleep, wake it or restart it; the reply does not wait for the end",
-        "Engine",
+        machine_types.Engine,
         "admin",
         method="post",
-        refuses={404: ("engine_not_found",), 409: ("action_refused",)},
+        refuses=("engine_not_found", "action_refused"),
         parameters=(_ENGINE, _ACTION),
         ok=202,
     ),
     PATH: _Endpoint("The OpenAPI document", None, "run"),
 }
+REPLIES: Mapping[str, Any] = {
+    each.__name__: each
+    for each in (
+        *(reply for _, reply, _ in _REPLIES.values()),
+        *(endpoint.reply for endpoint in ENDPOINTS.values() if endpoint.reply),
+        reply_types.Error,
+        reply_types.MessagesError,
+    )
+}
+"""The types of all JSON replies, by name."""
 
 
-def create_router(gatekeeper: Gatekeeper, codes: Codes, keyed: bool) -> APIRouter:
+def create_router(gatekeeper: Gatekeeper, keyed: bool) -> APIRouter:
     """Serves the document to keys that may read /v1/models."""
     router = APIRouter()
-    openapi_document = document(codes, keyed)
+    openapi_document = document(keyed)
 
     @router.get(PATH)
     async def openapi(request: Request) -> Json:
@@ -122,15 +126,9 @@ def create_router(gatekeeper: Gatekeeper, codes: Codes, keyed: bool) -> APIRoute
     return router
 
 
-def document(error_codes: Codes, keyed: bool) -> Json:
-    """The document; `error_codes` are those beside REQUEST_CODES."""
-    codes = {
-        status: (*REQUEST_CODES.get(status, ()), *error_codes.get(status, ()))
-        for status in sorted({*REQUEST_CODES, *error_codes})
-    }
-    if not keyed:
-        codes.pop(401, None)
-        codes[403] = codes[403][:2]
+def document(keyed: bool) -> Json:
+    """The document of a server with or without keys."""
+    codes = _only(errors.codes(), lambda code: keyed or code not in _ABOUT_KEYS)
     inference = {path: {"post": _inference_operation(path, _inference_codes(codes))} for path in APIS}
     others = {path: {each.method: _operation(path, each, codes)} for path, each in ENDPOINTS.items()}
     keys = {
@@ -149,22 +147,27 @@ def document(error_codes: Codes, keyed: bool) -> Json:
 
 def _inference_codes(codes: Codes) -> Codes:
     """The codes without those that only other endpoints use."""
-    elsewhere = {code for endpoint in ENDPOINTS.values() for each in endpoint.refuses.values() for code in each}
-    elsewhere -= {code for each in REQUEST_CODES.values() for code in each}
-    left = {status: tuple(code for code in each if code not in elsewhere) for status, each in codes.items()}
+    elsewhere = {code for endpoint in ENDPOINTS.values() for code in endpoint.refuses} - set(_ALSO_INFERENCE)
+    return _only(codes, lambda code: code not in elsewhere)
+
+
+def _only(codes: Codes, is_wanted: Callable[[str], bool]) -> Codes:
+    left = {status: tuple(code for code in each if is_wanted(code)) for status, each in codes.items()}
     return {status: each for status, each in left.items() if each}
 
 
 def _inference_operation(path: str, codes: Codes) -> Json:
     summary, reply, _ = _REPLIES[path]
     request_type = APIS[path]
-    request_types = [schema_ref(request_type.__name__)] if request_type else []
+    request_types = [schema_ref(request_type)] if request_type else []
     body = {"anyOf": [*request_types, schema_ref(_direct_name(path))]}
     # Only OpenAPI 3.2, which few tools support yet, can describe the events of a stream.
     content = {"application/json": {"schema": schema_ref(reply)}, "text/event-stream": {"example": "data: {...}\n\n"}}
     # vLLM itself answers an invalid body with an error in OpenAI's form.
     error = (
-        {"anyOf": [schema_ref("MessagesError"), schema_ref("Error")]} if path == "/v1/messages" else schema_ref("Error")
+        {"anyOf": [schema_ref(reply_types.MessagesError), schema_ref(reply_types.Error)]}
+        if path == "/v1/messages"
+        else schema_ref(reply_types.Error)
     )
     return {
         "summary": summary,
@@ -182,7 +185,7 @@ def _operation(path: str, each: _Endpoint, codes: Codes) -> Json:
     schema = schema_ref(each.reply) if each.reply else {"type": "string" if path == "/metrics" else "object"}
     # Endpoints without a scope check no key; Host and Origin are checked on all.
     always = {status: codes[status] for status in (401, 403, 500) if status in codes and (each.scope or status == 403)}
-    refusals = {**each.refuses, **always}
+    refusals = {**_only(codes, lambda code: code in each.refuses), **always}
     return {
         "summary": each.summary,
         "operationId": re.sub(r"\W+", "_", path.removeprefix("/v1")).strip("_"),
@@ -193,7 +196,7 @@ def _operation(path: str, each: _Endpoint, codes: Codes) -> Json:
                 str(ok): {"description": each.summary, "content": {kind: {"schema": schema}}}
                 for ok in (each.ok, *each.others)
             },
-            **{str(status): _error(codes, schema_ref("Error")) for status, codes in sorted(refusals.items())},
+            **{str(status): _error(codes, schema_ref(reply_types.Error)) for status, codes in sorted(refusals.items())},
         },
     }
 
@@ -210,11 +213,11 @@ def _schemas() -> Json:
     for request_type in request_types:
         defined["$defs"][request_type.__name__]["properties"]["model"]["pattern"] = f"^{PREFIX}"
     direct = {_direct_name(path): _direct(path) for path in APIS}
-    return {**defined["$defs"], **direct, **reply_types.schemas(_REF)}
+    return {**defined["$defs"], **direct, **reply_types.schemas(REPLIES.values(), _REF)}
 
 
 def _direct_name(path: str) -> str:
-    return f"Model{_REPLIES[path][1]}Request"
+    return f"Model{_REPLIES[path][1].__name__}Request"
 
 
 def _direct(path: str) -> Json:

@@ -4,6 +4,7 @@ A key that is not required is present only where it has a value. A single model'
 shape without `fusion`, and may have more keys.
 """
 
+from collections.abc import Iterable
 from typing import Any, Literal, NotRequired
 
 from pydantic import TypeAdapter
@@ -11,8 +12,7 @@ from pydantic import TypeAdapter
 # pydantic supports that of the standard library only from Python 3.12 on.
 from typing_extensions import TypedDict
 
-from cappella.gateway.machine_types import Engine, Machine, Readiness
-from cappella.telemetry.trace_types import CallCost, Count, FailedModel, PanelAnswer, Run, RunSummary, Trace, Usage
+from cappella.telemetry.trace_types import CallCost, Count, FailedModel, PanelAnswer, RunSummary, Trace, Usage
 from cappella.types import Json
 
 
@@ -126,6 +126,7 @@ class ModelEntry(TypedDict):
 class Models(TypedDict):
     object: Literal["list"]
     data: list[ModelEntry]
+    strategies: dict[str, str]
 
 
 class Health(TypedDict):
@@ -173,31 +174,9 @@ class Reloaded(TypedDict):
     ensembles: list[str]
 
 
-REPLIES: dict[str, Any] = {
-    each.__name__: each
-    for each in (
-        ChatCompletion,
-        Completion,
-        Response,
-        Message,
-        Models,
-        Health,
-        Readiness,
-        Machine,
-        Engine,
-        Run,
-        Runs,
-        Reloaded,
-        Error,
-        MessagesError,
-    )
-}
-"""The replies of all endpoints, by their names in the OpenAPI document."""
-
-
-def schemas(ref_template: str) -> Json:
-    """The JSON schemas of all replies and of their parts, by name."""
+def schemas(replies: Iterable[Any], ref_template: str) -> Json:
+    """The JSON schemas of these replies and of their parts, by name."""
     mode: Literal["serialization"] = "serialization"
-    adapters = [(name, mode, TypeAdapter(each)) for name, each in REPLIES.items()]
+    adapters = [(each.__name__, mode, TypeAdapter(each)) for each in replies]
     _, defined = TypeAdapter.json_schemas(adapters, ref_template=ref_template)
     return dict(defined["$defs"])

@@ -30,6 +30,7 @@ from cappella.gateway.state import GatewayState
 from cappella.gateway.validation import parse
 from cappella.telemetry import records
 from cappella.types import Json, Prompt, Sampling
+from cappella.vocabulary import STRATEGIES
 
 
 class EnsembleRequest(Protocol):
@@ -82,6 +83,7 @@ def create_router(current: Callable[[], GatewayState], reload: Callable[[], Awai
                 for each in model_list.models(state.config, state.created)
                 if key is None or key.may_call(each["id"])
             ],
+            "strategies": {name: traits.summary for name, traits in STRATEGIES.items()},
         }
 
     @router.post("/api/reload", response_model=None)
@@ -205,7 +207,7 @@ async def _report_broken_stream(
             async for piece in pieces:
                 yield piece
     except CappellaError as error:
-        yield proxy.broken_stream_events(path, state.describe(state.in_flight.reason or error))
+        yield proxy.broken_stream_events(path, state.describe(error))
 
 
 async def _resume(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:

@@ -4,24 +4,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
+from cappella import vocabulary
 from cappella.config.options import Settings
+from cappella.ensemble import events
 from cappella.ensemble.errors import PanelFailed
-from cappella.ensemble.events import (
-    AnalysisDelta,
-    AnalysisDone,
-    AnalysisStarted,
-    AnswerDelta,
-    AnswerDone,
-    AnswerFailed,
-    Event,
-    FinalDelta,
-    Gated,
-    Reviewed,
-    RoundStarted,
-    RunStarted,
-)
 from cappella.ensemble.run import Answer, Call, Failure, GateDecision, Run
-from cappella.ensemble.strategies import STRATEGIES
 from cappella.telemetry.trace_types import CallCost, Decision, FailedModel, PanelAnswer, Trace, UnfinishedTrace, Usage
 from cappella.types import Json
 
@@ -57,7 +44,7 @@ def fusion(run: Run, options: Detail) -> Trace:
         "seed": settings.seed,
         "timings": timings(run),
     }
-    judge_writes = STRATEGIES[settings.strategy].judge_writes
+    judge_writes = vocabulary.STRATEGIES[settings.strategy].judge_writes
     has_analysis = judge_writes and settings.analysis != "off" and verdict.early_exit == "off"
     if options.include_analysis and has_analysis and run.status != "bypassed":
         trace["analysis"] = run.analysis
@@ -180,33 +167,33 @@ def _failed_model(failure: Failure) -> FailedModel:
     return out
 
 
-def event(event: Event) -> Json:
+def event(event: events.Event) -> Json:
     """The JSON of a run's event, with its `type`."""
     match event:
-        case RunStarted():
+        case events.RunStarted():
             return {"type": "run.started", "run_id": event.run_id, "panel": list(event.panel), "judge": event.judge}
-        case Gated():
+        case events.Gated():
             return {"type": "gate.decided", **_decision(event.decision)}
-        case RoundStarted():
+        case events.RoundStarted():
             return {"type": "round.started", "round": event.number}
-        case AnswerDelta():
+        case events.AnswerDelta():
             reasoning = {"reasoning": event.reasoning} if event.reasoning else {}
             return {"type": "answer.delta", "model": event.name, "delta": event.text, **reasoning}
-        case AnswerDone():
+        case events.AnswerDone():
             call = event.answer.call
             tokens = call.usage.completion_tokens
             return {"type": "answer.done", "model": event.answer.name, "tokens": tokens, "ms": ms(call.total_s)}
-        case AnswerFailed():
+        case events.AnswerFailed():
             return {"type": "answer.failed", **_failed_model(event.failure)}
-        case Reviewed():
+        case events.Reviewed():
             return {"type": "review.done", "ranking": list(event.ranking)}
-        case AnalysisStarted():
+        case events.AnalysisStarted():
             return {"type": "analysis.started", "labels": dict(event.labels)}
-        case AnalysisDelta():
+        case events.AnalysisDelta():
             return {"type": "analysis.delta", "delta": event.text}
-        case AnalysisDone():
+        case events.AnalysisDone():
             return {"type": "analysis.done", "analysis": event.analysis}
-        case FinalDelta():
+        case events.FinalDelta():
             return {"type": "final.delta", "delta": event.chunk.content}
 
 

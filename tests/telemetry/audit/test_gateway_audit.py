@@ -107,6 +107,21 @@ async def test_a_disconnected_client_writes_a_line(
     assert line["status"] == "cancelled"
 
 
+@pytest.mark.parametrize("model", ["cappella/default", "ann"])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_a_drain_cancels_was_not_cancelled_by_its_client(
+    fake_engines: FakeEngines, tmp_path: Path, model: str, stream: bool
+) -> None:
+    fake_engines.let("ann", Script(("word ",), ending="hang") if stream else Script(pause_s=3600))
+    async with client(fake_engines, recording_config(tmp_path)) as http:
+        asking = asyncio.create_task(ask(http, model, stream=stream))
+        assert await eventually(lambda: fake_engines.running > 0 and fake_engines.reloader.in_flight == 1)
+        assert await fake_engines.reloader.drain(0) == 1
+        assert b"shutting_down" in (await asking)[1]
+    (line,) = lines(tmp_path)
+    assert line["status"] == "ShuttingDown"
+
+
 async def test_a_request_rejected_before_any_engine_call_writes_none(fake_engines: FakeEngines, tmp_path: Path) -> None:
     async with client(fake_engines, recording_config(tmp_path, keys=tmp_path / "keys.sqlite")) as http:
         assert (await ask(http))[0] == 401

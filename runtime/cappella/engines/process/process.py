@@ -42,7 +42,7 @@ class ForkServer:
         self._process: asyncio.subprocess.Process | None = None
         self._requests: socket.socket | None = None
 
-    async def fork(self, arguments: Sequence[str], folder: Path, log: Path) -> "EngineProcess":
+    async def launch(self, arguments: Sequence[str], folder: Path, log: Path) -> "EngineProcess":
         """Start an engine in a private `folder`, which is emptied of the socket of an earlier launch. Raises OSError."""
         rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(mode=0o700, exist_ok=True)
@@ -127,6 +127,16 @@ class EngineProcess:
             pass
         finally:
             self._control.close()
+
+    @property
+    def process_group(self) -> int | None:
+        """The process group of the engine, which its guardian leads."""
+        return self.guardian_pid
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the engine was forked; else the fork server still imports the module."""
+        return self.guardian_pid is not None
 
     @property
     def starting_group(self) -> int | None:

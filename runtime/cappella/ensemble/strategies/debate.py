@@ -14,7 +14,7 @@ async def _debate(ctx: RunContext) -> Verdict:
         if agreement.are_equal(ctx.answers):
             return Verdict(ctx.judge.return_verbatim(ctx.answers[0]), ctx.answers[0].name, early_exit="equal")
     await rank_answers(ctx)
-    return await early_exit(ctx) or await write_answer(ctx.judge)
+    return await early_exit(ctx) or await write_answer(ctx)
 
 
-debate = Strategy(_debate, returns_member_answers=True, judge_writes=True, min_rounds=2)
+debate = Strategy(_debate, returns_member_answers=True, min_rounds=2)

@@ -29,29 +29,30 @@ class InputImage(Wire):
     detail: Literal["auto", "low", "high"] | None = None
 
 
-class MessageItem(Wire):
-    type: Literal["message"] = "message"
-    role: Literal["user", "assistant", "system", "developer"]
-    content: str | Annotated[list[InputText | OutputText | InputImage], Field(min_length=1)]
+class Item(Wire):
+    """An item as the server sent it in an earlier turn, or as the client wrote it."""
+
     id: str | None = None
     status: str | None = None
 
 
-class FunctionCallItem(Wire):
+class MessageItem(Item):
+    type: Literal["message"] = "message"
+    role: Literal["user", "assistant", "system", "developer"]
+    content: str | Annotated[list[InputText | OutputText | InputImage], Field(min_length=1)]
+
+
+class FunctionCallItem(Item):
     type: Literal["function_call"]
     call_id: str
     name: str
     arguments: str
-    id: str | None = None
-    status: str | None = None
 
 
-class FunctionOutputItem(Wire):
+class FunctionOutputItem(Item):
     type: Literal["function_call_output"]
     call_id: str
     output: str
-    id: str | None = None
-    status: str | None = None
 
 
 class ReasoningText(Wire):
@@ -59,22 +60,18 @@ class ReasoningText(Wire):
     text: str
 
 
-class ReasoningItem(Wire):
+class ReasoningItem(Item):
     """The reasoning of an earlier turn, as the server sent it."""
 
     type: Literal["reasoning"]
-    id: str | None = None
-    status: str | None = None
     summary: list[Any] | None = None
     content: list[ReasoningText] | None = None
 
 
-class FusionItem(Wire):
+class FusionItem(Item):
     """The trace of an earlier turn, as the server sent it; it is not part of the conversation."""
 
     type: Literal["fusion_call"]
-    id: str | None = None
-    status: str | None = None
     fusion: dict[str, Any] | None = None
 
 

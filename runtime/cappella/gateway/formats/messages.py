@@ -1,8 +1,7 @@
 """`/v1/messages`, Anthropic's API, for ensembles: the request, and the run as content blocks."""
 
-import json
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import orjson
 from pydantic import Field, model_validator
@@ -11,74 +10,14 @@ from cappella.ensemble.events import Event, FinalDelta, RunStarted
 from cappella.ensemble.run import Run
 from cappella.ensemble.structured.json_value import parse_json
 from cappella.gateway import reply_types
+from cappella.gateway.formats import turns
 from cappella.gateway.formats.anthropic_errors import error_body
 from cappella.gateway.formats.blocks import Block, Blocks, Step, blocks_of
 from cappella.gateway.formats.fields import FusionRequest, Wire
 from cappella.gateway.formats.sse import EventEncoder, frame
 from cappella.gateway.reply_types import ErrorBody
 from cappella.telemetry import trace
-from cappella.types import Json, Message, Positive, Prompt, Sampling, Stop, TopP
-
-
-class TextBlock(Wire):
-    type: Literal["text"]
-    text: str
-
-
-class ImageSource(Wire):
-    type: Literal["base64"]
-    media_type: Literal["image/png", "image/jpeg", "image/gif", "image/webp"]
-    data: str
-
-
-class ImageBlock(Wire):
-    type: Literal["image"]
-    source: ImageSource
-
-
-class ToolUseBlock(Wire):
-    type: Literal["tool_use"]
-    id: str
-    name: str
-    input: dict[str, Any]
-
-
-class ToolResultBlock(Wire):
-    """`is_error` is ignored: chat templates have no place for it."""
-
-    type: Literal["tool_result"]
-    tool_use_id: str
-    content: str | list[TextBlock] = ""
-    is_error: bool | None = None
-
-
-class ThinkingBlock(Wire):
-    type: Literal["thinking"]
-    thinking: str
-    signature: str = ""
-
-
-InputBlock = Annotated[
-    TextBlock | ImageBlock | ToolUseBlock | ToolResultBlock | ThinkingBlock, Field(discriminator="type")
-]
-
-
-class Turn(Wire):
-    role: Literal["user", "assistant"]
-    content: str | Annotated[list[InputBlock], Field(min_length=1)]
-
-
-class ToolDefinition(Wire):
-    type: Literal["custom"] | None = None
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
-    description: str | None = None
-    input_schema: dict[str, Any]
-
-
-class ToolChoice(Wire):
-    type: Literal["auto", "any", "none", "tool"]
-    name: str | None = None
-    disable_parallel_tool_use: bool | None = None
+from cappella.types import Message, Positive, Prompt, Sampling, Stop, TopP
 
 
 class Metadata(Wire):
@@ -88,15 +27,15 @@ class Metadata(Wire):
 class MessagesRequest(FusionRequest):
     """A request for a message from an ensemble."""
 
-    messages: Annotated[list[Turn], Field(min_length=1)]
+    messages: Annotated[list[turns.Turn], Field(min_length=1)]
     max_tokens: Positive
-    system: str | list[TextBlock] | None = None
+    system: str | list[turns.TextBlock] | None = None
     stop_sequences: Annotated[list[Stop], Field(max_length=4)] | None = None
     temperature: Annotated[float, Field(ge=0, le=1)] | None = None
     top_p: TopP | None = None
     top_k: Annotated[int, Field(ge=1)] | None = None
-    tools: Annotated[list[ToolDefinition], Field(max_length=128)] | None = None
-    tool_choice: ToolChoice | None = None
+    tools: Annotated[list[turns.ToolDefinition], Field(max_length=128)] | None = None
+    tool_choice: turns.ToolChoice | None = None
     metadata: Metadata | None = None
 
     @model_validator(mode="after")
@@ -112,9 +51,9 @@ class MessagesRequest(FusionRequest):
     def prompt(self) -> Prompt:
         effort = self.options.reasoning
         return Prompt(
-            messages=[*self._system, *(message for turn in self.messages for message in _chat(turn))],
-            tools=[_chat_tool(tool) for tool in self.tools or ()],
-            tool_choice=_chat_choice(self.tool_choice) if self.tool_choice else None,
+            messages=[*self._system, *(message for turn in self.messages for message in turns.messages_of(turn))],
+            tools=[turns.tool_of(tool) for tool in self.tools or ()],
+            tool_choice=turns.tool_choice_of(self.tool_choice) if self.tool_choice else None,
             parallel_tool_calls=False if self.tool_choice and self.tool_choice.disable_parallel_tool_use else None,
             reasoning_effort=effort.effort if effort else None,
         )
@@ -252,55 +191,3 @@ def _usage(run: Run) -> reply_types.MessageUsage:
         "output_tokens": spent["completion_tokens"],
         "fusion_details": spent["fusion_details"],
     }
-
-
-def _chat(turn: Turn) -> list[Message]:
-    """One turn as chat messages: tool results become messages of their own, before the user's text."""
-    if isinstance(turn.content, str):
-        return [{"role": turn.role, "content": turn.content}]
-    results: list[Message] = [_result(block) for block in turn.content if isinstance(block, ToolResultBlock)]
-    if turn.role == "assistant":
-        return [*results, _assistant(turn.content)]
-    parts = [part for block in turn.content if (part := _part(block)) is not None]
-    return [*results, *([{"role": "user", "content": parts}] if parts else [])]
-
-
-def _assistant(blocks: list[InputBlock]) -> Message:
-    message: Json = {"role": "assistant"}
-    message["content"] = "".join(block.text for block in blocks if isinstance(block, TextBlock))
-    if thoughts := [block.thinking for block in blocks if isinstance(block, ThinkingBlock)]:
-        message["reasoning"] = "".join(thoughts)
-    if uses := [block for block in blocks if isinstance(block, ToolUseBlock)]:
-        message["tool_calls"] = [
-            {"id": use.id, "type": "function", "function": {"name": use.name, "arguments": json.dumps(use.input)}}
-            for use in uses
-        ]
-    return message
-
-
-def _result(block: ToolResultBlock) -> Message:
-    content = block.content if isinstance(block.content, str) else "".join(part.text for part in block.content)
-    return {"role": "tool", "tool_call_id": block.tool_use_id, "content": content}
-
-
-def _part(block: InputBlock) -> Json | None:
-    match block:
-        case TextBlock():
-            return {"type": "text", "text": block.text}
-        case ImageBlock():
-            url = f"data:{block.source.media_type};base64,{block.source.data}"
-            return {"type": "image_url", "image_url": {"url": url}}
-        case _:
-            return None
-
-
-def _chat_tool(tool: ToolDefinition) -> Json:
-    function = {"name": tool.name, "parameters": tool.input_schema}
-    described = {"description": tool.description} if tool.description else {}
-    return {"type": "function", "function": {**function, **described}}
-
-
-def _chat_choice(choice: ToolChoice) -> str | Json:
-    if choice.type == "tool":
-        return {"type": "function", "function": {"name": choice.name}}
-    return {"auto": "auto", "any": "required", "none": "none"}[choice.type]

@@ -3,20 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from cappella.ensemble.events import (
-    AnalysisDelta,
-    AnalysisDone,
-    AnalysisStarted,
-    AnswerDelta,
-    AnswerDone,
-    AnswerFailed,
-    Event,
-    FinalDelta,
-    Gated,
-    Reviewed,
-    RoundStarted,
-    RunStarted,
-)
+from cappella.ensemble import events
 from cappella.ensemble.run import Run
 from cappella.gateway.formats.blocks import Block, Blocks, Step
 from cappella.gateway.formats.fields import Fusion
@@ -37,8 +24,8 @@ class Events(EventEncoder):
         self._shows_panel = options.include_events is not False
         self._blocks = Blocks(first_index=int(self._shows_panel))
 
-    def frames(self, event: Event) -> Iterator[bytes]:
-        if isinstance(event, RunStarted):
+    def frames(self, event: events.Event) -> Iterator[bytes]:
+        if isinstance(event, events.RunStarted):
             self._run_id = event.run_id
             begun = self._response(event.run_id, "in_progress", [])
             yield self._event("response.created", response=begun)
@@ -46,7 +33,7 @@ class Events(EventEncoder):
             if self._shows_panel:
                 item = {"type": "fusion_call", "id": id_of("fc", event.run_id), "status": "in_progress"}
                 yield self._event("response.output_item.added", output_index=0, item=item)
-        if isinstance(event, FinalDelta):
+        if isinstance(event, events.FinalDelta):
             for step in self._blocks.add(event.chunk):
                 yield from self._step(step)
         elif self._shows_panel:
@@ -117,34 +104,34 @@ class Events(EventEncoder):
 _EMPTY: Mapping[str, Json] = {"text": {"content": []}, "reasoning": {"content": []}, "call": {"arguments": ""}}
 
 
-def _fusion_events(event: Event) -> list[tuple[str, Json]]:
+def _fusion_events(event: events.Event) -> list[tuple[str, Json]]:
     """The `response.fusion_call.*` events of one event of the run: name and fields."""
     fields = {name: value for name, value in trace.event(event).items() if name != "type"}
     match event:
-        case RunStarted():
+        case events.RunStarted():
             return [("in_progress", fields), *(("panel.added", {"model": name}) for name in event.panel)]
-        case AnswerDelta():
+        case events.AnswerDelta():
             reasoning = [("panel.reasoning.delta", {"model": event.name, "delta": event.reasoning})]
             text = [("panel.delta", {"model": event.name, "delta": event.text})]
             return (reasoning if event.reasoning else []) + (text if event.text else [])
-        case AnswerDone():
+        case events.AnswerDone():
             return [("panel.completed", fields)]
-        case AnswerFailed():
+        case events.AnswerFailed():
             # Nested, because clients treat any event with a top-level `error` as a failed stream.
             return [("panel.failed", {"model": event.failure.name, "failed_model": fields})]
-        case AnalysisStarted():
+        case events.AnalysisStarted():
             return [("analysis.in_progress", fields)]
-        case AnalysisDelta():
+        case events.AnalysisDelta():
             return [("analysis.delta", fields)]
-        case AnalysisDone():
+        case events.AnalysisDone():
             return [("analysis.completed", fields)]
-        case Gated():
+        case events.Gated():
             return [("gate.decided", fields)]
-        case RoundStarted():
+        case events.RoundStarted():
             return [("round.in_progress", fields)]
-        case Reviewed():
+        case events.Reviewed():
             return [("review.completed", fields)]
-        case FinalDelta():
+        case events.FinalDelta():
             return []
 
 

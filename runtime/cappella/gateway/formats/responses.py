@@ -19,6 +19,7 @@ from cappella.types import Json, OutputFormat, Positive, Prompt, Sampling, Tempe
 LOGPROBS = "message.output_text.logprobs"
 
 
+# Not a `fields.Function`, here and below: `type` stands first, since an error names the first invalid field.
 class FunctionTool(Wire):
     """A function tool in the flat form of the Responses API."""
 
@@ -34,12 +35,8 @@ class ChosenTool(Wire):
     name: str
 
 
-class FlatSchema(Wire):
+class FlatSchema(fields.NamedSchema):
     type: Literal["json_schema"]
-    name: str
-    schema_: Annotated[dict[str, Any], Field(alias="schema")]
-    description: str | None = None
-    strict: bool | None = None
 
 
 class TextConfig(Wire):

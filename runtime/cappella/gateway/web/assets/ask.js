@@ -4,7 +4,7 @@ import { createComposer } from "./composer.js";
 import { fill, h } from "./dom.js";
 import { errorNote } from "./error_note.js";
 import { showExplanation } from "./explanation.js";
-import { describeChoice, readModels, requestBody, STRATEGIES } from "./request.js";
+import { describeChoice, readModels, requestBody } from "./request.js";
 import { startRun } from "./run_stream.js";
 import { turnView } from "./turn.js";
 
@@ -44,6 +44,7 @@ async function loadModels(state, box) {
     fill(box, h("div", { className: "note warn" }, h("p", {}, "This key is not allowed to call any ensemble.")));
     return;
   }
+  state.strategies = Object.keys(found.strategies);
   state.composer = createComposer(found, {
     send: (question, pastes) => send(state, { question, pastes }),
     stop: () => state.running?.stop(),
@@ -121,7 +122,7 @@ function askAgainMenu(state, turn) {
     { "aria-label": "Ask again in another way" },
     h("option", { value: "" }, "Ask again…"),
     h("option", { value: "same" }, "In the same way"),
-    ...Object.keys(STRATEGIES).map((name) => h("option", { value: name }, `With ${name}`)),
+    ...state.strategies.map((name) => h("option", { value: name }, `With ${name}`)),
   );
   menu.addEventListener("change", () => {
     const way = menu.value;

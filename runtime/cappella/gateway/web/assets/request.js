@@ -1,11 +1,5 @@
 // The body of a request from the chosen options and the conversation, and the options as text.
 
-export const STRATEGIES = {
-  synthesize: "Synthesize: the judge writes one answer from all",
-  select: "Select: the judge picks one answer, unchanged",
-  vote: "Vote: the most frequent answer wins",
-  debate: "Debate: the members revise until they agree, else the judge writes",
-};
 export const ANALYSES = {
   before: "Before: compare first, then write",
   alongside: "Alongside: compare while writing",
@@ -13,12 +7,13 @@ export const ANALYSES = {
 };
 export const MAX_SEATS = 8;
 
-/** Ensembles with their seats, and the single models, from the reply of /v1/models. */
+/** Ensembles with their seats, the single models, and the strategies with their summaries, from the reply of /v1/models. */
 export function readModels(reply) {
   const ensembles = reply.data.filter((each) => each.panel);
   const models = reply.data.filter((each) => !each.panel).map((each) => each.id);
   return {
     models,
+    strategies: reply.strategies,
     ensembles: ensembles.map(({ id, panel, judge, presets = [], example = null }) => ({
       id,
       name: id.replace(/^cappella\//, ""),

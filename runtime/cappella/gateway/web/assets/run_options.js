@@ -1,11 +1,11 @@
 // The controls for the options of a run: ensemble, preset, strategy, analysis, panel, judge.
 
 import { fill, h, setText, uniqueId } from "./dom.js";
-import { ANALYSES, defaultChoice, MAX_SEATS, seatModels, STRATEGIES } from "./request.js";
+import { ANALYSES, defaultChoice, MAX_SEATS, seatModels } from "./request.js";
 
 /** The controls: `element` to show, `value()` is the current choice, `set(choice)` changes it. */
 export function runOptions(catalogue, { onChange = () => {} } = {}) {
-  const { ensembles, models } = catalogue;
+  const { ensembles, models, strategies } = catalogue;
   let choice = defaultChoice(ensembles[0]);
   const element = h("div", { className: "choices" });
 
@@ -33,7 +33,7 @@ export function runOptions(catalogue, { onChange = () => {} } = {}) {
     );
     preset.setOptions([["", "None"], ...configured.presets.map((name) => [name, name])], choice.preset);
     const unchanged = choice.preset ? "As the preset says" : "As configured";
-    strategy.setOptions([["", unchanged], ...Object.entries(STRATEGIES)], choice.strategy);
+    strategy.setOptions([["", unchanged], ...Object.entries(strategies)], choice.strategy);
     analysis.setOptions([["", unchanged], ...Object.entries(ANALYSES)], choice.analysis);
     judge.setOptions(
       [["", choice.preset ? unchanged : `${configured.judge} (as configured)`], ...models.map((name) => [name, name])],

@@ -31,7 +31,7 @@ def test_the_demo_reaches_nothing_outside_not_even_for_its_own_name() -> None:
 
 
 @needs_namespaces
-def test_a_vllm_plugin_that_phones_home_is_found_in_every_way_that_it_does(tmp_path: Path) -> None:
+def test_every_attempt_of_a_vllm_plugin_that_phones_home_is_found(tmp_path: Path) -> None:
     config = tmp_path / "solo.yaml"
     weights = str(ROOT / "model_configs" / "demo" / "soprano")
     model = {"weights": weights, "max_model_len": 512, "kv_cache_bytes": "16MiB", "enforce_eager": True}

@@ -31,7 +31,7 @@ def sealed(folder: Path, plugin: str | None, before: str = "", **server: Any) ->
 
 
 @needs_namespaces
-def test_a_stack_that_stays_inside_is_proven_to(tmp_path: Path) -> None:
+def test_a_stack_that_stays_inside_passes_the_trial(tmp_path: Path) -> None:
     code, report = sealed(tmp_path, plugin=None)
     assert (code, report["namespace"], report["problem"]) == (0, True, "")
     assert (report["attempts"], report["listening"], report["unseen"]) == ([], [], 0)
@@ -39,7 +39,7 @@ def test_a_stack_that_stays_inside_is_proven_to(tmp_path: Path) -> None:
 
 
 @needs_namespaces
-def test_what_an_engine_tries_in_python_is_listed_with_who_tries_it(tmp_path: Path) -> None:
+def test_python_attempts_of_an_engine_are_listed_with_their_origin(tmp_path: Path) -> None:
     code, report = sealed(tmp_path, PYTHON_VIOLATOR)
     assert code == 3
     tried = {(each["what"], each["to"]) for each in report["attempts"]}
@@ -53,14 +53,14 @@ def test_what_an_engine_tries_in_python_is_listed_with_who_tries_it(tmp_path: Pa
 
 
 @needs_namespaces
-def test_what_native_code_tries_is_seen_by_the_kernel_and_where_others_could_connect_is_listed(tmp_path: Path) -> None:
+def test_native_attempts_and_open_listeners_are_listed(tmp_path: Path) -> None:
     code, report = sealed(tmp_path, NATIVE_VIOLATOR)
     assert (code, report["listening"]) == (3, ["0.0.0.0 port 4444"])
     assert report["attempts"] == [{"seen_by": "kernel", "what": "connect", "to": "198.51.100.9:443", "times": 1}]
 
 
 @needs_namespaces
-def test_an_address_that_the_config_lists_is_no_attempt(tmp_path: Path) -> None:
+def test_an_address_of_may_reach_is_no_attempt(tmp_path: Path) -> None:
     code, report = sealed(
         tmp_path, PYTHON_VIOLATOR.replace("telemetry.example", "127.0.0.1:1"), may_reach=["192.0.2.7"]
     )
@@ -68,7 +68,7 @@ def test_an_address_that_the_config_lists_is_no_attempt(tmp_path: Path) -> None:
 
 
 @needs_namespaces
-def test_keys_tls_and_an_outward_address_do_not_hinder_the_trial(tmp_path: Path) -> None:
+def test_a_config_with_keys_tls_and_an_outward_address_passes_the_trial(tmp_path: Path) -> None:
     kept: dict[str, Any] = {"audit": {"file": "audit.jsonl"}, "runs": {"file": "runs.sqlite"}}
     code, report = sealed(tmp_path, None, host="192.0.2.50", allow_open=True, keys="no-such-file", **kept)
     assert (code, report["listening"]) == (0, [])
@@ -77,7 +77,7 @@ def test_keys_tls_and_an_outward_address_do_not_hinder_the_trial(tmp_path: Path)
 
 
 @needs_namespaces
-def test_where_the_kernel_gives_no_namespace_the_guard_alone_watches_and_that_is_said(tmp_path: Path) -> None:
+def test_without_namespaces_the_report_says_that_only_the_guard_watched(tmp_path: Path) -> None:
     # Inside a user namespace, a limit of zero applies to its root as well.
     python = overlay(
         tmp_path / "python", stub_vllm=True, plugin=PYTHON_VIOLATOR + NATIVE_VIOLATOR.replace("register", "other")
@@ -91,7 +91,7 @@ def test_where_the_kernel_gives_no_namespace_the_guard_alone_watches_and_that_is
     assert done.returncode == 3
 
 
-def test_a_model_that_does_not_start_proves_nothing(tmp_path: Path) -> None:
+def test_a_model_that_does_not_start_fails_the_trial(tmp_path: Path) -> None:
     code, report = sealed(tmp_path, "def register(): raise RuntimeError('no such device')")
     assert code == 1
     assert "no such device" in report["problem"]
@@ -103,21 +103,21 @@ def examined(config: Path, before: str = "") -> tuple[int, dict[str, dict[str, s
     return done.returncode, {check["name"]: check for check in json.loads(done.stdout)}
 
 
-def test_a_machine_that_has_what_a_config_needs(tmp_path: Path) -> None:
+def test_a_suitable_machine_passes_all_checks(tmp_path: Path) -> None:
     code, found = examined(deployment(tmp_path))
     assert code == 0
     assert {check["level"] for check in found.values()} <= {"ok", "warn"}
     assert set(found) == {"Python", "vLLM", "GPUs", "weights of ann", "memory", "port", "/dev/shm", "open files"}
 
 
-def test_a_port_that_is_taken_fails_with_a_hint(tmp_path: Path) -> None:
+def test_a_taken_port_fails_with_a_hint(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as holder:
         code, found = examined(deployment(tmp_path, port=holder.getsockname()[1]))
     assert (code, found["port"]["level"]) == (2, "fail")
     assert "--port" in found["port"]["hint"]
 
 
-def test_weights_that_are_missing_fail_and_the_rest_is_looked_at_all_the_same(tmp_path: Path) -> None:
+def test_missing_weights_fail_and_the_other_checks_still_run(tmp_path: Path) -> None:
     config = deployment(tmp_path)
     (tmp_path / "ann" / "model.safetensors").unlink()
     code, found = examined(config)
