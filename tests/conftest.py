@@ -1,6 +1,7 @@
 """Fixtures: scripted engines, a gateway over them, and two real deployments for the whole session."""
 
 import json
+import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -12,9 +13,22 @@ from support.clock import Clock
 from support.fake_engines import FakeEngines, gateway_config, running_fake_engines, serving
 from support.real_deployment import ROOT, Deployment, deployed, shipped_config
 
-# A shared machine is slow at times; that says nothing of the code.
-settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# A shared machine is slow at times; that says nothing of the code. A long search sets the number of examples.
+EXAMPLES = int(os.environ.get("CAPPELLA_EXAMPLES", "50"))
+settings.register_profile("shared", deadline=None, max_examples=EXAMPLES, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than there are cores: many tests wait for another process."""
+    return min(len(os.sched_getaffinity(0)) + 1, 8)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Real engines take the cores and memory that there are: one process has all of their tests, and starts each once."""
+    for item in items:
+        if item.get_closest_marker("vllm"):
+            item.add_marker(pytest.mark.xdist_group("engines"))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -31,7 +31,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[KeyStore, str]:
 ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=()), max_size=40)
 
 
-@settings(suppress_health_check=list(HealthCheck), max_examples=200)
+@settings(suppress_health_check=list(HealthCheck))
 @given(ANY_TEXT | st.tuples(ANY_TEXT, ANY_TEXT).map(lambda two: f"ck_{two[0]}_{two[1]}"), st.integers(0, 60))
 def test_no_text_but_the_key_is_a_key(store: tuple[KeyStore, str], text: str, at: int) -> None:
     known, key = store

@@ -5,8 +5,6 @@ import contextlib
 import json
 import re
 import sqlite3
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from cappella.auth import gatekeeper
 from cappella.auth.keys import KeyStore, KeyUsage
 from cappella.config import Server
 from cappella.errors import ConfigError
+from support.command_line import cappella
 from support.fake_engines import FakeEngines, eventually, gateway_config, judge_script, serving
 from support.scripted_engine import Script
 
@@ -224,11 +223,6 @@ async def test_what_a_key_used_is_kept(fake_engines: FakeEngines, store: KeyStor
     assert used.prompt_tokens > body["usage"]["prompt_tokens"]
     store.add({store.all()[0].id: KeyUsage(1, 0, 0)})
     assert store.usage()[store.all()[0].id].requests == 3
-
-
-def cappella(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "cappella", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
 def test_keys_are_made_listed_and_revoked_by_command(tmp_path: Path) -> None:

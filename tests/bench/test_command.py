@@ -3,11 +3,11 @@
 import asyncio
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from support.command_line import cappella
 from support.fake_engines import FakeEngines
 
 CONFIG = """
@@ -28,8 +28,7 @@ def config(tmp_path: Path) -> Path:
 
 
 async def bench(config: Path, *options: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "cappella", "bench", str(config), "--runs", "2", "--rounds", "1", *options]
-    return await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=120)
+    return await asyncio.to_thread(cappella, "bench", config, "--runs", "2", "--rounds", "1", *options)
 
 
 async def test_every_variant_and_rival_has_a_line_under_every_load(

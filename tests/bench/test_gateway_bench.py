@@ -3,15 +3,15 @@
 import asyncio
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from support.command_line import cappella
+
 
 async def bench(*options: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "cappella", "bench", "gateway", "--seconds", "1", "--tokens", "5", *options]
-    return await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=120)
+    return await asyncio.to_thread(cappella, "bench", "gateway", "--seconds", "1", "--tokens", "5", *options)
 
 
 async def test_it_says_what_the_gateway_added_and_lost_no_run(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from cappella.bundle.manifest import Target
 from cappella.bundle.verify import verify
 from cappella.config import Config, load
 from cappella.errors import ConfigError
-from support.small_bundle import CARD, bundled, cappella, deployment, wheels, write_wheel
+from support.command_line import cappella
+from support.small_bundle import CARD, bundled, deployment, wheels, write_wheel
 from support.weights_folder import write_model
 
 

@@ -13,8 +13,9 @@ from cappella.bundle.install import install, this_machine
 from cappella.config import load
 from cappella.errors import ConfigError
 from cappella.version import __version__
+from support.command_line import cappella
 from support.real_deployment import ROOT
-from support.small_bundle import bundled, cappella, rewrite, write_wheel
+from support.small_bundle import bundled, rewrite, write_wheel
 
 DEMO = ROOT / "model_configs" / "demo.yaml"
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from support.small_bundle import CARD, cappella, deployment
+from support.command_line import cappella
+from support.small_bundle import CARD, deployment
 
 pytest.importorskip("huggingface_hub")
 

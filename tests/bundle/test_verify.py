@@ -8,7 +8,8 @@ import pytest
 
 from cappella.bundle.verify import verify
 from cappella.errors import ConfigError
-from support.small_bundle import bundled, cappella, rewrite
+from support.command_line import cappella
+from support.small_bundle import bundled, rewrite
 
 WEIGHTS = "weights/ann/model.safetensors"
 

@@ -11,13 +11,13 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
+from support.command_line import cappella
 from support.fake_engines import MEMBERS, FakeEngines, judge_script
 from support.scripted_engine import Script
 
 
 def ask(*arguments: str, given: str = "") -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "cappella", "ask", *arguments]
-    return subprocess.run(command, input=given, capture_output=True, text=True, timeout=60, check=False)
+    return cappella("ask", *arguments, given=given)
 
 
 @asynccontextmanager
@@ -105,9 +105,7 @@ async def test_an_address_that_is_none_is_one_line_and_exit_code_1(url: str) -> 
 
 @pytest.mark.parametrize(("arguments", "says"), [((), "serve"), (("serve",), "port"), (("ask",), "json")])
 def test_help_tells_what_there_is(arguments: tuple[str, ...], says: str) -> None:
-    command = [sys.executable, "-m", "cappella", *arguments, "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    assert says in done.stdout
+    assert says in cappella(*arguments, "--help").stdout
 
 
 def test_version_is_told() -> None:
@@ -147,12 +145,9 @@ async def test_a_field_that_is_none_is_one_line(gateway: str, setting: str, says
 
 
 async def test_input_that_is_no_text_is_one_line_and_exit_code_2(gateway: str) -> None:
-    command = [sys.executable, "-m", "cappella", "ask", "-", "--url", gateway]
-    done = await asyncio.to_thread(
-        subprocess.run, command, input=b"\xff\xfe", capture_output=True, timeout=60, check=False
-    )
-    assert (done.returncode, done.stdout) == (2, b"")
-    assert done.stderr == b"error: standard input: is not UTF-8 text. Convert it first.\n"
+    done = await asyncio.to_thread(cappella, "ask", "-", "--url", gateway, given=b"\xff\xfe")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: standard input: is not UTF-8 text. Convert it first.\n"
 
 
 async def test_half_a_character_in_an_answer_is_printed_as_well_as_it_can_be() -> None:

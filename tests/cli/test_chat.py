@@ -3,13 +3,13 @@
 import asyncio
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from support.command_line import cappella
 from support.fake_engines import FakeEngines, eventually, gateway_config, judge_script, last_message, serving
 from support.scripted_engine import Script
 from support.terminal_screen import Terminal, terminal
@@ -46,8 +46,7 @@ def leave(screen: Terminal) -> None:
 
 
 def piped(url: str, lines: str, *more: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "cappella", "chat", "--url", url, *more]
-    return subprocess.run(command, input=lines, capture_output=True, text=True, timeout=60, check=False)
+    return cappella("chat", "--url", url, *more, given=lines)
 
 
 async def test_each_turn_is_sent_with_what_was_said_before(
@@ -198,10 +197,9 @@ async def test_a_script_ends_at_its_first_error(gateway: str, lines: str, says: 
 
 
 async def test_input_that_is_no_text_is_one_line_and_exit_code_2(gateway: str) -> None:
-    command = [sys.executable, "-m", "cappella", "chat", "--url", gateway]
-    done = await asyncio.to_thread(subprocess.run, command, input=b"Hi\n\xff\n", capture_output=True, timeout=60)
-    assert (done.returncode, done.stdout) == (2, b"The final answer\n")
-    assert done.stderr == b"error: standard input: is not UTF-8 text. Convert it first.\n"
+    done = await asyncio.to_thread(cappella, "chat", "--url", gateway, given=b"Hi\n\xff\n")
+    assert (done.returncode, done.stdout) == (2, "The final answer\n")
+    assert done.stderr == "error: standard input: is not UTF-8 text. Convert it first.\n"
 
 
 async def test_a_server_that_is_not_there_is_one_line_at_once() -> None:

@@ -2,11 +2,8 @@
 
 import asyncio
 import json
-import os
 import re
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +12,7 @@ from cappella.config import load
 from cappella.errors import ConfigError
 from cappella.gateway.http_server import bind
 from cappella.placement import advice, folder, machine
+from support.command_line import cappella
 from support.weights_folder import write_model
 
 ROOT = Path(__file__).parents[2]
@@ -27,12 +25,6 @@ def deployment(home: Path) -> Path:
     path = home / "c.yaml"
     path.write_text(json.dumps(config))
     return path
-
-
-def cappella(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "cappella", *arguments]
-    own = {**os.environ, **environment}
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=own)
 
 
 def test_check_describes_a_good_config(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from support.command_line import cappella
 from support.terminal_screen import Terminal, terminal
 
 GIB = 1 << 30
@@ -87,8 +87,7 @@ async def operated(said: Said) -> AsyncIterator[str]:
 
 
 def top(url: str, *more: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "cappella", "top", "--url", url, *more]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return cappella("top", "--url", url, *more)
 
 
 def line_of(screen: Terminal, name: str) -> str:

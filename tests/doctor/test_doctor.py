@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from support.command_line import cappella
 from support.network_namespace import NATIVE_VIOLATOR, PYTHON_VIOLATOR, needs_namespaces
 from support.python_overlay import doctor, overlay
 from support.weights_folder import write_model
@@ -99,7 +100,11 @@ def test_a_model_that_does_not_start_fails_the_trial(tmp_path: Path) -> None:
 
 
 def examined(config: Path, before: str = "") -> tuple[int, dict[str, dict[str, str]]]:
-    done = doctor(sys.executable, str(config), "--json", before=before)
+    done = (
+        cappella("doctor", config, "--json")
+        if not before
+        else doctor(sys.executable, str(config), "--json", before=before)
+    )
     return done.returncode, {check["name"]: check for check in json.loads(done.stdout)}
 
 
@@ -143,6 +148,6 @@ def test_too_little_memory_fails_with_what_would_fit(tmp_path: Path) -> None:
 def test_a_config_typo_is_one_line_and_exit_code_2(tmp_path: Path, option: list[str]) -> None:
     config = deployment(tmp_path)
     config.write_text(config.read_text().replace("judge", "jugde"))
-    done = doctor(sys.executable, str(config), *option)
+    done = cappella("doctor", config, *option)
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1

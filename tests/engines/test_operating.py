@@ -34,7 +34,7 @@ async def test_a_restart_does_not_count_as_a_crash(tmp_path: Path) -> None:
         assert stub.state == "restarting"
         assert await stub.ready()
         assert stub.group != group
-        assert gone(group)
+        assert await eventually(lambda: gone(group))
         status = stub.engine.status
         assert (status.restarts, status.restarts_asked, status.reason) == (0, 1, None)
 
@@ -52,7 +52,7 @@ async def test_a_stopped_engine_accepts_no_calls_until_it_is_woken(tmp_path: Pat
         group = stub.group
         await stub.lifecycle.stop()
         assert (stub.state, stub.engine.status.accepts_requests) == ("stopped", False)
-        assert gone(group)
+        assert await eventually(lambda: gone(group))
         assert not await answers(stub)
         # A swap does not wake it, either.
         await stub.lifecycle.wake()

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cappella.engines.swapping import SwapScheduler
@@ -133,7 +133,6 @@ async def test_a_swap_that_fails_leaves_no_call_waiting() -> None:
 @given(
     calls=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3), st.integers(0, 3), st.booleans()), max_size=30),
 )
-@settings(deadline=None, max_examples=50)
 def test_every_call_is_served_and_never_two_groups_are_awake(
     calls: list[tuple[int, int, int, bool]],
 ) -> None:

@@ -175,7 +175,7 @@ EVENT = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(value=ANY_JSON | EVENT)
 async def test_whatever_an_event_holds_decoding_it_ends_in_chunks_or_an_engine_error(
     tmp_path: Path, value: Any

@@ -109,7 +109,7 @@ FRAGMENTS = st.lists(
 ).map("".join)
 
 
-@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=settings().max_examples // 5, suppress_health_check=list(HealthCheck))
 @given(FRAGMENTS | st.text(max_size=20))
 async def test_no_fragments_of_json_break_a_run(fake_engines: FakeEngines, text: str) -> None:
     await require_sent_from_everywhere(fake_engines, text)

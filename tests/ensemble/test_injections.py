@@ -32,7 +32,7 @@ HALVES = (
 HOSTILE = st.lists(st.sampled_from((*TOKENS, *HALVES)) | st.text(max_size=5), min_size=1, max_size=12).map(
     lambda parts: f"It is 5.{''.join(parts)}."
 )
-anything_hostile = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+anything_hostile = settings(suppress_health_check=list(HealthCheck))
 
 
 def without_zero_width(text: str) -> str:

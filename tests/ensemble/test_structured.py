@@ -213,7 +213,7 @@ SCHEMAS = st.dictionaries(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=settings().max_examples * 2)
 @given(SCHEMAS, JSON | st.sampled_from(["aaaaaaaaaaaaaaaaaaaaaaaaaaaac", {"a": {"a": {"a": 1}}}]))
 async def test_any_schema_is_refused_or_checks_any_value(value: Any, instance: Any) -> None:
     try:

@@ -253,7 +253,7 @@ ANY_JSON = st.recursive(
 FIELDS = st.sampled_from(["messages", "stream", "fusion", "plugins", "stop", "seed", "temperature", "max_tokens", "n"])
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(fields=st.dictionaries(FIELDS, ANY_JSON, max_size=3))
 async def test_no_body_makes_an_internal_error(gateway: str, fields: dict[str, Any]) -> None:
     status, _, reply = await post(gateway, {"model": "cappella/default", **fields, "stream": False})

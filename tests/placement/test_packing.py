@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from itertools import combinations, product
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cappella.placement import packing, sharing
@@ -50,7 +50,6 @@ def test_no_gpu_is_given_more_than_it_has(wanted: list[Item], capacities: list[i
 
 
 @given(items(most=4), st.lists(st.sampled_from([40, 80, 100]), min_size=1, max_size=4))
-@settings(deadline=None)
 def test_what_can_fit_is_found_and_split_least(wanted: list[Item], capacities: list[int]) -> None:
     found = packing.pack(wanted, capacities)
     splits = None if found is None else sum(len(span) - 1 for span in found.values())

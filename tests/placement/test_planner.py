@@ -200,7 +200,7 @@ def planned(shapes: dict[str, Path]) -> Callable[[str, str, Machine, bool], Plan
     gib=st.integers(8, 144),
     swap=st.booleans(),
 )
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=settings().max_examples // 3, suppress_health_check=list(HealthCheck))
 def test_no_plan_exceeds_memory_and_more_memory_never_hurts(
     planned: Callable[[str, str, Machine, bool], Plan | None],
     members: list[str],

@@ -20,11 +20,11 @@ import yaml
 from cappella.cli.client.http import Server
 from cappella.cli.client.reload import reload
 from support.fault_drill import AT_ONCE, DEADLINE_S, Tally, run_drill
-from support.real_deployment import ROOT, Deployment, alive, deployed, memory_bytes, parent_of, wait_for
+from support.real_deployment import QUICK_RESTARTS, ROOT, Deployment, alive, deployed, memory_bytes, parent_of, wait_for
 
 pytestmark = pytest.mark.vllm
 
-REQUESTS = int(os.environ.get("CAPPELLA_DRILL", "80"))
+REQUESTS = int(os.environ.get("CAPPELLA_DRILL", "40"))
 HUNG_AFTER_S = 15.0
 DISK_BYTES, DISK_FILES = 8 << 20, 400
 MEMBERS = ("soprano", "alto", "tenor")
@@ -52,7 +52,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, disk: Path) -> Iterator[Depl
     path.write_text(json.dumps(config))
     mount = f'mount -t tmpfs -o size={DISK_BYTES},nr_inodes={DISK_FILES} tmpfs "{disk}" && exec "$0" "$@"'
     before = ["unshare", "-rm", "sh", "-c", mount] if _MAY_MOUNT else []
-    with deployed(path, disk / "logs", before, {**os.environ, "TMPDIR": str(disk)}) as deployment:
+    with deployed(path, disk / "logs", before, {**os.environ, "TMPDIR": str(disk)}, QUICK_RESTARTS) as deployment:
         yield deployment
     if out := os.environ.get("CAPPELLA_DRILL_OUT"):
         Path(out).write_text(json.dumps({"at_once": AT_ONCE, "deadline_s": DEADLINE_S, "faults": figures}) + "\n")

@@ -226,9 +226,20 @@ async def serving(fake_engines: FakeEngines, config: Config, reread: ReadConfig 
     http.load()
     server = uvicorn.Server(http)
     server.lifespan = http.lifespan_class(http)
-    # Not `serve()`: its loop looks only every 0.1 s whether to end, and that a hundred times over.
+    # Not `serve()` and `shutdown()`: they sleep for 0.1 s at a time, and that many hundreds of times over.
     await server.startup()
     try:
         yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:
-        await server.shutdown()
+        await _stop(server)
+
+
+async def _stop(server: uvicorn.Server) -> None:
+    """Answers what is in flight, closes all connections, and stops the application."""
+    for listener in server.servers:
+        listener.close()
+    state = server.server_state
+    for connection in list(state.connections):
+        connection.shutdown()
+    await eventually(lambda: not state.connections and not state.tasks)
+    await server.lifespan.shutdown()

@@ -19,6 +19,9 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 START_TIMEOUT_S = 400.0
+PROGRAM = ("-m", "cappella")
+QUICK_RESTARTS = (str(ROOT / "tests" / "support" / "quick_restarts.py"),)
+"""The same with shorter pauses between the tries of an engine that does not start."""
 
 
 @dataclass(frozen=True)
@@ -109,10 +112,14 @@ def shipped_config(name: str) -> Any:
 
 @contextmanager
 def deployed(
-    config: Path, log_dir: Path, before: Sequence[str] = (), environment: Mapping[str, str] | None = None
+    config: Path,
+    log_dir: Path,
+    before: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+    program: Sequence[str] = PROGRAM,
 ) -> Iterator[Deployment]:
     """Serve a config as `deploying` does, and wait until it is ready."""
-    with deploying(config, log_dir, before, environment) as deployment:
+    with deploying(config, log_dir, before, environment, program) as deployment:
         process = deployment.process
         assert wait_for(lambda: process.poll() is not None or is_ready(deployment), START_TIMEOUT_S)
         assert process.poll() is None, (log_dir / "gateway.log").read_text()
@@ -121,17 +128,20 @@ def deployed(
 
 @contextmanager
 def deploying(
-    config: Path, log_dir: Path, before: Sequence[str] = (), environment: Mapping[str, str] | None = None
+    config: Path,
+    log_dir: Path,
+    before: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+    program: Sequence[str] = PROGRAM,
 ) -> Iterator[Deployment]:
     """Serve a config on a free port, without waiting for the engines; all its processes are ended at the end.
 
-    `before` is a command prefix that must exec the rest.
+    `before` is a command prefix that must exec the rest, `program` what Python runs.
     """
     command = [
         *before,
         sys.executable,
-        "-m",
-        "cappella",
+        *program,
         "serve",
         str(config),
         "--port",

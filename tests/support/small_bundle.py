@@ -3,9 +3,6 @@
 import base64
 import hashlib
 import json
-import os
-import subprocess
-import sys
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -87,12 +84,6 @@ def bundled(folder: Path, **options: Any) -> Path:
     out = folder / "out"
     build.make(deployment(folder), out, BundleOptions(wheels(folder / "wheels"), **options))
     return out
-
-
-def cappella(*arguments: str | Path, **environment: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "cappella", *map(str, arguments)]
-    own = {**os.environ, **environment}
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=own)
 
 
 def rewrite(bundle: Path, change: Any) -> None:

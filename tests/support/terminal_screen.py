@@ -4,8 +4,6 @@ import os
 import pty
 import select
 import struct
-import subprocess
-import sys
 import termios
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +11,8 @@ from contextlib import contextmanager
 from fcntl import ioctl
 
 import pyte
+
+from support.command_line import Command, start
 
 COLUMNS, LINES = 80, 24
 PATIENCE_S = 60
@@ -32,8 +32,8 @@ class _Screen(pyte.HistoryScreen):
 class Terminal:
     """A terminal that runs `cappella ...`. `seen` is everything that was ever on its screen."""
 
-    def __init__(self, descriptor: int, process: "subprocess.Popen[bytes]", columns: int, lines: int) -> None:
-        self.process = process
+    def __init__(self, descriptor: int, command: Command, columns: int, lines: int) -> None:
+        self._command = command
         self.raw = b""
         self._descriptor = descriptor
         self._screen = _Screen(self.type, columns, lines)
@@ -79,12 +79,12 @@ class Terminal:
         """Wait for the end; returns the exit code."""
         while self._draw(PATIENCE_S):
             pass
-        return self.process.wait(PATIENCE_S)
+        return self._command.wait(PATIENCE_S)
 
     def _draw(self, timeout_s: float) -> bool:
         """Process the next output; False once the command has ended."""
         if not select.select([self._descriptor], [], [], timeout_s)[0]:
-            return self.process.poll() is None
+            return self._command.poll() is None
         try:
             data = os.read(self._descriptor, 65536)
         except OSError:  # on Linux that is how a terminal ends
@@ -103,20 +103,12 @@ def terminal(
     ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
     unset = ("NO_COLOR", "COLUMNS", "LINES", "FORCE_COLOR")
     own = {name: value for name, value in os.environ.items() if name not in unset}
-    command = [sys.executable, "-m", "cappella", *arguments]
-    with subprocess.Popen(
-        command,
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        env={**own, "TERM": "xterm-256color", **(environment or {})},
-        start_new_session=True,
-        # Ctrl-C reaches only whom the terminal controls.
-        preexec_fn=lambda: ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509
-    ) as process:
-        os.close(theirs)
-        try:
-            yield Terminal(ours, process, columns, lines)
-        finally:
-            process.kill()
-            os.close(ours)
+    own |= {"TERM": "xterm-256color", **(environment or {})}
+    # Ctrl-C reaches only what the terminal controls.
+    command = start(arguments, [theirs] * 3, own, terminal=True)
+    os.close(theirs)
+    try:
+        yield Terminal(ours, command, columns, lines)
+    finally:
+        command.kill()
+        os.close(ours)

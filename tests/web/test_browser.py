@@ -6,7 +6,7 @@ from playwright.async_api import Browser
 from support.browser import executable, open_page
 from support.fake_engines import FakeEngines, eventually, gateway_config, serving
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 @pytest.mark.parametrize(

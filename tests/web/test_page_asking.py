@@ -9,7 +9,7 @@ from support.browser import PageVisit
 from support.fake_engines import ANALYSIS, MEMBERS, FakeEngines, eventually, last_message
 from support.scripted_engine import Script
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 NOTHING = json.dumps({name: [] for name in ANALYSIS})
 

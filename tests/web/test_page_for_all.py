@@ -9,7 +9,7 @@ from support.browser import PageVisit, open_page
 from support.fake_engines import FakeEngines, gateway_config, last_message, serving
 from support.scripted_engine import Script
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 VIEWS = ("ask", "compare", "machine")
 ANSWER = "# Rooms\n\nGonil is in **room 12** [as said](https://example.invalid/).\n\n```python\nprint(12)\n```\n\n| a | b |\n|---|---|\n| 1 | 2 |\n"

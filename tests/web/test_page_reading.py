@@ -11,7 +11,7 @@ from support.browser import LAN_ADDRESS, PageVisit, open_page
 from support.fake_engines import ANALYSIS, MEMBERS, FakeEngines, gateway_config, judge_script, serving
 from support.scripted_engine import Script
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 TABLE = """
 ## 1. Approaches
@@ -29,7 +29,7 @@ LINES = "(name) => { const all = document.createRange(); all.selectNodeContents(
 FAILING_COPY = "document.execCommand = () => false"
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="session")
 async def lan_visit(browser: Browser, fake_engines: FakeEngines) -> AsyncIterator[PageVisit]:
     """The page as it comes from a plain HTTP address of the local network."""
     async with (

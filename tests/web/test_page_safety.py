@@ -12,7 +12,7 @@ from support.browser import PageVisit, open_page
 from support.fake_engines import MEMBERS, FakeEngines, gateway_config, last_message, serving
 from support.scripted_engine import Script
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 NASTY = """
 <img src=x onerror="window.pwned = 1"> <script>window.pwned = 2</script> <svg onload="window.pwned = 3"></svg>

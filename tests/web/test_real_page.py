@@ -14,7 +14,7 @@ from playwright.async_api import Browser, Locator, Page, expect
 from support.browser import PageVisit, open_page
 from support.real_deployment import ROOT, Deployment, deploying, stopped, wait_for
 
-pytestmark = [pytest.mark.vllm, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.vllm, pytest.mark.asyncio(loop_scope="session")]
 
 QUESTION = "Please tell me the room of Gonil, the price of Tunagox and the lead of Tatim."
 LOADED_S = 240

@@ -6,16 +6,18 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from cappella.config import load
-from cappella.doctor.checks import Check, checks
 from cappella.doctor.trial import GUARD_ALONE
 from cappella.errors import CappellaError
+
+if TYPE_CHECKING:
+    from cappella.doctor.checks import Check
 
 EXIT_FAILED = 2
 EXIT_NO_ANSWER = 1
@@ -31,6 +33,9 @@ console = Console(highlight=False, soft_wrap=True)
 
 def examine(config: Path, as_json: bool) -> int:
     """Print whether this machine can serve a config; EXIT_FAILED if a start would fail."""
+    # Imported here: `prove` runs the gateway in another process, and its libraries take a second.
+    from cappella.doctor.checks import checks
+
     results = list(checks(load.load(config)))
     if as_json:
         print(json.dumps([asdict(check) for check in results], indent=2))
@@ -70,7 +75,7 @@ def _unproven(report: Mapping[str, Any]) -> bool:
     return bool(report["problem"]) or any(each["error"] for each in report["asked"])
 
 
-def _table(results: Sequence[Check]) -> Table:
+def _table(results: Sequence["Check"]) -> Table:
     table = Table(box=None, pad_edge=False, show_header=False)
     for check in results:
         hint = Text(f"\n{check.hint}", "dim") if check.hint else Text()

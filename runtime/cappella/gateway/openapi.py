@@ -4,9 +4,11 @@ It reveals nothing of the deployment but whether it has keys. There is no page t
 from other hosts.
 """
 
+import asyncio
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, get_args
 
 from fastapi import APIRouter, Request
@@ -114,14 +116,14 @@ REPLIES: Mapping[str, Any] = {
 
 
 def create_router(gatekeeper: Gatekeeper, keyed: bool) -> APIRouter:
-    """Serves the document to keys that may read /v1/models."""
+    """Serves the document to keys that may read /v1/models. It is made for its first reader, not at every start."""
     router = APIRouter()
-    openapi_document = document(keyed)
 
     @router.get(PATH)
     async def openapi(request: Request) -> Json:
         await gatekeeper.authenticate(*credentials(request), "run")
-        return openapi_document
+        # In a thread: the schemas take half a second, and runs go on.
+        return await asyncio.to_thread(document, keyed)
 
     return router
 
@@ -207,6 +209,7 @@ def _error(codes: tuple[str, ...], schema: Json) -> Json:
     return {"description": ", ".join(codes), **headers, "content": {"application/json": {"schema": schema}}}
 
 
+@cache
 def _schemas() -> Json:
     request_types = [request_type for request_type in APIS.values() if request_type]
     _, defined = models_json_schema([(request_type, "validation") for request_type in request_types], ref_template=_REF)

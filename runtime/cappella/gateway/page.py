@@ -30,7 +30,8 @@ def create_router(web: Path = WEB) -> APIRouter:
         if file.suffix in MEDIA_TYPES:
             name = file.relative_to(web).as_posix()
             path = "/" if name == "index.html" else f"/{name}"
-            router.add_api_route(path, _endpoint(file), methods=["GET", "HEAD"], include_in_schema=False)
+            # A plain route: FastAPI would look for parameters to validate, for each file at each start.
+            router.add_route(path, _endpoint(file), methods=["GET", "HEAD"], include_in_schema=False)
     return router
 
 

@@ -16,6 +16,7 @@ from cappella.telemetry.audit import tail
 from cappella.telemetry.audit.chain import encode, sha256
 from cappella.telemetry.audit.log import AuditLog
 from cappella.telemetry.audit.verify import AuditBroken, Verified, verify
+from support.command_line import cappella
 
 LINES = 6
 Change = Callable[[list[bytes]], list[bytes]]
@@ -44,11 +45,6 @@ def rehashed(line: bytes, **changes: object) -> bytes:
     """The edited line with a correct hash."""
     bare = {name: value for name, value in {**record(line), **changes}.items() if name != "hash"}
     return encode(bare, int(str(bare["sequence"])), str(bare["previous"]))[0]
-
-
-def cappella(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "cappella", "audit", "verify", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
 def test_a_log_verifies_and_continues_after_a_restart(tmp_path: Path) -> None:
@@ -255,12 +251,12 @@ def test_the_command_prints_the_last_hash_and_fails_with_exit_codes(tmp_path: Pa
     path = tmp_path / "audit.jsonl"
     lines = written(path)
     found: Verified = verify([path])
-    intact = cappella(str(path), "--expect", found.last_hash)
+    intact = cappella("audit", "verify", str(path), "--expect", found.last_hash)
     assert (intact.returncode, intact.stdout) == (
         0, f"{LINES} lines, {found.first_time} to {found.last_time}\nlast hash {found.last_hash}\n"
     )  # fmt: skip
     path.write_bytes(b"".join([*lines[:1], *lines[2:]]))
-    broken = cappella(str(path))
+    broken = cappella("audit", "verify", str(path))
     assert (broken.returncode, broken.stdout) == (1, "")
     assert f"{path}:2: line 3 follows line 1: lines are missing." in broken.stderr
-    assert cappella(str(tmp_path / "none.jsonl")).returncode == 2
+    assert cappella("audit", "verify", str(tmp_path / "none.jsonl")).returncode == 2

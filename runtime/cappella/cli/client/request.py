@@ -14,7 +14,6 @@ from cappella.cli.client.http import Json, Server, stream
 from cappella.cli.client.live import LiveRun
 from cappella.cli.client.run_view import View
 from cappella.cli.client.text import safe
-from cappella.config.yaml_source import option_value
 from cappella.errors import ConfigError
 
 PATH = "/v1/chat/completions"
@@ -43,13 +42,17 @@ class AskOptions:
 
 def fields(settings: Sequence[str]) -> Json:
     """Settings such as `analysis=off` as fields of `fusion`, with values in YAML. Raises ConfigError."""
-    out: Json = {}
-    for setting in settings:
-        name, equals, text = setting.partition("=")
-        if not equals or not name.strip():
-            raise ConfigError("--fusion", f"{setting!r} is not a setting", "Write field=value, such as samples=2")
-        out[name.strip()] = option_value("--fusion", setting, text)
-    return out
+    return dict(_field(setting) for setting in settings)
+
+
+def _field(setting: str) -> tuple[str, Any]:
+    # Imported here: most questions have no such setting, and the config's models take a third of a command's start.
+    from cappella.config.yaml_source import option_value
+
+    name, equals, text = setting.partition("=")
+    if not equals or not name.strip():
+        raise ConfigError("--fusion", f"{setting!r} is not a setting", "Write field=value, such as samples=2")
+    return name.strip(), option_value("--fusion", setting, text)
 
 
 def text_of(data: bytes) -> str:
