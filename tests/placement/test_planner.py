@@ -117,7 +117,7 @@ def test_float32_takes_twice_as_much(shapes: dict[str, Path]) -> None:
 
 def test_a_judge_lies_where_the_largest_member_has_room_beside_it(shapes: dict[str, Path]) -> None:
     config = deployment(shapes, "8b 8b", "1b", swap=True, max_model_len=2048)
-    plan = advice.plan(config, machine.described("6GiB,22GiB"))
+    plan = advice.plan(config, machine.described("6GiB,21GiB"))
     fits(plan)
     assert plan.placed["judge"].gpus == (0,)
     assert len(plan.turns) == 2

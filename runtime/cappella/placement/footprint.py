@@ -59,7 +59,7 @@ class Footprint:
             lookup = self.model.prompt_lookup_tokens is not None
             slots += adapters.gathered_bytes(self.model, self.architecture, self.step_tokens)
             return slots + overhead.cpu_overhead_bytes(self.architecture, seqs, self.step_tokens, eager, lookup)
-        step = overhead.step_bytes(self.architecture, gpus, seqs, self.step_tokens)
+        step = overhead.gpu_step_bytes(self.architecture, gpus, seqs, self.step_tokens)
         latent = overhead.latent_bytes(self.architecture, gpus, self.model.max_model_len)
         persistent = overhead.persistent_bytes(self.architecture, gpus, seqs, self.step_tokens)
         return slots + self.asleep_bytes(gpus) + persistent + max(step, latent)
@@ -67,18 +67,22 @@ class Footprint:
     def asleep_bytes(self, gpus: int) -> int:
         """Bytes that the engine keeps even while it sleeps: context and graphs."""
         seqs, drafts = self.model.max_num_seqs, self.model.prompt_lookup_tokens or 0
-        sizes = 0 if self.model.enforce_eager else overhead.capture_sizes(self.architecture, seqs, 1 + drafts)
-        graphs = overhead.graph_bytes(self.architecture, sizes) * (2 if self.model.adapters else 1)
-        return overhead.fixed_bytes(gpus) + graphs
+        count = 0 if self.model.enforce_eager else overhead.captured_graphs(self.architecture, seqs, 1 + drafts)
+        graphs = overhead.graph_bytes(self.architecture, count) * (2 if self.model.adapters else 1)
+        return overhead.fixed_bytes(gpus, self._smallest_gpu_bytes) + graphs
 
     @property
     def step_tokens(self) -> int:
         """Tokens of one scheduler step."""
         by_name = {canonical(name): value for name, value in self.model.engine_args.items()}
         value = by_name.get("max_num_batched_tokens")
-        smallest = min(device.total_bytes for device in self.machine.devices)
         configured = int(value) if isinstance(value, (int, str)) else None
-        return overhead.step_tokens(smallest if self.machine.gpu else 0, configured)
+        return overhead.step_tokens(self._smallest_gpu_bytes, configured)
+
+    @property
+    def _smallest_gpu_bytes(self) -> int:
+        """0 on a machine without a GPU."""
+        return min(device.total_bytes for device in self.machine.devices) if self.machine.gpu else 0
 
     def sequence_bytes(self, gpus: int) -> int:
         """The KV cache of one sequence of `max_model_len`."""

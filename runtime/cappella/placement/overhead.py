@@ -1,20 +1,26 @@
 """Memory of an engine on each GPU apart from weights and KV cache.
 
-Formulas for the buffers of one forward pass; constants for what the driver and the libraries keep. The constants come
-from published reports on Hopper GPUs; `tests/gpu` compares them with a real one.
+Formulas for the buffers of one forward pass; constants for what the driver and the libraries keep. They come from the logs of
+start-ups that others published, and from an H100 of our own (`scripts/bench_results`); `tests/gpu` compares them with a real GPU.
 """
 
 from cappella.placement.architecture import Architecture
 
 MIB = 1 << 20
-CONTEXT_BYTES = 600 * MIB
-"""A CUDA context with the kernels of vLLM and torch, and cuBLAS's workspace."""
-SPLIT_BYTES = 512 * MIB
-"""NCCL's channels and the buffers of the all-reduce, on each GPU of a split."""
+CONTEXT_BYTES = {True: 1060 * MIB, False: 600 * MIB}
+"""A CUDA context with the kernels of vLLM and torch as they are loaded, by whether the GPU is big: 1.04 GiB on an H100 (0.53
+before the first kernel), 0.84 on an A100, 0.47 on an L4."""
+SPLIT_BYTES = {True: 2900 * MIB, False: 1200 * MIB}
+"""NCCL's channels and the workspaces of the fused all-reduce, on each GPU of a split: 2.87 GiB on two H100s and 2.83 on eight
+H200s, 1.1 GiB on older big GPUs, 0.5 without NVLink."""
 VISION_BYTES = 1024 * MIB
-"""The vision encoder, at the largest number of images in a step."""
+"""The vision encoder's step, at the largest number of images."""
+VISION_KEPT_BYTES = 256 * MIB
+"""What five vision models took beyond the step of their text model: 0.09 to 0.30 GiB."""
 GRAPH_PIECE_BYTES = MIB // 4
-"""A captured piece of the model, for one batch size."""
+"""A captured piece of the model, for one batch size: 0.18 to 0.29 MiB on Hopper."""
+LIBRARY_STEP_BYTES = 110 * MIB
+"""cuBLAS's workspaces in a step."""
 SAMPLED_VALUE_BYTES = 14
 """Bytes per request and vocabulary entry: its logit in 16 bits, and float32 copies made by sampling."""
 COUNTED_VALUE_BYTES = 4.25
@@ -39,28 +45,36 @@ def step_tokens(gpu_bytes: int, configured: int | None) -> int:
     return configured or (8192 if gpu_bytes >= BIG_GPU_BYTES else 2048)
 
 
-def capture_sizes(architecture: Architecture, max_num_seqs: int, query_tokens: int) -> int:
-    """How many batch sizes vLLM captures as CUDA graphs: 1, 2, 4, multiples of 8 below 256, and of 16 from there on.
+def captured_graphs(architecture: Architecture, max_num_seqs: int, query_tokens: int) -> int:
+    """How many CUDA graphs vLLM captures: piecewise ones up to twice the tokens of a full decode step, full ones up to it.
 
     `query_tokens` are the tokens of a sequence in a step: more than one with speculation.
     """
-    largest = min(2 * max_num_seqs * query_tokens, architecture.quantisation.max_captured_tokens)
+    largest = architecture.quantisation.max_captured_tokens
+    tokens = max_num_seqs * query_tokens
+    return _capture_sizes(min(2 * tokens, largest)) + _capture_sizes(min(tokens, largest))
+
+
+def _capture_sizes(largest: int) -> int:
+    """1, 2, 4, multiples of 8 below 256, and of 16 from there on."""
     return 3 + min(largest, 255) // 8 + max(0, largest - 240) // 16
 
 
-def graph_bytes(architecture: Architecture, sizes: int) -> int:
-    """Full graphs and piecewise graphs for this many batch sizes."""
-    return 2 * sizes * (architecture.depth + 1) * GRAPH_PIECE_BYTES
+def graph_bytes(architecture: Architecture, graphs: int) -> int:
+    """So many graphs, each of a piece per layer and one more."""
+    return graphs * (architecture.depth + 1) * GRAPH_PIECE_BYTES
 
 
-def fixed_bytes(gpus: int) -> int:
-    return CONTEXT_BYTES + SPLIT_BYTES * (gpus > 1)
+def fixed_bytes(gpus: int, gpu_bytes: int) -> int:
+    """What an engine holds on each GPU apart from the model, also asleep."""
+    big = gpu_bytes >= BIG_GPU_BYTES
+    return CONTEXT_BYTES[big] + SPLIT_BYTES[big] * (gpus > 1)
 
 
 def persistent_bytes(architecture: Architecture, gpus: int, max_num_seqs: int, tokens: int) -> int:
     """Buffers that stay allocated, apart from weights and graphs."""
     counted = int(COUNTED_VALUE_BYTES * max_num_seqs * architecture.vocab_size)
-    return counted + experts_bytes(architecture, gpus, tokens) + VISION_BYTES * architecture.vision
+    return counted + experts_bytes(architecture, gpus, tokens) + VISION_KEPT_BYTES * architecture.vision
 
 
 def latent_bytes(architecture: Architecture, gpus: int, context: int) -> int:
@@ -78,6 +92,14 @@ def step_bytes(architecture: Architecture, gpus: int, max_num_seqs: int, tokens:
     """The larger of the buffers of a forward pass in 16 bits and those of sampling after it."""
     layer = 2 * tokens * (3 * architecture.hidden_size + 3 * architecture.inner_size // gpus)
     return max(layer, SAMPLED_VALUE_BYTES * max_num_seqs * architecture.vocab_size)
+
+
+def gpu_step_bytes(architecture: Architecture, gpus: int, max_num_seqs: int, tokens: int) -> int:
+    """The largest of a forward pass, sampling beside the step's hidden states, and the vision encoder."""
+    layer = 2 * tokens * (3 * architecture.hidden_size + 3 * architecture.inner_size // gpus)
+    hidden = 2 * tokens * architecture.hidden_size + LIBRARY_STEP_BYTES
+    sampling = SAMPLED_VALUE_BYTES * max_num_seqs * architecture.vocab_size + hidden
+    return max(layer, sampling, VISION_BYTES * architecture.vision)
 
 
 def cpu_overhead_bytes(architecture: Architecture, max_num_seqs: int, tokens: int, eager: bool, lookup: bool) -> int:
