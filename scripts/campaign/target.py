@@ -1,0 +1,163 @@
+"""The server that is attacked: the demo with keys, audit log and stored runs, on real engines and loopback."""
+
+import asyncio
+import json
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = ROOT / "model_configs"
+START_TIMEOUT_S = 600.0
+CLIENT_TIMEOUT_S = 8.0
+TOKENS_PER_MINUTE = 300
+OWNERS: Mapping[str, tuple[str, ...]] = {
+    "ann": (),
+    "bob": ("--models", "cappella/default"),
+    "lim": ("--tokens-per-minute", str(TOKENS_PER_MINUTE)),
+    "root": ("--scope", "run,admin"),
+}
+"""The owners of keys, with the options of `cappella keys create`: `ann` attacks, `bob` must not notice."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """`status` is 0 if the connection broke or the time was over; `body` is parsed JSON, or text."""
+
+    status: int
+    body: Any
+    took_s: float
+
+    @property
+    def code(self) -> str:
+        error = self.body.get("error") if isinstance(self.body, dict) else None
+        return str(error.get("code")) if isinstance(error, dict) else ""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A running server. `folder` has its logs, keys and records."""
+
+    url: str
+    keys: Mapping[str, str]
+    folder: Path
+    process: "subprocess.Popen[bytes]"
+    http: aiohttp.ClientSession
+
+    async def post(self, owner: str, path: str, body: Mapping[str, Any], timeout_s: float = 60) -> Reply:
+        return await self._send("POST", owner, path, timeout_s, data=json.dumps(body))
+
+    async def get(self, owner: str, path: str, timeout_s: float = 60) -> Reply:
+        return await self._send("GET", owner, path, timeout_s)
+
+    async def ask(self, owner: str, model: str = "cappella/default", timeout_s: float = 60, **fields: Any) -> Reply:
+        messages = [{"role": "user", "content": "Please tell me the room of Gonil."}]
+        body = {"model": model, "messages": messages, "max_tokens": 40, **fields}
+        return await self.post(owner, "/v1/chat/completions", body, timeout_s)
+
+    async def _send(self, method: str, owner: str, path: str, timeout_s: float, **how: Any) -> Reply:
+        began = time.monotonic()
+        headers = {"x-api-key": self.keys[owner], "Content-Type": "application/json"}
+        timeout = aiohttp.ClientTimeout(total=timeout_s)
+        try:
+            async with self.http.request(method, self.url + path, headers=headers, timeout=timeout, **how) as reply:
+                text = await reply.text()
+                return Reply(reply.status, _parsed(text), time.monotonic() - began)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            return Reply(0, type(error).__name__, time.monotonic() - began)
+
+    def connect(self, receive_bytes: int = 4096) -> socket.socket:
+        """A raw connection; with a small receive buffer, a reply that is not read stands still."""
+        at = urlsplit(self.url)
+        raw = socket.socket()
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+        raw.connect((at.hostname, at.port))
+        return raw
+
+    def head(self, owner: str, path: str, length: int) -> bytes:
+        key = self.keys.get(owner, owner)
+        lines = (f"POST {path} HTTP/1.1", "Host: 127.0.0.1", f"x-api-key: {key}", "Content-Type: application/json")
+        return ("\r\n".join((*lines, f"Content-Length: {length}")) + "\r\n\r\n").encode()
+
+    async def engine_states(self) -> dict[str, str]:
+        reply = await self.get("root", "/ready")
+        engines = reply.body.get("engines", {}) if isinstance(reply.body, dict) else {}
+        return {name: str(engine["state"]) for name, engine in engines.items()}
+
+    async def metric(self, pattern: str) -> float:
+        """The sum of the samples on /metrics whose name and labels match."""
+        reply = await self.get("root", "/metrics")
+        return sum(map(float, re.findall(rf"^(?:{pattern}) (\S+)$", str(reply.body), re.MULTILINE)))
+
+    def rss_mib(self) -> float:
+        """The gateway's memory, without its engines."""
+        found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{self.process.pid}/status").read_text())
+        return int(found[1]) / 1024 if found else 0.0
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[tuple[str, Mapping[str, str], "subprocess.Popen[bytes]"]]:
+    """The address, the keys and the process of a server of our own; ended afterwards."""
+    config = yaml.safe_load((CONFIGS / "demo.yaml").read_text())
+    for model in config["models"].values():
+        model["weights"] = str(CONFIGS / model["weights"])
+    config["server"] = {
+        "port": 0,
+        "client_timeout_s": CLIENT_TIMEOUT_S,
+        "keys": str(folder / "keys.sqlite"),
+        "audit": {"file": str(folder / "audit.jsonl")},
+        "runs": {"file": str(folder / "runs.sqlite")},
+        "log_dir": str(folder / "logs"),
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    keys = {owner: _create_key(folder / "keys.sqlite", owner, options) for owner, options in OWNERS.items()}
+    output = folder / "serve.out"
+    command = [sys.executable, "-m", "cappella", "serve", str(folder / "config.yaml")]
+    with output.open("wb") as sink, subprocess.Popen(command, stdout=sink, stderr=sink) as process:
+        try:
+            yield _address(output, process), keys, process
+        finally:
+            process.terminate()
+
+
+def _create_key(file: Path, owner: str, options: tuple[str, ...]) -> str:
+    command = [sys.executable, "-m", "cappella", "keys", "create", str(file), owner, *options]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return next(word for word in printed.split() if word.startswith("ck_"))
+
+
+def _address(output: Path, process: "subprocess.Popen[bytes]") -> str:
+    give_up_at = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < give_up_at and process.poll() is None:
+        if found := re.search(r"^Ready: .* on (http://[^\s.]+\.[\d.]+:\d+)", output.read_text(), re.MULTILINE):
+            return found[1]
+        time.sleep(0.2)
+    raise SystemExit(f"The server did not start:\n{output.read_text()[-3000:]}")
+
+
+async def all_ready(target: Target, timeout_s: float = 120) -> bool:
+    """Wait until every engine is ready."""
+    give_up_at = time.monotonic() + timeout_s
+    while time.monotonic() < give_up_at:
+        if set((await target.engine_states()).values()) == {"ready"}:
+            return True
+        await asyncio.sleep(0.5)
+    return False
