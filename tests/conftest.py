@@ -24,6 +24,8 @@ def pytest_xdist_auto_num_workers() -> int:
     return min(len(os.sched_getaffinity(0)) + 1, 8)
 
 
+# Before xdist reads the mark.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Real engines take the cores and memory that there are: one process has all of their tests, and starts each once."""
     for item in items:
