@@ -4,9 +4,11 @@ import json
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.scheduler import LoadScopeScheduling
 
 from cappella.engines import reconciler
 from support.clock import Clock
@@ -24,13 +26,16 @@ def pytest_xdist_auto_num_workers() -> int:
     return min(len(os.sched_getaffinity(0)) + 1, 8)
 
 
-# Before xdist reads the mark.
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Real engines take the cores and memory that there are: one process has all of their tests, and starts each once."""
-    for item in items:
-        if item.get_closest_marker("vllm"):
-            item.add_marker(pytest.mark.xdist_group("engines"))
+class _EnginesTogether(LoadScopeScheduling):  # type: ignore[misc]
+    """One process has all tests of real engines, and starts each engine once: they take the cores that there are."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "engines" if "/test_real_" in nodeid else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    # The largest scope is begun first.
+    return _EnginesTogether(config, log)
 
 
 @pytest.fixture(autouse=True, scope="session")

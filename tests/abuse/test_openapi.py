@@ -72,7 +72,12 @@ async def test_the_document_needs_a_key(fake_engines: FakeEngines, tmp_path: Pat
 
 async def test_the_document_is_made_when_it_is_read(fake_engines: FakeEngines, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[bool] = []
-    monkeypatch.setattr(openapi, "document", lambda _, keyed: made.append(keyed) or {})
+
+    def document(_: openapi.Codes, keyed: bool) -> Json:
+        made.append(keyed)
+        return {}
+
+    monkeypatch.setattr(openapi, "document", document)
     async with serving(fake_engines, gateway_config()) as url:
         assert made == []
         assert await read(url, None) == {}
