@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
-from xdist.scheduler import LoadScopeScheduling
 
 from cappella.engines import reconciler
 from support.clock import Clock
@@ -21,21 +20,18 @@ settings.register_profile("shared", deadline=None, max_examples=EXAMPLES, suppre
 settings.load_profile("shared")
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """One process more than there are cores: many tests wait for another process."""
     return min(len(os.sched_getaffinity(0)) + 1, 8)
 
 
-class _EnginesTogether(LoadScopeScheduling):  # type: ignore[misc]
-    """One process has all tests of real engines, and starts each engine once: they take the cores that there are."""
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    # Imported here: the kit for a machine with a GPU has no xdist.
+    from support.scheduling import EnginesTogether
 
-    def _split_scope(self, nodeid: str) -> str:
-        return "engines" if "/test_real_" in nodeid else nodeid
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
-    # The largest scope is begun first.
-    return _EnginesTogether(config, log)
+    return EnginesTogether(config, log)
 
 
 @pytest.fixture(autouse=True, scope="session")
