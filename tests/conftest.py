@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -19,16 +20,18 @@ settings.register_profile("shared", deadline=None, max_examples=EXAMPLES, suppre
 settings.load_profile("shared")
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """One process more than there are cores: many tests wait for another process."""
     return min(len(os.sched_getaffinity(0)) + 1, 8)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Real engines take the cores and memory that there are: one process has all of their tests, and starts each once."""
-    for item in items:
-        if item.get_closest_marker("vllm"):
-            item.add_marker(pytest.mark.xdist_group("engines"))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    # Imported here: the kit for a machine with a GPU has no xdist.
+    from support.scheduling import EnginesTogether
+
+    return EnginesTogether(config, log)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -39,3 +39,12 @@ def test_the_hooks_run_what_the_check_runs_and_fetch_nothing() -> None:
     commands = (ROOT / "scripts" / "check").read_text().partition("set -x\n")[2].splitlines()
     assert [hook["entry"] for hook in hooks] == [f".venv/bin/{command}" for command in commands]
     assert {(hook["language"], hook["pass_filenames"]) for hook in hooks} == {("system", False)}
+
+
+def test_tests_of_real_engines_have_names_by_which_one_process_gets_them_all() -> None:
+    marked = re.compile(r"^@pytest\.mark\.vllm\n(?:@.*\n)*(?:async )?def (?!test_real_)(\w+)", re.MULTILINE)
+    others = [path for path in (ROOT / "tests").rglob("test_*.py") if not path.name.startswith("test_real_")]
+    assert {path.name: names for path in others if (names := marked.findall(path.read_text()))} == {}
+    assert [
+        path.name for path in others if re.search(r"^pytestmark = .*mark\.vllm", path.read_text(), re.MULTILINE)
+    ] == []

@@ -69,6 +69,20 @@ async def test_the_document_needs_a_key(fake_engines: FakeEngines, tmp_path: Pat
         assert reply.status == 401
 
 
+async def test_the_document_is_made_when_it_is_read(fake_engines: FakeEngines, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[bool] = []
+
+    def document(_: openapi.Codes, keyed: bool) -> Json:
+        made.append(keyed)
+        return {}
+
+    monkeypatch.setattr(openapi, "document", document)
+    async with serving(fake_engines, gateway_config()) as url:
+        assert made == []
+        assert await read(url, None) == {}
+        assert made == [False]
+
+
 async def test_exactly_the_routes_are_documented(fake_engines: FakeEngines) -> None:
     fake_engines.serve(gateway_config())
     app = create_app(gateway_config(), fake_engines)  # type: ignore[arg-type]

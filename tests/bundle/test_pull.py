@@ -118,8 +118,8 @@ def config(folder: Path, **card: Any) -> Path:
 
 def pull(hub: Hub, path: Path, *options: str) -> tuple[int, str, str]:
     home = str(path.parent / "hf")
-    no_proxy = {"NO_PROXY": "*", "no_proxy": "*", "HF_HUB_OFFLINE": "0"}
-    done = cappella("pull", path, *options, HF_ENDPOINT=hub.url, HF_HOME=home, HF_TOKEN="", **no_proxy)
+    hub_only = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": hub.url, "HF_HOME": home, "HF_TOKEN": ""}
+    done = cappella("pull", path, *options, NO_PROXY="*", no_proxy="*", **hub_only)
     return done.returncode, done.stdout, done.stderr
 
 

@@ -4,6 +4,8 @@ import asyncio
 import json
 import re
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -231,6 +233,18 @@ def test_help_names_values_in_capitals_and_says_what_exit_codes_mean() -> None:
     assert "<path>" not in done.stdout
     assert "2 a mistake in the config or the command line" in done.stdout
     assert "3 something tried to reach" in cappella("doctor", "--help", COLUMNS="200").stdout
+
+
+@pytest.mark.parametrize(
+    ("modules", "heavy"),
+    [
+        ("cli.app, cappella.cli.client.ask", "pydantic yaml fastapi"),
+        ("cli.app, cappella.cli.doctor", "fastapi aiohttp"),
+    ],
+)
+def test_a_command_imports_no_library_that_it_does_not_use(modules: str, heavy: str) -> None:
+    code = f"import sys, cappella.{modules}; assert not set({heavy.split()}) & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize("arguments", [["--gpus", "1x1GiB"], ["--gpus", "two"]])

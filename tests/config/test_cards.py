@@ -100,7 +100,7 @@ def _feed_forward(text: Mapping[str, Any]) -> int:
 
 
 @pytest.mark.vllm
-def test_what_a_card_names_of_vllm_is_there() -> None:
+def test_real_vllm_has_what_a_card_names() -> None:
     done = subprocess.run([sys.executable, "-c", VLLM], capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
     known = json.loads(done.stdout.splitlines()[-1])

@@ -12,6 +12,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -34,9 +35,11 @@ figures: dict[str, Any] = {}
 
 
 @pytest.fixture(scope="module")
-def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def disk() -> Iterator[Path]:
     """A folder that is a small disk of its own for the deployment, where the kernel allows that."""
-    return tmp_path_factory.mktemp("disk")
+    # The path of this one leaves room for the names of sockets, as /tmp does.
+    with TemporaryDirectory(prefix="disk-") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(scope="module")

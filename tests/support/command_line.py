@@ -71,14 +71,13 @@ def start(
     arguments: Sequence[str],
     files: Sequence[int],
     environment: Mapping[str, str] | None = None,
-    folder: Path | None = None,
     terminal: bool = False,
 ) -> Command:
     """Start `cappella` with these files as its input, output and errors; with `terminal`, the first one controls it."""
     request = {
         "arguments": [str(each) for each in arguments],
         "environment": dict(os.environ if environment is None else environment),
-        "folder": str(folder or Path.cwd()),
+        "folder": str(Path.cwd()),
         "terminal": terminal,
     }
     ours, theirs = socket.socketpair()
@@ -88,14 +87,14 @@ def start(
 
 
 def cappella(
-    *arguments: str | Path, given: str | bytes = b"", folder: Path | None = None, **environment: str
+    *arguments: str | Path, given: str | bytes = b"", **environment: str
 ) -> "subprocess.CompletedProcess[str]":
     """Run `cappella` to its end, as `subprocess.run` does; it reads `given`."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors, tempfile.TemporaryFile() as source:
         source.write(given.encode() if isinstance(given, str) else given)
         source.seek(0)
         files = [source.fileno(), out.fileno(), errors.fileno()]
-        command = start([str(each) for each in arguments], files, {**os.environ, **environment}, folder)
+        command = start([str(each) for each in arguments], files, {**os.environ, **environment})
         try:
             command.wait(TIMEOUT_S)
         finally:

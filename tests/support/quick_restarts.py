@@ -7,5 +7,5 @@ from cappella.engines.spec import Backoff
 from cappella.gateway import serve
 
 if __name__ == "__main__":
-    serve.Supervisor = partial(serve.Supervisor, backoff=Backoff((0.5, 2.0, 2.0, 4.0)))  # type: ignore[assignment,misc]
+    serve.Supervisor = partial(serve.Supervisor, backoff=Backoff((0.5, 2.0, 2.0, 4.0)))  # type: ignore[assignment,attr-defined]
     app()
