@@ -72,7 +72,7 @@ async def test_the_document_needs_a_key(fake_engines: FakeEngines, tmp_path: Pat
 async def test_the_document_is_made_when_it_is_read(fake_engines: FakeEngines, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[bool] = []
 
-    def document(_: openapi.Codes, keyed: bool) -> Json:
+    def document(keyed: bool) -> Json:
         made.append(keyed)
         return {}
 
