@@ -16,6 +16,7 @@ NOTES_TOKENS = 512
 """Room for our own marks and notes, a ranking included."""
 SAFETY = 0.95
 MAX_COUNTS = 6
+COUNT_TIMEOUT_S = 5.0
 
 
 async def cut_to_share(candidates: Candidates, prompt: Prompt, reader: Engine, reply_tokens: int | None) -> Candidates:
@@ -32,16 +33,21 @@ async def cut_to_share(candidates: Candidates, prompt: Prompt, reader: Engine, r
     if sum(len(text.encode()) for text in (*texts, *map(prompts.text_of, prompt.messages))) <= room:
         return candidates
     try:
-        asked = (await reader.count_tokens(Prompt(prompt.messages, prompt.tools))).tokens
-        sizes = await asyncio.gather(*(_count(reader, text) for text in texts))
-        limit = _share(sizes, room - asked)
-        kept = await asyncio.gather(*(_kept(reader, *each, limit) for each in zip(texts, sizes, strict=True)))
-    except EngineError:
+        async with asyncio.timeout(COUNT_TIMEOUT_S):
+            return candidates.cut(await _cuts(candidates, prompt, reader, room))
+    except (EngineError, TimeoutError):
         return candidates
-    return candidates.cut(_cuts(candidates, kept)) if limit > 0 else candidates
 
 
-def _cuts(candidates: Candidates, kept: Sequence[int | None]) -> Mapping[str, int]:
+async def _cuts(candidates: Candidates, prompt: Prompt, reader: Engine, room: int) -> Mapping[str, int]:
+    """The characters that are left of each answer that is too long. Raises EngineError."""
+    texts = candidates.texts
+    asked = (await reader.count_tokens(Prompt(prompt.messages, prompt.tools))).tokens
+    sizes = await asyncio.gather(*(_count(reader, text) for text in texts))
+    limit = _share(sizes, room - asked)
+    if limit <= 0:
+        return {}
+    kept = await asyncio.gather(*(_kept(reader, *each, limit) for each in zip(texts, sizes, strict=True)))
     pairs = zip(candidates.answers, kept, strict=True)
     return {answer.name: characters for answer, characters in pairs if characters is not None}
 
