@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
 from cappella.ensemble import prompts
 from cappella.types import Prompt
+from demo import lessons
 from support.fake_engines import ANALYSIS, FakeEngines, judge_script, last_message
 from support.imitations import HOSTILE, IMITATIONS, what_looks_like_ours
 from support.scripted_engine import Script
@@ -114,3 +116,10 @@ def test_the_texts_of_our_own_documents_stay_as_they_are() -> None:
     pages = [path.read_text(encoding="utf-8") for path in (ROOT / "README.md", ROOT / "model_configs" / "README.md")]
     modules = [path.read_text(encoding="utf-8") for path in (ROOT / "runtime" / "cappella" / "engines").rglob("*.py")]
     assert [text[:80] for text in (*pages, *modules) if prompts.broken_up(text) != text] == []
+
+
+def test_the_demos_questions_and_answers_stay_as_they_are() -> None:
+    rng = Random(7)
+    panels = [lessons.panel(rng) for _ in range(300)]
+    texts = [text for panel in panels for text in (panel.question.text, *panel.answers)]
+    assert [text for text in texts if prompts.broken_up(text) != text] == []
