@@ -66,12 +66,13 @@ def test_native_attempts_and_open_listeners_are_listed(tmp_path: Path) -> None:
 
 @needs_namespaces
 def test_sockets_of_processes_outside_and_packets_without_a_connect_are_listed(tmp_path: Path) -> None:
+    accepted: list[socket.socket] = []
     # A socket's path has at most 107 characters.
     with tempfile.TemporaryDirectory(prefix="outside-") as folder, socket.socket(socket.AF_UNIX) as outside:
         path = f"{os.path.realpath(folder)}/proxy.sock"
         outside.bind(path)
         outside.listen()
-        threading.Thread(target=accept_all, args=(outside, accepted := []), daemon=True).start()
+        threading.Thread(target=accept_all, args=(outside, accepted), daemon=True).start()
         code, report = sealed(tmp_path, f"PATH = {path!r}\n{QUIET_VIOLATOR}")
         outside.shutdown(socket.SHUT_RDWR)
     for each in accepted:

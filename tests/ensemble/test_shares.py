@@ -1,6 +1,8 @@
 """An answer longer than its share of the reader's context is cut before it is read, instead of shutting out the reader."""
 
+import math
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,16 +21,20 @@ TOO_LONG = Script(refuse=(400, {"error": {"message": "maximum context length", "
 def tokens(body: Json) -> int:
     """Dense texts, as in another script, have a token for each character."""
     text = "".join(str(message["content"]) for message in body["messages"])
-    return sum(1 if character > "\u0400" else 0.25 for character in text).__ceil__()
+    return math.ceil(sum(1.0 if character > "\u0400" else 1 / CHARACTERS_PER_TOKEN for character in text))
 
 
 def limit(fake_engines: FakeEngines, *names: str) -> None:
     """Give the engines a context; a prompt that does not fit is refused."""
     for name in names:
         server = fake_engines.servers[name]
-        answers, server.tokens_of = server.script, tokens
+        server.tokens_of = tokens
         server.engine.capabilities = Capabilities(context_tokens=CONTEXT_TOKENS)
-        server.script = lambda body, answers=answers: TOO_LONG if tokens(body) > CONTEXT_TOKENS else answers(body)
+        server.script = limited(server.script)
+
+
+def limited(answers: Callable[[Json], Script]) -> Callable[[Json], Script]:
+    return lambda body: TOO_LONG if tokens(body) > CONTEXT_TOKENS else answers(body)
 
 
 def answers_read(prompt: str) -> list[str]:

@@ -205,8 +205,10 @@ async def test_after_the_file_is_displaced_runs_go_to_a_new_one_which_is_logged(
     if change == "replaced":
         RunStore(tmp_path / "other.sqlite", 1).close()
         (tmp_path / "other.sqlite").rename(path)
+    elif change == "moved":
+        path.rename(tmp_path / "moved.sqlite")
     else:
-        path.rename(tmp_path / "moved.sqlite") if change == "moved" else path.unlink()
+        path.unlink()
     store.add(row("run-2"))
     assert await store.find("run-2", ANY_KEY) == b"{}"
     assert await store.find("run-1", ANY_KEY) is None

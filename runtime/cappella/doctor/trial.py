@@ -50,7 +50,7 @@ def main(path: Path, guard_alone: bool) -> Json:
             asked = [] if problem else [_ask(url, *each) for each in _questions(config, away)]
             # Outside a namespace, the stack's ports cannot be told from this machine's.
             listening = [] if guard_alone else sorted(_listening())
-        unseen = sum(each.close() or 0 for each in watch) if watch else 0
+        unseen = _stopped(watch) if watch else 0
         attempts = [*_refused(record), *_sent(watch)]
     left_out = sorted(away)
     return {
@@ -152,6 +152,13 @@ def _refused(record: Path) -> list[Json]:
     counts = Counter((e["what"], e["to"], e["by"], e["process"]) for e in map(json.loads, lines))
     keys = ("what", "to", "by", "process")
     return [{"seen_by": "guard", **dict(zip(keys, each, strict=True)), "times": n} for each, n in counts.items()]
+
+
+def _stopped(watch: Watch) -> int:
+    """Stop watching; returns how many packets were not seen."""
+    watched_packets, watched_sockets = watch
+    watched_sockets.close()
+    return watched_packets.close()
 
 
 def _sent(watch: Watch | None) -> list[Json]:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import TypeVar
@@ -106,7 +107,7 @@ class RunStore:
         await asyncio.sleep(FIRST_PRUNE_S)
         while True:
             now = min(time.time(), newest + time.monotonic() - began)
-            await self._on_thread(lambda now=now: self._prune(now - self._retention_s))
+            await self._on_thread(partial(self._prune, now - self._retention_s))
             await asyncio.sleep(PRUNE_S)
 
     def close(self) -> None:
