@@ -1,7 +1,6 @@
 """Cappella as a library: runs ensembles in the caller's process, without the HTTP gateway."""
 
 import asyncio
-import fcntl
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 from itertools import count
@@ -11,6 +10,7 @@ from typing import IO, Self
 
 from cappella.config import load
 from cappella.config.options import Overrides
+from cappella.engines import log_folder
 from cappella.engines.supervisor import Supervisor, default_log_dir
 from cappella.ensemble.events import Emit, Event
 from cappella.ensemble.pipeline import Pipeline
@@ -36,11 +36,13 @@ class Runtime:
 
     def __init__(self, config: Path | str, log_dir: Path | None = None) -> None:
         self.config = load.load(Path(config))
-        self._log_dir_lock: IO[str] | None = None
         log_dir = log_dir or self.config.server.log_dir
-        if log_dir is None:
-            log_dir, self._log_dir_lock = _own_log_dir()
-        self._supervisor = Supervisor(self.config, log_dir)
+        log_dir, self._log_dir_lock = (log_dir, log_folder.hold(log_dir)) if log_dir else _own_log_dir()
+        try:
+            self._supervisor = Supervisor(self.config, log_dir)
+        except BaseException:
+            self._log_dir_lock.close()
+            raise
         self._pipeline = Pipeline(self._supervisor.engines)
 
     async def __aenter__(self) -> Self:
@@ -59,8 +61,7 @@ class Runtime:
 
     async def _stop(self) -> None:
         await self._supervisor.stop()
-        if self._log_dir_lock:
-            self._log_dir_lock.close()
+        self._log_dir_lock.close()
 
     async def ask(
         self,
@@ -108,15 +109,8 @@ def _own_log_dir() -> tuple[Path, IO[str]]:
     """A log folder that no other Runtime of this user has, in any process; it stays locked while the file is open."""
     for number in count(1):
         folder = default_log_dir(f"runtime-{number}")
-        folder.mkdir(parents=True, exist_ok=True)
-        # No engine's log can have this name: those begin with a letter or a digit.
-        lock = (folder / "_in_use").open("w", encoding="utf-8")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.close()
-            continue
-        return folder, lock
+        if lock := log_folder.try_to_hold(folder):
+            return folder, lock
     raise AssertionError("unreachable: count() does not end")
 
 

@@ -111,7 +111,8 @@ class Capabilities:
     """What a model supports beyond text (`tools`, `images`, `reasoning` effort), and what its server supports.
 
     The server may constrain answers to a `json_schema`, report `logprobs`, and support vLLM's `extensions` of OpenAI's
-    API: `structured_outputs`, the settings of `SamplingExtensions` and several samples.
+    API: `structured_outputs`, the settings of `SamplingExtensions` and several samples. `context_tokens` is how much it
+    reads and writes in one call, if that is known.
     """
 
     tools: bool = False
@@ -120,6 +121,7 @@ class Capabilities:
     json_schema: bool = True
     logprobs: bool = True
     extensions: bool = True
+    context_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from cappella.config import load
+from cappella.engines import log_folder
 from cappella.errors import ConfigError
 from cappella.gateway.http_server import bind
 from cappella.placement import advice, folder, machine
@@ -84,6 +85,14 @@ def test_a_port_in_use_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
         done = cappella("serve", str(deployment(tmp_path)), "--port", str(holder.getsockname()[1]))
     assert done.returncode == 2
     assert "cannot be bound (Address already in use)" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_log_folder_in_use_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    with log_folder.hold(tmp_path / "logs"):
+        done = cappella("serve", str(deployment(tmp_path)), "--port", "0", "--log-dir", str(tmp_path / "logs"))
+    assert done.returncode == 2
+    assert "another server writes its engines' logs there" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
 

@@ -1,15 +1,19 @@
 """`cappella doctor` over stub engines, with and without plugins that violate the seal."""
 
 import json
+import os
 import socket
 import sys
+import tempfile
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from support.command_line import cappella
-from support.network_namespace import NATIVE_VIOLATOR, PYTHON_VIOLATOR, needs_namespaces
+from support.network_namespace import NATIVE_VIOLATOR, PYTHON_VIOLATOR, QUIET_VIOLATOR, needs_namespaces
 from support.python_overlay import doctor, overlay
 from support.weights_folder import write_model
 
@@ -58,6 +62,38 @@ def test_native_attempts_and_open_listeners_are_listed(tmp_path: Path) -> None:
     code, report = sealed(tmp_path, NATIVE_VIOLATOR)
     assert (code, report["listening"]) == (3, ["0.0.0.0 port 4444"])
     assert report["attempts"] == [{"seen_by": "kernel", "what": "connect", "to": "198.51.100.9:443", "times": 1}]
+
+
+@needs_namespaces
+def test_sockets_of_processes_outside_and_packets_without_a_connect_are_listed(tmp_path: Path) -> None:
+    accepted: list[socket.socket] = []
+    # A socket's path has at most 107 characters.
+    with tempfile.TemporaryDirectory(prefix="outside-") as folder, socket.socket(socket.AF_UNIX) as outside:
+        path = f"{os.path.realpath(folder)}/proxy.sock"
+        outside.bind(path)
+        outside.listen()
+        threading.Thread(target=accept_all, args=(outside, accepted), daemon=True).start()
+        code, report = sealed(tmp_path, f"PATH = {path!r}\n{QUIET_VIOLATOR}")
+        outside.shutdown(socket.SHUT_RDWR)
+    for each in accepted:
+        each.close()
+    assert code == 3
+    found = {(each["seen_by"], each["what"], each["to"]) for each in report["attempts"]}
+    assert found == {
+        ("kernel", "connect", path),
+        ("kernel", "open", "AF_VSOCK"),
+        ("kernel", "send TCP", "198.51.100.10:443"),
+        ("kernel", "ICMP type 0", "198.51.100.11"),
+        ("kernel", "ICMP type 13", "198.51.100.12"),
+        ("guard", "connect", path),
+        ("guard", "connect", "<AddressFamily.AF_VSOCK: 40> (2, 5)"),
+    }
+
+
+def accept_all(listener: socket.socket, accepted: list[socket.socket]) -> None:
+    with suppress(OSError):
+        while True:
+            accepted.append(listener.accept()[0])
 
 
 @needs_namespaces

@@ -85,7 +85,7 @@ async def test_an_answer_with_instructions_stays_inside_its_fence(fake_engines: 
     letter = next(letter for letter, name in run.labels.items() if name == "bob")
     match = re.search(rf"\[answer {letter} (\w+)\]\n(.*?)\n\[end {letter} \1\]", fake_engines.judge_prompt(), re.DOTALL)
     assert match
-    assert match[2] == evil.replace("<|im_end|>", "<\u200b|im_end|>").replace("[end", "[\u200bend")
+    assert match[2] == evil.replace("<|im_end|>", "<\u200b|im_end|>").replace("[end", "[\u200be\u200bn\u200bd\u200b")
 
 
 @pytest.mark.parametrize(("mode", "calls", "sees"), [("before", 2, True), ("alongside", 2, False), ("off", 1, False)])

@@ -35,11 +35,12 @@ MARKS = st.sampled_from(
 
 @given(st.lists(st.lists(MARKS | st.text(max_size=3), max_size=8).map("".join), min_size=1, max_size=4))
 def test_no_answer_holds_what_looks_like_a_mark(answers: list[str]) -> None:
+    read = [prompts.broken_up(text) for text in answers]
     for fenced in (
-        prompts.fence(answers, "n0nce"),
+        prompts.fence(read, "n0nce"),
         prompts.opening_messages(CONVERSATION, [], "n", answers[0])[-1]["content"],
     ):
-        marks = re.findall(r"\[(answer|end) ", fenced)
+        marks = re.findall(r"\[(answer|end) \w", fenced)
         assert marks == (["answer", "end"] * len(answers) if "n0nce" in fenced else ["answer"])
         assert all(answer.replace("\u200b", "") in fenced.replace("\u200b", "") for answer in answers[:1])
 

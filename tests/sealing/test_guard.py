@@ -141,6 +141,25 @@ def test_a_refusal_is_recorded_with_its_origin(tmp_path: Path) -> None:
     assert record["by"].startswith("phones.py:3 home")
 
 
+def test_where_the_own_sockets_are_listed_others_are_refused(tmp_path: Path) -> None:
+    code = """
+import json, os, socket, sys
+from cappella.sealing import guard
+guard.install()
+outcomes = []
+for path in (*sys.argv[1:], "\\0abstract"):
+    try:
+        socket.socket(socket.AF_UNIX).connect(path)
+    except OSError as error:
+        outcomes.append("sealed" in str(error))
+print(json.dumps(outcomes))
+"""
+    own = str(tmp_path / "own-")
+    (tmp_path / "own-link").symlink_to("/run")
+    paths = [f"{own}engine.sock", str(tmp_path / "other.sock"), f"{own}link/docker.sock", f"{own}x/../other.sock"]
+    assert json.loads(run(code, *paths, **{guard.OWN_SOCKETS: own})) == [False, True, True, True, False]
+
+
 TRIES = "import socket; socket.socket().connect(('192.0.2.1', 443))"
 
 

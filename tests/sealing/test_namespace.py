@@ -75,6 +75,32 @@ def test_sockets_of_resolvers_outside_are_hidden(tmp_path: Path) -> None:
     assert (tmp_path / "socket").exists()
 
 
+@needs_namespaces
+def test_own_unix_sockets_are_no_attempt_whoever_has_closed_what() -> None:
+    code = """
+import tempfile
+from cappella.sealing import sockets
+seen = sockets.SocketWatch()
+folder = tempfile.mkdtemp()
+server, client, late = (socket.socket(socket.AF_UNIX) for _ in range(3))
+server.bind(folder + "/s")
+server.listen()
+client.connect(folder + "/s")
+accepted = server.accept()[0]
+late.connect(folder + "/s")
+pair = socket.socketpair()
+seen._look()
+late.close()
+server.close()
+log, sender = (socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(2))
+log.bind(folder + "/log")
+sender.connect(folder + "/log")
+seen.close()
+result = sorted(seen.seen.items())
+"""
+    assert inside(code)[0] == []
+
+
 SYN = "4500003c89254000400691770808080808080808c82601bbe9f5bb7800000000a002ffd7204e00000204ffd70402080a9ea38bad0000000001030307"
 RESET = "450000280000400040061ab1080808080808080801bbc82600000000e9f5bb795014000020600000"
 DATAGRAM = "4500001dc850400040114e5c0909090909090909c65e007b0009243e78"
@@ -105,6 +131,14 @@ def to_loopback(packet: str) -> str:
         (ETH_P_IP, to_loopback(QUERY), ("look-up", "host.lan of 127.0.0.53:53")),
         (ETH_P_IPV6, SYN6, ("connect", "[2001:4860:4860::8888]:443")),
         (0x0806, SYN, None),
+        # Data without a connect: ACK, FIN, SYN and ACK.
+        (ETH_P_IP, SYN.replace("a002", "a010"), ("send TCP", "8.8.8.8:443")),
+        (ETH_P_IP, SYN.replace("a002", "a001"), ("send TCP", "8.8.8.8:443")),
+        (ETH_P_IP, SYN.replace("a002", "a012"), ("send TCP", "8.8.8.8:443")),
+        (ETH_P_IP, to_loopback(SYN.replace("a002", "a010")), None),
+        (ETH_P_IP, UNREACHABLE.replace("03039a21", "08009a21"), ("ping", "9.9.9.9")),
+        (ETH_P_IP, UNREACHABLE.replace("03039a21", "00009a21"), ("ICMP type 0", "9.9.9.9")),
+        (ETH_P_IP, UNREACHABLE.replace("03039a21", "0d009a21"), ("ICMP type 13", "9.9.9.9")),
     ],
 )
 def test_packets_are_read_as_what_they_try(protocol: int, packet: str, sent: Sent | None) -> None:

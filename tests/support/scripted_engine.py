@@ -64,6 +64,7 @@ class ScriptedEngine:
     on_figures: Callable[[], object] = lambda: None
     capabilities: Capabilities = Capabilities()
     tokens: int = 10  # of every prompt
+    tokens_of: Callable[[Json], int] | None = None  # counts those of one prompt
     counted: int = 0
     released: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -87,9 +88,10 @@ class ScriptedEngine:
         await self.engine.close()
         await self._runner.cleanup()
 
-    async def _tokenize(self, _: web.Request) -> web.Response:
+    async def _tokenize(self, request: web.Request) -> web.Response:
         self.counted += 1
-        return web.json_response({"count": self.tokens, "max_model_len": 4096, "tokens": []})
+        count = self.tokens_of(await request.json()) if self.tokens_of else self.tokens
+        return web.json_response({"count": count, "max_model_len": 4096, "tokens": []})
 
     async def _health(self, _: web.Request) -> web.Response:
         return web.Response(status=200 if self.healthy else 503)

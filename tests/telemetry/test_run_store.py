@@ -3,6 +3,8 @@
 import asyncio
 import sqlite3
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
@@ -120,29 +122,102 @@ async def test_the_list_has_a_limit_and_rejects_other_parameters(fake_engines: F
                 assert (reply.status, (await reply.json())["error"]["param"]) == (400, query.split("=")[0])
 
 
-async def test_old_runs_are_deleted_at_the_start_and_every_hour(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "runs.sqlite"
-    store = RunStore(path, retention_days=3)
-    store.add(row("run-old", 3 * DAY_S + 60, text='"Zebrafinch"'))
-    store.add(row("run-new", 3 * DAY_S - 60))
-    assert len(await store.recent(9, ANY_KEY)) == 2
-    store.close()
-    store = RunStore(path, retention_days=3)
+@pytest.fixture
+def _quick_pruning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_store, "PRUNE_S", 0.01)
+    monkeypatch.setattr(run_store, "FIRST_PRUNE_S", 0.0)
+
+
+@asynccontextmanager
+async def pruned(path: Path, retention_days: float = 3) -> AsyncIterator[RunStore]:
+    """A store that is being pruned."""
+    store = RunStore(path, retention_days)
     pruning = asyncio.create_task(store.prune_forever())
     try:
+        yield store
+    finally:
+        pruning.cancel()
+        await asyncio.wait({pruning})
+        store.close()
+
+
+async def kept(path: Path, *rows: Row) -> None:
+    """Store the rows in the file."""
+    store = RunStore(path, retention_days=3)
+    for each in rows:
+        store.add(each)
+    assert len(await store.recent(9, ANY_KEY)) == len(rows)
+    store.close()
+
+
+@pytest.mark.usefixtures("_quick_pruning")
+async def test_old_runs_are_deleted_at_the_start_and_every_hour(tmp_path: Path) -> None:
+    path = tmp_path / "runs.sqlite"
+    old, new = row("run-old", 3 * DAY_S + 60, text='"Zebrafinch"'), row("run-new", 3 * DAY_S - 60)
+    await kept(path, old, new, row("run-now"))
+    async with pruned(path) as store:
         assert await gone(store, "run-old")
         assert await store.find("run-new", ANY_KEY) == b"{}"
         # No byte of it is left, neither in free pages nor in the write-ahead log.
         assert b"Zebrafinch" not in b"".join(each.read_bytes() for each in tmp_path.iterdir())
         store.add(row("run-old-2", 3 * DAY_S + 60))
         assert await gone(store, "run-old-2")
-    finally:
-        pruning.cancel()
-        await asyncio.wait({pruning})
-        store.close()
+
+
+@pytest.mark.usefixtures("_quick_pruning")
+@pytest.mark.parametrize("jumps", ["at the start", "later"])
+async def test_a_clock_that_jumps_ahead_deletes_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jumps: str
+) -> None:
+    path = tmp_path / "runs.sqlite"
+    await kept(path, row("run-old", 4 * DAY_S), row("run-1", DAY_S), row("run-2"))
+    now = time.time
+    if jumps == "at the start":
+        monkeypatch.setattr(time, "time", lambda: now() + 400 * DAY_S)
+    async with pruned(path) as store:
+        assert await gone(store, "run-old")
+        monkeypatch.setattr(time, "time", lambda: now() + 400 * DAY_S)
+        store.add(row("run-3"))
+        store.add(row("run-older", 405 * DAY_S))
+        # What is deleted now is deleted by the same clock.
+        assert await gone(store, "run-older")
+        for run_id in ("run-1", "run-2", "run-3"):
+            assert await store.find(run_id, ANY_KEY) == b"{}"
+
+
+@pytest.mark.usefixtures("_quick_pruning")
+async def test_runs_of_a_clock_that_was_ahead_delete_no_others_once_it_is_right_again(tmp_path: Path) -> None:
+    path = tmp_path / "runs.sqlite"
+    await kept(path, row("run-old", 4 * DAY_S), row("run-1", DAY_S), row("run-ahead", -400 * DAY_S))
+    async with pruned(path) as store:
+        assert await gone(store, "run-old")
+        assert await store.find("run-1", ANY_KEY) == b"{}"
+
+
+@pytest.mark.parametrize("change", ["removed", "moved", "replaced"])
+async def test_after_the_file_is_displaced_runs_go_to_a_new_one_which_is_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, change: str
+) -> None:
+    path = tmp_path / "runs.sqlite"
+    store = RunStore(path, 1)
+    store.add(row("run-1"))
+    assert await store.find("run-1", ANY_KEY)
+    if change == "replaced":
+        RunStore(tmp_path / "other.sqlite", 1).close()
+        (tmp_path / "other.sqlite").rename(path)
+    elif change == "moved":
+        path.rename(tmp_path / "moved.sqlite")
+    else:
+        path.unlink()
+    store.add(row("run-2"))
+    assert await store.find("run-2", ANY_KEY) == b"{}"
+    assert await store.find("run-1", ANY_KEY) is None
+    assert caplog.text.count("was removed, moved or replaced") == 1
+    store.close()
+    again = RunStore(path, 1)
+    assert await again.find("run-2", ANY_KEY) == b"{}"
+    again.close()
+    assert path.stat().st_mode & 0o777 == 0o600 or change == "replaced"
 
 
 async def gone(store: RunStore, run_id: str) -> bool:

@@ -33,5 +33,6 @@ def verify(
     summary = [f"{log.lines} lines, {log.first_time} to {log.last_time}"]
     summary += [f"{log.repaired} torn by a crash and repaired"] if log.repaired else []
     summary += [f"{log.lost} lost because the disk was full"] if log.lost else []
+    summary += [f"{log.continued} times the file was removed, moved or replaced"] if log.continued else []
     print("; ".join(summary))
     print(f"last hash {log.last_hash}")

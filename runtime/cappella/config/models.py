@@ -60,7 +60,10 @@ class Model(Frozen):
     @property
     def capabilities(self) -> Capabilities:
         return Capabilities(
-            tools=self.tool_parser is not None, images=self.images, reasoning=self.reasoning_parser is not None
+            tools=self.tool_parser is not None,
+            images=self.images,
+            reasoning=self.reasoning_parser is not None,
+            context_tokens=self.max_model_len,
         )
 
 
@@ -117,6 +120,7 @@ class RemoteModel(Frozen):
             json_schema=vllm if self.json_schema is None else self.json_schema,
             logprobs=vllm if self.logprobs is None else self.logprobs,
             extensions=vllm,
+            context_tokens=self.max_model_len,
         )
 
 

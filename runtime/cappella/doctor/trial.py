@@ -20,7 +20,7 @@ from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 
 from cappella.config import Config, load
-from cappella.sealing import guard, namespace, packets
+from cappella.sealing import guard, namespace, packets, sockets
 from cappella.types import Json
 
 GUARD_ALONE = "--guard-alone"
@@ -50,7 +50,7 @@ def main(path: Path, guard_alone: bool) -> Json:
             asked = [] if problem else [_ask(url, *each) for each in _questions(config, away)]
             # Outside a namespace, the stack's ports cannot be told from this machine's.
             listening = [] if guard_alone else sorted(_listening())
-        unseen = watch.close() if watch else 0
+        unseen = _stopped(watch) if watch else 0
         attempts = [*_refused(record), *_sent(watch)]
     left_out = sorted(away)
     return {
@@ -63,9 +63,12 @@ def main(path: Path, guard_alone: bool) -> Json:
     }
 
 
-def _watched(allowed: list[str]) -> packets.PacketWatch:
+Watch = tuple[packets.PacketWatch, sockets.SocketWatch]
+
+
+def _watched(allowed: list[str]) -> Watch:
     namespace.enter()
-    return packets.PacketWatch(allowed)
+    return packets.PacketWatch(allowed), sockets.SocketWatch()
 
 
 @contextmanager
@@ -77,7 +80,7 @@ def _running(config: Path, record: Path, folder: Path, away: Collection[str]) ->
     log = folder / "gateway.log"
     command = [sys.executable, "-m", "cappella.doctor.stack", str(config), str(port), str(folder), str(os.getpid())]
     with log.open("wb") as sink:
-        environment = {**os.environ, guard.RECORD: str(record)}
+        environment = {**os.environ, guard.RECORD: str(record), guard.OWN_SOCKETS: os.pathsep.join(_own_sockets())}
         process = subprocess.Popen(command, stdout=sink, stderr=sink, env=environment)
     try:
         _log("starting the engines")
@@ -85,6 +88,11 @@ def _running(config: Path, record: Path, folder: Path, away: Collection[str]) ->
     finally:
         process.terminate()
         process.wait(STOP_TIMEOUT_S)
+
+
+def _own_sockets() -> list[str]:
+    """The beginnings of the paths of the stack's own sockets: its runtime folder's, and multiprocessing's."""
+    return [os.path.join(os.path.realpath(tempfile.gettempdir()), each) for each in ("cappella-", "pymp-")]
 
 
 def _settled(url: str, process: "subprocess.Popen[bytes]", log: Path, away: Collection[str]) -> str:
@@ -146,9 +154,16 @@ def _refused(record: Path) -> list[Json]:
     return [{"seen_by": "guard", **dict(zip(keys, each, strict=True)), "times": n} for each, n in counts.items()]
 
 
-def _sent(watch: packets.PacketWatch | None) -> list[Json]:
-    """Packets that the kernel saw and the guard did not."""
-    counts = watch.sent if watch else {}
+def _stopped(watch: Watch) -> int:
+    """Stop watching; returns how many packets were not seen."""
+    watched_packets, watched_sockets = watch
+    watched_sockets.close()
+    return watched_packets.close()
+
+
+def _sent(watch: Watch | None) -> list[Json]:
+    """Packets and sockets that the kernel saw and the guard did not."""
+    counts = watch[0].sent + watch[1].seen if watch else {}
     return [{"seen_by": "kernel", "what": what, "to": to, "times": n} for (what, to), n in counts.items()]
 
 

@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from random import Random
 
 from cappella.config.options import Settings
@@ -15,12 +15,14 @@ from cappella.ensemble.run import Answer
 class Candidates:
     """Anonymous answers in the order in which one reader sees them.
 
-    Each stands between marks that carry the `nonce`, which no member has seen and so cannot forge.
+    Each stands between marks that carry the `nonce`, which no member has seen and so cannot forge. `cuts` has the
+    characters that are left of each answer which is longer than its share of the reader's context.
     """
 
     answers: Sequence[Answer]
     nonce: str
     show_reasoning: bool = False
+    cuts: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def shuffled(cls, answers: Sequence[Answer], seed: int) -> "Candidates":
@@ -36,7 +38,11 @@ class Candidates:
 
     @property
     def texts(self) -> list[str]:
-        return [prompts.answer_text(answer, self.show_reasoning) for answer in self.answers]
+        return [prompts.answer_text(answer, self.show_reasoning, self.cuts.get(answer.name)) for answer in self.answers]
+
+    def cut(self, cuts: Mapping[str, int]) -> "Candidates":
+        """The same answers, each with so many characters left; those that are not named stay whole."""
+        return replace(self, cuts=cuts)
 
     def only(self, answers: Sequence[Answer]) -> "Candidates":
         """A subset, in the same order."""

@@ -16,6 +16,7 @@ from cappella.ensemble.choice import CHOICE_TOKENS, mean, probabilities, short_s
 from cappella.ensemble.events import AnalysisDelta, AnalysisDone, AnalysisStarted, Emit, FinalDelta
 from cappella.ensemble.fallback import cut_at_stop
 from cappella.ensemble.run import Analysis, Answer, Call, Role
+from cappella.ensemble.shares import cut_to_share
 from cappella.ensemble.structured.json_value import parse_json
 from cappella.errors import EngineUnusable
 from cappella.types import Chunk, OutputFormat, Prompt, Sampling
@@ -53,6 +54,8 @@ class Judge:
         self.labels = candidates.labels
         self._ranking = ranking
         self._lettered_analysis: str | None = None
+        self._fitting: Candidates | None = None
+        self._fitting_lock = asyncio.Lock()
 
     @property
     def output_format(self) -> OutputFormat | None:
@@ -73,7 +76,7 @@ class Judge:
     async def compare(self) -> None:
         """Set `analysis`. Raises EngineError."""
         self._emit(AnalysisStarted(self.labels))
-        candidates, criteria = self._candidates, self.settings.criteria
+        candidates, criteria = await self._read(), self.settings.criteria
         messages = prompts.analysis_messages(self._prompt.messages, candidates.texts, candidates.nonce, criteria)
         limits = {"max_completion_tokens": self.settings.analysis_max_tokens, "stop": None}
         sampling = self.settings.judge_sampling.model_copy(update=limits)
@@ -92,14 +95,15 @@ class Judge:
 
     async def write(self) -> Answer:
         """Stream the final answer; the prompt holds the analysis if there is one by now. Raises EngineError."""
+        candidates = await self._read()
         messages = prompts.final_messages(
             self._prompt.messages,
-            self._candidates.texts,
-            self._candidates.nonce,
+            candidates.texts,
+            candidates.nonce,
             self._lettered_analysis,
             self.settings.criteria,
             tools=bool(self._prompt.tools),
-            ranking=self._ranking_letters(self._candidates),
+            ranking=self._ranking_letters(candidates),
         )
         call = self._new_call("final")
         prompt = replace(self._prompt, messages=messages)
@@ -116,14 +120,14 @@ class Judge:
 
     async def choose(self, answers: Sequence[Answer]) -> tuple[Answer, Mapping[str, float]]:
         """The best of `answers` and each one's probability; asked in both orders with `debias`. Raises EngineError."""
-        candidates = self._candidates.only(answers)
+        candidates = (await self._read()).only(answers)
         orders = [candidates, candidates.reversed()] if self.settings.debias else [candidates]
         shares = mean(await asyncio.gather(*(self._choose(order) for order in orders)))
         return max(answers, key=lambda answer: shares[answer.name]), shares
 
     async def confirms_agreement(self) -> bool:
         """Whether the judge finds that all answers say the same: one constrained word. Raises EngineError."""
-        candidates = self._candidates
+        candidates = await self._read()
         messages = prompts.agreement_messages(self._prompt.messages, candidates.texts, candidates.nonce)
         prompt = self._question(messages, OutputFormat("structured_outputs", {"choice": ["yes", "no"]}))
         reply = await self._new_call("agreement").complete(self._engine, prompt, self._short_sampling)
@@ -135,6 +139,19 @@ class Judge:
         gap = "\n\n" if after_partial_output and self._has_output else ""
         self._emit_final(Chunk(gap + answer.content, answer.reasoning, answer.tool_calls, answer.logprobs))
         return answer
+
+    async def _read(self) -> Candidates:
+        """The candidates as they fit into the judge's context, the same in all its calls, so that its cache matches."""
+        if self._fitting is None:
+            settings = self.settings
+            wanted = settings.judge_sampling.max_completion_tokens
+            analysis = settings.analysis_max_tokens if wanted is not None and settings.analysis == "before" else 0
+            reply_tokens = None if wanted is None else wanted + analysis
+            async with self._fitting_lock:
+                self._fitting = self._fitting or await cut_to_share(
+                    self._candidates, self._prompt, self._engine, reply_tokens
+                )
+        return self._fitting
 
     def _emit_analysis(self, chunk: Chunk) -> None:
         if chunk.content:

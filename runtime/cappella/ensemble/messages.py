@@ -28,8 +28,12 @@ def for_member(prompt: Prompt, seat: Seat, capabilities: Capabilities, settings:
 
 
 def for_judge(prompt: Prompt, capabilities: Capabilities) -> Prompt:
-    """The caller's prompt for the judge; for a judge without vision a line of text replaces each image."""
-    messages = prompt.messages if capabilities.images else [_without_images(message) for message in prompt.messages]
+    """The caller's prompt for a model that reads answers: nothing in it looks like our marks and notes.
+
+    For a model without vision a line of text replaces each image.
+    """
+    messages: Sequence[Message] = prompts.with_texts_broken_up(prompt.messages)
+    messages = messages if capabilities.images else [_without_images(message) for message in messages]
     effort = prompt.reasoning_effort if capabilities.reasoning else None
     return replace(prompt, messages=messages, reasoning_effort=effort)
 

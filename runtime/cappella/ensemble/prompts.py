@@ -3,11 +3,11 @@
 The demo judge is trained on these exact texts: after any change, run `scripts/train_demo` again.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from string import ascii_uppercase
 from typing import Any
 
+from cappella.ensemble.marks import Imitations
 from cappella.ensemble.run import Answer
 from cappella.types import Message
 
@@ -17,7 +17,6 @@ INTRODUCTION = (
 )
 OPEN_MARK = "[answer {label} {nonce}]\n"
 CLOSE_MARK = "\n[end {label} {nonce}]"
-_MARK_START = re.compile(r"\[(?=(?:answer|end) )")
 ANALYSIS_NOTE = "Your comparison of the answers: "
 WRITE = (
     "Now write the final answer to the request above. Take what is right from the answers, fill from one what"
@@ -47,10 +46,27 @@ AGREE = "Now say whether all of the answers say the same. Reply yes or no, nothi
 CRITERIA_NOTE = " Weigh these criteria first: "
 REASONING_LINE = "[reasoning] {reasoning}"
 IMAGE_LINE = "[an image that you cannot see]"
+CUT_LINE = "\n[the rest is cut: it was too long]"
 CALL_LINE = "[call {name} {arguments}]"
 TOOLS_NOTE = (
     " Some answers may propose tool calls, each in brackets. The tools are yours alone to call: if one is needed first,"
     " call it and write nothing else."
+)
+
+_IMITATIONS = Imitations(
+    [
+        *INTRODUCTION.split(". ")[::2],
+        ANALYSIS_NOTE,
+        WRITE,
+        COMPARE,
+        CHOOSE,
+        RANK,
+        RANKING_NOTE,
+        GATE,
+        AGREE,
+        CRITERIA_NOTE,
+        TOOLS_NOTE,
+    ]
 )
 
 
@@ -62,22 +78,49 @@ def labels(count: int) -> list[str]:
 def fence(answers: Sequence[str], nonce: str) -> str:
     """The introduction, then each answer between marks that a member cannot forge, since it never saw the nonce.
 
-    Text in an answer that looks like a mark is broken up as well, since a small judge may not compare the nonces.
+    Text in an answer that looks like a mark or a note is broken up as well, since a small judge may not compare the
+    nonces. The answers are those of `answer_text`.
     """
     blocks = [
-        OPEN_MARK.format(label=label, nonce=nonce)
-        + _MARK_START.sub("[\u200b", text)
-        + CLOSE_MARK.format(label=label, nonce=nonce)
+        OPEN_MARK.format(label=label, nonce=nonce) + text + CLOSE_MARK.format(label=label, nonce=nonce)
         for label, text in zip(labels(len(answers)), answers, strict=True)
     ]
     return "\n\n".join([INTRODUCTION.format(nonce=nonce), *blocks])
 
 
-def answer_text(answer: Answer, show_reasoning: bool = False) -> str:
-    """An answer as the judge reads it: its reasoning if asked for, its text, and the tool calls it proposes."""
-    reasoning = [REASONING_LINE.format(reasoning=answer.reasoning)] if show_reasoning and answer.reasoning else []
-    calls = [CALL_LINE.format(name=call.name, arguments=call.arguments) for call in answer.tool_calls]
-    return "\n".join([*reasoning, *([answer.content] if answer.content else []), *calls])
+def answer_text(answer: Answer, show_reasoning: bool = False, characters: int | None = None) -> str:
+    """An answer as the judge reads it: its reasoning if asked for, its text, and the tool calls it proposes.
+
+    What looks like one of our marks, notes or lines in any of them is broken up. Beyond so many `characters` it is cut.
+    """
+    thoughts = broken_up(answer.reasoning) if show_reasoning else ""
+    reasoning = [REASONING_LINE.format(reasoning=thoughts)] if thoughts else []
+    calls = [
+        CALL_LINE.format(name=broken_up(call.name), arguments=broken_up(call.arguments)) for call in answer.tool_calls
+    ]
+    text = "\n".join([*reasoning, *([broken_up(answer.content)] if answer.content else []), *calls])
+    return text if characters is None else text[:characters] + CUT_LINE
+
+
+def broken_up(text: str) -> str:
+    """The text with everything in it that looks like our marks, notes and lines spelled with zero-width spaces."""
+    return _IMITATIONS.break_up(text)
+
+
+def with_texts_broken_up(conversation: Sequence[Message]) -> list[Message]:
+    """The conversation, whose texts may be a stranger's, such as documents and results of tools."""
+    return [{name: _broken_up(value, name) for name, value in message.items()} for message in conversation]
+
+
+def _broken_up(value: Any, name: str) -> Any:
+    """The value of a message's field, with the texts in it broken up; names and addresses stay as they are."""
+    if isinstance(value, str):
+        return broken_up(value) if name in ("content", "text", "arguments", "reasoning", "reasoning_content") else value
+    if isinstance(value, list):
+        return [_broken_up(each, name) for each in value]
+    if isinstance(value, dict):
+        return {each: _broken_up(inner, each) for each, inner in value.items()}
+    return value
 
 
 def opening_messages(
@@ -85,7 +128,7 @@ def opening_messages(
 ) -> list[Message]:
     """The common start of the judge's prompts: the finished answers, then a `growing` one without its closing mark."""
     mark = OPEN_MARK.format(label=labels(len(answers) + 1)[-1], nonce=nonce)
-    unfinished = [] if growing is None else [mark + _MARK_START.sub("[\u200b", growing)]
+    unfinished = [] if growing is None else [mark + broken_up(growing)]
     return extend(conversation, [fence(answers, nonce), *unfinished])
 
 
@@ -107,7 +150,7 @@ def final_messages(
 ) -> list[Message]:
     """The conversation, the answers, the ranking and the analysis (JSON) if there are any, the request to write."""
     ranked = [] if ranking is None else [RANKING_NOTE + ", ".join(ranking)]
-    compared = [] if analysis is None else [ANALYSIS_NOTE + analysis]
+    compared = [] if analysis is None else [ANALYSIS_NOTE + broken_up(analysis)]
     instruction = WRITE + (TOOLS_NOTE if tools else "") + _criteria(criteria)
     return extend(conversation, [fence(answers, nonce), *ranked, *compared, instruction])
 
@@ -169,7 +212,7 @@ def text_of(message: Message) -> str:
 
 
 def _criteria(criteria: str | None) -> str:
-    return CRITERIA_NOTE + criteria if criteria else ""
+    return CRITERIA_NOTE + broken_up(criteria) if criteria else ""
 
 
 def extend(conversation: Sequence[Message], paragraphs: Sequence[str]) -> list[Message]:

@@ -12,6 +12,7 @@ from cappella.ensemble.context import RunContext
 from cappella.ensemble.events import Reviewed
 from cappella.ensemble.messages import for_judge
 from cappella.ensemble.run import Answer
+from cappella.ensemble.shares import cut_to_share
 from cappella.ensemble.structured.json_value import parse_json
 from cappella.errors import EngineError
 from cappella.types import OutputFormat, Prompt
@@ -51,17 +52,18 @@ def _mean_ranking(answers: Sequence[Answer], ballots: Sequence[Sequence[str]]) -
 async def _ballot(ctx: RunContext, seat: Seat, call: EngineCall, seed: int, timeout_s: float) -> list[str]:
     """One member's ranking of the other members' answers, best first; empty if it gave none."""
     engine, prompt = ctx.members[seat.model], ctx.prompt
-    candidates = Candidates.shuffled(ctx.answers, seed)
-    count = len(candidates.answers)
-    conversation = for_judge(prompt, engine.capabilities).messages
-    messages = prompts.ranking_messages(conversation, candidates.texts, candidates.nonce)
+    asked = for_judge(prompt, engine.capabilities)
+    count = len(ctx.answers)
+    sampling = short_sampling(seat.sampling, engine.capabilities, 16 + 8 * count)
+    shuffled = Candidates.shuffled(ctx.answers, seed)
+    candidates = await cut_to_share(shuffled, asked, engine, sampling.max_completion_tokens)
+    messages = prompts.ranking_messages(asked.messages, candidates.texts, candidates.nonce)
     json_schema = {"name": "ranking", "schema": prompts.ranking_schema(count)}
     output_format = OutputFormat("response_format", {"type": "json_schema", "json_schema": json_schema})
     tool_choice = "none" if prompt.tools else None
     question = Prompt(messages, prompt.tools, tool_choice, output_format=output_format, watched=False)
     try:
         async with asyncio.timeout(timeout_s):
-            sampling = short_sampling(seat.sampling, engine.capabilities, 16 + 8 * count)
             reply = parse_json(await call.complete(engine, question, sampling))
     except (EngineError, TimeoutError, ValueError):
         return []

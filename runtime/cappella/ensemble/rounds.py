@@ -14,7 +14,8 @@ from cappella.ensemble.events import Emit
 from cappella.ensemble.messages import for_member
 from cappella.ensemble.panel import SeatRequest, WaitPolicy, collect_answers
 from cappella.ensemble.run import Answer, Panel
-from cappella.types import Message, Prompt
+from cappella.ensemble.shares import cut_to_share
+from cappella.types import Message, Prompt, Sampling
 
 
 async def ask_round(
@@ -32,15 +33,19 @@ async def ask_round(
         engine = engines[seat.model]
         seat_prompt = for_member(prompt, seat, engine.capabilities, settings, verbatim)
         if previous:
-            messages = _with_previous(seat_prompt.messages, previous, settings, bool(prompt.tools))
+            messages = await _with_previous(seat_prompt, previous, settings, engine, seat.sampling)
             seat_prompt = replace(seat_prompt, messages=messages)
         requests.append(SeatRequest(seat, engine, seat_prompt))
     return await collect_answers(requests, wait_policy, emit)
 
 
-def _with_previous(
-    messages: Sequence[Message], previous: Sequence[Answer], settings: Settings, tools: bool
+async def _with_previous(
+    prompt: Prompt, previous: Sequence[Answer], settings: Settings, engine: Engine, sampling: Sampling
 ) -> Sequence[Message]:
     """The messages, then the previous answers shuffled and fenced, as in the judge's prompt."""
-    candidates = Candidates.shuffled(previous, settings.seed)
-    return prompts.final_messages(messages, candidates.texts, candidates.nonce, criteria=settings.criteria, tools=tools)
+    prompt = replace(prompt, messages=prompts.with_texts_broken_up(prompt.messages))
+    shuffled = Candidates.shuffled(previous, settings.seed)
+    candidates = await cut_to_share(shuffled, prompt, engine, sampling.max_completion_tokens)
+    return prompts.final_messages(
+        prompt.messages, candidates.texts, candidates.nonce, criteria=settings.criteria, tools=bool(prompt.tools)
+    )

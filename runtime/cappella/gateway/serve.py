@@ -13,6 +13,7 @@ from rich.text import Text
 
 from cappella.background import background
 from cappella.config import Config
+from cappella.engines import log_folder
 from cappella.engines.status import EngineStatus
 from cappella.engines.supervisor import Supervisor, default_log_dir
 from cappella.errors import CappellaError, ConfigError
@@ -51,6 +52,14 @@ def _run(config: Config, read: Callable[[], Config], log_dir: Path | None, repor
     listener = bind(server.host, server.port)
     port = listener.getsockname()[1]
     log_dir = log_dir or server.log_dir or default_log_dir(str(port))
+    with log_folder.hold(log_dir):
+        return _run_engines(config, read, listener, log_dir, reporter)
+
+
+def _run_engines(
+    config: Config, read: Callable[[], Config], listener: socket.socket, log_dir: Path, reporter: Reporter
+) -> int:
+    server, port = config.server, listener.getsockname()[1]
     supervisor = Supervisor(config, log_dir)
     reporter.report("plan", "Placement plan.", picture(supervisor.plan), **as_dict(supervisor.plan))
     guard.install([str(address) for address in server.may_reach], reporter.report_blocked)

@@ -24,6 +24,9 @@ RECORD = "CAPPELLA_EGRESS_RECORD"
 ALLOWED = "CAPPELLA_EGRESS_ALLOWED"
 """The variable with the addresses that engine processes may reach, separated by commas."""
 
+OWN_SOCKETS = "CAPPELLA_EGRESS_OWN_SOCKETS"
+"""The variable with the beginnings of paths, separated by colons; if set, other Unix sockets are refused too."""
+
 STARTUP = os.path.join(os.path.dirname(__file__), "startup")
 """A folder that, on PYTHONPATH, installs the guard in every Python process, including those that an engine spawns."""
 
@@ -31,7 +34,6 @@ _CHECKED_EVENTS = frozenset(
     f"socket.{name}"
     for name in "connect sendto sendmsg bind getaddrinfo gethostbyname gethostbyaddr getnameinfo".split()
 )
-_LOCAL_FAMILIES = (socket.AF_UNIX, socket.AF_NETLINK)
 _LIBRARY = os.path.dirname(os.__file__) + os.sep
 _MAX_PACKAGES = 5
 
@@ -59,6 +61,8 @@ class _Guard:
     def __init__(self, allowed: Collection[str], record: str | None, report: Callable[[str], None]) -> None:
         self._allowed = {address for text in allowed if (address := _address(text))}
         self._record = record
+        own = os.environ.get(OWN_SOCKETS)
+        self._own_sockets = None if own is None else tuple(own.split(os.pathsep))
         self._report = report
         self._reported: set[tuple[str, str, str]] = set()
 
@@ -70,14 +74,17 @@ class _Guard:
             return
         by = " < ".join(_packages(sys._getframe(2)))
         self._record_refusal(what, to, by)
-        raise PermissionError(f"sealed: {what} {to} is refused: it is not on this machine")
+        why = "it belongs to another process" if to.startswith("/") else "it is not on this machine"
+        raise PermissionError(f"sealed: {what} {to} is refused: {why}")
 
     def _outside_target(self, what: str, arguments: tuple[Any, ...]) -> str | None:
         """The target of the event if it is neither on this machine nor allowed; else None."""
         if what in ("connect", "sendto", "sendmsg", "bind"):
             sock, address = arguments[:2]
-            if address is None or sock.family in _LOCAL_FAMILIES:
+            if address is None or sock.family == socket.AF_NETLINK:
                 return None
+            if sock.family == socket.AF_UNIX:
+                return None if what == "bind" else self._outside_socket(os.fsdecode(address))
             if sock.family not in (socket.AF_INET, socket.AF_INET6):
                 return f"{sock.family!r} {address!r}"
             host, port = address[:2]
@@ -86,6 +93,13 @@ class _Guard:
         # These two do not look up addresses; the others (gethostbyaddr, getnameinfo) look up the name of an address.
         is_address = what in ("getaddrinfo", "gethostbyname") and _address(_text(host)) is not None
         return None if host is None or is_address or self._is_allowed(host, any_is_local=True) else _text(host)
+
+    def _outside_socket(self, path: str) -> str | None:
+        """The path of a socket if it is not the stack's own; an abstract one does not lead out of a namespace."""
+        if self._own_sockets is None or path.startswith("\0"):
+            return None
+        whole = os.path.realpath(path)
+        return None if whole.startswith(self._own_sockets) else whole
 
     def _is_allowed(self, host: Any, any_is_local: bool) -> bool:
         text = _text(host)

@@ -10,8 +10,10 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 ETH_P_ALL, ETH_P_IP, ETH_P_IPV6 = 0x0003, 0x0800, 0x86DD
 SOL_PACKET, PACKET_STATISTICS = 263, 6
 TCP, UDP, ICMP, ICMPV6 = socket.IPPROTO_TCP, socket.IPPROTO_UDP, socket.IPPROTO_ICMP, socket.IPPROTO_ICMPV6
-SYN, ACK = 0x02, 0x10
+SYN, RST, ACK = 0x02, 0x04, 0x10
 ECHO_REQUESTS = {ICMP: 8, ICMPV6: 128}
+ICMP_ERRORS = {ICMP: (3, 11, 12), ICMPV6: (1, 2, 3, 4)}
+"""The kernel's own replies to a packet that nobody wants; a RST is one as well."""
 DNS_PORT = 53
 BUFFER_BYTES = 8 << 20
 POLL_S = 0.2
@@ -58,7 +60,10 @@ class PacketWatch:
 
 
 def read(protocol: int, packet: bytes, allowed: Collection[IPv4Address | IPv6Address] = ()) -> Sent | None:
-    """The attempt that a packet makes on another machine; None if its target is local or it is only a reply."""
+    """The attempt that a packet makes on another machine; None if its target is local or it is only a refusal of one.
+
+    Every other packet counts, since each can carry data: a segment without a SYN, any kind of ICMP.
+    """
     if protocol == ETH_P_IP:
         to: IPv4Address | IPv6Address = IPv4Address(packet[16:20])
         transport, payload = packet[9], packet[4 * (packet[0] & 0x0F) :]
@@ -78,9 +83,12 @@ def _attempt(transport: int, payload: bytes, to: str, port: int | None) -> Sent 
     if transport == UDP:
         return ("look-up", f"{_name(payload[8:])} of {to}:{port}") if port == DNS_PORT else ("send", f"{to}:{port}")
     if transport == TCP:
-        return ("connect", f"{to}:{port}") if payload[13] & (SYN | ACK) == SYN else None
+        flags = payload[13] & (SYN | RST | ACK)
+        return None if flags & RST else ("connect" if flags == SYN else "send TCP", f"{to}:{port}")
     if transport in ECHO_REQUESTS:
-        return ("ping", to) if payload[0] == ECHO_REQUESTS[transport] else None
+        kind = payload[0]
+        what = "ping" if kind == ECHO_REQUESTS[transport] else f"ICMP type {kind}"
+        return None if kind in ICMP_ERRORS[transport] else (what, to)
     return (f"IP protocol {transport}", to)
 
 

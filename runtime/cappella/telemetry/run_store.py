@@ -2,11 +2,13 @@
 
 import asyncio
 import logging
+import os
 import sqlite3
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import TypeVar
@@ -15,6 +17,8 @@ from cappella.errors import ConfigError
 
 DAY_S = 86_400
 PRUNE_S = 3600.0
+FIRST_PRUNE_S = 600.0
+"""Not at once: by then a clock that was wrong when the machine started has been set."""
 MAX_QUEUED_ROWS = 1000
 APPLICATION_ID = 0x43415052
 
@@ -52,16 +56,20 @@ class Row:
 
 
 class RunStore:
-    """The file at `path`, created with mode 0600. Raises ConfigError if it is not a run store."""
+    """The file at `path`, created with mode 0600. Raises ConfigError if it is not a run store.
+
+    If the file is removed, moved or replaced, which is logged, later runs are stored in a new one.
+    """
 
     def __init__(self, path: Path, retention_days: float) -> None:
         self._retention_s = retention_days * DAY_S
         self._queued: list[Row] = []
         self._lock = Lock()
         self._is_failing = False
+        self._path = path
         self._thread = ThreadPoolExecutor(1, "traces")
         try:
-            self._db = self._thread.submit(_open, path).result()
+            self._file = self._thread.submit(_open, path).result()
         except (OSError, sqlite3.Error) as error:
             self._thread.shutdown()
             hint = "Name a separate file in a folder that this user can write to"
@@ -89,14 +97,22 @@ class RunStore:
         return await self._read(query, reader.sees_all, reader.key_id, limit)
 
     async def prune_forever(self) -> None:
-        """Delete runs older than the retention time, now and every hour, until cancelled."""
+        """Delete runs older than the retention time, soon and then every hour, until cancelled.
+
+        Their age is that at the newest run found at the start, and the time since: a clock that is ahead makes no run
+        old. The time in which no server ran, just before this one, so counts for none.
+        """
+        newest = await self._on_thread(self._newest)
+        newest, began = time.time() if newest is None else newest, time.monotonic()
+        await asyncio.sleep(FIRST_PRUNE_S)
         while True:
-            await self._on_thread(self._prune)
+            now = min(time.time(), newest + time.monotonic() - began)
+            await self._on_thread(partial(self._prune, now - self._retention_s))
             await asyncio.sleep(PRUNE_S)
 
     def close(self) -> None:
         """Write the queued rows and close the file."""
-        self._thread.submit(self._db.close)
+        self._thread.submit(lambda: self._file.db.close())
         self._thread.shutdown()
 
     def _write(self) -> None:
@@ -104,20 +120,34 @@ class RunStore:
             rows, self._queued = self._queued, []
         values = [(row.run_id, row.key_id, row.ended_at, row.summary, row.trace) for row in rows]
         try:
-            with self._db:
-                self._db.executemany(_ADD, values)
-        except sqlite3.Error as error:
+            with self._in_place() as db:
+                db.executemany(_ADD, values)
+        except (OSError, sqlite3.Error) as error:
             self._log_once(f"{len(rows)} runs could not be stored ({error})")
         else:
             self._is_failing = False
 
-    def _prune(self) -> None:
+    def _in_place(self) -> sqlite3.Connection:
+        """The file at the path: opened again if another one lies there, or none. Raises OSError or sqlite3.Error."""
+        if not self._file.is_at(self._path):
+            logger.error("server.runs: %s was removed, moved or replaced: its runs are gone from here", self._path)
+            # Else SQLite would take the write-ahead log, which lies beside the path, for that of the new file.
+            self._file.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._file.db.close()
+            self._file = _open(self._path)
+        return self._file.db
+
+    def _newest(self) -> float | None:
+        newest: float | None = self._in_place().execute("SELECT max(ended_at) FROM runs").fetchone()[0]
+        return newest
+
+    def _prune(self, before: float) -> None:
         try:
-            with self._db:
-                self._db.execute("DELETE FROM runs WHERE ended_at < ?", (time.time() - self._retention_s,))
+            with self._in_place() as db:
+                db.execute("DELETE FROM runs WHERE ended_at < ?", (before,))
             # Deleted rows stay in the write-ahead log until it is truncated.
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        except sqlite3.Error as error:
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except (OSError, sqlite3.Error) as error:
             self._log_once(f"old runs could not be deleted ({error})")
 
     def _log_once(self, problem: str) -> None:
@@ -126,13 +156,27 @@ class RunStore:
         self._is_failing = True
 
     async def _read(self, query: str, *values: object) -> list[bytes]:
-        return await self._on_thread(lambda: [row[0] for row in self._db.execute(query, values)])
+        return await self._on_thread(lambda: [row[0] for row in self._in_place().execute(query, values)])
 
     async def _on_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
 
-def _open(path: Path) -> sqlite3.Connection:
+@dataclass(frozen=True, slots=True)
+class _File:
+    """An open database, and the file that it was when it was opened."""
+
+    db: sqlite3.Connection
+    opened: os.stat_result
+
+    def is_at(self, path: Path) -> bool:
+        try:
+            return os.path.samestat(path.stat(), self.opened)
+        except FileNotFoundError:
+            return False
+
+
+def _open(path: Path) -> _File:
     if not path.exists():
         path.touch(mode=0o600)
     db = sqlite3.connect(path, timeout=5)
@@ -148,4 +192,4 @@ def _open(path: Path) -> sqlite3.Connection:
     except sqlite3.Error:
         db.close()
         raise
-    return db
+    return _File(db, path.stat())

@@ -32,6 +32,11 @@ def written(path: Path, count: int = LINES, **settings: object) -> list[bytes]:
     return path.read_bytes().splitlines(keepends=True)
 
 
+def forget(path: Path) -> None:
+    """Remove the note of the last line, as a power cut may leave it."""
+    path.with_name(f"{path.name}.lock").unlink()
+
+
 def record(line: bytes) -> dict[str, object]:
     value: dict[str, object] = orjson.loads(line)
     return value
@@ -112,6 +117,7 @@ def test_a_rewritten_log_is_detected_by_an_earlier_hash(tmp_path: Path) -> None:
     written(path)
     assert verify([path], expect=noted).lines == 2 * LINES
     path.unlink()
+    forget(path)
     written(path, 2 * LINES)
     with pytest.raises(AuditBroken, match="none has the hash"):
         verify([path], expect=noted)
@@ -123,6 +129,7 @@ def test_a_torn_line_is_repaired_by_a_line_that_describes_it(tmp_path: Path, lef
     lines = written(path)
     torn = lines[-1][:left]
     path.write_bytes(b"".join(lines[:-1]) + torn)
+    forget(path)
     after = written(path, 1)
     found = verify([path])
     assert found.repaired == 1

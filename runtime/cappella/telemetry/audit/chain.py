@@ -13,6 +13,8 @@ GENESIS = "0" * 64
 """The `previous` hash of the first line."""
 REPAIRED = "mended"
 """The kind of a line that gives size and hash of the torn bytes before it, left by a crash during a write."""
+CONTINUED = "continued"
+"""The kind of a line after which the file is not the one before it: that was removed, moved, replaced or cut."""
 MAX_TORN_BYTES = 64 << 20
 _FIELDS = {"time", "kind", "sequence", "previous", "hash"}
 

@@ -25,12 +25,13 @@ logger = logging.getLogger("cappella")
 class AuditLog:
     """Opens the file named in the config. Raises ConfigError.
 
-    While the file cannot be written, lines wait in memory up to a limit; lines beyond it are dropped and counted.
+    While the file cannot be written, lines wait in memory up to a limit; lines beyond it are dropped and counted. Every
+    RETRY_S it is checked that the file is still there; if it is required and is not, it cannot be written.
     """
 
     def __init__(self, config: Audit) -> None:
         self._config = config
-        self._file = ChainFile(config.file, config.max_bytes)
+        self._file = ChainFile(config.file, config.max_bytes, must_stay=config.required)
         self._changed = threading.Condition()
         self._queued: list[bytes] = []
         self._queued_bytes = 0
@@ -78,8 +79,11 @@ class AuditLog:
                 if self._is_failing:
                     self._changed.wait_for(lambda: self._is_closing, RETRY_S)
                 else:
-                    self._changed.wait_for(lambda: self._queued or self._lost or self._is_closing)
+                    self._changed.wait_for(lambda: self._queued or self._lost or self._is_closing, RETRY_S)
                 is_last = self._is_closing
+            if is_last:
+                # The last try: a new file that says what happened is better than lost lines.
+                self._file.must_stay = False
             self._write_once()
             if is_last and (self._is_failing or not self._queued):
                 break
@@ -90,7 +94,7 @@ class AuditLog:
     def _write_once(self) -> None:
         try:
             if self._file.has_pending:
-                self._file.flush()
+                self._file.flush(_now())
             self._file.append(self._drain(), _now())
         except OSError as error:
             self._note_failure(error)

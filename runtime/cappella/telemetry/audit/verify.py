@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cappella.errors import CappellaError, ConfigError
-from cappella.telemetry.audit.chain import GENESIS, MAX_TORN_BYTES, REPAIRED, decode, sha256
+from cappella.telemetry.audit.chain import CONTINUED, GENESIS, MAX_TORN_BYTES, REPAIRED, decode, sha256
 from cappella.telemetry.audit.log import LOST
 
 _CHANGED = "changed after it was written"
@@ -18,7 +18,10 @@ class AuditBroken(CappellaError):
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """Summary of an intact log. A `last_hash` stored elsewhere later detects a cut-off end or a rewritten log."""
+    """Summary of an intact log. A `last_hash` stored elsewhere later detects a cut-off end or a rewritten log.
+
+    `continued` counts the times at which a file was removed, moved or replaced and the log went on in a new one.
+    """
 
     lines: int
     first_time: str
@@ -26,6 +29,7 @@ class Verified:
     last_hash: str
     repaired: int
     lost: int
+    continued: int
 
 
 def verify(paths: Sequence[Path], after: str = GENESIS, expect: str | None = None) -> Verified:
@@ -50,7 +54,7 @@ class _Chain:
         self._expect = expect
         self._found_expected = expect is None
         self._torn, self._torn_at, self._torn_problem = b"", "", ""
-        self._lines = self._repaired = self._lost = 0
+        self._lines = self._repaired = self._lost = self._continued = 0
         self._times: list[str] = []
 
     def add(self, at: str, line: bytes) -> None:
@@ -66,6 +70,7 @@ class _Chain:
         self._found_expected |= self._hash == self._expect
         self._lines += 1
         self._lost += record.get("lines", 0) if record["kind"] == LOST else 0
+        self._continued += record["kind"] == CONTINUED
         self._times = [*self._times[:1], record["time"]]
 
     def end_file(self) -> None:
@@ -81,7 +86,7 @@ class _Chain:
                 " or the log was rewritten."
             )
         first, last = self._times[0], self._times[-1]
-        return Verified(self._lines, first, last, self._hash, self._repaired, self._lost)
+        return Verified(self._lines, first, last, self._hash, self._repaired, self._lost, self._continued)
 
     def _add_torn(self, at: str, line: bytes) -> None:
         """Collect bytes that may be left from a crash; the next line must then describe them."""
@@ -106,12 +111,17 @@ class _Chain:
         sequence, last = record["sequence"], self._sequence
         where = self._torn_at or at
         if last is not None and sequence > last + 1 and not self._torn:
-            raise AuditBroken(f"{where}: line {sequence} follows line {last}: lines are missing.")
+            raise AuditBroken(f"{where}: line {sequence} follows line {last}: lines are missing{_told(record)}.")
         if last is not None and sequence <= last:
             raise AuditBroken(f"{where}: line {sequence} follows line {last}: lines are out of order.")
         if record["previous"] != self._hash:
-            problem = self._torn_problem if self._torn else "its previous hash is not that of the line before"
+            changed = f"its previous hash is not that of the line before{_told(record)}"
+            problem = self._torn_problem if self._torn else changed
             raise AuditBroken(f"{where}: {problem}.")
+
+
+def _told(record: dict[str, Any]) -> str:
+    return "; here the file before was removed, moved, replaced or cut" if record["kind"] == CONTINUED else ""
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
