@@ -23,7 +23,7 @@ LIMITS = Limits()
 SPECIAL = tuple(f"<|reserved_special_token_{number}|>" for number in range(818))
 SCHEMA = {"type": "object", "properties": {f"p{n}": {"type": "string", "pattern": f"[a-z]{{{n}}}"} for n in range(250)}}
 DEEP = {
-    "$defs": {f"a{n}": {"properties": {"x": {"$ref": f"#/$defs/a{n + 1}"}}} for n in range(60)},
+    "$defs": {f"a{n}": {"properties": {"x": {"$ref": f"#/$defs/a{n + 1}"}}} for n in range(40)} | {"a40": {}},
     "$ref": "#/$defs/a0",
 }
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * (SIZE // LIMITS.images)}}
