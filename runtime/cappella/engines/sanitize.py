@@ -161,10 +161,11 @@ class _TokenEscaper:
 
     def _ends_of_first_characters(self, text: str) -> list[int]:
         """Where the first character of each token ends, in order; tokens may overlap."""
-        ends: list[int] = []
-        for begin in range(0, len(text), WINDOW_CHARS) if self._first_characters else ():
+        pattern, ends = self._first_characters, list[int]()
+        for begin in range(0, len(text), WINDOW_CHARS) if pattern else ():
+            assert pattern
             end = begin + WINDOW_CHARS
-            found = [match.end() for match in self._first_characters.finditer(text, begin, end + self._max_length)]
+            found = [match.end() for match in pattern.finditer(text, begin, end + self._max_length)]
             while found and found[-1] > end:
                 found.pop()
             ends += found
