@@ -16,11 +16,11 @@ MAY_IMPORT = {
     "cli": "gateway bench doctor telemetry bundle engines placement auth config errors vocabulary sse version",
     "doctor": "gateway engines placement sealing config errors types",
     "bench": "gateway ensemble engines placement config errors types sse version",
-    "gateway": "telemetry ensemble engines placement auth sealing config errors types vocabulary background version",
+    "gateway": "telemetry ensemble engines placement auth sealing config errors types vocabulary background version threads",
     "telemetry": "ensemble engines bundle placement auth sealing config errors types vocabulary sse background version",
     "runtime": "ensemble engines config errors types",
     "ensemble": "engines config errors types vocabulary background",
-    "engines": "placement sealing config errors types sse",
+    "engines": "placement sealing config errors types sse threads",
     "bundle": "placement config errors vocabulary",
     "placement": "config errors",
     "config": "errors types vocabulary",
@@ -31,6 +31,7 @@ MAY_IMPORT = {
     "vocabulary": "",
     "sse": "",
     "background": "",
+    "threads": "",
     "version": "",
 }
 

@@ -12,6 +12,7 @@ from annotated_types import Ge, Le
 from pydantic.fields import FieldInfo
 
 from cappella.config import Config
+from cappella.config.limits import Limits
 from cappella.config.options import EnsembleOptions, Options
 from cappella.gateway import errors
 from cappella.gateway.formats.chat import ChatRequest, StreamOptions
@@ -86,6 +87,15 @@ def _mentions(annotation: object, kind: type) -> bool:
 
 def test_the_table_of_run_options_says_what_their_declarations_say() -> None:
     table = "\n".join(option_rows())
+    assert table in PAGES[1].read_text(), f"model_configs/README.md should have:\n{table}"
+
+
+def test_the_table_of_limits_says_what_their_declarations_say() -> None:
+    rows = (
+        f"| `{name}` | {limit.default} | {' '.join((limit.description or '').split())} |"
+        for name, limit in Limits.model_fields.items()
+    )
+    table = "\n".join(["| in `server.limits` | default | of one request |", "|---|---|---|", *rows])
     assert table in PAGES[1].read_text(), f"model_configs/README.md should have:\n{table}"
 
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cappella.config.limits import Limits
 from cappella.engines import openai
 from cappella.errors import EngineBroke, RequestError
 from cappella.gateway import limits
@@ -157,7 +158,7 @@ def test_whatever_a_body_holds_its_limits_are_kept_or_named(body: dict[str, Any]
         limits.require_within_limits(body)
     except RequestError:
         return
-    assert limits.answer_count(body) <= limits.MAX_ANSWERS
+    assert limits.answer_count(body) <= Limits().samples
 
 
 @pytest.mark.parametrize("count", [0, -1, 2.0, "3", True, 10**30, [1]])

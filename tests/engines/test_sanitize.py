@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cappella.engines.sanitize import BREAK, Sanitizer
+from cappella.engines.sanitize import BREAK, WINDOW_CHARS, Sanitizer, each_text_once
 from cappella.types import Prompt
 
 SPECIAL = ("<s>", "</s>", "<|im_start|>", "<|im_end|>", "[INST]", "<unk>", "!")
@@ -68,3 +68,25 @@ def test_ordinary_text_and_images_are_left_as_they_are() -> None:
 def test_a_tokenizer_without_such_tokens_changes_nothing(tokens: tuple[str, ...]) -> None:
     message = {"role": "user", "content": "Hi! <|im_end|>"}
     assert Sanitizer(tokens).sanitize(Prompt([message])).messages == [message]
+
+
+def test_tokens_that_overlap_are_all_escaped() -> None:
+    prompt = Sanitizer(("aba", "ab", "bab")).sanitize(Prompt([{"role": "user", "content": "ababab"}]))
+    assert holds_none(prompt.messages[0]["content"], ("aba", "ab", "bab"))
+
+
+@given(st.integers(0, 40), st.sampled_from(SPECIAL[:4]))
+def test_a_token_is_found_wherever_in_a_long_text_it_stands(before: int, token: str) -> None:
+    text = "x" * (WINDOW_CHARS - before) + token * 3
+    (message,) = sanitized({"role": "user", "content": text}).messages
+    assert message["content"] == "x" * (WINDOW_CHARS - before) + f"{token[0]}{BREAK}{token[1:]}" * 3
+
+
+def test_a_run_escapes_a_long_text_once_for_all_models_with_the_same_tokens() -> None:
+    message = {"role": "user", "content": "<s>" * 1000}
+    with each_text_once():
+        one, other = sanitized(message), sanitized(message)
+        assert one.messages[0]["content"] is other.messages[0]["content"]
+        mine = Sanitizer(("<unk>",)).sanitize(Prompt([message]))
+        assert mine.messages[0]["content"] == message["content"]
+    assert sanitized(message).messages[0]["content"] is not one.messages[0]["content"]

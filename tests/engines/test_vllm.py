@@ -15,13 +15,15 @@ from hypothesis import strategies as st
 
 from cappella.engines import openai
 from cappella.engines.base import EngineStats
+from cappella.engines.context_size import ContextSize
+from cappella.engines.sanitize import Sanitizer
 from cappella.engines.status import EngineStatus
 from cappella.engines.vllm import protocol
 from cappella.engines.vllm.client import VllmEngine
 from cappella.errors import EngineBroke, EngineContextExceeded, EngineError, EngineNotReady, EngineRejected
 from cappella.types import Chunk, OutputFormat, Prompt, Sampling, Usage
 from support.fake_engines import FakeEngines, eventually
-from support.scripted_engine import Script
+from support.scripted_engine import Script, ScriptedEngine
 
 ASK = [{"role": "user", "content": "Hi"}]
 DONE = b"data: [DONE]\n\n"
@@ -399,3 +401,42 @@ async def test_figures_are_summed_over_series_and_what_is_no_number_is_left_out(
         'vllm:generation_tokens_total{model_name="a"} many\nother{x="y"} 3\n'
     )
     assert await fake_engines.engines["ann"].stats() == EngineStats(kv_usage=0.5, running=3)
+
+
+@pytest.mark.parametrize(
+    "content", ["x" * 101, [{"type": "text", "text": "x" * 60}, {"type": "text", "text": "y" * 60}]]
+)
+async def test_a_text_longer_than_any_context_is_refused_before_it_is_read(tmp_path: Path, content: Any) -> None:
+    server = ScriptedEngine("ann", lambda _: Script())
+    await server.start(tmp_path)
+    engine = VllmEngine(tmp_path / "ann.sock", EngineStatus("ann", "ready"), Untouched(), context=ContextSize(10, 10))
+    prompt = Prompt([{"role": "user", "content": content}])
+    try:
+        with pytest.raises(EngineContextExceeded, match=r"context of ann has room for 100: 10 tokens"):
+            [chunk async for chunk in engine.chat(prompt, Sampling())]
+        with pytest.raises(EngineContextExceeded):
+            await engine.count_tokens(prompt)
+        assert (server.bodies, server.counted) == ([], 0)
+    finally:
+        await engine.close()
+        await server.stop()
+
+
+class Untouched(Sanitizer):
+    """Reads no prompt."""
+
+    def sanitize(self, prompt: Prompt) -> Prompt:
+        raise AssertionError("it was read")
+
+
+@pytest.mark.parametrize(("asked", "sent"), [(9, 9), (10, None), (32_000, None), (None, None)])
+async def test_a_limit_as_large_as_the_context_is_no_limit(tmp_path: Path, asked: int | None, sent: int | None) -> None:
+    server = ScriptedEngine("ann", lambda _: Script())
+    await server.start(tmp_path)
+    engine = VllmEngine(tmp_path / "ann.sock", EngineStatus("ann", "ready"), context=ContextSize(10, 10))
+    try:
+        await chat(engine, max_completion_tokens=asked)
+        assert [body.get("max_completion_tokens") for body in server.bodies] == [sent]
+    finally:
+        await engine.close()
+        await server.stop()

@@ -1,5 +1,8 @@
 """Runs past their deadline or without a judge: they return the best answer there is, and the reason."""
 
+import json
+
+import aiohttp
 import pytest
 
 from cappella.config.options import Seat
@@ -7,7 +10,7 @@ from cappella.ensemble.errors import DeadlineExceeded
 from cappella.vocabulary import AnalysisMode
 from support.clock import Clock
 from support.fake_engines import MEMBERS, FakeEngines, eventually, judge_script, last_message
-from support.scripted_engine import Json, Script
+from support.scripted_engine import Json, Script, too_long
 
 HANG = Script(("I",), ending="hang")
 
@@ -125,3 +128,23 @@ async def test_a_run_survives_the_failure_of_any_one_member(fake_engines: FakeEn
     run = await fake_engines.run()
     assert (run.content, run.status) == ("The final answer", "degraded")
     assert dead not in run.labels.values()
+
+
+@pytest.mark.parametrize("path", ["chat/completions", "messages"])
+async def test_max_tokens_beyond_what_fits_are_cut_to_what_fits(
+    fake_engines: FakeEngines, gateway: str, path: str
+) -> None:
+    def short_of_room(body: Json) -> Script:
+        return too_long() if body.get("max_completion_tokens", 0) > 50 else Script(("All", " of it"))
+
+    for name in (*MEMBERS, "judge"):
+        fake_engines.let(name, short_of_room)
+    body = {"model": "cappella/default", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 32_000}
+    fusion = {"analysis": "off", "max_completion_tokens": 100}
+    url, asked = f"{gateway}/v1/{path}", {**body, "fusion": fusion}
+    async with aiohttp.ClientSession() as http, http.post(url, json=asked) as reply:
+        answer = await reply.json()
+    assert (reply.status, answer["fusion"]["status"], answer["fusion"]["failed_models"]) == (200, "ok", [])
+    assert "All of it" in json.dumps(answer)
+    written = [body for body in fake_engines.servers["judge"].bodies if body.get("max_completion_tokens") != 1]
+    assert [body.get("max_completion_tokens") for body in written] == [32_000, None]

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from cappella.config import Ensemble, Model
-from cappella.config.options import Gate, Options, Overrides, Settings
+from cappella.config.options import MAX_ANSWERS, Gate, Options, Overrides, Settings
+from cappella.ensemble.prompts import labels
 from cappella.ensemble.settings import resolve
 from cappella.errors import RequestError, UnknownModel
 from cappella.types import OutputFormat, Prompt, Sampling
@@ -196,3 +197,28 @@ def test_a_format_that_cannot_be_checked_is_refused(output_format: OutputFormat)
     with pytest.raises(RequestError) as raised:
         of(Prompt(PROMPT.messages, output_format=output_format))
     assert raised.value.param == output_format.field
+
+
+@pytest.mark.parametrize(
+    ("options", "says", "param"),
+    [
+        (Options(samples=14), "28 answers; at most 26", "fusion.samples"),
+        (Options(samples=13, layers=3), "26 answers in each of 3 layers; a run may have 64", "fusion.layers"),
+    ],
+)
+def test_more_answers_than_letters_or_than_a_run_may_have_are_refused(options: Options, says: str, param: str) -> None:
+    warm = Sampling(temperature=0.5)
+    with pytest.raises(RequestError, match=says) as refused:
+        resolved(Overrides(options=options, panel_sampling=warm))
+    assert (refused.value.code, refused.value.param) == ("too_large", param)
+    assert len(resolved(Overrides(options=Options(samples=13, layers=2), panel_sampling=warm)).answer_names) == 26
+
+
+def test_there_is_a_letter_for_each_answer_that_a_round_may_have() -> None:
+    assert len(set(labels(MAX_ANSWERS))) == MAX_ANSWERS
+
+
+@pytest.mark.parametrize("fields", [{"samples": 14}, {"presets": {"all": {"samples": 14}}}])
+def test_a_config_with_more_answers_than_letters_is_an_error(fields: Any) -> None:
+    with pytest.raises(ValueError, match="gives 28 answers is too large: at most 26"):
+        ensemble(**fields)

@@ -55,3 +55,16 @@ def test_what_the_tokenizers_config_adds_counts_too(tmp_path: Path) -> None:
     assert set(found(tmp_path, about).special_tokens) == {
         *("<|end|>", "<｜User｜>", "<table>", "<eos>", "[INST]", "[/INST]", "<image>")
     }
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "longest"),
+    [({"a": 0, "Ġthere": 1}, 7), ([["<unk>", 0.0], ["▁everywhere", -1.5]], 11), ({}, None), (None, None)],
+)
+def test_the_longest_token_is_one_of_the_vocabulary_or_an_added_one(
+    tmp_path: Path, vocabulary: Any, longest: int | None
+) -> None:
+    made = write_model(
+        tmp_path / "w", tokenizer={"model": {"vocab": vocabulary}, "added_tokens": [{"content": "<|end|>"}]}
+    )
+    assert folder.inspect("ann", made).longest_token_chars == longest

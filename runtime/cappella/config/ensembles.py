@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from cappella.config.fields import Name
-from cappella.config.options import MAX_MEMBERS, MAX_SAMPLES, EnsembleOptions, Seat
+from cappella.config.options import MAX_ANSWERS, MAX_MEMBERS, MAX_SAMPLES, EnsembleOptions, Seat
 from cappella.config.yaml_source import Path_
 from cappella.types import Frozen, Sampling, SamplingOptions, Temperature
 from cappella.vocabulary import GateMode
@@ -71,10 +71,12 @@ class Ensemble(EnsembleOptions):
     example: str = "Say hello."
 
     @model_validator(mode="after")
-    def _quorum_fits(self) -> "Ensemble":
+    def _panels_fit(self) -> "Ensemble":
         parts: list[Preset | Ensemble] = [self, *self.presets.values()]
         for preset in parts:
             quorum, size = preset.quorum, sum(seat.samples for seat in self.seats_of(preset))
+            if size > MAX_ANSWERS:
+                raise ValueError(f"a panel that gives {size} answers is too large: at most {MAX_ANSWERS} have a letter")
             if quorum is not None and quorum > size:
                 raise ValueError(f"quorum {quorum} is larger than the panel of {size}")
         return self

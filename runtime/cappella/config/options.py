@@ -15,6 +15,8 @@ from cappella.vocabulary import AnalysisMode, AnswerOrder, EarlyExit, GateMode, 
 
 MAX_MEMBERS = 8
 MAX_SAMPLES = 16
+MAX_ANSWERS = 26
+"""The most answers of one round: those who read them know each by a letter."""
 
 Seconds = Annotated[float, Field(gt=0)]
 

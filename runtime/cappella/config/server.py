@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from cappella.config.fields import Bytes
+from cappella.config.limits import Limits
 from cappella.config.options import Seconds
 from cappella.types import Frozen
 
@@ -117,6 +118,7 @@ class Server(Frozen):
     Of these, one key may have `max_waiting_per_key`; by default as many as other keys leave free.
     A client that neither sends its body nor reads its response for `client_timeout_s` is disconnected.
     On shutdown, running requests have `drain_s` to finish.
+    `limits` are those on one request.
     Images are sent inside a request, or named as `file:///...` if they are in `image_folder`.
     `keys` is a key file (see `cappella keys`); without one, anybody who reaches the port may do everything.
     Only counts are recorded of requests, unless `audit` or `runs` is set.
@@ -129,6 +131,7 @@ class Server(Frozen):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     max_body_bytes: Bytes = ByteSize(4 << 20)
+    limits: Limits = Limits()
     max_waiting: Annotated[int, Field(ge=1)] = 64
     max_waiting_per_key: Annotated[int, Field(ge=1)] | None = None
     client_timeout_s: Seconds = 60.0

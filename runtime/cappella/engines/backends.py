@@ -7,6 +7,7 @@ from pathlib import Path
 from cappella.config import RemoteModel
 from cappella.engines.base import EngineServer, HoldAwake
 from cappella.engines.circuit_breaker import CircuitBreaker
+from cappella.engines.context_size import LONGEST_TOKEN_CHARS, ContextSize
 from cappella.engines.http_engine import Address
 from cappella.engines.launcher import Launcher
 from cappella.engines.process.process import ForkServer
@@ -45,11 +46,13 @@ def local_engines(
     sanitizer: Sanitizer,
     capabilities: Capabilities,
     hold_awake: HoldAwake | None,
+    context: ContextSize | None = None,
 ) -> dict[str, EngineServer]:
     """The clients of a server that Cappella starts on a socket: one for the model and one for each adapter, by name."""
     circuit_breaker = CircuitBreaker()
     return {
-        name: VllmEngine(socket, status, sanitizer, capabilities, hold_awake, name, circuit_breaker) for name in names
+        name: VllmEngine(socket, status, sanitizer, capabilities, hold_awake, name, circuit_breaker, context)
+        for name in names
     }
 
 
@@ -58,7 +61,8 @@ def remote_engine(name: str, model: RemoteModel) -> VllmEngine | OpenAIEngine:
     kind = VllmEngine if model.api == "vllm" else OpenAIEngine
     address = Address(model.url, key=_read_api_key(name, model))
     sanitizer = Sanitizer(WELL_KNOWN_SPECIAL_TOKENS)
-    return kind(address, EngineStatus(name), sanitizer, model.capabilities, name=model.model or name)
+    context = ContextSize(model.max_model_len, LONGEST_TOKEN_CHARS)
+    return kind(address, EngineStatus(name), sanitizer, model.capabilities, name=model.model or name, context=context)
 
 
 def _read_api_key(name: str, model: RemoteModel) -> str | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cappella.config import Config, Model, paths
 from cappella.engines import backends
+from cappella.engines.context_size import LONGEST_TOKEN_CHARS, ContextSize
 from cappella.engines.deployment import Deployment
 from cappella.engines.gpu_memory import GpuMemory
 from cappella.engines.launcher import Launcher
@@ -85,7 +86,10 @@ class EngineBuilder:
             hold_awake = partial(self._swap_scheduler.hold_awake, placed.turn)
         names = (name, *model.adapters)
         status = EngineStatus(name)
-        new.engines.update(backends.local_engines(socket, names, status, sanitizer, model.capabilities, hold_awake))
+        context = ContextSize(model.max_model_len, found.longest_token_chars or LONGEST_TOKEN_CHARS)
+        new.engines.update(
+            backends.local_engines(socket, names, status, sanitizer, model.capabilities, hold_awake, context)
+        )
         env = self._environment(new, name, cpu_threads)
         spec = self._spec(new, name, private, socket)
         new.lifecycles[name] = Lifecycle(new.engines[name], self._launcher(env), spec, self._start_slots)

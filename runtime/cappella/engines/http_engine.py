@@ -14,9 +14,11 @@ import orjson
 from cappella.engines import openai
 from cappella.engines.base import ForwardedReply, HoldAwake
 from cappella.engines.circuit_breaker import CircuitBreaker
+from cappella.engines.context_size import ContextSize, prompt_work, without_limit
 from cappella.engines.sanitize import Sanitizer
 from cappella.engines.status import EngineStatus
-from cappella.errors import EngineBroke, EngineNotReady
+from cappella.errors import EngineBroke, EngineContextExceeded, EngineNotReady
+from cappella.threads import off_loop_if_large
 from cappella.types import Capabilities, Chunk, Json, Prompt, Sampling
 
 KEEP_ALIVE_S = 15.0
@@ -60,7 +62,7 @@ class HttpEngine:
     """Client of the server at `address`; a Path is a Unix socket. `status` says whether the server is up.
 
     The `sanitizer` escapes special tokens in prompts. Where models are swapped, `hold_awake` surrounds each call. `name`
-    is the server's name of the model, if it is not the one in the config. Subclasses implement `_body`,
+    is the server's name of the model, if it is not the one in the config. `context` is the model's. Subclasses implement `_body`,
     `count_tokens`, `healthy`, `stats`, `metrics`, `sleep`, `wake_up` and `supports`.
     """
 
@@ -73,6 +75,7 @@ class HttpEngine:
         hold_awake: HoldAwake | None = None,
         name: str | None = None,
         circuit_breaker: CircuitBreaker | None = None,
+        context: ContextSize | None = None,
     ) -> None:
         self.status = status
         self.name = name or status.model
@@ -80,6 +83,7 @@ class HttpEngine:
         self.in_flight = 0
         self.circuit_breaker = circuit_breaker or CircuitBreaker()
         self._sanitizer = sanitizer
+        self._context = context
         self._hold_awake = hold_awake
         self._address = address if isinstance(address, Address) else Address(socket=address)
         self._session: aiohttp.ClientSession | None = None
@@ -112,14 +116,33 @@ class HttpEngine:
         raise NotImplementedError
 
     async def _stream(self, prompt: Prompt, sampling: Sampling, is_probe: bool = False) -> AsyncGenerator[Chunk, None]:
-        """Always a stream on the wire, since only then does closing the connection abort the call."""
-        body = self._body(self._sanitizer.sanitize(prompt), sampling)
-        async with self._post("/v1/chat/completions", orjson.dumps(body), is_probe) as response:
-            if response.status != 200:
-                raise openai.rejection(response.status, await response.read())
-            async for chunk in openai.chunks(response.content.iter_any()):
-                self.circuit_breaker.record_output()
-                yield chunk
+        """Always a stream on the wire, since only then does closing the connection abort the call.
+
+        A limit on the answer that does not fit beside the prompt is left out, so that the answer has the room there is.
+        """
+        prompt = await self._plain(prompt)
+        sampling = self._context.without_needless_limit(sampling) if self._context else sampling
+        while True:
+            body = await off_loop_if_large(prompt_work(prompt), self._encoded, prompt, sampling)
+            async with self._post("/v1/chat/completions", body, is_probe) as response:
+                if response.status == 200:
+                    async for chunk in openai.chunks(response.content.iter_any()):
+                        self.circuit_breaker.record_output()
+                        yield chunk
+                    return
+                refusal = openai.rejection(response.status, await response.read())
+                if not isinstance(refusal, EngineContextExceeded) or sampling.max_completion_tokens is None:
+                    raise refusal
+            sampling = without_limit(sampling)
+
+    def _encoded(self, prompt: Prompt, sampling: Sampling) -> bytes:
+        return orjson.dumps(self._body(prompt, sampling))
+
+    async def _plain(self, prompt: Prompt) -> Prompt:
+        """The prompt without special tokens. Raises EngineContextExceeded before it reads one that cannot fit."""
+        if self._context:
+            self._context.require_room(self.status.model, prompt)
+        return await off_loop_if_large(prompt_work(prompt), self._sanitizer.sanitize, prompt)
 
     @asynccontextmanager
     async def forward(self, path: str, body: bytes) -> AsyncIterator[ForwardedReply]:

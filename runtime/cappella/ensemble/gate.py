@@ -101,6 +101,8 @@ def _by_rules(gate: Gate, prompt: Prompt) -> GateDecision:
         return GateDecision(False, gate.model, f"the conversation has {len(turns)} turns")
     if prompt.output_format is not None:
         return GateDecision(False, gate.model, "the request sets an output format")
-    words = len(prompts.text_of(turns[-1]).split()) if turns else 0
+    # The rest of a long text is not read.
+    words = len(prompts.text_of(turns[-1]).split(maxsplit=gate.max_words)) if turns else 0
     bypass = words <= gate.max_words
-    return GateDecision(bypass, gate.model, f"{words} words; {gate.model} alone answers up to {gate.max_words}")
+    said = f"{words} words" if bypass else f"more than {gate.max_words} words"
+    return GateDecision(bypass, gate.model, f"{said}; {gate.model} alone answers up to {gate.max_words}")

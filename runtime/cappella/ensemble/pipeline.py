@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from cappella.config.options import Settings
 from cappella.engines.base import Engine
+from cappella.engines.sanitize import each_text_once
 from cappella.ensemble import gate
 from cappella.ensemble.context import RunContext
 from cappella.ensemble.events import Emit, RunStarted
@@ -40,6 +41,10 @@ class Pipeline:
         JudgeFailed, EngineBroke or RequestError when there is nothing to return.
         """
         _require_ready(self._engines, settings)
+        with each_text_once():
+            return await self._run(prompt, settings, emit)
+
+    async def _run(self, prompt: Prompt, settings: Settings, emit: Emit) -> Run:
         ctx = RunContext(self._engines, prompt, settings, STRATEGIES[settings.strategy], emit)
         emit(RunStarted(ctx.run_id, settings.answer_names, settings.judge))
         if answer := await gate.bypass(ctx):

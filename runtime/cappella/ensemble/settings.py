@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from cappella.config import Ensemble, Model, Preset, RemoteModel, seats
 from cappella.config.abilities import judge_lacks, seat_lacks
-from cappella.config.options import Gate, Overrides, Seat, Settings
+from cappella.config.limits import Limits
+from cappella.config.options import MAX_ANSWERS, Gate, Overrides, Seat, Settings
 from cappella.ensemble.messages import has_images
 from cappella.ensemble.structured import formats
 from cappella.errors import RequestError, UnknownModel
@@ -17,7 +18,13 @@ Models = Mapping[str, Model | RemoteModel]
 
 
 def resolve(
-    name: str, ensemble: Ensemble, models: Models, overrides: Overrides, prompt: Prompt, judge_sampling: Sampling
+    name: str,
+    ensemble: Ensemble,
+    models: Models,
+    overrides: Overrides,
+    prompt: Prompt,
+    judge_sampling: Sampling,
+    limits: Limits = Limits(),
 ) -> Settings:
     """The settings of one run. Raises RequestError for what the config does not allow or its models do not support."""
     if not ensemble.allow_overrides and overrides.beyond_preset:
@@ -35,6 +42,7 @@ def resolve(
     judge_model = judge.model if overrides.judge is None else overrides.judge
     _require_models([judge_model], models, "fusion.model")
     answers = sum(seat.samples for seat in panel)
+    _require_modest_number(answers, options.get("layers", 1), limits)
     _require_capabilities(name, ensemble, models, [*(seat.model for seat in panel), judge_model], prompt)
     quorum = _quorum(overrides.options.quorum, options.get("quorum"), answers)
     _require_image_support(models, panel, quorum, prompt)
@@ -53,6 +61,18 @@ def resolve(
     )
     _require_judge_support(models[judge_model].capabilities, settings, prompt)
     return settings
+
+
+def _require_modest_number(answers: int, layers: int, limits: Limits) -> None:
+    """Raises RequestError for more answers in a round than letters, or in all rounds than the limit."""
+    if answers > MAX_ANSWERS:
+        message = f"The panel would give {answers} answers; at most {MAX_ANSWERS} can be told apart by a letter."
+        raise RequestError(message, "fusion.samples", "too_large")
+    if answers * layers > limits.answers:
+        message = f"The panel would give {answers} answers in each of {layers} layers"
+        raise RequestError(
+            f"{message}; a run may have {limits.answers} (server.limits.answers).", "fusion.layers", "too_large"
+        )
 
 
 def _preset(name: str, ensemble: Ensemble, requested: str | None) -> Preset | Ensemble:

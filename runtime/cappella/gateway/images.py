@@ -1,10 +1,13 @@
 """Replaces `file:` URLs of images in a request by their data; only images in one configured folder are allowed."""
 
+import asyncio
 from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+import orjson
 
 from cappella.errors import RequestError
 
@@ -12,19 +15,22 @@ from cappella.errors import RequestError
 KINDS = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg", b"GIF8": "gif", b"RIFF": "webp"}
 
 
-def inline_files(wire: dict[str, Any], folder: Path | None, max_bytes: int) -> bool:
-    """Replace each `file:` URL by its image, at most `max_bytes` in all; returns whether there were any.
+async def with_files(body: bytes, wire: dict[str, Any], folder: Path | None, max_bytes: int) -> bytes:
+    """The body with each `file:` URL replaced by its image, at most `max_bytes` in all; `wire`, its JSON, is changed too.
 
     Raises RequestError for a URL that is no image in the folder. Without a folder nothing is replaced: the request's
     validation refuses such URLs.
     """
-    urls = list(_file_urls([wire.get("messages"), wire.get("input")])) if folder is not None else []
+    return body if folder is None else await asyncio.to_thread(_with_files, body, wire, folder, max_bytes)
+
+
+def _with_files(body: bytes, wire: dict[str, Any], folder: Path, max_bytes: int) -> bytes:
+    urls = list(_file_urls([wire.get("messages"), wire.get("input")]))
     for holder, key in urls:
-        assert folder is not None
         data = _image(folder, holder[key], max_bytes)
         max_bytes -= len(data)
         holder[key] = f"data:image/{_kind(data)};base64,{b64encode(data).decode()}"
-    return bool(urls)
+    return orjson.dumps(wire) if urls else body
 
 
 def _file_urls(value: Any) -> Iterator[tuple[dict[str, Any], str]]:

@@ -1,43 +1,41 @@
-"""Limits on requests of all APIs, on what is cheap to send and expensive for an engine."""
+"""Limits on requests of all APIs, on what is cheap to send and expensive for an engine: `config/limits.py` is their table."""
 
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import orjson
 
+from cappella.config.limits import Limits
 from cappella.errors import RequestError
+from cappella.gateway.schema_size import SchemaTooDeep, schema_size
 
-MAX_MESSAGES = 2048
-MAX_ANSWERS = 16
-MAX_TOOLS = 128
-MAX_STOPS = 16
-MAX_STOP_CHARS = 256
-MAX_DEPTH = 64
-MAX_PATTERN_CHARS = 2048
-MAX_CHOICES = 1024
-MAX_SCHEMA_BYTES = 64 << 10
-MAX_SCHEMA_DEPTH = 32
+MAX_INTEGER = (1 << 63) - 1
+"""Engines keep integers in 64 bits, and answer larger ones as a fault of their own."""
 
-_SCHEMAS = ("schema", "json", "json_schema", "parameters", "input_schema")
+_FORMS = ("response_format", "structured_outputs", "tools", "text")
+_TEXTS = ("messages", "input", *_FORMS)
+_SCHEMAS = ("schema", "json", "json_schema", "parameters", "input_schema", "structural_tag")
 _PATTERNS = ("regex", "pattern", "grammar")
 
 
-def require_within_limits(body: Mapping[str, Any]) -> None:
+def require_within_limits(body: Mapping[str, Any], limits: Limits = Limits()) -> None:
     """Raises RequestError that names the field and the limit."""
-    if _depth(body) > MAX_DEPTH:
-        raise RequestError(f"The body is nested deeper than {MAX_DEPTH} levels.", code="too_large")
-    _at_most("messages", body.get("messages"), MAX_MESSAGES)
-    _at_most("input", body.get("input"), MAX_MESSAGES)
-    _at_most("tools", body.get("tools"), MAX_TOOLS)
-    if answer_count(body) > MAX_ANSWERS:
-        raise _too_large("n" if body.get("n") else "prompt", f"at most {MAX_ANSWERS} answers")
+    if depth(body, limits.depth) > limits.depth:
+        message = f"The body is nested deeper than {limits.depth} levels (server.limits.depth)."
+        raise RequestError(message, code="too_large")
+    for name in ("messages", "input"):
+        _at_most(name, body.get(name), limits.messages, "messages")
+        _require_few_parts(name, body.get(name), limits)
+    _at_most("tools", body.get("tools"), limits.tools, "tools")
+    if answer_count(body) > limits.samples:
+        raise _too_large("n" if body.get("n") else "prompt", f"at most {limits.samples} answers", "samples")
     for name in ("stop", "stop_sequences"):
-        _at_most(name, body.get(name), MAX_STOPS)
-        stops = body.get(name) if isinstance(body.get(name), list) else [body.get(name)]
-        if any(isinstance(stop, str) and len(stop) > MAX_STOP_CHARS for stop in stops or ()):
-            raise _too_large(name, f"at most {MAX_STOP_CHARS} characters each")
-    for name in ("response_format", "structured_outputs", "tools", "text"):
-        _require_format_within_limits(name, body.get(name))
+        _require_short_stops(name, body.get(name), limits)
+    for name, value in body.items():
+        if name not in _TEXTS:
+            _require_64_bits(name, value)
+    _require_modest_forms({name: body[name] for name in _FORMS if body.get(name) is not None}, limits)
 
 
 def answer_count(body: Mapping[str, Any]) -> int:
@@ -53,17 +51,94 @@ def answer_count(body: Mapping[str, Any]) -> int:
     return (n or 1) * (len(prompts) if several and isinstance(prompts, list) else 1)
 
 
-def _require_format_within_limits(field: str, value: Any) -> None:
-    for key, part in _fields(value):
-        if key in _PATTERNS and isinstance(part, str) and len(part) > MAX_PATTERN_CHARS:
-            raise _too_large(field, f"a {key} of at most {MAX_PATTERN_CHARS} characters")
-        if key == "choice":
-            _at_most(field, part, MAX_CHOICES)
-        if key in _SCHEMAS:
-            if len(part if isinstance(part, str) else orjson.dumps(part)) > MAX_SCHEMA_BYTES:
-                raise _too_large(field, f"a schema of at most {MAX_SCHEMA_BYTES} bytes")
-            if _depth(_parsed(part)) > MAX_SCHEMA_DEPTH:
-                raise _too_large(field, f"a schema at most {MAX_SCHEMA_DEPTH} deep")
+def depth(value: Any, most: int) -> int:
+    """The depth of nesting, up to one more than `most`. Without recursion: a body may be deeper than Python's stack."""
+    deepest, level = 0, [value]
+    while level and deepest <= most:
+        deepest += 1
+        level = [each for part in level for each in _below(part)]
+    return deepest
+
+
+def _require_few_parts(name: str, messages: Any, limits: Limits) -> None:
+    """Parts are counted inside others too, as in the results of tools."""
+    parts = images = 0
+    level = messages if isinstance(messages, list) else []
+    while level:
+        contents = [each.get("content", each.get("output")) for each in level if isinstance(each, Mapping)]
+        level = [part for content in contents if isinstance(content, list) for part in content]
+        parts += len(level)
+        images += sum(_is_image(part) for part in level)
+    if parts > limits.parts:
+        raise _too_large(name, f"at most {limits.parts} parts", "parts")
+    if images > limits.images:
+        raise _too_large(name, f"at most {limits.images} images", "images")
+
+
+def _is_image(part: Any) -> bool:
+    """vLLM takes parts without a type as well."""
+    return isinstance(part, Mapping) and (
+        "image" in str(part.get("type")) or any(key.startswith("image") for key in part)
+    )
+
+
+def _require_short_stops(name: str, stops: Any, limits: Limits) -> None:
+    _at_most(name, stops, limits.stops, "stops")
+    texts = stops if isinstance(stops, list) else [stops]
+    if any(isinstance(text, str) and len(text) > limits.stop_chars for text in texts):
+        raise _too_large(name, f"at most {limits.stop_chars} characters each", "stop_chars")
+
+
+def _require_64_bits(name: str, value: Any) -> None:
+    """A larger integer has become a float when the body was parsed."""
+    level = [value]
+    while level:
+        if any(isinstance(each, int | float) and abs(each) > MAX_INTEGER for each in level):
+            raise RequestError(f"{name} may have numbers of at most {MAX_INTEGER}.", name, "too_large")
+        level = list(chain.from_iterable(_values(each) for each in level if isinstance(each, Mapping | list)))
+
+
+def _require_modest_forms(forms: Mapping[str, Any], limits: Limits) -> None:
+    total_bytes = items = patterns = 0.0
+    for field, form in forms.items():
+        total_bytes += len(orjson.dumps(form))
+        if total_bytes > limits.form_bytes:
+            raise _too_large(field, f"with all other forms at most {limits.form_bytes} bytes", "form_bytes")
+        for key, part in _fields(form):
+            if key in _PATTERNS and isinstance(part, str) and len(part) > limits.pattern_chars:
+                raise _too_large(field, f"a {key} of at most {limits.pattern_chars} characters", "pattern_chars")
+            if key == "choice":
+                _require_modest_choice(field, part, limits)
+            if key in _SCHEMAS:
+                size = _modest_schema(field, part, limits)
+                items, patterns = items + size[0], patterns + size[1]
+        if items > limits.schema_items:
+            raise _too_large(field, f"arrays of at most {limits.schema_items} items in all", "schema_items")
+        if patterns > limits.patterns:
+            raise _too_large(field, f"at most {limits.patterns} patterns in all", "patterns")
+
+
+def _require_modest_choice(field: str, choice: Any, limits: Limits) -> None:
+    _at_most(field, choice, limits.choices, "choices")
+    if len(orjson.dumps(choice)) > limits.choice_bytes:
+        raise _too_large(field, f"choices of at most {limits.choice_bytes} bytes in all", "choice_bytes")
+
+
+def _modest_schema(field: str, written: Any, limits: Limits) -> tuple[float, int]:
+    """The items and patterns of a schema, which may be a string of JSON."""
+    if len(written if isinstance(written, str) else orjson.dumps(written)) > limits.schema_bytes:
+        raise _too_large(field, f"a schema of at most {limits.schema_bytes} bytes", "schema_bytes")
+    schema = _parsed(written)
+    if depth(schema, limits.schema_depth) > limits.schema_depth:
+        raise _too_large(field, f"a schema at most {limits.schema_depth} deep", "schema_depth")
+    try:
+        size = schema_size(schema, limits.reference_depth)
+    except SchemaTooDeep as error:
+        what = f"a schema at most {limits.reference_depth} deep with its references followed"
+        raise _too_large(field, what, "reference_depth") from error
+    if size.properties > limits.properties:
+        raise _too_large(field, f"objects of at most {limits.properties} properties", "properties")
+    return size.items, size.patterns
 
 
 def _parsed(schema: Any) -> Any:
@@ -75,36 +150,31 @@ def _parsed(schema: Any) -> Any:
 
 
 def _fields(value: Any) -> Iterator[tuple[str, Any]]:
-    """Each key in the value, at any depth, with its value."""
+    """Each key in the value with its value, at any depth but below a schema, except a format's own."""
     if isinstance(value, Mapping):
         for key, each in value.items():
-            yield str(key), each
-            yield from _fields(each)
+            wraps = key == "json_schema" and isinstance(each, Mapping) and "schema" in each
+            if wraps or key not in _SCHEMAS:
+                yield from _fields(each)
+            if not wraps:
+                yield str(key), each
     elif isinstance(value, list):
         for each in value:
             yield from _fields(each)
 
 
-def _depth(value: Any) -> int:
-    """The depth of nesting. Without recursion: a body may be nested deeper than Python's stack."""
-    deepest, level = 0, [value]
-    while level:
-        deepest += 1
-        level = [each for part in level for each in _below(part)]
-        if deepest > MAX_DEPTH:
-            break
-    return deepest
-
-
 def _below(value: Any) -> list[Any]:
-    children = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
-    return [each for each in children if isinstance(each, Mapping | list)]
+    return [each for each in _values(value) if isinstance(each, Mapping | list)]
 
 
-def _at_most(name: str, value: Any, limit: int) -> None:
-    if isinstance(value, list) and len(value) > limit:
-        raise _too_large(name, f"at most {limit} entries")
+def _values(value: Any) -> Any:
+    return value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
 
 
-def _too_large(name: str, limit: str) -> RequestError:
-    return RequestError(f"{name} may have {limit}.", name, "too_large")
+def _at_most(name: str, value: Any, most: int, limit: str) -> None:
+    if isinstance(value, list) and len(value) > most:
+        raise _too_large(name, f"at most {most} entries", limit)
+
+
+def _too_large(name: str, most: str, limit: str) -> RequestError:
+    return RequestError(f"{name} may have {most} (server.limits.{limit}).", name, "too_large")

@@ -16,8 +16,9 @@ from pydantic.json_schema import models_json_schema
 
 import cappella
 from cappella.auth.gatekeeper import Gatekeeper
+from cappella.config.limits import Limits
 from cappella.engines.status import Action
-from cappella.gateway import errors, limits, machine_types, proxy, reply_types
+from cappella.gateway import errors, machine_types, proxy, reply_types
 from cappella.gateway.errors import Codes
 from cappella.gateway.model_list import PREFIX
 from cappella.gateway.request import credentials
@@ -228,8 +229,8 @@ def _direct(path: str) -> Json:
     needed = _REPLIES[path][2]
     known: Json = {
         "model": {"type": "string", "not": {"pattern": f"^{PREFIX}"}},
-        "n": {"type": "integer", "minimum": 1, "maximum": limits.MAX_ANSWERS},
-        "messages": {"type": "array", "maxItems": limits.MAX_MESSAGES},
+        "n": {"type": "integer", "minimum": 1, "maximum": Limits().samples},
+        "messages": {"type": "array", "maxItems": Limits().messages},
     }
     optional = {name: known.get(name, {}) for name in sorted(proxy.FIELDS[path])}
     about = "A request to one model. vLLM's documentation describes the values that this schema leaves open."

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 
 from cappella.auth.keys import Key
 from cappella.config import Ensemble
-from cappella.config.options import Overrides
+from cappella.config.options import Overrides, Settings
 from cappella.ensemble.events import Emit
 from cappella.ensemble.run import Run
 from cappella.ensemble.settings import resolve
@@ -22,13 +22,14 @@ from cappella.gateway.formats.chat import ChatRequest
 from cappella.gateway.formats.messages import MessagesRequest
 from cappella.gateway.formats.responses import ResponsesRequest
 from cappella.gateway.formats.sse import EventEncoder
-from cappella.gateway.limits import answer_count, require_within_limits
+from cappella.gateway.limits import answer_count
 from cappella.gateway.model_list import PREFIX
 from cappella.gateway.reply_types import Models, Reloaded
-from cappella.gateway.request import Stream, json_object, read, require_json, unless_gone
+from cappella.gateway.request import Stream, read, require_json, unless_gone
 from cappella.gateway.state import GatewayState
-from cappella.gateway.validation import parse
+from cappella.gateway.validation import checked_json, parse
 from cappella.telemetry import records
+from cappella.threads import off_loop_if_large
 from cappella.types import Json, Prompt, Sampling
 from cappella.vocabulary import STRATEGIES
 
@@ -103,12 +104,10 @@ def _inference_endpoint(current: Callable[[], GatewayState], path: str) -> Calla
         require_json(request)
         server = state.config.server
         body = await read(request, server.max_body_bytes, server.client_timeout_s)
-        wire = json_object(body)
-        # A reload may have come while the body was read.
+        wire = await off_loop_if_large(len(body), checked_json, body, server.limits)
+        body = await images.with_files(body, wire, server.image_folder, server.max_body_bytes)
+        # A reload may have come meanwhile.
         state = current()
-        require_within_limits(wire)
-        if images.inline_files(wire, state.config.server.image_folder, server.max_body_bytes):
-            body = orjson.dumps(wire)
         model = wire.get("model")
         if not isinstance(model, str):
             raise RequestError("model must be a string.", "model")
@@ -116,7 +115,7 @@ def _inference_endpoint(current: Callable[[], GatewayState], path: str) -> Calla
             if not state.engines[model].supports(path):
                 raise RequestError(f"The server of {model} does not support {path}: use /v1/chat/completions.", "model")
             state.admission.require_queue_space(model, key.id if key else None)
-            proxy.require_forwardable(path, wire)
+            await off_loop_if_large(len(body), proxy.require_forwardable, path, wire)
             await state.gatekeeper.admit(key, [model])
             return await _answer_from_model(state, model, request, path, body, wire, key)
         name = model.removeprefix(PREFIX)
@@ -126,10 +125,10 @@ def _inference_endpoint(current: Callable[[], GatewayState], path: str) -> Calla
         schema = APIS[path]
         if schema is None:
             raise RequestError(f"{path} is for single models: call {model} through /v1/chat/completions.", "model")
-        parsed: Any = parse(schema, wire)
+        parsed: Any = await off_loop_if_large(len(body), parse, schema, wire)
         extra = _models_beyond(parsed.overrides, state.config.ensembles[name])
         await state.gatekeeper.admit(key, [model, *extra])
-        return await _answer_from_ensemble(state, request, parsed, name, key)
+        return await _answer_from_ensemble(state, request, len(body), parsed, name, key)
 
     return answer
 
@@ -142,12 +141,9 @@ def _models_beyond(overrides: Overrides, ensemble: Ensemble) -> list[str]:
 
 
 async def _answer_from_ensemble(
-    state: GatewayState, request: Request, parsed: EnsembleRequest, name: str, key: Key | None
+    state: GatewayState, request: Request, size: int, parsed: EnsembleRequest, name: str, key: Key | None
 ) -> Response:
-    ensemble, models = state.config.ensembles[name], state.config.models_by_name
-    prompt = replace(parsed.prompt, watched=parsed.stream)
-    settings = resolve(name, ensemble, models, parsed.overrides, prompt, parsed.sampling)
-    settings = settings.model_copy(update={"panel_watched": parsed.wants_panel_deltas})
+    prompt, settings = await off_loop_if_large(size, _resolved, state, parsed, name)
     needed = costs(settings, state.config.host_of)
 
     async def run(emit: Emit) -> Run:
@@ -164,6 +160,14 @@ async def _answer_from_ensemble(
     first = await unless_gone(request, anext(frames))
     options = {"media_type": "text/event-stream", "headers": _NO_BUFFERING}
     return Stream(_resume(first, frames), state.config.server.client_timeout_s, **options)
+
+
+def _resolved(state: GatewayState, parsed: EnsembleRequest, name: str) -> tuple[Prompt, Settings]:
+    config = state.config
+    prompt = replace(parsed.prompt, watched=parsed.stream)
+    ensemble, models, limits = config.ensembles[name], config.models_by_name, config.server.limits
+    settings = resolve(name, ensemble, models, parsed.overrides, prompt, parsed.sampling, limits)
+    return prompt, settings.model_copy(update={"panel_watched": parsed.wants_panel_deltas})
 
 
 _NO_BUFFERING = {"X-Accel-Buffering": "no"}

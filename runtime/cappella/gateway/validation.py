@@ -6,9 +6,20 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from cappella.config.limits import Limits
 from cappella.errors import RequestError
+from cappella.gateway.limits import require_within_limits
+from cappella.gateway.request import json_object
+from cappella.types import Json
 
 Request = TypeVar("Request", bound=BaseModel)
+
+
+def checked_json(body: bytes, limits: Limits) -> Json:
+    """The body as a JSON object within the limits. Raises RequestError."""
+    value = json_object(body)
+    require_within_limits(value, limits)
+    return value
 
 
 def parse(schema: type[Request], body: Mapping[str, Any]) -> Request:

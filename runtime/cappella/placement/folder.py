@@ -18,12 +18,16 @@ _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """`special_tokens` are the tokenizer's control strings, `markup` the other markup of assistant turns."""
+    """`special_tokens` are the tokenizer's control strings, `markup` the other markup of assistant turns.
+
+    `longest_token_chars` is the length of the longest entry of its vocabulary, None if that is not in the file.
+    """
 
     path: Path
     config: dict[str, Any]
     special_tokens: tuple[str, ...]
     markup: tuple[str, ...]
+    longest_token_chars: int | None
 
 
 def inspect(model: str, folder: Path, card: Path | None = None) -> Folder:
@@ -41,9 +45,8 @@ def inspect(model: str, folder: Path, card: Path | None = None) -> Folder:
         read_json(at, folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").exists() else {}
     )
     special = special_tokens.special_tokens(tokenizer, tokenizer_config)
-    return Folder(
-        folder, config, special, special_tokens.markup(tokenizer, special, _template(folder, tokenizer_config))
-    )
+    markup = special_tokens.markup(tokenizer, special, _template(folder, tokenizer_config))
+    return Folder(folder, config, special, markup, special_tokens.longest_token_chars(tokenizer))
 
 
 def _template(folder: Path, tokenizer_config: Mapping[str, Any]) -> str:

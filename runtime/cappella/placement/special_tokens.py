@@ -30,6 +30,16 @@ def markup(tokenizer: Mapping[str, Any], special: tuple[str, ...], template: str
     return tuple(text for text in others if _PARSED.fullmatch(text) or (text in template and _MARK.fullmatch(text)))
 
 
+def longest_token_chars(tokenizer: Mapping[str, Any]) -> int | None:
+    """The characters of the longest token, None without a vocabulary. Tokens of bytes stand there as one each."""
+    model = tokenizer.get("model")
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    # A mapping from texts to numbers, or pairs of a text and its score.
+    texts = vocabulary if isinstance(vocabulary, dict) else [each[0] for each in vocabulary or () if each]
+    added = (token["content"] for token in _added(tokenizer))
+    return max(map(len, [*texts, *added]), default=None) if texts else None
+
+
 def template_in(config: Mapping[str, Any]) -> str:
     """The chat template in a tokenizer's config, or all of them joined."""
     template = config.get("chat_template") or ""

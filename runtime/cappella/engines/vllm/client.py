@@ -24,7 +24,7 @@ class VllmEngine(HttpEngine):
     async def count_tokens(self, prompt: Prompt) -> TokenCount:
         """See `Engine.count_tokens`."""
         self.require_accepting()
-        prompt = self._sanitizer.sanitize(prompt)
+        prompt = await self._plain(prompt)
         body = {"model": self.name, "messages": list(prompt.messages), "add_generation_prompt": True}
         tools = {"tools": list(prompt.tools)} if prompt.tools else {}
         async with self._awake(), self._post("/tokenize", orjson.dumps({**body, **tools})) as response:

@@ -1,0 +1,68 @@
+"""The size of a model's context, and of prompts by their characters, before any tokenizer has seen them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import orjson
+
+from cappella.errors import EngineContextExceeded
+from cappella.types import Message, Prompt, Sampling
+
+LONGEST_TOKEN_CHARS = 512
+"""Where the tokenizer is not known, as an attached server's: known ones have at most 128, runs of spaces or dashes."""
+PART_CHARS = 64
+"""Each message, and each part of one, is as much work as so many characters."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContextSize:
+    """The tokens of a model's context, and the characters of its tokenizer's longest token."""
+
+    tokens: int
+    longest_token_chars: int
+
+    def require_room(self, model: str, prompt: Prompt) -> None:
+        """Raises EngineContextExceeded for a text longer than a context full of the longest token.
+
+        vLLM refuses by the same bound, when it has rendered the text.
+        """
+        chars, most = prompt_chars(prompt), self.tokens * self.longest_token_chars
+        if chars > most:
+            reason = f"{self.tokens} tokens of at most {self.longest_token_chars} characters"
+            raise EngineContextExceeded(
+                f"The prompt has {chars} characters; the context of {model} has room for {most}: {reason}.", 400
+            )
+
+    def without_needless_limit(self, sampling: Sampling) -> Sampling:
+        """The sampling without a limit that no answer reaches: servers refuse one that does not fit beside the prompt."""
+        limit = sampling.max_completion_tokens
+        return sampling if limit is None or limit < self.tokens else without_limit(sampling)
+
+
+def without_limit(sampling: Sampling) -> Sampling:
+    """The sampling for an answer as long as the context allows."""
+    return sampling.model_copy(update={"max_completion_tokens": None})
+
+
+def prompt_chars(prompt: Prompt) -> int:
+    """The characters of the messages' texts; a chat template only adds to them."""
+    return sum(len(text) for message in prompt.messages for text in _texts(message))
+
+
+def prompt_work(prompt: Prompt) -> int:
+    """The characters that reading the prompt is worth; the data of images is not read."""
+    tools = len(orjson.dumps(list(prompt.tools))) if prompt.tools else 0
+    return tools + sum(_work(message) for message in prompt.messages)
+
+
+def _work(message: Message) -> int:
+    content, calls = message.get("content"), message.get("tool_calls") or ()
+    parts = len(content) if isinstance(content, list) else 1
+    written = sum(len(call["function"]["arguments"]) for call in calls) + len(message.get("reasoning") or "")
+    return written + sum(map(len, _texts(message))) + PART_CHARS * (parts + len(calls))
+
+
+def _texts(message: Message) -> Iterator[str]:
+    content = message.get("content")
+    parts = content if isinstance(content, list) else [{"text": content}]
+    yield from (text for part in parts if isinstance(text := part.get("text"), str))

@@ -1,0 +1,129 @@
+"""No legal body holds the event loop, on which all other requests wait.
+
+The gateway and its scripted engines share this loop. CPU time is counted, so that a busy machine makes no difference. The bound is generous: the faults that this found took seconds.
+"""
+
+import json
+from collections.abc import AsyncIterator
+from io import BytesIO
+from typing import Any
+
+import aiohttp
+import pytest
+
+from cappella.config.limits import Limits
+from cappella.engines.sanitize import Sanitizer
+from cappella.types import Capabilities
+from support.fake_engines import FakeEngines, gateway_config, serving
+from support.loop_watchdog import watched_loop
+
+MAX_HELD_S = 0.5
+SIZE = 3_900_000
+LIMITS = Limits()
+SPECIAL = tuple(f"<|reserved_special_token_{number}|>" for number in range(818))
+SCHEMA = {"type": "object", "properties": {f"p{n}": {"type": "string", "pattern": f"[a-z]{{{n}}}"} for n in range(250)}}
+DEEP = {
+    "$defs": {f"a{n}": {"properties": {"x": {"$ref": f"#/$defs/a{n + 1}"}}} for n in range(40)} | {"a40": {}},
+    "$ref": "#/$defs/a0",
+}
+PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * (SIZE // LIMITS.images)}}
+
+
+def text_parts(kind: str, count: int, size: int = SIZE) -> list[Any]:
+    return [{"type": kind, "text": "<|" * (size // count // 2)}] * count
+
+
+def said(content: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": content}]}
+
+
+TOOL = {"name": "look_up", "description": "<|" * 1000}
+CHATS: dict[str, dict[str, Any]] = {
+    "one text of beginnings of tokens": said("<|" * (SIZE // 2)),
+    "one text of tokens": said(SPECIAL[7] * (SIZE // len(SPECIAL[7]))),
+    "most messages": {"messages": said("<|" * 900)["messages"] * LIMITS.messages},
+    "most parts": said(text_parts("text", LIMITS.parts)),
+    "most images": said([PICTURE] * LIMITS.images),
+    "a call with long arguments": {
+        "messages": [
+            {"role": "user", "content": "Hi"},
+            {
+                "role": "assistant",
+                "tool_calls": [
+                    {"id": "1", "type": "function", "function": {"name": "look_up", "arguments": "<|" * (SIZE // 2)}}
+                ],
+            },
+            {"role": "tool", "tool_call_id": "1", "content": "yes"},
+        ]
+    },
+    "most tools": {
+        **said("Hi"),
+        "tools": [{"type": "function", "function": {**TOOL, "parameters": {"enum": ["<"] * 400}}}] * LIMITS.tools,
+    },
+    "a schema with most patterns": {
+        **said("Hi"),
+        "response_format": {"type": "json_schema", "json_schema": {"name": "s", "schema": SCHEMA}},
+    },
+    "a schema of references": {**said("Hi"), "structured_outputs": {"json": json.dumps(DEEP)}},
+    "most choices": {**said("Hi"), "structured_outputs": {"choice": [f"{n:060}" for n in range(LIMITS.choices)]}},
+}
+BODIES = [
+    *(("/v1/chat/completions", name, body) for name, body in CHATS.items()),
+    ("/v1/completions", "one prompt", {"prompt": "<|" * (SIZE // 2)}),
+    ("/v1/completions", "token ids", {"prompt": [100_000] * (SIZE // 8)}),
+    ("/v1/responses", "one input", {"input": "<|" * (SIZE // 2)}),
+    ("/v1/responses", "most items", {"input": [{"role": "user", "content": "<|" * 900}] * LIMITS.messages}),
+    (
+        "/v1/responses",
+        "most parts",
+        {"input": [{"role": "user", "content": text_parts("input_text", LIMITS.parts)}]},
+    ),
+    ("/v1/messages", "one text", {**said("<|" * (SIZE // 2)), "max_tokens": 32_000}),
+    ("/v1/messages", "most parts", {**said(text_parts("text", LIMITS.parts)), "max_tokens": 32_000}),
+    (
+        "/v1/messages",
+        "a tool's arguments",
+        {
+            "messages": [
+                {"role": "user", "content": "Hi"},
+                {
+                    "role": "assistant",
+                    "content": [
+                        {"type": "tool_use", "id": "1", "name": "a", "input": {f"<|{n}": n for n in range(100_000)}}
+                    ],
+                },
+                {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "1", "content": "yes"}]},
+            ],
+            "max_tokens": 9,
+        },
+    ),
+]
+CALLS = [
+    pytest.param(path, model, body, id=f"{path} {model}: {name}")
+    for path, name, body in BODIES
+    for model in ("cappella/tools", "ann")
+    if path != "/v1/completions" or model == "ann"
+]
+
+
+@pytest.fixture
+async def url(fake_engines: FakeEngines) -> AsyncIterator[str]:
+    config = gateway_config()
+    models = {name: model.model_copy(update={"images": True}) for name, model in config.models.items()}
+    server = config.server.model_copy(update={"max_body_bytes": 4 << 20})
+    for engine in fake_engines.engines.values():
+        engine.capabilities = Capabilities(tools=True, images=True, reasoning=True)
+        engine._sanitizer = Sanitizer(SPECIAL)
+    async with serving(fake_engines, config.model_copy(update={"server": server, "models": models})) as url:
+        yield url
+
+
+@pytest.mark.parametrize(("path", "model", "body"), CALLS)
+async def test_no_legal_body_holds_the_loop(url: str, path: str, model: str, body: dict[str, Any]) -> None:
+    raw = json.dumps({"model": model, **body}).encode()
+    headers = {"Content-Type": "application/json"}
+    async with aiohttp.ClientSession() as http, watched_loop() as watchdog:
+        async with http.post(f"{url}{path}", data=BytesIO(raw), headers=headers) as reply:
+            answer = await reply.read()
+        assert (reply.status, answer[:200] if reply.status != 200 else b"") == (200, b"")
+    assert watchdog.held_s < MAX_HELD_S
