@@ -6,7 +6,7 @@ from typing import Any
 import aiohttp
 import orjson
 
-from cappella.engines import openai
+from cappella.engines import refusals
 from cappella.engines.base import EngineStats, TokenCount
 from cappella.engines.http_engine import HEALTH_TIMEOUT_S, METRICS_TIMEOUT_S, HttpEngine
 from cappella.engines.vllm import metrics, protocol
@@ -30,7 +30,7 @@ class VllmEngine(HttpEngine):
         async with self._awake(), self._post("/tokenize", orjson.dumps({**body, **tools})) as response:
             reply = await response.read()
             if response.status != 200:
-                raise openai.rejection(response.status, reply)
+                raise refusals.from_reply(response.status, reply)
         return TokenCount(protocol.token_count(reply))
 
     def _probe_prompt(self) -> Prompt:
@@ -51,7 +51,7 @@ class VllmEngine(HttpEngine):
     async def _command(self, path: str) -> None:
         async with self._post(path, b"") as response:
             if response.status != 200:
-                raise openai.rejection(response.status, await response.read())
+                raise refusals.from_reply(response.status, await response.read())
 
     async def healthy(self) -> bool:
         """Whether the server reports a living core. Raises EngineError if it is slow to answer, or breaks off."""
