@@ -233,9 +233,9 @@ async def test_a_server_that_gives_no_token_for_too_long_is_unhealthy(server: Pl
 async def test_a_server_whose_calls_break_is_probed(server: PlainServer) -> None:
     async with watched(server) as engine:
         server.breaks = True
-        for _ in range(5):
+        for number in range(5):
             with pytest.raises(EngineError):
-                await ask(engine)
+                await ask(engine, Prompt([{"role": "user", "content": f"{number}?"}]))
         assert await eventually(lambda: engine.status.state == "unhealthy", 5)
         server.breaks = False
         assert await eventually(lambda: engine.status.state == "ready", 5)

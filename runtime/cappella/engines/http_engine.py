@@ -125,13 +125,17 @@ class HttpEngine:
     async def forward(self, path: str, body: bytes) -> AsyncIterator[ForwardedReply]:
         """See `EngineServer.forward`. Raises EngineError for a reply with the status of a server's own fault."""
         self.require_accepting()
-        if self._address.socket is None:
-            body = orjson.dumps({**orjson.loads(body), "model": self.name})
-        async with self._awake(), self._post(path, body) as response:
+        async with self._awake(), self._post(path, self._forwarded(body)) as response:
             if refusals.is_server_fault(response.status):
                 raise refusals.from_reply(response.status, await response.read())
             reply = self._raw(response) if response.status < 400 else self._refusal(response)
             yield ForwardedReply(response.status, response.content_type, reply, response.close)
+
+    def _forwarded(self, body: bytes) -> bytes:
+        """A client's body as the server gets it."""
+        if self._address.socket is not None:
+            return body
+        return orjson.dumps({**orjson.loads(body), "model": self.name})
 
     def require_accepting(self) -> None:
         """Raises EngineNotReady unless the engine is ready, or asleep and will wake for a call."""

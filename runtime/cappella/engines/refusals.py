@@ -12,9 +12,9 @@ _CONTEXT_PARAMS = ("input_tokens", "max_tokens", "max_completion_tokens", "input
 _CONTEXT_CODES = ("context_length_exceeded", "exceed_context_size_error")
 
 _REQUEST_TYPES = frozenset(
-    "badrequesterror bad_request_error bad request validationerror vllmvalidationerror invalid_request_error"
-    " unprocessableentityerror unprocessable_entity notfounderror not_found_error".split()
-) | {"bad request", "unprocessable entity", "not found"}
+    "badrequesterror bad_request_error validationerror vllmvalidationerror invalid_request_error"
+    " unprocessableentityerror".split()
+) | {"bad request", "unprocessable entity"}
 _NOT_THE_REQUEST = (401, 403, 408, 409, 425, 429)
 """Statuses of the 4xx kind that another moment, or another key of ours, would not have had."""
 
@@ -34,13 +34,13 @@ def is_server_fault(status_code: int) -> bool:
 def from_reply(status_code: int, reply: bytes) -> EngineError:
     """The error for a reply that is none of success. The text of a server's own fault is left out: clients must not see it."""
     error = _error_object(reply)
-    if status_code >= 500 and (error is None or not _blames_request(error)):
+    if status_code >= 500 and (status_code != 500 or error is None or not _blames_request(error)):
         return EngineBroke(f"the engine answered {status_code}: see its log")
     if status_code in (401, 403):
         return EngineBroke(f"the server refused our key ({status_code})")
     if error is None:
         return EngineBroke(f"the engine answered {status_code} with no readable reason")
-    return _rejected(error, 400 if status_code >= 500 else status_code)
+    return _rejected(error, 400 if status_code == 500 else status_code)
 
 
 def in_stream(error: object) -> EngineError:
@@ -50,7 +50,7 @@ def in_stream(error: object) -> EngineError:
     status_code = _status(error)
     if status_code is not None and 400 <= status_code < 500 and status_code not in (401, 403):
         return _rejected(error, status_code)
-    if _blames_request(error):
+    if status_code in (500, None) and _blames_request(error):
         return _rejected(error, 400)
     return EngineBroke(f"the engine failed ({status_code or 'no status'}): see its log")
 

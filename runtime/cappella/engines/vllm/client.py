@@ -6,7 +6,7 @@ from typing import Any
 import aiohttp
 import orjson
 
-from cappella.engines import refusals
+from cappella.engines import cache_salt, refusals
 from cappella.engines.base import EngineStats, TokenCount
 from cappella.engines.http_engine import HEALTH_TIMEOUT_S, METRICS_TIMEOUT_S, HttpEngine
 from cappella.engines.vllm import metrics, protocol
@@ -38,7 +38,13 @@ class VllmEngine(HttpEngine):
         return Prompt([{"role": "user", "content": "Hello"}], logprobs=1)
 
     def _body(self, prompt: Prompt, sampling: Sampling) -> dict[str, Any]:
-        return protocol.body(self.name, prompt, sampling, self.in_flight)
+        body = protocol.body(self.name, prompt, sampling, self.in_flight)
+        salt = cache_salt.current()
+        return {**body, "cache_salt": salt} if salt else body
+
+    def _forwarded(self, body: bytes) -> bytes:
+        salt = cache_salt.current()
+        return protocol.with_field(super()._forwarded(body), "cache_salt", salt) if salt else super()._forwarded(body)
 
     async def sleep(self) -> None:
         """Move the weights to main memory and drop the KV cache (vLLM's sleep level 1). Raises EngineError."""

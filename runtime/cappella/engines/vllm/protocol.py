@@ -48,6 +48,12 @@ def _spaced(output_format: OutputFormat) -> Json:
     return {"type": "json_schema", "json_schema": {**named, "schema": {**named["schema"], **SPACING}}}
 
 
+def with_field(body: bytes, name: str, value: str) -> bytes:
+    """A JSON object, as bytes, with one more field at its end; its other bytes stay as they are."""
+    begin = body.rstrip()[:-1].rstrip()
+    return begin + (b"," if begin != b"{" else b"") + orjson.dumps({name: value})[1:]
+
+
 def token_count(reply: bytes) -> int:
     """The count in a reply of /tokenize. Raises EngineBroke."""
     try:
