@@ -114,6 +114,7 @@ class HttpEngine:
     async def _stream(self, prompt: Prompt, sampling: Sampling, is_probe: bool = False) -> AsyncGenerator[Chunk, None]:
         """Always a stream on the wire, since only then does closing the connection abort the call."""
         body = self._body(self._sanitizer.sanitize(prompt), sampling)
+        await self._require_compilable(prompt)
         async with self._post("/v1/chat/completions", orjson.dumps(body), is_probe) as response:
             if response.status != 200:
                 raise refusals.from_reply(response.status, await response.read())
@@ -125,15 +126,27 @@ class HttpEngine:
     async def forward(self, path: str, body: bytes) -> AsyncIterator[ForwardedReply]:
         """See `EngineServer.forward`. Raises EngineError for a reply with the status of a server's own fault."""
         self.require_accepting()
+        await self._require_compilable_body(body)
         async with self._awake(), self._post(path, self._forwarded(body)) as response:
             if refusals.is_server_fault(response.status):
                 raise refusals.from_reply(response.status, await response.read())
             reply = self._raw(response) if response.status < 400 else self._refusal(response)
             yield ForwardedReply(response.status, response.content_type, reply, response.close)
 
+    @property
+    def _is_local(self) -> bool:
+        """Whether Cappella started the server, and so knows how."""
+        return self._address.socket is not None
+
+    async def _require_compilable(self, prompt: Prompt) -> None:
+        """Raises EngineRejected for a form of an answer that the server would refuse, where that is known before."""
+
+    async def _require_compilable_body(self, body: bytes) -> None:
+        """The same for a client's own body."""
+
     def _forwarded(self, body: bytes) -> bytes:
         """A client's body as the server gets it."""
-        if self._address.socket is not None:
+        if self._is_local:
             return body
         return orjson.dumps({**orjson.loads(body), "model": self.name})
 

@@ -9,7 +9,7 @@ import orjson
 from cappella.engines import cache_salt, refusals
 from cappella.engines.base import EngineStats, TokenCount
 from cappella.engines.http_engine import HEALTH_TIMEOUT_S, METRICS_TIMEOUT_S, HttpEngine
-from cappella.engines.vllm import metrics, protocol
+from cappella.engines.vllm import form_check, metrics, protocol
 from cappella.errors import EngineBroke
 from cappella.types import Prompt, Sampling
 
@@ -41,6 +41,14 @@ class VllmEngine(HttpEngine):
         body = protocol.body(self.name, prompt, sampling, self.in_flight)
         salt = cache_salt.current()
         return {**body, "cache_salt": salt} if salt else body
+
+    async def _require_compilable(self, prompt: Prompt) -> None:
+        if self._is_local and (prompt.output_format or prompt.tools):
+            await form_check.require_compilable(protocol.forms(prompt))
+
+    async def _require_compilable_body(self, body: bytes) -> None:
+        if self._is_local:
+            await form_check.require_compilable_body(body)
 
     def _forwarded(self, body: bytes) -> bytes:
         salt = cache_salt.current()
