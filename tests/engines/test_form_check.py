@@ -83,7 +83,9 @@ async def test_a_form_that_takes_too_long_is_left_to_the_engine(monkeypatch: pyt
     waiting = asyncio.Event()
     loop = asyncio.get_running_loop()
     monkeypatch.setattr(form_check, "TIMEOUT_S", 0.05)
-    monkeypatch.setattr(form_check, "_first_problem", lambda forms: asyncio.run_coroutine_threadsafe(waiting.wait(), loop).result())
+    monkeypatch.setattr(
+        form_check, "_first_problem", lambda forms: asyncio.run_coroutine_threadsafe(waiting.wait(), loop).result()
+    )
     await form_check.require_compilable(schema(UNIQUE))
     waiting.set()
 

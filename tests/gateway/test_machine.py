@@ -149,9 +149,7 @@ async def test_a_key_that_may_only_run_sees_states_of_what_it_may_call(
         assert whole["engines"]["bob"]["reason"] == "SECRET of another key"
 
 
-async def test_a_call_to_an_engine_that_is_down_says_its_state_alone(
-    fake_engines: FakeEngines, tmp_path: Path
-) -> None:
+async def test_a_call_to_an_engine_that_is_down_says_its_state_alone(fake_engines: FakeEngines, tmp_path: Path) -> None:
     store = KeyStore(tmp_path / "keys.sqlite")
     bob = fake_engines.engines["bob"].status
     bob.state, bob.stage = "failed", "gave up: SECRET of another key"

@@ -102,7 +102,9 @@ async def test_no_log_quotes_a_request_and_no_engine_is_ended_by_one(demo: Deplo
     assert wait_for(lambda: is_ready(demo), 60)
     assert {name: engine["restarts"] for name, engine in demo.get("/ready")["engines"].items()} == before
     logs = [file for file in demo.log_dir.iterdir() if file.is_file()]
-    quoted = {file.name: line for file in logs for line in file.read_text(errors="replace").splitlines() if MARK in line}
+    quoted = {
+        file.name: line for file in logs for line in file.read_text(errors="replace").splitlines() if MARK in line
+    }
     assert not quoted
     engines = [file for file in logs if file.name != "gateway.log"]
     assert len(engines) > 3

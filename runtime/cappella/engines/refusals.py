@@ -95,7 +95,7 @@ def _status(error: dict[str, Any]) -> int | None:
 
 
 def _rejected(error: dict[str, Any], status_code: int) -> EngineRejected:
-    message, codes = str(error["message"] if "message" in error else "no reason"), (error.get("code"), error.get("type"))
+    message, codes = str(error.get("message", "no reason")), (error.get("code"), error.get("type"))
     if status_code == 400 and (error.get("param") in _CONTEXT_PARAMS or any(code in _CONTEXT_CODES for code in codes)):
         return EngineContextExceeded(message, status_code)
     return EngineRejected(_UNREADABLE if _INTERNALS.search(message) else message, status_code)

@@ -126,7 +126,9 @@ def _problem(kind: str, text: bytes) -> str:
 
     try:
         if kind == "json":
-            grammar = llguidance.LLMatcher.grammar_from_json_schema(text.decode(), defaults={"whitespace_flexible": True})
+            grammar = llguidance.LLMatcher.grammar_from_json_schema(
+                text.decode(), defaults={"whitespace_flexible": True}
+            )
         else:
             grammar = llguidance.grammar_from(kind, text.decode())
     except (ValueError, KeyError, TypeError) as error:

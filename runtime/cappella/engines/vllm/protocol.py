@@ -51,7 +51,11 @@ def _spaced(output_format: OutputFormat) -> Json:
 def forms(prompt: Prompt) -> Json:
     """The fields of a request from which the server makes grammars."""
     form = prompt.output_format
-    return {"tools": list(prompt.tools), "tool_choice": prompt.tool_choice, **({form.field: form.value} if form else {})}
+    return {
+        "tools": list(prompt.tools),
+        "tool_choice": prompt.tool_choice,
+        **({form.field: form.value} if form else {}),
+    }
 
 
 def with_field(body: bytes, name: str, value: str) -> bytes:

@@ -82,8 +82,8 @@ async def test_a_log_that_grows_too_large_is_cut_while_the_engine_writes_on(
 def test_a_record_of_code_that_sees_requests_keeps_what_stands_in_the_code(written: list[str]) -> None:
     log = logging.getLogger("vllm.v1.structured_output.backend_guidance")
     log.warning("LLMatcher error: %s", SECRET)
-    log.error("Broken in " "two: %s and %d", SECRET, 7)
-    log.error(f"Composed of {SECRET}")  # noqa: G004 - as some of vLLM's modules do
+    log.error("Broken in two: %s and %d", SECRET, 7)
+    log.error(f"Composed of {SECRET}")
     log.error(ValueError(SECRET))
     assert written[:2] == ["LLMatcher error: %s", "Broken in two: %s and %d"]
     assert len(written) == 4
@@ -96,7 +96,10 @@ def test_an_exception_of_a_request_keeps_its_class_and_place(written: list[str])
             fail(RuntimeError(SECRET))
         except RuntimeError:
             logging.getLogger(name).exception("Error in chat completion stream generator.")
-    assert all(line.startswith("Error in chat completion stream generator. [RuntimeError at test_logs.py:") for line in written)
+    assert all(
+        line.startswith("Error in chat completion stream generator. [RuntimeError at test_engine_logs.py:")
+        for line in written
+    )
     assert len(written) == 4
     assert SECRET not in "".join(written)
 
@@ -114,7 +117,7 @@ def test_what_an_engine_dies_of_stays_whole(written: list[str]) -> None:
             log.exception(message)
     assert "RuntimeError: CUDA error: out of memory" in written[0]
     assert "ValueError: the KV cache is too small" in written[1]
-    assert (SECRET in written[2], "[ValueError at test_logs.py:" in written[2]) == (False, True)
+    assert (SECRET in written[2], "[ValueError at test_engine_logs.py:" in written[2]) == (False, True)
 
 
 @pytest.mark.vllm
