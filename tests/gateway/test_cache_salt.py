@@ -27,7 +27,7 @@ async def ask(url: str, key: str | None, path: str = "/v1/chat/completions", **b
 
 
 HI = [{"role": "user", "content": "Hi"}]
-DIRECT = {
+DIRECT: dict[str, dict[str, Any]] = {
     "/v1/chat/completions": {"messages": HI},
     "/v1/completions": {"prompt": "Hi"},
     "/v1/responses": {"input": "Hi"},

@@ -8,7 +8,7 @@ import importlib.util
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
@@ -27,7 +27,8 @@ _NAMES = (b'"response_format"', b'"structured_outputs"', b'"tools"', b'"text"')
 # A grammar may name special tokens, which only the engine's tokenizer knows.
 _SPECIAL = ("<|", "<[")
 
-Form = tuple[str, bytes]
+Kind = Literal["json", "regex", "grammar"]
+Form = tuple[Kind, bytes]
 """The kind of a form, and its text: a schema is JSON."""
 
 
@@ -68,13 +69,14 @@ def _forms(fields: Mapping[str, Any]) -> Iterator[Form]:
     for schema in map(_parsed, schemas):
         if isinstance(schema, dict) and _item_bounds(schema) <= MAX_ITEMS:
             yield from _small("json", orjson.dumps(schema))
-    for kind in ("regex", "grammar"):
+    kinds: tuple[Kind, ...] = ("regex", "grammar")
+    for kind in kinds:
         text = _within(fields, "structured_outputs", kind)
         if isinstance(text, str) and not (kind == "grammar" and any(mark in text for mark in _SPECIAL)):
             yield from _small(kind, text.encode(errors="replace"))
 
 
-def _small(kind: str, text: bytes) -> Iterator[Form]:
+def _small(kind: Kind, text: bytes) -> Iterator[Form]:
     if len(text) <= MAX_FORM_BYTES:
         yield kind, text
 
@@ -120,7 +122,7 @@ def _first_problem(forms: tuple[Form, ...]) -> str:
 
 
 @lru_cache(maxsize=128)
-def _problem(kind: str, text: bytes) -> str:
+def _problem(kind: Kind, text: bytes) -> str:
     """Why the form cannot be compiled, in vLLM's words; empty if it can."""
     import llguidance  # here, since it is not always installed
 
