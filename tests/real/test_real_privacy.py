@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import stat
 from collections import Counter
 from collections.abc import Iterator
@@ -11,7 +12,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from support.real_deployment import Deployment, is_ready, wait_for
+from cappella.engines import cache_salt
+from cappella.engines.vllm import protocol
+from support.real_deployment import Deployment, command_of, is_ready, wait_for
 
 pytestmark = pytest.mark.vllm
 
@@ -122,3 +125,37 @@ async def test_no_log_quotes_a_request_and_no_engine_is_ended_by_one(demo: Deplo
     assert len(engines) > 3
     assert {stat.S_IMODE(file.stat().st_mode) for file in engines} == {0o600}
     assert "Starting vLLM server" in (demo.log_dir / f"{MODEL}.log").read_text()
+
+
+LONG = " ".join(f"word{number}" for number in range(60))
+DIRECT: dict[str, Json] = {
+    "/v1/chat/completions": {"messages": [{"role": "user", "content": f"chat {LONG}"}]},
+    "/v1/completions": {"prompt": f"completions {LONG}"},
+    "/v1/responses": {"input": f"responses {LONG}"},
+    "/v1/messages": {"messages": [{"role": "user", "content": f"messages {LONG}"}]},
+}
+
+
+def cached_tokens(reply: Json) -> int:
+    usage = reply["usage"]
+    details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details") or {}
+    return int(details.get("cached_tokens") or usage.get("cache_read_input_tokens") or 0)
+
+
+@pytest.mark.parametrize("path", DIRECT)
+async def test_a_salt_keeps_what_is_cached_from_all_with_another(demo: Deployment, path: str) -> None:
+    command = next(each for each in map(command_of, demo.processes()) if f"--served-model-name {MODEL} " in each)
+    socket = re.findall(r"--uds (\S+)", command)[0]
+    length = {"max_output_tokens" if path == "/v1/responses" else "max_tokens": 1}
+    found = []
+    async with aiohttp.ClientSession("http://engine", connector=aiohttp.UnixConnector(socket)) as http:
+        for key in ("ann", "ann", "bob", "bob"):
+            cache_salt.use(f"{key} {path}")
+            salt = cache_salt.current()
+            assert salt
+            raw = json.dumps({"model": MODEL, **length, **DIRECT[path]}).encode()
+            data = protocol.with_field(raw, "cache_salt", salt)
+            async with http.post(path, data=data, headers={"Content-Type": "application/json"}) as reply:
+                assert reply.status == 200, await reply.text()
+                found.append(cached_tokens(await reply.json()) > 0)
+    assert found == [False, True, False, True]
