@@ -5,13 +5,13 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from cappella.engines.circuit_breaker import MAX_CONSECUTIVE_FAILURES
+from cappella.engines.circuit_breaker import MAX_BROKEN_REQUESTS
 from cappella.engines.health import Health
 from cappella.engines.vllm.client import VllmEngine
-from cappella.errors import EngineError
+from cappella.errors import EngineError, EngineRejected
 from cappella.types import Prompt, Sampling
 from support.fake_engines import FakeEngines, eventually
-from support.scripted_engine import Script, ScriptedEngine
+from support.scripted_engine import Json, Script, ScriptedEngine
 
 HUNG_AFTER_S = 0.9
 CHECK_S = 0.02
@@ -44,15 +44,24 @@ async def check_until(health: Health, until: Callable[[], bool], timeout_s: floa
     return None
 
 
-async def ask(engine: VllmEngine) -> None:
-    async for _ in engine.chat(Prompt([{"role": "user", "content": "?"}]), Sampling()):
+async def ask(engine: VllmEngine, text: str = "?") -> None:
+    async for _ in engine.chat(Prompt([{"role": "user", "content": text}]), Sampling()):
         pass
 
 
-async def broken_calls(engine: VllmEngine, count: int) -> None:
-    for _ in range(count):
-        with pytest.raises(EngineError):
-            await ask(engine)
+async def broken_calls(engine: VllmEngine, count: int, kind: type[EngineError] = EngineError) -> None:
+    """So many different requests that fail."""
+    for number in range(count):
+        with pytest.raises(kind):
+            await ask(engine, f"{number}?")
+
+
+def breaks_all_but_probes(fake_engines: FakeEngines) -> None:
+    fake_engines.let("ann", lambda body: Script() if body.get("max_completion_tokens") == 1 else Script(ending="break"))
+
+
+def refusal(code: int, kind: str = "BadRequestError") -> Json:
+    return {"error": {"message": "Grammar error: unknown name", "type": kind, "param": None, "code": code}}
 
 
 async def test_an_idle_engine_is_probed_now_and_then_and_stays_ready(
@@ -107,52 +116,85 @@ async def test_a_long_prompt_is_no_hang_while_the_core_steps(
     assert engine.status.state == "ready"
 
 
-async def test_calls_that_break_in_a_row_open_the_circuit_and_a_token_closes_it(
-    health: Health, fake_engines: FakeEngines, engine: VllmEngine
+async def test_different_requests_that_break_in_a_row_have_the_engine_probed(
+    health: Health, fake_engines: FakeEngines, server: ScriptedEngine, engine: VllmEngine
 ) -> None:
-    fake_engines.let("ann", lambda body: Script() if body.get("max_completion_tokens") == 1 else Script(ending="break"))
-    await broken_calls(engine, MAX_CONSECUTIVE_FAILURES - 1)
+    fake_engines.let("ann", lambda body: Script(ending="error"))
+    await broken_calls(engine, MAX_BROKEN_REQUESTS - 1)
     await health.check()
-    assert engine.status.state == "ready"
-    await broken_calls(engine, 1)
-    await health.check()
-    assert (engine.status.state, engine.status.stage) == ("unhealthy", "its last calls broke")
-    assert await check_until(health, lambda: engine.status.state == "ready") is None
-    await broken_calls(engine, 1)
+    assert (engine.status.state, len(server.bodies)) == ("ready", MAX_BROKEN_REQUESTS - 1)
+    await ask_broken(engine, "another")
     assert await check_until(health, lambda: engine.status.state == "unhealthy") is None
+    fake_engines.let("ann", Script())
+    assert await check_until(health, lambda: engine.status.state == "ready") is None
+
+
+async def ask_broken(engine: VllmEngine, text: str) -> None:
+    with pytest.raises(EngineError):
+        await ask(engine, text)
+
+
+async def test_the_same_request_breaks_once_however_often_it_is_asked(
+    health: Health, fake_engines: FakeEngines, server: ScriptedEngine, engine: VllmEngine
+) -> None:
+    breaks_all_but_probes(fake_engines)
+    for _ in range(3 * MAX_BROKEN_REQUESTS):
+        await ask_broken(engine, "again")
+    assert not engine.circuit_breaker.is_open
+    await health.check()
+    assert len(server.bodies) == 3 * MAX_BROKEN_REQUESTS
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        Script((), refuse=(400, refusal(400))),
+        Script((), refuse=(500, refusal(500))),
+        Script((), ending="refused", refusal=refusal(400)),
+        Script((), ending="refused", refusal=refusal(500)),
+    ],
+    ids=["status", "status 500", "stream", "stream 500"],
+)
+async def test_a_refused_request_is_never_counted_against_the_engine(
+    health: Health, fake_engines: FakeEngines, engine: VllmEngine, script: Script
+) -> None:
+    fake_engines.let("ann", script)
+    await broken_calls(engine, 3 * MAX_BROKEN_REQUESTS, EngineRejected)
+    assert not engine.circuit_breaker.is_open
+    with pytest.raises(EngineRejected, match="Grammar error: unknown name"):
+        await ask(engine)
 
 
 async def test_a_call_that_ends_well_between_the_others_keeps_the_circuit_closed(
     health: Health, fake_engines: FakeEngines, engine: VllmEngine
 ) -> None:
-    for _ in range(MAX_CONSECUTIVE_FAILURES):
+    for _ in range(MAX_BROKEN_REQUESTS):
         fake_engines.let("ann", Script(ending="garbage"))
-        await broken_calls(engine, MAX_CONSECUTIVE_FAILURES - 1)
+        await broken_calls(engine, MAX_BROKEN_REQUESTS - 1)
         fake_engines.let("ann", Script())
         await ask(engine)
     assert await health.check() is None
     assert engine.status.state == "ready"
 
 
-async def test_an_engine_that_breaks_every_call_is_dead_though_a_probe_gives_a_token(
+async def test_an_engine_whose_probes_give_tokens_is_neither_ended_nor_kept_from_others(
     health: Health, fake_engines: FakeEngines, engine: VllmEngine
 ) -> None:
-    fake_engines.let("ann", lambda body: Script() if body.get("max_completion_tokens") == 1 else Script(ending="break"))
-    cause = None
-    for _ in range(10):
-        while cause is None and not engine.circuit_breaker.is_open:
-            await broken_calls(engine, 1)
-        cause = cause or await check_until(health, lambda: not engine.circuit_breaker.is_open)
-    assert cause == "calls break, though a probe gives a token"
+    breaks_all_but_probes(fake_engines)
+    for _ in range(6):
+        await broken_calls(engine, MAX_BROKEN_REQUESTS)
+        assert engine.circuit_breaker.is_open
+        assert await check_until(health, lambda: not engine.circuit_breaker.is_open) is None
+        assert engine.status.state == "ready"
 
 
 async def test_an_engine_that_refuses_every_probe_is_dead(
     health: Health, fake_engines: FakeEngines, engine: VllmEngine
 ) -> None:
     fake_engines.let("ann", Script(ending="error"))
-    await broken_calls(engine, MAX_CONSECUTIVE_FAILURES)
+    await broken_calls(engine, MAX_BROKEN_REQUESTS)
     cause = await check_until(health, lambda: False)
-    assert cause == "no token when probed: out of memory"
+    assert cause == "no token when probed: the engine failed (500): see its log"
 
 
 async def test_an_engine_that_is_asleep_is_not_probed(
@@ -170,15 +212,15 @@ async def test_broken_calls_of_an_earlier_launch_do_not_count_for_the_next(
     health: Health, fake_engines: FakeEngines, engine: VllmEngine
 ) -> None:
     fake_engines.let("ann", Script(ending="held"))
-    old = [asyncio.create_task(broken_calls(engine, 1)) for _ in range(MAX_CONSECUTIVE_FAILURES)]
-    assert await eventually(lambda: engine.in_flight == MAX_CONSECUTIVE_FAILURES)
+    old = [asyncio.create_task(broken_calls(engine, 1)) for _ in range(MAX_BROKEN_REQUESTS)]
+    assert await eventually(lambda: engine.in_flight == MAX_BROKEN_REQUESTS)
     engine.circuit_breaker.begin_launch()
     await engine.close()
     await asyncio.gather(*old)
     assert await health.check() is None
     assert engine.status.state == "ready"
     fake_engines.let("ann", Script(ending="break"))
-    await broken_calls(engine, MAX_CONSECUTIVE_FAILURES)
+    await broken_calls(engine, MAX_BROKEN_REQUESTS)
     engine.circuit_breaker.begin_launch()
     assert await health.check() is None
     assert engine.status.state == "ready"

@@ -46,6 +46,9 @@ class RemoteProcess:
     def mark_healthy(self) -> None:
         pass
 
+    async def shorten_log(self) -> None:
+        pass
+
     async def exit_reason(self) -> str:
         return "its node left the cluster"
 

@@ -15,7 +15,7 @@ import pytest
 
 from cappella.config import Model
 from cappella.engines import gpu_memory, startup
-from cappella.engines.circuit_breaker import MAX_CONSECUTIVE_FAILURES
+from cappella.engines.circuit_breaker import MAX_BROKEN_REQUESTS
 from cappella.engines.gpu_memory import GpuMemory
 from cappella.engines.vllm import server_args
 from cappella.errors import ConfigError
@@ -72,8 +72,8 @@ async def test_a_killed_server_is_restarted_and_its_children_end(tmp_path: Path)
 async def test_broken_calls_of_a_crash_do_not_open_the_circuit_of_the_next_launch(tmp_path: Path) -> None:
     async with running_stub(tmp_path) as stub:
         assert await stub.ready()
-        for _ in range(MAX_CONSECUTIVE_FAILURES):
-            stub.engine.circuit_breaker.record_call(succeeded=False, launch=stub.engine.circuit_breaker.launch)
+        for number in range(MAX_BROKEN_REQUESTS):
+            stub.engine.circuit_breaker.record_break(stub.engine.circuit_breaker.launch, b"%d" % number)
         os.kill(server_of(stub.group), signal.SIGKILL)
         assert await eventually(lambda: stub.engine.status.restarts == 1, 5)
         assert await stub.ready()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cappella.config import RemoteModel
-from cappella.engines import backends, openai
+from cappella.engines import backends, refusals
 from cappella.engines.base import EngineStats
 from cappella.engines.remote import Attachment
 from cappella.errors import ConfigError, EngineBroke, EngineContextExceeded, EngineError, EngineRejected
@@ -233,9 +233,9 @@ async def test_a_server_that_gives_no_token_for_too_long_is_unhealthy(server: Pl
 async def test_a_server_whose_calls_break_is_probed(server: PlainServer) -> None:
     async with watched(server) as engine:
         server.breaks = True
-        for _ in range(5):
+        for number in range(5):
             with pytest.raises(EngineError):
-                await ask(engine)
+                await ask(engine, Prompt([{"role": "user", "content": f"{number}?"}]))
         assert await eventually(lambda: engine.status.state == "unhealthy", 5)
         server.breaks = False
         assert await eventually(lambda: engine.status.state == "ready", 5)
@@ -250,9 +250,9 @@ async def test_an_idle_server_is_not_probed(server: PlainServer) -> None:
 
 def test_openais_own_codes_for_a_prompt_that_does_not_fit() -> None:
     reply = json.dumps({"error": {"message": "too long", "code": "context_length_exceeded"}}).encode()
-    assert isinstance(openai.rejection(400, reply), EngineContextExceeded)
+    assert isinstance(refusals.from_reply(400, reply), EngineContextExceeded)
     reply = json.dumps({"error": {"message": "too long", "type": "exceed_context_size_error"}}).encode()
-    assert isinstance(openai.rejection(400, reply), EngineContextExceeded)
+    assert isinstance(refusals.from_reply(400, reply), EngineContextExceeded)
 
 
 async def test_a_closed_engine_ends_its_half_read_answers(server: PlainServer) -> None:

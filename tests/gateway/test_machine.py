@@ -21,10 +21,10 @@ BODY = {"model": "cappella/default", "messages": [{"role": "user", "content": "H
 Json = dict[str, Any]
 
 
-async def look(url: str, key: str = "") -> Json:
+async def look(url: str, key: str = "", path: str = "/api/machine") -> Json:
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    async with aiohttp.ClientSession() as http, http.get(f"{url}/api/machine", headers=headers) as reply:
-        assert reply.status == 200, await reply.text()
+    async with aiohttp.ClientSession() as http, http.get(url + path, headers=headers) as reply:
+        assert reply.status in (200, 503), await reply.text()
         found: Json = await reply.json()
         return found
 
@@ -129,20 +129,36 @@ async def test_runs_under_way_are_counted_by_ensemble(gateway: str, fake_engines
         await asyncio.gather(asking, return_exceptions=True)
 
 
-async def test_a_key_that_may_only_run_sees_states_and_its_ensembles(fake_engines: FakeEngines, tmp_path: Path) -> None:
+@pytest.mark.parametrize("path", ["/api/machine", "/ready"])
+async def test_a_key_that_may_only_run_sees_states_of_what_it_may_call(
+    fake_engines: FakeEngines, tmp_path: Path, path: str
+) -> None:
     store = KeyStore(tmp_path / "keys.sqlite")
-    narrow = store.create("ann", ["run"], models=["cappella/fixed"])
+    narrow = store.create("ann", ["run"], models=["cappella/fixed", "bob"])
+    bob = fake_engines.engines["bob"].status
+    bob.state, bob.stage, bob.reason = "failed", "gave up: SECRET of another key", "SECRET of another key"
+    bob.last_failure = Failure(1.0, "SECRET of another key", "/logs/bob.log")
     async with serving(fake_engines, with_keys(tmp_path / "keys.sqlite")) as url:
-        told = await look(url, narrow)
-        assert set(told) == {"time", "version", "ensembles", "engines", "runs_kept"}
+        told = await look(url, narrow, path)
         assert list(told["ensembles"]) == ["fixed"]
-        assert told["engines"]["ann"] == {"state": "ready", "stage": "waiting to start"} | {
-            "progress": 0.0,
-            "remaining_s": None,
-        }
-        whole = await look(url, store.create("ops", ["admin"]))
+        assert told["engines"] == {"bob": {"state": "failed", "stage": "failed", "progress": 0.0, "remaining_s": None}}
+        assert not {"memory", "queue"} & set(told)
+        assert "SECRET" not in str(told)
+        whole = await look(url, store.create("ops", ["admin"]), path)
         assert set(whole["ensembles"]) == {"default", "fixed", "tools"}
-        assert "actions" in whole["engines"]["ann"]
+        assert whole["engines"]["bob"]["reason"] == "SECRET of another key"
+
+
+async def test_a_call_to_an_engine_that_is_down_says_its_state_alone(fake_engines: FakeEngines, tmp_path: Path) -> None:
+    store = KeyStore(tmp_path / "keys.sqlite")
+    bob = fake_engines.engines["bob"].status
+    bob.state, bob.stage = "failed", "gave up: SECRET of another key"
+    headers = {"Authorization": f"Bearer {store.create('ann', ['run'])}"}
+    async with serving(fake_engines, with_keys(tmp_path / "keys.sqlite")) as url, aiohttp.ClientSession() as http:
+        for body in ({**BODY, "model": "bob"}, {**BODY, "fusion": {"analysis_models": ["bob", "ann"]}}):
+            async with http.post(f"{url}/v1/chat/completions", json=body, headers=headers) as reply:
+                text = await reply.text()
+            assert "SECRET" not in text
 
 
 @pytest.mark.parametrize(("scope", "status"), [("run", 403), ("", 401)])

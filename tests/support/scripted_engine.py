@@ -35,7 +35,8 @@ class Script:
     pause_s: float = 0.0
     pace: asyncio.Semaphore | None = None
     finish_reason: str = "stop"
-    ending: str = "done"  # or: held (until `released` is set), break, garbage, odd, error, hang
+    ending: str = "done"  # or: held (until `released` is set), break, garbage, odd, error, refused, hang
+    refusal: Json | None = None  # the event of an ending `refused`
     refuse: tuple[int, Json] | None = None
 
 
@@ -182,6 +183,9 @@ class ScriptedEngine:
                 await response.write(b"data: {not json\n\n")
             case "odd":
                 await response.write(b'data: {"choices": [7]}\n\n')
+            case "refused":
+                await response.write(f"data: {json.dumps(script.refusal)}\n\ndata: [DONE]\n\n".encode())
+                return response
             case "error":
                 await response.write(b'data: {"error": {"message": "out of memory", "code": 500}}\n\n')
         await response.write(self._event({"content": ""}, script.finish_reason))

@@ -121,6 +121,8 @@ class Server(Frozen):
     `limits` are those on one request.
     Images are sent inside a request, or named as `file:///...` if they are in `image_folder`.
     `keys` is a key file (see `cappella keys`); without one, anybody who reaches the port may do everything.
+    With `cache_salt: per_key`, engines share cached prompts only between requests of one key: else a key could find out
+    what others ask from its count of cached tokens. `off` shares them between all keys, which saves time on common prompts.
     Only counts are recorded of requests, unless `audit` or `runs` is set.
     Without keys, or with `allowed_hosts`, the Host header must be an IP address, `localhost`, `host` or one of
     `allowed_hosts`. Web pages may call it only from `cors_origins`.
@@ -141,6 +143,7 @@ class Server(Frozen):
     log_format: Literal["text", "json"] = "text"
     tracing: Tracing | None = None
     keys: Path | None = None
+    cache_salt: Literal["per_key", "off"] = "per_key"
     audit: Audit | None = None
     runs: Runs | None = None
     allowed_hosts: tuple[HostName, ...] = ()

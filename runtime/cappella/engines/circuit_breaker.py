@@ -1,46 +1,48 @@
-"""Circuit breaker of one server: counts calls that break, under all the names that the server has."""
+"""Circuit breaker of one server: counts requests that break, under all the names that the server has."""
 
+import hashlib
 import time
 
-MAX_CONSECUTIVE_FAILURES = 5
+MAX_BROKEN_REQUESTS = 5
 
 
 class CircuitBreaker:
-    """Open after MAX_CONSECUTIVE_FAILURES calls in a row broke; a successful probe half-opens it.
+    """Open after MAX_BROKEN_REQUESTS different requests broke, with none between them that succeeded.
 
-    `last_output_at` (`time.monotonic`) is when the last piece of any answer came. `launch` numbers the server's
-    processes: calls of an earlier one do not count. `failed_recoveries` counts how often the breaker was half-opened
-    since the last call that succeeded.
+    Then the server must be probed: only a probe that fails shows that it is ill, since anybody can repeat a request that
+    breaks. `last_output_at` (`time.monotonic`) is when the last piece of any answer came. `launch` numbers the server's
+    processes: calls of an earlier one do not count.
     """
 
     def __init__(self) -> None:
         self.last_output_at = time.monotonic()
         self.launch = 0
-        self.failed_recoveries = 0
-        self._failures = 0
+        self._broken: set[bytes] = set()
 
     def begin_launch(self) -> None:
         """Reset for another process of the server."""
         self.launch += 1
-        self.failed_recoveries = self._failures = 0
+        self.close()
         self.record_output()
 
     def record_output(self) -> None:
         self.last_output_at = time.monotonic()
 
-    def record_call(self, succeeded: bool, launch: int) -> None:
-        """Count a call that is over; `launch` is the one in which it began."""
-        if launch != self.launch:
-            return
-        self._failures = 0 if succeeded else self._failures + 1
-        self.failed_recoveries = 0 if succeeded else self.failed_recoveries
+    def record_success(self, launch: int) -> None:
+        """Note a call that ended well; `launch` is the one in which it began."""
+        if launch == self.launch:
+            self.close()
+
+    def record_break(self, launch: int, request: bytes) -> None:
+        """Count a call that broke, once for each `request` (its body)."""
+        if launch == self.launch and not self.is_open:
+            self._broken.add(hashlib.blake2b(request, digest_size=16).digest())
 
     @property
     def is_open(self) -> bool:
-        """Whether the next call would most likely break, too."""
-        return self._failures >= MAX_CONSECUTIVE_FAILURES
+        """Whether only a probe can tell if the server still works."""
+        return len(self._broken) >= MAX_BROKEN_REQUESTS
 
-    def half_open(self) -> None:
-        """Let calls through again; the first that breaks opens it."""
-        self._failures = MAX_CONSECUTIVE_FAILURES - 1
-        self.failed_recoveries += 1
+    def close(self) -> None:
+        """Forget what broke: the server has just shown that it works."""
+        self._broken.clear()

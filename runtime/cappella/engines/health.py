@@ -1,4 +1,4 @@
-"""Health check of a running engine: its server says so, its calls succeed, and it generates tokens when asked."""
+"""Health check of a running engine: its server says so, and it generates tokens when asked."""
 
 import asyncio
 import time
@@ -9,14 +9,14 @@ from cappella.errors import EngineError
 
 QUIET_SHARE = 1 / 6
 """Of `hung_after_s`: an engine without output for so long is probed, and may take as long to answer the probe."""
-MAX_FAILED_RECOVERIES = 3
 
 
 class Health:
     """Checks one engine and sets its status to `ready` or `unhealthy`; an unhealthy one gets no new calls.
 
-    A server can answer /health while its core hangs, so an engine without output for a while is probed for a token. It
-    counts as hung after `hung_after_s` without a token or a scheduler step.
+    A server can answer /health while its core hangs, so an engine without output for a while is probed for a token, and
+    so is one whose calls break. It counts as hung after `hung_after_s` without a token or a scheduler step. An engine
+    that answers its probes is never replaced: what breaks is then due to the requests.
     """
 
     def __init__(self, engine: EngineServer, hung_after_s: float) -> None:
@@ -61,7 +61,8 @@ class Health:
             problem = self._probe.result()
             self._probe = None
             if not problem:
-                return self._recover()
+                self._recover()
+                return None
         self._probe = self._probe or asyncio.create_task(self._probe_problem())
         suspect_for_s = time.monotonic() - suspect_since
         silent_s = min(self._silent_for_s(), suspect_for_s)
@@ -69,21 +70,16 @@ class Health:
             return f"no token when probed: {problem}"
         if silent_s > self._hung_after_s - self._quiet_s:
             return f"hung: no token and no scheduler step for {self._hung_after_s:g} s"
-        if self._engine.circuit_breaker.is_open or problem:
-            self._mark_unhealthy(problem or "its last calls broke")
+        if problem:
+            self._mark_unhealthy(problem)
         elif silent_s > self._quiet_s:
             self._mark_unhealthy(f"no token and no scheduler step for {self._quiet_s:g} s")
         return None
 
-    def _recover(self) -> str | None:
-        status, circuit_breaker = self._engine.status, self._engine.circuit_breaker
+    def _recover(self) -> None:
         self._suspect_since, self._step_counters = None, None
-        if circuit_breaker.is_open:
-            circuit_breaker.half_open()
-            if circuit_breaker.failed_recoveries > MAX_FAILED_RECOVERIES:
-                return "calls break, though a probe gives a token"
-        transition(status, "ready", "ready")
-        return None
+        self._engine.circuit_breaker.close()
+        transition(self._engine.status, "ready", "ready")
 
     def _mark_unhealthy(self, reason: str) -> None:
         transition(self._engine.status, "unhealthy", reason)

@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import orjson
 
-from cappella.engines import openai
+from cappella.engines import openai, refusals
 from cappella.engines.base import ForwardedReply, HoldAwake
 from cappella.engines.circuit_breaker import CircuitBreaker
 from cappella.engines.context_size import ContextSize, prompt_work, without_limit
@@ -121,6 +121,7 @@ class HttpEngine:
         A limit on the answer that does not fit beside the prompt is left out, so that the answer has the room there is.
         """
         prompt = await self._plain(prompt)
+        await self._require_compilable(prompt)
         sampling = self._context.without_needless_limit(sampling) if self._context else sampling
         while True:
             body = await off_loop_if_large(prompt_work(prompt), self._encoded, prompt, sampling)
@@ -130,7 +131,7 @@ class HttpEngine:
                         self.circuit_breaker.record_output()
                         yield chunk
                     return
-                refusal = openai.rejection(response.status, await response.read())
+                refusal = refusals.from_reply(response.status, await response.read())
                 if not isinstance(refusal, EngineContextExceeded) or sampling.max_completion_tokens is None:
                     raise refusal
             sampling = without_limit(sampling)
@@ -146,34 +147,51 @@ class HttpEngine:
 
     @asynccontextmanager
     async def forward(self, path: str, body: bytes) -> AsyncIterator[ForwardedReply]:
-        """See `EngineServer.forward`. Raises EngineError for a reply that reports a fault of the server itself."""
+        """See `EngineServer.forward`. Raises EngineError for a reply with the status of a server's own fault."""
         self.require_accepting()
-        if self._address.socket is None:
-            body = orjson.dumps({**orjson.loads(body), "model": self.name})
-        async with self._awake(), self._post(path, body) as response:
-            if openai.is_server_fault(response.status):
-                raise openai.rejection(response.status, await response.read())
-            yield ForwardedReply(response.status, response.content_type, self._raw(response), response.close)
+        await self._require_compilable_body(body)
+        async with self._awake(), self._post(path, self._forwarded(body)) as response:
+            if refusals.is_server_fault(response.status):
+                raise refusals.from_reply(response.status, await response.read())
+            reply = self._raw(response) if response.status < 400 else self._refusal(response)
+            yield ForwardedReply(response.status, response.content_type, reply, response.close)
+
+    @property
+    def _is_local(self) -> bool:
+        """Whether Cappella started the server, and so knows how."""
+        return self._address.socket is not None
+
+    async def _require_compilable(self, prompt: Prompt) -> None:
+        """Raises EngineRejected for a form of an answer that the server would refuse, where that is known before."""
+
+    async def _require_compilable_body(self, body: bytes) -> None:
+        """The same for a client's own body."""
+
+    def _forwarded(self, body: bytes) -> bytes:
+        """A client's body as the server gets it."""
+        if self._is_local:
+            return body
+        return orjson.dumps({**orjson.loads(body), "model": self.name})
 
     def require_accepting(self) -> None:
         """Raises EngineNotReady unless the engine is ready, or asleep and will wake for a call."""
         if not self.status.accepts_requests:
-            raise EngineNotReady(f"{self.status.model} is {self.status.state}: {self.status.stage}")
+            raise EngineNotReady(f"{self.status.model} is {self.status.state}")
 
     @asynccontextmanager
     async def _awake(self) -> AsyncIterator[None]:
         """Wait until the engine is awake. Raises EngineNotReady if it did not wake."""
         async with self._hold_awake() if self._hold_awake else nullcontext():
             if self.status.state != "ready":
-                raise EngineNotReady(f"{self.status.model} did not wake: {self.status.stage}")
+                raise EngineNotReady(f"{self.status.model} did not wake: it is {self.status.state}")
             yield
 
     async def list_models(self) -> list[Json]:
         """The server's /v1/models; empty if it has no such list. Raises EngineBroke if the server does not answer."""
         async with self._get("/v1/models", HEALTH_TIMEOUT_S) as response:
             reply = await response.read()
-        if openai.is_server_fault(response.status):
-            raise EngineBroke(f"{self.status.model}: {openai.rejection(response.status, reply)}")
+        if refusals.is_server_fault(response.status):
+            raise EngineBroke(f"{self.status.model}: {refusals.from_reply(response.status, reply)}")
         return openai.models(reply) if response.status == 200 else []
 
     async def close(self) -> None:
@@ -223,24 +241,28 @@ class HttpEngine:
                     yield response
                 finally:
                     self._replies.discard(response)
-            self._record_call(True, launch)
+            if launch is not None:
+                self.circuit_breaker.record_success(launch)
         except EngineBroke:
-            self._record_call(False, launch)
+            self._record_break(launch, body)
             raise
         except (aiohttp.ClientError, aiohttp.http_exceptions.HttpProcessingError, OSError) as error:
-            self._record_call(False, launch)
+            self._record_break(launch, body)
             raise EngineBroke(f"{self.status.model} broke off: {_reason(error)}") from error
         finally:
             self.in_flight -= 1
 
-    def _record_call(self, succeeded: bool, launch: int | None) -> None:
+    def _record_break(self, launch: int | None, body: bytes) -> None:
         if launch is not None:
-            self.circuit_breaker.record_call(succeeded, launch)
+            self.circuit_breaker.record_break(launch, body)
 
     async def _raw(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         async for data in response.content.iter_any():
             self.circuit_breaker.record_output()
             yield data
+
+    async def _refusal(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+        yield refusals.readable(await response.read())
 
 
 def _reason(error: Exception) -> str:

@@ -99,6 +99,7 @@ class Launch:
                 if cause := await self._health.check():
                     return await last_failure.cause_of_death(process, cause)
                 process.mark_healthy()
+                await process.shorten_log()
         finally:
             await self._health.pause()
 

@@ -67,6 +67,10 @@ class ServerProcess(Protocol):
         """It is healthy now: an error that it logged long before does not explain a later end."""
         ...
 
+    async def shorten_log(self) -> None:
+        """Keep the size of its log within bounds while it runs."""
+        ...
+
     async def exit_reason(self) -> str:
         """Why it ended, in one line."""
         ...

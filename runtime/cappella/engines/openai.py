@@ -1,4 +1,4 @@
-"""OpenAI's chat API on the wire: the body of a request, the chunks of a stream, the errors of a refusal."""
+"""OpenAI's chat API on the wire: the body of a request, the chunks of a stream."""
 
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
 from typing import Any
@@ -6,12 +6,9 @@ from typing import Any
 import orjson
 
 from cappella import sse
-from cappella.errors import EngineBroke, EngineContextExceeded, EngineError, EngineRejected
+from cappella.engines import refusals
+from cappella.errors import EngineBroke, EngineError
 from cappella.types import Chunk, Json, Prompt, Sampling, ToolCall, Usage
-
-# vLLM names the parameter that does not fit, others have a code or a type of error; messages change all the time.
-_CONTEXT_PARAMS = ("input_tokens", "max_tokens", "max_completion_tokens", "input_text")
-_CONTEXT_CODES = ("context_length_exceeded", "exceed_context_size_error")
 
 MAX_EVENT_BYTES = 4 << 20
 
@@ -42,7 +39,9 @@ def body(model: str, prompt: Prompt, sampling: Sampling) -> dict[str, Any]:
 
 
 async def chunks(parts: AsyncIterable[bytes]) -> AsyncIterator[Chunk]:
-    """Decode server-sent events. Raises EngineBroke for a stream without [DONE] at its end, or with anything but chunks.
+    """Decode server-sent events. Raises EngineRejected for a refusal of the request that comes as an event.
+
+    Raises EngineBroke for a stream without [DONE] at its end, or with anything but chunks.
 
     Pieces of text that arrived together become one chunk, since each chunk costs more downstream than its decoding.
     """
@@ -85,34 +84,12 @@ def _joined(chunks: Iterable[Chunk | None]) -> Iterator[Chunk | None]:
                 yield Chunk("".join(texts), sample=sample)
                 texts = []
             yield chunk
-    except EngineBroke:
+    except EngineError:
         if texts:
             yield Chunk("".join(texts), sample=sample)
         raise
     if texts:
         yield Chunk("".join(texts), sample=sample)
-
-
-def is_server_fault(status_code: int) -> bool:
-    """Whether the status reports a fault of the server, or of our API key to it, and not of the client's request."""
-    return not (200 <= status_code < 300 or 400 <= status_code < 500) or status_code in (401, 403)
-
-
-def rejection(status_code: int, reply: bytes) -> EngineError:
-    """The error for a refusal. The text of a server's own fault is left out: clients must not see it."""
-    if status_code >= 500:
-        return EngineBroke(f"the engine answered {status_code}: see its log")
-    if status_code in (401, 403):
-        return EngineBroke(f"the server refused our key ({status_code})")
-    try:
-        error = orjson.loads(reply)["error"]
-        message, param = str(error["message"]), error.get("param")
-        codes = (error.get("code"), error.get("type"))
-    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
-        return EngineBroke(f"the engine answered {status_code} with no readable reason")
-    if status_code == 400 and (param in _CONTEXT_PARAMS or any(code in _CONTEXT_CODES for code in codes)):
-        return EngineContextExceeded(message, status_code)
-    return EngineRejected(message, status_code)
 
 
 def models(reply: bytes) -> list[Json]:
@@ -126,7 +103,7 @@ def models(reply: bytes) -> list[Json]:
 
 def _chunk(event: Mapping[str, Any]) -> Chunk:
     if "error" in event:
-        raise EngineBroke(str(event["error"].get("message", "error without a message")))
+        raise refusals.in_stream(event["error"])
     usage = _usage(event["usage"]) if event.get("usage") else None
     if not event.get("choices"):
         return Chunk(usage=usage, tokens_per_step=_tokens_per_step(event))

@@ -143,8 +143,7 @@ class Attachment:
             if self._engine.status.state != "ready" or self._engine.circuit_breaker.is_open or self._is_silent():
                 async with asyncio.timeout(self._model.hung_after_s):
                     await self._engine.probe()
-                if self._engine.circuit_breaker.is_open:
-                    self._engine.circuit_breaker.half_open()
+                self._engine.circuit_breaker.close()
         except EngineError as error:
             return str(error)
         except TimeoutError:

@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from cappella.config.options import Settings
+from cappella.engines import refusals
 from cappella.engines.base import Engine
 from cappella.engines.sanitize import each_text_once
 from cappella.ensemble import gate
@@ -20,7 +21,7 @@ from cappella.ensemble.events import Emit, RunStarted
 from cappella.ensemble.fallback import fallback_answer
 from cappella.ensemble.run import Answer, Panel, Run, Status, Verdict
 from cappella.ensemble.strategies import STRATEGIES
-from cappella.errors import EngineError, JudgeFailed, ModelNotReady
+from cappella.errors import EngineError, JudgeFailed, ModelNotReady, RequestError
 from cappella.types import Prompt
 
 LOADING_RETRY_AFTER_S = 5
@@ -54,15 +55,23 @@ class Pipeline:
 
 
 async def _verdict(ctx: RunContext) -> Verdict:
-    """The strategy's verdict, or the fallback if the judge fails or the deadline passes. Raises PanelFailed."""
+    """The strategy's verdict, or the fallback if the judge fails or the deadline passes. Raises PanelFailed and RequestError."""
     try:
         async with ctx.deadline():
             return await ctx.strategy(ctx)
     except TimeoutError:
         ctx.failure_reason = "deadline"
     except EngineError as error:
+        _require_served(ctx, error)
         ctx.failure_reason = error.reason
     return await _fallback(ctx)
+
+
+def _require_served(ctx: RunContext, error: EngineError) -> None:
+    """Raises RequestError if the judge refused the format or the tools that the request asks for."""
+    asked = ctx.prompt.output_format.field if ctx.prompt.output_format else "tools" if ctx.prompt.tools else None
+    if asked and refusals.blames_request(error):
+        raise RequestError(f"The judge {ctx.settings.judge} refused {asked}: {error}", asked)
 
 
 async def _fallback(ctx: RunContext) -> Verdict:

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Mapping
 
+from cappella.engines import refusals
 from cappella.ensemble.errors import DeadlineExceeded, InsufficientQuorum
-from cappella.ensemble.run import Panel
-from cappella.errors import ContextLengthExceeded, EngineContextExceeded, EngineOverBudget, RequestError
+from cappella.ensemble.run import Failure, Panel
+from cappella.errors import ContextLengthExceeded, EngineContextExceeded, EngineOverBudget, EngineRejected, RequestError
 
 # Failure reasons that only another request can avoid, each with the error to raise.
 _REQUEST_ERRORS: Mapping[str, Callable[[str], RequestError]] = {
@@ -20,7 +21,7 @@ _REQUEST_ERRORS: Mapping[str, Callable[[str], RequestError]] = {
 def require_quorum(panel: Panel, quorum: int) -> None:
     """Raises ContextLengthExceeded, RequestError, DeadlineExceeded or InsufficientQuorum below the quorum.
 
-    The first three name the one cause without which the quorum would have been met.
+    The first three name the one cause without which the quorum would have been met: of a refusal, in the engine's words.
     """
     if len(panel.answers) >= quorum:
         return
@@ -28,6 +29,9 @@ def require_quorum(panel: Panel, quorum: int) -> None:
         names = [f.name for f in panel.failures if f.reason == reason]
         if names and len(panel.answers) + len(names) >= quorum:
             raise error(", ".join(names))
+    refused = [f for f in panel.failures if _is_refused(f)]
+    if refused and len(panel.answers) + len(refused) >= quorum:
+        raise RequestError(f"{refused[0].name} refused this request: {refused[0].error}")
     late = [f.name for f in panel.failures if f.reason == "deadline"]
     answered = f"{len(panel.answers)} of {len(panel.answers) + len(panel.failures)} members answered"
     if len(panel.answers) + len(late) >= quorum:
@@ -35,3 +39,7 @@ def require_quorum(panel: Panel, quorum: int) -> None:
         raise DeadlineExceeded(message, panel.answers, panel.failures)
     causes = "; ".join(f"{f.name}: {f.error}" for f in panel.failures)
     raise InsufficientQuorum(f"{answered}, the quorum is {quorum}. {causes}", panel.answers, panel.failures)
+
+
+def _is_refused(failure: Failure) -> bool:
+    return failure.reason == EngineRejected.reason and refusals.may_blame_request(failure.status_code)

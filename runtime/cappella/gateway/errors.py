@@ -36,6 +36,7 @@ HTTP_TABLE: dict[type[Exception], tuple[int, str, str | None]] = {
     errors.Unauthorized: (401, "authentication_error", "invalid_api_key"),
     errors.Forbidden: (403, "permission_error", None),
     errors.EngineNotReady: (503, "server_error", "model_not_ready"),
+    errors.EngineRejected: (400, "invalid_request_error", "engine_rejected"),
     errors.EngineError: (502, "server_error", "engine_error"),
     errors.JudgeFailed: (502, "server_error", "judge_failed"),
     InsufficientQuorum: (502, "server_error", "insufficient_quorum"),

@@ -1,11 +1,14 @@
 """`GET /health`, `GET /ready` and `GET /metrics`, for load balancers, operators and Prometheus."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from fastapi import APIRouter, Request, Response
 
+from cappella.auth.keys import Key
+from cappella.engines.base import EngineServer
 from cappella.engines.status import EngineStatus
 from cappella.gateway.machine_types import EngineNow, EngineReadiness, EngineStatusNow, GpuNow, Readiness
+from cappella.gateway.model_list import PREFIX
 from cappella.gateway.reply_types import Health
 from cappella.gateway.state import GatewayState
 from cappella.placement.gpus import Gpu
@@ -22,8 +25,7 @@ def create_router(current: Callable[[], GatewayState]) -> APIRouter:
     @router.get("/ready", response_model=None)
     async def ready(request: Request, response: Response) -> Readiness:
         state = current()
-        await state.authenticate(request, "run")
-        readiness = _readiness(state)
+        readiness = _readiness(state, await state.authenticate(request, "run", "admin"))
         response.status_code = 200 if readiness["ready"] else 503
         return readiness
 
@@ -36,8 +38,21 @@ def create_router(current: Callable[[], GatewayState]) -> APIRouter:
     return router
 
 
-def engine_progress(status: EngineStatus) -> EngineNow:
-    """The status of one engine, as every key may see it."""
+def is_operator(key: Key | None) -> bool:
+    """Whether the key may see why an engine does not run; without keys everybody may."""
+    return key is None or "admin" in key.scopes
+
+
+def engines_now(engines: Mapping[str, EngineServer], key: Key) -> dict[str, EngineNow]:
+    """The engines that the key may call, without any words about them: a log may hold what others have asked."""
+    return {
+        name: {**_engine_now(engine.status), "stage": engine.status.state}
+        for name, engine in engines.items()
+        if key.may_call(name)
+    }
+
+
+def _engine_now(status: EngineStatus) -> EngineNow:
     return {
         "state": status.state,
         "stage": status.stage,
@@ -50,7 +65,7 @@ def engine_status(status: EngineStatus) -> EngineStatusNow:
     """The whole status of one engine, as replies have it."""
     failure = status.last_failure
     return {
-        **engine_progress(status),
+        **_engine_now(status),
         "restarts": status.restarts,
         "restarts_asked": status.restarts_asked,
         "reason": status.reason,
@@ -64,14 +79,17 @@ def _snapshot(state: GatewayState) -> Snapshot:
     return Snapshot(state.engines, state.gpus(), waiting, refused, state.deployment.answering(), deadlines_s)
 
 
-def _readiness(state: GatewayState) -> Readiness:
+def _readiness(state: GatewayState, key: Key | None) -> Readiness:
     ensembles = state.deployment.answering()
-    return {
-        "ready": all(ensembles.values()),
-        "ensembles": dict(ensembles),
-        "engines": {name: _engine(engine.status) for name, engine in state.engines.items()},
-        "gpus": [_gpu(gpu) for gpu in state.gpus()],
-    }
+    readiness: Readiness = {"ready": all(ensembles.values()), "ensembles": {}, "engines": {}, "gpus": []}
+    if key is None or is_operator(key):
+        readiness["ensembles"] = dict(ensembles)
+        readiness["engines"] = {name: _engine(engine.status) for name, engine in state.engines.items()}
+        readiness["gpus"] = [_gpu(gpu) for gpu in state.gpus()]
+        return readiness
+    readiness["ensembles"] = {name: up for name, up in ensembles.items() if key.may_call(PREFIX + name)}
+    readiness["engines"] = engines_now(state.engines, key)
+    return readiness
 
 
 def _engine(status: EngineStatus) -> EngineReadiness:

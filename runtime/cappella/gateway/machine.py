@@ -10,7 +10,7 @@ from cappella.auth.keys import Key
 from cappella.config import Config
 from cappella.engines.base import EngineServer
 from cappella.engines.status import Action
-from cappella.gateway.health import engine_progress, engine_status
+from cappella.gateway.health import engine_status, engines_now, is_operator
 from cappella.gateway.machine_types import (
     Engine,
     EngineDetails,
@@ -62,9 +62,10 @@ def create_router(current: Callable[[], GatewayState], operations: EngineOperati
             "version": __version__,
             "ensembles": _ensembles(state, key),
             "runs_kept": state.config.server.runs is not None,
-            "engines": {name: engine_progress(engine.status) for name, engine in servers.items()},
+            "engines": {},
         }
-        if key is not None and "admin" not in key.scopes:
+        if key is not None and not is_operator(key):
+            reply["engines"] = engines_now(servers, key)
             return reply
         reading = await gauges.read(servers, operations.process_groups, operations.plan.machine.gpu)
         reply["engines"] = _engines(state.config, servers, reading, operations)
@@ -97,7 +98,7 @@ def _ensembles(state: GatewayState, key: Key | None) -> dict[str, EnsembleNow]:
             "in_flight": in_flight.get(PREFIX + name, 0),
         }
         for name, ensemble in state.config.ensembles.items()
-        if key is None or "admin" in key.scopes or key.may_call(PREFIX + name)
+        if key is None or is_operator(key) or key.may_call(PREFIX + name)
     }
 
 

@@ -18,7 +18,10 @@ class LastFailure(TypedDict):
 
 
 class EngineNow(TypedDict):
-    """What every key may see of an engine; `progress` of its start runs from 0 to 1."""
+    """What a key may see of an engine that it may call; `progress` of its start runs from 0 to 1.
+
+    For a key without the scope `admin`, `stage` repeats the state: its words may come from a log.
+    """
 
     state: EngineState
     stage: str
@@ -53,11 +56,11 @@ class GpuNow(TypedDict):
 
 
 class Readiness(TypedDict):
-    """`ready` if every ensemble can answer."""
+    """`ready` if every ensemble can answer. A key without the scope `admin` sees what it may call, and no GPUs."""
 
     ready: bool
     ensembles: dict[str, bool]
-    engines: dict[str, EngineReadiness]
+    engines: dict[str, EngineReadiness] | dict[str, EngineNow]
     gpus: list[GpuNow]
 
 

@@ -8,6 +8,7 @@ from fastapi import Request
 from cappella.auth.gatekeeper import Gatekeeper
 from cappella.auth.keys import Key, Scope
 from cappella.config import Config
+from cappella.engines import cache_salt
 from cappella.engines.base import EngineServer
 from cappella.engines.deployment import Deployment
 from cappella.ensemble.pipeline import Pipeline
@@ -48,4 +49,5 @@ class GatewayState:
         """The request's key, or None on a server without keys. It needs one of `scopes`. Raises Unauthorized and Forbidden."""
         key = await self.gatekeeper.authenticate(*credentials(request), *scopes)
         records.current().key_id = key.id if key else None
+        cache_salt.use(key.id if key and self.config.server.cache_salt == "per_key" else None)
         return key

@@ -52,7 +52,7 @@ class ForkServer:
         async with self._starting:
             requests = await self._running()
         ours, theirs = socket.socketpair()
-        with theirs, log.open("wb") as sink, suppress(BrokenPipeError):
+        with theirs, log_rotation.create(log) as sink, suppress(BrokenPipeError):
             request = json.dumps([str(folder), list(arguments)]).encode()
             socket.send_fds(requests, [request], [theirs.fileno(), sink.fileno()])
         forked_from = self._process.pid if self._process else None
@@ -75,7 +75,7 @@ class ForkServer:
             return self._requests
         await self.close()
         self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs, self._log.open("wb") as sink:
+        with theirs, log_rotation.create(self._log) as sink:
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "cappella.engines.process.fork_server", str(os.getpid()), self._module),
                 stdin=theirs.fileno(),
@@ -180,6 +180,12 @@ class EngineProcess:
         if now - self._healthy_marks[-1][0] >= HEALTHY_MARK_INTERVAL_S:
             with suppress(OSError):
                 self._healthy_marks = [self._healthy_marks[-1], (now, self.log.stat().st_size)]
+
+    async def shorten_log(self) -> None:
+        """Cut the older half off a log that has become too large."""
+        with suppress(OSError):
+            if cut_bytes := await asyncio.to_thread(log_rotation.shorten, self.log):
+                self._healthy_marks = [(at, max(0, length - cut_bytes)) for at, length in self._healthy_marks]
 
     async def exit_reason(self) -> str:
         """Why the process ended, in one line, from its exit code and its log."""

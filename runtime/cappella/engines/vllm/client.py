@@ -6,10 +6,10 @@ from typing import Any
 import aiohttp
 import orjson
 
-from cappella.engines import openai
+from cappella.engines import cache_salt, refusals
 from cappella.engines.base import EngineStats, TokenCount
 from cappella.engines.http_engine import HEALTH_TIMEOUT_S, METRICS_TIMEOUT_S, HttpEngine
-from cappella.engines.vllm import metrics, protocol
+from cappella.engines.vllm import form_check, metrics, protocol
 from cappella.errors import EngineBroke
 from cappella.types import Prompt, Sampling
 
@@ -30,7 +30,7 @@ class VllmEngine(HttpEngine):
         async with self._awake(), self._post("/tokenize", orjson.dumps({**body, **tools})) as response:
             reply = await response.read()
             if response.status != 200:
-                raise openai.rejection(response.status, reply)
+                raise refusals.from_reply(response.status, reply)
         return TokenCount(protocol.token_count(reply))
 
     def _probe_prompt(self) -> Prompt:
@@ -38,7 +38,21 @@ class VllmEngine(HttpEngine):
         return Prompt([{"role": "user", "content": "Hello"}], logprobs=1)
 
     def _body(self, prompt: Prompt, sampling: Sampling) -> dict[str, Any]:
-        return protocol.body(self.name, prompt, sampling, self.in_flight)
+        body = protocol.body(self.name, prompt, sampling, self.in_flight)
+        salt = cache_salt.current()
+        return {**body, "cache_salt": salt} if salt else body
+
+    async def _require_compilable(self, prompt: Prompt) -> None:
+        if self._is_local and (prompt.output_format or prompt.tools):
+            await form_check.require_compilable(protocol.forms(prompt))
+
+    async def _require_compilable_body(self, body: bytes) -> None:
+        if self._is_local:
+            await form_check.require_compilable_body(body)
+
+    def _forwarded(self, body: bytes) -> bytes:
+        salt = cache_salt.current()
+        return protocol.with_field(super()._forwarded(body), "cache_salt", salt) if salt else super()._forwarded(body)
 
     async def sleep(self) -> None:
         """Move the weights to main memory and drop the KV cache (vLLM's sleep level 1). Raises EngineError."""
@@ -51,7 +65,7 @@ class VllmEngine(HttpEngine):
     async def _command(self, path: str) -> None:
         async with self._post(path, b"") as response:
             if response.status != 200:
-                raise openai.rejection(response.status, await response.read())
+                raise refusals.from_reply(response.status, await response.read())
 
     async def healthy(self) -> bool:
         """Whether the server reports a living core. Raises EngineError if it is slow to answer, or breaks off."""

@@ -48,6 +48,22 @@ def _spaced(output_format: OutputFormat) -> Json:
     return {"type": "json_schema", "json_schema": {**named, "schema": {**named["schema"], **SPACING}}}
 
 
+def forms(prompt: Prompt) -> Json:
+    """The fields of a request from which the server makes grammars."""
+    form = prompt.output_format
+    return {
+        "tools": list(prompt.tools),
+        "tool_choice": prompt.tool_choice,
+        **({form.field: form.value} if form else {}),
+    }
+
+
+def with_field(body: bytes, name: str, value: str) -> bytes:
+    """A JSON object, as bytes, with one more field at its end; its other bytes stay as they are."""
+    begin = body.rstrip()[:-1].rstrip()
+    return begin + (b"," if begin != b"{" else b"") + orjson.dumps({name: value})[1:]
+
+
 def token_count(reply: bytes) -> int:
     """The count in a reply of /tokenize. Raises EngineBroke."""
     try:

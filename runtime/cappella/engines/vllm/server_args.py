@@ -16,6 +16,14 @@ from cappella.sealing import variables
 # would be lost.
 SERVER_KEEP_ALIVE_S = 600
 
+# What a server prints must not quote requests: its own records go through log_filter.py, and these print beside them.
+QUIET = {
+    "VLLM_LOGGING_CONFIG_PATH": str(Path(__file__).with_name("logging.json")),
+    "LLGUIDANCE_LOG_LEVEL": "0",
+    # pydantic's warnings quote the value that they are about.
+    "PYTHONWARNINGS": "ignore",
+}
+
 MAX_SOCKET_NAME_BYTES = 37
 """The longest name of a socket that vLLM creates in the engine's folder: a slash and a UUID."""
 
@@ -89,7 +97,7 @@ def environment(
     keep_alive = {"VLLM_HTTP_TIMEOUT_KEEP_ALIVE": str(SERVER_KEEP_ALIVE_S)}
     # By default torch puts compiled code into the temporary folder, which is empty at each start.
     compiled = {"TORCHINDUCTOR_CACHE_DIR": str(paths.cache_dir() / "inductor")}
-    sealed = {**variables.sealed_environment(os.environ, package_root), **keep_alive, **compiled}
+    sealed = {**variables.sealed_environment(os.environ, package_root), **QUIET, **keep_alive, **compiled}
     if threads is None and gpus is None:
         return sealed
     if threads is None:
