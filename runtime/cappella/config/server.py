@@ -115,7 +115,7 @@ class Server(Frozen):
     """The gateway. Up to `max_waiting` runs of each ensemble, and calls of each model, may queue.
 
     Of these, one key may have `max_waiting_per_key`; by default as many as other keys leave free.
-    Their bodies, and those that still arrive, may take `max_waiting_bytes` (by default 256 MiB, or four times
+    Their bodies, and those that still arrive, may take `max_waiting_bytes` (by default 128 MiB, or four times
     `max_body_bytes` if that is more), those of one key or address half of it.
     A client that neither sends its body nor reads its response for `client_timeout_s` is disconnected.
     At most `max_connections` may be open (and half as many as the process may have files), and `max_connections_per_address` from one address; loopback addresses, where a
@@ -185,7 +185,7 @@ class Server(Frozen):
     @property
     def waiting_bytes(self) -> int:
         """`max_waiting_bytes`, or its default."""
-        return self.max_waiting_bytes or max(256 << 20, 4 * self.max_body_bytes)
+        return self.max_waiting_bytes or max(128 << 20, 4 * self.max_body_bytes)
 
     @property
     def loopback(self) -> bool:
