@@ -147,6 +147,14 @@ class Overloaded(CappellaError):
         self.retry_after_s = retry_after_s
 
 
+class MemoryFull(Overloaded):
+    """There is no memory for another request's body now."""
+
+
+class QueueTimeout(CappellaError):
+    """A run's deadline passed before the run began."""
+
+
 class ShuttingDown(CappellaError):
     pass
 
@@ -170,6 +178,10 @@ class ReloadFailed(CappellaError):
 
 class Unauthorized(CappellaError):
     pass
+
+
+class KeysUnavailable(CappellaError):
+    """The key file is missing, damaged or locked."""
 
 
 class Forbidden(CappellaError):

@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import json
+import os
 import re
 import sqlite3
+import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from cappella.config import Server
 from cappella.errors import ConfigError
 from support.command_line import cappella
 from support.fake_engines import FakeEngines, eventually, gateway_config, judge_script, serving
+from support.real_deployment import ROOT
 from support.scripted_engine import Script
 
 BODY = {"model": "cappella/default", "messages": [{"role": "user", "content": "Hi"}]}
@@ -276,7 +279,7 @@ async def test_a_thousand_guesses_find_nothing(store: KeyStore) -> None:
 async def test_usage_that_cannot_be_written_is_counted_later(
     store: KeyStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(gatekeeper, "FLUSH_S", 0.01)
+    monkeypatch.setattr(gatekeeper, "RETRY_S", 0.01)
     found = gatekeeper.Gatekeeper(store)
     key = store.find(store.create("ann", ["run"]))
     with sqlite3.connect(tmp_path / "keys.sqlite") as db:
@@ -291,3 +294,83 @@ async def test_usage_that_cannot_be_written_is_counted_later(
     assert await eventually(lambda: store.usage().get(key.id) == KeyUsage(1, 5, 7))
     writer.cancel()
     await asyncio.wait({writer})
+
+
+@pytest.mark.parametrize("models", ["", " ", "ann,", ",ann"])
+def test_a_blank_name_of_a_model_makes_no_key(tmp_path: Path, models: str) -> None:
+    made = cappella("keys", "create", str(tmp_path / "keys"), "ann", "--models", models)
+    assert (made.returncode, made.stdout, len(made.stderr.strip().splitlines())) == (2, "", 1)
+    assert "blank name" in made.stderr
+    assert not KeyStore(tmp_path / "keys").all()
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Authorization": "bearer KEY"},
+        {"Authorization": "BEARER  KEY"},
+        {"Authorization": "KEY"},
+        {"Authorization": "Bearer KEY", "x-api-key": "ck_00000000_wrong"},
+        {"Authorization": "Bearer ck_00000000_wrong", "x-api-key": "KEY"},
+        {"Authorization": "Basic cm9vdDpyb290", "x-api-key": "KEY"},
+    ],
+)
+async def test_a_valid_key_is_found_in_either_header(guarded: str, store: KeyStore, headers: dict[str, str]) -> None:
+    key = store.create("ann", ["run"])
+    sent = {name: value.replace("KEY", key) for name, value in headers.items()}
+    async with aiohttp.ClientSession(headers=sent) as http, http.get(f"{guarded}/v1/models") as reply:
+        assert reply.status == 200
+
+
+@pytest.mark.parametrize("fault", ["deleted", "overwritten", "emptied"])
+async def test_a_broken_key_file_is_503_and_one_line(
+    guarded: str, store: KeyStore, tmp_path: Path, caplog: pytest.LogCaptureFixture, fault: str
+) -> None:
+    key = store.create("ann", ["run"])
+    path = tmp_path / "keys.sqlite"
+    intact = path.read_bytes()
+    for each in tmp_path.glob("keys.sqlite*"):
+        each.unlink()
+    if fault != "deleted":
+        path.write_bytes(b"not a database " * 500 if fault == "overwritten" else b"")
+    for _ in range(3):
+        status, body = await ask(guarded, key)
+        assert (status, body["error"]["code"]) == (503, "keys_unavailable")
+    assert str(tmp_path) not in json.dumps(body)
+    (line,) = [record for record in caplog.records if "no request with a key" in record.getMessage()]
+    assert line.exc_info is None
+    assert fault != "deleted" or not path.exists()
+    path.write_bytes(intact)
+    assert (await ask(guarded, key))[0] == 200
+
+
+async def test_what_a_key_used_is_written_as_its_request_ends(store: KeyStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gatekeeper, "RETRY_S", 3600)
+    found = gatekeeper.Gatekeeper(store)
+    key = store.find(store.create("ann", ["run"]))
+    assert key
+    writer = asyncio.create_task(found.write_usage())
+    for count in range(1, 4):
+        await found.admit(key, ["ann"])
+        await found.count_tokens(key, 5, 7)
+        assert await eventually(lambda at=count: store.usage().get(key.id) == KeyUsage(at, 5 * at, 7 * at))  # type: ignore[misc]
+    writer.cancel()
+    await asyncio.wait({writer})
+
+
+async def test_what_a_key_used_outlives_a_kill(fake_engines: FakeEngines, store: KeyStore, tmp_path: Path) -> None:
+    key = store.create("ann", ["run"])
+    arguments = [sys.executable, str(ROOT / "tests" / "support" / "attacked_gateway.py"), str(tmp_path)]
+    paths = os.pathsep.join(str(ROOT / each) for each in ("runtime", "tests"))
+    process = await asyncio.create_subprocess_exec(
+        *arguments, stdout=asyncio.subprocess.PIPE, env={**os.environ, "PYTHONPATH": paths}
+    )
+    try:
+        assert process.stdout
+        port = int(await asyncio.wait_for(process.stdout.readline(), 60))
+        assert (await ask(f"http://127.0.0.1:{port}", key, model="ann", stream=True))[0] == 200
+        assert await eventually(lambda: [each.completion_tokens for each in store.usage().values()] == [2])
+    finally:
+        process.kill()
+        await process.wait()
+    assert next(iter(store.usage().values())) == KeyUsage(1, 10, 2)

@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cappella.config import Audit, Config
-from cappella.errors import Overloaded
+from cappella.errors import Overloaded, RequestError
 from cappella.gateway.admission import Admission
+from cappella.telemetry.recorder import Recorder
 from support.fake_engines import MEMBERS, FakeEngines, eventually, gateway_config, serving
 from support.scripted_engine import Script
 
@@ -73,6 +74,38 @@ async def test_direct_calls_do_not_wait_behind_panels() -> None:
         pass
     done.set()
     await asyncio.gather(*tasks)
+
+
+async def test_runs_do_not_wait_behind_direct_calls() -> None:
+    found, done = admission(), asyncio.Event()
+    tasks = [asyncio.create_task(hold(found, "ann", {"ann": 1}, done, direct=True)) for _ in range(10)]
+    await settle()
+    # Two of eight sequences are kept for runs.
+    assert found.in_flight == {"ann": 6}
+    async with asyncio.timeout(20), found.slot("e", {"ann": 2, "bob": 1}):
+        pass
+    done.set()
+    await asyncio.gather(*tasks)
+
+
+@pytest.mark.parametrize(("sequences", "most"), [(8, 6), (4, 3)])
+async def test_a_direct_call_that_would_take_the_share_of_runs_is_refused(sequences: int, most: int) -> None:
+    found = admission(sequences)
+    async with found.slot("ann", {"ann": most}, direct=True):
+        pass
+    with pytest.raises(RequestError, match=f"n may be at most {most} here") as caught:
+        await hold(found, "ann", {"ann": most + 1}, asyncio.Event(), direct=True)
+    assert (caught.value.param, caught.value.code) == ("n", "too_large")
+
+
+async def test_an_engine_that_no_run_uses_gives_all_to_direct_calls() -> None:
+    config = gateway_config(panel=["ann", "bob"])
+    models = {name: model.model_copy(update={"max_num_seqs": 4}) for name, model in config.models.items()}
+    found = Admission.of(config.model_copy(update={"models": models}))
+    async with found.slot("cat", {"cat": 4}, direct=True):
+        pass
+    with pytest.raises(RequestError):
+        await hold(found, "ann", {"ann": 4}, asyncio.Event(), direct=True)
 
 
 async def test_small_runs_do_not_pass_a_large_one_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,6 +169,7 @@ def test_admission_loses_no_capacity_whatever_order_requests_come_and_go(
                 assert max_waiting == 2
 
         async def work(name: str, count: int, direct: bool, key: str | None) -> None:
+            count = min(count, 6) if direct else count
             async with found.slot(name, {"ann": count, "bob": 1}, direct, key):
                 assert all(engine.used <= 8 for engine in found._engines.values())
                 assert all(waiting <= max_waiting for waiting in found.waiting.values())
@@ -144,6 +178,7 @@ def test_admission_loses_no_capacity_whatever_order_requests_come_and_go(
         await asyncio.wait_for(asyncio.gather(*(one(*call) for call in calls)), 60)
         assert {engine.used for engine in found._engines.values()} == {0}
         assert not any(found.waiting.values())
+        assert not any(engine.held for engine in found._engines.values())
         assert not found._queue.lanes
 
     asyncio.run(all_of_them())
@@ -188,6 +223,51 @@ async def test_requests_over_capacity_get_429_with_retry_after(fake_engines: Fak
         assert f'cappella_queue_refused_total{{name="cappella/default"}} {len(refused)}.0' in text
         assert f'cappella_queue_seconds_count{{name="cappella/default"}} {len(replies) - len(refused)}.0' in text
         assert f'path="/v1/chat/completions",status_code="429"}} {len(refused)}.0' in text
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_deadline_passes_in_the_queue_too(fake_engines: FakeEngines, stream: bool) -> None:
+    for name in MEMBERS:
+        fake_engines.let(name, Script(ending="held"))
+
+    async def ask(http: aiohttp.ClientSession, **fusion: float) -> tuple[int, str]:
+        body = {**BODY, "stream": stream, "fusion": fusion}
+        async with http.post(f"{url}/v1/chat/completions", json=body) as reply:
+            return reply.status, await reply.text()
+
+    async with serving(fake_engines, busy_config()) as url, aiohttp.ClientSession() as http:
+        admission = fake_engines.reloader.state.admission
+        running = [asyncio.create_task(ask(http)) for _ in range(2)]
+        assert await eventually(lambda: admission.in_flight == {"cappella/default": 2})
+        status, text = await ask(http, deadline_seconds=0.2)
+        # A stream has begun by then, if its deadline is later than that.
+        assert (status, "deadline_exceeded" in text) == (504, True)
+        assert admission.waiting["cappella/default"] == 0
+        fake_engines.release()
+        assert [status for status, _ in await asyncio.gather(*running)] == [200, 200]
+
+
+async def test_a_run_has_what_the_queue_left_of_its_deadline(
+    fake_engines: FakeEngines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[float] = []
+    run = Recorder.run
+
+    async def recorded(self: Recorder, *arguments: Any) -> Any:
+        left.append(arguments[3].deadline_s)
+        return await run(self, *arguments)
+
+    monkeypatch.setattr(Recorder, "run", recorded)
+    async with serving(fake_engines, busy_config()) as url, aiohttp.ClientSession() as http:
+        admission = fake_engines.reloader.state.admission
+        body = {**BODY, "fusion": {"deadline_seconds": 50}}
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(admission.slot("other", {"ann": 2}))
+            asked = asyncio.create_task(http.post(f"{url}/v1/chat/completions", json=body))
+            assert await eventually(lambda: admission.waiting.get("cappella/default") == 1)
+            await asyncio.sleep(0.1)
+        assert (await asked).status == 200
+    assert 0 < left[0] <= 49.9
 
 
 async def test_a_request_whose_body_never_arrives_gets_408(busy: str) -> None:

@@ -88,6 +88,32 @@ async def test_a_key_may_not_have_more_waiting_than_the_config_says() -> None:
         queue.tasks[1].result()
 
 
+async def test_while_other_keys_wait_no_key_gets_more_than_its_share() -> None:
+    found, entered, done = Admission({"ann": 8}, max_waiting=9), [], asyncio.Event()
+
+    async def one(key: str, count: int) -> None:
+        async with found.slot("ann", {"ann": count}, direct=True, key=key):
+            entered.append(key)
+            await done.wait()
+
+    async def come(key: str, count: int) -> asyncio.Task[None]:
+        task = asyncio.create_task(one(key, count))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        return task
+
+    first = await come("a", 2)
+    others = [await come("b", 6), await come("a", 3)]
+    # There is room for it, and half of the sequences would be its own, if nobody else waited for them.
+    assert entered == ["a"]
+    others[0].cancel()
+    await asyncio.wait({others[0]})
+    last = await come("b", 1)
+    assert entered == ["a", "a", "b"]
+    done.set()
+    await asyncio.gather(first, others[1], last)
+
+
 async def test_a_request_that_is_evicted_and_leaves_at_once_is_counted_once() -> None:
     queue = Queue(max_waiting=2)
     async with queue.taken():

@@ -21,7 +21,7 @@ from cappella.ensemble.pipeline import Pipeline
 from cappella.ensemble.run import Run
 from cappella.errors import ActionRefused, UnknownEngine
 from cappella.gateway.app import create_app
-from cappella.gateway.http_protocol import Connection
+from cappella.gateway.http_protocol import connections
 from cappella.gateway.reload import ReadConfig, Reloader
 from cappella.placement import machine
 from cappella.placement.planner import Placed, Plan
@@ -222,7 +222,8 @@ async def serving(fake_engines: FakeEngines, config: Config, reread: ReadConfig 
     fake_engines.serve(config)
     app = create_app(config, fake_engines, reread)  # type: ignore[arg-type]
     fake_engines.reloader = app.state.reloader
-    http = uvicorn.Config(app, http=Connection, port=0, log_level="error", lifespan="on", ws="none")
+    protocol: Any = connections(config.server.max_connections, config.server.max_connections_per_address)
+    http = uvicorn.Config(app, http=protocol, port=0, log_level="error", lifespan="on", ws="none")
     http.load()
     server = uvicorn.Server(http)
     server.lifespan = http.lifespan_class(http)

@@ -189,12 +189,18 @@ class ScriptedEngine:
             case "error":
                 await response.write(b'data: {"error": {"message": "out of memory", "code": 500}}\n\n')
         await response.write(self._event({"content": ""}, script.finish_reason))
+        await self._report_usage(response, body, script)
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
+    async def _report_usage(self, response: web.StreamResponse, body: Json, script: Script) -> None:
+        """As vLLM does, only where it was asked to."""
+        if not (body.get("stream_options") or {}).get("include_usage"):
+            return
         spoken = len(script.samples or script.pieces)
         usage = {"prompt_tokens": self.tokens, "completion_tokens": spoken, "total_tokens": self.tokens + spoken}
         usage_event = {"choices": [], "usage": {**usage, "prompt_tokens_details": {"cached_tokens": 4}}}
         await response.write(f"data: {json.dumps(usage_event)}\n\n".encode())
-        await response.write(b"data: [DONE]\n\n")
-        return response
 
     def _call_deltas(self, index: int, name: str, arguments: str) -> list[Json]:
         """A call as vLLM streams it: the name first, then its arguments in pieces."""

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, get_args
 
-from cappella.errors import ConfigError
+from cappella.errors import ConfigError, KeysUnavailable
 
 Scope = Literal["run", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
@@ -62,7 +62,10 @@ class KeyUsage:
 
 
 class KeyStore:
-    """The key file at `path`, created if missing, readable only by its owner. Raises ConfigError if it is unusable."""
+    """The key file at `path`, created if missing, readable only by its owner. Raises ConfigError if it is unusable.
+
+    Methods raise KeysUnavailable if it is gone, damaged or locked later: it is never made anew while it is in use.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -72,7 +75,7 @@ class KeyStore:
             with self._connected() as db:
                 db.execute("PRAGMA journal_mode=WAL")
                 db.executescript(_SCHEMA)
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, KeysUnavailable) as error:
             hint = "Give a file in a folder that this user may write to"
             raise ConfigError(f"server.keys: {path}", f"cannot be used as a key file ({error})", hint) from error
 
@@ -135,13 +138,18 @@ class KeyStore:
 
     @contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection]:
-        db = sqlite3.connect(self._path, timeout=5)
-        db.row_factory = sqlite3.Row
         try:
-            with db:
-                yield db
-        finally:
-            db.close()
+            db = sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=rw", uri=True, timeout=5)
+            try:
+                db.row_factory = sqlite3.Row
+                # With the write-ahead log, a commit outlives this process also without a wait for the disk.
+                db.execute("PRAGMA synchronous=NORMAL")
+                with db:
+                    yield db
+            finally:
+                db.close()
+        except sqlite3.Error as error:
+            raise KeysUnavailable(f"{self._path}: {error}") from error
 
 
 def _hash(salt: bytes, secret: str) -> bytes:

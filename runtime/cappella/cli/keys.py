@@ -23,8 +23,8 @@ def create(
     keys: KeysPath,
     name: Annotated[str, typer.Argument(help="Owner of the key, for lists and logs.")],
     models: Annotated[
-        str, typer.Option(help="Models and ensembles that it may call (comma-separated). (default: all)")
-    ] = "",
+        str | None, typer.Option(help="Models and ensembles that it may call (comma-separated). (default: all)")
+    ] = None,
     scope: Annotated[str, typer.Option(help="run, admin (comma-separated).")] = "run",
     requests_per_minute: Annotated[int | None, typer.Option(min=1)] = None,
     tokens_per_minute: Annotated[
@@ -33,8 +33,16 @@ def create(
 ) -> None:
     """Print a new key, which is not shown again. Creates the file if there is none."""
     with one_line_errors():
-        allowed = [model.strip() for model in models.split(",")] if models else None
+        allowed = None if models is None else _models(models)
         print(KeyStore(keys).create(name, _scopes(scope), allowed, requests_per_minute, tokens_per_minute))
+
+
+def _models(text: str) -> list[str]:
+    """Raises ConfigError for a blank name: an unset variable in a script must not make a key for everything."""
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise ConfigError("--models", f"{text!r} has a blank name", "Name models, or leave --models out to allow all")
+    return names
 
 
 def _existing(keys: Path) -> KeyStore:

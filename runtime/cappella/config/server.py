@@ -116,7 +116,11 @@ class Server(Frozen):
     """The gateway. Up to `max_waiting` runs of each ensemble, and calls of each model, may queue.
 
     Of these, one key may have `max_waiting_per_key`; by default as many as other keys leave free.
+    Their bodies, and those that still arrive, may take `max_waiting_bytes` (by default 128 MiB, or four times
+    `max_body_bytes` if that is more), those of one key or address half of it.
     A client that neither sends its body nor reads its response for `client_timeout_s` is disconnected.
+    At most `max_connections` may be open (and half as many as the process may have files), and `max_connections_per_address` from one address; loopback addresses, where a
+    reverse proxy may be, have no limit of their own.
     On shutdown, running requests have `drain_s` to finish.
     `limits` are those on one request.
     Images are sent inside a request, or named as `file:///...` if they are in `image_folder`.
@@ -136,6 +140,9 @@ class Server(Frozen):
     limits: Limits = Limits()
     max_waiting: Annotated[int, Field(ge=1)] = 64
     max_waiting_per_key: Annotated[int, Field(ge=1)] | None = None
+    max_waiting_bytes: Annotated[Bytes, Field(ge=1)] | None = None
+    max_connections: Annotated[int, Field(ge=1)] = 1024
+    max_connections_per_address: Annotated[int, Field(ge=1)] = 128
     client_timeout_s: Seconds = 60.0
     drain_s: Seconds = 30.0
     log_dir: Path | None = None
@@ -174,6 +181,17 @@ class Server(Frozen):
         if self.max_waiting_per_key > self.max_waiting:
             raise ValueError(f"max_waiting_per_key is larger than max_waiting, which is {self.max_waiting}: lower it")
         return self
+
+    @model_validator(mode="after")
+    def _room_for_bodies(self) -> "Server":
+        if self.waiting_bytes < 2 * self.max_body_bytes:
+            raise ValueError(f"max_waiting_bytes must be twice max_body_bytes, which is {self.max_body_bytes}, or more")
+        return self
+
+    @property
+    def waiting_bytes(self) -> int:
+        """`max_waiting_bytes`, or its default."""
+        return self.max_waiting_bytes or max(128 << 20, 4 * self.max_body_bytes)
 
     @property
     def loopback(self) -> bool:

@@ -1,24 +1,27 @@
 """Admission control: as many runs as the engines have sequences for, a bounded queue, and Overloaded beyond that.
 
-A run costs a sequence on the engine of each member and of its judge. A direct call of one model costs one; a share of
-each engine is reserved for such calls, so that panels cannot starve them. Keys are served in turn: the next is the waiting
-key that was admitted longest ago, and when the queue is full, the key with most requests in it loses its last one.
+A run costs a sequence on the engine of each member and of its judge, a direct call of one model one for each answer. A
+share of each engine is reserved for direct calls, and one for runs, so that neither can starve the other. Keys are served
+in turn: the next is the waiting key that was admitted longest ago, and when the queue is full, the key with most requests
+in it loses its last one. While other keys wait for an engine, no key gets more than its equal share of it.
 """
 
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count as counting
 
 from cappella.config import Config
 from cappella.config.options import Settings
-from cappella.errors import Overloaded
+from cappella.errors import Overloaded, QueueTimeout, RequestError
 
 DIRECT_SHARE = 0.125
 """The share of each engine's sequences that is reserved for direct calls of a model."""
+RUN_SHARE = 0.25
+"""The share that is reserved for runs, if the model is in any ensemble: a run needs a sequence on several engines."""
 MAX_OVERTAKING_S = 1.0
 """After this time at the head of its lane, no other request may take sequences of engines that a request waits for."""
 MAX_RETRY_AFTER_S = 60
@@ -39,16 +42,49 @@ def costs(settings: Settings, host_of: Mapping[str, str]) -> Costs:
     return out
 
 
+@asynccontextmanager
+async def in_time(slot: AbstractAsyncContextManager[None], timeout_s: float) -> AsyncIterator[None]:
+    """Enters `slot`, which has to be free within `timeout_s`. Raises QueueTimeout."""
+    async with AsyncExitStack() as stack:
+        try:
+            async with asyncio.timeout(timeout_s):
+                await stack.enter_async_context(slot)
+        except TimeoutError as error:
+            raise QueueTimeout("The run's deadline passed while it waited for its engines.") from error
+        yield
+
+
 @dataclass(slots=True, eq=False)
 class _Engine:
-    """One engine, which a reload may keep. `sequences` is the number that it can run at once, `used` those admitted."""
+    """One engine, which a reload may keep. `sequences` is the number that it can run at once, `has_runs` whether runs use it."""
 
     sequences: int
-    used: int = 0
+    has_runs: bool = True
+    used_by_calls: int = 0
+    used_by_runs: int = 0
+    held: Counter[str | None] = field(default_factory=Counter)
+    """The used sequences by key."""
+
+    @property
+    def used(self) -> int:
+        return self.used_by_calls + self.used_by_runs
 
     def capacity(self, direct: bool) -> int:
-        """The number of sequences that direct calls, or else panels, may use."""
-        return self.sequences if direct else max(1, self.sequences - round(self.sequences * DIRECT_SHARE))
+        """The number of sequences that direct calls, or else runs, may use."""
+        reserved = RUN_SHARE * self.has_runs if direct else DIRECT_SHARE
+        return max(1, self.sequences - round(self.sequences * reserved))
+
+    def fits(self, count: int, direct: bool) -> bool:
+        used = self.used_by_calls if direct else self.used_by_runs
+        return used + count <= self.capacity(direct) and self.used + count <= self.sequences
+
+    def take(self, count: int, direct: bool, key: str | None) -> None:
+        """Use `count` sequences; give them back if it is negative."""
+        self.used_by_calls += count if direct else 0
+        self.used_by_runs += 0 if direct else count
+        self.held[key] += count
+        if not self.held[key]:
+            del self.held[key]
 
 
 @dataclass(slots=True, eq=False)
@@ -58,6 +94,19 @@ class _Waiter:
     direct: bool
     admitted: asyncio.Future[None]
     since: float = field(default_factory=time.monotonic)
+
+    @property
+    def key(self) -> str | None:
+        return self.lane[1]
+
+    @property
+    def fits(self) -> bool:
+        return all(engine.fits(count, self.direct) for engine, count in self.costs.items())
+
+    def take(self, sign: int = 1) -> None:
+        """Take the sequences; with -1, give them back."""
+        for engine, count in self.costs.items():
+            engine.take(sign * count, self.direct, self.key)
 
 
 @dataclass(slots=True)
@@ -89,7 +138,11 @@ class Admission:
     @classmethod
     def of(cls, config: Config) -> "Admission":
         server, sequences = config.server, {name: model.max_num_seqs for name, model in config.models.items()}
-        return cls(sequences, server.max_waiting, server.max_waiting_per_key)
+        admission = cls(sequences, server.max_waiting, server.max_waiting_per_key)
+        in_runs = {config.host_of[model] for ensemble in config.ensembles.values() for _, model in ensemble.models}
+        for model in config.models.keys() - in_runs:
+            admission._engines[model].has_runs = False
+        return admission
 
     def renewed(self, config: Config, kept: Collection[str]) -> "Admission":
         """The admission of another config: it shares the queue and the counts, and the used sequences of the `kept` engines."""
@@ -177,12 +230,15 @@ class Admission:
         self._queue.waiting[waiter.lane[0]] -= 1
 
     def _limited_costs(self, costs: Costs, direct: bool) -> Mapping[_Engine, int]:
-        """A run that costs more than an engine has gets all of it, and runs alone."""
+        """A run that costs more than an engine has gets all of it, and runs alone; a call must leave the share of runs."""
         of_engines = [(self._engines[model], count) for model, count in costs.items()]
+        for engine, count in of_engines:
+            most = engine.capacity(direct)
+            if direct and count > most < engine.sequences:
+                raise RequestError(
+                    f"n may be at most {most} here: runs need the model's other sequences.", "n", "too_large"
+                )
         return {engine: min(count, engine.capacity(direct)) for engine, count in of_engines}
-
-    def _fits(self, waiter: _Waiter) -> bool:
-        return all(engine.used + n <= engine.capacity(waiter.direct) for engine, n in waiter.costs.items())
 
     def _admit_waiting(self) -> None:
         """Admit waiting requests while they fit: keys in turn, those of one key in the order of arrival."""
@@ -192,8 +248,12 @@ class Admission:
     def _next_fitting(self) -> _Waiter | None:
         blocked: set[_Engine] = set()
         now = time.monotonic()
-        for head in sorted((lane[0] for lane in self._queue.lanes.values()), key=self._rank):
-            if not blocked & set(head.costs) and self._fits(head):
+        heads = sorted((lane[0] for lane in self._queue.lanes.values()), key=self._rank)
+        for head in heads:
+            # It waits for its own key's sequences, so that nobody has to wait behind it.
+            if _over_its_share(head, heads):
+                continue
+            if not blocked & set(head.costs) and head.fits:
                 return head
             if now - head.since > MAX_OVERTAKING_S:
                 blocked |= set(head.costs)
@@ -204,16 +264,14 @@ class Admission:
 
     def _admit(self, waiter: _Waiter) -> None:
         self._unqueue(waiter)
-        self._queue.last_turn[waiter.lane[1]] = next(self._queue.turns)
-        for engine, count in waiter.costs.items():
-            engine.used += count
+        self._queue.last_turn[waiter.key] = next(self._queue.turns)
+        waiter.take()
         self._queue.in_flight.add(waiter)
         if not waiter.admitted.done():
             waiter.admitted.set_result(None)
 
     def _release(self, waiter: _Waiter) -> None:
-        for engine, count in waiter.costs.items():
-            engine.used -= count
+        waiter.take(-1)
         self._queue.in_flight.discard(waiter)
         self._admit_waiting()
 
@@ -222,3 +280,13 @@ class Admission:
         self.refused[name] += 1
         after_s = round(self._queue.mean_run_s * self._queue.waiting.get(name, 0) / max(1, len(self._queue.in_flight)))
         return Overloaded(f"{name} is overloaded: {why}. Try again later.", min(MAX_RETRY_AFTER_S, max(1, after_s)))
+
+
+def _over_its_share(waiter: _Waiter, heads: Sequence[_Waiter]) -> bool:
+    """Whether its key holds sequences already, and would get more than its share of an engine that other keys wait for."""
+    for engine, count in waiter.costs.items():
+        held = engine.held[waiter.key]
+        others = {head.key for head in heads if engine in head.costs} - {waiter.key}
+        if held and others and held + count > engine.sequences // (1 + len(others)):
+            return True
+    return False

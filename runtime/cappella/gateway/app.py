@@ -15,9 +15,10 @@ from cappella.engines.supervisor import Supervisor
 from cappella.ensemble.pipeline import Pipeline
 from cappella.gateway import browser_security, errors, health, openapi, page, runs
 from cappella.gateway.admission import Admission
+from cappella.gateway.body_memory import BodyMemory
 from cappella.gateway.drain import InFlight
 from cappella.gateway.machine import create_router as create_machine_router
-from cappella.gateway.middleware import RecordRequests
+from cappella.gateway.middleware import CloseUnfinished, RecordRequests
 from cappella.gateway.reload import ReadConfig, Reloader
 from cappella.gateway.routes import create_router
 from cappella.gateway.state import GatewayState
@@ -49,6 +50,7 @@ def create_app(config: Config, supervisor: Supervisor, read_config: ReadConfig |
         gpus=machine.gpus_now,
         gatekeeper=gatekeeper,
         admission=Admission.of(config),
+        bodies=BodyMemory(config.server.waiting_bytes),
         in_flight=InFlight(),
         created=int(time.time()),
     )
@@ -92,6 +94,6 @@ def _lifespan(
 
 class _Gateway(FastAPI):
     def build_middleware_stack(self) -> ASGIApp:
-        """Adds the security headers to all replies, those of the framework included."""
+        """Adds the security headers to all replies, those of the framework included, and ends unfinished requests."""
         tls = self.state.reloader.state.config.server.tls
-        return browser_security.SecurityHeaders(super().build_middleware_stack(), tls is not None)
+        return CloseUnfinished(browser_security.SecurityHeaders(super().build_middleware_stack(), tls is not None))

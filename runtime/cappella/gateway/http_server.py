@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -18,7 +19,7 @@ from cappella.background import background
 from cappella.config import Tls
 from cappella.errors import CappellaError, ConfigError
 from cappella.gateway.console import Reporter, TextReporter
-from cappella.gateway.http_protocol import Connection
+from cappella.gateway.http_protocol import connections
 from cappella.gateway.reload import Reloader
 from cappella.gateway.systemd import Systemd
 
@@ -27,6 +28,7 @@ CANCEL_GRACE_S = 5
 """Time beyond the drain for replies to what was cancelled."""
 ENGINES_STOP_S = 60
 """Time beyond that for the engines: each has a grace period before it is killed."""
+MAX_FILES = 65_536
 COLLECT_AFTER = (20_000, 50, 20)
 # httpx, and so OpenAI's client, also keeps idle connections for 5 s, uvicorn's default: a request that is sent as the
 # server closes the connection would be lost.
@@ -45,12 +47,15 @@ def http_server(app: FastAPI, tls: Tls | None = None, reporter: Reporter = TextR
     gc.freeze()
     gc.set_threshold(*COLLECT_AFTER)
     reloader: Reloader = app.state.reloader
+    server, files = reloader.state.config.server, raise_file_limit()
+    limits = (min(server.max_connections, files // 2), server.max_connections_per_address)
+    protocol: Any = connections(*limits)
     return _Server(
         uvicorn.Config(
             app,
             # uvicorn's own log handlers would write text among lines of JSON.
             log_config=None if reporter.writes_json else LOGGING_CONFIG,
-            http=Connection,
+            http=protocol,
             ws="none",
             log_level="warning",
             access_log=False,
@@ -62,6 +67,16 @@ def http_server(app: FastAPI, tls: Tls | None = None, reporter: Reporter = TextR
         reloader,
         reporter,
     )
+
+
+def raise_file_limit() -> int:
+    """Let this process have as many open files as it may; returns how many. A shell's limit is often 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        return most
+    return soft if soft != resource.RLIM_INFINITY else MAX_FILES
 
 
 def bind(host: str, port: int) -> socket.socket:

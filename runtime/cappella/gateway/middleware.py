@@ -1,10 +1,11 @@
-"""ASGI middleware: one record for each request, from its head to the last byte of its reply."""
+"""ASGI middleware: one record for each request, and the end of connections whose request was answered too early."""
 
 import time
 from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cappella.gateway.http_protocol import IS_WHOLE
 from cappella.telemetry import records
 from cappella.telemetry.records import RequestRecord
 
@@ -41,3 +42,20 @@ class RecordRequests:
             record.replied_at = time.monotonic()
             record.route = getattr(scope.get("route"), "path", None)
             self._observe(record)
+
+
+class CloseUnfinished:
+    """Closes the connection after a reply that came before its request was whole: nothing times what is left of that."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_whole = (scope.get("extensions") or {}).get(IS_WHOLE, lambda: True)
+
+        async def send_closing(message: Message) -> None:
+            if message["type"] == "http.response.start" and not is_whole():
+                message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
+            await send(message)
+
+        await self._app(scope, receive, send_closing)

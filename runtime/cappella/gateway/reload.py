@@ -17,7 +17,9 @@ from cappella.gateway.state import GatewayState
 POLL_S = 0.1
 LINGER_S = 1.0
 """How long a request that has read the old state may take until its run is tracked as in flight."""
-RELOADABLE = frozenset("max_body_bytes max_waiting max_waiting_per_key client_timeout_s drain_s".split())
+RELOADABLE = frozenset(
+    "max_body_bytes max_waiting max_waiting_per_key max_waiting_bytes client_timeout_s drain_s".split()
+)
 """The keys of `server` that a reload may change; it may also change all of `models` and `ensembles`."""
 
 ReadConfig = Callable[[], Config]
@@ -96,6 +98,7 @@ class Reloader:
             admission=old.admission.renewed(config, change.kept),
             in_flight=InFlight(),
         )
+        old.bodies.max_bytes = config.server.waiting_bytes
         self._supervisor.deployment = new
         self._draining.add(old.in_flight)
         return old.in_flight

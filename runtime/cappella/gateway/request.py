@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Coroutine
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import orjson
@@ -12,12 +14,16 @@ from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
+from cappella.auth.keys import Key
 from cappella.background import background
 from cappella.errors import RequestError
+from cappella.gateway.body_memory import HeldBody
 from cappella.gateway.http_protocol import ABORT
 from cappella.telemetry import records
 
 CLIENT_CLOSED_REQUEST = 499
+MIN_BYTES_PER_S = 16 << 10
+"""The slowest reader of a reply that may keep its sequences longer than `client_timeout_s`."""
 
 logger = logging.getLogger("cappella")
 
@@ -29,7 +35,34 @@ class ClientGone(Exception):
 
 
 class ClientTooSlow(Exception):
-    """The client read nothing of a reply for too long; its connection is closed."""
+    """The client read nothing, or next to nothing, of a reply for too long; its connection is closed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A request whose body has arrived. `memory` holds that body until the request is admitted."""
+
+    request: Request
+    path: str
+    key: Key | None
+    body: bytes
+    wire: dict[str, Any]
+    memory: HeldBody
+    arrived_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def key_id(self) -> str | None:
+        return self.key.id if self.key else None
+
+    @property
+    def waited_s(self) -> float:
+        """Seconds since it arrived."""
+        return time.monotonic() - self.arrived_at
+
+
+def caller(request: Request, key: Key | None) -> str:
+    """Who sent it: the key, or the client's address on a server without keys."""
+    return f"key {key.id}" if key else f"address {request.client.host if request.client else ''}"
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
@@ -58,10 +91,11 @@ def require_json(request: Request) -> None:
         raise RequestError(message, code="unsupported_media_type")
 
 
-async def read(request: Request, limit_bytes: int, timeout_s: float) -> bytes:
+async def read(request: Request, limit_bytes: int, timeout_s: float, hold: Callable[[int], None]) -> bytes:
     """The body. Raises RequestError if it is larger than `limit_bytes`, or incomplete after `timeout_s`.
 
-    Raises ClientGone if the client disconnects first.
+    `hold` is called with the size of each piece that arrives, and may refuse it. Raises ClientGone if the client
+    disconnects first.
     """
     parts: list[bytes] = []
     size = 0
@@ -71,6 +105,7 @@ async def read(request: Request, limit_bytes: int, timeout_s: float) -> bytes:
                 size += len(part)
                 if size > limit_bytes:
                     raise RequestError(f"The body is larger than {limit_bytes} bytes.", code="body_too_large")
+                hold(len(part))
                 parts.append(part)
     except ClientDisconnect as error:
         raise ClientGone from error
@@ -80,20 +115,32 @@ async def read(request: Request, limit_bytes: int, timeout_s: float) -> bytes:
 
 
 class Stream(StreamingResponse):
-    """A streamed reply that ends, together with its source, if the client reads nothing for `timeout_s`.
+    """A streamed reply that ends, together with its source, if the client is too slow a reader for `timeout_s`.
 
-    It logs a warning, and the records of the request and its run have the error ClientTooSlow.
+    Then it logs a warning, and the records of the request and its run have the error ClientTooSlow. `source` is what
+    generates `content`: it has ended when the reply has, however that ended, also before its first byte.
     """
 
-    def __init__(self, content: AsyncGenerator[bytes, None], timeout_s: float, **options: Any) -> None:
+    def __init__(
+        self,
+        content: AsyncGenerator[bytes, None],
+        source: AsyncGenerator[bytes, None],
+        timeout_s: float,
+        **options: Any,
+    ) -> None:
         super().__init__(content, **options)
         self._content = content
-        self._timeout_s = timeout_s
+        self._source = source
+        self._patience = _Patience(timeout_s)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with aclosing(self._content):
+        # Closing a generator that has not begun does not close what it would have read.
+        async with aclosing(self._source), aclosing(self._content):
             try:
-                await super().__call__(scope, receive, send)
+                # Not Starlette's own task group, which would cancel the records of the end as well.
+                await unless_gone(Request(scope, receive), self.stream_response(send))
+            except ClientGone:
+                return
             except ClientTooSlow as error:
                 records.current().error = type(error).__name__
                 logger.warning("%s: %s", scope["path"], error)
@@ -102,15 +149,36 @@ class Stream(StreamingResponse):
 
     async def stream_response(self, send: Send) -> None:
         async def in_time(message: Message) -> None:
-            try:
-                async with asyncio.timeout(self._timeout_s):
-                    await send(message)
-            except TimeoutError as error:
-                raise ClientTooSlow(
-                    f"the client read nothing for {self._timeout_s:g} s; its connection was closed"
-                ) from error
+            await self._patience.wait_for(send(message), len(message.get("body", b"")))
 
         await super().stream_response(in_time)
+
+
+class _Patience:
+    """How long one client may keep its reply waiting: `timeout_s` for one piece, and in all.
+
+    Each `MIN_BYTES_PER_S` that it has read give a second back, so that a slow link is enough and a trickle is not.
+    """
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._left_s = timeout_s
+
+    async def wait_for(self, sending: Awaitable[None], size: int) -> None:
+        """Send a piece of `size` bytes. Raises ClientTooSlow."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            async with asyncio.timeout(min(self._timeout_s, self._left_s)):
+                await sending
+        except TimeoutError as error:
+            whole = self._left_s >= self._timeout_s
+            how = "nothing" if whole else f"less than {MIN_BYTES_PER_S >> 10} KiB a second"
+            raise ClientTooSlow(
+                f"the client read {how} for {self._timeout_s:g} s; its connection was closed"
+            ) from error
+        earned_s = size / MIN_BYTES_PER_S - (loop.time() - began)
+        self._left_s = min(self._timeout_s, self._left_s + earned_s)
 
 
 def json_object(body: bytes) -> dict[str, Any]:

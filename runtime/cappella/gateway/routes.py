@@ -15,8 +15,8 @@ from cappella.ensemble.events import Emit
 from cappella.ensemble.run import Run
 from cappella.ensemble.settings import resolve
 from cappella.errors import CappellaError, RequestError, UnknownModel
-from cappella.gateway import images, model_list, proxy
-from cappella.gateway.admission import costs
+from cappella.gateway import images, model_list, proxy, usage_report
+from cappella.gateway.admission import costs, in_time
 from cappella.gateway.formats import fields, sse
 from cappella.gateway.formats.chat import ChatRequest
 from cappella.gateway.formats.messages import MessagesRequest
@@ -25,12 +25,13 @@ from cappella.gateway.formats.sse import EventEncoder
 from cappella.gateway.limits import answer_count
 from cappella.gateway.model_list import PREFIX
 from cappella.gateway.reply_types import Models, Reloaded
-from cappella.gateway.request import Stream, read, require_json, unless_gone
+from cappella.gateway.request import Incoming, Stream, caller, read, require_json, unless_gone
 from cappella.gateway.state import GatewayState
+from cappella.gateway.usage_report import tokens_of_an_answer
 from cappella.gateway.validation import checked_json, parse
 from cappella.telemetry import records
 from cappella.threads import off_loop_if_large
-from cappella.types import Json, Prompt, Sampling
+from cappella.types import Prompt, Sampling
 from cappella.vocabulary import STRATEGIES
 
 
@@ -103,34 +104,39 @@ def _inference_endpoint(current: Callable[[], GatewayState], path: str) -> Calla
         key = await state.authenticate(request, "run")
         require_json(request)
         server = state.config.server
-        body = await read(request, server.max_body_bytes, server.client_timeout_s)
-        wire = await off_loop_if_large(len(body), checked_json, body, server.limits)
-        body = await images.with_files(body, wire, server.image_folder, server.max_body_bytes)
-        # A reload may have come meanwhile.
-        state = current()
-        model = wire.get("model")
-        if not isinstance(model, str):
-            raise RequestError("model must be a string.", "model")
-        if model in state.engines:
-            if not state.engines[model].supports(path):
-                raise RequestError(f"The server of {model} does not support {path}: use /v1/chat/completions.", "model")
-            state.admission.require_queue_space(model, key.id if key else None)
-            await off_loop_if_large(len(body), proxy.require_forwardable, path, wire)
-            await state.gatekeeper.admit(key, [model])
-            return await _answer_from_model(state, model, request, path, body, wire, key)
-        name = model.removeprefix(PREFIX)
-        if not model.startswith(PREFIX) or name not in state.config.ensembles:
-            raise UnknownModel(model, _callable_models(state, key))
-        state.admission.require_queue_space(model, key.id if key else None)
-        schema = APIS[path]
-        if schema is None:
-            raise RequestError(f"{path} is for single models: call {model} through /v1/chat/completions.", "model")
-        parsed: Any = await off_loop_if_large(len(body), parse, schema, wire)
-        extra = _models_beyond(parsed.overrides, state.config.ensembles[name])
-        await state.gatekeeper.admit(key, [model, *extra])
-        return await _answer_from_ensemble(state, request, len(body), parsed, name, key)
+        with state.bodies.holding(caller(request, key)) as memory:
+            body = await read(request, server.max_body_bytes, server.client_timeout_s, memory.add)
+            wire = await off_loop_if_large(len(body), checked_json, body, server.limits)
+            body = await images.with_files(body, wire, server.image_folder, server.max_body_bytes)
+            # A reload may have come meanwhile.
+            return await _answer(current(), Incoming(request, path, key, body, wire, memory))
 
     return answer
+
+
+async def _answer(state: GatewayState, incoming: Incoming) -> Response:
+    """The reply of the model or ensemble that the request names. Raises RequestError, Overloaded, Forbidden and others."""
+    model, key, path = incoming.wire.get("model"), incoming.key, incoming.path
+    if not isinstance(model, str):
+        raise RequestError("model must be a string.", "model")
+    if model in state.engines:
+        if not state.engines[model].supports(path):
+            raise RequestError(f"The server of {model} does not support {path}: use /v1/chat/completions.", "model")
+        state.admission.require_queue_space(model, incoming.key_id)
+        await off_loop_if_large(len(incoming.body), proxy.require_forwardable, path, incoming.wire)
+        await state.gatekeeper.admit(key, [model])
+        return await _answer_from_model(state, model, incoming)
+    name = model.removeprefix(PREFIX)
+    if not model.startswith(PREFIX) or name not in state.config.ensembles:
+        raise UnknownModel(model, _callable_models(state, key))
+    state.admission.require_queue_space(model, incoming.key_id)
+    schema = APIS[path]
+    if schema is None:
+        raise RequestError(f"{path} is for single models: call {model} through /v1/chat/completions.", "model")
+    parsed: Any = await off_loop_if_large(len(incoming.body), parse, schema, incoming.wire)
+    extra = _models_beyond(parsed.overrides, state.config.ensembles[name])
+    await state.gatekeeper.admit(key, [model, *extra])
+    return await _answer_from_ensemble(state, incoming, parsed, name)
 
 
 def _models_beyond(overrides: Overrides, ensemble: Ensemble) -> list[str]:
@@ -141,25 +147,29 @@ def _models_beyond(overrides: Overrides, ensemble: Ensemble) -> list[str]:
 
 
 async def _answer_from_ensemble(
-    state: GatewayState, request: Request, size: int, parsed: EnsembleRequest, name: str, key: Key | None
+    state: GatewayState, incoming: Incoming, parsed: EnsembleRequest, name: str
 ) -> Response:
-    prompt, settings = await off_loop_if_large(size, _resolved, state, parsed, name)
+    prompt, settings = await off_loop_if_large(len(incoming.body), _resolved, state, parsed, name)
     needed = costs(settings, state.config.host_of)
 
     async def run(emit: Emit) -> Run:
-        slot = state.admission.slot(PREFIX + name, needed, key=key.id if key else None)
+        slot = state.admission.slot(PREFIX + name, needed, key=incoming.key_id)
+        slot = in_time(slot, settings.deadline_s - incoming.waited_s)
         async with state.in_flight.track_run() as begin, records.current().waiting(PREFIX + name, slot):
-            begin(settings.deadline_s)
-            return await state.recorder.run(state.pipeline, key, prompt, settings, emit)
+            incoming.memory.release()
+            # The time in the queue is part of the client's wait, too.
+            left = settings.model_copy(update={"deadline_s": settings.deadline_s - incoming.waited_s})
+            begin(left.deadline_s)
+            return await state.recorder.run(state.pipeline, incoming.key, prompt, left, emit)
 
     if not parsed.stream:
-        result = await unless_gone(request, run(lambda event: None))
+        result = await unless_gone(incoming.request, run(lambda event: None))
         return Response(orjson.dumps(parsed.to_response(result)), media_type="application/json")
     frames = sse.stream(run, parsed.event_encoder(), state.describe)
     # Awaited before the reply begins, so that an early failure still gets its own status code.
-    first = await unless_gone(request, anext(frames))
+    first = await unless_gone(incoming.request, anext(frames))
     options = {"media_type": "text/event-stream", "headers": _NO_BUFFERING}
-    return Stream(_resume(first, frames), state.config.server.client_timeout_s, **options)
+    return Stream(_resume(first, frames), frames, state.config.server.client_timeout_s, **options)
 
 
 def _resolved(state: GatewayState, parsed: EnsembleRequest, name: str) -> tuple[Prompt, Settings]:
@@ -173,33 +183,38 @@ def _resolved(state: GatewayState, parsed: EnsembleRequest, name: str) -> tuple[
 _NO_BUFFERING = {"X-Accel-Buffering": "no"}
 
 
-async def _answer_from_model(
-    state: GatewayState, model: str, request: Request, path: str, body: bytes, wire: Json, key: Key | None
-) -> Response:
-    """The engine's reply, forwarded unchanged; `wire` is the parsed `body`."""
+async def _answer_from_model(state: GatewayState, model: str, incoming: Incoming) -> Response:
+    """The engine's reply, forwarded unchanged."""
     head: dict[str, Any] = {}
-    needed = {state.config.host_of[model]: answer_count(wire)}
+    answers = answer_count(incoming.wire)
+    needed = {state.config.host_of[model]: answers}
+    tokens = tokens_of_an_answer(incoming.wire, state.config.models_by_name[model].max_model_len)
+    body, shown = usage_report.requested(incoming.path, incoming.wire, incoming.body)
 
     async def relay() -> AsyncGenerator[bytes, None]:
-        slot = state.admission.slot(model, needed, direct=True, key=key.id if key else None)
-        async with (
-            records.current().waiting(model, slot),
-            state.recorder.call(key, model, wire) as forwarded,
-            state.engines[model].forward(path, body) as reply,
-        ):
-            head.update(status_code=reply.status_code, media_type=reply.content_type)
-            forwarded.status_code = reply.status_code
-            with state.in_flight.track(reply.abort, is_admitted=True):
-                async for data in reply.body:
-                    forwarded.add(data)
-                    yield data
+        slot = state.admission.slot(model, needed, direct=True, key=incoming.key_id)
+        async with records.current().waiting(model, slot):
+            incoming.memory.release()
+            async with (
+                state.recorder.call(incoming.key, model, incoming.wire, answers, tokens) as forwarded,
+                state.engines[model].forward(incoming.path, body) as reply,
+            ):
+                head.update(status_code=reply.status_code, media_type=reply.content_type)
+                forwarded.begin(reply.status_code)
+                with state.in_flight.track(reply.abort, is_admitted=True):
+                    async for data in reply.body:
+                        forwarded.add(data)
+                        if visible := shown.feed(data):
+                            yield visible
+                    if rest := shown.rest():
+                        yield rest
 
-    data = relay()
+    data = source = relay()
     async with state.in_flight.track_task():
-        first = await unless_gone(request, anext(data, b""))
+        first = await unless_gone(incoming.request, anext(data, b""))
     if head["media_type"] == "text/event-stream":
-        data = _report_broken_stream(state, path, data)
-    return Stream(_resume(first, data), state.config.server.client_timeout_s, **head)
+        data = _report_broken_stream(state, incoming.path, data)
+    return Stream(_resume(first, data), source, state.config.server.client_timeout_s, **head)
 
 
 async def _report_broken_stream(

@@ -13,6 +13,7 @@ from cappella.engines.base import EngineServer
 from cappella.engines.deployment import Deployment
 from cappella.ensemble.pipeline import Pipeline
 from cappella.gateway.admission import Admission
+from cappella.gateway.body_memory import BodyMemory
 from cappella.gateway.drain import InFlight
 from cappella.gateway.formats.sse import Describe
 from cappella.gateway.request import credentials
@@ -34,6 +35,7 @@ class GatewayState:
     created: int
     gpus: Callable[[], Sequence[Gpu]]
     admission: Admission
+    bodies: BodyMemory
     in_flight: InFlight
     gatekeeper: Gatekeeper
 

@@ -1,8 +1,10 @@
 """Records each admitted run and call when it ends, however it ends: metrics, key usage and observers."""
 
+import logging
 import time
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Protocol
 
 from cappella.auth.gatekeeper import Gatekeeper
@@ -20,6 +22,8 @@ from cappella.telemetry.records import CallRecord, RunRecord
 from cappella.types import Json, Prompt
 
 CANCELLED = "cancelled"
+
+logger = logging.getLogger("cappella")
 
 
 class RunObserver(Protocol):
@@ -74,16 +78,22 @@ class Recorder:
                 )
 
     @asynccontextmanager
-    async def call(self, key: Key | None, model: str, request: Json) -> AsyncIterator[ForwardedReply]:
-        """Record one call; the caller adds the reply's bytes and status code to what this yields."""
+    async def call(
+        self, key: Key | None, model: str, request: Json, answers: int, tokens: int
+    ) -> AsyncIterator[ForwardedReply]:
+        """Record one call for so many `answers`, each of at most so many `tokens`.
+
+        The caller adds the reply's status code and bytes to what this yields.
+        """
         self._require_available()
-        began, reply = time.monotonic(), ForwardedReply()
+        began, reply = time.monotonic(), ForwardedReply(request, answers, tokens)
         status = CANCELLED
         try:
             yield reply
-            status = "ok" if reply.status_code < 400 else f"HTTP {reply.status_code}"
+            status = f"HTTP {reply.status_code}" if reply.is_refused else "ok"
         except Exception as error:
             status = type(error).__name__
+            reply.fail()
             raise
         finally:
             total_s, status = time.monotonic() - began, _cancel_cause(status)
@@ -94,18 +104,27 @@ class Recorder:
             observer.require_available()
 
     async def _run_ended(self, record: RunRecord) -> None:
-        self._metrics.end(record.settings.ensemble, record.run, record.status, record.failures, record.calls)
-        for observer in self._observers:
-            observer.run_ended(record)
-        usages = [call.usage for call in record.calls]
+        settings, usages = record.settings, [call.usage for call in record.calls]
+        _tell(
+            partial(self._metrics.end, settings.ensemble, record.run, record.status, record.failures, record.calls),
+            *(partial(observer.run_ended, record) for observer in self._observers),
+        )
         await self._gatekeeper.count_tokens(
             record.key, sum(usage.prompt_tokens for usage in usages), sum(usage.completion_tokens for usage in usages)
         )
 
     async def _call_ended(self, record: CallRecord) -> None:
-        for observer in self._observers:
-            observer.call_ended(record)
+        _tell(*(partial(observer.call_ended, record) for observer in self._observers))
         await self._gatekeeper.count_tokens(record.key, record.usage.prompt_tokens, record.usage.completion_tokens)
+
+
+def _tell(*observers: Callable[[], object]) -> None:
+    """Tell each of them, also if another fails: no record may cost the others theirs."""
+    for tell in observers:
+        try:
+            tell()
+        except Exception:
+            logger.exception("the end of a run or call was not recorded everywhere")
 
 
 def _cancel_cause(status: str) -> str:
