@@ -25,7 +25,7 @@ for _ in range(20):
 CHAIN = {f"a{i}": {"properties": {"x": {"$ref": f"#/$defs/a{i + 1}"}}} for i in range(100)}
 REFERRED = {"$defs": {"a": {"maxItems": 5000}}, "prefixItems": [{"$ref": "#/$defs/a"}, {"$ref": "#/$defs/a"}]}
 HUGE = {"type": "array", "minItems": 1_000_000_000}
-WIDE = {"properties": {f"p{i}": {} for i in range(401)}}
+WIDE: Any = {"properties": {f"p{i}": {} for i in range(401)}}
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,"}}
 BOTTOMLESS: Any = []
 for _ in range(5000):
