@@ -109,9 +109,9 @@ def _unix_sockets(sock: socket.socket) -> Iterator[UnixSocket]:
                 raise OSError(number, f"listing Unix sockets: {os.strerror(number)}")
             state, inode = struct.unpack_from("=2xBxI", message)
             attributes = dict(_parts(message[16:], "=HH", 4))
-            name = attributes.get(UNIX_DIAG_NAME, b"")
+            raw = attributes.get(UNIX_DIAG_NAME, b"")
             # A path ends with a NUL; an abstract name begins with one.
-            name = os.fsdecode(name if name.startswith(b"\0") else name.rstrip(b"\0"))
+            name = os.fsdecode(raw if raw.startswith(b"\0") else raw.rstrip(b"\0"))
             peer = attributes.get(UNIX_DIAG_PEER, bytes(4))
             yield UnixSocket(inode, state, name, struct.unpack("=I", peer)[0])
 
