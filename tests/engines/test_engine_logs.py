@@ -121,7 +121,7 @@ def test_what_an_engine_dies_of_stays_whole(written: list[str]) -> None:
 
 
 @pytest.mark.vllm
-def test_vllm_and_uvicorn_log_through_the_filter() -> None:
+def test_real_loggers_of_vllm_and_uvicorn_pass_the_filter() -> None:
     code = f"""
 import argparse, logging, uvicorn
 import vllm.logger
