@@ -96,7 +96,7 @@ async def readers_that_stall(target: Target) -> str:
         while held > OF_OTHERS and time.monotonic() < give_up_at:
             await asyncio.sleep(1)
             held = await target.metric(r"vllm:num_requests_(?:running|waiting)\{[^}]*soprano[^}]*\}")
-        reply = await target.ask("ann", MODEL, n=16, max_tokens=4, timeout_s=30)
+        reply = await target.ask("ann", MODEL, n=16, max_tokens=4, timeout_s=90)
     await asyncio.sleep(1)
     lines = (target.folder / "audit.jsonl").read_text().splitlines()[lines_before:]
     told = sum(record["kind"] == "call" and record["model"] == MODEL for record in map(json.loads, lines))
