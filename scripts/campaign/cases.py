@@ -90,12 +90,16 @@ async def readers_that_stall(target: Target) -> str:
         for _ in range(3):
             raw = stack.enter_context(target.connect())
             raw.sendall(target.head("ann", CHAT, len(body)) + body)
-        await asyncio.sleep(2 * CLIENT_TIMEOUT_S + 4)
-        held = await target.metric(r"vllm:num_requests_(?:running|waiting)\{[^}]*soprano[^}]*\}")
-        reply = await target.ask("ann", MODEL, n=16, max_tokens=4, timeout_s=30)
+        # They are so large that they run one after the other, each until the buffers between it and its reader are full.
+        held, give_up_at = OF_OTHERS + 1.0, time.monotonic() + 6 * CLIENT_TIMEOUT_S + 20
+        await asyncio.sleep(CLIENT_TIMEOUT_S)
+        while held > OF_OTHERS and time.monotonic() < give_up_at:
+            await asyncio.sleep(1)
+            held = await target.metric(r"vllm:num_requests_(?:running|waiting)\{[^}]*soprano[^}]*\}")
+        reply = await target.ask("ann", MODEL, n=16, max_tokens=4, timeout_s=90)
     await asyncio.sleep(1)
     lines = (target.folder / "audit.jsonl").read_text().splitlines()[lines_before:]
-    told = sum('"ann"' in line for line in lines)
+    told = sum(record["kind"] == "call" and record["model"] == MODEL for record in map(json.loads, lines))
     wrong = [f"{held:g} requests still run"] if held > OF_OTHERS else []
     wrong += [f"a later call was {reply.status}"] if reply.status != 200 else []
     wrong += [f"{told} audit lines for 4 calls"] if told < 4 else []

@@ -106,8 +106,8 @@ class Source:
 
 
 async def _never() -> Message:
-    message: Message = await asyncio.get_running_loop().create_future()
-    return message
+    never: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+    return await never
 
 
 async def test_a_reader_that_is_always_a_little_late_is_dropped(caplog: pytest.LogCaptureFixture) -> None:
