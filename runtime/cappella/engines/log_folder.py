@@ -1,6 +1,7 @@
 """Holds a folder of engine logs for one process, so that no other overwrites its logs or is taken for it."""
 
 import fcntl
+import os
 from pathlib import Path
 from typing import IO
 
@@ -25,7 +26,7 @@ def hold(folder: Path) -> IO[str]:
 def try_to_hold(folder: Path) -> IO[str] | None:
     """As `hold`, but None if another process holds the folder. Raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)
-    lock = (folder / _LOCK).open("w", encoding="utf-8")
+    lock = os.fdopen(os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "w", encoding="utf-8")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
