@@ -4,9 +4,10 @@
 `8b` is for a GPU of 80 GB, and `30m` tries the tests themselves on a CPU.
 """
 
+import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,15 @@ from cappella.placement import machine
 from support.gpu_report import SHAPE
 from support.on_gpu import ConfigMap
 from support.real_deployment import ROOT
+
+
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    """Skip these tests where no GPU is, also if a marker on the command line chose them."""
+    if machine.has_gpu() or "CAPPELLA_GPU_SHAPE" in os.environ:
+        return
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.skip(reason="there is no GPU"))
 
 
 @pytest.fixture(scope="session")
