@@ -27,7 +27,7 @@ async def chat(url: str, look: Callable[[Terminal], None], home: Path, *more: st
 
     def sit_down() -> None:
         with terminal("chat", "--url", url, *more, environment={"XDG_STATE_HOME": str(home)}) as screen:
-            assert screen.until(lambda: "\n> " in screen.text + " ")
+            assert screen.until(lambda: "\n>" in screen.text), screen.text
             look(screen)
 
     await asyncio.to_thread(sit_down)
