@@ -90,16 +90,19 @@ def experts_bytes(architecture: Architecture, gpus: int, tokens: int) -> int:
 
 def step_bytes(architecture: Architecture, gpus: int, max_num_seqs: int, tokens: int) -> int:
     """The larger of the buffers of a forward pass in 16 bits and those of sampling after it."""
-    layer = 2 * tokens * (3 * architecture.hidden_size + 3 * architecture.inner_size // gpus)
-    return max(layer, SAMPLED_VALUE_BYTES * max_num_seqs * architecture.vocab_size)
+    return max(_pass_bytes(architecture, gpus, tokens), SAMPLED_VALUE_BYTES * max_num_seqs * architecture.vocab_size)
 
 
 def gpu_step_bytes(architecture: Architecture, gpus: int, max_num_seqs: int, tokens: int) -> int:
     """The largest of a forward pass, sampling beside the step's hidden states, and the vision encoder."""
-    layer = 2 * tokens * (3 * architecture.hidden_size + 3 * architecture.inner_size // gpus)
     hidden = 2 * tokens * architecture.hidden_size + LIBRARY_STEP_BYTES
     sampling = SAMPLED_VALUE_BYTES * max_num_seqs * architecture.vocab_size + hidden
-    return max(layer, sampling, VISION_BYTES * architecture.vision)
+    return max(_pass_bytes(architecture, gpus, tokens), sampling, VISION_BYTES * architecture.vision)
+
+
+def _pass_bytes(architecture: Architecture, gpus: int, tokens: int) -> int:
+    """The buffers of one layer, in 16 bits."""
+    return 2 * tokens * (3 * architecture.hidden_size + 3 * architecture.inner_size // gpus)
 
 
 def cpu_overhead_bytes(architecture: Architecture, max_num_seqs: int, tokens: int, eager: bool, lookup: bool) -> int:
