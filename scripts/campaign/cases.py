@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack, suppress
@@ -140,7 +141,8 @@ async def what_another_asked(target: Target) -> str:
     wrong = ["another key reads the text"] if any(MARK in json.dumps(page.body) for page in pages) else []
     logs = [path for path in (target.folder / "logs").rglob("*.log") if MARK in path.read_text(errors="replace")]
     wrong += [f"it stands in {', '.join(sorted(path.name for path in logs))}"] if logs else []
-    text = "The patient of room four takes nine pills a day. " * 18
+    # A text of its own in every pass: the second key has asked those of earlier passes itself.
+    text = f"File {secrets.token_hex(8)}. " + "The patient of room four takes nine pills a day. " * 18
     messages = [{"role": "user", "content": text}]
     for owner in ("ann", "root"):
         reply = await target.post(owner, CHAT, {"model": MODEL, "messages": messages, "max_tokens": 2})
