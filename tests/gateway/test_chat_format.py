@@ -30,7 +30,7 @@ async def test_a_tool_loop_goes_round_with_the_stock_client(fake_engines: FakeEn
     reply = await ask(gateway, model="cappella/tools", tools=TOOLS)
     message = reply.choices[0].message
     assert reply.choices[0].finish_reason == "tool_calls"
-    assert (message.content, message.reasoning) == (None, "I look.")
+    assert (message.content, message.reasoning, message.reasoning_content) == (None, "I look.", "I look.")
     assert [(call.function.name, call.function.arguments) for call in message.tool_calls] == [
         ("look_up", '{"name": "Ann"}')
     ]
@@ -42,6 +42,26 @@ async def test_a_tool_loop_goes_round_with_the_stock_client(fake_engines: FakeEn
     assert [turn["role"] for turn in said] == ["user", "assistant", "tool"]
     assert (said[1]["tool_calls"][0]["function"]["name"], said[1]["reasoning"]) == ("look_up", "I look.")
     assert fake_engines.servers["judge"].bodies[-1]["messages"][:3] == said
+
+
+@pytest.mark.parametrize("finish", ["stop", "tool_calls", "length"])
+async def test_a_call_that_was_cut_is_never_said_to_be_done(
+    fake_engines: FakeEngines, gateway: str, finish: str
+) -> None:
+    fake_engines.let("judge", Script((), calls=(("look_up", '{"name": "An'),), finish_reason=finish))
+    reply = await ask(gateway, model="cappella/tools", tools=TOOLS)
+    assert reply.choices[0].finish_reason == "length"
+    async with client(gateway) as stock:
+        got = await stock.chat.completions.create(model="cappella/tools", messages=USER, tools=TOOLS, stream=True)
+        assert [c.choices[0].finish_reason async for c in got if c.choices and c.choices[0].finish_reason] == ["length"]
+
+
+async def test_reasoning_is_streamed_under_both_of_its_names(fake_engines: FakeEngines, gateway: str) -> None:
+    fake_engines.let("judge", judge_script(Script(("one",), reasoning="Hm.")))
+    async with client(gateway) as stock:
+        got = await stock.chat.completions.create(model="cappella/default", messages=USER, stream=True)
+        deltas = [chunk.choices[0].delta.model_dump() async for chunk in got if chunk.choices]
+    assert [(d["reasoning"], d["reasoning_content"]) for d in deltas if d.get("reasoning")] == [("Hm.", "Hm.")]
 
 
 async def test_tool_calls_are_streamed_in_openais_pieces(fake_engines: FakeEngines, gateway: str) -> None:

@@ -106,3 +106,20 @@ async def test_a_run_that_has_a_timeout_of_its_own_keeps_it() -> None:
     with pytest.raises(ShuttingDown):
         async with in_flight.track_task():
             pass
+
+
+async def test_a_request_counts_once_however_often_it_is_tracked() -> None:
+    """A model's stream is tracked as a task until its first piece, and as an engine's call from before that on."""
+    in_flight, aborted = InFlight(), asyncio.Event()
+
+    async def request() -> None:
+        records.begin(RequestRecord("POST", PATHS[0]))
+        async with in_flight.track_task():
+            with in_flight.track(aborted.set, is_admitted=True):
+                await asyncio.Event().wait()
+
+    both = [asyncio.create_task(request()) for _ in range(2)]
+    assert await eventually(lambda: in_flight.count == 2)
+    assert await in_flight.drain(0) == 2
+    assert aborted.is_set()
+    assert [type(error) for error in await asyncio.gather(*both, return_exceptions=True)] == [ShuttingDown] * 2

@@ -1,5 +1,6 @@
 """/v1/messages as Anthropic's own client reads it."""
 
+from dataclasses import replace
 from typing import Any
 
 import anthropic
@@ -88,13 +89,36 @@ async def test_tool_use_is_streamed_in_pieces(fake_engines: FakeEngines, gateway
 
 
 @pytest.mark.parametrize(
-    ("finish", "reason"), [("stop", "end_turn"), ("length", "max_tokens"), ("tool_calls", "tool_use")]
+    ("finish", "reason"), [("stop", "end_turn"), ("length", "max_tokens"), ("tool_calls", "end_turn")]
 )
 async def test_each_finish_reason_has_anthropics_stop_reason(
     fake_engines: FakeEngines, gateway: str, finish: str, reason: str
 ) -> None:
     fake_engines.let("judge", judge_script(Script(("x",), finish_reason=finish)))
     assert (await ask(gateway)).stop_reason == reason
+
+
+@pytest.mark.parametrize("finish", ["stop", "tool_calls"])
+async def test_a_tool_use_block_has_the_stop_reason_tool_use(
+    fake_engines: FakeEngines, gateway: str, finish: str
+) -> None:
+    fake_engines.let("judge", replace(CALL, finish_reason=finish))
+    wanted: Any = {"model": "cappella/tools", "tools": [TOOL], "tool_choice": {"type": "tool", "name": "look_up"}}
+    assert (await ask(gateway, **wanted)).stop_reason == "tool_use"
+    async with client(gateway) as stock, stock.messages.stream(messages=USER, max_tokens=99, **wanted) as stream:
+        assert (await stream.get_final_message()).stop_reason == "tool_use"
+
+
+@pytest.mark.parametrize("finish", ["stop", "tool_calls", "length"])
+async def test_a_call_that_was_cut_has_the_stop_reason_max_tokens(
+    fake_engines: FakeEngines, gateway: str, finish: str
+) -> None:
+    fake_engines.let("judge", Script((), calls=(("look_up", '{"name": "An'),), finish_reason=finish))
+    wanted: Any = {"model": "cappella/tools", "tools": [TOOL]}
+    assert (await ask(gateway, **wanted)).stop_reason == "max_tokens"
+    async with client(gateway) as stock:
+        events = await stock.messages.create(messages=USER, max_tokens=99, stream=True, **wanted)
+        assert [e.delta.stop_reason async for e in events if e.type == "message_delta"] == ["max_tokens"]
 
 
 async def test_an_image_is_handed_on_as_data(fake_engines: FakeEngines, gateway: str) -> None:

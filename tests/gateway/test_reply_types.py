@@ -145,7 +145,13 @@ def test_the_whole_replies_are_the_json_that_clients_know() -> None:
     head = {"model": "cappella/default"}
     chat = on_the_wire(ChatRequest.model_validate({**head, "messages": USER}).to_response(FULL))
     call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"at": 1}'}}
-    message = {"role": "assistant", "content": "Yes.", "reasoning": "Hm.", "tool_calls": [call]}
+    message = {
+        "role": "assistant",
+        "content": "Yes.",
+        "reasoning": "Hm.",
+        "reasoning_content": "Hm.",
+        "tool_calls": [call],
+    }
     assert chat.pop("choices") == [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}]
     assert (chat["object"], chat["usage"], set(chat)) == (
         "chat.completion",

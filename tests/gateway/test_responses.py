@@ -33,10 +33,18 @@ async def events_of(url: str, **more: Any) -> list[Any]:
         return [event async for event in await stock.responses.create(**wanted)]
 
 
-async def test_a_response_has_the_answer_and_an_item_with_the_trace(gateway: str) -> None:
-    reply = await ask(
-        gateway, instructions="Be brief.", extra_body={"fusion": {"include_intermediate_responses": True}}
-    )
+async def test_a_response_has_only_items_that_every_client_knows(gateway: str) -> None:
+    reply = await ask(gateway)
+    assert [item.type for item in reply.output] == ["message"]
+    assert reply.to_dict()["fusion"]["status"] == "ok"
+    kinds = [event.type for event in await events_of(gateway)]
+    assert kinds[2] == "response.output_item.added"
+    assert [kind for kind in kinds if "fusion" in kind] == []
+
+
+async def test_a_response_has_the_answer_and_an_item_with_the_trace_on_request(gateway: str) -> None:
+    wanted = {"fusion": {"include_intermediate_responses": True, "include_events": True}}
+    reply = await ask(gateway, instructions="Be brief.", extra_body=wanted)
     assert (reply.output_text, reply.status, reply.instructions) == ("The final answer", "completed", "Be brief.")
     fusion, message = reply.output
     assert (fusion.type, fusion.fusion["status"]) == ("fusion_call", "ok")
@@ -47,7 +55,7 @@ async def test_a_response_has_the_answer_and_an_item_with_the_trace(gateway: str
 
 
 async def test_events_are_numbered_typed_and_add_up_to_the_response(gateway: str) -> None:
-    events = await events_of(gateway)
+    events = await events_of(gateway, extra_body={"fusion": {"include_events": True}})
     assert [event.sequence_number for event in events] == list(range(len(events)))
     kinds = [event.type for event in events]
     assert kinds[:3] == ["response.created", "response.in_progress", "response.output_item.added"]
@@ -68,11 +76,9 @@ async def test_events_are_numbered_typed_and_add_up_to_the_response(gateway: str
 
 async def test_the_clients_own_stream_helper_follows_a_run(fake_engines: FakeEngines, gateway: str) -> None:
     fake_engines.let("judge", judge_script(Script(("one", " two"), reasoning="Hm.")))
-    # The helper prints a warning for every kind of item that it does not know.
-    options = {"fusion": {"include_events": False}}
     async with (
         client(gateway) as stock,
-        stock.responses.stream(model="cappella/default", input="Hi", extra_body=options) as stream,
+        stock.responses.stream(model="cappella/default", input="Hi") as stream,
     ):
         final = await stream.get_final_response()
     assert final.output_text == "one two"
@@ -108,7 +114,7 @@ async def test_function_calls_are_streamed_in_pieces(fake_engines: FakeEngines, 
     pieces = [event.delta for event in events if event.type == "response.function_call_arguments.delta"]
     assert "".join(pieces) == '{"name": "Ann"}'
     (done,) = [event for event in events if event.type == "response.function_call_arguments.done"]
-    assert (done.arguments, done.output_index) == ('{"name": "Ann"}', 2)
+    assert (done.arguments, done.output_index) == ('{"name": "Ann"}', 1)
 
 
 async def test_a_schema_is_asked_for_in_the_flat_spelling(fake_engines: FakeEngines, gateway: str) -> None:

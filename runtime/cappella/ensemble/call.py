@@ -8,6 +8,7 @@ from dataclasses import replace
 from cappella.engines.base import Engine
 from cappella.ensemble import call_counter
 from cappella.ensemble.run import Answer, Call, Role
+from cappella.ensemble.structured.json_value import parse_json
 from cappella.errors import EngineBroke, EngineError, EngineNotReady, EngineOverBudget, EngineUnusable
 from cappella.types import Chunk, Json, Prompt, Sampling, ToolCall, Usage
 
@@ -61,13 +62,30 @@ class Completion:
         return Answer(
             name,
             self.text,
-            self.finish_reason or "",
+            self._true_finish_reason,
             call,
             "".join(self._reasoning),
             [self._tool_calls[index] for index in sorted(self._tool_calls)],
             self.logprobs,
             self.stop_sequence,
         )
+
+    @property
+    def _true_finish_reason(self) -> str:
+        """The engine's, but `length` for tool calls that are cut, and `stop` for calls of which there are none."""
+        if not self._tool_calls:
+            return "stop" if self.finish_reason == "tool_calls" else self.finish_reason or ""
+        whole = all(_is_whole(call.arguments) for call in self._tool_calls.values())
+        return (self.finish_reason or "") if whole else "length"
+
+
+def _is_whole(arguments: str) -> bool:
+    """Whether the arguments of a call are complete JSON; a call without any has none."""
+    try:
+        parse_json(arguments or "{}")
+    except ValueError:
+        return False
+    return True
 
 
 class EngineCall:

@@ -25,11 +25,14 @@ class LiveRun:
         self.task = asyncio.create_task(start(self._put))
         self.task.add_done_callback(lambda _: self._wake())
 
-    async def events(self, silence_s: float | None = None) -> AsyncGenerator[list[Event], None]:
-        """Yield new events in batches until the run has ended; an empty batch after `silence_s` without events."""
+    async def events(self, patience_s: Callable[[], float | None] = lambda: None) -> AsyncGenerator[list[Event], None]:
+        """Yield new events in batches until the run has ended.
+
+        An empty batch where none came for as long as `patience_s`, asked before each wait, allows.
+        """
         while True:
             if not self._events and not self.task.done():
-                await self._wait(silence_s)
+                await self._wait(patience_s())
             if not self._events and self.task.done():
                 return
             batch, self._events = self._events, []

@@ -1,13 +1,14 @@
 """Tracks requests in flight, and cancels those that outlive a drain."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from math import inf
 
 from cappella.errors import ShuttingDown
 from cappella.telemetry import records
+from cappella.telemetry.records import RequestRecord
 
 END_GRACE_S = 5.0
 """What a run may take beyond its deadline to send the last of its reply."""
@@ -15,9 +16,13 @@ END_GRACE_S = 5.0
 
 @dataclass(slots=True, eq=False)
 class Tracked:
-    """One run or call in flight. `ends_at`, on the event loop's clock, is when it ends by itself: None if unknown."""
+    """One run or call in flight. `ends_at`, on the event loop's clock, is when it ends by itself: None if unknown.
+
+    One `request` may be tracked more than once at a time: as the task that handles it, and as its call of an engine.
+    """
 
     cancel: Callable[[], object]
+    request: RequestRecord
     ends_at: float | None = None
     is_cancelled: bool = False
 
@@ -36,8 +41,8 @@ class InFlight:
 
     @property
     def count(self) -> int:
-        """How many are in flight."""
-        return len(self._tracked)
+        """How many requests are in flight."""
+        return _requests(self._tracked)
 
     @contextmanager
     def track(self, cancel: Callable[[], object], is_admitted: bool = False) -> Iterator[Tracked]:
@@ -48,7 +53,7 @@ class InFlight:
         """
         if self._closed and not is_admitted:
             raise ShuttingDown("This server is about to stop.")
-        tracked = Tracked(cancel)
+        tracked = Tracked(cancel, records.current())
         self._tracked.add(tracked)
         try:
             yield tracked
@@ -97,7 +102,10 @@ class InFlight:
             yield begin
 
     async def drain(self, within_s: float) -> int:
-        """Admit no more, wait for those in flight, and cancel the rest after `within_s`; returns how many it cancelled."""
+        """Admit no more, wait for those in flight, and cancel the rest after `within_s`.
+
+        Returns how many requests it cancelled.
+        """
         drain_ends_at = asyncio.get_running_loop().time() + within_s
         return await self._drain(lambda _: drain_ends_at)
 
@@ -108,16 +116,17 @@ class InFlight:
 
     async def _drain(self, due_at: Callable[[Tracked], float]) -> int:
         self._closed = True
-        now, count = asyncio.get_running_loop().time, 0
+        now = asyncio.get_running_loop().time
+        cancelled: list[Tracked] = []
         while self._tracked:
             pending = [tracked for tracked in self._tracked if not tracked.is_cancelled]
             overdue = [tracked for tracked in pending if due_at(tracked) <= now()]
-            count += len(overdue)
+            cancelled += overdue
             for tracked in overdue:
                 self._cancel(tracked)
             due_times = (due_at(tracked) for tracked in pending if not tracked.is_cancelled)
             await self._wait_until(min(due_times, default=inf))
-        return count
+        return _requests(cancelled)
 
     def _cancel(self, tracked: Tracked) -> None:
         tracked.is_cancelled = True
@@ -132,6 +141,10 @@ class InFlight:
         finally:
             if timer is not None:
                 timer.cancel()
+
+
+def _requests(tracked: Iterable[Tracked]) -> int:
+    return len({id(each.request) for each in tracked})
 
 
 def _cancelled() -> ShuttingDown:

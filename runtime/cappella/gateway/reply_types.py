@@ -17,9 +17,12 @@ from cappella.types import Json
 
 
 class AssistantMessage(TypedDict):
+    """`reasoning` and `reasoning_content` are the same: clients read the one or the other."""
+
     role: Literal["assistant"]
     content: NotRequired[str | None]
     reasoning: NotRequired[str | None]
+    reasoning_content: NotRequired[str | None]
     tool_calls: NotRequired[list[Json] | None]
 
 

@@ -165,7 +165,7 @@ def _message(answer: Answer) -> AssistantMessage:
     content = answer.content or (None if answer.tool_calls else "")
     message: AssistantMessage = {"role": "assistant", "content": content}
     if answer.reasoning:
-        message["reasoning"] = answer.reasoning
+        message.update(reasoning=answer.reasoning, reasoning_content=answer.reasoning)
     if answer.tool_calls:
         message["tool_calls"] = [tool_call(call) for call in answer.tool_calls]
     return message
@@ -180,7 +180,7 @@ def _delta(chunk: Chunk) -> Json:
     if chunk.content:
         delta["content"] = chunk.content
     if chunk.reasoning:
-        delta["reasoning"] = chunk.reasoning
+        delta.update(reasoning=chunk.reasoning, reasoning_content=chunk.reasoning)
     if chunk.tool_calls:
         delta["tool_calls"] = [_piece(call) for call in chunk.tool_calls]
     return delta

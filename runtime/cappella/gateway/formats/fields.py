@@ -59,10 +59,7 @@ def _with_options(model: type[Model]) -> type[Model]:
 
 @_with_options
 class Fusion(Wire):
-    """Options of this run that differ from its ensemble's. Precedence: request, preset, ensemble, default.
-
-    `include_events` defaults to true on /v1/responses, whose events have names, and to false elsewhere.
-    """
+    """Options of this run that differ from its ensemble's. Precedence: request, preset, ensemble, default."""
 
     preset: str | None = None
     analysis_models: Annotated[list[str], Field(min_length=1, max_length=MAX_MEMBERS)] | None = None
@@ -115,7 +112,7 @@ class FusionRequest(Wire):
     @property
     def wants_panel_deltas(self) -> bool:
         """Whether the client gets the members' answers as they are generated."""
-        return self.stream and self.options.include_events is True
+        return self.stream and bool(self.options.include_events)
 
     @property
     def overrides(self) -> Overrides:
@@ -166,9 +163,12 @@ class UserMessage(Wire):
 
 
 class AssistantMessage(Wire):
+    """An earlier answer; `reasoning_content` is another name of `reasoning`."""
+
     role: Literal["assistant"]
     content: Text | None = None
     reasoning: str | None = None
+    reasoning_content: str | None = None
     tool_calls: Annotated[list[CallPart], Field(min_length=1)] | None = None
     name: str | None = None
 
@@ -264,6 +264,8 @@ def _message(message: ChatMessage) -> Json:
     out = message.model_dump(exclude_none=True)
     if out["role"] == "developer":
         out["role"] = "system"
-    if out["role"] == "assistant" and "content" not in out:
-        out["content"] = ""
+    if out["role"] == "assistant":
+        out.setdefault("content", "")
+        if thoughts := out.pop("reasoning_content", None):
+            out.setdefault("reasoning", thoughts)
     return out

@@ -176,8 +176,10 @@ def _stop(run: Run) -> reply_types.Stop:
     answer = run.answer
     if answer.stop_sequence is not None:
         return {"stop_reason": "stop_sequence", "stop_sequence": answer.stop_sequence}
-    reasons = {"length": "max_tokens", "tool_calls": "tool_use"}
-    return {"stop_reason": reasons.get(answer.finish_reason, "end_turn"), "stop_sequence": None}
+    if answer.finish_reason == "length":
+        return {"stop_reason": "max_tokens", "stop_sequence": None}
+    # Engines say `stop` for a call of a named tool; agents call a tool only for this reason.
+    return {"stop_reason": "tool_use" if answer.tool_calls else "end_turn", "stop_sequence": None}
 
 
 def _usage(run: Run) -> reply_types.MessageUsage:

@@ -1,4 +1,4 @@
-"""Events and output items of the Responses API; panel and judge are `response.fusion_call.*` events."""
+"""Events and output items of the Responses API; panel and judge are `response.fusion_call.*` events on request."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -21,7 +21,7 @@ class Events(EventEncoder):
         self._response = response
         self._run_id = ""
         self._number = 0
-        self._shows_panel = options.include_events is not False
+        self._shows_panel = bool(options.include_events)
         self._blocks = Blocks(first_index=int(self._shows_panel))
 
     def frames(self, event: events.Event) -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""`/v1/responses` for ensembles: the request, and the run as output items, with the panel as an item of its own."""
+"""`/v1/responses` for ensembles: the request, and the run as output items, with the panel as an item of its own on request."""
 
 import time
 from typing import Annotated, Any, Literal
@@ -74,10 +74,6 @@ class ResponsesRequest(FusionRequest):
         return self
 
     @property
-    def wants_panel_deltas(self) -> bool:
-        return self.stream and self.options.include_events is not False
-
-    @property
     def wants_logprobs(self) -> bool:
         return LOGPROBS in (self.include or ())
 
@@ -99,7 +95,7 @@ class ResponsesRequest(FusionRequest):
         return Sampling(temperature=self.temperature, top_p=self.top_p, max_completion_tokens=self.max_output_tokens)
 
     def to_response(self, run: Run) -> Response:
-        panel_items = [] if self.options.include_events is False else [fusion_item(run, self.options)]
+        panel_items = [fusion_item(run, self.options)] if self.options.include_events else []
         items = [item_of(block, run.run_id, "completed") for block in blocks_of(run.answer)]
         return self.response(run.run_id, status_of(run), [*panel_items, *items], run)
 

@@ -1,17 +1,19 @@
 """Streams a run as server-sent events, with keep-alive comments; errors become events once the stream has begun."""
 
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import orjson
 
 from cappella.ensemble.events import Event
 from cappella.ensemble.run import Run
-from cappella.ensemble.stream import StartRun, live
+from cappella.ensemble.stream import LiveRun, StartRun, live
 from cappella.gateway.reply_types import ErrorBody
 
 KEEP_ALIVE_S = 10.0
-KEEP_ALIVE = b": keep-alive\n\n"
+KEEP_ALIVE = b": keep-alive\n"
+"""A comment without the blank line that would end an event: some clients read that as an event without data."""
 DONE = b"data: [DONE]\n\n"
 
 Describe = Callable[[Exception], ErrorBody]
@@ -39,14 +41,36 @@ async def stream(start: StartRun, event_encoder: EventEncoder, describe: Describ
     async with live(start) as run:
         await run.raise_early_failure()
         try:
-            async for events in run.events(KEEP_ALIVE_S):
-                # Events that are ready together are written together, since every write is a system call.
-                data = b"".join(data for event in events for data in event_encoder.frames(event))
-                # An event that this client does not get still shows that the run goes on.
-                yield data or KEEP_ALIVE
+            async for data in _audible(run, event_encoder):
+                yield data
             yield b"".join(event_encoder.end(run.result))
         except Exception as error:  # noqa: BLE001 - the status line is sent: only an event can report it
             yield b"".join(event_encoder.failed(describe(error)))
+
+
+async def _audible(run: LiveRun, event_encoder: EventEncoder) -> AsyncIterator[bytes]:
+    """The frames of the run's events, and a comment whenever the client has got nothing for KEEP_ALIVE_S."""
+    silence = _Silence()
+    async for events in run.events(silence.left_s):
+        # Events that are ready together are written together, since every write is a system call.
+        data = b"".join(data for event in events for data in event_encoder.frames(event))
+        if data or silence.left_s() <= 0:
+            yield data or KEEP_ALIVE
+            silence.broken()
+
+
+class _Silence:
+    """How long the client has got nothing."""
+
+    def __init__(self) -> None:
+        self.broken()
+
+    def broken(self) -> None:
+        self._ends_at = asyncio.get_running_loop().time() + KEEP_ALIVE_S
+
+    def left_s(self) -> float:
+        """Seconds until it needs a comment."""
+        return self._ends_at - asyncio.get_running_loop().time()
 
 
 def frame(data: Mapping[str, Any], event: str | None = None) -> bytes:
