@@ -1,6 +1,7 @@
 """The health check of a running engine: probes, the circuit breaker, and the cause of death."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -10,6 +11,7 @@ from cappella.engines.health import Health
 from cappella.engines.vllm.client import VllmEngine
 from cappella.errors import EngineError, EngineRejected
 from cappella.types import Prompt, Sampling
+from support.clock import Clock
 from support.fake_engines import FakeEngines, eventually
 from support.scripted_engine import Json, Script, ScriptedEngine
 
@@ -114,6 +116,55 @@ async def test_a_long_prompt_is_no_hang_while_the_core_steps(
 
     assert await check_until(health, step) is None
     assert engine.status.state == "ready"
+
+
+def core(rate: float) -> Callable[[], float]:
+    """CPU seconds of a core that uses a share of one CPU."""
+    return lambda: rate * time.monotonic()
+
+
+async def cause_within(health: Health, clock: Clock, engine: VllmEngine, seconds: int) -> tuple[str | None, set[str]]:
+    """What a check each second finds within so many of them, and the states of the engine meanwhile."""
+    states = set()
+    try:
+        for _ in range(seconds):
+            clock.advance(1.0)
+            cause = await health.check()
+            states.add(engine.status.state)
+            if cause:
+                return cause, states
+        return None, states
+    finally:
+        await health.pause()
+
+
+async def test_a_long_step_of_a_core_that_computes_is_no_hang(
+    clock: Clock, server: ScriptedEngine, engine: VllmEngine
+) -> None:
+    server.hangs = True
+    engine.circuit_breaker.record_output()
+    found = await cause_within(Health(engine, 60, core(0.1)), clock, engine, 300)
+    assert found == (None, {"ready"})
+
+
+async def test_a_core_that_computes_without_end_is_dead(
+    clock: Clock, server: ScriptedEngine, engine: VllmEngine
+) -> None:
+    server.hangs = True
+    engine.circuit_breaker.record_output()
+    cause, states = await cause_within(Health(engine, 60, core(1.0)), clock, engine, 700)
+    assert cause == "hung: no token and no scheduler step for 60 s"
+    assert states == {"ready"}
+
+
+async def test_a_core_that_waits_takes_no_calls_and_then_is_dead(
+    clock: Clock, server: ScriptedEngine, engine: VllmEngine
+) -> None:
+    server.hangs = True
+    engine.circuit_breaker.record_output()
+    cause, states = await cause_within(Health(engine, 60, core(0.0)), clock, engine, 70)
+    assert cause == "hung: no token and no scheduler step for 60 s"
+    assert states == {"ready", "unhealthy"}
 
 
 async def test_different_requests_that_break_in_a_row_have_the_engine_probed(

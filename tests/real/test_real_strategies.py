@@ -292,6 +292,40 @@ async def _turn(stock: AsyncOpenAI, messages: list[Any], stream: bool) -> Any:
         return (await streaming.get_final_completion()).choices[0].message
 
 
+@pytest.mark.parametrize("model", [ENSEMBLE, "clerk"])
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("strict", "choice"),
+    [
+        (False, "required"),
+        (False, {"type": "function", "function": {"name": "look_up"}}),
+        (True, "required"),
+        (True, "auto"),
+    ],
+    ids=["required", "named", "strict and required", "strict"],
+)
+async def test_a_real_engine_with_a_tool_parser_is_forced_to_call(
+    agent: Deployment, model: str, stream: bool, strict: bool, choice: Any
+) -> None:
+    wanted: Any = {
+        "model": model,
+        "messages": [{"role": "user", "content": "What is the price of Tunagox?"}],
+        "tools": [{"type": "function", "function": {**TOOL, "strict": strict}}],
+        "tool_choice": choice,
+        "max_tokens": 200,
+        "temperature": 0,
+    }
+    async with client(agent) as stock:
+        if stream:
+            async with stock.chat.completions.stream(**wanted) as streaming:
+                message = (await streaming.get_final_completion()).choices[0].message
+        else:
+            message = (await stock.chat.completions.create(**wanted)).choices[0].message
+    assert message.tool_calls
+    assert {call.function.name for call in message.tool_calls} == {"look_up"}
+    assert all(set(json.loads(call.function.arguments)) == {"attribute", "name"} for call in message.tool_calls)
+
+
 async def test_reasoning_is_split_off_and_kept_in_the_trace(agent: Deployment) -> None:
     tools = [{"type": "function", "function": TOOL}]
     options = {"include_intermediate_responses": True}

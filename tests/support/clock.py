@@ -20,6 +20,9 @@ class Clock:
         true = time.monotonic
         patch.setattr(time, "monotonic", lambda: true() + self._ahead_s)
 
+    def advance(self, seconds: float) -> None:
+        self._ahead_s += seconds
+
     async def skip(self, seconds: float, work: Coroutine[Any, Any, T], once: Callable[[], bool]) -> T:
         """The result of `work`, during which the clock is advanced by `seconds` as soon as `once` holds."""
         task = asyncio.create_task(work)

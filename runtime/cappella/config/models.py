@@ -19,7 +19,8 @@ class Model(Frozen):
     The parsers are vLLM's, by name: a model accepts tools, or `reasoning_effort`, only if it has the parser.
     `prompt_lookup_tokens` turns on n-gram speculation with that many draft tokens: useful for judges, which copy much.
     `card` is a file of model_configs/models with published facts about these weights.
-    An engine with pending requests that generates no token and makes no step for `hung_after_s` is restarted.
+    An engine with pending requests that generates no token and makes no step for `hung_after_s` is restarted, on a CPU
+    only if its core does not compute either.
     `adapters` are LoRA adapters by name. Each is called like a model; one engine serves them with its weights.
     `engine_args` are further flags of vLLM's server: those allowed by config/engine_args.py.
     """

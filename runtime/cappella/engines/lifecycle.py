@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from cappella.engines import last_failure
+from cappella.engines import core_time, last_failure
 from cappella.engines.base import EngineServer
 from cappella.engines.health import Health
 from cappella.engines.launch import Launch
@@ -34,7 +34,7 @@ class Lifecycle:
         self._launcher = launcher
         self._spec = spec
         self._start_slots = start_slots
-        self._health = Health(engine, spec.hung_after_s)
+        self._health = Health(engine, spec.hung_after_s, self._core_seconds)
         self._intent = Intent()
         self._intent_changed = asyncio.Event()
         self._launch = Launch(engine, launcher, spec, self._health)
@@ -62,6 +62,11 @@ class Lifecycle:
         """The process group of the engine; None if it has no process."""
         process = self._launch.running_process
         return process.process_group if process else None
+
+    def _core_seconds(self) -> float | None:
+        """The CPU time of the engine's core; None on GPUs, where a core waits in a busy loop."""
+        group = self.process_group
+        return core_time.core_seconds(group) if group and self._spec.memory is None else None
 
     def kill_group(self) -> None:
         """Send SIGKILL to all the engine's processes, without waiting."""

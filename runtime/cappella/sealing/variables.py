@@ -28,6 +28,9 @@ SEAL = {
     "GLOO_SOCKET_IFNAME": "lo",
     "NCCL_SOCKET_IFNAME": "lo",
     "VLLM_LOGGING_LEVEL": "INFO",
+    # Else vLLM asks for a forced or strict tool call by a structural tag, which the `guidance` backend cannot read: each
+    # would be a 400. So it asks by the JSON schema of the tools.
+    "VLLM_ENFORCE_STRICT_TOOL_CALLING": "0",
     "PYTHONSAFEPATH": "1",
     "PYTHONUNBUFFERED": "1",
 }
