@@ -12,7 +12,7 @@ EDITS = ("Edit", "edit", "replace")
 SHELLS = ("exec_command", "shell_command", "shell", "Bash", "bash")
 OLD, NEW = "blue", "green"
 DONE = "Done: the word is green now."
-FILE = re.compile(r"/[^\s\"'`]*?notes\.txt")
+FILE = re.compile(r"Read the file (/\S+?notes\.txt)")
 
 
 def play(body: Json) -> Script:
@@ -22,7 +22,8 @@ def play(body: Json) -> Script:
     if choice := (body.get("structured_outputs") or {}).get("choice"):
         return Script((choice[0],))
     if call := _call(body):
-        return Script((), calls=(call,), finish_reason="tool_calls")
+        # Agents ignore a call whose id they have seen before.
+        return Script((), calls=(call,), call_id=f"call_{_step(body)}", finish_reason="tool_calls")
     if schema := _schema(body):
         return Script((json.dumps(instance(schema, schema)),))
     if "SEARCH/REPLACE" in str(body["messages"]) or "*file listing*" in str(body["messages"]):
@@ -44,13 +45,18 @@ def _call(body: Json) -> tuple[str, str] | None:
         return None
     if isinstance(choice, dict):
         return _filled(choice["function"]["name"], tools)
-    step = sum(message["role"] == "tool" for message in body["messages"])
+    step = _step(body)
     if task := FILE.search(str(body["messages"])):
-        return _edit_step(step, task[0], tools)
+        return _edit_step(step, task[1], tools)
     names = list(tools)
     if step == 0 or choice == "required":
         return _filled(names[min(step, len(names) - 1)], tools)
     return None
+
+
+def _step(body: Json) -> int:
+    """How many results of tools the model has seen."""
+    return sum(message["role"] == "tool" for message in body["messages"])
 
 
 def _edit_step(step: int, path: str, tools: dict[str, Json]) -> tuple[str, str] | None:
