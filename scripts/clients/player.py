@@ -11,6 +11,7 @@ READS = ("Read", "read", "read_file")
 EDITS = ("Edit", "edit", "replace")
 SHELLS = ("exec_command", "shell_command", "shell", "Bash", "bash")
 OLD, NEW = "blue", "green"
+ANY_OBJECT = {"city": "Paris", "answer": "Paris"}
 DONE = "Done: the word is green now."
 FILE = re.compile(r"Read the file (/\S+?notes\.txt)")
 
@@ -25,7 +26,7 @@ def play(body: Json) -> Script:
         # Agents ignore a call whose id they have seen before.
         return Script((), calls=(call,), call_id=f"call_{_step(body)}", finish_reason="tool_calls")
     if schema := _schema(body):
-        return Script((json.dumps(instance(schema, schema)),))
+        return Script((json.dumps(instance(schema, schema) or ANY_OBJECT),))
     if "SEARCH/REPLACE" in str(body["messages"]) or "*file listing*" in str(body["messages"]):
         return Script((f"notes.txt\n```\nThe sky is {NEW}.\n```\n",))
     return Script((DONE[:5], DONE[5:]))

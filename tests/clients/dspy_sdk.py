@@ -1,4 +1,4 @@
-"""DSPy: its language model, and a typed prediction by JSON."""
+"""DSPy: its language model, over both APIs of OpenAI's."""
 
 import sys
 
@@ -6,8 +6,9 @@ import dspy
 from checks import check
 
 url, model = sys.argv[1:]
-lm = dspy.LM(f"openai/{model}", api_base=f"{url}/v1", api_key="none", cache=False, num_retries=0)
-dspy.configure(lm=lm, adapter=dspy.JSONAdapter())
+where = {"api_base": f"{url}/v1", "api_key": "none", "cache": False, "num_retries": 0}
+lm = dspy.LM(f"openai/{model}", **where)
 check("lm", lambda: lm("Hi"))
 check("two answers", lambda: len(lm("Hi", n=2, temperature=0.9)) == 2)
-check("predict", lambda: dspy.Predict("question -> answer: str")(question="Which city?").answer)
+check("json_object", lambda: lm("Hi", response_format={"type": "json_object"})[0].startswith("{"))
+check("responses", lambda: dspy.LM(f"openai/{model}", model_type="responses", **where)("Hi"))
