@@ -24,12 +24,14 @@ class Script:
 
     With `pace`, each piece of a stream waits for one release of that semaphore.
 
-    `samples` are complete texts, one per answer of a call with `n`; `calls` are tool calls: name and arguments.
+    `samples` are complete texts, one per answer of a call with `n`; `calls` are tool calls: name and arguments, whose ids
+    begin with `call_id`.
     """
 
     pieces: tuple[str, ...] = ("Hello", " there")
     reasoning: str = ""
     calls: tuple[tuple[str, str], ...] = ()
+    call_id: str = "call"
     logprobs: tuple[Json, ...] = ()
     samples: tuple[str, ...] = ()
     pause_s: float = 0.0
@@ -162,7 +164,7 @@ class ScriptedEngine:
             await (script.pace.acquire() if script.pace else asyncio.sleep(script.pause_s))
             await response.write(self._event({"content": piece}, logprobs=script.logprobs))
         for index, (name, arguments) in enumerate(script.calls):
-            for delta in self._call_deltas(index, name, arguments):
+            for delta in self._call_deltas(index, f"{script.call_id}_{index}", name, arguments):
                 await asyncio.sleep(script.pause_s)
                 await response.write(self._event({"tool_calls": [delta]}))
         for sample, text in enumerate(script.samples[: body.get("n", 1)]):
@@ -202,9 +204,9 @@ class ScriptedEngine:
         usage_event = {"choices": [], "usage": {**usage, "prompt_tokens_details": {"cached_tokens": 4}}}
         await response.write(f"data: {json.dumps(usage_event)}\n\n".encode())
 
-    def _call_deltas(self, index: int, name: str, arguments: str) -> list[Json]:
+    def _call_deltas(self, index: int, call_id: str, name: str, arguments: str) -> list[Json]:
         """A call as vLLM streams it: the name first, then its arguments in pieces."""
-        head = {"index": index, "id": f"call_{index}", "type": "function", "function": {"name": name, "arguments": ""}}
+        head = {"index": index, "id": call_id, "type": "function", "function": {"name": name, "arguments": ""}}
         half = len(arguments) // 2
         return [head, *({"index": index, "function": {"arguments": a}} for a in (arguments[:half], arguments[half:]))]
 

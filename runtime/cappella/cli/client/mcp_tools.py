@@ -1,0 +1,133 @@
+"""An MCP server whose tools ask a running server: a second opinion for agents that run on another model."""
+
+import json
+from typing import Annotated, Any
+
+from mcp.server.mcpserver import Context, MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
+from mcp.types import CallToolResult, TextContent, ToolAnnotations
+from pydantic import Field
+
+from cappella.cli.client.http import Json, Server, get, stream
+from cappella.cli.client.request import PATH, AskOptions
+from cappella.cli.client.run_view import View
+from cappella.errors import CappellaError
+from cappella.version import __version__
+
+LIST_TIMEOUT_S = 30.0
+INSTRUCTIONS = (
+    "A panel of local language models with a judge. Use ask_panel for a second opinion on a question, compare to see where the"
+    " models disagree. They see only what you write: put all that matters (code, errors, constraints) into the question."
+)
+
+Question = Annotated[str, Field(min_length=1, description="The whole question; the models see nothing else.")]
+Ensemble = Annotated[str | None, Field(description="An id of list_models; left out: the server's default ensemble.")]
+System = Annotated[str | None, Field(description="A system prompt for the panel and the judge.")]
+Preset = Annotated[str | None, Field(description="A preset of the ensemble, as list_models names it.")]
+Members = Annotated[
+    list[str] | None, Field(description="Models to compare instead of the ensemble's panel, by their ids.")
+]
+READS = ToolAnnotations(read_only_hint=True, open_world_hint=False)
+
+
+def server_of(server: Server, default_model: str) -> MCPServer[Any]:
+    """The MCP server, not yet running; its tools ask `default_model` unless a call names another."""
+    mcp: MCPServer[Any] = MCPServer("cappella", instructions=INSTRUCTIONS, version=__version__, log_level="WARNING")
+
+    @mcp.tool(annotations=READS)
+    async def ask_panel(
+        question: Question, context: Context[Any, Any], model: Ensemble = None, system: System = None,
+        preset: Preset = None,
+    ) -> CallToolResult:  # fmt: skip
+        """Ask a panel of local models; their judge writes one answer from theirs."""
+        fusion = {"preset": preset} if preset else {}
+        view = await _run(server, AskOptions(model or default_model, system, fusion), question, context)
+        return _result(view.answer, _summary(view))
+
+    @mcp.tool(annotations=READS)
+    async def compare(
+        question: Question, context: Context[Any, Any], model: Ensemble = None, system: System = None,
+        models: Members = None,
+    ) -> CallToolResult:  # fmt: skip
+        """Ask several local models the same, and see each one's answer, where they agree and differ, and the judge's answer."""
+        fusion: Json = {"include_intermediate_responses": True, "analysis": "before"}
+        fusion |= {"analysis_models": models} if models else {}
+        view = await _run(server, AskOptions(model or default_model, system, fusion), question, context)
+        return _result(_comparison(view), {**_summary(view), "responses": view.fusion.get("responses", [])})
+
+    @mcp.tool(annotations=READS)
+    async def list_models() -> CallToolResult:
+        """List the ensembles, with their panels and presets, and the single models that can be asked."""
+        try:
+            entries = (await get(server, "/v1/models", LIST_TIMEOUT_S))["data"]
+        except CappellaError as error:
+            raise ToolError(str(error)) from error
+        return _result("\n".join(map(_line, entries)), {"models": [_entry(each) for each in entries]})
+
+    return mcp
+
+
+async def _run(server: Server, options: AskOptions, question: str, context: Context[Any, Any]) -> View:
+    """The ended run; progress is reported whenever a member ends, and when the judge begins. Raises ToolError."""
+    view = View(options.model)
+    events = {"include_events": True} if options.is_of_ensemble else {}
+    body = {**options.body([{"role": "user", "content": question}], **events), "stream": True}
+    told = ""
+    try:
+        async for chunk in stream(server, PATH, body):
+            view.add(chunk)
+            if (stage := _stage(view)) != told:
+                told = stage
+                await context.report_progress(_ended(view), len(view.members) + 1, stage)
+    except CappellaError as error:
+        raise ToolError(str(error)) from error
+    view.end()
+    if not view.answer:
+        raise ToolError(f"{options.model} ended without an answer.")
+    return view
+
+
+def _ended(view: View) -> int:
+    return len(view.members) - len(view.awaited)
+
+
+def _stage(view: View) -> str:
+    """What the run waits for."""
+    if view.answer_at:
+        return "the answer is being written"
+    if view.judging_at:
+        return f"{view.judge} reads the answers"
+    return f"waiting for {', '.join(view.awaited)}" if view.awaited else "asked"
+
+
+def _summary(view: View) -> Json:
+    """What is known of the run, without the members' texts."""
+    names = ("run_id", "status", "strategy", "judge_model", "analysis_models", "failed_models", "failure_reason")
+    known = {name: view.fusion[name] for name in (*names, "analysis") if view.fusion.get(name) is not None}
+    return {"model": view.model, "answer": view.answer, **known}
+
+
+def _comparison(view: View) -> str:
+    """The answers, the comparison and the judge's answer, as text."""
+    parts = [f"## {each['model']}\n{each['content']}" for each in view.fusion.get("responses", ())]
+    parts += [f"## {each['model']} failed\n{each['error']}" for each in view.fusion.get("failed_models", ())]
+    if view.analysis:
+        key = "".join(f"{label} is {model}. " for label, model in view.fusion["labels"].items())
+        parts.append(f"## Comparison\n{key}\n{json.dumps(view.analysis, ensure_ascii=False, indent=1)}")
+    return "\n\n".join([*parts, f"## Answer of the judge\n{view.answer}"])
+
+
+def _entry(model: Json) -> Json:
+    names = ("id", "panel", "judge", "presets", "max_model_len")
+    return {name: model[name] for name in names if name in model}
+
+
+def _line(model: Json) -> str:
+    if "panel" not in model:
+        return f"{model['id']}: a single model"
+    presets = f"; presets {', '.join(model['presets'])}" if model.get("presets") else ""
+    return f"{model['id']}: panel {', '.join(model['panel'])}; judge {model['judge']}{presets}"
+
+
+def _result(text: str, structured: Json) -> CallToolResult:
+    return CallToolResult(content=[TextContent(type="text", text=text)], structured_content=structured)

@@ -1,0 +1,23 @@
+"""A client's checks: each prints one line of JSON, whether it holds or not."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+WEATHER = {
+    "name": "get_weather",
+    "description": "The weather of a city.",
+    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+}
+FUNCTION = {"type": "function", "function": WEATHER}
+HI = [{"role": "user", "content": "Say hello."}]
+ASK = [{"role": "user", "content": "What is the weather in Paris? Use the tool."}]
+
+
+def check(name: str, holds: Callable[[], Any]) -> None:
+    """`holds` returns something true if all is right; what it raises is the result."""
+    try:
+        result = "ok" if holds() else "wrong answer"
+    except Exception as error:  # noqa: BLE001 - whatever the client raises is the finding
+        result = f"{type(error).__name__}: {error}"[:1500]
+    print(json.dumps({"check": name, "result": result}), flush=True)
