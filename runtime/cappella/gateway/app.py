@@ -13,7 +13,7 @@ from cappella.background import background
 from cappella.config import Config
 from cappella.engines.supervisor import Supervisor
 from cappella.ensemble.pipeline import Pipeline
-from cappella.gateway import browser_security, errors, health, openapi, page, runs
+from cappella.gateway import browser_security, errors, health, models, openapi, page, runs
 from cappella.gateway.admission import Admission
 from cappella.gateway.body_memory import BodyMemory
 from cappella.gateway.drain import InFlight
@@ -70,6 +70,7 @@ def _routers(
     keyed = reloader.state.config.server.keys is not None
     yield openapi.create_router(gatekeeper, keyed)
     yield create_router(lambda: reloader.state, reloader.reload)
+    yield models.create_router(lambda: reloader.state)
     yield health.create_router(lambda: reloader.state)
     yield runs.create_router(gatekeeper, persistence.run_store)
     yield create_machine_router(lambda: reloader.state, supervisor)

@@ -30,7 +30,7 @@ from cappella.types import Json
 PATH = "/openapi.json"
 
 _ABOUT_KEYS = ("invalid_api_key", "scope_missing", "model_not_allowed")
-_ALSO_INFERENCE = ("unknown_field", "invalid_value")
+_ALSO_INFERENCE = ("unknown_field", "invalid_value", "model_not_found")
 """Codes of other endpoints that the inference endpoints have too."""
 _REPLIES = {
     "/v1/chat/completions": ("Chat completion, of an ensemble or a model", reply_types.ChatCompletion, "messages"),
@@ -64,10 +64,18 @@ class _Endpoint:
 
 _LIMIT: Json = {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": MAX_LISTED}}
 _RUN_ID: Json = {"name": "run_id", "in": "path", "required": True, "schema": {"type": "string"}}
+_MODEL: Json = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
 _ENGINE: Json = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
 _ACTION: Json = {"name": "action", "in": "path", "required": True, "schema": {"enum": list(get_args(Action))}}
 ENDPOINTS: Mapping[str, _Endpoint] = {
     "/v1/models": _Endpoint("The ensembles and models that the key may call", reply_types.Models, "run"),
+    "/v1/models/{model}": _Endpoint(
+        "One of them; its name may have slashes",
+        reply_types.ModelEntry,
+        "run",
+        refuses=("model_not_found",),
+        parameters=(_MODEL,),
+    ),
     "/health": _Endpoint("Liveness", reply_types.Health),
     "/ready": _Endpoint(
         "Readiness: 503 unless every ensemble can answer", machine_types.Readiness, "run", others=(503,)

@@ -110,16 +110,32 @@ class Message(Stop):
     fusion: NotRequired[Trace]
 
 
-class ModelEntry(TypedDict):
-    id: str
-    object: Literal["model"]
-    created: Count
-    owned_by: str
+class Architecture(TypedDict):
+    input_modalities: list[Literal["text", "image"]]
+    output_modalities: list[Literal["text"]]
+
+
+class ModelFacts(TypedDict):
+    """`max_model_len` and `context_length` are the same; `panel`, `judge`, `example` and `presets` are an ensemble's."""
+
+    max_model_len: int
+    context_length: int
+    architecture: Architecture
+    tools: bool
     panel: NotRequired[list[str]]
     judge: NotRequired[str]
     example: NotRequired[str]
     presets: NotRequired[list[str]]
-    max_model_len: NotRequired[int]
+
+
+class ModelEntry(ModelFacts):
+    """`alias_of` is the ensemble or model that an alias stands for."""
+
+    id: str
+    object: Literal["model"]
+    created: Count
+    owned_by: str
+    alias_of: NotRequired[str]
     info: NotRequired[Json]
 
 
