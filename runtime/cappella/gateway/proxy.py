@@ -35,6 +35,12 @@ FIELDS = {
         "model messages system max_tokens stop_sequences stream temperature top_p top_k tools tool_choice"
         " metadata".split()
     ),
+    # Not `chat_template`: a template is a program.
+    "/tokenize": frozenset(
+        "model prompt messages tools add_special_tokens add_generation_prompt continue_final_message"
+        " return_token_strs chat_template_kwargs".split()
+    ),
+    "/detokenize": frozenset(("model", "tokens")),
 }
 
 

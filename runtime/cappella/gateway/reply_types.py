@@ -139,6 +139,20 @@ class ModelEntry(ModelFacts):
     info: NotRequired[Json]
 
 
+class InputTokens(TypedDict):
+    input_tokens: Count
+
+
+class Tokens(TypedDict):
+    count: Count
+    max_model_len: Count
+    tokens: list[int]
+
+
+class Text(TypedDict):
+    prompt: str
+
+
 class Models(TypedDict):
     object: Literal["list"]
     data: list[ModelEntry]
