@@ -13,7 +13,7 @@ from cappella.background import background
 from cappella.config import Config
 from cappella.engines.supervisor import Supervisor
 from cappella.ensemble.pipeline import Pipeline
-from cappella.gateway import browser_security, errors, health, models, openapi, page, runs, tokens
+from cappella.gateway import browser_security, errors, health, models, ollama, openapi, page, runs, tokens
 from cappella.gateway.admission import Admission
 from cappella.gateway.body_memory import BodyMemory
 from cappella.gateway.drain import InFlight
@@ -72,6 +72,7 @@ def _routers(
     yield create_router(lambda: reloader.state, reloader.reload)
     yield models.create_router(lambda: reloader.state)
     yield tokens.create_router(lambda: reloader.state)
+    yield ollama.create_router(lambda: reloader.state)
     yield health.create_router(lambda: reloader.state)
     yield runs.create_router(gatekeeper, persistence.run_store)
     yield create_machine_router(lambda: reloader.state, supervisor)

@@ -8,7 +8,7 @@ from cappella.config import AnyModel, Config, Ensemble
 from cappella.ensemble import capacity
 from cappella.ensemble.capacity import Modality
 from cappella.errors import RequestError
-from cappella.gateway.reply_types import Architecture, ModelEntry, ModelFacts
+from cappella.gateway.reply_types import Architecture, ModelEntry
 
 PREFIX = "cappella/"
 
@@ -31,8 +31,8 @@ def entry(config: Config, name: str, created: int) -> ModelEntry:
     """The entry of a callable name; that of an alias is its target's, with `alias_of`."""
     target = config.meant_by(name)
     ensemble = config.ensembles.get(target.removeprefix(PREFIX)) if target.startswith(PREFIX) else None
-    made = _of_ensemble(config, ensemble) if ensemble else _of_model(config.models_by_name[target])
-    head: ModelEntry = {"id": name, "object": "model", "created": created, "owned_by": "cappella", **made}
+    head = _of_ensemble(config, ensemble) if ensemble else _of_model(config.models_by_name[target])
+    head["id"], head["created"] = name, created
     if not head["tools"]:
         # Open WebUI sends tools of its own with each message, unless the entry says this.
         head["info"] = {"meta": {"capabilities": {"builtin_tools": False}}}
@@ -41,10 +41,10 @@ def entry(config: Config, name: str, created: int) -> ModelEntry:
     return head
 
 
-def _of_ensemble(config: Config, ensemble: Ensemble) -> ModelFacts:
+def _of_ensemble(config: Config, ensemble: Ensemble) -> ModelEntry:
     models = config.models_by_name
     context, inputs = capacity.context_length(ensemble, models), capacity.input_modalities(ensemble, models)
-    made: ModelFacts = {
+    made: ModelEntry = {
         **_facts(context, inputs, ensemble.tools),
         "panel": [seat.name for seat in ensemble.seats],
         "judge": ensemble.judge.model,
@@ -53,12 +53,21 @@ def _of_ensemble(config: Config, ensemble: Ensemble) -> ModelFacts:
     return {**made, "presets": list(ensemble.presets)} if ensemble.presets else made
 
 
-def _of_model(model: AnyModel) -> ModelFacts:
+def _of_model(model: AnyModel) -> ModelEntry:
     inputs: list[Modality] = ["text", "image"] if model.capabilities.images else ["text"]
     return _facts(model.max_model_len, inputs, model.capabilities.tools)
 
 
-def _facts(context: int, inputs: list[Modality], tools: bool) -> ModelFacts:
-    """The context by vLLM's name for it and by OpenRouter's, and the modalities in OpenRouter's form."""
+def _facts(context: int, inputs: list[Modality], tools: bool) -> ModelEntry:
+    """An entry without a name. The context is given by vLLM's name and by OpenRouter's, the modalities in OpenRouter's form."""
     architecture: Architecture = {"input_modalities": inputs, "output_modalities": ["text"]}
-    return {"max_model_len": context, "context_length": context, "architecture": architecture, "tools": tools}
+    return {
+        "id": "",
+        "object": "model",
+        "created": 0,
+        "owned_by": "cappella",
+        "max_model_len": context,
+        "context_length": context,
+        "architecture": architecture,
+        "tools": tools,
+    }

@@ -20,6 +20,7 @@ from cappella.config.limits import Limits
 from cappella.engines.status import Action
 from cappella.gateway import errors, machine_types, proxy, reply_types, tokens
 from cappella.gateway.errors import Codes
+from cappella.gateway.formats.api_errors import OLLAMA
 from cappella.gateway.model_list import PREFIX
 from cappella.gateway.request import credentials
 from cappella.gateway.routes import APIS
@@ -47,6 +48,9 @@ _POSTED: Mapping[str, tuple[str, Any, tuple[str, ...]]] = {
         ("messages",),
     ),
     "/tokenize": ("vLLM's token ids of a prompt or a chat, of a model", reply_types.Tokens, ()),
+    "/api/chat": ("Ollama's chat, of an ensemble or a model", reply_types.OllamaChat, ("messages",)),
+    "/api/generate": ("Ollama's completion, of an ensemble or a model", reply_types.OllamaText, ()),
+    "/api/show": ("What a model or an ensemble takes, in Ollama's form", reply_types.OllamaModel, ()),
     "/detokenize": ("The text of token ids, of a model", reply_types.Text, ("tokens",)),
 }
 """Further endpoints with a body: summary, type of the reply, and the fields that a body needs besides `model`."""
@@ -88,6 +92,9 @@ ENDPOINTS: Mapping[str, _Endpoint] = {
         refuses=("model_not_found",),
         parameters=(_MODEL,),
     ),
+    "/api/version": _Endpoint("The version of Ollama's API", reply_types.OllamaVersion, "run"),
+    "/api/tags": _Endpoint("The ensembles and models in Ollama's form", reply_types.OllamaModels, "run"),
+    "/api/ps": _Endpoint("Those that can answer now, in Ollama's form", reply_types.OllamaModels, "run"),
     "/health": _Endpoint("Liveness", reply_types.Health),
     "/ready": _Endpoint(
         "Readiness: 503 unless every ensemble can answer", machine_types.Readiness, "run", others=(503,)
@@ -131,6 +138,7 @@ REPLIES: Mapping[str, Any] = {
         *(endpoint.reply for endpoint in ENDPOINTS.values() if endpoint.reply),
         reply_types.Error,
         reply_types.MessagesError,
+        reply_types.OllamaError,
     )
 }
 """The types of all JSON replies, by name."""
@@ -202,7 +210,7 @@ def _error_schema(path: str) -> Json:
     # vLLM itself answers an invalid body with an error in OpenAI's form.
     if path.startswith("/v1/messages"):
         return {"anyOf": [schema_ref(reply_types.MessagesError), schema_ref(reply_types.Error)]}
-    return schema_ref(reply_types.Error)
+    return schema_ref(reply_types.OllamaError if path in OLLAMA else reply_types.Error)
 
 
 def _posted_operation(path: str, codes: Codes) -> Json:
@@ -214,10 +222,15 @@ def _posted_operation(path: str, codes: Codes) -> Json:
         "operationId": _operation_id(path),
         "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
         "responses": {
-            "200": {"description": summary, "content": {"application/json": {"schema": schema_ref(reply)}}},
+            "200": {"description": summary, "content": _posted_content(path, reply)},
             **{str(status): _error(each, _error_schema(path)) for status, each in codes.items()},
         },
     }
+
+
+def _posted_content(path: str, reply: Any) -> Json:
+    lines: Json = {"application/x-ndjson": {"example": "{...}\n"}} if path in ("/api/chat", "/api/generate") else {}
+    return {"application/json": {"schema": schema_ref(reply)}, **lines}
 
 
 def _operation_id(path: str) -> str:
@@ -240,7 +253,7 @@ def _operation(path: str, each: _Endpoint, codes: Codes) -> Json:
                 str(ok): {"description": each.summary, "content": {kind: {"schema": schema}}}
                 for ok in (each.ok, *each.others)
             },
-            **{str(status): _error(codes, schema_ref(reply_types.Error)) for status, codes in sorted(refusals.items())},
+            **{str(status): _error(codes, _error_schema(path)) for status, codes in sorted(refusals.items())},
         },
     }
 

@@ -7,8 +7,11 @@ The engine checks their values; other fields never reach it. The body is forward
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import orjson
+
 from cappella.errors import RequestError
 from cappella.gateway.formats.anthropic_errors import error_body
+from cappella.gateway.formats.api_errors import OLLAMA, ollama_error
 from cappella.gateway.formats.sse import DONE, frame
 from cappella.gateway.reply_types import ErrorBody
 from cappella.types import Sampling
@@ -63,6 +66,8 @@ def broken_stream_events(path: str, error: ErrorBody) -> bytes:
         return frame(error_body(502, error), "error")
     if path == "/v1/responses":
         return frame({**error, "type": "error"}, "error")
+    if path in OLLAMA:
+        return orjson.dumps(ollama_error(error)) + b"\n"
     return frame({"error": error}) + DONE
 
 

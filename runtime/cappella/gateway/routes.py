@@ -14,20 +14,22 @@ from cappella.ensemble.events import Emit
 from cappella.ensemble.run import Run
 from cappella.ensemble.settings import resolve
 from cappella.errors import CappellaError, RequestError, UnknownModel
-from cappella.gateway import images, proxy, renaming, usage_report
+from cappella.gateway import proxy, renaming, usage_report
 from cappella.gateway.admission import costs, in_time
 from cappella.gateway.formats import fields, sse
 from cappella.gateway.formats.chat import ChatRequest
 from cappella.gateway.formats.messages import MessagesRequest
+from cappella.gateway.formats.ollama_replies import NDJSON
 from cappella.gateway.formats.responses import ResponsesRequest
 from cappella.gateway.formats.sse import EventEncoder
 from cappella.gateway.limits import answer_count
 from cappella.gateway.model_list import PREFIX, callable_names, named_model
+from cappella.gateway.receive import received
 from cappella.gateway.reply_types import Reloaded
-from cappella.gateway.request import Incoming, Stream, caller, read, require_json, unless_gone
+from cappella.gateway.request import Incoming, Stream, unless_gone
 from cappella.gateway.state import GatewayState
 from cappella.gateway.usage_report import tokens_of_an_answer
-from cappella.gateway.validation import checked_json, parse
+from cappella.gateway.validation import parse
 from cappella.telemetry import records
 from cappella.threads import off_loop_if_large
 from cappella.types import Prompt, Sampling
@@ -84,21 +86,26 @@ def _inference_endpoint(current: Callable[[], GatewayState], path: str) -> Calla
     """The endpoint of one API: it answers from a model called by its own name, or from an ensemble."""
 
     async def answer(request: Request) -> Response:
-        state = current()
-        key = await state.authenticate(request, "run")
-        require_json(request)
-        server = state.config.server
-        with state.bodies.holding(caller(request, key)) as memory:
-            body = await read(request, server.max_body_bytes, server.client_timeout_s, memory.add)
-            wire = await off_loop_if_large(len(body), checked_json, body, server.limits)
-            body = await images.with_files(body, wire, server.image_folder, server.max_body_bytes)
+        async with received(current, request) as incoming:
             # A reload may have come meanwhile.
-            return await _answer(current(), Incoming(request, path, key, body, wire, memory))
+            return await answer_request(current(), replace(incoming, path=path))
 
     return answer
 
 
-async def _answer(state: GatewayState, incoming: Incoming) -> Response:
+class Form(Protocol):
+    """The form of a reply, where it is not that of the request's own API."""
+
+    def of_ensemble(self, parsed: Any) -> EnsembleRequest:
+        """The parsed request, with replies in this form."""
+        ...
+
+    def of_model(self, data: AsyncGenerator[bytes, None], head: dict[str, Any]) -> AsyncGenerator[bytes, None]:
+        """A model's reply in this form. `head`, known with the first piece, has its status and media type."""
+        ...
+
+
+async def answer_request(state: GatewayState, incoming: Incoming, form: Form | None = None) -> Response:
     """The reply of the model or ensemble that the request names. Raises RequestError, Overloaded, Forbidden and others."""
     model, key, path = named_model(state.config, incoming.wire), incoming.key, incoming.path
     if model in state.engines:
@@ -107,7 +114,7 @@ async def _answer(state: GatewayState, incoming: Incoming) -> Response:
         state.admission.require_queue_space(model, incoming.key_id)
         await off_loop_if_large(len(incoming.body), proxy.require_forwardable, path, incoming.wire)
         await state.gatekeeper.admit(key, [model])
-        return await _answer_from_model(state, model, incoming)
+        return await _answer_from_model(state, model, incoming, form)
     name = model.removeprefix(PREFIX)
     if not model.startswith(PREFIX) or name not in state.config.ensembles:
         raise UnknownModel(model, callable_names(state.config, key))
@@ -118,7 +125,7 @@ async def _answer(state: GatewayState, incoming: Incoming) -> Response:
     parsed: Any = await off_loop_if_large(len(incoming.body), parse, schema, incoming.wire)
     extra = _models_beyond(_by_own_names(parsed.overrides, state.config), state.config.ensembles[name])
     await state.gatekeeper.admit(key, [model, *extra])
-    return await _answer_from_ensemble(state, incoming, parsed, name)
+    return await _answer_from_ensemble(state, incoming, form.of_ensemble(parsed) if form else parsed, name)
 
 
 def _by_own_names(overrides: Overrides, config: Config) -> Overrides:
@@ -158,10 +165,11 @@ async def _answer_from_ensemble(
     if not parsed.stream:
         result = await unless_gone(incoming.request, run(lambda event: None))
         return Response(orjson.dumps(parsed.to_response(result)), media_type="application/json")
-    frames = sse.stream(run, parsed.event_encoder(), state.describe)
+    encoder = parsed.event_encoder()
+    frames = sse.stream(run, encoder, state.describe)
     # Awaited before the reply begins, so that an early failure still gets its own status code.
     first = await unless_gone(incoming.request, anext(frames))
-    options = {"media_type": "text/event-stream", "headers": _NO_BUFFERING}
+    options = {"media_type": encoder.media_type, "headers": _NO_BUFFERING}
     return Stream(_resume(first, frames), frames, state.config.server.client_timeout_s, **options)
 
 
@@ -177,7 +185,7 @@ def _resolved(state: GatewayState, parsed: EnsembleRequest, name: str) -> tuple[
 _NO_BUFFERING = {"X-Accel-Buffering": "no"}
 
 
-async def _answer_from_model(state: GatewayState, model: str, incoming: Incoming) -> Response:
+async def _answer_from_model(state: GatewayState, model: str, incoming: Incoming, form: Form | None = None) -> Response:
     """The engine's reply, forwarded unchanged but for the name of an alias."""
     head: dict[str, Any] = {}
     answers = answer_count(incoming.wire)
@@ -205,11 +213,12 @@ async def _answer_from_model(state: GatewayState, model: str, incoming: Incoming
                     if rest := shown.rest():
                         yield rest
 
-    data = source = relay()
+    source = relay()
+    data = form.of_model(source, head) if form else source
     async with state.in_flight.track_task():
         first = await unless_gone(incoming.request, anext(data, b""))
-    if head["media_type"] == "text/event-stream":
-        data = _report_broken_stream(state, incoming.path, data)
+    if head["media_type"] in (sse.EventEncoder.media_type, NDJSON):
+        data = _report_broken_stream(state, incoming.request.url.path, data)
     return Stream(_resume(first, data), source, state.config.server.client_timeout_s, **head)
 
 

@@ -14,13 +14,14 @@ from fastapi import APIRouter, Request, Response
 
 from cappella.engines import refusals
 from cappella.errors import QueueTimeout, RequestError, UnknownModel
-from cappella.gateway import images, proxy
+from cappella.gateway import proxy
 from cappella.gateway.formats.messages import MessagesRequest
 from cappella.gateway.model_list import PREFIX, callable_names, named_model
+from cappella.gateway.receive import received
 from cappella.gateway.reply_types import InputTokens
-from cappella.gateway.request import Incoming, caller, read, require_json, unless_gone
+from cappella.gateway.request import Incoming, unless_gone
 from cappella.gateway.state import GatewayState
-from cappella.gateway.validation import checked_json, parse
+from cappella.gateway.validation import parse
 from cappella.threads import off_loop_if_large
 
 COUNT_PATH = "/v1/messages/count_tokens"
@@ -63,22 +64,14 @@ class Turns:
 
 
 async def _reply(current: Callable[[], GatewayState], request: Request, turns: Turns, answer: Answer) -> Response:
-    state = current()
-    key = await state.authenticate(request, "run")
-    require_json(request)
-    server = state.config.server
-    with state.bodies.holding(caller(request, key)) as memory:
-        body = await read(request, server.max_body_bytes, server.client_timeout_s, memory.add)
-        wire = await off_loop_if_large(len(body), checked_json, body, server.limits)
-        body = await images.with_files(body, wire, server.image_folder, server.max_body_bytes)
-        state = current()
-        name = named_model(state.config, wire)
+    async with received(current, request) as incoming:
+        state, key = current(), incoming.key
+        name = named_model(state.config, incoming.wire)
         if name not in callable_names(state.config, None):
             raise UnknownModel(name, callable_names(state.config, key))
         await state.gatekeeper.admit(key, [name])
-        incoming = Incoming(request, request.url.path, key, body, wire, memory)
         model = _counting_model(state, name)
-        async with state.recorder.counting(key, model, wire):
+        async with state.recorder.counting(key, model, incoming.wire):
             counted = await unless_gone(request, turns.take(model, partial(answer, state, incoming, model)))
     return Response(counted, media_type="application/json")
 

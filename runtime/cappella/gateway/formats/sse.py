@@ -1,7 +1,7 @@
 """Streams a run as server-sent events, with keep-alive comments; errors become events once the stream has begun."""
 
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import orjson
 
@@ -19,7 +19,14 @@ Describe = Callable[[Exception], ErrorBody]
 
 
 class EventEncoder(Protocol):
-    """Encodes a run as one API's server-sent events."""
+    """Encodes a run as one API's server-sent events, or as another stream of this `media_type`."""
+
+    media_type: ClassVar[str] = "text/event-stream"
+
+    @property
+    def keep_alive(self) -> bytes:
+        """What shows that the run goes on."""
+        return KEEP_ALIVE
 
     def frames(self, event: Event) -> Iterator[bytes]:
         """The frames of one event, often none."""
@@ -43,7 +50,7 @@ async def stream(start: StartRun, event_encoder: EventEncoder, describe: Describ
                 # Events that are ready together are written together, since every write is a system call.
                 data = b"".join(data for event in events for data in event_encoder.frames(event))
                 # An event that this client does not get still shows that the run goes on.
-                yield data or KEEP_ALIVE
+                yield data or event_encoder.keep_alive
             yield b"".join(event_encoder.end(run.result))
         except Exception as error:  # noqa: BLE001 - the status line is sent: only an event can report it
             yield b"".join(event_encoder.failed(describe(error)))
