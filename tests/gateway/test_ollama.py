@@ -6,7 +6,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from support.fake_engines import FakeEngines
+from support.fake_engines import MEMBERS, FakeEngines
 from support.scripted_engine import Script
 
 USER: Any = [{"role": "user", "content": "Who is Ann?"}]

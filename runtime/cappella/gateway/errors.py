@@ -13,9 +13,12 @@ from starlette.exceptions import HTTPException
 from cappella import errors
 from cappella.ensemble.errors import DeadlineExceeded, InsufficientQuorum, PanelFailed
 from cappella.gateway.formats.api_errors import body_for
+from cappella.gateway.paths import DOCUMENT
 from cappella.gateway.reply_types import ErrorBody
 from cappella.gateway.request import CLIENT_CLOSED_REQUEST, ClientGone
 from cappella.telemetry import records, trace
+
+_NOT_FOUND = 404
 
 logger = logging.getLogger("cappella")
 
@@ -109,10 +112,15 @@ async def error_reply(request: Request, error: Exception) -> Response:
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
-    """The reply to an unknown path or method, in the form of all other errors."""
+    """The reply to an unknown path or method, in the form of all other errors: it names what there is."""
     assert isinstance(error, HTTPException)
-    body: ErrorBody = {"message": f"{error.detail}.", "type": "invalid_request_error", "param": None, "code": None}
-    return JSONResponse(body_for(request.url.path, error.status_code, body), error.status_code, headers=error.headers)
+    path, message = request.url.path, f"{error.detail}."
+    if error.status_code == _NOT_FOUND:
+        message = request.app.state.paths.hint(path)
+    elif allowed := (error.headers or {}).get("Allow"):
+        message = f"{path[:100]} takes {allowed}, not {request.method[:20]}. {DOCUMENT}"
+    body: ErrorBody = {"message": message, "type": "invalid_request_error", "param": None, "code": None}
+    return JSONResponse(body_for(path, error.status_code, body), error.status_code, headers=error.headers)
 
 
 async def _gone(_: Request, __: Exception) -> Response:
