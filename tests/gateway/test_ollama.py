@@ -35,7 +35,7 @@ async def test_a_chat_streams_lines_unless_told_not_to(gateway: str, model: str,
     assert (status, kind) == (200, "application/x-ndjson")
     assert "".join(piece["message"]["content"] for piece in pieces) == text
     assert [piece["done"] for piece in pieces] == [False] * (len(pieces) - 1) + [True]
-    status, kind, (whole,) = await post(gateway, "/api/chat", model=model, messages=USER, stream=False)
+    status, kind, (whole,) = await post(gateway, "/api/chat", model=model, messages=USER, stream=False, tools=[])
     assert (status, kind, whole["message"]) == (200, "application/json", {"role": "assistant", "content": text})
     for last in (pieces[-1], whole):
         assert (last["model"], last["done_reason"], last["load_duration"]) == (model, "stop", 0)

@@ -53,7 +53,10 @@ def chat_body(path: str, body: Mapping[str, Any], model: str, thinks: bool) -> J
         if body.get(name):
             raise RequestError(f"{name} is not supported here: {instead}.", name)
     messages = _conversation(body.get("messages")) if path == CHAT else _generated(body)
-    others = {name: value for name, value in body.items() if name not in _OWN | _REFUSED.keys()}
+    # Ollama's own client sends empty tools.
+    others = {
+        name: value for name, value in body.items() if name not in _OWN | _REFUSED.keys() and value not in (None, [])
+    }
     wanted = {
         "response_format": _format(body.get("format")),
         "reasoning_effort": _effort(body.get("think"), thinks),
