@@ -88,7 +88,7 @@ async def test_exactly_the_routes_are_documented(fake_engines: FakeEngines) -> N
     app = create_app(gateway_config(), fake_engines)  # type: ignore[arg-type]
     # The page's own files are no part of the API.
     api: list[Any] = [route for route in app.routes if route.include_in_schema]  # type: ignore[attr-defined]
-    routes = {(route.path, method.lower()) for route in api for method in route.methods}
+    routes = {(route.path_format, method.lower()) for route in api for method in route.methods}
     written = openapi.document(keyed=True)
     assert {(path, method) for path, methods in written["paths"].items() for method in methods} == routes
 

@@ -275,3 +275,24 @@ def test_a_collector_may_be_local_or_at_an_address_of_may_reach(tmp_path: Path, 
     tracing = load(write(tmp_path, GOOD + server)).server.tracing
     assert tracing
     assert (tracing.endpoint, tracing.share) == (endpoint, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("alias", "problem"),
+    [
+        ("x: nobody", "there is no ensemble or model 'nobody'"),
+        ("ann: default", "'ann' is the name of a model or ensemble"),
+        ("cappella/new: default", "'cappella/new' is the name of a model or ensemble, or looks like one"),
+    ],
+)
+def test_an_alias_of_nothing_or_in_the_place_of_a_name_is_refused(tmp_path: Path, alias: str, problem: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(problem)) as raised:
+        load(write(tmp_path, f"{GOOD}server:\n  aliases:\n    {alias}\n"))
+    assert ":10: server.aliases." in raised.value.place
+
+
+def test_an_alias_means_an_ensemble_or_a_model(tmp_path: Path) -> None:
+    aliases = "{openrouter/fusion: default, 'claude-4.5': cappella/default, gpt-5: bob}"
+    config = load(write(tmp_path, f"{GOOD}server: {{aliases: {aliases}}}\n"))
+    meant = [config.meant_by(name) for name in ("openrouter/fusion", "claude-4.5", "gpt-5", "ann")]
+    assert meant == ["cappella/default", "cappella/default", "bob", "ann"]

@@ -77,6 +77,7 @@ class ScriptedEngine:
         for path in ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"):
             app.router.add_post(path, self._chat)
         app.router.add_post("/tokenize", self._tokenize)
+        app.router.add_post("/detokenize", self._detokenize)
         app.router.add_get("/health", self._health)
         app.router.add_get("/metrics", self._metrics)
         # Without this aiohttp goes on serving a client that has left.
@@ -95,6 +96,10 @@ class ScriptedEngine:
         self.counted += 1
         count = self.tokens_of(await request.json()) if self.tokens_of else self.tokens
         return web.json_response({"count": count, "max_model_len": 4096, "tokens": []})
+
+    async def _detokenize(self, request: web.Request) -> web.Response:
+        self.bodies.append(await request.json())
+        return web.json_response({"prompt": "Hi"})
 
     async def _health(self, _: web.Request) -> web.Response:
         return web.Response(status=200 if self.healthy else 503)

@@ -45,6 +45,16 @@ class Config(Frozen):
             raise ValueError(f"{duplicates[0]!r} is used twice among the names of models and adapters")
         return self
 
+    def meant_by(self, name: str) -> str:
+        """The model, or `cappella/<ensemble>`, that a client's name means: its own target for an alias, else the name.
+
+        A target that is both a model and an ensemble means the model; `cappella/<name>` means the ensemble.
+        """
+        target = self.server.aliases.get(name)
+        if target is None:
+            return name
+        return f"cappella/{target}" if target in self.ensembles and target not in self.models_by_name else target
+
     @property
     def local(self) -> Mapping[str, Model]:
         """The models whose engines Cappella starts."""

@@ -20,6 +20,7 @@ def load(path: Path) -> Config:
     _check_servers(path, root, config)
     _check_remote_addresses(path, root, config)
     _check_collector_address(path, root, config)
+    _check_aliases(path, root, config)
     return config
 
 
@@ -166,3 +167,16 @@ def _check_collector_address(path: Path, root: yaml.Node | None, config: Config)
         at = yaml_source.place(path, root, ("server", "tracing", "endpoint"))
         hint = f"Use a collector on this machine, or add the IP address of {tracing.host} to server.may_reach"
         raise ConfigError(at, f"{tracing.host} is neither on this machine nor in server.may_reach", hint)
+
+
+def _check_aliases(path: Path, root: yaml.Node | None, config: Config) -> None:
+    """Refuses aliases of nothing, and those that hide a model or an ensemble. Raises ConfigError."""
+    ensembles = [f"cappella/{name}" for name in config.ensembles]
+    callable_ = [*config.models_by_name, *ensembles]
+    for alias, target in config.server.aliases.items():
+        at = yaml_source.place(path, root, ("server", "aliases", alias))
+        if alias in callable_ or alias.startswith("cappella/"):
+            raise ConfigError(at, f"{alias!r} is the name of a model or ensemble, or looks like one", "Choose another")
+        if config.meant_by(alias) not in callable_:
+            hint = f"Use one of {', '.join([*config.ensembles, *config.models_by_name])}"
+            raise ConfigError(at, f"there is no ensemble or model {target!r}", hint)

@@ -1,6 +1,7 @@
 """The `server` and `placement` sections of a config."""
 
 import re
+from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from re import Pattern
@@ -78,6 +79,7 @@ def _host_name(text: str) -> str:
     return text
 
 
+Alias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@/-]{0,127}$")]
 Origin = Annotated[str, AfterValidator(_origin)]
 HostName = Annotated[str, AfterValidator(_host_name)]
 
@@ -127,6 +129,7 @@ class Server(Frozen):
     `keys` is a key file (see `cappella keys`); without one, anybody who reaches the port may do everything.
     With `cache_salt: per_key`, engines share cached prompts only between requests of one key: else a key could find out
     what others ask from its count of cached tokens. `off` shares them between all keys, which saves time on common prompts.
+    `aliases` are further names of ensembles and models, such as those that a client sends and cannot be told to change.
     Only counts are recorded of requests, unless `audit` or `runs` is set.
     Without keys, or with `allowed_hosts`, the Host header must be an IP address, `localhost`, `host` or one of
     `allowed_hosts`. Web pages may call it only from `cors_origins`.
@@ -151,6 +154,7 @@ class Server(Frozen):
     tracing: Tracing | None = None
     keys: Path | None = None
     cache_salt: Literal["per_key", "off"] = "per_key"
+    aliases: Mapping[Alias, str] = {}
     audit: Audit | None = None
     runs: Runs | None = None
     allowed_hosts: tuple[HostName, ...] = ()

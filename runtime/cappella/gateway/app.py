@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Lifespan
 
 from cappella.auth.gatekeeper import Gatekeeper
@@ -13,12 +14,13 @@ from cappella.background import background
 from cappella.config import Config
 from cappella.engines.supervisor import Supervisor
 from cappella.ensemble.pipeline import Pipeline
-from cappella.gateway import browser_security, errors, health, openapi, page, runs
+from cappella.gateway import browser_security, errors, health, models, ollama, openapi, page, runs, tokens
 from cappella.gateway.admission import Admission
 from cappella.gateway.body_memory import BodyMemory
 from cappella.gateway.drain import InFlight
 from cappella.gateway.machine import create_router as create_machine_router
 from cappella.gateway.middleware import CloseUnfinished, RecordRequests
+from cappella.gateway.paths import Paths, RightPath
 from cappella.gateway.reload import ReadConfig, Reloader
 from cappella.gateway.routes import create_router
 from cappella.gateway.state import GatewayState
@@ -58,6 +60,11 @@ def create_app(config: Config, supervisor: Supervisor, read_config: ReadConfig |
     for router in _routers(reloader, supervisor, gatekeeper, persistence):
         app.include_router(router)
     browser_security.protect(app, config.server, errors.error_reply)
+    # The page's own files are no endpoints: their paths are known.
+    app.state.paths = Paths(
+        [route.path_format for route in app.routes if isinstance(route, APIRoute) and route.include_in_schema]
+    )
+    app.add_middleware(RightPath, paths=app.state.paths)
     # Outside the browser checks: requests that they refuse are counted, too.
     app.add_middleware(RecordRequests, observe=observer.request_ended)
     errors.answer_errors(app)
@@ -70,6 +77,9 @@ def _routers(
     keyed = reloader.state.config.server.keys is not None
     yield openapi.create_router(gatekeeper, keyed)
     yield create_router(lambda: reloader.state, reloader.reload)
+    yield models.create_router(lambda: reloader.state)
+    yield tokens.create_router(lambda: reloader.state)
+    yield ollama.create_router(lambda: reloader.state)
     yield health.create_router(lambda: reloader.state)
     yield runs.create_router(gatekeeper, persistence.run_store)
     yield create_machine_router(lambda: reloader.state, supervisor)

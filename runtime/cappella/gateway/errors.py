@@ -1,6 +1,6 @@
 """HTTP statuses, codes and JSON bodies of errors, by two tables: by class, and by the code that an error carries.
 
-The OpenAPI document, and the form of Anthropic's API, follow from them.
+The OpenAPI document follows from them; `formats/api_errors.py` has the form of each API.
 """
 
 import logging
@@ -12,10 +12,13 @@ from starlette.exceptions import HTTPException
 
 from cappella import errors
 from cappella.ensemble.errors import DeadlineExceeded, InsufficientQuorum, PanelFailed
-from cappella.gateway.formats.anthropic_errors import error_body
-from cappella.gateway.reply_types import Error, ErrorBody, MessagesError
+from cappella.gateway.formats.api_errors import body_for
+from cappella.gateway.paths import DOCUMENT
+from cappella.gateway.reply_types import ErrorBody
 from cappella.gateway.request import CLIENT_CLOSED_REQUEST, ClientGone
 from cappella.telemetry import records, trace
+
+_NOT_FOUND = 404
 
 logger = logging.getLogger("cappella")
 
@@ -105,19 +108,19 @@ async def error_reply(request: Request, error: Exception) -> Response:
     headers = None
     if isinstance(error, errors.ModelNotReady | errors.Overloaded):
         headers = {"Retry-After": str(error.retry_after_s)}
-    return JSONResponse(_body(request, status, describe(error)), status, headers=headers)
+    return JSONResponse(body_for(request.url.path, status, describe(error)), status, headers=headers)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
-    """The reply to an unknown path or method, in the form of all other errors."""
+    """The reply to an unknown path or method, in the form of all other errors: it names what there is."""
     assert isinstance(error, HTTPException)
-    body: ErrorBody = {"message": f"{error.detail}.", "type": "invalid_request_error", "param": None, "code": None}
-    return JSONResponse(_body(request, error.status_code, body), error.status_code, headers=error.headers)
-
-
-def _body(request: Request, status: int, error: ErrorBody) -> Error | MessagesError:
-    """The error in the form of the API that the client called."""
-    return error_body(status, error) if request.url.path == "/v1/messages" else {"error": error}
+    path, message = request.url.path, f"{error.detail}."
+    if error.status_code == _NOT_FOUND:
+        message = request.app.state.paths.hint(path)
+    elif allowed := (error.headers or {}).get("Allow"):
+        message = f"{path[:100]} takes {allowed}, not {request.method[:20]}. {DOCUMENT}"
+    body: ErrorBody = {"message": message, "type": "invalid_request_error", "param": None, "code": None}
+    return JSONResponse(body_for(path, error.status_code, body), error.status_code, headers=error.headers)
 
 
 async def _gone(_: Request, __: Exception) -> Response:

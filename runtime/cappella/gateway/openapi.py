@@ -18,8 +18,9 @@ import cappella
 from cappella.auth.gatekeeper import Gatekeeper
 from cappella.config.limits import Limits
 from cappella.engines.status import Action
-from cappella.gateway import errors, machine_types, proxy, reply_types
+from cappella.gateway import errors, machine_types, proxy, reply_types, tokens
 from cappella.gateway.errors import Codes
+from cappella.gateway.formats.api_errors import OLLAMA
 from cappella.gateway.model_list import PREFIX
 from cappella.gateway.request import credentials
 from cappella.gateway.routes import APIS
@@ -30,7 +31,7 @@ from cappella.types import Json
 PATH = "/openapi.json"
 
 _ABOUT_KEYS = ("invalid_api_key", "scope_missing", "model_not_allowed")
-_ALSO_INFERENCE = ("unknown_field", "invalid_value")
+_ALSO_INFERENCE = ("unknown_field", "invalid_value", "model_not_found")
 """Codes of other endpoints that the inference endpoints have too."""
 _REPLIES = {
     "/v1/chat/completions": ("Chat completion, of an ensemble or a model", reply_types.ChatCompletion, "messages"),
@@ -38,6 +39,21 @@ _REPLIES = {
     "/v1/responses": ("OpenAI's response, of an ensemble or a model", reply_types.Response, "input"),
     "/v1/messages": ("Anthropic's message, of an ensemble or a model", reply_types.Message, "messages"),
 }
+
+
+_POSTED: Mapping[str, tuple[str, Any, tuple[str, ...]]] = {
+    tokens.COUNT_PATH: (
+        "The tokens of a message, by the model's tokenizer, or by the judge's",
+        reply_types.InputTokens,
+        ("messages",),
+    ),
+    "/tokenize": ("vLLM's token ids of a prompt or a chat, of a model", reply_types.Tokens, ()),
+    "/api/chat": ("Ollama's chat, of an ensemble or a model", reply_types.OllamaChat, ("messages",)),
+    "/api/generate": ("Ollama's completion, of an ensemble or a model", reply_types.OllamaText, ()),
+    "/api/show": ("What a model or an ensemble takes, in Ollama's form", reply_types.OllamaModel, ()),
+    "/detokenize": ("The text of token ids, of a model", reply_types.Text, ("tokens",)),
+}
+"""Further endpoints with a body: summary, type of the reply, and the fields that a body needs besides `model`."""
 
 
 _REF = "#/components/schemas/{model}"
@@ -64,10 +80,21 @@ class _Endpoint:
 
 _LIMIT: Json = {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": MAX_LISTED}}
 _RUN_ID: Json = {"name": "run_id", "in": "path", "required": True, "schema": {"type": "string"}}
+_MODEL: Json = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
 _ENGINE: Json = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
 _ACTION: Json = {"name": "action", "in": "path", "required": True, "schema": {"enum": list(get_args(Action))}}
 ENDPOINTS: Mapping[str, _Endpoint] = {
     "/v1/models": _Endpoint("The ensembles and models that the key may call", reply_types.Models, "run"),
+    "/v1/models/{model}": _Endpoint(
+        "One of them; its name may have slashes",
+        reply_types.ModelEntry,
+        "run",
+        refuses=("model_not_found",),
+        parameters=(_MODEL,),
+    ),
+    "/api/version": _Endpoint("The version of Ollama's API", reply_types.OllamaVersion, "run"),
+    "/api/tags": _Endpoint("The ensembles and models in Ollama's form", reply_types.OllamaModels, "run"),
+    "/api/ps": _Endpoint("Those that can answer now, in Ollama's form", reply_types.OllamaModels, "run"),
     "/health": _Endpoint("Liveness", reply_types.Health),
     "/ready": _Endpoint(
         "Readiness: 503 unless every ensemble can answer", machine_types.Readiness, "run", others=(503,)
@@ -107,10 +134,11 @@ ENDPOINTS: Mapping[str, _Endpoint] = {
 REPLIES: Mapping[str, Any] = {
     each.__name__: each
     for each in (
-        *(reply for _, reply, _ in _REPLIES.values()),
+        *(reply for _, reply, _ in (*_REPLIES.values(), *_POSTED.values())),
         *(endpoint.reply for endpoint in ENDPOINTS.values() if endpoint.reply),
         reply_types.Error,
         reply_types.MessagesError,
+        reply_types.OllamaError,
     )
 }
 """The types of all JSON replies, by name."""
@@ -133,6 +161,7 @@ def document(keyed: bool) -> Json:
     """The document of a server with or without keys."""
     codes = _only(errors.codes(), lambda code: keyed or code not in _ABOUT_KEYS)
     inference = {path: {"post": _inference_operation(path, _inference_codes(codes))} for path in APIS}
+    posted = {path: {"post": _posted_operation(path, _inference_codes(codes))} for path in _POSTED}
     others = {path: {each.method: _operation(path, each, codes)} for path, each in ENDPOINTS.items()}
     keys = {
         "Key": {"type": "http", "scheme": "bearer"},
@@ -143,7 +172,7 @@ def document(keyed: bool) -> Json:
         "openapi": "3.1.0",
         "info": {"title": "Cappella", "version": cappella.__version__, "license": {"name": "Apache-2.0"}},
         **secured,
-        "paths": {**inference, **others},
+        "paths": {**inference, **posted, **others},
         "components": {"schemas": _schemas(), **({"securitySchemes": keys} if keyed else {})},
     }
 
@@ -166,21 +195,46 @@ def _inference_operation(path: str, codes: Codes) -> Json:
     body = {"anyOf": [*request_types, schema_ref(_direct_name(path))]}
     # Only OpenAPI 3.2, which few tools support yet, can describe the events of a stream.
     content = {"application/json": {"schema": schema_ref(reply)}, "text/event-stream": {"example": "data: {...}\n\n"}}
-    # vLLM itself answers an invalid body with an error in OpenAI's form.
-    error = (
-        {"anyOf": [schema_ref(reply_types.MessagesError), schema_ref(reply_types.Error)]}
-        if path == "/v1/messages"
-        else schema_ref(reply_types.Error)
-    )
     return {
         "summary": summary,
         "operationId": path.removeprefix("/v1/").replace("/", "_"),
         "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
         "responses": {
             "200": {"description": "One JSON object, or with `stream: true` server-sent events.", "content": content},
-            **{str(status): _error(each, error) for status, each in codes.items()},
+            **{str(status): _error(each, _error_schema(path)) for status, each in codes.items()},
         },
     }
+
+
+def _error_schema(path: str) -> Json:
+    # vLLM itself answers an invalid body with an error in OpenAI's form.
+    if path.startswith("/v1/messages"):
+        return {"anyOf": [schema_ref(reply_types.MessagesError), schema_ref(reply_types.Error)]}
+    return schema_ref(reply_types.OllamaError if path in OLLAMA else reply_types.Error)
+
+
+def _posted_operation(path: str, codes: Codes) -> Json:
+    summary, reply, needed = _POSTED[path]
+    properties: Json = {"model": {"type": "string"}, **{name: {"type": "array"} for name in needed}}
+    schema = {"type": "object", "required": list(properties), "properties": properties}
+    return {
+        "summary": summary,
+        "operationId": _operation_id(path),
+        "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
+        "responses": {
+            "200": {"description": summary, "content": _posted_content(path, reply)},
+            **{str(status): _error(each, _error_schema(path)) for status, each in codes.items()},
+        },
+    }
+
+
+def _posted_content(path: str, reply: Any) -> Json:
+    lines: Json = {"application/x-ndjson": {"example": "{...}\n"}} if path in ("/api/chat", "/api/generate") else {}
+    return {"application/json": {"schema": schema_ref(reply)}, **lines}
+
+
+def _operation_id(path: str) -> str:
+    return re.sub(r"\W+", "_", path.removeprefix("/v1")).strip("_")
 
 
 def _operation(path: str, each: _Endpoint, codes: Codes) -> Json:
@@ -191,7 +245,7 @@ def _operation(path: str, each: _Endpoint, codes: Codes) -> Json:
     refusals = {**_only(codes, lambda code: code in each.refuses), **always}
     return {
         "summary": each.summary,
-        "operationId": re.sub(r"\W+", "_", path.removeprefix("/v1")).strip("_"),
+        "operationId": _operation_id(path),
         **({} if each.scope else {"security": []}),
         **({"parameters": list(each.parameters)} if each.parameters else {}),
         "responses": {
@@ -199,7 +253,7 @@ def _operation(path: str, each: _Endpoint, codes: Codes) -> Json:
                 str(ok): {"description": each.summary, "content": {kind: {"schema": schema}}}
                 for ok in (each.ok, *each.others)
             },
-            **{str(status): _error(codes, schema_ref(reply_types.Error)) for status, codes in sorted(refusals.items())},
+            **{str(status): _error(codes, _error_schema(path)) for status, codes in sorted(refusals.items())},
         },
     }
 

@@ -7,8 +7,11 @@ The engine checks their values; other fields never reach it. The body is forward
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import orjson
+
 from cappella.errors import RequestError
 from cappella.gateway.formats.anthropic_errors import error_body
+from cappella.gateway.formats.api_errors import OLLAMA, ollama_error
 from cappella.gateway.formats.sse import DONE, frame
 from cappella.gateway.reply_types import ErrorBody
 from cappella.types import Sampling
@@ -35,6 +38,12 @@ FIELDS = {
         "model messages system max_tokens stop_sequences stream temperature top_p top_k tools tool_choice"
         " metadata".split()
     ),
+    # Not `chat_template`: a template is a program.
+    "/tokenize": frozenset(
+        "model prompt messages tools add_special_tokens add_generation_prompt continue_final_message"
+        " return_token_strs chat_template_kwargs".split()
+    ),
+    "/detokenize": frozenset(("model", "tokens")),
 }
 
 
@@ -57,6 +66,8 @@ def broken_stream_events(path: str, error: ErrorBody) -> bytes:
         return frame(error_body(502, error), "error")
     if path == "/v1/responses":
         return frame({**error, "type": "error"}, "error")
+    if path in OLLAMA:
+        return orjson.dumps(ollama_error(error)) + b"\n"
     return frame({"error": error}) + DONE
 
 

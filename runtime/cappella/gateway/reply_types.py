@@ -113,17 +113,44 @@ class Message(Stop):
     fusion: NotRequired[Trace]
 
 
+class Architecture(TypedDict):
+    input_modalities: list[Literal["text", "image"]]
+    output_modalities: list[Literal["text"]]
+
+
 class ModelEntry(TypedDict):
+    """`max_model_len` and `context_length` are the same. `panel`, `judge`, `example` and `presets` are an ensemble's;
+    `alias_of` is the ensemble or model that an alias stands for.
+    """
+
     id: str
     object: Literal["model"]
     created: Count
     owned_by: str
+    max_model_len: Count
+    context_length: Count
+    architecture: Architecture
+    tools: bool
     panel: NotRequired[list[str]]
     judge: NotRequired[str]
     example: NotRequired[str]
     presets: NotRequired[list[str]]
-    max_model_len: NotRequired[int]
+    alias_of: NotRequired[str]
     info: NotRequired[Json]
+
+
+class InputTokens(TypedDict):
+    input_tokens: Count
+
+
+class Tokens(TypedDict):
+    count: Count
+    max_model_len: Count
+    tokens: list[int]
+
+
+class Text(TypedDict):
+    prompt: str
 
 
 class Models(TypedDict):
@@ -166,6 +193,51 @@ class MessagesError(TypedDict):
 
     type: Literal["error"]
     error: ErrorBody
+
+
+class OllamaError(TypedDict):
+    error: str
+    code: NotRequired[str | int | None]
+    param: NotRequired[str | None]
+
+
+class OllamaEnd(TypedDict):
+    """Durations are in nanoseconds."""
+
+    model: str
+    created_at: str
+    done: bool
+    done_reason: NotRequired[str]
+    total_duration: NotRequired[Count]
+    load_duration: NotRequired[Count]
+    prompt_eval_count: NotRequired[Count]
+    prompt_eval_duration: NotRequired[Count]
+    eval_count: NotRequired[Count]
+    eval_duration: NotRequired[Count]
+    fusion: NotRequired[Trace]
+
+
+class OllamaChat(OllamaEnd):
+    message: Json
+
+
+class OllamaText(OllamaEnd):
+    response: str
+    thinking: NotRequired[str]
+
+
+class OllamaVersion(TypedDict):
+    version: str
+
+
+class OllamaModels(TypedDict):
+    models: list[Json]
+
+
+class OllamaModel(TypedDict):
+    details: Json
+    model_info: Json
+    capabilities: list[str]
 
 
 class Reloaded(TypedDict):

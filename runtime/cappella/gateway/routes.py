@@ -1,4 +1,4 @@
-"""The four inference endpoints, `/v1/models` and `/api/reload`: request in, pipeline or engine, reply out."""
+"""The inference endpoints and `/api/reload`: request in, pipeline or engine, reply out."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
@@ -8,31 +8,31 @@ from typing import Any, Protocol
 import orjson
 from fastapi import APIRouter, Request, Response
 
-from cappella.auth.keys import Key
-from cappella.config import Ensemble
+from cappella.config import Config, Ensemble
 from cappella.config.options import Overrides, Settings
 from cappella.ensemble.events import Emit
 from cappella.ensemble.run import Run
 from cappella.ensemble.settings import resolve
 from cappella.errors import CappellaError, RequestError, UnknownModel
-from cappella.gateway import images, model_list, proxy, usage_report
+from cappella.gateway import proxy, renaming, usage_report
 from cappella.gateway.admission import costs, in_time
 from cappella.gateway.formats import fields, sse
 from cappella.gateway.formats.chat import ChatRequest
 from cappella.gateway.formats.messages import MessagesRequest
+from cappella.gateway.formats.ollama_replies import NDJSON
 from cappella.gateway.formats.responses import ResponsesRequest
 from cappella.gateway.formats.sse import EventEncoder
 from cappella.gateway.limits import answer_count
-from cappella.gateway.model_list import PREFIX
-from cappella.gateway.reply_types import Models, Reloaded
-from cappella.gateway.request import Incoming, Stream, caller, read, require_json, unless_gone
+from cappella.gateway.model_list import PREFIX, callable_names, named_model
+from cappella.gateway.receive import received
+from cappella.gateway.reply_types import Reloaded
+from cappella.gateway.request import Incoming, Stream, unless_gone
 from cappella.gateway.state import GatewayState
 from cappella.gateway.usage_report import tokens_of_an_answer
-from cappella.gateway.validation import checked_json, parse
+from cappella.gateway.validation import parse
 from cappella.telemetry import records
 from cappella.threads import off_loop_if_large
 from cappella.types import Prompt, Sampling
-from cappella.vocabulary import STRATEGIES
 
 
 class EnsembleRequest(Protocol):
@@ -74,20 +74,6 @@ def create_router(current: Callable[[], GatewayState], reload: Callable[[], Awai
     for path in APIS:
         router.add_api_route(path, _inference_endpoint(current, path), methods=["POST"])
 
-    @router.get("/v1/models", response_model=None)
-    async def models(request: Request) -> Models:
-        state = current()
-        key = await state.authenticate(request, "run")
-        return {
-            "object": "list",
-            "data": [
-                each
-                for each in model_list.models(state.config, state.created)
-                if key is None or key.may_call(each["id"])
-            ],
-            "strategies": {name: traits.summary for name, traits in STRATEGIES.items()},
-        }
-
     @router.post("/api/reload", response_model=None)
     async def reload_config(request: Request) -> Reloaded:
         await current().authenticate(request, "admin")
@@ -100,43 +86,57 @@ def _inference_endpoint(current: Callable[[], GatewayState], path: str) -> Calla
     """The endpoint of one API: it answers from a model called by its own name, or from an ensemble."""
 
     async def answer(request: Request) -> Response:
-        state = current()
-        key = await state.authenticate(request, "run")
-        require_json(request)
-        server = state.config.server
-        with state.bodies.holding(caller(request, key)) as memory:
-            body = await read(request, server.max_body_bytes, server.client_timeout_s, memory.add)
-            wire = await off_loop_if_large(len(body), checked_json, body, server.limits)
-            body = await images.with_files(body, wire, server.image_folder, server.max_body_bytes)
+        async with received(current, request) as incoming:
             # A reload may have come meanwhile.
-            return await _answer(current(), Incoming(request, path, key, body, wire, memory))
+            return await answer_request(current(), replace(incoming, path=path))
 
     return answer
 
 
-async def _answer(state: GatewayState, incoming: Incoming) -> Response:
+class Form(Protocol):
+    """The form of a reply, where it is not that of the request's own API."""
+
+    def of_ensemble(self, parsed: Any) -> EnsembleRequest:
+        """The parsed request, with replies in this form."""
+        ...
+
+    def of_model(self, data: AsyncGenerator[bytes, None], head: dict[str, Any]) -> AsyncGenerator[bytes, None]:
+        """A model's reply in this form. `head`, known with the first piece, has its status and media type."""
+        ...
+
+
+async def answer_request(state: GatewayState, incoming: Incoming, form: Form | None = None) -> Response:
     """The reply of the model or ensemble that the request names. Raises RequestError, Overloaded, Forbidden and others."""
-    model, key, path = incoming.wire.get("model"), incoming.key, incoming.path
-    if not isinstance(model, str):
-        raise RequestError("model must be a string.", "model")
+    model, key, path = named_model(state.config, incoming.wire), incoming.key, incoming.path
     if model in state.engines:
         if not state.engines[model].supports(path):
             raise RequestError(f"The server of {model} does not support {path}: use /v1/chat/completions.", "model")
         state.admission.require_queue_space(model, incoming.key_id)
         await off_loop_if_large(len(incoming.body), proxy.require_forwardable, path, incoming.wire)
         await state.gatekeeper.admit(key, [model])
-        return await _answer_from_model(state, model, incoming)
+        return await _answer_from_model(state, model, incoming, form)
     name = model.removeprefix(PREFIX)
     if not model.startswith(PREFIX) or name not in state.config.ensembles:
-        raise UnknownModel(model, _callable_models(state, key))
+        raise UnknownModel(model, callable_names(state.config, key))
     state.admission.require_queue_space(model, incoming.key_id)
     schema = APIS[path]
     if schema is None:
         raise RequestError(f"{path} is for single models: call {model} through /v1/chat/completions.", "model")
     parsed: Any = await off_loop_if_large(len(incoming.body), parse, schema, incoming.wire)
-    extra = _models_beyond(parsed.overrides, state.config.ensembles[name])
+    extra = _models_beyond(_by_own_names(parsed.overrides, state.config), state.config.ensembles[name])
     await state.gatekeeper.admit(key, [model, *extra])
-    return await _answer_from_ensemble(state, incoming, parsed, name)
+    return await _answer_from_ensemble(state, incoming, form.of_ensemble(parsed) if form else parsed, name)
+
+
+def _by_own_names(overrides: Overrides, config: Config) -> Overrides:
+    """The overrides with the models' own names in the place of aliases."""
+    panel, judge = overrides.panel, overrides.judge
+    return replace(
+        overrides,
+        panel=None if panel is None else tuple(map(config.meant_by, panel)),
+        judge=None if judge is None else config.meant_by(judge),
+        model_sampling=tuple((config.meant_by(name), sampling) for name, sampling in overrides.model_sampling),
+    )
 
 
 def _models_beyond(overrides: Overrides, ensemble: Ensemble) -> list[str]:
@@ -165,10 +165,11 @@ async def _answer_from_ensemble(
     if not parsed.stream:
         result = await unless_gone(incoming.request, run(lambda event: None))
         return Response(orjson.dumps(parsed.to_response(result)), media_type="application/json")
-    frames = sse.stream(run, parsed.event_encoder(), state.describe)
+    encoder = parsed.event_encoder()
+    frames = sse.stream(run, encoder, state.describe)
     # Awaited before the reply begins, so that an early failure still gets its own status code.
     first = await unless_gone(incoming.request, anext(frames))
-    options = {"media_type": "text/event-stream", "headers": _NO_BUFFERING}
+    options = {"media_type": encoder.media_type, "headers": _NO_BUFFERING}
     return Stream(_resume(first, frames), frames, state.config.server.client_timeout_s, **options)
 
 
@@ -176,20 +177,23 @@ def _resolved(state: GatewayState, parsed: EnsembleRequest, name: str) -> tuple[
     config = state.config
     prompt = replace(parsed.prompt, watched=parsed.stream)
     ensemble, models, limits = config.ensembles[name], config.models_by_name, config.server.limits
-    settings = resolve(name, ensemble, models, parsed.overrides, prompt, parsed.sampling, limits)
+    overrides = _by_own_names(parsed.overrides, config)
+    settings = resolve(name, ensemble, models, overrides, prompt, parsed.sampling, limits)
     return prompt, settings.model_copy(update={"panel_watched": parsed.wants_panel_deltas})
 
 
 _NO_BUFFERING = {"X-Accel-Buffering": "no"}
 
 
-async def _answer_from_model(state: GatewayState, model: str, incoming: Incoming) -> Response:
-    """The engine's reply, forwarded unchanged."""
+async def _answer_from_model(state: GatewayState, model: str, incoming: Incoming, form: Form | None = None) -> Response:
+    """The engine's reply, forwarded unchanged but for the name of an alias."""
     head: dict[str, Any] = {}
     answers = answer_count(incoming.wire)
     needed = {state.config.host_of[model]: answers}
     tokens = tokens_of_an_answer(incoming.wire, state.config.models_by_name[model].max_model_len)
-    body, shown = usage_report.requested(incoming.path, incoming.wire, incoming.body)
+    body, shown = usage_report.requested(incoming.path, *renaming.with_own_name(incoming.wire, incoming.body, model))
+    if (name := incoming.wire["model"]) != model:
+        shown = renaming.Renamed(name, shown)
 
     async def relay() -> AsyncGenerator[bytes, None]:
         slot = state.admission.slot(model, needed, direct=True, key=incoming.key_id)
@@ -209,11 +213,12 @@ async def _answer_from_model(state: GatewayState, model: str, incoming: Incoming
                     if rest := shown.rest():
                         yield rest
 
-    data = source = relay()
+    source = relay()
+    data = form.of_model(source, head) if form else source
     async with state.in_flight.track_task():
         first = await unless_gone(incoming.request, anext(data, b""))
-    if head["media_type"] == "text/event-stream":
-        data = _report_broken_stream(state, incoming.path, data)
+    if head["media_type"] in (sse.EventEncoder.media_type, NDJSON):
+        data = _report_broken_stream(state, incoming.request.url.path, data)
     return Stream(_resume(first, data), source, state.config.server.client_timeout_s, **head)
 
 
@@ -236,9 +241,3 @@ async def _resume(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGener
             yield data
     finally:
         await rest.aclose()
-
-
-def _callable_models(state: GatewayState, key: Key | None) -> list[str]:
-    """The models and ensembles that the key may call; an error must not reveal others."""
-    names = [*(PREFIX + name for name in state.config.ensembles), *state.config.models_by_name]
-    return [name for name in names if key is None or key.may_call(name)]

@@ -19,7 +19,7 @@ from cappella.telemetry import records
 from cappella.telemetry.forwarded_reply import ForwardedReply
 from cappella.telemetry.metrics import Metrics
 from cappella.telemetry.records import CallRecord, RunRecord
-from cappella.types import Json, Prompt
+from cappella.types import Json, Prompt, Usage
 
 CANCELLED = "cancelled"
 
@@ -98,6 +98,21 @@ class Recorder:
         finally:
             total_s, status = time.monotonic() - began, _cancel_cause(status)
             await self._call_ended(CallRecord(key, model, request, status, reply.usage, reply.tail, total_s))
+
+    @asynccontextmanager
+    async def counting(self, key: Key | None, model: str, request: Json) -> AsyncIterator[None]:
+        """Record one call that generates nothing, and costs no tokens: a count of them."""
+        self._require_available()
+        began, status = time.monotonic(), CANCELLED
+        try:
+            yield
+            status = "ok"
+        except Exception as error:
+            status = type(error).__name__
+            raise
+        finally:
+            total_s = time.monotonic() - began
+            await self._call_ended(CallRecord(key, model, request, _cancel_cause(status), Usage(), b"", total_s))
 
     def _require_available(self) -> None:
         for observer in self._observers:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import orjson
 
@@ -21,7 +21,14 @@ Describe = Callable[[Exception], ErrorBody]
 
 
 class EventEncoder(Protocol):
-    """Encodes a run as one API's server-sent events."""
+    """Encodes a run as one API's server-sent events, or as another stream of this `media_type`."""
+
+    media_type: ClassVar[str] = "text/event-stream"
+
+    @property
+    def keep_alive(self) -> bytes:
+        """What shows that the run goes on."""
+        return KEEP_ALIVE
 
     def frames(self, event: Event) -> Iterator[bytes]:
         """The frames of one event, often none."""
@@ -55,7 +62,7 @@ async def _audible(run: LiveRun, event_encoder: EventEncoder) -> AsyncIterator[b
         # Events that are ready together are written together, since every write is a system call.
         data = b"".join(data for event in events for data in event_encoder.frames(event))
         if data or silence.left_s() <= 0:
-            yield data or KEEP_ALIVE
+            yield data or event_encoder.keep_alive
             silence.broken()
 
 

@@ -1,0 +1,164 @@
+"""Ollama's `/api/chat` and `/api/generate`: a request as one for a chat completion, which ensembles and models both take."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from cappella.errors import RequestError
+from cappella.types import Json
+
+CHAT, GENERATE = "/api/chat", "/api/generate"
+_OPTIONS = {
+    **{name: name for name in "temperature top_p top_k min_p seed stop presence_penalty frequency_penalty".split()},
+    "repeat_penalty": "repetition_penalty",
+}
+"""The options that are honoured, and their names in a chat completion; `num_predict` has a value of its own for no limit."""
+_HINTS = frozenset(
+    "num_ctx num_keep num_batch num_gpu main_gpu num_thread numa low_vram f16_kv use_mmap use_mlock vocab_only logits_all"
+    " embedding_only repeat_last_n penalize_newline mirostat_tau mirostat_eta".split()
+)
+"""Options about how Ollama would run a model; here the config says that."""
+_DEFAULTS = {"mirostat": 0, "typical_p": 1, "tfs_z": 1}
+"""Options that engines do not have, with the values that ask for nothing."""
+_OWN = frozenset("model stream options format think keep_alive truncate shift messages prompt system images".split())
+_REFUSED = {
+    "suffix": "send suffix to /v1/completions",
+    "template": "the model's own chat template is used",
+    "raw": "send a raw prompt to /v1/completions",
+    "context": "send the conversation as messages to /api/chat",
+    "logprobs": "ask /v1/chat/completions for logprobs",
+}
+_IMAGES = {"iVBOR": "png", "/9j/": "jpeg", "R0lGOD": "gif", "UklGR": "webp"}
+"""How the base64 of each kind of image begins."""
+
+
+def asks_to_load(path: str, body: Mapping[str, Any]) -> bool:
+    """Whether the request has nothing to answer: Ollama's clients load a model that way."""
+    return not body.get("messages" if path == CHAT else "prompt") and not body.get("images")
+
+
+def streams(body: Mapping[str, Any]) -> bool:
+    """Ollama streams unless it is told not to."""
+    return body.get("stream") is not False
+
+
+def chat_body(path: str, body: Mapping[str, Any], model: str, thinks: bool) -> Json:
+    """The request to /v1/chat/completions that asks for the same; fields that neither API has stay in it.
+
+    `thinks` is whether the model can be told how much to think. Raises RequestError for what would change the answer and
+    is not honoured.
+    """
+    for name, instead in _REFUSED.items():
+        if body.get(name):
+            raise RequestError(f"{name} is not supported here: {instead}.", name)
+    messages = _conversation(body.get("messages")) if path == CHAT else _generated(body)
+    # Ollama's own client sends empty tools.
+    others = {
+        name: value for name, value in body.items() if name not in _OWN | _REFUSED.keys() and value not in (None, [])
+    }
+    wanted = {
+        "response_format": _format(body.get("format")),
+        "reasoning_effort": _effort(body.get("think"), thinks),
+    }
+    given = {name: value for name, value in wanted.items() if value is not None}
+    stream = {"stream": True, "stream_options": {"include_usage": True}} if streams(body) else {"stream": False}
+    return {"model": model, "messages": messages, **stream, **_sampling(body.get("options")), **given, **others}
+
+
+def _sampling(options: Any) -> Json:
+    if options is not None and not isinstance(options, Mapping):
+        raise RequestError("options must be an object.", "options")
+    sampling: Json = {}
+    for name, value in (options or {}).items():
+        if value is None or name in _HINTS or _DEFAULTS.get(name) == value:
+            continue
+        if name in _DEFAULTS:
+            raise RequestError(f"options.{name} is not supported: leave it out.", f"options.{name}")
+        if name != "num_predict":
+            sampling[_OPTIONS.get(name, name)] = value
+        elif not isinstance(value, int) or value > 0:
+            sampling["max_tokens"] = value
+    # Ollama's way to say that any seed will do.
+    if sampling.get("seed") == -1:
+        del sampling["seed"]
+    return sampling
+
+
+def _format(form: Any) -> Json | None:
+    if form is None or form == "":
+        return None
+    if form == "json":
+        return {"type": "json_object"}
+    if not isinstance(form, Mapping):
+        raise RequestError("format must be 'json' or a JSON schema.", "format")
+    return {"type": "json_schema", "json_schema": {"name": "format", "schema": form}}
+
+
+def _effort(think: Any, thinks: bool) -> str | None:
+    if think is None or (think is False and not thinks):
+        return None
+    if not isinstance(think, bool | str):
+        raise RequestError("think must be true, false or an effort.", "think")
+    return think if isinstance(think, str) else "medium" if think else "none"
+
+
+def _generated(body: Mapping[str, Any]) -> list[Json]:
+    system = [{"role": "system", "content": body["system"]}] if body.get("system") else []
+    return [*system, _with_images({"role": "user", "content": body.get("prompt") or ""}, body.get("images"))]
+
+
+def _conversation(messages: Any) -> list[Json]:
+    if not isinstance(messages, list) or not all(isinstance(each, Mapping) for each in messages):
+        raise RequestError("messages must be a list of objects.", "messages")
+    pending: list[tuple[str, str]] = []
+    return [_message(number, message, pending) for number, message in enumerate(messages)]
+
+
+def _message(number: int, message: Mapping[str, Any], pending: list[tuple[str, str]]) -> Json:
+    """A message of a chat. `pending` are ids and names of calls without a result: Ollama's results may name only the tool."""
+    own = ("images", "thinking", "tool_calls", "tool_name")
+    out = {name: value for name, value in message.items() if name not in own}
+    out.setdefault("content", "")
+    if message.get("thinking"):
+        out["reasoning"] = message["thinking"]
+    if message.get("tool_calls"):
+        out["tool_calls"] = list(_calls(number, message["tool_calls"]))
+        pending[:] = [(call["id"], call["function"]["name"]) for call in out["tool_calls"]]
+    if message.get("role") == "tool" and "tool_call_id" not in out:
+        out["tool_call_id"] = _answered(message.get("tool_name"), pending)
+    return _with_images(out, message.get("images"))
+
+
+def _calls(number: int, calls: Any) -> Iterator[Json]:
+    place = f"messages.{number}.tool_calls"
+    for index, call in enumerate(calls if isinstance(calls, Sequence) else [None]):
+        function = call.get("function") if isinstance(call, Mapping) else None
+        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+            raise RequestError(f"{place} must be a list of functions with a name.", place)
+        arguments = orjson.dumps(function.get("arguments") or {}).decode()
+        id_ = call.get("id") or f"call_{number}_{index}"
+        yield {"id": id_, "type": "function", "function": {"name": function["name"], "arguments": arguments}}
+
+
+def _answered(tool: Any, pending: list[tuple[str, str]]) -> str:
+    """The id of the first call without a result, of this tool if it is named; it has one from now on."""
+    for each in pending:
+        if tool in (None, each[1]):
+            pending.remove(each)
+            return each[0]
+    return f"call_{tool or 'unknown'}"
+
+
+def _with_images(message: Json, images: Any) -> Json:
+    if not images:
+        return message
+    if not isinstance(images, list) or not all(isinstance(image, str) for image in images):
+        raise RequestError("images must be a list of base64 texts.", "images")
+    text = [{"type": "text", "text": message["content"]}] if message["content"] else []
+    return {**message, "content": [*text, *({"type": "image_url", "image_url": {"url": _url(i)}} for i in images)]}
+
+
+def _url(image: str) -> str:
+    kind = next((kind for begin, kind in _IMAGES.items() if image.startswith(begin)), "png")
+    return image if image.startswith("data:") else f"data:image/{kind};base64,{image}"

@@ -1,0 +1,26 @@
+"""Receives a request with a JSON body: its key, its size and pace, and its limits are checked before anybody looks at it."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from fastapi import Request
+
+from cappella.gateway import images
+from cappella.gateway.request import Incoming, caller, read, require_json
+from cappella.gateway.state import GatewayState
+from cappella.gateway.validation import checked_json
+from cappella.threads import off_loop_if_large
+
+
+@asynccontextmanager
+async def received(current: Callable[[], GatewayState], request: Request) -> AsyncIterator[Incoming]:
+    """The request with its whole body, whose memory is held inside the context. Raises RequestError, Unauthorized and others."""
+    state = current()
+    key = await state.authenticate(request, "run")
+    require_json(request)
+    server = state.config.server
+    with state.bodies.holding(caller(request, key)) as memory:
+        body = await read(request, server.max_body_bytes, server.client_timeout_s, memory.add)
+        wire = await off_loop_if_large(len(body), checked_json, body, server.limits)
+        body = await images.with_files(body, wire, server.image_folder, server.max_body_bytes)
+        yield Incoming(request, request.url.path, key, body, wire, memory)

@@ -1,0 +1,105 @@
+"""Token counts: `/v1/messages/count_tokens` for ensembles and models, vLLM's `/tokenize` and `/detokenize` for models.
+
+They generate nothing, and so wait in no queue; an engine counts few of them at a time.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, Request, Response
+
+from cappella.engines import refusals
+from cappella.errors import QueueTimeout, RequestError, UnknownModel
+from cappella.gateway import proxy
+from cappella.gateway.formats.messages import MessagesRequest
+from cappella.gateway.model_list import PREFIX, callable_names, named_model
+from cappella.gateway.receive import received
+from cappella.gateway.reply_types import InputTokens
+from cappella.gateway.request import Incoming, unless_gone
+from cappella.gateway.state import GatewayState
+from cappella.gateway.validation import parse
+from cappella.threads import off_loop_if_large
+
+COUNT_PATH = "/v1/messages/count_tokens"
+AT_ONCE = 4
+"""Counts of one engine at a time: its tokenizer works on one core, which its streams need as well."""
+TIMEOUT_S = 30.0
+
+Answer = Callable[[GatewayState, Incoming, str], Awaitable[bytes]]
+
+
+def create_router(current: Callable[[], GatewayState]) -> APIRouter:
+    router = APIRouter()
+    turns = Turns()
+
+    def endpoint(answer: Answer) -> Callable[[Request], Awaitable[Response]]:
+        async def reply(request: Request) -> Response:
+            return await _reply(current, request, turns, answer)
+
+        return reply
+
+    router.add_api_route(COUNT_PATH, endpoint(_count), methods=["POST"])
+    for path in ("/tokenize", "/detokenize"):
+        router.add_api_route(path, endpoint(_forward), methods=["POST"])
+    return router
+
+
+class Turns:
+    """Lets few counts of each engine proceed at a time."""
+
+    def __init__(self) -> None:
+        self._by_engine: Mapping[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(AT_ONCE))
+
+    async def take(self, engine: str, work: Callable[[], Awaitable[bytes]]) -> bytes:
+        """What `work` returns. Raises QueueTimeout after `TIMEOUT_S`."""
+        try:
+            async with asyncio.timeout(TIMEOUT_S), self._by_engine[engine]:
+                return await work()
+        except TimeoutError as error:
+            raise QueueTimeout(f"{engine} counted no tokens within {TIMEOUT_S:g} s.") from error
+
+
+async def _reply(current: Callable[[], GatewayState], request: Request, turns: Turns, answer: Answer) -> Response:
+    async with received(current, request) as incoming:
+        state, key = current(), incoming.key
+        name = named_model(state.config, incoming.wire)
+        if name not in callable_names(state.config, None):
+            raise UnknownModel(name, callable_names(state.config, key))
+        await state.gatekeeper.admit(key, [name])
+        model = _counting_model(state, name)
+        async with state.recorder.counting(key, model, incoming.wire):
+            counted = await unless_gone(request, turns.take(model, partial(answer, state, incoming, model)))
+    return Response(counted, media_type="application/json")
+
+
+def _counting_model(state: GatewayState, name: str) -> str:
+    """The model itself, or the judge of an ensemble: it reads the longest prompts."""
+    return state.config.ensembles[name.removeprefix(PREFIX)].judge.model if name.startswith(PREFIX) else name
+
+
+async def _count(state: GatewayState, incoming: Incoming, model: str) -> bytes:
+    # An answer has no length here, and a message needs one.
+    wire = {"max_tokens": 1, **incoming.wire}
+    parsed: Any = await off_loop_if_large(len(incoming.body), parse, MessagesRequest, wire)
+    count = await state.engines[model].count_tokens(parsed.prompt)
+    reply: InputTokens = {"input_tokens": count.tokens}
+    return orjson.dumps(reply)
+
+
+async def _forward(state: GatewayState, incoming: Incoming, model: str) -> bytes:
+    """The engine's own reply. Raises RequestError for ensembles, which have no tokenizer of their own."""
+    path, wire = incoming.path, incoming.wire
+    if named_model(state.config, wire) != model:
+        raise RequestError(f"{path} is for single models: call it with {model}, the judge's name.", "model")
+    if not state.engines[model].supports(path):
+        raise RequestError(f"The server of {model} does not support {path}.", "model")
+    proxy.require_forwardable(path, wire)
+    async with state.engines[model].forward(path, orjson.dumps({**wire, "model": model})) as reply:
+        body = b"".join([data async for data in reply.body])
+    if reply.status_code != 200:
+        raise refusals.from_reply(reply.status_code, body)
+    return body
