@@ -37,7 +37,8 @@ class Fields:
     rules: Mapping[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
-        names = {"honoured": self.honoured, "hint": self.hints, "told": self.told}
+        # What is honoured may be a hint elsewhere, such as an id.
+        names = {"hint": self.hints, "told": self.told, "honoured": self.honoured}
         rules = {name: rule for rule, each in names.items() for name in each.split()}
         object.__setattr__(self, "rules", {**rules, **dict.fromkeys(self.refused, "refused")})
 

@@ -46,9 +46,7 @@ CHAT_MESSAGES = Kinds(
                 "tool_calls": Kinds("type", {"function": _CALL, "custom": _CUSTOM_CALL}, default="function"),
             },
         ),
-        "tool": Fields(
-            "role content tool_call_id name", f"{_MESSAGE_HINTS} is_error", below={"content": CHAT_PARTS}
-        ),
+        "tool": Fields("role content tool_call_id name", f"{_MESSAGE_HINTS} is_error", below={"content": CHAT_PARTS}),
     },
     refused={"function": "messages of the role function are out of use: send the role tool with a tool_call_id"},
 )
@@ -180,7 +178,9 @@ _BLOCKS = Kinds(
 TURNS = Kinds(
     "role",
     {
-        role: Fields("role content", f"{_MESSAGE_HINTS} type model stop_reason stop_sequence usage", below={"content": _BLOCKS})
+        role: Fields(
+            "role content", f"{_MESSAGE_HINTS} type model stop_reason stop_sequence usage", below={"content": _BLOCKS}
+        )
         for role in ("user", "assistant", "system")
     },
 )
