@@ -1,7 +1,7 @@
 """The inputs and outputs of a model: prompts, sampling settings, chunks of a stream, token usage."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -25,7 +25,7 @@ Temperature = Annotated[float, Field(ge=0, le=2)]
 TopP = Annotated[float, Field(gt=0, le=1)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Stop = Annotated[str, Field(min_length=1)]
-Stops = Annotated[tuple[Stop, ...], Field(max_length=4)]
+Stops = tuple[Stop, ...]
 
 
 class SamplingExtensions(Frozen):
@@ -92,7 +92,7 @@ class OutputFormat:
 class Prompt:
     """The input of one model call. `logprobs` is the number of alternatives to report per token, None for no report.
 
-    `watched` means that a client reads the answer while it is generated; else the engine may send many tokens at a time.
+    `template_words` are handed to the model's chat template, such as `enable_thinking`. `watched` means that a client reads the answer while it is generated; else the engine may send many tokens at a time.
     """
 
     messages: Sequence[Message]
@@ -102,6 +102,7 @@ class Prompt:
     output_format: OutputFormat | None = None
     logprobs: int | None = None
     reasoning_effort: str | None = None
+    template_words: Json = field(default_factory=dict)
     samples: int = 1
     watched: bool = True
 

@@ -125,6 +125,7 @@ class Server(Frozen):
     reverse proxy may be, have no limit of their own.
     On shutdown, running requests have `drain_s` to finish.
     `limits` are those on one request.
+    Fields of requests that are not known are ignored and named in the reply; `unknown_fields: refuse` makes them a 400.
     Images are sent inside a request, or named as `file:///...` if they are in `image_folder`.
     `keys` is a key file (see `cappella keys`); without one, anybody who reaches the port may do everything.
     With `cache_salt: per_key`, engines share cached prompts only between requests of one key: else a key could find out
@@ -150,6 +151,7 @@ class Server(Frozen):
     drain_s: Seconds = 30.0
     log_dir: Path | None = None
     image_folder: Path | None = None
+    unknown_fields: Literal["ignore", "refuse"] = "ignore"
     log_format: Literal["text", "json"] = "text"
     tracing: Tracing | None = None
     keys: Path | None = None

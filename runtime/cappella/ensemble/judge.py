@@ -185,8 +185,15 @@ class Judge:
         """A prompt for any step but the final answer. It lists the same tools, so that the prefix cache matches."""
         tool_choice = "none" if self._prompt.tools else None
         effort = self._prompt.reasoning_effort
-        tools = self._prompt.tools
-        return Prompt(messages, tools, tool_choice, output_format=output_format, reasoning_effort=effort, watched=False)
+        return Prompt(
+            messages,
+            self._prompt.tools,
+            tool_choice,
+            output_format=output_format,
+            reasoning_effort=effort,
+            template_words=self._prompt.template_words,
+            watched=False,
+        )
 
     def _new_call(self, role: Role) -> EngineCall:
         self.engine_calls.append(EngineCall(role, self.settings.judge))

@@ -111,6 +111,7 @@ class EarlyPrefill:
             self._prompt.tools,
             "none" if self._prompt.tools else None,
             reasoning_effort=self._prompt.reasoning_effort,
+            template_words=self._prompt.template_words,
         )
         async with aclosing(call.stream(self._engine, prompt, Sampling(max_completion_tokens=1))) as chunks:
             async for _ in chunks:

@@ -35,6 +35,11 @@ def resolve(
         )
     if not prompt.messages:
         raise RequestError("The request has no messages.")
+    if prompt.messages[-1]["role"] == "assistant":
+        message = (
+            "messages: the last turn is the assistant's, and an ensemble does not continue it: end with a user's turn."
+        )
+        raise RequestError(message, "messages")
     preset = _preset(name, ensemble, overrides.preset)
     judge = (preset.judge if isinstance(preset, Preset) else None) or ensemble.judge
     options = {"criteria": judge.criteria, **ensemble.given(), **preset.given(), **overrides.options.given()}
@@ -137,16 +142,13 @@ def _gate(name: str, ensemble: Ensemble, mode: GateMode | None) -> Gate | None:
 
 
 def _require_capabilities(name: str, ensemble: Ensemble, models: Models, used: Sequence[str], prompt: Prompt) -> None:
-    """Raises RequestError for tools, an effort or an output format that the `used` models do not support."""
+    """Raises RequestError for tools or an output format that the `used` models do not support."""
     if prompt.tools:
         if not ensemble.tools:
             raise RequestError(f"cappella/{name} does not accept tools: its config does not set tools: true.", "tools")
         for model in used:
             if not models[model].capabilities.tools:
                 raise RequestError(f"{model} does not accept tools: its config sets no tool_parser.", "tools")
-    if prompt.reasoning_effort and not any(models[model].capabilities.reasoning for model in used):
-        message = f"None of {', '.join(dict.fromkeys(used))} accepts reasoning_effort: they set no reasoning_parser."
-        raise RequestError(message, "reasoning_effort")
     try:
         formats.require_checkable(prompt.output_format)
     except formats.InvalidFormat as error:

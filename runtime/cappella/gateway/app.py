@@ -18,6 +18,7 @@ from cappella.gateway import browser_security, errors, health, models, ollama, o
 from cappella.gateway.admission import Admission
 from cappella.gateway.body_memory import BodyMemory
 from cappella.gateway.drain import InFlight
+from cappella.gateway.ignored import IgnoredFields
 from cappella.gateway.machine import create_router as create_machine_router
 from cappella.gateway.middleware import CloseUnfinished, RecordRequests
 from cappella.gateway.paths import Paths, RightPath
@@ -54,6 +55,7 @@ def create_app(config: Config, supervisor: Supervisor, read_config: ReadConfig |
         admission=Admission.of(config),
         bodies=BodyMemory(config.server.waiting_bytes),
         in_flight=InFlight(),
+        ignored=IgnoredFields(metrics),
         created=int(time.time()),
     )
     app.state.reloader = reloader = Reloader(state, supervisor, read_config or (lambda: config))

@@ -18,9 +18,10 @@ import cappella
 from cappella.auth.gatekeeper import Gatekeeper
 from cappella.config.limits import Limits
 from cappella.engines.status import Action
-from cappella.gateway import errors, machine_types, proxy, reply_types, tokens
+from cappella.gateway import errors, machine_types, reply_types, tokens
 from cappella.gateway.errors import Codes
 from cappella.gateway.formats.api_errors import OLLAMA
+from cappella.gateway.formats.policy_models import MODELS
 from cappella.gateway.model_list import PREFIX
 from cappella.gateway.request import credentials
 from cappella.gateway.routes import APIS
@@ -286,7 +287,7 @@ def _direct(path: str) -> Json:
         "n": {"type": "integer", "minimum": 1, "maximum": Limits().samples},
         "messages": {"type": "array", "maxItems": Limits().messages},
     }
-    optional = {name: known.get(name, {}) for name in sorted(proxy.FIELDS[path])}
+    optional = {name: known.get(name, {}) for name in sorted(MODELS[path].honoured.split())}
     about = "A request to one model. vLLM's documentation describes the values that this schema leaves open."
     return {
         "type": "object",

@@ -1,63 +1,57 @@
-"""Checks of requests to a model by its own name: OpenAI's fields and vLLM's sampling fields are allowed.
+"""What is handed on of a request to a model by its own name: what the policy for models leaves of it.
 
-The engine checks their values; other fields never reach it. The body is forwarded unchanged: as in any vLLM server, a
-`<|im_end|>` in a text ends the chat turn. Requests to an ensemble are sanitized (`engines/sanitize.py`).
+The engine checks the values; other fields never reach it. A body that has none is forwarded unchanged: as in any vLLM
+server, a `<|im_end|>` in a text ends the chat turn. Requests to an ensemble are sanitized (`engines/sanitize.py`).
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
-from cappella.errors import RequestError
+from cappella.gateway.formats import policy
 from cappella.gateway.formats.anthropic_errors import error_body
 from cappella.gateway.formats.api_errors import OLLAMA, ollama_error
+from cappella.gateway.formats.policy_models import MODELS
+from cappella.gateway.formats.policy_parts import NO_URLS
 from cappella.gateway.formats.sse import DONE, frame
 from cappella.gateway.reply_types import ErrorBody
-from cappella.types import Sampling
+from cappella.gateway.validation import require_none
+from cappella.types import Json
 
-# vLLM's /v1/completions has only `max_tokens` for the length of an answer.
-_COMMON = (set(Sampling.model_fields) - {"max_completion_tokens"}) | set(
-    "model stream stream_options n logit_bias logprobs user min_tokens stop_token_ids ignore_eos skip_special_tokens"
-    " structured_outputs response_format stream_interval".split()
-)
-FIELDS = {
-    "/v1/chat/completions": frozenset(
-        _COMMON
-        | set(
-            "messages max_tokens max_completion_tokens top_logprobs tools tool_choice parallel_tool_calls"
-            " reasoning_effort include_reasoning chat_template_kwargs".split()
-        )
-    ),
-    "/v1/completions": frozenset(_COMMON | set("prompt suffix echo max_tokens".split())),
-    "/v1/responses": frozenset(
-        "model input instructions stream temperature top_p max_output_tokens reasoning text tools tool_choice"
-        " parallel_tool_calls store user truncation include top_logprobs metadata".split()
-    ),
-    "/v1/messages": frozenset(
-        "model messages system max_tokens stop_sequences stream temperature top_p top_k tools tool_choice"
-        " metadata".split()
-    ),
-    # Not `chat_template`: a template is a program.
-    "/tokenize": frozenset(
-        "model prompt messages tools add_special_tokens add_generation_prompt continue_final_message"
-        " return_token_strs chat_template_kwargs".split()
-    ),
-    "/detokenize": frozenset(("model", "tokens")),
-}
+_WITHOUT_TOOLS = ("tool_choice", "parallel_tool_calls")
 
 
-def require_forwardable(path: str, body: Mapping[str, Any]) -> None:
-    """Raises RequestError for a field that a model does not accept, or a URL that the engine would fetch."""
-    for name in body:
-        if name in ("fusion", "plugins"):
-            raise RequestError(f"{name} is for ensembles; {body['model']} is one model.", name, "unknown_field")
-        if name not in FIELDS[path]:
-            raise RequestError(f"{name} is not a field of a request to a model.", name, "unknown_field")
-    for url in _urls([body.get("messages"), body.get("input")]):
+@dataclass(frozen=True, slots=True)
+class Forwarded:
+    """A request as the engine gets it, and the names of the fields that it does not get."""
+
+    wire: Json
+    body: bytes
+    ignored: list[str]
+
+
+def forwardable(path: str, wire: Json, body: bytes, refuse_unknown: bool = False) -> Forwarded:
+    """What of a request is handed on. Raises RequestError for what would change the answer, and is not done."""
+    reading = policy.read(MODELS[path], wire, refuse_unknown)
+    for url, place in _urls({name: reading.body.get(name) for name in ("messages", "input")}):
         if not url.startswith("data:"):
-            message = f"{url[:60]!r} would have to be fetched: send the data itself, as data:…"
-            raise RequestError(message, "messages")
+            reading.refuse(place, f"{NO_URLS}, and {url[:60]!r} is an address")
+    require_none(reading.problems)
+    kept = _without_idle(reading.body)
+    return Forwarded(kept, body if kept is wire else orjson.dumps(kept), reading.ignored)
+
+
+def _without_idle(wire: Json) -> Json:
+    """The request without what asks for nothing beside its other fields, but is an error to engines."""
+    idle = [
+        name for name in _WITHOUT_TOOLS if not wire.get("tools") and wire.get(name) in ("auto", "none", True, False)
+    ]
+    idle += ["stream_options"] if wire.get("stream") is not True else []
+    if not any(name in wire for name in idle):
+        return wire
+    return {name: value for name, value in wire.items() if name not in idle}
 
 
 def broken_stream_events(path: str, error: ErrorBody) -> bytes:
@@ -71,13 +65,15 @@ def broken_stream_events(path: str, error: ErrorBody) -> bytes:
     return frame({"error": error}) + DONE
 
 
-def _urls(value: Any, key: str = "") -> Iterator[str]:
-    """Every string under a key `url` or `…_url`."""
+def _urls(value: Any, place: policy.Path = ()) -> Iterator[tuple[str, policy.Path]]:
+    """Every string under a key `url` or `…_url`, and where it stands."""
     if isinstance(value, Mapping):
         for name, each in value.items():
-            yield from _urls(each, str(name))
+            yield from _urls(each, (*place, str(name)))
     elif isinstance(value, list):
-        for each in value:
-            yield from _urls(each, key)
-    elif isinstance(value, str) and (key == "url" or key.endswith("_url")):
-        yield value
+        for index, each in enumerate(value):
+            yield from _urls(each, (*place, index))
+    elif isinstance(value, str):
+        key = next((str(each) for each in reversed(place) if isinstance(each, str)), "")
+        if key == "url" or key.endswith("_url"):
+            yield value, place

@@ -6,10 +6,11 @@ from contextlib import asynccontextmanager
 from fastapi import Request
 
 from cappella.gateway import images
+from cappella.gateway.body_encoding import decoded, decoder_of
 from cappella.gateway.request import Incoming, caller, read, require_json
 from cappella.gateway.state import GatewayState
 from cappella.gateway.validation import checked_json
-from cappella.threads import off_loop_if_large
+from cappella.threads import MAX_INLINE_CHARS, off_loop_if_large
 
 
 @asynccontextmanager
@@ -20,7 +21,11 @@ async def received(current: Callable[[], GatewayState], request: Request) -> Asy
     require_json(request)
     server = state.config.server
     with state.bodies.holding(caller(request, key)) as memory:
+        decode = decoder_of(request.headers.get("content-encoding", ""))
         body = await read(request, server.max_body_bytes, server.client_timeout_s, memory.add)
-        wire = await off_loop_if_large(len(body), checked_json, body, server.limits)
+        if decode:
+            body = await off_loop_if_large(MAX_INLINE_CHARS + 1, decoded, decode, body, server.max_body_bytes)
+            memory.add(len(body))
+        wire, body = await off_loop_if_large(len(body), checked_json, body, server.limits)
         body = await images.with_files(body, wire, server.image_folder, server.max_body_bytes)
         yield Incoming(request, request.url.path, key, body, wire, memory)

@@ -8,7 +8,6 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-import orjson
 from fastapi import Request
 from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
@@ -179,17 +178,6 @@ class _Patience:
             ) from error
         earned_s = size / MIN_BYTES_PER_S - (loop.time() - began)
         self._left_s = min(self._timeout_s, self._left_s + earned_s)
-
-
-def json_object(body: bytes) -> dict[str, Any]:
-    """The body as a JSON object. Raises RequestError for anything else."""
-    try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise RequestError(f"The body is not JSON: {error}.", code="invalid_json") from error
-    if not isinstance(value, dict):
-        raise RequestError("The body must be a JSON object.", code="invalid_json")
-    return value
 
 
 async def _disconnected(request: Request) -> None:

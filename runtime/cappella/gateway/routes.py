@@ -1,6 +1,6 @@
 """The inference endpoints and `/api/reload`: request in, pipeline or engine, reply out."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, Protocol
@@ -16,10 +16,11 @@ from cappella.ensemble.settings import resolve
 from cappella.errors import CappellaError, RequestError, UnknownModel
 from cappella.gateway import proxy, renaming, usage_report
 from cappella.gateway.admission import costs, in_time
-from cappella.gateway.formats import fields, sse
+from cappella.gateway.formats import fields, policy, sse
 from cappella.gateway.formats.chat import ChatRequest
 from cappella.gateway.formats.messages import MessagesRequest
 from cappella.gateway.formats.ollama_replies import NDJSON
+from cappella.gateway.formats.policy_ensembles import ENSEMBLES
 from cappella.gateway.formats.responses import ResponsesRequest
 from cappella.gateway.formats.sse import EventEncoder
 from cappella.gateway.limits import answer_count
@@ -32,7 +33,7 @@ from cappella.gateway.usage_report import tokens_of_an_answer
 from cappella.gateway.validation import parse
 from cappella.telemetry import records
 from cappella.threads import off_loop_if_large
-from cappella.types import Prompt, Sampling
+from cappella.types import Json, Prompt, Sampling
 
 
 class EnsembleRequest(Protocol):
@@ -48,6 +49,9 @@ class EnsembleRequest(Protocol):
     def sampling(self) -> Sampling: ...
     @property
     def overrides(self) -> Overrides: ...
+    @property
+    def ignored(self) -> Sequence[str]: ...
+    def tell_ignored(self, names: Sequence[str]) -> None: ...
 
     def to_response(self, run: Run) -> Mapping[str, Any]:
         """The reply without streaming."""
@@ -112,9 +116,13 @@ async def answer_request(state: GatewayState, incoming: Incoming, form: Form | N
         if not state.engines[model].supports(path):
             raise RequestError(f"The server of {model} does not support {path}: use /v1/chat/completions.", "model")
         state.admission.require_queue_space(model, incoming.key_id)
-        await off_loop_if_large(len(incoming.body), proxy.require_forwardable, path, incoming.wire)
+        refuses = state.config.server.unknown_fields == "refuse"
+        sent = await off_loop_if_large(
+            len(incoming.body), proxy.forwardable, path, incoming.wire, incoming.body, refuses
+        )
         await state.gatekeeper.admit(key, [model])
-        return await _answer_from_model(state, model, incoming, form)
+        incoming = replace(incoming, wire=sent.wire, body=sent.body)
+        return await _answer_from_model(state, model, incoming, state.ignored.told(path, sent.ignored), form)
     name = model.removeprefix(PREFIX)
     if not model.startswith(PREFIX) or name not in state.config.ensembles:
         raise UnknownModel(model, callable_names(state.config, key))
@@ -122,7 +130,7 @@ async def answer_request(state: GatewayState, incoming: Incoming, form: Form | N
     schema = APIS[path]
     if schema is None:
         raise RequestError(f"{path} is for single models: call {model} through /v1/chat/completions.", "model")
-    parsed: Any = await off_loop_if_large(len(incoming.body), parse, schema, incoming.wire)
+    parsed: Any = await off_loop_if_large(len(incoming.body), _read, state, path, schema, incoming.wire)
     extra = _models_beyond(_by_own_names(parsed.overrides, state.config), state.config.ensembles[name])
     await state.gatekeeper.admit(key, [model, *extra])
     return await _answer_from_ensemble(state, incoming, form.of_ensemble(parsed) if form else parsed, name)
@@ -139,6 +147,14 @@ def _by_own_names(overrides: Overrides, config: Config) -> Overrides:
     )
 
 
+def _read(state: GatewayState, path: str, schema: type[fields.FusionRequest], wire: Json) -> fields.FusionRequest:
+    """The request, which knows what of it was ignored. Raises RequestError."""
+    reading = policy.read(ENSEMBLES[path], wire, state.config.server.unknown_fields == "refuse")
+    parsed = parse(schema, reading)
+    parsed.tell_ignored(reading.ignored)
+    return parsed
+
+
 def _models_beyond(overrides: Overrides, ensemble: Ensemble) -> list[str]:
     """Models that the request names beyond those of the ensemble: the key must allow each of them."""
     named = [*(overrides.panel or ()), *([overrides.judge] if overrides.judge else [])]
@@ -150,6 +166,7 @@ async def _answer_from_ensemble(
     state: GatewayState, incoming: Incoming, parsed: EnsembleRequest, name: str
 ) -> Response:
     prompt, settings = await off_loop_if_large(len(incoming.body), _resolved, state, parsed, name)
+    headers = state.ignored.told(incoming.path, parsed.ignored)
     needed = costs(settings, state.config.host_of)
 
     async def run(emit: Emit) -> Run:
@@ -164,12 +181,12 @@ async def _answer_from_ensemble(
 
     if not parsed.stream:
         result = await unless_gone(incoming.request, run(lambda event: None))
-        return Response(orjson.dumps(parsed.to_response(result)), media_type="application/json")
+        return Response(orjson.dumps(parsed.to_response(result)), media_type="application/json", headers=headers)
     encoder = parsed.event_encoder()
     frames = sse.stream(run, encoder, state.describe)
     # Awaited before the reply begins, so that an early failure still gets its own status code.
     first = await unless_gone(incoming.request, anext(frames))
-    options = {"media_type": encoder.media_type, "headers": _NO_BUFFERING}
+    options = {"media_type": encoder.media_type, "headers": {**_NO_BUFFERING, **headers}}
     return Stream(_resume(first, frames), frames, state.config.server.client_timeout_s, **options)
 
 
@@ -179,14 +196,19 @@ def _resolved(state: GatewayState, parsed: EnsembleRequest, name: str) -> tuple[
     ensemble, models, limits = config.ensembles[name], config.models_by_name, config.server.limits
     overrides = _by_own_names(parsed.overrides, config)
     settings = resolve(name, ensemble, models, overrides, prompt, parsed.sampling, limits)
+    used = [*(seat.model for seat in settings.panel), settings.judge]
+    if prompt.reasoning_effort not in (None, "none") and not any(models[each].capabilities.reasoning for each in used):
+        parsed.tell_ignored(["reasoning_effort"])
     return prompt, settings.model_copy(update={"panel_watched": parsed.wants_panel_deltas})
 
 
 _NO_BUFFERING = {"X-Accel-Buffering": "no"}
 
 
-async def _answer_from_model(state: GatewayState, model: str, incoming: Incoming, form: Form | None = None) -> Response:
-    """The engine's reply, forwarded unchanged but for the name of an alias."""
+async def _answer_from_model(
+    state: GatewayState, model: str, incoming: Incoming, headers: Mapping[str, str], form: Form | None = None
+) -> Response:
+    """The engine's reply, forwarded unchanged but for the name of an alias, with our own headers."""
     head: dict[str, Any] = {}
     answers = answer_count(incoming.wire)
     needed = {state.config.host_of[model]: answers}
@@ -219,7 +241,7 @@ async def _answer_from_model(state: GatewayState, model: str, incoming: Incoming
         first = await unless_gone(incoming.request, anext(data, b""))
     if head["media_type"] in (sse.EventEncoder.media_type, NDJSON):
         data = _report_broken_stream(state, incoming.request.url.path, data)
-    return Stream(_resume(first, data), source, state.config.server.client_timeout_s, **head)
+    return Stream(_resume(first, data), source, state.config.server.client_timeout_s, headers=headers, **head)
 
 
 async def _report_broken_stream(

@@ -16,6 +16,7 @@ from cappella.gateway.admission import Admission
 from cappella.gateway.body_memory import BodyMemory
 from cappella.gateway.drain import InFlight
 from cappella.gateway.formats.sse import Describe
+from cappella.gateway.ignored import IgnoredFields
 from cappella.gateway.request import credentials
 from cappella.placement.gpus import Gpu
 from cappella.telemetry import records
@@ -38,6 +39,7 @@ class GatewayState:
     bodies: BodyMemory
     in_flight: InFlight
     gatekeeper: Gatekeeper
+    ignored: IgnoredFields
 
     @property
     def config(self) -> Config:

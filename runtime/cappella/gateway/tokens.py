@@ -7,7 +7,6 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Any
 
 import orjson
 from fastapi import APIRouter, Request, Response
@@ -15,7 +14,9 @@ from fastapi import APIRouter, Request, Response
 from cappella.engines import refusals
 from cappella.errors import QueueTimeout, RequestError, UnknownModel
 from cappella.gateway import proxy
+from cappella.gateway.formats import policy
 from cappella.gateway.formats.messages import MessagesRequest
+from cappella.gateway.formats.policy_ensembles import ENSEMBLES
 from cappella.gateway.model_list import PREFIX, callable_names, named_model
 from cappella.gateway.receive import received
 from cappella.gateway.reply_types import InputTokens
@@ -23,6 +24,7 @@ from cappella.gateway.request import Incoming, unless_gone
 from cappella.gateway.state import GatewayState
 from cappella.gateway.validation import parse
 from cappella.threads import off_loop_if_large
+from cappella.types import Json
 
 COUNT_PATH = "/v1/messages/count_tokens"
 AT_ONCE = 4
@@ -84,10 +86,18 @@ def _counting_model(state: GatewayState, name: str) -> str:
 async def _count(state: GatewayState, incoming: Incoming, model: str) -> bytes:
     # An answer has no length here, and a message needs one.
     wire = {"max_tokens": 1, **incoming.wire}
-    parsed: Any = await off_loop_if_large(len(incoming.body), parse, MessagesRequest, wire)
+    parsed = await off_loop_if_large(len(incoming.body), _message, wire, _refuses_unknown(state))
     count = await state.engines[model].count_tokens(parsed.prompt)
     reply: InputTokens = {"input_tokens": count.tokens}
     return orjson.dumps(reply)
+
+
+def _message(wire: Json, refuse_unknown: bool) -> MessagesRequest:
+    return parse(MessagesRequest, policy.read(ENSEMBLES["/v1/messages"], wire, refuse_unknown))
+
+
+def _refuses_unknown(state: GatewayState) -> bool:
+    return state.config.server.unknown_fields == "refuse"
 
 
 async def _forward(state: GatewayState, incoming: Incoming, model: str) -> bytes:
@@ -97,8 +107,10 @@ async def _forward(state: GatewayState, incoming: Incoming, model: str) -> bytes
         raise RequestError(f"{path} is for single models: call it with {model}, the judge's name.", "model")
     if not state.engines[model].supports(path):
         raise RequestError(f"The server of {model} does not support {path}.", "model")
-    proxy.require_forwardable(path, wire)
-    async with state.engines[model].forward(path, orjson.dumps({**wire, "model": model})) as reply:
+    sent = await off_loop_if_large(
+        len(incoming.body), proxy.forwardable, path, wire, incoming.body, _refuses_unknown(state)
+    )
+    async with state.engines[model].forward(path, orjson.dumps({**sent.wire, "model": model})) as reply:
         body = b"".join([data async for data in reply.body])
     if reply.status_code != 200:
         raise refusals.from_reply(reply.status_code, body)

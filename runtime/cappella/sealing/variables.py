@@ -27,6 +27,8 @@ SEAL = {
     # Otherwise the processes of a model would listen on the address of this machine's host name.
     "GLOO_SOCKET_IFNAME": "lo",
     "NCCL_SOCKET_IFNAME": "lo",
+    # How many a request may have, `server.limits.stops` says.
+    "VLLM_MAX_STOP_STRINGS": "4096",
     "VLLM_LOGGING_LEVEL": "INFO",
     # Else vLLM asks for a forced or strict tool call by a structural tag, which the `guidance` backend cannot read: each
     # would be a 400. So it asks by the JSON schema of the tools.

@@ -61,6 +61,7 @@ class Metrics:
         self._tokens = self._counter("tokens", "Tokens of engine calls", "model role kind")
         self._failures = self._counter("member_failures", "Members without an answer", "model reason")
         self._queued = self._histogram("queue_seconds", "Queue time of admitted requests", "name", SHORT_BUCKETS_S)
+        self._ignored = self._counter("ignored_fields", "Fields of requests that were ignored, by endpoint", "path")
         self._replies = self._counter("http_replies", "HTTP replies by endpoint and status code", "path status_code")
 
     def begin(self, ensemble: str) -> None:
@@ -82,6 +83,10 @@ class Metrics:
     def count_reply(self, path: str | None, status_code: int | None) -> None:
         """Count one reply. `path` is the endpoint's route, None if none matched; `status_code` is None if none was sent."""
         self._replies.labels(path or OTHER, status_code or NO_STATUS).inc()
+
+    def count_ignored(self, path: str, count: int) -> None:
+        """Count the fields of one request that were ignored. `path` is the endpoint's route."""
+        self._ignored.labels(path).inc(count)
 
     def observe_queue(self, name: str, seconds: float) -> None:
         """Count one admitted request to the ensemble or model `name`."""

@@ -14,12 +14,14 @@ from cappella.types import Json
 
 
 class Detail(Protocol):
-    """The optional parts of a trace that a client requested."""
+    """The optional parts of a trace that a client requested, and the fields of its request that were ignored."""
 
     @property
     def include_analysis(self) -> bool: ...
     @property
     def include_intermediate_responses(self) -> bool: ...
+    @property
+    def ignored(self) -> Sequence[str]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,7 @@ class FullDetail:
 
     include_analysis: bool = True
     include_intermediate_responses: bool = True
+    ignored: Sequence[str] = ()
 
 
 def fusion(run: Run, options: Detail) -> Trace:
@@ -52,6 +55,8 @@ def fusion(run: Run, options: Detail) -> Trace:
         trace["responses"] = responses(run.answers)
         if len(run.rounds) > 1:
             trace["rounds"] = [responses(panel.answers) for panel in run.rounds]
+    if options.ignored:
+        trace["ignored"] = list(options.ignored)
     _add_outcome(trace, run)
     return trace
 

@@ -77,6 +77,7 @@ class Trace(TypedDict):
     votes: NotRequired[dict[str, list[str]]]
     ranking: NotRequired[list[str]]
     early_exit: NotRequired[str]
+    ignored: NotRequired[list[str]]
     failure_reason: NotRequired[str]
 
 

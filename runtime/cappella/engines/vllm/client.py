@@ -27,7 +27,8 @@ class VllmEngine(HttpEngine):
         prompt = await self._plain(prompt)
         body = {"model": self.name, "messages": list(prompt.messages), "add_generation_prompt": True}
         tools = {"tools": list(prompt.tools)} if prompt.tools else {}
-        async with self._awake(), self._post("/tokenize", orjson.dumps({**body, **tools})) as response:
+        words = {"chat_template_kwargs": prompt.template_words} if prompt.template_words else {}
+        async with self._awake(), self._post("/tokenize", orjson.dumps({**body, **tools, **words})) as response:
             reply = await response.read()
             if response.status != 200:
                 raise refusals.from_reply(response.status, reply)

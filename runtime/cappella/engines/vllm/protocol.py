@@ -27,6 +27,8 @@ def body(model: str, prompt: Prompt, sampling: Sampling, in_flight: int = 0) -> 
     out = openai.body(model, prompt, sampling)
     if prompt.output_format is not None:
         out[prompt.output_format.field] = _spaced(prompt.output_format)
+    if prompt.template_words:
+        out["chat_template_kwargs"] = prompt.template_words
     interval = (
         min(MAX_TOKENS_WATCHED, 1 + in_flight // CONGESTED_STREAMS) if prompt.watched else UNWATCHED_INTERVAL_TOKENS
     )

@@ -2,15 +2,15 @@
 
 import time
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import orjson
 from pydantic import Field, model_validator
 
 from cappella.ensemble.events import Event, FinalDelta, RunStarted
 from cappella.ensemble.run import Answer, Run
-from cappella.gateway.formats import fields
-from cappella.gateway.formats.fields import ChatMessage, FusionRequest, Tool, Wire
+from cappella.gateway.formats import chat_messages, fields
+from cappella.gateway.formats.fields import AnyTool, ChatMessage, FusionRequest, Wire
 from cappella.gateway.formats.sse import DONE, EventEncoder, frame
 from cappella.gateway.reply_types import AssistantMessage, ChatChoice, ChatCompletion, ErrorBody
 from cappella.telemetry import trace
@@ -27,45 +27,44 @@ class ChatRequest(FusionRequest, Sampling):
     messages: Annotated[list[ChatMessage], Field(min_length=1)]
     stream_options: StreamOptions | None = None
     max_tokens: Positive | None = None
-    n: Literal[1] = 1
     logprobs: bool = False
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    tools: Annotated[list[Tool], Field(min_length=1, max_length=128)] | None = None
+    tools: Annotated[list[AnyTool], Field(min_length=1, max_length=128)] | None = None
     tool_choice: fields.ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     response_format: fields.ResponseFormat | None = None
     structured_outputs: fields.StructuredOutputs | None = None
     reasoning_effort: fields.Effort | None = None
-    user: str | None = None
+    reasoning: fields.Reasoning | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> "ChatRequest":
-        if self.max_tokens and self.max_completion_tokens:
+        limits = {self.max_tokens, self.max_completion_tokens} - {None}
+        if len(limits) > 1:
             raise ValueError("max_tokens and max_completion_tokens mean the same: send one of them")
-        if self.stream_options and not self.stream:
-            raise ValueError("stream_options needs stream: true")
-        if self.top_logprobs is not None and not self.logprobs:
+        if self.top_logprobs and not self.logprobs:
             raise ValueError("top_logprobs needs logprobs: true")
         if self.response_format and self.structured_outputs:
             raise ValueError("response_format and structured_outputs mean the same: send one of them")
-        if self.tools is None and (self.tool_choice or self.parallel_tool_calls is not None):
-            raise ValueError("tool_choice and parallel_tool_calls need tools")
-        if self.reasoning_effort and self.options.reasoning:
-            raise ValueError("reasoning_effort and fusion.reasoning mean the same: send one of them")
+        if self.tools is None and self.tool_choice not in (None, "none", "auto"):
+            raise ValueError("tool_choice needs tools")
+        efforts = {self.reasoning_effort, self.reasoning and self.reasoning.effort} - {None}
+        if len(efforts) > 1 or (efforts and self.options.reasoning):
+            raise ValueError("reasoning_effort, reasoning and fusion.reasoning mean the same: send one of them")
         return self
 
     @property
     def prompt(self) -> Prompt:
-        choice = self.tool_choice
-        effort = self.options.reasoning.effort if self.options.reasoning else None
+        effort = self.reasoning or self.options.reasoning
         return Prompt(
-            messages=fields.messages_of(self.messages),
-            tools=[tool.model_dump(exclude_none=True) for tool in self.tools or ()],
-            tool_choice=choice.model_dump() if isinstance(choice, fields.NamedTool) else choice,
-            parallel_tool_calls=self.parallel_tool_calls,
+            messages=chat_messages.messages_of(self.messages),
+            tools=[chat_messages.tool_of(tool) for tool in self.tools or ()],
+            tool_choice=chat_messages.tool_choice_of(self.tool_choice) if self.tools else None,
+            parallel_tool_calls=self.parallel_tool_calls if self.tools else None,
             output_format=fields.output_format_of(self.response_format, self.structured_outputs),
             logprobs=(self.top_logprobs or 0) if self.logprobs else None,
-            reasoning_effort=self.reasoning_effort or effort,
+            reasoning_effort=self.reasoning_effort or (effort.effort if effort else None),
+            template_words=self.chat_template_kwargs or {},
         )
 
     @property

@@ -1,12 +1,22 @@
-"""Request fields that several APIs share. Each of them has an effect; an unknown field is an error that names it."""
+"""Request fields that several APIs share, once `policy.py` has taken out what is a hint, or unknown."""
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, create_model, model_validator
+from pydantic import (
+    AfterValidator,
+    Discriminator,
+    Field,
+    PrivateAttr,
+    Tag,
+    WithJsonSchema,
+    create_model,
+    model_validator,
+)
 
 from cappella.config.options import MAX_MEMBERS, Options, Overrides
+from cappella.gateway.formats.policy_parts import NO_URLS
 from cappella.types import Frozen, Json, OutputFormat, Positive, Sampling, Temperature
 
 MAX_REQUESTED_S = 3600
@@ -71,6 +81,15 @@ class Fusion(Wire):
     include_analysis: bool = True
     include_intermediate_responses: bool = False
     include_events: bool | None = None
+    _ignored: tuple[str, ...] = PrivateAttr(())
+
+    @property
+    def ignored(self) -> Sequence[str]:
+        """The fields of the request that were ignored."""
+        return self._ignored
+
+    def tell_ignored(self, names: Sequence[str]) -> None:
+        self._ignored = (*self._ignored, *names)
 
     @property
     def overrides(self) -> Overrides:
@@ -91,10 +110,34 @@ class FusionPlugin(Fusion):
     id: Literal["fusion"]
 
 
+def _own_words(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Raises ValueError for what would replace the prompt, or how it is made."""
+    if taken := sorted(set(given) & _NOT_FOR_TEMPLATES):
+        raise ValueError(
+            f"{', '.join(taken)} may not be set: only words that a model's own template reads, such as enable_thinking"
+        )
+    return given
+
+
+_NOT_FOR_TEMPLATES = set(
+    "add_generation_prompt bos_token chat_template continue_final_message conversation documents eos_token messages"
+    " return_dict tokenize tokenizer tools".split()
+)
+TemplateWords = Annotated[
+    dict[
+        Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")],
+        bool | int | float | Annotated[str, Field(max_length=1024)],
+    ],
+    Field(max_length=16),
+    AfterValidator(_own_words),
+]
+
+
 class FusionRequest(Wire):
     """The fields that requests to an ensemble have in all APIs."""
 
     model: str
+    chat_template_kwargs: TemplateWords | None = None
     stream: bool = False
     fusion: Fusion | None = None
     plugins: Annotated[list[FusionPlugin], Field(max_length=1)] | None = None
@@ -118,20 +161,49 @@ class FusionRequest(Wire):
     def overrides(self) -> Overrides:
         return self.options.overrides
 
+    @property
+    def ignored(self) -> Sequence[str]:
+        """The fields of this request that were ignored."""
+        return self.options.ignored
+
+    def tell_ignored(self, names: Sequence[str]) -> None:
+        """Name fields of this request in the trace of its run, as ignored."""
+        self.options.tell_ignored(names)
+
+
+def _data_url(url: str) -> str:
+    if not url.startswith("data:image/"):
+        raise ValueError(NO_URLS)
+    return url
+
+
+DataUrl = Annotated[str, AfterValidator(_data_url), WithJsonSchema({"type": "string", "pattern": "^data:image/"})]
+"""An image as a data URL; other URLs are refused, since the server makes no requests of its own."""
+
 
 class TextPart(Wire):
     type: Literal["text"]
     text: str
 
 
+class RefusalPart(Wire):
+    """What a model said instead of an answer; it is read as its text."""
+
+    type: Literal["refusal"]
+    refusal: str
+
+
 class ImageUrl(Wire):
-    url: Annotated[str, Field(pattern=r"^data:image/")]
+    url: DataUrl
     detail: Literal["auto", "low", "high"] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _address_alone(cls, value: Any) -> Any:
+        return {"url": value} if isinstance(value, str) else value
 
 
 class ImagePart(Wire):
-    """An image as a data URL; other URLs are refused, since the server makes no requests of its own."""
-
     type: Literal["image_url"]
     image_url: ImageUrl
 
@@ -143,22 +215,51 @@ class FunctionCall(Wire):
 
 class CallPart(Wire):
     id: str
-    type: Literal["function"]
+    type: Literal["function"] = "function"
     function: FunctionCall
 
 
-Text = str | list[TextPart]
+class CustomCall(Wire):
+    name: str
+    input: str
+
+
+class CustomCallPart(Wire):
+    id: str
+    type: Literal["custom"]
+    custom: CustomCall
+
+
+def kind_or(default: str) -> Discriminator:
+    """Tells a union's models apart by `type`, which may be left out for one of them."""
+
+    def kind(value: Any) -> str:
+        found = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+        return str(found or default)
+
+    return Discriminator(kind)
+
+
+TextContent = str | list[TextPart]
+MixedContent = str | Annotated[list[Annotated[TextPart | ImagePart, Field(discriminator="type")]], Field(min_length=1)]
+SpokenContent = str | list[Annotated[TextPart | RefusalPart, Field(discriminator="type")]]
+ToolCalls = Annotated[
+    list[
+        Annotated[Annotated[CallPart, Tag("function")] | Annotated[CustomCallPart, Tag("custom")], kind_or("function")]
+    ],
+    Field(min_length=1),
+]
 
 
 class SystemMessage(Wire):
     role: Literal["system", "developer"]
-    content: Text
+    content: TextContent
     name: str | None = None
 
 
 class UserMessage(Wire):
     role: Literal["user"]
-    content: str | Annotated[list[TextPart | ImagePart], Field(min_length=1)]
+    content: MixedContent
     name: str | None = None
 
 
@@ -166,16 +267,16 @@ class AssistantMessage(Wire):
     """An earlier answer; `reasoning_content` is another name of `reasoning`."""
 
     role: Literal["assistant"]
-    content: Text | None = None
+    content: SpokenContent | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
-    tool_calls: Annotated[list[CallPart], Field(min_length=1)] | None = None
+    tool_calls: ToolCalls | None = None
     name: str | None = None
 
 
 class ToolMessage(Wire):
     role: Literal["tool"]
-    content: Text
+    content: MixedContent
     tool_call_id: str
     name: str | None = None
 
@@ -183,16 +284,48 @@ class ToolMessage(Wire):
 ChatMessage = Annotated[SystemMessage | UserMessage | AssistantMessage | ToolMessage, Field(discriminator="role")]
 
 
+ToolName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+
+
 class Function(Wire):
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+    name: ToolName
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
 
 
 class Tool(Wire):
-    type: Literal["function"]
+    type: Literal["function"] = "function"
     function: Function
+
+
+class TextFormat(Wire):
+    """What a text tool takes: any text, or one by a grammar, which the model is told in words."""
+
+    type: Literal["text", "grammar"]
+    syntax: str | None = None
+    definition: str | None = None
+    grammar: dict[str, str] | None = None
+
+    @property
+    def told(self) -> Json:
+        return {"syntax": self.syntax, "definition": self.definition, **(self.grammar or {})}
+
+
+class TextFunction(Wire):
+    name: ToolName
+    description: str | None = None
+    format: TextFormat | None = None
+
+
+class TextTool(Wire):
+    """A tool that takes a text; models are given it as a function of one string."""
+
+    type: Literal["custom"]
+    custom: TextFunction
+
+
+AnyTool = Annotated[Tool | TextTool, Field(discriminator="type")]
 
 
 class NamedFunction(Wire):
@@ -204,7 +337,12 @@ class NamedTool(Wire):
     function: NamedFunction
 
 
-ToolChoice = Literal["none", "auto", "required"] | NamedTool
+class NamedTextTool(Wire):
+    type: Literal["custom"]
+    custom: NamedFunction
+
+
+ToolChoice = Literal["none", "auto", "required"] | Annotated[NamedTool | NamedTextTool, Field(discriminator="type")]
 
 
 class PlainFormat(Wire):
@@ -253,19 +391,3 @@ def output_format_of(
     if response_format is None or response_format.type == "text":
         return None
     return OutputFormat("response_format", response_format.model_dump(exclude_none=True, by_alias=True))
-
-
-def messages_of(messages: Sequence[ChatMessage]) -> list[Json]:
-    """The messages as engines accept them."""
-    return [_message(message) for message in messages]
-
-
-def _message(message: ChatMessage) -> Json:
-    out = message.model_dump(exclude_none=True)
-    if out["role"] == "developer":
-        out["role"] = "system"
-    if out["role"] == "assistant":
-        out.setdefault("content", "")
-        if thoughts := out.pop("reasoning_content", None):
-            out.setdefault("reasoning", thoughts)
-    return out

@@ -3,91 +3,103 @@
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Field, Tag, model_validator
 
-from cappella.gateway.formats.fields import Wire
+from cappella.gateway.formats import text_tools
+from cappella.gateway.formats.chat_messages import with_images_of_users
+from cappella.gateway.formats.fields import DataUrl, RefusalPart, Wire, kind_or
 from cappella.types import Json, Message
 
 
 class InputText(Wire):
-    type: Literal["input_text"]
+    type: Literal["input_text", "output_text", "text", "summary_text"]
     text: str
-
-
-class OutputText(Wire):
-    type: Literal["output_text"]
-    text: str
-    annotations: list[Any] | None = None
-    logprobs: list[Any] | None = None
 
 
 class InputImage(Wire):
     """An image as a data URL; other URLs are refused."""
 
     type: Literal["input_image"]
-    image_url: Annotated[str, Field(pattern=r"^data:image/")]
-    detail: Literal["auto", "low", "high"] | None = None
+    image_url: DataUrl
+    detail: Literal["auto", "low", "high", "original"] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _address_in_object(cls, value: Any) -> Any:
+        """The form of a chat is read, too."""
+        address = value.get("image_url") if isinstance(value, dict) else None
+        return {**value, "image_url": address["url"]} if isinstance(address, dict) and "url" in address else value
 
 
-class Item(Wire):
-    """An item as the server sent it in an earlier turn, or as the client wrote it."""
-
-    id: str | None = None
-    status: str | None = None
+Part = Annotated[InputText | InputImage | RefusalPart, Field(discriminator="type")]
+Content = str | Annotated[list[Part], Field(min_length=1)]
 
 
-class MessageItem(Item):
+class MessageItem(Wire):
     type: Literal["message"] = "message"
     role: Literal["user", "assistant", "system", "developer"]
-    content: str | Annotated[list[InputText | OutputText | InputImage], Field(min_length=1)]
+    content: Content
 
 
-class FunctionCallItem(Item):
+class FunctionCallItem(Wire):
     type: Literal["function_call"]
     call_id: str
     name: str
     arguments: str
+    namespace: str | None = None
 
 
-class FunctionOutputItem(Item):
+class CustomCallItem(Wire):
+    """The call of a tool that takes a text."""
+
+    type: Literal["custom_tool_call"]
+    call_id: str
+    name: str
+    input: str
+    namespace: str | None = None
+
+    @property
+    def arguments(self) -> str:
+        return text_tools.arguments_of(self.input)
+
+
+class OutputItem(Wire):
+    """The result of a call; it may be empty."""
+
     type: Literal["function_call_output"]
     call_id: str
-    output: str
+    output: str | list[Part]
+
+
+class CustomOutputItem(Wire):
+    """The result of a call of a tool that takes a text."""
+
+    type: Literal["custom_tool_call_output"]
+    call_id: str
+    output: str | list[Part]
 
 
 class ReasoningText(Wire):
-    type: Literal["reasoning_text"]
+    type: Literal["reasoning_text", "summary_text"]
     text: str
 
 
-class ReasoningItem(Item):
-    """The reasoning of an earlier turn, as the server sent it."""
+class ReasoningItem(Wire):
+    """The reasoning of an earlier turn, as the server sent it; of one without content the summary is read."""
 
     type: Literal["reasoning"]
-    summary: list[Any] | None = None
+    summary: list[ReasoningText] | None = None
     content: list[ReasoningText] | None = None
-
-
-class FusionItem(Item):
-    """The trace of an earlier turn, as the server sent it; it is not part of the conversation."""
-
-    type: Literal["fusion_call"]
-    fusion: dict[str, Any] | None = None
-
-
-def _kind(value: Any) -> str:
-    """The item's type; messages may come without one."""
-    kind = value.get("type", "message") if isinstance(value, dict) else getattr(value, "type", "message")
-    return str(kind)
 
 
 InputItem = Annotated[
     Annotated[MessageItem, Tag("message")]
     | Annotated[FunctionCallItem, Tag("function_call")]
-    | Annotated[FunctionOutputItem, Tag("function_call_output")]
-    | Annotated[ReasoningItem, Tag("reasoning")]
-    | Annotated[FusionItem, Tag("fusion_call")],
-    Discriminator(_kind),
+    | Annotated[CustomCallItem, Tag("custom_tool_call")]
+    | Annotated[OutputItem, Tag("function_call_output")]
+    | Annotated[CustomOutputItem, Tag("custom_tool_call_output")]
+    | Annotated[ReasoningItem, Tag("reasoning")],
+    kind_or("message"),
 ]
 
 
@@ -99,7 +111,7 @@ def conversation(instructions: str | None, items: str | Sequence[InputItem]) -> 
     turns: list[Json] = []
     for item in items:
         _append(turns, item)
-    return [*system, *turns]
+    return [*system, *with_images_of_users(turns)]
 
 
 def _append(turns: list[Json], item: InputItem) -> None:
@@ -108,18 +120,16 @@ def _append(turns: list[Json], item: InputItem) -> None:
             _assistant(turns)["content"] += _text(item)
         case MessageItem():
             role = "system" if item.role == "developer" else item.role
-            turns.append({"role": role, "content": _content(item)})
-        case FunctionCallItem():
-            function = {"name": item.name, "arguments": item.arguments}
+            turns.append({"role": role, "content": _content(item.content)})
+        case FunctionCallItem() | CustomCallItem():
+            function = {"name": text_tools.flat_name(item.namespace, item.name), "arguments": item.arguments}
             call = {"id": item.call_id, "type": "function", "function": function}
             _assistant(turns).setdefault("tool_calls", []).append(call)
-        case FunctionOutputItem():
-            turns.append({"role": "tool", "tool_call_id": item.call_id, "content": item.output})
+        case OutputItem() | CustomOutputItem():
+            turns.append({"role": "tool", "tool_call_id": item.call_id, "content": _content(item.output)})
         case ReasoningItem():
-            if item.content:
-                _assistant(turns)["reasoning"] = "".join(part.text for part in item.content)
-        case FusionItem():
-            pass
+            if thoughts := item.content or item.summary:
+                _assistant(turns)["reasoning"] = "".join(part.text for part in thoughts)
 
 
 def _assistant(turns: list[Json]) -> Json:
@@ -132,15 +142,19 @@ def _assistant(turns: list[Json]) -> Json:
 def _text(item: MessageItem) -> str:
     if isinstance(item.content, str):
         return item.content
-    return "".join(part.text for part in item.content if not isinstance(part, InputImage))
+    return "".join(_words(part) for part in item.content if not isinstance(part, InputImage))
 
 
-def _content(item: MessageItem) -> Any:
-    if isinstance(item.content, str):
-        return item.content
+def _words(part: InputText | RefusalPart) -> str:
+    return part.text if isinstance(part, InputText) else part.refusal
+
+
+def _content(content: str | Sequence[InputText | InputImage | RefusalPart]) -> Any:
+    if isinstance(content, str):
+        return content
     return [
         {"type": "image_url", "image_url": {"url": part.image_url}}
         if isinstance(part, InputImage)
-        else {"type": "text", "text": part.text}
-        for part in item.content
+        else {"type": "text", "text": _words(part)}
+        for part in content
     ]

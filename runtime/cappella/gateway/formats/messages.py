@@ -13,15 +13,13 @@ from cappella.gateway import reply_types
 from cappella.gateway.formats import turns
 from cappella.gateway.formats.anthropic_errors import error_body
 from cappella.gateway.formats.blocks import Block, Blocks, Step, blocks_of
-from cappella.gateway.formats.fields import FusionRequest, Wire
+from cappella.gateway.formats.chat_messages import with_images_of_users
+from cappella.gateway.formats.fields import FusionRequest
 from cappella.gateway.formats.sse import EventEncoder, frame
+from cappella.gateway.formats.thinking import JsonFormat, OutputConfig, Thinking, effort_of, output_format_of
 from cappella.gateway.reply_types import ErrorBody
 from cappella.telemetry import trace
-from cappella.types import Message, Positive, Prompt, Sampling, Stop, TopP
-
-
-class Metadata(Wire):
-    user_id: str | None = None
+from cappella.types import Positive, Prompt, Sampling, Stop, TopP
 
 
 class MessagesRequest(FusionRequest):
@@ -30,18 +28,20 @@ class MessagesRequest(FusionRequest):
     messages: Annotated[list[turns.Turn], Field(min_length=1)]
     max_tokens: Positive
     system: str | list[turns.TextBlock] | None = None
-    stop_sequences: Annotated[list[Stop], Field(max_length=4)] | None = None
+    stop_sequences: list[Stop] | None = None
     temperature: Annotated[float, Field(ge=0, le=1)] | None = None
     top_p: TopP | None = None
     top_k: Annotated[int, Field(ge=1)] | None = None
     tools: Annotated[list[turns.ToolDefinition], Field(max_length=128)] | None = None
     tool_choice: turns.ToolChoice | None = None
-    metadata: Metadata | None = None
+    thinking: Thinking | None = None
+    output_config: OutputConfig | None = None
+    output_format: JsonFormat | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> "MessagesRequest":
         choice = self.tool_choice
-        if choice and not self.tools:
+        if choice and not self.tools and choice.type not in ("auto", "none"):
             raise ValueError("tool_choice needs tools")
         if choice and (choice.type == "tool") != (choice.name is not None):
             raise ValueError("tool_choice needs a name if its type is tool, and must not have one otherwise")
@@ -49,13 +49,17 @@ class MessagesRequest(FusionRequest):
 
     @property
     def prompt(self) -> Prompt:
-        effort = self.options.reasoning
+        effort, choice = self.options.reasoning, self.tool_choice if self.tools else None
+        said = with_images_of_users([message for turn in self.messages for message in turns.messages_of(turn)])
+        form = self.output_format or (self.output_config.format if self.output_config else None)
         return Prompt(
-            messages=[*self._system, *(message for turn in self.messages for message in turns.messages_of(turn))],
+            messages=[*turns.system_of(self.system), *said],
             tools=[turns.tool_of(tool) for tool in self.tools or ()],
-            tool_choice=turns.tool_choice_of(self.tool_choice) if self.tool_choice else None,
-            parallel_tool_calls=False if self.tool_choice and self.tool_choice.disable_parallel_tool_use else None,
-            reasoning_effort=effort.effort if effort else None,
+            tool_choice=turns.tool_choice_of(choice) if choice else None,
+            parallel_tool_calls=False if choice and choice.disable_parallel_tool_use else None,
+            output_format=output_format_of(form),
+            reasoning_effort=effort.effort if effort else effort_of(self.thinking, self.output_config),
+            template_words=self.chat_template_kwargs or {},
         )
 
     @property
@@ -67,13 +71,6 @@ class MessagesRequest(FusionRequest):
             stop=tuple(self.stop_sequences or ()) or None,
             max_completion_tokens=self.max_tokens,
         )
-
-    @property
-    def _system(self) -> list[Message]:
-        if not self.system:
-            return []
-        text = self.system if isinstance(self.system, str) else "\n\n".join(block.text for block in self.system)
-        return [{"role": "system", "content": text}]
 
     def to_response(self, run: Run) -> reply_types.Message:
         return {

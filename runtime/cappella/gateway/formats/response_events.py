@@ -16,8 +16,11 @@ from cappella.types import Json
 class Events(EventEncoder):
     """Encodes a run as the Responses API's numbered events."""
 
-    def __init__(self, options: Fusion, response: Callable[..., Response]) -> None:
+    def __init__(
+        self, options: Fusion, response: Callable[..., Response], named: Callable[[Json], Json] = lambda item: item
+    ) -> None:
         self._options = options
+        self._named = named
         self._response = response
         self._run_id = ""
         self._number = 0
@@ -43,7 +46,7 @@ class Events(EventEncoder):
     def end(self, run: Run) -> Iterator[bytes]:
         for step in self._blocks.close():
             yield from self._step(step)
-        items = [item_of(block, run.run_id, "completed") for block in self._blocks.closed]
+        items = [self._named(item_of(block, run.run_id, "completed")) for block in self._blocks.closed]
         if self._shows_panel:
             item = fusion_item(run, self._options)
             yield self._fusion("completed", fusion=item["fusion"])
@@ -64,8 +67,8 @@ class Events(EventEncoder):
         part = {"item_id": item_id, **at, "content_index": 0}
         match step.change, kind:
             case "opened", _:
-                item = item_of(block, self._run_id, "in_progress")
-                yield self._event("response.output_item.added", **at, item={**item, **_EMPTY.get(kind, {})})
+                item = {**item_of(block, self._run_id, "in_progress"), **_EMPTY.get(kind, {})}
+                yield self._event("response.output_item.added", **at, item=self._named(item))
                 if kind == "text":
                     yield self._event("response.content_part.added", **part, part=_text_part(block))
             case "delta", "text":
@@ -73,11 +76,16 @@ class Events(EventEncoder):
                 yield self._event("response.output_text.delta", **part, delta=block.text, logprobs=logprobs)
             case "delta", "reasoning":
                 yield self._event("response.reasoning_text.delta", **part, delta=block.text)
-            case "delta", "call":
+            case "delta", "call" if self._is_function(block):
                 yield self._event("response.function_call_arguments.delta", item_id=item_id, **at, delta=block.text)
             case "closed", _:
                 yield from self._closed(block, part)
-                yield self._event("response.output_item.done", **at, item=item_of(block, self._run_id, "completed"))
+                item = self._named(item_of(block, self._run_id, "completed"))
+                yield self._event("response.output_item.done", **at, item=item)
+
+    def _is_function(self, block: Block) -> bool:
+        """Whether it calls a function; the text of another tool is known at its end only."""
+        return self._named(item_of(block, self._run_id, "completed"))["type"] == "function_call"
 
     def _closed(self, block: Block, part: Json) -> Iterator[bytes]:
         match block.kind:
@@ -87,6 +95,11 @@ class Events(EventEncoder):
                 yield self._event("response.content_part.done", **part, part=_text_part(block))
             case "reasoning":
                 yield self._event("response.reasoning_text.done", **part, text=block.text)
+            case "call" if not self._is_function(block):
+                call = {name: value for name, value in part.items() if name != "content_index"}
+                text = self._named(item_of(block, self._run_id, "completed"))["input"]
+                yield self._event("response.custom_tool_call_input.delta", **call, delta=text)
+                yield self._event("response.custom_tool_call_input.done", **call, input=text)
             case "call":
                 call = {name: value for name, value in part.items() if name != "content_index"}
                 name = block.call.name if block.call else ""

@@ -1,6 +1,7 @@
 """`/v1/responses` for ensembles: the request, and the run as output items, with the panel as an item of its own on request."""
 
 import time
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -11,28 +12,13 @@ from cappella.gateway.formats.blocks import blocks_of
 from cappella.gateway.formats.fields import FusionRequest, Wire
 from cappella.gateway.formats.items import InputItem, conversation
 from cappella.gateway.formats.response_events import Events, fusion_item, id_of, item_of, status_of
+from cappella.gateway.formats.response_tools import ChosenTool, Named, ResponseTool, flattened, named_back
 from cappella.gateway.formats.sse import EventEncoder
 from cappella.gateway.reply_types import Response
 from cappella.telemetry import trace
 from cappella.types import Json, OutputFormat, Positive, Prompt, Sampling, Temperature, TopP
 
 LOGPROBS = "message.output_text.logprobs"
-
-
-# Not a `fields.Function`, here and below: `type` stands first, since an error names the first invalid field.
-class FunctionTool(Wire):
-    """A function tool in the flat form of the Responses API."""
-
-    type: Literal["function"]
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-    strict: bool | None = None
-
-
-class ChosenTool(Wire):
-    type: Literal["function"]
-    name: str
 
 
 class FlatSchema(fields.NamedSchema):
@@ -53,21 +39,18 @@ class ResponsesRequest(FusionRequest):
     max_output_tokens: Positive | None = None
     reasoning: fields.Reasoning | None = None
     text: TextConfig | None = None
-    tools: Annotated[list[FunctionTool], Field(max_length=128)] | None = None
+    tools: Annotated[list[ResponseTool], Field(max_length=128)] | None = None
     tool_choice: Literal["none", "auto", "required"] | ChosenTool | None = None
     parallel_tool_calls: bool | None = None
-    include: list[Literal["message.output_text.logprobs"]] | None = None
+    include: list[str] | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    truncation: Literal["disabled"] | None = None
-    store: Literal[False] | None = None
     metadata: Annotated[dict[str, str], Field(max_length=16)] | None = None
-    user: str | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> "ResponsesRequest":
         if self.reasoning and self.options.reasoning:
             raise ValueError("reasoning and fusion.reasoning mean the same: send one of them")
-        if self.top_logprobs is not None and not self.wants_logprobs:
+        if self.top_logprobs and not self.wants_logprobs:
             raise ValueError(f"top_logprobs needs include: [{LOGPROBS!r}]")
         if not self.tools and self.tool_choice not in (None, "none", "auto"):
             raise ValueError("tool_choice needs tools")
@@ -82,12 +65,13 @@ class ResponsesRequest(FusionRequest):
         effort = self.reasoning or self.options.reasoning
         return Prompt(
             messages=conversation(self.instructions, self.input),
-            tools=[_chat_tool(tool) for tool in self.tools or ()],
+            tools=[named.chat_tool for named in flattened(self.tools or ())],
             tool_choice=self._tool_choice if self.tools else None,
             parallel_tool_calls=self.parallel_tool_calls if self.tools else None,
             output_format=self._output_format,
             logprobs=(self.top_logprobs or 0) if self.wants_logprobs else None,
             reasoning_effort=effort.effort if effort else None,
+            template_words=self.chat_template_kwargs or {},
         )
 
     @property
@@ -96,11 +80,19 @@ class ResponsesRequest(FusionRequest):
 
     def to_response(self, run: Run) -> Response:
         panel_items = [fusion_item(run, self.options)] if self.options.include_events else []
-        items = [item_of(block, run.run_id, "completed") for block in blocks_of(run.answer)]
+        items = [self.named(item_of(block, run.run_id, "completed")) for block in blocks_of(run.answer)]
         return self.response(run.run_id, status_of(run), [*panel_items, *items], run)
 
     def event_encoder(self) -> EventEncoder:
-        return Events(self.options, self.response)
+        return Events(self.options, self.response, self.named)
+
+    def named(self, item: Json) -> Json:
+        """An output item; a call in it has the kind and name that the client gave to its tool."""
+        return named_back(item, self._named_tools)
+
+    @cached_property
+    def _named_tools(self) -> dict[str, Named]:
+        return {each.flat_name: each for each in flattened(self.tools or ())}
 
     def response(
         self, run_id: str, status: str, output: list[Json], run: Run | None = None, error: Json | None = None
@@ -126,7 +118,7 @@ class ResponsesRequest(FusionRequest):
             "text": self.text.model_dump(exclude_none=True, by_alias=True)
             if self.text
             else {"format": {"type": "text"}},
-            "tool_choice": choice.model_dump() if isinstance(choice, ChosenTool) else choice or "auto",
+            "tool_choice": choice.model_dump(exclude_none=True) if isinstance(choice, ChosenTool) else choice or "auto",
             "tools": [tool.model_dump() for tool in self.tools or ()],
             "truncation": "disabled",
             "usage": _usage(run) if run else None,
@@ -138,7 +130,9 @@ class ResponsesRequest(FusionRequest):
     @property
     def _tool_choice(self) -> Any:
         choice = self.tool_choice
-        return {"type": "function", "function": {"name": choice.name}} if isinstance(choice, ChosenTool) else choice
+        if not isinstance(choice, ChosenTool):
+            return choice
+        return {"type": "function", "function": {"name": choice.flat_name}}
 
     @property
     def _output_format(self) -> OutputFormat | None:
@@ -161,7 +155,3 @@ def _usage(run: Run) -> Json:
         "total_tokens": spent["total_tokens"],
         "fusion_details": spent["fusion_details"],
     }
-
-
-def _chat_tool(tool: FunctionTool) -> Json:
-    return {"type": "function", "function": tool.model_dump(exclude_none=True, exclude={"type"})}

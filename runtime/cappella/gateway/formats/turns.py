@@ -1,6 +1,7 @@
 """Turns and tools of the Messages API, and their conversion to those of a chat."""
 
 import json
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -37,7 +38,7 @@ class ToolResultBlock(Wire):
 
     type: Literal["tool_result"]
     tool_use_id: str
-    content: str | list[TextBlock] = ""
+    content: str | list[Annotated[TextBlock | ImageBlock, Field(discriminator="type")]] = ""
     is_error: bool | None = None
 
 
@@ -53,7 +54,7 @@ InputBlock = Annotated[
 
 
 class Turn(Wire):
-    role: Literal["user", "assistant"]
+    role: Literal["user", "assistant", "system"]
     content: str | Annotated[list[InputBlock], Field(min_length=1)]
 
 
@@ -62,6 +63,7 @@ class ToolDefinition(Wire):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
     description: str | None = None
     input_schema: dict[str, Any]
+    strict: bool | None = None
 
 
 class ToolChoice(Wire):
@@ -70,10 +72,15 @@ class ToolChoice(Wire):
     disable_parallel_tool_use: bool | None = None
 
 
+BILLING = "x-anthropic-billing-header:"
+"""How the block begins that Claude Code puts first: what follows would be found in no prefix cache."""
+
+
 def messages_of(turn: Turn) -> list[Message]:
     """One turn as chat messages: tool results become messages of their own, before the user's text."""
-    if isinstance(turn.content, str):
-        return [{"role": turn.role, "content": turn.content}]
+    if isinstance(turn.content, str) or turn.role == "system":
+        content = turn.content if isinstance(turn.content, str) else text_of(turn.content)
+        return [{"role": turn.role, "content": content}]
     results: list[Message] = [_result(block) for block in turn.content if isinstance(block, ToolResultBlock)]
     if turn.role == "assistant":
         return [*results, _assistant(turn.content)]
@@ -83,7 +90,7 @@ def messages_of(turn: Turn) -> list[Message]:
 
 def _assistant(blocks: list[InputBlock]) -> Message:
     message: Json = {"role": "assistant"}
-    message["content"] = "".join(block.text for block in blocks if isinstance(block, TextBlock))
+    message["content"] = text_of(blocks)
     if thoughts := [block.thinking for block in blocks if isinstance(block, ThinkingBlock)]:
         message["reasoning"] = "".join(thoughts)
     if uses := [block for block in blocks if isinstance(block, ToolUseBlock)]:
@@ -95,8 +102,24 @@ def _assistant(blocks: list[InputBlock]) -> Message:
 
 
 def _result(block: ToolResultBlock) -> Message:
-    content = block.content if isinstance(block.content, str) else "".join(part.text for part in block.content)
+    content = block.content
+    if not isinstance(content, str):
+        seen = any(isinstance(part, ImageBlock) for part in content)
+        parts = [part for each in content if (part := _part(each)) is not None]
+        content = parts if seen else text_of(content)
     return {"role": "tool", "tool_call_id": block.tool_use_id, "content": content}
+
+
+def text_of(blocks: Sequence[InputBlock]) -> str:
+    """The text of blocks, without what is none."""
+    return "".join(block.text for block in blocks if isinstance(block, TextBlock))
+
+
+def system_of(system: str | Sequence[TextBlock] | None) -> list[Message]:
+    """The system text; a line of a client's accounts, which changes with every request, is no part of it."""
+    blocks = [system] if isinstance(system, str) else [block.text for block in system or ()]
+    texts = [text for text in blocks if text and not text.startswith(BILLING)]
+    return [{"role": "system", "content": "\n\n".join(texts)}] if texts else []
 
 
 def _part(block: InputBlock) -> Json | None:
@@ -113,7 +136,8 @@ def _part(block: InputBlock) -> Json | None:
 def tool_of(tool: ToolDefinition) -> Json:
     function = {"name": tool.name, "parameters": tool.input_schema}
     described = {"description": tool.description} if tool.description else {}
-    return {"type": "function", "function": {**function, **described}}
+    strict = {} if tool.strict is None else {"strict": tool.strict}
+    return {"type": "function", "function": {**function, **described, **strict}}
 
 
 def tool_choice_of(choice: ToolChoice) -> str | Json:
