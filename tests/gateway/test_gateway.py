@@ -154,11 +154,13 @@ async def test_late_members_are_504_and_long_prompts_400(gateway: str, fake_engi
     fake_engines.let("bob", Script(ending="hang"))
     status, _, reply = await post(gateway, body(fusion={"deadline_seconds": 0.3}))
     assert (status, reply["error"]["code"]) == (504, "deadline_exceeded")
-    fake_engines.let("ann", too_long())
-    fake_engines.let("bob", too_long())
+    assert all(key in reply["error"]["message"] for key in ("round_timeout_seconds", "deadline_seconds"))
+    fake_engines.let("ann", too_long(limit=100))
+    fake_engines.let("bob", too_long(limit=100))
     status, _, reply = await post(gateway, body())
     assert (status, reply["error"]["code"]) == (400, "context_length_exceeded")
     assert "ann, bob" in reply["error"]["message"]
+    assert "maximum context length is 100 tokens" in reply["error"]["message"]
 
 
 async def test_a_members_request_and_reply_pass_byte_for_byte(gateway: str, fake_engines: FakeEngines) -> None:
@@ -278,3 +280,15 @@ async def test_a_models_own_fault_is_an_error_of_ours_and_not_its_500(
     status, _, reply = await post(gateway, body(model="ann", stream=stream))
     assert (status, reply["error"]["code"]) == (502, "engine_error")
     assert reply["error"]["message"] == "the engine answered 500: see its log"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_call_of_a_model_is_aborted_in_the_engine_when_its_client_leaves(
+    fake_engines: FakeEngines, gateway: str, stream: bool
+) -> None:
+    fake_engines.let("ann", Script(ending="hang" if stream else "held"))
+    under_way = asyncio.create_task(post(gateway, body(model="ann", stream=stream)))
+    assert await eventually(lambda: fake_engines.servers["ann"].running == 1)
+    under_way.cancel()
+    assert await eventually(lambda: fake_engines.servers["ann"].aborted == 1)
+    assert fake_engines.servers["ann"].running == 0

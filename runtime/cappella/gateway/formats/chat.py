@@ -164,7 +164,7 @@ def _message(answer: Answer) -> AssistantMessage:
     content = answer.content or (None if answer.tool_calls else "")
     message: AssistantMessage = {"role": "assistant", "content": content}
     if answer.reasoning:
-        message.update(reasoning=answer.reasoning, reasoning_content=answer.reasoning)
+        message["reasoning"] = message["reasoning_content"] = answer.reasoning
     if answer.tool_calls:
         message["tool_calls"] = [tool_call(call) for call in answer.tool_calls]
     return message
