@@ -125,7 +125,7 @@ def core(rate: float) -> Callable[[], float]:
 
 async def cause_within(health: Health, clock: Clock, engine: VllmEngine, seconds: int) -> tuple[str | None, set[str]]:
     """What a check each second finds within so many of them, and the states of the engine meanwhile."""
-    states = set()
+    states: set[str] = set()
     try:
         for _ in range(seconds):
             clock.advance(1.0)

@@ -5,6 +5,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from cappella.engines.circuit_breaker import MAX_BROKEN_REQUESTS
 from support.fake_engines import FakeEngines, judge_script
 from support.scripted_engine import Json, Script
 
@@ -41,6 +42,25 @@ async def test_an_ensemble_whose_engines_refuse_the_format_answers_400_in_their_
     status, reply = await ask(gateway, response_format=FORMAT)
     assert (status, reply["error"]["type"], reply["error"]["code"]) == (400, "invalid_request_error", "invalid_value")
     assert WORDS in reply["error"]["message"]
+
+
+@pytest.mark.parametrize("script", REFUSALS, ids=NAMES)
+@pytest.mark.parametrize("who", ["panel", "judge"])
+async def test_an_ensemble_whose_engines_refuse_a_forced_call_answers_400_and_stays_well(
+    gateway: str, fake_engines: FakeEngines, who: str, script: Script
+) -> None:
+    refusing = ("ann", "bob", "cat") if who == "panel" else ("judge",)
+    for name in refusing:
+        fake_engines.let(name, judge_script(script) if name == "judge" else script)
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+    for number in range(2 * MAX_BROKEN_REQUESTS):
+        turn = {"role": "user", "content": f"Say {number}."}
+        status, reply = await ask(
+            gateway, model="cappella/tools", messages=[turn], tools=[tool], tool_choice="required"
+        )
+        assert (status, reply["error"]["type"]) == (400, "invalid_request_error")
+        assert WORDS in reply["error"]["message"]
+    assert not any(fake_engines.engines[name].circuit_breaker.is_open for name in refusing)
 
 
 async def test_a_judge_that_fails_by_itself_still_falls_back(gateway: str, fake_engines: FakeEngines) -> None:

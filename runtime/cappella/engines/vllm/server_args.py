@@ -57,8 +57,9 @@ def arguments(
         "enable_prompt_tokens_details": True,
         "disable_uvicorn_access_log": True,
         "disable_fastapi_docs": True,
-        # Only this backend lets a schema set its white space: see protocol.SPACING.
-        "structured_outputs_config": {"backend": "guidance"},
+        # Only this backend lets a schema set its white space: see protocol.SPACING. Where a schema sets none, as that of a
+        # forced tool call, there is none: a small model may write nothing else.
+        "structured_outputs_config": {"backend": "guidance", "disable_any_whitespace": True},
         # Images come inside the request: fetching one from a URL would reach out of the machine.
         "allowed_media_domains": "none.invalid",
         "enable_auto_tool_choice": model.tool_parser is not None,
