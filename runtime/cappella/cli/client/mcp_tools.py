@@ -112,8 +112,7 @@ def _comparison(view: View) -> str:
     parts = [f"## {each['model']}\n{each['content']}" for each in view.fusion.get("responses", ())]
     parts += [f"## {each['model']} failed\n{each['error']}" for each in view.fusion.get("failed_models", ())]
     if view.analysis:
-        key = "".join(f"{label} is {model}. " for label, model in view.fusion["labels"].items())
-        parts.append(f"## Comparison\n{key}\n{json.dumps(view.analysis, ensure_ascii=False, indent=1)}")
+        parts.append(f"## Comparison\n{json.dumps(view.analysis, ensure_ascii=False, indent=1)}")
     return "\n\n".join([*parts, f"## Answer of the judge\n{view.answer}"])
 
 
