@@ -134,6 +134,16 @@ def _message(secret: str) -> Json:
     return {"model": "cappella/default", "max_tokens": 9, "messages": [{"role": "user", "content": content}]}
 
 
+def _ollama(model: str, secret: str) -> Json:
+    call = {"function": {"name": "f", "arguments": {"a": 1}}}
+    messages = [
+        {"role": "user", "content": "Look."},
+        {"role": "assistant", "content": "", "thinking": "Hm.", "tool_calls": [call]},
+        {"role": "tool", "tool_name": "f", "content": f"Say {secret}."},
+    ]
+    return {"model": model, "messages": messages, "options": {"num_predict": 9, "stop": ["END"]}, "keep_alive": "5m"}
+
+
 GOOD: tuple[tuple[str, Callable[[str], Json]], ...] = (
     ("/v1/chat/completions", lambda secret: _chat("ann", secret)),
     ("/v1/chat/completions", _ensemble),
@@ -144,6 +154,10 @@ GOOD: tuple[tuple[str, Callable[[str], Json]], ...] = (
     ("/v1/responses", lambda secret: {"model": "cat", "input": f"Say {secret}."}),
     ("/v1/messages", _message),
     ("/v1/messages", lambda secret: {**_message(secret), "model": "ann"}),
+    ("/v1/messages/count_tokens", _message),
+    ("/api/chat", lambda secret: _ollama("cappella/default", secret)),
+    ("/api/chat", lambda secret: _ollama("ann", secret)),
+    ("/api/generate", lambda secret: {"model": "ann", "prompt": f"Say {secret}.", "format": "json", "stream": False}),
 )
 
 

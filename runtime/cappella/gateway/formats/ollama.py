@@ -14,11 +14,6 @@ _OPTIONS = {
     "repeat_penalty": "repetition_penalty",
 }
 """The options that are honoured, and their names in a chat completion; `num_predict` has a value of its own for no limit."""
-_HINTS = frozenset(
-    "num_ctx num_keep num_batch num_gpu main_gpu num_thread numa low_vram f16_kv use_mmap use_mlock vocab_only logits_all"
-    " embedding_only repeat_last_n penalize_newline mirostat_tau mirostat_eta".split()
-)
-"""Options about how Ollama would run a model; here the config says that."""
 _DEFAULTS = {"mirostat": 0, "typical_p": 1, "tfs_z": 1}
 """Options that engines do not have, with the values that ask for nothing."""
 _OWN = frozenset("model stream options format think keep_alive truncate shift messages prompt system images".split())
@@ -27,6 +22,7 @@ _REFUSED = {
     "template": "the model's own chat template is used",
     "raw": "send a raw prompt to /v1/completions",
     "context": "send the conversation as messages to /api/chat",
+    "n": "ask /v1/chat/completions for several answers",
     "logprobs": "ask /v1/chat/completions for logprobs",
 }
 _IMAGES = {"iVBOR": "png", "/9j/": "jpeg", "R0lGOD": "gif", "UklGR": "webp"}
@@ -63,22 +59,21 @@ def chat_body(path: str, body: Mapping[str, Any], model: str, thinks: bool) -> J
     }
     given = {name: value for name, value in wanted.items() if value is not None}
     stream = {"stream": True, "stream_options": {"include_usage": True}} if streams(body) else {"stream": False}
-    return {"model": model, "messages": messages, **stream, **_sampling(body.get("options")), **given, **others}
+    return {**others, **_sampling(body.get("options")), **given, **stream, "model": model, "messages": messages}
 
 
 def _sampling(options: Any) -> Json:
+    """The options that are honoured. Others are about how Ollama would run a model, such as `num_ctx`: the config says that."""
     if options is not None and not isinstance(options, Mapping):
         raise RequestError("options must be an object.", "options")
-    sampling: Json = {}
-    for name, value in (options or {}).items():
-        if value is None or name in _HINTS or _DEFAULTS.get(name) == value:
-            continue
-        if name in _DEFAULTS:
+    given = {name: value for name, value in (options or {}).items() if value is not None}
+    for name, default in _DEFAULTS.items():
+        if given.get(name, default) != default:
             raise RequestError(f"options.{name} is not supported: leave it out.", f"options.{name}")
-        if name != "num_predict":
-            sampling[_OPTIONS.get(name, name)] = value
-        elif not isinstance(value, int) or value > 0:
-            sampling["max_tokens"] = value
+    sampling: Json = {_OPTIONS[name]: value for name, value in given.items() if name in _OPTIONS}
+    limit = given.get("num_predict", -1)
+    if not isinstance(limit, int) or limit > 0:
+        sampling["max_tokens"] = limit
     # Ollama's way to say that any seed will do.
     if sampling.get("seed") == -1:
         del sampling["seed"]
