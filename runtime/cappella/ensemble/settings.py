@@ -36,7 +36,9 @@ def resolve(
     if not prompt.messages:
         raise RequestError("The request has no messages.")
     if prompt.messages[-1]["role"] == "assistant":
-        message = "messages: the last turn is the assistant's, and an ensemble does not continue it: end with a user's turn."
+        message = (
+            "messages: the last turn is the assistant's, and an ensemble does not continue it: end with a user's turn."
+        )
         raise RequestError(message, "messages")
     preset = _preset(name, ensemble, overrides.preset)
     judge = (preset.judge if isinstance(preset, Preset) else None) or ensemble.judge
