@@ -17,7 +17,8 @@ from cappella.ensemble.strategies import STRATEGIES
 from cappella.gateway import openapi, validation
 from cappella.gateway.formats.chat import ChatRequest
 from cappella.gateway.formats.fields import OPTIONS
-from cappella.gateway.proxy import FIELDS
+from cappella.gateway.formats.policy import Reading
+from cappella.gateway.formats.policy_models import MODELS
 from cappella.types import Prompt, Sampling, SamplingOptions
 from cappella.vocabulary import Strategy
 
@@ -44,7 +45,7 @@ def ensemble(**fields: Any) -> Ensemble:
 
 
 def resolved(fusion: dict[str, Any], **fields: Any) -> Settings:
-    asked = validation.parse(ChatRequest, {"model": "cappella/x", "messages": USER, "fusion": fusion})
+    asked = validation.parse(ChatRequest, Reading({"model": "cappella/x", "messages": USER, "fusion": fusion}))
     return resolve("x", ensemble(**fields), {"ann": MODEL, "bob": MODEL}, asked.overrides, asked.prompt, asked.sampling)
 
 
@@ -91,10 +92,10 @@ def test_the_document_says_of_every_option_what_its_declaration_says() -> None:
 @pytest.mark.parametrize("name", sorted(Sampling.model_fields))
 def test_every_sampling_setting_comes_from_a_request_to_an_engine(name: str) -> None:
     value = other_than_default(Sampling, name)
-    asked = validation.parse(ChatRequest, {"model": "cappella/x", "messages": USER, name: value})
+    asked = validation.parse(ChatRequest, Reading({"model": "cappella/x", "messages": USER, name: value}))
     body = protocol.body("ann", Prompt(USER), asked.sampling)
     assert body[name] in (value, (value,))
-    assert name in FIELDS["/v1/chat/completions"]
+    assert name in MODELS["/v1/chat/completions"].honoured.split()
 
 
 @pytest.mark.parametrize("name", sorted(SamplingOptions.model_fields))

@@ -18,7 +18,7 @@ import cappella
 from cappella.auth.keys import KeyStore
 from cappella.gateway import errors, openapi
 from cappella.gateway.app import create_app
-from cappella.gateway.proxy import FIELDS
+from cappella.gateway.formats.policy_models import MODELS
 from support.fake_engines import FakeEngines, gateway_config, serving
 from support.strict_gateway import make_strict, with_keys
 
@@ -117,7 +117,7 @@ def _codes_in(path: Path) -> set[str]:
 
 def test_a_model_is_asked_with_the_fields_that_are_handed_on() -> None:
     schemas = openapi.document(keyed=False)["components"]["schemas"]
-    assert set(schemas["ModelChatCompletionRequest"]["properties"]) == FIELDS["/v1/chat/completions"]
+    assert set(schemas["ModelChatCompletionRequest"]["properties"]) == set(MODELS["/v1/chat/completions"].rules)
     assert schemas["ChatRequest"]["properties"]["model"]["pattern"] == "^cappella/"
 
 

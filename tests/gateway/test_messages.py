@@ -131,8 +131,8 @@ async def test_errors_come_in_anthropics_form(fake_engines: FakeEngines, gateway
     with pytest.raises(anthropic.NotFoundError) as missing:
         await ask(gateway, model="nobody")
     assert missing.value.body["type"] == "error"  # type: ignore[index]
-    with pytest.raises(anthropic.BadRequestError, match="betas"):
-        await ask(gateway, extra_body={"betas": []})
+    with pytest.raises(anthropic.BadRequestError, match="mcp_servers"):
+        await ask(gateway, extra_body={"mcp_servers": [{}]})
     for name in MEMBERS:
         fake_engines.let(name, Script(ending="break"))
     with pytest.raises(anthropic.InternalServerError, match="0 of 3"):

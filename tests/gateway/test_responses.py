@@ -154,7 +154,7 @@ async def test_a_failure_in_mid_stream_is_an_event_and_earlier_ones_a_status(
         ({"store": True}, "store"),
         ({"input": []}, "input"),
         ({"input": [{"type": "web_search_call", "id": "x"}]}, "input"),
-        ({"tools": [{"type": "web_search"}]}, "tools.0.type"),
+        ({"tools": [{"type": "function"}]}, "tools.0.name"),
         ({"top_logprobs": 2}, "include"),
     ],
 )
@@ -169,8 +169,8 @@ def test_items_become_the_turns_that_they_belong_to() -> None:
     items: Any = [
         {"role": "developer", "content": "Rules."},
         {"role": "user", "content": [{"type": "input_text", "text": "a"}]},
-        {"type": "reasoning", "id": "r", "summary": [], "content": [{"type": "reasoning_text", "text": "hm"}]},
-        {"role": "assistant", "content": [{"type": "output_text", "text": "b", "annotations": []}]},
+        {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "hm"}]},
+        {"role": "assistant", "content": [{"type": "output_text", "text": "b"}]},
         {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}"},
         {"type": "function_call", "call_id": "2", "name": "g", "arguments": "{}"},
         {"type": "function_call_output", "call_id": "1", "output": "x"},

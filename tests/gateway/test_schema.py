@@ -10,17 +10,21 @@ from cappella.config.options import Options, Overrides
 from cappella.errors import RequestError
 from cappella.gateway import validation
 from cappella.gateway.formats import fields as wire
+from cappella.gateway.formats import policy
 from cappella.gateway.formats.chat import ChatRequest
-from cappella.gateway.proxy import FIELDS, require_forwardable
+from cappella.gateway.formats.policy_ensembles import CHAT
+from cappella.gateway.formats.policy_models import MODELS
+from cappella.gateway.proxy import forwardable
 from cappella.types import Sampling
 
-CHAT_FIELDS = FIELDS["/v1/chat/completions"]
 USER = [{"role": "user", "content": "Hi"}]
-KNOWN = set(ChatRequest.model_fields)
+KNOWN = set(CHAT.rules)
+OF_MODELS = MODELS["/v1/chat/completions"]
 
 
 def parse(**fields: Any) -> ChatRequest:
-    return validation.parse(ChatRequest, {"model": "cappella/default", "messages": USER, **fields})
+    body = {"model": "cappella/default", "messages": USER, **fields}
+    return validation.parse(ChatRequest, policy.read(CHAT, body, refuse_unknown=True))
 
 
 def refusal(**fields: Any) -> RequestError:
@@ -58,13 +62,14 @@ def test_a_conversation_passes_as_it_came() -> None:
         {"role": "system", "content": ""},
         {"role": "user", "content": [{"type": "text", "text": "é"}]},
         {"role": "assistant", "content": "  x\n"},
+        {"role": "user", "content": "?"},
     ]
     assert parse(messages=messages).prompt.messages == messages
 
 
 @given(st.text(min_size=1, max_size=12).filter(lambda name: name not in KNOWN))
 def test_an_unknown_field_is_named(name: str) -> None:
-    error = refusal(**{name: None})
+    error = refusal(**{name: 1})
     assert (error.param, error.code) == (name, "unknown_field")
 
 
@@ -79,11 +84,11 @@ def test_an_unknown_nested_field_is_named_with_its_path(name: str) -> None:
     [
         ({"temperature": 2.1}, "temperature"),
         ({"top_p": 0}, "top_p"),
-        ({"seed": -1}, "seed"),
+        ({"seed": -2}, "seed"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"n": 2}, "n"),
         ({"messages": USER * 0}, "messages"),
-        ({"messages": [{"role": "robot", "content": "x"}]}, "messages.0"),
+        ({"messages": [{"role": "robot", "content": "x"}]}, "messages.0.role"),
         ({"messages": [{"role": "user"}]}, "messages.0.content"),
         ({"messages": [{"role": "user", "content": "x", "nick": "y"}]}, "messages.0.nick"),
         (
@@ -114,22 +119,25 @@ def test_a_wrong_value_of_two_allowed_kinds_is_named_as_the_client_spelt_it(fiel
     assert refusal(**fields).param == param
 
 
-@pytest.mark.parametrize("fields", [{"stop": ["a"] * 5}, {"stop": [1]}])
+@pytest.mark.parametrize("fields", [{"stop": [""]}, {"stop": [1]}])
 def test_a_list_of_stops_is_told_what_is_wrong_with_the_list(fields: dict[str, Any]) -> None:
     assert not str(refusal(**fields)).startswith("stop.str:")
 
 
-@pytest.mark.parametrize("stop", ["", [""], ["x", ""]])
+@pytest.mark.parametrize("stop", [[""], ["x", ""]])
 def test_an_empty_stop_is_refused(stop: Any) -> None:
     assert (refusal(stop=stop).param or "").startswith("stop")
 
 
-@given(st.text(max_size=12).filter(lambda name: name not in CHAT_FIELDS))
+@given(st.text(max_size=12).filter(lambda name: name not in OF_MODELS.rules))
 def test_a_member_called_by_name_is_sent_no_field_that_is_not_listed(name: str) -> None:
+    sent = forwardable("/v1/chat/completions", {"model": "ann", name: 1}, b"")
+    assert (sent.wire, sent.body, len(sent.ignored)) == ({"model": "ann"}, b'{"model":"ann"}', 1)
     with pytest.raises(RequestError) as raised:
-        require_forwardable("/v1/chat/completions", {"model": "ann", name: 1})
-    assert (raised.value.param, raised.value.code) == (name, "unknown_field")
+        forwardable("/v1/chat/completions", {"model": "ann", name: 1}, b"", refuse_unknown=True)
+    assert (raised.value.param or "", raised.value.code) == (name, "unknown_field")
 
 
 def test_a_member_called_by_name_takes_every_listed_field() -> None:
-    require_forwardable("/v1/chat/completions", {"model": "ann", **dict.fromkeys(CHAT_FIELDS, 1)})
+    wire = {"model": "ann", **dict.fromkeys(OF_MODELS.honoured.split(), 1), "stream": True}
+    assert forwardable("/v1/chat/completions", wire, b"as it came").body == b"as it came"

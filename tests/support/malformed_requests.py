@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from random import Random
 from typing import Any
 
-from cappella.gateway.proxy import FIELDS
+from cappella.gateway.formats.policy_models import MODELS
 from support.bad_http import SPOIL_BYTES, RawRequest
 from support.request_samples import CATASTROPHES, HOSTILE, IMAGES, SCHEMAS, TOOL, Json, good, listed
 
@@ -56,7 +56,7 @@ def _drop(rng: Random, body: Json) -> Json:
 
 
 def _add(rng: Random, body: Json) -> Json:
-    known = {name for names in FIELDS.values() for name in names}
+    known = {name for fields in MODELS.values() for name in fields.rules}
     name = rng.choice([*sorted(known), "fusion", "plugins", "", "\x00", "x" * 999])
     return {**body, name: rng.choice(HOSTILE)}
 

@@ -21,6 +21,8 @@ from cappella.engines.status import Action
 from cappella.gateway import errors, machine_types, reply_types, tokens
 from cappella.gateway.errors import Codes
 from cappella.gateway.formats.api_errors import OLLAMA
+from cappella.gateway.formats.policy import Fields
+from cappella.gateway.formats.policy_ensembles import ENSEMBLES
 from cappella.gateway.formats.policy_models import MODELS
 from cappella.gateway.model_list import PREFIX
 from cappella.gateway.request import credentials
@@ -271,6 +273,10 @@ def _schemas() -> Json:
     _, defined = models_json_schema([(request_type, "validation") for request_type in request_types], ref_template=_REF)
     for request_type in request_types:
         defined["$defs"][request_type.__name__]["properties"]["model"]["pattern"] = f"^{PREFIX}"
+    for path, fields in ENSEMBLES.items():
+        schema = defined["$defs"][_name_of(path)]
+        schema["properties"] = {**_not_honoured(fields), **schema["properties"]}
+        schema["additionalProperties"] = True
     direct = {_direct_name(path): _direct(path) for path in APIS}
     return {**defined["$defs"], **direct, **reply_types.schemas(REPLIES.values(), _REF)}
 
@@ -287,12 +293,29 @@ def _direct(path: str) -> Json:
         "n": {"type": "integer", "minimum": 1, "maximum": Limits().samples},
         "messages": {"type": "array", "maxItems": Limits().messages},
     }
-    optional = {name: known.get(name, {}) for name in sorted(MODELS[path].honoured.split())}
+    honoured = {name: known.get(name, {}) for name in sorted(MODELS[path].honoured.split())}
+    optional = {**_not_honoured(MODELS[path]), **honoured}
     about = "A request to one model. vLLM's documentation describes the values that this schema leaves open."
     return {
         "type": "object",
         "description": about,
         "properties": {**optional, "model": known["model"]},
         "required": ["model", needed],
-        "additionalProperties": False,
+        "additionalProperties": True,
     }
+
+
+def _name_of(path: str) -> str:
+    request_type = APIS[path]
+    assert request_type
+    return request_type.__name__
+
+
+def _not_honoured(fields: Fields) -> Json:
+    """The fields of a policy that change nothing, and those that may only ask for nothing."""
+    about = {"hint": "A hint: accepted, and it changes nothing.", "told": "Ignored, and named in fusion.ignored."}
+    out: Json = {name: {"description": about[rule]} for name, rule in fields.rules.items() if rule in about}
+    for name, instead in fields.refused.items():
+        nothing = [None, *fields.nothing.get(name, ())]
+        out[name] = {"description": f"Asks for nothing, or is refused: {instead}.", "enum": nothing}
+    return out

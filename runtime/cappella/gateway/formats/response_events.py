@@ -85,7 +85,7 @@ class Events(EventEncoder):
 
     def _is_function(self, block: Block) -> bool:
         """Whether it calls a function; the text of another tool is known at its end only."""
-        return self._named(item_of(block, self._run_id, "completed"))["type"] == "function_call"
+        return bool(self._named(item_of(block, self._run_id, "completed"))["type"] == "function_call")
 
     def _closed(self, block: Block, part: Json) -> Iterator[bytes]:
         match block.kind:

@@ -102,11 +102,11 @@ def _assistant(blocks: list[InputBlock]) -> Message:
 
 
 def _result(block: ToolResultBlock) -> Message:
-    content = block.content
-    if not isinstance(content, str):
-        seen = any(isinstance(part, ImageBlock) for part in content)
-        parts = [part for each in content if (part := _part(each)) is not None]
-        content = parts if seen else text_of(content)
+    content: Any = block.content
+    if not isinstance(block.content, str):
+        seen = any(isinstance(part, ImageBlock) for part in block.content)
+        parts = [part for each in block.content if (part := _part(each)) is not None]
+        content = parts if seen else text_of(block.content)
     return {"role": "tool", "tool_call_id": block.tool_use_id, "content": content}
 
 
