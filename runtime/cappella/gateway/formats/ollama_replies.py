@@ -85,6 +85,13 @@ class OllamaRequest:
         self.wants_panel_deltas = chat.wants_panel_deltas
         self.prompt, self.sampling, self.overrides = chat.prompt, chat.sampling, chat.overrides
 
+    @property
+    def ignored(self) -> Sequence[str]:
+        return self._chat.ignored
+
+    def tell_ignored(self, names: Sequence[str]) -> None:
+        self._chat.tell_ignored(names)
+
     def to_response(self, run: Run) -> Json:
         answer = run.answer
         piece = self._replies.piece(answer.content, answer.reasoning, answer.tool_calls)
