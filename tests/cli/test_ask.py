@@ -122,7 +122,7 @@ async def test_a_preset_or_a_strategy_may_be_asked_for(fake_engines: FakeEngines
     assert (done.returncode, "has no preset 'none'" in done.stderr) == (1, True)
     for flags in ([], ["--json"]):
         done = await asyncio.to_thread(ask, "Hi", "--url", gateway, "--model", "ann", "--preset", "x", *flags)
-        assert "fusion is for ensembles" in done.stderr
+        assert "it is for ensembles" in done.stderr
 
 
 async def test_any_field_of_fusion_and_a_system_text_may_be_given(fake_engines: FakeEngines, gateway: str) -> None:

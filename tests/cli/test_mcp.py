@@ -109,7 +109,7 @@ async def test_the_list_has_the_ensembles_and_the_models(gateway: str) -> None:
         ("ask_panel", {"question": "Hi", "model": "cappella/nobody"}, "nobody"),
         ("ask_panel", {"question": "Hi", "preset": "nobody"}, "preset"),
         ("compare", {"question": "Hi", "models": ["nobody"]}, "nobody"),
-        ("compare", {"question": "Hi", "model": "ann"}, "ann"),
+        ("compare", {"question": "Hi", "model": "ann"}, "ensembles"),
         ("ask_panel", {"question": ""}, "question"),
         ("ask_panel", {}, "question"),
     ],

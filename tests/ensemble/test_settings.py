@@ -168,7 +168,6 @@ def test_inputs_that_the_models_do_not_support_are_refused() -> None:
     image = Prompt([{"role": "user", "content": [IMAGE]}])
     cases = [
         (tools, "tools"),
-        (Prompt(PROMPT.messages, reasoning_effort="low"), "reasoning_effort"),
         (image, "messages"),
     ]
     for prompt, param in cases:

@@ -88,9 +88,11 @@ async def test_without_salt_all_share_what_is_cached(fake_engines: FakeEngines, 
     assert salts(fake_engines) == {None}
 
 
-async def test_a_client_may_not_choose_the_salt(gateway: str) -> None:
+async def test_a_client_may_not_choose_the_salt(fake_engines: FakeEngines, gateway: str) -> None:
     async with aiohttp.ClientSession() as http:
         for model in ("ann", "cappella/default"):
             body = {"model": model, "messages": HI, SALT: "of-another-key"}
             async with http.post(f"{gateway}/v1/chat/completions", json=body) as reply:
-                assert reply.status == 400
+                assert (reply.status, SALT in reply.headers["x-cappella-ignored"]) == (200, True)
+    asked = [each for server in fake_engines.servers.values() for each in server.bodies]
+    assert asked and all(each.get(SALT) != "of-another-key" for each in asked)

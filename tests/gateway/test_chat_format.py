@@ -125,7 +125,7 @@ async def test_the_trace_of_a_selection_names_the_winner_and_every_probability(
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        ({"tool_choice": "auto"}, "need tools"),
+        ({"tool_choice": "required"}, "needs tools"),
         ({"top_logprobs": 1}, "needs logprobs"),
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
         ({"structured_outputs": {"choice": ["a"], "regex": "a"}}, "exactly one"),
@@ -163,7 +163,7 @@ async def test_a_judge_that_breaks_the_output_format_is_502_judge_failed(
 
 async def test_a_members_image_must_come_inside_the_request(gateway: str) -> None:
     image = {"type": "image_url", "image_url": {"url": "https://example.org/cat.png"}}
-    with pytest.raises(openai.BadRequestError, match="would have to be fetched"):
+    with pytest.raises(openai.BadRequestError, match="fetches nothing"):
         await ask(gateway, model="ann", messages=[{"role": "user", "content": [image]}])
 
 

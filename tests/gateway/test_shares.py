@@ -144,11 +144,11 @@ async def test_a_full_queue_refuses_before_it_looks_at_what_is_asked(fake_engine
             return f'cappella_waiting{{name="{model}"}} 1.0' in await reply.text()
 
     async with serving(fake_engines, config) as url, aiohttp.ClientSession() as http:
-        assert await ask(http, frequency_penalty="none", colour="red") == 400
+        assert await ask(http, fusion={"modle": "red"}) == 400
         held = [asyncio.create_task(ask(http)) for _ in range(2)]
         while not await waiting():
             await asyncio.sleep(0.01)
-        assert await ask(http, frequency_penalty="none", colour="red") == 429
+        assert await ask(http, fusion={"modle": "red"}) == 429
         fake_engines.release()
         assert await asyncio.gather(*held) == [200, 200]
 

@@ -60,12 +60,12 @@ def labels_of(text: str) -> Labels:
 
 @pytest.fixture
 async def known(fake_engines: FakeEngines, gateway: str) -> Labels:
-    """All samples of a gateway after an ok run and a degraded run, with early prefill."""
+    """All samples of a gateway after an ok run and a degraded run, with early prefill and an unknown field."""
     words = tuple("word " * 30 for _ in range(30))
     async with aiohttp.ClientSession() as http:
         for cat in (Script(words), Script(words, ending="break")):
             fake_engines.let("cat", cat)
-            body = {"model": "cappella/default", "messages": [{"role": "user", "content": "Hi"}]}
+            body = {"model": "cappella/default", "messages": [{"role": "user", "content": "Hi"}], "unknown": 1}
             async with http.post(f"{gateway}/v1/chat/completions", json=body) as reply:
                 assert reply.status == 200
         async with http.get(f"{gateway}/metrics") as reply:
