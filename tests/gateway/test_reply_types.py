@@ -135,6 +135,14 @@ USAGE = {
     ],
 }
 
+MEMBERS_USAGE = {
+    "completion_tokens": 3,
+    "total_tokens": 10,
+    "prompt_tokens_details": {"cached_tokens": 4},
+    "completion_tokens_details": {"reasoning_tokens": 1},
+}
+"""Where a member's answer was chosen."""
+
 
 def on_the_wire(value: Any) -> Any:
     return orjson.loads(orjson.dumps(value))
@@ -163,7 +171,7 @@ def test_the_whole_replies_are_the_json_that_clients_know() -> None:
     assert chat.pop("choices") == [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}]
     assert (chat["object"], chat["usage"], set(chat)) == (
         "chat.completion",
-        USAGE,
+        USAGE | MEMBERS_USAGE,
         {"id", "object", "created", "model", "usage", "fusion"},
     )
     said = on_the_wire(MessagesRequest.model_validate({**head, "messages": USER, "max_tokens": 9}).to_response(RUN))
