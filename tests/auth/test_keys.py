@@ -223,7 +223,7 @@ async def test_what_a_key_used_is_kept(fake_engines: FakeEngines, store: KeyStor
         await ask(url, key, model="ann")
     used = store.usage()[store.all()[0].id]
     assert used.requests == 2
-    assert used.prompt_tokens > body["usage"]["prompt_tokens"]
+    assert used.prompt_tokens > body["fusion"]["usage"]["prompt_tokens"]
     store.add({store.all()[0].id: KeyUsage(1, 0, 0)})
     assert store.usage()[store.all()[0].id].requests == 3
 

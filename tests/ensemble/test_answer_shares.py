@@ -95,5 +95,5 @@ async def test_answers_that_fit_are_neither_cut_nor_counted(fake_engines: FakeEn
     limit(fake_engines, "judge")
     run = await fake_engines.run(early_prefill=False)
     assert run.status == "ok"
-    assert fake_engines.servers["judge"].counted == 0
+    assert fake_engines.servers["judge"].counted == 1  # the conversation, beside the run
     assert prompts.CUT_LINE not in fake_engines.judge_prompt()

@@ -95,4 +95,5 @@ async def test_a_client_may_not_choose_the_salt(fake_engines: FakeEngines, gatew
             async with http.post(f"{gateway}/v1/chat/completions", json=body) as reply:
                 assert (reply.status, SALT in reply.headers["x-cappella-ignored"]) == (200, True)
     asked = [each for server in fake_engines.servers.values() for each in server.bodies]
-    assert asked and all(each.get(SALT) != "of-another-key" for each in asked)
+    assert asked
+    assert all(each.get(SALT) != "of-another-key" for each in asked)

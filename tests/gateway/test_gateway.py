@@ -41,9 +41,9 @@ async def test_an_ensemble_answers_as_one_model(gateway: str) -> None:
     assert reply["fusion"]["status"] == "ok"
     assert [each["model"] for each in reply["fusion"]["responses"]] == list(MEMBERS)
     assert set(reply["fusion"]["labels"].values()) == set(MEMBERS)
-    usage = reply["usage"]
-    assert usage["prompt_tokens"] == sum(each["prompt_tokens"] for each in usage["fusion_details"]) == 50
-    assert usage["prompt_tokens_details"]["cached_tokens"] == 20
+    cost = reply["fusion"]["usage"]
+    assert cost["prompt_tokens"] == sum(each["prompt_tokens"] for each in reply["usage"]["fusion_details"]) == 50
+    assert cost["prompt_tokens_details"]["cached_tokens"] == 20
 
 
 async def test_include_flags_shape_the_trace(gateway: str) -> None:

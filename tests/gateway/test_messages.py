@@ -30,7 +30,7 @@ async def test_an_ensemble_answers_as_a_message(fake_engines: FakeEngines, gatew
     reply = await ask(gateway, system="Be brief.", stop_sequences=["END"])
     assert (reply.content[0].text, reply.stop_reason) == ("The final answer", "end_turn")
     assert reply.model_dump()["fusion"]["status"] == "ok"
-    assert (reply.usage.input_tokens, reply.usage.cache_read_input_tokens) == (30, 20)
+    assert (reply.usage.input_tokens, reply.usage.cache_read_input_tokens) == (6, 4)
     assert fake_engines.servers["ann"].bodies[-1]["messages"][0] == {"role": "system", "content": "Be brief."}
     final = fake_engines.servers["judge"].bodies[-1]
     assert (final["stop"], final["max_completion_tokens"]) == (["END"], 99)

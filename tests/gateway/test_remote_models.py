@@ -98,6 +98,7 @@ async def test_an_ensemble_of_remote_models_alone_answers_and_is_counted(two: Ho
     assert reply["fusion"]["status"] == "ok"
     assert sorted(each["content"].strip() for each in reply["fusion"]["responses"]) == ["Good day", "Hello from afar"]
     assert {each["prompt_tokens"] for each in reply["usage"]["fusion_details"] if each["role"] == "panel"} == {21}
+    assert (reply["usage"]["prompt_tokens"], reply["usage"]["completion_tokens"]) == (21, 3)  # no estimate
 
 
 async def test_a_remote_model_has_no_place_in_the_plan_and_nothing_to_operate(two: House) -> None:

@@ -43,6 +43,7 @@ RUN = Run(
     gate=None,
     failure_reason=None,
     calls=[CALL, FINAL],
+    prompt_tokens=7,
     timings=Timings(1.5, None, 0.1, 1.6, 2.0, 1.9, 0.1, 12, 3),
 )
 FULL = replace(
@@ -82,6 +83,13 @@ TRACE = {
         "early_prefill_tokens": 12,
         "late_prefill_tokens": 3,
     },
+    "usage": {
+        "prompt_tokens": 29,
+        "completion_tokens": 8,
+        "total_tokens": 37,
+        "prompt_tokens_details": {"cached_tokens": 19},
+        "completion_tokens_details": {"reasoning_tokens": 1},
+    },
     "analysis": None,
 }
 HAPPENED = {
@@ -95,11 +103,11 @@ HAPPENED = {
     "failure_reason": "deadline",
 }
 USAGE = {
-    "prompt_tokens": 29,
-    "completion_tokens": 8,
-    "total_tokens": 37,
-    "prompt_tokens_details": {"cached_tokens": 19},
-    "completion_tokens_details": {"reasoning_tokens": 1},
+    "prompt_tokens": 7,
+    "completion_tokens": 5,
+    "total_tokens": 12,
+    "prompt_tokens_details": {"cached_tokens": 7},
+    "completion_tokens_details": {"reasoning_tokens": 0},
     "fusion_details": [
         {
             "role": "panel",
@@ -127,6 +135,14 @@ USAGE = {
     ],
 }
 
+MEMBERS_USAGE = {
+    "completion_tokens": 3,
+    "total_tokens": 10,
+    "prompt_tokens_details": {"cached_tokens": 4},
+    "completion_tokens_details": {"reasoning_tokens": 1},
+}
+"""Where a member's answer was chosen."""
+
 
 def on_the_wire(value: Any) -> Any:
     return orjson.loads(orjson.dumps(value))
@@ -138,7 +154,7 @@ def test_the_trace_of_a_run_is_the_json_that_clients_know() -> None:
     shown = {"responses": [PANEL_ANSWER], "rounds": [[PANEL_ANSWER], [PANEL_ANSWER]]}
     without_analysis = {name: value for name, value in TRACE.items() if name != "analysis"}
     assert on_the_wire(trace.fusion(FULL, everything)) == {**without_analysis, **shown, **HAPPENED}
-    assert on_the_wire(trace.run_usage(RUN.calls)) == USAGE
+    assert on_the_wire(trace.run_usage(RUN)) == USAGE
 
 
 def test_the_whole_replies_are_the_json_that_clients_know() -> None:
@@ -155,7 +171,7 @@ def test_the_whole_replies_are_the_json_that_clients_know() -> None:
     assert chat.pop("choices") == [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}]
     assert (chat["object"], chat["usage"], set(chat)) == (
         "chat.completion",
-        USAGE,
+        USAGE | MEMBERS_USAGE,
         {"id", "object", "created", "model", "usage", "fusion"},
     )
     said = on_the_wire(MessagesRequest.model_validate({**head, "messages": USER, "max_tokens": 9}).to_response(RUN))

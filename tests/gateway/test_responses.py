@@ -51,7 +51,7 @@ async def test_a_response_has_the_answer_and_an_item_with_the_trace_on_request(g
     assert fusion.fusion["analysis"]["consensus"] == ANALYSIS["consensus"]
     assert [each["model"] for each in fusion.fusion["responses"]] == list(MEMBERS)
     assert message.content[0].type == "output_text"
-    assert (reply.usage.input_tokens, reply.usage.input_tokens_details.cached_tokens) == (50, 20)
+    assert (reply.usage.input_tokens, reply.usage.input_tokens_details.cached_tokens) == (10, 4)
 
 
 async def test_events_are_numbered_typed_and_add_up_to_the_response(gateway: str) -> None:

@@ -58,7 +58,7 @@ async def test_the_stock_client_reads_the_answer_and_the_trace(gateway: str) -> 
     assert got[0].choices[0].delta.role == "assistant"
     assert got[-1].choices[0].finish_reason == "stop"
     last = got[-1].model_dump()
-    assert (last["fusion"]["status"], last["usage"]["prompt_tokens"]) == ("ok", 50)
+    assert (last["fusion"]["status"], last["fusion"]["usage"]["prompt_tokens"]) == ("ok", 50)
     assert len({chunk.id for chunk in got}) == 1
 
 

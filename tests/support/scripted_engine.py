@@ -69,6 +69,7 @@ class ScriptedEngine:
     tokens: int = 10  # of every prompt
     tokens_of: Callable[[Json], int] | None = None  # counts those of one prompt
     counted: int = 0
+    holds_counts: bool = False  # until `released` is set
     released: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def start(self, folder: Path) -> VllmEngine:
@@ -94,6 +95,8 @@ class ScriptedEngine:
 
     async def _tokenize(self, request: web.Request) -> web.Response:
         self.counted += 1
+        if self.holds_counts:
+            await self.released.wait()
         count = self.tokens_of(await request.json()) if self.tokens_of else self.tokens
         return web.json_response({"count": count, "max_model_len": 4096, "tokens": []})
 

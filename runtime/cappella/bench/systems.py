@@ -170,5 +170,4 @@ def seated(members: Sequence[str], count: int) -> list[str]:
 
 def written(usage: Json) -> int:
     """Tokens of the final answer alone."""
-    details = usage.get("fusion_details")
-    return int(details[-1]["completion_tokens"] if details else usage["completion_tokens"])
+    return int(usage["completion_tokens"])

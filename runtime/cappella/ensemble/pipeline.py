@@ -11,11 +11,12 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 
+from cappella.background import background
 from cappella.config.options import Settings
 from cappella.engines import refusals
 from cappella.engines.base import Engine
 from cappella.engines.sanitize import each_text_once
-from cappella.ensemble import gate
+from cappella.ensemble import conversation, gate
 from cappella.ensemble.context import RunContext
 from cappella.ensemble.events import Emit, RunStarted
 from cappella.ensemble.fallback import fallback_answer
@@ -49,9 +50,12 @@ class Pipeline:
         ctx = RunContext(self._engines, prompt, settings, STRATEGIES[settings.strategy], emit)
         emit(RunStarted(ctx.run_id, settings.answer_names, settings.judge))
         if answer := await gate.bypass(ctx):
-            return _finished(ctx, Verdict(answer, answer.name), "bypassed")
-        verdict = await _verdict(ctx)
-        return _finished(ctx, verdict, run_status(ctx.rounds, ctx.answers, ctx.failure_reason))
+            return _finished(ctx, Verdict(answer, answer.name), "bypassed", answer.call.usage.prompt_tokens)
+        # Ends with the strategy: a slow tokenizer delays no answer.
+        async with background(conversation.count(ctx.judge_engine, ctx.judge_prompt)) as counted:
+            verdict = await _verdict(ctx)
+        prompt_tokens = conversation.tokens(counted, settings, ctx.rounds)
+        return _finished(ctx, verdict, run_status(ctx.rounds, ctx.answers, ctx.failure_reason), prompt_tokens)
 
 
 async def _verdict(ctx: RunContext) -> Verdict:
@@ -104,7 +108,7 @@ def run_status(rounds: Sequence[Panel], answers: Sequence[Answer], failure_reaso
     return "degraded" if any(f.reason != "straggler" for panel in rounds for f in panel.failures) else "ok"
 
 
-def _finished(ctx: RunContext, verdict: Verdict, status: Status) -> Run:
+def _finished(ctx: RunContext, verdict: Verdict, status: Status, prompt_tokens: int) -> Run:
     judge = ctx.judge
     return Run(
         run_id=ctx.run_id,
@@ -119,6 +123,7 @@ def _finished(ctx: RunContext, verdict: Verdict, status: Status) -> Run:
         gate=ctx.gate,
         failure_reason=ctx.failure_reason,
         calls=ctx.calls,
+        prompt_tokens=prompt_tokens,
         timings=ctx.timings,
     )
 

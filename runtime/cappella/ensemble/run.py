@@ -119,7 +119,8 @@ class Timings:
 class Run:
     """One request through an ensemble: its verdict and its trace.
 
-    `answers` are those that the judge saw; `rounds` holds every round of the panel, in order.
+    `answers` are those that the judge saw; `rounds` holds every round of the panel, in order. `prompt_tokens` is the size
+    of the caller's conversation alone, for the judge's model (for the gate's in a bypassed run).
     """
 
     run_id: str
@@ -134,6 +135,7 @@ class Run:
     gate: GateDecision | None
     failure_reason: str | None
     calls: Sequence[Call]
+    prompt_tokens: int
     timings: Timings
 
     @property

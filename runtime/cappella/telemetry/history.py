@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Collection
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import orjson
 
 from cappella.config import Config
+from cappella.ensemble.run import Run
 from cappella.telemetry import trace, trace_types
 from cappella.telemetry.records import CallRecord, RunRecord
 from cappella.telemetry.run_store import Row, RunStore
@@ -36,7 +38,7 @@ class History:
         summary = _summary(record, record.run_id, now)
         fusion = self._fusion(record, record.run_id, summary["status"])
         content = self._content_of(record)
-        full: trace_types.Run = {**summary, "usage": trace.run_usage(record.calls), "fusion": fusion, **content}
+        full: trace_types.Run = {**summary, "usage": _usage(record), "fusion": fusion, **content}
         if self._content and record.error:
             full["error"] = {"type": type(record.error).__name__, "message": str(record.error)}
         key_id = record.key.id if record.key else None
@@ -49,7 +51,7 @@ class History:
         """The `fusion` object as in a reply; for a failed run, the parts that are known."""
         fusion: Trace | UnfinishedTrace
         if record.run is not None:
-            fusion = trace.fusion(record.run, trace.FullDetail())
+            fusion = trace.fusion(_with_all_calls(record, record.run), trace.FullDetail())
         else:
             fusion = trace.unfinished(run_id, record.settings, status, record.error)
         return fusion if self._content else trace.without_content(fusion)
@@ -59,6 +61,18 @@ class History:
             return {}
         answer = trace.responses([record.run.answer])[0] if record.run else None
         return {"messages": list(record.prompt.messages), "answer": answer}
+
+
+def _usage(record: RunRecord) -> trace_types.Usage:
+    """As in a reply; for a failed run, which has no answer, what it cost."""
+    if record.run is not None:
+        return trace.run_usage(_with_all_calls(record, record.run))
+    return {**trace.cost(record.calls), "fusion_details": trace.call_costs(record.calls)}
+
+
+def _with_all_calls(record: RunRecord, run: Run) -> Run:
+    """The run with the record's calls, which have estimates of those that broke off."""
+    return replace(run, calls=record.calls)
 
 
 def _summary(record: RunRecord, run_id: str, ended_at: float) -> RunSummary:

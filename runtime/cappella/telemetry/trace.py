@@ -8,8 +8,17 @@ from cappella import vocabulary
 from cappella.config.options import Settings
 from cappella.ensemble import events
 from cappella.ensemble.errors import PanelFailed
-from cappella.ensemble.run import Answer, Call, Failure, GateDecision, Run
-from cappella.telemetry.trace_types import CallCost, Decision, FailedModel, PanelAnswer, Trace, UnfinishedTrace, Usage
+from cappella.ensemble.run import Answer, Call, Failure, GateDecision, Role, Run
+from cappella.telemetry.trace_types import (
+    CallCost,
+    Counts,
+    Decision,
+    FailedModel,
+    PanelAnswer,
+    Trace,
+    UnfinishedTrace,
+    Usage,
+)
 from cappella.types import Json
 
 
@@ -46,6 +55,7 @@ def fusion(run: Run, options: Detail) -> Trace:
         "labels": dict(run.labels),
         "seed": settings.seed,
         "timings": timings(run),
+        "usage": cost(run.calls),
     }
     judge_writes = vocabulary.STRATEGIES[settings.strategy].judge_writes
     has_analysis = judge_writes and settings.analysis != "off" and verdict.early_exit == "off"
@@ -117,18 +127,50 @@ def without_content(trace: Trace | UnfinishedTrace) -> Json:
 _CONTENT = ("analysis", "responses", "rounds")
 
 
-def run_usage(calls: Sequence[Call]) -> Usage:
-    """Tokens of a run: the sum over its engine calls, and each call."""
-    prompt_tokens = sum(call.usage.prompt_tokens for call in calls)
-    completion_tokens = sum(call.usage.completion_tokens for call in calls)
+def run_usage(run: Run) -> Usage:
+    """Tokens as the client knows them, those of its conversation and of the answer, and each call of the run.
+
+    What the run cost in all is the `usage` of its trace.
+    """
+    spent = run.answer.call.usage
+    cached_tokens = min(spent.cached_tokens, run.prompt_tokens)
+    counts = _counts(run.prompt_tokens, cached_tokens, spent.completion_tokens, spent.reasoning_tokens)
+    return {**counts, "fusion_details": call_costs(run.calls)}
+
+
+def cost(calls: Sequence[Call]) -> Counts:
+    """The sum of all calls. An early prefill's prompt counts once, though the judge reads it again: then as cached."""
+    early = [call.usage for call in calls if call.role == "prefill"]
+    others = [call.usage for call in calls if call.role != "prefill"]
+    has_read = any(call.role in _JUDGE_READS and call.usage.prompt_tokens for call in calls)
+    unread_tokens = 0 if has_read else max((usage.prompt_tokens for usage in early), default=0)
+    # Cached only because the run itself had filled the cache.
+    warmed_tokens = sum(usage.prompt_tokens - usage.cached_tokens for usage in early)
+    cached_tokens = sum(usage.cached_tokens for usage in others) + unread_tokens - warmed_tokens
+    return _counts(
+        sum(usage.prompt_tokens for usage in others) + unread_tokens,
+        max(0, cached_tokens),
+        sum(call.usage.completion_tokens for call in calls),
+        sum(call.usage.reasoning_tokens for call in calls),
+    )
+
+
+_JUDGE_READS: tuple[Role, ...] = ("agreement", "analysis", "choice", "final")
+"""Calls of the judge whose prompts begin with the early prefill's."""
+
+
+def call_costs(calls: Sequence[Call]) -> list[CallCost]:
     began_at = min((call.began_at for call in calls), default=0.0)
+    return [_cost(call, began_at) for call in calls]
+
+
+def _counts(prompt_tokens: int, cached_tokens: int, completion_tokens: int, reasoning_tokens: int) -> Counts:
     return {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,
         "total_tokens": prompt_tokens + completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": sum(call.usage.cached_tokens for call in calls)},
-        "completion_tokens_details": {"reasoning_tokens": sum(call.usage.reasoning_tokens for call in calls)},
-        "fusion_details": [_cost(call, began_at) for call in calls],
+        "prompt_tokens_details": {"cached_tokens": cached_tokens},
+        "completion_tokens_details": {"reasoning_tokens": reasoning_tokens},
     }
 
 

@@ -42,6 +42,16 @@ class Decision(TypedDict):
     reason: str
 
 
+class Counts(TypedDict):
+    """Tokens of prompts and answers."""
+
+    prompt_tokens: Count
+    completion_tokens: Count
+    total_tokens: NotRequired[Count]
+    prompt_tokens_details: NotRequired[Any]
+    completion_tokens_details: NotRequired[Any]
+
+
 class UnfinishedTrace(TypedDict):
     """The trace of a run without an answer."""
 
@@ -56,7 +66,7 @@ class UnfinishedTrace(TypedDict):
 
 
 class Trace(TypedDict):
-    """The trace of a run; keys of stages that did not happen are absent."""
+    """The trace of a run; keys of stages that did not happen are absent. `usage` sums all its engine calls."""
 
     run_id: str
     status: Status
@@ -67,6 +77,7 @@ class Trace(TypedDict):
     labels: dict[str, str]
     seed: Count
     timings: dict[str, float | None]
+    usage: Counts
     analysis: NotRequired[Json | None]
     responses: NotRequired[list[PanelAnswer]]
     rounds: NotRequired[list[list[PanelAnswer]]]
@@ -97,14 +108,9 @@ class CallCost(TypedDict):
     ms: Milliseconds
 
 
-class Usage(TypedDict):
-    """Tokens of a run: the sum over its engine calls, and each call."""
+class Usage(Counts):
+    """Tokens of the conversation and of the answer, and each engine call of the run."""
 
-    prompt_tokens: Count
-    completion_tokens: Count
-    total_tokens: NotRequired[Count]
-    prompt_tokens_details: NotRequired[Any]
-    completion_tokens_details: NotRequired[Any]
     fusion_details: NotRequired[list[CallCost]]
 
 
@@ -129,7 +135,7 @@ class RunContent(TypedDict, total=False):
 
 
 class Run(RunSummary, RunContent):
-    """A recorded run."""
+    """A recorded run; the `usage` of one without an answer sums all its engine calls."""
 
     usage: Usage
     fusion: Trace | UnfinishedTrace | Json

@@ -36,12 +36,13 @@ async def test_a_run_writes_one_line_with_key_models_tokens_and_status(
         _, body = await ask(http)
     (line,) = lines(tmp_path)
     reply = orjson.loads(body)
+    cost = reply["fusion"]["usage"]
     assert line["key"] == key.split("_")[1]
     assert (line["model"], line["panel"], line["judge"]) == ("cappella/default", list(MEMBERS), "judge")
     assert line["run_id"] == reply["fusion"]["run_id"]
     assert line["timings"] == reply["fusion"]["timings"]
     assert line["tokens"] == {
-        "prompt": reply["usage"]["prompt_tokens"], "completion": reply["usage"]["completion_tokens"], "cached": 20
+        "prompt": cost["prompt_tokens"], "completion": cost["completion_tokens"], "cached": 20
     }  # fmt: skip
     assert (line["status"], line["failure_reason"]) == ("ok", None)
     assert set(line["weights"]) == {*MEMBERS, "judge"}

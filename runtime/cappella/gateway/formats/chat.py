@@ -87,7 +87,7 @@ class ChatRequest(FusionRequest, Sampling):
             "created": int(time.time()),
             "model": self.model,
             "choices": [choice],
-            "usage": trace.run_usage(run.calls),
+            "usage": trace.run_usage(run),
             "fusion": trace.fusion(run, self.options),
         }
 
@@ -128,7 +128,7 @@ class Chunks(EventEncoder):
 
         With `include_usage` OpenAI puts the usage on a chunk without choices, which other clients may not expect.
         """
-        extensions: Json = {"fusion": trace.fusion(run, self._request.options), "usage": trace.run_usage(run.calls)}
+        extensions: Json = {"fusion": trace.fusion(run, self._request.options), "usage": trace.run_usage(run)}
         if self._request.stream_options and self._request.stream_options.include_usage:
             yield self._chunk({}, run.answer.finish_reason)
             yield frame({**self._head, "choices": [], **extensions})

@@ -181,7 +181,7 @@ def _stop(run: Run) -> reply_types.Stop:
 
 def _usage(run: Run) -> reply_types.MessageUsage:
     """Anthropic's `input_tokens` exclude those found in the cache."""
-    spent = trace.run_usage(run.calls)
+    spent = trace.run_usage(run)
     cached = spent["prompt_tokens_details"]["cached_tokens"]
     return {
         "input_tokens": spent["prompt_tokens"] - cached,

@@ -98,7 +98,7 @@ class OllamaRequest:
         return self.end(run, piece)
 
     def end(self, run: Run, piece: Json) -> Json:
-        spent = trace.run_usage(run.calls)
+        spent = trace.run_usage(run)
         usage = Usage(spent["prompt_tokens"], 0, spent["completion_tokens"])
         fusion = trace.fusion(run, self._chat.options)
         return {**self._replies.end(piece, run.answer.finish_reason, usage), "fusion": fusion}

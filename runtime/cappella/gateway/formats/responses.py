@@ -146,7 +146,7 @@ class ResponsesRequest(FusionRequest):
 
 
 def _usage(run: Run) -> Json:
-    spent = trace.run_usage(run.calls)
+    spent = trace.run_usage(run)
     return {
         "input_tokens": spent["prompt_tokens"],
         "input_tokens_details": spent["prompt_tokens_details"],

@@ -80,8 +80,8 @@ function panelStatus(run, nowMs) {
 }
 
 function doneStatus(run) {
-  const { fusion, usage } = run;
-  return `${participants(run)} · ${formatSeconds(fusion.timings.total_ms)} · ${usage.total_tokens} tokens`;
+  const { timings, usage } = run.fusion;
+  return `${participants(run)} · ${formatSeconds(timings.total_ms)} · ${usage.total_tokens} tokens`;
 }
 
 function participants({ fusion, usage, gate }) {
