@@ -38,6 +38,7 @@ class ChatCompletion(TypedDict):
     object: Literal["chat.completion"]
     created: NotRequired[Count]
     model: str
+    system_fingerprint: NotRequired[str | None]
     choices: list[ChatChoice]
     usage: NotRequired[Usage]
     fusion: NotRequired[Trace]
