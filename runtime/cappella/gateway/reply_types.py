@@ -62,6 +62,7 @@ class Response(TypedDict):
     id: str
     object: Literal["response"]
     created_at: NotRequired[float]
+    completed_at: NotRequired[float | None]
     status: str
     error: NotRequired[Any]
     incomplete_details: NotRequired[Json | None]
@@ -73,6 +74,8 @@ class Response(TypedDict):
     parallel_tool_calls: NotRequired[bool | None]
     temperature: NotRequired[float | None]
     top_p: NotRequired[float | None]
+    frequency_penalty: NotRequired[float | None]
+    presence_penalty: NotRequired[float | None]
     text: NotRequired[Json | None]
     tool_choice: NotRequired[Any]
     tools: NotRequired[list[Json]]

@@ -153,9 +153,9 @@ class _Reader:
                 self.reading.refuse((*path, name), policy.refused[name])
             elif rule == "told":
                 self.reading.ignore(*path, name)
-            elif policy.passes_unknown:
+            elif rule is None and policy.passes_unknown:
                 yield name, each
-            else:
+            elif rule is None:
                 self._unknown((*path, name))
 
     def _unknown(self, path: Path) -> None:

@@ -118,6 +118,7 @@ class ResponsesRequest(FusionRequest):
             "id": id_of("resp", run_id),
             "object": "response",
             "created_at": int(time.time()),
+            "completed_at": int(time.time()) if run else None,
             "status": status,
             "error": error,
             "incomplete_details": incomplete,
@@ -129,6 +130,8 @@ class ResponsesRequest(FusionRequest):
             "parallel_tool_calls": self.parallel_tool_calls is not False,
             "temperature": self.temperature,
             "top_p": self.top_p,
+            "frequency_penalty": None,
+            "presence_penalty": None,
             "text": self.text.model_dump(exclude_none=True, by_alias=True)
             if self.text
             else {"format": {"type": "text"}},
