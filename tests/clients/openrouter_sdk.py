@@ -14,7 +14,10 @@ def streamed() -> bool:
     return bool("".join(str(each.choices[0].delta.content or "") for each in chunks if each.choices))
 
 
-TOOL = {"type": "openrouter:fusion", "parameters": {"max_tool_calls": 4, "reasoning": {"effort": "low", "max_tokens": 99}}}
+TOOL = {
+    "type": "openrouter:fusion",
+    "parameters": {"max_tool_calls": 4, "reasoning": {"effort": "low", "max_tokens": 99}},
+}
 PLUGIN = {"id": "fusion", "enabled": True, "max_tool_calls": 2, "tools": [{"type": "openrouter:web_search"}]}
 FUSED = {"model": model, "input": "Hi", "tools": [TOOL], "tool_choice": "required"}
 EVENTS = "in_progress panel.added panel.completed completed"

@@ -46,7 +46,8 @@ def resolve(
     judge = (preset.judge if isinstance(preset, Preset) else None) or ensemble.judge
     options = {"criteria": judge.criteria, **ensemble.given(), **preset.given(), **overrides.options.given()}
     panel = _panel(ensemble, preset, models, overrides, judge_sampling.seed)
-    judge_model = overrides.judge or overrides.outer or judge.model
+    called = overrides.outer or judge.model
+    judge_model = called if overrides.judge is None else overrides.judge
     _require_models([judge_model], models, "fusion.model")
     answers = sum(seat.samples for seat in panel)
     _require_modest_number(answers, options.get("layers", 1), limits)
