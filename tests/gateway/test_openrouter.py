@@ -7,8 +7,8 @@ from typing import Any
 
 import aiohttp
 import pytest
-from cappella.auth.keys import KeyStore
 
+from cappella.auth.keys import KeyStore
 from cappella.config import Config
 from support.fake_engines import ANALYSIS, MEMBERS, FakeEngines, gateway_config, judge_script, serving
 from support.scripted_engine import Json, Script
