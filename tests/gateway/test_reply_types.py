@@ -172,7 +172,7 @@ def test_the_whole_replies_are_the_json_that_clients_know() -> None:
     assert (chat["object"], chat["usage"], set(chat)) == (
         "chat.completion",
         USAGE | MEMBERS_USAGE,
-        {"id", "object", "created", "model", "usage", "fusion"},
+        {"id", "object", "created", "model", "system_fingerprint", "usage", "fusion"},
     )
     said = on_the_wire(MessagesRequest.model_validate({**head, "messages": USER, "max_tokens": 9}).to_response(RUN))
     assert said.pop("fusion") == TRACE

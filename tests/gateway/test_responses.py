@@ -47,9 +47,9 @@ async def test_a_response_has_the_answer_and_an_item_with_the_trace_on_request(g
     reply = await ask(gateway, instructions="Be brief.", extra_body=wanted)
     assert (reply.output_text, reply.status, reply.instructions) == ("The final answer", "completed", "Be brief.")
     fusion, message = reply.output
-    assert (fusion.type, fusion.fusion["status"]) == ("fusion_call", "ok")
-    assert fusion.fusion["analysis"]["consensus"] == ANALYSIS["consensus"]
-    assert [each["model"] for each in fusion.fusion["responses"]] == list(MEMBERS)
+    assert (fusion.type, fusion.status) == ("openrouter:fusion", "completed")
+    assert fusion.analysis["consensus"] == ANALYSIS["consensus"]
+    assert [each["model"] for each in fusion.responses] == list(MEMBERS)
     assert message.content[0].type == "output_text"
     assert (reply.usage.input_tokens, reply.usage.input_tokens_details.cached_tokens) == (10, 4)
 

@@ -116,6 +116,10 @@ class Overrides:
     options: Options = Options()
     panel_sampling: Sampling = Sampling()
     model_sampling: tuple[tuple[str, Sampling], ...] = ()
+    outer: str | None = None
+    """The model that was called, with the panel as its tool: the judge unless one is set, and the gate's model."""
+    panel_required: bool = False
+    """Whether no gate may leave the panel out."""
 
     @property
     def beyond_preset(self) -> bool:
@@ -126,11 +130,15 @@ class Overrides:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """The model that answers trivial requests alone, and how these are recognised. `max_words` is the rules' limit."""
+    """The model that answers trivial requests alone, and how these are recognised. `max_words` is the rules' limit.
+
+    In the mode `judge` the run's judge decides, unless `decider` names another model.
+    """
 
     mode: Literal["rules", "judge"]
     model: str
     max_words: int
+    decider: str | None = None
 
 
 class Settings(EnsembleOptions):

@@ -9,11 +9,12 @@ from cappella.types import Chunk
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """`panel` holds the names of the answers that one round can give."""
+    """`panel` holds the names of the answers that one round can give; a gate decides first whether to ask it if `gated`."""
 
     run_id: str
     panel: Sequence[str]
     judge: str
+    gated: bool = False
 
 
 @dataclass(frozen=True, slots=True)

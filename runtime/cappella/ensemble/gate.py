@@ -33,12 +33,14 @@ async def bypass(ctx: RunContext) -> Answer | None:
 
 
 async def _decide(ctx: RunContext, gate: Gate) -> GateDecision:
-    """Decide by rules or by one word of the judge. In doubt the panel is asked."""
+    """Decide by rules or by one word of the judge or of another model. In doubt the panel is asked."""
     if reason := _panel_required(ctx, gate):
         return GateDecision(False, gate.model, reason)
     if gate.mode == "rules":
         return _by_rules(gate, ctx.prompt)
-    judge, call = ctx.judge_engine, EngineCall("gate", ctx.settings.judge)
+    decider = gate.decider or ctx.settings.judge
+    judge, call = ctx.engines[decider], EngineCall("gate", decider)
+    who = gate.decider or "the judge"
     question = prompts.extend(ctx.judge_prompt.messages, [prompts.GATE])
     output_format = OutputFormat("structured_outputs", {"choice": ["yes", "no"]})
     sampling = short_sampling(Sampling(temperature=0.0), judge.capabilities, CHOICE_TOKENS)
@@ -47,13 +49,11 @@ async def _decide(ctx: RunContext, gate: Gate) -> GateDecision:
             prompt = Prompt(question, output_format=output_format, watched=False)
             reply = await call.complete(judge, prompt, sampling)
     except (EngineError, TimeoutError) as error:
-        return GateDecision(False, gate.model, f"the judge did not decide: {str(error) or 'timeout'}")
+        return GateDecision(False, gate.model, f"{who} did not decide: {str(error) or 'timeout'}")
     finally:
         ctx.gate_calls += [call.record] if call.was_called else []
     needed = reply.strip() != "no"
-    return GateDecision(
-        not needed, gate.model, f"the judge decided that {'several are' if needed else 'one is'} better"
-    )
+    return GateDecision(not needed, gate.model, f"{who} decided that {'several are' if needed else 'one is'} better")
 
 
 async def _ask_alone(ctx: RunContext, decision: GateDecision) -> Answer | None:

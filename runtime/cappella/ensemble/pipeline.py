@@ -48,7 +48,7 @@ class Pipeline:
 
     async def _run(self, prompt: Prompt, settings: Settings, emit: Emit) -> Run:
         ctx = RunContext(self._engines, prompt, settings, STRATEGIES[settings.strategy], emit)
-        emit(RunStarted(ctx.run_id, settings.answer_names, settings.judge))
+        emit(RunStarted(ctx.run_id, settings.answer_names, settings.judge, settings.gate is not None))
         if answer := await gate.bypass(ctx):
             return _finished(ctx, Verdict(answer, answer.name), "bypassed", answer.call.usage.prompt_tokens)
         # Ends with the strategy: a slow tokenizer delays no answer.

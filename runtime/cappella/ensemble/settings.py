@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from cappella.config import Ensemble, Model, Preset, RemoteModel, seats
 from cappella.config.abilities import judge_lacks, seat_lacks
+from cappella.config.ensembles import GateConfig
 from cappella.config.limits import Limits
 from cappella.config.options import MAX_ANSWERS, Gate, Overrides, Seat, Settings
 from cappella.ensemble.messages import has_images
@@ -27,7 +28,8 @@ def resolve(
     limits: Limits = Limits(),
 ) -> Settings:
     """The settings of one run. Raises RequestError for what the config does not allow or its models do not support."""
-    if not ensemble.allow_overrides and overrides.beyond_preset:
+    is_other_judge = overrides.outer not in (None, ensemble.judge.model)
+    if not ensemble.allow_overrides and (overrides.beyond_preset or is_other_judge):
         raise RequestError(
             f"cappella/{name} allows no overrides: its config sets allow_overrides: false.",
             "fusion",
@@ -44,7 +46,8 @@ def resolve(
     judge = (preset.judge if isinstance(preset, Preset) else None) or ensemble.judge
     options = {"criteria": judge.criteria, **ensemble.given(), **preset.given(), **overrides.options.given()}
     panel = _panel(ensemble, preset, models, overrides, judge_sampling.seed)
-    judge_model = judge.model if overrides.judge is None else overrides.judge
+    called = overrides.outer or judge.model
+    judge_model = called if overrides.judge is None else overrides.judge
     _require_models([judge_model], models, "fusion.model")
     answers = sum(seat.samples for seat in panel)
     _require_modest_number(answers, options.get("layers", 1), limits)
@@ -52,7 +55,7 @@ def resolve(
     quorum = _quorum(overrides.options.quorum, options.get("quorum"), answers)
     _require_image_support(models, panel, quorum, prompt)
     mode = options.get("gate") or (preset.gate if isinstance(preset, Preset) else None)
-    options |= {"quorum": quorum, "gate": _gate(name, ensemble, mode)}
+    options |= {"quorum": quorum, "gate": _gate(name, ensemble, mode, overrides, models)}
     settings = Settings(
         ensemble=name,
         preset=overrides.preset,
@@ -130,15 +133,31 @@ def _quorum(requested: int | None, quorum: int | None, answers: int) -> int:
     return min(quorum or 2, answers)
 
 
-def _gate(name: str, ensemble: Ensemble, mode: GateMode | None) -> Gate | None:
+def _gate(name: str, ensemble: Ensemble, mode: GateMode | None, overrides: Overrides, models: Models) -> Gate | None:
+    if overrides.outer is not None:
+        asked = None if overrides.panel_required else overrides.options.given().get("gate", "judge")
+        return _gate_of_outer(overrides.outer, asked, ensemble, models)
     configured = ensemble.gate
     mode = mode or (configured.mode if configured else "off")
     if mode == "off":
+        return None
+    if overrides.panel_required:
+        if not ensemble.allow_overrides:
+            message = f"cappella/{name} has a gate, and allows no overrides: send tool_choice: auto."
+            raise RequestError(message, "tool_choice", "overrides_forbidden")
         return None
     if configured is None:
         message = f"cappella/{name} has no gate: its config sets no gate model."
         raise RequestError(message, "fusion.gate")
     return Gate(mode, configured.model, configured.max_words)
+
+
+def _gate_of_outer(model: str, mode: GateMode | None, ensemble: Ensemble, models: Models) -> Gate | None:
+    """The gate of a called model, which decides by itself; one whose server cannot choose a word always asks the panel."""
+    if mode is None or mode == "off" or (mode == "judge" and not models[model].capabilities.extensions):
+        return None
+    max_words = (ensemble.gate or GateConfig(mode=mode, model=model)).max_words
+    return Gate(mode, model, max_words, decider=model)
 
 
 def _require_capabilities(name: str, ensemble: Ensemble, models: Models, used: Sequence[str], prompt: Prompt) -> None:
@@ -157,7 +176,8 @@ def _require_capabilities(name: str, ensemble: Ensemble, models: Models, used: S
 
 def _require_judge_support(capabilities: Capabilities, settings: Settings, prompt: Prompt) -> None:
     """Raises RequestError for what the judge's server does not support."""
-    judge, gate = settings.judge, settings.gate.mode if settings.gate else None
+    judge = settings.judge
+    gate = settings.gate.mode if settings.gate and settings.gate.decider in (None, judge) else None
     if lack := judge_lacks(capabilities, settings, gate) or seat_lacks(capabilities, settings.judge_sampling):
         raise RequestError(f"{judge} cannot be the judge: {lack[0]}. {lack[1]}.", "fusion.model")
     field = prompt.output_format.field if prompt.output_format else None

@@ -39,6 +39,9 @@ def costs(settings: Settings, host_of: Mapping[str, str]) -> Costs:
         out[host_of[seat.model]] = out.get(host_of[seat.model], 0) + seat.samples
     judge = host_of[settings.judge]
     out[judge] = out.get(judge, 0) + (2 if settings.analysis == "alongside" else 1)
+    if settings.gate:
+        # It is asked before the others.
+        out.setdefault(host_of[settings.gate.model], 1)
     return out
 
 

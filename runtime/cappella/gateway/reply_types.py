@@ -38,6 +38,7 @@ class ChatCompletion(TypedDict):
     object: Literal["chat.completion"]
     created: NotRequired[Count]
     model: str
+    system_fingerprint: NotRequired[str | None]
     choices: list[ChatChoice]
     usage: NotRequired[Usage]
     fusion: NotRequired[Trace]
@@ -61,6 +62,7 @@ class Response(TypedDict):
     id: str
     object: Literal["response"]
     created_at: NotRequired[float]
+    completed_at: NotRequired[float | None]
     status: str
     error: NotRequired[Any]
     incomplete_details: NotRequired[Json | None]
@@ -72,6 +74,8 @@ class Response(TypedDict):
     parallel_tool_calls: NotRequired[bool | None]
     temperature: NotRequired[float | None]
     top_p: NotRequired[float | None]
+    frequency_penalty: NotRequired[float | None]
+    presence_penalty: NotRequired[float | None]
     text: NotRequired[Json | None]
     tool_choice: NotRequired[Any]
     tools: NotRequired[list[Json]]

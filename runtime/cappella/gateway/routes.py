@@ -14,10 +14,11 @@ from cappella.ensemble.events import Emit
 from cappella.ensemble.run import Run
 from cappella.ensemble.settings import resolve
 from cappella.errors import CappellaError, RequestError, UnknownModel
-from cappella.gateway import proxy, renaming, usage_report
+from cappella.gateway import proxy, renaming, server_tool, usage_report
 from cappella.gateway.admission import costs, in_time
-from cappella.gateway.formats import fields, policy, sse
+from cappella.gateway.formats import policy, sse
 from cappella.gateway.formats.chat import ChatRequest
+from cappella.gateway.formats.fusion_request import FusionRequest
 from cappella.gateway.formats.messages import MessagesRequest
 from cappella.gateway.formats.ollama_replies import NDJSON
 from cappella.gateway.formats.policy_ensembles import ENSEMBLES
@@ -63,7 +64,7 @@ class EnsembleRequest(Protocol):
 
 
 # The form of a request to an ensemble, by API; /v1/completions has no conversation for a panel.
-APIS: Mapping[str, type[fields.FusionRequest] | None] = {
+APIS: Mapping[str, type[FusionRequest] | None] = {
     "/v1/chat/completions": ChatRequest,
     "/v1/completions": None,
     "/v1/responses": ResponsesRequest,
@@ -113,6 +114,8 @@ async def answer_request(state: GatewayState, incoming: Incoming, form: Form | N
     """The reply of the model or ensemble that the request names. Raises RequestError, Overloaded, Forbidden and others."""
     model, key, path = named_model(state.config, incoming.wire), incoming.key, incoming.path
     if model in state.engines:
+        if server_tool.may_ask_panel(path, incoming.wire):
+            return await _ask_ensemble(state, incoming, server_tool.panel_of(state.config), form, outer=model)
         if not state.engines[model].supports(path):
             raise RequestError(f"The server of {model} does not support {path}: use /v1/chat/completions.", "model")
         state.admission.require_queue_space(model, incoming.key_id)
@@ -126,13 +129,23 @@ async def answer_request(state: GatewayState, incoming: Incoming, form: Form | N
     name = model.removeprefix(PREFIX)
     if not model.startswith(PREFIX) or name not in state.config.ensembles:
         raise UnknownModel(model, callable_names(state.config, key))
-    state.admission.require_queue_space(model, incoming.key_id)
+    return await _ask_ensemble(state, incoming, name, form)
+
+
+async def _ask_ensemble(
+    state: GatewayState, incoming: Incoming, name: str, form: Form | None, outer: str | None = None
+) -> Response:
+    """The reply of an ensemble, which is the tool of the model `outer` if that was called."""
+    path, called = incoming.path, PREFIX + name
+    state.admission.require_queue_space(called, incoming.key_id)
     schema = APIS[path]
     if schema is None:
-        raise RequestError(f"{path} is for single models: call {model} through /v1/chat/completions.", "model")
+        raise RequestError(f"{path} is for single models: call {called} through /v1/chat/completions.", "model")
     parsed: Any = await off_loop_if_large(len(incoming.body), _read, state, path, schema, incoming.wire)
+    if outer:
+        parsed.come_through(outer)
     extra = _models_beyond(_by_own_names(parsed.overrides, state.config), state.config.ensembles[name])
-    await state.gatekeeper.admit(key, [model, *extra])
+    await state.gatekeeper.admit(incoming.key, [*([outer] if outer else []), called, *extra])
     return await _answer_from_ensemble(state, incoming, form.of_ensemble(parsed) if form else parsed, name)
 
 
@@ -147,7 +160,7 @@ def _by_own_names(overrides: Overrides, config: Config) -> Overrides:
     )
 
 
-def _read(state: GatewayState, path: str, schema: type[fields.FusionRequest], wire: Json) -> fields.FusionRequest:
+def _read(state: GatewayState, path: str, schema: type[FusionRequest], wire: Json) -> FusionRequest:
     """The request, which knows what of it was ignored. Raises RequestError."""
     reading = policy.read(ENSEMBLES[path], wire, state.config.server.unknown_fields == "refuse")
     parsed = parse(schema, reading)

@@ -10,7 +10,8 @@ from pydantic import Field, model_validator
 from cappella.ensemble.events import Event, FinalDelta, RunStarted
 from cappella.ensemble.run import Answer, Run
 from cappella.gateway.formats import chat_messages, fields
-from cappella.gateway.formats.fields import AnyTool, ChatMessage, FusionRequest, Wire
+from cappella.gateway.formats.fields import AnyTool, ChatMessage, Wire
+from cappella.gateway.formats.fusion_request import FusionRequest
 from cappella.gateway.formats.sse import DONE, EventEncoder, frame
 from cappella.gateway.reply_types import AssistantMessage, ChatChoice, ChatCompletion, ErrorBody
 from cappella.telemetry import trace
@@ -58,9 +59,9 @@ class ChatRequest(FusionRequest, Sampling):
         effort = self.reasoning or self.options.reasoning
         return Prompt(
             messages=chat_messages.messages_of(self.messages),
-            tools=[chat_messages.tool_of(tool) for tool in self.tools or ()],
-            tool_choice=chat_messages.tool_choice_of(self.tool_choice) if self.tools else None,
-            parallel_tool_calls=self.parallel_tool_calls if self.tools else None,
+            tools=[chat_messages.tool_of(tool) for tool in self.own_tools],
+            tool_choice=chat_messages.tool_choice_of(self.own_tool_choice),
+            parallel_tool_calls=self.parallel_tool_calls if self.own_tools else None,
             output_format=fields.output_format_of(self.response_format, self.structured_outputs),
             logprobs=(self.top_logprobs or 0) if self.logprobs else None,
             reasoning_effort=self.reasoning_effort or (effort.effort if effort else None),
@@ -86,6 +87,7 @@ class ChatRequest(FusionRequest, Sampling):
             "object": "chat.completion",
             "created": int(time.time()),
             "model": self.model,
+            "system_fingerprint": None,
             "choices": [choice],
             "usage": trace.run_usage(run),
             "fusion": trace.fusion(run, self.options),
@@ -108,6 +110,7 @@ class Chunks(EventEncoder):
             "object": "chat.completion.chunk",
             "created": int(time.time()),
             "model": request.model,
+            "system_fingerprint": None,
         }
         self._before_delta = b""
 

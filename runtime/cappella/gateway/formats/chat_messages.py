@@ -9,10 +9,10 @@ from cappella.gateway.formats.fields import (
     CallPart,
     ChatMessage,
     CustomCallPart,
+    NamedTextTool,
     NamedTool,
     TextTool,
     Tool,
-    ToolChoice,
 )
 from cappella.types import Json, Message
 
@@ -33,7 +33,7 @@ def tool_of(tool: Tool | TextTool) -> Json:
     return {"type": "function", "function": text_tools.function_of(text.name, text.description, told)}
 
 
-def tool_choice_of(choice: ToolChoice | None) -> str | Json | None:
+def tool_choice_of(choice: str | NamedTool | NamedTextTool | None) -> str | Json | None:
     if choice is None or isinstance(choice, str):
         return choice
     name = choice.function.name if isinstance(choice, NamedTool) else choice.custom.name

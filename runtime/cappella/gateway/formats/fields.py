@@ -1,11 +1,11 @@
 """Request fields that several APIs share, once `policy.py` has taken out what is a hint, or unknown."""
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     Discriminator,
     Field,
     PrivateAttr,
@@ -22,7 +22,10 @@ from cappella.types import Frozen, Json, OutputFormat, Positive, Sampling, Tempe
 MAX_REQUESTED_S = 3600
 """The longest time that a request may set, in seconds; a config may set longer ones."""
 
-Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
+Effort = Annotated[
+    Literal["none", "minimal", "low", "medium", "high", "xhigh"],
+    BeforeValidator(lambda effort: "xhigh" if effort == "max" else effort),
+]
 
 Model = TypeVar("Model", bound=Frozen)
 
@@ -105,70 +108,26 @@ class Fusion(Wire):
 
 
 class FusionPlugin(Fusion):
-    """The same options in the hosted product's form: an entry of `plugins`."""
+    """The same options in the hosted product's form: an entry of `plugins`, as if absent where it is not `enabled`."""
 
     id: Literal["fusion"]
+    enabled: bool = True
 
 
-def _own_words(given: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Raises ValueError for what would replace the prompt, or how it is made."""
-    if taken := sorted(set(given) & _NOT_FOR_TEMPLATES):
-        raise ValueError(
-            f"{', '.join(taken)} may not be set: only words that a model's own template reads, such as enable_thinking"
-        )
-    return given
+SERVER_TOOL: Final = "openrouter:fusion"
 
 
-_NOT_FOR_TEMPLATES = set(
-    "add_generation_prompt bos_token chat_template continue_final_message conversation documents eos_token messages"
-    " return_dict tokenize tokenizer tools".split()
-)
-TemplateWords = Annotated[
-    dict[
-        Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")],
-        bool | int | float | Annotated[str, Field(max_length=1024)],
-    ],
-    Field(max_length=16),
-    AfterValidator(_own_words),
-]
+class FusionTool(Wire):
+    """The hosted product's server tool: a panel that the called model may ask, with the options of that run."""
+
+    type: Literal["openrouter:fusion"]
+    parameters: Fusion | None = None
 
 
-class FusionRequest(Wire):
-    """The fields that requests to an ensemble have in all APIs."""
+class ChosenFusion(Wire):
+    """A `tool_choice` that forces the server tool."""
 
-    model: str
-    chat_template_kwargs: TemplateWords | None = None
-    stream: bool = False
-    fusion: Fusion | None = None
-    plugins: Annotated[list[FusionPlugin], Field(max_length=1)] | None = None
-
-    @model_validator(mode="after")
-    def _one_spelling(self) -> "FusionRequest":
-        if self.fusion and self.plugins:
-            raise ValueError("fusion and plugins mean the same: send one of them")
-        return self
-
-    @cached_property
-    def options(self) -> Fusion:
-        return self.fusion or (self.plugins[0] if self.plugins else Fusion())
-
-    @property
-    def wants_panel_deltas(self) -> bool:
-        """Whether the client gets the members' answers as they are generated."""
-        return self.stream and bool(self.options.include_events)
-
-    @property
-    def overrides(self) -> Overrides:
-        return self.options.overrides
-
-    @property
-    def ignored(self) -> Sequence[str]:
-        """The fields of this request that were ignored."""
-        return self.options.ignored
-
-    def tell_ignored(self, names: Sequence[str]) -> None:
-        """Name fields of this request in the trace of its run, as ignored."""
-        self.options.tell_ignored(names)
+    type: Literal["openrouter:fusion"]
 
 
 def _data_url(url: str) -> str:
@@ -325,7 +284,7 @@ class TextTool(Wire):
     custom: TextFunction
 
 
-AnyTool = Annotated[Tool | TextTool, Field(discriminator="type")]
+AnyTool = Annotated[Tool | TextTool | FusionTool, Field(discriminator="type")]
 
 
 class NamedFunction(Wire):
@@ -342,7 +301,10 @@ class NamedTextTool(Wire):
     custom: NamedFunction
 
 
-ToolChoice = Literal["none", "auto", "required"] | Annotated[NamedTool | NamedTextTool, Field(discriminator="type")]
+ToolChoice = (
+    Literal["none", "auto", "required"]
+    | Annotated[NamedTool | NamedTextTool | ChosenFusion, Field(discriminator="type")]
+)
 
 
 class PlainFormat(Wire):

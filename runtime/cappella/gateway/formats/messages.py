@@ -14,7 +14,7 @@ from cappella.gateway.formats import turns
 from cappella.gateway.formats.anthropic_errors import error_body
 from cappella.gateway.formats.blocks import Block, Blocks, Step, blocks_of
 from cappella.gateway.formats.chat_messages import with_images_of_users
-from cappella.gateway.formats.fields import FusionRequest
+from cappella.gateway.formats.fusion_request import FusionRequest
 from cappella.gateway.formats.sse import EventEncoder, frame
 from cappella.gateway.formats.thinking import JsonFormat, OutputConfig, Thinking, effort_of, output_format_of
 from cappella.gateway.reply_types import ErrorBody

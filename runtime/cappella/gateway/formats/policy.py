@@ -24,7 +24,8 @@ class Fields:
     `honoured` fields reach the validation; `hints` are dropped, since they change nothing in an answer; `told` are
     dropped and named in `fusion.ignored`, as unknown ones are. A field of `refused` is a 400 with what to do instead.
     Null asks for nothing everywhere, and so do an empty value of a field in `empty` or `refused`, and the values in
-    `nothing`. `below` has the policy of a field's own fields, or of those of each entry of a list.
+    `nothing`. `below` has the policy of a field's own fields, or of those of each entry of a list. Unknown fields reach the validation, which
+    may know them, if `passes_unknown`.
     """
 
     honoured: str = ""
@@ -34,6 +35,7 @@ class Fields:
     refused: Mapping[str, str] = field(default_factory=dict)
     nothing: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     below: Mapping[str, "Policy"] = field(default_factory=dict)
+    passes_unknown: bool = False
     rules: Mapping[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -151,6 +153,8 @@ class _Reader:
                 self.reading.refuse((*path, name), policy.refused[name])
             elif rule == "told":
                 self.reading.ignore(*path, name)
+            elif rule is None and policy.passes_unknown:
+                yield name, each
             elif rule is None:
                 self._unknown((*path, name))
 

@@ -55,6 +55,7 @@ CHAT = Fields(
         "reasoning_effort": ("",),
     },
     below={
+        "plugins": parts.PLUGINS,
         "messages": parts.CHAT_MESSAGES,
         "tools": parts.CHAT_TOOLS,
         "tool_choice": parts.CHAT_TOOL_CHOICE,
@@ -86,6 +87,7 @@ RESPONSES = Fields(
         "top_logprobs": (0,),
     },
     below={
+        "plugins": parts.PLUGINS,
         "input": parts.ITEMS,
         "tools": parts.RESPONSE_TOOLS,
         "tool_choice": parts.RESPONSE_TOOL_CHOICE,
@@ -109,6 +111,7 @@ MESSAGES = Fields(
     },
     nothing={"n": (1,), "background": (False,), "context_management": ({"edits": []}, {}), "top_k": (0,)},
     below={
+        "plugins": parts.PLUGINS,
         "messages": parts.TURNS,
         "system": parts.SYSTEM_BLOCKS,
         "tools": parts.BLOCK_TOOLS,

@@ -51,6 +51,18 @@ CHAT_MESSAGES = Kinds(
     refused={"function": "messages of the role function are out of use: send the role tool with a tool_call_id"},
 )
 
+# A typo among the options is a 400 of the validation; the panel of the hosted product has web tools, and ours has none.
+_HOSTED_OPTIONS = Fields(
+    "reasoning",
+    told="max_tool_calls tools cache_control",
+    empty="reasoning tools",
+    below={"reasoning": Fields("effort", "enabled exclude summary", told="max_tokens")},
+    passes_unknown=True,
+)
+PLUGINS = Kinds("id", {"fusion": _HOSTED_OPTIONS}, lets_unknown="drop")
+_SERVER_TOOL = {"openrouter:fusion": Fields("type parameters", below={"parameters": _HOSTED_OPTIONS})}
+_SERVER_CHOICE = {"openrouter:fusion": Fields("type", "name")}
+
 _FUNCTION = "name description parameters strict"
 _TOOL_HINTS = "cache_control defer_loading eager_input_streaming input_examples allowed_callers output_schema"
 CHAT_FUNCTION = Fields(
@@ -61,6 +73,7 @@ CHAT_TOOLS = Kinds(
     {
         "function": CHAT_FUNCTION,
         "custom": Fields("type custom", _TOOL_HINTS, below={"custom": Fields("name description format", _TOOL_HINTS)}),
+        **_SERVER_TOOL,
     },
     lets_unknown="drop",
 )
@@ -69,6 +82,7 @@ CHAT_TOOL_CHOICE = Kinds(
     {
         "function": Fields("type function", below={"function": Fields("name")}),
         "custom": Fields("type custom", below={"custom": Fields("name")}),
+        **_SERVER_CHOICE,
     },
     refused={"allowed_tools": "send in tools only those that may be called, and auto or required"},
 )
@@ -117,7 +131,7 @@ ITEMS = Kinds(
         ),
     },
     default="message",
-    dropped="fusion_call",
+    dropped="fusion_call openrouter:fusion",
     told=_HOSTED_CALLS,
     refused={"item_reference": f"an item_reference names what was stored, and {NOT_STORED}"},
 )
@@ -128,10 +142,10 @@ ENGINE_TOOLS = {
     "function": _FLAT_FUNCTION,
     "namespace": Fields("type name description tools", _TOOL_HINTS, below={"tools": _INNER_TOOLS}),
 }
-RESPONSE_TOOLS = Kinds("type", {**ENGINE_TOOLS, "custom": _FLAT_CUSTOM}, lets_unknown="drop")
+RESPONSE_TOOLS = Kinds("type", {**ENGINE_TOOLS, "custom": _FLAT_CUSTOM, **_SERVER_TOOL}, lets_unknown="drop")
 RESPONSE_TOOL_CHOICE = Kinds(
     "type",
-    {"function": Fields("type name namespace"), "custom": Fields("type name namespace")},
+    {"function": Fields("type name namespace"), "custom": Fields("type name namespace"), **_SERVER_CHOICE},
     refused={"allowed_tools": "send in tools only those that may be called, and auto or required"},
 )
 FLAT_FORMAT = Kinds(

@@ -1,55 +1,76 @@
 """Events and output items of the Responses API; panel and judge are `response.fusion_call.*` events on request."""
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from cappella.ensemble import events
 from cappella.ensemble.run import Run
 from cappella.gateway.formats.blocks import Block, Blocks, Step
-from cappella.gateway.formats.fields import Fusion
+from cappella.gateway.formats.fields import SERVER_TOOL
 from cappella.gateway.formats.sse import EventEncoder, frame
 from cappella.gateway.reply_types import ErrorBody, Response
 from cappella.telemetry import trace
 from cappella.types import Json
 
+ShownEvents = Literal["none", "hosted", "all"]
+"""Which `response.fusion_call.*` events a client gets: the nine of the hosted product, as it has them, or all."""
+
 
 class Events(EventEncoder):
-    """Encodes a run as the Responses API's numbered events."""
+    """Encodes a run as the Responses API's numbered events.
+
+    The panel's item comes first, unless a gate leaves the panel out: then there is none.
+    """
 
     def __init__(
-        self, options: Fusion, response: Callable[..., Response], named: Callable[[Json], Json] = lambda item: item
+        self,
+        response: Callable[..., Response],
+        named: Callable[[Json], Json] = lambda item: item,
+        shown: ShownEvents = "none",
     ) -> None:
-        self._options = options
         self._named = named
         self._response = response
         self._run_id = ""
         self._number = 0
-        self._shows_panel = bool(options.include_events)
-        self._blocks = Blocks(first_index=int(self._shows_panel))
+        self._shown = shown
+        self._begun = events.RunStarted("", (), "")
+        self._has_item = False
+        self._blocks = Blocks()
 
     def frames(self, event: events.Event) -> Iterator[bytes]:
         if isinstance(event, events.RunStarted):
-            self._run_id = event.run_id
+            self._run_id, self._begun = event.run_id, event
             begun = self._response(event.run_id, "in_progress", [])
             yield self._event("response.created", response=begun)
             yield self._event("response.in_progress", response=begun)
-            if self._shows_panel:
-                item = {"type": "fusion_call", "id": id_of("fc", event.run_id), "status": "in_progress"}
-                yield self._event("response.output_item.added", output_index=0, item=item)
         if isinstance(event, events.FinalDelta):
             for step in self._blocks.add(event.chunk):
                 yield from self._step(step)
-        elif self._shows_panel:
-            for name, fields in _fusion_events(event):
+        elif self._shown != "none" and not _leaves_panel_out(event):
+            yield from self._of_panel(event)
+
+    def _of_panel(self, event: events.Event) -> Iterator[bytes]:
+        if not self._has_item:
+            self._has_item = True
+            self._blocks = Blocks(first_index=1)
+            item = {"type": SERVER_TOOL, "id": id_of("fc", self._run_id), "status": "in_progress"}
+            yield self._event("response.output_item.added", output_index=0, item=item)
+            yield self._fusion("in_progress")
+            for name in self._begun.panel:
+                yield self._fusion("panel.added", model=name)
+        for name, fields in _fusion_events(event, self._begun.judge):
+            if self._shown == "all":
+                yield self._fusion(name, **_without_error(fields))
+            elif name in _HOSTED:
                 yield self._fusion(name, **fields)
 
     def end(self, run: Run) -> Iterator[bytes]:
         for step in self._blocks.close():
             yield from self._step(step)
         items = [self._named(item_of(block, run.run_id, "completed")) for block in self._blocks.closed]
-        if self._shows_panel:
-            item = fusion_item(run, self._options)
-            yield self._fusion("completed", fusion=item["fusion"])
+        if self._has_item:
+            item = fusion_item(run)
+            yield self._fusion("completed")
             yield self._event("response.output_item.done", output_index=0, item=item)
             items.insert(0, item)
         status = status_of(run)
@@ -117,23 +138,42 @@ class Events(EventEncoder):
 _EMPTY: Mapping[str, Json] = {"text": {"content": []}, "reasoning": {"content": []}, "call": {"arguments": ""}}
 
 
-def _fusion_events(event: events.Event) -> list[tuple[str, Json]]:
+_HOSTED = (
+    "panel.delta panel.reasoning.delta panel.completed panel.failed analysis.in_progress analysis.completed".split()
+)
+"""The hosted product's events beside those of the item itself: `in_progress`, `panel.added` and `completed`."""
+
+
+def _leaves_panel_out(event: events.Event) -> bool:
+    """Whether the panel has not been asked, as far as is known with this event."""
+    if isinstance(event, events.RunStarted):
+        return event.gated
+    return isinstance(event, events.Gated) and event.decision.bypass
+
+
+def _without_error(fields: Json) -> Json:
+    """The fields, with a failure in `failed_model`: OpenAI's clients take any event with an `error` for the stream's."""
+    if "error" not in fields:
+        return fields
+    return {"model": fields["model"], "failed_model": fields}
+
+
+def _fusion_events(event: events.Event, judge: str) -> list[tuple[str, Json]]:
     """The `response.fusion_call.*` events of one event of the run: name and fields."""
     fields = {name: value for name, value in trace.event(event).items() if name != "type"}
     match event:
-        case events.RunStarted():
-            return [("in_progress", fields), *(("panel.added", {"model": name}) for name in event.panel)]
+        case events.RunStarted() | events.FinalDelta():
+            return []
         case events.AnswerDelta():
             reasoning = [("panel.reasoning.delta", {"model": event.name, "delta": event.reasoning})]
             text = [("panel.delta", {"model": event.name, "delta": event.text})]
             return (reasoning if event.reasoning else []) + (text if event.text else [])
         case events.AnswerDone():
-            return [("panel.completed", fields)]
+            return [("panel.completed", {**fields, "content": event.answer.content})]
         case events.AnswerFailed():
-            # Nested, because clients treat any event with a top-level `error` as a failed stream.
-            return [("panel.failed", {"model": event.failure.name, "failed_model": fields})]
+            return [("panel.failed", _known(fields))]
         case events.AnalysisStarted():
-            return [("analysis.in_progress", fields)]
+            return [("analysis.in_progress", {**fields, "analyst_model": judge, "judge_model": judge})]
         case events.AnalysisDelta():
             return [("analysis.delta", fields)]
         case events.AnalysisDone():
@@ -144,13 +184,22 @@ def _fusion_events(event: events.Event) -> list[tuple[str, Json]]:
             return [("round.in_progress", fields)]
         case events.Reviewed():
             return [("review.completed", fields)]
-        case events.FinalDelta():
-            return []
 
 
-def fusion_item(run: Run, options: Fusion) -> Json:
-    fusion = trace.fusion(run, options)
-    return {"type": "fusion_call", "id": id_of("fc", run.run_id), "status": "completed", "fusion": fusion}
+def fusion_item(run: Run) -> Json:
+    """The panel's work as an output item of the hosted product's form; what is not known is left out."""
+    failed = [_known(dict(each)) for each in trace.failed_models(run.failures)]
+    outcome = {
+        "analysis": run.analysis,
+        "responses": [{"model": answer.name, "content": answer.content} for answer in run.answers],
+        "failed_models": failed or None,
+        "failure_reason": run.failure_reason,
+    }
+    return {"type": SERVER_TOOL, "id": id_of("fc", run.run_id), "status": "completed", **_known(outcome)}
+
+
+def _known(fields: Json) -> Json:
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def item_of(block: Block, run_id: str, status: str) -> Json:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from cappella.gateway.formats import text_tools
-from cappella.gateway.formats.fields import TextFormat, ToolName, Wire
+from cappella.gateway.formats.fields import FusionTool, TextFormat, ToolName, Wire
 from cappella.types import Json
 
 
@@ -39,7 +39,7 @@ class NamespaceTool(Wire):
     tools: list[Annotated[FunctionTool | CustomTool, Field(discriminator="type")]]
 
 
-ResponseTool = Annotated[FunctionTool | CustomTool | NamespaceTool, Field(discriminator="type")]
+ResponseTool = Annotated[FunctionTool | CustomTool | NamespaceTool | FusionTool, Field(discriminator="type")]
 
 
 class ChosenTool(Wire):

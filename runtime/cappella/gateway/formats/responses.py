@@ -9,9 +9,10 @@ from pydantic import Field, model_validator
 from cappella.ensemble.run import Run
 from cappella.gateway.formats import fields
 from cappella.gateway.formats.blocks import blocks_of
-from cappella.gateway.formats.fields import FusionRequest, Wire
+from cappella.gateway.formats.fields import ChosenFusion, Wire
+from cappella.gateway.formats.fusion_request import FusionRequest
 from cappella.gateway.formats.items import InputItem, conversation
-from cappella.gateway.formats.response_events import Events, fusion_item, id_of, item_of, status_of
+from cappella.gateway.formats.response_events import Events, ShownEvents, fusion_item, id_of, item_of, status_of
 from cappella.gateway.formats.response_tools import ChosenTool, Named, ResponseTool, flattened, named_back
 from cappella.gateway.formats.sse import EventEncoder
 from cappella.gateway.reply_types import Response
@@ -40,7 +41,9 @@ class ResponsesRequest(FusionRequest):
     reasoning: fields.Reasoning | None = None
     text: TextConfig | None = None
     tools: Annotated[list[ResponseTool], Field(max_length=128)] | None = None
-    tool_choice: Literal["none", "auto", "required"] | ChosenTool | None = None
+    tool_choice: (
+        Literal["none", "auto", "required"] | Annotated[ChosenTool | ChosenFusion, Field(discriminator="type")] | None
+    ) = None
     parallel_tool_calls: bool | None = None
     include: list[str] | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
@@ -65,9 +68,9 @@ class ResponsesRequest(FusionRequest):
         effort = self.reasoning or self.options.reasoning
         return Prompt(
             messages=conversation(self.instructions, self.input),
-            tools=[named.chat_tool for named in flattened(self.tools or ())],
-            tool_choice=self._tool_choice if self.tools else None,
-            parallel_tool_calls=self.parallel_tool_calls if self.tools else None,
+            tools=[named.chat_tool for named in flattened(self.own_tools)],
+            tool_choice=self._tool_choice,
+            parallel_tool_calls=self.parallel_tool_calls if self.own_tools else None,
             output_format=self._output_format,
             logprobs=(self.top_logprobs or 0) if self.wants_logprobs else None,
             reasoning_effort=effort.effort if effort else None,
@@ -79,12 +82,23 @@ class ResponsesRequest(FusionRequest):
         return Sampling(temperature=self.temperature, top_p=self.top_p, max_completion_tokens=self.max_output_tokens)
 
     def to_response(self, run: Run) -> Response:
-        panel_items = [fusion_item(run, self.options)] if self.options.include_events else []
+        panel_items = [fusion_item(run)] if self.shows_events and run.status != "bypassed" else []
         items = [self.named(item_of(block, run.run_id, "completed")) for block in blocks_of(run.answer)]
         return self.response(run.run_id, status_of(run), [*panel_items, *items], run)
 
     def event_encoder(self) -> EventEncoder:
-        return Events(self.options, self.response, self.named)
+        return Events(self.response, self.named, self._shown_events)
+
+    @property
+    def shows_events(self) -> bool:
+        return self._shown_events != "none"
+
+    @property
+    def _shown_events(self) -> ShownEvents:
+        wanted = self.options.include_events
+        if self.server_tool and wanted is not False:
+            return "hosted"
+        return "all" if wanted else "none"
 
     def named(self, item: Json) -> Json:
         """An output item; a call in it has the kind and name that the client gave to its tool."""
@@ -92,7 +106,7 @@ class ResponsesRequest(FusionRequest):
 
     @cached_property
     def _named_tools(self) -> dict[str, Named]:
-        return {each.flat_name: each for each in flattened(self.tools or ())}
+        return {each.flat_name: each for each in flattened(self.own_tools)}
 
     def response(
         self, run_id: str, status: str, output: list[Json], run: Run | None = None, error: Json | None = None
@@ -104,6 +118,7 @@ class ResponsesRequest(FusionRequest):
             "id": id_of("resp", run_id),
             "object": "response",
             "created_at": int(time.time()),
+            "completed_at": int(time.time()) if run else None,
             "status": status,
             "error": error,
             "incomplete_details": incomplete,
@@ -115,11 +130,13 @@ class ResponsesRequest(FusionRequest):
             "parallel_tool_calls": self.parallel_tool_calls is not False,
             "temperature": self.temperature,
             "top_p": self.top_p,
+            "frequency_penalty": None,
+            "presence_penalty": None,
             "text": self.text.model_dump(exclude_none=True, by_alias=True)
             if self.text
             else {"format": {"type": "text"}},
-            "tool_choice": choice.model_dump(exclude_none=True) if isinstance(choice, ChosenTool) else choice or "auto",
-            "tools": [tool.model_dump() for tool in self.tools or ()],
+            "tool_choice": choice.model_dump(exclude_none=True) if isinstance(choice, Wire) else choice or "auto",
+            "tools": [_echoed(tool) for tool in self.tools or ()],
             "truncation": "disabled",
             "usage": _usage(run) if run else None,
         }
@@ -129,7 +146,7 @@ class ResponsesRequest(FusionRequest):
 
     @property
     def _tool_choice(self) -> Any:
-        choice = self.tool_choice
+        choice = self.own_tool_choice
         if not isinstance(choice, ChosenTool):
             return choice
         return {"type": "function", "function": {"name": choice.flat_name}}
@@ -143,6 +160,10 @@ class ResponsesRequest(FusionRequest):
             flat = wanted.model_dump(exclude_none=True, by_alias=True, exclude={"type"})
             return OutputFormat("response_format", {"type": "json_schema", "json_schema": flat})
         return OutputFormat("response_format", {"type": wanted.type})
+
+
+def _echoed(tool: Wire) -> Json:
+    return tool.model_dump(exclude_unset=isinstance(tool, fields.FusionTool))
 
 
 def _usage(run: Run) -> Json:
