@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from cappella.engines.base import Engine
 from cappella.ensemble import call_counter
+from cappella.ensemble.own_marks import ChunkCutter
 from cappella.ensemble.run import Answer, Call, Role
 from cappella.ensemble.structured.json_value import parse_json
 from cappella.errors import EngineBroke, EngineError, EngineNotReady, EngineOverBudget, EngineUnusable
@@ -14,9 +15,13 @@ from cappella.types import Chunk, Json, Prompt, Sampling, ToolCall, Usage
 
 
 class Completion:
-    """One of the completions of a call, as far as it has arrived; `finish_reason` is None until it has ended."""
+    """One of the completions of a call, as far as it has arrived; `finish_reason` is None until it has ended.
 
-    def __init__(self) -> None:
+    Marks with the prompt's `nonce`, if it has one, are cut from all that is added.
+    """
+
+    def __init__(self, nonce: str | None = None) -> None:
+        self._marks = ChunkCutter(nonce) if nonce else None
         self.finish_reason: str | None = None
         self.stop_sequence: str | None = None
         self.logprobs: list[Json] = []
@@ -35,7 +40,8 @@ class Completion:
         return "".join([*self._reasoning, *self._content, *tool_calls])
 
     def add(self, chunk: Chunk) -> Chunk:
-        """Append the chunk; returns it without the blank lines between reasoning and answer."""
+        """Append the chunk; returns it without our marks and the blank lines between reasoning and answer."""
+        chunk = self._marks.cut(chunk) if self._marks else chunk
         if chunk.content and self._reasoning and not self._content:
             chunk = replace(chunk, content=chunk.content.lstrip("\n"))
         if chunk.content:
@@ -91,12 +97,13 @@ def _is_whole(arguments: str) -> bool:
 class EngineCall:
     """One call and its `samples` completions, readable at any moment, also after a failure.
 
+    `nonce` is that of the marks in the prompt, which are cut from the completions.
     `was_called` is False until the engine is called, and again if it refused before it began. `first_token_at` is on
     the clock of `time.monotonic`.
     """
 
-    def __init__(self, role: Role, seat: str, samples: int = 1) -> None:
-        self.completions = [Completion() for _ in range(samples)]
+    def __init__(self, role: Role, seat: str, samples: int = 1, nonce: str | None = None) -> None:
+        self.completions = [Completion(nonce) for _ in range(samples)]
         self.was_called = False
         self.first_token_at: float | None = None
         self._role: Role = role

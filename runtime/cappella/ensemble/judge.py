@@ -196,7 +196,7 @@ class Judge:
         )
 
     def _new_call(self, role: Role) -> EngineCall:
-        self.engine_calls.append(EngineCall(role, self.settings.judge))
+        self.engine_calls.append(EngineCall(role, self.settings.judge, nonce=self._candidates.nonce))
         return self.engine_calls[-1]
 
     def _ranking_letters(self, candidates: Candidates) -> list[str] | None:

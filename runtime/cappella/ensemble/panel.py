@@ -27,11 +27,12 @@ _CANCEL_MESSAGES: Mapping[CancelReason, str] = {
 
 @dataclass(frozen=True, slots=True)
 class SeatRequest:
-    """The prompt for one seat, and the engine that answers it."""
+    """The prompt for one seat, and the engine that answers it; `nonce` is that of the marks in the prompt."""
 
     seat: Seat
     engine: Engine
     prompt: Prompt
+    nonce: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ class _Member:
 
     def __init__(self, request: SeatRequest, emit: Emit) -> None:
         self.seat = request.seat
-        self.call = EngineCall("panel", request.seat.name, request.seat.samples)
+        self.call = EngineCall("panel", request.seat.name, request.seat.samples, request.nonce)
         self.outcomes: Mapping[str, Answer | Failure] = {}
         self._request = request
         self._emit = emit

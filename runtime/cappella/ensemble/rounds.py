@@ -28,24 +28,24 @@ async def ask_round(
     verbatim: bool,
 ) -> Panel:
     """One round over all seats, which see the `previous` answers if there are any. For `verbatim` see `for_member`."""
+    shown = Candidates.shuffled(previous, settings.seed) if previous else None
     requests = []
     for seat in settings.panel:
         engine = engines[seat.model]
         seat_prompt = for_member(prompt, seat, engine.capabilities, settings, verbatim)
-        if previous:
-            messages = await _with_previous(seat_prompt, previous, settings, engine, seat.sampling)
+        if shown:
+            messages = await _with_previous(seat_prompt, shown, settings, engine, seat.sampling)
             seat_prompt = replace(seat_prompt, messages=messages)
-        requests.append(SeatRequest(seat, engine, seat_prompt))
+        requests.append(SeatRequest(seat, engine, seat_prompt, shown.nonce if shown else None))
     return await collect_answers(requests, wait_policy, emit)
 
 
 async def _with_previous(
-    prompt: Prompt, previous: Sequence[Answer], settings: Settings, engine: Engine, sampling: Sampling
+    prompt: Prompt, shown: Candidates, settings: Settings, engine: Engine, sampling: Sampling
 ) -> Sequence[Message]:
-    """The messages, then the previous answers shuffled and fenced, as in the judge's prompt."""
+    """The messages, then the answers of the round before, fenced, as in the judge's prompt."""
     prompt = replace(prompt, messages=prompts.with_texts_broken_up(prompt.messages))
-    shuffled = Candidates.shuffled(previous, settings.seed)
-    candidates = await cut_to_share(shuffled, prompt, engine, sampling.max_completion_tokens)
+    candidates = await cut_to_share(shown, prompt, engine, sampling.max_completion_tokens)
     return prompts.final_messages(
         prompt.messages, candidates.texts, candidates.nonce, criteria=settings.criteria, tools=bool(prompt.tools)
     )

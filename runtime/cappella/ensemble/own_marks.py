@@ -1,0 +1,97 @@
+"""Cuts our own fences from what a model generates: small models copy the marks around the answers that they were shown.
+
+A mark is known by the nonce of the prompt that the model read. It can copy no other; and what only looks like a mark,
+such as in a text that a user asks about, stays as it is.
+"""
+
+import re
+from collections import defaultdict
+from dataclasses import replace
+from functools import lru_cache, partial
+
+from cappella.ensemble.prompts import CLOSE_MARK, OPEN_MARK
+from cappella.types import Chunk, Json, ToolCall
+
+_BEGUN = r"(?:\n|\n?\[[a-z]{0,6}(?: (?:[A-Z](?: [0-9a-f]{0,8}\]?)?)?)?)"
+"""The beginning of a mark with any nonce, and little else: it is only held back."""
+
+
+class TextCutter:
+    """Cuts marks from a text that comes in pieces. However it is split, the results join to the same text.
+
+    What may begin a mark is held back until that is known: at most the length of a mark.
+    """
+
+    def __init__(self, nonce: str) -> None:
+        self._marks, self._marks_at_end = _patterns(nonce)
+        self._held = ""
+
+    def add(self, piece: str) -> str:
+        """The text that is known by now."""
+        if not self._held and "[" not in piece and not piece.endswith("\n"):
+            return piece
+        text, self._held = self._held + piece, ""
+        return self._marks.sub(self._hold, text)
+
+    def end(self) -> str:
+        """The rest of the text. A mark that is cut off in its nonce, by a limit of tokens, is cut as well."""
+        held, self._held = self._held, ""
+        return self._marks_at_end.sub("", held)
+
+    def _hold(self, match: re.Match[str]) -> str:
+        self._held = match["begun"] or ""
+        return ""
+
+
+class ChunkCutter:
+    """Cuts marks from one completion: its reasoning, its content, and the arguments of its tool calls.
+
+    A text ends where another begins. Log-probabilities stay whole, those of cut tokens too, as they tell what the model
+    generated; those of held text come with the next text.
+    """
+
+    def __init__(self, nonce: str) -> None:
+        self._reasoning, self._content = TextCutter(nonce), TextCutter(nonce)
+        self._arguments: defaultdict[int, TextCutter] = defaultdict(partial(TextCutter, nonce))
+        self._logprobs: list[Json] = []
+
+    def cut(self, chunk: Chunk) -> Chunk:
+        """The chunk without marks and what is held back, with what was held of the texts that it ends."""
+        is_last = chunk.finish_reason is not None
+        reasoning, content = self._reasoning.add(chunk.reasoning), self._content.add(chunk.content)
+        if chunk.content or chunk.tool_calls or is_last:
+            reasoning += self._reasoning.end()
+        if chunk.tool_calls or is_last:
+            content += self._content.end()
+        calls = [piece for call in chunk.tool_calls for piece in self._cut_call(call)]
+        calls += self._rest_of_calls() if is_last else []
+        self._logprobs += chunk.logprobs
+        logprobs = self._logprobs if content or is_last or not chunk.content else []
+        self._logprobs = [] if logprobs else self._logprobs
+        return replace(chunk, content=content, reasoning=reasoning, tool_calls=calls, logprobs=logprobs)
+
+    def _cut_call(self, piece: ToolCall) -> list[ToolCall]:
+        """The piece of a call, after what was held of the calls before it."""
+        before = self._rest_of_calls(but=piece.index)
+        return [*before, replace(piece, arguments=self._arguments[piece.index].add(piece.arguments))]
+
+    def _rest_of_calls(self, but: int | None = None) -> list[ToolCall]:
+        rests = {index: cutter.end() for index, cutter in self._arguments.items() if index != but}
+        return [ToolCall(index, arguments=rest) for index, rest in rests.items() if rest]
+
+
+@lru_cache(maxsize=64)
+def _patterns(nonce: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """What to cut from a text that goes on, with a group for what to hold back, and what to cut at the text's end.
+
+    A model may leave out the line's end that belongs to a mark.
+    """
+    opening, closing = _pattern(OPEN_MARK.strip(), nonce), rf"\n?{_pattern(CLOSE_MARK.strip(), nonce)}"
+    digits = "|".join(nonce[:count] for count in range(len(nonce), 0, -1))
+    cut_off = "|".join(mark.replace(nonce, f"(?:{digits})").removesuffix(r"\]") for mark in (opening, closing))
+    going_on = rf"{closing}|{opening}(?:\n|(?!\Z))|(?P<begun>{_BEGUN}\Z)"
+    return re.compile(going_on), re.compile(rf"{closing}|{opening}\n?|(?:{cut_off})\Z")
+
+
+def _pattern(mark: str, nonce: str) -> str:
+    return re.escape(mark.format(label="\0", nonce=nonce)).replace(re.escape("\0"), "[A-Z]")
