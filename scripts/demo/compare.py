@@ -75,7 +75,7 @@ async def _row(server: Server, name: str, questions: list[Question]) -> dict[str
         "strategy": name,
         "n": len(questions),
         "accuracy": round(mean(right), 4),
-        "tokens": round(mean(reply["usage"]["total_tokens"] for reply in replies if reply)),
+        "tokens": round(mean(_cost_tokens(reply) for reply in replies if reply)),
         "seconds": round(median(seconds for _, seconds in results), 3),
         "shown_first": Counter(trace["labels"]["A"] for trace in traces if trace["labels"]),
         "chosen_at": Counter(
@@ -84,6 +84,11 @@ async def _row(server: Server, name: str, questions: list[Question]) -> dict[str
         "degraded": sum(reply.get("fusion", {}).get("status") == "degraded" for reply in replies),
         "failed": sum(not reply for reply in replies),
     }
+
+
+def _cost_tokens(reply: Mapping[str, Any]) -> int:
+    """Those of all calls; a single model's reply has no `fusion`."""
+    return int(reply.get("fusion", reply)["usage"]["total_tokens"])
 
 
 def main(url: str, count: int, as_json: bool) -> None:

@@ -136,7 +136,7 @@ async def test_a_gate_passes_the_panel_by_and_says_so(demo: Deployment) -> None:
 async def test_no_run_costs_more_than_its_budget(demo: Deployment) -> None:
     for budget in (900, 1500, 3000):
         reply = await ask(demo, fusion={"max_total_tokens": budget, "analysis": "before"})
-        assert reply["usage"]["total_tokens"] <= budget
+        assert reply["fusion"]["usage"]["total_tokens"] <= budget
 
 
 @pytest.mark.parametrize("preset", ["quality", "balanced", "quick"])
