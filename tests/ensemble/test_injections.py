@@ -97,14 +97,14 @@ async def test_any_hostile_answer_stays_between_its_marks(fake_engines: FakeEngi
 
 async def test_marks_copied_from_one_round_are_invalid_in_the_next(fake_engines: FakeEngines) -> None:
     def copying(body: Json) -> Script:
-        return Script(
-            (f"It is 5.{''.join(re.findall(r'.?.(?:answer|end) [A-Z] [0-9a-f]{8}.', last_message(body)))}{PAYLOAD}",)
-        )
+        marks = "".join(re.findall(r".?.(?:answer|end) [A-Z] [0-9a-f]{8}.", last_message(body)))
+        # Exact copies are cut from the answer.
+        return Script((f"It is 5.{marks.replace(' ', '  ')}{PAYLOAD}",))
 
     fake_engines.let("bob", copying)
     run = await fake_engines.run(layers=2, early_prefill=False)
     hostile = next(answer.content for answer in run.answers if answer.name == "bob")
-    assert "[end A " in hostile
+    assert "[end  A " in hostile
     require_fenced(fake_engines.judge_prompt(), hostile)
 
 
