@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from cappella.config import Ensemble, Model
+from cappella.config import Ensemble, Model, RemoteModel
 from cappella.config.options import MAX_ANSWERS, Gate, Options, Overrides, Settings
 from cappella.ensemble.prompts import labels
 from cappella.ensemble.settings import resolve
@@ -158,6 +158,21 @@ def test_a_gate_may_be_turned_off_or_changed_by_a_request() -> None:
     assert resolved(gate=gate).gate == Gate("rules", "ann", 2)
     assert resolved(Overrides(options=Options(gate="off")), gate=gate).gate is None
     assert resolved(Overrides(options=Options(gate="judge")), gate=gate).gate == Gate("judge", "ann", 2)
+
+
+def test_a_model_that_is_called_with_the_panel_as_its_tool_is_judge_and_gate() -> None:
+    settings = resolved(Overrides(outer="bob"))
+    assert (settings.judge, settings.gate) == ("bob", Gate("judge", "bob", 4, decider="bob"))
+    other = resolved(Overrides(outer="bob", judge="ann"), gate={"mode": "rules", "model": "ann", "max_words": 2})
+    assert (other.judge, other.gate) == ("ann", Gate("judge", "bob", 2, decider="bob"))
+    assert resolved(Overrides(outer="bob", options=Options(gate="off"))).gate is None
+    assert resolved(Overrides(outer="bob", panel_required=True)).gate is None
+
+
+def test_a_called_model_that_cannot_choose_a_word_always_asks_the_panel() -> None:
+    far = RemoteModel(url="http://10.0.0.7:8000/v1", max_model_len=100, json_schema=True)
+    settings = resolve("default", ensemble(), {**MODELS, "far": far}, Overrides(outer="far"), PROMPT, Sampling())
+    assert (settings.judge, settings.gate) == ("far", None)
 
 
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}

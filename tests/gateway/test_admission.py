@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cappella.config import Audit, Config
+from cappella.config.options import Gate, Seat
 from cappella.errors import Overloaded, RequestError
-from cappella.gateway.admission import Admission
+from cappella.gateway.admission import Admission, costs
 from cappella.telemetry.recorder import Recorder
 from support.fake_engines import MEMBERS, FakeEngines, eventually, gateway_config, serving
 from support.scripted_engine import Script
@@ -307,3 +308,15 @@ async def test_a_client_that_does_not_read_is_dropped_with_a_logged_reason(
     assert json.loads(line)["status"] == "ClientTooSlow"
     told = [record.getMessage() for record in caplog.records if "digest" not in record.getMessage()]
     assert told == ["/v1/chat/completions: the client read nothing for 0.3 s; its connection was closed"]
+
+
+def test_a_run_needs_a_sequence_of_its_gates_model_too() -> None:
+    seats = (Seat("ann", "ann"), Seat("bob", "bob"))
+    hosts = {name: name for name in (*MEMBERS, "judge")}
+    settings = FakeEngines().settings(panel=seats, gate=Gate("judge", "cat", 4))
+    assert costs(settings, hosts) == {"ann": 1, "bob": 1, "judge": 1, "cat": 1}
+    assert costs(settings.model_copy(update={"gate": Gate("judge", "ann", 4)}), hosts) == {
+        "ann": 1,
+        "bob": 1,
+        "judge": 1,
+    }

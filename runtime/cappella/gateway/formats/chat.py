@@ -50,8 +50,9 @@ class ChatRequest(FusionRequest, Sampling):
         if self.tools is None and self.tool_choice not in (None, "none", "auto"):
             raise ValueError("tool_choice needs tools")
         efforts = {self.reasoning_effort, self.reasoning and self.reasoning.effort} - {None}
-        if len(efforts) > 1 or (efforts and self.options.reasoning):
-            raise ValueError("reasoning_effort, reasoning and fusion.reasoning mean the same: send one of them")
+        if len(efforts) > 1:
+            raise ValueError("reasoning_effort and reasoning mean the same: send one of them")
+        self.require_one_effort(bool(efforts))
         return self
 
     @property

@@ -84,6 +84,19 @@ class FusionRequest(Wire):
     def _requires_panel(self) -> bool:
         return bool(self.server_tool) and (self.tool_choice == "required" or isinstance(self.tool_choice, ChosenFusion))
 
+    def require_one_effort(self, given: bool) -> None:
+        """Where the request itself has an effort, one of the hosted product's options, for its panel, is ignored and told.
+
+        Raises ValueError for one in `fusion`.
+        """
+        if not given or not self.options.reasoning:
+            return
+        if self.fusion:
+            raise ValueError("reasoning_effort, reasoning and fusion.reasoning mean the same: send one of them")
+        self.tell_ignored(
+            ["plugins.reasoning" if self.options in (self.plugins or ()) else "tools.parameters.reasoning"]
+        )
+
     @property
     def shows_events(self) -> bool:
         """Whether the client gets what happens in the panel."""

@@ -51,8 +51,7 @@ class ResponsesRequest(FusionRequest):
 
     @model_validator(mode="after")
     def _consistent(self) -> "ResponsesRequest":
-        if self.reasoning and self.options.reasoning:
-            raise ValueError("reasoning and fusion.reasoning mean the same: send one of them")
+        self.require_one_effort(self.reasoning is not None)
         if self.top_logprobs and not self.wants_logprobs:
             raise ValueError(f"top_logprobs needs include: [{LOGPROBS!r}]")
         if not self.tools and self.tool_choice not in (None, "none", "auto"):
