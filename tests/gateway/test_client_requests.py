@@ -11,7 +11,7 @@ import pytest
 import zstandard
 
 from cappella.types import Capabilities
-from support.fake_engines import FakeEngines, judge_script
+from support.fake_engines import FakeEngines, gateway_config, judge_script, serving
 from support.scripted_engine import Json, Script
 
 CHAT, RESPONSES, MESSAGES, COMPLETIONS = "/v1/chat/completions", "/v1/responses", "/v1/messages", "/v1/completions"
@@ -314,3 +314,24 @@ async def test_an_encoding_that_is_not_known_is_415(gateway: str) -> None:
     status, reply, _ = await send(gateway, CHAT, b"x", Content_Encoding="br")
     assert (status, reply["error"]["code"]) == (415, "unsupported_media_type")
     assert "zstd" in reply["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "more", "told"),
+    [
+        (CHAT, {**USER, "reasoning_effort": "low"}, "reasoning_effort"),
+        (CHAT, {**USER, "reasoning": {"effort": "low"}}, "reasoning"),
+        (CHAT, {**USER, "fusion": {"reasoning": {"effort": "low"}}}, "fusion.reasoning"),
+        (RESPONSES, {"input": "hi", "reasoning": {"effort": "low"}}, "reasoning.effort"),
+        (MESSAGES, {**ANTHROPIC, "thinking": {"type": "enabled", "budget_tokens": 2000}}, "thinking"),
+        (MESSAGES, {**ANTHROPIC, "output_config": {"effort": "high"}}, "output_config.effort"),
+    ],
+)
+async def test_an_effort_where_no_model_thinks_is_told_by_the_name_that_was_sent(
+    fake_engines: FakeEngines, path: str, more: Json, told: str
+) -> None:
+    config = gateway_config()
+    models = {name: model.model_copy(update={"reasoning_parser": None}) for name, model in config.models.items()}
+    async with serving(fake_engines, config.model_copy(update={"models": models})) as url:
+        status, reply, headers = await send(url, path, {"model": "cappella/default", **more})
+    assert (status, headers["x-cappella-ignored"], reply["fusion"]["ignored"]) == (200, told, [told])

@@ -52,6 +52,8 @@ class EnsembleRequest(Protocol):
     def overrides(self) -> Overrides: ...
     @property
     def ignored(self) -> Sequence[str]: ...
+    @property
+    def effort_field(self) -> str: ...
     def tell_ignored(self, names: Sequence[str]) -> None: ...
 
     def to_response(self, run: Run) -> Mapping[str, Any]:
@@ -211,7 +213,7 @@ def _resolved(state: GatewayState, parsed: EnsembleRequest, name: str) -> tuple[
     settings = resolve(name, ensemble, models, overrides, prompt, parsed.sampling, limits)
     used = [*(seat.model for seat in settings.panel), settings.judge]
     if prompt.reasoning_effort not in (None, "none") and not any(models[each].capabilities.reasoning for each in used):
-        parsed.tell_ignored(["reasoning_effort"])
+        parsed.tell_ignored([parsed.effort_field])
     return prompt, settings.model_copy(update={"panel_watched": parsed.wants_panel_deltas})
 
 

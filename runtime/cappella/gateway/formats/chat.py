@@ -70,6 +70,11 @@ class ChatRequest(FusionRequest, Sampling):
         )
 
     @property
+    def effort_field(self) -> str:
+        given = [name for name in ("reasoning_effort", "reasoning") if getattr(self, name)]
+        return given[0] if given else super().effort_field
+
+    @property
     def sampling(self) -> Sampling:
         """The sampling of the final answer."""
         return Sampling(**{"max_completion_tokens": self.max_tokens, **self.given()})

@@ -98,6 +98,11 @@ class FusionRequest(Wire):
         )
 
     @property
+    def effort_field(self) -> str:
+        """The field that says how much to think, as the client knows it."""
+        return "fusion.reasoning"
+
+    @property
     def shows_events(self) -> bool:
         """Whether the client gets what happens in the panel."""
         return bool(self.options.include_events)

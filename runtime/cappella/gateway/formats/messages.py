@@ -63,6 +63,12 @@ class MessagesRequest(FusionRequest):
         )
 
     @property
+    def effort_field(self) -> str:
+        if self.options.reasoning:
+            return super().effort_field
+        return "thinking" if self.thinking else "output_config.effort"
+
+    @property
     def sampling(self) -> Sampling:
         return Sampling(
             temperature=self.temperature,

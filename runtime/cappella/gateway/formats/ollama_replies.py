@@ -89,6 +89,10 @@ class OllamaRequest:
     def ignored(self) -> Sequence[str]:
         return self._chat.ignored
 
+    @property
+    def effort_field(self) -> str:
+        return "think"
+
     def tell_ignored(self, names: Sequence[str]) -> None:
         self._chat.tell_ignored(names)
 

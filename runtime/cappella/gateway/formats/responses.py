@@ -77,6 +77,10 @@ class ResponsesRequest(FusionRequest):
         )
 
     @property
+    def effort_field(self) -> str:
+        return "reasoning.effort" if self.reasoning else super().effort_field
+
+    @property
     def sampling(self) -> Sampling:
         return Sampling(temperature=self.temperature, top_p=self.top_p, max_completion_tokens=self.max_output_tokens)
 
