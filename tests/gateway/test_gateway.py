@@ -84,7 +84,7 @@ async def test_both_spellings_override_the_ensemble(gateway: str, fake_engines: 
         ({"functions": [{"name": "f"}]}, 400, "functions", "invalid_value"),
         ({"fusion": {"modle": "ann"}}, 400, "fusion.modle", "unknown_field"),
         ({"plugins": [{"id": "fusion", "x": 1}]}, 400, "plugins.0.x", "unknown_field"),
-        ({"plugins": [{"id": "web"}]}, 400, "plugins.0.id", "invalid_value"),
+        ({"plugins": [{"x": 1}]}, 400, "plugins.0.id", "invalid_value"),
         ({"plugins": [{"id": "fusion"}], "fusion": {"model": "ann"}}, 400, None, "invalid_value"),
         ({"n": 2}, 400, "n", "invalid_value"),
         ({"messages": []}, 400, "messages", "invalid_value"),

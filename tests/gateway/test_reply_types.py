@@ -187,7 +187,7 @@ def test_the_whole_replies_are_the_json_that_clients_know() -> None:
         "stop_sequence": None,
     }
     response = on_the_wire(ResponsesRequest.model_validate({**head, "input": "Hi"}).to_response(RUN))
-    del response["created_at"], response["output"], response["usage"]
+    del response["created_at"], response["completed_at"], response["output"], response["usage"]
     assert response.pop("fusion") == TRACE
     assert response == {
         "id": "resp_1",
@@ -202,6 +202,8 @@ def test_the_whole_replies_are_the_json_that_clients_know() -> None:
         "parallel_tool_calls": True,
         "temperature": None,
         "top_p": None,
+        "frequency_penalty": None,
+        "presence_penalty": None,
         "text": {"format": {"type": "text"}},
         "tool_choice": "auto",
         "tools": [],
