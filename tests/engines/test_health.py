@@ -167,6 +167,16 @@ async def test_a_core_that_waits_takes_no_calls_and_then_is_dead(
     assert states == {"ready", "unhealthy"}
 
 
+async def test_a_core_that_computes_excuses_no_server_that_does_not_answer(
+    clock: Clock, server: ScriptedEngine, engine: VllmEngine
+) -> None:
+    server.hangs = server.is_stopped = True
+    engine.circuit_breaker.record_output()
+    cause, states = await cause_within(Health(engine, 60, core(1.0)), clock, engine, 70)
+    assert cause == "hung: no token and no scheduler step for 60 s"
+    assert states == {"ready", "unhealthy"}
+
+
 async def test_different_requests_that_break_in_a_row_have_the_engine_probed(
     health: Health, fake_engines: FakeEngines, server: ScriptedEngine, engine: VllmEngine
 ) -> None:

@@ -98,9 +98,9 @@ async def test_unknown_models_and_fields_are_refused(demo: Deployment) -> None:
     async with client(demo) as stock:
         with pytest.raises(openai.NotFoundError):
             await stock.chat.completions.create(model="nobody", messages=[{"role": "user", "content": "?"}])
-        with pytest.raises(openai.BadRequestError, match="tools"):
+        with pytest.raises(openai.BadRequestError, match="logit_bias"):
             await stock.chat.completions.create(
-                model=ENSEMBLE, messages=[{"role": "user", "content": "?"}], extra_body={"tools": []}
+                model=ENSEMBLE, messages=[{"role": "user", "content": "?"}], extra_body={"logit_bias": {"5": 9}}
             )
 
 

@@ -60,6 +60,7 @@ class ScriptedEngine:
     running: int = 0
     aborted: int = 0
     healthy: bool = True
+    is_stopped: bool = False  # it answers no question about its health
     hangs: bool = False  # it says that it is healthy, and gives no token
     steps: int = 0  # of its core, as its figures show them
     page: str | None = None  # in the place of figures
@@ -104,7 +105,9 @@ class ScriptedEngine:
         self.bodies.append(await request.json())
         return web.json_response({"prompt": "Hi"})
 
-    async def _health(self, _: web.Request) -> web.Response:
+    async def _health(self, request: web.Request) -> web.Response:
+        if self.is_stopped and request.transport:
+            request.transport.abort()
         return web.Response(status=200 if self.healthy else 503)
 
     async def _metrics(self, _: web.Request) -> web.Response:

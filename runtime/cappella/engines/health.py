@@ -10,8 +10,8 @@ from cappella.errors import EngineError
 
 QUIET_SHARE = 1 / 6
 """Of `hung_after_s`: an engine without output for so long is probed, and may take as long to answer the probe."""
-WORKING_SHARE = 0.01
-"""Of a CPU, used by a core that computes; one that hangs waits, and uses none."""
+WORKING_SHARE = 0.03
+"""Of a CPU, used by a core that computes; one that hangs waits, and uses less, in the kernel's ticks of 10 ms."""
 LONGEST_STEP = 10
 """Times `hung_after_s`: a core that computes for so long without a step is taken for a loop without an end."""
 
@@ -53,8 +53,9 @@ class Health:
         ):
             self._suspect_since = time.monotonic()
         if self._suspect_since is not None:
-            await self._look_for_work()
+            # A core at work is no excuse for a server that does not answer.
             if answers:
+                await self._look_for_work()
                 await self._look_for_steps()
         if self._engine.status.state not in ("ready", "unhealthy"):
             await self.pause()
