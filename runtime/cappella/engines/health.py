@@ -52,11 +52,10 @@ class Health:
             not answers or self._engine.circuit_breaker.is_open or self._silent_for_s() > self._quiet_s
         ):
             self._suspect_since = time.monotonic()
-        if self._suspect_since is not None:
-            # A core at work is no excuse for a server that does not answer.
-            if answers:
-                await self._look_for_work()
-                await self._look_for_steps()
+        # A core at work is no excuse for a server that does not answer.
+        if self._suspect_since is not None and answers:
+            await self._look_for_work()
+            await self._look_for_steps()
         if self._engine.status.state not in ("ready", "unhealthy"):
             await self.pause()
         return None if self._suspect_since is None else self._diagnose(self._suspect_since)
