@@ -109,9 +109,12 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> list[Line]:
         try:
             url = read_until(lines, seen, "ready")["url"]
             prompt = {"messages": [{"role": "user", "content": "a-secret-question"}]}
+            # A line is written once the client has its reply: its next request must not overtake it.
             post(f"{url}/v1/chat/completions?key=a-secret-key", {"model": "cappella/default", **prompt})
-            post(f"{url}/v1/chat/completions", {"model": "ann", **prompt})
-            post(f"{url}/v1/chat/completions", {"model": "a-secret-model", **prompt})
+            read_until(lines, seen, "request")
+            for model in ("ann", "a-secret-model"):
+                post(f"{url}/v1/chat/completions", {"model": model, **prompt})
+                read_until(lines, seen, "request")
             post(f"{url}/v1/completions", {"model": "ann", "prompt": "a-secret-question"})
             send(url, b"garbage\r\n\r\n")
             read_until(lines, seen, "uvicorn.error")
