@@ -3,6 +3,7 @@ import OpenAI from "openai";
 
 const client = new OpenAI({ baseURL: `${process.argv[2]}/v1`, apiKey: "none", maxRetries: 0 });
 const model = "cappella/default";
+const fusion = { include_events: true };
 const parameters = { type: "object", properties: { attribute: { type: "string" }, name: { type: "string" } } };
 const tools = [{ type: "function", function: { name: "look_up", parameters } }];
 const messages = [{ role: "user", content: "What is the price of Tunagox?" }];
@@ -20,7 +21,7 @@ messages.push({ role: "assistant", content: null, tool_calls: [asked] });
 messages.push({ role: "tool", tool_call_id: call.id, content: "61" });
 seen.text = (await client.chat.completions.create({ model, messages, tools })).choices[0].message.content;
 
-for await (const event of await client.responses.create({ model, input: "Hello", stream: true })) {
+for await (const event of await client.responses.create({ model, input: "Hello", stream: true, fusion })) {
   seen.events.push(event.type);
 }
 console.log(JSON.stringify(seen));

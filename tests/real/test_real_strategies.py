@@ -212,7 +212,8 @@ async def test_vllms_own_forms_hold_too(demo: Deployment) -> None:
 
 async def test_the_responses_api_streams_a_run(demo: Deployment) -> None:
     async with client(demo) as stock:
-        stream = await stock.responses.create(model=ENSEMBLE, input=QUESTION, stream=True)
+        asked = {"fusion": {"include_events": True}}
+        stream = await stock.responses.create(model=ENSEMBLE, input=QUESTION, stream=True, extra_body=asked)
         events = [event async for event in stream]
         alone = await stock.responses.create(model="soprano", input="What is 12 plus 30?", max_output_tokens=40)
     kinds = {event.type for event in events}
