@@ -200,6 +200,10 @@ class Server(Frozen):
         return self.max_waiting_bytes or max(128 << 20, 4 * self.max_body_bytes)
 
     @property
+    def refuses_unknown_fields(self) -> bool:
+        return self.unknown_fields == "refuse"
+
+    @property
     def loopback(self) -> bool:
         return _is_loopback(self.host)
 

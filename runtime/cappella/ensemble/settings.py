@@ -35,13 +35,7 @@ def resolve(
             "fusion",
             "overrides_forbidden",
         )
-    if not prompt.messages:
-        raise RequestError("The request has no messages.")
-    if prompt.messages[-1]["role"] == "assistant":
-        message = (
-            "messages: the last turn is the assistant's, and an ensemble does not continue it: end with a user's turn."
-        )
-        raise RequestError(message, "messages")
+    _require_open_conversation(prompt)
     preset = _preset(name, ensemble, overrides.preset)
     judge = (preset.judge if isinstance(preset, Preset) else None) or ensemble.judge
     options = {"criteria": judge.criteria, **ensemble.given(), **preset.given(), **overrides.options.given()}
@@ -81,6 +75,17 @@ def _require_modest_number(answers: int, layers: int, limits: Limits) -> None:
         raise RequestError(
             f"{message}; a run may have {limits.answers} (server.limits.answers).", "fusion.layers", "too_large"
         )
+
+
+def _require_open_conversation(prompt: Prompt) -> None:
+    """Raises RequestError for a conversation that leaves nothing to answer."""
+    if not prompt.messages:
+        raise RequestError("The request has no messages.")
+    if prompt.messages[-1]["role"] == "assistant":
+        message = (
+            "messages: the last turn is the assistant's, and an ensemble does not continue it: end with a user's turn."
+        )
+        raise RequestError(message, "messages")
 
 
 def _preset(name: str, ensemble: Ensemble, requested: str | None) -> Preset | Ensemble:

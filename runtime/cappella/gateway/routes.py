@@ -121,7 +121,7 @@ async def answer_request(state: GatewayState, incoming: Incoming, form: Form | N
         if not state.engines[model].supports(path):
             raise RequestError(f"The server of {model} does not support {path}: use /v1/chat/completions.", "model")
         state.admission.require_queue_space(model, incoming.key_id)
-        refuses = state.config.server.unknown_fields == "refuse"
+        refuses = state.config.server.refuses_unknown_fields
         sent = await off_loop_if_large(
             len(incoming.body), proxy.forwardable, path, incoming.wire, incoming.body, refuses
         )
@@ -164,7 +164,7 @@ def _by_own_names(overrides: Overrides, config: Config) -> Overrides:
 
 def _read(state: GatewayState, path: str, schema: type[FusionRequest], wire: Json) -> FusionRequest:
     """The request, which knows what of it was ignored. Raises RequestError."""
-    reading = policy.read(ENSEMBLES[path], wire, state.config.server.unknown_fields == "refuse")
+    reading = policy.read(ENSEMBLES[path], wire, state.config.server.refuses_unknown_fields)
     parsed = parse(schema, reading)
     parsed.tell_ignored(reading.ignored)
     return parsed

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Request, Response
 
 from cappella.engines import refusals
 from cappella.errors import QueueTimeout, RequestError, UnknownModel
-from cappella.gateway import proxy
+from cappella.gateway import proxy, renaming
 from cappella.gateway.formats import policy
 from cappella.gateway.formats.messages import MessagesRequest
 from cappella.gateway.formats.policy_ensembles import ENSEMBLES
@@ -86,7 +86,7 @@ def _counting_model(state: GatewayState, name: str) -> str:
 async def _count(state: GatewayState, incoming: Incoming, model: str) -> bytes:
     # An answer has no length here, and a message needs one.
     wire = {"max_tokens": 1, **incoming.wire}
-    parsed = await off_loop_if_large(len(incoming.body), _message, wire, _refuses_unknown(state))
+    parsed = await off_loop_if_large(len(incoming.body), _message, wire, state.config.server.refuses_unknown_fields)
     count = await state.engines[model].count_tokens(parsed.prompt)
     reply: InputTokens = {"input_tokens": count.tokens}
     return orjson.dumps(reply)
@@ -94,10 +94,6 @@ async def _count(state: GatewayState, incoming: Incoming, model: str) -> bytes:
 
 def _message(wire: Json, refuse_unknown: bool) -> MessagesRequest:
     return parse(MessagesRequest, policy.read(ENSEMBLES["/v1/messages"], wire, refuse_unknown))
-
-
-def _refuses_unknown(state: GatewayState) -> bool:
-    return state.config.server.unknown_fields == "refuse"
 
 
 async def _forward(state: GatewayState, incoming: Incoming, model: str) -> bytes:
@@ -108,10 +104,11 @@ async def _forward(state: GatewayState, incoming: Incoming, model: str) -> bytes
     if not state.engines[model].supports(path):
         raise RequestError(f"The server of {model} does not support {path}.", "model")
     sent = await off_loop_if_large(
-        len(incoming.body), proxy.forwardable, path, wire, incoming.body, _refuses_unknown(state)
+        len(incoming.body), proxy.forwardable, path, wire, incoming.body, state.config.server.refuses_unknown_fields
     )
-    async with state.engines[model].forward(path, orjson.dumps({**sent.wire, "model": model})) as reply:
-        body = b"".join([data async for data in reply.body])
+    _, body = renaming.with_own_name(sent.wire, sent.body, model)
+    async with state.engines[model].forward(path, body) as reply:
+        counted = b"".join([data async for data in reply.body])
     if reply.status_code != 200:
-        raise refusals.from_reply(reply.status_code, body)
-    return body
+        raise refusals.from_reply(reply.status_code, counted)
+    return counted

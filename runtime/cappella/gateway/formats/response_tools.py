@@ -2,32 +2,25 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from cappella.gateway.formats import text_tools
-from cappella.gateway.formats.fields import FusionTool, TextFormat, ToolName, Wire
+from cappella.gateway.formats.fields import Function, FusionTool, TextFunction, ToolName, Wire
 from cappella.types import Json
 
 
-class FunctionTool(Wire):
+class FunctionTool(Function):
     """A function tool in the flat form of the Responses API."""
 
     type: Literal["function"]
-    name: ToolName
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-    strict: bool | None = None
 
 
-class CustomTool(Wire):
+class CustomTool(TextFunction):
     """A tool that takes a text; models are given it as a function of one string."""
 
     type: Literal["custom"]
-    name: ToolName
-    description: str | None = None
-    format: TextFormat | None = None
 
 
 class NamespaceTool(Wire):
