@@ -22,6 +22,7 @@ from cappella.ensemble.run import Run
 from cappella.errors import ActionRefused, UnknownEngine
 from cappella.gateway.app import create_app
 from cappella.gateway.http_protocol import connections
+from cappella.gateway.http_server import MAX_FILES, connection_limits
 from cappella.gateway.reload import ReadConfig, Reloader
 from cappella.placement import machine
 from cappella.placement.planner import Placed, Plan
@@ -222,7 +223,7 @@ async def serving(fake_engines: FakeEngines, config: Config, reread: ReadConfig 
     fake_engines.serve(config)
     app = create_app(config, fake_engines, reread)  # type: ignore[arg-type]
     fake_engines.reloader = app.state.reloader
-    protocol: Any = connections(config.server.max_connections, config.server.max_connections_per_address)
+    protocol: Any = connections(connection_limits(app.state.reloader.state, MAX_FILES))
     http = uvicorn.Config(app, http=protocol, port=0, log_level="error", lifespan="on", ws="none")
     http.load()
     server = uvicorn.Server(http)
