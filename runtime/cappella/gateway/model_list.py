@@ -48,9 +48,13 @@ def _of_ensemble(config: Config, ensemble: Ensemble) -> ModelEntry:
         **_facts(context, inputs, ensemble.tools),
         "panel": [seat.name for seat in ensemble.seats],
         "judge": ensemble.judge.model,
-        "example": ensemble.example,
+        "examples": list(ensemble.examples),
     }
-    return {**made, "presets": list(ensemble.presets)} if ensemble.presets else made
+    if ensemble.notice:
+        made["notice"] = ensemble.notice
+    if ensemble.presets:
+        made["presets"] = list(ensemble.presets)
+    return made
 
 
 def _of_model(model: AnyModel) -> ModelEntry:
