@@ -296,3 +296,12 @@ async def test_a_server_may_be_named_with_v1_without_a_scheme_and_by_the_environ
 def test_a_client_that_connects_as_soon_as_the_address_is_known_waits_instead_of_being_refused() -> None:
     with bind("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname(), timeout=5):
         pass
+
+
+def test_the_documentation_can_be_read_in_a_terminal() -> None:
+    listed, shown = cappella("docs"), cappella("docs", "troubleshooting")
+    assert "troubleshooting  Troubleshooting" in listed.stdout
+    assert shown.stdout.startswith("# Troubleshooting\n")
+    wrong = cappella("docs", "trouble")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert "there is no page 'trouble'" in wrong.stderr

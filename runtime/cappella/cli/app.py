@@ -11,6 +11,7 @@ from cappella.cli import audit, bench, keys
 from cappella.cli.ask import ServerKey, Url
 from cappella.cli.client.address import DEFAULT_URL
 from cappella.cli.completion import CONFIG
+from cappella.cli.docs import docs
 from cappella.cli.errors import EXIT_CODES, App, one_line_errors, print_error
 from cappella.cli.mcp import mcp
 from cappella.errors import ConfigError
@@ -63,7 +64,7 @@ def reload(url: Url = DEFAULT_URL, key: ServerKey = None) -> None:
         asyncio.run(reload_server(Server(url, key)))
 
 
-for command in (terminal.ask, terminal.chat, terminal.top, mcp):
+for command in (terminal.ask, terminal.chat, terminal.top, mcp, docs):
     app.command()(command)
 
 

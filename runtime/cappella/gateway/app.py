@@ -14,7 +14,7 @@ from cappella.background import background
 from cappella.config import Config
 from cappella.engines.supervisor import Supervisor
 from cappella.ensemble.pipeline import Pipeline
-from cappella.gateway import browser_security, errors, health, models, ollama, openapi, page, runs, tokens
+from cappella.gateway import browser_security, docs_pages, errors, health, models, ollama, openapi, page, runs, tokens
 from cappella.gateway.admission import Admission
 from cappella.gateway.body_memory import BodyMemory
 from cappella.gateway.drain import InFlight
@@ -86,6 +86,7 @@ def _routers(
     yield runs.create_router(gatekeeper, persistence.run_store)
     yield create_machine_router(lambda: reloader.state, supervisor)
     yield page.create_router()
+    yield docs_pages.create_router()
 
 
 def _lifespan(
