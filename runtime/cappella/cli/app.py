@@ -13,6 +13,7 @@ from cappella.cli.client.address import DEFAULT_URL
 from cappella.cli.completion import CONFIG
 from cappella.cli.docs import docs
 from cappella.cli.errors import EXIT_CODES, App, one_line_errors, print_error
+from cappella.cli.logs import logs
 from cappella.cli.mcp import mcp
 from cappella.errors import ConfigError
 from cappella.version import __version__
@@ -64,7 +65,7 @@ def reload(url: Url = DEFAULT_URL, key: ServerKey = None) -> None:
         asyncio.run(reload_server(Server(url, key)))
 
 
-for command in (terminal.ask, terminal.chat, terminal.top, mcp, docs):
+for command in (terminal.ask, terminal.chat, terminal.top, mcp, docs, logs):
     app.command()(command)
 
 
