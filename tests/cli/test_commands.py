@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cappella.config import load
+from cappella.config import cards, load
 from cappella.engines import log_folder
 from cappella.errors import ConfigError
 from cappella.gateway.http_server import bind
@@ -190,7 +190,7 @@ def test_check_names_every_missing_folder_at_once_and_what_fetches_those_with_a_
     config = deployment(tmp_path)
     said = json.loads(config.read_text())
     model = said["models"]["ann"]
-    card = ROOT / "model_configs" / "models" / "qwen3-8b.yaml"
+    card = cards.SHIPPED / "qwen3-8b.yaml"
     said["models"] |= {"bob": {**model, "weights": "bob"}, "cat": {**model, "weights": "cat", "card": str(card)}}
     config.write_text(json.dumps(said))
     done = cappella("check", str(config))
