@@ -138,15 +138,19 @@ def test_a_plan_for_this_machine_is_made_without_a_gpu(tmp_path: Path) -> None:
 
 
 def test_a_plan_names_its_columns_in_plain_words(tmp_path: Path) -> None:
-    heading = cappella("plan", str(deployment(tmp_path)), "--gpus", "2x24GiB", COLUMNS="120").stdout.splitlines()[0]
-    assert re.split(r"  +", heading.strip()) == [
+    upper, lower = cappella("plan", str(deployment(tmp_path)), "--gpus", "2x24GiB", COLUMNS="120").stdout.splitlines()[
+        :2
+    ]
+    assert upper.split() == ["runs"]
+    assert re.split(r"  +", lower.strip()) == [
         "model",
         "on",
         "weights",
         "KV",
         "overhead",
         "total",
-        "runs at once",
+        "context",
+        "at once",
         "reason",
     ]
 

@@ -31,7 +31,9 @@ def reason(folder: Path) -> str | None:
 
 
 def _is_snapshot(folder: Path) -> bool:
-    return len(folder.parents) > 2 and folder.parent.name == "snapshots" and folder.parents[1].name.startswith("models--")
+    return (
+        len(folder.parents) > 2 and folder.parent.name == "snapshots" and folder.parents[1].name.startswith("models--")
+    )
 
 
 def _missing_shard(folder: Path) -> str | None:
@@ -58,6 +60,8 @@ def _missing_by_tree(folder: Path) -> list[str] | None:
     except (OSError, ValueError):
         return None
     listed = {each.path for each in tree}
-    weights = {INDEX} if INDEX in listed else {name for name in listed if name.endswith(".safetensors") and "/" not in name}
+    weights = (
+        {INDEX} if INDEX in listed else {name for name in listed if name.endswith(".safetensors") and "/" not in name}
+    )
     common = {name for name in weights if not name.startswith("consolidated")}
     return sorted(name for name in (common or weights) | (set(NEEDED) & listed) if not (folder / name).is_file())

@@ -3,6 +3,7 @@
 Nothing here opens a connection.
 """
 
+import json
 import os
 import re
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from cappella.config.hub_library import prepare_import
 REPOSITORY = "models--"
 """How the folder of a model begins in a Hugging Face cache."""
 MAIN = "main"
+PULLED = ".pulled.json"
+"""The record of a `cappella pull` that has ended."""
 _HUB_NAME = re.compile(r"([A-Za-z0-9][\w.-]*/[\w.-]+)(?:@((?!.*\.\.)[\w./-]+))?")
 
 
@@ -30,7 +33,9 @@ class HubName:
     @property
     def folder(self) -> Path:
         """Where `cappella pull` puts it."""
-        return paths.models_dir() / (f"{self.hub_id}@{self.revision.replace('/', '--')}" if self.revision else self.hub_id)
+        return paths.models_dir() / (
+            f"{self.hub_id}@{self.revision.replace('/', '--')}" if self.revision else self.hub_id
+        )
 
 
 def hub_name(text: str) -> HubName | None:
@@ -61,15 +66,31 @@ def below(home: Path, text: str) -> Path:
 
 def found(name: HubName) -> Path | None:
     """The folder of a model of the hub on this machine, a complete one if there is one; None if there is none."""
-    cached = _cached_snapshot(name)
-    if cached and not incomplete.reason(cached):
-        return cached
-    return name.folder if name.folder.is_dir() else cached
+    snapshot = cached(name)
+    if snapshot and not incomplete.reason(snapshot):
+        return snapshot
+    return _pulled(name) or snapshot
+
+
+def _pulled(name: HubName) -> Path | None:
+    """The folder that `cappella pull` made for this revision, or for the newest one that was this commit."""
+    if name.folder.is_dir():
+        return name.folder
+    newest = HubName(name.hub_id).folder
+    try:
+        return newest if json.loads((newest / PULLED).read_text())["revision"] == name.revision else None
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def is_snapshot(folder: Path) -> bool:
+    """Whether it is a model at one commit in a Hugging Face cache."""
+    return folder.parent.name == "snapshots" and folder.parents[1].name.startswith(REPOSITORY)
 
 
 def named_by(folder: Path) -> HubName | None:
     """The model of the hub that a folder holds, or would hold, by its place; None for a folder of the user's own."""
-    if folder.parent.name == "snapshots" and folder.parents[1].name.startswith(REPOSITORY):
+    if is_snapshot(folder):
         return HubName(_hub_id(folder.parents[1]), folder.name)
     if folder.is_relative_to(paths.models_dir()):
         return hub_name(folder.relative_to(paths.models_dir()).as_posix())
@@ -93,7 +114,7 @@ def cached_revisions(hub_id: str) -> list[str]:
     return sorted(each.name for each in snapshots.iterdir()) if snapshots.is_dir() else []
 
 
-def _cached_snapshot(name: HubName, cache: Path | None = None) -> Path | None:
+def cached(name: HubName, cache: Path | None = None) -> Path | None:
     """The snapshot that `refs` names for a revision, or that a commit is; None if there is none."""
     try:
         prepare_import()
@@ -114,7 +135,7 @@ def _snapshot_in(path: Path) -> Path | None:
     """The newest snapshot in a model's folder of a Hugging Face cache; None for any other folder."""
     if not path.name.startswith(REPOSITORY) or not (path / "snapshots").is_dir():
         return None
-    return _cached_snapshot(HubName(_hub_id(path), MAIN), path.absolute().parent)
+    return cached(HubName(_hub_id(path), MAIN), path.absolute().parent)
 
 
 def _hub_id(repository: Path) -> str:

@@ -45,7 +45,10 @@ def chosen(config: Config, footprints: Footprints, machine: Machine) -> Footprin
 
 
 def _grown(
-    lengths: Mapping[str, int], growing: Sequence[str], footprints: Footprints, fits: Callable[[Mapping[str, int]], bool]
+    lengths: Mapping[str, int],
+    growing: Sequence[str],
+    footprints: Footprints,
+    fits: Callable[[Mapping[str, int]], bool],
 ) -> dict[str, int]:
     """The largest context that all of `growing` can have at once."""
     low = min(lengths[name] for name in growing) // STEP_TOKENS

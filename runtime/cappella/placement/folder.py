@@ -94,7 +94,9 @@ def _missing(model: str, folder: Path, card: Path | None) -> ConfigError:
     if name is None:
         hint = f"Run `cappella pull` with this config to fetch it{size}, or fix the path"
         return ConfigError(place(model, folder), "there is no such folder", hint)
-    problem = f"it is no folder, and neither in the Hugging Face cache ({weights.cache_dir()}) nor in {paths.models_dir()}"
+    problem = (
+        f"it is no folder, and neither in the Hugging Face cache ({weights.cache_dir()}) nor in {paths.models_dir()}"
+    )
     if revisions := weights.cached_revisions(name.hub_id):
         problem += f"; the cache has it at {', '.join(revisions)}"
     return ConfigError(place(model, folder), problem, f"Run `cappella pull {name}` to fetch it{size}, or fix the path")
@@ -102,7 +104,9 @@ def _missing(model: str, folder: Path, card: Path | None) -> ConfigError:
 
 def _repair(folder: Path) -> str:
     name = weights.named_by(folder)
-    return f"Run `cappella pull {name}` to fetch the rest" if name else "Fetch or copy the model again"
+    if name is None:
+        return "Fetch or copy the model again"
+    return f"Run `cappella pull {name.hub_id}`, with --revision if the config names one"
 
 
 def _refuse_gguf(at: str, folder: Path) -> None:
