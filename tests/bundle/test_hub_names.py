@@ -11,7 +11,7 @@ import pytest
 
 from cappella.config import cards
 from support.command_line import cappella
-from support.scripted_hub import COMMIT, Hub, files_of, running
+from support.scripted_hub import COMMIT, Hub, files_of, fill_cache, running
 from support.weights_folder import TINY, write_model
 
 pytest.importorskip("huggingface_hub")
@@ -53,12 +53,7 @@ class Place:
         return done.returncode, done.stdout, done.stderr
 
     def fill_cache(self, *options: str) -> None:
-        """With huggingface_hub's own download."""
-        code = f"from huggingface_hub import snapshot_download; snapshot_download('maker/ann', {', '.join(options)})"
-        subprocess.run(
-            [sys.executable, "-c", code], env={**os.environ, **self.environment}, check=True, capture_output=True
-        )
-        self.hub.asked.clear()
+        fill_cache(self.hub, self.home / "hf", *options)
 
     def refuses(self, command: str, says: str) -> None:
         code, _, error = self.run(command, self.config())

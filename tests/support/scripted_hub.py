@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -117,6 +120,14 @@ def running(files: Mapping[str, bytes] = FILES) -> Iterator[Hub]:
         yield server
         server.shutdown()
         thread.join()
+
+
+def fill_cache(hub: Hub, home: Path, *options: str) -> None:
+    """Make a Hugging Face cache in this `HF_HOME`, with huggingface_hub's own download."""
+    code = f"from huggingface_hub import snapshot_download; snapshot_download('maker/ann', {', '.join(options)})"
+    environment = {**os.environ, **hub.environment, "HF_HOME": str(home)}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True)
+    hub.asked.clear()
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

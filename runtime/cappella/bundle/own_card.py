@@ -1,5 +1,7 @@
 """`cappella card`: a card made from a model's own files, on this machine or on the hub."""
 
+import contextlib
+import sys
 import tempfile
 from collections.abc import Mapping
 from math import prod
@@ -7,18 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from cappella.bundle import hub, inventory, origin
 from cappella.bundle.progress import Bar
-from cappella.config import incomplete, weights
+from cappella.config import incomplete, weights, yaml_source
 from cappella.config.cards import Card
 from cappella.config.weights import HubName
 from cappella.errors import ConfigError
 from cappella.placement import architecture, checkpoint, own_context
 from cappella.placement.folder import read_json
-from cappella.types import SamplingOptions
 
 UNCONFIRMED = ("tool_parser", "reasoning_parser")
+SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 READ_FROM_HUB = ("config.json", "generation_config.json")
 
 
@@ -50,7 +53,8 @@ def _of_hub(model: str) -> Card:
     hub.require(model)
     found = hub.find(name.hub_id, name.revision)
     sizes = sum(file.size_bytes for file in found.files if file.name.endswith(".safetensors"))
-    with tempfile.TemporaryDirectory() as folder:
+    # The card goes to standard output, where nothing else may stand.
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
         for file in found.files:
             if file.name in READ_FROM_HUB:
                 hub.fetch(name.hub_id, found.revision, file, Path(folder), Bar())
@@ -63,7 +67,7 @@ def _card(
 ) -> Card:
     config = read_json(source, folder / "config.json")
     architecture.read(config, source)
-    return Card(
+    facts = dict(
         hub_id=hub_id,
         revision=revision if revision and len(revision) == 40 else None,
         licence=licence,
@@ -80,15 +84,17 @@ def _card(
         unconfirmed=UNCONFIRMED,
         sources=(f"config.json, generation_config.json and the sizes of the weights of {source}",),
     )
+    try:
+        return Card.model_validate(facts)
+    except ValidationError as error:
+        first = error.errors()[0]
+        problem = f"has a {first['loc'][0]} that no card can hold ({yaml_source.message(first)})"
+        raise ConfigError(source, problem, "Write the card by hand") from error
 
 
-def _sampling(source: str, path: Path) -> SamplingOptions:
-    """What the model's makers recommend, as far as our configs have a key for it."""
+def _sampling(source: str, path: Path) -> dict[str, Any]:
+    """What the model's makers recommend."""
     published: Mapping[str, Any] = read_json(source, path) if path.exists() else {}
     if published.get("do_sample") is False:
-        return SamplingOptions(temperature=0)
-    known = {key: value for key, value in published.items() if key in SamplingOptions.model_fields}
-    return SamplingOptions.model_validate({key: value for key, value in known.items() if key in RECOMMENDED})
-
-
-RECOMMENDED = frozenset("temperature top_p top_k min_p repetition_penalty".split())
+        return {"temperature": 0}
+    return {key: value for key, value in published.items() if key in SAMPLING}

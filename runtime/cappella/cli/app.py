@@ -79,8 +79,11 @@ def check(config: ConfigPath) -> None:
         errors: list[ConfigError] = []
         for name, model in loaded.local.items():
             try:
-                folder.inspect(name, model.weights, model.card)
-                print(f"{name}: ok, {model.weights}")
+                found = folder.inspect(name, model.weights, model.card)
+                context = (
+                    "" if model.max_model_len else f", context by the plan, at most {found.own_context.default_tokens}"
+                )
+                print(f"{name}: ok, {model.weights}{context}")
             except ConfigError as error:
                 errors.append(error)
         for name, remote in loaded.remote.items():

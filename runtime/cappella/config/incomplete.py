@@ -52,12 +52,13 @@ def _missing_by_tree(folder: Path) -> list[str] | None:
     try:
         prepare_import()
         from huggingface_hub import get_cached_repo_tree
+        from huggingface_hub.errors import CachedRepoTreeNotFoundError
     except ImportError:
         return None
     hub_id = folder.parents[1].name.removeprefix("models--").replace("--", "/")
     try:
         tree = get_cached_repo_tree(hub_id, revision=folder.name, cache_dir=folder.parents[2])
-    except (OSError, ValueError):
+    except (CachedRepoTreeNotFoundError, OSError, ValueError):
         return None
     listed = {each.path for each in tree}
     weights = (

@@ -8,7 +8,8 @@ from typing import Any
 
 from cappella.config import cards, incomplete, paths, weights
 from cappella.errors import ConfigError
-from cappella.placement import special_tokens
+from cappella.placement import own_context, special_tokens
+from cappella.placement.own_context import OwnContext
 
 Fingerprint = tuple[tuple[str, int, int], ...]
 """Path, size in bytes and time of the last change in nanoseconds of each of a model's files."""
@@ -28,6 +29,10 @@ class Folder:
     special_tokens: tuple[str, ...]
     markup: tuple[str, ...]
     longest_token_chars: int | None
+
+    @property
+    def own_context(self) -> OwnContext:
+        return own_context.of(self.config)
 
 
 def inspect(model: str, folder: Path, card: Path | None = None) -> Folder:
