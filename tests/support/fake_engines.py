@@ -133,7 +133,7 @@ class FakeEngines:
     # What the application needs of a supervisor; processes are the edge that is scripted here.
     @property
     def plan(self) -> Plan:
-        placed = {name: Placed(name, (0,), 100, 10, 1000, 1.0, 64, "there is room") for name in self.engines}
+        placed = {name: Placed(name, (0,), 100, 10, 1000, 64, 1.0, 64, "there is room") for name in self.engines}
         return Plan(machine.own_memory(), placed)
 
     def actions(self, name: str) -> Sequence[Action]:
@@ -161,7 +161,7 @@ class FakeEngines:
     def prepare(self, change: Change) -> Deployment:
         lifecycles: Any = dict.fromkeys(self.engines)
         engines: Any = self.engines
-        return Deployment(change.config, machine.own_memory(), self.plan, {}, engines, lifecycles, {})
+        return Deployment(change.config, change.config, machine.own_memory(), self.plan, {}, engines, lifecycles, {})
 
     def serve(self, config: Config) -> None:
         """Become the engines of this config."""

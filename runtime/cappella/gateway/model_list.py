@@ -59,7 +59,7 @@ def _of_ensemble(config: Config, ensemble: Ensemble) -> ModelEntry:
 
 def _of_model(model: AnyModel) -> ModelEntry:
     inputs: list[Modality] = ["text", "image"] if model.capabilities.images else ["text"]
-    return _facts(model.max_model_len, inputs, model.capabilities.tools)
+    return _facts(model.context_tokens, inputs, model.capabilities.tools)
 
 
 def _facts(context: int, inputs: list[Modality], tools: bool) -> ModelEntry:

@@ -39,7 +39,7 @@ def arguments(
         "model": str(model.weights),
         "served_model_name": name,
         "uds": str(uds),
-        "max_model_len": model.max_model_len,
+        "max_model_len": model.context_tokens,
         "max_num_seqs": model.max_num_seqs,
         "max_num_batched_tokens": placed.step_tokens,
         "kv_cache_memory_bytes": placed.kv_cache_bytes,
