@@ -118,7 +118,7 @@ def _without(now: Machine, old: Deployment, names: list[str]) -> Machine:
         for each in now.devices
         if each.index in free_before
     ]
-    return Machine(devices, now.gpu)
+    return replace(now, devices=devices)
 
 
 def _with(room: Machine, plan: Plan, names: tuple[str, ...]) -> Machine:
@@ -127,7 +127,7 @@ def _with(room: Machine, plan: Plan, names: tuple[str, ...]) -> Machine:
     devices = [
         replace(each, free_bytes=max(0, each.free_bytes - bytes_by_gpu.get(each.index, 0))) for each in room.devices
     ]
-    return Machine(devices, room.gpu)
+    return replace(room, devices=devices)
 
 
 def _held_bytes(plan: Plan, names: list[str]) -> dict[int, int]:

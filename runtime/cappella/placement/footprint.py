@@ -132,6 +132,8 @@ def footprint(name: str, model: Model, machine: Machine) -> Footprint:
         # The plan raises it as far as there is room.
         model = model.model_copy(update={"max_model_len": min(LEAST_TOKENS, own.default_tokens)})
     _require_context(name, model, own)
+    if model.dtype == "auto" and machine.slow_in_16_bits and "quantization_config" not in config:
+        model = model.model_copy(update={"dtype": "float32"})
     sizes = architecture.read(config, at, model.dtype)
     out = Footprint(name, model, sizes, tensors, published, machine, own)
     _require_possible(out)

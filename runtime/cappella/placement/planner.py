@@ -20,7 +20,8 @@ RESERVE = 0.03
 class Placed:
     """One engine: its GPUs by index, and its bytes on each. `turn` is None for an engine that never sleeps.
 
-    `sequences` of `max_model_len`, which the plan chose if the config names none, fit its KV cache; `why` is the reason for its GPUs.
+    `sequences` of `max_model_len`, which the plan chose if the config names none, fit its KV cache; `why` is
+    the reason for its GPUs, `dtype` what it computes in.
     """
 
     model: str
@@ -33,6 +34,7 @@ class Placed:
     step_tokens: int
     why: str
     turn: int | None = None
+    dtype: str = "auto"
 
     @property
     def total_bytes(self) -> int:
@@ -197,6 +199,7 @@ def _placed(footprint: Footprint, span: tuple[int, ...], kv_bytes: int, turn: in
         step_tokens=footprint.step_tokens,
         why=_why(footprint, count, turn),
         turn=turn,
+        dtype=footprint.model.dtype,
     )
 
 
@@ -205,8 +208,10 @@ def _why(footprint: Footprint, count: int, turn: int | None) -> str:
         return "pinned"
     if turn is not None:
         return f"turn {turn + 1}"
+    if not footprint.machine.gpu:
+        return "no GPU"
     if count == 1:
-        return "fits one GPU" if footprint.machine.gpu else "no GPU"
+        return "fits one GPU"
     smaller = [n for n in footprint.splits if n < count]
     return f"too large for {smaller[-1]}" if smaller else "split as configured"
 

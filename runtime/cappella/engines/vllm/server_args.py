@@ -51,7 +51,7 @@ def arguments(
         "enable_sleep_mode": sleep_mode,
         "numa_bind": bool(numa_nodes),
         "numa_bind_nodes": list(numa_nodes) or None,
-        "dtype": model.dtype,
+        "dtype": placed.dtype,
         "load_format": "safetensors",
         "enforce_eager": model.enforce_eager,
         "enable_prompt_tokens_details": True,
