@@ -123,8 +123,15 @@ def cached(name: HubName, cache: Path | None = None) -> Path | None:
     except ImportError:
         return None
     try:
-        options = {"cache_dir": cache or cache_dir(), "local_files_only": True, "allow_patterns": "config.json"}
-        return Path(snapshot_download(name.hub_id, revision=name.revision, **options))  # type: ignore[arg-type]
+        return Path(
+            snapshot_download(
+                name.hub_id,
+                revision=name.revision,
+                cache_dir=cache or cache_dir(),
+                local_files_only=True,
+                allow_patterns="config.json",
+            )
+        )
     except IncompleteSnapshotError as error:
         return Path(error.snapshot_path)
     except (LocalEntryNotFoundError, HFValidationError, OSError):
