@@ -96,6 +96,9 @@ def test_a_hub_id_that_is_nowhere_is_one_line_with_the_places_and_the_command(pl
 def test_a_revision_that_is_not_here_is_told_beside_those_that_are(place: Place) -> None:
     place.fill_cache(f"revision='{COMMIT}'")
     place.refuses("check", f"the cache has it at {COMMIT}")
+    code, _, error = place.run("check", place.config(str(place.repository)))
+    assert (code, len(error.strip().splitlines())) == (2, 1), error
+    assert f"its refs/main names no commit that is in its snapshots, where there are: {COMMIT}" in error
 
 
 def broken(place: Place, harm: str) -> None:

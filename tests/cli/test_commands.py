@@ -8,7 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jsonschema_rs
 import pytest
+import yaml
 
 from cappella.config import cards, load
 from cappella.engines import log_folder
@@ -67,6 +69,24 @@ def test_weights_that_cannot_be_served_are_one_line_and_exit_code_2(
     assert says in done.stderr
     assert "models.ann.weights" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_without_a_config_the_one_of_this_folder_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = cappella("check")
+    assert (done.returncode, len(done.stderr.strip().splitlines())) == (2, 1)
+    assert "cappella.yaml: cannot be read" in done.stderr
+    deployment(tmp_path).rename(tmp_path / "cappella.yaml")
+    assert "cappella/default: ann" in cappella("check").stdout
+
+
+def test_the_schema_takes_the_shipped_configs_and_refuses_a_typo() -> None:
+    schema = jsonschema_rs.validator_for(json.loads(cappella("schema").stdout))
+    configs = [yaml.safe_load(path.read_text()) for path in (ROOT / "model_configs").glob("*.yaml")]
+    assert configs
+    assert all(schema.is_valid(config) for config in configs)
+    configs[0]["ensembles"]["default"]["jugde"] = "ann"
+    assert not schema.is_valid(configs[0])
 
 
 def test_a_config_typo_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
@@ -240,7 +260,7 @@ def test_a_file_of_keys_that_is_not_there_is_one_line_and_exit_code_2(tmp_path: 
 
 def test_help_names_values_in_capitals_and_says_what_exit_codes_mean() -> None:
     done = cappella("serve", "--help", COLUMNS="200")
-    assert "serve [OPTIONS] CONFIG" in done.stdout
+    assert "serve [OPTIONS] [CONFIG]" in done.stdout
     assert "<bool>" not in done.stdout
     assert "<int>" not in done.stdout
     assert "<path>" not in done.stdout

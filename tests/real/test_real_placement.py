@@ -117,7 +117,7 @@ def test_engines_hold_as_many_tokens_as_planned(demo: Deployment) -> None:
         log = (demo.log_dir / f"{name}.log").read_text()
         found = re.search(r"KV cache size: ([\d,]+) tokens", log)
         assert found, log
-        planned = placed.sequences * config.models[name].max_model_len
+        planned = placed.sequences * config.models[name].context_tokens
         # vLLM rounds down to whole blocks, of 128 tokens on a CPU.
         assert planned - 128 < int(found[1].replace(",", "")) <= planned
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cappella.bundle import origin
-from cappella.config import Config, cards, incomplete, load, paths, weights
+from cappella.config import Config, cards, hub_library, incomplete, load, paths, weights
 from cappella.config.weights import HubName
 from cappella.errors import ConfigError
 from cappella.placement import own_context
@@ -76,7 +76,7 @@ def remove(model: StoredModel) -> None:
 
 
 def _cached(cache: Path) -> Iterator[tuple[HubName, str, Path]]:
-    for folder in sorted(cache.glob(f"{weights.REPOSITORY}*/snapshots/*")):
+    for folder in sorted(cache.glob(f"{hub_library.REPOSITORY}*/snapshots/*")):
         commit = weights.named_by(folder)
         if commit and folder.is_dir():
             newest = weights.cached(HubName(commit.hub_id)) == folder

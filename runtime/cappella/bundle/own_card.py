@@ -20,6 +20,8 @@ from cappella.errors import ConfigError
 from cappella.placement import architecture, checkpoint, own_context
 from cappella.placement.folder import read_json
 
+BYTES_PER_PARAMETER = 2
+COMMIT_CHARS = 40
 UNCONFIRMED = ("tool_parser", "reasoning_parser")
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 READ_FROM_HUB = ("config.json", "generation_config.json")
@@ -39,10 +41,15 @@ def _of_folder(model: str, folder: Path) -> Card:
     recorded = origin.read(folder / origin.NAME)
     name = weights.named_by(folder) or HubName(recorded.hub_id if recorded else f"local/{folder.resolve().name}")
     tensors = checkpoint.tensors(folder, str(folder))
-    parameters, weight_bytes = sum(prod(each.shape) for each in tensors), sum(each.size_bytes for each in tensors)
-    revision = recorded.revision if recorded else name.revision
-    licence = inventory.licence(name, folder) or "unknown"
-    return _card(name.hub_id, revision, licence, False, parameters, weight_bytes, folder, model)
+    known = {
+        "hub_id": name.hub_id,
+        "revision": recorded.revision if recorded else name.revision,
+        "licence": inventory.licence(name, folder),
+        "gated": False,
+        "parameters": sum(prod(each.shape) for each in tensors),
+        "weight_bytes": sum(each.size_bytes for each in tensors),
+    }
+    return _card(model, folder, known)
 
 
 def _of_hub(model: str) -> Card:
@@ -52,29 +59,26 @@ def _of_hub(model: str) -> Card:
         raise ConfigError(model, "is neither a folder nor the name of a model on the hub", "Write it as Qwen/Qwen3-8B")
     hub.require(model)
     found = hub.find(name.hub_id, name.revision)
-    sizes = sum(file.size_bytes for file in found.files if file.name.endswith(".safetensors"))
+    size_bytes = sum(file.size_bytes for file in found.files if file.name.endswith(".safetensors"))
+    sizes = {"parameters": size_bytes // BYTES_PER_PARAMETER, "weight_bytes": size_bytes}
+    known = {"hub_id": name.hub_id, "revision": found.revision, "licence": found.licence, "gated": found.gated, **sizes}
     # The card goes to standard output, where nothing else may stand.
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
         for file in found.files:
             if file.name in READ_FROM_HUB:
                 hub.fetch(name.hub_id, found.revision, file, Path(folder), Bar())
-        licence = found.licence or "unknown"
-        return _card(name.hub_id, found.revision, licence, found.gated, sizes // 2, sizes, Path(folder), name.hub_id)
+        return _card(name.hub_id, Path(folder), known)
 
 
-def _card(
-    hub_id: str, revision: str | None, licence: str, gated: bool, parameters: int, size: int, folder: Path, source: str
-) -> Card:
+def _card(source: str, folder: Path, known: Mapping[str, Any]) -> Card:
+    """The card of what is known from elsewhere and of the files in the folder. Raises ConfigError."""
     config = read_json(source, folder / "config.json")
     architecture.read(config, source)
     facts = {
-        "hub_id": hub_id,
-        "revision": revision if revision and len(revision) == 40 else None,
-        "licence": licence,
-        "gated": gated,
+        **known,
+        "licence": known["licence"] or "unknown",
+        "revision": known["revision"] if len(known["revision"] or "") == COMMIT_CHARS else None,
         "context_tokens": own_context.of(config).default_tokens,
-        "parameters": parameters,
-        "weight_bytes": size,
         "sampling": _sampling(source, folder / "generation_config.json"),
         "tool_parser": None,
         "reasoning_parser": None,

@@ -7,7 +7,7 @@ from cappella.bundle import contents, file_copy, hub, origin
 from cappella.bundle.hub import RETRY_HINT, HubModel
 from cappella.bundle.origin import Origin
 from cappella.bundle.progress import human, step
-from cappella.config import Config, cards, incomplete, load, weights
+from cappella.config import Config, cards, hub_library, incomplete, load, weights
 from cappella.config.weights import HubName
 from cappella.errors import ConfigError
 
@@ -34,11 +34,11 @@ def pull(path: Path, unpinned: bool) -> None:
             raise ConfigError(source.place, problem, "Pin a commit, or use --unpinned")
     hub.require(str(path))
     for name, folder in contents.folders(config).items():
-        if weights.is_snapshot(folder) and not incomplete.reason(folder):
+        if hub_library.is_snapshot(folder) and not incomplete.reason(folder):
             print(f"{name}: is complete in {folder}")
         elif name in known:
             # The Hugging Face cache is huggingface_hub's to write.
-            _pull(name, HubName(known[name].hub_id).folder if weights.is_snapshot(folder) else folder, known[name])
+            _pull(name, HubName(known[name].hub_id).folder if hub_library.is_snapshot(folder) else folder, known[name])
         elif not folder.is_dir():
             problem = "there is no such folder, and no card names its source"
             raise ConfigError(f"{name}: {folder}", problem, f"Set models.{name}.card, or copy it there")

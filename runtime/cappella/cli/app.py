@@ -1,6 +1,7 @@
 """The command line: each command parses its arguments, calls one function and turns errors into one line."""
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -30,11 +31,13 @@ app.add_typer(bench.app, name="bench")
 app.add_typer(models.app, name="models")
 
 ConfigPath = Annotated[Path, CONFIG]
+HERE = Path("cappella.yaml")
+"""The config of a command that names none."""
 
 
 @app.command()
 def serve(
-    config: ConfigPath,
+    config: ConfigPath = HERE,
     host: Annotated[str | None, typer.Option(help="Listen on this address instead of server.host.")] = None,
     port: Annotated[
         int | None, typer.Option(help="Listen on this port instead of server.port; 0: any free one.")
@@ -71,7 +74,7 @@ for command in (terminal.ask, terminal.chat, terminal.top, mcp, docs, logs):
 
 
 @app.command()
-def check(config: ConfigPath) -> None:
+def check(config: ConfigPath = HERE) -> None:
     """Check a config and the weights it names. Starts nothing."""
     from cappella.config import load
     from cappella.placement import folder
@@ -102,7 +105,7 @@ def check(config: ConfigPath) -> None:
 
 @app.command()
 def plan(
-    config: ConfigPath,
+    config: ConfigPath = HERE,
     gpus: Annotated[
         str | None, typer.Option(help="Plan for these GPUs instead of this machine: 2x24GiB, or 24GiB,48GiB.")
     ] = None,
@@ -117,6 +120,15 @@ def plan(
 
     with one_line_errors():
         report.show(load.load(config), machine.described(gpus) if gpus else None, as_json)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of configs, with which editors complete and check them."""
+    from cappella.config import Config
+
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Cappella config"}
+    print(json.dumps({**Config.model_json_schema(), **head}, indent=2))
 
 
 @app.command()

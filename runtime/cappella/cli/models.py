@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import ByteSize
 from rich.console import Console
 from rich.table import Table
 
@@ -34,6 +33,7 @@ def list_models(context: typer.Context, config: Configs = None, as_json: AsJson 
     if context.invoked_subcommand:
         return
     from cappella.bundle import inventory
+    from cappella.bundle.progress import human
 
     with one_line_errors():
         found = inventory.models(_configs(config))
@@ -44,7 +44,7 @@ def list_models(context: typer.Context, config: Configs = None, as_json: AsJson 
     for heading in ("model", "from", "size", "licence", "context", "family", "used by", "problem"):
         table.add_column(heading)
     for each in found:
-        size, context_ = ByteSize(each.size_bytes).human_readable(), str(each.context_tokens or "")
+        size, context_ = human(each.size_bytes), str(each.context_tokens or "")
         used = "\n".join(each.used_by)
         table.add_row(each.name, each.source, size, each.licence, context_, each.family, used, each.problem)
     Console(highlight=False).print(table)
@@ -71,11 +71,12 @@ def rm(
     """Delete a model's files. Asks first."""
     from cappella.bundle import inventory
     from cappella.bundle.file_copy import disk_errors
+    from cappella.bundle.progress import human
 
     with one_line_errors():
         found = inventory.one(name, _configs(config))
         used = f", used by {', '.join(found.used_by)}" if found.used_by else ""
-        question = f"Delete {found.folder} ({ByteSize(found.size_bytes).human_readable()}{used})?"
+        question = f"Delete {found.folder} ({human(found.size_bytes)}{used})?"
         if not yes and not (sys.stdin.isatty() and typer.confirm(question)):
             raise ConfigError(found.name, "was not deleted", "Answer y, or use --yes")
         with disk_errors(found.folder, "Delete it by hand"):

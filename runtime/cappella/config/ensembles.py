@@ -33,7 +33,9 @@ class Judge(SamplingOptions):
 
 def _named(model: type[BaseModel]) -> BeforeValidator:
     """Accepts a bare model name as an entry with nothing else set."""
-    return BeforeValidator(lambda value: {"model": value} if isinstance(value, str) else value)
+    return BeforeValidator(
+        lambda value: {"model": value} if isinstance(value, str) else value, json_schema_input_type=str | model
+    )
 
 
 Seats = Annotated[tuple[Annotated[Member, _named(Member)], ...], Field(min_length=1, max_length=MAX_MEMBERS)]

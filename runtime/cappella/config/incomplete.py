@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from cappella.config.hub_library import prepare_import
+from cappella.config import hub_library
 
 PULLING = ".pulling.json"
 """The record of a `cappella pull` that has not ended; it becomes `.pulled.json`."""
@@ -15,6 +15,9 @@ NEEDED = ["config.json", "tokenizer.json", "tokenizer_config.json", "chat_templa
 
 def reason(folder: Path) -> str | None:
     """Why this is not the whole model; None if nothing is known to be missing."""
+    if hub_library.is_repository(folder):
+        here = ", ".join(sorted(each.name for each in (folder / "snapshots").iterdir())) or "none"
+        return f"its refs/main names no commit that is in its snapshots, where there are: {here}"
     if (folder / PULLING).exists() or any(folder.glob(f"*{PARTIAL}")):
         return "`cappella pull` has not fetched all of it"
     if dangling := next((each for each in sorted(folder.glob("*")) if each.is_symlink() and not each.exists()), None):
@@ -24,16 +27,10 @@ def reason(folder: Path) -> str | None:
     missing = _missing_by_tree(folder)
     if missing:
         return f"{missing[0]} has not been fetched"
-    unfinished = sorted((folder.parents[1] / "blobs").glob("*.incomplete")) if _is_snapshot(folder) else []
+    unfinished = sorted((folder.parents[1] / "blobs").glob("*.incomplete")) if hub_library.is_snapshot(folder) else []
     if unfinished and missing is None:
         return f"the download of {unfinished[0]} broke off"
     return None
-
-
-def _is_snapshot(folder: Path) -> bool:
-    return (
-        len(folder.parents) > 2 and folder.parent.name == "snapshots" and folder.parents[1].name.startswith("models--")
-    )
 
 
 def _missing_shard(folder: Path) -> str | None:
@@ -47,15 +44,15 @@ def _missing_shard(folder: Path) -> str | None:
 
 def _missing_by_tree(folder: Path) -> list[str] | None:
     """The needed files that the hub lists for a snapshot and that it lacks; None if there is no such list."""
-    if not _is_snapshot(folder):
+    if not hub_library.is_snapshot(folder):
         return None
     try:
-        prepare_import()
+        hub_library.prepare_import()
         from huggingface_hub import get_cached_repo_tree
         from huggingface_hub.errors import CachedRepoTreeNotFoundError
     except ImportError:
         return None
-    hub_id = folder.parents[1].name.removeprefix("models--").replace("--", "/")
+    hub_id = hub_library.hub_id(folder.parents[1])
     try:
         tree = get_cached_repo_tree(hub_id, revision=folder.name, cache_dir=folder.parents[2])
     except (CachedRepoTreeNotFoundError, OSError, ValueError):

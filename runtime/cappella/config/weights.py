@@ -9,11 +9,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from cappella.config import incomplete, paths
-from cappella.config.hub_library import prepare_import
+from cappella.config import hub_library, incomplete, paths
 
-REPOSITORY = "models--"
-"""How the folder of a model begins in a Hugging Face cache."""
 MAIN = "main"
 PULLED = ".pulled.json"
 """The record of a `cappella pull` that has ended."""
@@ -83,15 +80,10 @@ def _pulled(name: HubName) -> Path | None:
         return None
 
 
-def is_snapshot(folder: Path) -> bool:
-    """Whether it is a model at one commit in a Hugging Face cache."""
-    return folder.parent.name == "snapshots" and folder.parents[1].name.startswith(REPOSITORY)
-
-
 def named_by(folder: Path) -> HubName | None:
     """The model of the hub that a folder holds, or would hold, by its place; None for a folder of the user's own."""
-    if is_snapshot(folder):
-        return HubName(_hub_id(folder.parents[1]), folder.name)
+    if hub_library.is_snapshot(folder):
+        return HubName(hub_library.hub_id(folder.parents[1]), folder.name)
     if folder.is_relative_to(paths.models_dir()):
         return hub_name(folder.relative_to(paths.models_dir()).as_posix())
     return None
@@ -100,7 +92,7 @@ def named_by(folder: Path) -> HubName | None:
 def cache_dir() -> Path:
     """The Hugging Face cache: `HF_HUB_CACHE`, or the one in `HF_HOME`."""
     try:
-        prepare_import()
+        hub_library.prepare_import()
         from huggingface_hub import constants
     except ImportError:
         home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
@@ -110,21 +102,28 @@ def cache_dir() -> Path:
 
 def cached_revisions(hub_id: str) -> list[str]:
     """The commits of a model that the Hugging Face cache has, complete or not."""
-    snapshots = _repository(hub_id, cache_dir()) / "snapshots"
+    snapshots = hub_library.repository(hub_id, cache_dir()) / "snapshots"
     return sorted(each.name for each in snapshots.iterdir()) if snapshots.is_dir() else []
 
 
 def cached(name: HubName, cache: Path | None = None) -> Path | None:
     """The snapshot that `refs` names for a revision, or that a commit is; None if there is none."""
     try:
-        prepare_import()
+        hub_library.prepare_import()
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HFValidationError, IncompleteSnapshotError, LocalEntryNotFoundError
     except ImportError:
         return None
     try:
-        options = {"cache_dir": cache or cache_dir(), "local_files_only": True, "allow_patterns": "config.json"}
-        return Path(snapshot_download(name.hub_id, revision=name.revision, **options))  # type: ignore[arg-type]
+        return Path(
+            snapshot_download(
+                name.hub_id,
+                revision=name.revision,
+                cache_dir=cache or cache_dir(),
+                local_files_only=True,
+                allow_patterns="config.json",
+            )
+        )
     except IncompleteSnapshotError as error:
         return Path(error.snapshot_path)
     except (LocalEntryNotFoundError, HFValidationError, OSError):
@@ -133,14 +132,6 @@ def cached(name: HubName, cache: Path | None = None) -> Path | None:
 
 def _snapshot_in(path: Path) -> Path | None:
     """The newest snapshot in a model's folder of a Hugging Face cache; None for any other folder."""
-    if not path.name.startswith(REPOSITORY) or not (path / "snapshots").is_dir():
+    if not hub_library.is_repository(path):
         return None
-    return cached(HubName(_hub_id(path), MAIN), path.absolute().parent)
-
-
-def _hub_id(repository: Path) -> str:
-    return repository.name.removeprefix(REPOSITORY).replace("--", "/")
-
-
-def _repository(hub_id: str, cache: Path) -> Path:
-    return cache / (REPOSITORY + hub_id.replace("/", "--"))
+    return cached(HubName(hub_library.hub_id(path), MAIN), path.absolute().parent)

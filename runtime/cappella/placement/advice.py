@@ -28,8 +28,8 @@ def plan(config: Config, machine: Machine) -> Plan:
     config = config.model_copy(update={"models": config.local})
     if config.placement.memory_bytes is not None:
         machine = machine.limited(config.placement.memory_bytes)
-    footprints = {name: footprint(name, model, machine) for name, model in config.local.items()}
-    footprints = contexts.chosen(config, footprints, machine)
+    least = {name: footprint(name, model, machine) for name, model in config.local.items()}
+    footprints = contexts.chosen(config, least, machine)
     config = config.model_copy(update={"models": {name: each.model for name, each in footprints.items()}})
     try:
         return planner.place(config, footprints, machine)
