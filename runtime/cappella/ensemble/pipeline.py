@@ -10,6 +10,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from cappella.background import background
 from cappella.config.options import Settings
@@ -20,6 +21,7 @@ from cappella.ensemble import conversation, gate
 from cappella.ensemble.context import RunContext
 from cappella.ensemble.events import Emit, RunStarted
 from cappella.ensemble.fallback import fallback_answer
+from cappella.ensemble.progress import Progress
 from cappella.ensemble.run import Answer, Panel, Run, Status, Verdict
 from cappella.ensemble.strategies import STRATEGIES
 from cappella.errors import EngineError, JudgeFailed, ModelNotReady, RequestError
@@ -44,7 +46,10 @@ class Pipeline:
         """
         _require_ready(self._engines, settings)
         with each_text_once():
-            return await self._run(prompt, settings, emit)
+            if settings.progress == "off":
+                return await self._run(prompt, settings, emit)
+            progress = Progress(emit)
+            return replace(await self._run(prompt, settings, progress), progress=progress.text)
 
     async def _run(self, prompt: Prompt, settings: Settings, emit: Emit) -> Run:
         ctx = RunContext(self._engines, prompt, settings, STRATEGIES[settings.strategy], emit)

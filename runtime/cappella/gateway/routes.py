@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request, Response
 from cappella.config import Config, Ensemble
 from cappella.config.options import Overrides, Settings
 from cappella.ensemble.events import Emit
+from cappella.ensemble.progress import without_progress
 from cappella.ensemble.run import Run
 from cappella.ensemble.settings import resolve
 from cappella.errors import CappellaError, RequestError, UnknownModel
@@ -207,14 +208,17 @@ async def _answer_from_ensemble(
 
 def _resolved(state: GatewayState, parsed: EnsembleRequest, name: str) -> tuple[Prompt, Settings]:
     config = state.config
-    prompt = replace(parsed.prompt, watched=parsed.stream)
+    prompt = replace(parsed.prompt, messages=without_progress(parsed.prompt.messages), watched=parsed.stream)
     ensemble, models, limits = config.ensembles[name], config.models_by_name, config.server.limits
     overrides = _by_own_names(parsed.overrides, config)
     settings = resolve(name, ensemble, models, overrides, prompt, parsed.sampling, limits)
     used = [*(seat.model for seat in settings.panel), settings.judge]
     if prompt.reasoning_effort not in (None, "none") and not any(models[each].capabilities.reasoning for each in used):
         parsed.tell_ignored([parsed.effort_field])
-    return prompt, settings.model_copy(update={"panel_watched": parsed.wants_panel_deltas})
+    # A client that gets the events themselves is told the same twice only if it asks for that.
+    told_by_events = parsed.wants_panel_deltas and "progress" not in overrides.options.given()
+    shown = {"panel_watched": parsed.wants_panel_deltas, **({"progress": "off"} if told_by_events else {})}
+    return prompt, settings.model_copy(update=shown)
 
 
 _NO_BUFFERING = {"X-Accel-Buffering": "no"}

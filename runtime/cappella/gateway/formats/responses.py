@@ -86,7 +86,7 @@ class ResponsesRequest(FusionRequest):
 
     def to_response(self, run: Run) -> Response:
         panel_items = [fusion_item(run)] if self.shows_events and run.status != "bypassed" else []
-        items = [self.named(item_of(block, run.run_id, "completed")) for block in blocks_of(run.answer)]
+        items = [self.named(item_of(block, run.run_id, "completed")) for block in blocks_of(run.answer, run.progress)]
         return self.response(run.run_id, status_of(run), [*panel_items, *items], run)
 
     def event_encoder(self) -> EventEncoder:
