@@ -1,7 +1,7 @@
 """Events and output items of the Responses API; panel and judge are `response.fusion_call.*` events on request."""
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from cappella.ensemble import events
 from cappella.ensemble.run import Run
@@ -16,20 +16,25 @@ ShownEvents = Literal["none", "hosted", "all"]
 """Which `response.fusion_call.*` events a client gets: the nine of the hosted product, as it has them, or all."""
 
 
+class Answered(Protocol):
+    """The request that is answered."""
+
+    @property
+    def response(self) -> Callable[..., Response]: ...
+    def named(self, item: Json) -> Json: ...
+    def finished(self, status: str, output: list[Json], run: Run) -> Response: ...
+
+
 class Events(EventEncoder):
     """Encodes a run as the Responses API's numbered events.
 
     The panel's item comes first, unless a gate leaves the panel out: then there is none.
     """
 
-    def __init__(
-        self,
-        response: Callable[..., Response],
-        named: Callable[[Json], Json] = lambda item: item,
-        shown: ShownEvents = "none",
-    ) -> None:
-        self._named = named
-        self._response = response
+    def __init__(self, request: Answered, shown: ShownEvents = "none") -> None:
+        self._request = request
+        self._named = request.named
+        self._response = request.response
         self._run_id = ""
         self._number = 0
         self._shown = shown
@@ -75,8 +80,7 @@ class Events(EventEncoder):
             yield self._event("response.output_item.done", output_index=0, item=item)
             items.insert(0, item)
         status = status_of(run)
-        response = self._response(run.run_id, status, items, run)
-        yield self._event(f"response.{status}", response=response)
+        yield self._event(f"response.{status}", response=self._request.finished(status, items, run))
 
     def failed(self, error: ErrorBody) -> Iterator[bytes]:
         error = {**error, "code": error["code"] or "server_error"}
