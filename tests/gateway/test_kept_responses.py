@@ -17,8 +17,6 @@ from support.fake_engines import MEMBERS, FakeEngines, eventually, judge_script,
 from support.recorded_gateway import recording_config
 from support.scripted_engine import Script
 
-PNG = "data:image/png;base64,iVBORw0KGgo="
-
 
 def keeping(tmp_path: Path, **runs: Any) -> Config:
     return recording_config(tmp_path, runs={"content": True, **runs})
@@ -63,7 +61,7 @@ def said_to(fake_engines: FakeEngines, name: str = "ann") -> list[tuple[str, Any
 @pytest.mark.parametrize("more", [{}, {"store": True}, {"extra_body": {"fusion": {"include_events": True}}}])
 async def test_a_response_is_read_again_as_it_was(stock: AsyncOpenAI, more: dict[str, Any]) -> None:
     reply = await ask(stock, metadata={"a": "b"}, **more)
-    again = await stock.responses.retrieve(reply.id)
+    again: Any = await stock.responses.retrieve(reply.id)
     assert again.to_dict(warnings=False) == reply.to_dict(warnings=False)
     assert (again.store, again.background, again.previous_response_id) == (True, False, None)
 
@@ -116,16 +114,20 @@ async def test_items_are_named_instead_of_sent(stock: AsyncOpenAI, fake_engines:
 
 async def test_the_whole_conversation_is_listed_page_by_page(stock: AsyncOpenAI) -> None:
     first = await ask(stock, "one")
-    second = await ask(stock, [{"role": "user", "content": "two"}, {"role": "user", "content": "three"}],
-                       previous_response_id=first.id)  # fmt: skip
-    texts = [item.content[0].text async for item in stock.responses.input_items.list(second.id, limit=1)]
-    assert texts == ["three", "two", "The final answer", "one"]
-    page = await stock.responses.input_items.list(second.id, order="asc", limit=3)
-    assert [item.content[0].text for item in page.data] == ["one", "The final answer", "two"]  # type: ignore[union-attr]
+    turns = [{"role": "user", "content": "two"}, {"role": "user", "content": "three"}]
+    second = await ask(stock, turns, previous_response_id=first.id)
+    listed: Any = stock.responses.input_items.list
+    assert [text_of(item) async for item in listed(second.id, limit=1)] == ["three", "two", "The final answer", "one"]
+    page = await listed(second.id, order="asc", limit=3)
+    assert [text_of(item) for item in page.data] == ["one", "The final answer", "two"]
     assert page.has_more
     for bad in ({"limit": 101}, {"order": "up"}, {"after": "nothing"}):
         with pytest.raises(openai.BadRequestError, match=next(iter(bad))):
-            await stock.responses.input_items.list(second.id, **bad)  # type: ignore[arg-type]
+            await listed(second.id, **bad)
+
+
+def text_of(item: Any) -> str:
+    return str(item.content[0].text)
 
 
 async def test_a_deleted_response_is_gone_and_those_after_it_go_on(stock: AsyncOpenAI) -> None:
@@ -177,14 +179,13 @@ NEEDING = [{"store": True}, {"background": True}, {"previous_response_id": "resp
 async def test_where_no_content_is_kept_a_400_says_which_key_keeps_it(
     fake_engines: FakeEngines, gateway: str, tmp_path: Path, more: dict[str, Any], runs: bool
 ) -> None:
-    async with serving(fake_engines, recording_config(tmp_path)) as recording:
-        async with client(recording if runs else gateway) as stock:
-            assert (await ask(stock)).store is False
-            with pytest.raises(openai.BadRequestError, match=r"server\.runs with content: true") as raised:
-                await ask(stock, **more)
-            assert raised.value.param == next(iter(more))
-            with pytest.raises(openai.NotFoundError, match=r"server\.runs with content: true"):
-                await stock.responses.retrieve("resp_1")
+    async with serving(fake_engines, recording_config(tmp_path)) as url, client(url if runs else gateway) as stock:
+        assert (await ask(stock)).store is False
+        with pytest.raises(openai.BadRequestError, match=r"server\.runs with content: true") as raised:
+            await ask(stock, **more)
+        assert raised.value.param == next(iter(more))
+        with pytest.raises(openai.NotFoundError, match=r"server\.runs with content: true"):
+            await stock.responses.retrieve("resp_1")
 
 
 @pytest.mark.parametrize(
@@ -205,8 +206,7 @@ async def test_a_models_own_responses_are_not_kept(stock: AsyncOpenAI, more: dic
 
 async def test_a_key_sees_its_own_responses_only(fake_engines: FakeEngines, tmp_path: Path) -> None:
     keys = KeyStore(tmp_path / "keys.sqlite")
-    own, other, admin = (keys.create(name, scopes) for name, scopes in
-                         (("own", ["run"]), ("other", ["run"]), ("admin", ["run", "admin"])))  # fmt: skip
+    own, other, admin = keys.create("own", ["run"]), keys.create("other", ["run"]), keys.create("a", ["run", "admin"])
     config = keeping(tmp_path)
     config = config.model_copy(update={"server": config.server.model_copy(update={"keys": tmp_path / "keys.sqlite"})})
     hold(fake_engines)

@@ -34,6 +34,7 @@ from cappella.gateway.receive import received
 from cappella.gateway.reply_types import Reloaded
 from cappella.gateway.request import Incoming, Stream, unless_gone
 from cappella.gateway.state import GatewayState
+from cappella.gateway.tool_stops import ToolStops
 from cappella.gateway.usage_report import tokens_of_an_answer
 from cappella.gateway.validation import parse
 from cappella.telemetry import records
@@ -70,11 +71,12 @@ class EnsembleRequest(Protocol):
 
 
 # The form of a request to an ensemble, by API; /v1/completions has no conversation for a panel.
+MESSAGES = "/v1/messages"
 APIS: Mapping[str, type[FusionRequest] | None] = {
     "/v1/chat/completions": ChatRequest,
     "/v1/completions": None,
     RESPONSES: ResponsesRequest,
-    "/v1/messages": MessagesRequest,
+    MESSAGES: MessagesRequest,
 }
 
 
@@ -245,6 +247,8 @@ async def _answer_from_model(
     needed = {state.config.host_of[model]: answers}
     tokens = tokens_of_an_answer(incoming.wire, state.config.models_by_name[model].max_model_len)
     body, shown = usage_report.requested(incoming.path, *renaming.with_own_name(incoming.wire, incoming.body, model))
+    if incoming.path == MESSAGES and incoming.wire.get("tools"):
+        shown = ToolStops(shown)
     if (name := incoming.wire["model"]) != model:
         shown = renaming.Renamed(name, shown)
 

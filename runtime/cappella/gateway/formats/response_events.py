@@ -48,9 +48,11 @@ class Events(EventEncoder):
             begun = self._response(event.run_id, "in_progress", [])
             yield self._event("response.created", response=begun)
             yield self._event("response.in_progress", response=begun)
-        if isinstance(event, events.Told | events.FinalDelta):
-            told = isinstance(event, events.Told)
-            for step in self._blocks.tell(event.text) if told else self._blocks.add(event.chunk):
+        if isinstance(event, events.Told):
+            for step in self._blocks.tell(event.text):
+                yield from self._step(step)
+        elif isinstance(event, events.FinalDelta):
+            for step in self._blocks.add(event.chunk):
                 yield from self._step(step)
         elif self._shown != "none" and not _leaves_panel_out(event):
             yield from self._of_panel(event)
