@@ -330,6 +330,22 @@ async def test_what_a_killed_server_was_doing_has_failed(fake_engines: FakeEngin
         assert (await stock.responses.retrieve(other)).status == "completed"
 
 
+async def test_a_file_that_fails_costs_no_answer_but_nothing_runs_unseen(
+    fake_engines: FakeEngines, stock: AsyncOpenAI, tmp_path: Path
+) -> None:
+    store = RunStore(tmp_path / "runs.sqlite", 1)
+    await store.call(lambda db: db.execute("DROP TABLE responses"))
+    store.close()
+    reply = await ask(stock)
+    assert reply.output_text == "The final answer"
+    asked = len(fake_engines.servers["ann"].bodies)
+    for call in (ask(stock, background=True), stock.responses.retrieve(reply.id), ask(stock, previous_response_id="x")):
+        with pytest.raises(openai.InternalServerError) as raised:
+            await call
+        assert (raised.value.status_code, raised.value.code) == (503, "runs_unavailable")
+    assert len(fake_engines.servers["ann"].bodies) == asked
+
+
 async def test_a_kept_response_is_not_streamed(stock: AsyncOpenAI) -> None:
     reply = await ask(stock)
     with pytest.raises(openai.BadRequestError, match="not streamed"):

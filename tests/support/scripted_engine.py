@@ -175,7 +175,7 @@ class ScriptedEngine:
         """A call of a named tool as vLLM streams it on /v1/messages: it says `end_turn`."""
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
-        head = {"id": "x", "type": "message", "role": "assistant", "model": self.model, "content": []}
+        head: Json = {"id": "x", "type": "message", "role": "assistant", "model": self.model, "content": []}
         head |= {"stop_reason": None, "usage": {"input_tokens": self.tokens, "output_tokens": 0}}
         events: list[Json] = [{"type": "message_start", "message": head}]
         for index, (name, arguments) in enumerate(script.calls):
