@@ -346,6 +346,24 @@ async def test_a_file_that_fails_costs_no_answer_but_nothing_runs_unseen(
     assert len(fake_engines.servers["ann"].bodies) == asked
 
 
+async def test_a_response_whose_end_cannot_be_written_is_not_in_progress_for_ever(
+    fake_engines: FakeEngines, stock: AsyncOpenAI, tmp_path: Path
+) -> None:
+    hold(fake_engines)
+    response_id = (await ask(stock, background=True)).id
+    assert await eventually(lambda: fake_engines.running == len(MEMBERS))
+    refuse = "CREATE TRIGGER full BEFORE UPDATE ON responses BEGIN SELECT RAISE(ABORT, 'disk full'); END"
+    store = RunStore(tmp_path / "runs.sqlite", 1)
+    await store.call(lambda db: db.execute(refuse))
+    assert (await stock.responses.retrieve(response_id)).status == "in_progress"
+    fake_engines.release()
+    failed = await ended(stock, response_id)
+    assert (failed.status, failed.error.message) == ("failed", "What became of this response could not be written.")
+    await store.call(lambda db: db.execute("DROP TRIGGER full"))
+    store.close()
+    assert (await stock.responses.retrieve(response_id)).status == "failed"
+
+
 async def test_a_kept_response_is_not_streamed(stock: AsyncOpenAI) -> None:
     reply = await ask(stock)
     with pytest.raises(openai.BadRequestError, match="not streamed"):

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,6 +27,7 @@ PATH = "/v1/responses"
 RETRY_AFTER_S = 10
 HOW_TO_KEEP = "set server.runs with content: true in the server's config"
 STOPPED = {"code": "server_error", "message": "The server was stopped before this response had ended."}
+LOST = {"code": "server_error", "message": "What became of this response could not be written."}
 _NEEDS_STORE = ("previous_response_id", "background", "store")
 
 
@@ -35,16 +36,19 @@ class Recalled:
     """A request's body whose references to items are those items, and the conversation that it continues."""
 
     wire: Json
-    earlier: list[Json]
+    earlier: Sequence[Json] = ()
+    size_bytes: int = 0
 
 
 async def recalled(responses: "KeptResponses | None", incoming: Incoming, max_bytes: int) -> Recalled:
     """The request with what it names of kept responses. Raises RequestError where none are kept."""
     if incoming.path == PATH and responses:
-        return await responses.recall(incoming.wire, incoming.key_id, max_bytes)
+        found = await responses.recall(incoming.wire, incoming.key_id, max_bytes)
+        incoming.memory.add(found.size_bytes)
+        return found
     if incoming.path == PATH:
         _require_nothing_kept(incoming.wire)
-    return Recalled(incoming.wire, [])
+    return Recalled(incoming.wire)
 
 
 def _require_nothing_kept(wire: Mapping[str, Any]) -> None:
@@ -74,12 +78,13 @@ class KeptResponses:
         previous, said = wire.get("previous_response_id"), wire.get("input")
         earlier = await self._conversation(previous, key_id) if isinstance(previous, str) else []
         if isinstance(said, list) and any(_is_reference(item) for item in said):
-            wire = {**wire, "input": [await self._referred(item, key_id) for item in said]}
+            outputs = {name: await self._output(name, key_id) for name in set(map(_response_of, said))}
+            wire = {**wire, "input": [outputs[_response_of(item)].get(_id_of(item), item) for item in said]}
         size = len(orjson.dumps(earlier)) if earlier else 0
         if size > max_bytes:
             message = f"The conversation of {previous} is larger than {max_bytes} bytes (server.max_body_bytes)."
             raise RequestError(message, "previous_response_id", "body_too_large")
-        return Recalled(wire, earlier)
+        return Recalled(wire, earlier, size)
 
     def keep(self, request: ResponsesRequest, key_id: str | None) -> None:
         """Keep the response to this request, unless it asks for none."""
@@ -112,9 +117,14 @@ class KeptResponses:
 
     async def find(self, response_id: str, key_id: str | None) -> StoredResponse:
         """The response. Raises UnknownRun."""
+        is_running = response_id in self._running
         stored = await self._store.find(response_id, key_id)
         if stored is None:
             raise UnknownRun(f"No response {response_id[:80]!r} found.", "response_id", "response_not_found")
+        if stored.is_own and not stored.is_finished and not is_running:
+            # Its end could not be written.
+            stored = replace(stored, status="failed", response={**stored.response, "error": LOST})
+            self._store.finish(response_id, stored.shown)
         return stored
 
     async def cancel(self, response_id: str, key_id: str | None) -> Json:
@@ -148,14 +158,10 @@ class KeptResponses:
             )
         return [*stored.items, *stored.response["output"]]
 
-    async def _referred(self, item: Any, key_id: str | None) -> Any:
-        """The item that a reference names; what is not found is left for the policy to refuse."""
-        if not _is_reference(item):
-            return item
-        run_id, _, number = str(item.get("id")).partition("_")[2].partition("-")
-        stored = await self._store.find(id_of("resp", run_id), key_id) if number else None
-        output = stored.response["output"] if stored else []
-        return next((each for each in output if each["id"] == item["id"]), item)
+    async def _output(self, response_id: str, key_id: str | None) -> Mapping[str, Json]:
+        """The items of a response by their ids; none if it is not found, and the policy refuses what names them."""
+        stored = await self._store.find(response_id, key_id) if response_id else None
+        return {item["id"]: item for item in stored.response["output"]} if stored else {}
 
     def _require_room(self, key_id: str | None) -> None:
         running = sum(each.key_id == key_id for each in self._running.values())
@@ -200,6 +206,16 @@ class KeptResponses:
 
 def _is_reference(item: Any) -> bool:
     return isinstance(item, dict) and item.get("type") == "item_reference"
+
+
+def _response_of(item: Any) -> str:
+    """The id of the response whose item is referred to; "" for other items."""
+    run_id = _id_of(item).partition("_")[2].partition("-")[0]
+    return id_of("resp", run_id) if run_id else ""
+
+
+def _id_of(item: Any) -> str:
+    return str(item.get("id")) if _is_reference(item) else ""
 
 
 def _stored(request: ResponsesRequest, response: Response, key_id: str | None) -> StoredResponse:

@@ -5,7 +5,7 @@ import secrets
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import orjson
 
@@ -14,7 +14,7 @@ from cappella.telemetry.run_store import RunStore
 from cappella.types import Json
 
 UNFINISHED = ("queued", "in_progress")
-_COLUMNS = "id, key_id, created_at, status, input, response"
+_COLUMNS = "id, key_id, created_at, status, input, response, server"
 _IS_UNFINISHED = "status IN ('queued', 'in_progress')"
 T = TypeVar("T")
 logger = logging.getLogger("cappella")
@@ -31,6 +31,8 @@ class StoredResponse:
     status: str
     items: Sequence[Json]
     response: Json
+    is_own: bool = True
+    """Whether this server has begun it."""
 
     @property
     def is_finished(self) -> bool:
@@ -72,7 +74,7 @@ class ResponseStore:
         """The response; None if there is none of this key. Raises RunsUnavailable."""
         query = f"SELECT {_COLUMNS} FROM responses WHERE {_OWN}"
         row = await self._call(lambda db: db.execute(query, (response_id, key_id)).fetchone())
-        return _stored(row) if row else None
+        return self._stored(row) if row else None
 
     async def delete(self, response_id: str, key_id: str | None) -> bool:
         """Whether there was one of this key."""
@@ -85,7 +87,7 @@ class ResponseStore:
 
     def _fail_interrupted(self, db: sqlite3.Connection, error: Json) -> None:
         query = f"SELECT {_COLUMNS} FROM responses WHERE {_IS_UNFINISHED} AND server <> ?"
-        for stored in [_stored(row) for row in db.execute(query, (self._server,))]:
+        for stored in [self._stored(row) for row in db.execute(query, (self._server,))]:
             response = orjson.dumps({**stored.response, "error": error})
             db.execute("UPDATE responses SET status = 'failed', response = ? WHERE id = ?", (response, stored.id))
 
@@ -101,7 +103,6 @@ class ResponseStore:
         values = (stored.id, stored.key_id, stored.created_at, stored.status, self._server, items, response)
         db.execute("INSERT OR REPLACE INTO responses VALUES (?,?,?,?,?,?,?)", values)
 
-
-def _stored(row: Sequence[object]) -> StoredResponse:
-    response_id, key_id, created_at, status, items, response = row
-    return StoredResponse(response_id, key_id, created_at, status, orjson.loads(items), orjson.loads(response))  # type: ignore[arg-type]
+    def _stored(self, row: Sequence[Any]) -> StoredResponse:
+        *head, items, response, server = row
+        return StoredResponse(*head, orjson.loads(items), orjson.loads(response), server == self._server)
