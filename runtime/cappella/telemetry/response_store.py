@@ -104,5 +104,6 @@ class ResponseStore:
         db.execute("INSERT OR REPLACE INTO responses VALUES (?,?,?,?,?,?,?)", values)
 
     def _stored(self, row: Sequence[Any]) -> StoredResponse:
-        *head, items, response, server = row
-        return StoredResponse(*head, orjson.loads(items), orjson.loads(response), server == self._server)
+        response_id, key_id, created_at, status, items, response, server = row
+        parsed = orjson.loads(items), orjson.loads(response)
+        return StoredResponse(response_id, key_id, created_at, status, *parsed, is_own=server == self._server)
