@@ -20,18 +20,25 @@ from cappella.gateway.formats.fields import OPTIONS, Fusion
 from cappella.telemetry.trace_types import Trace
 
 ROOT = Path(__file__).parents[1]
-REFERENCE = ROOT / "runtime" / "cappella" / "gateway" / "README.md"
-PAGES = (ROOT / "README.md", ROOT / "model_configs" / "README.md")
+DOCS = ROOT / "runtime" / "cappella" / "docs"
+REFERENCE, CONFIG = DOCS / "api.md", DOCS / "config.md"
+PAGES = (ROOT / "README.md", *sorted(DOCS.glob("*.md")))
+LEAST = {
+    "models": {"ann": {"weights": "/ann", "max_model_len": 64}},
+    "ensembles": {"x": {"panel": ["ann"], "judge": "ann"}},
+}
 BLOCKS = [(page, block) for page in PAGES for block in re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL)]
 
 
-@pytest.mark.parametrize(("page", "block"), BLOCKS, ids=lambda value: getattr(value, "parent", Path("block")).name)
+@pytest.mark.parametrize(("page", "block"), BLOCKS, ids=lambda value: getattr(value, "name", "block"))
 def test_a_config_that_is_shown_is_one(page: Path, block: str) -> None:
-    Config.model_validate(yaml.safe_load(block))
+    shown = yaml.safe_load(block)
+    if "scrape_configs" not in shown:  # Prometheus' own
+        Config.model_validate(LEAST | shown)
 
 
 def test_the_readme_can_be_read_in_one_sitting() -> None:
-    assert len(PAGES[0].read_text().splitlines()) <= 250
+    assert len(PAGES[0].read_text().split()) <= 1200
 
 
 def first_column(text: str, head: str) -> set[str]:
@@ -87,7 +94,7 @@ def _mentions(annotation: object, kind: type) -> bool:
 
 def test_the_table_of_run_options_says_what_their_declarations_say() -> None:
     table = "\n".join(option_rows())
-    assert table in PAGES[1].read_text(), f"model_configs/README.md should have:\n{table}"
+    assert table in CONFIG.read_text(), f"docs/config.md should have:\n{table}"
 
 
 def test_the_table_of_limits_says_what_their_declarations_say() -> None:
@@ -96,7 +103,7 @@ def test_the_table_of_limits_says_what_their_declarations_say() -> None:
         for name, limit in Limits.model_fields.items()
     )
     table = "\n".join(["| in `server.limits` | default | of one request |", "|---|---|---|", *rows])
-    assert table in PAGES[1].read_text(), f"model_configs/README.md should have:\n{table}"
+    assert table in CONFIG.read_text(), f"docs/config.md should have:\n{table}"
 
 
 def test_the_map_of_the_package_says_what_its_modules_say() -> None:

@@ -35,14 +35,15 @@ class Runtime:
     """
 
     def __init__(self, config: Path | str, log_dir: Path | None = None) -> None:
-        self.config = load.load(Path(config))
-        log_dir = log_dir or self.config.server.log_dir
+        written = load.load(Path(config))
+        log_dir = log_dir or written.server.log_dir
         log_dir, self._log_dir_lock = (log_dir, log_folder.hold(log_dir)) if log_dir else _own_log_dir()
         try:
-            self._supervisor = Supervisor(self.config, log_dir)
+            self._supervisor = Supervisor(written, log_dir)
         except BaseException:
             self._log_dir_lock.close()
             raise
+        self.config = self._supervisor.deployment.config
         self._pipeline = Pipeline(self._supervisor.engines)
 
     async def __aenter__(self) -> Self:

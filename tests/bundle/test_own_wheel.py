@@ -1,4 +1,4 @@
-"""The wheel of Cappella itself, as a bundle carries it: the page is in it, whole."""
+"""The wheel of Cappella itself, as a bundle carries it: the page is in it, whole, and so are the cards."""
 
 import shutil
 import zipfile
@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from cappella.bundle import wheels
+from cappella.config import cards
 from support.real_deployment import ROOT
 
 
-def test_the_page_is_in_the_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_and_the_cards_are_in_the_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tree = tmp_path / "tree"
     shutil.copytree(ROOT / "runtime", tree / "runtime", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
@@ -26,3 +27,4 @@ def test_the_page_is_in_the_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     files = {path.relative_to(tree / "runtime").as_posix() for path in web.rglob("*") if path.is_file()}
     assert files <= inside
     assert {"cappella/gateway/web/index.html", "cappella/gateway/web/assets/vendor/marks.js"} <= files
+    assert {f"cappella/config/model_cards/{path.name}" for path in cards.SHIPPED.iterdir()} <= inside

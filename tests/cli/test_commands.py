@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cappella.config import load
+from cappella.config import cards, load
 from cappella.engines import log_folder
 from cappella.errors import ConfigError
 from cappella.gateway.http_server import bind
@@ -138,15 +138,19 @@ def test_a_plan_for_this_machine_is_made_without_a_gpu(tmp_path: Path) -> None:
 
 
 def test_a_plan_names_its_columns_in_plain_words(tmp_path: Path) -> None:
-    heading = cappella("plan", str(deployment(tmp_path)), "--gpus", "2x24GiB", COLUMNS="120").stdout.splitlines()[0]
-    assert re.split(r"  +", heading.strip()) == [
+    upper, lower = cappella("plan", str(deployment(tmp_path)), "--gpus", "2x24GiB", COLUMNS="120").stdout.splitlines()[
+        :2
+    ]
+    assert upper.split() == ["runs"]
+    assert re.split(r"  +", lower.strip()) == [
         "model",
         "on",
         "weights",
         "KV",
         "overhead",
         "total",
-        "runs at once",
+        "context",
+        "at once",
         "reason",
     ]
 
@@ -190,7 +194,7 @@ def test_check_names_every_missing_folder_at_once_and_what_fetches_those_with_a_
     config = deployment(tmp_path)
     said = json.loads(config.read_text())
     model = said["models"]["ann"]
-    card = ROOT / "model_configs" / "models" / "qwen3-8b.yaml"
+    card = cards.SHIPPED / "qwen3-8b.yaml"
     said["models"] |= {"bob": {**model, "weights": "bob"}, "cat": {**model, "weights": "cat", "card": str(card)}}
     config.write_text(json.dumps(said))
     done = cappella("check", str(config))
@@ -296,3 +300,12 @@ async def test_a_server_may_be_named_with_v1_without_a_scheme_and_by_the_environ
 def test_a_client_that_connects_as_soon_as_the_address_is_known_waits_instead_of_being_refused() -> None:
     with bind("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname(), timeout=5):
         pass
+
+
+def test_the_documentation_can_be_read_in_a_terminal() -> None:
+    listed, shown = cappella("docs"), cappella("docs", "troubleshooting")
+    assert "troubleshooting  Troubleshooting" in listed.stdout
+    assert shown.stdout.startswith("# Troubleshooting\n")
+    wrong = cappella("docs", "trouble")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert "there is no page 'trouble'" in wrong.stderr

@@ -15,7 +15,7 @@ from cappella.placement import advice, architecture, machine
 from support.real_deployment import ROOT
 
 CONFIGS = ROOT / "model_configs"
-CARDS = {path.stem: cards.load(path) for path in sorted((CONFIGS / "models").glob("*.yaml"))}
+CARDS = {path.stem: cards.load(path) for path in sorted(cards.SHIPPED.glob("*.yaml"))}
 # The memory that drivers report at least for a GPU of so many decimal gigabytes.
 MACHINES = {
     "1x24gb": "23.5GiB",
@@ -122,7 +122,7 @@ def test_the_ensemble_of_a_machine_fits_it(name: str) -> None:
 
 
 def write(folder: Path, card: str, **fields: Any) -> Config:
-    model = {"weights": "nowhere", "card": str(CONFIGS / "models" / card), "max_model_len": 4096, **fields}
+    model = {"weights": "nowhere", "card": str(cards.SHIPPED / card), "max_model_len": 4096, **fields}
     ensemble = {"panel": ["ann", {"model": "ann", "temperature": 0.1}], "judge": "ann"}
     path = folder / "c.yaml"
     path.write_text(json.dumps({"models": {"ann": model}, "ensembles": {"default": ensemble}}))
@@ -150,7 +150,7 @@ def test_a_card_says_what_the_config_does_not(tmp_path: Path) -> None:
     ],
 )
 def test_a_mistake_in_a_card_is_named_with_its_line(tmp_path: Path, old: str, new: str, says: str) -> None:
-    text = (CONFIGS / "models" / "qwen3-8b.yaml").read_text()
+    text = (cards.SHIPPED / "qwen3-8b.yaml").read_text()
     assert old in text
     (tmp_path / "card.yaml").write_text(text.replace(old, new).replace("xQwen/", "x y/"))
     with pytest.raises(ConfigError, match=says):

@@ -15,7 +15,7 @@ from cappella.errors import ConfigError
 ROOT = Path(__file__).parents[2]
 GOOD = """\
 models:
-  ann: {weights: w/ann, max_model_len: 64, kv_cache_bytes: 1MiB}
+  ann: {weights: ./w/ann, max_model_len: 64, kv_cache_bytes: 1MiB}
   bob: {weights: /abs/bob, max_model_len: 64, kv_cache_bytes: 1MiB}
 ensembles:
   default:
@@ -241,7 +241,7 @@ def test_no_text_makes_anything_but_a_config_error(tmp_path: Path, text: str) ->
 
 def test_an_invalid_date_is_a_config_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"c\.yaml"):
-        load(write(tmp_path, GOOD.replace("w/ann", "2020-13-45")))
+        load(write(tmp_path, GOOD.replace("./w/ann", "2020-13-45")))
 
 
 def test_an_alias_to_itself_is_a_config_error(tmp_path: Path) -> None:

@@ -325,7 +325,7 @@ def test_the_arguments_hold_the_exact_kv_size_and_the_engine_args() -> None:
             },
         }
     )
-    placed = Placed("ann", (0, 1), 0, 0, 3 << 20, 1.0, 2048, "split")
+    placed = Placed("ann", (0, 1), 0, 0, 3 << 20, 64, 1.0, 2048, "split")
     arguments = server_args.arguments("ann", model, placed, Path("/x/engine.sock"))
     pairs = dict(pairwise(arguments))
     assert pairs["--kv-cache-memory-bytes"] == str(3 << 20)

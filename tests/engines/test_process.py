@@ -28,7 +28,7 @@ def model(**fields: Any) -> Model:
 
 
 def pairs(**fields: Any) -> dict[str, str]:
-    placed = Placed("ann", (0,), 0, 0, 1 << 20, 1.0, 2048, "fits one GPU")
+    placed = Placed("ann", (0,), 0, 0, 1 << 20, 64, 1.0, 2048, "fits one GPU")
     flags = server_args.arguments("ann", model(**fields), placed, Path("/run/engine.sock"))
     return {
         flag: following if not following.startswith("--") else ""
@@ -186,7 +186,7 @@ def test_an_engine_sees_only_its_planned_gpus() -> None:
 
 
 def test_sleep_mode_and_numa_nodes_are_on_the_command_line() -> None:
-    placed = Placed("ann", (0, 1), 0, 0, 1 << 20, 1.0, 2048, "split")
+    placed = Placed("ann", (0, 1), 0, 0, 1 << 20, 64, 1.0, 2048, "split")
     flags = server_args.arguments("ann", model(), placed, Path("/s"), sleep_mode=True, numa_nodes=(0, 1))
     assert "--enable-sleep-mode" in flags
     at = flags.index("--numa-bind-nodes")

@@ -112,6 +112,8 @@ async def test_an_idle_connection_makes_room_and_a_busy_one_does_not(fake_engine
         assert await eventually(lambda: fake_engines.running == 1)
         async with connected(url, HEALTH + b"\r\n") as (fifth, _):
             assert (await fifth.readline()).startswith(b"HTTP/1.1 200 ")
+        async with connected(url, b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n") as (sixth, _):
+            await sixth.readuntil(b'cappella_refused_connections_total{limit="all"} 1.0')
         fake_engines.release()
 
 

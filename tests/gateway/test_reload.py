@@ -93,6 +93,18 @@ async def test_without_room_for_both_the_old_engine_ends_before_the_new_one_begi
         assert (status, reply["fusion"]["responses"][1]["content"]) == (200, "bob of 9 speaks")
 
 
+async def test_a_context_that_the_plan_chose_is_served_and_kept_by_a_reload(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = {key: value for key, value in model().items() if key != "max_model_len"}
+    async with stack(tmp_path, monkeypatch, models={"ann": planned, "bob": model()}) as found:
+        served = found.supervisor.deployment.config.local
+        assert (served["ann"].max_model_len, served["bob"].max_model_len) == (1024, 64)
+        found.config["models"]["bob"] = model(max_num_seqs=9)
+        assert (await found.reload())["started"] == ["bob"]
+        assert found.supervisor.deployment.config.local["ann"].max_model_len == 1024
+
+
 async def test_weights_that_have_changed_on_disk_are_loaded_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

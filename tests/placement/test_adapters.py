@@ -30,7 +30,7 @@ def model(**adapter_folders: Path) -> Model:
 def test_the_engine_reserves_the_largest_rank_rounded_up(tmp_path: Path) -> None:
     found = model(law=write_adapter(tmp_path / "a", {"r": 9}), code=write_adapter(tmp_path / "b", {"r": 4}))
     assert adapters.served_rank(found) == 16
-    flags = server_args.arguments("base", found, Placed("base", (0,), 0, 0, 1 << 20, 1, 2048, ""), Path("/s"))
+    flags = server_args.arguments("base", found, Placed("base", (0,), 0, 0, 1 << 20, 64, 1, 2048, ""), Path("/s"))
     at = flags.index("--lora-modules")
     assert flags[at + 1 : at + 3] == [f"law={tmp_path / 'a'}", f"code={tmp_path / 'b'}"]
     assert flags[flags.index("--max-lora-rank") + 1] == "16"

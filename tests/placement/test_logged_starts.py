@@ -1,14 +1,12 @@
 """The plan's overhead against start-ups that were logged: others' on Hopper GPUs, and one of our own."""
 
-from pathlib import Path
-
 import pytest
 
 from cappella.config import cards
 from cappella.placement import architecture, overhead
 from cappella.placement.architecture import Architecture
 
-CARDS = Path(__file__).parents[2] / "model_configs" / "models"
+CARDS = cards.SHIPPED
 GIB = 1 << 30
 H100_BYTES = int(79.19 * GIB)
 

@@ -15,6 +15,7 @@ import aiohttp
 import pytest
 
 from support.real_deployment import ROOT, Deployment, alive, deployed, shipped_config, stop, wait_for
+from support.scripted_hub import files_of, fill_cache, running
 
 pytestmark = pytest.mark.vllm
 
@@ -36,6 +37,9 @@ class Box:
 def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
     folder = tmp_path_factory.mktemp("box")
     model = shipped_config("demo.yaml")["models"]["soprano"]
+    weights = Path(model["weights"])
+    # Named as its users name a model: the plan chooses its context, and the cache has its files.
+    model = {key: value for key, value in model.items() if key != "max_model_len"} | {"weights": "maker/ann"}
     ensemble = {"panel": ["soprano", "soprano"], "judge": "soprano", "analysis": "off"}
     config = folder / "solo.yaml"
     # Time enough to end what is under way, on a busy machine too.
@@ -46,6 +50,8 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
         folders = {"logs": folder / "logs", "cache": folder / "cache", "tmp": Path(temporary)}
         for each in folders.values():
             each.mkdir(exist_ok=True)
+        with running(files_of(weights)) as hub:
+            fill_cache(hub, folders["cache"] / ".cache" / "huggingface")
         environment = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(ROOT / "runtime"),
@@ -55,6 +61,11 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
         before = [*BOX, *map(str, folders.values()), "--"] if BOXES else []
         with deployed(config, folders["logs"], before, environment) as deployment:
             yield Box(deployment, folders["tmp"])
+
+
+def test_real_weights_are_found_by_their_hub_id_with_the_context_that_the_plan_chose(box: Box) -> None:
+    found = {each["id"]: each["max_model_len"] for each in box.deployment.get("/v1/models")["data"]}
+    assert found["soprano"] == 1024
 
 
 async def ask(box: Box, model: str, **more: Any) -> tuple[int, Any]:

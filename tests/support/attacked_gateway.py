@@ -32,7 +32,7 @@ class Supervisor:
         unplanned: Any = None
         lifecycles: Any = dict.fromkeys(self.engines)
         engines: Any = self.engines
-        self.deployment = Deployment(config, unplanned, unplanned, {}, engines, lifecycles, {})
+        self.deployment = Deployment(config, config, unplanned, unplanned, {}, engines, lifecycles, {})
 
     async def start(self) -> None:
         pass

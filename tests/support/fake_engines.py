@@ -22,6 +22,7 @@ from cappella.ensemble.run import Run
 from cappella.errors import ActionRefused, UnknownEngine
 from cappella.gateway.app import create_app
 from cappella.gateway.http_protocol import connections
+from cappella.gateway.http_server import MAX_FILES, connection_limits
 from cappella.gateway.reload import ReadConfig, Reloader
 from cappella.placement import machine
 from cappella.placement.planner import Placed, Plan
@@ -132,7 +133,7 @@ class FakeEngines:
     # What the application needs of a supervisor; processes are the edge that is scripted here.
     @property
     def plan(self) -> Plan:
-        placed = {name: Placed(name, (0,), 100, 10, 1000, 1.0, 64, "there is room") for name in self.engines}
+        placed = {name: Placed(name, (0,), 100, 10, 1000, 64, 1.0, 64, "there is room") for name in self.engines}
         return Plan(machine.own_memory(), placed)
 
     def actions(self, name: str) -> Sequence[Action]:
@@ -160,7 +161,7 @@ class FakeEngines:
     def prepare(self, change: Change) -> Deployment:
         lifecycles: Any = dict.fromkeys(self.engines)
         engines: Any = self.engines
-        return Deployment(change.config, machine.own_memory(), self.plan, {}, engines, lifecycles, {})
+        return Deployment(change.config, change.config, machine.own_memory(), self.plan, {}, engines, lifecycles, {})
 
     def serve(self, config: Config) -> None:
         """Become the engines of this config."""
@@ -222,7 +223,7 @@ async def serving(fake_engines: FakeEngines, config: Config, reread: ReadConfig 
     fake_engines.serve(config)
     app = create_app(config, fake_engines, reread)  # type: ignore[arg-type]
     fake_engines.reloader = app.state.reloader
-    protocol: Any = connections(config.server.max_connections, config.server.max_connections_per_address)
+    protocol: Any = connections(connection_limits(app.state.reloader.state, MAX_FILES))
     http = uvicorn.Config(app, http=protocol, port=0, log_level="error", lifespan="on", ws="none")
     http.load()
     server = uvicorn.Server(http)

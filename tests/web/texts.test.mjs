@@ -99,7 +99,7 @@ test("a stream may be cut anywhere", () => {
 
 const MODELS = {
   data: [
-    { id: "cappella/default", panel: ["ann", "ann#2"], judge: "cid", presets: ["quick"], example: "Why?" },
+    { id: "cappella/default", panel: ["ann", "ann#2"], judge: "cid", presets: ["quick"], examples: ["Why?"] },
     { id: "ann" },
     { id: "cid" },
   ],

@@ -94,7 +94,9 @@ async def plain_servers(config: Config, log_dir: Path) -> AsyncIterator[Mapping[
             port = free_port()
             urls[name] = f"http://127.0.0.1:{port}"
             arguments = ["--model", str(model.weights), "--served-model-name", name, "--host", "127.0.0.1"]
-            arguments += ["--port", str(port), "--max-model-len", str(model.max_model_len)]
+            arguments += ["--port", str(port)]
+            if model.max_model_len is not None:
+                arguments += ["--max-model-len", str(model.max_model_len)]
             if has_gpu():
                 arguments += ["--gpu-memory-utilization", f"{0.9 / len(config.models):.2f}"]
             command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *arguments]

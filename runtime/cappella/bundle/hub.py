@@ -13,6 +13,7 @@ from cappella.bundle import contents
 from cappella.bundle.file_copy import CHUNK_BYTES
 from cappella.bundle.manifest import PARTIAL, check_path
 from cappella.bundle.progress import Bar, step
+from cappella.config.hub_library import prepare_import
 from cappella.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -45,16 +46,14 @@ class HubModel:
         return sum(file.size_bytes for file in self.files)
 
 
-def require(place: Path) -> None:
-    """Raises ConfigError if huggingface_hub is not installed. Turns its telemetry off."""
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    # Its bars are for one file; ours is for all files of a model.
-    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+def require(place: str) -> None:
+    """Raises ConfigError if huggingface_hub is not installed."""
+    prepare_import()
     try:
         import huggingface_hub  # noqa: F401
     except ImportError as error:
         problem = "the package huggingface_hub is not installed"
-        raise ConfigError(str(place), problem, "pip install 'cappella[pull]'") from error
+        raise ConfigError(place, problem, "pip install 'cappella[pull]'") from error
 
 
 def find(hub_id: str, revision: str | None) -> HubModel:
@@ -144,8 +143,10 @@ def _config_errors(hub_id: str, revision: str | None) -> Iterator[None]:
         hint = f"Accept its licence on https://huggingface.co/{hub_id}, then use `hf auth login` or HF_TOKEN"
         raise ConfigError(hub_id, "is gated, and this account has no access", hint) from error
     except RevisionNotFoundError as error:
-        raise ConfigError(hub_id, f"has no revision {revision}", "Fix the card") from error
+        raise ConfigError(hub_id, f"has no revision {revision}", "Name a branch, a tag or a commit of it") from error
     except RepositoryNotFoundError as error:
-        raise ConfigError(hub_id, "is not on the hub, or is private", "Fix the card, or run `hf auth login`") from error
+        raise ConfigError(
+            hub_id, "is not on the hub, or is private", "Check the name, or run `hf auth login`"
+        ) from error
     except (httpx2.HTTPError, OSError, ValueError) as error:
         raise ConfigError(hub_id, f"cannot be downloaded ({str(error).splitlines()[0]})", RETRY_HINT) from error

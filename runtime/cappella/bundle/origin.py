@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cappella.bundle.manifest import write_atomically
-from cappella.config import cards
+from cappella.config import cards, weights
 
-NAME = ".pulled.json"
+NAME = weights.PULLED
 
 
 @dataclass(frozen=True, slots=True)

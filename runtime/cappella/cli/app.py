@@ -7,11 +7,13 @@ from typing import Annotated
 import typer
 
 from cappella.cli import ask as terminal
-from cappella.cli import audit, bench, keys
+from cappella.cli import audit, bench, keys, models
 from cappella.cli.ask import ServerKey, Url
 from cappella.cli.client.address import DEFAULT_URL
-from cappella.cli.completion import CONFIG
+from cappella.cli.completion import CONFIG, SUFFIXES, config_files
+from cappella.cli.docs import docs
 from cappella.cli.errors import EXIT_CODES, App, one_line_errors, print_error
+from cappella.cli.logs import logs
 from cappella.cli.mcp import mcp
 from cappella.errors import ConfigError
 from cappella.version import __version__
@@ -25,6 +27,7 @@ app = App(
 app.add_typer(keys.app, name="keys")
 app.add_typer(audit.app, name="audit")
 app.add_typer(bench.app, name="bench")
+app.add_typer(models.app, name="models")
 
 ConfigPath = Annotated[Path, CONFIG]
 
@@ -63,7 +66,7 @@ def reload(url: Url = DEFAULT_URL, key: ServerKey = None) -> None:
         asyncio.run(reload_server(Server(url, key)))
 
 
-for command in (terminal.ask, terminal.chat, terminal.top, mcp):
+for command in (terminal.ask, terminal.chat, terminal.top, mcp, docs, logs):
     app.command()(command)
 
 
@@ -78,8 +81,11 @@ def check(config: ConfigPath) -> None:
         errors: list[ConfigError] = []
         for name, model in loaded.local.items():
             try:
-                folder.inspect(name, model.weights, model.card)
-                print(f"{name}: ok, {model.weights}")
+                found = folder.inspect(name, model.weights, model.card)
+                context = (
+                    "" if model.max_model_len else f", context by the plan, at most {found.own_context.default_tokens}"
+                )
+                print(f"{name}: ok, {model.weights}{context}")
             except ConfigError as error:
                 errors.append(error)
         for name, remote in loaded.remote.items():
@@ -115,19 +121,54 @@ def plan(
 
 @app.command()
 def pull(
-    config: ConfigPath,
+    target: Annotated[
+        str, typer.Argument(help="A model, such as Qwen/Qwen3-8B, or a config.", autocompletion=config_files)
+    ],
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit of a model. (default: the newest)")
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option(help="Folder for a model. (default: one in CAPPELLA_MODELS, where configs find it)")
+    ] = None,
     unpinned: Annotated[
         bool, typer.Option("--unpinned", help="Fetch the newest revision where a card pins none.")
     ] = False,
 ) -> None:
-    """Download the weights that a config's cards name from the Hugging Face hub.
+    """Download a model, or what a config names, from the Hugging Face hub. A config finds it by the same name.
 
     Downloads only what an engine reads (safetensors, no pickles), checks every hash, and resumes where an earlier call stopped.
     """
-    from cappella.bundle.pull import pull as pull_weights
+    from cappella.bundle import pull as command
 
     with one_line_errors():
-        pull_weights(config, unpinned)
+        if not target.endswith(SUFFIXES) and not Path(target).is_file():
+            command.pull_model(target, revision, to)
+        elif revision or to:
+            raise ConfigError(
+                "--revision, --to", "are for one model, and this is a config", "Write models.NAME.weights"
+            )
+        else:
+            command.pull(Path(target), unpinned)
+
+
+@app.command()
+def card(
+    model: Annotated[str, typer.Argument(help="A folder, or a model such as Qwen/Qwen3-8B: here, or else on the hub.")],
+    out: Annotated[Path | None, typer.Option(help="Write the card to this file instead of printing it.")] = None,
+) -> None:
+    """Make a model card: what `plan` needs before the weights are there, and defaults for the config.
+
+    Set its tool_parser and reasoning_parser by hand. A config names it by `card: FILE`.
+    """
+    from cappella.bundle import file_copy, manifest, own_card
+
+    with one_line_errors():
+        text = own_card.text(model)
+        if out is None:
+            print(text, end="")
+            return
+        with file_copy.disk_errors(out, "Choose another file"):
+            manifest.write_atomically(out, text.encode())
 
 
 @app.command()

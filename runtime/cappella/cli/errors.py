@@ -46,7 +46,7 @@ class App(typer.Typer):
     """A Typer app whose commands are `Command`s and whose groups are `Group`s."""
 
     def __init__(self, cls: type[TyperGroup] = Group, **settings: Any) -> None:
-        super().__init__(cls=cls, no_args_is_help=True, **settings)
+        super().__init__(cls=cls, **{"no_args_is_help": True, **settings})
 
     def command(self, name: str | None = None, **settings: Any) -> Callable[[Function], Function]:
         return super().command(name, **{"cls": Command, **settings})

@@ -30,6 +30,16 @@ class Card(Frozen):
     sources: Sequence[str]
 
 
+SHIPPED = Path(__file__).with_name("model_cards")
+"""One file for each model, by the name in its hub id in lower case."""
+
+
+def shipped(hub_id: str) -> Path | None:
+    """The card that Cappella has for a hub id, in any case; None if it has none."""
+    path = SHIPPED / f"{hub_id.lower().rpartition('/')[2]}.yaml"
+    return path if path.is_file() and load(path).hub_id.lower() == hub_id.lower() else None
+
+
 def load(path: Path) -> Card:
     """Read a card. Raises ConfigError with the line and key of a mistake."""
-    return yaml_source.load(path, Card, "Give the path of a file in model_configs/models")[1]
+    return yaml_source.load(path, Card, "Give the path of a card, or the hub id of one that Cappella has")[1]

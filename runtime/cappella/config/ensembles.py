@@ -11,6 +11,8 @@ from cappella.config.yaml_source import Path_
 from cappella.types import Frozen, Sampling, SamplingOptions, Temperature
 from cappella.vocabulary import GateMode
 
+MAX_EXAMPLES = 12
+
 
 class Member(SamplingOptions):
     """A panel seat: a model, its sampling, and an optional system prompt before the conversation."""
@@ -59,7 +61,8 @@ class Preset(EnsembleOptions):
 class Ensemble(EnsembleOptions):
     """A panel, a judge and their options, called by clients as `cappella/<name>`.
 
-    `serve` prints `example` as a question to try.
+    `examples` are questions to try: the page shows all, `serve` prints the first. `notice` is what people should know of
+    the ensemble before they trust it; the page, `serve` and `cappella chat` show it.
     """
 
     panel: Seats
@@ -68,7 +71,10 @@ class Ensemble(EnsembleOptions):
     tools: bool = False
     presets: Mapping[Name, Preset] = {}
     allow_overrides: bool = True
-    example: str = "Say hello."
+    examples: Annotated[
+        tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1, max_length=MAX_EXAMPLES)
+    ] = ("Say hello.",)
+    notice: Annotated[str, Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
     def _panels_fit(self) -> "Ensemble":

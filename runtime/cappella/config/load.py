@@ -6,7 +6,19 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
-from cappella.config import Config, Ensemble, Member, Model, Preset, RemoteModel, Server, Tls, cards, yaml_source
+from cappella.config import (
+    Config,
+    Ensemble,
+    Member,
+    Model,
+    Preset,
+    RemoteModel,
+    Server,
+    Tls,
+    cards,
+    weights,
+    yaml_source,
+)
 from cappella.config.abilities import judge_lacks, seat_lacks
 from cappella.config.yaml_source import Path_
 from cappella.errors import ConfigError
@@ -62,12 +74,14 @@ def _resolve_paths(config: Config, folder: Path) -> Config:
 def _model_with_paths(model: Model | RemoteModel, folder: Path) -> Model | RemoteModel:
     if isinstance(model, RemoteModel):
         return model.model_copy(update={"key_file": model.key_file and folder / model.key_file.expanduser()})
-    paths = {
-        "weights": folder / model.weights.expanduser(),
-        "card": model.card and folder / model.card.expanduser(),
-        "adapters": {each: folder / path.expanduser() for each, path in model.adapters.items()},
-    }
-    return model.model_copy(update=paths)
+    adapters = {each: folder / path.expanduser() for each, path in model.adapters.items()}
+    name = weights.named_by(model.weights)
+    card = model.card or (cards.shipped(name.hub_id) if name and "card" not in model.model_fields_set else None)
+    at = model.weights
+    if name and card and not at.exists() and cards.load(card).hub_id.lower() != name.hub_id.lower():
+        # A relative folder, for which the card names the source.
+        at = folder / str(name)
+    return model.model_copy(update={"adapters": adapters, "card": card, "weights": at})
 
 
 def _with_cards(config: Config) -> Config:

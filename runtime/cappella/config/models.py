@@ -5,12 +5,33 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidatorFunctionWrapHandler, WrapValidator, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
 
+from cappella.config import cards, weights
 from cappella.config.engine_args import EngineArg, canonical
 from cappella.config.fields import Bytes, Name
 from cappella.config.options import Seconds
 from cappella.types import Capabilities, Frozen
+
+
+def _located(value: object, info: ValidationInfo) -> object:
+    """The folder that the text names, in a config that was read from a file."""
+    return weights.locate(value, info.context["folder"]) if isinstance(value, str) and info.context else value
+
+
+def _card(value: object, info: ValidationInfo) -> object:
+    if not isinstance(value, str) or not info.context:
+        return value
+    path = weights.below(info.context["folder"], value)
+    return path if path.exists() else cards.shipped(value) or path
 
 
 class Model(Frozen):
@@ -18,16 +39,17 @@ class Model(Frozen):
 
     The parsers are vLLM's, by name: a model accepts tools, or `reasoning_effort`, only if it has the parser.
     `prompt_lookup_tokens` turns on n-gram speculation with that many draft tokens: useful for judges, which copy much.
-    `card` is a file of model_configs/models with published facts about these weights.
+    `weights` is a folder, or a hub id that is found in the Hugging Face cache or where `cappella pull` puts it. `card` is a
+    file with published facts about them, or the hub id of a card that Cappella has; by default the one of their hub id.
     An engine with pending requests that generates no token and makes no step for `hung_after_s` is restarted, on a CPU
     only if its core does not compute either.
     `adapters` are LoRA adapters by name. Each is called like a model; one engine serves them with its weights.
     `engine_args` are further flags of vLLM's server: those allowed by config/engine_args.py.
     """
 
-    weights: Path
-    card: Path | None = None
-    max_model_len: Annotated[int, Field(ge=16)]
+    weights: Annotated[Path, BeforeValidator(_located)]
+    card: Annotated[Path, BeforeValidator(_card)] | None = None
+    max_model_len: Annotated[int, Field(ge=16)] | None = None
     kv_cache_bytes: Annotated[Bytes, Field(ge=1 << 20)] | None = None
     kv_cache_dtype: Literal["auto", "fp8"] = "auto"
     gpus: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
@@ -67,6 +89,12 @@ class Model(Frozen):
             context_tokens=self.max_model_len,
         )
 
+    @property
+    def context_tokens(self) -> int:
+        """`max_model_len` of a model that is planned: the plan has chosen it where the config has not."""
+        assert self.max_model_len is not None
+        return self.max_model_len
+
 
 class RemoteModel(Frozen):
     """A model on an OpenAI-compatible server that Cappella does not run, at an address that it may reach.
@@ -103,6 +131,10 @@ class RemoteModel(Frozen):
         return url.rstrip("/")
 
     @property
+    def context_tokens(self) -> int:
+        return self.max_model_len
+
+    @property
     def host(self) -> str:
         return urlsplit(self.url).hostname or ""
 
@@ -125,7 +157,7 @@ class RemoteModel(Frozen):
         )
 
 
-def _of_its_kind(value: object, _: ValidatorFunctionWrapHandler) -> Model | RemoteModel:
+def _of_its_kind(value: object, _: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Model | RemoteModel:
     """Chooses the kind by its keys, because a plain union would report the errors of both kinds."""
     if isinstance(value, Model | RemoteModel):
         return value
@@ -138,7 +170,7 @@ def _of_its_kind(value: object, _: ValidatorFunctionWrapHandler) -> Model | Remo
     if misplaced := sorted(keys & (set(other.model_fields) - set(kind.model_fields))):
         why = "weights, but this model has a url" if kind is RemoteModel else "a url, but this model has none"
         raise ValueError(f"{', '.join(misplaced)} can be set only for a model with {why}")
-    return kind.model_validate(value)
+    return kind.model_validate(value, context=info.context)
 
 
 AnyModel = Annotated[Model | RemoteModel, WrapValidator(_of_its_kind)]

@@ -14,6 +14,12 @@ def cache_dir() -> Path:
     return _base("XDG_CACHE_HOME", ".cache") / "cappella"
 
 
+def models_dir() -> Path:
+    """The folder where `cappella pull` puts weights: `CAPPELLA_MODELS`, or one in the user's data."""
+    named = os.environ.get("CAPPELLA_MODELS")
+    return Path(named).expanduser().absolute() if named else _base("XDG_DATA_HOME", ".local/share") / "cappella/models"
+
+
 def _base(variable: str, default: str) -> Path:
     """The specification requires relative paths to be ignored."""
     named = Path(os.environ.get(variable, ""))

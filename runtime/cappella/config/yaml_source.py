@@ -21,14 +21,17 @@ _VALUE_ERRORS = (ValueError, LookupError, TypeError, AttributeError, OverflowErr
 
 
 def load(path: Path, schema: type[Schema], hint: str) -> tuple[yaml.Node | None, Schema]:
-    """The file's nodes and its validated content. Raises ConfigError, with `hint` for an unreadable file."""
+    """The file's nodes and its validated content. Raises ConfigError, with `hint` for an unreadable file.
+
+    Validators find the file's folder in their context.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(str(path), f"cannot be read ({error})", hint) from error
     root, raw = parse(path, text)
     try:
-        return root, schema.model_validate(raw)
+        return root, schema.model_validate(raw, context={"folder": path.parent.resolve()})
     except ValidationError as error:
         raise config_error(path, root, schema, error) from error
 

@@ -115,8 +115,8 @@ def _questions(config: Config, away: Collection[str]) -> Iterator[tuple[str, str
     for name, ensemble in config.ensembles.items():
         if {ensemble.judge.model, *(seat.model for seat in ensemble.seats)} & set(away):
             continue
-        yield f"cappella/{name}", ensemble.example, {}
-    example = next(iter(config.ensembles.values())).example
+        yield f"cappella/{name}", ensemble.examples[0], {}
+    example = next(iter(config.ensembles.values())).examples[0]
     for name in config.models_by_name.keys() - set(away):
         yield name, example, {"max_completion_tokens": MODEL_TOKENS}
 

@@ -61,7 +61,7 @@ def remote_engine(name: str, model: RemoteModel) -> VllmEngine | OpenAIEngine:
     kind = VllmEngine if model.api == "vllm" else OpenAIEngine
     address = Address(model.url, key=_read_api_key(name, model))
     sanitizer = Sanitizer(WELL_KNOWN_SPECIAL_TOKENS)
-    context = ContextSize(model.max_model_len, LONGEST_TOKEN_CHARS)
+    context = ContextSize(model.context_tokens, LONGEST_TOKEN_CHARS)
     return kind(address, EngineStatus(name), sanitizer, model.capabilities, name=model.model or name, context=context)
 
 

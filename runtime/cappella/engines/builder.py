@@ -86,7 +86,7 @@ class EngineBuilder:
             hold_awake = partial(self._swap_scheduler.hold_awake, placed.turn)
         names = (name, *model.adapters)
         status = EngineStatus(name)
-        context = ContextSize(model.max_model_len, found.longest_token_chars or LONGEST_TOKEN_CHARS)
+        context = ContextSize(model.context_tokens, found.longest_token_chars or LONGEST_TOKEN_CHARS)
         new.engines.update(
             backends.local_engines(socket, names, status, sanitizer, model.capabilities, hold_awake, context)
         )

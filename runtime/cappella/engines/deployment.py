@@ -21,10 +21,11 @@ Fingerprints = Mapping[str, folder.Fingerprint]
 class Deployment:
     """`engines` by every name that can be called, adapters included; `lifecycles` and `attachments` by model.
 
-    `machine` is the machine's memory before the first engine started.
+    `config` is `written` with the contexts that the plan chose; `machine` is the machine's memory before the first engine started.
     """
 
     config: Config
+    written: Config
     machine: Machine
     plan: Plan
     fingerprints: Fingerprints
@@ -44,7 +45,7 @@ class Deployment:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """The change to another config. A model whose settings or files have changed is both `removed` and `added`.
+    """The change to another config, as it is written. A model whose settings or files have changed is both `removed` and `added`.
 
     With `fits_side_by_side` there is memory for the added engines beside the removed ones.
     """
@@ -75,7 +76,7 @@ def plan_change(old: Deployment, config: Config, now: Machine) -> Change:
     kept = frozenset(
         name
         for name, model in config.models.items()
-        if old.config.models.get(name) == model
+        if old.written.models.get(name) == model
         and old.fingerprints[name] == new_fingerprints[name]
         and old.statuses[name].state != "failed"
     )
@@ -97,11 +98,12 @@ def plan_change(old: Deployment, config: Config, now: Machine) -> Change:
 
 
 def _pinned(config: Config, plan: Plan, kept: frozenset[str]) -> Config:
-    """The config with the kept engines fixed to their GPUs and KV cache sizes."""
+    """The config with the kept engines fixed to their GPUs, contexts and KV cache sizes."""
 
     def pin(model: Model, placed: Placed) -> Model:
         where = {"gpus": placed.gpus, "tensor_parallel_size": None} if plan.machine.gpu else {}
-        return model.model_copy(update={"kv_cache_bytes": placed.kv_cache_bytes, **where})
+        sizes = {"kv_cache_bytes": placed.kv_cache_bytes, "max_model_len": placed.max_model_len}
+        return model.model_copy(update={**sizes, **where})
 
     models = {name: pin(m, plan.placed[name]) if name in kept else m for name, m in config.local.items()}
     return config.model_copy(update={"models": {**config.models, **models}})
@@ -116,7 +118,7 @@ def _without(now: Machine, old: Deployment, names: list[str]) -> Machine:
         for each in now.devices
         if each.index in free_before
     ]
-    return Machine(devices, now.gpu)
+    return replace(now, devices=devices)
 
 
 def _with(room: Machine, plan: Plan, names: tuple[str, ...]) -> Machine:
@@ -125,7 +127,7 @@ def _with(room: Machine, plan: Plan, names: tuple[str, ...]) -> Machine:
     devices = [
         replace(each, free_bytes=max(0, each.free_bytes - bytes_by_gpu.get(each.index, 0))) for each in room.devices
     ]
-    return Machine(devices, room.gpu)
+    return replace(room, devices=devices)
 
 
 def _held_bytes(plan: Plan, names: list[str]) -> dict[int, int]:

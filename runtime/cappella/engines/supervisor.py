@@ -18,7 +18,7 @@ from cappella.engines.spec import Backoff
 from cappella.engines.status import Action, EngineStatus
 from cappella.engines.swapping import SwapScheduler
 from cappella.errors import ActionRefused, ConfigError, RunsElsewhere, UnknownEngine
-from cappella.placement import advice, machine
+from cappella.placement import advice, contexts, machine
 from cappella.placement.planner import Plan
 
 ACTION_WAIT_S = 0.2
@@ -48,7 +48,8 @@ class Supervisor:
         )
         self._tasks: dict[Lifecycle | Attachment, asyncio.Task[None]] = {}
         self._actions: set[asyncio.Task[None]] = set()
-        self.deployment = Deployment(config, own, plan, deployment.fingerprints(config), {}, {}, {})
+        served = contexts.applied(config, plan)
+        self.deployment = Deployment(served, config, own, plan, deployment.fingerprints(config), {}, {}, {})
         try:
             self._builder.add_engines(self.deployment, config.models)
         except ConfigError:
@@ -101,7 +102,9 @@ class Supervisor:
         attachments = {name: each for name, each in old.attachments.items() if name in change.kept}
         kept_names = old.config.names_of(change.kept)
         engines = {name: engine for name, engine in old.engines.items() if name in kept_names}
-        new = Deployment(change.config, old.machine, change.plan, change.fingerprints, engines, lifecycles, attachments)
+        served, written = contexts.applied(change.config, change.plan), change.config
+        parts = (old.machine, change.plan, change.fingerprints, engines, lifecycles, attachments)
+        new = Deployment(served, written, *parts)
         self._builder.add_engines(new, change.added)
         return new
 

@@ -23,9 +23,9 @@ def context_length(ensemble: Ensemble, models: Mapping[str, AnyModel]) -> int:
     analysis before it writes, and less the answers: the sum of the seats' `max_completion_tokens` if all have one, and
     a quarter of its context at most. At least a quarter of the judge's context always counts.
     """
-    contexts = sorted(models[seat.model].max_model_len for seat in ensemble.seats for _ in range(seat.samples))
+    contexts = sorted(models[seat.model].context_tokens for seat in ensemble.seats for _ in range(seat.samples))
     quorum = ensemble.quorum_of(len(contexts))
-    return min(contexts[-quorum], _judge_context(ensemble, models[ensemble.judge.model].max_model_len))
+    return min(contexts[-quorum], _judge_context(ensemble, models[ensemble.judge.model].context_tokens))
 
 
 def _judge_context(ensemble: Ensemble, context: int) -> int:

@@ -16,6 +16,7 @@ from cappella.engines.supervisor import Supervisor
 from cappella.ensemble.pipeline import Pipeline
 from cappella.gateway import (
     browser_security,
+    docs_pages,
     errors,
     health,
     models,
@@ -102,6 +103,7 @@ def _routers(
     yield runs.create_router(gatekeeper, persistence.run_store)
     yield create_machine_router(lambda: reloader.state, supervisor)
     yield page.create_router()
+    yield docs_pages.create_router()
 
 
 def _lifespan(

@@ -1,6 +1,7 @@
 """Bounds the open connections of a server, in all and from one address."""
 
 from collections import Counter
+from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Protocol
 
@@ -27,12 +28,16 @@ class ConnectionLimits:
     """At most `max_in_all` connections, and `max_per_address` from one address that is not loopback.
 
     A reverse proxy on the same machine has all its clients' connections, so loopback has no limit of its own. When all
-    are taken, the one that was idle from the beginning or for the longest makes room.
+    are taken, the one that was idle from the beginning or for the longest makes room. `refused` is called with the limit
+    that a refused connection met: "address" or "all".
     """
 
-    def __init__(self, max_in_all: int, max_per_address: int) -> None:
+    def __init__(
+        self, max_in_all: int, max_per_address: int, refused: Callable[[str], None] = lambda limit: None
+    ) -> None:
         self._max_in_all = max_in_all
         self._max_per_address = max_per_address
+        self._refused = refused
         self._addresses: dict[Closable, str] = {}
         self._counts: Counter[str] = Counter()
 
@@ -40,8 +45,10 @@ class ConnectionLimits:
         """Count the connection until `forget`; False if there are too many."""
         address = _address(host)
         if address != _LOOPBACK and self._counts[address] >= self._max_per_address:
+            self._refused("address")
             return False
         if len(self._addresses) >= self._max_in_all and not self._make_room():
+            self._refused("all")
             return False
         self._addresses[connection] = address
         self._counts[address] += 1

@@ -30,9 +30,9 @@ _TOO_LARGE = _refusal(b"431 Request Header Fields Too Large", b"The request's he
 _TOO_MANY = _refusal(b"503 Service Unavailable", b"Too many connections are open.")
 
 
-def connections(max_in_all: int, max_per_address: int) -> Callable[..., asyncio.Protocol]:
-    """Makes the connections of one server, of which so many may be open."""
-    return partial(Connection, limits=ConnectionLimits(max_in_all, max_per_address))
+def connections(limits: ConnectionLimits) -> Callable[..., asyncio.Protocol]:
+    """Makes the connections of one server, of which as many may be open as `limits` say."""
+    return partial(Connection, limits=limits)
 
 
 class Connection(HttpToolsProtocol):

@@ -18,9 +18,11 @@ from uvicorn.config import LOGGING_CONFIG
 from cappella.background import background
 from cappella.config import Tls
 from cappella.errors import CappellaError, ConfigError
+from cappella.gateway.connection_limits import ConnectionLimits
 from cappella.gateway.console import Reporter, TextReporter
 from cappella.gateway.http_protocol import connections
 from cappella.gateway.reload import Reloader
+from cappella.gateway.state import GatewayState
 from cappella.gateway.systemd import Systemd
 
 POLL_S = 0.2
@@ -47,9 +49,7 @@ def http_server(app: FastAPI, tls: Tls | None = None, reporter: Reporter = TextR
     gc.freeze()
     gc.set_threshold(*COLLECT_AFTER)
     reloader: Reloader = app.state.reloader
-    server, files = reloader.state.config.server, raise_file_limit()
-    limits = (min(server.max_connections, files // 2), server.max_connections_per_address)
-    protocol: Any = connections(*limits)
+    protocol: Any = connections(connection_limits(reloader.state, raise_file_limit()))
     return _Server(
         uvicorn.Config(
             app,
@@ -67,6 +67,13 @@ def http_server(app: FastAPI, tls: Tls | None = None, reporter: Reporter = TextR
         reloader,
         reporter,
     )
+
+
+def connection_limits(state: GatewayState, max_files: int) -> ConnectionLimits:
+    """The bounds on connections of the config that a server starts with; the metrics count what they refuse."""
+    server = state.config.server
+    max_in_all = min(server.max_connections, max_files // 2)
+    return ConnectionLimits(max_in_all, server.max_connections_per_address, state.metrics.count_refused_connection)
 
 
 def raise_file_limit() -> int:

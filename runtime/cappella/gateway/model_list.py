@@ -48,14 +48,18 @@ def _of_ensemble(config: Config, ensemble: Ensemble) -> ModelEntry:
         **_facts(context, inputs, ensemble.tools),
         "panel": [seat.name for seat in ensemble.seats],
         "judge": ensemble.judge.model,
-        "example": ensemble.example,
+        "examples": list(ensemble.examples),
     }
-    return {**made, "presets": list(ensemble.presets)} if ensemble.presets else made
+    if ensemble.notice:
+        made["notice"] = ensemble.notice
+    if ensemble.presets:
+        made["presets"] = list(ensemble.presets)
+    return made
 
 
 def _of_model(model: AnyModel) -> ModelEntry:
     inputs: list[Modality] = ["text", "image"] if model.capabilities.images else ["text"]
-    return _facts(model.max_model_len, inputs, model.capabilities.tools)
+    return _facts(model.context_tokens, inputs, model.capabilities.tools)
 
 
 def _facts(context: int, inputs: list[Modality], tools: bool) -> ModelEntry:

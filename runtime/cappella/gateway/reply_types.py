@@ -140,8 +140,8 @@ class Architecture(TypedDict):
 
 
 class ModelEntry(TypedDict):
-    """`max_model_len` and `context_length` are the same. `panel`, `judge`, `example` and `presets` are an ensemble's;
-    `alias_of` is the ensemble or model that an alias stands for.
+    """`max_model_len` and `context_length` are the same. `panel`, `judge`, `examples`, `notice` and `presets` are an
+    ensemble's; `alias_of` is the ensemble or model that an alias stands for.
     """
 
     id: str
@@ -154,7 +154,8 @@ class ModelEntry(TypedDict):
     tools: bool
     panel: NotRequired[list[str]]
     judge: NotRequired[str]
-    example: NotRequired[str]
+    examples: NotRequired[list[str]]
+    notice: NotRequired[str]
     presets: NotRequired[list[str]]
     alias_of: NotRequired[str]
     info: NotRequired[Json]

@@ -245,7 +245,7 @@ async def _answer_from_model(
     head: dict[str, Any] = {}
     answers = answer_count(incoming.wire)
     needed = {state.config.host_of[model]: answers}
-    tokens = tokens_of_an_answer(incoming.wire, state.config.models_by_name[model].max_model_len)
+    tokens = tokens_of_an_answer(incoming.wire, state.config.models_by_name[model].context_tokens)
     body, shown = usage_report.requested(incoming.path, *renaming.with_own_name(incoming.wire, incoming.body, model))
     if incoming.path == MESSAGES and incoming.wire.get("tools"):
         shown = ToolStops(shown)

@@ -132,8 +132,9 @@ def _report_start(config: Config, supervisor: Supervisor, url: str, reporter: Re
         reporter.report_failure("useless", "No ensemble can answer: stopping.")
         return EXIT_CONFIG
     names = [f"cappella/{name}" for name in usable]
-    example = _example(url, usable[0], config.ensembles[usable[0]].example)
-    shown = Text(f"Ready: {', '.join(names)} on {url}. Try:\n\n{example}")
+    example = _example(url, usable[0], config.ensembles[usable[0]].examples[0])
+    notices = [f"{name}: {config.ensembles[name].notice}" for name in usable if config.ensembles[name].notice]
+    shown = Text("\n".join([f"Ready: {', '.join(names)} on {url}.", *notices, f"Try:\n\n{example}"]))
     reporter.report("ready", f"Ready: {', '.join(names)} on {url}.", shown, ensembles=names, url=url)
     return 0
 

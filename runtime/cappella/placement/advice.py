@@ -6,7 +6,7 @@ from itertools import islice
 
 from cappella.config import Config, Model
 from cappella.errors import DoesNotFit
-from cappella.placement import planner, quantisation
+from cappella.placement import contexts, planner, quantisation
 from cappella.placement.footprint import Footprint, footprint
 from cappella.placement.machine import Device, Machine
 from cappella.placement.planner import Plan
@@ -29,6 +29,8 @@ def plan(config: Config, machine: Machine) -> Plan:
     if config.placement.memory_bytes is not None:
         machine = machine.limited(config.placement.memory_bytes)
     footprints = {name: footprint(name, model, machine) for name, model in config.local.items()}
+    footprints = contexts.chosen(config, footprints, machine)
+    config = config.model_copy(update={"models": {name: each.model for name, each in footprints.items()}})
     try:
         return planner.place(config, footprints, machine)
     except DoesNotFit as error:
@@ -85,11 +87,11 @@ def _fp8_cache(model: Model) -> Model:
 
 def _shorter_context(config: Config, footprints: Mapping[str, Footprint], machine: Machine) -> Change | None:
     """The context with which all models fit, by halving the longest one, and no configured KV cache size."""
-    longest = max(model.max_model_len for model in config.local.values()) // 2
+    longest = max(model.context_tokens for model in config.local.values()) // 2
     while longest >= MIN_CONTEXT:
 
         def shorten(model: Model, limit: int = longest) -> Model:
-            return model.model_copy(update={"max_model_len": min(model.max_model_len, limit), "kv_cache_bytes": None})
+            return model.model_copy(update={"max_model_len": min(model.context_tokens, limit), "kv_cache_bytes": None})
 
         description = f"max_model_len: {longest} at most, and no kv_cache_bytes"
         if change := _with_models(config, footprints, machine, description, shorten):

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cappella.config import cards
+from cappella.config import cards, incomplete, paths, weights
 from cappella.errors import ConfigError
-from cappella.placement import special_tokens
+from cappella.placement import own_context, special_tokens
+from cappella.placement.own_context import OwnContext
 
 Fingerprint = tuple[tuple[str, int, int], ...]
 """Path, size in bytes and time of the last change in nanoseconds of each of a model's files."""
@@ -29,13 +30,19 @@ class Folder:
     markup: tuple[str, ...]
     longest_token_chars: int | None
 
+    @property
+    def own_context(self) -> OwnContext:
+        return own_context.of(self.config)
+
 
 def inspect(model: str, folder: Path, card: Path | None = None) -> Folder:
     """Check and describe a model's folder. Raises ConfigError if it cannot be served."""
     at = place(model, folder)
     _refuse_gguf(at, folder)
     if not folder.is_dir():
-        raise ConfigError(at, "there is no such folder", _source(card))
+        raise _missing(model, folder, card)
+    if reason := incomplete.reason(folder):
+        raise ConfigError(at, reason, _repair(folder))
     config = read_json(at, folder / "config.json")
     if config.get("auto_map"):
         raise ConfigError(at, "config.json needs code from the model's folder", "Use a model that vLLM supports itself")
@@ -67,6 +74,8 @@ def fingerprint_of(files: Iterable[Path]) -> Fingerprint:
 
 def place(model: str, folder: Path) -> str:
     """The place in errors about a model's folder."""
+    if (name := weights.named_by(folder)) and not folder.exists():
+        return f"models.{model}.weights: {name}"
     return f"models.{model}.weights: {folder}"
 
 
@@ -81,12 +90,28 @@ def read_json(at: str, path: Path) -> dict[str, Any]:
     return value
 
 
-def _source(card: Path | None) -> str:
-    """The hint for a missing folder."""
-    if card is None:
-        return "Copy the model there, or fix the path"
-    gigabytes = cards.load(card).weight_bytes / 1e9
-    return f"Run `cappella pull` with this config to fetch it ({gigabytes:.1f} GB), or fix the path"
+def _missing(model: str, folder: Path, card: Path | None) -> ConfigError:
+    """What was looked for, where, and how to fetch it."""
+    size = f" ({cards.load(card).weight_bytes / 1e9:.1f} GB)" if card else ""
+    name = weights.named_by(folder)
+    if name is None and card is None:
+        return ConfigError(place(model, folder), "there is no such folder", "Copy the model there, or fix the path")
+    if name is None:
+        hint = f"Run `cappella pull` with this config to fetch it{size}, or fix the path"
+        return ConfigError(place(model, folder), "there is no such folder", hint)
+    problem = (
+        f"it is no folder, and neither in the Hugging Face cache ({weights.cache_dir()}) nor in {paths.models_dir()}"
+    )
+    if revisions := weights.cached_revisions(name.hub_id):
+        problem += f"; the cache has it at {', '.join(revisions)}"
+    return ConfigError(place(model, folder), problem, f"Run `cappella pull {name}` to fetch it{size}, or fix the path")
+
+
+def _repair(folder: Path) -> str:
+    name = weights.named_by(folder)
+    if name is None:
+        return "Fetch or copy the model again"
+    return f"Run `cappella pull {name.hub_id}`, with --revision if the config names one"
 
 
 def _refuse_gguf(at: str, folder: Path) -> None:

@@ -8,13 +8,16 @@ from math import ceil
 from cappella.config import Model, cards
 from cappella.config.engine_args import canonical
 from cappella.errors import ConfigError
-from cappella.placement import adapters, architecture, checkpoint, folder, kv_cache, overhead
+from cappella.placement import adapters, architecture, checkpoint, folder, kv_cache, overhead, own_context
 from cappella.placement.architecture import DTYPE_BYTES, Architecture, Latent
 from cappella.placement.checkpoint import Tensor
 from cappella.placement.kv_cache import CacheShape, Pool
 from cappella.placement.machine import Machine
+from cappella.placement.own_context import OwnContext
 
 SPLITS = (1, 2, 4, 8, 16)
+LEAST_TOKENS = 2048
+"""A plan chooses no shorter context, but for a model whose own is shorter."""
 BLOCK_TOKENS = {True: 16, False: 128}
 """vLLM's block size, on a GPU (True) and on a CPU (False)."""
 LATENT_FP8_BLOCK_TOKENS = 64
@@ -23,7 +26,10 @@ LATENT_FP8_BLOCK_TOKENS = 64
 
 @dataclass(frozen=True)
 class Footprint:
-    """One model of the config on one machine; sizes are bytes on each GPU."""
+    """One model of the config on one machine; sizes are bytes on each GPU.
+
+    At least `sequences` of `max_model_len` have room in its KV cache.
+    """
 
     name: str
     model: Model
@@ -31,6 +37,8 @@ class Footprint:
     tensors: Sequence[Tensor] | None
     published_bytes: int
     machine: Machine
+    own: OwnContext
+    sequences: int = 1
 
     @cached_property
     def splits(self) -> tuple[int, ...]:
@@ -60,7 +68,7 @@ class Footprint:
             slots += adapters.gathered_bytes(self.model, self.architecture, self.step_tokens)
             return slots + overhead.cpu_overhead_bytes(self.architecture, seqs, self.step_tokens, eager, lookup)
         step = overhead.gpu_step_bytes(self.architecture, gpus, seqs, self.step_tokens)
-        latent = overhead.latent_bytes(self.architecture, gpus, self.model.max_model_len)
+        latent = overhead.latent_bytes(self.architecture, gpus, self.model.context_tokens)
         persistent = overhead.persistent_bytes(self.architecture, gpus, seqs, self.step_tokens)
         return slots + self.asleep_bytes(gpus) + persistent + max(step, latent)
 
@@ -86,11 +94,12 @@ class Footprint:
 
     def sequence_bytes(self, gpus: int) -> int:
         """The KV cache of one sequence of `max_model_len`."""
-        return self.pool(gpus).sequence_bytes(self.model.max_model_len)
+        return self.pool(gpus).sequence_bytes(self.model.context_tokens)
 
     def min_kv_bytes(self, gpus: int) -> int:
-        """The smallest KV cache with which vLLM starts."""
-        return self.pool(gpus).min_bytes(self.model.max_model_len, self.model.max_num_seqs)
+        """The smallest KV cache with which vLLM starts, and the room for further sequences."""
+        least = self.pool(gpus).min_bytes(self.model.context_tokens, self.model.max_num_seqs)
+        return least + (self.sequences - 1) * self.sequence_bytes(gpus)
 
     def pool(self, gpus: int) -> Pool:
         fp8 = self.model.kv_cache_dtype == "fp8"
@@ -118,10 +127,25 @@ def footprint(name: str, model: Model, machine: Machine) -> Footprint:
     else:
         config = folder.inspect(name, model.weights, model.card).config
         tensors = checkpoint.tensors(model.weights, at)
+    own = own_context.of(config)
+    if model.max_model_len is None:
+        # The plan raises it as far as there is room.
+        model = model.model_copy(update={"max_model_len": min(LEAST_TOKENS, own.default_tokens)})
+    _require_context(name, model, own)
+    if model.dtype == "auto" and machine.slow_in_16_bits and "quantization_config" not in config:
+        model = model.model_copy(update={"dtype": "float32"})
     sizes = architecture.read(config, at, model.dtype)
-    out = Footprint(name, model, sizes, tensors, published, machine)
+    out = Footprint(name, model, sizes, tensors, published, machine, own)
     _require_possible(out)
     return out
+
+
+def _require_context(name: str, model: Model, own: OwnContext) -> None:
+    """Raises ConfigError for a context that vLLM would refuse minutes later."""
+    overridden = "hf_overrides" in map(canonical, model.engine_args)
+    if model.context_tokens > own.max_tokens and not overridden:
+        problem = f"{model.max_model_len} is more than the model's own context of {own.max_tokens} tokens"
+        raise ConfigError(f"models.{name}.max_model_len", problem, "Lower it, or remove it: the plan then chooses")
 
 
 def _require_possible(footprint: Footprint) -> None:

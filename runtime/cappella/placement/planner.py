@@ -20,7 +20,8 @@ RESERVE = 0.03
 class Placed:
     """One engine: its GPUs by index, and its bytes on each. `turn` is None for an engine that never sleeps.
 
-    `sequences` of `max_model_len` fit its KV cache; `why` is the reason for its GPUs.
+    `sequences` of `max_model_len`, which the plan chose if the config names none, fit its KV cache; `why` is
+    the reason for its GPUs, `dtype` what it computes in.
     """
 
     model: str
@@ -28,10 +29,12 @@ class Placed:
     weight_bytes: int
     overhead_bytes: int
     kv_cache_bytes: int
+    max_model_len: int
     sequences: float
     step_tokens: int
     why: str
     turn: int | None = None
+    dtype: str = "auto"
 
     @property
     def total_bytes(self) -> int:
@@ -159,7 +162,7 @@ def _shares(
             left[gpu] -= footprint.min_bytes(len(span))
         if footprint.model.kv_cache_bytes is None:
             sequence = footprint.sequence_bytes(len(span))
-            weight = tokens_per_run(config, name) * sequence / footprint.model.max_model_len
+            weight = tokens_per_run(config, name) * sequence / footprint.model.context_tokens
             demands.append(CacheDemand(name, span, weight, sequence * (footprint.model.max_num_seqs - 1)))
     added = sharing.share(demands, left)
     return {
@@ -191,10 +194,12 @@ def _placed(footprint: Footprint, span: tuple[int, ...], kv_bytes: int, turn: in
         weight_bytes=footprint.weight_bytes(count),
         overhead_bytes=footprint.overhead_bytes(count),
         kv_cache_bytes=kv_bytes,
+        max_model_len=footprint.model.context_tokens,
         sequences=kv_bytes / max(1, footprint.sequence_bytes(count)),
         step_tokens=footprint.step_tokens,
         why=_why(footprint, count, turn),
         turn=turn,
+        dtype=footprint.model.dtype,
     )
 
 
@@ -203,8 +208,10 @@ def _why(footprint: Footprint, count: int, turn: int | None) -> str:
         return "pinned"
     if turn is not None:
         return f"turn {turn + 1}"
+    if not footprint.machine.gpu:
+        return "no GPU"
     if count == 1:
-        return "fits one GPU" if footprint.machine.gpu else "no GPU"
+        return "fits one GPU"
     smaller = [n for n in footprint.splits if n < count]
     return f"too large for {smaller[-1]}" if smaller else "split as configured"
 

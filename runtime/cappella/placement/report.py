@@ -16,7 +16,7 @@ from cappella.placement.planner import Placed, Plan
 BAR_CELLS = 40
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red", "bright_cyan", "bright_magenta", "bright_green")
 GIB = 1 << 30
-LEGEND = "GiB on each GPU; runs at once: sequences of max_model_len that fit the KV cache\n"
+LEGEND = "GiB on each GPU; context: max_model_len in tokens; runs at once: sequences of it that fit the KV cache\n"
 
 
 def show(config: Config, described: Machine | None, as_json: bool) -> None:
@@ -56,13 +56,14 @@ def _table(plan: Plan, colours: dict[str, str]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("model")
     table.add_column("on")
-    for heading in ("weights", "KV", "overhead", "total", "runs at once"):
+    for heading in ("weights", "KV", "overhead", "total", "context", "runs\nat once"):
         table.add_column(heading, justify="right")
     table.add_column("reason")
     for name, each in plan.placed.items():
         sizes = (each.weight_bytes, each.kv_cache_bytes, each.overhead_bytes, each.total_bytes)
         cells = [f"{size / GIB:.2f}" for size in sizes]
-        table.add_row(Text(name, colours[name]), _where(plan, each), *cells, f"{each.sequences:.1f}", each.why)
+        held = (str(each.max_model_len), f"{each.sequences:.1f}")
+        table.add_row(Text(name, colours[name]), _where(plan, each), *cells, *held, each.why)
     return table
 
 

@@ -62,6 +62,12 @@ class Metrics:
         self._failures = self._counter("member_failures", "Members without an answer", "model reason")
         self._queued = self._histogram("queue_seconds", "Queue time of admitted requests", "name", SHORT_BUCKETS_S)
         self._ignored = self._counter("ignored_fields", "Fields of requests that were ignored, by endpoint", "path")
+        self._refused_connections = self._counter(
+            "refused_connections", "Connections refused at a limit: of one address, or of all", "limit"
+        )
+        for limit in ("address", "all"):
+            # From 0, or the first refusal is no increase.
+            self._refused_connections.labels(limit)
         self._replies = self._counter("http_replies", "HTTP replies by endpoint and status code", "path status_code")
 
     def begin(self, ensemble: str) -> None:
@@ -87,6 +93,9 @@ class Metrics:
     def count_ignored(self, path: str, count: int) -> None:
         """Count the fields of one request that were ignored. `path` is the endpoint's route."""
         self._ignored.labels(path).inc(count)
+
+    def count_refused_connection(self, limit: str) -> None:
+        self._refused_connections.labels(limit).inc()
 
     def observe_queue(self, name: str, seconds: float) -> None:
         """Count one admitted request to the ensemble or model `name`."""

@@ -29,7 +29,7 @@ class ScriptedSupervisor:
             socket = folder / f"{name}.sock"
             self.engines |= backends.local_engines(socket, [name], status, Sanitizer(), Capabilities(), None)
         here = machine.own()
-        self.deployment = Deployment(config, here, Plan(here, {}), {}, self.engines, {}, {})
+        self.deployment = Deployment(config, config, here, Plan(here, {}), {}, self.engines, {}, {})
 
     async def start(self) -> None:
         pass

@@ -44,11 +44,12 @@ class _Session:
         self._console = console
 
     def print_intro(self, served: list[Json]) -> None:
-        """Print the panel, the judge, and how to quit."""
+        """Print the panel, the judge, the ensemble's notice, and how to quit."""
         options = self._conversation.options
         entry = next((model for model in served if model["id"] == options.model), {})
         panel = f": {', '.join(entry['panel'])}; judge {entry['judge']}" if "panel" in entry else ""
-        text = f"{options.model} on {self._server.url}{panel}\n/help lists the commands, Ctrl-D ends."
+        notice = f"\n{entry['notice']}" if "notice" in entry else ""
+        text = f"{options.model} on {self._server.url}{panel}{notice}\n/help lists the commands, Ctrl-D ends."
         Console(highlight=False).print(Text(text, "dim"))
 
     def run_terminal(self, keeps_history: bool) -> None:

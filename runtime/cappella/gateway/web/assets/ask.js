@@ -57,9 +57,9 @@ async function loadModels(state, box) {
 }
 
 function showWelcome({ welcome, composer }) {
-  const { panel, judge, example } = composer.controls.ensemble();
-  const tryExample = () => composer.setQuestion(example);
-  const button = example && h("button", { type: "button", className: "example", onclick: tryExample }, example);
+  const { panel, judge, examples, notice } = composer.controls.ensemble();
+  const exampleButton = (example) =>
+    h("button", { type: "button", className: "example", onclick: () => composer.setQuestion(example) }, example);
   fill(
     welcome,
     h("p", { className: "display" }, "Ask several models at once."),
@@ -69,8 +69,9 @@ function showWelcome({ welcome, composer }) {
       `${panel.length} models answer side by side. ${judge} compares their answers and writes one from them,`,
       " and you see which model said what.",
     ),
-    button && h("p", {}, h("span", { className: "eyebrow" }, "Try")),
-    button,
+    notice ? h("p", { className: "note" }, notice) : null,
+    examples.length > 0 && h("p", {}, h("span", { className: "eyebrow" }, "Try")),
+    h("div", { className: "examples" }, ...examples.map(exampleButton)),
   );
 }
 

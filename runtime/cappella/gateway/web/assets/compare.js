@@ -73,7 +73,7 @@ async function loadModels(place, api, state) {
     "aria-describedby": "compare-keys",
   });
   const button = h("button", { type: "submit", className: "primary" }, "Compare");
-  const example = found.ensembles[0].example;
+  const example = found.ensembles[0].examples[0];
   const form = h(
     "form",
     { className: "compare-form" },

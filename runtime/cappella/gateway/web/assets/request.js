@@ -14,13 +14,14 @@ export function readModels(reply) {
   return {
     models,
     strategies: reply.strategies,
-    ensembles: ensembles.map(({ id, panel, judge, presets = [], example = null }) => ({
+    ensembles: ensembles.map(({ id, panel, judge, presets = [], examples = [], notice = "" }) => ({
       id,
       name: id.replace(/^cappella\//, ""),
       panel,
       judge,
       presets,
-      example,
+      examples,
+      notice,
     })),
   };
 }

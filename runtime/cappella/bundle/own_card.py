@@ -1,0 +1,100 @@
+"""`cappella card`: a card made from a model's own files, on this machine or on the hub."""
+
+import contextlib
+import sys
+import tempfile
+from collections.abc import Mapping
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from cappella.bundle import hub, inventory, origin
+from cappella.bundle.progress import Bar
+from cappella.config import incomplete, weights, yaml_source
+from cappella.config.cards import Card
+from cappella.config.weights import HubName
+from cappella.errors import ConfigError
+from cappella.placement import architecture, checkpoint, own_context
+from cappella.placement.folder import read_json
+
+UNCONFIRMED = ("tool_parser", "reasoning_parser")
+SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+READ_FROM_HUB = ("config.json", "generation_config.json")
+
+
+def text(model: str) -> str:
+    """The YAML of a card for a folder or a hub id. Raises ConfigError."""
+    folder = weights.locate(model, Path.cwd())
+    card = _of_folder(model, folder) if folder.is_dir() else _of_hub(model)
+    facts = {**card.model_dump(mode="json"), "sampling": card.sampling.given()}
+    return yaml.safe_dump(facts, sort_keys=False, allow_unicode=True)
+
+
+def _of_folder(model: str, folder: Path) -> Card:
+    if reason := incomplete.reason(folder):
+        raise ConfigError(str(folder), reason, "Fetch or copy the rest")
+    recorded = origin.read(folder / origin.NAME)
+    name = weights.named_by(folder) or HubName(recorded.hub_id if recorded else f"local/{folder.resolve().name}")
+    tensors = checkpoint.tensors(folder, str(folder))
+    parameters, weight_bytes = sum(prod(each.shape) for each in tensors), sum(each.size_bytes for each in tensors)
+    revision = recorded.revision if recorded else name.revision
+    licence = inventory.licence(name, folder) or "unknown"
+    return _card(name.hub_id, revision, licence, False, parameters, weight_bytes, folder, model)
+
+
+def _of_hub(model: str) -> Card:
+    """From the two small files that say what it is, and the sizes that the hub lists."""
+    name = weights.hub_name(model)
+    if name is None:
+        raise ConfigError(model, "is neither a folder nor the name of a model on the hub", "Write it as Qwen/Qwen3-8B")
+    hub.require(model)
+    found = hub.find(name.hub_id, name.revision)
+    sizes = sum(file.size_bytes for file in found.files if file.name.endswith(".safetensors"))
+    # The card goes to standard output, where nothing else may stand.
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
+        for file in found.files:
+            if file.name in READ_FROM_HUB:
+                hub.fetch(name.hub_id, found.revision, file, Path(folder), Bar())
+        licence = found.licence or "unknown"
+        return _card(name.hub_id, found.revision, licence, found.gated, sizes // 2, sizes, Path(folder), name.hub_id)
+
+
+def _card(
+    hub_id: str, revision: str | None, licence: str, gated: bool, parameters: int, size: int, folder: Path, source: str
+) -> Card:
+    config = read_json(source, folder / "config.json")
+    architecture.read(config, source)
+    facts = {
+        "hub_id": hub_id,
+        "revision": revision if revision and len(revision) == 40 else None,
+        "licence": licence,
+        "gated": gated,
+        "context_tokens": own_context.of(config).default_tokens,
+        "parameters": parameters,
+        "weight_bytes": size,
+        "sampling": _sampling(source, folder / "generation_config.json"),
+        "tool_parser": None,
+        "reasoning_parser": None,
+        "images": "vision_config" in config,
+        "config": config,
+        "quirks": (),
+        "unconfirmed": UNCONFIRMED,
+        "sources": (f"config.json, generation_config.json and the sizes of the weights of {source}",),
+    }
+    try:
+        return Card.model_validate(facts)
+    except ValidationError as error:
+        first = error.errors()[0]
+        problem = f"has a {first['loc'][0]} that no card can hold ({yaml_source.message(first)})"
+        raise ConfigError(source, problem, "Write the card by hand") from error
+
+
+def _sampling(source: str, path: Path) -> dict[str, Any]:
+    """What the model's makers recommend."""
+    published: Mapping[str, Any] = read_json(source, path) if path.exists() else {}
+    if published.get("do_sample") is False:
+        return {"temperature": 0}
+    return {key: value for key, value in published.items() if key in SAMPLING}
