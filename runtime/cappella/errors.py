@@ -26,6 +26,7 @@ CappellaError
 ├── Forbidden              the key does not permit this
 ├── RateLimited            the key has reached its limit for this minute
 ├── AuditUnavailable       the audit log is required and cannot be written
+├── RunsUnavailable        the file of kept responses cannot be read or written
 └── PanelFailed            the panel gave too few answers; carries its answers and failures
     ├── InsufficientQuorum   too few answers came back
     └── DeadlineExceeded     the deadline passed and there is nothing to return
@@ -198,3 +199,7 @@ class RateLimited(Overloaded):
 
 class AuditUnavailable(CappellaError):
     pass
+
+
+class RunsUnavailable(CappellaError):
+    """The file of runs and responses cannot be read or written."""

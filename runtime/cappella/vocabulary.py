@@ -28,4 +28,5 @@ STRATEGIES: Mapping[Strategy, StrategyTraits] = {
 AnalysisMode = Literal["before", "alongside", "off"]
 EarlyExit = Literal["off", "equal", "judge"]
 AnswerOrder = Literal["shuffled", "arrival"]
+ProgressMode = Literal["off", "reasoning"]
 GateMode = Literal["off", "rules", "judge"]

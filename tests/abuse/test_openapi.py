@@ -20,6 +20,7 @@ from cappella.gateway import errors, openapi
 from cappella.gateway.app import create_app
 from cappella.gateway.formats.policy_models import MODELS
 from support.fake_engines import FakeEngines, gateway_config, serving
+from support.recorded_gateway import recording_config
 from support.strict_gateway import make_strict, with_keys
 
 Json = dict[str, Any]
@@ -37,10 +38,10 @@ CHECKS = [
 async def served(
     request: pytest.FixtureRequest, fake_engines: FakeEngines, tmp_path: Path
 ) -> AsyncIterator[tuple[str, str | None]]:
-    """A gateway's URL, with a key for everything if it has keys."""
+    """A gateway's URL, with a key for everything if it has keys; then it keeps responses, too."""
     keys = tmp_path / "keys.sqlite"
     key = KeyStore(keys).create("root", ["run", "admin"]) if request.param else None
-    config = with_keys(gateway_config(), keys) if request.param else gateway_config()
+    config = with_keys(recording_config(tmp_path, runs={"content": True}), keys) if request.param else gateway_config()
     async with serving(make_strict(fake_engines), config) as url:
         yield url, key
 

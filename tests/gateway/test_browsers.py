@@ -168,9 +168,11 @@ async def test_with_keys_a_page_of_another_origin_gets_no_cors_headers(
 async def test_origins_of_the_config_may_call_and_read(fake_engines: FakeEngines, stream: bool) -> None:
     page = "https://chat.lan"
     async with serving(fake_engines, config(cors_origins=[page])) as url:
-        status, headers, _ = await ask(url, "OPTIONS", Origin=page, **PREFLIGHT)
-        assert (status, headers["Access-Control-Allow-Origin"]) == (200, page)
-        assert headers["Access-Control-Allow-Headers"] == "authorization,content-type"
+        for method in ("POST", "DELETE"):
+            asked = {**PREFLIGHT, "Access-Control-Request-Method": method}
+            status, headers, _ = await ask(url, "OPTIONS", Origin=page, **asked)
+            assert (status, headers["Access-Control-Allow-Origin"]) == (200, page)
+            assert headers["Access-Control-Allow-Headers"] == "authorization,content-type"
         for body, wanted in ((BODY, 200), ({}, 400)):
             status, headers, _ = await ask(url, body={**body, "stream": stream}, Origin=page)
             assert (status, headers["Access-Control-Allow-Origin"]) == (wanted, page)

@@ -80,3 +80,69 @@ async def test_images_may_not_make_a_request_larger_than_it_may_be(
 async def test_without_a_folder_no_file_is_read(gateway: str, folder: Path, model: str) -> None:
     status, reply = await ask(gateway, model, f"file://{folder}/a%20cat.png")
     assert (status, reply["error"]["type"]) == (400, "invalid_request_error")
+
+
+PICTURE = "iVBORw0KGgo="
+ADDRESS = f"data:image/png;base64,{PICTURE}"
+LOOKED = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+WITH_RESULTS: dict[str, Any] = {
+    "/v1/chat/completions": {
+        "messages": [
+            {"role": "user", "content": "Look."},
+            {"role": "assistant", "content": None, "tool_calls": [LOOKED]},
+            {
+                "role": "tool",
+                "tool_call_id": "c1",
+                "content": [{"type": "text", "text": "Here:"}, {"type": "image_url", "image_url": {"url": ADDRESS}}],
+            },
+        ]
+    },
+    "/v1/messages": {
+        "max_tokens": 9,
+        "messages": [
+            {"role": "user", "content": "Look."},
+            {"role": "assistant", "content": [{"type": "tool_use", "id": "c1", "name": "look", "input": {}}]},
+            {
+                "role": "user",
+                "content": [
+                    {
+                        "type": "tool_result",
+                        "tool_use_id": "c1",
+                        "content": [
+                            {"type": "text", "text": "Here:"},
+                            {
+                                "type": "image",
+                                "source": {"type": "base64", "media_type": "image/png", "data": PICTURE},
+                            },
+                        ],
+                    }
+                ],
+            },
+        ],
+    },
+    "/v1/responses": {
+        "input": [
+            {"role": "user", "content": "Look."},
+            {"type": "function_call", "call_id": "c1", "name": "look", "arguments": "{}"},
+            {
+                "type": "function_call_output",
+                "call_id": "c1",
+                "output": [{"type": "input_text", "text": "Here:"}, {"type": "input_image", "image_url": ADDRESS}],
+            },
+        ]
+    },
+}
+
+
+@pytest.mark.parametrize("path", WITH_RESULTS)
+async def test_an_image_in_a_tools_result_reaches_the_models_that_see_images_as_a_users(
+    fake_engines: FakeEngines, url: str, path: str
+) -> None:
+    body = {"model": "cappella/default", **WITH_RESULTS[path]}
+    async with aiohttp.ClientSession() as http, http.post(url + path, json=body) as reply:
+        assert reply.status == 200, await reply.text()
+    for name in ("ann", "judge"):
+        said = fake_engines.servers[name].bodies[0]["messages"]
+        assert [turn["role"] for turn in said][:4] == ["user", "assistant", "tool", "user"]
+        assert said[2]["content"].split("\n") == ["Here:", "[image, shown below]"]
+        assert said[3]["content"][0]["image_url"]["url"] == ADDRESS

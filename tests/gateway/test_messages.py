@@ -155,3 +155,25 @@ async def drained(url: str) -> None:
         stream = await stock.messages.create(model="cappella/default", messages=USER, max_tokens=9, stream=True)
         async for _ in stream:
             pass
+
+
+@pytest.mark.parametrize("streams", [False, True])
+@pytest.mark.parametrize("calls", [True, False])
+async def test_a_models_own_reply_that_calls_a_tool_stops_for_it(
+    fake_engines: FakeEngines, gateway: str, streams: bool, calls: bool
+) -> None:
+    """Engines say `end_turn` for a call of a named tool."""
+    fake_engines.let("ann", CALL if calls else Script(('say "tool_use"',)))
+    wanted = {"model": "ann", "messages": USER, "max_tokens": 99, "tools": [TOOL]}
+    named: Any = {"type": "tool", "name": "look_up"}
+    async with client(gateway) as stock:
+        if not streams:
+            reply: Any = await stock.messages.create(**wanted, tool_choice=named)
+        elif calls:
+            async with stock.messages.stream(**wanted, tool_choice=named) as events:
+                reply = await events.get_final_message()
+        else:
+            return
+    kinds = [(block.type, block.input if calls else block.text) for block in reply.content]
+    assert kinds == ([("tool_use", {"name": "Ann"})] if calls else [("text", 'say "tool_use"')])
+    assert reply.stop_reason == ("tool_use" if calls else "end_turn")

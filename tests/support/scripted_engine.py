@@ -131,6 +131,8 @@ class ScriptedEngine:
                 await asyncio.sleep(3600)
             if script.refuse:
                 return web.json_response(script.refuse[1], status=script.refuse[0])
+            if body.get("stream") and script.calls and request.path == "/v1/messages":
+                return await self._stream_message(request, script)
             return await (
                 self._stream(request, body, script) if body.get("stream") else self._whole(request.path, script)
             )
@@ -150,7 +152,11 @@ class ScriptedEngine:
         spent_too = {"input_tokens": self.tokens, "output_tokens": len(script.pieces)}
         choice: Json = {"index": 0, "finish_reason": script.finish_reason}
         message = {"role": "assistant", "content": text}
-        block = {"type": "text", "text": text}
+        blocks: list[Json] = [{"type": "text", "text": text}] if text else []
+        blocks += [
+            {"type": "tool_use", "id": script.call_id, "name": name, "input": json.loads(arguments)}
+            for name, arguments in script.calls
+        ]
         item = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": text}]}
         replies: dict[str, Json] = {
             "/v1/chat/completions": {
@@ -160,10 +166,28 @@ class ScriptedEngine:
             },
             "/v1/completions": {"object": "text_completion", "choices": [{**choice, "text": text}], "usage": spent},
             "/v1/responses": {"object": "response", "status": "completed", "output": [item], "usage": spent_too},
-            "/v1/messages": {"type": "message", "role": "assistant", "content": [block], "stop_reason": "end_turn"}
+            "/v1/messages": {"type": "message", "role": "assistant", "content": blocks, "stop_reason": "end_turn"}
             | {"usage": spent_too},
         }
         return web.json_response({"id": "x", "model": self.model, **replies[path]})
+
+    async def _stream_message(self, request: web.Request, script: Script) -> web.StreamResponse:
+        """A call of a named tool as vLLM streams it on /v1/messages: it says `end_turn`."""
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        head: Json = {"id": "x", "type": "message", "role": "assistant", "model": self.model, "content": []}
+        head |= {"stop_reason": None, "usage": {"input_tokens": self.tokens, "output_tokens": 0}}
+        events: list[Json] = [{"type": "message_start", "message": head}]
+        for index, (name, arguments) in enumerate(script.calls):
+            block = {"type": "tool_use", "id": f"{script.call_id}_{index}", "name": name, "input": {}}
+            delta = {"type": "input_json_delta", "partial_json": arguments}
+            events.append({"type": "content_block_start", "index": index, "content_block": block})
+            events.append({"type": "content_block_delta", "index": index, "delta": delta})
+            events.append({"type": "content_block_stop", "index": index})
+        end = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 1}}
+        for event in (*events, end, {"type": "message_stop"}):
+            await response.write(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode())
+        return response
 
     async def _stream(self, request: web.Request, body: Json, script: Script) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})

@@ -5,6 +5,7 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -14,6 +15,7 @@ import pytest
 from cappella.auth.keys import KeyStore
 from cappella.errors import ConfigError
 from cappella.telemetry import run_store
+from cappella.telemetry.response_store import ResponseStore, StoredResponse
 from cappella.telemetry.run_store import DAY_S, Reader, Row, RunStore
 from support.fake_engines import ANALYSIS, MEMBERS, FakeEngines, gateway_config, serving
 from support.recorded_gateway import SECRET, ask, client, recording_config
@@ -162,6 +164,25 @@ async def test_old_runs_are_deleted_at_the_start_and_every_hour(tmp_path: Path) 
         assert b"Zebrafinch" not in b"".join(each.read_bytes() for each in tmp_path.iterdir())
         store.add(row("run-old-2", 3 * DAY_S + 60))
         assert await gone(store, "run-old-2")
+
+
+@pytest.mark.usefixtures("_quick_pruning")
+async def test_old_responses_are_deleted_with_the_runs(tmp_path: Path) -> None:
+    path = tmp_path / "runs.sqlite"
+    await kept(path, row("run-now"))
+    async with pruned(path) as store:
+        responses = ResponseStore(store)
+        for name, age_s in (("resp_old", 3 * DAY_S + 60), ("resp_new", 3 * DAY_S - 60)):
+            await responses.create(partial(response, name, age_s))
+        end = time.monotonic() + 5
+        while await responses.find("resp_old", None) and time.monotonic() < end:
+            await asyncio.sleep(0.01)
+        assert await responses.find("resp_old", None) is None
+        assert await responses.find("resp_new", None)
+
+
+def response(name: str, age_s: float) -> StoredResponse:
+    return StoredResponse(name, None, time.time() - age_s, "completed", [], {"id": name})
 
 
 @pytest.mark.usefixtures("_quick_pruning")

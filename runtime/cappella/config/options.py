@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from cappella.types import Frozen, Positive, Sampling
-from cappella.vocabulary import AnalysisMode, AnswerOrder, EarlyExit, GateMode, Strategy
+from cappella.vocabulary import AnalysisMode, AnswerOrder, EarlyExit, GateMode, ProgressMode, Strategy
 
 MAX_MEMBERS = 8
 MAX_SAMPLES = 16
@@ -77,6 +77,8 @@ class EnsembleOptions(Frozen):
     """Whether the judge prefills answers while the last member is still generating."""
     max_total_tokens: Positive | None = None
     """Limit on the prompt and completion tokens of all engine calls of a run; calls that would exceed it are not made."""
+    progress: ProgressMode = "off"
+    """Whether replies tell what the panel and the judge did as reasoning before the answer, for any client that shows such."""
     round_timeout_s: Seconds = 120.0
     """Seconds that a round may take."""
     deadline_s: Seconds = 300.0
@@ -106,6 +108,10 @@ class Options(EnsembleOptions):
         return {name: getattr(self, name) for name in self.model_fields_set}
 
 
+_ONLY_SHOWN = {"progress"}
+"""Options that change what is shown of a run, and not the run."""
+
+
 @dataclass(frozen=True, slots=True)
 class Overrides:
     """Changes that one request makes to its ensemble; None keeps the configured value."""
@@ -125,7 +131,7 @@ class Overrides:
     def beyond_preset(self) -> bool:
         """Whether they change more than the preset, which the operator has configured."""
         others = self.panel is not None or self.judge is not None or self.model_sampling
-        return bool(others or self.options.given() or self.panel_sampling.given())
+        return bool(others or self.options.given().keys() - _ONLY_SHOWN or self.panel_sampling.given())
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,11 +57,16 @@ class Audit(Frozen):
 
 
 class Runs(Frozen):
-    """The store of run traces, served at /api/runs; with `content`, it has the conversations and all answers too."""
+    """The store of run traces, served at /api/runs; with `content`, it has the conversations and all answers too.
+
+    Then it also keeps responses (/v1/responses), unless a request sends `store: false`; of one key at most
+    `max_background` may be waiting or running in the background.
+    """
 
     file: Path
     retention_days: Annotated[float, Field(gt=0)] = 30
     content: bool = False
+    max_background: Annotated[int, Field(ge=1)] = 16
 
 
 def _origin(text: str) -> str:

@@ -1,7 +1,6 @@
 """The state of one run that its strategy works with: the panel, its answers, the judge, and the time left."""
 
 import asyncio
-import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext
@@ -52,9 +51,15 @@ class RunContext:
     """
 
     def __init__(
-        self, engines: Mapping[str, Engine], prompt: Prompt, settings: Settings, strategy: Strategy, emit: Emit
+        self,
+        engines: Mapping[str, Engine],
+        prompt: Prompt,
+        settings: Settings,
+        strategy: Strategy,
+        emit: Emit,
+        run_id: str,
     ) -> None:
-        self.run_id = f"run-{secrets.token_hex(12)}"
+        self.run_id = run_id
         self.prompt = prompt
         self.settings = settings
         self.strategy = strategy

@@ -83,6 +83,13 @@ class FinalDelta:
     chunk: Chunk
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A piece of the run's progress as text; sent only where `progress` asks for it."""
+
+    text: str
+
+
 Event = (
     RunStarted
     | Gated
@@ -95,5 +102,6 @@ Event = (
     | AnalysisDelta
     | AnalysisDone
     | FinalDelta
+    | Told
 )
 Emit = Callable[[Event], None]

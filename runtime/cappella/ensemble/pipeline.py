@@ -9,7 +9,9 @@
 """
 
 import asyncio
+import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from cappella.background import background
 from cappella.config.options import Settings
@@ -20,6 +22,7 @@ from cappella.ensemble import conversation, gate
 from cappella.ensemble.context import RunContext
 from cappella.ensemble.events import Emit, RunStarted
 from cappella.ensemble.fallback import fallback_answer
+from cappella.ensemble.progress import Progress
 from cappella.ensemble.run import Answer, Panel, Run, Status, Verdict
 from cappella.ensemble.strategies import STRATEGIES
 from cappella.errors import EngineError, JudgeFailed, ModelNotReady, RequestError
@@ -30,24 +33,34 @@ FALLBACK_TIMEOUT_S = 5.0
 """For picking the fallback answer, which may happen after the run's deadline."""
 
 
+def new_run_id() -> str:
+    return f"run-{secrets.token_hex(12)}"
+
+
 class Pipeline:
     """Runs prompts through ensembles, over a fixed set of engines."""
 
     def __init__(self, engines: Mapping[str, Engine]) -> None:
         self._engines = engines
 
-    async def run(self, prompt: Prompt, settings: Settings, emit: Emit) -> Run:
+    async def run(self, prompt: Prompt, settings: Settings, emit: Emit, run_id: str | None = None) -> Run:
         """One run; its events go to `emit` as they happen. Cancelling it cancels its engine calls.
+
+        It has an id of its own unless `run_id` is given.
 
         If the judge fails, the run is `degraded` and returns a member's answer. Raises ModelNotReady, PanelFailed,
         JudgeFailed, EngineBroke or RequestError when there is nothing to return.
         """
         _require_ready(self._engines, settings)
+        run_id = run_id or new_run_id()
         with each_text_once():
-            return await self._run(prompt, settings, emit)
+            if settings.progress == "off":
+                return await self._run(prompt, settings, emit, run_id)
+            progress = Progress(emit)
+            return replace(await self._run(prompt, settings, progress, run_id), progress=progress.text)
 
-    async def _run(self, prompt: Prompt, settings: Settings, emit: Emit) -> Run:
-        ctx = RunContext(self._engines, prompt, settings, STRATEGIES[settings.strategy], emit)
+    async def _run(self, prompt: Prompt, settings: Settings, emit: Emit, run_id: str) -> Run:
+        ctx = RunContext(self._engines, prompt, settings, STRATEGIES[settings.strategy], emit, run_id)
         emit(RunStarted(ctx.run_id, settings.answer_names, settings.judge, settings.gate is not None))
         if answer := await gate.bypass(ctx):
             return _finished(ctx, Verdict(answer, answer.name), "bypassed", answer.call.usage.prompt_tokens)

@@ -1,7 +1,7 @@
 """The record of a run: its calls, answers, failures and verdict."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from cappella.config.options import Settings
@@ -120,7 +120,8 @@ class Run:
     """One request through an ensemble: its verdict and its trace.
 
     `answers` are those that the judge saw; `rounds` holds every round of the panel, in order. `prompt_tokens` is the size
-    of the caller's conversation alone, for the judge's model (for the gate's in a bypassed run).
+    of the caller's conversation alone, for the judge's model (for the gate's in a bypassed run). `progress` is what was told
+    of it before its answer.
     """
 
     run_id: str
@@ -137,11 +138,17 @@ class Run:
     calls: Sequence[Call]
     prompt_tokens: int
     timings: Timings
+    progress: str = ""
 
     @property
     def answer(self) -> Answer:
         """The final answer."""
         return self.verdict.answer
+
+    @property
+    def told_answer(self) -> Answer:
+        """The final answer as it is shown: with the run's progress before its own reasoning."""
+        return replace(self.answer, reasoning=self.progress + self.answer.reasoning)
 
     @property
     def content(self) -> str:

@@ -14,11 +14,24 @@ from cappella.background import background
 from cappella.config import Config
 from cappella.engines.supervisor import Supervisor
 from cappella.ensemble.pipeline import Pipeline
-from cappella.gateway import browser_security, docs_pages, errors, health, models, ollama, openapi, page, runs, tokens
+from cappella.gateway import (
+    browser_security,
+    docs_pages,
+    errors,
+    health,
+    models,
+    ollama,
+    openapi,
+    page,
+    runs,
+    stored_responses,
+    tokens,
+)
 from cappella.gateway.admission import Admission
 from cappella.gateway.body_memory import BodyMemory
 from cappella.gateway.drain import InFlight
 from cappella.gateway.ignored import IgnoredFields
+from cappella.gateway.kept_responses import KeptResponses
 from cappella.gateway.machine import create_router as create_machine_router
 from cappella.gateway.middleware import CloseUnfinished, RecordRequests
 from cappella.gateway.paths import Paths, RightPath
@@ -40,9 +53,11 @@ def create_app(config: Config, supervisor: Supervisor, read_config: ReadConfig |
     gatekeeper = Gatekeeper(KeyStore(config.server.keys) if config.server.keys else None)
     metrics, persistence = Metrics(), Persistence(config)
     observer = RequestObserver(config.server, metrics)
+    most = config.server.runs.max_background if config.server.runs else 0
+    responses = KeptResponses(persistence.responses, most, errors.describe) if persistence.responses else None
     # FastAPI's own document would not describe our fields, and its pages load scripts from other hosts. A redirect of a
     # path with a trailing slash would go to whatever host the request names.
-    lifespan = _lifespan(supervisor, gatekeeper, observer, persistence)
+    lifespan = _lifespan(supervisor, gatekeeper, observer, persistence, responses)
     app = _Gateway(lifespan=lifespan, openapi_url=None, redirect_slashes=False)
     state = GatewayState(
         deployment=supervisor.deployment,
@@ -56,6 +71,7 @@ def create_app(config: Config, supervisor: Supervisor, read_config: ReadConfig |
         bodies=BodyMemory(config.server.waiting_bytes),
         in_flight=InFlight(),
         ignored=IgnoredFields(metrics),
+        responses=responses,
         created=int(time.time()),
     )
     app.state.reloader = reloader = Reloader(state, supervisor, read_config or (lambda: config))
@@ -79,6 +95,7 @@ def _routers(
     keyed = reloader.state.config.server.keys is not None
     yield openapi.create_router(gatekeeper, keyed)
     yield create_router(lambda: reloader.state, reloader.reload)
+    yield stored_responses.create_router(lambda: reloader.state)
     yield models.create_router(lambda: reloader.state)
     yield tokens.create_router(lambda: reloader.state)
     yield ollama.create_router(lambda: reloader.state)
@@ -90,7 +107,11 @@ def _routers(
 
 
 def _lifespan(
-    supervisor: Supervisor, gatekeeper: Gatekeeper, observer: RequestObserver, persistence: Persistence
+    supervisor: Supervisor,
+    gatekeeper: Gatekeeper,
+    observer: RequestObserver,
+    persistence: Persistence,
+    responses: KeptResponses | None,
 ) -> Lifespan[FastAPI]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -100,6 +121,8 @@ def _lifespan(
                 async with background(gatekeeper.write_usage()):
                     yield
             finally:
+                if responses:
+                    await responses.stop()
                 await supervisor.stop()
 
     return lifespan

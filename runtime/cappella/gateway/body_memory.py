@@ -24,6 +24,12 @@ class HeldBody:
         self._memory.take(self._caller, count)
         self._bytes += count
 
+    def handed_on(self) -> "HeldBody":
+        """The same bytes, for what goes on after the request: this one holds none from now on."""
+        other = HeldBody(self._memory, self._caller)
+        other._bytes, self._bytes = self._bytes, 0
+        return other
+
     def release(self) -> None:
         """Hold none from now on: the request was admitted, or has ended."""
         self._memory.give_back(self._caller, self._bytes)

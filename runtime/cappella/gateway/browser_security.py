@@ -36,7 +36,7 @@ def protect(app: Starlette, server: Server, refuse: Refuse) -> None:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=server.cors_origins,
-            allow_methods=("GET", "POST"),
+            allow_methods=("GET", "POST", "DELETE"),
             # Client libraries send a dozen of their own; none grants access.
             allow_headers=("*",),
             expose_headers=("Retry-After",),

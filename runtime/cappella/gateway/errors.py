@@ -38,6 +38,7 @@ HTTP_TABLE: dict[type[Exception], tuple[int, str, str | None]] = {
     errors.Overloaded: (429, "rate_limit_error", "overloaded"),
     errors.RateLimited: (429, "rate_limit_error", "rate_limit_exceeded"),
     errors.AuditUnavailable: (503, "server_error", "audit_unavailable"),
+    errors.RunsUnavailable: (503, "server_error", "runs_unavailable"),
     errors.KeysUnavailable: (503, "server_error", "keys_unavailable"),
     errors.Unauthorized: (401, "authentication_error", "invalid_api_key"),
     errors.Forbidden: (403, "permission_error", None),
@@ -53,10 +54,10 @@ HTTP_TABLE: dict[type[Exception], tuple[int, str, str | None]] = {
 CARRIED_CODES: Codes = {
     400: tuple(
         "unknown_field invalid_value invalid_json context_length_exceeded nested_ensemble overrides_forbidden"
-        " preset_not_found budget_too_small too_large".split()
+        " preset_not_found budget_too_small too_large previous_response_not_found".split()
     ),
     403: ("host_not_allowed", "origin_not_allowed", "scope_missing", "model_not_allowed"),
-    404: ("model_not_found", "run_not_found", "runs_not_kept", "engine_not_found"),
+    404: ("model_not_found", "run_not_found", "runs_not_kept", "response_not_found", "engine_not_found"),
     408: ("body_too_slow",),
     413: ("body_too_large",),
     415: ("unsupported_media_type",),

@@ -18,7 +18,7 @@ import cappella
 from cappella.auth.gatekeeper import Gatekeeper
 from cappella.config.limits import Limits
 from cappella.engines.status import Action
-from cappella.gateway import errors, machine_types, reply_types, tokens
+from cappella.gateway import errors, machine_types, reply_types, stored_responses, tokens
 from cappella.gateway.errors import Codes
 from cappella.gateway.formats.api_errors import OLLAMA
 from cappella.gateway.formats.policy import Fields
@@ -34,7 +34,7 @@ from cappella.types import Json
 PATH = "/openapi.json"
 
 _ABOUT_KEYS = ("invalid_api_key", "scope_missing", "model_not_allowed")
-_ALSO_INFERENCE = ("unknown_field", "invalid_value", "model_not_found")
+_ALSO_INFERENCE = ("unknown_field", "invalid_value", "model_not_found", "runs_unavailable")
 """Codes of other endpoints that the inference endpoints have too."""
 _REPLIES = {
     "/v1/chat/completions": ("Chat completion, of an ensemble or a model", reply_types.ChatCompletion, "messages"),
@@ -69,7 +69,7 @@ def schema_ref(kind: Any) -> Json:
 
 @dataclass(frozen=True, slots=True)
 class _Endpoint:
-    """An endpoint without a request body. `reply` is the type of its JSON reply; `others` are further statuses with the same reply; `refuses` its own error codes."""
+    """An endpoint without a request body. `reply` is the type of its JSON reply; `others` are further statuses with the same reply; `refuses` its own error codes; `further` are other methods of the path."""
 
     summary: str
     reply: Any
@@ -79,6 +79,7 @@ class _Endpoint:
     refuses: tuple[str, ...] = ()
     parameters: tuple[Json, ...] = ()
     ok: int = 200
+    further: tuple["_Endpoint", ...] = ()
 
 
 _LIMIT: Json = {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": MAX_LISTED}}
@@ -86,6 +87,17 @@ _RUN_ID: Json = {"name": "run_id", "in": "path", "required": True, "schema": {"t
 _MODEL: Json = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
 _ENGINE: Json = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
 _ACTION: Json = {"name": "action", "in": "path", "required": True, "schema": {"enum": list(get_args(Action))}}
+_RESPONSE_ID: Json = {"name": "response_id", "in": "path", "required": True, "schema": {"type": "string"}}
+_PAGES: tuple[Json, ...] = (
+    {"name": "order", "in": "query", "schema": {"enum": ["asc", "desc"]}},
+    {
+        "name": "limit",
+        "in": "query",
+        "schema": {"type": "integer", "minimum": 1, "maximum": stored_responses.MAX_LISTED},
+    },
+    {"name": "after", "in": "query", "schema": {"type": "string"}},
+)
+_NO_RESPONSE = ("runs_not_kept", "response_not_found", "runs_unavailable")
 ENDPOINTS: Mapping[str, _Endpoint] = {
     "/v1/models": _Endpoint("The ensembles and models that the key may call", reply_types.Models, "run"),
     "/v1/models/{model}": _Endpoint(
@@ -94,6 +106,38 @@ ENDPOINTS: Mapping[str, _Endpoint] = {
         "run",
         refuses=("model_not_found",),
         parameters=(_MODEL,),
+    ),
+    stored_responses.PATH: _Endpoint(
+        "One of the key's responses, where they are kept",
+        reply_types.Response,
+        "run",
+        refuses=(*_NO_RESPONSE, "invalid_value"),
+        parameters=(_RESPONSE_ID,),
+        further=(
+            _Endpoint(
+                "Delete a response, and cancel it where it is in the background",
+                reply_types.DeletedResponse,
+                "run",
+                method="delete",
+                refuses=_NO_RESPONSE,
+                parameters=(_RESPONSE_ID,),
+            ),
+        ),
+    ),
+    f"{stored_responses.PATH}/cancel": _Endpoint(
+        "Cancel a response in the background",
+        reply_types.Response,
+        "run",
+        method="post",
+        refuses=(*_NO_RESPONSE, "invalid_value"),
+        parameters=(_RESPONSE_ID,),
+    ),
+    f"{stored_responses.PATH}/input_items": _Endpoint(
+        "The conversation that a response answers, page by page",
+        reply_types.InputItems,
+        "run",
+        refuses=(*_NO_RESPONSE, "invalid_value"),
+        parameters=(_RESPONSE_ID, *_PAGES),
     ),
     "/api/version": _Endpoint("The version of Ollama's API", reply_types.OllamaVersion, "run"),
     "/api/tags": _Endpoint("The ensembles and models in Ollama's form", reply_types.OllamaModels, "run"),
@@ -138,7 +182,7 @@ REPLIES: Mapping[str, Any] = {
     each.__name__: each
     for each in (
         *(reply for _, reply, _ in (*_REPLIES.values(), *_POSTED.values())),
-        *(endpoint.reply for endpoint in ENDPOINTS.values() if endpoint.reply),
+        *(each.reply for endpoint in ENDPOINTS.values() for each in (endpoint, *endpoint.further) if each.reply),
         reply_types.Error,
         reply_types.MessagesError,
         reply_types.OllamaError,
@@ -165,7 +209,10 @@ def document(keyed: bool) -> Json:
     codes = _only(errors.codes(), lambda code: keyed or code not in _ABOUT_KEYS)
     inference = {path: {"post": _inference_operation(path, _inference_codes(codes))} for path in APIS}
     posted = {path: {"post": _posted_operation(path, _inference_codes(codes))} for path in _POSTED}
-    others = {path: {each.method: _operation(path, each, codes)} for path, each in ENDPOINTS.items()}
+    others = {
+        path: {one.method: _operation(path, one, codes) for one in (each, *each.further)}
+        for path, each in ENDPOINTS.items()
+    }
     keys = {
         "Key": {"type": "http", "scheme": "bearer"},
         "XKey": {"type": "apiKey", "in": "header", "name": "x-api-key"},
@@ -248,7 +295,7 @@ def _operation(path: str, each: _Endpoint, codes: Codes) -> Json:
     refusals = {**_only(codes, lambda code: code in each.refuses), **always}
     return {
         "summary": each.summary,
-        "operationId": _operation_id(path),
+        "operationId": _operation_id(path) + ("_delete" if each.method == "delete" else ""),
         **({} if each.scope else {"security": []}),
         **({"parameters": list(each.parameters)} if each.parameters else {}),
         "responses": {

@@ -64,6 +64,9 @@ class Response(TypedDict):
     created_at: NotRequired[float]
     completed_at: NotRequired[float | None]
     status: str
+    background: NotRequired[bool | None]
+    store: NotRequired[bool | None]
+    previous_response_id: NotRequired[str | None]
     error: NotRequired[Any]
     incomplete_details: NotRequired[Json | None]
     instructions: NotRequired[str | None]
@@ -82,6 +85,20 @@ class Response(TypedDict):
     truncation: NotRequired[str | None]
     usage: NotRequired[Json | None]
     fusion: NotRequired[Trace]
+
+
+class DeletedResponse(TypedDict):
+    id: str
+    object: Literal["response"]
+    deleted: bool
+
+
+class InputItems(TypedDict):
+    object: Literal["list"]
+    data: list[Json]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
 
 
 class ContentBlock(TypedDict):

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request, Response
 from cappella.config import Config, Ensemble
 from cappella.config.options import Overrides, Settings
 from cappella.ensemble.events import Emit
+from cappella.ensemble.progress import without_progress
 from cappella.ensemble.run import Run
 from cappella.ensemble.settings import resolve
 from cappella.errors import CappellaError, RequestError, UnknownModel
@@ -19,22 +20,26 @@ from cappella.gateway.admission import costs, in_time
 from cappella.gateway.formats import policy, sse
 from cappella.gateway.formats.chat import ChatRequest
 from cappella.gateway.formats.fusion_request import FusionRequest
+from cappella.gateway.formats.items import continue_conversation
 from cappella.gateway.formats.messages import MessagesRequest
 from cappella.gateway.formats.ollama_replies import NDJSON
 from cappella.gateway.formats.policy_ensembles import ENSEMBLES
 from cappella.gateway.formats.responses import ResponsesRequest
 from cappella.gateway.formats.sse import EventEncoder
-from cappella.gateway.limits import answer_count
+from cappella.gateway.kept_responses import PATH as RESPONSES
+from cappella.gateway.kept_responses import Recalled, recalled
+from cappella.gateway.limits import answer_count, require_within_limits
 from cappella.gateway.model_list import PREFIX, callable_names, named_model
 from cappella.gateway.receive import received
 from cappella.gateway.reply_types import Reloaded
 from cappella.gateway.request import Incoming, Stream, unless_gone
 from cappella.gateway.state import GatewayState
+from cappella.gateway.tool_stops import ToolStops
 from cappella.gateway.usage_report import tokens_of_an_answer
 from cappella.gateway.validation import parse
 from cappella.telemetry import records
 from cappella.threads import off_loop_if_large
-from cappella.types import Json, Prompt, Sampling
+from cappella.types import Prompt, Sampling
 
 
 class EnsembleRequest(Protocol):
@@ -66,11 +71,12 @@ class EnsembleRequest(Protocol):
 
 
 # The form of a request to an ensemble, by API; /v1/completions has no conversation for a panel.
+MESSAGES = "/v1/messages"
 APIS: Mapping[str, type[FusionRequest] | None] = {
     "/v1/chat/completions": ChatRequest,
     "/v1/completions": None,
-    "/v1/responses": ResponsesRequest,
-    "/v1/messages": MessagesRequest,
+    RESPONSES: ResponsesRequest,
+    MESSAGES: MessagesRequest,
 }
 
 
@@ -143,7 +149,8 @@ async def _ask_ensemble(
     schema = APIS[path]
     if schema is None:
         raise RequestError(f"{path} is for single models: call {called} through /v1/chat/completions.", "model")
-    parsed: Any = await off_loop_if_large(len(incoming.body), _read, state, path, schema, incoming.wire)
+    named = await recalled(state.responses, incoming, state.config.server.max_body_bytes)
+    parsed: Any = await off_loop_if_large(len(incoming.body), _read, state, path, schema, named)
     if outer:
         parsed.come_through(outer)
     extra = _models_beyond(_by_own_names(parsed.overrides, state.config), state.config.ensembles[name])
@@ -162,9 +169,12 @@ def _by_own_names(overrides: Overrides, config: Config) -> Overrides:
     )
 
 
-def _read(state: GatewayState, path: str, schema: type[FusionRequest], wire: Json) -> FusionRequest:
+def _read(state: GatewayState, path: str, schema: type[FusionRequest], named: Recalled) -> FusionRequest:
     """The request, which knows what of it was ignored. Raises RequestError."""
-    reading = policy.read(ENSEMBLES[path], wire, state.config.server.refuses_unknown_fields)
+    reading = policy.read(ENSEMBLES[path], named.wire, state.config.server.refuses_unknown_fields)
+    if named.earlier:
+        continue_conversation(reading, named.earlier)
+        require_within_limits(reading.body, state.config.server.limits)
     parsed = parse(schema, reading)
     parsed.tell_ignored(reading.ignored)
     return parsed
@@ -184,7 +194,7 @@ async def _answer_from_ensemble(
     headers = state.ignored.told(incoming.path, parsed.ignored)
     needed = costs(settings, state.config.host_of)
 
-    async def run(emit: Emit) -> Run:
+    async def run(emit: Emit, run_id: str | None = None) -> Run:
         slot = state.admission.slot(PREFIX + name, needed, key=incoming.key_id)
         slot = in_time(slot, settings.deadline_s - incoming.waited_s)
         async with state.in_flight.track_run() as begin, records.current().waiting(PREFIX + name, slot):
@@ -192,8 +202,13 @@ async def _answer_from_ensemble(
             # The time in the queue is part of the client's wait, too.
             left = settings.model_copy(update={"deadline_s": settings.deadline_s - incoming.waited_s})
             begin(left.deadline_s)
-            return await state.recorder.run(state.pipeline, incoming.key, prompt, left, emit)
+            return await state.recorder.run(state.pipeline, incoming.key, prompt, left, emit, run_id)
 
+    if isinstance(parsed, ResponsesRequest) and state.responses:
+        state.responses.keep(parsed, incoming.key_id)
+        if parsed.background:
+            queued = await state.responses.start(parsed, incoming.key_id, incoming.memory, run)
+            return Response(orjson.dumps(queued), media_type="application/json", headers=headers)
     if not parsed.stream:
         result = await unless_gone(incoming.request, run(lambda event: None))
         return Response(orjson.dumps(parsed.to_response(result)), media_type="application/json", headers=headers)
@@ -207,14 +222,17 @@ async def _answer_from_ensemble(
 
 def _resolved(state: GatewayState, parsed: EnsembleRequest, name: str) -> tuple[Prompt, Settings]:
     config = state.config
-    prompt = replace(parsed.prompt, watched=parsed.stream)
+    prompt = replace(parsed.prompt, messages=without_progress(parsed.prompt.messages), watched=parsed.stream)
     ensemble, models, limits = config.ensembles[name], config.models_by_name, config.server.limits
     overrides = _by_own_names(parsed.overrides, config)
     settings = resolve(name, ensemble, models, overrides, prompt, parsed.sampling, limits)
     used = [*(seat.model for seat in settings.panel), settings.judge]
     if prompt.reasoning_effort not in (None, "none") and not any(models[each].capabilities.reasoning for each in used):
         parsed.tell_ignored([parsed.effort_field])
-    return prompt, settings.model_copy(update={"panel_watched": parsed.wants_panel_deltas})
+    # A client that gets the events themselves is told the same twice only if it asks for that.
+    told_by_events = parsed.wants_panel_deltas and "progress" not in overrides.options.given()
+    shown = {"panel_watched": parsed.wants_panel_deltas, **({"progress": "off"} if told_by_events else {})}
+    return prompt, settings.model_copy(update=shown)
 
 
 _NO_BUFFERING = {"X-Accel-Buffering": "no"}
@@ -229,6 +247,8 @@ async def _answer_from_model(
     needed = {state.config.host_of[model]: answers}
     tokens = tokens_of_an_answer(incoming.wire, state.config.models_by_name[model].context_tokens)
     body, shown = usage_report.requested(incoming.path, *renaming.with_own_name(incoming.wire, incoming.body, model))
+    if incoming.path == MESSAGES and incoming.wire.get("tools"):
+        shown = ToolStops(shown)
     if (name := incoming.wire["model"]) != model:
         shown = renaming.Renamed(name, shown)
 

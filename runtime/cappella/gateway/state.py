@@ -17,6 +17,7 @@ from cappella.gateway.body_memory import BodyMemory
 from cappella.gateway.drain import InFlight
 from cappella.gateway.formats.sse import Describe
 from cappella.gateway.ignored import IgnoredFields
+from cappella.gateway.kept_responses import KeptResponses
 from cappella.gateway.request import credentials
 from cappella.placement.gpus import Gpu
 from cappella.telemetry import records
@@ -40,6 +41,7 @@ class GatewayState:
     in_flight: InFlight
     gatekeeper: Gatekeeper
     ignored: IgnoredFields
+    responses: KeptResponses | None
 
     @property
     def config(self) -> Config:

@@ -11,7 +11,11 @@ from cappella.telemetry.audit.recorder import AuditRecorder
 from cappella.telemetry.audit.weights import WeightDigests, Weights
 from cappella.telemetry.history import History
 from cappella.telemetry.recorder import RunObserver
+from cappella.telemetry.response_store import ResponseStore
 from cappella.telemetry.run_store import RunStore
+
+RESTARTED = {"code": "server_error", "message": "The server was restarted before this response had ended."}
+"""The error of a response in the background that an earlier server has left unfinished."""
 
 
 class Persistence:
@@ -20,6 +24,7 @@ class Persistence:
     def __init__(self, config: Config) -> None:
         audit, runs = config.server.audit, config.server.runs
         self.run_store = RunStore(runs.file, runs.retention_days) if runs else None
+        self.responses = ResponseStore(self.run_store) if runs and self.run_store and runs.content else None
         self._history = History(self.run_store, runs.content) if runs and self.run_store else None
         self._audit = _Audit(config, audit) if audit else None
 
@@ -35,6 +40,8 @@ class Persistence:
                 await stack.enter_async_context(self._audit.running())
             if self.run_store:
                 await stack.enter_async_context(_pruning(self.run_store))
+            if self.responses:
+                await self.responses.fail_interrupted(RESTARTED)
             yield
 
 

@@ -56,7 +56,15 @@ class Recorder:
             self._metrics, self._gatekeeper, [observer.for_config(config, added) for observer in self._observers]
         )
 
-    async def run(self, pipeline: Pipeline, key: Key | None, prompt: Prompt, settings: Settings, emit: Emit) -> Run:
+    async def run(
+        self,
+        pipeline: Pipeline,
+        key: Key | None,
+        prompt: Prompt,
+        settings: Settings,
+        emit: Emit,
+        run_id: str | None = None,
+    ) -> Run:
         """Run and record; see `Pipeline.run`."""
         self._require_available()
         self._metrics.begin(settings.ensemble)
@@ -64,7 +72,7 @@ class Recorder:
         run, status, failure = None, CANCELLED, None
         with call_counter.count_calls() as made:
             try:
-                run = await pipeline.run(prompt, settings, listener)
+                run = await pipeline.run(prompt, settings, listener, run_id)
                 status = run.status
                 return run
             except Exception as error:

@@ -1,4 +1,4 @@
-"""Stores traces of runs in one SQLite file for a number of days; a thread reads and writes it."""
+"""Stores traces of runs, and responses, in one SQLite file for a number of days; a thread reads and writes it."""
 
 import asyncio
 import logging
@@ -28,6 +28,11 @@ CREATE TABLE IF NOT EXISTS runs (
     id TEXT PRIMARY KEY, key_id TEXT, ended_at REAL NOT NULL, summary BLOB NOT NULL, trace BLOB NOT NULL
 );
 CREATE INDEX IF NOT EXISTS runs_by_time ON runs (ended_at);
+CREATE TABLE IF NOT EXISTS responses (
+    id TEXT PRIMARY KEY, key_id TEXT, created_at REAL NOT NULL, status TEXT NOT NULL, server TEXT NOT NULL,
+    input BLOB NOT NULL, response BLOB NOT NULL
+);
+CREATE INDEX IF NOT EXISTS responses_by_time ON responses (created_at);
 """
 _ADD = "INSERT INTO runs VALUES (?,?,?,?,?)"
 _OWN = "(? OR key_id IS ?)"
@@ -64,6 +69,7 @@ class RunStore:
     def __init__(self, path: Path, retention_days: float) -> None:
         self._retention_s = retention_days * DAY_S
         self._queued: list[Row] = []
+        self._writes = 0
         self._lock = Lock()
         self._is_failing = False
         self._path = path
@@ -84,6 +90,24 @@ class RunStore:
             self._queued.append(row)
             if len(self._queued) == 1:
                 self._thread.submit(self._write)
+
+    def write(self, work: Callable[[sqlite3.Connection], object]) -> None:
+        """Queue another write; later reads see it. As with `add`, one that cannot be made is dropped, which is logged once."""
+        with self._lock:
+            if self._writes == MAX_QUEUED_ROWS:
+                self._log_once("the disk is too slow: responses are dropped")
+                return
+            self._writes += 1
+        self._thread.submit(self._write_queued, work)
+
+    async def call(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """The result of `work` with the file. Raises OSError or sqlite3.Error."""
+
+        def in_file() -> T:
+            with self._in_place() as db:
+                return work(db)
+
+        return await self._on_thread(in_file)
 
     async def find(self, run_id: str, reader: Reader) -> bytes | None:
         """The trace; None if there is no such run or the reader may not see it."""
@@ -127,6 +151,15 @@ class RunStore:
         else:
             self._is_failing = False
 
+    def _write_queued(self, work: Callable[[sqlite3.Connection], object]) -> None:
+        with self._lock:
+            self._writes -= 1
+        try:
+            with self._in_place() as db:
+                work(db)
+        except (OSError, sqlite3.Error) as error:
+            self._log_once(f"a response could not be stored ({error})")
+
     def _in_place(self) -> sqlite3.Connection:
         """The file at the path: opened again if another one lies there, or none. Raises OSError or sqlite3.Error."""
         if not self._file.is_at(self._path):
@@ -145,6 +178,7 @@ class RunStore:
         try:
             with self._in_place() as db:
                 db.execute("DELETE FROM runs WHERE ended_at < ?", (before,))
+                db.execute("DELETE FROM responses WHERE created_at < ?", (before,))
             # Deleted rows stay in the write-ahead log until it is truncated.
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         except (OSError, sqlite3.Error) as error:

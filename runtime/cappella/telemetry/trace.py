@@ -242,6 +242,8 @@ def event(event: events.Event) -> Json:
             return {"type": "analysis.done", "analysis": event.analysis}
         case events.FinalDelta():
             return {"type": "final.delta", "delta": event.chunk.content}
+        case events.Told():
+            return {"type": "progress.told", "delta": event.text}
 
 
 def _response(answer: Answer) -> PanelAnswer:

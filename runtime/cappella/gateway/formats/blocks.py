@@ -4,10 +4,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from cappella.ensemble.events import Event, FinalDelta, Told
 from cappella.ensemble.run import Answer
 from cappella.types import Chunk, Json, ToolCall
 
-Kind = Literal["reasoning", "text", "call"]
+Kind = Literal["progress", "reasoning", "text", "call"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,10 @@ class Blocks:
         for call in chunk.tool_calls:
             yield from self._extend("call", call.arguments, call)
 
+    def tell(self, text: str) -> Iterator[Step]:
+        """Add a piece of the run's progress, as a block of its own before the others."""
+        yield from self._extend("progress", text)
+
     def close(self) -> Iterator[Step]:
         if self._open:
             self.closed.append(self._open)
@@ -64,10 +69,19 @@ class Blocks:
             yield Step("delta", Block(open_.index, kind, text, open_.call, logprobs))
 
 
-def blocks_of(answer: Answer) -> list[Block]:
+def blocks_of(answer: Answer, progress: str = "") -> list[Block]:
     """The blocks of a complete answer; an empty answer has one empty text block."""
     blocks = Blocks()
     chunk = Chunk(answer.content, answer.reasoning, answer.tool_calls, answer.logprobs)
-    for _ in [*blocks.add(chunk), *blocks.close()]:
+    told = blocks.tell(progress) if progress else ()
+    for _ in [*told, *blocks.add(chunk), *blocks.close()]:
         pass
-    return blocks.closed or [Block(0, "text")]
+    is_empty = all(block.kind == "progress" for block in blocks.closed)
+    return [*blocks.closed, *([Block(len(blocks.closed), "text")] if is_empty else [])]
+
+
+def shown_chunk(event: Event) -> Chunk | None:
+    """What an event adds to the answer that is shown, with the run's progress as reasoning; None if it adds nothing."""
+    if isinstance(event, Told):
+        return Chunk(reasoning=event.text)
+    return event.chunk if isinstance(event, FinalDelta) else None

@@ -7,9 +7,10 @@ from typing import Annotated, Any
 import orjson
 from pydantic import Field, model_validator
 
-from cappella.ensemble.events import Event, FinalDelta, RunStarted
+from cappella.ensemble.events import Event, RunStarted
 from cappella.ensemble.run import Answer, Run
 from cappella.gateway.formats import chat_messages, fields
+from cappella.gateway.formats.blocks import shown_chunk
 from cappella.gateway.formats.fields import AnyTool, ChatMessage, Wire
 from cappella.gateway.formats.fusion_request import FusionRequest
 from cappella.gateway.formats.sse import DONE, EventEncoder, frame
@@ -81,7 +82,7 @@ class ChatRequest(FusionRequest, Sampling):
 
     def to_response(self, run: Run) -> ChatCompletion:
         """The run as one `chat.completion`."""
-        answer = run.answer
+        answer = run.told_answer
         choice: ChatChoice = {
             "index": 0,
             "message": _message(answer),
@@ -121,8 +122,8 @@ class Chunks(EventEncoder):
         self._before_delta = b""
 
     def frames(self, event: Event) -> Iterator[bytes]:
-        if isinstance(event, FinalDelta):
-            yield self._final(event.chunk)
+        if chunk := shown_chunk(event):
+            yield self._final(chunk)
             return
         if isinstance(event, RunStarted):
             self._head["id"] = event.run_id

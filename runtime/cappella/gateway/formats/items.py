@@ -1,5 +1,6 @@
 """Input items of the Responses API, and their conversion to chat messages."""
 
+import secrets
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
@@ -8,6 +9,8 @@ from pydantic import Field, Tag, model_validator
 from cappella.gateway.formats import text_tools
 from cappella.gateway.formats.chat_messages import with_images_of_users
 from cappella.gateway.formats.fields import DataUrl, RefusalPart, Wire, kind_or
+from cappella.gateway.formats.policy import Fields, Reading, read
+from cappella.gateway.formats.policy_parts import ITEMS
 from cappella.types import Json, Message
 
 
@@ -112,6 +115,28 @@ def conversation(instructions: str | None, items: str | Sequence[InputItem]) -> 
     for item in items:
         _append(turns, item)
     return [*system, *with_images_of_users(turns)]
+
+
+def continue_conversation(reading: Reading, earlier: Sequence[Json]) -> None:
+    """Put earlier items before those of the request; errors go on naming the places in the client's own list."""
+    own = reading.body.get("input")
+    items = [{"role": "user", "content": own}] if isinstance(own, str) else own
+    if not items or not isinstance(items, list):
+        return
+    kept = read(Fields("input", below={"input": ITEMS}), {"input": list(earlier)}).body["input"]
+    places = reading.places.get(("input",), range(len(items)))
+    reading.places["input",] = [0] * len(kept) + list(places)
+    reading.body = {**reading.body, "input": [*kept, *items]}
+
+
+def listed(item: Wire) -> Json:
+    """An item as it is stored and listed: with an id, and its text in parts."""
+    out = item.model_dump(exclude_none=True)
+    if isinstance(item, MessageItem):
+        kind = "output_text" if item.role == "assistant" else "input_text"
+        parts = [{"type": kind, "text": out["content"]}] if isinstance(item.content, str) else out["content"]
+        out |= {"content": parts, "status": "completed"}
+    return {"id": f"item_{secrets.token_hex(12)}", **out}
 
 
 def _append(turns: list[Json], item: InputItem) -> None:

@@ -6,13 +6,13 @@ from typing import Annotated, Any
 import orjson
 from pydantic import Field, model_validator
 
-from cappella.ensemble.events import Event, FinalDelta, RunStarted
+from cappella.ensemble.events import Event, RunStarted
 from cappella.ensemble.run import Run
 from cappella.ensemble.structured.json_value import parse_json
 from cappella.gateway import reply_types
 from cappella.gateway.formats import turns
 from cappella.gateway.formats.anthropic_errors import error_body
-from cappella.gateway.formats.blocks import Block, Blocks, Step, blocks_of
+from cappella.gateway.formats.blocks import Block, Blocks, Step, blocks_of, shown_chunk
 from cappella.gateway.formats.chat_messages import with_images_of_users
 from cappella.gateway.formats.fusion_request import FusionRequest
 from cappella.gateway.formats.sse import EventEncoder, frame
@@ -82,7 +82,7 @@ class MessagesRequest(FusionRequest):
         return {
             **self.head(run.run_id),
             **_stop(run),
-            "content": [_block(block) for block in blocks_of(run.answer)],
+            "content": [_block(block) for block in blocks_of(run.told_answer)],
             "usage": _usage(run),
             "fusion": trace.fusion(run, self.options),
         }
@@ -114,8 +114,8 @@ class Events(EventEncoder):
     def frames(self, event: Event) -> Iterator[bytes]:
         if isinstance(event, RunStarted):
             yield _event("message_start", message=self._request.head(event.run_id))
-        if isinstance(event, FinalDelta):
-            for step in self._blocks.add(event.chunk):
+        if chunk := shown_chunk(event):
+            for step in self._blocks.add(chunk):
                 yield _step(step)
         elif self._request.options.include_events:
             yield _event("fusion_event", fusion_event=trace.event(event))
@@ -154,7 +154,7 @@ def _block(block: Block) -> reply_types.ContentBlock:
     match block.kind:
         case "text":
             return {"type": "text", "text": block.text}
-        case "reasoning":
+        case "reasoning" | "progress":
             return {"type": "thinking", "thinking": block.text, "signature": ""}
         case "call":
             assert block.call

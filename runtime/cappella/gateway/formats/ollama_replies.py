@@ -9,10 +9,11 @@ from typing import Any, ClassVar
 import orjson
 
 from cappella.engines import openai
-from cappella.ensemble.events import Event, FinalDelta
+from cappella.ensemble.events import Event, RunStarted
 from cappella.ensemble.run import Run
 from cappella.ensemble.structured.json_value import parse_json
 from cappella.gateway.formats.api_errors import ollama_error
+from cappella.gateway.formats.blocks import shown_chunk
 from cappella.gateway.formats.chat import ChatRequest
 from cappella.gateway.formats.ollama import CHAT
 from cappella.gateway.formats.sse import EventEncoder
@@ -97,7 +98,7 @@ class OllamaRequest:
         self._chat.tell_ignored(names)
 
     def to_response(self, run: Run) -> Json:
-        answer = run.answer
+        answer = run.told_answer
         piece = self._replies.piece(answer.content, answer.reasoning, answer.tool_calls)
         return self.end(run, piece)
 
@@ -126,8 +127,12 @@ class Lines(EventEncoder):
         return line(self._replies.piece())
 
     def frames(self, event: Event) -> Iterator[bytes]:
-        if isinstance(event, FinalDelta) and (event.chunk.content or event.chunk.reasoning):
-            yield self._replies.line(event.chunk.content, event.chunk.reasoning)
+        if isinstance(event, RunStarted):
+            # Some clients give up on a server that says nothing for a while.
+            yield self.keep_alive
+        chunk = shown_chunk(event)
+        if chunk and (chunk.content or chunk.reasoning):
+            yield self._replies.line(chunk.content, chunk.reasoning)
 
     def end(self, run: Run) -> Iterator[bytes]:
         if run.answer.tool_calls:

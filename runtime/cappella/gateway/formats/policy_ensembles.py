@@ -11,14 +11,15 @@ HINTS = (
     " client_metadata session_id betas"
 )
 """Fields of any API that change nothing in an answer here."""
-NOTHING_STORED = "nothing is stored here: send store: false, and with each request the whole conversation"
+NOTHING_STORED = "only responses of ensembles (/v1/responses) are stored: send store: false"
+NO_CONVERSATIONS = "conversations are not kept here: send previous_response_id, or the earlier items themselves"
+IN_BACKGROUND = "only responses of ensembles (/v1/responses) run in the background: send background: false"
 OWN_TEMPLATE = "a model's own chat template is used"
 
 _COMMON = "model stream fusion plugins tools tool_choice parallel_tool_calls chat_template_kwargs"
 _MATTERS = {
     "logit_bias": "the tokens of a panel's models differ: an ensemble takes no logit_bias, call one model by its name",
     "n": "an ensemble gives one answer: send n: 1 (fusion.samples asks members for several)",
-    "background": "runs in the background are not kept here: send background: false",
     "chat_template": OWN_TEMPLATE,
 }
 _REASONING = Fields("effort", "summary generate_summary exclude enabled context")
@@ -32,6 +33,7 @@ CHAT = Fields(
     refused={
         **_MATTERS,
         "store": NOTHING_STORED,
+        "background": IN_BACKGROUND,
         "modalities": 'answers are text: send modalities: ["text"]',
         "audio": "answers are text: leave audio out",
         "web_search_options": "there is no web search here: leave web_search_options out",
@@ -67,19 +69,16 @@ CHAT = Fields(
 
 RESPONSES = Fields(
     honoured=f"{_COMMON} input instructions temperature top_p max_output_tokens reasoning text include top_logprobs"
-    " metadata",
+    " metadata store previous_response_id background",
     hints=f"{HINTS} stream_options max_tool_calls",
     told="truncation context_management",
     empty="reasoning text include chat_template_kwargs metadata",
     refused={
         **_MATTERS,
-        "store": NOTHING_STORED,
-        "previous_response_id": NOTHING_STORED,
-        "conversation": NOTHING_STORED,
+        "conversation": NO_CONVERSATIONS,
         "prompt": "there are no stored prompts here: send instructions and input",
     },
     nothing={
-        "store": (False,),
         "background": (False,),
         "n": (1,),
         "truncation": ("disabled",),
@@ -106,6 +105,7 @@ MESSAGES = Fields(
     empty="system stop_sequences tools thinking output_config chat_template_kwargs",
     refused={
         **_MATTERS,
+        "background": IN_BACKGROUND,
         "mcp_servers": "tools of MCP servers are not called here: send them as tools",
         "container": "there are no containers here: leave container out",
     },

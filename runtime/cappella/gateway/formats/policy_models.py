@@ -5,7 +5,15 @@ from dataclasses import replace
 
 from cappella.gateway.formats import policy_parts as parts
 from cappella.gateway.formats.policy import Fields, Kinds
-from cappella.gateway.formats.policy_ensembles import CHAT, HINTS, MESSAGES, NOTHING_STORED, OWN_TEMPLATE, RESPONSES
+from cappella.gateway.formats.policy_ensembles import (
+    CHAT,
+    HINTS,
+    IN_BACKGROUND,
+    MESSAGES,
+    NOTHING_STORED,
+    OWN_TEMPLATE,
+    RESPONSES,
+)
 from cappella.types import Sampling
 
 # vLLM's /v1/completions has only `max_tokens` for the length of an answer.
@@ -14,6 +22,10 @@ _COMMON = " ".join(name for name in Sampling.model_fields if name != "max_comple
     " structured_outputs response_format stream_interval"
 )
 _FOR_ENSEMBLES = "it is for ensembles, and this is one model: leave it out, or call an ensemble"
+_NOT_KEPT = {
+    "previous_response_id": "only responses of ensembles are stored: send the earlier items themselves",
+    "background": IN_BACKGROUND,
+}
 _NEVER = {"fusion": _FOR_ENSEMBLES, "plugins": _FOR_ENSEMBLES, "chat_template": OWN_TEMPLATE}
 
 
@@ -62,7 +74,7 @@ MODELS: Mapping[str, Fields] = {
         nothing={"store": (False,), "best_of": (1,), "seed": (-1,), "suffix": ("",)},
     ),
     "/v1/responses": _of_model(
-        RESPONSES,
+        replace(RESPONSES, refused={**RESPONSES.refused, **_NOT_KEPT}),
         "model input instructions stream temperature top_p max_output_tokens reasoning text tools tool_choice"
         " parallel_tool_calls store user truncation include top_logprobs metadata",
         {"tools": replace(parts.RESPONSE_TOOLS, kinds=parts.ENGINE_TOOLS), "text": RESPONSES.below["text"]},

@@ -6,7 +6,7 @@ _HINTS = "cache_control id index status annotations citations logprobs metadata"
 """What stock clients put beside a part, block, item or message; none of it changes an answer."""
 
 NO_URLS = "an image comes as data, data:image/…;base64,…: this server fetches nothing"
-NOT_STORED = "nothing is stored here: send the earlier items themselves, and store: false"
+NOT_STORED = "this one is not: send the earlier items themselves, and store: false"
 _HOSTED_CALLS = (
     "web_search_call file_search_call computer_call computer_call_output image_generation_call code_interpreter_call"
     " local_shell_call local_shell_call_output shell_call shell_call_output mcp_call mcp_list_tools"

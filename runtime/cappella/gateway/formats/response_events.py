@@ -1,7 +1,7 @@
 """Events and output items of the Responses API; panel and judge are `response.fusion_call.*` events on request."""
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from cappella.ensemble import events
 from cappella.ensemble.run import Run
@@ -16,20 +16,25 @@ ShownEvents = Literal["none", "hosted", "all"]
 """Which `response.fusion_call.*` events a client gets: the nine of the hosted product, as it has them, or all."""
 
 
+class Answered(Protocol):
+    """The request that is answered."""
+
+    @property
+    def response(self) -> Callable[..., Response]: ...
+    def named(self, item: Json) -> Json: ...
+    def finished(self, status: str, output: list[Json], run: Run) -> Response: ...
+
+
 class Events(EventEncoder):
     """Encodes a run as the Responses API's numbered events.
 
     The panel's item comes first, unless a gate leaves the panel out: then there is none.
     """
 
-    def __init__(
-        self,
-        response: Callable[..., Response],
-        named: Callable[[Json], Json] = lambda item: item,
-        shown: ShownEvents = "none",
-    ) -> None:
-        self._named = named
-        self._response = response
+    def __init__(self, request: Answered, shown: ShownEvents = "none") -> None:
+        self._request = request
+        self._named = request.named
+        self._response = request.response
         self._run_id = ""
         self._number = 0
         self._shown = shown
@@ -43,7 +48,10 @@ class Events(EventEncoder):
             begun = self._response(event.run_id, "in_progress", [])
             yield self._event("response.created", response=begun)
             yield self._event("response.in_progress", response=begun)
-        if isinstance(event, events.FinalDelta):
+        if isinstance(event, events.Told):
+            for step in self._blocks.tell(event.text):
+                yield from self._step(step)
+        elif isinstance(event, events.FinalDelta):
             for step in self._blocks.add(event.chunk):
                 yield from self._step(step)
         elif self._shown != "none" and not _leaves_panel_out(event):
@@ -74,8 +82,7 @@ class Events(EventEncoder):
             yield self._event("response.output_item.done", output_index=0, item=item)
             items.insert(0, item)
         status = status_of(run)
-        response = self._response(run.run_id, status, items, run)
-        yield self._event(f"response.{status}", response=response)
+        yield self._event(f"response.{status}", response=self._request.finished(status, items, run))
 
     def failed(self, error: ErrorBody) -> Iterator[bytes]:
         error = {**error, "code": error["code"] or "server_error"}
@@ -92,9 +99,13 @@ class Events(EventEncoder):
                 yield self._event("response.output_item.added", **at, item=self._named(item))
                 if kind == "text":
                     yield self._event("response.content_part.added", **part, part=_text_part(block))
+                if kind == "progress":
+                    yield self._summary("part.added", block, part=_summary_part(block))
             case "delta", "text":
                 logprobs = list(block.logprobs)
                 yield self._event("response.output_text.delta", **part, delta=block.text, logprobs=logprobs)
+            case "delta", "progress":
+                yield self._summary("text.delta", block, delta=block.text)
             case "delta", "reasoning":
                 yield self._event("response.reasoning_text.delta", **part, delta=block.text)
             case "delta", "call" if self._is_function(block):
@@ -114,6 +125,9 @@ class Events(EventEncoder):
                 fields = {"text": block.text, "logprobs": list(block.logprobs)}
                 yield self._event("response.output_text.done", **part, **fields)
                 yield self._event("response.content_part.done", **part, part=_text_part(block))
+            case "progress":
+                yield self._summary("text.done", block, text=block.text)
+                yield self._summary("part.done", block, part=_summary_part(block))
             case "reasoning":
                 yield self._event("response.reasoning_text.done", **part, text=block.text)
             case "call" if not self._is_function(block):
@@ -126,6 +140,11 @@ class Events(EventEncoder):
                 name = block.call.name if block.call else ""
                 yield self._event("response.function_call_arguments.done", **call, name=name, arguments=block.text)
 
+    def _summary(self, name: str, block: Block, **fields: Any) -> bytes:
+        """An event of the run's progress, which has the place of a summary: clients show that, and know it as no answer."""
+        where = {"item_id": _item_id(block, self._run_id), "output_index": block.index, "summary_index": 0}
+        return self._event(f"response.reasoning_summary_{name}", **where, **fields)
+
     def _fusion(self, name: str, **fields: Any) -> bytes:
         return self._event(f"response.fusion_call.{name}", item_id=id_of("fc", self._run_id), output_index=0, **fields)
 
@@ -135,7 +154,12 @@ class Events(EventEncoder):
         return frame(data, kind)
 
 
-_EMPTY: Mapping[str, Json] = {"text": {"content": []}, "reasoning": {"content": []}, "call": {"arguments": ""}}
+_EMPTY: Mapping[str, Json] = {
+    "text": {"content": []},
+    "progress": {"summary": []},
+    "reasoning": {"content": []},
+    "call": {"arguments": ""},
+}
 
 
 _HOSTED = (
@@ -162,7 +186,7 @@ def _fusion_events(event: events.Event, judge: str) -> list[tuple[str, Json]]:
     """The `response.fusion_call.*` events of one event of the run: name and fields."""
     fields = {name: value for name, value in trace.event(event).items() if name != "type"}
     match event:
-        case events.RunStarted() | events.FinalDelta():
+        case events.RunStarted() | events.FinalDelta() | events.Told():
             return []
         case events.AnswerDelta():
             reasoning = [("panel.reasoning.delta", {"model": event.name, "delta": event.reasoning})]
@@ -207,6 +231,8 @@ def item_of(block: Block, run_id: str, status: str) -> Json:
     match block.kind:
         case "text":
             return {"type": "message", **head, "role": "assistant", "content": [_text_part(block)]}
+        case "progress":
+            return {"type": "reasoning", **head, "summary": [_summary_part(block)]}
         case "reasoning":
             content = [{"type": "reasoning_text", "text": block.text}]
             return {"type": "reasoning", **head, "summary": [], "content": content}
@@ -220,8 +246,12 @@ def _text_part(block: Block) -> Json:
     return {"type": "output_text", "text": block.text, "annotations": [], "logprobs": list(block.logprobs)}
 
 
+def _summary_part(block: Block) -> Json:
+    return {"type": "summary_text", "text": block.text}
+
+
 def _item_id(block: Block, run_id: str) -> str:
-    prefix = {"text": "msg", "reasoning": "rs", "call": "fcall"}[block.kind]
+    prefix = {"text": "msg", "progress": "rs", "reasoning": "rs", "call": "fcall"}[block.kind]
     return f"{id_of(prefix, run_id)}-{block.index}"
 
 

@@ -1,17 +1,18 @@
 """`/v1/responses` for ensembles: the request, and the run as output items, with the panel as an item of its own on request."""
 
 import time
+from collections.abc import Callable
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from cappella.ensemble.run import Run
 from cappella.gateway.formats import fields
 from cappella.gateway.formats.blocks import blocks_of
 from cappella.gateway.formats.fields import ChosenFusion, Wire
 from cappella.gateway.formats.fusion_request import FusionRequest
-from cappella.gateway.formats.items import InputItem, conversation
+from cappella.gateway.formats.items import InputItem, MessageItem, conversation, listed
 from cappella.gateway.formats.response_events import Events, ShownEvents, fusion_item, id_of, item_of, status_of
 from cappella.gateway.formats.response_tools import ChosenTool, Named, ResponseTool, flattened, named_back
 from cappella.gateway.formats.sse import EventEncoder
@@ -31,7 +32,7 @@ class TextConfig(Wire):
 
 
 class ResponsesRequest(FusionRequest):
-    """A request for a response from an ensemble. Responses are not stored, so there is no `previous_response_id`."""
+    """A request for a response from an ensemble. The conversation of `previous_response_id` is in `input` by now."""
 
     input: Annotated[str, Field(min_length=1)] | Annotated[list[InputItem], Field(min_length=1)]
     instructions: str | None = None
@@ -48,6 +49,10 @@ class ResponsesRequest(FusionRequest):
     include: list[str] | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     metadata: Annotated[dict[str, str], Field(max_length=16)] | None = None
+    store: bool | None = None
+    previous_response_id: str | None = None
+    background: bool = False
+    _keep: Callable[[Response], None] | None = PrivateAttr(None)
 
     @model_validator(mode="after")
     def _consistent(self) -> "ResponsesRequest":
@@ -56,7 +61,23 @@ class ResponsesRequest(FusionRequest):
             raise ValueError(f"top_logprobs needs include: [{LOGPROBS!r}]")
         if not self.tools and self.tool_choice not in (None, "none", "auto"):
             raise ValueError("tool_choice needs tools")
+        if self.background and self.store is False:
+            raise ValueError("background needs a response that is stored: leave store out")
+        if self.background and self.stream:
+            raise ValueError(
+                "background responses are not streamed: send stream: false, and poll the response by its id"
+            )
         return self
+
+    @property
+    def items(self) -> list[Json]:
+        """The conversation as items, each with an id."""
+        said = [MessageItem(role="user", content=self.input)] if isinstance(self.input, str) else self.input
+        return [listed(item) for item in said]
+
+    def keep_with(self, keep: Callable[[Response], None]) -> None:
+        """Call `keep` with the response once it is complete."""
+        self._keep = keep
 
     @property
     def wants_logprobs(self) -> bool:
@@ -86,11 +107,11 @@ class ResponsesRequest(FusionRequest):
 
     def to_response(self, run: Run) -> Response:
         panel_items = [fusion_item(run)] if self.shows_events and run.status != "bypassed" else []
-        items = [self.named(item_of(block, run.run_id, "completed")) for block in blocks_of(run.answer)]
-        return self.response(run.run_id, status_of(run), [*panel_items, *items], run)
+        items = [self.named(item_of(block, run.run_id, "completed")) for block in blocks_of(run.answer, run.progress)]
+        return self.finished(status_of(run), [*panel_items, *items], run)
 
     def event_encoder(self) -> EventEncoder:
-        return Events(self.response, self.named, self._shown_events)
+        return Events(self, self._shown_events)
 
     @property
     def shows_events(self) -> bool:
@@ -111,6 +132,13 @@ class ResponsesRequest(FusionRequest):
     def _named_tools(self) -> dict[str, Named]:
         return {each.flat_name: each for each in flattened(self.own_tools)}
 
+    def finished(self, status: str, output: list[Json], run: Run) -> Response:
+        """The complete response, which is kept where it should be."""
+        response = self.response(run.run_id, status, output, run)
+        if self._keep:
+            self._keep(response)
+        return response
+
     def response(
         self, run_id: str, status: str, output: list[Json], run: Run | None = None, error: Json | None = None
     ) -> Response:
@@ -123,6 +151,9 @@ class ResponsesRequest(FusionRequest):
             "created_at": int(time.time()),
             "completed_at": int(time.time()) if run else None,
             "status": status,
+            "background": self.background,
+            "store": self._keep is not None,
+            "previous_response_id": self.previous_response_id,
             "error": error,
             "incomplete_details": incomplete,
             "instructions": self.instructions,

@@ -1,0 +1,222 @@
+"""Responses that the server keeps: later requests continue their conversations, and those in the background run here."""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import orjson
+
+from cappella.ensemble.events import Emit, Event, RunStarted
+from cappella.ensemble.pipeline import new_run_id
+from cappella.ensemble.run import Run
+from cappella.ensemble.stream import StartRun
+from cappella.errors import Overloaded, RequestError, UnknownRun
+from cappella.gateway.body_memory import HeldBody
+from cappella.gateway.formats.response_events import id_of
+from cappella.gateway.formats.responses import ResponsesRequest
+from cappella.gateway.formats.sse import Describe
+from cappella.gateway.reply_types import Response
+from cappella.gateway.request import Incoming
+from cappella.telemetry import records
+from cappella.telemetry.response_store import ResponseStore, StoredResponse
+from cappella.types import Json
+
+PATH = "/v1/responses"
+RETRY_AFTER_S = 10
+HOW_TO_KEEP = "set server.runs with content: true in the server's config"
+STOPPED = {"code": "server_error", "message": "The server was stopped before this response had ended."}
+LOST = {"code": "server_error", "message": "What became of this response could not be written."}
+_NEEDS_STORE = ("previous_response_id", "background", "store")
+
+
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    """A request's body whose references to items are those items, and the conversation that it continues."""
+
+    wire: Json
+    earlier: Sequence[Json] = ()
+    size_bytes: int = 0
+
+
+async def recalled(responses: "KeptResponses | None", incoming: Incoming, max_bytes: int) -> Recalled:
+    """The request with what it names of kept responses. Raises RequestError where none are kept."""
+    if incoming.path == PATH and responses:
+        found = await responses.recall(incoming.wire, incoming.key_id, max_bytes)
+        incoming.memory.add(found.size_bytes)
+        return found
+    if incoming.path == PATH:
+        _require_nothing_kept(incoming.wire)
+    return Recalled(incoming.wire)
+
+
+def _require_nothing_kept(wire: Mapping[str, Any]) -> None:
+    for name in _NEEDS_STORE:
+        if wire.get(name):
+            instead = f"or send {name}: false" if name != "previous_response_id" else "or send the earlier items"
+            raise RequestError(f"{name} needs responses that are kept: {HOW_TO_KEEP}, {instead}.", name)
+
+
+@dataclass(slots=True, eq=False)
+class _Background:
+    key_id: str | None
+    task: asyncio.Task[None] | None = None
+
+
+class KeptResponses:
+    """The kept responses of one server; of one key at most `max_background` wait or run in the background."""
+
+    def __init__(self, store: ResponseStore, max_background: int, describe: Describe) -> None:
+        self._store = store
+        self._max_background = max_background
+        self._describe = describe
+        self._running: dict[str, _Background] = {}
+
+    async def recall(self, wire: Json, key_id: str | None, max_bytes: int) -> Recalled:
+        """What the request names of kept responses. Raises RequestError for what is none of this key, or too large."""
+        previous, said = wire.get("previous_response_id"), wire.get("input")
+        earlier = await self._conversation(previous, key_id) if isinstance(previous, str) else []
+        if isinstance(said, list) and any(_is_reference(item) for item in said):
+            outputs = {name: await self._output(name, key_id) for name in set(map(_response_of, said))}
+            wire = {**wire, "input": [outputs[_response_of(item)].get(_id_of(item), item) for item in said]}
+        size = len(orjson.dumps(earlier)) if earlier else 0
+        if size > max_bytes:
+            message = f"The conversation of {previous} is larger than {max_bytes} bytes (server.max_body_bytes)."
+            raise RequestError(message, "previous_response_id", "body_too_large")
+        return Recalled(wire, earlier, size)
+
+    def keep(self, request: ResponsesRequest, key_id: str | None) -> None:
+        """Keep the response to this request, unless it asks for none."""
+        if request.store is not False:
+            request.keep_with(lambda response: self._store.add(lambda: _stored(request, response, key_id)))
+
+    async def start(
+        self,
+        request: ResponsesRequest,
+        key_id: str | None,
+        body: HeldBody,
+        run: Callable[[Emit, str], Coroutine[Any, Any, Run]],
+    ) -> Response:
+        """Run it in the background; returns the queued response. Raises Overloaded and RunsUnavailable."""
+        self._require_room(key_id)
+        run_id = new_run_id()
+        response_id = id_of("resp", run_id)
+        background = self._running[response_id] = _Background(key_id)
+        queued = request.response(run_id, "queued", [])
+        request.keep_with(lambda response: self._finish(queued, response))
+        try:
+            await self._store.create(lambda: _stored(request, queued, key_id))
+        except BaseException:
+            del self._running[response_id]
+            raise
+        held = body.handed_on()
+        background.task = task = asyncio.create_task(self._carry_out(request, queued, lambda emit: run(emit, run_id)))
+        task.add_done_callback(lambda ended: self._ended(queued, held, ended))
+        return queued
+
+    async def find(self, response_id: str, key_id: str | None) -> StoredResponse:
+        """The response. Raises UnknownRun."""
+        is_running = response_id in self._running
+        stored = await self._store.find(response_id, key_id)
+        if stored is None:
+            raise UnknownRun(f"No response {response_id[:80]!r} found.", "response_id", "response_not_found")
+        if stored.is_own and not stored.is_finished and not is_running:
+            # Its end could not be written.
+            stored = replace(stored, status="failed", response={**stored.response, "error": LOST})
+            self._store.finish(response_id, stored.shown)
+        return stored
+
+    async def cancel(self, response_id: str, key_id: str | None) -> Json:
+        """Cancel a response in the background; one that has ended stays as it is. Raises UnknownRun and RequestError."""
+        stored = await self.find(response_id, key_id)
+        if not stored.response.get("background"):
+            raise RequestError(f"{response_id} does not run in the background: close its connection.", "response_id")
+        if not stored.is_finished:
+            self._store.finish(response_id, {**stored.response, "status": "cancelled"})
+            await self._end(response_id)
+        return (await self.find(response_id, key_id)).shown
+
+    async def delete(self, response_id: str, key_id: str | None) -> None:
+        """Delete the response, and end its run. Raises UnknownRun."""
+        await self.find(response_id, key_id)
+        await self._store.delete(response_id, key_id)
+        await self._end(response_id)
+
+    async def stop(self) -> None:
+        """End all that runs in the background, as failed."""
+        await asyncio.gather(*(self._end(response_id) for response_id in list(self._running)))
+
+    async def _conversation(self, response_id: str, key_id: str | None) -> list[Json]:
+        stored = await self._store.find(response_id, key_id)
+        if stored is None:
+            message = f"No response {response_id[:80]!r} found."
+            raise RequestError(message, "previous_response_id", "previous_response_not_found")
+        if stored.status not in ("completed", "incomplete"):
+            raise RequestError(
+                f"{response_id} is {stored.status}: it has no answer to continue.", "previous_response_id"
+            )
+        return [*stored.items, *stored.response["output"]]
+
+    async def _output(self, response_id: str, key_id: str | None) -> Mapping[str, Json]:
+        """The items of a response by their ids; none if it is not found, and the policy refuses what names them."""
+        stored = await self._store.find(response_id, key_id) if response_id else None
+        return {item["id"]: item for item in stored.response["output"]} if stored else {}
+
+    def _require_room(self, key_id: str | None) -> None:
+        running = sum(each.key_id == key_id for each in self._running.values())
+        if running >= self._max_background:
+            message = f"{running} responses of this key are in the background, the most that one may have"
+            raise Overloaded(f"{message} (server.runs.max_background). Try again later.", RETRY_AFTER_S)
+
+    async def _carry_out(self, request: ResponsesRequest, queued: Response, run: StartRun) -> None:
+        # The request's own record has ended with its reply.
+        records.begin(replace(records.current()))
+        response_id = queued["id"]
+
+        def note(event: Event) -> None:
+            if isinstance(event, RunStarted):
+                self._store.begin(response_id)
+
+        try:
+            request.to_response(await run(note))
+        except Exception as error:  # noqa: BLE001 - nobody else learns of it
+            described = self._describe(error)
+            self._finish(
+                queued, {"status": "failed", "error": {**described, "code": described["code"] or "server_error"}}
+            )
+
+    def _ended(self, queued: Response, body: HeldBody, task: asyncio.Task[None]) -> None:
+        # Here, since a task that is cancelled before it begins does nothing at all.
+        body.release()
+        del self._running[queued["id"]]
+        if task.cancelled():
+            # Has no effect where the client cancelled it.
+            self._finish(queued, {"status": "failed", "error": STOPPED})
+
+    def _finish(self, queued: Mapping[str, Any], response: Mapping[str, Any]) -> None:
+        self._store.finish(queued["id"], {**queued, **response, "created_at": queued["created_at"]})
+
+    async def _end(self, response_id: str) -> None:
+        background = self._running.get(response_id)
+        if background and background.task:
+            background.task.cancel()
+            await asyncio.wait({background.task})
+
+
+def _is_reference(item: Any) -> bool:
+    return isinstance(item, dict) and item.get("type") == "item_reference"
+
+
+def _response_of(item: Any) -> str:
+    """The id of the response whose item is referred to; "" for other items."""
+    run_id = _id_of(item).partition("_")[2].partition("-")[0]
+    return id_of("resp", run_id) if run_id else ""
+
+
+def _id_of(item: Any) -> str:
+    return str(item.get("id")) if _is_reference(item) else ""
+
+
+def _stored(request: ResponsesRequest, response: Response, key_id: str | None) -> StoredResponse:
+    return StoredResponse(response["id"], key_id, time.time(), response["status"], request.items, dict(response))

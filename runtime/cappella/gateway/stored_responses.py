@@ -1,0 +1,77 @@
+"""`/v1/responses/{id}`: a key's own responses, where they are kept: read, polled, cancelled, deleted, and their input listed."""
+
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, Request, Response
+
+from cappella.errors import RequestError, UnknownRun
+from cappella.gateway.kept_responses import HOW_TO_KEEP, KeptResponses
+from cappella.gateway.state import GatewayState
+from cappella.types import Json
+
+DEFAULT_LISTED = 20
+MAX_LISTED = 100
+PATH = "/v1/responses/{response_id}"
+
+
+def create_router(current: Callable[[], GatewayState]) -> APIRouter:
+    """The endpoints. Where no responses are kept, they reply 404, runs_not_kept."""
+    router = APIRouter(prefix=PATH)
+
+    async def caller(request: Request) -> tuple[KeptResponses, str | None]:
+        state = current()
+        key = await state.authenticate(request, "run")
+        if state.responses is None:
+            raise UnknownRun(f"This server keeps no responses: {HOW_TO_KEEP}.", code="runs_not_kept")
+        return state.responses, key.id if key else None
+
+    @router.get("")
+    async def one(response_id: str, request: Request) -> Response:
+        responses, key_id = await caller(request)
+        if request.query_params.get("stream", "false").lower() not in ("false", "0", ""):
+            raise RequestError(
+                "A kept response is not streamed: leave stream out, and ask again until it ends.", "stream"
+            )
+        return _json((await responses.find(response_id, key_id)).shown)
+
+    @router.delete("")
+    async def delete(response_id: str, request: Request) -> Response:
+        responses, key_id = await caller(request)
+        await responses.delete(response_id, key_id)
+        return _json({"id": response_id, "object": "response", "deleted": True})
+
+    @router.post("/cancel")
+    async def cancel(response_id: str, request: Request) -> Response:
+        responses, key_id = await caller(request)
+        return _json(await responses.cancel(response_id, key_id))
+
+    @router.get("/input_items")
+    async def input_items(response_id: str, request: Request) -> Response:
+        responses, key_id = await caller(request)
+        return _json(_page((await responses.find(response_id, key_id)).items, request.query_params))
+
+    return router
+
+
+def _page(items: Any, asked: Any) -> Json:
+    """A page of the list, the latest item first unless `order` is `asc`."""
+    order, limit, after = asked.get("order", "desc"), asked.get("limit", str(DEFAULT_LISTED)), asked.get("after")
+    if order not in ("asc", "desc"):
+        raise RequestError("order must be asc or desc.", "order")
+    if not limit.isascii() or not limit.isdigit() or not 1 <= int(limit[:9]) <= MAX_LISTED:
+        raise RequestError(f"limit must be a number from 1 to {MAX_LISTED}.", "limit")
+    left = list(items if order == "asc" else reversed(items))
+    if after is not None:
+        places = [place for place, item in enumerate(left) if item["id"] == after]
+        if not places:
+            raise RequestError("after must be the id of an item in the list.", "after")
+        left = left[places[0] + 1 :]
+    page = left[: int(limit)]
+    ends = {"first_id": page[0]["id"] if page else None, "last_id": page[-1]["id"] if page else None}
+    return {"object": "list", "data": page, **ends, "has_more": len(left) > len(page)}
+
+
+def _json(body: Any) -> Response:
+    return Response(orjson.dumps(body), media_type="application/json")
