@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from cappella.types import Capabilities, Sampling, SamplingExtensions
-from cappella.vocabulary import STRATEGIES, AnalysisMode, EarlyExit, GateMode, Strategy
+from cappella.vocabulary import STRATEGIES, AnalysisMode, EarlyExit, Strategy
 
 
 class JudgeOptions(Protocol):
@@ -18,7 +18,7 @@ class JudgeOptions(Protocol):
 
 
 def judge_lacks(
-    capabilities: Capabilities, options: JudgeOptions, gate: GateMode | None = None
+    capabilities: Capabilities, options: JudgeOptions, gate: str | None = None
 ) -> tuple[str, str] | None:
     """A problem and a hint if the judge's server cannot do what the options need; else None."""
     cannot_choose = "its server does not support both structured_outputs and logprobs"

@@ -53,7 +53,7 @@ async def test_a_model_with_the_panel_as_its_tool_is_recorded_as_a_run_of_its_en
     fake_engines: FakeEngines, tmp_path: Path
 ) -> None:
     async with client(fake_engines, recording_config(tmp_path)) as http:
-        tool = {"tools": [{"type": "openrouter:fusion"}], "tool_choice": "required"}
+        tool: Any = {"tools": [{"type": "openrouter:fusion"}], "tool_choice": "required"}
         reply = orjson.loads((await ask(http, "ann", **tool))[1])
         async with http.get("/api/runs") as runs:
             (listed,) = (await runs.json())["data"]
