@@ -57,7 +57,11 @@ def has_images(messages: Sequence[Message]) -> bool:
 def ends_in_results(messages: Sequence[Message]) -> bool:
     """Whether it goes on from results of tools. Their images stand after them, in a turn of the user without a text."""
     *before, last = messages
-    if before and last["role"] == "user" and all(part["type"] == "image_url" for part in _parts(last) or [{"type": ""}]):
+    if (
+        before
+        and last["role"] == "user"
+        and all(part["type"] == "image_url" for part in _parts(last) or [{"type": ""}])
+    ):
         last = before[-1]
     return bool(last["role"] == "tool")
 
