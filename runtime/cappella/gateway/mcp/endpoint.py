@@ -23,7 +23,11 @@ _DEFAULT = "default"
 
 
 class McpEndpoint:
-    """The endpoint. Requests are independent of each other: there are no sessions that a restart could lose."""
+    """The endpoint. Requests are independent of each other: there are no sessions that a restart could lose.
+
+    A call ends when its client closes the connection. A notification that cancels it, which clients before the protocol of
+    2026 send, could be any client's, and is ignored.
+    """
 
     def __init__(self, current: Callable[[], GatewayState]) -> None:
         self._current = current
