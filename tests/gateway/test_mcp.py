@@ -184,3 +184,38 @@ async def test_the_operator_may_turn_it_off(fake_engines: FakeEngines) -> None:
     server = config.server.model_copy(update={"mcp": False})
     async with serving(fake_engines, config.model_copy(update={"server": server})) as url:
         assert (await post(url, LIST))[0] == 404
+
+
+def calling(**params: Any) -> Json:
+    return {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+
+
+ODD: list[Any] = [
+    {},
+    {"jsonrpc": "2.0"},
+    {"jsonrpc": "1.0", "id": 1, "method": "tools/list"},
+    {**LIST, "id": None},
+    {**LIST, "id": {"a": 1}},
+    {**LIST, "method": 7},
+    {**LIST, "method": "no/such"},
+    {**LIST, "params": []},
+    {**LIST, "params": {"_meta": 3}},
+    {"jsonrpc": "2.0", "id": 1, "result": {}},
+    {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}},
+    {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"protocolVersion": 9}},
+    calling(),
+    calling(name="no_such", arguments={}),
+    calling(name="ask_panel", arguments=[]),
+    calling(name="ask_panel", arguments={"question": {"a": 1}}),
+    calling(name="ask_panel", arguments={"question": "Hi", "model": "\ud800"}),
+    calling(name="compare", arguments={"question": "Hi", "models": ["a"] * 200}),
+    calling(name="ask_panel", arguments={"question": "Hi", "context": {"request_context": 1}}),
+]
+
+
+@pytest.mark.parametrize("version", [None, "2025-06-18", "2026-07-28", "tomorrow"])
+async def test_no_message_makes_an_internal_error(gateway: str, version: str | None) -> None:
+    for body in ODD:
+        headers = {"MCP-Protocol-Version": version} if version else {}
+        status, text = await post(gateway, body, **headers)
+        assert (status < 500, "Traceback" in text, "Internal error" in text) == (True, False, False), (body, text)
