@@ -361,11 +361,11 @@ async def test_real_engines_find_an_agents_earlier_turns_in_their_cache(agent: D
     result = "Tunagox costs 61 dollars and Gonil sits in room 512. " * 12
     messages: list[Any] = [{"role": "system", "content": f"Session {mode}. Use the tool."}]
     messages.append({"role": "user", "content": "What is the price of Tunagox?"})
-    fusion = {"tools_panel": mode, "max_completion_tokens": 16}
+    fusion = {"tools_panel": mode, "max_completion_tokens": 48}
     known, calls = 0, 0
     for number in range(3):
         tools = [{"type": "function", "function": TOOL}]
-        body = {"model": ENSEMBLE, "messages": messages, "tools": tools, "max_tokens": 16, "fusion": fusion}
+        body = {"model": ENSEMBLE, "messages": messages, "tools": tools, "max_tokens": 48, "fusion": fusion}
         async with aiohttp.ClientSession() as http, http.post(f"{agent.url}/v1/chat/completions", json=body) as reply:
             answered = await reply.json()
         assert reply.status == 200, answered

@@ -1,15 +1,18 @@
 """`/mcp`: the tools of `cappella mcp` over HTTP, under the same keys, limits and audit log as the endpoints that they call."""
 
 import asyncio
+import importlib
 import importlib.util
+import logging
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request, Response
 from starlette.types import Message, Receive, Scope, Send
 
+from cappella.errors import ConfigError
 from cappella.gateway.mcp.loopback import Loopback
 from cappella.gateway.model_list import PREFIX
 from cappella.gateway.receive import received
@@ -66,7 +69,9 @@ class McpEndpoint:
         """The SDK's part, which is imported and started for the first request: that takes a second of a core."""
         async with self._starting:
             if self._manager is None:
-                self._manager = await asyncio.to_thread(self._made)
+                await asyncio.to_thread(_import_sdk)
+                with _root_logger_kept():
+                    self._manager = self._made()
                 ready = asyncio.Event()
                 self._serving = asyncio.create_task(self._serve(self._manager, ready))
                 await ready.wait()
@@ -92,6 +97,25 @@ class McpEndpoint:
         names = list(self._current().config.ensembles)
         name = _DEFAULT if _DEFAULT in names else next(iter(names), _DEFAULT)
         return Loopback(request.scope["app"], request.scope, PREFIX + name)
+
+
+def _import_sdk() -> None:
+    try:
+        importlib.import_module("cappella.gateway.mcp.tools")
+    except ImportError as error:
+        raise ConfigError("this Python", "mcp is too old", "pip install 'cappella[mcp]'") from error
+
+
+@contextmanager
+def _root_logger_kept() -> Iterator[None]:
+    """The SDK gives the root logger a handler where it has none: all would be printed a second time, in another form."""
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    root.handlers = [logging.NullHandler()]
+    try:
+        yield
+    finally:
+        root.handlers, root.level = handlers, level
 
 
 class _Handled(Response):

@@ -2,13 +2,14 @@
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-import httpx
+import httpx2
 import pytest
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
@@ -29,9 +30,9 @@ ACCEPT = {**JSON, "Accept": "application/json, text/event-stream"}
 async def agent(url: str, key: str = "", mode: str = "legacy") -> AsyncIterator[Client]:
     """A client; `legacy` begins with a handshake, as all did until the protocol of 2026."""
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    async with httpx.AsyncClient(headers=headers, timeout=60) as http:
+    async with httpx2.AsyncClient(headers=headers, timeout=60) as http:
         transport = streamable_http_client(f"{url}/mcp", http_client=http)
-        async with Client(transport, mode=mode, read_timeout_seconds=60) as client:  # type: ignore[arg-type]
+        async with Client(transport, mode=mode, read_timeout_seconds=60) as client:
             yield client
 
 
@@ -166,6 +167,12 @@ async def test_what_is_refused_elsewhere_is_refused_here(
 ) -> None:
     found, text = await post(gateway, body, **headers)
     assert (found, part in text) == (status, True), text
+
+
+async def test_the_sdk_leaves_the_log_as_it_is(gateway: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    assert (await post(gateway, LIST))[0] == 200
+    assert logging.getLogger().handlers == []
 
 
 async def test_other_methods_and_near_paths_are_told_of_it(gateway: str) -> None:
