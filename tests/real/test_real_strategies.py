@@ -347,7 +347,8 @@ async def test_real_calls_that_are_required_come_to_an_end(agent: Deployment, pa
         **({} if parallel is None else {"parallel_tool_calls": parallel}),
     }
     async with client(agent) as stock:
-        choice = (await stock.chat.completions.create(**wanted)).choices[0]
+        patient = stock.with_options(timeout=600)
+        choice = (await patient.chat.completions.create(**wanted)).choices[0]
     assert choice.finish_reason == "tool_calls"
     assert 1 <= len(choice.message.tool_calls or []) <= most
 
