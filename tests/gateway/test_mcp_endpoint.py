@@ -17,6 +17,7 @@ from mcp.types import CallToolResult, TextContent
 
 from cappella.auth.keys import KeyStore
 from cappella.config import Config
+from cappella.gateway.mcp.loopback import Loopback
 from support.fake_engines import JSON, MEMBERS, FakeEngines, eventually, gateway_config, serving
 from support.recorded_gateway import recording_config
 from support.scripted_engine import Json, Script
@@ -173,6 +174,24 @@ async def test_the_sdk_leaves_the_log_as_it_is(gateway: str, monkeypatch: pytest
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     assert (await post(gateway, LIST))[0] == 200
     assert logging.getLogger().handlers == []
+
+
+async def test_a_reply_that_nobody_reads_to_its_end_ends() -> None:
+    ended: list[bool] = []
+
+    async def endless(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            while True:
+                await send({"type": "http.response.body", "body": b'data: {"n": 1}\n\n', "more_body": True})
+        finally:
+            ended.append(True)
+
+    chunks = Loopback(endless, {"type": "http", "headers": []}, "ann").stream({})
+    assert await anext(chunks) == {"n": 1}
+    await asyncio.sleep(0)
+    await asyncio.wait_for(chunks.aclose(), 10)  # type: ignore[attr-defined]
+    assert ended == [True]
 
 
 async def test_other_methods_and_near_paths_are_told_of_it(gateway: str) -> None:
