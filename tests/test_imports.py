@@ -13,10 +13,10 @@ VLLM = "cappella.engines.vllm"
 MAY_IMPORT = {
     "__main__": "cli",
     "__init__": "runtime version",
-    "cli": "docs gateway bench doctor telemetry bundle engines placement auth config errors vocabulary sse version",
+    "cli": "docs gateway bench doctor telemetry bundle engines placement auth config errors vocabulary sse version run_view",
     "doctor": "gateway engines placement sealing config errors types",
     "bench": "gateway ensemble engines placement config errors types sse version",
-    "gateway": "docs telemetry ensemble engines placement auth sealing config errors types vocabulary background version threads",
+    "gateway": "docs telemetry ensemble engines placement auth sealing config errors types vocabulary sse background version threads run_view",
     "telemetry": "ensemble engines bundle placement auth sealing config errors types vocabulary sse background version",
     "runtime": "ensemble engines config errors types",
     "ensemble": "engines config errors types vocabulary background",
@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "background": "",
     "threads": "",
     "version": "",
+    "run_view": "vocabulary",
 }
 
 

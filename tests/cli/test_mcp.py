@@ -13,7 +13,8 @@ from mcp.types import CallToolResult, TextContent
 
 from cappella.auth.keys import KeyStore
 from cappella.cli.client.http import Server
-from cappella.cli.client.mcp_tools import server_of
+from cappella.cli.mcp import Remote
+from cappella.gateway.mcp.tools import server_of
 from support.command_line import cappella
 from support.fake_engines import MEMBERS, FakeEngines, eventually, gateway_config, judge_script, serving
 from support.real_deployment import ROOT
@@ -24,7 +25,8 @@ from support.strict_gateway import with_keys
 @asynccontextmanager
 async def agent(url: str) -> AsyncIterator[Client]:
     """A client of the tools, in one process."""
-    async with Client(server_of(Server(url, None), "cappella/default"), read_timeout_seconds=60) as client:
+    remote = Remote(Server(url, None), "cappella/default")
+    async with Client(server_of(lambda _: remote), read_timeout_seconds=60) as client:
         yield client
 
 

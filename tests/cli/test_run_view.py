@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from cappella.cli.client.panes import Panes, Writing
-from cappella.cli.client.run_view import View
+from cappella.run_view import View
 
 
 class Clock:

@@ -44,6 +44,32 @@ async def test_a_tool_loop_goes_round_with_the_stock_client(fake_engines: FakeEn
     assert fake_engines.servers["judge"].bodies[-1]["messages"][:3] == said
 
 
+PATCH: Any = {"type": "custom", "custom": {"name": "apply_patch", "description": "Patches a file."}}
+MIXED = (("apply_patch", '{"input": "*** Begin"}'), ("look_up", '{"name": "Ann"}'), ("apply_patch", '{"input": "é"}'))
+
+
+async def test_calls_of_a_tool_that_takes_a_text_come_back_as_such(fake_engines: FakeEngines, gateway: str) -> None:
+    fake_engines.let("judge", Script((), calls=MIXED, finish_reason="tool_calls"))
+    wanted: Any = {"model": "cappella/tools", "tools": [PATCH, *TOOLS]}
+    calls = (await ask(gateway, **wanted)).choices[0].message.model_dump(exclude_none=True)["tool_calls"]
+    assert [call["type"] for call in calls] == ["custom", "function", "custom"]
+    assert calls[0]["custom"] == {"name": "apply_patch", "input": "*** Begin"}
+    assert calls[1]["function"] == {"name": "look_up", "arguments": '{"name": "Ann"}'}
+    streamed: dict[int, dict[str, Any]] = {}
+    async with client(gateway) as stock:
+        async for chunk in await stock.chat.completions.create(messages=USER, stream=True, **wanted):
+            for piece in chunk.choices[0].delta.tool_calls or ():
+                given = piece.model_dump(exclude_none=True)
+                call = streamed.setdefault(given["index"], {name: given.get(name) for name in ("id", "type")})
+                for name, value in given.get(call["type"], {}).items():
+                    call.setdefault(call["type"], {}).setdefault(name, "")
+                    call[call["type"]][name] += value
+    assert list(streamed.values()) == calls
+    result = {"role": "tool", "tool_call_id": calls[0]["id"], "content": "done"}
+    said = {"role": "assistant", "content": None, "tool_calls": calls[:1]}
+    assert (await ask(gateway, **wanted, messages=[*USER, said, result])).choices[0].finish_reason == "tool_calls"
+
+
 @pytest.mark.parametrize("finish", ["stop", "tool_calls", "length"])
 async def test_a_call_that_was_cut_is_never_said_to_be_done(
     fake_engines: FakeEngines, gateway: str, finish: str

@@ -23,6 +23,7 @@ SIZE = 3_900_000
 LIMITS = Limits()
 SPECIAL = tuple(f"<|reserved_special_token_{number}|>" for number in range(818))
 SCHEMA = {"type": "object", "properties": {f"p{n}": {"type": "string", "pattern": f"[a-z]{{{n}}}"} for n in range(250)}}
+LONG = {"type": "object", "properties": {f"p{n}": {"type": "string", "description": "<|" * 60} for n in range(40)}}
 DEEP = {
     "$defs": {f"a{n}": {"properties": {"x": {"$ref": f"#/$defs/a{n + 1}"}}} for n in range(40)} | {"a40": {}},
     "$ref": "#/$defs/a0",
@@ -36,6 +37,13 @@ def text_parts(kind: str, count: int, size: int = SIZE) -> list[Any]:
 
 def said(content: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": content}]}
+
+
+def round_of_tools(number: int) -> list[dict[str, Any]]:
+    """A call of an agent and its result of about 750 tokens."""
+    call = {"id": f"c{number}", "type": "function", "function": {"name": "t1", "arguments": '{"p1": "a"}'}}
+    result = {"role": "tool", "tool_call_id": f"c{number}", "content": "line of a file\n" * 200}
+    return [{"role": "assistant", "content": None, "tool_calls": [call]}, result]
 
 
 TOOL = {"name": "look_up", "description": "<|" * 1000}
@@ -60,6 +68,10 @@ CHATS: dict[str, dict[str, Any]] = {
     "most tools": {
         **said("Hi"),
         "tools": [{"type": "function", "function": {**TOOL, "parameters": {"enum": ["<"] * 400}}}] * LIMITS.tools,
+    },
+    "an agent's turn": {
+        "messages": [*said("Mend it.")["messages"], *(turn for n in range(40) for turn in round_of_tools(n))],
+        "tools": [{"type": "function", "function": {**TOOL, "parameters": LONG, "name": f"t{n}"}} for n in range(60)],
     },
     "a schema with most patterns": {
         **said("Hi"),

@@ -6,7 +6,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from support.fake_engines import MEMBERS, FakeEngines
+from support.fake_engines import MEMBERS, FakeEngines, gateway_config, serving
 from support.scripted_engine import Script
 
 USER: Any = [{"role": "user", "content": "Who is Ann?"}]
@@ -58,6 +58,31 @@ async def test_a_prompt_is_answered(
     assert 9 in (body.get("max_tokens"), body.get("max_completion_tokens"))
     assert body["messages"][0] == {"role": "system", "content": "Be brief."}
     assert "num_ctx" not in body
+
+
+@pytest.mark.parametrize("model", ["cappella/default", "ann"])
+async def test_an_option_that_nobody_knows_is_told(gateway: str, fake_engines: FakeEngines, model: str) -> None:
+    options = {"num_ctx": 4096, "mirostat": 0, "mirostat_tau": 5.0, "repeat_last_n": 64, "num_gpu": None, "dreams": 1}
+    body = {"model": model, "messages": USER, "options": options, "stream": False}
+    async with aiohttp.ClientSession() as http:
+        async with http.post(f"{gateway}/api/chat", json=body) as reply:
+            told, answer = reply.headers["x-cappella-ignored"], await reply.json()
+        async with http.get(f"{gateway}/metrics") as metrics:
+            counted = 'cappella_ignored_fields_total{path="/v1/chat/completions"} 2.0'
+            assert counted in (await metrics.text()).splitlines()
+    assert told == "options.repeat_last_n, options.dreams"
+    if "fusion" in answer:
+        assert answer["fusion"]["ignored"] == told.split(", ")
+    assert not any("dreams" in json.dumps(server.bodies) for server in fake_engines.servers.values())
+
+
+async def test_an_operator_may_have_unknown_options_refused(fake_engines: FakeEngines) -> None:
+    config = gateway_config()
+    strict = config.model_copy(update={"server": config.server.model_copy(update={"unknown_fields": "refuse"})})
+    async with serving(fake_engines, strict) as url:
+        for model in ("cappella/default", "ann"):
+            status, _, (reply,) = await post(url, "/api/chat", model=model, messages=USER, options={"dreams": 1})
+            assert (status, "options.dreams" in reply["error"]) == (400, True)
 
 
 @pytest.mark.parametrize("stream", [False, True])

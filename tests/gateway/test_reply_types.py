@@ -64,6 +64,7 @@ PANEL_ANSWER = {
 TRACE = {
     "run_id": "run-1",
     "status": "degraded",
+    "ensemble": "default",
     "strategy": "synthesize",
     "judge_model": "judge",
     "analysis_models": ["ann", "bob"],

@@ -335,6 +335,59 @@ async def test_a_real_engine_with_a_tool_parser_is_forced_to_call(
     assert {call.name for call in named if call and call.name} <= {"look_up"}
 
 
+@pytest.mark.parametrize(("parallel", "most"), [(False, 1), (None, 8)])
+async def test_real_calls_that_are_required_come_to_an_end(agent: Deployment, parallel: Any, most: int) -> None:
+    wanted: Any = {
+        "model": "clerk",
+        "messages": [{"role": "user", "content": "What is the price of Tunagox?"}],
+        "tools": [{"type": "function", "function": {**TOOL, "parameters": BOUNDED}}],
+        "tool_choice": "required",
+        "max_tokens": 900,
+        "temperature": 0,
+        **({} if parallel is None else {"parallel_tool_calls": parallel}),
+    }
+    async with client(agent) as stock:
+        patient = stock.with_options(timeout=600)
+        choice = (await patient.chat.completions.create(**wanted)).choices[0]
+    assert choice.finish_reason == "tool_calls"
+    assert 1 <= len(choice.message.tool_calls or []) <= most
+
+
+BLOCK_TOKENS = 128
+"""Of vLLM's prefix cache on a CPU."""
+
+
+@pytest.mark.parametrize("mode", ["all", "judge"])
+async def test_real_engines_find_an_agents_earlier_turns_in_their_cache(agent: Deployment, mode: str) -> None:
+    result = "Tunagox costs 61 dollars and Gonil sits in room 512. " * 12
+    messages: list[Any] = [{"role": "system", "content": f"Session {mode}. Use the tool."}]
+    messages.append({"role": "user", "content": "What is the price of Tunagox?"})
+    fusion = {"tools_panel": mode, "max_completion_tokens": 48}
+    known, calls = 0, 0
+    for number in range(3):
+        tools = [{"type": "function", "function": TOOL}]
+        body = {"model": ENSEMBLE, "messages": messages, "tools": tools, "max_tokens": 48, "fusion": fusion}
+        async with aiohttp.ClientSession() as http, http.post(f"{agent.url}/v1/chat/completions", json=body) as reply:
+            answered = await reply.json()
+        assert reply.status == 200, answered
+        made = answered["usage"]["fusion_details"]
+        assert {call["role"] for call in made} >= ({"single"} if number and mode == "judge" else {"panel", "final"})
+        for call in made:
+            # The last block is not whole, and the one before it may hold the end of the earlier prompt.
+            assert call["cached_tokens"] >= known // BLOCK_TOKENS * BLOCK_TOKENS - BLOCK_TOKENS, call
+        known, calls = answered["usage"]["prompt_tokens"], calls + len(made)
+        call = {"id": f"c{number}", "type": "function", "function": {"name": "look_up", "arguments": CALLED}}
+        messages += [
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": call["id"], "content": f"{number}. {result}"},
+        ]
+    assert known > 4 * BLOCK_TOKENS
+    assert calls >= (5 if mode == "judge" else 9)
+
+
+CALLED = '{"attribute": "price", "name": "Tunagox"}'
+
+
 async def test_reasoning_is_split_off_and_kept_in_the_trace(agent: Deployment) -> None:
     tools = [{"type": "function", "function": TOOL}]
     options = {"include_intermediate_responses": True}

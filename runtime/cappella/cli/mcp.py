@@ -1,12 +1,21 @@
 """`cappella mcp`: tools for agents, over standard input and output."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from cappella.cli.ask import Model, ServerKey, Url
 from cappella.cli.client.address import DEFAULT_URL
 from cappella.cli.completion import DEFAULT_MODEL
 from cappella.cli.errors import one_line_errors
 from cappella.errors import ConfigError
+from cappella.vocabulary import Json
+
+if TYPE_CHECKING:
+    from cappella.cli.client.http import Server
+
+LIST_TIMEOUT_S = 30.0
 
 
 def mcp(url: Url = DEFAULT_URL, model: Model = DEFAULT_MODEL, key: ServerKey = None) -> None:
@@ -18,7 +27,28 @@ def mcp(url: Url = DEFAULT_URL, model: Model = DEFAULT_MODEL, key: ServerKey = N
 
     with one_line_errors():
         try:
-            from cappella.cli.client.mcp_tools import server_of
+            from cappella.gateway.mcp.tools import server_of
         except ImportError as error:
             raise ConfigError("this Python", "mcp is not installed", "pip install 'cappella[mcp]'") from error
-        asyncio.run(server_of(Server(url, key), model).run_stdio_async())
+        remote = Remote(Server(url, key), model)
+        asyncio.run(server_of(lambda _: remote).run_stdio_async())
+
+
+@dataclass(frozen=True)
+class Remote:
+    """See `gateway.mcp.tools.Asked`: a server at an address."""
+
+    server: "Server"
+    default_model: str
+
+    async def stream(self, body: Json) -> AsyncIterator[Json]:
+        from cappella.cli.client.http import stream
+        from cappella.cli.client.request import PATH
+
+        async for chunk in stream(self.server, PATH, body):
+            yield chunk
+
+    async def models(self) -> Json:
+        from cappella.cli.client.http import get
+
+        return await get(self.server, "/v1/models", LIST_TIMEOUT_S)

@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from cappella.types import Capabilities, Sampling, SamplingExtensions
-from cappella.vocabulary import STRATEGIES, AnalysisMode, EarlyExit, GateMode, Strategy
+from cappella.vocabulary import STRATEGIES, AnalysisMode, EarlyExit, Strategy
 
 
 class JudgeOptions(Protocol):
@@ -17,9 +17,7 @@ class JudgeOptions(Protocol):
     def early_exit(self) -> EarlyExit: ...
 
 
-def judge_lacks(
-    capabilities: Capabilities, options: JudgeOptions, gate: GateMode | None = None
-) -> tuple[str, str] | None:
+def judge_lacks(capabilities: Capabilities, options: JudgeOptions, gate: str | None = None) -> tuple[str, str] | None:
     """A problem and a hint if the judge's server cannot do what the options need; else None."""
     cannot_choose = "its server does not support both structured_outputs and logprobs"
     judge_writes = STRATEGIES[options.strategy].judge_writes

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from cappella.types import Frozen, Positive, Sampling
-from cappella.vocabulary import AnalysisMode, AnswerOrder, EarlyExit, GateMode, ProgressMode, Strategy
+from cappella.vocabulary import AnalysisMode, AnswerOrder, EarlyExit, GateMode, ProgressMode, Strategy, ToolsPanel
 
 MAX_MEMBERS = 8
 MAX_SAMPLES = 16
@@ -75,6 +75,8 @@ class EnsembleOptions(Frozen):
     """The order of the answers for the judge: shuffled by the seed, or by arrival, which allows more early prefill."""
     early_prefill: bool = True
     """Whether the judge prefills answers while the last member is still generating."""
+    tools_panel: ToolsPanel = "all"
+    """Who goes on from the results of tools: all, or the judge alone, so that an agent asks the panel once a request."""
     max_total_tokens: Positive | None = None
     """Limit on the prompt and completion tokens of all engine calls of a run; calls that would exceed it are not made."""
     progress: ProgressMode = "off"
@@ -138,12 +140,13 @@ class Overrides:
 class Gate:
     """The model that answers trivial requests alone, and how these are recognised. `max_words` is the rules' limit.
 
-    In the mode `judge` the run's judge decides, unless `decider` names another model.
+    In the mode `judge` the run's judge decides, unless `decider` names another model. In the mode `tools` the request goes
+    on from the results of tools, and `model`, the judge, answers it alone (`tools_panel: judge`).
     """
 
-    mode: Literal["rules", "judge"]
+    mode: Literal["rules", "judge", "tools"]
     model: str
-    max_words: int
+    max_words: int = 0
     decider: str | None = None
 
 

@@ -135,6 +135,8 @@ class Server(Frozen):
     `keys` is a key file (see `cappella keys`); without one, anybody who reaches the port may do everything.
     With `cache_salt: per_key`, engines share cached prompts only between requests of one key: else a key could find out
     what others ask from its count of cached tokens. `off` shares them between all keys, which saves time on common prompts.
+    With `mcp`, agents find the tools of `cappella mcp` at `/mcp`, if the SDK is installed: they do nothing that the key of the
+    request may not do otherwise.
     `aliases` are further names of ensembles and models, such as those that a client sends and cannot be told to change.
     Only counts are recorded of requests, unless `audit` or `runs` is set.
     Without keys, or with `allowed_hosts`, the Host header must be an IP address, `localhost`, `host` or one of
@@ -169,6 +171,7 @@ class Server(Frozen):
     may_reach: tuple[IPvAnyAddress, ...] = ()
     tls: Tls | None = None
     allow_open: bool = False
+    mcp: bool = True
 
     @model_validator(mode="after")
     def _guarded(self) -> "Server":

@@ -29,13 +29,15 @@ async def bypass(ctx: RunContext) -> Answer | None:
         return None
     ctx.gate = await _decide(ctx, ctx.settings.gate)
     ctx.emit(Gated(ctx.gate))
-    return await _ask_alone(ctx, ctx.gate) if ctx.gate.bypass else None
+    return await _ask_alone(ctx, ctx.gate, _prompt_alone(ctx, ctx.settings.gate)) if ctx.gate.bypass else None
 
 
 async def _decide(ctx: RunContext, gate: Gate) -> GateDecision:
     """Decide by rules or by one word of the judge or of another model. In doubt the panel is asked."""
     if reason := _panel_required(ctx, gate):
         return GateDecision(False, gate.model, reason)
+    if gate.mode == "tools":
+        return GateDecision(True, gate.model, "the judge goes on from the results of tools (tools_panel: judge)")
     if gate.mode == "rules":
         return _by_rules(gate, ctx.prompt)
     decider = gate.decider or ctx.settings.judge
@@ -56,18 +58,16 @@ async def _decide(ctx: RunContext, gate: Gate) -> GateDecision:
     return GateDecision(not needed, gate.model, f"{who} decided that {'several are' if needed else 'one is'} better")
 
 
-async def _ask_alone(ctx: RunContext, decision: GateDecision) -> Answer | None:
+async def _ask_alone(ctx: RunContext, decision: GateDecision, prompt: Prompt) -> Answer | None:
     """Stream one model's answer; None if it failed before it sent anything, so that the panel answers instead."""
     engine, call = ctx.engines[decision.model], EngineCall("single", decision.model)
-    effort = ctx.prompt.reasoning_effort if engine.capabilities.reasoning else None
-    prompt = replace(ctx.prompt, reasoning_effort=effort)
     try:
         async with (
             asyncio.timeout(ctx.remaining_s),
             aclosing(call.stream(engine, prompt, ctx.settings.judge_sampling)) as chunks,
         ):
             async for chunk in chunks:
-                if chunk.content or chunk.reasoning or chunk.logprobs:
+                if chunk.content or chunk.reasoning or chunk.tool_calls or chunk.logprobs:
                     ctx.emit(FinalDelta(chunk.without_end()))
         if unusable := call.completions[0].error(decision.model):
             raise unusable
@@ -83,10 +83,20 @@ async def _ask_alone(ctx: RunContext, decision: GateDecision) -> Answer | None:
     return call.completions[0].answer(decision.model, call.record)
 
 
+def _prompt_alone(ctx: RunContext, gate: Gate) -> Prompt:
+    """The prompt of the gate's model. The judge that goes on from tools gets what it has read before: that is in its cache."""
+    if gate.mode == "tools":
+        return ctx.judge_prompt
+    effort = ctx.prompt.reasoning_effort if ctx.engines[gate.model].capabilities.reasoning else None
+    return replace(ctx.prompt, reasoning_effort=effort)
+
+
 def _panel_required(ctx: RunContext, gate: Gate) -> str | None:
     """A reason to ask the panel whatever the gate would decide; None if there is none."""
     if not ctx.engines[gate.model].status.accepts_requests:
         return f"{gate.model} is not ready"
+    if gate.mode == "tools":
+        return None
     if ctx.prompt.tools:
         return "the request has tools"
     if has_images(ctx.prompt.messages):

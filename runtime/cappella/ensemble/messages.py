@@ -54,6 +54,18 @@ def has_images(messages: Sequence[Message]) -> bool:
     return any(part["type"] == "image_url" for message in messages for part in _parts(message))
 
 
+def ends_in_results(messages: Sequence[Message]) -> bool:
+    """Whether it goes on from results of tools. Their images stand after them, in a turn of the user without a text."""
+    *before, last = messages
+    if (
+        before
+        and last["role"] == "user"
+        and all(part["type"] == "image_url" for part in _parts(last) or [{"type": ""}])
+    ):
+        last = before[-1]
+    return bool(last["role"] == "tool")
+
+
 def _without_images(message: Message) -> Message:
     if not any(part["type"] == "image_url" for part in _parts(message)):
         return message

@@ -9,7 +9,7 @@ from cappella.config.abilities import judge_lacks, seat_lacks
 from cappella.config.ensembles import GateConfig
 from cappella.config.limits import Limits
 from cappella.config.options import MAX_ANSWERS, Gate, Overrides, Seat, Settings
-from cappella.ensemble.messages import has_images
+from cappella.ensemble.messages import ends_in_results, has_images
 from cappella.ensemble.structured import formats
 from cappella.errors import RequestError, UnknownModel
 from cappella.types import Capabilities, Prompt, Sampling
@@ -49,7 +49,10 @@ def resolve(
     quorum = _quorum(overrides.options.quorum, options.get("quorum"), answers)
     _require_image_support(models, panel, quorum, prompt)
     mode = options.get("gate") or (preset.gate if isinstance(preset, Preset) else None)
-    options |= {"quorum": quorum, "gate": _gate(name, ensemble, mode, overrides, models)}
+    gate = _gate(name, ensemble, mode, overrides, models)
+    if options.get("tools_panel") == "judge" and not overrides.panel_required and ends_in_results(prompt.messages):
+        gate = Gate("tools", judge_model)
+    options |= {"quorum": quorum, "gate": gate}
     settings = Settings(
         ensemble=name,
         preset=overrides.preset,

@@ -33,6 +33,7 @@ from cappella.gateway.drain import InFlight
 from cappella.gateway.ignored import IgnoredFields
 from cappella.gateway.kept_responses import KeptResponses
 from cappella.gateway.machine import create_router as create_machine_router
+from cappella.gateway.mcp import endpoint as mcp
 from cappella.gateway.middleware import CloseUnfinished, RecordRequests
 from cappella.gateway.paths import Paths, RightPath
 from cappella.gateway.reload import ReadConfig, Reloader
@@ -57,7 +58,8 @@ def create_app(config: Config, supervisor: Supervisor, read_config: ReadConfig |
     responses = KeptResponses(persistence.responses, most, errors.describe) if persistence.responses else None
     # FastAPI's own document would not describe our fields, and its pages load scripts from other hosts. A redirect of a
     # path with a trailing slash would go to whatever host the request names.
-    lifespan = _lifespan(supervisor, gatekeeper, observer, persistence, responses)
+    tools = mcp.McpEndpoint(lambda: reloader.state)
+    lifespan = _lifespan(supervisor, gatekeeper, tools, observer, persistence, responses)
     app = _Gateway(lifespan=lifespan, openapi_url=None, redirect_slashes=False)
     state = GatewayState(
         deployment=supervisor.deployment,
@@ -77,10 +79,11 @@ def create_app(config: Config, supervisor: Supervisor, read_config: ReadConfig |
     app.state.reloader = reloader = Reloader(state, supervisor, read_config or (lambda: config))
     for router in _routers(reloader, supervisor, gatekeeper, persistence):
         app.include_router(router)
+    if config.server.mcp and tools.is_installed():
+        app.include_router(tools.create_router())
     browser_security.protect(app, config.server, errors.error_reply)
-    # The page's own files are no endpoints: their paths are known.
     app.state.paths = Paths(
-        [route.path_format for route in app.routes if isinstance(route, APIRoute) and route.include_in_schema]
+        [route.path_format for route in app.routes if isinstance(route, APIRoute) and _is_endpoint(route)]
     )
     app.add_middleware(RightPath, paths=app.state.paths)
     # Outside the browser checks: requests that they refuse are counted, too.
@@ -106,9 +109,15 @@ def _routers(
     yield docs_pages.create_router()
 
 
+def _is_endpoint(route: APIRoute) -> bool:
+    """The page's own files are none: their paths are known."""
+    return route.include_in_schema or route.path_format == mcp.PATH
+
+
 def _lifespan(
     supervisor: Supervisor,
     gatekeeper: Gatekeeper,
+    tools: mcp.McpEndpoint,
     observer: RequestObserver,
     persistence: Persistence,
     responses: KeptResponses | None,
@@ -118,7 +127,7 @@ def _lifespan(
         async with observer.running(), persistence.running():
             await supervisor.start()
             try:
-                async with background(gatekeeper.write_usage()):
+                async with background(gatekeeper.write_usage()), tools.running():
                     yield
             finally:
                 if responses:

@@ -48,6 +48,7 @@ def fusion(run: Run, options: Detail) -> Trace:
     trace: Trace = {
         "run_id": run.run_id,
         "status": run.status,
+        "ensemble": settings.ensemble,
         "strategy": settings.strategy,
         "judge_model": settings.judge,
         "analysis_models": [seat.name for seat in settings.panel],
@@ -101,6 +102,7 @@ def unfinished(run_id: str, settings: Settings, status: str, error: Exception | 
     trace: UnfinishedTrace = {
         "run_id": run_id,
         "status": status,
+        "ensemble": settings.ensemble,
         "strategy": settings.strategy,
         "judge_model": settings.judge,
         "analysis_models": [seat.name for seat in settings.panel],

@@ -57,6 +57,7 @@ class UnfinishedTrace(TypedDict):
 
     run_id: str
     status: str
+    ensemble: str
     strategy: Strategy
     judge_model: str
     analysis_models: list[str]
@@ -70,6 +71,7 @@ class Trace(TypedDict):
 
     run_id: str
     status: Status
+    ensemble: str
     strategy: Strategy
     judge_model: str
     analysis_models: list[str]

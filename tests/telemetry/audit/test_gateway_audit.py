@@ -49,6 +49,27 @@ async def test_a_run_writes_one_line_with_key_models_tokens_and_status(
     assert "content" not in line
 
 
+async def test_a_model_with_the_panel_as_its_tool_is_recorded_as_a_run_of_its_ensemble(
+    fake_engines: FakeEngines, tmp_path: Path
+) -> None:
+    async with client(fake_engines, recording_config(tmp_path)) as http:
+        tool: Any = {"tools": [{"type": "openrouter:fusion"}], "tool_choice": "required"}
+        reply = orjson.loads((await ask(http, "ann", **tool))[1])
+        async with http.get("/api/runs") as runs:
+            (listed,) = (await runs.json())["data"]
+        async with http.get(f"/api/runs/{listed['id']}") as run:
+            stored = await run.json()
+    (line,) = lines(tmp_path)
+    assert (line["kind"], line["model"], line["judge"], line["panel"]) == (
+        "run",
+        "cappella/default",
+        "ann",
+        list(MEMBERS),
+    )
+    assert (reply["model"], reply["fusion"]["ensemble"]) == ("ann", "default")
+    assert (listed["model"], stored["fusion"]["ensemble"]) == ("cappella/default", "default")
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_call_of_a_single_model_writes_a_line(fake_engines: FakeEngines, tmp_path: Path, stream: bool) -> None:
     async with client(fake_engines, recording_config(tmp_path)) as http:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from cappella.cli.client.http import Json
 from cappella.cli.client.request import AskOptions
-from cappella.cli.client.run_view import View
 from cappella.errors import ConfigError
+from cappella.run_view import View
 
 
 @dataclass(slots=True)

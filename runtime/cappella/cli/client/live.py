@@ -11,8 +11,8 @@ from cappella.cli.client.analysis import AnalysisBlock
 from cappella.cli.client.http import Json
 from cappella.cli.client.markdown import MarkdownPrinter
 from cappella.cli.client.panes import Panes, Writing, head
-from cappella.cli.client.run_view import View
 from cappella.cli.client.text import safe
+from cappella.run_view import View
 
 REFRESH_S = 0.1
 

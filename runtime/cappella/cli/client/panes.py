@@ -6,8 +6,8 @@ from rich.text import Text
 
 from cappella.cli.client.analysis import AnalysisBlock, begun
 from cappella.cli.client.durations import duration
-from cappella.cli.client.run_view import Member, View
 from cappella.cli.client.text import clipped, safe, tail
+from cappella.run_view import Member, View
 
 COLUMN_WIDTH = 36
 """The least width for members side by side."""

@@ -12,9 +12,9 @@ from rich.text import Text
 from cappella.cli.client.durations import duration
 from cappella.cli.client.http import Json, Server, stream
 from cappella.cli.client.live import LiveRun
-from cappella.cli.client.run_view import View
 from cappella.cli.client.text import safe
 from cappella.errors import ConfigError
+from cappella.run_view import View
 
 PATH = "/v1/chat/completions"
 ENSEMBLE = "cappella/"

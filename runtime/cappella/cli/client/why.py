@@ -8,9 +8,9 @@ from rich.text import Text
 
 from cappella.cli.client.analysis import AnalysisBlock
 from cappella.cli.client.attribution import Passage, passages
-from cappella.cli.client.run_view import View
 from cappella.cli.client.text import safe
 from cappella.cli.client.waterfall import Waterfall
+from cappella.run_view import View
 
 
 class Why:

@@ -17,6 +17,8 @@ _LATER_ON_CPU = ("vllm.v1.worker.cpu_worker", "vllm.v1.executor.uniproc_executor
 _PUNICA_CPU = "vllm.lora.punica_wrapper.punica_cpu"
 
 NICENESS = 5
+MAX_FORCED_CALLS = 8
+"""The calls that `tool_choice: required` may bring. Without a bound a small model writes call after call to its token limit."""
 
 _entry = import_module(_ENTRY)
 _on_cpu = import_module("vllm.platforms").current_platform.is_cpu()
@@ -26,6 +28,7 @@ for _module in _LATER + _LATER_ON_CPU * _on_cpu:
 
 def main() -> None:
     """Run the server with the command line in `sys.argv`."""
+    limit_forced_calls(import_module("vllm.tool_parsers.utils"))
     if _on_cpu:
         _fork_inner_processes()
         _compute_in_engine_core()
@@ -59,6 +62,16 @@ def _compute_in_engine_core() -> None:
     the engine core still has a process of its own.
     """
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+
+
+def limit_forced_calls(utils: Any) -> None:
+    """Give the list of calls that a model is forced to write an end, where the request does not ask for one call alone."""
+    schema_of = utils._get_json_schema_from_tools
+
+    def limited(*args: Any, **how: Any) -> dict[str, Any]:
+        return {"maxItems": MAX_FORCED_CALLS, **schema_of(*args, **how)}
+
+    utils._get_json_schema_from_tools = limited
 
 
 def skip_adapters_for_base(operations: Any, wrapper: Any) -> None:

@@ -1,7 +1,7 @@
 """`/v1/chat/completions` for ensembles: the request, and the reply as one object or as chunks."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import orjson
@@ -9,14 +9,15 @@ from pydantic import Field, model_validator
 
 from cappella.ensemble.events import Event, RunStarted
 from cappella.ensemble.run import Answer, Run
-from cappella.gateway.formats import chat_messages, fields
+from cappella.gateway.formats import chat_calls, chat_messages, fields
 from cappella.gateway.formats.blocks import shown_chunk
+from cappella.gateway.formats.chat_calls import CallPieces
 from cappella.gateway.formats.fields import AnyTool, ChatMessage, Wire
 from cappella.gateway.formats.fusion_request import FusionRequest
 from cappella.gateway.formats.sse import DONE, EventEncoder, frame
 from cappella.gateway.reply_types import AssistantMessage, ChatChoice, ChatCompletion, ErrorBody
 from cappella.telemetry import trace
-from cappella.types import Chunk, Json, Positive, Prompt, Sampling, ToolCall
+from cappella.types import Chunk, Json, Positive, Prompt, Sampling
 
 
 class StreamOptions(Wire):
@@ -80,12 +81,17 @@ class ChatRequest(FusionRequest, Sampling):
         """The sampling of the final answer."""
         return Sampling(**{"max_completion_tokens": self.max_tokens, **self.given()})
 
+    @property
+    def text_tools(self) -> frozenset[str]:
+        """The names of the client's tools that take a text."""
+        return frozenset(tool.custom.name for tool in self.own_tools if isinstance(tool, fields.TextTool))
+
     def to_response(self, run: Run) -> ChatCompletion:
         """The run as one `chat.completion`."""
         answer = run.told_answer
         choice: ChatChoice = {
             "index": 0,
-            "message": _message(answer),
+            "message": _message(answer, self.text_tools),
             "logprobs": {"content": list(answer.logprobs)} if self.logprobs and answer.logprobs else None,
             "finish_reason": answer.finish_reason,
         }
@@ -120,6 +126,7 @@ class Chunks(EventEncoder):
             "system_fingerprint": None,
         }
         self._before_delta = b""
+        self._calls = CallPieces(request.text_tools)
 
     def frames(self, event: Event) -> Iterator[bytes]:
         if chunk := shown_chunk(event):
@@ -138,6 +145,8 @@ class Chunks(EventEncoder):
 
         With `include_usage` OpenAI puts the usage on a chunk without choices, which other clients may not expect.
         """
+        if calls := list(self._calls.rest()):
+            yield self._chunk({"tool_calls": calls})
         extensions: Json = {"fusion": trace.fusion(run, self._request.options), "usage": trace.run_usage(run)}
         if self._request.stream_options and self._request.stream_options.include_usage:
             yield self._chunk({}, run.answer.finish_reason)
@@ -152,9 +161,10 @@ class Chunks(EventEncoder):
 
     def _final(self, chunk: Chunk) -> bytes:
         """A piece of the answer. The constant parts of its JSON are encoded once a run, not for each token."""
+        delta = _delta(chunk, list(self._calls.of(chunk.tool_calls)))
         if logprobs := self._logprobs(chunk):
-            return self._chunk(_delta(chunk), logprobs=logprobs)
-        return self._before_delta + orjson.dumps(_delta(chunk)) + _AFTER_DELTA
+            return self._chunk(delta, logprobs=logprobs)
+        return self._before_delta + orjson.dumps(delta) + _AFTER_DELTA
 
     def _logprobs(self, chunk: Chunk) -> Json | None:
         return {"content": list(chunk.logprobs)} if self._request.logprobs and chunk.logprobs else None
@@ -170,33 +180,22 @@ class Chunks(EventEncoder):
         return frame({**self._head, "choices": [choice], **extensions})
 
 
-def _message(answer: Answer) -> AssistantMessage:
+def _message(answer: Answer, texts: Collection[str]) -> AssistantMessage:
     content = answer.content or (None if answer.tool_calls else "")
     message: AssistantMessage = {"role": "assistant", "content": content}
     if answer.reasoning:
         message["reasoning"] = message["reasoning_content"] = answer.reasoning
     if answer.tool_calls:
-        message["tool_calls"] = [tool_call(call) for call in answer.tool_calls]
+        message["tool_calls"] = [chat_calls.whole(call, texts) for call in answer.tool_calls]
     return message
 
 
-def tool_call(call: ToolCall) -> Json:
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-
-
-def _delta(chunk: Chunk) -> Json:
+def _delta(chunk: Chunk, calls: Sequence[Json] = ()) -> Json:
     delta: Json = {}
     if chunk.content:
         delta["content"] = chunk.content
     if chunk.reasoning:
         delta.update(reasoning=chunk.reasoning, reasoning_content=chunk.reasoning)
-    if chunk.tool_calls:
-        delta["tool_calls"] = [_piece(call) for call in chunk.tool_calls]
+    if calls:
+        delta["tool_calls"] = list(calls)
     return delta
-
-
-def _piece(call: ToolCall) -> Json:
-    """A piece of a call: only the first has id, type and name."""
-    function = {"arguments": call.arguments} | ({"name": call.name} if call.name else {})
-    head = {"id": call.id, "type": "function"} if call.id else {}
-    return {"index": call.index, **head, "function": function}

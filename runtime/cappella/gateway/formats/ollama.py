@@ -16,6 +16,11 @@ _OPTIONS = {
 """The options that are honoured, and their names in a chat completion; `num_predict` has a value of its own for no limit."""
 _DEFAULTS = {"mirostat": 0, "typical_p": 1, "tfs_z": 1}
 """Options that engines do not have, with the values that ask for nothing."""
+_HINTS = frozenset(
+    "num_ctx num_batch num_gpu main_gpu num_thread numa use_mmap use_mlock low_vram f16_kv vocab_only logits_all"
+    " num_keep mirostat_tau mirostat_eta".split()
+)
+"""Options for how Ollama runs a model, which the config says here, and those of what is refused."""
 _OWN = frozenset("model stream options format think keep_alive truncate shift messages prompt system images".split())
 _REFUSED = {
     "suffix": "send suffix to /v1/completions",
@@ -63,7 +68,7 @@ def chat_body(path: str, body: Mapping[str, Any], model: str, thinks: bool) -> J
 
 
 def _sampling(options: Any) -> Json:
-    """The options that are honoured. Others are about how Ollama would run a model, such as `num_ctx`: the config says that."""
+    """The options by their names in a chat completion; one that nobody knows as `options.NAME`, which is told there."""
     if options is not None and not isinstance(options, Mapping):
         raise RequestError("options must be an object.", "options")
     given = {name: value for name, value in (options or {}).items() if value is not None}
@@ -74,6 +79,8 @@ def _sampling(options: Any) -> Json:
     limit = given.get("num_predict", -1)
     if not isinstance(limit, int) or limit > 0:
         sampling["max_tokens"] = limit
+    known = _OPTIONS.keys() | _DEFAULTS.keys() | _HINTS | {"num_predict"}
+    sampling |= {f"options.{name}": value for name, value in given.items() if name not in known}
     # Ollama's way to say that any seed will do.
     if sampling.get("seed") == -1:
         del sampling["seed"]

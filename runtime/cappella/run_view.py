@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cappella.cli.client.http import Json
+from cappella.vocabulary import Json
 
 State = Literal["asked", "writing", "done", "failed", "cancelled"]
 CANCELLED_REASONS = ("straggler", "quorum_unreachable")

@@ -1,20 +1,20 @@
-"""An MCP server whose tools ask a running server: a second opinion for agents that run on another model."""
+"""An MCP server whose tools ask the panel: a second opinion for agents that run on another model."""
 
 import json
-from typing import Annotated, Any
+from collections.abc import AsyncIterator, Callable
+from typing import Annotated, Any, Protocol
 
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import CallToolResult, TextContent, ToolAnnotations
 from pydantic import Field
 
-from cappella.cli.client.http import Json, Server, get, stream
-from cappella.cli.client.request import PATH, AskOptions
-from cappella.cli.client.run_view import View
 from cappella.errors import CappellaError
+from cappella.run_view import View
 from cappella.version import __version__
+from cappella.vocabulary import Json
 
-LIST_TIMEOUT_S = 30.0
+ENSEMBLE = "cappella/"
 INSTRUCTIONS = (
     "A panel of local language models with a judge. Use ask_panel for a second opinion on a question, compare to see where the"
     " models disagree. They see only what you write: put all that matters (code, errors, constraints) into the question."
@@ -30,8 +30,25 @@ Members = Annotated[
 READS = ToolAnnotations(read_only_hint=True, open_world_hint=False)
 
 
-def server_of(server: Server, default_model: str) -> MCPServer[Any]:
-    """The MCP server, not yet running; its tools ask `default_model` unless a call names another."""
+class Asked(Protocol):
+    """The server that the tools ask, with the rights of whoever calls them. All raises CappellaError with its message."""
+
+    @property
+    def default_model(self) -> str:
+        """The model that a call asks if it names none."""
+        ...
+
+    def stream(self, body: Json) -> AsyncIterator[Json]:
+        """The chunks of a chat completion."""
+        ...
+
+    async def models(self) -> Json:
+        """The list of what can be asked."""
+        ...
+
+
+def server_of(asked_in: Callable[[Context[Any, Any]], Asked]) -> MCPServer[Any]:
+    """The MCP server, not yet running; `asked_in` has the server that a call of a tool asks."""
     mcp: MCPServer[Any] = MCPServer("cappella", instructions=INSTRUCTIONS, version=__version__, log_level="WARNING")
 
     @mcp.tool(annotations=READS)
@@ -40,8 +57,7 @@ def server_of(server: Server, default_model: str) -> MCPServer[Any]:
         preset: Preset = None,
     ) -> CallToolResult:  # fmt: skip
         """Ask a panel of local models; their judge writes one answer from theirs."""
-        fusion = {"preset": preset} if preset else {}
-        view = await _run(server, AskOptions(model or default_model, system, fusion), question, context)
+        view = await _run(asked_in(context), context, model, question, system, preset=preset)
         return _result(view.answer, _summary(view))
 
     @mcp.tool(annotations=READS)
@@ -50,16 +66,15 @@ def server_of(server: Server, default_model: str) -> MCPServer[Any]:
         models: Members = None,
     ) -> CallToolResult:  # fmt: skip
         """Ask several local models the same, and see each one's answer, where they agree and differ, and the judge's answer."""
-        fusion: Json = {"include_intermediate_responses": True, "analysis": "before"}
-        fusion |= {"analysis_models": models} if models else {}
-        view = await _run(server, AskOptions(model or default_model, system, fusion), question, context)
+        fusion: Json = {"include_intermediate_responses": True, "analysis": "before", "analysis_models": models}
+        view = await _run(asked_in(context), context, model, question, system, **fusion)
         return _result(_comparison(view), {**_summary(view), "responses": view.fusion.get("responses", [])})
 
     @mcp.tool(annotations=READS)
-    async def list_models() -> CallToolResult:
+    async def list_models(context: Context[Any, Any]) -> CallToolResult:
         """List the ensembles, with their panels and presets, and the single models that can be asked."""
         try:
-            entries = (await get(server, "/v1/models", LIST_TIMEOUT_S))["data"]
+            entries = (await asked_in(context).models())["data"]
         except CappellaError as error:
             raise ToolError(str(error)) from error
         return _result("\n".join(map(_line, entries)), {"models": [_entry(each) for each in entries]})
@@ -67,14 +82,19 @@ def server_of(server: Server, default_model: str) -> MCPServer[Any]:
     return mcp
 
 
-async def _run(server: Server, options: AskOptions, question: str, context: Context[Any, Any]) -> View:
+async def _run(
+    asked: Asked, context: Context[Any, Any], model: str | None, question: str, system: str | None, **fusion: Any
+) -> View:
     """The ended run; progress is reported whenever a member ends, and when the judge begins. Raises ToolError."""
-    view = View(options.model)
-    events = {"include_events": True} if options.is_of_ensemble else {}
-    body = {**options.body([{"role": "user", "content": question}], **events), "stream": True}
+    view = View(model or asked.default_model)
+    opening = [{"role": "system", "content": system}] if system else []
+    turns = [*opening, {"role": "user", "content": question}]
+    events = {"include_events": True} if view.model.startswith(ENSEMBLE) else {}
+    options = {name: value for name, value in {**fusion, **events}.items() if value}
+    body = {"model": view.model, "messages": turns, "stream": True} | ({"fusion": options} if options else {})
     told = ""
     try:
-        async for chunk in stream(server, PATH, body):
+        async for chunk in asked.stream(body):
             view.add(chunk)
             if (stage := _stage(view)) != told:
                 told = stage
@@ -83,7 +103,7 @@ async def _run(server: Server, options: AskOptions, question: str, context: Cont
         raise ToolError(str(error)) from error
     view.end()
     if not view.answer:
-        raise ToolError(f"{options.model} ended without an answer.")
+        raise ToolError(f"{view.model} ended without an answer.")
     return view
 
 

@@ -1,0 +1,133 @@
+"""`/mcp`: the tools of `cappella mcp` over HTTP, under the same keys, limits and audit log as the endpoints that they call."""
+
+import asyncio
+import importlib
+import importlib.util
+import logging
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter, Request, Response
+from starlette.types import Message, Receive, Scope, Send
+
+from cappella.errors import ConfigError
+from cappella.gateway.mcp.loopback import Loopback
+from cappella.gateway.model_list import PREFIX
+from cappella.gateway.receive import received
+from cappella.gateway.state import GatewayState
+
+if TYPE_CHECKING:
+    from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+
+PATH = "/mcp"
+_DEFAULT = "default"
+
+
+class McpEndpoint:
+    """The endpoint. Requests are independent of each other: there are no sessions that a restart could lose.
+
+    A call ends when its client closes the connection. A notification that cancels it, which clients before the protocol of
+    2026 send, could be any client's, and is ignored.
+    """
+
+    def __init__(self, current: Callable[[], GatewayState]) -> None:
+        self._current = current
+        self._manager: StreamableHTTPSessionManager | None = None
+        self._starting = asyncio.Lock()
+        self._stopping = asyncio.Event()
+        self._serving: asyncio.Task[None] | None = None
+
+    @staticmethod
+    def is_installed() -> bool:
+        """Whether the SDK is: it comes with vLLM, or with the extra `mcp`."""
+        return importlib.util.find_spec("mcp") is not None
+
+    def create_router(self) -> APIRouter:
+        router = APIRouter()
+
+        # Its bodies are described by its own protocol, not by the OpenAPI document.
+        @router.post(PATH, include_in_schema=False, response_model=None)
+        async def mcp(request: Request) -> Response:
+            async with received(self._current, request) as incoming:
+                return _Handled(await self._started(), incoming.body)
+
+        return router
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Ends what runs here with the context."""
+        try:
+            yield
+        finally:
+            self._stopping.set()
+            if self._serving:
+                await self._serving
+
+    async def _started(self) -> "StreamableHTTPSessionManager":
+        """The SDK's part, which is imported and started for the first request: that takes a second of a core."""
+        async with self._starting:
+            if self._manager is None:
+                await asyncio.to_thread(_import_sdk)
+                with _root_logger_kept():
+                    self._manager = self._made()
+                ready = asyncio.Event()
+                self._serving = asyncio.create_task(self._serve(self._manager, ready))
+                await ready.wait()
+            return self._manager
+
+    def _made(self) -> "StreamableHTTPSessionManager":
+        from mcp.server.transport_security import TransportSecuritySettings
+
+        from cappella.gateway.mcp.tools import server_of
+
+        server = server_of(lambda context: self._asked_by(context.request_context.request))
+        # Host, Origin and the size of the body are checked by the gateway, for all endpoints alike.
+        open_ = TransportSecuritySettings(enable_dns_rebinding_protection=False)
+        server.streamable_http_app(stateless_http=True, transport_security=open_, max_request_body_size=sys.maxsize)
+        return server.session_manager
+
+    async def _serve(self, manager: "StreamableHTTPSessionManager", ready: asyncio.Event) -> None:
+        async with manager.run():
+            ready.set()
+            await self._stopping.wait()
+
+    def _asked_by(self, request: Any) -> Loopback:
+        names = list(self._current().config.ensembles)
+        name = _DEFAULT if _DEFAULT in names else next(iter(names), _DEFAULT)
+        return Loopback(request.scope["app"], request.scope, PREFIX + name)
+
+
+def _import_sdk() -> None:
+    try:
+        importlib.import_module("cappella.gateway.mcp.tools")
+    except ImportError as error:
+        raise ConfigError("this Python", "mcp is too old", "pip install 'cappella[mcp]'") from error
+
+
+@contextmanager
+def _root_logger_kept() -> Iterator[None]:
+    """The SDK gives the root logger a handler where it has none: all would be printed a second time, in another form."""
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    root.handlers = [logging.NullHandler()]
+    try:
+        yield
+    finally:
+        root.handlers, root.level = handlers, level
+
+
+class _Handled(Response):
+    """The SDK's reply to a request whose body has been read."""
+
+    def __init__(self, manager: "StreamableHTTPSessionManager", body: bytes) -> None:
+        super().__init__()
+        self._manager = manager
+        self._unread: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def replayed() -> Message:
+            return self._unread.pop() if self._unread else await receive()
+
+        await self._manager.handle_request(scope, replayed, send)
