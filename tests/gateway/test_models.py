@@ -58,7 +58,12 @@ async def test_an_entry_says_what_a_model_takes(fake_engines: FakeEngines) -> No
         ann = (await get(url, "/v1/models/ann"))[1]
         tools = (await get(url, "/v1/models/cappella/tools"))[1]
     assert (ann["max_model_len"], ann["context_length"], ann["tools"]) == (77, 77, False)
-    assert ann["architecture"] == {"input_modalities": ["text", "image"], "output_modalities": ["text"]}
+    modalities = {"input_modalities": ["text", "image"], "output_modalities": ["text"]}
+    assert ann["architecture"] == {"modality": "text+image->text", **modalities}
+    mine, theirs = set(ann["supported_parameters"]), set(tools["supported_parameters"])
+    assert ("logit_bias" in mine, "tools" in mine) == (True, False)
+    assert ("logit_bias" in theirs, "tools" in theirs) == (False, True)
+    assert (ann["pricing"], ann["name"]) == ({"prompt": "0", "completion": "0"}, "ann")
     # One of three members sees, and the quorum is two.
     assert (tools["tools"], tools["architecture"]["input_modalities"]) == (True, ["text"])
 

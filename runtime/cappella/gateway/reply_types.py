@@ -118,16 +118,20 @@ class Message(Stop):
 
 
 class Architecture(TypedDict):
+    modality: str
     input_modalities: list[Literal["text", "image"]]
     output_modalities: list[Literal["text"]]
 
 
 class ModelEntry(TypedDict):
     """`max_model_len` and `context_length` are the same. `panel`, `judge`, `example` and `presets` are an ensemble's;
-    `alias_of` is the ensemble or model that an alias stands for.
+    `alias_of` is the ensemble or model that an alias stands for. From `pricing` to `links` are OpenRouter's words, and nothing
+    costs anything.
     """
 
     id: str
+    name: str
+    canonical_slug: str
     object: Literal["model"]
     created: Count
     owned_by: str
@@ -135,6 +139,13 @@ class ModelEntry(TypedDict):
     context_length: Count
     architecture: Architecture
     tools: bool
+    pricing: dict[str, str]
+    supported_parameters: list[str]
+    default_parameters: None
+    per_request_limits: None
+    supported_voices: None
+    top_provider: Json
+    links: dict[str, str]
     panel: NotRequired[list[str]]
     judge: NotRequired[str]
     example: NotRequired[str]

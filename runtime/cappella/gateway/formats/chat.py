@@ -116,7 +116,6 @@ class Chunks(EventEncoder):
             "object": "chat.completion.chunk",
             "created": int(time.time()),
             "model": request.model,
-            "system_fingerprint": None,
         }
         self._before_delta = b""
 
