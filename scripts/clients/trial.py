@@ -16,7 +16,7 @@ from clients import environments
 from clients.player import NEW, OLD
 from clients.table import MODEL, Client, script_of
 
-TIMEOUT_S = 240
+TIMEOUT_S = 600
 KEPT = ("PATH", "LANG", "SSL_CERT_FILE", "TMPDIR")
 SHOWN_CHARACTERS = 1500
 
