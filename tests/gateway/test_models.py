@@ -41,6 +41,16 @@ async def test_one_entry_is_that_of_the_list(gateway: str, name: str) -> None:
     assert entry["id"] == name.replace("%2F", "/")
 
 
+async def test_the_list_is_one_page_of_openrouters(gateway: str) -> None:
+    listed = (await get(gateway, "/v1/models"))[1]
+    assert (listed["links"], listed["total_count"]) == ({"next": None}, len(listed["data"]))
+    required = (
+        "architecture canonical_slug context_length created default_parameters links name per_request_limits pricing"
+    )
+    others = "supported_parameters supported_voices top_provider"
+    assert all({*required.split(), *others.split()} <= set(each) for each in listed["data"])
+
+
 async def test_the_stock_clients_find_a_model_by_its_name(gateway: str) -> None:
     async with AsyncOpenAI(base_url=f"{gateway}/v1", api_key="none") as stock:
         assert (await stock.models.retrieve("cappella/default")).id == "cappella/default"

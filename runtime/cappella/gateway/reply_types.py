@@ -169,8 +169,12 @@ class Text(TypedDict):
 
 
 class Models(TypedDict):
+    """`links` and `total_count` are OpenRouter's: all models are on one page."""
+
     object: Literal["list"]
     data: list[ModelEntry]
+    links: dict[str, None]
+    total_count: Count
     strategies: dict[str, str]
 
 
