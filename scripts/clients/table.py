@@ -117,8 +117,8 @@ LIBRARIES = (
     ),
     Client(
         "promptfoo",
-        # Later ones want Node 22.
-        ("promptfoo@0.121.20",),
+        # It wants Node 22, and a database that npm does not bring along.
+        ("promptfoo@0.123.1", "node@24.21.0", "@libsql/client@0.18.0"),
         "providers: [{id: 'openai:chat:cappella/default', config: {apiBaseUrl: URL/v1, apiKey: none}}]",
         "promptfoo.mjs",
     ),

@@ -38,7 +38,7 @@ function results() {
   writeFileSync(config, JSON.stringify({ prompts: ["What is the weather in {{city}}?"], providers, tests }));
   const quiet = { PROMPTFOO_DISABLE_TELEMETRY: "1", PROMPTFOO_DISABLE_UPDATE: "1", PROMPTFOO_CONFIG_DIR: folder };
   const argv = ["eval", "-c", config, "-o", out, "--no-cache", "--no-table", "--no-progress-bar", "--no-write", "-j", "1"];
-  const done = spawnSync(program, argv, { env: { ...process.env, ...quiet }, encoding: "utf8" });
+  const done = spawnSync(process.execPath, [program, ...argv], { env: { ...process.env, ...quiet }, encoding: "utf8" });
   if (![0, 100].includes(done.status)) throw new Error(done.stderr || done.stdout);
   return Object.fromEntries(JSON.parse(readFileSync(out)).results.results.map((each) => [each.provider.label, each]));
 }
