@@ -16,7 +16,8 @@ from clients import environments
 from clients.player import NEW, OLD
 from clients.table import MODEL, Client, script_of
 
-TIMEOUT_S = 600
+TIMEOUT_S, REAL_TIMEOUT_S = 600, 3600
+"""Of one client's run, with scripted models and with real ones."""
 KEPT = ("PATH", "LANG", "SSL_CERT_FILE", "TMPDIR")
 SHOWN_CHARACTERS = 1500
 
@@ -51,10 +52,11 @@ def tried(client: Client, cache: Path, url: str, notes: Path, is_real: bool = Fa
         return {**row, "skipped": _shown(getattr(error, "stderr", "") or str(error))}
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as home:
+        more = {"REAL_WEIGHTS": "1"} if is_real else {}
         if client.script:
-            checks = _library(client, folder, url, home, {"REAL_WEIGHTS": "1"} if is_real else {})
+            checks = _library(client, folder, url, home, more)
         else:
-            checks = _agent(client, folder, url, Path(home), notes)
+            checks = _agent(client, folder, url, Path(home), notes, more)
     requests = _noted(notes)[before:]
     row |= {"checks": checks, "requests": len(requests), "took_s": round(time.monotonic() - began, 1)}
     refusals = [each for each in requests if each["status"] >= 400]
@@ -102,7 +104,7 @@ def _node(client: Client, folder: Path) -> str:
     return own if Path(own).exists() else "node"
 
 
-def _agent(client: Client, folder: Path, url: str, home: Path, notes: Path) -> dict[str, str]:
+def _agent(client: Client, folder: Path, url: str, home: Path, notes: Path, more: dict[str, str]) -> dict[str, str]:
     """Whether the file is right, and by how many calls of tools."""
     work = home / "work"
     work.mkdir()
@@ -111,10 +113,11 @@ def _agent(client: Client, folder: Path, url: str, home: Path, notes: Path) -> d
     for name, text in client.files(url).items():
         (home / name).parent.mkdir(parents=True, exist_ok=True)
         (home / name).write_text(text)
-    environment = {name: value.format(url=url) for name, value in client.environment.items()}
+    own = {name: value.format(url=url) for name, value in client.environment.items()}
+    environment = {"HOME": str(home), **own, **more}
     name, *arguments = (each.format(file=file) for each in client.command)
     before = len(_noted(notes))
-    done = _run([environments.program(client, folder, name), *arguments], str(work), {"HOME": str(home), **environment})
+    done = _run([environments.program(client, folder, name), *arguments], str(work), environment)
     rounds = max((_results_in(each["sent"]) for each in _noted(notes)[before:] if each["status"] == 200), default=0)
     said = _shown(f"exit code {done.returncode}: {done.stdout[-600:]} {done.stderr[-600:]}")
     return {
@@ -132,7 +135,7 @@ def _results_in(body: str) -> int:
 def _run(command: Sequence[str], folder: str, more: dict[str, str]) -> "subprocess.CompletedProcess[str]":
     """Run to the end, or for the allowed time, without this user's settings."""
     environment = {name: os.environ[name] for name in KEPT if name in os.environ} | {"CI": "1", "NO_COLOR": "1"} | more
-    nice = ["nice", "timeout", "--kill-after=5", str(TIMEOUT_S), *command]
+    nice = ["nice", "timeout", "--kill-after=5", str(REAL_TIMEOUT_S if "REAL_WEIGHTS" in more else TIMEOUT_S), *command]
     return subprocess.run(
         nice, cwd=folder, env=environment, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
     )

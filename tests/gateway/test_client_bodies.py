@@ -16,7 +16,7 @@ from support.recorded_gateway import recording_config
 from support.scripted_engine import Json, Script
 
 FOLDER = Path(__file__).parents[1] / "clients" / "bodies"
-FILES = {path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))}
+FILES: Json = {path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))}
 REQUESTS = {f"{stem}: {each['name']}": each for stem, file in FILES.items() for each in file["requests"]}
 TO_ENSEMBLE = {name: each for name, each in REQUESTS.items() if each.get("only") != "model"}
 TO_MODEL = {name: each for name, each in REQUESTS.items() if not each["body"].get("store")}
@@ -49,7 +49,7 @@ def events(text: str) -> Iterator[Json]:
 
 def read_chat(sent: list[Json]) -> tuple[str, dict[int, Json], Json]:
     """As a client puts a stream together: the text, the calls by their index, and the usage."""
-    text, calls, usage = "", {}, {}
+    text, calls, usage = "", {}, {}  # type: str, dict[int, Json], Json
     for chunk in sent:
         assert chunk["id"]
         assert isinstance(chunk["created"], int)
@@ -76,7 +76,7 @@ def read_responses(sent: list[Json]) -> tuple[str, dict[int, Json], Json]:
 
 def read_messages(sent: list[Json]) -> tuple[str, dict[int, Json], Json]:
     """The text and the calls of the blocks, and the usage of the last delta."""
-    text, calls, usage = "", {}, {}
+    text, calls, usage = "", {}, {}  # type: str, dict[int, Json], Json
     for event in sent:
         if event["type"] == "content_block_start" and event["content_block"]["type"] == "tool_use":
             calls[event["index"]] = {**event["content_block"], "arguments": ""}
@@ -87,6 +87,12 @@ def read_messages(sent: list[Json]) -> tuple[str, dict[int, Json], Json]:
         usage = event.get("usage") or usage
     assert sent[-1]["type"] == "message_stop"
     return text, calls, usage
+
+
+def told_of(asked: Json) -> list[str]:
+    """The names in x-cappella-ignored."""
+    names: list[str] = asked.get("ignored", [])
+    return names
 
 
 READ = {"/v1/chat/completions": read_chat, "/v1/responses": read_responses, "/v1/messages": read_messages}
@@ -108,7 +114,7 @@ async def test_a_client_reads_an_answer_of_an_ensemble(fake_engines: FakeEngines
         sent, ignored = await stream(url, asked, "cappella/tools")
     text, calls, usage = READ[asked["path"]](sent)
     assert (text, calls) == ("The final answer", {})
-    assert ignored == ", ".join(asked.get("ignored", asked.get("ignored_of_ensemble", [])))
+    assert ignored == ", ".join(told_of(asked))
     if asked["path"] != "/v1/chat/completions" or "stream_options" in asked["body"]:
         assert usage.get("prompt_tokens") or usage.get("input_tokens") or usage["output_tokens"]
 
@@ -132,7 +138,7 @@ async def test_a_model_gets_a_clients_request_without_what_nobody_knows(
 ) -> None:
     async with serving(fake_engines, config) as url:
         _, ignored = await stream(url, asked, "ann")
-    told = asked.get("ignored", asked.get("ignored_of_model", []))
+    told = told_of(asked)
     assert ignored == ", ".join(told)
     (got,) = fake_engines.servers["ann"].bodies
     assert not [name for name in told if f'"{name.rpartition(".")[2]}"' in json.dumps(got) and name != "max_tokens"]

@@ -50,4 +50,4 @@ await check("server tool, events", async () => {
   for await (const event of await respond({ ...fused, stream: true })) kinds.add(event.type);
   return ["in_progress", "panel.added", "panel.completed", "completed"].every((each) => kinds.has(`response.fusion_call.${each}`));
 });
-await check("models", async () => (await client.models.list()).data.some((each) => each.id === model));
+await check("models", async () => (await client.models.list()).result.data.some((each) => each.id === model));
