@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from cappella.config import Config
 from clients import report
 from clients.player import play
+from clients.real import NAMES, config
 from clients.table import AGENTS, CLIENTS, LIBRARIES, Client, script_of
 
 RESULTS = Path(__file__).parents[1] / "scripts" / "bench_results"
@@ -30,6 +32,21 @@ def test_the_committed_table_is_made_of_the_committed_results() -> None:
     rows = json.loads((RESULTS / "clients.json").read_text())
     assert (RESULTS / "clients.md").read_text() == report.table(rows)
     assert {row["client"] for row in rows} >= {client.name for client in AGENTS}
+
+
+def test_the_table_says_what_was_not_asked_of_real_weights() -> None:
+    scripted = {"client": "llm", "version": "0.36", "checks": {"chat stream": "ok", "chat tool": "ok"}}
+    real = {"checks": {"chat stream": "ok"}}
+    *_, line = report.table([{**scripted, "real": real}]).splitlines()
+    assert "| 2 of 2 | 1 of 1; not asked: chat tool |" in line
+    *_, line = report.table([scripted]).splitlines()
+    assert "| 2 of 2 | not run |" in line
+
+
+def test_the_config_of_the_real_server_names_the_weights_and_takes_tools() -> None:
+    served = Config.model_validate(config(Path("/weights")))
+    assert {model.weights.name for model in served.local.values()} == set(NAMES)
+    assert served.ensembles["default"].tools
 
 
 def tool(name: str, *properties: str, kind: str = "string") -> dict[str, object]:

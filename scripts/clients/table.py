@@ -28,7 +28,7 @@ class Client:
 
     @property
     def is_node(self) -> bool:
-        return "@" in self.packages[0]
+        return "==" not in self.packages[0]
 
     @property
     def version(self) -> str:
@@ -84,6 +84,44 @@ LIBRARIES = (
     Client("DSPy", ("dspy==3.4.1",), 'dspy.LM("openai/" + MODEL, api_base=URL + "/v1", api_key="none")', "dspy_sdk.py"),
     Client("ollama (Python)", ("ollama==0.6.3",), "Client(host=URL)", "ollama_sdk.py"),
     Client("OpenRouter (Python)", ("openrouter==1.3.84",), 'OpenRouter(api_key="none", server_url=URL + "/v1")', "openrouter_sdk.py"),
+    Client(
+        "OpenRouter (TypeScript)",
+        ("@openrouter/sdk@1.3.19", "zod@4.6.7"),
+        'new OpenRouter({apiKey: "none", serverURL: URL + "/v1"})',
+        "openrouter.mjs",
+    ),
+    Client(
+        "LiteLLM (proxy)",
+        # The newest whose parts all have a stable release on PyPI.
+        ("litellm[proxy]==1.108.3",),
+        "model_list: [{model_name: local, litellm_params: {model: openai/cappella/default, api_base: URL/v1, api_key: none}}]",
+        "litellm_proxy.py",
+    ),
+    Client(
+        "llm",
+        ("llm==0.36",),
+        "extra-openai-models.yaml: - {model_id: local, model_name: cappella/default, api_base: URL/v1, supports_tools: true}",
+        "llm_cli.py",
+    ),
+    Client(
+        "inspect-ai",
+        ("inspect-ai==0.3.285", "openai==3.57.0"),
+        "LOCAL_BASE_URL=URL/v1 LOCAL_API_KEY=none inspect eval task.py --model openai-api/local/cappella/default",
+        "inspect_ai_tasks.py",
+    ),
+    Client(
+        "lm-eval",
+        ("lm-eval[api]==0.4.13",),
+        "lm_eval --model local-chat-completions --model_args base_url=URL/v1/chat/completions,model=MODEL --apply_chat_template",
+        "lm_eval_tasks.py",
+    ),
+    Client(
+        "promptfoo",
+        # It wants Node 22, and a database that npm does not bring along.
+        ("promptfoo@0.123.1", "node@24.21.0", "@libsql/client@0.18.0"),
+        "providers: [{id: 'openai:chat:cappella/default', config: {apiBaseUrl: URL/v1, apiKey: none}}]",
+        "promptfoo.mjs",
+    ),
 )  # fmt: skip
 
 AGENTS = (

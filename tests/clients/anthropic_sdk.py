@@ -26,6 +26,11 @@ def tool_loop(**choice: object) -> bool:
     return first.stop_reason == "tool_use" and second.content[-1].type == "text"
 
 
+def forced() -> bool:
+    reply = messages.create(**common, messages=ASK, tools=[tool], tool_choice={"type": "any"})
+    return reply.stop_reason == "tool_use" and "city" in reply.content[-1].input
+
+
 def cached() -> bool:
     mark = {"cache_control": {"type": "ephemeral"}}
     turns = [{"role": "user", "content": [{"type": "text", "text": "Hi", **mark}]}]
@@ -35,9 +40,10 @@ def cached() -> bool:
 
 check("create", lambda: messages.create(**common, messages=HI).content[0].text)
 check("stream", streamed)
-check("tool loop", tool_loop)
-check("tool_choice any", lambda: tool_loop(tool_choice={"type": "any"}))
-check("tool_choice tool", lambda: tool_loop(tool_choice={"type": "tool", "name": "get_weather"}))
+check("tool loop", tool_loop, clever=True)
+check("tool_choice any", lambda: tool_loop(tool_choice={"type": "any"}), clever=True)
+check("tool_choice tool", lambda: tool_loop(tool_choice={"type": "tool", "name": "get_weather"}), clever=True)
+check("forced call", forced)
 check("cache_control", cached)
 check("thinking off", lambda: messages.create(**common, messages=HI, thinking={"type": "disabled"}))
 check(

@@ -26,7 +26,11 @@ def forced(**how: object) -> bool:
 check("completion", lambda: litellm.completion(messages=HI, **where).choices[0].message.content)
 check("stream", streamed)
 check("async", lambda: asyncio.run(litellm.acompletion(messages=HI, **where)).choices[0].message.content)
-check("tools", lambda: litellm.completion(messages=ASK, tools=[FUNCTION], **where).choices[0].message.tool_calls)
+check(
+    "tools",
+    lambda: litellm.completion(messages=ASK, tools=[FUNCTION], **where).choices[0].message.tool_calls,
+    clever=True,
+)
 check("tool_choice required", lambda: forced(**where))
 check("hosted_vllm", lambda: forced(**vllm))
 check("anthropic", lambda: forced(**claude, max_tokens=100))

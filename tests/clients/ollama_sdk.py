@@ -15,4 +15,4 @@ check(
     "chat stream", lambda: "".join(part.message.content or "" for part in client.chat(model, messages=HI, stream=True))
 )
 check("generate", lambda: client.generate(model, prompt="Hi").response)
-check("tools", lambda: client.chat(model, messages=ASK, tools=[FUNCTION]).message.tool_calls)
+check("tools", lambda: client.chat(model, messages=ASK, tools=[FUNCTION]).message.tool_calls, clever=True)

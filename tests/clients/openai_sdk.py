@@ -1,5 +1,6 @@
 """The official Python client, as it is: both APIs, tools that are free, forced and strict, formats, histories."""
 
+import json
 import sys
 
 from checks import ASK, FUNCTION, HI, WEATHER, check
@@ -51,6 +52,13 @@ def responses_stream() -> bool:
     return kinds[-1] == "response.completed" and all(kind.startswith("response.") for kind in kinds)
 
 
+def responses_forced() -> bool:
+    tool = {"type": "function", **WEATHER}
+    items = responses.create(model=model, input=ASK, tools=[tool], tool_choice="required").output
+    (call,) = (item for item in items if item.type == "function_call")
+    return "city" in json.loads(call.arguments)
+
+
 def responses_tools() -> bool:
     tool = {"type": "function", **WEATHER}
     first = responses.create(model=model, input=ASK, tools=[tool], tool_choice="required", store=False)
@@ -63,7 +71,7 @@ check("chat", lambda: chat.create(model=model, messages=HI).choices[0].message.c
 check("chat stream", streamed)
 check("chat.parse", lambda: chat.parse(model=model, messages=HI, response_format=Place).choices[0].message.parsed)
 check("history as dumped", history)
-check("tool loop", tool_loop)
+check("tool loop", tool_loop, clever=True)
 check("tool_choice required", lambda: forced("required"))
 check("tool_choice named", lambda: forced({"type": "function", "function": {"name": "get_weather"}}))
 check("strict tool", strict)
@@ -74,6 +82,7 @@ check("responses.stream", responses_stream)
 check(
     "responses only messages", lambda: {i.type for i in responses.create(model=model, input="Hi").output} == {"message"}
 )
-check("responses tool loop", responses_tools)
+check("responses tool loop", responses_tools, clever=True)
+check("responses forced call", responses_forced)
 check("models.list", lambda: model in {each.id for each in client.models.list()})
 check("models.retrieve", lambda: client.models.retrieve(model).id == model)

@@ -134,7 +134,8 @@ REFUSED: list[tuple[str, str, Json, str, str]] = [
     ("typo", CHAT, {**USER, "fusion": {"strateggy": "vote"}}, "fusion.strateggy", "did you mean strategy"),
     ("plugin typo", CHAT, {**USER, "plugins": [{"id": "fusion", "analysis_modles": []}]}, "plugins.0.analysis_modles",
      "did you mean analysis_models"),
-    ("template", CHAT, {**USER, "chat_template_kwargs": {"chat_template": "{{ x }}"}}, "chat_template_kwargs", "may not be set"),
+    ("template", CHAT, {**USER, "chat_template_kwargs": {"chat_template": "{{ x }}"}},
+     "chat_template_kwargs.chat_template", "may not be set"),
     ("template, model", CHAT, {**USER, "model": "ann", "chat_template": "{{ x }}"}, "chat_template", "own chat template"),
     ("fusion, model", CHAT, {**USER, "model": "ann", "fusion": {"samples": 2}}, "fusion", "for ensembles"),
 ]  # fmt: skip

@@ -41,6 +41,16 @@ async def test_one_entry_is_that_of_the_list(gateway: str, name: str) -> None:
     assert entry["id"] == name.replace("%2F", "/")
 
 
+async def test_the_list_is_one_page_of_openrouters(gateway: str) -> None:
+    listed = (await get(gateway, "/v1/models"))[1]
+    assert (listed["links"], listed["total_count"]) == ({"next": None}, len(listed["data"]))
+    required = (
+        "architecture canonical_slug context_length created default_parameters links name per_request_limits pricing"
+    )
+    others = "supported_parameters supported_voices top_provider"
+    assert all({*required.split(), *others.split()} <= set(each) for each in listed["data"])
+
+
 async def test_the_stock_clients_find_a_model_by_its_name(gateway: str) -> None:
     async with AsyncOpenAI(base_url=f"{gateway}/v1", api_key="none") as stock:
         assert (await stock.models.retrieve("cappella/default")).id == "cappella/default"
@@ -58,7 +68,12 @@ async def test_an_entry_says_what_a_model_takes(fake_engines: FakeEngines) -> No
         ann = (await get(url, "/v1/models/ann"))[1]
         tools = (await get(url, "/v1/models/cappella/tools"))[1]
     assert (ann["max_model_len"], ann["context_length"], ann["tools"]) == (77, 77, False)
-    assert ann["architecture"] == {"input_modalities": ["text", "image"], "output_modalities": ["text"]}
+    modalities = {"input_modalities": ["text", "image"], "output_modalities": ["text"]}
+    assert ann["architecture"] == {"modality": "text+image->text", **modalities}
+    mine, theirs = set(ann["supported_parameters"]), set(tools["supported_parameters"])
+    assert ("logit_bias" in mine, "tools" in mine) == (True, False)
+    assert ("logit_bias" in theirs, "tools" in theirs) == (False, True)
+    assert (ann["pricing"], ann["name"]) == ({"prompt": "0", "completion": "0"}, "ann")
     # One of three members sees, and the quorum is two.
     assert (tools["tools"], tools["architecture"]["input_modalities"]) == (True, ["text"])
 

@@ -265,11 +265,12 @@ async def test_the_stock_clients_of_others_get_no_event_with_an_error(fake_engin
     assert "analysis.delta" in kinds(sent)
 
 
-async def test_a_chat_reply_and_its_chunks_have_a_fingerprint(gateway: str) -> None:
+async def test_a_chat_reply_has_a_fingerprint_that_is_null_and_its_chunks_have_none(gateway: str) -> None:
     assert (await send(gateway, CHAT, HI))[1]["system_fingerprint"] is None
     async with (
         aiohttp.ClientSession() as http,
         http.post(gateway + CHAT, json={"model": "cappella/default", **HI, "stream": True}) as reply,
     ):
         lines = [line for line in (await reply.text()).splitlines() if line.startswith("data: {")]
-    assert all(json.loads(line[5:])["system_fingerprint"] is None for line in lines)
+    # OpenRouter's TypeScript client wants null there, and here a string or nothing.
+    assert not [line for line in lines if "system_fingerprint" in line]

@@ -26,11 +26,11 @@ for (const [name, llm] of Object.entries(models)) {
   await check(`${name} tool loop`, async () => {
     const done = await generateText({ ...asked, tools, stopWhen: stepCountIs(3) });
     return done.steps.length === 2 && done.text;
-  });
+  }, { clever: true });
   await check(`${name} streamed tool loop`, async () => {
     const done = streamText({ ...asked, tools, stopWhen: stepCountIs(3) });
     return (await done.text) && (await done.steps).length === 2;
-  });
+  }, { clever: true });
   await check(`${name} toolChoice required`, async () => {
     const done = await generateText({ ...asked, tools, toolChoice: "required" });
     return done.toolCalls[0].toolName === "get_weather";

@@ -1,5 +1,7 @@
-// A client's checks: each prints one line of JSON, whether it holds or not.
-export async function check(name, holds) {
+// A client's checks: each prints one line of JSON, whether it holds or not. Not asked of small models with real weights where
+// only a clever one does it, as calling a tool when it is free to.
+export async function check(name, holds, { clever = false } = {}) {
+  if (clever && process.env.REAL_WEIGHTS) return;
   let result;
   try {
     result = (await holds()) ? "ok" : "wrong answer";

@@ -134,7 +134,10 @@ def _misdirected(rng: Random, raw: RawRequest) -> RawRequest:
         b"/ //v1/models /v1/models/ /v1/../v1/models /v1/%2e%2e/metrics /%00 /\xff * ? /v1/models?key=x /docs /openapi.json"
         b" /metrics /ready /health /v1/chat/completions%0d%0aX: /.env /v1/files http://evil.example/health /tokenize"
         b" /sleep?level=1 /v1/chat/completions/ /api/runs /api/runs?limit=1000 /api/runs?limit=-1 /api/runs?limit=1&limit=2"
-        b" /api/runs/run-0 /api/runs/%00 /api/runs/..%2f..%2fetc /api/runs/' /api/reload".split()
+        b" /v1/models/ann /v1/models/cappella%2Fdefault /v1/models/cappella/default/ /v1/models/%00 /v1/models/..%2f..%2fetc"
+        b" /v1/models/%ff%fe /v1/v1/models/ann /api/v1/models /v1/messages/count_tokens/ /messages/count_tokens /detokenize"
+        b" /api/tags /api/show /api/ps /api/version /v1/api/tags /api/chat/ /v1/responses/resp_0 /v1/responses/%00 /mcp"
+        b" /v1/responses/resp_0/cancel /api/runs/run-0 /api/runs/%00 /api/runs/..%2f..%2fetc /api/runs/' /api/reload".split()
     )
     paths += [raw.path, b"/" + b"a" * 3000, b"/v1/models x"]
     return replace(raw, method=rng.choice([*methods, b""]), path=rng.choice(paths))

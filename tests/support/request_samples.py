@@ -134,6 +134,26 @@ def _message(secret: str) -> Json:
     return {"model": "cappella/default", "max_tokens": 9, "messages": [{"role": "user", "content": content}]}
 
 
+FUSED = {"analysis_models": ["ann", "bob"], "model": "judge", "max_tool_calls": 2, "temperature": 0.5}
+
+
+def _plugged(secret: str) -> Json:
+    """OpenRouter's plugin, with all that it may say."""
+    plugin = {"id": "fusion", "enabled": True, "max_completion_tokens": 9, "reasoning": {"effort": "low"}, **FUSED}
+    return {**_chat("cappella/default", secret), "plugins": [plugin]}
+
+
+def _served(model: str, secret: str) -> Json:
+    """OpenRouter's server tool, beside a function of the client's where the panel takes tools."""
+    own = [TOOL] if model == "cappella/tools" else []
+    return {**_chat(model, secret), "tools": [{"type": "openrouter:fusion", "parameters": FUSED}, *own]}
+
+
+def _served_response(secret: str) -> Json:
+    tool = {"type": "openrouter:fusion", "parameters": {"analysis_models": ["ann", "bob"]}}
+    return {**_response(secret), "model": "cappella/tools", "tools": [tool], "tool_choice": "required"}
+
+
 def _ollama(model: str, secret: str) -> Json:
     call = {"function": {"name": "f", "arguments": {"a": 1}}}
     messages = [
@@ -154,7 +174,16 @@ GOOD: tuple[tuple[str, Callable[[str], Json]], ...] = (
     ("/v1/responses", lambda secret: {"model": "cat", "input": f"Say {secret}."}),
     ("/v1/messages", _message),
     ("/v1/messages", lambda secret: {**_message(secret), "model": "ann"}),
+    ("/v1/chat/completions", _plugged),
+    ("/v1/chat/completions", lambda secret: _served("cappella/tools", secret)),
+    ("/v1/chat/completions", lambda secret: _served("ann", secret)),
+    ("/v1/responses", _served_response),
     ("/v1/messages/count_tokens", _message),
+    ("/v1/messages/count_tokens", lambda secret: {**_message(secret), "model": "ann"}),
+    ("/tokenize", lambda secret: {"model": "ann", "prompt": f"Say {secret}.", "add_special_tokens": False}),
+    ("/tokenize", lambda secret: {"model": "bob", "messages": _chat("bob", secret)["messages"], "tools": [TOOL]}),
+    ("/detokenize", lambda secret: {"model": "cat", "tokens": [1, 2, 3]}),
+    ("/api/show", lambda secret: {"model": "cappella/default", "verbose": True}),
     ("/api/chat", lambda secret: _ollama("cappella/default", secret)),
     ("/api/chat", lambda secret: _ollama("ann", secret)),
     ("/api/generate", lambda secret: {"model": "ann", "prompt": f"Say {secret}.", "format": "json", "stream": False}),

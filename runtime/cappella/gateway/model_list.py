@@ -8,9 +8,16 @@ from cappella.config import AnyModel, Config, Ensemble
 from cappella.ensemble import capacity
 from cappella.ensemble.capacity import Modality
 from cappella.errors import RequestError
+from cappella.gateway.formats import policy_ensembles, policy_models
 from cappella.gateway.reply_types import Architecture, ModelEntry
 
 PREFIX = "cappella/"
+PARAMETERS = (
+    "temperature top_p top_k min_p frequency_penalty presence_penalty repetition_penalty max_tokens max_completion_tokens"
+    " logit_bias logprobs top_logprobs seed response_format structured_outputs stop tools tool_choice parallel_tool_calls"
+    " include_reasoning reasoning reasoning_effort verbosity"
+).split()
+"""The fields of a chat for which OpenRouter's list has a word."""
 
 
 def callable_names(config: Config, key: Key | None) -> list[str]:
@@ -32,7 +39,8 @@ def entry(config: Config, name: str, created: int) -> ModelEntry:
     target = config.meant_by(name)
     ensemble = config.ensembles.get(target.removeprefix(PREFIX)) if target.startswith(PREFIX) else None
     head = _of_ensemble(config, ensemble) if ensemble else _of_model(config.models_by_name[target])
-    head["id"], head["created"] = name, created
+    head["id"] = head["name"] = head["canonical_slug"] = name
+    head["created"], head["links"] = created, {"details": f"/v1/models/{name}"}
     if not head["tools"]:
         # Open WebUI sends tools of its own with each message, unless the entry says this.
         head["info"] = {"meta": {"capabilities": {"builtin_tools": False}}}
@@ -45,7 +53,7 @@ def _of_ensemble(config: Config, ensemble: Ensemble) -> ModelEntry:
     models = config.models_by_name
     context, inputs = capacity.context_length(ensemble, models), capacity.input_modalities(ensemble, models)
     made: ModelEntry = {
-        **_facts(context, inputs, ensemble.tools),
+        **_facts(context, inputs, ensemble.tools, policy_ensembles.CHAT.honoured),
         "panel": [seat.name for seat in ensemble.seats],
         "judge": ensemble.judge.model,
         "examples": list(ensemble.examples),
@@ -59,14 +67,22 @@ def _of_ensemble(config: Config, ensemble: Ensemble) -> ModelEntry:
 
 def _of_model(model: AnyModel) -> ModelEntry:
     inputs: list[Modality] = ["text", "image"] if model.capabilities.images else ["text"]
-    return _facts(model.context_tokens, inputs, model.capabilities.tools)
+    honoured = policy_models.MODELS["/v1/chat/completions"].honoured
+    return _facts(model.context_tokens, inputs, model.capabilities.tools, honoured)
 
 
-def _facts(context: int, inputs: list[Modality], tools: bool) -> ModelEntry:
-    """An entry without a name. The context is given by vLLM's name and by OpenRouter's, the modalities in OpenRouter's form."""
-    architecture: Architecture = {"input_modalities": inputs, "output_modalities": ["text"]}
+def _facts(context: int, inputs: list[Modality], tools: bool, honoured: str) -> ModelEntry:
+    """An entry without a name. The context is given by vLLM's name and by OpenRouter's; OpenRouter's clients require its words."""
+    architecture: Architecture = {
+        "modality": f"{'+'.join(inputs)}->text",
+        "input_modalities": inputs,
+        "output_modalities": ["text"],
+    }
+    taken = set(honoured.split())
     return {
         "id": "",
+        "name": "",
+        "canonical_slug": "",
         "object": "model",
         "created": 0,
         "owned_by": "cappella",
@@ -74,4 +90,11 @@ def _facts(context: int, inputs: list[Modality], tools: bool) -> ModelEntry:
         "context_length": context,
         "architecture": architecture,
         "tools": tools,
+        "pricing": {"prompt": "0", "completion": "0"},
+        "supported_parameters": [each for each in PARAMETERS if each in taken and (tools or "tool" not in each)],
+        "default_parameters": None,
+        "per_request_limits": None,
+        "supported_voices": None,
+        "top_provider": {"context_length": context, "max_completion_tokens": None, "is_moderated": False},
+        "links": {},
     }

@@ -21,6 +21,8 @@ def create_router(current: Callable[[], GatewayState]) -> APIRouter:
         return {
             "object": "list",
             "data": [model_list.entry(state.config, name, state.created) for name in names],
+            "links": {"next": None},
+            "total_count": len(names),
             "strategies": {name: traits.summary for name, traits in STRATEGIES.items()},
         }
 

@@ -135,16 +135,20 @@ class Message(Stop):
 
 
 class Architecture(TypedDict):
+    modality: str
     input_modalities: list[Literal["text", "image"]]
     output_modalities: list[Literal["text"]]
 
 
 class ModelEntry(TypedDict):
     """`max_model_len` and `context_length` are the same. `panel`, `judge`, `examples`, `notice` and `presets` are an
-    ensemble's; `alias_of` is the ensemble or model that an alias stands for.
+    ensemble's; `alias_of` is the ensemble or model that an alias stands for. From `pricing` to `links` are OpenRouter's
+    words, and nothing costs anything.
     """
 
     id: str
+    name: str
+    canonical_slug: str
     object: Literal["model"]
     created: Count
     owned_by: str
@@ -152,6 +156,13 @@ class ModelEntry(TypedDict):
     context_length: Count
     architecture: Architecture
     tools: bool
+    pricing: dict[str, str]
+    supported_parameters: list[str]
+    default_parameters: None
+    per_request_limits: None
+    supported_voices: None
+    top_provider: Json
+    links: dict[str, str]
     panel: NotRequired[list[str]]
     judge: NotRequired[str]
     examples: NotRequired[list[str]]
@@ -176,8 +187,12 @@ class Text(TypedDict):
 
 
 class Models(TypedDict):
+    """`links` and `total_count` are OpenRouter's: all models are on one page."""
+
     object: Literal["list"]
     data: list[ModelEntry]
+    links: dict[str, None]
+    total_count: Count
     strategies: dict[str, str]
 
 

@@ -123,7 +123,6 @@ class Chunks(EventEncoder):
             "object": "chat.completion.chunk",
             "created": int(time.time()),
             "model": request.model,
-            "system_fingerprint": None,
         }
         self._before_delta = b""
         self._calls = CallPieces(request.text_tools)

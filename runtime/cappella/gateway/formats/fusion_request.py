@@ -1,36 +1,21 @@
 """What requests to an ensemble have in all APIs: the options of the run, in our form or in the hosted product's."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from cappella.config.options import Overrides
 from cappella.gateway.formats.fields import SERVER_TOOL, ChosenFusion, Fusion, FusionPlugin, FusionTool, Wire
 
-
-def _own_words(given: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Raises ValueError for what would replace the prompt, or how it is made."""
-    if taken := sorted(set(given) & _NOT_FOR_TEMPLATES):
-        raise ValueError(
-            f"{', '.join(taken)} may not be set: only words that a model's own template reads, such as enable_thinking"
-        )
-    return given
-
-
-_NOT_FOR_TEMPLATES = set(
-    "add_generation_prompt bos_token chat_template continue_final_message conversation documents eos_token messages"
-    " return_dict tokenize tokenizer tools".split()
-)
 TemplateWords = Annotated[
     dict[
         Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")],
         bool | int | float | Annotated[str, Field(max_length=1024)],
     ],
     Field(max_length=16),
-    AfterValidator(_own_words),
 ]
 
 

@@ -58,6 +58,7 @@ CHAT = Fields(
     },
     below={
         "plugins": parts.PLUGINS,
+        "chat_template_kwargs": parts.TEMPLATE_WORDS,
         "messages": parts.CHAT_MESSAGES,
         "tools": parts.CHAT_TOOLS,
         "tool_choice": parts.CHAT_TOOL_CHOICE,
@@ -87,6 +88,7 @@ RESPONSES = Fields(
     },
     below={
         "plugins": parts.PLUGINS,
+        "chat_template_kwargs": parts.TEMPLATE_WORDS,
         "input": parts.ITEMS,
         "tools": parts.RESPONSE_TOOLS,
         "tool_choice": parts.RESPONSE_TOOL_CHOICE,
@@ -112,6 +114,7 @@ MESSAGES = Fields(
     nothing={"n": (1,), "background": (False,), "context_management": ({"edits": []}, {}), "top_k": (0,)},
     below={
         "plugins": parts.PLUGINS,
+        "chat_template_kwargs": parts.TEMPLATE_WORDS,
         "messages": parts.TURNS,
         "system": parts.SYSTEM_BLOCKS,
         "tools": parts.BLOCK_TOOLS,

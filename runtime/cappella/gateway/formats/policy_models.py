@@ -39,7 +39,7 @@ def _of_model(ensemble: Fields, honoured: str, below: Mapping[str, Fields | Kind
         told=" ".join(name for name in ensemble.told.split() if name not in names),
         refused={**{name: why for name, why in ensemble.refused.items() if name not in names}, **_NEVER},
         nothing={name: values for name, values in ensemble.nothing.items() if name not in names or name == "seed"},
-        below=below,
+        below={"chat_template_kwargs": parts.TEMPLATE_WORDS, **below},
     )
 
 
@@ -92,7 +92,7 @@ MODELS: Mapping[str, Fields] = {
         HINTS,
         empty="tools chat_template_kwargs",
         refused=_NEVER,
-        below={"messages": _OPEN_MESSAGES},
+        below={"messages": _OPEN_MESSAGES, "chat_template_kwargs": parts.TEMPLATE_WORDS},
     ),
     "/detokenize": Fields("model tokens", HINTS, refused=_NEVER),
 }

@@ -13,6 +13,17 @@ _HOSTED_CALLS = (
     " mcp_approval_request mcp_approval_response tool_search_call tool_search_output compaction"
 )
 
+_NO_WORD = "it may not be set: only words that a model's own template reads may, such as enable_thinking"
+TEMPLATE_WORDS = Fields(
+    refused=dict.fromkeys(
+        "add_generation_prompt bos_token chat_template continue_final_message conversation documents eos_token messages"
+        " return_dict tokenize tokenizer tools".split(),
+        _NO_WORD,
+    ),
+    passes_unknown=True,
+)
+"""What would replace the prompt, or how it is made, is no word of a template's."""
+
 _CHAT_TEXT = Fields("type text", _HINTS)
 _CHAT_IMAGE = Fields(
     "type image_url", _HINTS, below={"image_url": Fields("url detail", "format", nothing={"detail": ("",)})}
