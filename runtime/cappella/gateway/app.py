@@ -60,7 +60,8 @@ def create_app(config: Config, supervisor: Supervisor, read_config: ReadConfig |
     )
     app.state.reloader = reloader = Reloader(state, supervisor, read_config or (lambda: config))
     for router in _routers(reloader, supervisor, gatekeeper, persistence):
-        app.include_router(router)
+        # Not `include_router`: for a prefix or the like, of which there is none here, it would make each route again.
+        app.router.routes += router.routes
     browser_security.protect(app, config.server, errors.error_reply)
     # The page's own files are no endpoints: their paths are known.
     app.state.paths = Paths(
