@@ -23,7 +23,7 @@ from support.fake_engines import FakeEngines, gateway_config, serving
 from support.strict_gateway import make_strict, with_keys
 
 Json = dict[str, Any]
-EXAMPLES = settings().max_examples // 5
+EXAMPLES = settings().max_examples // 10
 """Of each operation, with valid values and with others."""
 CHECKS = [
     not_a_server_error,
