@@ -41,7 +41,7 @@ def test_the_hooks_run_what_the_check_runs_and_fetch_nothing() -> None:
     assert {(hook["language"], hook["pass_filenames"]) for hook in hooks} == {("system", False)}
 
 
-def test_tests_of_real_engines_have_names_by_which_one_process_gets_them_all() -> None:
+def test_tests_of_real_engines_have_names_by_which_they_are_scheduled() -> None:
     marked = re.compile(r"^@pytest\.mark\.vllm\n(?:@.*\n)*(?:async )?def (?!test_real_)(\w+)", re.MULTILINE)
     others = [path for path in (ROOT / "tests").rglob("test_*.py") if not path.name.startswith("test_real_")]
     assert {path.name: names for path in others if (names := marked.findall(path.read_text()))} == {}

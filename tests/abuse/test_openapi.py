@@ -24,7 +24,7 @@ from support.recorded_gateway import recording_config
 from support.strict_gateway import make_strict, with_keys
 
 Json = dict[str, Any]
-EXAMPLES = settings().max_examples // 5
+EXAMPLES = settings().max_examples // 10
 """Of each operation, with valid values and with others."""
 CHECKS = [
     not_a_server_error,

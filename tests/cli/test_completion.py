@@ -1,14 +1,12 @@
 """What a shell completes, asked as bash asks for it."""
 
 import asyncio
-import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from support.command_line import cappella_in
 from support.fake_engines import FakeEngines, gateway_config, serving
 
 
@@ -16,17 +14,7 @@ def completed(line: str, folder: Path | None = None, **environment: str) -> list
     """What may stand where the line ends."""
     words = line.split(" ")
     asks = {"_CAPPELLA_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
-    # The name by which a shell knows it decides which variable it reads.
-    code = "from cappella.cli.app import app; app(prog_name='cappella')"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, **asks, **environment},
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    done = cappella_in(folder, **asks, **environment)
     assert done.stderr == ""
     return done.stdout.split()
 

@@ -8,13 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mcp import Client, StdioServerParameters
-from mcp.types import CallToolResult, TextContent
 
 from cappella.auth.keys import KeyStore
 from cappella.cli.client.http import Server
-from cappella.cli.mcp import Remote
-from cappella.gateway.mcp.tools import server_of
 from support.command_line import cappella
 from support.fake_engines import MEMBERS, FakeEngines, eventually, gateway_config, judge_script, serving
 from support.real_deployment import ROOT
@@ -23,28 +19,37 @@ from support.strict_gateway import with_keys
 
 
 @asynccontextmanager
-async def agent(url: str) -> AsyncIterator[Client]:
+async def agent(url: str) -> AsyncIterator[Any]:
     """A client of the tools, in one process."""
+    from mcp import Client
+
+    from cappella.cli.mcp import Remote
+    from cappella.gateway.mcp.tools import server_of
+
     remote = Remote(Server(url, None), "cappella/default")
     async with Client(server_of(lambda _: remote), read_timeout_seconds=60) as client:
         yield client
 
 
 @asynccontextmanager
-async def agent_of_command(*options: str, **environment: str) -> AsyncIterator[Client]:
-    """A client whose server is the command, as an agent starts it."""
+async def agent_of_command(*options: str, **environment: str) -> AsyncIterator[Any]:
+    """A client whose server is the command, as an agent starts it; the start takes seconds of CPU time."""
+    from mcp import Client, StdioServerParameters
+
     environment = {"PYTHONPATH": str(ROOT / "runtime"), **environment}
     command = StdioServerParameters(command=sys.executable, args=["-m", "cappella", "mcp", *options], env=environment)
     async with Client(command, read_timeout_seconds=60) as client:
         yield client
 
 
-def text_of(result: CallToolResult) -> str:
+def text_of(result: Any) -> str:
+    from mcp.types import TextContent
+
     return "\n".join(each.text for each in result.content if isinstance(each, TextContent))
 
 
 async def test_it_has_three_tools_that_change_nothing(gateway: str) -> None:
-    async with agent_of_command("--url", gateway) as client:
+    async with agent(gateway) as client:
         tools = (await client.list_tools()).tools
     assert {tool.name for tool in tools} == {"ask_panel", "compare", "list_models"}
     assert all(tool.annotations and tool.annotations.read_only_hint for tool in tools)
@@ -153,7 +158,7 @@ async def test_the_key_comes_from_the_environment(fake_engines: FakeEngines, tmp
     config = with_keys(gateway_config(), tmp_path / "keys.sqlite")
     key = KeyStore(tmp_path / "keys.sqlite").create("ann", ["run"])
     async with serving(fake_engines, config) as url:
-        async with agent_of_command("--url", url) as client:
+        async with agent(url) as client:
             refused = await client.call_tool("ask_panel", {"question": "Hi"})
         async with agent_of_command("--url", url, CAPPELLA_KEY=key) as client:
             answered = await client.call_tool("ask_panel", {"question": "Hi"})

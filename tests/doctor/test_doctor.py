@@ -7,6 +7,7 @@ import sys
 import tempfile
 import threading
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,37 +36,21 @@ def sealed(folder: Path, plugin: str | None, before: str = "", **server: Any) ->
     return done.returncode, json.loads(done.stdout)
 
 
-@needs_namespaces
-def test_a_stack_that_stays_inside_passes_the_trial(tmp_path: Path) -> None:
-    code, report = sealed(tmp_path, plugin=None)
-    assert (code, report["namespace"], report["problem"]) == (0, True, "")
-    assert (report["attempts"], report["listening"], report["unseen"]) == ([], [], 0)
-    assert [(each["model"], each["error"]) for each in report["asked"]] == [("cappella/default", None), ("ann", None)]
+@dataclass(frozen=True)
+class Violated:
+    """The report on an engine whose plugin violates the seal in every way; `outside` is a socket of another process."""
+
+    code: int
+    report: dict[str, Any]
+    outside: str
+
+    def attempts(self, seen_by: str) -> list[dict[str, Any]]:
+        return [each for each in self.report["attempts"] if each["seen_by"] == seen_by]
 
 
-@needs_namespaces
-def test_python_attempts_of_an_engine_are_listed_with_their_origin(tmp_path: Path) -> None:
-    code, report = sealed(tmp_path, PYTHON_VIOLATOR)
-    assert code == 3
-    tried = {(each["what"], each["to"]) for each in report["attempts"]}
-    assert tried == {("connect", "192.0.2.7:8125"), ("getaddrinfo", "telemetry.example")}
-    for each in report["attempts"]:
-        assert each["seen_by"] == "guard"
-        assert each["by"].startswith("phone_home.py:6 register")
-        assert "/ann " in each["process"]
-    # The engine continues after a refusal, so the trial can still call it.
-    assert [each["error"] for each in report["asked"]] == [None, None]
-
-
-@needs_namespaces
-def test_native_attempts_and_open_listeners_are_listed(tmp_path: Path) -> None:
-    code, report = sealed(tmp_path, NATIVE_VIOLATOR)
-    assert (code, report["listening"]) == (3, ["0.0.0.0 port 4444"])
-    assert report["attempts"] == [{"seen_by": "kernel", "what": "connect", "to": "198.51.100.9:443", "times": 1}]
-
-
-@needs_namespaces
-def test_sockets_of_processes_outside_and_packets_without_a_connect_are_listed(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def violated(tmp_path_factory: pytest.TempPathFactory) -> Violated:
+    """Made once: a trial takes 6 s of CPU time."""
     accepted: list[socket.socket] = []
     # A socket's path has at most 107 characters.
     with tempfile.TemporaryDirectory(prefix="outside-") as folder, socket.socket(socket.AF_UNIX) as outside:
@@ -73,20 +58,55 @@ def test_sockets_of_processes_outside_and_packets_without_a_connect_are_listed(t
         outside.bind(path)
         outside.listen()
         threading.Thread(target=accept_all, args=(outside, accepted), daemon=True).start()
-        code, report = sealed(tmp_path, f"PATH = {path!r}\n{QUIET_VIOLATOR}")
+        code, report = sealed(tmp_path_factory.mktemp("violated"), every_violator(path))
         outside.shutdown(socket.SHUT_RDWR)
     for each in accepted:
         each.close()
-    assert code == 3
-    found = {(each["seen_by"], each["what"], each["to"]) for each in report["attempts"]}
-    assert found == {
-        ("kernel", "connect", path),
-        ("kernel", "open", "AF_VSOCK"),
-        ("kernel", "send TCP", "198.51.100.10:443"),
-        ("kernel", "ICMP type 0", "198.51.100.11"),
-        ("kernel", "ICMP type 13", "198.51.100.12"),
-        ("guard", "connect", path),
-        ("guard", "connect", "<AddressFamily.AF_VSOCK: 40> (2, 5)"),
+    return Violated(code, report, path)
+
+
+def every_violator(outside: str) -> str:
+    """The three plugins as one, with the Python one first in the file."""
+    quiet = QUIET_VIOLATOR.replace("address(", "bare_address(")
+    parts = {"in_python": PYTHON_VIOLATOR, "natively": NATIVE_VIOLATOR, "quietly": quiet}
+    defined = "".join(source.replace("register", name) for name, source in parts.items())
+    calls = "".join(f"    {name}()\n" for name in parts)
+    return f"{defined}\nPATH = {outside!r}\ndef register():\n{calls}"
+
+
+@needs_namespaces
+def test_python_attempts_of_an_engine_are_listed_with_their_origin(violated: Violated) -> None:
+    assert violated.code == 3
+    tried = {(each["what"], each["to"]): each for each in violated.attempts("guard")}
+    for attempt in (("connect", "192.0.2.7:8125"), ("getaddrinfo", "telemetry.example")):
+        assert tried[attempt]["by"].startswith("phone_home.py:6 in_python")
+        assert "/ann " in tried[attempt]["process"]
+    # The engine continues after a refusal, so the trial can still call it.
+    assert [each["error"] for each in violated.report["asked"]] == [None, None]
+
+
+@needs_namespaces
+def test_native_attempts_and_open_listeners_are_listed(violated: Violated) -> None:
+    assert violated.report["listening"] == ["0.0.0.0 port 4444"]
+    native = {"seen_by": "kernel", "what": "connect", "to": "198.51.100.9:443", "times": 1}
+    assert native in violated.report["attempts"]
+
+
+@needs_namespaces
+def test_sockets_of_processes_outside_and_packets_without_a_connect_are_listed(violated: Violated) -> None:
+    assert {(each["what"], each["to"]) for each in violated.attempts("kernel")} == {
+        ("connect", "198.51.100.9:443"),
+        ("connect", violated.outside),
+        ("open", "AF_VSOCK"),
+        ("send TCP", "198.51.100.10:443"),
+        ("ICMP type 0", "198.51.100.11"),
+        ("ICMP type 13", "198.51.100.12"),
+    }
+    assert {(each["what"], each["to"]) for each in violated.attempts("guard")} == {
+        ("connect", "192.0.2.7:8125"),
+        ("getaddrinfo", "telemetry.example"),
+        ("connect", violated.outside),
+        ("connect", "<AddressFamily.AF_VSOCK: 40> (2, 5)"),
     }
 
 
@@ -105,10 +125,12 @@ def test_an_address_of_may_reach_is_no_attempt(tmp_path: Path) -> None:
 
 
 @needs_namespaces
-def test_a_config_with_keys_tls_and_an_outward_address_passes_the_trial(tmp_path: Path) -> None:
+def test_a_stack_that_stays_inside_passes_with_keys_and_an_outward_address(tmp_path: Path) -> None:
     kept: dict[str, Any] = {"audit": {"file": "audit.jsonl"}, "runs": {"file": "runs.sqlite"}}
     code, report = sealed(tmp_path, None, host="192.0.2.50", allow_open=True, keys="no-such-file", **kept)
-    assert (code, report["listening"]) == (0, [])
+    assert (code, report["namespace"], report["problem"]) == (0, True, "")
+    assert (report["attempts"], report["listening"], report["unseen"]) == ([], [], 0)
+    assert [(each["model"], each["error"]) for each in report["asked"]] == [("cappella/default", None), ("ann", None)]
     # The trial's own requests are not recorded, and a running server holds the audit log.
     assert not [*tmp_path.rglob("audit.jsonl*"), *tmp_path.rglob("runs.sqlite*")]
 

@@ -10,12 +10,16 @@ import pytest
 from cappella.ensemble import prompts
 from cappella.types import Prompt
 from demo import lessons
-from support.fake_engines import ANALYSIS, FakeEngines, judge_script, last_message
+from support.fake_engines import ANALYSIS, MEMBERS, FakeEngines, judge_script, last_message
 from support.imitations import HOSTILE, IMITATIONS, what_looks_like_ours
 from support.scripted_engine import Script
 
 ROOT = Path(__file__).parents[2]
 HARMLESS = "It is 5."
+# Three cases a run, of the first, second and last third; the function that breaks them up is given each alone.
+NAMES = list(HOSTILE)
+THIRD = -(-len(NAMES) // 3)
+THREES = [(NAMES[i], NAMES[i + THIRD], NAMES[-1 - i]) for i in range(THIRD)]
 CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 
 
@@ -51,12 +55,14 @@ def test_no_case_looks_like_ours_once_broken_up_and_nothing_is_lost() -> None:
 async def test_no_answer_of_a_member_looks_like_ours(fake_engines: FakeEngines, subtests: pytest.Subtests) -> None:
     question = Prompt([{"role": "user", "content": "What is 2 + 3?"}])
     options = {"layers": 2, "show_reasoning": True}
-    for server in ("ann", "bob", "cat"):
+    for server in MEMBERS:
         fake_engines.let(server, Script((HARMLESS,), reasoning=HARMLESS, calls=(("f", "{}"),)))
     expected = await ours_seen(fake_engines, question, **options)
-    for name, text in HOSTILE.items():
-        with subtests.test(name):
-            fake_engines.let("bob", Script((text,), reasoning=text, calls=(("f", json.dumps({"x": text})),)))
+    for names in THREES:
+        with subtests.test(", ".join(names)):
+            for server, name in zip(MEMBERS, names, strict=True):
+                text = HOSTILE[name]
+                fake_engines.let(server, Script((text,), reasoning=text, calls=(("f", json.dumps({"x": text})),)))
             assert await ours_seen(fake_engines, question, **options) == expected
 
 
@@ -77,8 +83,9 @@ async def test_no_document_or_result_of_a_tool_looks_like_ours(
     fake_engines: FakeEngines, subtests: pytest.Subtests
 ) -> None:
     expected = await ours_seen(fake_engines, conversation(HARMLESS), layers=2)
-    for name, text in HOSTILE.items():
-        with subtests.test(name):
+    for names in THREES:
+        with subtests.test(", ".join(names)):
+            text = "\n\n".join(HOSTILE[name] for name in names)
             assert await ours_seen(fake_engines, conversation(text), layers=2) == expected
 
 

@@ -3,9 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-import anthropic
 import pytest
-from anthropic import AsyncAnthropic
 
 from cappella.ensemble import stream
 from support.fake_engines import MEMBERS, FakeEngines, judge_script
@@ -16,7 +14,9 @@ TOOL: Any = {"name": "look_up", "description": "Looks.", "input_schema": {"type"
 CALL = Script((), reasoning="I look.", calls=(("look_up", '{"name": "Ann"}'),), finish_reason="tool_calls")
 
 
-def client(url: str) -> AsyncAnthropic:
+def client(url: str) -> Any:
+    from anthropic import AsyncAnthropic
+
     return AsyncAnthropic(base_url=url, api_key="none", max_retries=0)
 
 
@@ -122,12 +122,16 @@ async def test_a_call_that_was_cut_has_the_stop_reason_max_tokens(
 
 
 async def test_an_image_is_handed_on_as_data(fake_engines: FakeEngines, gateway: str) -> None:
+    import anthropic
+
     image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AA"}}
     with pytest.raises(anthropic.BadRequestError, match="accept images"):
         await ask(gateway, messages=[{"role": "user", "content": [image]}])
 
 
 async def test_errors_come_in_anthropics_form(fake_engines: FakeEngines, gateway: str) -> None:
+    import anthropic
+
     with pytest.raises(anthropic.NotFoundError) as missing:
         await ask(gateway, model="nobody")
     assert missing.value.body["type"] == "error"  # type: ignore[index]
@@ -142,6 +146,8 @@ async def test_errors_come_in_anthropics_form(fake_engines: FakeEngines, gateway
 async def test_a_failure_in_mid_stream_is_an_error_event(
     fake_engines: FakeEngines, gateway: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import anthropic
+
     monkeypatch.setattr(stream, "EARLY_FAILURE_S", 0.0)
     for name in MEMBERS:
         fake_engines.let(name, Script(("I",), pause_s=0.05, ending="break"))

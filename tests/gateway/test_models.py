@@ -6,7 +6,6 @@ from typing import Any
 import aiohttp
 import openai
 import pytest
-from anthropic import AsyncAnthropic
 from openai import AsyncOpenAI
 from yarl import URL
 
@@ -52,6 +51,8 @@ async def test_the_list_is_one_page_of_openrouters(gateway: str) -> None:
 
 
 async def test_the_stock_clients_find_a_model_by_its_name(gateway: str) -> None:
+    from anthropic import AsyncAnthropic
+
     async with AsyncOpenAI(base_url=f"{gateway}/v1", api_key="none") as stock:
         assert (await stock.models.retrieve("cappella/default")).id == "cappella/default"
         with pytest.raises(openai.NotFoundError, match="cappella/default, "):

@@ -5,7 +5,6 @@ from typing import Any
 
 import aiohttp
 import pytest
-from anthropic import AsyncAnthropic
 
 from cappella.auth.keys import KeyStore
 from support.fake_engines import FakeEngines, gateway_config, serving
@@ -25,6 +24,8 @@ async def post(url: str, path: str, body: Any, **headers: str) -> tuple[int, Any
 async def test_a_conversation_is_counted_by_the_judges_or_the_models_tokenizer(
     gateway: str, fake_engines: FakeEngines, model: str, counter: str
 ) -> None:
+    from anthropic import AsyncAnthropic
+
     seen: list[Any] = []
     fake_engines.servers[counter].tokens_of = lambda body: seen.append(body) or 1234  # type: ignore[func-returns-value]
     tool: Any = {"name": "f", "input_schema": {"type": "object"}}

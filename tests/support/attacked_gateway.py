@@ -10,12 +10,10 @@ import uvloop
 from cappella.config import Config
 from cappella.config.server import Audit, Runs
 from cappella.engines.deployment import Deployment
-from cappella.engines.status import EngineStatus
-from cappella.engines.vllm.client import VllmEngine
 from cappella.gateway.app import create_app
 from cappella.gateway.http_server import bind, http_server
 from support.fake_engines import MEMBERS, gateway_config
-from support.scripted_engine import PLAIN
+from support.plain_client import ready_client
 from support.strict_gateway import with_keys
 
 
@@ -24,9 +22,7 @@ class Supervisor:
 
     def __init__(self, config: Config, folder: Path) -> None:
         self.engines = {
-            name: VllmEngine(
-                folder / f"{name}.sock", EngineStatus(name, "ready"), PLAIN, config.models[name].capabilities
-            )
+            name: ready_client(name, folder / f"{name}.sock", config.models[name].capabilities)
             for name in (*MEMBERS, "judge")
         }
         unplanned: Any = None

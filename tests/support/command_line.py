@@ -8,7 +8,6 @@ import gc
 import importlib
 import json
 import os
-import runpy
 import selectors
 import signal
 import socket
@@ -72,12 +71,16 @@ def start(
     files: Sequence[int],
     environment: Mapping[str, str] | None = None,
     terminal: bool = False,
+    folder: Path | None = None,
 ) -> Command:
-    """Start `cappella` with these files as its input, output and errors; with `terminal`, the first one controls it."""
+    """Start `cappella` with these files as its input, output and errors; with `terminal`, the first one controls it.
+
+    It runs in `folder`, if one is named.
+    """
     request = {
         "arguments": [str(each) for each in arguments],
         "environment": dict(os.environ if environment is None else environment),
-        "folder": str(Path.cwd()),
+        "folder": str(folder or Path.cwd()),
         "terminal": terminal,
     }
     ours, theirs = socket.socketpair()
@@ -90,11 +93,18 @@ def cappella(
     *arguments: str | Path, given: str | bytes = b"", **environment: str
 ) -> "subprocess.CompletedProcess[str]":
     """Run `cappella` to its end, as `subprocess.run` does; it reads `given`."""
+    return cappella_in(Path.cwd(), *arguments, given=given, **environment)
+
+
+def cappella_in(
+    folder: Path, *arguments: str | Path, given: str | bytes = b"", **environment: str
+) -> "subprocess.CompletedProcess[str]":
+    """As `cappella`, in this folder."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors, tempfile.TemporaryFile() as source:
         source.write(given.encode() if isinstance(given, str) else given)
         source.seek(0)
         files = [source.fileno(), out.fileno(), errors.fileno()]
-        command = start([str(each) for each in arguments], files, {**os.environ, **environment})
+        command = start([str(each) for each in arguments], files, {**os.environ, **environment}, folder=folder)
         try:
             command.wait(TIMEOUT_S)
         finally:
@@ -143,7 +153,10 @@ def main() -> None:
 def _run() -> NoReturn:
     code: object = None
     try:
-        runpy.run_module("cappella", run_name="__main__", alter_sys=True)
+        # As the console script does it: the name by which a shell knows the command decides what is completed.
+        from cappella.cli.app import app
+
+        app()
     except SystemExit as end:
         code = end.code
     sys.stdout.flush()

@@ -30,7 +30,7 @@ sys.path.append({str(ROOT / "tests")!r})
 from support.scripted_engine import Script, ScriptedEngine
 
 async def serve(folder):
-    await ScriptedEngine("engine", lambda body: Script()).start(folder)
+    await ScriptedEngine("engine", lambda body: Script()).serve(folder)
     await asyncio.sleep(3600)
 
 def main():

@@ -1,21 +1,21 @@
-"""A scripted engine that speaks vLLM's HTTP API on a Unix socket."""
+"""A scripted engine that speaks vLLM's HTTP API on a Unix socket.
+
+Processes of engines import this module, and nothing of the package with it: that takes half a second.
+"""
 
 import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from cappella.engines.sanitize import Sanitizer
-from cappella.engines.status import EngineStatus
-from cappella.engines.vllm.client import VllmEngine
-from cappella.types import Capabilities
+if TYPE_CHECKING:
+    from cappella.engines.vllm.client import VllmEngine
 
 Json = dict[str, Any]
-PLAIN = Sanitizer(("<|im_start|>", "<|im_end|>"), ("<think>", "</think>"))
 
 
 @dataclass(frozen=True)
@@ -66,15 +66,21 @@ class ScriptedEngine:
     page: str | None = None  # in the place of figures
     page_status: int = 500
     on_figures: Callable[[], object] = lambda: None
-    capabilities: Capabilities = Capabilities()
     tokens: int = 10  # of every prompt
     tokens_of: Callable[[Json], int] | None = None  # counts those of one prompt
     counted: int = 0
     holds_counts: bool = False  # until `released` is set
     released: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def start(self, folder: Path) -> VllmEngine:
+    async def start(self, folder: Path) -> "VllmEngine":
         """Listen on a socket in `folder`; returns a ready engine client of this server."""
+        from support.plain_client import ready_client
+
+        self.engine = ready_client(self.model, await self.serve(folder))
+        return self.engine
+
+    async def serve(self, folder: Path) -> Path:
+        """Listen on a socket in `folder`, whose path is returned."""
         app = web.Application(client_max_size=64 << 20)
         for path in ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"):
             app.router.add_post(path, self._chat)
@@ -87,8 +93,7 @@ class ScriptedEngine:
         await self._runner.setup()
         socket = folder / f"{self.model}.sock"
         await web.UnixSite(self._runner, str(socket)).start()
-        self.engine = VllmEngine(socket, EngineStatus(self.model, "ready"), PLAIN, self.capabilities)
-        return self.engine
+        return socket
 
     async def stop(self) -> None:
         await self.engine.close()

@@ -31,7 +31,7 @@ sys.path.append({str(ROOT / "tests")!r})
 from support.scripted_engine import Script, ScriptedEngine
 
 async def serve(folder, name):
-    await ScriptedEngine("engine", lambda body: Script((name, " speaks"), pause_s=0.05)).start(folder)
+    await ScriptedEngine("engine", lambda body: Script((name, " speaks"), pause_s=0.05)).serve(folder)
     await asyncio.sleep(3600)
 
 def main():

@@ -12,32 +12,36 @@ from cappella.engines.start_times import StartTimes
 from cappella.engines.status import EngineStatus
 from cappella.engines.vllm.client import VllmEngine
 from support.fake_engines import eventually
+from support.real_deployment import ROOT
 from support.stub_engine import fork_server
 
 HEALTH_INTERVAL_S = 0.05
 
 # A server that prints what vLLM prints, answers one token, and has a child of its own, as vLLM has.
-STUB = """
+STUB = f"""
 import asyncio, os, subprocess, sys
 from pathlib import Path
-from aiohttp import web
+sys.path.append({str(ROOT / "tests")!r})
+from support import tiny_http
+"""
+STUB += """
 state = {"health": 200, "broken": False}
-async def health(request): return web.Response(status=state["health"])
-async def core_dies(request): state["health"] = 503; return web.Response()
-async def closes(request): os.unlink(sys.argv[1]); return web.Response()
-async def sleep(request):
-    assert request.query["level"] == "1"
-    if sys.argv[2] != "holds on": Path(sys.argv[1] + ".free").write_text("100")
-    return web.Response()
-async def wake_up(request):
-    Path(sys.argv[1] + ".free").write_text("10")
-    state["broken"] = sys.argv[2] == "wakes broken"
-    return web.Response()
-async def chat(request):
-    if state["broken"]: return web.Response(status=500)
-    if sys.argv[2] == "holds calls": await asyncio.sleep(600)
+async def answer(path):
+    mode, free = sys.argv[2], Path(sys.argv[1] + ".free")
+    if path == "/health": return state["health"], ""
+    if path == "/die": state["health"] = 503
+    if path == "/close": os.unlink(sys.argv[1])
+    if path == "/sleep?level=1" and mode != "holds on": free.write_text("100")
+    if path == "/wake_up":
+        free.write_text("10")
+        state["broken"] = mode == "wakes broken"
+    return await chat(mode) if path == "/v1/chat/completions" else (200 if path in PATHS else 404, "")
+PATHS = ("/die", "/close", "/sleep?level=1", "/wake_up")
+async def chat(mode):
+    if state["broken"]: return 500, ""
+    if mode == "holds calls": await asyncio.sleep(600)
     done = '{"choices":[{"delta":{"content":"x"},"finish_reason":"length"}]}'
-    return web.Response(text="data: " + done + "\\n\\ndata: [DONE]\\n\\n", content_type="text/event-stream")
+    return 200, "data: " + done + "\\n\\ndata: [DONE]\\n\\n"
 def main():
     socket, mode = sys.argv[1:3]
     print("x non-default args", flush=True)
@@ -51,11 +55,7 @@ def main():
         while True: print("waiting for 1 engine core", flush=True); time.sleep(0.01)
     if mode == "never up": asyncio.run(asyncio.sleep(600))
     subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    app = web.Application()
-    app.add_routes([web.get("/health", health), web.post("/v1/chat/completions", chat)])
-    app.add_routes([web.get("/die", core_dies), web.get("/close", closes)])
-    app.add_routes([web.post("/sleep", sleep), web.post("/wake_up", wake_up)])
-    web.run_app(app, path=socket, print=None)
+    tiny_http.run(socket, answer)
 """
 
 

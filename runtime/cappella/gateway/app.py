@@ -78,9 +78,10 @@ def create_app(config: Config, supervisor: Supervisor, read_config: ReadConfig |
     )
     app.state.reloader = reloader = Reloader(state, supervisor, read_config or (lambda: config))
     for router in _routers(reloader, supervisor, gatekeeper, persistence):
-        app.include_router(router)
+        # Not `include_router`: for a prefix or the like, of which there is none here, it would make each route again.
+        app.router.routes += router.routes
     if config.server.mcp and tools.is_installed():
-        app.include_router(tools.create_router())
+        app.router.routes += tools.create_router().routes
     browser_security.protect(app, config.server, errors.error_reply)
     app.state.paths = Paths(
         [route.path_format for route in app.routes if isinstance(route, APIRoute) and _is_endpoint(route)]

@@ -16,6 +16,7 @@ from support.recorded_gateway import SECRET, ask, client, recording_config
 from support.scripted_engine import Script
 
 ANSWER = "Kingfisher-0815"
+RUNS = 300
 
 
 def lines(tmp_path: Path, *kinds: str) -> list[Mapping[str, Any]]:
@@ -199,9 +200,7 @@ async def test_configured_content_is_logged_redacted(fake_engines: FakeEngines, 
     verify([tmp_path / "audit.jsonl"])
 
 
-async def test_a_thousand_concurrent_runs_write_a_thousand_lines_in_one_chain(
-    fake_engines: FakeEngines, tmp_path: Path
-) -> None:
+async def test_concurrent_runs_write_a_line_each_in_one_chain(fake_engines: FakeEngines, tmp_path: Path) -> None:
     slots = asyncio.Semaphore(32)
 
     async def one(http: aiohttp.ClientSession) -> str:
@@ -213,10 +212,10 @@ async def test_a_thousand_concurrent_runs_write_a_thousand_lines_in_one_chain(
     async with client(
         fake_engines, recording_config(tmp_path, ensemble={"panel": ["ann"], "strategy": "vote"})
     ) as http:
-        answered = await asyncio.gather(*(one(http) for _ in range(1000)))
-        async with http.get("/api/runs?limit=1000") as reply:
+        answered = await asyncio.gather(*(one(http) for _ in range(RUNS)))
+        async with http.get(f"/api/runs?limit={RUNS}") as reply:
             listed = [run["id"] for run in (await reply.json())["data"]]
     logged = [line["run_id"] for line in lines(tmp_path)]
     assert sorted(logged) == sorted(answered) == sorted(listed)
     assert listed == logged[::-1]  # both in the order in which they ended
-    assert verify([tmp_path / "audit.jsonl"]).lines == 1001
+    assert verify([tmp_path / "audit.jsonl"]).lines == RUNS + 1
