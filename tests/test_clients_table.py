@@ -13,6 +13,7 @@ from clients.real import NAMES, config
 from clients.table import AGENTS, CLIENTS, LIBRARIES, Client, script_of
 
 RESULTS = Path(__file__).parents[1] / "scripts" / "bench_results"
+DOCS = Path(__file__).parents[1] / "runtime" / "cappella" / "docs" / "clients.md"
 
 
 @pytest.mark.parametrize("client", CLIENTS.values(), ids=CLIENTS)
@@ -31,6 +32,8 @@ def test_each_library_has_its_script(client: Client) -> None:
 def test_the_committed_table_is_made_of_the_committed_results() -> None:
     rows = json.loads((RESULTS / "clients.json").read_text())
     assert (RESULTS / "clients.md").read_text() == report.table(rows)
+    lines = report.table(rows)
+    assert lines[lines.index("| client |") :].strip() in DOCS.read_text(), "copy the table to docs/clients.md"
     assert {row["client"] for row in rows} >= {client.name for client in AGENTS}
 
 

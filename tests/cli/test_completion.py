@@ -14,7 +14,7 @@ def completed(line: str, folder: Path | None = None, **environment: str) -> list
     """What may stand where the line ends."""
     words = line.split(" ")
     asks = {"_CAPPELLA_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
-    done = cappella_in(folder, **asks, **environment)
+    done = cappella_in(folder or Path.cwd(), **asks, **environment)
     assert done.stderr == ""
     return done.stdout.split()
 
