@@ -10,7 +10,7 @@ from support.command_line import cappella
 from support.fake_engines import FakeEngines, gateway_config, serving
 
 
-def completed(line: str, folder: Path | None = None, **environment: str) -> list[str]:
+def completed(line: str, folder: str | Path = "", **environment: str) -> list[str]:
     """What may stand where the line ends."""
     words = line.split(" ")
     asks = {"_CAPPELLA_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}

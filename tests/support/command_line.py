@@ -71,7 +71,7 @@ def start(
     files: Sequence[int],
     environment: Mapping[str, str] | None = None,
     terminal: bool = False,
-    folder: Path | None = None,
+    folder: str | Path = "",
 ) -> Command:
     """Start `cappella` with these files as its input, output and errors; with `terminal`, the first one controls it.
 
@@ -90,7 +90,7 @@ def start(
 
 
 def cappella(
-    *arguments: str | Path, given: str | bytes = b"", folder: Path | None = None, **environment: str
+    *arguments: str | Path, given: str | bytes = b"", folder: str | Path = "", **environment: str
 ) -> "subprocess.CompletedProcess[str]":
     """Run `cappella` to its end, as `subprocess.run` does; it reads `given`."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors, tempfile.TemporaryFile() as source:
