@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from support.command_line import cappella_in
+from support.command_line import cappella
 from support.fake_engines import FakeEngines, gateway_config, serving
 
 
-def completed(line: str, folder: Path | None = None, **environment: str) -> list[str]:
+def completed(line: str, folder: str | Path = "", **environment: str) -> list[str]:
     """What may stand where the line ends."""
     words = line.split(" ")
     asks = {"_CAPPELLA_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
-    done = cappella_in(folder or Path.cwd(), **asks, **environment)
+    done = cappella(folder=folder, **asks, **environment)
     assert done.stderr == ""
     return done.stdout.split()
 

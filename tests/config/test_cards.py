@@ -15,7 +15,8 @@ from cappella.placement import advice, architecture, machine
 from support.real_deployment import ROOT
 
 CONFIGS = ROOT / "model_configs"
-CARDS = {path.stem: cards.load(path) for path in sorted(cards.SHIPPED.glob("*.yaml"))}
+Known = Mapping[str, cards.Card]
+NAMES = sorted(path.stem for path in cards.SHIPPED.glob("*.yaml"))
 # The memory that drivers report at least for a GPU of so many decimal gigabytes.
 MACHINES = {
     "1x24gb": "23.5GiB",
@@ -39,14 +40,20 @@ print(json.dumps({
 """
 
 
-def test_there_are_cards_of_many_families() -> None:
-    assert len(CARDS) >= 25
-    assert len({card.hub_id.split("/")[0] for card in CARDS.values()}) >= 8
+@pytest.fixture(scope="module")
+def known() -> Known:
+    """All cards, by the names of their files; to read them takes 2 s of CPU time."""
+    return {name: cards.load(cards.SHIPPED / f"{name}.yaml") for name in NAMES}
 
 
-@pytest.mark.parametrize("name", CARDS)
-def test_a_card_can_be_planned_with(name: str) -> None:
-    card = CARDS[name]
+def test_there_are_cards_of_many_families(known: Known) -> None:
+    assert len(known) >= 25
+    assert len({card.hub_id.split("/")[0] for card in known.values()}) >= 8
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_card_can_be_planned_with(known: Known, name: str) -> None:
+    card = known[name]
     read = architecture.read(card.config, name)
     assert sum(read.layers.values()) <= read.depth
     assert card.context_tokens >= 2048
@@ -56,9 +63,9 @@ def test_a_card_can_be_planned_with(name: str) -> None:
         assert card.weight_bytes < 2 * card.parameters
 
 
-@pytest.mark.parametrize("name", CARDS)
-def test_the_parameters_of_a_card_are_those_of_its_shape(name: str) -> None:
-    card = CARDS[name]
+@pytest.mark.parametrize("name", NAMES)
+def test_the_parameters_of_a_card_are_those_of_its_shape(known: Known, name: str) -> None:
+    card = known[name]
     text = architecture.text_config(card.config)
     special = {
         "linear_num_value_heads",
@@ -100,22 +107,22 @@ def _feed_forward(text: Mapping[str, Any]) -> int:
 
 
 @pytest.mark.vllm
-def test_real_vllm_has_what_a_card_names() -> None:
+def test_real_vllm_has_what_a_card_names(known: Known) -> None:
     done = subprocess.run([sys.executable, "-c", VLLM], capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
-    known = json.loads(done.stdout.splitlines()[-1])
-    for name, card in CARDS.items():
-        assert set(card.config["architectures"]) <= set(known["architectures"]), name
-        assert card.tool_parser is None or card.tool_parser in known["tool_parser"], name
-        assert card.reasoning_parser is None or card.reasoning_parser in known["reasoning_parser"], name
+    has = json.loads(done.stdout.splitlines()[-1])
+    for name, card in known.items():
+        assert set(card.config["architectures"]) <= set(has["architectures"]), name
+        assert card.tool_parser is None or card.tool_parser in has["tool_parser"], name
+        assert card.reasoning_parser is None or card.reasoning_parser in has["reasoning_parser"], name
 
 
 @pytest.mark.parametrize("name", MACHINES)
-def test_the_ensemble_of_a_machine_fits_it(name: str) -> None:
+def test_the_ensemble_of_a_machine_fits_it(known: Known, name: str) -> None:
     config = load.load(CONFIGS / f"{name}.yaml")
     plan = advice.plan(config, machine.described(MACHINES[name]))
     ensemble = config.ensembles["default"]
-    families = {CARDS[config.models_by_name[seat.model].card.stem].hub_id.split("/")[0] for seat in ensemble.seats}  # type: ignore[union-attr]
+    families = {known[config.models_by_name[seat.model].card.stem].hub_id.split("/")[0] for seat in ensemble.seats}  # type: ignore[union-attr]
     assert len(ensemble.seats) == 3
     assert len(families) == 3, "members of one maker have the same blind spots"
     assert all(each.sequences >= 1 for each in plan.placed.values())
@@ -129,8 +136,8 @@ def write(folder: Path, card: str, **fields: Any) -> Config:
     return load.load(path)
 
 
-def test_a_card_says_what_the_config_does_not(tmp_path: Path) -> None:
-    card = CARDS["qwen3-8b"]
+def test_a_card_says_what_the_config_does_not(known: Known, tmp_path: Path) -> None:
+    card = known["qwen3-8b"]
     config = write(tmp_path, "qwen3-8b.yaml")
     assert config.local["ann"].tool_parser == card.tool_parser
     assert config.local["ann"].reasoning_parser == card.reasoning_parser

@@ -71,7 +71,7 @@ def start(
     files: Sequence[int],
     environment: Mapping[str, str] | None = None,
     terminal: bool = False,
-    folder: Path | None = None,
+    folder: str | Path = "",
 ) -> Command:
     """Start `cappella` with these files as its input, output and errors; with `terminal`, the first one controls it.
 
@@ -90,16 +90,9 @@ def start(
 
 
 def cappella(
-    *arguments: str | Path, given: str | bytes = b"", **environment: str
+    *arguments: str | Path, given: str | bytes = b"", folder: str | Path = "", **environment: str
 ) -> "subprocess.CompletedProcess[str]":
     """Run `cappella` to its end, as `subprocess.run` does; it reads `given`."""
-    return cappella_in(Path.cwd(), *arguments, given=given, **environment)
-
-
-def cappella_in(
-    folder: Path, *arguments: str | Path, given: str | bytes = b"", **environment: str
-) -> "subprocess.CompletedProcess[str]":
-    """As `cappella`, in this folder."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors, tempfile.TemporaryFile() as source:
         source.write(given.encode() if isinstance(given, str) else given)
         source.seek(0)
