@@ -362,7 +362,8 @@ async def test_real_engines_find_an_agents_earlier_turns_in_their_cache(agent: D
     result = "Tunagox costs 61 dollars and Gonil sits in room 512. " * 12
     messages: list[Any] = [{"role": "system", "content": f"Session {mode}. Use the tool."}]
     messages.append({"role": "user", "content": "What is the price of Tunagox?"})
-    fusion = {"tools_panel": mode, "max_completion_tokens": 48}
+    # What the small model says to such results is not the matter: at times it says nothing.
+    fusion = {"tools_panel": mode, "max_completion_tokens": 48, "min_successful_responses": 1}
     known, calls = 0, 0
     for number in range(3):
         tools = [{"type": "function", "function": TOOL}]
