@@ -103,10 +103,8 @@ async def test_what_clients_send_of_themselves_is_taken_and_nothing_is_told(
 
 
 REFUSED: list[tuple[str, str, Json, str, str]] = [
-    ("3 store", RESPONSES, {"input": "hi", "store": True}, "store", "send store: false"),
     ("3 item_reference", RESPONSES, {"input": [{"type": "item_reference", "id": "rs_1"}, {"role": "user", "content": "b"}]},
      "input.0.type", "names what was stored"),
-    ("5 store", CHAT, {**USER, "store": True}, "store", "send store: false"),
     ("5 logit_bias", CHAT, {**USER, "logit_bias": {"1": 5}}, "logit_bias", "call one model"),
     ("6 limits differ", CHAT, {**USER, "max_tokens": 3, "max_completion_tokens": 4}, "", "max_completion_tokens"),
     ("7 required", CHAT, {**USER, "tool_choice": "required"}, "", "tool_choice needs tools"),

@@ -171,7 +171,7 @@ async def test_a_conversation_may_not_grow_beyond_the_limits(stock: AsyncOpenAI)
         await ask(stock, many, previous_response_id=third.id)
 
 
-NEEDING = [{"store": True}, {"background": True}, {"previous_response_id": "resp_1"}]
+NEEDING = [{"background": True}, {"previous_response_id": "resp_1"}]
 
 
 @pytest.mark.parametrize("more", NEEDING, ids=lambda more: next(iter(more)))
@@ -181,6 +181,8 @@ async def test_where_no_content_is_kept_a_400_says_which_key_keeps_it(
 ) -> None:
     async with serving(fake_engines, recording_config(tmp_path)) as url, client(url if runs else gateway) as stock:
         assert (await ask(stock)).store is False
+        told = await ask(stock, store=True)
+        assert (told.store, told.fusion["ignored"]) == (False, ["store"])
         with pytest.raises(openai.BadRequestError, match=r"server\.runs with content: true") as raised:
             await ask(stock, **more)
         assert raised.value.param == next(iter(more))

@@ -151,7 +151,6 @@ async def test_a_failure_in_mid_stream_is_an_event_and_earlier_ones_a_status(
     ("more", "says"),
     [
         ({"previous_response_id": "resp_1"}, "previous_response_id"),
-        ({"store": True}, "store"),
         ({"input": []}, "input"),
         ({"input": [{"type": "web_search_call", "id": "x"}]}, "input"),
         ({"tools": [{"type": "function"}]}, "tools.0.name"),

@@ -28,7 +28,7 @@ RETRY_AFTER_S = 10
 HOW_TO_KEEP = "set server.runs with content: true in the server's config"
 STOPPED = {"code": "server_error", "message": "The server was stopped before this response had ended."}
 LOST = {"code": "server_error", "message": "What became of this response could not be written."}
-_NEEDS_STORE = ("previous_response_id", "background", "store")
+_NEEDS_STORE = ("previous_response_id", "background")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,7 @@ class Recalled:
     wire: Json
     earlier: Sequence[Json] = ()
     size_bytes: int = 0
+    ignored: Sequence[str] = ()
 
 
 async def recalled(responses: "KeptResponses | None", incoming: Incoming, max_bytes: int) -> Recalled:
@@ -48,6 +49,8 @@ async def recalled(responses: "KeptResponses | None", incoming: Incoming, max_by
         return found
     if incoming.path == PATH:
         _require_nothing_kept(incoming.wire)
+        # The answer is the same, and some clients always ask for it.
+        return Recalled(incoming.wire, ignored=("store",) if incoming.wire.get("store") else ())
     return Recalled(incoming.wire)
 
 

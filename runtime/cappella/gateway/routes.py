@@ -176,7 +176,7 @@ def _read(state: GatewayState, path: str, schema: type[FusionRequest], named: Re
         continue_conversation(reading, named.earlier)
         require_within_limits(reading.body, state.config.server.limits)
     parsed = parse(schema, reading)
-    parsed.tell_ignored(reading.ignored)
+    parsed.tell_ignored([*named.ignored, *reading.ignored])
     return parsed
 
 

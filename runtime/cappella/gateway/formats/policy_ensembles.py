@@ -11,7 +11,6 @@ HINTS = (
     " client_metadata session_id betas"
 )
 """Fields of any API that change nothing in an answer here."""
-NOTHING_STORED = "only responses of ensembles (/v1/responses) are stored: send store: false"
 NO_CONVERSATIONS = "conversations are not kept here: send previous_response_id, or the earlier items themselves"
 IN_BACKGROUND = "only responses of ensembles (/v1/responses) run in the background: send background: false"
 OWN_TEMPLATE = "a model's own chat template is used"
@@ -28,11 +27,10 @@ CHAT = Fields(
     honoured=f"{_COMMON} {' '.join(Sampling.model_fields)} messages stream_options max_tokens logprobs top_logprobs"
     " response_format structured_outputs reasoning_effort reasoning",
     hints=f"{HINTS} metadata prediction stream_interval include_reasoning",
-    told="verbosity",
+    told="verbosity store",
     empty="tools stop reasoning stream_options chat_template_kwargs",
     refused={
         **_MATTERS,
-        "store": NOTHING_STORED,
         "background": IN_BACKGROUND,
         "modalities": 'answers are text: send modalities: ["text"]',
         "audio": "answers are text: leave audio out",
@@ -94,7 +92,7 @@ RESPONSES = Fields(
         "tool_choice": parts.RESPONSE_TOOL_CHOICE,
         "reasoning": _REASONING,
         "text": Fields(
-            "format", told="verbosity", nothing={"verbosity": ("medium",)}, below={"format": parts.FLAT_FORMAT}
+            "format", told="verbosity store", nothing={"verbosity": ("medium",)}, below={"format": parts.FLAT_FORMAT}
         ),
     },
 )

@@ -10,7 +10,6 @@ from cappella.gateway.formats.policy_ensembles import (
     HINTS,
     IN_BACKGROUND,
     MESSAGES,
-    NOTHING_STORED,
     OWN_TEMPLATE,
     RESPONSES,
 )
@@ -69,8 +68,9 @@ MODELS: Mapping[str, Fields] = {
     "/v1/completions": Fields(
         f"{_COMMON} prompt suffix echo max_tokens",
         f"{HINTS.replace('user ', '')} metadata",
+        told="store",
         empty="stop stream_options",
-        refused={**_NEVER, "store": NOTHING_STORED, "best_of": "send n"},
+        refused={**_NEVER, "best_of": "send n"},
         nothing={"store": (False,), "best_of": (1,), "seed": (-1,), "suffix": ("",)},
     ),
     "/v1/responses": _of_model(
