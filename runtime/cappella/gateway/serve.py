@@ -76,7 +76,8 @@ async def _serve(
     server = http_server(app, config.server.tls, reporter)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     attached = f", {', '.join(config.remote)} attached" if config.remote else ""
-    message = f"Gateway on {url}; starting {len(config.local)} engines (logs in {log_dir}){attached}"
+    count = len(config.local)
+    message = f"Gateway on {url}; starting {count} engine{'s' * (count != 1)} (logs in {log_dir}){attached}"
     reporter.report("listening", message, url=url, engines=list(config.models), log_dir=log_dir)
     async with background(_watch_start(config, supervisor.statuses, reporter)) as watching:
         await asyncio.wait({serving, watching}, return_when=asyncio.FIRST_COMPLETED)
