@@ -14,6 +14,7 @@ from cappella.cli.client.address import DEFAULT_URL
 from cappella.cli.completion import CONFIG, SUFFIXES, config_files
 from cappella.cli.docs import docs
 from cappella.cli.errors import EXIT_CODES, App, one_line_errors, print_error
+from cappella.cli.init import init
 from cappella.cli.logs import logs
 from cappella.cli.mcp import mcp
 from cappella.errors import ConfigError
@@ -37,7 +38,13 @@ HERE = Path("cappella.yaml")
 
 @app.command()
 def serve(
-    config: ConfigPath = HERE,
+    config: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="The YAML of a deployment (default: cappella.yaml), or two or more models: hub ids or folders.",
+            autocompletion=config_files,
+        ),
+    ] = None,
     host: Annotated[str | None, typer.Option(help="Listen on this address instead of server.host.")] = None,
     port: Annotated[
         int | None, typer.Option(help="Listen on this port instead of server.port; 0: any free one.")
@@ -48,11 +55,13 @@ def serve(
 
     The gateway answers at once; /ready turns 200 when every ensemble has its quorum and its judge.
     """
+    from cappella.cli.init import file_of
     from cappella.config import load
     from cappella.gateway.serve import serve as serve_config
 
     with one_line_errors():
-        code = serve_config(lambda: load.with_server(load.load(config), host=host, port=port), log_dir)
+        path = file_of(config) if config and len(config) > 1 else Path(config[0]) if config else HERE
+        code = serve_config(lambda: load.with_server(load.load(path), host=host, port=port), log_dir)
     raise typer.Exit(code)
 
 
@@ -69,7 +78,7 @@ def reload(url: Url = DEFAULT_URL, key: ServerKey = None) -> None:
         asyncio.run(reload_server(Server(url, key)))
 
 
-for command in (terminal.ask, terminal.chat, terminal.top, mcp, docs, logs):
+for command in (terminal.ask, terminal.chat, terminal.top, mcp, init, docs, logs):
     app.command()(command)
 
 

@@ -26,7 +26,9 @@ from cappella.errors import ConfigError
 
 def load(path: Path) -> Config:
     """Read and check a config. Paths in it are relative to the file. Raises ConfigError."""
-    root, config = yaml_source.load(path, Config, "Give the path of a YAML config file")
+    root, config = yaml_source.load(
+        path, Config, "Give the path of a YAML config file, or write one with `cappella init`"
+    )
     config = _with_cards(_resolve_paths(config, path.parent.resolve()))
     _check_models(path, root, config)
     _check_servers(path, root, config)

@@ -25,12 +25,7 @@ class Change:
 
 def plan(config: Config, machine: Machine) -> Plan:
     """The placement of the local models. Raises ConfigError for unreadable models; DoesNotFit with the cheapest changes."""
-    config = config.model_copy(update={"models": config.local})
-    if config.placement.memory_bytes is not None:
-        machine = machine.limited(config.placement.memory_bytes)
-    least = {name: footprint(name, model, machine) for name, model in config.local.items()}
-    footprints = contexts.chosen(config, least, machine)
-    config = config.model_copy(update={"models": {name: each.model for name, each in footprints.items()}})
+    config, footprints, machine = _measured(config, machine)
     try:
         return planner.place(config, footprints, machine)
     except DoesNotFit as error:
@@ -38,6 +33,25 @@ def plan(config: Config, machine: Machine) -> Plan:
         options = "; or ".join(change.description for change in changes)
         hint = f"Each of these would do: {options}" if options else "Use fewer or smaller models"
         raise DoesNotFit(error.place, error.problem, hint) from error
+
+
+def found(config: Config, machine: Machine) -> Plan | None:
+    """The placement, or None if the models do not fit: at once, since it looks for no changes. Raises ConfigError."""
+    try:
+        return planner.place(*_measured(config, machine))
+    except DoesNotFit:
+        return None
+
+
+def _measured(config: Config, machine: Machine) -> tuple[Config, Mapping[str, Footprint], Machine]:
+    """The config of the local models with their contexts, the footprints, and the machine as far as it may be used."""
+    config = config.model_copy(update={"models": config.local})
+    if config.placement.memory_bytes is not None:
+        machine = machine.limited(config.placement.memory_bytes)
+    least = {name: footprint(name, model, machine) for name, model in config.local.items()}
+    footprints = contexts.chosen(config, least, machine)
+    models = {name: each.model for name, each in footprints.items()}
+    return config.model_copy(update={"models": models}), footprints, machine
 
 
 def cheapest(config: Config, footprints: Mapping[str, Footprint], machine: Machine) -> list[Change]:
