@@ -255,6 +255,25 @@ async def test_a_response_in_the_background_outlives_its_client(fake_engines: Fa
             assert (await ask(stock, previous_response_id=queued.id)).status == "completed"
 
 
+async def test_a_response_in_the_background_holds_its_body_until_it_is_admitted(
+    fake_engines: FakeEngines, tmp_path: Path
+) -> None:
+    hold(fake_engines)
+    config = keeping(tmp_path)
+    one_at_a_time = {name: model.model_copy(update={"max_num_seqs": 1}) for name, model in config.models.items()}
+    async with (
+        serving(fake_engines, config.model_copy(update={"models": one_at_a_time})) as url,
+        client(url) as stock,
+    ):
+        bodies = fake_engines.reloader.state.bodies
+        await ask(stock, "x" * 5000, background=True)
+        assert await eventually(lambda: fake_engines.running == len(MEMBERS) and bodies.held == 0)
+        waiting = await ask(stock, "x" * 5000, background=True)
+        assert 5000 < bodies.held < 10_000
+        await stock.responses.cancel(waiting.id)
+        assert bodies.held == 0
+
+
 async def test_a_cancelled_response_frees_its_engines_and_stays_cancelled(
     fake_engines: FakeEngines, stock: AsyncOpenAI
 ) -> None:

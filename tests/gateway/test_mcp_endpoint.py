@@ -3,7 +3,7 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from mcp.types import CallToolResult, TextContent
 from cappella.auth.keys import KeyStore
 from cappella.config import Config
 from cappella.gateway.mcp.loopback import Loopback
+from cappella.gateway.mcp.tools import server_of
 from support.fake_engines import JSON, MEMBERS, FakeEngines, eventually, gateway_config, serving
 from support.recorded_gateway import recording_config
 from support.scripted_engine import Json, Script
@@ -190,8 +191,38 @@ async def test_a_reply_that_nobody_reads_to_its_end_ends() -> None:
     chunks = Loopback(endless, {"type": "http", "headers": []}, "ann").stream({})
     assert await anext(chunks) == {"n": 1}
     await asyncio.sleep(0)
-    await asyncio.wait_for(chunks.aclose(), 10)  # type: ignore[attr-defined]
+    await asyncio.wait_for(chunks.aclose(), 10)
     assert ended == [True]
+
+
+class Unreadable:
+    """A server whose stream no view can read; the stream is referred to from here, so that nothing but a `close` ends it."""
+
+    default_model = "cappella/default"
+
+    def __init__(self) -> None:
+        self.ended = False
+
+    def stream(self, body: Json) -> AsyncGenerator[Json, None]:
+        self.chunks = self._chunks()
+        return self.chunks
+
+    async def models(self) -> Json:
+        return {}
+
+    async def _chunks(self) -> AsyncGenerator[Json, None]:
+        try:
+            while True:
+                yield {"choices": 1}
+        finally:
+            self.ended = True
+
+
+async def test_a_call_that_fails_between_two_chunks_ends_its_run() -> None:
+    asked = Unreadable()
+    async with Client(server_of(lambda _: asked), read_timeout_seconds=60) as client:
+        assert (await client.call_tool("ask_panel", {"question": "Hi"})).is_error
+    assert asked.ended
 
 
 async def test_other_methods_and_near_paths_are_told_of_it(gateway: str) -> None:

@@ -37,6 +37,7 @@ async def ask(url: str, path: str, **body: Any) -> tuple[int, Any]:
          "messages.0.content.0.odd"),
         (RESPONSES, {"input": "Hi", "nobody_knows": 1}, "nobody_knows"),
         (RESPONSES, {"input": [{"role": "user", "content": "a", "odd": True}]}, "input.0.odd"),
+        (RESPONSES, {"input": "Hi", "text": {"store": True}}, "text.store"),
         (MESSAGES, {**USER, "max_tokens": 9, "nobody_knows": {}}, "nobody_knows"),
         (MESSAGES, {**USER, "max_tokens": 9, "model": "ann", "nobody_knows": {}}, "nobody_knows"),
     ],

@@ -1,7 +1,7 @@
 """`cappella mcp`: tools for agents, over standard input and output."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -41,12 +41,11 @@ class Remote:
     server: "Server"
     default_model: str
 
-    async def stream(self, body: Json) -> AsyncIterator[Json]:
+    def stream(self, body: Json) -> AsyncGenerator[Json, None]:
         from cappella.cli.client.http import stream
         from cappella.cli.client.request import PATH
 
-        async for chunk in stream(self.server, PATH, body):
-            yield chunk
+        return stream(self.server, PATH, body)
 
     async def models(self) -> Json:
         from cappella.cli.client.http import get

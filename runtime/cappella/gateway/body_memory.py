@@ -12,23 +12,21 @@ RETRY_AFTER_S = 5
 
 
 class HeldBody:
-    """The bytes of one body that are held in memory."""
+    """The bytes of one body that are held in memory.
+
+    With `outlives_request` they are held until `release`, for what goes on after the request.
+    """
 
     def __init__(self, memory: "BodyMemory", caller: str) -> None:
         self._memory = memory
         self._caller = caller
         self._bytes = 0
+        self.outlives_request = False
 
     def add(self, count: int) -> None:
         """Hold `count` bytes more. Raises MemoryFull if there is no room."""
         self._memory.take(self._caller, count)
         self._bytes += count
-
-    def handed_on(self) -> "HeldBody":
-        """The same bytes, for what goes on after the request: this one holds none from now on."""
-        other = HeldBody(self._memory, self._caller)
-        other._bytes, self._bytes = self._bytes, 0
-        return other
 
     def release(self) -> None:
         """Hold none from now on: the request was admitted, or has ended."""
@@ -50,12 +48,16 @@ class BodyMemory:
 
     @contextmanager
     def holding(self, caller: str) -> Iterator[HeldBody]:
-        """The body of one request of `caller`: a key, or an address; released when this context ends, or before."""
+        """The body of one request of `caller`: a key, or an address; released when this context ends, or before.
+
+        One that outlives its request is released by whoever goes on with it.
+        """
         body = HeldBody(self, caller)
         try:
             yield body
         finally:
-            body.release()
+            if not body.outlives_request:
+                body.release()
 
     def take(self, caller: str, count: int) -> None:
         """Raises MemoryFull, and takes nothing, if there is no room."""

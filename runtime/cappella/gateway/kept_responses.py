@@ -113,9 +113,9 @@ class KeptResponses:
         except BaseException:
             del self._running[response_id]
             raise
-        held = body.handed_on()
+        body.outlives_request = True
         background.task = task = asyncio.create_task(self._carry_out(request, queued, lambda emit: run(emit, run_id)))
-        task.add_done_callback(lambda ended: self._ended(queued, held, ended))
+        task.add_done_callback(lambda ended: self._ended(queued, body, ended))
         return queued
 
     async def find(self, response_id: str, key_id: str | None) -> StoredResponse:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -46,7 +46,7 @@ async def get(server: Server, path: str, timeout_s: float) -> Json:
         return parsed(await response.read())
 
 
-async def stream(server: Server, path: str, body: Json) -> AsyncIterator[Json]:
+async def stream(server: Server, path: str, body: Json) -> AsyncGenerator[Json, None]:
     """Every chunk of a streamed reply. Raises what `post` raises, and ServerError if the stream ends early."""
     async with post(server, path, body) as response:
         reader = sse.Reader()

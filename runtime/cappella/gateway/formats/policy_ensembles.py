@@ -92,7 +92,7 @@ RESPONSES = Fields(
         "tool_choice": parts.RESPONSE_TOOL_CHOICE,
         "reasoning": _REASONING,
         "text": Fields(
-            "format", told="verbosity store", nothing={"verbosity": ("medium",)}, below={"format": parts.FLAT_FORMAT}
+            "format", told="verbosity", nothing={"verbosity": ("medium",)}, below={"format": parts.FLAT_FORMAT}
         ),
     },
 )

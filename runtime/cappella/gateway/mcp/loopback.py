@@ -1,7 +1,7 @@
 """Calls of this application's own endpoints, with the headers of a request to it: keys, limits and audit hold as in any call."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +27,7 @@ class Loopback:
     scope: Scope
     default_model: str
 
-    async def stream(self, body: Json) -> AsyncIterator[Json]:
+    async def stream(self, body: Json) -> AsyncGenerator[Json, None]:
         async with self._reply("POST", "/v1/chat/completions", orjson.dumps(body)) as reply:
             reader = sse.Reader()
             async for piece in reply:

@@ -1,7 +1,8 @@
 """An MCP server whose tools ask the panel: a second opinion for agents that run on another model."""
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from typing import Annotated, Any, Protocol
 
 from mcp.server.mcpserver import Context, MCPServer
@@ -38,8 +39,8 @@ class Asked(Protocol):
         """The model that a call asks if it names none."""
         ...
 
-    def stream(self, body: Json) -> AsyncIterator[Json]:
-        """The chunks of a chat completion."""
+    def stream(self, body: Json) -> AsyncGenerator[Json, None]:
+        """The chunks of a chat completion, which is cancelled if this is closed before its end."""
         ...
 
     async def models(self) -> Json:
@@ -94,11 +95,12 @@ async def _run(
     body = {"model": view.model, "messages": turns, "stream": True} | ({"fusion": options} if options else {})
     told = ""
     try:
-        async for chunk in asked.stream(body):
-            view.add(chunk)
-            if (stage := _stage(view)) != told:
-                told = stage
-                await context.report_progress(_ended(view), len(view.members) + 1, stage)
+        async with aclosing(asked.stream(body)) as chunks:
+            async for chunk in chunks:
+                view.add(chunk)
+                if (stage := _stage(view)) != told:
+                    told = stage
+                    await context.report_progress(_ended(view), len(view.members) + 1, stage)
     except CappellaError as error:
         raise ToolError(str(error)) from error
     view.end()
