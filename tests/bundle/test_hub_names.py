@@ -136,6 +136,16 @@ def test_half_a_snapshot_is_never_taken_for_the_model_and_a_pull_repairs_it(plac
     assert f"ann: ok, {place.home / 'models' / 'maker' / 'ann'}" in place.run("check", place.config())[1]
 
 
+def test_the_pull_of_a_config_repairs_the_snapshot_of_a_branch(place: Place) -> None:
+    place.fill_cache()
+    broken(place, "blob")
+    config = place.config("maker/ann@main")
+    assert place.run("pull", config)[0] == 0
+    code, said, error = place.run("check", config)
+    assert code == 0, error
+    assert f"ann: ok, {place.home / 'models' / 'maker' / 'ann'}" in said
+
+
 def test_a_pulled_model_is_found_by_its_name_and_only_what_an_engine_reads_is_pulled(place: Place) -> None:
     code, said, error = place.run("pull", "maker/ann")
     assert code == 0, error
@@ -161,6 +171,16 @@ def test_a_revision_and_a_folder_can_be_chosen(place: Place) -> None:
     assert code == 0, error
     assert f"is in {place.home / 'mine'}" in said
     assert f"ann: ok, {place.home / 'mine'}" in place.run("check", place.config("./mine"))[1]
+
+
+@pytest.mark.parametrize("revision", ["main", "refs/pr/1"])
+def test_a_branch_is_pulled_where_a_config_that_names_it_looks(place: Place, revision: str) -> None:
+    config = place.config(f"maker/ann@{revision}")
+    for target in (config, f"maker/ann@{revision}"):
+        code, said, error = place.run("pull", target)
+        assert (code, error) == (0, "")
+    assert f"maker/ann at {COMMIT[:12]} is complete" in said
+    assert "ann: ok, " in place.run("check", config)[1]
 
 
 @pytest.mark.parametrize(
