@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cappella.config import cards
+from cappella.config import cards, hub_library
 from support.command_line import cappella
 from support.scripted_hub import COMMIT, Hub, files_of, fill_cache, running
 from support.weights_folder import TINY, write_model
@@ -136,6 +137,16 @@ def test_half_a_snapshot_is_never_taken_for_the_model_and_a_pull_repairs_it(plac
     assert f"ann: ok, {place.home / 'models' / 'maker' / 'ann'}" in place.run("check", place.config())[1]
 
 
+def test_the_pull_of_a_config_repairs_the_snapshot_of_a_branch(place: Place) -> None:
+    place.fill_cache()
+    broken(place, "blob")
+    config = place.config("maker/ann@main")
+    assert place.run("pull", config)[0] == 0
+    code, said, error = place.run("check", config)
+    assert code == 0, error
+    assert f"ann: ok, {place.home / 'models' / 'maker' / 'ann'}" in said
+
+
 def test_a_pulled_model_is_found_by_its_name_and_only_what_an_engine_reads_is_pulled(place: Place) -> None:
     code, said, error = place.run("pull", "maker/ann")
     assert code == 0, error
@@ -161,6 +172,16 @@ def test_a_revision_and_a_folder_can_be_chosen(place: Place) -> None:
     assert code == 0, error
     assert f"is in {place.home / 'mine'}" in said
     assert f"ann: ok, {place.home / 'mine'}" in place.run("check", place.config("./mine"))[1]
+
+
+@pytest.mark.parametrize("revision", ["main", "refs/pr/1"])
+def test_a_branch_is_pulled_where_a_config_that_names_it_looks(place: Place, revision: str) -> None:
+    config = place.config(f"maker/ann@{revision}")
+    for target in (config, f"maker/ann@{revision}"):
+        code, said, error = place.run("pull", target)
+        assert (code, error) == (0, "")
+    assert f"maker/ann at {COMMIT[:12]} is complete" in said
+    assert "ann: ok, " in place.run("check", config)[1]
 
 
 @pytest.mark.parametrize(
@@ -229,6 +250,37 @@ def test_models_are_listed_with_their_users_shown_and_removed(place: Place) -> N
         assert (code, said) == (0, f"{name}: deleted\n"), error
     assert json.loads(place.run("models", "--json")[1]) == []
     assert "is not on this machine" in place.run("models", "show", "maker/ann")[2]
+
+
+def test_a_model_is_removed_though_a_copy_of_it_has_the_same_commits(place: Place) -> None:
+    place.fill_cache()
+    copies = [f"maker{number}/ann" for number in range(4)]
+    for name in copies:
+        shutil.copytree(place.repository, hub_library.repository(name, place.repository.parent), symlinks=True)
+    assert place.run("models", "rm", copies[0], "--yes")[0] == 0
+    assert [each["name"] for each in json.loads(place.run("models", "--json")[1])] == ["maker/ann", *copies[1:]]
+
+
+def test_a_config_that_is_named_and_is_none_is_one_line(place: Place) -> None:
+    code, said, error = place.run("models", "--config", place.home / "none.yaml")
+    assert (code, said, len(error.strip().splitlines())) == (2, "", 1)
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        ({".pulling.json": "{}"}, "`cappella pull` has not fetched all of it"),
+        ({"config.json": "{}"}, "there is no .safetensors file"),
+        ({"model.gguf": ""}, "no .safetensors file: GGUF and pickles are not loaded"),
+    ],
+)
+def test_a_model_without_weights_is_listed_with_what_it_lacks(place: Place, files: dict[str, str], says: str) -> None:
+    folder = place.home / "models" / "maker" / "ann"
+    folder.mkdir(parents=True)
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    (found,) = json.loads(place.run("models", "--json")[1])
+    assert found["problem"] == says
 
 
 def test_half_a_model_is_listed_as_such_and_can_be_removed(place: Place) -> None:

@@ -93,6 +93,7 @@ def test_a_context_beyond_the_models_own_is_refused_before_the_start(weights: di
             131072,
         ),
         ({"text_config": {"max_position_embeddings": 8192}}, 8192, 8192),
+        ({"max_position_embeddings": 4096, "model_max_length": "1k", "rope_scaling": {"factor": "x"}}, 4096, 4096),
     ],
 )
 def test_a_models_own_context_is_what_vllm_reads(config: dict[str, Any], default: int, most: int) -> None:

@@ -78,7 +78,7 @@ class Reply(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.asked.append((self.path, self.headers.get("Range", "")))
-        if re.fullmatch(rf"/api/models/maker/ann(/revision/({COMMIT}|main))?(\?blobs=.*)?", self.path):
+        if re.fullmatch(rf"/api/models/maker/ann(/revision/({COMMIT}|main|refs%2Fpr%2F1))?(\?blobs=.*)?", self.path):
             self._send(200, json.dumps(self.server.info()).encode())
         elif self.path.startswith(f"/api/models/maker/ann/tree/{COMMIT}"):
             self._send(200, json.dumps(self.server.tree()).encode())

@@ -13,7 +13,7 @@ from cappella.bundle import contents
 from cappella.bundle.file_copy import CHUNK_BYTES
 from cappella.bundle.manifest import PARTIAL, check_path
 from cappella.bundle.progress import Bar, step
-from cappella.config.hub_library import prepare_import
+from cappella.config.hub_library import is_commit, prepare_import
 from cappella.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def find(hub_id: str, revision: str | None) -> HubModel:
             for each in info.siblings or []
             if contents.is_wanted(each.rfilename) and "/" not in each.rfilename
         ]
-        if revision and info.sha != revision:
+        if is_commit(revision) and info.sha != revision:
             raise ValueError(f"the hub returned commit {info.sha}")
     return HubModel(info.sha or "", str(licence or ""), bool(info.gated), tuple(_without_doubles(remotes)))
 

@@ -3,7 +3,7 @@
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cappella.bundle import origin
@@ -15,6 +15,7 @@ from cappella.placement.folder import read_json
 
 HUB_CACHE = "Hugging Face cache"
 PULLED = "cappella pull"
+OTHER_FORMS = frozenset((".gguf", ".bin", ".pt", ".pth", ".ckpt"))
 _LICENCE = re.compile(r"^license: *(\S+)", re.MULTILINE)
 
 
@@ -65,9 +66,11 @@ def remove(model: StoredModel) -> None:
     from huggingface_hub import scan_cache_dir
 
     repository = model.folder.parents[1]
-    known = [each for each in scan_cache_dir(repository.parent).repos if each.repo_path == repository.resolve()]
+    cache = scan_cache_dir(repository.parent)
+    known = frozenset(each for each in cache.repos if each.repo_path == repository.resolve())
     if known:
-        scan_cache_dir(repository.parent).delete_revisions(model.folder.name).execute()
+        # Copies of a model have its commits, and huggingface_hub would delete from any of them.
+        replace(cache, repos=known).delete_revisions(model.folder.name).execute()
     else:
         # A repository with a broken download is unknown to huggingface_hub.
         shutil.rmtree(model.folder)
@@ -106,9 +109,10 @@ def _stored(name: HubName, source: str, folder: Path, users: Mapping[Path, Seque
 
 
 def _problem(folder: Path) -> str:
-    if any(folder.glob("*.safetensors")):
-        return incomplete.reason(folder) or ""
-    return "no .safetensors file: GGUF and pickles are not loaded"
+    suffixes = {path.suffix for path in folder.glob("*")}
+    if ".safetensors" not in suffixes and suffixes & OTHER_FORMS:
+        return "no .safetensors file: GGUF and pickles are not loaded"
+    return incomplete.reason(folder) or ("" if ".safetensors" in suffixes else "there is no .safetensors file")
 
 
 def licence(name: HubName, folder: Path) -> str:

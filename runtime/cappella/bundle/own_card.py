@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from cappella.bundle import hub, inventory, origin
 from cappella.bundle.progress import Bar
-from cappella.config import incomplete, weights, yaml_source
+from cappella.config import hub_library, incomplete, weights, yaml_source
 from cappella.config.cards import Card
 from cappella.config.weights import HubName
 from cappella.errors import ConfigError
@@ -21,7 +21,6 @@ from cappella.placement import architecture, checkpoint, own_context
 from cappella.placement.folder import read_json
 
 BYTES_PER_PARAMETER = 2
-COMMIT_CHARS = 40
 UNCONFIRMED = ("tool_parser", "reasoning_parser")
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 READ_FROM_HUB = ("config.json", "generation_config.json")
@@ -77,7 +76,7 @@ def _card(source: str, folder: Path, known: Mapping[str, Any]) -> Card:
     facts = {
         **known,
         "licence": known["licence"] or "unknown",
-        "revision": known["revision"] if len(known["revision"] or "") == COMMIT_CHARS else None,
+        "revision": known["revision"] if hub_library.is_commit(known["revision"]) else None,
         "context_tokens": own_context.of(config).default_tokens,
         "sampling": _sampling(source, folder / "generation_config.json"),
         "tool_parser": None,

@@ -100,7 +100,7 @@ def _pull(name: str, folder: Path, source: Source) -> None:
 
 def _require_same(folder: Path, source: Source, begun: Origin | None) -> None:
     """Raises ConfigError for a folder with another model, or another commit of it."""
-    commit = source.revision if source.revision and len(source.revision) == 40 else None
+    commit = source.revision if hub_library.is_commit(source.revision) else None
     if begun and (begun.hub_id != source.hub_id or begun.revision != (commit or begun.revision)):
         problem = f"has {begun.hub_id} at {begun.revision}, but {source.hub_id} at {source.revision} is wanted"
         raise ConfigError(str(folder), problem, "Move it away, or use another folder")

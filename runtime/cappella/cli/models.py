@@ -85,6 +85,11 @@ def rm(
 
 
 def _configs(named: list[Path] | None) -> list[Path]:
+    """Those that are named, which must be right, or the YAML files here, of which some may be none. Raises ConfigError."""
+    from cappella.config import load
+
+    for path in named or ():
+        load.load(path)
     return named or [path for path in sorted(Path().iterdir()) if path.suffix in SUFFIXES]
 
 

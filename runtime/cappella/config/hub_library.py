@@ -1,6 +1,7 @@
 """The package huggingface_hub: its settings, which it reads as it is imported, and the names of folders in its cache."""
 
 import os
+import re
 from pathlib import Path
 
 REPOSITORY = "models--"
@@ -11,6 +12,11 @@ def prepare_import() -> None:
     """Turn its telemetry off, and its bars, which are for one file: those of `cappella pull` are for all files."""
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+
+
+def is_commit(revision: str | None) -> bool:
+    """Whether it names one version of a model for good, as no branch or tag does."""
+    return bool(revision and re.fullmatch(r"[0-9a-f]{40}", revision))
 
 
 def is_repository(folder: Path) -> bool:

@@ -8,6 +8,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 from cappella.config import hub_library, incomplete, paths
 
@@ -30,9 +31,8 @@ class HubName:
     @property
     def folder(self) -> Path:
         """Where `cappella pull` puts it."""
-        return paths.models_dir() / (
-            f"{self.hub_id}@{self.revision.replace('/', '--')}" if self.revision else self.hub_id
-        )
+        # Branches may have slashes in their names.
+        return paths.models_dir() / (f"{self.hub_id}@{quote(self.revision, safe='')}" if self.revision else self.hub_id)
 
 
 def hub_name(text: str) -> HubName | None:
@@ -66,7 +66,8 @@ def found(name: HubName) -> Path | None:
     snapshot = cached(name)
     if snapshot and not incomplete.reason(snapshot):
         return snapshot
-    return _pulled(name) or snapshot
+    # What a pull has repaired: the same commit.
+    return _pulled(name) or (snapshot and _pulled(HubName(name.hub_id, snapshot.name))) or snapshot
 
 
 def _pulled(name: HubName) -> Path | None:
@@ -85,7 +86,7 @@ def named_by(folder: Path) -> HubName | None:
     if hub_library.is_snapshot(folder):
         return HubName(hub_library.hub_id(folder.parents[1]), folder.name)
     if folder.is_relative_to(paths.models_dir()):
-        return hub_name(folder.relative_to(paths.models_dir()).as_posix())
+        return hub_name(unquote(folder.relative_to(paths.models_dir()).as_posix()))
     return None
 
 

@@ -27,8 +27,9 @@ class OwnContext:
 def of(config: Mapping[str, Any]) -> OwnContext:
     text = text_config(config)
     sizes = [int(text[key]) for key in KEYS if isinstance(text.get(key), int)]
-    limit = int(text.get("model_max_length") or min(sizes, default=UNKNOWN_TOKENS))
-    scaling = [each for each in _scalings(text) if each.get("factor")]
+    own = text.get("model_max_length")
+    limit = own if isinstance(own, int) and own else min(sizes, default=UNKNOWN_TOKENS)
+    scaling = [each for each in _scalings(text) if isinstance(each.get("factor"), (int, float)) and each["factor"]]
     kinds = {str(each.get("rope_type") or each.get("type")) for each in _scalings(text)}
     if scaling and not kinds & SCALED_ALREADY and "gemma3" not in str(text.get("model_type")):
         limit = int(limit * float(scaling[-1]["factor"]))
