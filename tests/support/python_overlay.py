@@ -21,6 +21,7 @@ STUB = {
     "vllm/v1/worker/cpu_worker.py": "",
     "vllm/v1/executor/uniproc_executor.py": "",
     "vllm/v1/sample/rejection_sampler.py": "",
+    "vllm/tool_parsers/utils.py": "def _get_json_schema_from_tools(): pass",
     "setproctitle.py": "def setproctitle(title): pass",
     "vllm/entrypoints/launchers/api_server/entry.py": f"""
 import asyncio, sys
