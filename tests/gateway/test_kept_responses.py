@@ -171,6 +171,15 @@ async def test_a_conversation_may_not_grow_beyond_the_limits(stock: AsyncOpenAI)
         await ask(stock, many, previous_response_id=third.id)
 
 
+async def test_items_that_are_named_count_as_if_they_were_sent(stock: AsyncOpenAI, fake_engines: FakeEngines) -> None:
+    fake_engines.let("judge", judge_script(Script(("x" * 60_000,))))
+    reference = {"type": "item_reference", "id": (await ask(stock)).output[0].id}
+    with pytest.raises(openai.APIStatusError, match=r"server\.max_body_bytes") as raised:
+        await ask(stock, [*[reference] * 4, {"role": "user", "content": "Again."}])
+    assert (raised.value.status_code, raised.value.param) == (413, "input")
+    assert (await ask(stock, [*[reference] * 3, {"role": "user", "content": "Again."}])).status == "completed"
+
+
 NEEDING = [{"background": True}, {"previous_response_id": "resp_1"}]
 
 

@@ -33,7 +33,10 @@ _NEEDS_STORE = ("previous_response_id", "background")
 
 @dataclass(frozen=True, slots=True)
 class Recalled:
-    """A request's body whose references to items are those items, and the conversation that it continues."""
+    """A request's body whose references to items are those items, and the conversation that it continues.
+
+    `size_bytes` is what both add to the body.
+    """
 
     wire: Json
     earlier: Sequence[Json] = ()
@@ -80,13 +83,14 @@ class KeptResponses:
         """What the request names of kept responses. Raises RequestError for what is none of this key, or too large."""
         previous, said = wire.get("previous_response_id"), wire.get("input")
         earlier = await self._conversation(previous, key_id) if isinstance(previous, str) else []
-        if isinstance(said, list) and any(_is_reference(item) for item in said):
-            outputs = {name: await self._output(name, key_id) for name in set(map(_response_of, said))}
-            wire = {**wire, "input": [outputs[_response_of(item)].get(_id_of(item), item) for item in said]}
         size = len(orjson.dumps(earlier)) if earlier else 0
+        if isinstance(said, list) and (named := await self._named(said, key_id)):
+            sizes = {name: len(orjson.dumps(item)) for name, item in named.items()}
+            size += sum(sizes.get(_id_of(item), 0) for item in said)
+            wire = {**wire, "input": [named.get(_id_of(item), item) for item in said]}
         if size > max_bytes:
-            message = f"The conversation of {previous} is larger than {max_bytes} bytes (server.max_body_bytes)."
-            raise RequestError(message, "previous_response_id", "body_too_large")
+            message = f"What is kept of the conversation is larger than {max_bytes} bytes (server.max_body_bytes)."
+            raise RequestError(message, "previous_response_id" if earlier else "input", "body_too_large")
         return Recalled(wire, earlier, size)
 
     def keep(self, request: ResponsesRequest, key_id: str | None) -> None:
@@ -161,10 +165,12 @@ class KeptResponses:
             )
         return [*stored.items, *stored.response["output"]]
 
-    async def _output(self, response_id: str, key_id: str | None) -> Mapping[str, Json]:
-        """The items of a response by their ids; none if it is not found, and the policy refuses what names them."""
-        stored = await self._store.find(response_id, key_id) if response_id else None
-        return {item["id"]: item for item in stored.response["output"]} if stored else {}
+    async def _named(self, items: Sequence[Any], key_id: str | None) -> Mapping[str, Json]:
+        """The kept items that references name, by their ids; the policy refuses a reference to what is not found."""
+        wanted = {_id_of(item) for item in items if _is_reference(item)}
+        found = [await self._store.find(name, key_id) for name in set(map(_response_of, wanted)) if name]
+        kept = [item for stored in found if stored for item in stored.response["output"]]
+        return {item["id"]: item for item in kept if item["id"] in wanted}
 
     def _require_room(self, key_id: str | None) -> None:
         running = sum(each.key_id == key_id for each in self._running.values())
@@ -211,13 +217,14 @@ def _is_reference(item: Any) -> bool:
     return isinstance(item, dict) and item.get("type") == "item_reference"
 
 
-def _response_of(item: Any) -> str:
-    """The id of the response whose item is referred to; "" for other items."""
-    run_id = _id_of(item).partition("_")[2].partition("-")[0]
+def _response_of(item_id: str) -> str:
+    """The id of the response that has the item; "" if none can have it."""
+    run_id = item_id.partition("_")[2].partition("-")[0]
     return id_of("resp", run_id) if run_id else ""
 
 
 def _id_of(item: Any) -> str:
+    """The id that a reference names; "" for other items."""
     return str(item.get("id")) if _is_reference(item) else ""
 
 

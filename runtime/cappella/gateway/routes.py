@@ -174,6 +174,7 @@ def _read(state: GatewayState, path: str, schema: type[FusionRequest], named: Re
     reading = policy.read(ENSEMBLES[path], named.wire, state.config.server.refuses_unknown_fields)
     if named.earlier:
         continue_conversation(reading, named.earlier)
+    if named.size_bytes:
         require_within_limits(reading.body, state.config.server.limits)
     parsed = parse(schema, reading)
     parsed.tell_ignored([*named.ignored, *reading.ignored])
