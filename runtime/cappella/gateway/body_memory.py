@@ -12,7 +12,7 @@ RETRY_AFTER_S = 5
 
 
 class HeldBody:
-    """The bytes of one body that are held in memory.
+    """The bytes of one body, and of what it names, that are held in memory.
 
     With `outlives_request` they are held until `release`, for what goes on after the request.
     """
@@ -20,18 +20,18 @@ class HeldBody:
     def __init__(self, memory: "BodyMemory", caller: str) -> None:
         self._memory = memory
         self._caller = caller
-        self._bytes = 0
+        self.size_bytes = 0
         self.outlives_request = False
 
     def add(self, count: int) -> None:
         """Hold `count` bytes more. Raises MemoryFull if there is no room."""
         self._memory.take(self._caller, count)
-        self._bytes += count
+        self.size_bytes += count
 
     def release(self) -> None:
         """Hold none from now on: the request was admitted, or has ended."""
-        self._memory.give_back(self._caller, self._bytes)
-        self._bytes = 0
+        self._memory.give_back(self._caller, self.size_bytes)
+        self.size_bytes = 0
 
 
 class BodyMemory:

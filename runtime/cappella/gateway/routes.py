@@ -150,7 +150,7 @@ async def _ask_ensemble(
     if schema is None:
         raise RequestError(f"{path} is for single models: call {called} through /v1/chat/completions.", "model")
     named = await recalled(state.responses, incoming, state.config.server.max_body_bytes)
-    parsed: Any = await off_loop_if_large(len(incoming.body), _read, state, path, schema, named)
+    parsed: Any = await off_loop_if_large(incoming.memory.size_bytes, _read, state, path, schema, named)
     if outer:
         parsed.come_through(outer)
     extra = _models_beyond(_by_own_names(parsed.overrides, state.config), state.config.ensembles[name])
@@ -191,7 +191,7 @@ def _models_beyond(overrides: Overrides, ensemble: Ensemble) -> list[str]:
 async def _answer_from_ensemble(
     state: GatewayState, incoming: Incoming, parsed: EnsembleRequest, name: str
 ) -> Response:
-    prompt, settings = await off_loop_if_large(len(incoming.body), _resolved, state, parsed, name)
+    prompt, settings = await off_loop_if_large(incoming.memory.size_bytes, _resolved, state, parsed, name)
     headers = state.ignored.told(incoming.path, parsed.ignored)
     needed = costs(settings, state.config.host_of)
 

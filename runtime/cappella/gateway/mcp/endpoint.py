@@ -71,10 +71,17 @@ class McpEndpoint:
             if self._manager is None:
                 await asyncio.to_thread(_import_sdk)
                 with _root_logger_kept():
-                    self._manager = self._made()
-                ready = asyncio.Event()
-                self._serving = asyncio.create_task(self._serve(self._manager, ready))
-                await ready.wait()
+                    manager = self._made()
+                ready = asyncio.get_running_loop().create_future()
+                self._serving = asyncio.create_task(self._serve(manager, ready))
+                try:
+                    await asyncio.wait((self._serving, ready), return_when=asyncio.FIRST_COMPLETED)
+                except asyncio.CancelledError:
+                    self._serving.cancel()
+                    raise
+                if self._serving.done():
+                    self._serving.result()
+                self._manager = manager
             return self._manager
 
     def _made(self) -> "StreamableHTTPSessionManager":
@@ -88,9 +95,9 @@ class McpEndpoint:
         server.streamable_http_app(stateless_http=True, transport_security=open_, max_request_body_size=sys.maxsize)
         return server.session_manager
 
-    async def _serve(self, manager: "StreamableHTTPSessionManager", ready: asyncio.Event) -> None:
+    async def _serve(self, manager: "StreamableHTTPSessionManager", ready: "asyncio.Future[None]") -> None:
         async with manager.run():
-            ready.set()
+            ready.set_result(None)
             await self._stopping.wait()
 
     def _asked_by(self, request: Any) -> Loopback:
