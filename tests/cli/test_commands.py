@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import pty
 import re
 import socket
 import subprocess
@@ -17,7 +19,7 @@ from cappella.engines import log_folder
 from cappella.errors import ConfigError
 from cappella.gateway.http_server import bind
 from cappella.placement import advice, folder, machine
-from support.command_line import cappella
+from support.command_line import cappella, start
 from support.weights_folder import write_model
 
 ROOT = Path(__file__).parents[2]
@@ -329,3 +331,16 @@ def test_the_documentation_can_be_read_in_a_terminal() -> None:
     wrong = cappella("docs", "trouble")
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert "there is no page 'trouble'" in wrong.stderr
+
+
+def test_a_pager_that_shows_codes_of_colours_as_text_is_told_to_use_them() -> None:
+    ours, theirs = pty.openpty()
+    pager = {"PAGER": "printenv LESS", "TERM": "xterm"}
+    command = start(["docs", "choosing"], [theirs] * 3, {**os.environ, **pager})
+    try:
+        with open(ours, "rb", closefd=False) as shown:
+            assert shown.readline() == b"-R\r\n"
+    finally:
+        command.kill()
+        os.close(theirs)
+        os.close(ours)

@@ -47,12 +47,18 @@ def test_a_followed_log_goes_on_over_a_restart_and_a_cut(folder: Path) -> None:
             with log.open("a") as file:
                 file.write("more\n")
             assert shown.readline() == b"more\r\n"
+            with log.open("a") as file:
+                file.write("why it ended\n")
             log_rotation.rotate(log)
-            log.write_text("a new launch\n")
-            assert shown.readline() == b"a new launch\r\n"
-            log.write_text("cut\n")
+            log.write_text(f"a new launch\n{'x' * 100}\nlast\n")
+            assert shown.readline() == b"why it ended\r\n"
+            assert [shown.readline() for _ in range(3)][::2] == [b"a new launch\r\n", b"last\r\n"]
+            log.write_text("older\nlast\ncut\n")
             assert shown.readline() == b"(the older half of the log was cut off)\r\n"
             assert shown.readline() == b"cut\r\n"
+            log.write_text("new\n")
+            assert shown.readline() == b"(the older half of the log was cut off)\r\n"
+            assert shown.readline() == b"new\r\n"
     finally:
         command.kill()
         os.close(theirs)

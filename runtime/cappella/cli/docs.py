@@ -1,5 +1,6 @@
 """`cappella docs`: the documentation on a terminal."""
 
+import os
 import sys
 from typing import Annotated
 
@@ -34,8 +35,10 @@ def docs(
         elif sys.stdout.isatty():
             from rich.markdown import Markdown
 
+            # Without it `less` shows the codes of colours as text.
+            os.environ.setdefault("LESS", "-R")
             console = Console(width=min(Console().width, 100))
             with console.pager(styles=True):
-                console.print(Markdown(pages[topic].text))
+                console.print(Markdown(pages[topic].text, hyperlinks=False))
         else:
             print(pages[topic].text, end="")

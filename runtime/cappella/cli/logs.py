@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 import typer
 
@@ -61,19 +61,35 @@ def _end_of(log: Path, lines: int) -> Iterator[str]:
 
 def _followed(log: Path, lines: int) -> Iterator[str]:
     """The last lines, then each new one: of the next launch, too, and after the log was cut short."""
-    file = log.open(encoding="utf-8", errors="replace")
+    file = log.open("rb")
+    shown = b""
     try:
-        yield from deque(file, lines)
+        for line in deque(file, lines):
+            shown = line
+            yield _text(line)
         while True:
-            if text := file.readline():
-                yield text
-                continue
+            while line := file.readline():
+                shown = line
+                yield _text(line)
             time.sleep(POLL_S)
             if log.exists() and not os.path.samestat(log.stat(), os.fstat(file.fileno())):
+                # What the last launch wrote in between, such as why it ended.
+                yield _text(file.read())
                 file.close()
-                file = log.open(encoding="utf-8", errors="replace")
+                file = log.open("rb")
             elif file.tell() > os.fstat(file.fileno()).st_size:
-                file.seek(0)
+                _skip_shown(file, shown)
                 print("(the older half of the log was cut off)", file=sys.stderr)
     finally:
         file.close()
+
+
+def _skip_shown(file: BinaryIO, shown: bytes) -> None:
+    """Go behind the line that was shown last, or to the beginning where it is no more."""
+    file.seek(0)
+    before, found, _ = file.read().rpartition(shown)
+    file.seek(len(before) + len(found))
+
+
+def _text(line: bytes) -> str:
+    return line.decode("utf-8", "replace")
