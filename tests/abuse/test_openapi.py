@@ -18,6 +18,7 @@ import cappella
 from cappella.auth.keys import KeyStore
 from cappella.gateway import errors, openapi
 from cappella.gateway.app import create_app
+from cappella.gateway.endpoints import DOCUMENT_PATH
 from cappella.gateway.formats.policy_models import MODELS
 from support.fake_engines import FakeEngines, gateway_config, serving
 from support.recorded_gateway import recording_config
@@ -48,7 +49,7 @@ async def served(
 
 async def read(url: str, key: str | None) -> Json:
     headers = {"x-api-key": key} if key else {}
-    async with aiohttp.ClientSession(headers=headers) as http, http.get(f"{url}{openapi.PATH}") as reply:
+    async with aiohttp.ClientSession(headers=headers) as http, http.get(f"{url}{DOCUMENT_PATH}") as reply:
         assert reply.status == 200
         return dict(await reply.json())
 
@@ -65,7 +66,7 @@ async def test_the_document_needs_a_key(fake_engines: FakeEngines, tmp_path: Pat
     async with (
         serving(fake_engines, with_keys(gateway_config(), tmp_path / "keys.sqlite")) as url,
         aiohttp.ClientSession() as http,
-        http.get(f"{url}{openapi.PATH}") as reply,
+        http.get(f"{url}{DOCUMENT_PATH}") as reply,
     ):
         assert reply.status == 401
 

@@ -7,9 +7,8 @@ from other hosts.
 import asyncio
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cache
-from typing import Any, get_args
+from typing import Any
 
 from fastapi import APIRouter, Request
 from pydantic.json_schema import models_json_schema
@@ -17,8 +16,8 @@ from pydantic.json_schema import models_json_schema
 import cappella
 from cappella.auth.gatekeeper import Gatekeeper
 from cappella.config.limits import Limits
-from cappella.engines.status import Action
-from cappella.gateway import errors, machine_types, reply_types, stored_responses, tokens
+from cappella.gateway import errors, reply_types
+from cappella.gateway.endpoints import DOCUMENT_PATH, ENDPOINTS, INFERENCE, POSTED, Endpoint
 from cappella.gateway.errors import Codes
 from cappella.gateway.formats.api_errors import OLLAMA
 from cappella.gateway.formats.policy import Fields
@@ -27,38 +26,11 @@ from cappella.gateway.formats.policy_models import MODELS
 from cappella.gateway.model_list import PREFIX
 from cappella.gateway.request import credentials
 from cappella.gateway.routes import APIS
-from cappella.gateway.runs import MAX_LISTED
-from cappella.telemetry import trace_types
 from cappella.types import Json
-
-PATH = "/openapi.json"
 
 _ABOUT_KEYS = ("invalid_api_key", "scope_missing", "model_not_allowed")
 _ALSO_INFERENCE = ("unknown_field", "invalid_value", "model_not_found", "runs_unavailable")
 """Codes of other endpoints that the inference endpoints have too."""
-_REPLIES = {
-    "/v1/chat/completions": ("Chat completion, of an ensemble or a model", reply_types.ChatCompletion, "messages"),
-    "/v1/completions": ("Text completion, of a model", reply_types.Completion, "prompt"),
-    "/v1/responses": ("OpenAI's response, of an ensemble or a model", reply_types.Response, "input"),
-    "/v1/messages": ("Anthropic's message, of an ensemble or a model", reply_types.Message, "messages"),
-}
-
-
-_POSTED: Mapping[str, tuple[str, Any, tuple[str, ...]]] = {
-    tokens.COUNT_PATH: (
-        "The tokens of a message, by the model's tokenizer, or by the judge's",
-        reply_types.InputTokens,
-        ("messages",),
-    ),
-    "/tokenize": ("vLLM's token ids of a prompt or a chat, of a model", reply_types.Tokens, ()),
-    "/api/chat": ("Ollama's chat, of an ensemble or a model", reply_types.OllamaChat, ("messages",)),
-    "/api/generate": ("Ollama's completion, of an ensemble or a model", reply_types.OllamaText, ()),
-    "/api/show": ("What a model or an ensemble takes, in Ollama's form", reply_types.OllamaModel, ()),
-    "/detokenize": ("The text of token ids, of a model", reply_types.Text, ("tokens",)),
-}
-"""Further endpoints with a body: summary, type of the reply, and the fields that a body needs besides `model`."""
-
-
 _REF = "#/components/schemas/{model}"
 
 
@@ -67,121 +39,10 @@ def schema_ref(kind: Any) -> Json:
     return {"$ref": _REF.format(model=kind if isinstance(kind, str) else kind.__name__)}
 
 
-@dataclass(frozen=True, slots=True)
-class _Endpoint:
-    """An endpoint without a request body. `reply` is the type of its JSON reply; `others` are further statuses with the same reply; `refuses` its own error codes; `further` are other methods of the path."""
-
-    summary: str
-    reply: Any
-    scope: str | None = None
-    method: str = "get"
-    others: tuple[int, ...] = ()
-    refuses: tuple[str, ...] = ()
-    parameters: tuple[Json, ...] = ()
-    ok: int = 200
-    further: tuple["_Endpoint", ...] = ()
-
-
-_LIMIT: Json = {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": MAX_LISTED}}
-_RUN_ID: Json = {"name": "run_id", "in": "path", "required": True, "schema": {"type": "string"}}
-_MODEL: Json = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
-_ENGINE: Json = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
-_ACTION: Json = {"name": "action", "in": "path", "required": True, "schema": {"enum": list(get_args(Action))}}
-_RESPONSE_ID: Json = {"name": "response_id", "in": "path", "required": True, "schema": {"type": "string"}}
-_PAGES: tuple[Json, ...] = (
-    {"name": "order", "in": "query", "schema": {"enum": ["asc", "desc"]}},
-    {
-        "name": "limit",
-        "in": "query",
-        "schema": {"type": "integer", "minimum": 1, "maximum": stored_responses.MAX_LISTED},
-    },
-    {"name": "after", "in": "query", "schema": {"type": "string"}},
-)
-_NO_RESPONSE = ("runs_not_kept", "response_not_found", "runs_unavailable")
-ENDPOINTS: Mapping[str, _Endpoint] = {
-    "/v1/models": _Endpoint("The ensembles and models that the key may call", reply_types.Models, "run"),
-    "/v1/models/{model}": _Endpoint(
-        "One of them; its name may have slashes",
-        reply_types.ModelEntry,
-        "run",
-        refuses=("model_not_found",),
-        parameters=(_MODEL,),
-    ),
-    stored_responses.PATH: _Endpoint(
-        "One of the key's responses, where they are kept",
-        reply_types.Response,
-        "run",
-        refuses=(*_NO_RESPONSE, "invalid_value"),
-        parameters=(_RESPONSE_ID,),
-        further=(
-            _Endpoint(
-                "Delete a response, and cancel it where it is in the background",
-                reply_types.DeletedResponse,
-                "run",
-                method="delete",
-                refuses=_NO_RESPONSE,
-                parameters=(_RESPONSE_ID,),
-            ),
-        ),
-    ),
-    f"{stored_responses.PATH}/cancel": _Endpoint(
-        "Cancel a response in the background",
-        reply_types.Response,
-        "run",
-        method="post",
-        refuses=(*_NO_RESPONSE, "invalid_value"),
-        parameters=(_RESPONSE_ID,),
-    ),
-    f"{stored_responses.PATH}/input_items": _Endpoint(
-        "The conversation that a response answers, page by page",
-        reply_types.InputItems,
-        "run",
-        refuses=(*_NO_RESPONSE, "invalid_value"),
-        parameters=(_RESPONSE_ID, *_PAGES),
-    ),
-    "/api/version": _Endpoint("The version of Ollama's API", reply_types.OllamaVersion, "run"),
-    "/api/tags": _Endpoint("The ensembles and models in Ollama's form", reply_types.OllamaModels, "run"),
-    "/api/ps": _Endpoint("Those that can answer now, in Ollama's form", reply_types.OllamaModels, "run"),
-    "/health": _Endpoint("Liveness", reply_types.Health),
-    "/ready": _Endpoint(
-        "Readiness: 503 unless every ensemble can answer", machine_types.Readiness, "run", others=(503,)
-    ),
-    "/metrics": _Endpoint("Prometheus metrics", None, "admin"),
-    "/api/runs": _Endpoint(
-        "The latest recorded runs of the key, or, for an admin, of all keys",
-        reply_types.Runs,
-        "run",
-        refuses=("unknown_field", "invalid_value", "runs_not_kept"),
-        parameters=(_LIMIT,),
-    ),
-    "/api/runs/{run_id}": _Endpoint(
-        "One recorded run", trace_types.Run, "run", refuses=("runs_not_kept", "run_not_found"), parameters=(_RUN_ID,)
-    ),
-    "/api/reload": _Endpoint(
-        "Reload the config",
-        reply_types.Reloaded,
-        "admin",
-        method="post",
-        refuses=("config_error", "reload_failed"),
-    ),
-    "/api/machine": _Endpoint(
-        "Engines, ensembles, memory and queue; the last two for an admin only", machine_types.Machine, "run"
-    ),
-    "/api/engines/{name}/{action}": _Endpoint(
-        "Start a failed engine, put one to sleep, wake it or restart it; the reply does not wait for the end",
-        machine_types.Engine,
-        "admin",
-        method="post",
-        refuses=("engine_not_found", "action_refused"),
-        parameters=(_ENGINE, _ACTION),
-        ok=202,
-    ),
-    PATH: _Endpoint("The OpenAPI document", None, "run"),
-}
 REPLIES: Mapping[str, Any] = {
     each.__name__: each
     for each in (
-        *(reply for _, reply, _ in (*_REPLIES.values(), *_POSTED.values())),
+        *(reply for _, reply, _ in (*INFERENCE.values(), *POSTED.values())),
         *(each.reply for endpoint in ENDPOINTS.values() for each in (endpoint, *endpoint.further) if each.reply),
         reply_types.Error,
         reply_types.MessagesError,
@@ -195,7 +56,7 @@ def create_router(gatekeeper: Gatekeeper, keyed: bool) -> APIRouter:
     """Serves the document to keys that may read /v1/models. It is made for its first reader, not at every start."""
     router = APIRouter()
 
-    @router.get(PATH)
+    @router.get(DOCUMENT_PATH)
     async def openapi(request: Request) -> Json:
         await gatekeeper.authenticate(*credentials(request), "run")
         # In a thread: the schemas take half a second, and runs go on.
@@ -208,7 +69,7 @@ def document(keyed: bool) -> Json:
     """The document of a server with or without keys."""
     codes = _only(errors.codes(), lambda code: keyed or code not in _ABOUT_KEYS)
     inference = {path: {"post": _inference_operation(path, _inference_codes(codes))} for path in APIS}
-    posted = {path: {"post": _posted_operation(path, _inference_codes(codes))} for path in _POSTED}
+    posted = {path: {"post": _posted_operation(path, _inference_codes(codes))} for path in POSTED}
     others = {
         path: {one.method: _operation(path, one, codes) for one in (each, *each.further)}
         for path, each in ENDPOINTS.items()
@@ -239,7 +100,7 @@ def _only(codes: Codes, is_wanted: Callable[[str], bool]) -> Codes:
 
 
 def _inference_operation(path: str, codes: Codes) -> Json:
-    summary, reply, _ = _REPLIES[path]
+    summary, reply, _ = INFERENCE[path]
     request_type = APIS[path]
     request_types = [schema_ref(request_type)] if request_type else []
     body = {"anyOf": [*request_types, schema_ref(_direct_name(path))]}
@@ -264,7 +125,7 @@ def _error_schema(path: str) -> Json:
 
 
 def _posted_operation(path: str, codes: Codes) -> Json:
-    summary, reply, needed = _POSTED[path]
+    summary, reply, needed = POSTED[path]
     properties: Json = {"model": {"type": "string"}, **{name: {"type": "array"} for name in needed}}
     schema = {"type": "object", "required": list(properties), "properties": properties}
     return {
@@ -287,7 +148,7 @@ def _operation_id(path: str) -> str:
     return re.sub(r"\W+", "_", path.removeprefix("/v1")).strip("_")
 
 
-def _operation(path: str, each: _Endpoint, codes: Codes) -> Json:
+def _operation(path: str, each: Endpoint, codes: Codes) -> Json:
     kind = "text/plain" if path == "/metrics" else "application/json"
     schema = schema_ref(each.reply) if each.reply else {"type": "string" if path == "/metrics" else "object"}
     # Endpoints without a scope check no key; Host and Origin are checked on all.
@@ -329,12 +190,12 @@ def _schemas() -> Json:
 
 
 def _direct_name(path: str) -> str:
-    return f"Model{_REPLIES[path][1].__name__}Request"
+    return f"Model{INFERENCE[path][1].__name__}Request"
 
 
 def _direct(path: str) -> Json:
     """The request to a model called by its own name. The engine checks the values, beyond `limits`."""
-    needed = _REPLIES[path][2]
+    needed = INFERENCE[path][2]
     known: Json = {
         "model": {"type": "string", "not": {"pattern": f"^{PREFIX}"}},
         "n": {"type": "integer", "minimum": 1, "maximum": Limits().samples},

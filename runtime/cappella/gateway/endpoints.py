@@ -1,0 +1,153 @@
+"""The gateway's endpoints as data: what each is for, its replies, its parameters and its own errors.
+
+The OpenAPI document (`openapi.py`) is made of these tables.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from cappella.engines.status import Action
+from cappella.gateway import machine_types, reply_types, stored_responses, tokens
+from cappella.gateway.runs import MAX_LISTED
+from cappella.telemetry import trace_types
+from cappella.types import Json
+
+DOCUMENT_PATH = "/openapi.json"
+INFERENCE: Mapping[str, tuple[str, Any, str]] = {
+    "/v1/chat/completions": ("Chat completion, of an ensemble or a model", reply_types.ChatCompletion, "messages"),
+    "/v1/completions": ("Text completion, of a model", reply_types.Completion, "prompt"),
+    "/v1/responses": ("OpenAI's response, of an ensemble or a model", reply_types.Response, "input"),
+    "/v1/messages": ("Anthropic's message, of an ensemble or a model", reply_types.Message, "messages"),
+}
+"""Endpoints that generate: summary, type of the reply, and the field that a body needs besides `model`."""
+
+
+POSTED: Mapping[str, tuple[str, Any, tuple[str, ...]]] = {
+    tokens.COUNT_PATH: (
+        "The tokens of a message, by the model's tokenizer, or by the judge's",
+        reply_types.InputTokens,
+        ("messages",),
+    ),
+    "/tokenize": ("vLLM's token ids of a prompt or a chat, of a model", reply_types.Tokens, ()),
+    "/api/chat": ("Ollama's chat, of an ensemble or a model", reply_types.OllamaChat, ("messages",)),
+    "/api/generate": ("Ollama's completion, of an ensemble or a model", reply_types.OllamaText, ()),
+    "/api/show": ("What a model or an ensemble takes, in Ollama's form", reply_types.OllamaModel, ()),
+    "/detokenize": ("The text of token ids, of a model", reply_types.Text, ("tokens",)),
+}
+"""Further endpoints with a body: summary, type of the reply, and the fields that a body needs besides `model`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An endpoint without a request body. `reply` is the type of its JSON reply; `others` are further statuses with the same
+    reply; `refuses` its own error codes; `further` are other methods of the path.
+    """
+
+    summary: str
+    reply: Any
+    scope: str | None = None
+    method: str = "get"
+    others: tuple[int, ...] = ()
+    refuses: tuple[str, ...] = ()
+    parameters: tuple[Json, ...] = ()
+    ok: int = 200
+    further: tuple["Endpoint", ...] = ()
+
+
+_LIMIT: Json = {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": MAX_LISTED}}
+_RUN_ID: Json = {"name": "run_id", "in": "path", "required": True, "schema": {"type": "string"}}
+_MODEL: Json = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
+_ENGINE: Json = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
+_ACTION: Json = {"name": "action", "in": "path", "required": True, "schema": {"enum": list(get_args(Action))}}
+_RESPONSE_ID: Json = {"name": "response_id", "in": "path", "required": True, "schema": {"type": "string"}}
+_PAGES: tuple[Json, ...] = (
+    {"name": "order", "in": "query", "schema": {"enum": ["asc", "desc"]}},
+    {
+        "name": "limit",
+        "in": "query",
+        "schema": {"type": "integer", "minimum": 1, "maximum": stored_responses.MAX_LISTED},
+    },
+    {"name": "after", "in": "query", "schema": {"type": "string"}},
+)
+_NO_RESPONSE = ("runs_not_kept", "response_not_found", "runs_unavailable")
+ENDPOINTS: Mapping[str, Endpoint] = {
+    "/v1/models": Endpoint("The ensembles and models that the key may call", reply_types.Models, "run"),
+    "/v1/models/{model}": Endpoint(
+        "One of them; its name may have slashes",
+        reply_types.ModelEntry,
+        "run",
+        refuses=("model_not_found",),
+        parameters=(_MODEL,),
+    ),
+    stored_responses.PATH: Endpoint(
+        "One of the key's responses, where they are kept",
+        reply_types.Response,
+        "run",
+        refuses=(*_NO_RESPONSE, "invalid_value"),
+        parameters=(_RESPONSE_ID,),
+        further=(
+            Endpoint(
+                "Delete a response, and cancel it where it is in the background",
+                reply_types.DeletedResponse,
+                "run",
+                method="delete",
+                refuses=_NO_RESPONSE,
+                parameters=(_RESPONSE_ID,),
+            ),
+        ),
+    ),
+    f"{stored_responses.PATH}/cancel": Endpoint(
+        "Cancel a response in the background",
+        reply_types.Response,
+        "run",
+        method="post",
+        refuses=(*_NO_RESPONSE, "invalid_value"),
+        parameters=(_RESPONSE_ID,),
+    ),
+    f"{stored_responses.PATH}/input_items": Endpoint(
+        "The conversation that a response answers, page by page",
+        reply_types.InputItems,
+        "run",
+        refuses=(*_NO_RESPONSE, "invalid_value"),
+        parameters=(_RESPONSE_ID, *_PAGES),
+    ),
+    "/api/version": Endpoint("The version of Ollama's API", reply_types.OllamaVersion, "run"),
+    "/api/tags": Endpoint("The ensembles and models in Ollama's form", reply_types.OllamaModels, "run"),
+    "/api/ps": Endpoint("Those that can answer now, in Ollama's form", reply_types.OllamaModels, "run"),
+    "/health": Endpoint("Liveness", reply_types.Health),
+    "/ready": Endpoint(
+        "Readiness: 503 unless every ensemble can answer", machine_types.Readiness, "run", others=(503,)
+    ),
+    "/metrics": Endpoint("Prometheus metrics", None, "admin"),
+    "/api/runs": Endpoint(
+        "The latest recorded runs of the key, or, for an admin, of all keys",
+        reply_types.Runs,
+        "run",
+        refuses=("unknown_field", "invalid_value", "runs_not_kept"),
+        parameters=(_LIMIT,),
+    ),
+    "/api/runs/{run_id}": Endpoint(
+        "One recorded run", trace_types.Run, "run", refuses=("runs_not_kept", "run_not_found"), parameters=(_RUN_ID,)
+    ),
+    "/api/reload": Endpoint(
+        "Reload the config",
+        reply_types.Reloaded,
+        "admin",
+        method="post",
+        refuses=("config_error", "reload_failed"),
+    ),
+    "/api/machine": Endpoint(
+        "Engines, ensembles, memory and queue; the last two for an admin only", machine_types.Machine, "run"
+    ),
+    "/api/engines/{name}/{action}": Endpoint(
+        "Start a failed engine, put one to sleep, wake it or restart it; the reply does not wait for the end",
+        machine_types.Engine,
+        "admin",
+        method="post",
+        refuses=("engine_not_found", "action_refused"),
+        parameters=(_ENGINE, _ACTION),
+        ok=202,
+    ),
+    DOCUMENT_PATH: Endpoint("The OpenAPI document", None, "run"),
+}
