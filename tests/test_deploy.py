@@ -19,7 +19,7 @@ from support.real_deployment import ROOT
 
 DEPLOY = ROOT / "scripts" / "deploy"
 CONTAINERFILE = (DEPLOY / "Containerfile").read_text()
-PAGE = (DEPLOY / "README.md").read_text()
+PAGE = (ROOT / "runtime" / "cappella" / "docs" / "operations.md").read_text()
 MAX_EXPOSURE = "20"
 """Of 100, by systemd's own reckoning: 17 when this was written."""
 NEEDED_S = Server().drain_s + CANCEL_GRACE_S + ENGINES_STOP_S

@@ -124,7 +124,7 @@ async def test_a_client_that_goes_away_frees_every_engine(
     assert await asyncio.to_thread(wait_for, lambda: demo.running() > 0, 60)
     # No call ends by itself while the clients leave.
     with stopped([demo.engine_core(name) for name in ("soprano", "alto", "tenor")]):
-        ended = demo.limits_of_ended_calls("soprano")
+        ended = await asyncio.to_thread(demo.settled_limits_of_ended_calls, "soprano")
         for call in calls:
             call.cancel()
         await asyncio.gather(*calls, return_exceptions=True)

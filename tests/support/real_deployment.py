@@ -62,6 +62,14 @@ class Deployment:
         """The sum of the token limits of a model's finished calls; aborted calls add nothing."""
         return self._sum(rf'vllm:request_params_max_tokens_sum\{{[^}}]*model="{model}"[^}}]*\}}')
 
+    def settled_limits_of_ended_calls(self, model: str) -> float:
+        """The same, once it stays: the server of a core that was stopped still counts what the core had sent."""
+        before, now = -1.0, self.limits_of_ended_calls(model)
+        while now != before:
+            time.sleep(1.0)
+            before, now = now, self.limits_of_ended_calls(model)
+        return now
+
     def kv_usage(self, model: str) -> float:
         """The share of a model's KV cache in use."""
         return self._sum(rf'vllm:kv_cache_usage_perc\{{[^}}]*model="{model}"[^}}]*\}}')
