@@ -1,12 +1,13 @@
 """`/docs`: the documentation in a browser, for sites without a network. It needs no key."""
 
 from collections.abc import Awaitable, Callable
+from functools import cache
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse
 
 from cappella.docs import page
-from cappella.docs.topics import topics
+from cappella.docs.topics import NAMES, topics
 from cappella.gateway.page import POLICY
 
 _HEADERS = {"Cache-Control": "no-cache", "Content-Security-Policy": POLICY}
@@ -14,16 +15,22 @@ _HEADERS = {"Cache-Control": "no-cache", "Content-Security-Policy": POLICY}
 
 def create_router() -> APIRouter:
     """`/docs` is the first page, `/docs/<name>` each of them."""
-    router, known = APIRouter(), topics()
-    pages = {f"/docs/{topic.name}": page.html(topic, known) for topic in known}
-    pages["/docs"] = pages[f"/docs/{known[0].name}"]
-    for path, content in pages.items():
-        router.add_route(path, _endpoint(content), methods=["GET", "HEAD"], include_in_schema=False)
+    router = APIRouter()
+    names = {"/docs": NAMES[0], **{f"/docs/{name}": name for name in NAMES}}
+    for path, name in names.items():
+        router.add_route(path, _endpoint(name), methods=["GET", "HEAD"], include_in_schema=False)
     return router
 
 
-def _endpoint(content: str) -> Callable[[Request], Awaitable[Response]]:
+def _endpoint(name: str) -> Callable[[Request], Awaitable[Response]]:
     async def serve(request: Request) -> Response:
-        return HTMLResponse(content, headers=_HEADERS)
+        return HTMLResponse(_pages()[name], headers=_HEADERS)
 
     return serve
+
+
+@cache
+def _pages() -> dict[str, str]:
+    """Made when the first is read: most servers are started more often than their documentation is opened."""
+    known = topics()
+    return {topic.name: page.html(topic, known) for topic in known}
