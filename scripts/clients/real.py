@@ -18,14 +18,14 @@ def config(weights: Path) -> dict[str, Any]:
     """Both models as the panel of an ensemble with tools, and the larger one as its judge; answers are short."""
     common = {"tool_parser": "hermes", "enforce_eager": True, "hung_after_s": 900, "cpu_threads": 2}
     common["engine_args"] = {"max_num_batched_tokens": 512}
-    small = {**common, "weights": str(weights / "smollm2"), "max_model_len": 4096, "kv_cache_bytes": "128MiB"}
-    large = {**common, "weights": str(weights / "qwen-coder"), "max_model_len": 32768, "kv_cache_bytes": "512MiB"}
+    small = {**common, "weights": str(weights / "smollm2"), "max_model_len": 4096, "kv_cache_bytes": "256MiB"}
+    large = {**common, "weights": str(weights / "qwen-coder"), "max_model_len": 32768, "kv_cache_bytes": "1GiB"}
     ensemble = {
         "panel": [
             {"model": "smollm2", "max_completion_tokens": 32},
             {"model": "qwen-coder", "max_completion_tokens": 48},
         ],
-        "judge": {"model": "qwen-coder", "max_completion_tokens": 64},
+        "judge": {"model": "qwen-coder", "max_completion_tokens": 96},
         # What a small model cannot read, an agent's prompt, is left to the larger one.
         "quorum": 1,
         "analysis": "off",

@@ -55,7 +55,7 @@ def responses_stream() -> bool:
 def responses_forced() -> bool:
     tool = {"type": "function", **WEATHER}
     items = responses.create(model=model, input=ASK, tools=[tool], tool_choice="required").output
-    (call,) = (item for item in items if item.type == "function_call")
+    call = next(item for item in items if item.type == "function_call")
     return "city" in json.loads(call.arguments)
 
 
