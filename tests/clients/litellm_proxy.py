@@ -54,7 +54,7 @@ def streamed() -> bool:
 
 def forced(name: str) -> bool:
     reply = chat.create(model=name, messages=ASK, tools=[FUNCTION], tool_choice="required")
-    (call,) = reply.choices[0].message.tool_calls
+    call = reply.choices[0].message.tool_calls[0]
     return call.function.name == "get_weather" and "city" in json.loads(call.function.arguments)
 
 
