@@ -130,7 +130,8 @@ def _finished(ctx: RunContext, verdict: Verdict, status: Status, prompt_tokens: 
         verdict=verdict,
         answers=ctx.answers,
         rounds=ctx.rounds,
-        labels=judge.labels,
+        # A judge that scores reads each answer alone.
+        labels=judge.labels if ctx.judge_engine.capabilities.writes else {},
         analysis=judge.analysis,
         ranking=ctx.ranking,
         gate=ctx.gate,

@@ -14,6 +14,7 @@ from typing_extensions import TypedDict
 
 from cappella.telemetry.trace_types import CallCost, Count, FailedModel, PanelAnswer, RunSummary, Trace, Usage
 from cappella.types import Json
+from cappella.vocabulary import Task
 
 
 class AssistantMessage(TypedDict):
@@ -137,12 +138,13 @@ class Message(Stop):
 class Architecture(TypedDict):
     modality: str
     input_modalities: list[Literal["text", "image"]]
-    output_modalities: list[Literal["text"]]
+    output_modalities: list[Literal["text", "embeddings", "scores"]]
 
 
 class ModelEntry(TypedDict):
     """`max_model_len` and `context_length` are the same. `panel`, `judge`, `examples`, `notice` and `presets` are an
-    ensemble's; `alias_of` is the ensemble or model that an alias stands for. From `pricing` to `links` are OpenRouter's
+    ensemble's; `alias_of` is the ensemble or model that an alias stands for. `task` is what it does, and
+    `endpoints` are those that answer for it. From `pricing` to `links` are OpenRouter's
     words, and nothing costs anything.
     """
 
@@ -168,6 +170,8 @@ class ModelEntry(TypedDict):
     examples: NotRequired[list[str]]
     notice: NotRequired[str]
     presets: NotRequired[list[str]]
+    task: Task
+    endpoints: list[str]
     alias_of: NotRequired[str]
     info: NotRequired[Json]
 
@@ -184,6 +188,67 @@ class Tokens(TypedDict):
 
 class Text(TypedDict):
     prompt: str
+
+
+class Embedding(TypedDict):
+    """`embedding` is a list of numbers, or with `encoding_format: base64` their bytes in base64, as float32."""
+
+    index: Count
+    object: Literal["embedding"]
+    embedding: list[float] | str
+
+
+class Embeddings(TypedDict):
+    object: Literal["list"]
+    model: str
+    data: list[Embedding]
+    usage: Usage
+
+
+class Ranked(TypedDict):
+    """One document: its index in the request, and how well it fits the query."""
+
+    index: Count
+    relevance_score: float
+    document: NotRequired[Json]
+
+
+class Ranking(TypedDict):
+    """The documents, best first."""
+
+    id: str
+    model: str
+    results: list[Ranked]
+    usage: Usage
+
+
+class ScoredText(TypedDict):
+    index: Count
+    object: str
+    score: float
+
+
+class Scores(TypedDict):
+    object: Literal["list"]
+    model: str
+    data: list[ScoredText]
+    usage: Usage
+
+
+class ScoredReply(TypedDict):
+    """`probs` has one entry: the score."""
+
+    index: Count
+    label: str | None
+    probs: list[float]
+    num_classes: Count
+
+
+class Classes(TypedDict):
+    object: Literal["list"]
+    model: str
+    data: list[ScoredReply]
+    usage: Usage
 
 
 class Models(TypedDict):

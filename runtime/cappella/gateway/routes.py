@@ -34,6 +34,7 @@ from cappella.gateway.receive import received
 from cappella.gateway.reply_types import Reloaded
 from cappella.gateway.request import Incoming, Stream, unless_gone
 from cappella.gateway.state import GatewayState
+from cappella.gateway.tasks import require_able, sequences
 from cappella.gateway.tool_stops import ToolStops
 from cappella.gateway.usage_report import tokens_of_an_answer
 from cappella.gateway.validation import parse
@@ -121,11 +122,10 @@ class Form(Protocol):
 async def answer_request(state: GatewayState, incoming: Incoming, form: Form | None = None) -> Response:
     """The reply of the model or ensemble that the request names. Raises RequestError, Overloaded, Forbidden and others."""
     model, key, path = named_model(state.config, incoming.wire), incoming.key, incoming.path
+    require_able(state, model, path, key)
     if model in state.engines:
         if server_tool.may_ask_panel(path, incoming.wire):
             return await _ask_ensemble(state, incoming, server_tool.panel_of(state.config), form, outer=model)
-        if not state.engines[model].supports(path):
-            raise RequestError(f"The server of {model} does not support {path}: use /v1/chat/completions.", "model")
         state.admission.require_queue_space(model, incoming.key_id)
         refuses = state.config.server.refuses_unknown_fields
         sent = await off_loop_if_large(
@@ -245,13 +245,14 @@ async def _answer_from_model(
     """The engine's reply, forwarded unchanged but for the name of an alias, with our own headers."""
     head: dict[str, Any] = {}
     answers = answer_count(incoming.wire)
-    needed = {state.config.host_of[model]: answers}
-    tokens = tokens_of_an_answer(incoming.wire, state.config.models_by_name[model].context_tokens)
+    about = state.config.models_by_name[model]
+    needed = {state.config.host_of[model]: sequences(incoming.path, incoming.wire, about.max_num_seqs) or answers}
+    tokens = tokens_of_an_answer(incoming.wire, about.context_tokens) if about.capabilities.writes else 0
     body, shown = usage_report.requested(incoming.path, *renaming.with_own_name(incoming.wire, incoming.body, model))
     if incoming.path == MESSAGES and incoming.wire.get("tools"):
         shown = ToolStops(shown)
     if (name := incoming.wire["model"]) != model:
-        shown = renaming.Renamed(name, shown)
+        shown = renaming.Renamed(name, shown) if about.capabilities.writes else renaming.RenamedHead(name, model)
 
     async def relay() -> AsyncGenerator[bytes, None]:
         slot = state.admission.slot(model, needed, direct=True, key=incoming.key_id)

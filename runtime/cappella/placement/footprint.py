@@ -1,14 +1,14 @@
 """Memory of one model on each GPU, for each legal split."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ceil
 
 from cappella.config import Model, cards
 from cappella.config.engine_args import canonical
 from cappella.errors import ConfigError
-from cappella.placement import adapters, architecture, checkpoint, folder, kv_cache, overhead, own_context
+from cappella.placement import adapters, architecture, checkpoint, folder, kv_cache, overhead, own_context, pooling
 from cappella.placement.architecture import DTYPE_BYTES, Architecture, Latent
 from cappella.placement.checkpoint import Tensor
 from cappella.placement.kv_cache import CacheShape, Pool
@@ -28,7 +28,8 @@ LATENT_FP8_BLOCK_TOKENS = 64
 class Footprint:
     """One model of the config on one machine; sizes are bytes on each GPU.
 
-    At least `sequences` of `max_model_len` have room in its KV cache.
+    At least `sequences` of `max_model_len` have room in its KV cache. One that `reads_whole_texts` has room for the longest
+    in each step.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Footprint:
     machine: Machine
     own: OwnContext
     sequences: int = 1
+    reads_whole_texts: bool = False
 
     @cached_property
     def splits(self) -> tuple[int, ...]:
@@ -61,7 +63,8 @@ class Footprint:
         return checkpoint.rank_bytes(self.tensors, self.architecture, gpus)
 
     def overhead_bytes(self, gpus: int) -> int:
-        seqs, eager = self.model.max_num_seqs, self.model.enforce_eager
+        # Nothing is sampled from what writes nothing.
+        seqs, eager = self.model.max_num_seqs * (self.model.task == "generate"), self.model.enforce_eager
         slots = adapters.slots_bytes(self.model, self.architecture, gpus)
         if not self.machine.gpu:
             lookup = self.model.prompt_lookup_tokens is not None
@@ -85,7 +88,8 @@ class Footprint:
         by_name = {canonical(name): value for name, value in self.model.engine_args.items()}
         value = by_name.get("max_num_batched_tokens")
         configured = int(value) if isinstance(value, (int, str)) else None
-        return overhead.step_tokens(self._smallest_gpu_bytes, configured)
+        tokens = overhead.step_tokens(self._smallest_gpu_bytes, configured)
+        return max(tokens, self.model.context_tokens) if self.reads_whole_texts else tokens
 
     @property
     def _smallest_gpu_bytes(self) -> int:
@@ -127,7 +131,8 @@ def footprint(name: str, model: Model, machine: Machine) -> Footprint:
     else:
         config = folder.inspect(name, model.weights, model.card).config
         tensors = checkpoint.tensors(model.weights, at)
-    own = own_context.of(config)
+    pooling.require_suited(name, model, config)
+    own = pooling.own_context(model, config, own_context.of(config))
     if model.max_model_len is None:
         # The plan raises it as far as there is room.
         model = model.model_copy(update={"max_model_len": min(LEAST_TOKENS, own.default_tokens)})
@@ -135,7 +140,10 @@ def footprint(name: str, model: Model, machine: Machine) -> Footprint:
     if model.dtype == "auto" and machine.slow_in_16_bits and "quantization_config" not in config:
         model = model.model_copy(update={"dtype": "float32"})
     sizes = architecture.read(config, at, model.dtype)
-    out = Footprint(name, model, sizes, tensors, published, machine, own)
+    if pooling.is_encoder(config):
+        sizes = replace(sizes, layers={})
+    whole = pooling.reads_whole_texts(model, config)
+    out = Footprint(name, model, sizes, tensors, published, machine, own, reads_whole_texts=whole)
     _require_possible(out)
     return out
 
