@@ -66,9 +66,7 @@ async def test_a_question_lies_nearest_to_the_sentence_that_answers_it(
 async def test_base64_holds_the_same_numbers_and_token_ids_the_same_text(pooling: Deployment) -> None:
     text = "Tell me the room of Gonil."
     (numbers,) = await embedded(pooling, [text], encoding_format="float")
-    reply = await post(
-        pooling, "/v1/embeddings", {"model": "librarian", "input": text, "encoding_format": "base64"}
-    )
+    reply = await post(pooling, "/v1/embeddings", {"model": "librarian", "input": text, "encoding_format": "base64"})
     data = base64.b64decode(reply["data"][0]["embedding"])
     assert struct.unpack(f"<{len(numbers)}f", data) == pytest.approx(numbers, abs=1e-6)
     tokens = (await post(pooling, "/tokenize", {"model": "librarian", "prompt": text}))["tokens"]
@@ -111,7 +109,9 @@ async def test_the_sentence_that_answers_a_query_is_ranked_first(pooling: Deploy
 async def test_the_reward_of_a_right_answer_is_above_that_of_a_wrong_one(pooling: Deployment) -> None:
     rng = Random(3)
     questions = [each for each in world.held_out_questions(200) if all(part.is_fact for part in each.parts)][:80]
-    pairs = [(each.text, each.answer, " ".join(lessons.corrupted(part, rng) for part in each.parts)) for each in questions]
+    pairs = [
+        (each.text, each.answer, " ".join(lessons.corrupted(part, rng) for part in each.parts)) for each in questions
+    ]
 
     async def reward(question: str, answer: str) -> float:
         turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]

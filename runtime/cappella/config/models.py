@@ -35,6 +35,7 @@ def _card(value: object, info: ValidationInfo) -> object:
     return path if path.exists() else cards.shipped(value) or path
 
 
+_OF_REMOTE_WRITERS = ("tools", "images", "reasoning", "json_schema", "logprobs")
 _OF_WRITERS = ("tool_parser", "reasoning_parser", "images", "prompt_lookup_tokens", "adapters")
 
 
@@ -146,9 +147,12 @@ class RemoteModel(Frozen):
         return url.rstrip("/")
 
     @model_validator(mode="after")
-    def _pooling_is_vllm(self) -> "RemoteModel":
+    def _task_suits(self) -> "RemoteModel":
+        given = [name for name in _OF_REMOTE_WRITERS if getattr(self, name)]
         if self.task != "generate" and self.api != "vllm":
             raise ValueError(f"task: {self.task} needs api: vllm, whose server has all of its endpoints")
+        if self.task != "generate" and given:
+            raise ValueError(f"{given[0]} is for a model that writes, and this one has task: {self.task}")
         return self
 
     @property
