@@ -10,7 +10,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from cappella.engines.status import Action
-from cappella.gateway import machine_types, reply_types, stored_responses, tokens
+from cappella.gateway import machine_types, pooling_types, reply_types, stored_responses, tokens
 from cappella.gateway.formats import pooling
 from cappella.gateway.runs import MAX_LISTED
 from cappella.telemetry import trace_types
@@ -27,16 +27,16 @@ INFERENCE: Mapping[str, tuple[str, Any, str]] = {
 
 
 POSTED: Mapping[str, tuple[str, Any, tuple[str, ...] | type[BaseModel]]] = {
-    "/v1/embeddings": ("OpenAI's embeddings, of a model", reply_types.Embeddings, pooling.EmbeddingsRequest),
+    "/v1/embeddings": ("OpenAI's embeddings, of a model", pooling_types.Embeddings, pooling.EmbeddingsRequest),
     "/v1/rerank": (
         "Documents ranked for a query, in Cohere's and Jina's form, of a model",
-        reply_types.Ranking,
+        pooling_types.Ranking,
         pooling.RerankRequest,
     ),
-    "/v1/score": ("vLLM's scores of pairs of texts, of a model", reply_types.Scores, pooling.ScoreRequest),
+    "/v1/score": ("vLLM's scores of pairs of texts, of a model", pooling_types.Scores, pooling.ScoreRequest),
     "/classify": (
         "The score of a conversation's last turn, of a reward model",
-        reply_types.Classes,
+        pooling_types.Classes,
         pooling.ClassifyRequest,
     ),
     tokens.COUNT_PATH: (

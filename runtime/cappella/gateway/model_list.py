@@ -9,7 +9,7 @@ from cappella.ensemble import capacity
 from cappella.ensemble.capacity import Modality
 from cappella.errors import RequestError
 from cappella.gateway.formats import policy_ensembles, policy_models
-from cappella.gateway.reply_types import Architecture, ModelEntry
+from cappella.gateway.reply_types import Architecture, ModelEntry, Output
 from cappella.vocabulary import Task
 
 PREFIX = "cappella/"
@@ -82,7 +82,7 @@ def _of_model(model: AnyModel) -> ModelEntry:
     if model.task == "generate":
         return _facts(model.context_tokens, inputs, model.capabilities.tools, honoured)
     made = _facts(model.context_tokens, inputs, False, "")
-    output = "embeddings" if model.task == "embed" else "scores"
+    output: Output = "embeddings" if model.task == "embed" else "scores"
     made["architecture"] = {"modality": f"text->{output}", "input_modalities": inputs, "output_modalities": [output]}
     made["task"], made["endpoints"] = model.task, list(ENDPOINTS_OF[model.task])
     return made

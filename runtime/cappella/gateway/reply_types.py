@@ -135,10 +135,13 @@ class Message(Stop):
     fusion: NotRequired[Trace]
 
 
+Output = Literal["text", "embeddings", "scores"]
+
+
 class Architecture(TypedDict):
     modality: str
     input_modalities: list[Literal["text", "image"]]
-    output_modalities: list[Literal["text", "embeddings", "scores"]]
+    output_modalities: list[Output]
 
 
 class ModelEntry(TypedDict):
@@ -188,67 +191,6 @@ class Tokens(TypedDict):
 
 class Text(TypedDict):
     prompt: str
-
-
-class Embedding(TypedDict):
-    """`embedding` is a list of numbers, or with `encoding_format: base64` their bytes in base64, as float32."""
-
-    index: Count
-    object: Literal["embedding"]
-    embedding: list[float] | str
-
-
-class Embeddings(TypedDict):
-    object: Literal["list"]
-    model: str
-    data: list[Embedding]
-    usage: Usage
-
-
-class Ranked(TypedDict):
-    """One document: its index in the request, and how well it fits the query."""
-
-    index: Count
-    relevance_score: float
-    document: NotRequired[Json]
-
-
-class Ranking(TypedDict):
-    """The documents, best first."""
-
-    id: str
-    model: str
-    results: list[Ranked]
-    usage: Usage
-
-
-class ScoredText(TypedDict):
-    index: Count
-    object: str
-    score: float
-
-
-class Scores(TypedDict):
-    object: Literal["list"]
-    model: str
-    data: list[ScoredText]
-    usage: Usage
-
-
-class ScoredReply(TypedDict):
-    """`probs` has one entry: the score."""
-
-    index: Count
-    label: str | None
-    probs: list[float]
-    num_classes: Count
-
-
-class Classes(TypedDict):
-    object: Literal["list"]
-    model: str
-    data: list[ScoredReply]
-    usage: Usage
 
 
 class Models(TypedDict):

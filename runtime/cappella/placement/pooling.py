@@ -32,7 +32,7 @@ def own_context(model: Model, config: Mapping[str, Any], own: OwnContext) -> Own
     """The context of a model with this task, as vLLM reads it: some files beside config.json lower it."""
     if model.task == "generate":
         return own
-    limits = [own.max_tokens]
+    limits: list[Any] = [own.max_tokens]
     if config.get("position_embedding_type") == "absolute":
         limits.append(_json(model.weights / "tokenizer_config.json").get("model_max_length"))
     limits.append(_json(model.weights / "sentence_bert_config.json").get("max_seq_length"))
