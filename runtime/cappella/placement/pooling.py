@@ -20,6 +20,15 @@ def is_encoder(config: Mapping[str, Any]) -> bool:
     return config.get("model_type") in _ENCODERS or config.get("is_causal") is False
 
 
+def writes(config: Mapping[str, Any]) -> bool:
+    """Whether the model generates text, as far as config.json tells."""
+    return not is_encoder(config) and not _kind(config).endswith(_SCORER)
+
+
+def _kind(config: Mapping[str, Any]) -> str:
+    return str(next(iter(config.get("architectures") or ()), ""))
+
+
 def reads_whole_texts(model: Model, config: Mapping[str, Any]) -> bool:
     """Whether one step must have room for the longest text: without a cache, or where all tokens make the embedding."""
     if model.task == "generate":
@@ -42,10 +51,10 @@ def own_context(model: Model, config: Mapping[str, Any], own: OwnContext) -> Own
 
 def require_suited(name: str, model: Model, config: Mapping[str, Any]) -> None:
     """Raises ConfigError if the model cannot do its task, where config.json tells."""
-    kind = str(next(iter(config.get("architectures") or ()), ""))
+    kind = _kind(config)
     if "hf_overrides" in map(canonical, model.engine_args):
         return
-    if model.task == "generate" and (is_encoder(config) or kind.endswith(_SCORER)):
+    if model.task == "generate" and not writes(config):
         tasks = "reward or rerank" if kind.endswith(_SCORER) else "embed"
         raise ConfigError(f"models.{name}", f"{kind or 'this model'} writes no text", f"Set task: {tasks}")
     if model.task in ("rerank", "reward") and kind:
