@@ -69,6 +69,12 @@ def test_a_judge_that_scores_cannot_judge_calls_of_tools(tmp_path: Path) -> None
         load(write(tmp_path, text.replace("select", "select\n    tools: true")))
 
 
+def test_a_card_gives_no_parsers_to_a_model_that_writes_nothing(tmp_path: Path) -> None:
+    text = GOOD.replace("weights: ./emb", "weights: ./emb, card: Qwen/Qwen3-8B")
+    model = load(write(tmp_path, text)).local["emb"]
+    assert (model.tool_parser, model.reasoning_parser) == (None, None)
+
+
 def test_a_remote_model_may_have_a_task(tmp_path: Path) -> None:
     text = GOOD.replace("weights: ./rank", 'url: "http://127.0.0.1:1/v1", api: vllm')
     assert load(write(tmp_path, text)).models["rank"].capabilities.task == "rerank"

@@ -10,7 +10,7 @@ from cappella.config.options import Options, Overrides, Seat
 from cappella.ensemble.settings import resolve
 from cappella.errors import RequestError
 from cappella.telemetry import trace
-from cappella.types import Prompt, Sampling
+from cappella.types import OutputFormat, Prompt, Sampling
 from support.fake_engines import MEMBERS, FakeEngines
 from support.scripted_engine import Json, Script
 from support.scripted_pooling import ScriptedPooling, add_pooling, pooling_config
@@ -119,6 +119,18 @@ async def test_a_judge_that_fails_leaves_the_answer_that_the_others_are_most_lik
     run = await fake_engines.run(strategy="select", judge="rm")
     assert (run.content, run.status, run.failure_reason) == ("green", "degraded", reason)
     assert run.verdict.scores is None
+
+
+async def test_a_refusal_to_score_is_not_blamed_on_a_format_that_the_judge_never_saw(
+    fake_engines: FakeEngines, scripted: Mapping[str, ScriptedPooling]
+) -> None:
+    let_members_answer(fake_engines, "{}", "{}", "[]")
+    refused = {"error": {"message": "no template", "type": "BadRequestError", "code": 400}}
+    scripted["rm"].refusal = lambda _: (400, refused)
+    form = OutputFormat("response_format", {"type": "json_object"})
+    prompt = Prompt([{"role": "user", "content": "Hi"}], output_format=form)
+    run = await fake_engines.put(prompt, strategy="select", judge="rm")
+    assert (run.content, run.status, run.failure_reason) == ("{}", "degraded", "rejected")
 
 
 async def test_a_score_that_is_no_number_is_a_failure(

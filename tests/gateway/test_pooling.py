@@ -76,6 +76,7 @@ async def test_an_embedding_is_of_texts_or_of_token_ids(
         ("/v1/rerank", {"query": {"content": []}}, "query"),
         ("/v1/rerank", {"top_n": -1}, "top_n"),
         ("/v1/score", {"queries": ["a", "b", "c"]}, None),
+        ("/v1/score", {"text_1": "a", "text_2": "b"}, None),
         ("/classify", {"input": "x"}, None),
     ],
 )

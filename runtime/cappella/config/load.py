@@ -88,7 +88,8 @@ def _model_with_paths(model: Model | RemoteModel, folder: Path) -> Model | Remot
 
 def _with_cards(config: Config) -> Config:
     """The config with defaults from the models' cards: parsers, images, and sampling of the seats."""
-    by_model = {name: cards.load(model.card) for name, model in config.local.items() if model.card}
+    writers = {name: model for name, model in config.local.items() if model.capabilities.writes}
+    by_model = {name: cards.load(model.card) for name, model in writers.items() if model.card}
     models = dict(config.models)
     for name, card in by_model.items():
         published = {"tool_parser": card.tool_parser, "reasoning_parser": card.reasoning_parser, "images": card.images}

@@ -5,8 +5,15 @@ from typing import Literal, NotRequired
 # pydantic supports that of the standard library only from Python 3.12 on.
 from typing_extensions import TypedDict
 
-from cappella.telemetry.trace_types import Count, Usage
+from cappella.telemetry.trace_types import Count
 from cappella.types import Json
+
+
+class PoolingUsage(TypedDict):
+    """Nothing is generated."""
+
+    prompt_tokens: Count
+    total_tokens: Count
 
 
 class Embedding(TypedDict):
@@ -21,7 +28,7 @@ class Embeddings(TypedDict):
     object: Literal["list"]
     model: str
     data: list[Embedding]
-    usage: Usage
+    usage: PoolingUsage
 
 
 class Ranked(TypedDict):
@@ -38,7 +45,7 @@ class Ranking(TypedDict):
     id: str
     model: str
     results: list[Ranked]
-    usage: Usage
+    usage: PoolingUsage
 
 
 class ScoredText(TypedDict):
@@ -51,7 +58,7 @@ class Scores(TypedDict):
     object: Literal["list"]
     model: str
     data: list[ScoredText]
-    usage: Usage
+    usage: PoolingUsage
 
 
 class ScoredReply(TypedDict):
@@ -67,4 +74,4 @@ class Classes(TypedDict):
     object: Literal["list"]
     model: str
     data: list[ScoredReply]
-    usage: Usage
+    usage: PoolingUsage

@@ -1,7 +1,7 @@
 """Requests for embeddings and scores: their shape, how many texts they hold, and the body that vLLM gets."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -19,8 +19,6 @@ class PoolingRequest(BaseModel):
     """A request to a model that writes nothing. Fields that are not declared go to the engine as its policy says."""
 
     model_config = ConfigDict(extra="ignore")
-    OWN: ClassVar[tuple[str, ...]] = ()
-    """Fields that the engine does not get."""
 
     model: str
 
@@ -101,8 +99,10 @@ class ScoreRequest(PoolingRequest):
     def _in_one_spelling(cls, wire: Any) -> Any:
         if not isinstance(wire, Mapping):
             return wire
-        pair = next((pair for pair in _PAIRS if all(wire.get(name) is not None for name in pair)), None)
-        return {**wire, "queries": wire[pair[0]], "documents": wire[pair[1]]} if pair else wire
+        pairs = [pair for pair in _PAIRS if all(wire.get(name) is not None for name in pair)]
+        if len(pairs) > 1:
+            raise ValueError(f"send either {' and '.join(pairs[0])} or {' and '.join(pairs[1])}")
+        return {**wire, "queries": wire[pairs[0][0]], "documents": wire[pairs[0][1]]} if pairs else wire
 
     @model_validator(mode="after")
     def _are_pairs(self) -> "ScoreRequest":
