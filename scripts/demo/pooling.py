@@ -27,7 +27,7 @@ DIMENSIONS = (16, 32, 64)
 SCALE = 20.0
 SIZE = {"hidden_size": DIMENSIONS[-1], "num_attention_heads": 2}
 RECIPES = {"librarian": (700, 4e-3, 41), "critic": (1000, 4e-3, 43)}
-"""Steps, learning rate and seed of each: two minutes of one core for each."""
+"""Steps, learning rate and seed of each: two to four minutes of one core."""
 PAIRS = 48
 ANSWERS = 48
 
