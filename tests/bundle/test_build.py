@@ -186,7 +186,7 @@ def test_a_broken_wheel_and_two_of_one_package_are_named(tmp_path: Path) -> None
         (["--wheels", "wheels", "--part-bytes", "4"], "are too few"),
         (["--wheels", "wheels", "--platform", "windows"], "--platform: "),
         (["--wheels", "nowhere"], "there is no such folder"),
-        (["--lock", "nowhere"], "cannot be read"),
+        (["--lock", "nowhere"], "there is no such list of packages"),
     ],
 )
 def test_options_that_cannot_be_honoured_are_one_line_and_exit_code_2(

@@ -198,11 +198,11 @@ def bundle(
     out: Annotated[Path, typer.Argument(help="Folder of the bundle: empty, or of an earlier call.")],
     wheels: Annotated[Path | None, typer.Option(help="Folder with the wheels.")] = None,
     lock: Annotated[
-        Path | None, typer.Option(help="Or download the wheels of a pinned list: scripts/locks/cpu.txt.")
+        str | None, typer.Option(help="Or download the wheels of a pinned list: cpu, gpu, or a file of your own.")
     ] = None,
     with_dependencies: Annotated[
         bool,
-        typer.Option("--with-dependencies", help="Also download dependencies that the list does not name (gpu.txt)."),
+        typer.Option("--with-dependencies", help="Also download dependencies that the list does not name (gpu)."),
     ] = False,
     platform: Annotated[
         str | None, typer.Option(help="Platform of the target machine: linux_x86_64. (default: this one's)")
@@ -224,6 +224,17 @@ def bundle(
         target = build.target_machine(platform, python, glibc)
         size_bytes = build.parsed_bytes(part_bytes) if part_bytes else None
         build.make(config, out, build.BundleOptions(wheels, lock, with_dependencies, target, size_bytes, sign))
+
+
+@app.command()
+def lock(
+    kind: Annotated[str | None, typer.Argument(help="cpu, gpu or base. (default: what this machine is)")] = None,
+) -> None:
+    """Print the path of the pinned packages of this release: `pip install --no-deps -r "$(cappella lock cpu)"`."""
+    from cappella.bundle import locks
+
+    with one_line_errors():
+        print(locks.path_of(kind or locks.of_this_machine()))
 
 
 BundlePath = Annotated[Path, typer.Argument(help="Folder of the bundle.")]
