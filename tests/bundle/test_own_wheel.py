@@ -47,6 +47,12 @@ def content(wheel: Path) -> dict[str, bytes]:
         return {name: archive.read(name) for name in archive.namelist() if not name.endswith("RECORD")}
 
 
+def recorded(wheel: Path) -> set[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        (record,) = (name for name in archive.namelist() if name.endswith("RECORD"))
+        return set(archive.read(record).decode().split())
+
+
 def packed(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The wheel that the installed package makes of itself."""
     monkeypatch.setattr(own_wheel, "SOURCE", site.parent)
@@ -71,9 +77,7 @@ def test_an_installed_package_makes_the_wheel_that_it_came_from(
     again = packed(installed, tmp_path, monkeypatch)
     assert again != built
     assert content(again) == content(built)
-    target = ["--target", str(tmp_path / "again")]
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", *target, str(again)], check=True)
-    assert (tmp_path / "again" / "cappella" / "bundle" / "locks" / "gpu.txt").is_file()
+    assert recorded(again) == recorded(built)
 
 
 def test_a_changed_installed_file_is_named_and_no_wheel_is_made_of_it(
@@ -81,6 +85,6 @@ def test_a_changed_installed_file_is_named_and_no_wheel_is_made_of_it(
 ) -> None:
     changed = installed / "cappella" / "version.py"
     changed.write_text('__version__ = "9.9.9"\n')
-    with pytest.raises(ConfigError, match="version.py: was changed since it was installed"):
+    with pytest.raises(ConfigError, match=r"version\.py: was changed since it was installed"):
         packed(installed, tmp_path, monkeypatch)
     assert not list(tmp_path.rglob("*.whl"))
