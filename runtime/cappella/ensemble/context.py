@@ -9,16 +9,26 @@ from functools import cached_property
 
 from cappella.config.options import Settings
 from cappella.engines.base import Engine
+from cappella.ensemble import given_answers
 from cappella.ensemble.budget import Budget, within_budget
 from cappella.ensemble.candidates import Ordering
-from cappella.ensemble.events import AnalysisDelta, AnswerDelta, Emit, Event, FinalDelta, RoundStarted
+from cappella.ensemble.events import (
+    AnalysisDelta,
+    AnswerDelta,
+    AnswerDone,
+    AnswerFailed,
+    Emit,
+    Event,
+    FinalDelta,
+    RoundStarted,
+)
 from cappella.ensemble.judge import Judge
-from cappella.ensemble.messages import for_judge
+from cappella.ensemble.messages import for_judge, format_of_members
 from cappella.ensemble.panel import WaitPolicy
 from cappella.ensemble.prefill import EarlyPrefill
 from cappella.ensemble.quorum import require_quorum
 from cappella.ensemble.rounds import ask_round
-from cappella.ensemble.run import Answer, Call, GateDecision, Panel, Timings, Verdict
+from cappella.ensemble.run import Answer, Call, Failure, GateDecision, Panel, Timings, Verdict
 from cappella.ensemble.timing import timings
 from cappella.types import Prompt
 
@@ -163,18 +173,31 @@ class RunContext:
         # Only the first round may use the judge's share: below the quorum there is nothing to judge.
         first_timeout_s = min(settings.round_timeout_s, self.remaining_s / rounds_left)
         timeout_s = quorate_timeout_s if self.rounds else first_timeout_s
-        wait_policy = WaitPolicy(settings.quorum, timeout_s, settings.grace_s, quorate_timeout_s)
         prefill = self._early_prefill.running(is_last=rounds_left == 1) if self._prefills_early else nullcontext()
         async with prefill:
-            return await ask_round(
+            given = [] if self.rounds else await self._read_given()
+            seats = settings.panel if self.rounds else settings.first_seats
+            quorum = max(0, settings.quorum - sum(isinstance(each, Answer) for each in given))
+            wait_policy = WaitPolicy(quorum, timeout_s, settings.grace_s, quorate_timeout_s)
+            asked = await ask_round(
                 self.members,
                 self.prompt,
                 settings,
+                seats,
                 self.answers,
                 wait_policy,
                 self.emit,
                 verbatim=self.strategy.returns_member_answers,
             )
+        return given_answers.joined(given, asked, settings.answer_names) if given else asked
+
+    async def _read_given(self) -> Sequence[Answer | Failure]:
+        """The candidates that the request brings along, told as any other answer."""
+        output_format = format_of_members(self.prompt, self.settings, self.strategy.returns_member_answers)
+        given = await given_answers.read(self.settings.answers, output_format)
+        for each in given:
+            self.emit(AnswerDone(each) if isinstance(each, Answer) else AnswerFailed(each))
+        return given
 
     @contextmanager
     def _deadline_suspended(self) -> Iterator[None]:

@@ -54,6 +54,8 @@ async def collect_answers(requests: Sequence[SeatRequest], wait_policy: WaitPoli
     The round ends early once so many answers have failed that the quorum cannot be met any more. Of a cancelled seat
     with several samples, those that had finished count as answers.
     """
+    if not requests:
+        return Panel([], [])
     members = [_Member(request, emit) for request in requests]
     tasks = [asyncio.create_task(member.answer()) for member in members]
     try:

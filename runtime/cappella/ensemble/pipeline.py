@@ -143,7 +143,7 @@ def _finished(ctx: RunContext, verdict: Verdict, status: Status, prompt_tokens: 
 
 def _require_ready(engines: Mapping[str, Engine], settings: Settings) -> None:
     """Raises ModelNotReady if too few members are up for the quorum, or the judge is still starting."""
-    down = [seat for seat in settings.panel if not engines[seat.model].status.accepts_requests]
+    down = [seat for seat in settings.first_seats if not engines[seat.model].status.accepts_requests]
     if len(settings.answer_names) - sum(seat.samples for seat in down) < settings.quorum:
         names = ", ".join(dict.fromkeys(seat.model for seat in down))
         raise ModelNotReady(f"Not ready: {names}. The quorum is {settings.quorum}.", LOADING_RETRY_AFTER_S)

@@ -166,6 +166,7 @@ def _by_own_names(overrides: Overrides, config: Config) -> Overrides:
         panel=None if panel is None else tuple(map(config.meant_by, panel)),
         judge=None if judge is None else config.meant_by(judge),
         model_sampling=tuple((config.meant_by(name), sampling) for name, sampling in overrides.model_sampling),
+        answers=tuple(replace(each, name=config.meant_by(each.name)) for each in overrides.answers),
     )
 
 

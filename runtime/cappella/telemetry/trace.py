@@ -74,6 +74,8 @@ def fusion(run: Run, options: Detail) -> Trace:
 
 def _add_outcome(trace: Trace, run: Run) -> None:
     verdict = run.verdict
+    if run.settings.answers:
+        trace["given"] = [answer.name for answer in run.settings.answers]
     if run.settings.preset is not None:
         trace["preset"] = run.settings.preset
     if run.gate is not None:

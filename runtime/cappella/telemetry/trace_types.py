@@ -91,6 +91,7 @@ class Trace(TypedDict):
     ranking: NotRequired[list[str]]
     early_exit: NotRequired[str]
     ignored: NotRequired[list[str]]
+    given: NotRequired[list[str]]
     failure_reason: NotRequired[str]
 
 
