@@ -1,8 +1,8 @@
 """A real open model in every seat: model_configs/smollm2.yaml as a visitor runs it."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
+import aiohttp
 import pytest
 
 from support.real_deployment import ROOT, Deployment, deployed
@@ -20,14 +20,16 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
         yield deployment
 
 
-def test_real_open_weights_answer_a_question_of_the_world(smollm2: Deployment) -> None:
+async def test_real_open_weights_answer_a_question_of_the_world(smollm2: Deployment) -> None:
     body = {
         "model": "cappella/default",
         "messages": [{"role": "user", "content": "What is the capital of France?"}],
         "max_tokens": 24,
         "fusion": {"max_completion_tokens": 24, "include_intermediate_responses": True},
     }
-    reply = smollm2.post("/v1/chat/completions", body)
+    url = f"{smollm2.url}/v1/chat/completions"
+    async with aiohttp.ClientSession() as http, http.post(url, json=body) as response:
+        reply = await response.json()
     fusion = reply["fusion"]
     assert (fusion["status"], len(fusion["responses"])) == ("ok", 3)
     assert "Paris" in fusion["responses"][0]["content"]  # the member at temperature 0
