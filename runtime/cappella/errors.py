@@ -203,3 +203,10 @@ class AuditUnavailable(CappellaError):
 
 class RunsUnavailable(CappellaError):
     """The file of runs and responses cannot be read or written."""
+
+
+def cause(error: Exception) -> str:
+    """What went wrong, for a sentence that names the file itself: an OSError's own text would name it once more."""
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8 text"
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
