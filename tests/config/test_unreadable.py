@@ -23,6 +23,6 @@ def test_the_file_stands_once_in_the_message(tmp_path: Path, content: bytes | st
     elif isinstance(content, bytes):
         path.write_bytes(content)
     with pytest.raises(ConfigError) as caught:
-        load(path)
+        load.load(path)
     assert says in str(caught.value)
     assert str(caught.value).count(str(path)) == 1
