@@ -155,7 +155,7 @@ async def test_a_member_that_had_to_wait_is_cut_when_it_hangs_afterwards(
     Sleeper(fake_engines, "cat").wakes.set()
     fake_engines.let("cat", Script(("c",), ending="hang"))
     round_ = ask(fake_engines, timeout_s=600, quorate_limit_s=600)
-    hangs = lambda: len(fake_engines.ended) == 2 and fake_engines.partial_answer("cat") == "c"  # noqa: E731
+    hangs = lambda: len(fake_engines.ended) == 2 and fake_engines.partial_answer("cat") == "c"
     panel = await clock.skip(12, round_, once=hangs)
     assert [failure.reason for failure in panel.failures] == ["straggler"]
 

@@ -12,9 +12,9 @@ from cappella.engines.base import Engine
 from cappella.ensemble.budget import Budget, within_budget
 from cappella.ensemble.candidates import Ordering
 from cappella.ensemble.events import AnalysisDelta, AnswerDelta, Emit, Event, FinalDelta, RoundStarted
+from cappella.ensemble.grace import WaitPolicy
 from cappella.ensemble.judge import Judge
 from cappella.ensemble.messages import for_judge
-from cappella.ensemble.grace import WaitPolicy
 from cappella.ensemble.prefill import EarlyPrefill
 from cappella.ensemble.quorum import require_quorum
 from cappella.ensemble.rounds import ask_round
@@ -162,9 +162,7 @@ class RunContext:
         quorate_limit_s = self.panel_remaining_s / rounds_left
         # Only the first round may use the judge's share: below the quorum there is nothing to judge.
         limit_s = quorate_limit_s if self.rounds else self.remaining_s / rounds_left
-        wait_policy = WaitPolicy(
-            settings.quorum, settings.round_timeout_s, settings.grace_s, limit_s, quorate_limit_s
-        )
+        wait_policy = WaitPolicy(settings.quorum, settings.round_timeout_s, settings.grace_s, limit_s, quorate_limit_s)
         prefill = self._early_prefill.running(is_last=rounds_left == 1) if self._prefills_early else nullcontext()
         async with prefill:
             return await ask_round(

@@ -22,7 +22,7 @@ from cappella.types import Prompt
 _CANCEL_MESSAGES: Mapping[CancelReason, str] = {
     "deadline": "cancelled: it had not finished when the round ended",
     "quorum_unreachable": "cancelled: too many other members had failed for the quorum",
-    "straggler": "cancelled: it had not finished in the grace period after the quorum",
+    "straggler": "answered without it: it had not finished in the grace period after the quorum",
 }
 
 
