@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "telemetry": "ensemble engines bundle placement auth sealing config errors types vocabulary sse background version",
     "runtime": "ensemble engines config errors types",
     "ensemble": "engines config errors types vocabulary background",
-    "engines": "placement sealing config errors types sse threads",
+    "engines": "placement sealing config errors types sse background threads",
     "bundle": "placement config errors vocabulary",
     "placement": "config errors",
     "config": "errors types vocabulary",

@@ -19,6 +19,7 @@ MAX_ANSWERS = 26
 """The most answers of one round: those who read them know each by a letter."""
 
 Seconds = Annotated[float, Field(gt=0)]
+Grace = Annotated[float, Field(ge=0)] | Literal["never"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +63,9 @@ class EnsembleOptions(Frozen):
     """Whether the judge analyses the answers before it writes (and sees the analysis), alongside, or not at all."""
     quorum: Annotated[int, Field(ge=1, le=MAX_MEMBERS * MAX_SAMPLES)] | None = None
     """How many answers are enough; by default two, or all of a smaller panel."""
-    grace_s: Annotated[float, Field(ge=0)] | None = None
-    """Seconds that stragglers may take after the quorum is met; by default, until the round times out."""
+    grace_s: Grace | None = None
+    """Seconds that stragglers may take after the quorum is met, or `never` to cut them; by default twice the time that
+    the quorum took, and at least 5 s."""
     samples: Annotated[int, Field(ge=1, le=MAX_SAMPLES)] = 1
     """Answers per seat, in one engine call."""
     layers: Annotated[int, Field(ge=1, le=4)] = 1

@@ -22,9 +22,9 @@ from cappella.ensemble.events import (
     FinalDelta,
     RoundStarted,
 )
+from cappella.ensemble.grace import WaitPolicy
 from cappella.ensemble.judge import Judge
 from cappella.ensemble.messages import for_judge, format_of_members
-from cappella.ensemble.panel import WaitPolicy
 from cappella.ensemble.prefill import EarlyPrefill
 from cappella.ensemble.quorum import require_quorum
 from cappella.ensemble.rounds import ask_round
@@ -169,16 +169,16 @@ class RunContext:
 
     async def _ask_round(self) -> Panel:
         settings, rounds_left = self.settings, self.max_rounds - len(self.rounds)
-        quorate_timeout_s = min(settings.round_timeout_s, self.panel_remaining_s / rounds_left)
+        quorate_limit_s = self.panel_remaining_s / rounds_left
         # Only the first round may use the judge's share: below the quorum there is nothing to judge.
-        first_timeout_s = min(settings.round_timeout_s, self.remaining_s / rounds_left)
-        timeout_s = quorate_timeout_s if self.rounds else first_timeout_s
+        limit_s = quorate_limit_s if self.rounds else self.remaining_s / rounds_left
         prefill = self._early_prefill.running(is_last=rounds_left == 1) if self._prefills_early else nullcontext()
         async with prefill:
             given = [] if self.rounds else await self._read_given()
             seats = settings.panel if self.rounds else settings.first_seats
-            quorum = max(0, settings.quorum - sum(isinstance(each, Answer) for each in given))
-            wait_policy = WaitPolicy(quorum, timeout_s, settings.grace_s, quorate_timeout_s)
+            # At least one of those who are asked: the grace is a multiple of the time that it takes.
+            quorum = max(1, settings.quorum - sum(isinstance(each, Answer) for each in given))
+            wait_policy = WaitPolicy(quorum, settings.round_timeout_s, settings.grace_s, limit_s, quorate_limit_s)
             asked = await ask_round(
                 self.members,
                 self.prompt,

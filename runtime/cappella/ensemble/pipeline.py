@@ -10,12 +10,13 @@
 
 import asyncio
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 from cappella.background import background
 from cappella.config.options import Settings
-from cappella.engines import refusals
+from cappella.engines import refusals, waiting
 from cappella.engines.base import Engine
 from cappella.engines.sanitize import each_text_once
 from cappella.ensemble import conversation, gate
@@ -25,6 +26,7 @@ from cappella.ensemble.fallback import fallback_answer
 from cappella.ensemble.progress import Progress
 from cappella.ensemble.run import Answer, Panel, Run, Status, Verdict
 from cappella.ensemble.strategies import STRATEGIES
+from cappella.ensemble.waits import Waits
 from cappella.errors import EngineError, JudgeFailed, ModelNotReady, RequestError
 from cappella.types import Prompt
 
@@ -62,13 +64,24 @@ class Pipeline:
     async def _run(self, prompt: Prompt, settings: Settings, emit: Emit, run_id: str) -> Run:
         ctx = RunContext(self._engines, prompt, settings, STRATEGIES[settings.strategy], emit, run_id)
         emit(RunStarted(ctx.run_id, settings.answer_names, settings.judge, settings.gate is not None))
-        if answer := await gate.bypass(ctx):
-            return _finished(ctx, Verdict(answer, answer.name), "bypassed", answer.call.usage.prompt_tokens)
-        # Ends with the strategy: a slow tokenizer delays no answer.
-        async with background(conversation.count(ctx.judge_engine, ctx.judge_prompt)) as counted:
-            verdict = await _verdict(ctx)
+        with waiting.listening(Waits(ctx.emit)):
+            if answer := await gate.bypass(ctx):
+                return _finished(ctx, Verdict(answer, answer.name), "bypassed", answer.call.usage.prompt_tokens)
+            # Ends with the strategy: a slow tokenizer delays no answer.
+            with _awake(ctx):
+                async with background(conversation.count(ctx.judge_engine, ctx.judge_prompt)) as counted:
+                    verdict = await _verdict(ctx)
         prompt_tokens = conversation.tokens(counted, settings, ctx.rounds)
         return _finished(ctx, verdict, run_status(ctx.rounds, ctx.answers, ctx.failure_reason), prompt_tokens)
+
+
+@contextmanager
+def _awake(ctx: RunContext) -> Iterator[None]:
+    """Keeps all engines of the run awake: the judge wakes while the members answer, and does not fall asleep meanwhile."""
+    with ExitStack() as stack:
+        for model in dict.fromkeys((*(seat.model for seat in ctx.settings.panel), ctx.settings.judge)):
+            stack.enter_context(ctx.engines[model].keep_awake())
+        yield
 
 
 async def _verdict(ctx: RunContext) -> Verdict:

@@ -11,8 +11,9 @@ from cappella.engines.base import Engine
 from cappella.ensemble import prompts
 from cappella.ensemble.candidates import Candidates
 from cappella.ensemble.events import Emit
+from cappella.ensemble.grace import WaitPolicy
 from cappella.ensemble.messages import for_member
-from cappella.ensemble.panel import SeatRequest, WaitPolicy, collect_answers
+from cappella.ensemble.panel import SeatRequest, collect_answers
 from cappella.ensemble.run import Answer, Panel
 from cappella.ensemble.shares import cut_to_share
 from cappella.types import Message, Prompt, Sampling

@@ -16,11 +16,16 @@ Milliseconds = Annotated[float | None, Field(description="Milliseconds.")]
 
 
 class FailedModel(TypedDict):
+    """A member without an answer. One that was `cut` had `grace_ms` after the quorum, which took `quorum_ms`."""
+
     model: str
     error: str
     status_code: Count
     reason: str
     partial: NotRequired[str]
+    cut: NotRequired[Literal["grace"]]
+    quorum_ms: NotRequired[Milliseconds]
+    grace_ms: NotRequired[Milliseconds]
 
 
 class NamedCall(TypedDict):

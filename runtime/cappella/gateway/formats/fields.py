@@ -1,7 +1,8 @@
 """Request fields that several APIs share, once `policy.py` has taken out what is a hint, or unknown."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Final, Literal, Self, TypeVar
+from types import UnionType
+from typing import Annotated, Any, Final, Literal, Self, TypeVar, Union, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -71,10 +72,19 @@ def _with_options(model: type[Model]) -> type[Model]:
     """The model with a field for each run option; null leaves it to the ensemble."""
     fields: dict[str, Any] = {}
     for name, option in Options.model_fields.items():
-        bounds = [*option.metadata, *([Field(le=MAX_REQUESTED_S)] if name.endswith("_s") else [])]
-        kind: Any = Annotated[option.annotation, *bounds] if bounds else option.annotation
+        declared: Any = option.annotation
+        kind = Annotated[declared, *option.metadata] if option.metadata else declared
+        kind = _bounded(kind) if name.endswith("_s") else kind
         fields[OPTIONS[name]] = (kind | None, Field(None, description=option.description))
     return create_model(model.__name__, __base__=model, __module__=model.__module__, __doc__=model.__doc__, **fields)
+
+
+def _bounded(kind: Any) -> Any:
+    """The type of a time that a request may set."""
+    if get_origin(kind) in (Union, UnionType):
+        return Union[tuple(_bounded(each) for each in get_args(kind))]  # noqa: UP007
+    is_number = kind is float or (get_origin(kind) is Annotated and get_args(kind)[0] is float)
+    return Annotated[kind, Field(le=MAX_REQUESTED_S)] if is_number else kind
 
 
 @_with_options
