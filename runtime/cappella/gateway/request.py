@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from fastapi import Request
 from fastapi.responses import StreamingResponse
@@ -113,6 +113,12 @@ async def read(request: Request, limit_bytes: int, timeout_s: float, hold: Calla
     return b"".join(parts)
 
 
+class Source(Protocol):
+    """What generates a reply, and is not generating any more once it is closed."""
+
+    async def aclose(self) -> None: ...
+
+
 class Stream(StreamingResponse):
     """A streamed reply that ends, together with its source, if the client is too slow a reader for `timeout_s`.
 
@@ -123,7 +129,7 @@ class Stream(StreamingResponse):
     def __init__(
         self,
         content: AsyncGenerator[bytes, None],
-        source: AsyncGenerator[bytes, None],
+        source: Source,
         timeout_s: float,
         **options: Any,
     ) -> None:
@@ -151,6 +157,16 @@ class Stream(StreamingResponse):
             await self._patience.wait_for(send(message), len(message.get("body", b"")))
 
         await super().stream_response(in_time)
+
+
+async def resumed(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """`first` and then the rest, which is closed with this."""
+    try:
+        yield first
+        async for data in rest:
+            yield data
+    finally:
+        await rest.aclose()
 
 
 class _Patience:
