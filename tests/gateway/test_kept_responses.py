@@ -1,8 +1,6 @@
 """Responses that are kept, as the stock client uses them: continued, read again, listed, deleted, and run in the background."""
 
-import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,47 +9,17 @@ import pytest
 from openai import AsyncOpenAI
 
 from cappella.auth.keys import KeyStore
-from cappella.config import Config
 from cappella.telemetry.run_store import Reader, RunStore
 from support.fake_engines import MEMBERS, FakeEngines, eventually, judge_script, serving
+from support.kept_gateway import ask, client, ended, hold, keeping, kept
 from support.recorded_gateway import recording_config
 from support.scripted_engine import Script
-
-
-def keeping(tmp_path: Path, **runs: Any) -> Config:
-    return recording_config(tmp_path, runs={"content": True, **runs})
-
-
-def client(url: str, key: str = "none") -> AsyncOpenAI:
-    return AsyncOpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0)
-
-
-@asynccontextmanager
-async def kept(fake_engines: FakeEngines, tmp_path: Path, **runs: Any) -> AsyncIterator[AsyncOpenAI]:
-    async with serving(fake_engines, keeping(tmp_path, **runs)) as url, client(url) as stock:
-        yield stock
 
 
 @pytest.fixture
 async def stock(fake_engines: FakeEngines, tmp_path: Path) -> AsyncIterator[AsyncOpenAI]:
     async with kept(fake_engines, tmp_path) as stock:
         yield stock
-
-
-async def ask(stock: AsyncOpenAI, text: Any = "Say hello.", **more: Any) -> Any:
-    return await stock.responses.create(**{"model": "cappella/default", "input": text, **more})
-
-
-async def ended(stock: AsyncOpenAI, response_id: str) -> Any:
-    async with asyncio.timeout(20):
-        while (response := await stock.responses.retrieve(response_id)).status in ("queued", "in_progress"):
-            await asyncio.sleep(0.01)
-    return response
-
-
-def hold(fake_engines: FakeEngines) -> None:
-    for name in MEMBERS:
-        fake_engines.let(name, Script(ending="held"))
 
 
 def said_to(fake_engines: FakeEngines, name: str = "ann") -> list[tuple[str, Any]]:
@@ -201,7 +169,7 @@ async def test_where_no_content_is_kept_a_400_says_which_key_keeps_it(
 
 @pytest.mark.parametrize(
     ("more", "param"),
-    [({"conversation": "conv_1"}, "conversation"), ({"background": True, "store": False}, ""), ({"background": True, "stream": True}, "")],
+    [({"conversation": "conv_1"}, "conversation"), ({"background": True, "store": False}, "")],
 )  # fmt: skip
 async def test_what_is_not_done_is_refused_by_its_name(stock: AsyncOpenAI, more: dict[str, Any], param: str) -> None:
     with pytest.raises(openai.BadRequestError, match=next(iter(more))) as raised:
@@ -392,12 +360,6 @@ async def test_a_response_whose_end_cannot_be_written_is_not_in_progress_for_eve
     await store.call(lambda db: db.execute("DROP TRIGGER full"))
     store.close()
     assert (await stock.responses.retrieve(response_id)).status == "failed"
-
-
-async def test_a_kept_response_is_not_streamed(stock: AsyncOpenAI) -> None:
-    reply = await ask(stock)
-    with pytest.raises(openai.BadRequestError, match="not streamed"):
-        await stock.responses.retrieve(reply.id, stream=True)
 
 
 async def test_a_response_has_the_id_of_its_run(stock: AsyncOpenAI, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -157,6 +157,15 @@ class Stream(StreamingResponse):
             await self._patience.wait_for(send(message), len(message.get("body", b"")))
 
         await super().stream_response(in_time)
+
+
+NO_BUFFERING = {"X-Accel-Buffering": "no"}
+"""Proxies hand pieces on as they come."""
+
+
+def event_stream(frames: AsyncGenerator[bytes, None], timeout_s: float, headers: Mapping[str, str] = {}) -> Stream:
+    """A stream of server-sent events."""
+    return Stream(frames, frames, timeout_s, media_type="text/event-stream", headers={**NO_BUFFERING, **headers})
 
 
 async def resumed(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:

@@ -1,6 +1,6 @@
 """The inference endpoints and `/api/reload`: request in, pipeline or engine, reply out."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
@@ -27,13 +27,13 @@ from cappella.gateway.formats.policy_ensembles import ENSEMBLES
 from cappella.gateway.formats.responses import ResponsesRequest
 from cappella.gateway.formats.sse import EventEncoder
 from cappella.gateway.kept_responses import PATH as RESPONSES
-from cappella.gateway.kept_responses import Recalled, recalled
+from cappella.gateway.kept_responses import KeptResponses, Recalled, recalled
 from cappella.gateway.limits import require_within_limits
 from cappella.gateway.model_list import PREFIX, callable_names, named_model
 from cappella.gateway.model_reply import MESSAGES, ModelForm, answer_from_model
 from cappella.gateway.receive import received
 from cappella.gateway.reply_types import Reloaded
-from cappella.gateway.request import Incoming, Stream, resumed, unless_gone
+from cappella.gateway.request import NO_BUFFERING, Incoming, Stream, event_stream, resumed, unless_gone
 from cappella.gateway.state import GatewayState
 from cappella.gateway.validation import parse
 from cappella.telemetry import records
@@ -200,25 +200,40 @@ async def _answer_from_ensemble(
             return await state.recorder.run(state.pipeline, incoming.key, prompt, left, emit, run_id)
 
     if isinstance(parsed, ResponsesRequest) and state.responses:
-        state.responses.keep(parsed, incoming.key_id)
         if parsed.background:
-            queued = await state.responses.start(parsed, incoming.key_id, incoming.memory, run)
-            return Response(orjson.dumps(queued), media_type="application/json", headers=headers)
+            return await _in_background(state, state.responses, incoming, parsed, run, headers)
+        state.responses.keep(parsed, incoming.key_id, incoming.memory.size_bytes)
     run_id = new_run_id()
     if not parsed.stream:
         result = await unless_gone(incoming.request, run(lambda event: None, run_id))
         return Response(orjson.dumps(parsed.to_response(result)), media_type="application/json", headers=headers)
-    encoder = parsed.event_encoder()
 
     def require_possible() -> None:
         state.recorder.require_available()
         state.pipeline.require_ready(settings)
 
+    encoder = parsed.event_encoder()
     frames = sse.stream(partial(run, run_id=run_id), run_id, encoder, state.describe, require_possible)
     # Awaited before the reply begins, so that an early failure still gets its own status code.
     first = await unless_gone(incoming.request, anext(frames))
-    options = {"media_type": encoder.media_type, "headers": {**_NO_BUFFERING, **headers}}
+    options = {"media_type": encoder.media_type, "headers": {**NO_BUFFERING, **headers}}
     return Stream(resumed(first, frames), frames, state.config.server.client_timeout_s, **options)
+
+
+async def _in_background(
+    state: GatewayState,
+    responses: KeptResponses,
+    incoming: Incoming,
+    parsed: ResponsesRequest,
+    run: Callable[[Emit, str], Coroutine[Any, Any, Run]],
+    headers: Mapping[str, str],
+) -> Response:
+    """The queued response, or its stream, which goes on without its client, and may be read from any event on."""
+    queued = await responses.start(parsed, incoming.key_id, incoming.memory, run)
+    if not parsed.stream:
+        return Response(orjson.dumps(queued), media_type="application/json", headers=headers)
+    frames = await responses.events(queued["id"], incoming.key_id)
+    return event_stream(frames, state.config.server.client_timeout_s, headers)
 
 
 def _resolved(state: GatewayState, parsed: EnsembleRequest, name: str) -> tuple[Prompt, Settings]:
@@ -234,6 +249,3 @@ def _resolved(state: GatewayState, parsed: EnsembleRequest, name: str) -> tuple[
     told_by_events = parsed.wants_panel_deltas and "progress" not in overrides.options.given()
     shown = {"panel_watched": parsed.wants_panel_deltas, **({"progress": "off"} if told_by_events else {})}
     return prompt, settings.model_copy(update=shown)
-
-
-_NO_BUFFERING = {"X-Accel-Buffering": "no"}

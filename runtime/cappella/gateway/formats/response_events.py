@@ -23,6 +23,7 @@ class Answered(Protocol):
     def response(self) -> Callable[..., Response]: ...
     def named(self, item: Json) -> Json: ...
     def finished(self, status: str, output: list[Json], run: Run) -> Response: ...
+    def failed(self, run_id: str, error: ErrorBody) -> Response: ...
 
 
 class Events(EventEncoder):
@@ -94,8 +95,7 @@ class Events(EventEncoder):
         yield self._event(f"response.{status}", response=self._request.finished(status, items, run))
 
     def failed(self, error: ErrorBody) -> Iterator[bytes]:
-        error = {**error, "code": error["code"] or "server_error"}
-        yield self._event("response.failed", response=self._response(self._run_id, "failed", [], error=dict(error)))
+        yield self._event("response.failed", response=self._request.failed(self._run_id, error))
 
     def _created(self, run_id: str, status: str) -> bytes:
         self._run_id = run_id
@@ -174,6 +174,9 @@ _EMPTY: Mapping[str, Json] = {
     "call": {"arguments": ""},
 }
 
+
+ENDS = tuple(f"event: response.{status}\n".encode() for status in ("completed", "incomplete", "failed"))
+"""How the last event of a run's stream begins."""
 
 _HOSTED = (
     "panel.delta panel.reasoning.delta panel.completed panel.failed analysis.in_progress analysis.completed".split()
