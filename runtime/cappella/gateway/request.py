@@ -147,16 +147,36 @@ class Stream(StreamingResponse):
             except ClientGone:
                 return
             except ClientTooSlow as error:
-                records.current().error = type(error).__name__
-                logger.warning("%s: %s", scope["path"], error)
-                # Nobody reads what is left in the socket's buffer either.
-                (scope.get("extensions") or {}).get(ABORT, lambda: None)()
+                _drop(scope, error)
 
     async def stream_response(self, send: Send) -> None:
         async def in_time(message: Message) -> None:
             await self._patience.wait_for(send(message), len(message.get("body", b"")))
 
         await super().stream_response(in_time)
+
+
+def patient(scope: Scope, send: Send, timeout_s: float) -> Send:
+    """`send` for a reply that others make: as with `Stream`, a client that is too slow loses its connection.
+
+    They see that it has left.
+    """
+    patience = _Patience(timeout_s)
+
+    async def in_time(message: Message) -> None:
+        try:
+            await patience.wait_for(send(message), len(message.get("body", b"")))
+        except ClientTooSlow as error:
+            _drop(scope, error)
+
+    return in_time
+
+
+def _drop(scope: Scope, error: ClientTooSlow) -> None:
+    records.current().error = type(error).__name__
+    logger.warning("%s: %s", scope["path"], error)
+    # Nobody reads what is left in the socket's buffer either.
+    (scope.get("extensions") or {}).get(ABORT, lambda: None)()
 
 
 NO_BUFFERING = {"X-Accel-Buffering": "no"}
