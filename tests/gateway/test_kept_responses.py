@@ -1,5 +1,6 @@
 """Responses that are kept, as the stock client uses them: continued, read again, listed, deleted, and run in the background."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from openai import AsyncOpenAI
 
 from cappella.auth.keys import KeyStore
+from cappella.ensemble import stream
 from cappella.telemetry.run_store import Reader, RunStore
 from support.fake_engines import MEMBERS, FakeEngines, eventually, judge_script, serving
 from support.kept_gateway import ask, client, ended, hold, keeping, kept
@@ -369,3 +371,55 @@ async def test_a_response_has_the_id_of_its_run(stock: AsyncOpenAI, tmp_path: Pa
     store = RunStore(tmp_path / "runs.sqlite", 1)
     assert await store.find(run_id, Reader(True, None))
     store.close()
+
+
+async def test_of_two_who_delete_at_once_one_is_told_that_there_is_none(stock: AsyncOpenAI) -> None:
+    response_id = (await ask(stock)).id
+    told = await asyncio.gather(*(stock.responses.delete(response_id) for _ in range(4)), return_exceptions=True)
+    refused = [each for each in told if each is not None]
+    assert [getattr(each, "status_code", None) for each in refused] == [404] * 3
+
+
+async def test_a_response_in_the_background_has_the_right_status_at_each_stage(
+    fake_engines: FakeEngines, tmp_path: Path
+) -> None:
+    config = keeping(tmp_path)
+    one_at_a_time = {name: model.model_copy(update={"max_num_seqs": 1}) for name, model in config.models.items()}
+    config = config.model_copy(update={"models": one_at_a_time})
+    hold(fake_engines)
+    async with serving(fake_engines, config) as url, client(url) as stock:
+
+        async def status(response_id: str) -> Any:
+            return (await stock.responses.retrieve(response_id)).status
+
+        first, second, third = [await ask(stock, background=True) for _ in range(3)]
+        assert {each.status for each in (first, second, third)} == {"queued"}
+        assert await eventually(lambda: fake_engines.running == len(MEMBERS))
+        stages = [await status(each.id) for each in (first, second, third)]
+        assert stages == ["in_progress", "queued", "queued"]
+        assert (await stock.responses.cancel(third.id)).status == await status(third.id) == "cancelled"
+        assert (await stock.responses.cancel(first.id)).status == "cancelled"
+        assert await eventually(lambda: len(fake_engines.servers["ann"].bodies) == 2)
+        assert await status(second.id) == "in_progress"
+        fake_engines.release()
+        assert (await ended(stock, second.id)).status == "completed"
+        fake_engines.let("judge", judge_script(Script(("cut",), finish_reason="length")))
+        cut = await ended(stock, (await ask(stock, background=True)).id)
+        assert (cut.status, cut.incomplete_details.reason) == ("incomplete", "max_output_tokens")
+        assert [each.status for each in (await stock.responses.retrieve(cut.id),)] == ["incomplete"]
+        for name in MEMBERS:
+            fake_engines.let(name, Script(ending="break"))
+        failed = await ended(stock, (await ask(stock, background=True)).id)
+        assert (failed.status, failed.error.code, failed.completed_at) == ("failed", "insufficient_quorum", None)
+
+
+async def test_a_stream_that_fails_is_kept_as_failed(
+    fake_engines: FakeEngines, stock: AsyncOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "EARLY_FAILURE_S", 0.0)
+    for name in MEMBERS:
+        fake_engines.let(name, Script(pause_s=0.05, ending="break"))
+    events = [event async for event in await ask(stock, stream=True)]
+    assert events[-1].type == "response.failed"
+    again = await stock.responses.retrieve(events[-1].response.id)
+    assert again.to_dict() == events[-1].response.to_dict()
