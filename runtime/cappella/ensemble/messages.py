@@ -62,8 +62,11 @@ def has_images(messages: Sequence[Message]) -> bool:
 
 
 def ends_in_results(messages: Sequence[Message]) -> bool:
-    """Whether it goes on from results of tools. Their images stand after them, in a turn of the user without a text."""
-    *before, last = messages
+    """Whether it goes on from results of tools. Their images stand after them, in a turn of the user without a text.
+
+    A system turn after them, as clients send reminders in, is nobody's new wish.
+    """
+    *before, last = [message for message in messages if message["role"] != "system"] or messages
     if (
         before
         and last["role"] == "user"

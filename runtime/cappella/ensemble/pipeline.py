@@ -53,13 +53,22 @@ class Pipeline:
         If the judge fails, the run is `degraded` and returns a member's answer. Raises ModelNotReady, PanelFailed,
         JudgeFailed, EngineBroke or RequestError when there is nothing to return.
         """
-        _require_ready(self._engines, settings)
+        self.require_ready(settings)
         run_id = run_id or new_run_id()
         with each_text_once():
             if settings.progress == "off":
                 return await self._run(prompt, settings, emit, run_id)
             progress = Progress(emit)
             return replace(await self._run(prompt, settings, progress, run_id), progress=progress.text)
+
+    def require_ready(self, settings: Settings) -> None:
+        """Raises ModelNotReady if too few members are up for the quorum, or the judge is still starting."""
+        down = [seat for seat in settings.first_seats if not self._engines[seat.model].status.accepts_requests]
+        if len(settings.answer_names) - sum(seat.samples for seat in down) < settings.quorum:
+            names = ", ".join(dict.fromkeys(seat.model for seat in down))
+            raise ModelNotReady(f"Not ready: {names}. The quorum is {settings.quorum}.", LOADING_RETRY_AFTER_S)
+        if self._engines[settings.judge].status.state in ("waiting", "loading"):
+            raise ModelNotReady(f"Not ready: the judge {settings.judge} is loading.", LOADING_RETRY_AFTER_S)
 
     async def _run(self, prompt: Prompt, settings: Settings, emit: Emit, run_id: str) -> Run:
         ctx = RunContext(self._engines, prompt, settings, STRATEGIES[settings.strategy], emit, run_id)
@@ -152,13 +161,3 @@ def _finished(ctx: RunContext, verdict: Verdict, status: Status, prompt_tokens: 
         prompt_tokens=prompt_tokens,
         timings=ctx.timings,
     )
-
-
-def _require_ready(engines: Mapping[str, Engine], settings: Settings) -> None:
-    """Raises ModelNotReady if too few members are up for the quorum, or the judge is still starting."""
-    down = [seat for seat in settings.first_seats if not engines[seat.model].status.accepts_requests]
-    if len(settings.answer_names) - sum(seat.samples for seat in down) < settings.quorum:
-        names = ", ".join(dict.fromkeys(seat.model for seat in down))
-        raise ModelNotReady(f"Not ready: {names}. The quorum is {settings.quorum}.", LOADING_RETRY_AFTER_S)
-    if engines[settings.judge].status.state in ("waiting", "loading"):
-        raise ModelNotReady(f"Not ready: the judge {settings.judge} is loading.", LOADING_RETRY_AFTER_S)

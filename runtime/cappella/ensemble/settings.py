@@ -53,7 +53,8 @@ def resolve(
     _require_image_support(models, panel, quorum, prompt)
     mode = options.get("gate") or (preset.gate if isinstance(preset, Preset) else None)
     gate = _gate(name, ensemble, mode, overrides, models)
-    if options.get("tools_panel") == "judge" and not overrides.panel_required and ends_in_results(prompt.messages):
+    goes_on = prompt.brings_results or ends_in_results(prompt.messages)
+    if options.get("tools_panel") == "judge" and not overrides.panel_required and goes_on:
         gate = Gate("tools", judge_model)
     if given:
         gate = None  # A gate's model would answer without them.
