@@ -6,10 +6,14 @@ from dataclasses import dataclass
 import orjson
 
 from cappella.errors import EngineContextExceeded
-from cappella.types import Message, Prompt, Sampling
+from cappella.types import Message, Prompt, Sampling, Usage
 
 LONGEST_TOKEN_CHARS = 512
 """Where the tokenizer is not known, as an attached server's: known ones have at most 128, runs of spaces or dashes."""
+BYTES_PER_TOKEN = 3
+"""Fewer than most tokenizers have, so that an estimate is rather too high than too low."""
+MESSAGE_TOKENS = 8
+IMAGE_TOKENS = 1000
 PART_CHARS = 64
 """Each message, and each part of one, is as much work as so many characters."""
 
@@ -53,6 +57,28 @@ def prompt_work(prompt: Prompt) -> int:
     """The characters that reading the prompt is worth; the data of images is not read."""
     tools = len(orjson.dumps(list(prompt.tools))) if prompt.tools else 0
     return tools + sum(_work(message) for message in prompt.messages)
+
+
+def estimate_tokens(prompt: Prompt) -> int:
+    """A prompt's size in tokens, estimated from the bytes of its texts."""
+    size_bytes = len(orjson.dumps(list(prompt.tools))) if prompt.tools else 0
+    images = 0
+    for message in prompt.messages:
+        content = message.get("content")
+        parts = content if isinstance(content, list) else [{"type": "text", "text": content or ""}]
+        images += sum(part["type"] == "image_url" for part in parts)
+        size_bytes += sum(len(str(part.get("text", "")).encode()) for part in parts)
+        size_bytes += len(orjson.dumps(message["tool_calls"])) if message.get("tool_calls") else 0
+    return _tokens(size_bytes) + MESSAGE_TOKENS * len(prompt.messages) + IMAGE_TOKENS * images
+
+
+def estimated_usage(prompt: Prompt, written: str) -> Usage:
+    """The usage of a call that nobody reports, from its texts; a prompt counts once for all samples."""
+    return Usage(estimate_tokens(prompt), completion_tokens=_tokens(len(written.encode())), estimated=True)
+
+
+def _tokens(size_bytes: int) -> int:
+    return -(-size_bytes // BYTES_PER_TOKEN)
 
 
 def _work(message: Message) -> int:
