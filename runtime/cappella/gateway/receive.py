@@ -1,5 +1,6 @@
 """Receives a request with a JSON body: its key, its size and pace, and its limits are checked before anybody looks at it."""
 
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -23,9 +24,10 @@ async def received(current: Callable[[], GatewayState], request: Request) -> Asy
     with state.bodies.holding(caller(request, key)) as memory:
         decode = decoder_of(request.headers.get("content-encoding", ""))
         body = await read(request, server.max_body_bytes, server.client_timeout_s, memory.add)
+        arrived_at = time.monotonic()
         if decode:
             body = await off_loop_if_large(MAX_INLINE_CHARS + 1, decoded, decode, body, server.max_body_bytes)
             memory.add(len(body))
         wire, body = await off_loop_if_large(len(body), checked_json, body, server.limits)
         body = await images.with_files(body, wire, server.image_folder, server.max_body_bytes)
-        yield Incoming(request, request.url.path, key, body, wire, memory)
+        yield Incoming(request, request.url.path, key, body, wire, memory, arrived_at)

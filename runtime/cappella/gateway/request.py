@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -39,7 +39,7 @@ class ClientTooSlow(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """A request whose body has arrived. `memory` holds that body until the request is admitted."""
+    """A request whose body has arrived, at `arrived_at` of `time.monotonic`. `memory` holds that body until the request is admitted."""
 
     request: Request
     path: str
@@ -47,7 +47,7 @@ class Incoming:
     body: bytes
     wire: dict[str, Any]
     memory: HeldBody
-    arrived_at: float = field(default_factory=time.monotonic)
+    arrived_at: float
 
     @property
     def key_id(self) -> str | None:

@@ -153,9 +153,10 @@ async def _ask_ensemble(
     parsed: Any = await off_loop_if_large(incoming.memory.size_bytes, _read, state, path, schema, named)
     if outer:
         parsed.come_through(outer)
-    extra = _models_beyond(_by_own_names(parsed.overrides, state.config), state.config.ensembles[name])
+    overrides = _by_own_names(parsed.overrides, state.config)
+    extra = _models_beyond(overrides, state.config.ensembles[name])
     await state.gatekeeper.admit(incoming.key, [*([outer] if outer else []), called, *extra])
-    return await _answer_from_ensemble(state, incoming, form.of_ensemble(parsed) if form else parsed, name)
+    return await _answer_from_ensemble(state, incoming, form.of_ensemble(parsed) if form else parsed, overrides, name)
 
 
 def _by_own_names(overrides: Overrides, config: Config) -> Overrides:
@@ -189,15 +190,15 @@ def _models_beyond(overrides: Overrides, ensemble: Ensemble) -> list[str]:
 
 
 async def _answer_from_ensemble(
-    state: GatewayState, incoming: Incoming, parsed: EnsembleRequest, name: str
+    state: GatewayState, incoming: Incoming, parsed: EnsembleRequest, overrides: Overrides, name: str
 ) -> Response:
-    prompt, settings = await off_loop_if_large(incoming.memory.size_bytes, _resolved, state, parsed, name)
+    prompt, settings = await off_loop_if_large(incoming.memory.size_bytes, _resolved, state, parsed, overrides, name)
     headers = state.ignored.told(incoming.path, parsed.ignored)
     needed = costs(settings, state.config.host_of)
 
     async def run(emit: Emit, run_id: str | None = None) -> Run:
         slot = state.admission.slot(PREFIX + name, needed, key=incoming.key_id)
-        slot = in_time(slot, settings.deadline_s - incoming.waited_s)
+        slot = in_time(slot, settings.deadline_s - incoming.waited_s, "the run's deadline_s")
         async with state.in_flight.track_run() as begin, records.current().waiting(PREFIX + name, slot):
             incoming.memory.release()
             # The time in the queue is part of the client's wait, too.
@@ -221,11 +222,10 @@ async def _answer_from_ensemble(
     return Stream(_resume(first, frames), frames, state.config.server.client_timeout_s, **options)
 
 
-def _resolved(state: GatewayState, parsed: EnsembleRequest, name: str) -> tuple[Prompt, Settings]:
+def _resolved(state: GatewayState, parsed: EnsembleRequest, overrides: Overrides, name: str) -> tuple[Prompt, Settings]:
     config = state.config
     prompt = replace(parsed.prompt, messages=without_progress(parsed.prompt.messages), watched=parsed.stream)
     ensemble, models, limits = config.ensembles[name], config.models_by_name, config.server.limits
-    overrides = _by_own_names(parsed.overrides, config)
     settings = resolve(name, ensemble, models, overrides, prompt, parsed.sampling, limits)
     used = [*(seat.model for seat in settings.panel), settings.judge]
     if prompt.reasoning_effort not in (None, "none") and not any(models[each].capabilities.reasoning for each in used):
@@ -255,6 +255,7 @@ async def _answer_from_model(
 
     async def relay() -> AsyncGenerator[bytes, None]:
         slot = state.admission.slot(model, needed, direct=True, key=incoming.key_id)
+        slot = in_time(slot, state.config.server.max_queue_s - incoming.waited_s, "server.max_queue_s")
         async with records.current().waiting(model, slot):
             incoming.memory.release()
             async with (
