@@ -1,7 +1,6 @@
 """A round of the panel over scripted engines."""
 
 import asyncio
-from collections.abc import Sequence
 
 import pytest
 
@@ -143,7 +142,9 @@ async def test_stragglers_are_cancelled_when_the_grace_period_ends(fake_engines:
 
 
 @pytest.mark.parametrize("pieces", [(), ("c" * 60,)])
-async def test_a_straggler_costs_its_prompt_and_what_it_wrote(fake_engines: FakeEngines, pieces: Sequence[str]) -> None:
+async def test_a_straggler_costs_its_prompt_and_what_it_wrote(
+    fake_engines: FakeEngines, pieces: tuple[str, ...]
+) -> None:
     for name in MEMBERS:
         fake_engines.let(name, Script(pieces, ending="hang") if name == "cat" else Script(ending="held"))
     round_ = asyncio.create_task(ask(fake_engines, timeout_s=60, grace_s=0.05))

@@ -5,8 +5,11 @@ import math
 import resource
 import sys
 import time
+from typing import Literal
 
 import llguidance
+
+Kind = Literal["json", "regex", "grammar", "choice"]
 
 
 def main(max_cpu_s: int, max_memory_bytes: int) -> None:
@@ -18,10 +21,11 @@ def main(max_cpu_s: int, max_memory_bytes: int) -> None:
     for line in sys.stdin:
         until_s = math.ceil(time.process_time()) + max_cpu_s
         resource.setrlimit(resource.RLIMIT_CPU, (until_s, resource.RLIM_INFINITY))
-        print(json.dumps(problem(*json.loads(line), tokenizer)), flush=True)
+        kind, text = json.loads(line)
+        print(json.dumps(problem(kind, text, tokenizer)), flush=True)
 
 
-def problem(kind: str, text: str, tokenizer: llguidance.LLTokenizer) -> str:
+def problem(kind: Kind, text: str, tokenizer: llguidance.LLTokenizer) -> str:
     """Why the form cannot be compiled, in vLLM's words; empty if it can."""
     try:
         if kind == "json":
