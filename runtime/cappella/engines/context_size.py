@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import orjson
 
 from cappella.errors import EngineContextExceeded
-from cappella.types import Message, Prompt, Sampling, Usage
+from cappella.threads import MAX_INLINE_CHARS
+from cappella.types import Json, Message, Prompt, Sampling, Usage
 
 LONGEST_TOKEN_CHARS = 512
 """Where the tokenizer is not known, as an attached server's: known ones have at most 128, runs of spaces or dashes."""
@@ -16,6 +17,8 @@ MESSAGE_TOKENS = 8
 IMAGE_TOKENS = 1000
 PART_CHARS = 64
 """Each message, and each part of one, is as much work as so many characters."""
+IMAGE_CHARS = 20
+"""So many of an image are as much work as one of a text: they are only copied."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +57,13 @@ def prompt_chars(prompt: Prompt) -> int:
 
 
 def prompt_work(prompt: Prompt) -> int:
-    """The characters that reading the prompt is worth; the data of images is not read."""
-    tools = len(orjson.dumps(list(prompt.tools))) if prompt.tools else 0
-    return tools + sum(_work(message) for message in prompt.messages)
+    """The characters that reading the prompt is worth. Beyond those that are read at once it may be any number."""
+    work = len(orjson.dumps(list(prompt.tools))) if prompt.tools else 0
+    for message in prompt.messages:
+        if work > MAX_INLINE_CHARS:
+            break
+        work += _work(message)
+    return work
 
 
 def estimate_tokens(prompt: Prompt) -> int:
@@ -84,8 +91,14 @@ def _tokens(size_bytes: int) -> int:
 def _work(message: Message) -> int:
     content, calls = message.get("content"), message.get("tool_calls") or ()
     parts = len(content) if isinstance(content, list) else 1
+    images = sum(map(_image_chars, content)) if isinstance(content, list) else 0
     written = sum(len(call["function"]["arguments"]) for call in calls) + len(message.get("reasoning") or "")
-    return written + sum(map(len, _texts(message))) + PART_CHARS * (parts + len(calls))
+    return written + images // IMAGE_CHARS + sum(map(len, _texts(message))) + PART_CHARS * (parts + len(calls))
+
+
+def _image_chars(part: Json) -> int:
+    image = part.get("image_url")
+    return len(image["url"]) if image else 0
 
 
 def _texts(message: Message) -> Iterator[str]:

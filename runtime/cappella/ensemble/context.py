@@ -13,7 +13,6 @@ from cappella.ensemble.budget import Budget, within_budget
 from cappella.ensemble.candidates import Ordering
 from cappella.ensemble.events import AnalysisDelta, AnswerDelta, Emit, Event, FinalDelta, RoundStarted
 from cappella.ensemble.judge import Judge
-from cappella.ensemble.messages import for_judge
 from cappella.ensemble.panel import WaitPolicy
 from cappella.ensemble.prefill import EarlyPrefill
 from cappella.ensemble.quorum import require_quorum
@@ -45,7 +44,7 @@ class Strategy:
 
 
 class RunContext:
-    """One run. `rounds` holds every round of the panel; `answers` are those of the last round with a quorum.
+    """One run. `judge_prompt` is the caller's `prompt` for the judge (`messages.for_judge`). `rounds` holds every round of the panel; `answers` are those of the last round with a quorum.
 
     `failure_reason` is set by the last failure that did not end the run; `ranking` by the review.
     """
@@ -54,6 +53,7 @@ class RunContext:
         self,
         engines: Mapping[str, Engine],
         prompt: Prompt,
+        judge_prompt: Prompt,
         settings: Settings,
         strategy: Strategy,
         emit: Emit,
@@ -79,7 +79,7 @@ class RunContext:
         share = settings.max_total_tokens and settings.max_total_tokens // shares
         self.members = within_budget(engines, self._budget, share)
         self.judge_engine = self.engines[settings.judge]
-        self.judge_prompt = for_judge(prompt, self.judge_engine.capabilities)
+        self.judge_prompt = judge_prompt
         self._ordering = Ordering(settings)
         self._early_prefill = EarlyPrefill(self.judge_engine, self.judge_prompt, self._ordering, settings)
         self._timeout: asyncio.Timeout | None = None

@@ -129,7 +129,7 @@ async def answer_request(state: GatewayState, incoming: Incoming, form: Form | N
         state.admission.require_queue_space(model, incoming.key_id)
         refuses = state.config.server.refuses_unknown_fields
         sent = await off_loop_if_large(
-            len(incoming.body), proxy.forwardable, path, incoming.wire, incoming.body, refuses
+            incoming.work_chars, proxy.forwardable, path, incoming.wire, incoming.body, refuses
         )
         await state.gatekeeper.admit(key, [model])
         incoming = replace(incoming, wire=sent.wire, body=sent.body)
@@ -150,7 +150,7 @@ async def _ask_ensemble(
     if schema is None:
         raise RequestError(f"{path} is for single models: call {called} through /v1/chat/completions.", "model")
     named = await recalled(state.responses, incoming, state.config.server.max_body_bytes)
-    parsed: Any = await off_loop_if_large(incoming.memory.size_bytes, _read, state, path, schema, named)
+    parsed: Any = await off_loop_if_large(incoming.work_chars, _read, state, path, schema, named)
     if outer:
         parsed.come_through(outer)
     overrides = _by_own_names(parsed.overrides, state.config)
@@ -192,7 +192,7 @@ def _models_beyond(overrides: Overrides, ensemble: Ensemble) -> list[str]:
 async def _answer_from_ensemble(
     state: GatewayState, incoming: Incoming, parsed: EnsembleRequest, overrides: Overrides, name: str
 ) -> Response:
-    prompt, settings = await off_loop_if_large(incoming.memory.size_bytes, _resolved, state, parsed, overrides, name)
+    prompt, settings = await off_loop_if_large(incoming.work_chars, _resolved, state, parsed, overrides, name)
     headers = state.ignored.told(incoming.path, parsed.ignored)
     needed = costs(settings, state.config.host_of)
 

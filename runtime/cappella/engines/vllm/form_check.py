@@ -18,8 +18,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from cappella.engines.vllm import forms
 from cappella.errors import EngineRejected
 from cappella.threads import off_loop_if_large
@@ -48,13 +46,7 @@ async def require_compilable(fields: Mapping[str, Any]) -> None:
 
 async def require_compilable_body(body: bytes) -> None:
     """The same for the JSON body of a request."""
-    if not _INSTALLED or not forms.may_hold(body):
-        return
-    try:
-        fields = await off_loop_if_large(len(body), orjson.loads, body)
-    except orjson.JSONDecodeError:
-        return
-    if isinstance(fields, dict):
+    if _INSTALLED and (fields := await off_loop_if_large(len(body), forms.fields_with_forms, body)):
         await require_compilable(fields)
 
 

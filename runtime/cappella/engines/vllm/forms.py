@@ -16,9 +16,12 @@ Form = tuple[Kind, str]
 """The kind of a form, and its text: a schema and choices are JSON."""
 
 
-def may_hold(body: bytes) -> bool:
-    """Whether the JSON body of a request may set a form; most do not, and need not be read for it."""
-    return _ESCAPED_LETTER in body or any(name in body for name in _NAMES)
+def fields_with_forms(body: bytes) -> Mapping[str, Any]:
+    """The fields of the JSON body of a request that may set a form; most do not, are not read, and have none here."""
+    if _ESCAPED_LETTER not in body and not any(name in body for name in _NAMES):
+        return {}
+    fields = _parsed(body)
+    return fields if isinstance(fields, dict) else {}
 
 
 def found(fields: Mapping[str, Any]) -> Iterator[Form]:
@@ -72,10 +75,10 @@ def _text(value: Any) -> str:
     return orjson.dumps(value).decode()
 
 
-def _parsed(schema: Any) -> Any:
-    """A schema, which may be JSON in a string; None if that cannot be parsed."""
+def _parsed(value: Any) -> Any:
+    """A value that may be JSON in a string; None if that cannot be parsed."""
     try:
-        return orjson.loads(schema) if isinstance(schema, str) else schema
+        return orjson.loads(value) if isinstance(value, str | bytes) else value
     except orjson.JSONDecodeError:
         return None
 
