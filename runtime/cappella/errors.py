@@ -113,6 +113,10 @@ class EngineBroke(EngineError):
     reason = "engine_broke"
 
 
+class EngineGaveUp(EngineBroke):
+    """The engine ended one answer in the middle, and is well otherwise."""
+
+
 class EngineUnusable(EngineError):
     """`reason` is one of empty_answer, invalid_format, judge_not_valid_json, judge_schema_mismatch."""
 

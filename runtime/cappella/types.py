@@ -131,7 +131,7 @@ class Capabilities:
 class Usage:
     """Tokens of one engine call; `cached_tokens` are those of the prompt that were in the prefix cache.
 
-    `estimated` is set if the server does not report its usage.
+    `estimated` is set if no server reports it: the call was cut, say.
     """
 
     prompt_tokens: int = 0

@@ -24,7 +24,7 @@ from cappella.ensemble.events import (
 )
 from cappella.ensemble.grace import WaitPolicy
 from cappella.ensemble.judge import Judge
-from cappella.ensemble.messages import for_judge, format_of_members
+from cappella.ensemble.messages import format_of_members
 from cappella.ensemble.prefill import EarlyPrefill
 from cappella.ensemble.quorum import require_quorum
 from cappella.ensemble.rounds import ask_round
@@ -57,6 +57,7 @@ class Strategy:
 class RunContext:
     """One run. `rounds` holds every round of the panel; `answers` are those of the last round with a quorum.
 
+    `judge_prompt` is the caller's `prompt` for the judge (`messages.for_judge`).
     `failure_reason` is set by the last failure that did not end the run; `ranking` by the review.
     """
 
@@ -64,6 +65,7 @@ class RunContext:
         self,
         engines: Mapping[str, Engine],
         prompt: Prompt,
+        judge_prompt: Prompt,
         settings: Settings,
         strategy: Strategy,
         emit: Emit,
@@ -89,7 +91,7 @@ class RunContext:
         share = settings.max_total_tokens and settings.max_total_tokens // shares
         self.members = within_budget(engines, self._budget, share)
         self.judge_engine = self.engines[settings.judge]
-        self.judge_prompt = for_judge(prompt, self.judge_engine.capabilities)
+        self.judge_prompt = judge_prompt
         self._ordering = Ordering(settings)
         self._early_prefill = EarlyPrefill(self.judge_engine, self.judge_prompt, self._ordering, settings)
         self._timeout: asyncio.Timeout | None = None

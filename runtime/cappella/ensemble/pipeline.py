@@ -18,16 +18,19 @@ from cappella.background import background
 from cappella.config.options import Settings
 from cappella.engines import refusals, waiting
 from cappella.engines.base import Engine
+from cappella.engines.context_size import prompt_work
 from cappella.engines.sanitize import each_text_once
 from cappella.ensemble import conversation, gate
 from cappella.ensemble.context import RunContext
 from cappella.ensemble.events import Emit, RunStarted
 from cappella.ensemble.fallback import fallback_answer
+from cappella.ensemble.messages import for_judge
 from cappella.ensemble.progress import Progress
 from cappella.ensemble.run import Answer, Panel, Run, Status, Verdict
 from cappella.ensemble.strategies import STRATEGIES
 from cappella.ensemble.waits import Waits
 from cappella.errors import EngineError, JudgeFailed, ModelNotReady, RequestError
+from cappella.threads import off_loop_if_large
 from cappella.types import Prompt
 
 LOADING_RETRY_AFTER_S = 5
@@ -71,7 +74,9 @@ class Pipeline:
             raise ModelNotReady(f"Not ready: the judge {settings.judge} is loading.", LOADING_RETRY_AFTER_S)
 
     async def _run(self, prompt: Prompt, settings: Settings, emit: Emit, run_id: str) -> Run:
-        ctx = RunContext(self._engines, prompt, settings, STRATEGIES[settings.strategy], emit, run_id)
+        judge = self._engines[settings.judge].capabilities
+        judge_prompt = await off_loop_if_large(prompt_work(prompt), for_judge, prompt, judge)
+        ctx = RunContext(self._engines, prompt, judge_prompt, settings, STRATEGIES[settings.strategy], emit, run_id)
         emit(RunStarted(ctx.run_id, settings.answer_names, settings.judge, settings.gate is not None))
         with waiting.listening(Waits(ctx.emit)):
             if answer := await gate.bypass(ctx):

@@ -12,6 +12,7 @@ from cappella.engines import refusals
 from cappella.ensemble import stream
 from cappella.errors import CappellaError, EngineNotReady
 from cappella.gateway import proxy, renaming, usage_report
+from cappella.gateway.admission import in_time
 from cappella.gateway.drain import InFlight
 from cappella.gateway.formats import sse
 from cappella.gateway.limits import answer_count
@@ -141,6 +142,7 @@ async def _relay(
     tokens = tokens_of_an_answer(incoming.wire, state.config.models_by_name[model].context_tokens)
     body, shown = _asked(incoming, model)
     slot = state.admission.slot(model, {state.config.host_of[model]: answers}, direct=True, key=incoming.key_id)
+    slot = in_time(slot, state.config.server.max_queue_s - incoming.waited_s, "server.max_queue_s")
     async with records.current().waiting(model, slot):
         incoming.memory.release()
         async with (

@@ -101,7 +101,7 @@ class Trace(TypedDict):
 
 
 class CallCost(TypedDict):
-    """One engine call; its counts are `estimated` if a remote server reports none."""
+    """One engine call; its counts are `estimated` if it was cut, or a remote server reports none."""
 
     role: Role
     model: str
