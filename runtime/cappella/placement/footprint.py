@@ -102,11 +102,18 @@ class Footprint:
         return least + (self.sequences - 1) * self.sequence_bytes(gpus)
 
     def pool(self, gpus: int) -> Pool:
+        return kv_cache.pool(self.architecture, self._cache_shape(gpus))
+
+    def read_bytes(self, gpus: int, tokens: int) -> int:
+        """What is read of the KV cache for the next token of a sequence of this many."""
+        return kv_cache.read_bytes(self.architecture, self._cache_shape(gpus), tokens)
+
+    def _cache_shape(self, gpus: int) -> CacheShape:
         fp8 = self.model.kv_cache_dtype == "fp8"
         value = 1 if fp8 else DTYPE_BYTES[self.architecture.dtype]
         latent = any(isinstance(layer, Latent) for layer in self.architecture.layers)
         block = LATENT_FP8_BLOCK_TOKENS if fp8 and latent else BLOCK_TOKENS[self.machine.gpu]
-        return kv_cache.pool(self.architecture, CacheShape(value, block, gpus, self.step_tokens))
+        return CacheShape(value, block, gpus, self.step_tokens)
 
     def kv_bytes(self, gpus: int) -> int:
         """The configured KV cache, or the minimum."""
