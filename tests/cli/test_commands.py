@@ -156,7 +156,7 @@ def test_a_plan_for_this_machine_is_made_without_a_gpu(tmp_path: Path) -> None:
     config.write_text(config.read_text().replace("1MiB", "9000GiB"))
     done = cappella("plan", str(config))
     assert done.returncode == 2
-    assert "use --gpus 1x80GiB" in done.stderr
+    assert "use --gpus H100" in done.stderr
 
 
 def test_a_plan_names_its_columns_in_plain_words(tmp_path: Path) -> None:

@@ -54,7 +54,8 @@ def test_a_split_reads_its_weights_in_parallel(tmp_path: Path) -> None:
 def test_members_on_one_gpu_take_turns_and_on_two_they_do_not(tmp_path: Path) -> None:
     config = deployment(tmp_path, "{panel: [one, two], judge: one}", one=LLAMA, two=LLAMA)
     together, apart = of(config, "H100"), of(config, "2xH100")
-    assert together.panel_s and apart.panel_s
+    assert together.panel_s
+    assert apart.panel_s
     assert together.panel_s == pytest.approx(2 * apart.panel_s, rel=0.01)
     assert together.judge_s == apart.judge_s
 
@@ -64,7 +65,8 @@ def test_samples_of_one_model_share_its_steps(tmp_path: Path) -> None:
         of(deployment(tmp_path, f"{{panel: [{{model: one, samples: {count}}}], judge: one}}"), "H100")
         for count in (1, 3)
     )
-    assert one.panel_s and three.panel_s
+    assert one.panel_s
+    assert three.panel_s
     assert three.panel_s < 1.2 * one.panel_s
 
 
@@ -73,7 +75,8 @@ def test_a_judge_that_only_chooses_writes_nothing(tmp_path: Path) -> None:
         of(deployment(tmp_path, f"{{panel: [one, one], judge: one, strategy: {how}}}"), "H100")
         for how in ("synthesize", "select")
     )
-    assert writes.judge_s and chooses.judge_s
+    assert writes.judge_s
+    assert chooses.judge_s
     assert chooses.judge_s < writes.judge_s / 10
 
 
@@ -122,7 +125,8 @@ def test_a_plan_says_it_in_words_and_as_json() -> None:
     shown = cappella("plan", path, "--gpus", "H100", COLUMNS="150").stdout
     assert "bf16 awq" in shown
     assert "A typical run: a prompt of 2,000 tokens and answers of 800" in shown
-    assert "cappella/default: " in shown and " runs at once, limited by " in shown
+    assert "cappella/default: " in shown
+    assert " runs at once, limited by " in shown
     assert "  estimate: one run alone takes " in shown
     assert "estimate: tokens/s of each model, while it has its GPUs to itself: ministral " in shown
     unnamed = cappella("plan", path, "--gpus", "79GiB").stdout

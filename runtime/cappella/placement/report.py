@@ -4,12 +4,13 @@ import json
 from dataclasses import asdict
 
 from rich.console import Console, Group, RenderableType
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from cappella.config import Config
 from cappella.errors import DoesNotFit
-from cappella.placement import advice, estimate, machine
+from cappella.placement import advice, estimate, improvements, machine
 from cappella.placement.estimate import Estimate
 from cappella.placement.machine import Device, Machine
 from cappella.placement.planner import Placed, Plan
@@ -23,18 +24,22 @@ LEGEND = "GiB on each GPU; context: max_model_len in tokens; at once: sequences 
 
 def show(config: Config, described: Machine | None, as_json: bool) -> None:
     """Print the plan for a described machine, or for this one. Raises ConfigError, or DoesNotFit with possible changes."""
+    on = described or machine.own()
     try:
-        plan = advice.plan(config, described or machine.own())
+        plan = advice.plan(config, on)
     except DoesNotFit as error:
         if described or machine.has_gpu():
             raise
-        hint = f"{error.hint}. This machine has no GPU: to plan for another one, use --gpus 1x80GiB"
-        raise DoesNotFit(error.place, error.problem, hint) from error
+        hint = f"{error.hint}. This machine has no GPU: to plan for another one, use --gpus H100"
+        raise DoesNotFit(error.place, error.problem, hint, error.pastes) from error
     if as_json:
         remote = [{"model": name, "url": model.url} for name, model in config.remote.items()]
         print(json.dumps({**as_dict(config, plan), "remote": remote}, indent=2))
     else:
-        Console(highlight=False).print(picture(config, plan))
+        console = Console(highlight=False)
+        console.print(picture(config, plan))
+        for change in improvements.of(config, on, plan):
+            console.print(f"\nPossible: {escape(change.paste.removeprefix('# ').rstrip())}", soft_wrap=True)
         for name, model in config.remote.items():
             print(f"{name}: remote, at {model.url}; it uses no memory here")
 
