@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "ensemble": "engines config errors types vocabulary background",
     "engines": "placement sealing config errors types sse background threads",
     "bundle": "placement config errors vocabulary",
-    "placement": "config errors",
+    "placement": "config errors vocabulary",
     "config": "errors types vocabulary",
     "auth": "errors",
     "sealing": "",

@@ -54,7 +54,11 @@ def _sentence(text: str) -> str:
 
 
 class DoesNotFit(ConfigError):
-    """`hint` lists changes with which the plan would fit."""
+    """`hint` lists changes with which the plan would fit; `pastes` are those that a config can make, as YAML."""
+
+    def __init__(self, place: str, problem: str, hint: str, pastes: Sequence[str] = ()) -> None:
+        super().__init__(place, problem, hint)
+        self.pastes = pastes
 
 
 class RequestError(CappellaError):

@@ -116,7 +116,7 @@ def check(config: ConfigPath = HERE) -> None:
 def plan(
     config: ConfigPath = HERE,
     gpus: Annotated[
-        str | None, typer.Option(help="Plan for these GPUs instead of this machine: 2x24GiB, or 24GiB,48GiB.")
+        str | None, typer.Option(help="Plan for these GPUs instead of this machine: H100, 2x24GiB, or 24GiB,2xL40S.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON, sizes in bytes.")] = False,
 ) -> None:
