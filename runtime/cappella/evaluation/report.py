@@ -125,9 +125,9 @@ def _way(line: Line) -> list[str]:
         str(line.failed or ""),
         str(line.unread or ""),
         _comparison(line.against_best),
-        _p(line.p_holm if line.p_holm is not None else line.against_best and line.against_best.p),
+        _p(_probability(line.against_best) if line.p_holm is None else line.p_holm),
         f"{percent(line.consistency.mean)} ({line.consistency_samples} answers)" if line.consistency else "",
-        _p(line.against_consistency and line.against_consistency.p),
+        _p(_probability(line.against_consistency)),
         _group(line.contested),
         _group(line.uncontested),
         f"{line.tokens:.0f}",
@@ -211,6 +211,10 @@ def _comparison(value: Comparison | None) -> str:
         return ""
     bounds = f"{100 * value.difference.low:+.0f} to {100 * value.difference.high:+.0f}"
     return f"{points(value.difference.mean)} ({bounds}), {value.wins} won, {value.losses} lost"
+
+
+def _probability(value: Comparison | None) -> float | None:
+    return None if value is None else value.p
 
 
 def _group(group: Group | None) -> str:

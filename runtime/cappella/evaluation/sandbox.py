@@ -74,7 +74,7 @@ class Sandbox:
     async def run(self, program: str) -> Outcome:
         """Run a program. It has passed only if its last line was reached: an early exit is none."""
         mark = secrets.token_hex(16)
-        source = f"{program}\nimport os\nos.write(1, b'\\n{mark}')\n"
+        source = f"{program}\nimport os, sys\nsys.stdout.flush()\nos.write(1, b'\\n{mark}')\n"
         with tempfile.TemporaryDirectory(prefix="cappella-eval-", ignore_cleanup_errors=True) as folder:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", "-S", "-B", str(SCRIPT), *self._limits.arguments),
@@ -104,7 +104,7 @@ class Sandbox:
                 code = await process.wait()
         except TimeoutError:
             return Outcome(False, f"took more than {self._limits.wall_s:g} s")
-        if code == 0 and out.endswith(mark.encode()):
+        if code == 0 and mark.encode() in out:
             return Outcome(True)
         lines = errors.decode(errors="replace").strip().splitlines()
         return Outcome(False, lines[-1][:300] if lines else f"ended early, with exit code {code}")

@@ -9,6 +9,7 @@ from cappella.errors import ConfigError
 from cappella.evaluation import values
 from cappella.evaluation.data import LETTERS, Question, optional
 from cappella.evaluation.sandbox import Sandbox
+from cappella.types import Json
 
 VERSION = 1
 """Of the rules below. Outcomes that were kept under another version are made anew."""
@@ -16,7 +17,7 @@ VERSION = 1
 AUTO = "auto"
 RIGHT_GRADE = 0.999
 
-Ask = Callable[[Sequence[Mapping[str, str]]], Awaitable[str]]
+Ask = Callable[[Sequence[Json]], Awaitable[str]]
 """Asks the judge of a rubric for one word, `yes` or `no`."""
 
 

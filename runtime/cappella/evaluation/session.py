@@ -1,7 +1,7 @@
 """`cappella eval`: reads the questions, starts or finds the server, asks, and writes the report."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,7 +143,7 @@ def _store_of(options: Options) -> Path:
     return options.json.with_suffix(".answers") if options.json else paths.cache_dir() / "eval.answers"
 
 
-def _remote(models: dict[str, Json] | Json, url: str) -> Json:
+def _remote(models: Mapping[str, Json], url: str) -> Json:
     """The server's models, as another config names them."""
     single = {name: each for name, each in models.items() if "panel" not in each and "alias_of" not in each}
     return {

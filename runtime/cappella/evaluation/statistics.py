@@ -50,7 +50,7 @@ def compare(ours: Sequence[bool | None], theirs: Sequence[bool | None]) -> Compa
     wins = sum(a and not b for a, b in pairs)
     losses = sum(b and not a for a, b in pairs)
     difference = interval([float(a) - float(b) for a, b in pairs])
-    return difference and Comparison(len(pairs), difference, wins, losses, mcnemar(wins, losses))
+    return Comparison(len(pairs), difference, wins, losses, mcnemar(wins, losses)) if difference else None
 
 
 def mcnemar(wins: int, losses: int) -> float:

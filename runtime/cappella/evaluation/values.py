@@ -68,7 +68,7 @@ def choice(text: str, choices: Sequence[str], letters: str) -> str | None:
     """The letter that an answer gives: named as the answer, alone on a line, in front; or by the choice's own words."""
     for pattern, at in ((_NAMED_LETTER, -1), (_LONE_LETTER, -1), (_FIRST_LETTER, 0)):
         source = final_part(text) if pattern is _FIRST_LETTER else text
-        found = [letter.upper() for letter in pattern.findall(source) if letter.upper() in letters]
+        found = [str(letter).upper() for letter in pattern.findall(source) if letter.upper() in letters]
         if found:
             return found[at]
     inside = final_part(text).strip(" ().*")
