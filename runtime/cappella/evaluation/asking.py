@@ -194,7 +194,7 @@ class Asking:
                 "content": answer.content,
                 "read_tokens": answer.read_tokens,
                 "written_tokens": answer.written_tokens,
-                "seconds": round(answer.seconds, 4),
+                "seconds": answer.seconds,
                 "fusion": fusion,
             },
         )

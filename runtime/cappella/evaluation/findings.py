@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
+from cappella.errors import CappellaError
 from cappella.evaluation import outcomes, ways
 from cappella.evaluation.asking import mean_tokens
 from cappella.evaluation.outcomes import Results, Row
@@ -86,8 +87,11 @@ class Findings:
 
 
 def find(results: Results) -> Findings:
-    """The figures. Raises ValueError if no member answered anything."""
+    """The figures. Raises CappellaError if there is no answer of the best member."""
     rows, kinds = _rows(results)
+    if not any(rows[BEST]):
+        first = next(iter(results.problems), "nothing was asked")
+        raise CappellaError(f"No member answered: {first}")
     lines = [line for name, row in rows.items() if (line := _line(results, name, kinds[name], row))]
     findings = Findings(
         lines=lines,

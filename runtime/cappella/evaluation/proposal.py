@@ -15,6 +15,7 @@ from cappella.evaluation.outcomes import Results
 from cappella.evaluation.report import Report, write
 from cappella.evaluation.statistics import LEVEL, compare
 from cappella.evaluation.verdict import percent, points
+from cappella.evaluation.ways import JUDGE
 from cappella.types import Json
 from cappella.vocabulary import STRATEGIES
 
@@ -70,21 +71,23 @@ def _ensemble(report: Report, results: Results, ensemble: Ensemble, original: Js
     body: dict[str, Any] = {
         key: value for key, value in original.items() if key not in ("samples", "strategy", "panel")
     }
-    # Options that other presets set go on to hold where the panel stays.
     body["judge"] = original.get("judge", ensemble.judge)
     top = next((line for line in findings.runs if line.name == decided.way), None)
     if decided.advice == verdicts.SAMPLE and top is not None and top.consistency_samples:
         count = min(MAX_SAMPLES, max(2, top.consistency_samples))
         comments.append(f"{best.name}: {count} samples and a vote, at about the tokens of {top.name}")
         body |= {"panel": [_seat(best, count)], "strategy": "vote", "analysis": "off"}
+    elif decided.advice == verdicts.JUDGE_ALONE:
+        comments.append(f"{ensemble.judge} alone: {percent(findings.line(JUDGE).accuracy.mean)}")
+        body |= {"panel": [{"model": ensemble.judge, **ensemble.judge_sampling}], "strategy": "vote", "analysis": "off"}
     elif decided.advice == verdicts.NONE or top is None:
         comments.append(f"{best.name} alone: {percent(findings.line(BEST).accuracy.mean)}")
         body |= {"panel": [_seat(best)], "strategy": "vote", "analysis": "off"}
     else:
         comments.append(f"{decided.way}: {_figures(top)}")
-        body |= {"panel": [_seat(member) for member in kept], **_options(top.name, original)}
+        body |= {"panel": _panel(kept), **_options(top.name, original)}
     # A quorum or a preset of a larger panel would not load.
-    size = len(body["panel"])
+    size = sum(seat.get("samples", 1) for seat in body["panel"])
     if int(body.get("quorum") or 0) > size:
         del body["quorum"]
     presets = {name: preset for name, preset in dict(original.get("presets", {})).items() if _fits(preset, size)}
@@ -109,6 +112,14 @@ def _kept(findings: Findings, ensemble: Ensemble, way: str | None, comments: lis
         if not any(seat.advice == "drop" for seat in seats):
             kept.append(member)
     return kept or list(ensemble.members)
+
+
+def _panel(members: Sequence[Member]) -> list[Json]:
+    """The seats of these answers: those of one seat are its samples."""
+    by_seat: dict[str, list[Member]] = {}
+    for member in members:
+        by_seat.setdefault(member.name.partition("~")[0], []).append(member)
+    return [_seat(each[0], len(each)) for each in by_seat.values()]
 
 
 def _seat(member: Member, samples: int = 1) -> Json:

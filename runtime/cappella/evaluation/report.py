@@ -32,9 +32,9 @@ class Report:
     findings: Findings
     turned: Sequence[Turned]
     choices: Sequence[Choices]
+    questions: Sequence[Json]
 
     def as_json(self) -> Json:
-        """The report without the outcomes of single questions."""
         findings = self.findings
         return {
             **circumstances(),
@@ -50,6 +50,7 @@ class Report:
                 "choices": [asdict(each) for each in self.choices],
             },
             "problems": findings.problems,
+            "questions": list(self.questions),
         }
 
 

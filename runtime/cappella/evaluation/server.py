@@ -105,13 +105,16 @@ class Server:
         data = None if body is None else orjson.dumps(body)
         async with self._http.request(method, self.url + path, data=data, headers=headers) as response:
             raw = await response.read()
-            try:
-                reply = orjson.loads(raw)
-            except ValueError:
-                reply = None
-            if not isinstance(reply, dict):
-                raise CappellaError(f"{self.url} is not Cappella; it answered {raw[:60]!r}")
+        try:
+            reply = orjson.loads(raw)
+        except ValueError:
+            reply = None
+        if isinstance(reply, dict):
             return response.status, reply
+        if response.status >= 500:
+            # A proxy's own page while the server behind it restarts.
+            return response.status, {"error": repr(raw[:60])}
+        raise CappellaError(f"{self.url} is not Cappella; it answered {raw[:60]!r}")
 
 
 def session() -> aiohttp.ClientSession:
@@ -127,9 +130,8 @@ def _answer(reply: Json, seconds: float) -> Answer:
         raise Unanswered(f"the reply has no message: {str(reply)[:200]}", final=False) from error
     fusion = reply.get("fusion")
     spent = _spent(fusion) or reply.get("usage") or {}
-    return Answer(
-        content, int(spent.get("prompt_tokens") or 0), int(spent.get("completion_tokens") or 0), seconds, fusion
-    )
+    read, written = (int(spent.get(f"{kind}_tokens") or 0) for kind in ("prompt", "completion"))
+    return Answer(content, read, written, round(seconds, 4), fusion)
 
 
 def _spent(fusion: Any) -> Json | None:

@@ -11,7 +11,7 @@ from rich.console import Console
 from cappella.bench import servers
 from cappella.config import load, paths
 from cappella.engines.supervisor import default_log_dir
-from cappella.errors import CappellaError, ConfigError
+from cappella.errors import ConfigError
 from cappella.evaluation import data, findings, judging, page, proposal, report, scorers, server, ways
 from cappella.evaluation.asking import Asking, Plan
 from cappella.evaluation.ensemble import Ensemble, from_config, from_server
@@ -83,19 +83,10 @@ async def _evaluate(options: Options, questions: Sequence[data.Question]) -> Non
 
 
 def _conclude(options: Options, plan: Plan, results: Results, sandbox: Sandbox | None, remote: Json) -> None:
-    try:
-        found = findings.find(results)
-        decided = verdict(found)
-    except (StopIteration, ValueError) as error:
-        first = next(iter(results.problems), "nothing was asked")
-        raise CappellaError(f"No member answered any question: {first}") from error
-    made = report.Report(
-        _about(options, plan, results, sandbox),
-        decided,
-        found,
-        judging.turned(results, found),
-        judging.choices(results),
-    )
+    found = findings.find(results)
+    turned, choices = judging.turned(results, found), judging.choices(results)
+    about = _about(options, plan, results, sandbox)
+    made = report.Report(about, verdict(found), found, turned, choices, _each(results, found))
     report.show(made, Console(highlight=False, width=None if console.is_terminal else WIDE))
     if options.json:
         report.write(options.json, report.json_text(made))
@@ -150,6 +141,19 @@ def _remote(models: Mapping[str, Json], url: str) -> Json:
         name: {"url": f"{url}/v1", "api": "vllm", "max_model_len": each.get("max_model_len") or 4096}
         for name, each in single.items()
     }
+
+
+def _each(results: Results, found: findings.Findings) -> list[Json]:
+    """Each question with the ways that were right; null is no answer."""
+    return [
+        {
+            "id": question.id,
+            "category": question.category,
+            "contested": results.contested[i],
+            "right": {name: None if (each := row[i]) is None else each.right for name, row in found.rows.items()},
+        }
+        for i, question in enumerate(results.questions)
+    ]
 
 
 def _about(options: Options, plan: Plan, results: Results, sandbox: Sandbox | None) -> dict[str, str]:

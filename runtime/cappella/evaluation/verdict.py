@@ -4,13 +4,14 @@ from dataclasses import dataclass
 
 from cappella.evaluation.findings import BEST, MAJORITY, Findings, Line
 from cappella.evaluation.statistics import LEVEL, Comparison, questions_to_decide
+from cappella.evaluation.ways import JUDGE
 
-USE, SAMPLE, NONE, UNDECIDED = "use", "sample", "none", "undecided"
+USE, SAMPLE, JUDGE_ALONE, NONE, UNDECIDED = "use", "sample", "judge", "none", "undecided"
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`advice`: `use` the ensemble by `way`, `sample` the best member, use `none`, or `undecided` with so few questions."""
+    """`advice`: `use` the ensemble by `way`, `sample` the best member, ask the `judge` alone, use `none`, or `undecided`."""
 
     advice: str
     way: str | None
@@ -30,7 +31,9 @@ def verdict(findings: Findings) -> Verdict:
             UNDECIDED, None, (_first(None, best), "No way of the ensemble gave an answer.", "Nothing can be said.")
         )
     top = max(candidates, key=lambda line: (line.accuracy.mean, -line.tokens))
-    advice = _advice(top)
+    alone = next((line for line in findings.lines if line.name == JUDGE), None)
+    judge_leads = alone is not None and alone.accuracy.mean >= max(top.accuracy.mean, best.accuracy.mean)
+    advice = JUDGE_ALONE if judge_leads else _advice(top)
     return Verdict(advice, top.name, (_first(top, best), _second(top), _third(top, advice)))
 
 
@@ -78,6 +81,8 @@ def _third(top: Line, advice: str) -> str:
             return f"Use the ensemble with {named(top.name)} for questions like these."
         case "sample":
             return "Do not use an ensemble for this: several answers of the best member with a vote did as well or better here."
+        case "judge":
+            return "Do not use an ensemble for this: the judge's model alone did as well or better here."
         case "none":
             return (
                 "Do not use an ensemble for this: the best member alone did as well or better here, for fewer tokens."
