@@ -13,9 +13,10 @@ VLLM = "cappella.engines.vllm"
 MAY_IMPORT = {
     "__main__": "cli",
     "__init__": "runtime version",
-    "cli": "docs gateway bench doctor telemetry bundle engines placement auth config errors vocabulary sse version run_view",
+    "cli": "docs gateway evaluation bench doctor telemetry bundle engines placement auth config errors vocabulary sse version run_view",
     "doctor": "gateway engines placement sealing config errors types",
     "bench": "gateway ensemble engines placement config errors types sse version",
+    "evaluation": "bench engines config errors types vocabulary version",
     "gateway": "docs telemetry ensemble engines placement auth sealing config errors types vocabulary sse background version threads run_view",
     "telemetry": "ensemble engines bundle placement auth sealing config errors types vocabulary sse background version",
     "runtime": "ensemble engines config errors types",

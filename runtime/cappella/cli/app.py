@@ -14,6 +14,7 @@ from cappella.cli.client.address import DEFAULT_URL
 from cappella.cli.completion import CONFIG, SUFFIXES, config_files
 from cappella.cli.docs import docs
 from cappella.cli.errors import EXIT_CODES, App, one_line_errors, print_error
+from cappella.cli.eval import evaluate
 from cappella.cli.init import init
 from cappella.cli.logs import logs
 from cappella.cli.mcp import mcp
@@ -80,6 +81,7 @@ def reload(url: Url = DEFAULT_URL, key: ServerKey = None) -> None:
 
 for command in (terminal.ask, terminal.chat, terminal.top, mcp, init, docs, logs):
     app.command()(command)
+app.command("eval")(evaluate)
 
 
 @app.command()
