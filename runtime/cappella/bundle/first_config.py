@@ -12,7 +12,7 @@ from cappella.bundle.progress import human
 from cappella.config import Config, cards, load, weights
 from cappella.config.weights import hub_name
 from cappella.errors import ConfigError
-from cappella.placement import advice, checkpoint, folder, own_context, proposal
+from cappella.placement import advice, checkpoint, folder, own_context, pooling, proposal
 from cappella.placement.machine import Machine
 from cappella.placement.planner import Plan
 from cappella.placement.proposal import PANEL, Candidate, Choice
@@ -123,9 +123,10 @@ def _of_card(card: cards.Card) -> Candidate:
 
 
 def _can_chat(at: Path) -> bool:
-    """Whether the model has a chat template, and can be served."""
+    """Whether the model writes, has a chat template, and can be served."""
     try:
-        folder.inspect("", at)
+        if not pooling.writes(folder.inspect("", at).config):
+            return False
         settings = at / "tokenizer_config.json"
         return (at / "chat_template.jinja").exists() or "chat_template" in folder.read_json("", settings)
     except ConfigError:

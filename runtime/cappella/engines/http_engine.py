@@ -12,12 +12,12 @@ import aiohttp
 import orjson
 
 from cappella.engines import openai, refusals, waiting
-from cappella.engines.base import ForwardedReply, HoldAwake, KeepAwake
+from cappella.engines.base import ForwardedReply, HoldAwake, KeepAwake, Score
 from cappella.engines.circuit_breaker import CircuitBreaker
 from cappella.engines.context_size import ContextSize, prompt_work, without_limit
 from cappella.engines.sanitize import Sanitizer
 from cappella.engines.status import EngineStatus
-from cappella.errors import EngineBroke, EngineContextExceeded, EngineGaveUp, EngineNotReady
+from cappella.errors import EngineBroke, EngineContextExceeded, EngineGaveUp, EngineNotReady, EngineRejected
 from cappella.threads import off_loop_if_large
 from cappella.types import Capabilities, Chunk, Json, Prompt, Sampling
 
@@ -105,6 +105,10 @@ class HttpEngine:
         async with self._awake(), aclosing(self._stream(prompt, sampling)) as chunks:
             async for chunk in chunks:
                 yield chunk
+
+    async def score(self, prompt: Prompt, answer: str) -> Score:
+        """See `Engine.score`."""
+        raise EngineRejected(f"{self.status.model} scores no answers: that takes task: rerank or reward", 400)
 
     async def probe(self) -> None:
         """See `EngineServer.probe`."""

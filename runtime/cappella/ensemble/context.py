@@ -97,6 +97,7 @@ class RunContext:
         self._timeout: asyncio.Timeout | None = None
         self.gate_calls: list[Call] = []
         self.review_calls: list[Call] = []
+        self.score_calls: list[Call] = []
 
     async def ask_panel(self) -> bool:
         """One round of the panel, which sets `answers`. From the second round on, members see the answers so far.
@@ -161,7 +162,8 @@ class RunContext:
     def calls(self) -> list[Call]:
         """Every engine call so far, the final answer's last."""
         panel = [call for each in self.rounds for call in each.calls]
-        return [*self.gate_calls, *panel, *self._early_prefill.calls, *self.review_calls, *self.judge.calls]
+        judging = [*self.score_calls, *self.judge.calls]
+        return [*self.gate_calls, *panel, *self._early_prefill.calls, *self.review_calls, *judging]
 
     @property
     def timings(self) -> Timings:
@@ -216,4 +218,5 @@ class RunContext:
     @property
     def _prefills_early(self) -> bool:
         """Not with a budget, which calls that may turn out useless would use up."""
-        return self.settings.early_prefill and self.strategy.needs_judge and self._budget is None
+        reads = self.strategy.needs_judge and self.judge_engine.capabilities.writes
+        return self.settings.early_prefill and reads and self._budget is None

@@ -112,7 +112,9 @@ async def _verdict(ctx: RunContext) -> Verdict:
 
 
 def _require_served(ctx: RunContext, error: EngineError) -> None:
-    """Raises RequestError if the judge refused the format or the tools that the request asks for."""
+    """Raises RequestError if the judge refused the format or the tools that the request asks for. A scorer is sent neither."""
+    if not ctx.judge_engine.capabilities.writes:
+        return
     asked = ctx.prompt.output_format.field if ctx.prompt.output_format else "tools" if ctx.prompt.tools else None
     if asked and refusals.blames_request(error):
         raise RequestError(f"The judge {ctx.settings.judge} refused {asked}: {error}", asked)
@@ -157,7 +159,8 @@ def _finished(ctx: RunContext, verdict: Verdict, status: Status, prompt_tokens: 
         verdict=verdict,
         answers=ctx.answers,
         rounds=ctx.rounds,
-        labels=judge.labels,
+        # A judge that scores reads each answer alone.
+        labels=judge.labels if ctx.judge_engine.capabilities.writes else {},
         analysis=judge.analysis,
         ranking=ctx.ranking,
         gate=ctx.gate,

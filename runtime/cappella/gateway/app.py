@@ -23,6 +23,7 @@ from cappella.gateway import (
     ollama,
     openapi,
     page,
+    pooling,
     runs,
     stored_responses,
     tokens,
@@ -103,6 +104,7 @@ def _routers(
     yield stored_responses.create_router(lambda: reloader.state)
     yield models.create_router(lambda: reloader.state)
     yield tokens.create_router(lambda: reloader.state)
+    yield pooling.create_router(lambda: reloader.state)
     yield ollama.create_router(lambda: reloader.state)
     yield health.create_router(lambda: reloader.state)
     yield runs.create_router(gatekeeper, persistence.run_store)

@@ -35,6 +35,7 @@ from cappella.gateway.receive import received
 from cappella.gateway.reply_types import Reloaded
 from cappella.gateway.request import NO_BUFFERING, Incoming, Stream, event_stream, resumed, unless_gone
 from cappella.gateway.state import GatewayState
+from cappella.gateway.tasks import require_able
 from cappella.gateway.validation import parse
 from cappella.telemetry import records
 from cappella.threads import off_loop_if_large
@@ -115,11 +116,10 @@ class Form(ModelForm, Protocol):
 async def answer_request(state: GatewayState, incoming: Incoming, form: Form | None = None) -> Response:
     """The reply of the model or ensemble that the request names. Raises RequestError, Overloaded, Forbidden and others."""
     model, key, path = named_model(state.config, incoming.wire), incoming.key, incoming.path
+    require_able(state, model, path, key)
     if model in state.engines:
         if server_tool.may_ask_panel(path, incoming.wire):
             return await _ask_ensemble(state, incoming, server_tool.panel_of(state.config), form, outer=model)
-        if not state.engines[model].supports(path):
-            raise RequestError(f"The server of {model} does not support {path}: use /v1/chat/completions.", "model")
         state.admission.require_queue_space(model, incoming.key_id)
         refuses = state.config.server.refuses_unknown_fields
         sent = await off_loop_if_large(

@@ -1,7 +1,7 @@
 """Memory of one model on each GPU, for each legal split."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ceil
 
@@ -16,6 +16,7 @@ from cappella.placement import (
     kv_cache,
     overhead,
     own_context,
+    pooling,
     quantisation,
 )
 from cappella.placement.architecture import DTYPE_BYTES, Architecture, Latent
@@ -39,7 +40,8 @@ LATENT_FP8_BLOCK_TOKENS = 64
 class Footprint:
     """One model of the config on one machine; sizes are bytes on each GPU.
 
-    At least `sequences` of `max_model_len` have room in its KV cache.
+    At least `sequences` of `max_model_len` have room in its KV cache. One that `reads_whole_texts` has room for the longest
+    in each step.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Footprint:
     machine: Machine
     own: OwnContext
     sequences: int = 1
+    reads_whole_texts: bool = False
 
     @cached_property
     def splits(self) -> tuple[int, ...]:
@@ -81,7 +84,8 @@ class Footprint:
         return kept + ceil((stored_bytes - kept) * share)
 
     def overhead_bytes(self, gpus: int) -> int:
-        seqs, eager = self.model.max_num_seqs, self.model.enforce_eager
+        # Nothing is sampled from what writes nothing.
+        seqs, eager = self.model.max_num_seqs * (self.model.task == "generate"), self.model.enforce_eager
         slots = adapters.slots_bytes(self.model, self.architecture, gpus)
         if not self.machine.gpu:
             lookup = self.model.prompt_lookup_tokens is not None
@@ -104,7 +108,8 @@ class Footprint:
         """Tokens of one scheduler step."""
         value = self._engine_arg("max_num_batched_tokens")
         configured = int(value) if isinstance(value, (int, str)) else None
-        return overhead.step_tokens(self._smallest_gpu_bytes, configured)
+        tokens = overhead.step_tokens(self._smallest_gpu_bytes, configured)
+        return max(tokens, self.model.context_tokens) if self.reads_whole_texts else tokens
 
     def _engine_arg(self, wanted: str) -> object:
         return next((value for name, value in self.model.engine_args.items() if canonical(name) == wanted), None)
@@ -156,7 +161,8 @@ def footprint(name: str, model: Model, machine: Machine) -> Footprint:
     else:
         config = folder.inspect(name, model.weights, model.card).config
         tensors = checkpoint.tensors(model.weights, at)
-    own = own_context.of(config)
+    pooling.require_suited(name, model, config)
+    own = pooling.own_context(model, config, own_context.of(config))
     if model.max_model_len is None:
         # The plan raises it as far as there is room.
         model = model.model_copy(update={"max_model_len": min(LEAST_TOKENS, own.default_tokens)})
@@ -164,7 +170,10 @@ def footprint(name: str, model: Model, machine: Machine) -> Footprint:
     if model.dtype == "auto" and machine.slow_in_16_bits and "quantization_config" not in config:
         model = model.model_copy(update={"dtype": "float32"})
     sizes = architecture.read(config, at, model.dtype)
-    out = Footprint(name, model, sizes, tensors, published, machine, own)
+    if pooling.is_encoder(config):
+        sizes = replace(sizes, layers={})
+    whole = pooling.reads_whole_texts(model, config)
+    out = Footprint(name, model, sizes, tensors, published, machine, own, reads_whole_texts=whole)
     _require_possible(out)
     return out
 

@@ -199,12 +199,18 @@ def _placed(footprint: Footprint, span: tuple[int, ...], kv_bytes: int, turn: in
         overhead_bytes=footprint.overhead_bytes(count),
         kv_cache_bytes=kv_bytes,
         max_model_len=footprint.model.context_tokens,
-        sequences=kv_bytes / max(1, footprint.sequence_bytes(count)),
+        sequences=_sequences(footprint, count, kv_bytes),
         step_tokens=footprint.step_tokens,
         why=_why(footprint, count, turn),
         turn=turn,
         dtype=footprint.model.dtype,
     )
+
+
+def _sequences(footprint: Footprint, gpus: int, kv_bytes: int) -> float:
+    """How many have room; an encoder keeps nothing of them."""
+    size_bytes = footprint.sequence_bytes(gpus)
+    return kv_bytes / size_bytes if size_bytes else float(footprint.model.max_num_seqs)
 
 
 def _why(footprint: Footprint, count: int, turn: int | None) -> str:

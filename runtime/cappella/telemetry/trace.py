@@ -84,6 +84,10 @@ def _add_outcome(trace: Trace, run: Run) -> None:
         trace["chosen"] = verdict.chosen
     if verdict.probabilities is not None:
         trace["probabilities"] = dict(verdict.probabilities)
+    if verdict.scores is not None:
+        trace["scores"] = dict(verdict.scores)
+    if verdict.tied is not None:
+        trace["tied"] = list(verdict.tied)
     if verdict.votes is not None:
         trace["votes"] = {name: list(voters) for name, voters in verdict.votes.items()}
     if run.ranking is not None:

@@ -92,6 +92,8 @@ class Trace(TypedDict):
     gate: NotRequired[Decision]
     chosen: NotRequired[str]
     probabilities: NotRequired[dict[str, float]]
+    scores: NotRequired[dict[str, float | None]]
+    tied: NotRequired[list[str]]
     votes: NotRequired[dict[str, list[str]]]
     ranking: NotRequired[list[str]]
     early_exit: NotRequired[str]
