@@ -43,7 +43,7 @@ class ModelForm(Protocol):
         ...
 
 
-class _OwnForm:
+class OwnForm:
     """The form of the engine's own reply."""
 
     media_type = sse.EventEncoder.media_type
@@ -60,7 +60,7 @@ async def answer_from_model(
 
     A stream that waits for its engine for longer than a moment begins all the same; what fails after that is an event.
     """
-    form, head = form or _OwnForm(), dict[str, Any]()
+    form, head = form or OwnForm(), dict[str, Any]()
     answered = asyncio.get_running_loop().create_future()
     source = _relay(state, model, incoming, head, answered)
     reply = _Reply(form.of_model(source, head), source, head)
