@@ -92,7 +92,8 @@ class OutputFormat:
 class Prompt:
     """The input of one model call. `logprobs` is the number of alternatives to report per token, None for no report.
 
-    `template_words` are handed to the model's chat template, such as `enable_thinking`. `watched` means that a client reads the answer while it is generated; else the engine may send many tokens at a time.
+    `template_words` are handed to the model's chat template, such as `enable_thinking`. `watched` means that a client reads the answer while it is generated; else the engine may send many tokens at a time. `brings_results` means that the
+    last turn has results of tools, whatever texts a client has put beside them.
     """
 
     messages: Sequence[Message]
@@ -105,6 +106,7 @@ class Prompt:
     template_words: Json = field(default_factory=dict)
     samples: int = 1
     watched: bool = True
+    brings_results: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +136,7 @@ class Capabilities:
 class Usage:
     """Tokens of one engine call; `cached_tokens` are those of the prompt that were in the prefix cache.
 
-    `estimated` is set if the server does not report its usage.
+    `estimated` is set if no server reports it: the call was cut, say.
     """
 
     prompt_tokens: int = 0

@@ -48,7 +48,8 @@ class Model(Frozen):
     file with published facts about them, or the hub id of a card that Cappella has; by default the one of their hub id.
     An engine with pending requests that generates no token and makes no step for `hung_after_s` is restarted, on a CPU
     only if its core does not compute either.
-    `adapters` are LoRA adapters by name. Each is called like a model; one engine serves them with its weights.
+    An engine that no call and no run has used for `sleep_after_s` sleeps, and wakes for the next. A model that `gpus` pins
+    never sleeps. `adapters` are LoRA adapters by name. Each is called like a model; one engine serves them with its weights.
     `engine_args` are further flags of vLLM's server: those allowed by config/engine_args.py.
     A model whose `task` is not to generate gives embeddings or scores, and is no member.
     """
@@ -65,6 +66,7 @@ class Model(Frozen):
     dtype: str = "auto"
     enforce_eager: bool = False
     hung_after_s: Seconds = 60.0
+    sleep_after_s: Seconds | None = None
     cpu_threads: Annotated[int, Field(ge=1)] | None = None
     tool_parser: str | None = None
     reasoning_parser: str | None = None
@@ -79,6 +81,12 @@ class Model(Frozen):
             raise ValueError(f"gpus has a duplicate: {', '.join(map(str, self.gpus))}")
         if self.gpus and self.tensor_parallel_size not in (None, len(self.gpus)):
             raise ValueError(f"gpus lists {len(self.gpus)}, but tensor_parallel_size is {self.tensor_parallel_size}")
+        return self
+
+    @model_validator(mode="after")
+    def _pinned_stays_awake(self) -> "Model":
+        if self.gpus and self.sleep_after_s is not None:
+            raise ValueError("gpus and sleep_after_s exclude each other: a model pinned to GPUs never sleeps")
         return self
 
     @model_validator(mode="after")

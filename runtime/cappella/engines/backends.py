@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from cappella.config import RemoteModel
-from cappella.engines.base import EngineServer, HoldAwake
+from cappella.engines.base import EngineServer, HoldAwake, KeepAwake
 from cappella.engines.circuit_breaker import CircuitBreaker
 from cappella.engines.context_size import LONGEST_TOKEN_CHARS, ContextSize
 from cappella.engines.http_engine import Address
@@ -47,13 +47,14 @@ def local_engines(
     sanitizer: Sanitizer,
     capabilities: Capabilities,
     hold_awake: HoldAwake | None,
+    keep_awake: KeepAwake,
     context: ContextSize | None = None,
 ) -> dict[str, EngineServer]:
     """The clients of a server that Cappella starts on a socket: one for the model and one for each adapter, by name."""
     circuit_breaker = CircuitBreaker()
     kind = VllmEngine if capabilities.writes else PoolingEngine
     return {
-        name: kind(socket, status, sanitizer, capabilities, hold_awake, name, circuit_breaker, context)
+        name: kind(socket, status, sanitizer, capabilities, hold_awake, name, circuit_breaker, context, keep_awake)
         for name in names
     }
 

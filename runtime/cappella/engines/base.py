@@ -11,16 +11,19 @@ To add a backend:
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from cappella.engines.circuit_breaker import CircuitBreaker
 from cappella.engines.status import EngineStatus
+from cappella.engines.waiting import Tell
 from cappella.types import Capabilities, Chunk, Prompt, Sampling, Usage
 
-HoldAwake = Callable[[], AbstractAsyncContextManager[None]]
-"""A context for each call to an engine that is swapped: entering waits until the engine is awake, and keeps it so."""
+HoldAwake = Callable[[Tell], AbstractAsyncContextManager[None]]
+"""A context for each call to an engine that may sleep: entering waits until the engine is awake, and keeps it so."""
+KeepAwake = Callable[[], AbstractContextManager[None]]
+"""See `Engine.keep_awake`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,13 @@ class Engine(Protocol):
     @property
     def capabilities(self) -> Capabilities:
         """What the model and its server accept beyond plain text."""
+        ...
+
+    def keep_awake(self) -> AbstractContextManager[None]:
+        """For a run that will call the engine: in this context it does not fall asleep for want of calls.
+
+        An engine that sleeps for that reason begins to wake; entering does not wait.
+        """
         ...
 
     def chat(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Chunk, None]:

@@ -1,7 +1,7 @@
 """A run's limit on tokens (`max_total_tokens`), enforced before every engine call."""
 
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing
 
 from cappella.engines.base import Engine, Score, TokenCount
 from cappella.engines.status import EngineStatus
@@ -61,6 +61,9 @@ class BudgetedEngine:
     @property
     def capabilities(self) -> Capabilities:
         return self._engine.capabilities
+
+    def keep_awake(self) -> AbstractContextManager[None]:
+        return self._engine.keep_awake()
 
     async def count_tokens(self, prompt: Prompt) -> TokenCount:
         return await self._engine.count_tokens(prompt)

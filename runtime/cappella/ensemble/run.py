@@ -51,14 +51,26 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Cut:
+    """The end of a straggler's grace: the quorum took `quorum_s`, and `grace_s` more were given."""
+
+    quorum_s: float
+    grace_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a member gave no answer; `partial` is the text generated before it failed or was cancelled."""
+    """Why a member gave no answer; `partial` is the text generated before it failed or was cancelled.
+
+    `cut` has the figures of a straggler.
+    """
 
     name: str
     reason: str
     error: str
     status_code: int
     partial: str = ""
+    cut: Cut | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,6 +85,10 @@ _PAGES: tuple[Json, ...] = (
     },
     {"name": "after", "in": "query", "schema": {"type": "string"}},
 )
+_RESUMED: tuple[Json, ...] = (
+    {"name": "stream", "in": "query", "schema": {"type": "boolean"}},
+    {"name": "starting_after", "in": "query", "schema": {"type": "integer", "minimum": 0}},
+)
 _NO_RESPONSE = ("runs_not_kept", "response_not_found", "runs_unavailable")
 ENDPOINTS: Mapping[str, Endpoint] = {
     "/v1/models": Endpoint("The ensembles and models that the key may call", reply_types.Models, "run"),
@@ -96,11 +100,11 @@ ENDPOINTS: Mapping[str, Endpoint] = {
         parameters=(_MODEL,),
     ),
     stored_responses.PATH: Endpoint(
-        "One of the key's responses, where they are kept",
+        "One of the key's responses, where they are kept; with `stream` the events of one in the background",
         reply_types.Response,
         "run",
         refuses=(*_NO_RESPONSE, "invalid_value"),
-        parameters=(_RESPONSE_ID,),
+        parameters=(_RESPONSE_ID, *_RESUMED),
         further=(
             Endpoint(
                 "Delete a response, and cancel it where it is in the background",

@@ -19,6 +19,7 @@ from cappella.gateway.formats.pooling import (
     RerankRequest,
     ScoreRequest,
 )
+from cappella.gateway.model_reply import OwnForm
 from cappella.gateway.receive import received
 from cappella.gateway.request import Incoming
 from cappella.gateway.routes import EnsembleRequest, answer_request
@@ -78,7 +79,7 @@ def _asked(api: PoolingApi, incoming: Incoming, limits: Limits) -> Incoming:
     return replace(incoming, path=api.engine_path, wire=wire, body=body)
 
 
-class _WithoutDocuments:
+class _WithoutDocuments(OwnForm):
     """See `routes.Form`: a ranking by the documents' indexes alone."""
 
     def of_ensemble(self, parsed: Any) -> EnsembleRequest:

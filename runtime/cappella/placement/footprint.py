@@ -8,7 +8,17 @@ from math import ceil
 from cappella.config import Model, cards
 from cappella.config.engine_args import canonical
 from cappella.errors import ConfigError
-from cappella.placement import adapters, architecture, checkpoint, folder, kv_cache, overhead, own_context, pooling
+from cappella.placement import (
+    adapters,
+    architecture,
+    checkpoint,
+    folder,
+    kv_cache,
+    overhead,
+    own_context,
+    pooling,
+    quantisation,
+)
 from cappella.placement.architecture import DTYPE_BYTES, Architecture, Latent
 from cappella.placement.checkpoint import Tensor
 from cappella.placement.kv_cache import CacheShape, Pool
@@ -16,6 +26,8 @@ from cappella.placement.machine import Machine
 from cappella.placement.own_context import OwnContext
 
 SPLITS = (1, 2, 4, 8, 16)
+VISION_TOWER_BYTES = 1 << 30
+"""More than the vision encoder of any model with a card: Gemma 3's has 0.8 GiB."""
 LEAST_TOKENS = 2048
 """A plan chooses no shorter context, but for a model whose own is shorter."""
 BLOCK_TOKENS = {True: 16, False: 128}
@@ -57,10 +69,19 @@ class Footprint:
 
     def weight_bytes(self, gpus: int) -> int:
         """From the files; without them, an even share of the published size, plus 1 % for what a split replicates."""
-        if self.tensors is None:
-            total_bytes = self.published_bytes * architecture.expert_padding(self.architecture)
-            return ceil(total_bytes / gpus * (1.0 if gpus == 1 else 1.01))
-        return checkpoint.rank_bytes(self.tensors, self.architecture, gpus)
+        if self.tensors is not None:
+            return self._as_loaded(checkpoint.rank_bytes(self.tensors, self.architecture, gpus), gpus)
+        total_bytes = self.published_bytes * architecture.expert_padding(self.architecture)
+        return self._as_loaded(ceil(total_bytes / gpus * (1.0 if gpus == 1 else 1.01)), gpus)
+
+    def _as_loaded(self, stored_bytes: int, gpus: int) -> int:
+        """Less where vLLM quantises while it loads; embeddings and vision encoders stay as they are."""
+        shape, share = self.architecture, quantisation.ON_LOAD.get(str(self._engine_arg("quantization")), 1.0)
+        if share == 1.0 or shape.quantisation.method is not None:
+            return stored_bytes
+        embeddings = DTYPE_BYTES[shape.dtype] * shape.vocab_size * shape.hidden_size * (1 if shape.tied else 2)
+        kept = min(stored_bytes, embeddings // gpus + VISION_TOWER_BYTES * shape.vision)
+        return kept + ceil((stored_bytes - kept) * share)
 
     def overhead_bytes(self, gpus: int) -> int:
         # Nothing is sampled from what writes nothing.
@@ -85,11 +106,13 @@ class Footprint:
     @property
     def step_tokens(self) -> int:
         """Tokens of one scheduler step."""
-        by_name = {canonical(name): value for name, value in self.model.engine_args.items()}
-        value = by_name.get("max_num_batched_tokens")
+        value = self._engine_arg("max_num_batched_tokens")
         configured = int(value) if isinstance(value, (int, str)) else None
         tokens = overhead.step_tokens(self._smallest_gpu_bytes, configured)
         return max(tokens, self.model.context_tokens) if self.reads_whole_texts else tokens
+
+    def _engine_arg(self, wanted: str) -> object:
+        return next((value for name, value in self.model.engine_args.items() if canonical(name) == wanted), None)
 
     @property
     def _smallest_gpu_bytes(self) -> int:
@@ -106,11 +129,18 @@ class Footprint:
         return least + (self.sequences - 1) * self.sequence_bytes(gpus)
 
     def pool(self, gpus: int) -> Pool:
+        return kv_cache.pool(self.architecture, self._cache_shape(gpus))
+
+    def read_bytes(self, gpus: int, tokens: int) -> int:
+        """What is read of the KV cache for the next token of a sequence of this many."""
+        return kv_cache.read_bytes(self.architecture, self._cache_shape(gpus), tokens)
+
+    def _cache_shape(self, gpus: int) -> CacheShape:
         fp8 = self.model.kv_cache_dtype == "fp8"
         value = 1 if fp8 else DTYPE_BYTES[self.architecture.dtype]
         latent = any(isinstance(layer, Latent) for layer in self.architecture.layers)
         block = LATENT_FP8_BLOCK_TOKENS if fp8 and latent else BLOCK_TOKENS[self.machine.gpu]
-        return kv_cache.pool(self.architecture, CacheShape(value, block, gpus, self.step_tokens))
+        return CacheShape(value, block, gpus, self.step_tokens)
 
     def kv_bytes(self, gpus: int) -> int:
         """The configured KV cache, or the minimum."""

@@ -31,6 +31,7 @@ def of_request(record: RequestRecord) -> Attributes:
             "http.response.status_code": record.status_code,
             "error.type": record.error,
             "cappella.asked": record.target,
+            "cappella.background": record.is_background or None,
             "cappella.key_id": record.key_id,
         }
     )
