@@ -115,7 +115,7 @@ class Capabilities:
 
     The server may constrain answers to a `json_schema`, report `logprobs`, and support vLLM's `extensions` of OpenAI's
     API: `structured_outputs`, the settings of `SamplingExtensions` and several samples. `context_tokens` is how much it
-    reads and writes in one call, if that is known.
+    reads and writes in one call, if that is known. A model whose `task` is not to generate writes nothing.
     """
 
     tools: bool = False
@@ -125,13 +125,18 @@ class Capabilities:
     logprobs: bool = True
     extensions: bool = True
     context_tokens: int | None = None
+    task: vocabulary.Task = "generate"
+
+    @property
+    def writes(self) -> bool:
+        return self.task == "generate"
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
     """Tokens of one engine call; `cached_tokens` are those of the prompt that were in the prefix cache.
 
-    `estimated` is set if the server does not report its usage.
+    `estimated` is set if no server reports it: the call was cut, say.
     """
 
     prompt_tokens: int = 0

@@ -240,6 +240,20 @@ async def test_a_deadline_passes_in_the_queue_too(fake_engines: FakeEngines, str
         assert [status for status, _ in await asyncio.gather(*running)] == [200, 200]
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/api/chat"])
+async def test_a_direct_call_has_a_deadline_in_the_queue(fake_engines: FakeEngines, path: str) -> None:
+    body = {**BODY, "model": "ann", "max_tokens": 5}
+    async with serving(fake_engines, busy_config(max_queue_s=0.2)) as url, aiohttp.ClientSession() as http:
+        admission = fake_engines.reloader.state.admission
+        async with admission.slot("other", {"ann": 2}):
+            async with http.post(url + path, json=body) as reply:
+                assert (reply.status, "server.max_queue_s" in await reply.text()) == (504, True)
+            assert admission.waiting["ann"] == 0
+        async with http.post(url + path, json=body) as reply:
+            assert reply.status == 200
+    assert len(fake_engines.servers["ann"].bodies) == 1
+
+
 async def test_a_run_has_what_the_queue_left_of_its_deadline(
     fake_engines: FakeEngines, monkeypatch: pytest.MonkeyPatch
 ) -> None:

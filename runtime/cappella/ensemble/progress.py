@@ -53,6 +53,13 @@ class Progress:
                 yield alone if event.decision.bypass else _asked(self._panel)
             case events.RoundStarted():
                 yield f"**Round {event.number}:** the members read each other's answers.\n\n"
+            case events.Waiting(reason="asleep"):
+                yield f"**{event.name}** was asleep, and wakes.\n\n"
+            case events.Waiting():
+                yield f"**{event.name}** waits for its turn.\n\n"
+            case events.GraceStarted():
+                late, grace_s = ", ".join(event.names), round(event.grace_s)
+                yield f"Enough members have answered. In {grace_s} s the answer is given without {late}.\n\n"
             case events.AnswerDone():
                 yield _said(event.answer)
             case events.AnswerFailed():

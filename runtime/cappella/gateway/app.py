@@ -23,6 +23,7 @@ from cappella.gateway import (
     ollama,
     openapi,
     page,
+    pooling,
     runs,
     stored_responses,
     tokens,
@@ -77,7 +78,7 @@ def create_app(config: Config, supervisor: Supervisor, read_config: ReadConfig |
         responses=responses,
         created=int(time.time()),
     )
-    app.state.reloader = reloader = Reloader(state, supervisor, read_config or (lambda: config))
+    app.state.reloader = reloader = Reloader(state, supervisor, read_config or (lambda: config), persistence.actions)
     for router in _routers(reloader, supervisor, gatekeeper, persistence):
         # Not `include_router`: for a prefix or the like, of which there is none here, it would make each route again.
         app.router.routes += router.routes
@@ -103,10 +104,11 @@ def _routers(
     yield stored_responses.create_router(lambda: reloader.state)
     yield models.create_router(lambda: reloader.state)
     yield tokens.create_router(lambda: reloader.state)
+    yield pooling.create_router(lambda: reloader.state)
     yield ollama.create_router(lambda: reloader.state)
     yield health.create_router(lambda: reloader.state)
     yield runs.create_router(gatekeeper, persistence.run_store)
-    yield create_machine_router(lambda: reloader.state, supervisor)
+    yield create_machine_router(lambda: reloader.state, supervisor, persistence.actions)
     yield page.create_router()
     yield docs_pages.create_router()
 

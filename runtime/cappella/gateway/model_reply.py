@@ -12,11 +12,13 @@ from cappella.engines import refusals
 from cappella.ensemble import stream
 from cappella.errors import CappellaError, EngineNotReady
 from cappella.gateway import proxy, renaming, usage_report
+from cappella.gateway.admission import in_time
 from cappella.gateway.drain import InFlight
 from cappella.gateway.formats import sse
 from cappella.gateway.limits import answer_count
 from cappella.gateway.request import Incoming, Stream, resumed, unless_gone
 from cappella.gateway.state import GatewayState
+from cappella.gateway.tasks import sequences
 from cappella.gateway.tool_stops import ToolStops
 from cappella.gateway.usage_report import tokens_of_an_answer
 from cappella.telemetry import records
@@ -41,7 +43,7 @@ class ModelForm(Protocol):
         ...
 
 
-class _OwnForm:
+class OwnForm:
     """The form of the engine's own reply."""
 
     media_type = sse.EventEncoder.media_type
@@ -58,7 +60,7 @@ async def answer_from_model(
 
     A stream that waits for its engine for longer than a moment begins all the same; what fails after that is an event.
     """
-    form, head = form or _OwnForm(), dict[str, Any]()
+    form, head = form or OwnForm(), dict[str, Any]()
     answered = asyncio.get_running_loop().create_future()
     source = _relay(state, model, incoming, head, answered)
     reply = _Reply(form.of_model(source, head), source, head)
@@ -138,9 +140,12 @@ async def _relay(
 ) -> AsyncGenerator[bytes, None]:
     """The pieces of the engine's reply; `head` has its status and media type once it has `answered`."""
     answers = answer_count(incoming.wire)
-    tokens = tokens_of_an_answer(incoming.wire, state.config.models_by_name[model].context_tokens)
-    body, shown = _asked(incoming, model)
-    slot = state.admission.slot(model, {state.config.host_of[model]: answers}, direct=True, key=incoming.key_id)
+    about = state.config.models_by_name[model]
+    tokens = tokens_of_an_answer(incoming.wire, about.context_tokens) if about.capabilities.writes else 0
+    body, shown = _asked(incoming, model, about.capabilities.writes)
+    needed = {state.config.host_of[model]: sequences(incoming.path, incoming.wire, about.max_num_seqs) or answers}
+    slot = state.admission.slot(model, needed, direct=True, key=incoming.key_id)
+    slot = in_time(slot, state.config.server.max_queue_s - incoming.waited_s, "server.max_queue_s")
     async with records.current().waiting(model, slot):
         incoming.memory.release()
         async with (
@@ -159,14 +164,14 @@ async def _relay(
                     yield rest
 
 
-def _asked(incoming: Incoming, model: str) -> tuple[bytes, usage_report.Filter]:
+def _asked(incoming: Incoming, model: str, writes: bool) -> tuple[bytes, usage_report.Filter]:
     """The body that the engine gets, and what makes the client's reply of the engine's."""
     own_name = renaming.with_own_name(incoming.wire, incoming.body, model)
     body, shown = usage_report.requested(incoming.path, *own_name)
     if incoming.path == MESSAGES and incoming.wire.get("tools"):
         shown = ToolStops(shown)
     if (name := incoming.wire["model"]) != model:
-        shown = renaming.Renamed(name, shown)
+        shown = renaming.Renamed(name, shown) if writes else renaming.RenamedHead(name, model)
     return body, shown
 
 

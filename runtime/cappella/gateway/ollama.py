@@ -161,7 +161,8 @@ def _loaded(state: GatewayState, name: str) -> Json:
 def _shown(state: GatewayState, name: str) -> Json:
     about = entry(state.config, name, state.created)
     capabilities = {
-        "completion": True,
+        "completion": about["task"] == "generate",
+        "embedding": about["task"] == "embed",
         "tools": about["tools"],
         "vision": "image" in about["architecture"]["input_modalities"],
         "thinking": _thinks(state.config, name),

@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from fastapi import Request
@@ -39,7 +39,10 @@ class ClientTooSlow(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """A request whose body has arrived. `memory` holds that body until the request is admitted."""
+    """A request whose body has arrived, at `arrived_at` of `time.monotonic`.
+
+    `memory` holds that body until the request is admitted. A byte of it is as much work as `work` characters of a text.
+    """
 
     request: Request
     path: str
@@ -47,11 +50,17 @@ class Incoming:
     body: bytes
     wire: dict[str, Any]
     memory: HeldBody
-    arrived_at: float = field(default_factory=time.monotonic)
+    arrived_at: float
+    work: int = 1
 
     @property
     def key_id(self) -> str | None:
         return self.key.id if self.key else None
+
+    @property
+    def work_chars(self) -> int:
+        """What reading it is worth, in characters of a text."""
+        return self.work * self.memory.size_bytes
 
     @property
     def waited_s(self) -> float:

@@ -35,6 +35,7 @@ from cappella.gateway.receive import received
 from cappella.gateway.reply_types import Reloaded
 from cappella.gateway.request import NO_BUFFERING, Incoming, Stream, event_stream, resumed, unless_gone
 from cappella.gateway.state import GatewayState
+from cappella.gateway.tasks import require_able
 from cappella.gateway.validation import parse
 from cappella.telemetry import records
 from cappella.threads import off_loop_if_large
@@ -115,15 +116,14 @@ class Form(ModelForm, Protocol):
 async def answer_request(state: GatewayState, incoming: Incoming, form: Form | None = None) -> Response:
     """The reply of the model or ensemble that the request names. Raises RequestError, Overloaded, Forbidden and others."""
     model, key, path = named_model(state.config, incoming.wire), incoming.key, incoming.path
+    require_able(state, model, path, key)
     if model in state.engines:
         if server_tool.may_ask_panel(path, incoming.wire):
             return await _ask_ensemble(state, incoming, server_tool.panel_of(state.config), form, outer=model)
-        if not state.engines[model].supports(path):
-            raise RequestError(f"The server of {model} does not support {path}: use /v1/chat/completions.", "model")
         state.admission.require_queue_space(model, incoming.key_id)
         refuses = state.config.server.refuses_unknown_fields
         sent = await off_loop_if_large(
-            len(incoming.body), proxy.forwardable, path, incoming.wire, incoming.body, refuses
+            incoming.work_chars, proxy.forwardable, path, incoming.wire, incoming.body, refuses
         )
         await state.gatekeeper.admit(key, [model])
         incoming = replace(incoming, wire=sent.wire, body=sent.body)
@@ -144,12 +144,13 @@ async def _ask_ensemble(
     if schema is None:
         raise RequestError(f"{path} is for single models: call {called} through /v1/chat/completions.", "model")
     named = await recalled(state.responses, incoming, state.config.server.max_body_bytes)
-    parsed: Any = await off_loop_if_large(incoming.memory.size_bytes, _read, state, path, schema, named)
+    parsed: Any = await off_loop_if_large(incoming.work_chars, _read, state, path, schema, named)
     if outer:
         parsed.come_through(outer)
-    extra = _models_beyond(_by_own_names(parsed.overrides, state.config), state.config.ensembles[name])
+    overrides = _by_own_names(parsed.overrides, state.config)
+    extra = _models_beyond(overrides, state.config.ensembles[name])
     await state.gatekeeper.admit(incoming.key, [*([outer] if outer else []), called, *extra])
-    return await _answer_from_ensemble(state, incoming, form.of_ensemble(parsed) if form else parsed, name)
+    return await _answer_from_ensemble(state, incoming, form.of_ensemble(parsed) if form else parsed, overrides, name)
 
 
 def _by_own_names(overrides: Overrides, config: Config) -> Overrides:
@@ -160,6 +161,7 @@ def _by_own_names(overrides: Overrides, config: Config) -> Overrides:
         panel=None if panel is None else tuple(map(config.meant_by, panel)),
         judge=None if judge is None else config.meant_by(judge),
         model_sampling=tuple((config.meant_by(name), sampling) for name, sampling in overrides.model_sampling),
+        answers=tuple(replace(each, name=config.meant_by(each.name)) for each in overrides.answers),
     )
 
 
@@ -183,15 +185,15 @@ def _models_beyond(overrides: Overrides, ensemble: Ensemble) -> list[str]:
 
 
 async def _answer_from_ensemble(
-    state: GatewayState, incoming: Incoming, parsed: EnsembleRequest, name: str
+    state: GatewayState, incoming: Incoming, parsed: EnsembleRequest, overrides: Overrides, name: str
 ) -> Response:
-    prompt, settings = await off_loop_if_large(incoming.memory.size_bytes, _resolved, state, parsed, name)
+    prompt, settings = await off_loop_if_large(incoming.work_chars, _resolved, state, parsed, overrides, name)
     headers = state.ignored.told(incoming.path, parsed.ignored)
     needed = costs(settings, state.config.host_of)
 
     async def run(emit: Emit, run_id: str) -> Run:
         slot = state.admission.slot(PREFIX + name, needed, key=incoming.key_id)
-        slot = in_time(slot, settings.deadline_s - incoming.waited_s)
+        slot = in_time(slot, settings.deadline_s - incoming.waited_s, "the run's deadline_s")
         async with state.in_flight.track_run() as begin, records.current().waiting(PREFIX + name, slot):
             incoming.memory.release()
             # The time in the queue is part of the client's wait, too.
@@ -236,11 +238,10 @@ async def _in_background(
     return event_stream(frames, state.config.server.client_timeout_s, headers)
 
 
-def _resolved(state: GatewayState, parsed: EnsembleRequest, name: str) -> tuple[Prompt, Settings]:
+def _resolved(state: GatewayState, parsed: EnsembleRequest, overrides: Overrides, name: str) -> tuple[Prompt, Settings]:
     config = state.config
     prompt = replace(parsed.prompt, messages=without_progress(parsed.prompt.messages), watched=parsed.stream)
     ensemble, models, limits = config.ensembles[name], config.models_by_name, config.server.limits
-    overrides = _by_own_names(parsed.overrides, config)
     settings = resolve(name, ensemble, models, overrides, prompt, parsed.sampling, limits)
     used = [*(seat.model for seat in settings.panel), settings.judge]
     if prompt.reasoning_effort not in (None, "none") and not any(models[each].capabilities.reasoning for each in used):

@@ -114,3 +114,8 @@ def begin(record: RequestRecord) -> None:
 def current() -> RequestRecord:
     """The record of the request that the current task handles."""
     return _current.get()
+
+
+def current_or_none() -> RequestRecord | None:
+    """The same; None where the current task handles no request."""
+    return _current.get(None)

@@ -13,7 +13,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TypeVar
 
-from cappella.errors import ConfigError
+from cappella.errors import ConfigError, cause
 
 DAY_S = 86_400
 PRUNE_S = 3600.0
@@ -90,7 +90,7 @@ class RunStore:
         except (OSError, sqlite3.Error) as error:
             self._thread.shutdown()
             hint = "Name a separate file in a folder that this user can write to"
-            raise ConfigError(f"server.runs.file: {path}", f"cannot be used for runs ({error})", hint) from error
+            raise ConfigError(f"server.runs.file: {path}", f"cannot be used for runs ({cause(error)})", hint) from error
 
     def add(self, row: Row) -> None:
         """Queue a row; later reads see it. Rows that cannot be written are dropped, which is logged once."""

@@ -222,6 +222,12 @@ def _fusion_events(event: events.Event, judge: str) -> list[tuple[str, Json]]:
             return [("gate.decided", fields)]
         case events.RoundStarted():
             return [("round.in_progress", fields)]
+        case events.Waiting():
+            return [("engine.waiting", fields)]
+        case events.Awake():
+            return [("engine.awake", fields)]
+        case events.GraceStarted():
+            return [("grace.started", fields)]
         case events.Reviewed():
             return [("review.completed", fields)]
 
