@@ -13,6 +13,7 @@ from openai import AsyncOpenAI
 from cappella.auth.keys import KeyStore
 from cappella.gateway import event_log
 from cappella.gateway.formats import sse
+from cappella.telemetry.response_store import ResponseStore, StoredResponse
 from cappella.telemetry.run_store import RunStore
 from support.fake_engines import MEMBERS, FakeEngines, eventually, judge_script, serving
 from support.kept_gateway import ask, client, ended, hold, keeping, kept
@@ -32,7 +33,7 @@ async def begin(stock: AsyncOpenAI, **more: Any) -> Any:
 
 
 async def again(stock: AsyncOpenAI, response_id: str, after: int | None = None) -> list[Any]:
-    more = {} if after is None else {"starting_after": after}
+    more: Any = {} if after is None else {"starting_after": after}
     return [event async for event in await stock.responses.retrieve(response_id, stream=True, **more)]
 
 
@@ -239,3 +240,58 @@ async def test_a_reader_that_leaves_costs_the_run_nothing(fake_engines: FakeEngi
     fake_engines.release()
     assert (await ended(stock, response_id)).status == "completed"
     assert (await again(stock, response_id))[-1].type == "response.completed"
+
+
+@pytest.mark.parametrize("change", ["the file fails", "it is deleted"])
+async def test_a_reader_whose_events_are_gone_gets_an_end(
+    fake_engines: FakeEngines, stock: AsyncOpenAI, tmp_path: Path, change: str
+) -> None:
+    hold(fake_engines)
+    stream = await begin(stock)
+    seen = [await anext(stream) for _ in range(3)]
+    if change == "it is deleted":
+        await stock.responses.delete(seen[0].response.id)
+        assert [event async for event in stream] == []
+        return
+    store = RunStore(tmp_path / "runs.sqlite", 1)
+    await store.call(lambda db: db.execute("ALTER TABLE response_events RENAME TO away"))
+    store.close()
+    await stock.responses.cancel(seen[0].response.id)
+    (last,) = [event async for event in stream]
+    assert (last.type, last.code) == ("error", "runs_unavailable")
+
+
+async def test_a_reader_of_a_whole_stream_needs_no_file(
+    fake_engines: FakeEngines, stock: AsyncOpenAI, tmp_path: Path
+) -> None:
+    hold(fake_engines)
+    stream = await begin(stock)
+    await anext(stream)
+    store = RunStore(tmp_path / "runs.sqlite", 1)
+    await store.call(lambda db: db.execute("ALTER TABLE response_events RENAME TO away"))
+    store.close()
+    fake_engines.release()
+    assert [event.type async for event in stream][-1] == "response.completed"
+
+
+async def test_events_that_are_stored_while_a_reader_looks_for_dropped_ones_are_not_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def event(kind: str, number: int) -> bytes:
+        return sse.frame({"type": kind, "sequence_number": number}, kind)
+
+    monkeypatch.setattr(event_log, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(event_log, "MAX_BYTES", -1)
+    runs = RunStore(tmp_path / "runs.sqlite", 1)
+    store = ResponseStore(runs)
+    await store.create(lambda: StoredResponse("resp_1", None, 0.0, "queued", [], {}))
+    log = event_log.EventLog("resp_1", store)
+    log.add([event("a.delta", 0)])
+    reader = log.frames(0)
+    first = asyncio.ensure_future(anext(reader))
+    await asyncio.sleep(0)
+    log.add([event("a.done", 1)])
+    log.close()
+    assert await first == event("a.done", 1)
+    assert [data async for data in reader] == []
+    runs.close()

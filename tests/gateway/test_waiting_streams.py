@@ -9,6 +9,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from openai import AsyncOpenAI
 
 from cappella.ensemble import stream
 from cappella.errors import Overloaded
@@ -39,14 +40,14 @@ class Full:
     """A gateway whose engines are all in use until `free`."""
 
     def __init__(self, url: str, http: aiohttp.ClientSession, fake_engines: FakeEngines, held: AsyncExitStack) -> None:
-        self._url, self._http, self._held = url, http, held
+        self.url, self._http = url, http
         self.free = held.aclose
         self.engines = fake_engines
 
     @asynccontextmanager
     async def asking(self, path: str, model: str, **more: Any) -> AsyncIterator[aiohttp.ClientResponse]:
         body = {"model": model, "stream": True, **BODIES[path], **more}
-        async with self._http.post(self._url + path, json=body) as reply:
+        async with self._http.post(self.url + path, json=body) as reply:
             yield reply
 
     async def waiting(self, model: str) -> bool:
@@ -208,3 +209,26 @@ async def test_an_engine_that_is_slow_to_speak_is_waited_for_too(full: Full) -> 
         pace.release()
         pace.release()
         assert said(CHAT, events(await reply.text())) == "Hello there"
+
+
+@pytest.mark.parametrize("model", TARGETS)
+async def test_the_stock_client_reads_a_stream_that_had_to_wait(full: Full, model: str) -> None:
+    async with AsyncOpenAI(base_url=f"{full.url}/v1", api_key="none", max_retries=0) as client:
+        begun = await client.chat.completions.create(
+            model=model, stream=True, messages=[{"role": "user", "content": "Hi"}]
+        )
+        assert await full.waiting(model)
+        await full.free()
+        said = "".join([chunk.choices[0].delta.content or "" async for chunk in begun if chunk.choices])
+    assert said == ("The final answer" if model == ENSEMBLE else "Hello there")
+
+
+async def test_the_stock_client_reads_a_response_that_had_to_wait(full: Full) -> None:
+    async with (
+        AsyncOpenAI(base_url=f"{full.url}/v1", api_key="none", max_retries=0) as client,
+        client.responses.stream(model=ENSEMBLE, input="Hi") as begun,
+    ):
+        assert (await anext(aiter(begun))).type == "response.created"
+        assert await full.waiting(ENSEMBLE)
+        await full.free()
+        assert (await begun.get_final_response()).output_text == "The final answer"

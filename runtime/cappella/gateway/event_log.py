@@ -34,10 +34,11 @@ class EventLog:
             self._latest_bytes += len(frame)
             if self._latest_bytes >= CHUNK_BYTES:
                 self._store_latest()
+                self._first, self._latest, self._latest_bytes = self._first + len(self._latest), [], 0
         self._wake()
 
     def close(self) -> None:
-        """No event comes any more; what there is will be stored."""
+        """No event comes any more; what there is will be stored. Who reads now gets the last of it from memory."""
         self._store_latest()
         self._is_closed = True
         self._wake()
@@ -45,11 +46,12 @@ class EventLog:
     async def frames(self, first: int) -> AsyncGenerator[bytes, None]:
         """The events from number `first` on until the log is closed, with what shows in a silence that it is not."""
         while True:
-            if first < self._first:
+            if first < (stored_up_to := self._first):
                 stored = await self._store.events(self._response_id, first)
-                # Some may be missing: those that were dropped.
-                yield numbered_from(stored, first) if stored else b""
-                first = stored.last + 1 if stored else self._first
+                if stored:
+                    yield numbered_from(stored, first)
+                # Those that were dropped are missing. More may have been stored since.
+                first = stored.last + 1 if stored else stored_up_to
             elif latest := self._latest[first - self._first :]:
                 yield b"".join(latest)
                 first += len(latest)
@@ -59,13 +61,11 @@ class EventLog:
                 yield sse.KEEP_ALIVE
 
     def _store_latest(self) -> None:
-        """Store the latest events; readers find them there from now on."""
         frames, last = self._latest, self._first + len(self._latest) - 1
         kept = frames if self._stored_bytes <= MAX_BYTES else [each for each in frames if not _DELTA.match(each)]
         if kept:
             self._store.add_events(self._response_id, Events(self._first, last, kept))
         self._stored_bytes += sum(map(len, kept))
-        self._first, self._latest, self._latest_bytes = last + 1, [], 0
 
     async def _changes(self) -> bool:
         """Wait for an event or the end; False if none comes before the reader needs to be told so."""

@@ -12,7 +12,7 @@ import orjson
 from cappella.ensemble.events import Emit, Event, RunStarted
 from cappella.ensemble.pipeline import new_run_id
 from cappella.ensemble.run import Run
-from cappella.errors import Overloaded, RequestError, UnknownRun
+from cappella.errors import CappellaError, Overloaded, RequestError, UnknownRun
 from cappella.gateway.body_memory import HeldBody
 from cappella.gateway.event_log import EventLog, stored_frames
 from cappella.gateway.formats.response_events import ENDS, id_of
@@ -250,16 +250,20 @@ class KeptResponses:
     async def _with_end(
         self, frames: AsyncGenerator[bytes, None], response_id: str, key_id: str | None, first: int
     ) -> AsyncGenerator[bytes, None]:
-        """The frames, and what became of the response if no event of its run says it."""
-        async with aclosing(frames):
-            async for data in frames:
-                yield data
-        last = await self._store.last_events(response_id)
-        if last and not last.frames[-1].startswith(ENDS) and last.last + 1 >= first:
-            found = await self.find(response_id, key_id)
-            kind = f"response.{found.status}"
-            response = orjson.loads(found.shown)
-            yield frame({"type": kind, "sequence_number": last.last + 1, "response": response}, kind)
+        """The frames, and what became of the response if no event of its run says it; or an event of what failed here."""
+        try:
+            async with aclosing(frames):
+                async for data in frames:
+                    yield data
+                    if any(end in data for end in ENDS):
+                        return
+            last = await self._store.last_events(response_id)
+            if last and not last.frames[-1].startswith(ENDS) and last.last + 1 >= first:
+                found = await self.find(response_id, key_id)
+                kind, response = f"response.{found.status}", orjson.loads(found.shown)
+                yield frame({"type": kind, "sequence_number": last.last + 1, "response": response}, kind)
+        except CappellaError as error:
+            yield frame({**self._describe(error), "type": "error"}, "error")
 
     def _ended(self, response_id: str, body: HeldBody, task: asyncio.Task[None]) -> None:
         # Here, since a task that is cancelled before it begins does nothing at all.

@@ -84,8 +84,8 @@ def of_call(
                 "cappella.role": call.role,
                 "cappella.seat": seat.name,
                 "cappella.tokens_per_step": call.tokens_per_step,
-                # Engines report usage at the end of an answer only.
-                "cappella.cut_short": call.usage == Usage(),
+                # Engines report usage at the end of an answer only; until then it is estimated, or nothing.
+                "cappella.cut_short": call.usage.estimated or call.usage == Usage(),
             }
         ),
     }
