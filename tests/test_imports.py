@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "gateway": "docs telemetry ensemble engines placement auth sealing config errors types vocabulary sse background version threads run_view",
     "telemetry": "ensemble engines bundle placement auth sealing config errors types vocabulary sse background version",
     "runtime": "ensemble engines config errors types",
-    "ensemble": "engines config errors types vocabulary background",
+    "ensemble": "engines config errors types vocabulary background threads",
     "engines": "placement sealing config errors types sse threads",
     "bundle": "placement config errors vocabulary",
     "placement": "config errors",

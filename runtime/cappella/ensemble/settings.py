@@ -28,20 +28,13 @@ def resolve(
     limits: Limits = Limits(),
 ) -> Settings:
     """The settings of one run. Raises RequestError for what the config does not allow or its models do not support."""
-    is_other_judge = overrides.outer not in (None, ensemble.judge.model)
-    if not ensemble.allow_overrides and (overrides.beyond_preset or is_other_judge):
-        raise RequestError(
-            f"cappella/{name} allows no overrides: its config sets allow_overrides: false.",
-            "fusion",
-            "overrides_forbidden",
-        )
+    _require_allowed(name, ensemble, overrides)
     _require_open_conversation(prompt)
     preset = _preset(name, ensemble, overrides.preset)
     judge = (preset.judge if isinstance(preset, Preset) else None) or ensemble.judge
     options = {"criteria": judge.criteria, **ensemble.given(), **preset.given(), **overrides.options.given()}
     panel = _panel(ensemble, preset, models, overrides, judge_sampling.seed)
-    called = overrides.outer or judge.model
-    judge_model = called if overrides.judge is None else overrides.judge
+    judge_model = (overrides.outer or judge.model) if overrides.judge is None else overrides.judge
     _require_models([judge_model], models, "fusion.model")
     answers = sum(seat.samples for seat in panel)
     _require_modest_number(answers, options.get("layers", 1), limits)
@@ -66,6 +59,14 @@ def resolve(
     )
     _require_judge_support(models[judge_model].capabilities, settings, prompt)
     return settings
+
+
+def _require_allowed(name: str, ensemble: Ensemble, overrides: Overrides) -> None:
+    """Raises RequestError for overrides that the ensemble forbids."""
+    is_other_judge = overrides.outer not in (None, ensemble.judge.model)
+    if not ensemble.allow_overrides and (overrides.beyond_preset or is_other_judge):
+        message = f"cappella/{name} allows no overrides: its config sets allow_overrides: false."
+        raise RequestError(message, "fusion", "overrides_forbidden")
 
 
 def _require_modest_number(answers: int, layers: int, limits: Limits) -> None:
