@@ -32,7 +32,7 @@ def watched_loop() -> Iterator[LoopWatchdog]:
         run(handle)
         watchdog.add(handle, time.thread_time() - began)
 
-    Handle._run = timed  # type: ignore[method-assign]
+    Handle._run = timed  # type: ignore[method-assign, assignment]
     try:
         yield watchdog
     finally:

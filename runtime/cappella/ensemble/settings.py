@@ -30,13 +30,7 @@ def resolve(
     limits: Limits = Limits(),
 ) -> Settings:
     """The settings of one run. Raises RequestError for what the config does not allow or its models do not support."""
-    is_other_judge = overrides.outer not in (None, ensemble.judge.model)
-    if not ensemble.allow_overrides and (overrides.beyond_preset or is_other_judge):
-        raise RequestError(
-            f"cappella/{name} allows no overrides: its config sets allow_overrides: false.",
-            "fusion",
-            "overrides_forbidden",
-        )
+    _require_allowed(name, ensemble, overrides)
     _require_open_conversation(prompt)
     preset = _preset(name, ensemble, overrides.preset)
     judge = (preset.judge if isinstance(preset, Preset) else None) or ensemble.judge
@@ -44,8 +38,7 @@ def resolve(
     panel = _panel(ensemble, preset, models, overrides, judge_sampling.seed)
     panel, given = given_answers.seated(panel, overrides.answers)
     _require_writers([seat.model for seat in panel], models)
-    called = overrides.outer or judge.model
-    judge_model = called if overrides.judge is None else overrides.judge
+    judge_model = (overrides.outer or judge.model) if overrides.judge is None else overrides.judge
     _require_models([judge_model], models, "fusion.model")
     answers = len({*(name for seat in panel for name in seat.answer_names), *(each.name for each in given)})
     _require_modest_number(answers, options.get("layers", 1), limits)
@@ -54,9 +47,7 @@ def resolve(
     _require_image_support(models, panel, quorum, prompt)
     mode = options.get("gate") or (preset.gate if isinstance(preset, Preset) else None)
     gate = _gate(name, ensemble, mode, overrides, models)
-    goes_on = prompt.brings_results or ends_in_results(prompt.messages)
-    alone = options.get("tools_panel") == "judge" and models[judge_model].capabilities.writes
-    if alone and not overrides.panel_required and goes_on:
+    if _judge_goes_on(options, overrides, prompt) and models[judge_model].capabilities.writes:
         gate = Gate("tools", judge_model)
     if given:
         gate = None  # A gate's model would answer without them.
@@ -76,6 +67,14 @@ def resolve(
     )
     _require_judge_support(models[judge_model].capabilities, settings, prompt)
     return settings
+
+
+def _require_allowed(name: str, ensemble: Ensemble, overrides: Overrides) -> None:
+    """Raises RequestError for overrides that the ensemble forbids."""
+    is_other_judge = overrides.outer not in (None, ensemble.judge.model)
+    if not ensemble.allow_overrides and (overrides.beyond_preset or is_other_judge):
+        message = f"cappella/{name} allows no overrides: its config sets allow_overrides: false."
+        raise RequestError(message, "fusion", "overrides_forbidden")
 
 
 def _require_modest_number(answers: int, layers: int, limits: Limits) -> None:
@@ -142,6 +141,12 @@ def _require_seated(by_model: Mapping[str, Sampling], panel: Sequence[Seat]) -> 
     for model in by_model:
         if model not in {seat.model for seat in panel}:
             raise RequestError(f"{model} is not on the panel.", "fusion.analysis_overrides")
+
+
+def _judge_goes_on(options: Mapping[str, Any], overrides: Overrides, prompt: Prompt) -> bool:
+    """Whether the judge answers alone, since the request brings results of tools (`tools_panel: judge`)."""
+    goes_on = prompt.brings_results or ends_in_results(prompt.messages)
+    return options.get("tools_panel") == "judge" and not overrides.panel_required and goes_on
 
 
 def _require_members(panel: Sequence[Seat], options: Mapping[str, Any]) -> None:

@@ -1,11 +1,12 @@
 """Calls of a model by an alias: the engine gets the model's own name, and the reply names the alias."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
 
+from cappella.gateway.reply_lines import ReplyLines
 from cappella.gateway.usage_report import Filter
 
 _WITHIN = ("message", "response")
@@ -23,33 +24,21 @@ def with_own_name(wire: Mapping[str, Any], body: bytes, model: str) -> tuple[Map
     return named, orjson.dumps(named)
 
 
-class Renamed(Filter):
+class Renamed(ReplyLines):
     """Puts `alias` into what `inner` shows of a reply, which is one JSON object or lines of events."""
 
     def __init__(self, alias: str, inner: Filter) -> None:
+        super().__init__(inner)
         self._alias = alias
-        self._inner = inner
-        self._rest = b""
 
-    def feed(self, data: bytes) -> bytes:
-        """The complete lines; a whole reply has one, without an end."""
-        complete, newline, self._rest = (self._rest + self._inner.feed(data)).rpartition(b"\n")
-        return b"\n".join(map(self._renamed, complete.split(b"\n"))) + newline
+    def may_change(self, line: bytes) -> bool:
+        return b'"model"' in line
 
-    def rest(self) -> bytes:
-        return self._renamed(self._rest + self._inner.rest())
-
-    def _renamed(self, line: bytes) -> bytes:
-        if b'"model"' not in line:
-            return line
-        field, data = (b"data: ", line[5:]) if line.startswith(b"data:") else (b"", line)
-        try:
-            reply = orjson.loads(data)
-        except orjson.JSONDecodeError:
-            return line
-        for part in _parts(reply):
+    def change(self, value: dict[str, Any]) -> bool:
+        parts = [part for part in (value, *map(value.get, _WITHIN)) if isinstance(part, dict) and "model" in part]
+        for part in parts:
             part["model"] = self._alias
-        return field + orjson.dumps(reply)
+        return bool(parts)
 
 
 class RenamedHead(Filter):
@@ -70,9 +59,3 @@ class RenamedHead(Filter):
 
     def rest(self) -> bytes:
         return self._head or b""
-
-
-def _parts(reply: Any) -> Iterator[dict[str, Any]]:
-    """The objects of a reply that name its model."""
-    parts = [reply, *(reply.get(name) for name in _WITHIN)] if isinstance(reply, dict) else []
-    yield from (part for part in parts if isinstance(part, dict) and "model" in part)

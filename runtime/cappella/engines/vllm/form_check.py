@@ -28,7 +28,14 @@ MAX_MEMORY_BYTES = 1 << 30
 TOO_COSTLY = f"The form of the answer takes over {MAX_CPU_S} s of a core, or {MAX_MEMORY_BYTES >> 20} MiB, to compile."
 
 _INSTALLED = importlib.util.find_spec("llguidance") is not None
-_COMMAND = [sys.executable, str(Path(__file__).with_name("form_compiler.py")), str(MAX_CPU_S), str(MAX_MEMORY_BYTES)]
+# -P: the modules beside it are no modules of its own.
+_COMMAND = [
+    sys.executable,
+    "-P",
+    str(Path(__file__).with_name("form_compiler.py")),
+    str(MAX_CPU_S),
+    str(MAX_MEMORY_BYTES),
+]
 # Each thread has a process, which ends with it.
 _threads = ThreadPoolExecutor(2, "forms")
 _own = threading.local()

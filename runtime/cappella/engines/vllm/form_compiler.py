@@ -15,14 +15,19 @@ Kind = Literal["json", "regex", "grammar", "choice"]
 def main(max_cpu_s: int, max_memory_bytes: int) -> None:
     """Answer each form with what is wrong with it. The kernel ends a process that takes too much for one."""
     tokenizer = llguidance.LLTokenizer("byte")
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_DATA, (max_memory_bytes, max_memory_bytes))
+    _limit(resource.RLIMIT_CORE, 0)
+    _limit(resource.RLIMIT_DATA, max_memory_bytes)
     print("ready", flush=True)
     for line in sys.stdin:
-        until_s = math.ceil(time.process_time()) + max_cpu_s
-        resource.setrlimit(resource.RLIMIT_CPU, (until_s, resource.RLIM_INFINITY))
+        _limit(resource.RLIMIT_CPU, math.ceil(time.process_time()) + max_cpu_s)
         kind, text = json.loads(line)
         print(json.dumps(problem(kind, text, tokenizer)), flush=True)
+
+
+def _limit(kind: int, most: int) -> None:
+    """Set a limit that may be raised again, as far as this process may."""
+    allowed = resource.getrlimit(kind)[1]
+    resource.setrlimit(kind, (most if allowed == resource.RLIM_INFINITY else min(most, allowed), allowed))
 
 
 def problem(kind: Kind, text: str, tokenizer: llguidance.LLTokenizer) -> str:

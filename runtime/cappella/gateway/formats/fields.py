@@ -5,19 +5,15 @@ from types import UnionType
 from typing import Annotated, Any, Final, Literal, Self, TypeVar, Union, get_args, get_origin
 
 from pydantic import (
-    AfterValidator,
     BeforeValidator,
     Discriminator,
     Field,
     PrivateAttr,
-    Tag,
-    WithJsonSchema,
     create_model,
     model_validator,
 )
 
 from cappella.config.options import MAX_ANSWERS, MAX_MEMBERS, GivenAnswer, Options, Overrides
-from cappella.gateway.formats.policy_parts import NO_URLS
 from cappella.types import Frozen, Json, OutputFormat, Positive, Sampling, Temperature
 
 MAX_REQUESTED_S = 3600
@@ -155,65 +151,6 @@ class ChosenFusion(Wire):
     type: Literal["openrouter:fusion"]
 
 
-def _data_url(url: str) -> str:
-    if not url.startswith("data:image/"):
-        raise ValueError(NO_URLS)
-    return url
-
-
-DataUrl = Annotated[str, AfterValidator(_data_url), WithJsonSchema({"type": "string", "pattern": "^data:image/"})]
-"""An image as a data URL; other URLs are refused, since the server makes no requests of its own."""
-
-
-class TextPart(Wire):
-    type: Literal["text"]
-    text: str
-
-
-class RefusalPart(Wire):
-    """What a model said instead of an answer; it is read as its text."""
-
-    type: Literal["refusal"]
-    refusal: str
-
-
-class ImageUrl(Wire):
-    url: DataUrl
-    detail: Literal["auto", "low", "high"] | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _address_alone(cls, value: Any) -> Any:
-        return {"url": value} if isinstance(value, str) else value
-
-
-class ImagePart(Wire):
-    type: Literal["image_url"]
-    image_url: ImageUrl
-
-
-class FunctionCall(Wire):
-    name: str
-    arguments: str
-
-
-class CallPart(Wire):
-    id: str
-    type: Literal["function"] = "function"
-    function: FunctionCall
-
-
-class CustomCall(Wire):
-    name: str
-    input: str
-
-
-class CustomCallPart(Wire):
-    id: str
-    type: Literal["custom"]
-    custom: CustomCall
-
-
 def kind_or(default: str) -> Discriminator:
     """Tells a union's models apart by `type`, which may be left out for one of them."""
 
@@ -222,50 +159,6 @@ def kind_or(default: str) -> Discriminator:
         return str(found or default)
 
     return Discriminator(kind)
-
-
-TextContent = str | list[TextPart]
-MixedContent = str | Annotated[list[Annotated[TextPart | ImagePart, Field(discriminator="type")]], Field(min_length=1)]
-SpokenContent = str | list[Annotated[TextPart | RefusalPart, Field(discriminator="type")]]
-ToolCalls = Annotated[
-    list[
-        Annotated[Annotated[CallPart, Tag("function")] | Annotated[CustomCallPart, Tag("custom")], kind_or("function")]
-    ],
-    Field(min_length=1),
-]
-
-
-class SystemMessage(Wire):
-    role: Literal["system", "developer"]
-    content: TextContent
-    name: str | None = None
-
-
-class UserMessage(Wire):
-    role: Literal["user"]
-    content: MixedContent
-    name: str | None = None
-
-
-class AssistantMessage(Wire):
-    """An earlier answer; `reasoning_content` is another name of `reasoning`."""
-
-    role: Literal["assistant"]
-    content: SpokenContent | None = None
-    reasoning: str | None = None
-    reasoning_content: str | None = None
-    tool_calls: ToolCalls | None = None
-    name: str | None = None
-
-
-class ToolMessage(Wire):
-    role: Literal["tool"]
-    content: MixedContent
-    tool_call_id: str
-    name: str | None = None
-
-
-ChatMessage = Annotated[SystemMessage | UserMessage | AssistantMessage | ToolMessage, Field(discriminator="role")]
 
 
 ToolName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
