@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ def checked(path: Path, text: str, *options: str) -> tuple[int, list[str]]:
     return done.returncode, lines
 
 
-def tiny(home: Path, name: str = "ann", **config: object) -> None:
+def tiny(home: Path, name: str = "ann", **config: Any) -> None:
     """A model with a context of 1,024 tokens."""
     write_model(home / name, {**TINY, "max_position_embeddings": 1024, **config})
 
@@ -167,7 +168,8 @@ def test_quantisation_that_the_weights_do_not_have_is_told(
     from cappella.config import load
     from cappella.placement import checks
 
-    tiny(tmp_path, **({"quantization_config": {"quant_method": stored}} if stored else {}))
+    settings: dict[str, Any] = {"quantization_config": {"quant_method": stored}} if stored else {}
+    tiny(tmp_path, "ann", **settings)
     model = {"weights": "ann", "engine_args": {"quantization": quantization}}
     (tmp_path / "c.yaml").write_text(
         json.dumps({"models": {"ann": model}, "ensembles": {"default": {"panel": ["ann"], "judge": "ann"}}})
