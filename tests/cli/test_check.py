@@ -121,7 +121,7 @@ ensembles:
         f"line 10: models.gone.weights: {tmp_path / 'gone'}: there is no such folder",
         (
             "line 12: ensembles.default.judge: the context of awq.one is 512 tokens: 1 answers of up to 300 together and its"
-            " own 1024 leave no room for a question, so that answers would be cut"
+            " own 128 leave no room for a question, so that answers would be cut"
         ),
         "GPU 0 (V100-32): its compute capability is 7.0, and vllm 0.32 needs 7.5",
     ]

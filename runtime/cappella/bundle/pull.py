@@ -66,12 +66,15 @@ def pull_model(text: str, revision: str | None, to: Path | None) -> None:
 
 
 def _sources(path: Path, config: Config) -> dict[str, Source]:
-    """Where each model's weights come from, as its hub id or its card says."""
+    """Where each model's weights come from: as their own hub id says, or the card of a folder.
+
+    A card of another model tells what somebody's own weights are like, and not where they are.
+    """
     out: dict[str, Source] = {}
     for name, model in config.local.items():
         named = weights.named_by(model.weights)
-        if model.card:
-            card = cards.load(model.card)
+        card = cards.load(model.card) if model.card else None
+        if card and (named is None or named.hub_id.lower() == card.hub_id.lower()):
             revision = named.revision if named and named.revision else card.revision
             out[name] = Source(card.hub_id, revision, f"{model.card}: revision", card.licence)
         elif named:

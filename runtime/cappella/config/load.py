@@ -81,11 +81,7 @@ def _model_with_paths(model: Model | RemoteModel, folder: Path) -> Model | Remot
     adapters = {each: folder / path.expanduser() for each, path in model.adapters.items()}
     name = weights.named_by(model.weights)
     card = model.card or (cards.shipped(name.hub_id) if name and "card" not in model.model_fields_set else None)
-    at = model.weights
-    if name and card and not at.exists() and cards.load(card).hub_id.lower() != name.hub_id.lower():
-        # A relative folder, for which the card names the source.
-        at = folder / str(name)
-    return model.model_copy(update={"adapters": adapters, "card": card, "weights": at})
+    return model.model_copy(update={"adapters": adapters, "card": card})
 
 
 def _with_cards(config: Config) -> Config:

@@ -124,10 +124,13 @@ def _of_panel(config: Config, ensemble: Ensemble, part: Ensemble | Preset, place
     context = config.models_by_name[judge.model].capabilities.context_tokens
     limits = [seat.sampling.max_completion_tokens for seat in seats for _ in range(seat.samples)]
     writes = STRATEGIES[strategy].judge_writes
-    own = (judge.max_completion_tokens or 0) if writes else 1
-    own += judge.analysis_max_tokens if writes and (part.analysis or ensemble.analysis) == "before" else 0
-    answers = sum(limit or 0 for limit in limits)
-    if context is not None and answers + own + NOTES_TOKENS >= context:
+    answers, own = sum(limit or 0 for limit in limits), (judge.max_completion_tokens or 0) if writes else 1
+    if context is None or not answers:
+        return
+    if writes and (part.analysis or ensemble.analysis) == "before":
+        # A run gives the analysis a quarter of the context at most.
+        own += min(judge.analysis_max_tokens, context // 4)
+    if answers + own + NOTES_TOKENS >= context:
         problem = (
             f"the context of {judge.model} is {context} tokens: {len(limits)} answers of up to {answers} together and its own"
             f" {own} leave no room for a question, so that answers would be cut"
