@@ -2,6 +2,7 @@
 
 CappellaError
 ├── ConfigError            the config, or a file that it names, is wrong; the command exits with code 2
+│   ├── Mistakes           several of these, found at once
 │   └── DoesNotFit         the models need more memory than the machine has
 ├── RequestError           the client's request is wrong
 │   ├── UnknownModel
@@ -51,6 +52,22 @@ class ConfigError(CappellaError):
 
 def _sentence(text: str) -> str:
     return text if text.endswith("?") else f"{text}."
+
+
+class Mistakes(ConfigError):
+    """Several mistakes; `str(error)` is the first one, and says how many more there are."""
+
+    def __init__(self, errors: Sequence[ConfigError]) -> None:
+        self.errors = errors
+        first, more = errors[0], len(errors) - 1
+        super().__init__(first.place, first.problem, first.hint)
+        self.args = (f"{first} {more} more mistake{'s' * (more > 1)}: `cappella check` names all.",)
+
+
+def raise_all(errors: Sequence[ConfigError]) -> None:
+    """Raises what was found: nothing, one error or several."""
+    if errors:
+        raise errors[0] if len(errors) == 1 else Mistakes(errors)
 
 
 class DoesNotFit(ConfigError):

@@ -1,13 +1,15 @@
 """What `cappella plan` says of ensembles: runs at once, and estimates of speed."""
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from cappella.config import Config, load
-from cappella.placement import advice, estimate, machine
+from cappella.placement import advice, estimate, machine, report
 from cappella.placement.estimate import Estimate
 from support.command_line import cappella
 
@@ -144,7 +146,13 @@ def test_a_plan_shows_the_dtype_that_is_chosen_for_a_processor(tmp_path: Path) -
     config = deployment(tmp_path)
     here = replace(machine.own_memory(), slow_in_16_bits=True)
     room = replace(here, devices=[replace(here.devices[0], total_bytes=1 << 40, free_bytes=1 << 40)])
-    from cappella.placement import report
+    plan = advice.plan(config, room)
+    assert "fp32" in cells(report.picture(plan, config))
+    assert '"computes_in": "float32"' in json.dumps(report.as_dict(plan, config))
 
-    (model,) = report.as_dict(config, advice.plan(config, room))["models"]  # type: ignore[misc]
-    assert model["computes_in"] == "float32"
+
+def cells(shown: object) -> str:
+    """What a terminal would show of it."""
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(shown)
+    return console.export_text()

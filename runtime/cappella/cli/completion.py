@@ -15,6 +15,8 @@ DEFAULT_MODEL = "cappella/default"
 PATIENCE_S = 0.3
 STRATEGIES: tuple[str, ...] = get_args(Strategy)
 SUFFIXES = (".yaml", ".yml")
+HERE = Path("cappella.yaml")
+"""The config of a command that names none."""
 
 
 def strategies(incomplete: str) -> list[str]:

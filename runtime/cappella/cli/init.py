@@ -55,7 +55,7 @@ def init(
         made = first_config.make(models.split(",") if models else None, judge, here)
         shown = Console(highlight=False, stderr=dry_run)
         shown.print(f"{made.summary}\n", soft_wrap=True)
-        shown.print(report.picture(made.config, made.plan))
+        shown.print(report.picture(made.plan, made.config))
         if dry_run:
             print(made.text, end="")
             return

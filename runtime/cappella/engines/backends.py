@@ -4,7 +4,7 @@ import importlib.util
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from cappella.config import RemoteModel
+from cappella.config import Model, RemoteModel
 from cappella.engines.base import EngineServer, HoldAwake, KeepAwake
 from cappella.engines.circuit_breaker import CircuitBreaker
 from cappella.engines.context_size import LONGEST_TOKEN_CHARS, ContextSize
@@ -14,7 +14,7 @@ from cappella.engines.process.process import ForkServer
 from cappella.engines.remote import OpenAIEngine
 from cappella.engines.sanitize import WELL_KNOWN_SPECIAL_TOKENS, Sanitizer
 from cappella.engines.status import EngineStatus
-from cappella.engines.vllm import server_args, startup_stages
+from cappella.engines.vllm import own_parser, server_args, startup_stages
 from cappella.engines.vllm.client import VllmEngine
 from cappella.engines.vllm.pooling import PoolingEngine
 from cappella.errors import ConfigError
@@ -33,6 +33,11 @@ def require_installed() -> None:
     """Raises ConfigError if the server that Cappella starts is not installed."""
     if importlib.util.find_spec("vllm") is None:
         raise ConfigError("this Python", "vLLM is not installed", "Install the extra cpu or gpu, or use scripts/run")
+
+
+def refused_settings(models: Mapping[str, Model]) -> list[ConfigError]:
+    """What the server, where it is installed, would refuse of the settings that are its own. Raises ConfigError."""
+    return own_parser.mistakes(models) if importlib.util.find_spec("vllm") else []
 
 
 def launcher(env: Mapping[str, str], log: Path) -> Launcher:

@@ -65,8 +65,9 @@ def tokens_per_s(plan: Plan) -> Mapping[str, float]:
 def _speeds(plan: Plan) -> dict[str, Speed]:
     devices = {device.index: device for device in plan.machine.devices}
     found = {
-        name: speed(plan.footprints[name], [devices[gpu] for gpu in placed.gpus])
-        for name, placed in plan.placed.items()
+        name: speed(footprint, [devices[gpu] for gpu in plan.placed[name].gpus])
+        for name, footprint in plan.footprints.items()
+        if name in plan.placed
     }
     return {name: each for name, each in found.items() if each is not None}
 

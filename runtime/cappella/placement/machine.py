@@ -65,7 +65,7 @@ def described(text: str) -> Machine:
     devices: list[Device] = []
     for part in _SEPARATORS.split(text):
         count, size_bytes, kind = _described_part(text, part.strip())
-        at, capability = len(devices), kind and kind.capability
+        at, capability = len(devices), kind.capability if kind else None
         devices += [
             Device(f"GPU {index}", index, size_bytes, size_bytes, kind=kind, capability=capability)
             for index in range(at, at + count)

@@ -59,6 +59,9 @@ FP8_ON_LOAD = "fp8_per_tensor"
 ON_LOAD: Mapping[str, float] = {FP8_ON_LOAD: 0.5, "fp8_per_channel": 0.5, "fp8_per_block": 0.51, "mxfp8": 0.52}
 """Such values, with the share that layers other than embeddings keep of their size in 16 bits."""
 
+OF_FILES = frozenset("fp8 awq awq_marlin auto_awq gptq gptq_marlin auto_gptq compressed-tensors modelopt".split())
+"""Values of `quantization` for weights that are stored so."""
+
 
 def of(settings: Mapping[str, Any]) -> Quantisation:
     """The method of a `quantization_config`, which is empty for weights that are not quantised."""

@@ -34,32 +34,35 @@ def show(config: Config, described: Machine | None, as_json: bool) -> None:
         raise DoesNotFit(error.place, error.problem, hint, error.pastes) from error
     if as_json:
         remote = [{"model": name, "url": model.url} for name, model in config.remote.items()]
-        print(json.dumps({**as_dict(config, plan), "remote": remote}, indent=2))
+        print(json.dumps({**as_dict(plan, config), "remote": remote}, indent=2))
     else:
         console = Console(highlight=False)
-        console.print(picture(config, plan))
+        console.print(picture(plan, config))
         for change in improvements.of(config, on, plan):
             console.print(f"\nPossible: {escape(change.paste.removeprefix('# ').rstrip())}", soft_wrap=True)
         for name, model in config.remote.items():
             print(f"{name}: remote, at {model.url}; it uses no memory here")
 
 
-def as_dict(config: Config, plan: Plan) -> dict[str, object]:
-    """The plan as JSON; sizes are bytes on each of a model's GPUs. Speeds and times are estimates, null where unknown."""
+def as_dict(plan: Plan, config: Config | None = None) -> dict[str, object]:
+    """The plan as JSON; sizes are bytes on each of a model's GPUs. Speeds and times are estimates, null where unknown.
+
+    With its config, also what each ensemble can do.
+    """
     devices = [{**asdict(device), "kind": device.kind and device.kind.name} for device in plan.machine.devices]
     speeds = estimate.tokens_per_s(plan)
     models = [
         {
             **asdict(each),
             "total_bytes": each.total_bytes,
-            "computes_in": plan.footprints[name].architecture.dtype,
+            "computes_in": _dtype(plan, each),
             "estimated_tokens_per_s": speeds.get(name),
         }
         for name, each in plan.placed.items()
     ]
     ensembles = [
         {"ensemble": name, **asdict(each), "run_s": each.run_s}
-        for name, each in estimate.estimates(config, plan).items()
+        for name, each in (estimate.estimates(config, plan).items() if config else ())
     ]
     run = {"prompt_tokens": estimate.PROMPT_TOKENS, "answer_tokens": estimate.ANSWER_TOKENS}
     return {
@@ -71,12 +74,12 @@ def as_dict(config: Config, plan: Plan) -> dict[str, object]:
     }
 
 
-def picture(config: Config, plan: Plan) -> RenderableType:
-    """The table of models, a bar for each GPU and turn, and lines on each ensemble."""
+def picture(plan: Plan, config: Config | None = None) -> RenderableType:
+    """The table of models, a bar for each GPU and turn, and with the config lines on each ensemble."""
     colours = {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(plan.placed)}
     turns: list[int | None] = list(range(len(plan.turns))) or [None]
     bars = [_bar(plan, device, turn, colours) for turn in turns for device in plan.machine.devices]
-    return Group(_table(plan, colours), Text(LEGEND, "dim"), *bars, *_told(config, plan))
+    return Group(_table(plan, colours), Text(LEGEND, "dim"), *bars, *(_told(config, plan) if config else ()))
 
 
 def _told(config: Config, plan: Plan) -> list[Text]:
@@ -111,11 +114,17 @@ def _seconds(seconds: float | None) -> str:
     return f"{seconds or 0:.{0 if (seconds or 0) >= 10 else 1}f} s"
 
 
+def _dtype(plan: Plan, each: Placed) -> str:
+    """What it computes in: as the plan chose, or as vLLM will."""
+    found = plan.footprints.get(each.model)
+    return found.architecture.dtype if found else each.dtype
+
+
 def _short_dtype(plan: Plan, each: Placed) -> str:
     """What it computes in, and how its weights are quantised."""
-    shape = plan.footprints[each.model].architecture
-    words = [SHORT_DTYPES.get(shape.dtype, shape.dtype), shape.quantisation.method or ""]
-    return " ".join(words).strip()
+    found, dtype = plan.footprints.get(each.model), _dtype(plan, each)
+    method = (found.architecture.quantisation.method if found else None) or ""
+    return f"{SHORT_DTYPES.get(dtype, dtype)} {method}".strip()
 
 
 def _table(plan: Plan, colours: dict[str, str]) -> Table:

@@ -70,9 +70,15 @@ def arguments(
         **_adapters(model),
         "speculative_config": _prompt_lookup(model.prompt_lookup_tokens),
         "per_request_spec_decode_metrics": "summary" if model.prompt_lookup_tokens else None,
-        **{_flag_name(key, value): value is False or value for key, value in model.engine_args.items()},
     }
-    return [flag for key, value in args.items() if value is not None for flag in _flag(key, value)]
+    flags = [flag for key, value in args.items() if value is not None for flag in _flag(key, value)]
+    return flags + engine_flags(model.engine_args)
+
+
+def engine_flags(engine_args: Mapping[str, Any]) -> list[str]:
+    """The flags of a model's `engine_args`."""
+    named = {_flag_name(key, value): value is False or value for key, value in engine_args.items()}
+    return [flag for key, value in named.items() for flag in _flag(key, value)]
 
 
 def _adapters(model: Model) -> dict[str, Any]:
