@@ -49,7 +49,7 @@ class SwappedModels:
 async def test_a_call_to_the_awake_group_does_not_wait() -> None:
     models = SwappedModels(2)
     await asyncio.gather(models.run(0), models.run(0))
-    assert models.swaps == models.told == []
+    assert (models.swaps, models.told) == ([], [])
 
 
 async def test_a_call_is_told_that_it_waits_for_its_groups_turn_and_when_it_does_no_longer() -> None:

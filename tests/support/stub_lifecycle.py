@@ -80,7 +80,7 @@ class Stub:
         self.engine = VllmEngine(
             self.folder / "engine.sock",
             status,
-            hold_awake=idle and idle.hold_awake,
+            hold_awake=idle.hold_awake if idle else None,
             keep_awake=idle.keep_awake if idle else nullcontext,
         )
         self.fork_server = fork_server(folder / "modules", before_import + STUB)
