@@ -213,6 +213,20 @@ async def test_stragglers_are_cancelled_when_the_grace_period_ends(fake_engines:
     assert await eventually(lambda: fake_engines.running == 0)
 
 
+@pytest.mark.parametrize("pieces", [(), ("c" * 60,)])
+async def test_a_straggler_costs_its_prompt_and_what_it_wrote(
+    fake_engines: FakeEngines, pieces: tuple[str, ...]
+) -> None:
+    for name in MEMBERS:
+        fake_engines.let(name, Script(pieces, ending="hang") if name == "cat" else Script(ending="held"))
+    round_ = asyncio.create_task(ask(fake_engines, timeout_s=60, grace_s=0.05))
+    assert await eventually(lambda: fake_engines.running == len(MEMBERS))
+    assert await eventually(lambda: fake_engines.partial_answer("cat") == "".join(pieces))
+    fake_engines.release()
+    usage = (await round_).calls[-1].usage
+    assert (usage.estimated, usage.prompt_tokens > 0, usage.completion_tokens > 0) == (True, True, bool(pieces))
+
+
 async def test_an_answer_within_the_grace_period_counts(fake_engines: FakeEngines) -> None:
     fake_engines.let("cat", Script(("c",), pause_s=0.2))
     panel = await ask(fake_engines, timeout_s=60.0, grace_s=60.0)

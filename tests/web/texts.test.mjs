@@ -102,8 +102,13 @@ const MODELS = {
     { id: "cappella/default", panel: ["ann", "ann#2"], judge: "cid", presets: ["quick"], examples: ["Why?"] },
     { id: "ann" },
     { id: "cid" },
+    { id: "emb", task: "embed" },
   ],
 };
+
+test("models that write nothing are not offered", () => {
+  assert.deepEqual(readModels(MODELS).models, ["ann", "cid"]);
+});
 
 test("a request says only what was chosen", () => {
   const [ensemble] = readModels(MODELS).ensembles;

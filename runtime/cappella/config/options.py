@@ -41,6 +41,14 @@ class Seat:
         return [self.name] if self.samples == 1 else [f"{self.name}~{i + 1}" for i in range(self.samples)]
 
 
+@dataclass(frozen=True, slots=True)
+class GivenAnswer:
+    """A candidate that the request brings along: of the member `name`, or of nobody on the panel."""
+
+    name: str
+    content: str
+
+
 class EnsembleOptions(Frozen):
     """The options that an ensemble, a preset and a request may set.
 
@@ -126,6 +134,8 @@ class Overrides:
     options: Options = Options()
     panel_sampling: Sampling = Sampling()
     model_sampling: tuple[tuple[str, Sampling], ...] = ()
+    answers: tuple[GivenAnswer, ...] = ()
+    """Candidates that exist already; a member with one is not asked, but in later rounds."""
     outer: str | None = None
     """The model that was called, with the panel as its tool: the judge unless one is set, and the gate's model."""
     panel_required: bool = False
@@ -134,7 +144,7 @@ class Overrides:
     @property
     def beyond_preset(self) -> bool:
         """Whether they change more than the preset, which the operator has configured."""
-        others = self.panel is not None or self.judge is not None or self.model_sampling
+        others = self.panel is not None or self.judge is not None or self.model_sampling or self.answers
         return bool(others or self.options.given().keys() - _ONLY_SHOWN or self.panel_sampling.given())
 
 
@@ -156,6 +166,7 @@ class Settings(EnsembleOptions):
     """All settings of one run, resolved from request, preset, ensemble and defaults.
 
     `panel_watched`: the client receives the members' answers and the judge's analysis as they are generated.
+    `answers`: the candidates that the request brings along, under names of their own; each seat's are `samples` or none.
     """
 
     ensemble: str
@@ -163,6 +174,7 @@ class Settings(EnsembleOptions):
     judge: str
     quorum: int
     seed: int
+    answers: tuple[GivenAnswer, ...] = ()
     gate: Gate | None = None
     criteria: str | None = None
     judge_sampling: Sampling = Sampling()
@@ -172,5 +184,12 @@ class Settings(EnsembleOptions):
 
     @property
     def answer_names(self) -> list[str]:
-        """The names of all answers of one round."""
-        return [name for seat in self.panel for name in seat.answer_names]
+        """The names of all answers of the first round, those that the request brings along included."""
+        asked = [name for seat in self.panel for name in seat.answer_names]
+        return list(dict.fromkeys([*asked, *(answer.name for answer in self.answers)]))
+
+    @property
+    def first_seats(self) -> list[Seat]:
+        """The seats to ask in the first round: those whose answers the request does not bring along."""
+        given = {answer.name for answer in self.answers}
+        return [seat for seat in self.panel if given.isdisjoint(seat.answer_names)]

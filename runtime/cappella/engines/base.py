@@ -18,7 +18,7 @@ from typing import Protocol
 from cappella.engines.circuit_breaker import CircuitBreaker
 from cappella.engines.status import EngineStatus
 from cappella.engines.waiting import Tell
-from cappella.types import Capabilities, Chunk, Prompt, Sampling
+from cappella.types import Capabilities, Chunk, Prompt, Sampling, Usage
 
 HoldAwake = Callable[[Tell], AbstractAsyncContextManager[None]]
 """A context for each call to an engine that may sleep: entering waits until the engine is awake, and keeps it so."""
@@ -32,6 +32,14 @@ class TokenCount:
 
     tokens: int
     exact: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How good an answer is, as a model trained for that says; only scores of one model can be compared."""
+
+    value: float
+    usage: Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +105,10 @@ class Engine(Protocol):
 
     async def count_tokens(self, prompt: Prompt) -> TokenCount:
         """The size of the prompt for this model, including what its chat template adds."""
+        ...
+
+    async def score(self, prompt: Prompt, answer: str) -> Score:
+        """The score of an answer to the prompt. Raises EngineRejected unless its task is to score answers."""
         ...
 
 

@@ -12,12 +12,12 @@ import aiohttp
 import orjson
 
 from cappella.engines import openai, refusals, waiting
-from cappella.engines.base import ForwardedReply, HoldAwake, KeepAwake
+from cappella.engines.base import ForwardedReply, HoldAwake, KeepAwake, Score
 from cappella.engines.circuit_breaker import CircuitBreaker
 from cappella.engines.context_size import ContextSize, prompt_work, without_limit
 from cappella.engines.sanitize import Sanitizer
 from cappella.engines.status import EngineStatus
-from cappella.errors import EngineBroke, EngineContextExceeded, EngineNotReady
+from cappella.errors import EngineBroke, EngineContextExceeded, EngineGaveUp, EngineNotReady, EngineRejected
 from cappella.threads import off_loop_if_large
 from cappella.types import Capabilities, Chunk, Json, Prompt, Sampling
 
@@ -105,6 +105,10 @@ class HttpEngine:
         async with self._awake(), aclosing(self._stream(prompt, sampling)) as chunks:
             async for chunk in chunks:
                 yield chunk
+
+    async def score(self, prompt: Prompt, answer: str) -> Score:
+        """See `Engine.score`."""
+        raise EngineRejected(f"{self.status.model} scores no answers: that takes task: rerank or reward", 400)
 
     async def probe(self) -> None:
         """See `EngineServer.probe`."""
@@ -228,7 +232,10 @@ class HttpEngine:
 
     @asynccontextmanager
     async def _post(self, path: str, body: bytes, is_probe: bool = False) -> AsyncIterator[aiohttp.ClientResponse]:
-        """A POST that the circuit breaker counts, unless it is a probe. Raises EngineBroke if it breaks."""
+        """A POST that the circuit breaker counts, unless it is a probe.
+
+        Raises EngineBroke if it breaks, EngineRejected if the server gives up on a form of the request.
+        """
         launch = None if is_probe else self.circuit_breaker.launch
         self.in_flight += 1
         session = self._http
@@ -250,9 +257,11 @@ class HttpEngine:
                     self._replies.discard(response)
             if launch is not None:
                 self.circuit_breaker.record_success(launch)
-        except EngineBroke:
-            self._record_break(launch, body)
-            raise
+        except EngineBroke as error:
+            told = refusals.given_up(error, body) if isinstance(error, EngineGaveUp) else error
+            if isinstance(told, EngineBroke):
+                self._record_break(launch, body)
+            raise told from error.__cause__
         except (aiohttp.ClientError, aiohttp.http_exceptions.HttpProcessingError, OSError) as error:
             self._record_break(launch, body)
             raise EngineBroke(f"{self.status.model} broke off: {_reason(error)}") from error

@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractContextManager, aclosing
 
-from cappella.engines.base import Engine, TokenCount
+from cappella.engines.base import Engine, Score, TokenCount
 from cappella.engines.status import EngineStatus
 from cappella.errors import EngineNotReady, EngineOverBudget, EngineRejected
 from cappella.types import Capabilities, Chunk, Prompt, Sampling, Usage
@@ -31,6 +31,11 @@ class Budget:
             raise EngineOverBudget(message)
         self._remaining_tokens -= prompt_tokens + samples * allowed
         return allowed
+
+    def require_rest(self) -> None:
+        """Raises EngineOverBudget if nothing is left."""
+        if self._remaining_tokens <= 0:
+            raise EngineOverBudget("nothing is left of max_total_tokens")
 
     def release(self, tokens: int) -> None:
         """Return reserved tokens that were not used."""
@@ -62,6 +67,13 @@ class BudgetedEngine:
 
     async def count_tokens(self, prompt: Prompt) -> TokenCount:
         return await self._engine.count_tokens(prompt)
+
+    async def score(self, prompt: Prompt, answer: str) -> Score:
+        """As `Engine.score`. Raises EngineOverBudget if nothing is left."""
+        self._budget.require_rest()
+        score = await self._engine.score(prompt, answer)
+        self._budget.release(-score.usage.prompt_tokens)
+        return score
 
     async def chat(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Chunk, None]:
         """As `Engine.chat`; afterwards unused tokens are released, if the engine reported its usage.

@@ -43,6 +43,8 @@ async def collect_answers(requests: Sequence[SeatRequest], wait_policy: WaitPoli
     The round ends early once so many answers have failed that the quorum cannot be met any more. Of a cancelled seat
     with several samples, those that had finished count as answers.
     """
+    if not requests:
+        return Panel([], [])
     changed = asyncio.Event()
     members = [_Member(request, emit, changed) for request in requests]
     round_ = _Round(members, wait_policy, emit, changed)
@@ -180,7 +182,8 @@ class _Round:
             return
         took_s = max(member.worked_s for member in self.tasks if member.count(Answer))
         self._patience.meet_quorum(self._clock(), took_s)
-        names = [name for member in self._pending for name in member.seat.answer_names]
+        at_work = [member for member in self._pending if member.served_at is not None]
+        names = [name for member in at_work for name in member.seat.answer_names]
         if names and (cut := self._patience.cut):
             self._emit(GraceStarted(names, cut.quorum_s, cut.grace_s))
 

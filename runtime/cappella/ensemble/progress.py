@@ -24,12 +24,14 @@ class Progress:
         self._emit = emit
         self._panel: Sequence[str] = ()
         self._judge = ""
-        self._is_answering = False
+        self._is_answering = self._is_ended = False
 
     def __call__(self, event: events.Event) -> None:
-        if isinstance(event, events.FinalDelta) and not self._is_answering:
+        if isinstance(event, events.FinalDelta):
             self._is_answering = True
-            if self.text and event.chunk.reasoning:
+            if self.text and event.chunk.reasoning and not self._is_ended:
+                # Not always at the answer's begin: one that breaks off is followed by a member's, with its reasoning.
+                self._is_ended = True
                 self._tell(_END)
         self._emit(event)
         if not self._is_answering:

@@ -113,6 +113,7 @@ def _engines(
     return {
         name: {
             **engine_status(engine.status),
+            "task": config.models[name].task,
             "adapters": list(config.models[name].adapters),
             **_place(operations.plan, name),
             "url": config.remote[name].url if name in config.remote else None,

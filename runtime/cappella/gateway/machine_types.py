@@ -7,6 +7,7 @@ from typing_extensions import TypedDict
 
 from cappella.engines.status import Action, EngineState
 from cappella.telemetry.trace_types import Count
+from cappella.vocabulary import Task
 
 
 class LastFailure(TypedDict):
@@ -106,6 +107,7 @@ class EngineFigures(TypedDict):
 class EngineDetails(EngineStatusNow, EnginePlace, EngineFigures):
     """What an operator sees of an engine; `actions` are those possible now."""
 
+    task: Task
     adapters: list[str]
     url: str | None
     used_bytes: Count | None

@@ -19,7 +19,7 @@ POLL_S = 0.1
 LINGER_S = 1.0
 """How long a request that has read the old state may take until its run is tracked as in flight."""
 RELOADABLE = frozenset(
-    "max_body_bytes max_waiting max_waiting_per_key max_waiting_bytes client_timeout_s drain_s".split()
+    "max_body_bytes max_waiting max_waiting_per_key max_queue_s max_waiting_bytes client_timeout_s drain_s".split()
 )
 """The keys of `server` that a reload may change; it may also change all of `models` and `ensembles`."""
 

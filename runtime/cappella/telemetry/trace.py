@@ -74,6 +74,8 @@ def fusion(run: Run, options: Detail) -> Trace:
 
 def _add_outcome(trace: Trace, run: Run) -> None:
     verdict = run.verdict
+    if run.settings.answers:
+        trace["given"] = [answer.name for answer in run.settings.answers]
     if run.settings.preset is not None:
         trace["preset"] = run.settings.preset
     if run.gate is not None:
@@ -82,6 +84,10 @@ def _add_outcome(trace: Trace, run: Run) -> None:
         trace["chosen"] = verdict.chosen
     if verdict.probabilities is not None:
         trace["probabilities"] = dict(verdict.probabilities)
+    if verdict.scores is not None:
+        trace["scores"] = dict(verdict.scores)
+    if verdict.tied is not None:
+        trace["tied"] = list(verdict.tied)
     if verdict.votes is not None:
         trace["votes"] = {name: list(voters) for name, voters in verdict.votes.items()}
     if run.ranking is not None:

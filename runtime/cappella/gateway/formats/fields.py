@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from types import UnionType
-from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, Self, TypeVar, Union, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from cappella.config.options import MAX_MEMBERS, Options, Overrides
+from cappella.config.options import MAX_ANSWERS, MAX_MEMBERS, GivenAnswer, Options, Overrides
 from cappella.gateway.formats.policy_parts import NO_URLS
 from cappella.types import Frozen, Json, OutputFormat, Positive, Sampling, Temperature
 
@@ -49,6 +49,13 @@ class ModelSampling(Wire):
     @property
     def sampling(self) -> Sampling:
         return Sampling(temperature=self.temperature, max_completion_tokens=self.max_completion_tokens)
+
+
+class CandidateAnswer(Wire):
+    """An entry of `answers`: a candidate that exists already; a member of this name is not asked for its answer."""
+
+    content: str
+    model: Annotated[str, Field(min_length=1, max_length=200)] = "candidate"
 
 
 def _wire_name(option: str) -> str:
@@ -85,7 +92,8 @@ class Fusion(Wire):
     """Options of this run that differ from its ensemble's. Precedence: request, preset, ensemble, default."""
 
     preset: str | None = None
-    analysis_models: Annotated[list[str], Field(min_length=1, max_length=MAX_MEMBERS)] | None = None
+    analysis_models: Annotated[list[str], Field(max_length=MAX_MEMBERS)] | None = None
+    answers: Annotated[list[CandidateAnswer], Field(min_length=1, max_length=MAX_ANSWERS)] | None = None
     model: str | None = None
     temperature: Temperature | None = None
     max_completion_tokens: Positive | None = None
@@ -101,6 +109,12 @@ class Fusion(Wire):
         """The fields of the request that were ignored."""
         return self._ignored
 
+    @model_validator(mode="after")
+    def _someone_answers(self) -> Self:
+        if self.analysis_models == [] and not self.answers:
+            raise ValueError("analysis_models is empty: name a model, or send answers to judge instead")
+        return self
+
     def tell_ignored(self, names: Sequence[str]) -> None:
         self._ignored = (*self._ignored, *names)
 
@@ -114,6 +128,7 @@ class Fusion(Wire):
             options=Options(**{name: values[wire] for name, wire in OPTIONS.items() if values[wire] is not None}),
             panel_sampling=Sampling(temperature=self.temperature, max_completion_tokens=self.max_completion_tokens),
             model_sampling=tuple((each.model, each.sampling) for each in self.analysis_overrides or ()),
+            answers=tuple(GivenAnswer(each.model, each.content) for each in self.answers or ()),
         )
 
 
