@@ -46,6 +46,10 @@ async def chat(mode):
 def main():
     socket, mode = sys.argv[1:3]
     print("x non-default args", flush=True)
+    if mode == "refused":
+        print("pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig", flush=True)
+        print("  Value error, User-specified max_model_len (9) is greater than 8 [type=value_error, x=y]", flush=True)
+        sys.exit(1)
     if mode in ("crash", "mistake"):
         if mode == "crash": print("Starting to load model", flush=True)
         print("(pid=1) ERROR 01-01 [core.py:1] ValueError: the weights are cursed", flush=True)
@@ -80,7 +84,7 @@ class Stub:
         self.engine = VllmEngine(
             self.folder / "engine.sock",
             status,
-            hold_awake=idle and idle.hold_awake,
+            hold_awake=idle.hold_awake if idle else None,
             keep_awake=idle.keep_awake if idle else nullcontext,
         )
         self.fork_server = fork_server(folder / "modules", before_import + STUB)

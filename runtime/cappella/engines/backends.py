@@ -2,6 +2,7 @@
 
 import importlib.util
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
 from cappella.config import Model, RemoteModel
@@ -52,8 +53,8 @@ def local_engines(
     sanitizer: Sanitizer,
     capabilities: Capabilities,
     hold_awake: HoldAwake | None,
-    keep_awake: KeepAwake,
     context: ContextSize | None = None,
+    keep_awake: KeepAwake = nullcontext,
 ) -> dict[str, EngineServer]:
     """The clients of a server that Cappella starts on a socket: one for the model and one for each adapter, by name."""
     circuit_breaker = CircuitBreaker()

@@ -97,7 +97,7 @@ class EngineBuilder:
         context = ContextSize(model.context_tokens, found.longest_token_chars or LONGEST_TOKEN_CHARS)
         new.engines.update(
             backends.local_engines(
-                socket, names, status, sanitizer, model.capabilities, hold_awake, keep_awake, context
+                socket, names, status, sanitizer, model.capabilities, hold_awake, context, keep_awake
             )
         )
         env = self._environment(new, name, cpu_threads)
@@ -111,9 +111,9 @@ class EngineBuilder:
         turn = None
         if self._swap_scheduler and placed.turn is not None:
             turn = partial(self._swap_scheduler.hold_awake, placed.turn)
-        if turn is None or idleness is None:
-            return turn or (idleness and idleness.hold_awake)
-        return partial(_in_both, turn, idleness.hold_awake)
+        if idleness is None:
+            return turn
+        return partial(_in_both, turn, idleness.hold_awake) if turn else idleness.hold_awake
 
     def _environment(self, new: Deployment, name: str, cpu_threads: int) -> Mapping[str, str]:
         model, placed = new.config.local[name], new.plan.placed[name]

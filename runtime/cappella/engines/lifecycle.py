@@ -173,17 +173,19 @@ class Lifecycle:
                 await self._wait_until(lambda: self._intent.desired == "running")
             reason = await self._run_process()
             launch = self._launch
-            repeated = await last_failure.is_repeated_config_error(self._status, reason, launch.process)
+            was_ready = launch.engine_was_ready
+            mistaken = await last_failure.is_config_error(self._status, reason, launch.process, was_ready)
             if launch.observed == "ending" or self._intent.desired != "running":
                 continue
             tries = 0 if launch.was_stable(self._spec.backoff.stable_s) else tries
-            gives_up = tries == len(self._spec.backoff.delays_s) or (repeated and launch.ready_at is None)
+            gives_up = tries == len(self._spec.backoff.delays_s) or (mistaken and launch.ready_at is None)
             last_failure.record(self._status, reason, launch.process)
             if gives_up:
                 break
             await self._back_off(self._spec.backoff.delays_s[tries], reason)
             tries += 1
-        transition(self._status, "failed", f"gave up after {tries + 1} tries: {reason}", reason)
+        count = "1 try" if tries == 0 else f"{tries + 1} tries"
+        transition(self._status, "failed", f"gave up after {count}: {reason}", reason)
 
     async def _back_off(self, delay_s: float, reason: str) -> None:
         """Wait, or return early if an operator asks for a restart or the engine is no longer wanted."""

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Any
 
 from cappella.background import background
 from cappella.config.options import Seat
@@ -172,7 +173,7 @@ class _Round:
         """Wait until a member is done, begins or ends to wait for its engine, or is due."""
         timeout_s = max(0.0, min(self._patience.due(member.served_at)[0] for member in pending) - self._clock())
         async with background(self._changed.wait()) as changed:
-            awaited = {changed, *(self.tasks[member] for member in pending)}
+            awaited: set[asyncio.Future[Any]] = {changed, *(self.tasks[member] for member in pending)}
             await asyncio.wait(awaited, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         self._changed.clear()
 
@@ -181,7 +182,8 @@ class _Round:
             return
         took_s = max(member.worked_s for member in self.tasks if member.count(Answer))
         self._patience.meet_quorum(self._clock(), took_s)
-        names = [name for member in self._pending for name in member.seat.answer_names]
+        at_work = [member for member in self._pending if member.served_at is not None]
+        names = [name for member in at_work for name in member.seat.answer_names]
         if names and (cut := self._patience.cut):
             self._emit(GraceStarted(names, cut.quorum_s, cut.grace_s))
 

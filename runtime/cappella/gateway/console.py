@@ -126,9 +126,14 @@ async def follow(
                 reporter.log("engine", line)
         now = _answering(current())
         for name in (name for name, answers in now.items() if answers != answering.get(name, False)):
-            does = "answers" if now[name] else "cannot answer: its judge or too many members are down"
-            reporter.log("ensemble", f"cappella/{name} {does}", ensemble=name, answers=now[name])
+            report_ability(reporter, name, now[name])
         answering = now
+
+
+def report_ability(reporter: Reporter, ensemble: str, answers: bool) -> None:
+    """Report that an ensemble begins or ceases to answer."""
+    does = "answers" if answers else "cannot answer: its judge or too many members are down"
+    reporter.log("ensemble", f"cappella/{ensemble} {does}", ensemble=ensemble, answers=answers)
 
 
 def _answering(group: EngineGroup) -> Mapping[str, bool]:
@@ -136,16 +141,23 @@ def _answering(group: EngineGroup) -> Mapping[str, bool]:
 
 
 class ChangeDetector:
-    """Finds failures, recoveries and restarts of engines between two looks at their statuses."""
+    """Finds failures, recoveries and restarts of engines between two looks at their statuses.
 
-    def __init__(self, statuses: Mapping[str, EngineStatus]) -> None:
+    While the server is `starting`, that an engine is ready for the first time is no recovery.
+    """
+
+    def __init__(self, statuses: Mapping[str, EngineStatus], starting: bool = False) -> None:
+        self._starting = starting
         self._snapshots = {name: _Snapshot.of(status) for name, status in statuses.items()}
 
     def update(self, statuses: Mapping[str, EngineStatus]) -> list[str]:
         """A line for each change since the last call."""
         now = {name: _Snapshot.of(status) for name, status in statuses.items()}
         lines = [
-            line for name, snapshot in now.items() for line in snapshot.changes_since(name, self._snapshots.get(name))
+            line
+            for name, snapshot in now.items()
+            if snapshot.failure or not self._starting
+            for line in snapshot.changes_since(name, self._snapshots.get(name))
         ]
         self._snapshots = now
         return lines
