@@ -82,9 +82,10 @@ def show(report: Report, console: Console) -> None:
     console.print(escape(report.verdict.text), soft_wrap=True)
     console.print()
     for title, columns, rows in tables(report):
-        table = Table(*columns, title=title, title_justify="left")
+        shown = [i for i, name in enumerate(columns) if console.width >= WIDE or name not in ONLY_WIDE]
+        table = Table(*(columns[i] for i in shown), title=title, title_justify="left")
         for row in rows:
-            table.add_row(*map(escape, row))
+            table.add_row(*(escape(row[i]) for i in shown))
         console.print(table)
     for problem, count in report.findings.problems.items():
         console.print(f"no answer, {count} times: {problem}", soft_wrap=True, markup=False)
@@ -110,6 +111,9 @@ WAYS = (
     "way|right|n|failed|unread|against the best member|p (Holm)|best member at equal tokens|p|contested|uncontested"
     "|tokens|s|tokens / right|s / right"
 ).split("|")
+ONLY_WIDE = ("n", "failed", "unread", "contested", "uncontested", "tokens / right", "s / right")
+WIDE = 190
+"""The width of a terminal from which on all columns are shown; the files have all of them."""
 SEATS = "member|in|right with it|without it|difference|p|advice".split("|")
 TURNED = "way|all right: spoilt|some right: missed|none right: saved|best right, it wrong|best wrong, it right|degraded".split(
     "|"
