@@ -130,9 +130,9 @@ def _way(line: Line) -> list[str]:
         str(line.failed or ""),
         str(line.unread or ""),
         _comparison(line.against_best),
-        _p(_probability(line.against_best) if line.p_holm is None else line.p_holm),
+        probability(_p(line.against_best) if line.p_holm is None else line.p_holm),
         f"{percent(line.consistency.mean)} ({line.consistency_samples} answers)" if line.consistency else "",
-        _p(_probability(line.against_consistency)),
+        probability(_p(line.against_consistency)),
         _group(line.contested),
         _group(line.uncontested),
         f"{line.tokens:.0f}",
@@ -157,7 +157,7 @@ def _seats(findings: Findings) -> Rows:
             percent(with_it.get(seat.way, 0.0)),
             percent(seat.without),
             _comparison(seat.difference),
-            _p(seat.difference.p),
+            probability(seat.difference.p),
             seat.advice,
         ]
         for seat in findings.seats
@@ -185,7 +185,7 @@ def _places(all_choices: Sequence[Choices]) -> Rows:
             str(place.chosen),
             str(place.right),
             "" if place.probability is None else f"{place.probability:.2f}",
-            _p(each.place_p) if place is each.places[0] else "",
+            probability(each.place_p) if place is each.places[0] else "",
         ]
         for each in all_choices
         for place in each.places
@@ -218,7 +218,7 @@ def _comparison(value: Comparison | None) -> str:
     return f"{points(value.difference.mean)} ({bounds}), {value.wins} won, {value.losses} lost"
 
 
-def _probability(value: Comparison | None) -> float | None:
+def _p(value: Comparison | None) -> float | None:
     return None if value is None else value.p
 
 
@@ -226,7 +226,8 @@ def _group(group: Group | None) -> str:
     return "" if group is None else f"{percent(group.accuracy)} of {group.n}"
 
 
-def _p(value: float | None) -> str:
+def probability(value: float | None) -> str:
+    """Three digits of it; nothing for None."""
     if value is None:
         return ""
     return f"{value:.3f}" if value >= 0.001 else "<0.001"

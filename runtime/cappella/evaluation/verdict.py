@@ -66,8 +66,10 @@ def _first(top: Line | None, best: Line) -> str:
     if top is None or top.against_best is None:
         return f"On {best.n} questions {alone[0].upper()}{alone[1:]} was right."
     difference = top.against_best.difference
-    bounds = f"{points(difference.low)} to {points(difference.high)} points between them"
-    return f"On {top.n} questions {named(top.name)} was right in {percent(top.accuracy.mean)} and {alone} ({bounds})."
+    bounds = f"{points(difference.low)} to {points(difference.high)} points"
+    return (
+        f"On {top.n} questions {named(top.name)} was right in {percent(top.accuracy.mean)} and {alone} (95%: {bounds})."
+    )
 
 
 def _second(top: Line) -> str:
@@ -77,7 +79,7 @@ def _second(top: Line) -> str:
     count = f"{top.consistency_samples} answers" if top.consistency_samples != 1 else "one answer"
     share = (top.consistency_tokens or 0) / top.tokens if top.tokens else 1.0
     cost = "At about the same tokens" if 0.8 <= share <= 1.25 else f"For {100 * share:.0f}% of its tokens"
-    said = f"{cost} {count} of the best member and a count of votes were right in"
+    said = f"{cost} {count} of the best member with a vote were right in"
     sure = "a clear difference" if equal.p < LEVEL else "no clear difference"
     return f"{said} {percent(top.consistency.mean)}: {sure}."
 
@@ -85,7 +87,7 @@ def _second(top: Line) -> str:
 def _third(top: Line, advice: str) -> str:
     match advice:
         case "use":
-            return f"Use the ensemble with {named(top.name)} for questions like these."
+            return f"Use {named(top.name)} for questions like these."
         case "sample":
             return "Do not use an ensemble for this: several answers of the best member with a vote did as well or better here."
         case "judge":
@@ -107,7 +109,7 @@ def _needed(comparison: Comparison | None) -> int | None:
 
 
 def named(way: str) -> str:
-    return "a majority vote" if way == MAJORITY else f"`{way}`"
+    return "a majority vote of the panel" if way == MAJORITY else f"the ensemble with {way}"
 
 
 def percent(share: float) -> str:
