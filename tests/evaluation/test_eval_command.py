@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import re
 import signal
 import subprocess
@@ -439,3 +440,16 @@ async def test_a_category_with_a_way_of_its_own_gets_a_preset(tmp_path: Path) ->
     assert proposed.items() <= {"for-a": "synthesize", "for-b": "select"}.items()
     assert ensemble.strategy not in proposed.values()
     assert len(proposed) == 1
+
+
+async def test_a_pipe_that_is_closed_loses_no_file(tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    async with server().serving() as url:
+        arguments = ["eval", url, str(questions(tmp_path, 4)), "--ways", "select", "--html", str(page)]
+        closed, pipe = os.pipe()
+        os.close(closed)
+        with tempfile.TemporaryFile() as sink, os.fdopen(pipe, "wb") as out:
+            files = [sink.fileno(), out.fileno(), sink.fileno()]
+            started = await asyncio.to_thread(command_line.start, arguments, files)
+            await asyncio.to_thread(started.wait, 120)
+    assert page.exists()

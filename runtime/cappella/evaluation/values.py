@@ -106,8 +106,8 @@ def _canonical(value: Any) -> Any:
 
 
 def words(text: str) -> str:
-    """The words of a text in lower case, each with one space before it, and no punctuation."""
-    return "".join(f" {word}" for word in re.findall(r"[\w']+", text.casefold()))
+    """The words and numbers of a text in lower case, each with one space before it, and no punctuation."""
+    return "".join(f" {word}" for word in re.findall(r"(?<!\w)-?\d+(?:\.\d+)?(?!\w)|[\w']+", text.casefold()))
 
 
 def code(text: str) -> str:
