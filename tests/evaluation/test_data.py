@@ -63,6 +63,8 @@ def test_a_folder_is_read_file_by_file_and_each_is_a_category(tmp_path: Path) ->
         '{"prompt": "a", "choices": ["x"], "answer": "y"}',
         '{"prompt": "a", "choices": "xy", "answer": "x"}',
         '{"prompt": "a", "tests": 7}',
+        '{"prompt": "\\ud800", "answer": "a"}',
+        '{"prompt": ' + "[" * 5000,
     ],
 )
 def test_a_broken_line_is_named_by_file_and_line(tmp_path: Path, line: str) -> None:

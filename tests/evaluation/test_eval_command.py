@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import re
 import signal
 import subprocess
@@ -15,8 +16,9 @@ import yaml
 from cappella.config import load
 from support import command_line
 from support.command_line import cappella
-from support.fake_engines import eventually
+from support.fake_engines import FakeEngines, eventually
 from support.scripted_cappella import Json, ScriptedCappella, last
+from support.scripted_engine import Script
 
 N = 24
 
@@ -155,9 +157,13 @@ async def test_a_member_that_fails_is_counted_and_left_out_of_pairs(tmp_path: Pa
     scripted.says["bob"] = lambda body: (400, "too long") if number_of(body) < 5 else talks(body)
     async with scripted.serving() as url:
         done, report = await evaluated(url, questions(tmp_path), "--ways", "select")
-        asked = len(scripted.asked("bob"))
-        await evaluated(url, questions(tmp_path), "--ways", "select")
-        assert len(scripted.asked("bob")) == asked
+        scripted.bodies.clear()
+        await evaluated(url, questions(tmp_path), "--ways", "select", "--json", tmp_path / "out.json")
+    # What failed is asked again by the next call, and only that.
+    assert {number_of(body) for body in scripted.asked("bob")} == set(range(5))
+    assert {body["model"] for body in scripted.bodies} == {"bob"}
+    async with scripted.serving() as url:
+        await evaluated(url, questions(tmp_path), "--ways", "select", "--fresh")
     bob = by_name(report)["bob"]
     assert (bob["n"], bob["failed"]) == (N - 5, 5)
     assert report["problems"] == {"bob: too long": 5}
@@ -359,6 +365,29 @@ async def test_a_server_that_does_not_take_answers_is_told_at_once(tmp_path: Pat
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+async def test_an_ensemble_that_allows_no_overrides_is_told_at_once(tmp_path: Path) -> None:
+    scripted = server(takes_answers=False, refusal=("fusion", "overrides_forbidden"))
+    async with scripted.serving() as url:
+        done, _ = await evaluated(url, questions(tmp_path), "--ways", "select", "--concurrency", "1")
+    assert done.returncode == 1
+    # The next one may have been on its way.
+    assert len(scripted.asked("cappella/default")) <= 2
+
+
+async def test_the_gateway_lists_and_answers_what_is_needed(
+    gateway: str, fake_engines: FakeEngines, tmp_path: Path
+) -> None:
+    for name in ("ann", "bob"):
+        fake_engines.let(name, Script(("It is", " 0.")))
+    done, report = await evaluated(gateway, questions(tmp_path, 4), "--ways", "judge", "--samples", "2")
+    assert done.returncode == 0, done.stderr
+    lines = by_name(report)
+    assert [lines[name]["accuracy"]["mean"] for name in ("ann", "bob", "cat", "judge")] == [0.25, 0.25, 0.0, 0.0]
+    assert lines["cat"]["unread"] == 4
+    assert lines["ann"]["tokens"] == 12
+    assert report["verdict"]["advice"] != "use"
+
+
 async def test_a_server_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     done, _ = await evaluated("http://127.0.0.1:9", questions(tmp_path, 2))
     assert done.returncode == 1
@@ -411,3 +440,16 @@ async def test_a_category_with_a_way_of_its_own_gets_a_preset(tmp_path: Path) ->
     assert proposed.items() <= {"for-a": "synthesize", "for-b": "select"}.items()
     assert ensemble.strategy not in proposed.values()
     assert len(proposed) == 1
+
+
+async def test_a_pipe_that_is_closed_loses_no_file(tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    async with server().serving() as url:
+        arguments = ["eval", url, str(questions(tmp_path, 4)), "--ways", "select", "--html", str(page)]
+        closed, pipe = os.pipe()
+        os.close(closed)
+        with tempfile.TemporaryFile() as sink, os.fdopen(pipe, "wb") as out:
+            files = [sink.fileno(), out.fileno(), sink.fileno()]
+            started = await asyncio.to_thread(command_line.start, arguments, files)
+            await asyncio.to_thread(started.wait, 120)
+    assert page.exists()

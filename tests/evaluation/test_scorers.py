@@ -25,6 +25,9 @@ def scored(name: str, text: str, answer: str | None, **more: Any) -> scorers.Sco
         ("number", "1234.5", "The total is $1,234.50", "1,234"),
         ("number", "1/2", "\\boxed{0.5}", "\\boxed{2}"),
         ("number", "-3", "<answer>-3</answer> of 7", "<answer>3</answer>"),
+        ("exact", "It is -5.", "it is -5", "it is 5"),
+        ("exact", "1.5 m", "1.5 m.", "1 5 m"),
+        ("exact", "<=", " <= ", "<"),
         ("contains", "42", "I think 42 it is", "I think 420 it is"),
         ("regex", r"ab+c", "xabbbc", "xac"),
         ("json", '{"a": 1, "b": [2]}', '```json\n{"b": [2.0], "a": 1}\n```', '{"a": 2, "b": [2]}'),
@@ -103,6 +106,11 @@ def test_a_rubric_is_judged_by_a_model_and_an_odd_word_is_unread() -> None:
     kind, odd = asyncio.run(scores())
     assert (kind.right, kind.unread) == (True, False)
     assert (odd.right, odd.unread) == (False, True)
+
+
+def test_values_that_differ_by_a_sign_are_two() -> None:
+    same = [scored("own", f"<answer>{each}</answer>", "5", grade=lambda _: 1.0).value for each in ("5", " 5 ", "-5")]
+    assert same[0] == same[1] != same[2]
 
 
 def test_a_sets_own_rule_that_fails_leaves_the_answer_unread() -> None:

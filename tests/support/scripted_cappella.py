@@ -29,9 +29,9 @@ class ScriptedCappella:
     writes: Callable[[Json, list[str]], str] = lambda body, shown: shown[0]
     presets: list[str] = field(default_factory=list)
     takes_answers: bool = True
+    refusal: tuple[str, str] = ("fusion.answers", "invalid_value")  # field and code, if it does not
     bodies: list[Json] = field(default_factory=list)
     busy: int = 0  # so many requests are refused with 503
-    before: Callable[[Json], Any] = lambda body: None
 
     def asked(self, model: str) -> list[Json]:
         return [body for body in self.bodies if body["model"] == model]
@@ -57,7 +57,6 @@ class ScriptedCappella:
     async def _chat(self, request: web.Request) -> web.Response:
         body = await request.json()
         self.bodies.append(body)
-        self.before(body)
         await asyncio.sleep(0)
         if self.busy:
             self.busy -= 1
@@ -70,7 +69,7 @@ class ScriptedCappella:
     def _run(self, body: Json) -> web.Response:
         fusion = body["fusion"]
         if not self.takes_answers:
-            return _error(400, "fusion.answers: unknown key", "fusion.answers")
+            return _error(400, f"{self.refusal[0]}: refused", *self.refusal)
         order = list(fusion["answers"])
         Random(body["seed"]).shuffle(order)
         shown = [each["content"] for each in order]
@@ -91,5 +90,5 @@ def _reply(content: str, fusion: Json | None = None) -> web.Response:
     return web.json_response({"choices": [{"message": message}], "usage": usage, **extra})
 
 
-def _error(status: int, message: str, param: str | None = None) -> web.Response:
-    return web.json_response({"error": {"message": message, "param": param}}, status=status)
+def _error(status: int, message: str, param: str | None = None, code: str = "") -> web.Response:
+    return web.json_response({"error": {"message": message, "param": param, "code": code}}, status=status)

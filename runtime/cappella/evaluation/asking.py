@@ -72,7 +72,7 @@ class Asking:
         names = [member.name for member in plan.ensemble.members]
         self._announce()
         given = {
-            member.name: await self._column(member.name, _Members(plan, member)) for member in plan.ensemble.members
+            member.name: await self._column(member.name, _of_member(plan, member)) for member in plan.ensemble.members
         }
         members = {name: [each and each[0] for each in column] for name, column in given.items()}
         best = self._best(members)
@@ -111,13 +111,13 @@ class Asking:
         rows: dict[str, Row] = {}
         traces: dict[str, list[Json | None]] = {}
         if plan.judge_alone:
-            alone = await self._column(ways.JUDGE, _Alone(plan))
+            alone = await self._column(ways.JUDGE, _of_judge(plan))
             rows[ways.JUDGE] = [each and each[0] for each in alone]
         for run in plan.runs:
             panels = [
                 [column[i] for name, column in given.items() if name != run.without] for i in range(len(plan.questions))
             ]
-            column = await self._column(run.name, _Run(plan, run, given))
+            column = await self._column(run.name, _of_run(plan, run, given))
             rows[run.name] = [
                 each and outcomes.after([member[0] for member in panel if member], each[0])
                 for each, panel in zip(column, panels, strict=True)
@@ -134,7 +134,7 @@ class Asking:
         self._pace.plan(SAMPLES, count * len(plan.questions))
         found = []
         for number in range(count):
-            column = await self._column(SAMPLES, _Samples(plan, best, number), planned=True)
+            column = await self._column(SAMPLES, _of_sample(plan, best, number), planned=True)
             found.append([each and each[0] for each in column])
         return [[each[i] for each in found if each[i] is not None] for i in range(len(plan.questions))]  # type: ignore[misc]
 
@@ -152,7 +152,7 @@ class Asking:
             given, kept = None, False
             try:
                 if body is None:
-                    raise Unanswered("no member answered", final=True)
+                    raise Unanswered("no member answered")
                 answer, kept = await self._answer(body)
                 given = await self._outcome(question, answer), answer
             except Unanswered as error:
@@ -177,15 +177,8 @@ class Asking:
     async def _kept_answer(self, key: str, body: Json) -> tuple[Answer, bool]:
         kept = self._store.reply(key)
         if kept is not None:
-            if "refused" in kept:
-                raise Unanswered(kept["refused"], final=True)
             return Answer(**kept), True
-        try:
-            answer = await self._server.ask(body)
-        except Unanswered as error:
-            if error.final:
-                self._store.keep_reply(key, {"refused": str(error)})
-            raise
+        answer = await self._server.ask(body)
         # The members' answers are in the store already.
         fusion = answer.fusion and {name: value for name, value in answer.fusion.items() if name != "responses"}
         self._store.keep_reply(
@@ -231,19 +224,19 @@ class Asking:
 _Bodies = Callable[[int], Json | None]
 
 
-def _Members(plan: Plan, member: Member) -> _Bodies:
+def _of_member(plan: Plan, member: Member) -> _Bodies:
     return lambda i: ways.member_body(member, plan.questions[i])
 
 
-def _Alone(plan: Plan) -> _Bodies:
+def _of_judge(plan: Plan) -> _Bodies:
     return lambda i: ways.judge_body(plan.ensemble, plan.questions[i])
 
 
-def _Samples(plan: Plan, best: Sequence[str], number: int) -> _Bodies:
+def _of_sample(plan: Plan, best: Sequence[str], number: int) -> _Bodies:
     return lambda i: ways.sample_body(plan.ensemble.named(best[i]), plan.questions[i], number)
 
 
-def _Run(plan: Plan, run: Way, given: dict[str, list[Given | None]]) -> _Bodies:
+def _of_run(plan: Plan, run: Way, given: dict[str, list[Given | None]]) -> _Bodies:
     def body(i: int) -> Json | None:
         found = ((plan.ensemble.named(name), column[i]) for name, column in given.items() if name != run.without)
         answers = [(member, each[1].content) for member, each in found if each is not None]

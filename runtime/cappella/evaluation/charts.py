@@ -9,7 +9,8 @@ from cappella.evaluation.judging import Choices
 
 WIDTH, ROW, LEFT, RIGHT = 760, 24, 220, 70
 PLOT = WIDTH - LEFT - RIGHT
-HEIGHT = 300
+HEIGHT = 360
+LABEL_WIDTH, LABEL_HEIGHT = 160, 14
 
 
 def accuracies(lines: Sequence[Line]) -> str:
@@ -34,11 +35,16 @@ def cost(lines: Sequence[Line]) -> str:
     span = (high - low) or 1.0
     parts = [f'<rect x="60" y="10" width="{WIDTH - 120}" height="{HEIGHT - 50}" class="frame"/>']
     parts += [_text(52, HEIGHT - 40 - (HEIGHT - 50) * each / 100, f"{each}%", "end") for each in (0, 50, 100)]
-    for line in shown:
+    placed: list[tuple[float, float]] = []
+    for line in sorted(shown, key=lambda each: -each.accuracy.mean):
         x = 80 + (WIDTH - 260) * (log10(line.tokens) - low) / span
         y = HEIGHT - 40 - (HEIGHT - 50) * line.accuracy.mean
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" class="{line.kind}"/>')
-        parts.append(_text(x + 8, y, f"{line.name}, {line.tokens:.0f}"))
+        below = y
+        while any(abs(below - other) < LABEL_HEIGHT and abs(x - at) < LABEL_WIDTH for at, other in placed):
+            below += LABEL_HEIGHT
+        placed.append((x, below))
+        parts.append(_text(x + 8, below, f"{line.name}, {line.tokens:.0f}"))
     parts.append(_text(WIDTH / 2, HEIGHT - 12, "tokens per question, read and written (logarithmic)", "middle"))
     return _svg(HEIGHT, "Right answers over tokens per question", parts)
 

@@ -73,7 +73,7 @@ def _read(source: str) -> Iterator[Question]:
 
 def _lines(path: Path, prefix: str, category: str) -> Iterator[Question]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         hint = f"Give a file of JSON lines, a folder of them, {HUMAN_EVAL}, or {REASONING_GYM}:NAME:COUNT"
         raise ConfigError(str(path), f"cannot be read ({error})", hint) from error
@@ -86,7 +86,9 @@ def _lines(path: Path, prefix: str, category: str) -> Iterator[Question]:
 def _question(place: str, line: str, default_id: str, category: str) -> Question:
     try:
         row = json.loads(line)
-    except ValueError as error:
+        # Half of a surrogate pair is JSON, and no text.
+        json.dumps(row, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
         raise ConfigError(place, f"is not JSON ({error})", FORM) from error
     if not isinstance(row, dict):
         raise ConfigError(place, "is no JSON object", FORM)

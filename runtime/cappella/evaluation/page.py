@@ -14,7 +14,7 @@ body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(
 .verdict { font-size: 1.25rem; border-left: 4px solid var(--run); padding-left: 1rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: .25rem .6rem; border-bottom: 1px solid var(--faint); vertical-align: top; }
+th, td { text-align: left; padding: .25rem .6rem; border-bottom: 1px solid var(--faint); white-space: nowrap; }
 svg { width: 100%; max-width: 60rem; height: auto; font-size: 12px; }
 svg text { fill: var(--ink); }
 .grid, .frame { stroke: var(--faint); fill: none; }

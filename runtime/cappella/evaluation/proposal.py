@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -12,7 +14,7 @@ from cappella.evaluation import verdict as verdicts
 from cappella.evaluation.ensemble import Ensemble, Member
 from cappella.evaluation.findings import BEST, MAJORITY, Findings, Line
 from cappella.evaluation.outcomes import Results
-from cappella.evaluation.report import Report, write
+from cappella.evaluation.report import Report, probability, write
 from cappella.evaluation.statistics import LEVEL, compare
 from cappella.evaluation.verdict import percent, points
 from cappella.evaluation.ways import JUDGE
@@ -38,7 +40,9 @@ def propose(report: Report, results: Results, ensemble: Ensemble, config: Path |
 def _raw(config: Path | None, models: Json) -> dict[str, Any]:
     """The config as it was written, with absolute paths; without one the models are those of the server."""
     if config is None:
-        return {"models": models}
+        hosts = {urlsplit(model["url"]).hostname for model in models.values()}
+        away = [host for host in hosts if host and _is_away(host)]
+        return {"models": models, **({"server": {"may_reach": away}} if away else {})}
     _, raw = yaml_source.parse(config, config.read_text(encoding="utf-8"))
     home = config.parent.resolve()
     raw = dict(raw)
@@ -46,6 +50,14 @@ def _raw(config: Path | None, models: Json) -> dict[str, Any]:
     if isinstance(raw.get("server"), dict):
         raw["server"] = {key: _path_in(value, home) for key, value in raw["server"].items()}
     return raw
+
+
+def _is_away(host: str) -> bool:
+    """Whether it is an address of another machine, which a config has to allow."""
+    try:
+        return not ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _absolute(model: dict[str, Any], home: Path) -> dict[str, Any]:
@@ -107,7 +119,7 @@ def _kept(findings: Findings, ensemble: Ensemble, way: str | None, comments: lis
         for seat in seats:
             change = points(seat.difference.difference.mean)
             comments.append(
-                f"{seat.member}: {seat.advice} ({judged_by} {change} points with it, p {seat.difference.p:.3f})"
+                f"{seat.member}: {seat.advice} ({judged_by} {change} points with it, p {probability(seat.difference.p)})"
             )
         if not any(seat.advice == "drop" for seat in seats):
             kept.append(member)
@@ -154,9 +166,7 @@ def _by_category(findings: Findings, results: Results, way: str | None, comments
         top, p = _best_way(findings, [i for i, is_in in enumerate(chosen) if is_in])
         share = findings.line(top).categories[category].accuracy
         alone = findings.line(BEST).categories[category].accuracy
-        said = (
-            f"{category} ({sum(chosen)} questions): {top} {percent(share)}, the best member {percent(alone)}, p {p:.3f}"
-        )
+        said = f"{category} ({sum(chosen)} questions): {top} {percent(share)}, the best member {percent(alone)}, p {probability(p)}"
         comments.append(said)
         if p < LEVEL and top != way and (top in STRATEGIES or top == MAJORITY):
             made[f"for-{_slug(category)}"] = {"strategy": "vote" if top == MAJORITY else top}

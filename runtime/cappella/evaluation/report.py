@@ -82,9 +82,10 @@ def show(report: Report, console: Console) -> None:
     console.print(escape(report.verdict.text), soft_wrap=True)
     console.print()
     for title, columns, rows in tables(report):
-        table = Table(*columns, title=title, title_justify="left")
+        shown = [i for i, name in enumerate(columns) if console.width >= WIDE or name not in ONLY_WIDE]
+        table = Table(*(columns[i] for i in shown), title=title, title_justify="left")
         for row in rows:
-            table.add_row(*map(escape, row))
+            table.add_row(*(escape(row[i]) for i in shown))
         console.print(table)
     for problem, count in report.findings.problems.items():
         console.print(f"no answer, {count} times: {problem}", soft_wrap=True, markup=False)
@@ -110,6 +111,9 @@ WAYS = (
     "way|right|n|failed|unread|against the best member|p (Holm)|best member at equal tokens|p|contested|uncontested"
     "|tokens|s|tokens / right|s / right"
 ).split("|")
+ONLY_WIDE = ("n", "failed", "unread", "contested", "uncontested", "tokens / right", "s / right")
+WIDE = 190
+"""The width of a terminal from which on all columns are shown; the files have all of them."""
 SEATS = "member|in|right with it|without it|difference|p|advice".split("|")
 TURNED = "way|all right: spoilt|some right: missed|none right: saved|best right, it wrong|best wrong, it right|degraded".split(
     "|"
@@ -126,9 +130,9 @@ def _way(line: Line) -> list[str]:
         str(line.failed or ""),
         str(line.unread or ""),
         _comparison(line.against_best),
-        _p(_probability(line.against_best) if line.p_holm is None else line.p_holm),
+        probability(_p(line.against_best) if line.p_holm is None else line.p_holm),
         f"{percent(line.consistency.mean)} ({line.consistency_samples} answers)" if line.consistency else "",
-        _p(_probability(line.against_consistency)),
+        probability(_p(line.against_consistency)),
         _group(line.contested),
         _group(line.uncontested),
         f"{line.tokens:.0f}",
@@ -153,7 +157,7 @@ def _seats(findings: Findings) -> Rows:
             percent(with_it.get(seat.way, 0.0)),
             percent(seat.without),
             _comparison(seat.difference),
-            _p(seat.difference.p),
+            probability(seat.difference.p),
             seat.advice,
         ]
         for seat in findings.seats
@@ -181,7 +185,7 @@ def _places(all_choices: Sequence[Choices]) -> Rows:
             str(place.chosen),
             str(place.right),
             "" if place.probability is None else f"{place.probability:.2f}",
-            _p(each.place_p) if place is each.places[0] else "",
+            probability(each.place_p) if place is each.places[0] else "",
         ]
         for each in all_choices
         for place in each.places
@@ -214,7 +218,7 @@ def _comparison(value: Comparison | None) -> str:
     return f"{points(value.difference.mean)} ({bounds}), {value.wins} won, {value.losses} lost"
 
 
-def _probability(value: Comparison | None) -> float | None:
+def _p(value: Comparison | None) -> float | None:
     return None if value is None else value.p
 
 
@@ -222,7 +226,8 @@ def _group(group: Group | None) -> str:
     return "" if group is None else f"{percent(group.accuracy)} of {group.n}"
 
 
-def _p(value: float | None) -> str:
+def probability(value: float | None) -> str:
+    """Three digits of it; nothing for None."""
     if value is None:
         return ""
     return f"{value:.3f}" if value >= 0.001 else "<0.001"

@@ -38,7 +38,7 @@ Read = Callable[[Question, str], str | None]
 
 
 def _reads_words(_: Question, text: str) -> str | None:
-    return values.words(text) or None
+    return values.words(text) or text.strip() or None
 
 
 def _reads_number(_: Question, text: str) -> str | None:
@@ -53,8 +53,8 @@ def _reads_json(_: Question, text: str) -> str | None:
     return values.json_value(text)
 
 
-def _reads_final_words(_: Question, text: str) -> str | None:
-    return values.words(values.final_part(text)) or None
+def _reads_final_part(_: Question, text: str) -> str | None:
+    return " ".join(values.final_part(text).casefold().split()) or None
 
 
 VALUE_OF: Mapping[str, Read] = {
@@ -67,7 +67,7 @@ VALUE_OF: Mapping[str, Read] = {
     "math-verify": lambda _, text: values.final_part(text).replace(" ", "") or None,
     "python": lambda question, text: values.same_code(values.program(text, question.prefix)),
     "rubric": _reads_words,
-    "own": _reads_final_words,
+    "own": _reads_final_part,
 }
 """How each scorer reads the value of an answer. `own` is the rule of the question's own set."""
 

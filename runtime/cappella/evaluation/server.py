@@ -24,11 +24,7 @@ Pause = Callable[[float], Awaitable[object]]
 
 
 class Unanswered(CappellaError):
-    """One question without an answer. `final`: the server has refused it, and would again."""
-
-    def __init__(self, message: str, final: bool) -> None:
-        super().__init__(message)
-        self.final = final
+    """One question without an answer: the server refused it, or broke every time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +69,13 @@ class Server:
             status, reply = await self._patiently("POST", CHAT, body, self._patience_s)
             if status == 200:
                 return _answer(reply, time.monotonic() - began)
-            if status in FATAL or _is_unknown_field(reply, body):
+            if status in FATAL or _refuses_every_run(reply, body):
                 raise CappellaError(f"{self.url} refuses {body['model']}: {_message(reply)}")
             if status < 500:
-                raise Unanswered(_message(reply), final=True)
+                raise Unanswered(_message(reply))
             if left:
                 await self._pause(FIRST_PAUSE_S)
-        raise Unanswered(f"{status} {_message(reply)}", final=False)
+        raise Unanswered(f"{status} {_message(reply)}")
 
     async def _patiently(self, method: str, path: str, body: Json | None, patience_s: float) -> tuple[int, Json]:
         """Status and JSON of the reply, waiting for a server that is busy, or away. Raises CappellaError."""
@@ -127,7 +123,7 @@ def _answer(reply: Json, seconds: float) -> Answer:
     try:
         content = str(reply["choices"][0]["message"].get("content") or "")
     except (LookupError, TypeError, AttributeError) as error:
-        raise Unanswered(f"the reply has no message: {str(reply)[:200]}", final=False) from error
+        raise Unanswered(f"the reply has no message: {str(reply)[:200]}") from error
     fusion = reply.get("fusion")
     spent = _spent(fusion) or reply.get("usage") or {}
     read, written = (int(spent.get(f"{kind}_tokens") or 0) for kind in ("prompt", "completion"))
@@ -140,11 +136,12 @@ def _spent(fusion: Any) -> Json | None:
     return usage if isinstance(usage, dict) else None
 
 
-def _is_unknown_field(reply: Json, body: Json) -> bool:
-    """Whether the server is too old for what every run here sends."""
+def _refuses_every_run(reply: Json, body: Json) -> bool:
+    """Whether what is refused is `fusion.answers`, which every run here sends: by its config, or as it is too old."""
     error = reply.get("error")
-    param = error.get("param") if isinstance(error, dict) else None
-    return "answers" in (body.get("fusion") or {}) and str(param).endswith("fusion.answers")
+    if "answers" not in (body.get("fusion") or {}) or not isinstance(error, dict):
+        return False
+    return str(error.get("param")).endswith("fusion.answers") or error.get("code") == "overrides_forbidden"
 
 
 def _message(reply: Json) -> str:

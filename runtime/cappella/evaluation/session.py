@@ -87,13 +87,14 @@ def _conclude(options: Options, plan: Plan, results: Results, sandbox: Sandbox |
     turned, choices = judging.turned(results, found), judging.choices(results)
     about = _about(options, plan, results, sandbox)
     made = report.Report(about, verdict(found), found, turned, choices, _each(results, found))
-    report.show(made, Console(highlight=False, width=None if console.is_terminal else WIDE))
     if options.json:
         report.write(options.json, report.json_text(made))
     if options.html:
         report.write(options.html, page.page(made))
     if options.write_config:
         proposal.propose(made, results, plan.ensemble, options.config, remote, options.write_config)
+    # Last: a pipe that is closed loses no file.
+    report.show(made, Console(highlight=False, width=None if console.is_terminal else WIDE))
     for path in filter(None, (options.json, options.html, options.write_config)):
         console.print(f"Written: {path}", soft_wrap=True)
 

@@ -1,6 +1,7 @@
 """Reads one value out of an answer in prose: a number, a letter, JSON, code, words. None where there is none."""
 
 import ast
+import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -105,8 +106,8 @@ def _canonical(value: Any) -> Any:
 
 
 def words(text: str) -> str:
-    """The words of a text in lower case, each with one space before it, and no punctuation."""
-    return "".join(f" {word}" for word in re.findall(r"[\w']+", text.casefold()))
+    """The words and numbers of a text in lower case, each with one space before it, and no punctuation."""
+    return "".join(f" {word}" for word in re.findall(r"(?<!\w)-?\d+(?:\.\d+)?(?!\w)|[\w']+", text.casefold()))
 
 
 def code(text: str) -> str:
@@ -128,8 +129,8 @@ def program(text: str, prefix: str) -> str:
 
 
 def same_code(text: str) -> str | None:
-    """Code in one spelling, without comments and layout; None if it is no Python."""
+    """A hash of code without its comments and layout; None if it is no Python."""
     try:
-        return ast.dump(ast.parse(text))
+        return hashlib.sha256(ast.dump(ast.parse(text)).encode()).hexdigest()[:16]
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None

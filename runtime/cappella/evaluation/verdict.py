@@ -23,18 +23,23 @@ class Verdict:
 
 
 def verdict(findings: Findings) -> Verdict:
-    """The verdict on the most accurate way of the ensemble; of equal ones, the one with fewer tokens."""
+    """The verdict on the way of the ensemble that leads the best member most; of equal ones, the one with fewer tokens."""
     best = findings.line(BEST)
     candidates = [line for line in findings.runs if line.against_best]
     if not candidates:
         return Verdict(
             UNDECIDED, None, (_first(None, best), "No way of the ensemble gave an answer.", "Nothing can be said.")
         )
-    top = max(candidates, key=lambda line: (line.accuracy.mean, -line.tokens))
+    top = max(candidates, key=lambda line: (_lead(line), -line.tokens))
     alone = next((line for line in findings.lines if line.name == JUDGE), None)
     judge_leads = alone is not None and alone.accuracy.mean >= max(top.accuracy.mean, best.accuracy.mean)
     advice = JUDGE_ALONE if judge_leads else _advice(top)
     return Verdict(advice, top.name, (_first(top, best), _second(top), _third(top, advice)))
+
+
+def _lead(line: Line) -> float:
+    """Over the best member, on the questions that both answered."""
+    return line.against_best.difference.mean if line.against_best else -1.0
 
 
 def _advice(top: Line) -> str:
@@ -61,8 +66,10 @@ def _first(top: Line | None, best: Line) -> str:
     if top is None or top.against_best is None:
         return f"On {best.n} questions {alone[0].upper()}{alone[1:]} was right."
     difference = top.against_best.difference
-    bounds = f"{points(difference.low)} to {points(difference.high)} points between them"
-    return f"On {top.n} questions {named(top.name)} was right in {percent(top.accuracy.mean)} and {alone} ({bounds})."
+    bounds = f"{points(difference.low)} to {points(difference.high)} points"
+    return (
+        f"On {top.n} questions {named(top.name)} was right in {percent(top.accuracy.mean)} and {alone} (95%: {bounds})."
+    )
 
 
 def _second(top: Line) -> str:
@@ -70,7 +77,9 @@ def _second(top: Line) -> str:
     if equal is None or top.consistency is None:
         return "It was not compared with the best member at equal tokens."
     count = f"{top.consistency_samples} answers" if top.consistency_samples != 1 else "one answer"
-    said = f"At about the same tokens {count} of the best member and a count of votes were right in"
+    share = (top.consistency_tokens or 0) / top.tokens if top.tokens else 1.0
+    cost = "At about the same tokens" if 0.8 <= share <= 1.25 else f"For {100 * share:.0f}% of its tokens"
+    said = f"{cost} {count} of the best member with a vote were right in"
     sure = "a clear difference" if equal.p < LEVEL else "no clear difference"
     return f"{said} {percent(top.consistency.mean)}: {sure}."
 
@@ -78,7 +87,7 @@ def _second(top: Line) -> str:
 def _third(top: Line, advice: str) -> str:
     match advice:
         case "use":
-            return f"Use the ensemble with {named(top.name)} for questions like these."
+            return f"Use {named(top.name)} for questions like these."
         case "sample":
             return "Do not use an ensemble for this: several answers of the best member with a vote did as well or better here."
         case "judge":
@@ -100,7 +109,7 @@ def _needed(comparison: Comparison | None) -> int | None:
 
 
 def named(way: str) -> str:
-    return "a majority vote" if way == MAJORITY else f"`{way}`"
+    return "a majority vote of the panel" if way == MAJORITY else f"the ensemble with {way}"
 
 
 def percent(share: float) -> str:
