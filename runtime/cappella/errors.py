@@ -54,7 +54,11 @@ def _sentence(text: str) -> str:
 
 
 class DoesNotFit(ConfigError):
-    """`hint` lists changes with which the plan would fit."""
+    """`hint` lists changes with which the plan would fit; `pastes` are those that a config can make, as YAML."""
+
+    def __init__(self, place: str, problem: str, hint: str, pastes: Sequence[str] = ()) -> None:
+        super().__init__(place, problem, hint)
+        self.pastes = pastes
 
 
 class RequestError(CappellaError):
@@ -207,3 +211,10 @@ class AuditUnavailable(CappellaError):
 
 class RunsUnavailable(CappellaError):
     """The file of runs and responses cannot be read or written."""
+
+
+def cause(error: Exception) -> str:
+    """What went wrong, for a sentence that names the file itself: an OSError's own text would name it once more."""
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8 text"
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)

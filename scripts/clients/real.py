@@ -16,7 +16,7 @@ NAMES = {"smollm2": "SmolLM2-135M-Instruct", "qwen-coder": "Qwen2.5-Coder-0.5B-I
 
 def config(weights: Path) -> dict[str, Any]:
     """Both models as the panel of an ensemble with tools, and the larger one as its judge; answers are short."""
-    common = {"tool_parser": "hermes", "enforce_eager": True, "hung_after_s": 900, "cpu_threads": 2}
+    common = {"tool_parser": "hermes", "enforce_eager": True, "hung_after_s": 900, "cpu_threads": 1}
     common["engine_args"] = {"max_num_batched_tokens": 512}
     small = {**common, "weights": str(weights / "smollm2"), "max_model_len": 4096, "kv_cache_bytes": "256MiB"}
     large = {**common, "weights": str(weights / "qwen-coder"), "max_model_len": 32768, "kv_cache_bytes": "1GiB"}

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cappella.engines.swapping import SwapScheduler
+from cappella.engines.waiting import WaitReason
 
 
 class SwappedModels:
@@ -18,6 +19,7 @@ class SwappedModels:
         self.swaps: list[tuple[int, int]] = []
         self.awake: int | None = 0
         self.in_flight = dict.fromkeys(range(count), 0)
+        self.told: list[WaitReason | None] = []
         self._swap_s = swap_s
         self.scheduler = SwapScheduler(count, self._swap)
 
@@ -31,7 +33,7 @@ class SwappedModels:
 
     @asynccontextmanager
     async def call(self, group: int) -> AsyncIterator[None]:
-        async with self.scheduler.hold_awake(group):
+        async with self.scheduler.hold_awake(group, self.told.append):
             assert self.awake == group
             self.in_flight[group] += 1
             try:
@@ -47,7 +49,13 @@ class SwappedModels:
 async def test_a_call_to_the_awake_group_does_not_wait() -> None:
     models = SwappedModels(2)
     await asyncio.gather(models.run(0), models.run(0))
-    assert models.swaps == []
+    assert models.swaps == models.told == []
+
+
+async def test_a_call_is_told_that_it_waits_for_its_groups_turn_and_when_it_does_no_longer() -> None:
+    models = SwappedModels(2)
+    await models.run(1)
+    assert models.told == ["swap", None]
 
 
 async def test_all_calls_that_wait_for_a_group_are_served_by_one_swap() -> None:
@@ -126,7 +134,7 @@ async def test_a_swap_that_fails_leaves_no_call_waiting() -> None:
         raise OSError("no")
 
     scheduler = SwapScheduler(2, fail)
-    async with asyncio.timeout(1), scheduler.hold_awake(1):
+    async with asyncio.timeout(1), scheduler.hold_awake(1, lambda _: None):
         pass
 
 

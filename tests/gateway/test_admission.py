@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cappella.config import Audit, Config
+from cappella.config import Audit
 from cappella.config.options import Gate, Seat
 from cappella.errors import Overloaded, RequestError
 from cappella.gateway.admission import Admission, costs
 from cappella.telemetry.recorder import Recorder
-from support.fake_engines import MEMBERS, FakeEngines, eventually, gateway_config, serving
+from support.fake_engines import MEMBERS, FakeEngines, busy_config, eventually, gateway_config, serving
 from support.scripted_engine import Script
 
 HEAD = (
@@ -183,14 +183,6 @@ def test_admission_loses_no_capacity_whatever_order_requests_come_and_go(
         assert not found._queue.lanes
 
     asyncio.run(all_of_them())
-
-
-def busy_config(**server: Any) -> Config:
-    """Each engine takes two sequences, of which one run takes one; one run may wait."""
-    config = gateway_config(analysis="off")
-    models = {name: model.model_copy(update={"max_num_seqs": 2}) for name, model in config.models.items()}
-    settings = config.server.model_copy(update={"max_waiting": 1, **server})
-    return config.model_copy(update={"models": models, "server": settings})
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import time
 import httpx
 import pytest
 
+from cappella.engines.reconciler import ASLEEP
 from cappella.engines.status import EngineStatus, Failure
 from cappella.gateway import console, http_server, serve
 from cappella.gateway.app import create_app
@@ -91,6 +92,11 @@ async def test_changes_of_an_engine_are_printed_one_a_line_with_the_time(
     ann.state, ann.stage = "failed", "gave up after 5 tries: it hung"
     ann.last_failure = Failure(time.time(), "it hung", None)
     await told("ann failed: it hung", "ann gave up after 5 tries: it hung")
+    cat = statuses["cat"]
+    cat.state, cat.stage = "asleep", ASLEEP["idle"]
+    await told("cat sleeps: no call for a while")
+    cat.state, cat.stage, cat.wakes, cat.last_wake_s = "ready", "ready", 1, 3.21
+    await told("cat woke for a call, in 3.2 s (wake 1)")
     bob = statuses["bob"]
     bob.state, bob.restarts_asked = "restarting", 1
     await told(

@@ -34,7 +34,7 @@ class BundleOptions:
     """Options of a bundle: the wheels' folder or lock list, the target machine, part size and signing key."""
 
     wheels: Path | None = None
-    lock: Path | None = None
+    lock: str | None = None
     with_dependencies: bool = False
     target: Target = this_machine()
     part_bytes: int | None = None

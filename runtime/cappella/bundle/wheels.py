@@ -1,12 +1,7 @@
 """The wheels of a bundle: from a folder or downloaded by pip for another machine, with their metadata."""
 
 import hashlib
-import os
 import re
-import shutil
-import subprocess
-import sys
-import tempfile
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,17 +14,13 @@ from packaging import tags
 from packaging.tags import Tag
 from packaging.utils import parse_wheel_filename
 
-import cappella
-from cappella.bundle import wheel_names
+from cappella.bundle import locks, own_wheel, pip, wheel_names
 from cappella.bundle.contents import Item, is_licence
 from cappella.bundle.manifest import Target, check_path
 from cappella.config import paths
-from cappella.errors import ConfigError
+from cappella.errors import ConfigError, cause
 
-SOURCE = Path(cappella.__file__).parents[2]
 OLD_MANYLINUX = {"manylinux2014": "2.17", "manylinux2010": "2.12", "manylinux1": "2.5"}
-# The earliest date of a zip file. With it, two builds of a wheel are equal bytes.
-FIRST_DAY_S = "315532800"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,28 +48,27 @@ def gathered(folder: Path, target: Target) -> list[Wheel]:
     if twice := [name for name, count in counts.items() if count > 1]:
         raise ConfigError(str(folder), f"there are two wheels of {twice[0]}", "Keep only one of them")
     if "cappella" not in counts:
-        wheels.append(_read(_own(), target))
+        wheels.append(_read(own_wheel.made(), target))
     return sorted(wheels, key=lambda wheel: wheel.name)
 
 
-def downloaded(lock: Path, target: Target, with_dependencies: bool) -> Path:
-    """Download the wheels of a lock list with pip; returns their folder, which is reused.
+def downloaded(name: str, target: Target, with_dependencies: bool) -> Path:
+    """Download the wheels of a lock list (see `locks.path_of`) with pip; returns their folder, which is reused.
 
     Raises ConfigError with pip's message.
     """
+    lock = locks.path_of(name)
     try:
         wanted = f"{target}{with_dependencies}{lock.read_text()}"
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            str(lock), f"cannot be read ({error})", "Name a list such as scripts/locks/cpu.txt"
-        ) from error
+        raise ConfigError(str(lock), f"cannot be read ({cause(error)})", "Name a list of pinned packages") from error
     folder = paths.cache_dir() / "wheels" / hashlib.sha256(wanted.encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
     how = [] if with_dependencies else ["--no-deps"]
     machine = [*(f"--platform={each}" for each in platforms(target)), f"--python-version={target.python}"]
     abis = ["--implementation=cp", f"--abi=cp{target.python.replace('.', '')}", "--abi=abi3", "--abi=none"]
     only = ["--only-binary=:all:", f"--dest={folder}", f"--requirement={lock}"]
-    _pip(["download", *how, *machine, *abis, *only], lock, "Fix the list, or gather the wheels and use --wheels")
+    pip.run(["download", *how, *machine, *abis, *only], lock, "Fix the list, or gather the wheels and use --wheels")
     return folder
 
 
@@ -164,34 +154,3 @@ def _licence(metadata: Message) -> str:
     named = [each.split(" :: ")[-1] for each in metadata.get_all("Classifier", []) if each.startswith("License ::")]
     old = str(metadata.get("License") or "")
     return old if 0 < len(old) < 80 else " and ".join(named)
-
-
-def _own() -> Path:
-    """A wheel of this Cappella, built from its source tree. Raises ConfigError without one."""
-    if not (SOURCE / "pyproject.toml").is_file():
-        problem = "is not a source tree, so that Cappella's wheel cannot be built"
-        raise ConfigError(str(SOURCE), problem, "Put Cappella's wheel into the folder for --wheels")
-    folder = paths.cache_dir() / "wheels" / "own"
-    # setuptools writes beside its sources, and the source tree must stay unchanged.
-    with tempfile.TemporaryDirectory() as scratch:
-        tree = Path(scratch, "tree")
-        shutil.copytree(
-            SOURCE / "runtime", tree / "runtime", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
-        )
-        for name in ("pyproject.toml", "README.md", "LICENSE"):
-            shutil.copy(SOURCE / name, tree)
-        _pip(
-            ["wheel", "--no-deps", "--no-build-isolation", f"--wheel-dir={folder}", str(tree)],
-            SOURCE,
-            "Fix the source tree",
-        )
-    return folder / f"cappella-{cappella.__version__}-py3-none-any.whl"
-
-
-def _pip(arguments: Sequence[str], place: Path, hint: str) -> None:
-    environment = {**os.environ, "SOURCE_DATE_EPOCH": FIRST_DAY_S, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    command = [sys.executable, "-m", "pip", *arguments]
-    done = subprocess.run(command, env=environment, stdout=sys.stderr, stderr=subprocess.PIPE, text=True, check=False)
-    if done.returncode != 0:
-        output = done.stderr.strip().splitlines() or [f"pip ended with {done.returncode}"]
-        raise ConfigError(str(place), output[-1].removeprefix("ERROR: "), hint)

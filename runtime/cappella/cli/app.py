@@ -14,6 +14,7 @@ from cappella.cli.client.address import DEFAULT_URL
 from cappella.cli.completion import CONFIG, SUFFIXES, config_files
 from cappella.cli.docs import docs
 from cappella.cli.errors import EXIT_CODES, App, one_line_errors, print_error
+from cappella.cli.eval import evaluate
 from cappella.cli.init import init
 from cappella.cli.logs import logs
 from cappella.cli.mcp import mcp
@@ -80,6 +81,7 @@ def reload(url: Url = DEFAULT_URL, key: ServerKey = None) -> None:
 
 for command in (terminal.ask, terminal.chat, terminal.top, mcp, init, docs, logs):
     app.command()(command)
+app.command("eval")(evaluate)
 
 
 @app.command()
@@ -116,7 +118,7 @@ def check(config: ConfigPath = HERE) -> None:
 def plan(
     config: ConfigPath = HERE,
     gpus: Annotated[
-        str | None, typer.Option(help="Plan for these GPUs instead of this machine: 2x24GiB, or 24GiB,48GiB.")
+        str | None, typer.Option(help="Plan for these GPUs instead of this machine: H100, 2x24GiB, or 24GiB,2xL40S.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON, sizes in bytes.")] = False,
 ) -> None:
@@ -198,11 +200,11 @@ def bundle(
     out: Annotated[Path, typer.Argument(help="Folder of the bundle: empty, or of an earlier call.")],
     wheels: Annotated[Path | None, typer.Option(help="Folder with the wheels.")] = None,
     lock: Annotated[
-        Path | None, typer.Option(help="Or download the wheels of a pinned list: scripts/locks/cpu.txt.")
+        str | None, typer.Option(help="Or download the wheels of a pinned list: cpu, gpu, or a file of your own.")
     ] = None,
     with_dependencies: Annotated[
         bool,
-        typer.Option("--with-dependencies", help="Also download dependencies that the list does not name (gpu.txt)."),
+        typer.Option("--with-dependencies", help="Also download dependencies that the list does not name (gpu)."),
     ] = False,
     platform: Annotated[
         str | None, typer.Option(help="Platform of the target machine: linux_x86_64. (default: this one's)")
@@ -224,6 +226,17 @@ def bundle(
         target = build.target_machine(platform, python, glibc)
         size_bytes = build.parsed_bytes(part_bytes) if part_bytes else None
         build.make(config, out, build.BundleOptions(wheels, lock, with_dependencies, target, size_bytes, sign))
+
+
+@app.command()
+def lock(
+    kind: Annotated[str | None, typer.Argument(help="cpu, gpu or base. (default: what this machine is)")] = None,
+) -> None:
+    """Print the path of the pinned packages of this release: `pip install --no-deps -r "$(cappella lock cpu)"`."""
+    from cappella.bundle import locks
+
+    with one_line_errors():
+        print(locks.path_of(kind or locks.of_this_machine()))
 
 
 BundlePath = Annotated[Path, typer.Argument(help="Folder of the bundle.")]

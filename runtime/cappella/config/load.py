@@ -19,7 +19,7 @@ from cappella.config import (
     weights,
     yaml_source,
 )
-from cappella.config.abilities import judge_lacks, seat_lacks
+from cappella.config.abilities import cannot_write, judge_lacks, seat_lacks
 from cappella.config.yaml_source import Path_
 from cappella.errors import ConfigError
 
@@ -88,7 +88,8 @@ def _model_with_paths(model: Model | RemoteModel, folder: Path) -> Model | Remot
 
 def _with_cards(config: Config) -> Config:
     """The config with defaults from the models' cards: parsers, images, and sampling of the seats."""
-    by_model = {name: cards.load(model.card) for name, model in config.local.items() if model.card}
+    writers = {name: model for name, model in config.local.items() if model.capabilities.writes}
+    by_model = {name: cards.load(model.card) for name, model in writers.items() if model.card}
     models = dict(config.models)
     for name, card in by_model.items():
         published = {"tool_parser": card.tool_parser, "reasoning_parser": card.reasoning_parser, "images": card.images}
@@ -127,7 +128,13 @@ def _check_models(path: Path, root: yaml.Node | None, config: Config) -> None:
             if model not in config.models_by_name:
                 available = ", ".join(config.models_by_name)
                 raise ConfigError(at, f"there is no model {model!r} under models", f"Use one of {available}")
-            if ensemble.tools and not config.models_by_name[model].capabilities.tools and part != ("gate",):
+            capabilities = config.models_by_name[model].capabilities
+            if part[-1] != "judge" and (lack := cannot_write(capabilities)):
+                raise ConfigError(at, f"{model} cannot have this place: {lack[0]}", lack[1])
+            if ensemble.tools and not capabilities.writes:
+                problem = f"the ensemble has tools: true, and {model} cannot judge calls of tools: it has a task"
+                raise ConfigError(at, problem, "Use a judge that writes, or remove tools: true")
+            if ensemble.tools and not capabilities.tools and part != ("gate",):
                 key = "tools" if model in config.remote else "tool_parser"
                 problem = f"the ensemble has tools: true, and {model} has no {key}"
                 raise ConfigError(at, problem, f"Set models.{model}.{key}, or remove tools: true")
@@ -163,6 +170,11 @@ def _check_servers(path: Path, root: yaml.Node | None, config: Config) -> None:
             if lack:
                 at = yaml_source.place(path, root, ("ensembles", name, *where, "judge"))
                 raise ConfigError(at, f"{judge.model} cannot judge here: {lack[0]}", lack[1])
+            if judge.criteria and not capabilities.writes:
+                at = yaml_source.place(path, root, ("ensembles", name, *where, "judge", "criteria"))
+                raise ConfigError(
+                    at, f"{judge.model} scores answers as it was trained to, by no other criteria", "Remove criteria"
+                )
             for number, seat in enumerate(ensemble.seats_of(part)):
                 if lack := seat_lacks(config.models_by_name[seat.model].capabilities, seat.sampling, seat.samples):
                     at = yaml_source.place(path, root, ("ensembles", name, *where, "panel", number))

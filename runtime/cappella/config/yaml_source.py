@@ -9,7 +9,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from cappella.errors import ConfigError
+from cappella.errors import ConfigError, cause
 
 Path_ = tuple[str | int, ...]
 Schema = TypeVar("Schema", bound=BaseModel)
@@ -28,7 +28,7 @@ def load(path: Path, schema: type[Schema], hint: str) -> tuple[yaml.Node | None,
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(str(path), f"cannot be read ({error})", hint) from error
+        raise ConfigError(str(path), f"cannot be read ({cause(error)})", hint) from error
     root, raw = parse(path, text)
     try:
         return root, schema.model_validate(raw, context={"folder": path.parent.resolve()})

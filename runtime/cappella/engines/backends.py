@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from cappella.config import RemoteModel
-from cappella.engines.base import EngineServer, HoldAwake
+from cappella.engines.base import EngineServer, HoldAwake, KeepAwake
 from cappella.engines.circuit_breaker import CircuitBreaker
 from cappella.engines.context_size import LONGEST_TOKEN_CHARS, ContextSize
 from cappella.engines.http_engine import Address
@@ -16,6 +16,7 @@ from cappella.engines.sanitize import WELL_KNOWN_SPECIAL_TOKENS, Sanitizer
 from cappella.engines.status import EngineStatus
 from cappella.engines.vllm import server_args, startup_stages
 from cappella.engines.vllm.client import VllmEngine
+from cappella.engines.vllm.pooling import PoolingEngine
 from cappella.errors import ConfigError
 from cappella.types import Capabilities
 
@@ -46,19 +47,22 @@ def local_engines(
     sanitizer: Sanitizer,
     capabilities: Capabilities,
     hold_awake: HoldAwake | None,
+    keep_awake: KeepAwake,
     context: ContextSize | None = None,
 ) -> dict[str, EngineServer]:
     """The clients of a server that Cappella starts on a socket: one for the model and one for each adapter, by name."""
     circuit_breaker = CircuitBreaker()
+    kind = VllmEngine if capabilities.writes else PoolingEngine
     return {
-        name: VllmEngine(socket, status, sanitizer, capabilities, hold_awake, name, circuit_breaker, context)
+        name: kind(socket, status, sanitizer, capabilities, hold_awake, name, circuit_breaker, context, keep_awake)
         for name in names
     }
 
 
 def remote_engine(name: str, model: RemoteModel) -> VllmEngine | OpenAIEngine:
     """The client of an attached server. Raises ConfigError for an API key that cannot be read."""
-    kind = VllmEngine if model.api == "vllm" else OpenAIEngine
+    of_vllm = VllmEngine if model.capabilities.writes else PoolingEngine
+    kind = of_vllm if model.api == "vllm" else OpenAIEngine
     address = Address(model.url, key=_read_api_key(name, model))
     sanitizer = Sanitizer(WELL_KNOWN_SPECIAL_TOKENS)
     context = ContextSize(model.context_tokens, LONGEST_TOKEN_CHARS)

@@ -61,7 +61,7 @@ def _run_engines(
 ) -> int:
     server, port = config.server, listener.getsockname()[1]
     supervisor = Supervisor(config, log_dir)
-    reporter.report("plan", "Placement plan.", picture(supervisor.plan), **as_dict(supervisor.plan))
+    reporter.report("plan", "Placement plan.", picture(config, supervisor.plan), **as_dict(config, supervisor.plan))
     guard.install([str(address) for address in server.may_reach], reporter.report_blocked)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         app = create_app(config, supervisor, read)

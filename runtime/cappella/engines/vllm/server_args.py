@@ -42,7 +42,8 @@ def arguments(
         "max_model_len": model.context_tokens,
         "max_num_seqs": model.max_num_seqs,
         "max_num_batched_tokens": placed.step_tokens,
-        "kv_cache_memory_bytes": placed.kv_cache_bytes,
+        # An encoder has none.
+        "kv_cache_memory_bytes": placed.kv_cache_bytes or None,
         "kv_cache_dtype": model.kv_cache_dtype,
         "tensor_parallel_size": len(placed.gpus),
         # With an exact KV size this is only used in a check at start that so much of the GPU is free. The default
@@ -54,6 +55,7 @@ def arguments(
         "dtype": placed.dtype,
         "load_format": "safetensors",
         "enforce_eager": model.enforce_eager,
+        "runner": None if model.task == "generate" else "pooling",
         "enable_prompt_tokens_details": True,
         "disable_uvicorn_access_log": True,
         "disable_fastapi_docs": True,

@@ -1,0 +1,108 @@
+"""The ensemble that is evaluated: its members, its judge, and what identifies their weights."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cappella.config import Config, Model, RemoteModel
+from cappella.errors import ConfigError
+from cappella.types import Json
+
+PREFIX = "cappella/"
+EDGE_BYTES = 1 << 20
+WEIGHT_SUFFIXES = (".safetensors", ".json", ".txt", ".jinja", ".model")
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One answer of the panel: `sampling` and `system` are its seat's. Each has a `seed` of its own, as in a run."""
+
+    name: str
+    model: str
+    sampling: Json = field(default_factory=dict)
+    system: str | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ensemble:
+    """`identities` tell by model which weights it has and how it is served; `settings` are those of its judge's calls."""
+
+    name: str
+    members: Sequence[Member]
+    judge: str
+    judge_sampling: Json
+    presets: Sequence[str]
+    identities: Mapping[str, str]
+    settings: str
+
+    @property
+    def called(self) -> str:
+        return f"{PREFIX}{self.name}"
+
+    def named(self, name: str) -> Member:
+        return next(member for member in self.members if member.name == name)
+
+
+def from_config(config: Config, name: str) -> Ensemble:
+    """The ensemble of a config. Raises ConfigError if there is none of that name."""
+    if name not in config.ensembles:
+        known = ", ".join(config.ensembles)
+        raise ConfigError("--ensemble", f"there is no ensemble {name!r}", f"Use one of {known}")
+    found = config.ensembles[name]
+    answers = [(each, seat) for seat in found.seats for each in seat.answer_names]
+    members = [
+        Member(each, seat.model, dict(seat.sampling.given()), seat.system, seed)
+        for seed, (each, seat) in enumerate(answers)
+    ]
+    used = {*(model for _, model in found.models), *(member.model for member in members)}
+    identities = {each: _identity(config, each) for each in sorted(used)}
+    sampling = dict(found.judge.sampling.given())
+    return Ensemble(
+        name, members, found.judge.model, sampling, list(found.presets), identities, found.model_dump_json()
+    )
+
+
+def from_server(models: Mapping[str, Json], name: str, url: str) -> Ensemble:
+    """The ensemble as a server lists it, which tells neither sampling nor weights. Raises ConfigError if it is not listed."""
+    entry = models.get(f"{PREFIX}{name}")
+    if entry is None or "panel" not in entry:
+        known = ", ".join(each.removeprefix(PREFIX) for each in models if each.startswith(PREFIX)) or "none"
+        raise ConfigError("--ensemble", f"{url} has no ensemble {name!r}", f"It has {known}")
+    members = [Member(seat, seat.partition("#")[0], seed=seed) for seed, seat in enumerate(entry["panel"])]
+    used = {entry["judge"], *(member.model for member in members)}
+    told = ("id", "max_model_len", "revision", "digest", "weights")
+    identities = {model: f"{url} {[models.get(model, {}).get(key) for key in told]}" for model in sorted(used)}
+    settings = f"{url} {entry['panel']} {entry['judge']}"
+    return Ensemble(name, members, entry["judge"], {}, list(entry.get("presets", ())), identities, settings)
+
+
+def _identity(config: Config, name: str) -> str:
+    model = config.models_by_name[name]
+    if isinstance(model, RemoteModel):
+        return f"{model.url} {model.model or name}"
+    own = model.adapters.get(name)
+    parts = [_fingerprint(model.weights), _fingerprint(own) if own else "", _served(model)]
+    return " ".join(parts)
+
+
+def _served(model: Model) -> str:
+    """The settings that change what a model says."""
+    return f"{model.dtype} {model.kv_cache_dtype} {model.reasoning_parser} {sorted(model.engine_args.items())}"
+
+
+def _fingerprint(folder: Path) -> str:
+    """A hash of the files that an engine reads: of their names, sizes, first and last megabyte. Raises ConfigError."""
+    found = hashlib.sha256()
+    try:
+        for path in sorted(folder.iterdir()):
+            if path.suffix in WEIGHT_SUFFIXES and path.is_file() and not path.name.startswith("."):
+                size = path.stat().st_size
+                with path.open("rb") as file:
+                    head = file.read(EDGE_BYTES)
+                    file.seek(max(0, size - EDGE_BYTES))
+                    found.update(f"{path.name} {size} ".encode() + head + file.read(EDGE_BYTES))
+    except OSError as error:
+        raise ConfigError(str(folder), f"cannot be read ({error})", "Check models.NAME.weights") from error
+    return found.hexdigest()

@@ -1,0 +1,125 @@
+"""Runs Python that a model wrote, with its tests: in a process with limits, without a network, in an empty folder."""
+
+import asyncio
+import os
+import secrets
+import signal
+import sys
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from cappella.errors import ConfigError
+
+SCRIPT = Path(__file__).with_name("confined.py")
+CANNOT = 125
+MAX_OUTPUT_BYTES = 1 << 16
+"""What is kept of the output, from its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Of one program: seconds on the clock and of CPU, bytes of memory and of all files, open files, processes of the user.
+
+    The kernel does not limit the processes of root.
+    """
+
+    wall_s: float = 20.0
+    cpu_s: int = 10
+    memory_bytes: int = 1 << 30
+    file_bytes: int = 16 << 20
+    open_files: int = 64
+    processes: int = 64
+
+    @property
+    def arguments(self) -> list[str]:
+        return [str(each) for each in (self.cpu_s, self.memory_bytes, self.file_bytes, self.open_files, self.processes)]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Whether the program ran to its end; else the last line of its errors, or the limit that it met."""
+
+    passed: bool
+    reason: str = ""
+
+
+class Sandbox:
+    """Runs programs, each in namespaces of its own; with `unsafe` where the kernel gives none, with limits alone."""
+
+    def __init__(self, limits: Limits = Limits(), namespaces: bool = True) -> None:
+        self._limits = limits
+        self._namespaces = namespaces
+
+    @classmethod
+    async def opened(cls, unsafe: bool, limits: Limits = Limits()) -> "Sandbox":
+        """A sandbox that was tried. Raises ConfigError where the kernel gives no namespace and `unsafe` is not set."""
+        confined = cls(limits)
+        tried = await confined.run("pass")
+        if tried.passed:
+            return confined
+        if unsafe:
+            return cls(limits, namespaces=False)
+        raise ConfigError(
+            "the sandbox",
+            f"this kernel does not confine a program ({tried.reason})",
+            "Allow user namespaces, or run what models write with limits alone: --unsafe-code",
+        )
+
+    @property
+    def name(self) -> str:
+        return "namespaces and limits" if self._namespaces else "limits alone"
+
+    async def run(self, program: str) -> Outcome:
+        """Run a program. It has passed only if its last line was reached: an early exit is none."""
+        mark = secrets.token_hex(16)
+        source = f"{program}\nimport os, sys\nsys.stdout.flush()\nos.write(1, b'\\n{mark}')\n"
+        with tempfile.TemporaryDirectory(prefix="cappella-eval-", ignore_cleanup_errors=True) as folder:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-I", "-S", "-B", str(SCRIPT), *self._limits.arguments),
+                *(("namespaces",) if self._namespaces else ()),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                cwd=folder,
+                env={},
+                start_new_session=True,
+            )
+            try:
+                return await self._outcome(process, source.encode(), mark)
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                await process.wait()
+
+    async def _outcome(self, process: asyncio.subprocess.Process, source: bytes, mark: str) -> Outcome:
+        assert process.stdin
+        assert process.stdout
+        assert process.stderr
+        reading = asyncio.gather(_give(process.stdin, source), _tail(process.stdout), _tail(process.stderr))
+        try:
+            async with asyncio.timeout(self._limits.wall_s):
+                _, out, errors = await reading
+                code = await process.wait()
+        except TimeoutError:
+            return Outcome(False, f"took more than {self._limits.wall_s:g} s")
+        if code == 0 and mark.encode() in out:
+            return Outcome(True)
+        lines = errors.decode(errors="replace").strip().splitlines()
+        return Outcome(False, lines[-1][:300] if lines else f"ended early, with exit code {code}")
+
+
+async def _give(stream: asyncio.StreamWriter, source: bytes) -> None:
+    with suppress(OSError):
+        stream.write(source)
+        await stream.drain()
+        stream.close()
+
+
+async def _tail(stream: asyncio.StreamReader) -> bytes:
+    """The end of a stream, however long it is."""
+    kept = b""
+    while block := await stream.read(MAX_OUTPUT_BYTES):
+        kept = (kept + block)[-MAX_OUTPUT_BYTES:]
+    return kept

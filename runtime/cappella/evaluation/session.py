@@ -1,0 +1,177 @@
+"""`cappella eval`: reads the questions, starts or finds the server, asks, and writes the report."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from cappella.bench import servers
+from cappella.config import load, paths
+from cappella.engines.supervisor import default_log_dir
+from cappella.errors import ConfigError
+from cappella.evaluation import data, findings, judging, page, proposal, report, scorers, server, ways
+from cappella.evaluation.asking import Asking, Plan
+from cappella.evaluation.ensemble import Ensemble, from_config, from_server
+from cappella.evaluation.outcomes import Results
+from cappella.evaluation.progress import Pace, showing
+from cappella.evaluation.sandbox import Sandbox
+from cappella.evaluation.store import Store
+from cappella.evaluation.verdict import verdict
+from cappella.types import Json
+
+console = Console(stderr=True, highlight=False)
+WIDE = 260
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The command line. Of `config` and `url` one is set, or both: then the server at `url` serves that config."""
+
+    config: Path | None
+    url: str | None
+    data: Sequence[str]
+    ensemble: str = "default"
+    scorer: str = scorers.AUTO
+    ways: str = ways.DEFAULT
+    key: str | None = None
+    limit: int | None = None
+    samples: int | None = None
+    best: str | None = None
+    rubric_judge: str | None = None
+    at_once: int = 4
+    leave_out: bool = False
+    unsafe_code: bool = False
+    fresh: bool = False
+    store: Path | None = None
+    json: Path | None = None
+    html: Path | None = None
+    write_config: Path | None = None
+
+
+def evaluate(options: Options) -> None:
+    """Ask, print, write the files. Raises ConfigError before anything starts, and CappellaError if there is no answer."""
+    if options.scorer not in (scorers.AUTO, *scorers.NAMES):
+        known = ", ".join((scorers.AUTO, *scorers.NAMES))
+        raise ConfigError("--scorer", f"{options.scorer!r} is no scorer", f"Use one of {known}")
+    questions = data.load(options.data, options.limit)
+    scorers.check(questions, options.scorer)
+    asyncio.run(_evaluate(options, questions))
+
+
+async def _evaluate(options: Options, questions: Sequence[data.Question]) -> None:
+    config = load.load(options.config) if options.config else None
+    if config is not None:
+        # Mistakes are told before the engines start.
+        _plan(options, questions, from_config(config, options.ensemble))
+    sandbox = await _sandbox(options, questions)
+    store = Store(options.store or _store_of(options), options.fresh)
+    try:
+        async with server.session() as http, _address(options) as url:
+            client = server.Server(http, url, options.key)
+            models = await client.models()
+            ensemble = from_config(config, options.ensemble) if config else from_server(models, options.ensemble, url)
+            plan = _plan(options, questions, ensemble)
+            pace = Pace(plan.at_once)
+            with showing(console, pace) as tell:
+                results = await Asking(plan, client, store, sandbox, pace, tell).all()
+    finally:
+        store.close()
+    _conclude(options, plan, results, sandbox, _remote(models, url))
+
+
+def _conclude(options: Options, plan: Plan, results: Results, sandbox: Sandbox | None, remote: Json) -> None:
+    found = findings.find(results)
+    turned, choices = judging.turned(results, found), judging.choices(results)
+    about = _about(options, plan, results, sandbox)
+    made = report.Report(about, verdict(found), found, turned, choices, _each(results, found))
+    report.show(made, Console(highlight=False, width=None if console.is_terminal else WIDE))
+    if options.json:
+        report.write(options.json, report.json_text(made))
+    if options.html:
+        report.write(options.html, page.page(made))
+    if options.write_config:
+        proposal.propose(made, results, plan.ensemble, options.config, remote, options.write_config)
+    for path in filter(None, (options.json, options.html, options.write_config)):
+        console.print(f"Written: {path}", soft_wrap=True)
+
+
+def _plan(options: Options, questions: Sequence[data.Question], ensemble: Ensemble) -> Plan:
+    """Raises ConfigError for a way or a member that the ensemble does not have."""
+    runs, judge_alone = ways.read(options.ways, ensemble, options.leave_out)
+    names = [member.name for member in ensemble.members]
+    if options.best is not None and options.best not in names:
+        raise ConfigError("--best", f"there is no member {options.best!r}", f"Use one of {', '.join(names)}")
+    judge = options.rubric_judge or ensemble.judge
+    return Plan(
+        questions, ensemble, runs, judge_alone, options.scorer, judge, options.samples, options.best, options.at_once
+    )
+
+
+async def _sandbox(options: Options, questions: Sequence[data.Question]) -> Sandbox | None:
+    if not any(scorers.chosen_for(question, options.scorer) == "python" for question in questions):
+        return None
+    return await Sandbox.opened(options.unsafe_code)
+
+
+@asynccontextmanager
+async def _address(options: Options) -> AsyncIterator[str]:
+    """The address of the server, which is started if none is named."""
+    if options.url is not None:
+        yield options.url
+        return
+    assert options.config
+    log_dir = default_log_dir("eval")
+    console.print(f"Starting the engines of {options.config} (logs in {log_dir})", soft_wrap=True)
+    async with servers.gateway(options.config, log_dir / "cappella") as url:
+        yield url
+
+
+def _store_of(options: Options) -> Path:
+    """Beside the JSON file, or in the user's cache."""
+    return options.json.with_suffix(".answers") if options.json else paths.cache_dir() / "eval.answers"
+
+
+def _remote(models: Mapping[str, Json], url: str) -> Json:
+    """The server's models, as another config names them."""
+    single = {name: each for name, each in models.items() if "panel" not in each and "alias_of" not in each}
+    return {
+        name: {"url": f"{url}/v1", "api": "vllm", "max_model_len": each.get("max_model_len") or 4096}
+        for name, each in single.items()
+    }
+
+
+def _each(results: Results, found: findings.Findings) -> list[Json]:
+    """Each question with the ways that were right; null is no answer."""
+    return [
+        {
+            "id": question.id,
+            "category": question.category,
+            "contested": results.contested[i],
+            "right": {name: None if (each := row[i]) is None else each.right for name, row in found.rows.items()},
+        }
+        for i, question in enumerate(results.questions)
+    ]
+
+
+def _about(options: Options, plan: Plan, results: Results, sandbox: Sandbox | None) -> dict[str, str]:
+    chosen = (
+        f"{options.best}, named beforehand"
+        if options.best
+        else "for each half of the questions, the member that did best on the other half"
+    )
+    used = sorted({scorers.chosen_for(question, options.scorer) for question in plan.questions})
+    facts = {
+        "questions": f"{len(plan.questions)} of {', '.join(options.data)}",
+        "ensemble": f"{plan.ensemble.called}: {', '.join(results.names)}; judge {plan.ensemble.judge}",
+        "scorer": ", ".join(used),
+        "best member": f"{chosen}: {', '.join(dict.fromkeys(results.best))}",
+        "samples": f"{max(map(len, results.samples), default=0)} of the best member for each question",
+        "tokens": "read and written by all calls, those of the panel included",
+        "seconds": f"with {plan.at_once} questions at once; a panel takes as long as its slowest member",
+        "intervals": "95%, by 2,000 samples of the questions; p by McNemar's exact test, by Holm for several ways",
+        "contested": "questions to which the members gave different values; where values cannot be read, not all right or wrong",
+    }
+    return facts | ({"sandbox": sandbox.name} if sandbox else {})

@@ -1,0 +1,135 @@
+"""Reads one value out of an answer in prose: a number, a letter, JSON, code, words. None where there is none."""
+
+import ast
+import json
+import re
+from collections.abc import Sequence
+from decimal import Decimal, InvalidOperation
+from fractions import Fraction
+from typing import Any
+
+_MARKED = re.compile(r"(?:final answer|answer|####)\s*(?:is|:|=)?[ \t]*[*$\s]*([^\n]+)", re.IGNORECASE)
+_TAGGED = re.compile(r"<answer>\s*(.*?)\s*</answer>", re.DOTALL)
+_FENCE = re.compile(r"```[ \t]*([\w+-]*)[^\n]*\n(.*?)(?:```|\Z)", re.DOTALL)
+# No part of a version, an address, an identifier or a date.
+_NUMBER = re.compile(
+    r"(?<![\w.,/:-])[-+−]?[$€£]?(\d{1,3}(?:,\d{3})+|\d+)?(\.\d+)?(/\d+)?(?:[eE][-+]?\d{1,3})?(?![\w/:]|[.,]\d|-\d)"
+)
+_LONE_LETTER = re.compile(r"^[\s*(\[\"']*([A-Z])[\s*)\].:\"']*$", re.MULTILINE)
+_NAMED_LETTER = re.compile(r"(?:answer|option|choice)\s*(?:is|:)?\s*[*(\[\"']*([A-Z])\b(?!['’])", re.IGNORECASE)
+_FIRST_LETTER = re.compile(r"^[\s*(\[]*([A-Z])[).:\]]")
+MAX_DIGITS = 400
+
+
+def final_part(text: str) -> str:
+    """What an answer says in the end: its `<answer>`, its `\\boxed{}`, what follows "answer is", or its last line."""
+    if tagged := _TAGGED.findall(text):
+        return str(tagged[-1])
+    if (inside := boxed(text)) is not None:
+        return inside
+    if marked := _MARKED.findall(text):
+        return str(marked[-1]).strip(" *$.")
+    lines = text.strip().splitlines()
+    return lines[-1].strip() if lines else ""
+
+
+def boxed(text: str) -> str | None:
+    """What the last `\\boxed{}` holds, with its inner braces."""
+    start = text.rfind("\\boxed{")
+    if start < 0:
+        return None
+    depth = 0
+    for at in range(start + len("\\boxed"), len(text)):
+        depth += {"{": 1, "}": -1}.get(text[at], 0)
+        if depth == 0:
+            return text[start + len("\\boxed{") : at]
+    return None
+
+
+def number(text: str) -> str | None:
+    """The number in the final part, or else the last one anywhere, in one spelling: a fraction in lowest terms."""
+    for part in (final_part(text), text):
+        if found := [value for match in _NUMBER.finditer(part) if (value := _exact(match[0])) is not None]:
+            return str(found[-1])
+    return None
+
+
+def _exact(text: str) -> Fraction | None:
+    bare = re.sub(r"[,$€£+]", "", text).replace("−", "-")
+    if not any(each.isdigit() for each in bare) or len(bare) > MAX_DIGITS:
+        return None
+    try:
+        return Fraction(bare) if "/" in bare else Fraction(Decimal(bare))
+    except (ValueError, InvalidOperation, ZeroDivisionError, OverflowError):
+        return None
+
+
+def choice(text: str, choices: Sequence[str], letters: str) -> str | None:
+    """The letter that an answer gives: named as the answer, alone on a line, in front; or by the choice's own words."""
+    for pattern, at in ((_NAMED_LETTER, -1), (_LONE_LETTER, -1), (_FIRST_LETTER, 0)):
+        source = final_part(text) if pattern is _FIRST_LETTER else text
+        found = [str(letter).upper() for letter in pattern.findall(source) if letter.upper() in letters]
+        if found:
+            return found[at]
+    inside = final_part(text).strip(" ().*")
+    if len(inside) == 1 and inside.upper() in letters:
+        return inside.upper()
+    said = [
+        letter for letter, each in zip(letters, choices, strict=False) if words(each) and words(each) in words(inside)
+    ]
+    return said[0] if len(said) == 1 else None
+
+
+def json_value(text: str) -> str | None:
+    """The last JSON value in an answer, in one spelling: of a fenced block, or the whole text, or from its first bracket."""
+    blocks = [block for language, block in _FENCE.findall(text) if language.lower() in ("", "json")]
+    starts = [at for at in (text.find("{"), text.find("[")) if at >= 0]
+    for part in (*reversed(blocks), text, *(text[at:] for at in sorted(starts))):
+        try:
+            value, _ = json.JSONDecoder().raw_decode(part.strip())
+        except (ValueError, RecursionError):
+            continue
+        return json.dumps(_canonical(value), sort_keys=True, ensure_ascii=False)
+    return None
+
+
+def _canonical(value: Any) -> Any:
+    match value:
+        case float() if value.is_integer():
+            return int(value)
+        case list():
+            return [_canonical(each) for each in value]
+        case dict():
+            return {key: _canonical(each) for key, each in value.items()}
+    return value
+
+
+def words(text: str) -> str:
+    """The words of a text in lower case, each with one space before it, and no punctuation."""
+    return "".join(f" {word}" for word in re.findall(r"[\w']+", text.casefold()))
+
+
+def code(text: str) -> str:
+    """The longest Python block of an answer, or the whole answer."""
+    blocks = [block for language, block in _FENCE.findall(text) if language.lower() in ("", "python", "py", "python3")]
+    return max(blocks, key=len) if blocks else text
+
+
+def program(text: str, prefix: str) -> str:
+    """An answer's code as a program: on its own if it compiles and defines what the prefix names, else as its end."""
+    found = code(text)
+    names = re.findall(r"^def (\w+)", prefix, re.MULTILINE)
+    if not prefix:
+        return found
+    if names and re.search(rf"^def {names[-1]}\b", found, re.MULTILINE):
+        # What stands before the function, such as imports and helpers, may be missing from the answer.
+        return f"{prefix.partition(f'def {names[-1]}')[0]}\n{found}"
+    return prefix + found
+
+
+def same_code(text: str) -> str | None:
+    """Code in one spelling, without comments and layout; None if it is no Python."""
+    try:
+        return ast.dump(ast.parse(text))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None

@@ -1,0 +1,111 @@
+"""Three sentences for people who decide: what won, whether the same tokens do as well without a panel, and what to do."""
+
+from dataclasses import dataclass
+
+from cappella.evaluation.findings import BEST, MAJORITY, Findings, Line
+from cappella.evaluation.statistics import LEVEL, Comparison, questions_to_decide
+from cappella.evaluation.ways import JUDGE
+
+USE, SAMPLE, JUDGE_ALONE, NONE, UNDECIDED = "use", "sample", "judge", "none", "undecided"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`advice`: `use` the ensemble by `way`, `sample` the best member, ask the `judge` alone, use `none`, or `undecided`."""
+
+    advice: str
+    way: str | None
+    sentences: tuple[str, str, str]
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.sentences)
+
+
+def verdict(findings: Findings) -> Verdict:
+    """The verdict on the most accurate way of the ensemble; of equal ones, the one with fewer tokens."""
+    best = findings.line(BEST)
+    candidates = [line for line in findings.runs if line.against_best]
+    if not candidates:
+        return Verdict(
+            UNDECIDED, None, (_first(None, best), "No way of the ensemble gave an answer.", "Nothing can be said.")
+        )
+    top = max(candidates, key=lambda line: (line.accuracy.mean, -line.tokens))
+    alone = next((line for line in findings.lines if line.name == JUDGE), None)
+    judge_leads = alone is not None and alone.accuracy.mean >= max(top.accuracy.mean, best.accuracy.mean)
+    advice = JUDGE_ALONE if judge_leads else _advice(top)
+    return Verdict(advice, top.name, (_first(top, best), _second(top), _third(top, advice)))
+
+
+def _advice(top: Line) -> str:
+    against, equal = top.against_best, top.against_consistency
+    if against is None or _is_worse(against):
+        return NONE
+    gains = (top.p_holm if top.p_holm is not None else 1.0) < LEVEL and against.difference.mean > 0
+    if not gains:
+        gained_by_samples = top.consistency is not None and equal is not None and _is_worse(equal)
+        if gained_by_samples:
+            return SAMPLE
+        return NONE if against.difference.high < 0.02 or against.difference.mean <= 0 else UNDECIDED
+    if equal is None or equal.difference.low > 0 or (equal.p < LEVEL and equal.difference.mean > 0):
+        return USE
+    return SAMPLE if equal.difference.mean <= 0 else UNDECIDED
+
+
+def _is_worse(comparison: Comparison) -> bool:
+    return comparison.p < LEVEL and comparison.difference.mean < 0
+
+
+def _first(top: Line | None, best: Line) -> str:
+    alone = f"the best member alone in {percent(best.accuracy.mean)}"
+    if top is None or top.against_best is None:
+        return f"On {best.n} questions {alone[0].upper()}{alone[1:]} was right."
+    difference = top.against_best.difference
+    bounds = f"{points(difference.low)} to {points(difference.high)} points between them"
+    return f"On {top.n} questions {named(top.name)} was right in {percent(top.accuracy.mean)} and {alone} ({bounds})."
+
+
+def _second(top: Line) -> str:
+    equal = top.against_consistency
+    if equal is None or top.consistency is None:
+        return "It was not compared with the best member at equal tokens."
+    count = f"{top.consistency_samples} answers" if top.consistency_samples != 1 else "one answer"
+    said = f"At about the same tokens {count} of the best member and a count of votes were right in"
+    sure = "a clear difference" if equal.p < LEVEL else "no clear difference"
+    return f"{said} {percent(top.consistency.mean)}: {sure}."
+
+
+def _third(top: Line, advice: str) -> str:
+    match advice:
+        case "use":
+            return f"Use the ensemble with {named(top.name)} for questions like these."
+        case "sample":
+            return "Do not use an ensemble for this: several answers of the best member with a vote did as well or better here."
+        case "judge":
+            return "Do not use an ensemble for this: the judge's model alone did as well or better here."
+        case "none":
+            return (
+                "Do not use an ensemble for this: the best member alone did as well or better here, for fewer tokens."
+            )
+    needed = max((each for each in (_needed(top.against_best), _needed(top.against_consistency)) if each), default=None)
+    more = f": about {needed} questions would decide" if needed else ""
+    if top.against_best and top.against_best.p < LEVEL:
+        return f"It beats the best member, but not clearly what the same tokens give without a panel{more}."
+    return f"These questions are too few to say whether an ensemble helps{more}."
+
+
+def _needed(comparison: Comparison | None) -> int | None:
+    """How many questions would decide what is not decided yet."""
+    return questions_to_decide(comparison) if comparison and comparison.p >= LEVEL else None
+
+
+def named(way: str) -> str:
+    return "a majority vote" if way == MAJORITY else f"`{way}`"
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f}%"
+
+
+def points(share: float) -> str:
+    return f"{100 * share:+.1f}"
