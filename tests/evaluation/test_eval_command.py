@@ -453,3 +453,13 @@ async def test_a_pipe_that_is_closed_loses_no_file(tmp_path: Path) -> None:
             started = await asyncio.to_thread(command_line.start, arguments, files)
             await asyncio.to_thread(started.wait, 120)
     assert page.exists()
+
+
+async def test_a_proposal_that_cannot_be_written_does_not_hide_the_figures(tmp_path: Path) -> None:
+    async with server().serving() as url:
+        nowhere = tmp_path / "questions.jsonl" / "c.yaml"
+        done, report = await evaluated(url, questions(tmp_path, 4), "--ways", "select", "--write-config", nowhere)
+    assert done.returncode == 2
+    assert str(nowhere) in done.stderr
+    assert report["lines"]
+    assert "oracle" in done.stdout
