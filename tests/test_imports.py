@@ -20,10 +20,10 @@ MAY_IMPORT = {
     "gateway": "docs telemetry ensemble engines placement auth sealing config errors types vocabulary sse background version threads run_view",
     "telemetry": "ensemble engines bundle placement auth sealing config errors types vocabulary sse background version",
     "runtime": "ensemble engines config errors types",
-    "ensemble": "engines config errors types vocabulary background",
-    "engines": "placement sealing config errors types sse threads",
+    "ensemble": "engines config errors types vocabulary background threads",
+    "engines": "placement sealing config errors types vocabulary sse background threads",
     "bundle": "placement config errors vocabulary",
-    "placement": "config errors",
+    "placement": "config errors vocabulary",
     "config": "errors types vocabulary",
     "auth": "errors",
     "sealing": "",
@@ -92,7 +92,11 @@ def test_only_the_factory_and_the_benchmarks_plain_servers_import_the_vllm_backe
 
 def test_only_their_own_files_and_the_factory_name_the_client_of_vllm_and_the_fork_server() -> None:
     assert files_with("ForkServer") == ["engines/backends.py", "engines/process/process.py"]
-    assert files_with("VllmEngine") == ["engines/backends.py", "engines/vllm/client.py"]
+    assert files_with("VllmEngine") == [
+        "engines/backends.py",
+        "engines/vllm/client.py",
+        "engines/vllm/pooling.py",
+    ]
     assert files_with("vllm:") == ["engines/vllm/metrics.py"]
 
 

@@ -4,7 +4,7 @@ import re
 import runpy
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args, get_origin
 
 import pytest
 import yaml
@@ -79,7 +79,8 @@ def _values(option: FieldInfo) -> str:
     if Ge in limits and Le in limits:
         return f"{limits[Ge].ge} to {limits[Le].le}"
     known = {bool: "`true`, `false`", int: "a number", float: "seconds", str: "a text"}
-    return next(words for kind, words in known.items() if _mentions(option.annotation, kind))
+    kind = next(words for kind, words in known.items() if _mentions(option.annotation, kind))
+    return ", ".join([kind, *(f"`{word}`" for each in kinds if get_origin(each) is Literal for word in get_args(each))])
 
 
 def _default(value: object) -> str:

@@ -2,6 +2,7 @@
 
 CappellaError
 ├── ConfigError            the config, or a file that it names, is wrong; the command exits with code 2
+│   ├── Mistakes           several of these, found at once
 │   └── DoesNotFit         the models need more memory than the machine has
 ├── RequestError           the client's request is wrong
 │   ├── UnknownModel
@@ -53,8 +54,28 @@ def _sentence(text: str) -> str:
     return text if text.endswith("?") else f"{text}."
 
 
+class Mistakes(ConfigError):
+    """Several mistakes; `str(error)` is the first one, and says how many more there are."""
+
+    def __init__(self, errors: Sequence[ConfigError]) -> None:
+        self.errors = errors
+        first, more = errors[0], len(errors) - 1
+        super().__init__(first.place, first.problem, first.hint)
+        self.args = (f"{first} {more} more mistake{'s' * (more > 1)}: `cappella check` names all.",)
+
+
+def raise_all(errors: Sequence[ConfigError]) -> None:
+    """Raises what was found: nothing, one error or several."""
+    if errors:
+        raise errors[0] if len(errors) == 1 else Mistakes(errors)
+
+
 class DoesNotFit(ConfigError):
-    """`hint` lists changes with which the plan would fit."""
+    """`hint` lists changes with which the plan would fit; `pastes` are those that a config can make, as YAML."""
+
+    def __init__(self, place: str, problem: str, hint: str, pastes: Sequence[str] = ()) -> None:
+        super().__init__(place, problem, hint)
+        self.pastes = pastes
 
 
 class RequestError(CappellaError):
@@ -111,6 +132,10 @@ class EngineContextExceeded(EngineRejected):
 
 class EngineBroke(EngineError):
     reason = "engine_broke"
+
+
+class EngineGaveUp(EngineBroke):
+    """The engine ended one answer in the middle, and is well otherwise."""
 
 
 class EngineUnusable(EngineError):
@@ -203,3 +228,10 @@ class AuditUnavailable(CappellaError):
 
 class RunsUnavailable(CappellaError):
     """The file of runs and responses cannot be read or written."""
+
+
+def cause(error: Exception) -> str:
+    """What went wrong, for a sentence that names the file itself: an OSError's own text would name it once more."""
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8 text"
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)

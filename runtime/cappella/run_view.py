@@ -7,7 +7,7 @@ from typing import Literal
 
 from cappella.vocabulary import Json
 
-State = Literal["asked", "writing", "done", "failed", "cancelled"]
+State = Literal["asked", "waking", "queued", "writing", "done", "failed", "cancelled"]
 CANCELLED_REASONS = ("straggler", "quorum_unreachable")
 """Reasons of a failure that is no fault of the member."""
 
@@ -28,6 +28,11 @@ class Member:
 
     @property
     def is_awaited(self) -> bool:
+        return self.state in ("asked", "waking", "queued", "writing")
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether it is awaited, and does not wait itself for its engine."""
         return self.state in ("asked", "writing")
 
 
@@ -35,7 +40,8 @@ class Member:
 class View:
     """A run as its client sees it; `fusion` and `usage` come with the last chunk.
 
-    `analysis_text` is the judge's unfinished JSON; `labels` maps its letters to
+    `waits` has why the judge or the gate's model waits for its engine; `grace_ends_at` is when it is answered without those
+    that are late. `analysis_text` is the judge's unfinished JSON; `labels` maps its letters to
     names.
     """
 
@@ -48,6 +54,8 @@ class View:
     round: int = 1
     members: dict[str, Member] = field(default_factory=dict)
     alone: str = ""
+    waits: dict[str, str] = field(default_factory=dict)
+    grace_ends_at: float | None = None
     ranking: list[str] = field(default_factory=list)
     judging_at: float | None = None
     analysis_at: float | None = None
@@ -103,6 +111,12 @@ class View:
             case "round.started":
                 self.round = event["round"]
                 self._start_members(self.panel)
+            case "engine.waiting":
+                self._note_wait(event["model"], event["reason"])
+            case "engine.awake":
+                self._note_wait(event["model"], "")
+            case "grace.started":
+                self.grace_ends_at = self.clock() + event["grace_ms"] / 1000
             case "answer.delta" | "answer.done" | "answer.failed" if event["model"] in self.members:
                 self._update_member(self.members[event["model"]], event)
             case "review.done":
@@ -114,9 +128,17 @@ class View:
             case "analysis.done":
                 self.analysis = event["analysis"]
 
+    def _note_wait(self, name: str, reason: str) -> None:
+        """`name` waits for its engine; without a reason, no longer."""
+        member = self.members.get(name)
+        if member is None:
+            self.waits[name] = reason
+        elif member.is_awaited:
+            member.state = "asked" if not reason else "waking" if reason == "asleep" else "queued"
+
     def _start_members(self, panel: list[str]) -> None:
         self.members = {name: Member(name, self.clock()) for name in panel}
-        self.judging_at = None
+        self.judging_at = self.grace_ends_at = None
 
     def _update_member(self, member: Member, event: Json) -> None:
         match event["type"]:

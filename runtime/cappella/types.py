@@ -92,7 +92,8 @@ class OutputFormat:
 class Prompt:
     """The input of one model call. `logprobs` is the number of alternatives to report per token, None for no report.
 
-    `template_words` are handed to the model's chat template, such as `enable_thinking`. `watched` means that a client reads the answer while it is generated; else the engine may send many tokens at a time.
+    `template_words` are handed to the model's chat template, such as `enable_thinking`. `watched` means that a client reads the answer while it is generated; else the engine may send many tokens at a time. `brings_results` means that the
+    last turn has results of tools, whatever texts a client has put beside them.
     """
 
     messages: Sequence[Message]
@@ -105,6 +106,7 @@ class Prompt:
     template_words: Json = field(default_factory=dict)
     samples: int = 1
     watched: bool = True
+    brings_results: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,7 @@ class Capabilities:
 
     The server may constrain answers to a `json_schema`, report `logprobs`, and support vLLM's `extensions` of OpenAI's
     API: `structured_outputs`, the settings of `SamplingExtensions` and several samples. `context_tokens` is how much it
-    reads and writes in one call, if that is known.
+    reads and writes in one call, if that is known. A model whose `task` is not to generate writes nothing.
     """
 
     tools: bool = False
@@ -123,13 +125,18 @@ class Capabilities:
     logprobs: bool = True
     extensions: bool = True
     context_tokens: int | None = None
+    task: vocabulary.Task = "generate"
+
+    @property
+    def writes(self) -> bool:
+        return self.task == "generate"
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
     """Tokens of one engine call; `cached_tokens` are those of the prompt that were in the prefix cache.
 
-    `estimated` is set if the server does not report its usage.
+    `estimated` is set if no server reports it: the call was cut, say.
     """
 
     prompt_tokens: int = 0

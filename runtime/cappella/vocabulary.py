@@ -25,6 +25,22 @@ STRATEGIES: Mapping[Strategy, StrategyTraits] = {
     "vote": StrategyTraits("Vote: the most frequent answer wins", judge_writes=False),
     "debate": StrategyTraits("Debate: the members revise until they agree, else the judge writes", judge_writes=True),
 }
+Task = Literal["generate", "embed", "rerank", "reward"]
+
+
+class TaskTraits(NamedTuple):
+    """What a model with this task does, in words, and whether it may judge by a score for each answer (`scores_answers`)."""
+
+    does: str
+    scores_answers: bool = False
+
+
+TASKS: Mapping[Task, TaskTraits] = {
+    "generate": TaskTraits("writes answers"),
+    "embed": TaskTraits("gives embeddings"),
+    "rerank": TaskTraits("ranks documents for a query", scores_answers=True),
+    "reward": TaskTraits("scores answers", scores_answers=True),
+}
 AnalysisMode = Literal["before", "alongside", "off"]
 EarlyExit = Literal["off", "equal", "judge"]
 AnswerOrder = Literal["shuffled", "arrival"]

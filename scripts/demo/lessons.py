@@ -94,7 +94,7 @@ def _column(part: Part, count: int, rng: Random) -> tuple[list[str], str | None]
     knowing = rng.choices((0, 1, 2, 3, 4), (1, 6, 4, 2, 1))[0]
     sentences = [part.sentence] * min(knowing, count)
     if len(sentences) >= 2 and len(sentences) < count and rng.random() < 0.25:
-        sentences.append(_corrupted(part, rng))
+        sentences.append(corrupted(part, rng))
     sentences += [part.unknown] * (count - len(sentences))
     rng.shuffle(sentences)
     return sentences, part.sentence if knowing else None
@@ -107,7 +107,7 @@ def _made_up_part(rng: Random) -> Part:
     return world.fact(attribute, world.name(rng), rng)
 
 
-def _corrupted(part: Part, rng: Random) -> str:
+def corrupted(part: Part, rng: Random) -> str:
     """The same sentence with another value in it."""
     words = part.sentence.rstrip(".").split()
     position = max(i for i, word in enumerate(words) if word[-1].isdigit() or i == len(words) - 1)

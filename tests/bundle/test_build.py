@@ -213,7 +213,7 @@ def test_wheels_of_a_lock_list_come_from_the_index_for_the_machine_that_is_named
     for name, value in {"NO_INDEX": "1", "FIND_LINKS": str(tmp_path / "index"), "CONFIG_FILE": "/dev/null"}.items():
         monkeypatch.setenv(f"PIP_{name}", value)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    options = BundleOptions(lock=tmp_path / "lock.txt", target=Target("linux_aarch64", "3.12", "2.28"))
+    options = BundleOptions(lock=str(tmp_path / "lock.txt"), target=Target("linux_aarch64", "3.12", "2.28"))
     build.make(deployment(tmp_path), tmp_path / "out", options)
     made, _ = manifest.read(tmp_path / "out")
     assert f"wheels/tune-1.0-{tags[1]}.whl" in {file.path for file in made.of("wheel")}

@@ -292,6 +292,32 @@ def test_half_a_model_is_listed_as_such_and_can_be_removed(place: Place) -> None
     assert not place.repository.exists()
 
 
+def test_what_only_a_broken_commit_links_to_goes_with_it(place: Place) -> None:
+    place.fill_cache()
+    other = place.snapshot.with_name("f" * 40)
+    other.mkdir()
+    (other / "config.json").symlink_to((place.snapshot / "config.json").resolve())
+    blobs = place.repository / "blobs"
+    kept = (other / "config.json").resolve()
+    broken(place, "blob")
+    assert place.run("models", "rm", str(place.snapshot), "--yes")[0] == 0
+    assert [each for each in blobs.iterdir() if each.suffix != ".incomplete"] == [kept]
+
+
+def test_a_card_of_another_model_is_not_where_a_tuned_one_comes_from(place: Place) -> None:
+    from cappella.bundle import pull
+    from cappella.config import load
+
+    path = place.home / "c.yaml"
+    model = {"weights": "me/tune", "card": "Qwen/Qwen3-8B"}
+    path.write_text(
+        json.dumps({"models": {"ann": model}, "ensembles": {"default": {"panel": ["ann"], "judge": "ann"}}})
+    )
+    config = load.load(path)
+    assert pull.sources(path, config)["ann"].hub_id == "me/tune"
+    assert not config.local["ann"].weights.is_relative_to(place.home)
+
+
 @pytest.mark.parametrize("here", [True, False])
 def test_a_card_is_made_from_files_here_or_on_the_hub_and_plans_without_them(place: Place, here: bool) -> None:
     if here:

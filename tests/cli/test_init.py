@@ -14,11 +14,13 @@ from support.weights_folder import TINY, write_model
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """Two chat models of different families, one without a chat template, and a broken one."""
+    """Two chat models of different families, one without a chat template, a reward model, and a broken one."""
     for name, kind in (("one/alpha-Instruct", "llama"), ("two/beta", "qwen3")):
         folder = write_model(tmp_path / name, {**TINY, "model_type": kind})
         (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": "{{ messages }}"}))
     write_model(tmp_path / "three" / "base")
+    reward = write_model(tmp_path / "five" / "reward", {**TINY, "architectures": ["LlamaForSequenceClassification"]})
+    (reward / "tokenizer_config.json").write_text(json.dumps({"chat_template": "{{ messages }}"}))
     (write_model(tmp_path / "four" / "broken") / "model.safetensors").unlink()
     return tmp_path
 

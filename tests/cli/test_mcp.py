@@ -62,7 +62,7 @@ async def test_the_panel_answers_and_its_progress_is_told(gateway: str, fake_eng
     async def note(progress: float, total: float | None, message: str | None) -> None:
         told.append((progress, total, message))
 
-    async with agent_of_command("--url", gateway) as client:
+    async with agent(gateway) as client:
         asked = {"question": "Is it so?", "system": "Be short."}
         result = await client.call_tool("ask_panel", asked, progress_callback=note)
     assert not result.is_error

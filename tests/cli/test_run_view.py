@@ -59,6 +59,31 @@ def test_a_member_that_thinks_and_one_that_was_cut_are_told_apart() -> None:
     assert (view.members["bob"].state, view.awaited) == ("cancelled", ["ann"])
 
 
+def test_who_wakes_and_without_whom_it_is_answered_soon_is_told() -> None:
+    clock = Clock()
+    wakes = {"type": "engine.waiting", "model": "bob", "reason": "asleep"}
+    queued = {"type": "engine.waiting", "model": "cat", "reason": "swap"}
+    done = {"type": "answer.done", "model": "ann", "tokens": 3, "ms": 100.0}
+    grace = {"type": "grace.started", "models": ["bob", "cat"], "quorum_ms": 100.0, "grace_ms": 20_000.0}
+    view = heard(started("ann", "bob", "cat"), wakes, queued, done, grace, clock=clock)
+    clock.now_s += 8
+    _, bob, cat, status = (line for line in screen(view, 90) if line.strip())
+    assert bob.endswith(" was asleep, and wakes, 8.0 s")
+    assert cat.endswith(" waits for its turn, 8.0 s")
+    assert "without" not in status
+    for name in ("bob", "cat"):
+        view.add({"choices": [], "fusion_event": {"type": "engine.awake", "model": name, "ms": 8000.0}})
+    assert screen(view, 90)[-1].endswith("; answer without them in 12 s")
+
+
+def test_a_judge_that_wakes_is_not_yet_reading() -> None:
+    done = {"type": "answer.done", "model": "ann", "tokens": 3, "ms": 100.0}
+    view = heard(started("ann"), done, {"type": "engine.waiting", "model": "judge", "reason": "asleep"})
+    assert "judge was asleep, and wakes" in screen(view)[-1]
+    view.add({"choices": [], "fusion_event": {"type": "engine.awake", "model": "judge", "ms": 8000.0}})
+    assert "judge reads the answers" in screen(view)[-1]
+
+
 def test_the_judge_that_thinks_is_no_judge_that_reads() -> None:
     view = heard(started("ann"), {"type": "answer.done", "model": "ann", "tokens": 3, "ms": 100.0})
     assert "judge reads the answers" in screen(view)[-1]

@@ -42,7 +42,8 @@ def forced(choice: object) -> bool:
 
 
 def strict() -> bool:
-    parsed = chat.parse(model=model, messages=ASK, tools=[pydantic_function_tool(Place)], tool_choice="required")
+    tools = [pydantic_function_tool(Place)]
+    parsed = chat.parse(model=model, messages=ASK, tools=tools, tool_choice="required", parallel_tool_calls=False)
     return isinstance(parsed.choices[0].message.tool_calls[0].function.parsed_arguments, Place)
 
 

@@ -6,7 +6,8 @@ from checks import HI, check
 from openrouter import OpenRouter
 
 url, model = sys.argv[1:]
-client = OpenRouter(api_key="none", server_url=f"{url}/v1")
+# Without a limit of its own its HTTP library gives up after five seconds, and it asks anew for an hour.
+client = OpenRouter(api_key="none", server_url=f"{url}/v1", timeout_ms=600_000)
 
 
 def streamed() -> bool:

@@ -136,6 +136,19 @@ def test_a_stack_that_stays_inside_passes_with_keys_and_an_outward_address(tmp_p
 
 
 @needs_namespaces
+def test_a_model_that_writes_nothing_is_asked_what_it_can_do(tmp_path: Path) -> None:
+    path = deployment(tmp_path)
+    config = json.loads(path.read_text())
+    weights = str(write_model(tmp_path / "emb"))
+    config["models"]["emb"] = {"weights": weights, "max_model_len": 64, "kv_cache_bytes": "1MiB", "task": "embed"}
+    path.write_text(json.dumps(config))
+    python = overlay(tmp_path / "python", stub_vllm=True)
+    report = json.loads(doctor(python, str(path), "--sealed", "--json").stdout)
+    asked = {each["model"]: each["error"] for each in report["asked"]}
+    assert asked == {"cappella/default": None, "ann": None, "emb": None}
+
+
+@needs_namespaces
 def test_without_namespaces_the_report_says_that_only_the_guard_watched(tmp_path: Path) -> None:
     # Inside a user namespace, a limit of zero applies to its root as well.
     python = overlay(

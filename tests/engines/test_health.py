@@ -138,43 +138,32 @@ async def cause_within(health: Health, clock: Clock, engine: VllmEngine, seconds
         await health.pause()
 
 
-async def test_a_long_step_of_a_core_that_computes_is_no_hang(
-    clock: Clock, server: ScriptedEngine, engine: VllmEngine
+HUNG = "hung: no token and no scheduler step for 60 s"
+
+
+@pytest.mark.parametrize(
+    ("rate", "is_stopped", "seconds", "cause", "states"),
+    [
+        pytest.param(0.1, False, 300, None, {"ready"}, id="a long step of a core that computes is no hang"),
+        pytest.param(1.0, False, 700, HUNG, {"ready"}, id="a core that computes without end is dead"),
+        pytest.param(0.0, False, 70, HUNG, {"ready", "unhealthy"}, id="a core that waits takes no calls and is dead"),
+        pytest.param(1.0, True, 70, HUNG, {"ready", "unhealthy"}, id="it excuses no server that does not answer"),
+    ],
+)
+async def test_a_core_without_tokens_is_judged_by_its_cpu_time(
+    clock: Clock,
+    server: ScriptedEngine,
+    engine: VllmEngine,
+    rate: float,
+    is_stopped: bool,
+    seconds: int,
+    cause: str | None,
+    states: set[str],
 ) -> None:
-    server.hangs = True
+    """`rate` is the share of a CPU that the core uses."""
+    server.hangs, server.is_stopped = True, is_stopped
     engine.circuit_breaker.record_output()
-    found = await cause_within(Health(engine, 60, core(0.1)), clock, engine, 300)
-    assert found == (None, {"ready"})
-
-
-async def test_a_core_that_computes_without_end_is_dead(
-    clock: Clock, server: ScriptedEngine, engine: VllmEngine
-) -> None:
-    server.hangs = True
-    engine.circuit_breaker.record_output()
-    cause, states = await cause_within(Health(engine, 60, core(1.0)), clock, engine, 700)
-    assert cause == "hung: no token and no scheduler step for 60 s"
-    assert states == {"ready"}
-
-
-async def test_a_core_that_waits_takes_no_calls_and_then_is_dead(
-    clock: Clock, server: ScriptedEngine, engine: VllmEngine
-) -> None:
-    server.hangs = True
-    engine.circuit_breaker.record_output()
-    cause, states = await cause_within(Health(engine, 60, core(0.0)), clock, engine, 70)
-    assert cause == "hung: no token and no scheduler step for 60 s"
-    assert states == {"ready", "unhealthy"}
-
-
-async def test_a_core_that_computes_excuses_no_server_that_does_not_answer(
-    clock: Clock, server: ScriptedEngine, engine: VllmEngine
-) -> None:
-    server.hangs = server.is_stopped = True
-    engine.circuit_breaker.record_output()
-    cause, states = await cause_within(Health(engine, 60, core(1.0)), clock, engine, 70)
-    assert cause == "hung: no token and no scheduler step for 60 s"
-    assert states == {"ready", "unhealthy"}
+    assert await cause_within(Health(engine, 60, core(rate)), clock, engine, seconds) == (cause, states)
 
 
 async def test_different_requests_that_break_in_a_row_have_the_engine_probed(

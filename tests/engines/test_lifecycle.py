@@ -204,6 +204,14 @@ async def test_the_same_config_error_twice_is_given_up(tmp_path: Path) -> None:
         assert stub.engine.status.stage.startswith("gave up after 2 tries: did not start: ValueError: the weights")
 
 
+async def test_a_config_that_the_server_refuses_is_given_up_at_once_with_its_own_sentence(tmp_path: Path) -> None:
+    async with running_stub(tmp_path, "refused", delays_s=(600.0, 600.0)) as stub:
+        assert await eventually(lambda: stub.state == "failed", 20)
+        assert stub.engine.status.stage == (
+            "gave up after 1 try: did not start: User-specified max_model_len (9) is greater than 8 (exit code 1)"
+        )
+
+
 @pytest.mark.parametrize("mode", ["never up", "chatters"])
 async def test_a_start_that_hangs_gives_the_only_slot_to_the_next(tmp_path: Path, mode: str) -> None:
     slots = asyncio.Semaphore(1)

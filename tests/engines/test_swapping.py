@@ -1,7 +1,8 @@
 """Swap groups: the order in which they wake, and which calls they serve."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cappella.engines.swapping import SwapScheduler
+from cappella.engines.waiting import WaitReason
 
 
 class SwappedModels:
@@ -18,6 +20,7 @@ class SwappedModels:
         self.swaps: list[tuple[int, int]] = []
         self.awake: int | None = 0
         self.in_flight = dict.fromkeys(range(count), 0)
+        self.told: list[WaitReason | None] = []
         self._swap_s = swap_s
         self.scheduler = SwapScheduler(count, self._swap)
 
@@ -31,7 +34,7 @@ class SwappedModels:
 
     @asynccontextmanager
     async def call(self, group: int) -> AsyncIterator[None]:
-        async with self.scheduler.hold_awake(group):
+        async with self.scheduler.hold_awake(group, self.told.append):
             assert self.awake == group
             self.in_flight[group] += 1
             try:
@@ -47,7 +50,13 @@ class SwappedModels:
 async def test_a_call_to_the_awake_group_does_not_wait() -> None:
     models = SwappedModels(2)
     await asyncio.gather(models.run(0), models.run(0))
-    assert models.swaps == []
+    assert (models.swaps, models.told) == ([], [])
+
+
+async def test_a_call_is_told_that_it_waits_for_its_groups_turn_and_when_it_does_no_longer() -> None:
+    models = SwappedModels(2)
+    await models.run(1)
+    assert models.told == ["swap", None]
 
 
 async def test_all_calls_that_wait_for_a_group_are_served_by_one_swap() -> None:
@@ -126,7 +135,7 @@ async def test_a_swap_that_fails_leaves_no_call_waiting() -> None:
         raise OSError("no")
 
     scheduler = SwapScheduler(2, fail)
-    async with asyncio.timeout(1), scheduler.hold_awake(1):
+    async with asyncio.timeout(1), scheduler.hold_awake(1, lambda _: None):
         pass
 
 
@@ -153,3 +162,32 @@ def test_every_call_is_served_and_never_two_groups_are_awake(
         assert not any(models.in_flight.values())
 
     asyncio.run(all_of_them())
+
+
+@pytest.mark.parametrize("flood", ["direct calls", "runs"])
+async def test_neither_direct_calls_nor_runs_starve_the_other(flood: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run calls every group, a direct call one; a flood of either lets the other through."""
+    monkeypatch.setattr("cappella.engines.swapping.FIRST_SWAP_S", 0.002)
+    models = SwappedModels(2, swap_s=0.002)
+    served = Counter[str]()
+
+    async def direct() -> None:
+        await models.run(0, 0.001)
+        served["direct calls"] += 1
+
+    async def one_run() -> None:
+        await asyncio.gather(models.run(0, 0.001), models.run(1, 0.001))
+        served["runs"] += 1
+
+    async def for_ever(one: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await one()
+
+    many, few = (direct, one_run) if flood == "direct calls" else (one_run, direct)
+    tasks = [asyncio.create_task(for_ever(many)) for _ in range(20)]
+    async with asyncio.timeout(10):
+        while min(served["direct calls"], served["runs"]) < 5:
+            await few()
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,12 +1,17 @@
 """A round of the panel over scripted engines."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from math import inf
 
 import pytest
 
-from cappella.config.options import Seat
-from cappella.ensemble.events import AnswerDelta, AnswerDone, AnswerFailed
-from cappella.ensemble.panel import SeatRequest, WaitPolicy, collect_answers
+from cappella.config.options import Grace, Seat
+from cappella.engines.waiting import Tell, told
+from cappella.ensemble.events import AnswerDelta, AnswerDone, AnswerFailed, Awake, GraceStarted, Waiting
+from cappella.ensemble.grace import WaitPolicy
+from cappella.ensemble.panel import SeatRequest, collect_answers
 from cappella.ensemble.run import Panel
 from cappella.types import Prompt, Sampling
 from support.clock import Clock
@@ -21,16 +26,16 @@ async def ask(
     seats: tuple[Seat, ...] = SEATS,
     quorum: int = 2,
     timeout_s: float = 10.0,
-    grace_s: float | None = None,
-    quorate_timeout_s: float = 10.0,
+    grace_s: Grace | None = None,
+    limit_s: float = inf,
+    quorate_limit_s: float = 10.0,
 ) -> Panel:
     messages = [{"role": "user", "content": "Hi"}]
     requests = [
         SeatRequest(seat, fake_engines.engines[seat.model], Prompt(messages, samples=seat.samples)) for seat in seats
     ]
-    return await collect_answers(
-        requests, WaitPolicy(quorum, timeout_s, grace_s, quorate_timeout_s), fake_engines.events.append
-    )
+    policy = WaitPolicy(quorum, timeout_s, grace_s, limit_s, quorate_limit_s)
+    return await collect_answers(requests, policy, fake_engines.events.append)
 
 
 async def test_answers_are_in_the_order_of_the_seats(fake_engines: FakeEngines) -> None:
@@ -90,9 +95,76 @@ async def test_each_kind_of_failure_has_its_own_reason(
     assert failed.error
 
 
-async def test_without_a_grace_period_a_round_waits_for_every_member(fake_engines: FakeEngines) -> None:
-    fake_engines.let("cat", Script(("late",), pause_s=0.3))
-    assert len((await ask(fake_engines, quorum=1)).answers) == 3
+async def test_with_an_endless_grace_a_round_waits_for_every_member(fake_engines: FakeEngines, clock: Clock) -> None:
+    fake_engines.let("cat", Script(("c",), ending="hang"))
+    waiting = ask(fake_engines, timeout_s=60, grace_s="never", quorate_limit_s=inf)
+    panel = await clock.skip(60, waiting, once=lambda: len(fake_engines.ended) == 2)
+    assert [failure.reason for failure in panel.failures] == ["deadline"]
+
+
+async def test_by_default_a_hung_member_is_cut_soon_after_the_quorum(fake_engines: FakeEngines, clock: Clock) -> None:
+    fake_engines.let("cat", Script(("c",), ending="hang"))
+    waiting = ask(fake_engines, timeout_s=600, quorate_limit_s=600)
+    panel = await clock.skip(5, waiting, once=lambda: len(fake_engines.ended) == 2)
+    (failure,) = panel.failures
+    assert (failure.name, failure.reason, failure.partial) == ("cat", "straggler", "c")
+    # Both answered in far less than half of that time.
+    assert failure.cut
+    assert (failure.cut.grace_s, 0 < failure.cut.quorum_s < 2.5) == (5.0, True)
+    (began,) = [event for event in fake_engines.events if isinstance(event, GraceStarted)]
+    assert (began.names, began.grace_s, began.quorum_s) == (["cat"], 5.0, failure.cut.quorum_s)
+
+
+class Sleeper:
+    """An engine that wakes when the test says so."""
+
+    def __init__(self, fake_engines: FakeEngines, name: str) -> None:
+        self.wakes = asyncio.Event()
+        self.is_waited_for = asyncio.Event()
+        fake_engines.engines[name]._hold_awake = self.hold_awake
+
+    @asynccontextmanager
+    async def hold_awake(self, tell: Tell) -> AsyncIterator[None]:
+        with told(tell, "asleep"):
+            self.is_waited_for.set()
+            await self.wakes.wait()
+        yield
+
+
+async def test_neither_grace_nor_timeout_cuts_a_member_that_waits_for_its_engine(
+    fake_engines: FakeEngines, clock: Clock
+) -> None:
+    sleeper = Sleeper(fake_engines, "cat")
+    round_ = asyncio.create_task(ask(fake_engines, timeout_s=20, grace_s=10, quorate_limit_s=600))
+    assert await eventually(lambda: len(fake_engines.ended) == 2)
+    await sleeper.is_waited_for.wait()
+    clock.advance(100)
+    await asyncio.sleep(0.05)
+    assert not round_.done()
+    sleeper.wakes.set()
+    assert [answer.name for answer in (await round_).answers] == list(MEMBERS)
+    told_of = [event for event in fake_engines.events if isinstance(event, Waiting | Awake)]
+    assert [(type(event), event.name) for event in told_of] == [(Waiting, "cat"), (Awake, "cat")]
+    assert isinstance(told_of[0], Waiting)
+    assert told_of[0].reason == "asleep"
+
+
+async def test_a_member_that_had_to_wait_is_cut_when_it_hangs_afterwards(
+    fake_engines: FakeEngines, clock: Clock
+) -> None:
+    Sleeper(fake_engines, "cat").wakes.set()
+    fake_engines.let("cat", Script(("c",), ending="hang"))
+    round_ = ask(fake_engines, timeout_s=600, quorate_limit_s=600)
+    hangs = lambda: len(fake_engines.ended) == 2 and fake_engines.partial_answer("cat") == "c"
+    panel = await clock.skip(12, round_, once=hangs)
+    assert [failure.reason for failure in panel.failures] == ["straggler"]
+
+
+async def test_the_end_of_the_round_cuts_one_that_waits_too(fake_engines: FakeEngines, clock: Clock) -> None:
+    sleeper = Sleeper(fake_engines, "cat")
+    round_ = ask(fake_engines, quorate_limit_s=100)
+    panel = await clock.skip(100, round_, once=lambda: len(fake_engines.ended) == 2 and sleeper.is_waited_for.is_set())
+    assert [(failure.name, failure.reason) for failure in panel.failures] == [("cat", "deadline")]
 
 
 async def test_members_still_running_at_the_timeout_are_cancelled(fake_engines: FakeEngines, clock: Clock) -> None:
@@ -141,6 +213,20 @@ async def test_stragglers_are_cancelled_when_the_grace_period_ends(fake_engines:
     assert await eventually(lambda: fake_engines.running == 0)
 
 
+@pytest.mark.parametrize("pieces", [(), ("c" * 60,)])
+async def test_a_straggler_costs_its_prompt_and_what_it_wrote(
+    fake_engines: FakeEngines, pieces: tuple[str, ...]
+) -> None:
+    for name in MEMBERS:
+        fake_engines.let(name, Script(pieces, ending="hang") if name == "cat" else Script(ending="held"))
+    round_ = asyncio.create_task(ask(fake_engines, timeout_s=60, grace_s=0.05))
+    assert await eventually(lambda: fake_engines.running == len(MEMBERS))
+    assert await eventually(lambda: fake_engines.partial_answer("cat") == "".join(pieces))
+    fake_engines.release()
+    usage = (await round_).calls[-1].usage
+    assert (usage.estimated, usage.prompt_tokens > 0, usage.completion_tokens > 0) == (True, True, bool(pieces))
+
+
 async def test_an_answer_within_the_grace_period_counts(fake_engines: FakeEngines) -> None:
     fake_engines.let("cat", Script(("c",), pause_s=0.2))
     panel = await ask(fake_engines, timeout_s=60.0, grace_s=60.0)
@@ -164,7 +250,7 @@ async def test_the_grace_period_begins_with_the_quorum(fake_engines: FakeEngines
 
 async def test_with_a_quorum_a_round_leaves_the_judges_time(fake_engines: FakeEngines) -> None:
     fake_engines.let("cat", Script(("c",), ending="hang"))
-    panel = await ask(fake_engines, quorate_timeout_s=0.1)
+    panel = await ask(fake_engines, quorate_limit_s=0.1)
     assert [answer.name for answer in panel.answers] == ["ann", "bob"]
     assert [failure.reason for failure in panel.failures] == ["deadline"]
 
@@ -172,5 +258,5 @@ async def test_with_a_quorum_a_round_leaves_the_judges_time(fake_engines: FakeEn
 async def test_below_the_quorum_a_round_may_use_the_judges_time(fake_engines: FakeEngines) -> None:
     for name in MEMBERS:
         fake_engines.let(name, Script((name,), pause_s=0.2))
-    panel = await ask(fake_engines, quorum=3, quorate_timeout_s=0.0)
+    panel = await ask(fake_engines, quorum=3, quorate_limit_s=0.0)
     assert [answer.name for answer in panel.answers] == list(MEMBERS)

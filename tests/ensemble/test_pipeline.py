@@ -196,7 +196,7 @@ async def test_a_seat_past_the_timeout_is_cancelled_and_its_engine_freed(
     fake_engines.let("cat", Script(("I begin",), ending="hang"))
     run = await clock.skip(
         10,
-        fake_engines.run(round_timeout_s=10, deadline_s=60),
+        fake_engines.run(round_timeout_s=10, deadline_s=60, grace_s="never"),
         once=lambda: len(fake_engines.ended) == 2 and fake_engines.partial_answer("cat") == "I begin",
     )
     assert run.content == "The final answer"

@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cappella.config import Audit, Config
+from cappella.config import Audit
 from cappella.config.options import Gate, Seat
 from cappella.errors import Overloaded, RequestError
 from cappella.gateway.admission import Admission, costs
 from cappella.telemetry.recorder import Recorder
-from support.fake_engines import MEMBERS, FakeEngines, eventually, gateway_config, serving
+from support.fake_engines import MEMBERS, FakeEngines, busy_config, eventually, gateway_config, serving
 from support.scripted_engine import Script
 
 HEAD = (
@@ -185,14 +185,6 @@ def test_admission_loses_no_capacity_whatever_order_requests_come_and_go(
     asyncio.run(all_of_them())
 
 
-def busy_config(**server: Any) -> Config:
-    """Each engine takes two sequences, of which one run takes one; one run may wait."""
-    config = gateway_config(analysis="off")
-    models = {name: model.model_copy(update={"max_num_seqs": 2}) for name, model in config.models.items()}
-    settings = config.server.model_copy(update={"max_waiting": 1, **server})
-    return config.model_copy(update={"models": models, "server": settings})
-
-
 @pytest.fixture
 async def busy(fake_engines: FakeEngines) -> AsyncIterator[str]:
     async with serving(fake_engines, busy_config(client_timeout_s=0.3)) as url:
@@ -246,6 +238,20 @@ async def test_a_deadline_passes_in_the_queue_too(fake_engines: FakeEngines, str
         assert admission.waiting["cappella/default"] == 0
         fake_engines.release()
         assert [status for status, _ in await asyncio.gather(*running)] == [200, 200]
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/api/chat"])
+async def test_a_direct_call_has_a_deadline_in_the_queue(fake_engines: FakeEngines, path: str) -> None:
+    body = {**BODY, "model": "ann", "max_tokens": 5}
+    async with serving(fake_engines, busy_config(max_queue_s=0.2)) as url, aiohttp.ClientSession() as http:
+        admission = fake_engines.reloader.state.admission
+        async with admission.slot("other", {"ann": 2}):
+            async with http.post(url + path, json=body) as reply:
+                assert (reply.status, "server.max_queue_s" in await reply.text()) == (504, True)
+            assert admission.waiting["ann"] == 0
+        async with http.post(url + path, json=body) as reply:
+            assert reply.status == 200
+    assert len(fake_engines.servers["ann"].bodies) == 1
 
 
 async def test_a_run_has_what_the_queue_left_of_its_deadline(

@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import orjson
 import pytest
 
+from cappella.config import Config
 from cappella.types import Capabilities
 from support.fake_engines import MEMBERS, FakeEngines, gateway_config, serving
 from support.scripted_engine import Json, Script
@@ -207,3 +209,33 @@ async def test_a_billing_line_that_changes_leaves_the_prompt_the_same(fake_engin
         assert first == second
     judge = fake_engines.servers["judge"].bodies
     assert judge[0]["messages"][0] == judge[1]["messages"][0] == {"role": "system", "content": "Be kind."}
+
+
+RECORDED: dict[str, Json] = {
+    each["name"]: each["body"]
+    for each in json.loads((Path(__file__).parents[1] / "clients/bodies/claude-code.json").read_text())["requests"]
+}
+GOES_ON = ("results of two tools", "results with a reminder beside them")
+
+
+@pytest.mark.parametrize("name", RECORDED)
+async def test_text_beside_results_goes_on_and_text_alone_asks_the_panel(fake_engines: FakeEngines, name: str) -> None:
+    async with serving(fake_engines, with_room(gateway_config(tools_panel="judge"))) as url:
+        await send(url, MESSAGES, {**RECORDED[name], "model": "cappella/tools", "stream": False})
+    assert asked(fake_engines) == (ALONE if name in GOES_ON else ALL)
+
+
+@pytest.mark.parametrize("path", [CHAT, RESPONSES, MESSAGES])
+@pytest.mark.parametrize(("role", "who"), [("system", ALONE), ("user", ALL)])
+async def test_a_system_turn_after_results_is_no_new_wish(
+    fake_engines: FakeEngines, path: str, role: str, who: Mapping[str, int]
+) -> None:
+    turns = [USER, *called(path, 0), {"role": role, "content": "Mind the time."}]
+    async with serving(fake_engines, with_room(gateway_config(tools_panel="judge"))) as url:
+        await send(url, path, body(path, turns))
+    assert asked(fake_engines) == who
+
+
+def with_room(config: Config) -> Config:
+    models = {name: model.model_copy(update={"max_model_len": 8000}) for name, model in config.models.items()}
+    return config.model_copy(update={"models": models})

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,47 +10,18 @@ import pytest
 from openai import AsyncOpenAI
 
 from cappella.auth.keys import KeyStore
-from cappella.config import Config
+from cappella.ensemble import stream
 from cappella.telemetry.run_store import Reader, RunStore
 from support.fake_engines import MEMBERS, FakeEngines, eventually, judge_script, serving
+from support.kept_gateway import ask, client, ended, hold, keeping, kept
 from support.recorded_gateway import recording_config
 from support.scripted_engine import Script
-
-
-def keeping(tmp_path: Path, **runs: Any) -> Config:
-    return recording_config(tmp_path, runs={"content": True, **runs})
-
-
-def client(url: str, key: str = "none") -> AsyncOpenAI:
-    return AsyncOpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0)
-
-
-@asynccontextmanager
-async def kept(fake_engines: FakeEngines, tmp_path: Path, **runs: Any) -> AsyncIterator[AsyncOpenAI]:
-    async with serving(fake_engines, keeping(tmp_path, **runs)) as url, client(url) as stock:
-        yield stock
 
 
 @pytest.fixture
 async def stock(fake_engines: FakeEngines, tmp_path: Path) -> AsyncIterator[AsyncOpenAI]:
     async with kept(fake_engines, tmp_path) as stock:
         yield stock
-
-
-async def ask(stock: AsyncOpenAI, text: Any = "Say hello.", **more: Any) -> Any:
-    return await stock.responses.create(**{"model": "cappella/default", "input": text, **more})
-
-
-async def ended(stock: AsyncOpenAI, response_id: str) -> Any:
-    async with asyncio.timeout(20):
-        while (response := await stock.responses.retrieve(response_id)).status in ("queued", "in_progress"):
-            await asyncio.sleep(0.01)
-    return response
-
-
-def hold(fake_engines: FakeEngines) -> None:
-    for name in MEMBERS:
-        fake_engines.let(name, Script(ending="held"))
 
 
 def said_to(fake_engines: FakeEngines, name: str = "ann") -> list[tuple[str, Any]]:
@@ -201,7 +171,7 @@ async def test_where_no_content_is_kept_a_400_says_which_key_keeps_it(
 
 @pytest.mark.parametrize(
     ("more", "param"),
-    [({"conversation": "conv_1"}, "conversation"), ({"background": True, "store": False}, ""), ({"background": True, "stream": True}, "")],
+    [({"conversation": "conv_1"}, "conversation"), ({"background": True, "store": False}, "")],
 )  # fmt: skip
 async def test_what_is_not_done_is_refused_by_its_name(stock: AsyncOpenAI, more: dict[str, Any], param: str) -> None:
     with pytest.raises(openai.BadRequestError, match=next(iter(more))) as raised:
@@ -394,12 +364,6 @@ async def test_a_response_whose_end_cannot_be_written_is_not_in_progress_for_eve
     assert (await stock.responses.retrieve(response_id)).status == "failed"
 
 
-async def test_a_kept_response_is_not_streamed(stock: AsyncOpenAI) -> None:
-    reply = await ask(stock)
-    with pytest.raises(openai.BadRequestError, match="not streamed"):
-        await stock.responses.retrieve(reply.id, stream=True)
-
-
 async def test_a_response_has_the_id_of_its_run(stock: AsyncOpenAI, tmp_path: Path) -> None:
     reply = await ask(stock, background=True)
     run_id = (await ended(stock, reply.id)).to_dict()["fusion"]["run_id"]
@@ -407,3 +371,55 @@ async def test_a_response_has_the_id_of_its_run(stock: AsyncOpenAI, tmp_path: Pa
     store = RunStore(tmp_path / "runs.sqlite", 1)
     assert await store.find(run_id, Reader(True, None))
     store.close()
+
+
+async def test_of_two_who_delete_at_once_one_is_told_that_there_is_none(stock: AsyncOpenAI) -> None:
+    response_id = (await ask(stock)).id
+    told = await asyncio.gather(*(stock.responses.delete(response_id) for _ in range(4)), return_exceptions=True)
+    refused = [each for each in told if each is not None]
+    assert [getattr(each, "status_code", None) for each in refused] == [404] * 3
+
+
+async def test_a_response_in_the_background_has_the_right_status_at_each_stage(
+    fake_engines: FakeEngines, tmp_path: Path
+) -> None:
+    config = keeping(tmp_path)
+    one_at_a_time = {name: model.model_copy(update={"max_num_seqs": 1}) for name, model in config.models.items()}
+    config = config.model_copy(update={"models": one_at_a_time})
+    hold(fake_engines)
+    async with serving(fake_engines, config) as url, client(url) as stock:
+
+        async def status(response_id: str) -> Any:
+            return (await stock.responses.retrieve(response_id)).status
+
+        first, second, third = [await ask(stock, background=True) for _ in range(3)]
+        assert {each.status for each in (first, second, third)} == {"queued"}
+        assert await eventually(lambda: fake_engines.running == len(MEMBERS))
+        stages = [await status(each.id) for each in (first, second, third)]
+        assert stages == ["in_progress", "queued", "queued"]
+        assert (await stock.responses.cancel(third.id)).status == await status(third.id) == "cancelled"
+        assert (await stock.responses.cancel(first.id)).status == "cancelled"
+        assert await eventually(lambda: len(fake_engines.servers["ann"].bodies) == 2)
+        assert await status(second.id) == "in_progress"
+        fake_engines.release()
+        assert (await ended(stock, second.id)).status == "completed"
+        fake_engines.let("judge", judge_script(Script(("cut",), finish_reason="length")))
+        cut = await ended(stock, (await ask(stock, background=True)).id)
+        assert (cut.status, cut.incomplete_details.reason) == ("incomplete", "max_output_tokens")
+        assert [each.status for each in (await stock.responses.retrieve(cut.id),)] == ["incomplete"]
+        for name in MEMBERS:
+            fake_engines.let(name, Script(ending="break"))
+        failed = await ended(stock, (await ask(stock, background=True)).id)
+        assert (failed.status, failed.error.code, failed.completed_at) == ("failed", "insufficient_quorum", None)
+
+
+async def test_a_stream_that_fails_is_kept_as_failed(
+    fake_engines: FakeEngines, stock: AsyncOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "EARLY_FAILURE_S", 0.0)
+    for name in MEMBERS:
+        fake_engines.let(name, Script(pause_s=0.05, ending="break"))
+    events = [event async for event in await ask(stock, stream=True)]
+    assert events[-1].type == "response.failed"
+    again = await stock.responses.retrieve(events[-1].response.id)
+    assert again.to_dict() == events[-1].response.to_dict()

@@ -1,7 +1,8 @@
 """No legal body holds the event loop, on which all other requests wait.
 
-The gateway and its scripted engines share this loop. CPU time is counted, so that a busy machine makes little difference; that of
-the process's other threads counts, too, while the loop waits for a core. The faults that this found took 3 to 70 s.
+The gateway, its scripted engines and the client share this loop; of these only the gateway's work counts, each callback and step
+of a task for itself. What counts is the CPU time of the loop's thread, so that a busy machine makes little difference. The faults
+that this found took 40 ms to 70 s.
 """
 
 import json
@@ -18,7 +19,9 @@ from cappella.types import Capabilities
 from support.fake_engines import FakeEngines, gateway_config, serving
 from support.loop_watchdog import watched_loop
 
-MAX_HELD_S = 1.5
+MAX_HELD_S = 0.015
+"""Three times the 5 ms that are meant: one copy of 4 MB takes 2 ms, and twice that while other processes use the same caches."""
+NOT_OURS = ("aiohttp/", "tests/")
 SIZE = 3_900_000
 LIMITS = Limits()
 SPECIAL = tuple(f"<|reserved_special_token_{number}|>" for number in range(818))
@@ -111,11 +114,19 @@ BODIES = [
         },
     ),
 ]
+BODIES += [
+    ("/v1/messages/count_tokens", "one text", said("<|" * (SIZE // 2))),
+    ("/v1/messages/count_tokens", "most messages", CHATS["most messages"]),
+    ("/api/chat", "one text", said("<|" * (SIZE // 2))),
+    ("/api/chat", "a schema with most patterns", {**said("Hi"), "format": SCHEMA}),
+    ("/api/generate", "one text", {"prompt": "<|" * (SIZE // 2)}),
+    ("/tokenize", "one text", {"prompt": "<|" * (SIZE // 2)}),
+]
 CALLS = [
     pytest.param(path, model, body, id=f"{path} {model}: {name}")
     for path, name, body in BODIES
     for model in ("cappella/tools", "ann")
-    if path != "/v1/completions" or model == "ann"
+    if path not in ("/v1/completions", "/tokenize") or model == "ann"
 ]
 
 
@@ -135,8 +146,12 @@ async def url(fake_engines: FakeEngines) -> AsyncIterator[str]:
 async def test_no_legal_body_holds_the_loop(url: str, path: str, model: str, body: dict[str, Any]) -> None:
     raw = json.dumps({"model": model, **body}).encode()
     headers = {"Content-Type": "application/json"}
-    async with aiohttp.ClientSession() as http, watched_loop() as watchdog:
-        async with http.post(f"{url}{path}", data=BytesIO(raw), headers=headers) as reply:
+    with watched_loop() as watchdog:
+        async with (
+            aiohttp.ClientSession() as http,
+            http.post(f"{url}{path}", data=BytesIO(raw), headers=headers) as reply,
+        ):
             answer = await reply.read()
         assert (reply.status, answer[:200] if reply.status != 200 else b"") == (200, b"")
-    assert watchdog.held_s < MAX_HELD_S
+    own = {name: held_s for name, held_s in watchdog.held_s.items() if not any(other in name for other in NOT_OURS)}
+    assert {name: held_s for name, held_s in own.items() if held_s >= MAX_HELD_S} == {}

@@ -3,10 +3,12 @@
 import asyncio
 import json
 import logging
+import socket
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import httpx2
@@ -19,7 +21,7 @@ from cappella.auth.keys import KeyStore
 from cappella.config import Config
 from cappella.gateway.mcp.loopback import Loopback
 from cappella.gateway.mcp.tools import server_of
-from support.fake_engines import JSON, MEMBERS, FakeEngines, eventually, gateway_config, serving
+from support.fake_engines import JSON, MEMBERS, FakeEngines, eventually, gateway_config, judge_script, serving
 from support.recorded_gateway import recording_config
 from support.scripted_engine import Json, Script
 from support.strict_gateway import with_keys
@@ -276,3 +278,24 @@ async def test_no_message_makes_an_internal_error(gateway: str, version: str | N
         headers = {"MCP-Protocol-Version": version} if version else {}
         status, text = await post(gateway, body, **headers)
         assert (status < 500, "Traceback" in text, "Internal error" in text) == (True, False, False), (body, text)
+
+
+async def test_a_client_that_does_not_read_its_reply_is_dropped(
+    fake_engines: FakeEngines, caplog: pytest.LogCaptureFixture
+) -> None:
+    fake_engines.let("judge", judge_script(Script(("x" * 1_000_000,) * 20)))
+    config = gateway_config(analysis="off")
+    server = config.server.model_copy(update={"client_timeout_s": 0.3})
+    async with serving(fake_engines, config.model_copy(update={"server": server})) as url:
+        where, body = urlsplit(url), json.dumps(calling(name="ask_panel", arguments={"question": "Hi"})).encode()
+        fields = {**ACCEPT, "Host": "localhost", "Content-Length": str(len(body))}
+        head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+        with socket.socket() as deaf:
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            deaf.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(deaf, (where.hostname, where.port))
+            await loop.sock_sendall(deaf, f"POST /mcp HTTP/1.1\r\n{head}\r\n".encode() + body)
+            assert await eventually(lambda: "/mcp: the client read nothing for 0.3 s" in caplog.text, 60)
+            assert await eventually(lambda: fake_engines.running == 0)
+        assert (await post(url, LIST))[0] == 200

@@ -24,6 +24,8 @@ REFUSALS = [
     Script((), ending="refused", refusal=refusal(500, "VLLMValidationError")),
 ]
 NAMES = ["status", "status 500", "stream", "stream 500"]
+# What vLLM says where a grammar is too much for it, in the middle of an answer or before.
+GIVEN_UP = refusal(500, "InternalServerError", "Internal server error")
 
 
 async def ask(url: str, **more: Any) -> tuple[int, Any]:
@@ -61,6 +63,29 @@ async def test_an_ensemble_whose_engines_refuse_a_forced_call_answers_400_and_st
         assert (status, reply["error"]["type"]) == (400, "invalid_request_error")
         assert WORDS in reply["error"]["message"]
     assert not any(fake_engines.engines[name].circuit_breaker.is_open for name in refusing)
+
+
+GIVING_UP = {"status": Script(refuse=(500, GIVEN_UP)), "stream": Script((), ending="refused", refusal=GIVEN_UP)}
+
+
+@pytest.mark.parametrize(("called", "how"), [("ann", "status"), ("judge", "status"), ("judge", "stream")])
+async def test_a_form_that_an_engine_gives_up_on_is_the_requests_fault(
+    gateway: str, fake_engines: FakeEngines, called: str, how: str
+) -> None:
+    script = GIVING_UP[how]
+    fake_engines.let(called, judge_script(script) if called == "judge" else script)
+    model = "cappella/default" if called == "judge" else called
+    for number in range(2 * MAX_BROKEN_REQUESTS):
+        turn = {"role": "user", "content": f"Say {number}."}
+        status, reply = await ask(gateway, model=model, messages=[turn], response_format=FORMAT)
+        assert (status, reply["error"]["type"]) == (400, "invalid_request_error")
+        assert "the form of this answer" in reply["error"]["message"]
+    assert not fake_engines.engines[called].circuit_breaker.is_open
+
+
+async def test_an_engine_that_gives_up_without_a_form_is_broken(gateway: str, fake_engines: FakeEngines) -> None:
+    fake_engines.let("ann", GIVING_UP["status"])
+    assert (await ask(gateway, model="ann"))[0] == 502
 
 
 async def test_a_judge_that_fails_by_itself_still_falls_back(gateway: str, fake_engines: FakeEngines) -> None:

@@ -6,6 +6,7 @@ import time
 import httpx
 import pytest
 
+from cappella.engines.reconciler import ASLEEP
 from cappella.engines.status import EngineStatus, Failure
 from cappella.gateway import console, http_server, serve
 from cappella.gateway.app import create_app
@@ -47,6 +48,34 @@ async def test_nothing_is_announced_when_all_engines_come_up_together(
         status.state = "ready"
     await serve._watch_start(gateway_config(), statuses, console.TextReporter())
     assert "answers now" not in capsys.readouterr().err
+
+
+async def test_what_fails_while_others_still_start_is_told_with_the_time(
+    statuses: dict[str, EngineStatus], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve, "REFRESH_S", 0.01)
+    for name in ("ann", "bob", "judge"):
+        statuses[name].state = "ready"
+    watching = asyncio.create_task(serve._watch_start(gateway_config(), statuses, console.TextReporter()))
+    said: list[str] = []
+
+    async def tells(line: str) -> bool:
+        def found() -> bool:
+            said.extend(capsys.readouterr().err.splitlines())
+            return any(each[20:] == line and time.strptime(each[:19], "%Y-%m-%d %H:%M:%S") for each in said)
+
+        return await eventually(found)
+
+    assert await tells("cappella/default answers now; still starting: cat")
+    judge = statuses["judge"]
+    judge.state, judge.restarts, judge.last_failure = "restarting", 1, Failure(time.time(), "it hung", None)
+    assert await tells("judge failed: it hung")
+    assert await tells("judge restarts (1 so far)")
+    assert await tells("cappella/default cannot answer: its judge or too many members are down")
+    judge.state = "ready"
+    assert await tells("judge is ready")
+    statuses["cat"].state = "ready"
+    await watching
 
 
 class Deployment:
@@ -91,6 +120,11 @@ async def test_changes_of_an_engine_are_printed_one_a_line_with_the_time(
     ann.state, ann.stage = "failed", "gave up after 5 tries: it hung"
     ann.last_failure = Failure(time.time(), "it hung", None)
     await told("ann failed: it hung", "ann gave up after 5 tries: it hung")
+    cat = statuses["cat"]
+    cat.state, cat.stage = "asleep", ASLEEP["idle"]
+    await told("cat sleeps: no call for a while")
+    cat.state, cat.stage, cat.wakes, cat.last_wake_s = "ready", "ready", 1, 3.21
+    await told("cat woke for a call, in 3.2 s (wake 1)")
     bob = statuses["bob"]
     bob.state, bob.restarts_asked = "restarting", 1
     await told(

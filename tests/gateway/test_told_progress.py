@@ -216,3 +216,22 @@ async def test_nothing_is_told_once_the_answer_has_begun(gateway: str, fake_engi
     rest = [event async for event in events]
     assert "".join(piece(CHAT, event)[0] for event in rest) == ""
     assert rest[-1]["fusion"]["analysis"]["consensus"] == ANALYSIS["consensus"]
+
+
+@pytest.mark.parametrize("path", [CHAT, MESSAGES, OLLAMA])
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_reasoning_after_an_answer_that_broke_off_is_told_apart_too(
+    gateway: str, fake_engines: FakeEngines, path: str, streamed: bool
+) -> None:
+    for name in MEMBERS:
+        fake_engines.let(name, Script(("Yes.",), reasoning="Hm."))
+    fake_engines.let("judge", judge_script(Script(("The fi",), ending="break")))
+    fusion = {**ON, "analysis": "off"}
+    if streamed:
+        pieces = [piece(path, event) async for event in stream(gateway, path, fusion=fusion)]
+        reasoning = "".join(told for told, _ in pieces)
+        assert "".join(said for _, said in pieces) == "The fi\n\nYes."
+    else:
+        reasoning, text = shown(path, await whole(gateway, path, fusion=fusion))
+        assert text.endswith("Yes.")
+    assert (reasoning.endswith("---\n\nHm."), reasoning.count("---")) == (True, 1)

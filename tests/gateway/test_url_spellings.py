@@ -63,7 +63,7 @@ async def test_head_is_answered_without_a_body(gateway: str, path: str) -> None:
             404,
             ["There is no /v1/chat/completion here", "/v1/chat/completions", "/openapi.json"],
         ),
-        ("POST", "/v1/embeddings", 404, ["There is no /v1/embeddings here", "/openapi.json"]),
+        ("POST", "/v1/audio/speech", 404, ["There is no /v1/audio/speech here", "/openapi.json"]),
         ("GET", "/v1/chat/completions", 405, ["/v1/chat/completions takes POST, not GET", "/openapi.json"]),
         ("POST", "/v1/models", 405, ["takes GET, not POST"]),
     ],

@@ -14,7 +14,7 @@ from cappella.auth.keys import KeyStore, KeyUsage
 from cappella.gateway import usage_report
 from cappella.telemetry.forwarded_reply import ForwardedReply
 from cappella.types import Usage
-from support.fake_engines import FakeEngines, eventually, gateway_config, serving
+from support.fake_engines import MEMBERS, FakeEngines, eventually, gateway_config, serving
 from support.scripted_engine import Script
 from support.strict_gateway import with_keys
 
@@ -85,6 +85,24 @@ async def test_a_call_that_is_left_counts_what_it_may_have_used(fake_engines: Fa
     used = next(iter(store.usage().values()))
     assert used.prompt_tokens >= 100
     assert used.completion_tokens == 3 * 40
+
+
+async def test_a_run_that_is_left_before_any_token_counts_the_prompts_that_were_read(
+    fake_engines: FakeEngines, tmp_path: Path
+) -> None:
+    for name in MEMBERS:
+        fake_engines.let(name, Script((), ending="held"))
+    store = KeyStore(tmp_path / "keys")
+    key = store.create("ann", ["run"])
+    async with serving(fake_engines, with_keys(gateway_config(), tmp_path / "keys")) as url:
+        words = [{"role": "user", "content": "x" * 600}]
+        left = asyncio.create_task(ask(url, key, model="cappella/default", messages=words))
+        assert await eventually(lambda: fake_engines.running == len(MEMBERS))
+        left.cancel()
+        await asyncio.wait({left})
+        assert await eventually(lambda: bool(store.usage()) and next(iter(store.usage().values())).prompt_tokens > 0)
+    used = next(iter(store.usage().values()))
+    assert (used.prompt_tokens >= 3 * 600 // 4, used.completion_tokens) == (True, 0)
 
 
 CHUNKS = [

@@ -36,6 +36,7 @@ class Driver:
             "nvmlDeviceGetMemoryInfo": lambda index: SimpleNamespace(total=24 * GIB, free=(23 - index) * GIB),
             "nvmlDeviceGetUUID": lambda index: f"GPU-{index}{index}{index}",
             "nvmlDeviceGetName": lambda index: "NVIDIA Test",
+            "nvmlDeviceGetCudaComputeCapability": lambda index: (9, 0),
             "nvmlDeviceGetUtilizationRates": lambda index: SimpleNamespace(gpu=7),
             "nvmlDeviceGetComputeRunningProcesses": lambda index: [
                 SimpleNamespace(pid=7, usedGpuMemory=index * GIB),

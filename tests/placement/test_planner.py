@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cappella.config import Config
 from cappella.errors import ConfigError, DoesNotFit
-from cappella.placement import advice, machine, planner
+from cappella.placement import advice, changes, machine, planner
 from cappella.placement.footprint import footprint
 from cappella.placement.machine import Machine
 from cappella.placement.planner import Plan
@@ -147,7 +147,10 @@ def test_a_panel_that_does_not_fit_gets_hints_that_would_make_it_fit(shapes: dic
     with pytest.raises(DoesNotFit, match=r"need at least .* GiB \(m0 .*, judge .*") as caught:
         advice.plan(deployment(shapes, "8b 8b 8b", "8b"), machine.described("48GiB"))
     mends = str(caught.value)
-    assert "do: m0, m1, m2 in fp8; or m0, m1, m2 in 4 bits (AWQ or GPTQ); or placement: {swap: true}: 3 turns" in mends
+    assert (
+        "do: m0, m1, m2, judge in fp8 (quantised while they load); or m0, m1, m2 in 4 bits (AWQ or GPTQ); or placement: {swap: true}: 3 turns"
+        in mends
+    )
 
 
 @pytest.mark.parametrize(("members", "judge", "gpus"), [("8b 8b 8b", "8b", "48GiB"), ("8b 8b", "8b", "36GiB")])
@@ -155,9 +158,9 @@ def test_every_change_that_is_offered_fits(shapes: dict[str, Path], members: str
     found = machine.described(gpus)
     config = deployment(shapes, members, judge)
     footprints = {name: footprint(name, model, found) for name, model in config.local.items()}
-    changes = advice.cheapest(config, footprints, found)
-    assert 1 <= len(changes) <= 3
-    for change in changes:
+    found_changes = changes.cheapest(config, footprints, found)
+    assert 1 <= len(found_changes) <= 3
+    for change in found_changes:
         fits(change.plan)
 
 

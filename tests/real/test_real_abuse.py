@@ -134,6 +134,20 @@ async def _answer(demo: Deployment, raw: RawRequest) -> bytes:
     return reply
 
 
+@pytest.mark.parametrize("model", ["soprano", "cappella/default"])
+async def test_a_form_that_a_grammar_cannot_hold_is_the_requests_fault(demo: Deployment, model: str) -> None:
+    """The first is refused before, the second compiles, but its matcher gives up after `{`."""
+    states = {"type": "integer", "multipleOf": 9_999_991}
+    wide: Any = {"type": "object", "additionalProperties": False}
+    rows = {"anyOf": [{**wide, "properties": {f"p{i}{j}": {} for i in range(300)}} for j in range(4)]}
+    async with aiohttp.ClientSession(demo.url) as http:
+        for schema in (states, rows):
+            form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+            body = {"model": model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 50}
+            async with http.post("/v1/chat/completions", json={**body, "response_format": form}) as reply:
+                assert (reply.status, (await reply.json())["error"]["type"]) == (400, "invalid_request_error")
+
+
 @pytest.mark.parametrize("model", ["cappella/default", "alto"])
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/v1/messages", "/v1/completions"])
 async def test_real_replies_have_the_shapes_of_the_document(demo: Deployment, model: str, path: str) -> None:

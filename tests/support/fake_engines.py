@@ -217,6 +217,14 @@ def gateway_config(**ensemble: Any) -> Config:
     )
 
 
+def busy_config(**server: Any) -> Config:
+    """Each engine takes two sequences, of which one run takes one; one run may wait."""
+    config = gateway_config(analysis="off")
+    models = {name: model.model_copy(update={"max_num_seqs": 2}) for name, model in config.models.items()}
+    settings = config.server.model_copy(update={"max_waiting": 1, **server})
+    return config.model_copy(update={"models": models, "server": settings})
+
+
 @asynccontextmanager
 async def serving(fake_engines: FakeEngines, config: Config, reread: ReadConfig | None = None) -> AsyncIterator[str]:
     """The real application on a loopback port; a reload uses the config that `reread` returns."""

@@ -91,7 +91,9 @@ def _end(status: int, text: str, stream: bool) -> str:
     fusion = last.get("fusion")
     if fusion is None:
         return "one model"
-    blamed = bool(fusion["failed_models"] or fusion.get("failure_reason"))
+    # A straggler is no failure: enough others were done.
+    failed = [each for each in fusion["failed_models"] if each["reason"] != "straggler"]
+    blamed = bool(failed or fusion.get("failure_reason"))
     if blamed != (fusion["status"] in ("degraded", "single")):
         return f"BAD label {fusion}"
     return str(fusion["status"])

@@ -1,33 +1,49 @@
-"""Measures how long the event loop was held by one piece of work."""
+"""Measures how long the event loop was held by one piece of work, and whose that was."""
 
 import asyncio
+import gc
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
-INTERVAL_S = 0.005
+from asyncio.events import Handle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 
 class LoopWatchdog:
-    """`held_s` is the most CPU time that passed until the loop came to this task again."""
+    """`held_s` has the most CPU time that the loop's thread spent on one callback or step of a task, by what it ran."""
 
     def __init__(self) -> None:
-        self.held_s = 0.0
+        self.held_s: dict[str, float] = {}
 
-    async def watch(self) -> None:
-        while True:
-            began = time.process_time()
-            await asyncio.sleep(INTERVAL_S)
-            # The CPU time of this process, whose threads may keep Python's lock: that of others is none of its doing.
-            self.held_s = max(self.held_s, time.process_time() - began)
+    def add(self, handle: Any, spent_s: float) -> None:
+        name = _name(handle._callback)
+        self.held_s[name] = max(self.held_s.get(name, 0.0), spent_s)
 
 
-@asynccontextmanager
-async def watched_loop() -> AsyncIterator[LoopWatchdog]:
-    """A watchdog of this loop, during this context."""
-    watchdog = LoopWatchdog()
-    task = asyncio.create_task(watchdog.watch())
+@contextmanager
+def watched_loop() -> Iterator[LoopWatchdog]:
+    """A watchdog of all loops, during this context; without the collections of garbage, which are not of the work's making."""
+    watchdog, run = LoopWatchdog(), Handle._run
+    gc.disable()
+
+    def timed(handle: Handle) -> None:
+        # The thread's CPU time: what other threads and processes do is none of its doing.
+        began = time.thread_time()
+        run(handle)
+        watchdog.add(handle, time.thread_time() - began)
+
+    Handle._run = timed  # type: ignore[method-assign, assignment]
     try:
         yield watchdog
     finally:
-        task.cancel()
+        gc.enable()
+        Handle._run = run  # type: ignore[method-assign]
+
+
+def _name(callback: Any) -> str:
+    owner = getattr(callback, "__self__", None)
+    if isinstance(owner, asyncio.Task):
+        coro: Any = owner.get_coro()
+        code = getattr(coro, "cr_code", None)
+        return f"{code.co_filename}:{code.co_qualname}" if code else str(coro)
+    return f"{type(owner).__module__}.{getattr(callback, '__qualname__', callback)}"

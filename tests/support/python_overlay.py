@@ -30,8 +30,14 @@ from pathlib import Path
 sys.path.append({str(ROOT / "tests")!r})
 from support.scripted_engine import Script, ScriptedEngine
 
+def engine():
+    if "--runner" not in sys.argv:
+        return ScriptedEngine("engine", lambda body: Script())
+    from support.scripted_pooling import ScriptedPooling
+    return ScriptedPooling("engine")
+
 async def serve(folder):
-    await ScriptedEngine("engine", lambda body: Script()).serve(folder)
+    await engine().serve(folder)
     await asyncio.sleep(3600)
 
 def main():

@@ -86,6 +86,7 @@ class ScriptedEngine:
             app.router.add_post(path, self._chat)
         app.router.add_post("/tokenize", self._tokenize)
         app.router.add_post("/detokenize", self._detokenize)
+        self.more_routes(app.router)
         app.router.add_get("/health", self._health)
         app.router.add_get("/metrics", self._metrics)
         # Without this aiohttp goes on serving a client that has left.
@@ -94,6 +95,9 @@ class ScriptedEngine:
         socket = folder / f"{self.model}.sock"
         await web.UnixSite(self._runner, str(socket)).start()
         return socket
+
+    def more_routes(self, router: web.UrlDispatcher) -> None:
+        """Those of a subclass."""
 
     async def stop(self) -> None:
         await self.engine.close()

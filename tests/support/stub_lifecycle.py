@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 
 from cappella.engines.gpu_memory import GpuMemory
+from cappella.engines.idleness import Idleness
 from cappella.engines.lifecycle import Lifecycle
 from cappella.engines.spec import Backoff, EngineSpec
 from cappella.engines.start_times import StartTimes
@@ -45,6 +46,10 @@ async def chat(mode):
 def main():
     socket, mode = sys.argv[1:3]
     print("x non-default args", flush=True)
+    if mode == "refused":
+        print("pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig", flush=True)
+        print("  Value error, User-specified max_model_len (9) is greater than 8 [type=value_error, x=y]", flush=True)
+        sys.exit(1)
     if mode in ("crash", "mistake"):
         if mode == "crash": print("Starting to load model", flush=True)
         print("(pid=1) ERROR 01-01 [core.py:1] ValueError: the weights are cursed", flush=True)
@@ -71,9 +76,17 @@ class Stub:
         slots: asyncio.Semaphore | None = None,
         stalled_after_s: float = 60.0,
         before_import: str = "",
+        sleep_after_s: float | None = None,
     ) -> None:
         self.folder = folder / "run" / "ann"
-        self.engine = VllmEngine(self.folder / "engine.sock", EngineStatus("ann"))
+        status = EngineStatus("ann")
+        idle = Idleness(sleep_after_s, status, lambda: self.lifecycle.wake("idle")) if sleep_after_s else None
+        self.engine = VllmEngine(
+            self.folder / "engine.sock",
+            status,
+            hold_awake=idle.hold_awake if idle else None,
+            keep_awake=idle.keep_awake if idle else nullcontext,
+        )
         self.fork_server = fork_server(folder / "modules", before_import + STUB)
         arguments = [str(self.folder / "engine.sock"), mode]
         log = folder / "logs" / "ann.log"
@@ -89,7 +102,7 @@ class Stub:
             stalled_after_s=stalled_after_s,
             health_interval_s=HEALTH_INTERVAL_S,
         )
-        self.lifecycle = Lifecycle(self.engine, self.fork_server, spec, slots)
+        self.lifecycle = Lifecycle(self.engine, self.fork_server, spec, slots, idle)
 
     def free_bytes(self) -> int:
         """Free memory of the stub's GPU."""
@@ -121,8 +134,11 @@ async def running_stub(
     slots: asyncio.Semaphore | None = None,
     stalled_after_s: float = 60.0,
     before_import: str = "",
+    sleep_after_s: float | None = None,
 ) -> AsyncIterator[Stub]:
-    stub = Stub(folder, mode, delays_s, sleep_mode, needs, start_times, slots, stalled_after_s, before_import)
+    stub = Stub(
+        folder, mode, delays_s, sleep_mode, needs, start_times, slots, stalled_after_s, before_import, sleep_after_s
+    )
     task = asyncio.create_task(stub.lifecycle.run())
     try:
         yield stub

@@ -63,10 +63,12 @@ async def test_a_run_that_fails_is_counted_by_its_error(gateway: str, fake_engin
 async def test_engines_that_are_down_are_zero_and_not_scraped(gateway: str, fake_engines: FakeEngines) -> None:
     fake_engines.engines["ann"].status.state = "restarting"
     fake_engines.engines["ann"].status.restarts = 3
+    fake_engines.engines["ann"].status.wakes = 2
     samples = await scrape(gateway)
     assert value(samples, "cappella_engine_up", model="ann") == 0
     assert value(samples, "cappella_engine_up", model="bob") == 1
     assert value(samples, "cappella_engine_restarts_total", model="ann") == 3
+    assert value(samples, "cappella_engine_wakes_total", model="ann") == 2
     assert value(samples, "vllm:num_requests_running", model="ann", model_name="ann") is None
     assert value(samples, "vllm:num_requests_running", model="bob", model_name="bob") == 0
 

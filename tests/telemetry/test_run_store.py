@@ -2,7 +2,9 @@
 
 import asyncio
 import sqlite3
+import threading
 import time
+import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -15,7 +17,7 @@ import pytest
 from cappella.auth.keys import KeyStore
 from cappella.errors import ConfigError
 from cappella.telemetry import run_store
-from cappella.telemetry.response_store import ResponseStore, StoredResponse
+from cappella.telemetry.response_store import Events, ResponseStore, StoredResponse
 from cappella.telemetry.run_store import DAY_S, Reader, Row, RunStore
 from support.fake_engines import ANALYSIS, MEMBERS, FakeEngines, gateway_config, serving
 from support.recorded_gateway import SECRET, ask, client, recording_config
@@ -296,4 +298,100 @@ async def test_failing_writes_are_logged_once_and_block_nothing(
         with pytest.raises(sqlite3.Error):
             await store.find("run-0", ANY_KEY)
     assert caplog.text.count("could not be stored") == 1
+    store.close()
+
+
+def blocked(store: RunStore) -> threading.Event:
+    """Keeps the store's thread busy, as a slow disk does, until this is set."""
+    go_on = threading.Event()
+    store._thread.submit(go_on.wait)
+    return go_on
+
+
+async def test_what_waits_for_a_slow_disk_is_bounded_by_its_bytes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_store, "MAX_QUEUED_BYTES", 100_000)
+    store = RunStore(tmp_path / "runs.sqlite", 1)
+    responses = ResponseStore(store)
+    for _ in range(2):
+        go_on = blocked(store)
+        for number in range(9):
+            store.add(row(f"run-{number}", text='"' + "x" * 30_000 + '"'))
+            responses.add(partial(response, f"resp_{number}", 0.0), 30_000)
+        go_on.set()
+        assert len(await store.recent(99, ANY_KEY)) == 2
+        assert await responses.find("resp_0", None)
+        assert await responses.find("resp_1", None) is None
+        await store.call(lambda db: db.execute("DELETE FROM runs"))
+        await responses.delete("resp_0", None)
+    # Once for each time that the disk was too slow.
+    assert caplog.text.count("are dropped") == 2
+    store.add(row("run-large", text='"' + "x" * 200_000 + '"'))
+    assert await store.find("run-large", ANY_KEY), "alone it may be larger"
+    store.close()
+
+
+async def test_a_response_that_is_stored_again_lets_the_next_failure_be_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = RunStore(tmp_path / "runs.sqlite", 1)
+    responses = ResponseStore(store)
+    for number in range(2):
+        await store.call(lambda db: db.execute("ALTER TABLE responses RENAME TO away"))
+        for _ in range(2):
+            responses.add(partial(response, "resp_lost", 0.0), 0)
+        await store.call(lambda db: db.execute("ALTER TABLE away RENAME TO responses"))
+        assert caplog.text.count("could not be stored") == number + 1
+        responses.add(partial(response, "resp_kept", 0.0), 0)
+        assert await responses.find("resp_kept", None)
+    store.close()
+
+
+async def test_no_byte_of_a_deleted_response_is_left(tmp_path: Path) -> None:
+    def files() -> bytes:
+        return b"".join(each.read_bytes() for each in tmp_path.iterdir())
+
+    store = RunStore(tmp_path / "runs.sqlite", 1)
+    responses = ResponseStore(store)
+    other = {"id": "resp_2", "output": [{"text": "Bellbird"}]}
+    said = StoredResponse("resp_1", None, time.time(), "queued", [{"text": "Zebrafinch" * 2000}], {"id": "resp_1"})
+    await responses.create(lambda: said)
+    responses.add(lambda: StoredResponse("resp_2", None, time.time(), "completed", [], other), 0)
+    responses.finish("resp_1", {"status": "completed", "output": [{"text": "Zebrafinch"}]})
+    responses.add_events("resp_1", Events(0, 0, [b"Zebrafinch\n\n"]))
+    assert await responses.events("resp_1", 0)
+    assert b"Zebrafinch" in files()
+    packed = zlib.compress(b"Zebrafinch\n\n", 1)
+    assert packed in files()
+    assert await responses.delete("resp_1", None)
+    # Events that were still on their way come too late.
+    responses.add_events("resp_1", Events(1, 1, [b"Zebrafinch\n\n"]))
+    assert await responses.events("resp_1", 0) is None
+    assert (b"Zebrafinch" in files(), packed in files(), b"Bellbird" in files()) == (False, False, True)
+    store.close()
+
+
+async def test_a_poll_reads_no_conversation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = RunStore(tmp_path / "runs.sqlite", 1)
+    responses = ResponseStore(store)
+    said = StoredResponse("resp_1", None, time.time(), "completed", [{"text": "Zebrafinch"}], {"id": "resp_1"})
+    await responses.create(lambda: said)
+    asked: list[str] = []
+    parsed: list[tuple[bytes, str]] = []
+    loads = orjson.loads
+
+    def noted(data: bytes) -> object:
+        parsed.append((data, threading.current_thread().name))
+        return loads(data)
+
+    await store.call(lambda db: db.set_trace_callback(asked.append))
+    monkeypatch.setattr(orjson, "loads", noted)
+    assert await responses.find("resp_1", None)
+    assert await responses.items("resp_1", None) == [{"text": "Zebrafinch"}]
+    monkeypatch.undo()
+    polled, listed = asked
+    assert ("input" in polled, "input" in listed) == (False, True)
+    assert [b"Zebrafinch" in data for data, _ in parsed] == [False, True]
+    assert {name.startswith("traces") for _, name in parsed} == {True}, "the event loop goes on meanwhile"
     store.close()

@@ -62,6 +62,9 @@ test("the summary counts sleeping engines as ready, and names the failed ones", 
   const engines = { ann: { state: "ready" }, bob: { state: "asleep" }, cat: { state: "failed" }, dan: { state: "stopped" } };
   const ensembles = { default: { answers: true }, other: { answers: false } };
   assert.equal(summaryText({ engines, ensembles }), "2 of 4 engines ready; 1 of 2 ensembles answer. Failed: cat.");
+  assert.equal(isStarting({ state: "asleep", progress: 0 }), false);
+  assert.equal(isStarting({ state: "asleep", progress: 0.4 }), true);
+  assert.equal(restartsText({ restarts: 1, wakes: 3 }), "1, woken 3 times");
   assert.deepEqual(["waiting", "loading", "restarting", "ready"].map((state) => isStarting({ state })), [true, true, true, false]);
 });
 

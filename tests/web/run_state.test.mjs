@@ -55,6 +55,22 @@ test("a straggler is cancelled, not failed", () => {
   assert.equal(run.members.bob.state, "cancelled");
 });
 
+test("a member that waits for its engine says so until it reads", () => {
+  const wakes = after(STARTED, event("engine.waiting", { model: "bob", reason: "asleep" }));
+  assert.equal(wakes.members.bob.state, "waking");
+  const swapped = after(STARTED, event("engine.waiting", { model: "bob", reason: "swap" }));
+  assert.equal(swapped.members.bob.state, "queued");
+  const judge = withChunk(wakes, event("engine.waiting", { model: "cid", reason: "asleep" }), 3000);
+  assert.deepEqual([judge.waits, judge.members.bob.state], [{ cid: "asleep" }, "waking"]);
+  assert.equal(withChunk(judge, event("engine.awake", { model: "bob", ms: 9 }), 4000).members.bob.state, "reading");
+});
+
+test("the end of the grace is known, and forgotten with the next round", () => {
+  const run = after(STARTED, event("grace.started", { models: ["bob"], grace_ms: 5000, quorum_ms: 1000 }));
+  assert.deepEqual(run.grace, { names: ["bob"], endsMs: 7000 });
+  assert.equal(withChunk(run, event("round.started", { round: 2 }), 8000).grace, null);
+});
+
 test("a member thinks before it writes, and both are kept apart", () => {
   const thinking = after(STARTED, event("answer.delta", { model: "ann", delta: "", reasoning: "Hm." }));
   assert.deepEqual(

@@ -8,7 +8,7 @@ import { describeError } from "../../runtime/cappella/gateway/web/assets/errors.
 import { formatSeconds, joinNames } from "../../runtime/cappella/gateway/web/assets/format.js";
 import { parsePartial } from "../../runtime/cappella/gateway/web/assets/partial_json.js";
 import { requestBody, readModels, describeChoice, defaultChoice } from "../../runtime/cappella/gateway/web/assets/request.js";
-import { memberReasonText, outcomeText } from "../../runtime/cappella/gateway/web/assets/run_text.js";
+import { memberReasonText, outcomeText, progressText } from "../../runtime/cappella/gateway/web/assets/run_text.js";
 import { eventParser } from "../../runtime/cappella/gateway/web/assets/sse.js";
 
 const ANALYSIS = {
@@ -102,8 +102,13 @@ const MODELS = {
     { id: "cappella/default", panel: ["ann", "ann#2"], judge: "cid", presets: ["quick"], examples: ["Why?"] },
     { id: "ann" },
     { id: "cid" },
+    { id: "emb", task: "embed" },
   ],
 };
+
+test("models that write nothing are not offered", () => {
+  assert.deepEqual(readModels(MODELS).models, ["ann", "cid"]);
+});
 
 test("a request says only what was chosen", () => {
   const [ensemble] = readModels(MODELS).ensembles;
@@ -172,8 +177,22 @@ test("what a status means is said in words", () => {
   );
   assert.match(outcomeText({ status: "single", failed_models: [] }), /Only one member/);
   assert.equal(outcomeText({ status: "ok", failed_models: [] }), null);
+  const late = [{ model: "eve", reason: "straggler", cut: "grace", grace_ms: 5000 }];
+  assert.match(outcomeText({ status: "ok", failed_models: late }), /^Answered without eve: .* within 5\.0 s/);
   assert.match(memberReasonText("straggler"), /cancelled/);
   assert.equal(memberReasonText("a_new_word"), "a_new_word");
+});
+
+test("who wakes, and without whom it is answered soon, is said while a run lasts", () => {
+  const member = (state) => ({ state, endedMs: state === "done" ? 1 : null });
+  const run = { phase: "panel", round: 1, startedMs: 0, panel: ["ann", "bob"], judge: "cid", waits: {}, endedMs: null };
+  const grace = { names: ["bob"], endsMs: 9000 };
+  const late = { ...run, grace, members: { ann: member("done"), bob: member("writing") } };
+  assert.equal(progressText(late, 4000), "waiting for bob, 4.0 s, answer without it in 5.0 s");
+  const wakes = { ...late, members: { ann: member("done"), bob: member("waking") } };
+  assert.equal(progressText(wakes, 4000), "waiting for bob, 4.0 s");
+  const judged = { ...run, members: { ann: member("done"), bob: member("done") }, waits: { cid: "asleep" } };
+  assert.equal(progressText(judged, 4000), "cid was asleep, and wakes, 4.0 s");
 });
 
 test("times and names read well", () => {

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, get_args
 
-from cappella.errors import ConfigError, KeysUnavailable
+from cappella.errors import ConfigError, KeysUnavailable, cause
 
 Scope = Literal["run", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
@@ -77,7 +77,7 @@ class KeyStore:
                 db.executescript(_SCHEMA)
         except (OSError, KeysUnavailable) as error:
             hint = "Give a file in a folder that this user may write to"
-            raise ConfigError(f"server.keys: {path}", f"cannot be used as a key file ({error})", hint) from error
+            raise ConfigError(f"server.keys: {path}", f"cannot be used as a key file ({cause(error)})", hint) from error
 
     def create(
         self,

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
-from cappella.errors import ConfigError
+from cappella.errors import ConfigError, cause
 
 WORDS = (
     "the a of to and in is that for on with as by it this which from are was be one all who what when where how why"
@@ -26,7 +26,9 @@ def read(path: Path) -> Iterator[str]:
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except OSError as error:
-        raise ConfigError(str(path), f"cannot be read ({error})", "Give a file with a prompt on each line") from error
+        raise ConfigError(
+            str(path), f"cannot be read ({cause(error)})", "Give a file with a prompt on each line"
+        ) from error
     if not lines:
         raise ConfigError(str(path), "has no prompts", "Give a file with a prompt on each line")
     return _repeated(lines)

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from cappella.bundle.manifest import PARTIAL, File, Stored, part_path
 from cappella.bundle.progress import Bar, human
-from cappella.errors import ConfigError
+from cappella.errors import ConfigError, cause
 
 CHUNK_BYTES = 4 << 20
 SYNC_BYTES = 64 << 20
@@ -24,7 +24,7 @@ def disk_errors(place: Path, hint: str) -> Iterator[None]:
         yield
     except OSError as error:
         at = error.filename or place
-        raise ConfigError(str(at), f"cannot be read or written ({error.strerror or error})", hint) from error
+        raise ConfigError(str(at), f"cannot be read or written ({cause(error)})", hint) from error
 
 
 def require_space(folder: Path, needed_bytes: int) -> None:

@@ -12,7 +12,7 @@ from cappella.bundle.progress import human
 from cappella.config import Config, cards, load, weights
 from cappella.config.weights import hub_name
 from cappella.errors import ConfigError
-from cappella.placement import advice, checkpoint, folder, own_context, proposal
+from cappella.placement import advice, checkpoint, folder, own_context, pooling, proposal
 from cappella.placement.machine import Machine
 from cappella.placement.planner import Plan
 from cappella.placement.proposal import PANEL, Candidate, Choice
@@ -42,6 +42,7 @@ class FirstConfig:
     """A config as YAML with comments, and its plan. `missing` are the models that are not on this machine."""
 
     text: str
+    config: Config
     plan: Plan
     summary: str
     missing: Sequence[str]
@@ -51,13 +52,14 @@ def make(names: Sequence[str] | None, judge: str | None, here: Machine) -> First
     """The config of these members and this judge, or else of models that are chosen. Raises ConfigError, and DoesNotFit."""
     if names is not None:
         choice = proposal.of_these([_named(name.strip()) for name in names], _named(judge) if judge else None)
-        return _first_config(choice, advice.plan(_config(choice, here), here), here)
+        config = _config(choice, here)
+        return _first_config(choice, config, advice.plan(config, here), here)
     candidates = _stored() or _published(here)
     found = proposal.choose(candidates, here, lambda choice: _plan_with_room(choice, here))
     if found is None:
         place, known = "this machine's models", ", ".join(each.weights for each in candidates)
         raise ConfigError(place, f"none of {known} fits", "Pull a smaller one, or plan for other GPUs with --gpus")
-    return _first_config(found.choice, found.plan, here)
+    return _first_config(found.choice, _config(found.choice, here), found.plan, here)
 
 
 def _stored() -> list[Candidate]:
@@ -121,9 +123,10 @@ def _of_card(card: cards.Card) -> Candidate:
 
 
 def _can_chat(at: Path) -> bool:
-    """Whether the model has a chat template, and can be served."""
+    """Whether the model writes, has a chat template, and can be served."""
     try:
-        folder.inspect("", at)
+        if not pooling.writes(folder.inspect("", at).config):
+            return False
         settings = at / "tokenizer_config.json"
         return (at / "chat_template.jinja").exists() or "chat_template" in folder.read_json("", settings)
     except ConfigError:
@@ -149,7 +152,7 @@ def _config(choice: Choice, here: Machine) -> Config:
         return load.load(path)
 
 
-def _first_config(choice: Choice, plan: Plan, here: Machine) -> FirstConfig:
+def _first_config(choice: Choice, config: Config, plan: Plan, here: Machine) -> FirstConfig:
     names = _names(choice)
     panel = ", ".join(f"{each.weights} ({human(each.size_bytes)})" for each in choice.panel)
     reasons = [choice.reason, *_better(choice)]
@@ -157,7 +160,7 @@ def _first_config(choice: Choice, plan: Plan, here: Machine) -> FirstConfig:
     comments = [f"Written by `cappella init` for {_devices(here)}.", *reasons, "All keys: `cappella docs config`."]
     head = "".join(f"# {comment}\n" for comment in comments)
     missing = [each.weights for each in names if not each.is_here]
-    return FirstConfig(head + _text(choice, here), plan, summary, missing)
+    return FirstConfig(head + _text(choice, here), config, plan, summary, missing)
 
 
 def _better(choice: Choice) -> list[str]:

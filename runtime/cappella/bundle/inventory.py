@@ -72,10 +72,21 @@ def remove(model: StoredModel) -> None:
         # Copies of a model have its commits, and huggingface_hub would delete from any of them.
         replace(cache, repos=known).delete_revisions(model.folder.name).execute()
     else:
-        # A repository with a broken download is unknown to huggingface_hub.
-        shutil.rmtree(model.folder)
-        if not any((repository / "snapshots").iterdir()):
-            shutil.rmtree(repository)
+        _remove_broken(model.folder, repository)
+
+
+def _remove_broken(folder: Path, repository: Path) -> None:
+    """Delete a commit with what no other commit links to: huggingface_hub does not know a repository with a broken download."""
+    own = _linked_files(folder)
+    shutil.rmtree(folder)
+    for unused in own - _linked_files(repository / "snapshots"):
+        unused.unlink(missing_ok=True)
+    if not any((repository / "snapshots").iterdir()):
+        shutil.rmtree(repository)
+
+
+def _linked_files(folder: Path) -> set[Path]:
+    return {each.resolve() for each in folder.rglob("*") if each.is_symlink()}
 
 
 def _cached(cache: Path) -> Iterator[tuple[HubName, str, Path]]:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cappella.errors import ConfigError
+from cappella.errors import ConfigError, cause
 
 FORMAT = 1
 NAME = "manifest.json"
@@ -101,7 +101,7 @@ def read(bundle: Path) -> tuple[Manifest, bytes]:
         raw = json.loads(text)
     except (OSError, ValueError, RecursionError) as error:
         hint = "Name the folder of a bundle. An unfinished one has no manifest: make it again, finished files are kept"
-        raise ConfigError(str(path), f"cannot be read ({error})", hint) from error
+        raise ConfigError(str(path), f"cannot be read ({cause(error)})", hint) from error
     if isinstance(raw, dict) and raw.get("format") != FORMAT:
         problem = f"has format {raw.get('format')!r}, but this Cappella reads {FORMAT}"
         raise ConfigError(str(path), problem, "Use the Cappella wheel of the bundle")

@@ -11,7 +11,7 @@ from pathlib import Path
 import cappella
 from cappella.bundle import pip
 from cappella.config import paths
-from cappella.errors import ConfigError
+from cappella.errors import ConfigError, cause
 
 SOURCE = Path(cappella.__file__).parents[2]
 WRITTEN_BY_PIP = {"INSTALLER", "REQUESTED", "RECORD", "direct_url.json"}
@@ -67,7 +67,7 @@ def _checked(file: metadata.PackagePath) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise ConfigError(str(path), f"cannot be read ({error.strerror})", HINT) from error
+        raise ConfigError(str(path), f"cannot be read ({cause(error)})", HINT) from error
     digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
     if file.hash and digest != file.hash.value:
         raise ConfigError(str(path), "was changed since it was installed", HINT)

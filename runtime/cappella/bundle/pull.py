@@ -27,7 +27,7 @@ class Source:
 def pull(path: Path, unpinned: bool) -> None:
     """Download what is missing. Raises ConfigError, before any download if a revision is not pinned."""
     config = load.load(path)
-    known = _sources(path, config)
+    known = sources(path, config)
     for source in known.values():
         if source.revision is None and not unpinned:
             problem = f"pins no revision, so that {source.hub_id} may change"
@@ -65,13 +65,16 @@ def pull_model(text: str, revision: str | None, to: Path | None) -> None:
     _pull(str(name), to or name.folder, Source(name.hub_id, name.revision, text, licence))
 
 
-def _sources(path: Path, config: Config) -> dict[str, Source]:
-    """Where each model's weights come from, as its hub id or its card says."""
+def sources(path: Path, config: Config) -> dict[str, Source]:
+    """Where each model's weights come from: as their own hub id says, or the card of a folder.
+
+    A card of another model tells what somebody's own weights are like, and not where they are.
+    """
     out: dict[str, Source] = {}
     for name, model in config.local.items():
         named = weights.named_by(model.weights)
-        if model.card:
-            card = cards.load(model.card)
+        card = cards.load(model.card) if model.card else None
+        if card and (named is None or named.hub_id.lower() == card.hub_id.lower()):
             revision = named.revision if named and named.revision else card.revision
             out[name] = Source(card.hub_id, revision, f"{model.card}: revision", card.licence)
         elif named:

@@ -18,7 +18,7 @@ from cappella.bundle import locks, own_wheel, pip, wheel_names
 from cappella.bundle.contents import Item, is_licence
 from cappella.bundle.manifest import Target, check_path
 from cappella.config import paths
-from cappella.errors import ConfigError
+from cappella.errors import ConfigError, cause
 
 OLD_MANYLINUX = {"manylinux2014": "2.17", "manylinux2010": "2.12", "manylinux1": "2.5"}
 
@@ -61,7 +61,7 @@ def downloaded(name: str, target: Target, with_dependencies: bool) -> Path:
     try:
         wanted = f"{target}{with_dependencies}{lock.read_text()}"
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(str(lock), f"cannot be read ({error})", "Name a list of pinned packages") from error
+        raise ConfigError(str(lock), f"cannot be read ({cause(error)})", "Name a list of pinned packages") from error
     folder = paths.cache_dir() / "wheels" / hashlib.sha256(wanted.encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
     how = [] if with_dependencies else ["--no-deps"]

@@ -10,10 +10,11 @@ import typer
 from cappella.cli import ask as terminal
 from cappella.cli import audit, bench, keys, models
 from cappella.cli.ask import ServerKey, Url
+from cappella.cli.check import check
 from cappella.cli.client.address import DEFAULT_URL
-from cappella.cli.completion import CONFIG, SUFFIXES, config_files
+from cappella.cli.completion import CONFIG, HERE, SUFFIXES, config_files
 from cappella.cli.docs import docs
-from cappella.cli.errors import EXIT_CODES, App, one_line_errors, print_error
+from cappella.cli.errors import EXIT_CODES, App, one_line_errors
 from cappella.cli.eval import evaluate
 from cappella.cli.init import init
 from cappella.cli.logs import logs
@@ -33,8 +34,6 @@ app.add_typer(bench.app, name="bench")
 app.add_typer(models.app, name="models")
 
 ConfigPath = Annotated[Path, CONFIG]
-HERE = Path("cappella.yaml")
-"""The config of a command that names none."""
 
 
 @app.command()
@@ -79,46 +78,16 @@ def reload(url: Url = DEFAULT_URL, key: ServerKey = None) -> None:
         asyncio.run(reload_server(Server(url, key)))
 
 
-for command in (terminal.ask, terminal.chat, terminal.top, mcp, init, docs, logs):
+for command in (terminal.ask, terminal.chat, terminal.top, mcp, init, check, docs, logs):
     app.command()(command)
 app.command("eval")(evaluate)
-
-
-@app.command()
-def check(config: ConfigPath = HERE) -> None:
-    """Check a config and the weights it names. Starts nothing."""
-    from cappella.config import load
-    from cappella.placement import folder
-
-    with one_line_errors():
-        loaded = load.load(config)
-        errors: list[ConfigError] = []
-        for name, model in loaded.local.items():
-            try:
-                found = folder.inspect(name, model.weights, model.card)
-                context = (
-                    "" if model.max_model_len else f", context by the plan, at most {found.own_context.default_tokens}"
-                )
-                print(f"{name}: ok, {model.weights}{context}")
-            except ConfigError as error:
-                errors.append(error)
-        for name, remote in loaded.remote.items():
-            print(f"{name}: {remote.model or name} at {remote.url}")
-        for earlier in errors[:-1]:
-            print_error(earlier)
-        if errors:
-            raise errors[-1]
-        for name, ensemble in loaded.ensembles.items():
-            panel = ", ".join(seat.name for seat in ensemble.seats)
-            quorum = ensemble.quorum_of(sum(seat.samples for seat in ensemble.seats))
-            print(f"cappella/{name}: {panel} (quorum {quorum}), judge {ensemble.judge.model}")
 
 
 @app.command()
 def plan(
     config: ConfigPath = HERE,
     gpus: Annotated[
-        str | None, typer.Option(help="Plan for these GPUs instead of this machine: 2x24GiB, or 24GiB,48GiB.")
+        str | None, typer.Option(help="Plan for these GPUs instead of this machine: H100, 2x24GiB, or 24GiB,2xL40S.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON, sizes in bytes.")] = False,
 ) -> None:

@@ -15,6 +15,8 @@ DEFAULT_MODEL = "cappella/default"
 PATIENCE_S = 0.3
 STRATEGIES: tuple[str, ...] = get_args(Strategy)
 SUFFIXES = (".yaml", ".yml")
+HERE = Path("cappella.yaml")
+"""The config of a command that names none."""
 
 
 def strategies(incomplete: str) -> list[str]:
@@ -24,7 +26,8 @@ def strategies(incomplete: str) -> list[str]:
 
 def models(context: typer.Context, incomplete: str) -> list[str]:
     """Ensembles and models that begin so."""
-    return [each["id"] for each in _served(context) if each["id"].startswith(incomplete)]
+    writers = [each["id"] for each in _served(context) if each.get("task", "generate") == "generate"]
+    return [name for name in writers if name.startswith(incomplete)]
 
 
 def presets(context: typer.Context, incomplete: str) -> list[str]:

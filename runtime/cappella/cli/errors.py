@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from typer.core import TyperArgument, TyperCommand, TyperGroup
 
-from cappella.errors import CappellaError, ConfigError
+from cappella.errors import CappellaError, ConfigError, DoesNotFit, Mistakes
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -80,5 +80,9 @@ def one_line_errors() -> Iterator[None]:
 
 
 def print_error(error: CappellaError) -> None:
-    """Print the error's line."""
-    Console(stderr=True, highlight=False).print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
+    """Print a line for each mistake; below, changes of the config that would help, to paste."""
+    console = Console(stderr=True, highlight=False)
+    for each in error.errors if isinstance(error, Mistakes) else (error,):
+        console.print(f"[red]error:[/red] {escape(str(each))}", soft_wrap=True)
+        for paste in each.pastes if isinstance(each, DoesNotFit) else ():
+            console.print(f"\n{escape(paste.rstrip())}", soft_wrap=True)

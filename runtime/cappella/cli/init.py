@@ -33,7 +33,7 @@ def init(
         typer.Option(help="The members: hub ids or folders, with commas. (default: chosen among those here)"),
     ] = None,
     judge: Annotated[str | None, typer.Option(help="The judge. (default: the strongest that fits)")] = None,
-    gpus: Annotated[str | None, typer.Option(help="For these GPUs instead of this machine: 2x24GiB.")] = None,
+    gpus: Annotated[str | None, typer.Option(help="For these GPUs instead of this machine: H100, 2x24GiB.")] = None,
     out: Annotated[Path, typer.Option(help="The file to write.")] = Path("cappella.yaml"),
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the config instead of writing it.")] = False,
 ) -> None:
@@ -55,7 +55,7 @@ def init(
         made = first_config.make(models.split(",") if models else None, judge, here)
         shown = Console(highlight=False, stderr=dry_run)
         shown.print(f"{made.summary}\n", soft_wrap=True)
-        shown.print(report.picture(made.plan))
+        shown.print(report.picture(made.plan, made.config))
         if dry_run:
             print(made.text, end="")
             return

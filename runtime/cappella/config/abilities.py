@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from cappella.types import Capabilities, Sampling, SamplingExtensions
-from cappella.vocabulary import STRATEGIES, AnalysisMode, EarlyExit, Strategy
+from cappella.vocabulary import STRATEGIES, TASKS, AnalysisMode, EarlyExit, Strategy, Task
 
 
 class JudgeOptions(Protocol):
@@ -19,6 +19,8 @@ class JudgeOptions(Protocol):
 
 def judge_lacks(capabilities: Capabilities, options: JudgeOptions, gate: str | None = None) -> tuple[str, str] | None:
     """A problem and a hint if the judge's server cannot do what the options need; else None."""
+    if not capabilities.writes:
+        return _scorer_lacks(capabilities.task, options, gate)
     cannot_choose = "its server does not support both structured_outputs and logprobs"
     judge_writes = STRATEGIES[options.strategy].judge_writes
     if not judge_writes and not (capabilities.extensions and capabilities.logprobs):
@@ -30,6 +32,30 @@ def judge_lacks(capabilities: Capabilities, options: JudgeOptions, gate: str | N
         problem = "the analysis is JSON, and its server is not declared to support json_schema"
         return problem, "Set analysis: off, or json_schema: true on the model if its server supports it"
     return None
+
+
+def _scorer_lacks(task: Task, options: JudgeOptions, gate: str | None) -> tuple[str, str] | None:
+    """The same for a model that does not write: if it scores answers, it can do what `select` needs, and nothing else."""
+    scorers = " or ".join(name for name, traits in TASKS.items() if traits.scores_answers)
+    if not TASKS[task].scores_answers:
+        return f"a model with task: {task} scores no answers", f"Use a model that writes, or one with task: {scorers}"
+    if options.strategy != "select":
+        problem = f"a model with task: {task} gives each answer a score, and strategy {options.strategy} needs more"
+        return problem, "Use strategy: select, or a judge that writes"
+    if options.early_exit == "judge" or gate == "judge":
+        what = "gate" if gate == "judge" else "early_exit"
+        return (
+            f"{what}: judge asks it a question, and a model with task: {task} writes nothing",
+            f"Remove {what}: judge",
+        )
+    return None
+
+
+def cannot_write(capabilities: Capabilities) -> tuple[str, str] | None:
+    """A problem and a hint if the model writes nothing, and so can be no member; else None."""
+    if capabilities.writes:
+        return None
+    return f"a model with task: {capabilities.task} writes no answers", "Use a model without a task"
 
 
 def seat_lacks(capabilities: Capabilities, sampling: Sampling, samples: int = 1) -> tuple[str, str] | None:

@@ -22,6 +22,10 @@ class Limits(Frozen):
     """Answers of a direct call: `n` for each of its prompts. Each takes a sequence of the engine."""
     answers: Positive = 64
     """Answers of a run's members: `samples` of all seats, for each of its `layers`."""
+    inputs: Positive = 2048
+    """Texts of a call for embeddings or scores: its inputs, or its documents. Each is a sequence of the engine."""
+    input_chars: Positive = 2_000_000
+    """Characters of all of these; a query counts for each of its documents, a token for four. One core reads them all."""
     stops: Positive = 16
     """Stop texts. All are looked for after each token."""
     stop_chars: Positive = 256

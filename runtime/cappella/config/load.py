@@ -1,6 +1,6 @@
 """Reads a config from YAML and checks it. Every error has the file, line, key and a hint."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -19,23 +19,25 @@ from cappella.config import (
     weights,
     yaml_source,
 )
-from cappella.config.abilities import judge_lacks, seat_lacks
+from cappella.config.abilities import cannot_write, judge_lacks, seat_lacks
 from cappella.config.yaml_source import Path_
-from cappella.errors import ConfigError
+from cappella.errors import ConfigError, raise_all
 
 
 def load(path: Path) -> Config:
-    """Read and check a config. Paths in it are relative to the file. Raises ConfigError."""
+    """Read and check a config. Paths in it are relative to the file. Raises ConfigError, Mistakes for several."""
+    return load_with_lines(path)[0]
+
+
+def load_with_lines(path: Path) -> tuple[Config, yaml.Node | None]:
+    """The config, and the nodes of its file, which have line numbers. Raises ConfigError."""
     root, config = yaml_source.load(
         path, Config, "Give the path of a YAML config file, or write one with `cappella init`"
     )
     config = _with_cards(_resolve_paths(config, path.parent.resolve()))
-    _check_models(path, root, config)
-    _check_servers(path, root, config)
-    _check_remote_addresses(path, root, config)
-    _check_collector_address(path, root, config)
-    _check_aliases(path, root, config)
-    return config
+    checks = (_check_models, _check_servers, _check_remote_addresses, _check_collector_address, _check_aliases)
+    raise_all([error for check in checks for error in check(path, root, config)])
+    return config, root
 
 
 def with_server(config: Config, **given: object) -> Config:
@@ -79,16 +81,13 @@ def _model_with_paths(model: Model | RemoteModel, folder: Path) -> Model | Remot
     adapters = {each: folder / path.expanduser() for each, path in model.adapters.items()}
     name = weights.named_by(model.weights)
     card = model.card or (cards.shipped(name.hub_id) if name and "card" not in model.model_fields_set else None)
-    at = model.weights
-    if name and card and not at.exists() and cards.load(card).hub_id.lower() != name.hub_id.lower():
-        # A relative folder, for which the card names the source.
-        at = folder / str(name)
-    return model.model_copy(update={"adapters": adapters, "card": card, "weights": at})
+    return model.model_copy(update={"adapters": adapters, "card": card})
 
 
 def _with_cards(config: Config) -> Config:
     """The config with defaults from the models' cards: parsers, images, and sampling of the seats."""
-    by_model = {name: cards.load(model.card) for name, model in config.local.items() if model.card}
+    writers = {name: model for name, model in config.local.items() if model.capabilities.writes}
+    by_model = {name: cards.load(model.card) for name, model in writers.items() if model.card}
     models = dict(config.models)
     for name, card in by_model.items():
         published = {"tool_parser": card.tool_parser, "reasoning_parser": card.reasoning_parser, "images": card.images}
@@ -119,23 +118,30 @@ def _seats_with_card_sampling(panel: Sequence[Member], by_name: Mapping[str, car
     return tuple(out)
 
 
-def _check_models(path: Path, root: yaml.Node | None, config: Config) -> None:
+def _check_models(path: Path, root: yaml.Node | None, config: Config) -> Iterator[ConfigError]:
     for name, ensemble in config.ensembles.items():
         gate: list[tuple[Path_, str]] = [(("gate",), ensemble.gate.model)] if ensemble.gate else []
         for part, model in [*ensemble.models, *gate]:
             at = yaml_source.place(path, root, ("ensembles", name, *part))
             if model not in config.models_by_name:
                 available = ", ".join(config.models_by_name)
-                raise ConfigError(at, f"there is no model {model!r} under models", f"Use one of {available}")
-            if ensemble.tools and not config.models_by_name[model].capabilities.tools and part != ("gate",):
+                yield ConfigError(at, f"there is no model {model!r} under models", f"Use one of {available}")
+                continue
+            capabilities = config.models_by_name[model].capabilities
+            if part[-1] != "judge" and (lack := cannot_write(capabilities)):
+                yield ConfigError(at, f"{model} cannot have this place: {lack[0]}", lack[1])
+            elif ensemble.tools and not capabilities.writes:
+                problem = f"the ensemble has tools: true, and {model} cannot judge calls of tools: it has a task"
+                yield ConfigError(at, problem, "Use a judge that writes, or remove tools: true")
+            elif ensemble.tools and not capabilities.tools and part != ("gate",):
                 key = "tools" if model in config.remote else "tool_parser"
                 problem = f"the ensemble has tools: true, and {model} has no {key}"
-                raise ConfigError(at, problem, f"Set models.{model}.{key}, or remove tools: true")
+                yield ConfigError(at, problem, f"Set models.{model}.{key}, or remove tools: true")
         for number, seat in enumerate(ensemble.seats):
             if seat.samples > 1 and seat.sampling.temperature == 0:
                 at = yaml_source.place(path, root, ("ensembles", name, "panel", number))
                 problem = f"{seat.samples} samples at temperature 0 would be identical"
-                raise ConfigError(at, problem, "Raise the temperature, or set samples: 1 on this seat")
+                yield ConfigError(at, problem, "Raise the temperature, or set samples: 1 on this seat")
 
 
 class _JudgeOptions:
@@ -147,13 +153,15 @@ class _JudgeOptions:
         self.early_exit = part.early_exit or ensemble.early_exit
 
 
-def _check_servers(path: Path, root: yaml.Node | None, config: Config) -> None:
-    """Refuses judges and seats whose remote servers cannot do what they need. Raises ConfigError."""
+def _check_servers(path: Path, root: yaml.Node | None, config: Config) -> Iterator[ConfigError]:
+    """Judges and seats whose remote servers cannot do what they need."""
     for name, ensemble in config.ensembles.items():
         parts: list[tuple[Path_, Ensemble | Preset]] = [((), ensemble)]
         parts += [(("presets", each), preset) for each, preset in ensemble.presets.items()]
         for where, part in parts:
             judge = part.judge or ensemble.judge
+            if judge.model not in config.models_by_name:
+                continue
             capabilities = config.models_by_name[judge.model].capabilities
             own_gate = part.gate if isinstance(part, Preset) else None
             gate = own_gate or (ensemble.gate.mode if ensemble.gate else None)
@@ -162,37 +170,44 @@ def _check_servers(path: Path, root: yaml.Node | None, config: Config) -> None:
             )
             if lack:
                 at = yaml_source.place(path, root, ("ensembles", name, *where, "judge"))
-                raise ConfigError(at, f"{judge.model} cannot judge here: {lack[0]}", lack[1])
-            for number, seat in enumerate(ensemble.seats_of(part)):
+                yield ConfigError(at, f"{judge.model} cannot judge here: {lack[0]}", lack[1])
+            if judge.criteria and not capabilities.writes:
+                at = yaml_source.place(path, root, ("ensembles", name, *where, "judge", "criteria"))
+                problem = f"{judge.model} scores answers as it was trained to, by no other criteria"
+                yield ConfigError(at, problem, "Remove criteria")
+            seats = ensemble.seats_of(part) if part.panel else ()
+            for number, seat in enumerate(seats):
+                if seat.model not in config.models_by_name:
+                    continue
                 if lack := seat_lacks(config.models_by_name[seat.model].capabilities, seat.sampling, seat.samples):
                     at = yaml_source.place(path, root, ("ensembles", name, *where, "panel", number))
-                    raise ConfigError(at, f"{seat.model} cannot have this seat: {lack[0]}", lack[1])
+                    yield ConfigError(at, f"{seat.model} cannot have this seat: {lack[0]}", lack[1])
 
 
-def _check_remote_addresses(path: Path, root: yaml.Node | None, config: Config) -> None:
+def _check_remote_addresses(path: Path, root: yaml.Node | None, config: Config) -> Iterator[ConfigError]:
     for name, model in config.remote.items():
         if not config.server.may_connect_to(model.host):
             at = yaml_source.place(path, root, ("models", name, "url"))
             hint = f"Use a server on this machine, or add the IP address of {model.host} to server.may_reach"
-            raise ConfigError(at, f"{model.host} is neither on this machine nor in server.may_reach", hint)
+            yield ConfigError(at, f"{model.host} is neither on this machine nor in server.may_reach", hint)
 
 
-def _check_collector_address(path: Path, root: yaml.Node | None, config: Config) -> None:
+def _check_collector_address(path: Path, root: yaml.Node | None, config: Config) -> Iterator[ConfigError]:
     tracing = config.server.tracing
     if tracing and tracing.host is not None and not config.server.may_connect_to(tracing.host):
         at = yaml_source.place(path, root, ("server", "tracing", "endpoint"))
         hint = f"Use a collector on this machine, or add the IP address of {tracing.host} to server.may_reach"
-        raise ConfigError(at, f"{tracing.host} is neither on this machine nor in server.may_reach", hint)
+        yield ConfigError(at, f"{tracing.host} is neither on this machine nor in server.may_reach", hint)
 
 
-def _check_aliases(path: Path, root: yaml.Node | None, config: Config) -> None:
-    """Refuses aliases of nothing, and those that hide a model or an ensemble. Raises ConfigError."""
+def _check_aliases(path: Path, root: yaml.Node | None, config: Config) -> Iterator[ConfigError]:
+    """Aliases of nothing, and those that hide a model or an ensemble."""
     ensembles = [f"cappella/{name}" for name in config.ensembles]
     callable_ = [*config.models_by_name, *ensembles]
     for alias, target in config.server.aliases.items():
         at = yaml_source.place(path, root, ("server", "aliases", alias))
         if alias in callable_ or alias.startswith("cappella/"):
-            raise ConfigError(at, f"{alias!r} is the name of a model or ensemble, or looks like one", "Choose another")
-        if config.meant_by(alias) not in callable_:
+            yield ConfigError(at, f"{alias!r} is the name of a model or ensemble, or looks like one", "Choose another")
+        elif config.meant_by(alias) not in callable_:
             hint = f"Use one of {', '.join([*config.ensembles, *config.models_by_name])}"
-            raise ConfigError(at, f"there is no ensemble or model {target!r}", hint)
+            yield ConfigError(at, f"there is no ensemble or model {target!r}", hint)

@@ -20,6 +20,7 @@ from cappella.config.engine_args import EngineArg, canonical
 from cappella.config.fields import Bytes, Name
 from cappella.config.options import Seconds
 from cappella.types import Capabilities, Frozen
+from cappella.vocabulary import Task
 
 
 def _located(value: object, info: ValidationInfo) -> object:
@@ -34,6 +35,10 @@ def _card(value: object, info: ValidationInfo) -> object:
     return path if path.exists() else cards.shipped(value) or path
 
 
+_OF_REMOTE_WRITERS = ("tools", "images", "reasoning", "json_schema", "logprobs")
+_OF_WRITERS = ("tool_parser", "reasoning_parser", "images", "prompt_lookup_tokens", "adapters")
+
+
 class Model(Frozen):
     """One set of weights and how its engine serves it. The plan chooses what is None.
 
@@ -43,12 +48,15 @@ class Model(Frozen):
     file with published facts about them, or the hub id of a card that Cappella has; by default the one of their hub id.
     An engine with pending requests that generates no token and makes no step for `hung_after_s` is restarted, on a CPU
     only if its core does not compute either.
-    `adapters` are LoRA adapters by name. Each is called like a model; one engine serves them with its weights.
+    An engine that no call and no run has used for `sleep_after_s` sleeps, and wakes for the next. A model that `gpus` pins
+    never sleeps. `adapters` are LoRA adapters by name. Each is called like a model; one engine serves them with its weights.
     `engine_args` are further flags of vLLM's server: those allowed by config/engine_args.py.
+    A model whose `task` is not to generate gives embeddings or scores, and is no member.
     """
 
     weights: Annotated[Path, BeforeValidator(_located)]
     card: Annotated[Path, BeforeValidator(_card)] | None = None
+    task: Task = "generate"
     max_model_len: Annotated[int, Field(ge=16)] | None = None
     kv_cache_bytes: Annotated[Bytes, Field(ge=1 << 20)] | None = None
     kv_cache_dtype: Literal["auto", "fp8"] = "auto"
@@ -58,6 +66,7 @@ class Model(Frozen):
     dtype: str = "auto"
     enforce_eager: bool = False
     hung_after_s: Seconds = 60.0
+    sleep_after_s: Seconds | None = None
     cpu_threads: Annotated[int, Field(ge=1)] | None = None
     tool_parser: str | None = None
     reasoning_parser: str | None = None
@@ -75,9 +84,22 @@ class Model(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _pinned_stays_awake(self) -> "Model":
+        if self.gpus and self.sleep_after_s is not None:
+            raise ValueError("gpus and sleep_after_s exclude each other: a model pinned to GPUs never sleeps")
+        return self
+
+    @model_validator(mode="after")
     def _speculation_is_set_once(self) -> "Model":
         if self.prompt_lookup_tokens is not None and "speculative_config" in map(canonical, self.engine_args):
             raise ValueError("prompt_lookup_tokens and speculative_config exclude each other: set one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _only_a_writer_has_what_writing_needs(self) -> "Model":
+        given = [name for name in _OF_WRITERS if getattr(self, name)]
+        if self.task != "generate" and given:
+            raise ValueError(f"{given[0]} is for a model that writes, and this one has task: {self.task}")
         return self
 
     @property
@@ -87,6 +109,7 @@ class Model(Frozen):
             images=self.images,
             reasoning=self.reasoning_parser is not None,
             context_tokens=self.max_model_len,
+            task=self.task,
         )
 
     @property
@@ -108,6 +131,7 @@ class RemoteModel(Frozen):
     model: str | None = None
     key_file: Path | None = None
     api: Literal["openai", "vllm"] = "openai"
+    task: Task = "generate"
     max_model_len: Annotated[int, Field(ge=16)]
     max_num_seqs: Annotated[int, Field(ge=1)] = 64
     hung_after_s: Seconds = 60.0
@@ -129,6 +153,15 @@ class RemoteModel(Frozen):
         if parts.scheme not in ("http", "https") or not usable or parts.username or parts.query or parts.fragment:
             raise ValueError(problem)
         return url.rstrip("/")
+
+    @model_validator(mode="after")
+    def _task_suits(self) -> "RemoteModel":
+        given = [name for name in _OF_REMOTE_WRITERS if getattr(self, name)]
+        if self.task != "generate" and self.api != "vllm":
+            raise ValueError(f"task: {self.task} needs api: vllm, whose server has all of its endpoints")
+        if self.task != "generate" and given:
+            raise ValueError(f"{given[0]} is for a model that writes, and this one has task: {self.task}")
+        return self
 
     @property
     def context_tokens(self) -> int:
@@ -154,6 +187,7 @@ class RemoteModel(Frozen):
             logprobs=vllm if self.logprobs is None else self.logprobs,
             extensions=vllm,
             context_tokens=self.max_model_len,
+            task=self.task,
         )
 
 

@@ -19,6 +19,7 @@ MAX_ANSWERS = 26
 """The most answers of one round: those who read them know each by a letter."""
 
 Seconds = Annotated[float, Field(gt=0)]
+Grace = Annotated[float, Field(ge=0)] | Literal["never"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,14 @@ class Seat:
         return [self.name] if self.samples == 1 else [f"{self.name}~{i + 1}" for i in range(self.samples)]
 
 
+@dataclass(frozen=True, slots=True)
+class GivenAnswer:
+    """A candidate that the request brings along: of the member `name`, or of nobody on the panel."""
+
+    name: str
+    content: str
+
+
 class EnsembleOptions(Frozen):
     """The options that an ensemble, a preset and a request may set.
 
@@ -54,8 +63,9 @@ class EnsembleOptions(Frozen):
     """Whether the judge analyses the answers before it writes (and sees the analysis), alongside, or not at all."""
     quorum: Annotated[int, Field(ge=1, le=MAX_MEMBERS * MAX_SAMPLES)] | None = None
     """How many answers are enough; by default two, or all of a smaller panel."""
-    grace_s: Annotated[float, Field(ge=0)] | None = None
-    """Seconds that stragglers may take after the quorum is met; by default, until the round times out."""
+    grace_s: Grace | None = None
+    """Seconds that stragglers may take after the quorum is met, or `never` to cut them; by default twice the time that
+    the quorum took, and at least 5 s."""
     samples: Annotated[int, Field(ge=1, le=MAX_SAMPLES)] = 1
     """Answers per seat, in one engine call."""
     layers: Annotated[int, Field(ge=1, le=4)] = 1
@@ -124,6 +134,8 @@ class Overrides:
     options: Options = Options()
     panel_sampling: Sampling = Sampling()
     model_sampling: tuple[tuple[str, Sampling], ...] = ()
+    answers: tuple[GivenAnswer, ...] = ()
+    """Candidates that exist already; a member with one is not asked, but in later rounds."""
     outer: str | None = None
     """The model that was called, with the panel as its tool: the judge unless one is set, and the gate's model."""
     panel_required: bool = False
@@ -132,7 +144,7 @@ class Overrides:
     @property
     def beyond_preset(self) -> bool:
         """Whether they change more than the preset, which the operator has configured."""
-        others = self.panel is not None or self.judge is not None or self.model_sampling
+        others = self.panel is not None or self.judge is not None or self.model_sampling or self.answers
         return bool(others or self.options.given().keys() - _ONLY_SHOWN or self.panel_sampling.given())
 
 
@@ -154,6 +166,7 @@ class Settings(EnsembleOptions):
     """All settings of one run, resolved from request, preset, ensemble and defaults.
 
     `panel_watched`: the client receives the members' answers and the judge's analysis as they are generated.
+    `answers`: the candidates that the request brings along, under names of their own; each seat's are `samples` or none.
     """
 
     ensemble: str
@@ -161,6 +174,7 @@ class Settings(EnsembleOptions):
     judge: str
     quorum: int
     seed: int
+    answers: tuple[GivenAnswer, ...] = ()
     gate: Gate | None = None
     criteria: str | None = None
     judge_sampling: Sampling = Sampling()
@@ -170,5 +184,12 @@ class Settings(EnsembleOptions):
 
     @property
     def answer_names(self) -> list[str]:
-        """The names of all answers of one round."""
-        return [name for seat in self.panel for name in seat.answer_names]
+        """The names of all answers of the first round, those that the request brings along included."""
+        asked = [name for seat in self.panel for name in seat.answer_names]
+        return list(dict.fromkeys([*asked, *(answer.name for answer in self.answers)]))
+
+    @property
+    def first_seats(self) -> list[Seat]:
+        """The seats to ask in the first round: those whose answers the request does not bring along."""
+        given = {answer.name for answer in self.answers}
+        return [seat for seat in self.panel if given.isdisjoint(seat.answer_names)]

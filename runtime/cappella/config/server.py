@@ -122,7 +122,8 @@ class Tracing(Frozen):
 class Server(Frozen):
     """The gateway. Up to `max_waiting` runs of each ensemble, and calls of each model, may queue.
 
-    Of these, one key may have `max_waiting_per_key`; by default as many as other keys leave free.
+    Of these, one key may have `max_waiting_per_key`; by default as many as other keys leave free. A call waits for
+    `max_queue_s` at most, from its arrival; a run for its `deadline_s`.
     Their bodies, and those that still arrive, may take `max_waiting_bytes` (by default 128 MiB, or four times
     `max_body_bytes` if that is more), those of one key or address half of it.
     A client that neither sends its body nor reads its response for `client_timeout_s` is disconnected.
@@ -151,6 +152,7 @@ class Server(Frozen):
     limits: Limits = Limits()
     max_waiting: Annotated[int, Field(ge=1)] = 64
     max_waiting_per_key: Annotated[int, Field(ge=1)] | None = None
+    max_queue_s: Seconds = 300.0
     max_waiting_bytes: Annotated[Bytes, Field(ge=1)] | None = None
     max_connections: Annotated[int, Field(ge=1)] = 1024
     max_connections_per_address: Annotated[int, Field(ge=1)] = 128

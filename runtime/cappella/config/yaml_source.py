@@ -1,6 +1,6 @@
 """YAML files with line numbers, so that errors can name the line and key."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from types import UnionType
@@ -9,7 +9,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from cappella.errors import ConfigError
+from cappella.errors import ConfigError, Mistakes, cause
 
 Path_ = tuple[str | int, ...]
 Schema = TypeVar("Schema", bound=BaseModel)
@@ -28,7 +28,7 @@ def load(path: Path, schema: type[Schema], hint: str) -> tuple[yaml.Node | None,
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(str(path), f"cannot be read ({error})", hint) from error
+        raise ConfigError(str(path), f"cannot be read ({cause(error)})", hint) from error
     root, raw = parse(path, text)
     try:
         return root, schema.model_validate(raw, context={"folder": path.parent.resolve()})
@@ -100,19 +100,56 @@ def _refuse_duplicates(path: Path, node: yaml.MappingNode) -> None:
 
 
 def config_error(path: Path, root: yaml.Node | None, schema: type[BaseModel], error: ValidationError) -> ConfigError:
-    """The first problem as a ConfigError; the others often follow from it."""
+    """All problems as one ConfigError, in the order of the file; those that follow from another are left out."""
+    found: dict[Path_, ConfigError] = {}
     # A misspelt key is reported both as unknown and as missing; the former is more useful.
-    first = min(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")
-    # pydantic marks the place of a wrong key, as against its value, with "[key]".
-    where: Path_ = first["loc"][:-1] if first["loc"][-1:] == ("[key]",) else first["loc"]
-    at = place(path, root, where)
-    match first["type"]:
-        case "extra_forbidden":
-            return ConfigError(at, "unknown key", _suggest(schema, where))
-        case "missing":
-            return ConfigError(at, "this key is missing", f"Add {where[-1]}")
-        case _:
-            return ConfigError(at, message(first), first.get("ctx", {}).get("hint", "Change the value"))
+    details = sorted(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")
+    meant: set[Path_] = set()
+    for each in details:
+        # pydantic marks the place of a wrong key, as against its value, with "[key]".
+        where: Path_ = each["loc"][:-1] if each["loc"][-1:] == ("[key]",) else each["loc"]
+        if each["type"] == "missing":
+            if where not in meant:
+                found.setdefault(
+                    where, ConfigError(place(path, root, where), "this key is missing", f"Add {where[-1]}")
+                )
+            continue
+        # A value that may be of several types is reported once for each.
+        at = where[: _depth(root, where)] or where
+        if each["type"] == "extra_forbidden":
+            hint, close = _suggest(schema, where)
+            meant |= {(*where[:-1], key) for key in close}
+            found.setdefault(at, ConfigError(place(path, root, where), "unknown key", hint))
+        else:
+            hint = each.get("ctx", {}).get("hint", "Change the value")
+            found.setdefault(at, ConfigError(place(path, root, at), message(each), hint))
+    ordered = [found[where] for where in sorted(found, key=lambda where: _line(root, where))]
+    return ordered[0] if len(ordered) == 1 else Mistakes(ordered)
+
+
+def located(path: Path, root: yaml.Node | None, errors: Sequence[ConfigError]) -> list[ConfigError]:
+    """Errors about `models.NAME.KEY: ...` with the file and the line, in the order of the file; others come last, as they are."""
+    found = [(_walked(root, error.place.partition(": ")[0]), error) for error in errors]
+    in_file = sorted(((where, error) for where, error in found if where), key=lambda each: _line(root, each[0]))
+    return [
+        *(
+            ConfigError(f"{path}:{_line(root, where)}: {error.place}", error.problem, error.hint)
+            for where, error in in_file
+        ),
+        *(error for where, error in found if not where),
+    ]
+
+
+def _walked(node: yaml.Node | None, dotted: str) -> Path_:
+    """The keys that a dotted text leads through; keys may have dots themselves."""
+    if isinstance(node, yaml.SequenceNode):
+        head, _, rest = dotted.partition(".")
+        return (int(head), *_walked(node.value[int(head)], rest)) if head.isdecimal() else ()
+    if not isinstance(node, yaml.MappingNode):
+        return ()
+    pairs = {str(key.value): value for key, value in node.value}
+    key = max((key for key in pairs if dotted == key or dotted.startswith(f"{key}.")), key=len, default=None)
+    return () if key is None else (key, *_walked(pairs[key], dotted[len(key) + 1 :]))
 
 
 def message(error: Mapping[str, Any]) -> str:
@@ -127,24 +164,35 @@ def _dotted(where: Path_) -> str:
 
 def _line(node: yaml.Node | None, where: Path_) -> int:
     """The line of the deepest part of `where` that the file has."""
+    return _deepest(node, where)[0]
+
+
+def _depth(node: yaml.Node | None, where: Path_) -> int:
+    """How many parts of `where` the file has."""
+    return _deepest(node, where)[1]
+
+
+def _deepest(node: yaml.Node | None, where: Path_) -> tuple[int, int]:
     line = node.start_mark.line + 1 if node else 1
-    for part in where:
+    for depth, part in enumerate(where):
         if isinstance(node, yaml.MappingNode):
             pair = next(((key, value) for key, value in node.value if key.value == str(part)), None)
             if pair is None:
-                break
-            key, node = pair
-            line = key.start_mark.line + 1
+                return line, depth
+            line, node = pair[0].start_mark.line + 1, pair[1]
         elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
             node = node.value[part]
             line = node.start_mark.line + 1
-    return line
+        else:
+            return line, depth
+    return line, len(where)
 
 
-def _suggest(schema: type[BaseModel], where: Path_) -> str:
+def _suggest(schema: type[BaseModel], where: Path_) -> tuple[str, list[str]]:
+    """A hint about an unknown key, and the key that was meant, if one is close."""
     keys = sorted(_keys_at(schema, where[:-1]))
     close = get_close_matches(str(where[-1]), keys, n=1)
-    return f"Did you mean {close[0]}?" if close else f"Keys here: {', '.join(keys)}"
+    return (f"Did you mean {close[0]}?" if close else f"Keys here: {', '.join(keys)}"), close
 
 
 def _keys_at(model: Any, where: Path_) -> set[str]:

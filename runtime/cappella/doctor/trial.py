@@ -28,6 +28,7 @@ POLL_S = 0.2
 ANSWER_TIMEOUT_S = 600.0
 STOP_TIMEOUT_S = 60.0
 MODEL_TOKENS = 64
+_CHAT = "/v1/chat/completions"
 SETTLED = ("ready", "asleep")
 FAILED = ("restarting", "failed")
 TCP_LISTEN = "0A"
@@ -111,22 +112,40 @@ def _settled(url: str, process: "subprocess.Popen[bytes]", log: Path, away: Coll
 
 
 def _questions(config: Config, away: Collection[str]) -> Iterator[tuple[str, str, Json]]:
-    """One question for every ensemble and every model that needs no engine that is `away`."""
+    """One question for every ensemble and every model that needs no engine that is `away`: its path, and its body."""
     for name, ensemble in config.ensembles.items():
         if {ensemble.judge.model, *(seat.model for seat in ensemble.seats)} & set(away):
             continue
-        yield f"cappella/{name}", ensemble.examples[0], {}
+        yield f"cappella/{name}", _CHAT, {"messages": [_turn("user", ensemble.examples[0])]}
     example = next(iter(config.ensembles.values())).examples[0]
     for name in config.models_by_name.keys() - set(away):
-        yield name, example, {"max_completion_tokens": MODEL_TOKENS}
+        path, body = _question(config.models_by_name[name].task, example)
+        yield name, path, body
 
 
-def _ask(url: str, model: str, question: str, more: Json) -> Json:
+def _question(task: str, text: str) -> tuple[str, Json]:
+    """A call of a model with this task."""
+    match task:
+        case "embed":
+            return "/v1/embeddings", {"input": text}
+        case "rerank":
+            return "/v1/rerank", {"query": text, "documents": [text]}
+        case "reward":
+            return "/classify", {"messages": [_turn("user", text), _turn("assistant", text)]}
+        case _:
+            return _CHAT, {"messages": [_turn("user", text)], "max_completion_tokens": MODEL_TOKENS}
+
+
+def _turn(role: str, text: str) -> Json:
+    return {"role": role, "content": text}
+
+
+def _ask(url: str, model: str, path: str, more: Json) -> Json:
     _log(f"asking {model}")
-    body = {"model": model, "messages": [{"role": "user", "content": question}], **more}
+    body = {"model": model, **more}
     began = time.monotonic()
     try:
-        reply = _call(f"{url}/v1/chat/completions", body, ANSWER_TIMEOUT_S)
+        reply = _call(f"{url}{path}", body, ANSWER_TIMEOUT_S)
         error = reply["error"]["message"] if "error" in reply else None
     except (OSError, ValueError) as broken:
         error = str(broken)

@@ -2,10 +2,11 @@
 
 import importlib.util
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
-from cappella.config import RemoteModel
-from cappella.engines.base import EngineServer, HoldAwake
+from cappella.config import Model, RemoteModel
+from cappella.engines.base import EngineServer, HoldAwake, KeepAwake
 from cappella.engines.circuit_breaker import CircuitBreaker
 from cappella.engines.context_size import LONGEST_TOKEN_CHARS, ContextSize
 from cappella.engines.http_engine import Address
@@ -14,8 +15,9 @@ from cappella.engines.process.process import ForkServer
 from cappella.engines.remote import OpenAIEngine
 from cappella.engines.sanitize import WELL_KNOWN_SPECIAL_TOKENS, Sanitizer
 from cappella.engines.status import EngineStatus
-from cappella.engines.vllm import server_args, startup_stages
+from cappella.engines.vllm import own_parser, server_args, startup_stages
 from cappella.engines.vllm.client import VllmEngine
+from cappella.engines.vllm.pooling import PoolingEngine
 from cappella.errors import ConfigError
 from cappella.types import Capabilities
 
@@ -34,6 +36,11 @@ def require_installed() -> None:
         raise ConfigError("this Python", "vLLM is not installed", "Install the extra cpu or gpu, or use scripts/run")
 
 
+def refused_settings(models: Mapping[str, Model]) -> list[ConfigError]:
+    """What the server, where it is installed, would refuse of the settings that are its own. Raises ConfigError."""
+    return own_parser.mistakes(models) if importlib.util.find_spec("vllm") else []
+
+
 def launcher(env: Mapping[str, str], log: Path) -> Launcher:
     """What starts servers with this environment; it prints to `log`."""
     return ForkServer(SERVER_MODULE, STARTUP_STAGES, env, log)
@@ -47,18 +54,21 @@ def local_engines(
     capabilities: Capabilities,
     hold_awake: HoldAwake | None,
     context: ContextSize | None = None,
+    keep_awake: KeepAwake = nullcontext,
 ) -> dict[str, EngineServer]:
     """The clients of a server that Cappella starts on a socket: one for the model and one for each adapter, by name."""
     circuit_breaker = CircuitBreaker()
+    kind = VllmEngine if capabilities.writes else PoolingEngine
     return {
-        name: VllmEngine(socket, status, sanitizer, capabilities, hold_awake, name, circuit_breaker, context)
+        name: kind(socket, status, sanitizer, capabilities, hold_awake, name, circuit_breaker, context, keep_awake)
         for name in names
     }
 
 
 def remote_engine(name: str, model: RemoteModel) -> VllmEngine | OpenAIEngine:
     """The client of an attached server. Raises ConfigError for an API key that cannot be read."""
-    kind = VllmEngine if model.api == "vllm" else OpenAIEngine
+    of_vllm = VllmEngine if model.capabilities.writes else PoolingEngine
+    kind = of_vllm if model.api == "vllm" else OpenAIEngine
     address = Address(model.url, key=_read_api_key(name, model))
     sanitizer = Sanitizer(WELL_KNOWN_SPECIAL_TOKENS)
     context = ContextSize(model.context_tokens, LONGEST_TOKEN_CHARS)

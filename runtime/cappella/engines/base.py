@@ -11,16 +11,19 @@ To add a backend:
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from cappella.engines.circuit_breaker import CircuitBreaker
 from cappella.engines.status import EngineStatus
-from cappella.types import Capabilities, Chunk, Prompt, Sampling
+from cappella.engines.waiting import Tell
+from cappella.types import Capabilities, Chunk, Prompt, Sampling, Usage
 
-HoldAwake = Callable[[], AbstractAsyncContextManager[None]]
-"""A context for each call to an engine that is swapped: entering waits until the engine is awake, and keeps it so."""
+HoldAwake = Callable[[Tell], AbstractAsyncContextManager[None]]
+"""A context for each call to an engine that may sleep: entering waits until the engine is awake, and keeps it so."""
+KeepAwake = Callable[[], AbstractContextManager[None]]
+"""See `Engine.keep_awake`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,14 @@ class TokenCount:
 
     tokens: int
     exact: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How good an answer is, as a model trained for that says; only scores of one model can be compared."""
+
+    value: float
+    usage: Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +89,13 @@ class Engine(Protocol):
         """What the model and its server accept beyond plain text."""
         ...
 
+    def keep_awake(self) -> AbstractContextManager[None]:
+        """For a run that will call the engine: in this context it does not fall asleep for want of calls.
+
+        An engine that sleeps for that reason begins to wake; entering does not wait.
+        """
+        ...
+
     def chat(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Chunk, None]:
         """Stream `prompt.samples` answers. Closing the generator aborts the call and frees its KV cache.
 
@@ -87,6 +105,10 @@ class Engine(Protocol):
 
     async def count_tokens(self, prompt: Prompt) -> TokenCount:
         """The size of the prompt for this model, including what its chat template adds."""
+        ...
+
+    async def score(self, prompt: Prompt, answer: str) -> Score:
+        """The score of an answer to the prompt. Raises EngineRejected unless its task is to score answers."""
         ...
 
 

@@ -2,15 +2,18 @@
 
 import asyncio
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
 from cappella.config import Config, Model, paths
 from cappella.engines import backends
+from cappella.engines.base import HoldAwake
 from cappella.engines.context_size import LONGEST_TOKEN_CHARS, ContextSize
 from cappella.engines.deployment import Deployment
 from cappella.engines.gpu_memory import GpuMemory
+from cappella.engines.idleness import Idleness
 from cappella.engines.launcher import Launcher
 from cappella.engines.lifecycle import Lifecycle
 from cappella.engines.mps import Mps
@@ -20,9 +23,10 @@ from cappella.engines.spec import Backoff, EngineSpec
 from cappella.engines.start_times import StartTimes
 from cappella.engines.status import EngineStatus
 from cappella.engines.swapping import SwapScheduler
+from cappella.engines.waiting import Tell
 from cappella.errors import ConfigError
 from cappella.placement import folder, gpus, machine
-from cappella.placement.planner import Placed, Plan
+from cappella.placement.planner import Placed
 from cappella.sealing import guard
 
 SLEEP_MEMORY_SHARE = 0.8
@@ -39,7 +43,6 @@ class EngineBuilder:
     def __init__(
         self,
         config: Config,
-        plan: Plan,
         runtime_dir: Path,
         log_dir: Path,
         mps: Mps | None,
@@ -56,13 +59,16 @@ class EngineBuilder:
         self._may_reach = ",".join(map(str, config.server.may_reach))
         # On a GPU, too: with a KV cache of given size, no server measures how much memory is free as it starts.
         self._start_slots = asyncio.Semaphore(os.cpu_count() or 1)
-        self._in_sleep_mode = _models_in_sleep_mode(plan) if plan.machine.gpu else frozenset()
+        self._in_sleep_mode: frozenset[str] = frozenset()
+        # Shared by all: a sleep is judged by what its GPUs have free before and after it.
+        self._sleep_turns = asyncio.Lock()
         self._builds = 0
         self.launchers: dict[frozenset[tuple[str, str]], Launcher] = {}
 
     def add_engines(self, new: Deployment, names: Iterable[str]) -> None:
         """Add the engines of these models to a deployment. Raises ConfigError."""
         names = set(names)
+        self._in_sleep_mode = _models_in_sleep_mode(new) if new.plan.machine.gpu else frozenset()
         for name, remote in new.config.remote.items():
             if name in names:
                 new.engines[name] = engine = backends.remote_engine(name, remote)
@@ -81,20 +87,33 @@ class EngineBuilder:
         socket = private / "engine.sock"
         found = folder.inspect(name, model.weights, model.card)
         sanitizer = Sanitizer(found.special_tokens, found.markup)
-        hold_awake = None
-        if self._swap_scheduler and placed.turn is not None:
-            hold_awake = partial(self._swap_scheduler.hold_awake, placed.turn)
         names = (name, *model.adapters)
         status = EngineStatus(name)
+        idleness = None
+        if model.sleep_after_s is not None:
+            idleness = Idleness(model.sleep_after_s, status, lambda: new.lifecycles[name].wake("idle"))
+        hold_awake = self._hold_awake(placed, idleness)
+        keep_awake = idleness.keep_awake if idleness else nullcontext
         context = ContextSize(model.context_tokens, found.longest_token_chars or LONGEST_TOKEN_CHARS)
         new.engines.update(
-            backends.local_engines(socket, names, status, sanitizer, model.capabilities, hold_awake, context)
+            backends.local_engines(
+                socket, names, status, sanitizer, model.capabilities, hold_awake, context, keep_awake
+            )
         )
         env = self._environment(new, name, cpu_threads)
         spec = self._spec(new, name, private, socket)
-        new.lifecycles[name] = Lifecycle(new.engines[name], self._launcher(env), spec, self._start_slots)
+        new.lifecycles[name] = Lifecycle(new.engines[name], self._launcher(env), spec, self._start_slots, idleness)
         if placed.turn:
             new.lifecycles[name].start_asleep()
+
+    def _hold_awake(self, placed: Placed, idleness: Idleness | None) -> HoldAwake | None:
+        """What each call of the engine waits for: its swap group's turn, then its own wake."""
+        turn = None
+        if self._swap_scheduler and placed.turn is not None:
+            turn = partial(self._swap_scheduler.hold_awake, placed.turn)
+        if idleness is None:
+            return turn
+        return partial(_in_both, turn, idleness.hold_awake) if turn else idleness.hold_awake
 
     def _environment(self, new: Deployment, name: str, cpu_threads: int) -> Mapping[str, str]:
         model, placed = new.config.local[name], new.plan.placed[name]
@@ -111,12 +130,16 @@ class EngineBuilder:
             arguments=backends.server_arguments(name, model, placed, socket, sleep_mode, numa_nodes),
             folder=private,
             log=self._log_dir / f"{name}.log",
-            memory=_gpu_memory(placed, sleep_mode) if on.gpu else None,
+            memory=self._gpu_memory(placed, sleep_mode) if on.gpu else None,
             start_times=StartTimes(paths.state_dir() / "start-times.json", _files(model, new.fingerprints[name])),
             backoff=self._backoff,
             hung_after_s=model.hung_after_s,
             health_interval_s=self._health_interval_s,
         )
+
+    def _gpu_memory(self, placed: Placed, sleep_mode: bool) -> GpuMemory:
+        frees = int(SLEEP_FREES_SHARE * (placed.weight_bytes + placed.kv_cache_bytes)) if sleep_mode else None
+        return GpuMemory(partial(gpus.free_bytes, placed.gpus), placed.total_bytes, frees, self._sleep_turns)
 
     def _launcher(self, env: Mapping[str, str]) -> Launcher:
         """The one for this environment: some variables are read as modules are imported."""
@@ -132,20 +155,24 @@ def _require_short_path(name: str, private: Path) -> None:
         raise ConfigError(f"models.{name}", problem, "Set TMPDIR to a shorter path, or give the model a shorter name")
 
 
-def _models_in_sleep_mode(plan: Plan) -> frozenset[str]:
-    """The swapped models that can sleep in place: as many as main memory has room for their weights."""
+@asynccontextmanager
+async def _in_both(outer: HoldAwake, inner: HoldAwake, tell: Tell) -> AsyncIterator[None]:
+    async with outer(tell), inner(tell):
+        yield
+
+
+def _models_in_sleep_mode(new: Deployment) -> frozenset[str]:
+    """The models that sleep, by turns or when idle, and can in place: as many as main memory has room for their weights."""
     room = machine.own_memory().devices[0].free_bytes * SLEEP_MEMORY_SHARE
     names = set()
-    for placed in plan.placed.values():
-        room -= placed.weight_bytes * len(placed.gpus) * (placed.turn is not None)
-        if placed.turn is not None and room >= 0:
-            names.add(placed.model)
+    for name, model in new.config.local.items():
+        placed = new.plan.placed[name]
+        if placed.turn is None and model.sleep_after_s is None:
+            continue
+        room -= placed.weight_bytes * len(placed.gpus)
+        if room >= 0:
+            names.add(name)
     return frozenset(names)
-
-
-def _gpu_memory(placed: Placed, sleep_mode: bool) -> GpuMemory:
-    frees = int(SLEEP_FREES_SHARE * (placed.weight_bytes + placed.kv_cache_bytes))
-    return GpuMemory(partial(gpus.free_bytes, placed.gpus), placed.total_bytes, frees if sleep_mode else None)
 
 
 def _files(model: Model, fingerprint: folder.Fingerprint) -> str:

@@ -6,12 +6,19 @@ from dataclasses import dataclass
 import orjson
 
 from cappella.errors import EngineContextExceeded
-from cappella.types import Message, Prompt, Sampling
+from cappella.threads import MAX_INLINE_CHARS
+from cappella.types import Json, Message, Prompt, Sampling, Usage
 
 LONGEST_TOKEN_CHARS = 512
 """Where the tokenizer is not known, as an attached server's: known ones have at most 128, runs of spaces or dashes."""
+BYTES_PER_TOKEN = 3
+"""Fewer than most tokenizers have, so that an estimate is rather too high than too low."""
+MESSAGE_TOKENS = 8
+IMAGE_TOKENS = 1000
 PART_CHARS = 64
 """Each message, and each part of one, is as much work as so many characters."""
+IMAGE_CHARS = 20
+"""So many of an image are as much work as one of a text: they are only copied."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +57,48 @@ def prompt_chars(prompt: Prompt) -> int:
 
 
 def prompt_work(prompt: Prompt) -> int:
-    """The characters that reading the prompt is worth; the data of images is not read."""
-    tools = len(orjson.dumps(list(prompt.tools))) if prompt.tools else 0
-    return tools + sum(_work(message) for message in prompt.messages)
+    """The characters that reading the prompt is worth. Beyond those that are read at once it may be any number."""
+    work = len(orjson.dumps(list(prompt.tools))) if prompt.tools else 0
+    for message in prompt.messages:
+        if work > MAX_INLINE_CHARS:
+            break
+        work += _work(message)
+    return work
+
+
+def estimate_tokens(prompt: Prompt) -> int:
+    """A prompt's size in tokens, estimated from the bytes of its texts."""
+    size_bytes = len(orjson.dumps(list(prompt.tools))) if prompt.tools else 0
+    images = 0
+    for message in prompt.messages:
+        content = message.get("content")
+        parts = content if isinstance(content, list) else [{"type": "text", "text": content or ""}]
+        images += sum(part["type"] == "image_url" for part in parts)
+        size_bytes += sum(len(str(part.get("text", "")).encode()) for part in parts)
+        size_bytes += len(orjson.dumps(message["tool_calls"])) if message.get("tool_calls") else 0
+    return _tokens(size_bytes) + MESSAGE_TOKENS * len(prompt.messages) + IMAGE_TOKENS * images
+
+
+def estimated_usage(prompt: Prompt, written: str) -> Usage:
+    """The usage of a call that nobody reports, from its texts; a prompt counts once for all samples."""
+    return Usage(estimate_tokens(prompt), completion_tokens=_tokens(len(written.encode())), estimated=True)
+
+
+def _tokens(size_bytes: int) -> int:
+    return -(-size_bytes // BYTES_PER_TOKEN)
 
 
 def _work(message: Message) -> int:
     content, calls = message.get("content"), message.get("tool_calls") or ()
     parts = len(content) if isinstance(content, list) else 1
+    images = sum(map(_image_chars, content)) if isinstance(content, list) else 0
     written = sum(len(call["function"]["arguments"]) for call in calls) + len(message.get("reasoning") or "")
-    return written + sum(map(len, _texts(message))) + PART_CHARS * (parts + len(calls))
+    return written + images // IMAGE_CHARS + sum(map(len, _texts(message))) + PART_CHARS * (parts + len(calls))
+
+
+def _image_chars(part: Json) -> int:
+    image = part.get("image_url")
+    return len(image["url"]) if image else 0
 
 
 def _texts(message: Message) -> Iterator[str]:

@@ -24,6 +24,7 @@ _SECONDARY = re.compile(
     r"|[Ss]ee (?:root cause|stack trace)|CancelledError"
 )
 _VALIDATION = re.compile(r"\d+ validation errors? for \w+")
+_REFUSAL = re.compile(r"^[\w.]*ValidationError: \d+ validation errors? for \w+|^[\w./ -]+: error: ")
 _PYDANTIC_NOISE = re.compile(r"^Value error, | \[type=.*$")
 # Not an error of the config: the next start may succeed.
 _TRANSIENT = re.compile(r"No space left|Errno 28|Cannot allocate memory|MemoryError|Too many open files|temporarily")
@@ -70,6 +71,12 @@ def describe_exit(code: int | None, error: str | None, last_line: str | None) ->
     if error:
         return f"{error} (exit code {code})"
     return f"exit code {code}, and " + (f"its last line is: {last_line}" if last_line else "it printed nothing")
+
+
+def is_refusal(lines: Sequence[str]) -> bool:
+    """Whether the server refused its flags or the model's config in so many words: another start would say the same."""
+    plain = [_PREFIX.sub("", line, count=1) for line in lines]
+    return any(_REFUSAL.search(line) for line in plain)
 
 
 def is_transient(reason: str) -> bool:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cappella.engines.base import EngineServer
 from cappella.errors import ConfigError, EngineBroke, EngineError
@@ -18,12 +18,14 @@ POLL_S = 0.1
 class GpuMemory:
     """`free_bytes()` is what the fullest of the engine's GPUs has free, `needs_bytes` what a start needs there.
 
-    A sleep in place must free `sleep_frees_bytes`; None means that the server has no sleep mode.
+    A sleep in place must free `sleep_frees_bytes`; None means that the server has no sleep mode. Engines that share
+    `sleep_turns` fall asleep one after another, since what one frees is seen by all on its GPUs.
     """
 
     free_bytes: Callable[[], int]
     needs_bytes: int
     sleep_frees_bytes: int | None = None
+    sleep_turns: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def require_room(self) -> None:
         """Wait for room: a GPU frees memory some time after a process has ended. Raises EngineBroke if it does not."""
@@ -36,10 +38,11 @@ class GpuMemory:
     async def sleep_in_place(self, engine: EngineServer) -> bool:
         """Call the server's sleep; False unless it frees the memory. vLLM's can succeed without."""
         try:
-            enough_bytes = self.free_bytes() + (self.sleep_frees_bytes or 0)
-            async with asyncio.timeout(COMMAND_TIMEOUT_S):
-                await engine.sleep()
-            return await self._is_free(enough_bytes, SLEEP_FREES_TIMEOUT_S)
+            async with self.sleep_turns:
+                enough_bytes = self.free_bytes() + (self.sleep_frees_bytes or 0)
+                async with asyncio.timeout(COMMAND_TIMEOUT_S):
+                    await engine.sleep()
+                return await self._is_free(enough_bytes, SLEEP_FREES_TIMEOUT_S)
         except (EngineError, ConfigError, TimeoutError):
             return False
 

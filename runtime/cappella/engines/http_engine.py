@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager, nullcontext
+from contextlib import AbstractContextManager, aclosing, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -11,13 +11,13 @@ from typing import Any
 import aiohttp
 import orjson
 
-from cappella.engines import openai, refusals
-from cappella.engines.base import ForwardedReply, HoldAwake
+from cappella.engines import openai, refusals, waiting
+from cappella.engines.base import ForwardedReply, HoldAwake, KeepAwake, Score
 from cappella.engines.circuit_breaker import CircuitBreaker
 from cappella.engines.context_size import ContextSize, prompt_work, without_limit
 from cappella.engines.sanitize import Sanitizer
 from cappella.engines.status import EngineStatus
-from cappella.errors import EngineBroke, EngineContextExceeded, EngineNotReady
+from cappella.errors import EngineBroke, EngineContextExceeded, EngineGaveUp, EngineNotReady, EngineRejected
 from cappella.threads import off_loop_if_large
 from cappella.types import Capabilities, Chunk, Json, Prompt, Sampling
 
@@ -61,7 +61,7 @@ class Address:
 class HttpEngine:
     """Client of the server at `address`; a Path is a Unix socket. `status` says whether the server is up.
 
-    The `sanitizer` escapes special tokens in prompts. Where models are swapped, `hold_awake` surrounds each call. `name`
+    The `sanitizer` escapes special tokens in prompts. Where the engine may sleep, `hold_awake` surrounds each call, and `keep_awake` each run. `name`
     is the server's name of the model, if it is not the one in the config. `context` is the model's. Subclasses implement `_body`,
     `count_tokens`, `healthy`, `stats`, `metrics`, `sleep`, `wake_up` and `supports`.
     """
@@ -76,6 +76,7 @@ class HttpEngine:
         name: str | None = None,
         circuit_breaker: CircuitBreaker | None = None,
         context: ContextSize | None = None,
+        keep_awake: KeepAwake = nullcontext,
     ) -> None:
         self.status = status
         self.name = name or status.model
@@ -85,9 +86,14 @@ class HttpEngine:
         self._sanitizer = sanitizer
         self._context = context
         self._hold_awake = hold_awake
+        self._keep_awake = keep_awake
         self._address = address if isinstance(address, Address) else Address(socket=address)
         self._session: aiohttp.ClientSession | None = None
         self._replies: set[aiohttp.ClientResponse] = set()
+
+    def keep_awake(self) -> AbstractContextManager[None]:
+        """See `Engine.keep_awake`."""
+        return self._keep_awake()
 
     def chat(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Chunk, None]:
         """See `Engine.chat`."""
@@ -99,6 +105,10 @@ class HttpEngine:
         async with self._awake(), aclosing(self._stream(prompt, sampling)) as chunks:
             async for chunk in chunks:
                 yield chunk
+
+    async def score(self, prompt: Prompt, answer: str) -> Score:
+        """See `Engine.score`."""
+        raise EngineRejected(f"{self.status.model} scores no answers: that takes task: rerank or reward", 400)
 
     async def probe(self) -> None:
         """See `EngineServer.probe`."""
@@ -181,7 +191,8 @@ class HttpEngine:
     @asynccontextmanager
     async def _awake(self) -> AsyncIterator[None]:
         """Wait until the engine is awake. Raises EngineNotReady if it did not wake."""
-        async with self._hold_awake() if self._hold_awake else nullcontext():
+        tell = waiting.teller(self.name)
+        async with self._hold_awake(tell) if self._hold_awake else nullcontext():
             if self.status.state != "ready":
                 raise EngineNotReady(f"{self.status.model} did not wake: it is {self.status.state}")
             yield
@@ -221,7 +232,10 @@ class HttpEngine:
 
     @asynccontextmanager
     async def _post(self, path: str, body: bytes, is_probe: bool = False) -> AsyncIterator[aiohttp.ClientResponse]:
-        """A POST that the circuit breaker counts, unless it is a probe. Raises EngineBroke if it breaks."""
+        """A POST that the circuit breaker counts, unless it is a probe.
+
+        Raises EngineBroke if it breaks, EngineRejected if the server gives up on a form of the request.
+        """
         launch = None if is_probe else self.circuit_breaker.launch
         self.in_flight += 1
         session = self._http
@@ -243,9 +257,11 @@ class HttpEngine:
                     self._replies.discard(response)
             if launch is not None:
                 self.circuit_breaker.record_success(launch)
-        except EngineBroke:
-            self._record_break(launch, body)
-            raise
+        except EngineBroke as error:
+            told = refusals.given_up(error, body) if isinstance(error, EngineGaveUp) else error
+            if isinstance(told, EngineBroke):
+                self._record_break(launch, body)
+            raise told from error.__cause__
         except (aiohttp.ClientError, aiohttp.http_exceptions.HttpProcessingError, OSError) as error:
             self._record_break(launch, body)
             raise EngineBroke(f"{self.status.model} broke off: {_reason(error)}") from error

@@ -1,5 +1,6 @@
 """The last failure in an engine's status: its cause, its log, and whether a restart would only repeat it."""
 
+import asyncio
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -24,13 +25,22 @@ def update_log_path(status: EngineStatus, log: Path) -> None:
         status.last_failure = replace(failure, log=str(rotated) if rotated else None)
 
 
-async def is_repeated_config_error(status: EngineStatus, reason: str, process: ServerProcess | None) -> bool:
-    """Whether the process exited by itself while it read its config, with the same error as the launch before."""
-    last = status.last_failure
-    if process is None or last is None or last.reason != reason or crash_reason.is_transient(reason):
+async def is_config_error(
+    status: EngineStatus, reason: str, process: ServerProcess | None, was_ready: bool = False
+) -> bool:
+    """Whether the process exited by itself while it read its config, and would do so again.
+
+    It would where the server refuses its config in so many words, unless it `was_ready` with it before, and where the launch
+    before ended with the same error.
+    """
+    if process is None or crash_reason.is_transient(reason):
         return False
     exited_by_itself = process.exit_code is not None and process.exit_code > 0
     if not exited_by_itself or not process.startup_log.stage.reads_config:
+        return False
+    if not was_ready and crash_reason.is_refusal(await asyncio.to_thread(process.log_excerpt)):
+        return True
+    if status.last_failure is None or status.last_failure.reason != reason:
         return False
     # Without an error in the log the cause is unknown: a full disk takes no log.
     return await process.logged_error() is not None

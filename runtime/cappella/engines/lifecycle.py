@@ -1,17 +1,20 @@
 """Keeps one engine running, asleep or stopped as its supervisor and operators want, and restarts it after a crash."""
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
+from cappella.background import background
 from cappella.engines import core_time, last_failure
 from cappella.engines.base import EngineServer
 from cappella.engines.health import Health
+from cappella.engines.idleness import Idleness
 from cappella.engines.launch import Launch
 from cappella.engines.launcher import Launcher, ServerProcess
-from cappella.engines.reconciler import Intent, SleepReason, step, transition
+from cappella.engines.reconciler import WAKING, Intent, SleepReason, step, transition
 from cappella.engines.spec import EngineSpec
 from cappella.engines.status import ACTIONS, Action
 from cappella.errors import ConfigError, EngineBroke, EngineError
@@ -23,17 +26,23 @@ class Lifecycle:
     """One engine, from its first launch until `run` is cancelled or every restart has failed.
 
     `_intent` is what is wanted, `_launch.observed` what the process does; `_reconcile` takes a running process from
-    one to the other, and `run` does all launches.
+    one to the other, and `run` does all launches. With `idleness` the engine sleeps when that is over due.
     """
 
     def __init__(
-        self, engine: EngineServer, launcher: Launcher, spec: EngineSpec, start_slots: asyncio.Semaphore
+        self,
+        engine: EngineServer,
+        launcher: Launcher,
+        spec: EngineSpec,
+        start_slots: asyncio.Semaphore,
+        idleness: Idleness | None = None,
     ) -> None:
         self._engine = engine
         self._status = engine.status
         self._launcher = launcher
         self._spec = spec
         self._start_slots = start_slots
+        self._idleness = idleness
         self._health = Health(engine, spec.hung_after_s, self._core_seconds)
         self._intent = Intent()
         self._intent_changed = asyncio.Event()
@@ -55,7 +64,10 @@ class Lifecycle:
         """What an operator may ask for now; nothing while an earlier action is in progress."""
         state = self._status.state
         shut_down = state == "stopped" and not self._intent.stopped
-        return () if shut_down or self._command_lock.locked() else ACTIONS[state]
+        if shut_down or self._command_lock.locked():
+            return ()
+        can_wake = state == "asleep" and self._intent.sleep_reasons == {"idle"}
+        return (*ACTIONS[state], "wake") if can_wake else ACTIONS[state]
 
     @property
     def process_group(self) -> int | None:
@@ -86,12 +98,20 @@ class Lifecycle:
         await self._reconcile(in_place)
 
     async def wake(self, reason: SleepReason = "swap") -> None:
-        """Wake or launch the engine, and wait until it is ready or has failed; its status says which."""
-        restarts = self._status.restarts
+        """Wake or launch the engine, and wait until it is ready or has failed; its status says which.
+
+        Returns at once while another reason to sleep is left, or an operator has stopped it.
+        """
+        status, began = self._status, time.monotonic()
+        restarts, was_idle = status.restarts, "idle" in self._intent.sleep_reasons
         self._set_intent(self._intent.without_sleep(reason))
+        if status.state == "asleep" and self._intent.desired == "running":
+            transition(status, "asleep", WAKING)
         await self._reconcile()
-        while self._status.state == "asleep" and self._status.restarts == restarts:
+        while self._intent.desired == "running" and status.state == "asleep" and status.restarts == restarts:
             await asyncio.sleep(WAKE_POLL_S)
+        if was_idle and status.state == "ready":
+            status.wakes, status.last_wake_s = status.wakes + 1, time.monotonic() - began
 
     async def stop(self) -> None:
         """An operator's sleep: no call, swap or crash wakes the engine until `resume`. Calls in flight fail."""
@@ -101,8 +121,11 @@ class Lifecycle:
         await self._reconcile(in_place, abort_calls=True)
 
     async def resume(self) -> None:
-        """Undo `stop`: the engine wakes, or sleeps on while it is swapped out."""
-        self._set_intent(self._intent.with_stop(False))
+        """Undo `stop`, or the sleep of an idle engine: it wakes, or sleeps on while it is swapped out."""
+        if not self._intent.stopped:
+            await self.wake("idle")
+            return
+        self._set_intent(self._intent.with_stop(False).without_sleep("idle"))
         if self._intent.desired == "running":
             self._mark_starting()
         else:
@@ -126,6 +149,23 @@ class Lifecycle:
 
     async def run(self) -> None:
         """Launch the engine whenever it is wanted; returns when every restart has failed, or another cannot help."""
+        try:
+            async with background(self._sleep_when_idle()):
+                await self._run_launches()
+        except asyncio.CancelledError:
+            # Also where it has no process: whoever waits for its wake waits no longer.
+            transition(self._status, "stopped", "stopped")
+            raise
+
+    async def _sleep_when_idle(self) -> None:
+        while self._idleness:
+            await asyncio.sleep(self._spec.health_interval_s)
+            if self._status.state != "ready" or self._command_lock.locked():
+                self._idleness.restart()
+            elif self._idleness.is_over_due:
+                await self.sleep("idle")
+
+    async def _run_launches(self) -> None:
         tries = 0
         while True:
             if self._intent.desired != "running":
@@ -133,17 +173,19 @@ class Lifecycle:
                 await self._wait_until(lambda: self._intent.desired == "running")
             reason = await self._run_process()
             launch = self._launch
-            repeated = await last_failure.is_repeated_config_error(self._status, reason, launch.process)
+            was_ready = launch.engine_was_ready
+            mistaken = await last_failure.is_config_error(self._status, reason, launch.process, was_ready)
             if launch.observed == "ending" or self._intent.desired != "running":
                 continue
             tries = 0 if launch.was_stable(self._spec.backoff.stable_s) else tries
-            gives_up = tries == len(self._spec.backoff.delays_s) or (repeated and launch.ready_at is None)
+            gives_up = tries == len(self._spec.backoff.delays_s) or (mistaken and launch.ready_at is None)
             last_failure.record(self._status, reason, launch.process)
             if gives_up:
                 break
             await self._back_off(self._spec.backoff.delays_s[tries], reason)
             tries += 1
-        transition(self._status, "failed", f"gave up after {tries + 1} tries: {reason}", reason)
+        count = "1 try" if tries == 0 else f"{tries + 1} tries"
+        transition(self._status, "failed", f"gave up after {count}: {reason}", reason)
 
     async def _back_off(self, delay_s: float, reason: str) -> None:
         """Wait, or return early if an operator asks for a restart or the engine is no longer wanted."""

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import IO
 
-from cappella.errors import ConfigError
+from cappella.errors import ConfigError, cause
 
 # No engine's log can have this name: those begin with a letter or a digit.
 _LOCK = "_in_use"
@@ -16,7 +16,9 @@ def hold(folder: Path) -> IO[str]:
     try:
         lock = try_to_hold(folder)
     except OSError as error:
-        raise ConfigError(f"log folder {folder}", f"cannot be used ({error})", "Name one with --log-dir") from error
+        raise ConfigError(
+            f"log folder {folder}", f"cannot be used ({cause(error)})", "Name one with --log-dir"
+        ) from error
     if lock is None:
         hint = "Give each server its own --log-dir or server.log_dir"
         raise ConfigError(f"log folder {folder}", "another server writes its engines' logs there", hint)

@@ -20,6 +20,7 @@ ASLEEP: Mapping[SleepReason, str] = {
     "swap": "asleep: another swap group is awake",
     "idle": "asleep: no call for a while",
 }
+WAKING = "asleep: wakes for a call"
 STOPPED = "put to sleep by an operator"
 
 STEPS: Mapping[tuple[Desired, Observed], Step] = {

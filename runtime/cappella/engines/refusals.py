@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from cappella.errors import EngineBroke, EngineContextExceeded, EngineError, EngineRejected
+from cappella.errors import EngineBroke, EngineContextExceeded, EngineError, EngineGaveUp, EngineRejected
 
 # vLLM names the parameter that does not fit, others have a code or a type of error; messages change all the time.
 _CONTEXT_PARAMS = ("input_tokens", "max_tokens", "max_completion_tokens", "input_text")
@@ -15,8 +15,12 @@ _REQUEST_TYPES = frozenset(
     "badrequesterror bad_request_error validationerror vllmvalidationerror invalid_request_error"
     " unprocessableentityerror".split()
 ) | {"bad request", "unprocessable entity"}
-_NOT_THE_REQUEST = (401, 403, 408, 409, 425, 429)
+_OUR_KEY = (401, 403)
+"""Statuses that are about our API key to the server."""
+_NOT_THE_REQUEST = (*_OUR_KEY, 408, 409, 425, 429)
 """Statuses of the 4xx kind that another moment, or another key of ours, would not have had."""
+_GAVE_UP = "Internal server error"
+"""All that vLLM says of an answer that it ends as an error of its own, and not because its core is ill: a 500."""
 
 # A slip in the server's own code, as its words show: they tell a client nothing.
 _INTERNALS = re.compile(
@@ -24,19 +28,22 @@ _INTERNALS = re.compile(
     r"|Traceback \(most recent|NoneType|\bself\b'|vllm\.\w+\.\w+"
 )
 _UNREADABLE = "the engine cannot read a field of this request"
+_TOO_MUCH = "the engine gave up on the form of this answer: its schema, pattern, grammar or choices are too much for it"
+_FORMS = ("response_format", "structured_outputs", "tools", "text", "output_config")
 
 
 def is_server_fault(status_code: int) -> bool:
     """Whether the status reports a fault of the server, or of our API key to it, and not of the client's request."""
-    return not (200 <= status_code < 300 or 400 <= status_code < 500) or status_code in (401, 403)
+    return not (200 <= status_code < 300 or 400 <= status_code < 500) or status_code in _OUR_KEY
 
 
 def from_reply(status_code: int, reply: bytes) -> EngineError:
     """The error for a reply that is none of success. The text of a server's own fault is left out: clients must not see it."""
     error = _error_object(reply)
     if status_code >= 500 and (status_code != 500 or error is None or not _blames_request(error)):
-        return EngineBroke(f"the engine answered {status_code}: see its log")
-    if status_code in (401, 403):
+        gave_up = status_code == 500 and error is not None and error["message"] == _GAVE_UP
+        return (EngineGaveUp if gave_up else EngineBroke)(f"the engine answered {status_code}: see its log")
+    if status_code in _OUR_KEY:
         return EngineBroke(f"the server refused our key ({status_code})")
     if error is None:
         return EngineBroke(f"the engine answered {status_code} with no readable reason")
@@ -48,11 +55,24 @@ def in_stream(error: object) -> EngineError:
     if not isinstance(error, dict):
         return EngineBroke("the stream holds an error without a message")
     status_code = _status(error)
-    if status_code is not None and 400 <= status_code < 500 and status_code not in (401, 403):
+    if status_code is not None and 400 <= status_code < 500 and status_code not in _OUR_KEY:
         return _rejected(error, status_code)
     if status_code in (500, None) and _blames_request(error):
         return _rejected(error, 400)
-    return EngineBroke(f"the engine failed ({status_code or 'no status'}): see its log")
+    gave_up = status_code == 500 and error.get("message") == _GAVE_UP
+    return (EngineGaveUp if gave_up else EngineBroke)(f"the engine failed ({status_code or 'no status'}): see its log")
+
+
+def given_up(error: EngineGaveUp, request: bytes) -> EngineError:
+    """The error for an answer that the server gave up: the request's fault if its body sets a form of the answer.
+
+    vLLM gives up where a grammar refuses a token, or is too large for its matcher.
+    """
+    try:
+        fields = orjson.loads(request)
+    except orjson.JSONDecodeError:
+        return error
+    return EngineRejected(_TOO_MUCH, 400) if any(fields.get(name) for name in _FORMS) else error
 
 
 def blames_request(error: EngineError) -> bool:

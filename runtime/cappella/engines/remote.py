@@ -4,25 +4,19 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from math import ceil
 from typing import Any
-
-import orjson
 
 from cappella.config import RemoteModel
 from cappella.config.abilities import seat_lacks
 from cappella.engines import openai
 from cappella.engines.base import EngineStats, TokenCount
+from cappella.engines.context_size import estimate_tokens, estimated_usage
 from cappella.engines.http_engine import HttpEngine
 from cappella.errors import EngineError, EngineRejected
-from cappella.types import Chunk, Json, Prompt, Sampling, Usage
+from cappella.types import Chunk, Json, Prompt, Sampling
 
 CHECK_INTERVAL_S = 2.0
 FORWARDED_PATHS = ("/v1/chat/completions", "/v1/completions")
-BYTES_PER_TOKEN = 3
-"""Fewer than most tokenizers have, so that an estimate is rather too high than too low."""
-MESSAGE_TOKENS = 8
-IMAGE_TOKENS = 1000
 
 
 class OpenAIEngine(HttpEngine):
@@ -64,15 +58,14 @@ class OpenAIEngine(HttpEngine):
 
     async def _stream(self, prompt: Prompt, sampling: Sampling, is_probe: bool = False) -> AsyncGenerator[Chunk, None]:
         """The server's chunks, with an estimated usage at the end if the server reports none."""
-        size_bytes, has_usage = 0, False
+        has_usage, written = False, ""
         async with aclosing(super()._stream(prompt, sampling, is_probe)) as chunks:
             async for chunk in chunks:
                 has_usage = has_usage or chunk.usage is not None
-                size_bytes += len((chunk.content + chunk.reasoning).encode())
+                written += chunk.content + chunk.reasoning
                 yield chunk
         if not has_usage:
-            completion_tokens = ceil(size_bytes / BYTES_PER_TOKEN)
-            yield Chunk(usage=Usage(estimate_tokens(prompt), completion_tokens=completion_tokens, estimated=True))
+            yield Chunk(usage=estimated_usage(prompt, written))
 
     async def healthy(self) -> bool:
         """See `EngineServer.healthy`."""
@@ -93,19 +86,6 @@ class OpenAIEngine(HttpEngine):
 
     async def wake_up(self) -> None:
         """Does nothing, since the server never sleeps."""
-
-
-def estimate_tokens(prompt: Prompt) -> int:
-    """A prompt's size in tokens, estimated from the bytes of its texts."""
-    size_bytes = len(orjson.dumps(list(prompt.tools))) if prompt.tools else 0
-    images = 0
-    for message in prompt.messages:
-        content = message.get("content")
-        parts = content if isinstance(content, list) else [{"type": "text", "text": content or ""}]
-        images += sum(part["type"] == "image_url" for part in parts)
-        size_bytes += sum(len(str(part.get("text", "")).encode()) for part in parts)
-        size_bytes += len(orjson.dumps(message["tool_calls"])) if message.get("tool_calls") else 0
-    return ceil(size_bytes / BYTES_PER_TOKEN) + MESSAGE_TOKENS * len(prompt.messages) + IMAGE_TOKENS * images
 
 
 class Attachment:

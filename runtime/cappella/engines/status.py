@@ -37,8 +37,9 @@ class EngineStatus:
     """The state of one engine. One that is `asleep` wakes for a call; one that an operator `stopped` does not.
 
     `stage` describes the state to a person, and `progress` runs from 0 to 1 during a start, of which an estimated
-    `remaining_s` are left. `restarts` counts crashes, `restarts_asked` the restarts by operators. `reason` is why the
-    engine does not run; `last_failure` stays after it has recovered.
+    `remaining_s` are left. `restarts` counts crashes, `restarts_asked` the restarts by operators. `wakes` counts how often a call
+    woke it from an idle sleep, the last time in `last_wake_s`. `reason` is why the engine does not run; `last_failure` stays
+    after it has recovered.
     """
 
     model: str
@@ -50,6 +51,8 @@ class EngineStatus:
     restarts_asked: int = 0
     remaining_s: float | None = None
     last_failure: Failure | None = None
+    wakes: int = 0
+    last_wake_s: float | None = None
 
     @property
     def summary(self) -> str:

@@ -5,6 +5,8 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+from cappella.engines.waiting import Tell, told
+
 Swap = Callable[[int, int], Awaitable[None]]
 """Puts the engines of one group to sleep, and then wakes those of another."""
 
@@ -34,10 +36,11 @@ class SwapScheduler:
         self._leaving: asyncio.Task[None] | None = None
 
     @asynccontextmanager
-    async def hold_awake(self, group: int) -> AsyncIterator[None]:
-        """Wait until the group is awake, and keep it awake inside the context."""
+    async def hold_awake(self, group: int, tell: Tell) -> AsyncIterator[None]:
+        """Wait until the group is awake, and keep it awake inside the context; `tell` is told of the wait."""
         if not self._accepts(group):
-            await self._wait(group)
+            with told(tell, "swap"):
+                await self._wait(group)
         else:
             self._in_flight += 1
         try:

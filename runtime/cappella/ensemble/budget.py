@@ -1,9 +1,9 @@
 """A run's limit on tokens (`max_total_tokens`), enforced before every engine call."""
 
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing
 
-from cappella.engines.base import Engine, TokenCount
+from cappella.engines.base import Engine, Score, TokenCount
 from cappella.engines.status import EngineStatus
 from cappella.errors import EngineNotReady, EngineOverBudget, EngineRejected
 from cappella.types import Capabilities, Chunk, Prompt, Sampling, Usage
@@ -32,6 +32,11 @@ class Budget:
         self._remaining_tokens -= prompt_tokens + samples * allowed
         return allowed
 
+    def require_rest(self) -> None:
+        """Raises EngineOverBudget if nothing is left."""
+        if self._remaining_tokens <= 0:
+            raise EngineOverBudget("nothing is left of max_total_tokens")
+
     def release(self, tokens: int) -> None:
         """Return reserved tokens that were not used."""
         self._remaining_tokens += tokens
@@ -57,8 +62,18 @@ class BudgetedEngine:
     def capabilities(self) -> Capabilities:
         return self._engine.capabilities
 
+    def keep_awake(self) -> AbstractContextManager[None]:
+        return self._engine.keep_awake()
+
     async def count_tokens(self, prompt: Prompt) -> TokenCount:
         return await self._engine.count_tokens(prompt)
+
+    async def score(self, prompt: Prompt, answer: str) -> Score:
+        """As `Engine.score`. Raises EngineOverBudget if nothing is left."""
+        self._budget.require_rest()
+        score = await self._engine.score(prompt, answer)
+        self._budget.release(-score.usage.prompt_tokens)
+        return score
 
     async def chat(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Chunk, None]:
         """As `Engine.chat`; afterwards unused tokens are released, if the engine reported its usage.

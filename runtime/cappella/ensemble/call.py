@@ -1,11 +1,13 @@
 """One streamed engine call: passes chunks on, and keeps the partial output when the call fails."""
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
 
 from cappella.engines.base import Engine
+from cappella.engines.context_size import estimated_usage
 from cappella.ensemble import call_counter
 from cappella.ensemble.own_marks import ChunkCutter
 from cappella.ensemble.run import Answer, Call, Role
@@ -99,7 +101,7 @@ class EngineCall:
 
     `nonce` is that of the marks in the prompt, which are cut from the completions.
     `was_called` is False until the engine is called, and again if it refused before it began. `first_token_at` is on
-    the clock of `time.monotonic`.
+    the clock of `time.monotonic`. The usage of a call that was cut is estimated from its texts: its prompt was read.
     """
 
     def __init__(self, role: Role, seat: str, samples: int = 1, nonce: str | None = None) -> None:
@@ -133,7 +135,7 @@ class EngineCall:
 
     async def stream(self, engine: Engine, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Chunk, None]:
         """Yield the chunks. Raises EngineError; the caller checks each completion with `Completion.error`."""
-        self.was_called = True
+        self.was_called, is_cut = True, False
         self._began = time.monotonic()
         try:
             async with aclosing(engine.chat(prompt, sampling)) as chunks:
@@ -143,11 +145,16 @@ class EngineCall:
             # The call was not made, so it cost nothing and took no time.
             self.was_called = False
             raise
+        except (asyncio.CancelledError, GeneratorExit):
+            # One that sleeps has not read the prompt. What an early prefill reads counts with the judge's calls.
+            is_cut = engine.status.state == "ready" and self._role != "prefill"
+            raise
         finally:
             self._ended = time.monotonic()
+            if self._usage == Usage() and (is_cut or self.first_token_at):
+                self._usage = estimated_usage(prompt, "".join(each.output for each in self.completions))
             if self.was_called:
-                output = "".join(completion.output for completion in self.completions)
-                call_counter.add_call(call_counter.with_estimated_usage(self.record, prompt.messages, output))
+                call_counter.add_call(self.record)
 
     async def complete(
         self,

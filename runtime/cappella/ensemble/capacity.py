@@ -21,11 +21,14 @@ def context_length(ensemble: Ensemble, models: Mapping[str, AnyModel]) -> int:
     It is the smaller of two figures. The quorum's: of the contexts of all answers, longest first, the one that completes
     the quorum. The judge's: its context, less 512 tokens for our notes, less `analysis_max_tokens` where it reads an
     analysis before it writes, and less the answers: the sum of the seats' `max_completion_tokens` if all have one, and
-    a quarter of its context at most. At least a quarter of the judge's context always counts.
+    a quarter of its context at most. At least a quarter of the judge's context always counts. A judge that scores reads one
+    answer at a time: of its context, the longest answer is left out.
     """
     contexts = sorted(models[seat.model].context_tokens for seat in ensemble.seats for _ in range(seat.samples))
     quorum = ensemble.quorum_of(len(contexts))
-    return min(contexts[-quorum], _judge_context(ensemble, models[ensemble.judge.model].context_tokens))
+    judge = models[ensemble.judge.model]
+    read = _judge_context if judge.capabilities.writes else _scorer_context
+    return min(contexts[-quorum], read(ensemble, judge.context_tokens))
 
 
 def _judge_context(ensemble: Ensemble, context: int) -> int:
@@ -34,6 +37,12 @@ def _judge_context(ensemble: Ensemble, context: int) -> int:
     reads_analysis = STRATEGIES[ensemble.strategy].judge_writes and ensemble.analysis == "before"
     analysis = ensemble.judge.analysis_max_tokens if reads_analysis else 0
     return max(int(context * LEAST_SHARE), context - NOTES_TOKENS - analysis - answers)
+
+
+def _scorer_context(ensemble: Ensemble, context: int) -> int:
+    """It reads one answer at a time, and no notes of ours."""
+    longest = max(seat.sampling.max_completion_tokens or context for seat in ensemble.seats)
+    return context - min(int(context * ANSWERS_SHARE), longest)
 
 
 def input_modalities(ensemble: Ensemble, models: Mapping[str, AnyModel]) -> list[Modality]:

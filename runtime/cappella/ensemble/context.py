@@ -9,16 +9,26 @@ from functools import cached_property
 
 from cappella.config.options import Settings
 from cappella.engines.base import Engine
+from cappella.ensemble import given_answers
 from cappella.ensemble.budget import Budget, within_budget
 from cappella.ensemble.candidates import Ordering
-from cappella.ensemble.events import AnalysisDelta, AnswerDelta, Emit, Event, FinalDelta, RoundStarted
+from cappella.ensemble.events import (
+    AnalysisDelta,
+    AnswerDelta,
+    AnswerDone,
+    AnswerFailed,
+    Emit,
+    Event,
+    FinalDelta,
+    RoundStarted,
+)
+from cappella.ensemble.grace import WaitPolicy
 from cappella.ensemble.judge import Judge
-from cappella.ensemble.messages import for_judge
-from cappella.ensemble.panel import WaitPolicy
+from cappella.ensemble.messages import format_of_members
 from cappella.ensemble.prefill import EarlyPrefill
 from cappella.ensemble.quorum import require_quorum
 from cappella.ensemble.rounds import ask_round
-from cappella.ensemble.run import Answer, Call, GateDecision, Panel, Timings, Verdict
+from cappella.ensemble.run import Answer, Call, Failure, GateDecision, Panel, Timings, Verdict
 from cappella.ensemble.timing import timings
 from cappella.types import Prompt
 
@@ -47,6 +57,7 @@ class Strategy:
 class RunContext:
     """One run. `rounds` holds every round of the panel; `answers` are those of the last round with a quorum.
 
+    `judge_prompt` is the caller's `prompt` for the judge (`messages.for_judge`).
     `failure_reason` is set by the last failure that did not end the run; `ranking` by the review.
     """
 
@@ -54,6 +65,7 @@ class RunContext:
         self,
         engines: Mapping[str, Engine],
         prompt: Prompt,
+        judge_prompt: Prompt,
         settings: Settings,
         strategy: Strategy,
         emit: Emit,
@@ -79,12 +91,13 @@ class RunContext:
         share = settings.max_total_tokens and settings.max_total_tokens // shares
         self.members = within_budget(engines, self._budget, share)
         self.judge_engine = self.engines[settings.judge]
-        self.judge_prompt = for_judge(prompt, self.judge_engine.capabilities)
+        self.judge_prompt = judge_prompt
         self._ordering = Ordering(settings)
         self._early_prefill = EarlyPrefill(self.judge_engine, self.judge_prompt, self._ordering, settings)
         self._timeout: asyncio.Timeout | None = None
         self.gate_calls: list[Call] = []
         self.review_calls: list[Call] = []
+        self.score_calls: list[Call] = []
 
     async def ask_panel(self) -> bool:
         """One round of the panel, which sets `answers`. From the second round on, members see the answers so far.
@@ -149,7 +162,8 @@ class RunContext:
     def calls(self) -> list[Call]:
         """Every engine call so far, the final answer's last."""
         panel = [call for each in self.rounds for call in each.calls]
-        return [*self.gate_calls, *panel, *self._early_prefill.calls, *self.review_calls, *self.judge.calls]
+        judging = [*self.score_calls, *self.judge.calls]
+        return [*self.gate_calls, *panel, *self._early_prefill.calls, *self.review_calls, *judging]
 
     @property
     def timings(self) -> Timings:
@@ -159,22 +173,35 @@ class RunContext:
 
     async def _ask_round(self) -> Panel:
         settings, rounds_left = self.settings, self.max_rounds - len(self.rounds)
-        quorate_timeout_s = min(settings.round_timeout_s, self.panel_remaining_s / rounds_left)
+        quorate_limit_s = self.panel_remaining_s / rounds_left
         # Only the first round may use the judge's share: below the quorum there is nothing to judge.
-        first_timeout_s = min(settings.round_timeout_s, self.remaining_s / rounds_left)
-        timeout_s = quorate_timeout_s if self.rounds else first_timeout_s
-        wait_policy = WaitPolicy(settings.quorum, timeout_s, settings.grace_s, quorate_timeout_s)
+        limit_s = quorate_limit_s if self.rounds else self.remaining_s / rounds_left
         prefill = self._early_prefill.running(is_last=rounds_left == 1) if self._prefills_early else nullcontext()
         async with prefill:
-            return await ask_round(
+            given = [] if self.rounds else await self._read_given()
+            seats = settings.panel if self.rounds else settings.first_seats
+            # At least one of those who are asked: the grace is a multiple of the time that it takes.
+            quorum = max(1, settings.quorum - sum(isinstance(each, Answer) for each in given))
+            wait_policy = WaitPolicy(quorum, settings.round_timeout_s, settings.grace_s, limit_s, quorate_limit_s)
+            asked = await ask_round(
                 self.members,
                 self.prompt,
                 settings,
+                seats,
                 self.answers,
                 wait_policy,
                 self.emit,
                 verbatim=self.strategy.returns_member_answers,
             )
+        return given_answers.joined(given, asked, settings.answer_names) if given else asked
+
+    async def _read_given(self) -> Sequence[Answer | Failure]:
+        """The candidates that the request brings along, told as any other answer."""
+        output_format = format_of_members(self.prompt, self.settings, self.strategy.returns_member_answers)
+        given = await given_answers.read(self.settings.answers, output_format)
+        for each in given:
+            self.emit(AnswerDone(each) if isinstance(each, Answer) else AnswerFailed(each))
+        return given
 
     @contextmanager
     def _deadline_suspended(self) -> Iterator[None]:
@@ -191,4 +218,5 @@ class RunContext:
     @property
     def _prefills_early(self) -> bool:
         """Not with a budget, which calls that may turn out useless would use up."""
-        return self.settings.early_prefill and self.strategy.needs_judge and self._budget is None
+        reads = self.strategy.needs_judge and self.judge_engine.capabilities.writes
+        return self.settings.early_prefill and reads and self._budget is None

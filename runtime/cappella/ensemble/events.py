@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from cappella.engines.waiting import WaitReason
 from cappella.ensemble.run import Analysis, Answer, Failure, GateDecision
 from cappella.types import Chunk
 
@@ -29,6 +30,31 @@ class RoundStarted:
     """Sent before every round after the first."""
 
     number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A call waits until its engine is awake: that of an answer's member, or of the judge or the gate's model, by `name`."""
+
+    name: str
+    reason: WaitReason
+
+
+@dataclass(frozen=True, slots=True)
+class Awake:
+    """A call that was `Waiting` does so no longer; its engine is awake, or did not wake, which the call's end tells."""
+
+    name: str
+    waited_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class GraceStarted:
+    """The quorum is met: after `grace_s` it is answered without these, which are the names of answers. See `Cut`."""
+
+    names: Sequence[str]
+    quorum_s: float
+    grace_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +120,9 @@ Event = (
     RunStarted
     | Gated
     | RoundStarted
+    | Waiting
+    | Awake
+    | GraceStarted
     | AnswerDelta
     | AnswerDone
     | AnswerFailed

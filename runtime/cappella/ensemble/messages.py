@@ -6,25 +6,32 @@ from typing import Any
 
 from cappella.config.options import Seat, Settings
 from cappella.ensemble import prompts
-from cappella.types import Capabilities, Message, Prompt
+from cappella.types import Capabilities, Message, OutputFormat, Prompt
 
 
 def for_member(prompt: Prompt, seat: Seat, capabilities: Capabilities, settings: Settings, verbatim: bool) -> Prompt:
     """The caller's prompt for one seat, with the seat's system text in front.
 
-    Members get the caller's output format if `formatted_panel` is set, or if their answer may be returned `verbatim`,
-    which an early exit does as well.
+    For `verbatim` see `format_of_members`.
     """
     verbatim = verbatim or settings.early_exit != "off"
     return replace(
         prompt,
         messages=with_system(prompt.messages, seat.system),
-        output_format=prompt.output_format if verbatim or settings.formatted_panel else None,
+        output_format=format_of_members(prompt, settings, verbatim),
         logprobs=prompt.logprobs if verbatim else None,
         reasoning_effort=prompt.reasoning_effort if capabilities.reasoning else None,
         samples=seat.samples,
         watched=settings.panel_watched,
     )
+
+
+def format_of_members(prompt: Prompt, settings: Settings, verbatim: bool) -> OutputFormat | None:
+    """The caller's output format if `formatted_panel` is set, or if a member's answer may be returned `verbatim`.
+
+    An early exit returns one as well.
+    """
+    return prompt.output_format if verbatim or settings.early_exit != "off" or settings.formatted_panel else None
 
 
 def for_judge(prompt: Prompt, capabilities: Capabilities) -> Prompt:
@@ -55,8 +62,11 @@ def has_images(messages: Sequence[Message]) -> bool:
 
 
 def ends_in_results(messages: Sequence[Message]) -> bool:
-    """Whether it goes on from results of tools. Their images stand after them, in a turn of the user without a text."""
-    *before, last = messages
+    """Whether it goes on from results of tools. Their images stand after them, in a turn of the user without a text.
+
+    A system turn after them, as clients send reminders in, is nobody's new wish.
+    """
+    *before, last = [message for message in messages if message["role"] != "system"] or messages
     if (
         before
         and last["role"] == "user"

@@ -1,27 +1,29 @@
 """Asks all seats of the panel at once, and collects their answers and failures until a wait policy ends the round."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from math import inf
-from typing import Literal
+from typing import Any
 
+from cappella.background import background
 from cappella.config.options import Seat
+from cappella.engines import waiting
 from cappella.engines.base import Engine
+from cappella.engines.waiting import WaitReason
 from cappella.ensemble.call import Completion, EngineCall
-from cappella.ensemble.events import AnswerDelta, AnswerDone, AnswerFailed, Emit
+from cappella.ensemble.events import AnswerDelta, AnswerDone, AnswerFailed, Awake, Emit, GraceStarted, Waiting
+from cappella.ensemble.grace import CancelReason, Patience, WaitPolicy
 from cappella.ensemble.messages import has_images
-from cappella.ensemble.run import Answer, Failure, Panel
+from cappella.ensemble.run import Answer, Cut, Failure, Panel
 from cappella.ensemble.structured import formats
 from cappella.errors import EngineError, EngineUnusable
 from cappella.types import Prompt
 
-CancelReason = Literal["deadline", "quorum_unreachable", "straggler"]
 _CANCEL_MESSAGES: Mapping[CancelReason, str] = {
     "deadline": "cancelled: it had not finished when the round ended",
     "quorum_unreachable": "cancelled: too many other members had failed for the quorum",
-    "straggler": "cancelled: it had not finished in the grace period after the quorum",
+    "straggler": "answered without it: it had not finished in the grace period after the quorum",
 }
 
 
@@ -35,34 +37,21 @@ class SeatRequest:
     nonce: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class WaitPolicy:
-    """When a round ends: after `timeout_s`, or `grace_s` (if set) after `quorum` answers have arrived.
-
-    A round that has its quorum ends at `quorate_timeout_s` at the latest, which leaves the judge its share of time.
-    """
-
-    quorum: int
-    timeout_s: float
-    grace_s: float | None = None
-    quorate_timeout_s: float = inf
-
-
 async def collect_answers(requests: Sequence[SeatRequest], wait_policy: WaitPolicy, emit: Emit) -> Panel:
-    """The answers and failures of one round. Seats still running at its end are cancelled, which frees their engines.
+    """The answers and failures of one round. A seat that is cut is cancelled, which frees its engine.
 
     The round ends early once so many answers have failed that the quorum cannot be met any more. Of a cancelled seat
     with several samples, those that had finished count as answers.
     """
-    members = [_Member(request, emit) for request in requests]
-    tasks = [asyncio.create_task(member.answer()) for member in members]
+    if not requests:
+        return Panel([], [])
+    changed = asyncio.Event()
+    members = [_Member(request, emit, changed) for request in requests]
+    round_ = _Round(members, wait_policy, emit, changed)
     try:
-        cause = await _wait(tasks, members, wait_policy)
+        await round_.wait()
     finally:
-        await _cancel(tasks)
-    for member, task in zip(members, tasks, strict=True):
-        if task.cancelled():
-            await member.on_cancelled(cause)
+        await _cancel(round_.tasks.values())
     outcomes = [member.outcomes[name] for member in members for name in member.seat.answer_names]
     return Panel(
         [outcome for outcome in outcomes if isinstance(outcome, Answer)],
@@ -72,20 +61,45 @@ async def collect_answers(requests: Sequence[SeatRequest], wait_policy: WaitPoli
 
 
 class _Member:
-    """One seat in one round; `outcomes` holds each of its answers or failures by the answer's name, once it is done."""
+    """One seat in one round; `outcomes` holds each of its answers or failures by the answer's name, once it is done.
 
-    def __init__(self, request: SeatRequest, emit: Emit) -> None:
+    On the event loop's clock it is at work since `served_at`, None while it waits for its engine. It sets `changed` as it
+    begins and ends to wait.
+    """
+
+    def __init__(self, request: SeatRequest, emit: Emit, changed: asyncio.Event) -> None:
         self.seat = request.seat
         self.call = EngineCall("panel", request.seat.name, request.seat.samples, request.nonce)
         self.outcomes: Mapping[str, Answer | Failure] = {}
+        self.served_at: float | None = asyncio.get_running_loop().time()
+        self.ended_at = self._waits_since = 0.0
         self._request = request
         self._emit = emit
+        self._changed = changed
 
     def count(self, kind: type[Answer] | type[Failure]) -> int:
         return sum(isinstance(outcome, kind) for outcome in self.outcomes.values())
 
+    @property
+    def worked_s(self) -> float:
+        """How long it was at work until it was done."""
+        return self.ended_at - (self.ended_at if self.served_at is None else self.served_at)
+
     async def answer(self) -> None:
         """Make the call and set `outcomes`; an EngineError becomes a Failure."""
+        with waiting.listening(self._on_wait):
+            await self._answer()
+
+    def _on_wait(self, _: str, reason: WaitReason | None) -> None:
+        now = asyncio.get_running_loop().time()
+        for name in self.seat.answer_names:
+            self._emit(Waiting(name, reason) if reason else Awake(name, now - self._waits_since))
+        if reason:
+            self._waits_since = now
+        self.served_at = None if reason else now
+        self._changed.set()
+
+    async def _answer(self) -> None:
         request, names = self._request, self.seat.answer_names
         try:
             if has_images(request.prompt.messages) and not request.engine.capabilities.images:
@@ -99,17 +113,18 @@ class _Member:
         else:
             await self._set_outcomes("engine_broke", "the answer was cut off", 502)
 
-    async def on_cancelled(self, cause: CancelReason) -> None:
+    async def on_cancelled(self, cause: CancelReason, cut: Cut | None) -> None:
         """Set `outcomes` after the call was cancelled."""
-        await self._set_outcomes(cause, _CANCEL_MESSAGES[cause], 504)
+        await self._set_outcomes(cause, _CANCEL_MESSAGES[cause], 504, cut if cause == "straggler" else None)
 
-    async def _set_outcomes(self, reason: str, error: str, status_code: int) -> None:
+    async def _set_outcomes(self, reason: str, error: str, status_code: int, cut: Cut | None = None) -> None:
         """An answer for each usable completion, a failure for any other; the given reason is for unfinished ones."""
         completions = zip(self.seat.answer_names, self.call.completions, strict=True)
         self.outcomes = {
-            name: await self._outcome(name, completion, Failure(name, reason, error, status_code, completion.text))
+            name: await self._outcome(name, completion, Failure(name, reason, error, status_code, completion.text, cut))
             for name, completion in completions
         }
+        self.ended_at = asyncio.get_running_loop().time()
         for outcome in self.outcomes.values():
             self._emit(AnswerDone(outcome) if isinstance(outcome, Answer) else AnswerFailed(outcome))
 
@@ -125,34 +140,76 @@ class _Member:
         return Failure(name, "invalid_format", violation, 502, completion.text) if violation else answer
 
 
-async def _wait(
-    tasks: Sequence["asyncio.Task[None]"], members: Sequence[_Member], wait_policy: WaitPolicy
-) -> CancelReason:
-    """Wait for the members as long as the policy says; returns the reason to cancel those still running."""
-    clock = asyncio.get_running_loop().time
-    began_at = clock()
-    ends_at, in_grace = began_at + wait_policy.timeout_s, False
-    max_failures = sum(member.seat.samples for member in members) - wait_policy.quorum
-    pending, was_quorate = set(tasks), False
-    while pending:
-        timeout_s = max(0.0, ends_at - clock())
-        done, pending = await asyncio.wait(pending, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-        if not done:
-            break
-        for task in done:
-            task.result()
-        if sum(member.count(Failure) for member in members) > max_failures:
-            return "quorum_unreachable"
-        if not was_quorate and sum(member.count(Answer) for member in members) >= wait_policy.quorum:
-            was_quorate = True
-            ends_at = min(ends_at, began_at + wait_policy.quorate_timeout_s)
-            if wait_policy.grace_s is not None and clock() + wait_policy.grace_s < ends_at:
-                ends_at, in_grace = clock() + wait_policy.grace_s, True
-    return "straggler" if in_grace else "deadline"
+class _Round:
+    """The members at work, each in a task, and how long to wait for them."""
+
+    def __init__(self, members: Sequence[_Member], policy: WaitPolicy, emit: Emit, changed: asyncio.Event) -> None:
+        self.tasks = {member: asyncio.create_task(member.answer()) for member in members}
+        self._policy = policy
+        self._emit = emit
+        self._changed = changed
+        self._clock = asyncio.get_running_loop().time
+        self._patience = Patience(policy, self._clock())
+
+    async def wait(self) -> None:
+        """Wait until all members are done; cut each as its time is over, and all once the quorum cannot be met."""
+        while pending := self._pending:
+            await self._next_change(pending)
+            for task in self.tasks.values():
+                if task.done() and not task.cancelled():
+                    task.result()
+            if self._count(Failure) > sum(member.seat.samples for member in self.tasks) - self._policy.quorum:
+                await self._cut(self._pending, "quorum_unreachable")
+                return
+            self._note_quorum()
+            for reason, members in self._overdue().items():
+                await self._cut(members, reason)
+
+    @property
+    def _pending(self) -> list[_Member]:
+        return [member for member, task in self.tasks.items() if not task.done()]
+
+    async def _next_change(self, pending: Sequence[_Member]) -> None:
+        """Wait until a member is done, begins or ends to wait for its engine, or is due."""
+        timeout_s = max(0.0, min(self._patience.due(member.served_at)[0] for member in pending) - self._clock())
+        async with background(self._changed.wait()) as changed:
+            awaited: set[asyncio.Future[Any]] = {changed, *(self.tasks[member] for member in pending)}
+            await asyncio.wait(awaited, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        self._changed.clear()
+
+    def _note_quorum(self) -> None:
+        if self._patience.is_quorate or self._count(Answer) < self._policy.quorum:
+            return
+        took_s = max(member.worked_s for member in self.tasks if member.count(Answer))
+        self._patience.meet_quorum(self._clock(), took_s)
+        at_work = [member for member in self._pending if member.served_at is not None]
+        names = [name for member in at_work for name in member.seat.answer_names]
+        if names and (cut := self._patience.cut):
+            self._emit(GraceStarted(names, cut.quorum_s, cut.grace_s))
+
+    def _overdue(self) -> Mapping[CancelReason, Sequence[_Member]]:
+        now, overdue = self._clock(), dict[CancelReason, list[_Member]]()
+        for member in self._pending:
+            due_at, reason = self._patience.due(member.served_at)
+            if due_at <= now:
+                overdue.setdefault(reason, []).append(member)
+        return overdue
+
+    async def _cut(self, members: Sequence[_Member], reason: CancelReason) -> None:
+        tasks = [self.tasks[member] for member in members]
+        await _cancel(tasks)
+        for member, task in zip(members, tasks, strict=True):
+            if task.cancelled():
+                await member.on_cancelled(reason, self._patience.cut)
+
+    def _count(self, kind: type[Answer] | type[Failure]) -> int:
+        return sum(member.count(kind) for member in self.tasks)
 
 
-async def _cancel(tasks: Sequence["asyncio.Task[None]"]) -> None:
+async def _cancel(tasks: Iterable["asyncio.Task[None]"]) -> None:
     """Cancel and wait, so that every connection is closed, and so every engine freed, before this returns."""
+    tasks = set(tasks)
     for task in tasks:
         task.cancel()
-    await asyncio.wait(tasks)
+    if tasks:
+        await asyncio.wait(tasks)

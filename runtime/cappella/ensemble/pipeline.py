@@ -10,22 +10,27 @@
 
 import asyncio
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 from cappella.background import background
 from cappella.config.options import Settings
-from cappella.engines import refusals
+from cappella.engines import refusals, waiting
 from cappella.engines.base import Engine
+from cappella.engines.context_size import prompt_work
 from cappella.engines.sanitize import each_text_once
 from cappella.ensemble import conversation, gate
 from cappella.ensemble.context import RunContext
 from cappella.ensemble.events import Emit, RunStarted
 from cappella.ensemble.fallback import fallback_answer
+from cappella.ensemble.messages import for_judge
 from cappella.ensemble.progress import Progress
 from cappella.ensemble.run import Answer, Panel, Run, Status, Verdict
 from cappella.ensemble.strategies import STRATEGIES
+from cappella.ensemble.waits import Waits
 from cappella.errors import EngineError, JudgeFailed, ModelNotReady, RequestError
+from cappella.threads import off_loop_if_large
 from cappella.types import Prompt
 
 LOADING_RETRY_AFTER_S = 5
@@ -51,7 +56,7 @@ class Pipeline:
         If the judge fails, the run is `degraded` and returns a member's answer. Raises ModelNotReady, PanelFailed,
         JudgeFailed, EngineBroke or RequestError when there is nothing to return.
         """
-        _require_ready(self._engines, settings)
+        self.require_ready(settings)
         run_id = run_id or new_run_id()
         with each_text_once():
             if settings.progress == "off":
@@ -59,16 +64,38 @@ class Pipeline:
             progress = Progress(emit)
             return replace(await self._run(prompt, settings, progress, run_id), progress=progress.text)
 
+    def require_ready(self, settings: Settings) -> None:
+        """Raises ModelNotReady if too few members are up for the quorum, or the judge is still starting."""
+        down = [seat for seat in settings.first_seats if not self._engines[seat.model].status.accepts_requests]
+        if len(settings.answer_names) - sum(seat.samples for seat in down) < settings.quorum:
+            names = ", ".join(dict.fromkeys(seat.model for seat in down))
+            raise ModelNotReady(f"Not ready: {names}. The quorum is {settings.quorum}.", LOADING_RETRY_AFTER_S)
+        if self._engines[settings.judge].status.state in ("waiting", "loading"):
+            raise ModelNotReady(f"Not ready: the judge {settings.judge} is loading.", LOADING_RETRY_AFTER_S)
+
     async def _run(self, prompt: Prompt, settings: Settings, emit: Emit, run_id: str) -> Run:
-        ctx = RunContext(self._engines, prompt, settings, STRATEGIES[settings.strategy], emit, run_id)
+        judge = self._engines[settings.judge].capabilities
+        judge_prompt = await off_loop_if_large(prompt_work(prompt), for_judge, prompt, judge)
+        ctx = RunContext(self._engines, prompt, judge_prompt, settings, STRATEGIES[settings.strategy], emit, run_id)
         emit(RunStarted(ctx.run_id, settings.answer_names, settings.judge, settings.gate is not None))
-        if answer := await gate.bypass(ctx):
-            return _finished(ctx, Verdict(answer, answer.name), "bypassed", answer.call.usage.prompt_tokens)
-        # Ends with the strategy: a slow tokenizer delays no answer.
-        async with background(conversation.count(ctx.judge_engine, ctx.judge_prompt)) as counted:
-            verdict = await _verdict(ctx)
+        with waiting.listening(Waits(ctx.emit)):
+            if answer := await gate.bypass(ctx):
+                return _finished(ctx, Verdict(answer, answer.name), "bypassed", answer.call.usage.prompt_tokens)
+            # Ends with the strategy: a slow tokenizer delays no answer.
+            with _awake(ctx):
+                async with background(conversation.count(ctx.judge_engine, ctx.judge_prompt)) as counted:
+                    verdict = await _verdict(ctx)
         prompt_tokens = conversation.tokens(counted, settings, ctx.rounds)
         return _finished(ctx, verdict, run_status(ctx.rounds, ctx.answers, ctx.failure_reason), prompt_tokens)
+
+
+@contextmanager
+def _awake(ctx: RunContext) -> Iterator[None]:
+    """Keeps all engines of the run awake: the judge wakes while the members answer, and does not fall asleep meanwhile."""
+    with ExitStack() as stack:
+        for model in dict.fromkeys((*(seat.model for seat in ctx.settings.panel), ctx.settings.judge)):
+            stack.enter_context(ctx.engines[model].keep_awake())
+        yield
 
 
 async def _verdict(ctx: RunContext) -> Verdict:
@@ -85,7 +112,9 @@ async def _verdict(ctx: RunContext) -> Verdict:
 
 
 def _require_served(ctx: RunContext, error: EngineError) -> None:
-    """Raises RequestError if the judge refused the format or the tools that the request asks for."""
+    """Raises RequestError if the judge refused the format or the tools that the request asks for. A scorer is sent neither."""
+    if not ctx.judge_engine.capabilities.writes:
+        return
     asked = ctx.prompt.output_format.field if ctx.prompt.output_format else "tools" if ctx.prompt.tools else None
     if asked and refusals.blames_request(error):
         raise RequestError(f"The judge {ctx.settings.judge} refused {asked}: {error}", asked)
@@ -130,7 +159,8 @@ def _finished(ctx: RunContext, verdict: Verdict, status: Status, prompt_tokens: 
         verdict=verdict,
         answers=ctx.answers,
         rounds=ctx.rounds,
-        labels=judge.labels,
+        # A judge that scores reads each answer alone.
+        labels=judge.labels if ctx.judge_engine.capabilities.writes else {},
         analysis=judge.analysis,
         ranking=ctx.ranking,
         gate=ctx.gate,
@@ -139,13 +169,3 @@ def _finished(ctx: RunContext, verdict: Verdict, status: Status, prompt_tokens: 
         prompt_tokens=prompt_tokens,
         timings=ctx.timings,
     )
-
-
-def _require_ready(engines: Mapping[str, Engine], settings: Settings) -> None:
-    """Raises ModelNotReady if too few members are up for the quorum, or the judge is still starting."""
-    down = [seat for seat in settings.panel if not engines[seat.model].status.accepts_requests]
-    if len(settings.answer_names) - sum(seat.samples for seat in down) < settings.quorum:
-        names = ", ".join(dict.fromkeys(seat.model for seat in down))
-        raise ModelNotReady(f"Not ready: {names}. The quorum is {settings.quorum}.", LOADING_RETRY_AFTER_S)
-    if engines[settings.judge].status.state in ("waiting", "loading"):
-        raise ModelNotReady(f"Not ready: the judge {settings.judge} is loading.", LOADING_RETRY_AFTER_S)

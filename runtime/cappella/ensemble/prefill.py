@@ -9,7 +9,6 @@ from cappella.config.options import Settings
 from cappella.engines.base import Engine
 from cappella.ensemble import prompts
 from cappella.ensemble.call import EngineCall
-from cappella.ensemble.call_counter import CHARACTERS_PER_TOKEN
 from cappella.ensemble.candidates import Ordering
 from cappella.ensemble.events import AnswerDelta, AnswerDone, AnswerFailed, Event, RoundStarted
 from cappella.ensemble.run import Answer, Call
@@ -18,6 +17,9 @@ from cappella.types import Message, Prompt, Sampling
 
 STEP_TOKENS = 128
 """The fewest new tokens worth a call: the largest block of vLLM's prefix cache (on a CPU; on a GPU it has 16)."""
+
+CHARACTERS_PER_TOKEN = 4
+"""A first guess, until a call has told."""
 
 BUSY_CALLS = 4
 """The judge's engine is left alone from so many calls on: early prefill would only delay them."""

@@ -24,12 +24,14 @@ class Progress:
         self._emit = emit
         self._panel: Sequence[str] = ()
         self._judge = ""
-        self._is_answering = False
+        self._is_answering = self._is_ended = False
 
     def __call__(self, event: events.Event) -> None:
-        if isinstance(event, events.FinalDelta) and not self._is_answering:
+        if isinstance(event, events.FinalDelta):
             self._is_answering = True
-            if self.text and event.chunk.reasoning:
+            if self.text and event.chunk.reasoning and not self._is_ended:
+                # Not always at the answer's begin: one that breaks off is followed by a member's, with its reasoning.
+                self._is_ended = True
                 self._tell(_END)
         self._emit(event)
         if not self._is_answering:
@@ -51,6 +53,13 @@ class Progress:
                 yield alone if event.decision.bypass else _asked(self._panel)
             case events.RoundStarted():
                 yield f"**Round {event.number}:** the members read each other's answers.\n\n"
+            case events.Waiting(reason="asleep"):
+                yield f"**{event.name}** was asleep, and wakes.\n\n"
+            case events.Waiting():
+                yield f"**{event.name}** waits for its turn.\n\n"
+            case events.GraceStarted():
+                late, grace_s = ", ".join(event.names), round(event.grace_s)
+                yield f"Enough members have answered. In {grace_s} s the answer is given without {late}.\n\n"
             case events.AnswerDone():
                 yield _said(event.answer)
             case events.AnswerFailed():

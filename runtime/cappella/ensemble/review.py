@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 from cappella.config.options import Seat
+from cappella.engines.context_size import prompt_work
 from cappella.ensemble import prompts
 from cappella.ensemble.call import EngineCall
 from cappella.ensemble.candidates import Candidates
@@ -15,6 +16,7 @@ from cappella.ensemble.run import Answer
 from cappella.ensemble.shares import cut_to_share
 from cappella.ensemble.structured.json_value import parse_json
 from cappella.errors import EngineError
+from cappella.threads import off_loop_if_large
 from cappella.types import OutputFormat, Prompt
 
 
@@ -52,7 +54,7 @@ def _mean_ranking(answers: Sequence[Answer], ballots: Sequence[Sequence[str]]) -
 async def _ballot(ctx: RunContext, seat: Seat, call: EngineCall, seed: int, timeout_s: float) -> list[str]:
     """One member's ranking of the other members' answers, best first; empty if it gave none."""
     engine, prompt = ctx.members[seat.model], ctx.prompt
-    asked = for_judge(prompt, engine.capabilities)
+    asked = await off_loop_if_large(prompt_work(prompt), for_judge, prompt, engine.capabilities)
     count = len(ctx.answers)
     sampling = short_sampling(seat.sampling, engine.capabilities, 16 + 8 * count)
     shuffled = Candidates.shuffled(ctx.answers, seed)

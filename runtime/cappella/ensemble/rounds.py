@@ -6,13 +6,14 @@ From the second round on, a seat's prompt also shows the answers of the round be
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from cappella.config.options import Settings
+from cappella.config.options import Seat, Settings
 from cappella.engines.base import Engine
 from cappella.ensemble import prompts
 from cappella.ensemble.candidates import Candidates
 from cappella.ensemble.events import Emit
+from cappella.ensemble.grace import WaitPolicy
 from cappella.ensemble.messages import for_member
-from cappella.ensemble.panel import SeatRequest, WaitPolicy, collect_answers
+from cappella.ensemble.panel import SeatRequest, collect_answers
 from cappella.ensemble.run import Answer, Panel
 from cappella.ensemble.shares import cut_to_share
 from cappella.types import Message, Prompt, Sampling
@@ -22,15 +23,16 @@ async def ask_round(
     engines: Mapping[str, Engine],
     prompt: Prompt,
     settings: Settings,
+    seats: Sequence[Seat],
     previous: Sequence[Answer],
     wait_policy: WaitPolicy,
     emit: Emit,
     verbatim: bool,
 ) -> Panel:
-    """One round over all seats, which see the `previous` answers if there are any. For `verbatim` see `for_member`."""
+    """One round over the seats, which see the `previous` answers if there are any. For `verbatim` see `for_member`."""
     shown = Candidates.shuffled(previous, settings.seed) if previous else None
     requests = []
-    for seat in settings.panel:
+    for seat in seats:
         engine = engines[seat.model]
         seat_prompt = for_member(prompt, seat, engine.capabilities, settings, verbatim)
         if shown:

@@ -12,7 +12,7 @@ Analysis = Json
 """The judge's comparison, in the shape of `prompts.analysis_schema` with answers' names for letters."""
 
 Status = Literal["ok", "degraded", "single", "bypassed"]
-Role = Literal["gate", "single", "panel", "prefill", "review", "agreement", "analysis", "choice", "final"]
+Role = Literal["gate", "single", "panel", "prefill", "review", "agreement", "analysis", "choice", "score", "final"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +51,26 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Cut:
+    """The end of a straggler's grace: the quorum took `quorum_s`, and `grace_s` more were given."""
+
+    quorum_s: float
+    grace_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a member gave no answer; `partial` is the text generated before it failed or was cancelled."""
+    """Why a member gave no answer; `partial` is the text generated before it failed or was cancelled.
+
+    `cut` has the figures of a straggler.
+    """
 
     name: str
     reason: str
     error: str
     status_code: int
     partial: str = ""
+    cut: Cut | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +96,8 @@ class Verdict:
     """The final answer and how it came about. `chosen` names the answer that was returned verbatim, if one was.
 
     `probabilities` are the judge's, by answer; `votes` maps one answer of each group that says the same to the names of
-    all answers in the group.
+    all answers in the group. `scores` are those of a judge that scores, None for an answer that it could not read; `tied`
+    names the answers with the best one, if there are several.
     """
 
     answer: Answer
@@ -92,6 +105,8 @@ class Verdict:
     probabilities: Mapping[str, float] | None = None
     votes: Mapping[str, Sequence[str]] | None = None
     early_exit: EarlyExit = "off"
+    scores: Mapping[str, float | None] | None = None
+    tied: Sequence[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

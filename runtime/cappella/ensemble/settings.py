@@ -3,12 +3,14 @@
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from cappella.config import Ensemble, Model, Preset, RemoteModel, seats
-from cappella.config.abilities import judge_lacks, seat_lacks
+from cappella.config.abilities import cannot_write, judge_lacks, seat_lacks
 from cappella.config.ensembles import GateConfig
 from cappella.config.limits import Limits
 from cappella.config.options import MAX_ANSWERS, Gate, Overrides, Seat, Settings
+from cappella.ensemble import given_answers
 from cappella.ensemble.messages import ends_in_results, has_images
 from cappella.ensemble.structured import formats
 from cappella.errors import RequestError, UnknownModel
@@ -28,35 +30,34 @@ def resolve(
     limits: Limits = Limits(),
 ) -> Settings:
     """The settings of one run. Raises RequestError for what the config does not allow or its models do not support."""
-    is_other_judge = overrides.outer not in (None, ensemble.judge.model)
-    if not ensemble.allow_overrides and (overrides.beyond_preset or is_other_judge):
-        raise RequestError(
-            f"cappella/{name} allows no overrides: its config sets allow_overrides: false.",
-            "fusion",
-            "overrides_forbidden",
-        )
+    _require_allowed(name, ensemble, overrides)
     _require_open_conversation(prompt)
     preset = _preset(name, ensemble, overrides.preset)
     judge = (preset.judge if isinstance(preset, Preset) else None) or ensemble.judge
     options = {"criteria": judge.criteria, **ensemble.given(), **preset.given(), **overrides.options.given()}
     panel = _panel(ensemble, preset, models, overrides, judge_sampling.seed)
-    called = overrides.outer or judge.model
-    judge_model = called if overrides.judge is None else overrides.judge
+    panel, given = given_answers.seated(panel, overrides.answers)
+    _require_writers([seat.model for seat in panel], models)
+    judge_model = (overrides.outer or judge.model) if overrides.judge is None else overrides.judge
     _require_models([judge_model], models, "fusion.model")
-    answers = sum(seat.samples for seat in panel)
+    answers = len({*(name for seat in panel for name in seat.answer_names), *(each.name for each in given)})
     _require_modest_number(answers, options.get("layers", 1), limits)
     _require_capabilities(name, ensemble, models, [*(seat.model for seat in panel), judge_model], prompt)
     quorum = _quorum(overrides.options.quorum, options.get("quorum"), answers)
     _require_image_support(models, panel, quorum, prompt)
     mode = options.get("gate") or (preset.gate if isinstance(preset, Preset) else None)
     gate = _gate(name, ensemble, mode, overrides, models)
-    if options.get("tools_panel") == "judge" and not overrides.panel_required and ends_in_results(prompt.messages):
+    if _judge_goes_on(options, overrides, prompt) and models[judge_model].capabilities.writes:
         gate = Gate("tools", judge_model)
+    if given:
+        gate = None  # A gate's model would answer without them.
+        _require_members(panel, options)
     options |= {"quorum": quorum, "gate": gate}
     settings = Settings(
         ensemble=name,
         preset=overrides.preset,
         panel=panel,
+        answers=given,
         judge=judge_model,
         seed=secrets.randbits(32) if judge_sampling.seed is None else judge_sampling.seed,
         judge_sampling=judge_sampling.over(judge.sampling),
@@ -66,6 +67,14 @@ def resolve(
     )
     _require_judge_support(models[judge_model].capabilities, settings, prompt)
     return settings
+
+
+def _require_allowed(name: str, ensemble: Ensemble, overrides: Overrides) -> None:
+    """Raises RequestError for overrides that the ensemble forbids."""
+    is_other_judge = overrides.outer not in (None, ensemble.judge.model)
+    if not ensemble.allow_overrides and (overrides.beyond_preset or is_other_judge):
+        message = f"cappella/{name} allows no overrides: its config sets allow_overrides: false."
+        raise RequestError(message, "fusion", "overrides_forbidden")
 
 
 def _require_modest_number(answers: int, layers: int, limits: Limits) -> None:
@@ -134,6 +143,22 @@ def _require_seated(by_model: Mapping[str, Sampling], panel: Sequence[Seat]) -> 
             raise RequestError(f"{model} is not on the panel.", "fusion.analysis_overrides")
 
 
+def _judge_goes_on(options: Mapping[str, Any], overrides: Overrides, prompt: Prompt) -> bool:
+    """Whether the judge answers alone, since the request brings results of tools (`tools_panel: judge`)."""
+    goes_on = prompt.brings_results or ends_in_results(prompt.messages)
+    return options.get("tools_panel") == "judge" and not overrides.panel_required and goes_on
+
+
+def _require_members(panel: Sequence[Seat], options: Mapping[str, Any]) -> None:
+    """Raises RequestError for an empty panel and an option with which members read the answers."""
+    strategy = options.get("strategy")
+    asks_again = {"fusion.strategy": strategy == "debate", "fusion.layers": options.get("layers", 1) > 1}
+    for field, is_asked in {**asks_again, "fusion.review": bool(options.get("review"))}.items():
+        if is_asked and not panel:
+            message = "Members read the answers with it, and analysis_models is empty: name some, or leave it out."
+            raise RequestError(f"{field}: {message}", field)
+
+
 def _quorum(requested: int | None, quorum: int | None, answers: int) -> int:
     if requested is not None and requested > answers:
         message = f"The quorum is {requested}, but the panel gives at most {answers} answers."
@@ -188,6 +213,8 @@ def _require_judge_support(capabilities: Capabilities, settings: Settings, promp
     gate = settings.gate.mode if settings.gate and settings.gate.decider in (None, judge) else None
     if lack := judge_lacks(capabilities, settings, gate) or seat_lacks(capabilities, settings.judge_sampling):
         raise RequestError(f"{judge} cannot be the judge: {lack[0]}. {lack[1]}.", "fusion.model")
+    if settings.criteria and not capabilities.writes:
+        raise RequestError(f"{judge} scores answers as it was trained to, by no other criteria.", "fusion.criteria")
     field = prompt.output_format.field if prompt.output_format else None
     supported = {"structured_outputs": capabilities.extensions, "response_format": capabilities.json_schema}
     if STRATEGIES[settings.strategy].judge_writes and field and not supported[field]:
@@ -204,6 +231,13 @@ def _require_image_support(models: Models, panel: Sequence[Seat], quorum: int, p
     if sum(seat.samples for seat in panel) - sum(seat.samples for seat in blind) < quorum:
         names = ", ".join(seat.name for seat in blind)
         raise RequestError(f"Too few members accept images for the quorum of {quorum}: not {names}.", "messages")
+
+
+def _require_writers(names: Sequence[str], models: Models) -> None:
+    """Raises RequestError for a member that writes nothing."""
+    for name in names:
+        if lack := cannot_write(models[name].capabilities):
+            raise RequestError(f"{name} cannot be a member: {lack[0]}.", "fusion.analysis_models")
 
 
 def _require_models(names: Sequence[str], models: Models, param: str) -> None:

@@ -39,6 +39,11 @@ class LiveRun:
             yield batch
 
     @property
+    def has_begun(self) -> bool:
+        """Whether there is an event to read, or the run has ended."""
+        return bool(self._events) or self.task.done()
+
+    @property
     def result(self) -> Run:
         """The finished run. Raises the run's own error."""
         return self.task.result()

@@ -46,14 +46,14 @@ def costs(settings: Settings, host_of: Mapping[str, str]) -> Costs:
 
 
 @asynccontextmanager
-async def in_time(slot: AbstractAsyncContextManager[None], timeout_s: float) -> AsyncIterator[None]:
-    """Enters `slot`, which has to be free within `timeout_s`. Raises QueueTimeout."""
+async def in_time(slot: AbstractAsyncContextManager[None], timeout_s: float, limit: str) -> AsyncIterator[None]:
+    """Enters `slot`, which has to be free within `timeout_s`. Raises QueueTimeout, which names the `limit` in the config."""
     async with AsyncExitStack() as stack:
         try:
             async with asyncio.timeout(timeout_s):
                 await stack.enter_async_context(slot)
         except TimeoutError as error:
-            raise QueueTimeout("The run's deadline passed while it waited for its engines.") from error
+            raise QueueTimeout(f"No engine was free in time ({limit}). Try again later.") from error
         yield
 
 

@@ -23,6 +23,7 @@ from cappella.gateway import (
     ollama,
     openapi,
     page,
+    pooling,
     runs,
     stored_responses,
     tokens,
@@ -55,7 +56,8 @@ def create_app(config: Config, supervisor: Supervisor, read_config: ReadConfig |
     metrics, persistence = Metrics(), Persistence(config)
     observer = RequestObserver(config.server, metrics)
     most = config.server.runs.max_background if config.server.runs else 0
-    responses = KeptResponses(persistence.responses, most, errors.describe) if persistence.responses else None
+    store, observe = persistence.responses, observer.background_ended
+    responses = KeptResponses(store, most, errors.describe, observe) if store else None
     # FastAPI's own document would not describe our fields, and its pages load scripts from other hosts. A redirect of a
     # path with a trailing slash would go to whatever host the request names.
     tools = mcp.McpEndpoint(lambda: reloader.state)
@@ -76,7 +78,7 @@ def create_app(config: Config, supervisor: Supervisor, read_config: ReadConfig |
         responses=responses,
         created=int(time.time()),
     )
-    app.state.reloader = reloader = Reloader(state, supervisor, read_config or (lambda: config))
+    app.state.reloader = reloader = Reloader(state, supervisor, read_config or (lambda: config), persistence.actions)
     for router in _routers(reloader, supervisor, gatekeeper, persistence):
         # Not `include_router`: for a prefix or the like, of which there is none here, it would make each route again.
         app.router.routes += router.routes
@@ -102,10 +104,11 @@ def _routers(
     yield stored_responses.create_router(lambda: reloader.state)
     yield models.create_router(lambda: reloader.state)
     yield tokens.create_router(lambda: reloader.state)
+    yield pooling.create_router(lambda: reloader.state)
     yield ollama.create_router(lambda: reloader.state)
     yield health.create_router(lambda: reloader.state)
     yield runs.create_router(gatekeeper, persistence.run_store)
-    yield create_machine_router(lambda: reloader.state, supervisor)
+    yield create_machine_router(lambda: reloader.state, supervisor, persistence.actions)
     yield page.create_router()
     yield docs_pages.create_router()
 

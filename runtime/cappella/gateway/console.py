@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from rich.console import Console, RenderableType
@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.text import Text
 
 from cappella.config import Config
+from cappella.engines.reconciler import ASLEEP
 from cappella.engines.status import EngineState, EngineStatus, Failure
 from cappella.sealing import guard
 from cappella.telemetry import logs
@@ -125,9 +126,14 @@ async def follow(
                 reporter.log("engine", line)
         now = _answering(current())
         for name in (name for name, answers in now.items() if answers != answering.get(name, False)):
-            does = "answers" if now[name] else "cannot answer: its judge or too many members are down"
-            reporter.log("ensemble", f"cappella/{name} {does}", ensemble=name, answers=now[name])
+            report_ability(reporter, name, now[name])
         answering = now
+
+
+def report_ability(reporter: Reporter, ensemble: str, answers: bool) -> None:
+    """Report that an ensemble begins or ceases to answer."""
+    does = "answers" if answers else "cannot answer: its judge or too many members are down"
+    reporter.log("ensemble", f"cappella/{ensemble} {does}", ensemble=ensemble, answers=answers)
 
 
 def _answering(group: EngineGroup) -> Mapping[str, bool]:
@@ -135,16 +141,23 @@ def _answering(group: EngineGroup) -> Mapping[str, bool]:
 
 
 class ChangeDetector:
-    """Finds failures, recoveries and restarts of engines between two looks at their statuses."""
+    """Finds failures, recoveries and restarts of engines between two looks at their statuses.
 
-    def __init__(self, statuses: Mapping[str, EngineStatus]) -> None:
+    While the server is `starting`, that an engine is ready for the first time is no recovery.
+    """
+
+    def __init__(self, statuses: Mapping[str, EngineStatus], starting: bool = False) -> None:
+        self._starting = starting
         self._snapshots = {name: _Snapshot.of(status) for name, status in statuses.items()}
 
     def update(self, statuses: Mapping[str, EngineStatus]) -> list[str]:
         """A line for each change since the last call."""
         now = {name: _Snapshot.of(status) for name, status in statuses.items()}
         lines = [
-            line for name, snapshot in now.items() for line in snapshot.changes_since(name, self._snapshots.get(name))
+            line
+            for name, snapshot in now.items()
+            if snapshot.failure or not self._starting
+            for line in snapshot.changes_since(name, self._snapshots.get(name))
         ]
         self._snapshots = now
         return lines
@@ -159,21 +172,25 @@ class _Snapshot:
     restarts: int
     restarts_asked: int
     failure: Failure | None
+    wakes: int
+    last_wake_s: float | None
 
     @classmethod
     def of(cls, status: EngineStatus) -> "_Snapshot":
-        failure = status.last_failure
-        return cls(status.state, status.stage, status.restarts, status.restarts_asked, failure)
+        counts = status.restarts, status.restarts_asked, status.last_failure, status.wakes, status.last_wake_s
+        return cls(status.state, status.stage, *counts)
 
     def changes_since(self, name: str, before: "_Snapshot | None") -> Iterator[str]:
         if before is None:
-            before = _Snapshot("waiting", "", self.restarts, self.restarts_asked, self.failure)
+            before = replace(self, state="waiting", stage="")
         failed = self.failure is not None and (before.failure is None or self.failure.time != before.failure.time)
         if failed and self.failure is not None:
             log = f" (log: {self.failure.log})" if self.failure.log else ""
             yield f"{name} failed: {self.failure.reason}{log}"
         if self.restarts_asked > before.restarts_asked:
             yield f"{name} restarts: an operator requested it"
+        if self.wakes > before.wakes:
+            yield f"{name} woke for a call, in {self.last_wake_s or 0:.1f} s (wake {self.wakes})"
         if self.state == before.state and not failed:
             return
         if self.state == "restarting" and failed:
@@ -184,6 +201,8 @@ class _Snapshot:
             yield f"{name} is unhealthy and accepts no requests: {self.stage}"
         elif self.state == "stopped":
             yield f"{name} was put to sleep by an operator"
+        elif self.state == "asleep" and self.stage == ASLEEP["idle"]:
+            yield f"{name} sleeps: no call for a while"
         elif self.state == "ready" and before.state != "asleep":
             yield f"{name} is ready"
 
@@ -207,7 +226,8 @@ def report_stages(reporter: Reporter, shown: ReportedStages, statuses: Mapping[s
         now = (status.stage, status.restarts)
         if shown.get(name) != now:
             shown[name] = now
-            fields: Any = {"state": status.state, "restarts": status.restarts, "reason": status.reason}
+            counts = {"restarts": status.restarts, "wakes": status.wakes, "last_wake_s": status.last_wake_s}
+            fields: Any = {"state": status.state, **counts, "reason": status.reason}
             reporter.report("engine", f"{name}: {status.summary}", model=name, **fields)
 
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from math import inf
+from typing import Any
 
 from cappella.errors import ShuttingDown
 from cappella.telemetry import records
@@ -85,6 +86,20 @@ class InFlight:
             if not timeout.expired():
                 raise
             raise _cancelled() from error
+
+    @contextmanager
+    def track_future(self, work: "asyncio.Future[Any]") -> Iterator[None]:
+        """Track `work`, which has begun, in this context. Raises ShuttingDown at its end if a drain has cancelled it."""
+        record = records.current()
+
+        def cancel() -> None:
+            record.error = ShuttingDown.__name__
+            work.cancel()
+
+        with self.track(cancel, is_admitted=True) as tracked:
+            yield
+        if tracked.is_cancelled:
+            raise _cancelled()
 
     @asynccontextmanager
     async def track_run(self) -> AsyncIterator[Callable[[float], None]]:

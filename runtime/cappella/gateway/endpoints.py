@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
+from pydantic import BaseModel
+
 from cappella.engines.status import Action
-from cappella.gateway import machine_types, reply_types, stored_responses, tokens
+from cappella.gateway import machine_types, pooling_types, reply_types, stored_responses, tokens
+from cappella.gateway.formats import pooling
 from cappella.gateway.runs import MAX_LISTED
 from cappella.telemetry import trace_types
 from cappella.types import Json
@@ -23,7 +26,19 @@ INFERENCE: Mapping[str, tuple[str, Any, str]] = {
 """Endpoints that generate: summary, type of the reply, and the field that a body needs besides `model`."""
 
 
-POSTED: Mapping[str, tuple[str, Any, tuple[str, ...]]] = {
+POSTED: Mapping[str, tuple[str, Any, tuple[str, ...] | type[BaseModel]]] = {
+    "/v1/embeddings": ("OpenAI's embeddings, of a model", pooling_types.Embeddings, pooling.EmbeddingsRequest),
+    "/v1/rerank": (
+        "Documents ranked for a query, in Cohere's and Jina's form, of a model",
+        pooling_types.Ranking,
+        pooling.RerankRequest,
+    ),
+    "/v1/score": ("vLLM's scores of pairs of texts, of a model", pooling_types.Scores, pooling.ScoreRequest),
+    "/classify": (
+        "The score of a conversation's last turn, of a reward model",
+        pooling_types.Classes,
+        pooling.ClassifyRequest,
+    ),
     tokens.COUNT_PATH: (
         "The tokens of a message, by the model's tokenizer, or by the judge's",
         reply_types.InputTokens,
@@ -35,7 +50,7 @@ POSTED: Mapping[str, tuple[str, Any, tuple[str, ...]]] = {
     "/api/show": ("What a model or an ensemble takes, in Ollama's form", reply_types.OllamaModel, ()),
     "/detokenize": ("The text of token ids, of a model", reply_types.Text, ("tokens",)),
 }
-"""Further endpoints with a body: summary, type of the reply, and the fields that a body needs besides `model`."""
+"""Further endpoints with a body: summary, type of the reply, and the fields that a body needs besides `model`, or its type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +85,10 @@ _PAGES: tuple[Json, ...] = (
     },
     {"name": "after", "in": "query", "schema": {"type": "string"}},
 )
+_RESUMED: tuple[Json, ...] = (
+    {"name": "stream", "in": "query", "schema": {"type": "boolean"}},
+    {"name": "starting_after", "in": "query", "schema": {"type": "integer", "minimum": 0}},
+)
 _NO_RESPONSE = ("runs_not_kept", "response_not_found", "runs_unavailable")
 ENDPOINTS: Mapping[str, Endpoint] = {
     "/v1/models": Endpoint("The ensembles and models that the key may call", reply_types.Models, "run"),
@@ -81,11 +100,11 @@ ENDPOINTS: Mapping[str, Endpoint] = {
         parameters=(_MODEL,),
     ),
     stored_responses.PATH: Endpoint(
-        "One of the key's responses, where they are kept",
+        "One of the key's responses, where they are kept; with `stream` the events of one in the background",
         reply_types.Response,
         "run",
         refuses=(*_NO_RESPONSE, "invalid_value"),
-        parameters=(_RESPONSE_ID,),
+        parameters=(_RESPONSE_ID, *_RESUMED),
         further=(
             Endpoint(
                 "Delete a response, and cancel it where it is in the background",

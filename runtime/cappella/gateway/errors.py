@@ -54,7 +54,7 @@ HTTP_TABLE: dict[type[Exception], tuple[int, str, str | None]] = {
 CARRIED_CODES: Codes = {
     400: tuple(
         "unknown_field invalid_value invalid_json context_length_exceeded nested_ensemble overrides_forbidden"
-        " preset_not_found budget_too_small too_large previous_response_not_found".split()
+        " preset_not_found budget_too_small too_large wrong_task previous_response_not_found".split()
     ),
     403: ("host_not_allowed", "origin_not_allowed", "scope_missing", "model_not_allowed"),
     404: ("model_not_found", "run_not_found", "runs_not_kept", "response_not_found", "engine_not_found"),

@@ -68,6 +68,8 @@ def engine_status(status: EngineStatus) -> EngineStatusNow:
         **_engine_now(status),
         "restarts": status.restarts,
         "restarts_asked": status.restarts_asked,
+        "wakes": status.wakes,
+        "last_wake_s": status.last_wake_s,
         "reason": status.reason,
         "last_failure": {"time": failure.time, "reason": failure.reason, "log": failure.log} if failure else None,
     }

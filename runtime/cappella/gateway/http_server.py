@@ -17,7 +17,7 @@ from uvicorn.config import LOGGING_CONFIG
 
 from cappella.background import background
 from cappella.config import Tls
-from cappella.errors import CappellaError, ConfigError
+from cappella.errors import CappellaError, ConfigError, cause
 from cappella.gateway.connection_limits import ConnectionLimits
 from cappella.gateway.console import Reporter, TextReporter
 from cappella.gateway.http_protocol import connections
@@ -98,7 +98,7 @@ def bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         place, hint = f"server.port: {host}:{port}", "Stop the process that uses it, or choose another port with --port"
-        raise ConfigError(place, f"cannot be bound ({error.strerror})", hint) from error
+        raise ConfigError(place, f"cannot be bound ({cause(error)})", hint) from error
     return listener
 
 

@@ -47,7 +47,8 @@ def answer_count(body: Mapping[str, Any]) -> int:
     if n is not None and (not isinstance(n, int) or isinstance(n, bool) or n < 1):
         raise RequestError("n must be an integer of at least 1.", "n")
     prompts = body.get("prompt")
-    several = isinstance(prompts, list) and any(isinstance(each, str | list) for each in prompts)
+    # The first tells: no engine takes a list of both, and one of tokens may have half a million.
+    several = isinstance(prompts, list) and isinstance(next(iter(prompts), None), str | list)
     return (n or 1) * (len(prompts) if several and isinstance(prompts, list) else 1)
 
 

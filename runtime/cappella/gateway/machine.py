@@ -25,6 +25,7 @@ from cappella.gateway.model_list import PREFIX
 from cappella.gateway.request import credentials
 from cappella.gateway.state import GatewayState
 from cappella.placement.planner import Plan
+from cappella.telemetry.audit.actions import MAX_NAME_CHARACTERS, OperatorActions
 from cappella.telemetry.engine_metrics import Figures, Gauges, Reading
 from cappella.version import __version__
 
@@ -48,7 +49,9 @@ class EngineOperations(Protocol):
         ...
 
 
-def create_router(current: Callable[[], GatewayState], operations: EngineOperations) -> APIRouter:
+def create_router(
+    current: Callable[[], GatewayState], operations: EngineOperations, actions: OperatorActions
+) -> APIRouter:
     router = APIRouter(prefix="/api")
     gauges = Gauges(lambda: current().gpus())
 
@@ -76,9 +79,11 @@ def create_router(current: Callable[[], GatewayState], operations: EngineOperati
     @router.post("/engines/{name}/{action}", status_code=202, response_model=None)
     async def act(name: str, action: str, request: Request) -> Engine:
         state = current()
-        await state.gatekeeper.authenticate(*credentials(request), "admin")
-        await operations.act(name, action)
-        status = state.engines[name].status
+        await state.authenticate(request, "admin")
+        with actions.recorded(action, engine=name[:MAX_NAME_CHARACTERS]) as line:
+            await operations.act(name, action)
+            status = state.engines[name].status
+            line["state"] = status.state
         return {"engine": name, "state": status.state, "stage": status.stage, "actions": [*operations.actions(name)]}
 
     return router
@@ -108,6 +113,7 @@ def _engines(
     return {
         name: {
             **engine_status(engine.status),
+            "task": config.models[name].task,
             "adapters": list(config.models[name].adapters),
             **_place(operations.plan, name),
             "url": config.remote[name].url if name in config.remote else None,

@@ -7,6 +7,7 @@ from typing_extensions import TypedDict
 
 from cappella.engines.status import Action, EngineState
 from cappella.telemetry.trace_types import Count
+from cappella.vocabulary import Task
 
 
 class LastFailure(TypedDict):
@@ -30,10 +31,15 @@ class EngineNow(TypedDict):
 
 
 class EngineStatusNow(EngineNow):
-    """The whole status of an engine. `reason` is why it does not run; `last_failure` stays after a recovery."""
+    """The whole status of an engine. `reason` is why it does not run; `last_failure` stays after a recovery.
+
+    `wakes` counts the calls that woke it after `sleep_after_s`; the last wake took `last_wake_s`.
+    """
 
     restarts: Count
     restarts_asked: Count
+    wakes: Count
+    last_wake_s: float | None
     reason: str | None
     last_failure: LastFailure | None
 
@@ -82,7 +88,7 @@ class PlannedBytes(TypedDict):
 
 
 class EnginePlace(TypedDict):
-    """Where an engine is placed: `turn` is its swap group, null if it never sleeps; a remote model has no plan."""
+    """Where an engine is placed: `turn` is its swap group, null if it never gives way to another; a remote model has no plan."""
 
     gpus: list[Count]
     turn: Count | None
@@ -101,6 +107,7 @@ class EngineFigures(TypedDict):
 class EngineDetails(EngineStatusNow, EnginePlace, EngineFigures):
     """What an operator sees of an engine; `actions` are those possible now."""
 
+    task: Task
     adapters: list[str]
     url: str | None
     used_bytes: Count | None

@@ -9,7 +9,8 @@ from cappella.ensemble import capacity
 from cappella.ensemble.capacity import Modality
 from cappella.errors import RequestError
 from cappella.gateway.formats import policy_ensembles, policy_models
-from cappella.gateway.reply_types import Architecture, ModelEntry
+from cappella.gateway.reply_types import Architecture, ModelEntry, Output
+from cappella.vocabulary import Task
 
 PREFIX = "cappella/"
 PARAMETERS = (
@@ -18,6 +19,16 @@ PARAMETERS = (
     " include_reasoning reasoning reasoning_effort verbosity"
 ).split()
 """The fields of a chat for which OpenRouter's list has a word."""
+
+
+_SCORED = ("/v1/rerank", "/v1/score")
+ENDPOINTS_OF: Mapping[Task, tuple[str, ...]] = {
+    "generate": ("/v1/chat/completions", "/v1/responses", "/v1/messages"),
+    "embed": ("/v1/embeddings", *_SCORED),
+    "rerank": _SCORED,
+    "reward": ("/classify",),
+}
+"""The endpoints that answer for a model of each task; single models that write have /v1/completions, too."""
 
 
 def callable_names(config: Config, key: Key | None) -> list[str]:
@@ -41,7 +52,7 @@ def entry(config: Config, name: str, created: int) -> ModelEntry:
     head = _of_ensemble(config, ensemble) if ensemble else _of_model(config.models_by_name[target])
     head["id"] = head["name"] = head["canonical_slug"] = name
     head["created"], head["links"] = created, {"details": f"/v1/models/{name}"}
-    if not head["tools"]:
+    if not head["tools"] and head["task"] == "generate":
         # Open WebUI sends tools of its own with each message, unless the entry says this.
         head["info"] = {"meta": {"capabilities": {"builtin_tools": False}}}
     if target != name:
@@ -68,7 +79,13 @@ def _of_ensemble(config: Config, ensemble: Ensemble) -> ModelEntry:
 def _of_model(model: AnyModel) -> ModelEntry:
     inputs: list[Modality] = ["text", "image"] if model.capabilities.images else ["text"]
     honoured = policy_models.MODELS["/v1/chat/completions"].honoured
-    return _facts(model.context_tokens, inputs, model.capabilities.tools, honoured)
+    if model.task == "generate":
+        return _facts(model.context_tokens, inputs, model.capabilities.tools, honoured)
+    made = _facts(model.context_tokens, inputs, False, "")
+    output: Output = "embeddings" if model.task == "embed" else "scores"
+    made["architecture"] = {"modality": f"text->{output}", "input_modalities": inputs, "output_modalities": [output]}
+    made["task"], made["endpoints"] = model.task, list(ENDPOINTS_OF[model.task])
+    return made
 
 
 def _facts(context: int, inputs: list[Modality], tools: bool, honoured: str) -> ModelEntry:
@@ -89,6 +106,8 @@ def _facts(context: int, inputs: list[Modality], tools: bool, honoured: str) -> 
         "max_model_len": context,
         "context_length": context,
         "architecture": architecture,
+        "task": "generate",
+        "endpoints": list(ENDPOINTS_OF["generate"]),
         "tools": tools,
         "pricing": {"prompt": "0", "completion": "0"},
         "supported_parameters": [each for each in PARAMETERS if each in taken and (tools or "tool" not in each)],

@@ -92,6 +92,12 @@ class _Form:
     def __init__(self, path: str, name: str, shown: str, streams: bool) -> None:
         self._path, self._shown, self._streams = path, shown, streams
         self.replies = Replies(path, shown)
+        self.media_type = NDJSON
+
+    @property
+    def keep_alive(self) -> bytes:
+        """An empty piece: see `ollama_replies.Lines`."""
+        return ollama_replies.line(self.replies.piece())
 
     def of_ensemble(self, parsed: Any) -> EnsembleRequest:
         return OllamaRequest(self._path, self._shown, parsed)
@@ -155,7 +161,8 @@ def _loaded(state: GatewayState, name: str) -> Json:
 def _shown(state: GatewayState, name: str) -> Json:
     about = entry(state.config, name, state.created)
     capabilities = {
-        "completion": True,
+        "completion": about["task"] == "generate",
+        "embedding": about["task"] == "embed",
         "tools": about["tools"],
         "vision": "image" in about["architecture"]["input_modalities"],
         "thinking": _thinks(state.config, name),

@@ -126,8 +126,11 @@ def _error_schema(path: str) -> Json:
 
 def _posted_operation(path: str, codes: Codes) -> Json:
     summary, reply, needed = POSTED[path]
-    properties: Json = {"model": {"type": "string"}, **{name: {"type": "array"} for name in needed}}
-    schema = {"type": "object", "required": list(properties), "properties": properties}
+    if isinstance(needed, tuple):
+        properties: Json = {"model": {"type": "string"}, **{name: {"type": "array"} for name in needed}}
+        schema: Json = {"type": "object", "required": list(properties), "properties": properties}
+    else:
+        schema = schema_ref(needed)
     return {
         "summary": summary,
         "operationId": _operation_id(path),
@@ -178,7 +181,8 @@ def _error(codes: tuple[str, ...], schema: Json) -> Json:
 @cache
 def _schemas() -> Json:
     request_types = [request_type for request_type in APIS.values() if request_type]
-    _, defined = models_json_schema([(request_type, "validation") for request_type in request_types], ref_template=_REF)
+    further = [needed for _, _, needed in POSTED.values() if not isinstance(needed, tuple)]
+    _, defined = models_json_schema([(each, "validation") for each in (*request_types, *further)], ref_template=_REF)
     for request_type in request_types:
         defined["$defs"][request_type.__name__]["properties"]["model"]["pattern"] = f"^{PREFIX}"
     for path, fields in ENSEMBLES.items():

@@ -1,5 +1,6 @@
 """Receives a request with a JSON body: its key, its size and pace, and its limits are checked before anybody looks at it."""
 
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -12,6 +13,10 @@ from cappella.gateway.state import GatewayState
 from cappella.gateway.validation import checked_json
 from cappella.threads import MAX_INLINE_CHARS, off_loop_if_large
 
+FORM_WORK = 25
+"""A byte of a schema is as much work as so many of a text: its limits are measured, and its patterns."""
+_FORMS = (b'"tools"', b'"response_format"', b'"structured_outputs"', b'"format"')
+
 
 @asynccontextmanager
 async def received(current: Callable[[], GatewayState], request: Request) -> AsyncIterator[Incoming]:
@@ -23,9 +28,16 @@ async def received(current: Callable[[], GatewayState], request: Request) -> Asy
     with state.bodies.holding(caller(request, key)) as memory:
         decode = decoder_of(request.headers.get("content-encoding", ""))
         body = await read(request, server.max_body_bytes, server.client_timeout_s, memory.add)
+        arrived_at = time.monotonic()
         if decode:
             body = await off_loop_if_large(MAX_INLINE_CHARS + 1, decoded, decode, body, server.max_body_bytes)
             memory.add(len(body))
-        wire, body = await off_loop_if_large(len(body), checked_json, body, server.limits)
+        work = _work(body)
+        wire, body = await off_loop_if_large(work * len(body), checked_json, body, server.limits)
         body = await images.with_files(body, wire, server.image_folder, server.max_body_bytes)
-        yield Incoming(request, request.url.path, key, body, wire, memory)
+        yield Incoming(request, request.url.path, key, body, wire, memory, arrived_at, work)
+
+
+def _work(body: bytes) -> int:
+    """How many characters a byte of the body is worth; a large one is not even searched in the event loop."""
+    return FORM_WORK if len(body) <= MAX_INLINE_CHARS and any(name in body for name in _FORMS) else 1

@@ -13,12 +13,13 @@ from cappella.errors import ConfigError, ReloadFailed
 from cappella.gateway.drain import InFlight
 from cappella.gateway.reply_types import Reloaded
 from cappella.gateway.state import GatewayState
+from cappella.telemetry.audit.actions import OperatorActions
 
 POLL_S = 0.1
 LINGER_S = 1.0
 """How long a request that has read the old state may take until its run is tracked as in flight."""
 RELOADABLE = frozenset(
-    "max_body_bytes max_waiting max_waiting_per_key max_waiting_bytes client_timeout_s drain_s".split()
+    "max_body_bytes max_waiting max_waiting_per_key max_queue_s max_waiting_bytes client_timeout_s drain_s".split()
 )
 """The keys of `server` that a reload may change; it may also change all of `models` and `ensembles`."""
 
@@ -28,10 +29,13 @@ ReadConfig = Callable[[], Config]
 class Reloader:
     """Holds the current `state`; a reload replaces it, and requests in flight keep the one with which they began."""
 
-    def __init__(self, state: GatewayState, supervisor: Supervisor, read_config: ReadConfig) -> None:
+    def __init__(
+        self, state: GatewayState, supervisor: Supervisor, read_config: ReadConfig, actions: OperatorActions
+    ) -> None:
         self.state = state
         self._supervisor = supervisor
         self._read_config = read_config
+        self._actions = actions
         self._draining: set[InFlight] = set()
         self._lock = asyncio.Lock()
         self._retirements: set[asyncio.Task[None]] = set()
@@ -43,6 +47,16 @@ class Reloader:
         Raises ConfigError and ReloadFailed; the server goes on with the old config, except where ReloadFailed says that the
         new one is served.
         """
+        before = self.state.config
+        with self._actions.recorded("reload") as line:
+            try:
+                reloaded = await self._reload()
+            finally:
+                line["changed"] = _changed(before, self.state.config)
+            line |= {"started": reloaded["started"], "ended": reloaded["ended"]}
+            return reloaded
+
+    async def _reload(self) -> Reloaded:
         if self._lock.locked() or (self._removal and not self._removal.done()):
             raise ReloadFailed(
                 "Another reload is in progress, or engines that it removes are still finishing their runs."
@@ -125,6 +139,22 @@ def _require_reloadable(old: Config, new: Config) -> None:
     for key, before, after in pairs:
         if before != after:
             raise ConfigError(key, f"cannot change from {before!r} to {after!r} by a reload", "Restart the server")
+
+
+def _changed(old: Config, new: Config) -> list[str]:
+    """The places in the config that differ, such as `ensembles.default`; no values, which may be secret."""
+    parts = [
+        ("models", old.models, new.models),
+        ("ensembles", old.ensembles, new.ensembles),
+        ("server", vars(old.server), vars(new.server)),
+        ("placement", vars(old.placement), vars(new.placement)),
+    ]
+    return [
+        f"{part}.{name}"
+        for part, before, after in parts
+        for name in sorted({*before, *after})
+        if before.get(name) != after.get(name)
+    ]
 
 
 async def _wait_until_started(new: Deployment, change: Change) -> None:

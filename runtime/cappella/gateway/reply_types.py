@@ -14,6 +14,7 @@ from typing_extensions import TypedDict
 
 from cappella.telemetry.trace_types import CallCost, Count, FailedModel, PanelAnswer, RunSummary, Trace, Usage
 from cappella.types import Json
+from cappella.vocabulary import Task
 
 
 class AssistantMessage(TypedDict):
@@ -134,15 +135,19 @@ class Message(Stop):
     fusion: NotRequired[Trace]
 
 
+Output = Literal["text", "embeddings", "scores"]
+
+
 class Architecture(TypedDict):
     modality: str
     input_modalities: list[Literal["text", "image"]]
-    output_modalities: list[Literal["text"]]
+    output_modalities: list[Output]
 
 
 class ModelEntry(TypedDict):
     """`max_model_len` and `context_length` are the same. `panel`, `judge`, `examples`, `notice` and `presets` are an
-    ensemble's; `alias_of` is the ensemble or model that an alias stands for. From `pricing` to `links` are OpenRouter's
+    ensemble's; `alias_of` is the ensemble or model that an alias stands for. `task` is what it does, and
+    `endpoints` are those that answer for it. From `pricing` to `links` are OpenRouter's
     words, and nothing costs anything.
     """
 
@@ -168,6 +173,8 @@ class ModelEntry(TypedDict):
     examples: NotRequired[list[str]]
     notice: NotRequired[str]
     presets: NotRequired[list[str]]
+    task: Task
+    endpoints: list[str]
     alias_of: NotRequired[str]
     info: NotRequired[Json]
 

@@ -3,10 +3,10 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 from fastapi import Request
 from fastapi.responses import StreamingResponse
@@ -39,7 +39,10 @@ class ClientTooSlow(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """A request whose body has arrived. `memory` holds that body until the request is admitted."""
+    """A request whose body has arrived, at `arrived_at` of `time.monotonic`.
+
+    `memory` holds that body until the request is admitted. A byte of it is as much work as `work` characters of a text.
+    """
 
     request: Request
     path: str
@@ -47,11 +50,17 @@ class Incoming:
     body: bytes
     wire: dict[str, Any]
     memory: HeldBody
-    arrived_at: float = field(default_factory=time.monotonic)
+    arrived_at: float
+    work: int = 1
 
     @property
     def key_id(self) -> str | None:
         return self.key.id if self.key else None
+
+    @property
+    def work_chars(self) -> int:
+        """What reading it is worth, in characters of a text."""
+        return self.work * self.memory.size_bytes
 
     @property
     def waited_s(self) -> float:
@@ -113,6 +122,12 @@ async def read(request: Request, limit_bytes: int, timeout_s: float, hold: Calla
     return b"".join(parts)
 
 
+class Source(Protocol):
+    """What generates a reply, and is not generating any more once it is closed."""
+
+    async def aclose(self) -> None: ...
+
+
 class Stream(StreamingResponse):
     """A streamed reply that ends, together with its source, if the client is too slow a reader for `timeout_s`.
 
@@ -123,7 +138,7 @@ class Stream(StreamingResponse):
     def __init__(
         self,
         content: AsyncGenerator[bytes, None],
-        source: AsyncGenerator[bytes, None],
+        source: Source,
         timeout_s: float,
         **options: Any,
     ) -> None:
@@ -141,16 +156,55 @@ class Stream(StreamingResponse):
             except ClientGone:
                 return
             except ClientTooSlow as error:
-                records.current().error = type(error).__name__
-                logger.warning("%s: %s", scope["path"], error)
-                # Nobody reads what is left in the socket's buffer either.
-                (scope.get("extensions") or {}).get(ABORT, lambda: None)()
+                _drop(scope, error)
 
     async def stream_response(self, send: Send) -> None:
         async def in_time(message: Message) -> None:
             await self._patience.wait_for(send(message), len(message.get("body", b"")))
 
         await super().stream_response(in_time)
+
+
+def patient(scope: Scope, send: Send, timeout_s: float) -> Send:
+    """`send` for a reply that others make: as with `Stream`, a client that is too slow loses its connection.
+
+    They see that it has left.
+    """
+    patience = _Patience(timeout_s)
+
+    async def in_time(message: Message) -> None:
+        try:
+            await patience.wait_for(send(message), len(message.get("body", b"")))
+        except ClientTooSlow as error:
+            _drop(scope, error)
+
+    return in_time
+
+
+def _drop(scope: Scope, error: ClientTooSlow) -> None:
+    records.current().error = type(error).__name__
+    logger.warning("%s: %s", scope["path"], error)
+    # Nobody reads what is left in the socket's buffer either.
+    (scope.get("extensions") or {}).get(ABORT, lambda: None)()
+
+
+NO_BUFFERING = {"X-Accel-Buffering": "no"}
+"""Proxies hand pieces on as they come."""
+
+
+def event_stream(frames: AsyncGenerator[bytes, None], timeout_s: float, headers: Mapping[str, str] = {}) -> Stream:
+    """A stream of server-sent events."""
+    return Stream(frames, frames, timeout_s, media_type="text/event-stream", headers={**NO_BUFFERING, **headers})
+
+
+async def resumed(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """`first` and then the rest, which is closed with this."""
+    try:
+        yield first
+        async for data in rest:
+            yield data
+    finally:
+        await rest.aclose()
 
 
 class _Patience:

@@ -1,8 +1,8 @@
 """The inference endpoints and `/api/reload`: request in, pipeline or engine, reply out."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 import orjson
@@ -11,31 +11,31 @@ from fastapi import APIRouter, Request, Response
 from cappella.config import Config, Ensemble
 from cappella.config.options import Overrides, Settings
 from cappella.ensemble.events import Emit
+from cappella.ensemble.pipeline import new_run_id
 from cappella.ensemble.progress import without_progress
 from cappella.ensemble.run import Run
 from cappella.ensemble.settings import resolve
-from cappella.errors import CappellaError, RequestError, UnknownModel
-from cappella.gateway import proxy, renaming, server_tool, usage_report
+from cappella.errors import RequestError, UnknownModel
+from cappella.gateway import proxy, server_tool
 from cappella.gateway.admission import costs, in_time
 from cappella.gateway.formats import policy, sse
 from cappella.gateway.formats.chat import ChatRequest
 from cappella.gateway.formats.fusion_request import FusionRequest
 from cappella.gateway.formats.items import continue_conversation
 from cappella.gateway.formats.messages import MessagesRequest
-from cappella.gateway.formats.ollama_replies import NDJSON
 from cappella.gateway.formats.policy_ensembles import ENSEMBLES
 from cappella.gateway.formats.responses import ResponsesRequest
 from cappella.gateway.formats.sse import EventEncoder
 from cappella.gateway.kept_responses import PATH as RESPONSES
-from cappella.gateway.kept_responses import Recalled, recalled
-from cappella.gateway.limits import answer_count, require_within_limits
+from cappella.gateway.kept_responses import KeptResponses, Recalled, recalled
+from cappella.gateway.limits import require_within_limits
 from cappella.gateway.model_list import PREFIX, callable_names, named_model
+from cappella.gateway.model_reply import MESSAGES, ModelForm, answer_from_model
 from cappella.gateway.receive import received
 from cappella.gateway.reply_types import Reloaded
-from cappella.gateway.request import Incoming, Stream, unless_gone
+from cappella.gateway.request import NO_BUFFERING, Incoming, Stream, event_stream, resumed, unless_gone
 from cappella.gateway.state import GatewayState
-from cappella.gateway.tool_stops import ToolStops
-from cappella.gateway.usage_report import tokens_of_an_answer
+from cappella.gateway.tasks import require_able
 from cappella.gateway.validation import parse
 from cappella.telemetry import records
 from cappella.threads import off_loop_if_large
@@ -71,7 +71,6 @@ class EnsembleRequest(Protocol):
 
 
 # The form of a request to an ensemble, by API; /v1/completions has no conversation for a panel.
-MESSAGES = "/v1/messages"
 APIS: Mapping[str, type[FusionRequest] | None] = {
     "/v1/chat/completions": ChatRequest,
     "/v1/completions": None,
@@ -106,34 +105,29 @@ def _inference_endpoint(current: Callable[[], GatewayState], path: str) -> Calla
     return answer
 
 
-class Form(Protocol):
+class Form(ModelForm, Protocol):
     """The form of a reply, where it is not that of the request's own API."""
 
     def of_ensemble(self, parsed: Any) -> EnsembleRequest:
         """The parsed request, with replies in this form."""
         ...
 
-    def of_model(self, data: AsyncGenerator[bytes, None], head: dict[str, Any]) -> AsyncGenerator[bytes, None]:
-        """A model's reply in this form. `head`, known with the first piece, has its status and media type."""
-        ...
-
 
 async def answer_request(state: GatewayState, incoming: Incoming, form: Form | None = None) -> Response:
     """The reply of the model or ensemble that the request names. Raises RequestError, Overloaded, Forbidden and others."""
     model, key, path = named_model(state.config, incoming.wire), incoming.key, incoming.path
+    require_able(state, model, path, key)
     if model in state.engines:
         if server_tool.may_ask_panel(path, incoming.wire):
             return await _ask_ensemble(state, incoming, server_tool.panel_of(state.config), form, outer=model)
-        if not state.engines[model].supports(path):
-            raise RequestError(f"The server of {model} does not support {path}: use /v1/chat/completions.", "model")
         state.admission.require_queue_space(model, incoming.key_id)
         refuses = state.config.server.refuses_unknown_fields
         sent = await off_loop_if_large(
-            len(incoming.body), proxy.forwardable, path, incoming.wire, incoming.body, refuses
+            incoming.work_chars, proxy.forwardable, path, incoming.wire, incoming.body, refuses
         )
         await state.gatekeeper.admit(key, [model])
         incoming = replace(incoming, wire=sent.wire, body=sent.body)
-        return await _answer_from_model(state, model, incoming, state.ignored.told(path, sent.ignored), form)
+        return await answer_from_model(state, model, incoming, state.ignored.told(path, sent.ignored), form)
     name = model.removeprefix(PREFIX)
     if not model.startswith(PREFIX) or name not in state.config.ensembles:
         raise UnknownModel(model, callable_names(state.config, key))
@@ -150,12 +144,13 @@ async def _ask_ensemble(
     if schema is None:
         raise RequestError(f"{path} is for single models: call {called} through /v1/chat/completions.", "model")
     named = await recalled(state.responses, incoming, state.config.server.max_body_bytes)
-    parsed: Any = await off_loop_if_large(incoming.memory.size_bytes, _read, state, path, schema, named)
+    parsed: Any = await off_loop_if_large(incoming.work_chars, _read, state, path, schema, named)
     if outer:
         parsed.come_through(outer)
-    extra = _models_beyond(_by_own_names(parsed.overrides, state.config), state.config.ensembles[name])
+    overrides = _by_own_names(parsed.overrides, state.config)
+    extra = _models_beyond(overrides, state.config.ensembles[name])
     await state.gatekeeper.admit(incoming.key, [*([outer] if outer else []), called, *extra])
-    return await _answer_from_ensemble(state, incoming, form.of_ensemble(parsed) if form else parsed, name)
+    return await _answer_from_ensemble(state, incoming, form.of_ensemble(parsed) if form else parsed, overrides, name)
 
 
 def _by_own_names(overrides: Overrides, config: Config) -> Overrides:
@@ -166,6 +161,7 @@ def _by_own_names(overrides: Overrides, config: Config) -> Overrides:
         panel=None if panel is None else tuple(map(config.meant_by, panel)),
         judge=None if judge is None else config.meant_by(judge),
         model_sampling=tuple((config.meant_by(name), sampling) for name, sampling in overrides.model_sampling),
+        answers=tuple(replace(each, name=config.meant_by(each.name)) for each in overrides.answers),
     )
 
 
@@ -189,15 +185,15 @@ def _models_beyond(overrides: Overrides, ensemble: Ensemble) -> list[str]:
 
 
 async def _answer_from_ensemble(
-    state: GatewayState, incoming: Incoming, parsed: EnsembleRequest, name: str
+    state: GatewayState, incoming: Incoming, parsed: EnsembleRequest, overrides: Overrides, name: str
 ) -> Response:
-    prompt, settings = await off_loop_if_large(incoming.memory.size_bytes, _resolved, state, parsed, name)
+    prompt, settings = await off_loop_if_large(incoming.work_chars, _resolved, state, parsed, overrides, name)
     headers = state.ignored.told(incoming.path, parsed.ignored)
     needed = costs(settings, state.config.host_of)
 
-    async def run(emit: Emit, run_id: str | None = None) -> Run:
+    async def run(emit: Emit, run_id: str) -> Run:
         slot = state.admission.slot(PREFIX + name, needed, key=incoming.key_id)
-        slot = in_time(slot, settings.deadline_s - incoming.waited_s)
+        slot = in_time(slot, settings.deadline_s - incoming.waited_s, "the run's deadline_s")
         async with state.in_flight.track_run() as begin, records.current().waiting(PREFIX + name, slot):
             incoming.memory.release()
             # The time in the queue is part of the client's wait, too.
@@ -206,26 +202,46 @@ async def _answer_from_ensemble(
             return await state.recorder.run(state.pipeline, incoming.key, prompt, left, emit, run_id)
 
     if isinstance(parsed, ResponsesRequest) and state.responses:
-        state.responses.keep(parsed, incoming.key_id)
         if parsed.background:
-            queued = await state.responses.start(parsed, incoming.key_id, incoming.memory, run)
-            return Response(orjson.dumps(queued), media_type="application/json", headers=headers)
+            return await _in_background(state, state.responses, incoming, parsed, run, headers)
+        state.responses.keep(parsed, incoming.key_id, incoming.memory.size_bytes)
+    run_id = new_run_id()
     if not parsed.stream:
-        result = await unless_gone(incoming.request, run(lambda event: None))
+        result = await unless_gone(incoming.request, run(lambda event: None, run_id))
         return Response(orjson.dumps(parsed.to_response(result)), media_type="application/json", headers=headers)
+
+    def require_possible() -> None:
+        state.recorder.require_available()
+        state.pipeline.require_ready(settings)
+
     encoder = parsed.event_encoder()
-    frames = sse.stream(run, encoder, state.describe)
+    frames = sse.stream(partial(run, run_id=run_id), run_id, encoder, state.describe, require_possible)
     # Awaited before the reply begins, so that an early failure still gets its own status code.
     first = await unless_gone(incoming.request, anext(frames))
-    options = {"media_type": encoder.media_type, "headers": {**_NO_BUFFERING, **headers}}
-    return Stream(_resume(first, frames), frames, state.config.server.client_timeout_s, **options)
+    options = {"media_type": encoder.media_type, "headers": {**NO_BUFFERING, **headers}}
+    return Stream(resumed(first, frames), frames, state.config.server.client_timeout_s, **options)
 
 
-def _resolved(state: GatewayState, parsed: EnsembleRequest, name: str) -> tuple[Prompt, Settings]:
+async def _in_background(
+    state: GatewayState,
+    responses: KeptResponses,
+    incoming: Incoming,
+    parsed: ResponsesRequest,
+    run: Callable[[Emit, str], Coroutine[Any, Any, Run]],
+    headers: Mapping[str, str],
+) -> Response:
+    """The queued response, or its stream, which goes on without its client, and may be read from any event on."""
+    queued = await responses.start(parsed, incoming.key_id, incoming.memory, run)
+    if not parsed.stream:
+        return Response(orjson.dumps(queued), media_type="application/json", headers=headers)
+    frames = await responses.events(queued["id"], incoming.key_id)
+    return event_stream(frames, state.config.server.client_timeout_s, headers)
+
+
+def _resolved(state: GatewayState, parsed: EnsembleRequest, overrides: Overrides, name: str) -> tuple[Prompt, Settings]:
     config = state.config
     prompt = replace(parsed.prompt, messages=without_progress(parsed.prompt.messages), watched=parsed.stream)
     ensemble, models, limits = config.ensembles[name], config.models_by_name, config.server.limits
-    overrides = _by_own_names(parsed.overrides, config)
     settings = resolve(name, ensemble, models, overrides, prompt, parsed.sampling, limits)
     used = [*(seat.model for seat in settings.panel), settings.judge]
     if prompt.reasoning_effort not in (None, "none") and not any(models[each].capabilities.reasoning for each in used):
@@ -234,68 +250,3 @@ def _resolved(state: GatewayState, parsed: EnsembleRequest, name: str) -> tuple[
     told_by_events = parsed.wants_panel_deltas and "progress" not in overrides.options.given()
     shown = {"panel_watched": parsed.wants_panel_deltas, **({"progress": "off"} if told_by_events else {})}
     return prompt, settings.model_copy(update=shown)
-
-
-_NO_BUFFERING = {"X-Accel-Buffering": "no"}
-
-
-async def _answer_from_model(
-    state: GatewayState, model: str, incoming: Incoming, headers: Mapping[str, str], form: Form | None = None
-) -> Response:
-    """The engine's reply, forwarded unchanged but for the name of an alias, with our own headers."""
-    head: dict[str, Any] = {}
-    answers = answer_count(incoming.wire)
-    needed = {state.config.host_of[model]: answers}
-    tokens = tokens_of_an_answer(incoming.wire, state.config.models_by_name[model].context_tokens)
-    body, shown = usage_report.requested(incoming.path, *renaming.with_own_name(incoming.wire, incoming.body, model))
-    if incoming.path == MESSAGES and incoming.wire.get("tools"):
-        shown = ToolStops(shown)
-    if (name := incoming.wire["model"]) != model:
-        shown = renaming.Renamed(name, shown)
-
-    async def relay() -> AsyncGenerator[bytes, None]:
-        slot = state.admission.slot(model, needed, direct=True, key=incoming.key_id)
-        async with records.current().waiting(model, slot):
-            incoming.memory.release()
-            async with (
-                state.recorder.call(incoming.key, model, incoming.wire, answers, tokens) as forwarded,
-                state.engines[model].forward(incoming.path, body) as reply,
-            ):
-                head.update(status_code=reply.status_code, media_type=reply.content_type)
-                forwarded.begin(reply.status_code)
-                with state.in_flight.track(reply.abort, is_admitted=True):
-                    async for data in reply.body:
-                        forwarded.add(data)
-                        if visible := shown.feed(data):
-                            yield visible
-                    if rest := shown.rest():
-                        yield rest
-
-    source = relay()
-    data = form.of_model(source, head) if form else source
-    async with state.in_flight.track_task():
-        first = await unless_gone(incoming.request, anext(data, b""))
-    if head["media_type"] in (sse.EventEncoder.media_type, NDJSON):
-        data = _report_broken_stream(state, incoming.request.url.path, data)
-    return Stream(_resume(first, data), source, state.config.server.client_timeout_s, headers=headers, **head)
-
-
-async def _report_broken_stream(
-    state: GatewayState, path: str, data: AsyncGenerator[bytes, None]
-) -> AsyncGenerator[bytes, None]:
-    """Ends a stream that fails with an error event, since its status of 200 is sent."""
-    try:
-        async with aclosing(data) as pieces:
-            async for piece in pieces:
-                yield piece
-    except CappellaError as error:
-        yield proxy.broken_stream_events(path, state.describe(error))
-
-
-async def _resume(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    try:
-        yield first
-        async for data in rest:
-            yield data
-    finally:
-        await rest.aclose()

@@ -18,7 +18,15 @@ from cappella.engines.status import EngineStatus
 from cappella.engines.supervisor import Supervisor, default_log_dir
 from cappella.errors import CappellaError, ConfigError
 from cappella.gateway.app import create_app
-from cappella.gateway.console import JsonReporter, Reporter, TextReporter, follow, stage_display
+from cappella.gateway.console import (
+    ChangeDetector,
+    JsonReporter,
+    Reporter,
+    TextReporter,
+    follow,
+    report_ability,
+    stage_display,
+)
 from cappella.gateway.http_server import bind, http_server
 from cappella.placement.report import as_dict, picture
 from cappella.sealing import guard
@@ -61,7 +69,8 @@ def _run_engines(
 ) -> int:
     server, port = config.server, listener.getsockname()[1]
     supervisor = Supervisor(config, log_dir)
-    reporter.report("plan", "Placement plan.", picture(supervisor.plan), **as_dict(supervisor.plan))
+    shown = picture(supervisor.plan, config)
+    reporter.report("plan", "Placement plan.", shown, **as_dict(supervisor.plan, config))
     guard.install([str(address) for address in server.may_reach], reporter.report_blocked)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         app = create_app(config, supervisor, read)
@@ -97,9 +106,13 @@ async def _serve(
 async def _watch_start(config: Config, statuses: Mapping[str, EngineStatus], reporter: Reporter) -> None:
     """Show the stage of each engine until all starts have ended, and report each ensemble that can answer before that."""
     answering: set[str] = set()
+    changes = ChangeDetector(statuses, starting=True)
     with stage_display(reporter, statuses) as show:
         while True:
             show()
+            # As JSON every stage is told anyway.
+            for line in () if reporter.writes_json else changes.update(statuses):
+                reporter.log("engine", line)
             _report_answering(config, statuses, answering, reporter)
             if all(status.start_finished for status in statuses.values()):
                 return
@@ -109,14 +122,17 @@ async def _watch_start(config: Config, statuses: Mapping[str, EngineStatus], rep
 def _report_answering(
     config: Config, statuses: Mapping[str, EngineStatus], answering: set[str], reporter: Reporter
 ) -> None:
-    """Report, once, each ensemble that answers while other engines still start."""
+    """Report each ensemble that begins to answer while other engines still start, or ceases to."""
     starting = [name for name, status in statuses.items() if not status.start_finished]
     up = (name for name, status in statuses.items() if status.accepts_requests)
     for name, can in config.answering(up).items():
         if starting and can and name not in answering:
             answering.add(name)
             message = f"cappella/{name} answers now; still starting: {', '.join(starting)}"
-            reporter.report("answering", message, ensemble=name, starting=starting)
+            reporter.log("answering", message, ensemble=name, starting=starting)
+        elif name in answering and not can:
+            answering.remove(name)
+            report_ability(reporter, name, answers=False)
 
 
 def _report_start(config: Config, supervisor: Supervisor, url: str, reporter: Reporter) -> int:
@@ -132,6 +148,10 @@ def _report_start(config: Config, supervisor: Supervisor, url: str, reporter: Re
     if not usable:
         reporter.report_failure("useless", "No ensemble can answer: stopping.")
         return EXIT_CONFIG
+    if not reporter.can_redraw:
+        # A journal has the time of it; a person sees what follows.
+        for name in usable:
+            report_ability(reporter, name, answers=True)
     names = [f"cappella/{name}" for name in usable]
     example = _example(url, usable[0], config.ensembles[usable[0]].examples[0])
     notices = [f"{name}: {config.ensembles[name].notice}" for name in usable if config.ensembles[name].notice]

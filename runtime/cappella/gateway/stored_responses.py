@@ -1,5 +1,6 @@
 """`/v1/responses/{id}`: a key's own responses, where they are kept: read, polled, cancelled, deleted, and their input listed."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 
 from cappella.errors import RequestError, UnknownRun
 from cappella.gateway.kept_responses import HOW_TO_KEEP, KeptResponses
+from cappella.gateway.request import event_stream
 from cappella.gateway.state import GatewayState
 from cappella.types import Json
 
@@ -30,17 +32,16 @@ def create_router(current: Callable[[], GatewayState]) -> APIRouter:
     @router.get("")
     async def one(response_id: str, request: Request) -> Response:
         responses, key_id = await caller(request)
-        if request.query_params.get("stream", "false").lower() not in ("false", "0", ""):
-            raise RequestError(
-                "A kept response is not streamed: leave stream out, and ask again until it ends.", "stream"
-            )
-        return _json((await responses.find(response_id, key_id)).shown)
+        if request.query_params.get("stream", "false").lower() in ("false", "0", ""):
+            return _json((await responses.find(response_id, key_id)).shown)
+        frames = await responses.events(response_id, key_id, _number_after(request.query_params))
+        return event_stream(frames, current().config.server.client_timeout_s)
 
     @router.delete("")
     async def delete(response_id: str, request: Request) -> Response:
         responses, key_id = await caller(request)
         await responses.delete(response_id, key_id)
-        return _json({"id": response_id, "object": "response", "deleted": True})
+        return _json(orjson.dumps({"id": response_id, "object": "response", "deleted": True}))
 
     @router.post("/cancel")
     async def cancel(response_id: str, request: Request) -> Response:
@@ -50,7 +51,8 @@ def create_router(current: Callable[[], GatewayState]) -> APIRouter:
     @router.get("/input_items")
     async def input_items(response_id: str, request: Request) -> Response:
         responses, key_id = await caller(request)
-        return _json(_page((await responses.find(response_id, key_id)).items, request.query_params))
+        page = _page(await responses.items(response_id, key_id), request.query_params)
+        return _json(orjson.dumps(page))
 
     return router
 
@@ -73,5 +75,13 @@ def _page(items: Any, asked: Any) -> Json:
     return {"object": "list", "data": page, **ends, "has_more": len(left) > len(page)}
 
 
-def _json(body: Any) -> Response:
-    return Response(orjson.dumps(body), media_type="application/json")
+def _number_after(asked: Any) -> int:
+    """The number of the first event that the client has not seen."""
+    seen = asked.get("starting_after", "")
+    if not re.fullmatch("[0-9]{0,9}", seen, re.ASCII):
+        raise RequestError("starting_after must be the sequence_number of an event.", "starting_after")
+    return int(seen) + 1 if seen else 0
+
+
+def _json(body: bytes) -> Response:
+    return Response(body, media_type="application/json")

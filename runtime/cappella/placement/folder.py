@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cappella.config import cards, incomplete, paths, weights
-from cappella.errors import ConfigError
+from cappella.errors import ConfigError, cause
 from cappella.placement import own_context, special_tokens
 from cappella.placement.own_context import OwnContext
 
@@ -84,7 +84,7 @@ def read_json(at: str, path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ConfigError(at, f"{path.name} cannot be read ({error})", "Copy the whole model folder") from error
+        raise ConfigError(at, f"{path.name} cannot be read ({cause(error)})", "Copy the whole model folder") from error
     if not isinstance(value, dict):
         raise ConfigError(at, f"{path.name} is not a JSON object", "Copy the whole model folder")
     return value

@@ -1,14 +1,24 @@
 """Memory of one model on each GPU, for each legal split."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ceil
 
 from cappella.config import Model, cards
 from cappella.config.engine_args import canonical
 from cappella.errors import ConfigError
-from cappella.placement import adapters, architecture, checkpoint, folder, kv_cache, overhead, own_context
+from cappella.placement import (
+    adapters,
+    architecture,
+    checkpoint,
+    folder,
+    kv_cache,
+    overhead,
+    own_context,
+    pooling,
+    quantisation,
+)
 from cappella.placement.architecture import DTYPE_BYTES, Architecture, Latent
 from cappella.placement.checkpoint import Tensor
 from cappella.placement.kv_cache import CacheShape, Pool
@@ -16,6 +26,8 @@ from cappella.placement.machine import Machine
 from cappella.placement.own_context import OwnContext
 
 SPLITS = (1, 2, 4, 8, 16)
+VISION_TOWER_BYTES = 1 << 30
+"""More than the vision encoder of any model with a card: Gemma 3's has 0.8 GiB."""
 LEAST_TOKENS = 2048
 """A plan chooses no shorter context, but for a model whose own is shorter."""
 BLOCK_TOKENS = {True: 16, False: 128}
@@ -28,7 +40,8 @@ LATENT_FP8_BLOCK_TOKENS = 64
 class Footprint:
     """One model of the config on one machine; sizes are bytes on each GPU.
 
-    At least `sequences` of `max_model_len` have room in its KV cache.
+    At least `sequences` of `max_model_len` have room in its KV cache. One that `reads_whole_texts` has room for the longest
+    in each step.
     """
 
     name: str
@@ -39,6 +52,7 @@ class Footprint:
     machine: Machine
     own: OwnContext
     sequences: int = 1
+    reads_whole_texts: bool = False
 
     @cached_property
     def splits(self) -> tuple[int, ...]:
@@ -55,13 +69,23 @@ class Footprint:
 
     def weight_bytes(self, gpus: int) -> int:
         """From the files; without them, an even share of the published size, plus 1 % for what a split replicates."""
-        if self.tensors is None:
-            total_bytes = self.published_bytes * architecture.expert_padding(self.architecture)
-            return ceil(total_bytes / gpus * (1.0 if gpus == 1 else 1.01))
-        return checkpoint.rank_bytes(self.tensors, self.architecture, gpus)
+        if self.tensors is not None:
+            return self._as_loaded(checkpoint.rank_bytes(self.tensors, self.architecture, gpus), gpus)
+        total_bytes = self.published_bytes * architecture.expert_padding(self.architecture)
+        return self._as_loaded(ceil(total_bytes / gpus * (1.0 if gpus == 1 else 1.01)), gpus)
+
+    def _as_loaded(self, stored_bytes: int, gpus: int) -> int:
+        """Less where vLLM quantises while it loads; embeddings and vision encoders stay as they are."""
+        shape, share = self.architecture, quantisation.ON_LOAD.get(str(self._engine_arg("quantization")), 1.0)
+        if share == 1.0 or shape.quantisation.method is not None:
+            return stored_bytes
+        embeddings = DTYPE_BYTES[shape.dtype] * shape.vocab_size * shape.hidden_size * (1 if shape.tied else 2)
+        kept = min(stored_bytes, embeddings // gpus + VISION_TOWER_BYTES * shape.vision)
+        return kept + ceil((stored_bytes - kept) * share)
 
     def overhead_bytes(self, gpus: int) -> int:
-        seqs, eager = self.model.max_num_seqs, self.model.enforce_eager
+        # Nothing is sampled from what writes nothing.
+        seqs, eager = self.model.max_num_seqs * (self.model.task == "generate"), self.model.enforce_eager
         slots = adapters.slots_bytes(self.model, self.architecture, gpus)
         if not self.machine.gpu:
             lookup = self.model.prompt_lookup_tokens is not None
@@ -82,10 +106,13 @@ class Footprint:
     @property
     def step_tokens(self) -> int:
         """Tokens of one scheduler step."""
-        by_name = {canonical(name): value for name, value in self.model.engine_args.items()}
-        value = by_name.get("max_num_batched_tokens")
+        value = self._engine_arg("max_num_batched_tokens")
         configured = int(value) if isinstance(value, (int, str)) else None
-        return overhead.step_tokens(self._smallest_gpu_bytes, configured)
+        tokens = overhead.step_tokens(self._smallest_gpu_bytes, configured)
+        return max(tokens, self.model.context_tokens) if self.reads_whole_texts else tokens
+
+    def _engine_arg(self, wanted: str) -> object:
+        return next((value for name, value in self.model.engine_args.items() if canonical(name) == wanted), None)
 
     @property
     def _smallest_gpu_bytes(self) -> int:
@@ -102,11 +129,18 @@ class Footprint:
         return least + (self.sequences - 1) * self.sequence_bytes(gpus)
 
     def pool(self, gpus: int) -> Pool:
+        return kv_cache.pool(self.architecture, self._cache_shape(gpus))
+
+    def read_bytes(self, gpus: int, tokens: int) -> int:
+        """What is read of the KV cache for the next token of a sequence of this many."""
+        return kv_cache.read_bytes(self.architecture, self._cache_shape(gpus), tokens)
+
+    def _cache_shape(self, gpus: int) -> CacheShape:
         fp8 = self.model.kv_cache_dtype == "fp8"
         value = 1 if fp8 else DTYPE_BYTES[self.architecture.dtype]
         latent = any(isinstance(layer, Latent) for layer in self.architecture.layers)
         block = LATENT_FP8_BLOCK_TOKENS if fp8 and latent else BLOCK_TOKENS[self.machine.gpu]
-        return kv_cache.pool(self.architecture, CacheShape(value, block, gpus, self.step_tokens))
+        return CacheShape(value, block, gpus, self.step_tokens)
 
     def kv_bytes(self, gpus: int) -> int:
         """The configured KV cache, or the minimum."""
@@ -127,7 +161,8 @@ def footprint(name: str, model: Model, machine: Machine) -> Footprint:
     else:
         config = folder.inspect(name, model.weights, model.card).config
         tensors = checkpoint.tensors(model.weights, at)
-    own = own_context.of(config)
+    pooling.require_suited(name, model, config)
+    own = pooling.own_context(model, config, own_context.of(config))
     if model.max_model_len is None:
         # The plan raises it as far as there is room.
         model = model.model_copy(update={"max_model_len": min(LEAST_TOKENS, own.default_tokens)})
@@ -135,7 +170,10 @@ def footprint(name: str, model: Model, machine: Machine) -> Footprint:
     if model.dtype == "auto" and machine.slow_in_16_bits and "quantization_config" not in config:
         model = model.model_copy(update={"dtype": "float32"})
     sizes = architecture.read(config, at, model.dtype)
-    out = Footprint(name, model, sizes, tensors, published, machine, own)
+    if pooling.is_encoder(config):
+        sizes = replace(sizes, layers={})
+    whole = pooling.reads_whole_texts(model, config)
+    out = Footprint(name, model, sizes, tensors, published, machine, own, reads_whole_texts=whole)
     _require_possible(out)
     return out
 

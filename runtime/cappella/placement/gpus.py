@@ -27,6 +27,7 @@ class Gpu:
     busy_percent: int | None
     numa_node: int | None
     linked: frozenset[int]
+    capability: tuple[int, int] | None = None
 
 
 def read() -> Sequence[Gpu]:
@@ -90,6 +91,7 @@ def _gpu(index: int, handle: object, buses: dict[str, int]) -> Gpu:
         busy_percent=_busy_percent(handle),
         numa_node=_numa_node(pynvml.nvmlDeviceGetPciInfo(handle).busId),
         linked=frozenset(_linked(handle, buses)),
+        capability=pynvml.nvmlDeviceGetCudaComputeCapability(handle),
     )
 
 

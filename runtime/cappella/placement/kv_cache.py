@@ -67,6 +67,21 @@ def pool(architecture: Architecture, shape: CacheShape) -> Pool:
     return Pool(size * page_bytes, groups, pages, shape)
 
 
+def read_bytes(architecture: Architecture, shape: CacheShape, tokens: int) -> int:
+    """What each GPU reads of the cache to generate the next token of a sequence of this many; states are also written."""
+    return sum(count * _read_bytes(layer, shape, tokens) for layer, count in architecture.layers.items())
+
+
+def _read_bytes(layer: Layer, shape: CacheShape, tokens: int) -> int:
+    match layer:
+        case Recurrent():
+            return 2 * _state_bytes(layer, shape)
+        case Attention(window=int(window)):
+            return min(window, tokens) * _token_bytes(layer, shape)
+        case _:
+            return tokens * _token_bytes(layer, shape)
+
+
 def _unified(layers: Mapping[Layer, int], shape: CacheShape) -> tuple[int, Mapping[Layer, int]]:
     """The bytes of a page, equal for all layers, and its tokens for each kind of layer.
 

@@ -10,23 +10,30 @@ from pydantic import TypeAdapter, ValidationError
 
 from cappella.config.fields import Bytes
 from cappella.errors import ConfigError
-from cappella.placement import gpus
+from cappella.placement import gpu_kinds, gpus
+from cappella.placement.gpu_kinds import KINDS, GpuKind
 from cappella.placement.gpus import Gpu
 
-_GPUS = re.compile(r"(?:(\d+)x)?(\d.*)")
+_GPUS = re.compile(r"(?:(\d+)\s*x\s*)?(.+)")
+_SEPARATORS = re.compile(r"[,+]")
 _BYTES = TypeAdapter(Bytes)
 MAX_GPUS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """One GPU, or the machine's memory. `index` is CUDA's; `free_bytes` are available; `numa_node` is the GPU's."""
+    """One GPU, or the machine's memory. `index` is CUDA's; `free_bytes` are available; `numa_node` is the GPU's.
+
+    `kind` and `capability` are None for what is not a GPU, or not known.
+    """
 
     name: str
     index: int
     total_bytes: int
     free_bytes: int
     numa_node: int | None = None
+    kind: GpuKind | None = None
+    capability: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,27 +61,48 @@ class Machine:
 
 
 def described(text: str) -> Machine:
-    """A machine with the GPUs of a text such as `2x24GiB` or `24GiB,80GiB`. Raises ConfigError."""
+    """A machine with the GPUs of a text such as `2x24GiB`, `H100` or `2xA100-80,24GiB`. Raises ConfigError."""
     devices: list[Device] = []
-    for part in text.split(","):
-        count, size_bytes = _described_part(text, part.strip())
-        devices += [Device(f"GPU {len(devices) + n}", len(devices) + n, size_bytes, size_bytes) for n in range(count)]
+    for part in _SEPARATORS.split(text):
+        count, size_bytes, kind = _described_part(text, part.strip())
+        at, capability = len(devices), kind.capability if kind else None
+        devices += [
+            Device(f"GPU {index}", index, size_bytes, size_bytes, kind=kind, capability=capability)
+            for index in range(at, at + count)
+        ]
+    if len(devices) > MAX_GPUS:
+        raise ConfigError(f"--gpus {text}", f"{len(devices)} GPUs are too many", f"Plan for {MAX_GPUS} at most")
     return Machine(devices, gpu=True)
 
 
-def _described_part(text: str, part: str) -> tuple[int, int]:
-    """The number of GPUs, and the memory of each."""
+def _described_part(text: str, part: str) -> tuple[int, int, GpuKind | None]:
+    """The number of GPUs, the memory of each, and their kind if they are named."""
+    # A name may begin with digits, as 4090 does.
+    if kind := gpu_kinds.named(part):
+        return 1, kind.total_bytes, kind
     matched = _GPUS.fullmatch(part)
-    if matched and matched[2].isdecimal():
-        raise ConfigError(f"--gpus {text}", f"{matched[2]} has no unit", f"Write {matched[1] or 1}x{matched[2]}GiB")
+    count, named = (int(matched[1] or 1), matched[2]) if matched else (0, "")
+    if 1 <= count <= MAX_GPUS:
+        if kind := gpu_kinds.named(named):
+            return count, kind.total_bytes, kind
+        if named.isdecimal():
+            raise ConfigError(f"--gpus {text}", f"{named} has no unit", f"Write {count}x{named}GiB")
+        if size_bytes := _size_bytes(named):
+            return count, size_bytes, None
+    problem = f"{part!r} is not a number of GPUs and their memory or name"
+    raise ConfigError(f"--gpus {text}", problem, f"Write 2x24GiB, H100, or 24GiB,2xL40S for different ones; {_known()}")
+
+
+def _size_bytes(text: str) -> int:
+    """0 for a text that is no size."""
     try:
-        count, size_bytes = (int(matched[1] or 1), _BYTES.validate_python(matched[2])) if matched else (0, 0)
+        return _BYTES.validate_python(text)
     except ValidationError:
-        count, size_bytes = 0, 0
-    if not 1 <= count <= MAX_GPUS or not size_bytes:
-        problem = f"{part!r} is not a number of GPUs and their memory"
-        raise ConfigError(f"--gpus {text}", problem, "Write 2x24GiB, or 24GiB,48GiB for different ones")
-    return count, size_bytes
+        return 0
+
+
+def _known() -> str:
+    return f"known names: {', '.join(kind.name for kind in KINDS)}"
 
 
 def own() -> Machine:
@@ -93,8 +121,19 @@ def own_gpus() -> Machine:
         problem = "CUDA_VISIBLE_DEVICES hides all of them"
         raise ConfigError("this machine's GPUs", problem, "Unset it, or name an existing GPU")
     ordered = sorted(visible, key=lambda gpu: (min({gpu.index, *gpu.linked}), gpu.index))
-    devices = [Device(f"GPU {g.index}", g.index, g.total_bytes, g.free_bytes, g.numa_node) for g in ordered]
-    return Machine(devices, gpu=True)
+    return Machine([_device(gpu) for gpu in ordered], gpu=True)
+
+
+def _device(gpu: Gpu) -> Device:
+    return Device(
+        f"GPU {gpu.index}",
+        gpu.index,
+        gpu.total_bytes,
+        gpu.free_bytes,
+        gpu.numa_node,
+        gpu_kinds.named(gpu.name),
+        gpu.capability,
+    )
 
 
 def gpus_now() -> Sequence[Gpu]:

@@ -1,7 +1,7 @@
 """The placement plan: which model lies on which GPUs with how many bytes, computed before anything is loaded."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cappella.config import Config
 from cappella.errors import DoesNotFit
@@ -43,10 +43,14 @@ class Placed:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The placement of all models of a config on one machine. Models with the same `turn` are awake together."""
+    """The placement of all models of a config on one machine. Models with the same `turn` are awake together.
+
+    `footprints` are what it was made from.
+    """
 
     machine: Machine
     placed: Mapping[str, Placed]
+    footprints: Mapping[str, Footprint] = field(default_factory=dict, repr=False)
 
     @property
     def turns(self) -> list[list[str]]:
@@ -72,7 +76,7 @@ def place(config: Config, footprints: Mapping[str, Footprint], machine: Machine)
             turn = None if name in awake else number
             kv_bytes = min(shares[name], out[name].kv_cache_bytes) if name in out else shares[name]
             out[name] = _placed(footprints[name], span, kv_bytes, turn, machine)
-    return Plan(machine, {name: out[name] for name in config.models})
+    return Plan(machine, {name: out[name] for name in config.models}, footprints)
 
 
 def _resident(config: Config) -> frozenset[str]:
@@ -195,12 +199,18 @@ def _placed(footprint: Footprint, span: tuple[int, ...], kv_bytes: int, turn: in
         overhead_bytes=footprint.overhead_bytes(count),
         kv_cache_bytes=kv_bytes,
         max_model_len=footprint.model.context_tokens,
-        sequences=kv_bytes / max(1, footprint.sequence_bytes(count)),
+        sequences=_sequences(footprint, count, kv_bytes),
         step_tokens=footprint.step_tokens,
         why=_why(footprint, count, turn),
         turn=turn,
         dtype=footprint.model.dtype,
     )
+
+
+def _sequences(footprint: Footprint, gpus: int, kv_bytes: int) -> float:
+    """How many have room; an encoder keeps nothing of them."""
+    size_bytes = footprint.sequence_bytes(gpus)
+    return kv_bytes / size_bytes if size_bytes else float(footprint.model.max_num_seqs)
 
 
 def _why(footprint: Footprint, count: int, turn: int | None) -> str:

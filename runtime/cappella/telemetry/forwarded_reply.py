@@ -14,7 +14,7 @@ MAX_TRIES = 64
 MAX_TOKENS_PER_S = 500
 """Of one answer: what an engine may have generated since the last piece of its reply came."""
 CHARACTERS_PER_TOKEN = 4
-_PROMPT_FIELDS = ("messages", "prompt", "input", "system", "instructions", "tools")
+_PROMPT_FIELDS = tuple("messages prompt input system instructions tools query queries documents".split())
 _COUNTS = {"prompt_tokens", "completion_tokens", "input_tokens", "output_tokens"}
 _USAGE = b'"usage"'
 

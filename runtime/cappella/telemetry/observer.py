@@ -39,10 +39,17 @@ class RequestObserver:
     def request_ended(self, record: RequestRecord) -> None:
         """Report a request whose reply has ended or broken off."""
         self._metrics.count_reply(record.route, record.status_code)
-        if record.target is not None and record.queued_s is not None:
-            self._metrics.observe_queue(record.target, record.queued_s)
         if self._as_json:
             logs.request_ended(record)
+        self._observe_run(record)
+
+    def background_ended(self, record: RequestRecord) -> None:
+        """Report a response in the background, whose request has been reported when it was queued."""
+        self._observe_run(record)
+
+    def _observe_run(self, record: RequestRecord) -> None:
+        if record.target is not None and record.queued_s is not None:
+            self._metrics.observe_queue(record.target, record.queued_s)
         if self._tracer is not None:
             self._tracer.request_ended(record)
 

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from cappella.background import background
 from cappella.config import Audit, Config
+from cappella.telemetry.audit.actions import OperatorActions
 from cappella.telemetry.audit.log import AuditLog
 from cappella.telemetry.audit.recorder import AuditRecorder
 from cappella.telemetry.audit.weights import WeightDigests, Weights
@@ -27,6 +28,7 @@ class Persistence:
         self.responses = ResponseStore(self.run_store) if runs and self.run_store and runs.content else None
         self._history = History(self.run_store, runs.content) if runs and self.run_store else None
         self._audit = _Audit(config, audit) if audit else None
+        self.actions = OperatorActions(self._audit.log if self._audit else None)
 
     @property
     def observers(self) -> list[RunObserver]:
@@ -47,19 +49,19 @@ class Persistence:
 
 class _Audit:
     def __init__(self, config: Config, audit: Audit) -> None:
-        self._log = AuditLog(audit)
+        self.log = AuditLog(audit)
         self._digests = WeightDigests(audit.file.with_name(f"{audit.file.name}.weights"))
-        self.recorder = AuditRecorder(self._log, self._digests, Weights(config))
+        self.recorder = AuditRecorder(self.log, self._digests, Weights(config))
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        self._log.start()
+        self.log.start()
         self.recorder.compute_digests()
         try:
             yield
         finally:
             await asyncio.to_thread(self._digests.close)
-            await asyncio.to_thread(self._log.close)
+            await asyncio.to_thread(self.log.close)
 
 
 @asynccontextmanager

@@ -66,7 +66,7 @@ class Recorder:
         run_id: str | None = None,
     ) -> Run:
         """Run and record; see `Pipeline.run`."""
-        self._require_available()
+        self.require_available()
         self._metrics.begin(settings.ensemble)
         began, listener = time.monotonic(), _RunIdListener(emit)
         run, status, failure = None, CANCELLED, None
@@ -93,7 +93,7 @@ class Recorder:
 
         The caller adds the reply's status code and bytes to what this yields.
         """
-        self._require_available()
+        self.require_available()
         began, reply = time.monotonic(), ForwardedReply(request, answers, tokens)
         status = CANCELLED
         try:
@@ -110,7 +110,7 @@ class Recorder:
     @asynccontextmanager
     async def counting(self, key: Key | None, model: str, request: Json) -> AsyncIterator[None]:
         """Record one call that generates nothing, and costs no tokens: a count of them."""
-        self._require_available()
+        self.require_available()
         began, status = time.monotonic(), CANCELLED
         try:
             yield
@@ -122,7 +122,8 @@ class Recorder:
             total_s = time.monotonic() - began
             await self._call_ended(CallRecord(key, model, request, _cancel_cause(status), Usage(), b"", total_s))
 
-    def _require_available(self) -> None:
+    def require_available(self) -> None:
+        """Raises CappellaError if no run or call may begin now, since it cannot be recorded."""
         for observer in self._observers:
             observer.require_available()
 

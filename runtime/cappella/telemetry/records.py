@@ -59,7 +59,8 @@ class RequestRecord:
     """An HTTP request. Times are in seconds of `time.monotonic`; None means that the request did not get that far.
 
     `path` is what the client sent, `route` the endpoint that matched. `target` is the ensemble or model it called,
-    `outcome` the record of its run or call, `error` the class name of an error.
+    `outcome` the record of its run or call, `error` the class name of an error. Of a response in the background there is
+    another record, from the request on until the response has ended.
     """
 
     method: str
@@ -76,6 +77,7 @@ class RequestRecord:
     outcome: RunRecord | CallRecord | None = None
     ended_at: float | None = None
     error: str | None = None
+    is_background: bool = False
 
     @property
     def total_s(self) -> float:
@@ -112,3 +114,8 @@ def begin(record: RequestRecord) -> None:
 def current() -> RequestRecord:
     """The record of the request that the current task handles."""
     return _current.get()
+
+
+def current_or_none() -> RequestRecord | None:
+    """The same; None where the current task handles no request."""
+    return _current.get(None)

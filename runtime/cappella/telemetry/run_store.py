@@ -13,13 +13,16 @@ from pathlib import Path
 from threading import Lock
 from typing import TypeVar
 
-from cappella.errors import ConfigError
+from cappella.errors import ConfigError, cause
 
 DAY_S = 86_400
 PRUNE_S = 3600.0
 FIRST_PRUNE_S = 600.0
 """Not at once: by then a clock that was wrong when the machine started has been set."""
-MAX_QUEUED_ROWS = 1000
+MAX_QUEUED_BYTES = 64 << 20
+"""What may wait for the disk; one write alone may be larger."""
+WRITE_BYTES = 1 << 10
+"""What a write takes beside its texts."""
 APPLICATION_ID = 0x43415052
 
 _SCHEMA = f"""
@@ -33,6 +36,10 @@ CREATE TABLE IF NOT EXISTS responses (
     input BLOB NOT NULL, response BLOB NOT NULL
 );
 CREATE INDEX IF NOT EXISTS responses_by_time ON responses (created_at);
+CREATE TABLE IF NOT EXISTS response_events (
+    response_id TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, events BLOB NOT NULL,
+    PRIMARY KEY (response_id, first)
+);
 """
 _ADD = "INSERT INTO runs VALUES (?,?,?,?,?)"
 _OWN = "(? OR key_id IS ?)"
@@ -59,6 +66,10 @@ class Row:
     summary: bytes
     trace: bytes
 
+    @property
+    def size_bytes(self) -> int:
+        return len(self.summary) + len(self.trace) + WRITE_BYTES
+
 
 class RunStore:
     """The file at `path`, created with mode 0600. Raises ConfigError if it is not a run store.
@@ -69,9 +80,9 @@ class RunStore:
     def __init__(self, path: Path, retention_days: float) -> None:
         self._retention_s = retention_days * DAY_S
         self._queued: list[Row] = []
-        self._writes = 0
+        self._held_bytes = 0
         self._lock = Lock()
-        self._is_failing = False
+        self._is_failing = self._is_dropping = False
         self._path = path
         self._thread = ThreadPoolExecutor(1, "traces")
         try:
@@ -79,26 +90,27 @@ class RunStore:
         except (OSError, sqlite3.Error) as error:
             self._thread.shutdown()
             hint = "Name a separate file in a folder that this user can write to"
-            raise ConfigError(f"server.runs.file: {path}", f"cannot be used for runs ({error})", hint) from error
+            raise ConfigError(f"server.runs.file: {path}", f"cannot be used for runs ({cause(error)})", hint) from error
 
     def add(self, row: Row) -> None:
         """Queue a row; later reads see it. Rows that cannot be written are dropped, which is logged once."""
         with self._lock:
-            if len(self._queued) == MAX_QUEUED_ROWS:
-                self._log_once("the disk is too slow: runs are dropped")
+            if not self._hold(row.size_bytes, "runs"):
                 return
             self._queued.append(row)
             if len(self._queued) == 1:
                 self._thread.submit(self._write)
 
-    def write(self, work: Callable[[sqlite3.Connection], object]) -> None:
-        """Queue another write; later reads see it. As with `add`, one that cannot be made is dropped, which is logged once."""
+    def write(self, work: Callable[[sqlite3.Connection], object], size_bytes: int) -> None:
+        """Queue another write, of so many bytes; later reads see it.
+
+        As with `add`, one that cannot be made is dropped, which is logged once.
+        """
+        size_bytes += WRITE_BYTES
         with self._lock:
-            if self._writes == MAX_QUEUED_ROWS:
-                self._log_once("the disk is too slow: responses are dropped")
+            if not self._hold(size_bytes, "responses"):
                 return
-            self._writes += 1
-        self._thread.submit(self._write_queued, work)
+        self._thread.submit(self._attempt, work, size_bytes, "a response could not be stored")
 
     async def call(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """The result of `work` with the file. Raises OSError or sqlite3.Error."""
@@ -106,6 +118,17 @@ class RunStore:
         def in_file() -> T:
             with self._in_place() as db:
                 return work(db)
+
+        return await self._on_thread(in_file)
+
+    async def erase(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """As `call`, for what deletes: no byte of that is left afterwards."""
+
+        def in_file() -> T:
+            with self._in_place() as db:
+                result = work(db)
+            _truncate_log(db)
+            return result
 
         return await self._on_thread(in_file)
 
@@ -143,22 +166,32 @@ class RunStore:
         with self._lock:
             rows, self._queued = self._queued, []
         values = [(row.run_id, row.key_id, row.ended_at, row.summary, row.trace) for row in rows]
-        try:
-            with self._in_place() as db:
-                db.executemany(_ADD, values)
-        except (OSError, sqlite3.Error) as error:
-            self._log_once(f"{len(rows)} runs could not be stored ({error})")
-        else:
-            self._is_failing = False
+        size_bytes = sum(row.size_bytes for row in rows)
+        self._attempt(lambda db: db.executemany(_ADD, values), size_bytes, f"{len(rows)} runs could not be stored")
 
-    def _write_queued(self, work: Callable[[sqlite3.Connection], object]) -> None:
-        with self._lock:
-            self._writes -= 1
+    def _attempt(self, work: Callable[[sqlite3.Connection], object], held_bytes: int, problem: str) -> None:
+        """Make a write, and hold its bytes no longer. The first that succeeds lets the next failure be logged again."""
         try:
             with self._in_place() as db:
                 work(db)
         except (OSError, sqlite3.Error) as error:
-            self._log_once(f"a response could not be stored ({error})")
+            self._log_once(f"{problem} ({error})")
+        else:
+            self._is_failing = False
+        finally:
+            with self._lock:
+                self._held_bytes -= held_bytes
+                self._is_dropping = self._is_dropping and self._held_bytes > 0
+
+    def _hold(self, size_bytes: int, what: str) -> bool:
+        """Whether there is room for so many bytes, which are held then. Logs once if there is none, until all is written."""
+        if self._held_bytes and self._held_bytes + size_bytes > MAX_QUEUED_BYTES:
+            if not self._is_dropping:
+                logger.error("server.runs: the disk is too slow: %s are dropped", what)
+            self._is_dropping = True
+            return False
+        self._held_bytes += size_bytes
+        return True
 
     def _in_place(self) -> sqlite3.Connection:
         """The file at the path: opened again if another one lies there, or none. Raises OSError or sqlite3.Error."""
@@ -175,12 +208,13 @@ class RunStore:
         return newest
 
     def _prune(self, before: float) -> None:
+        old = "(SELECT id FROM responses WHERE created_at < ?)"
         try:
             with self._in_place() as db:
                 db.execute("DELETE FROM runs WHERE ended_at < ?", (before,))
+                db.execute(f"DELETE FROM response_events WHERE response_id IN {old}", (before,))
                 db.execute("DELETE FROM responses WHERE created_at < ?", (before,))
-            # Deleted rows stay in the write-ahead log until it is truncated.
-            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            _truncate_log(db)
         except (OSError, sqlite3.Error) as error:
             self._log_once(f"old runs could not be deleted ({error})")
 
@@ -208,6 +242,11 @@ class _File:
             return os.path.samestat(path.stat(), self.opened)
         except FileNotFoundError:
             return False
+
+
+def _truncate_log(db: sqlite3.Connection) -> None:
+    """Deleted rows stay in the write-ahead log until it is truncated."""
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def _open(path: Path) -> _File:

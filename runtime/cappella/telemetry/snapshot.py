@@ -61,6 +61,8 @@ def _engines(engines: Mapping[str, EngineServer], servers: Mapping[str, EngineSe
     yield _gauge("engine_state", "1 for the engine's current state, 0 for the others", ["model", "state"], states)
     restarts = (([name], status.restarts) for name, status in statuses.items())
     yield _counter("engine_restarts", "Engine restarts since the gateway started", ["model"], restarts)
+    wakes = (([name], status.wakes) for name, status in statuses.items())
+    yield _counter("engine_wakes", "Calls that woke the engine after sleep_after_s", ["model"], wakes)
 
 
 def _gpus(gpus: Sequence[Gpu]) -> Iterator[Metric]:

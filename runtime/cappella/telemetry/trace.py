@@ -74,6 +74,8 @@ def fusion(run: Run, options: Detail) -> Trace:
 
 def _add_outcome(trace: Trace, run: Run) -> None:
     verdict = run.verdict
+    if run.settings.answers:
+        trace["given"] = [answer.name for answer in run.settings.answers]
     if run.settings.preset is not None:
         trace["preset"] = run.settings.preset
     if run.gate is not None:
@@ -82,6 +84,10 @@ def _add_outcome(trace: Trace, run: Run) -> None:
         trace["chosen"] = verdict.chosen
     if verdict.probabilities is not None:
         trace["probabilities"] = dict(verdict.probabilities)
+    if verdict.scores is not None:
+        trace["scores"] = dict(verdict.scores)
+    if verdict.tied is not None:
+        trace["tied"] = list(verdict.tied)
     if verdict.votes is not None:
         trace["votes"] = {name: list(voters) for name, voters in verdict.votes.items()}
     if run.ranking is not None:
@@ -213,6 +219,8 @@ def _failed_model(failure: Failure) -> FailedModel:
     }
     if failure.partial:
         out["partial"] = failure.partial
+    if cut := failure.cut:
+        out |= {"cut": "grace", "quorum_ms": ms(cut.quorum_s), "grace_ms": ms(cut.grace_s)}
     return out
 
 
@@ -225,6 +233,13 @@ def event(event: events.Event) -> Json:
             return {"type": "gate.decided", **_decision(event.decision)}
         case events.RoundStarted():
             return {"type": "round.started", "round": event.number}
+        case events.Waiting():
+            return {"type": "engine.waiting", "model": event.name, "reason": event.reason}
+        case events.Awake():
+            return {"type": "engine.awake", "model": event.name, "ms": ms(event.waited_s)}
+        case events.GraceStarted():
+            times = {"quorum_ms": ms(event.quorum_s), "grace_ms": ms(event.grace_s)}
+            return {"type": "grace.started", "models": list(event.names), **times}
         case events.AnswerDelta():
             reasoning = {"reasoning": event.reasoning} if event.reasoning else {}
             return {"type": "answer.delta", "model": event.name, "delta": event.text, **reasoning}

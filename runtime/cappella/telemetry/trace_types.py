@@ -16,11 +16,16 @@ Milliseconds = Annotated[float | None, Field(description="Milliseconds.")]
 
 
 class FailedModel(TypedDict):
+    """A member without an answer. One that was `cut` had `grace_ms` after the quorum, which took `quorum_ms`."""
+
     model: str
     error: str
     status_code: Count
     reason: str
     partial: NotRequired[str]
+    cut: NotRequired[Literal["grace"]]
+    quorum_ms: NotRequired[Milliseconds]
+    grace_ms: NotRequired[Milliseconds]
 
 
 class NamedCall(TypedDict):
@@ -87,15 +92,18 @@ class Trace(TypedDict):
     gate: NotRequired[Decision]
     chosen: NotRequired[str]
     probabilities: NotRequired[dict[str, float]]
+    scores: NotRequired[dict[str, float | None]]
+    tied: NotRequired[list[str]]
     votes: NotRequired[dict[str, list[str]]]
     ranking: NotRequired[list[str]]
     early_exit: NotRequired[str]
     ignored: NotRequired[list[str]]
+    given: NotRequired[list[str]]
     failure_reason: NotRequired[str]
 
 
 class CallCost(TypedDict):
-    """One engine call; its counts are `estimated` if a remote server reports none."""
+    """One engine call; its counts are `estimated` if it was cut, or a remote server reports none."""
 
     role: Role
     model: str

@@ -21,13 +21,15 @@ def main(path: Path, limit_bytes: int, lines: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, resource.RLIM_INFINITY))
     log.start()
     log.write({"kind": "call", "text": "x" * 2 * limit_bytes})
-    wait_until(lambda: not available(log))
+    while available(log):
+        time.sleep(0.005)
     for number in range(lines):
         log.write({"kind": "call", "number": number})
     assert path.stat().st_size == limit_bytes
     if "--stay" not in sys.argv:
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-        wait_until(lambda: available(log))
+        while not available(log):
+            time.sleep(0.005)
         log.write({"kind": "call", "number": "after"})
     log.close()
 
@@ -38,13 +40,6 @@ def available(log: AuditLog) -> bool:
     except AuditUnavailable:
         return False
     return True
-
-
-def wait_until(condition: "object") -> None:
-    end = time.monotonic() + 20
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,15 @@
 """The trace of a request: its spans, their attributes and its parent."""
 
+from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from opentelemetry import trace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from support.fake_engines import MEMBERS, FakeEngines, judge_script, serving
+from cappella.config import Runs
+from support.fake_engines import MEMBERS, FakeEngines, eventually, judge_script, serving
 from support.otlp_collector import Collected, ask, attributes, running_collector, traced
 from support.scripted_engine import Script
 
@@ -157,3 +160,32 @@ async def test_a_rejected_request_has_no_trace(fake_engines: FakeEngines) -> Non
 async def test_no_global_tracer_is_set(fake_engines: FakeEngines) -> None:
     await trace_of(fake_engines)
     assert type(trace.get_tracer_provider()).__name__ == "ProxyTracerProvider"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_response_in_the_background_has_the_trace_of_its_run(
+    fake_engines: FakeEngines, tmp_path: Path, stream: bool, fails: bool
+) -> None:
+    if fails:
+        for name in MEMBERS:
+            fake_engines.let(name, Script(ending="break"))
+    async with running_collector() as collected:
+        config = traced(collected.url, runs=Runs(file=tmp_path / "runs.sqlite", content=True))
+        async with serving(fake_engines, config) as url, aiohttp.ClientSession(url) as http:
+            body = {"model": "cappella/default", "input": "Hi", "background": True, "stream": stream}
+            async with http.post("/v1/responses", json=body, headers={"traceparent": f"{CALLER}-01"}) as reply:
+                assert reply.status == 200
+                await reply.read()
+            finished = fake_engines.reloader.state.metrics.registry.get_sample_value
+            queued = {"name": "cappella/default"}
+            assert await eventually(lambda: finished("cappella_queue_seconds_count", queued) == 1.0)
+    root = collected.one("POST /v1/responses")
+    assert (root.trace_id.hex(), root.parent_span_id.hex()) == tuple(CALLER.split("-")[1:3])
+    assert attributes(root)["cappella.background"] is True
+    assert attributes(root).get("error.type") == ("InsufficientQuorum" if fails else None)
+    queue, run = collected.children(root)
+    assert (queue.name, run.name) == ("queue", "invoke_workflow default")
+    assert is_within(run, root)
+    assert is_within(queue, root)
+    assert collected.children(run)

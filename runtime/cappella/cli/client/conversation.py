@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cappella.cli.client.http import Json
 from cappella.cli.client.request import AskOptions
-from cappella.errors import ConfigError
+from cappella.errors import ConfigError, cause
 from cappella.run_view import View
 
 
@@ -54,7 +54,7 @@ class Conversation:
         except FileExistsError as error:
             raise ConfigError(str(path), "exists already", "Choose another name") from error
         except OSError as error:
-            raise ConfigError(str(path), f"cannot be written ({error.strerror})", "Choose another name") from error
+            raise ConfigError(str(path), f"cannot be written ({cause(error)})", "Choose another name") from error
 
     def _as_json(self) -> str:
         turns = [

@@ -12,7 +12,15 @@ from cappella.run_view import Member, View
 COLUMN_WIDTH = 36
 """The least width for members side by side."""
 BODY_LINES = 12
-STYLES = {"asked": "dim", "writing": "cyan", "done": "green", "failed": "red", "cancelled": "yellow"}
+STYLES = {
+    "asked": "dim",
+    "waking": "dim",
+    "queued": "dim",
+    "writing": "cyan",
+    "done": "green",
+    "failed": "red",
+    "cancelled": "yellow",
+}
 SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 SPINS_PER_S = 10
 
@@ -74,7 +82,13 @@ def _doing(view: View, now: float) -> str:
         seconds = duration(now - min(view.members[name].asked_at for name in awaited))
         done = f", {len(view.members) - len(awaited)} of {len(view.members)} are done" if len(view.members) > 1 else ""
         again = f", round {view.round}" if view.round > 1 else ""
-        return f"waiting on {', '.join(awaited[:3])}{' and others' if awaited[3:] else ''}, {seconds}{done}{again}"
+        late = _grace(view, now)
+        return (
+            f"waiting on {', '.join(awaited[:3])}{' and others' if awaited[3:] else ''}, {seconds}{done}{again}{late}"
+        )
+    if reason := view.waits.get(view.alone or view.judge):
+        does = "was asleep, and wakes" if reason == "asleep" else "waits for its turn"
+        return f"{view.alone or view.judge} {does}, {duration(now - (view.judging_at or view.began_at))}"
     if view.thinking_at:
         return f"{view.alone or view.judge or view.model} thinks, {duration(now - view.thinking_at)}"
     if view.analysis_at and not view.analysis:
@@ -84,9 +98,21 @@ def _doing(view: View, now: float) -> str:
     return f"waiting on {view.alone or view.model}, {duration(now - view.began_at)}"
 
 
+def _grace(view: View, now: float) -> str:
+    """When it is answered without those that are late; nothing while one of them waits for its engine."""
+    late = [view.members[name] for name in view.awaited]
+    if view.grace_ends_at is None or not all(member.is_at_work for member in late):
+        return ""
+    return f"; answer without {'them' if len(late) > 1 else 'it'} in {duration(max(0.0, view.grace_ends_at - now))}"
+
+
 def _state(view: View, member: Member) -> str:
     now = view.clock()
     match member.state:
+        case "waking":
+            return f"was asleep, and wakes, {duration(now - member.asked_at)}"
+        case "queued":
+            return f"waits for its turn, {duration(now - member.asked_at)}"
         case "asked":
             return f"reads the question, {duration(now - member.asked_at)}"
         case "writing":

@@ -54,7 +54,7 @@ class Commands:
             case "/strategy" | "/retry":
                 return list(STRATEGIES)
             case "/model":
-                return [each["id"] for each in self._served]
+                return [each["id"] for each in self._served if each.get("task", "generate") == "generate"]
         return []
 
     def run(self, line: str) -> str | None:

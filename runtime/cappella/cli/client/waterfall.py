@@ -24,6 +24,7 @@ WHAT = {
     "agreement": "{} sees if all agree",
     "analysis": "{} compares",
     "choice": "{} chooses",
+    "score": "{} scores",
     "final": "{} answers",
 }
 STYLES = {READS: "yellow", WRITES: "green", READS_EARLY: "magenta", FLOOR: "dim"}

@@ -38,6 +38,10 @@ class Why:
             shares = fusion.get("probabilities") or {}
             sure = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
             yield Text(f"The answer is {chosen}'s, word for word{f' (the judge: {sure})' if sure else ''}.")
+        for name, score in (fusion.get("scores") or {}).items():
+            yield Text(f"{name}: {'longer than the judge can read' if score is None else f'score {score:.3g}'}")
+        if tied := fusion.get("tied"):
+            yield Text(f"The best score is that of {', '.join(tied)}: the first was taken.")
         for name, voters in (fusion.get("votes") or {}).items():
             yield Text(f"{name}: votes of {', '.join(voters)}")
         if ranking := fusion.get("ranking"):

@@ -8,9 +8,12 @@ import orjson
 
 from cappella.engines import cache_salt, refusals
 from cappella.engines.base import EngineStats, TokenCount
+from cappella.engines.context_size import prompt_work
 from cappella.engines.http_engine import HEALTH_TIMEOUT_S, METRICS_TIMEOUT_S, HttpEngine
 from cappella.engines.vllm import form_check, metrics, protocol
+from cappella.engines.vllm.scores import PATHS as POOLING_PATHS
 from cappella.errors import EngineBroke
+from cappella.threads import off_loop_if_large
 from cappella.types import Prompt, Sampling
 
 
@@ -18,8 +21,8 @@ class VllmEngine(HttpEngine):
     """See `HttpEngine`; uses vLLM's extensions of OpenAI's API. `name` is the model's, or an adapter's."""
 
     def supports(self, path: str) -> bool:
-        """See `EngineServer.supports`: vLLM has all paths."""
-        return True
+        """See `EngineServer.supports`: vLLM has all paths of models that write."""
+        return path not in POOLING_PATHS
 
     async def count_tokens(self, prompt: Prompt) -> TokenCount:
         """See `Engine.count_tokens`."""
@@ -28,7 +31,8 @@ class VllmEngine(HttpEngine):
         body = {"model": self.name, "messages": list(prompt.messages), "add_generation_prompt": True}
         tools = {"tools": list(prompt.tools)} if prompt.tools else {}
         words = {"chat_template_kwargs": prompt.template_words} if prompt.template_words else {}
-        async with self._awake(), self._post("/tokenize", orjson.dumps({**body, **tools, **words})) as response:
+        encoded = await off_loop_if_large(prompt_work(prompt), orjson.dumps, {**body, **tools, **words})
+        async with self._awake(), self._post("/tokenize", encoded) as response:
             reply = await response.read()
             if response.status != 200:
                 raise refusals.from_reply(response.status, reply)

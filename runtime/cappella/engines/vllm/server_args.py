@@ -42,7 +42,8 @@ def arguments(
         "max_model_len": model.context_tokens,
         "max_num_seqs": model.max_num_seqs,
         "max_num_batched_tokens": placed.step_tokens,
-        "kv_cache_memory_bytes": placed.kv_cache_bytes,
+        # An encoder has none.
+        "kv_cache_memory_bytes": placed.kv_cache_bytes or None,
         "kv_cache_dtype": model.kv_cache_dtype,
         "tensor_parallel_size": len(placed.gpus),
         # With an exact KV size this is only used in a check at start that so much of the GPU is free. The default
@@ -54,6 +55,7 @@ def arguments(
         "dtype": placed.dtype,
         "load_format": "safetensors",
         "enforce_eager": model.enforce_eager,
+        "runner": None if model.task == "generate" else "pooling",
         "enable_prompt_tokens_details": True,
         "disable_uvicorn_access_log": True,
         "disable_fastapi_docs": True,
@@ -68,9 +70,15 @@ def arguments(
         **_adapters(model),
         "speculative_config": _prompt_lookup(model.prompt_lookup_tokens),
         "per_request_spec_decode_metrics": "summary" if model.prompt_lookup_tokens else None,
-        **{_flag_name(key, value): value is False or value for key, value in model.engine_args.items()},
     }
-    return [flag for key, value in args.items() if value is not None for flag in _flag(key, value)]
+    flags = [flag for key, value in args.items() if value is not None for flag in _flag(key, value)]
+    return flags + engine_flags(model.engine_args)
+
+
+def engine_flags(engine_args: Mapping[str, Any]) -> list[str]:
+    """The flags of a model's `engine_args`."""
+    named = {_flag_name(key, value): value is False or value for key, value in engine_args.items()}
+    return [flag for key, value in named.items() for flag in _flag(key, value)]
 
 
 def _adapters(model: Model) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from cappella.ensemble.run import Answer, Run
 from cappella.gateway.formats import chat_calls, chat_messages, fields
 from cappella.gateway.formats.blocks import shown_chunk
 from cappella.gateway.formats.chat_calls import CallPieces
-from cappella.gateway.formats.fields import AnyTool, ChatMessage, Wire
+from cappella.gateway.formats.fields import AnyTool, Wire
 from cappella.gateway.formats.fusion_request import FusionRequest
+from cappella.gateway.formats.message_fields import ChatMessage
 from cappella.gateway.formats.sse import DONE, EventEncoder, frame
 from cappella.gateway.reply_types import AssistantMessage, ChatChoice, ChatCompletion, ErrorBody
 from cappella.telemetry import trace

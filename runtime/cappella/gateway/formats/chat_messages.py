@@ -4,16 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from cappella.gateway.formats import text_tools
-from cappella.gateway.formats.fields import (
-    AssistantMessage,
-    CallPart,
-    ChatMessage,
-    CustomCallPart,
-    NamedTextTool,
-    NamedTool,
-    TextTool,
-    Tool,
-)
+from cappella.gateway.formats.fields import NamedTextTool, NamedTool, TextTool, Tool
+from cappella.gateway.formats.message_fields import AssistantMessage, CallPart, ChatMessage, CustomCallPart
 from cappella.types import Json, Message
 
 IMAGE_BELOW = "[image, shown below]"

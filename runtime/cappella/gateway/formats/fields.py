@@ -1,22 +1,19 @@
 """Request fields that several APIs share, once `policy.py` has taken out what is a hint, or unknown."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Final, Literal, TypeVar
+from types import UnionType
+from typing import Annotated, Any, Final, Literal, Self, TypeVar, Union, get_args, get_origin
 
 from pydantic import (
-    AfterValidator,
     BeforeValidator,
     Discriminator,
     Field,
     PrivateAttr,
-    Tag,
-    WithJsonSchema,
     create_model,
     model_validator,
 )
 
-from cappella.config.options import MAX_MEMBERS, Options, Overrides
-from cappella.gateway.formats.policy_parts import NO_URLS
+from cappella.config.options import MAX_ANSWERS, MAX_MEMBERS, GivenAnswer, Options, Overrides
 from cappella.types import Frozen, Json, OutputFormat, Positive, Sampling, Temperature
 
 MAX_REQUESTED_S = 3600
@@ -50,6 +47,13 @@ class ModelSampling(Wire):
         return Sampling(temperature=self.temperature, max_completion_tokens=self.max_completion_tokens)
 
 
+class CandidateAnswer(Wire):
+    """An entry of `answers`: a candidate that exists already; a member of this name is not asked for its answer."""
+
+    content: str
+    model: Annotated[str, Field(min_length=1, max_length=200)] = "candidate"
+
+
 def _wire_name(option: str) -> str:
     if option == "quorum":
         return "min_successful_responses"
@@ -64,10 +68,19 @@ def _with_options(model: type[Model]) -> type[Model]:
     """The model with a field for each run option; null leaves it to the ensemble."""
     fields: dict[str, Any] = {}
     for name, option in Options.model_fields.items():
-        bounds = [*option.metadata, *([Field(le=MAX_REQUESTED_S)] if name.endswith("_s") else [])]
-        kind: Any = Annotated[option.annotation, *bounds] if bounds else option.annotation
+        declared: Any = option.annotation
+        kind = Annotated[declared, *option.metadata] if option.metadata else declared
+        kind = _bounded(kind) if name.endswith("_s") else kind
         fields[OPTIONS[name]] = (kind | None, Field(None, description=option.description))
     return create_model(model.__name__, __base__=model, __module__=model.__module__, __doc__=model.__doc__, **fields)
+
+
+def _bounded(kind: Any) -> Any:
+    """The type of a time that a request may set."""
+    if get_origin(kind) in (Union, UnionType):
+        return Union[tuple(_bounded(each) for each in get_args(kind))]  # noqa: UP007
+    is_number = kind is float or (get_origin(kind) is Annotated and get_args(kind)[0] is float)
+    return Annotated[kind, Field(le=MAX_REQUESTED_S)] if is_number else kind
 
 
 @_with_options
@@ -75,7 +88,8 @@ class Fusion(Wire):
     """Options of this run that differ from its ensemble's. Precedence: request, preset, ensemble, default."""
 
     preset: str | None = None
-    analysis_models: Annotated[list[str], Field(min_length=1, max_length=MAX_MEMBERS)] | None = None
+    analysis_models: Annotated[list[str], Field(max_length=MAX_MEMBERS)] | None = None
+    answers: Annotated[list[CandidateAnswer], Field(min_length=1, max_length=MAX_ANSWERS)] | None = None
     model: str | None = None
     temperature: Temperature | None = None
     max_completion_tokens: Positive | None = None
@@ -91,6 +105,12 @@ class Fusion(Wire):
         """The fields of the request that were ignored."""
         return self._ignored
 
+    @model_validator(mode="after")
+    def _someone_answers(self) -> Self:
+        if self.analysis_models == [] and not self.answers:
+            raise ValueError("analysis_models is empty: name a model, or send answers to judge instead")
+        return self
+
     def tell_ignored(self, names: Sequence[str]) -> None:
         self._ignored = (*self._ignored, *names)
 
@@ -104,6 +124,7 @@ class Fusion(Wire):
             options=Options(**{name: values[wire] for name, wire in OPTIONS.items() if values[wire] is not None}),
             panel_sampling=Sampling(temperature=self.temperature, max_completion_tokens=self.max_completion_tokens),
             model_sampling=tuple((each.model, each.sampling) for each in self.analysis_overrides or ()),
+            answers=tuple(GivenAnswer(each.model, each.content) for each in self.answers or ()),
         )
 
 
@@ -130,65 +151,6 @@ class ChosenFusion(Wire):
     type: Literal["openrouter:fusion"]
 
 
-def _data_url(url: str) -> str:
-    if not url.startswith("data:image/"):
-        raise ValueError(NO_URLS)
-    return url
-
-
-DataUrl = Annotated[str, AfterValidator(_data_url), WithJsonSchema({"type": "string", "pattern": "^data:image/"})]
-"""An image as a data URL; other URLs are refused, since the server makes no requests of its own."""
-
-
-class TextPart(Wire):
-    type: Literal["text"]
-    text: str
-
-
-class RefusalPart(Wire):
-    """What a model said instead of an answer; it is read as its text."""
-
-    type: Literal["refusal"]
-    refusal: str
-
-
-class ImageUrl(Wire):
-    url: DataUrl
-    detail: Literal["auto", "low", "high"] | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _address_alone(cls, value: Any) -> Any:
-        return {"url": value} if isinstance(value, str) else value
-
-
-class ImagePart(Wire):
-    type: Literal["image_url"]
-    image_url: ImageUrl
-
-
-class FunctionCall(Wire):
-    name: str
-    arguments: str
-
-
-class CallPart(Wire):
-    id: str
-    type: Literal["function"] = "function"
-    function: FunctionCall
-
-
-class CustomCall(Wire):
-    name: str
-    input: str
-
-
-class CustomCallPart(Wire):
-    id: str
-    type: Literal["custom"]
-    custom: CustomCall
-
-
 def kind_or(default: str) -> Discriminator:
     """Tells a union's models apart by `type`, which may be left out for one of them."""
 
@@ -197,50 +159,6 @@ def kind_or(default: str) -> Discriminator:
         return str(found or default)
 
     return Discriminator(kind)
-
-
-TextContent = str | list[TextPart]
-MixedContent = str | Annotated[list[Annotated[TextPart | ImagePart, Field(discriminator="type")]], Field(min_length=1)]
-SpokenContent = str | list[Annotated[TextPart | RefusalPart, Field(discriminator="type")]]
-ToolCalls = Annotated[
-    list[
-        Annotated[Annotated[CallPart, Tag("function")] | Annotated[CustomCallPart, Tag("custom")], kind_or("function")]
-    ],
-    Field(min_length=1),
-]
-
-
-class SystemMessage(Wire):
-    role: Literal["system", "developer"]
-    content: TextContent
-    name: str | None = None
-
-
-class UserMessage(Wire):
-    role: Literal["user"]
-    content: MixedContent
-    name: str | None = None
-
-
-class AssistantMessage(Wire):
-    """An earlier answer; `reasoning_content` is another name of `reasoning`."""
-
-    role: Literal["assistant"]
-    content: SpokenContent | None = None
-    reasoning: str | None = None
-    reasoning_content: str | None = None
-    tool_calls: ToolCalls | None = None
-    name: str | None = None
-
-
-class ToolMessage(Wire):
-    role: Literal["tool"]
-    content: MixedContent
-    tool_call_id: str
-    name: str | None = None
-
-
-ChatMessage = Annotated[SystemMessage | UserMessage | AssistantMessage | ToolMessage, Field(discriminator="role")]
 
 
 ToolName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]

@@ -8,7 +8,8 @@ from pydantic import Field, Tag, model_validator
 
 from cappella.gateway.formats import text_tools
 from cappella.gateway.formats.chat_messages import with_images_of_users
-from cappella.gateway.formats.fields import DataUrl, RefusalPart, Wire, kind_or
+from cappella.gateway.formats.fields import Wire, kind_or
+from cappella.gateway.formats.message_fields import DataUrl, RefusalPart
 from cappella.gateway.formats.policy import Fields, Reading, read
 from cappella.gateway.formats.policy_parts import ITEMS
 from cappella.types import Json, Message

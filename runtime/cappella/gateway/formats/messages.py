@@ -60,6 +60,7 @@ class MessagesRequest(FusionRequest):
             output_format=output_format_of(form),
             reasoning_effort=effort.effort if effort else effort_of(self.thinking, self.output_config),
             template_words=self.chat_template_kwargs or {},
+            brings_results=turns.bring_results(self.messages),
         )
 
     @property

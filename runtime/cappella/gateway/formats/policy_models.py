@@ -13,6 +13,7 @@ from cappella.gateway.formats.policy_ensembles import (
     OWN_TEMPLATE,
     RESPONSES,
 )
+from cappella.gateway.formats.policy_pooling import POOLING
 from cappella.types import Sampling
 
 # vLLM's /v1/completions has only `max_tokens` for the length of an answer.
@@ -95,4 +96,5 @@ MODELS: Mapping[str, Fields] = {
         below={"messages": _OPEN_MESSAGES, "chat_template_kwargs": parts.TEMPLATE_WORDS},
     ),
     "/detokenize": Fields("model tokens", HINTS, refused=_NEVER),
+    **POOLING,
 }

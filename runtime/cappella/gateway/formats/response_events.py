@@ -23,6 +23,7 @@ class Answered(Protocol):
     def response(self) -> Callable[..., Response]: ...
     def named(self, item: Json) -> Json: ...
     def finished(self, status: str, output: list[Json], run: Run) -> Response: ...
+    def failed(self, run_id: str, error: ErrorBody) -> Response: ...
 
 
 class Events(EventEncoder):
@@ -42,12 +43,21 @@ class Events(EventEncoder):
         self._has_item = False
         self._blocks = Blocks()
 
+    def waiting(self, run_id: str) -> bytes:
+        """The response exists, with its id; it is in progress once its engines are free."""
+        return self._created(run_id, "in_progress")
+
+    def queued(self, run_id: str) -> Iterator[bytes]:
+        """The first events of a response in the background."""
+        yield self._created(run_id, "queued")
+        yield self._event("response.queued", response=self._response(run_id, "queued", []))
+
     def frames(self, event: events.Event) -> Iterator[bytes]:
         if isinstance(event, events.RunStarted):
-            self._run_id, self._begun = event.run_id, event
-            begun = self._response(event.run_id, "in_progress", [])
-            yield self._event("response.created", response=begun)
-            yield self._event("response.in_progress", response=begun)
+            self._begun = event
+            if not self._run_id:
+                yield self._created(event.run_id, "in_progress")
+            yield self._event("response.in_progress", response=self._response(event.run_id, "in_progress", []))
         if isinstance(event, events.Told):
             for step in self._blocks.tell(event.text):
                 yield from self._step(step)
@@ -85,8 +95,11 @@ class Events(EventEncoder):
         yield self._event(f"response.{status}", response=self._request.finished(status, items, run))
 
     def failed(self, error: ErrorBody) -> Iterator[bytes]:
-        error = {**error, "code": error["code"] or "server_error"}
-        yield self._event("response.failed", response=self._response(self._run_id, "failed", [], error=dict(error)))
+        yield self._event("response.failed", response=self._request.failed(self._run_id, error))
+
+    def _created(self, run_id: str, status: str) -> bytes:
+        self._run_id = run_id
+        return self._event("response.created", response=self._response(run_id, status, []))
 
     def _step(self, step: Step) -> Iterator[bytes]:
         block, kind = step.block, step.block.kind
@@ -162,6 +175,9 @@ _EMPTY: Mapping[str, Json] = {
 }
 
 
+ENDS = tuple(f"event: response.{status}\n".encode() for status in ("completed", "incomplete", "failed"))
+"""How the last event of a run's stream begins."""
+
 _HOSTED = (
     "panel.delta panel.reasoning.delta panel.completed panel.failed analysis.in_progress analysis.completed".split()
 )
@@ -206,6 +222,12 @@ def _fusion_events(event: events.Event, judge: str) -> list[tuple[str, Json]]:
             return [("gate.decided", fields)]
         case events.RoundStarted():
             return [("round.in_progress", fields)]
+        case events.Waiting():
+            return [("engine.waiting", fields)]
+        case events.Awake():
+            return [("engine.awake", fields)]
+        case events.GraceStarted():
+            return [("grace.started", fields)]
         case events.Reviewed():
             return [("review.completed", fields)]
 

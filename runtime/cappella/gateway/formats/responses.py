@@ -15,8 +15,7 @@ from cappella.gateway.formats.fusion_request import FusionRequest
 from cappella.gateway.formats.items import InputItem, MessageItem, conversation, listed
 from cappella.gateway.formats.response_events import Events, ShownEvents, fusion_item, id_of, item_of, status_of
 from cappella.gateway.formats.response_tools import ChosenTool, Named, ResponseTool, flattened, named_back
-from cappella.gateway.formats.sse import EventEncoder
-from cappella.gateway.reply_types import Response
+from cappella.gateway.reply_types import ErrorBody, Response
 from cappella.telemetry import trace
 from cappella.types import Json, OutputFormat, Positive, Prompt, Sampling, Temperature, TopP
 
@@ -53,6 +52,7 @@ class ResponsesRequest(FusionRequest):
     previous_response_id: str | None = None
     background: bool = False
     _keep: Callable[[Response], None] | None = PrivateAttr(None)
+    _created_at: int = PrivateAttr(default_factory=lambda: int(time.time()))
 
     @model_validator(mode="after")
     def _consistent(self) -> "ResponsesRequest":
@@ -63,10 +63,6 @@ class ResponsesRequest(FusionRequest):
             raise ValueError("tool_choice needs tools")
         if self.background and self.store is False:
             raise ValueError("background needs a response that is stored: leave store out")
-        if self.background and self.stream:
-            raise ValueError(
-                "background responses are not streamed: send stream: false, and poll the response by its id"
-            )
         return self
 
     @property
@@ -76,7 +72,7 @@ class ResponsesRequest(FusionRequest):
         return [listed(item) for item in said]
 
     def keep_with(self, keep: Callable[[Response], None]) -> None:
-        """Call `keep` with the response once it is complete."""
+        """Call `keep` with the response once it is complete, or has failed."""
         self._keep = keep
 
     @property
@@ -110,7 +106,7 @@ class ResponsesRequest(FusionRequest):
         items = [self.named(item_of(block, run.run_id, "completed")) for block in blocks_of(run.answer, run.progress)]
         return self.finished(status_of(run), [*panel_items, *items], run)
 
-    def event_encoder(self) -> EventEncoder:
+    def event_encoder(self) -> Events:
         return Events(self, self._shown_events)
 
     @property
@@ -134,7 +130,14 @@ class ResponsesRequest(FusionRequest):
 
     def finished(self, status: str, output: list[Json], run: Run) -> Response:
         """The complete response, which is kept where it should be."""
-        response = self.response(run.run_id, status, output, run)
+        return self._kept(self.response(run.run_id, status, output, run))
+
+    def failed(self, run_id: str, error: ErrorBody) -> Response:
+        """The failed response, which is kept as a complete one is."""
+        code = error["code"] or "server_error"
+        return self._kept(self.response(run_id, "failed", [], error={**error, "code": code}))
+
+    def _kept(self, response: Response) -> Response:
         if self._keep:
             self._keep(response)
         return response
@@ -148,7 +151,7 @@ class ResponsesRequest(FusionRequest):
         response: Response = {
             "id": id_of("resp", run_id),
             "object": "response",
-            "created_at": int(time.time()),
+            "created_at": self._created_at,
             "completed_at": int(time.time()) if run else None,
             "status": status,
             "background": self.background,

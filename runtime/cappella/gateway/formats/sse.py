@@ -30,6 +30,10 @@ class EventEncoder(Protocol):
         """What shows that the run goes on."""
         return KEEP_ALIVE
 
+    def waiting(self, run_id: str) -> bytes:
+        """What a client gets at first while its run still waits for its engines."""
+        return self.keep_alive
+
     def frames(self, event: Event) -> Iterator[bytes]:
         """The frames of one event, often none."""
         ...
@@ -43,11 +47,25 @@ class EventEncoder(Protocol):
         ...
 
 
-async def stream(start: StartRun, event_encoder: EventEncoder, describe: Describe) -> AsyncGenerator[bytes, None]:
-    """The run's events as SSE bytes. Raises errors of the run's first moments; later ones become events."""
+async def stream(
+    start: StartRun,
+    run_id: str,
+    event_encoder: EventEncoder,
+    describe: Describe,
+    require_possible: Callable[[], object] = lambda: None,
+) -> AsyncGenerator[bytes, None]:
+    """The events of the run with this id as SSE bytes. Raises errors of its first moments; later ones become events.
+
+    Its first bytes come after those moments, also if it waits in a queue for longer; before that, `require_possible`
+    raises what would fail it whenever it began.
+    """
     async with live(start) as run:
         await run.raise_early_failure()
+        if not (has_begun := run.has_begun):
+            require_possible()
         try:
+            if not has_begun:
+                yield event_encoder.waiting(run_id)
             async for data in _audible(run, event_encoder):
                 yield data
             yield b"".join(event_encoder.end(run.result))

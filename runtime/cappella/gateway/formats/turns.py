@@ -88,6 +88,13 @@ def messages_of(turn: Turn) -> list[Message]:
     return [*results, *([{"role": "user", "content": parts}] if parts else [])]
 
 
+def bring_results(said: Sequence[Turn]) -> bool:
+    """Whether the last turn has results of tools. Agents put reminders as text beside them, which are no new wish."""
+    last = next((turn for turn in reversed(said) if turn.role != "system"), None)
+    blocks = last.content if last and not isinstance(last.content, str) else ()
+    return any(isinstance(block, ToolResultBlock) for block in blocks)
+
+
 def _assistant(blocks: list[InputBlock]) -> Message:
     message: Json = {"role": "assistant"}
     message["content"] = text_of(blocks)

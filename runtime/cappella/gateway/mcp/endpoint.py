@@ -16,6 +16,7 @@ from cappella.errors import ConfigError
 from cappella.gateway.mcp.loopback import Loopback
 from cappella.gateway.model_list import PREFIX
 from cappella.gateway.receive import received
+from cappella.gateway.request import patient
 from cappella.gateway.state import GatewayState
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ class McpEndpoint:
         @router.post(PATH, include_in_schema=False, response_model=None)
         async def mcp(request: Request) -> Response:
             async with received(self._current, request) as incoming:
-                return _Handled(await self._started(), incoming.body)
+                timeout_s = self._current().config.server.client_timeout_s
+                return _Handled(await self._started(), incoming.body, timeout_s)
 
         return router
 
@@ -128,13 +130,14 @@ def _root_logger_kept() -> Iterator[None]:
 class _Handled(Response):
     """The SDK's reply to a request whose body has been read."""
 
-    def __init__(self, manager: "StreamableHTTPSessionManager", body: bytes) -> None:
+    def __init__(self, manager: "StreamableHTTPSessionManager", body: bytes, timeout_s: float) -> None:
         super().__init__()
         self._manager = manager
+        self._timeout_s = timeout_s
         self._unread: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def replayed() -> Message:
             return self._unread.pop() if self._unread else await receive()
 
-        await self._manager.handle_request(scope, replayed, send)
+        await self._manager.handle_request(scope, replayed, patient(scope, send, self._timeout_s))

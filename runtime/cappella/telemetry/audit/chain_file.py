@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cappella.errors import ConfigError
+from cappella.errors import ConfigError, cause
 from cappella.telemetry.audit import tail
 from cappella.telemetry.audit.chain import CONTINUED, REPAIRED, encode, sha256
 from cappella.telemetry.audit.head import Head
@@ -41,7 +41,7 @@ class ChainFile:
             self._fd = _open(path)
         except OSError as error:
             hint = "Name a file in a folder that this user can write to"
-            raise ConfigError(f"server.audit.file: {path}", f"cannot be used ({error})", hint) from error
+            raise ConfigError(f"server.audit.file: {path}", f"cannot be used ({cause(error)})", hint) from error
         self._sequence, self._hash = self._head.after(end)
         self._must_tell = (self._sequence, self._hash) != (end.sequence, end.hash)
         self._written = self._sequence

@@ -16,7 +16,7 @@ from cappella.version import __version__
 
 WEIGHTS = "weights"
 """The kind of the line that gives all digests, once computed, after each start and reload."""
-_PROMPT_FIELDS = ("messages", "prompt", "input", "system", "instructions")
+_PROMPT_FIELDS = tuple("messages prompt input system instructions query queries documents".split())
 """The fields of a request of any API that hold the prompt."""
 
 

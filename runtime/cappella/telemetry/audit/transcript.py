@@ -16,11 +16,20 @@ def answer(reply: bytes) -> Any:
     events = sse.events(reply)
     if not events:
         body = _parse(reply)
-        return next((body[name] for name in _ANSWER_FIELDS if name in body), None)
+        return next((body[name] for name in _ANSWER_FIELDS if name in body), _scores(body))
     texts: dict[int, str] = {}
     for index, text in (piece for event in events for piece in _pieces(_parse(event))):
         texts[index] = texts.get(index, "") + text
     return [texts[index] for index in sorted(texts)]
+
+
+def _scores(body: Mapping[str, Any]) -> Any:
+    """The scores of a reranker or a reward model, in order; embeddings say nothing to a reader, and are left out."""
+    if isinstance(results := body.get("results"), list):
+        return [{name: each.get(name) for name in ("index", "relevance_score")} for each in results]
+    data = body.get("data")
+    entries = [each for each in data if isinstance(each, dict)] if isinstance(data, list) else []
+    return [each.get("score", each.get("probs")) for each in entries if {"score", "probs"} & each.keys()] or None
 
 
 def _pieces(event: Mapping[str, Any]) -> Iterator[tuple[int, str]]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cappella.errors import CappellaError, ConfigError
+from cappella.errors import CappellaError, ConfigError, cause
 from cappella.telemetry.audit.chain import CONTINUED, GENESIS, MAX_TORN_BYTES, REPAIRED, decode, sha256
 from cappella.telemetry.audit.log import LOST
 
@@ -130,7 +130,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
             yield from enumerate(file, 1)
     except OSError as error:
         raise ConfigError(
-            str(path), f"cannot be read ({error.strerror})", "Name readable files of an audit log"
+            str(path), f"cannot be read ({cause(error)})", "Name readable files of an audit log"
         ) from error
 
 

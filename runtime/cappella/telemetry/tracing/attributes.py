@@ -14,7 +14,12 @@ Value = str | int | float | bool | Sequence[str]
 Attributes = dict[str, Value]
 
 PROVIDER = "vllm"
-_COMPLETIONS = "/v1/completions"
+_OPERATIONS = {
+    "/v1/completions": "text_completion",
+    "/v1/embeddings": "embeddings",
+    **dict.fromkeys(("/v1/rerank", "/v1/score", "/classify"), "score"),
+}
+"""By route; all others are chats. OpenTelemetry has no name for scores."""
 
 
 def of_request(record: RequestRecord) -> Attributes:
@@ -26,6 +31,7 @@ def of_request(record: RequestRecord) -> Attributes:
             "http.response.status_code": record.status_code,
             "error.type": record.error,
             "cappella.asked": record.target,
+            "cappella.background": record.is_background or None,
             "cappella.key_id": record.key_id,
         }
     )
@@ -78,8 +84,8 @@ def of_call(
                 "cappella.role": call.role,
                 "cappella.seat": seat.name,
                 "cappella.tokens_per_step": call.tokens_per_step,
-                # Engines report usage at the end of an answer only.
-                "cappella.cut_short": call.usage == Usage(),
+                # Engines report usage at the end of an answer only; until then it is estimated, or nothing.
+                "cappella.cut_short": call.usage.estimated or call.usage == Usage(),
             }
         ),
     }
@@ -87,7 +93,7 @@ def of_call(
 
 def of_single(record: CallRecord, route: str | None) -> Attributes:
     """Attributes of a call of a single model."""
-    operation = "text_completion" if route == _COMPLETIONS else "chat"
+    operation = _OPERATIONS.get(route or "", "chat")
     error = None if record.status == "ok" else record.status
     return {**_of_model(record.model, operation, record.usage), **_without_none({"error.type": error})}
 

@@ -1,4 +1,4 @@
-// How one answer was decided: votes, the judge's probabilities, the members' ranking, letters and names.
+// How one answer was decided: votes, the judge's probabilities or scores, the members' ranking, letters and names.
 
 import { h } from "./dom.js";
 import { joinNames } from "./format.js";
@@ -12,6 +12,7 @@ export function decisionView(run) {
     earlyExit(fusion),
     fusion.chosen && fusion.status !== "bypassed" && chosen(fusion.chosen),
     fusion.probabilities && shares("The judge's probability for each answer", fusion.probabilities, fusion.chosen),
+    fusion.scores && scores(fusion),
     fusion.votes && votes(fusion.votes),
     fusion.ranking && ranking(fusion.ranking),
     fusion.rounds && h("p", {}, `The panel answered in ${fusion.rounds.length} rounds; the last one is shown.`),
@@ -78,6 +79,21 @@ function shares(title, byName, chosen) {
       }),
     ),
   );
+}
+
+function scores({ scores: byName, tied }) {
+  const sorted = Object.entries(byName).sort(([, a], [, b]) => (b ?? -Infinity) - (a ?? -Infinity));
+  return h(
+    "div",
+    {},
+    h("h4", {}, "The judge's score for each answer"),
+    h("ul", { className: "plain" }, ...sorted.map(([name, score]) => h("li", {}, `${name}: ${scoreText(score)}`))),
+    tied ? h("p", {}, `${joinNames(tied)} have the best score: the first of them was taken.`) : null,
+  );
+}
+
+function scoreText(score) {
+  return score === null ? "longer than the judge can read" : score.toFixed(3);
 }
 
 function votes(byName) {

@@ -51,6 +51,12 @@ export function engineTable(act) {
   }
 }
 
+/** What the engine does, if it does not write, or its adapters. */
+function kindText({ task, adapters }) {
+  if (task && task !== "generate") return task;
+  return adapters?.length ? `with ${adapters.join(", ")}` : "";
+}
+
 function head(columns) {
   const titles = ["Engine", "State", ...columns.map(([title]) => title), ...(columns.length ? ["Actions"] : [])];
   const cells = titles.map((title) => h("th", { scope: "col", role: "columnheader" }, title));
@@ -82,7 +88,7 @@ function engineRow(name, columns, act) {
   return { rows: [root, reasonRow], show };
 
   function show(engine) {
-    setText(adapters, engine.adapters?.length ? `with ${engine.adapters.join(", ")}` : "");
+    setText(adapters, kindText(engine));
     setText(chip, engine.state);
     chip.className = `machine-state ${stateTone(engine.state)}`;
     setText(stage, stageText(engine));

@@ -25,7 +25,7 @@ export function stateTone(state) {
 
 /** Whether the engine is starting, so that the progress bar is shown. */
 export function isStarting(engine) {
-  return ["waiting", "loading", "restarting"].includes(engine.state);
+  return ["waiting", "loading", "restarting"].includes(engine.state) || (engine.state === "asleep" && engine.progress > 0);
 }
 
 /** The stage of an engine, and how long its start still takes. */
@@ -53,7 +53,8 @@ function lastFailureText({ time, reason, log }, now = new Date()) {
 
 export function restartsText(engine) {
   const requested = engine.restarts_asked ? `, ${engine.restarts_asked} requested` : "";
-  return engine.restarts === undefined ? "–" : `${engine.restarts}${requested}`;
+  const wakes = engine.wakes ? `, woken ${engine.wakes === 1 ? "once" : `${engine.wakes} times`}` : "";
+  return engine.restarts === undefined ? "–" : `${engine.restarts}${requested}${wakes}`;
 }
 
 /** The summary in one line; screen readers are told when it changes. */

@@ -101,7 +101,8 @@ function factsText(member, nowMs) {
 function failureText(member) {
   const known = memberReasonText(member.reason);
   const more = member.error && known === member.reason ? `: ${member.error}` : "";
-  return `${member.state === "cancelled" ? "Cancelled" : "Failed"}: ${known}${more}.`;
+  const time = member.grace ? ` It had ${formatSeconds(member.grace.graceMs)} more than they.` : "";
+  return `${member.state === "cancelled" ? "Cancelled" : "Failed"}: ${known}${more}.${time}`;
 }
 
 function toolCallsText(member) {

@@ -10,7 +10,8 @@ export const MAX_SEATS = 8;
 /** Ensembles with their seats, the single models, and the strategies with their summaries, from the reply of /v1/models. */
 export function readModels(reply) {
   const ensembles = reply.data.filter((each) => each.panel);
-  const models = reply.data.filter((each) => !each.panel).map((each) => each.id);
+  // Those that write: the others can be neither asked nor seated.
+  const models = reply.data.filter((each) => !each.panel && (each.task ?? "generate") === "generate").map((each) => each.id);
   return {
     models,
     strategies: reply.strategies,

@@ -14,6 +14,8 @@ export function newRun(nowMs) {
     judge: null,
     members: {},
     round: 1,
+    waits: {},
+    grace: null,
     gate: null,
     ranking: null,
     labels: {},
@@ -80,8 +82,15 @@ function withEvent(run, event, nowMs) {
         round: event.round,
         phase: "panel",
         panelEndedMs: null,
+        grace: null,
         members: mapMembers(run.members, (m) => newMember(m.name, nowMs)),
       };
+    case "engine.waiting":
+      return withWait(run, event.model, event.reason);
+    case "engine.awake":
+      return withWait(run, event.model, null);
+    case "grace.started":
+      return { ...run, grace: { names: event.models, endsMs: nowMs + event.grace_ms } };
     case "answer.delta":
       return withMember(run, event.model, (member) => withText(member, event, nowMs));
     case "answer.done":
@@ -110,6 +119,13 @@ function withEvent(run, event, nowMs) {
     default:
       return run;
   }
+}
+
+/** With the reason why a member, or the judge, waits for its engine; without one it waits no longer. */
+function withWait(run, name, reason) {
+  if (!run.members[name]) return { ...run, waits: { ...run.waits, [name]: reason } };
+  const state = reason === null ? "reading" : reason === "asleep" ? "waking" : "queued";
+  return withMember(run, name, (member) => (isPending(member) ? { ...member, state } : member));
 }
 
 function withDelta(run, choice, nowMs) {
@@ -169,6 +185,7 @@ function newMember(name, nowMs) {
     endedMs: null,
     reason: null,
     error: null,
+    grace: null,
   };
 }
 
@@ -198,7 +215,8 @@ const CANCELLED_REASONS = ["straggler", "deadline", "quorum_unreachable"];
 function failedMember(member, event, nowMs) {
   const state = CANCELLED_REASONS.includes(event.reason) ? "cancelled" : "failed";
   const text = event.partial || member.text;
-  return { ...closedMember(member, state, nowMs), text, reason: event.reason, error: event.error };
+  const grace = event.cut === "grace" ? { quorumMs: event.quorum_ms, graceMs: event.grace_ms } : null;
+  return { ...closedMember(member, state, nowMs), text, reason: event.reason, error: event.error, grace };
 }
 
 function closedMember(member, state, nowMs) {

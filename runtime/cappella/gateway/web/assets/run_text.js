@@ -4,7 +4,7 @@ import { formatSeconds, joinNames } from "./format.js";
 import { pendingMembers } from "./run_state.js";
 
 const ALL_PENDING_MS = 2000;
-const JUDGE_ROLES = ["agreement", "analysis", "choice", "final"];
+const JUDGE_ROLES = ["agreement", "analysis", "choice", "score", "final"];
 
 /** The progress of a run in one line. */
 export function progressText(run, nowMs) {
@@ -15,7 +15,7 @@ export function progressText(run, nowMs) {
     case "panel":
       return panelStatus(run, nowMs);
     case "analysis":
-      return `${run.judge} compares the answers, ${spent}`;
+      return `${waitText(run, run.judge) ?? `${run.judge} compares the answers`}, ${spent}`;
     case "judge":
       return `${run.gate?.bypass ? run.gate.model : run.judge} writes, ${spent}`;
     case "done":
@@ -33,7 +33,7 @@ export function memberReasonText(reason) {
 }
 
 const MEMBER_REASONS = {
-  straggler: "enough others were done, so it was cancelled",
+  straggler: "enough others were done, so it was cancelled and the answer is without it",
   deadline: "it was not done by the deadline",
   quorum_unreachable: "too many others had failed, so it was cancelled",
   not_ready: "its engine is not ready",
@@ -45,8 +45,9 @@ const MEMBER_REASONS = {
   budget: "the token budget of the run was used up",
 };
 
-/** Why the status of a run is not `ok`, in words; null if it is. */
+/** Why the status of a run is not `ok`, or without whom it is; null if neither. */
 export function outcomeText(fusion) {
+  const late = fusion.failed_models.filter((each) => each.reason === "straggler");
   const failed = fusion.failed_models.filter((each) => each.reason !== "straggler").map((each) => each.model);
   switch (fusion.status) {
     case "degraded":
@@ -61,8 +62,20 @@ export function outcomeText(fusion) {
     case "bypassed":
       return `One model answered alone${fusion.gate ? `: ${fusion.gate.reason}` : "."}`;
     default:
-      return null;
+      return late.length ? withoutText(late) : null;
   }
+}
+
+function withoutText(late) {
+  const names = joinNames(late.map((each) => each.model));
+  const after = late[0].grace_ms === undefined ? "" : ` within ${formatSeconds(late[0].grace_ms)}`;
+  return `Answered without ${names}: enough others were done, and it did not finish${after}.`;
+}
+
+/** That a member or the judge waits for its engine; null if it does not. */
+function waitText(run, name) {
+  const reason = run.waits[name];
+  return reason ? `${name} ${reason === "asleep" ? "was asleep, and wakes" : "waits for its turn"}` : null;
 }
 
 function fallbackText(fusion) {
@@ -72,11 +85,20 @@ function fallbackText(fusion) {
 function panelStatus(run, nowMs) {
   const pending = pendingMembers(run);
   const spentMs = nowMs - run.startedMs;
-  if (pending.length === 0) return `${run.judge} reads the answers, ${formatSeconds(spentMs)}`;
+  if (pending.length === 0) {
+    return `${waitText(run, run.judge) ?? `${run.judge} reads the answers`}, ${formatSeconds(spentMs)}`;
+  }
   const round = run.round > 1 ? `Round ${run.round}: ` : "";
   const isEarly = pending.length === run.panel.length && spentMs < ALL_PENDING_MS;
   if (isEarly) return `${round}${run.panel.length} members answer`;
-  return `${round}waiting for ${joinNames(pending)}, ${formatSeconds(spentMs)}`;
+  return `${round}waiting for ${joinNames(pending)}, ${formatSeconds(spentMs)}${graceText(run, pending, nowMs)}`;
+}
+
+/** When the answer is given without those that are late; nothing while one of them waits for its engine. */
+function graceText(run, pending, nowMs) {
+  const isWaiting = pending.some((name) => ["waking", "queued"].includes(run.members[name].state));
+  if (!run.grace || isWaiting) return "";
+  return `, answer without ${pending.length > 1 ? "them" : "it"} in ${formatSeconds(Math.max(0, run.grace.endsMs - nowMs))}`;
 }
 
 function doneStatus(run) {

@@ -9,9 +9,10 @@ const ROLE_TEXT = {
   agreement: "checks whether all agree",
   analysis: "compares",
   choice: "chooses",
+  score: "scores",
   final: "writes",
 };
-const JUDGE_ROLES = ["agreement", "analysis", "choice", "final"];
+const JUDGE_ROLES = ["agreement", "analysis", "choice", "score", "final"];
 const ROUND_MS = [1, 2, 2.5, 5, 10];
 
 /**

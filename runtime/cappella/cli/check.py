@@ -1,0 +1,53 @@
+"""`cappella check`: every mistake of a config that can be found without starting it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cappella.cli.completion import CONFIG, HERE
+from cappella.cli.errors import one_line_errors
+
+
+def check(
+    config: Annotated[Path, CONFIG] = HERE,
+    gpus: Annotated[
+        str | None, typer.Option(help="Also check whether these GPUs can run it, instead of this machine's: H100.")
+    ] = None,
+) -> None:
+    """Check a config and the weights it names: all mistakes at once, also those that vLLM would tell minutes after a start.
+
+    On a machine with GPUs, or with --gpus, also whether these can run and hold the models. Starts nothing.
+    """
+    from cappella.config import load, yaml_source
+    from cappella.engines import backends
+    from cappella.errors import DoesNotFit, raise_all
+    from cappella.placement import checks, machine
+
+    with one_line_errors():
+        on = machine.described(gpus) if gpus else machine.own() if machine.has_gpu() else None
+        loaded, root = load.load_with_lines(config)
+        found = [*checks.mistakes(loaded, on), *backends.refused_settings(loaded.local)]
+        _describe(loaded, [error.place for error in found])
+        does_not_fit = [error for error in found if isinstance(error, DoesNotFit)]
+        others = [error for error in found if not isinstance(error, DoesNotFit)]
+        raise_all([*yaml_source.located(config, root, others), *does_not_fit])
+        for name, ensemble in loaded.ensembles.items():
+            panel = ", ".join(seat.name for seat in ensemble.seats)
+            quorum = ensemble.quorum_of(sum(seat.samples for seat in ensemble.seats))
+            print(f"cappella/{name}: {panel} (quorum {quorum}), judge {ensemble.judge.model}")
+
+
+def _describe(loaded: Any, wrong: Sequence[str]) -> None:
+    """The models without a mistake."""
+    from cappella.placement import folder
+
+    for name, model in loaded.local.items():
+        if any(place.startswith(f"models.{name}.") for place in wrong):
+            continue
+        own = folder.inspect(name, model.weights, model.card).own_context.default_tokens
+        context = "" if model.max_model_len else f", context by the plan, at most {own}"
+        print(f"{name}: ok, {model.weights}{context}")
+    for name, remote in loaded.remote.items():
+        print(f"{name}: {remote.model or name} at {remote.url}")

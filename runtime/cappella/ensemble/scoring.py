@@ -1,0 +1,58 @@
+"""Best of n: a model that was trained to score answers scores each of them, and the best is returned."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+
+from cappella.engines.base import Score
+from cappella.ensemble import call_counter
+from cappella.ensemble.context import RunContext
+from cappella.ensemble.fallback import cut_at_stop
+from cappella.ensemble.run import Call, Verdict
+from cappella.errors import EngineContextExceeded, EngineNotReady, EngineOverBudget
+from cappella.types import Usage
+
+
+async def best_answer(ctx: RunContext) -> Verdict:
+    """The answer with the highest score; of several, that of the first seat, and all are named as `tied`. Raises EngineError.
+
+    Texts that are equal are scored once. One that does not fit into the judge's context beside the conversation has no
+    score, and is not chosen while another has one.
+    """
+    scores = await _scores(ctx)
+    best = max(score for score in scores.values() if score is not None)
+    leaders = [answer for answer in ctx.answers if scores[answer.name] == best]
+    tied = [answer.name for answer in leaders] if len(leaders) > 1 else None
+    return Verdict(ctx.judge.return_verbatim(leaders[0]), leaders[0].name, scores=scores, tied=tied)
+
+
+async def _scores(ctx: RunContext) -> Mapping[str, float | None]:
+    """The score of each answer by its name. Raises EngineError if one of them failed, or none fits."""
+    stop = ctx.settings.judge_sampling.stop or ()
+    texts = {answer.name: cut_at_stop(answer, stop).content for answer in ctx.answers}
+    distinct = list(dict.fromkeys(texts.values()))
+    # All end before one failure is raised, so that no call outlives its run.
+    found = await asyncio.gather(*(_score(ctx, text) for text in distinct), return_exceptions=True)
+    failures = [each for each in found if isinstance(each, BaseException)]
+    graver = [each for each in failures if not isinstance(each, EngineContextExceeded)]
+    if graver or len(failures) == len(found):
+        raise (graver or failures)[0]
+    by_text = dict(zip(distinct, found, strict=True))
+    return {name: each.value if isinstance(each := by_text[text], Score) else None for name, text in texts.items()}
+
+
+async def _score(ctx: RunContext, text: str) -> Score:
+    """The score of one text, whose call is recorded however it ends. Raises EngineError."""
+    began, usage, was_called = time.monotonic(), Usage(), True
+    try:
+        score = await ctx.judge_engine.score(ctx.judge_prompt, text)
+        usage = score.usage
+        return score
+    except (EngineNotReady, EngineOverBudget):
+        was_called = False
+        raise
+    finally:
+        if was_called:
+            call = Call("score", ctx.settings.judge, usage, began, None, time.monotonic() - began)
+            ctx.score_calls.append(call)
+            call_counter.add_call(call)
