@@ -14,9 +14,12 @@ import pytest
 import yaml
 
 from cappella.config import load
+from cappella.evaluation.data import Question
+from cappella.evaluation.ensemble import Ensemble, Member
+from cappella.evaluation.ways import Way, run_body
 from support import command_line
 from support.command_line import cappella
-from support.fake_engines import FakeEngines, eventually
+from support.fake_engines import FakeEngines, choice_script, eventually, judge_script
 from support.scripted_cappella import Json, ScriptedCappella, last
 from support.scripted_engine import Script
 
@@ -379,10 +382,22 @@ async def test_the_gateway_lists_and_answers_what_is_needed(
 ) -> None:
     for name in ("ann", "bob"):
         fake_engines.let(name, Script(("It is", " 0.")))
-    done, report = await evaluated(gateway, questions(tmp_path, 4), "--ways", "judge", "--samples", "2")
+    choice = choice_script(Hello=0.9)
+    fake_engines.let("judge", judge_script(Script(("It is 2.",)), choice=choice))
+    ways = "judge,select,synthesize,vote,debate"
+    done, report = await evaluated(
+        gateway, questions(tmp_path, 4), "--ways", ways, "--samples", "2", "--concurrency", "1"
+    )
     assert done.returncode == 0, done.stderr
     lines = by_name(report)
-    assert [lines[name]["accuracy"]["mean"] for name in ("ann", "bob", "cat", "judge")] == [0.25, 0.25, 0.0, 0.0]
+    assert [lines[name]["accuracy"]["mean"] for name in ("ann", "bob", "cat", "judge")] == [0.25] * 2 + [0.0, 0.25]
+    assert [lines[name]["accuracy"]["mean"] for name in ("select", "synthesize", "vote")] == [0.0, 0.25, 0.25]
+    assert report["problems"] == {}
+    # Each member once by its own name, and once more in each debate; the best one twice more for its samples.
+    asked = sorted(len(fake_engines.servers[name].bodies) for name in ("ann", "bob", "cat"))
+    assert asked == [8, 8, 16]
+    (chosen,) = report["judge"]["choices"]
+    assert {author["member"]: author["chosen"] for author in chosen["authors"]} == {"ann": 0, "bob": 0, "cat": 4}
     assert lines["cat"]["unread"] == 4
     assert lines["ann"]["tokens"] == 12
     assert report["verdict"]["advice"] != "use"
@@ -453,3 +468,34 @@ async def test_a_pipe_that_is_closed_loses_no_file(tmp_path: Path) -> None:
             started = await asyncio.to_thread(command_line.start, arguments, files)
             await asyncio.to_thread(started.wait, 120)
     assert page.exists()
+
+
+async def test_a_proposal_that_cannot_be_written_does_not_hide_the_figures(tmp_path: Path) -> None:
+    async with server().serving() as url:
+        nowhere = tmp_path / "questions.jsonl" / "c.yaml"
+        done, report = await evaluated(url, questions(tmp_path, 4), "--ways", "select", "--write-config", nowhere)
+    assert done.returncode == 2
+    assert str(nowhere) in done.stderr
+    assert report["lines"]
+    assert "oracle" in done.stdout
+
+
+def test_answers_are_brought_along_by_seat_and_nobody_is_asked_anew() -> None:
+    members = [
+        Member(name, model) for name, model in (("ann", "ann"), ("ann#2", "ann"), ("bob~1", "bob"), ("bob~2", "bob"))
+    ]
+    ensemble = Ensemble("default", members, "judge", {}, {"small": ["bob"]}, {}, "")
+    question = Question("q", [{"role": "user", "content": "?"}])
+
+    def fusion(way: Way, *names: str) -> Any:
+        return run_body(ensemble, way, question, [(ensemble.named(name), name) for name in names])["fusion"]
+
+    whole = fusion(Way("select", {"strategy": "select"}), "ann", "ann#2", "bob~1", "bob~2")
+    assert whole["analysis_models"] == ["ann", "ann", "bob"]
+    assert [each["model"] for each in whole["answers"]] == ["ann", "ann#2", "bob", "bob"]
+    without = fusion(Way("x", {"strategy": "select"}, without="ann#2"), "ann", "ann#2", "bob~1")
+    assert without["analysis_models"] == ["ann", "bob"]
+    second = fusion(Way("select", {"strategy": "select"}), "ann#2", "bob~1")
+    assert (second["analysis_models"], second["answers"][0]["model"]) == ([], "ann#2")
+    preset = fusion(Way("small", {"preset": "small"}), "ann", "bob~1", "bob~2")
+    assert preset == {"preset": "small", "answers": [{"model": "bob", "content": name} for name in ("bob~1", "bob~2")]}

@@ -27,19 +27,24 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Ensemble:
-    """`identities` tell by model which weights it has and how it is served; `settings` are those of its judge's calls."""
+    """`presets` have the seats of their own panels, None for the ensemble's. `identities` tell by model which weights it has and how it is served; `settings` are those of its judge's calls."""
 
     name: str
     members: Sequence[Member]
     judge: str
     judge_sampling: Json
-    presets: Sequence[str]
+    presets: Mapping[str, Sequence[str] | None]
     identities: Mapping[str, str]
     settings: str
 
     @property
     def called(self) -> str:
         return f"{PREFIX}{self.name}"
+
+    def without_other_panels(self, preset: str, names: Sequence[str]) -> list[str]:
+        """Those of the answers that a preset's own panel would give."""
+        own = self.presets.get(preset)
+        return [name for name in names if own is None or name.partition("~")[0] in own]
 
     def named(self, name: str) -> Member:
         return next(member for member in self.members if member.name == name)
@@ -59,9 +64,11 @@ def from_config(config: Config, name: str) -> Ensemble:
     used = {*(model for _, model in found.models), *(member.model for member in members)}
     identities = {each: _identity(config, each) for each in sorted(used)}
     sampling = dict(found.judge.sampling.given())
-    return Ensemble(
-        name, members, found.judge.model, sampling, list(found.presets), identities, found.model_dump_json()
-    )
+    presets = {
+        each: [seat.name for seat in found.seats_of(preset)] if preset.panel else None
+        for each, preset in found.presets.items()
+    }
+    return Ensemble(name, members, found.judge.model, sampling, presets, identities, found.model_dump_json())
 
 
 def from_server(models: Mapping[str, Json], name: str, url: str) -> Ensemble:
@@ -75,7 +82,7 @@ def from_server(models: Mapping[str, Json], name: str, url: str) -> Ensemble:
     told = ("id", "max_model_len", "revision", "digest", "weights")
     identities = {model: f"{url} {[models.get(model, {}).get(key) for key in told]}" for model in sorted(used)}
     settings = f"{url} {entry['panel']} {entry['judge']}"
-    return Ensemble(name, members, entry["judge"], {}, list(entry.get("presets", ())), identities, settings)
+    return Ensemble(name, members, entry["judge"], {}, dict.fromkeys(entry.get("presets", ())), identities, settings)
 
 
 def _identity(config: Config, name: str) -> str:

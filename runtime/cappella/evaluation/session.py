@@ -91,12 +91,18 @@ def _conclude(options: Options, plan: Plan, results: Results, sandbox: Sandbox |
         report.write(options.json, report.json_text(made))
     if options.html:
         report.write(options.html, page.page(made))
-    if options.write_config:
-        proposal.propose(made, results, plan.ensemble, options.config, remote, options.write_config)
-    # Last: a pipe that is closed loses no file.
+    problem = None
+    try:
+        if options.write_config:
+            proposal.propose(made, results, plan.ensemble, options.config, remote, options.write_config)
+    except ConfigError as error:
+        problem = error
+    # After the files, as a pipe may be closed, and whatever became of the proposal.
     report.show(made, Console(highlight=False, width=None if console.is_terminal else WIDE))
-    for path in filter(None, (options.json, options.html, options.write_config)):
+    for path in filter(None, (options.json, options.html, None if problem else options.write_config)):
         console.print(f"Written: {path}", soft_wrap=True)
+    if problem:
+        raise problem
 
 
 def _plan(options: Options, questions: Sequence[data.Question], ensemble: Ensemble) -> Plan:

@@ -62,9 +62,9 @@ def _is_worse(comparison: Comparison) -> bool:
 
 
 def _first(top: Line | None, best: Line) -> str:
-    alone = f"the best member alone in {percent(best.accuracy.mean)}"
     if top is None or top.against_best is None:
-        return f"On {best.n} questions {alone[0].upper()}{alone[1:]} was right."
+        return f"On {best.n} questions the best member alone was right in {percent(best.accuracy.mean)}."
+    alone = f"the best member alone in {percent(best.accuracy.mean)}"
     difference = top.against_best.difference
     bounds = f"{points(difference.low)} to {points(difference.high)} points"
     return (

@@ -74,10 +74,33 @@ def run_body(ensemble: Ensemble, way: Way, question: Question, answers: Sequence
 
     The seed differs by question, so that no member is always read first.
     """
-    given = [{"model": member.model, "content": content} for member, content in answers if member.name != way.without]
     seed = int(digest([question.id, list(question.messages)])[:8], 16)
-    fusion = {**way.fusion, "answers": given}
+    fusion = {**way.fusion, **_given(ensemble, way, [each for each in answers if each[0].name != way.without])}
     return {"model": ensemble.called, "messages": list(question.messages), "seed": seed, "fusion": fusion}
+
+
+def _given(ensemble: Ensemble, way: Way, answers: Sequence[tuple[Member, str]]) -> Json:
+    """The fields that bring the answers along, under their seats' names, on a panel of those seats alone: nobody is asked anew.
+
+    Only a preset keeps its panel, which may be another: whoever sits there and has no answer is asked.
+    """
+    own = ensemble.without_other_panels(str(way.fusion.get("preset")), [member.name for member, _ in answers])
+    used = [(member, content) for member, content in answers if member.name in own]
+    seats = {member.name.partition("~")[0]: member.model for member, _ in used}
+    given = [{"model": member.name.partition("~")[0], "content": content} for member, content in used]
+    if "preset" in way.fusion and not way.without:
+        return {"answers": given} if given else {}
+    # The server numbers the seats of one model. Where the first of them has no answer, the second cannot be named.
+    numbered = [name for i, name in enumerate(seats) if name == _seat_name(list(seats.values())[: i + 1])]
+    if len(numbered) == len(seats):
+        return {"analysis_models": list(seats.values()), "answers": given}
+    return {"analysis_models": [], "answers": [{"model": member.name, "content": content} for member, content in used]}
+
+
+def _seat_name(models: Sequence[str]) -> str:
+    """The name of the last of these seats."""
+    count = models.count(models[-1])
+    return models[-1] if count == 1 else f"{models[-1]}#{count}"
 
 
 def _with_system(messages: Sequence[Json], system: str | None) -> list[Json]:
