@@ -83,7 +83,7 @@ LIBRARIES = (
     Client("instructor", ("instructor==1.17.0",), "instructor.from_openai(OpenAI(...), mode=...)", "instructor_sdk.py"),
     Client("DSPy", ("dspy==3.4.1",), 'dspy.LM("openai/" + MODEL, api_base=URL + "/v1", api_key="none")', "dspy_sdk.py"),
     Client("ollama (Python)", ("ollama==0.6.3",), "Client(host=URL)", "ollama_sdk.py"),
-    Client("OpenRouter (Python)", ("openrouter==1.3.84",), 'OpenRouter(api_key="none", server_url=URL + "/v1")', "openrouter_sdk.py"),
+    Client("OpenRouter (Python)", ("openrouter==1.3.84",), 'OpenRouter(api_key="none", server_url=URL + "/v1", timeout_ms=600_000)', "openrouter_sdk.py"),
     Client(
         "OpenRouter (TypeScript)",
         ("@openrouter/sdk@1.3.19", "zod@4.6.7"),
