@@ -8,7 +8,13 @@ from typing import Any
 WEATHER = {
     "name": "get_weather",
     "description": "The weather of a city.",
-    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    # Closed: a small model that is forced to call fills an open object with inventions until its tokens end.
+    "parameters": {
+        "type": "object",
+        "properties": {"city": {"type": "string"}},
+        "required": ["city"],
+        "additionalProperties": False,
+    },
 }
 FUNCTION = {"type": "function", "function": WEATHER}
 HI = [{"role": "user", "content": "Say hello."}]
