@@ -6,6 +6,7 @@ import pytest
 
 from cappella.config import load
 from cappella.errors import ConfigError
+from cappella.placement import folder
 
 
 @pytest.mark.parametrize(
@@ -26,3 +27,9 @@ def test_the_file_stands_once_in_the_message(tmp_path: Path, content: bytes | st
         load.load(path)
     assert says in str(caught.value)
     assert str(caught.value).count(str(path)) == 1
+
+
+@pytest.mark.parametrize(("name", "says"), [("$HOME/qwen", "only ~ is filled in"), ("qwen", "fix the path")])
+def test_a_folder_of_weights_that_is_not_there_says_what_may_be_wrong(tmp_path: Path, name: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        folder.inspect("ann", tmp_path / name)

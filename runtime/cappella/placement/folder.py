@@ -95,7 +95,8 @@ def _missing(model: str, folder: Path, card: Path | None) -> ConfigError:
     size = f" ({cards.load(card).weight_bytes / 1e9:.1f} GB)" if card else ""
     name = weights.named_by(folder)
     if name is None and card is None:
-        return ConfigError(place(model, folder), "there is no such folder", "Copy the model there, or fix the path")
+        fix = "write out what the $ stands for: only ~ is filled in" if "$" in str(folder) else "fix the path"
+        return ConfigError(place(model, folder), "there is no such folder", f"Copy the model there, or {fix}")
     if name is None:
         hint = f"Run `cappella pull` with this config to fetch it{size}, or fix the path"
         return ConfigError(place(model, folder), "there is no such folder", hint)
