@@ -5,6 +5,8 @@ from typing import Any
 import aiohttp
 import pytest
 
+from cappella.config.options import GivenAnswer
+from cappella.gateway.admission import costs
 from support.fake_engines import MEMBERS, FakeEngines, choice_script, judge_script
 from support.scripted_engine import Script
 
@@ -74,6 +76,28 @@ async def test_several_of_a_member_stand_for_its_samples(gateway: str, fake_engi
     assert (reply["choices"][0]["message"]["content"], reply["fusion"]["chosen"]) == ("7", "ann~1")
 
 
+async def test_the_name_of_one_sample_stands_for_its_seat(gateway: str, fake_engines: FakeEngines) -> None:
+    answers = [{"model": "ann~1", "content": "7"}, *GIVEN[1:]]
+    reply = await ask(gateway, answers=answers, samples=2)
+    assert asked(fake_engines) == {"ann": 0, "bob": 0, "cat": 0}
+    assert reply["fusion"]["given"] == list(MEMBERS)
+
+
+async def test_only_who_is_called_is_queued_for(fake_engines: FakeEngines) -> None:
+    settings = fake_engines.settings(answers=tuple(GivenAnswer(name, "x") for name in MEMBERS))
+    assert costs(settings, {name: name for name in (*MEMBERS, "judge")}) == {"judge": 1}
+    debated = settings.model_copy(update={"strategy": "debate"})
+    assert costs(debated, {name: name for name in (*MEMBERS, "judge")}) == dict.fromkeys((*MEMBERS, "judge"), 1)
+
+
+async def test_answers_about_an_image_need_nobody_who_sees_it(gateway: str) -> None:
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
+    turns = [{"role": "user", "content": [{"type": "text", "text": "What is it?"}, image]}]
+    data = body(messages=turns, fusion={"answers": GIVEN})
+    status, reply = await post(gateway, data)
+    assert (status, reply.get("error")) == (200, None)
+
+
 async def test_in_a_debate_members_read_them_and_answer_anew(gateway: str, fake_engines: FakeEngines) -> None:
     for name in MEMBERS:
         fake_engines.let(name, Script(("blue",)))
@@ -115,6 +139,7 @@ async def test_members_need_not_be_up_for_answers_that_are_here(gateway: str, fa
         ({"answers": [{"content": "x", "modle": "ann"}]}, "modle"),
         ({"answers": [{"content": "x"}], "analysis_models": [], "strategy": "debate"}, "fusion.strategy"),
         ({"answers": [{"content": "x"}], "analysis_models": [], "layers": 2}, "fusion.layers"),
+        ({"answers": [{"content": "x", "model": each} for each in ("x~1", "x", "x")]}, "have the name x~1"),
     ],
 )
 async def test_what_cannot_be_judged_is_a_400_that_says_so(gateway: str, fusion: dict[str, Any], says: str) -> None:

@@ -4,7 +4,7 @@ An ensemble and its presets (config/ensembles.py), the `fusion` object of a requ
 them from here. A new option is one field here plus the code that uses it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -193,3 +193,14 @@ class Settings(EnsembleOptions):
         """The seats to ask in the first round: those whose answers the request does not bring along."""
         given = {answer.name for answer in self.answers}
         return [seat for seat in self.panel if given.isdisjoint(seat.answer_names)]
+
+    @property
+    def asks_again(self) -> str | None:
+        """The option for which members read the answers of the first round, if there is one."""
+        again = {"strategy": self.strategy == "debate", "layers": self.layers > 1, "review": self.review}
+        return next((name for name, is_set in again.items() if is_set), None)
+
+    @property
+    def called_seats(self) -> Sequence[Seat]:
+        """The seats that may be called at any time of the run."""
+        return self.panel if self.asks_again else self.first_seats

@@ -8,20 +8,25 @@ from dataclasses import replace
 from cappella.config.options import GivenAnswer, Seat
 from cappella.ensemble.run import Answer, Call, Failure, Panel
 from cappella.ensemble.structured import formats
+from cappella.errors import RequestError
 from cappella.types import OutputFormat, Usage
 
 
 def seated(panel: Sequence[Seat], given: Sequence[GivenAnswer]) -> tuple[tuple[Seat, ...], tuple[GivenAnswer, ...]]:
     """The seats, each with as many samples as it has given answers, and the answers under unique names.
 
-    Several of one name are told apart as samples are: `name~1`, `name~2`.
+    Several of one name are told apart as samples are: `name~1`, `name~2`. Raises RequestError where that is a name already.
     """
-    counts, numbers = Counter(answer.name for answer in given), Counter[str]()
+    seat_of = {name: seat.name for seat in panel for name in seat.answer_names}
+    owners = [seat_of.get(answer.name, answer.name) for answer in given]
+    counts, numbers = Counter(owners), Counter[str]()
     named = []
-    for answer in given:
-        numbers[answer.name] += 1
-        several = counts[answer.name] > 1
-        named.append(replace(answer, name=f"{answer.name}~{numbers[answer.name]}" if several else answer.name))
+    for answer, owner in zip(given, owners, strict=True):
+        numbers[owner] += 1
+        named.append(replace(answer, name=f"{owner}~{numbers[owner]}" if counts[owner] > 1 else owner))
+    for name, count in Counter(answer.name for answer in named).items():
+        if count > 1:
+            raise RequestError(f"Two of the answers would have the name {name}.", "fusion.answers")
     return tuple(replace(seat, samples=counts[seat.name] or seat.samples) for seat in panel), tuple(named)
 
 

@@ -93,7 +93,7 @@ class Pipeline:
 def _awake(ctx: RunContext) -> Iterator[None]:
     """Keeps all engines of the run awake: the judge wakes while the members answer, and does not fall asleep meanwhile."""
     with ExitStack() as stack:
-        for model in dict.fromkeys((*(seat.model for seat in ctx.settings.panel), ctx.settings.judge)):
+        for model in dict.fromkeys((*(seat.model for seat in ctx.settings.called_seats), ctx.settings.judge)):
             stack.enter_context(ctx.engines[model].keep_awake())
         yield
 

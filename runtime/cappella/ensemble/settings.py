@@ -44,15 +44,12 @@ def resolve(
     _require_modest_number(answers, options.get("layers", 1), limits)
     _require_capabilities(name, ensemble, models, [*(seat.model for seat in panel), judge_model], prompt)
     quorum = _quorum(overrides.options.quorum, options.get("quorum"), answers)
-    _require_image_support(models, panel, quorum, prompt)
     mode = options.get("gate") or (preset.gate if isinstance(preset, Preset) else None)
     gate = _gate(name, ensemble, mode, overrides, models)
     if _judge_goes_on(options, overrides, prompt) and models[judge_model].capabilities.writes:
         gate = Gate("tools", judge_model)
-    if given:
-        gate = None  # A gate's model would answer without them.
-        _require_members(panel, options)
-    options |= {"quorum": quorum, "gate": gate}
+    # A gate's model would answer without the given answers.
+    options |= {"quorum": quorum, "gate": None if given else gate}
     settings = Settings(
         ensemble=name,
         preset=overrides.preset,
@@ -65,6 +62,8 @@ def resolve(
         panel_watched=prompt.watched,
         **options,
     )
+    _require_members(settings)
+    _require_image_support(models, settings, prompt)
     _require_judge_support(models[judge_model].capabilities, settings, prompt)
     return settings
 
@@ -149,14 +148,11 @@ def _judge_goes_on(options: Mapping[str, Any], overrides: Overrides, prompt: Pro
     return options.get("tools_panel") == "judge" and not overrides.panel_required and goes_on
 
 
-def _require_members(panel: Sequence[Seat], options: Mapping[str, Any]) -> None:
+def _require_members(settings: Settings) -> None:
     """Raises RequestError for an empty panel and an option with which members read the answers."""
-    strategy = options.get("strategy")
-    asks_again = {"fusion.strategy": strategy == "debate", "fusion.layers": options.get("layers", 1) > 1}
-    for field, is_asked in {**asks_again, "fusion.review": bool(options.get("review"))}.items():
-        if is_asked and not panel:
-            message = "Members read the answers with it, and analysis_models is empty: name some, or leave it out."
-            raise RequestError(f"{field}: {message}", field)
+    if settings.asks_again and not settings.panel:
+        message = "Members read the answers with it, and analysis_models is empty: name some, or leave it out."
+        raise RequestError(f"fusion.{settings.asks_again}: {message}", f"fusion.{settings.asks_again}")
 
 
 def _quorum(requested: int | None, quorum: int | None, answers: int) -> int:
@@ -223,14 +219,14 @@ def _require_judge_support(capabilities: Capabilities, settings: Settings, promp
         raise RequestError(f"The judge {judge} writes the answer, and its server does not report logprobs.", "logprobs")
 
 
-def _require_image_support(models: Models, panel: Sequence[Seat], quorum: int, prompt: Prompt) -> None:
-    """Raises RequestError if the members that accept images are too few for the quorum."""
-    if not has_images(prompt.messages):
-        return
-    blind = [seat for seat in panel if not models[seat.model].capabilities.images]
-    if sum(seat.samples for seat in panel) - sum(seat.samples for seat in blind) < quorum:
+def _require_image_support(models: Models, settings: Settings, prompt: Prompt) -> None:
+    """Raises RequestError if the members that accept images are too few for the quorum. Given answers need no eyes."""
+    blind = [seat for seat in settings.first_seats if not models[seat.model].capabilities.images]
+    able = len(settings.answer_names) - sum(seat.samples for seat in blind)
+    if has_images(prompt.messages) and able < settings.quorum:
         names = ", ".join(seat.name for seat in blind)
-        raise RequestError(f"Too few members accept images for the quorum of {quorum}: not {names}.", "messages")
+        message = f"Too few members accept images for the quorum of {settings.quorum}: not {names}."
+        raise RequestError(message, "messages")
 
 
 def _require_writers(names: Sequence[str], models: Models) -> None:

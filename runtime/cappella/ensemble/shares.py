@@ -17,6 +17,7 @@ NOTES_TOKENS = 512
 SAFETY = 0.95
 MAX_COUNTS = 6
 COUNT_TIMEOUT_S = 5.0
+_SHORT = Prompt([{"role": "user", "content": "."}])
 
 
 async def cut_to_share(candidates: Candidates, prompt: Prompt, reader: Engine, reply_tokens: int | None) -> Candidates:
@@ -33,6 +34,8 @@ async def cut_to_share(candidates: Candidates, prompt: Prompt, reader: Engine, r
     if sum(len(text.encode()) for text in (*texts, *map(prompts.text_of, prompt.messages))) <= room:
         return candidates
     try:
+        if reader.status.state == "asleep":
+            await reader.count_tokens(_SHORT)  # Its wake is no part of the time that counting may take.
         async with asyncio.timeout(COUNT_TIMEOUT_S):
             return candidates.cut(await _cuts(candidates, prompt, reader, room))
     except (EngineError, TimeoutError):

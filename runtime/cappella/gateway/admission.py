@@ -35,7 +35,7 @@ Lane = tuple[str, str | None, int]
 def costs(settings: Settings, host_of: Mapping[str, str]) -> Costs:
     """The sequences that one run needs on each engine; `host_of` maps models to engines."""
     out: dict[str, int] = {}
-    for seat in settings.panel:
+    for seat in settings.called_seats:
         out[host_of[seat.model]] = out.get(host_of[seat.model], 0) + seat.samples
     judge = host_of[settings.judge]
     out[judge] = out.get(judge, 0) + (2 if settings.analysis == "alongside" else 1)
