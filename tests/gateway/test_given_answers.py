@@ -132,7 +132,7 @@ async def test_members_need_not_be_up_for_answers_that_are_here(gateway: str, fa
 @pytest.mark.parametrize(
     ("fusion", "says"),
     [
-        ({"analysis_models": []}, "analysis_models is empty"),
+        ({"analysis_models": []}, "analysis_models: it is empty"),
         ({"answers": []}, "at least 1 item"),
         ({"answers": [{"content": "x"}] * 27}, "at most 26 items"),
         ({"answers": [{"content": "x"}] * 24}, "at most 26 can be told apart"),

@@ -140,7 +140,20 @@ def test_every_line_has_its_time_level_event_and_message(output: list[Line]) -> 
 
 def test_start_and_stop_are_events(output: list[Line]) -> None:
     events = list(dict.fromkeys(line["event"] for line in output))
-    assert events == ["plan", "listening", "engine", "ready", "run", "request", "uvicorn.error", "ensemble", "stopped"]
+    assert set(events) == {
+        "plan",
+        "listening",
+        "engine",
+        "ensemble",
+        "ready",
+        "run",
+        "request",
+        "uvicorn.error",
+        "stopped",
+    }
+    assert [event for event in events if event not in ("ensemble", "engine")] == [
+        "plan", "listening", "ready", "run", "request", "uvicorn.error", "stopped"
+    ]  # fmt: skip
     assert of(output, "plan")[0]["models"][0]["model"] == "ann"
     assert of(output, "ready")[0]["ensembles"] == ["cappella/default"]
 
@@ -177,7 +190,7 @@ def test_a_crash_and_restart_of_an_engine_are_logged(output: list[Line]) -> None
     assert states.index("ready") < died
     assert "process ended" in lines[died]["reason"]
     assert "ready" in states[died:]
-    assert [line["answers"] for line in of(output, "ensemble")] == [False, True]
+    assert [line["answers"] for line in of(output, "ensemble")] == [True, False, True]
 
 
 def test_a_failed_start_is_one_line(tmp_path: Path) -> None:

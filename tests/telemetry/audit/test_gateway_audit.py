@@ -110,8 +110,8 @@ async def test_the_line_of_a_failed_run_has_its_tokens(fake_engines: FakeEngines
         assert (await ask(http, fusion={"deadline_seconds": 0.3}))[0] == 504
     (line,) = lines(tmp_path)
     assert (line["status"], line["failure_reason"]) == ("DeadlineExceeded", {"bob": "deadline", "cat": "deadline"})
-    # Interrupted calls count with an estimate.
-    assert line["tokens"] == {"prompt": 18, "cached": 4, "completion": 8}
+    # Interrupted calls count with an estimate: 13 tokens of a prompt, 2 of an answer.
+    assert line["tokens"] == {"prompt": 10 + 13 + 13, "cached": 4, "completion": 6 + 2 + 2}
     assert line["timings"]["total_ms"] > 0
 
 
@@ -166,7 +166,8 @@ async def test_by_default_no_content_reaches_the_disk(fake_engines: FakeEngines,
         fake_engines.let("judge", refusing)
         assert (await ask(http, fusion={"gate": "judge"}))[0] == 200
         fake_engines.let("bob", Script((ANSWER,), ending="garbage"))
-        assert (await ask(http))[0] in (200, 502)
+        # Whether the third member has answered by now decides whose fault it was.
+        assert (await ask(http))[0] in (200, 400, 502)
         fake_engines.let("ann", refusing)
         assert (await ask(http))[0] == 400
         for stream in (False, True):

@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from types import UnionType
-from typing import Annotated, Any, Final, Literal, Self, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import (
     BeforeValidator,
     Discriminator,
     Field,
     PrivateAttr,
+    ValidationInfo,
     create_model,
+    field_validator,
     model_validator,
 )
 
@@ -88,8 +90,8 @@ class Fusion(Wire):
     """Options of this run that differ from its ensemble's. Precedence: request, preset, ensemble, default."""
 
     preset: str | None = None
-    analysis_models: Annotated[list[str], Field(max_length=MAX_MEMBERS)] | None = None
     answers: Annotated[list[CandidateAnswer], Field(min_length=1, max_length=MAX_ANSWERS)] | None = None
+    analysis_models: Annotated[list[str], Field(max_length=MAX_MEMBERS)] | None = None
     model: str | None = None
     temperature: Temperature | None = None
     max_completion_tokens: Positive | None = None
@@ -105,11 +107,12 @@ class Fusion(Wire):
         """The fields of the request that were ignored."""
         return self._ignored
 
-    @model_validator(mode="after")
-    def _someone_answers(self) -> Self:
-        if self.analysis_models == [] and not self.answers:
-            raise ValueError("analysis_models is empty: name a model, or send answers to judge instead")
-        return self
+    @field_validator("analysis_models")
+    @classmethod
+    def _someone_answers(cls, models: list[str] | None, info: ValidationInfo) -> list[str] | None:
+        if models == [] and not info.data.get("answers"):
+            raise ValueError("it is empty: name a model, or send answers to judge instead")
+        return models
 
     def tell_ignored(self, names: Sequence[str]) -> None:
         self._ignored = (*self._ignored, *names)
