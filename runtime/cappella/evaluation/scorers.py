@@ -11,7 +11,7 @@ from cappella.evaluation.data import LETTERS, Question, optional
 from cappella.evaluation.sandbox import Sandbox
 from cappella.types import Json
 
-VERSION = 1
+VERSION = 2
 """Of the rules below. Outcomes that were kept under another version are made anew."""
 
 AUTO = "auto"
