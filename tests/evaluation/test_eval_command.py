@@ -176,6 +176,36 @@ async def test_a_member_that_fails_is_counted_and_left_out_of_pairs(tmp_path: Pa
     assert by_name(report)["select"]["n"] == N
 
 
+async def test_a_way_with_few_answers_is_not_ranked(tmp_path: Path) -> None:
+    """Neither a run nor the judge wins by the few questions that it answered."""
+    scripted = server()
+
+    def rarely(body: Json) -> Any:
+        return f"It is {2 * number_of(body)}." if number_of(body) < 3 else (400, "too long")
+
+    scripted.says["judge"] = rarely
+    scripted.run_refuses = lambda body: "too long" if number_of(body) >= 3 else None
+    async with scripted.serving() as url:
+        done, report = await evaluated(url, questions(tmp_path), "--ways", "judge,select")
+    assert done.returncode == 0, done.stderr
+    assert (by_name(report)["select"]["n"], by_name(report)["judge"]["n"]) == (3, 3)
+    assert by_name(report)["select"]["accuracy"]["mean"] == 1.0
+    assert (report["verdict"]["way"], report["verdict"]["advice"] == "judge") == ("majority", False)
+    assert "judge (3 of 24)" in report["verdict"]["sentences"][0]
+    assert "select (3 of 24)" in report["verdict"]["sentences"][0]
+
+
+async def test_shares_are_of_the_questions_that_both_answered(tmp_path: Path) -> None:
+    scripted = server()
+    # The way does not answer two questions to which the best member knew the answer.
+    scripted.run_refuses = lambda body: "too long" if number_of(body) in (10, 11) else None
+    async with scripted.serving() as url:
+        _, report = await evaluated(url, questions(tmp_path), "--ways", "select")
+    first = report["verdict"]["sentences"][0]
+    assert "On the 22 of 24 questions that both answered" in first
+    assert "right in 90.9% and the best member alone in 54.5%" in first
+
+
 async def test_a_server_that_restarts_in_the_middle_loses_and_doubles_nothing(tmp_path: Path) -> None:
     scripted = server()
     data = questions(tmp_path, 6)

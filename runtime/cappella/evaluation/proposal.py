@@ -12,7 +12,7 @@ import yaml
 from cappella.config import load, yaml_source
 from cappella.evaluation import verdict as verdicts
 from cappella.evaluation.ensemble import Ensemble, Member
-from cappella.evaluation.findings import BEST, MAJORITY, Findings, Line
+from cappella.evaluation.findings import BEST, MAJORITY, Findings, Group, Line
 from cappella.evaluation.outcomes import Results
 from cappella.evaluation.report import Report, probability, write
 from cappella.evaluation.statistics import LEVEL, compare
@@ -164,9 +164,8 @@ def _by_category(findings: Findings, results: Results, way: str | None, comments
         if not category or sum(chosen) < MIN_CATEGORY or all(chosen):
             continue
         top, p = _best_way(findings, [i for i, is_in in enumerate(chosen) if is_in])
-        share = findings.line(top).categories[category].accuracy
-        alone = findings.line(BEST).categories[category].accuracy
-        said = f"{category} ({sum(chosen)} questions): {top} {percent(share)}, the best member {percent(alone)}, p {probability(p)}"
+        share, alone = (_share(findings.line(name).categories.get(category)) for name in (top, BEST))
+        said = f"{category} ({sum(chosen)} questions): {top} {share}, the best member {alone}, p {probability(p)}"
         comments.append(said)
         if p < LEVEL and top != way and (top in STRATEGIES or top == MAJORITY):
             made[f"for-{_slug(category)}"] = {"strategy": "vote" if top == MAJORITY else top}
@@ -174,6 +173,10 @@ def _by_category(findings: Findings, results: Results, way: str | None, comments
             member = max(findings.best, key=lambda name: findings.best[name])
             made[f"for-{_slug(category)}"] = {"panel": [results.models[member]], "strategy": "vote", "analysis": "off"}
     return made
+
+
+def _share(group: Group | None) -> str:
+    return percent(group.accuracy) if group else "no answer"
 
 
 def _best_way(findings: Findings, numbers: Sequence[int]) -> tuple[str, float]:
