@@ -314,6 +314,30 @@ async def test_a_proposal_keeps_what_the_config_says_of_models_and_seats(tmp_pat
     assert proposed.local["ann"].weights == tmp_path / "weights"
 
 
+async def test_a_preset_with_a_panel_of_its_own_costs_and_keeps_that_panel(tmp_path: Path) -> None:
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "config.json").write_text("{}")
+    small = {"panel": ["bob", {"model": "cat"}], "judge": "ann", "strategy": "synthesize", "quorum": 2}
+    config: Json = {
+        "models": {name: {"weights": "weights", "max_model_len": 100} for name in ("ann", "bob", "cat", "judge")},
+        "ensembles": {
+            "default": {"panel": ["ann", "bob", "cat"], "judge": "judge", "presets": {"small": small}},
+        },
+    }
+    path, wanted, out = tmp_path / "own.yaml", tmp_path / "better.yaml", tmp_path / "o.json"
+    path.write_text(yaml.safe_dump(config))
+    async with server().serving() as url:
+        options = ("--url", url, "--ways", "small", "--json", out, "--write-config", wanted)
+        done = await asyncio.to_thread(cappella, "eval", path, questions(tmp_path), *options)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(out.read_text())
+    assert by_name(report)["small"]["tokens"] == 2 * 10 + 32
+    assert (report["verdict"]["advice"], report["verdict"]["way"]) == ("use", "small")
+    proposed = load.load(wanted).ensembles["default"]
+    assert [seat.model for seat in proposed.seats] == ["bob", "cat"]
+    assert proposed.judge.model == "ann"
+
+
 async def test_other_weights_under_the_same_name_are_asked_anew(tmp_path: Path) -> None:
     weights = tmp_path / "weights"
     weights.mkdir()

@@ -114,9 +114,8 @@ class Asking:
             alone = await self._column(ways.JUDGE, _of_judge(plan))
             rows[ways.JUDGE] = [each and each[0] for each in alone]
         for run in plan.runs:
-            panels = [
-                [column[i] for name, column in given.items() if name != run.without] for i in range(len(plan.questions))
-            ]
+            used = ways.used(plan.ensemble, run)
+            panels = [[given[name][i] for name in used] for i in range(len(plan.questions))]
             column = await self._column(run.name, _of_run(plan, run, given))
             rows[run.name] = [
                 each and outcomes.after([member[0] for member in panel if member], each[0])

@@ -99,7 +99,7 @@ def _ensemble(report: Report, results: Results, ensemble: Ensemble, original: Js
         comments.append(f"{decided.way}: {_figures(top)}")
         body |= {"panel": _panel(kept), **_options(top.name, original)}
     # A quorum or a preset of a larger panel would not load.
-    size = sum(seat.get("samples", 1) for seat in body["panel"])
+    size = sum(_answers_of(seat, body) for seat in body["panel"])
     if int(body.get("quorum") or 0) > size:
         del body["quorum"]
     presets = {name: preset for name, preset in dict(original.get("presets", {})).items() if _fits(preset, size)}
@@ -142,13 +142,20 @@ def _seat(member: Member, samples: int = 1) -> Json:
 
 
 def _options(way: str, original: Json) -> Json:
-    """The run options of a way: of a strategy its name, of a preset what the preset sets."""
+    """The run options of a way: of a strategy its name, of a preset what the preset sets, its panel and judge included."""
     if way == MAJORITY:
         return {"strategy": "vote"}
     if way in STRATEGIES:
         return {"strategy": way}
     preset = dict(original.get("presets", {}).get(way.removeprefix("preset:"), {}))
-    return {key: value for key, value in preset.items() if key not in ("panel", "judge", "gate")}
+    # A gate of a preset is a mode; that of an ensemble has a model, and stays.
+    options = {key: value for key, value in preset.items() if key != "gate"}
+    return {"samples": original["samples"], **options} if "panel" in preset and "samples" in original else options
+
+
+def _answers_of(seat: Any, body: Json) -> int:
+    own = seat.get("samples") if isinstance(seat, dict) else None
+    return int(own or body.get("samples") or 1)
 
 
 def _fits(preset: Any, size: int) -> bool:
