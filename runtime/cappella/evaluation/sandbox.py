@@ -87,7 +87,7 @@ class Sandbox:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
                 cwd=folder,
-                env={},
+                env={"HOME": os.path.expanduser("~")},
                 start_new_session=True,
             )
             try:
