@@ -50,6 +50,17 @@ def test_a_folder_is_read_file_by_file_and_each_is_a_category(tmp_path: Path) ->
     ]
 
 
+def test_lines_of_several_files_have_ids_by_file(tmp_path: Path) -> None:
+    row = {"prompt": "a", "answer": "a"}
+    (tmp_path / "more").mkdir()
+    one, two = written(tmp_path, row, name="one.jsonl"), written(tmp_path, row, {**row, "id": "own"}, name="two.jsonl")
+    assert [each.id for each in data.load([one])] == ["1"]
+    assert [each.id for each in data.load([one, two])] == ["one:1", "two:1", "own"]
+    twin = written(tmp_path / "more", row, name="one.jsonl")
+    for second in (twin, str(tmp_path / "more")):
+        assert [each.id for each in data.load([one, second])] == [f"{one}:1", f"{twin}:1"]
+
+
 @pytest.mark.parametrize(
     "line",
     [

@@ -176,6 +176,36 @@ async def test_a_member_that_fails_is_counted_and_left_out_of_pairs(tmp_path: Pa
     assert by_name(report)["select"]["n"] == N
 
 
+async def test_a_way_with_few_answers_is_not_ranked(tmp_path: Path) -> None:
+    """Neither a run nor the judge wins by the few questions that it answered."""
+    scripted = server()
+
+    def rarely(body: Json) -> Any:
+        return f"It is {2 * number_of(body)}." if number_of(body) < 3 else (400, "too long")
+
+    scripted.says["judge"] = rarely
+    scripted.run_refuses = lambda body: "too long" if number_of(body) >= 3 else None
+    async with scripted.serving() as url:
+        done, report = await evaluated(url, questions(tmp_path), "--ways", "judge,select")
+    assert done.returncode == 0, done.stderr
+    assert (by_name(report)["select"]["n"], by_name(report)["judge"]["n"]) == (3, 3)
+    assert by_name(report)["select"]["accuracy"]["mean"] == 1.0
+    assert (report["verdict"]["way"], report["verdict"]["advice"] == "judge") == ("majority", False)
+    assert "judge (3 of 24)" in report["verdict"]["sentences"][0]
+    assert "select (3 of 24)" in report["verdict"]["sentences"][0]
+
+
+async def test_shares_are_of_the_questions_that_both_answered(tmp_path: Path) -> None:
+    scripted = server()
+    # The way does not answer two questions to which the best member knew the answer.
+    scripted.run_refuses = lambda body: "too long" if number_of(body) in (10, 11) else None
+    async with scripted.serving() as url:
+        _, report = await evaluated(url, questions(tmp_path), "--ways", "select")
+    first = report["verdict"]["sentences"][0]
+    assert "On the 22 of 24 questions that both answered" in first
+    assert "right in 90.9% and the best member alone in 54.5%" in first
+
+
 async def test_a_server_that_restarts_in_the_middle_loses_and_doubles_nothing(tmp_path: Path) -> None:
     scripted = server()
     data = questions(tmp_path, 6)
@@ -282,6 +312,30 @@ async def test_a_proposal_keeps_what_the_config_says_of_models_and_seats(tmp_pat
     proposed = load.load(wanted)
     assert {seat.model for seat in proposed.ensembles["default"].seats} == {"ann"}
     assert proposed.local["ann"].weights == tmp_path / "weights"
+
+
+async def test_a_preset_with_a_panel_of_its_own_costs_and_keeps_that_panel(tmp_path: Path) -> None:
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "config.json").write_text("{}")
+    small = {"panel": ["bob", {"model": "cat"}], "judge": "ann", "strategy": "synthesize", "quorum": 2}
+    config: Json = {
+        "models": {name: {"weights": "weights", "max_model_len": 100} for name in ("ann", "bob", "cat", "judge")},
+        "ensembles": {
+            "default": {"panel": ["ann", "bob", "cat"], "judge": "judge", "presets": {"small": small}},
+        },
+    }
+    path, wanted, out = tmp_path / "own.yaml", tmp_path / "better.yaml", tmp_path / "o.json"
+    path.write_text(yaml.safe_dump(config))
+    async with server().serving() as url:
+        options = ("--url", url, "--ways", "small", "--json", out, "--write-config", wanted)
+        done = await asyncio.to_thread(cappella, "eval", path, questions(tmp_path), *options)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(out.read_text())
+    assert by_name(report)["small"]["tokens"] == 2 * 10 + 32
+    assert (report["verdict"]["advice"], report["verdict"]["way"]) == ("use", "small")
+    proposed = load.load(wanted).ensembles["default"]
+    assert [seat.model for seat in proposed.seats] == ["bob", "cat"]
+    assert proposed.judge.model == "ann"
 
 
 async def test_other_weights_under_the_same_name_are_asked_anew(tmp_path: Path) -> None:

@@ -2,6 +2,10 @@
 
 import asyncio
 import os
+import socket
+import sys
+import tempfile
+import venv
 from pathlib import Path
 
 import pytest
@@ -45,6 +49,12 @@ def test_a_program_passes_if_it_reaches_its_end() -> None:
         "open('big', 'wb').write(bytes(2 << 20))",
         "kept = [open('/dev/null') for _ in range(100)]",
         "import ctypes\nassert ctypes.CDLL(None).umount2(b'/proc', 2) == 0",
+        "import socket; socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)",
+        "import socket; socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)",
+        "import ctypes\nassert ctypes.CDLL(None).syscall(425, 1, bytes(120)) >= 0",
+        "open('/dev/ttyS0')",
+        "assert open('/etc/shadow').read()",
+        "open(FILE)",
     ],
 )
 def test_what_a_program_may_not_do_fails(program: str, tmp_path: Path) -> None:
@@ -60,6 +70,47 @@ def test_it_sees_an_empty_folder_no_environment_and_no_other_process() -> None:
         "import os\nassert os.listdir('.') == []\nassert dict(os.environ).keys() <= {'LC_CTYPE'}\nopen('x', 'w').write('y')"
     ).passed
     assert ran("import os\nassert os.getpid() == 1\nassert os.listdir('/proc') == []").passed
+
+
+def test_a_unix_socket_in_a_folder_that_it_sees_is_out_of_reach() -> None:
+    with socket.socket(socket.AF_UNIX) as listening, tempfile.TemporaryDirectory(dir=Path(__file__).parent) as folder:
+        path = f"{folder}/s"
+        listening.bind(path)
+        listening.listen()
+        seen = f"import os, stat\nassert stat.S_ISSOCK(os.stat({path!r}).st_mode)\n"
+        assert ran(seen).passed
+        outcome = ran(f"{seen}import socket\nsocket.socket(socket.AF_UNIX).connect({path!r})")
+    assert not outcome.passed
+    assert "PermissionError" in outcome.reason
+
+
+def test_what_ordinary_programs_need_is_there() -> None:
+    assert ran("import os\nassert set(os.listdir('/dev')) <= {'null', 'zero', 'urandom', 'shm'}").passed
+    assert ran("open('/dev/null', 'w').write('x')\nassert open('/dev/urandom', 'rb').read(4)").passed
+    assert ran("import json, decimal, tempfile, zlib\ntempfile.TemporaryFile().write(b'x')").passed
+    assert ran("import asyncio\nasync def f(): return 3\nassert asyncio.run(f()) == 3").passed
+    assert ran("import multiprocessing\nmultiprocessing.Lock()").passed
+
+
+def test_homes_and_temporary_files_are_not_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory(dir=Path(__file__).parent) as folder:
+        monkeypatch.setattr(tempfile, "tempdir", f"{folder}/temporary")
+        monkeypatch.setenv("HOME", f"{folder}/home")
+        for name in ("temporary", "home"):
+            Path(folder, name).mkdir()
+            Path(folder, name, "mine").write_text("mine")
+            assert not ran(f"open({str(Path(folder, name, 'mine'))!r})").passed
+        assert ran(f"import os\nassert os.listdir({folder!r})").passed
+
+
+@pytest.mark.parametrize("symlinks", [True, False])
+def test_a_virtual_environment_among_temporary_files_works(
+    symlinks: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    venv.create(tmp_path / "own", symlinks=symlinks)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "own" / "bin" / "python"))
+    assert ran("import json").passed
+    assert not ran(f"open({str(tmp_path / 'own' / 'pyvenv.cfg')!r})").passed
 
 
 def test_a_process_that_a_program_leaves_behind_ends_with_it() -> None:

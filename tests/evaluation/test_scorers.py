@@ -50,6 +50,17 @@ def test_a_right_answer_is_told_from_a_wrong_one(name: str, answer: str, right: 
         ("\\boxed{B}", "B"),
         ("I do not know", None),
         ("A map", None),
+        ("Option A is wrong, as the answer is a colour of leaves.\n\nB", "B"),
+        ("b", "B"),
+        ("The answer is B.\n\nOption A is wrong because leaves are not red.", "B"),
+        ("The answer is B, since option A is wrong.", "B"),
+        ("Option A is wrong.\nSo I take option B for it.", "B"),
+        ("So option B.\nI am sure of that.", "B"),
+        ("B\n\nIt is the colour of leaves.", "B"),
+        ("The correct answer is option B", "B"),
+        ("$\\boxed{\\text{B}}$", "B"),
+        ("The answer is a colour", None),
+        ("My choice: a good one", None),
     ],
 )
 def test_a_choice_is_read_however_it_is_written(text: str, letter: str | None) -> None:
@@ -57,6 +68,24 @@ def test_a_choice_is_read_however_it_is_written(text: str, letter: str | None) -
     assert score.value == letter
     assert score.right == (letter == "B")
     assert score.unread == (letter is None)
+
+
+def test_words_of_a_choice_are_whole_words() -> None:
+    assert scored("choice", "none of the blue ones", "A", choices=("no", "yes")).unread
+    assert scored("choice", "No, never.", "A", choices=("no", "yes")).right
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Let me check my answer by adding 3 and 4.\n\n42",
+        "**Answer**: 42\n\nI used 3 steps.",
+        "The answer\nis 42\n\n(of 100)",
+        "6 times 7\n#### 42",
+    ],
+)
+def test_only_what_is_said_to_be_the_answer_comes_before_the_last_line(text: str) -> None:
+    assert values.number(text) == "42"
 
 
 @pytest.mark.parametrize("text", ["version 3.11.7", "10.0.0.1", "v2", "12:30", "a/2/b"])

@@ -32,6 +32,7 @@ def test_questions_that_one_of_two_did_not_answer_are_left_out() -> None:
     compared = statistics.compare([True, None, True, False], [False, True, True, None])
     assert compared
     assert (compared.n, compared.wins, compared.losses, compared.difference.mean) == (2, 1, 0, 0.5)
+    assert (compared.ours, compared.theirs) == (1.0, 0.5)
     assert statistics.compare([None], [True]) is None
 
 

@@ -30,6 +30,7 @@ class ScriptedCappella:
     presets: list[str] = field(default_factory=list)
     takes_answers: bool = True
     refusal: tuple[str, str] = ("fusion.answers", "invalid_value")  # field and code, if it does not
+    run_refuses: Callable[[Json], str | None] = lambda body: None
     bodies: list[Json] = field(default_factory=list)
     busy: int = 0  # so many requests are refused with 503
 
@@ -70,6 +71,8 @@ class ScriptedCappella:
         fusion = body["fusion"]
         if not self.takes_answers:
             return _error(400, f"{self.refusal[0]}: refused", *self.refusal)
+        if problem := self.run_refuses(body):
+            return _error(400, problem)
         order = list(fusion["answers"])
         Random(body["seed"]).shuffle(order)
         shown = [each["content"] for each in order]

@@ -18,6 +18,7 @@ from cappella.evaluation.server import Answer, Server, Unanswered
 from cappella.evaluation.store import Store
 from cappella.evaluation.ways import Way
 from cappella.types import Json
+from cappella.version import __version__
 
 VERSION = 1
 """Of the requests. Answers that were kept under another version are asked for anew."""
@@ -114,9 +115,8 @@ class Asking:
             alone = await self._column(ways.JUDGE, _of_judge(plan))
             rows[ways.JUDGE] = [each and each[0] for each in alone]
         for run in plan.runs:
-            panels = [
-                [column[i] for name, column in given.items() if name != run.without] for i in range(len(plan.questions))
-            ]
+            used = ways.used(plan.ensemble, run)
+            panels = [[given[name][i] for name in used] for i in range(len(plan.questions))]
             column = await self._column(run.name, _of_run(plan, run, given))
             rows[run.name] = [
                 each and outcomes.after([member[0] for member in panel if member], each[0])
@@ -169,7 +169,7 @@ class Asking:
 
     async def _answer(self, body: Json) -> tuple[Answer, bool]:
         """The answer, and whether the store had it. Raises Unanswered."""
-        key = digest([VERSION, body, self._identity(body)])
+        key = digest([VERSION, __version__, body, self._identity(body)])
         if key not in self._asked:
             self._asked[key] = asyncio.create_task(self._kept_answer(key, body))
         return await self._asked[key]
@@ -204,7 +204,7 @@ class Asking:
         name = scorers.chosen_for(question, self._plan.scorer)
         judge = self._plan.rubric_judge if name == "rubric" else ""
         weights = self._plan.ensemble.identities.get(judge, "")
-        key = digest([scorers.VERSION, name, question.key, text, judge, weights])
+        key = digest([scorers.VERSION, __version__, name, question.key, text, judge, weights])
         if key not in self._scored:
             self._scored[key] = asyncio.create_task(self._kept_score(key, question, name, text))
         return await self._scored[key]
@@ -213,7 +213,8 @@ class Asking:
         if (kept := self._store.outcome(key)) is not None:
             return scorers.from_json(kept)
         score = await scorers.score(question, name, text, self._sandbox, self._ask_rubric)
-        self._store.keep_outcome(key, scorers.to_json(score))
+        if score.lasting:
+            self._store.keep_outcome(key, scorers.to_json(score))
         return score
 
     async def _ask_rubric(self, messages: Sequence[Json]) -> str:

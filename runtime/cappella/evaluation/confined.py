@@ -1,7 +1,8 @@
 """Confines itself, then runs the Python program that it reads from standard input. A script: see sandbox.py.
 
 `confined.py CPU_S MEMORY_BYTES FILE_BYTES OPEN_FILES PROCESSES [namespaces]`. Standard library only. In `namespaces` the program has
-no network, sees no other process, and can write only in an empty folder in memory; what fails there is exit code 125.
+no network and no sockets of other programs, sees no other process, no home and no temporary files, and can write only in folders in
+memory; what fails there is exit code 125. The folder that holds the current one is that of temporary files.
 """
 
 import ctypes
@@ -15,11 +16,24 @@ from pathlib import Path
 CANNOT = 125
 NOBODY = 65534
 NEW_NAMESPACES = 0x10000000 | 0x00020000 | 0x40000000 | 0x20000000 | 0x08000000  # user, mounts, network, processes, IPC
-MS_REC, MS_PRIVATE, MS_NOSUID, MS_NODEV = 0x4000, 0x40000, 0x2, 0x4
+MS_BIND, MS_REC, MS_PRIVATE, MS_NOSUID, MS_NODEV = 0x1000, 0x4000, 0x40000, 0x2, 0x4
 SYS_MOUNT_SETATTR, AT_FDCWD, AT_RECURSIVE, MOUNT_ATTR_RDONLY = 442, -100, 0x8000, 0x1
-PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
-# Sockets of services and files of others lie there; through /proc a process could reach the memory of another.
-COVERED = ("/proc", "/run", "/var/run", "/var/tmp", "/dev/shm", "/tmp")
+PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 1, 22, 38
+SECCOMP_MODE_FILTER, KILL, REFUSE, ALLOW = 2, 0x80000000, 0x00050000 | 13, 0x7FFF0000
+LOAD, AND, IS, AT_LEAST, RETURN = 0x20, 0x54, 0x15, 0x35, 0x06
+CALL, ARCHITECTURE, FIRST_ARGUMENT, SECOND_ARGUMENT = 0, 4, 16, 24  # where the filter finds them
+AF_INET, AF_INET6, SOCK_DGRAM, SOCK_RAW = 2, 10, 2, 3
+IO_URING_SETUP, X32 = 425, 0x40000000
+ARCHITECTURES = {"x86_64": (0xC000003E, 41, 53), "aarch64": (0xC00000B7, 198, 199)}
+"""By machine: its number, and those of `socket` and `socketpair`."""
+# Sockets of services and files of others lie there.
+COVERED = ("/dev", "/run", "/var/run", "/var/tmp", "/tmp", "/root", "/home", "~")
+DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom")
+# The program is the user outside for the kernel, who may be root.
+SECRETS = ("/etc/shadow", "/etc/shadow-", "/etc/gshadow", "/etc/gshadow-")
+WORK = "/dev/shm"
+# In a virtual environment the interpreter that it is of: the program needs nothing of the environment.
+PYTHON = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -29,13 +43,14 @@ def main(arguments: list[str]) -> None:
     confine = last == "namespaces"
     cpu_s, memory, file_bytes, files, processes = map(int, limits if confine else arguments)
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     if confine:
         try:
             _enter(file_bytes)
+            _refuse_sockets(os.uname().machine)
         except OSError as error:
             print(f"no namespace: {error}", file=sys.stderr, flush=True)
             os._exit(CANNOT)
-    libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 1))
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
@@ -43,7 +58,7 @@ def main(arguments: list[str]) -> None:
     resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # With the exec all rights inside the namespaces end, since the user there is not root.
-    os.execve(sys.executable, [sys.executable, "-I", "-S", "-B", "-"], {})
+    os.execve(PYTHON, [PYTHON, "-I", "-S", "-B", "-"], {})
 
 
 def _enter(file_bytes: int) -> None:
@@ -59,22 +74,91 @@ def _enter(file_bytes: int) -> None:
     _call("mount", None, b"/", None, MS_REC | MS_PRIVATE, None)
     attributes = struct.pack("QQQQ", MOUNT_ATTR_RDONLY, 0, 0, 0)
     _call("syscall", SYS_MOUNT_SETATTR, AT_FDCWD, b"/", AT_RECURSIVE, attributes, len(attributes))
-    covered = [folder for folder in COVERED if os.path.isdir(folder) and not _holds_python(folder)]
-    for folder in covered:
-        options = f"size={file_bytes},nr_inodes=1000,mode=0777".encode()
-        _call("mount", b"tmpfs", folder.encode(), b"tmpfs", MS_NOSUID | MS_NODEV, options)
-    os.chdir(covered[-1])
+    _hide(file_bytes)
+
+
+def _hide(file_bytes: int) -> None:
+    """Cover what is not the program's with empty folders in memory, but for devices without harm and what Python needs."""
+    folders = _outermost([*map(os.path.expanduser, COVERED), os.path.dirname(os.getcwd())])
+    needed = _outermost([*DEVICES, PYTHON, sys.base_prefix, sys.base_exec_prefix, os.path.dirname(os.__file__)])
+    kept = [(path, os.open(path, os.O_PATH)) for path in needed if any(_is_in(path, folder) for folder in folders)]
+    for folder in folders:
+        _cover(folder, file_bytes)
+    for path, file in kept:
+        _bring_back(path, f"/proc/self/fd/{file}")
+    for secret in filter(os.path.exists, SECRETS):
+        _call("mount", b"/dev/null", secret.encode(), None, MS_BIND, None)
+    # Through it a process could reach the memory of another. The last, as the kept paths are reached through it.
+    _cover("/proc", file_bytes)
+    os.mkdir(WORK)
+    os.chdir(WORK)
+
+
+def _cover(folder: str, file_bytes: int) -> None:
+    options = f"size={file_bytes},nr_inodes=1000,mode=0777".encode()
+    _call("mount", b"tmpfs", os.fsencode(folder), b"tmpfs", MS_NOSUID | MS_NODEV, options)
+
+
+def _bring_back(path: str, source: str) -> None:
+    if os.path.isdir(source):
+        os.makedirs(path, exist_ok=True)
+    else:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        Path(path).touch()
+    _call("mount", source.encode(), os.fsencode(path), None, MS_BIND | MS_REC, None)
+
+
+def _outermost(paths: list[str]) -> list[str]:
+    """Those that are there, without links, the root, and what is inside another."""
+    there = sorted({os.path.realpath(path) for path in paths if os.path.exists(path)} - {"/"})
+    return [path for path in there if not any(_is_in(path, other) for other in there if other != path)]
+
+
+def _is_in(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder + os.sep)
+
+
+def _refuse_sockets(machine: str) -> None:
+    """Leave only sockets of the empty network, and pairs that stay pairs. Raises OSError on a machine that is not known.
+
+    A name in a folder that can only be read is enough to reach a Unix socket, and a virtual machine's host needs no name.
+    """
+    if machine not in ARCHITECTURES:
+        raise OSError(f"no rules for sockets on {machine}")
+    rules = _rules(*ARCHITECTURES[machine])
+    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *rule) for rule in rules))
+    program = ctypes.create_string_buffer(struct.pack("HP", len(rules), ctypes.addressof(code)))
+    _call("prctl", PR_SET_SECCOMP, ctypes.c_ulong(SECCOMP_MODE_FILTER), program, ctypes.c_ulong(0), ctypes.c_ulong(0))
+
+
+def _rules(architecture: int, socket: int, socketpair: int) -> list[tuple[int, int, int, int]]:
+    """Operation, how many rules to skip if it is so and if not, and the value. Through io_uring a filter sees no calls."""
+    return [
+        (LOAD, 0, 0, ARCHITECTURE),
+        (IS, 0, 15, architecture),
+        (LOAD, 0, 0, CALL),
+        (AT_LEAST, 13, 0, X32),
+        (IS, 3, 0, socket),
+        (IS, 5, 0, socketpair),
+        (IS, 9, 0, IO_URING_SETUP),
+        (RETURN, 0, 0, ALLOW),
+        (LOAD, 0, 0, FIRST_ARGUMENT),
+        (IS, 5, 0, AF_INET),
+        (IS, 4, 5, AF_INET6),
+        (LOAD, 0, 0, SECOND_ARGUMENT),
+        (AND, 0, 0, 0xF),
+        (IS, 2, 0, SOCK_DGRAM),
+        (IS, 1, 0, SOCK_RAW),
+        (RETURN, 0, 0, ALLOW),
+        (RETURN, 0, 0, REFUSE),
+        (RETURN, 0, 0, KILL),
+    ]
 
 
 def _exit_like(pid: int) -> None:
     """Wait for the first process of the namespace, and end as it ended."""
     _, status = os.waitpid(pid, 0)
     os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
-
-
-def _holds_python(folder: str) -> bool:
-    used = (sys.executable, os.path.realpath(sys.executable), sys.prefix, sys.base_prefix)
-    return any(os.path.realpath(path).startswith(os.path.realpath(folder) + os.sep) for path in used)
 
 
 def _call(name: str, *arguments: object) -> None:

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -49,8 +50,9 @@ def digest(value: Any) -> str:
 def load(sources: Sequence[str], limit: int | None = None) -> list[Question]:
     """The questions of all sources, at most `limit` of each. Raises ConfigError that names the file and the line."""
     questions: list[Question] = []
+    prefixes = _prefixes(sources)
     for source in sources:
-        found = list(_read(source))
+        found = list(_read(source, prefixes))
         if not found:
             raise ConfigError(source, "has no questions", FORM)
         questions += found[:limit]
@@ -58,17 +60,35 @@ def load(sources: Sequence[str], limit: int | None = None) -> list[Question]:
     return questions
 
 
-def _read(source: str) -> Iterator[Question]:
+def _prefixes(sources: Sequence[str]) -> dict[Path, str]:
+    """What stands before the line's number in the ids of a file: nothing in a single one, its stem, or its path."""
+    files = list(dict.fromkeys(path for source in sources for path in _files(source)))
+    if len(sources) == 1 and files == [Path(sources[0])]:
+        return {files[0]: ""}
+    stems = Counter(path.stem for path in files)
+    return {path: f"{path.stem if stems[path.stem] == 1 else path}:" for path in files}
+
+
+def _files(source: str) -> list[Path]:
+    if _is_set(source):
+        return []
+    path = Path(source)
+    return sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+
+
+def _is_set(source: str) -> bool:
+    return source in (HUMAN_EVAL, REASONING_GYM) or source.startswith(f"{REASONING_GYM}:")
+
+
+def _read(source: str, prefixes: Mapping[Path, str]) -> Iterator[Question]:
     if source == HUMAN_EVAL:
         yield from _human_eval()
-    elif source == REASONING_GYM or source.startswith(f"{REASONING_GYM}:"):
+    elif _is_set(source):
         yield from _reasoning_gym(source)
-    elif Path(source).is_dir():
-        paths = sorted(Path(source).glob("*.jsonl"))
-        for path in paths:
-            yield from _lines(path, f"{path.stem}:", path.stem)
     else:
-        yield from _lines(Path(source), "", "")
+        is_folder = Path(source).is_dir()
+        for path in _files(source):
+            yield from _lines(path, prefixes[path], path.stem if is_folder else "")
 
 
 def _lines(path: Path, prefix: str, category: str) -> Iterator[Question]:

@@ -50,8 +50,8 @@ class Ensemble:
         return next(member for member in self.members if member.name == name)
 
 
-def from_config(config: Config, name: str) -> Ensemble:
-    """The ensemble of a config. Raises ConfigError if there is none of that name."""
+def from_config(config: Config, name: str, rubric_judge: str | None = None) -> Ensemble:
+    """The ensemble of a config, with the identity of a judge of rubrics. Raises ConfigError if there is none of that name."""
     if name not in config.ensembles:
         known = ", ".join(config.ensembles)
         raise ConfigError("--ensemble", f"there is no ensemble {name!r}", f"Use one of {known}")
@@ -62,6 +62,7 @@ def from_config(config: Config, name: str) -> Ensemble:
         for seed, (each, seat) in enumerate(answers)
     ]
     used = {*(model for _, model in found.models), *(member.model for member in members)}
+    used |= {rubric_judge} & config.models_by_name.keys() if rubric_judge else set()
     identities = {each: _identity(config, each) for each in sorted(used)}
     sampling = dict(found.judge.sampling.given())
     presets = {
@@ -71,14 +72,14 @@ def from_config(config: Config, name: str) -> Ensemble:
     return Ensemble(name, members, found.judge.model, sampling, presets, identities, found.model_dump_json())
 
 
-def from_server(models: Mapping[str, Json], name: str, url: str) -> Ensemble:
+def from_server(models: Mapping[str, Json], name: str, url: str, rubric_judge: str | None = None) -> Ensemble:
     """The ensemble as a server lists it, which tells neither sampling nor weights. Raises ConfigError if it is not listed."""
     entry = models.get(f"{PREFIX}{name}")
     if entry is None or "panel" not in entry:
         known = ", ".join(each.removeprefix(PREFIX) for each in models if each.startswith(PREFIX)) or "none"
         raise ConfigError("--ensemble", f"{url} has no ensemble {name!r}", f"It has {known}")
     members = [Member(seat, seat.partition("#")[0], seed=seed) for seed, seat in enumerate(entry["panel"])]
-    used = {entry["judge"], *(member.model for member in members)}
+    used = {entry["judge"], rubric_judge or entry["judge"], *(member.model for member in members)}
     told = ("id", "max_model_len", "revision", "digest", "weights")
     identities = {model: f"{url} {[models.get(model, {}).get(key) for key in told]}" for model in sorted(used)}
     settings = f"{url} {entry['panel']} {entry['judge']}"

@@ -14,6 +14,8 @@ BEST = "best member"
 CONSISTENCY = "self-consistency"
 MAJORITY = "majority"
 ORACLE = "oracle"
+MIN_ANSWERED = 0.9
+"""The share of the questions that a way must have answered to be ranked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,20 @@ class Line:
     consistency: Interval | None = None
     against_consistency: Comparison | None = None
 
+    @property
+    def asked(self) -> int:
+        return self.n + self.failed
+
+    @property
+    def right_of_all(self) -> float:
+        """The accuracy if a missing answer is wrong."""
+        return self.accuracy.mean * self.n / self.asked
+
+    @property
+    def is_ranked(self) -> bool:
+        """Whether it answered enough questions for a verdict."""
+        return self.n >= MIN_ANSWERED * self.asked
+
 
 @dataclass(frozen=True, slots=True)
 class Seat:
@@ -79,6 +95,10 @@ class Findings:
 
     def line(self, name: str) -> Line:
         return next(line for line in self.lines if line.name == name)
+
+    def compared(self, name: str, other: str) -> Comparison | None:
+        """Two ways on the questions that both answered."""
+        return compare(_right(self.rows[name]), _right(self.rows[other]))
 
     @property
     def runs(self) -> list[Line]:

@@ -12,7 +12,7 @@ import yaml
 from cappella.config import load, yaml_source
 from cappella.evaluation import verdict as verdicts
 from cappella.evaluation.ensemble import Ensemble, Member
-from cappella.evaluation.findings import BEST, MAJORITY, Findings, Line
+from cappella.evaluation.findings import BEST, MAJORITY, Findings, Group, Line
 from cappella.evaluation.outcomes import Results
 from cappella.evaluation.report import Report, probability, write
 from cappella.evaluation.statistics import LEVEL, compare
@@ -99,7 +99,7 @@ def _ensemble(report: Report, results: Results, ensemble: Ensemble, original: Js
         comments.append(f"{decided.way}: {_figures(top)}")
         body |= {"panel": _panel(kept), **_options(top.name, original)}
     # A quorum or a preset of a larger panel would not load.
-    size = sum(seat.get("samples", 1) for seat in body["panel"])
+    size = sum(_answers_of(seat, body) for seat in body["panel"])
     if int(body.get("quorum") or 0) > size:
         del body["quorum"]
     presets = {name: preset for name, preset in dict(original.get("presets", {})).items() if _fits(preset, size)}
@@ -142,13 +142,20 @@ def _seat(member: Member, samples: int = 1) -> Json:
 
 
 def _options(way: str, original: Json) -> Json:
-    """The run options of a way: of a strategy its name, of a preset what the preset sets."""
+    """The run options of a way: of a strategy its name, of a preset what the preset sets, its panel and judge included."""
     if way == MAJORITY:
         return {"strategy": "vote"}
     if way in STRATEGIES:
         return {"strategy": way}
     preset = dict(original.get("presets", {}).get(way.removeprefix("preset:"), {}))
-    return {key: value for key, value in preset.items() if key not in ("panel", "judge", "gate")}
+    # A gate of a preset is a mode; that of an ensemble has a model, and stays.
+    options = {key: value for key, value in preset.items() if key != "gate"}
+    return {"samples": original["samples"], **options} if "panel" in preset and "samples" in original else options
+
+
+def _answers_of(seat: Any, body: Json) -> int:
+    own = seat.get("samples") if isinstance(seat, dict) else None
+    return int(own or body.get("samples") or 1)
 
 
 def _fits(preset: Any, size: int) -> bool:
@@ -164,9 +171,8 @@ def _by_category(findings: Findings, results: Results, way: str | None, comments
         if not category or sum(chosen) < MIN_CATEGORY or all(chosen):
             continue
         top, p = _best_way(findings, [i for i, is_in in enumerate(chosen) if is_in])
-        share = findings.line(top).categories[category].accuracy
-        alone = findings.line(BEST).categories[category].accuracy
-        said = f"{category} ({sum(chosen)} questions): {top} {percent(share)}, the best member {percent(alone)}, p {probability(p)}"
+        share, alone = (_share(findings.line(name).categories.get(category)) for name in (top, BEST))
+        said = f"{category} ({sum(chosen)} questions): {top} {share}, the best member {alone}, p {probability(p)}"
         comments.append(said)
         if p < LEVEL and top != way and (top in STRATEGIES or top == MAJORITY):
             made[f"for-{_slug(category)}"] = {"strategy": "vote" if top == MAJORITY else top}
@@ -174,6 +180,10 @@ def _by_category(findings: Findings, results: Results, way: str | None, comments
             member = max(findings.best, key=lambda name: findings.best[name])
             made[f"for-{_slug(category)}"] = {"panel": [results.models[member]], "strategy": "vote", "analysis": "off"}
     return made
+
+
+def _share(group: Group | None) -> str:
+    return percent(group.accuracy) if group else "no answer"
 
 
 def _best_way(findings: Findings, numbers: Sequence[int]) -> tuple[str, float]:

@@ -39,10 +39,14 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Whether the program ran to its end; else the last line of its errors, or the limit that it met."""
+    """Whether the program ran to its end; else the last line of its errors, or the limit that it met.
+
+    `timed_out`: it took too long on the clock, which a busy machine may have done; a limit of CPU is the program's own.
+    """
 
     passed: bool
     reason: str = ""
+    timed_out: bool = False
 
 
 class Sandbox:
@@ -83,7 +87,7 @@ class Sandbox:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
                 cwd=folder,
-                env={},
+                env={"HOME": os.path.expanduser("~")},
                 start_new_session=True,
             )
             try:
@@ -103,7 +107,7 @@ class Sandbox:
                 _, out, errors = await reading
                 code = await process.wait()
         except TimeoutError:
-            return Outcome(False, f"took more than {self._limits.wall_s:g} s")
+            return Outcome(False, f"took more than {self._limits.wall_s:g} s", timed_out=True)
         if code == 0 and mark.encode() in out:
             return Outcome(True)
         lines = errors.decode(errors="replace").strip().splitlines()

@@ -11,7 +11,7 @@ from cappella.evaluation.data import LETTERS, Question, optional
 from cappella.evaluation.sandbox import Sandbox
 from cappella.types import Json
 
-VERSION = 1
+VERSION = 2
 """Of the rules below. Outcomes that were kept under another version are made anew."""
 
 AUTO = "auto"
@@ -25,13 +25,15 @@ Ask = Callable[[Sequence[Json]], Awaitable[str]]
 class Score:
     """The outcome of one answer. `value` is equal for answers that say the same, None where the answer gives no value.
 
-    `unread`: the scorer found nothing to read in it. It counts as wrong, and is told.
+    `unread`: the scorer found nothing to read in it. It counts as wrong, and is told. `lasting` is false where a busy machine
+    may have made it wrong: then it is not kept.
     """
 
     right: bool
     value: str | None
     unread: bool = False
     note: str = ""
+    lasting: bool = True
 
 
 Read = Callable[[Question, str], str | None]
@@ -148,7 +150,7 @@ async def _run(question: Question, text: str, value: str | None, sandbox: Sandbo
     if not values.code(text).strip():
         return Score(False, None, unread=True)
     outcome = await sandbox.run(f"{values.program(text, question.prefix)}\n\n{question.tests}")
-    return Score(outcome.passed, value, note=outcome.reason)
+    return Score(outcome.passed, value, note=outcome.reason, lasting=not outcome.timed_out)
 
 
 async def _judged(question: Question, text: str, value: str | None, ask: Ask | None) -> Score:

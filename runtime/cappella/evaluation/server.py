@@ -29,7 +29,7 @@ class Unanswered(CappellaError):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a call gave: tokens of all its engine calls, and its seconds as seen from here. `fusion` is a run's trace."""
+    """What a call gave: tokens of all its engine calls, and the seconds of the try that gave it, as seen from here. `fusion` is a run's trace."""
 
     content: str
     read_tokens: int
@@ -39,7 +39,7 @@ class Answer:
 
 
 class Server:
-    """The server at `url`. `pause` waits so many seconds between tries, for at most `patience_s` in all."""
+    """The server at `url`. `pause` waits so many seconds between tries, for at most `patience_s` in all; `clock` times calls."""
 
     def __init__(
         self,
@@ -48,16 +48,18 @@ class Server:
         key: str | None = None,
         pause: Pause = asyncio.sleep,
         patience_s: float = PATIENCE_S,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._http = http
         self.url = url
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._pause = pause
         self._patience_s = patience_s
+        self._clock = clock
 
     async def models(self) -> Mapping[str, Json]:
         """The entries of `/v1/models` by id. Raises CappellaError at once if nobody answers."""
-        status, reply = await self._patiently("GET", "/v1/models", None, patience_s=0)
+        status, reply, _ = await self._patiently("GET", "/v1/models", None, patience_s=0)
         if status != 200 or not isinstance(reply.get("data"), list):
             raise CappellaError(f"{self.url} lists no models: {status} {_message(reply)}")
         return {str(each["id"]): each for each in reply["data"]}
@@ -65,10 +67,9 @@ class Server:
     async def ask(self, body: Json) -> Answer:
         """The answer. Raises Unanswered for this question alone, and CappellaError where no other would be answered."""
         for left in reversed(range(BROKEN_TRIES)):
-            began = time.monotonic()
-            status, reply = await self._patiently("POST", CHAT, body, self._patience_s)
+            status, reply, seconds = await self._patiently("POST", CHAT, body, self._patience_s)
             if status == 200:
-                return _answer(reply, time.monotonic() - began)
+                return _answer(reply, seconds)
             if status in FATAL or _refuses_every_run(reply, body):
                 raise CappellaError(f"{self.url} refuses {body['model']}: {_message(reply)}")
             if status < 500:
@@ -77,14 +78,15 @@ class Server:
                 await self._pause(FIRST_PAUSE_S)
         raise Unanswered(f"{status} {_message(reply)}")
 
-    async def _patiently(self, method: str, path: str, body: Json | None, patience_s: float) -> tuple[int, Json]:
-        """Status and JSON of the reply, waiting for a server that is busy, or away. Raises CappellaError."""
+    async def _patiently(self, method: str, path: str, body: Json | None, patience_s: float) -> tuple[int, Json, float]:
+        """Status, JSON and seconds of the last try, waiting for a server that is busy, or away. Raises CappellaError."""
         pause_s, waited_s = FIRST_PAUSE_S, 0.0
         while True:
+            began = self._clock()
             try:
                 status, reply = await self._once(method, path, body)
                 if status not in NOT_NOW:
-                    return status, reply
+                    return status, reply, self._clock() - began
                 problem = f"{status} {_message(reply)}"
             except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
                 raise CappellaError(f"{self.url} is not an address. Write it as http://HOST:PORT.") from error

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from cappella.bench import servers
-from cappella.config import load, paths
+from cappella.config import Config, load, paths
 from cappella.engines.supervisor import default_log_dir
 from cappella.errors import ConfigError
 from cappella.evaluation import data, findings, judging, page, proposal, report, scorers, server, ways
@@ -65,15 +65,14 @@ async def _evaluate(options: Options, questions: Sequence[data.Question]) -> Non
     config = load.load(options.config) if options.config else None
     if config is not None:
         # Mistakes are told before the engines start.
-        _plan(options, questions, from_config(config, options.ensemble))
+        _plan(options, questions, _ensemble(options, config, {}, ""))
     sandbox = await _sandbox(options, questions)
     store = Store(options.store or _store_of(options), options.fresh)
     try:
         async with server.session() as http, _address(options) as url:
             client = server.Server(http, url, options.key)
             models = await client.models()
-            ensemble = from_config(config, options.ensemble) if config else from_server(models, options.ensemble, url)
-            plan = _plan(options, questions, ensemble)
+            plan = _plan(options, questions, _ensemble(options, config, models, url))
             pace = Pace(plan.at_once)
             with showing(console, pace) as tell:
                 results = await Asking(plan, client, store, sandbox, pace, tell).all()
@@ -103,6 +102,12 @@ def _conclude(options: Options, plan: Plan, results: Results, sandbox: Sandbox |
         console.print(f"Written: {path}", soft_wrap=True)
     if problem:
         raise problem
+
+
+def _ensemble(options: Options, config: Config | None, models: Mapping[str, Json], url: str) -> Ensemble:
+    if config is not None:
+        return from_config(config, options.ensemble, options.rubric_judge)
+    return from_server(models, options.ensemble, url, options.rubric_judge)
 
 
 def _plan(options: Options, questions: Sequence[data.Question], ensemble: Ensemble) -> Plan:

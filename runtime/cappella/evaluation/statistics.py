@@ -24,7 +24,7 @@ class Interval:
 class Comparison:
     """Two ways on the questions that both answered: the difference in accuracy, and how often only one was right.
 
-    `p` is McNemar's exact probability of so uneven a split if neither were better.
+    `p` is McNemar's exact probability of so uneven a split if neither were better. `ours` and `theirs` are the accuracies.
     """
 
     n: int
@@ -32,6 +32,8 @@ class Comparison:
     wins: int
     losses: int
     p: float
+    ours: float
+    theirs: float
 
 
 def interval(values: Sequence[float]) -> Interval | None:
@@ -50,7 +52,10 @@ def compare(ours: Sequence[bool | None], theirs: Sequence[bool | None]) -> Compa
     wins = sum(a and not b for a, b in pairs)
     losses = sum(b and not a for a, b in pairs)
     difference = interval([float(a) - float(b) for a, b in pairs])
-    return Comparison(len(pairs), difference, wins, losses, mcnemar(wins, losses)) if difference else None
+    if difference is None:
+        return None
+    shares = [sum(each) / len(pairs) for each in zip(*pairs, strict=True)]
+    return Comparison(len(pairs), difference, wins, losses, mcnemar(wins, losses), *shares)
 
 
 def mcnemar(wins: int, losses: int) -> float:

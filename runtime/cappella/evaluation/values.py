@@ -9,16 +9,19 @@ from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from typing import Any
 
-_MARKED = re.compile(r"(?:final answer|answer|####)\s*(?:is|:|=)?[ \t]*[*$\s]*([^\n]+)", re.IGNORECASE)
+_MARKED = re.compile(r"(?:answer[*_\s]*(?:is\b|:|=)|####)[ \t]*[*$\s]*([^\n]+)", re.IGNORECASE)
 _TAGGED = re.compile(r"<answer>\s*(.*?)\s*</answer>", re.DOTALL)
 _FENCE = re.compile(r"```[ \t]*([\w+-]*)[^\n]*\n(.*?)(?:```|\Z)", re.DOTALL)
 # No part of a version, an address, an identifier or a date.
 _NUMBER = re.compile(
     r"(?<![\w.,/:-])[-+−]?[$€£]?(\d{1,3}(?:,\d{3})+|\d+)?(\.\d+)?(/\d+)?(?:[eE][-+]?\d{1,3})?(?![\w/:]|[.,]\d|-\d)"
 )
-_LONE_LETTER = re.compile(r"^[\s*(\[\"']*([A-Z])[\s*)\].:\"']*$", re.MULTILINE)
-_NAMED_LETTER = re.compile(r"(?:answer|option|choice)\s*(?:is|:)?\s*[*(\[\"']*([A-Z])\b(?!['’])", re.IGNORECASE)
-_FIRST_LETTER = re.compile(r"^[\s*(\[]*([A-Z])[).:\]]")
+_LONE_LETTER = re.compile(r"^[\s*(\[\"'$]*(?:\\text\w*\{)?([A-Z])[\s*)\].:\"'$}]*$", re.MULTILINE | re.IGNORECASE)
+_FIRST_LETTER = re.compile(r"^[\s*(\[]*([A-Z](?=[.:)\]])|[a-z](?=[)\]]))")
+# The letter in upper case alone: "a" is an article.
+_NAMED_LETTER = re.compile(
+    r"(?i:answer|option|choice)[*_\s]*(?i:is\b|(?:would|must|should) be\b|:|=)?\s*[*(\[\"'$]*([A-Z])\b(?!['’])"
+)
 MAX_DIGITS = 400
 
 
@@ -66,17 +69,32 @@ def _exact(text: str) -> Fraction | None:
 
 
 def choice(text: str, choices: Sequence[str], letters: str) -> str | None:
-    """The letter that an answer gives: named as the answer, alone on a line, in front; or by the choice's own words."""
-    for pattern, at in ((_NAMED_LETTER, -1), (_LONE_LETTER, -1), (_FIRST_LETTER, 0)):
-        source = final_part(text) if pattern is _FIRST_LETTER else text
-        found = [str(letter).upper() for letter in pattern.findall(source) if letter.upper() in letters]
-        if found:
-            return found[at]
-    inside = final_part(text).strip(" ().*")
-    if len(inside) == 1 and inside.upper() in letters:
-        return inside.upper()
+    """The letter that an answer gives, or that of the one choice whose words its final part has.
+
+    Alone on the last line; else in the final part; else alone on a line, or named as the answer, the last of these.
+    """
+    final, last_line = final_part(text), text.strip().rpartition("\n")[2].strip()
+    is_marked = final != last_line
+    named = f"answer: {final}" if is_marked else final
+    places = (
+        (_LONE_LETTER, last_line, -1),
+        (_LONE_LETTER, final, -1),
+        (_FIRST_LETTER, final, 0),
+        (_NAMED_LETTER, named, 0 if is_marked else -1),
+        (_LONE_LETTER, text, -1),
+        (_NAMED_LETTER, text, -1),
+    )
+    for pattern, part, which in places:
+        if found := [letter.upper() for letter in pattern.findall(part) if letter.upper() in letters]:
+            return str(found[which])
+    return _by_words(final, choices, letters)
+
+
+def _by_words(final: str, choices: Sequence[str], letters: str) -> str | None:
     said = [
-        letter for letter, each in zip(letters, choices, strict=False) if words(each) and words(each) in words(inside)
+        letter
+        for letter, each in zip(letters, choices, strict=False)
+        if words(each) and f"{words(each)} " in f"{words(final)} "
     ]
     return said[0] if len(said) == 1 else None
 

@@ -1,5 +1,6 @@
 """Three sentences for people who decide: what won, whether the same tokens do as well without a panel, and what to do."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cappella.evaluation.findings import BEST, MAJORITY, Findings, Line
@@ -23,23 +24,30 @@ class Verdict:
 
 
 def verdict(findings: Findings) -> Verdict:
-    """The verdict on the way of the ensemble that leads the best member most; of equal ones, the one with fewer tokens."""
+    """The verdict on the way of the ensemble that is right most often; of equal ones, the one with fewer tokens.
+
+    A missing answer is a wrong one there, and a way that answered less than 90% of the questions is not ranked.
+    """
     best = findings.line(BEST)
-    candidates = [line for line in findings.runs if line.against_best]
+    left_out = [line for line in findings.lines if not line.is_ranked and (line in findings.runs or line.name == JUDGE)]
+    candidates = [line for line in findings.runs if line.against_best and line.is_ranked]
     if not candidates:
-        return Verdict(
-            UNDECIDED, None, (_first(None, best), "No way of the ensemble gave an answer.", "Nothing can be said.")
+        no_way = (
+            "No way of the ensemble answered enough of them." if left_out else "No way of the ensemble gave an answer."
         )
-    top = max(candidates, key=lambda line: (_lead(line), -line.tokens))
+        return Verdict(UNDECIDED, None, (_first(None, best, left_out), no_way, "Nothing can be said."))
+    top = max(candidates, key=lambda line: (line.right_of_all, -line.tokens))
+    advice = JUDGE_ALONE if _judge_leads(findings, top) else _advice(top)
+    return Verdict(advice, top.name, (_first(top, best, left_out), _second(top), _third(top, advice)))
+
+
+def _judge_leads(findings: Findings, top: Line) -> bool:
+    """Whether the judge alone is no worse than this way and the best member, each on the questions that both answered."""
     alone = next((line for line in findings.lines if line.name == JUDGE), None)
-    judge_leads = alone is not None and alone.accuracy.mean >= max(top.accuracy.mean, best.accuracy.mean)
-    advice = JUDGE_ALONE if judge_leads else _advice(top)
-    return Verdict(advice, top.name, (_first(top, best), _second(top), _third(top, advice)))
-
-
-def _lead(line: Line) -> float:
-    """Over the best member, on the questions that both answered."""
-    return line.against_best.difference.mean if line.against_best else -1.0
+    if alone is None or not alone.is_ranked:
+        return False
+    against = [findings.compared(JUDGE, other) for other in (top.name, BEST)]
+    return all(each is not None and each.difference.mean >= 0 for each in against)
 
 
 def _advice(top: Line) -> str:
@@ -61,15 +69,20 @@ def _is_worse(comparison: Comparison) -> bool:
     return comparison.p < LEVEL and comparison.difference.mean < 0
 
 
-def _first(top: Line | None, best: Line) -> str:
+def _first(top: Line | None, best: Line, left_out: Sequence[Line]) -> str:
+    not_ranked = ", ".join(f"{line.name} ({line.n} of {line.asked})" for line in left_out)
+    end = f"; not ranked, as too little was answered: {not_ranked}." if left_out else "."
     if top is None or top.against_best is None:
-        return f"On {best.n} questions the best member alone was right in {percent(best.accuracy.mean)}."
-    alone = f"the best member alone in {percent(best.accuracy.mean)}"
-    difference = top.against_best.difference
-    bounds = f"{points(difference.low)} to {points(difference.high)} points"
-    return (
-        f"On {top.n} questions {named(top.name)} was right in {percent(top.accuracy.mean)} and {alone} (95%: {bounds})."
+        return f"On {best.n} questions the best member alone was right in {percent(best.accuracy.mean)}{end}"
+    pairs = top.against_best
+    on = (
+        f"{pairs.n} questions"
+        if pairs.n == best.asked
+        else f"the {pairs.n} of {best.asked} questions that both answered"
     )
+    bounds = f"{points(pairs.difference.low)} to {points(pairs.difference.high)} points"
+    shares = f"was right in {percent(pairs.ours)} and the best member alone in {percent(pairs.theirs)}"
+    return f"On {on} {named(top.name)} {shares} (95%: {bounds}){end}"
 
 
 def _second(top: Line) -> str:
@@ -81,7 +94,7 @@ def _second(top: Line) -> str:
     cost = "At about the same tokens" if 0.8 <= share <= 1.25 else f"For {100 * share:.0f}% of its tokens"
     said = f"{cost} {count} of the best member with a vote were right in"
     sure = "a clear difference" if equal.p < LEVEL else "no clear difference"
-    return f"{said} {percent(top.consistency.mean)}: {sure}."
+    return f"{said} {percent(equal.theirs)}: {sure}."
 
 
 def _third(top: Line, advice: str) -> str:

@@ -75,8 +75,14 @@ def run_body(ensemble: Ensemble, way: Way, question: Question, answers: Sequence
     The seed differs by question, so that no member is always read first.
     """
     seed = int(digest([question.id, list(question.messages)])[:8], 16)
-    fusion = {**way.fusion, **_given(ensemble, way, [each for each in answers if each[0].name != way.without])}
+    fusion = {**way.fusion, **_given(ensemble, way, answers)}
     return {"model": ensemble.called, "messages": list(question.messages), "seed": seed, "fusion": fusion}
+
+
+def used(ensemble: Ensemble, way: Way) -> list[str]:
+    """The members whose answers a run is over: of a preset with a panel of its own those that sit there."""
+    names = [member.name for member in ensemble.members if member.name != way.without]
+    return ensemble.without_other_panels(str(way.fusion.get("preset")), names)
 
 
 def _given(ensemble: Ensemble, way: Way, answers: Sequence[tuple[Member, str]]) -> Json:
@@ -84,17 +90,20 @@ def _given(ensemble: Ensemble, way: Way, answers: Sequence[tuple[Member, str]]) 
 
     Only a preset keeps its panel, which may be another: whoever sits there and has no answer is asked.
     """
-    own = ensemble.without_other_panels(str(way.fusion.get("preset")), [member.name for member, _ in answers])
-    used = [(member, content) for member, content in answers if member.name in own]
-    seats = {member.name.partition("~")[0]: member.model for member, _ in used}
-    given = [{"model": member.name.partition("~")[0], "content": content} for member, content in used]
+    own = used(ensemble, way)
+    answers = [(member, content) for member, content in answers if member.name in own]
+    seats = {member.name.partition("~")[0]: member.model for member, _ in answers}
+    given = [{"model": member.name.partition("~")[0], "content": content} for member, content in answers]
     if "preset" in way.fusion and not way.without:
         return {"answers": given} if given else {}
     # The server numbers the seats of one model. Where the first of them has no answer, the second cannot be named.
     numbered = [name for i, name in enumerate(seats) if name == _seat_name(list(seats.values())[: i + 1])]
     if len(numbered) == len(seats):
         return {"analysis_models": list(seats.values()), "answers": given}
-    return {"analysis_models": [], "answers": [{"model": member.name, "content": content} for member, content in used]}
+    return {
+        "analysis_models": [],
+        "answers": [{"model": member.name, "content": content} for member, content in answers],
+    }
 
 
 def _seat_name(models: Sequence[str]) -> str:
