@@ -1,6 +1,15 @@
 """Forms of answers are compiled before an engine sees them: what it would refuse never reaches it."""
 
+import asyncio
 import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -25,6 +34,40 @@ def schema(value: Any) -> dict[str, Any]:
 
 def tool(parameters: Any, choice: Any) -> dict[str, Any]:
     return {"tools": [{"type": "function", "function": {"name": "f", "parameters": parameters}}], "tool_choice": choice}
+
+
+_numbers = count(1)
+
+
+def new_form() -> dict[str, Any]:
+    """One that nobody has compiled yet."""
+    return {**GOOD, "properties": {"a": {"type": "integer"}, f"b{next(_numbers)}": {"type": "string"}}}
+
+
+def is_known(form: dict[str, Any]) -> bool:
+    return any(kind == "json" and json.loads(text) == form for kind, text in form_check._known)
+
+
+def tools(how_many: int, *last: dict[str, Any]) -> dict[str, Any]:
+    """New forms, one for each tool."""
+    forms = [*(new_form() for _ in range(how_many)), *last]
+    each = [{"type": "function", "function": {"name": f"f{i}", "parameters": form}} for i, form in enumerate(forms)]
+    return {"tools": each, "tool_choice": "required"}
+
+
+@pytest.fixture
+def fresh_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadPoolExecutor]:
+    """One thread, whose process has yet to begin."""
+    with ThreadPoolExecutor(1) as threads:
+        monkeypatch.setattr(form_check, "_threads", threads)
+        yield threads
+        threads.submit(_end_process).result()
+
+
+def _end_process() -> None:
+    if process := getattr(form_check._own, "process", None):
+        process.kill()
+        form_check._end(process)
 
 
 REFUSED = {
@@ -116,3 +159,84 @@ async def test_without_llguidance_the_engine_decides(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(form_check, "_INSTALLED", False)
     await form_check.require_compilable(schema(UNIQUE))
     await form_check.require_compilable_body(json.dumps(schema(UNIQUE)).encode())
+
+
+async def test_all_forms_of_a_request_share_a_limit_and_the_rest_is_not_compiled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    last = new_form()
+    monkeypatch.setattr(form_check, "MAX_REQUEST_CPU_S", 0)
+    for _ in range(2):
+        with pytest.raises(EngineRejected, match=r"forms of the answer together take over 5 s"):
+            await form_check.require_compilable(tools(3, last))
+    assert not is_known(last)
+
+
+async def test_a_known_form_waits_for_no_other(fresh_threads: ThreadPoolExecutor) -> None:
+    form, gate = schema(new_form()), threading.Event()
+    await form_check.require_compilable(form)
+    fresh_threads.submit(gate.wait)
+    try:
+        async with asyncio.timeout(10):
+            await form_check.require_compilable(form)
+    finally:
+        gate.set()
+
+
+async def test_a_request_with_many_forms_lets_others_come_between(fresh_threads: ThreadPoolExecutor) -> None:
+    many = asyncio.create_task(form_check.require_compilable(tools(100)))
+    await asyncio.sleep(0)
+    await form_check.require_compilable(schema(new_form()))
+    assert not many.done()
+    await many
+
+
+async def test_the_forms_of_a_request_that_is_given_up_are_compiled_no_more(fresh_threads: ThreadPoolExecutor) -> None:
+    last = new_form()
+    many = asyncio.create_task(form_check.require_compilable(tools(100, last)))
+    await asyncio.sleep(0)
+    many.cancel()
+    await form_check.require_compilable(schema(new_form()))
+    assert not is_known(last)
+
+
+@pytest.mark.parametrize("ends", ["exit", "kill -TERM $$", "kill -INT $$"])
+async def test_a_process_that_ends_by_no_limit_is_replaced_once(
+    fresh_threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ends: str
+) -> None:
+    script = f'mkdir {tmp_path}/once 2>&- || exec "$@"; echo ready; read -r form; {ends}'
+    monkeypatch.setattr(form_check, "_COMMAND", ["sh", "-c", script, "sh", *form_check._COMMAND])
+    await form_check.require_compilable(schema(new_form()))
+    assert (tmp_path / "once").exists()
+
+
+async def test_a_form_that_ends_each_process_is_refused(
+    fresh_threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(form_check, "_COMMAND", ["sh", "-c", "echo ready; read -r form; kill -SEGV $$"])
+    with pytest.raises(EngineRejected, match="ends the process that compiles it"):
+        await form_check.require_compilable(schema(new_form()))
+
+
+CTRL_C = """
+import asyncio, os, signal
+from cappella.engines.vllm import form_check
+
+async def main():
+    process = await asyncio.to_thread(form_check._begun)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.killpg(0, signal.SIGINT)
+    await asyncio.sleep(0.2)
+    print("lives" if process.poll() is None else "ended")
+    process.kill()
+    process.wait()
+
+asyncio.run(main())
+"""
+
+
+def test_an_interrupt_of_the_server_ends_no_process_that_compiles() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(form_check.__file__).parents[3])}
+    command = [sys.executable, "-c", CTRL_C]
+    done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True, start_new_session=True)
+    assert (done.stdout, done.returncode) == ("lives\n", 0), done.stderr

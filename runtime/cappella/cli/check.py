@@ -41,13 +41,14 @@ def check(
 
 def _describe(loaded: Any, wrong: Sequence[str]) -> None:
     """The models without a mistake."""
-    from cappella.placement import folder
+    from cappella.placement import folder, pooling
 
     for name, model in loaded.local.items():
-        if any(place.startswith(f"models.{name}.") for place in wrong):
+        if any(f"{place}.".startswith(f"models.{name}.") for place in wrong):
             continue
-        own = folder.inspect(name, model.weights, model.card).own_context.default_tokens
-        context = "" if model.max_model_len else f", context by the plan, at most {own}"
+        found = folder.inspect(name, model.weights, model.card)
+        own = pooling.own_context(model, found.config, found.own_context)
+        context = "" if model.max_model_len else f", context by the plan, at most {own.default_tokens}"
         print(f"{name}: ok, {model.weights}{context}")
     for name, remote in loaded.remote.items():
         print(f"{name}: {remote.model or name} at {remote.url}")

@@ -6,7 +6,7 @@ from typing import Any
 from cappella.config import Config, Ensemble, Model, Preset, cards
 from cappella.config.engine_args import canonical
 from cappella.errors import ConfigError
-from cappella.placement import adapters, advice, architecture, folder, own_context, quantisation
+from cappella.placement import adapters, advice, architecture, folder, own_context, pooling, quantisation
 from cappella.placement.footprint import footprint
 from cappella.placement.gpu_kinds import LEAST_CAPABILITY
 from cappella.placement.machine import Machine
@@ -42,7 +42,7 @@ def _of_model(name: str, model: Model, machine: Machine | None) -> Iterator[Conf
     facts = _config_of(name, model)
     for error in _caught(lambda: adapters.served_rank(model)):
         yield ConfigError(error.place.replace("models: ", f"models.{name}."), error.problem, error.hint)
-    yield from _caught(lambda: footprint(name, model, machine)) if machine else _of_context(name, model, facts)
+    yield from _caught(lambda: footprint(name, model, machine)) if machine else _of_task(name, model, facts)
     yield from _of_quantisation(name, model, facts, machine)
 
 
@@ -53,8 +53,10 @@ def _config_of(name: str, model: Model) -> Mapping[str, Any]:
     return folder.inspect(name, model.weights, model.card).config
 
 
-def _of_context(name: str, model: Model, facts: Mapping[str, Any]) -> Iterator[ConfigError]:
-    own = own_context.of(facts)
+def _of_task(name: str, model: Model, facts: Mapping[str, Any]) -> Iterator[ConfigError]:
+    """What a footprint tells, too."""
+    yield from _caught(lambda: pooling.require_suited(name, model, facts))
+    own = pooling.own_context(model, facts, own_context.of(facts))
     overridden = "hf_overrides" in map(canonical, model.engine_args)
     if model.max_model_len and model.max_model_len > own.max_tokens and not overridden:
         problem = f"{model.max_model_len} is more than the model's own context of {own.max_tokens} tokens"
@@ -121,22 +123,38 @@ def _of_panel(config: Config, ensemble: Ensemble, part: Ensemble | Preset, place
     seats = ensemble.seats_of(part)
     for number, seat in enumerate(seats if part.panel else ()):
         yield from _of_length(config, f"{place}panel.{number}", seat.model, seat.sampling.max_completion_tokens or 0)
-    context = config.models_by_name[judge.model].capabilities.context_tokens
-    limits = [seat.sampling.max_completion_tokens for seat in seats for _ in range(seat.samples)]
-    writes = STRATEGIES[strategy].judge_writes
-    answers, own = sum(limit or 0 for limit in limits), (judge.max_completion_tokens or 0) if writes else 1
-    if context is None or not answers:
+    abilities = config.models_by_name[judge.model].capabilities
+    context, limits = abilities.context_tokens, [seat.sampling.max_completion_tokens or 0 for seat in seats]
+    if context is None:
         return
+    if not abilities.writes:
+        yield from _of_scorer(judge.model, context, max(limits), f"{place}judge")
+        return
+    samples = sum(seat.samples for seat in seats)
+    answers = sum(limit * seat.samples for limit, seat in zip(limits, seats, strict=True))
+    writes = STRATEGIES[strategy].judge_writes
+    own = (judge.max_completion_tokens or 0) if writes else 1
     if writes and (part.analysis or ensemble.analysis) == "before":
         # A run gives the analysis a quarter of the context at most.
         own += min(judge.analysis_max_tokens, context // 4)
-    if answers + own + NOTES_TOKENS >= context:
+    if answers and answers + own + NOTES_TOKENS >= context:
         problem = (
-            f"the context of {judge.model} is {context} tokens: {len(limits)} answers of up to {answers} together and its own"
+            f"the context of {judge.model} is {context} tokens: {samples} answers of up to {answers} together and its own"
             f" {own} leave no room for a question, so that answers would be cut"
         )
         hint = f"Raise models.{judge.model}.max_model_len, or lower max_completion_tokens of the members or the judge"
         yield ConfigError(f"{place}judge", problem, hint)
+
+
+def _of_scorer(judge: str, context: int, longest: int, place: str) -> Iterator[ConfigError]:
+    """It reads one answer at a time, and no notes of ours."""
+    if longest >= context:
+        problem = (
+            f"the context of {judge} is {context} tokens: an answer of up to {longest} leaves no room for a question,"
+            " and would get no score"
+        )
+        hint = f"Raise models.{judge}.max_model_len, or lower max_completion_tokens of the members"
+        yield ConfigError(place, problem, hint)
 
 
 def _of_length(config: Config, place: str, model: str, tokens: int) -> Iterator[ConfigError]:

@@ -1,7 +1,8 @@
 """What an ensemble does under a plan: its runs at once, and an estimate of the time of one run.
 
 A typical run: each member reads 2,000 tokens and writes an answer of 800; the judge reads the 2,000 and all answers, and writes
-an analysis of 400, where the ensemble has one before the answer, and 800. Where it only chooses, it writes one token.
+an analysis of 400, where the ensemble has one before the answer, and 800. Where it only chooses, it writes one token. A judge
+that scores reads the 2,000 with each answer, and writes nothing.
 """
 
 from collections.abc import Iterable, Mapping
@@ -95,15 +96,17 @@ def _members(config: Config, ensemble: Ensemble) -> list[tuple[str, _Seat]]:
 
 
 def _judge(config: Config, ensemble: Ensemble) -> list[tuple[str, _Seat]]:
+    host, samples = config.host_of[ensemble.judge.model], sum(seat.samples for seat in ensemble.seats)
+    if not config.models_by_name[ensemble.judge.model].capabilities.writes:
+        return [(host, _Seat(PROMPT_TOKENS + ANSWER_TOKENS, 0))] * samples
     strategy = STRATEGIES[ensemble.strategy]
     analysis = ANALYSIS_TOKENS if strategy.judge_writes and ensemble.analysis == "before" else 0
     written = analysis + ANSWER_TOKENS if strategy.judge_writes else 1
-    answers = sum(seat.samples for seat in ensemble.seats) * ANSWER_TOKENS
-    return [(config.host_of[ensemble.judge.model], _Seat(PROMPT_TOKENS + answers, written))]
+    return [(host, _Seat(PROMPT_TOKENS + samples * ANSWER_TOKENS, written))]
 
 
 def _runs_at_once(plan: Plan, name: str, seats: Iterable[_Seat]) -> float:
-    """By the KV cache that a run takes at its fullest, and by `max_num_seqs`."""
+    """By the KV cache that a run takes at its fullest, where the model keeps one, and by `max_num_seqs`."""
     placed, footprint = plan.placed[name], plan.footprints[name]
     pool = footprint.pool(len(placed.gpus))
     run_bytes, sequences = 0, 0
@@ -112,7 +115,8 @@ def _runs_at_once(plan: Plan, name: str, seats: Iterable[_Seat]) -> float:
         run_bytes += pool.sequence_bytes(min(seat.tokens, placed.max_model_len))
         run_bytes += (seat.samples - 1) * pool.sequence_bytes(seat.written)
         sequences += seat.samples
-    return min(placed.kv_cache_bytes / max(1, run_bytes), footprint.model.max_num_seqs / sequences)
+    by_sequences = footprint.model.max_num_seqs / sequences
+    return min(placed.kv_cache_bytes / run_bytes, by_sequences) if run_bytes else by_sequences
 
 
 def _together_s(plan: Plan, speeds: Mapping[str, Speed], seats: Iterable[tuple[str, _Seat]]) -> float:

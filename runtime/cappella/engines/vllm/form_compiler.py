@@ -13,15 +13,20 @@ Kind = Literal["json", "regex", "grammar", "choice"]
 
 
 def main(max_cpu_s: int, max_memory_bytes: int) -> None:
-    """Answer each form with what is wrong with it. The kernel ends a process that takes too much for one."""
+    """Answer each form with what is wrong with it, and the CPU seconds that it took.
+
+    The kernel ends a process that takes too much for one.
+    """
     tokenizer = llguidance.LLTokenizer("byte")
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_DATA, max_memory_bytes)
     print("ready", flush=True)
     for line in sys.stdin:
-        _limit(resource.RLIMIT_CPU, math.ceil(time.process_time()) + max_cpu_s)
+        begun_s = time.process_time()
+        _limit(resource.RLIMIT_CPU, math.ceil(begun_s) + max_cpu_s)
         kind, text = json.loads(line)
-        print(json.dumps(problem(kind, text, tokenizer)), flush=True)
+        found = problem(kind, text, tokenizer)
+        print(json.dumps([found, time.process_time() - begun_s]), flush=True)
 
 
 def _limit(kind: int, most: int) -> None:
