@@ -101,6 +101,24 @@ async def test_a_stream_that_waits_has_a_first_line_and_then_its_answer(full: Fu
     assert "error" not in rest.replace('"error":null', "")
 
 
+@pytest.mark.parametrize("model", TARGETS)
+@pytest.mark.parametrize("path", BODIES)
+async def test_one_that_waits_holds_its_body_until_it_is_admitted_or_left(full: Full, path: str, model: str) -> None:
+    bodies = full.engines.reloader.state.bodies
+    async with full.asking(path, model, user="u" * 5000) as reply:
+        await reply.content.readline()
+        assert await full.waiting(model)
+        assert bodies.held > 5000
+    assert await eventually(lambda: bodies.held == 0)
+    for server in full.engines.servers.values():
+        full.engines.let(server.model, Script(ending="held"))
+    async with full.asking(path, model, user="u" * 5000) as reply:
+        await reply.content.readline()
+        await full.free()
+        assert await eventually(lambda: full.engines.running > 0)
+        assert bodies.held == 0
+
+
 async def test_a_response_has_its_id_before_it_is_in_progress(full: Full) -> None:
     async with full.asking(RESPONSES, ENSEMBLE) as reply:
         assert await reply.content.readline() == b"event: response.created\n"

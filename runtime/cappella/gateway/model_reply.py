@@ -74,7 +74,7 @@ async def answer_from_model(
     options = {"status_code": 200, "media_type": form.media_type} if reply.is_silent else head
     if options["media_type"] == form.media_type:
         data = _report_broken_stream(state, incoming.request.url.path, data)
-    return Stream(data, reply, state.config.server.client_timeout_s, headers=headers, **options)
+    return Stream(data, reply, state.config.server.client_timeout_s, incoming.memory, headers=headers, **options)
 
 
 def _data(state: GatewayState, model: str, reply: "_Reply", form: ModelForm) -> AsyncGenerator[bytes, None]:
