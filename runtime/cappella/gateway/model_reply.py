@@ -150,7 +150,7 @@ async def _relay(
         incoming.memory.release()
         async with (
             state.recorder.call(incoming.key, model, incoming.wire, answers, tokens) as forwarded,
-            state.engines[model].forward(incoming.path, body) as reply,
+            state.engines[model].forward(incoming.path, body, forwarded.sent) as reply,
         ):
             head.update(status_code=reply.status_code, media_type=reply.content_type)
             answered.set_result(None)
