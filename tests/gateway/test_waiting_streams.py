@@ -16,6 +16,7 @@ from cappella.errors import Overloaded
 from cappella.gateway.formats import sse
 from support.fake_engines import MEMBERS, FakeEngines, busy_config, eventually, serving
 from support.scripted_engine import Json, Script
+from support.sleeper import Sleeper
 
 CHAT, RESPONSES, MESSAGES, OLLAMA = "/v1/chat/completions", "/v1/responses", "/v1/messages", "/api/chat"
 USER: Json = {"messages": [{"role": "user", "content": "Hi"}]}
@@ -226,6 +227,16 @@ async def test_an_engine_that_is_slow_to_speak_is_waited_for_too(full: Full) -> 
         await reply.content.readline()
         pace.release()
         pace.release()
+        assert said(CHAT, events(await reply.text())) == "Hello there"
+
+
+async def test_an_engine_that_wakes_first_keeps_no_first_line_back(full: Full) -> None:
+    await full.free()
+    sleeper = Sleeper(full.engines, "ann")
+    async with asyncio.timeout(60), full.asking(CHAT, "ann") as reply:
+        assert await reply.content.readline() == b": keep-alive\n"
+        assert sleeper.is_waited_for.is_set()
+        sleeper.wakes.set()
         assert said(CHAT, events(await reply.text())) == "Hello there"
 
 
