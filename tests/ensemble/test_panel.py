@@ -1,14 +1,11 @@
 """A round of the panel over scripted engines."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from math import inf
 
 import pytest
 
 from cappella.config.options import Grace, Seat
-from cappella.engines.waiting import Tell, told
 from cappella.ensemble.events import AnswerDelta, AnswerDone, AnswerFailed, Awake, GraceStarted, Waiting
 from cappella.ensemble.grace import WaitPolicy
 from cappella.ensemble.panel import SeatRequest, collect_answers
@@ -17,6 +14,7 @@ from cappella.types import Prompt, Sampling
 from support.clock import Clock
 from support.fake_engines import MEMBERS, FakeEngines, eventually
 from support.scripted_engine import Json, Script, too_long
+from support.sleeper import Sleeper
 
 SEATS = tuple(Seat(name, name) for name in MEMBERS)
 
@@ -113,22 +111,6 @@ async def test_by_default_a_hung_member_is_cut_soon_after_the_quorum(fake_engine
     assert (failure.cut.grace_s, 0 < failure.cut.quorum_s < 2.5) == (5.0, True)
     (began,) = [event for event in fake_engines.events if isinstance(event, GraceStarted)]
     assert (began.names, began.grace_s, began.quorum_s) == (["cat"], 5.0, failure.cut.quorum_s)
-
-
-class Sleeper:
-    """An engine that wakes when the test says so."""
-
-    def __init__(self, fake_engines: FakeEngines, name: str) -> None:
-        self.wakes = asyncio.Event()
-        self.is_waited_for = asyncio.Event()
-        fake_engines.engines[name]._hold_awake = self.hold_awake
-
-    @asynccontextmanager
-    async def hold_awake(self, tell: Tell) -> AsyncIterator[None]:
-        with told(tell, "asleep"):
-            self.is_waited_for.set()
-            await self.wakes.wait()
-        yield
 
 
 async def test_neither_grace_nor_timeout_cuts_a_member_that_waits_for_its_engine(

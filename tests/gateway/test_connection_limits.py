@@ -4,7 +4,7 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,9 +13,10 @@ import aiohttp
 import pytest
 
 from cappella.config import Config, Server
+from cappella.ensemble import stream
 from cappella.gateway import http_protocol, lingering
 from cappella.gateway.connection_limits import ConnectionLimits
-from support.fake_engines import FakeEngines, eventually, gateway_config, serving
+from support.fake_engines import FakeEngines, busy_config, eventually, gateway_config, serving
 from support.scripted_engine import Script
 
 HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
@@ -181,6 +182,22 @@ async def test_bodies_that_wait_are_bounded_and_leave_others_their_half(fake_eng
             assert (status, retry_after, '"overloaded"' in text) == (503, "5", True)
         assert await eventually(lambda: bodies.held == 0)
         assert (await ask(http))[0] == 200
+
+
+@pytest.mark.parametrize("model", ["ann", "cappella/default"])
+async def test_bodies_of_streams_that_wait_are_bounded_too(
+    fake_engines: FakeEngines, monkeypatch: pytest.MonkeyPatch, model: str
+) -> None:
+    monkeypatch.setattr(stream, "EARLY_FAILURE_S", 0.0)
+    config = busy_config(max_waiting=9, max_body_bytes=100_000, max_waiting_bytes=400_000)
+    asked = {**BODY, "model": model, "stream": True, "user": "u" * 80_000}
+    async with serving(fake_engines, config) as url, aiohttp.ClientSession() as http, AsyncExitStack() as stack:
+        admission = fake_engines.reloader.state.admission
+        await stack.enter_async_context(admission.slot("others", dict.fromkeys(fake_engines.engines, 2)))
+        for status in (200, 200, 503):
+            reply = await stack.enter_async_context(http.post(f"{url}/v1/chat/completions", json=asked))
+            assert reply.status == status
+        assert '"overloaded"' in await reply.text()
 
 
 async def test_a_request_that_is_admitted_holds_no_body(fake_engines: FakeEngines) -> None:

@@ -1,5 +1,6 @@
 """Token counts: Anthropic's count_tokens, and vLLM's /tokenize and /detokenize."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,10 @@ import aiohttp
 import pytest
 
 from cappella.auth.keys import KeyStore
+from cappella.gateway import tokens
 from support.fake_engines import FakeEngines, gateway_config, serving
 from support.recorded_gateway import SECRET, client, recording_config
+from support.sleeper import Sleeper
 from support.strict_gateway import with_keys
 
 USER: Any = [{"role": "user", "content": SECRET}]
@@ -86,3 +89,22 @@ async def test_vllms_tokenizer_can_be_asked_with_the_fields_of_a_list(gateway: s
     assert (status, reply["error"]["param"]) == (400, "chat_template")
     status, reply = await post(gateway, "/tokenize", {"model": "cappella/default", "prompt": "Hi"})
     assert (status, "call it with judge" in reply["error"]["message"]) == (400, True)
+
+
+@pytest.mark.parametrize("path", [COUNT, "/tokenize"])
+async def test_the_time_of_counts_begins_when_their_engine_is_awake(
+    gateway: str, fake_engines: FakeEngines, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setattr(tokens, "TIMEOUT_S", 0.2)
+    sleeper = Sleeper(fake_engines, "ann")
+    body = {"model": "ann", "messages": USER}
+    # More than proceed at a time.
+    asked = [asyncio.create_task(post(gateway, path, body)) for _ in range(2 * tokens.AT_ONCE)]
+    await sleeper.is_waited_for.wait()
+    await asyncio.sleep(0.4)
+    monkeypatch.setattr(tokens, "TIMEOUT_S", 20.0)
+    sleeper.wakes.set()
+    assert [status for status, _ in await asyncio.gather(*asked)] == [200] * len(asked)
+    monkeypatch.setattr(tokens, "TIMEOUT_S", 0.2)
+    fake_engines.servers["ann"].holds_counts = True
+    assert (await post(gateway, path, body))[0] == 504

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -12,10 +13,12 @@ from hypothesis import strategies as st
 
 from cappella.auth.keys import KeyStore, KeyUsage
 from cappella.gateway import usage_report
+from cappella.telemetry import forwarded_reply
 from cappella.telemetry.forwarded_reply import ForwardedReply
 from cappella.types import Usage
 from support.fake_engines import MEMBERS, FakeEngines, eventually, gateway_config, serving
 from support.scripted_engine import Script
+from support.sleeper import Sleeper
 from support.strict_gateway import with_keys
 
 BODY = {"model": "ann", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 40}
@@ -87,6 +90,42 @@ async def test_a_call_that_is_left_counts_what_it_may_have_used(fake_engines: Fa
     assert used.completion_tokens == 3 * 40
 
 
+async def test_a_call_that_is_left_before_its_engine_is_awake_costs_nothing(
+    fake_engines: FakeEngines, tmp_path: Path
+) -> None:
+    sleeper = Sleeper(fake_engines, "ann")
+    store = KeyStore(tmp_path / "keys")
+    key = store.create("ann", ["run"])
+    async with serving(fake_engines, with_keys(gateway_config(), tmp_path / "keys")) as url:
+        left = asyncio.create_task(ask(url, key, messages=[{"role": "user", "content": "x" * 400}]))
+        await sleeper.is_waited_for.wait()
+        left.cancel()
+        await asyncio.wait({left})
+        assert await eventually(lambda: bool(store.usage()))
+    assert store.usage()[store.all()[0].id] == KeyUsage(1, 0, 0)
+
+
+async def test_the_wake_of_an_engine_is_no_time_in_which_it_writes(
+    fake_engines: FakeEngines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(forwarded_reply, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    fake_engines.let("ann", Script(ending="held"))
+    sleeper = Sleeper(fake_engines, "ann")
+    store = KeyStore(tmp_path / "keys")
+    key = store.create("ann", ["run"])
+    async with serving(fake_engines, with_keys(gateway_config(), tmp_path / "keys")) as url:
+        left = asyncio.create_task(ask(url, key))
+        await sleeper.is_waited_for.wait()
+        now[0] = 100.0
+        sleeper.wakes.set()
+        assert await eventually(lambda: fake_engines.running == 1)
+        left.cancel()
+        await asyncio.wait({left})
+        assert await eventually(lambda: bool(store.usage()) and next(iter(store.usage().values())).prompt_tokens > 0)
+    assert next(iter(store.usage().values())).completion_tokens == 0
+
+
 async def test_a_run_that_is_left_before_any_token_counts_the_prompts_that_were_read(
     fake_engines: FakeEngines, tmp_path: Path
 ) -> None:
@@ -153,4 +192,5 @@ def test_an_image_is_no_text_and_a_token_is_one() -> None:
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 9000}}
     text = {"type": "text", "text": "x" * 400}
     found = ForwardedReply({"messages": [{"role": "user", "content": [image, text]}], "prompt": [7] * 50}, 1, 0)
+    found.sent()
     assert 150 <= found.usage.prompt_tokens < 160

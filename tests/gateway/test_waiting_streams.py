@@ -16,6 +16,7 @@ from cappella.errors import Overloaded
 from cappella.gateway.formats import sse
 from support.fake_engines import MEMBERS, FakeEngines, busy_config, eventually, serving
 from support.scripted_engine import Json, Script
+from support.sleeper import Sleeper
 
 CHAT, RESPONSES, MESSAGES, OLLAMA = "/v1/chat/completions", "/v1/responses", "/v1/messages", "/api/chat"
 USER: Json = {"messages": [{"role": "user", "content": "Hi"}]}
@@ -99,6 +100,24 @@ async def test_a_stream_that_waits_has_a_first_line_and_then_its_answer(full: Fu
     if path in (CHAT, OLLAMA):
         assert said(path, sent) == ("The final answer" if model == ENSEMBLE else "Hello there")
     assert "error" not in rest.replace('"error":null', "")
+
+
+@pytest.mark.parametrize("model", TARGETS)
+@pytest.mark.parametrize("path", BODIES)
+async def test_one_that_waits_holds_its_body_until_it_is_admitted_or_left(full: Full, path: str, model: str) -> None:
+    bodies = full.engines.reloader.state.bodies
+    async with full.asking(path, model, user="u" * 5000) as reply:
+        await reply.content.readline()
+        assert await full.waiting(model)
+        assert bodies.held > 5000
+    assert await eventually(lambda: bodies.held == 0)
+    for server in full.engines.servers.values():
+        full.engines.let(server.model, Script(ending="held"))
+    async with full.asking(path, model, user="u" * 5000) as reply:
+        await reply.content.readline()
+        await full.free()
+        assert await eventually(lambda: full.engines.running > 0)
+        assert bodies.held == 0
 
 
 async def test_a_response_has_its_id_before_it_is_in_progress(full: Full) -> None:
@@ -208,6 +227,16 @@ async def test_an_engine_that_is_slow_to_speak_is_waited_for_too(full: Full) -> 
         await reply.content.readline()
         pace.release()
         pace.release()
+        assert said(CHAT, events(await reply.text())) == "Hello there"
+
+
+async def test_an_engine_that_wakes_first_keeps_no_first_line_back(full: Full) -> None:
+    await full.free()
+    sleeper = Sleeper(full.engines, "ann")
+    async with asyncio.timeout(60), full.asking(CHAT, "ann") as reply:
+        assert await reply.content.readline() == b": keep-alive\n"
+        assert sleeper.is_waited_for.is_set()
+        sleeper.wakes.set()
         assert said(CHAT, events(await reply.text())) == "Hello there"
 
 

@@ -124,8 +124,13 @@ class EngineServer(Engine, Protocol):
         """Whether `forward` accepts this path of OpenAI's API, such as /v1/responses."""
         ...
 
-    def forward(self, path: str, body: bytes) -> AbstractAsyncContextManager[ForwardedReply]:
-        """Send a client's own JSON body to the server and yield its reply, a refusal included. Leaving aborts the call."""
+    def forward(
+        self, path: str, body: bytes, sending: Callable[[], None] = lambda: None
+    ) -> AbstractAsyncContextManager[ForwardedReply]:
+        """Send a client's own JSON body to the server and yield its reply, a refusal included. Leaving aborts the call.
+
+        `sending` is called when the engine is awake and the body is sent.
+        """
         ...
 
     async def probe(self) -> None:

@@ -1,7 +1,7 @@
 """Base class of engines over an OpenAI-compatible HTTP server: streams, forwarded replies, connections."""
 
 import os
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractContextManager, aclosing, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -156,11 +156,13 @@ class HttpEngine:
         return await off_loop_if_large(prompt_work(prompt), self._sanitizer.sanitize, prompt)
 
     @asynccontextmanager
-    async def forward(self, path: str, body: bytes) -> AsyncIterator[ForwardedReply]:
+    async def forward(
+        self, path: str, body: bytes, sending: Callable[[], None] = lambda: None
+    ) -> AsyncIterator[ForwardedReply]:
         """See `EngineServer.forward`. Raises EngineError for a reply with the status of a server's own fault."""
         self.require_accepting()
         await self._require_compilable_body(body)
-        async with self._awake(), self._post(path, self._forwarded(body)) as response:
+        async with self._awake(sending), self._post(path, self._forwarded(body)) as response:
             if refusals.is_server_fault(response.status):
                 raise refusals.from_reply(response.status, await response.read())
             reply = self._raw(response) if response.status < 400 else self._refusal(response)
@@ -189,12 +191,13 @@ class HttpEngine:
             raise EngineNotReady(f"{self.status.model} is {self.status.state}")
 
     @asynccontextmanager
-    async def _awake(self) -> AsyncIterator[None]:
-        """Wait until the engine is awake. Raises EngineNotReady if it did not wake."""
+    async def _awake(self, then: Callable[[], None] = lambda: None) -> AsyncIterator[None]:
+        """Wait until the engine is awake, and call `then`. Raises EngineNotReady if it did not wake."""
         tell = waiting.teller(self.name)
         async with self._hold_awake(tell) if self._hold_awake else nullcontext():
             if self.status.state != "ready":
                 raise EngineNotReady(f"{self.status.model} did not wake: it is {self.status.state}")
+            then()
             yield
 
     async def list_models(self) -> list[Json]:

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 from fastapi import Response
 
 from cappella.background import background
-from cappella.engines import refusals
+from cappella.engines import refusals, waiting
+from cappella.engines.waiting import WaitReason
 from cappella.ensemble import stream
 from cappella.errors import CappellaError, EngineNotReady
 from cappella.gateway import proxy, renaming, usage_report
@@ -74,7 +75,7 @@ async def answer_from_model(
     options = {"status_code": 200, "media_type": form.media_type} if reply.is_silent else head
     if options["media_type"] == form.media_type:
         data = _report_broken_stream(state, incoming.request.url.path, data)
-    return Stream(data, reply, state.config.server.client_timeout_s, headers=headers, **options)
+    return Stream(data, reply, state.config.server.client_timeout_s, incoming.memory, headers=headers, **options)
 
 
 def _data(state: GatewayState, model: str, reply: "_Reply", form: ModelForm) -> AsyncGenerator[bytes, None]:
@@ -87,12 +88,16 @@ def _data(state: GatewayState, model: str, reply: "_Reply", form: ModelForm) -> 
 
 
 class _Reply:
-    """A reply whose first piece is awaited by a task of its own, which ends with it."""
+    """A reply whose first piece is awaited by a task of its own, which ends with it.
+
+    `_sleeps` is done while that task waits until the engine is awake.
+    """
 
     def __init__(
         self, data: AsyncGenerator[bytes, None], source: AsyncGenerator[bytes, None], head: Mapping[str, Any]
     ) -> None:
         self.data = data
+        self._sleeps = asyncio.get_running_loop().create_future()
         self.first = asyncio.create_task(self._first_piece())
         self._source = source
         self._head = head
@@ -105,8 +110,8 @@ class _Reply:
         """Until the first piece is there or has failed; for a stream only for a moment, unless the engine has refused it."""
         await asyncio.wait({self.first}, timeout=stream.EARLY_FAILURE_S if streams else None)
         if self.is_silent and records.current().admitted_at is not None and not answered.done():
-            # It waits for nobody else: the status that the engine gives it is about to come.
-            either: set[asyncio.Future[Any]] = {self.first, answered}
+            # It waits for nobody else: the status is about to come, unless the engine has to wake for it.
+            either: set[asyncio.Future[Any]] = {self.first, answered, self._sleeps}
             await asyncio.wait(either, timeout=sse.KEEP_ALIVE_S, return_when=asyncio.FIRST_COMPLETED)
         if self._is_refused:
             await asyncio.wait({self.first})
@@ -132,7 +137,14 @@ class _Reply:
         return int(self._head.get("status_code", 200)) >= _BAD_REQUEST
 
     async def _first_piece(self) -> bytes:
-        return await anext(self.data, b"")
+        with waiting.listening(self._note_wait):
+            return await anext(self.data, b"")
+
+    def _note_wait(self, _: str, reason: WaitReason | None) -> None:
+        if reason is None:
+            self._sleeps = asyncio.get_running_loop().create_future()
+        elif not self._sleeps.done():
+            self._sleeps.set_result(None)
 
 
 async def _relay(
@@ -150,7 +162,7 @@ async def _relay(
         incoming.memory.release()
         async with (
             state.recorder.call(incoming.key, model, incoming.wire, answers, tokens) as forwarded,
-            state.engines[model].forward(incoming.path, body) as reply,
+            state.engines[model].forward(incoming.path, body, forwarded.sent) as reply,
         ):
             head.update(status_code=reply.status_code, media_type=reply.content_type)
             answered.set_result(None)

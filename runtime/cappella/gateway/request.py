@@ -132,7 +132,8 @@ class Stream(StreamingResponse):
     """A streamed reply that ends, together with its source, if the client is too slow a reader for `timeout_s`.
 
     Then it logs a warning, and the records of the request and its run have the error ClientTooSlow. `source` is what
-    generates `content`: it has ended when the reply has, however that ended, also before its first byte.
+    generates `content`: it has ended when the reply has, however that ended, also before its first byte. Until then
+    `memory` holds the request's body, unless it is released before.
     """
 
     def __init__(
@@ -140,14 +141,25 @@ class Stream(StreamingResponse):
         content: AsyncGenerator[bytes, None],
         source: Source,
         timeout_s: float,
+        memory: HeldBody | None = None,
         **options: Any,
     ) -> None:
         super().__init__(content, **options)
+        self._memory = memory
+        if memory:
+            memory.outlives_request = True
         self._content = content
         self._source = source
         self._patience = _Patience(timeout_s)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._reply(scope, receive, send)
+        finally:
+            if self._memory:
+                self._memory.release()
+
+    async def _reply(self, scope: Scope, receive: Receive, send: Send) -> None:
         # Closing a generator that has not begun does not close what it would have read.
         async with aclosing(self._source), aclosing(self._content):
             try:

@@ -219,7 +219,7 @@ async def _answer_from_ensemble(
     # Awaited before the reply begins, so that an early failure still gets its own status code.
     first = await unless_gone(incoming.request, anext(frames))
     options = {"media_type": encoder.media_type, "headers": {**NO_BUFFERING, **headers}}
-    return Stream(resumed(first, frames), frames, state.config.server.client_timeout_s, **options)
+    return Stream(resumed(first, frames), frames, state.config.server.client_timeout_s, incoming.memory, **options)
 
 
 async def _in_background(

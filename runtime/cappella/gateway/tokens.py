@@ -11,7 +11,8 @@ from functools import partial
 import orjson
 from fastapi import APIRouter, Request, Response
 
-from cappella.engines import refusals
+from cappella.engines import refusals, waiting
+from cappella.engines.waiting import WaitReason
 from cappella.errors import QueueTimeout, RequestError, UnknownModel
 from cappella.gateway import proxy, renaming
 from cappella.gateway.formats import policy
@@ -54,15 +55,43 @@ class Turns:
     """Lets few counts of each engine proceed at a time."""
 
     def __init__(self) -> None:
-        self._by_engine: Mapping[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(AT_ONCE))
+        self._by_engine: Mapping[str, _Turns] = defaultdict(_Turns)
 
     async def take(self, engine: str, work: Callable[[], Awaitable[bytes]]) -> bytes:
-        """What `work` returns. Raises QueueTimeout after `TIMEOUT_S`."""
+        """What `work` returns. Raises QueueTimeout after `TIMEOUT_S`, without the time in which the engine wakes."""
         try:
-            async with asyncio.timeout(TIMEOUT_S), self._by_engine[engine]:
-                return await work()
+            return await self._by_engine[engine].take(work)
         except TimeoutError as error:
             raise QueueTimeout(f"{engine} counted no tokens within {TIMEOUT_S:g} s.") from error
+
+
+class _Turns:
+    """Those of one engine. While a count waits for it to wake, the time of none passes."""
+
+    def __init__(self) -> None:
+        self._semaphore = asyncio.Semaphore(AT_ONCE)
+        self._timeouts: set[asyncio.Timeout] = set()
+        self._asleep = 0
+
+    async def take(self, work: Callable[[], Awaitable[bytes]]) -> bytes:
+        async with asyncio.timeout_at(self._ends_at()) as timeout:
+            self._timeouts.add(timeout)
+            try:
+                with waiting.listening(self._note_wait):
+                    async with self._semaphore:
+                        return await work()
+            finally:
+                self._timeouts.remove(timeout)
+
+    def _note_wait(self, _: str, reason: WaitReason | None) -> None:
+        self._asleep += 1 if reason else -1
+        for timeout in self._timeouts:
+            # One that is over does not begin again.
+            if not timeout.expired():
+                timeout.reschedule(self._ends_at())
+
+    def _ends_at(self) -> float | None:
+        return None if self._asleep else asyncio.get_running_loop().time() + TIMEOUT_S
 
 
 async def _reply(current: Callable[[], GatewayState], request: Request, turns: Turns, answer: Answer) -> Response:

@@ -23,7 +23,8 @@ class ForwardedReply:
     """Collects the pieces of one reply to `request`; `usage` holds its tokens once it has ended.
 
     Where the engine does not report them, its prompt is estimated from its texts, and what may have been written since
-    the last piece counts, up to what was asked: so many `answers` of at most so many `tokens`.
+    the last piece counts, up to what was asked: so many `answers` of at most so many `tokens`. A request that was never
+    `sent` costs nothing.
     """
 
     def __init__(self, request: Json, answers: int, tokens: int) -> None:
@@ -31,10 +32,14 @@ class ForwardedReply:
         self._request = request
         self._answers = answers
         self._tokens = tokens
-        self._last_piece_at = time.monotonic()
+        self._last_piece_at: float | None = None
         self._newlines = 0
         self._failed = False
         self._tail = bytearray()
+
+    def sent(self) -> None:
+        """The engine gets the request now, and may write from here on."""
+        self._last_piece_at = time.monotonic()
 
     def begin(self, status_code: int) -> None:
         """The head of the reply has come; until then nothing is known of the call."""
@@ -77,6 +82,8 @@ class ForwardedReply:
                 yield usage
 
     def _unreported(self) -> Usage:
+        if self._last_piece_at is None:
+            return Usage()
         interval = self._request.get("stream_interval")
         # An event of a stream has two.
         seen = self._newlines // 2 * (interval if isinstance(interval, int) and interval > 1 else 1)
