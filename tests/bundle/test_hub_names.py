@@ -335,3 +335,20 @@ def test_a_card_is_made_from_files_here_or_on_the_hub_and_plans_without_them(pla
     code, said, error = place.run("plan", path, "--gpus", "24GiB", "--json")
     assert code == 0, error
     assert json.loads(said)["models"][0]["max_model_len"] == 1024
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_a_card_of_quantised_weights_counts_them_unpacked(tmp_path: Path, here: bool) -> None:
+    config = {**TINY, "quantization_config": {"quant_method": "awq", "bits": 4, "group_size": 128}}
+    inner, hidden = TINY["vocab_size"], TINY["hidden_size"]
+    shapes = {"model.embed_tokens.weight": ("BF16", (inner, hidden)), "lm_head.weight": ("BF16", (inner, hidden))}
+    packed = {"model.layers.0.mlp.up_proj.qweight": ("I32", (1000, 105))}
+    made = write_model(tmp_path / "made", config, shapes={**shapes, **packed})  # type: ignore[dict-item]
+    with running({**files_of(made), **TEMPLATE}) as hub:
+        place = Place(tmp_path, hub)
+        if here:
+            place.fill_cache()
+        code, _, error = place.run("card", "maker/ann", "--out", tmp_path / "card.yaml")
+    assert code == 0, error
+    # The packed weights of 420,000 bytes are 800,000 values with their scales.
+    assert cards.load(tmp_path / "card.yaml").parameters == pytest.approx(2 * 128 * 64 + 800_000, rel=0.01)

@@ -12,7 +12,7 @@ from cappella.bundle.progress import human
 from cappella.config import Config, cards, load, weights
 from cappella.config.weights import hub_name
 from cappella.errors import ConfigError
-from cappella.placement import advice, checkpoint, folder, own_context, pooling, proposal
+from cappella.placement import advice, checkpoint, folder, own_context, parameters, pooling, proposal
 from cappella.placement.machine import Machine
 from cappella.placement.planner import Plan
 from cappella.placement.proposal import PANEL, Candidate, Choice
@@ -108,7 +108,7 @@ def _candidate(name: str, at: Path) -> Candidate:
         weights=name,
         maker=hub.hub_id.partition("/")[0] if hub else "",
         architecture=str(config.get("model_type", "")),
-        parameters=card.parameters if card else size_bytes // 2,
+        parameters=card.parameters if card else parameters.count(config, size_bytes),
         size_bytes=size_bytes,
         context_tokens=own_context.of(config).default_tokens,
         takes_tools=card is not None and card.tool_parser is not None,

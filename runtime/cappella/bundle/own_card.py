@@ -17,10 +17,9 @@ from cappella.config import hub_library, incomplete, weights, yaml_source
 from cappella.config.cards import Card
 from cappella.config.weights import HubName
 from cappella.errors import ConfigError
-from cappella.placement import architecture, checkpoint, own_context
+from cappella.placement import architecture, checkpoint, own_context, parameters
 from cappella.placement.folder import read_json
 
-BYTES_PER_PARAMETER = 2
 UNCONFIRMED = ("tool_parser", "reasoning_parser")
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 READ_FROM_HUB = ("config.json", "generation_config.json")
@@ -45,10 +44,10 @@ def _of_folder(model: str, folder: Path) -> Card:
         "revision": recorded.revision if recorded else name.revision,
         "licence": inventory.licence(name, folder),
         "gated": False,
-        "parameters": sum(prod(each.shape) for each in tensors),
         "weight_bytes": sum(each.size_bytes for each in tensors),
     }
-    return _card(model, folder, known)
+    is_plain = all(each.dtype in checkpoint.PLAIN for each in tensors)
+    return _card(model, folder, known, sum(prod(each.shape) for each in tensors) if is_plain else None)
 
 
 def _of_hub(model: str) -> Card:
@@ -59,8 +58,8 @@ def _of_hub(model: str) -> Card:
     hub.require(model)
     found = hub.find(name.hub_id, name.revision)
     size_bytes = sum(file.size_bytes for file in found.files if file.name.endswith(".safetensors"))
-    sizes = {"parameters": size_bytes // BYTES_PER_PARAMETER, "weight_bytes": size_bytes}
-    known = {"hub_id": name.hub_id, "revision": found.revision, "licence": found.licence, "gated": found.gated, **sizes}
+    known = {"hub_id": name.hub_id, "revision": found.revision, "licence": found.licence, "gated": found.gated}
+    known["weight_bytes"] = size_bytes
     # The card goes to standard output, where nothing else may stand.
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
         for file in found.files:
@@ -69,12 +68,13 @@ def _of_hub(model: str) -> Card:
         return _card(name.hub_id, Path(folder), known)
 
 
-def _card(source: str, folder: Path, known: Mapping[str, Any]) -> Card:
-    """The card of what is known from elsewhere and of the files in the folder. Raises ConfigError."""
+def _card(source: str, folder: Path, known: Mapping[str, Any], counted: int | None = None) -> Card:
+    """The card of what is known from elsewhere, counted parameters too, and of the files in the folder. Raises ConfigError."""
     config = read_json(source, folder / "config.json")
     architecture.read(config, source)
     facts = {
         **known,
+        "parameters": counted or parameters.count(config, known["weight_bytes"]),
         "licence": known["licence"] or "unknown",
         "revision": known["revision"] if hub_library.is_commit(known["revision"]) else None,
         "context_tokens": own_context.of(config).default_tokens,
