@@ -1,16 +1,21 @@
 """Responses that are kept, as the stock client uses them: continued, read again, listed, deleted, and run in the background."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import openai
+import orjson
 import pytest
 from openai import AsyncOpenAI
 
 from cappella.auth.keys import KeyStore
 from cappella.ensemble import stream
+from cappella.gateway import kept_responses
+from cappella.telemetry import response_store
 from cappella.telemetry.run_store import Reader, RunStore
 from support.fake_engines import MEMBERS, FakeEngines, eventually, judge_script, serving
 from support.kept_gateway import ask, client, ended, hold, keeping, kept
@@ -263,6 +268,25 @@ async def test_a_cancelled_response_frees_its_engines_and_stays_cancelled(
     assert await eventually(lambda: fake_engines.running == 0)
     assert (await stock.responses.cancel(queued.id)).status == "cancelled"
     assert (await stock.responses.retrieve(queued.id)).status == "cancelled"
+
+
+async def test_responses_are_written_as_json_by_the_stores_thread_alone(
+    stock: AsyncOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writers: list[str] = []
+
+    def noted(value: Any) -> bytes:
+        writers.append(threading.current_thread().name)
+        return orjson.dumps(value)
+
+    for module in (kept_responses, response_store):
+        monkeypatch.setattr(module, "orjson", SimpleNamespace(loads=orjson.loads, dumps=noted))
+    first = await ask(stock)
+    reference: Any = {"type": "item_reference", "id": first.output[0].id}
+    again = await ask(stock, [reference, {"role": "user", "content": "And?"}], background=True)
+    assert (await ended(stock, again.id)).output_text == "The final answer"
+    assert writers
+    assert threading.current_thread().name not in writers
 
 
 async def test_only_what_runs_in_the_background_is_cancelled_and_what_has_ended_stays(stock: AsyncOpenAI) -> None:

@@ -22,7 +22,7 @@ from cappella.gateway.reply_types import Response
 from cappella.gateway.request import Incoming
 from cappella.telemetry import records
 from cappella.telemetry.records import RequestRecord
-from cappella.telemetry.response_store import Conversation, Found, ResponseStore, StoredResponse
+from cappella.telemetry.response_store import Conversation, Found, ResponseStore, StoredResponse, json_size
 from cappella.types import Json
 
 PATH = "/v1/responses"
@@ -98,7 +98,7 @@ class KeptResponses:
         earlier = await self._conversation(previous, key_id) if isinstance(previous, str) else None
         size = earlier.size_bytes if earlier else 0
         if isinstance(said, list) and (named := await self._named(said, key_id)):
-            sizes = {name: len(orjson.dumps(item)) for name, item in named.items()}
+            sizes = {name: json_size(item) for name, item in named.items()}
             size += sum(sizes.get(_id_of(item), 0) for item in said)
             wire = {**wire, "input": [named.get(_id_of(item), item) for item in said]}
         if size > max_bytes:
@@ -111,7 +111,7 @@ class KeptResponses:
         if request.store is not False:
             request.keep_with(
                 lambda response: self._store.add(
-                    lambda: _stored(request, response, key_id), size_bytes + len(orjson.dumps(response["output"]))
+                    lambda: _stored(request, response, key_id), size_bytes + json_size(response["output"])
                 )
             )
 

@@ -4,7 +4,7 @@ import logging
 import secrets
 import sqlite3
 import zlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -65,6 +65,17 @@ class Events:
     frames: Sequence[bytes]
 
 
+def json_size(value: object) -> int:
+    """About as many bytes as the value's JSON has, without writing that."""
+    if isinstance(value, str):
+        return len(value) + 2
+    if isinstance(value, Mapping):
+        return 2 + sum(len(name) + 4 + json_size(each) for name, each in value.items())
+    if isinstance(value, Sequence):
+        return 2 + sum(1 + json_size(each) for each in value)
+    return 4
+
+
 class ResponseStore:
     """Responses of one server. Those that it has not finished when it ends are failed by the next server of the file.
 
@@ -91,8 +102,11 @@ class ResponseStore:
     def finish(self, response_id: str, response: Json) -> None:
         """Replace an unfinished response; one that is finished or deleted stays so."""
         query = f"UPDATE responses SET status = ?, response = ? WHERE id = ? AND {_IS_UNFINISHED}"
-        values = (response["status"], orjson.dumps(response), response_id)
-        self._runs.write(lambda db: db.execute(query, values), len(values[1]))
+
+        def work(db: sqlite3.Connection) -> None:
+            db.execute(query, (response["status"], orjson.dumps(response), response_id))
+
+        self._runs.write(work, json_size(response))
 
     def end(self, response_id: str, status: str, error: Json | None = None) -> None:
         """End an unfinished response without an answer."""
