@@ -22,7 +22,7 @@ def count(config: Mapping[str, Any], weight_bytes: int) -> int:
         named = next((each[key] for each in (config, text) for key in ("dtype", "torch_dtype") if each.get(key)), "")
         return weight_bytes // DTYPE_BYTES.get(str(named).removeprefix("torch."), 2)
     tied = text.get("tie_word_embeddings", config.get("tie_word_embeddings", False))
-    embeddings = text.get("vocab_size", 0) * text.get("hidden_size", 0) * (1 if tied else 2)
+    embeddings: int = text.get("vocab_size", 0) * text.get("hidden_size", 0) * (1 if tied else 2)
     packed_bytes = max(0, weight_bytes - 2 * embeddings)
     return embeddings + round(packed_bytes * 8 / bits / (_SCALES if bits < 8 else 1))
 
