@@ -157,7 +157,11 @@ AGENTS = (
         ("@qwen-code/qwen-code@0.24.4",),
         "OPENAI_BASE_URL=URL/v1 OPENAI_API_KEY=none OPENAI_MODEL=cappella/default qwen --auth-type openai",
         command=("qwen", "--yolo", "--auth-type", "openai", "-p", TASK),
-        environment={"OPENAI_BASE_URL": "{url}/v1", "OPENAI_API_KEY": "none", "OPENAI_MODEL": MODEL},
+        environment={
+            **{"OPENAI_BASE_URL": "{url}/v1", "OPENAI_API_KEY": "none", "OPENAI_MODEL": MODEL},
+            # It ends a stream that brings nothing for four minutes, as small machines need to read its prompt.
+            "QWEN_STREAM_IDLE_TIMEOUT_MS": "0",
+        },
     ),
     Client(
         "aider",
