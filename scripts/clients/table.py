@@ -158,7 +158,7 @@ AGENTS = (
         "OPENAI_BASE_URL=URL/v1 OPENAI_API_KEY=none OPENAI_MODEL=cappella/default qwen --auth-type openai",
         command=("qwen", "--yolo", "--auth-type", "openai", "-p", TASK),
         environment={
-            **{"OPENAI_BASE_URL": "{url}/v1", "OPENAI_API_KEY": "none", "OPENAI_MODEL": MODEL},
+            "OPENAI_BASE_URL": "{url}/v1", "OPENAI_API_KEY": "none", "OPENAI_MODEL": MODEL,
             # It ends a stream that brings nothing for four minutes, as small machines need to read its prompt.
             "QWEN_STREAM_IDLE_TIMEOUT_MS": "0",
         },
