@@ -51,12 +51,13 @@ def write(all_figures: Sequence[Figures], folder: Path) -> list[Path]:
     """Write bench.json and bench.svg into `folder`; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     data, picture = folder / "bench.json", folder / "bench.svg"
-    data.write_text(json.dumps({**_circumstances(), "figures": [asdict(each) for each in all_figures]}, indent=1))
+    data.write_text(json.dumps({**circumstances(), "figures": [asdict(each) for each in all_figures]}, indent=1))
     draw(all_figures, picture)
     return [data, picture]
 
 
-def _circumstances() -> dict[str, Any]:
+def circumstances() -> dict[str, Any]:
+    """What belongs to every file of figures: version, command, time (UTC), Python and cores."""
     return {
         "cappella": __version__,
         "command": " ".join(["cappella", *sys.argv[1:]]),

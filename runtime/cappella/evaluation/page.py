@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from html import escape
 
+from cappella.bench.report import circumstances
 from cappella.evaluation import charts
-from cappella.evaluation.report import Report, circumstances, tables
+from cappella.evaluation.report import Report, tables
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d1d1f; --paper: #fff; --faint: #8884; --run: #0a6; --member: #36c; --own: #888; }

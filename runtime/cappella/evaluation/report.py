@@ -1,26 +1,21 @@
 """An evaluation as JSON and as tables on a terminal."""
 
-import os
-import platform
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import orjson
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from cappella.bench.report import circumstances
 from cappella.errors import ConfigError
 from cappella.evaluation.findings import Findings, Group, Line
 from cappella.evaluation.judging import Choices, Turned
 from cappella.evaluation.statistics import Comparison, Interval
 from cappella.evaluation.verdict import Verdict, percent, points
 from cappella.types import Json
-from cappella.version import __version__
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +47,6 @@ class Report:
             "problems": findings.problems,
             "questions": list(self.questions),
         }
-
-
-def circumstances() -> dict[str, Any]:
-    return {
-        "cappella": __version__,
-        "command": " ".join(["cappella", *sys.argv[1:]]),
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "python": platform.python_version(),
-        "cores": len(os.sched_getaffinity(0)),
-    }
 
 
 def write(path: Path, text: bytes | str) -> None:
