@@ -7,6 +7,7 @@ import sys
 import tempfile
 import venv
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -15,6 +16,7 @@ from cappella.evaluation import sandbox
 from cappella.evaluation.sandbox import Limits, Outcome, Sandbox
 
 QUICK = Limits(wall_s=20, cpu_s=1, memory_bytes=300 << 20, file_bytes=1 << 20)
+from support.real_deployment import wait_for
 
 
 def confined() -> Sandbox:
@@ -114,9 +116,12 @@ def test_a_virtual_environment_among_temporary_files_works(
 
 
 def test_a_process_that_a_program_leaves_behind_ends_with_it() -> None:
-    left = "import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(600)\n    os._exit(0)"
+    # A word of its own in its command line: other tests may run programs at the same time.
+    word = uuid4().hex
+    child = f"import time; time.sleep(600)  # {word}"
+    left = f"import os, sys\nif os.fork() == 0:\n    os.setsid()\n    os.execv(sys.executable, ['python', '-c', {child!r}])"
     assert ran(left).passed
-    assert not [pid for pid in os.listdir("/proc") if pid.isdigit() and b"confined.py" in command(pid)]
+    assert wait_for(lambda: not any(word.encode() in command(pid) for pid in os.listdir("/proc") if pid.isdigit()), 30)
 
 
 def command(pid: str) -> bytes:
