@@ -1,7 +1,7 @@
 """The shape whose engines the tests on a GPU run.
 
 `scripts/test_gpu` runs them. CAPPELLA_GPU_SHAPE chooses the shape that scripts/make_shape writes: `1b` unless it is set;
-`8b` is for a GPU of 80 GB, and `30m` tries the tests themselves on a CPU.
+`8b` is for a GPU of 80 GB, and `30m` tries the tests themselves on a CPU. CAPPELLA_GPU_WEIGHTS is a folder that keeps it.
 """
 
 import os
@@ -37,8 +37,10 @@ def on_gpu() -> bool:
 @pytest.fixture(scope="session")
 def write_config(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[ConfigMap], None]], Path]:
     """Writes the shape's config under a name after a change to it, with absolute paths."""
-    folder = tmp_path_factory.mktemp("shapes")
-    subprocess.run([sys.executable, str(ROOT / "scripts" / "make_shape"), SHAPE, str(folder)], check=True)
+    kept = os.environ.get("CAPPELLA_GPU_WEIGHTS")
+    folder = Path(kept) if kept else tmp_path_factory.mktemp("shapes")
+    if not (folder / f"{SHAPE}.yaml").exists():
+        subprocess.run([sys.executable, str(ROOT / "scripts" / "make_shape"), SHAPE, str(folder)], check=True)
 
     def write(name: str, change: Callable[[ConfigMap], None]) -> Path:
         config = yaml.safe_load((folder / f"{SHAPE}.yaml").read_text())

@@ -12,7 +12,7 @@ import pytest
 from cappella.config import load
 from support import gpu_report
 from support.gpu_report import GIB, record
-from support.on_gpu import MODELS, ConfigMap, OnGpu, free_gib, record_memory, running
+from support.on_gpu import MODELS, SPEED, ConfigMap, OnGpu, bench, free_gib, record_memory, running
 from support.real_deployment import stop, wait_for
 
 pytestmark = pytest.mark.gpu
@@ -28,7 +28,9 @@ SHAPED: dict[str, Any] = {
 
 
 def features(config: ConfigMap) -> None:
-    """The judge looks up in its prompt, and one member has an adapter."""
+    """The judge looks up in its prompt, and one member has an adapter; both would blur figures of speed."""
+    if SPEED:
+        return
     models = config["models"]
     models["judge"]["prompt_lookup_tokens"] = 4
     weights = Path(models["cat"]["weights"])
@@ -39,7 +41,7 @@ def features(config: ConfigMap) -> None:
 def engines(
     write_config: Callable[[str, Callable[[ConfigMap], None]], Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[OnGpu]:
-    with running(write_config("features", features), tmp_path_factory.mktemp("logs")) as started:
+    with running(write_config("plain" if SPEED else "features", features), tmp_path_factory.mktemp("logs")) as started:
         yield started
         assert stop(started.deployment) == 0
 
@@ -117,9 +119,15 @@ def test_several_choices_are_counted(engines: OnGpu) -> None:
     assert reply["usage"]["completion_tokens"] == 24
 
 
+@pytest.mark.skipif(SPEED, reason="no adapter is loaded while speed is measured")
 def test_an_adapter_answers_differently_from_its_base(engines: OnGpu) -> None:
     base, adapter = (engines.ask(model, temperature=0, max_completion_tokens=24) for model in ("cat", "dan"))
     assert base["choices"][0]["message"]["content"] != adapter["choices"][0]["message"]["content"]
+
+
+@pytest.mark.skipif(not SPEED, reason="takes minutes; scripts/test_gpu --speed runs it")
+def test_runs_at_each_load(engines: OnGpu, tmp_path: Path) -> None:
+    bench(engines, tmp_path, "--against", "single,naive", "--vary", "early_prefill=true/false")
 
 
 def test_a_killed_engine_gives_its_memory_back_and_returns(engines: OnGpu, on_gpu: bool) -> None:

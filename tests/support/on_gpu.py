@@ -1,6 +1,9 @@
 """A deployment of a real shape with random weights on one GPU, with its plan."""
 
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +20,11 @@ from support import gpu_report
 from support.real_deployment import START_TIMEOUT_S, Deployment, command_of, deploying, is_ready, wait_for
 
 MODELS = ("ann", "bob", "cat", "judge")
+SPEED = "CAPPELLA_GPU_SPEED" in os.environ
+"""Whether the benchmarks run too: they take minutes."""
+RUNS = {1: 4, 8: 16, 32: 64, 128: 128}
+"""Runs of each system in a benchmark, by the number in flight."""
+LOADS = [int(load) for load in os.environ.get("CAPPELLA_GPU_LOADS", "1,8,32,128").split(",")]
 ConfigMap = dict[str, Any]
 """A config as YAML reads it."""
 
@@ -55,9 +63,31 @@ def running(config: Path, log_dir: Path) -> Iterator[OnGpu]:
                 assert wait_for(lambda: _failures(deployment) != [] or is_ready(deployment), START_TIMEOUT_S)
             assert _failures(deployment) == []
             gpu_report.record("start", config=config.stem, took_s=time.monotonic() - began)
+            _record_plan(config)
             yield OnGpu(deployment, plan, used)
     finally:
         gpu_report.keep_logs(config.stem, log_dir)
+
+
+def bench(started: OnGpu, out: Path, *options: str) -> None:
+    """Each load is a benchmark of its own, whose figures are recorded as soon as it ends."""
+    config = started.deployment.config
+    for load_ in LOADS:
+        sizes = ["--concurrency", str(load_), "--runs", str(RUNS[load_]), "--rounds", "1", "--answer-tokens", "128"]
+        command = [sys.executable, "-m", "cappella", "bench", str(config), "--url", started.deployment.url, *sizes]
+        done = subprocess.run([*command, "--out", str(out), *options], check=False, capture_output=True, text=True)
+        print(done.stdout, done.stderr[-3000:], sep="\n", flush=True)
+        assert done.returncode == 0
+        for figures in json.loads((out / "bench.json").read_text())["figures"]:
+            gpu_report.record("bench", config=config.stem, **figures)
+
+
+def _record_plan(config: Path) -> None:
+    """What the plan promises: tokens/s of each model, runs at once, seconds of a run."""
+    command = [sys.executable, "-m", "cappella", "plan", str(config), "--json"]
+    plan = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    tokens_per_s = {each["model"]: each["estimated_tokens_per_s"] for each in plan["models"]}
+    gpu_report.record("estimate", config=config.stem, tokens_per_s=tokens_per_s, ensembles=plan["ensembles"])
 
 
 def _engine_cores(deployment: Deployment) -> list[int]:
