@@ -82,6 +82,7 @@ def stacks_kept(name: str, cores: Callable[[], Sequence[int]]) -> Iterator[None]
             while not done.wait(STACKS_INTERVAL_S):
                 for pid in cores():
                     sink.write(f"--- {time.monotonic() - _START:.0f} s\n".encode())
+                    sink.flush()
                     subprocess.run([str(STACKS), "dump", "--pid", str(pid)], stdout=sink, stderr=sink, check=False)
 
     thread = threading.Thread(target=sample)

@@ -63,7 +63,6 @@ def running(config: Path, log_dir: Path) -> Iterator[OnGpu]:
                 assert wait_for(lambda: _failures(deployment) != [] or is_ready(deployment), START_TIMEOUT_S)
             assert _failures(deployment) == []
             gpu_report.record("start", config=config.stem, took_s=time.monotonic() - began)
-            _record_plan(config)
             yield OnGpu(deployment, plan, used)
     finally:
         gpu_report.keep_logs(config.stem, log_dir)
