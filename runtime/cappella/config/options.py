@@ -179,6 +179,7 @@ class Settings(EnsembleOptions):
 
     `panel_watched`: the client receives the members' answers and the judge's analysis as they are generated.
     `answers`: the candidates that the request brings along, under names of their own; each seat's are `samples` or none.
+    `by_model`: a model was called as the judge of these, by its own name, which stands in `ensemble`.
     """
 
     ensemble: str
@@ -193,6 +194,12 @@ class Settings(EnsembleOptions):
     analysis_max_tokens: int = 1024
     preset: str | None = None
     panel_watched: bool = True
+    by_model: bool = False
+
+    @property
+    def called(self) -> str:
+        """The name that was called."""
+        return self.ensemble if self.by_model else f"cappella/{self.ensemble}"
 
     @property
     def answer_names(self) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from string import ascii_uppercase
 from typing import Any
 
+from cappella.ensemble.grading_texts import GRADE
 from cappella.ensemble.marks import Imitations
 from cappella.ensemble.run import Answer, Shortened
 from cappella.types import Message
@@ -64,6 +65,7 @@ _IMITATIONS = Imitations(
         RANKING_NOTE,
         GATE,
         AGREE,
+        GRADE,
         CRITERIA_NOTE,
         TOOLS_NOTE,
     ]
@@ -141,7 +143,7 @@ def analysis_messages(
     conversation: Sequence[Message], answers: Sequence[str], nonce: str, criteria: str | None = None
 ) -> list[Message]:
     """The conversation, then the answers, then the request to compare them."""
-    return extend(conversation, [fence(answers, nonce), COMPARE + _criteria(criteria)])
+    return extend(conversation, [fence(answers, nonce), COMPARE + criteria_note(criteria)])
 
 
 def final_messages(
@@ -156,7 +158,7 @@ def final_messages(
     """The conversation, the answers, the ranking and the analysis (JSON) if there are any, the request to write."""
     ranked = [] if ranking is None else [RANKING_NOTE + ", ".join(ranking)]
     compared = [] if analysis is None else [ANALYSIS_NOTE + broken_up(analysis)]
-    instruction = WRITE + (TOOLS_NOTE if tools else "") + _criteria(criteria)
+    instruction = WRITE + (TOOLS_NOTE if tools else "") + criteria_note(criteria)
     return extend(conversation, [fence(answers, nonce), *ranked, *compared, instruction])
 
 
@@ -169,7 +171,7 @@ def choice_messages(
 ) -> list[Message]:
     """The conversation, then the answers and their ranking, then the request for the letter of the best one."""
     ranked = [] if ranking is None else [RANKING_NOTE + ", ".join(ranking)]
-    return extend(conversation, [fence(answers, nonce), *ranked, CHOOSE + _criteria(criteria)])
+    return extend(conversation, [fence(answers, nonce), *ranked, CHOOSE + criteria_note(criteria)])
 
 
 def agreement_messages(conversation: Sequence[Message], answers: Sequence[str], nonce: str) -> list[Message]:
@@ -216,7 +218,8 @@ def text_of(message: Message) -> str:
     return content or ""
 
 
-def _criteria(criteria: str | None) -> str:
+def criteria_note(criteria: str | None) -> str:
+    """What the judge weighs first, after an instruction; nothing without criteria."""
     return CRITERIA_NOTE + broken_up(criteria) if criteria else ""
 
 

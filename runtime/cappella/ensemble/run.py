@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from cappella.config.options import Settings
 from cappella.types import Json, ToolCall, Usage
 from cappella.vocabulary import EarlyExit
+
+if TYPE_CHECKING:
+    from cappella.ensemble.judgement import Judgement
 
 Analysis = Json
 """The judge's comparison, in the shape of `prompts.analysis_schema` with answers' names for letters."""
@@ -151,8 +154,9 @@ class Run:
     """One request through an ensemble: its verdict and its trace.
 
     `answers` are those that the judge saw; `rounds` holds every round of the panel, in order. `prompt_tokens` is the size
-    of the caller's conversation alone, for the judge's model (for the gate's in a bypassed run). `shortened` are the answers that the judge read in part. `progress` is what was told
-    of it before its answer.
+    of the caller's conversation alone, for the judge's model (for the gate's in a bypassed run). `shortened` are the answers
+    that the judge read in part. `progress` is what was told of it before its answer. One that only judges has a `judgement`,
+    and the best of the judged answers as its own.
     """
 
     run_id: str
@@ -171,6 +175,7 @@ class Run:
     timings: Timings
     shortened: Sequence[Shortened] = ()
     progress: str = ""
+    judgement: "Judgement | None" = None
 
     @property
     def answer(self) -> Answer:

@@ -111,6 +111,13 @@ class Metrics:
         return generate_latest(self.registry) + await snapshot.render(now)
 
     def _observe(self, ensemble: str, run: Run) -> None:
+        for call in run.calls:
+            self._observe_call(call)
+        # A judgement has no panel whose stages or agreement could be compared with those of runs.
+        if run.judgement is None:
+            self._observe_stages(ensemble, run)
+
+    def _observe_stages(self, ensemble: str, run: Run) -> None:
         timings = run.timings
         stages = {
             "panel": timings.panel_s,
@@ -131,8 +138,6 @@ class Metrics:
             self._degraded.labels(ensemble, run.failure_reason or MEMBER_FAILED).inc()
         if len(run.answers) > 1:
             self._agreement.labels(ensemble).observe(_agreement(run.answers))
-        for call in run.calls:
-            self._observe_call(call)
 
     def _observe_call(self, call: Call) -> None:
         labels = (call.seat, call.role)

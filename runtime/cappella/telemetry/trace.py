@@ -9,6 +9,7 @@ from cappella.config.options import Settings
 from cappella.ensemble import events
 from cappella.ensemble.errors import PanelFailed
 from cappella.ensemble.run import Answer, Call, Failure, GateDecision, Role, Run
+from cappella.telemetry import judged
 from cappella.telemetry.trace_types import (
     CallCost,
     Counts,
@@ -74,6 +75,8 @@ def fusion(run: Run, options: Detail) -> Trace:
 
 def _add_outcome(trace: Trace, run: Run) -> None:
     verdict = run.verdict
+    if run.judgement is not None:
+        trace["judgement"] = judged.told(run.judgement)
     if run.settings.answers:
         trace["given"] = [answer.name for answer in run.settings.answers]
     if run.settings.preset is not None:
@@ -134,14 +137,16 @@ def without_content(trace: Trace | UnfinishedTrace) -> Json:
     return out
 
 
-_CONTENT = ("analysis", "responses", "rounds")
+_CONTENT = ("analysis", "responses", "rounds", "judgement")
 
 
 def run_usage(run: Run) -> Usage:
     """Tokens as the client knows them, those of its conversation and of the answer, and each call of the run.
 
-    What the run cost in all is the `usage` of its trace.
+    What the run cost in all is the `usage` of its trace; of a judgement, which writes no answer, it is the same.
     """
+    if run.judgement is not None:
+        return {**cost(run.calls), "fusion_details": call_costs(run.calls)}
     spent = run.answer.call.usage
     cached_tokens = min(spent.cached_tokens, run.prompt_tokens)
     counts = _counts(run.prompt_tokens, cached_tokens, spent.completion_tokens, spent.reasoning_tokens)

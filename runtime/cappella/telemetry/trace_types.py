@@ -8,6 +8,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from cappella.ensemble.run import Role, Status
+from cappella.telemetry.judged import Told
 from cappella.types import Json
 from cappella.vocabulary import Strategy
 
@@ -108,6 +109,7 @@ class Trace(TypedDict):
     shortened: NotRequired[list[ShortenedAnswer]]
     ignored: NotRequired[list[str]]
     given: NotRequired[list[str]]
+    judgement: NotRequired[Told]
     failure_reason: NotRequired[str]
 
 
