@@ -44,6 +44,7 @@ TASKS: Mapping[Task, TaskTraits] = {
 AnalysisMode = Literal["before", "alongside", "off"]
 EarlyExit = Literal["off", "equal", "judge"]
 AnswerOrder = Literal["shuffled", "arrival"]
+AnswersExceed = Literal["shorten", "fold"]
 ProgressMode = Literal["off", "reasoning"]
 GateMode = Literal["off", "rules", "judge"]
 ToolsPanel = Literal["all", "judge"]

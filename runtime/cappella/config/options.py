@@ -11,7 +11,16 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from cappella.types import Frozen, Positive, Sampling
-from cappella.vocabulary import AnalysisMode, AnswerOrder, EarlyExit, GateMode, ProgressMode, Strategy, ToolsPanel
+from cappella.vocabulary import (
+    AnalysisMode,
+    AnswerOrder,
+    AnswersExceed,
+    EarlyExit,
+    GateMode,
+    ProgressMode,
+    Strategy,
+    ToolsPanel,
+)
 
 MAX_MEMBERS = 8
 MAX_SAMPLES = 16
@@ -83,6 +92,9 @@ class EnsembleOptions(Frozen):
     """Whether the requested output format applies to the members too, and not only to the final answer."""
     answer_order: AnswerOrder = "shuffled"
     """The order of the answers for the judge: shuffled by the seed, or by arrival, which allows more early prefill."""
+    answers_exceed: AnswersExceed = "shorten"
+    """What the judge does with answers that exceed its context together: it reads long ones without their middle, or it
+    folds: it writes an answer from the first ones, then one from that and the next."""
     early_prefill: bool = True
     """Whether the judge prefills answers while the last member is still generating."""
     tools_panel: ToolsPanel = "all"

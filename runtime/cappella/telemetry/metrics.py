@@ -47,6 +47,11 @@ class Metrics:
             "ensemble",
             SHARE_BUCKETS,
         )
+        self._shortened = self._counter(
+            "answers_shortened",
+            "Answers that a judge read without their middle, since all exceeded its context",
+            "ensemble",
+        )
         self._prefill = self._counter(
             "judge_prefill_tokens", "Prompt tokens prefilled by the judge during the panel (early) or after it (late)",
             "ensemble when",
@@ -128,6 +133,7 @@ class Metrics:
         self._overhead.labels(ensemble).observe(timings.overhead_s)
         self._prefill.labels(ensemble, "early").inc(timings.early_prefill_tokens)
         self._prefill.labels(ensemble, "late").inc(timings.late_prefill_tokens)
+        self._shortened.labels(ensemble).inc(len(run.shortened))
         if run.status == "degraded":
             self._degraded.labels(ensemble, run.failure_reason or MEMBER_FAILED).inc()
         if len(run.answers) > 1:

@@ -95,6 +95,8 @@ def _add_outcome(trace: Trace, run: Run) -> None:
         trace["votes"] = {name: list(voters) for name, voters in verdict.votes.items()}
     if run.ranking is not None:
         trace["ranking"] = list(run.ranking)
+    if run.shortened:
+        trace["shortened"] = [{"model": each.name, "tokens": each.tokens, "of": each.of} for each in run.shortened]
     if verdict.early_exit != "off":
         trace["early_exit"] = verdict.early_exit
     if run.failure_reason is not None:
@@ -168,7 +170,7 @@ def cost(calls: Sequence[Call]) -> Counts:
     )
 
 
-_JUDGE_READS: tuple[Role, ...] = ("agreement", "analysis", "choice", "final")
+_JUDGE_READS: tuple[Role, ...] = ("agreement", "analysis", "choice", "fold", "final")
 """Calls of the judge whose prompts begin with the early prefill's."""
 
 

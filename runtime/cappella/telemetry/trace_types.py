@@ -42,6 +42,14 @@ class PanelAnswer(TypedDict):
     tool_calls: NotRequired[list[NamedCall]]
 
 
+class ShortenedAnswer(TypedDict):
+    """An answer of which the judge read so many `tokens`, of its own count, without the middle."""
+
+    model: str
+    tokens: Count
+    of: Count
+
+
 class Decision(TypedDict):
     bypass: bool
     model: str
@@ -98,6 +106,7 @@ class Trace(TypedDict):
     votes: NotRequired[dict[str, list[str]]]
     ranking: NotRequired[list[str]]
     early_exit: NotRequired[str]
+    shortened: NotRequired[list[ShortenedAnswer]]
     ignored: NotRequired[list[str]]
     given: NotRequired[list[str]]
     judgement: NotRequired[Told]
