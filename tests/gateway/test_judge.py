@@ -227,7 +227,7 @@ async def test_a_model_that_writes_nothing_is_no_judge(fake_engines: FakeEngines
     [
         ({"judge_calls": 8}, {"want": ["scores", "preference"]}, "9 calls"),
         ({"judge_chars": 60}, {}, "characters to read"),
-        ({"judge_chars": 3000}, {"criteria": "x" * 1000}, "3070 characters to read"),
+        ({"judge_chars": 3000}, {"criteria": "x" * 1000}, "3069 characters to read"),
         ({}, {"answers": ["x"] * 26, "want": ["preference"]}, "650 calls"),
     ],
 )
