@@ -97,6 +97,15 @@ def test_prompt_lookup_is_speculation_by_what_followed_the_same_words_before() -
     assert not {"--speculative-config", "--per-request-spec-decode-metrics"} & set(pairs())
     guessing = json.loads(pairs(prompt_lookup_tokens=6)["--speculative-config"])
     assert (guessing["method"], guessing["num_speculative_tokens"]) == ("ngram", 6)
+    placed = Placed("ann", (0,), 0, 0, 1 << 20, 64, 1.0, 2048, "fits one GPU")
+    flags = server_args.arguments("ann", model(prompt_lookup_tokens=6), placed, Path("/s"), on_gpu=True)
+    assert json.loads(flags[flags.index("--speculative-config") + 1])["method"] == "ngram_gpu"
+
+
+def test_a_model_that_takes_no_images_is_started_without_its_encoder() -> None:
+    placed = Placed("ann", (0,), 0, 0, 1 << 20, 64, 1.0, 2048, "fits one GPU", text_only=True)
+    assert "--language-model-only" in server_args.arguments("ann", model(), placed, Path("/s"))
+    assert "--language-model-only" not in pairs()
 
 
 async def engine(path: Path, body: str) -> EngineProcess:

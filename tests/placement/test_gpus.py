@@ -1,6 +1,6 @@
 """GPUs as reported by NVIDIA's driver, whose library is scripted."""
 
-import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +23,7 @@ class Driver:
     cuda: int = 13000
     links: dict[int, list[int]] = field(default_factory=lambda: {0: [2], 2: [0], 1: [3], 3: [1]})
     broken: bool = False
+    divided: frozenset[int] = frozenset()
 
     def calls(self) -> dict[str, Any]:
         return {
@@ -37,6 +38,7 @@ class Driver:
             "nvmlDeviceGetUUID": lambda index: f"GPU-{index}{index}{index}",
             "nvmlDeviceGetName": lambda index: "NVIDIA Test",
             "nvmlDeviceGetCudaComputeCapability": lambda index: (9, 0),
+            "nvmlDeviceGetMigMode": self._mig_mode,
             "nvmlDeviceGetUtilizationRates": lambda index: SimpleNamespace(gpu=7),
             "nvmlDeviceGetComputeRunningProcesses": lambda index: [
                 SimpleNamespace(pid=7, usedGpuMemory=index * GIB),
@@ -51,6 +53,11 @@ class Driver:
     def _init(self) -> None:
         if self.broken:
             raise pynvml.NVMLError(pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
+
+    def _mig_mode(self, index: int) -> tuple[int, int]:
+        if index == 3:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+        return int(index in self.divided), 0
 
     def _state(self, index: int, link: int) -> int:
         if link >= len(self.links[index]):
@@ -98,7 +105,7 @@ def test_a_machine_of_one_node_has_no_nodes_to_bind_to(driver: Driver, tmp_path:
     assert [gpu.numa_node for gpu in gpus.read()] == [None] * 4
 
 
-def test_a_mig_instance_without_utilisation_is_planned_with(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_without_utilisation_is_planned_with(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: object) -> None:
         raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
 
@@ -110,12 +117,45 @@ def test_linked_gpus_are_neighbours_in_a_plan(driver: Driver) -> None:
     assert [device.index for device in machine.own_gpus().devices] == [0, 2, 1, 3]
 
 
-def test_an_engine_is_bound_to_the_nodes_of_its_gpus(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = machine.own_gpus()
-    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
-    assert found.numa_nodes([0, 2]) == [0, 1]
-    monkeypatch.setattr(shutil, "which", lambda name: None)
-    assert found.numa_nodes([0, 2]) == ()
+@pytest.mark.parametrize(
+    ("numactl", "nodes"),
+    [
+        ("exit 0", [0, 1]),
+        # A container without SYS_NICE, and one that has only the first node.
+        ("exit 1", ()),
+        ('test "$2" = --membind=0', ()),
+        (None, ()),
+    ],
+)
+def test_an_engine_is_bound_to_the_nodes_of_its_gpus_where_it_may_be(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, numactl: str | None, nodes: Sequence[int]
+) -> None:
+    if numactl:
+        (tmp_path / "numactl").write_text(f"#!/bin/sh\n{numactl}\n")
+        (tmp_path / "numactl").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    machine._may_bind.cache_clear()
+    assert machine.own_gpus().numa_nodes([0, 2]) == nodes
+    machine._may_bind.cache_clear()
+
+
+def test_the_free_memory_of_a_node_is_what_the_kernel_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(machine, "NODES", tmp_path)
+    (tmp_path / "node1").mkdir()
+    lines = ["Node 1 MemTotal: 99 kB", "Node 1 MemFree:    40 kB", "Node 1 FilePages:   2 kB", "Node 1 Mapped: 7 kB"]
+    (tmp_path / "node1" / "meminfo").write_text("\n".join(lines))
+    assert (machine.node_free_bytes(1), machine.node_free_bytes(0)) == (42 * 1024, 0)
+
+
+def test_instances_of_mig_are_refused_in_words(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver.divided = frozenset({1})
+    with pytest.raises(ConfigError, match=r"GPU 1 \(NVIDIA Test\) is divided into instances of MIG"):
+        gpus.read()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,2")
+    assert [gpu.index for gpu in gpus.read()] == [0, 2]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-11-22")
+    with pytest.raises(ConfigError, match=r"names an instance of MIG \(MIG-11-22\)"):
+        gpus.read()
 
 
 @pytest.fixture

@@ -31,6 +31,8 @@ from cappella.sealing import guard
 
 SLEEP_MEMORY_SHARE = 0.8
 """Of the free main memory, for the weights of engines that sleep in place."""
+HOST_BLOCKS_FACTOR = 1.3
+"""What a sleeper takes of main memory, by its weights: torch rounds each pinned block up to a power of two."""
 SLEEP_FREES_SHARE = 0.9
 """Of its weights and KV cache: an engine that frees less does not sleep in place."""
 SLEEP_KEEPS_FACTOR = 2
@@ -128,7 +130,7 @@ class EngineBuilder:
         sleep_mode = name in self._in_sleep_mode
         numa_nodes = on.numa_nodes(placed.gpus)
         return EngineSpec(
-            arguments=backends.server_arguments(name, model, placed, socket, sleep_mode, numa_nodes),
+            arguments=backends.server_arguments(name, model, placed, socket, sleep_mode, numa_nodes, on.gpu),
             folder=private,
             log=self._log_dir / f"{name}.log",
             memory=self._gpu_memory(new, placed, sleep_mode) if on.gpu else None,
@@ -166,15 +168,24 @@ async def _in_both(outer: HoldAwake, inner: HoldAwake, tell: Tell) -> AsyncItera
 
 
 def _models_in_sleep_mode(new: Deployment) -> frozenset[str]:
-    """The models that sleep, by turns or when idle, and can in place: as many as main memory has room for their weights."""
-    room = machine.own_memory().devices[0].free_bytes * SLEEP_MEMORY_SHARE
+    """The models that sleep, by turns or when idle, and can in place: as many as main memory has room for their weights.
+
+    An engine whose processes are bound to NUMA nodes needs the room on these.
+    """
+    rooms: dict[int | None, float] = {None: machine.own_memory().devices[0].free_bytes * SLEEP_MEMORY_SHARE}
     names = set()
     for name, model in new.config.local.items():
         placed = new.plan.placed[name]
         if placed.turn is None and model.sleep_after_s is None:
             continue
-        room -= placed.weight_bytes * len(placed.gpus)
-        if room >= 0:
+        size = placed.weight_bytes * HOST_BLOCKS_FACTOR
+        nodes = new.plan.machine.numa_nodes(placed.gpus)
+        takes: dict[int | None, float] = {None: size * len(placed.gpus)}
+        for node in nodes:
+            rooms.setdefault(node, machine.node_free_bytes(node) * SLEEP_MEMORY_SHARE)
+            takes[node] = takes.get(node, 0) + size
+        if all(rooms[place] >= taken for place, taken in takes.items()):
+            rooms.update({place: rooms[place] - taken for place, taken in takes.items()})
             names.add(name)
     return frozenset(names)
 

@@ -19,7 +19,7 @@ from cappella.placement import (
     pooling,
     quantisation,
 )
-from cappella.placement.architecture import DTYPE_BYTES, Architecture, Latent
+from cappella.placement.architecture import DTYPE_BYTES, Architecture, Attention, Latent
 from cappella.placement.checkpoint import Tensor
 from cappella.placement.kv_cache import CacheShape, Pool
 from cappella.placement.machine import Device, Machine
@@ -34,6 +34,12 @@ BLOCK_TOKENS = {True: 16, False: 128}
 """vLLM's block size, on a GPU (True) and on a CPU (False)."""
 LATENT_FP8_BLOCK_TOKENS = 64
 """The block size of FlashMLA, the only backend on Hopper that reads latent vectors in fp8."""
+BLACKWELL = (10, 0)
+LATENT_BLACKWELL_BLOCK_TOKENS = 128
+"""That of CUTLASS's kernels; FlashInfer's take 32 or 64 (vLLM 0.32: `mla/flashinfer_mla.py`, `mla/cutlass_mla.py`)."""
+MAX_NARROW_HEAD = 256
+WIDE_FP8_BLOCK_TOKENS = 64
+"""FlashAttention's for wider heads than that in fp8, as Gemma 4 has (vLLM 0.32: `flash_attn.py`)."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,7 @@ class Footprint:
     """One model of the config on one machine; sizes are bytes on each GPU.
 
     At least `sequences` of `max_model_len` have room in its KV cache. One that `reads_whole_texts` has room for the longest
-    in each step.
+    in each step. One that is `text_only` could take images, and is started without: its encoder makes no step.
     """
 
     name: str
@@ -53,6 +59,7 @@ class Footprint:
     own: OwnContext
     sequences: int = 1
     reads_whole_texts: bool = False
+    text_only: bool = False
 
     @cached_property
     def splits(self) -> tuple[int, ...]:
@@ -151,9 +158,16 @@ class Footprint:
     def _cache_shape(self, gpus: int) -> CacheShape:
         fp8 = self.model.kv_cache_dtype == "fp8"
         value = 1 if fp8 else DTYPE_BYTES[self.architecture.dtype]
-        latent = any(isinstance(layer, Latent) for layer in self.architecture.layers)
-        block = LATENT_FP8_BLOCK_TOKENS if fp8 and latent else BLOCK_TOKENS[self.machine.gpu]
-        return CacheShape(value, block, gpus, self.step_tokens)
+        return CacheShape(value, self._block_tokens(fp8), gpus, self.step_tokens)
+
+    def _block_tokens(self, fp8: bool) -> int:
+        kinds, capability = self.architecture.layers, self.smallest_gpu.capability
+        if self.machine.gpu and any(isinstance(layer, Latent) for layer in kinds):
+            if capability and capability >= BLACKWELL:
+                return LATENT_BLACKWELL_BLOCK_TOKENS
+            return LATENT_FP8_BLOCK_TOKENS if fp8 else BLOCK_TOKENS[True]
+        wide = any(isinstance(layer, Attention) and layer.head_size > MAX_NARROW_HEAD for layer in kinds)
+        return WIDE_FP8_BLOCK_TOKENS if self.machine.gpu and fp8 and wide else BLOCK_TOKENS[self.machine.gpu]
 
     def kv_bytes(self, gpus: int) -> int:
         """The configured KV cache, or the minimum."""
@@ -185,8 +199,12 @@ def footprint(name: str, model: Model, machine: Machine) -> Footprint:
     sizes = architecture.read(config, at, model.dtype)
     if pooling.is_encoder(config):
         sizes = replace(sizes, layers={})
+    is_asked_for = model.images or "language_model_only" in map(canonical, model.engine_args)
+    text_only = sizes.vision and not is_asked_for and model.task == "generate"
+    if text_only:
+        sizes = replace(sizes, vision=False)
     whole = pooling.reads_whole_texts(model, config)
-    out = Footprint(name, model, sizes, tensors, published, machine, own, reads_whole_texts=whole)
+    out = Footprint(name, model, sizes, tensors, published, machine, own, 1, whole, text_only)
     _require_possible(out)
     return out
 

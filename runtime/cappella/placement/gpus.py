@@ -1,7 +1,7 @@
 """This machine's GPUs as NVIDIA's driver reports them; see NVML's reference for the calls."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,13 +31,15 @@ class Gpu:
 
 
 def read() -> Sequence[Gpu]:
-    """The GPUs visible by CUDA_VISIBLE_DEVICES. Raises ConfigError for a missing or outdated driver."""
+    """The GPUs visible by CUDA_VISIBLE_DEVICES. Raises ConfigError for a missing or outdated driver, and for instances of MIG."""
     with _nvml():
         _require_driver()
         handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
         buses = {pynvml.nvmlDeviceGetPciInfo(handle).busId: index for index, handle in enumerate(handles)}
         gpus = [_gpu(index, handle, buses) for index, handle in enumerate(handles)]
-    return [gpu for gpu in gpus if _visible(gpu)]
+        visible = [gpu for gpu in gpus if _visible(gpu)]
+        _refuse_mig(gpu for gpu in visible if _is_divided(handles[gpu.index]))
+    return visible
 
 
 def free_bytes(indices: Sequence[int]) -> int:
@@ -80,6 +82,26 @@ def _require_driver() -> None:
         raise ConfigError("this machine's GPUs", problem, "Install a newer driver (580 or later)")
 
 
+def _refuse_mig(divided: Iterable[Gpu]) -> None:
+    """A plan would have the memory of the whole GPU, and an engine that of one instance."""
+    hint = "Turn MIG off (nvidia-smi -mig 0), or name other GPUs in CUDA_VISIBLE_DEVICES"
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    if "MIG-" in named:
+        raise ConfigError("this machine's GPUs", f"CUDA_VISIBLE_DEVICES names an instance of MIG ({named})", hint)
+    for gpu in divided:
+        problem = f"GPU {gpu.index} ({gpu.name}) is divided into instances of MIG, on which nothing can be planned"
+        raise ConfigError("this machine's GPUs", problem, hint)
+
+
+def _is_divided(handle: object) -> bool:
+    try:
+        current, _ = pynvml.nvmlDeviceGetMigMode(handle)
+    except pynvml.NVMLError:
+        # Most kinds cannot be divided.
+        return False
+    return bool(current == pynvml.NVML_DEVICE_MIG_ENABLE)
+
+
 def _gpu(index: int, handle: object, buses: dict[str, int]) -> Gpu:
     memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
     return Gpu(
@@ -99,7 +121,7 @@ def _busy_percent(handle: object) -> int | None:
     try:
         return int(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)
     except pynvml.NVMLError:
-        # MIG instances do not report utilisation.
+        # Not every kind reports it.
         return None
 
 

@@ -1,9 +1,11 @@
 """The devices that models are placed on: those of this machine, or of a described one."""
 
 import re
-import shutil
+import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -18,6 +20,8 @@ _GPUS = re.compile(r"(?:(\d+)\s*x\s*)?(.+)")
 _SEPARATORS = re.compile(r"[,+]")
 _BYTES = TypeAdapter(Bytes)
 MAX_GPUS = 64
+NUMACTL_TIMEOUT_S = 10
+NODES = Path("/sys/devices/system/node")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +53,39 @@ class Machine:
     slow_in_16_bits: bool = False
 
     def numa_nodes(self, indices: Sequence[int]) -> Sequence[int]:
-        """The NUMA node of each of these GPUs; empty if there is only one, or without numactl."""
+        """The NUMA node of each of these GPUs; empty if there is only one, or if processes may not be bound to them."""
         nodes = {device.index: device.numa_node for device in self.devices}
         wanted = [node for node in (nodes[index] for index in indices) if node is not None]
         several = len(set(nodes.values())) > 1 and len(wanted) == len(indices)
-        return wanted if several and shutil.which("numactl") else ()
+        return wanted if several and all(_may_bind(node) for node in set(wanted)) else ()
 
     def limited(self, memory_bytes: int) -> "Machine":
         """The same machine with at most this much available on each device."""
         devices = [replace(each, free_bytes=min(each.free_bytes, memory_bytes)) for each in self.devices]
         return replace(self, devices=devices)
+
+    def whole(self) -> "Machine":
+        """The same machine with nothing in use."""
+        return replace(self, devices=[replace(each, free_bytes=each.total_bytes) for each in self.devices])
+
+
+@cache
+def _may_bind(node: int) -> bool:
+    """Whether numactl can bind a process to a node as vLLM does: a container may lack the right, or the node."""
+    command = ["numactl", f"--cpunodebind={node}", f"--membind={node}", "true"]
+    with suppress(OSError, subprocess.TimeoutExpired):
+        return subprocess.run(command, check=False, capture_output=True, timeout=NUMACTL_TIMEOUT_S).returncode == 0
+    return False
+
+
+def node_free_bytes(node: int) -> int:
+    """The free main memory of a NUMA node; 0 if the kernel does not tell."""
+    try:
+        text = (NODES / f"node{node}" / "meminfo").read_text()
+    except OSError:
+        return 0
+    found = re.findall(r"(?:MemFree|FilePages):\s+(\d+) kB", text)
+    return sum(map(int, found)) * 1024
 
 
 def described(text: str) -> Machine:

@@ -21,7 +21,7 @@ class Placed:
     """One engine: its GPUs by index, and its bytes on each. `turn` is None for an engine that never sleeps.
 
     `sequences` of `max_model_len`, which the plan chose if the config names none, fit its KV cache; `why` is
-    the reason for its GPUs, `dtype` what it computes in.
+    the reason for its GPUs, `dtype` what it computes in. One that is `text_only` could take images, and is started without.
     """
 
     model: str
@@ -35,6 +35,7 @@ class Placed:
     why: str
     turn: int | None = None
     dtype: str = "auto"
+    text_only: bool = False
 
     @property
     def total_bytes(self) -> int:
@@ -204,6 +205,7 @@ def _placed(footprint: Footprint, span: tuple[int, ...], kv_bytes: int, turn: in
         why=_why(footprint, count, turn),
         turn=turn,
         dtype=footprint.model.dtype,
+        text_only=footprint.text_only,
     )
 
 

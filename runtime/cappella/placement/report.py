@@ -1,6 +1,7 @@
 """The output of `cappella plan`: a table of models, a bar for each GPU, and what each ensemble can do; or JSON."""
 
 import json
+import sys
 from dataclasses import asdict
 
 from rich.console import Console, Group, RenderableType
@@ -10,7 +11,7 @@ from rich.text import Text
 
 from cappella.config import Config
 from cappella.errors import DoesNotFit
-from cappella.placement import advice, estimate, improvements, machine
+from cappella.placement import advice, estimate, improvements, in_use, machine
 from cappella.placement.estimate import Estimate
 from cappella.placement.machine import Device, Machine
 from cappella.placement.planner import Placed, Plan
@@ -23,15 +24,24 @@ LEGEND = "GiB on each GPU; context: max_model_len in tokens; at once: sequences 
 
 
 def show(config: Config, described: Machine | None, as_json: bool) -> None:
-    """Print the plan for a described machine, or for this one. Raises ConfigError, or DoesNotFit with possible changes."""
+    """Print the plan for a described machine, or for this one. Raises ConfigError, or DoesNotFit with possible changes.
+
+    Where the config does not fit beside what uses this machine's GPUs, as it does not while it is served, the plan is for
+    the whole GPUs, and a note names what holds them.
+    """
     on = described or machine.own()
     try:
         plan = advice.plan(config, on)
     except DoesNotFit as error:
-        if described or machine.has_gpu():
+        if described is None and not on.gpu:
+            hint = f"{error.hint}. This machine has no GPU: to plan for another one, use --gpus H100"
+            raise DoesNotFit(error.place, error.problem, hint, error.pastes) from error
+        notes = in_use.notes(on) if described is None else []
+        if not notes:
             raise
-        hint = f"{error.hint}. This machine has no GPU: to plan for another one, use --gpus H100"
-        raise DoesNotFit(error.place, error.problem, hint, error.pastes) from error
+        on = on.whole()
+        plan = advice.plan(config, on)
+        print(*notes, "It does not fit beside that, so this plan is for the whole GPUs.", sep="\n", file=sys.stderr)
     if as_json:
         remote = [{"model": name, "url": model.url} for name, model in config.remote.items()]
         print(json.dumps({**as_dict(plan, config), "remote": remote}, indent=2))

@@ -29,7 +29,13 @@ MAX_SOCKET_NAME_BYTES = 37
 
 
 def arguments(
-    name: str, model: Model, placed: Placed, uds: Path, sleep_mode: bool = False, numa_nodes: Sequence[int] = ()
+    name: str,
+    model: Model,
+    placed: Placed,
+    uds: Path,
+    sleep_mode: bool = False,
+    numa_nodes: Sequence[int] = (),
+    on_gpu: bool = False,
 ) -> list[str]:
     """The vLLM server's command line for one model, with exactly the memory that was planned for it.
 
@@ -68,7 +74,8 @@ def arguments(
         "tool_call_parser": model.tool_parser,
         "reasoning_parser": model.reasoning_parser,
         **_adapters(model),
-        "speculative_config": _prompt_lookup(model.prompt_lookup_tokens),
+        "language_model_only": placed.text_only,
+        "speculative_config": _prompt_lookup(model.prompt_lookup_tokens, on_gpu),
         "per_request_spec_decode_metrics": "summary" if model.prompt_lookup_tokens else None,
     }
     flags = [flag for key, value in args.items() if value is not None for flag in _flag(key, value)]
@@ -89,10 +96,12 @@ def _adapters(model: Model) -> dict[str, Any]:
     return {"enable_lora": True, "lora_modules": modules, "max_loras": len(modules), "max_lora_rank": rank}
 
 
-def _prompt_lookup(tokens: int | None) -> Mapping[str, Any] | None:
+def _prompt_lookup(tokens: int | None, on_gpu: bool) -> Mapping[str, Any] | None:
+    """On a GPU vLLM 0.32 looks up there by either name, and by this one its scheduler stays a step ahead of the GPU."""
     if tokens is None:
         return None
-    return {"method": "ngram", "num_speculative_tokens": tokens, "prompt_lookup_min": 2, "prompt_lookup_max": 4}
+    method = "ngram_gpu" if on_gpu else "ngram"
+    return {"method": method, "num_speculative_tokens": tokens, "prompt_lookup_min": 2, "prompt_lookup_max": 4}
 
 
 def environment(
