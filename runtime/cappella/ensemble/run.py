@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from cappella.config.options import Settings
+from cappella.extraction.extractors import Reading
 from cappella.types import Json, ToolCall, Usage
-from cappella.vocabulary import EarlyExit
+from cappella.vocabulary import Confidence, EarlyExit, Evidence
 
 Analysis = Json
 """The judge's comparison, in the shape of `prompts.analysis_schema` with answers' names for letters."""
@@ -97,7 +98,9 @@ class Verdict:
 
     `probabilities` are the judge's, by answer; `votes` maps one answer of each group that says the same to the names of
     all answers in the group. `scores` are those of a judge that scores, None for an answer that it could not read; `tied`
-    names the answers with the best one, if there are several.
+    names the answers with the best one, if there are several. `read` has the values by which answers were counted. `evidence`
+    has each part of what was weighed, in log-odds, by answer; `margin` is by how much the best one leads, and `confidence` is low
+    where that says nothing.
     """
 
     answer: Answer
@@ -107,6 +110,10 @@ class Verdict:
     early_exit: EarlyExit = "off"
     scores: Mapping[str, float | None] | None = None
     tied: Sequence[str] | None = None
+    read: Reading | None = None
+    evidence: Mapping[Evidence, Mapping[str, float]] | None = None
+    margin: float | None = None
+    confidence: Confidence | None = None
 
 
 @dataclass(frozen=True, slots=True)

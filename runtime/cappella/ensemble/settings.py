@@ -63,6 +63,7 @@ def resolve(
         **options,
     )
     _require_members(settings)
+    _require_pattern(settings)
     _require_image_support(models, settings, prompt)
     _require_judge_support(models[judge_model].capabilities, settings, prompt)
     return settings
@@ -153,6 +154,11 @@ def _require_members(settings: Settings) -> None:
     if settings.asks_again and not settings.panel:
         message = "Members read the answers with it, and analysis_models is empty: name some, or leave it out."
         raise RequestError(f"fusion.{settings.asks_again}: {message}", f"fusion.{settings.asks_again}")
+
+
+def _require_pattern(settings: Settings) -> None:
+    if settings.extract == "regex" and settings.extract_pattern is None:
+        raise RequestError("extract: regex needs a pattern: set fusion.extract_pattern.", "fusion.extract_pattern")
 
 
 def _quorum(requested: int | None, quorum: int | None, answers: int) -> int:
