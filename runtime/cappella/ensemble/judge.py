@@ -119,9 +119,9 @@ class Judge:
         return self.final_answer
 
     async def choose(self, answers: Sequence[Answer]) -> tuple[Answer, Mapping[str, float]]:
-        """The best of `answers` and each one's probability; asked in both orders with `debias`. Raises EngineError."""
+        """The best of `answers` and each one's probability; with `debias` in balanced orders. Raises EngineError."""
         candidates = (await self._read()).only(answers)
-        orders = [candidates, candidates.reversed()] if self.settings.debias else [candidates]
+        orders = candidates.balanced if self.settings.debias else [candidates]
         shares = mean(await asyncio.gather(*(self._choose(order) for order in orders)))
         return max(answers, key=lambda answer: shares[answer.name]), shares
 
@@ -136,6 +136,8 @@ class Judge:
     def return_verbatim(self, answer: Answer, after_partial_output: bool = False) -> Answer:
         """Emit a member's answer as the final one, cut at the caller's stop texts; returns it as it was emitted."""
         answer = cut_at_stop(answer, self.settings.judge_sampling.stop or ())
+        # Members may be asked for some that the caller did not ask for.
+        answer = answer if self._prompt.logprobs is not None else replace(answer, logprobs=())
         gap = "\n\n" if after_partial_output and self._has_output else ""
         self._emit_final(Chunk(gap + answer.content, answer.reasoning, answer.tool_calls, answer.logprobs))
         return answer

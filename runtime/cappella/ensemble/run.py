@@ -39,7 +39,10 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One complete answer of a member or the judge; `stop_sequence` is the caller's stop text that ended it."""
+    """One complete answer of a member or the judge; `stop_sequence` is the caller's stop text that ended it.
+
+    `certainty` is the mean log-probability of its tokens, where the engine was asked for it.
+    """
 
     name: str
     content: str
@@ -49,6 +52,7 @@ class Answer:
     tool_calls: Sequence[ToolCall] = ()
     logprobs: Sequence[Json] = ()
     stop_sequence: str | None = None
+    certainty: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
