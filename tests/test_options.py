@@ -10,7 +10,7 @@ from cappella.cli import completion
 from cappella.cli.client.slash import HELP
 from cappella.config import Ensemble, Judge, Member, Model
 from cappella.config.cards import Card
-from cappella.config.options import EnsembleOptions, Options, Overrides, Settings
+from cappella.config.options import EnsembleOptions, Options, Overrides, Selection, Settings
 from cappella.engines.vllm import protocol
 from cappella.ensemble.settings import resolve
 from cappella.ensemble.strategies import STRATEGIES
@@ -24,6 +24,8 @@ from cappella.vocabulary import Strategy
 
 MODEL = Model.model_validate({"weights": "w", "max_model_len": 100})
 USER = [{"role": "user", "content": "Hi"}]
+OTHERS = {"select": Selection(margin=2), "weights": {"ann": 1.5}}
+"""Values of the options that are objects."""
 IN_CONFIG = sorted(EnsembleOptions.model_fields)
 
 
@@ -35,6 +37,8 @@ def other_than_default(schema: type[BaseModel], name: str) -> Any:
         return not field.default
     if not isinstance(kinds[0], type) and get_origin(kinds[0]) is None:
         return next(word for word in kinds if word != field.default)
+    if name in OTHERS:
+        return OTHERS[name]
     kind = kinds[0] if isinstance(kinds[0], type) else get_args(kinds[0])[0]
     return "x" if kind is str or name == "stop" else 1 if field.default is None else 2
 

@@ -2,18 +2,19 @@
 
 import re
 import runpy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
 import pytest
 import yaml
 from annotated_types import Ge, Le
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from cappella.config import Config
 from cappella.config.limits import Limits
-from cappella.config.options import EnsembleOptions, Options
+from cappella.config.options import EnsembleOptions, Options, Selection
 from cappella.gateway import errors
 from cappella.gateway.formats.chat import ChatRequest, StreamOptions
 from cappella.gateway.formats.fields import OPTIONS, Fusion
@@ -71,10 +72,15 @@ def option_rows() -> Iterator[str]:
 ELSEWHERE = {"gate": "`gate` (with its model; a preset: the mode)", "criteria": "`judge.criteria`"}
 
 
+OBJECTS = (Selection, Mapping)
+
+
 def _values(option: FieldInfo) -> str:
     kinds = [kind for kind in get_args(option.annotation) or (option.annotation,) if kind is not type(None)]
     if isinstance(kinds[0], str):
         return ", ".join(f"`{word}`" for word in kinds)
+    if kinds[0] in OBJECTS or get_origin(kinds[0]) in OBJECTS:
+        return "an object"
     limits = {type(limit): limit for limit in option.metadata}
     if Ge in limits and Le in limits:
         return f"{limits[Ge].ge} to {limits[Le].le}"
@@ -85,6 +91,8 @@ def _values(option: FieldInfo) -> str:
 
 def _default(value: object) -> str:
     if value is None:
+        return ""
+    if isinstance(value, BaseModel):
         return ""
     return f"`{value:g}`" if isinstance(value, float) else f"`{str(value).lower()}`"
 

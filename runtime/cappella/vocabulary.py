@@ -43,6 +43,9 @@ TASKS: Mapping[Task, TaskTraits] = {
 }
 AnalysisMode = Literal["before", "alongside", "off"]
 EarlyExit = Literal["off", "equal", "judge"]
+Extractor = Literal["auto", "number", "choice", "boxed", "json", "code", "regex", "last_line", "text"]
+Evidence = Literal["judge", "agreement", "certainty", "reward", "weights"]
+Confidence = Literal["low"]
 AnswerOrder = Literal["shuffled", "arrival"]
 AnswersExceed = Literal["shorten", "fold"]
 ProgressMode = Literal["off", "reasoning"]

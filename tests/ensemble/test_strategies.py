@@ -45,22 +45,6 @@ async def test_select_returns_the_chosen_answer_verbatim_with_the_judges_probabi
     assert [call.role for call in run.calls] == ["panel"] * 3 + ["choice"]
 
 
-async def test_debias_asks_in_both_orders_and_takes_the_mean(fake_engines: FakeEngines) -> None:
-    let_members_answer(fake_engines, "red", "blue", "green")
-
-    def first_letter_likes_itself(body: Json) -> Script:
-        first = last_message(body).split("[answer A ")[1].split("\n")[1]
-        return choice_script(**{"green": 0.4, first: 0.6} if first != "green" else {"green": 1.0})(body)
-
-    fake_engines.let("judge", judge_script(choice=first_letter_likes_itself))
-    run = await fake_engines.run(strategy="select", debias=True, seed=1)
-    shown = [last_message(body).split("[answer A ")[1].split("\n")[1] for body in fake_engines.servers["judge"].bodies]
-    assert len(set(shown)) == 2
-    assert run.verdict.probabilities
-    assert sum(run.verdict.probabilities.values()) == pytest.approx(1)
-    assert run.content == "green"
-
-
 async def test_a_judge_that_does_not_choose_degrades_the_run(fake_engines: FakeEngines) -> None:
     let_members_answer(fake_engines, "it is red", "it is red now", "nothing")
     fake_engines.let("judge", Script(("Z",), logprobs=({"token": "Z", "logprob": -0.1, "top_logprobs": []},)))

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from cappella.errors import ConfigError
-from cappella.evaluation import scorers, values
+from cappella.evaluation import scorers
 from cappella.evaluation.data import Question
 from cappella.evaluation.sandbox import Sandbox
+from cappella.extraction import values
 
 USER = [{"role": "user", "content": "?"}]
 

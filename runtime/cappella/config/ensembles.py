@@ -1,6 +1,6 @@
 """Ensembles in a config: the panel, the judge, presets and run options."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
@@ -85,9 +85,20 @@ class Ensemble(EnsembleOptions):
             quorum, size = preset.quorum, sum(seat.samples for seat in self.seats_of(preset))
             if size > MAX_ANSWERS:
                 raise ValueError(f"a panel that gives {size} answers is too large: at most {MAX_ANSWERS} have a letter")
+            own = {**self.given(), **preset.given()}
+            if own.get("extract") == "regex" and not own.get("extract_pattern"):
+                raise ValueError("extract: regex needs a pattern: set extract_pattern")
             if quorum is not None and quorum > size:
                 raise ValueError(f"quorum {quorum} is larger than the panel of {size}")
+        self._require_known_weights({seat.model for preset in parts for seat in self.seats_of(preset)})
         return self
+
+    def _require_known_weights(self, models: Set[str]) -> None:
+        """Raises ValueError for a weight of nobody on a panel."""
+        for part in (self, *self.presets.values()):
+            for name in part.weights or {}:
+                if name.partition("#")[0] not in models:
+                    raise ValueError(f"weights has {name!r}, which is on no panel: name a model or a seat of one")
 
     @property
     def seats(self) -> tuple[Seat, ...]:

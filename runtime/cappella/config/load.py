@@ -22,6 +22,7 @@ from cappella.config import (
 from cappella.config.abilities import cannot_write, judge_lacks, seat_lacks
 from cappella.config.yaml_source import Path_
 from cappella.errors import ConfigError, raise_all
+from cappella.vocabulary import TASKS
 
 
 def load(path: Path) -> Config:
@@ -137,11 +138,33 @@ def _check_models(path: Path, root: yaml.Node | None, config: Config) -> Iterato
                 key = "tools" if model in config.remote else "tool_parser"
                 problem = f"the ensemble has tools: true, and {model} has no {key}"
                 yield ConfigError(at, problem, f"Set models.{model}.{key}, or remove tools: true")
+        yield from _check_reward(path, root, config, name)
         for number, seat in enumerate(ensemble.seats):
             if seat.samples > 1 and seat.sampling.temperature == 0:
                 at = yaml_source.place(path, root, ("ensembles", name, "panel", number))
                 problem = f"{seat.samples} samples at temperature 0 would be identical"
                 yield ConfigError(at, problem, "Raise the temperature, or set samples: 1 on this seat")
+
+
+def _check_reward(path: Path, root: yaml.Node | None, config: Config, name: str) -> Iterator[ConfigError]:
+    """Reward models of `select` that score no answers, and those that are missing."""
+    ensemble = config.ensembles[name]
+    parts: list[tuple[Path_, Ensemble | Preset]] = [((), ensemble)]
+    parts += [(("presets", each), preset) for each, preset in ensemble.presets.items()]
+    for where, part in parts:
+        reward = part.select.reward
+        model = config.models_by_name.get(reward) if reward else None
+        if model is None and reward is None and "reward" not in part.select.by:
+            continue
+        if model is None or not TASKS[model.capabilities.task].scores_answers:
+            at = yaml_source.place(path, root, ("ensembles", name, *where, "select"))
+            scorers = ", ".join(
+                each
+                for each, other in config.models_by_name.items()
+                if TASKS[other.capabilities.task].scores_answers
+            )
+            hint = f"Use one of {scorers}" if scorers else "Add a model with task: reward or rerank"
+            yield ConfigError(at, f"reward names {reward!r}, which scores no answers", hint)
 
 
 class _JudgeOptions:

@@ -8,14 +8,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
+from cappella.extraction.extractors import MAX_PATTERN_CHARACTERS, usable_pattern
 from cappella.types import Frozen, Positive, Sampling
 from cappella.vocabulary import (
     AnalysisMode,
     AnswerOrder,
     AnswersExceed,
     EarlyExit,
+    Evidence,
+    Extractor,
     GateMode,
     ProgressMode,
     Strategy,
@@ -58,6 +61,22 @@ class GivenAnswer:
     content: str
 
 
+Pattern = Annotated[str, Field(min_length=1, max_length=MAX_PATTERN_CHARACTERS), AfterValidator(usable_pattern)]
+LogOdds = Annotated[float, Field(ge=-10, le=10)]
+
+
+class Selection(Frozen):
+    """How `select` weighs answers: what counts (`by`), whose `reward` model scores them, and the `margin`.
+
+    All evidence is in log-odds, so that it adds up. Where the best answer leads by less than the margin, the prior decides:
+    the members' weights, or else the agreement; the run says `confidence: low`.
+    """
+
+    by: Annotated[tuple[Evidence, ...], Field(min_length=1)] = ("judge", "agreement", "weights")
+    margin: Annotated[float, Field(ge=0, le=10)] = 0.1
+    reward: str | None = None
+
+
 class EnsembleOptions(Frozen):
     """The options that an ensemble, a preset and a request may set.
 
@@ -81,11 +100,18 @@ class EnsembleOptions(Frozen):
     """Rounds of the panel; from the second on, members read the answers of the previous round."""
     review: bool = False
     """Whether members rank the answers of others, for the judge to see."""
+    extract: Extractor = "auto"
+    """The value that counts of each answer, for `vote`, agreement and early exit: by an extractor, or `auto`."""
+    extract_pattern: Pattern | None = None
+    """The pattern of `extract: regex`: its first group, or else all of it, where it matches last."""
+    select: Selection = Selection()
+    """The evidence by which `select` chooses: the judge, agreement, certainty, a reward model, weights."""
+    weights: Mapping[str, LogOdds] | None = None
+    """How far to trust each member, by its name or its model's, as log-odds of being right; `cappella eval` measures them."""
     early_exit: EarlyExit = "off"
-    """Whether agreeing answers skip the judge: equal ones (apart from case, spacing and number formats), or those that
-    the judge finds to agree."""
+    """Whether agreeing answers skip the judge: those of one value (see `extract`), or those that the judge finds to agree."""
     debias: bool = False
-    """Whether the judge chooses twice, with the answers in both orders."""
+    """Whether the judge chooses once for each order in which every answer stands in every place once."""
     show_reasoning: bool = False
     """Whether the judge sees the members' reasoning."""
     formatted_panel: bool = False

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
+from statistics import fmean
 
 from cappella.engines.base import Engine
 from cappella.engines.context_size import estimated_usage
@@ -76,6 +77,7 @@ class Completion:
             [self._tool_calls[index] for index in sorted(self._tool_calls)],
             self.logprobs,
             self.stop_sequence,
+            fmean(float(token["logprob"]) for token in self.logprobs) if self.logprobs else None,
         )
 
     @property

@@ -50,8 +50,11 @@ class Candidates:
         """A subset, in the same order."""
         return replace(self, answers=[answer for answer in self.answers if answer in answers])
 
-    def reversed(self) -> "Candidates":
-        return replace(self, answers=self.answers[::-1])
+    @property
+    def balanced(self) -> "list[Candidates]":
+        """Orders in which every answer stands in every place once."""
+        answers = list(self.answers)
+        return [replace(self, answers=answers[first:] + answers[:first]) for first in range(len(answers))]
 
     def letters_of(self, names: Sequence[str]) -> list[str]:
         """The letters of the named answers; names that are no candidates are left out."""

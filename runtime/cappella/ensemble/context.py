@@ -9,7 +9,7 @@ from functools import cached_property
 
 from cappella.config.options import Settings
 from cappella.engines.base import Engine
-from cappella.ensemble import given_answers
+from cappella.ensemble import agreement, given_answers, prompts
 from cappella.ensemble.budget import Budget, within_budget
 from cappella.ensemble.candidates import Ordering
 from cappella.ensemble.events import (
@@ -30,6 +30,7 @@ from cappella.ensemble.quorum import require_quorum
 from cappella.ensemble.rounds import ask_round
 from cappella.ensemble.run import Answer, Call, Failure, GateDecision, Panel, Timings, Verdict
 from cappella.ensemble.timing import timings
+from cappella.extraction.extractors import Reading
 from cappella.types import Prompt
 
 JUDGE_SHARE = 0.25
@@ -118,6 +119,17 @@ class RunContext:
             return False
         self.answers = panel.answers
         return True
+
+    @property
+    def question(self) -> str:
+        """The text of the caller's last turn."""
+        return prompts.text_of(self.prompt.messages[-1])
+
+    @cached_property
+    def reading(self) -> Reading:
+        """The values of `answers`; ask no further rounds once it has been used."""
+        settings = self.settings
+        return agreement.reading(self.answers, settings.extract, self.question, settings.extract_pattern)
 
     @cached_property
     def judge(self) -> Judge:

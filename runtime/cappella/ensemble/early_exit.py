@@ -12,13 +12,13 @@ from cappella.errors import EngineError
 async def early_exit(ctx: RunContext) -> Verdict | None:
     """The common answer if the members agree, as far as `early_exit` allows; None if the judge has to decide.
 
-    `equal` compares the texts, `judge` also asks the judge whether answers in other words say the same.
+    `equal` compares the values that are read in the answers, `judge` also asks the judge whether answers in other words say the same.
     """
     mode = ctx.settings.early_exit
     if mode == "off" or len(ctx.answers) < 2:
         return None
-    if agreement.are_equal(ctx.answers):
-        return Verdict(ctx.judge.return_verbatim(ctx.answers[0]), ctx.answers[0].name, early_exit="equal")
+    if agreement.are_equal(ctx.answers, ctx.reading):
+        return Verdict(ctx.judge.return_verbatim(ctx.answers[0]), ctx.answers[0].name, early_exit="equal", read=ctx.reading)
     if mode == "equal" or not await _judge_confirms_agreement(ctx):
         return None
     return Verdict(ctx.judge.return_verbatim(ctx.answers[0]), ctx.answers[0].name, early_exit="judge")

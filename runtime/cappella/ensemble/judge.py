@@ -146,7 +146,7 @@ class Judge:
         )
 
     async def choose(self, answers: Sequence[Answer]) -> tuple[Answer, Mapping[str, float]]:
-        """The best of `answers` and each one's probability; asked in both orders with `debias`. Raises EngineError."""
+        """The best of `answers` and each one's probability; with `debias` in balanced orders. Raises EngineError."""
         shares = await self._reading.ask(lambda candidates: self._choose_among(candidates.only(answers)))
         return max(answers, key=lambda answer: shares[answer.name]), shares
 
@@ -162,6 +162,8 @@ class Judge:
     def return_verbatim(self, answer: Answer, after_partial_output: bool = False) -> Answer:
         """Emit a member's answer as the final one, cut at the caller's stop texts; returns it as it was emitted."""
         answer = cut_at_stop(answer, self.settings.judge_sampling.stop or ())
+        # Members may be asked for some that the caller did not ask for.
+        answer = answer if self._prompt.logprobs is not None else replace(answer, logprobs=())
         gap = "\n\n" if after_partial_output and self._has_output else ""
         self._emit_final(Chunk(gap + answer.content, answer.reasoning, answer.tool_calls, answer.logprobs))
         return answer
@@ -171,7 +173,7 @@ class Judge:
             self._emit(AnalysisDelta(chunk.content))
 
     async def _choose_among(self, candidates: Candidates) -> Mapping[str, float]:
-        orders = [candidates, candidates.reversed()] if self.settings.debias else [candidates]
+        orders = candidates.balanced if self.settings.debias else [candidates]
         return mean(await asyncio.gather(*(self._choose(order) for order in orders)))
 
     async def _choose(self, candidates: Candidates) -> Mapping[str, float]:

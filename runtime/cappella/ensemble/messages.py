@@ -19,11 +19,19 @@ def for_member(prompt: Prompt, seat: Seat, capabilities: Capabilities, settings:
         prompt,
         messages=with_system(prompt.messages, seat.system),
         output_format=format_of_members(prompt, settings, verbatim),
-        logprobs=prompt.logprobs if verbatim else None,
+        logprobs=_logprobs(prompt, capabilities, settings, verbatim),
         reasoning_effort=prompt.reasoning_effort if capabilities.reasoning else None,
         samples=seat.samples,
         watched=settings.panel_watched,
     )
+
+
+def _logprobs(prompt: Prompt, capabilities: Capabilities, settings: Settings, verbatim: bool) -> int | None:
+    """The caller's wish if an answer may be returned; else those of the tokens alone, where certainty counts."""
+    if verbatim and prompt.logprobs is not None:
+        return prompt.logprobs
+    weighs = settings.strategy == "select" and "certainty" in settings.select.by
+    return 0 if weighs and capabilities.logprobs else None
 
 
 def format_of_members(prompt: Prompt, settings: Settings, verbatim: bool) -> OutputFormat | None:

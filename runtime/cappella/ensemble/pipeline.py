@@ -131,7 +131,7 @@ async def _fallback(ctx: RunContext) -> Verdict:
     stop = ctx.settings.judge_sampling.stop or ()
     try:
         async with asyncio.timeout(FALLBACK_TIMEOUT_S):
-            answer = await fallback_answer(ctx.answers, judge.output_format, stop, reason)
+            answer = await fallback_answer(ctx.answers, judge.output_format, stop, reason, ctx.settings)
     except TimeoutError as error:
         message = f"The judge failed ({reason}), and checking the members' answers took over {FALLBACK_TIMEOUT_S:g} s."
         raise JudgeFailed(message) from error

@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from cappella.config.options import Settings
+from cappella.extraction.extractors import Reading
 from cappella.types import Json, ToolCall, Usage
-from cappella.vocabulary import EarlyExit
+from cappella.vocabulary import Confidence, EarlyExit, Evidence
 
 if TYPE_CHECKING:
     from cappella.ensemble.judgement import Judgement
@@ -43,7 +44,10 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One complete answer of a member or the judge; `stop_sequence` is the caller's stop text that ended it."""
+    """One complete answer of a member or the judge; `stop_sequence` is the caller's stop text that ended it.
+
+    `certainty` is the mean log-probability of its tokens, where the engine was asked for it.
+    """
 
     name: str
     content: str
@@ -53,6 +57,7 @@ class Answer:
     tool_calls: Sequence[ToolCall] = ()
     logprobs: Sequence[Json] = ()
     stop_sequence: str | None = None
+    certainty: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +121,9 @@ class Verdict:
 
     `probabilities` are the judge's, by answer; `votes` maps one answer of each group that says the same to the names of
     all answers in the group. `scores` are those of a judge that scores, None for an answer that it could not read; `tied`
-    names the answers with the best one, if there are several.
+    names the answers with the best one, if there are several. `read` has the values by which answers were counted. `evidence`
+    has each part of what was weighed, in log-odds, by answer; `margin` is by how much the best one leads, and `confidence` is low
+    where that says nothing.
     """
 
     answer: Answer
@@ -126,6 +133,10 @@ class Verdict:
     early_exit: EarlyExit = "off"
     scores: Mapping[str, float | None] | None = None
     tied: Sequence[str] | None = None
+    read: Reading | None = None
+    evidence: Mapping[Evidence, Mapping[str, float]] | None = None
+    margin: float | None = None
+    confidence: Confidence | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,20 +19,20 @@ async def best_answer(ctx: RunContext) -> Verdict:
     Texts that are equal are scored once. One that does not fit into the judge's context beside the conversation has no
     score, and is not chosen while another has one.
     """
-    scores = await _scores(ctx)
+    scores = await scores_of(ctx, ctx.settings.judge)
     best = max(score for score in scores.values() if score is not None)
     leaders = [answer for answer in ctx.answers if scores[answer.name] == best]
     tied = [answer.name for answer in leaders] if len(leaders) > 1 else None
     return Verdict(ctx.judge.return_verbatim(leaders[0]), leaders[0].name, scores=scores, tied=tied)
 
 
-async def _scores(ctx: RunContext) -> Mapping[str, float | None]:
-    """The score of each answer by its name. Raises EngineError if one of them failed, or none fits."""
+async def scores_of(ctx: RunContext, model: str) -> Mapping[str, float | None]:
+    """The score by this model of each answer by its name. Raises EngineError if one of them failed, or none fits."""
     stop = ctx.settings.judge_sampling.stop or ()
     texts = {answer.name: cut_at_stop(answer, stop).content for answer in ctx.answers}
     distinct = list(dict.fromkeys(texts.values()))
     # All end before one failure is raised, so that no call outlives its run.
-    found = await asyncio.gather(*(_score(ctx, text) for text in distinct), return_exceptions=True)
+    found = await asyncio.gather(*(_score(ctx, model, text) for text in distinct), return_exceptions=True)
     failures = [each for each in found if isinstance(each, BaseException)]
     graver = [each for each in failures if not isinstance(each, EngineContextExceeded)]
     if graver or len(failures) == len(found):
@@ -41,11 +41,11 @@ async def _scores(ctx: RunContext) -> Mapping[str, float | None]:
     return {name: each.value if isinstance(each := by_text[text], Score) else None for name, text in texts.items()}
 
 
-async def _score(ctx: RunContext, text: str) -> Score:
+async def _score(ctx: RunContext, model: str, text: str) -> Score:
     """The score of one text, whose call is recorded however it ends. Raises EngineError."""
     began, usage, was_called = time.monotonic(), Usage(), True
     try:
-        score = await ctx.judge_engine.score(ctx.judge_prompt, text)
+        score = await ctx.engines[model].score(ctx.judge_prompt, text)
         usage = score.usage
         return score
     except (EngineNotReady, EngineOverBudget):
@@ -53,6 +53,6 @@ async def _score(ctx: RunContext, text: str) -> Score:
         raise
     finally:
         if was_called:
-            call = Call("score", ctx.settings.judge, usage, began, None, time.monotonic() - began)
+            call = Call("score", model, usage, began, None, time.monotonic() - began)
             ctx.score_calls.append(call)
             call_counter.add_call(call)

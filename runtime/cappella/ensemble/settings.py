@@ -15,7 +15,7 @@ from cappella.ensemble.messages import ends_in_results, has_images
 from cappella.ensemble.structured import formats
 from cappella.errors import RequestError, UnknownModel
 from cappella.types import Capabilities, Prompt, Sampling
-from cappella.vocabulary import STRATEGIES, GateMode
+from cappella.vocabulary import STRATEGIES, TASKS, GateMode
 
 Models = Mapping[str, Model | RemoteModel]
 
@@ -63,6 +63,8 @@ def resolve(
         **options,
     )
     _require_members(settings)
+    _require_pattern(settings)
+    _require_reward(settings, models)
     _require_image_support(models, settings, prompt)
     _require_judge_support(models[judge_model].capabilities, settings, prompt)
     return settings
@@ -153,6 +155,23 @@ def _require_members(settings: Settings) -> None:
     if settings.asks_again and not settings.panel:
         message = "Members read the answers with it, and analysis_models is empty: name some, or leave it out."
         raise RequestError(f"fusion.{settings.asks_again}: {message}", f"fusion.{settings.asks_again}")
+
+
+def _require_pattern(settings: Settings) -> None:
+    if settings.extract == "regex" and settings.extract_pattern is None:
+        raise RequestError("extract: regex needs a pattern: set fusion.extract_pattern.", "fusion.extract_pattern")
+
+
+def _require_reward(settings: Settings, models: Models) -> None:
+    """Raises RequestError for a reward model that is none, or is missing though it should count."""
+    reward = settings.select.reward
+    if reward is not None:
+        _require_models([reward], models, "fusion.select")
+    if (reward is None and "reward" in settings.select.by) or (
+        reward is not None and not TASKS[models[reward].capabilities.task].scores_answers
+    ):
+        message = "select: reward counts the scores of a model with task: reward or rerank: name one."
+        raise RequestError(f"fusion.{message}", "fusion.select")
 
 
 def _quorum(requested: int | None, quorum: int | None, answers: int) -> int:

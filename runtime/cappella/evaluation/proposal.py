@@ -1,8 +1,10 @@
 """The config that the figures suggest: panel, strategy, samples, and presets by category, with the figures in comments."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence, Set
 from ipaddress import ip_address
+from math import log
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -81,7 +83,7 @@ def _ensemble(report: Report, results: Results, ensemble: Ensemble, original: Js
     kept = _kept(findings, ensemble, decided.way, comments)
     best = ensemble.named(max(findings.best, key=lambda name: findings.best[name]))
     body: dict[str, Any] = {
-        key: value for key, value in original.items() if key not in ("samples", "strategy", "panel")
+        key: value for key, value in original.items() if key not in ("samples", "strategy", "panel", "weights")
     }
     body["judge"] = original.get("judge", ensemble.judge)
     top = next((line for line in findings.runs if line.name == decided.way), None)
@@ -98,6 +100,8 @@ def _ensemble(report: Report, results: Results, ensemble: Ensemble, original: Js
     else:
         comments.append(f"{decided.way}: {_figures(top)}")
         body |= {"panel": _panel(kept), **_options(top.name, original)}
+    if len(body["panel"]) > 1:
+        body["weights"] = _weights(results, {name for seat in body["panel"] if (name := seat["model"])})
     # A quorum or a preset of a larger panel would not load.
     size = sum(_answers_of(seat, body) for seat in body["panel"])
     if int(body.get("quorum") or 0) > size:
@@ -107,6 +111,16 @@ def _ensemble(report: Report, results: Results, ensemble: Ensemble, original: Js
     if presets:
         body["presets"] = presets
     return body, comments
+
+
+def _weights(results: Results, models: Set[str]) -> Json:
+    """The log-odds of a right answer by model, each as if it had one more right and one more wrong one."""
+    right, wrong = Counter[str](), Counter[str]()
+    for name, row in results.members.items():
+        model = results.models[name]
+        right[model] += sum(each.right for each in row if each is not None)
+        wrong[model] += sum(not each.right for each in row if each is not None)
+    return {each: round(log((right[each] + 1) / (wrong[each] + 1)), 2) for each in results.models.values() if each in models}
 
 
 def _kept(findings: Findings, ensemble: Ensemble, way: str | None, comments: list[str]) -> list[Member]:

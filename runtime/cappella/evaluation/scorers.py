@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cappella.errors import ConfigError
-from cappella.evaluation import values
 from cappella.evaluation.data import LETTERS, Question, optional
 from cappella.evaluation.sandbox import Sandbox
+from cappella.extraction import values
 from cappella.types import Json
 
 VERSION = 2

@@ -137,7 +137,7 @@ class Metrics:
         if run.status == "degraded":
             self._degraded.labels(ensemble, run.failure_reason or MEMBER_FAILED).inc()
         if len(run.answers) > 1:
-            self._agreement.labels(ensemble).observe(_agreement(run.answers))
+            self._agreement.labels(ensemble).observe(_agreement(run))
 
     def _observe_call(self, call: Call) -> None:
         labels = (call.seat, call.role)
@@ -160,13 +160,15 @@ class Metrics:
         return Histogram(f"cappella_{name}", help_text, labels.split(), buckets=buckets, registry=self.registry)
 
 
-def _agreement(answers: Sequence[Answer]) -> float:
+def _agreement(run: Run) -> float:
     """The share of the largest group of equal answers.
 
     Long answers are compared unnormalised, since normalising them would block the event loop.
     """
+    answers = run.answers
     if all(len(answer.content) <= MAX_NORMALISED_CHARS for answer in answers):
-        largest = len(agreement.group_by_meaning(answers)[0])
+        read = agreement.reading(answers, run.settings.extract, pattern=run.settings.extract_pattern)
+        largest = max(map(len, agreement.groups(answers, read)), default=1)
     else:
         largest = max(Counted(answer.content for answer in answers).values())
     return largest / len(answers)

@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 from cappella.ensemble.run import Role, Status
 from cappella.telemetry.judged import Told
 from cappella.types import Json
-from cappella.vocabulary import Strategy
+from cappella.vocabulary import Confidence, Evidence, Extractor, Strategy
 
 Count = Annotated[int, Field(ge=0)]
 Milliseconds = Annotated[float | None, Field(description="Milliseconds.")]
@@ -54,6 +54,13 @@ class Decision(TypedDict):
     bypass: bool
     model: str
     reason: str
+
+
+class Extracted(TypedDict):
+    """The values by which answers were counted, null for one without, and the extractor that found them."""
+
+    by: Extractor
+    values: dict[str, str | None]
 
 
 class Counts(TypedDict):
@@ -104,6 +111,10 @@ class Trace(TypedDict):
     scores: NotRequired[dict[str, float | None]]
     tied: NotRequired[list[str]]
     votes: NotRequired[dict[str, list[str]]]
+    extracted: NotRequired[Extracted]
+    evidence: NotRequired[dict[Evidence, dict[str, float]]]
+    margin: NotRequired[float]
+    confidence: NotRequired[Confidence]
     ranking: NotRequired[list[str]]
     early_exit: NotRequired[str]
     shortened: NotRequired[list[ShortenedAnswer]]

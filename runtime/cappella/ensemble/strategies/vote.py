@@ -1,4 +1,4 @@
-"""Vote: the answer, or the value of each JSON field, that most members gave. The judge decides a tie."""
+"""Vote: the value, or that of each JSON field, that most members gave. The judge decides a tie."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,27 +13,40 @@ from cappella.ensemble.review import rank_answers
 from cappella.ensemble.run import Answer, Verdict
 from cappella.ensemble.strategies.layers import ask_all_rounds
 from cappella.ensemble.structured import formats
+from cappella.ensemble.weights import votes as votes_of
 
 
 async def _vote(ctx: RunContext) -> Verdict:
     await ask_all_rounds(ctx)
     await rank_answers(ctx)
-    return await early_exit(ctx) or await _count_votes(ctx.judge)
+    return await early_exit(ctx) or await _count_votes(ctx)
 
 
-async def _count_votes(judge: Judge) -> Verdict:
-    """Vote by field if every answer is a JSON object, else on whole answers. Raises EngineError if the judge fails."""
+async def _count_votes(ctx: RunContext) -> Verdict:
+    """Vote by field if every answer is a JSON object, else on the values of answers. Raises EngineError if the judge fails."""
+    judge, read = ctx.judge, ctx.reading
+    groups = agreement.groups(judge.answers, read)
+    votes = {group[0].name: [answer.name for answer in group] for group in groups}
     objects = [agreement.as_object(answer) for answer in judge.answers]
     parsed = [each for each in objects if each is not None]
-    groups = agreement.group_by_meaning(judge.answers)
-    votes = {group[0].name: [answer.name for answer in group] for group in groups}
     if len(groups) > 1 and len(parsed) == len(objects) and (verdict := await _by_field(judge, parsed)):
         return replace(verdict, votes=votes)
-    leaders = [group[0] for group in groups if len(group) == len(groups[0])]
+    leaders = _leaders(ctx, groups) or list(judge.answers)
     if len(leaders) == 1:
-        return Verdict(judge.return_verbatim(leaders[0]), leaders[0].name, votes=votes)
+        return Verdict(judge.return_verbatim(leaders[0]), leaders[0].name, votes=votes, read=read)
     answer, probabilities = await judge.choose(leaders)
-    return Verdict(judge.return_verbatim(answer), answer.name, probabilities, votes)
+    return Verdict(judge.return_verbatim(answer), answer.name, probabilities, votes, read=read)
+
+
+def _leaders(ctx: RunContext, groups: Sequence[Sequence[Answer]]) -> list[Answer]:
+    """An answer of each group with the most votes, each vote with its member's weight."""
+    weights = votes_of(ctx.judge.answers, ctx.settings)
+    sums = [round(sum(weights[answer.name] for answer in group), 6) for group in groups]
+    return [
+        max(group, key=lambda answer: weights[answer.name])
+        for group, each in zip(groups, sums, strict=True)
+        if each == max(sums)
+    ]
 
 
 async def _by_field(judge: Judge, objects: Sequence[Mapping[str, Any]]) -> Verdict | None:

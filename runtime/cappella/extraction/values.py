@@ -1,4 +1,7 @@
-"""Reads one value out of an answer in prose: a number, a letter, JSON, code, words. None where there is none."""
+"""Reads one value out of an answer in prose: a number, a letter, JSON, code, words. None where there is none.
+
+Answers may be hostile: no pattern takes more than a few passes over a text.
+"""
 
 import ast
 import hashlib
@@ -10,31 +13,41 @@ from fractions import Fraction
 from typing import Any
 
 _MARKED = re.compile(r"(?:answer[*_\s]*(?:is\b|:|=)|####)[ \t]*[*$\s]*([^\n]+)", re.IGNORECASE)
-_TAGGED = re.compile(r"<answer>\s*(.*?)\s*</answer>", re.DOTALL)
-_FENCE = re.compile(r"```[ \t]*([\w+-]*)[^\n]*\n(.*?)(?:```|\Z)", re.DOTALL)
+_TAG, _END_TAG = "<answer>", "</answer>"
+_FENCE = re.compile(r"```[ \t]{0,8}([\w+-]{0,40})[^\n]{0,200}\n(.*?)(?:```|\Z)", re.DOTALL)
 # No part of a version, an address, an identifier or a date.
 _NUMBER = re.compile(
     r"(?<![\w.,/:-])[-+−]?[$€£]?(\d{1,3}(?:,\d{3})+|\d+)?(\.\d+)?(/\d+)?(?:[eE][-+]?\d{1,3})?(?![\w/:]|[.,]\d|-\d)"
 )
-_LONE_LETTER = re.compile(r"^[\s*(\[\"'$]*(?:\\text\w*\{)?([A-Z])[\s*)\].:\"'$}]*$", re.MULTILINE | re.IGNORECASE)
+_LONE_LETTER = re.compile(
+    r"^[ \t\r*(\[\"'$]*(?:\\text\w{0,8}\{)?([A-Z])[ \t\r*)\].:\"'$}]*$", re.MULTILINE | re.IGNORECASE
+)
 _FIRST_LETTER = re.compile(r"^[\s*(\[]*([A-Z](?=[.:)\]])|[a-z](?=[)\]]))")
 # The letter in upper case alone: "a" is an article.
 _NAMED_LETTER = re.compile(
-    r"(?i:answer|option|choice)[*_\s]*(?i:is\b|(?:would|must|should) be\b|:|=)?\s*[*(\[\"'$]*([A-Z])\b(?!['’])"
+    r"(?i:answer|option|choice)[*_\s]{0,8}(?i:is\b|(?:would|must|should) be\b|:|=)?\s{0,8}[*(\[\"'$]{0,8}([A-Z])\b(?!['’])"
 )
 MAX_DIGITS = 400
+MAX_PROGRAM_CHARACTERS = 20_000
 
 
 def final_part(text: str) -> str:
     """What an answer says in the end: its `<answer>`, its `\\boxed{}`, what follows "answer is", or its last line."""
-    if tagged := _TAGGED.findall(text):
-        return str(tagged[-1])
+    if (inside := tagged(text)) is not None:
+        return inside
     if (inside := boxed(text)) is not None:
         return inside
     if marked := _MARKED.findall(text):
         return str(marked[-1]).strip(" *$.")
     lines = text.strip().splitlines()
     return lines[-1].strip() if lines else ""
+
+
+def tagged(text: str) -> str | None:
+    """What the last `<answer>` that ends holds."""
+    end = text.rfind(_END_TAG)
+    start = text.rfind(_TAG, 0, max(0, end))
+    return None if start < 0 else text[start + len(_TAG) : end].strip()
 
 
 def boxed(text: str) -> str | None:
@@ -56,6 +69,13 @@ def number(text: str) -> str | None:
         if found := [value for match in _NUMBER.finditer(part) if (value := _exact(match[0])) is not None]:
             return str(found[-1])
     return None
+
+
+def lone_value(text: str) -> str | None:
+    """The number that a text is and nothing else, by its value: 0.50 is 1/2."""
+    bare = text.strip(" $*")
+    match = _NUMBER.fullmatch(bare)
+    return str(value) if match and (value := _exact(bare)) is not None else None
 
 
 def _exact(text: str) -> Fraction | None:
@@ -148,6 +168,8 @@ def program(text: str, prefix: str) -> str:
 
 def same_code(text: str) -> str | None:
     """A hash of code without its comments and layout; None if it is no Python."""
+    if len(text) > MAX_PROGRAM_CHARACTERS or not text.strip():
+        return None
     try:
         return hashlib.sha256(ast.dump(ast.parse(text)).encode()).hexdigest()[:16]
     except (SyntaxError, ValueError, RecursionError, MemoryError):
