@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from cappella.config import (
     Config,
     Ensemble,
+    Judge,
     Member,
     Model,
     Preset,
@@ -159,22 +160,8 @@ def _check_servers(path: Path, root: yaml.Node | None, config: Config) -> Iterat
         parts: list[tuple[Path_, Ensemble | Preset]] = [((), ensemble)]
         parts += [(("presets", each), preset) for each, preset in ensemble.presets.items()]
         for where, part in parts:
-            judge = part.judge or ensemble.judge
-            if judge.model not in config.models_by_name:
-                continue
-            capabilities = config.models_by_name[judge.model].capabilities
-            own_gate = part.gate if isinstance(part, Preset) else None
-            gate = own_gate or (ensemble.gate.mode if ensemble.gate else None)
-            lack = judge_lacks(capabilities, _JudgeOptions(part, ensemble), gate) or seat_lacks(
-                capabilities, judge.sampling
-            )
-            if lack:
-                at = yaml_source.place(path, root, ("ensembles", name, *where, "judge"))
-                yield ConfigError(at, f"{judge.model} cannot judge here: {lack[0]}", lack[1])
-            if judge.criteria and not capabilities.writes:
-                at = yaml_source.place(path, root, ("ensembles", name, *where, "judge", "criteria"))
-                problem = f"{judge.model} scores answers as it was trained to, by no other criteria"
-                yield ConfigError(at, problem, "Remove criteria")
+            for judge in (part.judge or ensemble.judge).in_order:
+                yield from _check_judge(path, root, config, (name, *where), judge)
             seats = ensemble.seats_of(part) if part.panel else ()
             for number, seat in enumerate(seats):
                 if seat.model not in config.models_by_name:
@@ -182,6 +169,27 @@ def _check_servers(path: Path, root: yaml.Node | None, config: Config) -> Iterat
                 if lack := seat_lacks(config.models_by_name[seat.model].capabilities, seat.sampling, seat.samples):
                     at = yaml_source.place(path, root, ("ensembles", name, *where, "panel", number))
                     yield ConfigError(at, f"{seat.model} cannot have this seat: {lack[0]}", lack[1])
+
+
+def _check_judge(
+    path: Path, root: yaml.Node | None, config: Config, where: Path_, judge: Judge
+) -> Iterator[ConfigError]:
+    """Whether its server can do what the ensemble, or its preset, needs of it."""
+    ensemble = config.ensembles[str(where[0])]
+    part = ensemble.presets[str(where[-1])] if len(where) > 1 else ensemble
+    if judge.model not in config.models_by_name:
+        return
+    capabilities = config.models_by_name[judge.model].capabilities
+    own_gate = part.gate if isinstance(part, Preset) else None
+    gate = own_gate or (ensemble.gate.mode if ensemble.gate else None)
+    lack = judge_lacks(capabilities, _JudgeOptions(part, ensemble), gate) or seat_lacks(capabilities, judge.sampling)
+    if lack:
+        at = yaml_source.place(path, root, ("ensembles", *where, "judge"))
+        yield ConfigError(at, f"{judge.model} cannot judge here: {lack[0]}", lack[1])
+    if judge.criteria and not capabilities.writes:
+        at = yaml_source.place(path, root, ("ensembles", *where, "judge", "criteria"))
+        problem = f"{judge.model} scores answers as it was trained to, by no other criteria"
+        yield ConfigError(at, problem, "Remove criteria")
 
 
 def _check_remote_addresses(path: Path, root: yaml.Node | None, config: Config) -> Iterator[ConfigError]:
