@@ -36,7 +36,14 @@ def load_with_lines(path: Path) -> tuple[Config, yaml.Node | None]:
         path, Config, "Give the path of a YAML config file, or write one with `cappella init`"
     )
     config = _with_cards(_resolve_paths(config, path.parent.resolve()))
-    checks = (_check_models, _check_servers, _check_remote_addresses, _check_collector_address, _check_aliases)
+    checks = (
+        _check_models,
+        _check_servers,
+        _check_thinking,
+        _check_remote_addresses,
+        _check_collector_address,
+        _check_aliases,
+    )
     raise_all([error for check in checks for error in check(path, root, config)])
     return config, root
 
@@ -143,6 +150,26 @@ def _check_models(path: Path, root: yaml.Node | None, config: Config) -> Iterato
                 at = yaml_source.place(path, root, ("ensembles", name, "panel", number))
                 problem = f"{seat.samples} samples at temperature 0 would be identical"
                 yield ConfigError(at, problem, "Raise the temperature, or set samples: 1 on this seat")
+
+
+def _check_thinking(path: Path, root: yaml.Node | None, config: Config) -> Iterator[ConfigError]:
+    """Budgets for the thinking of models that do not think."""
+    for name, ensemble in config.ensembles.items():
+        for number, seat in enumerate(ensemble.panel):
+            yield from _of_budget(path, root, config, ("ensembles", name, "panel", number), seat)
+        for judge in ensemble.judge.in_order:
+            yield from _of_budget(path, root, config, ("ensembles", name, "judge"), judge)
+
+
+def _of_budget(
+    path: Path, root: yaml.Node | None, config: Config, where: Path_, seat: Member | Judge
+) -> Iterator[ConfigError]:
+    model = config.models_by_name.get(seat.model)
+    if seat.thinking_token_budget is None or model is None or model.capabilities.reasoning:
+        return
+    key = "reasoning: true" if seat.model in config.remote else "reasoning_parser"
+    at = yaml_source.place(path, root, (*where, "thinking_token_budget"))
+    yield ConfigError(at, f"{seat.model} has no {key}, so it has no thinking to limit", f"Set it on the model: {key}")
 
 
 class _JudgeOptions:

@@ -13,7 +13,7 @@ from cappella.ensemble import prompts
 from cappella.ensemble.analysis import with_names, without_letters
 from cappella.ensemble.call import EngineCall
 from cappella.ensemble.candidates import Candidates
-from cappella.ensemble.choice import CHOICE_TOKENS, mean, probabilities, short_sampling
+from cappella.ensemble.choice import CHOICE_TOKENS, mean, probabilities, short_sampling, with_thinking_budget
 from cappella.ensemble.events import AnalysisDelta, AnalysisDone, AnalysisStarted, Emit, FinalDelta
 from cappella.ensemble.fallback import cut_at_stop
 from cappella.ensemble.reading import Reading
@@ -123,8 +123,7 @@ class Judge:
             self.settings.judge_texts,
             again,
         )
-        limits = {"max_completion_tokens": self.settings.analysis_max_tokens, "stop": None}
-        sampling = self.settings.judge_sampling.model_copy(update=limits)
+        sampling = self._analysis_sampling
         json_schema = {"name": "analysis", "schema": prompts.analysis_schema(len(candidates.answers))}
         output_format = OutputFormat("response_format", {"type": "json_schema", "json_schema": json_schema})
         watched = self.settings.panel_watched and not again
@@ -229,6 +228,20 @@ class Judge:
     @property
     def _short_sampling(self) -> Sampling:
         return short_sampling(self.settings.judge_sampling, self._engine.capabilities, CHOICE_TOKENS)
+
+    @property
+    def _analysis_sampling(self) -> Sampling:
+        """The analysis has all of its limit also where thinking comes before it."""
+        limit, sampling, capabilities = (
+            self.settings.analysis_max_tokens,
+            self.settings.judge_sampling,
+            self._engine.capabilities,
+        )
+        thinking = 0
+        if capabilities.reasoning:
+            sampling = with_thinking_budget(sampling, limit, capabilities)
+            thinking = sampling.thinking_token_budget or limit
+        return sampling.model_copy(update={"max_completion_tokens": limit + thinking, "stop": None})
 
     def _within_budget(self, sampling: Sampling) -> Sampling:
         """At most a quarter of the run's tokens: analysis and answer share the half that the panel leaves."""
