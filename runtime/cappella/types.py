@@ -34,6 +34,7 @@ class SamplingExtensions(Frozen):
     top_k: Annotated[int, Field(ge=-1)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     repetition_penalty: Annotated[float, Field(gt=0)] | None = None
+    thinking_token_budget: Annotated[int, Field(ge=0)] | None = None
 
 
 class SamplingOptions(SamplingExtensions):

@@ -108,7 +108,9 @@ async def test_one_value_is_an_early_exit_and_the_end_of_a_debate(fake_engines: 
     assert (run.verdict.early_exit, len(run.rounds)) == ("equal", 1)
 
 
-@pytest.mark.parametrize("text", ["<answer>", "answer is ", "\n", "```", "1,111", "= ", "\\boxed{", "A)", "(", "answer" + " " * 99])
+@pytest.mark.parametrize(
+    "text", ["<answer>", "answer is ", "\n", "```", "1,111", "= ", "\\boxed{", "A)", "(", "answer" + " " * 99]
+)
 @pytest.mark.parametrize("extractor", ["auto", "number", "choice", "json", "code"])
 def test_a_hostile_answer_is_read(text: str, extractor: Extractor) -> None:
     long = text * 20_000

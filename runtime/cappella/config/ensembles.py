@@ -7,11 +7,24 @@ from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from cappella.config.fields import Name
 from cappella.config.options import MAX_ANSWERS, MAX_MEMBERS, MAX_SAMPLES, EnsembleOptions, Seat
+from cappella.config.own_prompts import OwnPrompts
 from cappella.config.yaml_source import Path_
 from cappella.types import Frozen, Sampling, SamplingOptions, Temperature
 from cappella.vocabulary import GateMode
 
 MAX_EXAMPLES = 12
+
+
+def _entry(value: object) -> object:
+    return {"model": value} if isinstance(value, str) else value
+
+
+def _first_of(value: object) -> object:
+    """A list of judges as the first one, with the others in its `then`."""
+    if not isinstance(value, list | tuple) or not value:
+        return _entry(value)
+    first = _entry(value[0])
+    return {**first, "then": list(value[1:])} if isinstance(first, dict) else first
 
 
 class Member(SamplingOptions):
@@ -23,21 +36,40 @@ class Member(SamplingOptions):
 
 
 class Judge(SamplingOptions):
-    """The model that compares the answers and writes the final one."""
+    """The model that compares the answers and writes the final one.
+
+    `prompts` are texts of one's own in the place of ours; with `own_knowledge` it may add what no answer has. `then` are
+    those that judge if it is dead, in order; a list of judges means the same.
+    """
 
     model: Name
     temperature: Temperature | None = 0.0
     criteria: str | None = None
     analysis_max_tokens: Annotated[int, Field(ge=16)] = 1024
+    prompts: OwnPrompts = OwnPrompts()
+    own_knowledge: bool = False
+    then: Annotated[tuple[Annotated["Judge", BeforeValidator(_entry)], ...], Field(max_length=MAX_MEMBERS)] = ()
+
+    @model_validator(mode="after")
+    def _is_one_list(self) -> "Judge":
+        if any(each.then for each in self.then):
+            raise ValueError("a judge that judges in another's place has no `then` of its own: write one list")
+        if len({each.model for each in self.in_order}) <= len(self.then):
+            raise ValueError("a model stands twice in the list of judges")
+        return self
+
+    @property
+    def in_order(self) -> tuple["Judge", ...]:
+        """This one, and those that judge if it is dead."""
+        return (self, *self.then)
 
 
 def _named(model: type[BaseModel]) -> BeforeValidator:
     """Accepts a bare model name as an entry with nothing else set."""
-    return BeforeValidator(
-        lambda value: {"model": value} if isinstance(value, str) else value, json_schema_input_type=str | model
-    )
+    return BeforeValidator(_entry, json_schema_input_type=str | model)
 
 
+JudgeOrJudges = Annotated[Judge, BeforeValidator(_first_of, json_schema_input_type=str | Judge | list[str | Judge])]
 Seats = Annotated[tuple[Annotated[Member, _named(Member)], ...], Field(min_length=1, max_length=MAX_MEMBERS)]
 
 
@@ -56,7 +88,7 @@ class Preset(EnsembleOptions):
     """Named changes to an ensemble, selected by a request's `preset`."""
 
     panel: Seats | None = None
-    judge: Annotated[Judge, _named(Judge)] | None = None
+    judge: JudgeOrJudges | None = None
     gate: GateMode | None = None
 
 
@@ -68,7 +100,7 @@ class Ensemble(EnsembleOptions):
     """
 
     panel: Seats
-    judge: Annotated[Judge, _named(Judge)]
+    judge: JudgeOrJudges
     gate: GateConfig | None = None
     tools: bool = False
     presets: Mapping[Name, Preset] = {}
@@ -118,16 +150,18 @@ class Ensemble(EnsembleOptions):
         for where, part in parts:
             yield from (((*where, "panel", seat), member.model) for seat, member in enumerate(part.panel or ()))
             if part.judge:
-                yield (*where, "judge"), part.judge.model
+                yield from (((*where, "judge"), judge.model) for judge in part.judge.in_order)
 
     def quorum_of(self, answers: int) -> int:
         """The quorum for at most this many answers."""
         return min(self.quorum or 2, answers)
 
     def can_answer(self, up: Sequence[str]) -> bool:
-        """Whether the judge and enough members for the quorum are up."""
+        """Whether a judge and enough members for the quorum are up."""
         answers = sum(seat.samples for seat in self.seats if seat.model in up)
-        return self.judge.model in up and answers >= self.quorum_of(sum(seat.samples for seat in self.seats))
+        return any(judge.model in up for judge in self.judge.in_order) and answers >= self.quorum_of(
+            sum(seat.samples for seat in self.seats)
+        )
 
 
 def seats(parts: Iterator[tuple[str, Sampling, str | None, int]]) -> tuple[Seat, ...]:

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from cappella.config import (
     Config,
     Ensemble,
+    Judge,
     Member,
     Model,
     Preset,
@@ -36,7 +37,14 @@ def load_with_lines(path: Path) -> tuple[Config, yaml.Node | None]:
         path, Config, "Give the path of a YAML config file, or write one with `cappella init`"
     )
     config = _with_cards(_resolve_paths(config, path.parent.resolve()))
-    checks = (_check_models, _check_servers, _check_remote_addresses, _check_collector_address, _check_aliases)
+    checks = (
+        _check_models,
+        _check_servers,
+        _check_thinking,
+        _check_remote_addresses,
+        _check_collector_address,
+        _check_aliases,
+    )
     raise_all([error for check in checks for error in check(path, root, config)])
     return config, root
 
@@ -159,12 +167,30 @@ def _check_reward(path: Path, root: yaml.Node | None, config: Config, name: str)
         if model is None or not TASKS[model.capabilities.task].scores_answers:
             at = yaml_source.place(path, root, ("ensembles", name, *where, "select"))
             scorers = ", ".join(
-                each
-                for each, other in config.models_by_name.items()
-                if TASKS[other.capabilities.task].scores_answers
+                each for each, other in config.models_by_name.items() if TASKS[other.capabilities.task].scores_answers
             )
             hint = f"Use one of {scorers}" if scorers else "Add a model with task: reward or rerank"
             yield ConfigError(at, f"reward names {reward!r}, which scores no answers", hint)
+
+
+def _check_thinking(path: Path, root: yaml.Node | None, config: Config) -> Iterator[ConfigError]:
+    """Budgets for the thinking of models that do not think."""
+    for name, ensemble in config.ensembles.items():
+        for number, seat in enumerate(ensemble.panel):
+            yield from _of_budget(path, root, config, ("ensembles", name, "panel", number), seat)
+        for judge in ensemble.judge.in_order:
+            yield from _of_budget(path, root, config, ("ensembles", name, "judge"), judge)
+
+
+def _of_budget(
+    path: Path, root: yaml.Node | None, config: Config, where: Path_, seat: Member | Judge
+) -> Iterator[ConfigError]:
+    model = config.models_by_name.get(seat.model)
+    if seat.thinking_token_budget is None or model is None or model.capabilities.reasoning:
+        return
+    key = "reasoning: true" if seat.model in config.remote else "reasoning_parser"
+    at = yaml_source.place(path, root, (*where, "thinking_token_budget"))
+    yield ConfigError(at, f"{seat.model} has no {key}, so it has no thinking to limit", f"Set it on the model: {key}")
 
 
 class _JudgeOptions:
@@ -182,22 +208,8 @@ def _check_servers(path: Path, root: yaml.Node | None, config: Config) -> Iterat
         parts: list[tuple[Path_, Ensemble | Preset]] = [((), ensemble)]
         parts += [(("presets", each), preset) for each, preset in ensemble.presets.items()]
         for where, part in parts:
-            judge = part.judge or ensemble.judge
-            if judge.model not in config.models_by_name:
-                continue
-            capabilities = config.models_by_name[judge.model].capabilities
-            own_gate = part.gate if isinstance(part, Preset) else None
-            gate = own_gate or (ensemble.gate.mode if ensemble.gate else None)
-            lack = judge_lacks(capabilities, _JudgeOptions(part, ensemble), gate) or seat_lacks(
-                capabilities, judge.sampling
-            )
-            if lack:
-                at = yaml_source.place(path, root, ("ensembles", name, *where, "judge"))
-                yield ConfigError(at, f"{judge.model} cannot judge here: {lack[0]}", lack[1])
-            if judge.criteria and not capabilities.writes:
-                at = yaml_source.place(path, root, ("ensembles", name, *where, "judge", "criteria"))
-                problem = f"{judge.model} scores answers as it was trained to, by no other criteria"
-                yield ConfigError(at, problem, "Remove criteria")
+            for judge in (part.judge or ensemble.judge).in_order:
+                yield from _check_judge(path, root, config, (name, *where), judge)
             seats = ensemble.seats_of(part) if part.panel else ()
             for number, seat in enumerate(seats):
                 if seat.model not in config.models_by_name:
@@ -205,6 +217,27 @@ def _check_servers(path: Path, root: yaml.Node | None, config: Config) -> Iterat
                 if lack := seat_lacks(config.models_by_name[seat.model].capabilities, seat.sampling, seat.samples):
                     at = yaml_source.place(path, root, ("ensembles", name, *where, "panel", number))
                     yield ConfigError(at, f"{seat.model} cannot have this seat: {lack[0]}", lack[1])
+
+
+def _check_judge(
+    path: Path, root: yaml.Node | None, config: Config, where: Path_, judge: Judge
+) -> Iterator[ConfigError]:
+    """Whether its server can do what the ensemble, or its preset, needs of it."""
+    ensemble = config.ensembles[str(where[0])]
+    part = ensemble.presets[str(where[-1])] if len(where) > 1 else ensemble
+    if judge.model not in config.models_by_name:
+        return
+    capabilities = config.models_by_name[judge.model].capabilities
+    own_gate = part.gate if isinstance(part, Preset) else None
+    gate = own_gate or (ensemble.gate.mode if ensemble.gate else None)
+    lack = judge_lacks(capabilities, _JudgeOptions(part, ensemble), gate) or seat_lacks(capabilities, judge.sampling)
+    if lack:
+        at = yaml_source.place(path, root, ("ensembles", *where, "judge"))
+        yield ConfigError(at, f"{judge.model} cannot judge here: {lack[0]}", lack[1])
+    if judge.criteria and not capabilities.writes:
+        at = yaml_source.place(path, root, ("ensembles", *where, "judge", "criteria"))
+        problem = f"{judge.model} scores answers as it was trained to, by no other criteria"
+        yield ConfigError(at, problem, "Remove criteria")
 
 
 def _check_remote_addresses(path: Path, root: yaml.Node | None, config: Config) -> Iterator[ConfigError]:

@@ -5,7 +5,7 @@ them from here. A new option is one field here plus the code that uses it.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
@@ -200,12 +200,25 @@ class Gate:
     decider: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class JudgeSeat:
+    """A judge of a run, and how it judges. `texts` are the operator's own, by the names in config/own_prompts.py."""
+
+    model: str
+    sampling: Sampling = Sampling()
+    criteria: str | None = None
+    analysis_max_tokens: int = 1024
+    texts: Mapping[str, str] = field(default_factory=dict)
+    own_knowledge: bool = False
+
+
 class Settings(EnsembleOptions):
     """All settings of one run, resolved from request, preset, ensemble and defaults.
 
     `panel_watched`: the client receives the members' answers and the judge's analysis as they are generated.
-    `answers`: the candidates that the request brings along, under names of their own; each seat's are `samples` or none.
-    `by_model`: a model was called as the judge of these, by its own name, which stands in `ensemble`.
+    `next_judges` judge if the judge is dead, in order. `answers`: the candidates that the request brings along, under names
+    of their own; each seat's are `samples` or none. `by_model`: a model was called as the judge of these, by its own name,
+    which stands in `ensemble`.
     """
 
     ensemble: str
@@ -218,6 +231,9 @@ class Settings(EnsembleOptions):
     criteria: str | None = None
     judge_sampling: Sampling = Sampling()
     analysis_max_tokens: int = 1024
+    judge_texts: Mapping[str, str] = {}
+    own_knowledge: bool = False
+    next_judges: tuple[JudgeSeat, ...] = ()
     preset: str | None = None
     panel_watched: bool = True
     by_model: bool = False
@@ -226,6 +242,14 @@ class Settings(EnsembleOptions):
     def called(self) -> str:
         """The name that was called."""
         return self.ensemble if self.by_model else f"cappella/{self.ensemble}"
+
+    @property
+    def with_next_judge(self) -> "Settings":
+        """The same, with the first of the `next_judges` as the judge."""
+        seat, *rest = self.next_judges
+        judge = {"judge": seat.model, "judge_sampling": seat.sampling, "analysis_max_tokens": seat.analysis_max_tokens}
+        own = {"criteria": seat.criteria, "judge_texts": seat.texts, "own_knowledge": seat.own_knowledge}
+        return self.model_copy(update={**judge, **own, "next_judges": tuple(rest)})
 
     @property
     def answer_names(self) -> list[str]:

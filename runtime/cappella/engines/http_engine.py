@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import orjson
 
-from cappella.engines import openai, refusals, waiting
+from cappella.engines import openai, refusals, thinking, waiting
 from cappella.engines.base import ForwardedReply, HoldAwake, KeepAwake, Score
 from cappella.engines.circuit_breaker import CircuitBreaker
 from cappella.engines.context_size import ContextSize, prompt_work, without_limit
@@ -128,11 +128,13 @@ class HttpEngine:
     async def _stream(self, prompt: Prompt, sampling: Sampling, is_probe: bool = False) -> AsyncGenerator[Chunk, None]:
         """Always a stream on the wire, since only then does closing the connection abort the call.
 
-        A limit on the answer that does not fit beside the prompt is left out, so that the answer has the room there is.
+        A limit on the answer that does not fit beside the prompt is left out, so that the answer has the room there is; so
+        is a budget for thinking that the server does not take.
         """
         prompt = await self._plain(prompt)
         await self._require_compilable(prompt)
         sampling = self._context.without_needless_limit(sampling) if self._context else sampling
+        sampling = thinking.with_room_to_answer(sampling, self.capabilities)
         while True:
             body = await off_loop_if_large(prompt_work(prompt), self._encoded, prompt, sampling)
             async with self._post("/v1/chat/completions", body, is_probe) as response:
@@ -142,9 +144,12 @@ class HttpEngine:
                         yield chunk
                     return
                 refusal = refusals.from_reply(response.status, await response.read())
-                if not isinstance(refusal, EngineContextExceeded) or sampling.max_completion_tokens is None:
-                    raise refusal
-            sampling = without_limit(sampling)
+            if isinstance(refusal, EngineContextExceeded) and sampling.max_completion_tokens is not None:
+                sampling = without_limit(sampling)
+            elif thinking.is_refused(refusal, sampling):
+                sampling = thinking.without_budget(sampling)
+            else:
+                raise refusal
 
     def _encoded(self, prompt: Prompt, sampling: Sampling) -> bytes:
         return orjson.dumps(self._body(prompt, sampling))

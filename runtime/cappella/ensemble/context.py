@@ -9,6 +9,7 @@ from functools import cached_property
 
 from cappella.config.options import Settings
 from cappella.engines.base import Engine
+from cappella.engines.context_size import prompt_work
 from cappella.ensemble import agreement, given_answers, prompts
 from cappella.ensemble.budget import Budget, within_budget
 from cappella.ensemble.candidates import Ordering
@@ -24,13 +25,16 @@ from cappella.ensemble.events import (
 )
 from cappella.ensemble.grace import WaitPolicy
 from cappella.ensemble.judge import Judge
-from cappella.ensemble.messages import format_of_members
+from cappella.ensemble.living_judge import is_up, with_living_judge
+from cappella.ensemble.messages import for_judge, format_of_members
 from cappella.ensemble.prefill import EarlyPrefill
 from cappella.ensemble.quorum import require_quorum
 from cappella.ensemble.rounds import ask_round
-from cappella.ensemble.run import Answer, Call, Failure, GateDecision, Panel, Timings, Verdict
+from cappella.ensemble.run import Answer, Call, FailedJudge, Failure, GateDecision, Panel, Timings, Verdict
 from cappella.ensemble.timing import timings
+from cappella.errors import EngineBroke, EngineError, EngineNotReady
 from cappella.extraction.extractors import Reading
+from cappella.threads import off_loop_if_large
 from cappella.types import Prompt
 
 JUDGE_SHARE = 0.25
@@ -93,6 +97,8 @@ class RunContext:
         self.members = within_budget(engines, self._budget, share)
         self.judge_engine = self.engines[settings.judge]
         self.judge_prompt = judge_prompt
+        self.failed_judges: list[FailedJudge] = []
+        self._calls_of_failed_judges: list[Call] = []
         self._ordering = Ordering(settings)
         self._early_prefill = EarlyPrefill(self.judge_engine, self.judge_prompt, self._ordering, settings)
         self._timeout: asyncio.Timeout | None = None
@@ -145,6 +151,28 @@ class RunContext:
             self._early_prefill.read,
         )
 
+    async def replace_judge(self, error: EngineError) -> bool:
+        """Go on with the next judge that is up, for one that broke before it had sent anything. False without one."""
+        broke = isinstance(error, EngineBroke | EngineNotReady)
+        if (
+            not broke
+            or self.judge.has_output
+            or not any(is_up(self.engines, seat.model) for seat in self.settings.next_judges)
+        ):
+            return False
+        self._calls_of_failed_judges += self.judge.calls
+        self.failure_reason = error.reason
+        self.settings, failed = with_living_judge(self.engines, self.settings, error)
+        self.failed_judges += failed
+        self.judge_engine = self.engines[self.settings.judge]
+        judge, prompt = self.judge_engine.capabilities, self.prompt
+        self.judge_prompt = await off_loop_if_large(prompt_work(prompt), for_judge, prompt, judge)
+        # What was prefilled early is in another engine's cache; the calls were made.
+        self._calls_of_failed_judges += self._early_prefill.calls
+        self._early_prefill = EarlyPrefill(self.judge_engine, self.judge_prompt, self._ordering, self.settings)
+        del self.judge
+        return True
+
     def emit(self, event: Event) -> None:
         """Send an event to the caller, and to the early prefill."""
         if isinstance(event, FinalDelta):
@@ -176,7 +204,8 @@ class RunContext:
         """Every engine call so far, the final answer's last."""
         panel = [call for each in self.rounds for call in each.calls]
         judging = [*self.score_calls, *self.judge.calls]
-        return [*self.gate_calls, *panel, *self._early_prefill.calls, *self.review_calls, *judging]
+        prefills = [*self._calls_of_failed_judges, *self._early_prefill.calls]
+        return [*self.gate_calls, *panel, *prefills, *self.review_calls, *judging]
 
     @property
     def timings(self) -> Timings:

@@ -10,15 +10,16 @@ from typing import Any
 from cappella.config.options import Settings
 from cappella.engines.base import Engine
 from cappella.ensemble import prompts
+from cappella.ensemble.analysis import with_names, without_letters
 from cappella.ensemble.call import EngineCall
 from cappella.ensemble.candidates import Candidates
-from cappella.ensemble.choice import CHOICE_TOKENS, mean, probabilities, short_sampling
+from cappella.ensemble.choice import CHOICE_TOKENS, mean, probabilities, short_sampling, with_thinking_budget
 from cappella.ensemble.events import AnalysisDelta, AnalysisDone, AnalysisStarted, Emit, FinalDelta
 from cappella.ensemble.fallback import cut_at_stop
 from cappella.ensemble.reading import Reading
 from cappella.ensemble.run import Analysis, Answer, Call, Role, Shortened
 from cappella.ensemble.structured.json_value import parse_json
-from cappella.errors import EngineUnusable
+from cappella.errors import EngineError, EngineUnusable
 from cappella.types import Chunk, Message, OutputFormat, Prompt, Sampling
 
 TOP_LOGPROBS = 20
@@ -30,7 +31,7 @@ class Judge:
     """Judges `answers`, shown as `candidates`, over the conversation in `prompt`.
 
     `labels` maps the letters back to answers' names. `analysis` and `final_answer` are set once complete, and stay
-    readable after a failure. `read_early` has the characters at the beginning of each answer that an early prefill sent.
+    readable after a failure. `dropped_points` are those of the analysis that were only letters. `read_early` has the characters at the beginning of each answer that an early prefill sent.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Judge:
         self.settings = settings
         self.analysis: Analysis | None = None
         self.final_answer: Answer | None = None
+        self.dropped_points = 0
         self.engine_calls: list[EngineCall] = []
         self._has_output = self._has_tool_call = False
         self._engine = engine
@@ -76,6 +78,11 @@ class Judge:
         return sorted(records, key=lambda call: call.role == "final")
 
     @property
+    def has_output(self) -> bool:
+        """Whether a piece of the final answer has been sent."""
+        return self._has_output
+
+    @property
     def shortened(self) -> Sequence[Shortened]:
         """The answers that it has read in part only."""
         return self._reading.shortened
@@ -83,25 +90,48 @@ class Judge:
     async def compare(self) -> None:
         """Set `analysis`. Raises EngineError."""
         self._emit(AnalysisStarted(self.labels))
-        text = await self._reading.ask(self._compare)
+        lettered = self._checked(await self._reading.ask(self._compare))
+        kept, self.dropped_points = without_letters(lettered, self.labels)
+        if self.dropped_points and (second := await self._compared_again()):
+            kept, self.dropped_points = without_letters(second, self.labels)
+        self.analysis = with_names(kept, self.labels, self._prompt.messages)
+        self._lettered_analysis = json.dumps(kept, ensure_ascii=False)
+        self._emit(AnalysisDone(self.analysis))
+
+    async def _compared_again(self) -> Any:
+        """An analysis for one whose points were letters; None if it fails, since there is the first one."""
+        try:
+            return self._checked(await self._reading.ask(lambda candidates: self._compare(candidates, again=True)))
+        except EngineError:
+            return None
+
+    def _checked(self, text: str) -> Any:
+        """The analysis in a reply, with letters. Raises EngineUnusable."""
         try:
             lettered = parse_json(text)
         except ValueError as error:
             raise EngineUnusable(f"the judge's analysis is not JSON: {error}", "judge_not_valid_json") from error
-        self.analysis = with_names(lettered, self.labels)
-        self._lettered_analysis = json.dumps(lettered, ensure_ascii=False)
-        self._emit(AnalysisDone(self.analysis))
+        with_names(lettered, self.labels)
+        return lettered
 
-    async def _compare(self, candidates: Candidates) -> str:
-        criteria = self.settings.criteria
-        messages = prompts.analysis_messages(self._prompt.messages, candidates.texts, candidates.nonce, criteria)
-        limits = {"max_completion_tokens": self.settings.analysis_max_tokens, "stop": None}
-        sampling = self.settings.judge_sampling.model_copy(update=limits)
+    async def _compare(self, candidates: Candidates, again: bool = False) -> str:
+        messages = prompts.analysis_messages(
+            self._prompt.messages,
+            candidates.texts,
+            candidates.nonce,
+            self.settings.criteria,
+            self.settings.judge_texts,
+            again,
+        )
+        sampling = self._analysis_sampling
         json_schema = {"name": "analysis", "schema": prompts.analysis_schema(len(candidates.answers))}
         output_format = OutputFormat("response_format", {"type": "json_schema", "json_schema": json_schema})
-        prompt = replace(self._question(messages, output_format), watched=self.settings.panel_watched)
+        watched = self.settings.panel_watched and not again
+        prompt = replace(self._question(messages, output_format), watched=watched)
         call = self._new_call("analysis")
-        return await call.complete(self._engine, prompt, self._within_budget(sampling), self._emit_analysis)
+        return await call.complete(
+            self._engine, prompt, self._within_budget(sampling), _unseen if again else self._emit_analysis
+        )
 
     async def write(self) -> Answer:
         """Stream the final answer; the prompt holds the analysis if there is one by now. Raises EngineError."""
@@ -143,6 +173,8 @@ class Judge:
             self.settings.criteria,
             tools=bool(self._prompt.tools),
             ranking=self._ranking_letters(candidates),
+            texts=self.settings.judge_texts,
+            own_knowledge=self.settings.own_knowledge,
         )
 
     async def choose(self, answers: Sequence[Answer]) -> tuple[Answer, Mapping[str, float]]:
@@ -155,7 +187,9 @@ class Judge:
         return (await self._reading.ask(self._says_alike)).strip() == "yes"
 
     async def _says_alike(self, candidates: Candidates) -> str:
-        messages = prompts.agreement_messages(self._prompt.messages, candidates.texts, candidates.nonce)
+        messages = prompts.agreement_messages(
+            self._prompt.messages, candidates.texts, candidates.nonce, self.settings.judge_texts
+        )
         prompt = self._question(messages, OutputFormat("structured_outputs", {"choice": ["yes", "no"]}))
         return await self._new_call("agreement").complete(self._engine, prompt, self._short_sampling)
 
@@ -179,7 +213,12 @@ class Judge:
     async def _choose(self, candidates: Candidates) -> Mapping[str, float]:
         labels, ranking = candidates.labels, self._ranking_letters(candidates)
         messages = prompts.choice_messages(
-            self._prompt.messages, candidates.texts, candidates.nonce, self.settings.criteria, ranking
+            self._prompt.messages,
+            candidates.texts,
+            candidates.nonce,
+            self.settings.criteria,
+            ranking,
+            self.settings.judge_texts,
         )
         output_format = OutputFormat("structured_outputs", {"choice": list(labels)})
         call = self._new_call("choice")
@@ -191,6 +230,20 @@ class Judge:
     @property
     def _short_sampling(self) -> Sampling:
         return short_sampling(self.settings.judge_sampling, self._engine.capabilities, CHOICE_TOKENS)
+
+    @property
+    def _analysis_sampling(self) -> Sampling:
+        """The analysis has all of its limit also where thinking comes before it."""
+        limit, sampling, capabilities = (
+            self.settings.analysis_max_tokens,
+            self.settings.judge_sampling,
+            self._engine.capabilities,
+        )
+        thinking = 0
+        if capabilities.reasoning:
+            sampling = with_thinking_budget(sampling, limit, capabilities)
+            thinking = sampling.thinking_token_budget or limit
+        return sampling.model_copy(update={"max_completion_tokens": limit + thinking, "stop": None})
 
     def _within_budget(self, sampling: Sampling) -> Sampling:
         """At most a quarter of the run's tokens: analysis and answer share the half that the panel leaves."""
@@ -229,34 +282,5 @@ class Judge:
             self._emit(FinalDelta(chunk))
 
 
-def with_names(lettered: Any, labels: Mapping[str, str]) -> Analysis:
-    """The analysis with answers' names for letters. Raises EngineUnusable for an unknown letter or another shape."""
-    try:
-        return {
-            "consensus": [_text(point) for point in lettered["consensus"]],
-            "contradictions": [
-                {
-                    "topic": _text(each["topic"]),
-                    "stances": [{"model": labels[s["model"]], "stance": _text(s["stance"])} for s in each["stances"]],
-                }
-                for each in lettered["contradictions"]
-            ],
-            "partial_coverage": [
-                {"models": [labels[label] for label in each["models"]], "point": _text(each["point"])}
-                for each in lettered["partial_coverage"]
-            ],
-            "unique_insights": [
-                {"model": labels[each["model"]], "insight": _text(each["insight"])}
-                for each in lettered["unique_insights"]
-            ],
-            "blind_spots": [_text(point) for point in lettered["blind_spots"]],
-        }
-    except (KeyError, TypeError) as error:
-        message = f"the judge's analysis does not match its schema: {error!r}"
-        raise EngineUnusable(message, "judge_schema_mismatch") from error
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"expected a string, got {type(value).__name__}")
-    return value
+def _unseen(chunk: Chunk) -> None:
+    """For a call whose pieces nobody watches."""

@@ -24,6 +24,7 @@ from cappella.ensemble import conversation, gate
 from cappella.ensemble.context import RunContext
 from cappella.ensemble.events import Emit, RunStarted
 from cappella.ensemble.fallback import fallback_answer
+from cappella.ensemble.living_judge import with_living_judge
 from cappella.ensemble.messages import for_judge
 from cappella.ensemble.progress import Progress
 from cappella.ensemble.run import Answer, Panel, Run, Status, Verdict
@@ -70,13 +71,18 @@ class Pipeline:
         if len(settings.answer_names) - sum(seat.samples for seat in down) < settings.quorum:
             names = ", ".join(dict.fromkeys(seat.model for seat in down))
             raise ModelNotReady(f"Not ready: {names}. The quorum is {settings.quorum}.", LOADING_RETRY_AFTER_S)
-        if self._engines[settings.judge].status.state in ("waiting", "loading"):
+        judges = [settings.judge, *(seat.model for seat in settings.next_judges)]
+        is_up = any(self._engines[each].status.accepts_requests for each in judges)
+        if not is_up and self._engines[settings.judge].status.state in ("waiting", "loading"):
             raise ModelNotReady(f"Not ready: the judge {settings.judge} is loading.", LOADING_RETRY_AFTER_S)
 
     async def _run(self, prompt: Prompt, settings: Settings, emit: Emit, run_id: str) -> Run:
+        settings, failed = with_living_judge(self._engines, settings)
         judge = self._engines[settings.judge].capabilities
         judge_prompt = await off_loop_if_large(prompt_work(prompt), for_judge, prompt, judge)
         ctx = RunContext(self._engines, prompt, judge_prompt, settings, STRATEGIES[settings.strategy], emit, run_id)
+        ctx.failed_judges += failed
+        ctx.failure_reason = failed[0].reason if failed else None
         emit(RunStarted(ctx.run_id, settings.answer_names, settings.judge, settings.gate is not None))
         with waiting.listening(Waits(ctx.emit)):
             if answer := await gate.bypass(ctx):
@@ -100,15 +106,18 @@ def _awake(ctx: RunContext) -> Iterator[None]:
 
 async def _verdict(ctx: RunContext) -> Verdict:
     """The strategy's verdict, or the fallback if the judge fails or the deadline passes. Raises PanelFailed and RequestError."""
-    try:
-        async with ctx.deadline():
-            return await ctx.strategy(ctx)
-    except TimeoutError:
-        ctx.failure_reason = "deadline"
-    except EngineError as error:
-        _require_served(ctx, error)
-        ctx.failure_reason = error.reason
-    return await _fallback(ctx)
+    while True:
+        try:
+            async with ctx.deadline():
+                return await ctx.strategy(ctx)
+        except TimeoutError:
+            ctx.failure_reason = "deadline"
+        except EngineError as error:
+            if await ctx.replace_judge(error):
+                continue
+            _require_served(ctx, error)
+            ctx.failure_reason = error.reason
+        return await _fallback(ctx)
 
 
 def _require_served(ctx: RunContext, error: EngineError) -> None:
@@ -169,4 +178,6 @@ def _finished(ctx: RunContext, verdict: Verdict, status: Status, prompt_tokens: 
         prompt_tokens=prompt_tokens,
         timings=ctx.timings,
         shortened=judge.shortened,
+        dropped_points=judge.dropped_points,
+        failed_judges=ctx.failed_judges,
     )

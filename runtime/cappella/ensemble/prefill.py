@@ -150,7 +150,8 @@ class EarlyPrefill:
         self._known = {answer.name: len(text) for answer, text in zip(finished, texts, strict=True)}
         if growing is not None:
             self._known[name] = len(growing)
-        return prompts.opening_messages(self._prompt.messages, texts, self._ordering.nonce, growing)
+        own_texts = self._settings.judge_texts
+        return prompts.opening_messages(self._prompt.messages, texts, self._ordering.nonce, growing, own_texts)
 
     def _fits(self, text: str) -> bool:
         """Whether it is within the share that each answer has for certain, so that it stays whole."""

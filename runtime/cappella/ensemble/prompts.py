@@ -39,6 +39,13 @@ RANK = (
     " their letters alone."
 )
 RANKING_NOTE = "The assistants themselves ranked the answers, best first: "
+OWN_KNOWLEDGE = " You may add what you know yourself where no answer has it, or where all are wrong; say then that it is not from them."
+AS_SENTENCES = (
+    " Write each point as a whole sentence on what is said: a letter alone is no point, and stands only where a letter is"
+    " asked for."
+)
+NO_TEXTS: Mapping[str, str] = {}
+"""No texts of the operator's own; with some, each replaces one of ours: introduce, compare, write, choose, agree."""
 GATE = (
     "Before anybody answers the request above: would several assistants together answer it better than one alone?"
     " Reply yes or no, nothing else."
@@ -77,7 +84,7 @@ def labels(count: int) -> list[str]:
     return list(ascii_uppercase[:count])
 
 
-def fence(answers: Sequence[str], nonce: str) -> str:
+def fence(answers: Sequence[str], nonce: str, texts: Mapping[str, str] = NO_TEXTS) -> str:
     """The introduction, then each answer between marks that a member cannot forge, since it never saw the nonce.
 
     Text in an answer that looks like a mark or a note is broken up as well, since a small judge may not compare the
@@ -87,7 +94,8 @@ def fence(answers: Sequence[str], nonce: str) -> str:
         OPEN_MARK.format(label=label, nonce=nonce) + text + CLOSE_MARK.format(label=label, nonce=nonce)
         for label, text in zip(labels(len(answers)), answers, strict=True)
     ]
-    return "\n\n".join([INTRODUCTION.format(nonce=nonce), *blocks])
+    introduction = texts.get("introduce", INTRODUCTION).replace("{nonce}", nonce)
+    return "\n\n".join([introduction, *blocks])
 
 
 def answer_text(answer: Answer, show_reasoning: bool = False, part: Shortened | None = None) -> str:
@@ -128,7 +136,11 @@ def _broken_up(value: Any, name: str) -> Any:
 
 
 def opening_messages(
-    conversation: Sequence[Message], answers: Sequence[str], nonce: str, growing: str | None = None
+    conversation: Sequence[Message],
+    answers: Sequence[str],
+    nonce: str,
+    growing: str | None = None,
+    texts: Mapping[str, str] = NO_TEXTS,
 ) -> list[Message]:
     """The common start of the judge's prompts: the finished answers, then a `growing` one without its closing mark.
 
@@ -136,14 +148,20 @@ def opening_messages(
     """
     mark = OPEN_MARK.format(label=labels(len(answers) + 1)[-1], nonce=nonce)
     unfinished = [] if growing is None else [mark + broken_up(growing)]
-    return extend(conversation, [fence(answers, nonce), *unfinished])
+    return extend(conversation, [fence(answers, nonce, texts), *unfinished])
 
 
 def analysis_messages(
-    conversation: Sequence[Message], answers: Sequence[str], nonce: str, criteria: str | None = None
+    conversation: Sequence[Message],
+    answers: Sequence[str],
+    nonce: str,
+    criteria: str | None = None,
+    texts: Mapping[str, str] = NO_TEXTS,
+    again: bool = False,
 ) -> list[Message]:
-    """The conversation, then the answers, then the request to compare them."""
-    return extend(conversation, [fence(answers, nonce), COMPARE + criteria_note(criteria)])
+    """The conversation, then the answers, then the request to compare them; `again` if the points were letters."""
+    instruction = _instruction("compare", COMPARE, criteria, texts) + (AS_SENTENCES if again else "")
+    return extend(conversation, [fence(answers, nonce, texts), instruction])
 
 
 def final_messages(
@@ -154,12 +172,15 @@ def final_messages(
     criteria: str | None = None,
     tools: bool = False,
     ranking: Sequence[str] | None = None,
+    texts: Mapping[str, str] = NO_TEXTS,
+    own_knowledge: bool = False,
 ) -> list[Message]:
     """The conversation, the answers, the ranking and the analysis (JSON) if there are any, the request to write."""
     ranked = [] if ranking is None else [RANKING_NOTE + ", ".join(ranking)]
     compared = [] if analysis is None else [ANALYSIS_NOTE + broken_up(analysis)]
-    instruction = WRITE + (TOOLS_NOTE if tools else "") + criteria_note(criteria)
-    return extend(conversation, [fence(answers, nonce), *ranked, *compared, instruction])
+    notes = (OWN_KNOWLEDGE if own_knowledge else "") + (TOOLS_NOTE if tools else "")
+    instruction = _instruction("write", WRITE, criteria, texts, notes)
+    return extend(conversation, [fence(answers, nonce, texts), *ranked, *compared, instruction])
 
 
 def choice_messages(
@@ -168,15 +189,19 @@ def choice_messages(
     nonce: str,
     criteria: str | None = None,
     ranking: Sequence[str] | None = None,
+    texts: Mapping[str, str] = NO_TEXTS,
 ) -> list[Message]:
     """The conversation, then the answers and their ranking, then the request for the letter of the best one."""
     ranked = [] if ranking is None else [RANKING_NOTE + ", ".join(ranking)]
-    return extend(conversation, [fence(answers, nonce), *ranked, CHOOSE + criteria_note(criteria)])
+    instruction = _instruction("choose", CHOOSE, criteria, texts)
+    return extend(conversation, [fence(answers, nonce, texts), *ranked, instruction])
 
 
-def agreement_messages(conversation: Sequence[Message], answers: Sequence[str], nonce: str) -> list[Message]:
+def agreement_messages(
+    conversation: Sequence[Message], answers: Sequence[str], nonce: str, texts: Mapping[str, str] = NO_TEXTS
+) -> list[Message]:
     """The conversation, then the answers, then the question whether they agree."""
-    return extend(conversation, [fence(answers, nonce), AGREE])
+    return extend(conversation, [fence(answers, nonce, texts), texts.get("agree", AGREE)])
 
 
 def ranking_messages(conversation: Sequence[Message], answers: Sequence[str], nonce: str) -> list[Message]:
@@ -221,6 +246,14 @@ def text_of(message: Message) -> str:
 def criteria_note(criteria: str | None) -> str:
     """What the judge weighs first, after an instruction; nothing without criteria."""
     return CRITERIA_NOTE + broken_up(criteria) if criteria else ""
+
+
+def _instruction(name: str, default: str, criteria: str | None, texts: Mapping[str, str], notes: str = "") -> str:
+    """Our instruction or the operator's own, with the criteria at its placeholder, or after it."""
+    text = texts.get(name, default) + notes
+    if name in texts and "{criteria}" in text:
+        return text.replace("{criteria}", broken_up(criteria or ""))
+    return text + criteria_note(criteria)
 
 
 def extend(conversation: Sequence[Message], paragraphs: Sequence[str]) -> list[Message]:

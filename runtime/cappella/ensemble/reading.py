@@ -98,7 +98,9 @@ class Reading:
     async def _fitted(self, candidates: Candidates, kept: Mapping[str, int], scale: float = 1.0) -> Fitting:
         settings = self._settings
         reply = reply_of(settings, self._engine.capabilities)
-        return await fit(candidates, self._prompt, self._engine, reply, settings.criteria, kept, scale)
+        return await fit(
+            candidates, self._prompt, self._engine, reply, settings.criteria, kept, scale, settings.judge_texts
+        )
 
 
 def reply_of(settings: Settings, judge: Capabilities) -> Reply:

@@ -21,8 +21,8 @@ from cappella.types import OutputFormat, Prompt
 
 
 async def rank_answers(ctx: RunContext) -> None:
-    """Set `ctx.ranking`, if the settings ask for a review and at least one member gave a ranking."""
-    if not ctx.settings.review:
+    """Set `ctx.ranking`, if the settings ask for a review and at least one member gave a ranking. Members are asked once."""
+    if not ctx.settings.review or ctx.review_calls:
         return
     panel = ctx.settings.panel
     calls = [EngineCall("review", seat.name) for seat in panel]

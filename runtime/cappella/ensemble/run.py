@@ -98,6 +98,15 @@ class Shortened:
 
 
 @dataclass(frozen=True, slots=True)
+class FailedJudge:
+    """A judge that was not up, or broke, and in whose place the next of the list judged."""
+
+    model: str
+    reason: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class Panel:
     """One round of the panel: its answers and failures in the order of the seats, and its calls."""
 
@@ -166,8 +175,8 @@ class Run:
 
     `answers` are those that the judge saw; `rounds` holds every round of the panel, in order. `prompt_tokens` is the size
     of the caller's conversation alone, for the judge's model (for the gate's in a bypassed run). `shortened` are the answers
-    that the judge read in part. `progress` is what was told of it before its answer. One that only judges has a `judgement`,
-    and the best of the judged answers as its own.
+    that the judge read in part, `dropped_points` those of its analysis that were only letters. `progress` is what was told of
+    it before its answer. One that only judges has a `judgement`, and the best of the judged answers as its own.
     """
 
     run_id: str
@@ -185,6 +194,8 @@ class Run:
     prompt_tokens: int
     timings: Timings
     shortened: Sequence[Shortened] = ()
+    dropped_points: int = 0
+    failed_judges: Sequence["FailedJudge"] = ()
     progress: str = ""
     judgement: "Judgement | None" = None
 

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from cappella.config import Ensemble, Model, Preset, RemoteModel, seats
+from cappella.config import Ensemble, Judge, Model, Preset, RemoteModel, seats
 from cappella.config.abilities import cannot_write, judge_lacks, seat_lacks
 from cappella.config.ensembles import GateConfig
 from cappella.config.limits import Limits
-from cappella.config.options import MAX_ANSWERS, Gate, Overrides, Seat, Settings
+from cappella.config.options import MAX_ANSWERS, Gate, JudgeSeat, Overrides, Seat, Settings
 from cappella.ensemble import given_answers
 from cappella.ensemble.messages import ends_in_results, has_images
 from cappella.ensemble.structured import formats
@@ -59,6 +59,9 @@ def resolve(
         seed=secrets.randbits(32) if judge_sampling.seed is None else judge_sampling.seed,
         judge_sampling=judge_sampling.over(judge.sampling),
         analysis_max_tokens=judge.analysis_max_tokens,
+        judge_texts=judge.prompts.texts,
+        own_knowledge=judge.own_knowledge,
+        next_judges=_next_judges(judge, models, overrides, judge_sampling, prompt),
         panel_watched=prompt.watched,
         **options,
     )
@@ -68,6 +71,27 @@ def resolve(
     _require_image_support(models, settings, prompt)
     _require_judge_support(models[judge_model].capabilities, settings, prompt)
     return settings
+
+
+def _next_judges(
+    judge: Judge, models: Models, overrides: Overrides, sampling: Sampling, prompt: Prompt
+) -> tuple[JudgeSeat, ...]:
+    """The judges that stand in for the configured one; none for one that the request names, or that would lack something."""
+    if overrides.judge is not None or overrides.outer is not None:
+        return ()
+    criteria = overrides.options.given().get("criteria")
+    return tuple(
+        JudgeSeat(
+            each.model,
+            sampling.over(each.sampling),
+            criteria or each.criteria,
+            each.analysis_max_tokens,
+            each.prompts.texts,
+            each.own_knowledge,
+        )
+        for each in judge.then
+        if not prompt.tools or models[each.model].capabilities.tools
+    )
 
 
 def _require_allowed(name: str, ensemble: Ensemble, overrides: Overrides) -> None:

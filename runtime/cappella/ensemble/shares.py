@@ -72,6 +72,7 @@ async def fit(
     criteria: str | None = None,
     kept: Mapping[str, int] | None = None,
     scale: float = 1.0,
+    own_texts: Mapping[str, str] = prompts.NO_TEXTS,
 ) -> Fitting:
     """The candidates, shortened where they do not fit into the reader's context beside the prompt and a reply.
 
@@ -81,7 +82,7 @@ async def fit(
     context, texts = reader.capabilities.context_tokens, candidates.texts
     if context is None:
         return Fitting(candidates)
-    frame = _frame(candidates, prompt, criteria)
+    frame = _frame(candidates, prompt, criteria, own_texts)
     # No text has more tokens than bytes.
     sizes = [len(text.encode()) for text in texts]
     needed = estimate_tokens(frame) * BYTES_PER_TOKEN + sum(sizes) + _slack(len(texts))
@@ -104,11 +105,13 @@ def early_share(prompt: Prompt, context: int | None, reply: Reply, answers: int)
     return max(0, room) // max(1, answers)
 
 
-def _frame(candidates: Candidates, prompt: Prompt, criteria: str | None) -> Prompt:
-    """All that is read but the answers."""
+def _frame(candidates: Candidates, prompt: Prompt, criteria: str | None, texts: Mapping[str, str]) -> Prompt:
+    """All that is read but the answers. The longest of the operator's own instructions stands for all."""
     empty = [""] * len(candidates.answers)
+    longest = max((text for name, text in texts.items() if name != "introduce"), key=len, default="")
+    texts = {**texts, "write": longest} if len(longest) > len(prompts.WRITE) else texts
     messages = prompts.final_messages(
-        prompt.messages, empty, candidates.nonce, criteria=criteria, tools=bool(prompt.tools)
+        prompt.messages, empty, candidates.nonce, criteria=criteria, tools=bool(prompt.tools), texts=texts
     )
     return Prompt(messages, prompt.tools)
 

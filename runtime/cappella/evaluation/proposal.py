@@ -120,7 +120,9 @@ def _weights(results: Results, models: Set[str]) -> Json:
         model = results.models[name]
         right[model] += sum(each.right for each in row if each is not None)
         wrong[model] += sum(not each.right for each in row if each is not None)
-    return {each: round(log((right[each] + 1) / (wrong[each] + 1)), 2) for each in results.models.values() if each in models}
+    return {
+        each: round(log((right[each] + 1) / (wrong[each] + 1)), 2) for each in results.models.values() if each in models
+    }
 
 
 def _kept(findings: Findings, ensemble: Ensemble, way: str | None, comments: list[str]) -> list[Member]:

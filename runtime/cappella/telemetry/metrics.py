@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from cappella.ensemble import agreement
-from cappella.ensemble.run import Answer, Call, Failure, Run
+from cappella.ensemble.run import Call, Failure, Run
 from cappella.ensemble.timing import JUDGING
 from cappella.telemetry import snapshot
 from cappella.telemetry.snapshot import Snapshot

@@ -1,5 +1,6 @@
 """JSON of a run's trace, usage and events, as clients get it."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Protocol
@@ -106,6 +107,16 @@ def _add_outcome(trace: Trace, run: Run) -> None:
         trace["ranking"] = list(run.ranking)
     if run.shortened:
         trace["shortened"] = [{"model": each.name, "tokens": each.tokens, "of": each.of} for each in run.shortened]
+    if run.dropped_points:
+        trace["dropped_points"] = run.dropped_points
+    if run.failed_judges:
+        trace["failed_judges"] = [
+            {"model": each.model, "reason": each.reason, "error": each.error} for each in run.failed_judges
+        ]
+    if run.settings.judge_texts:
+        trace["prompts"] = {name: version(text) for name, text in run.settings.judge_texts.items()}
+    if run.settings.own_knowledge:
+        trace["own_knowledge"] = True
     if verdict.early_exit != "off":
         trace["early_exit"] = verdict.early_exit
     if run.failure_reason is not None:
@@ -119,6 +130,11 @@ def _values(read: Reading) -> dict[str, str | None]:
 
 def _rounded(by_name: Mapping[str, float]) -> dict[str, float]:
     return {name: round(value, 3) for name, value in by_name.items()}
+
+
+def version(text: str) -> str:
+    """By which a text of the operator's own is known: the beginning of its SHA-256."""
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _decision(gate: GateDecision) -> Decision:
@@ -150,6 +166,8 @@ def without_content(trace: Trace | UnfinishedTrace) -> Json:
         {name: value for name, value in failed.items() if name not in ("error", "partial")}
         for failed in out["failed_models"]
     ]
+    if judges := out.get("failed_judges"):
+        out["failed_judges"] = [{name: value for name, value in each.items() if name != "error"} for each in judges]
     if gate := out.get("gate"):
         out["gate"] = {name: value for name, value in gate.items() if name != "reason"}
     return out

@@ -50,6 +50,14 @@ class ShortenedAnswer(TypedDict):
     of: Count
 
 
+class FailedJudge(TypedDict):
+    """A judge in whose place the next of the list judged."""
+
+    model: str
+    reason: str
+    error: str
+
+
 class Decision(TypedDict):
     bypass: bool
     model: str
@@ -118,6 +126,10 @@ class Trace(TypedDict):
     ranking: NotRequired[list[str]]
     early_exit: NotRequired[str]
     shortened: NotRequired[list[ShortenedAnswer]]
+    dropped_points: NotRequired[Count]
+    failed_judges: NotRequired[list[FailedJudge]]
+    prompts: NotRequired[dict[str, str]]
+    own_knowledge: NotRequired[bool]
     ignored: NotRequired[list[str]]
     given: NotRequired[list[str]]
     judgement: NotRequired[Told]

@@ -1,0 +1,132 @@
+"""Models that think before they answer, as members and as the judge: thoughts stay apart, and leave room for the answer."""
+
+import json
+from typing import Any
+
+import pytest
+
+from cappella.config.options import Seat
+from cappella.ensemble.errors import PanelFailed
+from cappella.ensemble.events import FinalDelta
+from cappella.types import Capabilities, Sampling
+from support.fake_engines import ANALYSIS, MEMBERS, FakeEngines, judge_script
+from support.scripted_engine import Json, Script
+
+THOUGHTS = 'B says {"consensus": []}. A, B or C? I take B. yes'
+
+
+def thinking(fake_engines: FakeEngines, *names: str, **capabilities: Any) -> None:
+    for name in names:
+        fake_engines.engines[name].capabilities = Capabilities(reasoning=True, **capabilities)
+
+
+@pytest.mark.parametrize(
+    ("sampling", "budget"),
+    [
+        ({"max_completion_tokens": 50}, 25),
+        ({"max_completion_tokens": 32_000}, 32_000 - 1024),
+        ({"max_completion_tokens": 50, "thinking_token_budget": 40}, 40),
+        ({"thinking_token_budget": 0}, 0),
+        ({}, None),
+    ],
+)
+async def test_a_limit_leaves_room_for_the_answer_itself(
+    fake_engines: FakeEngines, sampling: dict[str, int], budget: int | None
+) -> None:
+    thinking(fake_engines, "judge", "ann")
+    panel = tuple(Seat(name, name, Sampling(**sampling)) for name in ("ann", "bob"))
+    await fake_engines.run(analysis="off", panel=panel, judge_sampling=Sampling(**sampling))
+    for name in ("judge", "ann"):
+        assert fake_engines.servers[name].bodies[-1].get("thinking_token_budget") == budget
+        assert fake_engines.servers[name].bodies[-1].get("max_completion_tokens") == sampling.get(
+            "max_completion_tokens"
+        )
+    # It does not think.
+    assert "thinking_token_budget" not in fake_engines.servers["bob"].bodies[-1]
+
+
+async def test_a_server_of_another_api_gets_no_budget(fake_engines: FakeEngines) -> None:
+    thinking(fake_engines, "ann", extensions=False)
+    panel = (Seat("ann", "ann", Sampling(max_completion_tokens=50)), Seat("bob", "bob"))
+    await fake_engines.run(analysis="off", panel=panel)
+    assert "thinking_token_budget" not in fake_engines.servers["ann"].bodies[-1]
+
+
+async def test_an_engine_that_takes_no_budget_is_asked_without_one(fake_engines: FakeEngines) -> None:
+    """As vLLM says it of a parser that knows no end of thinking."""
+    message = "thinking_token_budget is set but reasoning_config is not configured."
+
+    def refuses(body: Json) -> Script:
+        refusal = (400, {"error": {"message": message, "type": "BadRequestError", "code": 400}})
+        return Script(refuse=refusal) if "thinking_token_budget" in body else judge_script()(body)
+
+    fake_engines.let("judge", refuses)
+    thinking(fake_engines, "judge")
+    run = await fake_engines.run(judge_sampling=Sampling(max_completion_tokens=50))
+    assert (run.status, run.content) == ("ok", "The final answer")
+
+
+async def test_an_analysis_has_its_whole_limit_beside_the_thoughts(fake_engines: FakeEngines) -> None:
+    thinking(fake_engines, "judge")
+    await fake_engines.run(analysis_max_tokens=100)
+    compare = next(body for body in fake_engines.servers["judge"].bodies if "response_format" in body)
+    assert (compare["max_completion_tokens"], compare["thinking_token_budget"]) == (200, 100)
+
+
+async def test_thoughts_are_kept_apart_from_answers_analysis_and_synthesis(fake_engines: FakeEngines) -> None:
+    for name in MEMBERS:
+        fake_engines.let(name, Script(("It is 4.",), reasoning=THOUGHTS))
+    analysis = Script((json.dumps(ANALYSIS),), reasoning=THOUGHTS)
+    fake_engines.let("judge", judge_script(final=Script(("Four",), reasoning=THOUGHTS), analysis=analysis))
+    thinking(fake_engines, "judge", *MEMBERS)
+    run = await fake_engines.run()
+    assert (run.status, run.content, run.answer.reasoning) == ("ok", "Four", THOUGHTS)
+    assert run.analysis
+    assert run.analysis["consensus"] == ANALYSIS["consensus"]
+    assert {(answer.content, answer.reasoning) for answer in run.answers} == {("It is 4.", THOUGHTS)}
+    assert not any("I take B" in str(body["messages"]) for body in fake_engines.servers["judge"].bodies)
+
+
+async def test_a_choice_is_what_stands_in_the_answer_and_not_in_the_thoughts(fake_engines: FakeEngines) -> None:
+    def choose(body: Json) -> Script:
+        thought = {"token": "B", "logprob": -0.1, "top_logprobs": [{"token": "B", "logprob": -0.1}]}
+        said = {"token": "C", "logprob": -0.1, "top_logprobs": [{"token": "C", "logprob": -0.1}]}
+        return Script(("C",), reasoning="B? No.", logprobs=(thought, said))
+
+    fake_engines.let("judge", judge_script(choice=choose))
+    thinking(fake_engines, "judge")
+    run = await fake_engines.run(strategy="select")
+    assert (run.status, run.verdict.chosen) == ("ok", run.labels["C"])
+    body = fake_engines.servers["judge"].bodies[-1]
+    assert "max_completion_tokens" not in body
+    assert body["thinking_token_budget"] == 1024
+
+
+async def test_a_word_in_the_thoughts_ends_no_run_early(fake_engines: FakeEngines) -> None:
+    for name in MEMBERS:
+        fake_engines.let(name, Script((f"{name} says so",)))
+    agree = judge_script(choice=lambda body: Script(("no",), reasoning="yes"))
+    fake_engines.let("judge", agree)
+    thinking(fake_engines, "judge")
+    run = await fake_engines.run(early_exit="judge", analysis="off")
+    assert (run.verdict.early_exit, run.content) == ("off", "The final answer")
+
+
+@pytest.mark.parametrize("analysis", ["before", "off"])
+async def test_a_judge_that_only_thinks_gives_no_empty_answer(fake_engines: FakeEngines, analysis: str) -> None:
+    fake_engines.let("judge", Script((), reasoning=THOUGHTS, finish_reason="length"))
+    thinking(fake_engines, "judge")
+    run = await fake_engines.run(analysis=analysis, judge_sampling=Sampling(max_completion_tokens=50))
+    assert (run.status, run.failure_reason, run.content) == ("degraded", "empty_answer", "Hello there")
+    assert "".join(e.chunk.content for e in fake_engines.events if isinstance(e, FinalDelta)).strip() == "Hello there"
+
+
+async def test_a_member_that_only_thinks_is_a_failure_that_is_told(fake_engines: FakeEngines) -> None:
+    thinking(fake_engines, *MEMBERS)
+    fake_engines.let("ann", Script((), reasoning=THOUGHTS, finish_reason="length"))
+    run = await fake_engines.run(analysis="off")
+    assert [(each.name, each.reason) for each in run.failures] == [("ann", "empty_answer")]
+    for name in MEMBERS:
+        fake_engines.let(name, Script((), reasoning=THOUGHTS, finish_reason="length"))
+    with pytest.raises(PanelFailed):
+        await fake_engines.run(analysis="off")
