@@ -47,6 +47,7 @@ Extractor = Literal["auto", "number", "choice", "boxed", "json", "code", "regex"
 Evidence = Literal["judge", "agreement", "certainty", "reward", "weights"]
 Confidence = Literal["low"]
 AnswerOrder = Literal["shuffled", "arrival"]
+AnswersExceed = Literal["shorten", "fold"]
 ProgressMode = Literal["off", "reasoning"]
 GateMode = Literal["off", "rules", "judge"]
 ToolsPanel = Literal["all", "judge"]

@@ -15,6 +15,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from cappella.engines import cache_salt
 from cappella.engines.vllm import form_check
 from cappella.engines.vllm.client import VllmEngine
 from cappella.errors import EngineRejected
@@ -189,6 +190,18 @@ async def test_a_request_with_many_forms_lets_others_come_between(fresh_threads:
     await form_check.require_compilable(schema(new_form()))
     assert not many.done()
     await many
+
+
+async def test_many_requests_of_one_caller_let_others_come_between(fresh_threads: ThreadPoolExecutor) -> None:
+    cache_salt.use("one")
+    last, requests = new_form(), [tools(5) for _ in range(20)]
+    many = [asyncio.create_task(form_check.require_compilable(fields)) for fields in [*requests, schema(last)]]
+    await asyncio.sleep(0)
+    cache_salt.use("another")
+    await form_check.require_compilable(schema(new_form()))
+    assert not any(task.done() for task in many)
+    assert not is_known(last)
+    await asyncio.gather(*many)
 
 
 async def test_the_forms_of_a_request_that_is_given_up_are_compiled_no_more(fresh_threads: ThreadPoolExecutor) -> None:

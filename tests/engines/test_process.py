@@ -109,7 +109,7 @@ async def engine(path: Path, body: str) -> EngineProcess:
 
 
 async def test_the_log_shows_the_stage_and_the_cause_of_death(tmp_path: Path) -> None:
-    words = "\n".join(stage.mark for stage in STARTUP_STAGES.stages[:3] if stage.mark)
+    words = "\n".join(stage.marks[0] for stage in STARTUP_STAGES.stages[1:3])
     started = await engine(tmp_path, f"print({words!r}, flush=True); raise SystemExit('ValueError: no such head size')")
     assert not started.running
     assert await started.exit_reason() == "ValueError: no such head size (exit code 1)"

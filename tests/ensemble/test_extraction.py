@@ -10,7 +10,7 @@ from cappella.extraction.extractors import Asked, read
 from cappella.telemetry import trace
 from cappella.types import Capabilities, Prompt
 from cappella.vocabulary import Extractor
-from support.fake_engines import MEMBERS, FakeEngines
+from support.fake_engines import MEMBERS, FakeEngines, choice_script, judge_script
 from support.scripted_engine import Script
 
 OPTIONS = "Which is green?\nA) a stone\nB) a leaf\nC) the sky"
@@ -108,7 +108,9 @@ async def test_one_value_is_an_early_exit_and_the_end_of_a_debate(fake_engines: 
     assert (run.verdict.early_exit, len(run.rounds)) == ("equal", 1)
 
 
-@pytest.mark.parametrize("text", ["<answer>", "answer is ", "\n", "```", "1,111", "= ", "\\boxed{", "A)", "(", "answer" + " " * 99])
+@pytest.mark.parametrize(
+    "text", ["<answer>", "answer is ", "\n", "```", "1,111", "= ", "\\boxed{", "A)", "(", "answer" + " " * 99]
+)
 @pytest.mark.parametrize("extractor", ["auto", "number", "choice", "json", "code"])
 def test_a_hostile_answer_is_read(text: str, extractor: Extractor) -> None:
     long = text * 20_000
@@ -134,6 +136,9 @@ async def test_the_weight_of_a_vote_is_its_members(fake_engines: FakeEngines) ->
     weights = {"ann": -2.0, "bob": -2.0, "cat": 1.2}
     assert (await fake_engines.run(strategy="vote")).content == "41"
     assert (await fake_engines.run(strategy="vote", weights=weights)).content == "It is 42"
+    fake_engines.let("judge", judge_script(choice=choice_script(**{"42": 0.9})))
+    close = await fake_engines.run(strategy="vote", weights={"ann": -2.0, "bob": -2.0, "cat": -1.5})
+    assert (close.content, close.verdict.probabilities is None) == ("It is 42", False)
 
 
 def test_a_weight_of_nobody_is_an_error() -> None:

@@ -56,6 +56,7 @@ def running(config: Path, log_dir: Path) -> Iterator[OnGpu]:
     own = machine.own()
     used = gpu_report.used_gib() if own.gpu else 0.0
     plan = advice.plan(load.load(config), own)
+    _record_estimate(config)
     began = time.monotonic()
     try:
         with deploying(config, log_dir) as deployment:
@@ -81,8 +82,8 @@ def bench(started: OnGpu, out: Path, *options: str) -> None:
             gpu_report.record("bench", config=config.stem, **figures)
 
 
-def _record_plan(config: Path) -> None:
-    """What the plan promises: tokens/s of each model, runs at once, seconds of a run."""
+def _record_estimate(config: Path) -> None:
+    """What the plan promises while nothing runs yet: tokens/s of each model, runs at once, seconds of a run."""
     command = [sys.executable, "-m", "cappella", "plan", str(config), "--json"]
     plan = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     tokens_per_s = {each["model"]: each["estimated_tokens_per_s"] for each in plan["models"]}

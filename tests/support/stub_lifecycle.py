@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 
-from cappella.engines.gpu_memory import GpuMemory
+from cappella.engines.gpu_memory import GpuMemory, Sleep
 from cappella.engines.idleness import Idleness
 from cappella.engines.lifecycle import Lifecycle
 from cappella.engines.spec import Backoff, EngineSpec
@@ -91,7 +91,7 @@ class Stub:
         arguments = [str(self.folder / "engine.sock"), mode]
         log = folder / "logs" / "ann.log"
         slots = slots or asyncio.Semaphore(1)
-        memory = GpuMemory(self.free_bytes, needs_bytes=needs, sleep_frees_bytes=90) if sleep_mode else None
+        memory = GpuMemory(self.free_bytes, needs, Sleep(90)) if sleep_mode else None
         spec = EngineSpec(
             arguments,
             self.folder,

@@ -2,15 +2,19 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { markdown } from "../../runtime/cappella/gateway/web/assets/markdown.js";
+import { markdown, markdownBlocks } from "../../runtime/cappella/gateway/web/assets/markdown.js";
 
 /** A tree as compact text: tags as `tag(...)`. */
 function shown(nodes) {
   return nodes
     .map((node) =>
-      typeof node === "string" ? node : `${node.tag}${node.href ? `<${node.href}>` : ""}(${shown(node.children)})`,
+      typeof node === "string" ? node : `${node.tag}${propertiesOf(node)}(${shown(node.children)})`,
     )
     .join("");
+}
+function propertiesOf({ tag, href, tex, display, isOpen, isDone, name }) {
+  const formula = tag === "math" ? `<${display ? "display " : ""}${isOpen ? "open " : ""}${tex}>` : "";
+  return formula || [href, name].filter(Boolean).map((each) => `<${each}>`).join("") + (isDone ? "<done>" : "");
 }
 const read = (text) => shown(markdown(text));
 
@@ -70,6 +74,50 @@ test("HTML stays text", () => {
   );
 });
 
+test("formulas keep every byte of their TeX, and prices are none", () => {
+  assert.equal(read(String.raw`so $2.4\,\text{TB}$ and \( t \approx 3 \).`), String.raw`p(so math<2.4\,\text{TB}>() and math<t \approx 3>().)`);
+  assert.equal(read("**is $a*b$**"), "p(strong(is math<a*b>()))");
+  assert.equal(read("\\[ x_1 \\] or $$y$$"), "p(math<display x_1>() or math<display y>())");
+  assert.equal(read("text\n$$\na\n+b\n$$\nafter"), "p(text)math<display a\n+b>()p(after)");
+  for (const price of ["It costs $5 and $10, or $5-$10.", "PATH=$HOME/bin:$PATH", "US$3 or A$4", "`$x$`"]) {
+    assert.ok(!read(price).includes("math"), price);
+  }
+});
+
+test("a displayed formula that is still written is open, and one that an empty line ends is text", () => {
+  assert.equal(read("$$\na\n+b"), "math<display open a\n+b>()");
+  assert.equal(read("$$\na\n\nb"), "p($$br()a)p(b)");
+});
+
+test("tasks, footnotes, line breaks and signs of HTML are read", () => {
+  assert.equal(read("- [ ] one\n- [x] two\n- [a] three"), "ul(li(check()one)li(check<done>()two)li([a] three))");
+  assert.equal(read("so[^1].\n\n[^1]: The *note*,\n  more.\n[^b]: Other."), "p(sonoteref<1>().)footnote<1>(The em(note),br()more.)footnote<b>(Other.)");
+  assert.equal(read("a<br>b &amp; &lt;c&gt;"), "p(abr()b & <c>)");
+  assert.equal(read("***a***"), "p(strong(em(a)))");
+});
+
+test("a block is final once another has begun after it with a whole line", () => {
+  const finals = (text) => markdownBlocks(text).map(({ start, isFinal }) => [start, isFinal]);
+  assert.deepEqual(finals("One\n\nTwo"), [[0, false], [5, false]]);
+  assert.deepEqual(finals("One\n\nTwo\n"), [[0, true], [5, false]]);
+  assert.deepEqual(finals("1. a\n\n2"), [[0, false], [6, false]]);
+  assert.deepEqual(finals("1. a\n\n2. b\n"), [[0, false]]);
+  assert.deepEqual(finals("a\r\n\r\nb\tc\r\n# d\r\n"), [[0, true], [5, true], [10, false]]);
+});
+
+test("a text read as it grows, finished blocks only once, gives the same blocks as the whole", () => {
+  const text = "# T\n\na\n\n- b\n\n  c\n- [ ] d\n\n```js\n\nx\n```\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n$$\nx\n$$\n> q\n\n1. a\n\n2. b\n\n[^1]: n\n\nend";
+  let finished = "";
+  const nodes = [];
+  for (let end = 1; end <= text.length; end += 1) {
+    const found = markdownBlocks(text.slice(finished.length, end));
+    const open = found.findIndex((block) => !block.isFinal);
+    nodes.push(...found.slice(0, open).map((block) => block.node));
+    if (open > 0) finished = text.slice(0, finished.length + found[open].start);
+  }
+  assert.deepEqual([...nodes, ...markdown(text.slice(finished.length))], markdown(text));
+});
+
 test("a text made to be slow is not", () => {
   const evil = [
     "`".repeat(9999),
@@ -83,6 +131,14 @@ test("a text made to be slow is not", () => {
     `${"|".repeat(5000)}\n${"|-".repeat(5000)}`,
     "`a``b".repeat(5000),
     "https://".repeat(5000),
+    "$a ".repeat(9999),
+    "$$a ".repeat(9999),
+    "\\(".repeat(9999),
+    "\\[\n".repeat(9999),
+    "$$\na\n\n".repeat(2000),
+    "[^a".repeat(9999),
+    "a".repeat(50_000),
+    `${"a".repeat(50_000)}@`,
   ];
   const began = performance.now();
   for (const text of evil) markdown(text);

@@ -9,7 +9,10 @@ import pytest
 
 FOLDER = Path(__file__).parent
 WEB = FOLDER.parents[1] / "runtime" / "cappella" / "gateway" / "web"
-FILES = sorted(path for path in WEB.rglob("*") if path.suffix in (".html", ".js", ".css", ".svg"))
+VENDOR = WEB / "assets" / "vendor"
+FILES = sorted(
+    path for path in WEB.rglob("*") if path.suffix in (".html", ".js", ".css", ".svg") and VENDOR not in path.parents
+)
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="needs node")

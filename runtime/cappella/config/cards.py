@@ -11,7 +11,10 @@ from cappella.types import Frozen, SamplingOptions
 
 
 class Card(Frozen):
-    """`config` is the part of the model's config.json that planning needs; `unconfirmed` lists facts without a source."""
+    """`config` is the part of the model's config.json that planning needs; `unconfirmed` lists facts without a source.
+
+    `draft_bytes` of the `weight_bytes` are a draft model in the checkpoint, which vLLM loads only to speculate with it.
+    """
 
     hub_id: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
     revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None
@@ -20,6 +23,7 @@ class Card(Frozen):
     context_tokens: Annotated[int, Field(gt=0)]
     parameters: Annotated[int, Field(gt=0)]
     weight_bytes: Annotated[int, Field(gt=0)]
+    draft_bytes: Annotated[int, Field(ge=0)] = 0
     sampling: SamplingOptions
     tool_parser: str | None
     reasoning_parser: str | None

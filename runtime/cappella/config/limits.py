@@ -26,6 +26,10 @@ class Limits(Frozen):
     """Texts of a call for embeddings or scores: its inputs, or its documents. Each is a sequence of the engine."""
     input_chars: Positive = 2_000_000
     """Characters of all of these; a query counts for each of its documents, a token for four. One core reads them all."""
+    judge_calls: Positive = 256
+    """Calls of one judgement: one for the analysis, one for the scores of each answer, two for each pair, up to 8 for a ranking."""
+    judge_chars: Positive = 8_000_000
+    """Characters that all of these read: the question in each, and one answer, two, or all. The judge reads what no cache has."""
     stops: Positive = 16
     """Stop texts. All are looked for after each token."""
     stop_chars: Positive = 256

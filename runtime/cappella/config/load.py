@@ -159,9 +159,7 @@ def _check_reward(path: Path, root: yaml.Node | None, config: Config, name: str)
         if model is None or not TASKS[model.capabilities.task].scores_answers:
             at = yaml_source.place(path, root, ("ensembles", name, *where, "select"))
             scorers = ", ".join(
-                each
-                for each, other in config.models_by_name.items()
-                if TASKS[other.capabilities.task].scores_answers
+                each for each, other in config.models_by_name.items() if TASKS[other.capabilities.task].scores_answers
             )
             hint = f"Use one of {scorers}" if scorers else "Add a model with task: reward or rerank"
             yield ConfigError(at, f"reward names {reward!r}, which scores no answers", hint)

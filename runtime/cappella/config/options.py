@@ -15,6 +15,7 @@ from cappella.types import Frozen, Positive, Sampling
 from cappella.vocabulary import (
     AnalysisMode,
     AnswerOrder,
+    AnswersExceed,
     EarlyExit,
     Evidence,
     Extractor,
@@ -117,6 +118,9 @@ class EnsembleOptions(Frozen):
     """Whether the requested output format applies to the members too, and not only to the final answer."""
     answer_order: AnswerOrder = "shuffled"
     """The order of the answers for the judge: shuffled by the seed, or by arrival, which allows more early prefill."""
+    answers_exceed: AnswersExceed = "shorten"
+    """What the judge does with answers that exceed its context together: it reads long ones without their middle, or it
+    folds: it writes an answer from the first ones, then one from that and the next."""
     early_prefill: bool = True
     """Whether the judge prefills answers while the last member is still generating."""
     tools_panel: ToolsPanel = "all"
@@ -201,6 +205,7 @@ class Settings(EnsembleOptions):
 
     `panel_watched`: the client receives the members' answers and the judge's analysis as they are generated.
     `answers`: the candidates that the request brings along, under names of their own; each seat's are `samples` or none.
+    `by_model`: a model was called as the judge of these, by its own name, which stands in `ensemble`.
     """
 
     ensemble: str
@@ -215,6 +220,12 @@ class Settings(EnsembleOptions):
     analysis_max_tokens: int = 1024
     preset: str | None = None
     panel_watched: bool = True
+    by_model: bool = False
+
+    @property
+    def called(self) -> str:
+        """The name that was called."""
+        return self.ensemble if self.by_model else f"cappella/{self.ensemble}"
 
     @property
     def answer_names(self) -> list[str]:

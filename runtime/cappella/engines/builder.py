@@ -8,11 +8,11 @@ from functools import partial
 from pathlib import Path
 
 from cappella.config import Config, Model, paths
-from cappella.engines import backends
+from cappella.engines import backends, memory_use
 from cappella.engines.base import HoldAwake
 from cappella.engines.context_size import LONGEST_TOKEN_CHARS, ContextSize
 from cappella.engines.deployment import Deployment
-from cappella.engines.gpu_memory import GpuMemory
+from cappella.engines.gpu_memory import GpuMemory, Sleep, SleepTurns
 from cappella.engines.idleness import Idleness
 from cappella.engines.launcher import Launcher
 from cappella.engines.lifecycle import Lifecycle
@@ -33,6 +33,8 @@ SLEEP_MEMORY_SHARE = 0.8
 """Of the free main memory, for the weights of engines that sleep in place."""
 SLEEP_FREES_SHARE = 0.9
 """Of its weights and KV cache: an engine that frees less does not sleep in place."""
+SLEEP_KEEPS_FACTOR = 2
+"""By what the plan says: an engine that keeps more leaks, as some do at each sleep (vllm#21336), and does not sleep in place."""
 MAX_SOCKET_PATH_BYTES = 107
 """Linux's limit for a Unix socket."""
 
@@ -60,8 +62,7 @@ class EngineBuilder:
         # On a GPU, too: with a KV cache of given size, no server measures how much memory is free as it starts.
         self._start_slots = asyncio.Semaphore(os.cpu_count() or 1)
         self._in_sleep_mode: frozenset[str] = frozenset()
-        # Shared by all: a sleep is judged by what its GPUs have free before and after it.
-        self._sleep_turns = asyncio.Lock()
+        self._sleep_turns = SleepTurns()
         self._builds = 0
         self.launchers: dict[frozenset[tuple[str, str]], Launcher] = {}
 
@@ -130,16 +131,19 @@ class EngineBuilder:
             arguments=backends.server_arguments(name, model, placed, socket, sleep_mode, numa_nodes),
             folder=private,
             log=self._log_dir / f"{name}.log",
-            memory=self._gpu_memory(placed, sleep_mode) if on.gpu else None,
+            memory=self._gpu_memory(new, placed, sleep_mode) if on.gpu else None,
             start_times=StartTimes(paths.state_dir() / "start-times.json", _files(model, new.fingerprints[name])),
             backoff=self._backoff,
             hung_after_s=model.hung_after_s,
             health_interval_s=self._health_interval_s,
         )
 
-    def _gpu_memory(self, placed: Placed, sleep_mode: bool) -> GpuMemory:
-        frees = int(SLEEP_FREES_SHARE * (placed.weight_bytes + placed.kv_cache_bytes)) if sleep_mode else None
-        return GpuMemory(partial(gpus.free_bytes, placed.gpus), placed.total_bytes, frees, self._sleep_turns)
+    def _gpu_memory(self, new: Deployment, placed: Placed, sleep_mode: bool) -> GpuMemory:
+        count, asleep = len(placed.gpus), new.plan.footprints[placed.model].asleep_bytes(len(placed.gpus))
+        frees = int(SLEEP_FREES_SHARE * (placed.weight_bytes + placed.kv_cache_bytes)) * count
+        sleep = Sleep(frees, SLEEP_KEEPS_FACTOR * asleep * count) if sleep_mode else None
+        free, held = partial(gpus.free_bytes, placed.gpus), memory_use.gpu_bytes
+        return GpuMemory(free, placed.total_bytes, sleep, count, held, self._sleep_turns)
 
     def _launcher(self, env: Mapping[str, str]) -> Launcher:
         """The one for this environment: some variables are read as modules are imported."""

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from cappella.engines.base import EngineServer
@@ -14,43 +15,99 @@ ROOM_TIMEOUT_S = 30.0
 POLL_S = 0.1
 
 
+class SleepTurns:
+    """Shared by the engines of a machine: they fall asleep one after another, since what one frees is seen by all on its GPUs.
+
+    `growths` counts the starts and wakes that were in progress; they take memory while others are judged by what is free.
+    """
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.growing = 0
+        self.growths = 0
+
+    @contextmanager
+    def grows(self) -> Iterator[None]:
+        """An engine takes memory inside."""
+        self.growing += 1
+        self.growths += 1
+        try:
+            yield
+        finally:
+            self.growing -= 1
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """What a sleep in place must free over all GPUs of the engine, and what its processes may keep there at most."""
+
+    frees_bytes: int
+    keeps_bytes: int | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class GpuMemory:
     """`free_bytes()` is what the fullest of the engine's GPUs has free, `needs_bytes` what a start needs there.
 
-    A sleep in place must free `sleep_frees_bytes`; None means that the server has no sleep mode. Engines that share
-    `sleep_turns` fall asleep one after another, since what one frees is seen by all on its GPUs.
+    `held_bytes(group)` is what a process group holds over all GPUs, 0 if the driver does not tell. Without `sleep` the server
+    has no sleep mode.
     """
 
     free_bytes: Callable[[], int]
     needs_bytes: int
-    sleep_frees_bytes: int | None = None
-    sleep_turns: asyncio.Lock = field(default_factory=asyncio.Lock)
+    sleep: Sleep | None = None
+    gpus: int = 1
+    held_bytes: Callable[[int], int] = lambda group: 0
+    turns: SleepTurns = field(default_factory=SleepTurns)
 
     async def require_room(self) -> None:
         """Wait for room: a GPU frees memory some time after a process has ended. Raises EngineBroke if it does not."""
-        if not await self._is_free(self.needs_bytes, ROOM_TIMEOUT_S):
+        if not await _is_soon(lambda: self.free_bytes() >= self.needs_bytes, ROOM_TIMEOUT_S):
             free, needs = (size / 2**30 for size in (self.free_bytes(), self.needs_bytes))
             raise EngineBroke(
                 f"its GPU has {free:.1f} GiB free and it needs {needs:.1f}: another process holds the rest"
             )
 
-    async def sleep_in_place(self, engine: EngineServer) -> bool:
-        """Call the server's sleep; False unless it frees the memory. vLLM's can succeed without."""
+    async def sleep_in_place(self, engine: EngineServer, group: int | None) -> bool:
+        """Call the server's sleep; False unless it frees the memory. vLLM's can succeed without.
+
+        What its own processes hold tells it; where the driver does not, what is free on its GPUs, which another engine that
+        wakes or starts meanwhile takes: then the server's word counts.
+        """
         try:
-            async with self.sleep_turns:
-                enough_bytes = self.free_bytes() + (self.sleep_frees_bytes or 0)
+            async with self.turns.lock:
+                held = await self._held(group)
+                free, growths = self.free_bytes(), self.turns.growths - self.turns.growing
                 async with asyncio.timeout(COMMAND_TIMEOUT_S):
                     await engine.sleep()
-                return await self._is_free(enough_bytes, SLEEP_FREES_TIMEOUT_S)
+                if held:
+                    return await self._gives_back(group, held)
+                frees = (self.sleep.frees_bytes if self.sleep else 0) // self.gpus
+                is_freed = await _is_soon(lambda: self.free_bytes() >= free + frees, SLEEP_FREES_TIMEOUT_S)
+                return is_freed or self.turns.growths > growths
         except (EngineError, ConfigError, TimeoutError):
             return False
 
-    async def _is_free(self, enough_bytes: int, timeout_s: float) -> bool:
-        """Whether the GPUs have `enough_bytes` free within the timeout."""
-        give_up_at = time.monotonic() + timeout_s
-        while self.free_bytes() < enough_bytes:
+    async def _gives_back(self, group: int | None, held_before: int) -> bool:
+        """Whether its processes hold so much less, and not more than a sleeper may, within the timeout."""
+        sleep = self.sleep or Sleep(0)
+        most = held_before - sleep.frees_bytes
+        give_up_at = time.monotonic() + SLEEP_FREES_TIMEOUT_S
+        while (held := await self._held(group)) > min(most, sleep.keeps_bytes or most):
             if time.monotonic() > give_up_at:
                 return False
             await asyncio.sleep(POLL_S)
-        return True
+        # A driver that has fallen silent tells nothing.
+        return held > 0
+
+    async def _held(self, group: int | None) -> int:
+        return await asyncio.to_thread(self.held_bytes, group) if group is not None else 0
+
+
+async def _is_soon(condition: Callable[[], bool], timeout_s: float) -> bool:
+    give_up_at = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > give_up_at:
+            return False
+        await asyncio.sleep(POLL_S)
+    return True

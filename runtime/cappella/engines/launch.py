@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 from cappella.engines import last_failure, memory_use, startup
@@ -73,7 +74,8 @@ class Launch:
         held_bytes = partial(memory_use.held_bytes, on_gpus=self._spec.memory is not None)
         stall_detector = startup.StallDetector(process, held_bytes, self._spec.stalled_after_s)
         try:
-            await startup.wait_for_first_token(self._engine, process, countdown, stall_detector)
+            with self._growing():
+                await startup.wait_for_first_token(self._engine, process, countdown, stall_detector)
         except startup.StartStalled:
             if not process.has_begun:
                 # The launcher itself hangs, as in the import of the server module, and would hang for every later engine.
@@ -109,7 +111,8 @@ class Launch:
         if abort_calls:
             await self._engine.close()
         await self._health.pause()
-        freed = self._spec.memory is not None and await self._spec.memory.sleep_in_place(self._engine)
+        memory = self._spec.memory
+        freed = memory is not None and await memory.sleep_in_place(self._engine, process.process_group)
         # `watch` reports a process that has died meanwhile.
         if not freed and process.running:
             await self.stop(process, abort_calls=False)
@@ -118,13 +121,18 @@ class Launch:
         """Whether the server woke and gave a token. If it did not, its process is killed, and `watch` returns."""
         self.observed = "up"
         try:
-            async with asyncio.timeout(COMMAND_TIMEOUT_S + startup.FIRST_TOKEN_TIMEOUT_S):
-                await self._engine.wake_up()
-                await self._engine.probe()
+            with self._growing():
+                async with asyncio.timeout(COMMAND_TIMEOUT_S + startup.FIRST_TOKEN_TIMEOUT_S):
+                    await self._engine.wake_up()
+                    await self._engine.probe()
         except (EngineError, TimeoutError):
             await process.kill()
             return False
         return True
+
+    def _growing(self) -> AbstractContextManager[None]:
+        """Tells engines that fall asleep meanwhile that this one takes GPU memory."""
+        return self._spec.memory.turns.grows() if self._spec.memory else nullcontext()
 
     async def stop(self, process: ServerProcess, abort_calls: bool) -> None:
         """Stop the process; from here on its end counts as no crash."""

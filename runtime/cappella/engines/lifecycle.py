@@ -224,7 +224,7 @@ class Lifecycle:
     @property
     def _can_sleep_in_place(self) -> bool:
         memory = self._spec.memory
-        return self._status.state == "ready" and memory is not None and memory.sleep_frees_bytes is not None
+        return self._status.state == "ready" and memory is not None and memory.sleep is not None
 
     async def _reconcile(self, in_place: bool = False, abort_calls: bool = False) -> None:
         """Take a running process to what is wanted now."""

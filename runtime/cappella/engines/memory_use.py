@@ -32,7 +32,12 @@ def used_bytes(groups: Mapping[str, int], on_gpus: bool) -> Mapping[str, int]:
 def held_bytes(group: int, on_gpus: bool) -> int:
     """Roughly the main memory (RSS) and GPU memory of a process group; cheap enough to call often."""
     resident = sum(_statm_bytes(pid) for pid, found in _process_groups() if found == group)
-    return resident + (sum(used_bytes({"": group}, on_gpus=True).values()) if on_gpus else 0)
+    return resident + (gpu_bytes(group) if on_gpus else 0)
+
+
+def gpu_bytes(group: int) -> int:
+    """The GPU memory of a process group; 0 if the driver does not tell."""
+    return sum(used_bytes({"": group}, on_gpus=True).values())
 
 
 def _statm_bytes(pid: int) -> int:

@@ -9,7 +9,7 @@ MAX_READ_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A stage of a start. It begins with the first log line that holds `mark`; the first stage has none.
+    """A stage of a start. It begins with the first log line that holds one of its `marks`; the first stage has none.
 
     `progress` is the share of the whole start, from 0 to 1, that lies behind when it begins. In a stage that
     `reads_config` the server has touched neither a GPU nor the weights.
@@ -17,7 +17,7 @@ class Stage:
 
     name: str
     progress: float
-    mark: str | None = None
+    marks: tuple[str, ...] = ()
     reads_config: bool = False
 
 
@@ -54,6 +54,6 @@ class StartupLog:
         self._rest = self._rest[-MAX_READ_BYTES:]
         self.grown_bytes += sum(len(line) for line in lines if not self.stages.idle_line.search(line))
         for stage in self.stages.stages:
-            begun = stage.mark is not None and any(stage.mark.encode() in line for line in (*lines, self._rest))
+            begun = any(mark.encode() in line for mark in stage.marks for line in (*lines, self._rest))
             if begun and stage.progress > self.stage.progress:
                 self.stage = stage

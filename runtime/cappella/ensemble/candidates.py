@@ -8,21 +8,21 @@ from random import Random
 from cappella.config.options import Settings
 from cappella.ensemble import prompts
 from cappella.ensemble.events import AnswerDone, Event, RoundStarted
-from cappella.ensemble.run import Answer
+from cappella.ensemble.run import Answer, Shortened
 
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
     """Anonymous answers in the order in which one reader sees them.
 
-    Each stands between marks that carry the `nonce`, which no member has seen and so cannot forge. `cuts` has the
-    characters that are left of each answer which is longer than its share of the reader's context.
+    Each stands between marks that carry the `nonce`, which no member has seen and so cannot forge. `parts` has what is
+    left of each answer which is longer than its share of the reader's context.
     """
 
     answers: Sequence[Answer]
     nonce: str
     show_reasoning: bool = False
-    cuts: Mapping[str, int] = field(default_factory=dict)
+    parts: Mapping[str, Shortened] = field(default_factory=dict)
 
     @classmethod
     def shuffled(cls, answers: Sequence[Answer], seed: int) -> "Candidates":
@@ -38,11 +38,13 @@ class Candidates:
 
     @property
     def texts(self) -> list[str]:
-        return [prompts.answer_text(answer, self.show_reasoning, self.cuts.get(answer.name)) for answer in self.answers]
+        return [
+            prompts.answer_text(answer, self.show_reasoning, self.parts.get(answer.name)) for answer in self.answers
+        ]
 
-    def cut(self, cuts: Mapping[str, int]) -> "Candidates":
-        """The same answers, each with so many characters left; those that are not named stay whole."""
-        return replace(self, cuts=cuts)
+    def shortened(self, parts: Mapping[str, Shortened]) -> "Candidates":
+        """The same answers, with these parts left of them; those that are not named stay whole."""
+        return replace(self, parts=parts)
 
     def only(self, answers: Sequence[Answer]) -> "Candidates":
         """A subset, in the same order."""

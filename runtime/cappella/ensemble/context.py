@@ -142,6 +142,7 @@ class RunContext:
             self.settings,
             self.emit,
             self.ranking,
+            self._early_prefill.read,
         )
 
     def emit(self, event: Event) -> None:

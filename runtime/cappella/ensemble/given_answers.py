@@ -12,10 +12,13 @@ from cappella.errors import RequestError
 from cappella.types import OutputFormat, Usage
 
 
-def seated(panel: Sequence[Seat], given: Sequence[GivenAnswer]) -> tuple[tuple[Seat, ...], tuple[GivenAnswer, ...]]:
+def seated(
+    panel: Sequence[Seat], given: Sequence[GivenAnswer], field: str = "fusion.answers"
+) -> tuple[tuple[Seat, ...], tuple[GivenAnswer, ...]]:
     """The seats, each with as many samples as it has given answers, and the answers under unique names.
 
-    Several of one name are told apart as samples are: `name~1`, `name~2`. Raises RequestError where that is a name already.
+    Several of one name are told apart as samples are: `name~1`, `name~2`. Raises RequestError, which names the `field`
+    that they came in, where that is a name already.
     """
     seat_of = {name: seat.name for seat in panel for name in seat.answer_names}
     owners = [seat_of.get(answer.name, answer.name) for answer in given]
@@ -26,7 +29,7 @@ def seated(panel: Sequence[Seat], given: Sequence[GivenAnswer]) -> tuple[tuple[S
         named.append(replace(answer, name=f"{owner}~{numbers[owner]}" if counts[owner] > 1 else owner))
     for name, count in Counter(answer.name for answer in named).items():
         if count > 1:
-            raise RequestError(f"Two of the answers would have the name {name}.", "fusion.answers")
+            raise RequestError(f"Two of the answers would have the name {name}.", field)
     return tuple(replace(seat, samples=counts[seat.name] or seat.samples) for seat in panel), tuple(named)
 
 

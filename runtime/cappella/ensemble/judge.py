@@ -15,20 +15,22 @@ from cappella.ensemble.candidates import Candidates
 from cappella.ensemble.choice import CHOICE_TOKENS, mean, probabilities, short_sampling
 from cappella.ensemble.events import AnalysisDelta, AnalysisDone, AnalysisStarted, Emit, FinalDelta
 from cappella.ensemble.fallback import cut_at_stop
-from cappella.ensemble.run import Analysis, Answer, Call, Role
-from cappella.ensemble.shares import cut_to_share
+from cappella.ensemble.reading import Reading
+from cappella.ensemble.run import Analysis, Answer, Call, Role, Shortened
 from cappella.ensemble.structured.json_value import parse_json
 from cappella.errors import EngineUnusable
-from cappella.types import Chunk, OutputFormat, Prompt, Sampling
+from cappella.types import Chunk, Message, OutputFormat, Prompt, Sampling
 
 TOP_LOGPROBS = 20
+DRAFT = "the answers before"
+"""The name of what is made of them where not all fit at once."""
 
 
 class Judge:
     """Judges `answers`, shown as `candidates`, over the conversation in `prompt`.
 
     `labels` maps the letters back to answers' names. `analysis` and `final_answer` are set once complete, and stay
-    readable after a failure.
+    readable after a failure. `read_early` has the characters at the beginning of each answer that an early prefill sent.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Judge:
         settings: Settings,
         emit: Emit,
         ranking: Sequence[str] | None = None,
+        read_early: Mapping[str, int] | None = None,
     ) -> None:
         self.answers = answers
         self.settings = settings
@@ -54,8 +57,7 @@ class Judge:
         self.labels = candidates.labels
         self._ranking = ranking
         self._lettered_analysis: str | None = None
-        self._fitting: Candidates | None = None
-        self._fitting_lock = asyncio.Lock()
+        self._reading = Reading(engine, prompt, candidates, settings, read_early or {})
 
     @property
     def output_format(self) -> OutputFormat | None:
@@ -73,18 +75,15 @@ class Judge:
         records = (call.record for call in self.engine_calls if call.was_called)
         return sorted(records, key=lambda call: call.role == "final")
 
+    @property
+    def shortened(self) -> Sequence[Shortened]:
+        """The answers that it has read in part only."""
+        return self._reading.shortened
+
     async def compare(self) -> None:
         """Set `analysis`. Raises EngineError."""
         self._emit(AnalysisStarted(self.labels))
-        candidates, criteria = await self._read(), self.settings.criteria
-        messages = prompts.analysis_messages(self._prompt.messages, candidates.texts, candidates.nonce, criteria)
-        limits = {"max_completion_tokens": self.settings.analysis_max_tokens, "stop": None}
-        sampling = self.settings.judge_sampling.model_copy(update=limits)
-        json_schema = {"name": "analysis", "schema": prompts.analysis_schema(len(candidates.answers))}
-        output_format = OutputFormat("response_format", {"type": "json_schema", "json_schema": json_schema})
-        prompt = replace(self._question(messages, output_format), watched=self.settings.panel_watched)
-        call = self._new_call("analysis")
-        text = await call.complete(self._engine, prompt, self._within_budget(sampling), self._emit_analysis)
+        text = await self._reading.ask(self._compare)
         try:
             lettered = parse_json(text)
         except ValueError as error:
@@ -93,20 +92,28 @@ class Judge:
         self._lettered_analysis = json.dumps(lettered, ensure_ascii=False)
         self._emit(AnalysisDone(self.analysis))
 
+    async def _compare(self, candidates: Candidates) -> str:
+        criteria = self.settings.criteria
+        messages = prompts.analysis_messages(self._prompt.messages, candidates.texts, candidates.nonce, criteria)
+        limits = {"max_completion_tokens": self.settings.analysis_max_tokens, "stop": None}
+        sampling = self.settings.judge_sampling.model_copy(update=limits)
+        json_schema = {"name": "analysis", "schema": prompts.analysis_schema(len(candidates.answers))}
+        output_format = OutputFormat("response_format", {"type": "json_schema", "json_schema": json_schema})
+        prompt = replace(self._question(messages, output_format), watched=self.settings.panel_watched)
+        call = self._new_call("analysis")
+        return await call.complete(self._engine, prompt, self._within_budget(sampling), self._emit_analysis)
+
     async def write(self) -> Answer:
         """Stream the final answer; the prompt holds the analysis if there is one by now. Raises EngineError."""
-        candidates = await self._read()
-        messages = prompts.final_messages(
-            self._prompt.messages,
-            candidates.texts,
-            candidates.nonce,
-            self._lettered_analysis,
-            self.settings.criteria,
-            tools=bool(self._prompt.tools),
-            ranking=self._ranking_letters(candidates),
-        )
+        folds = self.settings.answers_exceed == "fold"
+        if folds and (window := await self._reading.fold(self._draft)):
+            # The analysis has letters of another reading.
+            return await self._write(window, analysis=None)
+        return await self._reading.ask(lambda candidates: self._write(candidates, self._lettered_analysis))
+
+    async def _write(self, candidates: Candidates, analysis: str | None) -> Answer:
+        prompt = replace(self._prompt, messages=self._final_messages(candidates, analysis))
         call = self._new_call("final")
-        prompt = replace(self._prompt, messages=messages)
         sampling = self.settings.judge_sampling
         if self.settings.analysis == "alongside":
             sampling = self._within_budget(sampling)
@@ -118,20 +125,39 @@ class Judge:
         self.final_answer = call.completions[0].answer(self.settings.judge, call.record)
         return self.final_answer
 
+    async def _draft(self, candidates: Candidates, max_tokens: int) -> Answer:
+        """One answer from those of a window, for the judge to read in the next one."""
+        wanted = self.settings.judge_sampling.max_completion_tokens or max_tokens
+        limits = {"max_completion_tokens": min(wanted, max_tokens), "stop": None}
+        sampling = self.settings.judge_sampling.model_copy(update=limits)
+        call = self._new_call("fold")
+        await call.complete(self._engine, self._question(self._final_messages(candidates), None), sampling)
+        return call.completions[0].answer(DRAFT, call.record)
+
+    def _final_messages(self, candidates: Candidates, analysis: str | None = None) -> list[Message]:
+        return prompts.final_messages(
+            self._prompt.messages,
+            candidates.texts,
+            candidates.nonce,
+            analysis,
+            self.settings.criteria,
+            tools=bool(self._prompt.tools),
+            ranking=self._ranking_letters(candidates),
+        )
+
     async def choose(self, answers: Sequence[Answer]) -> tuple[Answer, Mapping[str, float]]:
         """The best of `answers` and each one's probability; with `debias` in balanced orders. Raises EngineError."""
-        candidates = (await self._read()).only(answers)
-        orders = candidates.balanced if self.settings.debias else [candidates]
-        shares = mean(await asyncio.gather(*(self._choose(order) for order in orders)))
+        shares = await self._reading.ask(lambda candidates: self._choose_among(candidates.only(answers)))
         return max(answers, key=lambda answer: shares[answer.name]), shares
 
     async def confirms_agreement(self) -> bool:
         """Whether the judge finds that all answers say the same: one constrained word. Raises EngineError."""
-        candidates = await self._read()
+        return (await self._reading.ask(self._says_alike)).strip() == "yes"
+
+    async def _says_alike(self, candidates: Candidates) -> str:
         messages = prompts.agreement_messages(self._prompt.messages, candidates.texts, candidates.nonce)
         prompt = self._question(messages, OutputFormat("structured_outputs", {"choice": ["yes", "no"]}))
-        reply = await self._new_call("agreement").complete(self._engine, prompt, self._short_sampling)
-        return reply.strip() == "yes"
+        return await self._new_call("agreement").complete(self._engine, prompt, self._short_sampling)
 
     def return_verbatim(self, answer: Answer, after_partial_output: bool = False) -> Answer:
         """Emit a member's answer as the final one, cut at the caller's stop texts; returns it as it was emitted."""
@@ -142,22 +168,13 @@ class Judge:
         self._emit_final(Chunk(gap + answer.content, answer.reasoning, answer.tool_calls, answer.logprobs))
         return answer
 
-    async def _read(self) -> Candidates:
-        """The candidates as they fit into the judge's context, the same in all its calls, so that its cache matches."""
-        if self._fitting is None:
-            settings = self.settings
-            wanted = settings.judge_sampling.max_completion_tokens
-            analysis = settings.analysis_max_tokens if wanted is not None and settings.analysis == "before" else 0
-            reply_tokens = None if wanted is None else wanted + analysis
-            async with self._fitting_lock:
-                self._fitting = self._fitting or await cut_to_share(
-                    self._candidates, self._prompt, self._engine, reply_tokens
-                )
-        return self._fitting
-
     def _emit_analysis(self, chunk: Chunk) -> None:
         if chunk.content:
             self._emit(AnalysisDelta(chunk.content))
+
+    async def _choose_among(self, candidates: Candidates) -> Mapping[str, float]:
+        orders = candidates.balanced if self.settings.debias else [candidates]
+        return mean(await asyncio.gather(*(self._choose(order) for order in orders)))
 
     async def _choose(self, candidates: Candidates) -> Mapping[str, float]:
         labels, ranking = candidates.labels, self._ranking_letters(candidates)
@@ -183,7 +200,7 @@ class Judge:
         limits = [limit for limit in (total // 4, sampling.max_completion_tokens) if limit is not None]
         return sampling.model_copy(update={"max_completion_tokens": min(limits)})
 
-    def _question(self, messages: Sequence[Any], output_format: OutputFormat) -> Prompt:
+    def _question(self, messages: Sequence[Any], output_format: OutputFormat | None) -> Prompt:
         """A prompt for any step but the final answer. It lists the same tools, so that the prefix cache matches."""
         tool_choice = "none" if self._prompt.tools else None
         effort = self._prompt.reasoning_effort

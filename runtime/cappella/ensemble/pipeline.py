@@ -168,4 +168,5 @@ def _finished(ctx: RunContext, verdict: Verdict, status: Status, prompt_tokens: 
         calls=ctx.calls,
         prompt_tokens=prompt_tokens,
         timings=ctx.timings,
+        shortened=judge.shortened,
     )

@@ -1,16 +1,18 @@
 """Fills the judge's prefix cache while the panel is still answering, so that little is left to prefill afterwards."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 
 from cappella.background import background
 from cappella.config.options import Settings
 from cappella.engines.base import Engine
+from cappella.engines.context_size import BYTES_PER_TOKEN
 from cappella.ensemble import prompts
 from cappella.ensemble.call import EngineCall
 from cappella.ensemble.candidates import Ordering
 from cappella.ensemble.events import AnswerDelta, AnswerDone, AnswerFailed, Event, RoundStarted
+from cappella.ensemble.reading import early_tokens
 from cappella.ensemble.run import Answer, Call
 from cappella.errors import EngineError
 from cappella.types import Message, Prompt, Sampling
@@ -45,8 +47,16 @@ class EarlyPrefill:
         self._partial_texts: dict[str, list[str]] = {}
         self._changed = asyncio.Event()
         self._sent = ""
+        self._share = early_tokens(settings, engine.capabilities, prompt)
+        self._known: dict[str, int] = {}
+        self._read: dict[str, int] = {}
         self._new_characters = 0
         self._characters_per_token = float(CHARACTERS_PER_TOKEN)
+
+    @property
+    def read(self) -> Mapping[str, int]:
+        """The characters at the beginning of each answer that it has sent."""
+        return self._read
 
     @property
     def calls(self) -> Sequence[Call]:
@@ -67,7 +77,7 @@ class EarlyPrefill:
             case AnswerFailed():
                 self._failed.add(event.failure.name)
             case RoundStarted():
-                for known in (self._answers, self._failed, self._partial_texts):
+                for known in (self._answers, self._failed, self._partial_texts, self._read):
                     known.clear()
             case _:
                 return
@@ -90,7 +100,7 @@ class EarlyPrefill:
             messages = self._messages()
             text = "\n".join(prompts.text_of(message) for message in messages)
             if self._is_worth_a_call(text):
-                self._sent = text
+                self._sent, self._read = text, self._known
                 await self._send(messages, len(text))
             else:
                 self._changed.clear()
@@ -122,15 +132,32 @@ class EarlyPrefill:
             self._characters_per_token = characters / tokens
 
     def _messages(self) -> list[Message]:
-        """The judge's messages up to the first answer that is not known yet."""
+        """The judge's messages up to the first answer that is not known yet, or that it may read in part only."""
         names = [name for name in self._settings.answer_names if name not in self._failed]
         finished: list[Answer] = []
         growing: str | None = None
         for name in self._ordering.ordered(names) if self._is_last_round else ():
-            if name not in self._answers:
-                if len(names) - len(self._answers) == 1 and not self._settings.show_reasoning:
-                    growing = "".join(self._partial_texts.get(name, ()))
-                break
-            finished.append(self._answers[name])
+            if name in self._answers:
+                (text,) = self._ordering.candidates([self._answers[name]]).texts
+                if self._fits(text):
+                    finished.append(self._answers[name])
+                    continue
+                growing = self._beginning(text)
+            elif len(names) - len(self._answers) == 1 and not self._settings.show_reasoning:
+                growing = self._beginning(prompts.broken_up("".join(self._partial_texts.get(name, ()))))
+            break
         texts = self._ordering.candidates(finished).texts
+        self._known = {answer.name: len(text) for answer, text in zip(finished, texts, strict=True)}
+        if growing is not None:
+            self._known[name] = len(growing)
         return prompts.opening_messages(self._prompt.messages, texts, self._ordering.nonce, growing)
+
+    def _fits(self, text: str) -> bool:
+        """Whether it is within the share that each answer has for certain, so that it stays whole."""
+        return self._share is None or len(text.encode()) <= self._share * BYTES_PER_TOKEN
+
+    def _beginning(self, text: str) -> str:
+        """As much as is read of any answer: half a share, since the middle of a longer one is left out."""
+        if self._share is None:
+            return text
+        return text.encode()[: self._share * BYTES_PER_TOKEN // 2].decode(errors="ignore")

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from string import ascii_uppercase
 from typing import Any
 
+from cappella.ensemble.grading_texts import GRADE
 from cappella.ensemble.marks import Imitations
-from cappella.ensemble.run import Answer
+from cappella.ensemble.run import Answer, Shortened
 from cappella.types import Message
 
 INTRODUCTION = (
@@ -46,7 +47,7 @@ AGREE = "Now say whether all of the answers say the same. Reply yes or no, nothi
 CRITERIA_NOTE = " Weigh these criteria first: "
 REASONING_LINE = "[reasoning] {reasoning}"
 IMAGE_LINE = "[an image that you cannot see]"
-CUT_LINE = "\n[the rest is cut: it was too long]"
+MIDDLE_LINE = "\n[here {tokens} tokens are left out: the answer was too long]\n"
 CALL_LINE = "[call {name} {arguments}]"
 TOOLS_NOTE = (
     " Some answers may propose tool calls, each in brackets. The tools are yours alone to call: if one is needed first,"
@@ -64,6 +65,7 @@ _IMITATIONS = Imitations(
         RANKING_NOTE,
         GATE,
         AGREE,
+        GRADE,
         CRITERIA_NOTE,
         TOOLS_NOTE,
     ]
@@ -88,10 +90,10 @@ def fence(answers: Sequence[str], nonce: str) -> str:
     return "\n\n".join([INTRODUCTION.format(nonce=nonce), *blocks])
 
 
-def answer_text(answer: Answer, show_reasoning: bool = False, characters: int | None = None) -> str:
+def answer_text(answer: Answer, show_reasoning: bool = False, part: Shortened | None = None) -> str:
     """An answer as the judge reads it: its reasoning if asked for, its text, and the tool calls it proposes.
 
-    What looks like one of our marks, notes or lines in any of them is broken up. Beyond so many `characters` it is cut.
+    What looks like one of our marks, notes or lines in any of them is broken up. Of one that is too long there is a `part`, without its middle.
     """
     thoughts = broken_up(answer.reasoning) if show_reasoning else ""
     reasoning = [REASONING_LINE.format(reasoning=thoughts)] if thoughts else []
@@ -99,7 +101,9 @@ def answer_text(answer: Answer, show_reasoning: bool = False, characters: int | 
         CALL_LINE.format(name=broken_up(call.name), arguments=broken_up(call.arguments)) for call in answer.tool_calls
     ]
     text = "\n".join([*reasoning, *([broken_up(answer.content)] if answer.content else []), *calls])
-    return text if characters is None else text[:characters] + CUT_LINE
+    if part is None:
+        return text
+    return text[: part.head] + MIDDLE_LINE.format(tokens=part.of - part.tokens) + text[len(text) - part.tail :]
 
 
 def broken_up(text: str) -> str:
@@ -126,7 +130,10 @@ def _broken_up(value: Any, name: str) -> Any:
 def opening_messages(
     conversation: Sequence[Message], answers: Sequence[str], nonce: str, growing: str | None = None
 ) -> list[Message]:
-    """The common start of the judge's prompts: the finished answers, then a `growing` one without its closing mark."""
+    """The common start of the judge's prompts: the finished answers, then a `growing` one without its closing mark.
+
+    Both are texts of `answer_text`.
+    """
     mark = OPEN_MARK.format(label=labels(len(answers) + 1)[-1], nonce=nonce)
     unfinished = [] if growing is None else [mark + broken_up(growing)]
     return extend(conversation, [fence(answers, nonce), *unfinished])
@@ -136,7 +143,7 @@ def analysis_messages(
     conversation: Sequence[Message], answers: Sequence[str], nonce: str, criteria: str | None = None
 ) -> list[Message]:
     """The conversation, then the answers, then the request to compare them."""
-    return extend(conversation, [fence(answers, nonce), COMPARE + _criteria(criteria)])
+    return extend(conversation, [fence(answers, nonce), COMPARE + criteria_note(criteria)])
 
 
 def final_messages(
@@ -151,7 +158,7 @@ def final_messages(
     """The conversation, the answers, the ranking and the analysis (JSON) if there are any, the request to write."""
     ranked = [] if ranking is None else [RANKING_NOTE + ", ".join(ranking)]
     compared = [] if analysis is None else [ANALYSIS_NOTE + broken_up(analysis)]
-    instruction = WRITE + (TOOLS_NOTE if tools else "") + _criteria(criteria)
+    instruction = WRITE + (TOOLS_NOTE if tools else "") + criteria_note(criteria)
     return extend(conversation, [fence(answers, nonce), *ranked, *compared, instruction])
 
 
@@ -164,7 +171,7 @@ def choice_messages(
 ) -> list[Message]:
     """The conversation, then the answers and their ranking, then the request for the letter of the best one."""
     ranked = [] if ranking is None else [RANKING_NOTE + ", ".join(ranking)]
-    return extend(conversation, [fence(answers, nonce), *ranked, CHOOSE + _criteria(criteria)])
+    return extend(conversation, [fence(answers, nonce), *ranked, CHOOSE + criteria_note(criteria)])
 
 
 def agreement_messages(conversation: Sequence[Message], answers: Sequence[str], nonce: str) -> list[Message]:
@@ -211,7 +218,8 @@ def text_of(message: Message) -> str:
     return content or ""
 
 
-def _criteria(criteria: str | None) -> str:
+def criteria_note(criteria: str | None) -> str:
+    """What the judge weighs first, after an instruction; nothing without criteria."""
     return CRITERIA_NOTE + broken_up(criteria) if criteria else ""
 
 

@@ -13,7 +13,7 @@ from cappella.ensemble.context import RunContext
 from cappella.ensemble.events import Reviewed
 from cappella.ensemble.messages import for_judge
 from cappella.ensemble.run import Answer
-from cappella.ensemble.shares import cut_to_share
+from cappella.ensemble.shares import Reply, fit
 from cappella.ensemble.structured.json_value import parse_json
 from cappella.errors import EngineError
 from cappella.threads import off_loop_if_large
@@ -58,7 +58,7 @@ async def _ballot(ctx: RunContext, seat: Seat, call: EngineCall, seed: int, time
     count = len(ctx.answers)
     sampling = short_sampling(seat.sampling, engine.capabilities, 16 + 8 * count)
     shuffled = Candidates.shuffled(ctx.answers, seed)
-    candidates = await cut_to_share(shuffled, asked, engine, sampling.max_completion_tokens)
+    candidates = (await fit(shuffled, asked, engine, Reply(sampling.max_completion_tokens))).candidates
     messages = prompts.ranking_messages(asked.messages, candidates.texts, candidates.nonce)
     json_schema = {"name": "ranking", "schema": prompts.ranking_schema(count)}
     output_format = OutputFormat("response_format", {"type": "json_schema", "json_schema": json_schema})

@@ -15,7 +15,7 @@ from cappella.ensemble.grace import WaitPolicy
 from cappella.ensemble.messages import for_member
 from cappella.ensemble.panel import SeatRequest, collect_answers
 from cappella.ensemble.run import Answer, Panel
-from cappella.ensemble.shares import cut_to_share
+from cappella.ensemble.shares import Reply, fit
 from cappella.types import Message, Prompt, Sampling
 
 
@@ -47,7 +47,8 @@ async def _with_previous(
 ) -> Sequence[Message]:
     """The messages, then the answers of the round before, fenced, as in the judge's prompt."""
     prompt = replace(prompt, messages=prompts.with_texts_broken_up(prompt.messages))
-    candidates = await cut_to_share(shown, prompt, engine, sampling.max_completion_tokens)
+    reply = Reply(sampling.max_completion_tokens)
+    candidates = (await fit(shown, prompt, engine, reply, settings.criteria)).candidates
     return prompts.final_messages(
         prompt.messages, candidates.texts, candidates.nonce, criteria=settings.criteria, tools=bool(prompt.tools)
     )

@@ -2,18 +2,23 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from cappella.config.options import Settings
 from cappella.extraction.extractors import Reading
 from cappella.types import Json, ToolCall, Usage
 from cappella.vocabulary import Confidence, EarlyExit, Evidence
 
+if TYPE_CHECKING:
+    from cappella.ensemble.judgement import Judgement
+
 Analysis = Json
 """The judge's comparison, in the shape of `prompts.analysis_schema` with answers' names for letters."""
 
 Status = Literal["ok", "degraded", "single", "bypassed"]
-Role = Literal["gate", "single", "panel", "prefill", "review", "agreement", "analysis", "choice", "score", "final"]
+Role = Literal[
+    "gate", "single", "panel", "prefill", "review", "agreement", "analysis", "choice", "score", "fold", "final"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +81,20 @@ class Failure:
     status_code: int
     partial: str = ""
     cut: Cut | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Shortened:
+    """An answer that the judge read without its middle: `head` and `tail` are the characters that were left of it.
+
+    It read `tokens` of its own count, `of` so many.
+    """
+
+    name: str
+    head: int
+    tail: int
+    tokens: int
+    of: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +165,9 @@ class Run:
     """One request through an ensemble: its verdict and its trace.
 
     `answers` are those that the judge saw; `rounds` holds every round of the panel, in order. `prompt_tokens` is the size
-    of the caller's conversation alone, for the judge's model (for the gate's in a bypassed run). `progress` is what was told
-    of it before its answer.
+    of the caller's conversation alone, for the judge's model (for the gate's in a bypassed run). `shortened` are the answers
+    that the judge read in part. `progress` is what was told of it before its answer. One that only judges has a `judgement`,
+    and the best of the judged answers as its own.
     """
 
     run_id: str
@@ -164,7 +184,9 @@ class Run:
     calls: Sequence[Call]
     prompt_tokens: int
     timings: Timings
+    shortened: Sequence[Shortened] = ()
     progress: str = ""
+    judgement: "Judgement | None" = None
 
     @property
     def answer(self) -> Answer:

@@ -56,7 +56,9 @@ async def select_by_evidence(ctx: RunContext) -> Verdict:
 def free_parts(ctx: RunContext) -> dict[Evidence, Mapping[str, float]]:
     """The evidence that costs no call. Agreement and weights are always there: as the prior, if not as parts."""
     answers, settings = ctx.answers, ctx.settings
-    found: dict[Evidence, Mapping[str, float]] = {"agreement": agreement(answers, votes(answers, settings), ctx.reading)}
+    found: dict[Evidence, Mapping[str, float]] = {
+        "agreement": agreement(answers, votes(answers, settings), ctx.reading)
+    }
     if settings.weights:
         found["weights"] = priors(answers, settings)
     if "certainty" in settings.select.by:
@@ -105,7 +107,11 @@ def known(values: Mapping[str, float | None]) -> dict[str, float]:
 def _close_pair(ctx: RunContext, parts: Parts) -> list[Answer] | None:
     """The two best of several answers where they are too close, for the judge to compare with `debias`."""
     select = ctx.settings.select
-    if not ctx.settings.debias or len(ctx.answers) < 3 or not weigh(ctx.answers, parts, select.margin, select.by).is_close:
+    if (
+        not ctx.settings.debias
+        or len(ctx.answers) < 3
+        or not weigh(ctx.answers, parts, select.margin, select.by).is_close
+    ):
         return None
     sums = {answer.name: sum(parts[part][answer.name] for part in select.by if part in parts) for answer in ctx.answers}
     return sorted(ctx.answers, key=lambda answer: -sums[answer.name])[:2]

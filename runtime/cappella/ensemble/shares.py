@@ -1,58 +1,193 @@
-"""Shares of a reader's context: an answer that is longer than its share is cut, so that it shuts out neither others nor the reader."""
+"""Fits answers into a reader's context: equal shares, and what short ones leave goes to long ones, whose middle is left out."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from cappella.engines.base import Engine
+from cappella.engines.context_size import BYTES_PER_TOKEN, IMAGE_TOKENS, estimate_tokens
 from cappella.ensemble import prompts
 from cappella.ensemble.candidates import Candidates
+from cappella.ensemble.run import Shortened
 from cappella.errors import EngineError
-from cappella.types import Prompt
+from cappella.types import Message, Prompt
 
 MAX_REPLY_SHARE = 0.5
 """The share of a context that is kept free for the reply, at most."""
 DEFAULT_REPLY_SHARE = 0.25
+"""The share that is kept free where nobody says how long a reply is; more for answers that are longer themselves."""
+LEAST_REPLY_SHARE = 0.125
+LEAST_REPLY_TOKENS = 256
+"""With less room than this, and than is asked for, a reply would be cut: it is not begun."""
+LEAST_ANSWER_TOKENS = 32
+"""What is left of each answer at least, where the conversation alone nearly fills the context."""
 NOTES_TOKENS = 512
-"""Room for our own marks and notes, a ranking included."""
+"""Room for our own marks and notes, by which configs are checked before any tokenizer has counted them."""
+SLACK_TOKENS = 96
+"""Room for what is not counted: the longest of our instructions, and where texts are joined."""
+ANSWER_SLACK_TOKENS = 8
+MARK_TOKENS = 16
 SAFETY = 0.95
 MAX_COUNTS = 6
 COUNT_TIMEOUT_S = 5.0
 _SHORT = Prompt([{"role": "user", "content": "."}])
 
 
-async def cut_to_share(candidates: Candidates, prompt: Prompt, reader: Engine, reply_tokens: int | None) -> Candidates:
-    """The candidates, cut where they do not fit into the reader's context beside the prompt and a reply.
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """How long a reply may be: `tokens` as asked for, None for about as long as an answer; `besides` what precedes it."""
 
-    Unchanged if they fit, if the context is unknown, if the prompt alone leaves no room, or if nobody can count tokens.
+    tokens: int | None = None
+    besides: int = 0
+
+    def reserved(self, context: int, longest: int) -> int:
+        """The tokens to keep free for it, beside answers of which the longest has so many."""
+        own = max(int(context * DEFAULT_REPLY_SHARE), longest) if self.tokens is None else self.tokens
+        return min(own + self.besides, int(context * MAX_REPLY_SHARE))
+
+    def least(self, context: int) -> int:
+        """With less room it would be cut for length alone."""
+        least = min(LEAST_REPLY_TOKENS, int(context * LEAST_REPLY_SHARE))
+        return least if self.tokens is None else min(self.tokens, least)
+
+
+@dataclass(frozen=True, slots=True)
+class Fitting:
+    """Candidates as they fit. `has_room` is False if the conversation alone leaves none for a reply.
+
+    If they had to be counted, `sizes` are the tokens of each answer, and `room` those of all that fit.
     """
-    context_tokens, texts = reader.capabilities.context_tokens, candidates.texts
-    if context_tokens is None:
-        return candidates
-    wanted = context_tokens * DEFAULT_REPLY_SHARE if reply_tokens is None else reply_tokens
-    room = context_tokens - int(min(wanted, context_tokens * MAX_REPLY_SHARE)) - NOTES_TOKENS
+
+    candidates: Candidates
+    has_room: bool = True
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    room: int = 0
+
+
+async def fit(
+    candidates: Candidates,
+    prompt: Prompt,
+    reader: Engine,
+    reply: Reply,
+    criteria: str | None = None,
+    kept: Mapping[str, int] | None = None,
+    scale: float = 1.0,
+) -> Fitting:
+    """The candidates, shortened where they do not fit into the reader's context beside the prompt and a reply.
+
+    Unchanged if they fit, or if the context is unknown. `kept` has the characters at the beginning of answers that the
+    reader has read already, and that stay if that is fair to the others. `scale` makes less of the room.
+    """
+    context, texts = reader.capabilities.context_tokens, candidates.texts
+    if context is None:
+        return Fitting(candidates)
+    frame = _frame(candidates, prompt, criteria)
     # No text has more tokens than bytes.
-    if sum(len(text.encode()) for text in (*texts, *map(prompts.text_of, prompt.messages))) <= room:
-        return candidates
+    sizes = [len(text.encode()) for text in texts]
+    needed = estimate_tokens(frame) * BYTES_PER_TOKEN + sum(sizes) + _slack(len(texts))
+    if scale == 1 and needed <= context - reply.reserved(context, max(sizes, default=0)):
+        return Fitting(candidates)
     try:
         if reader.status.state == "asleep":
             await reader.count_tokens(_SHORT)  # Its wake is no part of the time that counting may take.
         async with asyncio.timeout(COUNT_TIMEOUT_S):
-            return candidates.cut(await _cuts(candidates, prompt, reader, room))
+            return await _fit(candidates, frame, _Counter(reader), reply, kept or {}, scale, context)
     except (EngineError, TimeoutError):
-        return candidates
+        return await _fit(candidates, frame, _Bytes(), reply, kept or {}, scale, context)
 
 
-async def _cuts(candidates: Candidates, prompt: Prompt, reader: Engine, room: int) -> Mapping[str, int]:
-    """The characters that are left of each answer that is too long. Raises EngineError."""
-    texts = candidates.texts
-    asked = (await reader.count_tokens(Prompt(prompt.messages, prompt.tools))).tokens
-    sizes = await asyncio.gather(*(_count(reader, text) for text in texts))
-    limit = _share(sizes, room - asked)
-    if limit <= 0:
-        return {}
-    kept = await asyncio.gather(*(_kept(reader, *each, limit) for each in zip(texts, sizes, strict=True)))
-    pairs = zip(candidates.answers, kept, strict=True)
-    return {answer.name: characters for answer, characters in pairs if characters is not None}
+def early_share(prompt: Prompt, context: int | None, reply: Reply, answers: int) -> int | None:
+    """About how many tokens of each answer fit for certain, before the answers are there; None for any number."""
+    if context is None:
+        return None
+    room = context - reply.reserved(context, 0) - estimate_tokens(prompt) - NOTES_TOKENS - _slack(answers)
+    return max(0, room) // max(1, answers)
+
+
+def _frame(candidates: Candidates, prompt: Prompt, criteria: str | None) -> Prompt:
+    """All that is read but the answers."""
+    empty = [""] * len(candidates.answers)
+    messages = prompts.final_messages(
+        prompt.messages, empty, candidates.nonce, criteria=criteria, tools=bool(prompt.tools)
+    )
+    return Prompt(messages, prompt.tools)
+
+
+def _slack(answers: int) -> int:
+    return SLACK_TOKENS + ANSWER_SLACK_TOKENS * answers
+
+
+class _Counter:
+    """Counts tokens by the reader's own tokenizer."""
+
+    def __init__(self, reader: Engine) -> None:
+        self._reader = reader
+        self._template_tokens: int | None = None
+
+    async def frame(self, prompt: Prompt) -> int:
+        images = sum(_images(message) for message in prompt.messages)
+        return (await self._reader.count_tokens(prompt)).tokens + IMAGE_TOKENS * images
+
+    async def text(self, text: str) -> int:
+        if self._template_tokens is None:
+            self._template_tokens = (await self._reader.count_tokens(_SHORT)).tokens - 1
+        counted = (await self._reader.count_tokens(Prompt([{"role": "user", "content": text}]))).tokens
+        return max(counted - self._template_tokens, 1 if text else 0)
+
+
+class _Bytes(_Counter):
+    """Where nobody can count tokens: no text has more than bytes."""
+
+    def __init__(self) -> None:
+        pass
+
+    async def frame(self, prompt: Prompt) -> int:
+        return estimate_tokens(prompt)
+
+    async def text(self, text: str) -> int:
+        return len(text.encode())
+
+
+def _images(message: Message) -> int:
+    content = message.get("content")
+    return sum(part["type"] == "image_url" for part in content) if isinstance(content, list) else 0
+
+
+async def _fit(
+    candidates: Candidates,
+    frame: Prompt,
+    count: _Counter,
+    reply: Reply,
+    kept: Mapping[str, int],
+    scale: float,
+    context: int,
+) -> Fitting:
+    """Raises EngineError."""
+    texts = dict(zip((answer.name for answer in candidates.answers), candidates.texts, strict=True))
+    asked = await count.frame(frame)
+    sizes = dict(zip(texts, await asyncio.gather(*map(count.text, texts.values())), strict=True))
+    free = context - asked - _slack(len(texts))
+    room = int((free - reply.reserved(context, max(sizes.values(), default=0))) * scale)
+    # Of the reply's room the answers get some before nothing is left of them.
+    least = min(LEAST_ANSWER_TOKENS * len(texts), sum(sizes.values()))
+    room = max(room, min(free - reply.least(context), least), 0)
+    has_room = room >= least
+    limits = _limits(sizes, room, {name for name, chars in kept.items() if name in texts and chars >= len(texts[name])})
+    long = [name for name in texts if sizes[name] > limits[name]]
+    shortened = await asyncio.gather(
+        *(_shortened(name, texts[name], sizes[name], limits[name], kept.get(name, 0), count) for name in long)
+    )
+    return Fitting(candidates.shortened({each.name: each for each in shortened}), has_room, sizes, room)
+
+
+def _limits(sizes: Mapping[str, int], room: int, read: set[str]) -> Mapping[str, int]:
+    """The most tokens of each answer. Those that were `read` stay whole if that leaves half of the share to the others."""
+    fair = _share(list(sizes.values()), room)
+    others = [size for name, size in sizes.items() if name not in read]
+    rest = _share(others, room - sum(sizes[name] for name in read))
+    if rest < min(fair, max(others, default=0)) / 2 or sum(sizes[name] for name in read) > room:
+        return dict.fromkeys(sizes, fair)
+    return {name: sizes[name] if name in read else rest for name in sizes}
 
 
 def _share(sizes: Sequence[int], room: int) -> int:
@@ -61,24 +196,31 @@ def _share(sizes: Sequence[int], room: int) -> int:
     for place, size in enumerate(sorted(sizes)):
         limit = left // (len(sizes) - place)
         if size > limit:
-            return limit
+            return max(limit, 0)
         left -= size
     return max(sizes, default=limit)
 
 
-async def _kept(reader: Engine, text: str, tokens: int, limit: int) -> int | None:
-    """How many characters of the text have at most `limit` tokens; None for all."""
-    if tokens <= limit:
-        return None
+async def _shortened(name: str, text: str, tokens: int, limit: int, kept: int, count: _Counter) -> Shortened:
+    """The beginning and the end of the text, half of the limit each."""
+    half = max(limit - MARK_TOKENS, 0) // 2
+    (head, head_tokens), (tail, tail_tokens) = await asyncio.gather(
+        _most(text, tokens, half, count, from_end=False), _most(text, tokens, half, count, from_end=True)
+    )
+    if head < kept < len(text):
+        head, head_tokens = kept, await count.text(text[:kept])
+    return Shortened(name, head, min(tail, len(text) - head), head_tokens + tail_tokens, tokens)
+
+
+async def _most(text: str, tokens: int, limit: int, count: _Counter, from_end: bool) -> tuple[int, int]:
+    """How many characters of the text's beginning or end have at most `limit` tokens, and how many they have."""
     characters = len(text)
     for _ in range(MAX_COUNTS):
-        if tokens <= limit:
-            return characters
-        # The beginning of a text may have more tokens than its length tells.
+        # A part of a text may have more tokens than its length tells.
         characters = int(characters * SAFETY * limit / max(tokens, 1))
-        tokens = await _count(reader, text[:characters])
-    return characters if tokens <= limit else 0
-
-
-async def _count(reader: Engine, text: str) -> int:
-    return (await reader.count_tokens(Prompt([{"role": "user", "content": text}]))).tokens
+        if characters == 0:
+            return 0, 0
+        tokens = await count.text(text[-characters:] if from_end else text[:characters])
+        if tokens <= limit:
+            return characters, tokens
+    return 0, 0

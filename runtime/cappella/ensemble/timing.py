@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from cappella.ensemble.run import Call, Panel, Role, Timings
 
-JUDGING: tuple[Role, ...] = ("agreement", "analysis", "choice", "score", "final")
+JUDGING: tuple[Role, ...] = ("agreement", "analysis", "choice", "score", "fold", "final")
 
 
 def timings(

@@ -19,6 +19,7 @@ from cappella.gateway import (
     docs_pages,
     errors,
     health,
+    judge,
     models,
     ollama,
     openapi,
@@ -105,6 +106,7 @@ def _routers(
     yield models.create_router(lambda: reloader.state)
     yield tokens.create_router(lambda: reloader.state)
     yield pooling.create_router(lambda: reloader.state)
+    yield judge.create_router(lambda: reloader.state)
     yield ollama.create_router(lambda: reloader.state)
     yield health.create_router(lambda: reloader.state)
     yield runs.create_router(gatekeeper, persistence.run_store)

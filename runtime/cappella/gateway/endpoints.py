@@ -10,8 +10,9 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from cappella.engines.status import Action
-from cappella.gateway import machine_types, pooling_types, reply_types, stored_responses, tokens
+from cappella.gateway import judge, machine_types, pooling_types, reply_types, stored_responses, tokens
 from cappella.gateway.formats import pooling
+from cappella.gateway.formats.judge import JudgeReply, JudgeRequest
 from cappella.gateway.runs import MAX_LISTED
 from cappella.telemetry import trace_types
 from cappella.types import Json
@@ -38,6 +39,11 @@ POSTED: Mapping[str, tuple[str, Any, tuple[str, ...] | type[BaseModel]]] = {
         "The score of a conversation's last turn, of a reward model",
         pooling_types.Classes,
         pooling.ClassifyRequest,
+    ),
+    judge.PATH: (
+        "Answers that come from elsewhere, judged: analysis, scores, ranking, preferences",
+        JudgeReply,
+        JudgeRequest,
     ),
     tokens.COUNT_PATH: (
         "The tokens of a message, by the model's tokenizer, or by the judge's",

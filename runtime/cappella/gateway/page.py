@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 
 WEB = Path(__file__).with_name("web")
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 # Not from the system's table, which may give scripts a type that browsers do not run.
@@ -19,6 +19,7 @@ MEDIA_TYPES = {
     ".svg": "image/svg+xml",
     ".png": "image/png",
     ".txt": "text/plain; charset=utf-8",
+    ".woff2": "font/woff2",
 }
 """The types of the files that are served; others are not."""
 

@@ -1,7 +1,7 @@
 """Validates request bodies; an error names each field that is wrong, at its innermost place, up to ten of them."""
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -33,7 +33,8 @@ def parse(schema: type[Request], reading: Reading) -> Request:
     try:
         parsed = schema.model_validate(reading.body)
     except ValidationError as error:
-        found = _innermost([_problem(reading, each) for each in error.errors(include_url=False)])
+        known = _known_names(schema)
+        found = _innermost([_problem(reading, known, each) for each in error.errors(include_url=False)])
         require_none([*reading.problems, *(each for each in found if not _covers(each, reading.problems))])
         raise
     require_none(reading.problems)
@@ -77,12 +78,12 @@ _WRONG_TYPE = "wrong_type"
 """Of a value that may be right for another kind of a union."""
 
 
-def _problem(reading: Reading, details: ErrorDetails) -> Problem:
+def _problem(reading: Reading, known: Collection[str], details: ErrorDetails) -> Problem:
     kind, context = details["type"], details.get("ctx", {})
     path = _in_clients_body(reading, tuple(_path_in_body(reading.body, details["loc"], kind == "missing")))
     match kind:
         case "extra_forbidden":
-            return Problem(path, _did_you_mean(str(path[-1])), "unknown_field")
+            return Problem(path, _did_you_mean(str(path[-1]), known), "unknown_field")
         case "union_tag_invalid" | "union_tag_not_found":
             tag = str(context["discriminator"]).strip("'")
             at = (*path, tag if tag.isidentifier() else "type")
@@ -94,9 +95,17 @@ def _problem(reading: Reading, details: ErrorDetails) -> Problem:
     return Problem(path, message, _WRONG_TYPE if kind.endswith("_type") else "invalid_value")
 
 
-def _did_you_mean(name: str) -> str:
-    close = difflib.get_close_matches(name, FusionPlugin.model_fields, 1)
+def _did_you_mean(name: str, known: Collection[str]) -> str:
+    close = difflib.get_close_matches(name, known, 1)
     return f"there is no such field; did you mean {close[0]}?" if close else "there is no such field"
+
+
+def _known_names(schema: type[BaseModel]) -> Collection[str]:
+    """What a typo may have meant: an option of `fusion`, or in a schema without one its own fields, at any depth."""
+    if "fusion" in schema.model_fields:
+        return FusionPlugin.model_fields
+    schemas = schema.model_json_schema()
+    return {name for each in (schemas, *schemas.get("$defs", {}).values()) for name in each.get("properties", {})}
 
 
 def _in_clients_body(reading: Reading, path: Path) -> Path:

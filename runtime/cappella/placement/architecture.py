@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cappella.errors import ConfigError
-from cappella.placement import quantisation
+from cappella.placement import quantisation, rope
 from cappella.placement.quantisation import Quantisation
 
 # Defaults of transformers for keys that a published config.json omits.
@@ -21,6 +21,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "tie_word_embeddings": True,
     },
     "gemma2": {"sliding_window_pattern": 2, "tie_word_embeddings": True},
+    **{key: {"partial_rotary_factor": 0.25} for key in ("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text")},
 }
 DTYPE_BYTES = {"float32": 4, "float": 4, "bfloat16": 2, "float16": 2, "half": 2}
 
@@ -59,7 +60,7 @@ Layer = Attention | Latent | Recurrent
 class Architecture:
     """Sizes from config.json; `layers` counts the layers that keep something per sequence, by kind.
 
-    `inner_size` is that of the feed-forward layer for every token; each token also passes `experts_per_token` experts of
+    `rope_bytes` are tables of position embeddings, whole on every GPU. `inner_size` is that of the feed-forward layer for every token; each token also passes `experts_per_token` experts of
     `expert_inner_size`. `latent_values` are the expanded keys and values of a token in latent attention. The number of
     GPUs of a split must divide each of `divisible`, which counts quantised sizes in groups that share a scale.
     """
@@ -78,6 +79,7 @@ class Architecture:
     quantisation: Quantisation
     tied: bool
     vision: bool
+    rope_bytes: int
     layers: Mapping[Layer, int]
 
 
@@ -85,6 +87,7 @@ def read(config: Mapping[str, Any], place: str, dtype: str = "auto") -> Architec
     """The architecture in a config.json. Raises ConfigError, with `place`, if it lacks a size or has an unknown shape."""
     text = text_config(config)
     text = {**DEFAULTS.get(text.get("model_type", ""), {}), **text}
+    chosen = dtype if dtype != "auto" else _dtype(config, text)
     try:
         return Architecture(
             hidden_size=text["hidden_size"],
@@ -97,10 +100,11 @@ def read(config: Mapping[str, Any], place: str, dtype: str = "auto") -> Architec
             divisible=_divisible(text, config.get("quantization_config") or {}),
             depth=_depth(text),
             experts=_experts(text),
-            dtype=_dtype(config, text) if dtype == "auto" else dtype,
+            dtype=chosen,
             quantisation=quantisation.of(_quantisation_settings(config, text)),
             tied=bool(text.get("tie_word_embeddings", config.get("tie_word_embeddings", False))),
             vision="vision_config" in config,
+            rope_bytes=rope.table_bytes(text, _head_size(text), DTYPE_BYTES[chosen]),
             layers=Counter(_layers(text)),
         )
     except KeyError as error:
@@ -111,9 +115,10 @@ def read(config: Mapping[str, Any], place: str, dtype: str = "auto") -> Architec
         raise ConfigError(place, f"the memory of this model cannot be planned ({error})", hint) from error
 
 
-def expert_padding(architecture: Architecture) -> float:
-    """The factor by which experts grow in memory when kernels pad their sizes."""
-    return architecture.quantisation.expert_padding(architecture.expert_inner_size, architecture.hidden_size)
+def expert_padding(architecture: Architecture, gpus: int) -> float:
+    """The factor by which experts grow in memory when kernels pad their sizes on each GPU of a split."""
+    inner = architecture.expert_inner_size // gpus
+    return architecture.quantisation.expert_padding(inner, architecture.hidden_size)
 
 
 def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -11,7 +11,7 @@ from cappella.config.cards import Card
 from cappella.errors import ConfigError, DoesNotFit
 from cappella.placement import planner, quantisation, variants
 from cappella.placement.footprint import Footprint, footprint
-from cappella.placement.machine import Device, Machine
+from cappella.placement.machine import Machine
 from cappella.placement.planner import Plan
 
 MAX_CHANGES = 3
@@ -158,7 +158,7 @@ def _in_four_bits(trial: Trial) -> Change | None:
     """Weights in 4 bits, which the operator has to find, for as few models as possible."""
     changed, names = dict(trial.footprints), []
     for name, old in _in_16_bits(trial.footprints):
-        size_bytes = int(old.weight_bytes(1) * quantisation.FOUR_BITS_SHARE)
+        size_bytes = int(old.stored_bytes(1) * quantisation.FOUR_BITS_SHARE)
         changed[name] = replace(old, tensors=None, published_bytes=size_bytes)
         names.append(name)
         if change := trial.attempt(f"{', '.join(names)} in 4 bits (AWQ or GPTQ)", changed):
@@ -186,16 +186,7 @@ def _more_gpus(trial: Trial) -> Change | None:
     devices = list(trial.machine.devices)
     for more in (1, 2, 3, 4) if trial.machine.gpu else ():
         index = max(device.index for device in devices) + 1
-        devices.append(
-            Device(
-                f"GPU {index}",
-                index,
-                largest.total_bytes,
-                largest.total_bytes,
-                kind=largest.kind,
-                capability=largest.capability,
-            )
-        )
+        devices.append(replace(largest, name=f"GPU {index}", index=index, free_bytes=largest.total_bytes))
         bigger = Machine(tuple(devices), gpu=True)
         changed = {name: replace(each, machine=bigger) for name, each in trial.footprints.items()}
         which = largest.kind.name if largest.kind else f"GPU{'s' * (more > 1)} of {largest.total_bytes / 2**30:.0f} GiB"

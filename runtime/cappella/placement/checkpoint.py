@@ -91,7 +91,7 @@ def _is_loaded(tensor: Tensor, architecture: Architecture) -> bool:
 def _on_one(tensor: Tensor, architecture: Architecture, gpus: int) -> int:
     size = _size_in_memory(tensor, architecture)
     if "experts" in tensor.name:
-        size = round(size * expert_padding(architecture))
+        size = round(size * expert_padding(architecture, gpus))
     if gpus == 1 or len(tensor.shape) < 2 or _REPLICATED.search(tensor.name):
         return size
     if _KEYS_VALUES.search(tensor.name):

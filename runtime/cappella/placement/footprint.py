@@ -22,7 +22,7 @@ from cappella.placement import (
 from cappella.placement.architecture import DTYPE_BYTES, Architecture, Latent
 from cappella.placement.checkpoint import Tensor
 from cappella.placement.kv_cache import CacheShape, Pool
-from cappella.placement.machine import Machine
+from cappella.placement.machine import Device, Machine
 from cappella.placement.own_context import OwnContext
 
 SPLITS = (1, 2, 4, 8, 16)
@@ -68,10 +68,14 @@ class Footprint:
         return self.model.kv_cache_bytes is None or self.model.kv_cache_bytes >= self.min_kv_bytes(gpus)
 
     def weight_bytes(self, gpus: int) -> int:
+        """The weights and the tables of position embeddings, which vLLM makes beside them."""
+        return self.stored_bytes(gpus) + self.architecture.rope_bytes
+
+    def stored_bytes(self, gpus: int) -> int:
         """From the files; without them, an even share of the published size, plus 1 % for what a split replicates."""
         if self.tensors is not None:
             return self._as_loaded(checkpoint.rank_bytes(self.tensors, self.architecture, gpus), gpus)
-        total_bytes = self.published_bytes * architecture.expert_padding(self.architecture)
+        total_bytes = self.published_bytes * architecture.expert_padding(self.architecture, gpus)
         return self._as_loaded(ceil(total_bytes / gpus * (1.0 if gpus == 1 else 1.01)), gpus)
 
     def _as_loaded(self, stored_bytes: int, gpus: int) -> int:
@@ -91,33 +95,42 @@ class Footprint:
             lookup = self.model.prompt_lookup_tokens is not None
             slots += adapters.gathered_bytes(self.model, self.architecture, self.step_tokens)
             return slots + overhead.cpu_overhead_bytes(self.architecture, seqs, self.step_tokens, eager, lookup)
-        step = overhead.gpu_step_bytes(self.architecture, gpus, seqs, self.step_tokens)
+        step = overhead.gpu_step_bytes(self.architecture, gpus, seqs * self._query_tokens, self.step_tokens)
         latent = overhead.latent_bytes(self.architecture, gpus, self.model.context_tokens)
         persistent = overhead.persistent_bytes(self.architecture, gpus, seqs, self.step_tokens)
         return slots + self.asleep_bytes(gpus) + persistent + max(step, latent)
 
     def asleep_bytes(self, gpus: int) -> int:
         """Bytes that the engine keeps even while it sleeps: context and graphs."""
-        seqs, drafts = self.model.max_num_seqs, self.model.prompt_lookup_tokens or 0
-        count = 0 if self.model.enforce_eager else overhead.captured_graphs(self.architecture, seqs, 1 + drafts)
-        graphs = overhead.graph_bytes(self.architecture, count) * (2 if self.model.adapters else 1)
-        return overhead.fixed_bytes(gpus, self._smallest_gpu_bytes) + graphs
+        gpu = self.smallest_gpu
+        return overhead.context_bytes(gpu) + (overhead.split_bytes(gpu) if gpus > 1 else 0) + self.graph_bytes()
+
+    def graph_bytes(self) -> int:
+        """Its CUDA graphs; with adapters, which are captured apart, twice as many."""
+        if self.model.enforce_eager:
+            return 0
+        count = overhead.captured_graphs(self.architecture, self.model.max_num_seqs, self._query_tokens)
+        return overhead.graph_bytes(self.architecture, count, self.smallest_gpu) * (2 if self.model.adapters else 1)
 
     @property
     def step_tokens(self) -> int:
         """Tokens of one scheduler step."""
         value = self._engine_arg("max_num_batched_tokens")
         configured = int(value) if isinstance(value, (int, str)) else None
-        tokens = overhead.step_tokens(self._smallest_gpu_bytes, configured)
+        tokens = overhead.step_tokens(self.smallest_gpu.total_bytes if self.machine.gpu else 0, configured)
         return max(tokens, self.model.context_tokens) if self.reads_whole_texts else tokens
 
     def _engine_arg(self, wanted: str) -> object:
         return next((value for name, value in self.model.engine_args.items() if canonical(name) == wanted), None)
 
     @property
-    def _smallest_gpu_bytes(self) -> int:
-        """0 on a machine without a GPU."""
-        return min(device.total_bytes for device in self.machine.devices) if self.machine.gpu else 0
+    def _query_tokens(self) -> int:
+        """Tokens of a sequence in a step that generates: one, and those that prompt lookup guesses."""
+        return 1 + (self.model.prompt_lookup_tokens or 0)
+
+    @property
+    def smallest_gpu(self) -> Device:
+        return min(self.machine.devices, key=lambda device: device.total_bytes)
 
     def sequence_bytes(self, gpus: int) -> int:
         """The KV cache of one sequence of `max_model_len`."""
@@ -157,7 +170,7 @@ def footprint(name: str, model: Model, machine: Machine) -> Footprint:
     published = 0
     if model.card is not None and not model.weights.exists():
         card = cards.load(model.card)
-        config, published = card.config, card.weight_bytes
+        config, published = card.config, card.weight_bytes - card.draft_bytes
     else:
         config = folder.inspect(name, model.weights, model.card).config
         tensors = checkpoint.tensors(model.weights, at)

@@ -56,6 +56,8 @@ KINDS: Sequence[GpuKind] = (
     _kind("V100-32", "v100(pcie)?32", 31.73, (7, 0), 900, 125),
     _kind("V100-16", "v100(pcie)?16", 15.77, (7, 0), 900, 125),
 )
+LINKED = frozenset("B200 H200 H100 H100-NVL A100-80 A100-40 V100-32 V100-16".split())
+"""Kinds that several of come with NVLink between them."""
 _SILENT = re.compile(
     r"nvidia|geforce|tesla|quadro|rtx|sxm\d?|hbm\de?|generation|blackwell|(workstation|server) edition|(?<=\d)gb\b|[-_ ]"
 )

@@ -24,7 +24,7 @@ MAX_GPUS = 64
 class Device:
     """One GPU, or the machine's memory. `index` is CUDA's; `free_bytes` are available; `numa_node` is the GPU's.
 
-    `kind` and `capability` are None for what is not a GPU, or not known.
+    `kind` and `capability` are None for what is not a GPU, or not known; `linked` is whether it has NVLink to another.
     """
 
     name: str
@@ -34,6 +34,7 @@ class Device:
     numa_node: int | None = None
     kind: GpuKind | None = None
     capability: tuple[int, int] | None = None
+    linked: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +66,19 @@ def described(text: str) -> Machine:
     devices: list[Device] = []
     for part in _SEPARATORS.split(text):
         count, size_bytes, kind = _described_part(text, part.strip())
-        at, capability = len(devices), kind.capability if kind else None
-        devices += [
-            Device(f"GPU {index}", index, size_bytes, size_bytes, kind=kind, capability=capability)
-            for index in range(at, at + count)
-        ]
+        numbers = range(len(devices), len(devices) + count)
+        devices += [described_device(index, size_bytes, kind) for index in numbers]
     if len(devices) > MAX_GPUS:
         raise ConfigError(f"--gpus {text}", f"{len(devices)} GPUs are too many", f"Plan for {MAX_GPUS} at most")
     return Machine(devices, gpu=True)
+
+
+def described_device(index: int, size_bytes: int, kind: GpuKind | None) -> Device:
+    """A GPU that nothing else uses."""
+    if kind is None:
+        return Device(f"GPU {index}", index, size_bytes, size_bytes)
+    linked = kind.name in gpu_kinds.LINKED
+    return Device(f"GPU {index}", index, size_bytes, size_bytes, None, kind, kind.capability, linked)
 
 
 def _described_part(text: str, part: str) -> tuple[int, int, GpuKind | None]:
@@ -133,6 +139,7 @@ def _device(gpu: Gpu) -> Device:
         gpu.numa_node,
         gpu_kinds.named(gpu.name),
         gpu.capability,
+        bool(gpu.linked),
     )
 
 

@@ -1,28 +1,42 @@
 """Memory of an engine on each GPU apart from weights and KV cache.
 
 Formulas for the buffers of one forward pass; constants for what the driver and the libraries keep. They come from the logs of
-start-ups that others published, and from an H100 of our own (`scripts/bench_results`); `tests/gpu` compares them with a real GPU.
+start-ups that others published, and from GPUs of our own (`scripts/bench_results`): `tests/placement/logged_starts.json` has
+them, each with its source. `tests/gpu` compares the plan with a real GPU.
 """
 
 from cappella.placement.architecture import Architecture
+from cappella.placement.machine import Device
 
 MIB = 1 << 20
-CONTEXT_BYTES = {True: 1060 * MIB, False: 600 * MIB}
-"""A CUDA context with the kernels of vLLM and torch as they are loaded, by whether the GPU is big: 1.04 GiB on an H100 (0.53
-before the first kernel), 0.84 on an A100, 0.47 on an L4."""
-SPLIT_BYTES = {True: 2900 * MIB, False: 1200 * MIB}
-"""NCCL's channels and the workspaces of the fused all-reduce, on each GPU of a split: 2.87 GiB on two H100s and 2.83 on eight
-H200s, 1.1 GiB on older big GPUs, 0.5 without NVLink."""
+HOPPER = (9, 0)
+CONTEXT_BYTES = 1060 * MIB
+"""A CUDA context with the kernels of vLLM and torch as they are loaded: 1.04 GiB on an H100, 0.53 before the first kernel."""
+OLD_CONTEXT_BYTES = 860 * MIB
+"""The same on a big GPU before Hopper: 0.84 GiB on an A100."""
+SMALL_CONTEXT_BYTES = 600 * MIB
+"""The same on other GPUs: 0.47 GiB on an L4."""
+SPLIT_BYTES = 2900 * MIB
+"""NCCL's channels and the workspaces of the fused all-reduce, on each GPU of a split: 2.87 GiB on two H100s, 2.83 on eight H200s."""
+OLD_SPLIT_BYTES = 1200 * MIB
+"""The same before Hopper, which has no fused all-reduce: 1.1 GiB on A800s."""
+UNLINKED_SPLIT_BYTES = 512 * MIB
+"""The same without NVLink, as between two PRO 6000s."""
 VISION_BYTES = 1024 * MIB
 """The vision encoder's step, at the largest number of images."""
 VISION_KEPT_BYTES = 256 * MIB
 """What five vision models took beyond the step of their text model: 0.09 to 0.30 GiB."""
 GRAPH_PIECE_BYTES = MIB // 4
 """A captured piece of the model, for one batch size: 0.18 to 0.29 MiB on Hopper."""
+OLD_GRAPH_PIECE_BYTES = 3 * MIB // 20
+"""The same before Hopper: 0.08 MiB on an A100, 0.17 on a card of 48 GB."""
 LIBRARY_STEP_BYTES = 110 * MIB
 """cuBLAS's workspaces in a step."""
 SAMPLED_VALUE_BYTES = 14
-"""Bytes per request and vocabulary entry: its logit in 16 bits, and float32 copies made by sampling."""
+"""Bytes per sampled row and vocabulary entry: its logit in 16 bits, and float32 copies made by sampling."""
+LOGIT_BYTES = 2
+MAX_COPIED_BYTES = 3 << 30
+"""The float32 copies go by chunks of up to 1 GiB each (vLLM 0.32: `spec_decode/rejection_sampler.py`)."""
 COUNTED_VALUE_BYTES = 4.25
 """Bytes per request and vocabulary entry that are kept: output counts, prompt mask, grammar bitmask."""
 LATENT_ROWS = 65536
@@ -60,15 +74,27 @@ def _capture_sizes(largest: int) -> int:
     return 3 + min(largest, 255) // 8 + max(0, largest - 240) // 16
 
 
-def graph_bytes(architecture: Architecture, graphs: int) -> int:
+def graph_bytes(architecture: Architecture, graphs: int, gpu: Device) -> int:
     """So many graphs, each of a piece per layer and one more."""
-    return graphs * (architecture.depth + 1) * GRAPH_PIECE_BYTES
+    return graphs * (architecture.depth + 1) * (OLD_GRAPH_PIECE_BYTES if _is_old(gpu) else GRAPH_PIECE_BYTES)
 
 
-def fixed_bytes(gpus: int, gpu_bytes: int) -> int:
-    """What an engine holds on each GPU apart from the model, also asleep."""
-    big = gpu_bytes >= BIG_GPU_BYTES
-    return CONTEXT_BYTES[big] + SPLIT_BYTES[big] * (gpus > 1)
+def context_bytes(gpu: Device) -> int:
+    """What an engine holds on a GPU before it holds anything of the model, also asleep."""
+    if gpu.total_bytes < BIG_GPU_BYTES:
+        return SMALL_CONTEXT_BYTES
+    return OLD_CONTEXT_BYTES if _is_old(gpu) else CONTEXT_BYTES
+
+
+def split_bytes(gpu: Device) -> int:
+    """What it holds beside that on each GPU of a split, also asleep; of a GPU described by its size alone, the largest."""
+    if gpu.linked is False:
+        return UNLINKED_SPLIT_BYTES
+    return OLD_SPLIT_BYTES if _is_old(gpu) or gpu.total_bytes < BIG_GPU_BYTES else SPLIT_BYTES
+
+
+def _is_old(gpu: Device) -> bool:
+    return gpu.capability is not None and gpu.capability < HOPPER
 
 
 def persistent_bytes(architecture: Architecture, gpus: int, max_num_seqs: int, tokens: int) -> int:
@@ -93,10 +119,14 @@ def step_bytes(architecture: Architecture, gpus: int, max_num_seqs: int, tokens:
     return max(_pass_bytes(architecture, gpus, tokens), SAMPLED_VALUE_BYTES * max_num_seqs * architecture.vocab_size)
 
 
-def gpu_step_bytes(architecture: Architecture, gpus: int, max_num_seqs: int, tokens: int) -> int:
-    """The largest of a forward pass, sampling beside the step's hidden states, and the vision encoder."""
+def gpu_step_bytes(architecture: Architecture, gpus: int, rows: int, tokens: int) -> int:
+    """The largest of a forward pass, sampling beside the step's hidden states, and the vision encoder.
+
+    `rows` are sampled: one for each sequence, and one for each token that is guessed ahead.
+    """
     hidden = 2 * tokens * architecture.hidden_size + LIBRARY_STEP_BYTES
-    sampling = SAMPLED_VALUE_BYTES * max_num_seqs * architecture.vocab_size + hidden
+    values = rows * architecture.vocab_size
+    sampling = LOGIT_BYTES * values + min((SAMPLED_VALUE_BYTES - LOGIT_BYTES) * values, MAX_COPIED_BYTES) + hidden
     return max(_pass_bytes(architecture, gpus, tokens), sampling, VISION_BYTES * architecture.vision)
 
 

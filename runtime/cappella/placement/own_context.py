@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cappella.placement import rope
 from cappella.placement.architecture import text_config
 
 KEYS = (
@@ -29,19 +30,10 @@ def of(config: Mapping[str, Any]) -> OwnContext:
     sizes = [int(text[key]) for key in KEYS if isinstance(text.get(key), int)]
     own = text.get("model_max_length")
     limit = own if isinstance(own, int) and own else min(sizes, default=UNKNOWN_TOKENS)
-    scaling = [each for each in _scalings(text) if isinstance(each.get("factor"), (int, float)) and each["factor"]]
-    kinds = {str(each.get("rope_type") or each.get("type")) for each in _scalings(text)}
+    scaling = [each for each in rope.settings(text) if isinstance(each.get("factor"), (int, float)) and each["factor"]]
+    kinds = {rope.kind_of(each) for each in rope.settings(text)}
     if scaling and not kinds & SCALED_ALREADY and "gemma3" not in str(text.get("model_type")):
         limit = int(limit * float(scaling[-1]["factor"]))
     original = text.get("original_max_position_embeddings")
     default = int(original) if "longrope" in kinds and isinstance(original, int) else limit
     return OwnContext(default, max(limit, default))
-
-
-def _scalings(text: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The settings of RoPE: one for all layers, or one for each kind of layer."""
-    found = text.get("rope_parameters") or text.get("rope_scaling")
-    if not isinstance(found, Mapping):
-        return []
-    nested = [each for each in found.values() if isinstance(each, Mapping)]
-    return nested or [found]

@@ -55,7 +55,7 @@ def speed(footprint: Footprint, devices: Sequence[Device]) -> Speed | None:
 
 def _read_weight_bytes(footprint: Footprint, sequences: int) -> float:
     """What a step over so many sequences reads of the weights: of experts those that are chosen, of embeddings nothing."""
-    shape, total = footprint.architecture, footprint.weight_bytes(1)
+    shape, total = footprint.architecture, footprint.stored_bytes(1)
     embedding = 0 if shape.tied else DTYPE_BYTES[shape.dtype] * shape.vocab_size * shape.hidden_size
     if not shape.experts:
         return total - embedding

@@ -80,7 +80,7 @@ def _summary(record: RunRecord, run_id: str, ended_at: float) -> RunSummary:
         "id": run_id,
         "object": "run",
         "time": datetime.fromtimestamp(ended_at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        "model": f"cappella/{record.settings.ensemble}",
+        "model": record.settings.called,
         "key": record.key.id if record.key else None,
         "status": FAILED if record.error else record.status,
         "error": {"type": type(record.error).__name__} if record.error else None,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from cappella.ensemble import agreement
-from cappella.ensemble.run import Answer, Call, Failure, Run
+from cappella.ensemble.run import Call, Failure, Run
 from cappella.ensemble.timing import JUDGING
 from cappella.telemetry import snapshot
 from cappella.telemetry.snapshot import Snapshot
@@ -46,6 +46,11 @@ class Metrics:
             "Share of a run's answers in the largest group of equal answers",
             "ensemble",
             SHARE_BUCKETS,
+        )
+        self._shortened = self._counter(
+            "answers_shortened",
+            "Answers that a judge read without their middle, since all exceeded its context",
+            "ensemble",
         )
         self._prefill = self._counter(
             "judge_prefill_tokens", "Prompt tokens prefilled by the judge during the panel (early) or after it (late)",
@@ -106,6 +111,13 @@ class Metrics:
         return generate_latest(self.registry) + await snapshot.render(now)
 
     def _observe(self, ensemble: str, run: Run) -> None:
+        for call in run.calls:
+            self._observe_call(call)
+        # A judgement has no panel whose stages or agreement could be compared with those of runs.
+        if run.judgement is None:
+            self._observe_stages(ensemble, run)
+
+    def _observe_stages(self, ensemble: str, run: Run) -> None:
         timings = run.timings
         stages = {
             "panel": timings.panel_s,
@@ -121,12 +133,11 @@ class Metrics:
         self._overhead.labels(ensemble).observe(timings.overhead_s)
         self._prefill.labels(ensemble, "early").inc(timings.early_prefill_tokens)
         self._prefill.labels(ensemble, "late").inc(timings.late_prefill_tokens)
+        self._shortened.labels(ensemble).inc(len(run.shortened))
         if run.status == "degraded":
             self._degraded.labels(ensemble, run.failure_reason or MEMBER_FAILED).inc()
         if len(run.answers) > 1:
             self._agreement.labels(ensemble).observe(_agreement(run))
-        for call in run.calls:
-            self._observe_call(call)
 
     def _observe_call(self, call: Call) -> None:
         labels = (call.seat, call.role)

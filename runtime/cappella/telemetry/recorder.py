@@ -13,7 +13,6 @@ from cappella.config import Config
 from cappella.config.options import Settings
 from cappella.ensemble import call_counter
 from cappella.ensemble.events import Emit, Event, RunStarted
-from cappella.ensemble.pipeline import Pipeline
 from cappella.ensemble.run import Run
 from cappella.telemetry import records
 from cappella.telemetry.forwarded_reply import ForwardedReply
@@ -24,6 +23,12 @@ from cappella.types import Json, Prompt, Usage
 CANCELLED = "cancelled"
 
 logger = logging.getLogger("cappella")
+
+
+class Runs(Protocol):
+    """What makes runs: the pipeline, or what judges answers that exist already."""
+
+    async def run(self, prompt: Prompt, settings: Settings, emit: Emit, run_id: str | None = None) -> Run: ...
 
 
 class RunObserver(Protocol):
@@ -58,7 +63,7 @@ class Recorder:
 
     async def run(
         self,
-        pipeline: Pipeline,
+        runs: Runs,
         key: Key | None,
         prompt: Prompt,
         settings: Settings,
@@ -72,7 +77,7 @@ class Recorder:
         run, status, failure = None, CANCELLED, None
         with call_counter.count_calls() as made:
             try:
-                run = await pipeline.run(prompt, settings, listener, run_id)
+                run = await runs.run(prompt, settings, listener, run_id)
                 status = run.status
                 return run
             except Exception as error:

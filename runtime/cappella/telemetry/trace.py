@@ -1,6 +1,6 @@
 """JSON of a run's trace, usage and events, as clients get it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
@@ -9,7 +9,7 @@ from cappella.config.options import Settings
 from cappella.ensemble import events
 from cappella.ensemble.errors import PanelFailed
 from cappella.ensemble.run import Answer, Call, Failure, GateDecision, Role, Run
-from cappella.extraction.extractors import Reading
+from cappella.telemetry import judged, weighed
 from cappella.telemetry.trace_types import (
     CallCost,
     Counts,
@@ -75,6 +75,8 @@ def fusion(run: Run, options: Detail) -> Trace:
 
 def _add_outcome(trace: Trace, run: Run) -> None:
     verdict = run.verdict
+    if run.judgement is not None:
+        trace["judgement"] = judged.told(run.judgement)
     if run.settings.answers:
         trace["given"] = [answer.name for answer in run.settings.answers]
     if run.settings.preset is not None:
@@ -91,29 +93,15 @@ def _add_outcome(trace: Trace, run: Run) -> None:
         trace["tied"] = list(verdict.tied)
     if verdict.votes is not None:
         trace["votes"] = {name: list(voters) for name, voters in verdict.votes.items()}
-    if verdict.read is not None:
-        trace["extracted"] = {"by": verdict.read.extractor, "values": _values(verdict.read)}
-    if verdict.evidence is not None:
-        trace["evidence"] = {part: _rounded(each) for part, each in verdict.evidence.items()}
-    if verdict.margin is not None:
-        trace["margin"] = round(verdict.margin, 3)
-    if verdict.confidence is not None:
-        trace["confidence"] = verdict.confidence
+    trace.update(weighed.parts(verdict))
     if run.ranking is not None:
         trace["ranking"] = list(run.ranking)
+    if run.shortened:
+        trace["shortened"] = [{"model": each.name, "tokens": each.tokens, "of": each.of} for each in run.shortened]
     if verdict.early_exit != "off":
         trace["early_exit"] = verdict.early_exit
     if run.failure_reason is not None:
         trace["failure_reason"] = run.failure_reason
-
-
-def _values(read: Reading) -> dict[str, str | None]:
-    """The values, of long ones the beginning."""
-    return {name: value and value[:MAX_VALUE_CHARACTERS] for name, value in read.values.items()}
-
-
-def _rounded(by_name: Mapping[str, float]) -> dict[str, float]:
-    return {name: round(value, 3) for name, value in by_name.items()}
 
 
 def _decision(gate: GateDecision) -> Decision:
@@ -150,15 +138,16 @@ def without_content(trace: Trace | UnfinishedTrace) -> Json:
     return out
 
 
-_CONTENT = ("analysis", "responses", "rounds", "extracted")
-MAX_VALUE_CHARACTERS = 200
+_CONTENT = ("analysis", "responses", "rounds", "extracted", "judgement")
 
 
 def run_usage(run: Run) -> Usage:
     """Tokens as the client knows them, those of its conversation and of the answer, and each call of the run.
 
-    What the run cost in all is the `usage` of its trace.
+    What the run cost in all is the `usage` of its trace; of a judgement, which writes no answer, it is the same.
     """
+    if run.judgement is not None:
+        return {**cost(run.calls), "fusion_details": call_costs(run.calls)}
     spent = run.answer.call.usage
     cached_tokens = min(spent.cached_tokens, run.prompt_tokens)
     counts = _counts(run.prompt_tokens, cached_tokens, spent.completion_tokens, spent.reasoning_tokens)
@@ -182,7 +171,7 @@ def cost(calls: Sequence[Call]) -> Counts:
     )
 
 
-_JUDGE_READS: tuple[Role, ...] = ("agreement", "analysis", "choice", "final")
+_JUDGE_READS: tuple[Role, ...] = ("agreement", "analysis", "choice", "fold", "final")
 """Calls of the judge whose prompts begin with the early prefill's."""
 
 

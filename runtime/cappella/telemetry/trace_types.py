@@ -8,6 +8,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from cappella.ensemble.run import Role, Status
+from cappella.telemetry.judged import Told
 from cappella.types import Json
 from cappella.vocabulary import Confidence, Evidence, Extractor, Strategy
 
@@ -41,6 +42,14 @@ class PanelAnswer(TypedDict):
     tool_calls: NotRequired[list[NamedCall]]
 
 
+class ShortenedAnswer(TypedDict):
+    """An answer of which the judge read so many `tokens`, of its own count, without the middle."""
+
+    model: str
+    tokens: Count
+    of: Count
+
+
 class Decision(TypedDict):
     bypass: bool
     model: str
@@ -52,6 +61,15 @@ class Extracted(TypedDict):
 
     by: Extractor
     values: dict[str, str | None]
+
+
+class WeighedTrace(TypedDict):
+    """By what an answer was chosen: values, the parts of the evidence in log-odds, by how much the best leads."""
+
+    extracted: NotRequired[Extracted]
+    evidence: NotRequired[dict[Evidence, dict[str, float]]]
+    margin: NotRequired[float]
+    confidence: NotRequired[Confidence]
 
 
 class Counts(TypedDict):
@@ -78,7 +96,7 @@ class UnfinishedTrace(TypedDict):
     responses: NotRequired[list[PanelAnswer]]
 
 
-class Trace(TypedDict):
+class Trace(WeighedTrace):
     """The trace of a run; keys of stages that did not happen are absent. `usage` sums all its engine calls."""
 
     run_id: str
@@ -102,14 +120,12 @@ class Trace(TypedDict):
     scores: NotRequired[dict[str, float | None]]
     tied: NotRequired[list[str]]
     votes: NotRequired[dict[str, list[str]]]
-    extracted: NotRequired[Extracted]
-    evidence: NotRequired[dict[Evidence, dict[str, float]]]
-    margin: NotRequired[float]
-    confidence: NotRequired[Confidence]
     ranking: NotRequired[list[str]]
     early_exit: NotRequired[str]
+    shortened: NotRequired[list[ShortenedAnswer]]
     ignored: NotRequired[list[str]]
     given: NotRequired[list[str]]
+    judgement: NotRequired[Told]
     failure_reason: NotRequired[str]
 
 

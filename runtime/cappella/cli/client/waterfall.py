@@ -25,6 +25,7 @@ WHAT = {
     "analysis": "{} compares",
     "choice": "{} chooses",
     "score": "{} scores",
+    "fold": "{} joins the first answers",
     "final": "{} answers",
 }
 STYLES = {READS: "yellow", WRITES: "green", READS_EARLY: "magenta", FLOOR: "dim"}

@@ -2,7 +2,7 @@
 
 A few bytes of a schema may take all of a machine's time and memory: `multipleOf: 9999991` takes 28 s of a core, two such numbers in
 one `allOf` hours. So processes with limits of both compile them, and what goes beyond these is the request's fault, too.
-They take the forms of all requests by turns, one form at a time.
+They take the forms of all requests by turns, one form at a time, and of one caller no two at once.
 vLLM brings llguidance along; without it the engine decides.
 """
 
@@ -15,10 +15,12 @@ import sys
 import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
+from cappella.engines import cache_salt
 from cappella.engines.vllm import forms
 from cappella.errors import EngineRejected
 from cappella.threads import off_loop_if_large
@@ -59,6 +61,8 @@ _MAX_KNOWN = 256
 _known: dict[forms.Form, _Compiled] = {}
 """The last forms, oldest first."""
 _known_lock = threading.Lock()
+_turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+"""By caller, while one of its forms is compiled or waits."""
 
 
 async def require_compilable(fields: Mapping[str, Any]) -> None:
@@ -67,8 +71,9 @@ async def require_compilable(fields: Mapping[str, Any]) -> None:
     for form in dict.fromkeys(forms.found(fields)) if _INSTALLED else ():
         found = _known.get(form)
         if found is None:
-            # One job for each form: those of other requests come between, and one whose client has gone ends here.
-            found = await asyncio.get_running_loop().run_in_executor(_threads, _compiled, form)
+            async with _turn(cache_salt.current()):
+                # One job for each form: those of other requests come between, and one whose client has gone ends here.
+                found = await asyncio.get_running_loop().run_in_executor(_threads, _compiled, form)
         spent_s += found.cpu_s
         if found.problem or spent_s > MAX_REQUEST_CPU_S:
             raise EngineRejected(found.problem or TOO_COSTLY_TOGETHER, 400)
@@ -78,6 +83,11 @@ async def require_compilable_body(body: bytes) -> None:
     """The same for the JSON body of a request."""
     if _INSTALLED and (fields := await off_loop_if_large(len(body), forms.fields_with_forms, body)):
         await require_compilable(fields)
+
+
+def _turn(caller: str | None) -> AbstractAsyncContextManager[object]:
+    """Many requests of one caller, each with a costly form, leave a process to the others."""
+    return nullcontext() if caller is None else _turns.setdefault(caller, asyncio.Lock())
 
 
 def _compiled(form: forms.Form) -> _Compiled:

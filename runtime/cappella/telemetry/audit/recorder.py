@@ -6,7 +6,7 @@ from typing import Any
 from cappella.config import Config
 from cappella.config.options import Settings
 from cappella.ensemble.errors import PanelFailed
-from cappella.telemetry import trace
+from cappella.telemetry import judged, trace
 from cappella.telemetry.audit import transcript
 from cappella.telemetry.audit.log import AuditLog
 from cappella.telemetry.audit.weights import WeightDigests, Weights
@@ -45,7 +45,7 @@ class AuditRecorder:
         line = {
             "kind": "run",
             "key": record.key and record.key.id,
-            "model": f"cappella/{settings.ensemble}",
+            "model": settings.called,
             "run_id": record.run_id,
             "panel": [seat.model for seat in settings.panel],
             "judge": settings.judge,
@@ -95,6 +95,9 @@ def _reason(record: RunRecord) -> Any:
 
 
 def _run_content(record: RunRecord) -> Json:
+    if record.run and record.run.judgement:
+        told = trace.responses(record.run.answers), judged.told(record.run.judgement)
+        return {"messages": list(record.prompt.messages), "responses": told[0], "judgement": told[1]}
     answer = trace.responses([record.run.answer])[0] if record.run else None
     return {"messages": list(record.prompt.messages), "answer": answer}
 

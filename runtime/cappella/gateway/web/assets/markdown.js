@@ -3,19 +3,46 @@
 import { inline } from "./markdown_inline.js";
 
 const MAX_DEPTH = 8;
+const MAX_FORMULA_LINES = 60;
 const FENCE = /^ {0,3}(`{3,}|~{3,})\s*([^\s`]*)[^`]*$/;
 const HEADING = /^ {0,3}(#{1,6})\s+(.*)$/;
 const RULE = /^ {0,3}([-*_])[ \t]*(?:\1[ \t]*){2,}$/;
 const QUOTE = /^ {0,3}>/;
 const ITEM = /^( {0,3})([-*+]|(\d{1,9})[.)])[ \t]+(?=\S)/;
+const TASK = /^\[([ xX])\] +(?=\S)/;
+const FOOTNOTE = /^ {0,3}\[\^([^\]\s]{1,50})\]:[ \t]+(.*)$/;
+// A displayed formula in lines of its own: from `$$` or `\[` to its end, without an empty line.
+const FORMULA = /^ {0,3}(\$\$|\\\[)(.*)$/;
+const FORMULA_ENDS = { $$: /^((?:\\[^]|[^$\\]|\$(?!\$))*)\$\$\s*$/, "\\[": /^(.*?)\\\]\s*$/ };
 const TABLE_RULE = /^ {0,3}\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*$/;
 
 /** The blocks of a text. What is still open at its end, as in a growing answer, counts as closed there. */
 export function markdown(text) {
-  return blocks(text.replaceAll("\r\n", "\n").replaceAll("\t", "    ").split("\n"), 0);
+  return markdownBlocks(text).map(({ node }) => node);
+}
+
+/**
+ * The blocks of a growing text, each with the character at which it starts. `isFinal` says that no text that follows can
+ * change the block: another one has begun after it, with a whole line.
+ */
+export function markdownBlocks(text) {
+  const lines = text.split("\n");
+  const starts = [];
+  let end = 0;
+  for (const line of lines) {
+    starts.push(end);
+    end += line.length + 1;
+  }
+  const found = blocksOf(lines.map((line) => line.replace(/\r$/, "").replaceAll("\t", "    ")), 0);
+  const isBegun = (block) => block !== undefined && block.line < lines.length - 1;
+  return found.map(({ node, line }, at) => ({ node, start: starts[line], isFinal: isBegun(found[at + 1]) }));
 }
 
 function blocks(lines, depth) {
+  return blocksOf(lines, depth).map(({ node }) => node);
+}
+
+function blocksOf(lines, depth) {
   const found = [];
   let at = 0;
   while (at < lines.length) {
@@ -23,8 +50,8 @@ function blocks(lines, depth) {
       at += 1;
       continue;
     }
-    const [block, next] = blockAt(lines, at, depth);
-    found.push(block);
+    const [node, next] = blockAt(lines, at, depth);
+    found.push({ node, line: at });
     at = next;
   }
   return found;
@@ -43,6 +70,10 @@ function blockAt(lines, at, depth) {
   if (RULE.test(line)) return [{ tag: "hr", children: [] }, at + 1];
   if (depth < MAX_DEPTH && QUOTE.test(line)) return quote(lines, at, depth);
   if (depth < MAX_DEPTH && ITEM.test(line)) return listAt(lines, at, depth);
+  const footnote = FOOTNOTE.exec(line);
+  if (footnote) return footnoteAt(lines, at, footnote);
+  const formula = FORMULA.test(line) && formulaAt(lines, at);
+  if (formula) return formula;
   if (isTable(lines, at)) return table(lines, at);
   return paragraph(lines, at, depth);
 }
@@ -55,7 +86,36 @@ function code(lines, at, [, marks, language]) {
     .slice(at + 1, next)
     .join("\n")
     .replace(/\n$/, "");
-  return [{ tag: "pre", language, children: [{ tag: "code", children: [text] }] }, next + 1];
+  const isOpen = next >= lines.length;
+  return [{ tag: "pre", language, isOpen, children: [{ tag: "code", children: [text] }] }, next + 1];
+}
+
+/** A displayed formula and the line after it; null where an empty line comes before its end. */
+function formulaAt(lines, at) {
+  const [, opening, rest] = FORMULA.exec(lines[at]);
+  const tex = [];
+  for (let next = at; next < lines.length && lines[next].trim(); next += 1) {
+    if (tex.length > MAX_FORMULA_LINES) return null;
+    const line = next === at ? rest : lines[next];
+    const ending = FORMULA_ENDS[opening].exec(line);
+    if (ending) return [formulaNode([...tex, ending[1]], false), next + 1];
+    if (next === at && line.includes(opening === "$$" ? "$$" : "\\]")) return null;
+    tex.push(line);
+  }
+  const isOpen = at + tex.length === lines.length;
+  return isOpen ? [formulaNode(tex, true), lines.length] : null;
+}
+
+function formulaNode(lines, isOpen) {
+  return { tag: "math", tex: lines.join("\n").trim(), display: true, isOpen, children: [] };
+}
+
+/** The text of a footnote, with the lines that continue it. */
+function footnoteAt(lines, at, [, name, first]) {
+  let next = at + 1;
+  while (next < lines.length && lines[next].trim() && !FOOTNOTE.test(lines[next]) && !startsBlock(lines[next])) next += 1;
+  const text = [first, ...lines.slice(at + 1, next).map((line) => line.trim())].join("\n");
+  return [{ tag: "footnote", name, children: inline(text) }, next];
 }
 
 function quote(lines, at, depth) {
@@ -90,7 +150,8 @@ function listAt(lines, at, depth) {
 
 function itemAt(lines, at, depth) {
   const width = ITEM.exec(lines[at])[0].length;
-  const inside = [lines[at].slice(width)];
+  const task = TASK.exec(lines[at].slice(width));
+  const inside = [lines[at].slice(width + (task?.[0].length ?? 0))];
   let next = at + 1;
   for (; next < lines.length; next += 1) {
     const line = lines[next];
@@ -109,7 +170,9 @@ function itemAt(lines, at, depth) {
   }
   const children = blocks(inside, depth + 1);
   const [first] = children;
-  return [{ tag: "li", children: first?.tag === "p" ? [...first.children, ...children.slice(1)] : children }, next];
+  const content = first?.tag === "p" ? [...first.children, ...children.slice(1)] : children;
+  if (!task) return [{ tag: "li", children: content }, next];
+  return [{ tag: "li", isTask: true, children: [{ tag: "check", isDone: task[1] !== " ", children: [] }, ...content] }, next];
 }
 
 function isTable(lines, at) {
@@ -164,5 +227,5 @@ function paragraph(lines, at, depth) {
 }
 
 function startsBlock(line) {
-  return FENCE.test(line) || HEADING.test(line) || RULE.test(line) || QUOTE.test(line);
+  return [FENCE, HEADING, RULE, QUOTE, FOOTNOTE, FORMULA].some((rule) => rule.test(line));
 }

@@ -4,7 +4,7 @@ import { formatSeconds, joinNames } from "./format.js";
 import { pendingMembers } from "./run_state.js";
 
 const ALL_PENDING_MS = 2000;
-const JUDGE_ROLES = ["agreement", "analysis", "choice", "score", "final"];
+const JUDGE_ROLES = ["agreement", "analysis", "choice", "score", "fold", "final"];
 
 /** The progress of a run in one line. */
 export function progressText(run, nowMs) {

@@ -10,9 +10,10 @@ const ROLE_TEXT = {
   analysis: "compares",
   choice: "chooses",
   score: "scores",
+  fold: "joins the first answers",
   final: "writes",
 };
-const JUDGE_ROLES = ["agreement", "analysis", "choice", "score", "final"];
+const JUDGE_ROLES = ["agreement", "analysis", "choice", "score", "fold", "final"];
 const ROUND_MS = [1, 2, 2.5, 5, 10];
 
 /**

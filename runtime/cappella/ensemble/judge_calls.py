@@ -1,0 +1,87 @@
+"""The calls of one judgement: a few at a time, each recorded, and one more where a reply is unusable."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+from cappella.config.options import Settings
+from cappella.engines.base import Engine
+from cappella.ensemble.call import EngineCall
+from cappella.ensemble.candidates import Candidates
+from cappella.ensemble.judgement import Shortened, Want
+from cappella.ensemble.run import Call, Role
+from cappella.ensemble.shares import Reply, fit
+from cappella.errors import EngineUnusable
+from cappella.types import Message, OutputFormat, Prompt, Sampling
+
+AT_ONCE = 4
+"""Calls of one judgement at a time: so many sequences it takes of the judge's engine."""
+TRIES = 2
+OTHER_TEMPERATURE = 0.7
+"""Of the second try: at the judge's own, which is 0 in most configs, it would say the same again."""
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What the judge is asked after it has read: the form of its reply, and how many tokens that may have."""
+
+    role: Role
+    output_format: OutputFormat
+    max_tokens: int
+    logprobs: int | None = None
+
+
+@dataclass(slots=True)
+class JudgeCalls:
+    """Calls of the judge `engine` over the conversation in `prompt`, whose texts are broken up already."""
+
+    engine: Engine
+    prompt: Prompt
+    settings: Settings
+    shortened: list[Shortened] = field(default_factory=list)
+    turn: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
+    _made: list[EngineCall] = field(default_factory=list)
+
+    @property
+    def records(self) -> list[Call]:
+        """Every call that was made, also those that failed."""
+        return [call.record for call in self._made if call.was_called]
+
+    async def read(self, part: Want, candidates: Candidates, reply_tokens: int | None) -> Candidates:
+        """The candidates as they fit into the judge's context; what is shortened is noted."""
+        fitting = (await fit(candidates, self.prompt, self.engine, Reply(reply_tokens))).candidates
+        sizes = {answer.name: len(answer.content) for answer in candidates.answers}
+        parts = fitting.parts.values()
+        self.shortened += [Shortened(part, each.name, each.head + each.tail, sizes[each.name]) for each in parts]
+        return fitting
+
+    async def ask(
+        self, question: Question, messages: Sequence[Message], nonce: str, read: Callable[[EngineCall], Result]
+    ) -> Result:
+        """What `read` makes of the reply, which is asked for once more if it is unusable. Raises EngineError."""
+        prompt = replace(
+            Prompt(messages, output_format=question.output_format, watched=False),
+            logprobs=question.logprobs,
+            reasoning_effort=self.prompt.reasoning_effort,
+        )
+        sampling = self._sampling(question)
+        async with self.turn:
+            for left in reversed(range(TRIES)):
+                call = EngineCall(question.role, self.settings.judge, nonce=nonce)
+                self._made.append(call)
+                try:
+                    await call.complete(self.engine, prompt, sampling)
+                    return read(call)
+                except EngineUnusable:
+                    if not left:
+                        raise
+                sampling = sampling.model_copy(update={"temperature": OTHER_TEMPERATURE})
+        raise AssertionError("unreachable: the last try returns or raises")
+
+    def _sampling(self, question: Question) -> Sampling:
+        """The judge's own; a model that reasons first has no limit, since its reply comes last."""
+        limit = None if self.engine.capabilities.reasoning else question.max_tokens
+        return self.settings.judge_sampling.model_copy(update={"stop": None, "max_completion_tokens": limit})

@@ -1,0 +1,86 @@
+"""The story of one judgement: the judge reads answers that come from elsewhere, and gives what is wanted of them."""
+
+import time
+from collections.abc import Mapping, Sequence
+
+from cappella.config.options import Settings
+from cappella.engines.base import Engine
+from cappella.engines.context_size import prompt_work
+from cappella.engines.sanitize import each_text_once
+from cappella.ensemble import given_answers
+from cappella.ensemble.events import Emit, RunStarted
+from cappella.ensemble.judgement import Judgement, JudgeTask
+from cappella.ensemble.judgement_parts import Parts
+from cappella.ensemble.messages import for_judge
+from cappella.ensemble.pipeline import LOADING_RETRY_AFTER_S, new_run_id
+from cappella.ensemble.run import Answer, Run, Verdict
+from cappella.ensemble.timing import timings
+from cappella.errors import ModelNotReady
+from cappella.threads import off_loop_if_large
+from cappella.types import Capabilities, Prompt
+
+
+class Judging:
+    """Judges the answers of the settings by a task; its runs have a `judgement`, and are recorded as all others."""
+
+    def __init__(self, engines: Mapping[str, Engine], task: JudgeTask) -> None:
+        self._engines = engines
+        self._task = task
+
+    async def run(self, prompt: Prompt, settings: Settings, emit: Emit, run_id: str | None = None) -> Run:
+        """One judgement; cancelling it cancels its calls. What the judge did not give is told, and the run `degraded`.
+
+        Raises ModelNotReady, ContextLengthExceeded, EngineError, JudgeFailed or DeadlineExceeded where it gave nothing.
+        """
+        engine, run_id = self._engines[settings.judge], run_id or new_run_id()
+        if not engine.status.accepts_requests:
+            raise ModelNotReady(f"Not ready: the judge {settings.judge}.", LOADING_RETRY_AFTER_S)
+        emit(RunStarted(run_id, settings.answer_names, settings.judge))
+        began_at = time.monotonic()
+        with each_text_once(), engine.keep_awake():
+            readable = await off_loop_if_large(prompt_work(prompt), for_judge, prompt, engine.capabilities)
+            given = await given_answers.read(settings.answers, None)
+            answers = [each for each in given if isinstance(each, Answer)]
+            parts = Parts(engine, readable, settings, self._task, answers)
+            await parts.gather()
+        return _run(run_id, settings, parts, answers, began_at)
+
+
+def lack(capabilities: Capabilities, task: JudgeTask) -> str | None:
+    """Why the judge's server cannot do what the task needs; None if it can."""
+    if task.want & {"analysis", "scores"} and not capabilities.json_schema:
+        return "analysis and scores are JSON, and its server is not declared to support json_schema"
+    if ("preference" in task.want or task.ranked_by == "choice") and not (
+        capabilities.extensions and capabilities.logprobs
+    ):
+        return "it has to choose, and its server does not support both structured_outputs and logprobs"
+    return None
+
+
+def _run(run_id: str, settings: Settings, parts: Parts, answers: Sequence[Answer], began_at: float) -> Run:
+    """The run's record. Its answer is the best one, or the first of them where none is ranked."""
+    judgement = parts.judgement
+    by_name = {answer.name: answer for answer in answers}
+    best = judgement.ranking[0].name if judgement.ranking else None
+    return Run(
+        run_id=run_id,
+        settings=settings,
+        status="degraded" if judgement.missing else "ok",
+        verdict=Verdict(by_name[best] if best else answers[0], best),
+        answers=answers,
+        rounds=(),
+        labels=_labels(parts, judgement),
+        analysis=judgement.analysis,
+        ranking=None,
+        gate=None,
+        failure_reason=judgement.missing[0].reason if judgement.missing else None,
+        calls=parts.calls,
+        prompt_tokens=0,
+        timings=timings(began_at, began_at, None, time.monotonic(), (), parts.calls),
+        judgement=judgement,
+    )
+
+
+def _labels(parts: Parts, judgement: Judgement) -> Mapping[str, str]:
+    """The letters of the analysis; of choices, an answer has more than one."""
+    return parts.judge.labels if judgement.analysis else {}

@@ -1,0 +1,114 @@
+"""What the judge reads of the answers: as they fit into its context, the same in all its calls, so that its cache matches."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from cappella.config.options import Settings
+from cappella.engines.base import Engine
+from cappella.ensemble.candidates import Candidates
+from cappella.ensemble.choice import CHOICE_TOKENS
+from cappella.ensemble.run import Answer, Shortened
+from cappella.ensemble.shares import Fitting, Reply, early_share, fit
+from cappella.errors import EngineContextExceeded
+from cappella.types import Capabilities, Prompt
+from cappella.vocabulary import STRATEGIES
+
+LESS = 0.5
+"""The share of the room that is left to the answers after the engine has refused them: some only estimate tokens."""
+T = TypeVar("T")
+
+
+class Reading:
+    """One judge's reading of `candidates`. Of each answer in `kept` it has read so many characters early."""
+
+    def __init__(
+        self, engine: Engine, prompt: Prompt, candidates: Candidates, settings: Settings, kept: Mapping[str, int]
+    ) -> None:
+        self._engine = engine
+        self._prompt = prompt
+        self._all = candidates
+        self._settings = settings
+        self._kept = kept
+        self._fitting: Fitting | None = None
+        self._is_less = False
+        self._folded: dict[str, Shortened] | None = None
+        self._lock = asyncio.Lock()
+
+    @property
+    def shortened(self) -> Sequence[Shortened]:
+        """The answers of which it has read a part only, by the candidates' order."""
+        fitted = self._fitting.candidates.parts if self._fitting else {}
+        parts = fitted if self._folded is None else self._folded
+        return [parts[answer.name] for answer in self._all.answers if answer.name in parts]
+
+    async def ask(self, call: Callable[[Candidates], Awaitable[T]]) -> T:
+        """The call's result; asked again with shorter answers if the engine refuses the prompt as too long.
+
+        Raises EngineError, EngineContextExceeded if the conversation alone leaves no room.
+        """
+        fitting = await self._fit()
+        try:
+            return await call(fitting.candidates)
+        except EngineContextExceeded:
+            less = await self._fit_less(fitting)
+            if less.candidates == fitting.candidates:
+                raise
+            return await call(less.candidates)
+
+    async def fold(self, synthesize: Callable[[Candidates, int], Awaitable[Answer]]) -> Candidates | None:
+        """The last window over the answers: a draft of those before, and the rest. None if they fit as a whole.
+
+        `synthesize` makes a draft of the answers in a window, of at most so many tokens.
+        """
+        fitting = await self._fit()
+        if not fitting.candidates.parts:
+            return None
+        self._folded = {}
+        waiting, window, size = list(self._all.answers), list[Answer](), 0
+        while True:
+            while waiting and (len(window) < 2 or size + fitting.sizes[waiting[0].name] <= fitting.room):
+                size += fitting.sizes[waiting[0].name]
+                window.append(waiting.pop(0))
+            fitted = await self._fitted(replace(self._all, answers=window), {})
+            self._folded |= {name: part for name, part in fitted.candidates.parts.items() if name in fitting.sizes}
+            if not waiting:
+                return fitted.candidates
+            draft = await synthesize(fitted.candidates, fitting.room // 2)
+            window, size = [draft], draft.call.usage.completion_tokens
+
+    async def _fit(self) -> Fitting:
+        async with self._lock:
+            self._fitting = self._fitting or await self._fitted(self._all, self._kept)
+        if not self._fitting.has_room:
+            raise EngineContextExceeded(
+                f"the conversation leaves {self._settings.judge} no room to read answers and write one", 400
+            )
+        return self._fitting
+
+    async def _fit_less(self, refused: Fitting) -> Fitting:
+        """Other calls at the same time may have been refused as well."""
+        async with self._lock:
+            if self._fitting is refused and not self._is_less:
+                self._is_less = True
+                self._fitting = await self._fitted(self._all, {}, LESS)
+        return self._fitting or refused
+
+    async def _fitted(self, candidates: Candidates, kept: Mapping[str, int], scale: float = 1.0) -> Fitting:
+        settings = self._settings
+        reply = reply_of(settings, self._engine.capabilities)
+        return await fit(candidates, self._prompt, self._engine, reply, settings.criteria, kept, scale)
+
+
+def reply_of(settings: Settings, judge: Capabilities) -> Reply:
+    """How long the judge's reply may be: a word if it chooses, unless it reasons first."""
+    if not STRATEGIES[settings.strategy].judge_writes:
+        return Reply(None if judge.reasoning else CHOICE_TOKENS)
+    analysis = settings.analysis_max_tokens if settings.analysis == "before" else 0
+    return Reply(settings.judge_sampling.max_completion_tokens, analysis)
+
+
+def early_tokens(settings: Settings, judge: Capabilities, prompt: Prompt) -> int | None:
+    """About how many tokens of each answer the judge reads for certain; None for all."""
+    return early_share(prompt, judge.context_tokens, reply_of(settings, judge), len(settings.answer_names))
