@@ -10,7 +10,7 @@ from cappella.extraction.extractors import Asked, read
 from cappella.telemetry import trace
 from cappella.types import Capabilities, Prompt
 from cappella.vocabulary import Extractor
-from support.fake_engines import MEMBERS, FakeEngines
+from support.fake_engines import MEMBERS, FakeEngines, choice_script, judge_script
 from support.scripted_engine import Script
 
 OPTIONS = "Which is green?\nA) a stone\nB) a leaf\nC) the sky"
@@ -136,6 +136,9 @@ async def test_the_weight_of_a_vote_is_its_members(fake_engines: FakeEngines) ->
     weights = {"ann": -2.0, "bob": -2.0, "cat": 1.2}
     assert (await fake_engines.run(strategy="vote")).content == "41"
     assert (await fake_engines.run(strategy="vote", weights=weights)).content == "It is 42"
+    fake_engines.let("judge", judge_script(choice=choice_script(**{"42": 0.9})))
+    close = await fake_engines.run(strategy="vote", weights={"ann": -2.0, "bob": -2.0, "cat": -1.5})
+    assert (close.content, close.verdict.probabilities is None) == ("It is 42", False)
 
 
 def test_a_weight_of_nobody_is_an_error() -> None:

@@ -1,6 +1,7 @@
 """Ensembles in a config: the panel, the judge, presets and run options."""
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
@@ -125,7 +126,7 @@ class Ensemble(EnsembleOptions):
         self._require_known_weights({seat.model for preset in parts for seat in self.seats_of(preset)})
         return self
 
-    def _require_known_weights(self, models: Set[str]) -> None:
+    def _require_known_weights(self, models: AbstractSet[str]) -> None:
         """Raises ValueError for a weight of nobody on a panel."""
         for part in (self, *self.presets.values()):
             for name in part.weights or {}:

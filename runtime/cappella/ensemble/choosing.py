@@ -19,7 +19,7 @@ from cappella.types import OutputFormat
 async def prefer(calls: JudgeCalls, candidates: Candidates, pair: tuple[Answer, Answer]) -> Preference:
     """The judge's preference between two of the candidates, asked in both orders. Raises EngineError."""
     both = await calls.read("preference", replace(candidates, answers=pair), CHOICE_TOKENS)
-    orders = await asyncio.gather(choose(calls, both), choose(calls, both.reversed()))
+    orders = await asyncio.gather(*(choose(calls, order) for order in both.balanced))
     return Preference((pair[0].name, pair[1].name), (orders[0], orders[1]))
 
 

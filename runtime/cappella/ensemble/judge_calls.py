@@ -11,7 +11,7 @@ from cappella.ensemble.call import EngineCall
 from cappella.ensemble.candidates import Candidates
 from cappella.ensemble.judgement import Shortened, Want
 from cappella.ensemble.run import Call, Role
-from cappella.ensemble.shares import cut_to_share
+from cappella.ensemble.shares import Reply, fit
 from cappella.errors import EngineUnusable
 from cappella.types import Message, OutputFormat, Prompt, Sampling
 
@@ -52,9 +52,10 @@ class JudgeCalls:
 
     async def read(self, part: Want, candidates: Candidates, reply_tokens: int | None) -> Candidates:
         """The candidates as they fit into the judge's context; what is shortened is noted."""
-        fitting = await cut_to_share(candidates, self.prompt, self.engine, reply_tokens)
+        fitting = (await fit(candidates, self.prompt, self.engine, Reply(reply_tokens))).candidates
         sizes = {answer.name: len(answer.content) for answer in candidates.answers}
-        self.shortened += [Shortened(part, name, chars, sizes[name]) for name, chars in fitting.cuts.items()]
+        parts = fitting.parts.values()
+        self.shortened += [Shortened(part, each.name, each.head + each.tail, sizes[each.name]) for each in parts]
         return fitting
 
     async def ask(

@@ -2,7 +2,8 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from ipaddress import ip_address
 from math import log
 from pathlib import Path
@@ -113,7 +114,7 @@ def _ensemble(report: Report, results: Results, ensemble: Ensemble, original: Js
     return body, comments
 
 
-def _weights(results: Results, models: Set[str]) -> Json:
+def _weights(results: Results, models: AbstractSet[str]) -> Json:
     """The log-odds of a right answer by model, each as if it had one more right and one more wrong one."""
     right, wrong = Counter[str](), Counter[str]()
     for name, row in results.members.items():

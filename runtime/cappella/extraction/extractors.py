@@ -165,12 +165,11 @@ def _boxed(text: str) -> str | None:
 
 
 def _by_pattern(text: str, pattern: str) -> str | None:
-    last = None
-    for last in re2.finditer(pattern, text):
-        pass
-    if last is None:
+    found = list(re2.finditer(pattern, text))
+    if not found:
         return None
-    return normal_text(last[1] if last.re.groups and last[1] is not None else last[0])
+    last = found[-1]
+    return normal_text(last[1] if last.groups() and last[1] is not None else last[0])
 
 
 _READ: Mapping[Extractor, Callable[[str], str | None]] = {

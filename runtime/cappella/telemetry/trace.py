@@ -1,7 +1,7 @@
 """JSON of a run's trace, usage and events, as clients get it."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
@@ -10,8 +10,7 @@ from cappella.config.options import Settings
 from cappella.ensemble import events
 from cappella.ensemble.errors import PanelFailed
 from cappella.ensemble.run import Answer, Call, Failure, GateDecision, Role, Run
-from cappella.extraction.extractors import Reading
-from cappella.telemetry import judged
+from cappella.telemetry import judged, weighed
 from cappella.telemetry.trace_types import (
     CallCost,
     Counts,
@@ -95,14 +94,7 @@ def _add_outcome(trace: Trace, run: Run) -> None:
         trace["tied"] = list(verdict.tied)
     if verdict.votes is not None:
         trace["votes"] = {name: list(voters) for name, voters in verdict.votes.items()}
-    if verdict.read is not None:
-        trace["extracted"] = {"by": verdict.read.extractor, "values": _values(verdict.read)}
-    if verdict.evidence is not None:
-        trace["evidence"] = {part: _rounded(each) for part, each in verdict.evidence.items()}
-    if verdict.margin is not None:
-        trace["margin"] = round(verdict.margin, 3)
-    if verdict.confidence is not None:
-        trace["confidence"] = verdict.confidence
+    trace.update(weighed.parts(verdict))
     if run.ranking is not None:
         trace["ranking"] = list(run.ranking)
     if run.shortened:
@@ -121,15 +113,6 @@ def _add_outcome(trace: Trace, run: Run) -> None:
         trace["early_exit"] = verdict.early_exit
     if run.failure_reason is not None:
         trace["failure_reason"] = run.failure_reason
-
-
-def _values(read: Reading) -> dict[str, str | None]:
-    """The values, of long ones the beginning."""
-    return {name: value and value[:MAX_VALUE_CHARACTERS] for name, value in read.values.items()}
-
-
-def _rounded(by_name: Mapping[str, float]) -> dict[str, float]:
-    return {name: round(value, 3) for name, value in by_name.items()}
 
 
 def version(text: str) -> str:
@@ -174,7 +157,6 @@ def without_content(trace: Trace | UnfinishedTrace) -> Json:
 
 
 _CONTENT = ("analysis", "responses", "rounds", "extracted", "judgement")
-MAX_VALUE_CHARACTERS = 200
 
 
 def run_usage(run: Run) -> Usage:

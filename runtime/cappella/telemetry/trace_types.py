@@ -71,6 +71,15 @@ class Extracted(TypedDict):
     values: dict[str, str | None]
 
 
+class WeighedTrace(TypedDict):
+    """By what an answer was chosen: values, the parts of the evidence in log-odds, by how much the best leads."""
+
+    extracted: NotRequired[Extracted]
+    evidence: NotRequired[dict[Evidence, dict[str, float]]]
+    margin: NotRequired[float]
+    confidence: NotRequired[Confidence]
+
+
 class Counts(TypedDict):
     """Tokens of prompts and answers."""
 
@@ -95,7 +104,7 @@ class UnfinishedTrace(TypedDict):
     responses: NotRequired[list[PanelAnswer]]
 
 
-class Trace(TypedDict):
+class Trace(WeighedTrace):
     """The trace of a run; keys of stages that did not happen are absent. `usage` sums all its engine calls."""
 
     run_id: str
@@ -119,10 +128,6 @@ class Trace(TypedDict):
     scores: NotRequired[dict[str, float | None]]
     tied: NotRequired[list[str]]
     votes: NotRequired[dict[str, list[str]]]
-    extracted: NotRequired[Extracted]
-    evidence: NotRequired[dict[Evidence, dict[str, float]]]
-    margin: NotRequired[float]
-    confidence: NotRequired[Confidence]
     ranking: NotRequired[list[str]]
     early_exit: NotRequired[str]
     shortened: NotRequired[list[ShortenedAnswer]]

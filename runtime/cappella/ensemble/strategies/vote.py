@@ -15,6 +15,9 @@ from cappella.ensemble.strategies.layers import ask_all_rounds
 from cappella.ensemble.structured import formats
 from cappella.ensemble.weights import votes as votes_of
 
+CLOSE_VOTES = 1.0
+"""In log-odds: weights that differ by less decide nothing that the judge could not decide better."""
+
 
 async def _vote(ctx: RunContext) -> Verdict:
     await ask_all_rounds(ctx)
@@ -39,13 +42,14 @@ async def _count_votes(ctx: RunContext) -> Verdict:
 
 
 def _leaders(ctx: RunContext, groups: Sequence[Sequence[Answer]]) -> list[Answer]:
-    """An answer of each group with the most votes, each vote with its member's weight."""
+    """An answer of each group with the most votes, each vote with its member's weight, and of those that come close by weight."""
     weights = votes_of(ctx.judge.answers, ctx.settings)
     sums = [round(sum(weights[answer.name] for answer in group), 6) for group in groups]
+    lead = CLOSE_VOTES if ctx.settings.weights else 0.0
     return [
         max(group, key=lambda answer: weights[answer.name])
         for group, each in zip(groups, sums, strict=True)
-        if each == max(sums)
+        if each >= max(sums) - lead
     ]
 
 

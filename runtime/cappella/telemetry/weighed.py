@@ -1,0 +1,31 @@
+"""The part of a trace that says by what an answer was chosen: values, evidence, the margin, and whether that is sure."""
+
+from collections.abc import Mapping
+
+from cappella.ensemble.run import Verdict
+from cappella.extraction.extractors import Reading
+from cappella.telemetry.trace_types import WeighedTrace
+
+MAX_VALUE_CHARACTERS = 200
+
+
+def parts(verdict: Verdict) -> WeighedTrace:
+    """The keys that apply; of long values the beginning."""
+    out: WeighedTrace = {}
+    if verdict.read is not None:
+        out["extracted"] = {"by": verdict.read.extractor, "values": _values(verdict.read)}
+    if verdict.evidence is not None:
+        out["evidence"] = {part: _rounded(each) for part, each in verdict.evidence.items()}
+    if verdict.margin is not None:
+        out["margin"] = round(verdict.margin, 3)
+    if verdict.confidence is not None:
+        out["confidence"] = verdict.confidence
+    return out
+
+
+def _values(read: Reading) -> dict[str, str | None]:
+    return {name: value and value[:MAX_VALUE_CHARACTERS] for name, value in read.values.items()}
+
+
+def _rounded(by_name: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(value, 3) for name, value in by_name.items()}
