@@ -82,7 +82,7 @@ class PageVisit:
         self.context.on("dialog", lambda event: self.troubles.append(f"dialog: {event.message}"))
         await self.context.add_init_script(TELL_VIOLATIONS)
         self.page = await self.context.new_page()
-        self.page.set_default_timeout(10_000)
+        self.page.set_default_timeout(30_000)
 
     async def open(self, path: str = "/") -> Page:
         await self.page.goto(self.url + path)

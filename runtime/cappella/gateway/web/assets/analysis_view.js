@@ -1,6 +1,7 @@
 // The judge's analysis as data and as elements, complete or still being written.
 
 import { fill, h } from "./dom.js";
+import { inlineMarkdown } from "./markdown_view.js";
 import { parsePartial } from "./partial_json.js";
 import { isFinished } from "./run_state.js";
 
@@ -21,39 +22,42 @@ export function readAnalysis(analysis, labels) {
   };
 }
 
-/** The sections of an analysis that are not empty, disagreements first. */
-function analysisSections(comparison) {
+/** The sections of an analysis that are not empty, what is contested first; each point is added to `points`. */
+function analysisSections(comparison, points) {
+  const point = (text, models) => {
+    const found = pointView(text, models);
+    points.push(found);
+    return found;
+  };
+  const item = (text, models) => h("li", {}, ...(models ?? []).map(pill), point(text, models).element);
   return [
-    section("disagree", "Where they disagree", comparison.contradictions.map(contradiction)),
-    section("agree", "Where they agree", list(comparison.consensus.map((point) => [point]))),
-    section(
-      "partial",
-      "What only some cover",
-      list(comparison.partial.map(({ models, point }) => [...models.map(pill), point])),
-    ),
-    section(
-      "unique",
-      "What only one says",
-      list(comparison.unique.map(({ model, insight }) => [pill(model), insight])),
-    ),
-    section("gaps", "What none of them covers", list(comparison.gaps.map((point) => [point]))),
+    section("disagree", "Where they disagree", comparison.contradictions.map((each) => contradiction(each, point))),
+    section("partial", "What only some cover", list(comparison.partial.map((each) => item(each.point, each.models)))),
+    section("unique", "What only one says", list(comparison.unique.map((each) => item(each.insight, [each.model])))),
+    section("gaps", "What none of them covers", list(comparison.gaps.map((text) => h("li", {}, ...inlineMarkdown(text))))),
+    section("agree", "Where they agree", list(comparison.consensus.map((text) => h("li", {}, point(text, null).element)))),
   ].filter(Boolean);
 }
 
-/** An element that shows an analysis while it is written. */
+/** An element that shows an analysis while it is written. `update` returns whether anything changed. */
 export function analysisView() {
   const element = h("div", { className: "comparison" });
   let shown = "";
+  let points = [];
   return {
     element,
+    /** The points that rest on what members said: `rest(places, members)` links a point to its places. */
+    points: () => points,
     update(run) {
       const comparison = readAnalysis(run.analysis, run.labels);
       const nothing = emptyText(run);
       const now = JSON.stringify([comparison, nothing]);
-      if (now === shown) return;
+      if (now === shown) return false;
       shown = now;
-      const sections = analysisSections(comparison);
+      points = [];
+      const sections = analysisSections(comparison, points);
       fill(element, ...(sections.length ? sections : [h("p", { className: "muted" }, nothing)]));
+      return true;
     },
   };
 }
@@ -69,23 +73,39 @@ function section(kind, title, content) {
   return h("section", { className: `points ${kind}` }, h("h4", {}, title), ...content);
 }
 
-function contradiction({ topic, stances }) {
+function contradiction({ topic, stances }, point) {
   return h(
     "div",
-    { className: "contradiction" },
-    h("p", { className: "topic" }, topic),
+    { className: "contradiction", tabindex: -1, "data-topic": topic },
+    h("p", { className: "topic" }, ...inlineMarkdown(topic)),
     h(
       "dl",
       { className: "stances" },
       ...stances.map(({ model, stance }) =>
-        h("div", { className: "stance" }, h("dt", { className: "name" }, model), h("dd", {}, stance)),
+        h("div", { className: "stance" }, h("dt", { className: "name" }, model), h("dd", {}, point(stance, [model]).element)),
       ),
     ),
   );
 }
 
-function list(points) {
-  return points.length ? [h("ul", {}, ...points.map((parts) => h("li", {}, ...parts)))] : [];
+/** A point in words, and after them the members on whose words it may rest: `{element, text, models, rest}`. */
+function pointView(text, models) {
+  const places = h("span", { className: "rests", hidden: true });
+  const element = h("span", {}, ...inlineMarkdown(text), " ", places);
+  const rest = (found, members) => {
+    places.hidden = found.length === 0;
+    fill(places, ...found.map(({ name, spans }) => restButton(name, spans, members)));
+  };
+  return { element, text, models, rest };
+}
+
+function restButton(name, spans, members) {
+  const props = { type: "button", className: "rest", "aria-label": `Show where ${name} says this`, title: name };
+  return h("button", { ...props, onclick: () => members.show(name, spans) }, "→\u00a0", members.letterOf(name) ?? name);
+}
+
+function list(items) {
+  return items.length ? [h("ul", {}, ...items)] : [];
 }
 
 function pill(model) {

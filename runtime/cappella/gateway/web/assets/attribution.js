@@ -9,6 +9,8 @@ export const MIN_WEIGHT = 2;
 /** The share of the sentence's weight that a source must add to be named. */
 export const MIN_SHARE = 0.12;
 
+// From here on a passage is what a point of a comparison may rest on: points are short, and in the judge's own words.
+const ALIKE = 0.3;
 const NUMBER_WEIGHT = 3;
 const COMMON_WEIGHT = 0.25;
 const COMMON = new Set(
@@ -58,11 +60,34 @@ export function sentences(text) {
  * passage or the sentence negates something.
  */
 export function attribute(said, answers) {
-  const read = answers.map(({ name, passages }) => ({ name, windows: windowsOf(passages) }));
-  return said.map((sentence) => attributeSentence(features(sentence), read));
+  const read = answers.map(readAnswer);
+  return said.map((text) => attributeSentence(text, read));
 }
 
-function attributeSentence(sentence, answers) {
+/** An answer as `attributeSentence` and `bestPassages` take it: its passages, alone and in pairs. */
+export function readAnswer({ name, passages }) {
+  return { name, windows: windowsOf(passages) };
+}
+
+/** The sources of one sentence in answers that were read. */
+export function attributeSentence(text, answers) {
+  return traceOf(features(text), answers);
+}
+
+/** The passage of each answer that is most like a text, `{name, score, at}`, where any is at all alike. */
+export function bestPassages(text, answers) {
+  const sentence = features(text);
+  if (sentence.grams.length === 0) return [];
+  return answers.map((answer) => bestOf(sentence, answer)).filter((each) => each.score >= ALIKE);
+}
+
+/** How many sentences can be traced at all, and how many resemble what a member said at least in part. */
+export function supportOf(found) {
+  const traceable = found.filter((each) => each.kind !== "short");
+  return { traceable: traceable.length, supported: traceable.filter((each) => each.kind !== "none").length };
+}
+
+function traceOf(sentence, answers) {
   if (sentence.weight < MIN_WEIGHT) return { kind: "short", score: 0, sources: [], missing: [] };
   const missing = missingFrom(sentence, answers);
   const sources = answers.map((answer) => bestOf(sentence, answer)).filter((each) => each.score > 0);

@@ -12,10 +12,10 @@ const KINDS = {
 };
 
 /**
- * Make the marked sentences of `answer` show their sources; returns the note that names them.
+ * Make the marked sentences of `answer` show their sources, each member by its letter; returns the note that names them.
  * All sentences are one tab stop: the arrow keys go from one to the next.
  */
-export function attributionView(answer, sentences, answers, found) {
+export function attributionView(answer, sentences, answers, found, letters) {
   const id = uniqueId("trace");
   const note = h("div", { className: "trace", id });
   const passagesOf = Object.fromEntries(answers.map(({ name, passages }) => [name, passages]));
@@ -25,7 +25,8 @@ export function attributionView(answer, sentences, answers, found) {
     if (at === current) return;
     current = at;
     clearHighlights(answer.parentElement.parentElement);
-    if (at < 0) return fill(note, ...summary(found));
+    note.classList.toggle("is-current", at >= 0);
+    if (at < 0) return fill(note, ...summary(found, letters));
     const trace = found[at];
     for (const span of sentences[at].spans) span.classList.add("highlighted");
     for (const { name, at: places } of trace.sources) {
@@ -35,8 +36,8 @@ export function attributionView(answer, sentences, answers, found) {
   };
   const focusable = sentences.flatMap(({ spans }, at) => (spans.length ? [{ span: spans[0], at }] : []));
   sentences.forEach(({ spans }, at) => {
-    const names = sourcesText(found[at]);
-    if (names && names !== sourcesText(found[at + 1])) spans.at(-1)?.setAttribute("data-sources", names);
+    const mark = markOf(found[at], letters);
+    if (mark && !(sentences[at + 1] && isSameSource(found[at], found[at + 1]))) spans.at(-1)?.setAttribute("data-mark", mark);
     for (const span of spans) {
       span.classList.add(`is-${found[at].kind}`);
       span.addEventListener("pointerenter", () => show(at));
@@ -66,17 +67,23 @@ export function attributionView(answer, sentences, answers, found) {
 
 const STEPS = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };
 
-/** The names of a sentence's sources, short enough to follow it. */
-function sourcesText(trace) {
-  const names = trace?.sources.map((each) => each.name) ?? [];
-  return names.length > 3 ? `${names.slice(0, 2).join(", ")} +${names.length - 2}` : names.join(", ");
+/** One sign for the sources of a sentence: a member's letter, a number of members; none where all said it. */
+function markOf({ kind, sources }, letters) {
+  if (kind === "none") return "?";
+  if (sources.length === 1) return Object.keys(letters).length > 1 ? letters[sources[0].name] : null;
+  return sources.length > 1 && sources.length < Object.keys(letters).length ? String(sources.length) : null;
+}
+
+function isSameSource(trace, next) {
+  const text = ({ kind, sources }) => JSON.stringify([kind === "none", sources.map((each) => each.name).sort()]);
+  return text(trace) === text(next);
 }
 
 function clearHighlights(turn) {
   for (const span of turn.querySelectorAll(".highlighted")) span.classList.remove("highlighted");
 }
 
-function summary(found) {
+function summary(found, letters) {
   const traceable = found.filter((each) => each.kind !== "short");
   const count = (...kinds) => traceable.filter((each) => kinds.includes(each.kind)).length;
   const none = count("none");
@@ -85,8 +92,10 @@ function summary(found) {
     count("partly") && `${count("partly")} partly`,
     none && `${none} without a source`,
   ].filter(Boolean);
+  const key = Object.entries(letters).flatMap(([name, letter]) => [h("b", {}, letter), ` ${name} · `]);
   return [
     h("p", {}, `${parts.join(", ")}.`),
+    h("p", { className: "muted" }, ...key, "a number: so many members, not all · ", h("b", {}, "?"), " none"),
     h(
       "p",
       { className: "muted" },

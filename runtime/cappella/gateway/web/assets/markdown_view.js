@@ -10,6 +10,8 @@ import { formula } from "./maths_view.js";
 const TAGS = new Set(
   "p h3 h4 h5 h6 ul ol li blockquote pre code table thead tbody tr th td hr br em strong del a".split(" "),
 );
+const TOP = 3;
+const NO_HEADING = { first: null, last: TOP - 1 };
 const shown = new WeakMap();
 
 /** Show `text` as Markdown in `element`, unless it is shown already. */
@@ -17,17 +19,39 @@ export function showMarkdown(element, text) {
   let state = shown.get(element);
   if (state?.text === text) return;
   if (!state || !text.startsWith(state.finished)) {
-    state = { text: "", finished: "", open: [], notes: state?.notes ?? uniqueId("note") };
+    state = { text: "", finished: "", open: [], levels: NO_HEADING, notes: state?.notes ?? uniqueId("note") };
     shown.set(element, state);
     element.replaceChildren();
   }
   state.text = text;
   const found = markdownBlocks(text.slice(state.finished.length));
-  const nodes = found.map(({ node }) => node);
+  const [nodes, levels] = withLevels(found.map(({ node }) => node), state.levels);
   patchChildren(element, state.open, nodes, state.notes, element.childNodes.length - state.open.length);
   const open = found.findIndex((block) => !block.isFinal);
   state.open = open < 0 ? [] : nodes.slice(open);
-  if (open > 0) state.finished = text.slice(0, state.finished.length + found[open].start);
+  if (open <= 0) return;
+  state.finished = text.slice(0, state.finished.length + found[open].start);
+  state.levels = levels[open - 1];
+}
+
+/**
+ * The nodes with headings of a page's order: the first is below that of the question, and none skips a level, whatever the
+ * model wrote. Returned with the levels reached after each node.
+ */
+function withLevels(nodes, before) {
+  let levels = before;
+  const reached = [];
+  const changed = nodes.map((node) => {
+    if (/^h[1-6]$/.test(node.tag)) {
+      const written = Number(node.tag[1]);
+      const first = levels.first ?? written;
+      levels = { first, last: Math.min(6, levels.last + 1, Math.max(TOP, written - first + TOP)) };
+      node = { ...node, tag: `h${levels.last}` };
+    }
+    reached.push(levels);
+    return node;
+  });
+  return [changed, reached];
 }
 
 /** The nodes of a text in one line, such as a point of a comparison. */

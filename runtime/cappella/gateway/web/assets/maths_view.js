@@ -10,8 +10,10 @@ let loading = null;
 
 /** The element of a formula; one that is still written shows its source. */
 export function formula({ tex, display, isOpen }) {
-  const element = h("span", { className: display ? "math display" : "math", tabindex: display ? 0 : null }, h("code", {}, tex));
-  if (display) for (const [name, value] of Object.entries({ role: "group", "aria-label": "Formula" })) element.setAttribute(name, value);
+  // A displayed formula may be wider than its place, and is then scrolled, also by keyboard.
+  const frame = display ? { tabindex: 0, role: "group", "aria-label": "Formula" } : {};
+  const className = display ? "math displayed" : "math";
+  const element = h("span", { className, "data-tex": tex, ...frame }, h("code", {}, tex));
   if (!isOpen) typeset(element, tex, display);
   return element;
 }

@@ -1,114 +1,81 @@
-// The members of a panel as columns: what each writes, its state, and its share of the time.
+// The members of a panel: all beside each other, one at full width, or two side by side with their differences.
 
-import { fill, h, setText } from "./dom.js";
-import { formatSeconds } from "./format.js";
-import { showMarkdown } from "./markdown_view.js";
-import { tokensOf, tokensPerSecond } from "./run_state.js";
-import { memberReasonText } from "./run_text.js";
+import { fill, h } from "./dom.js";
+import { memberColumn } from "./member_column.js";
+import { pairView } from "./pair_view.js";
 
-/** The columns of a run; `update(run, nowMs)` brings them up to date, `columns` finds one by its member's name. */
+const ALL = "all";
+const PAIR = "pair";
+const FOLDED = "folded";
+
+/** The members of a run; `update(run, nowMs)` brings them up to date, `columns` finds one by its name. */
 export function memberColumns() {
-  const element = h("div", { className: "members" });
+  const views = h("div", { className: "row views", role: "group", "aria-label": "View of the members' answers", hidden: true });
+  const grid = h("div", { className: "members" });
+  const pair = h("div", { hidden: true });
+  const element = h("div", { className: "panel" }, views, grid, pair);
   const columns = new Map();
+  let layout = ALL;
+  let isChosen = false;
+
+  const show = (next) => {
+    layout = next;
+    grid.dataset.layout = columns.has(layout) ? "one" : layout;
+    grid.hidden = layout === PAIR;
+    pair.hidden = layout !== PAIR;
+    if (layout === PAIR) fill(pair, pairView(columns));
+    for (const [name, { element: each }] of columns) each.hidden = columns.has(layout) && name !== layout;
+    for (const button of views.children) button.setAttribute("aria-pressed", String(button.dataset.view === layout));
+  };
+  /** The view that was asked for; asked for again, the answers fold away. */
+  const choose = (next) => {
+    isChosen = true;
+    show(layout === next && next !== ALL ? FOLDED : next);
+  };
+  const build = (run) => {
+    columns.clear();
+    for (const name of Object.keys(run.members)) columns.set(name, memberColumn(name, () => choose(name)));
+    fill(grid, ...[...columns.values()].map((each) => each.element));
+    const several = columns.size > 1 ? [[PAIR, "Side by side"]] : [];
+    const all = [[ALL, "All"], ...[...columns.keys()].map((name) => [name, name]), ...several];
+    fill(views, ...all.map(([view, words]) => viewButton(view, words, () => choose(view))));
+    views.hidden = false;
+    show(ALL);
+  };
+
   return {
     element,
     columns,
+    letterOf: (name) => columns.get(name)?.letter() ?? null,
+    /** Fold the answers away, unless the reader has chosen a view. */
+    fold() {
+      if (!isChosen && layout === ALL) show(FOLDED);
+    },
+    /** Show a member at full width, at these marked sentences of it. */
+    show(name, spans) {
+      isChosen = true;
+      show(name);
+      for (const each of element.querySelectorAll(".highlighted")) each.classList.remove("highlighted");
+      for (const span of spans) span.classList.add("highlighted");
+      columns.get(name).text.focus({ preventScroll: true });
+      spans[0]?.scrollIntoView({ block: "center" });
+    },
     update(run, nowMs) {
-      if (run.panel.some((name) => !columns.has(name)) || columns.size !== run.panel.length) {
-        columns.clear();
-        for (const name of Object.keys(run.members)) columns.set(name, column(name));
-        fill(element, ...[...columns.values()].map((each) => each.element));
-      }
-      const spanMs = Math.max(
-        1,
-        ...Object.values(run.members).map((member) => (member.endedMs ?? nowMs) - member.startedMs),
-      );
+      if (run.panel.some((name) => !columns.has(name)) || columns.size !== run.panel.length) build(run);
+      const pairButton = views.querySelector(`[data-view=${PAIR}]`);
+      if (pairButton) pairButton.hidden = Object.values(run.members).some((member) => member.endedMs === null);
+      const lasted = Object.values(run.members).map((member) => (member.endedMs ?? nowMs) - member.startedMs);
+      const spanMs = Math.max(1, ...lasted);
       for (const [name, each] of columns) each.update(run.members[name], letterOf(run, name), spanMs, nowMs);
     },
   };
 }
 
+function viewButton(view, words, onclick) {
+  return h("button", { type: "button", "data-view": view, "aria-pressed": "false", onclick }, h("span", { className: "name" }, words));
+}
+
 /** The letter under which the judge read a member's answer. */
 function letterOf(run, name) {
   return Object.entries(run.labels).find(([, each]) => each === name)?.[0] ?? null;
-}
-
-function column(name) {
-  const letter = h("span", { className: "letter", hidden: true });
-  const state = h("span", { className: "state" });
-  const facts = h("p", { className: "facts small muted number" });
-  const read = h("i", { className: "bar-read" });
-  const wrote = h("i", { className: "bar-wrote" });
-  const failure = h("p", { className: "failure small", hidden: true });
-  const thoughts = h("div", { className: "prose small muted" });
-  const thinking = h(
-    "details",
-    { className: "thinking", hidden: true },
-    h("summary", { className: "small muted" }, "Reasoning"),
-    thoughts,
-  );
-  const text = h("div", {
-    className: "prose member-text",
-    tabindex: 0,
-    role: "group",
-    "aria-label": `What ${name} says`,
-  });
-  const element = h(
-    "article",
-    { className: "member", "aria-label": name },
-    h("header", {}, letter, h("h4", {}, h("span", { className: "name" }, name)), state),
-    h("div", { className: "bar", "aria-hidden": "true" }, read, wrote),
-    facts,
-    failure,
-    thinking,
-    text,
-  );
-  return {
-    element,
-    text,
-    update(member, label, spanMs, nowMs) {
-      element.dataset.state = member.state;
-      letter.hidden = label === null;
-      setText(letter, label ?? "");
-      letter.title = "The judge saw only this letter, not the name";
-      setText(state, member.state);
-      setText(facts, factsText(member, nowMs));
-      const first = member.firstMs ?? member.endedMs ?? nowMs;
-      setShare(read, (first - member.startedMs) / spanMs);
-      setShare(wrote, ((member.endedMs ?? nowMs) - first) / spanMs);
-      failure.hidden = member.reason === null;
-      setText(failure, member.reason === null ? "" : failureText(member));
-      thinking.hidden = !member.reasoning;
-      if (thinking.open) showMarkdown(thoughts, member.reasoning);
-      thinking.ontoggle = () => showMarkdown(thoughts, member.reasoning);
-      showMarkdown(text, member.text || toolCallsText(member));
-    },
-  };
-}
-
-function factsText(member, nowMs) {
-  const rate = tokensPerSecond(member, nowMs);
-  const count = tokensOf(member);
-  return [
-    count > 0 ? `${member.tokens === null ? "≈ " : ""}${count} tokens` : null,
-    rate === null ? null : `${rate < 10 ? rate.toFixed(1) : Math.round(rate)} tokens/s`,
-    formatSeconds((member.endedMs ?? nowMs) - member.startedMs),
-  ]
-    .filter(Boolean)
-    .join(" · ");
-}
-
-function failureText(member) {
-  const known = memberReasonText(member.reason);
-  const more = member.error && known === member.reason ? `: ${member.error}` : "";
-  const time = member.grace ? ` It had ${formatSeconds(member.grace.graceMs)} more than they.` : "";
-  return `${member.state === "cancelled" ? "Cancelled" : "Failed"}: ${known}${more}.${time}`;
-}
-
-function toolCallsText(member) {
-  return member.toolCalls.map((call) => `\`${call.name}(${call.arguments})\``).join("\n\n");
-}
-
-function setShare(element, share) {
-  element.style.setProperty("--share", Math.max(0, Math.min(1, share)).toFixed(3));
 }

@@ -1,6 +1,7 @@
 // One turn of a conversation: the question, the answer, and how it was made.
 
 import { analysisView } from "./analysis_view.js";
+import { contestedLine } from "./contested.js";
 import { copyButton } from "./copy.js";
 import { announce, fill, h, setText } from "./dom.js";
 import { showMarkdown } from "./markdown_view.js";
@@ -8,6 +9,7 @@ import { memberColumns } from "./members.js";
 import { excerpt, questionView } from "./question.js";
 import { isFinished, pendingMembers } from "./run_state.js";
 import { outcomeText, progressText } from "./run_text.js";
+import { sourcesSwitch } from "./sources_switch.js";
 
 /** The elements of a turn; `update(run, nowMs)` shows the progress of its run, `end(run)` the outcome. */
 export function turnView({ question, pastes, how }) {
@@ -20,6 +22,7 @@ export function turnView({ question, pastes, how }) {
   const actions = h("div", { className: "row actions", hidden: true });
   const members = memberColumns();
   const comparison = analysisView();
+  const contested = contestedLine();
   const compared = h(
     "section",
     { className: "part", hidden: true },
@@ -32,8 +35,8 @@ export function turnView({ question, pastes, how }) {
     "details",
     { className: "evidence", open: true },
     h("summary", {}, "How this answer was made"),
-    panel,
     compared,
+    panel,
     more,
   );
   const progress = h("div", { className: "progress" }, steps, status);
@@ -41,6 +44,7 @@ export function turnView({ question, pastes, how }) {
     "div",
     { className: "result", role: "group", "aria-label": "Answer" },
     progress,
+    contested.element,
     waiting,
     answer,
     trace,
@@ -64,6 +68,7 @@ export function turnView({ question, pastes, how }) {
     trace,
     more,
     members,
+    comparison,
     fold: () => {
       evidence.open = false;
     },
@@ -81,8 +86,10 @@ export function turnView({ question, pastes, how }) {
       panel.hidden = run.panel.length === 0 || run.gate?.bypass === true;
       members.update(run, nowMs);
       compared.hidden = run.analysis === null;
-      if (run.analysis) comparison.update(run);
-      waiting.hidden = isFinished(run) || run.answer.text !== "";
+      if (run.analysis && comparison.update(run)) contested.show(comparison.element);
+      // While the members write, they are what there is to read; once the answer is written, it is.
+      waiting.hidden = !["sent", "judge"].includes(run.phase) || run.answer.text !== "";
+      if (run.answer.text) members.fold();
       showMarkdown(answer, run.answer.text);
       setText(status, progressText(run, nowMs));
       const words = announcement(run);
@@ -93,6 +100,7 @@ export function turnView({ question, pastes, how }) {
       if (words) fill(notice, h("div", { className: "note warn" }, h("p", {}, words)));
       actions.hidden = false;
       if (run.answer.text) actions.prepend(copyButton(() => run.answer.text, "Copy the answer"));
+      if (run.fusion?.responses?.length) actions.append(sourcesSwitch());
       evidence.hidden = run.panel.length === 0;
     },
   };
