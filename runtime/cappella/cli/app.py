@@ -17,6 +17,7 @@ from cappella.cli.docs import docs
 from cappella.cli.errors import EXIT_CODES, App, one_line_errors
 from cappella.cli.eval import evaluate
 from cappella.cli.init import init
+from cappella.cli.judge import judge
 from cappella.cli.logs import logs
 from cappella.cli.mcp import mcp
 from cappella.errors import ConfigError
@@ -78,7 +79,7 @@ def reload(url: Url = DEFAULT_URL, key: ServerKey = None) -> None:
         asyncio.run(reload_server(Server(url, key)))
 
 
-for command in (terminal.ask, terminal.chat, terminal.top, mcp, init, check, docs, logs):
+for command in (terminal.ask, terminal.chat, terminal.top, judge, mcp, init, check, docs, logs):
     app.command()(command)
 app.command("eval")(evaluate)
 

@@ -18,14 +18,14 @@ from cappella.types import OutputFormat
 
 async def prefer(calls: JudgeCalls, candidates: Candidates, pair: tuple[Answer, Answer]) -> Preference:
     """The judge's preference between two of the candidates, asked in both orders. Raises EngineError."""
-    both = await calls.read("preference", replace(candidates, answers=pair), CHOICE_TOKENS)
+    both = await calls.read("preference", replace(candidates, answers=pair), CHOICE_TOKENS, calls.settings.criteria)
     orders = await asyncio.gather(*(choose(calls, order) for order in both.balanced))
     return Preference((pair[0].name, pair[1].name), (orders[0], orders[1]))
 
 
 async def choose_in_turns(calls: JudgeCalls, candidates: Candidates) -> list[Shares]:
     """The judge's choices among all, each time with others in front. Raises EngineError."""
-    fitting = await calls.read("ranking", candidates, CHOICE_TOKENS)
+    fitting = await calls.read("ranking", candidates, CHOICE_TOKENS, calls.settings.criteria)
     count = len(fitting.answers)
     orders = min(count, MAX_ORDERS)
     turns = [i * count // orders for i in range(orders)]

@@ -23,10 +23,11 @@ async def grade(calls: JudgeCalls, candidate: Candidates, task: JudgeTask) -> Se
     schema = {"name": "grades", "schema": grades_schema(rubric)}
     output_format = OutputFormat("response_format", {"type": "json_schema", "json_schema": schema})
     question = Question("score", output_format, TOKENS_OF_A_GRADE * len(rubric))
-    read = await calls.read("scores", candidate, question.max_tokens)
     # A rubric's own words stand in it already.
     criteria = None if task.rubric else calls.settings.criteria
-    instruction = f"{GRADE}\n{prompts.broken_up(criteria_lines(rubric))}{prompts.criteria_note(criteria)}"
+    lines = prompts.broken_up(criteria_lines(rubric))
+    instruction = f"{GRADE}\n{lines}{prompts.criteria_note(criteria)}"
+    read = await calls.read("scores", candidate, question.max_tokens, lines + (criteria or ""))
     fenced = prompts.fence(read.texts, read.nonce)
     messages = prompts.extend(calls.prompt.messages, [fenced, instruction])
     return await calls.ask(question, messages, read.nonce, lambda call: grades_of(call, rubric))

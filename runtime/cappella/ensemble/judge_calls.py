@@ -9,10 +9,10 @@ from cappella.config.options import Settings
 from cappella.engines.base import Engine
 from cappella.ensemble.call import EngineCall
 from cappella.ensemble.candidates import Candidates
-from cappella.ensemble.judgement import Shortened, Want
-from cappella.ensemble.run import Call, Role
+from cappella.ensemble.judgement import PartlyRead, Want
+from cappella.ensemble.run import Call, Role, Shortened
 from cappella.ensemble.shares import Reply, fit
-from cappella.errors import EngineUnusable
+from cappella.errors import EngineContextExceeded, EngineUnusable
 from cappella.types import Message, OutputFormat, Prompt, Sampling
 
 AT_ONCE = 4
@@ -41,7 +41,7 @@ class JudgeCalls:
     engine: Engine
     prompt: Prompt
     settings: Settings
-    shortened: list[Shortened] = field(default_factory=list)
+    shortened: list[PartlyRead] = field(default_factory=list)
     turn: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
     _made: list[EngineCall] = field(default_factory=list)
 
@@ -50,13 +50,21 @@ class JudgeCalls:
         """Every call that was made, also those that failed."""
         return [call.record for call in self._made if call.was_called]
 
-    async def read(self, part: Want, candidates: Candidates, reply_tokens: int | None) -> Candidates:
-        """The candidates as they fit into the judge's context; what is shortened is noted."""
-        fitting = (await fit(candidates, self.prompt, self.engine, Reply(reply_tokens))).candidates
-        sizes = {answer.name: len(answer.content) for answer in candidates.answers}
-        parts = fitting.parts.values()
-        self.shortened += [Shortened(part, each.name, each.head + each.tail, sizes[each.name]) for each in parts]
-        return fitting
+    async def read(self, part: Want, candidates: Candidates, reply_tokens: int, instruction: str | None) -> Candidates:
+        """The candidates as they fit into the judge's context; what is shortened is noted.
+
+        Raises EngineContextExceeded if the conversation alone leaves no room.
+        """
+        reply = Reply(None if self.engine.capabilities.reasoning else reply_tokens)
+        fitting = await fit(candidates, self.prompt, self.engine, reply, instruction)
+        if not fitting.has_room:
+            raise EngineContextExceeded(f"the question leaves {self.settings.judge} no room to read an answer", 400)
+        self.note(part, list(fitting.candidates.parts.values()))
+        return fitting.candidates
+
+    def note(self, part: Want, shortened: Sequence[Shortened]) -> None:
+        """The judge read only parts of these answers."""
+        self.shortened += [PartlyRead(part, each) for each in shortened]
 
     async def ask(
         self, question: Question, messages: Sequence[Message], nonce: str, read: Callable[[EngineCall], Result]

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from cappella.ensemble.run import Analysis, Answer
+from cappella.ensemble.run import Analysis, Answer, Shortened
 
 Want = Literal["analysis", "scores", "ranking", "preference"]
 RankedBy = Literal["preference", "scores", "choice"]
@@ -122,13 +122,11 @@ class Missing:
 
 
 @dataclass(frozen=True, slots=True)
-class Shortened:
-    """An answer that did not fit into the judge's context: how many of its characters were left for this part."""
+class PartlyRead:
+    """An answer that did not fit into the judge's context, for this part."""
 
     part: Want
-    name: str
-    chars: int
-    of: int
+    shortened: Shortened
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +141,7 @@ class Judgement:
     ranking: Sequence[Ranked]
     choices: Sequence[Shares]
     missing: Sequence[Missing]
-    shortened: Sequence[Shortened]
+    shortened: Sequence[PartlyRead]
 
 
 def rank(values: Mapping[str, float]) -> list[Ranked]:

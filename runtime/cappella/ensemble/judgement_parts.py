@@ -39,9 +39,9 @@ class Parts:
         self._task, self._answers, self._settings = task, answers, settings
         self._candidates = Candidates.shuffled(answers, settings.seed)
         self._made = JudgeCalls(engine, prompt, settings)
-        # With the room for its reply that `_compare` counts with.
+        # It keeps room for an analysis, which is all that it writes.
         sampling = settings.judge_sampling.model_copy(update={"max_completion_tokens": settings.analysis_max_tokens})
-        comparing = settings.model_copy(update={"analysis": "off", "judge_sampling": sampling})
+        comparing = settings.model_copy(update={"strategy": "synthesize", "judge_sampling": sampling})
         self.judge = Judge(engine, prompt, answers, self._candidates, comparing, lambda event: None)
         self._grades: dict[str, Sequence[Grade]] = {}
         self._preferences: list[Preference] = []
@@ -106,9 +106,10 @@ class Parts:
 
     async def _compare(self) -> None:
         async with self._made.turn:
-            # Only told of here: the judge fits them by itself, in the same way.
-            await self._made.read("analysis", self._candidates, self._settings.analysis_max_tokens)
-            await self.judge.compare()
+            try:
+                await self.judge.compare()
+            finally:
+                self._made.note("analysis", self.judge.shortened)
 
     async def _grade(self, answer: Answer) -> None:
         self._grades[answer.name] = await grade(self._made, self._candidates.only([answer]), self._task)

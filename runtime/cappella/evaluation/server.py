@@ -66,12 +66,18 @@ class Server:
 
     async def ask(self, body: Json) -> Answer:
         """The answer. Raises Unanswered for this question alone, and CappellaError where no other would be answered."""
+        return _answer(*await self.post(CHAT, body))
+
+    async def post(self, path: str, body: Json) -> tuple[Json, float]:
+        """The reply, and the seconds of the try that gave it. Raises what `ask` raises."""
         for left in reversed(range(BROKEN_TRIES)):
-            status, reply, seconds = await self._patiently("POST", CHAT, body, self._patience_s)
+            status, reply, seconds = await self._patiently("POST", path, body, self._patience_s)
             if status == 200:
-                return _answer(reply, seconds)
+                return reply, seconds
             if status in FATAL or _refuses_every_run(reply, body):
-                raise CappellaError(f"{self.url} refuses {body['model']}: {_message(reply)}")
+                raise CappellaError(
+                    f"{self.url} refuses {body.get('model') or body.get('ensemble')}: {_message(reply)}"
+                )
             if status < 500:
                 raise Unanswered(_message(reply))
             if left:

@@ -79,12 +79,12 @@ class MissingPart(TypedDict):
     error: str
 
 
-class ShortenedAnswer(TypedDict):
-    """An answer of which the judge read so many characters for this part, since its context holds no more."""
+class ReadInPart(TypedDict):
+    """An answer of which the judge read so many `tokens` for this part, of its own count, without the middle."""
 
     part: Want
     model: str
-    characters: int
+    tokens: int
     of: int
 
 
@@ -99,7 +99,7 @@ class Told(TypedDict):
     preferences: NotRequired[list[PairPreference]]
     position_bias: NotRequired[PositionBias]
     missing: NotRequired[list[MissingPart]]
-    shortened: NotRequired[list[ShortenedAnswer]]
+    shortened: NotRequired[list[ReadInPart]]
 
 
 def told(judgement: Judgement) -> Told:
@@ -126,8 +126,9 @@ def told(judgement: Judgement) -> Told:
         ]
     if judgement.shortened:
         out["shortened"] = [
-            {"part": each.part, "model": each.name, "characters": each.chars, "of": each.of}
+            {"part": each.part, "model": read.name, "tokens": read.tokens, "of": read.of}
             for each in judgement.shortened
+            for read in (each.shortened,)
         ]
     return out
 

@@ -257,8 +257,8 @@ async def test_an_answer_of_30000_tokens_is_shortened_and_told(fake_engines: Fak
         reply = await judged(url, answers=["red", "blue " * 24_000], want=["scores"])
     assert [each["points"] for each in reply["scores"]] == [1, 9]
     (cut,) = reply["shortened"]
-    assert (cut["part"], cut["model"], cut["of"]) == ("scores", "candidate~2", 120_000)
-    assert 0 < cut["characters"] < 20_000
+    assert (cut["part"], cut["model"], cut["of"]) == ("scores", "candidate~2", 30_001)
+    assert 0 < cut["tokens"] < 4096
     assert max(len(last_message(body)) for body in server.bodies) < 20_000
 
 
