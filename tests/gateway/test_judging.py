@@ -302,7 +302,7 @@ async def test_a_judge_that_chooses_nobody_costs_the_choices_and_not_the_rest(
 async def test_points_in_another_form_are_asked_for_once_more(
     gateway: str, fake_engines: FakeEngines, text: str
 ) -> None:
-    even, told = judging(WORTH), []
+    even, told = judging(WORTH), list[Any]()
 
     def script(body: Any) -> Script:
         if is_grading(body) and "red" in str(answers_shown(body)):

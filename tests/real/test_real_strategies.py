@@ -465,3 +465,20 @@ async def test_a_runtime_in_process_asks_and_streams(tmp_path: Path) -> None:
     last = items[-1]
     assert isinstance(last, Run)
     assert "".join(item.chunk.content for item in items if isinstance(item, FinalDelta)) == last.content == run.content
+
+
+async def test_answers_from_elsewhere_are_scored_and_compared_by_the_judge(demo: Deployment) -> None:
+    rubric = [{"name": "right", "points": 5}, {"name": "whole", "points": 3}]
+    asked = {"ensemble": "default", "prompt": QUESTION, "rubric": rubric, "want": ["scores", "preference", "ranking"]}
+    answers = ["Gonil is in room 12.", {"model": "elsewhere", "content": "I do not know."}]
+    body = {**asked, "answers": answers}
+    async with aiohttp.ClientSession() as http, http.post(f"{demo.url}/v1/judge", json=body) as reply:
+        value = await reply.json()
+    assert (reply.status, value.get("status")) == (200, "ok"), value
+    for scores in value["scores"]:
+        assert [(each["criterion"], each["of"]) for each in scores["criteria"]] == [("right", 5), ("whole", 3)]
+        assert all(0 <= each["points"] <= each["of"] for each in scores["criteria"])
+    (pair,) = value["preferences"]
+    assert {order["first"] for order in pair["orders"]} == {"candidate", "elsewhere"}
+    assert pair["preferred"] in ("candidate", "elsewhere", None)
+    assert sorted(each["role"] for each in value["usage"]["fusion_details"]) == ["choice", "choice", "score", "score"]

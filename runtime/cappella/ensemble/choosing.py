@@ -47,7 +47,7 @@ async def choose(calls: JudgeCalls, candidates: Candidates) -> Shares:
 
 def means(choices: Sequence[Shares]) -> Mapping[str, float]:
     """Each answer's mean probability over all choices."""
-    by_name = defaultdict(list)
+    by_name: dict[str, list[float]] = defaultdict(list)
     for each in choices:
         for name, share in each.by_name.items():
             by_name[name].append(share)
@@ -56,7 +56,7 @@ def means(choices: Sequence[Shares]) -> Mapping[str, float]:
 
 def won(preferences: Sequence[Preference]) -> Mapping[str, float]:
     """The share of its pairs that each answer won; a tie is half of one."""
-    by_name = defaultdict(list)
+    by_name: dict[str, list[float]] = defaultdict(list)
     for each in preferences:
         for name in each.names:
             by_name[name].append(0.5 if each.preferred is None else float(each.preferred == name))

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 
 from cappella.config.options import Settings
@@ -97,10 +98,10 @@ class Parts:
             yield Job("analysis", names, self._compare)
         if "scores" in want:
             for answer in self._answers:
-                yield Job("scores", [answer.name], lambda answer=answer: self._grade(answer))
+                yield Job("scores", [answer.name], partial(self._grade, answer))
         if "preference" in want:
             for pair in combinations(self._answers, 2):
-                yield Job("preference", [each.name for each in pair], lambda pair=pair: self._prefer(pair))
+                yield Job("preference", [each.name for each in pair], partial(self._prefer, pair))
         if self._task.ranked_by == "choice":
             yield Job("ranking", names, self._choose)
 
