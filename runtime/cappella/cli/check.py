@@ -23,7 +23,7 @@ def check(
     from cappella.config import load, yaml_source
     from cappella.engines import backends
     from cappella.errors import DoesNotFit, raise_all
-    from cappella.placement import checks, machine
+    from cappella.placement import checks, machine, reading_room
 
     with one_line_errors():
         on = machine.described(gpus) if gpus else machine.own() if machine.has_gpu() else None
@@ -36,7 +36,11 @@ def check(
         for name, ensemble in loaded.ensembles.items():
             panel = ", ".join(seat.name for seat in ensemble.seats)
             quorum = ensemble.quorum_of(sum(seat.samples for seat in ensemble.seats))
-            print(f"cappella/{name}: {panel} (quorum {quorum}), judge {ensemble.judge.model}")
+            judges = ", then ".join(judge.model for judge in ensemble.judge.in_order)
+            print(f"cappella/{name}: {panel} (quorum {quorum}), judge {judges}")
+        contexts = {name: model.max_model_len for name, model in loaded.models.items() if model.max_model_len}
+        for name, warning in reading_room.warnings(loaded, contexts):
+            print(f"cappella/{name}: {warning}")
 
 
 def _describe(loaded: Any, wrong: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from cappella.config import Config
 from cappella.errors import DoesNotFit
-from cappella.placement import advice, estimate, improvements, in_use, machine
+from cappella.placement import advice, estimate, improvements, in_use, machine, reading_room
 from cappella.placement.estimate import Estimate
 from cappella.placement.machine import Device, Machine
 from cappella.placement.planner import Placed, Plan
@@ -108,6 +108,9 @@ def _told(config: Config, plan: Plan) -> list[Text]:
         if each.run_s is not None:
             parts = f"the panel {_seconds(each.panel_s)}, the judge {_seconds(each.judge_s)}"
             lines.append(Text(f"  estimate: one run alone takes {_seconds(each.run_s)} ({parts})"))
+    remote = {name: model.max_model_len for name, model in config.remote.items()}
+    contexts = {**remote, **{name: placed.max_model_len for name, placed in plan.placed.items()}}
+    lines += [Text(f"cappella/{name}: {each}", "yellow") for name, each in reading_room.warnings(config, contexts)]
     if speeds := estimate.tokens_per_s(plan):
         each_alone = ", ".join(f"{name} {speed:.0f}" for name, speed in speeds.items())
         lines.append(Text(f"estimate: tokens/s of each model, while it has its GPUs to itself: {each_alone}"))
