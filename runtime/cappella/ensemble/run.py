@@ -98,6 +98,15 @@ class Shortened:
 
 
 @dataclass(frozen=True, slots=True)
+class Sampled:
+    """How many samples were asked, of `most` so many, and how sure the leading value is to stay ahead."""
+
+    asked: int
+    most: int
+    lead: float
+
+
+@dataclass(frozen=True, slots=True)
 class Panel:
     """One round of the panel: its answers and failures in the order of the seats, and its calls."""
 
@@ -186,6 +195,7 @@ class Run:
     timings: Timings
     shortened: Sequence[Shortened] = ()
     progress: str = ""
+    sampled: Sampled | None = None
     judgement: "Judgement | None" = None
 
     @property
