@@ -24,7 +24,7 @@ from cappella.vocabulary import Strategy
 
 MODEL = Model.model_validate({"weights": "w", "max_model_len": 100})
 USER = [{"role": "user", "content": "Hi"}]
-OTHERS = {"select": Selection(margin=2), "weights": {"ann": 1.5}}
+OTHERS = {"samples": 2, "select": Selection(margin=2), "weights": {"ann": 1.5}}
 """Values of the options that are objects."""
 IN_CONFIG = sorted(EnsembleOptions.model_fields)
 

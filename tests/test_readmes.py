@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 
 from cappella.config import Config
 from cappella.config.limits import Limits
-from cappella.config.options import EnsembleOptions, Options, Selection
+from cappella.config.options import MAX_SAMPLES, Adaptive, EnsembleOptions, Options, Selection
 from cappella.gateway import errors
 from cappella.gateway.formats.chat import ChatRequest, StreamOptions
 from cappella.gateway.formats.fields import OPTIONS, Fusion
@@ -81,6 +81,8 @@ def _values(option: FieldInfo) -> str:
         return ", ".join(f"`{word}`" for word in kinds)
     if kinds[0] in OBJECTS or get_origin(kinds[0]) in OBJECTS:
         return "an object"
+    if Adaptive in kinds:
+        return f"1 to {MAX_SAMPLES}, an object"
     limits = {type(limit): limit for limit in option.metadata}
     if Ge in limits and Le in limits:
         return f"{limits[Ge].ge} to {limits[Le].le}"

@@ -7,8 +7,12 @@ from typing import Annotated
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from cappella.config.fields import Name
+<<<<<<< HEAD
 from cappella.config.options import MAX_ANSWERS, MAX_MEMBERS, MAX_SAMPLES, EnsembleOptions, Seat
 from cappella.config.own_prompts import OwnPrompts
+=======
+from cappella.config.options import MAX_ANSWERS, MAX_MEMBERS, MAX_SAMPLES, EnsembleOptions, Seat, most_samples
+>>>>>>> judge2
 from cappella.config.yaml_source import Path_
 from cappella.types import Frozen, Sampling, SamplingOptions, Temperature
 from cappella.vocabulary import GateMode
@@ -140,7 +144,7 @@ class Ensemble(EnsembleOptions):
     def seats_of(self, preset: "Preset | Ensemble") -> tuple[Seat, ...]:
         """The seats of a preset: its own panel, or the ensemble's."""
         members = preset.panel or self.panel
-        samples = {**self.given(), **preset.given()}.get("samples", 1)
+        samples = most_samples({**self.given(), **preset.given()}.get("samples", 1)) or 1
         return seats((m.model, m.sampling, m.system, m.samples or samples) for m in members)
 
     @property

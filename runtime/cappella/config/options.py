@@ -5,7 +5,11 @@ them from here. A new option is one field here plus the code that uses it.
 """
 
 from collections.abc import Mapping, Sequence
+<<<<<<< HEAD
 from dataclasses import dataclass, field
+=======
+from dataclasses import dataclass, replace
+>>>>>>> judge2
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
@@ -46,11 +50,21 @@ class Seat:
     sampling: Sampling = Sampling()
     system: str | None = None
     samples: int = 1
+    before: int | None = None
+    """Where its samples are asked in portions: how many were asked before this one."""
 
     @property
     def answer_names(self) -> list[str]:
         """The names of its answers: the seat's name, with `~1`, `~2` and so on if there are several."""
-        return [self.name] if self.samples == 1 else [f"{self.name}~{i + 1}" for i in range(self.samples)]
+        if self.samples == 1 and self.before is None:
+            return [self.name]
+        return [f"{self.name}~{(self.before or 0) + i + 1}" for i in range(self.samples)]
+
+    def portion(self, before: int, count: int) -> "Seat":
+        """The seat with the next of its samples, which have seeds of their own."""
+        seed = self.sampling.seed
+        sampling = self.sampling if seed is None else self.sampling.model_copy(update={"seed": seed + before})
+        return replace(self, sampling=sampling, samples=min(count, self.samples - before), before=before)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +77,13 @@ class GivenAnswer:
 
 Pattern = Annotated[str, Field(min_length=1, max_length=MAX_PATTERN_CHARACTERS), AfterValidator(usable_pattern)]
 LogOdds = Annotated[float, Field(ge=-10, le=10)]
+
+
+class Adaptive(Frozen):
+    """Samples of each seat that stop, at `most` so many, once the leading value is `until` so sure to stay ahead."""
+
+    most: Annotated[int, Field(ge=2, le=MAX_SAMPLES)] = MAX_SAMPLES
+    until: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
 
 
 class Selection(Frozen):
@@ -94,8 +115,8 @@ class EnsembleOptions(Frozen):
     grace_s: Grace | None = None
     """Seconds that stragglers may take after the quorum is met, or `never` to cut them; by default twice the time that
     the quorum took, and at least 5 s."""
-    samples: Annotated[int, Field(ge=1, le=MAX_SAMPLES)] = 1
-    """Answers per seat, in one engine call."""
+    samples: Annotated[int, Field(ge=1, le=MAX_SAMPLES)] | Adaptive = 1
+    """Answers per seat, in one engine call; or an object: `most` so many, and no more once the lead is `until` so sure."""
     layers: Annotated[int, Field(ge=1, le=4)] = 1
     """Rounds of the panel; from the second on, members read the answers of the previous round."""
     review: bool = False
@@ -144,6 +165,11 @@ class EnsembleOptions(Frozen):
     def given(self) -> dict[str, Any]:
         """The options that are set here."""
         return {name: getattr(self, name) for name in self.model_fields_set if name in EnsembleOptions.model_fields}
+
+
+def most_samples(samples: int | Adaptive | None) -> int | None:
+    """The most samples of a seat."""
+    return samples.most if isinstance(samples, Adaptive) else samples
 
 
 class Options(EnsembleOptions):

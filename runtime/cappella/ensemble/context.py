@@ -7,10 +7,11 @@ from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 
-from cappella.config.options import Settings
+from cappella.config.options import Adaptive, Seat, Settings
 from cappella.engines.base import Engine
 from cappella.engines.context_size import prompt_work
 from cappella.ensemble import agreement, given_answers, prompts
+from cappella.ensemble.adaptive import ask_until_safe
 from cappella.ensemble.budget import Budget, within_budget
 from cappella.ensemble.candidates import Ordering
 from cappella.ensemble.events import (
@@ -30,7 +31,11 @@ from cappella.ensemble.messages import for_judge, format_of_members
 from cappella.ensemble.prefill import EarlyPrefill
 from cappella.ensemble.quorum import require_quorum
 from cappella.ensemble.rounds import ask_round
+<<<<<<< HEAD
 from cappella.ensemble.run import Answer, Call, FailedJudge, Failure, GateDecision, Panel, Timings, Verdict
+=======
+from cappella.ensemble.run import Answer, Call, Failure, GateDecision, Panel, Sampled, Timings, Verdict
+>>>>>>> judge2
 from cappella.ensemble.timing import timings
 from cappella.errors import EngineBroke, EngineError, EngineNotReady
 from cappella.extraction.extractors import Reading
@@ -85,6 +90,7 @@ class RunContext:
         self.rounds: list[Panel] = []
         self.ranking: Sequence[str] | None = None
         self.gate: GateDecision | None = None
+        self.sampled: Sampled | None = None
         self.failure_reason: str | None = None
         self.began_at = self.panel_ended_at = time.monotonic()
         self.first_final_at: float | None = None
@@ -134,8 +140,7 @@ class RunContext:
     @cached_property
     def reading(self) -> Reading:
         """The values of `answers`; ask no further rounds once it has been used."""
-        settings = self.settings
-        return agreement.reading(self.answers, settings.extract, self.question, settings.extract_pattern)
+        return self._read(self.answers)
 
     @cached_property
     def judge(self) -> Judge:
@@ -215,27 +220,42 @@ class RunContext:
 
     async def _ask_round(self) -> Panel:
         settings, rounds_left = self.settings, self.max_rounds - len(self.rounds)
-        quorate_limit_s = self.panel_remaining_s / rounds_left
-        # Only the first round may use the judge's share: below the quorum there is nothing to judge.
-        limit_s = quorate_limit_s if self.rounds else self.remaining_s / rounds_left
         prefill = self._early_prefill.running(is_last=rounds_left == 1) if self._prefills_early else nullcontext()
         async with prefill:
             given = [] if self.rounds else await self._read_given()
             seats = settings.panel if self.rounds else settings.first_seats
-            # At least one of those who are asked: the grace is a multiple of the time that it takes.
-            quorum = max(1, settings.quorum - sum(isinstance(each, Answer) for each in given))
-            wait_policy = WaitPolicy(quorum, settings.round_timeout_s, settings.grace_s, limit_s, quorate_limit_s)
-            asked = await ask_round(
-                self.members,
-                self.prompt,
-                settings,
-                seats,
-                self.answers,
-                wait_policy,
-                self.emit,
-                verbatim=self.strategy.returns_member_answers,
-            )
+            there = sum(isinstance(each, Answer) for each in given)
+            if isinstance(settings.samples, Adaptive) and not self.rounds and seats:
+                asked, self.sampled = await ask_until_safe(
+                    seats, settings.samples, lambda some, got: self._ask(some, there + got, rounds_left), self._read
+                )
+            else:
+                asked = await self._ask(seats, there, rounds_left)
         return given_answers.joined(given, asked, settings.answer_names) if given else asked
+
+    async def _ask(self, seats: Sequence[Seat], there: int, rounds_left: int) -> Panel:
+        """Ask these seats, where there are answers already."""
+        settings = self.settings
+        quorate_limit_s = self.panel_remaining_s / rounds_left
+        # Only the first round may use the judge's share: below the quorum there is nothing to judge.
+        limit_s = quorate_limit_s if self.rounds else self.remaining_s / rounds_left
+        # At least one of those who are asked: the grace is a multiple of the time that it takes.
+        quorum = max(1, min(settings.quorum - there, sum(seat.samples for seat in seats)))
+        wait_policy = WaitPolicy(quorum, settings.round_timeout_s, settings.grace_s, limit_s, quorate_limit_s)
+        return await ask_round(
+            self.members,
+            self.prompt,
+            settings,
+            seats,
+            self.answers,
+            wait_policy,
+            self.emit,
+            verbatim=self.strategy.returns_member_answers,
+        )
+
+    def _read(self, answers: Sequence[Answer]) -> Reading:
+        settings = self.settings
+        return agreement.reading(answers, settings.extract, self.question, settings.extract_pattern)
 
     async def _read_given(self) -> Sequence[Answer | Failure]:
         """The candidates that the request brings along, told as any other answer."""

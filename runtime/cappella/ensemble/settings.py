@@ -9,7 +9,11 @@ from cappella.config import Ensemble, Judge, Model, Preset, RemoteModel, seats
 from cappella.config.abilities import cannot_write, judge_lacks, seat_lacks
 from cappella.config.ensembles import GateConfig
 from cappella.config.limits import Limits
+<<<<<<< HEAD
 from cappella.config.options import MAX_ANSWERS, Gate, JudgeSeat, Overrides, Seat, Settings
+=======
+from cappella.config.options import MAX_ANSWERS, Gate, Overrides, Seat, Settings, most_samples
+>>>>>>> judge2
 from cappella.ensemble import given_answers
 from cappella.ensemble.messages import ends_in_results, has_images
 from cappella.ensemble.structured import formats
@@ -139,7 +143,7 @@ def _panel(
     ensemble: Ensemble, preset: Preset | Ensemble, models: Models, overrides: Overrides, seed: int | None
 ) -> tuple[Seat, ...]:
     panel_seats = ensemble.seats_of(preset)
-    samples = overrides.options.given().get("samples")
+    samples = most_samples(overrides.options.given().get("samples"))
     if overrides.panel is not None:
         _require_models(overrides.panel, models, "fusion.analysis_models")
         configured = {seat.model: seat for seat in reversed(panel_seats)}

@@ -47,6 +47,9 @@ class Metrics:
             "ensemble",
             SHARE_BUCKETS,
         )
+        self._samples = self._counter(
+            "samples", "Samples of seats with adaptive samples: asked, or saved as the lead was safe.", "ensemble state"
+        )
         self._shortened = self._counter(
             "answers_shortened",
             "Answers that a judge read without their middle, since all exceeded its context",
@@ -133,6 +136,9 @@ class Metrics:
         self._overhead.labels(ensemble).observe(timings.overhead_s)
         self._prefill.labels(ensemble, "early").inc(timings.early_prefill_tokens)
         self._prefill.labels(ensemble, "late").inc(timings.late_prefill_tokens)
+        if run.sampled:
+            self._samples.labels(ensemble, "asked").inc(run.sampled.asked)
+            self._samples.labels(ensemble, "saved").inc(run.sampled.most - run.sampled.asked)
         self._shortened.labels(ensemble).inc(len(run.shortened))
         if run.status == "degraded":
             self._degraded.labels(ensemble, run.failure_reason or MEMBER_FAILED).inc()

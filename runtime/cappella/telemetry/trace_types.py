@@ -71,9 +71,18 @@ class Extracted(TypedDict):
     values: dict[str, str | None]
 
 
+class SampledSeats(TypedDict):
+    """How many samples were asked, of `most` so many, and how sure the leading value is to stay ahead."""
+
+    asked: Count
+    most: Count
+    lead: float
+
+
 class WeighedTrace(TypedDict):
     """By what an answer was chosen: values, the parts of the evidence in log-odds, by how much the best leads."""
 
+    sampled: NotRequired[SampledSeats]
     extracted: NotRequired[Extracted]
     evidence: NotRequired[dict[Evidence, dict[str, float]]]
     margin: NotRequired[float]

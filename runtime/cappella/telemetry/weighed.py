@@ -2,16 +2,19 @@
 
 from collections.abc import Mapping
 
-from cappella.ensemble.run import Verdict
+from cappella.ensemble.run import Run
 from cappella.extraction.extractors import Reading
 from cappella.telemetry.trace_types import WeighedTrace
 
 MAX_VALUE_CHARACTERS = 200
 
 
-def parts(verdict: Verdict) -> WeighedTrace:
+def parts(run: Run) -> WeighedTrace:
     """The keys that apply; of long values the beginning."""
     out: WeighedTrace = {}
+    verdict = run.verdict
+    if (sampled := run.sampled) is not None:
+        out["sampled"] = {"asked": sampled.asked, "most": sampled.most, "lead": round(sampled.lead, 3)}
     if verdict.read is not None:
         out["extracted"] = {"by": verdict.read.extractor, "values": _values(verdict.read)}
     if verdict.evidence is not None:

@@ -1,0 +1,55 @@
+"""Adaptive consistency: samples are asked in portions, and no more of them once the leading value is safe.
+
+The lead is safe if it stays ahead of the next value with the probability `until`: that more than half of the answers with
+one of these two values have the first, under a Beta distribution of those that there are.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from math import comb
+
+from cappella.config.options import Adaptive, Seat
+from cappella.ensemble import agreement
+from cappella.ensemble.run import Answer, Panel, Sampled
+from cappella.extraction.extractors import Reading
+
+Ask = Callable[[Sequence[Seat], int], Awaitable[Panel]]
+"""Asks these seats; the number is of answers that there are already."""
+Read = Callable[[Sequence[Answer]], Reading]
+
+
+async def ask_until_safe(seats: Sequence[Seat], adaptive: Adaptive, ask: Ask, read: Read) -> tuple[Panel, Sampled]:
+    """The answers of as many portions as it takes. A portion without an answer is the last."""
+    answers, failures, calls, before = [], [], [], 0
+    most, lead = max(seat.samples for seat in seats), 0.0
+    while before < most and lead < adaptive.until:
+        count = min(most - before, _portion(_votes(answers, read), adaptive.until, len(seats)))
+        open_seats = [seat for seat in seats if seat.samples > before]
+        panel = await ask([seat.portion(before, count) for seat in open_seats], len(answers))
+        answers, failures = [*answers, *panel.answers], [*failures, *panel.failures]
+        calls, before = [*calls, *panel.calls], before + count
+        lead = certainty_of_lead(*_votes(answers, read))
+        if not panel.answers:
+            break
+    asked = sum(min(seat.samples, before) for seat in seats)
+    return Panel(answers, failures, calls), Sampled(asked, sum(seat.samples for seat in seats), lead)
+
+
+def certainty_of_lead(first: int, second: int) -> float:
+    """The probability that the value with `first` votes stays ahead of the one with `second`."""
+    votes = first + second + 1
+    return sum(comb(votes, k) for k in range(first + 1)) / 2**votes
+
+
+def _votes(answers: Sequence[Answer], read: Read) -> tuple[int, int]:
+    """The votes of the two most frequent values."""
+    sizes = [len(group) for group in agreement.groups(answers, read(answers))] if answers else []
+    return (*sizes, 0, 0)[0], (*sizes, 0, 0)[1]
+
+
+def _portion(votes: tuple[int, int], until: float, seats: int) -> int:
+    """The fewest samples of each seat that can make the lead safe."""
+    first, second = votes
+    needed = 1
+    while certainty_of_lead(first + needed, second) < until:
+        needed += 1
+    return -(-needed // seats)
