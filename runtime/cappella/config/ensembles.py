@@ -7,12 +7,8 @@ from typing import Annotated
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from cappella.config.fields import Name
-<<<<<<< HEAD
-from cappella.config.options import MAX_ANSWERS, MAX_MEMBERS, MAX_SAMPLES, EnsembleOptions, Seat
-from cappella.config.own_prompts import OwnPrompts
-=======
 from cappella.config.options import MAX_ANSWERS, MAX_MEMBERS, MAX_SAMPLES, EnsembleOptions, Seat, most_samples
->>>>>>> judge2
+from cappella.config.own_prompts import OwnPrompts
 from cappella.config.yaml_source import Path_
 from cappella.types import Frozen, Sampling, SamplingOptions, Temperature
 from cappella.vocabulary import GateMode

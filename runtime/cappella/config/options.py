@@ -5,11 +5,7 @@ them from here. A new option is one field here plus the code that uses it.
 """
 
 from collections.abc import Mapping, Sequence
-<<<<<<< HEAD
-from dataclasses import dataclass, field
-=======
-from dataclasses import dataclass, replace
->>>>>>> judge2
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator

@@ -31,11 +31,7 @@ from cappella.ensemble.messages import for_judge, format_of_members
 from cappella.ensemble.prefill import EarlyPrefill
 from cappella.ensemble.quorum import require_quorum
 from cappella.ensemble.rounds import ask_round
-<<<<<<< HEAD
-from cappella.ensemble.run import Answer, Call, FailedJudge, Failure, GateDecision, Panel, Timings, Verdict
-=======
-from cappella.ensemble.run import Answer, Call, Failure, GateDecision, Panel, Sampled, Timings, Verdict
->>>>>>> judge2
+from cappella.ensemble.run import Answer, Call, FailedJudge, Failure, GateDecision, Panel, Sampled, Timings, Verdict
 from cappella.ensemble.timing import timings
 from cappella.errors import EngineBroke, EngineError, EngineNotReady
 from cappella.extraction.extractors import Reading

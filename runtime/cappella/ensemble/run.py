@@ -98,21 +98,21 @@ class Shortened:
 
 
 @dataclass(frozen=True, slots=True)
-<<<<<<< HEAD
 class FailedJudge:
     """A judge that was not up, or broke, and in whose place the next of the list judged."""
 
     model: str
     reason: str
     error: str
-=======
+
+
+@dataclass(frozen=True, slots=True)
 class Sampled:
     """How many samples were asked, of `most` so many, and how sure the leading value is to stay ahead."""
 
     asked: int
     most: int
     lead: float
->>>>>>> judge2
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,7 @@ from cappella.config import Ensemble, Judge, Model, Preset, RemoteModel, seats
 from cappella.config.abilities import cannot_write, judge_lacks, seat_lacks
 from cappella.config.ensembles import GateConfig
 from cappella.config.limits import Limits
-<<<<<<< HEAD
-from cappella.config.options import MAX_ANSWERS, Gate, JudgeSeat, Overrides, Seat, Settings
-=======
-from cappella.config.options import MAX_ANSWERS, Gate, Overrides, Seat, Settings, most_samples
->>>>>>> judge2
+from cappella.config.options import MAX_ANSWERS, Gate, JudgeSeat, Overrides, Seat, Settings, most_samples
 from cappella.ensemble import given_answers
 from cappella.ensemble.messages import ends_in_results, has_images
 from cappella.ensemble.structured import formats
