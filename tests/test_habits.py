@@ -41,6 +41,13 @@ def test_the_hooks_run_what_the_check_runs_and_fetch_nothing() -> None:
     assert {(hook["language"], hook["pass_filenames"]) for hook in hooks} == {("system", False)}
 
 
+def test_slow_imports_stand_in_the_functions_that_use_them() -> None:
+    """Every process that runs tests imports every module of them: `anthropic` and `mcp` take seconds of CPU time."""
+    slow = re.compile(r"^(?:from|import) (?:anthropic|mcp|cappella\.gateway\.mcp\.tools)\b", re.MULTILINE)
+    paths = [path for path in (ROOT / "tests").rglob("*.py") if path.parent.name != "clients"]
+    assert [path.name for path in paths if slow.search(path.read_text())] == []
+
+
 def test_tests_of_real_engines_have_names_by_which_they_are_scheduled() -> None:
     marked = re.compile(r"^@pytest\.mark\.vllm\n(?:@.*\n)*(?:async )?def (?!test_real_)(\w+)", re.MULTILINE)
     others = [path for path in (ROOT / "tests").rglob("test_*.py") if not path.name.startswith("test_real_")]

@@ -13,14 +13,10 @@ from urllib.parse import urlsplit
 import aiohttp
 import httpx2
 import pytest
-from mcp import Client
-from mcp.client.streamable_http import streamable_http_client
-from mcp.types import CallToolResult, TextContent
 
 from cappella.auth.keys import KeyStore
 from cappella.config import Config
 from cappella.gateway.mcp.loopback import Loopback
-from cappella.gateway.mcp.tools import server_of
 from support.fake_engines import JSON, MEMBERS, FakeEngines, eventually, gateway_config, judge_script, serving
 from support.recorded_gateway import recording_config
 from support.scripted_engine import Json, Script
@@ -31,8 +27,11 @@ ACCEPT = {**JSON, "Accept": "application/json, text/event-stream"}
 
 
 @asynccontextmanager
-async def agent(url: str, key: str = "", mode: str = "legacy") -> AsyncIterator[Client]:
+async def agent(url: str, key: str = "", mode: str = "legacy") -> AsyncIterator[Any]:
     """A client; `legacy` begins with a handshake, as all did until the protocol of 2026."""
+    from mcp import Client
+    from mcp.client.streamable_http import streamable_http_client
+
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     async with httpx2.AsyncClient(headers=headers, timeout=60) as http:
         transport = streamable_http_client(f"{url}/mcp", http_client=http)
@@ -40,7 +39,9 @@ async def agent(url: str, key: str = "", mode: str = "legacy") -> AsyncIterator[
             yield client
 
 
-def text_of(result: CallToolResult) -> str:
+def text_of(result: Any) -> str:
+    from mcp.types import TextContent
+
     return "\n".join(each.text for each in result.content if isinstance(each, TextContent))
 
 
@@ -221,6 +222,10 @@ class Unreadable:
 
 
 async def test_a_call_that_fails_between_two_chunks_ends_its_run() -> None:
+    from mcp import Client
+
+    from cappella.gateway.mcp.tools import server_of
+
     asked = Unreadable()
     async with Client(server_of(lambda _: asked), read_timeout_seconds=60) as client:
         assert (await client.call_tool("ask_panel", {"question": "Hi"})).is_error

@@ -11,7 +11,6 @@ from typing import Any
 
 import aiohttp
 import pytest
-from anthropic import AsyncAnthropic
 from openai import AsyncOpenAI
 
 import cappella
@@ -224,6 +223,8 @@ async def test_the_responses_api_streams_a_run(demo: Deployment) -> None:
 
 
 async def test_the_messages_api_streams_a_run(demo: Deployment) -> None:
+    from anthropic import AsyncAnthropic
+
     async with AsyncAnthropic(base_url=demo.url, api_key="none", max_retries=0) as stock:
         turn: Any = {"role": "user", "content": QUESTION}
         async with stock.messages.stream(model=ENSEMBLE, max_tokens=200, messages=[turn]) as stream:
@@ -402,6 +403,8 @@ async def test_reasoning_is_split_off_and_kept_in_the_trace(agent: Deployment) -
 
 
 async def test_anthropics_client_runs_the_same_loop(agent: Deployment) -> None:
+    from anthropic import AsyncAnthropic
+
     tool: Any = {"name": "look_up", "description": "d", "input_schema": TOOL["parameters"]}
     turns: list[Any] = [{"role": "user", "content": "What is the price of Tunagox?"}]
     async with AsyncAnthropic(base_url=agent.url, api_key="none", max_retries=0) as stock:
