@@ -11,20 +11,21 @@ import pytest
 
 from cappella.config import Config, cards, load
 from cappella.errors import ConfigError
-from cappella.placement import advice, architecture, machine
+from cappella.placement import advice, architecture, checks, machine
 from support.real_deployment import ROOT
 
 CONFIGS = ROOT / "model_configs"
 Known = Mapping[str, cards.Card]
 NAMES = sorted(path.stem for path in cards.SHIPPED.glob("*.yaml"))
-# The memory that drivers report at least for a GPU of so many decimal gigabytes.
+# The cards with the least memory of those that scripts/ready_configs plans each config for.
 MACHINES = {
-    "1x24gb": "23.5GiB",
-    "1x48gb": "47GiB",
-    "1x80gb": "79GiB",
-    "2x24gb": "2x23.5GiB",
-    "4x80gb": "4x79GiB",
-    "8x80gb": "8x79GiB",
+    "1x24gb": "L4",
+    "1x48gb": "L40S",
+    "1x80gb": "H100",
+    "1x141gb": "H200",
+    "2x24gb": "2xL4",
+    "4x80gb": "4xH100",
+    "8x80gb": "8xH100",
 }
 
 VLLM = """
@@ -115,6 +116,16 @@ def test_real_vllm_has_what_a_card_names(known: Known) -> None:
         assert set(card.config["architectures"]) <= set(has["architectures"]), name
         assert card.tool_parser is None or card.tool_parser in has["tool_parser"], name
         assert card.reasoning_parser is None or card.reasoning_parser in has["reasoning_parser"], name
+
+
+def test_the_table_of_ready_configs_is_what_the_script_writes() -> None:
+    done = subprocess.run([sys.executable, str(ROOT / "scripts" / "ready_configs"), "--check"], check=False)
+    assert done.returncode == 0, "run scripts/ready_configs"
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_the_judge_has_room_for_the_longest_answers(name: str) -> None:
+    assert not list(checks._of_ensembles(load.load(CONFIGS / f"{name}.yaml")))
 
 
 @pytest.mark.parametrize("name", MACHINES)

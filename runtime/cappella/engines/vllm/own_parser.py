@@ -56,9 +56,14 @@ def _ask(flags: Mapping[str, Sequence[str]]) -> Mapping[str, Any]:
     """Raises ConfigError if vLLM cannot be imported."""
     command = [sys.executable, "-c", _ASK]
     env = {**server_args.environment(None), "VLLM_LOGGING_LEVEL": "ERROR"}
-    done = subprocess.run(
-        command, input=json.dumps(flags), capture_output=True, text=True, check=False, timeout=TIMEOUT_S, env=env
-    )
+    try:
+        done = subprocess.run(
+            command, input=json.dumps(flags), capture_output=True, text=True, check=False, timeout=TIMEOUT_S, env=env
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ConfigError(
+            "vLLM", f"its import takes more than {TIMEOUT_S} s", "Try again on a less busy machine"
+        ) from error
     if done.returncode != 0:
         said = (done.stderr.strip().splitlines() or ["no reason"])[-1]
         raise ConfigError("vLLM", f"it cannot be imported ({said})", "Install the extra cpu or gpu again")
