@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cappella.config import load
+from cappella.config import Config, load
 from cappella.config.options import Overrides
 from cappella.ensemble import prompts
 from cappella.ensemble.settings import resolve
@@ -23,7 +23,7 @@ ensembles:
 """
 
 
-def loaded(folder: Path, judge: str) -> load.Config:
+def loaded(folder: Path, judge: str) -> Config:
     (folder / "c.yaml").write_text(CONFIG.format(judge=judge))
     return load.load(folder / "c.yaml")
 

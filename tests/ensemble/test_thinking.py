@@ -31,7 +31,7 @@ def thinking(fake_engines: FakeEngines, *names: str, **capabilities: Any) -> Non
     ],
 )
 async def test_a_limit_leaves_room_for_the_answer_itself(
-    fake_engines: FakeEngines, sampling: dict[str, int], budget: int | None
+    fake_engines: FakeEngines, sampling: dict[str, Any], budget: int | None
 ) -> None:
     thinking(fake_engines, "judge", "ann")
     panel = tuple(Seat(name, name, Sampling(**sampling)) for name in ("ann", "bob"))

@@ -224,7 +224,7 @@ def _check_judge(
 ) -> Iterator[ConfigError]:
     """Whether its server can do what the ensemble, or its preset, needs of it."""
     ensemble = config.ensembles[str(where[0])]
-    part = ensemble.presets[str(where[-1])] if len(where) > 1 else ensemble
+    part: Ensemble | Preset = ensemble.presets[str(where[-1])] if len(where) > 1 else ensemble
     if judge.model not in config.models_by_name:
         return
     capabilities = config.models_by_name[judge.model].capabilities
