@@ -169,4 +169,5 @@ def _finished(ctx: RunContext, verdict: Verdict, status: Status, prompt_tokens: 
         prompt_tokens=prompt_tokens,
         timings=ctx.timings,
         shortened=judge.shortened,
+        sampled=ctx.sampled,
     )
