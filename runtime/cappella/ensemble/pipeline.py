@@ -180,4 +180,5 @@ def _finished(ctx: RunContext, verdict: Verdict, status: Status, prompt_tokens: 
         shortened=judge.shortened,
         dropped_points=judge.dropped_points,
         failed_judges=ctx.failed_judges,
+        sampled=ctx.sampled,
     )
