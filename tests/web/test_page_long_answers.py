@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 
 import pytest
+import pytest_asyncio
 from playwright.async_api import Browser, Locator, expect
 
 from support.browser import PageVisit, open_page
@@ -67,9 +69,9 @@ async def test_an_answer_of_real_size_reads_well(record: PageVisit, fake_engines
         await turn.get_by_role("button", name=layout, exact=True).click()
         assert await record.broken_words(".prose :is(th, td):not(:has(code))") == []
         assert await page.evaluate("document.documentElement.scrollWidth") <= width
-        for scheme in ("light", "dark"):
-            await page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-            assert await record.accessibility_violations() == [], (layout, scheme)
+    for scheme in ("light", "dark"):
+        await page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        assert await record.accessibility_violations() == [], scheme
 
 
 async def test_a_mark_is_one_sign_and_silent_where_all_agree(record: PageVisit, fake_engines: FakeEngines) -> None:
@@ -169,7 +171,19 @@ async def test_an_answer_that_no_member_supports_is_marked(record: PageVisit, fa
     await expect(turn.get_by_role("group", name="Answer")).not_to_contain_text("do not support")
 
 
-async def test_what_is_selected_stays_selected_while_answers_grow(record: PageVisit, fake_engines: FakeEngines) -> None:
+@pytest_asyncio.fixture(loop_scope="session")
+async def patient(browser: Browser, fake_engines: FakeEngines) -> AsyncIterator[PageVisit]:
+    """The page over an ensemble that waits for each member."""
+    config = gateway_config(grace_s="never", round_timeout_s=300, deadline_s=600)
+    async with serving(fake_engines, config) as url, open_page(browser, url) as record:
+        await record.open()
+        yield record
+
+
+async def test_what_is_selected_stays_selected_while_answers_grow(
+    patient: PageVisit, fake_engines: FakeEngines
+) -> None:
+    record = patient
     pace = asyncio.Semaphore(0)
     answer_at_length(fake_engines)
     pieces = words_of(member_answer(NAMES[0]))
