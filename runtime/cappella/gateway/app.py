@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, FastAPI
-from fastapi.routing import APIRoute
+from starlette.routing import Route
 from starlette.types import ASGIApp, Lifespan
 
 from cappella.auth.gatekeeper import Gatekeeper
@@ -86,9 +86,7 @@ def create_app(config: Config, supervisor: Supervisor, read_config: ReadConfig |
     if config.server.mcp and tools.is_installed():
         app.router.routes += tools.create_router().routes
     browser_security.protect(app, config.server, errors.error_reply)
-    app.state.paths = Paths(
-        [route.path_format for route in app.routes if isinstance(route, APIRoute) and _is_endpoint(route)]
-    )
+    app.state.paths = Paths([each.path_format for each in app.routes if isinstance(each, Route) and _is_endpoint(each)])
     app.add_middleware(RightPath, paths=app.state.paths)
     # Outside the browser checks: requests that they refuse are counted, too.
     app.add_middleware(RecordRequests, observe=observer.request_ended)
@@ -115,7 +113,7 @@ def _routers(
     yield docs_pages.create_router()
 
 
-def _is_endpoint(route: APIRoute) -> bool:
+def _is_endpoint(route: Route) -> bool:
     """The page's own files are none: their paths are known."""
     return route.include_in_schema or route.path_format == mcp.PATH
 

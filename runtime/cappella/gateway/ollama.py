@@ -65,7 +65,7 @@ def create_router(current: Callable[[], GatewayState]) -> APIRouter:
             return _shown(current(), _named(current(), incoming.key, wire))
 
     for path in (ollama.CHAT, ollama.GENERATE):
-        router.add_api_route(path.removeprefix("/api"), _generating_endpoint(current, path), methods=["POST"])
+        router.add_route(path, _generating_endpoint(current, path), methods=["POST"])
     return router
 
 

@@ -48,7 +48,7 @@ APIS: Mapping[str, PoolingApi] = {
 def create_router(current: Callable[[], GatewayState]) -> APIRouter:
     router = APIRouter()
     for path, api in APIS.items():
-        router.add_api_route(path, _endpoint(current, api), methods=["POST"])
+        router.add_route(path, _endpoint(current, api), methods=["POST"])
     return router
 
 

@@ -84,7 +84,8 @@ def create_router(current: Callable[[], GatewayState], reload: Callable[[], Awai
     router = APIRouter()
 
     for path in APIS:
-        router.add_api_route(path, _inference_endpoint(current, path), methods=["POST"])
+        # A plain route, here and elsewhere: FastAPI would look for parameters to validate, at each start and request.
+        router.add_route(path, _inference_endpoint(current, path), methods=["POST"])
 
     @router.post("/api/reload", response_model=None)
     async def reload_config(request: Request) -> Reloaded:

@@ -45,9 +45,9 @@ def create_router(current: Callable[[], GatewayState]) -> APIRouter:
 
         return reply
 
-    router.add_api_route(COUNT_PATH, endpoint(_count), methods=["POST"])
+    router.add_route(COUNT_PATH, endpoint(_count), methods=["POST"])
     for path in ("/tokenize", "/detokenize"):
-        router.add_api_route(path, endpoint(_forward), methods=["POST"])
+        router.add_route(path, endpoint(_forward), methods=["POST"])
     return router
 
 
