@@ -15,6 +15,7 @@ NAMES = (
     "air-gap",
     "troubleshooting",
     "how-it-works",
+    "gpu-runner",
     "evaluation",
     "evidence",
 )
