@@ -60,7 +60,7 @@ def labels_of(text: str) -> Labels:
 
 @pytest.fixture
 async def known(fake_engines: FakeEngines, gateway: str) -> Labels:
-    """All samples of a gateway after an ok run and a degraded run, with early prefill and an unknown field."""
+    """All samples of a gateway after an ok run, a degraded run and one with adaptive samples, with early prefill and an unknown field."""
     words = tuple("word " * 30 for _ in range(30))
     async with aiohttp.ClientSession() as http:
         for cat in (Script(words), Script(words, ending="break")):
@@ -68,6 +68,12 @@ async def known(fake_engines: FakeEngines, gateway: str) -> Labels:
             body = {"model": "cappella/default", "messages": [{"role": "user", "content": "Hi"}], "unknown": 1}
             async with http.post(f"{gateway}/v1/chat/completions", json=body) as reply:
                 assert reply.status == 200
+        fake_engines.let(
+            "cat", lambda body: Script(samples=("42",) * body.get("n", 1)) if body.get("n", 1) > 1 else Script(("42",))
+        )
+        body["fusion"] = {"analysis_models": ["cat"], "samples": {"most": 5}, "strategy": "vote", "temperature": 0.7}
+        async with http.post(f"{gateway}/v1/chat/completions", json=body) as reply:
+            assert reply.status == 200, await reply.text()
         async with http.get(f"{gateway}/metrics") as reply:
             page = await reply.text()
     # Samples that this gateway lacks: GPUs, queues.
