@@ -86,5 +86,5 @@ def test_the_seats_of_a_config_and_of_a_request_have_the_most() -> None:
     models = {"ann": type("Model", (), {"capabilities": Capabilities()})()}
     prompt = Prompt([{"role": "user", "content": "Hi"}])
     options = Options.model_validate({"samples": {"most": 4}})
-    settings = resolve("x", ensemble, models, Overrides(options=options), prompt, ensemble.judge.sampling)  # type: ignore[arg-type]
+    settings = resolve("x", ensemble, models, Overrides(options=options), prompt, ensemble.judge.sampling)
     assert ([seat.samples for seat in settings.panel], settings.samples) == ([4], Adaptive(most=4))

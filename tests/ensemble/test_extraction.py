@@ -126,7 +126,7 @@ def test_a_pattern_is_needed_and_checked() -> None:
     models = {"ann": type("Model", (), {"capabilities": Capabilities()})()}
     with pytest.raises(RequestError, match="extract_pattern"):
         resolve(
-            "x", ensemble, models, Overrides(options=Options(extract="regex")),  # type: ignore[arg-type]
+            "x", ensemble, models, Overrides(options=Options(extract="regex")),
             Prompt([{"role": "user", "content": "Hi"}]), ensemble.judge.sampling,
         )  # fmt: skip
 

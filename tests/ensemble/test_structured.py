@@ -14,6 +14,7 @@ from cappella.ensemble import agreement
 from cappella.ensemble.errors import InsufficientQuorum
 from cappella.ensemble.run import Answer, Call
 from cappella.ensemble.structured import formats
+from cappella.extraction.spelling import canonical
 from cappella.types import OutputFormat, Prompt, Usage
 from support.fake_engines import MEMBERS, FakeEngines
 from support.scripted_engine import Script
@@ -106,7 +107,7 @@ JSON = st.recursive(
 
 @given(JSON)
 def test_any_json_value_is_equal_to_itself_and_is_the_most_common(value: Any) -> None:
-    assert agreement.canonical(value) == agreement.canonical(json.loads(json.dumps(value)))
+    assert canonical(value) == canonical(json.loads(json.dumps(value)))
     assert len(agreement.most_common([value, value, "another"])) == 1
 
 

@@ -70,7 +70,7 @@ async def test_an_answer_of_real_size_reads_well(record: PageVisit, fake_engines
         assert await record.broken_words(".prose :is(th, td):not(:has(code))") == []
         assert await page.evaluate("document.documentElement.scrollWidth") <= width
     for scheme in ("light", "dark"):
-        await page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        await page.emulate_media(color_scheme=scheme)
         assert await record.accessibility_violations() == [], scheme
 
 

@@ -9,7 +9,7 @@ from math import comb
 
 from cappella.config.options import Adaptive, Seat
 from cappella.ensemble import agreement
-from cappella.ensemble.run import Answer, Panel, Sampled
+from cappella.ensemble.run import Answer, Call, Failure, Panel, Sampled
 from cappella.extraction.extractors import Reading
 
 Ask = Callable[[Sequence[Seat], int], Awaitable[Panel]]
@@ -19,14 +19,19 @@ Read = Callable[[Sequence[Answer]], Reading]
 
 async def ask_until_safe(seats: Sequence[Seat], adaptive: Adaptive, ask: Ask, read: Read) -> tuple[Panel, Sampled]:
     """The answers of as many portions as it takes. A portion without an answer is the last."""
-    answers, failures, calls, before = [], [], [], 0
+    answers: list[Answer] = []
+    failures: list[Failure] = []
+    calls: list[Call] = []
+    before = 0
     most, lead = max(seat.samples for seat in seats), 0.0
     while before < most and lead < adaptive.until:
         count = min(most - before, _portion(_votes(answers, read), adaptive.until, len(seats)))
         open_seats = [seat for seat in seats if seat.samples > before]
         panel = await ask([seat.portion(before, count) for seat in open_seats], len(answers))
-        answers, failures = [*answers, *panel.answers], [*failures, *panel.failures]
-        calls, before = [*calls, *panel.calls], before + count
+        answers += panel.answers
+        failures += panel.failures
+        calls += panel.calls
+        before += count
         lead = certainty_of_lead(*_votes(answers, read))
         if not panel.answers:
             break
@@ -37,7 +42,7 @@ async def ask_until_safe(seats: Sequence[Seat], adaptive: Adaptive, ask: Ask, re
 def certainty_of_lead(first: int, second: int) -> float:
     """The probability that the value with `first` votes stays ahead of the one with `second`."""
     votes = first + second + 1
-    return sum(comb(votes, k) for k in range(first + 1)) / 2**votes
+    return sum(comb(votes, k) for k in range(first + 1)) / (1 << votes)
 
 
 def _votes(answers: Sequence[Answer], read: Read) -> tuple[int, int]:

@@ -94,7 +94,7 @@ def _add_outcome(trace: Trace, run: Run) -> None:
         trace["tied"] = list(verdict.tied)
     if verdict.votes is not None:
         trace["votes"] = {name: list(voters) for name, voters in verdict.votes.items()}
-    trace.update(weighed.parts(run))
+    weighed.add(trace, run)
     if run.ranking is not None:
         trace["ranking"] = list(run.ranking)
     if run.shortened:

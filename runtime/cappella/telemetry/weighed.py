@@ -9,21 +9,19 @@ from cappella.telemetry.trace_types import WeighedTrace
 MAX_VALUE_CHARACTERS = 200
 
 
-def parts(run: Run) -> WeighedTrace:
-    """The keys that apply; of long values the beginning."""
-    out: WeighedTrace = {}
+def add(trace: WeighedTrace, run: Run) -> None:
+    """Add the keys that apply; of long values the beginning."""
     verdict = run.verdict
     if (sampled := run.sampled) is not None:
-        out["sampled"] = {"asked": sampled.asked, "most": sampled.most, "lead": round(sampled.lead, 3)}
+        trace["sampled"] = {"asked": sampled.asked, "most": sampled.most, "lead": round(sampled.lead, 3)}
     if verdict.read is not None:
-        out["extracted"] = {"by": verdict.read.extractor, "values": _values(verdict.read)}
+        trace["extracted"] = {"by": verdict.read.extractor, "values": _values(verdict.read)}
     if verdict.evidence is not None:
-        out["evidence"] = {part: _rounded(each) for part, each in verdict.evidence.items()}
+        trace["evidence"] = {part: _rounded(each) for part, each in verdict.evidence.items()}
     if verdict.margin is not None:
-        out["margin"] = round(verdict.margin, 3)
+        trace["margin"] = round(verdict.margin, 3)
     if verdict.confidence is not None:
-        out["confidence"] = verdict.confidence
-    return out
+        trace["confidence"] = verdict.confidence
 
 
 def _values(read: Reading) -> dict[str, str | None]:

@@ -14,6 +14,7 @@ from cappella.ensemble.run import Answer, Verdict
 from cappella.ensemble.strategies.layers import ask_all_rounds
 from cappella.ensemble.structured import formats
 from cappella.ensemble.weights import votes as votes_of
+from cappella.extraction.spelling import canonical
 
 CLOSE_VOTES = 1.0
 """In log-odds: weights that differ by less decide nothing that the judge could not decide better."""
@@ -81,7 +82,7 @@ async def _by_field(judge: Judge, objects: Sequence[Mapping[str, Any]]) -> Verdi
 
 def _prefer(values: Sequence[Any], preferred: Any) -> Any:
     """The leading value; in a tie the preferred one, if it is among them."""
-    same = [value for value in values if agreement.canonical(value) == agreement.canonical(preferred)]
+    same = [value for value in values if canonical(value) == canonical(preferred)]
     return same[0] if same else values[0]
 
 
