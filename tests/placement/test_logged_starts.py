@@ -42,7 +42,7 @@ def known(tmp_path: Path) -> dict[str, Path]:
 def measured(start: Start, card: Path) -> Footprint:
     settings = {"max_model_len": 8192, **start["settings"]}
     flags = {name: settings.pop(name) for name in ("max_num_batched_tokens", "quantization") if name in settings}
-    model = Model(weights=Path("/nowhere"), card=card, engine_args=flags, **settings)
+    model = Model(weights=Path("/nowhere"), card=card, images=True, engine_args=flags, **settings)
     return footprint("ann", model, machine.described(start["gpus"]))
 
 

@@ -80,7 +80,7 @@ class Stack:
 
 
 def model(**more: Any) -> Json:
-    return {"weights": "weights", "max_model_len": 64, "kv_cache_bytes": "1MiB", "max_num_seqs": 8, **more}
+    return {"weights": "weights", "max_model_len": 1024, "kv_cache_bytes": "1MiB", "max_num_seqs": 8, **more}
 
 
 def scripted_config(folder: Path, monkeypatch: pytest.MonkeyPatch, **more: Json) -> tuple[Path, Json]:

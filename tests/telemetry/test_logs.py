@@ -56,7 +56,7 @@ app()
 
 def config(folder: Path, **server: Any) -> Path:
     write_model(folder / "ann", tokenizer={"added_tokens": []})
-    model = {"weights": "ann", "max_model_len": 64, "kv_cache_bytes": "1MiB"}
+    model = {"weights": "ann", "max_model_len": 1024, "kv_cache_bytes": "1MiB"}
     ensemble = {"panel": ["ann"], "judge": "ann", "analysis": "off"}
     settings = {
         "models": {"ann": model},
