@@ -96,7 +96,10 @@ async def test_tokens_per_second_are_counted_between_two_readings(
     assert rates == [None, 20.0, 20.0, None, 2.0, None, 0.0]
 
 
-async def test_concurrent_requests_share_one_reading(gateway: str, fake_engines: FakeEngines) -> None:
+async def test_concurrent_requests_share_one_reading(
+    gateway: str, fake_engines: FakeEngines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_metrics, "time", SimpleNamespace(monotonic=lambda: 100.0))
     looks = []
     server = fake_engines.servers["ann"]
     server.on_figures = lambda: looks.append(1)

@@ -97,9 +97,9 @@ async def test_a_context_that_the_plan_chose_is_served_and_kept_by_a_reload(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     planned = {key: value for key, value in model().items() if key != "max_model_len"}
-    async with stack(tmp_path, monkeypatch, models={"ann": planned, "bob": model()}) as found:
+    async with stack(tmp_path, monkeypatch, models={"ann": planned, "bob": model(max_model_len=512)}) as found:
         served = found.supervisor.deployment.config.local
-        assert (served["ann"].max_model_len, served["bob"].max_model_len) == (1024, 64)
+        assert (served["ann"].max_model_len, served["bob"].max_model_len) == (1024, 512)
         found.config["models"]["bob"] = model(max_num_seqs=9)
         assert (await found.reload())["started"] == ["bob"]
         assert found.supervisor.deployment.config.local["ann"].max_model_len == 1024

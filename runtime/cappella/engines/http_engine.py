@@ -17,7 +17,14 @@ from cappella.engines.circuit_breaker import CircuitBreaker
 from cappella.engines.context_size import ContextSize, prompt_work, without_limit
 from cappella.engines.sanitize import Sanitizer
 from cappella.engines.status import EngineStatus
-from cappella.errors import EngineBroke, EngineContextExceeded, EngineGaveUp, EngineNotReady, EngineRejected
+from cappella.errors import (
+    EngineBroke,
+    EngineContextExceeded,
+    EngineError,
+    EngineGaveUp,
+    EngineNotReady,
+    EngineRejected,
+)
 from cappella.threads import off_loop_if_large
 from cappella.types import Capabilities, Chunk, Json, Prompt, Sampling
 
@@ -144,12 +151,11 @@ class HttpEngine:
                         yield chunk
                     return
                 refusal = refusals.from_reply(response.status, await response.read())
-            if isinstance(refusal, EngineContextExceeded) and sampling.max_completion_tokens is not None:
-                sampling = without_limit(sampling)
-            elif thinking.is_refused(refusal, sampling):
-                sampling = thinking.without_budget(sampling)
-            else:
-                raise refusal
+                relaxed = _relaxed(sampling, refusal)
+                if relaxed is None:
+                    # Inside the call, which counts it for the circuit breaker.
+                    raise refusal
+            sampling = relaxed
 
     def _encoded(self, prompt: Prompt, sampling: Sampling) -> bytes:
         return orjson.dumps(self._body(prompt, sampling))
@@ -287,6 +293,13 @@ class HttpEngine:
 
     async def _refusal(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         yield refusals.readable(await response.read())
+
+
+def _relaxed(sampling: Sampling, refusal: EngineError) -> Sampling | None:
+    """The sampling without what the server refused; None if it refused something else."""
+    if isinstance(refusal, EngineContextExceeded) and sampling.max_completion_tokens is not None:
+        return without_limit(sampling)
+    return thinking.without_budget(sampling) if thinking.is_refused(refusal, sampling) else None
 
 
 def _reason(error: Exception) -> str:
