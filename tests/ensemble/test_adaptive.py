@@ -100,10 +100,8 @@ async def test_the_quorum_is_asked_even_if_the_lead_is_safe_before(
 
 
 async def test_after_the_quorum_portions_leave_the_judge_its_share_of_the_deadline(fake_engines: FakeEngines) -> None:
-    answers = says(*["42", "7", "42", "7"])
-    fake_engines.let(
-        "ann", lambda body: answers(body) if asked(fake_engines, "ann") == [4] else Script(("42",), ending="held")
-    )  # type: ignore[operator]
+    answers, late = says(*["42", "7", "42", "7"]), Script(("42",), ending="held")
+    fake_engines.let("ann", lambda body: answers(body) if asked(fake_engines, "ann") == [4] else late)  # type: ignore[operator]
     run = await fake_engines.run(panel=seats("ann"), samples=SIXTEEN, analysis="off", deadline_s=2.0)
     assert (run.failure_reason, run.answer.name) == (None, "judge")
 

@@ -7,7 +7,7 @@ import pytest
 
 from cappella.config import Ensemble
 from cappella.config.options import Options, Overrides, Selection
-from cappella.ensemble import agreement, selection
+from cappella.ensemble import agreement, fallback
 from cappella.ensemble.settings import resolve
 from cappella.errors import RequestError
 from cappella.extraction.extractors import Asked, read
@@ -140,7 +140,7 @@ async def test_long_answers_are_read_and_compared_beside_the_event_loop(
         return noted
 
     monkeypatch.setattr(agreement, "reading", noting(agreement.reading))
-    monkeypatch.setattr(selection, "overlap", noting(selection.overlap))
+    monkeypatch.setattr("cappella.ensemble.selection.overlap", noting(fallback.overlap))
     await fake_engines.run(**settings)
     assert set(threads) == {main_thread().name}
     threads.clear()

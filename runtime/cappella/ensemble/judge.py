@@ -157,7 +157,7 @@ class Judge:
         self.final_answer = call.completions[0].answer(self.settings.judge, call.record)
         return self.final_answer
 
-    async def _draft(self, candidates: Candidates, max_tokens: int) -> Answer:
+    async def _draft(self, max_tokens: int, candidates: Candidates) -> Answer:
         """One answer from those of a window, for the judge to read in the next one."""
         wanted = self.settings.judge_sampling.max_completion_tokens or max_tokens
         limits = {"max_completion_tokens": min(wanted, max_tokens), "stop": None}

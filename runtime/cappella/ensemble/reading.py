@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 from cappella.config.options import Settings
@@ -58,7 +59,7 @@ class Reading:
             return await call(less.candidates)
 
     async def fold(
-        self, synthesize: Callable[[Candidates, int], Awaitable[Answer]], write: Callable[[Candidates], Awaitable[T]]
+        self, synthesize: Callable[[int, Candidates], Awaitable[Answer]], write: Callable[[Candidates], Awaitable[T]]
     ) -> T | None:
         """What `write` makes of the last window over the answers: a draft of those before, and the rest.
 
@@ -76,8 +77,7 @@ class Reading:
                 window.append(waiting.pop(0))
             if not waiting:
                 return await self._ask_window(window, write)
-            max_tokens = fitting.room // 2
-            draft = await self._ask_window(window, lambda some, tokens=max_tokens: synthesize(some, tokens))
+            draft = await self._ask_window(window, partial(synthesize, fitting.room // 2))
             window, size, fitting = [draft], draft.call.usage.completion_tokens, self._fitting or fitting
 
     async def _ask_window(self, window: Sequence[Answer], call: Callable[[Candidates], Awaitable[T]]) -> T:
