@@ -88,3 +88,28 @@ def test_the_seats_of_a_config_and_of_a_request_have_the_most() -> None:
     options = Options.model_validate({"samples": {"most": 4}})
     settings = resolve("x", ensemble, models, Overrides(options=options), prompt, ensemble.judge.sampling)
     assert ([seat.samples for seat in settings.panel], settings.samples) == ([4], Adaptive(most=4))
+
+
+@pytest.mark.parametrize(("samples", "quorum", "asks"), [(SIXTEEN, 8, [8]), (Adaptive(until=0.7), 2, [2])])
+async def test_the_quorum_is_asked_even_if_the_lead_is_safe_before(
+    fake_engines: FakeEngines, samples: Adaptive, quorum: int, asks: list[int]
+) -> None:
+    fake_engines.let("ann", says(*["42"] * 16))  # type: ignore[arg-type]
+    run = await fake_engines.run(strategy="vote", panel=seats("ann"), samples=samples, quorum=quorum)
+    assert (asked(fake_engines, "ann"), run.status, len(run.answers)) == (asks, "ok", quorum)
+
+
+async def test_after_the_quorum_portions_leave_the_judge_its_share_of_the_deadline(fake_engines: FakeEngines) -> None:
+    answers, late = says(*["42", "7", "42", "7"]), Script(("42",), ending="held")
+    fake_engines.let("ann", lambda body: answers(body) if asked(fake_engines, "ann") == [4] else late)  # type: ignore[operator]
+    run = await fake_engines.run(panel=seats("ann"), samples=SIXTEEN, analysis="off", deadline_s=2.0)
+    assert (run.failure_reason, run.answer.name) == (None, "judge")
+
+
+async def test_a_seat_with_one_sample_keeps_its_name_beside_one_with_several(fake_engines: FakeEngines) -> None:
+    fake_engines.let("ann", says(*["42"] * 16))  # type: ignore[arg-type]
+    fake_engines.let("bob", Script(("42",)))
+    panel = (*seats("ann"), Seat("bob", "bob", Sampling(temperature=0.7)))
+    run = await fake_engines.run(strategy="vote", panel=panel, samples=SIXTEEN)
+    assert {answer.name for answer in run.answers} <= set(run.settings.answer_names)
+    assert "bob" in {answer.name for answer in run.answers}

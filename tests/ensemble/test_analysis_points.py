@@ -104,6 +104,13 @@ async def test_letters_that_come_again_are_dropped_and_told(fake_engines: FakeEn
     assert run.status == "ok"
 
 
+async def test_a_budget_is_not_spent_on_a_second_analysis(fake_engines: FakeEngines) -> None:
+    fake_engines.let("judge", analyses({"consensus": ["A", "Both greet"]}))
+    run = await fake_engines.run(max_total_tokens=4000)
+    assert run.analysis
+    assert (run.status, run.analysis["consensus"], run.dropped_points) == ("ok", ["Both greet"], 1)
+
+
 @pytest.mark.parametrize("second", [Script(ending="break"), Script(("{}",)), Script(("",))])
 async def test_where_the_second_analysis_fails_the_first_one_counts(fake_engines: FakeEngines, second: Script) -> None:
     replies = [Script((json.dumps({**ANALYSIS, "consensus": ["A", "Both greet"]}),)), second]

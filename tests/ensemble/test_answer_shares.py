@@ -223,3 +223,25 @@ async def test_answers_that_fit_are_not_folded(fake_engines: FakeEngines) -> Non
     limit(fake_engines, "judge")
     run = await fake_engines.run(analysis="off", answers_exceed="fold")
     assert [call.role for call in run.calls if call.seat == "judge"] == ["final"]
+
+
+@pytest.mark.parametrize("refused", ["fold", "final"])
+async def test_a_window_that_is_refused_is_asked_again_with_less_room(fake_engines: FakeEngines, refused: str) -> None:
+    for name in MEMBERS:
+        fake_engines.let(name, Script((f"{name} says. " + "word " * 300,)))
+    read: dict[str, list[int]] = {"fold": [], "final": []}
+
+    def write(body: Json) -> Script:
+        role = "final" if "A draft." in last_message(body) else "fold"
+        read[role].append(len(last_message(body)))
+        if role == refused and read[role][-1] > 3000:
+            return too_long()
+        return Script(("A draft. " + "word " * 300 if role == "fold" else "The final answer",))
+
+    fake_engines.let("judge", write)
+    limit(fake_engines, "judge", context=1500)
+    run = await fake_engines.run(analysis="off", answers_exceed="fold", early_prefill=False)
+    assert (run.status, run.content) == ("ok", "The final answer")
+    assert read[refused][0] > 3000 > read[refused][-1]
+    assert {each.name for each in run.shortened} <= set(MEMBERS)
+    assert run.shortened

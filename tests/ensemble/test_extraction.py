@@ -1,9 +1,13 @@
 """The values by which answers are counted: in votes, early exits and debates."""
 
+from collections.abc import Callable
+from threading import current_thread, main_thread
+
 import pytest
 
 from cappella.config import Ensemble
-from cappella.config.options import Options, Overrides
+from cappella.config.options import Options, Overrides, Selection
+from cappella.ensemble import agreement, fallback
 from cappella.ensemble.settings import resolve
 from cappella.errors import RequestError
 from cappella.extraction.extractors import Asked, read
@@ -11,7 +15,7 @@ from cappella.telemetry import trace
 from cappella.types import Capabilities, Prompt
 from cappella.vocabulary import Extractor
 from support.fake_engines import MEMBERS, FakeEngines, choice_script, judge_script
-from support.scripted_engine import Script
+from support.scripted_engine import Json, Script
 
 OPTIONS = "Which is green?\nA) a stone\nB) a leaf\nC) the sky"
 PROGRAM = "```python\ndef f(x):\n    return x + 1\n```"
@@ -61,11 +65,89 @@ async def test_answers_of_one_value_are_one_vote_however_they_say_it(
         ("order 12-7, 4", "4"),
         ("`f(1)`", "`f(2)`"),
         ("It is 5 km, or 5000 m", "5"),
+        ("$5", "€5"),
+        ("It is $5", "It is £5"),
+        ("\\boxed{€5}", "\\boxed{£5}"),
+        ("about 5 km", "5 miles"),
+        ("<answer>5 km</answer>", "<answer>5 miles</answer>"),
+        ("I measured.\nIn all 5 km.", "I guessed.\nIn all 5 miles."),
     ],
 )
 def test_what_is_no_number_or_not_surely_one_is_compared_as_it_stands(one: str, other: str) -> None:
-    found = read({"one": one, "other": other}, "auto", Asked()).values
-    assert found["one"] != found["other"]
+    for beside in ({}, {"a": "5", "b": "5"}):
+        found = read({"one": one, "other": other, **beside}, "auto", Asked()).values
+        assert found["one"] != found["other"]
+
+
+@pytest.mark.parametrize(
+    ("one", "same"),
+    [("We walk.\nIn all **1,005 km**.", "in all 1005 km"), ("$1,000", "$1000"), ("That costs €5.", "that costs €5")],
+)
+def test_a_number_with_the_same_words_or_currency_is_one_value(one: str, same: str) -> None:
+    found = read({"one": one, "same": same, "lone": "7"}, "auto", Asked()).values
+    assert found["one"] == found["same"] != found["lone"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("A) Paris\nB) 4", "A) Lyon\nB) 5"),
+        ("A) Paris\nB) 4", "A) Lyon\nB) 4"),
+        ("- **A)** Paris\n- **B)** 4", "- **A)** Lyon\n- **B)** 4"),
+        ("A: Paris, B: 4", "A: Lyon, B: 4"),
+        ("A) \\boxed{3}\nB) \\boxed{4}", "A) \\boxed{2}\nB) \\boxed{4}"),
+    ],
+)
+def test_answers_to_the_parts_of_a_question_are_no_choice(one: str, other: str) -> None:
+    asked = Asked.by("Answer both.\nA) The capital of France?\nB) What is 2+2?")
+    found = read({"one": one, "other": other, "same": one, "short": "4"}, "auto", asked).values
+    assert found["one"] == found["same"] != found["other"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "value"),
+    [
+        (r"\d+", "12 of 345", "345"),
+        (r"(?i)ID: (\w+)|none", "id: X7, none", "none"),
+        (r"a|b", "a b c", "b"),
+        (r"x?", "x" * 50_000, "x"),
+        (r"early: (\w+)", "early: yes" + " " * 30_000, None),
+        (r"id:(\w*)", "id: ", None),
+    ],
+)
+def test_a_pattern_reads_its_last_match_in_the_end_of_an_answer(pattern: str, text: str, value: str | None) -> None:
+    assert read({"a": text}, "regex", Asked(), pattern).values["a"] == value
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"strategy": "vote", "early_exit": "equal"},
+        {"strategy": "debate", "quorum": 3},
+        {"strategy": "select", "select": Selection(by=("agreement",)), "early_prefill": False},
+    ],
+)
+async def test_long_answers_are_read_and_compared_beside_the_event_loop(
+    fake_engines: FakeEngines, monkeypatch: pytest.MonkeyPatch, settings: Json
+) -> None:
+    threads: list[str] = []
+
+    def noting(work: Callable[..., object]) -> Callable[..., object]:
+        def noted(*args: object) -> object:
+            threads.append(current_thread().name)
+            return work(*args)
+
+        return noted
+
+    monkeypatch.setattr(agreement, "reading", noting(agreement.reading))
+    monkeypatch.setattr("cappella.ensemble.selection.overlap", noting(fallback.overlap))
+    await fake_engines.run(**settings)
+    assert set(threads) == {main_thread().name}
+    threads.clear()
+    let_members_answer(fake_engines, "red " * 5000, "blue " * 5000, "green " * 5000)
+    await fake_engines.run(**settings)
+    assert threads
+    assert main_thread().name not in threads
 
 
 @pytest.mark.parametrize(
@@ -121,6 +203,8 @@ def test_a_pattern_is_needed_and_checked() -> None:
     ensemble = Ensemble.model_validate({"panel": ["ann"], "judge": "ann"})
     with pytest.raises(ValueError, match="no pattern"):
         Options(extract_pattern="(")
+    with pytest.raises(ValueError, match="no pattern"):
+        Options(extract_pattern=r"\Qid(")
     with pytest.raises(ValueError, match="extract_pattern"):
         Ensemble.model_validate({"panel": ["ann"], "judge": "ann", "extract": "regex"})
     models = {"ann": type("Model", (), {"capabilities": Capabilities()})()}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cappella.config.options import Selection
+from cappella.config.options import JudgeSeat, Selection
 from cappella.ensemble.run import Run
 from cappella.telemetry import trace
 from cappella.vocabulary import Evidence
@@ -125,6 +125,30 @@ async def test_a_reward_model_is_one_part(fake_engines: FakeEngines, tmp_path: P
     run = await fake_engines.run(strategy="select", select=Selection(by=("judge", "reward"), reward="rm"))
     assert (run.content, told(run)["evidence"]["reward"]) == ("blue", {"ann": -2.5, "bob": 1.5, "cat": 0.25})
     assert [call.role for call in run.calls].count("score") == 3
+
+
+@pytest.mark.parametrize("reason", ["engine_broke", "rejected"])
+async def test_a_reward_model_that_fails_is_left_out_and_no_fault_of_the_judge(
+    fake_engines: FakeEngines, tmp_path: Path, reason: str
+) -> None:
+    added = await add_pooling(fake_engines, tmp_path)
+    status = {"engine_broke": 500, "rejected": 400}[reason]
+    added["rm"].refusal = lambda _: (status, {"error": {"message": "x", "type": "x", "code": status}})
+    let_members_answer(fake_engines, "red", "blue", "green")
+    fake_engines.let("judge", judge_script(choice=choice_script(green=0.97, red=0.01)))
+    run = await fake_engines.run(
+        strategy="select",
+        select=Selection(by=("judge", "reward"), reward="rm"),
+        next_judges=(JudgeSeat("ann"),),
+        early_prefill=False,
+    )
+    assert (run.content, run.verdict.chosen) == ("green", "cat")
+    assert (run.status, run.failure_reason, run.failed_judges) == ("degraded", reason, [])
+    assert [call.role for call in run.calls].count("choice") == 1
+    assert set(told(run)["evidence"]) == {"judge"}
+    only = Selection(by=("reward",), reward="rm")
+    run = await fake_engines.run(strategy="select", select=only, weights={"ann": -2.0, "bob": 1.2, "cat": -1.0})
+    assert (run.content, run.verdict.confidence, run.failure_reason) == ("blue", "low", reason)
 
 
 async def test_the_trusted_members_answer_stands_in_for_a_failed_judge(fake_engines: FakeEngines) -> None:

@@ -130,3 +130,13 @@ async def test_a_member_that_only_thinks_is_a_failure_that_is_told(fake_engines:
         fake_engines.let(name, Script((), reasoning=THOUGHTS, finish_reason="length"))
     with pytest.raises(PanelFailed):
         await fake_engines.run(analysis="off")
+
+
+async def test_a_budget_that_limits_a_judge_leaves_room_beside_its_thoughts(fake_engines: FakeEngines) -> None:
+    thinking(fake_engines, "judge")
+    sampling = Sampling(thinking_token_budget=1000)
+    await fake_engines.run(max_total_tokens=1600, judge_sampling=sampling)
+    for body in fake_engines.servers["judge"].bodies:
+        assert 0 < body["thinking_token_budget"] <= body["max_completion_tokens"] // 2
+    await fake_engines.run(max_total_tokens=100_000, judge_sampling=sampling)
+    assert {body["thinking_token_budget"] for body in fake_engines.servers["judge"].bodies[-2:]} == {1000}

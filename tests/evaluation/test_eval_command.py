@@ -294,9 +294,13 @@ async def test_a_proposal_keeps_what_the_config_says_of_models_and_seats(tmp_pat
     (tmp_path / "weights" / "config.json").write_text("{}")
     model = {"weights": "weights", "max_model_len": 100}
     panel = [{"model": "ann", "temperature": 0.5, "system": "Be brief."}, "bob", "cat"]
+    presets = {
+        "trusted": {"weights": {"ann": 1.0, "bob": -1.0}},
+        "other": {"strategy": "vote", "weights": {"cat": 1.0}},
+    }
     config: Json = {
         "models": dict.fromkeys(("ann", "bob", "cat", "judge"), model),
-        "ensembles": {"default": {"panel": panel, "judge": "judge", "quorum": 3}},
+        "ensembles": {"default": {"panel": panel, "judge": "judge", "quorum": 3, "presets": presets}},
     }
     path, wanted = tmp_path / "own.yaml", tmp_path / "out" / "better.yaml"
     path.write_text(yaml.safe_dump(config))
@@ -311,6 +315,8 @@ async def test_a_proposal_keeps_what_the_config_says_of_models_and_seats(tmp_pat
     assert json.loads(first) == [{"role": "system", "content": "Be brief."}, 0.5]
     proposed = load.load(wanted)
     assert {seat.model for seat in proposed.ensembles["default"].seats} == {"ann"}
+    kept = {name: preset.weights for name, preset in proposed.ensembles["default"].presets.items()}
+    assert kept == {"trusted": {"ann": 1.0}, "other": None}
     assert proposed.local["ann"].weights == tmp_path / "weights"
 
 

@@ -58,6 +58,8 @@ class Seat:
 
     def portion(self, before: int, count: int) -> "Seat":
         """The seat with the next of its samples, which have seeds of their own."""
+        if self.samples == 1:
+            return self
         seed = self.sampling.seed
         sampling = self.sampling if seed is None else self.sampling.model_copy(update={"seed": seed + before})
         return replace(self, sampling=sampling, samples=min(count, self.samples - before), before=before)

@@ -12,7 +12,11 @@ from cappella.ensemble.run import Answer
 from cappella.ensemble.structured.json_value import parse_json
 from cappella.extraction.extractors import Asked, Reading, read
 from cappella.extraction.spelling import canonical, normal_text
+from cappella.threads import off_loop_if_large
 from cappella.vocabulary import Extractor
+
+READ_WORK = 20
+"""How much longer it takes to read a character for a value, or to compare its word, than to check and write one."""
 
 
 def normalise(answer: Answer) -> str:
@@ -31,6 +35,16 @@ def reading(
         return Reading("json", {answer.name: normalise(answer) for answer in answers})
     texts = {answer.name: answer.content for answer in answers}
     return read(texts, extractor, Asked.by(question), pattern)
+
+
+async def reading_of(answers: Sequence[Answer], extractor: Extractor, question: str, pattern: str | None) -> Reading:
+    """The same, of answers of any length: on a thread for long ones."""
+    return await off_loop_if_large(work(answers, question), reading, answers, extractor, question, pattern)
+
+
+def work(answers: Sequence[Answer], question: str = "") -> int:
+    """How much there is to do, in the characters of `off_loop_if_large`."""
+    return READ_WORK * (len(question) + sum(len(answer.content) for answer in answers))
 
 
 def groups(answers: Sequence[Answer], read: Reading) -> list[list[Answer]]:

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, aclosing
 
 from cappella.engines.base import Engine, Score, TokenCount
 from cappella.engines.status import EngineStatus
+from cappella.ensemble.choice import limited
 from cappella.errors import EngineNotReady, EngineOverBudget, EngineRejected
 from cappella.types import Capabilities, Chunk, Prompt, Sampling, Usage
 
@@ -87,9 +88,7 @@ class BudgetedEngine:
         reserved = prompt_tokens + prompt.samples * allowed
         usage: Usage | None = None
         try:
-            async with aclosing(
-                self._engine.chat(prompt, sampling.model_copy(update={"max_completion_tokens": allowed}))
-            ) as chunks:
+            async with aclosing(self._engine.chat(prompt, limited(sampling, allowed))) as chunks:
                 async for chunk in chunks:
                     usage = chunk.usage or usage
                     yield chunk

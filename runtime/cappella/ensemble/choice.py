@@ -27,6 +27,16 @@ def with_thinking_budget(sampling: Sampling, tokens: int, capabilities: Capabili
     return sampling.model_copy(update={"thinking_token_budget": tokens})
 
 
+def limited(sampling: Sampling, tokens: int) -> Sampling:
+    """The sampling with at most so many new tokens; where that is less than before, thinking takes at most half of them."""
+    if sampling.max_completion_tokens is not None and sampling.max_completion_tokens <= tokens:
+        return sampling
+    update = {"max_completion_tokens": tokens}
+    if sampling.thinking_token_budget is not None:
+        update["thinking_token_budget"] = min(sampling.thinking_token_budget, tokens // 2)
+    return sampling.model_copy(update=update)
+
+
 def probabilities(logprobs: Sequence[Json], choices: Sequence[str]) -> Mapping[str, float]:
     """The probability of each choice, 1 in all. Raises EngineUnusable if no token is one of the choices.
 

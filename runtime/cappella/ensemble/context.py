@@ -90,6 +90,7 @@ class RunContext:
         self.failure_reason: str | None = None
         self.began_at = self.panel_ended_at = time.monotonic()
         self.first_final_at: float | None = None
+        self._read: tuple[Sequence[Answer], Reading] | None = None
         self._emit_to_caller = emit
         self._budget = Budget(settings.max_total_tokens) if settings.max_total_tokens else None
         self.engines = within_budget(engines, self._budget)
@@ -133,10 +134,11 @@ class RunContext:
         """The text of the caller's last turn."""
         return prompts.text_of(self.prompt.messages[-1])
 
-    @cached_property
-    def reading(self) -> Reading:
-        """The values of `answers`; ask no further rounds once it has been used."""
-        return self._read(self.answers)
+    async def reading(self) -> Reading:
+        """The values of `answers`, which are read once."""
+        if self._read is None or self._read[0] is not self.answers:
+            self._read = (self.answers, await self._reading_of(self.answers))
+        return self._read[1]
 
     @cached_property
     def judge(self) -> Judge:
@@ -223,7 +225,11 @@ class RunContext:
             there = sum(isinstance(each, Answer) for each in given)
             if isinstance(settings.samples, Adaptive) and not self.rounds and seats:
                 asked, self.sampled = await ask_until_safe(
-                    seats, settings.samples, lambda some, got: self._ask(some, there + got, rounds_left), self._read
+                    seats,
+                    settings.samples,
+                    settings.quorum - there,
+                    lambda some, got: self._ask(some, there + got, rounds_left),
+                    self._reading_of,
                 )
             else:
                 asked = await self._ask(seats, there, rounds_left)
@@ -233,8 +239,9 @@ class RunContext:
         """Ask these seats, where there are answers already."""
         settings = self.settings
         quorate_limit_s = self.panel_remaining_s / rounds_left
-        # Only the first round may use the judge's share: below the quorum there is nothing to judge.
-        limit_s = quorate_limit_s if self.rounds else self.remaining_s / rounds_left
+        # Only the first round may use the judge's share, up to the quorum: below it there is nothing to judge.
+        is_quorate = bool(self.rounds) or there >= settings.quorum
+        limit_s = quorate_limit_s if is_quorate else self.remaining_s / rounds_left
         # At least one of those who are asked: the grace is a multiple of the time that it takes.
         quorum = max(1, min(settings.quorum - there, sum(seat.samples for seat in seats)))
         wait_policy = WaitPolicy(quorum, settings.round_timeout_s, settings.grace_s, limit_s, quorate_limit_s)
@@ -249,9 +256,9 @@ class RunContext:
             verbatim=self.strategy.returns_member_answers,
         )
 
-    def _read(self, answers: Sequence[Answer]) -> Reading:
+    async def _reading_of(self, answers: Sequence[Answer]) -> Reading:
         settings = self.settings
-        return agreement.reading(answers, settings.extract, self.question, settings.extract_pattern)
+        return await agreement.reading_of(answers, settings.extract, self.question, settings.extract_pattern)
 
     async def _read_given(self) -> Sequence[Answer | Failure]:
         """The candidates that the request brings along, told as any other answer."""

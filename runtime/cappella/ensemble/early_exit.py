@@ -17,10 +17,9 @@ async def early_exit(ctx: RunContext) -> Verdict | None:
     mode = ctx.settings.early_exit
     if mode == "off" or len(ctx.answers) < 2:
         return None
-    if agreement.are_equal(ctx.answers, ctx.reading):
-        return Verdict(
-            ctx.judge.return_verbatim(ctx.answers[0]), ctx.answers[0].name, early_exit="equal", read=ctx.reading
-        )
+    read = await ctx.reading()
+    if agreement.are_equal(ctx.answers, read):
+        return Verdict(ctx.judge.return_verbatim(ctx.answers[0]), ctx.answers[0].name, early_exit="equal", read=read)
     if mode == "equal" or not await _judge_confirms_agreement(ctx):
         return None
     return Verdict(ctx.judge.return_verbatim(ctx.answers[0]), ctx.answers[0].name, early_exit="judge")

@@ -5,10 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from cappella.config.options import Settings
+from cappella.ensemble.agreement import work
 from cappella.ensemble.run import Answer
 from cappella.ensemble.structured import formats
 from cappella.ensemble.weights import priors
 from cappella.errors import JudgeFailed
+from cappella.threads import off_loop_if_large
 from cappella.types import OutputFormat
 
 
@@ -20,7 +22,7 @@ async def fallback_answer(
     usable = valid or ([] if output_format else list(answers))
     if not usable:
         raise JudgeFailed(f"The judge failed ({reason}), and no member's answer has the requested format.")
-    return best_answer(usable, stop, priors(usable, settings))
+    return await off_loop_if_large(work(usable), best_answer, usable, stop, priors(usable, settings))
 
 
 AGREEMENT_WEIGHT = 2.0
@@ -44,7 +46,7 @@ def best_answer(answers: Sequence[Answer], stop: Sequence[str], prior: Mapping[s
 
 def overlap(answers: Sequence[Answer], weights: Sequence[float] | None = None) -> list[float]:
     """How similar each is to the others, from 0 to 1: the mean Jaccard index of their words, weighted by the others."""
-    words = [set(re.findall(r"\w+", answer.content.lower())) for answer in answers]
+    words = [{word[0] for word in re.finditer(r"\w+", answer.content.lower())} for answer in answers]
     weights = weights or [1.0] * len(answers)
 
     def alike(index: int) -> float:

@@ -13,7 +13,7 @@ from cappella.ensemble import prompts
 from cappella.ensemble.analysis import with_names, without_letters
 from cappella.ensemble.call import EngineCall
 from cappella.ensemble.candidates import Candidates
-from cappella.ensemble.choice import CHOICE_TOKENS, mean, probabilities, short_sampling, with_thinking_budget
+from cappella.ensemble.choice import CHOICE_TOKENS, limited, mean, probabilities, short_sampling, with_thinking_budget
 from cappella.ensemble.events import AnalysisDelta, AnalysisDone, AnalysisStarted, Emit, FinalDelta
 from cappella.ensemble.fallback import cut_at_stop
 from cappella.ensemble.reading import Reading
@@ -92,7 +92,9 @@ class Judge:
         self._emit(AnalysisStarted(self.labels))
         lettered = self._checked(await self._reading.ask(self._compare))
         kept, self.dropped_points = without_letters(lettered, self.labels)
-        if self.dropped_points and (second := await self._compared_again()):
+        # Of a budget the answer needs what is left.
+        may_ask_again = self.dropped_points and self.settings.max_total_tokens is None
+        if may_ask_again and (second := await self._compared_again()):
             kept, self.dropped_points = without_letters(second, self.labels)
         self.analysis = with_names(kept, self.labels, self._prompt.messages)
         self._lettered_analysis = json.dumps(kept, ensure_ascii=False)
@@ -136,9 +138,9 @@ class Judge:
     async def write(self) -> Answer:
         """Stream the final answer; the prompt holds the analysis if there is one by now. Raises EngineError."""
         folds = self.settings.answers_exceed == "fold"
-        if folds and (window := await self._reading.fold(self._draft)):
-            # The analysis has letters of another reading.
-            return await self._write(window, analysis=None)
+        # The analysis has letters of another reading.
+        if folds and (answer := await self._reading.fold(self._draft, lambda window: self._write(window, None))):
+            return answer
         return await self._reading.ask(lambda candidates: self._write(candidates, self._lettered_analysis))
 
     async def _write(self, candidates: Candidates, analysis: str | None) -> Answer:
@@ -155,7 +157,7 @@ class Judge:
         self.final_answer = call.completions[0].answer(self.settings.judge, call.record)
         return self.final_answer
 
-    async def _draft(self, candidates: Candidates, max_tokens: int) -> Answer:
+    async def _draft(self, max_tokens: int, candidates: Candidates) -> Answer:
         """One answer from those of a window, for the judge to read in the next one."""
         wanted = self.settings.judge_sampling.max_completion_tokens or max_tokens
         limits = {"max_completion_tokens": min(wanted, max_tokens), "stop": None}
@@ -250,8 +252,7 @@ class Judge:
         total = self.settings.max_total_tokens
         if total is None:
             return sampling
-        limits = [limit for limit in (total // 4, sampling.max_completion_tokens) if limit is not None]
-        return sampling.model_copy(update={"max_completion_tokens": min(limits)})
+        return limited(sampling, total // 4)
 
     def _question(self, messages: Sequence[Any], output_format: OutputFormat | None) -> Prompt:
         """A prompt for any step but the final answer. It lists the same tools, so that the prefix cache matches."""

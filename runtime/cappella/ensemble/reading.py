@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 from cappella.config.options import Settings
@@ -57,10 +58,13 @@ class Reading:
                 raise
             return await call(less.candidates)
 
-    async def fold(self, synthesize: Callable[[Candidates, int], Awaitable[Answer]]) -> Candidates | None:
-        """The last window over the answers: a draft of those before, and the rest. None if they fit as a whole.
+    async def fold(
+        self, synthesize: Callable[[int, Candidates], Awaitable[Answer]], write: Callable[[Candidates], Awaitable[T]]
+    ) -> T | None:
+        """What `write` makes of the last window over the answers: a draft of those before, and the rest.
 
-        `synthesize` makes a draft of the answers in a window, of at most so many tokens.
+        `synthesize` makes a draft of the answers in a window, of at most so many tokens. None if they fit as a whole.
+        Raises EngineError.
         """
         fitting = await self._fit()
         if not fitting.candidates.parts:
@@ -71,12 +75,30 @@ class Reading:
             while waiting and (len(window) < 2 or size + fitting.sizes[waiting[0].name] <= fitting.room):
                 size += fitting.sizes[waiting[0].name]
                 window.append(waiting.pop(0))
-            fitted = await self._fitted(replace(self._all, answers=window), {})
-            self._folded |= {name: part for name, part in fitted.candidates.parts.items() if name in fitting.sizes}
             if not waiting:
-                return fitted.candidates
-            draft = await synthesize(fitted.candidates, fitting.room // 2)
-            window, size = [draft], draft.call.usage.completion_tokens
+                return await self._ask_window(window, write)
+            draft = await self._ask_window(window, partial(synthesize, fitting.room // 2))
+            window, size, fitting = [draft], draft.call.usage.completion_tokens, self._fitting or fitting
+
+    async def _ask_window(self, window: Sequence[Answer], call: Callable[[Candidates], Awaitable[T]]) -> T:
+        """As `ask`, with a window of its own. After a refusal all later windows have less room."""
+        candidates = replace(self._all, answers=window)
+        fitted = await self._fitted(candidates, {}, LESS if self._is_less else 1.0)
+        try:
+            result = await call(fitted.candidates)
+        except EngineContextExceeded:
+            refused = fitted.candidates
+            await self._fit_less(await self._fit())
+            fitted = await self._fitted(candidates, {}, LESS)
+            if fitted.candidates == refused:
+                raise
+            result = await call(fitted.candidates)
+        names = {answer.name for answer in self._all.answers}
+        self._folded = {
+            **(self._folded or {}),
+            **{n: part for n, part in fitted.candidates.parts.items() if n in names},
+        }
+        return result
 
     async def _fit(self) -> Fitting:
         async with self._lock:

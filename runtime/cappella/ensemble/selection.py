@@ -5,12 +5,15 @@ from dataclasses import dataclass
 from math import log
 from statistics import fmean
 
+from cappella.ensemble.agreement import work
 from cappella.ensemble.context import RunContext
 from cappella.ensemble.fallback import AGREEMENT_WEIGHT, overlap
 from cappella.ensemble.run import Answer, Verdict
 from cappella.ensemble.scoring import scores_of
 from cappella.ensemble.weights import priors, votes
+from cappella.errors import EngineError
 from cappella.extraction.extractors import Reading
+from cappella.threads import off_loop_if_large
 from cappella.vocabulary import Evidence
 
 LEAST_PROBABILITY = 1e-9
@@ -30,14 +33,14 @@ class Weighed:
 
 
 async def select_by_evidence(ctx: RunContext) -> Verdict:
-    """The answer for which most speaks. Raises EngineError if the judge or the reward model fails."""
+    """The answer for which most speaks. Raises EngineError if the judge fails."""
     chosen_by, parts, probabilities = ctx.settings.select.by, dict[Evidence, Mapping[str, float]](), None
     if "judge" in chosen_by:
         _, probabilities = await ctx.judge.choose(ctx.answers)
         parts["judge"] = log_odds(probabilities)
     if "reward" in chosen_by and ctx.settings.select.reward:
-        parts["reward"] = known(await scores_of(ctx, ctx.settings.select.reward))
-    parts |= free_parts(ctx)
+        parts |= await _reward(ctx, ctx.settings.select.reward)
+    parts |= await free_parts(ctx)
     if (pair := _close_pair(ctx, parts)) and "judge" in chosen_by:
         _, between = await ctx.judge.choose(pair)
         parts["judge"] = {**parts["judge"], **_shared(parts["judge"], log_odds(between))}
@@ -53,11 +56,22 @@ async def select_by_evidence(ctx: RunContext) -> Verdict:
     )
 
 
-def free_parts(ctx: RunContext) -> dict[Evidence, Mapping[str, float]]:
+async def _reward(ctx: RunContext, model: str) -> Parts:
+    """The scores by a reward model; nothing if it fails, since the other evidence is there and the judge is not to blame."""
+    try:
+        return {"reward": known(await scores_of(ctx, model))}
+    except EngineError as error:
+        ctx.failure_reason = error.reason
+        return {}
+
+
+async def free_parts(ctx: RunContext) -> dict[Evidence, Mapping[str, float]]:
     """The evidence that costs no call. Agreement and weights are always there: as the prior, if not as parts."""
     answers, settings = ctx.answers, ctx.settings
     found: dict[Evidence, Mapping[str, float]] = {
-        "agreement": agreement(answers, votes(answers, settings), ctx.reading)
+        "agreement": await off_loop_if_large(
+            work(answers), agreement, answers, votes(answers, settings), await ctx.reading()
+        )
     }
     if settings.weights:
         found["weights"] = priors(answers, settings)

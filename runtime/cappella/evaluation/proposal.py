@@ -102,7 +102,7 @@ def _ensemble(report: Report, results: Results, ensemble: Ensemble, original: Js
         comments.append(f"{decided.way}: {_figures(top)}")
         body |= {"panel": _panel(kept), **_options(top.name, original)}
     if len(body["panel"]) > 1:
-        body["weights"] = _weights(results, {name for seat in body["panel"] if (name := seat["model"])})
+        body["weights"] = _weights(results, {_model_of(seat) for seat in body["panel"]})
     # A quorum or a preset of a larger panel would not load.
     size = sum(_answers_of(seat, body) for seat in body["panel"])
     if int(body.get("quorum") or 0) > size:
@@ -111,7 +111,22 @@ def _ensemble(report: Report, results: Results, ensemble: Ensemble, original: Js
     presets |= _by_category(findings, results, decided.way, comments)
     if presets:
         body["presets"] = presets
-    return body, comments
+    return _without_weights_of_nobody(body), comments
+
+
+def _without_weights_of_nobody(body: Json) -> Json:
+    """The same, where neither it nor a preset has a weight of a model that is on none of its panels any more."""
+    presets = {name: preset for name, preset in body.get("presets", {}).items() if isinstance(preset, dict)}
+    seats = [seat for part in (body, *presets.values()) for seat in part.get("panel", ())]
+    models = {_model_of(seat) for seat in seats}
+
+    def cleared(part: Json) -> Json:
+        weights = {name: each for name, each in (part.get("weights") or {}).items() if name.partition("#")[0] in models}
+        others = {key: value for key, value in part.items() if key != "weights"}
+        return {**others, "weights": weights} if weights else others
+
+    known = {name: cleared(preset) for name, preset in presets.items()}
+    return {**cleared(body), **({"presets": {**body["presets"], **known}} if known else {})}
 
 
 def _weights(results: Results, models: AbstractSet[str]) -> Json:
@@ -168,6 +183,10 @@ def _options(way: str, original: Json) -> Json:
     # A gate of a preset is a mode; that of an ensemble has a model, and stays.
     options = {key: value for key, value in preset.items() if key != "gate"}
     return {"samples": original["samples"], **options} if "panel" in preset and "samples" in original else options
+
+
+def _model_of(seat: Any) -> str:
+    return str(seat["model"] if isinstance(seat, dict) else seat)
 
 
 def _answers_of(seat: Any, body: Json) -> int:

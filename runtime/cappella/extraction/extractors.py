@@ -20,6 +20,8 @@ MAX_LINE_CHARACTERS = 400
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 _OPTION = re.compile(r"^[ \t]{0,8}[(\[]?([A-Z])[)\].:][ \t]{1,8}(\S[^\n]{0,400})$", re.MULTILINE)
+# In an answer; it may stand in a list, or in bold type, or beside the next.
+_PART = re.compile(r"(?:^|[,;.]|\s/|\band)[ \t>*_#-]{0,8}[(\[]?([A-Z])[)\].:][*_]{0,3}[ \t]{1,8}\S", re.MULTILINE)
 _SAYS_ANSWER = re.compile(
     r"^\W{0,8}(?:(?:so|thus|hence|therefore|my|the|final|correct|right)\b,?\s{1,4}){0,4}answer[*_\s]{0,4}(?:is\b|:|=)[*_\s]{0,4}(.+)$",
     re.IGNORECASE,
@@ -75,6 +77,8 @@ def usable_pattern(pattern: str) -> str:
     """The same pattern. Raises ValueError for one that cannot be used."""
     try:
         re2.compile(pattern)
+        # One that is usable alone may not be beside others: `\Q(` takes literally what follows.
+        re2.compile(_up_to_last(pattern))
     except re2.error as error:
         raise ValueError(f"it is no pattern ({error})") from error
     return pattern
@@ -82,6 +86,8 @@ def usable_pattern(pattern: str) -> str:
 
 def _read_by_sight(texts: Mapping[str, str], asked: Asked) -> Reading:
     """By the first extractor that suits the question and most of the answers. What has no such value counts as a text."""
+    if any(_has_parts(text) for text in texts.values()):
+        return Reading("text", {name: normal_text(text) for name, text in texts.items()})
     for extractor, read_one in _sights(list(texts.values()), asked):
         found = {name: read_one(text) for name, text in texts.items()}
         if sum(value is not None for value in found.values()) > len(texts) / 2:
@@ -99,6 +105,11 @@ def _sights(texts: Sequence[str], asked: Asked) -> list[tuple[Extractor, Callabl
     if any(_lone(text) or _marked_number(text) for text in texts):
         return [("number", _stated_number)]
     return []
+
+
+def _has_parts(text: str) -> bool:
+    """Whether it answers several parts of a question, or goes through its choices: no one value says what it says."""
+    return len(set(_PART.findall(_end(text)))) > 1
 
 
 def _end(text: str) -> str:
@@ -135,7 +146,7 @@ def _marked_number(text: str) -> str | None:
 
 
 def _stated_number(text: str) -> str | None:
-    """The number that it marks, or is, or ends in, or the only one of its last line."""
+    """The number that it marks, or is, or ends in, or the only one of its last line, with the words beside it."""
     if (said := _marked(text)) is not None:
         return lone_number(said) or _only_number(said)
     last = (_last_line(text) or "")[-MAX_LINE_CHARACTERS:]
@@ -149,9 +160,15 @@ def _lone(text: str) -> str | None:
 
 
 def _only_number(line: str) -> str | None:
+    """A line with one number: 5 km are not 5 miles, so that its other words count as well."""
     found = {number for word in line.split() if (number := lone_number(word)) is not None}
     has_other_digits = any(lone_number(word) is None for word in line.split() if any(each.isdigit() for each in word))
-    return found.pop() if len(found) == 1 and not has_other_digits else None
+    return _words(line) if len(found) == 1 and not has_other_digits else None
+
+
+def _words(line: str) -> str:
+    """Its words and numbers in one spelling, without the marks of bold type."""
+    return normal_text(" ".join(lone_number(word) or word for word in line.replace("*", "").split()))
 
 
 def _last_line(text: str) -> str | None:
@@ -165,11 +182,18 @@ def _boxed(text: str) -> str | None:
 
 
 def _by_pattern(text: str, pattern: str) -> str | None:
-    found = list(re2.finditer(pattern, text))
-    if not found:
+    """In one pass, however often it matches: every match is an object, and an answer may have one per character."""
+    text = _end(text)
+    at = re2.compile(_up_to_last(pattern)).match(text).start(1)
+    if at < 0:
         return None
-    last = found[-1]
-    return normal_text(last[1] if last.groups() and last[1] is not None else last[0])
+    last = re2.compile(pattern).match(text, at)
+    return normal_text(last[1] if last.groups() and last[1] is not None else last[0]) or None
+
+
+def _up_to_last(pattern: str) -> str:
+    """A pattern that matches any text, with the last match of the given one as its first group."""
+    return f"(?:(?s:.*?)({pattern}))*"
 
 
 _READ: Mapping[Extractor, Callable[[str], str | None]] = {

@@ -8,7 +8,8 @@ import re
 from typing import Any
 
 _CODE = re.compile(r"(```.*?```|`[^`\n]+`)", re.DOTALL)
-_OPENING, _CLOSING = "([{\"'*_$€£¥", ")]}\"'*_.,;:!?%"
+_MARKS, _CURRENCIES = "([{\"'*_", "$€£¥"
+_OPENING, _CLOSING = _MARKS + _CURRENCIES, ")]}\"'*_.,;:!?%"
 _LETTERS = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 _NUMBER = re.compile(r"(-?(?:[1-9]\d{0,2}(?:,\d{3})+|0|[1-9]\d*))(\.\d+)?")
 
@@ -19,9 +20,9 @@ def canonical(value: Any) -> str:
 
 
 def lone_number(text: str) -> str | None:
-    """The number that a text is and nothing else, in one spelling; None for versions, codes, and all that is more."""
-    core = text.strip().lstrip(_OPENING).rstrip(_CLOSING.replace("%", "").replace("!", ""))
-    return _normal_word(core, numbers=True) if _NUMBER.fullmatch(core) else None
+    """The number that a text is and nothing else but a currency, in one spelling; None for versions, codes, and all else."""
+    core = text.strip().lstrip(_MARKS).rstrip(_CLOSING.replace("%", "").replace("!", ""))
+    return _normal_word(core, numbers=True) if _NUMBER.fullmatch(core[core[:1] in _CURRENCIES :]) else None
 
 
 def normal_text(text: str, numbers: bool = True) -> str:

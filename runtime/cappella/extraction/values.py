@@ -72,9 +72,9 @@ def number(text: str) -> str | None:
 
 
 def lone_value(text: str) -> str | None:
-    """The number that a text is and nothing else, by its value: 0.50 is 1/2."""
+    """The number that a text is and nothing else, by its value: 0.50 is 1/2. One of a currency is more."""
     bare = text.strip(" $*")
-    match = _NUMBER.fullmatch(bare)
+    match = None if any(sign in bare for sign in "€£¥") else _NUMBER.fullmatch(bare)
     return str(value) if match and (value := _exact(bare)) is not None else None
 
 

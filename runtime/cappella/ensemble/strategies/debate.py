@@ -11,8 +11,7 @@ from cappella.ensemble.strategies.synthesize import write_answer
 async def _debate(ctx: RunContext) -> Verdict:
     """The common answer once all answers of a round agree; else the judge's, from the answers of the last round."""
     while len(ctx.rounds) < ctx.max_rounds and await ctx.ask_panel():
-        settings = ctx.settings
-        read = agreement.reading(ctx.answers, settings.extract, ctx.question, settings.extract_pattern)
+        read = await ctx.reading()
         if agreement.are_equal(ctx.answers, read):
             answer = ctx.judge.return_verbatim(ctx.answers[0])
             return Verdict(answer, answer.name, early_exit="equal", read=read)

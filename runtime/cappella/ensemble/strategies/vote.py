@@ -28,7 +28,7 @@ async def _vote(ctx: RunContext) -> Verdict:
 
 async def _count_votes(ctx: RunContext) -> Verdict:
     """Vote by field if every answer is a JSON object, else on the values of answers. Raises EngineError if the judge fails."""
-    judge, read = ctx.judge, ctx.reading
+    judge, read = ctx.judge, await ctx.reading()
     groups = agreement.groups(judge.answers, read)
     votes = {group[0].name: [answer.name for answer in group] for group in groups}
     objects = [agreement.as_object(answer) for answer in judge.answers]
