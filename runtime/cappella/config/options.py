@@ -266,6 +266,11 @@ class Settings(EnsembleOptions):
         return self.ensemble if self.by_model else f"cappella/{self.ensemble}"
 
     @property
+    def reward(self) -> str | None:
+        """The model whose scores of the answers count."""
+        return self.select.reward if self.strategy == "select" and "reward" in self.select.by else None
+
+    @property
     def with_next_judge(self) -> "Settings":
         """The same, with the first of the `next_judges` as the judge."""
         seat, *rest = self.next_judges

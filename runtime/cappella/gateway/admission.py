@@ -39,6 +39,9 @@ def costs(settings: Settings, host_of: Mapping[str, str]) -> Costs:
         out[host_of[seat.model]] = out.get(host_of[seat.model], 0) + seat.samples
     judge = host_of[settings.judge]
     out[judge] = out.get(judge, 0) + (2 if settings.analysis == "alongside" else 1)
+    if settings.reward:
+        scorer = host_of[settings.reward]
+        out[scorer] = out.get(scorer, 0) + 1
     if settings.gate:
         # It is asked before the others.
         out.setdefault(host_of[settings.gate.model], 1)
@@ -142,7 +145,11 @@ class Admission:
     def of(cls, config: Config) -> "Admission":
         server, sequences = config.server, {name: model.max_num_seqs for name, model in config.models.items()}
         admission = cls(sequences, server.max_waiting, server.max_waiting_per_key)
-        in_runs = {config.host_of[model] for ensemble in config.ensembles.values() for _, model in ensemble.models}
+        in_runs = {
+            config.host_of[model]
+            for ensemble in config.ensembles.values()
+            for model in (*(each for _, each in ensemble.models), *ensemble.rewards)
+        }
         for model in config.models.keys() - in_runs:
             admission._engines[model].has_runs = False
         return admission

@@ -156,9 +156,13 @@ async def _ask_ensemble(
 
 def _by_own_names(overrides: Overrides, config: Config) -> Overrides:
     """The overrides with the models' own names in the place of aliases."""
-    panel, judge = overrides.panel, overrides.judge
+    panel, judge, options = overrides.panel, overrides.judge, overrides.options
+    if reward := options.select.reward:
+        select = options.select.model_copy(update={"reward": config.meant_by(reward)})
+        options = options.model_copy(update={"select": select})
     return replace(
         overrides,
+        options=options,
         panel=None if panel is None else tuple(map(config.meant_by, panel)),
         judge=None if judge is None else config.meant_by(judge),
         model_sampling=tuple((config.meant_by(name), sampling) for name, sampling in overrides.model_sampling),
@@ -180,9 +184,9 @@ def _read(state: GatewayState, path: str, schema: type[FusionRequest], named: Re
 
 def _models_beyond(overrides: Overrides, ensemble: Ensemble) -> list[str]:
     """Models that the request names beyond those of the ensemble: the key must allow each of them."""
-    named = [*(overrides.panel or ()), *([overrides.judge] if overrides.judge else [])]
-    own = {model for _, model in ensemble.models}
-    return [model for model in named if model not in own]
+    named = [*(overrides.panel or ()), overrides.judge, overrides.options.select.reward]
+    own = {*(model for _, model in ensemble.models), *ensemble.rewards}
+    return [model for model in named if model and model not in own]
 
 
 async def _answer_from_ensemble(
