@@ -207,11 +207,23 @@ async def test_what_cannot_be_judged_is_a_400_that_says_so(
     assert not calls(fake_engines)
 
 
-@pytest.mark.parametrize("named", [{"model": "nobody"}, {"model": None, "ensemble": "nobody"}])
+@pytest.mark.parametrize("named", [{"model": "nobody"}, {"model": "default"}, {"model": None, "ensemble": "nobody"}])
 async def test_an_unknown_judge_is_a_404_that_names_the_known(gateway: str, named: dict[str, Any]) -> None:
     status, reply = await post(gateway, {**ASKED, **named})
     assert (status, reply["error"]["code"], reply["error"]["param"]) == (404, "model_not_found", list(named)[-1])
     assert "cappella/default" in reply["error"]["message"]
+
+
+async def test_a_key_learns_nothing_of_an_ensemble_that_it_may_not_call(
+    fake_engines: FakeEngines, tmp_path: Path
+) -> None:
+    await add_pooling(fake_engines, tmp_path)
+    key = KeyStore(tmp_path / "keys.sqlite").create("one", ["run"], models=["ann"])
+    async with serving(fake_engines, with_keys(pooling_config(), tmp_path / "keys.sqlite")) as url:
+        for named in ("cappella/best", "cappella/fixed"):
+            status, reply = await post(url, {**ASKED, "model": named}, **{"x-api-key": key})
+            assert (status, reply["error"]["code"]) == (403, "model_not_allowed")
+            assert "rm" not in reply["error"]["message"].split()
 
 
 async def test_a_model_that_writes_nothing_is_no_judge(fake_engines: FakeEngines, tmp_path: Path) -> None:

@@ -48,8 +48,9 @@ async def _judge(state: GatewayState, incoming: Incoming) -> Response:
     parsed, ignored = await off_loop_if_large(incoming.work_chars, _read, incoming, refuses)
     called = _called(state, parsed, incoming)
     state.admission.require_queue_space(called, incoming.key_id)
-    settings = await off_loop_if_large(incoming.work_chars, _settings, state, parsed, called)
+    # First: what follows tells of the judge and of the limits.
     await state.gatekeeper.admit(incoming.key, [called])
+    settings = await off_loop_if_large(incoming.work_chars, _settings, state, parsed, called)
     headers = state.ignored.told(PATH, ignored)
     run = await unless_gone(incoming.request, _run(state, incoming, parsed, settings))
     reply = reply_of(run, parsed.model or parsed.ensemble or called)
@@ -83,7 +84,8 @@ def _called(state: GatewayState, parsed: JudgeRequest, incoming: Incoming) -> st
         name, field = config.meant_by(parsed.model), "model"
     else:
         name, field = PREFIX + (parsed.ensemble or "").removeprefix(PREFIX), "ensemble"
-    if name not in config.models_by_name and name.removeprefix(PREFIX) not in config.ensembles:
+    is_ensemble = name.startswith(PREFIX) and name.removeprefix(PREFIX) in config.ensembles
+    if not is_ensemble and name not in config.models_by_name:
         raise UnknownModel(parsed.model or parsed.ensemble or "", callable_names(config, incoming.key), field)
     return name
 
