@@ -371,6 +371,28 @@ async def test_what_the_deadline_leaves_is_given(gateway: str, fake_engines: Fak
     assert (status, reply["error"]["code"]) == (504, "deadline_exceeded")
 
 
+@pytest.mark.parametrize("want", ["preference", "ranking"])
+async def test_a_choice_that_fails_ends_the_others_of_its_part_and_all_count(
+    gateway: str, fake_engines: FakeEngines, want: str
+) -> None:
+    even, chosen = judging(WORTH), list[Any]()
+
+    def script(body: Any) -> Script:
+        if "structured_outputs" not in body:
+            return even(body)
+        chosen.append(body)
+        return Script((), ending="held") if len(chosen) == 1 else Script(refuse=(400, {"error": {"message": "no"}}))
+
+    fake_engines.let("judge", script)
+    answers = ANSWERS[:2]
+    reply = await judged(gateway, answers=answers, want=["analysis", want])
+    assert [each["part"] for each in reply["missing"]] == [want]
+    assert await eventually(lambda: fake_engines.running == 0)
+    assert fake_engines.servers["judge"].aborted == 1
+    assert len(chosen) == 2
+    assert [each["role"] for each in reply["usage"]["fusion_details"]].count("choice") == 2
+
+
 async def test_a_client_that_leaves_ends_its_calls(gateway: str, fake_engines: FakeEngines) -> None:
     fake_engines.let("judge", Script(ending="held"))
     asking = asyncio.create_task(post(gateway, ASKED))

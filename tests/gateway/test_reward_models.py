@@ -13,7 +13,8 @@ from cappella.auth.keys import KeyStore
 from cappella.config import Audit
 from cappella.config.options import Selection
 from cappella.errors import RequestError
-from cappella.gateway.admission import Admission, costs
+from cappella.gateway.admission import Admission
+from cappella.gateway.costs import costs
 from support.fake_engines import FakeEngines, eventually, gateway_config, serving
 from support.scripted_pooling import ScriptedPooling, add_pooling, pooling_config
 from support.strict_gateway import with_keys

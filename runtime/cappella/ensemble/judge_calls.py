@@ -12,11 +12,10 @@ from cappella.ensemble.candidates import Candidates
 from cappella.ensemble.judgement import PartlyRead, Want
 from cappella.ensemble.run import Call, Role, Shortened
 from cappella.ensemble.shares import Reply, fit
+from cappella.ensemble.together import AT_ONCE
 from cappella.errors import EngineContextExceeded, EngineUnusable
 from cappella.types import Message, OutputFormat, Prompt, Sampling
 
-AT_ONCE = 4
-"""Calls of one judgement at a time: so many sequences it takes of the judge's engine."""
 TRIES = 2
 OTHER_TEMPERATURE = 0.7
 """Of the second try: at the judge's own, which is 0 in most configs, it would say the same again."""

@@ -12,10 +12,10 @@ from cappella.config.options import Options, Settings
 from cappella.engines.context_size import prompt_chars
 from cappella.ensemble import given_answers
 from cappella.ensemble.grading_texts import rubric_text
-from cappella.ensemble.judge_calls import AT_ONCE
 from cappella.ensemble.judging import Judging, lack
 from cappella.ensemble.pipeline import new_run_id
 from cappella.ensemble.run import Run
+from cappella.ensemble.together import AT_ONCE
 from cappella.errors import RequestError, UnknownModel
 from cappella.gateway.admission import in_time
 from cappella.gateway.formats import policy

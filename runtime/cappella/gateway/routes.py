@@ -11,13 +11,15 @@ from fastapi import APIRouter, Request, Response
 from cappella.config import Config, Ensemble
 from cappella.config.options import Overrides, Settings
 from cappella.ensemble.events import Emit
+from cappella.ensemble.living_judge import with_living_judge
 from cappella.ensemble.pipeline import new_run_id
 from cappella.ensemble.progress import without_progress
 from cappella.ensemble.run import Run
 from cappella.ensemble.settings import resolve
 from cappella.errors import RequestError, UnknownModel
 from cappella.gateway import proxy, server_tool
-from cappella.gateway.admission import costs, in_time
+from cappella.gateway.admission import in_time
+from cappella.gateway.costs import costs
 from cappella.gateway.formats import policy, sse
 from cappella.gateway.formats.chat import ChatRequest
 from cappella.gateway.formats.fusion_request import FusionRequest
@@ -194,7 +196,8 @@ async def _answer_from_ensemble(
 ) -> Response:
     prompt, settings = await off_loop_if_large(incoming.work_chars, _resolved, state, parsed, overrides, name)
     headers = state.ignored.told(incoming.path, parsed.ignored)
-    needed = costs(settings, state.config.host_of)
+    # The judge that is up now, whose engine it is that the run needs.
+    needed = costs(with_living_judge(state.engines, settings)[0], state.config.host_of)
 
     async def run(emit: Emit, run_id: str) -> Run:
         slot = state.admission.slot(PREFIX + name, needed, key=incoming.key_id)
