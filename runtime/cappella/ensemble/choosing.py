@@ -39,7 +39,10 @@ async def choose(calls: JudgeCalls, candidates: Candidates) -> Shares:
     labels, criteria = candidates.labels, calls.settings.criteria
     letters = list(labels)
     question = Question("choice", OutputFormat("structured_outputs", {"choice": letters}), CHOICE_TOKENS, TOP_LOGPROBS)
-    messages = prompts.choice_messages(calls.prompt.messages, candidates.texts, candidates.nonce, criteria)
+    own_texts = calls.settings.judge_texts
+    messages = prompts.choice_messages(
+        calls.prompt.messages, candidates.texts, candidates.nonce, criteria, texts=own_texts
+    )
     found = await calls.ask(
         question, messages, candidates.nonce, lambda call: probabilities(call.completions[0].logprobs, letters)
     )

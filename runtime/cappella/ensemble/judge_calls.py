@@ -9,6 +9,7 @@ from cappella.config.options import Settings
 from cappella.engines.base import Engine
 from cappella.ensemble.call import EngineCall
 from cappella.ensemble.candidates import Candidates
+from cappella.ensemble.choice import short_sampling
 from cappella.ensemble.judgement import PartlyRead, Want
 from cappella.ensemble.run import Call, Role, Shortened
 from cappella.ensemble.shares import Reply, fit
@@ -55,7 +56,11 @@ class JudgeCalls:
         Raises EngineContextExceeded if the conversation alone leaves no room.
         """
         reply = Reply(None if self.engine.capabilities.reasoning else reply_tokens)
-        fitting = await fit(candidates, self.prompt, self.engine, reply, instruction)
+        # Counting takes calls of the engine, too.
+        async with self.turn:
+            fitting = await fit(
+                candidates, self.prompt, self.engine, reply, instruction, own_texts=self.settings.judge_texts
+            )
         if not fitting.has_room:
             raise EngineContextExceeded(f"the question leaves {self.settings.judge} no room to read an answer", 400)
         self.note(part, list(fitting.candidates.parts.values()))
@@ -89,6 +94,11 @@ class JudgeCalls:
         raise AssertionError("unreachable: the last try returns or raises")
 
     def _sampling(self, question: Question) -> Sampling:
-        """The judge's own; a model that reasons first has no limit, since its reply comes last."""
-        limit = None if self.engine.capabilities.reasoning else question.max_tokens
-        return self.settings.judge_sampling.model_copy(update={"stop": None, "max_completion_tokens": limit})
+        """The judge's own, as long as the reply may be; thinking before it has a limit of its own, or the operator's for all."""
+        own = self.settings.judge_sampling
+        sampling = short_sampling(own, self.engine.capabilities, question.max_tokens)
+        if not self.engine.capabilities.reasoning:
+            return sampling
+        thinking = sampling.thinking_token_budget
+        limit = own.max_completion_tokens if thinking is None else question.max_tokens + thinking
+        return sampling.model_copy(update={"max_completion_tokens": limit})
