@@ -19,7 +19,7 @@ from support.fake_engines import FakeEngines, eventually, gateway_config, servin
 from support.scripted_pooling import ScriptedPooling, add_pooling, pooling_config
 from support.strict_gateway import with_keys
 
-BY_REWARD = {"strategy": "select", "select": {"by": ["reward"], "reward": "rm"}}
+BY_REWARD: Mapping[str, Any] = {"strategy": "select", "select": {"by": ["reward"], "reward": "rm"}}
 
 
 @pytest.fixture(autouse=True)

@@ -86,8 +86,8 @@ def _run(
     failed: Sequence[FailedJudge],
 ) -> Run:
     """The run's record. Its answer is the best one, or the first of them where none is ranked."""
-    calls, reasons = [*earlier, *parts.calls], [each.reason for each in (*parts.judgement.missing, *failed)]
-    judgement = parts.judgement
+    judgement, calls = parts.judgement, [*earlier, *parts.calls]
+    reasons = [*(each.reason for each in judgement.missing), *(each.reason for each in failed)]
     by_name = {answer.name: answer for answer in answers}
     best = judgement.ranking[0].name if judgement.ranking else None
     return Run(

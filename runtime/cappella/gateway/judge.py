@@ -8,8 +8,9 @@ from fastapi import APIRouter, Request, Response
 
 from cappella.config import Config
 from cappella.config.ensembles import Judge
+from cappella.config.judge_seat import JudgeSeat
 from cappella.config.limits import Limits
-from cappella.config.options import JudgeSeat, Options, Settings
+from cappella.config.options import Options, Settings
 from cappella.engines.context_size import prompt_chars
 from cappella.ensemble import given_answers
 from cappella.ensemble.grading_texts import rubric_text
