@@ -141,3 +141,14 @@ async def test_a_synthesis_that_is_nothing_but_our_own_mark_is_no_answer(fake_en
     fake_engines.let("judge", copies_a_mark)
     run = await fake_engines.run(analysis="off", early_prefill=False)
     assert (run.status, run.failure_reason, run.content) == ("degraded", "empty_answer", "Hello there")
+
+
+@pytest.mark.parametrize("more", [0.9, "high", None, ["A"], {"A": 1}])
+async def test_what_an_analysis_has_beyond_its_schema_is_left_out(fake_engines: FakeEngines, more: Any) -> None:
+    analysis = Script((json.dumps({**ANALYSIS, "confidence": more}),))
+    fake_engines.let("judge", judge_script(analysis=analysis))
+    run = await fake_engines.run()
+    assert (run.status, run.content) == ("ok", "The final answer")
+    assert run.analysis
+    assert "confidence" not in run.analysis
+    assert "confidence" not in fake_engines.judge_prompt()

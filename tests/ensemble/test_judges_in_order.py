@@ -5,13 +5,17 @@ from typing import Any
 
 import pytest
 
-from cappella.config.options import JudgeSeat
+from cappella.config import Ensemble, Model, RemoteModel
+from cappella.config.judge_seat import JudgeSeat
+from cappella.config.options import Gate, Options, Overrides
 from cappella.ensemble.events import RunStarted
+from cappella.ensemble.settings import resolve
 from cappella.errors import ModelNotReady
-from cappella.types import Sampling
+from cappella.types import OutputFormat, Prompt, Sampling
 from support.fake_engines import FakeEngines, judge_script, last_message
 from support.scripted_engine import Json, Script
 
+HI = [{"role": "user", "content": "Hi"}]
 CAT = JudgeSeat("cat", Sampling(temperature=0.1), "Be brief.", 99)
 
 
@@ -95,3 +99,40 @@ async def test_other_strategies_go_on_with_the_next_judge(fake_engines: FakeEngi
     assert run.settings.judge == "cat"
     assert run.verdict.answer.content
     assert len([call for call in run.calls if call.role == "review"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("prompt", "options", "left"),
+    [
+        (Prompt(HI), Options(), ["near", "far"]),
+        (Prompt(HI, logprobs=2), Options(), ["near"]),
+        (Prompt(HI, output_format=OutputFormat("structured_outputs", {"choice": ["x"]})), Options(), ["near"]),
+        (Prompt(HI, output_format=OutputFormat("response_format", {"type": "json_object"})), Options(), ["near"]),
+        (Prompt(HI), Options(analysis="before"), ["near"]),
+        (Prompt(HI), Options(strategy="select"), ["near", "scorer"]),
+        (Prompt(HI), Options(early_exit="judge"), ["near"]),
+    ],
+)
+def test_judges_that_lack_what_the_request_needs_are_not_next(
+    prompt: Prompt, options: Options, left: list[str]
+) -> None:
+    local = Model.model_validate({"weights": "w", "max_model_len": 100, "kv_cache_bytes": "1MiB"})
+    scorer = local.model_copy(update={"task": "reward"})
+    far = RemoteModel(url="http://10.0.0.7:8000/v1", max_model_len=100, json_schema=False, logprobs=False)
+    judges = ["judge", "near", "far", "scorer"]
+    found = Ensemble.model_validate({"panel": ["ann", "bob"], "judge": judges, "analysis": "off"})
+    models: dict[str, Model | RemoteModel] = {
+        **dict.fromkeys(("ann", "bob", "judge", "near"), local),
+        "far": far,
+        "scorer": scorer,
+    }
+    settings = resolve("default", found, models, Overrides(options=options), prompt, Sampling())
+    assert [seat.model for seat in settings.next_judges] == left
+
+
+async def test_the_living_judge_goes_on_from_the_results_of_tools(fake_engines: FakeEngines) -> None:
+    fake_engines.engines["judge"].status.state = "failed"
+    fake_engines.let("cat", Script(("By cat",)))
+    run = await fake_engines.run(gate=Gate("tools", "judge"), next_judges=(JudgeSeat("cat"),))
+    assert (run.status, run.content) == ("bypassed", "By cat")
+    assert not fake_engines.servers["ann"].bodies

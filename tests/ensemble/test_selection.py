@@ -1,15 +1,16 @@
 """What `select` weighs: the judge in balanced orders, agreement, certainty, a reward model, and members' weights."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from cappella.config.options import JudgeSeat, Selection
+from cappella.config.options import JudgeSeat, Seat, Selection
 from cappella.ensemble.run import Run
 from cappella.telemetry import trace
 from cappella.vocabulary import Evidence
-from support.fake_engines import MEMBERS, FakeEngines, choice_script, judge_script, last_message
+from support.fake_engines import MEMBERS, FakeEngines, choice_script, eventually, judge_script, last_message
 from support.scripted_engine import Json, Script
 from support.scripted_pooling import add_pooling
 
@@ -82,6 +83,32 @@ async def test_in_balanced_orders_every_answer_stands_in_every_place_once(fake_e
         }  # fmt: skip
     assert len(bodies) == 3
     assert run.content == "green"
+
+
+async def test_few_orders_are_asked_at_a_time(fake_engines: FakeEngines) -> None:
+    judge, running = fake_engines.servers["judge"], list[int]()
+    chooses = choice_script(Hello=0.1)
+
+    def script(body: Json) -> Script:
+        running.append(judge.running + 1)
+        if judge.running == 3:
+            judge.released.set()
+        return replace(chooses(body), ending="held")
+
+    fake_engines.let("judge", script)
+    panel = tuple(Seat(f"ann#{i}", "ann") for i in range(7))
+    run = await fake_engines.run(strategy="select", debias=True, panel=panel, select=Selection(by=("judge",), margin=0))
+    assert (len(running), max(running), run.status) == (7, 4, "ok")
+
+
+async def test_an_order_that_fails_ends_the_others_and_all_count(fake_engines: FakeEngines) -> None:
+    refused = Script(refuse=(400, {"error": {"message": "no"}}))
+    fake_engines.let("judge", lambda _: refused if fake_engines.servers["judge"].running else Script((), ending="held"))
+    run = await fake_engines.run(strategy="select", debias=True, panel=(Seat("ann", "ann"), Seat("bob", "bob")))
+    assert (run.status, run.failure_reason) == ("degraded", "rejected")
+    assert [call.role for call in run.calls].count("choice") == 2
+    assert await eventually(lambda: fake_engines.running == 0)
+    assert fake_engines.servers["judge"].aborted == 1
 
 
 async def test_two_that_are_close_are_compared_as_a_pair(fake_engines: FakeEngines) -> None:

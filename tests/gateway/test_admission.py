@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from cappella.config import Audit
 from cappella.config.options import Gate, Seat
 from cappella.errors import Overloaded, RequestError
-from cappella.gateway.admission import Admission, costs
+from cappella.gateway.admission import Admission
+from cappella.gateway.costs import costs
 from cappella.telemetry.recorder import Recorder
 from support.fake_engines import MEMBERS, FakeEngines, busy_config, eventually, gateway_config, serving
 from support.scripted_engine import Script
@@ -326,3 +327,26 @@ def test_a_run_needs_a_sequence_of_its_gates_model_too() -> None:
         "bob": 1,
         "judge": 1,
     }
+
+
+def test_a_run_that_chooses_in_several_orders_needs_a_sequence_of_its_judge_for_each_at_a_time() -> None:
+    seats = tuple(Seat(f"ann#{i}", "ann") for i in range(6))
+    hosts = {name: name for name in (*MEMBERS, "judge")}
+    for panel, judge in ((seats, 4), (seats[:3], 3)):
+        settings = FakeEngines().settings(panel=panel, debias=True, strategy="select")
+        assert costs(settings, hosts) == {"ann": len(panel), "judge": judge}
+    assert costs(settings.model_copy(update={"strategy": "synthesize"}), hosts) == {"ann": 3, "judge": 1}
+
+
+async def test_a_run_waits_for_the_judge_that_is_up(fake_engines: FakeEngines) -> None:
+    fake_engines.engines["judge"].status.state = "failed"
+    found = busy_config()
+    default = gateway_config(panel=["ann", "bob"], judge=["judge", "cat"], analysis="off").ensembles["default"]
+    config = found.model_copy(update={"ensembles": {"default": default}})
+    async with serving(fake_engines, config) as url, aiohttp.ClientSession() as http:
+        admission = fake_engines.reloader.state.admission
+        async with admission.slot("others", {"cat": 2}):
+            run = asyncio.create_task(http.post(f"{url}/v1/chat/completions", json=BODY))
+            assert await eventually(lambda: admission.waiting.get("cappella/default") == 1)
+        async with await run as reply:
+            assert (reply.status, (await reply.json())["fusion"]["judge_model"]) == (200, "cat")

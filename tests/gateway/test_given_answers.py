@@ -6,7 +6,7 @@ import aiohttp
 import pytest
 
 from cappella.config.options import GivenAnswer
-from cappella.gateway.admission import costs
+from cappella.gateway.costs import costs
 from support.fake_engines import MEMBERS, FakeEngines, choice_script, judge_script
 from support.scripted_engine import Script
 

@@ -207,11 +207,23 @@ async def test_what_cannot_be_judged_is_a_400_that_says_so(
     assert not calls(fake_engines)
 
 
-@pytest.mark.parametrize("named", [{"model": "nobody"}, {"model": None, "ensemble": "nobody"}])
+@pytest.mark.parametrize("named", [{"model": "nobody"}, {"model": "default"}, {"model": None, "ensemble": "nobody"}])
 async def test_an_unknown_judge_is_a_404_that_names_the_known(gateway: str, named: dict[str, Any]) -> None:
     status, reply = await post(gateway, {**ASKED, **named})
     assert (status, reply["error"]["code"], reply["error"]["param"]) == (404, "model_not_found", list(named)[-1])
     assert "cappella/default" in reply["error"]["message"]
+
+
+async def test_a_key_learns_nothing_of_an_ensemble_that_it_may_not_call(
+    fake_engines: FakeEngines, tmp_path: Path
+) -> None:
+    await add_pooling(fake_engines, tmp_path)
+    key = KeyStore(tmp_path / "keys.sqlite").create("one", ["run"], models=["ann"])
+    async with serving(fake_engines, with_keys(pooling_config(), tmp_path / "keys.sqlite")) as url:
+        for named in ("cappella/best", "cappella/fixed"):
+            status, reply = await post(url, {**ASKED, "model": named}, **{"x-api-key": key})
+            assert (status, reply["error"]["code"]) == (403, "model_not_allowed")
+            assert "rm" not in reply["error"]["message"].split()
 
 
 async def test_a_model_that_writes_nothing_is_no_judge(fake_engines: FakeEngines, tmp_path: Path) -> None:
@@ -359,6 +371,28 @@ async def test_what_the_deadline_leaves_is_given(gateway: str, fake_engines: Fak
     assert (status, reply["error"]["code"]) == (504, "deadline_exceeded")
 
 
+@pytest.mark.parametrize("want", ["preference", "ranking"])
+async def test_a_choice_that_fails_ends_the_others_of_its_part_and_all_count(
+    gateway: str, fake_engines: FakeEngines, want: str
+) -> None:
+    even, chosen = judging(WORTH), list[Any]()
+
+    def script(body: Any) -> Script:
+        if "structured_outputs" not in body:
+            return even(body)
+        chosen.append(body)
+        return Script((), ending="held") if len(chosen) == 1 else Script(refuse=(400, {"error": {"message": "no"}}))
+
+    fake_engines.let("judge", script)
+    answers = ANSWERS[:2]
+    reply = await judged(gateway, answers=answers, want=["analysis", want])
+    assert [each["part"] for each in reply["missing"]] == [want]
+    assert await eventually(lambda: fake_engines.running == 0)
+    assert fake_engines.servers["judge"].aborted == 1
+    assert len(chosen) == 2
+    assert [each["role"] for each in reply["usage"]["fusion_details"]].count("choice") == 2
+
+
 async def test_a_client_that_leaves_ends_its_calls(gateway: str, fake_engines: FakeEngines) -> None:
     fake_engines.let("judge", Script(ending="held"))
     asking = asyncio.create_task(post(gateway, ASKED))
@@ -420,3 +454,87 @@ async def test_without_content_no_text_of_it_is_kept(fake_engines: FakeEngines, 
 async def test_unknown_hints_are_taken_and_what_is_ignored_is_not_there(gateway: str) -> None:
     status, _ = await post(gateway, {**ASKED, "user": "u", "metadata": {"a": "b"}, "stream": False, "seed": None})
     assert status == 200
+
+
+@pytest.mark.parametrize("broken", ["failed", "broke"])
+async def test_the_next_judge_of_the_list_judges_for_a_dead_one(
+    fake_engines: FakeEngines, tmp_path: Path, broken: str
+) -> None:
+    if broken == "failed":
+        fake_engines.engines["judge"].status.state = "failed"
+    fake_engines.let("judge", Script((), ending="break"))
+    fake_engines.let("cat", judging(WORTH))
+    config = recording_config(tmp_path, ensemble={"judge": ["judge", {"model": "cat", "criteria": "Be kind."}]})
+    async with serving(fake_engines, config) as url:
+        reply = await judged(url, model="cappella/default")
+        again = await judged(url, model="cappella/default", criteria="Be short.")
+    assert (reply["judge_model"], reply["status"], len(reply["scores"])) == ("cat", "degraded", 3)
+    roles = [(each["model"], each["role"]) for each in reply["usage"]["fusion_details"]]
+    assert roles.count(("cat", "score")) == 3
+    assert (("judge", "score") in roles) == (broken == "broke")
+    bodies = fake_engines.servers["cat"].bodies
+    assert ["Be kind." in last_message(body) for body in bodies] == [True] * 3 + [False] * 3
+    assert again["judge_model"] == "cat"
+    # The audit log names who judged.
+    runs = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines() if '"run"' in line]
+    assert {(run["judge"], *run["weights"]) for run in runs} == {("cat", "cat")}
+
+
+async def test_a_judge_that_is_dead_alone_is_not_ready(gateway: str, fake_engines: FakeEngines) -> None:
+    fake_engines.let("judge", Script((), ending="break"))
+    status, reply = await post(gateway, {**ASKED, "model": "cappella/default"})
+    assert (status, reply["error"]["code"]) == (502, "engine_error")
+
+
+async def test_the_operators_own_texts_stand_in_for_ours(fake_engines: FakeEngines) -> None:
+    texts = {"introduce": {"text": "Read what follows {nonce}."}, "choose": {"text": "Take the kindest."}}
+    config = gateway_config(judge={"model": "judge", "prompts": texts})
+    async with serving(fake_engines, config) as url:
+        await judged(url, model="cappella/default", want=["scores", "preference", "analysis"])
+    prompts = [last_message(body) for body in calls(fake_engines)]
+    assert len(prompts) == 10
+    assert all("Read what follows" in prompt for prompt in prompts)
+    assert sum("Take the kindest." in prompt for prompt in prompts) == 6
+
+
+async def test_a_judgement_keeps_to_the_tokens_of_its_ensemble(fake_engines: FakeEngines) -> None:
+    fake_engines.servers["judge"].tokens = 100
+    async with serving(fake_engines, gateway_config(max_total_tokens=600)) as url:
+        reply = await judged(url, model="cappella/default", answers=["blue"] * 9, want=["scores"])
+    assert reply["status"] == "degraded"
+    assert {each["reason"] for each in reply["missing"]} == {"budget"}
+    assert reply["usage"]["prompt_tokens"] + reply["usage"]["completion_tokens"] <= 600
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "sampling", "limits"),
+    [
+        ({}, {"max_completion_tokens": 900}, (16, None)),
+        ({"reasoning": True}, {"max_completion_tokens": 900}, (16 + 1024, 1024)),
+        ({"reasoning": True}, {"thinking_token_budget": 50}, (16 + 50, 50)),
+        ({"reasoning": True, "extensions": False}, {"max_completion_tokens": 900}, None),
+    ],
+)
+async def test_a_thinking_judge_has_a_limit_too(
+    fake_engines: FakeEngines, capabilities: Any, sampling: Any, limits: tuple[int, int | None] | None
+) -> None:
+    fake_engines.servers["judge"].engine.capabilities = Capabilities(**capabilities)
+    async with serving(fake_engines, gateway_config(judge={"model": "judge", **sampling})) as url:
+        want = ["preference"] if limits else ["scores"]
+        await judged(url, model="cappella/default", want=want)
+    sent = {(body.get("max_completion_tokens"), body.get("thinking_token_budget")) for body in calls(fake_engines)}
+    assert sent == {limits or (900, None)}
+
+
+async def test_few_answers_are_fitted_at_a_time(fake_engines: FakeEngines) -> None:
+    server = fake_engines.servers["judge"]
+    server.engine.capabilities = Capabilities(context_tokens=4096)
+    server.holds_counts = True
+    async with serving(fake_engines, gateway_config()) as url:
+        asking = asyncio.create_task(judged(url, answers=["blue " * 2500] * 12, want=["scores"]))
+        assert await eventually(lambda: server.counted >= 4)
+        await asyncio.sleep(0.2)
+        held = server.counted
+        fake_engines.release()
+        assert len((await asking)["scores"]) == 12
+    assert held <= 8

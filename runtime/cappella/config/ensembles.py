@@ -153,6 +153,12 @@ class Ensemble(EnsembleOptions):
             if part.judge:
                 yield from (((*where, "judge"), judge.model) for judge in part.judge.in_order)
 
+    @property
+    def rewards(self) -> Iterator[str]:
+        """The models whose scores `select` counts, here and in the presets."""
+        parts: tuple[Ensemble | Preset, ...] = (self, *self.presets.values())
+        return (part.select.reward for part in parts if part.select.reward is not None)
+
     def quorum_of(self, answers: int) -> int:
         """The quorum for at most this many answers."""
         return min(self.quorum or 2, answers)

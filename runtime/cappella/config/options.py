@@ -5,11 +5,12 @@ them from here. A new option is one field here plus the code that uses it.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
+from cappella.config.judge_seat import JudgeSeat
 from cappella.extraction.extractors import MAX_PATTERN_CHARACTERS, usable_pattern
 from cappella.types import Frozen, Positive, Sampling
 from cappella.vocabulary import (
@@ -224,18 +225,6 @@ class Gate:
     decider: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class JudgeSeat:
-    """A judge of a run, and how it judges. `texts` are the operator's own, by the names in config/own_prompts.py."""
-
-    model: str
-    sampling: Sampling = Sampling()
-    criteria: str | None = None
-    analysis_max_tokens: int = 1024
-    texts: Mapping[str, str] = field(default_factory=dict)
-    own_knowledge: bool = False
-
-
 class Settings(EnsembleOptions):
     """All settings of one run, resolved from request, preset, ensemble and defaults.
 
@@ -268,12 +257,24 @@ class Settings(EnsembleOptions):
         return self.ensemble if self.by_model else f"cappella/{self.ensemble}"
 
     @property
+    def reward(self) -> str | None:
+        """The model whose scores of the answers count."""
+        return self.select.reward if self.strategy == "select" and "reward" in self.select.by else None
+
+    @property
     def with_next_judge(self) -> "Settings":
         """The same, with the first of the `next_judges` as the judge."""
         seat, *rest = self.next_judges
+        return self.judged_by(seat).model_copy(update={"next_judges": tuple(rest)})
+
+    def judged_by(self, seat: JudgeSeat) -> "Settings":
+        """The same with this judge, who also goes on from the results of tools where the judge does that alone."""
         judge = {"judge": seat.model, "judge_sampling": seat.sampling, "analysis_max_tokens": seat.analysis_max_tokens}
         own = {"criteria": seat.criteria, "judge_texts": seat.texts, "own_knowledge": seat.own_knowledge}
-        return self.model_copy(update={**judge, **own, "next_judges": tuple(rest)})
+        gate = self.gate
+        if gate and gate.mode == "tools":
+            gate = replace(gate, model=seat.model)
+        return self.model_copy(update={**judge, **own, "gate": gate})
 
     @property
     def answer_names(self) -> list[str]:

@@ -60,6 +60,7 @@ def without_letters(lettered: Any, labels: Mapping[str, str]) -> tuple[Any, int]
 
     The stance of an answer may be a letter: that of a choice.
     """
+    sections = ("consensus", "contradictions", "partial_coverage", "unique_insights", "blind_spots")
     points = {"contradictions": "topic", "partial_coverage": "point", "unique_insights": "insight"}
     letters = re.compile(rf"\W*(?:(?:{_NOUN})\s+)?{_list(labels)}\W*")
 
@@ -67,8 +68,9 @@ def without_letters(lettered: Any, labels: Mapping[str, str]) -> tuple[Any, int]
         text = point[points[section]] if section in points else point
         return letters.fullmatch(text) is None
 
-    kept = {name: [each for each in each_point if says_something(name, each)] for name, each_point in lettered.items()}
-    return kept, sum(map(len, lettered.values())) - sum(map(len, kept.values()))
+    # A server that does not hold the judge to its schema may let it add others.
+    kept = {name: [each for each in lettered[name] if says_something(name, each)] for name in sections}
+    return kept, sum(len(lettered[name]) - len(each) for name, each in kept.items())
 
 
 def _named(text: str, labels: Mapping[str, str]) -> str:

@@ -1,9 +1,9 @@
 """Choices of the judge: between two answers in both orders, or among all with each of them at several places."""
 
-import asyncio
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from statistics import fmean
 
 from cappella.ensemble import prompts
@@ -13,13 +13,14 @@ from cappella.ensemble.judge import TOP_LOGPROBS
 from cappella.ensemble.judge_calls import JudgeCalls, Question
 from cappella.ensemble.judgement import MAX_ORDERS, Preference, Shares
 from cappella.ensemble.run import Answer
+from cappella.ensemble.together import together
 from cappella.types import OutputFormat
 
 
 async def prefer(calls: JudgeCalls, candidates: Candidates, pair: tuple[Answer, Answer]) -> Preference:
     """The judge's preference between two of the candidates, asked in both orders. Raises EngineError."""
     both = await calls.read("preference", replace(candidates, answers=pair), CHOICE_TOKENS, calls.settings.criteria)
-    orders = await asyncio.gather(*(choose(calls, order) for order in both.balanced))
+    orders = await together(partial(choose, calls, order) for order in both.balanced)
     return Preference((pair[0].name, pair[1].name), (orders[0], orders[1]))
 
 
@@ -30,7 +31,7 @@ async def choose_in_turns(calls: JudgeCalls, candidates: Candidates) -> list[Sha
     orders = min(count, MAX_ORDERS)
     turns = [i * count // orders for i in range(orders)]
     turned = [replace(fitting, answers=[*fitting.answers[at:], *fitting.answers[:at]]) for at in turns]
-    return await asyncio.gather(*(choose(calls, each) for each in turned))
+    return await together(partial(choose, calls, each) for each in turned)
 
 
 async def choose(calls: JudgeCalls, candidates: Candidates) -> Shares:
@@ -38,7 +39,10 @@ async def choose(calls: JudgeCalls, candidates: Candidates) -> Shares:
     labels, criteria = candidates.labels, calls.settings.criteria
     letters = list(labels)
     question = Question("choice", OutputFormat("structured_outputs", {"choice": letters}), CHOICE_TOKENS, TOP_LOGPROBS)
-    messages = prompts.choice_messages(calls.prompt.messages, candidates.texts, candidates.nonce, criteria)
+    own_texts = calls.settings.judge_texts
+    messages = prompts.choice_messages(
+        calls.prompt.messages, candidates.texts, candidates.nonce, criteria, texts=own_texts
+    )
     found = await calls.ask(
         question, messages, candidates.nonce, lambda call: probabilities(call.completions[0].logprobs, letters)
     )

@@ -28,7 +28,7 @@ async def grade(calls: JudgeCalls, candidate: Candidates, task: JudgeTask) -> Se
     lines = prompts.broken_up(criteria_lines(rubric))
     instruction = f"{GRADE}\n{lines}{prompts.criteria_note(criteria)}"
     read = await calls.read("scores", candidate, question.max_tokens, lines + (criteria or ""))
-    fenced = prompts.fence(read.texts, read.nonce)
+    fenced = prompts.fence(read.texts, read.nonce, calls.settings.judge_texts)
     messages = prompts.extend(calls.prompt.messages, [fenced, instruction])
     return await calls.ask(question, messages, read.nonce, lambda call: grades_of(call, rubric))
 

@@ -1,10 +1,10 @@
 """The judge of one run: compares the lettered answers, chooses one, or writes the final answer."""
 
-import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from cappella.config.options import Settings
@@ -19,6 +19,7 @@ from cappella.ensemble.fallback import cut_at_stop
 from cappella.ensemble.reading import Reading
 from cappella.ensemble.run import Analysis, Answer, Call, Role, Shortened
 from cappella.ensemble.structured.json_value import parse_json
+from cappella.ensemble.together import AT_ONCE, together
 from cappella.errors import EngineError, EngineUnusable
 from cappella.types import Chunk, Message, OutputFormat, Prompt, Sampling
 
@@ -210,7 +211,7 @@ class Judge:
 
     async def _choose_among(self, candidates: Candidates) -> Mapping[str, float]:
         orders = candidates.balanced if self.settings.debias else [candidates]
-        return mean(await asyncio.gather(*(self._choose(order) for order in orders)))
+        return mean(await together((partial(self._choose, order) for order in orders), AT_ONCE))
 
     async def _choose(self, candidates: Candidates) -> Mapping[str, float]:
         labels, ranking = candidates.labels, self._ranking_letters(candidates)

@@ -9,14 +9,14 @@ from cappella.config.options import Settings
 from cappella.engines.base import Engine
 from cappella.ensemble.call import EngineCall
 from cappella.ensemble.candidates import Candidates
+from cappella.ensemble.choice import short_sampling
 from cappella.ensemble.judgement import PartlyRead, Want
 from cappella.ensemble.run import Call, Role, Shortened
 from cappella.ensemble.shares import Reply, fit
+from cappella.ensemble.together import AT_ONCE
 from cappella.errors import EngineContextExceeded, EngineUnusable
 from cappella.types import Message, OutputFormat, Prompt, Sampling
 
-AT_ONCE = 4
-"""Calls of one judgement at a time: so many sequences it takes of the judge's engine."""
 TRIES = 2
 OTHER_TEMPERATURE = 0.7
 """Of the second try: at the judge's own, which is 0 in most configs, it would say the same again."""
@@ -56,7 +56,11 @@ class JudgeCalls:
         Raises EngineContextExceeded if the conversation alone leaves no room.
         """
         reply = Reply(None if self.engine.capabilities.reasoning else reply_tokens)
-        fitting = await fit(candidates, self.prompt, self.engine, reply, instruction)
+        # Counting takes calls of the engine, too.
+        async with self.turn:
+            fitting = await fit(
+                candidates, self.prompt, self.engine, reply, instruction, own_texts=self.settings.judge_texts
+            )
         if not fitting.has_room:
             raise EngineContextExceeded(f"the question leaves {self.settings.judge} no room to read an answer", 400)
         self.note(part, list(fitting.candidates.parts.values()))
@@ -90,6 +94,11 @@ class JudgeCalls:
         raise AssertionError("unreachable: the last try returns or raises")
 
     def _sampling(self, question: Question) -> Sampling:
-        """The judge's own; a model that reasons first has no limit, since its reply comes last."""
-        limit = None if self.engine.capabilities.reasoning else question.max_tokens
-        return self.settings.judge_sampling.model_copy(update={"stop": None, "max_completion_tokens": limit})
+        """The judge's own, as long as the reply may be; thinking before it has a limit of its own, or the operator's for all."""
+        own = self.settings.judge_sampling
+        sampling = short_sampling(own, self.engine.capabilities, question.max_tokens)
+        if not self.engine.capabilities.reasoning:
+            return sampling
+        thinking = sampling.thinking_token_budget
+        limit = own.max_completion_tokens if thinking is None else question.max_tokens + thinking
+        return sampling.model_copy(update={"max_completion_tokens": limit})

@@ -98,8 +98,10 @@ class Pipeline:
 @contextmanager
 def _awake(ctx: RunContext) -> Iterator[None]:
     """Keeps all engines of the run awake: the judge wakes while the members answer, and does not fall asleep meanwhile."""
+    settings = ctx.settings
+    scorers = [settings.reward] if settings.reward else []
     with ExitStack() as stack:
-        for model in dict.fromkeys((*(seat.model for seat in ctx.settings.called_seats), ctx.settings.judge)):
+        for model in dict.fromkeys((*(seat.model for seat in settings.called_seats), settings.judge, *scorers)):
             stack.enter_context(ctx.engines[model].keep_awake())
         yield
 

@@ -8,13 +8,14 @@ from typing import Any
 from cappella.config import Ensemble, Judge, Model, Preset, RemoteModel, seats
 from cappella.config.abilities import cannot_write, judge_lacks, seat_lacks
 from cappella.config.ensembles import GateConfig
+from cappella.config.judge_seat import JudgeSeat
 from cappella.config.limits import Limits
-from cappella.config.options import MAX_ANSWERS, Gate, JudgeSeat, Overrides, Seat, Settings, most_samples
+from cappella.config.options import MAX_ANSWERS, Gate, Overrides, Seat, Settings, most_samples
 from cappella.ensemble import given_answers
 from cappella.ensemble.messages import ends_in_results, has_images
 from cappella.ensemble.structured import formats
 from cappella.errors import RequestError, UnknownModel
-from cappella.types import Capabilities, Prompt, Sampling
+from cappella.types import Prompt, Sampling
 from cappella.vocabulary import STRATEGIES, TASKS, GateMode
 
 Models = Mapping[str, Model | RemoteModel]
@@ -61,7 +62,7 @@ def resolve(
         analysis_max_tokens=judge.analysis_max_tokens,
         judge_texts=judge.prompts.texts,
         own_knowledge=judge.own_knowledge,
-        next_judges=_next_judges(judge, models, overrides, judge_sampling, prompt),
+        next_judges=_next_judges(judge, overrides, judge_sampling),
         panel_watched=prompt.watched,
         **options,
     )
@@ -69,14 +70,14 @@ def resolve(
     _require_pattern(settings)
     _require_reward(settings, models)
     _require_image_support(models, settings, prompt)
-    _require_judge_support(models[judge_model].capabilities, settings, prompt)
-    return settings
+    if problem := _judge_problem(models, settings, prompt):
+        raise problem
+    able = [seat for seat in settings.next_judges if not _judge_problem(models, settings.judged_by(seat), prompt)]
+    return settings.model_copy(update={"next_judges": tuple(able)})
 
 
-def _next_judges(
-    judge: Judge, models: Models, overrides: Overrides, sampling: Sampling, prompt: Prompt
-) -> tuple[JudgeSeat, ...]:
-    """The judges that stand in for the configured one; none for one that the request names, or that would lack something."""
+def _next_judges(judge: Judge, overrides: Overrides, sampling: Sampling) -> tuple[JudgeSeat, ...]:
+    """The judges that stand in for the configured one; none for one that the request names."""
     if overrides.judge is not None or overrides.outer is not None:
         return ()
     criteria = overrides.options.given().get("criteria")
@@ -90,7 +91,6 @@ def _next_judges(
             each.own_knowledge,
         )
         for each in judge.then
-        if not prompt.tools or models[each.model].capabilities.tools
     )
 
 
@@ -246,20 +246,25 @@ def _require_capabilities(name: str, ensemble: Ensemble, models: Models, used: S
         raise RequestError(f"{error}.", prompt.output_format.field if prompt.output_format else None) from error
 
 
-def _require_judge_support(capabilities: Capabilities, settings: Settings, prompt: Prompt) -> None:
-    """Raises RequestError for what the judge's server does not support."""
-    judge = settings.judge
-    gate = settings.gate.mode if settings.gate and settings.gate.decider in (None, judge) else None
-    if lack := judge_lacks(capabilities, settings, gate) or seat_lacks(capabilities, settings.judge_sampling):
-        raise RequestError(f"{judge} cannot be the judge: {lack[0]}. {lack[1]}.", "fusion.model")
+def _judge_problem(models: Models, settings: Settings, prompt: Prompt) -> RequestError | None:
+    """What the judge's server does not support of the request; None if it supports all."""
+    judge, capabilities, gate = settings.judge, models[settings.judge].capabilities, settings.gate
+    mode = gate.mode if gate and gate.decider in (None, judge) else None
+    if lack := judge_lacks(capabilities, settings, mode) or seat_lacks(capabilities, settings.judge_sampling):
+        return RequestError(f"{judge} cannot be the judge: {lack[0]}. {lack[1]}.", "fusion.model")
     if settings.criteria and not capabilities.writes:
-        raise RequestError(f"{judge} scores answers as it was trained to, by no other criteria.", "fusion.criteria")
+        return RequestError(f"{judge} scores answers as it was trained to, by no other criteria.", "fusion.criteria")
+    if (prompt.tools and not capabilities.tools) or (mode == "tools" and not capabilities.writes):
+        return RequestError(f"The judge {judge} does not go on from tools.", "tools")
     field = prompt.output_format.field if prompt.output_format else None
     supported = {"structured_outputs": capabilities.extensions, "response_format": capabilities.json_schema}
     if STRATEGIES[settings.strategy].judge_writes and field and not supported[field]:
-        raise RequestError(f"The judge {judge} writes the answer, and its server does not support {field}.", field)
+        return RequestError(f"The judge {judge} writes the answer, and its server does not support {field}.", field)
     if prompt.logprobs is not None and not capabilities.logprobs:
-        raise RequestError(f"The judge {judge} writes the answer, and its server does not report logprobs.", "logprobs")
+        return RequestError(
+            f"The judge {judge} writes the answer, and its server does not report logprobs.", "logprobs"
+        )
+    return None
 
 
 def _require_image_support(models: Models, settings: Settings, prompt: Prompt) -> None:

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from itertools import count as counting
 
 from cappella.config import Config
-from cappella.config.options import Settings
 from cappella.errors import Overloaded, QueueTimeout, RequestError
 
 DIRECT_SHARE = 0.125
@@ -30,19 +29,6 @@ Costs = Mapping[str, int]
 """The number of sequences, by engine."""
 Lane = tuple[str, str | None, int]
 """An ensemble or model, a key (None without keys), and the number of the config, so that old requests block no new ones."""
-
-
-def costs(settings: Settings, host_of: Mapping[str, str]) -> Costs:
-    """The sequences that one run needs on each engine; `host_of` maps models to engines."""
-    out: dict[str, int] = {}
-    for seat in settings.called_seats:
-        out[host_of[seat.model]] = out.get(host_of[seat.model], 0) + seat.samples
-    judge = host_of[settings.judge]
-    out[judge] = out.get(judge, 0) + (2 if settings.analysis == "alongside" else 1)
-    if settings.gate:
-        # It is asked before the others.
-        out.setdefault(host_of[settings.gate.model], 1)
-    return out
 
 
 @asynccontextmanager
@@ -142,7 +128,11 @@ class Admission:
     def of(cls, config: Config) -> "Admission":
         server, sequences = config.server, {name: model.max_num_seqs for name, model in config.models.items()}
         admission = cls(sequences, server.max_waiting, server.max_waiting_per_key)
-        in_runs = {config.host_of[model] for ensemble in config.ensembles.values() for _, model in ensemble.models}
+        in_runs = {
+            config.host_of[model]
+            for ensemble in config.ensembles.values()
+            for model in (*(each for _, each in ensemble.models), *ensemble.rewards)
+        }
         for model in config.models.keys() - in_runs:
             admission._engines[model].has_runs = False
         return admission

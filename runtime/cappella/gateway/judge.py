@@ -6,16 +6,20 @@ from collections.abc import Callable
 import orjson
 from fastapi import APIRouter, Request, Response
 
+from cappella.config import Config
 from cappella.config.ensembles import Judge
+from cappella.config.judge_seat import JudgeSeat
 from cappella.config.limits import Limits
 from cappella.config.options import Options, Settings
 from cappella.engines.context_size import prompt_chars
 from cappella.ensemble import given_answers
 from cappella.ensemble.grading_texts import rubric_text
-from cappella.ensemble.judge_calls import AT_ONCE
+from cappella.ensemble.judgement import JudgeTask
 from cappella.ensemble.judging import Judging, lack
+from cappella.ensemble.living_judge import with_living_judge
 from cappella.ensemble.pipeline import new_run_id
 from cappella.ensemble.run import Run
+from cappella.ensemble.together import AT_ONCE
 from cappella.errors import RequestError, UnknownModel
 from cappella.gateway.admission import in_time
 from cappella.gateway.formats import policy
@@ -48,8 +52,9 @@ async def _judge(state: GatewayState, incoming: Incoming) -> Response:
     parsed, ignored = await off_loop_if_large(incoming.work_chars, _read, incoming, refuses)
     called = _called(state, parsed, incoming)
     state.admission.require_queue_space(called, incoming.key_id)
-    settings = await off_loop_if_large(incoming.work_chars, _settings, state, parsed, called)
+    # First: what follows tells of the judge and of the limits.
     await state.gatekeeper.admit(incoming.key, [called])
+    settings = await off_loop_if_large(incoming.work_chars, _settings, state, parsed, called)
     headers = state.ignored.told(PATH, ignored)
     run = await unless_gone(incoming.request, _run(state, incoming, parsed, settings))
     reply = reply_of(run, parsed.model or parsed.ensemble or called)
@@ -59,7 +64,8 @@ async def _judge(state: GatewayState, incoming: Incoming) -> Response:
 async def _run(state: GatewayState, incoming: Incoming, parsed: JudgeRequest, settings: Settings) -> Run:
     """The judgement, once the judge's engine has room for its calls."""
     called, task = settings.called, parsed.task
-    needed = {state.config.host_of[settings.judge]: min(AT_ONCE, task.calls(len(parsed.answers)))}
+    judge = with_living_judge(state.engines, settings)[0].judge
+    needed = {state.config.host_of[judge]: min(AT_ONCE, task.calls(len(parsed.answers)))}
     slot = state.admission.slot(called, needed, key=incoming.key_id)
     slot = in_time(slot, settings.deadline_s - incoming.waited_s, "deadline_s")
     async with state.in_flight.track_run() as begin, records.current().waiting(called, slot):
@@ -83,7 +89,8 @@ def _called(state: GatewayState, parsed: JudgeRequest, incoming: Incoming) -> st
         name, field = config.meant_by(parsed.model), "model"
     else:
         name, field = PREFIX + (parsed.ensemble or "").removeprefix(PREFIX), "ensemble"
-    if name not in config.models_by_name and name.removeprefix(PREFIX) not in config.ensembles:
+    is_ensemble = name.startswith(PREFIX) and name.removeprefix(PREFIX) in config.ensembles
+    if not is_ensemble and name not in config.models_by_name:
         raise UnknownModel(parsed.model or parsed.ensemble or "", callable_names(config, incoming.key), field)
     return name
 
@@ -98,32 +105,49 @@ def _settings(state: GatewayState, parsed: JudgeRequest, called: str) -> Setting
         )
         raise RequestError(message, "ensemble" if parsed.ensemble else "model", "overrides_forbidden")
     judge = ensemble.judge if ensemble else Judge(model=called)
-    capabilities = config.models_by_name[judge.model].capabilities
-    if not capabilities.writes:
-        does = TASKS[capabilities.task].does
-        raise RequestError(f"{judge.model} {does}, and judges nothing in words.", "model", "wrong_task")
-    if problem := lack(capabilities, task):
-        raise RequestError(f"{judge.model} cannot judge so: {problem}.", "want")
+    _require_able(config, judge.model, task)
     _require_modest(parsed, config.server.limits)
     _, answers = given_answers.seated((), parsed.candidates, "answers")
     options = ensemble.given() if ensemble else {}
-    deadline_s = parsed.deadline_seconds or options.get("deadline_s") or Options().deadline_s
-    return Settings(
+    settings = Settings(
         ensemble=called.removeprefix(PREFIX),
         by_model=ensemble is None,
         panel=(),
         answers=answers,
         judge=judge.model,
+        next_judges=tuple(_seat(each, parsed) for each in judge.in_order if _is_able(config, each.model, task)),
         strategy="select",
         analysis="off",
         quorum=1,
         seed=secrets.randbits(32) if parsed.seed is None else parsed.seed,
-        criteria=rubric_text(task.rubric) if task.rubric else task.criteria or judge.criteria,
-        judge_sampling=parsed.sampling.over(judge.sampling),
-        analysis_max_tokens=judge.analysis_max_tokens,
-        deadline_s=deadline_s,
+        max_total_tokens=options.get("max_total_tokens"),
+        deadline_s=parsed.deadline_seconds or options.get("deadline_s") or Options().deadline_s,
         panel_watched=False,
     )
+    return settings.with_next_judge
+
+
+def _seat(judge: Judge, parsed: JudgeRequest) -> JudgeSeat:
+    """How this one judges: by what the request says, or else by its own criteria."""
+    task = parsed.task
+    criteria = rubric_text(task.rubric) if task.rubric else task.criteria or judge.criteria
+    sampling, texts = parsed.sampling.over(judge.sampling), judge.prompts.texts
+    return JudgeSeat(judge.model, sampling, criteria, judge.analysis_max_tokens, texts, judge.own_knowledge)
+
+
+def _is_able(config: Config, judge: str, task: JudgeTask) -> bool:
+    capabilities = config.models_by_name[judge].capabilities
+    return capabilities.writes and lack(capabilities, task) is None
+
+
+def _require_able(config: Config, judge: str, task: JudgeTask) -> None:
+    """Raises RequestError for what the first judge cannot do; others that cannot are left out."""
+    capabilities = config.models_by_name[judge].capabilities
+    if not capabilities.writes:
+        does = TASKS[capabilities.task].does
+        raise RequestError(f"{judge} {does}, and judges nothing in words.", "model", "wrong_task")
+    if problem := lack(capabilities, task):
+        raise RequestError(f"{judge} cannot judge so: {problem}.", "want")
 
 
 def _require_modest(parsed: JudgeRequest, limits: Limits) -> None:

@@ -11,13 +11,15 @@ from fastapi import APIRouter, Request, Response
 from cappella.config import Config, Ensemble
 from cappella.config.options import Overrides, Settings
 from cappella.ensemble.events import Emit
+from cappella.ensemble.living_judge import with_living_judge
 from cappella.ensemble.pipeline import new_run_id
 from cappella.ensemble.progress import without_progress
 from cappella.ensemble.run import Run
 from cappella.ensemble.settings import resolve
 from cappella.errors import RequestError, UnknownModel
 from cappella.gateway import proxy, server_tool
-from cappella.gateway.admission import costs, in_time
+from cappella.gateway.admission import in_time
+from cappella.gateway.costs import costs
 from cappella.gateway.formats import policy, sse
 from cappella.gateway.formats.chat import ChatRequest
 from cappella.gateway.formats.fusion_request import FusionRequest
@@ -156,9 +158,13 @@ async def _ask_ensemble(
 
 def _by_own_names(overrides: Overrides, config: Config) -> Overrides:
     """The overrides with the models' own names in the place of aliases."""
-    panel, judge = overrides.panel, overrides.judge
+    panel, judge, options = overrides.panel, overrides.judge, overrides.options
+    if reward := options.select.reward:
+        select = options.select.model_copy(update={"reward": config.meant_by(reward)})
+        options = options.model_copy(update={"select": select})
     return replace(
         overrides,
+        options=options,
         panel=None if panel is None else tuple(map(config.meant_by, panel)),
         judge=None if judge is None else config.meant_by(judge),
         model_sampling=tuple((config.meant_by(name), sampling) for name, sampling in overrides.model_sampling),
@@ -180,9 +186,9 @@ def _read(state: GatewayState, path: str, schema: type[FusionRequest], named: Re
 
 def _models_beyond(overrides: Overrides, ensemble: Ensemble) -> list[str]:
     """Models that the request names beyond those of the ensemble: the key must allow each of them."""
-    named = [*(overrides.panel or ()), *([overrides.judge] if overrides.judge else [])]
-    own = {model for _, model in ensemble.models}
-    return [model for model in named if model not in own]
+    named = [*(overrides.panel or ()), overrides.judge, overrides.options.select.reward]
+    own = {*(model for _, model in ensemble.models), *ensemble.rewards}
+    return [model for model in named if model and model not in own]
 
 
 async def _answer_from_ensemble(
@@ -190,7 +196,8 @@ async def _answer_from_ensemble(
 ) -> Response:
     prompt, settings = await off_loop_if_large(incoming.work_chars, _resolved, state, parsed, overrides, name)
     headers = state.ignored.told(incoming.path, parsed.ignored)
-    needed = costs(settings, state.config.host_of)
+    # The judge that is up now, whose engine it is that the run needs.
+    needed = costs(with_living_judge(state.engines, settings)[0], state.config.host_of)
 
     async def run(emit: Emit, run_id: str) -> Run:
         slot = state.admission.slot(PREFIX + name, needed, key=incoming.key_id)

@@ -31,6 +31,11 @@ class RunRecord:
     total_s: float
 
     @property
+    def settings_used(self) -> Settings:
+        """The settings with the judge that judged, which may be another than the one that was asked for."""
+        return self.run.settings if self.run else self.settings
+
+    @property
     def failures(self) -> Sequence[Failure]:
         """Failures of members, also for a run that failed because of them."""
         if self.run:

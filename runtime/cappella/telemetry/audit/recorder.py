@@ -41,7 +41,7 @@ class AuditRecorder:
         return recorder
 
     def run_ended(self, record: RunRecord) -> None:
-        settings = record.settings
+        settings = record.settings_used
         line = {
             "kind": "run",
             "key": record.key and record.key.id,
@@ -75,7 +75,8 @@ class AuditRecorder:
 
 def _models(settings: Settings) -> list[str]:
     gate = [settings.gate.model] if settings.gate else []
-    return [*(seat.model for seat in settings.panel), settings.judge, *gate]
+    reward = [settings.reward] if settings.reward else []
+    return [*(seat.model for seat in settings.panel), settings.judge, *gate, *reward]
 
 
 def _tokens(usages: Iterable[Usage]) -> Mapping[str, int]:

@@ -39,7 +39,7 @@ def of_request(record: RequestRecord) -> Attributes:
 
 def of_run(record: RunRecord) -> Attributes:
     """Attributes of a run, from its admission on."""
-    run, settings = record.run, record.settings
+    run, settings = record.run, record.settings_used
     out: dict[str, Value | None] = {
         "gen_ai.operation.name": "invoke_workflow",
         "gen_ai.workflow.name": settings.ensemble,
