@@ -12,7 +12,7 @@ const FOLDED = "folded";
 
 /** The members of a run; `update(run, nowMs)` brings them up to date, `columns` finds one by its name. */
 export function memberColumns() {
-  const views = h("div", { className: "row views", role: "group", "aria-label": "View of the members' answers", hidden: true });
+  const views = h("div", { className: "row views", role: "group", "aria-label": "View of the panel", hidden: true });
   const grid = h("div", { className: "members" });
   const pairPlace = h("div", { hidden: true });
   const element = h("div", { className: "panel" }, views, grid, pairPlace);
