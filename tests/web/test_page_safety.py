@@ -9,7 +9,7 @@ from playwright.async_api import Browser, Page, expect
 
 from cappella.auth.keys import KeyStore
 from support.browser import PageVisit, open_page
-from support.fake_engines import MEMBERS, FakeEngines, gateway_config, last_message, serving
+from support.fake_engines import MEMBERS, FakeEngines, gateway_config, judge_script, last_message, serving
 from support.scripted_engine import Script
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -28,6 +28,36 @@ NASTY = """
 [reference]: javascript:window.pwned=11
 [reference] <base href="https://elsewhere.invalid/"> <meta http-equiv="refresh" content="0;url=https://elsewhere.invalid/">
 """
+
+FAR = r"$\kern-4em\text{FAR}$ is a formula."
+# Where the marked text would be painted, and what is there instead.
+SEEN = """(text) => { const range = document.createRange(); range.selectNodeContents(text);
+  text.scrollIntoView({ block: "center" });
+  const { left, top, height } = range.getBoundingClientRect();
+  const place = text.closest(".prose, .comparison").getBoundingClientRect();
+  const there = document.elementFromPoint(left + 3, top + height / 2);
+  return [left < place.left - 24, there !== null && text.contains(there)]; }"""
+
+
+async def test_a_formula_is_not_seen_outside_its_text(record: PageVisit, fake_engines: FakeEngines) -> None:
+    analysis = {"contradictions": [{"topic": FAR, "stances": []}]}
+    fake_engines.let("judge", judge_script(final=Script((FAR,)), analysis=Script((json.dumps(analysis),))))
+    turn = await record.ask("Say hello.")
+    await expect(turn.get_by_role("button", name="Copy the answer")).to_be_visible()
+    for place in (".answer", ".comparison"):
+        far = turn.locator(f"{place} .katex-html .text").first
+        await expect(far).to_have_text("FAR")
+        assert await far.evaluate(SEEN) == [True, False]
+
+
+async def test_a_formula_of_many_characters_is_shown_as_its_source(
+    record: PageVisit, fake_engines: FakeEngines
+) -> None:
+    lines = "\n".join(["x_1 + y^2 + z" * 30] * 12)
+    fake_engines.let("judge", judge_script(final=Script((f"$$\n{lines}\n$$\n\nand $a$",))))
+    turn = await record.ask("Say hello.")
+    await expect(turn.locator(".answer .katex")).to_have_count(1)
+    await expect(turn.locator(".answer .displayed > code")).to_have_text(lines)
 
 
 async def test_what_models_write_is_never_run(record: PageVisit, fake_engines: FakeEngines) -> None:

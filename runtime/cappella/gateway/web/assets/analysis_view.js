@@ -8,18 +8,28 @@ import { isFinished } from "./run_state.js";
 /** The analysis as far as it is written, with the members' names in place of their letters where they are known. */
 export function readAnalysis(analysis, labels) {
   const value = analysis.value ?? parsePartial(analysis.text) ?? {};
-  const named = (label) => labels[label] ?? label;
-  const all = (name) => (Array.isArray(value[name]) ? value[name].filter(Boolean) : []);
+  const named = (label) => labels[label] ?? text(label);
   return {
-    consensus: all("consensus").map(String),
-    contradictions: all("contradictions").map(({ topic = "", stances = [] }) => ({
-      topic,
-      stances: stances.filter((each) => each.model).map(({ model, stance = "" }) => ({ model: named(model), stance })),
+    consensus: list(value.consensus).map(text),
+    contradictions: list(value.contradictions).map(({ topic, stances }) => ({
+      topic: text(topic),
+      stances: list(stances)
+        .filter((each) => each.model)
+        .map(({ model, stance }) => ({ model: named(model), stance: text(stance) })),
     })),
-    partial: all("partial_coverage").map(({ models = [], point = "" }) => ({ models: models.map(named), point })),
-    unique: all("unique_insights").map(({ model = "", insight = "" }) => ({ model: named(model), insight })),
-    gaps: all("blind_spots").map(String),
+    partial: list(value.partial_coverage).map(({ models, point }) => ({ models: list(models).map(named), point: text(point) })),
+    unique: list(value.unique_insights).map(({ model, insight }) => ({ model: named(model), insight: text(insight) })),
+    gaps: list(value.blind_spots).map(text),
   };
+}
+
+// A judge may write another kind of value, or null, in any place.
+function text(value) {
+  return String(value ?? "");
+}
+
+function list(value) {
+  return Array.isArray(value) ? value.filter(Boolean) : [];
 }
 
 /** The sections of an analysis that are not empty, what is contested first; each point is added to `points`. */
@@ -32,10 +42,10 @@ function analysisSections(comparison, points) {
   const item = (text, models) => h("li", {}, ...(models ?? []).map(pill), point(text, models).element);
   return [
     section("disagree", "Where they disagree", comparison.contradictions.map((each) => contradiction(each, point))),
-    section("partial", "What only some cover", list(comparison.partial.map((each) => item(each.point, each.models)))),
-    section("unique", "What only one says", list(comparison.unique.map((each) => item(each.insight, [each.model])))),
-    section("gaps", "What none of them covers", list(comparison.gaps.map((text) => h("li", {}, ...inlineMarkdown(text))))),
-    section("agree", "Where they agree", list(comparison.consensus.map((text) => h("li", {}, point(text, null).element)))),
+    section("partial", "What only some cover", bullets(comparison.partial.map((each) => item(each.point, each.models)))),
+    section("unique", "What only one says", bullets(comparison.unique.map((each) => item(each.insight, [each.model])))),
+    section("gaps", "What none of them covers", bullets(comparison.gaps.map((text) => h("li", {}, ...inlineMarkdown(text))))),
+    section("agree", "Where they agree", bullets(comparison.consensus.map((text) => h("li", {}, point(text, null).element)))),
   ].filter(Boolean);
 }
 
@@ -104,7 +114,7 @@ function restButton(name, spans, members) {
   return h("button", { ...props, onclick: () => members.show(name, spans) }, "→\u00a0", members.letterOf(name) ?? name);
 }
 
-function list(items) {
+function bullets(items) {
   return items.length ? [h("ul", {}, ...items)] : [];
 }
 

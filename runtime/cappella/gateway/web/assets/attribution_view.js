@@ -56,10 +56,13 @@ export function attributionView(answer, sentences, answers, found, letters) {
       next.focus();
     });
   });
-  answer.addEventListener("pointerleave", () =>
-    show(focusable.findLast(({ span }) => span === document.activeElement)?.at ?? -1),
-  );
-  answer.addEventListener("focusout", () => show(-1));
+  // The note of a sentence may come to lie under the pointer: it stays for as long as the pointer is in it.
+  const leave = (event) => {
+    if (!note.contains(event.relatedTarget)) show(focusable.findLast(({ span }) => span === document.activeElement)?.at ?? -1);
+  };
+  answer.addEventListener("pointerleave", leave);
+  note.addEventListener("pointerleave", leave);
+  answer.addEventListener("focusout", () => note.matches(":hover") || show(-1));
   current = 0;
   show(-1);
   return note;

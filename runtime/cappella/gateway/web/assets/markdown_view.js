@@ -10,6 +10,8 @@ import { formula } from "./maths_view.js";
 const TAGS = new Set(
   "p h3 h4 h5 h6 ul ol li blockquote pre code table thead tbody tr th td hr br em strong del a".split(" "),
 );
+// Their elements are made of what they say, not of children.
+const WITHOUT_CHILDREN = new Set(["math", "check", "noteref"]);
 const TOP = 3;
 const NO_HEADING = { first: null, last: TOP - 1 };
 const shown = new WeakMap();
@@ -79,7 +81,7 @@ function patch(element, old, node, notes) {
     return true;
   }
   if (!isAlike(old, node) || (element.dataset?.coloured && isChanged(old, node))) return false;
-  if (element.dataset?.coloured) return true;
+  if (element.dataset?.coloured || WITHOUT_CHILDREN.has(node.tag)) return true;
   patchChildren(contentOf(element, node), old.children, node.children, notes);
   if (node.tag === "pre" && !node.isOpen) colour(element, node.language);
   return true;
@@ -94,8 +96,9 @@ function isChanged(old, node) {
   return JSON.stringify(old.children) !== JSON.stringify(node.children);
 }
 
-/** The element that has the children of a node: tables and code have a frame around it. */
+/** The element that has the children of a node: tables, code and footnotes have a frame around it. */
 function contentOf(element, { tag }) {
+  if (tag === "footnote") return element.lastElementChild;
   return tag === "pre" || tag === "table" ? element.querySelector(tag) : element;
 }
 

@@ -1,10 +1,12 @@
-// Formulas by KaTeX, which is fetched with the first one. Without it, and for TeX that it does not know, the source is shown.
+// Formulas by KaTeX, which is fetched with the first one. Without it, and for TeX that it does not know or that is long,
+// the source is shown.
 
 import { h } from "./dom.js";
 import { later } from "./later.js";
 
 const FOLDER = "/assets/vendor/katex";
 const OPTIONS = { throwOnError: true, strict: "ignore", trust: false, maxSize: 20, maxExpand: 500 };
+const MAX_TEX = 4000;
 
 let loading = null;
 
@@ -14,7 +16,7 @@ export function formula({ tex, display, isOpen }) {
   const frame = display ? { tabindex: 0, role: "group", "aria-label": "Formula" } : {};
   const className = display ? "math displayed" : "math";
   const element = h("span", { className, "data-tex": tex, ...frame }, h("code", {}, tex));
-  if (!isOpen) typeset(element, tex, display);
+  if (!isOpen && tex.length <= MAX_TEX) typeset(element, tex, display);
   return element;
 }
 

@@ -9,23 +9,32 @@ import { ANYWHERE, PROSE, markSentences } from "./sentence_spans.js";
 
 const ONLY_HERE = ["none", "partly"];
 
-/** An element with two members of these columns, and menus to choose others. */
+/**
+ * Two members of these columns, and menus to choose others: `{element, update}`; `update()` shows what has been written since.
+ */
 export function pairView(columns) {
   const names = [...columns.keys()];
   const rows = h("div", { className: "pair-rows", tabindex: 0, role: "group", "aria-label": "Two answers" });
   const note = h("p", { className: "small muted", role: "status" });
   const menus = [0, 1].map((side) => menu(names, side, () => draw()));
+  let drawn = [];
+  const written = () => menus.map(({ value }) => columns.get(value).written());
   const draw = async () => {
     const chosen = menus.map(({ value }) => value);
-    const texts = chosen.map((name) => sectionsOf(columns.get(name).written()));
-    const cells = alignSections(...texts).map((row) => row.map((section, side) => cell(section, chosen[side])));
+    drawn = written();
+    const cells = alignSections(...drawn.map(sectionsOf)).map((row) => row.map((section, side) => cell(section, chosen[side])));
     fill(rows, ...cells.flat());
     note.textContent = "";
     const counts = await markDifferences(cells);
     if (rows.contains(cells[0]?.[0] ?? null)) note.textContent = differenceText(chosen, counts);
   };
   draw();
-  return h("div", { className: "pair" }, h("div", { className: "pair-head" }, ...menus), note, rows);
+  return {
+    element: h("div", { className: "pair" }, h("div", { className: "pair-head" }, ...menus), note, rows),
+    update() {
+      if (written().some((text, side) => text !== drawn[side])) draw();
+    },
+  };
 }
 
 function menu(names, side, onchange) {

@@ -6,7 +6,7 @@ const TICK_MS = 250;
 
 /**
  * Send a request. `onChange(run, nowMs)` is called at most once a frame, and four times a second for the clocks.
- * Returns `{stop(), done}`; `done` resolves to the finished run, and never rejects.
+ * Returns `{stop(), done}`; `done` resolves to the finished run, and never rejects, whatever `onChange` throws.
  */
 export function startRun(api, body, onChange) {
   const abort = new AbortController();
@@ -29,7 +29,11 @@ export function startRun(api, body, onChange) {
     clearInterval(timer);
     cancelAnimationFrame(frame);
     if (!isFinished(run)) run = withInterruption(run, abort.signal.aborted ? null : error, performance.now());
-    notify();
+    try {
+      notify();
+    } catch (error) {
+      reportError(error);
+    }
     return run;
   });
   return { stop: () => abort.abort(), done };
