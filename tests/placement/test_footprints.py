@@ -98,6 +98,20 @@ def test_a_split_costs_what_its_links_need(on: str, mib: int) -> None:
     assert overhead.split_bytes(of_card("llama-3.1-8b-instruct", on).smallest_gpu) == mib * MIB
 
 
+@pytest.mark.parametrize("on", ["2xH100,L4", "L4,2xH100", "2xH100,2x24GiB"])
+def test_on_gpus_of_several_kinds_there_is_room_for_what_the_largest_keeps(on: str) -> None:
+    mixed, alike = of_card("llama-3.1-8b-instruct", on), of_card("llama-3.1-8b-instruct", "2xH100")
+    assert [mixed.asleep_bytes(n) for n in (1, 2)] == [alike.asleep_bytes(n) for n in (1, 2)]
+    assert mixed.step_tokens == of_card("llama-3.1-8b-instruct", "L4").step_tokens
+    latent = of_card("deepseek-v2-lite-chat", "B200,2xH100")
+    assert latent.pool(1).shape.block_tokens == 128
+
+
+def test_a_model_that_is_pinned_has_the_constants_of_its_own_gpu() -> None:
+    pinned, alone = of_card("qwen3-8b", "2xH100,L4", gpus=(2,)), of_card("qwen3-8b", "L4")
+    assert pinned.asleep_bytes(1) == alone.asleep_bytes(1)
+
+
 def test_guesses_are_sampled_too() -> None:
     plain, guessing = (of_card("qwen3-8b", max_num_seqs=256, prompt_lookup_tokens=n) for n in (None, 4))
     assert guessing.overhead_bytes(1) - guessing.graph_bytes() > plain.overhead_bytes(1) - plain.graph_bytes() + GIB

@@ -108,16 +108,18 @@ class Footprint:
         return slots + self.asleep_bytes(gpus) + persistent + max(step, latent)
 
     def asleep_bytes(self, gpus: int) -> int:
-        """Bytes that the engine keeps even while it sleeps: context and graphs."""
-        gpu = self.smallest_gpu
-        return overhead.context_bytes(gpu) + (overhead.split_bytes(gpu) if gpus > 1 else 0) + self.graph_bytes()
+        """Bytes that the engine keeps even while it sleeps: context and graphs, on the GPU that takes the most."""
+        shared = gpus > 1
+        kept = (overhead.context_bytes(gpu) + shared * overhead.split_bytes(gpu) for gpu in self._possible_devices)
+        return max(kept) + self.graph_bytes()
 
     def graph_bytes(self) -> int:
         """Its CUDA graphs; with adapters, which are captured apart, twice as many."""
         if self.model.enforce_eager:
             return 0
         count = overhead.captured_graphs(self.architecture, self.model.max_num_seqs, self._query_tokens)
-        return overhead.graph_bytes(self.architecture, count, self.smallest_gpu) * (2 if self.model.adapters else 1)
+        largest = max(overhead.graph_bytes(self.architecture, count, gpu) for gpu in self._possible_devices)
+        return largest * (2 if self.model.adapters else 1)
 
     @property
     def step_tokens(self) -> int:
@@ -134,6 +136,12 @@ class Footprint:
     def _query_tokens(self) -> int:
         """Tokens of a sequence in a step that generates: one, and those that prompt lookup guesses."""
         return 1 + (self.model.prompt_lookup_tokens or 0)
+
+    @property
+    def _possible_devices(self) -> Sequence[Device]:
+        """Those that it may be placed on. They may be of several kinds, of which each needs room of its own size."""
+        pinned = self.model.gpus
+        return [each for each in self.machine.devices if pinned is None or each.index in pinned]
 
     @property
     def smallest_gpu(self) -> Device:
@@ -161,9 +169,9 @@ class Footprint:
         return CacheShape(value, self._block_tokens(fp8), gpus, self.step_tokens)
 
     def _block_tokens(self, fp8: bool) -> int:
-        kinds, capability = self.architecture.layers, self.smallest_gpu.capability
+        kinds = self.architecture.layers
         if self.machine.gpu and any(isinstance(layer, Latent) for layer in kinds):
-            if capability and capability >= BLACKWELL:
+            if any(gpu.capability and gpu.capability >= BLACKWELL for gpu in self._possible_devices):
                 return LATENT_BLACKWELL_BLOCK_TOKENS
             return LATENT_FP8_BLOCK_TOKENS if fp8 else BLOCK_TOKENS[True]
         wide = any(isinstance(layer, Attention) and layer.head_size > MAX_NARROW_HEAD for layer in kinds)
