@@ -70,6 +70,9 @@ def test_a_model_without_images_has_no_step_of_its_encoder() -> None:
     with_images, without = (of_card("gemma-3-12b-it", images=images, max_num_seqs=8) for images in (True, False))
     assert (with_images.text_only, without.text_only) == (False, True)
     assert with_images.overhead_bytes(1) - without.overhead_bytes(1) >= overhead.VISION_KEPT_BYTES
+    # Where neither the config nor a card says it, requests to the model's own name may have images.
+    on_h100, card = machine.described("H100"), cards.SHIPPED / "gemma-3-12b-it.yaml"
+    assert not footprint("ann", Model(weights=Path("/nowhere"), card=card), on_h100).text_only
     # Whoever says it in the flags has the last word.
     assert not of_card("gemma-3-12b-it", images=False, engine_args={"language_model_only": False}).text_only
     assert not of_card("qwen3-8b").text_only

@@ -47,7 +47,7 @@ class Footprint:
     """One model of the config on one machine; sizes are bytes on each GPU.
 
     At least `sequences` of `max_model_len` have room in its KV cache. One that `reads_whole_texts` has room for the longest
-    in each step. One that is `text_only` could take images, and is started without: its encoder makes no step.
+    in each step. One that is `text_only` could take images, and is started without: `images: false` says so.
     """
 
     name: str
@@ -207,14 +207,22 @@ def footprint(name: str, model: Model, machine: Machine) -> Footprint:
     sizes = architecture.read(config, at, model.dtype)
     if pooling.is_encoder(config):
         sizes = replace(sizes, layers={})
-    is_asked_for = model.images or "language_model_only" in map(canonical, model.engine_args)
-    text_only = sizes.vision and not is_asked_for and model.task == "generate"
+    text_only = sizes.vision and _refuses_images(model)
     if text_only:
         sizes = replace(sizes, vision=False)
     whole = pooling.reads_whole_texts(model, config)
     out = Footprint(name, model, sizes, tensors, published, machine, own, 1, whole, text_only)
     _require_possible(out)
     return out
+
+
+def _refuses_images(model: Model) -> bool:
+    """Whether its config or its card says so; a flag has the last word.
+
+    A model of which neither says anything may be called by its own name with images.
+    """
+    is_said = "images" in model.model_fields_set and not model.images
+    return is_said and model.task == "generate" and "language_model_only" not in map(canonical, model.engine_args)
 
 
 def _require_context(name: str, model: Model, own: OwnContext) -> None:
