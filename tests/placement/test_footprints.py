@@ -9,9 +9,10 @@ import pytest
 from cappella.config import Model, cards
 from cappella.engines import builder
 from cappella.engines.deployment import Deployment
-from cappella.placement import architecture, machine, overhead, rope
+from cappella.placement import architecture, checkpoint, machine, overhead, rope
 from cappella.placement.footprint import Footprint, footprint
 from cappella.placement.machine import Device, Machine
+from support.weights_folder import TINY, Shapes, llama_shapes, write_model
 
 GIB = 1 << 30
 MIB = 1 << 20
@@ -76,6 +77,27 @@ def test_a_model_without_images_has_no_step_of_its_encoder() -> None:
     # Whoever says it in the flags has the last word.
     assert not of_card("gemma-3-12b-it", images=False, engine_args={"language_model_only": False}).text_only
     assert not of_card("qwen3-8b").text_only
+
+
+@pytest.mark.parametrize(
+    ("fields", "loads_encoder"),
+    [
+        ({}, True),
+        ({"images": True}, True),
+        ({"images": False}, False),
+        ({"images": False, "engine_args": {"language_model_only": False}}, True),
+        ({"engine_args": {"language-model-only": True}}, False),
+    ],
+)
+def test_an_encoder_that_is_not_loaded_is_not_in_the_weights(
+    tmp_path: Path, fields: dict[str, Any], loads_encoder: bool
+) -> None:
+    encoder: Shapes = {"model.vision_tower.layers.0.fc1.weight": ("BF16", (4096, 4096))}
+    config = {**TINY, "vision_config": {}}
+    weights = write_model(tmp_path, config, shapes={**llama_shapes(config), **encoder})
+    found = footprint("ann", Model(weights=weights, max_model_len=512, **fields), machine.described("H100"))
+    without = checkpoint.rank_bytes(checkpoint.without_encoders(found.tensors or []), found.architecture, 1)
+    assert found.stored_bytes(1) == without + 4096 * 4096 * 2 * loads_encoder
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ class Footprint:
 
     def _as_loaded(self, stored_bytes: int, gpus: int) -> int:
         """Less where vLLM quantises while it loads; embeddings and vision encoders stay as they are."""
-        shape, share = self.architecture, quantisation.ON_LOAD.get(str(self._engine_arg("quantization")), 1.0)
+        shape, share = self.architecture, quantisation.ON_LOAD.get(str(_engine_arg(self.model, "quantization")), 1.0)
         if share == 1.0 or shape.quantisation.method is not None:
             return stored_bytes
         embeddings = DTYPE_BYTES[shape.dtype] * shape.vocab_size * shape.hidden_size * (1 if shape.tied else 2)
@@ -124,13 +124,10 @@ class Footprint:
     @property
     def step_tokens(self) -> int:
         """Tokens of one scheduler step."""
-        value = self._engine_arg("max_num_batched_tokens")
+        value = _engine_arg(self.model, "max_num_batched_tokens")
         configured = int(value) if isinstance(value, (int, str)) else None
         tokens = overhead.step_tokens(self.smallest_gpu.total_bytes if self.machine.gpu else 0, configured)
         return max(tokens, self.model.context_tokens) if self.reads_whole_texts else tokens
-
-    def _engine_arg(self, wanted: str) -> object:
-        return next((value for name, value in self.model.engine_args.items() if canonical(name) == wanted), None)
 
     @property
     def _query_tokens(self) -> int:
@@ -208,12 +205,16 @@ def footprint(name: str, model: Model, machine: Machine) -> Footprint:
     if pooling.is_encoder(config):
         sizes = replace(sizes, layers={})
     text_only = sizes.vision and _refuses_images(model)
-    if text_only:
-        sizes = replace(sizes, vision=False)
+    if text_only or _engine_arg(model, "language_model_only") is True:
+        sizes, tensors = replace(sizes, vision=False), tensors and checkpoint.without_encoders(tensors)
     whole = pooling.reads_whole_texts(model, config)
     out = Footprint(name, model, sizes, tensors, published, machine, own, 1, whole, text_only)
     _require_possible(out)
     return out
+
+
+def _engine_arg(model: Model, wanted: str) -> object:
+    return next((value for name, value in model.engine_args.items() if canonical(name) == wanted), None)
 
 
 def _refuses_images(model: Model) -> bool:
@@ -222,7 +223,7 @@ def _refuses_images(model: Model) -> bool:
     A model of which neither says anything may be called by its own name with images.
     """
     is_said = "images" in model.model_fields_set and not model.images
-    return is_said and model.task == "generate" and "language_model_only" not in map(canonical, model.engine_args)
+    return is_said and model.task == "generate" and _engine_arg(model, "language_model_only") is None
 
 
 def _require_context(name: str, model: Model, own: OwnContext) -> None:
