@@ -16,19 +16,29 @@ GROUP = 4711
 
 @dataclass
 class Gpu:
-    """A GPU of 100 on which an engine holds 60; `sleep` calls back."""
+    """A GPU of 100 on which an engine holds 60; `sleep` calls back.
+
+    The driver gives so many `answers`, and then so many `silences`.
+    """
 
     held: int = 60
     others: int = 0
     turns: SleepTurns = field(default_factory=SleepTurns)
     asleep: Callable[[], None] = lambda: None
+    answers: int = 1 << 30
+    silences: int = 0
 
     async def sleep(self) -> None:
         self.asleep()
 
     def memory(self, tells: bool, keeps: int | None = None) -> GpuMemory:
-        held = (lambda group: self.held * (group == GROUP)) if tells else (lambda group: 0)
-        return GpuMemory(lambda: 100 - self.held - self.others, 0, Sleep(50, keeps), 1, held, self.turns)
+        held = self.told if tells else (lambda group: 0)
+        return GpuMemory(lambda: 100 - self.held - self.others, 0, Sleep(50, keeps), (3,), held, self.turns)
+
+    def told(self, group: int) -> int:
+        self.answers -= 1
+        silent = -self.silences <= self.answers < 0
+        return 0 if silent else self.held * (group == GROUP)
 
     async def sleeps(self, tells: bool, keeps: int | None = None) -> bool:
         return await self.memory(tells, keeps).sleep_in_place(cast(EngineServer, self), GROUP)
@@ -69,9 +79,31 @@ async def test_without_the_driver_the_servers_word_counts_while_another_wakes(gp
         frees(gpu, kept=5, taken_by_others=60)()
 
     gpu.asleep = asleep
-    with gpu.turns.grows():
+    with gpu.turns.grows((2, 3)):
         assert await gpu.sleeps(tells=False)
     assert not await gpu.sleeps(tells=False)
+
+
+async def test_an_engine_that_starts_on_another_gpu_excuses_nothing(gpu: Gpu) -> None:
+    gpu.asleep = frees(gpu, kept=40)
+    with gpu.turns.grows((2,)):
+        assert not await gpu.sleeps(tells=False)
+
+
+@pytest.mark.parametrize(("kept", "is_good"), [(5, True), (40, False)])
+async def test_one_silence_of_the_driver_judges_no_sleeper(gpu: Gpu, kept: int, is_good: bool) -> None:
+    gpu.answers, gpu.silences = 1, 1
+    gpu.asleep = frees(gpu, kept)
+    assert await gpu.sleeps(tells=True) == is_good
+
+
+@pytest.mark.parametrize(("kept", "is_good"), [(5, True), (40, False)])
+async def test_a_driver_that_falls_silent_leaves_the_judgement_to_what_is_free(
+    gpu: Gpu, kept: int, is_good: bool
+) -> None:
+    gpu.answers, gpu.silences = 1, 1 << 30
+    gpu.asleep = frees(gpu, kept)
+    assert await gpu.sleeps(tells=True) == is_good
 
 
 async def test_a_sleeper_that_keeps_more_than_it_should_is_not_left_asleep(gpu: Gpu) -> None:

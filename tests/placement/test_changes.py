@@ -1,5 +1,6 @@
 """What is proposed for a config: YAML that makes it fit, or better, once it is pasted."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import yaml
 
 from cappella.config import cards, load
 from cappella.errors import DoesNotFit
-from cappella.placement import advice, estimate, improvements, machine
+from cappella.placement import advice, changes, estimate, improvements, machine
 from support.command_line import cappella
 
 LARGE = {"qwen": "Qwen/Qwen3-32B", "llama": "meta-llama/Llama-3.1-8B-Instruct", "gemma": "google/gemma-3-12b-it"}
@@ -92,6 +93,22 @@ def test_a_command_prints_what_to_paste_below_the_error(tmp_path: Path) -> None:
     line, paste = done.stderr.split("\n\n", 1)
     assert (done.returncode, line.startswith("error: models: they need")) == (2, True)
     assert paste.startswith("# Qwen/Qwen3-32B-AWQ instead of Qwen/Qwen3-32B\nmodels:\n  qwen: {weights")
+
+
+def test_one_more_gpu_of_a_kind_with_nvlink_is_linked_to_the_only_one(tmp_path: Path) -> None:
+    config = load.load(write(tmp_path, qwen="Qwen/Qwen3.5-122B-A10B"))
+    # NVML finds no NVLink at an H100 that is alone.
+    alone = machine.Machine([replace(machine.described("H100").devices[0], linked=False)], gpu=True)
+    (found,) = [each for each in changes.cheapest(*advice.measured(config, alone)) if each.description == "3 more H100"]
+    expected = advice.plan(config, machine.described("4xH100")).placed["qwen"]
+    assert found.plan.placed["qwen"].overhead_bytes == expected.overhead_bytes
+
+
+@pytest.mark.parametrize(("kind", "linked"), [("H100", True), ("L40S", False), ("H100-PCIe", False), ("24GiB", None)])
+def test_an_added_gpu_is_linked_as_its_kind_is(kind: str, linked: bool | None) -> None:
+    (one,) = machine.described(kind).devices
+    added = machine.added_device(replace(one, linked=linked and False, free_bytes=1), 5)
+    assert (added.index, added.free_bytes, added.kind, added.linked) == (5, one.total_bytes, one.kind, linked)
 
 
 def test_a_plan_that_fits_says_what_would_give_more_runs(tmp_path: Path) -> None:

@@ -58,6 +58,25 @@ def test_a_draft_model_beyond_the_last_layer_is_not_loaded(tmp_path: Path) -> No
     assert weigh(tmp_path, shapes) == 192 * 64 * 2
 
 
+@pytest.mark.parametrize(
+    ("name", "is_loaded"),
+    [
+        ("model.vision_tower.encoder.layers.0.mlp.fc1.weight", False),
+        ("vision_model.model.layers.0.mlp.fc1.weight", False),
+        ("model.visual.blocks.0.mlp.fc1.weight", False),
+        ("multi_modal_projector.linear_1.weight", False),
+        ("model.embed_vision.embedding_projection.weight", False),
+        ("thinker.audio_tower.layers.0.fc1.weight", False),
+        ("model.language_model.layers.0.mlp.up_proj.weight", True),
+        ("model.layers.0.mlp.vision_mlp.up_proj.weight", True),
+    ],
+)
+def test_the_language_model_alone_has_no_encoders(tmp_path: Path, name: str, is_loaded: bool) -> None:
+    write_safetensors(tmp_path / "model.safetensors", {name: ("BF16", (192, 64))})
+    found = checkpoint.tensors(tmp_path, "here")
+    assert [each.name for each in checkpoint.without_encoders(found)] == [name] * is_loaded
+
+
 def test_float32_is_loaded_as_16_bits_and_scales_stay(tmp_path: Path) -> None:
     shapes = {"model.layers.0.mlp.up_proj.weight": ("F32", (192, 64)), "x.weight_scale_inv": ("F32", (2, 2))}
     assert weigh(tmp_path, shapes) == 192 * 64 * 2 + 16

@@ -9,9 +9,10 @@ import pytest
 from cappella.config import Model, cards
 from cappella.engines import builder
 from cappella.engines.deployment import Deployment
-from cappella.placement import architecture, machine, overhead, rope
+from cappella.placement import architecture, checkpoint, machine, overhead, rope
 from cappella.placement.footprint import Footprint, footprint
 from cappella.placement.machine import Device, Machine
+from support.weights_folder import TINY, Shapes, llama_shapes, write_model
 
 GIB = 1 << 30
 MIB = 1 << 20
@@ -70,9 +71,33 @@ def test_a_model_without_images_has_no_step_of_its_encoder() -> None:
     with_images, without = (of_card("gemma-3-12b-it", images=images, max_num_seqs=8) for images in (True, False))
     assert (with_images.text_only, without.text_only) == (False, True)
     assert with_images.overhead_bytes(1) - without.overhead_bytes(1) >= overhead.VISION_KEPT_BYTES
+    # Where neither the config nor a card says it, requests to the model's own name may have images.
+    on_h100, card = machine.described("H100"), cards.SHIPPED / "gemma-3-12b-it.yaml"
+    assert not footprint("ann", Model(weights=Path("/nowhere"), card=card), on_h100).text_only
     # Whoever says it in the flags has the last word.
     assert not of_card("gemma-3-12b-it", images=False, engine_args={"language_model_only": False}).text_only
     assert not of_card("qwen3-8b").text_only
+
+
+@pytest.mark.parametrize(
+    ("fields", "loads_encoder"),
+    [
+        ({}, True),
+        ({"images": True}, True),
+        ({"images": False}, False),
+        ({"images": False, "engine_args": {"language_model_only": False}}, True),
+        ({"engine_args": {"language-model-only": True}}, False),
+    ],
+)
+def test_an_encoder_that_is_not_loaded_is_not_in_the_weights(
+    tmp_path: Path, fields: dict[str, Any], loads_encoder: bool
+) -> None:
+    encoder: Shapes = {"model.vision_tower.layers.0.fc1.weight": ("BF16", (4096, 4096))}
+    config = {**TINY, "vision_config": {}}
+    weights = write_model(tmp_path, config, shapes={**llama_shapes(config), **encoder})
+    found = footprint("ann", Model(weights=weights, max_model_len=512, **fields), machine.described("H100"))
+    without = checkpoint.rank_bytes(checkpoint.without_encoders(found.tensors or []), found.architecture, 1)
+    assert found.stored_bytes(1) == without + 4096 * 4096 * 2 * loads_encoder
 
 
 @pytest.mark.parametrize(
@@ -96,6 +121,20 @@ def test_a_block_has_the_tokens_of_the_kernels(name: str, on: str, dtype: str, t
 )
 def test_a_split_costs_what_its_links_need(on: str, mib: int) -> None:
     assert overhead.split_bytes(of_card("llama-3.1-8b-instruct", on).smallest_gpu) == mib * MIB
+
+
+@pytest.mark.parametrize("on", ["2xH100,L4", "L4,2xH100", "2xH100,2x24GiB"])
+def test_on_gpus_of_several_kinds_there_is_room_for_what_the_largest_keeps(on: str) -> None:
+    mixed, alike = of_card("llama-3.1-8b-instruct", on), of_card("llama-3.1-8b-instruct", "2xH100")
+    assert [mixed.asleep_bytes(n) for n in (1, 2)] == [alike.asleep_bytes(n) for n in (1, 2)]
+    assert mixed.step_tokens == of_card("llama-3.1-8b-instruct", "L4").step_tokens
+    latent = of_card("deepseek-v2-lite-chat", "B200,2xH100")
+    assert latent.pool(1).shape.block_tokens == 128
+
+
+def test_a_model_that_is_pinned_has_the_constants_of_its_own_gpu() -> None:
+    pinned, alone = of_card("qwen3-8b", "2xH100,L4", gpus=(2,)), of_card("qwen3-8b", "L4")
+    assert pinned.asleep_bytes(1) == alone.asleep_bytes(1)
 
 
 def test_guesses_are_sampled_too() -> None:

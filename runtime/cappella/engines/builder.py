@@ -145,7 +145,7 @@ class EngineBuilder:
         frees = int(SLEEP_FREES_SHARE * (placed.weight_bytes + placed.kv_cache_bytes)) * count
         sleep = Sleep(frees, SLEEP_KEEPS_FACTOR * asleep * count) if sleep_mode else None
         free, held = partial(gpus.free_bytes, placed.gpus), memory_use.gpu_bytes
-        return GpuMemory(free, placed.total_bytes, sleep, count, held, self._sleep_turns)
+        return GpuMemory(free, placed.total_bytes, sleep, placed.gpus, held, self._sleep_turns)
 
     def _launcher(self, env: Mapping[str, str]) -> Launcher:
         """The one for this environment: some variables are read as modules are imported."""

@@ -131,8 +131,7 @@ class Launch:
         return True
 
     def _growing(self) -> AbstractContextManager[None]:
-        """Tells engines that fall asleep meanwhile that this one takes GPU memory."""
-        return self._spec.memory.turns.grows() if self._spec.memory else nullcontext()
+        return self._spec.memory.grows() if self._spec.memory else nullcontext()
 
     async def stop(self, process: ServerProcess, abort_calls: bool) -> None:
         """Stop the process; from here on its end counts as no crash."""

@@ -11,7 +11,7 @@ from cappella.config.cards import Card
 from cappella.errors import ConfigError, DoesNotFit
 from cappella.placement import planner, quantisation, variants
 from cappella.placement.footprint import Footprint, footprint
-from cappella.placement.machine import Machine
+from cappella.placement.machine import Machine, added_device
 from cappella.placement.planner import Plan
 
 MAX_CHANGES = 3
@@ -186,7 +186,7 @@ def _more_gpus(trial: Trial) -> Change | None:
     devices = list(trial.machine.devices)
     for more in (1, 2, 3, 4) if trial.machine.gpu else ():
         index = max(device.index for device in devices) + 1
-        devices.append(replace(largest, name=f"GPU {index}", index=index, free_bytes=largest.total_bytes))
+        devices.append(added_device(largest, index))
         bigger = Machine(tuple(devices), gpu=True)
         changed = {name: replace(each, machine=bigger) for name, each in trial.footprints.items()}
         which = largest.kind.name if largest.kind else f"GPU{'s' * (more > 1)} of {largest.total_bytes / 2**30:.0f} GiB"

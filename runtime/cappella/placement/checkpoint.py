@@ -25,6 +25,10 @@ _KEYS_VALUES = re.compile(r"(k|v)_proj\.")
 _VOCABULARY = re.compile(r"(embed_tokens|lm_head|embeddings|output)\.weight$")
 # A draft model for speculation inside the checkpoint; vLLM loads it only if speculation with it is configured.
 _DRAFT = re.compile(r"(^|\.)mtp\.|\.eh_proj|\.enorm|\.hnorm")
+# The encoders of images and sounds, and what projects from them. Not what language layers have for images, as CogVLM's do.
+_ENCODER = re.compile(
+    r"^(model\.|thinker\.)?(vision\w*|visual\w*|audio\w*|embed_vision|embed_audio|(multi_modal|mm)_projector|vpm|apm|resampler)\."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,11 @@ def _header(path: Path, place: str) -> Iterator[Tensor]:
 def rank_bytes(weights: Sequence[Tensor], architecture: Architecture, gpus: int) -> int:
     """Bytes of the weights on each GPU of a split over this many."""
     return sum(_on_one(tensor, architecture, gpus) for tensor in weights if _is_loaded(tensor, architecture))
+
+
+def without_encoders(weights: Sequence[Tensor]) -> list[Tensor]:
+    """What vLLM loads with `--language-model-only`; encoders by other names than usual stay."""
+    return [tensor for tensor in weights if not _ENCODER.search(tensor.name)]
 
 
 def _is_loaded(tensor: Tensor, architecture: Architecture) -> bool:

@@ -47,7 +47,7 @@ class Footprint:
     """One model of the config on one machine; sizes are bytes on each GPU.
 
     At least `sequences` of `max_model_len` have room in its KV cache. One that `reads_whole_texts` has room for the longest
-    in each step. One that is `text_only` could take images, and is started without: its encoder makes no step.
+    in each step. One that is `text_only` could take images, and is started without: `images: false` says so.
     """
 
     name: str
@@ -87,7 +87,7 @@ class Footprint:
 
     def _as_loaded(self, stored_bytes: int, gpus: int) -> int:
         """Less where vLLM quantises while it loads; embeddings and vision encoders stay as they are."""
-        shape, share = self.architecture, quantisation.ON_LOAD.get(str(self._engine_arg("quantization")), 1.0)
+        shape, share = self.architecture, quantisation.ON_LOAD.get(str(_engine_arg(self.model, "quantization")), 1.0)
         if share == 1.0 or shape.quantisation.method is not None:
             return stored_bytes
         embeddings = DTYPE_BYTES[shape.dtype] * shape.vocab_size * shape.hidden_size * (1 if shape.tied else 2)
@@ -108,32 +108,37 @@ class Footprint:
         return slots + self.asleep_bytes(gpus) + persistent + max(step, latent)
 
     def asleep_bytes(self, gpus: int) -> int:
-        """Bytes that the engine keeps even while it sleeps: context and graphs."""
-        gpu = self.smallest_gpu
-        return overhead.context_bytes(gpu) + (overhead.split_bytes(gpu) if gpus > 1 else 0) + self.graph_bytes()
+        """Bytes that the engine keeps even while it sleeps: context and graphs, on the GPU that takes the most."""
+        shared = gpus > 1
+        kept = (overhead.context_bytes(gpu) + shared * overhead.split_bytes(gpu) for gpu in self._possible_devices)
+        return max(kept) + self.graph_bytes()
 
     def graph_bytes(self) -> int:
         """Its CUDA graphs; with adapters, which are captured apart, twice as many."""
         if self.model.enforce_eager:
             return 0
         count = overhead.captured_graphs(self.architecture, self.model.max_num_seqs, self._query_tokens)
-        return overhead.graph_bytes(self.architecture, count, self.smallest_gpu) * (2 if self.model.adapters else 1)
+        largest = max(overhead.graph_bytes(self.architecture, count, gpu) for gpu in self._possible_devices)
+        return largest * (2 if self.model.adapters else 1)
 
     @property
     def step_tokens(self) -> int:
         """Tokens of one scheduler step."""
-        value = self._engine_arg("max_num_batched_tokens")
+        value = _engine_arg(self.model, "max_num_batched_tokens")
         configured = int(value) if isinstance(value, (int, str)) else None
         tokens = overhead.step_tokens(self.smallest_gpu.total_bytes if self.machine.gpu else 0, configured)
         return max(tokens, self.model.context_tokens) if self.reads_whole_texts else tokens
-
-    def _engine_arg(self, wanted: str) -> object:
-        return next((value for name, value in self.model.engine_args.items() if canonical(name) == wanted), None)
 
     @property
     def _query_tokens(self) -> int:
         """Tokens of a sequence in a step that generates: one, and those that prompt lookup guesses."""
         return 1 + (self.model.prompt_lookup_tokens or 0)
+
+    @property
+    def _possible_devices(self) -> Sequence[Device]:
+        """Those that it may be placed on. They may be of several kinds, of which each needs room of its own size."""
+        pinned = self.model.gpus
+        return [each for each in self.machine.devices if pinned is None or each.index in pinned]
 
     @property
     def smallest_gpu(self) -> Device:
@@ -161,9 +166,9 @@ class Footprint:
         return CacheShape(value, self._block_tokens(fp8), gpus, self.step_tokens)
 
     def _block_tokens(self, fp8: bool) -> int:
-        kinds, capability = self.architecture.layers, self.smallest_gpu.capability
+        kinds = self.architecture.layers
         if self.machine.gpu and any(isinstance(layer, Latent) for layer in kinds):
-            if capability and capability >= BLACKWELL:
+            if any(gpu.capability and gpu.capability >= BLACKWELL for gpu in self._possible_devices):
                 return LATENT_BLACKWELL_BLOCK_TOKENS
             return LATENT_FP8_BLOCK_TOKENS if fp8 else BLOCK_TOKENS[True]
         wide = any(isinstance(layer, Attention) and layer.head_size > MAX_NARROW_HEAD for layer in kinds)
@@ -199,14 +204,26 @@ def footprint(name: str, model: Model, machine: Machine) -> Footprint:
     sizes = architecture.read(config, at, model.dtype)
     if pooling.is_encoder(config):
         sizes = replace(sizes, layers={})
-    is_asked_for = model.images or "language_model_only" in map(canonical, model.engine_args)
-    text_only = sizes.vision and not is_asked_for and model.task == "generate"
-    if text_only:
-        sizes = replace(sizes, vision=False)
+    text_only = sizes.vision and _refuses_images(model)
+    if text_only or _engine_arg(model, "language_model_only") is True:
+        sizes, tensors = replace(sizes, vision=False), tensors and checkpoint.without_encoders(tensors)
     whole = pooling.reads_whole_texts(model, config)
     out = Footprint(name, model, sizes, tensors, published, machine, own, 1, whole, text_only)
     _require_possible(out)
     return out
+
+
+def _engine_arg(model: Model, wanted: str) -> object:
+    return next((value for name, value in model.engine_args.items() if canonical(name) == wanted), None)
+
+
+def _refuses_images(model: Model) -> bool:
+    """Whether its config or its card says so; a flag has the last word.
+
+    A model of which neither says anything may be called by its own name with images.
+    """
+    is_said = "images" in model.model_fields_set and not model.images
+    return is_said and model.task == "generate" and _engine_arg(model, "language_model_only") is None
 
 
 def _require_context(name: str, model: Model, own: OwnContext) -> None:

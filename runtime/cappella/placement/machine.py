@@ -108,6 +108,12 @@ def described_device(index: int, size_bytes: int, kind: GpuKind | None) -> Devic
     return Device(f"GPU {index}", index, size_bytes, size_bytes, None, kind, kind.capability, linked)
 
 
+def added_device(beside: Device, index: int) -> Device:
+    """One more GPU of the same kind, that nothing uses: NVLink comes with the second of a kind that has it."""
+    linked = (beside.kind is not None and beside.kind.name in gpu_kinds.LINKED) or beside.linked
+    return replace(beside, name=f"GPU {index}", index=index, free_bytes=beside.total_bytes, linked=linked)
+
+
 def _described_part(text: str, part: str) -> tuple[int, int, GpuKind | None]:
     """The number of GPUs, the memory of each, and their kind if they are named."""
     # A name may begin with digits, as 4090 does.

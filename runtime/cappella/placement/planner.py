@@ -21,7 +21,8 @@ class Placed:
     """One engine: its GPUs by index, and its bytes on each. `turn` is None for an engine that never sleeps.
 
     `sequences` of `max_model_len`, which the plan chose if the config names none, fit its KV cache; `why` is
-    the reason for its GPUs, `dtype` what it computes in. One that is `text_only` could take images, and is started without.
+    the reason for its GPUs, `dtype` what it computes in. One that is `text_only` could take images, and is started
+    without, as `images: false` says.
     """
 
     model: str
