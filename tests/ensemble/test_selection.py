@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cappella.config.options import JudgeSeat, Seat, Selection
+from cappella.config.judge_seat import JudgeSeat
+from cappella.config.options import Seat, Selection
 from cappella.ensemble.run import Run
 from cappella.telemetry import trace
 from cappella.vocabulary import Evidence
