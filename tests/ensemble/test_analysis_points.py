@@ -108,6 +108,7 @@ async def test_a_budget_is_not_spent_on_a_second_analysis(fake_engines: FakeEngi
     fake_engines.let("judge", analyses({"consensus": ["A", "Both greet"]}))
     run = await fake_engines.run(max_total_tokens=4000)
     assert run.analysis
+    assert len(fake_engines.servers["judge"].bodies) == 2
     assert (run.status, run.analysis["consensus"], run.dropped_points) == ("ok", ["Both greet"], 1)
 
 
