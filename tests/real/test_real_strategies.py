@@ -69,7 +69,8 @@ async def test_select_returns_one_answer_verbatim_and_a_probability_for_each(dem
     assert sum(trace["probabilities"].values()) == pytest.approx(1)
     assert max(trace["probabilities"].values()) == trace["probabilities"][trace["chosen"]]
     choices = [call for call in reply["usage"]["fusion_details"] if call["role"] == "choice"]
-    assert len(choices) == 1 + debias
+    # Each answer in each place once, and both orders of two that are close.
+    assert len(choices) in ((3, 5) if debias else (1,))
     assert all(call["completion_tokens"] <= 2 for call in choices)
 
 
