@@ -175,7 +175,8 @@ class Lifecycle:
             launch = self._launch
             was_ready = launch.engine_was_ready
             mistaken = await last_failure.is_config_error(self._status, reason, launch.process, was_ready)
-            if launch.observed == "ending" or self._intent.desired != "running":
+            # A sleeper that died is no crash, also if a call wants it before its end is noticed.
+            if launch.observed in ("ending", "asleep") or self._intent.desired != "running":
                 continue
             tries = 0 if launch.was_stable(self._spec.backoff.stable_s) else tries
             gives_up = tries == len(self._spec.backoff.delays_s) or (mistaken and launch.ready_at is None)
