@@ -201,7 +201,8 @@ async def test_what_is_selected_stays_selected_while_answers_grow(
     await expect(text).to_contain_text("A note by", timeout=WAIT_MS)
     assert await text.evaluate("(text) => text.scrollTop") == 120
     await expect(turn.locator(".trace")).to_be_attached(timeout=WAIT_MS)
-    assert await record.page.evaluate("String(getSelection())") == chosen
+    # A selection from the beginning of a block may read as one from the end of the block before.
+    assert (await record.page.evaluate("String(getSelection())")).strip() == chosen.strip()
 
 
 async def test_a_block_that_is_finished_is_not_rendered_again(record: PageVisit, fake_engines: FakeEngines) -> None:

@@ -36,9 +36,10 @@ def test_no_library_leads_elsewhere_or_makes_code_from_text() -> None:
     names = {"http://www.w3.org", "https://github.com"}
     for path in VENDOR.rglob("*.js"):
         text = path.read_text()
-        assert not re.findall(r"\beval\(|new Function\(|importScripts|XMLHttpRequest|(?<![.\w])fetch\(", text), (
-            path.name
-        )
+        # KaTeX's parser has a method `fetch(){`.
+        assert not re.findall(
+            r"\beval\(|new Function\(|importScripts|XMLHttpRequest|(?<![.\w])fetch\((?!\)\{)", text
+        ), path.name
         assert set(re.findall(r"https?://[\w.]+", text)) <= names, path.name
 
 
