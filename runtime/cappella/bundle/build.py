@@ -24,6 +24,7 @@ from cappella.errors import ConfigError
 from cappella.placement import folder
 
 RETRY_HINT = "Make room, or fix the disk, and run it again: finished files are kept"
+OWN_WHEEL = "wheels/cappella-"
 MIN_PART_BYTES = 1 << 20
 # The oldest that Python 3.11's wheels are built for; the default if this machine has another libc.
 OLDEST_GLIBC = "2.17"
@@ -115,8 +116,14 @@ def _store(out: Path, items: Sequence[Item], part_bytes: int | None) -> list[Fil
     return files
 
 
+def _part_bytes(item: Item, part_bytes: int | None) -> int | None:
+    """Cappella's own wheel stays whole: it runs from where it lies, and joins the parts of all others."""
+    return None if item.path.startswith(OWN_WHEEL) else part_bytes
+
+
 def _places(item: Item, part_bytes: int | None) -> Iterator[str]:
     """The paths of an item or of its parts."""
+    part_bytes = _part_bytes(item, part_bytes)
     if isinstance(item.content, bytes) or part_bytes is None or item.size_bytes <= part_bytes:
         yield item.path
     else:
@@ -133,7 +140,7 @@ def _require_no_other_files(out: Path, places: set[str]) -> None:
 
 def _stored(out: Path, item: Item, part_bytes: int | None, bar: Bar) -> File:
     if isinstance(item.content, Path):
-        return file_copy.store(item.content, out, item.path, item.role, part_bytes, bar)
+        return file_copy.store(item.content, out, item.path, item.role, _part_bytes(item, part_bytes), bar)
     at = out / item.path
     if not at.is_file() or at.read_bytes() != item.content:
         manifest.write_atomically(at, item.content)
