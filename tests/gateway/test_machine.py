@@ -69,8 +69,8 @@ async def test_without_keys_everybody_sees_the_whole_machine(gateway: str, fake_
 
 
 async def test_an_engines_last_failure_is_told_after_it_has_recovered(gateway: str, fake_engines: FakeEngines) -> None:
-    fake_engines.engines["ann"].status.last_failure = Failure(
-        1795734313.5, "killed by signal 9 (SIGKILL)", "/logs/ann.log"
+    fake_engines.engines["ann"].status.failures.append(
+        Failure(1795734313.5, "killed by signal 9 (SIGKILL)", "/logs/ann.log")
     )
     told = {"time": 1795734313.5, "reason": "killed by signal 9 (SIGKILL)", "log": "/logs/ann.log"}
     machine = (await look(gateway))["engines"]
@@ -140,7 +140,7 @@ async def test_a_key_that_may_only_run_sees_states_of_what_it_may_call(
     narrow = store.create("ann", ["run"], models=["cappella/fixed", "bob"])
     bob = fake_engines.engines["bob"].status
     bob.state, bob.stage, bob.reason = "failed", "gave up: SECRET of another key", "SECRET of another key"
-    bob.last_failure = Failure(1.0, "SECRET of another key", "/logs/bob.log")
+    bob.failures.append(Failure(1.0, "SECRET of another key", "/logs/bob.log"))
     async with serving(fake_engines, with_keys(tmp_path / "keys.sqlite")) as url:
         told = await look(url, narrow, path)
         assert list(told["ensembles"]) == ["fixed"]

@@ -244,7 +244,7 @@ async def test_a_reply_has_its_declared_type(fake_engines: FakeEngines, path: st
 
 
 async def test_engines_and_runs_have_their_declared_fields(fake_engines: FakeEngines, tmp_path: Path) -> None:
-    fake_engines.engines["ann"].status.last_failure = status.Failure(1.0, "killed", None)
+    fake_engines.engines["ann"].status.failures.append(status.Failure(1.0, "killed", None))
     config = gateway_config()
     runs = Runs(file=tmp_path / "runs.sqlite", content=True)
     config = config.model_copy(update={"server": config.server.model_copy(update={"runs": runs})})

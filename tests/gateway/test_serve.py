@@ -68,7 +68,8 @@ async def test_what_fails_while_others_still_start_is_told_with_the_time(
 
     assert await tells("cappella/default answers now; still starting: cat")
     judge = statuses["judge"]
-    judge.state, judge.restarts, judge.last_failure = "restarting", 1, Failure(time.time(), "it hung", None)
+    judge.state, judge.restarts = "restarting", 1
+    judge.failures.append(Failure(time.time(), "it hung", None))
     assert await tells("judge failed: it hung")
     assert await tells("judge restarts (1 so far)")
     assert await tells("cappella/default cannot answer: its judge or too many members are down")
@@ -108,7 +109,7 @@ async def test_changes_of_an_engine_are_printed_one_a_line_with_the_time(
     await asyncio.sleep(0.05)
     judge = statuses["judge"]
     judge.state, judge.restarts = "restarting", 1
-    judge.last_failure = Failure(time.time(), "its process ended: killed by signal 9 (SIGKILL)", "/logs/judge.log")
+    judge.failures.append(Failure(time.time(), "its process ended: killed by signal 9 (SIGKILL)", "/logs/judge.log"))
     await told(
         "judge failed: its process ended: killed by signal 9 (SIGKILL) (log: /logs/judge.log)",
         "judge restarts (1 so far)",
@@ -118,7 +119,7 @@ async def test_changes_of_an_engine_are_printed_one_a_line_with_the_time(
     await told("judge is ready", "cappella/default answers")
     ann = statuses["ann"]
     ann.state, ann.stage = "failed", "gave up after 5 tries: it hung"
-    ann.last_failure = Failure(time.time(), "it hung", None)
+    ann.failures.append(Failure(time.time(), "it hung", None))
     await told("ann failed: it hung", "ann gave up after 5 tries: it hung")
     cat = statuses["cat"]
     cat.state, cat.stage = "asleep", ASLEEP["idle"]

@@ -86,6 +86,7 @@ class FakeEngines:
         self.deployment: Deployment
         self.replaced: frozenset[str] = frozenset()  # engines that a reload ends
         self.ended_engines: list[str] = []
+        self.logs: dict[str, Path] = {}
 
     def let(self, name: str, script: Script | Callable[[Json], Script]) -> None:
         self.servers[name].script = (lambda _: script) if isinstance(script, Script) else script
@@ -144,6 +145,9 @@ class FakeEngines:
             raise UnknownEngine(name, list(self.engines))
         # Scripted engines are never restarted: test_operating.py has processes.
         raise ActionRefused(name, self.engines[name].status.state, action, ())
+
+    def log_of(self, name: str) -> Path | None:
+        return self.logs.get(name)
 
     def process_groups(self) -> Mapping[str, int]:
         return {"ann": os.getpgrp()}

@@ -1,4 +1,4 @@
-"""The last failure in an engine's status: its cause, its log, and whether a restart would only repeat it."""
+"""The failures in an engine's status: their causes, their logs, and whether a restart would only repeat the last one."""
 
 import asyncio
 import time
@@ -13,16 +13,16 @@ EXIT_CODE_TIMEOUT_S = 0.3
 
 
 def record(status: EngineStatus, reason: str, process: ServerProcess | None) -> None:
-    """Set `status.last_failure`, which stays after the engine has recovered."""
-    status.last_failure = Failure(time.time(), reason, str(process.log) if process else None)
+    """Add a failure, which stays after the engine has recovered."""
+    status.failures.append(Failure(time.time(), reason, str(process.log) if process else None))
 
 
-def update_log_path(status: EngineStatus, log: Path) -> None:
+def update_log_paths(status: EngineStatus, log: Path) -> None:
     """Call it once after each launch, which rotates the logs of the launches before."""
-    failure = status.last_failure
-    if failure and failure.log:
-        rotated = log_rotation.path_after_rotation(Path(failure.log), log)
-        status.last_failure = replace(failure, log=str(rotated) if rotated else None)
+    for at, failure in enumerate(status.failures):
+        if failure.log:
+            rotated = log_rotation.path_after_rotation(Path(failure.log), log)
+            status.failures[at] = replace(failure, log=str(rotated) if rotated else None)
 
 
 async def is_config_error(

@@ -63,7 +63,7 @@ class Launch:
             await self._spec.memory.require_room()
         if is_wanted():
             self.process = await self._launcher.launch(self._spec.arguments, self._spec.folder, self._spec.log)
-            last_failure.update_log_path(self._engine.status, self._spec.log)
+            last_failure.update_log_paths(self._engine.status, self._spec.log)
         self.observed = "starting" if is_wanted() else "ending"
         return self.process if self.observed == "starting" else None
 

@@ -1,8 +1,9 @@
 """The state of one engine, and the actions that an operator may ask for in each state."""
 
 import math
+from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 EngineState = Literal["waiting", "loading", "ready", "unhealthy", "asleep", "restarting", "failed", "stopped"]
@@ -23,9 +24,13 @@ ACTIONS: Mapping[EngineState, tuple[Action, ...]] = {
 """The actions that each state allows."""
 
 
+MAX_FAILURES = 20
+"""How many failures of an engine are remembered."""
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """How an engine failed last: `time` in seconds since 1970, `log` the file with the error, None once it is overwritten."""
+    """How an engine failed: `time` in seconds since 1970, `log` the file with the error, None once it is overwritten."""
 
     time: float
     reason: str
@@ -38,8 +43,8 @@ class EngineStatus:
 
     `stage` describes the state to a person, and `progress` runs from 0 to 1 during a start, of which an estimated
     `remaining_s` are left. `restarts` counts crashes, `restarts_asked` the restarts by operators. `wakes` counts how often a call
-    woke it from an idle sleep, the last time in `last_wake_s`. `reason` is why the engine does not run; `last_failure` stays
-    after it has recovered.
+    woke it from an idle sleep, the last time in `last_wake_s`. `reason` is why the engine does not run; `failures`,
+    the newest last, stay after it has recovered.
     """
 
     model: str
@@ -50,9 +55,13 @@ class EngineStatus:
     reason: str | None = None
     restarts_asked: int = 0
     remaining_s: float | None = None
-    last_failure: Failure | None = None
+    failures: deque[Failure] = field(default_factory=lambda: deque(maxlen=MAX_FAILURES))
     wakes: int = 0
     last_wake_s: float | None = None
+
+    @property
+    def last_failure(self) -> Failure | None:
+        return self.failures[-1] if self.failures else None
 
     @property
     def summary(self) -> str:

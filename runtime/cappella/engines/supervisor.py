@@ -144,6 +144,10 @@ class Supervisor:
         task.add_done_callback(self._actions.discard)
         await asyncio.wait({task}, timeout=ACTION_WAIT_S)
 
+    def log_of(self, name: str) -> Path | None:
+        """The log of an engine's last launch; None for a server that runs elsewhere."""
+        return self.lifecycles[name].log if name in self.lifecycles else None
+
     def process_groups(self) -> Mapping[str, int]:
         """The process group of each engine that has one now."""
         groups = {name: each.process_group for name, each in self.lifecycles.items()}

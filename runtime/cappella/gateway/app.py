@@ -35,6 +35,8 @@ from cappella.gateway.drain import InFlight
 from cappella.gateway.ignored import IgnoredFields
 from cappella.gateway.kept_responses import KeptResponses
 from cappella.gateway.machine import create_router as create_machine_router
+from cappella.gateway.machine import load_of, reading_of
+from cappella.gateway.machine_details import create_router as create_details_router
 from cappella.gateway.mcp import endpoint as mcp
 from cappella.gateway.middleware import CloseUnfinished, RecordRequests
 from cappella.gateway.paths import Paths, RightPath
@@ -42,6 +44,7 @@ from cappella.gateway.reload import ReadConfig, Reloader
 from cappella.gateway.routes import create_router
 from cappella.gateway.state import GatewayState
 from cappella.placement import machine
+from cappella.telemetry.figures_history import FiguresHistory
 from cappella.telemetry.metrics import Metrics
 from cappella.telemetry.observer import RequestObserver
 from cappella.telemetry.persistence import Persistence
@@ -62,7 +65,9 @@ def create_app(config: Config, supervisor: Supervisor, read_config: ReadConfig |
     # FastAPI's own document would not describe our fields, and its pages load scripts from other hosts. A redirect of a
     # path with a trailing slash would go to whatever host the request names.
     tools = mcp.McpEndpoint(lambda: reloader.state)
-    lifespan = _lifespan(supervisor, gatekeeper, tools, observer, persistence, responses)
+    read_figures = reading_of(lambda: reloader.state, supervisor)
+    history = FiguresHistory(read_figures, lambda: load_of(reloader.state))
+    lifespan = _lifespan(supervisor, gatekeeper, tools, observer, persistence, responses, history)
     app = _Gateway(lifespan=lifespan, openapi_url=None, redirect_slashes=False)
     state = GatewayState(
         deployment=supervisor.deployment,
@@ -80,7 +85,13 @@ def create_app(config: Config, supervisor: Supervisor, read_config: ReadConfig |
         created=int(time.time()),
     )
     app.state.reloader = reloader = Reloader(state, supervisor, read_config or (lambda: config), persistence.actions)
-    for router in _routers(reloader, supervisor, gatekeeper, persistence):
+    machine_routers = (
+        create_machine_router(lambda: reloader.state, supervisor, persistence.actions, read_figures),
+        create_details_router(
+            lambda: reloader.state, supervisor, history, observer.recent_calls, persistence.digest_of
+        ),
+    )
+    for router in (*_routers(reloader, gatekeeper, persistence), *machine_routers):
         # Not `include_router`: for a prefix or the like, of which there is none here, it would make each route again.
         app.router.routes += router.routes
     if config.server.mcp and tools.is_installed():
@@ -94,9 +105,7 @@ def create_app(config: Config, supervisor: Supervisor, read_config: ReadConfig |
     return app
 
 
-def _routers(
-    reloader: Reloader, supervisor: Supervisor, gatekeeper: Gatekeeper, persistence: Persistence
-) -> Iterator[APIRouter]:
+def _routers(reloader: Reloader, gatekeeper: Gatekeeper, persistence: Persistence) -> Iterator[APIRouter]:
     keyed = reloader.state.config.server.keys is not None
     yield openapi.create_router(gatekeeper, keyed)
     yield create_router(lambda: reloader.state, reloader.reload)
@@ -108,7 +117,6 @@ def _routers(
     yield ollama.create_router(lambda: reloader.state)
     yield health.create_router(lambda: reloader.state)
     yield runs.create_router(gatekeeper, persistence.run_store)
-    yield create_machine_router(lambda: reloader.state, supervisor, persistence.actions)
     yield page.create_router()
     yield docs_pages.create_router()
 
@@ -125,13 +133,18 @@ def _lifespan(
     observer: RequestObserver,
     persistence: Persistence,
     responses: KeptResponses | None,
+    history: FiguresHistory,
 ) -> Lifespan[FastAPI]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with observer.running(), persistence.running():
             await supervisor.start()
             try:
-                async with background(gatekeeper.write_usage()), tools.running():
+                async with (
+                    background(gatekeeper.write_usage()),
+                    background(history.sample_forever()),
+                    tools.running(),
+                ):
                     yield
             finally:
                 if responses:

@@ -15,6 +15,8 @@ from cappella.gateway.formats import pooling
 from cappella.gateway.formats.judge import JudgeReply, JudgeRequest
 from cappella.gateway.runs import MAX_LISTED
 from cappella.telemetry import trace_types
+from cappella.telemetry.figures_history import FiguresOverTime
+from cappella.telemetry.recent_calls import MAX_CALLS
 from cappella.types import Json
 
 DOCUMENT_PATH = "/openapi.json"
@@ -76,7 +78,10 @@ class Endpoint:
     further: tuple["Endpoint", ...] = ()
 
 
-_LIMIT: Json = {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": MAX_LISTED}}
+def _limit(most: int) -> Json:
+    return {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": most}}
+
+
 _RUN_ID: Json = {"name": "run_id", "in": "path", "required": True, "schema": {"type": "string"}}
 _MODEL: Json = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
 _ENGINE: Json = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
@@ -150,7 +155,7 @@ ENDPOINTS: Mapping[str, Endpoint] = {
         reply_types.Runs,
         "run",
         refuses=("unknown_field", "invalid_value", "runs_not_kept"),
-        parameters=(_LIMIT,),
+        parameters=(_limit(MAX_LISTED),),
     ),
     "/api/runs/{run_id}": Endpoint(
         "One recorded run", trace_types.Run, "run", refuses=("runs_not_kept", "run_not_found"), parameters=(_RUN_ID,)
@@ -164,6 +169,23 @@ ENDPOINTS: Mapping[str, Endpoint] = {
     ),
     "/api/machine": Endpoint(
         "Engines, ensembles, memory and queue; the last two for an admin only", machine_types.Machine, "run"
+    ),
+    "/api/engines/{name}": Endpoint(
+        "What an engine serves, how it failed before, and the end of its log",
+        machine_types.EngineRecord,
+        "admin",
+        refuses=("engine_not_found",),
+        parameters=(_ENGINE,),
+    ),
+    "/api/figures": Endpoint(
+        "The last hour of engines, queues and device memory, a sample each ten seconds", FiguresOverTime, "admin"
+    ),
+    "/api/calls": Endpoint(
+        "The last calls of models and ensembles, with key and status",
+        machine_types.Calls,
+        "admin",
+        refuses=("unknown_field", "invalid_value"),
+        parameters=(_limit(MAX_CALLS),),
     ),
     "/api/engines/{name}/{action}": Endpoint(
         "Start a failed engine, put one to sleep, wake it or restart it; the reply does not wait for the end",

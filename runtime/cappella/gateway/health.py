@@ -6,8 +6,8 @@ from fastapi import APIRouter, Request, Response
 
 from cappella.auth.keys import Key
 from cappella.engines.base import EngineServer
-from cappella.engines.status import EngineStatus
-from cappella.gateway.machine_types import EngineNow, EngineReadiness, EngineStatusNow, GpuNow, Readiness
+from cappella.engines.status import EngineStatus, Failure
+from cappella.gateway.machine_types import EngineNow, EngineReadiness, EngineStatusNow, GpuNow, LastFailure, Readiness
 from cappella.gateway.model_list import PREFIX
 from cappella.gateway.reply_types import Health
 from cappella.gateway.state import GatewayState
@@ -63,7 +63,6 @@ def _engine_now(status: EngineStatus) -> EngineNow:
 
 def engine_status(status: EngineStatus) -> EngineStatusNow:
     """The whole status of one engine, as replies have it."""
-    failure = status.last_failure
     return {
         **_engine_now(status),
         "restarts": status.restarts,
@@ -71,8 +70,13 @@ def engine_status(status: EngineStatus) -> EngineStatusNow:
         "wakes": status.wakes,
         "last_wake_s": status.last_wake_s,
         "reason": status.reason,
-        "last_failure": {"time": failure.time, "reason": failure.reason, "log": failure.log} if failure else None,
+        "last_failure": told_failure(status.last_failure) if status.last_failure else None,
     }
+
+
+def told_failure(failure: Failure) -> LastFailure:
+    """A failure, as replies have it."""
+    return {"time": failure.time, "reason": failure.reason, "log": failure.log}
 
 
 def _snapshot(state: GatewayState) -> Snapshot:

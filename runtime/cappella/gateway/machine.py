@@ -1,7 +1,7 @@
 """`GET /api/machine` (engines, ensembles, memory, queue) and `POST /api/engines/{name}/{action}`."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 from fastapi import APIRouter, Request
@@ -50,16 +50,18 @@ class EngineOperations(Protocol):
 
 
 def create_router(
-    current: Callable[[], GatewayState], operations: EngineOperations, actions: OperatorActions
+    current: Callable[[], GatewayState],
+    operations: EngineOperations,
+    actions: OperatorActions,
+    read: Callable[[], Awaitable[Reading]],
 ) -> APIRouter:
+    """The endpoints; `read` gives the figures now, as `reading_of` does."""
     router = APIRouter(prefix="/api")
-    gauges = Gauges(lambda: current().gpus())
 
     @router.get("/machine", response_model=None)
     async def machine(request: Request) -> Machine:
         state = current()
         key = await state.gatekeeper.authenticate(*credentials(request), "run", "admin")
-        servers = {name: state.engines[name] for name in state.config.models}
         reply: Machine = {
             "time": time.time(),
             "version": __version__,
@@ -68,10 +70,10 @@ def create_router(
             "engines": {},
         }
         if key is not None and not is_operator(key):
-            reply["engines"] = engines_now(servers, key)
+            reply["engines"] = engines_now(_servers(state), key)
             return reply
-        reading = await gauges.read(servers, operations.process_groups, operations.plan.machine.gpu)
-        reply["engines"] = _engines(state.config, servers, reading, operations)
+        reading = await read()
+        reply["engines"] = _engines(state.config, _servers(state), reading, operations)
         reply["memory"] = _memory(operations.plan, reading)
         reply["queue"] = _queue(state)
         return reply
@@ -87,6 +89,22 @@ def create_router(
         return {"engine": name, "state": status.state, "stage": status.stage, "actions": [*operations.actions(name)]}
 
     return router
+
+
+def reading_of(current: Callable[[], GatewayState], operations: EngineOperations) -> Callable[[], Awaitable[Reading]]:
+    """Reads the figures now, for all who want them at about the same time."""
+    gauges = Gauges(lambda: current().gpus())
+    return lambda: gauges.read(_servers(current()), operations.process_groups, operations.plan.machine.gpu)
+
+
+def load_of(state: GatewayState) -> tuple[int, int]:
+    """How many requests wait, and how many are served."""
+    return sum(state.admission.waiting.values()), sum(state.admission.in_flight.values())
+
+
+def _servers(state: GatewayState) -> dict[str, EngineServer]:
+    """Without adapters, which have their engine's figures."""
+    return {name: state.engines[name] for name in state.config.models}
 
 
 def _ensembles(state: GatewayState, key: Key | None) -> dict[str, EnsembleNow]:

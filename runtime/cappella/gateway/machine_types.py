@@ -1,17 +1,18 @@
 """Types of the JSON replies about this machine: `/ready`, `/api/machine` and actions on engines; see reply_types.py."""
 
-from typing import NotRequired
+from typing import Literal, NotRequired
 
 # pydantic supports that of the standard library only from Python 3.12 on.
 from typing_extensions import TypedDict
 
 from cappella.engines.status import Action, EngineState
+from cappella.telemetry.recent_calls import RecentCall
 from cappella.telemetry.trace_types import Count
 from cappella.vocabulary import Task
 
 
 class LastFailure(TypedDict):
-    """Why an engine ended last; `time` is in seconds since 1970."""
+    """Why an engine ended; `time` is in seconds since 1970."""
 
     time: float
     reason: str
@@ -140,6 +141,42 @@ class Machine(TypedDict):
     engines: dict[str, EngineDetails] | dict[str, EngineNow]
     memory: NotRequired[list[MemoryNow]]
     queue: NotRequired[Queue]
+
+
+class EngineFacts(TypedDict):
+    """What an engine serves: local weights and how, or the `url` of a server that runs elsewhere.
+
+    `revision` and `hub_id` are known of weights from the hub, and `digest` where there is an audit log.
+    """
+
+    weights: NotRequired[str]
+    hub_id: NotRequired[str | None]
+    revision: NotRequired[str | None]
+    digest: NotRequired[str | None]
+    dtype: NotRequired[str]
+    kv_cache_dtype: NotRequired[str]
+    max_model_len: Count
+    max_num_seqs: Count
+    url: NotRequired[str]
+
+
+class EngineLog(TypedDict):
+    file: str
+    lines: list[str]
+
+
+class EngineRecord(TypedDict):
+    """One engine's facts, its failures, the newest first, and the end of its log."""
+
+    engine: str
+    facts: EngineFacts
+    failures: list[LastFailure]
+    log: EngineLog | None
+
+
+class Calls(TypedDict):
+    object: Literal["list"]
+    data: list[RecentCall]
 
 
 class Engine(TypedDict):

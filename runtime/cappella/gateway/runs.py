@@ -29,7 +29,7 @@ def create_router(gatekeeper: Gatekeeper, runs: RunStore | None) -> APIRouter:
     @router.get("")
     async def recent(request: Request) -> Response:
         reader = await authenticate(request)
-        rows = await store().recent(_limit(request), reader)
+        rows = await store().recent(limit_of(request, MAX_LISTED), reader)
         return _json(b'{"object":"list","data":[' + b",".join(rows) + b"]}")
 
     @router.get("/{run_id}")
@@ -43,15 +43,16 @@ def create_router(gatekeeper: Gatekeeper, runs: RunStore | None) -> APIRouter:
     return router
 
 
-def _limit(request: Request) -> int:
+def limit_of(request: Request, most: int) -> int:
+    """The parameter `limit`, from 1 to `most`. Raises RequestError, also for any other parameter."""
     for name in request.query_params:
         if name != "limit":
             raise RequestError(
                 f"{name} is not a parameter of this endpoint: the only one is limit.", name, "unknown_field"
             )
     text = request.query_params.get("limit", str(DEFAULT_LISTED))
-    if not re.fullmatch("[1-9][0-9]{0,3}", text) or int(text) > MAX_LISTED:
-        raise RequestError(f"limit must be a number from 1 to {MAX_LISTED}.", "limit")
+    if not re.fullmatch("[1-9][0-9]{0,3}", text) or int(text) > most:
+        raise RequestError(f"limit must be a number from 1 to {most}.", "limit")
     return int(text)
 
 

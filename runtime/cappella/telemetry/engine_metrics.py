@@ -21,12 +21,13 @@ ENGINE_TIMEOUT_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Figures of one engine; None if not known."""
+    """Figures of one engine; None if not known. `generation_tokens` counts from the start of its process."""
 
     kv_usage: float | None = None
     running: int | None = None
     waiting: int | None = None
     tokens_per_s: float | None = None
+    generation_tokens: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,8 @@ class Gauges:
             return self._reading
 
     def _figures(self, name: str, found: EngineStats) -> Figures:
-        return Figures(found.kv_usage, found.running, found.waiting, self._rate(name, found.generation_tokens))
+        rate = self._rate(name, found.generation_tokens)
+        return Figures(found.kv_usage, found.running, found.waiting, rate, found.generation_tokens)
 
     def _rate(self, name: str, tokens: float | None) -> float | None:
         now = time.monotonic()

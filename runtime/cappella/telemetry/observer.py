@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from cappella.config import Config, Server
 from cappella.telemetry import logs, records, tracing
 from cappella.telemetry.metrics import Metrics
+from cappella.telemetry.recent_calls import RecentCalls
 from cappella.telemetry.records import CallRecord, RequestRecord, RunRecord
 
 
@@ -17,6 +18,7 @@ class RequestObserver:
     """
 
     def __init__(self, server: Server, metrics: Metrics) -> None:
+        self.recent_calls = RecentCalls()
         self._metrics = metrics
         self._as_json = server.log_format == "json"
         self._tracer = tracing.open_tracer(server.tracing) if server.tracing else None
@@ -39,6 +41,7 @@ class RequestObserver:
     def request_ended(self, record: RequestRecord) -> None:
         """Report a request whose reply has ended or broken off."""
         self._metrics.count_reply(record.route, record.status_code)
+        self.recent_calls.add(record)
         if self._as_json:
             logs.request_ended(record)
         self._observe_run(record)

@@ -30,6 +30,10 @@ class Persistence:
         self._audit = _Audit(config, audit) if audit else None
         self.actions = OperatorActions(self._audit.log if self._audit else None)
 
+    def digest_of(self, name: str) -> str | None:
+        """The digest of a model's or an adapter's weights, `pending` at first; None without an audit log, for which it is made."""
+        return self._audit.digests.latest.get(name) if self._audit else None
+
     @property
     def observers(self) -> list[RunObserver]:
         return [observer for observer in (self._audit and self._audit.recorder, self._history) if observer]
@@ -50,8 +54,8 @@ class Persistence:
 class _Audit:
     def __init__(self, config: Config, audit: Audit) -> None:
         self.log = AuditLog(audit)
-        self._digests = WeightDigests(audit.file.with_name(f"{audit.file.name}.weights"))
-        self.recorder = AuditRecorder(self.log, self._digests, Weights(config))
+        self.digests = WeightDigests(audit.file.with_name(f"{audit.file.name}.weights"))
+        self.recorder = AuditRecorder(self.log, self.digests, Weights(config))
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -60,7 +64,7 @@ class _Audit:
         try:
             yield
         finally:
-            await asyncio.to_thread(self._digests.close)
+            await asyncio.to_thread(self.digests.close)
             await asyncio.to_thread(self.log.close)
 
 

@@ -53,12 +53,14 @@ class WeightDigests:
     """Computes digests. `cache` is a file of file hashes: a file with the same size and mtime is not read again."""
 
     def __init__(self, cache: Path) -> None:
+        self.latest: Mapping[str, str] = {}
         self._cache = cache
         self._stop = threading.Event()
         self._thread = ThreadPoolExecutor(1, "digests")
 
     def compute(self, weights: Weights, done: Callable[[Mapping[str, str]], None]) -> None:
-        """Compute the pending digests on a thread, then call `done` there with all digests."""
+        """Compute the pending digests on a thread, then call `done` there with all digests. `latest` has them as they come."""
+        self.latest = weights.digests
         self._thread.submit(self._compute, weights, done)
 
     def close(self) -> None:

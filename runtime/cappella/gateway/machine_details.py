@@ -1,0 +1,96 @@
+"""`GET /api/engines/{name}`, `/api/figures` and `/api/calls`: what an operator looks up about one engine, the last hour and its calls."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from fastapi import APIRouter, Request
+
+from cappella.config import Config, weights
+from cappella.engines import crash_reason
+from cappella.errors import UnknownEngine
+from cappella.gateway.health import told_failure
+from cappella.gateway.machine_types import Calls, EngineFacts, EngineLog, EngineRecord
+from cappella.gateway.runs import limit_of
+from cappella.gateway.state import GatewayState
+from cappella.placement.planner import Plan
+from cappella.telemetry.figures_history import FiguresHistory, FiguresOverTime
+from cappella.telemetry.recent_calls import MAX_CALLS, RecentCalls
+
+MAX_LOG_LINES = 200
+
+
+class EngineLogs(Protocol):
+    """The owner of the engine processes, as their logs and their placement are read."""
+
+    @property
+    def plan(self) -> Plan: ...
+
+    def log_of(self, name: str) -> Path | None:
+        """The log of an engine's last launch; None for a server that runs elsewhere."""
+        ...
+
+
+def create_router(
+    current: Callable[[], GatewayState],
+    engines: EngineLogs,
+    history: FiguresHistory,
+    calls: RecentCalls,
+    digest_of: Callable[[str], str | None],
+) -> APIRouter:
+    """The endpoints, all for operators."""
+    router = APIRouter(prefix="/api")
+
+    @router.get("/engines/{name}", response_model=None)
+    async def engine(name: str, request: Request) -> EngineRecord:
+        state = current()
+        await state.authenticate(request, "admin")
+        if name not in state.config.models:
+            raise UnknownEngine(name, list(state.config.models))
+        log = engines.log_of(name)
+        return {
+            "engine": name,
+            "facts": _facts(state.config, engines.plan, name, digest_of),
+            "failures": [told_failure(each) for each in reversed(state.engines[name].status.failures)],
+            "log": await asyncio.to_thread(_log, log) if log else None,
+        }
+
+    @router.get("/figures", response_model=None)
+    async def figures(request: Request) -> FiguresOverTime:
+        await current().authenticate(request, "admin")
+        return history.over_time()
+
+    @router.get("/calls", response_model=None)
+    async def recent(request: Request) -> Calls:
+        await current().authenticate(request, "admin")
+        return {"object": "list", "data": list(calls.newest_first(limit_of(request, MAX_CALLS)))}
+
+    return router
+
+
+def _facts(config: Config, plan: Plan, name: str, digest_of: Callable[[str], str | None]) -> EngineFacts:
+    if name in config.remote:
+        remote = config.remote[name]
+        return {"url": remote.url, "max_model_len": remote.max_model_len, "max_num_seqs": remote.max_num_seqs}
+    model = config.local[name]
+    hub, placed = weights.named_by(model.weights), plan.placed[name]
+    return {
+        "weights": str(model.weights),
+        "hub_id": hub.hub_id if hub else None,
+        "revision": hub.revision if hub else None,
+        "digest": digest_of(name),
+        "dtype": placed.dtype,
+        "kv_cache_dtype": model.kv_cache_dtype,
+        "max_model_len": placed.max_model_len,
+        "max_num_seqs": model.max_num_seqs,
+    }
+
+
+def _log(path: Path) -> EngineLog:
+    """The end of a log; without lines if it cannot be read."""
+    try:
+        lines = crash_reason.read_tail(path)
+    except OSError:
+        lines = []
+    return {"file": str(path), "lines": lines[-MAX_LOG_LINES:]}
