@@ -11,7 +11,7 @@ from support.scripted_engine import Script
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-VIEWS = ("ask", "compare", "machine")
+VIEWS = ("ask", "compare", "eval", "machine")
 ANSWER = "# Rooms\n\nGonil is in **room 12** [as said](https://example.invalid/).\n\n```python\nprint(12)\n```\n\n| a | b |\n|---|---|\n| 1 | 2 |\n"
 ANALYSIS = {
     "consensus": ["Gonil has a room"],

@@ -1,20 +1,15 @@
 // The Compare view: one question asked in two ways, their figures, and the difference of the answers.
 
+import { comparedSide } from "./compare_side.js";
+import { voting } from "./compare_votes.js";
 import { similarity, wordDiff } from "./diff.js";
-import { announce, fill, h, setText } from "./dom.js";
+import { fill, h, setText } from "./dom.js";
 import { sendKeysHint, sendOnEnter } from "./enter_key.js";
 import { errorNote } from "./error_note.js";
-import { figuresTable } from "./figures_table.js";
-import { showMarkdown } from "./markdown_view.js";
-import { memberColumns } from "./members.js";
-import { readModels, requestBody } from "./request.js";
-import { runOptions, showOptions } from "./run_options.js";
+import { readModels } from "./request.js";
 import { startRun } from "./run_stream.js";
-import { outcomeText, progressText } from "./run_text.js";
 
 const NAMES = ["First way", "Second way"];
-const NOT_ASKED = "Not asked yet";
-const WAITING = "Waits until the first way is done";
 
 export function mount(root, api) {
   const place = h("div", { className: "comparing" });
@@ -54,7 +49,9 @@ async function loadModels(place, api, state) {
   }
   if (found.ensembles.length === 0) return void fill(place, h("p", {}, "This key is not allowed to call any ensemble."));
   state.isLoaded = true;
-  const sides = NAMES.map((name) => side(name, found));
+  const blind = h("input", { type: "checkbox", id: "compare-blind" });
+  const sides = NAMES.map((name) => comparedSide(name, found, () => state.isBlind));
+  const votes = voting();
   const second = sides[1].controls;
   const { presets } = second.ensemble();
   second.set({
@@ -95,26 +92,35 @@ async function loadModels(place, api, state) {
           },
           "Use the example",
         ),
+      h("label", { className: "small compare-blind", for: "compare-blind" }, blind, " Blind: which way answered where is told after the vote"),
       sendKeysHint("compare-keys"),
     ),
   );
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     if (state.running) state.running.stop();
-    else if (text.value.trim()) compare(api, state, sides, text.value.trim(), button, difference);
+    else if (text.value.trim()) {
+      state.isBlind = blind.checked;
+      compare(api, state, { sides, votes, button, difference }, text.value.trim());
+    }
   });
   sendOnEnter(text, () => state.running || form.requestSubmit());
-  fill(place, form, h("div", { className: "sides" }, ...sides.map((each) => each.element)), difference);
+  const both = h("div", { className: "sides" }, ...sides.map((each) => each.element));
+  fill(place, form, both, votes.element, difference, votes.leaderboard);
 }
 
-async function compare(api, state, sides, question, button, difference) {
+async function compare(api, state, { sides, votes, button, difference }, question) {
   difference.hidden = true;
+  votes.hide();
   for (const each of sides) each.clear();
   setText(button, "Stop");
   sides[1].wait();
+  // The ways by the side in which each answers: where it is blind, by lot.
+  const askers = state.isBlind && Math.random() < 0.5 ? sides.toReversed() : sides;
+  const ways = askers.map((each) => each.way());
   const runs = [];
-  for (const each of sides) {
-    state.running = startRun(api, requestBody(each.controls.value(), [], question), each.update);
+  for (const [at, each] of sides.entries()) {
+    state.running = startRun(api, askers[at].body(question), each.update);
     const run = await state.running.done;
     each.end(api, run);
     runs.push(run);
@@ -122,64 +128,15 @@ async function compare(api, state, sides, question, button, difference) {
   }
   state.running = null;
   setText(button, "Compare");
-  if (runs.length === 2 && runs.every((run) => run.phase === "done")) showDifference(difference, runs);
-}
-
-function side(name, found) {
-  const summary = h("span", { className: "options-summary" });
-  const controls = runOptions(found, { onChange: () => showOptions(summary, controls) });
-  showOptions(summary, controls);
-  const status = h("p", { className: "status" });
-  const answer = h("div", { className: "prose answer" });
-  const notice = h("div", { className: "notice" });
-  const figures = figuresTable();
-  const members = memberColumns();
-  const answers = h(
-    "details",
-    { hidden: true },
-    h("summary", { className: "small muted" }, "The members' answers"),
-    members.element,
-  );
-  const element = h(
-    "section",
-    { className: "side", "aria-label": name },
-    h("h2", {}, name),
-    h("details", { className: "settings" }, h("summary", {}, summary), controls.element),
-    h("div", { className: "result" }, status, notice, figures.element, answer, answers),
-  );
-  setText(status, NOT_ASKED);
-  return {
-    element,
-    controls,
-    clear() {
-      setText(status, NOT_ASKED);
-      fill(notice);
-      figures.clear();
-      showMarkdown(answer, "");
-      answers.hidden = true;
-    },
-    wait: () => setText(status, WAITING),
-    update(run, nowMs) {
-      setText(status, progressText(run, nowMs));
-      showMarkdown(answer, run.answer.text);
-      answers.hidden = run.panel.length === 0;
-      members.update(run, nowMs);
-    },
-    end(api, run) {
-      announce(`${name}: ${run.phase === "done" ? "the answer is complete" : run.phase}`);
-      if (run.phase === "failed") {
-        const note = errorNote(api, run.error, {
-          model: controls.value().model,
-          again: () => element.closest(".comparing").querySelector("form").requestSubmit(),
-        });
-        fill(notice, note.element);
-      }
-      if (run.phase !== "done") return;
-      const words = outcomeText(run.fusion);
-      if (words) fill(notice, h("div", { className: "note warn" }, words));
-      figures.show(run);
-    },
+  const isWhole = runs.length === 2 && runs.every((run) => run.phase === "done");
+  const tell = () => {
+    if (!state.isBlind) return;
+    state.isBlind = false;
+    sides.slice(0, runs.length).forEach((each, at) => each.tell(`By ${ways[at]}`));
   };
+  if (!isWhole) return tell();
+  showDifference(difference, runs);
+  votes.open({ question, ways, answers: runs.map((run) => run.answer.text), voted: tell });
 }
 
 function showDifference(element, [left, right]) {

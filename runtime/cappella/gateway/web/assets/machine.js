@@ -1,15 +1,20 @@
 // The Machine view: engines, memory, ensembles and recent runs, refreshed every second while the page is visible.
 
-import { fill, h, names, scrollable, setText } from "./dom.js";
+import { announce, fill, h, setText } from "./dom.js";
+import { actionOutcomes } from "./machine_actions.js";
+import { hourCharts } from "./machine_charts.js";
 import { engineTable } from "./machine_engines.js";
 import { memoryPicture } from "./machine_memory.js";
-import { confirmation, formatNumber, summaryText } from "./machine_text.js";
+import { callCells, confirmation, formatNumber, runCells, summaryText } from "./machine_text.js";
+import { plainTable } from "./plain_table.js";
 
 const REFRESH_MS = 1000;
-const REFRESHES_PER_RUNS = 5;
+// What changes more slowly: the runs, the calls and the charts.
+const REFRESHES_PER_LISTS = 5;
 
 export function mount(root, api) {
-  const view = build(root, act);
+  const view = build(root, act, (name) => api.get(`/api/engines/${encodeURIComponent(name)}`));
+  const outcomes = actionOutcomes((words) => view.did(words));
   let timer = null;
   let refreshes = 0;
   let isUnmounted = false;
@@ -24,9 +29,8 @@ export function mount(root, api) {
     try {
       const machine = await api.get("/api/machine");
       view.show(machine);
-      if (machine.runs_kept && refreshes % REFRESHES_PER_RUNS === 0) {
-        view.showRuns((await api.get("/api/runs?limit=10")).data);
-      }
+      outcomes.look(machine.engines ?? {});
+      if (refreshes % REFRESHES_PER_LISTS === 0) await refreshLists(machine);
       refreshes += 1;
       view.failed(null);
     } catch (error) {
@@ -37,11 +41,20 @@ export function mount(root, api) {
     timer = setTimeout(refresh, REFRESH_MS);
   }
 
+  async function refreshLists(machine) {
+    if (machine.runs_kept) view.showRuns((await api.get("/api/runs?limit=10")).data);
+    // The rest is for operators, who see the queue.
+    if (!machine.queue) return;
+    view.showHour(await api.get("/api/figures"));
+    view.showCalls((await api.get("/api/calls?limit=50")).data);
+  }
+
   async function act(name, action) {
     if (!(await view.confirm(confirmation(action, name)))) return;
     try {
-      await api.post(`/api/engines/${encodeURIComponent(name)}/${action}`, {});
+      const { state } = await api.post(`/api/engines/${encodeURIComponent(name)}/${action}`, {});
       view.refused(null);
+      outcomes.began(name, action, state);
     } catch (error) {
       view.refused(error);
     }
@@ -65,17 +78,22 @@ export function mount(root, api) {
   }
 }
 
-function build(root, act) {
+function build(root, act, look) {
   const summary = h("p", { className: "muted", role: "status", "aria-live": "polite" });
   const note = h("div", { className: "note bad", role: "alert", hidden: true });
   const refusal = h("div", { className: "note warn", role: "alert", hidden: true });
-  const engines = engineTable(act);
+  const done = h("ul", { className: "machine-done small muted", "aria-label": "What was done here" });
+  const engines = engineTable(act, look);
+  const hour = hourCharts();
   const memory = memoryPicture();
   const ensembles = plainTable("Ensembles", ["Ensemble", "Can answer", "Panel", "Judge", "In flight", "Waiting"]);
   const runs = plainTable("Recent runs", ["Time", "Model", "Status", "Seconds", "Id"]);
+  const calls = plainTable("Last calls", ["Time", "Model", "Key", "Status", "Seconds", "Tokens in", "Tokens out"]);
   const inMemory = section("Memory", memory.root);
   const inRuns = section("Recent runs", runs.root);
-  inMemory.hidden = inRuns.hidden = true;
+  const inHour = section("The last hour", hour.root);
+  const inCalls = section("Last calls", calls.root);
+  for (const each of [inMemory, inRuns, inHour, inCalls]) each.hidden = true;
   const dialog = confirmDialog();
   fill(
     root,
@@ -85,16 +103,30 @@ function build(root, act) {
       h("div", { className: "machine-head" }, h("h1", {}, "Machine"), summary),
       note,
       refusal,
-      section("Engines", engines.root),
+      section("Engines", engines.root, done),
       inMemory,
+      inHour,
       section("Ensembles", ensembles.root),
       inRuns,
+      inCalls,
       dialog.root,
     ),
   );
   return {
     show,
     showRuns,
+    showHour(figures) {
+      inHour.hidden = false;
+      hour.show(figures);
+    },
+    showCalls(data) {
+      inCalls.hidden = false;
+      calls.show(data.map(callCells));
+    },
+    did(words) {
+      done.prepend(h("li", {}, words));
+      announce(words);
+    },
     failed: (error) => showError(note, error),
     refused: (error) => showError(refusal, error),
     confirm: dialog.ask,
@@ -121,45 +153,14 @@ function showError(note, error) {
   if (note.textContent !== words) fill(note, words ? h("p", {}, words) : null);
 }
 
-function section(title, content) {
-  return h("section", { className: "machine-section", "aria-label": title }, h("h2", {}, title), content);
+function section(title, ...content) {
+  return h("section", { className: "machine-section", "aria-label": title }, h("h2", {}, title), ...content);
 }
 
 function ensembleCells([name, each]) {
   const answers = each.answers ? "yes" : "no";
   const counts = [formatNumber(each.in_flight), formatNumber(each.waiting)];
   return [[`cappella/${name}`], answers, each.panel ?? [], [each.judge], ...counts];
-}
-
-function runCells(run) {
-  const when = new Date(run.time).toLocaleTimeString();
-  const status = run.error ? `${run.status}: ${run.error.type}` : run.status;
-  return [when, [run.model], status, run.total_ms === null ? "–" : (run.total_ms / 1000).toFixed(2), run.id];
-}
-
-/** A table of cells, each a text or a list of names; drawn again only when one of them changed. */
-function plainTable(caption, titles) {
-  const rows = h("tbody", { role: "rowgroup" });
-  const head = h("tr", { role: "row" }, titles.map((title) => h("th", { scope: "col", role: "columnheader" }, title)));
-  const parts = [h("caption", { className: "unseen" }, caption), h("thead", { role: "rowgroup" }, head), rows];
-  const table = h("table", { className: "machine-table", role: "table" }, parts);
-  let shown = "";
-  return { root: scrollable(caption, table), show };
-
-  function show(cells) {
-    const wanted = JSON.stringify(cells);
-    if (wanted === shown) return;
-    shown = wanted;
-    fill(rows, cells.map((row) => h("tr", { role: "row" }, row.map(cell))));
-    const none = h("td", { role: "cell", colspan: titles.length, className: "muted" }, "None yet.");
-    if (!cells.length) fill(rows, h("tr", { role: "row" }, none));
-  }
-
-  function cell(value, at) {
-    const words = Array.isArray(value) ? h("span", {}, names(value)) : value;
-    if (at === 0) return h("th", { scope: "row", role: "rowheader" }, words);
-    return h("td", { role: "cell", "data-label": titles[at] }, words);
-  }
 }
 
 /** A dialog that asks for confirmation. The browser keeps the focus inside and returns it afterwards. */

@@ -1,6 +1,7 @@
 // The table of engines: only what changed is updated, so that keyboard focus and screen readers keep their place.
 
 import { fill, h, scrollable, setText } from "./dom.js";
+import { engineDetails } from "./machine_details.js";
 import {
   confirmation,
   formatBytes,
@@ -28,8 +29,8 @@ function total(bytes) {
   return Object.values(bytes).reduce((sum, each) => sum + each, 0);
 }
 
-/** `act(name, action)` is called when the user presses a button of an engine. */
-export function engineTable(act) {
+/** `act(name, action)` is called when the user presses a button of an engine; `look(name)` resolves to its details. */
+export function engineTable(act, look) {
   const table = h("table", { className: "machine-table", role: "table" });
   const rows = new Map();
   let shape = "";
@@ -44,7 +45,7 @@ export function engineTable(act) {
     if (wanted !== shape) {
       shape = wanted;
       rows.clear();
-      names.forEach((name) => rows.set(name, engineRow(name, columns, act)));
+      names.forEach((name) => rows.set(name, engineRow(name, columns, act, () => look(name))));
       fill(table, h("caption", { className: "unseen" }, "Engines"), head(columns), body([...rows.values()]));
     }
     for (const [name, row] of rows) row.show(engines[name]);
@@ -67,7 +68,7 @@ function body(rows) {
   return h("tbody", { role: "rowgroup" }, rows.flatMap((row) => row.rows));
 }
 
-function engineRow(name, columns, act) {
+function engineRow(name, columns, act, look) {
   const adapters = h("span", { className: "muted small" });
   const chip = h("span", { className: "machine-state" });
   const stage = h("span", { className: "muted small machine-stage" });
@@ -76,16 +77,21 @@ function engineRow(name, columns, act) {
   const actionCell = h("td", { className: "machine-do", role: "cell", "data-label": "Actions" });
   const reason = h("td", { className: "muted small", role: "cell", colspan: columns.length ? columns.length + 3 : 2 });
   const reasonRow = h("tr", { className: "machine-reason", role: "row" }, reason);
+  const details = engineDetails(name, look);
+  const colspan = columns.length + 3;
+  const detailsRow = h("tr", { className: "machine-reason", role: "row", hidden: true });
+  detailsRow.append(h("td", { role: "cell", colspan }, details.element));
+  detailsRow.addEventListener("toggled", () => showBorders());
   let shownActions = "";
   const root = h(
     "tr",
     { role: "row" },
-    h("th", { scope: "row", role: "rowheader" }, h("span", { className: "name" }, name), " ", adapters),
+    h("th", { scope: "row", role: "rowheader" }, h("span", { className: "name" }, name), " ", adapters, columns.length ? details.button : null),
     h("td", { role: "cell", "data-label": "State" }, h("div", { className: "machine-where" }, chip, bar, stage)),
     cells,
     columns.length ? actionCell : null,
   );
-  return { rows: [root, reasonRow], show };
+  return { rows: [root, reasonRow, detailsRow], show };
 
   function show(engine) {
     setText(adapters, kindText(engine));
@@ -94,11 +100,18 @@ function engineRow(name, columns, act) {
     setText(stage, stageText(engine));
     setText(reason, reasonText(engine));
     reasonRow.hidden = !reasonText(engine);
-    root.classList.toggle("has-reason", !reasonRow.hidden);
+    showBorders();
     bar.hidden = !isStarting(engine);
     bar.value = engine.progress ?? 0;
     columns.forEach(([, words], at) => setText(cells[at], words(engine)));
     showActions(engine.actions ?? []);
+  }
+
+  /** One border below all the rows of an engine. */
+  function showBorders() {
+    detailsRow.hidden = details.element.hidden;
+    root.classList.toggle("has-reason", !reasonRow.hidden || !detailsRow.hidden);
+    reasonRow.classList.toggle("has-reason", !detailsRow.hidden);
   }
 
   function showActions(actions) {

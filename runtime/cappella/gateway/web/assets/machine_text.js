@@ -40,21 +40,55 @@ export function stageText(engine) {
 /** Why the engine does not run, or, after it has recovered, when and why it failed last. */
 export function reasonText(engine) {
   if (engine.reason) return `Reason: ${engine.reason}`;
-  return engine.last_failure ? lastFailureText(engine.last_failure) : "";
+  return engine.last_failure ? `last failed ${failureText(engine.last_failure)}` : "";
 }
 
-/** `time` is in seconds since 1970; the time of day is the reader's, with the date if it is another day's. */
-function lastFailureText({ time, reason, log }, now = new Date()) {
+/** When and why an engine failed. `time` is in seconds since 1970; the time of day is the reader's, with the date if it is another day's. */
+export function failureText({ time, reason, log }, now = new Date()) {
   const at = new Date(1000 * time);
   const clock = at.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hour12: false });
   const day = at.toDateString() === now.toDateString() ? "" : `${at.toLocaleDateString()} `;
-  return `last failed ${day}${clock}: ${reason}${log ? ` (log: ${log})` : ""}`;
+  return `${day}${clock}: ${reason}${log ? ` (log: ${log})` : ""}`;
 }
 
 export function restartsText(engine) {
   const requested = engine.restarts_asked ? `, ${engine.restarts_asked} requested` : "";
   const wakes = engine.wakes ? `, woken ${engine.wakes === 1 ? "once" : `${engine.wakes} times`}` : "";
   return engine.restarts === undefined ? "–" : `${engine.restarts}${requested}${wakes}`;
+}
+
+/** A row of the recent runs. */
+export function runCells(run) {
+  const when = new Date(run.time).toLocaleTimeString();
+  const status = run.error ? `${run.status}: ${run.error.type}` : run.status;
+  return [when, [run.model], status, run.total_ms === null ? "–" : (run.total_ms / 1000).toFixed(2), run.id];
+}
+
+/** A row of the last calls. */
+export function callCells(call) {
+  const when = new Date(1000 * call.time).toLocaleTimeString();
+  const code = call.status_code === 200 && call.status ? "" : ` ${call.status_code ?? ""}`;
+  const status = `${call.status ?? ""}${code}`.trim() || "–";
+  const called = call.model ? [call.model] : call.route;
+  const seconds = call.total_ms === null ? "–" : (call.total_ms / 1000).toFixed(2);
+  const tokens = [formatNumber(call.prompt_tokens), formatNumber(call.completion_tokens)];
+  return [when, called, call.key ?? "–", status, seconds, ...tokens];
+}
+
+/** What an engine serves, as pairs of a title and a text; what is not known is left out. */
+export function factPairs(facts) {
+  const tokens = (count) => `${count} tokens`;
+  const pairs = [
+    ["Weights", facts.weights],
+    ["From", facts.url ?? facts.hub_id],
+    ["Revision", facts.revision],
+    ["Digest", facts.digest],
+    ["Computes in", facts.dtype],
+    ["KV cache in", facts.kv_cache_dtype === "auto" ? facts.dtype : facts.kv_cache_dtype],
+    ["Context", facts.max_model_len === undefined ? null : tokens(facts.max_model_len)],
+    ["Requests at once", facts.max_num_seqs],
+  ];
+  return pairs.filter(([, value]) => value !== undefined && value !== null && value !== "").map(([title, value]) => [title, String(value)]);
 }
 
 /** The summary in one line; screen readers are told when it changes. */

@@ -8,6 +8,7 @@ import { askForKey } from "./key_dialog.js";
 const VIEWS = {
   ask: { title: "Ask", load: () => import("./ask.js"), stays: true },
   compare: { title: "Compare", load: () => import("./compare.js"), stays: true },
+  eval: { title: "Eval", load: () => import("./eval.js"), stays: true },
   machine: { title: "Machine", load: () => import("./machine.js"), stays: false },
 };
 const THEME = "cappella-theme";

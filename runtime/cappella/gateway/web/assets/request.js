@@ -32,6 +32,11 @@ export function defaultChoice(ensemble) {
   return { model: ensemble.id, preset: "", strategy: "", analysis: "", judge: "", panel: null };
 }
 
+/** The body of a chat completion of a single model, which tells its tokens at the end. */
+export function modelRequestBody(model, question) {
+  return { model, messages: [{ role: "user", content: question }], stream_options: { include_usage: true } };
+}
+
 /** The body of a chat completion: the conversation so far, the new question, and the options that were changed. */
 export function requestBody(choice, turns, question) {
   const fusion = { include_events: true, include_intermediate_responses: true };

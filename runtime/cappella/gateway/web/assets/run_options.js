@@ -3,8 +3,11 @@
 import { fill, h, setText, uniqueId } from "./dom.js";
 import { ANALYSES, defaultChoice, MAX_SEATS, seatModels } from "./request.js";
 
-/** The controls: `element` to show, `value()` is the current choice, `set(choice)` changes it. */
-export function runOptions(catalogue, { onChange = () => {} } = {}) {
+/**
+ * The controls: `element` to show, `value()` is the current choice, `set(choice)` changes it. With `withModels` a single
+ * model can be chosen in the place of an ensemble; `ensemble()` is undefined then.
+ */
+export function runOptions(catalogue, { onChange = () => {}, withModels = false } = {}) {
   const { ensembles, models, strategies } = catalogue;
   let choice = defaultChoice(ensembles[0]);
   const element = h("div", { className: "choices" });
@@ -17,7 +20,9 @@ export function runOptions(catalogue, { onChange = () => {} } = {}) {
   const ensembleOf = () => ensembles.find((each) => each.id === choice.model);
   const seats = () => choice.panel ?? seatModels(ensembleOf().panel);
 
-  const ensemble = picker("Ensemble", (id) => change(defaultChoice(ensembles.find((each) => each.id === id))));
+  const singles = withModels ? models.map((name) => [name, `${name} (one model)`]) : [];
+  const choiceOf = (id) => defaultChoice(ensembles.find((each) => each.id === id) ?? { id });
+  const ensemble = picker(withModels ? "Ensemble or model" : "Ensemble", (id) => change(choiceOf(id)));
   const preset = picker("Preset", (name) => change({ preset: name }));
   const strategy = picker("Strategy", (name) => change({ strategy: name }));
   const analysis = picker("Analysis", (name) => change({ analysis: name }));
@@ -27,10 +32,10 @@ export function runOptions(catalogue, { onChange = () => {} } = {}) {
 
   function draw() {
     const configured = ensembleOf();
-    ensemble.setOptions(
-      ensembles.map(({ id, name }) => [id, name]),
-      choice.model,
-    );
+    ensemble.setOptions([...ensembles.map(({ id, name }) => [id, name]), ...singles], choice.model);
+    ensemble.element.hidden = ensembles.length + singles.length < 2;
+    for (const each of [preset.element, strategy.element, analysis.element, judge.element, panel]) each.hidden = !configured;
+    if (!configured) return;
     preset.setOptions([["", "None"], ...configured.presets.map((name) => [name, name])], choice.preset);
     const unchanged = choice.preset ? "As the preset says" : "As configured";
     strategy.setOptions([["", unchanged], ...Object.entries(strategies)], choice.strategy);
@@ -39,7 +44,6 @@ export function runOptions(catalogue, { onChange = () => {} } = {}) {
       [["", choice.preset ? unchanged : `${configured.judge} (as configured)`], ...models.map((name) => [name, name])],
       choice.judge,
     );
-    ensemble.element.hidden = ensembles.length < 2;
     preset.element.hidden = configured.presets.length === 0;
     drawSeats();
   }
@@ -108,12 +112,18 @@ function picker(label, onPick) {
   };
 }
 
-/** Show the current choice in one line: the ensemble, its panel, then its judge. */
+/** Show the current choice in one line. */
 export function showOptions(element, controls) {
-  const { judge, strategy, preset } = controls.value();
+  setText(element, optionsText(controls));
+}
+
+/** The current choice in one line: the ensemble, its panel, then its judge; or the single model. */
+export function optionsText(controls) {
+  const { model, judge, strategy, preset } = controls.value();
   const ensemble = controls.ensemble();
+  if (!ensemble) return `${model}, one model`;
   const panel = preset && !controls.value().panel ? `preset ${preset}` : controls.seats().join(", ");
   const verb = strategy === "select" ? "picked" : "judged";
   const how = strategy === "vote" ? "vote" : `${verb} by ${judge || ensemble.judge}`;
-  setText(element, `${ensemble.name}: ${panel} · ${how}`);
+  return `${ensemble.name}: ${panel} · ${how}`;
 }

@@ -33,8 +33,15 @@ export function withChunk(run, chunk, nowMs) {
   let next = chunk.fusion_event ? withEvent(run, chunk.fusion_event, nowMs) : run;
   const choice = chunk.choices?.[0];
   if (choice) next = withDelta(next, choice, nowMs);
+  if (chunk.usage) next = { ...next, usage: chunk.usage };
   if (chunk.fusion) next = withResult({ ...next, usage: chunk.usage ?? null }, chunk.fusion, nowMs);
   return next;
+}
+
+/** The state after the stream of a single model ended: it is done if it said so. */
+export function withEnd(run, nowMs) {
+  const isDone = !isFinished(run) && run.runId === null && run.finishReason !== null;
+  return isDone ? { ...run, phase: "done", endedMs: nowMs } : run;
 }
 
 /** The state after the stream ended early: by an error, or because the user stopped it. */

@@ -1,6 +1,6 @@
 // Sends one request, follows its stream and reports the state of the run.
 
-import { isFinished, newRun, withChunk, withInterruption } from "./run_state.js";
+import { isFinished, newRun, withChunk, withEnd, withInterruption } from "./run_state.js";
 
 const TICK_MS = 250;
 
@@ -28,6 +28,7 @@ export function startRun(api, body, onChange) {
   const done = readStream(api, body, onChunk, abort.signal).then((error) => {
     clearInterval(timer);
     cancelAnimationFrame(frame);
+    if (!abort.signal.aborted) run = withEnd(run, performance.now());
     if (!isFinished(run)) run = withInterruption(run, abort.signal.aborted ? null : error, performance.now());
     try {
       notify();
