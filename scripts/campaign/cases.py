@@ -92,7 +92,7 @@ async def readers_that_stall(target: Target) -> str:
             raw = stack.enter_context(target.connect())
             raw.sendall(target.head("ann", CHAT, len(body)) + body)
         # They are so large that they run one after the other, each until the buffers between it and its reader are full.
-        held, give_up_at = OF_OTHERS + 1.0, time.monotonic() + 6 * CLIENT_TIMEOUT_S + 20
+        held, give_up_at = OF_OTHERS + 1.0, time.monotonic() + 6 * CLIENT_TIMEOUT_S + 120
         await asyncio.sleep(CLIENT_TIMEOUT_S)
         while held > OF_OTHERS and time.monotonic() < give_up_at:
             await asyncio.sleep(1)
