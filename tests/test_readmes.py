@@ -14,7 +14,8 @@ from pydantic.fields import FieldInfo
 
 from cappella.config import Config
 from cappella.config.limits import Limits
-from cappella.config.options import MAX_SAMPLES, Adaptive, EnsembleOptions, Options, Selection
+from cappella.config.options import EnsembleOptions, Options
+from cappella.config.weighing import MAX_SAMPLES, Adaptive, Selection
 from cappella.gateway import errors
 from cappella.gateway.formats.chat import ChatRequest, StreamOptions
 from cappella.gateway.formats.fields import OPTIONS, Fusion

@@ -11,7 +11,7 @@ import pytest
 
 from cappella.auth.keys import KeyStore
 from cappella.config import Audit
-from cappella.config.options import Selection
+from cappella.config.weighing import Selection
 from cappella.errors import RequestError
 from cappella.gateway.admission import Admission
 from cappella.gateway.costs import costs

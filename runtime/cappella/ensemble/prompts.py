@@ -5,7 +5,7 @@ The demo judge is trained on these exact texts: after any change, run `scripts/t
 
 from collections.abc import Mapping, Sequence
 from string import ascii_uppercase
-from typing import Any
+from typing import Any, Literal
 
 from cappella.ensemble.grading_texts import GRADE
 from cappella.ensemble.marks import Imitations
@@ -44,13 +44,20 @@ AS_SENTENCES = (
     " Write each point as a whole sentence on what is said: a letter alone is no point, and stands only where a letter is"
     " asked for."
 )
+Short = Literal["agree", "group"]
+"""Instructions whose reply is short."""
 NO_TEXTS: Mapping[str, str] = {}
-"""No texts of the operator's own; with some, each replaces one of ours: introduce, compare, write, choose, agree."""
+"""No texts of the operator's own; with some, each replaces one of ours: introduce, compare, write, choose, agree, group."""
 GATE = (
     "Before anybody answers the request above: would several assistants together answer it better than one alone?"
     " Reply yes or no, nothing else."
 )
 AGREE = "Now say whether all of the answers say the same. Reply yes or no, nothing else."
+GROUP = (
+    "Now say which of the answers say the same, in whatever words: one JSON object with the letter of each answer, and"
+    " for it the letter of the first answer that says the same, which may be its own. Answers that differ in a fact, a"
+    " figure or a conclusion do not say the same."
+)
 CRITERIA_NOTE = " Weigh these criteria first: "
 REASONING_LINE = "[reasoning] {reasoning}"
 IMAGE_LINE = "[an image that you cannot see]"
@@ -72,6 +79,7 @@ _IMITATIONS = Imitations(
         RANKING_NOTE,
         GATE,
         AGREE,
+        GROUP,
         GRADE,
         CRITERIA_NOTE,
         TOOLS_NOTE,
@@ -198,10 +206,15 @@ def choice_messages(
 
 
 def agreement_messages(
-    conversation: Sequence[Message], answers: Sequence[str], nonce: str, texts: Mapping[str, str] = NO_TEXTS
+    conversation: Sequence[Message],
+    answers: Sequence[str],
+    nonce: str,
+    texts: Mapping[str, str] = NO_TEXTS,
+    instruction: Short = "agree",
 ) -> list[Message]:
-    """The conversation, then the answers, then the question whether they agree."""
-    return extend(conversation, [fence(answers, nonce, texts), texts.get("agree", AGREE)])
+    """The conversation, then the answers, then the question whether they agree, or which of them do."""
+    default = {"agree": AGREE, "group": GROUP}[instruction]
+    return extend(conversation, [fence(answers, nonce, texts), texts.get(instruction, default)])
 
 
 def ranking_messages(conversation: Sequence[Message], answers: Sequence[str], nonce: str) -> list[Message]:
