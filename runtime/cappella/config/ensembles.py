@@ -127,7 +127,7 @@ class Ensemble(EnsembleOptions):
         if not isinstance(data, Mapping) or data.get("judge") is not None or not (panel := data.get("panel")):
             return handler(data)
         stands_in = handler({**data, "judge": _model_of(panel[0] if isinstance(panel, list | tuple) else None)})
-        parts = (stands_in, *stands_in.presets.values())
+        parts: tuple[Ensemble | Preset, ...] = (stands_in, *stands_in.presets.values())
         needed = any(
             needs_judge(stands_in.options_of(part)) and (part is stands_in or not part.judge) for part in parts
         )

@@ -17,8 +17,9 @@ def add(trace: WeighedTrace, run: Run) -> None:
     if verdict.read is not None:
         trace["extracted"] = {"by": verdict.read.extractor, "values": _values(verdict.read)}
     if (grouped := run.grouped) is not None:
-        reason = {} if grouped.reason is None else {"failure_reason": grouped.reason}
-        trace["agreement"] = {"by": grouped.by, "groups": [list(group) for group in grouped.groups], **reason}
+        trace["agreement"] = {"by": grouped.by, "groups": [list(group) for group in grouped.groups]}
+        if grouped.reason is not None:
+            trace["agreement"]["failure_reason"] = grouped.reason
     if verdict.evidence is not None:
         trace["evidence"] = {part: _rounded(each) for part, each in verdict.evidence.items()}
     if verdict.margin is not None:
