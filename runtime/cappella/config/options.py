@@ -255,6 +255,13 @@ class Settings(EnsembleOptions):
         return [model for model in (self.reward, self.embedder) if model is not None]
 
     @property
+    def own_texts(self) -> list[str]:
+        """The operator's own texts in the prompts of all its judges."""
+        return [
+            text for texts in (self.judge_texts, *(seat.texts for seat in self.next_judges)) for text in texts.values()
+        ]
+
+    @property
     def needs_judge(self) -> bool:
         """Whether every run asks the judge."""
         return needs_judge(self)

@@ -20,7 +20,7 @@ from cappella.engines import refusals, waiting
 from cappella.engines.base import Engine
 from cappella.engines.context_size import prompt_work
 from cappella.engines.sanitize import each_text_once
-from cappella.ensemble import conversation, gate
+from cappella.ensemble import conversation, gate, own_notes
 from cappella.ensemble.context import RunContext
 from cappella.ensemble.events import Emit, RunStarted
 from cappella.ensemble.fallback import fallback_answer
@@ -59,7 +59,7 @@ class Pipeline:
         """
         self.require_ready(settings)
         run_id = run_id or new_run_id()
-        with each_text_once():
+        with each_text_once(), own_notes.known(settings.own_texts):
             if settings.progress == "off":
                 return await self._run(prompt, settings, emit, run_id)
             progress = Progress(emit)

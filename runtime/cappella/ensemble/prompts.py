@@ -4,9 +4,11 @@ The demo judge is trained on these exact texts: after any change, run `scripts/t
 """
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from string import ascii_uppercase
 from typing import Any, Literal
 
+from cappella.ensemble import own_notes
 from cappella.ensemble.grading_texts import GRADE
 from cappella.ensemble.marks import Imitations
 from cappella.ensemble.run import Answer, Shortened
@@ -68,22 +70,22 @@ TOOLS_NOTE = (
     " call it and write nothing else."
 )
 
-_IMITATIONS = Imitations(
-    [
-        *INTRODUCTION.split(". ")[::2],
-        ANALYSIS_NOTE,
-        WRITE,
-        COMPARE,
-        CHOOSE,
-        RANK,
-        RANKING_NOTE,
-        GATE,
-        AGREE,
-        GROUP,
-        GRADE,
-        CRITERIA_NOTE,
-        TOOLS_NOTE,
-    ]
+_NOTES = (
+    *INTRODUCTION.split(". ")[::2],
+    ANALYSIS_NOTE,
+    WRITE,
+    COMPARE,
+    CHOOSE,
+    RANK,
+    RANKING_NOTE,
+    GATE,
+    AGREE,
+    GROUP,
+    GRADE,
+    CRITERIA_NOTE,
+    TOOLS_NOTE,
+    OWN_KNOWLEDGE,
+    AS_SENTENCES,
 )
 
 
@@ -123,8 +125,16 @@ def answer_text(answer: Answer, show_reasoning: bool = False, part: Shortened | 
 
 
 def broken_up(text: str) -> str:
-    """The text with everything in it that looks like our marks, notes and lines spelled with zero-width spaces."""
-    return _IMITATIONS.break_up(text)
+    """The text with everything in it that looks like our marks, notes and lines spelled with zero-width spaces.
+
+    In a run also what looks like the texts of its judges' own.
+    """
+    return _imitations(own_notes.current()).break_up(text)
+
+
+@lru_cache(maxsize=16)
+def _imitations(own: tuple[str, ...]) -> Imitations:
+    return Imitations([*_NOTES, *own])
 
 
 def with_texts_broken_up(conversation: Sequence[Message]) -> list[Message]:
