@@ -78,7 +78,7 @@ async def answer_from_model(
     known = {"status_code": 200, "media_type": form.media_type} if reply.is_silent else head
     if known["media_type"] == form.media_type:
         data = _report_broken_stream(state, incoming.request.url.path, data)
-    options = {**known, "headers": {**headers, **known.get("headers", {})}}
+    options: dict[str, Any] = {**known, "headers": {**headers, **head.get("headers", {})}}
     return Stream(data, reply, state.config.server.client_timeout_s, incoming.memory, **options)
 
 
