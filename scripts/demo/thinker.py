@@ -16,7 +16,7 @@ from demo.training import Recipe
 
 NAME = "thinker"
 BASE = "conductor"
-RECIPE = Recipe(steps=240, batch_size=16, seed=41, muon_lr=0.004, adam_lr=1e-3)
+RECIPE = Recipe(steps=100, batch_size=8, seed=41, muon_lr=0.004, adam_lr=2e-3)
 
 
 def lesson(rng: Random) -> Lesson:
