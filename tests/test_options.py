@@ -10,7 +10,8 @@ from cappella.cli import completion
 from cappella.cli.client.slash import HELP
 from cappella.config import Ensemble, Judge, Member, Model
 from cappella.config.cards import Card
-from cappella.config.options import EnsembleOptions, Options, Overrides, Selection, Settings
+from cappella.config.options import EnsembleOptions, Options, Overrides, Settings
+from cappella.config.weighing import Agreement, Selection
 from cappella.engines.vllm import protocol
 from cappella.ensemble.settings import resolve
 from cappella.ensemble.strategies import STRATEGIES
@@ -24,7 +25,7 @@ from cappella.vocabulary import Strategy
 
 MODEL = Model.model_validate({"weights": "w", "max_model_len": 100})
 USER = [{"role": "user", "content": "Hi"}]
-OTHERS = {"samples": 2, "select": Selection(margin=2), "weights": {"ann": 1.5}}
+OTHERS = {"samples": 2, "select": Selection(margin=2), "agreement": Agreement(by="judge"), "weights": {"ann": 1.5}}
 """Values of the options that are objects."""
 IN_CONFIG = sorted(EnsembleOptions.model_fields)
 

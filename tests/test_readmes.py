@@ -14,7 +14,8 @@ from pydantic.fields import FieldInfo
 
 from cappella.config import Config
 from cappella.config.limits import Limits
-from cappella.config.options import MAX_SAMPLES, Adaptive, EnsembleOptions, Options, Selection
+from cappella.config.options import EnsembleOptions, Options
+from cappella.config.weighing import MAX_SAMPLES, Adaptive, Agreement, Selection
 from cappella.gateway import errors
 from cappella.gateway.formats.chat import ChatRequest, StreamOptions
 from cappella.gateway.formats.fields import OPTIONS, Fusion
@@ -72,7 +73,7 @@ def option_rows() -> Iterator[str]:
 ELSEWHERE = {"gate": "`gate` (with its model; a preset: the mode)", "criteria": "`judge.criteria`"}
 
 
-OBJECTS = (Selection, Mapping)
+OBJECTS = (Agreement, Selection, Mapping)
 
 
 def _values(option: FieldInfo) -> str:

@@ -19,7 +19,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from demo import adapters, agent, lessons, pooling, tokenizer, training
+from demo import adapters, agent, lessons, pooling, thinker, tokenizer, training
 from demo.training import Recipe
 from demo.world import Handbook
 
@@ -57,7 +57,7 @@ ARCHITECTURES: dict[str, Callable[..., PreTrainedModel]] = {
     "conductor": partial(_qwen3, 4, 2048),
     "clerk": partial(_qwen3, 4, 2048),
 }
-STAGES = ("tokenizer", *ARCHITECTURES, *pooling.MODELS, *adapters.ADAPTERS)
+STAGES = ("tokenizer", *ARCHITECTURES, *pooling.MODELS, *adapters.ADAPTERS, thinker.NAME)
 
 
 def run(stage: str, folder: Path) -> None:
@@ -72,6 +72,8 @@ def run(stage: str, folder: Path) -> None:
         adapters.train(stage, folder)
     elif stage in pooling.MODELS:
         pooling.train(stage, folder)
+    elif stage == thinker.NAME:
+        thinker.train(folder)
     else:
         _train(stage, folder / stage)
     print(f"{stage}: {time.monotonic() - began:.0f} s", flush=True)

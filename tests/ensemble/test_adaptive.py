@@ -3,7 +3,8 @@
 import pytest
 
 from cappella.config import Ensemble
-from cappella.config.options import Adaptive, Options, Overrides, Seat
+from cappella.config.options import Options, Overrides, Seat
+from cappella.config.weighing import Adaptive
 from cappella.ensemble.adaptive import certainty_of_lead
 from cappella.ensemble.settings import resolve
 from cappella.telemetry import trace

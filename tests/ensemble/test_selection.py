@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from cappella.config.judge_seat import JudgeSeat
-from cappella.config.options import Seat, Selection
+from cappella.config.options import Seat
+from cappella.config.weighing import Selection
 from cappella.ensemble.run import Run
 from cappella.telemetry import trace
 from cappella.vocabulary import Evidence

@@ -11,11 +11,13 @@ import pytest
 
 from cappella.auth.keys import KeyStore
 from cappella.config import Audit
-from cappella.config.options import Selection
+from cappella.config.options import Seat
+from cappella.config.weighing import Agreement, Selection
 from cappella.errors import RequestError
 from cappella.gateway.admission import Admission
 from cappella.gateway.costs import costs
-from support.fake_engines import FakeEngines, eventually, gateway_config, serving
+from support.fake_engines import MEMBERS, FakeEngines, eventually, gateway_config, serving
+from support.scripted_engine import Script
 from support.scripted_pooling import ScriptedPooling, add_pooling, pooling_config
 from support.strict_gateway import with_keys
 
@@ -72,13 +74,47 @@ async def test_the_audit_log_has_the_weights_of_the_reward_model(fake_engines: F
     assert "rm" in run["weights"]
 
 
-def test_a_run_needs_a_sequence_of_its_reward_model() -> None:
+def test_a_run_needs_as_many_sequences_of_what_scores_or_embeds_as_it_takes_at_a_time() -> None:
     hosts = {name: name for name in ("ann", "bob", "cat", "judge", "rm")}
     select = Selection(by=("judge", "reward"), reward="rm")
     settings = FakeEngines().settings(strategy="select", select=select)
-    assert costs(settings, hosts) == dict.fromkeys(hosts, 1)
+    assert costs(settings, hosts) == {**dict.fromkeys(hosts, 1), "rm": 3}
     assert "rm" not in costs(settings.model_copy(update={"strategy": "vote"}), hosts)
     assert "rm" not in costs(settings.model_copy(update={"select": Selection(reward="rm")}), hosts)
+    scored = settings.model_copy(update={"select": Selection(), "judge": "rm"})
+    assert costs(scored, hosts, judge_writes=False)["rm"] == 3
+    many = tuple(Seat("ann", "ann", samples=16) for _ in range(1))
+    assert costs(scored.model_copy(update={"panel": many}), hosts, judge_writes=False) == {"ann": 16, "rm": 4}
+    by_embedding = Agreement(by="embedding", model="rm")
+    embedded = settings.model_copy(update={"select": Selection(), "agreement": by_embedding, "panel": many})
+    assert costs(embedded, hosts) == {"ann": 16, "judge": 1, "rm": 16}
+    assert "rm" not in costs(embedded.model_copy(update={"strategy": "synthesize"}), hosts)
+
+
+def test_a_run_needs_no_sequence_of_a_judge_that_it_does_not_ask() -> None:
+    hosts = {name: name for name in ("ann", "bob", "cat", "judge")}
+    settings = FakeEngines().settings(strategy="select", select=Selection(by=("agreement",)), analysis="alongside")
+    assert "judge" not in costs(settings, hosts)
+    for asks in ({"early_exit": "judge"}, {"agreement": Agreement(by="judge")}, {"strategy": "vote"}):
+        assert costs(settings.model_copy(update=asks), hosts)["judge"] == 1, asks
+
+
+async def test_few_answers_are_scored_at_a_time(
+    fake_engines: FakeEngines, scorers: Mapping[str, ScriptedPooling]
+) -> None:
+    for name in MEMBERS:
+        fake_engines.let(name, lambda body: Script(samples=tuple(f"{body['model']} {i}" for i in range(4))))
+    panel = tuple(Seat(name, name, samples=4) for name in MEMBERS)
+    rm, most = scorers["rm"], list[int]()
+
+    def worth(_: str) -> float:
+        most.append(fake_engines.engines["rm"].in_flight)
+        return 1.0
+
+    rm.worth = worth
+    run = await fake_engines.run(strategy="select", judge="rm", panel=panel)
+    assert [call.role for call in run.calls].count("score") == 12
+    assert max(most) == 4
 
 
 async def test_runs_have_a_share_of_a_reward_model() -> None:

@@ -160,7 +160,9 @@ class ScriptedEngine:
         spent = {"prompt_tokens": self.tokens, "completion_tokens": len(script.pieces)}
         spent_too = {"input_tokens": self.tokens, "output_tokens": len(script.pieces)}
         choice: Json = {"index": 0, "finish_reason": script.finish_reason}
-        message = {"role": "assistant", "content": text}
+        message: Json = {"role": "assistant", "content": text}
+        if script.reasoning:
+            message |= {"content": text or None, "reasoning": script.reasoning}
         blocks: list[Json] = [{"type": "text", "text": text}] if text else []
         blocks += [
             {"type": "tool_use", "id": script.call_id, "name": name, "input": json.loads(arguments)}

@@ -23,11 +23,12 @@ TASKS: Mapping[str, Task] = {"emb": "embed", "rank": "rerank", "rm": "reward"}
 
 @dataclass
 class ScriptedPooling(ScriptedEngine):
-    """`worth` scores a text; `refusal` is the status and error of every call instead. `asked` has the paths of all calls."""
+    """`worth` scores a text, `vector` embeds it; `refusal` is the status and error of every call instead. `asked` has the paths of all calls."""
 
     script: Callable[[Json], Any] = lambda _: None
     task: Task = "embed"
     worth: Callable[[str], float] = len
+    vector: Callable[[str], list[float]] = lambda _: [1.0, 0.5]
     refusal: Callable[[Json], tuple[int, Json] | None] = lambda _: None
     asked: list[str] = field(default_factory=list)
 
@@ -55,7 +56,8 @@ class ScriptedPooling(ScriptedEngine):
     def _reply(self, path: str, body: Json) -> Json:
         if path == "/v1/embeddings":
             texts = body["input"] if isinstance(body["input"], list) else [body["input"]]
-            return {"data": [{"index": at, "object": "embedding", "embedding": [1.0, 0.5]} for at in range(len(texts))]}
+            vectors = [self.vector(text) for text in texts]
+            return {"data": [{"index": at, "object": "embedding", "embedding": v} for at, v in enumerate(vectors)]}
         if path == "/classify":
             text = body["messages"][-1]["content"] if "messages" in body else body["input"]
             return {"data": [{"index": 0, "label": "LABEL_0", "probs": [self.worth(text)], "num_classes": 1}]}

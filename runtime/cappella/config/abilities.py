@@ -1,9 +1,10 @@
-"""Checks that a model's server can do what a seat or a judge needs, before any call is made."""
+"""Checks whether the judge is needed, and that a model's server can do what a seat or a judge needs, before any call is made."""
 
 from typing import Protocol
 
+from cappella.config.weighing import Agreement, Selection
 from cappella.types import Capabilities, Sampling, SamplingExtensions
-from cappella.vocabulary import STRATEGIES, TASKS, AnalysisMode, EarlyExit, Strategy, Task
+from cappella.vocabulary import STRATEGIES, TASKS, AgreementMode, AnalysisMode, EarlyExit, Strategy, Task
 
 
 class JudgeOptions(Protocol):
@@ -15,15 +16,40 @@ class JudgeOptions(Protocol):
     def analysis(self) -> AnalysisMode: ...
     @property
     def early_exit(self) -> EarlyExit: ...
+    @property
+    def select(self) -> Selection: ...
+    @property
+    def agreement(self) -> Agreement: ...
+
+
+def needs_judge(options: JudgeOptions) -> bool:
+    """Whether every run asks the judge: not a vote, which asks it at a tie, nor a `select` by other evidence alone."""
+    chooses = options.strategy == "select" and "judge" in options.select.by
+    return STRATEGIES[options.strategy].judge_writes or chooses
+
+
+def may_ask_judge(options: JudgeOptions, gate: str | None = None) -> bool:
+    """Whether a run may ask the judge at all; `gate` is the mode of one that has the judge decide, or go on from tools."""
+    asks = needs_judge(options) or options.strategy == "vote" or options.early_exit == "judge"
+    return asks or groups_by(options) == "judge" or gate in ("judge", "tools")
+
+
+def groups_by(options: JudgeOptions) -> AgreementMode:
+    """By what answers in free text are found to say the same; by their words where nothing hangs on it."""
+    weighs = options.strategy == "select" and "agreement" in options.select.by
+    return options.agreement.by if options.strategy == "vote" or weighs else "words"
 
 
 def judge_lacks(capabilities: Capabilities, options: JudgeOptions, gate: str | None = None) -> tuple[str, str] | None:
     """A problem and a hint if the judge's server cannot do what the options need; else None."""
+    if not may_ask_judge(options, gate):
+        return None
     if not capabilities.writes:
         return _scorer_lacks(capabilities.task, options, gate)
     cannot_choose = "its server does not support both structured_outputs and logprobs"
     judge_writes = STRATEGIES[options.strategy].judge_writes
-    if not judge_writes and not (capabilities.extensions and capabilities.logprobs):
+    chooses = options.strategy == "vote" or (needs_judge(options) and not judge_writes)
+    if chooses and not (capabilities.extensions and capabilities.logprobs):
         return f"strategy {options.strategy} has the judge choose, and {cannot_choose}", "Use strategy: synthesize"
     if (options.early_exit == "judge" or gate == "judge") and not capabilities.extensions:
         what = "gate" if gate == "judge" else "early_exit"
@@ -31,6 +57,9 @@ def judge_lacks(capabilities: Capabilities, options: JudgeOptions, gate: str | N
     if judge_writes and options.analysis != "off" and not capabilities.json_schema:
         problem = "the analysis is JSON, and its server is not declared to support json_schema"
         return problem, "Set analysis: off, or json_schema: true on the model if its server supports it"
+    if groups_by(options) == "judge" and not capabilities.json_schema:
+        problem = "agreement: judge has it write JSON, and its server is not declared to support json_schema"
+        return problem, "Remove agreement, or set json_schema: true on the model if its server supports it"
     return None
 
 
@@ -42,8 +71,8 @@ def _scorer_lacks(task: Task, options: JudgeOptions, gate: str | None) -> tuple[
     if options.strategy != "select":
         problem = f"a model with task: {task} gives each answer a score, and strategy {options.strategy} needs more"
         return problem, "Use strategy: select, or a judge that writes"
-    if options.early_exit == "judge" or gate == "judge":
-        what = "gate" if gate == "judge" else "early_exit"
+    asking = {"gate": gate, "early_exit": options.early_exit, "agreement": groups_by(options)}
+    if what := next((name for name, asks in asking.items() if asks == "judge"), None):
         return (
             f"{what}: judge asks it a question, and a model with task: {task} writes nothing",
             f"Remove {what}: judge",

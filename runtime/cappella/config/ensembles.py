@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ModelWrapValidatorHandler, model_validator
 
+from cappella.config.abilities import needs_judge
 from cappella.config.fields import Name
-from cappella.config.options import MAX_ANSWERS, MAX_MEMBERS, MAX_SAMPLES, EnsembleOptions, Seat, most_samples
+from cappella.config.options import MAX_ANSWERS, MAX_MEMBERS, EnsembleOptions, Seat, most_samples
 from cappella.config.own_prompts import OwnPrompts
+from cappella.config.weighing import MAX_SAMPLES
 from cappella.config.yaml_source import Path_
 from cappella.types import Frozen, Sampling, SamplingOptions, Temperature
 from cappella.vocabulary import GateMode
@@ -18,6 +20,11 @@ MAX_EXAMPLES = 12
 
 def _entry(value: object) -> object:
     return {"model": value} if isinstance(value, str) else value
+
+
+def _model_of(member: object) -> object:
+    """The name in a member's entry, which may be anything yet."""
+    return member.get("model") if isinstance(member, Mapping) else getattr(member, "model", member)
 
 
 def _first_of(value: object) -> object:
@@ -96,6 +103,7 @@ class Preset(EnsembleOptions):
 class Ensemble(EnsembleOptions):
     """A panel, a judge and their options, called by clients as `cappella/<name>`.
 
+    The judge may be left out where no run needs one (a vote, a `select` by other evidence): the first member stands for it.
     `examples` are questions to try: the page shows all, `serve` prints the first. `notice` is what people should know of
     the ensemble before they trust it; the page, `serve` and `cappella chat` show it.
     """
@@ -110,6 +118,21 @@ class Ensemble(EnsembleOptions):
         tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1, max_length=MAX_EXAMPLES)
     ] = ("Say hello.",)
     notice: Annotated[str, Field(min_length=1)] | None = None
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _first_member_for_a_judge_that_nobody_needs(
+        cls, data: Any, handler: ModelWrapValidatorHandler["Ensemble"]
+    ) -> "Ensemble":
+        if not isinstance(data, Mapping) or data.get("judge") is not None or not (panel := data.get("panel")):
+            return handler(data)
+        stands_in = handler({**data, "judge": _model_of(panel[0] if isinstance(panel, list | tuple) else None)})
+        parts: tuple[Ensemble | Preset, ...] = (stands_in, *stands_in.presets.values())
+        needed = any(
+            needs_judge(stands_in.options_of(part)) and (part is stands_in or not part.judge) for part in parts
+        )
+        # Which says that it is missing.
+        return handler(data) if needed else stands_in
 
     @model_validator(mode="after")
     def _panels_fit(self) -> "Ensemble":
@@ -154,21 +177,25 @@ class Ensemble(EnsembleOptions):
                 yield from (((*where, "judge"), judge.model) for judge in part.judge.in_order)
 
     @property
-    def rewards(self) -> Iterator[str]:
-        """The models whose scores `select` counts, here and in the presets."""
+    def helpers(self) -> Iterator[str]:
+        """The models whose scores or embeddings of answers count, here and in the presets."""
         parts: tuple[Ensemble | Preset, ...] = (self, *self.presets.values())
-        return (part.select.reward for part in parts if part.select.reward is not None)
+        named = (model for part in parts for model in (part.select.reward, part.agreement.model))
+        return (model for model in named if model is not None)
+
+    def options_of(self, preset: "Preset | Ensemble") -> EnsembleOptions:
+        """The options of a preset, with the ensemble's where it sets none."""
+        return EnsembleOptions(**{**self.given(), **preset.given()})
 
     def quorum_of(self, answers: int) -> int:
         """The quorum for at most this many answers."""
         return min(self.quorum or 2, answers)
 
     def can_answer(self, up: Sequence[str]) -> bool:
-        """Whether a judge and enough members for the quorum are up."""
+        """Whether enough members for the quorum are up, and a judge if it needs one."""
         answers = sum(seat.samples for seat in self.seats if seat.model in up)
-        return any(judge.model in up for judge in self.judge.in_order) and answers >= self.quorum_of(
-            sum(seat.samples for seat in self.seats)
-        )
+        has_judge = not needs_judge(self) or any(judge.model in up for judge in self.judge.in_order)
+        return has_judge and answers >= self.quorum_of(sum(seat.samples for seat in self.seats))
 
 
 def seats(parts: Iterator[tuple[str, Sampling, str | None, int]]) -> tuple[Seat, ...]:

@@ -147,6 +147,7 @@ def _check_models(path: Path, root: yaml.Node | None, config: Config) -> Iterato
                 problem = f"the ensemble has tools: true, and {model} has no {key}"
                 yield ConfigError(at, problem, f"Set models.{model}.{key}, or remove tools: true")
         yield from _check_reward(path, root, config, name)
+        yield from _check_embedder(path, root, config, name)
         for number, seat in enumerate(ensemble.seats):
             if seat.samples > 1 and seat.sampling.temperature == 0:
                 at = yaml_source.place(path, root, ("ensembles", name, "panel", number))
@@ -173,6 +174,22 @@ def _check_reward(path: Path, root: yaml.Node | None, config: Config, name: str)
             yield ConfigError(at, f"reward names {reward!r}, which scores no answers", hint)
 
 
+def _check_embedder(path: Path, root: yaml.Node | None, config: Config, name: str) -> Iterator[ConfigError]:
+    """Models of an `agreement` that embed nothing, and those that are missing."""
+    ensemble = config.ensembles[name]
+    parts: list[tuple[Path_, Ensemble | Preset]] = [((), ensemble)]
+    parts += [(("presets", each), preset) for each, preset in ensemble.presets.items()]
+    for where, part in parts:
+        model = config.models_by_name.get(part.agreement.model or "")
+        if part.agreement.by != "embedding" and part.agreement.model is None:
+            continue
+        if model is None or model.capabilities.task != "embed":
+            at = yaml_source.place(path, root, ("ensembles", name, *where, "agreement"))
+            able = [each for each, other in config.models_by_name.items() if other.capabilities.task == "embed"]
+            hint = f"Use one of {', '.join(able)}" if able else "Add a model with task: embed"
+            yield ConfigError(at, f"agreement names {part.agreement.model!r}, which embeds nothing", hint)
+
+
 def _check_thinking(path: Path, root: yaml.Node | None, config: Config) -> Iterator[ConfigError]:
     """Budgets for the thinking of models that do not think."""
     for name, ensemble in config.ensembles.items():
@@ -191,15 +208,6 @@ def _of_budget(
     key = "reasoning: true" if seat.model in config.remote else "reasoning_parser"
     at = yaml_source.place(path, root, (*where, "thinking_token_budget"))
     yield ConfigError(at, f"{seat.model} has no {key}, so it has no thinking to limit", f"Set it on the model: {key}")
-
-
-class _JudgeOptions:
-    """The judge's options of a preset, with the ensemble's where the preset sets none."""
-
-    def __init__(self, part: Ensemble | Preset, ensemble: Ensemble) -> None:
-        self.strategy = part.strategy or ensemble.strategy
-        self.analysis = part.analysis or ensemble.analysis
-        self.early_exit = part.early_exit or ensemble.early_exit
 
 
 def _check_servers(path: Path, root: yaml.Node | None, config: Config) -> Iterator[ConfigError]:
@@ -230,7 +238,7 @@ def _check_judge(
     capabilities = config.models_by_name[judge.model].capabilities
     own_gate = part.gate if isinstance(part, Preset) else None
     gate = own_gate or (ensemble.gate.mode if ensemble.gate else None)
-    lack = judge_lacks(capabilities, _JudgeOptions(part, ensemble), gate) or seat_lacks(capabilities, judge.sampling)
+    lack = judge_lacks(capabilities, ensemble.options_of(part), gate) or seat_lacks(capabilities, judge.sampling)
     if lack:
         at = yaml_source.place(path, root, ("ensembles", *where, "judge"))
         yield ConfigError(at, f"{judge.model} cannot judge here: {lack[0]}", lack[1])

@@ -10,7 +10,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
+from cappella.config.abilities import groups_by, may_ask_judge, needs_judge
 from cappella.config.judge_seat import JudgeSeat
+from cappella.config.weighing import MAX_SAMPLES, Adaptive, Agreement, Selection
 from cappella.extraction.extractors import MAX_PATTERN_CHARACTERS, usable_pattern
 from cappella.types import Frozen, Positive, Sampling
 from cappella.vocabulary import (
@@ -18,7 +20,6 @@ from cappella.vocabulary import (
     AnswerOrder,
     AnswersExceed,
     EarlyExit,
-    Evidence,
     Extractor,
     GateMode,
     ProgressMode,
@@ -27,7 +28,6 @@ from cappella.vocabulary import (
 )
 
 MAX_MEMBERS = 8
-MAX_SAMPLES = 16
 MAX_ANSWERS = 26
 """The most answers of one round: those who read them know each by a letter."""
 
@@ -78,25 +78,6 @@ Pattern = Annotated[str, Field(min_length=1, max_length=MAX_PATTERN_CHARACTERS),
 LogOdds = Annotated[float, Field(ge=-10, le=10)]
 
 
-class Adaptive(Frozen):
-    """Samples of each seat that stop, at `most` so many, once the leading value is `until` so sure to stay ahead."""
-
-    most: Annotated[int, Field(ge=2, le=MAX_SAMPLES)] = MAX_SAMPLES
-    until: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
-
-
-class Selection(Frozen):
-    """How `select` weighs answers: what counts (`by`), whose `reward` model scores them, and the `margin`.
-
-    All evidence is in log-odds, so that it adds up. Where the best answer leads by less than the margin, the prior decides:
-    the members' weights, or else the agreement; the run says `confidence: low`.
-    """
-
-    by: Annotated[tuple[Evidence, ...], Field(min_length=1)] = ("judge", "agreement", "weights")
-    margin: Annotated[float, Field(ge=0, le=10)] = 0.1
-    reward: str | None = None
-
-
 class EnsembleOptions(Frozen):
     """The options that an ensemble, a preset and a request may set.
 
@@ -126,6 +107,8 @@ class EnsembleOptions(Frozen):
     """The pattern of `extract: regex`: its first group, or else all of it, where it matches last."""
     select: Selection = Selection()
     """The evidence by which `select` chooses: the judge, agreement, certainty, a reward model, weights."""
+    agreement: Agreement = Agreement()
+    """By what answers in free text say the same, for `vote` and `select`: their words, the judge, or an embedding."""
     weights: Mapping[str, LogOdds] | None = None
     """How far to trust each member, by its name or its model's, as log-odds of being right; `cappella eval` measures them."""
     early_exit: EarlyExit = "off"
@@ -260,6 +243,34 @@ class Settings(EnsembleOptions):
     def reward(self) -> str | None:
         """The model whose scores of the answers count."""
         return self.select.reward if self.strategy == "select" and "reward" in self.select.by else None
+
+    @property
+    def embedder(self) -> str | None:
+        """The model whose embeddings say which answers say the same."""
+        return self.agreement.model if groups_by(self) == "embedding" else None
+
+    @property
+    def helpers(self) -> list[str]:
+        """The models beside panel and judge: those that score or embed the answers."""
+        return [model for model in (self.reward, self.embedder) if model is not None]
+
+    @property
+    def own_texts(self) -> list[str]:
+        """The operator's own texts in the prompts of all its judges."""
+        return [
+            text for texts in (self.judge_texts, *(seat.texts for seat in self.next_judges)) for text in texts.values()
+        ]
+
+    @property
+    def needs_judge(self) -> bool:
+        """Whether every run asks the judge."""
+        return needs_judge(self)
+
+    @property
+    def may_ask_judge(self) -> bool:
+        """Whether a run may ask the judge at all."""
+        gate = self.gate.mode if self.gate and self.gate.decider in (None, self.judge) else None
+        return may_ask_judge(self, gate)
 
     @property
     def with_next_judge(self) -> "Settings":

@@ -42,6 +42,7 @@ class OwnPrompts(Frozen):
     write: Text | None = None
     choose: Text | None = None
     agree: Text | None = None
+    group: Text | None = None
 
     @model_validator(mode="after")
     def _placeholders_are_known(self) -> "OwnPrompts":

@@ -10,7 +10,7 @@ To add a backend:
 `status` is shared: the supervisor writes it (see `reconciler.transition`), an implementation only reads it.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -39,6 +39,14 @@ class Score:
     """How good an answer is, as a model trained for that says; only scores of one model can be compared."""
 
     value: float
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """A vector for each of several texts, in their order."""
+
+    vectors: Sequence[Sequence[float]]
     usage: Usage
 
 
@@ -109,6 +117,10 @@ class Engine(Protocol):
 
     async def score(self, prompt: Prompt, answer: str) -> Score:
         """The score of an answer to the prompt. Raises EngineRejected unless its task is to score answers."""
+        ...
+
+    async def embed(self, texts: Sequence[str]) -> Embeddings:
+        """The embeddings of texts, of long ones by their beginning. Raises EngineRejected unless its task is to embed."""
         ...
 
 

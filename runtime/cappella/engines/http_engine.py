@@ -1,7 +1,7 @@
 """Base class of engines over an OpenAI-compatible HTTP server: streams, forwarded replies, connections."""
 
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager, aclosing, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -12,7 +12,7 @@ import aiohttp
 import orjson
 
 from cappella.engines import openai, refusals, thinking, waiting
-from cappella.engines.base import ForwardedReply, HoldAwake, KeepAwake, Score
+from cappella.engines.base import Embeddings, ForwardedReply, HoldAwake, KeepAwake, Score
 from cappella.engines.circuit_breaker import CircuitBreaker
 from cappella.engines.context_size import ContextSize, prompt_work, without_limit
 from cappella.engines.sanitize import Sanitizer
@@ -116,6 +116,10 @@ class HttpEngine:
     async def score(self, prompt: Prompt, answer: str) -> Score:
         """See `Engine.score`."""
         raise EngineRejected(f"{self.status.model} scores no answers: that takes task: rerank or reward", 400)
+
+    async def embed(self, texts: Sequence[str]) -> Embeddings:
+        """See `Engine.embed`."""
+        raise EngineRejected(f"{self.status.model} embeds no texts: that takes task: embed", 400)
 
     async def probe(self) -> None:
         """See `EngineServer.probe`."""

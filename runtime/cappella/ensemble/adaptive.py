@@ -7,7 +7,8 @@ one of these two values have the first, under a Beta distribution of those that 
 from collections.abc import Awaitable, Callable, Sequence
 from math import comb
 
-from cappella.config.options import Adaptive, Seat
+from cappella.config.options import Seat
+from cappella.config.weighing import Adaptive
 from cappella.ensemble import agreement
 from cappella.ensemble.run import Answer, Call, Failure, Panel, Sampled
 from cappella.extraction.extractors import Reading

@@ -1,9 +1,9 @@
 """A run's limit on tokens (`max_total_tokens`), enforced before every engine call."""
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractContextManager, aclosing
 
-from cappella.engines.base import Engine, Score, TokenCount
+from cappella.engines.base import Embeddings, Engine, Score, TokenCount
 from cappella.engines.status import EngineStatus
 from cappella.ensemble.choice import limited
 from cappella.errors import EngineNotReady, EngineOverBudget, EngineRejected
@@ -75,6 +75,13 @@ class BudgetedEngine:
         score = await self._engine.score(prompt, answer)
         self._budget.release(-score.usage.prompt_tokens)
         return score
+
+    async def embed(self, texts: Sequence[str]) -> Embeddings:
+        """As `Engine.embed`. Raises EngineOverBudget if nothing is left."""
+        self._budget.require_rest()
+        found = await self._engine.embed(texts)
+        self._budget.release(-found.usage.prompt_tokens)
+        return found
 
     async def chat(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Chunk, None]:
         """As `Engine.chat`; afterwards unused tokens are released, if the engine reported its usage.

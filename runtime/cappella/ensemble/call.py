@@ -37,6 +37,11 @@ class Completion:
         return "".join(self._content)
 
     @property
+    def has_answer(self) -> bool:
+        """Whether there is more than thoughts and blanks."""
+        return bool(self._tool_calls or self.text.strip())
+
+    @property
     def output(self) -> str:
         """All generated text: reasoning, content and tool calls."""
         tool_calls = [f"{call.name}{call.arguments}" for call in self._tool_calls.values()]
@@ -63,9 +68,12 @@ class Completion:
         """Why this completion is no usable answer; None if it is one."""
         if self.finish_reason is None:
             return EngineBroke(f"the answer of {name} was cut off")
-        if not self.text.strip() and not self._tool_calls:
+        if self.has_answer:
+            return None
+        if not self._reasoning:
             return EngineUnusable(f"{name} gave an empty answer", "empty_answer")
-        return None
+        why = ": its tokens ended before that" if self.finish_reason == "length" else ""
+        return EngineUnusable(f"{name} thought, and gave no answer{why}", "empty_answer")
 
     def answer(self, name: str, call: Call) -> Answer:
         return Answer(

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from cappella.config import AnyModel, Ensemble
+from cappella.config.abilities import may_ask_judge
 from cappella.ensemble.shares import NOTES_TOKENS
 from cappella.vocabulary import STRATEGIES
 
@@ -22,11 +23,13 @@ def context_length(ensemble: Ensemble, models: Mapping[str, AnyModel]) -> int:
     the quorum. The judge's: its context, less 512 tokens for our notes, less `analysis_max_tokens` where it reads an
     analysis before it writes, and less the answers: the sum of the seats' `max_completion_tokens` if all have one, and
     a quarter of its context at most. At least a quarter of the judge's context always counts. A judge that scores reads one
-    answer at a time: of its context, the longest answer is left out.
+    answer at a time: of its context, the longest answer is left out. A judge that no run asks counts for nothing.
     """
     contexts = sorted(models[seat.model].context_tokens for seat in ensemble.seats for _ in range(seat.samples))
     quorum = ensemble.quorum_of(len(contexts))
     judge = models[ensemble.judge.model]
+    if not may_ask_judge(ensemble, ensemble.gate.mode if ensemble.gate else None):
+        return contexts[-quorum]
     read = _judge_context if judge.capabilities.writes else _scorer_context
     return min(contexts[-quorum], read(ensemble, judge.context_tokens))
 

@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 
-from cappella.config.options import Adaptive, Seat, Settings
+from cappella.config.options import Seat, Settings
+from cappella.config.weighing import Adaptive
 from cappella.engines.base import Engine
 from cappella.engines.context_size import prompt_work
 from cappella.ensemble import agreement, given_answers, prompts
@@ -31,7 +32,18 @@ from cappella.ensemble.messages import for_judge, format_of_members
 from cappella.ensemble.prefill import EarlyPrefill
 from cappella.ensemble.quorum import require_quorum
 from cappella.ensemble.rounds import ask_round
-from cappella.ensemble.run import Answer, Call, FailedJudge, Failure, GateDecision, Panel, Sampled, Timings, Verdict
+from cappella.ensemble.run import (
+    Answer,
+    Call,
+    FailedJudge,
+    Failure,
+    GateDecision,
+    Grouped,
+    Panel,
+    Sampled,
+    Timings,
+    Verdict,
+)
 from cappella.ensemble.timing import timings
 from cappella.errors import EngineBroke, EngineError, EngineNotReady
 from cappella.extraction.extractors import Reading
@@ -47,12 +59,11 @@ class Strategy:
     """How a run comes to its verdict, and what the rest of the pipeline has to know about that.
 
     `returns_member_answers`: a member's answer may be returned verbatim, so members get the caller's output format.
-    `needs_judge`: most runs call the judge. `min_rounds`: `layers` counts as at least this many rounds.
+    `min_rounds`: `layers` counts as at least this many rounds.
     """
 
     conclude: Callable[["RunContext"], Awaitable[Verdict]]
     returns_member_answers: bool = False
-    needs_judge: bool = True
     min_rounds: int = 1
 
     def __call__(self, ctx: "RunContext") -> Awaitable[Verdict]:
@@ -87,6 +98,7 @@ class RunContext:
         self.ranking: Sequence[str] | None = None
         self.gate: GateDecision | None = None
         self.sampled: Sampled | None = None
+        self.grouped: Grouped | None = None
         self.failure_reason: str | None = None
         self.began_at = self.panel_ended_at = time.monotonic()
         self.first_final_at: float | None = None
@@ -107,7 +119,7 @@ class RunContext:
         self._timeout: asyncio.Timeout | None = None
         self.gate_calls: list[Call] = []
         self.review_calls: list[Call] = []
-        self.score_calls: list[Call] = []
+        self.helper_calls: list[Call] = []
 
     async def ask_panel(self) -> bool:
         """One round of the panel, which sets `answers`. From the second round on, members see the answers so far.
@@ -206,7 +218,7 @@ class RunContext:
     def calls(self) -> list[Call]:
         """Every engine call so far, the final answer's last."""
         panel = [call for each in self.rounds for call in each.calls]
-        judging = [*self.score_calls, *self.judge.calls]
+        judging = [*self.helper_calls, *self.judge.calls]
         prefills = [*self._calls_of_failed_judges, *self._early_prefill.calls]
         return [*self.gate_calls, *panel, *prefills, *self.review_calls, *judging]
 
@@ -283,5 +295,5 @@ class RunContext:
     @property
     def _prefills_early(self) -> bool:
         """Not with a budget, which calls that may turn out useless would use up."""
-        reads = self.strategy.needs_judge and self.judge_engine.capabilities.writes
+        reads = self.settings.needs_judge and self.judge_engine.capabilities.writes
         return self.settings.early_prefill and reads and self._budget is None

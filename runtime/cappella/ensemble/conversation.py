@@ -4,19 +4,19 @@ import asyncio
 from collections.abc import Sequence
 
 from cappella.config.options import Settings
-from cappella.engines.base import Engine
+from cappella.ensemble.context import RunContext
 from cappella.ensemble.messages import has_images
 from cappella.ensemble.run import Panel
-from cappella.types import Prompt
 
 
-async def count(engine: Engine, prompt: Prompt) -> int | None:
-    """The tokens of the prompt by the engine's own tokenizer; None where it only estimates. Raises EngineError.
+async def count(ctx: RunContext) -> int | None:
+    """The tokens of the judge's prompt by its own tokenizer; None where it only estimates. Raises EngineError.
 
-    None also with images, which a tokenizer does not count, and for an engine that would have to wake for it. One more
-    request for each run costs the engine some milliseconds of its tokenizer.
+    None also with images, which a tokenizer does not count, for a judge that would have to wake for it, and for one that the
+    run does not ask. One more request for each run costs the engine some milliseconds of its tokenizer.
     """
-    if engine.status.state != "ready" or has_images(prompt.messages):
+    engine, prompt = ctx.judge_engine, ctx.judge_prompt
+    if not ctx.settings.may_ask_judge or engine.status.state != "ready" or has_images(prompt.messages):
         return None
     size = await engine.count_tokens(prompt)
     return size.tokens if size.exact else None

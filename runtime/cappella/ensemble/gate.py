@@ -73,7 +73,8 @@ async def _ask_alone(ctx: RunContext, decision: GateDecision, prompt: Prompt) ->
             raise unusable
     except (EngineError, TimeoutError) as error:
         cause = str(error) or "deadline"
-        if call.first_token_at:
+        # Thoughts stand beside an answer, so that another one may follow them.
+        if call.completions[0].has_answer:
             raise EngineBroke(f"{decision.model} failed in the middle of its answer: {cause}") from error
         ctx.gate = replace(decision, bypass=False, reason=f"{decision.model} failed: {cause}")
         ctx.emit(Gated(ctx.gate))

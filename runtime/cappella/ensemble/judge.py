@@ -9,7 +9,7 @@ from typing import Any
 
 from cappella.config.options import Settings
 from cappella.engines.base import Engine
-from cappella.ensemble import prompts
+from cappella.ensemble import grouping, prompts
 from cappella.ensemble.analysis import with_names, without_letters
 from cappella.ensemble.call import EngineCall
 from cappella.ensemble.candidates import Candidates
@@ -187,14 +187,28 @@ class Judge:
 
     async def confirms_agreement(self) -> bool:
         """Whether the judge finds that all answers say the same: one constrained word. Raises EngineError."""
-        return (await self._reading.ask(self._says_alike)).strip() == "yes"
+        words = OutputFormat("structured_outputs", {"choice": ["yes", "no"]})
+        return (await self._reading.ask(partial(self._compare_shortly, "agree", words, CHOICE_TOKENS))).strip() == "yes"
 
-    async def _says_alike(self, candidates: Candidates) -> str:
+    async def group(self, answers: Sequence[Answer]) -> list[list[str]]:
+        """The names of those of `answers` that say the same, in one constrained call. Raises EngineError."""
+        form, tokens = grouping.form(len(answers)), grouping.tokens(len(answers))
+
+        async def ask(candidates: Candidates) -> list[list[str]]:
+            asked = candidates.only(answers)
+            return grouping.parsed(await self._compare_shortly("group", form, tokens, asked), asked.labels)
+
+        return await self._reading.ask(ask)
+
+    async def _compare_shortly(
+        self, instruction: prompts.Short, output_format: OutputFormat, tokens: int, candidates: Candidates
+    ) -> str:
         messages = prompts.agreement_messages(
-            self._prompt.messages, candidates.texts, candidates.nonce, self.settings.judge_texts
+            self._prompt.messages, candidates.texts, candidates.nonce, self.settings.judge_texts, instruction
         )
-        prompt = self._question(messages, OutputFormat("structured_outputs", {"choice": ["yes", "no"]}))
-        return await self._new_call("agreement").complete(self._engine, prompt, self._short_sampling)
+        sampling = short_sampling(self.settings.judge_sampling, self._engine.capabilities, tokens)
+        prompt = self._question(messages, output_format)
+        return await self._new_call("agreement").complete(self._engine, prompt, sampling)
 
     def return_verbatim(self, answer: Answer, after_partial_output: bool = False) -> Answer:
         """Emit a member's answer as the final one, cut at the caller's stop texts; returns it as it was emitted."""
@@ -226,13 +240,10 @@ class Judge:
         output_format = OutputFormat("structured_outputs", {"choice": list(labels)})
         call = self._new_call("choice")
         prompt = replace(self._question(messages, output_format), logprobs=TOP_LOGPROBS)
-        await call.complete(self._engine, prompt, self._short_sampling)
+        sampling = short_sampling(self.settings.judge_sampling, self._engine.capabilities, CHOICE_TOKENS)
+        await call.complete(self._engine, prompt, sampling)
         by_letter = probabilities(call.completions[0].logprobs, list(labels))
         return {labels[letter]: share for letter, share in by_letter.items()}
-
-    @property
-    def _short_sampling(self) -> Sampling:
-        return short_sampling(self.settings.judge_sampling, self._engine.capabilities, CHOICE_TOKENS)
 
     @property
     def _analysis_sampling(self) -> Sampling:

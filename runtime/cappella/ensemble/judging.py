@@ -7,7 +7,7 @@ from cappella.config.options import Settings
 from cappella.engines.base import Engine
 from cappella.engines.context_size import prompt_work
 from cappella.engines.sanitize import each_text_once
-from cappella.ensemble import given_answers
+from cappella.ensemble import given_answers, own_notes
 from cappella.ensemble.budget import Budget, within_budget
 from cappella.ensemble.events import Emit, RunStarted
 from cappella.ensemble.judgement import Judgement, JudgeTask
@@ -41,7 +41,7 @@ class Judging:
         emit(RunStarted(run_id, settings.answer_names, settings.judge))
         budget = Budget(settings.max_total_tokens) if settings.max_total_tokens else None
         engines, earlier = within_budget(self._engines, budget), list[Call]()
-        with each_text_once():
+        with each_text_once(), own_notes.known(settings.own_texts):
             given = await given_answers.read(settings.answers, None)
             answers = [each for each in given if isinstance(each, Answer)]
             while True:

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 BREAK = "\u200b"
 NOTE_WORDS = 5
 """A note is known by its first words: fewer would stand in ordinary texts as well."""
+MAX_HEAD_LETTERS = 40
+"""Some scripts have no spaces between words."""
 
 # Letters that look like a Latin one; the rest (other cases, widths, accents, mathematical letters) is folded.
 _LOOK_ALIKES = {
@@ -85,10 +87,14 @@ class _Squeezed(dict[int, int | None]):
 
 def _alike(letter: str) -> str:
     """The first of all letters that look like this one, or like one of those."""
+    return min(_all_alike(letter))
+
+
+def _all_alike(letter: str) -> set[str]:
     alike = {letter.lower()}
     while more := {c for low, others in _LOOK_ALIKES.items() if alike & {low, *others} for c in low + others} - alike:
         alike |= more
-    return min(alike)
+    return alike
 
 
 _FOLDED = _Folded()
@@ -97,15 +103,17 @@ _SQUEEZED = _Squeezed()
 
 def _spelled(word: str, between: str) -> str:
     """A pattern of the word in any letters that look like its own."""
-    return between.join(f"[{re.escape(letter + _LOOK_ALIKES[letter])}]" for letter in word.lower())
+    return between.join(f"[{re.escape(''.join(_look_alikes(letter)))}]" for letter in word.lower())
 
 
-def _words(note: str) -> list[str]:
-    return re.findall(r"[A-Za-z]+", note)[:NOTE_WORDS]
+def _look_alikes(letter: str) -> str:
+    return letter + (_LOOK_ALIKES[letter] if letter in _LOOK_ALIKES else "".join(sorted(_all_alike(letter) - {letter})))
 
 
-def _note(text: str) -> str:
-    return _spelled("".join(_words(text)), _BETWEEN_LETTERS_OF_A_NOTE)
+def _head(note: str) -> str:
+    """The letters of its first words, each as the one that it looks like."""
+    words = re.findall(r"[^\W\d_]+", note.translate(_FOLDED))[:NOTE_WORDS]
+    return "".join(words)[:MAX_HEAD_LETTERS]
 
 
 class Imitations:
@@ -122,8 +130,9 @@ class Imitations:
             rf"[<({{]{_GAP}{{0,8}}{mark}[\W_]{{1,8}}[^\W_][\W_]{{1,8}}(?=[0-9a-f]{{6}})",
         ]
         self._lines = re.compile("|".join(lines), re.IGNORECASE)
-        self._notes = re.compile("|".join(map(_note, notes)), re.IGNORECASE)
-        heads = ["".join(_words(note)).lower() for note in notes]
+        heads = list(dict.fromkeys(_head(note) for note in notes))
+        spelled = [_spelled(head, _BETWEEN_LETTERS_OF_A_NOTE) for head in heads]
+        self._notes = re.compile("|".join(spelled), re.IGNORECASE)
         lines_heads = ["[answer", "[end", "[call", "[reasoning"]
         self._squeezed = [head.translate(_SQUEEZED) for head in (*heads, *lines_heads)]
 

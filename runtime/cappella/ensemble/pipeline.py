@@ -20,7 +20,7 @@ from cappella.engines import refusals, waiting
 from cappella.engines.base import Engine
 from cappella.engines.context_size import prompt_work
 from cappella.engines.sanitize import each_text_once
-from cappella.ensemble import conversation, gate
+from cappella.ensemble import conversation, gate, own_notes
 from cappella.ensemble.context import RunContext
 from cappella.ensemble.events import Emit, RunStarted
 from cappella.ensemble.fallback import fallback_answer
@@ -59,25 +59,27 @@ class Pipeline:
         """
         self.require_ready(settings)
         run_id = run_id or new_run_id()
-        with each_text_once():
+        with each_text_once(), own_notes.known(settings.own_texts):
             if settings.progress == "off":
                 return await self._run(prompt, settings, emit, run_id)
             progress = Progress(emit)
             return replace(await self._run(prompt, settings, progress, run_id), progress=progress.text)
 
     def require_ready(self, settings: Settings) -> None:
-        """Raises ModelNotReady if too few members are up for the quorum, or the judge is still starting."""
+        """Raises ModelNotReady if too few members are up for the quorum, or a judge that every run asks is still starting."""
         down = [seat for seat in settings.first_seats if not self._engines[seat.model].status.accepts_requests]
         if len(settings.answer_names) - sum(seat.samples for seat in down) < settings.quorum:
             names = ", ".join(dict.fromkeys(seat.model for seat in down))
             raise ModelNotReady(f"Not ready: {names}. The quorum is {settings.quorum}.", LOADING_RETRY_AFTER_S)
+        if not settings.needs_judge:
+            return
         judges = [settings.judge, *(seat.model for seat in settings.next_judges)]
         is_up = any(self._engines[each].status.accepts_requests for each in judges)
         if not is_up and self._engines[settings.judge].status.state in ("waiting", "loading"):
             raise ModelNotReady(f"Not ready: the judge {settings.judge} is loading.", LOADING_RETRY_AFTER_S)
 
     async def _run(self, prompt: Prompt, settings: Settings, emit: Emit, run_id: str) -> Run:
-        settings, failed = with_living_judge(self._engines, settings)
+        settings, failed = with_living_judge(self._engines, settings) if settings.needs_judge else (settings, [])
         judge = self._engines[settings.judge].capabilities
         judge_prompt = await off_loop_if_large(prompt_work(prompt), for_judge, prompt, judge)
         ctx = RunContext(self._engines, prompt, judge_prompt, settings, STRATEGIES[settings.strategy], emit, run_id)
@@ -89,7 +91,7 @@ class Pipeline:
                 return _finished(ctx, Verdict(answer, answer.name), "bypassed", answer.call.usage.prompt_tokens)
             # Ends with the strategy: a slow tokenizer delays no answer.
             with _awake(ctx):
-                async with background(conversation.count(ctx.judge_engine, ctx.judge_prompt)) as counted:
+                async with background(conversation.count(ctx)) as counted:
                     verdict = await _verdict(ctx)
         prompt_tokens = conversation.tokens(counted, settings, ctx.rounds)
         return _finished(ctx, verdict, run_status(ctx.rounds, ctx.answers, ctx.failure_reason), prompt_tokens)
@@ -97,11 +99,11 @@ class Pipeline:
 
 @contextmanager
 def _awake(ctx: RunContext) -> Iterator[None]:
-    """Keeps all engines of the run awake: the judge wakes while the members answer, and does not fall asleep meanwhile."""
+    """Keeps the engines of the run awake: a judge that it needs wakes while the members answer, and stays awake."""
     settings = ctx.settings
-    scorers = [settings.reward] if settings.reward else []
+    judge = [settings.judge] if settings.needs_judge else []
     with ExitStack() as stack:
-        for model in dict.fromkeys((*(seat.model for seat in settings.called_seats), settings.judge, *scorers)):
+        for model in dict.fromkeys((*(seat.model for seat in settings.called_seats), *judge, *settings.helpers)):
             stack.enter_context(ctx.engines[model].keep_awake())
         yield
 
@@ -183,4 +185,5 @@ def _finished(ctx: RunContext, verdict: Verdict, status: Status, prompt_tokens: 
         dropped_points=judge.dropped_points,
         failed_judges=ctx.failed_judges,
         sampled=ctx.sampled,
+        grouped=ctx.grouped,
     )

@@ -4,9 +4,11 @@ The demo judge is trained on these exact texts: after any change, run `scripts/t
 """
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from string import ascii_uppercase
-from typing import Any
+from typing import Any, Literal
 
+from cappella.ensemble import own_notes
 from cappella.ensemble.grading_texts import GRADE
 from cappella.ensemble.marks import Imitations
 from cappella.ensemble.run import Answer, Shortened
@@ -44,13 +46,20 @@ AS_SENTENCES = (
     " Write each point as a whole sentence on what is said: a letter alone is no point, and stands only where a letter is"
     " asked for."
 )
+Short = Literal["agree", "group"]
+"""Instructions whose reply is short."""
 NO_TEXTS: Mapping[str, str] = {}
-"""No texts of the operator's own; with some, each replaces one of ours: introduce, compare, write, choose, agree."""
+"""No texts of the operator's own; with some, each replaces one of ours: introduce, compare, write, choose, agree, group."""
 GATE = (
     "Before anybody answers the request above: would several assistants together answer it better than one alone?"
     " Reply yes or no, nothing else."
 )
 AGREE = "Now say whether all of the answers say the same. Reply yes or no, nothing else."
+GROUP = (
+    "Now say which of the answers say the same, in whatever words: one JSON object with the letter of each answer, and"
+    " for it the letter of the first answer that says the same, which may be its own. Answers that differ in a fact, a"
+    " figure or a conclusion do not say the same."
+)
 CRITERIA_NOTE = " Weigh these criteria first: "
 REASONING_LINE = "[reasoning] {reasoning}"
 IMAGE_LINE = "[an image that you cannot see]"
@@ -61,21 +70,22 @@ TOOLS_NOTE = (
     " call it and write nothing else."
 )
 
-_IMITATIONS = Imitations(
-    [
-        *INTRODUCTION.split(". ")[::2],
-        ANALYSIS_NOTE,
-        WRITE,
-        COMPARE,
-        CHOOSE,
-        RANK,
-        RANKING_NOTE,
-        GATE,
-        AGREE,
-        GRADE,
-        CRITERIA_NOTE,
-        TOOLS_NOTE,
-    ]
+_NOTES = (
+    *INTRODUCTION.split(". ")[::2],
+    ANALYSIS_NOTE,
+    WRITE,
+    COMPARE,
+    CHOOSE,
+    RANK,
+    RANKING_NOTE,
+    GATE,
+    AGREE,
+    GROUP,
+    GRADE,
+    CRITERIA_NOTE,
+    TOOLS_NOTE,
+    OWN_KNOWLEDGE,
+    AS_SENTENCES,
 )
 
 
@@ -115,8 +125,16 @@ def answer_text(answer: Answer, show_reasoning: bool = False, part: Shortened | 
 
 
 def broken_up(text: str) -> str:
-    """The text with everything in it that looks like our marks, notes and lines spelled with zero-width spaces."""
-    return _IMITATIONS.break_up(text)
+    """The text with everything in it that looks like our marks, notes and lines spelled with zero-width spaces.
+
+    In a run also what looks like the texts of its judges' own.
+    """
+    return _imitations(own_notes.current()).break_up(text)
+
+
+@lru_cache(maxsize=16)
+def _imitations(own: tuple[str, ...]) -> Imitations:
+    return Imitations([*_NOTES, *own])
 
 
 def with_texts_broken_up(conversation: Sequence[Message]) -> list[Message]:
@@ -198,10 +216,15 @@ def choice_messages(
 
 
 def agreement_messages(
-    conversation: Sequence[Message], answers: Sequence[str], nonce: str, texts: Mapping[str, str] = NO_TEXTS
+    conversation: Sequence[Message],
+    answers: Sequence[str],
+    nonce: str,
+    texts: Mapping[str, str] = NO_TEXTS,
+    instruction: Short = "agree",
 ) -> list[Message]:
-    """The conversation, then the answers, then the question whether they agree."""
-    return extend(conversation, [fence(answers, nonce, texts), texts.get("agree", AGREE)])
+    """The conversation, then the answers, then the question whether they agree, or which of them do."""
+    default = {"agree": AGREE, "group": GROUP}[instruction]
+    return extend(conversation, [fence(answers, nonce, texts), texts.get(instruction, default)])
 
 
 def ranking_messages(conversation: Sequence[Message], answers: Sequence[str], nonce: str) -> list[Message]:

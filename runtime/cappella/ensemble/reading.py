@@ -6,8 +6,10 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
+from cappella.config.abilities import groups_by
 from cappella.config.options import Settings
 from cappella.engines.base import Engine
+from cappella.ensemble import grouping
 from cappella.ensemble.candidates import Candidates
 from cappella.ensemble.choice import CHOICE_TOKENS
 from cappella.ensemble.run import Answer, Shortened
@@ -126,9 +128,10 @@ class Reading:
 
 
 def reply_of(settings: Settings, judge: Capabilities) -> Reply:
-    """How long the judge's reply may be: a word if it chooses, unless it reasons first."""
+    """How long the judge's reply may be: a word if it chooses, or a group for each answer, unless it reasons first."""
     if not STRATEGIES[settings.strategy].judge_writes:
-        return Reply(None if judge.reasoning else CHOICE_TOKENS)
+        groups = grouping.tokens(len(settings.answer_names)) if groups_by(settings) == "judge" else 0
+        return Reply(None if judge.reasoning else max(CHOICE_TOKENS, groups))
     analysis = settings.analysis_max_tokens if settings.analysis == "before" else 0
     return Reply(settings.judge_sampling.max_completion_tokens, analysis)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from cappella.config.options import Settings
 from cappella.extraction.extractors import Reading
 from cappella.types import Json, ToolCall, Usage
-from cappella.vocabulary import Confidence, EarlyExit, Evidence
+from cappella.vocabulary import AgreementMode, Confidence, EarlyExit, Evidence
 
 if TYPE_CHECKING:
     from cappella.ensemble.judgement import Judgement
@@ -116,6 +116,18 @@ class Sampled:
 
 
 @dataclass(frozen=True, slots=True)
+class Grouped:
+    """The names of answers in free text that were found to say the same, and `by` what.
+
+    That is their words where the judge or the embeddings were to say it and failed, for this `reason`.
+    """
+
+    by: AgreementMode
+    groups: Sequence[Sequence[str]]
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Panel:
     """One round of the panel: its answers and failures in the order of the seats, and its calls."""
 
@@ -207,6 +219,7 @@ class Run:
     failed_judges: Sequence["FailedJudge"] = ()
     progress: str = ""
     sampled: Sampled | None = None
+    grouped: Grouped | None = None
     judgement: "Judgement | None" = None
 
     @property

@@ -2,15 +2,19 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
+from typing import TypeVar
 
-from cappella.engines.base import Score
+from cappella.engines.base import Embeddings, Score
 from cappella.ensemble import call_counter
 from cappella.ensemble.context import RunContext
 from cappella.ensemble.fallback import cut_at_stop
-from cappella.ensemble.run import Call, Verdict
+from cappella.ensemble.run import Call, Role, Verdict
+from cappella.ensemble.together import AT_ONCE
 from cappella.errors import EngineContextExceeded, EngineNotReady, EngineOverBudget
 from cappella.types import Usage
+
+T = TypeVar("T", Score, Embeddings)
 
 
 async def best_answer(ctx: RunContext) -> Verdict:
@@ -31,8 +35,9 @@ async def scores_of(ctx: RunContext, model: str) -> Mapping[str, float | None]:
     stop = ctx.settings.judge_sampling.stop or ()
     texts = {answer.name: cut_at_stop(answer, stop).content for answer in ctx.answers}
     distinct = list(dict.fromkeys(texts.values()))
+    turn = asyncio.Semaphore(AT_ONCE)
     # All end before one failure is raised, so that no call outlives its run.
-    found = await asyncio.gather(*(_score(ctx, model, text) for text in distinct), return_exceptions=True)
+    found = await asyncio.gather(*(_score(ctx, model, text, turn) for text in distinct), return_exceptions=True)
     failures = [each for each in found if isinstance(each, BaseException)]
     graver = [each for each in failures if not isinstance(each, EngineContextExceeded)]
     if graver or len(failures) == len(found):
@@ -41,18 +46,24 @@ async def scores_of(ctx: RunContext, model: str) -> Mapping[str, float | None]:
     return {name: each.value if isinstance(each := by_text[text], Score) else None for name, text in texts.items()}
 
 
-async def _score(ctx: RunContext, model: str, text: str) -> Score:
-    """The score of one text, whose call is recorded however it ends. Raises EngineError."""
+async def _score(ctx: RunContext, model: str, text: str, turn: asyncio.Semaphore) -> Score:
+    """The score of one text. Raises EngineError."""
+    async with turn:
+        return await recorded(ctx, "score", model, ctx.engines[model].score(ctx.judge_prompt, text))
+
+
+async def recorded(ctx: RunContext, role: Role, model: str, call: Awaitable[T]) -> T:
+    """What a call of a model that writes nothing gives; it is recorded however it ends. Raises EngineError."""
     began, usage, was_called = time.monotonic(), Usage(), True
     try:
-        score = await ctx.engines[model].score(ctx.judge_prompt, text)
-        usage = score.usage
-        return score
+        result = await call
+        usage = result.usage
+        return result
     except (EngineNotReady, EngineOverBudget):
         was_called = False
         raise
     finally:
         if was_called:
-            call = Call("score", model, usage, began, None, time.monotonic() - began)
-            ctx.score_calls.append(call)
-            call_counter.add_call(call)
+            made = Call(role, model, usage, began, None, time.monotonic() - began)
+            ctx.helper_calls.append(made)
+            call_counter.add_call(made)

@@ -9,6 +9,7 @@ from cappella.ensemble.agreement import work
 from cappella.ensemble.context import RunContext
 from cappella.ensemble.fallback import AGREEMENT_WEIGHT, overlap
 from cappella.ensemble.run import Answer, Verdict
+from cappella.ensemble.same import grouped
 from cappella.ensemble.scoring import scores_of
 from cappella.ensemble.weights import priors, votes
 from cappella.errors import EngineError
@@ -40,7 +41,7 @@ async def select_by_evidence(ctx: RunContext) -> Verdict:
         parts["judge"] = log_odds(probabilities)
     if "reward" in chosen_by and ctx.settings.select.reward:
         parts |= await _reward(ctx, ctx.settings.select.reward)
-    parts |= await free_parts(ctx)
+    parts |= await other_parts(ctx)
     if (pair := _close_pair(ctx, parts)) and "judge" in chosen_by:
         _, between = await ctx.judge.choose(pair)
         parts["judge"] = {**parts["judge"], **_shared(parts["judge"], log_odds(between))}
@@ -65,12 +66,12 @@ async def _reward(ctx: RunContext, model: str) -> Parts:
         return {}
 
 
-async def free_parts(ctx: RunContext) -> dict[Evidence, Mapping[str, float]]:
-    """The evidence that costs no call. Agreement and weights are always there: as the prior, if not as parts."""
-    answers, settings = ctx.answers, ctx.settings
+async def other_parts(ctx: RunContext) -> dict[Evidence, Mapping[str, float]]:
+    """The evidence beside the judge's and the scores. Agreement and weights are always there: as the prior, if not as parts."""
+    answers, settings, read = ctx.answers, ctx.settings, await grouped(ctx)
     found: dict[Evidence, Mapping[str, float]] = {
         "agreement": await off_loop_if_large(
-            work(answers), agreement, answers, votes(answers, settings), await ctx.reading()
+            work(answers), agreement, answers, votes(answers, settings), read, _is_grouped(ctx)
         )
     }
     if settings.weights:
@@ -80,10 +81,17 @@ async def free_parts(ctx: RunContext) -> dict[Evidence, Mapping[str, float]]:
     return found
 
 
-def agreement(answers: Sequence[Answer], votes: Mapping[str, float], read: Reading) -> Mapping[str, float]:
-    """How far the others say the same, by their weights: by value where answers have one, else by their words."""
+def _is_grouped(ctx: RunContext) -> bool:
+    """Whether somebody said which texts say the same; where that failed, words are compared."""
+    return ctx.grouped is not None and ctx.grouped.by != "words"
+
+
+def agreement(
+    answers: Sequence[Answer], votes: Mapping[str, float], read: Reading, is_grouped: bool = False
+) -> Mapping[str, float]:
+    """How far the others say the same, by their weights: by value where answers have one or are grouped, else by their words."""
     weights = [votes[answer.name] for answer in answers]
-    if read.extractor not in ONE_VALUE:
+    if read.extractor not in ONE_VALUE and not is_grouped:
         shares = overlap(answers, weights)
         return {answer.name: AGREEMENT_WEIGHT * share for answer, share in zip(answers, shares, strict=True)}
     total = sum(weights)

@@ -69,6 +69,7 @@ def resolve(
     _require_members(settings)
     _require_pattern(settings)
     _require_reward(settings, models)
+    _require_embedder(settings, models)
     _require_image_support(models, settings, prompt)
     if problem := _judge_problem(models, settings, prompt):
         raise problem
@@ -198,6 +199,17 @@ def _require_reward(settings: Settings, models: Models) -> None:
         raise RequestError(f"fusion.{message}", "fusion.select")
 
 
+def _require_embedder(settings: Settings, models: Models) -> None:
+    """Raises RequestError for a model of `agreement` that embeds nothing, or is missing though it should count."""
+    agreement = settings.agreement
+    if agreement.model is not None:
+        _require_models([agreement.model], models, "fusion.agreement")
+    embeds = agreement.model is not None and models[agreement.model].capabilities.task == "embed"
+    if (agreement.by == "embedding" or agreement.model is not None) and not embeds:
+        message = "agreement: embedding compares answers as a model with task: embed embeds them: name one."
+        raise RequestError(f"fusion.{message}", "fusion.agreement")
+
+
 def _quorum(requested: int | None, quorum: int | None, answers: int) -> int:
     if requested is not None and requested > answers:
         message = f"The quorum is {requested}, but the panel gives at most {answers} answers."
@@ -250,6 +262,8 @@ def _judge_problem(models: Models, settings: Settings, prompt: Prompt) -> Reques
     """What the judge's server does not support of the request; None if it supports all."""
     judge, capabilities, gate = settings.judge, models[settings.judge].capabilities, settings.gate
     mode = gate.mode if gate and gate.decider in (None, judge) else None
+    if not settings.may_ask_judge:
+        return None
     if lack := judge_lacks(capabilities, settings, mode) or seat_lacks(capabilities, settings.judge_sampling):
         return RequestError(f"{judge} cannot be the judge: {lack[0]}. {lack[1]}.", "fusion.model")
     if settings.criteria and not capabilities.writes:

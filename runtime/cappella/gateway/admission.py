@@ -131,7 +131,7 @@ class Admission:
         in_runs = {
             config.host_of[model]
             for ensemble in config.ensembles.values()
-            for model in (*(each for _, each in ensemble.models), *ensemble.rewards)
+            for model in (*(each for _, each in ensemble.models), *ensemble.helpers)
         }
         for model in config.models.keys() - in_runs:
             admission._engines[model].has_runs = False

@@ -17,13 +17,16 @@ from cappella.gateway.admission import in_time
 from cappella.gateway.drain import InFlight
 from cappella.gateway.formats import sse
 from cappella.gateway.limits import answer_count
+from cappella.gateway.only_thought import OnlyThought
 from cappella.gateway.request import Incoming, Stream, resumed, unless_gone
 from cappella.gateway.state import GatewayState
 from cappella.gateway.tasks import sequences
 from cappella.gateway.tool_stops import ToolStops
 from cappella.gateway.usage_report import tokens_of_an_answer
 from cappella.telemetry import records
+from cappella.types import Capabilities
 
+CHAT = "/v1/chat/completions"
 MESSAGES = "/v1/messages"
 _BAD_REQUEST = 400
 
@@ -72,10 +75,11 @@ async def answer_from_model(
     except BaseException:
         await reply.aclose()
         raise
-    options = {"status_code": 200, "media_type": form.media_type} if reply.is_silent else head
-    if options["media_type"] == form.media_type:
+    known = {"status_code": 200, "media_type": form.media_type} if reply.is_silent else head
+    if known["media_type"] == form.media_type:
         data = _report_broken_stream(state, incoming.request.url.path, data)
-    return Stream(data, reply, state.config.server.client_timeout_s, incoming.memory, headers=headers, **options)
+    options: dict[str, Any] = {**known, "headers": {**headers, **head.get("headers", {})}}
+    return Stream(data, reply, state.config.server.client_timeout_s, incoming.memory, **options)
 
 
 def _data(state: GatewayState, model: str, reply: "_Reply", form: ModelForm) -> AsyncGenerator[bytes, None]:
@@ -154,7 +158,7 @@ async def _relay(
     answers = answer_count(incoming.wire)
     about = state.config.models_by_name[model]
     tokens = tokens_of_an_answer(incoming.wire, about.context_tokens) if about.capabilities.writes else 0
-    body, shown = _asked(incoming, model, about.capabilities.writes)
+    body, shown = _asked(incoming, model, about.capabilities)
     needed = {state.config.host_of[model]: sequences(incoming.path, incoming.wire, about.max_num_seqs) or answers}
     slot = state.admission.slot(model, needed, direct=True, key=incoming.key_id)
     slot = in_time(slot, state.config.server.max_queue_s - incoming.waited_s, "server.max_queue_s")
@@ -172,19 +176,22 @@ async def _relay(
                     forwarded.add(data)
                     if visible := shown.feed(data):
                         yield visible
-                if rest := shown.rest():
+                rest = shown.rest()
+                head["headers"] = shown.headers
+                if rest:
                     yield rest
 
 
-def _asked(incoming: Incoming, model: str, writes: bool) -> tuple[bytes, usage_report.Filter]:
+def _asked(incoming: Incoming, model: str, about: Capabilities) -> tuple[bytes, usage_report.Filter]:
     """The body that the engine gets, and what makes the client's reply of the engine's."""
     own_name = renaming.with_own_name(incoming.wire, incoming.body, model)
     body, shown = usage_report.requested(incoming.path, *own_name)
     if incoming.path == MESSAGES and incoming.wire.get("tools"):
         shown = ToolStops(shown)
     if (name := incoming.wire["model"]) != model:
-        shown = renaming.Renamed(name, shown) if writes else renaming.RenamedHead(name, model)
-    return body, shown
+        shown = renaming.Renamed(name, shown) if about.writes else renaming.RenamedHead(name, model)
+    thinks = about.reasoning and incoming.path == CHAT
+    return body, OnlyThought(shown, answer_count(incoming.wire)) if thinks else shown
 
 
 async def _report_broken_stream(

@@ -34,6 +34,13 @@ class ChatChoice(TypedDict):
     finish_reason: str | None
 
 
+class Warned(TypedDict):
+    """A model's own reply whose tokens ended while it still thought."""
+
+    code: Literal["only_thinking"]
+    message: str
+
+
 class ChatCompletion(TypedDict):
     id: str
     object: Literal["chat.completion"]
@@ -43,6 +50,7 @@ class ChatCompletion(TypedDict):
     choices: list[ChatChoice]
     usage: NotRequired[Usage]
     fusion: NotRequired[Trace]
+    warning: NotRequired[Warned]
 
 
 class CompletionChoice(TypedDict):

@@ -162,6 +162,9 @@ def _by_own_names(overrides: Overrides, config: Config) -> Overrides:
     if reward := options.select.reward:
         select = options.select.model_copy(update={"reward": config.meant_by(reward)})
         options = options.model_copy(update={"select": select})
+    if embedder := options.agreement.model:
+        agreement = options.agreement.model_copy(update={"model": config.meant_by(embedder)})
+        options = options.model_copy(update={"agreement": agreement})
     return replace(
         overrides,
         options=options,
@@ -186,8 +189,9 @@ def _read(state: GatewayState, path: str, schema: type[FusionRequest], named: Re
 
 def _models_beyond(overrides: Overrides, ensemble: Ensemble) -> list[str]:
     """Models that the request names beyond those of the ensemble: the key must allow each of them."""
-    named = [*(overrides.panel or ()), overrides.judge, overrides.options.select.reward]
-    own = {*(model for _, model in ensemble.models), *ensemble.rewards}
+    options = overrides.options
+    named = [*(overrides.panel or ()), overrides.judge, options.select.reward, options.agreement.model]
+    own = {*(model for _, model in ensemble.models), *ensemble.helpers}
     return [model for model in named if model and model not in own]
 
 
@@ -197,7 +201,8 @@ async def _answer_from_ensemble(
     prompt, settings = await off_loop_if_large(incoming.work_chars, _resolved, state, parsed, overrides, name)
     headers = state.ignored.told(incoming.path, parsed.ignored)
     # The judge that is up now, whose engine it is that the run needs.
-    needed = costs(with_living_judge(state.engines, settings)[0], state.config.host_of)
+    judged = with_living_judge(state.engines, settings)[0]
+    needed = costs(judged, state.config.host_of, state.engines[judged.judge].capabilities.writes)
 
     async def run(emit: Emit, run_id: str) -> Run:
         slot = state.admission.slot(PREFIX + name, needed, key=incoming.key_id)

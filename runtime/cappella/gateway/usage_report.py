@@ -31,6 +31,11 @@ def tokens_of_an_answer(wire: Mapping[str, Any], context: int) -> int:
 class Filter:
     """Passes all pieces of a reply on."""
 
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """What is to be told of a reply beside its body, as far as that is known."""
+        return {}
+
     def feed(self, data: bytes) -> bytes:
         """What the client gets of the next piece."""
         return data

@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 from cappella.ensemble.run import Role, Status
 from cappella.telemetry.judged import Told
 from cappella.types import Json
-from cappella.vocabulary import Confidence, Evidence, Extractor, Strategy
+from cappella.vocabulary import AgreementMode, Confidence, Evidence, Extractor, Strategy
 
 Count = Annotated[int, Field(ge=0)]
 Milliseconds = Annotated[float | None, Field(description="Milliseconds.")]
@@ -79,11 +79,20 @@ class SampledSeats(TypedDict):
     lead: float
 
 
+class GroupedAnswers(TypedDict):
+    """The answers in free text that say the same, by the judge or embeddings; by their words if that failed."""
+
+    by: AgreementMode
+    groups: list[list[str]]
+    failure_reason: NotRequired[str]
+
+
 class WeighedTrace(TypedDict):
     """By what an answer was chosen: values, the parts of the evidence in log-odds, by how much the best leads."""
 
     sampled: NotRequired[SampledSeats]
     extracted: NotRequired[Extracted]
+    agreement: NotRequired[GroupedAnswers]
     evidence: NotRequired[dict[Evidence, dict[str, float]]]
     margin: NotRequired[float]
     confidence: NotRequired[Confidence]

@@ -16,6 +16,10 @@ def add(trace: WeighedTrace, run: Run) -> None:
         trace["sampled"] = {"asked": sampled.asked, "most": sampled.most, "lead": round(sampled.lead, 3)}
     if verdict.read is not None:
         trace["extracted"] = {"by": verdict.read.extractor, "values": _values(verdict.read)}
+    if (grouped := run.grouped) is not None:
+        trace["agreement"] = {"by": grouped.by, "groups": [list(group) for group in grouped.groups]}
+        if grouped.reason is not None:
+            trace["agreement"]["failure_reason"] = grouped.reason
     if verdict.evidence is not None:
         trace["evidence"] = {part: _rounded(each) for part, each in verdict.evidence.items()}
     if verdict.margin is not None:

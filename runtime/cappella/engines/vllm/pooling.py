@@ -1,15 +1,17 @@
 """An engine over one vLLM server that writes nothing: it gives embeddings, ranks documents, or scores answers."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 
 import orjson
 
 from cappella.engines import cache_salt, refusals
-from cappella.engines.base import Score
+from cappella.engines.base import Embeddings, Score
+from cappella.engines.context_size import prompt_work
 from cappella.engines.vllm import scores
 from cappella.engines.vllm.client import VllmEngine
 from cappella.errors import EngineRejected
+from cappella.threads import off_loop_if_large
 from cappella.types import Chunk, Json, Prompt, Sampling
 from cappella.vocabulary import TASKS
 
@@ -38,6 +40,17 @@ class PoolingEngine(VllmEngine):
         path, body = scores.question(task, messages, said)
         async with self._awake():
             return scores.score(await self._ask(path, body))
+
+    async def embed(self, texts: Sequence[str]) -> Embeddings:
+        """See `Engine.embed`."""
+        self.require_accepting()
+        if self.capabilities.task != "embed":
+            return await super().embed(texts)
+        turns = Prompt([{"role": "user", "content": text} for text in texts])
+        plain = await off_loop_if_large(prompt_work(turns), self._sanitizer.sanitize, turns)
+        async with self._awake():
+            path, body = scores.embedding([str(turn["content"]) for turn in plain.messages])
+            return scores.embeddings(await self._ask(path, body), len(texts))
 
     async def probe(self) -> None:
         """See `EngineServer.probe`: the smallest call of its task, in the place of a token."""

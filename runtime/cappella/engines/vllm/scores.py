@@ -1,4 +1,4 @@
-"""vLLM's API of models that write nothing: the paths of each task, the body that asks for a score, and the score in a reply."""
+"""vLLM's API of models that write nothing: the paths of each task, bodies that ask for scores and embeddings, and replies."""
 
 from collections.abc import Mapping, Sequence
 from math import isfinite
@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from cappella.engines.base import Score
+from cappella.engines.base import Embeddings, Score
 from cappella.errors import EngineBroke
 from cappella.types import Json, Message, Usage
 from cappella.vocabulary import Task
@@ -60,6 +60,25 @@ def score(reply: bytes) -> Score:
     if not isfinite(value):
         raise EngineBroke(f"the engine returned a score of {value}")
     return Score(value, usage)
+
+
+def embedding(texts: Sequence[str]) -> tuple[str, Json]:
+    """The path and the body, without the model, that ask for the embeddings of texts, each cut to the model's context."""
+    return "/v1/embeddings", {"input": list(texts), "encoding_format": "float", "truncate_prompt_tokens": -1}
+
+
+def embeddings(reply: bytes, count: int) -> Embeddings:
+    """So many embeddings in a reply to `embedding`. Raises EngineBroke if they are not there."""
+    try:
+        body = orjson.loads(reply)
+        by_place = {int(entry["index"]): [float(each) for each in entry["embedding"]] for entry in body["data"]}
+        vectors = [by_place[at] for at in range(count)]
+        usage = Usage(prompt_tokens=int((body.get("usage") or {}).get("prompt_tokens") or 0))
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise EngineBroke("the engine returned no embeddings") from error
+    if len({len(vector) for vector in vectors}) > 1 or not all(isfinite(sum(vector)) for vector in vectors):
+        raise EngineBroke("the engine returned embeddings that cannot be compared")
+    return Embeddings(vectors, usage)
 
 
 def _only(values: Sequence[float]) -> float:

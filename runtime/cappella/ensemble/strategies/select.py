@@ -16,10 +16,10 @@ async def _select(ctx: RunContext) -> Verdict:
 
 
 async def _choose(ctx: RunContext) -> Verdict:
-    """By the scores of a judge that scores, else by all evidence that the settings name. Raises EngineError."""
+    """By the scores of a judge that scores, where it counts; else by all evidence that the settings name. Raises EngineError."""
     if len(ctx.answers) == 1:
         return Verdict(ctx.judge.return_verbatim(ctx.answers[0]), ctx.answers[0].name)
-    if not ctx.judge_engine.capabilities.writes:
+    if ctx.settings.needs_judge and not ctx.judge_engine.capabilities.writes:
         return await best_answer(ctx)
     return await select_by_evidence(ctx)
 

@@ -11,6 +11,7 @@ from cappella.ensemble.early_exit import early_exit
 from cappella.ensemble.judge import Judge
 from cappella.ensemble.review import rank_answers
 from cappella.ensemble.run import Answer, Verdict
+from cappella.ensemble.same import grouped
 from cappella.ensemble.strategies.layers import ask_all_rounds
 from cappella.ensemble.structured import formats
 from cappella.ensemble.weights import votes as votes_of
@@ -28,7 +29,8 @@ async def _vote(ctx: RunContext) -> Verdict:
 
 async def _count_votes(ctx: RunContext) -> Verdict:
     """Vote by field if every answer is a JSON object, else on the values of answers. Raises EngineError if the judge fails."""
-    judge, read = ctx.judge, await ctx.reading()
+    read = await grouped(ctx)
+    judge = ctx.judge
     groups = agreement.groups(judge.answers, read)
     votes = {group[0].name: [answer.name for answer in group] for group in groups}
     objects = [agreement.as_object(answer) for answer in judge.answers]
@@ -86,4 +88,4 @@ def _prefer(values: Sequence[Any], preferred: Any) -> Any:
     return same[0] if same else values[0]
 
 
-vote = Strategy(_vote, returns_member_answers=True, needs_judge=False)
+vote = Strategy(_vote, returns_member_answers=True)

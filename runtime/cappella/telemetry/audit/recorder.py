@@ -75,8 +75,7 @@ class AuditRecorder:
 
 def _models(settings: Settings) -> list[str]:
     gate = [settings.gate.model] if settings.gate else []
-    reward = [settings.reward] if settings.reward else []
-    return [*(seat.model for seat in settings.panel), settings.judge, *gate, *reward]
+    return [*(seat.model for seat in settings.panel), settings.judge, *gate, *settings.helpers]
 
 
 def _tokens(usages: Iterable[Usage]) -> Mapping[str, int]:

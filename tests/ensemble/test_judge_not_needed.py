@@ -1,0 +1,140 @@
+"""Runs that need no judge: a `select` by other evidence never asks one, and a vote only at a tie."""
+
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from cappella.config import Config, load
+from cappella.config.judge_seat import JudgeSeat
+from cappella.config.options import Overrides
+from cappella.config.weighing import Selection
+from cappella.ensemble.capacity import context_length
+from cappella.ensemble.settings import resolve
+from cappella.errors import ConfigError
+from cappella.types import Capabilities, Prompt, Sampling
+from support.fake_engines import MEMBERS, FakeEngines, choice_script, gateway_config, serving
+from support.scripted_engine import Script
+
+BY_AGREEMENT: dict[str, Any] = {"strategy": "select", "select": Selection(by=("agreement",))}
+WAYS = [BY_AGREEMENT, {"strategy": "vote"}]
+
+
+@pytest.fixture(autouse=True)
+def answers(fake_engines: FakeEngines) -> None:
+    for name, text in zip(MEMBERS, ("a blue sky", "red", "A blue sky."), strict=True):
+        fake_engines.let(name, Script((text,)))
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("state", ["failed", "loading", "asleep"])
+async def test_a_judge_that_is_not_up_is_not_missed(fake_engines: FakeEngines, way: Any, state: Any) -> None:
+    woken = list[str]()
+
+    class Woken:
+        def __enter__(self) -> None:
+            woken.append("judge")
+
+        def __exit__(self, *_: object) -> None: ...
+
+    judge: Any = fake_engines.engines["judge"]
+    judge.status.state, judge._keep_awake = state, Woken
+    run = await fake_engines.run(**way, next_judges=(JudgeSeat("cat"),))
+    assert ("blue" in run.content, run.status, run.failed_judges) == (True, "ok", [])
+    server = fake_engines.servers["judge"]
+    assert (server.bodies, server.counted, woken) == ([], 0, [])
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_nothing_is_prefilled_for_a_judge_who_may_read_nothing(fake_engines: FakeEngines, way: Any) -> None:
+    for name, text in zip(MEMBERS, ("blue sky " * 2000, "red", "blue sky " * 2000), strict=True):
+        fake_engines.let(name, Script((text,), pause_s=0.2 if name == "cat" else 0))
+    await fake_engines.run(**way)
+    assert fake_engines.servers["judge"].bodies == []
+
+
+async def test_a_tie_asks_the_judge_and_the_next_one_where_it_is_dead(fake_engines: FakeEngines) -> None:
+    fake_engines.let("cat", lambda body: choice_script(red=0.9)(body) if "structured_outputs" in body else Script())
+    fake_engines.engines["judge"].status.state = "failed"
+    run = await fake_engines.run(strategy="vote", next_judges=(JudgeSeat("cat"),))
+    assert (run.content, run.status, [each.model for each in run.failed_judges]) == ("red", "degraded", ["judge"])
+
+
+async def test_a_tie_without_any_judge_is_decided_by_the_words_and_told(fake_engines: FakeEngines) -> None:
+    fake_engines.let("cat", Script(("green",)))
+    fake_engines.engines["judge"].status.state = "failed"
+    run = await fake_engines.run(strategy="vote")
+    assert (run.status, run.failure_reason) == ("degraded", "not_ready")
+    assert run.content in ("a blue sky", "red", "green")
+
+
+async def test_a_judge_that_writes_nothing_is_not_asked_where_it_does_not_count(fake_engines: FakeEngines) -> None:
+    fake_engines.engines["judge"].capabilities = Capabilities(task="reward")
+    run = await fake_engines.run(**BY_AGREEMENT)
+    assert ("blue" in run.content, run.verdict.scores) == (True, None)
+
+
+CONFIG = """models:
+  ann: {url: "http://127.0.0.1:9/v1", max_model_len: 100}
+  bob: {weights: w, max_model_len: 50}
+ensembles:
+  default:
+    panel: [{model: ann, temperature: 0.5}, bob]
+"""
+BY_OTHERS = "    strategy: select\n    select: {by: [agreement, weights]}\n"
+BEST = '    presets: {best: {strategy: synthesize, analysis: "off", judge: bob}}\n'
+
+
+def loaded(folder: Path, options: str) -> Config:
+    (folder / "c.yaml").write_text(CONFIG + options)
+    return load.load(folder / "c.yaml")
+
+
+@pytest.mark.parametrize("options", [BY_OTHERS, BY_OTHERS + BEST])
+def test_a_config_needs_no_judge_where_no_run_needs_one(tmp_path: Path, options: str) -> None:
+    config = loaded(tmp_path, options)
+    ensemble = config.ensembles["default"]
+    assert (ensemble.judge.model, ensemble.can_answer(["ann", "bob"])) == ("ann", True)
+    # The first member stands in its place, though its server could not choose.
+    prompt = Prompt([{"role": "user", "content": "Hi"}], logprobs=1)
+    settings = resolve("default", ensemble, config.models_by_name, Overrides(), prompt, Sampling())
+    assert (settings.judge, settings.may_ask_judge) == ("ann", False)
+    assert context_length(ensemble, config.models_by_name) == 50
+    again = Config.model_validate(config.model_dump(mode="json", exclude_unset=True))
+    assert again.ensembles["default"].judge.model == "ann"
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ("", "c.yaml:5: ensembles.default.judge: this key is missing"),
+        ("    strategy: debate\n", "ensembles.default.judge: this key is missing"),
+        ("    strategy: select\n", "ensembles.default.judge: this key is missing"),
+        (BY_OTHERS + BEST.replace(", judge: bob", ""), "ensembles.default.judge: this key is missing"),
+        ("    strategy: vote\n", "ann cannot judge here"),
+        (BY_OTHERS + "    agreement: {by: judge}\n", "ann cannot judge here: agreement: judge"),
+        (BY_OTHERS + "    agreement: {by: embedding}\n", "agreement names None, which embeds nothing"),
+        (BY_OTHERS + "    agreement: {by: embedding, model: bob}\n", "agreement names 'bob', which embeds nothing"),
+    ],
+)
+def test_a_judge_that_is_missing_or_lacks_something_is_told(tmp_path: Path, options: str, problem: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        loaded(tmp_path, options)
+    assert problem in str(caught.value)
+
+
+def test_a_preset_is_checked_with_the_options_that_it_takes_over(tmp_path: Path) -> None:
+    config = loaded(tmp_path, BY_OTHERS + "    presets: {more: {samples: 3}}\n")
+    assert config.ensembles["default"].presets["more"].samples == 3
+
+
+async def test_a_gateway_is_ready_without_a_judge_that_it_does_not_need(fake_engines: FakeEngines) -> None:
+    fake_engines.engines["judge"].status.state = "failed"
+    async with serving(fake_engines, gateway_config(**BY_AGREEMENT)) as url, aiohttp.ClientSession() as http:
+        async with http.get(f"{url}/ready") as reply:
+            ready = reply.status
+        body = {"model": "cappella/default", "messages": [{"role": "user", "content": "Hi"}], "stream": False}
+        async with http.post(f"{url}/v1/chat/completions", json=body) as reply:
+            answer = await reply.json()
+    assert (ready, reply.status, answer["fusion"]["status"]) == (200, 200, "ok")
