@@ -1,14 +1,20 @@
 // The box for the question, with the run options below it.
 
+import { attachmentTray } from "./attachment_tray.js";
+import { isLongPaste, pastedText } from "./attachments.js";
 import { h, setText } from "./dom.js";
 import { sendKeysHint, sendOnEnter } from "./enter_key.js";
-import { isLongPaste } from "./question.js";
 import { runOptions, showOptions } from "./run_options.js";
 
-/** `send(question, pastes)`, `stop()` and `clear()` are called when the user asks for them. */
-export function createComposer(models, { send, stop, clear }) {
+/** `send({question, attachments})` and `stop()` are called when the user asks for them; `count(text)` counts tokens. */
+export function createComposer(models, { send, stop, count }) {
   const summary = h("span", { className: "options-summary" });
-  const controls = runOptions(models, { onChange: () => showOptions(summary, controls) });
+  const tray = attachmentTray({ count, context: () => controls.ensemble().context });
+  const changed = () => {
+    showOptions(summary, controls);
+    tray.recount();
+  };
+  const controls = runOptions(models, { onChange: changed });
   showOptions(summary, controls);
   const text = h("textarea", {
     id: "question",
@@ -17,38 +23,26 @@ export function createComposer(models, { send, stop, clear }) {
     "aria-describedby": "send-keys",
   });
   const sendButton = h("button", { type: "submit", className: "primary" }, "Ask");
-  const startOver = h(
-    "button",
-    {
-      type: "button",
-      className: "quiet",
-      onclick: () => {
-        clear();
-        text.focus();
-      },
-    },
-    "Start over",
-  );
   const settings = h("details", { className: "settings" }, h("summary", {}, summary), controls.element);
   const form = h(
     "form",
     { className: "composer" },
     h("label", { className: "unseen", for: "question" }, "Your question"),
+    tray.element,
     h("div", { className: "write" }, text, sendButton),
-    h("div", { className: "row below" }, settings, sendKeysHint("send-keys"), startOver),
+    h("div", { className: "row below" }, settings, sendKeysHint("send-keys")),
   );
-  startOver.hidden = true;
   let isRunning = false;
-  const takePastes = rememberPastes(text);
+  takePastes(text, tray);
 
   const submit = () => {
     const question = text.value.trim();
     if (isRunning) return stop();
-    if (!question) return text.focus();
+    if (!question && tray.isEmpty()) return text.focus();
     text.value = "";
     settings.open = false;
     fitHeight();
-    send(question, takePastes());
+    send({ question, attachments: tray.take() });
   };
   const fitHeight = () => {
     text.style.height = "auto";
@@ -76,10 +70,6 @@ export function createComposer(models, { send, stop, clear }) {
       fitHeight();
       text.focus();
     },
-    /** Whether there is a conversation to clear. */
-    setStarted(isStarted) {
-      startOver.hidden = !isStarted;
-    },
     setRunning(value) {
       isRunning = value;
       setText(sendButton, isRunning ? "Stop" : "Ask");
@@ -88,19 +78,14 @@ export function createComposer(models, { send, stop, clear }) {
   };
 }
 
-/** Remember long texts that are pasted or dropped into a field; returns a function that takes them out. */
-function rememberPastes(field) {
-  let pastes = [];
-  const remember = (transfer) => {
-    // The value of a field has newlines for line ends, and the question is trimmed.
+/** Long texts that are pasted or dropped into a field stand beside it. */
+function takePastes(field, tray) {
+  const take = (event, transfer) => {
     const pasted = (transfer?.getData("text/plain") ?? "").replaceAll(/\r\n?/g, "\n").trim();
-    if (isLongPaste(pasted)) pastes.push(pasted);
+    if (!isLongPaste(pasted)) return;
+    event.preventDefault();
+    tray.add(pastedText(pasted));
   };
-  field.addEventListener("paste", (event) => remember(event.clipboardData));
-  field.addEventListener("drop", (event) => remember(event.dataTransfer));
-  return () => {
-    const taken = pastes;
-    pastes = [];
-    return taken;
-  };
+  field.addEventListener("paste", (event) => take(event, event.clipboardData));
+  field.addEventListener("drop", (event) => take(event, event.dataTransfer));
 }
