@@ -7,6 +7,7 @@ import { titleOf } from "../../runtime/cappella/gateway/web/assets/conversation.
 import { asJson, asMarkdown } from "../../runtime/cappella/gateway/web/assets/export.js";
 import { readKeptRun } from "../../runtime/cappella/gateway/web/assets/kept_run_state.js";
 import { newRun } from "../../runtime/cappella/gateway/web/assets/run_state.js";
+import { summaryQuestion, turnsToLeaveOut, withSummary } from "../../runtime/cappella/gateway/web/assets/too_long.js";
 import { sha256 } from "../../runtime/cappella/gateway/web/assets/sha256.js";
 
 const CHOICE = { model: "cappella/default", strategy: "vote" };
@@ -72,4 +73,20 @@ test("a run that the server keeps is read as if it had just ended", () => {
   assert.deepEqual([bob.state, bob.reason], ["failed", "engine_broke"]);
   const bare = readKeptRun({ ...reply, status: "failed", error: { type: "PanelFailed" } });
   assert.deepEqual([bare.question, bare.run.phase, bare.run.error.message], ["", "failed", "PanelFailed"]);
+});
+
+test("the oldest turns are left out until half or one is left, at least one more each time", () => {
+  const turn = (length) => ({ question: "x".repeat(length), attachments: [], answer: "" });
+  assert.equal(turnsToLeaveOut([10, 10, 10, 10].map(turn), 0), 2);
+  assert.equal(turnsToLeaveOut([10, 10, 10, 10].map(turn), 2), 3);
+  assert.equal(turnsToLeaveOut([100, 1, 1].map(turn), 0), 1);
+  assert.equal(turnsToLeaveOut([1, 100].map(turn), 0), 1);
+});
+
+test("a summary is asked of the end of a conversation that the models can read", () => {
+  const turns = ["First?", "Last?"].map((question) => ({ question, attachments: [], answer: "a".repeat(90) }));
+  assert.ok(summaryQuestion(turns, null).includes("Question: First?"));
+  const short = summaryQuestion(turns, 130);
+  assert.ok(short.includes("Question: Last?") && !short.includes("First?"));
+  assert.match(withSummary("Be brief.", "They met."), /^Be brief\.\n\n.*:\nThey met\.$/);
 });

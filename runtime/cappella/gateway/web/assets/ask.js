@@ -4,10 +4,11 @@ import { createComposer } from "./composer.js";
 import { fill, h } from "./dom.js";
 import { errorNote } from "./error_note.js";
 import { showExplanation } from "./explanation.js";
-import { describeChoice, readModels, requestBody } from "./request.js";
+import { readModels, requestBody } from "./request.js";
 import { restoredTurn } from "./restored_turn.js";
 import { startRun } from "./run_stream.js";
 import { conversationShelf } from "./shelf.js";
+import { summaryQuestion, tooLongRemedy, withSummary } from "./too_long.js";
 import { turnView } from "./turn.js";
 import { addTurnMenu } from "./turn_menu.js";
 import { showWelcome } from "./welcome.js";
@@ -68,7 +69,7 @@ async function loadModels(state, box) {
   }
   state.strategies = Object.keys(found.strategies);
   state.composer = createComposer(found, {
-    send: (asked) => send(state, asked, state.composer.controls.value()),
+    send: (asked) => send(state, shelf.current(), { ...asked, choice: state.composer.controls.value() }),
     stop: () => shelf.current().running?.stop(),
     count: (text) => countTokens(api, state.composer.controls.value().model, text),
   });
@@ -118,23 +119,24 @@ function waysOn(state, conversation) {
   };
 }
 
-function send(state, { question, attachments, leftOut }, choice) {
+function send(state, conversation, { question, attachments, choice, leftOut }) {
   const { api, shelf, welcome, composer } = state;
-  const conversation = shelf.current();
   if (conversation.running) return;
   const earlier = [...conversation.turns];
-  const without = leftOut ?? earlier.at(-1)?.leftOut ?? 0;
-  const asked = { question, attachments, leftOut: without };
-  const view = turnView(asked, describeChoice(choice));
-  const turn = { ...asked, choice, answer: "", run: null, view };
+  const asked = { question, attachments, choice, leftOut: leftOut ?? earlier.at(-1)?.leftOut ?? 0 };
+  const view = turnView(asked);
+  const turn = { ...asked, answer: "", run: null, view };
   earlier.at(-1)?.view.fold();
   // A new question ends the automatic retry of the one before.
   earlier.at(-1)?.dispose?.();
   addTurn(conversation, turn);
-  welcome.hidden = true;
-  composer.setRunning(true);
-  view.element.scrollIntoView({ block: "start" });
-  conversation.running = startRun(api, requestBody(choice, earlier.slice(without), question, attachments), view.update);
+  if (conversation === shelf.current()) {
+    welcome.hidden = true;
+    composer.setRunning(true);
+    view.element.scrollIntoView({ block: "start" });
+  }
+  const body = requestBody(choice, earlier.slice(asked.leftOut), question, attachments);
+  conversation.running = startRun(api, body, view.update);
   shelf.began(conversation);
   shelf.changed(conversation);
   conversation.running.done.then((run) => finishTurn(state, conversation, turn, run));
@@ -148,17 +150,40 @@ function finishTurn(state, conversation, turn, run) {
   turn.view.end(run);
   shelf.ended(conversation);
   if (run.phase === "done") showExplanation(turn.view, run);
-  if (run.phase === "failed") {
-    const again = () => {
-      note.dispose();
-      askAgain(state, conversation, turn, turn);
-    };
-    const note = errorNote(api, run.error, { model: turn.choice.model, again });
-    turn.dispose = note.dispose;
-    turn.view.notice.append(note.element);
-  }
+  if (run.phase === "failed") showFailure(state, conversation, turn, run.error);
   addTurnMenu(turn, strategies, waysOn(state, conversation));
   if (state.runsKept && run.runId) turn.view.actions.append(h("a", { href: `#run/${run.runId}` }, "Link to this run"));
+}
+
+function showFailure(state, conversation, turn, error) {
+  const again = () => {
+    note.dispose();
+    askAgain(state, conversation, turn, turn);
+  };
+  const note = errorNote(state.api, error, { model: turn.choice.model, again });
+  turn.dispose = note.dispose;
+  turn.view.notice.append(note.element);
+  if (error.code !== "context_length_exceeded") return;
+  const earlier = conversation.turns.slice(0, conversation.turns.indexOf(turn));
+  const remedy = tooLongRemedy(earlier, turn.leftOut, {
+    leaveOut: (leftOut) => askAgain(state, conversation, turn, { ...turn, leftOut }),
+    summarise: () => beginAnew(state, earlier, turn),
+  });
+  note.element.append(remedy);
+}
+
+/** Ask the question in a new conversation that knows the old one by a summary, which the same models write. */
+async function beginAnew(state, earlier, { question, attachments, choice }) {
+  const { api, shelf, composer } = state;
+  const { context } = composer.controls.ensemble();
+  const old = shelf.current();
+  const run = await startRun(api, requestBody({ model: choice.model }, [], summaryQuestion(earlier, context)), () => {}).done;
+  if (run.phase !== "done" || shelf.current() !== old) return false;
+  shelf.startNew();
+  const system = withSummary(choice.system, run.answer.text);
+  send(state, shelf.current(), { question, attachments, choice: { ...choice, system } });
+  composer.controls.set({ ...choice, system });
+  return true;
 }
 
 /** Ask instead of a turn and of those after it, which refer to the answer that is replaced; this can be undone. */
@@ -170,7 +195,7 @@ function askAgain(state, conversation, turn, { question, choice, leftOut }) {
     each.dispose?.();
     each.view.element.remove();
   }
-  send(state, { question, attachments: turn.attachments, leftOut: leftOut ?? turn.leftOut }, choice);
+  send(state, conversation, { question, attachments: turn.attachments, choice, leftOut: leftOut ?? turn.leftOut });
   if (!removed.some((each) => each.answer)) return;
   const replacing = conversation.turns.at(-1);
   const words = removed.length > 1 ? `${removed.length} turns were replaced.` : "The answer was replaced.";

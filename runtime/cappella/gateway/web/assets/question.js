@@ -1,6 +1,7 @@
 // A question as its turn shows it: the text, cut to a few lines, and what was attached to it, folded away.
 
 import { h } from "./dom.js";
+import { describeChoice } from "./request.js";
 
 const EXCERPT_CHARACTERS = 80;
 
@@ -9,8 +10,8 @@ export function excerpt({ question, attachments = [] }) {
   return (question || attachments[0]?.name || "").slice(0, EXCERPT_CHARACTERS);
 }
 
-/** The element of a question; `how` says how it was asked, if not as configured. */
-export function questionView({ question, attachments = [], leftOut = 0 }, how) {
+/** The element of a question, with how it was asked, if not as configured. */
+export function questionView({ question, attachments = [], choice, leftOut = 0 }) {
   const turns = leftOut === 1 ? "the oldest turn" : `the ${leftOut} oldest turns`;
   return h(
     "div",
@@ -18,9 +19,16 @@ export function questionView({ question, attachments = [], leftOut = 0 }, how) {
     h("h2", { className: "eyebrow" }, "You", h("span", { className: "unseen" }, `asked: ${excerpt({ question, attachments })}`)),
     ...attachments.map(attachmentView),
     question && clampedText(question),
-    how && h("p", { className: "small muted how" }, how),
+    howView(choice),
     leftOut > 0 && h("p", { className: "small muted" }, `Asked without ${turns}, for which there was no more room.`),
   );
+}
+
+/** How the question was asked; a system prompt is folded away in it. */
+function howView(choice) {
+  const words = describeChoice(choice);
+  if (!choice.system) return words && h("p", { className: "small muted" }, words);
+  return h("details", { className: "small muted" }, h("summary", {}, words), h("p", { className: "how-system" }, choice.system));
 }
 
 function attachmentView({ name, kind, text, url }) {

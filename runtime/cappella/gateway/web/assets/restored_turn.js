@@ -3,7 +3,6 @@
 import { h } from "./dom.js";
 import { describeError } from "./errors.js";
 import { showExplanation } from "./explanation.js";
-import { describeChoice } from "./request.js";
 import { outcomeText } from "./run_text.js";
 import { sourcesSwitch } from "./sources_switch.js";
 import { turnView } from "./turn.js";
@@ -14,7 +13,7 @@ const STOPPED = "You stopped this run.";
 /** The turn with its view, from what `keptTurn` kept. */
 export function restoredTurn(kept) {
   const { run, answer } = kept;
-  const view = turnView(kept, describeChoice(kept.choice));
+  const view = turnView(kept);
   view.restore(answer, run, () => showEvidence(view, run));
   const note = noteOf(run);
   if (note) view.notice.append(note);

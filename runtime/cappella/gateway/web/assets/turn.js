@@ -12,7 +12,7 @@ import { outcomeText, progressText } from "./run_text.js";
 import { sourcesSwitch } from "./sources_switch.js";
 
 /** The elements of a turn; `update(run, nowMs)` shows the progress of its run, `end(run)` the outcome. */
-export function turnView(asked, how) {
+export function turnView(asked) {
   const status = h("p", { className: "status" });
   const steps = h("ol", { className: "steps", "aria-label": "Progress of the run" });
   const answer = h("div", { className: "prose answer" });
@@ -51,7 +51,7 @@ export function turnView(asked, how) {
     notice,
     actions,
   );
-  const question = questionView(asked, how);
+  const question = questionView(asked);
   const element = h("article", { className: "turn", "aria-label": excerpt(asked) }, question, result, evidence);
   let lastAnnounced = "";
 
