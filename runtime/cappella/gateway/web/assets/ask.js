@@ -68,7 +68,7 @@ async function loadModels(state, box) {
     return;
   }
   state.strategies = Object.keys(found.strategies);
-  state.composer = createComposer(found, {
+  state.composer = createComposer(api, found, {
     send: (asked) => send(state, shelf.current(), { ...asked, choice: state.composer.controls.value() }),
     stop: () => shelf.current().running?.stop(),
     count: (text) => countTokens(api, state.composer.controls.value().model, text),

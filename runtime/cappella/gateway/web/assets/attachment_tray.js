@@ -6,13 +6,15 @@ import { announce, fill, h, setText } from "./dom.js";
 /** The tray; `count(text)` resolves to tokens or to null, `context()` is how many the models can read. */
 export function attachmentTray({ count, context }) {
   let items = [];
+  let failures = 0;
   const list = h("ul", { className: "chips", "aria-label": "Attachments" });
   const sum = h("p", { className: "small muted number" });
   const problem = h("p", { className: "small problem", role: "alert", hidden: true });
-  const element = h("div", { className: "tray", hidden: true }, list, sum, problem);
+  const reading = h("p", { className: "small muted", hidden: true });
+  const element = h("div", { className: "tray", hidden: true }, list, reading, sum, problem);
 
   const draw = () => {
-    element.hidden = items.length === 0 && problem.hidden;
+    element.hidden = items.length === 0 && problem.hidden && reading.hidden;
     const texts = items.filter((item) => item.attachment.kind === "text");
     const total = texts.reduce((all, item) => all + item.tokens, 0);
     const isTooLong = context() !== null && total > context();
@@ -56,8 +58,16 @@ export function attachmentTray({ count, context }) {
   };
   /** Say why something is not attached; an empty text takes the words away. */
   const fail = (words) => {
+    if (words) failures += 1;
     setText(problem, words);
     problem.hidden = words === "";
+    draw();
+  };
+
+  /** Say which file is being read; an empty name for none. */
+  const setReading = (name) => {
+    setText(reading, name && `Reading ${name}…`);
+    reading.hidden = name === "";
     draw();
   };
 
@@ -65,6 +75,9 @@ export function attachmentTray({ count, context }) {
     element,
     add,
     fail,
+    setReading,
+    /** How often something could not be attached. */
+    failures: () => failures,
     isEmpty: () => items.length === 0,
     /** Count again, as by another model. */
     recount: () => items.forEach(measure),

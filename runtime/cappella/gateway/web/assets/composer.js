@@ -1,13 +1,13 @@
 // The box for the question, with the run options below it.
 
 import { attachmentTray } from "./attachment_tray.js";
-import { isLongPaste, pastedText } from "./attachments.js";
 import { h, setText } from "./dom.js";
 import { sendKeysHint, sendOnEnter } from "./enter_key.js";
+import { fileIntake } from "./file_intake.js";
 import { runOptions, showOptions } from "./run_options.js";
 
 /** `send({question, attachments})` and `stop()` are called when the user asks for them; `count(text)` counts tokens. */
-export function createComposer(models, { send, stop, count }) {
+export function createComposer(api, models, { send, stop, count }) {
   const summary = h("span", { className: "options-summary" });
   const tray = attachmentTray({ count, context: () => controls.ensemble().context });
   const changed = () => {
@@ -24,20 +24,26 @@ export function createComposer(models, { send, stop, count }) {
   });
   const sendButton = h("button", { type: "submit", className: "primary" }, "Ask");
   const settings = h("details", { className: "settings" }, h("summary", {}, summary), controls.element);
+  const attachPlace = h("div", { className: "attach-place" });
   const form = h(
     "form",
     { className: "composer" },
     h("label", { className: "unseen", for: "question" }, "Your question"),
     tray.element,
-    h("div", { className: "write" }, text, sendButton),
+    h("div", { className: "write" }, attachPlace, text, sendButton),
     h("div", { className: "row below" }, settings, sendKeysHint("send-keys")),
   );
   let isRunning = false;
-  takePastes(text, tray);
+  const intake = fileIntake(form, text, tray, () => ({ api, takesImages: controls.ensemble().takesImages }));
+  attachPlace.append(...intake.elements);
 
-  const submit = () => {
-    const question = text.value.trim();
+  const submit = async () => {
     if (isRunning) return stop();
+    const failures = tray.failures();
+    await intake.whenRead();
+    // Without the file the question would be another one.
+    if (tray.failures() > failures) return;
+    const question = text.value.trim();
     if (!question && tray.isEmpty()) return text.focus();
     text.value = "";
     settings.open = false;
@@ -76,16 +82,4 @@ export function createComposer(models, { send, stop, count }) {
       sendButton.classList.toggle("primary", !isRunning);
     },
   };
-}
-
-/** Long texts that are pasted or dropped into a field stand beside it. */
-function takePastes(field, tray) {
-  const take = (event, transfer) => {
-    const pasted = (transfer?.getData("text/plain") ?? "").replaceAll(/\r\n?/g, "\n").trim();
-    if (!isLongPaste(pasted)) return;
-    event.preventDefault();
-    tray.add(pastedText(pasted));
-  };
-  field.addEventListener("paste", (event) => take(event, event.clipboardData));
-  field.addEventListener("drop", (event) => take(event, event.dataTransfer));
 }
