@@ -17,7 +17,7 @@ export function mount(root, api) {
   const welcome = h("section", { className: "welcome" });
   const place = h("div", { className: "conversation-place" });
   const box = h("div", { className: "composer-place" });
-  const state = { api, welcome, place, composer: null, strategies: [], runsKept: false, wanted: null };
+  const state = { api, welcome, place, composer: null, strategies: [], notices: {}, runsKept: false, wanted: null };
   state.shelf = conversationShelf(api, {
     show: (conversation, words) => showConversation(state, conversation, words),
     restore(conversation, turns) {
@@ -68,9 +68,11 @@ async function loadModels(state, box) {
     return;
   }
   state.strategies = Object.keys(found.strategies);
+  state.notices = Object.fromEntries(found.ensembles.map(({ id, notice }) => [id, notice]));
   state.composer = createComposer(api, found, {
     send: (asked) => send(state, shelf.current(), { ...asked, choice: state.composer.controls.value() }),
     stop: () => shelf.current().running?.stop(),
+    chosen: () => state.welcome.hidden || showWelcome(state.welcome, api, state.composer),
     count: (text) => countTokens(api, state.composer.controls.value().model, text),
   });
   fill(box, shelf.undo.element, state.composer.element);
@@ -89,12 +91,12 @@ async function countTokens(api, model, text) {
 }
 
 /** Put a conversation on the page, and how it was asked last into the controls. */
-function showConversation({ welcome, place, composer }, conversation, words = "") {
+function showConversation({ api, welcome, place, composer }, conversation, words = "") {
   const { log, turns, running } = conversation;
   fill(place, words && h("div", { className: "note" }, h("p", {}, words)), log);
   welcome.hidden = turns.length > 0;
   if (!composer) return;
-  if (!turns.length) showWelcome(welcome, composer);
+  if (!turns.length) showWelcome(welcome, api, composer);
   const last = turns.at(-1)?.choice;
   if (last) composer.controls.set(last);
   composer.setRunning(running !== null);
@@ -149,7 +151,7 @@ function finishTurn(state, conversation, turn, run) {
   Object.assign(turn, { run, answer: run.phase === "done" ? run.answer.text : "" });
   turn.view.end(run);
   shelf.ended(conversation);
-  if (run.phase === "done") showExplanation(turn.view, run);
+  if (run.phase === "done") showExplanation(turn.view, run, state.notices[turn.choice.model]);
   if (run.phase === "failed") showFailure(state, conversation, turn, run.error);
   addTurnMenu(turn, strategies, waysOn(state, conversation));
   if (state.runsKept && run.runId) turn.view.actions.append(h("a", { href: `#run/${run.runId}` }, "Link to this run"));

@@ -6,15 +6,23 @@ import { sendKeysHint, sendOnEnter } from "./enter_key.js";
 import { fileIntake } from "./file_intake.js";
 import { runOptions, showOptions } from "./run_options.js";
 
-/** `send({question, attachments})` and `stop()` are called when the user asks for them; `count(text)` counts tokens. */
-export function createComposer(api, models, { send, stop, count }) {
+/**
+ * `send({question, attachments})` and `stop()` are called when the user asks for them, `chosen()` after another ensemble was
+ * chosen; `count(text)` resolves to a number of tokens.
+ */
+export function createComposer(api, models, { send, stop, count, chosen }) {
   const summary = h("span", { className: "options-summary" });
   const tray = attachmentTray({ count, context: () => controls.ensemble().context });
+  let model = null;
   const changed = () => {
     showOptions(summary, controls);
+    if (controls.value().model === model) return;
+    model = controls.value().model;
     tray.recount();
+    chosen();
   };
   const controls = runOptions(models, { onChange: changed });
+  model = controls.value().model;
   showOptions(summary, controls);
   const text = h("textarea", {
     id: "question",
