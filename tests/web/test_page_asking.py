@@ -1,6 +1,7 @@
 """The page in a real browser, over scripted engines: asking, watching, stopping, and what can go wrong."""
 
 import json
+import re
 
 import pytest
 from playwright.async_api import Locator, expect
@@ -11,6 +12,7 @@ from support.scripted_engine import Script
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
+KEPT = re.compile("#ask/[0-9a-f]{24}$")
 NOTHING = json.dumps({name: [] for name in ANALYSIS})
 
 
@@ -96,6 +98,7 @@ async def test_a_reload_in_mid_stream_frees_the_engines_and_keeps_the_question(
 ) -> None:
     fake_engines.let("cat", Script(("Endless",), ending="hang"))
     await expect(member(await record.ask("Say hello."), "cat")).to_contain_text("Endless")
+    await expect(record.page).to_have_url(KEPT)
     await record.page.reload()
     assert await eventually(lambda: fake_engines.running == 0)
     turn = record.page.get_by_role("article", name="Say hello.")
@@ -110,9 +113,10 @@ async def test_a_conversation_goes_on_and_is_there_after_a_reload(record: PageVi
     await expect(answer(await record.ask("Say it again."))).to_contain_text("The final answer")
     talk = [(each["role"], each["content"]) for each in fake_engines.servers["ann"].bodies[-1]["messages"]]
     assert talk == [("user", "Say hello."), ("assistant", "The final answer"), ("user", "Say it again.")]
+    await expect(record.page).to_have_url(KEPT)
     await record.page.reload()
     await expect(record.page.get_by_role("article", name="Say it again.")).to_contain_text("The final answer")
-    await record.page.get_by_role("button", name="Start over").click()
+    await record.page.get_by_role("button", name="New conversation").click()
     await expect(record.page.get_by_role("article")).to_have_count(0)
     await expect(answer(await record.ask("Once more."))).to_contain_text("The final answer")
     assert len(fake_engines.servers["ann"].bodies[-1]["messages"]) == 1

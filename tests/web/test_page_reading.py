@@ -1,6 +1,7 @@
 """What one reads on the page, in a real browser: tables, names, questions and pasted texts."""
 
 import json
+import re
 from collections.abc import AsyncIterator
 
 import pytest
@@ -49,8 +50,8 @@ async def paste(record: PageVisit, text: str) -> None:
     await record.page.evaluate(
         "(text) => { const box = document.getElementById('question'), data = new DataTransfer();"
         " data.setData('text/plain', text);"
-        " box.dispatchEvent(new ClipboardEvent('paste', { clipboardData: data, bubbles: true }));"
-        " box.setRangeText(text, box.selectionStart, box.selectionEnd, 'end'); }",
+        " const paste = new ClipboardEvent('paste', { clipboardData: data, bubbles: true, cancelable: true });"
+        " if (box.dispatchEvent(paste)) box.setRangeText(text, box.selectionStart, box.selectionEnd, 'end'); }",
         text,
     )
 
@@ -131,10 +132,13 @@ async def test_a_long_pasted_text_is_a_chip_that_unfolds(record: PageVisit, fake
     box = record.page.get_by_role("textbox", name="Your question")
     await box.press_sequentially("Please summarise: ")
     await paste(record, PASTED)
+    await expect(box).to_have_value("Please summarise: ")
     await box.press("Enter")
     turn = record.page.get_by_role("article", name="Please summarise")
     await expect(button(turn, "Copy the answer")).to_be_visible()
-    assert fake_engines.servers["ann"].bodies[0]["messages"][-1]["content"] == f"Please summarise: {PASTED}"
+    sent = fake_engines.servers["ann"].bodies[0]["messages"][-1]["content"]
+    await expect(record.page).to_have_url(re.compile("#ask/[0-9a-f]{24}$"))
+    assert sent == f"Pasted text, 2,200 words:\n\n```\n{PASTED}\n```\n\nPlease summarise:"
     await record.page.reload()
     chip = turn.get_by_text("Pasted text, 2,200 words", exact=True)
     await expect(turn.locator(".question-text")).to_have_text("Please summarise:")

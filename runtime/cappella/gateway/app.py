@@ -17,6 +17,7 @@ from cappella.ensemble.pipeline import Pipeline
 from cappella.gateway import (
     browser_security,
     docs_pages,
+    documents,
     errors,
     health,
     judge,
@@ -114,6 +115,7 @@ def _routers(reloader: Reloader, gatekeeper: Gatekeeper, persistence: Persistenc
     yield tokens.create_router(lambda: reloader.state)
     yield pooling.create_router(lambda: reloader.state)
     yield judge.create_router(lambda: reloader.state)
+    yield documents.create_router(lambda: reloader.state)
     yield ollama.create_router(lambda: reloader.state)
     yield health.create_router(lambda: reloader.state)
     yield runs.create_router(gatekeeper, persistence.run_store)

@@ -10,7 +10,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from cappella.engines.status import Action
-from cappella.gateway import judge, machine_types, pooling_types, reply_types, stored_responses, tokens
+from cappella.gateway import documents, judge, machine_types, pooling_types, reply_types, stored_responses, tokens
 from cappella.gateway.formats import pooling
 from cappella.gateway.formats.judge import JudgeReply, JudgeRequest
 from cappella.gateway.runs import MAX_LISTED
@@ -63,7 +63,7 @@ POSTED: Mapping[str, tuple[str, Any, tuple[str, ...] | type[BaseModel]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """An endpoint without a request body. `reply` is the type of its JSON reply; `others` are further statuses with the same
+    """An endpoint whose body, if it `takes` one, is of these media types and not JSON. `reply` is the type of its JSON reply; `others` are further statuses with the same
     reply; `refuses` its own error codes; `further` are other methods of the path.
     """
 
@@ -76,6 +76,7 @@ class Endpoint:
     parameters: tuple[Json, ...] = ()
     ok: int = 200
     further: tuple["Endpoint", ...] = ()
+    takes: tuple[str, ...] = ()
 
 
 def _limit(most: int) -> Json:
@@ -195,6 +196,16 @@ ENDPOINTS: Mapping[str, Endpoint] = {
         refuses=("engine_not_found", "action_refused"),
         parameters=(_ENGINE, _ACTION),
         ok=202,
+    ),
+    documents.PATH: Endpoint(
+        "The text of a PDF or DOCX file",
+        reply_types.DocumentText,
+        "run",
+        method="post",
+        refuses=tuple(
+            "invalid_value body_too_large body_too_slow unsupported_media_type overloaded rate_limit_exceeded".split()
+        ),
+        takes=(documents.MEDIA_TYPE,),
     ),
     DOCUMENT_PATH: Endpoint("The OpenAPI document", None, "run"),
 }

@@ -31,6 +31,7 @@ from cappella.types import Json
 _ABOUT_KEYS = ("invalid_api_key", "scope_missing", "model_not_allowed")
 _ALSO_INFERENCE = ("unknown_field", "invalid_value", "model_not_found", "runs_unavailable")
 """Codes of other endpoints that the inference endpoints have too."""
+_BYTES: Json = {"schema": {"type": "string", "format": "binary"}}
 _REF = "#/components/schemas/{model}"
 
 
@@ -162,6 +163,7 @@ def _operation(path: str, each: Endpoint, codes: Codes) -> Json:
         "operationId": _operation_id(path) + ("_delete" if each.method == "delete" else ""),
         **({} if each.scope else {"security": []}),
         **({"parameters": list(each.parameters)} if each.parameters else {}),
+        **({"requestBody": {"required": True, "content": dict.fromkeys(each.takes, _BYTES)}} if each.takes else {}),
         "responses": {
             **{
                 str(ok): {"description": each.summary, "content": {kind: {"schema": schema}}}

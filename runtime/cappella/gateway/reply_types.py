@@ -110,6 +110,16 @@ class InputItems(TypedDict):
     has_more: bool
 
 
+class DocumentText(TypedDict):
+    """The text of a document in Markdown; `pages` of a PDF's `all_pages` were read, and it is `cut` if there is more of it."""
+
+    object: Literal["document"]
+    text: str
+    pages: Count | None
+    all_pages: Count | None
+    cut: bool
+
+
 class ContentBlock(TypedDict):
     type: str
     text: NotRequired[str]

@@ -34,6 +34,12 @@ export const api = {
     return (await call(path, { method: "POST", body: JSON.stringify(body ?? {}) })).json();
   },
 
+  /** Send the bytes of a file. Throws like `get`. */
+  async upload(path, file) {
+    const request = { method: "POST", body: file, headers: { "Content-Type": "application/octet-stream" } };
+    return (await call(path, request)).json();
+  },
+
   /** Stream a chat completion and call `onChunk` with each chunk; `signal` cancels it. Throws like `get`. */
   async stream(body, onChunk, signal) {
     const request = { method: "POST", body: JSON.stringify({ ...body, stream: true }), signal };
@@ -52,7 +58,7 @@ export const api = {
 };
 
 async function call(path, options = {}) {
-  const reply = await fetch(path, { ...options, headers: headers(options.body) });
+  const reply = await fetch(path, { ...options, headers: { ...headers(options.body), ...options.headers } });
   if (!reply.ok) throw await errorOf(reply);
   return reply;
 }

@@ -1,42 +1,65 @@
-// The Ask view: a conversation with an ensemble.
+// The Ask view: a conversation with an ensemble, beside the list of those that are kept.
 
 import { createComposer } from "./composer.js";
 import { fill, h } from "./dom.js";
 import { errorNote } from "./error_note.js";
 import { showExplanation } from "./explanation.js";
-import { describeChoice, readModels, requestBody } from "./request.js";
+import { readModels, requestBody } from "./request.js";
+import { restoredTurn } from "./restored_turn.js";
 import { startRun } from "./run_stream.js";
+import { conversationShelf } from "./shelf.js";
+import { summaryQuestion, tooLongRemedy, withSummary } from "./too_long.js";
 import { turnView } from "./turn.js";
-
-const STORAGE_KEY = "cappella-conversation";
+import { addTurnMenu } from "./turn_menu.js";
+import { showWelcome } from "./welcome.js";
 
 export function mount(root, api) {
-  const turns = [];
-  const log = h("div", { className: "conversation" });
   const welcome = h("section", { className: "welcome" });
+  const place = h("div", { className: "conversation-place" });
   const box = h("div", { className: "composer-place" });
-  const state = { api, turns, log, welcome, composer: null, running: null };
-  root.append(h("h1", { className: "unseen" }, "Ask"), welcome, log, box);
+  const state = { api, welcome, place, composer: null, strategies: [], notices: {}, runsKept: false, wanted: null };
+  state.shelf = conversationShelf(api, {
+    show: (conversation, words) => showConversation(state, conversation, words),
+    restore(conversation, turns) {
+      for (const kept of turns) restoreTurn(state, conversation, kept);
+      conversation.turns.at(-1).view.evidence.open = true;
+    },
+  });
+  const talk = h("div", { className: "talk" }, state.shelf.bar, welcome, place, box);
+  root.append(h("h1", { className: "unseen" }, "Ask"), narrowHead(state.shelf), state.shelf.list, talk);
   loadModels(state, box);
-  const onKey = () => state.composer === null && loadModels(state, box);
+  const onKey = () => {
+    state.shelf.keyChanged();
+    if (state.composer === null) loadModels(state, box);
+  };
   document.addEventListener("cappella-key", onKey);
   return {
+    /** Open the conversation of this id; without one, the view stays as it is. */
+    show: (id) => (state.composer ? state.shelf.open(id) : void (state.wanted = id)),
     unmount() {
       document.removeEventListener("cappella-key", onKey);
-      state.running?.stop();
+      state.shelf.current().running?.stop();
     },
   };
 }
 
+/** Where there is no room for the column: the button that opens it. */
+function narrowHead({ startNew }) {
+  const menu = { type: "button", className: "quiet", popovertarget: "conversations" };
+  const start = { type: "button", className: "quiet", "aria-label": "New conversation", onclick: startNew };
+  return h("div", { className: "row kept-narrow" }, h("button", menu, "Conversations"), h("button", start, "New"));
+}
+
 /** Load the list of models, then show the composer. */
 async function loadModels(state, box) {
+  const { api, shelf } = state;
   let found;
   try {
-    found = readModels(await state.api.get("/v1/models"));
+    found = readModels(await api.get("/v1/models"));
     // A new key makes both the error note and the view load the models.
     if (state.composer) return;
   } catch (error) {
-    const note = errorNote(state.api, error, { model: "", again: () => loadModels(state, box) });
+    const note = errorNote(api, error, { model: "", again: () => loadModels(state, box) });
     fill(box, note.element);
     return;
   }
@@ -45,133 +68,147 @@ async function loadModels(state, box) {
     return;
   }
   state.strategies = Object.keys(found.strategies);
-  state.composer = createComposer(found, {
-    send: (question, pastes) => send(state, { question, pastes }),
-    stop: () => state.running?.stop(),
-    clear: () => clearConversation(state),
+  state.notices = Object.fromEntries(found.ensembles.map(({ id, notice }) => [id, notice]));
+  state.composer = createComposer(api, found, {
+    send: (asked) => send(state, shelf.current(), { ...asked, choice: state.composer.controls.value() }),
+    stop: () => shelf.current().running?.stop(),
+    chosen: () => state.welcome.hidden || showWelcome(state.welcome, api, state.composer),
+    count: (text) => countTokens(api, state.composer.controls.value().model, text),
   });
-  fill(box, state.composer.element);
-  showWelcome(state);
-  restoreConversation(state);
-  state.composer.focus();
-}
-
-function showWelcome({ welcome, composer }) {
-  const { panel, judge, examples, notice } = composer.controls.ensemble();
-  const exampleButton = (example) =>
-    h("button", { type: "button", className: "example", onclick: () => composer.setQuestion(example) }, example);
-  fill(
-    welcome,
-    h("p", { className: "display" }, "Ask several models at once."),
-    h(
-      "p",
-      { className: "lead muted" },
-      `${panel.length} models answer side by side. ${judge} compares their answers and writes one from them,`,
-      " and you see which model said what.",
-    ),
-    notice ? h("p", { className: "note" }, notice) : null,
-    examples.length > 0 && h("p", {}, h("span", { className: "eyebrow" }, "Try")),
-    h("div", { className: "examples" }, ...examples.map(exampleButton)),
+  fill(box, shelf.undo.element, state.composer.element);
+  showConversation(state, shelf.current());
+  shelf.refresh();
+  shelf.open(state.wanted);
+  api.get("/api/machine").then(
+    (machine) => (state.runsKept = machine.runs_kept),
+    () => {},
   );
 }
 
-function send(state, { question, pastes }, choice = state.composer.controls.value()) {
-  if (state.running) return;
-  const { api, turns, log, composer } = state;
-  const earlier = [...turns];
-  const view = turnView({ question, pastes, how: describeChoice(choice) });
-  const turn = { question, pastes, choice, answer: "", view };
-  turns.at(-1)?.view.fold();
-  // A new question ends the automatic retry of the one before.
-  turns.at(-1)?.dispose?.();
-  turns.push(turn);
-  log.append(view.element);
-  conversationChanged(state);
-  composer.setRunning(true);
-  view.element.scrollIntoView({ block: "start" });
-  state.running = startRun(api, requestBody(choice, earlier, question), view.update);
-  state.running.done.then((run) => finishTurn(state, turn, run));
+async function countTokens(api, model, text) {
+  const reply = await api.post("/v1/messages/count_tokens", { model, messages: [{ role: "user", content: text }] });
+  return reply.input_tokens;
 }
 
-function finishTurn(state, turn, run) {
-  state.running = null;
-  state.composer.setRunning(false);
-  turn.answer = run.phase === "done" ? run.answer.text : "";
-  turn.view.end(run);
-  saveConversation(state.turns);
-  if (run.phase === "done") showExplanation(turn.view, run);
-  if (run.phase === "failed") {
-    const again = () => {
-      note.dispose();
-      askAgain(state, turn, turn.choice);
-    };
-    const note = errorNote(state.api, run.error, { model: turn.choice.model, again });
-    turn.dispose = note.dispose;
-    turn.view.notice.append(note.element);
-  }
-  if (run.phase === "stopped")
-    turn.view.notice.append(h("div", { className: "note" }, h("p", {}, "You stopped this run.")));
-  turn.view.actions.append(askAgainMenu(state, turn));
-}
-
-/** The menu that asks the question again; the new turn replaces this one at the end of the conversation. */
-function askAgainMenu(state, turn) {
-  const again = (strategy) =>
-    askAgain(state, turn, strategy === null ? turn.choice : { ...turn.choice, strategy, analysis: "" });
-  const menu = h(
-    "select",
-    { "aria-label": "Ask again in another way" },
-    h("option", { value: "" }, "Ask again…"),
-    h("option", { value: "same" }, "In the same way"),
-    ...state.strategies.map((name) => h("option", { value: name }, `With ${name}`)),
-  );
-  menu.addEventListener("change", () => {
-    const way = menu.value;
-    menu.value = "";
-    if (way) again(way === "same" ? null : way);
-  });
-  return menu;
-}
-
-function askAgain(state, turn, choice) {
-  if (state.running) return;
-  // The later turns refer to the answer that is replaced.
-  for (const removed of state.turns.splice(state.turns.indexOf(turn))) {
-    removed.dispose?.();
-    removed.view.element.remove();
-  }
-  send(state, turn, choice);
-}
-
-function clearConversation(state) {
-  state.running?.stop();
-  for (const turn of state.turns) turn.dispose?.();
-  state.turns.length = 0;
-  fill(state.log);
-  conversationChanged(state);
-}
-
-function conversationChanged({ turns, welcome, composer }) {
+/** Put a conversation on the page, and how it was asked last into the controls. */
+function showConversation({ api, welcome, place, composer }, conversation, words = "") {
+  const { log, turns, running } = conversation;
+  fill(place, words && h("div", { className: "note" }, h("p", {}, words)), log);
   welcome.hidden = turns.length > 0;
-  composer.setStarted(turns.length > 0);
-  saveConversation(turns);
+  if (!composer) return;
+  if (!turns.length) showWelcome(welcome, api, composer);
+  const last = turns.at(-1)?.choice;
+  if (last) composer.controls.set(last);
+  composer.setRunning(running !== null);
+  composer.focus();
 }
 
-/** Save the conversation for this tab, so that it survives a reload. */
-function saveConversation(turns) {
-  const kept = turns.map(({ question, pastes, choice, answer }) => ({ question, pastes, choice, answer }));
-  sessionStorage.setItem(STORAGE_KEY, JSON.stringify(kept));
+function addTurn(conversation, turn) {
+  conversation.turns.push(turn);
+  conversation.log.append(turn.view.element);
 }
 
-function restoreConversation(state) {
-  if (state.turns.length) return;
-  for (const { question, pastes = [], choice, answer } of JSON.parse(sessionStorage.getItem(STORAGE_KEY) ?? "[]")) {
-    const view = turnView({ question, pastes, how: describeChoice(choice) });
-    const turn = { question, pastes, choice, answer, view };
-    view.restore(answer);
-    view.actions.append(askAgainMenu(state, turn));
-    state.turns.push(turn);
-    state.log.append(view.element);
+function restoreTurn(state, conversation, kept) {
+  const turn = restoredTurn(kept);
+  addTurn(conversation, turn);
+  addTurnMenu(turn, state.strategies, waysOn(state, conversation));
+}
+
+function waysOn(state, conversation) {
+  return {
+    askAgain: (turn, changes) => askAgain(state, conversation, turn, changes),
+    branch: (turn) => state.shelf.branch(turn).then(() => state.composer.focus()),
+  };
+}
+
+function send(state, conversation, { question, attachments, choice, leftOut }) {
+  const { api, shelf, welcome, composer } = state;
+  if (conversation.running) return;
+  const earlier = [...conversation.turns];
+  const asked = { question, attachments, choice, leftOut: leftOut ?? earlier.at(-1)?.leftOut ?? 0 };
+  const view = turnView(asked);
+  const turn = { ...asked, answer: "", run: null, view };
+  earlier.at(-1)?.view.fold();
+  // A new question ends the automatic retry of the one before.
+  earlier.at(-1)?.dispose?.();
+  addTurn(conversation, turn);
+  if (conversation === shelf.current()) {
+    welcome.hidden = true;
+    composer.setRunning(true);
+    view.element.scrollIntoView({ block: "start" });
   }
-  conversationChanged(state);
+  const body = requestBody(choice, earlier.slice(asked.leftOut), question, attachments);
+  conversation.running = startRun(api, body, view.update);
+  shelf.began(conversation);
+  shelf.changed(conversation);
+  conversation.running.done.then((run) => finishTurn(state, conversation, turn, run));
+}
+
+function finishTurn(state, conversation, turn, run) {
+  const { api, shelf, composer, strategies } = state;
+  conversation.running = null;
+  if (conversation === shelf.current()) composer.setRunning(false);
+  Object.assign(turn, { run, answer: run.phase === "done" ? run.answer.text : "" });
+  turn.view.end(run);
+  shelf.ended(conversation);
+  if (run.phase === "done") showExplanation(turn.view, run, state.notices[turn.choice.model]);
+  if (run.phase === "failed") showFailure(state, conversation, turn, run.error);
+  addTurnMenu(turn, strategies, waysOn(state, conversation));
+  if (state.runsKept && run.runId) turn.view.actions.append(h("a", { href: `#run/${run.runId}` }, "Link to this run"));
+}
+
+function showFailure(state, conversation, turn, error) {
+  const again = () => {
+    note.dispose();
+    askAgain(state, conversation, turn, turn);
+  };
+  const note = errorNote(state.api, error, { model: turn.choice.model, again });
+  turn.dispose = note.dispose;
+  turn.view.notice.append(note.element);
+  if (error.code !== "context_length_exceeded") return;
+  const earlier = conversation.turns.slice(0, conversation.turns.indexOf(turn));
+  const remedy = tooLongRemedy(earlier, turn.leftOut, {
+    leaveOut: (leftOut) => askAgain(state, conversation, turn, { ...turn, leftOut }),
+    summarise: () => beginAnew(state, earlier, turn),
+  });
+  note.element.append(remedy);
+}
+
+/** Ask the question in a new conversation that knows the old one by a summary, which the same models write. */
+async function beginAnew(state, earlier, { question, attachments, choice }) {
+  const { api, shelf, composer } = state;
+  const { context } = composer.controls.ensemble();
+  const old = shelf.current();
+  const run = await startRun(api, requestBody({ model: choice.model }, [], summaryQuestion(earlier, context)), () => {}).done;
+  if (run.phase !== "done" || shelf.current() !== old) return false;
+  shelf.startNew();
+  const system = withSummary(choice.system, run.answer.text);
+  send(state, shelf.current(), { question, attachments, choice: { ...choice, system } });
+  composer.controls.set({ ...choice, system });
+  return true;
+}
+
+/** Ask instead of a turn and of those after it, which refer to the answer that is replaced; this can be undone. */
+function askAgain(state, conversation, turn, { question, choice, leftOut }) {
+  const { shelf } = state;
+  if (conversation.running) return;
+  const removed = conversation.turns.splice(conversation.turns.indexOf(turn));
+  for (const each of removed) {
+    each.dispose?.();
+    each.view.element.remove();
+  }
+  send(state, conversation, { question, attachments: turn.attachments, choice, leftOut: leftOut ?? turn.leftOut });
+  if (!removed.some((each) => each.answer)) return;
+  const replacing = conversation.turns.at(-1);
+  const words = removed.length > 1 ? `${removed.length} turns were replaced.` : "The answer was replaced.";
+  shelf.undo.show(words, () => putBack(state, conversation, replacing, removed));
+}
+
+function putBack({ shelf }, conversation, replacing, removed) {
+  if (conversation.turns.includes(replacing)) conversation.running?.stop();
+  const from = conversation.turns.indexOf(replacing);
+  for (const each of from < 0 ? [] : conversation.turns.splice(from)) each.view.element.remove();
+  for (const each of removed) conversation.log.append(each.view.element);
+  conversation.turns.push(...removed);
+  shelf.changed(conversation);
 }

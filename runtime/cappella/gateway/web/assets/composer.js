@@ -1,14 +1,28 @@
 // The box for the question, with the run options below it.
 
+import { attachmentTray } from "./attachment_tray.js";
 import { h, setText } from "./dom.js";
 import { sendKeysHint, sendOnEnter } from "./enter_key.js";
-import { isLongPaste } from "./question.js";
+import { fileIntake } from "./file_intake.js";
 import { runOptions, showOptions } from "./run_options.js";
 
-/** `send(question, pastes)`, `stop()` and `clear()` are called when the user asks for them. */
-export function createComposer(models, { send, stop, clear }) {
+/**
+ * `send({question, attachments})` and `stop()` are called when the user asks for them, `chosen()` after another ensemble was
+ * chosen; `count(text)` resolves to a number of tokens.
+ */
+export function createComposer(api, models, { send, stop, count, chosen }) {
   const summary = h("span", { className: "options-summary" });
-  const controls = runOptions(models, { onChange: () => showOptions(summary, controls) });
+  const tray = attachmentTray({ count, context: () => controls.ensemble().context });
+  let model = null;
+  const changed = () => {
+    showOptions(summary, controls);
+    if (controls.value().model === model) return;
+    model = controls.value().model;
+    tray.recount();
+    chosen();
+  };
+  const controls = runOptions(models, { onChange: changed });
+  model = controls.value().model;
   showOptions(summary, controls);
   const text = h("textarea", {
     id: "question",
@@ -17,38 +31,32 @@ export function createComposer(models, { send, stop, clear }) {
     "aria-describedby": "send-keys",
   });
   const sendButton = h("button", { type: "submit", className: "primary" }, "Ask");
-  const startOver = h(
-    "button",
-    {
-      type: "button",
-      className: "quiet",
-      onclick: () => {
-        clear();
-        text.focus();
-      },
-    },
-    "Start over",
-  );
   const settings = h("details", { className: "settings" }, h("summary", {}, summary), controls.element);
+  const attachPlace = h("div", { className: "attach-place" });
   const form = h(
     "form",
     { className: "composer" },
     h("label", { className: "unseen", for: "question" }, "Your question"),
-    h("div", { className: "write" }, text, sendButton),
-    h("div", { className: "row below" }, settings, sendKeysHint("send-keys"), startOver),
+    tray.element,
+    h("div", { className: "write" }, attachPlace, text, sendButton),
+    h("div", { className: "row below" }, settings, sendKeysHint("send-keys")),
   );
-  startOver.hidden = true;
   let isRunning = false;
-  const takePastes = rememberPastes(text);
+  const intake = fileIntake(form, text, tray, () => ({ api, takesImages: controls.ensemble().takesImages }));
+  attachPlace.append(...intake.elements);
 
-  const submit = () => {
-    const question = text.value.trim();
+  const submit = async () => {
     if (isRunning) return stop();
-    if (!question) return text.focus();
+    const failures = tray.failures();
+    await intake.whenRead();
+    // Without the file the question would be another one.
+    if (tray.failures() > failures) return;
+    const question = text.value.trim();
+    if (!question && tray.isEmpty()) return text.focus();
     text.value = "";
     settings.open = false;
     fitHeight();
-    send(question, takePastes());
+    send({ question, attachments: tray.take() });
   };
   const fitHeight = () => {
     text.style.height = "auto";
@@ -76,31 +84,10 @@ export function createComposer(models, { send, stop, clear }) {
       fitHeight();
       text.focus();
     },
-    /** Whether there is a conversation to clear. */
-    setStarted(isStarted) {
-      startOver.hidden = !isStarted;
-    },
     setRunning(value) {
       isRunning = value;
       setText(sendButton, isRunning ? "Stop" : "Ask");
       sendButton.classList.toggle("primary", !isRunning);
     },
-  };
-}
-
-/** Remember long texts that are pasted or dropped into a field; returns a function that takes them out. */
-function rememberPastes(field) {
-  let pastes = [];
-  const remember = (transfer) => {
-    // The value of a field has newlines for line ends, and the question is trimmed.
-    const pasted = (transfer?.getData("text/plain") ?? "").replaceAll(/\r\n?/g, "\n").trim();
-    if (isLongPaste(pasted)) pastes.push(pasted);
-  };
-  field.addEventListener("paste", (event) => remember(event.clipboardData));
-  field.addEventListener("drop", (event) => remember(event.dataTransfer));
-  return () => {
-    const taken = pastes;
-    pastes = [];
-    return taken;
   };
 }

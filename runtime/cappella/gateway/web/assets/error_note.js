@@ -3,6 +3,7 @@
 import { fill, h, setText } from "./dom.js";
 import { describeError } from "./errors.js";
 import { askForKey } from "./key_dialog.js";
+import { watchStages } from "./loading_stages.js";
 
 const REFRESH_MS = 1000;
 
@@ -18,8 +19,8 @@ export function errorNote(api, error, { again, model }) {
     problem.hint && h("p", {}, problem.hint),
     actions,
   );
-  let timer = 0;
-  const dispose = () => clearInterval(timer);
+  let stop = () => {};
+  const dispose = () => stop();
   const retry = () => {
     dispose();
     again();
@@ -30,9 +31,9 @@ export function errorNote(api, error, { again, model }) {
     fill(actions, button("Enter a key", ask, true), button("Ask again", retry));
     if (error.status === 401) ask();
   } else if (problem.remedy === "wait") {
-    timer = showCountdown(actions, problem.waitS ?? 1, retry);
+    stop = showCountdown(actions, problem.waitS ?? 1, retry);
   } else if (problem.remedy === "loading") {
-    timer = watchLoading(api, element, actions, model, retry);
+    stop = watchLoading(api, element, actions, model, retry);
   } else if (problem.remedy === "retry") {
     fill(actions, button("Ask again", retry, true));
   } else {
@@ -59,7 +60,8 @@ function showCountdown(actions, waitS, retry) {
     if (leftS <= 0 && automatic.checked) retry();
   };
   tick();
-  return setInterval(tick, REFRESH_MS);
+  const timer = setInterval(tick, REFRESH_MS);
+  return () => clearInterval(timer);
 }
 
 /** Show the stages of the engines until the ensemble can answer; then send again, if the user wants that. */
@@ -69,21 +71,7 @@ function watchLoading(api, element, actions, model, retry) {
   element.classList.replace("bad", "warn");
   fill(actions, h("label", {}, automatic, " Ask as soon as enough engines are ready"), button("Ask again", retry));
   element.append(stages);
-  const name = model.replace(/^cappella\//, "");
-  const refresh = async () => {
-    const state = await api.get("/api/machine").catch(() => null);
-    if (state === null) return;
-    fill(stages, ...Object.entries(state.engines).map(stage));
-    if (state.ensembles[name]?.answers && automatic.checked && element.isConnected) retry();
-  };
-  refresh();
-  return setInterval(refresh, REFRESH_MS);
-}
-
-function stage([name, engine]) {
-  const isUp = engine.state === "ready" || engine.state === "asleep";
-  const left = engine.remaining_s ? `, about ${Math.ceil(engine.remaining_s)} s left` : "";
-  const bar = h("progress", { max: 1, value: isUp ? 1 : engine.progress, "aria-label": `${name} loading` });
-  const words = engine.reason ? `${engine.state}: ${engine.reason}` : `${engine.stage}${left}`;
-  return h("li", {}, h("span", { className: "name" }, name), bar, h("span", { className: "small muted" }, words));
+  return watchStages(api, stages, model.replace(/^cappella\//, ""), (answers) => {
+    if (answers && automatic.checked && element.isConnected) retry();
+  });
 }

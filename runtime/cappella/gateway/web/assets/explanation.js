@@ -10,17 +10,17 @@ import { waterfallView } from "./waterfall_view.js";
 
 const MIN_SUPPORT = 0.25;
 
-/** Add to a turn what is known of its finished run: what takes long comes in slices. */
-export async function showExplanation(view, run) {
+/** Add to a turn what is known of its finished run: what takes long comes in slices. `notice` is the ensemble's, if it has one. */
+export async function showExplanation(view, run, notice = "") {
   const decided = decisionView(run);
   if (decided) view.more.append(h("section", { className: "part" }, h("h3", {}, "How it was decided"), decided));
   if (run.usage?.fusion_details?.length) {
     view.more.append(h("section", { className: "part" }, h("h3", {}, "Where the time went"), waterfallView(run)));
   }
-  if (run.fusion.responses?.length) await showSources(view, run);
+  if (run.fusion.responses?.length) await showSources(view, run, notice);
 }
 
-async function showSources(view, run) {
+async function showSources(view, run, notice) {
   const pause = slicer();
   const answers = await markedAnswers(view, run, pause);
   const read = [];
@@ -39,12 +39,17 @@ async function showSources(view, run) {
     const letters = Object.fromEntries(answers.map(({ name }, at) => [name, view.members.letterOf(name) ?? "ABCDEFGH"[at]]));
     view.trace.append(attributionView(view.answer, sentences, answers, found, letters));
     const words = supportText(support);
-    if (words) view.notice.append(h("div", { className: "note warn unsupported" }, h("p", {}, words)));
+    if (words) view.notice.append(unsupported(words, notice));
   }
   for (const point of view.comparison.points()) {
     point.rest(passagesOf(point, answers, read), view.members);
     await pause();
   }
+}
+
+/** That no member supports an answer; what the ensemble is for may be the reason. */
+function unsupported(words, notice) {
+  return h("div", { className: "note warn unsupported" }, h("p", {}, words), notice && h("p", {}, notice));
 }
 
 /** Each member's answer with its sentences as elements. */

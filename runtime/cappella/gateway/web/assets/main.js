@@ -10,6 +10,7 @@ const VIEWS = {
   compare: { title: "Compare", load: () => import("./compare.js"), stays: true },
   eval: { title: "Eval", load: () => import("./eval.js"), stays: true },
   machine: { title: "Machine", load: () => import("./machine.js"), stays: false },
+  run: { title: "Run", load: () => import("./kept_run.js"), stays: false },
 };
 const THEME = "cappella-theme";
 const REFRESH_MS = 5000;
@@ -18,11 +19,19 @@ const main = document.getElementById("main");
 const shown = new Map();
 let current = null;
 
-async function showView() {
-  const wanted = location.hash.slice(1);
-  if (wanted === "main") return main.focus();
-  const name = wanted in VIEWS ? wanted : "ask";
-  if (name === current) return;
+/** Show the view that the address names, and in it what stands behind the name: `#ask/ID`. */
+async function showView(event) {
+  const [wanted, id] = location.hash.slice(1).split("/");
+  if (wanted === "main") {
+    main.focus();
+    return history.replaceState(null, "", event?.oldURL ?? "#ask");
+  }
+  const name = Object.hasOwn(VIEWS, wanted) ? wanted : "ask";
+  if (name !== current) await changeView(name);
+  shown.get(name)?.show?.(id);
+}
+
+async function changeView(name) {
   leaveView(current);
   current = name;
   document.title = `${VIEWS[name].title} · Cappella`;

@@ -1,59 +1,40 @@
-// A question as its turn shows it: the text, cut to a few lines, and long pasted parts folded away.
+// A question as its turn shows it: the text, cut to a few lines, and what was attached to it, folded away.
 
 import { h } from "./dom.js";
+import { describeChoice } from "./request.js";
 
-const MIN_PASTED_WORDS = 150;
-const MIN_PASTED_CHARACTERS = 1000;
-const MAX_CHARACTERS_PER_WORD = 20;
 const EXCERPT_CHARACTERS = 80;
 
-/** Whether a pasted text is long enough to be folded away. */
-export function isLongPaste(text) {
-  return countWords(text) >= MIN_PASTED_WORDS || text.trim().length >= MIN_PASTED_CHARACTERS;
-}
-
-/** A question in parts `{text, isPasted}`, in order. A paste that was edited afterwards is ordinary text. */
-export function splitPastes(question, pastes) {
-  const parts = [];
-  let rest = question;
-  for (;;) {
-    const [at, paste] = firstPaste(rest, pastes);
-    const text = rest.slice(0, at).trim();
-    if (text) parts.push({ text, isPasted: false });
-    if (!paste) return parts;
-    parts.push({ text: paste, isPasted: true });
-    rest = rest.slice(at + paste.length);
-  }
-}
-
-/** "Pasted text, 2,213 words"; in characters where the script has no spaces. */
-export function pasteLabel(text) {
-  const words = countWords(text);
-  const hasWords = text.length / words <= MAX_CHARACTERS_PER_WORD;
-  const count = (hasWords ? words : text.length).toLocaleString("en");
-  return `Pasted text, ${count} ${hasWords ? "words" : "characters"}`;
-}
-
 /** The first words of a question, to name its turn. */
-export function excerpt(question) {
-  return question.slice(0, EXCERPT_CHARACTERS);
+export function excerpt({ question, attachments = [] }) {
+  return (question || attachments[0]?.name || "").slice(0, EXCERPT_CHARACTERS);
 }
 
-/** The element of a question; `how` says how it was asked, if not as configured. */
-export function questionView(question, pastes, how) {
-  const parts = splitPastes(question, pastes);
+/** The element of a question, with how it was asked, if not as configured. */
+export function questionView({ question, attachments = [], choice, leftOut = 0 }) {
+  const turns = leftOut === 1 ? "the oldest turn" : `the ${leftOut} oldest turns`;
   return h(
     "div",
     { className: "question" },
-    h("h2", { className: "eyebrow" }, "You", h("span", { className: "unseen" }, `asked: ${excerpt(question)}`)),
-    ...parts.map((part) => (part.isPasted ? pastedText(part.text) : clampedText(part.text))),
-    how && h("p", { className: "small muted" }, how),
+    h("h2", { className: "eyebrow" }, "You", h("span", { className: "unseen" }, `asked: ${excerpt({ question, attachments })}`)),
+    ...attachments.map(attachmentView),
+    question && clampedText(question),
+    howView(choice),
+    leftOut > 0 && h("p", { className: "small muted" }, `Asked without ${turns}, for which there was no more room.`),
   );
 }
 
-function pastedText(text) {
-  const props = { className: "pasted-text", tabindex: 0, role: "group", "aria-label": "Pasted text" };
-  return h("details", { className: "pasted" }, h("summary", {}, pasteLabel(text)), h("div", props, text));
+/** How the question was asked; a system prompt is folded away in it. */
+function howView(choice) {
+  const words = describeChoice(choice);
+  if (!choice.system) return words && h("p", { className: "small muted" }, words);
+  return h("details", { className: "small muted" }, h("summary", {}, words), h("p", { className: "how-system" }, choice.system));
+}
+
+function attachmentView({ name, kind, text, url }) {
+  const props = { className: "attached-text", tabindex: 0, role: "group", "aria-label": name };
+  const content = kind === "image" ? h("img", { src: url, alt: name }) : h("div", props, text);
+  return h("details", { className: "attached" }, h("summary", {}, name), content);
 }
 
 /** Text of which only the first lines are shown, with a button for the rest where there is more. */
@@ -70,14 +51,4 @@ function clampedText(text) {
   };
   new ResizeObserver(measure).observe(words);
   return h("div", { className: "clamp" }, words, button);
-}
-
-function firstPaste(text, pastes) {
-  const found = pastes.map((paste) => [text.indexOf(paste), paste]).filter(([at]) => at >= 0);
-  found.sort(([a], [b]) => a - b);
-  return found[0] ?? [text.length, null];
-}
-
-function countWords(text) {
-  return text.split(/\s+/).filter(Boolean).length;
 }

@@ -1,5 +1,7 @@
 // The body of a request from the chosen options and the conversation, and the options as text.
 
+import { contentOf } from "./attachments.js";
+
 export const ANALYSES = {
   before: "Before: compare first, then write",
   alongside: "Alongside: compare while writing",
@@ -15,15 +17,19 @@ export function readModels(reply) {
   return {
     models,
     strategies: reply.strategies,
-    ensembles: ensembles.map(({ id, panel, judge, presets = [], examples = [], notice = "" }) => ({
-      id,
-      name: id.replace(/^cappella\//, ""),
-      panel,
-      judge,
-      presets,
-      examples,
-      notice,
-    })),
+    ensembles: ensembles.map(
+      ({ id, panel, judge, presets = [], examples = [], notice = "", context_length: context = null, architecture }) => ({
+        id,
+        name: id.replace(/^cappella\//, ""),
+        panel,
+        judge,
+        presets,
+        examples,
+        notice,
+        context,
+        takesImages: architecture?.input_modalities.includes("image") ?? false,
+      }),
+    ),
   };
 }
 
@@ -38,20 +44,25 @@ export function modelRequestBody(model, question) {
 }
 
 /** The body of a chat completion: the conversation so far, the new question, and the options that were changed. */
-export function requestBody(choice, turns, question) {
+export function requestBody(choice, turns, question, attachments = []) {
   const fusion = { include_events: true, include_intermediate_responses: true };
   if (choice.preset) fusion.preset = choice.preset;
   if (choice.strategy) fusion.strategy = choice.strategy;
   if (choice.analysis) fusion.analysis = choice.analysis;
   if (choice.judge) fusion.model = choice.judge;
   if (choice.panel) fusion.analysis_models = choice.panel;
+  const { temperature, max_tokens } = choice.sampling ?? {};
+  if (temperature !== undefined) fusion.temperature = temperature;
+  if (max_tokens !== undefined) fusion.max_completion_tokens = max_tokens;
   const messages = turns
     .filter((turn) => turn.answer)
     .flatMap((turn) => [
-      { role: "user", content: turn.question },
+      { role: "user", content: contentOf(turn.question, turn.attachments) },
       { role: "assistant", content: turn.answer },
     ]);
-  return { model: choice.model, messages: [...messages, { role: "user", content: question }], fusion };
+  if (choice.system) messages.unshift({ role: "system", content: choice.system });
+  messages.push({ role: "user", content: contentOf(question, attachments) });
+  return { model: choice.model, messages, ...choice.sampling, fusion };
 }
 
 /** The models of a panel of seats: `alto#2` is alto's second seat. */
@@ -67,6 +78,9 @@ export function describeChoice(choice) {
     choice.analysis && `analysis ${choice.analysis}`,
     choice.panel && `panel ${choice.panel.join(", ")}`,
     choice.judge && `judge ${choice.judge}`,
+    choice.sampling?.temperature !== undefined && `temperature ${choice.sampling.temperature}`,
+    choice.sampling?.max_tokens !== undefined && `at most ${choice.sampling.max_tokens} tokens`,
+    choice.system && "with a system prompt",
   ];
   return words.filter(Boolean).join(" · ");
 }

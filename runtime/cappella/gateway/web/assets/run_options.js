@@ -2,6 +2,7 @@
 
 import { fill, h, setText, uniqueId } from "./dom.js";
 import { ANALYSES, defaultChoice, MAX_SEATS, seatModels } from "./request.js";
+import { samplingOptions } from "./sampling_options.js";
 
 /**
  * The controls: `element` to show, `value()` is the current choice, `set(choice)` changes it. With `withModels` a single
@@ -28,7 +29,9 @@ export function runOptions(catalogue, { onChange = () => {}, withModels = false 
   const analysis = picker("Analysis", (name) => change({ analysis: name }));
   const judge = picker("Judge", (name) => change({ judge: name }));
   const panel = h("fieldset", { className: "seats" });
-  element.append(ensemble.element, preset.element, strategy.element, analysis.element, judge.element, panel);
+  const sampling = samplingOptions(change);
+  const pickers = [ensemble, preset, strategy, analysis, judge].map((each) => each.element);
+  element.append(...pickers, ...sampling.elements, panel);
 
   function draw() {
     const configured = ensembleOf();
@@ -45,6 +48,7 @@ export function runOptions(catalogue, { onChange = () => {}, withModels = false 
       choice.judge,
     );
     preset.element.hidden = configured.presets.length === 0;
+    sampling.show(choice);
     drawSeats();
   }
 

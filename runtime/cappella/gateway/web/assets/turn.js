@@ -12,7 +12,7 @@ import { outcomeText, progressText } from "./run_text.js";
 import { sourcesSwitch } from "./sources_switch.js";
 
 /** The elements of a turn; `update(run, nowMs)` shows the progress of its run, `end(run)` the outcome. */
-export function turnView({ question, pastes, how }) {
+export function turnView(asked) {
   const status = h("p", { className: "status" });
   const steps = h("ol", { className: "steps", "aria-label": "Progress of the run" });
   const answer = h("div", { className: "prose answer" });
@@ -51,20 +51,17 @@ export function turnView({ question, pastes, how }) {
     notice,
     actions,
   );
-  const element = h(
-    "article",
-    { className: "turn", "aria-label": excerpt(question) },
-    questionView(question, pastes, how),
-    result,
-    evidence,
-  );
+  const question = questionView(asked);
+  const element = h("article", { className: "turn", "aria-label": excerpt(asked) }, question, result, evidence);
   let lastAnnounced = "";
 
   return {
     element,
+    question,
     answer,
     notice,
     actions,
+    evidence,
     trace,
     more,
     members,
@@ -72,13 +69,23 @@ export function turnView({ question, pastes, how }) {
     fold: () => {
       evidence.open = false;
     },
-    /** Show a turn of before a reload: its answer is known, how it was made is not. */
-    restore(text) {
-      evidence.hidden = progress.hidden = waiting.hidden = true;
-      actions.hidden = false;
+    /** Show a turn that was kept: its answer at once, how it was made when that is unfolded. */
+    restore(text, run, unfolded) {
+      steps.hidden = waiting.hidden = true;
+      actions.hidden = evidence.open = false;
+      evidence.hidden = !run?.panel.length;
       showMarkdown(answer, text);
       if (text) actions.append(copyButton(() => text, "Copy the answer"));
-      else fill(notice, h("div", { className: "note" }, h("p", {}, "This run was cancelled when the page was left.")));
+      if (!run) return void (progress.hidden = true);
+      setText(status, progressText(run, run.endedMs));
+      lastAnnounced = announcement(run);
+      // The event of the folding above is still to come.
+      const onToggle = () => {
+        if (!evidence.open) return;
+        evidence.removeEventListener("toggle", onToggle);
+        unfolded();
+      };
+      evidence.addEventListener("toggle", onToggle);
     },
     update(run, nowMs) {
       element.dataset.phase = run.phase;
@@ -100,6 +107,7 @@ export function turnView({ question, pastes, how }) {
       if (words) fill(notice, h("div", { className: "note warn" }, h("p", {}, words)));
       actions.hidden = false;
       if (run.answer.text) actions.prepend(copyButton(() => run.answer.text, "Copy the answer"));
+      if (run.phase === "stopped") notice.append(h("div", { className: "note" }, h("p", {}, "You stopped this run.")));
       if (run.fusion?.responses?.length) actions.append(sourcesSwitch());
       evidence.hidden = run.panel.length === 0;
     },

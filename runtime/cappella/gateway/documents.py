@@ -1,0 +1,139 @@
+"""`POST /api/documents`: the text of a PDF or DOCX file, for pages and clients that cannot read these themselves.
+
+Nothing of a document is kept. Each is read by `document_reader.py` in a process with limits on memory, CPU and time.
+"""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+from fastapi import APIRouter, Request, Response
+
+from cappella.errors import Overloaded, RequestError
+from cappella.gateway.document_reader import BROKEN, ENCRYPTED, TOO_COMPLEX
+from cappella.gateway.reply_types import DocumentText
+from cappella.gateway.request import caller, read, unless_gone
+from cappella.gateway.state import GatewayState
+from cappella.types import Json
+
+PATH = "/api/documents"
+MEDIA_TYPE = "application/octet-stream"
+"""What the bytes are, they say themselves. Browsers let pages of other origins post this type only after a preflight."""
+_PROBLEMS = {
+    BROKEN: "The document cannot be read: it is damaged, or neither PDF nor DOCX.",
+    ENCRYPTED: "The document is encrypted: save it without a password.",
+    TOO_COMPLEX: "The document takes too much time or memory to read: split it, or save it in a simpler form.",
+}
+_RETRY_AFTER_S = 5
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentLimits:
+    """What is read of a document, and what that may cost."""
+
+    size_bytes: int = 32 << 20
+    pages: int = 1000
+    chars: int = 2_000_000
+    memory_bytes: int = 1 << 30
+    cpu_s: int = 30
+    wall_s: float = 60.0
+    at_once: int = 2
+    waiting: int = 8
+
+
+def create_router(current: Callable[[], GatewayState], limits: DocumentLimits = DocumentLimits()) -> APIRouter:
+    router, readers = APIRouter(), _Readers(limits)
+
+    @router.post(PATH)
+    async def read_document(request: Request) -> Response:
+        state = current()
+        key = await state.authenticate(request, "run")
+        _require_bytes(request)
+        sender = caller(request, key)
+        with state.bodies.holding(sender) as memory:
+            body = await read(request, limits.size_bytes, state.config.server.client_timeout_s, memory.add)
+            await state.gatekeeper.admit(key, [])
+            found = await unless_gone(request, readers.read(sender, body))
+        return Response(orjson.dumps(_reply(found)), media_type="application/json")
+
+    return router
+
+
+def _require_bytes(request: Request) -> None:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != MEDIA_TYPE:
+        message = f"The Content-Type is {kind[:100] or 'missing'}: send Content-Type: {MEDIA_TYPE}."
+        raise RequestError(message, code="unsupported_media_type")
+
+
+def _reply(found: Json) -> DocumentText:
+    if problem := found.get("problem"):
+        raise RequestError(_PROBLEMS[problem])
+    if not found["text"].strip():
+        raise RequestError("The document has no text: it may be a scan, that is, pictures of pages.")
+    return {
+        "object": "document",
+        "text": found["text"],
+        "pages": found["pages"],
+        "all_pages": found["all_pages"],
+        "cut": found["cut"],
+    }
+
+
+class _Readers:
+    """Reads few documents at once, and one of each sender; few more may wait."""
+
+    def __init__(self, limits: DocumentLimits) -> None:
+        self._limits = limits
+        self._slots = asyncio.Semaphore(limits.at_once)
+        self._senders: set[str] = set()
+
+    async def read(self, sender: str, data: bytes) -> Json:
+        """What `document_reader.py` found. Raises Overloaded."""
+        async with self._turn(sender):
+            try:
+                async with asyncio.timeout(self._limits.wall_s):
+                    return await self._run(data)
+            except TimeoutError:
+                return {"problem": TOO_COMPLEX}
+
+    @asynccontextmanager
+    async def _turn(self, sender: str) -> AsyncIterator[None]:
+        if sender in self._senders:
+            raise Overloaded("Another document of yours is being read: send one after the other.", _RETRY_AFTER_S)
+        if len(self._senders) >= self._limits.at_once + self._limits.waiting:
+            raise Overloaded("Too many documents wait to be read.", _RETRY_AFTER_S)
+        self._senders.add(sender)
+        try:
+            async with self._slots:
+                yield
+        finally:
+            self._senders.remove(sender)
+
+    async def _run(self, data: bytes) -> Json:
+        limits = self._limits
+        most = (limits.memory_bytes, limits.cpu_s, limits.pages, limits.chars)
+        program = Path(__file__).with_name("document_reader.py")
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-I", str(program), *(str(each) for each in most)),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+            env={},
+            cwd="/",
+            start_new_session=True,
+        )
+        try:
+            said, _ = await process.communicate(data)
+        finally:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+        # The kernel ends a process that meets its limit.
+        failed: Json = {"problem": BROKEN if process.returncode == 1 else TOO_COMPLEX}
+        found: Json = orjson.loads(said) if process.returncode == 0 else failed
+        return found

@@ -1,0 +1,66 @@
+// One conversation: its turns, and what is kept of it.
+
+import { h } from "./dom.js";
+import { isKeeping, newId, readConversation, updateConversation, writeConversation } from "./kept_conversations.js";
+
+const MAX_TITLE_CHARACTERS = 80;
+
+/** A conversation without turns; `log` is the element of its turns. */
+export function newConversation(owner) {
+  const now = Date.now();
+  return {
+    head: { id: newId(), owner, title: "", isRenamed: false, createdMs: now, changedMs: now },
+    turns: [],
+    log: h("div", { className: "conversation" }),
+    running: null,
+    keeping: Promise.resolve(),
+  };
+}
+
+/** The first words of a question, in one line. */
+export function titleOf(question) {
+  const line = question.trim().replaceAll(/\s+/g, " ");
+  return line.length > MAX_TITLE_CHARACTERS ? `${line.slice(0, MAX_TITLE_CHARACTERS - 1).trimEnd()}…` : line;
+}
+
+/** Keep a conversation after a change of the user's. */
+export function keep(conversation) {
+  return inTurn(conversation, () => write(conversation));
+}
+
+/** Keep what a run brought, unless the conversation was deleted while it lasted, or was never kept. */
+export function keepResult(conversation) {
+  const { head, turns } = conversation;
+  return inTurn(conversation, () => updateConversation({ ...head }, turns.map(keptTurn)));
+}
+
+/** One after the other: a run may be over before its question is kept. */
+function inTurn(conversation, work) {
+  if (!isKeeping()) return Promise.resolve();
+  const done = conversation.keeping.then(work);
+  conversation.keeping = done.catch(() => {});
+  return done;
+}
+
+/** What another tab wrote since stays, and this becomes another conversation. */
+async function write(conversation) {
+  const { head, turns } = conversation;
+  const first = turns[0];
+  if (!head.isRenamed && first) head.title = titleOf(first.question || first.attachments[0].name);
+  const there = await readConversation(head.owner, head.id);
+  if (there && there.head.changedMs !== head.changedMs) head.id = newId();
+  head.changedMs = Math.max(Date.now(), head.changedMs + 1);
+  await writeConversation({ ...head }, turns.map(keptTurn));
+}
+
+/** What is kept of a turn. */
+export function keptTurn({ question, attachments, choice, leftOut, answer, run }) {
+  return { question, attachments, choice, leftOut, answer, run: run && plainRun(run) };
+}
+
+/** A run as data that a browser can store, and a file can hold: errors are objects, too. */
+function plainRun(run) {
+  if (!run.error) return run;
+  const { message, status, code, param, details } = run.error;
+  return { ...run, error: { message, status, code, param, details } };
+}

@@ -1,0 +1,62 @@
+// The head of a conversation: its name, which can be changed, and how to save, print or link it.
+
+import { fill, h, setText } from "./dom.js";
+import { asJson, asMarkdown, saveFile } from "./export.js";
+
+const WAYS = { markdown: "As Markdown", json: "As JSON, with the trace", print: "Print…" };
+
+/** The head; `show(conversation)` shows that of a conversation, or nothing for one without turns. */
+export function conversationBar({ renamed }) {
+  let conversation = null;
+  const title = h("h2", { className: "kept-title" });
+  const rename = h("button", { type: "button", className: "quiet", onclick: () => edit() }, "Rename");
+  const save = h(
+    "select",
+    { "aria-label": "Save this conversation" },
+    h("option", { value: "" }, "Save…"),
+    ...Object.entries(WAYS).map(([value, words]) => h("option", { value }, words)),
+  );
+  const element = h("div", { className: "kept-bar", hidden: true }, title, rename, save);
+  save.addEventListener("change", () => {
+    const way = save.value;
+    save.value = "";
+    if (way === "print") print();
+    if (way === "markdown") saveFile(conversation.head.title, "md", "text/markdown", asMarkdown(conversation));
+    if (way === "json") saveFile(conversation.head.title, "json", "application/json", asJson(conversation));
+  });
+
+  const edit = () => {
+    const input = h("input", { "aria-label": "Name of the conversation", value: conversation.head.title });
+    let isOver = false;
+    const end = (takes) => {
+      if (isOver) return;
+      isOver = true;
+      const name = input.value.trim();
+      if (takes && name && name !== conversation.head.title) renamed(conversation, name);
+      draw();
+    };
+    input.addEventListener("keydown", (event) => {
+      if (event.isComposing || !["Enter", "Escape"].includes(event.key)) return;
+      event.preventDefault();
+      end(event.key === "Enter");
+      rename.focus();
+    });
+    input.addEventListener("blur", () => end(true));
+    rename.hidden = true;
+    fill(title, input);
+    input.select();
+  };
+  const draw = () => {
+    rename.hidden = false;
+    element.hidden = conversation.turns.length === 0;
+    if (title.firstElementChild) fill(title);
+    setText(title, conversation.head.title);
+  };
+  return {
+    element,
+    show(shown) {
+      conversation = shown;
+      draw();
+    },
+  };
+}

@@ -1,0 +1,130 @@
+// The conversations that this browser keeps, in IndexedDB. Those of one key are not seen with another.
+
+import { sha256 } from "./sha256.js";
+
+const DATABASE = "cappella";
+const VERSION = 1;
+const SWITCH = "cappella-keep";
+const CHANNEL = "cappella-conversations";
+
+let opened = null;
+
+/** Whose conversations they are: a digest of the key, so that the key itself is not kept. */
+export function ownerOf(key) {
+  return sha256(`Cappella's conversations\n${key}`);
+}
+
+/** Whether the user lets this browser keep conversations. */
+export function isKeeping() {
+  return localStorage.getItem(SWITCH) !== "off";
+}
+
+export function setKeeping(isOn) {
+  localStorage.setItem(SWITCH, isOn ? "on" : "off");
+}
+
+/** An id for a conversation. */
+export function newId() {
+  return [...crypto.getRandomValues(new Uint8Array(12))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** The heads `{id, owner, title, createdMs, changedMs}` of an owner's conversations, the newest first. */
+export async function listHeads(owner) {
+  const heads = await inStores("readonly", ({ heads }) => heads.index("owner").getAll(owner));
+  return heads.sort((one, other) => other.changedMs - one.changedMs);
+}
+
+/** `{head, turns}` of a conversation; null if this owner has none by that id. */
+export async function readConversation(owner, id) {
+  const head = await inStores("readonly", ({ heads }) => heads.get(id));
+  if (head?.owner !== owner) return null;
+  const body = await inStores("readonly", ({ bodies }) => bodies.get(id));
+  return { head, turns: body?.turns ?? [] };
+}
+
+export async function writeConversation(head, turns) {
+  await inStores("readwrite", ({ heads, bodies }) => {
+    bodies.put({ id: head.id, owner: head.owner, turns });
+    return heads.put(head);
+  });
+  tellOthers();
+}
+
+/** Write a conversation again, unless it was deleted in the meantime, perhaps in another tab. */
+export async function updateConversation(head, turns) {
+  if (await inStores("readonly", ({ heads }) => heads.getKey(head.id))) await writeConversation(head, turns);
+}
+
+export async function deleteConversation(id) {
+  await inStores("readwrite", ({ heads, bodies }) => {
+    bodies.delete(id);
+    return heads.delete(id);
+  });
+  tellOthers();
+}
+
+export async function deleteAll(owner) {
+  const ids = await inStores("readonly", ({ heads }) => heads.index("owner").getAllKeys(owner));
+  await inStores("readwrite", ({ heads, bodies }) => {
+    for (const id of ids) bodies.delete(id);
+    for (const id of ids) heads.delete(id);
+    return heads.count();
+  });
+  tellOthers();
+}
+
+/** The ids of an owner's conversations whose title, questions or answers contain a text. */
+export async function findConversations(owner, text) {
+  const wanted = text.toLowerCase();
+  const says = (words) => (words ?? "").toLowerCase().includes(wanted);
+  const found = new Set((await listHeads(owner)).filter((head) => says(head.title)).map((head) => head.id));
+  await inStores("readonly", ({ bodies }) => {
+    const cursor = bodies.index("owner").openCursor(owner);
+    cursor.addEventListener("success", () => {
+      if (!cursor.result) return;
+      const { id, turns } = cursor.result.value;
+      if (turns.some((turn) => says(turn.question) || says(turn.answer))) found.add(id);
+      cursor.result.continue();
+    });
+    return cursor;
+  });
+  return found;
+}
+
+/** Call `changed()` when another tab changed what is kept; returns a function that ends that. */
+export function onOtherTabs(changed) {
+  const channel = new BroadcastChannel(CHANNEL);
+  channel.addEventListener("message", () => changed());
+  return () => channel.close();
+}
+
+function tellOthers() {
+  const channel = new BroadcastChannel(CHANNEL);
+  channel.postMessage(null);
+  channel.close();
+}
+
+/** Call `work` with both stores in one transaction; resolves to the result of the request that it returns. */
+async function inStores(mode, work) {
+  const database = await open();
+  return new Promise((resolve, reject) => {
+    const transaction = database.transaction(["heads", "bodies"], mode);
+    const request = work({ heads: transaction.objectStore("heads"), bodies: transaction.objectStore("bodies") });
+    transaction.addEventListener("complete", () => resolve(request.result));
+    transaction.addEventListener("abort", () => reject(transaction.error));
+  });
+}
+
+function open() {
+  opened ??= new Promise((resolve, reject) => {
+    const request = indexedDB.open(DATABASE, VERSION);
+    request.addEventListener("upgradeneeded", () => {
+      for (const name of ["heads", "bodies"]) {
+        request.result.createObjectStore(name, { keyPath: "id" }).createIndex("owner", "owner");
+      }
+    });
+    request.addEventListener("success", () => resolve(request.result));
+    request.addEventListener("error", () => reject(request.error));
+  });
+  return opened;
+}

@@ -1,0 +1,124 @@
+// Which conversation is shown, and what is kept of the others: opens, starts, renames, deletes and branches them.
+
+import { conversationBar } from "./conversation_bar.js";
+import { conversationList } from "./conversation_list.js";
+import { keep, keepResult, keptTurn, newConversation } from "./conversation.js";
+import * as kept from "./kept_conversations.js";
+import { undoNote } from "./undo_note.js";
+
+const NOT_FOUND = "This conversation is not kept in this browser, or was kept with another key.";
+
+/** The shelf; `show(conversation, words)` puts one on the page, `restore(conversation, turns)` makes turns of what was kept. */
+export function conversationShelf(api, { show, restore }) {
+  const undo = undoNote();
+  const running = new Set();
+  let owner = kept.ownerOf(api.key);
+  let shown = newConversation(owner);
+
+  const refresh = () => {
+    bar.show(shown);
+    return list.show(owner, shown.head.id);
+  };
+  const take = (conversation, words = "") => {
+    shown = conversation;
+    showAddress(shown);
+    show(shown, words);
+    return refresh();
+  };
+  const runningOne = (id) => [...running].find(({ head }) => head.id === id && head.owner === owner);
+  const open = async (id) => {
+    if (!id || id === shown.head.id) return showAddress(shown);
+    undo.hide();
+    if (runningOne(id)) return take(runningOne(id));
+    const found = await kept.readConversation(owner, id).catch(() => null);
+    if (!found) return take(newConversation(owner), NOT_FOUND);
+    const conversation = { ...newConversation(owner), head: found.head };
+    restore(conversation, found.turns);
+    return take(conversation);
+  };
+  const changed = async (conversation) => {
+    undo.hide();
+    await keep(conversation).catch(list.fail);
+    if (conversation === shown) showAddress(shown);
+    return refresh();
+  };
+  const startNew = () => {
+    const left = shown;
+    undo.hide();
+    take(newConversation(owner));
+    if (kept.isKeeping() || !left.turns.length) return;
+    left.running?.stop();
+    undo.show("The conversation was cleared.", () => take(left));
+  };
+  const remove = async (head) => {
+    const found = await kept.readConversation(owner, head.id);
+    const [wasShown, left] = [head.id === shown.head.id, shown];
+    runningOne(head.id)?.running.stop();
+    await kept.deleteConversation(head.id);
+    await (wasShown ? take(newConversation(owner)) : refresh());
+    undo.show(`“${head.title}” was deleted.`, async () => {
+      await kept.writeConversation(found.head, found.turns);
+      return wasShown ? take(left) : refresh();
+    });
+    undo.focus();
+  };
+  const removeAll = async () => {
+    for (const each of running) if (each.head.owner === owner) each.running.stop();
+    await kept.deleteAll(owner);
+    undo.hide();
+    take(newConversation(owner));
+  };
+  const keepingChanged = () => {
+    showAddress(shown);
+    if (shown.turns.length) changed(shown);
+  };
+  const list = conversationList({ startNew, remove, removeAll, keepingChanged });
+  const bar = conversationBar({
+    renamed(conversation, title) {
+      Object.assign(conversation.head, { title, isRenamed: true });
+      changed(conversation);
+    },
+  });
+
+  return {
+    list: list.element,
+    bar: bar.element,
+    undo,
+    open,
+    startNew,
+    changed,
+    refresh,
+    current: () => shown,
+    /** A run began: its conversation goes on while another one is shown. */
+    began: (conversation) => running.add(conversation),
+    ended(conversation) {
+      running.delete(conversation);
+      return keepResult(conversation).catch(list.fail);
+    },
+    /** Go on from a turn in a conversation of its own; the old one stays as it is. */
+    branch(turn) {
+      const conversation = newConversation(owner);
+      const turns = shown.turns.slice(0, shown.turns.indexOf(turn) + 1).map(keptTurn);
+      Object.assign(conversation.head, { title: `${shown.head.title} (branch)`, isRenamed: true });
+      restore(conversation, turns);
+      take(conversation);
+      return changed(conversation);
+    },
+    /** Another key does not see the conversations of the first; but who had to give a new one to go on goes on. */
+    keyChanged() {
+      if (kept.ownerOf(api.key) === owner) return;
+      owner = kept.ownerOf(api.key);
+      undo.hide();
+      if (shown.turns.at(-1)?.run?.error?.status !== 401) return take(newConversation(owner));
+      Object.assign(shown.head, { id: kept.newId(), owner });
+      return refresh();
+    },
+  };
+}
+
+/** The address of a kept conversation leads to it after a reload, too. */
+function showAddress({ head, turns }) {
+  if (!/^(#ask(\/.*)?)?$/.test(location.hash)) return;
+  const wanted = turns.length && kept.isKeeping() ? `#ask/${head.id}` : "#ask";
+  if (location.hash !== wanted) history.replaceState(null, "", wanted);
+}

@@ -1,0 +1,111 @@
+"""`/api/documents`: the text of PDF and DOCX files, and what is refused."""
+
+import asyncio
+import json
+import subprocess
+import sys
+import zipfile
+from collections.abc import AsyncIterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+
+from cappella.auth.keys import KeyStore
+from cappella.gateway import document_reader, documents
+from support.fake_engines import FakeEngines, gateway_config, serving
+from support.sample_documents import docx, encrypted_pdf, pdf
+
+MAX_PAGES = documents.DocumentLimits().pages
+MANY_PAGES = pdf([f"Page {at}." for at in range(MAX_PAGES + 1)])
+
+
+@pytest_asyncio.fixture
+async def url(fake_engines: FakeEngines) -> AsyncIterator[str]:
+    async with serving(fake_engines, gateway_config()) as served:
+        yield served
+
+
+async def sent(url: str, data: bytes, kind: str = documents.MEDIA_TYPE, **headers: str) -> tuple[int, Any]:
+    async with aiohttp.ClientSession() as http:
+        given = {"Content-Type": kind, **headers}
+        async with http.post(f"{url}{documents.PATH}", data=BytesIO(data), headers=given) as reply:
+            return reply.status, await reply.json()
+
+
+async def test_the_pages_of_a_pdf_are_read_in_order(url: str) -> None:
+    status, reply = await sent(url, pdf(["Gonil is in room 12.", "Tunagox costs 28 dollars."]))
+    assert status == 200
+    assert reply["text"] == "Gonil is in room 12.\n\nTunagox costs 28 dollars."
+    assert (reply["pages"], reply["all_pages"], reply["cut"]) == (2, 2, False)
+
+
+async def test_headings_paragraphs_and_tables_of_a_docx_are_read(url: str) -> None:
+    data = docx("Rooms", "Where they are.", [["Name", "Room"], ["Gonil", "12"]])
+    status, reply = await sent(url, data)
+    assert (status, reply["text"]) == (200, "# Rooms\n\nWhere they are.\n\nName | Room\nGonil | 12")
+    assert (reply["pages"], reply["cut"]) == (None, False)
+
+
+async def test_no_more_pages_than_the_limit_are_read_and_the_reply_says_so(url: str) -> None:
+    status, reply = await sent(url, MANY_PAGES)
+    assert status == 200
+    assert (reply["pages"], reply["all_pages"], reply["cut"]) == (MAX_PAGES, MAX_PAGES + 1, True)
+    assert reply["text"].endswith(f"Page {MAX_PAGES - 1}.")
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "cannot be read"),
+        (b"Just a text.", "cannot be read"),
+        (pdf(["Cut off."])[:100], "cannot be read"),
+        (b"PK\x03\x04 and nothing more", "cannot be read"),
+        (pdf([""]), "no text"),
+        (encrypted_pdf("secret"), "encrypted"),
+    ],
+    ids=["empty", "text", "torn", "zip", "scan", "encrypted"],
+)
+async def test_what_has_no_text_is_refused_with_the_reason(url: str, data: bytes, words: str) -> None:
+    status, reply = await sent(url, data)
+    assert (status, reply["error"]["code"]) == (400, "invalid_value")
+    assert words in reply["error"]["message"]
+
+
+async def test_other_types_and_large_files_are_refused(url: str) -> None:
+    status, reply = await sent(url, b"{}", "application/json")
+    assert (status, reply["error"]["code"]) == (415, "unsupported_media_type")
+    status, reply = await sent(url, bytes(documents.DocumentLimits().size_bytes + 1))
+    assert (status, reply["error"]["code"]) == (413, "body_too_large")
+
+
+async def test_a_key_is_needed_where_there_are_keys(fake_engines: FakeEngines, tmp_path: Path) -> None:
+    config, keys = gateway_config(), tmp_path / "keys.sqlite"
+    key = KeyStore(keys).create("ann", ["run"])
+    server = config.server.model_validate({**config.server.model_dump(), "keys": keys})
+    async with serving(fake_engines, config.model_copy(update={"server": server})) as url:
+        assert (await sent(url, pdf(["A."])))[0] == 401
+        assert (await sent(url, pdf(["A."]), Authorization=f"Bearer {key}"))[0] == 200
+
+
+async def test_one_sender_has_one_document_read_at_a_time(url: str) -> None:
+    replies = await asyncio.gather(*(sent(url, MANY_PAGES) for _ in range(6)))
+    assert {status for status, _ in replies} == {200, 429}
+    assert {reply["error"]["code"] for status, reply in replies if status == 429} == {"overloaded"}
+    assert (await sent(url, pdf(["A."])))[0] == 200
+
+
+def test_a_document_that_unpacks_to_more_than_the_memory_is_told_so() -> None:
+    out = BytesIO()
+    given = zipfile.ZipFile(BytesIO(docx("Rooms", "", [["a"]])))
+    with given, zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as bomb:
+        for name in given.namelist():
+            bomb.writestr(name, bytes(300 << 20) if name == "word/document.xml" else given.read(name))
+    limits = [str(each) for each in (200 << 20, 30, 10, 1000)]
+    for data, found in ((out.getvalue(), {"problem": "too_complex"}), (pdf(["A."]), {"text": "A."})):
+        program = [sys.executable, "-I", document_reader.__file__, *limits]
+        said = subprocess.run(program, input=data, capture_output=True, check=True).stdout
+        assert found.items() <= json.loads(said).items()

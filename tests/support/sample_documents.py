@@ -1,0 +1,57 @@
+"""PDF and DOCX files as bytes, with a given text."""
+
+from collections.abc import Sequence
+from io import BytesIO
+
+
+def pdf(pages: Sequence[str]) -> bytes:
+    """A PDF of these pages, each a line of ASCII."""
+    kids = " ".join(f"{4 + 2 * at} 0 R" for at in range(len(pages)))
+    objects = [
+        "<< /Type /Catalog /Pages 2 0 R >>",
+        f"<< /Type /Pages /Kids [{kids}] /Count {len(pages)} >>",
+        "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
+    ]
+    for at, text in enumerate(pages):
+        content = f"BT /F1 12 Tf 72 700 Td ({text}) Tj ET" if text else ""
+        page = "<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Resources << /Font << /F1 3 0 R >> >>"
+        objects += [
+            f"{page} /Contents {5 + 2 * at} 0 R >>",
+            f"<< /Length {len(content)} >>\nstream\n{content}\nendstream",
+        ]
+    out, offsets = BytesIO(b"%PDF-1.4\n"), []
+    out.seek(0, 2)
+    for number, each in enumerate(objects, start=1):
+        offsets.append(out.tell())
+        out.write(f"{number} 0 obj\n{each}\nendobj\n".encode())
+    table = out.tell()
+    rows = "".join(f"{offset:010d} 00000 n \n" for offset in offsets)
+    out.write(f"xref\n0 {len(objects) + 1}\n0000000000 65535 f \n{rows}".encode())
+    out.write(f"trailer\n<< /Size {len(objects) + 1} /Root 1 0 R >>\nstartxref\n{table}\n%%EOF\n".encode())
+    return out.getvalue()
+
+
+def encrypted_pdf(password: str) -> bytes:
+    from pypdf import PdfReader, PdfWriter
+
+    writer = PdfWriter(clone_from=PdfReader(BytesIO(pdf(["Secret."]))))
+    writer.encrypt(password, algorithm="RC4-128")
+    out = BytesIO()
+    writer.write(out)
+    return out.getvalue()
+
+
+def docx(title: str, text: str, rows: Sequence[Sequence[str]]) -> bytes:
+    """A DOCX file with a heading, a paragraph and a table."""
+    from docx import Document
+
+    document = Document()
+    document.add_heading(title, level=1)
+    document.add_paragraph(text)
+    table = document.add_table(rows=len(rows), cols=len(rows[0]))
+    for at, row in enumerate(rows):
+        for place, cell in enumerate(row):
+            table.cell(at, place).text = cell
+    out = BytesIO()
+    document.save(out)
+    return out.getvalue()
