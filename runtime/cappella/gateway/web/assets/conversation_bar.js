@@ -1,7 +1,8 @@
 // The head of a conversation: its name, which can be changed, and how to save, print or link it.
 
 import { fill, h, setText } from "./dom.js";
-import { asJson, asMarkdown, saveFile } from "./export.js";
+import { asJson, asMarkdown, fileName } from "./export.js";
+import { saveFile } from "./save_file.js";
 
 const WAYS = { markdown: "As Markdown", json: "As JSON, with the trace", print: "Print…" };
 
@@ -21,8 +22,8 @@ export function conversationBar({ renamed }) {
     const way = save.value;
     save.value = "";
     if (way === "print") print();
-    if (way === "markdown") saveFile(conversation.head.title, "md", "text/markdown", asMarkdown(conversation));
-    if (way === "json") saveFile(conversation.head.title, "json", "application/json", asJson(conversation));
+    if (way === "markdown") saveFile(fileName(conversation.head.title, "md"), asMarkdown(conversation), "text/markdown");
+    if (way === "json") saveFile(fileName(conversation.head.title, "json"), asJson(conversation), "application/json");
   });
 
   const edit = () => {

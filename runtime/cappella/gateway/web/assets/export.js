@@ -2,7 +2,6 @@
 
 import { readAnalysis } from "./analysis_view.js";
 import { keptTurn } from "./conversation.js";
-import { h } from "./dom.js";
 import { describeChoice } from "./request.js";
 
 const MAX_NAME_CHARACTERS = 60;
@@ -20,12 +19,10 @@ export function asJson({ head, turns }) {
   return `${JSON.stringify({ id, title, created, changed, turns: turns.map(keptTurn) }, null, 2)}\n`;
 }
 
-/** Let the browser save a text as a file. */
-export function saveFile(title, ending, type, text) {
+/** The name of a file for a conversation of this title. */
+export function fileName(title, ending) {
   const name = title.replaceAll(/[^\p{L}\p{N}]+/gu, "-").slice(0, MAX_NAME_CHARACTERS).replaceAll(/^-|-$/g, "");
-  const link = h("a", { href: URL.createObjectURL(new Blob([text], { type })), download: `${name || "conversation"}.${ending}` });
-  link.click();
-  URL.revokeObjectURL(link.href);
+  return `${name || "conversation"}.${ending}`;
 }
 
 function turnMarkdown({ question, attachments = [], choice, answer, run }) {
