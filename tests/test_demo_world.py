@@ -13,7 +13,7 @@ from demo import lessons, world
 from demo.score import QuestionResult, derange, figures, is_right
 
 DEMO = Path(__file__).parents[1] / "model_configs" / "demo"
-MODELS = (*world.MEMBERS, "conductor", "clerk", "librarian", "critic")
+MODELS = (*world.MEMBERS, "conductor", "clerk", "librarian", "critic", "thinker")
 
 
 def test_held_out_questions_share_no_phrasing_and_no_combination_with_training() -> None:
