@@ -4,7 +4,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 from starlette.routing import Route
 from starlette.types import ASGIApp, Lifespan
 
@@ -41,6 +41,7 @@ from cappella.gateway.machine_details import create_router as create_details_rou
 from cappella.gateway.mcp import endpoint as mcp
 from cappella.gateway.middleware import CloseUnfinished, RecordRequests
 from cappella.gateway.paths import Paths, RightPath
+from cappella.gateway.plain_routes import PlainRoutes
 from cappella.gateway.reload import ReadConfig, Reloader
 from cappella.gateway.routes import create_router
 from cappella.gateway.state import GatewayState
@@ -93,7 +94,6 @@ def create_app(config: Config, supervisor: Supervisor, read_config: ReadConfig |
         ),
     )
     for router in (*_routers(reloader, gatekeeper, persistence), *machine_routers):
-        # Not `include_router`: for a prefix or the like, of which there is none here, it would make each route again.
         app.router.routes += router.routes
     if config.server.mcp and tools.is_installed():
         app.router.routes += tools.create_router().routes
@@ -106,7 +106,7 @@ def create_app(config: Config, supervisor: Supervisor, read_config: ReadConfig |
     return app
 
 
-def _routers(reloader: Reloader, gatekeeper: Gatekeeper, persistence: Persistence) -> Iterator[APIRouter]:
+def _routers(reloader: Reloader, gatekeeper: Gatekeeper, persistence: Persistence) -> Iterator[PlainRoutes]:
     keyed = reloader.state.config.server.keys is not None
     yield openapi.create_router(gatekeeper, keyed)
     yield create_router(lambda: reloader.state, reloader.reload)

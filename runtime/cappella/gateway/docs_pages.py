@@ -3,22 +3,24 @@
 from collections.abc import Awaitable, Callable
 from functools import cache
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from fastapi.responses import HTMLResponse
 
 from cappella.docs import page
 from cappella.docs.topics import NAMES, topics
 from cappella.gateway.page import POLICY
+from cappella.gateway.plain_routes import PlainRoutes
 
 _HEADERS = {"Cache-Control": "no-cache", "Content-Security-Policy": POLICY}
 
 
-def create_router() -> APIRouter:
+@cache
+def create_router() -> PlainRoutes:
     """`/docs` is the first page, `/docs/<name>` each of them."""
-    router = APIRouter()
+    router = PlainRoutes()
     names = {"/docs": NAMES[0], **{f"/docs/{name}": name for name in NAMES}}
     for path, name in names.items():
-        router.add_route(path, _endpoint(name), methods=["GET", "HEAD"], include_in_schema=False)
+        router.add(path, _endpoint(name), methods=["GET", "HEAD"], in_document=False)
     return router
 
 

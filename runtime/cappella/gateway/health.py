@@ -2,32 +2,33 @@
 
 from collections.abc import Callable, Mapping
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
+from fastapi.responses import JSONResponse
 
 from cappella.auth.keys import Key
 from cappella.engines.base import EngineServer
 from cappella.engines.status import EngineStatus, Failure
 from cappella.gateway.machine_types import EngineNow, EngineReadiness, EngineStatusNow, GpuNow, LastFailure, Readiness
 from cappella.gateway.model_list import PREFIX
+from cappella.gateway.plain_routes import PlainRoutes
 from cappella.gateway.reply_types import Health
 from cappella.gateway.state import GatewayState
 from cappella.placement.gpus import Gpu
 from cappella.telemetry.snapshot import Snapshot
 
 
-def create_router(current: Callable[[], GatewayState]) -> APIRouter:
-    router = APIRouter()
+def create_router(current: Callable[[], GatewayState]) -> PlainRoutes:
+    router = PlainRoutes()
 
-    @router.get("/health", response_model=None)
-    async def health() -> Health:
+    @router.get("/health")
+    async def health(_: Request) -> Health:
         return {"status": "ok"}
 
-    @router.get("/ready", response_model=None)
-    async def ready(request: Request, response: Response) -> Readiness:
+    @router.get("/ready")
+    async def ready(request: Request) -> Response:
         state = current()
         readiness = _readiness(state, await state.authenticate(request, "run", "admin"))
-        response.status_code = 200 if readiness["ready"] else 503
-        return readiness
+        return JSONResponse(readiness, 200 if readiness["ready"] else 503)
 
     @router.get("/metrics")
     async def metrics(request: Request) -> Response:

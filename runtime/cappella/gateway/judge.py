@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Callable
 
 import orjson
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 
 from cappella.config import Config
 from cappella.config.ensembles import Judge
@@ -25,6 +25,7 @@ from cappella.gateway.admission import in_time
 from cappella.gateway.formats import policy
 from cappella.gateway.formats.judge import FIELDS, JudgeRequest, reply_of
 from cappella.gateway.model_list import PREFIX, callable_names
+from cappella.gateway.plain_routes import PlainRoutes
 from cappella.gateway.receive import received
 from cappella.gateway.request import Incoming, unless_gone
 from cappella.gateway.state import GatewayState
@@ -36,8 +37,8 @@ from cappella.vocabulary import TASKS
 PATH = "/v1/judge"
 
 
-def create_router(current: Callable[[], GatewayState]) -> APIRouter:
-    router = APIRouter()
+def create_router(current: Callable[[], GatewayState]) -> PlainRoutes:
+    router = PlainRoutes()
 
     @router.post(PATH)
     async def judge(request: Request) -> Response:

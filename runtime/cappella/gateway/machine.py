@@ -4,7 +4,8 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
-from fastapi import APIRouter, Request
+from fastapi import Request, Response
+from fastapi.responses import JSONResponse
 
 from cappella.auth.keys import Key
 from cappella.config import Config
@@ -22,6 +23,7 @@ from cappella.gateway.machine_types import (
     Queue,
 )
 from cappella.gateway.model_list import PREFIX
+from cappella.gateway.plain_routes import PlainRoutes
 from cappella.gateway.request import credentials
 from cappella.gateway.state import GatewayState
 from cappella.placement.planner import Plan
@@ -54,11 +56,11 @@ def create_router(
     operations: EngineOperations,
     actions: OperatorActions,
     read: Callable[[], Awaitable[Reading]],
-) -> APIRouter:
+) -> PlainRoutes:
     """The endpoints; `read` gives the figures now, as `reading_of` does."""
-    router = APIRouter(prefix="/api")
+    router = PlainRoutes("/api")
 
-    @router.get("/machine", response_model=None)
+    @router.get("/machine")
     async def machine(request: Request) -> Machine:
         state = current()
         key = await state.gatekeeper.authenticate(*credentials(request), "run", "admin")
@@ -78,15 +80,17 @@ def create_router(
         reply["queue"] = _queue(state)
         return reply
 
-    @router.post("/engines/{name}/{action}", status_code=202, response_model=None)
-    async def act(name: str, action: str, request: Request) -> Engine:
-        state = current()
+    @router.post("/engines/{name}/{action}")
+    async def act(request: Request) -> Response:
+        state, name, action = current(), request.path_params["name"], request.path_params["action"]
         await state.authenticate(request, "admin")
         with actions.recorded(action, engine=name[:MAX_NAME_CHARACTERS]) as line:
             await operations.act(name, action)
             status = state.engines[name].status
             line["state"] = status.state
-        return {"engine": name, "state": status.state, "stage": status.stage, "actions": [*operations.actions(name)]}
+        reply: Engine = {"engine": name, "state": status.state, "stage": status.stage, "actions": []}
+        reply["actions"] += operations.actions(name)
+        return JSONResponse(reply, 202)
 
     return router
 

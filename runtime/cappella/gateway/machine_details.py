@@ -5,13 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 
 from cappella.config import Config, weights
 from cappella.engines import crash_reason
 from cappella.errors import UnknownEngine
 from cappella.gateway.health import told_failure
 from cappella.gateway.machine_types import Calls, EngineFacts, EngineLog, EngineRecord
+from cappella.gateway.plain_routes import PlainRoutes
 from cappella.gateway.runs import limit_of
 from cappella.gateway.state import GatewayState
 from cappella.placement.planner import Plan
@@ -38,13 +39,13 @@ def create_router(
     history: FiguresHistory,
     calls: RecentCalls,
     digest_of: Callable[[str], str | None],
-) -> APIRouter:
+) -> PlainRoutes:
     """The endpoints, all for operators."""
-    router = APIRouter(prefix="/api")
+    router = PlainRoutes("/api")
 
-    @router.get("/engines/{name}", response_model=None)
-    async def engine(name: str, request: Request) -> EngineRecord:
-        state = current()
+    @router.get("/engines/{name}")
+    async def engine(request: Request) -> EngineRecord:
+        state, name = current(), request.path_params["name"]
         await state.authenticate(request, "admin")
         if name not in state.config.models:
             raise UnknownEngine(name, list(state.config.models))
@@ -56,12 +57,12 @@ def create_router(
             "log": await asyncio.to_thread(_log, log) if log else None,
         }
 
-    @router.get("/figures", response_model=None)
+    @router.get("/figures")
     async def figures(request: Request) -> FiguresOverTime:
         await current().authenticate(request, "admin")
         return history.over_time()
 
-    @router.get("/calls", response_model=None)
+    @router.get("/calls")
     async def recent(request: Request) -> Calls:
         await current().authenticate(request, "admin")
         return {"object": "list", "data": list(calls.newest_first(limit_of(request, MAX_CALLS)))}

@@ -2,19 +2,20 @@
 
 from collections.abc import Callable
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 
 from cappella.errors import UnknownModel
 from cappella.gateway import model_list
+from cappella.gateway.plain_routes import PlainRoutes
 from cappella.gateway.reply_types import ModelEntry, Models
 from cappella.gateway.state import GatewayState
 from cappella.vocabulary import STRATEGIES
 
 
-def create_router(current: Callable[[], GatewayState]) -> APIRouter:
-    router = APIRouter()
+def create_router(current: Callable[[], GatewayState]) -> PlainRoutes:
+    router = PlainRoutes()
 
-    @router.get("/v1/models", response_model=None)
+    @router.get("/v1/models")
     async def models(request: Request) -> Models:
         state = current()
         names = model_list.callable_names(state.config, await state.authenticate(request, "run"))
@@ -27,9 +28,9 @@ def create_router(current: Callable[[], GatewayState]) -> APIRouter:
         }
 
     # A name may have slashes, and servers decode %2F before the path is matched.
-    @router.get("/v1/models/{model:path}", response_model=None)
-    async def one(model: str, request: Request) -> ModelEntry:
-        state = current()
+    @router.get("/v1/models/{model:path}")
+    async def one(request: Request) -> ModelEntry:
+        state, model = current(), request.path_params["model"]
         names = model_list.callable_names(state.config, await state.authenticate(request, "run"))
         if model not in names:
             raise UnknownModel(model, names)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import orjson
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 
 from cappella.auth.keys import Key
@@ -18,6 +18,7 @@ from cappella.gateway.formats import ollama, ollama_replies
 from cappella.gateway.formats.ollama_replies import NDJSON, OllamaRequest, Replies
 from cappella.gateway.limits import require_within_limits
 from cappella.gateway.model_list import PREFIX, callable_names, entry, named_model
+from cappella.gateway.plain_routes import PlainRoutes
 from cappella.gateway.receive import received
 from cappella.gateway.routes import EnsembleRequest, answer_request
 from cappella.gateway.state import GatewayState
@@ -37,27 +38,27 @@ _DETAILS: Json = {
 }
 
 
-def create_router(current: Callable[[], GatewayState]) -> APIRouter:
-    router = APIRouter(prefix="/api")
+def create_router(current: Callable[[], GatewayState]) -> PlainRoutes:
+    router = PlainRoutes("/api")
 
-    @router.get("/version", response_model=None)
+    @router.get("/version")
     async def version(request: Request) -> Json:
         await current().authenticate(request, "run")
         return {"version": API_VERSION}
 
-    @router.get("/tags", response_model=None)
+    @router.get("/tags")
     async def tags(request: Request) -> Json:
         state = current()
         key = await state.authenticate(request, "run")
         return {"models": [_listed(state, name) for name in callable_names(state.config, key)]}
 
-    @router.get("/ps", response_model=None)
+    @router.get("/ps")
     async def running(request: Request) -> Json:
         state = current()
         names = callable_names(state.config, await state.authenticate(request, "run"))
         return {"models": [_loaded(state, name) for name in names if _answers(state, name)]}
 
-    @router.post("/show", response_model=None)
+    @router.post("/show")
     async def show(request: Request) -> Json:
         async with received(current, request) as incoming:
             # Older clients call the model's name so.
@@ -65,7 +66,7 @@ def create_router(current: Callable[[], GatewayState]) -> APIRouter:
             return _shown(current(), _named(current(), incoming.key, wire))
 
     for path in (ollama.CHAT, ollama.GENERATE):
-        router.add_route(path, _generating_endpoint(current, path), methods=["POST"])
+        router.add(path, _generating_endpoint(current, path), methods=["POST"])
     return router
 
 

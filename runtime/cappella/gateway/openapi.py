@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from pydantic.json_schema import models_json_schema
 
 import cappella
@@ -24,6 +24,7 @@ from cappella.gateway.formats.policy import Fields
 from cappella.gateway.formats.policy_ensembles import ENSEMBLES
 from cappella.gateway.formats.policy_models import MODELS
 from cappella.gateway.model_list import PREFIX
+from cappella.gateway.plain_routes import PlainRoutes
 from cappella.gateway.request import credentials
 from cappella.gateway.routes import APIS
 from cappella.types import Json
@@ -53,9 +54,9 @@ REPLIES: Mapping[str, Any] = {
 """The types of all JSON replies, by name."""
 
 
-def create_router(gatekeeper: Gatekeeper, keyed: bool) -> APIRouter:
+def create_router(gatekeeper: Gatekeeper, keyed: bool) -> PlainRoutes:
     """Serves the document to keys that may read /v1/models. It is made for its first reader, not at every start."""
-    router = APIRouter()
+    router = PlainRoutes()
 
     @router.get(DOCUMENT_PATH)
     async def openapi(request: Request) -> Json:

@@ -2,9 +2,12 @@
 
 import hashlib
 from collections.abc import Awaitable, Callable
+from functools import cache
 from pathlib import Path
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
+
+from cappella.gateway.plain_routes import PlainRoutes
 
 WEB = Path(__file__).with_name("web")
 POLICY = (
@@ -24,15 +27,15 @@ MEDIA_TYPES = {
 """The types of the files that are served; others are not."""
 
 
-def create_router(web: Path = WEB) -> APIRouter:
-    """One route for each file that exists now, so that no crafted path can reach another file."""
-    router = APIRouter()
+@cache
+def create_router(web: Path = WEB) -> PlainRoutes:
+    """One route for each file that exists when this is first called, so that no crafted path can reach another file."""
+    router = PlainRoutes()
     for file in sorted(web.rglob("*")):
         if file.suffix in MEDIA_TYPES:
             name = file.relative_to(web).as_posix()
             path = "/" if name == "index.html" else f"/{name}"
-            # A plain route: FastAPI would look for parameters to validate, for each file at each start.
-            router.add_route(path, _endpoint(file), methods=["GET", "HEAD"], include_in_schema=False)
+            router.add(path, _endpoint(file), methods=["GET", "HEAD"], in_document=False)
     return router
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 
 from cappella.config.limits import Limits
 from cappella.engines import refusals
@@ -20,6 +20,7 @@ from cappella.gateway.formats.pooling import (
     ScoreRequest,
 )
 from cappella.gateway.model_reply import OwnForm
+from cappella.gateway.plain_routes import PlainRoutes
 from cappella.gateway.receive import received
 from cappella.gateway.request import Incoming
 from cappella.gateway.routes import EnsembleRequest, answer_request
@@ -45,10 +46,10 @@ APIS: Mapping[str, PoolingApi] = {
 }
 
 
-def create_router(current: Callable[[], GatewayState]) -> APIRouter:
-    router = APIRouter()
+def create_router(current: Callable[[], GatewayState]) -> PlainRoutes:
+    router = PlainRoutes()
     for path, api in APIS.items():
-        router.add_route(path, _endpoint(current, api), methods=["POST"])
+        router.add(path, _endpoint(current, api), methods=["POST"])
     return router
 
 

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any, Protocol
 
 import orjson
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 
 from cappella.config import Config, Ensemble
 from cappella.config.options import Overrides, Settings
@@ -33,6 +33,7 @@ from cappella.gateway.kept_responses import KeptResponses, Recalled, recalled
 from cappella.gateway.limits import require_within_limits
 from cappella.gateway.model_list import PREFIX, callable_names, named_model
 from cappella.gateway.model_reply import MESSAGES, ModelForm, answer_from_model
+from cappella.gateway.plain_routes import PlainRoutes
 from cappella.gateway.receive import received
 from cappella.gateway.reply_types import Reloaded
 from cappella.gateway.request import NO_BUFFERING, Incoming, Stream, event_stream, resumed, unless_gone
@@ -81,15 +82,14 @@ APIS: Mapping[str, type[FusionRequest] | None] = {
 }
 
 
-def create_router(current: Callable[[], GatewayState], reload: Callable[[], Awaitable[Reloaded]]) -> APIRouter:
+def create_router(current: Callable[[], GatewayState], reload: Callable[[], Awaitable[Reloaded]]) -> PlainRoutes:
     """The endpoints. Each request uses the state that is current when its body has been read."""
-    router = APIRouter()
+    router = PlainRoutes()
 
     for path in APIS:
-        # A plain route, here and elsewhere: FastAPI would look for parameters to validate, at each start and request.
-        router.add_route(path, _inference_endpoint(current, path), methods=["POST"])
+        router.add(path, _inference_endpoint(current, path), methods=["POST"])
 
-    @router.post("/api/reload", response_model=None)
+    @router.post("/api/reload")
     async def reload_config(request: Request) -> Reloaded:
         await current().authenticate(request, "admin")
         return await reload()

@@ -2,10 +2,11 @@
 
 import re
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 
 from cappella.auth.gatekeeper import Gatekeeper
 from cappella.errors import RequestError, UnknownRun
+from cappella.gateway.plain_routes import PlainRoutes
 from cappella.gateway.request import credentials
 from cappella.telemetry.run_store import Reader, RunStore
 
@@ -13,9 +14,9 @@ MAX_LISTED = 1000
 DEFAULT_LISTED = 20
 
 
-def create_router(gatekeeper: Gatekeeper, runs: RunStore | None) -> APIRouter:
+def create_router(gatekeeper: Gatekeeper, runs: RunStore | None) -> PlainRoutes:
     """The endpoints. Without `runs` they reply 404, runs_not_kept."""
-    router = APIRouter(prefix="/api/runs")
+    router = PlainRoutes("/api/runs")
 
     def store() -> RunStore:
         if runs is None:
@@ -33,8 +34,9 @@ def create_router(gatekeeper: Gatekeeper, runs: RunStore | None) -> APIRouter:
         return _json(b'{"object":"list","data":[' + b",".join(rows) + b"]}")
 
     @router.get("/{run_id}")
-    async def one(run_id: str, request: Request) -> Response:
+    async def one(request: Request) -> Response:
         reader = await authenticate(request)
+        run_id = request.path_params["run_id"]
         run = await store().find(run_id, reader)
         if run is None:
             raise UnknownRun(f"No run {run_id!r} found.", "run_id", "run_not_found")

@@ -5,10 +5,11 @@ from collections.abc import Callable
 from typing import Any
 
 import orjson
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 
 from cappella.errors import RequestError, UnknownRun
 from cappella.gateway.kept_responses import HOW_TO_KEEP, KeptResponses
+from cappella.gateway.plain_routes import PlainRoutes
 from cappella.gateway.request import event_stream
 from cappella.gateway.state import GatewayState
 from cappella.types import Json
@@ -18,39 +19,39 @@ MAX_LISTED = 100
 PATH = "/v1/responses/{response_id}"
 
 
-def create_router(current: Callable[[], GatewayState]) -> APIRouter:
+def create_router(current: Callable[[], GatewayState]) -> PlainRoutes:
     """The endpoints. Where no responses are kept, they reply 404, runs_not_kept."""
-    router = APIRouter(prefix=PATH)
+    router = PlainRoutes(PATH)
 
-    async def caller(request: Request) -> tuple[KeptResponses, str | None]:
+    async def caller(request: Request) -> tuple[KeptResponses, str | None, str]:
         state = current()
         key = await state.authenticate(request, "run")
         if state.responses is None:
             raise UnknownRun(f"This server keeps no responses: {HOW_TO_KEEP}.", code="runs_not_kept")
-        return state.responses, key.id if key else None
+        return state.responses, key.id if key else None, request.path_params["response_id"]
 
     @router.get("")
-    async def one(response_id: str, request: Request) -> Response:
-        responses, key_id = await caller(request)
+    async def one(request: Request) -> Response:
+        responses, key_id, response_id = await caller(request)
         if request.query_params.get("stream", "false").lower() in ("false", "0", ""):
             return _json((await responses.find(response_id, key_id)).shown)
         frames = await responses.events(response_id, key_id, _number_after(request.query_params))
         return event_stream(frames, current().config.server.client_timeout_s)
 
     @router.delete("")
-    async def delete(response_id: str, request: Request) -> Response:
-        responses, key_id = await caller(request)
+    async def delete(request: Request) -> Response:
+        responses, key_id, response_id = await caller(request)
         await responses.delete(response_id, key_id)
         return _json(orjson.dumps({"id": response_id, "object": "response", "deleted": True}))
 
     @router.post("/cancel")
-    async def cancel(response_id: str, request: Request) -> Response:
-        responses, key_id = await caller(request)
+    async def cancel(request: Request) -> Response:
+        responses, key_id, response_id = await caller(request)
         return _json(await responses.cancel(response_id, key_id))
 
     @router.get("/input_items")
-    async def input_items(response_id: str, request: Request) -> Response:
-        responses, key_id = await caller(request)
+    async def input_items(request: Request) -> Response:
+        responses, key_id, response_id = await caller(request)
         page = _page(await responses.items(response_id, key_id), request.query_params)
         return _json(orjson.dumps(page))
 

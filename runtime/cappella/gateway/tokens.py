@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
 import orjson
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 
 from cappella.engines import refusals, waiting
 from cappella.engines.waiting import WaitReason
@@ -19,6 +19,7 @@ from cappella.gateway.formats import policy
 from cappella.gateway.formats.messages import MessagesRequest
 from cappella.gateway.formats.policy_ensembles import ENSEMBLES
 from cappella.gateway.model_list import PREFIX, callable_names, named_model
+from cappella.gateway.plain_routes import PlainRoutes
 from cappella.gateway.receive import received
 from cappella.gateway.reply_types import InputTokens
 from cappella.gateway.request import Incoming, unless_gone
@@ -35,8 +36,8 @@ TIMEOUT_S = 30.0
 Answer = Callable[[GatewayState, Incoming, str], Awaitable[bytes]]
 
 
-def create_router(current: Callable[[], GatewayState]) -> APIRouter:
-    router = APIRouter()
+def create_router(current: Callable[[], GatewayState]) -> PlainRoutes:
+    router = PlainRoutes()
     turns = Turns()
 
     def endpoint(answer: Answer) -> Callable[[Request], Awaitable[Response]]:
@@ -45,9 +46,9 @@ def create_router(current: Callable[[], GatewayState]) -> APIRouter:
 
         return reply
 
-    router.add_route(COUNT_PATH, endpoint(_count), methods=["POST"])
+    router.add(COUNT_PATH, endpoint(_count), methods=["POST"])
     for path in ("/tokenize", "/detokenize"):
-        router.add_route(path, endpoint(_forward), methods=["POST"])
+        router.add(path, endpoint(_forward), methods=["POST"])
     return router
 
 

@@ -9,12 +9,13 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from starlette.types import Message, Receive, Scope, Send
 
 from cappella.errors import ConfigError
 from cappella.gateway.mcp.loopback import Loopback
 from cappella.gateway.model_list import PREFIX
+from cappella.gateway.plain_routes import PlainRoutes
 from cappella.gateway.receive import received
 from cappella.gateway.request import patient
 from cappella.gateway.state import GatewayState
@@ -45,16 +46,16 @@ class McpEndpoint:
         """Whether the SDK is: it comes with vLLM, or with the extra `mcp`."""
         return importlib.util.find_spec("mcp") is not None
 
-    def create_router(self) -> APIRouter:
-        router = APIRouter()
+    def create_router(self) -> PlainRoutes:
+        router = PlainRoutes()
 
         # Its bodies are described by its own protocol, not by the OpenAPI document.
-        @router.post(PATH, include_in_schema=False, response_model=None)
         async def mcp(request: Request) -> Response:
             async with received(self._current, request) as incoming:
                 timeout_s = self._current().config.server.client_timeout_s
                 return _Handled(await self._started(), incoming.body, timeout_s)
 
+        router.add(PATH, mcp, methods=["POST"], in_document=False)
         return router
 
     @asynccontextmanager
