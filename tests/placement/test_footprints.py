@@ -60,6 +60,15 @@ def test_a_draft_model_in_the_checkpoint_is_not_loaded() -> None:
     assert of_card("qwen3-next-80b-a3b-instruct").stored_bytes(1) == card.weight_bytes - 2 * 1650471424
 
 
+@pytest.mark.parametrize("name", ["gemma-3-12b-it", "ministral-3-8b-instruct-2512", "qwen3.5-9b"])
+def test_an_encoder_that_is_not_loaded_is_not_in_the_weights_of_a_card(name: str) -> None:
+    card = cards.load(cards.SHIPPED / f"{name}.yaml")
+    with_images, without = (of_card(name, images=images).stored_bytes(1) for images in (True, False))
+    assert (with_images, without) == (card.weight_bytes - card.draft_bytes, with_images - card.encoder_bytes)
+    forced = of_card(name, images=False, engine_args={"language_model_only": False})
+    assert forced.stored_bytes(1) == with_images
+
+
 def test_experts_are_padded_on_each_gpu_of_a_split() -> None:
     shape = of_card("gpt-oss-120b").architecture
     hidden = 3072 / 2880

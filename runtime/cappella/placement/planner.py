@@ -22,7 +22,7 @@ class Placed:
 
     `sequences` of `max_model_len`, which the plan chose if the config names none, fit its KV cache; `why` is
     the reason for its GPUs, `dtype` what it computes in. One that is `text_only` could take images, and is started
-    without, as `images: false` says.
+    without, as `images: false` says; `takes_images` is one that is started with them.
     """
 
     model: str
@@ -37,6 +37,7 @@ class Placed:
     turn: int | None = None
     dtype: str = "auto"
     text_only: bool = False
+    takes_images: bool = False
 
     @property
     def total_bytes(self) -> int:
@@ -207,6 +208,7 @@ def _placed(footprint: Footprint, span: tuple[int, ...], kv_bytes: int, turn: in
         turn=turn,
         dtype=footprint.model.dtype,
         text_only=footprint.text_only,
+        takes_images=footprint.architecture.vision,
     )
 
 

@@ -24,6 +24,9 @@ QUIET = {
     "PYTHONWARNINGS": "ignore",
 }
 
+NOT_ASKED = {"video": 0, "audio": 0}
+"""What no request brings: its encoders need no room, and Gemma 4 would be refused where a step is shorter than a video."""
+
 MAX_SOCKET_NAME_BYTES = 37
 """The longest name of a socket that vLLM creates in the engine's folder: a slash and a UUID."""
 
@@ -75,6 +78,7 @@ def arguments(
         "reasoning_parser": model.reasoning_parser,
         **_adapters(model),
         "language_model_only": placed.text_only,
+        "limit_mm_per_prompt": NOT_ASKED if placed.takes_images else None,
         "speculative_config": _prompt_lookup(model.prompt_lookup_tokens, on_gpu),
         "per_request_spec_decode_metrics": "summary" if model.prompt_lookup_tokens else None,
     }
