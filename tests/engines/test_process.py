@@ -212,6 +212,13 @@ def test_sleep_mode_and_numa_nodes_are_on_the_command_line() -> None:
     assert "--numa-bind" not in pairs()
 
 
+@pytest.mark.parametrize(("sleep_mode", "free_graphs"), [(True, True), (True, False), (False, True)])
+def test_a_sleeper_gives_its_graphs_back_where_the_config_says_so(sleep_mode: bool, free_graphs: bool) -> None:
+    placed = Placed("ann", (0,), 0, 0, 1 << 20, 64, 1.0, 2048, "fits one GPU")
+    flags = server_args.arguments("ann", model(), placed, Path("/s"), sleep_mode, free_graphs)
+    assert ("--sleep-mode-offload-cudagraph" in flags) == (sleep_mode and free_graphs)
+
+
 async def test_a_supervisor_that_never_started_leaves_nothing_behind(tmp_path: Path) -> None:
     supervisor = Supervisor(deployment(tmp_path), tmp_path / "logs")
     private = supervisor._runtime_dir

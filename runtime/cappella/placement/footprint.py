@@ -117,11 +117,11 @@ class Footprint:
         persistent = overhead.persistent_bytes(self.architecture, gpus, seqs, self.step_tokens)
         return slots + self.asleep_bytes(gpus) + persistent + max(step, latent)
 
-    def asleep_bytes(self, gpus: int) -> int:
-        """Bytes that the engine keeps even while it sleeps: context and graphs, on the GPU that takes the most."""
+    def asleep_bytes(self, gpus: int, keeps_graphs: bool = True) -> int:
+        """Bytes that the engine keeps even while it sleeps: context, and mostly graphs, on the GPU that takes the most."""
         shared = gpus > 1
         kept = (overhead.context_bytes(gpu) + shared * overhead.split_bytes(gpu) for gpu in self._possible_devices)
-        return max(kept) + self.graph_bytes()
+        return max(kept) + self.graph_bytes() * keeps_graphs
 
     def graph_bytes(self) -> int:
         """Its CUDA graphs; with adapters, which are captured apart, twice as many."""

@@ -37,12 +37,13 @@ def arguments(
     placed: Placed,
     uds: Path,
     sleep_mode: bool = False,
+    sleepers_free_graphs: bool = False,
     numa_nodes: Sequence[int] = (),
     on_gpu: bool = False,
 ) -> list[str]:
     """The vLLM server's command line for one model, with exactly the memory that was planned for it.
 
-    In `sleep_mode` it can sleep in place; `numa_nodes` has one node for each of its GPUs, to which its workers are bound.
+    In `sleep_mode` it can sleep in place, where `sleepers_free_graphs` without its CUDA graphs; `numa_nodes` has one node for each of its GPUs, to which its workers are bound.
     """
     args: dict[str, Any] = {
         "model": str(model.weights),
@@ -59,6 +60,7 @@ def arguments(
         # would refuse a second engine on a GPU.
         "gpu_memory_utilization": 0.01,
         "enable_sleep_mode": sleep_mode,
+        "sleep_mode_offload_cudagraph": sleep_mode and sleepers_free_graphs,
         "numa_bind": bool(numa_nodes),
         "numa_bind_nodes": list(numa_nodes) or None,
         "dtype": placed.dtype,
