@@ -108,6 +108,14 @@ def test_a_model_that_takes_no_images_is_started_without_its_encoder() -> None:
     assert "--language-model-only" not in pairs()
 
 
+def test_a_model_that_takes_images_is_given_no_room_for_videos_and_sounds() -> None:
+    # vLLM refuses Gemma 4, whose videos have 2,496 tokens, where a step has 2,048.
+    placed = Placed("ann", (0,), 0, 0, 1 << 20, 64, 1.0, 2048, "fits one GPU", takes_images=True)
+    flags = server_args.arguments("ann", model(), placed, Path("/s"))
+    assert json.loads(flags[flags.index("--limit-mm-per-prompt") + 1]) == {"video": 0, "audio": 0}
+    assert "--limit-mm-per-prompt" not in pairs()
+
+
 async def engine(path: Path, body: str) -> EngineProcess:
     """An engine process that has run `body` and ended."""
     forks = fork_server(path / "modules", f"def main():\n    {body}")
@@ -202,6 +210,13 @@ def test_sleep_mode_and_numa_nodes_are_on_the_command_line() -> None:
     assert flags[at + 1 : at + 3] == ["0", "1"]
     assert "--numa-bind" in flags
     assert "--numa-bind" not in pairs()
+
+
+@pytest.mark.parametrize(("sleep_mode", "free_graphs"), [(True, True), (True, False), (False, True)])
+def test_a_sleeper_gives_its_graphs_back_where_the_config_says_so(sleep_mode: bool, free_graphs: bool) -> None:
+    placed = Placed("ann", (0,), 0, 0, 1 << 20, 64, 1.0, 2048, "fits one GPU")
+    flags = server_args.arguments("ann", model(), placed, Path("/s"), sleep_mode, free_graphs)
+    assert ("--sleep-mode-offload-cudagraph" in flags) == (sleep_mode and free_graphs)
 
 
 async def test_a_supervisor_that_never_started_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -64,6 +64,8 @@ async def test_a_new_engine_that_does_not_start_undoes_the_reload(
         ),
         ("server", {"port": 9}, "server.port: cannot change from 8000 to 9 by a reload. Restart the server."),
         ("placement", {"swap": True, "memory_bytes": "1MiB"}, "they need at least"),
+        ("placement", {"mps": True}, "placement.mps: cannot change"),
+        ("placement", {"sleepers_free_graphs": True}, "placement.sleepers_free_graphs: cannot change"),
     ],
 )
 async def test_a_config_that_cannot_be_served_is_refused_and_changes_nothing(

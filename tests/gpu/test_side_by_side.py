@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from cappella.config import load
 from support import gpu_report
 from support.gpu_report import GIB, record
 from support.on_gpu import MODELS, SPEED, ConfigMap, OnGpu, bench, free_gib, record_memory, running
@@ -17,7 +16,7 @@ from support.real_deployment import stop, wait_for
 
 pytestmark = pytest.mark.gpu
 
-LONG_PROMPT_WORDS = 1500
+LONG_PROMPT_WORDS = 1200
 SHAPED: dict[str, Any] = {
     "temperature": 0.8,
     "top_p": 0.9,
@@ -47,14 +46,19 @@ def engines(
 
 
 def drive_the_worst_step(engines: OnGpu, model: str) -> None:
-    """A full step of prompt tokens, and as many sequences as may run, with the sampling that takes the most memory."""
+    """A full step of prompt tokens, and as many sequences as may run, with the sampling that takes the most memory.
+
+    The long prompts come in one request, so that they wait together for the step after the first one's; each begins with
+    words of its own, since what the prefix cache has is no part of a step.
+    """
+    step, count = engines.plan.placed[model].step_tokens, engines.plan.footprints[model].model.max_num_seqs
     words = "the room and the price of a lead " * (LONG_PROMPT_WORDS // 8)
-    long = [{"role": "user", "content": words}]
-    count = load.load(engines.deployment.config).local[model].max_num_seqs
+    prompts = [f"{number} {words}" for number in range(2 + step // LONG_PROMPT_WORDS)]
+    engines.complete(model, prompts, max_tokens=2, **SHAPED)
+    record("worst step", model=model, step_tokens=step, fullest_over=engines.fullest_step_over(model))
 
     def call(number: int) -> None:
-        fields: dict[str, Any] = {"messages": long} if number % 8 == 0 else {}
-        engines.ask(model, max_completion_tokens=48, logprobs=True, top_logprobs=5, seed=number, **SHAPED, **fields)
+        engines.ask(model, max_completion_tokens=48, logprobs=True, top_logprobs=5, seed=number, **SHAPED)
 
     with ThreadPoolExecutor(count) as pool:
         list(pool.map(call, range(count)))
@@ -125,11 +129,6 @@ def test_an_adapter_answers_differently_from_its_base(engines: OnGpu) -> None:
     assert base["choices"][0]["message"]["content"] != adapter["choices"][0]["message"]["content"]
 
 
-@pytest.mark.skipif(not SPEED, reason="takes minutes; scripts/test_gpu --speed runs it")
-def test_runs_at_each_load(engines: OnGpu, tmp_path: Path) -> None:
-    bench(engines, tmp_path, "--against", "single,naive", "--vary", "early_prefill=true/false")
-
-
 def test_a_killed_engine_gives_its_memory_back_and_returns(engines: OnGpu, on_gpu: bool) -> None:
     before_gib = free_gib() if on_gpu else 0.0
     os.kill(engines.deployment.engine_core("ann"), 9)
@@ -139,3 +138,8 @@ def test_a_killed_engine_gives_its_memory_back_and_returns(engines: OnGpu, on_gp
     assert wait_for(lambda: engines.deployment.get("/ready")["engines"]["ann"]["state"] == "ready", 300)
     assert engines.ask()["fusion"]["status"] == "ok"
     record("restart", logged=gpu_report.logged(engines.deployment.log_dir / "ann.log"))
+
+
+@pytest.mark.skipif(not SPEED, reason="takes minutes; scripts/test_gpu --speed runs it")
+def test_runs_at_each_load(engines: OnGpu, tmp_path: Path) -> None:
+    bench(engines, tmp_path, "--against", "single,naive", "--vary", "early_prefill=true/false")

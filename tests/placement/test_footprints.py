@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from cappella.config import Model, cards
+from cappella.config import Model, Placement, cards
 from cappella.engines import builder
 from cappella.engines.deployment import Deployment
 from cappella.placement import architecture, checkpoint, machine, overhead, rope
@@ -58,6 +58,15 @@ def test_tables_are_whole_on_every_gpu_of_a_split() -> None:
 def test_a_draft_model_in_the_checkpoint_is_not_loaded() -> None:
     card = cards.load(cards.SHIPPED / "qwen3-next-80b-a3b-instruct.yaml")
     assert of_card("qwen3-next-80b-a3b-instruct").stored_bytes(1) == card.weight_bytes - 2 * 1650471424
+
+
+@pytest.mark.parametrize("name", ["gemma-3-12b-it", "ministral-3-8b-instruct-2512", "qwen3.5-9b"])
+def test_an_encoder_that_is_not_loaded_is_not_in_the_weights_of_a_card(name: str) -> None:
+    card = cards.load(cards.SHIPPED / f"{name}.yaml")
+    with_images, without = (of_card(name, images=images).stored_bytes(1) for images in (True, False))
+    assert (with_images, without) == (card.weight_bytes - card.draft_bytes, with_images - card.encoder_bytes)
+    forced = of_card(name, images=False, engine_args={"language_model_only": False})
+    assert forced.stored_bytes(1) == with_images
 
 
 def test_experts_are_padded_on_each_gpu_of_a_split() -> None:
@@ -142,17 +151,25 @@ def test_guesses_are_sampled_too() -> None:
     assert guessing.overhead_bytes(1) - guessing.graph_bytes() > plain.overhead_bytes(1) - plain.graph_bytes() + GIB
 
 
-def sleepers(monkeypatch: pytest.MonkeyPatch, nodes: list[int | None], free_gib: float, of_node_gib: float) -> set[str]:
-    """Which of two models of 10 GiB, one on each GPU, can sleep in place."""
+def sleepers(
+    monkeypatch: pytest.MonkeyPatch,
+    nodes: list[int | None],
+    free_gib: float,
+    of_node_gib: float,
+    free_graphs: bool = False,
+) -> set[str]:
+    """Which of two models of 10 GiB and with graphs of 1 GiB, one on each GPU, can sleep in place."""
     memory = Device("memory", 0, 999 * GIB, int(free_gib * GIB))
     monkeypatch.setattr(machine, "own_memory", lambda: Machine([memory], gpu=False))
     monkeypatch.setattr(machine, "node_free_bytes", lambda node: int(of_node_gib * GIB))
     monkeypatch.setattr(machine, "_may_bind", lambda node: True)
     devices = [Device(f"GPU {at}", at, 80 * GIB, 80 * GIB, node) for at, node in enumerate(nodes)]
     placed = {n: SimpleNamespace(turn=0, gpus=(at,), weight_bytes=10 * GIB) for at, n in enumerate(("ann", "bob"))}
-    plan = SimpleNamespace(placed=placed, machine=Machine(devices, gpu=True))
+    footprints = dict.fromkeys(placed, SimpleNamespace(graph_bytes=lambda: GIB))
+    plan = SimpleNamespace(placed=placed, machine=Machine(devices, gpu=True), footprints=footprints)
     local = dict.fromkeys(placed, SimpleNamespace(sleep_after_s=None))
-    new = SimpleNamespace(config=SimpleNamespace(local=local), plan=plan)
+    config = SimpleNamespace(local=local, placement=Placement(sleepers_free_graphs=free_graphs))
+    new = SimpleNamespace(config=config, plan=plan)
     return set(builder._models_in_sleep_mode(cast(Deployment, new)))
 
 
@@ -160,6 +177,8 @@ def test_as_many_sleep_in_place_as_main_memory_has_room_for(monkeypatch: pytest.
     # A pinned copy takes up to 1.3 times the weights, and 0.8 of the free memory may be used.
     assert sleepers(monkeypatch, [None, None], 33, 0) == {"ann", "bob"}
     assert sleepers(monkeypatch, [None, None], 31, 0) == {"ann"}
+    assert sleepers(monkeypatch, [None, None], 33, 0, free_graphs=True) == {"ann"}
+    assert sleepers(monkeypatch, [None, None], 36, 0, free_graphs=True) == {"ann", "bob"}
 
 
 def test_a_sleeper_that_is_bound_to_a_node_needs_the_room_there(monkeypatch: pytest.MonkeyPatch) -> None:

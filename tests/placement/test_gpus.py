@@ -1,5 +1,6 @@
 """GPUs as reported by NVIDIA's driver, whose library is scripted."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ import aiohttp
 import pynvml
 import pytest
 
+from cappella.engines import memory_use
 from cappella.errors import ConfigError
 from cappella.placement import gpus, machine
 
@@ -177,6 +179,21 @@ async def test_a_driver_that_stops_answering_breaks_nothing_else(with_gpus: None
     driver.broken = True
     async with aiohttp.ClientSession() as http, http.get(f"{gateway}/ready") as reply:
         assert (reply.status, (await reply.json())["gpus"]) == (200, [])
+
+
+async def test_a_container_in_which_processes_have_no_figures_is_ready_all_the_same(
+    with_gpus: None, driver: Driver, gateway: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: object) -> None:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+
+    own = SimpleNamespace(pid=os.getpid(), usedGpuMemory=None)
+    for listed in (lambda _: [own], lambda _: [], refuse):
+        monkeypatch.setattr(pynvml, "nvmlDeviceGetComputeRunningProcesses", listed)
+        assert memory_use.gpu_bytes(os.getpgrp()) == 0
+        assert memory_use.used_bytes({"ann": os.getpgrp()}, on_gpus=True) == {}
+        async with aiohttp.ClientSession() as http, http.get(f"{gateway}/ready") as reply:
+            assert (reply.status, len((await reply.json())["gpus"])) == (200, 4)
 
 
 @pytest.mark.parametrize(("named", "left"), [("2,0", [0, 2]), ("GPU-33", [3]), ("0,GPU-111", [0, 1])])

@@ -179,6 +179,18 @@ def test_a_swapped_panel_keeps_its_judge_awake_and_wakes_each_member_once(shapes
     assert len(plan.turns) > 1
 
 
+def test_graphs_that_sleepers_give_back_are_room_for_those_awake(shapes: dict[str, Path]) -> None:
+    config = deployment(shapes, "8b 8b 8b", "8b", swap=True)
+    freeing = config.model_copy(
+        update={"placement": config.placement.model_copy(update={"sleepers_free_graphs": True})}
+    )
+    usual, freed = (advice.plan(each, machine.described("48GiB")) for each in (config, freeing))
+    kept = usual.footprints["m0"].asleep_bytes(1) - usual.footprints["m0"].asleep_bytes(1, keeps_graphs=False)
+    assert kept == usual.footprints["m0"].graph_bytes() > 0
+    caches = [sum(each.kv_cache_bytes for each in plan.on(0, 0)) for plan in (usual, freed)]
+    assert caches[1] - caches[0] == pytest.approx(3 * kept, rel=0.1)
+
+
 def test_a_panel_that_fits_is_not_swapped_even_if_allowed(shapes: dict[str, Path]) -> None:
     plan = advice.plan(deployment(shapes, "1b 1b", "1b", swap=True), machine.described("80GiB"))
     assert plan.turns == []

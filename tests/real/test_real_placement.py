@@ -148,7 +148,7 @@ async def test_a_panel_that_does_not_fit_at_once_takes_turns_and_all_of_it_answe
     config = yaml.safe_load(DEMO.read_text())
     for model in config["models"].values():
         model["weights"] = str(DEMO.parent / model["weights"])
-    config["placement"] = {"swap": True, "memory_bytes": "2700MiB"}
+    config["placement"] = {"swap": True, "memory_bytes": "2300MiB"}
     path = tmp_path / "swap.yaml"
     path.write_text(yaml.safe_dump(config))
     with deployed(path, tmp_path / "logs") as swapping:

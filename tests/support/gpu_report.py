@@ -48,6 +48,14 @@ def logged(log: Path) -> dict[str, float]:
     return {name: float(values[-1].rstrip(",.").replace(",", "")) for name, values in found.items() if values}
 
 
+def fullest_over(metrics: str, model: str) -> float:
+    """The largest bound that the tokens of one of the model's steps exceeded, by vLLM's histogram; 0 if it does not tell."""
+    series = re.findall(r"^vllm:iteration_tokens_total_bucket\{([^}]*)\} (\S+)$", metrics, re.MULTILINE)
+    own = [(re.findall(r'le="([^"]+)"', labels), float(count)) for labels, count in series if f'="{model}"' in labels]
+    steps = max((count for _, count in own), default=0.0)
+    return max((float(bound) for (bound,), count in own if count < steps), default=0.0)
+
+
 def slept_gib(log: Path) -> list[tuple[float, float]]:
     """What each sleep freed, and what was in use on the whole GPU afterwards."""
     pattern = r"Sleep mode freed (\S+) GiB memory, (\S+) GiB"

@@ -40,14 +40,25 @@ class OnGpu:
     def ask(self, model: str = "cappella/default", stream: bool = False, timeout_s: float = 300, **fields: Any) -> Any:
         """The reply of a chat request, open as a stream or read as JSON. Raises HTTPError."""
         body = {"model": model, "messages": [{"role": "user", "content": "the room and the price"}], "stream": stream}
-        data = json.dumps({**body, **fields}).encode()
-        url = f"{self.deployment.url}/v1/chat/completions"
+        reply = self._post("/v1/chat/completions", {**body, **fields}, timeout_s)
+        return reply if stream else json.load(reply)
+
+    def complete(self, model: str, prompts: list[str], timeout_s: float = 300, **fields: Any) -> Any:
+        """The reply to several prompts of a member at once. Raises HTTPError."""
+        return json.load(self._post("/v1/completions", {"model": model, "prompt": prompts, **fields}, timeout_s))
+
+    def fullest_step_over(self, model: str) -> float:
+        """The largest bound of vLLM's histogram that the tokens of some step exceeded; 0 if it does not tell."""
+        return gpu_report.fullest_over(self.deployment.text("/metrics"), model)
+
+    def _post(self, path: str, body: dict[str, Any], timeout_s: float) -> Any:
+        data = json.dumps(body).encode()
+        request = Request(self.deployment.url + path, data, {"Content-Type": "application/json"})
         try:
-            reply = urlopen(Request(url, data, {"Content-Type": "application/json"}), timeout=timeout_s)
+            return urlopen(request, timeout=timeout_s)
         except HTTPError as error:
             error.add_note(error.read(2000).decode())
             raise
-        return reply if stream else json.load(reply)
 
 
 @contextmanager

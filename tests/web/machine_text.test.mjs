@@ -77,6 +77,14 @@ test("the bars of a device show the plan, the engines' memory and that of other 
   assert.equal(used.label, "GPU 0, used: ann 2.0 GiB, bob 3.0 GiB, others 1.0 GiB of 10.0 GiB");
 });
 
+test("where the driver does not tell what engines hold, what is taken is not called others'", () => {
+  const engines = { ann: { state: "ready", used_bytes: null, gpus: [0] } };
+  const [, used] = memoryBars(device({ engines: { ann: 2 * GIB } }), engines);
+  assert.equal(used.label, "GPU 0, used: engines and others 6.0 GiB of 10.0 GiB");
+  const [, stopped] = memoryBars(device({ engines: { ann: 2 * GIB } }), { ann: { state: "stopped", used_bytes: null } });
+  assert.equal(stopped.label, "GPU 0, used: others 6.0 GiB of 10.0 GiB");
+});
+
 test("each swap group has a bar, and no bar is longer than its device", () => {
   const engines = { judge: { turn: null }, ann: { turn: 0 }, bob: { turn: 1 } };
   const bars = memoryBars(device({ engines: { judge: 4 * GIB, ann: 5 * GIB, bob: 9 * GIB } }), engines);

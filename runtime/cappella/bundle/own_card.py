@@ -3,7 +3,7 @@
 import contextlib
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from cappella.config.cards import Card
 from cappella.config.weights import HubName
 from cappella.errors import ConfigError
 from cappella.placement import architecture, checkpoint, own_context, parameters
+from cappella.placement.checkpoint import Tensor
 from cappella.placement.folder import read_json
 
 UNCONFIRMED = ("tool_parser", "reasoning_parser")
@@ -44,10 +45,15 @@ def _of_folder(model: str, folder: Path) -> Card:
         "revision": recorded.revision if recorded else name.revision,
         "licence": inventory.licence(name, folder),
         "gated": False,
-        "weight_bytes": sum(each.size_bytes for each in tensors),
+        "weight_bytes": _size_bytes(tensors),
+        "encoder_bytes": _size_bytes(tensors) - _size_bytes(checkpoint.without_encoders(tensors)),
     }
     is_plain = all(each.dtype in checkpoint.PLAIN for each in tensors)
     return _card(model, folder, known, sum(prod(each.shape) for each in tensors) if is_plain else None)
+
+
+def _size_bytes(tensors: Sequence[Tensor]) -> int:
+    return sum(each.size_bytes for each in tensors)
 
 
 def _of_hub(model: str) -> Card:

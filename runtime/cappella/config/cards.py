@@ -13,7 +13,8 @@ from cappella.types import Frozen, SamplingOptions
 class Card(Frozen):
     """`config` is the part of the model's config.json that planning needs; `unconfirmed` lists facts without a source.
 
-    `draft_bytes` of the `weight_bytes` are a draft model in the checkpoint, which vLLM loads only to speculate with it.
+    `draft_bytes` of the `weight_bytes` are a draft model in the checkpoint, which vLLM loads only to speculate with it,
+    `encoder_bytes` an encoder of images with its projection, which it does not load for a model that reads texts only.
     """
 
     hub_id: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
@@ -24,6 +25,7 @@ class Card(Frozen):
     parameters: Annotated[int, Field(gt=0)]
     weight_bytes: Annotated[int, Field(gt=0)]
     draft_bytes: Annotated[int, Field(ge=0)] = 0
+    encoder_bytes: Annotated[int, Field(ge=0)] = 0
     sampling: SamplingOptions
     tool_parser: str | None
     reasoning_parser: str | None

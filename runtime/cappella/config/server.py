@@ -239,9 +239,11 @@ class Placement(Frozen):
     """Memory sharing: at most `memory_bytes` of each GPU, or of the machine's memory if it has no GPU.
 
     With `swap`, models that do not fit at once are swapped in and out by turns; judges stay loaded. With `mps`, engines
-    on one GPU compute concurrently under a CUDA Multi-Process Service started for them.
+    on one GPU compute concurrently under a CUDA Multi-Process Service started for them. With `sleepers_free_graphs`, a sleeping
+    engine gives its CUDA graphs back, too, which nobody has tried on a GPU yet.
     """
 
     memory_bytes: Annotated[Bytes, Field(ge=1 << 20)] | None = None
     swap: bool = False
     mps: bool = False
+    sleepers_free_graphs: bool = False

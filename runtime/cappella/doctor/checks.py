@@ -95,7 +95,11 @@ def _gpus() -> str:
     if not machine.has_gpu():
         return "none: engines use the CPU"
     devices = machine.own_gpus().devices
-    return ", ".join(f"{each.name} {each.free_bytes / GIB:.1f} of {each.total_bytes / GIB:.1f} GiB" for each in devices)
+    return ", ".join(
+        f"{each.name}{f' ({each.kind.name})' if each.kind else ''} "
+        f"{each.free_bytes / GIB:.1f} of {each.total_bytes / GIB:.1f} GiB"
+        for each in devices
+    )
 
 
 def _weights(name: str, path: Path, card: Path | None) -> str:

@@ -127,10 +127,12 @@ class EngineBuilder:
 
     def _spec(self, new: Deployment, name: str, private: Path, socket: Path) -> EngineSpec:
         model, placed, on = new.config.local[name], new.plan.placed[name], new.plan.machine
-        sleep_mode = name in self._in_sleep_mode
+        sleep_mode, free_graphs = name in self._in_sleep_mode, new.config.placement.sleepers_free_graphs
         numa_nodes = on.numa_nodes(placed.gpus)
         return EngineSpec(
-            arguments=backends.server_arguments(name, model, placed, socket, sleep_mode, numa_nodes, on.gpu),
+            arguments=backends.server_arguments(
+                name, model, placed, socket, sleep_mode, free_graphs, numa_nodes, on.gpu
+            ),
             folder=private,
             log=self._log_dir / f"{name}.log",
             memory=self._gpu_memory(new, placed, sleep_mode) if on.gpu else None,
@@ -141,7 +143,8 @@ class EngineBuilder:
         )
 
     def _gpu_memory(self, new: Deployment, placed: Placed, sleep_mode: bool) -> GpuMemory:
-        count, asleep = len(placed.gpus), new.plan.footprints[placed.model].asleep_bytes(len(placed.gpus))
+        count, keeps_graphs = len(placed.gpus), not new.config.placement.sleepers_free_graphs
+        asleep = new.plan.footprints[placed.model].asleep_bytes(count, keeps_graphs)
         frees = int(SLEEP_FREES_SHARE * (placed.weight_bytes + placed.kv_cache_bytes)) * count
         sleep = Sleep(frees, SLEEP_KEEPS_FACTOR * asleep * count) if sleep_mode else None
         free, held = partial(gpus.free_bytes, placed.gpus), memory_use.gpu_bytes
@@ -168,7 +171,7 @@ async def _in_both(outer: HoldAwake, inner: HoldAwake, tell: Tell) -> AsyncItera
 
 
 def _models_in_sleep_mode(new: Deployment) -> frozenset[str]:
-    """The models that sleep, by turns or when idle, and can in place: as many as main memory has room for their weights.
+    """The models that sleep, by turns or when idle, and can in place: as many as main memory has room for what they put there.
 
     An engine whose processes are bound to NUMA nodes needs the room on these.
     """
@@ -178,7 +181,8 @@ def _models_in_sleep_mode(new: Deployment) -> frozenset[str]:
         placed = new.plan.placed[name]
         if placed.turn is None and model.sleep_after_s is None:
             continue
-        size = placed.weight_bytes * HOST_BLOCKS_FACTOR
+        graphs = new.plan.footprints[name].graph_bytes() * new.config.placement.sleepers_free_graphs
+        size = (placed.weight_bytes + graphs) * HOST_BLOCKS_FACTOR
         nodes = new.plan.machine.numa_nodes(placed.gpus)
         takes: dict[int | None, float] = {None: size * len(placed.gpus)}
         for node in nodes:

@@ -75,8 +75,18 @@ class Footprint:
         return self.model.kv_cache_bytes is None or self.model.kv_cache_bytes >= self.min_kv_bytes(gpus)
 
     def weight_bytes(self, gpus: int) -> int:
-        """The weights and the tables of position embeddings, which vLLM makes beside them."""
-        return self.stored_bytes(gpus) + self.architecture.rope_bytes
+        """The weights and the tables of position embeddings, which vLLM makes beside them, and on a CPU packed copies."""
+        return self.stored_bytes(gpus) + self.architecture.rope_bytes + (0 if self.machine.gpu else self._packed_bytes)
+
+    @property
+    def _packed_bytes(self) -> int:
+        """oneDNN's copies of the embeddings and of the head, also where these are one: vLLM 0.32 keeps both forms of them.
+
+        Of other matrices only the packed form stays (`dispatch_cpu_unquantized_gemm`).
+        """
+        shape = self.architecture
+        packed = 2 if self.model.task == "generate" else 1
+        return packed * shape.vocab_size * shape.hidden_size * DTYPE_BYTES[shape.dtype]
 
     def stored_bytes(self, gpus: int) -> int:
         """From the files; without them, an even share of the published size, plus 1 % for what a split replicates."""
@@ -107,11 +117,11 @@ class Footprint:
         persistent = overhead.persistent_bytes(self.architecture, gpus, seqs, self.step_tokens)
         return slots + self.asleep_bytes(gpus) + persistent + max(step, latent)
 
-    def asleep_bytes(self, gpus: int) -> int:
-        """Bytes that the engine keeps even while it sleeps: context and graphs, on the GPU that takes the most."""
+    def asleep_bytes(self, gpus: int, keeps_graphs: bool = True) -> int:
+        """Bytes that the engine keeps even while it sleeps: context, and mostly graphs, on the GPU that takes the most."""
         shared = gpus > 1
         kept = (overhead.context_bytes(gpu) + shared * overhead.split_bytes(gpu) for gpu in self._possible_devices)
-        return max(kept) + self.graph_bytes()
+        return max(kept) + self.graph_bytes() * keeps_graphs
 
     def graph_bytes(self) -> int:
         """Its CUDA graphs; with adapters, which are captured apart, twice as many."""
@@ -185,11 +195,11 @@ class Footprint:
 def footprint(name: str, model: Model, machine: Machine) -> Footprint:
     """The footprint from the model's folder, or from its card if the folder does not exist yet. Raises ConfigError."""
     at = folder.place(name, model.weights)
-    tensors = None
-    published = 0
+    tensors, published, encoder, published_width = None, 0, 0, 2
     if model.card is not None and not model.weights.exists():
         card = cards.load(model.card)
-        config, published = card.config, card.weight_bytes - card.draft_bytes
+        config, published, encoder = card.config, card.weight_bytes - card.draft_bytes, card.encoder_bytes
+        published_width = round(card.weight_bytes / card.parameters) or 1
     else:
         config = folder.inspect(name, model.weights, model.card).config
         tensors = checkpoint.tensors(model.weights, at)
@@ -204,9 +214,13 @@ def footprint(name: str, model: Model, machine: Machine) -> Footprint:
     sizes = architecture.read(config, at, model.dtype)
     if pooling.is_encoder(config):
         sizes = replace(sizes, layers={})
+    if sizes.quantisation.method is None and published:
+        # A processor may compute in float32 what was published in 16 bits.
+        published, encoder = (size * DTYPE_BYTES[sizes.dtype] // published_width for size in (published, encoder))
     text_only = sizes.vision and _refuses_images(model)
     if text_only or _engine_arg(model, "language_model_only") is True:
         sizes, tensors = replace(sizes, vision=False), tensors and checkpoint.without_encoders(tensors)
+        published -= encoder
     whole = pooling.reads_whole_texts(model, config)
     out = Footprint(name, model, sizes, tensors, published, machine, own, 1, whole, text_only)
     _require_possible(out)

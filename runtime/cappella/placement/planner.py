@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from cappella.config import Config
 from cappella.errors import DoesNotFit
@@ -22,7 +23,7 @@ class Placed:
 
     `sequences` of `max_model_len`, which the plan chose if the config names none, fit its KV cache; `why` is
     the reason for its GPUs, `dtype` what it computes in. One that is `text_only` could take images, and is started
-    without, as `images: false` says.
+    without, as `images: false` says; `takes_images` is one that is started with them.
     """
 
     model: str
@@ -37,6 +38,7 @@ class Placed:
     turn: int | None = None
     dtype: str = "auto"
     text_only: bool = False
+    takes_images: bool = False
 
     @property
     def total_bytes(self) -> int:
@@ -73,7 +75,7 @@ def place(config: Config, footprints: Mapping[str, Footprint], machine: Machine)
     out: dict[str, Placed] = {}
     for number, spans in enumerate(turns):
         awake = {name: span for name, span in spans.items() if len(turns) == 1 or name in resident}
-        shares = _shares(config, footprints, _awake_bytes(footprints, machine, resident, len(turns)), spans)
+        shares = _shares(config, footprints, _awake_bytes(config, footprints, machine, resident, len(turns)), spans)
         for name, span in spans.items():
             turn = None if name in awake else number
             kv_bytes = min(shares[name], out[name].kv_cache_bytes) if name in out else shares[name]
@@ -93,11 +95,12 @@ def available_bytes(machine: Machine) -> list[int]:
 
 
 def _awake_bytes(
-    footprints: Mapping[str, Footprint], machine: Machine, resident: frozenset[str], turns: int
+    config: Config, footprints: Mapping[str, Footprint], machine: Machine, resident: frozenset[str], turns: int
 ) -> list[int]:
     """Bytes of each device for awake engines, while all others sleep on it."""
     others = [each for name, each in footprints.items() if name not in resident]
-    asleep = sum(each.asleep_bytes(min(each.splits)) for each in others) if machine.gpu and turns > 1 else 0
+    kept = partial(Footprint.asleep_bytes, keeps_graphs=not config.placement.sleepers_free_graphs)
+    asleep = sum(kept(each, min(each.splits)) for each in others) if machine.gpu and turns > 1 else 0
     return [size - asleep for size in available_bytes(machine)]
 
 
@@ -115,11 +118,11 @@ def _turns(
     largest = max(waiting, key=_size_bytes, default=None)
     # Residents are placed so that the largest of the others fits beside them.
     beside = [footprints[name] for name in sorted(resident)] + ([largest] if largest else [])
-    together = packing.pack([_item(each, machine) for each in beside], _awake_bytes(footprints, machine, resident, 2))
+    left = _awake_bytes(config, footprints, machine, resident, turns=2)
+    together = packing.pack([_item(each, machine) for each in beside], left)
     if together is None:
         return None
     fixed = {name: span for name, span in together.items() if name in resident}
-    left = _awake_bytes(footprints, machine, resident, turns=2)
     for name, span in fixed.items():
         for gpu in span:
             left[gpu] -= footprints[name].min_bytes(len(span))
@@ -207,6 +210,7 @@ def _placed(footprint: Footprint, span: tuple[int, ...], kv_bytes: int, turn: in
         turn=turn,
         dtype=footprint.model.dtype,
         text_only=footprint.text_only,
+        takes_images=footprint.architecture.vision,
     )
 
 

@@ -24,6 +24,9 @@ QUIET = {
     "PYTHONWARNINGS": "ignore",
 }
 
+NOT_ASKED = {"video": 0, "audio": 0}
+"""What no request brings: its encoders need no room, and Gemma 4 would be refused where a step is shorter than a video."""
+
 MAX_SOCKET_NAME_BYTES = 37
 """The longest name of a socket that vLLM creates in the engine's folder: a slash and a UUID."""
 
@@ -34,12 +37,13 @@ def arguments(
     placed: Placed,
     uds: Path,
     sleep_mode: bool = False,
+    sleepers_free_graphs: bool = False,
     numa_nodes: Sequence[int] = (),
     on_gpu: bool = False,
 ) -> list[str]:
     """The vLLM server's command line for one model, with exactly the memory that was planned for it.
 
-    In `sleep_mode` it can sleep in place; `numa_nodes` has one node for each of its GPUs, to which its workers are bound.
+    In `sleep_mode` it can sleep in place, where `sleepers_free_graphs` without its CUDA graphs; `numa_nodes` has one node for each of its GPUs, to which its workers are bound.
     """
     args: dict[str, Any] = {
         "model": str(model.weights),
@@ -56,6 +60,7 @@ def arguments(
         # would refuse a second engine on a GPU.
         "gpu_memory_utilization": 0.01,
         "enable_sleep_mode": sleep_mode,
+        "sleep_mode_offload_cudagraph": sleep_mode and sleepers_free_graphs,
         "numa_bind": bool(numa_nodes),
         "numa_bind_nodes": list(numa_nodes) or None,
         "dtype": placed.dtype,
@@ -75,6 +80,7 @@ def arguments(
         "reasoning_parser": model.reasoning_parser,
         **_adapters(model),
         "language_model_only": placed.text_only,
+        "limit_mm_per_prompt": NOT_ASKED if placed.takes_images else None,
         "speculative_config": _prompt_lookup(model.prompt_lookup_tokens, on_gpu),
         "per_request_spec_decode_metrics": "summary" if model.prompt_lookup_tokens else None,
     }

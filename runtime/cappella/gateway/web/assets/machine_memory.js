@@ -62,7 +62,7 @@ function draw(element, bar, tones) {
   bar.segments.forEach((segment, at) => {
     const part = track.children[at];
     part.className = `machine-part ${segment.name === null ? "tone-others" : `tone-${tones.get(segment.name) ?? 0}`}`;
-    part.title = `${segment.name ?? "others"}: ${formatBytes(segment.bytes)}`;
+    part.title = `${segment.words}: ${formatBytes(segment.bytes)}`;
     part.style.width = `${segment.share * 100}%`;
   });
 }

@@ -116,7 +116,8 @@ export function confirmation(action, name) {
 
 /**
  * The bars of one device, each `{title, segments, label}`: the plan (one for each swap group), and what is used now.
- * A segment is `{name, bytes, share}`; the name is null for other processes; the free memory is the rest.
+ * A segment is `{name, words, bytes, share}`; the name is null for other processes, and where the driver does not tell what
+ * engines hold, as in many containers, for engines and others together. The free memory is the rest.
  */
 export function memoryBars(device, engines) {
   const entries = Object.entries(device.engines ?? {});
@@ -131,19 +132,20 @@ export function memoryBars(device, engines) {
     .map((each) => ({ name: each.name, bytes: each.engine.used_bytes / Math.max(1, each.engine.gpus?.length ?? 1) }));
   const taken = device.total_bytes - device.free_bytes;
   const ours = held.reduce((sum, each) => sum + each.bytes, 0);
-  const others = { name: null, bytes: Math.max(0, taken - ours) };
+  const untold = here.some((each) => each.engine.state === "ready" && !each.engine.used_bytes);
+  const others = { name: null, words: untold ? "engines and others" : "others", bytes: Math.max(0, taken - ours) };
   return [...planned.map(({ title, parts }) => bar(title, parts, device)), bar("used", [...held, others], device)];
 }
 
 function bar(title, holders, device) {
   const segments = [];
   let room = device.total_bytes;
-  for (const { name, bytes } of holders) {
+  for (const { name, words = name, bytes } of holders) {
     const shown = Math.min(bytes, room);
     room -= shown;
-    if (shown > 0) segments.push({ name, bytes, share: shown / device.total_bytes });
+    if (shown > 0) segments.push({ name, words, bytes, share: shown / device.total_bytes });
   }
-  const parts = segments.map((each) => `${each.name ?? "others"} ${formatBytes(each.bytes)}`).join(", ");
+  const parts = segments.map((each) => `${each.words} ${formatBytes(each.bytes)}`).join(", ");
   const label = `${device.device}, ${title}: ${parts || "nothing"} of ${formatBytes(device.total_bytes)}`;
   return { title, segments, label };
 }
