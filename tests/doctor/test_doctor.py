@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from cappella.doctor import checks
+from cappella.placement import machine
 from support.command_line import cappella
 from support.network_namespace import NATIVE_VIOLATOR, PYTHON_VIOLATOR, QUIET_VIOLATOR, needs_namespaces
 from support.python_overlay import doctor, overlay
@@ -184,6 +186,13 @@ def test_a_suitable_machine_passes_all_checks(tmp_path: Path) -> None:
     assert code == 0
     assert {check["level"] for check in found.values()} <= {"ok", "warn"}
     assert set(found) == {"Python", "vLLM", "GPUs", "weights of ann", "memory", "port", "/dev/shm", "open files"}
+
+
+def test_gpus_are_named_by_their_kind_so_that_an_order_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    # CUDA's own order begins with the fastest, and not with the first on the bus.
+    monkeypatch.setattr(machine, "has_gpu", lambda: True)
+    monkeypatch.setattr(machine, "own_gpus", lambda: machine.described("L4,24GiB"))
+    assert checks._gpus() == "GPU 0 (L4) 22.0 of 22.0 GiB, GPU 1 24.0 of 24.0 GiB"
 
 
 def test_a_taken_port_fails_with_a_hint(tmp_path: Path) -> None:
