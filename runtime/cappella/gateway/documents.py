@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 
 from cappella.errors import Overloaded, RequestError
 from cappella.gateway.document_reader import BROKEN, ENCRYPTED, TOO_COMPLEX
+from cappella.gateway.plain_routes import PlainRoutes
 from cappella.gateway.reply_types import DocumentText
 from cappella.gateway.request import caller, read, unless_gone
 from cappella.gateway.state import GatewayState
@@ -45,8 +46,8 @@ class DocumentLimits:
     waiting: int = 8
 
 
-def create_router(current: Callable[[], GatewayState], limits: DocumentLimits = DocumentLimits()) -> APIRouter:
-    router, readers = APIRouter(), _Readers(limits)
+def create_router(current: Callable[[], GatewayState], limits: DocumentLimits = DocumentLimits()) -> PlainRoutes:
+    router, readers = PlainRoutes(), _Readers(limits)
 
     @router.post(PATH)
     async def read_document(request: Request) -> Response:
