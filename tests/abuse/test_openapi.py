@@ -146,8 +146,9 @@ def _put_to_the_test(written: Json, url: str, headers: dict[str, str]) -> set[in
     statuses: set[int] = set()
     for found in schema.get_all_operations():
         operation: Any = found.ok()  # type: ignore[union-attr]
-        # Where nothing is sent, nothing can be sent wrong.
-        for mode in schemathesis.GenerationMode if operation.body else [schemathesis.GenerationMode.POSITIVE]:
+        # Where nothing is sent, nothing can be sent wrong; nor is there a wrong form of bytes.
+        has_form = any(body.media_type == "application/json" for body in operation.body)
+        for mode in schemathesis.GenerationMode if has_form else [schemathesis.GenerationMode.POSITIVE]:
             _try(operation.as_strategy(generation_mode=mode), headers, statuses)
     return statuses
 

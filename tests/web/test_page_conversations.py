@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, Locator, Page, expect
+from playwright.async_api import Browser, Locator, Page, Route, expect
 
 from cappella.auth.keys import KeyStore
 from support.browser import PageVisit, open_page
@@ -15,6 +15,7 @@ from support.scripted_engine import Script
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
+DEFAULT = "cappella/default"
 KEPT = re.compile("#ask/[0-9a-f]{24}$")
 IN_STORE = """async () => { const asked = indexedDB.open("cappella");
   const database = await new Promise((done) => { asked.onsuccess = () => done(asked.result); });
@@ -388,3 +389,38 @@ async def test_a_browser_that_cannot_keep_anything_says_so(record: PageVisit) ->
     await page.reload()
     await expect(column(page)).to_contain_text("This browser keeps no conversations now (SecurityError).")
     await answered(record, "Say hello.")
+
+
+async def test_a_conversation_opens_where_its_ensemble_is_no_more(browser: Browser, fake_engines: FakeEngines) -> None:
+    config = gateway_config()
+    async with serving(fake_engines, config) as url, open_page(browser, url, refusals={404}) as record:
+        page = await record.open()
+        await answered(record, "Say hello.")
+        models = f"{url}/v1/models"
+
+        async def without_default(route: Route) -> None:
+            reply = await (await route.fetch()).json()
+            await route.fulfill(json={**reply, "data": [each for each in reply["data"] if each["id"] != DEFAULT]})
+
+        await page.route(models, without_default)
+        await expect(page).to_have_url(KEPT)
+        await page.reload()
+        await expect(answer(page.get_by_role("article", name="Say hello."))).to_contain_text("The final answer")
+        await expect(page.locator(".options-summary")).to_contain_text("fixed: ann, bob, cat")
+        await answered(record, "And now?")
+        await page.unroute_all(behavior="ignoreErrors")
+
+
+async def test_another_tab_shows_what_was_kept_here(record: PageVisit) -> None:
+    other = await record.context.new_page()
+    await other.goto(record.url)
+    await expect(column(other)).to_contain_text("No conversations yet.")
+    await answered(record, "Say hello.")
+    await expect(kept(other)).to_have_text(["Say hello."])
+    await kept(other).first.focus()
+    await answered(record, "And again.")
+    await record.page.get_by_role("button", name="Rename").click()
+    await record.page.keyboard.type("Greetings")
+    await record.page.keyboard.press("Enter")
+    await expect(kept(other)).to_have_text(["Greetings"])
+    await expect(kept(other)).to_be_focused()

@@ -4,6 +4,7 @@ import { createComposer } from "./composer.js";
 import { fill, h } from "./dom.js";
 import { errorNote } from "./error_note.js";
 import { showExplanation } from "./explanation.js";
+import { slicer } from "./later.js";
 import { readModels, requestBody } from "./request.js";
 import { restoredTurn } from "./restored_turn.js";
 import { startRun } from "./run_stream.js";
@@ -20,8 +21,12 @@ export function mount(root, api) {
   const state = { api, welcome, place, composer: null, strategies: [], notices: {}, runsKept: false, wanted: null };
   state.shelf = conversationShelf(api, {
     show: (conversation, words) => showConversation(state, conversation, words),
-    restore(conversation, turns) {
-      for (const kept of turns) restoreTurn(state, conversation, kept);
+    async restore(conversation, turns) {
+      const pause = slicer();
+      for (const kept of turns) {
+        restoreTurn(state, conversation, kept);
+        await pause();
+      }
       conversation.turns.at(-1).view.evidence.open = true;
     },
   });

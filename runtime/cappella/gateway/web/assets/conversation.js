@@ -1,7 +1,7 @@
 // One conversation: its turns, and what is kept of it.
 
 import { h } from "./dom.js";
-import { isKeeping, newId, readConversation, updateConversation, writeConversation } from "./kept_conversations.js";
+import { isKeeping, newId, readHead, writeConversation } from "./kept_conversations.js";
 
 const MAX_TITLE_CHARACTERS = 80;
 
@@ -25,13 +25,12 @@ export function titleOf(question) {
 
 /** Keep a conversation after a change of the user's. */
 export function keep(conversation) {
-  return inTurn(conversation, () => write(conversation));
+  return inTurn(conversation, () => write(conversation, true));
 }
 
 /** Keep what a run brought, unless the conversation was deleted while it lasted, or was never kept. */
 export function keepResult(conversation) {
-  const { head, turns } = conversation;
-  return inTurn(conversation, () => updateConversation({ ...head }, turns.map(keptTurn)));
+  return inTurn(conversation, () => write(conversation, false));
 }
 
 /** One after the other: a run may be over before its question is kept. */
@@ -43,12 +42,12 @@ function inTurn(conversation, work) {
 }
 
 /** What another tab wrote since stays, and this becomes another conversation. */
-async function write(conversation) {
-  const { head, turns } = conversation;
-  const first = turns[0];
+async function write({ head, turns }, mayBegin) {
+  const [first] = turns;
   if (!head.isRenamed && first) head.title = titleOf(first.question || first.attachments[0].name);
-  const there = await readConversation(head.owner, head.id);
-  if (there && there.head.changedMs !== head.changedMs) head.id = newId();
+  const there = await readHead(head.id);
+  if (!there && !mayBegin) return;
+  if (there && there.changedMs !== head.changedMs) head.id = newId();
   head.changedMs = Math.max(Date.now(), head.changedMs + 1);
   await writeConversation({ ...head }, turns.map(keptTurn));
 }

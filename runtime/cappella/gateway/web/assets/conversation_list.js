@@ -13,6 +13,7 @@ export function conversationList({ startNew, remove, removeAll, keepingChanged }
   let current = null;
   let heads = [];
   let turn = 0;
+  let drawn = "";
   const search = h("input", { type: "search", "aria-label": "Search conversations", placeholder: "Search" });
   const list = h("div", { className: "kept-list" });
   const problem = h("p", { className: "small muted", hidden: true });
@@ -47,9 +48,18 @@ export function conversationList({ startNew, remove, removeAll, keepingChanged }
     search.hidden = heads.length === 0;
     all.hidden = heads.length === 0;
     setText(keepWords, keeping.checked ? KEPT : NOT_KEPT);
-    fill(list, ...groups(shown).map(([title, members]) => group(title, members, current, remove)));
-    if (!shown.length) fill(list, h("p", { className: "small muted" }, words ? "None has these words." : "No conversations yet."));
+    drawList(shown, words ? "None has these words." : "No conversations yet.");
     if (words) announce(`${shown.length} of ${heads.length} conversations`);
+  };
+  /** Draw what changed, and leave the focus where it was. */
+  const drawList = (shown, nothing) => {
+    const now = JSON.stringify([shown, current, nothing]);
+    if (now === drawn) return;
+    drawn = now;
+    const focused = list.contains(document.activeElement) && document.activeElement.getAttribute("href");
+    fill(list, ...groups(shown).map(([title, members]) => group(title, members, current, remove)));
+    if (!shown.length) fill(list, h("p", { className: "small muted" }, nothing));
+    if (focused) [...list.querySelectorAll("a")].find((link) => link.getAttribute("href") === focused)?.focus();
   };
   const show = async (newOwner, currentId) => {
     [owner, current] = [newOwner, currentId];

@@ -34,9 +34,14 @@ export async function listHeads(owner) {
   return heads.sort((one, other) => other.changedMs - one.changedMs);
 }
 
+/** The head of a conversation, as it is kept now; undefined if it is not. */
+export function readHead(id) {
+  return inStores("readonly", ({ heads }) => heads.get(id));
+}
+
 /** `{head, turns}` of a conversation; null if this owner has none by that id. */
 export async function readConversation(owner, id) {
-  const head = await inStores("readonly", ({ heads }) => heads.get(id));
+  const head = await readHead(id);
   if (head?.owner !== owner) return null;
   const body = await inStores("readonly", ({ bodies }) => bodies.get(id));
   return { head, turns: body?.turns ?? [] };
@@ -47,12 +52,7 @@ export async function writeConversation(head, turns) {
     bodies.put({ id: head.id, owner: head.owner, turns });
     return heads.put(head);
   });
-  tellOthers();
-}
-
-/** Write a conversation again, unless it was deleted in the meantime, perhaps in another tab. */
-export async function updateConversation(head, turns) {
-  if (await inStores("readonly", ({ heads }) => heads.getKey(head.id))) await writeConversation(head, turns);
+  tellTabs();
 }
 
 export async function deleteConversation(id) {
@@ -60,7 +60,7 @@ export async function deleteConversation(id) {
     bodies.delete(id);
     return heads.delete(id);
   });
-  tellOthers();
+  tellTabs();
 }
 
 export async function deleteAll(owner) {
@@ -70,7 +70,7 @@ export async function deleteAll(owner) {
     for (const id of ids) heads.delete(id);
     return heads.count();
   });
-  tellOthers();
+  tellTabs();
 }
 
 /** The ids of an owner's conversations whose title, questions or answers contain a text. */
@@ -91,14 +91,12 @@ export async function findConversations(owner, text) {
   return found;
 }
 
-/** Call `changed()` when another tab changed what is kept; returns a function that ends that. */
-export function onOtherTabs(changed) {
-  const channel = new BroadcastChannel(CHANNEL);
-  channel.addEventListener("message", () => changed());
-  return () => channel.close();
+/** Call `changed()` when a tab changed what is kept. */
+export function onChange(changed) {
+  new BroadcastChannel(CHANNEL).addEventListener("message", () => changed());
 }
 
-function tellOthers() {
+function tellTabs() {
   const channel = new BroadcastChannel(CHANNEL);
   channel.postMessage(null);
   channel.close();

@@ -87,8 +87,11 @@ export function runOptions(catalogue, { onChange = () => {}, withModels = false 
     value: () => choice,
     ensemble: ensembleOf,
     seats,
+    /** Of an ensemble that is there no more, only what holds for any is taken. */
     set(newChoice) {
-      choice = newChoice;
+      const isThere = ensembles.some((each) => each.id === newChoice.model);
+      const { system, sampling } = newChoice;
+      choice = isThere ? newChoice : { ...defaultChoice(ensembles[0]), system, sampling };
       draw();
       onChange(choice);
     },

@@ -14,12 +14,14 @@ export function conversationShelf(api, { show, restore }) {
   const running = new Set();
   let owner = kept.ownerOf(api.key);
   let shown = newConversation(owner);
+  let opened = 0;
 
   const refresh = () => {
     bar.show(shown);
     return list.show(owner, shown.head.id);
   };
   const take = (conversation, words = "") => {
+    opened += 1;
     shown = conversation;
     showAddress(shown);
     show(shown, words);
@@ -33,14 +35,19 @@ export function conversationShelf(api, { show, restore }) {
     const found = await kept.readConversation(owner, id).catch(() => null);
     if (!found) return take(newConversation(owner), NOT_FOUND);
     const conversation = { ...newConversation(owner), head: found.head };
-    restore(conversation, found.turns);
-    return take(conversation);
+    const mine = (opened += 1);
+    await restore(conversation, found.turns);
+    // Another one may have been asked for meanwhile.
+    return mine === opened && conversation.head.owner === owner ? take(conversation) : undefined;
   };
-  const changed = async (conversation) => {
-    undo.hide();
-    await keep(conversation).catch(list.fail);
+  const keepBy = async (way, conversation) => {
+    await way(conversation).catch(list.fail);
     if (conversation === shown) showAddress(shown);
     return refresh();
+  };
+  const changed = (conversation) => {
+    undo.hide();
+    return keepBy(keep, conversation);
   };
   const startNew = () => {
     const left = shown;
@@ -80,6 +87,8 @@ export function conversationShelf(api, { show, restore }) {
     },
   });
 
+  kept.onChange(refresh);
+
   return {
     list: list.element,
     bar: bar.element,
@@ -93,14 +102,14 @@ export function conversationShelf(api, { show, restore }) {
     began: (conversation) => running.add(conversation),
     ended(conversation) {
       running.delete(conversation);
-      return keepResult(conversation).catch(list.fail);
+      return keepBy(keepResult, conversation);
     },
     /** Go on from a turn in a conversation of its own; the old one stays as it is. */
-    branch(turn) {
+    async branch(turn) {
       const conversation = newConversation(owner);
       const turns = shown.turns.slice(0, shown.turns.indexOf(turn) + 1).map(keptTurn);
       Object.assign(conversation.head, { title: `${shown.head.title} (branch)`, isRenamed: true });
-      restore(conversation, turns);
+      await restore(conversation, turns);
       take(conversation);
       return changed(conversation);
     },

@@ -7,13 +7,13 @@ import { editQuestion } from "./question_editor.js";
 export function addTurnMenu(turn, strategies, { askAgain, branch }) {
   const { view, question, choice } = turn;
   const edit = () => editQuestion(view.question, question, (words) => askAgain(turn, { question: words, choice }));
-  const button = (words, onclick) => h("button", { type: "button", onclick }, words);
+  const button = (word, title, onclick) => h("button", { type: "button", title, "aria-label": title, onclick }, word);
   view.actions.append(
     againMenu(strategies, (strategy) =>
       askAgain(turn, { question, choice: strategy === null ? choice : { ...choice, strategy, analysis: "" } }),
     ),
-    button("Edit the question", edit),
-    button("Branch from here", () => branch(turn)),
+    button("Edit", "Edit the question", edit),
+    button("Branch", "Branch from here", () => branch(turn)),
   );
 }
 
