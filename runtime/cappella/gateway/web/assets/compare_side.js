@@ -6,7 +6,7 @@ import { figuresTable } from "./figures_table.js";
 import { formatSeconds } from "./format.js";
 import { showMarkdown } from "./markdown_view.js";
 import { memberColumns } from "./members.js";
-import { modelRequestBody, requestBody } from "./request.js";
+import { describeChoice, modelRequestBody, requestBody } from "./request.js";
 import { optionsText, runOptions, showOptions } from "./run_options.js";
 import { outcomeText, progressText } from "./run_text.js";
 
@@ -43,9 +43,9 @@ export function comparedSide(name, found, isBlind) {
     element,
     controls,
     /** The way that is chosen here, in one line. */
-    way: () => optionsText(controls),
+    way: () => [optionsText(controls), describeChoice({ ...controls.value(), panel: null, judge: "" })].filter(Boolean).join(" · "),
     body: (question) =>
-      controls.ensemble() ? requestBody(controls.value(), [], question) : modelRequestBody(controls.value().model, question),
+      controls.ensemble() ? requestBody(controls.value(), [], question) : modelRequestBody(controls.value(), question),
     clear() {
       setText(status, NOT_ASKED);
       fill(notice);

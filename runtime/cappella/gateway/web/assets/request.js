@@ -39,8 +39,10 @@ export function defaultChoice(ensemble) {
 }
 
 /** The body of a chat completion of a single model, which tells its tokens at the end. */
-export function modelRequestBody(model, question) {
-  return { model, messages: [{ role: "user", content: question }], stream_options: { include_usage: true } };
+export function modelRequestBody({ model, system, sampling }, question) {
+  const messages = [{ role: "user", content: question }];
+  if (system) messages.unshift({ role: "system", content: system });
+  return { model, messages, ...sampling, stream_options: { include_usage: true } };
 }
 
 /** The body of a chat completion: the conversation so far, the new question, and the options that were changed. */

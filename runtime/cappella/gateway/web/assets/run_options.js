@@ -38,6 +38,7 @@ export function runOptions(catalogue, { onChange = () => {}, withModels = false 
     ensemble.setOptions([...ensembles.map(({ id, name }) => [id, name]), ...singles], choice.model);
     ensemble.element.hidden = ensembles.length + singles.length < 2;
     for (const each of [preset.element, strategy.element, analysis.element, judge.element, panel]) each.hidden = !configured;
+    sampling.show(choice);
     if (!configured) return;
     preset.setOptions([["", "None"], ...configured.presets.map((name) => [name, name])], choice.preset);
     const unchanged = choice.preset ? "As the preset says" : "As configured";
@@ -48,7 +49,6 @@ export function runOptions(catalogue, { onChange = () => {}, withModels = false 
       choice.judge,
     );
     preset.element.hidden = configured.presets.length === 0;
-    sampling.show(choice);
     drawSeats();
   }
 
