@@ -30,7 +30,7 @@ def deployment(folder: Path, **server: Any) -> Path:
     return path
 
 
-def sealed(folder: Path, plugin: str | None, before: str = "", **server: Any) -> tuple[int, dict[str, Any]]:
+def sealed(folder: Path, plugin: str, before: str = "", **server: Any) -> tuple[int, dict[str, Any]]:
     """The exit code and report of a sealed trial with this plugin."""
     python = overlay(folder / "python", stub_vllm=True, plugin=plugin)
     done = doctor(python, str(deployment(folder, **server)), "--sealed", "--json", before=before)
@@ -127,27 +127,24 @@ def test_an_address_of_may_reach_is_no_attempt(tmp_path: Path) -> None:
 
 
 @needs_namespaces
-def test_a_stack_that_stays_inside_passes_with_keys_and_an_outward_address(tmp_path: Path) -> None:
+def test_a_stack_that_stays_inside_passes_with_keys_an_outward_address_and_a_model_that_writes_nothing(
+    tmp_path: Path,
+) -> None:
     kept: dict[str, Any] = {"audit": {"file": "audit.jsonl"}, "runs": {"file": "runs.sqlite"}}
-    code, report = sealed(tmp_path, None, host="192.0.2.50", allow_open=True, keys="no-such-file", **kept)
-    assert (code, report["namespace"], report["problem"]) == (0, True, "")
-    assert (report["attempts"], report["listening"], report["unseen"]) == ([], [], 0)
-    assert [(each["model"], each["error"]) for each in report["asked"]] == [("cappella/default", None), ("ann", None)]
-    # The trial's own requests are not recorded, and a running server holds the audit log.
-    assert not [*tmp_path.rglob("audit.jsonl*"), *tmp_path.rglob("runs.sqlite*")]
-
-
-@needs_namespaces
-def test_a_model_that_writes_nothing_is_asked_what_it_can_do(tmp_path: Path) -> None:
-    path = deployment(tmp_path)
+    path = deployment(tmp_path, host="192.0.2.50", allow_open=True, keys="no-such-file", **kept)
     config = json.loads(path.read_text())
     weights = str(write_model(tmp_path / "emb"))
     config["models"]["emb"] = {"weights": weights, "max_model_len": 64, "kv_cache_bytes": "1MiB", "task": "embed"}
     path.write_text(json.dumps(config))
-    python = overlay(tmp_path / "python", stub_vllm=True)
-    report = json.loads(doctor(python, str(path), "--sealed", "--json").stdout)
+    done = doctor(overlay(tmp_path / "python", stub_vllm=True), str(path), "--sealed", "--json")
+    assert done.stdout, done.stderr
+    report = json.loads(done.stdout)
+    assert (done.returncode, report["namespace"], report["problem"]) == (0, True, "")
+    assert (report["attempts"], report["listening"], report["unseen"]) == ([], [], 0)
     asked = {each["model"]: each["error"] for each in report["asked"]}
     assert asked == {"cappella/default": None, "ann": None, "emb": None}
+    # The trial's own requests are not recorded, and a running server holds the audit log.
+    assert not [*tmp_path.rglob("audit.jsonl*"), *tmp_path.rglob("runs.sqlite*")]
 
 
 @needs_namespaces
