@@ -87,6 +87,8 @@ def test_the_schema_takes_the_shipped_configs_and_refuses_a_typo() -> None:
     configs = [yaml.safe_load(path.read_text()) for path in (ROOT / "model_configs").glob("*.yaml")]
     assert configs
     assert all(schema.is_valid(config) for config in configs)
+    vote = {"models": {"ann": {"weights": "w"}}, "ensembles": {"default": {"panel": ["ann"] * 3, "strategy": "vote"}}}
+    assert schema.is_valid(vote)
     configs[0]["ensembles"]["default"]["jugde"] = "ann"
     assert not schema.is_valid(configs[0])
 

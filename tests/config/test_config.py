@@ -30,6 +30,13 @@ def write(folder: Path, text: str) -> Path:
     return path
 
 
+@pytest.mark.parametrize("mode", ["off", "before"])
+def test_a_mode_needs_no_quotes_also_where_older_yaml_reads_a_boolean(tmp_path: Path, mode: str) -> None:
+    text = GOOD.replace("judge: bob", f"judge: bob\n    analysis: {mode}\n    debias: yes\n    early_prefill: false")
+    ensemble = load(write(tmp_path, text)).ensembles["default"]
+    assert (ensemble.analysis, ensemble.debias, ensemble.early_prefill) == (mode, True, False)
+
+
 def test_paths_are_relative_to_the_file_and_seats_get_names(tmp_path: Path) -> None:
     config = load(write(tmp_path, GOOD))
     assert config.local["ann"].weights == tmp_path / "w" / "ann"

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, Field, ModelWrapValidatorHandler, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ModelWrapValidatorHandler, model_validator
 
 from cappella.config.abilities import needs_judge
 from cappella.config.fields import Name
@@ -20,6 +20,10 @@ MAX_EXAMPLES = 12
 
 def _entry(value: object) -> object:
     return {"model": value} if isinstance(value, str) else value
+
+
+def _judge_may_be_left_out(schema: dict[str, Any]) -> None:
+    schema["required"].remove("judge")
 
 
 def _model_of(member: object) -> object:
@@ -107,6 +111,8 @@ class Ensemble(EnsembleOptions):
     `examples` are questions to try: the page shows all, `serve` prints the first. `notice` is what people should know of
     the ensemble before they trust it; the page, `serve` and `cappella chat` show it.
     """
+
+    model_config = ConfigDict(json_schema_extra=_judge_may_be_left_out)
 
     panel: Seats
     judge: JudgeOrJudges

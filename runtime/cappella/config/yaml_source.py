@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from types import UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -15,6 +15,18 @@ Path_ = tuple[str | int, ...]
 Schema = TypeVar("Schema", bound=BaseModel)
 
 MAX_NODES = 100_000
+
+BOOL_TAG = "tag:yaml.org,2002:bool"
+
+
+class _Loader(yaml.SafeLoader):
+    """Takes `true` and `false` alone as booleans, as YAML 1.2 does: `off` is a mode here, and YAML 1.1 reads it as false."""
+
+    yaml_implicit_resolvers: ClassVar = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != BOOL_TAG or first in "tTfF"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
 
 # Errors that PyYAML raises for a value that does not match its tag, such as an invalid date.
 _VALUE_ERRORS = (ValueError, LookupError, TypeError, AttributeError, OverflowError)
@@ -39,10 +51,10 @@ def load(path: Path, schema: type[Schema], hint: str) -> tuple[yaml.Node | None,
 def parse(path: Path, text: str) -> tuple[yaml.Node | None, Any]:
     """The file's nodes, which have line numbers, and its values. Raises ConfigError for invalid YAML."""
     try:
-        root = yaml.compose(text)
+        root = yaml.compose(text, Loader=_Loader)
         if root is not None:
             _size(path, root, {})
-        return root, yaml.safe_load(text)
+        return root, _value(text)
     except (yaml.YAMLError, *_VALUE_ERRORS) as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}" if mark else str(path)
@@ -55,11 +67,13 @@ def parse(path: Path, text: str) -> tuple[yaml.Node | None, Any]:
 def option_value(option: str, setting: str, text: str) -> Any:
     """The value of `field=value` on a command line, read as YAML. Raises ConfigError."""
     try:
-        value = yaml.safe_load(text)
+        return _value(text)
     except (yaml.YAMLError, *_VALUE_ERRORS) as error:
         raise ConfigError(option, f"{setting!r} is not valid YAML", "Put quotes around the value") from error
-    # YAML reads a bare off as false, but here it is a mode.
-    return text.strip() if isinstance(value, bool) and text.strip() not in ("true", "false") else value
+
+
+def _value(text: str) -> Any:
+    return yaml.load(text, Loader=_Loader)
 
 
 def place(path: Path, root: yaml.Node | None, where: Path_) -> str:
