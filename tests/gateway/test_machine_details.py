@@ -1,5 +1,6 @@
 """What an operator looks up: one engine's facts, failures and log, the last hour's figures, and the last calls."""
 
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,12 @@ import pytest
 from pydantic import TypeAdapter
 
 from cappella.auth.keys import KeyStore
+from cappella.background import background
 from cappella.engines.status import MAX_FAILURES, Failure
 from cappella.gateway import openapi
 from cappella.telemetry import engine_metrics, figures_history
 from cappella.telemetry.recent_calls import MAX_CALLS
-from support.fake_engines import FakeEngines, gateway_config, serving
+from support.fake_engines import FakeEngines, eventually, gateway_config, serving
 from support.scripted_engine import Script
 
 USER = [{"role": "user", "content": "a secret question"}]
@@ -159,3 +161,22 @@ async def test_a_call_that_broke_off_is_told_as_cancelled(gateway: str, fake_eng
     while not await is_told():
         pass
     assert [(each["model"], each["status"]) for each in told] == [("bob", "cancelled")]
+
+
+async def test_a_driver_that_fails_is_logged_once_and_leaves_a_gap(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(figures_history, "SAMPLE_INTERVAL_S", 0.0)
+    tries = count()
+
+    async def read() -> engine_metrics.Reading:
+        if next(tries) in (1, 2):
+            raise OSError("the driver is gone")
+        return engine_metrics.Reading()
+
+    history = figures_history.FiguresHistory(read, lambda: (0, 0))
+    async with background(history.sample_forever()):
+        assert await eventually(lambda: len(history.over_time()["times"]) >= 3)
+    assert [each.message for each in caplog.records] == [
+        "the last hour's figures have a gap: OSError: the driver is gone"
+    ]

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,11 @@ import uvloop
 from cappella.config import Config
 from cappella.config.server import Audit, Runs
 from cappella.engines.deployment import Deployment
+from cappella.engines.status import Action
 from cappella.gateway.app import create_app
 from cappella.gateway.http_server import bind, http_server
+from cappella.placement import machine
+from cappella.placement.planner import Placed, Plan
 from support.fake_engines import MEMBERS, gateway_config
 from support.plain_client import ready_client
 from support.strict_gateway import with_keys
@@ -25,6 +29,8 @@ class Supervisor:
             name: ready_client(name, folder / f"{name}.sock", config.models[name].capabilities)
             for name in (*MEMBERS, "judge")
         }
+        placed = {name: Placed(name, (0,), 100, 10, 1000, 64, 1.0, 64, "there is room") for name in self.engines}
+        self.plan = Plan(machine.own_memory(), placed)
         unplanned: Any = None
         lifecycles: Any = dict.fromkeys(self.engines)
         engines: Any = self.engines
@@ -32,6 +38,15 @@ class Supervisor:
 
     async def start(self) -> None:
         pass
+
+    def process_groups(self) -> Mapping[str, int]:
+        return {}
+
+    def actions(self, name: str) -> Sequence[Action]:
+        return ()
+
+    def log_of(self, name: str) -> Path | None:
+        return None
 
     async def stop(self) -> None:
         for engine in self.engines.values():

@@ -58,13 +58,17 @@ class FiguresHistory:
         self._total_bytes: Mapping[str, int] = {}
 
     async def sample_forever(self) -> None:
+        """Add a sample each `SAMPLE_INTERVAL_S`. What keeps it from that is logged once, until it can again."""
+        trouble = None
         while True:
             await asyncio.sleep(SAMPLE_INTERVAL_S)
             try:
                 await self.sample()
-            except Exception:
-                # A driver may fail for a while: the figures of the next sample are as good.
-                logger.exception("no sample of the figures")
+                trouble = None
+            except Exception as error:
+                # Such as a driver that fails for a while: the next sample is as good.
+                if trouble != (trouble := f"{type(error).__name__}: {error}"):
+                    logger.warning("the last hour's figures have a gap: %s", trouble)
 
     async def sample(self) -> None:
         """Add the figures now."""
