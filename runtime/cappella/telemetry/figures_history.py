@@ -65,7 +65,7 @@ class FiguresHistory:
             try:
                 await self.sample()
                 trouble = None
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001
                 # Such as a driver that fails for a while: the next sample is as good.
                 if trouble != (trouble := f"{type(error).__name__}: {error}"):
                     logger.warning("the last hour's figures have a gap: %s", trouble)
