@@ -1,6 +1,7 @@
 """What operators and people who choose look at: an engine's details, the last hour, votes on two ways, a report."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,12 @@ async def compared(record: PageVisit, question: str = "Say hello.", blind: bool 
     vote = record.page.get_by_role("region", name="Your vote", exact=True)
     await expect(vote).to_contain_text("Which answer is better?")
     return vote
+
+
+async def use_key(record: PageVisit, key: str) -> None:
+    await record.page.get_by_role("button", name="Key", exact=True).click()
+    await record.page.get_by_role("textbox", name="Key").fill(key)
+    await record.page.get_by_role("button", name="Use this key").click()
 
 
 async def test_an_engine_opens_to_its_facts_its_failures_and_its_log(
@@ -90,18 +97,83 @@ async def test_votes_are_counted_by_way_and_saved_as_questions(
     await expect(board).to_be_hidden()
 
 
-async def test_a_blind_comparison_tells_who_answered_only_after_the_vote(record: PageVisit) -> None:
-    vote = await compared(record, blind=True)
-    sides = record.page.get_by_role("region", name="way")
-    for at in (0, 1):
-        result = sides.nth(at).locator(".result")
+@pytest.mark.parametrize(("lot", "first"), [(0.9, "bob"), (0.1, "cat")])
+async def test_a_blind_comparison_tells_who_answered_only_after_the_vote(
+    record: PageVisit, fake_engines: FakeEngines, lot: float, first: str
+) -> None:
+    for name in ("bob", "cat"):
+        fake_engines.let(name, Script((f"It is {name} who speaks.",)))
+    await record.page.add_init_script(f"Math.random = () => {lot}")
+    page = await record.open("/#compare")
+    await page.reload()
+    sides = [page.get_by_role("region", name=name) for name in ("First way", "Second way")]
+    for side, model in zip(sides, ("bob", "cat"), strict=True):
+        await side.locator("summary").first.click()
+        await side.get_by_label("Ensemble or model").select_option(model)
+    await page.get_by_role("textbox", name="Question", exact=True).fill("Say hello.")
+    await page.get_by_label("Blind").check()
+    await page.get_by_role("button", name="Compare").click()
+    vote = page.get_by_role("region", name="Your vote", exact=True)
+    await expect(vote).to_contain_text("Which answer is better?")
+    for side in sides:
+        result = side.locator(".result")
         await expect(result).to_contain_text("Answered")
-        await expect(result).not_to_contain_text("ann")
+        await expect(result).not_to_contain_text("one model")
         await expect(result.get_by_role("row", name="Total time")).to_contain_text("–")
-    await vote.get_by_role("button", name="Both are good").click()
-    told = [await sides.nth(at).locator(".result").inner_text() for at in (0, 1)]
-    assert sorted("By default" in each for each in told) == [False, True]
-    assert sorted("By fixed" in each for each in told) == [False, True]
+    await vote.get_by_role("button", name="The first").click()
+    for side in sides:
+        result = side.locator(".result")
+        await expect(result).to_contain_text(re.compile("By (bob|cat), one model"))
+        said = await result.inner_text()
+        assert ("By bob" in said) == ("It is bob who speaks." in said)
+    await expect(sides[0].locator(".result")).to_contain_text(f"It is {first} who speaks.")
+    board = page.get_by_role("region", name="Your votes so far")
+    await expect(board.get_by_role("row").nth(1)).to_contain_text(f"{first}, one model")
+
+
+async def test_votes_and_comparisons_of_one_key_are_not_seen_with_another(record: PageVisit) -> None:
+    vote = await compared(record)
+    await vote.get_by_role("button", name="The first").click()
+    board = record.page.get_by_role("region", name="Your votes so far")
+    await expect(board).to_be_visible()
+    await use_key(record, "another")
+    await expect(board).to_be_hidden()
+    await expect(record.page.get_by_role("textbox", name="Question", exact=True)).to_have_value("")
+    await expect(record.page.get_by_role("region", name="First way")).not_to_contain_text("The final answer")
+    await use_key(record, "")
+    await expect(board).to_be_visible()
+
+
+async def test_a_vote_is_not_kept_where_nothing_is_kept(record: PageVisit) -> None:
+    await record.page.add_init_script("localStorage.setItem('cappella-keep', 'off')")
+    await record.page.reload()
+    vote = await compared(record)
+    await vote.get_by_role("button", name="The second").click()
+    board = record.page.get_by_role("region", name="Your votes so far")
+    await expect(board).to_be_visible()
+    await record.page.reload()
+    await expect(record.page.get_by_role("button", name="Compare")).to_be_visible()
+    await expect(board).to_be_hidden()
+
+
+async def test_a_full_browser_says_that_a_vote_is_not_kept(record: PageVisit) -> None:
+    full = "Storage.prototype.setItem = () => { throw new DOMException('full', 'QuotaExceededError'); }"
+    await record.page.add_init_script(full)
+    await record.page.reload()
+    vote = await compared(record)
+    await vote.get_by_role("button", name="The second").click()
+    await expect(vote).to_contain_text("This browser keeps no more votes")
+
+
+async def test_a_single_model_that_only_thought_says_so(record: PageVisit, fake_engines: FakeEngines) -> None:
+    fake_engines.let("bob", Script((), reasoning="Hm.", finish_reason="length"))
+    page = await record.open("/#compare")
+    second = page.get_by_role("region", name="Second way")
+    await second.locator("summary").first.click()
+    await second.get_by_label("Ensemble or model").select_option("bob")
+    await page.get_by_role("textbox", name="Question", exact=True).fill("Say hello.")
+    await page.get_by_role("button", name="Compare").click()
+    await expect(second).to_contain_text("tokens ended while it still thought")
 
 
 async def test_a_single_model_is_one_of_the_ways(record: PageVisit, fake_engines: FakeEngines) -> None:

@@ -43,7 +43,7 @@ from cappella.gateway.middleware import CloseUnfinished, RecordRequests
 from cappella.gateway.paths import Paths, RightPath
 from cappella.gateway.plain_routes import PlainRoutes
 from cappella.gateway.reload import ReadConfig, Reloader
-from cappella.gateway.routes import create_router
+from cappella.gateway.routes import APIS, create_router
 from cappella.gateway.state import GatewayState
 from cappella.placement import machine
 from cappella.telemetry.figures_history import FiguresHistory
@@ -60,7 +60,7 @@ def create_app(config: Config, supervisor: Supervisor, read_config: ReadConfig |
     """
     gatekeeper = Gatekeeper(KeyStore(config.server.keys) if config.server.keys else None)
     metrics, persistence = Metrics(), Persistence(config)
-    observer = RequestObserver(config.server, metrics)
+    observer = RequestObserver(config.server, metrics, APIS)
     most = config.server.runs.max_background if config.server.runs else 0
     store, observe = persistence.responses, observer.background_ended
     responses = KeptResponses(store, most, errors.describe, observe) if store else None

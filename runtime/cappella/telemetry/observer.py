@@ -17,8 +17,8 @@ class RequestObserver:
     Raises ConfigError if tracing is configured and its packages are not installed.
     """
 
-    def __init__(self, server: Server, metrics: Metrics) -> None:
-        self.recent_calls = RecentCalls()
+    def __init__(self, server: Server, metrics: Metrics, routes_of_calls: Collection[str] = ()) -> None:
+        self.recent_calls = RecentCalls(routes_of_calls)
         self._metrics = metrics
         self._as_json = server.log_format == "json"
         self._tracer = tracing.open_tracer(server.tracing) if server.tracing else None

@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 # pydantic supports that of the standard library only from Python 3.12 on.
 from typing_extensions import TypedDict
@@ -13,7 +13,6 @@ from cappella.telemetry.trace_types import Count, Milliseconds
 from cappella.types import Usage
 
 MAX_CALLS = 200
-_OPERATORS_ROUTES = ("/api/reload", "/api/engines/{name}/{action}")
 
 
 class RecentCall(TypedDict):
@@ -36,14 +35,15 @@ class RecentCall(TypedDict):
 
 
 class RecentCalls:
-    """The last `MAX_CALLS`, refused ones too."""
+    """The last `MAX_CALLS`, refused ones too; `routes` are those of calls."""
 
-    def __init__(self) -> None:
+    def __init__(self, routes: Collection[str] = ()) -> None:
+        self._routes = routes
         self._calls: deque[RecentCall] = deque(maxlen=MAX_CALLS)
 
     def add(self, record: RequestRecord) -> None:
-        """Add a request whose reply has ended or broken off, if it was a call."""
-        if record.method == "POST" and record.route and record.route not in _OPERATORS_ROUTES:
+        """Add a request whose reply has ended or broken off, if it was a call, or one that was refused before its model was known."""
+        if record.target is not None or (record.route in self._routes and (record.status_code or 0) >= 400):
             self._calls.append(_call(record))
 
     def newest_first(self, limit: int) -> Sequence[RecentCall]:

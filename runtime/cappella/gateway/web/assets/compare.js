@@ -6,6 +6,7 @@ import { similarity, wordDiff } from "./diff.js";
 import { fill, h, setText } from "./dom.js";
 import { sendKeysHint, sendOnEnter } from "./enter_key.js";
 import { errorNote } from "./error_note.js";
+import { ownerOf } from "./kept_conversations.js";
 import { readModels } from "./request.js";
 import { startRun } from "./run_stream.js";
 
@@ -27,8 +28,13 @@ export function mount(root, api) {
     ),
     place,
   );
-  const state = { running: null, isLoaded: false };
-  const onKey = () => state.isLoaded || loadModels(place, api, state);
+  const state = { running: null, owner: null };
+  // What was asked and answered with one key is not shown with another.
+  const onKey = () => {
+    if (state.owner === ownerOf(api.key)) return;
+    state.running?.stop();
+    loadModels(place, api, state);
+  };
   document.addEventListener("cappella-key", onKey);
   loadModels(place, api, state);
   return {
@@ -48,10 +54,10 @@ async function loadModels(place, api, state) {
     return void fill(place, errorNote(api, error, { model: "", again }).element);
   }
   if (found.ensembles.length === 0) return void fill(place, h("p", {}, "This key is not allowed to call any ensemble."));
-  state.isLoaded = true;
+  state.owner = ownerOf(api.key);
   const blind = h("input", { type: "checkbox", id: "compare-blind" });
   const sides = NAMES.map((name) => comparedSide(name, found, () => state.isBlind));
-  const votes = voting();
+  const votes = voting(api.key);
   const second = sides[1].controls;
   const { presets } = second.ensemble();
   second.set({

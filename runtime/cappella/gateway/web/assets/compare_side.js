@@ -11,6 +11,7 @@ import { optionsText, runOptions, showOptions } from "./run_options.js";
 import { outcomeText, progressText } from "./run_text.js";
 
 const NOT_ASKED = "Not asked yet";
+const MAX_PROMPT_CHARACTERS = 60;
 const WAITING = "Waits until the first way is done";
 
 /** The side of this name. While `isBlind()` it shows nothing that tells which way has answered here. */
@@ -43,7 +44,11 @@ export function comparedSide(name, found, isBlind) {
     element,
     controls,
     /** The way that is chosen here, in one line. */
-    way: () => [optionsText(controls), describeChoice({ ...controls.value(), panel: null, judge: "" })].filter(Boolean).join(" · "),
+    way() {
+      const { system, ...choice } = controls.value();
+      const prompt = system && `system prompt “${system.slice(0, MAX_PROMPT_CHARACTERS)}”`;
+      return [optionsText(controls), describeChoice({ ...choice, panel: null, judge: "" }), prompt].filter(Boolean).join(" · ");
+    },
     body: (question) =>
       controls.ensemble() ? requestBody(controls.value(), [], question) : modelRequestBody(controls.value(), question),
     clear() {
@@ -79,7 +84,7 @@ export function comparedSide(name, found, isBlind) {
       setText(origin, words ?? "");
       setText(status, statusText(ended, ended.endedMs));
       if (ended.phase !== "done") return;
-      const outcome = ended.fusion && outcomeText(ended.fusion);
+      const outcome = ended.fusion ? outcomeText(ended.fusion) : ended.warning;
       if (outcome) fill(notice, h("div", { className: "note warn" }, outcome));
       figures.show(ended);
       showMembers(ended, ended.endedMs);

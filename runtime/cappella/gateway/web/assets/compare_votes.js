@@ -1,22 +1,23 @@
-// Votes on compared answers: kept in this browser, counted by way, and given out as questions for an evaluation.
+// Votes on compared answers: kept in this browser as conversations are, counted by way, and given out as questions for an evaluation.
 
 import { announce, fill, h } from "./dom.js";
-import { saveFile } from "./save_file.js";
+import { isKeeping, ownerOf } from "./kept_conversations.js";
 import { plainTable } from "./plain_table.js";
+import { saveFile } from "./save_file.js";
 import { leaderboard, questionLines, VERDICTS } from "./votes.js";
 
-const KEPT = "cappella-votes";
 const COLUMNS = ["Way", "Votes", "Better", "As good", "Worse", "Share"];
 
-/** The vote on one comparison, `open(...)` when both have answered, and the leaderboard of all votes so far. */
-export function voting() {
+/** The vote on one comparison, `open(...)` when both have answered, and the leaderboard of all votes so far with this key. */
+export function voting(key) {
+  const place = `cappella-votes-${ownerOf(key)}`;
   const question = h("p", { className: "vote-question" });
   const buttons = h("div", { className: "row" });
   const element = h("section", { className: "part vote", "aria-label": "Your vote", hidden: true }, question, buttons);
   const table = plainTable("Votes by way", COLUMNS, "No votes yet.");
   const save = h("button", { type: "button", className: "quiet", onclick: saveAll }, "Save as questions for cappella eval");
   const clear = h("button", { type: "button", className: "quiet", onclick: clearAll }, "Delete all votes");
-  const note = h("p", { className: "small muted" }, "Kept in this browser alone. A tie counts half.");
+  const note = h("p", { className: "small muted" }, "Kept in this browser alone, while it keeps conversations. A tie counts half.");
   const board = h(
     "section",
     { className: "part", "aria-label": "Your votes so far", hidden: true },
@@ -25,7 +26,7 @@ export function voting() {
     h("div", { className: "row" }, save, clear),
     note,
   );
-  let votes = read();
+  let votes = read(place);
   showBoard();
   return { element, leaderboard: board, open, hide: () => (element.hidden = true) };
 
@@ -40,7 +41,7 @@ export function voting() {
   }
 
   function give(vote, voted) {
-    const isKept = keep([...votes, { ...vote, time: new Date().toISOString() }]);
+    const isKept = keep({ ...vote, time: new Date().toISOString() });
     fill(buttons);
     const told = isKept ? "Thank you: your vote is counted." : "This browser keeps no more votes: save them and delete them first.";
     fill(question, told);
@@ -49,9 +50,15 @@ export function voting() {
     showBoard();
   }
 
-  function keep(all) {
+  function keep(vote) {
+    if (!isKeeping()) {
+      votes = [...votes, vote];
+      return true;
+    }
+    // Another tab may have added some.
+    const all = [...read(place), vote];
     try {
-      localStorage.setItem(KEPT, JSON.stringify(all));
+      localStorage.setItem(place, JSON.stringify(all));
     } catch {
       return false;
     }
@@ -76,7 +83,7 @@ export function voting() {
     }
     delete clear.dataset.sure;
     clear.textContent = "Delete all votes";
-    localStorage.removeItem(KEPT);
+    localStorage.removeItem(place);
     votes = [];
     element.hidden = true;
     showBoard();
@@ -84,9 +91,9 @@ export function voting() {
   }
 }
 
-function read() {
+function read(place) {
   try {
-    const kept = JSON.parse(localStorage.getItem(KEPT) ?? "[]");
+    const kept = JSON.parse(localStorage.getItem(place) ?? "[]");
     return Array.isArray(kept) ? kept : [];
   } catch {
     return [];

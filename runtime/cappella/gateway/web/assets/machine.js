@@ -137,6 +137,7 @@ function build(root, act, look) {
     engines.show(machine.engines ?? {});
     inMemory.hidden = !machine.memory?.length;
     memory.show(machine.memory ?? [], machine.engines ?? {});
+    if (!machine.queue) inHour.hidden = inCalls.hidden = true;
     ensembles.show(Object.entries(machine.ensembles ?? {}).map(ensembleCells));
   }
 

@@ -24,6 +24,7 @@ export function newRun(nowMs) {
     finishReason: null,
     fusion: null,
     usage: null,
+    warning: null,
     error: null,
   };
 }
@@ -33,6 +34,7 @@ export function withChunk(run, chunk, nowMs) {
   let next = chunk.fusion_event ? withEvent(run, chunk.fusion_event, nowMs) : run;
   const choice = chunk.choices?.[0];
   if (choice) next = withDelta(next, choice, nowMs);
+  if (chunk.warning) next = { ...next, warning: chunk.warning.message };
   if (chunk.usage) next = { ...next, usage: chunk.usage };
   if (chunk.fusion) next = withResult({ ...next, usage: chunk.usage ?? null }, chunk.fusion, nowMs);
   return next;
