@@ -1,7 +1,7 @@
 """Assembles the gateway: one ASGI application with its state, routers and middleware."""
 
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -46,6 +46,7 @@ from cappella.gateway.reload import ReadConfig, Reloader
 from cappella.gateway.routes import APIS, create_router
 from cappella.gateway.state import GatewayState
 from cappella.placement import machine
+from cappella.telemetry.engine_metrics import Reading
 from cappella.telemetry.figures_history import FiguresHistory
 from cappella.telemetry.metrics import Metrics
 from cappella.telemetry.observer import RequestObserver
@@ -87,13 +88,8 @@ def create_app(config: Config, supervisor: Supervisor, read_config: ReadConfig |
         created=int(time.time()),
     )
     app.state.reloader = reloader = Reloader(state, supervisor, read_config or (lambda: config), persistence.actions)
-    machine_routers = (
-        create_machine_router(lambda: reloader.state, supervisor, persistence.actions, read_figures),
-        create_details_router(
-            lambda: reloader.state, supervisor, history, observer.recent_calls, persistence.digest_of
-        ),
-    )
-    for router in (*_routers(reloader, gatekeeper, persistence), *machine_routers):
+    routers = _routers(reloader, gatekeeper, persistence)
+    for router in (*routers, *_machine_routers(reloader, supervisor, read_figures, history, observer, persistence)):
         app.router.routes += router.routes
     if config.server.mcp and tools.is_installed():
         app.router.routes += tools.create_router().routes
@@ -121,6 +117,19 @@ def _routers(reloader: Reloader, gatekeeper: Gatekeeper, persistence: Persistenc
     yield runs.create_router(gatekeeper, persistence.run_store)
     yield page.create_router()
     yield docs_pages.create_router()
+
+
+def _machine_routers(
+    reloader: Reloader,
+    supervisor: Supervisor,
+    read: Callable[[], Awaitable[Reading]],
+    history: FiguresHistory,
+    observer: RequestObserver,
+    persistence: Persistence,
+) -> Iterator[PlainRoutes]:
+    yield create_machine_router(lambda: reloader.state, supervisor, persistence.actions, read)
+    calls, digest_of = observer.recent_calls, persistence.digest_of
+    yield create_details_router(lambda: reloader.state, supervisor, history, calls, digest_of)
 
 
 def _is_endpoint(route: Route) -> bool:

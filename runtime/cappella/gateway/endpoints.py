@@ -10,7 +10,16 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from cappella.engines.status import Action
-from cappella.gateway import documents, judge, machine_types, pooling_types, reply_types, stored_responses, tokens
+from cappella.gateway import (
+    documents,
+    judge,
+    machine_types,
+    ollama_types,
+    pooling_types,
+    reply_types,
+    stored_responses,
+    tokens,
+)
 from cappella.gateway.formats import pooling
 from cappella.gateway.formats.judge import JudgeReply, JudgeRequest
 from cappella.gateway.runs import MAX_LISTED
@@ -53,9 +62,9 @@ POSTED: Mapping[str, tuple[str, Any, tuple[str, ...] | type[BaseModel]]] = {
         ("messages",),
     ),
     "/tokenize": ("vLLM's token ids of a prompt or a chat, of a model", reply_types.Tokens, ()),
-    "/api/chat": ("Ollama's chat, of an ensemble or a model", reply_types.OllamaChat, ("messages",)),
-    "/api/generate": ("Ollama's completion, of an ensemble or a model", reply_types.OllamaText, ()),
-    "/api/show": ("What a model or an ensemble takes, in Ollama's form", reply_types.OllamaModel, ()),
+    "/api/chat": ("Ollama's chat, of an ensemble or a model", ollama_types.OllamaChat, ("messages",)),
+    "/api/generate": ("Ollama's completion, of an ensemble or a model", ollama_types.OllamaText, ()),
+    "/api/show": ("What a model or an ensemble takes, in Ollama's form", ollama_types.OllamaModel, ()),
     "/detokenize": ("The text of token ids, of a model", reply_types.Text, ("tokens",)),
 }
 """Further endpoints with a body: summary, type of the reply, and the fields that a body needs besides `model`, or its type."""
@@ -143,9 +152,9 @@ ENDPOINTS: Mapping[str, Endpoint] = {
         refuses=(*_NO_RESPONSE, "invalid_value"),
         parameters=(_RESPONSE_ID, *_PAGES),
     ),
-    "/api/version": Endpoint("The version of Ollama's API", reply_types.OllamaVersion, "run"),
-    "/api/tags": Endpoint("The ensembles and models in Ollama's form", reply_types.OllamaModels, "run"),
-    "/api/ps": Endpoint("Those that can answer now, in Ollama's form", reply_types.OllamaModels, "run"),
+    "/api/version": Endpoint("The version of Ollama's API", ollama_types.OllamaVersion, "run"),
+    "/api/tags": Endpoint("The ensembles and models in Ollama's form", ollama_types.OllamaModels, "run"),
+    "/api/ps": Endpoint("Those that can answer now, in Ollama's form", ollama_types.OllamaModels, "run"),
     "/health": Endpoint("Liveness", reply_types.Health),
     "/ready": Endpoint(
         "Readiness: 503 unless every ensemble can answer", machine_types.Readiness, "run", others=(503,)

@@ -16,7 +16,7 @@ from pydantic.json_schema import models_json_schema
 import cappella
 from cappella.auth.gatekeeper import Gatekeeper
 from cappella.config.limits import Limits
-from cappella.gateway import errors, reply_types
+from cappella.gateway import errors, ollama_types, reply_types
 from cappella.gateway.endpoints import DOCUMENT_PATH, ENDPOINTS, INFERENCE, POSTED, Endpoint
 from cappella.gateway.errors import Codes
 from cappella.gateway.formats.api_errors import OLLAMA
@@ -48,7 +48,7 @@ REPLIES: Mapping[str, Any] = {
         *(each.reply for endpoint in ENDPOINTS.values() for each in (endpoint, *endpoint.further) if each.reply),
         reply_types.Error,
         reply_types.MessagesError,
-        reply_types.OllamaError,
+        ollama_types.OllamaError,
     )
 }
 """The types of all JSON replies, by name."""
@@ -123,7 +123,7 @@ def _error_schema(path: str) -> Json:
     # vLLM itself answers an invalid body with an error in OpenAI's form.
     if path.startswith("/v1/messages"):
         return {"anyOf": [schema_ref(reply_types.MessagesError), schema_ref(reply_types.Error)]}
-    return schema_ref(reply_types.OllamaError if path in OLLAMA else reply_types.Error)
+    return schema_ref(ollama_types.OllamaError if path in OLLAMA else reply_types.Error)
 
 
 def _posted_operation(path: str, codes: Codes) -> Json:
