@@ -243,9 +243,10 @@ async def test_a_server_whose_calls_break_is_probed(server: PlainServer) -> None
 
 async def test_an_idle_server_is_not_probed(server: PlainServer) -> None:
     async with watched(server, hung_after_s=0.05):
-        looks = len(server.paths)
-        assert await eventually(lambda: len(server.paths) > looks + 8, 5)
-    assert len(server.bodies) == 1
+        # On a busy machine its start may have taken more than one request.
+        looks, asked = len(server.paths), len(server.bodies)
+        assert await eventually(lambda: len(server.paths) > looks + 8)
+    assert len(server.bodies) == asked
 
 
 def test_openais_own_codes_for_a_prompt_that_does_not_fit() -> None:
