@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ModelWrapValidatorHandler, model_validator
 
-from cappella.config.abilities import needs_judge
+from cappella.config.abilities import may_ask_judge, needs_judge
 from cappella.config.fields import Name
 from cappella.config.options import MAX_ANSWERS, MAX_MEMBERS, EnsembleOptions, Seat, most_samples
 from cappella.config.own_prompts import OwnPrompts
@@ -192,6 +192,13 @@ class Ensemble(EnsembleOptions):
     def options_of(self, preset: "Preset | Ensemble") -> EnsembleOptions:
         """The options of a preset, with the ensemble's where it sets none."""
         return EnsembleOptions(**{**self.given(), **preset.given()})
+
+    def judge_of(self, part: "Preset | Ensemble") -> Judge | None:
+        """The judge that runs with a preset, or with none, may ask; None where they ask no judge."""
+        options = self.options_of(part)
+        mode = (part.gate if isinstance(part, Preset) else None) or (self.gate.mode if self.gate else None)
+        asks = may_ask_judge(options, mode) or (self.tools and options.tools_panel == "judge")
+        return part.judge or self.judge if asks else None
 
     def quorum_of(self, answers: int) -> int:
         """The quorum for at most this many answers."""
