@@ -26,11 +26,6 @@ def _judge_may_be_left_out(schema: dict[str, Any]) -> None:
     schema["required"].remove("judge")
 
 
-def _model_of(member: object) -> object:
-    """The name in a member's entry, which may be anything yet."""
-    return member.get("model") if isinstance(member, Mapping) else getattr(member, "model", member)
-
-
 def _first_of(value: object) -> object:
     """A list of judges as the first one, with the others in its `then`."""
     if not isinstance(value, list | tuple) or not value:
@@ -130,16 +125,14 @@ class Ensemble(EnsembleOptions):
     def _first_member_for_a_judge_that_nobody_needs(
         cls, data: Any, handler: ModelWrapValidatorHandler["Ensemble"]
     ) -> "Ensemble":
-        if not isinstance(data, Mapping) or data.get("judge") is not None or not (panel := data.get("panel")):
+        if not isinstance(data, Mapping) or data.get("judge") is not None or data.get("panel") is None:
             return handler(data)
-        stands_in = handler({**data, "judge": _model_of(panel[0] if isinstance(panel, list | tuple) else None)})
-        needed = any(
-            needs_judge(stands_in.options_of(part)) and (part is stands_in or not part.judge)
-            for part in stands_in.parts
-        )
-        if needed:
+        # Under any name of a judge a mistake of the panel is told as one of the panel.
+        tried = handler({**data, "judge": "anyone"})
+        if any(needs_judge(tried.options_of(part)) and (part is tried or not part.judge) for part in tried.parts):
             # Which says that it is missing.
             return handler(data)
+        stands_in = handler({**data, "judge": tried.panel[0].model})
         stands_in.model_fields_set.discard("judge")
         return stands_in
 
