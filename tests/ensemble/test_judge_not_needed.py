@@ -97,7 +97,7 @@ def test_a_config_needs_no_judge_where_no_run_needs_one(tmp_path: Path, options:
     ensemble = config.ensembles["default"]
     assert (ensemble.judge.model, ensemble.can_answer(["ann", "bob"])) == ("ann", True)
     # The first member stands in its place, though its server could not choose.
-    prompt = Prompt([{"role": "user", "content": "Hi"}], logprobs=1)
+    prompt = Prompt([{"role": "user", "content": "Hi"}])
     settings = resolve("default", ensemble, config.models_by_name, Overrides(), prompt, Sampling())
     assert (settings.judge, settings.may_ask_judge) == ("ann", False)
     assert context_length(ensemble, config.models_by_name) == 50
