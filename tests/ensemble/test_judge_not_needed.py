@@ -97,7 +97,7 @@ def test_a_config_needs_no_judge_where_no_run_needs_one(tmp_path: Path, options:
     ensemble = config.ensembles["default"]
     assert (ensemble.judge.model, ensemble.can_answer(["ann", "bob"])) == ("ann", True)
     # The first member stands in its place, though its server could not choose.
-    prompt = Prompt([{"role": "user", "content": "Hi"}], logprobs=1)
+    prompt = Prompt([{"role": "user", "content": "Hi"}])
     settings = resolve("default", ensemble, config.models_by_name, Overrides(), prompt, Sampling())
     assert (settings.judge, settings.may_ask_judge) == ("ann", False)
     assert context_length(ensemble, config.models_by_name) == 50
@@ -122,6 +122,28 @@ def test_a_judge_that_is_missing_or_lacks_something_is_told(tmp_path: Path, opti
     with pytest.raises(ConfigError) as caught:
         loaded(tmp_path, options)
     assert problem in str(caught.value)
+
+
+@pytest.mark.parametrize("strategy", ["vote", "synthesize"])
+@pytest.mark.parametrize(
+    ("panel", "problem"),
+    [
+        ("[{modle: ann}]", "default.panel.0.modle: unknown key. Did you mean model?"),
+        ("ann", "default.panel: input should be a valid tuple"),
+        ("[[ann]]", "default.panel.0: input should be a valid dictionary or instance of Member"),
+        ("['a b']", "default.panel.0: string should match pattern"),
+        ("[]", "default.panel: tuple should have at least 1 item"),
+    ],
+)
+def test_a_mistake_of_a_panel_without_a_judge_is_told_of_the_panel(
+    tmp_path: Path, panel: str, problem: str, strategy: str
+) -> None:
+    text = CONFIG.replace("[{model: ann, temperature: 0.5}, bob]", panel)
+    (tmp_path / "c.yaml").write_text(f"{text}    strategy: {strategy}\n")
+    with pytest.raises(ConfigError) as caught:
+        load.load(tmp_path / "c.yaml")
+    assert problem in str(caught.value)
+    assert all("judge" not in each.place for each in getattr(caught.value, "errors", [caught.value]))
 
 
 def test_a_preset_is_checked_with_the_options_that_it_takes_over(tmp_path: Path) -> None:

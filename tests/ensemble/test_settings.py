@@ -6,6 +6,7 @@ import pytest
 
 from cappella.config import Ensemble, Model, RemoteModel
 from cappella.config.options import MAX_ANSWERS, Gate, Options, Overrides, Settings
+from cappella.config.weighing import Agreement, Selection
 from cappella.ensemble.prompts import labels
 from cappella.ensemble.settings import resolve
 from cappella.errors import RequestError, UnknownModel
@@ -236,3 +237,56 @@ def test_there_is_a_letter_for_each_answer_that_a_round_may_have() -> None:
 def test_a_config_with_more_answers_than_letters_is_an_error(fields: Any) -> None:
     with pytest.raises(ValueError, match="gives 28 answers is too large: at most 26"):
         ensemble(**fields)
+
+
+BY_AGREEMENT: dict[str, Any] = {"strategy": "select", "select": {"by": ["agreement"]}}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "param"),
+    [
+        (Overrides(judge="bob"), "fusion.model"),
+        (Overrides(options=Options(criteria="Be brief.")), "fusion.criteria"),
+        (Overrides(judge="bob", preset="quick"), "fusion.model"),
+    ],
+)
+def test_words_for_a_judge_whom_no_run_asks_are_refused(overrides: Overrides, param: str) -> None:
+    with pytest.raises(RequestError, match=r"none is asked: select counts agreement alone") as raised:
+        resolved(overrides, presets={"quick": {"layers": 2}}, **BY_AGREEMENT)
+    assert raised.value.param == param
+
+
+@pytest.mark.parametrize(
+    ("options", "fields"),
+    [
+        (Options(strategy="vote"), {}),
+        (Options(early_exit="judge"), {}),
+        (Options(select=Selection(by=("judge", "agreement"))), {}),
+        (Options(agreement=Agreement(by="judge")), {}),
+        (Options(), {"gate": {"mode": "judge", "model": "ann"}}),
+        (Options(), {"tools": True, "tools_panel": "judge"}),
+    ],
+)
+def test_words_for_a_judge_whom_some_turn_asks_are_taken(options: Options, fields: Any) -> None:
+    options = options.model_copy(update={"criteria": "Be brief."})
+    overrides = Overrides(judge="bob", options=options, panel_required="gate" in fields)
+    settings = resolved(overrides, **BY_AGREEMENT, **fields)
+    assert (settings.judge, settings.criteria) == ("bob", "Be brief.")
+
+
+@pytest.mark.parametrize("fields", [BY_AGREEMENT, {"strategy": "select"}, {"strategy": "vote"}])
+def test_logprobs_are_refused_where_a_member_that_reports_none_may_answer(fields: Any) -> None:
+    far = RemoteModel(url="http://127.0.0.1:9/v1", max_model_len=100, logprobs=False)
+    models = {**MODELS, "bob": far}
+    asked = Prompt(PROMPT.messages, logprobs=1)
+    with pytest.raises(RequestError, match=r"may be that of bob, and its server does not report logprobs") as raised:
+        of(asked, models=models, **fields)
+    assert raised.value.param == "logprobs"
+    assert of(PROMPT, models=models, **fields)
+    assert of(asked, models=models, strategy="synthesize")
+    assert of(asked, Overrides(panel=("ann",)), models, **fields)
+
+
+def test_a_judge_that_only_scores_need_report_no_logprobs() -> None:
+    scorer = PLAIN.model_copy(update={"task": "reward"})
+    assert of(Prompt(PROMPT.messages, logprobs=1), models={**MODELS, "cat": scorer}, strategy="select").judge == "cat"

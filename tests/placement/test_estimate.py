@@ -37,6 +37,19 @@ def test_the_speed_of_one_model_is_near_a_published_measurement(tmp_path: Path) 
     assert estimate.tokens_per_s(plan)["one"] == pytest.approx(75, rel=0.1)
 
 
+def test_a_judge_that_no_run_asks_takes_neither_room_nor_time(tmp_path: Path) -> None:
+    models = {"one": LLAMA, "two": LLAMA}
+    by_agreement = "{panel: [one, two], strategy: select, select: {by: [agreement]}}"
+    unasked, voting = (
+        of(deployment(tmp_path, ensemble, **models), "H100")
+        for ensemble in (by_agreement, "{panel: [one, two], strategy: vote}")
+    )
+    asked = of(deployment(tmp_path, "{panel: [one, two], strategy: vote, judge: one}", **models), "H100")
+    assert (unasked.judge_s, voting.judge_s, unasked.run_s) == (0, 0, unasked.panel_s)
+    assert asked.judge_s
+    assert unasked.runs_at_once > asked.runs_at_once
+
+
 def test_of_experts_only_the_chosen_ones_are_read(tmp_path: Path) -> None:
     speeds = estimate.tokens_per_s(advice.plan(deployment(tmp_path, one=GPT_OSS), machine.described("H100")))
     # 5.1 of 117 billion parameters: about 6 GB of the 66 at a token, 2.3 ms on an H100.

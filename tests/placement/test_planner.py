@@ -179,6 +179,43 @@ def test_a_swapped_panel_keeps_its_judge_awake_and_wakes_each_member_once(shapes
     assert len(plan.turns) > 1
 
 
+BY_AGREEMENT = {"strategy": "select", "select": {"by": ["agreement"]}}
+
+
+@pytest.mark.parametrize("ensemble", [BY_AGREEMENT, {**BY_AGREEMENT, "judge": "m0"}, {"strategy": "vote"}])
+def test_a_member_that_no_run_needs_as_a_judge_is_planned_as_a_member(shapes: dict[str, Path], ensemble: Any) -> None:
+    config = without_judge(shapes, ensemble)
+    assert config.judges == frozenset()
+    plan = advice.plan(config, machine.described("28GiB"))
+    fits(plan)
+    assert all(each.turn is not None for each in plan.placed.values())
+    assert [planner.tokens_per_run(config, name) for name in ("m0", "m1")] == [2, 2]
+
+
+@pytest.mark.parametrize(
+    "ensemble",
+    [
+        {"strategy": "vote", "agreement": {"by": "judge"}},
+        {"strategy": "vote", "early_exit": "judge"},
+        {"strategy": "vote", "judge": "m0"},
+        {**BY_AGREEMENT, "gate": {"mode": "judge", "model": "m1"}},
+        {**BY_AGREEMENT, "tools": True, "tools_panel": "judge"},
+        {**BY_AGREEMENT, "judge": "m0", "presets": {"quick": {"strategy": "vote"}}},
+    ],
+)
+def test_a_member_that_runs_ask_as_a_judge_is_planned_as_both(shapes: dict[str, Path], ensemble: Any) -> None:
+    config = without_judge(shapes, ensemble)
+    assert config.judges == {"m0"}
+    with pytest.raises(DoesNotFit):
+        advice.plan(config, machine.described("28GiB"))
+
+
+def without_judge(shapes: dict[str, Path], ensemble: Any) -> Config:
+    raw = deployment(shapes, "8b 8b", "1b", swap=True, max_model_len=2048).model_dump(mode="json", exclude_unset=True)
+    raw["ensembles"]["default"] = {"panel": ["m0", "m1", "judge"], **ensemble}
+    return Config.model_validate(raw)
+
+
 def test_graphs_that_sleepers_give_back_are_room_for_those_awake(shapes: dict[str, Path]) -> None:
     config = deployment(shapes, "8b 8b 8b", "8b", swap=True)
     freeing = config.model_copy(

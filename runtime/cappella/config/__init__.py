@@ -73,9 +73,8 @@ class Config(Frozen):
 
     @property
     def judges(self) -> frozenset[str]:
-        """The models that are the judge of an ensemble or of one of its presets."""
-        judges: list[Judge | None] = [e.judge for e in self.ensembles.values()]
-        judges += [preset.judge for e in self.ensembles.values() for preset in e.presets.values()]
+        """The models that are the judge of an ensemble or of one of its presets, and have room as such in a plan."""
+        judges = [each.planned_judge_of(part) for each in self.ensembles.values() for part in each.parts]
         return frozenset(self.host_of[judge.model] for judge in judges if judge and judge.model in self.host_of)
 
     @property

@@ -30,7 +30,12 @@ def needs_judge(options: JudgeOptions) -> bool:
 
 def may_ask_judge(options: JudgeOptions, gate: str | None = None) -> bool:
     """Whether a run may ask the judge at all; `gate` is the mode of one that has the judge decide, or go on from tools."""
-    asks = needs_judge(options) or options.strategy == "vote" or options.early_exit == "judge"
+    return options.strategy == "vote" or asks_judge_without_tie(options, gate)
+
+
+def asks_judge_without_tie(options: JudgeOptions, gate: str | None = None) -> bool:
+    """The same, but for the ties of a vote."""
+    asks = needs_judge(options) or options.early_exit == "judge"
     return asks or groups_by(options) == "judge" or gate in ("judge", "tools")
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ModelWrapValidatorHandler, model_validator
 
-from cappella.config.abilities import needs_judge
+from cappella.config.abilities import asks_judge_without_tie, may_ask_judge, needs_judge
 from cappella.config.fields import Name
 from cappella.config.options import MAX_ANSWERS, MAX_MEMBERS, EnsembleOptions, Seat, most_samples
 from cappella.config.own_prompts import OwnPrompts
@@ -24,11 +24,6 @@ def _entry(value: object) -> object:
 
 def _judge_may_be_left_out(schema: dict[str, Any]) -> None:
     schema["required"].remove("judge")
-
-
-def _model_of(member: object) -> object:
-    """The name in a member's entry, which may be anything yet."""
-    return member.get("model") if isinstance(member, Mapping) else getattr(member, "model", member)
 
 
 def _first_of(value: object) -> object:
@@ -130,20 +125,20 @@ class Ensemble(EnsembleOptions):
     def _first_member_for_a_judge_that_nobody_needs(
         cls, data: Any, handler: ModelWrapValidatorHandler["Ensemble"]
     ) -> "Ensemble":
-        if not isinstance(data, Mapping) or data.get("judge") is not None or not (panel := data.get("panel")):
+        if not isinstance(data, Mapping) or data.get("judge") is not None or data.get("panel") is None:
             return handler(data)
-        stands_in = handler({**data, "judge": _model_of(panel[0] if isinstance(panel, list | tuple) else None)})
-        parts: tuple[Ensemble | Preset, ...] = (stands_in, *stands_in.presets.values())
-        needed = any(
-            needs_judge(stands_in.options_of(part)) and (part is stands_in or not part.judge) for part in parts
-        )
-        # Which says that it is missing.
-        return handler(data) if needed else stands_in
+        # Under any name of a judge a mistake of the panel is told as one of the panel.
+        tried = handler({**data, "judge": "anyone"})
+        if any(needs_judge(tried.options_of(part)) and (part is tried or not part.judge) for part in tried.parts):
+            # Which says that it is missing.
+            return handler(data)
+        stands_in = handler({**data, "judge": tried.panel[0].model})
+        stands_in.model_fields_set.discard("judge")
+        return stands_in
 
     @model_validator(mode="after")
     def _panels_fit(self) -> "Ensemble":
-        parts: list[Preset | Ensemble] = [self, *self.presets.values()]
-        for preset in parts:
+        for preset in self.parts:
             quorum, size = preset.quorum, sum(seat.samples for seat in self.seats_of(preset))
             if size > MAX_ANSWERS:
                 raise ValueError(f"a panel that gives {size} answers is too large: at most {MAX_ANSWERS} have a letter")
@@ -152,15 +147,20 @@ class Ensemble(EnsembleOptions):
                 raise ValueError("extract: regex needs a pattern: set extract_pattern")
             if quorum is not None and quorum > size:
                 raise ValueError(f"quorum {quorum} is larger than the panel of {size}")
-        self._require_known_weights({seat.model for preset in parts for seat in self.seats_of(preset)})
+        self._require_known_weights({seat.model for preset in self.parts for seat in self.seats_of(preset)})
         return self
 
     def _require_known_weights(self, models: AbstractSet[str]) -> None:
         """Raises ValueError for a weight of nobody on a panel."""
-        for part in (self, *self.presets.values()):
+        for part in self.parts:
             for name in part.weights or {}:
                 if name.partition("#")[0] not in models:
                     raise ValueError(f"weights has {name!r}, which is on no panel: name a model or a seat of one")
+
+    @property
+    def parts(self) -> Sequence["Preset | Ensemble"]:
+        """Itself and its presets."""
+        return (self, *self.presets.values())
 
     @property
     def seats(self) -> tuple[Seat, ...]:
@@ -185,13 +185,27 @@ class Ensemble(EnsembleOptions):
     @property
     def helpers(self) -> Iterator[str]:
         """The models whose scores or embeddings of answers count, here and in the presets."""
-        parts: tuple[Ensemble | Preset, ...] = (self, *self.presets.values())
-        named = (model for part in parts for model in (part.select.reward, part.agreement.model))
+        named = (model for part in self.parts for model in (part.select.reward, part.agreement.model))
         return (model for model in named if model is not None)
 
     def options_of(self, preset: "Preset | Ensemble") -> EnsembleOptions:
         """The options of a preset, with the ensemble's where it sets none."""
         return EnsembleOptions(**{**self.given(), **preset.given()})
+
+    def judge_of(self, part: "Preset | Ensemble") -> Judge | None:
+        """The judge that runs with a preset, or with none, may ask; None where they ask no judge."""
+        return part.judge or self.judge if may_ask_judge(self.options_of(part), self._gate_of(part)) else None
+
+    def planned_judge_of(self, part: "Preset | Ensemble") -> Judge | None:
+        """The same, as a plan makes room for it: a member that decides ties where no judge is set has room as a member."""
+        is_set = "judge" in self.model_fields_set or (isinstance(part, Preset) and part.judge is not None)
+        asks = is_set or asks_judge_without_tie(self.options_of(part), self._gate_of(part))
+        return self.judge_of(part) if asks else None
+
+    def _gate_of(self, part: "Preset | Ensemble") -> str | None:
+        if self.tools and self.options_of(part).tools_panel == "judge":
+            return "tools"
+        return (part.gate if isinstance(part, Preset) else None) or (self.gate.mode if self.gate else None)
 
     def quorum_of(self, answers: int) -> int:
         """The quorum for at most this many answers."""

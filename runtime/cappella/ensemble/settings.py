@@ -5,20 +5,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from cappella.config import Ensemble, Judge, Model, Preset, RemoteModel, seats
-from cappella.config.abilities import cannot_write, judge_lacks, seat_lacks
+from cappella.config import Ensemble, Judge, Preset, seats
 from cappella.config.ensembles import GateConfig
 from cappella.config.judge_seat import JudgeSeat
 from cappella.config.limits import Limits
 from cappella.config.options import MAX_ANSWERS, Gate, Overrides, Seat, Settings, most_samples
-from cappella.ensemble import given_answers
-from cappella.ensemble.messages import ends_in_results, has_images
-from cappella.ensemble.structured import formats
+from cappella.ensemble import able, given_answers
+from cappella.ensemble.able import Models
+from cappella.ensemble.messages import ends_in_results
 from cappella.errors import RequestError, UnknownModel
 from cappella.types import Prompt, Sampling
-from cappella.vocabulary import STRATEGIES, TASKS, GateMode
-
-Models = Mapping[str, Model | RemoteModel]
+from cappella.vocabulary import TASKS, GateMode
 
 
 def resolve(
@@ -38,12 +35,12 @@ def resolve(
     options = {"criteria": judge.criteria, **ensemble.given(), **preset.given(), **overrides.options.given()}
     panel = _panel(ensemble, preset, models, overrides, judge_sampling.seed)
     panel, given = given_answers.seated(panel, overrides.answers)
-    _require_writers([seat.model for seat in panel], models)
+    able.require_writers([seat.model for seat in panel], models)
     judge_model = (overrides.outer or judge.model) if overrides.judge is None else overrides.judge
     _require_models([judge_model], models, "fusion.model")
     answers = len({*(name for seat in panel for name in seat.answer_names), *(each.name for each in given)})
     _require_modest_number(answers, options.get("layers", 1), limits)
-    _require_capabilities(name, ensemble, models, [*(seat.model for seat in panel), judge_model], prompt)
+    able.require_capabilities(name, ensemble, models, [*(seat.model for seat in panel), judge_model], prompt)
     quorum = _quorum(overrides.options.quorum, options.get("quorum"), answers)
     mode = options.get("gate") or (preset.gate if isinstance(preset, Preset) else None)
     gate = _gate(name, ensemble, mode, overrides, models)
@@ -70,11 +67,13 @@ def resolve(
     _require_pattern(settings)
     _require_reward(settings, models)
     _require_embedder(settings, models)
-    _require_image_support(models, settings, prompt)
-    if problem := _judge_problem(models, settings, prompt):
+    able.require_asked_judge(settings, overrides, mode or (ensemble.gate.mode if ensemble.gate else None))
+    able.require_logprobs(models, settings, prompt)
+    able.require_image_support(models, settings, prompt)
+    if problem := able.judge_problem(models, settings, prompt):
         raise problem
-    able = [seat for seat in settings.next_judges if not _judge_problem(models, settings.judged_by(seat), prompt)]
-    return settings.model_copy(update={"next_judges": tuple(able)})
+    left = [seat for seat in settings.next_judges if not able.judge_problem(models, settings.judged_by(seat), prompt)]
+    return settings.model_copy(update={"next_judges": tuple(left)})
 
 
 def _next_judges(judge: Judge, overrides: Overrides, sampling: Sampling) -> tuple[JudgeSeat, ...]:
@@ -242,60 +241,6 @@ def _gate_of_outer(model: str, mode: GateMode | None, ensemble: Ensemble, models
         return None
     max_words = (ensemble.gate or GateConfig(mode=mode, model=model)).max_words
     return Gate(mode, model, max_words, decider=model)
-
-
-def _require_capabilities(name: str, ensemble: Ensemble, models: Models, used: Sequence[str], prompt: Prompt) -> None:
-    """Raises RequestError for tools or an output format that the `used` models do not support."""
-    if prompt.tools:
-        if not ensemble.tools:
-            raise RequestError(f"cappella/{name} does not accept tools: its config does not set tools: true.", "tools")
-        for model in used:
-            if not models[model].capabilities.tools:
-                raise RequestError(f"{model} does not accept tools: its config sets no tool_parser.", "tools")
-    try:
-        formats.require_checkable(prompt.output_format)
-    except formats.InvalidFormat as error:
-        raise RequestError(f"{error}.", prompt.output_format.field if prompt.output_format else None) from error
-
-
-def _judge_problem(models: Models, settings: Settings, prompt: Prompt) -> RequestError | None:
-    """What the judge's server does not support of the request; None if it supports all."""
-    judge, capabilities, gate = settings.judge, models[settings.judge].capabilities, settings.gate
-    mode = gate.mode if gate and gate.decider in (None, judge) else None
-    if not settings.may_ask_judge:
-        return None
-    if lack := judge_lacks(capabilities, settings, mode) or seat_lacks(capabilities, settings.judge_sampling):
-        return RequestError(f"{judge} cannot be the judge: {lack[0]}. {lack[1]}.", "fusion.model")
-    if settings.criteria and not capabilities.writes:
-        return RequestError(f"{judge} scores answers as it was trained to, by no other criteria.", "fusion.criteria")
-    if (prompt.tools and not capabilities.tools) or (mode == "tools" and not capabilities.writes):
-        return RequestError(f"The judge {judge} does not go on from tools.", "tools")
-    field = prompt.output_format.field if prompt.output_format else None
-    supported = {"structured_outputs": capabilities.extensions, "response_format": capabilities.json_schema}
-    if STRATEGIES[settings.strategy].judge_writes and field and not supported[field]:
-        return RequestError(f"The judge {judge} writes the answer, and its server does not support {field}.", field)
-    if prompt.logprobs is not None and not capabilities.logprobs:
-        return RequestError(
-            f"The judge {judge} writes the answer, and its server does not report logprobs.", "logprobs"
-        )
-    return None
-
-
-def _require_image_support(models: Models, settings: Settings, prompt: Prompt) -> None:
-    """Raises RequestError if the members that accept images are too few for the quorum. Given answers need no eyes."""
-    blind = [seat for seat in settings.first_seats if not models[seat.model].capabilities.images]
-    able = len(settings.answer_names) - sum(seat.samples for seat in blind)
-    if has_images(prompt.messages) and able < settings.quorum:
-        names = ", ".join(seat.name for seat in blind)
-        message = f"Too few members accept images for the quorum of {settings.quorum}: not {names}."
-        raise RequestError(message, "messages")
-
-
-def _require_writers(names: Sequence[str], models: Models) -> None:
-    """Raises RequestError for a member that writes nothing."""
-    for name in names:
-        if lack := cannot_write(models[name].capabilities):
-            raise RequestError(f"{name} cannot be a member: {lack[0]}.", "fusion.analysis_models")
 
 
 def _require_models(names: Sequence[str], models: Models, param: str) -> None:

@@ -119,10 +119,11 @@ def _of_ensembles(config: Config) -> Iterator[ConfigError]:
 
 
 def _of_panel(config: Config, ensemble: Ensemble, part: Ensemble | Preset, place: str) -> Iterator[ConfigError]:
-    judge, strategy = part.judge or ensemble.judge, part.strategy or ensemble.strategy
-    seats = ensemble.seats_of(part)
+    judge, strategy, seats = ensemble.judge_of(part), ensemble.options_of(part).strategy, ensemble.seats_of(part)
     for number, seat in enumerate(seats if part.panel else ()):
         yield from _of_length(config, f"{place}panel.{number}", seat.model, seat.sampling.max_completion_tokens or 0)
+    if judge is None:
+        return
     abilities = config.models_by_name[judge.model].capabilities
     context, limits = abilities.context_tokens, [seat.sampling.max_completion_tokens or 0 for seat in seats]
     if context is None:
@@ -134,7 +135,7 @@ def _of_panel(config: Config, ensemble: Ensemble, part: Ensemble | Preset, place
     answers = sum(limit * seat.samples for limit, seat in zip(limits, seats, strict=True))
     writes = STRATEGIES[strategy].judge_writes
     own = (judge.max_completion_tokens or 0) if writes else 1
-    if writes and (part.analysis or ensemble.analysis) == "before":
+    if writes and ensemble.options_of(part).analysis == "before":
         # A run gives the analysis a quarter of the context at most.
         own += min(judge.analysis_max_tokens, context // 4)
     if answers and answers + own + NOTES_TOKENS >= context:

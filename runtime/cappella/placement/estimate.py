@@ -2,7 +2,7 @@
 
 A typical run: each member reads 2,000 tokens and writes an answer of 800; the judge reads the 2,000 and all answers, and writes
 an analysis of 400, where the ensemble has one before the answer, and 800. Where it only chooses, it writes one token. A judge
-that scores reads the 2,000 with each answer, and writes nothing.
+that scores reads the 2,000 with each answer, and writes nothing. One that no run asks takes neither room nor time.
 """
 
 from collections.abc import Iterable, Mapping
@@ -96,8 +96,11 @@ def _members(config: Config, ensemble: Ensemble) -> list[tuple[str, _Seat]]:
 
 
 def _judge(config: Config, ensemble: Ensemble) -> list[tuple[str, _Seat]]:
-    host, samples = config.host_of[ensemble.judge.model], sum(seat.samples for seat in ensemble.seats)
-    if not config.models_by_name[ensemble.judge.model].capabilities.writes:
+    judge = ensemble.planned_judge_of(ensemble)
+    if judge is None:
+        return []
+    host, samples = config.host_of[judge.model], sum(seat.samples for seat in ensemble.seats)
+    if not config.models_by_name[judge.model].capabilities.writes:
         return [(host, _Seat(PROMPT_TOKENS + ANSWER_TOKENS, 0))] * samples
     strategy = STRATEGIES[ensemble.strategy]
     analysis = ANALYSIS_TOKENS if strategy.judge_writes and ensemble.analysis == "before" else 0
@@ -129,7 +132,7 @@ def _together_s(plan: Plan, speeds: Mapping[str, Speed], seats: Iterable[tuple[s
         took_s = _engine_s(speeds[name], own)
         for gpu in plan.placed[name].gpus:
             by_gpu[gpu] = by_gpu.get(gpu, 0.0) + took_s
-    return max(by_gpu.values())
+    return max(by_gpu.values(), default=0.0)
 
 
 def _engine_s(engine: Speed, seats: list[_Seat]) -> float:

@@ -191,7 +191,8 @@ def tokens_per_run(config: Config, model: str) -> int:
     for ensemble in config.ensembles.values():
         answers = sum(seat.samples for seat in ensemble.seats)
         total += sum(1 + seat.samples for seat in ensemble.seats if seat.model in names)
-        total += (2 + answers) * (ensemble.judge.model in names)
+        judge = ensemble.planned_judge_of(ensemble)
+        total += (2 + answers) * (judge is not None and judge.model in names)
     return max(1, total)
 
 

@@ -15,7 +15,8 @@ REPLY_SHARE = 0.25
 def warnings(config: Config, contexts: Mapping[str, int]) -> Iterator[tuple[str, str]]:
     """Each ensemble whose judge may have to read answers in part, and why. `contexts` are those of models that are known."""
     for name, ensemble in config.ensembles.items():
-        judge = config.host_of.get(ensemble.judge.model, "")
+        asked = ensemble.judge_of(ensemble)
+        judge = config.host_of.get(asked.model, "") if asked else ""
         if judge not in contexts or not config.models_by_name[judge].capabilities.writes:
             continue
         share, longest = _share(ensemble, contexts[judge]), _longest(config, ensemble, contexts)

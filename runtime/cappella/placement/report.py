@@ -106,7 +106,9 @@ def _told(config: Config, plan: Plan) -> list[Text]:
             for model, need in each.short.items()
         ]
         if each.run_s is not None:
-            parts = f"the panel {_seconds(each.panel_s)}, the judge {_seconds(each.judge_s)}"
+            parts = f"the panel {_seconds(each.panel_s)}" + (
+                f", the judge {_seconds(each.judge_s)}" if each.judge_s else ""
+            )
             lines.append(Text(f"  estimate: one run alone takes {_seconds(each.run_s)} ({parts})"))
     remote = {name: model.max_model_len for name, model in config.remote.items()}
     contexts = {**remote, **{name: placed.max_model_len for name, placed in plan.placed.items()}}
