@@ -1,6 +1,7 @@
 """Which answers in free text say the same: by their words, by the judge in one constrained call, or by embeddings."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,33 @@ async def test_the_next_judge_groups_where_the_first_is_dead(fake_engines: FakeE
     fake_engines.let("bob", lambda body: groups(body) if "response_format" in body else Script((SKY[1],)))
     run = await fake_engines.run(strategy="vote", agreement=BY_JUDGE, next_judges=(JudgeSeat("bob"),))
     assert (told(run)["agreement"]["by"], run.content) == ("judge", SKY[0])
+    assert [each.model for each in run.failed_judges] == ["judge"]
+
+
+async def test_after_a_round_below_the_quorum_the_next_judge_goes_on_with_the_groups_that_there_are(
+    fake_engines: FakeEngines,
+) -> None:
+    """The first judge groups the answers of the first round, and breaks when it is to choose."""
+    calls = Counter[str]()
+
+    def member(name: str, text: str) -> Callable[[Json], Script]:
+        def script(body: Json) -> Script:
+            if name == "cat" and "structured_outputs" in body:
+                return choice_script(Fog=0.9)(body)
+            calls[name] += 1
+            return Script((text,)) if calls[name] == 1 else Script(refuse=(400, {"error": {"message": "no"}}))
+
+        return script
+
+    for name, text in zip(MEMBERS, ("Rain.", "Sun.", "Fog."), strict=True):
+        fake_engines.let(name, member(name, text))
+    let_judge_group(fake_engines, grouping("none"))
+    groups = fake_engines.servers["judge"].script
+    fake_engines.let("judge", lambda body: Script((), ending="break") if "structured_outputs" in body else groups(body))
+    run = await fake_engines.run(
+        strategy="vote", layers=3, agreement=BY_JUDGE, early_prefill=False, next_judges=(JudgeSeat("cat"),)
+    )
+    assert (run.content, len(run.rounds), set(calls.values())) == ("Fog.", 2, {2})
     assert [each.model for each in run.failed_judges] == ["judge"]
 
 

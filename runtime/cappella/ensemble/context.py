@@ -74,7 +74,7 @@ class Strategy:
 class RunContext:
     """One run. `rounds` holds every round of the panel; `answers` are those of the last round with a quorum.
 
-    `judge_prompt` is the caller's `prompt` for the judge (`messages.for_judge`).
+    `judge_prompt` is the caller's `prompt` for the judge (`messages.for_judge`); `grouped` is of `answers`.
     `failure_reason` is set by the last failure that did not end the run; `ranking` by the review.
     """
 
@@ -138,7 +138,7 @@ class RunContext:
         elif len(panel.answers) < self.settings.quorum:
             self.failure_reason = "layer_below_quorum"
             return False
-        self.answers = panel.answers
+        self.answers, self.grouped = panel.answers, None
         return True
 
     @property
