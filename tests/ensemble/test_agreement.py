@@ -191,6 +191,19 @@ async def test_an_embedding_engine_finds_what_says_the_same(
     assert len(told(strict)["agreement"]["groups"]) == 3
 
 
+@pytest.mark.parametrize(("extract", "end"), [("auto", "The answer is {}."), ("last_line", "{}")])
+async def test_answers_of_one_reasoning_and_other_values_are_not_alike(
+    fake_engines: FakeEngines, embedder: ScriptedPooling, extract: str, end: str
+) -> None:
+    """A text's embedding is that of most of its words."""
+    reasoning = "The seat of the government has been there for centuries, in spite of many wars.\n"
+    embedder.vector = lambda text: [1.0, 0.0] if "government" in text or "paris" in text else [0.0, 1.0]
+    let_members_answer(fake_engines, *(reasoning + end.format(city) for city in ("Lyon", "Paris", "In Paris")))
+    run = await fake_engines.run("Which city?", strategy="vote", agreement=BY_EMBEDDING, extract=extract)
+    assert (sorted(embedder.bodies[0]["input"]), run.verdict.chosen) == (["in paris", "lyon", "paris"], "bob")
+    assert told(run)["agreement"]["groups"] == [["ann"], ["bob", "cat"]]
+
+
 async def test_a_text_is_no_control_token_of_the_embedding_engine(
     fake_engines: FakeEngines, embedder: ScriptedPooling
 ) -> None:
