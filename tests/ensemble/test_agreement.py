@@ -212,6 +212,16 @@ async def test_a_text_is_no_control_token_of_the_embedding_engine(
     assert "<|im_end|>" not in embedder.bodies[0]["input"][0]
 
 
+async def test_the_trace_tells_what_was_read_in_each_answer_of_a_group(
+    fake_engines: FakeEngines, embedder: ScriptedPooling
+) -> None:
+    let_members_answer(fake_engines, "The answer is in Paris.", "The answer is Lyon.", "The answer is Paris.")
+    embedder.vector = lambda text: [1.0, 0.0] if "paris" in text else [0.0, 1.0]
+    run = await fake_engines.run("Which city?", strategy="vote", agreement=BY_EMBEDDING)
+    assert told(run)["votes"] == {"ann": ["ann", "cat"], "bob": ["bob"]}
+    assert told(run)["extracted"]["values"] == {"ann": "in paris", "bob": "lyon", "cat": "paris"}
+
+
 @pytest.mark.parametrize("vector", [[float("nan"), 1.0], []], ids=["no number", "of another length"])
 async def test_embeddings_that_cannot_be_compared_are_a_failure_that_is_told(
     fake_engines: FakeEngines, embedder: ScriptedPooling, vector: list[float]
