@@ -11,6 +11,7 @@ import pytest
 from cappella.config.judge_seat import JudgeSeat
 from cappella.config.options import Options, Overrides, Seat
 from cappella.config.weighing import Agreement, Selection
+from cappella.ensemble import context
 from cappella.ensemble.run import Run
 from cappella.ensemble.settings import resolve
 from cappella.errors import RequestError
@@ -168,6 +169,29 @@ async def test_after_a_round_below_the_quorum_the_next_judge_goes_on_with_the_gr
     )
     assert (run.content, len(run.rounds), set(calls.values())) == ("Fog.", 2, {2})
     assert [each.model for each in run.failed_judges] == ["judge"]
+
+
+async def test_a_timeout_while_judges_change_leaves_the_run_with_one_of_them(
+    fake_engines: FakeEngines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a long conversation is made ready for the next judge when the time for grouping ends."""
+    makes_ready, made = context.off_loop_if_large, list[object]()
+
+    async def too_slow_at_first(*work: Any) -> Any:
+        made.append(work)
+        if len(made) == 1:
+            raise TimeoutError
+        return await makes_ready(*work)
+
+    monkeypatch.setattr(context, "off_loop_if_large", too_slow_at_first)
+    let_members_answer(fake_engines, "Rain.", "Sun.", "Fog.")
+    fake_engines.let("judge", Script((), ending="break"))
+    fake_engines.let("cat", lambda body: choice_script(Rain=0.9)(body) if "[answer" in str(body) else Script(("Fog.",)))
+    run = await fake_engines.run(strategy="vote", agreement=BY_JUDGE, next_judges=(JudgeSeat("cat"),))
+    assert (run.content, run.settings.judge, len(made)) == ("Rain.", "cat", 2)
+    assert [each.model for each in run.failed_judges] == ["judge"]
+    asked = [(call.seat, call.role) for call in run.calls if call.role != "panel"]
+    assert asked == [("judge", "agreement"), ("judge", "choice"), ("cat", "choice")]
 
 
 @pytest.fixture
