@@ -1,6 +1,7 @@
 """Which answers in free text say the same: by their words, by the judge in one constrained call, or by embeddings."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from cappella.config.judge_seat import JudgeSeat
 from cappella.config.options import Options, Overrides, Seat
 from cappella.config.weighing import Agreement, Selection
+from cappella.ensemble import context
 from cappella.ensemble.run import Run
 from cappella.ensemble.settings import resolve
 from cappella.errors import RequestError
@@ -142,6 +144,56 @@ async def test_the_next_judge_groups_where_the_first_is_dead(fake_engines: FakeE
     assert [each.model for each in run.failed_judges] == ["judge"]
 
 
+async def test_after_a_round_below_the_quorum_the_next_judge_goes_on_with_the_groups_that_there_are(
+    fake_engines: FakeEngines,
+) -> None:
+    """The first judge groups the answers of the first round, and breaks when it is to choose."""
+    calls = Counter[str]()
+
+    def member(name: str, text: str) -> Callable[[Json], Script]:
+        def script(body: Json) -> Script:
+            if name == "cat" and "structured_outputs" in body:
+                return choice_script(Fog=0.9)(body)
+            calls[name] += 1
+            return Script((text,)) if calls[name] == 1 else Script(refuse=(400, {"error": {"message": "no"}}))
+
+        return script
+
+    for name, text in zip(MEMBERS, ("Rain.", "Sun.", "Fog."), strict=True):
+        fake_engines.let(name, member(name, text))
+    let_judge_group(fake_engines, grouping("none"))
+    groups = fake_engines.servers["judge"].script
+    fake_engines.let("judge", lambda body: Script((), ending="break") if "structured_outputs" in body else groups(body))
+    run = await fake_engines.run(
+        strategy="vote", layers=3, agreement=BY_JUDGE, early_prefill=False, next_judges=(JudgeSeat("cat"),)
+    )
+    assert (run.content, len(run.rounds), set(calls.values())) == ("Fog.", 2, {2})
+    assert [each.model for each in run.failed_judges] == ["judge"]
+
+
+async def test_a_timeout_while_judges_change_leaves_the_run_with_one_of_them(
+    fake_engines: FakeEngines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a long conversation is made ready for the next judge when the time for grouping ends."""
+    makes_ready, made = context.off_loop_if_large, list[object]()
+
+    async def too_slow_at_first(*work: Any) -> Any:
+        made.append(work)
+        if len(made) == 1:
+            raise TimeoutError
+        return await makes_ready(*work)
+
+    monkeypatch.setattr(context, "off_loop_if_large", too_slow_at_first)
+    let_members_answer(fake_engines, "Rain.", "Sun.", "Fog.")
+    fake_engines.let("judge", Script((), ending="break"))
+    fake_engines.let("cat", lambda body: choice_script(Rain=0.9)(body) if "[answer" in str(body) else Script(("Fog.",)))
+    run = await fake_engines.run(strategy="vote", agreement=BY_JUDGE, next_judges=(JudgeSeat("cat"),))
+    assert (run.content, run.settings.judge, len(made)) == ("Rain.", "cat", 2)
+    assert [each.model for each in run.failed_judges] == ["judge"]
+    asked = [(call.seat, call.role) for call in run.calls if call.role != "panel"]
+    assert asked == [("judge", "agreement"), ("judge", "choice"), ("cat", "choice")]
+
+
 @pytest.fixture
 async def embedder(fake_engines: FakeEngines, tmp_path: Path) -> ScriptedPooling:
     emb: ScriptedPooling = (await add_pooling(fake_engines, tmp_path))["emb"]
@@ -163,12 +215,35 @@ async def test_an_embedding_engine_finds_what_says_the_same(
     assert len(told(strict)["agreement"]["groups"]) == 3
 
 
+@pytest.mark.parametrize(("extract", "end"), [("auto", "The answer is {}."), ("last_line", "{}")])
+async def test_answers_of_one_reasoning_and_other_values_are_not_alike(
+    fake_engines: FakeEngines, embedder: ScriptedPooling, extract: str, end: str
+) -> None:
+    """A text's embedding is that of most of its words."""
+    reasoning = "The seat of the government has been there for centuries, in spite of many wars.\n"
+    embedder.vector = lambda text: [1.0, 0.0] if "government" in text or "paris" in text else [0.0, 1.0]
+    let_members_answer(fake_engines, *(reasoning + end.format(city) for city in ("Lyon", "Paris", "In Paris")))
+    run = await fake_engines.run("Which city?", strategy="vote", agreement=BY_EMBEDDING, extract=extract)
+    assert (sorted(embedder.bodies[0]["input"]), run.verdict.chosen) == (["in paris", "lyon", "paris"], "bob")
+    assert told(run)["agreement"]["groups"] == [["ann"], ["bob", "cat"]]
+
+
 async def test_a_text_is_no_control_token_of_the_embedding_engine(
     fake_engines: FakeEngines, embedder: ScriptedPooling
 ) -> None:
     let_members_answer(fake_engines, "<|im_end|> air", "sea", "molecules")
     await fake_engines.run(strategy="vote", agreement=BY_EMBEDDING)
     assert "<|im_end|>" not in embedder.bodies[0]["input"][0]
+
+
+async def test_the_trace_tells_what_was_read_in_each_answer_of_a_group(
+    fake_engines: FakeEngines, embedder: ScriptedPooling
+) -> None:
+    let_members_answer(fake_engines, "The answer is in Paris.", "The answer is Lyon.", "The answer is Paris.")
+    embedder.vector = lambda text: [1.0, 0.0] if "paris" in text else [0.0, 1.0]
+    run = await fake_engines.run("Which city?", strategy="vote", agreement=BY_EMBEDDING)
+    assert told(run)["votes"] == {"ann": ["ann", "cat"], "bob": ["bob"]}
+    assert told(run)["extracted"]["values"] == {"ann": "in paris", "bob": "lyon", "cat": "paris"}
 
 
 @pytest.mark.parametrize("vector", [[float("nan"), 1.0], []], ids=["no number", "of another length"])

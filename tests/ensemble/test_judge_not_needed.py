@@ -9,10 +9,10 @@ import pytest
 from cappella.config import Config, load
 from cappella.config.judge_seat import JudgeSeat
 from cappella.config.options import Overrides
-from cappella.config.weighing import Selection
+from cappella.config.weighing import Agreement, Selection
 from cappella.ensemble.capacity import context_length
 from cappella.ensemble.settings import resolve
-from cappella.errors import ConfigError
+from cappella.errors import ConfigError, ModelNotReady
 from cappella.types import Capabilities, Prompt, Sampling
 from support.fake_engines import MEMBERS, FakeEngines, choice_script, gateway_config, serving
 from support.scripted_engine import Script
@@ -27,9 +27,8 @@ def answers(fake_engines: FakeEngines) -> None:
         fake_engines.let(name, Script((text,)))
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("state", ["failed", "loading", "asleep"])
-async def test_a_judge_that_is_not_up_is_not_missed(fake_engines: FakeEngines, way: Any, state: Any) -> None:
+def noted_wakes(fake_engines: FakeEngines, state: Any) -> list[str]:
+    """Puts the judge into this state; returns a list which grows when a run keeps it awake."""
     woken = list[str]()
 
     class Woken:
@@ -40,10 +39,29 @@ async def test_a_judge_that_is_not_up_is_not_missed(fake_engines: FakeEngines, w
 
     judge: Any = fake_engines.engines["judge"]
     judge.status.state, judge._keep_awake = state, Woken
+    return woken
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("state", ["failed", "loading", "asleep"])
+async def test_a_judge_that_is_not_up_is_not_missed(fake_engines: FakeEngines, way: Any, state: Any) -> None:
+    woken = noted_wakes(fake_engines, state)
     run = await fake_engines.run(**way, next_judges=(JudgeSeat("cat"),))
     assert ("blue" in run.content, run.status, run.failed_judges) == (True, "ok", [])
     server = fake_engines.servers["judge"]
     assert (server.bodies, server.counted, woken) == ([], 0, [])
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_judge_that_groups_is_waited_for_and_woken(fake_engines: FakeEngines, way: Any) -> None:
+    by_judge = {**way, "agreement": Agreement(by="judge")}
+    noted_wakes(fake_engines, "loading")
+    with pytest.raises(ModelNotReady, match="the judge judge is loading"):
+        await fake_engines.run(**by_judge)
+    fake_engines.let("judge", Script(('{"A": "A", "B": "B"}',)))
+    woken = noted_wakes(fake_engines, "ready")
+    run = await fake_engines.run(**by_judge)
+    assert (woken, run.status) == (["judge"], "ok")
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -149,6 +167,18 @@ def test_a_mistake_of_a_panel_without_a_judge_is_told_of_the_panel(
 def test_a_preset_is_checked_with_the_options_that_it_takes_over(tmp_path: Path) -> None:
     config = loaded(tmp_path, BY_OTHERS + "    presets: {more: {samples: 3}}\n")
     assert config.ensembles["default"].presets["more"].samples == 3
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_gateway_is_not_ready_while_a_judge_that_groups_is_loading(fake_engines: FakeEngines, way: Any) -> None:
+    fake_engines.engines["judge"].status.state = "loading"
+    config = gateway_config(**way, agreement=Agreement(by="judge"))
+    async with serving(fake_engines, config) as url, aiohttp.ClientSession() as http:
+        async with http.get(f"{url}/ready") as reply:
+            ready = reply.status
+        body = {"model": "cappella/default", "messages": [{"role": "user", "content": "Hi"}], "stream": False}
+        async with http.post(f"{url}/v1/chat/completions", json=body) as reply:
+            assert (ready, reply.status, "Retry-After" in reply.headers) == (503, 503, True)
 
 
 async def test_a_gateway_is_ready_without_a_judge_that_it_does_not_need(fake_engines: FakeEngines) -> None:

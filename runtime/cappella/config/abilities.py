@@ -28,6 +28,11 @@ def needs_judge(options: JudgeOptions) -> bool:
     return STRATEGIES[options.strategy].judge_writes or chooses
 
 
+def counts_on_judge(options: JudgeOptions) -> bool:
+    """Whether runs wait for the judge and wake it: each one asks it, or all but those whose answers have equal values do."""
+    return needs_judge(options) or groups_by(options) == "judge"
+
+
 def may_ask_judge(options: JudgeOptions, gate: str | None = None) -> bool:
     """Whether a run may ask the judge at all; `gate` is the mode of one that has the judge decide, or go on from tools."""
     return options.strategy == "vote" or asks_judge_without_tie(options, gate)
@@ -35,8 +40,7 @@ def may_ask_judge(options: JudgeOptions, gate: str | None = None) -> bool:
 
 def asks_judge_without_tie(options: JudgeOptions, gate: str | None = None) -> bool:
     """The same, but for the ties of a vote."""
-    asks = needs_judge(options) or options.early_exit == "judge"
-    return asks or groups_by(options) == "judge" or gate in ("judge", "tools")
+    return counts_on_judge(options) or options.early_exit == "judge" or gate in ("judge", "tools")
 
 
 def groups_by(options: JudgeOptions) -> AgreementMode:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ModelWrapValidatorHandler, model_validator
 
-from cappella.config.abilities import asks_judge_without_tie, may_ask_judge, needs_judge
+from cappella.config.abilities import asks_judge_without_tie, counts_on_judge, may_ask_judge, needs_judge
 from cappella.config.fields import Name
 from cappella.config.options import MAX_ANSWERS, MAX_MEMBERS, EnsembleOptions, Seat, most_samples
 from cappella.config.own_prompts import OwnPrompts
@@ -212,9 +212,9 @@ class Ensemble(EnsembleOptions):
         return min(self.quorum or 2, answers)
 
     def can_answer(self, up: Sequence[str]) -> bool:
-        """Whether enough members for the quorum are up, and a judge if it needs one."""
+        """Whether enough members for the quorum are up, and a judge if it counts on one."""
         answers = sum(seat.samples for seat in self.seats if seat.model in up)
-        has_judge = not needs_judge(self) or any(judge.model in up for judge in self.judge.in_order)
+        has_judge = not counts_on_judge(self) or any(judge.model in up for judge in self.judge.in_order)
         return has_judge and answers >= self.quorum_of(sum(seat.samples for seat in self.seats))
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
-from cappella.config.abilities import groups_by, may_ask_judge, needs_judge
+from cappella.config.abilities import counts_on_judge, groups_by, may_ask_judge, needs_judge
 from cappella.config.judge_seat import JudgeSeat
 from cappella.config.weighing import MAX_SAMPLES, Adaptive, Agreement, Selection
 from cappella.extraction.extractors import MAX_PATTERN_CHARACTERS, usable_pattern
@@ -265,6 +265,11 @@ class Settings(EnsembleOptions):
     def needs_judge(self) -> bool:
         """Whether every run asks the judge."""
         return needs_judge(self)
+
+    @property
+    def counts_on_judge(self) -> bool:
+        """Whether a run waits for the judge and wakes it, as nearly every one asks it."""
+        return counts_on_judge(self)
 
     @property
     def may_ask_judge(self) -> bool:

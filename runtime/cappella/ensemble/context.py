@@ -74,7 +74,7 @@ class Strategy:
 class RunContext:
     """One run. `rounds` holds every round of the panel; `answers` are those of the last round with a quorum.
 
-    `judge_prompt` is the caller's `prompt` for the judge (`messages.for_judge`).
+    `judge_prompt` is the caller's `prompt` for the judge (`messages.for_judge`); `grouped` is of `answers`.
     `failure_reason` is set by the last failure that did not end the run; `ranking` by the review.
     """
 
@@ -138,7 +138,7 @@ class RunContext:
         elif len(panel.answers) < self.settings.quorum:
             self.failure_reason = "layer_below_quorum"
             return False
-        self.answers = panel.answers
+        self.answers, self.grouped = panel.answers, None
         return True
 
     @property
@@ -175,16 +175,16 @@ class RunContext:
             or not any(is_up(self.engines, seat.model) for seat in self.settings.next_judges)
         ):
             return False
-        self._calls_of_failed_judges += self.judge.calls
+        settings, failed = with_living_judge(self.engines, self.settings, error)
+        engine, prompt = self.engines[settings.judge], self.prompt
+        # A timeout may cancel this: nothing of the run is of the next judge before it.
+        judge_prompt = await off_loop_if_large(prompt_work(prompt), for_judge, prompt, engine.capabilities)
         self.failure_reason = error.reason
-        self.settings, failed = with_living_judge(self.engines, self.settings, error)
         self.failed_judges += failed
-        self.judge_engine = self.engines[self.settings.judge]
-        judge, prompt = self.judge_engine.capabilities, self.prompt
-        self.judge_prompt = await off_loop_if_large(prompt_work(prompt), for_judge, prompt, judge)
+        self.settings, self.judge_engine, self.judge_prompt = settings, engine, judge_prompt
         # What was prefilled early is in another engine's cache; the calls were made.
-        self._calls_of_failed_judges += self._early_prefill.calls
-        self._early_prefill = EarlyPrefill(self.judge_engine, self.judge_prompt, self._ordering, self.settings)
+        self._calls_of_failed_judges += [*self.judge.calls, *self._early_prefill.calls]
+        self._early_prefill = EarlyPrefill(engine, judge_prompt, self._ordering, settings)
         del self.judge
         return True
 

@@ -66,12 +66,12 @@ class Pipeline:
             return replace(await self._run(prompt, settings, progress, run_id), progress=progress.text)
 
     def require_ready(self, settings: Settings) -> None:
-        """Raises ModelNotReady if too few members are up for the quorum, or a judge that every run asks is still starting."""
+        """Raises ModelNotReady if too few members are up for the quorum, or a judge that it counts on is still starting."""
         down = [seat for seat in settings.first_seats if not self._engines[seat.model].status.accepts_requests]
         if len(settings.answer_names) - sum(seat.samples for seat in down) < settings.quorum:
             names = ", ".join(dict.fromkeys(seat.model for seat in down))
             raise ModelNotReady(f"Not ready: {names}. The quorum is {settings.quorum}.", LOADING_RETRY_AFTER_S)
-        if not settings.needs_judge:
+        if not settings.counts_on_judge:
             return
         judges = [settings.judge, *(seat.model for seat in settings.next_judges)]
         is_up = any(self._engines[each].status.accepts_requests for each in judges)
@@ -79,7 +79,7 @@ class Pipeline:
             raise ModelNotReady(f"Not ready: the judge {settings.judge} is loading.", LOADING_RETRY_AFTER_S)
 
     async def _run(self, prompt: Prompt, settings: Settings, emit: Emit, run_id: str) -> Run:
-        settings, failed = with_living_judge(self._engines, settings) if settings.needs_judge else (settings, [])
+        settings, failed = with_living_judge(self._engines, settings) if settings.counts_on_judge else (settings, [])
         judge = self._engines[settings.judge].capabilities
         judge_prompt = await off_loop_if_large(prompt_work(prompt), for_judge, prompt, judge)
         ctx = RunContext(self._engines, prompt, judge_prompt, settings, STRATEGIES[settings.strategy], emit, run_id)
@@ -99,9 +99,9 @@ class Pipeline:
 
 @contextmanager
 def _awake(ctx: RunContext) -> Iterator[None]:
-    """Keeps the engines of the run awake: a judge that it needs wakes while the members answer, and stays awake."""
+    """Keeps the engines of the run awake: a judge that it counts on wakes while the members answer, and stays awake."""
     settings = ctx.settings
-    judge = [settings.judge] if settings.needs_judge else []
+    judge = [settings.judge] if settings.counts_on_judge else []
     with ExitStack() as stack:
         for model in dict.fromkeys((*(seat.model for seat in settings.called_seats), *judge, *settings.helpers)):
             stack.enter_context(ctx.engines[model].keep_awake())

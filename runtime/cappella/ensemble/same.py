@@ -5,12 +5,15 @@ from collections.abc import Mapping, Sequence
 
 from cappella.config.abilities import groups_by
 from cappella.ensemble import grouping
+from cappella.ensemble.agreement import work
 from cappella.ensemble.context import RunContext
 from cappella.ensemble.gate import SHORTCUT_SHARE
 from cappella.ensemble.run import Answer, Grouped
 from cappella.ensemble.scoring import recorded
 from cappella.errors import EngineError
 from cappella.extraction.extractors import Reading
+from cappella.extraction.spelling import normal_text
+from cappella.threads import off_loop_if_large
 from cappella.vocabulary import Extractor
 
 FREE_TEXT: Sequence[Extractor] = ("text", "last_line")
@@ -30,7 +33,7 @@ async def grouped(ctx: RunContext) -> Reading:
         ask = _by_judge if by == "judge" else _by_embedding
         try:
             async with asyncio.timeout(SHORTCUT_SHARE * ctx.remaining_s):
-                ctx.grouped = Grouped(by, _with_same_values(await ask(ctx, different), read.values))
+                ctx.grouped = Grouped(by, _with_same_values(await ask(ctx, different, read), read.values))
         except (EngineError, TimeoutError) as error:
             ctx.failure_reason = error.reason if isinstance(error, EngineError) else "timeout"
             groups = _with_same_values([[answer.name] for answer in different], read.values)
@@ -47,8 +50,8 @@ def _first_of_each_value(answers: Sequence[Answer], values: Mapping[str, str | N
     return list(firsts.values())
 
 
-async def _by_judge(ctx: RunContext, answers: Sequence[Answer]) -> list[list[str]]:
-    """The judge's groups, or those of the next judge that is up. Raises EngineError."""
+async def _by_judge(ctx: RunContext, answers: Sequence[Answer], _: Reading) -> list[list[str]]:
+    """The judge's groups, who reads whole answers, or those of the next judge that is up. Raises EngineError."""
     while True:
         try:
             return await ctx.judge.group(answers)
@@ -57,12 +60,23 @@ async def _by_judge(ctx: RunContext, answers: Sequence[Answer]) -> list[list[str
                 raise
 
 
-async def _by_embedding(ctx: RunContext, answers: Sequence[Answer]) -> list[list[str]]:
+async def _by_embedding(ctx: RunContext, answers: Sequence[Answer], read: Reading) -> list[list[str]]:
     """The groups of alike embeddings. Raises EngineError."""
-    agreement, model = ctx.settings.agreement, str(ctx.settings.embedder)
-    texts = [answer.content for answer in answers]
+    least, model = ctx.settings.agreement.alike, str(ctx.settings.embedder)
+    texts = await off_loop_if_large(work(answers), _counting, answers, read.values)
     found = await recorded(ctx, "agreement", model, ctx.engines[model].embed(texts))
-    return grouping.alike([answer.name for answer in answers], found.vectors, agreement.alike)
+    return grouping.alike([answer.name for answer in answers], found.vectors, least)
+
+
+def _counting(answers: Sequence[Answer], values: Mapping[str, str | None]) -> list[str]:
+    """What counts of each answer: the value that was read, such as "paris"; as it was written where that is all of it.
+
+    Two answers of other values may have nearly all their words in common, which would make their embeddings alike.
+    """
+    return [
+        answer.content if value is None or value == normal_text(answer.content) else value
+        for answer, value in ((answer, values[answer.name]) for answer in answers)
+    ]
 
 
 def _with_same_values(groups: Sequence[Sequence[str]], values: Mapping[str, str | None]) -> list[list[str]]:

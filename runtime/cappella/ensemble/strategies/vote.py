@@ -29,9 +29,8 @@ async def _vote(ctx: RunContext) -> Verdict:
 
 async def _count_votes(ctx: RunContext) -> Verdict:
     """Vote by field if every answer is a JSON object, else on the values of answers. Raises EngineError if the judge fails."""
-    read = await grouped(ctx)
-    judge = ctx.judge
-    groups = agreement.groups(judge.answers, read)
+    groups = agreement.groups(ctx.answers, await grouped(ctx))
+    read, judge = await ctx.reading(), ctx.judge
     votes = {group[0].name: [answer.name for answer in group] for group in groups}
     objects = [agreement.as_object(answer) for answer in judge.answers]
     parsed = [each for each in objects if each is not None]
