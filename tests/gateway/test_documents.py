@@ -17,8 +17,31 @@ import pytest_asyncio
 from cappella.auth.keys import KeyStore
 from cappella.gateway import document_reader, documents
 from support.fake_engines import FakeEngines, gateway_config, serving
-from support.sample_documents import docx, encrypted_pdf, pdf
+from support.sample_documents import docx, docx_of, encrypted_pdf, pdf
 
+R = "<w:r><w:t xml:space='preserve'>{}</w:t></w:r>"
+FEE = R.format("The fee is ")
+DUE = R.format("due.")
+
+
+def p(*runs: str) -> str:
+    return f"<w:p>{''.join(runs)}</w:p>"
+
+
+def words(text: str) -> str:
+    return p(R.format(text))
+
+
+def table(*rows: str) -> str:
+    return f"<w:tbl><w:tblPr/>{''.join(f'<w:tr>{each}</w:tr>' for each in rows)}</w:tbl>"
+
+
+def cell(content: str, columns: int = 1) -> str:
+    return f"<w:tc><w:tcPr><w:gridSpan w:val='{columns}'/></w:tcPr>{content}</w:tc>"
+
+
+MC = "xmlns:m='http://schemas.openxmlformats.org/markup-compatibility/2006'"
+BOX = f"<w:txbxContent>{words('Boxed.')}</w:txbxContent>"
 MAX_PAGES = documents.DocumentLimits().pages
 MANY_PAGES = pdf([f"Page {at}." for at in range(MAX_PAGES + 1)])
 
@@ -48,6 +71,39 @@ async def test_headings_paragraphs_and_tables_of_a_docx_are_read(url: str) -> No
     status, reply = await sent(url, data)
     assert (status, reply["text"]) == (200, "# Rooms\n\nWhere they are.\n\nName | Room\nGonil | 12")
     assert (reply["pages"], reply["cut"]) == (None, False)
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (p(FEE, f"<w:ins>{R.format('NOT ')}</w:ins>", DUE), "The fee is NOT due."),
+        (p(FEE, "<w:del><w:r><w:delText>NOT </w:delText></w:r></w:del>", DUE), "The fee is due."),
+        (p(FEE, DUE, f"<w:moveFrom>{R.format('Moved.')}</w:moveFrom>"), "The fee is due."),
+        (
+            f"<w:sdt><w:sdtPr/><w:sdtContent>{words('A')}</w:sdtContent></w:sdt>"
+            + p(FEE, f"<w:sdt><w:sdtContent>{DUE}</w:sdtContent></w:sdt>"),
+            "A\n\nThe fee is due.",
+        ),
+        (p(f"<w:hyperlink>{FEE}</w:hyperlink>", "<w:r><w:br/></w:r>", DUE), "The fee is \ndue."),
+        (table(cell(words("Total"), 3) + cell(words("28"))), "Total |  |  | 28"),
+        (table(cell(words("A")) + cell(table(cell(words("B")) + cell(words("C"))) + p())), "A | B | C"),
+        (table(f"<w:sdt><w:sdtContent>{cell(words('A'))}</w:sdtContent></w:sdt>{cell(words('B'))}"), "A | B"),
+        (
+            p(
+                FEE,
+                DUE,
+                f"<w:r><m:AlternateContent {MC}><m:Choice>{BOX}</m:Choice><m:Fallback>{BOX}</m:Fallback></m:AlternateContent></w:r>",
+            ),
+            "The fee is due.\nBoxed.",
+        ),
+        (p(FEE, DUE, "<w:r><w:footnoteReference w:id='1'/></w:r>"), "The fee is due.[^1]\n\n[^1]: Not in May."),
+    ],
+    ids="inserted deleted moved control link spanned nested control-cell box note".split(),
+)
+async def test_all_text_that_a_docx_shows_is_read_once(url: str, body: str, text: str) -> None:
+    note = f"<w:footnote w:id='1'>{words('Not in May.')}</w:footnote>" if "footnoteReference" in body else ""
+    status, reply = await sent(url, docx_of(body, note))
+    assert (status, reply["text"], reply["cut"]) == (200, text, False)
 
 
 async def test_no_more_pages_than_the_limit_are_read_and_the_reply_says_so(url: str) -> None:

@@ -17,6 +17,16 @@ TOO_COMPLEX = "too_complex"
 PDF, DOCX = b"%PDF-", b"PK\x03\x04"
 HEAD_BYTES = 1024
 """Where a PDF's mark may stand."""
+MAX_COLUMNS = 63
+W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
+PARAGRAPH, TABLE, ROW, CELL, TEXT_BOX = (W + name for name in ("p", "tbl", "tr", "tc", "txbxContent"))
+TEXTS = {W + "t", "{http://schemas.openxmlformats.org/officeDocument/2006/math}t"}
+SIGNS = {W + "tab": "\t", W + "ptab": "\t", W + "br": "\n", W + "cr": "\n", W + "noBreakHyphen": "-"}
+NOTES = {"footnotes": "", "endnotes": "e"}
+NOTE_MARKS = {W + "footnoteReference": "footnotes", W + "endnoteReference": "endnotes"}
+UNSEEN = {W + name for name in ("del", "moveFrom", "pPr", "rPr", "sdtPr", "rt")}
+UNSEEN.add("{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback")
+"""Deleted text, properties, pronunciations, and text boxes once more for old programs."""
 
 
 def main() -> None:
@@ -24,7 +34,7 @@ def main() -> None:
     confine(memory_bytes, cpu_s)
     try:
         found = read(sys.stdin.buffer.read(), pages, chars)
-    except MemoryError:
+    except (MemoryError, RecursionError):
         found = {"problem": TOO_COMPLEX}
     print(json.dumps(found))
 
@@ -63,17 +73,84 @@ def read_pdf(data: bytes, pages: int, chars: int) -> dict[str, Any]:
 
 
 def docx_blocks(data: bytes) -> Iterator[str]:
-    """Paragraphs, headings and tables in order, in Markdown."""
+    """Paragraphs, headings, tables and notes in order, in Markdown, with tracked changes as if they were accepted."""
     from docx import Document
-    from docx.table import Table
+    from docx.text.paragraph import Paragraph
 
-    for block in Document(BytesIO(data)).iter_inner_content():
-        if isinstance(block, Table):
-            yield "\n".join(" | ".join(cell.text.strip() for cell in row.cells) for row in block.rows)
-        elif text := block.text.strip():
-            style = block.style.name if block.style is not None and block.style.name else ""
-            level = style.removeprefix("Heading ")
-            yield f"{'#' * int(level)} {text}" if level != style and level.isdigit() else text
+    document = Document(BytesIO(data))
+    for block in blocks(document.element.body):
+        if block.tag == TABLE:
+            yield table_text(block)
+        elif text := inline_text(block).strip():
+            style = Paragraph(block, document).style
+            name = style.name if style is not None and style.name else ""
+            level = name.removeprefix("Heading ")
+            yield f"{'#' * int(level)} {text}" if level != name and level.isdigit() else text
+    yield from docx_notes(document.part)
+
+
+def docx_notes(part: Any) -> Iterator[str]:
+    from docx.oxml.parser import parse_xml
+
+    for each in part.rels.values():
+        prefix = NOTES.get(each.reltype.rpartition("/")[2])
+        for note in parse_xml(each.target_part.blob) if prefix is not None else ():
+            if text := content_text(note).strip():
+                yield f"[^{prefix}{note.get(W + 'id')}]: {text}"
+
+
+def blocks(element: Any) -> Iterator[Any]:
+    """The paragraphs and tables in an element, whatever they are wrapped in."""
+    for child in element:
+        if child.tag in (PARAGRAPH, TABLE):
+            yield child
+        elif child.tag not in UNSEEN:
+            yield from blocks(child)
+
+
+def content_text(element: Any) -> str:
+    """The paragraphs and tables of a cell, a text box or a note."""
+    return "\n".join(table_text(each) if each.tag == TABLE else inline_text(each) for each in blocks(element))
+
+
+def table_text(table: Any) -> str:
+    return "\n".join(" | ".join(row_cells(row)) for row in wrapped(table, ROW))
+
+
+def row_cells(row: Any) -> Iterator[str]:
+    """The text of each column; a cell over several columns fills the first of them."""
+    for cell in wrapped(row, CELL):
+        yield content_text(cell).strip()
+        span = cell.find(f"{W}tcPr/{W}gridSpan")
+        yield from [""] * (min(int(span.get(W + "val")), MAX_COLUMNS) - 1 if span is not None else 0)
+
+
+def wrapped(element: Any, tag: str) -> Iterator[Any]:
+    """The rows of a table or the cells of a row, also in content controls; not those of tables in them."""
+    for child in element:
+        if child.tag == tag:
+            yield child
+        elif child.tag not in UNSEEN:
+            yield from wrapped(child, tag)
+
+
+def inline_text(element: Any) -> str:
+    """The text of a paragraph, or of a part of one."""
+    return "".join(pieces(element))
+
+
+def pieces(element: Any) -> Iterator[str]:
+    for child in element:
+        if child.tag in TEXTS:
+            yield child.text or ""
+        elif child.tag == TEXT_BOX:
+            yield f"\n{content_text(child)}\n"
+        elif child.tag in NOTE_MARKS:
+            yield f"[^{NOTES[NOTE_MARKS[child.tag]]}{child.get(W + 'id')}]"
+        elif child.tag in SIGNS:
+            yield SIGNS[child.tag]
+        elif child.tag not in UNSEEN:
+            yield from pieces(child)
 
 
 def joined(texts: Iterable[str], chars: int) -> tuple[str, int, bool]:
