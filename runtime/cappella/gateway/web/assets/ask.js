@@ -131,6 +131,7 @@ function send(state, conversation, { question, attachments, choice, leftOut }) {
   if (conversation.running) return;
   const earlier = [...conversation.turns];
   const asked = { question, attachments, choice, leftOut: leftOut ?? earlier.at(-1)?.leftOut ?? 0 };
+  const body = requestBody(choice, earlier.slice(asked.leftOut), question, attachments);
   const view = turnView(asked);
   const turn = { ...asked, answer: "", run: null, view };
   earlier.at(-1)?.view.fold();
@@ -142,7 +143,6 @@ function send(state, conversation, { question, attachments, choice, leftOut }) {
     composer.setRunning(true);
     view.element.scrollIntoView({ block: "start" });
   }
-  const body = requestBody(choice, earlier.slice(asked.leftOut), question, attachments);
   conversation.running = startRun(api, body, view.update);
   shelf.began(conversation);
   shelf.changed(conversation);
