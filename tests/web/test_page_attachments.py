@@ -25,6 +25,10 @@ DROP = """(target) => { const data = new DataTransfer(); data.items.add(new File
   for (const kind of ["dragover", "drop"])
     target.dispatchEvent(new DragEvent(kind, { dataTransfer: data, bubbles: true, cancelable: true })); }"""
 
+UNREADABLE = """() => { const read = Blob.prototype.arrayBuffer;
+  Blob.prototype.arrayBuffer = function () { return this.size % 2
+    ? Promise.reject(new DOMException("gone", "NotFoundError")) : read.call(this); }; }"""
+
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def seeing(browser: Browser, fake_engines: FakeEngines) -> AsyncIterator[PageVisit]:
@@ -128,6 +132,20 @@ async def test_what_cannot_be_attached_is_told_and_nothing_is_sent_without_it(
     await expect(chips(page)).to_have_count(0)
     assert await record.accessibility_violations() == []
     assert fake_engines.servers["ann"].bodies == []
+
+
+async def test_after_a_file_that_is_gone_others_are_read_and_questions_sent(
+    record: PageVisit, fake_engines: FakeEngines
+) -> None:
+    page = record.page
+    await page.evaluate(UNREADABLE)
+    for name in ("gone.txt", "gone.pdf"):
+        await attach(page, file(name, "", b"odd"))
+        await expect(page.locator(".tray").get_by_role("alert")).to_contain_text(f"{name} cannot be read")
+    await attach(page, file("here.txt", "text/plain", b"even"))
+    await expect(chips(page)).to_have_count(1)
+    await answered(record, "What is here?")
+    assert question_of(fake_engines) == "here.txt:\n\n```\neven\n```\n\nWhat is here?"
 
 
 async def test_a_question_waits_for_its_file(record: PageVisit, fake_engines: FakeEngines) -> None:
