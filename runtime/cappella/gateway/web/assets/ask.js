@@ -78,6 +78,7 @@ async function loadModels(state, box) {
     send: (asked) => send(state, shelf.current(), { ...asked, choice: state.composer.controls.value() }),
     stop: () => shelf.current().running?.stop(),
     chosen: () => state.welcome.hidden || showWelcome(state.welcome, api, state.composer),
+    current: shelf.current,
     count: (text) => countTokens(api, state.composer.controls.value().model, text),
   });
   fill(box, shelf.undo.element, state.composer.element);
