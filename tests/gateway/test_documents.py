@@ -16,7 +16,7 @@ import pytest_asyncio
 
 from cappella.auth.keys import KeyStore
 from cappella.gateway import document_reader, documents
-from support.fake_engines import FakeEngines, gateway_config, serving
+from support.fake_engines import FakeEngines, eventually, gateway_config, serving
 from support.sample_documents import docx, docx_of, encrypted_pdf, pdf
 
 R = "<w:r><w:t xml:space='preserve'>{}</w:t></w:r>"
@@ -152,6 +152,48 @@ async def test_one_sender_has_one_document_read_at_a_time(url: str) -> None:
     assert {status for status, _ in replies} == {200, 429}
     assert {reply["error"]["code"] for status, reply in replies if status == 429} == {"overloaded"}
     assert (await sent(url, pdf(["A."])))[0] == 200
+
+
+async def test_a_sender_is_refused_while_its_other_document_still_arrives(url: str) -> None:
+    arrives, may_end = asyncio.Event(), asyncio.Event()
+
+    async def slowly(data: bytes) -> AsyncIterator[bytes]:
+        arrives.set()
+        yield data[:100]
+        await may_end.wait()
+        yield data[100:]
+
+    async def first() -> int:
+        async with aiohttp.ClientSession() as http:
+            # The server asks for the body when it is about to read it.
+            given = {"data": slowly(pdf(["A."])), "headers": {"Content-Type": documents.MEDIA_TYPE}, "expect100": True}
+            async with http.post(f"{url}{documents.PATH}", **given) as reply:
+                return reply.status
+
+    arriving = asyncio.create_task(first())
+    assert await eventually(arrives.is_set)
+    status, _ = await sent(url, pdf(["B."]))
+    may_end.set()
+    assert (status, await arriving) == (429, 200)
+
+
+async def test_a_document_may_be_larger_than_the_memory_of_other_requests(fake_engines: FakeEngines) -> None:
+    config, data = gateway_config(), BytesIO(docx("Rooms", "Where they are.", [["a"]]))
+    with zipfile.ZipFile(data, "a") as added:
+        added.writestr("padding", bytes(500_000))
+    server = config.server.model_copy(update={"max_waiting_bytes": 400_000})
+    async with serving(fake_engines, config.model_copy(update={"server": server})) as url:
+        assert (await sent(url, data.getvalue()))[0] == 200
+
+
+async def test_the_kernel_would_end_the_reader_before_an_engine() -> None:
+    program = [sys.executable, "-I", document_reader.__file__, str(1 << 30), "30", "10", "1000"]
+    pipe = asyncio.subprocess.PIPE
+    reader = await asyncio.create_subprocess_exec(*program, stdin=pipe, stdout=pipe)
+    score = Path(f"/proc/{reader.pid}/oom_score_adj")
+    assert await eventually(lambda: score.read_text().strip() == "1000")
+    said, _ = await reader.communicate(pdf(["A."]))
+    assert json.loads(said)["text"] == "A."
 
 
 def test_a_document_that_unpacks_to_more_than_the_memory_is_told_so() -> None:

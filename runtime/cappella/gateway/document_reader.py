@@ -8,7 +8,9 @@ import json
 import resource
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 ENCRYPTED = "encrypted"
@@ -40,7 +42,12 @@ def main() -> None:
 
 
 def confine(memory_bytes: int, cpu_s: int) -> None:
-    """Limit this process: a document may be made to cost far more than it shows."""
+    """Limit this process: a document may be made to cost far more than it shows.
+
+    Where the machine has too little memory, the kernel shall end this process, not an engine.
+    """
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
     limits = (
         (resource.RLIMIT_AS, memory_bytes),
         (resource.RLIMIT_CPU, cpu_s),
