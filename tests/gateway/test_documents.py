@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 import zipfile
@@ -17,7 +18,7 @@ import pytest_asyncio
 from cappella.auth.keys import KeyStore
 from cappella.gateway import document_reader, documents
 from support.fake_engines import FakeEngines, eventually, gateway_config, serving
-from support.sample_documents import docx, docx_of, encrypted_pdf, pdf
+from support.sample_documents import docx, docx_of, encrypted_pdf, pdf, pdf_with_code_points
 
 R = "<w:r><w:t xml:space='preserve'>{}</w:t></w:r>"
 FEE = R.format("The fee is ")
@@ -64,6 +65,31 @@ async def test_the_pages_of_a_pdf_are_read_in_order(url: str) -> None:
     assert status == 200
     assert reply["text"] == "Gonil is in room 12.\n\nTunagox costs 28 dollars."
     assert (reply["pages"], reply["all_pages"], reply["cut"]) == (2, 2, False)
+
+
+async def test_half_a_code_point_in_a_pdf_is_replaced_and_a_whole_one_is_read(url: str) -> None:
+    status, reply = await sent(url, pdf_with_code_points(["D83D", "0042", "D83DDE00", "0043"]))
+    assert (status, reply["text"]) == (200, "\ufffdB\N{GRINNING FACE}C")
+
+
+async def test_the_log_tells_where_reading_failed_and_nothing_of_the_document(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert (await sent(url, b"%PDF-1.4 Gonil is in room 12."))[0] == 400
+    assert re.search(r"a document could not be read: \w+Error in \w+\.py, line \d+", caplog.text)
+    assert "Gonil" not in caplog.text
+
+
+async def test_a_reader_without_its_library_is_an_error_of_the_server(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    bare = tmp_path / "python"
+    bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
+    bare.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(bare))
+    status, reply = await sent(url, pdf(["A."]))
+    assert (status, reply["error"]["code"]) == (500, "internal_error")
+    assert "No module named 'pypdf'" in caplog.text
 
 
 async def test_headings_paragraphs_and_tables_of_a_docx_are_read(url: str) -> None:
@@ -165,9 +191,9 @@ async def test_a_sender_is_refused_while_its_other_document_still_arrives(url: s
 
     async def first() -> int:
         async with aiohttp.ClientSession() as http:
+            path, headers = f"{url}{documents.PATH}", {"Content-Type": documents.MEDIA_TYPE}
             # The server asks for the body when it is about to read it.
-            given = {"data": slowly(pdf(["A."])), "headers": {"Content-Type": documents.MEDIA_TYPE}, "expect100": True}
-            async with http.post(f"{url}{documents.PATH}", **given) as reply:
+            async with http.post(path, data=slowly(pdf(["A."])), headers=headers, expect100=True) as reply:
                 return reply.status
 
     arriving = asyncio.create_task(first())

@@ -32,6 +32,23 @@ def pdf(pages: Sequence[str]) -> bytes:
     return out.getvalue()
 
 
+def pdf_with_code_points(code_points: Sequence[str]) -> bytes:
+    """A PDF whose text is ABC…, and means these code units of UTF-16, each in hexadecimal."""
+    from pypdf import PdfReader, PdfWriter
+    from pypdf.generic import NameObject, StreamObject
+
+    letters = "".join(chr(65 + at) for at in range(len(code_points)))
+    writer = PdfWriter(clone_from=PdfReader(BytesIO(pdf([letters]))))
+    meanings = "\n".join(f"<{65 + at:02X}> <{each}>" for at, each in enumerate(code_points))
+    stream = StreamObject()
+    stream.set_data(f"begincmap\n{len(code_points)} beginbfchar\n{meanings}\nendbfchar\nendcmap".encode())
+    font = writer.pages[0]["/Resources"]["/Font"]["/F1"]  # type: ignore[index]
+    font[NameObject("/ToUnicode")] = writer._add_object(stream)
+    out = BytesIO()
+    writer.write(out)
+    return out.getvalue()
+
+
 def encrypted_pdf(password: str) -> bytes:
     from pypdf import PdfReader, PdfWriter
 

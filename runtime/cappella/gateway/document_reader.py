@@ -1,12 +1,13 @@
 """Program that reads the text of one document, under limits of its own: `documents.py` runs it, in a process for each.
 
 Arguments: bytes of memory, seconds of CPU, pages and characters at most. The document is on standard input; one line of JSON goes
-to standard output. For what is not well-formed the libraries raise errors of many kinds: it ends with one. It imports nothing of this package, so that it starts with an empty environment.
+to standard output. It imports nothing of this package, so that it starts with an empty environment.
 """
 
 import json
 import resource
 import sys
+import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from io import BytesIO
@@ -16,6 +17,8 @@ from typing import Any
 ENCRYPTED = "encrypted"
 BROKEN = "broken"
 TOO_COMPLEX = "too_complex"
+UNABLE = "unable"
+"""A library is missing: that is no fault of the document."""
 PDF, DOCX = b"%PDF-", b"PK\x03\x04"
 HEAD_BYTES = 1024
 """Where a PDF's mark may stand."""
@@ -35,10 +38,17 @@ def main() -> None:
     memory_bytes, cpu_s, pages, chars = (int(each) for each in sys.argv[1:])
     confine(memory_bytes, cpu_s)
     try:
-        found = read(sys.stdin.buffer.read(), pages, chars)
+        found = json.dumps(read(sys.stdin.buffer.read(), pages, chars))
     except (MemoryError, RecursionError):
-        found = {"problem": TOO_COMPLEX}
-    print(json.dumps(found))
+        found = json.dumps({"problem": TOO_COMPLEX})
+    except ImportError as error:
+        found = json.dumps({"problem": UNABLE, "reason": repr(error)})
+    except Exception as error:  # noqa: BLE001 - the libraries raise many for what is not well-formed
+        # Without its words, which may quote the document.
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        reason = f"{type(error).__name__} in {Path(at.filename).name}, line {at.lineno}"
+        found = json.dumps({"problem": BROKEN, "reason": reason})
+    print(found)
 
 
 def confine(memory_bytes: int, cpu_s: int) -> None:
@@ -167,9 +177,14 @@ def joined(texts: Iterable[str], chars: int) -> tuple[str, int, bool]:
     for text in texts:
         if left <= 0:
             return "\n\n".join(kept), len(kept), True
-        kept.append(text[:left].strip())
+        kept.append(encodable(text[:left]).strip())
         left -= len(text)
     return "\n\n".join(kept), len(kept), left < 0
+
+
+def encodable(text: str) -> str:
+    """The text with pairs of surrogates joined; a half alone, which no encoding takes, is U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ Nothing of a document is kept. Each is read by `document_reader.py` in a process
 """
 
 import asyncio
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -15,7 +16,7 @@ from fastapi import Request, Response
 
 from cappella.errors import Overloaded, RequestError
 from cappella.gateway.body_memory import BodyMemory, HeldBody
-from cappella.gateway.document_reader import BROKEN, ENCRYPTED, TOO_COMPLEX
+from cappella.gateway.document_reader import BROKEN, ENCRYPTED, TOO_COMPLEX, UNABLE
 from cappella.gateway.plain_routes import PlainRoutes
 from cappella.gateway.reply_types import DocumentText
 from cappella.gateway.request import caller, read, unless_gone
@@ -31,6 +32,8 @@ _PROBLEMS = {
     TOO_COMPLEX: "The document takes too much time or memory to read: split it, or save it in a simpler form.",
 }
 _RETRY_AFTER_S = 5
+
+logger = logging.getLogger("cappella")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +142,17 @@ class _Readers:
             with suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
-        # The kernel ends a process that meets its limit.
-        failed: Json = {"problem": BROKEN if process.returncode == 1 else TOO_COMPLEX}
-        found: Json = orjson.loads(said) if process.returncode == 0 else failed
-        return found
+        return _found(process.returncode, said)
+
+
+def _found(status: int | None, said: bytes) -> Json:
+    """What the program said; raises RuntimeError where it failed by no fault of the document."""
+    if status == 1:
+        raise RuntimeError("document_reader.py failed.")
+    # The kernel ends a process that meets its limit.
+    found: Json = orjson.loads(said) if status == 0 else {"problem": TOO_COMPLEX}
+    if found.get("problem") == UNABLE:
+        raise RuntimeError(f"document_reader.py cannot run: {found['reason']}")
+    if reason := found.get("reason"):
+        logger.warning("a document could not be read: %s", reason)
+    return found
