@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 import zipfile
@@ -16,9 +17,32 @@ import pytest_asyncio
 
 from cappella.auth.keys import KeyStore
 from cappella.gateway import document_reader, documents
-from support.fake_engines import FakeEngines, gateway_config, serving
-from support.sample_documents import docx, encrypted_pdf, pdf
+from support.fake_engines import FakeEngines, eventually, gateway_config, serving
+from support.sample_documents import docx, docx_of, encrypted_pdf, pdf, pdf_with_code_points
 
+R = "<w:r><w:t xml:space='preserve'>{}</w:t></w:r>"
+FEE = R.format("The fee is ")
+DUE = R.format("due.")
+
+
+def p(*runs: str) -> str:
+    return f"<w:p>{''.join(runs)}</w:p>"
+
+
+def words(text: str) -> str:
+    return p(R.format(text))
+
+
+def table(*rows: str) -> str:
+    return f"<w:tbl><w:tblPr/>{''.join(f'<w:tr>{each}</w:tr>' for each in rows)}</w:tbl>"
+
+
+def cell(content: str, columns: int = 1) -> str:
+    return f"<w:tc><w:tcPr><w:gridSpan w:val='{columns}'/></w:tcPr>{content}</w:tc>"
+
+
+MC = "xmlns:m='http://schemas.openxmlformats.org/markup-compatibility/2006'"
+BOX = f"<w:txbxContent>{words('Boxed.')}</w:txbxContent>"
 MAX_PAGES = documents.DocumentLimits().pages
 MANY_PAGES = pdf([f"Page {at}." for at in range(MAX_PAGES + 1)])
 
@@ -43,11 +67,69 @@ async def test_the_pages_of_a_pdf_are_read_in_order(url: str) -> None:
     assert (reply["pages"], reply["all_pages"], reply["cut"]) == (2, 2, False)
 
 
+async def test_half_a_code_point_in_a_pdf_is_replaced_and_a_whole_one_is_read(url: str) -> None:
+    status, reply = await sent(url, pdf_with_code_points(["D83D", "0042", "D83DDE00", "0043"]))
+    assert (status, reply["text"]) == (200, "\ufffdB\N{GRINNING FACE}C")
+
+
+async def test_the_log_tells_where_reading_failed_and_nothing_of_the_document(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert (await sent(url, b"%PDF-1.4 Gonil is in room 12."))[0] == 400
+    assert re.search(r"a document could not be read: \w+Error in \w+\.py, line \d+", caplog.text)
+    assert "Gonil" not in caplog.text
+
+
+async def test_a_reader_without_its_library_is_an_error_of_the_server(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    bare = tmp_path / "python"
+    bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
+    bare.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(bare))
+    status, reply = await sent(url, pdf(["A."]))
+    assert (status, reply["error"]["code"]) == (500, "internal_error")
+    assert "No module named 'pypdf'" in caplog.text
+
+
 async def test_headings_paragraphs_and_tables_of_a_docx_are_read(url: str) -> None:
     data = docx("Rooms", "Where they are.", [["Name", "Room"], ["Gonil", "12"]])
     status, reply = await sent(url, data)
     assert (status, reply["text"]) == (200, "# Rooms\n\nWhere they are.\n\nName | Room\nGonil | 12")
     assert (reply["pages"], reply["cut"]) == (None, False)
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (p(FEE, f"<w:ins>{R.format('NOT ')}</w:ins>", DUE), "The fee is NOT due."),
+        (p(FEE, "<w:del><w:r><w:delText>NOT </w:delText></w:r></w:del>", DUE), "The fee is due."),
+        (p(FEE, DUE, f"<w:moveFrom>{R.format('Moved.')}</w:moveFrom>"), "The fee is due."),
+        (
+            f"<w:sdt><w:sdtPr/><w:sdtContent>{words('A')}</w:sdtContent></w:sdt>"
+            + p(FEE, f"<w:sdt><w:sdtContent>{DUE}</w:sdtContent></w:sdt>"),
+            "A\n\nThe fee is due.",
+        ),
+        (p(f"<w:hyperlink>{FEE}</w:hyperlink>", "<w:r><w:br/></w:r>", DUE), "The fee is \ndue."),
+        (table(cell(words("Total"), 3) + cell(words("28"))), "Total |  |  | 28"),
+        (table(cell(words("A")) + cell(table(cell(words("B")) + cell(words("C"))) + p())), "A | B | C"),
+        (table(f"<w:sdt><w:sdtContent>{cell(words('A'))}</w:sdtContent></w:sdt>{cell(words('B'))}"), "A | B"),
+        (
+            p(
+                FEE,
+                DUE,
+                f"<w:r><m:AlternateContent {MC}><m:Choice>{BOX}</m:Choice><m:Fallback>{BOX}</m:Fallback></m:AlternateContent></w:r>",
+            ),
+            "The fee is due.\nBoxed.",
+        ),
+        (p(FEE, DUE, "<w:r><w:footnoteReference w:id='1'/></w:r>"), "The fee is due.[^1]\n\n[^1]: Not in May."),
+    ],
+    ids="inserted deleted moved control link spanned nested control-cell box note".split(),
+)
+async def test_all_text_that_a_docx_shows_is_read_once(url: str, body: str, text: str) -> None:
+    note = f"<w:footnote w:id='1'>{words('Not in May.')}</w:footnote>" if "footnoteReference" in body else ""
+    status, reply = await sent(url, docx_of(body, note))
+    assert (status, reply["text"], reply["cut"]) == (200, text, False)
 
 
 async def test_no_more_pages_than_the_limit_are_read_and_the_reply_says_so(url: str) -> None:
@@ -96,6 +178,48 @@ async def test_one_sender_has_one_document_read_at_a_time(url: str) -> None:
     assert {status for status, _ in replies} == {200, 429}
     assert {reply["error"]["code"] for status, reply in replies if status == 429} == {"overloaded"}
     assert (await sent(url, pdf(["A."])))[0] == 200
+
+
+async def test_a_sender_is_refused_while_its_other_document_still_arrives(url: str) -> None:
+    arrives, may_end = asyncio.Event(), asyncio.Event()
+
+    async def slowly(data: bytes) -> AsyncIterator[bytes]:
+        arrives.set()
+        yield data[:100]
+        await may_end.wait()
+        yield data[100:]
+
+    async def first() -> int:
+        async with aiohttp.ClientSession() as http:
+            path, headers = f"{url}{documents.PATH}", {"Content-Type": documents.MEDIA_TYPE}
+            # The server asks for the body when it is about to read it.
+            async with http.post(path, data=slowly(pdf(["A."])), headers=headers, expect100=True) as reply:
+                return reply.status
+
+    arriving = asyncio.create_task(first())
+    assert await eventually(arrives.is_set)
+    status, _ = await sent(url, pdf(["B."]))
+    may_end.set()
+    assert (status, await arriving) == (429, 200)
+
+
+async def test_a_document_may_be_larger_than_the_memory_of_other_requests(fake_engines: FakeEngines) -> None:
+    config, data = gateway_config(), BytesIO(docx("Rooms", "Where they are.", [["a"]]))
+    with zipfile.ZipFile(data, "a") as added:
+        added.writestr("padding", bytes(500_000))
+    server = config.server.model_copy(update={"max_waiting_bytes": 400_000})
+    async with serving(fake_engines, config.model_copy(update={"server": server})) as url:
+        assert (await sent(url, data.getvalue()))[0] == 200
+
+
+async def test_the_kernel_would_end_the_reader_before_an_engine() -> None:
+    program = [sys.executable, "-I", document_reader.__file__, str(1 << 30), "30", "10", "1000"]
+    pipe = asyncio.subprocess.PIPE
+    reader = await asyncio.create_subprocess_exec(*program, stdin=pipe, stdout=pipe)
+    score = Path(f"/proc/{reader.pid}/oom_score_adj")
+    assert await eventually(lambda: score.read_text().strip() == "1000")
+    said, _ = await reader.communicate(pdf(["A."]))
+    assert json.loads(said)["text"] == "A."
 
 
 def test_a_document_that_unpacks_to_more_than_the_memory_is_told_so() -> None:

@@ -1,5 +1,6 @@
 """PDF and DOCX files as bytes, with a given text."""
 
+import zipfile
 from collections.abc import Sequence
 from io import BytesIO
 
@@ -31,6 +32,23 @@ def pdf(pages: Sequence[str]) -> bytes:
     return out.getvalue()
 
 
+def pdf_with_code_points(code_points: Sequence[str]) -> bytes:
+    """A PDF whose text is ABC…, and means these code units of UTF-16, each in hexadecimal."""
+    from pypdf import PdfReader, PdfWriter
+    from pypdf.generic import NameObject, StreamObject
+
+    letters = "".join(chr(65 + at) for at in range(len(code_points)))
+    writer = PdfWriter(clone_from=PdfReader(BytesIO(pdf([letters]))))
+    meanings = "\n".join(f"<{65 + at:02X}> <{each}>" for at, each in enumerate(code_points))
+    stream = StreamObject()
+    stream.set_data(f"begincmap\n{len(code_points)} beginbfchar\n{meanings}\nendbfchar\nendcmap".encode())
+    font = writer.pages[0]["/Resources"]["/Font"]["/F1"]  # type: ignore[index]
+    font[NameObject("/ToUnicode")] = writer._add_object(stream)
+    out = BytesIO()
+    writer.write(out)
+    return out.getvalue()
+
+
 def encrypted_pdf(password: str) -> bytes:
     from pypdf import PdfReader, PdfWriter
 
@@ -38,6 +56,24 @@ def encrypted_pdf(password: str) -> bytes:
     writer.encrypt(password, algorithm="RC4-128")
     out = BytesIO()
     writer.write(out)
+    return out.getvalue()
+
+
+def docx_of(body: str, notes: str = "") -> bytes:
+    """A DOCX file with this XML as its body, and as its footnotes, whose prefix is `w`."""
+    names = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
+    kinds = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+    out = BytesIO()
+    with zipfile.ZipFile(BytesIO(docx("", "", [[""]]))) as given, zipfile.ZipFile(out, "w") as made:
+        for name in given.namelist():
+            part = given.read(name).decode() if name.endswith((".xml", ".rels")) else given.read(name)
+            if name == "word/document.xml":
+                part = f"<w:document {names}><w:body>{body}</w:body></w:document>"
+            if name == "word/_rels/document.xml.rels":
+                note = f'<Relationship Id="notes" Type="{kinds}/footnotes" Target="footnotes.xml"/>'
+                part = str(part).replace("</Relationships>", f"{note}</Relationships>")
+            made.writestr(name, part)
+        made.writestr("word/footnotes.xml", f"<w:footnotes {names}>{notes}</w:footnotes>")
     return out.getvalue()
 
 

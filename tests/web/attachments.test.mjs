@@ -23,6 +23,11 @@ test("a question alone is its words; attachments stand before it, each in a fenc
   assert.equal(contentOf("", [file("x.constructor", "1")]), "x.constructor:\n\n```\n1\n```");
 });
 
+test("a text of very many code marks is quoted, too", () => {
+  const ticks = "`a` ".repeat(250_000);
+  assert.equal(contentOf("", [file("a.md", ticks)]), `a.md:\n\n\`\`\`markdown\n${ticks}\n\`\`\``);
+});
+
 test("images are parts of their own", () => {
   const image = { name: "a.png", kind: "image", url: "data:image/png;base64,AA==" };
   assert.deepEqual(contentOf("What is this?", [image, file("a.txt", "b")]), [

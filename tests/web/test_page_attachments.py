@@ -1,12 +1,13 @@
 """Files, images and long pasted texts that go with a question, in a real browser."""
 
+import asyncio
 import base64
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, FilePayload, Locator, Page, expect
+from playwright.async_api import Browser, FilePayload, Locator, Page, Route, expect
 
 from cappella.types import Capabilities
 from support.browser import PageVisit, open_page
@@ -24,6 +25,10 @@ PICTURE_OF = """async (side) => { const canvas = new OffscreenCanvas(side, side 
 DROP = """(target) => { const data = new DataTransfer(); data.items.add(new File(["a,b\\n1,2"], "table.csv", { type: "text/csv" }));
   for (const kind of ["dragover", "drop"])
     target.dispatchEvent(new DragEvent(kind, { dataTransfer: data, bubbles: true, cancelable: true })); }"""
+
+UNREADABLE = """() => { const read = Blob.prototype.arrayBuffer;
+  Blob.prototype.arrayBuffer = function () { return this.size % 2
+    ? Promise.reject(new DOMException("gone", "NotFoundError")) : read.call(this); }; }"""
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -130,6 +135,20 @@ async def test_what_cannot_be_attached_is_told_and_nothing_is_sent_without_it(
     assert fake_engines.servers["ann"].bodies == []
 
 
+async def test_after_a_file_that_is_gone_others_are_read_and_questions_sent(
+    record: PageVisit, fake_engines: FakeEngines
+) -> None:
+    page = record.page
+    await page.evaluate(UNREADABLE)
+    for name in ("gone.txt", "gone.pdf"):
+        await attach(page, file(name, "", b"odd"))
+        await expect(page.locator(".tray").get_by_role("alert")).to_contain_text(f"{name} cannot be read")
+    await attach(page, file("here.txt", "text/plain", b"even"))
+    await expect(chips(page)).to_have_count(1)
+    await answered(record, "What is here?")
+    assert question_of(fake_engines) == "here.txt:\n\n```\neven\n```\n\nWhat is here?"
+
+
 async def test_a_question_waits_for_its_file(record: PageVisit, fake_engines: FakeEngines) -> None:
     page = record.page
     await page.get_by_role("textbox", name="Your question").fill("What does it cost?")
@@ -137,6 +156,34 @@ async def test_a_question_waits_for_its_file(record: PageVisit, fake_engines: Fa
     await page.get_by_role("textbox", name="Your question").press("Enter")
     turn = page.get_by_role("article", name="What does it cost?")
     await expect(turn).to_contain_text("The final answer", timeout=READ_MS)
+    assert "Tunagox costs 28 dollars." in question_of(fake_engines)
+
+
+async def test_a_question_that_waits_goes_to_no_other_conversation(
+    record: PageVisit, fake_engines: FakeEngines
+) -> None:
+    page, may_arrive = record.page, asyncio.Event()
+
+    async def later(route: Route) -> None:
+        await may_arrive.wait()
+        await route.continue_()
+
+    await page.route("**/api/documents", later)
+    await answered(record, "Hello?")
+    asked = len(fake_engines.servers["ann"].bodies)
+    box, tray = page.get_by_role("textbox", name="Your question"), page.locator(".tray")
+    await box.fill("What does it cost?")
+    await attach(page, file("prices.pdf", "application/pdf", pdf(["Tunagox costs 28 dollars."])))
+    await box.press("Enter")
+    await expect(tray).to_contain_text("Reading prices.pdf… Your question is sent then.")
+    await page.get_by_role("button", name="New conversation").first.click()
+    may_arrive.set()
+    await expect(tray.get_by_role("alert")).to_contain_text("The question was not sent", timeout=READ_MS)
+    await expect(box).to_have_value("What does it cost?")
+    await expect(chips(page)).to_have_count(1)
+    assert len(fake_engines.servers["ann"].bodies) == asked
+    await box.press("Enter")
+    await expect(page.get_by_role("article", name="What does it cost?")).to_contain_text("The final answer")
     assert "Tunagox costs 28 dollars." in question_of(fake_engines)
 
 

@@ -1,36 +1,63 @@
 """Program that reads the text of one document, under limits of its own: `documents.py` runs it, in a process for each.
 
 Arguments: bytes of memory, seconds of CPU, pages and characters at most. The document is on standard input; one line of JSON goes
-to standard output. For what is not well-formed the libraries raise errors of many kinds: it ends with one. It imports nothing of this package, so that it starts with an empty environment.
+to standard output. It imports nothing of this package, so that it starts with an empty environment.
 """
 
 import json
 import resource
 import sys
+import traceback
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 ENCRYPTED = "encrypted"
 BROKEN = "broken"
 TOO_COMPLEX = "too_complex"
+UNABLE = "unable"
+"""A library is missing: that is no fault of the document."""
 PDF, DOCX = b"%PDF-", b"PK\x03\x04"
 HEAD_BYTES = 1024
 """Where a PDF's mark may stand."""
+MAX_COLUMNS = 63
+W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
+PARAGRAPH, TABLE, ROW, CELL, TEXT_BOX = (W + name for name in ("p", "tbl", "tr", "tc", "txbxContent"))
+TEXTS = {W + "t", "{http://schemas.openxmlformats.org/officeDocument/2006/math}t"}
+SIGNS = {W + "tab": "\t", W + "ptab": "\t", W + "br": "\n", W + "cr": "\n", W + "noBreakHyphen": "-"}
+NOTES = {"footnotes": "", "endnotes": "e"}
+NOTE_MARKS = {W + "footnoteReference": "footnotes", W + "endnoteReference": "endnotes"}
+UNSEEN = {W + name for name in ("del", "moveFrom", "pPr", "rPr", "sdtPr", "rt")}
+UNSEEN.add("{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback")
+"""Deleted text, properties, pronunciations, and text boxes once more for old programs."""
 
 
 def main() -> None:
     memory_bytes, cpu_s, pages, chars = (int(each) for each in sys.argv[1:])
     confine(memory_bytes, cpu_s)
     try:
-        found = read(sys.stdin.buffer.read(), pages, chars)
-    except MemoryError:
-        found = {"problem": TOO_COMPLEX}
-    print(json.dumps(found))
+        found = json.dumps(read(sys.stdin.buffer.read(), pages, chars))
+    except (MemoryError, RecursionError):
+        found = json.dumps({"problem": TOO_COMPLEX})
+    except ImportError as error:
+        found = json.dumps({"problem": UNABLE, "reason": repr(error)})
+    except Exception as error:  # noqa: BLE001 - the libraries raise many for what is not well-formed
+        # Without its words, which may quote the document.
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        reason = f"{type(error).__name__} in {Path(at.filename).name}, line {at.lineno}"
+        found = json.dumps({"problem": BROKEN, "reason": reason})
+    print(found)
 
 
 def confine(memory_bytes: int, cpu_s: int) -> None:
-    """Limit this process: a document may be made to cost far more than it shows."""
+    """Limit this process: a document may be made to cost far more than it shows.
+
+    Where the machine has too little memory, the kernel shall end this process, not an engine.
+    """
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
     limits = (
         (resource.RLIMIT_AS, memory_bytes),
         (resource.RLIMIT_CPU, cpu_s),
@@ -63,17 +90,84 @@ def read_pdf(data: bytes, pages: int, chars: int) -> dict[str, Any]:
 
 
 def docx_blocks(data: bytes) -> Iterator[str]:
-    """Paragraphs, headings and tables in order, in Markdown."""
+    """Paragraphs, headings, tables and notes in order, in Markdown, with tracked changes as if they were accepted."""
     from docx import Document
-    from docx.table import Table
+    from docx.text.paragraph import Paragraph
 
-    for block in Document(BytesIO(data)).iter_inner_content():
-        if isinstance(block, Table):
-            yield "\n".join(" | ".join(cell.text.strip() for cell in row.cells) for row in block.rows)
-        elif text := block.text.strip():
-            style = block.style.name if block.style is not None and block.style.name else ""
-            level = style.removeprefix("Heading ")
-            yield f"{'#' * int(level)} {text}" if level != style and level.isdigit() else text
+    document = Document(BytesIO(data))
+    for block in blocks(document.element.body):
+        if block.tag == TABLE:
+            yield table_text(block)
+        elif text := inline_text(block).strip():
+            style = Paragraph(block, document).style
+            name = style.name if style is not None and style.name else ""
+            level = name.removeprefix("Heading ")
+            yield f"{'#' * int(level)} {text}" if level != name and level.isdigit() else text
+    yield from docx_notes(document.part)
+
+
+def docx_notes(part: Any) -> Iterator[str]:
+    from docx.oxml.parser import parse_xml
+
+    for each in part.rels.values():
+        prefix = NOTES.get(each.reltype.rpartition("/")[2])
+        for note in parse_xml(each.target_part.blob) if prefix is not None else ():
+            if text := content_text(note).strip():
+                yield f"[^{prefix}{note.get(W + 'id')}]: {text}"
+
+
+def blocks(element: Any) -> Iterator[Any]:
+    """The paragraphs and tables in an element, whatever they are wrapped in."""
+    for child in element:
+        if child.tag in (PARAGRAPH, TABLE):
+            yield child
+        elif child.tag not in UNSEEN:
+            yield from blocks(child)
+
+
+def content_text(element: Any) -> str:
+    """The paragraphs and tables of a cell, a text box or a note."""
+    return "\n".join(table_text(each) if each.tag == TABLE else inline_text(each) for each in blocks(element))
+
+
+def table_text(table: Any) -> str:
+    return "\n".join(" | ".join(row_cells(row)) for row in wrapped(table, ROW))
+
+
+def row_cells(row: Any) -> Iterator[str]:
+    """The text of each column; a cell over several columns fills the first of them."""
+    for cell in wrapped(row, CELL):
+        yield content_text(cell).strip()
+        span = cell.find(f"{W}tcPr/{W}gridSpan")
+        yield from [""] * (min(int(span.get(W + "val")), MAX_COLUMNS) - 1 if span is not None else 0)
+
+
+def wrapped(element: Any, tag: str) -> Iterator[Any]:
+    """The rows of a table or the cells of a row, also in content controls; not those of tables in them."""
+    for child in element:
+        if child.tag == tag:
+            yield child
+        elif child.tag not in UNSEEN:
+            yield from wrapped(child, tag)
+
+
+def inline_text(element: Any) -> str:
+    """The text of a paragraph, or of a part of one."""
+    return "".join(pieces(element))
+
+
+def pieces(element: Any) -> Iterator[str]:
+    for child in element:
+        if child.tag in TEXTS:
+            yield child.text or ""
+        elif child.tag == TEXT_BOX:
+            yield f"\n{content_text(child)}\n"
+        elif child.tag in NOTE_MARKS:
+            yield f"[^{NOTES[NOTE_MARKS[child.tag]]}{child.get(W + 'id')}]"
+        elif child.tag in SIGNS:
+            yield SIGNS[child.tag]
+        elif child.tag not in UNSEEN:
+            yield from pieces(child)
 
 
 def joined(texts: Iterable[str], chars: int) -> tuple[str, int, bool]:
@@ -83,9 +177,14 @@ def joined(texts: Iterable[str], chars: int) -> tuple[str, int, bool]:
     for text in texts:
         if left <= 0:
             return "\n\n".join(kept), len(kept), True
-        kept.append(text[:left].strip())
+        kept.append(encodable(text[:left]).strip())
         left -= len(text)
     return "\n\n".join(kept), len(kept), left < 0
+
+
+def encodable(text: str) -> str:
+    """The text with pairs of surrogates joined; a half alone, which no encoding takes, is U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 if __name__ == "__main__":

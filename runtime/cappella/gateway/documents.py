@@ -4,9 +4,10 @@ Nothing of a document is kept. Each is read by `document_reader.py` in a process
 """
 
 import asyncio
+import logging
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,8 @@ import orjson
 from fastapi import Request, Response
 
 from cappella.errors import Overloaded, RequestError
-from cappella.gateway.document_reader import BROKEN, ENCRYPTED, TOO_COMPLEX
+from cappella.gateway.body_memory import BodyMemory, HeldBody
+from cappella.gateway.document_reader import BROKEN, ENCRYPTED, TOO_COMPLEX, UNABLE
 from cappella.gateway.plain_routes import PlainRoutes
 from cappella.gateway.reply_types import DocumentText
 from cappella.gateway.request import caller, read, unless_gone
@@ -31,6 +33,8 @@ _PROBLEMS = {
 }
 _RETRY_AFTER_S = 5
 
+logger = logging.getLogger("cappella")
+
 
 @dataclass(frozen=True, slots=True)
 class DocumentLimits:
@@ -44,6 +48,8 @@ class DocumentLimits:
     wall_s: float = 60.0
     at_once: int = 2
     waiting: int = 8
+    waiting_bytes: int = 128 << 20
+    """Memory of its own: documents that wait keep no other request out."""
 
 
 def create_router(current: Callable[[], GatewayState], limits: DocumentLimits = DocumentLimits()) -> PlainRoutes:
@@ -55,10 +61,10 @@ def create_router(current: Callable[[], GatewayState], limits: DocumentLimits = 
         key = await state.authenticate(request, "run")
         _require_bytes(request)
         sender = caller(request, key)
-        with state.bodies.holding(sender) as memory:
+        with readers.turn(sender) as memory:
             body = await read(request, limits.size_bytes, state.config.server.client_timeout_s, memory.add)
             await state.gatekeeper.admit(key, [])
-            found = await unless_gone(request, readers.read(sender, body))
+            found = await unless_gone(request, readers.read(body))
         return Response(orjson.dumps(_reply(found)), media_type="application/json")
 
     return router
@@ -86,32 +92,34 @@ def _reply(found: Json) -> DocumentText:
 
 
 class _Readers:
-    """Reads few documents at once, and one of each sender; few more may wait."""
+    """Reads few documents at once, and one of each sender; few more may arrive or wait."""
 
     def __init__(self, limits: DocumentLimits) -> None:
         self._limits = limits
         self._slots = asyncio.Semaphore(limits.at_once)
         self._senders: set[str] = set()
+        self._memory = BodyMemory(limits.waiting_bytes)
 
-    async def read(self, sender: str, data: bytes) -> Json:
-        """What `document_reader.py` found. Raises Overloaded."""
-        async with self._turn(sender):
+    async def read(self, data: bytes) -> Json:
+        """What `document_reader.py` found."""
+        async with self._slots:
             try:
                 async with asyncio.timeout(self._limits.wall_s):
                     return await self._run(data)
             except TimeoutError:
                 return {"problem": TOO_COMPLEX}
 
-    @asynccontextmanager
-    async def _turn(self, sender: str) -> AsyncIterator[None]:
+    @contextmanager
+    def turn(self, sender: str) -> Iterator[HeldBody]:
+        """Held from before the document arrives until it is read, with memory for it. Raises Overloaded."""
         if sender in self._senders:
             raise Overloaded("Another document of yours is being read: send one after the other.", _RETRY_AFTER_S)
         if len(self._senders) >= self._limits.at_once + self._limits.waiting:
             raise Overloaded("Too many documents wait to be read.", _RETRY_AFTER_S)
         self._senders.add(sender)
         try:
-            async with self._slots:
-                yield
+            with self._memory.holding(sender) as held:
+                yield held
         finally:
             self._senders.remove(sender)
 
@@ -134,7 +142,17 @@ class _Readers:
             with suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
-        # The kernel ends a process that meets its limit.
-        failed: Json = {"problem": BROKEN if process.returncode == 1 else TOO_COMPLEX}
-        found: Json = orjson.loads(said) if process.returncode == 0 else failed
-        return found
+        return _found(process.returncode, said)
+
+
+def _found(status: int | None, said: bytes) -> Json:
+    """What the program said; raises RuntimeError where it failed by no fault of the document."""
+    if status == 1:
+        raise RuntimeError("document_reader.py failed.")
+    # The kernel ends a process that meets its limit.
+    found: Json = orjson.loads(said) if status == 0 else {"problem": TOO_COMPLEX}
+    if found.get("problem") == UNABLE:
+        raise RuntimeError(f"document_reader.py cannot run: {found['reason']}")
+    if reason := found.get("reason"):
+        logger.warning("a document could not be read: %s", reason)
+    return found

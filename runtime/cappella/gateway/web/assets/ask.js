@@ -78,6 +78,7 @@ async function loadModels(state, box) {
     send: (asked) => send(state, shelf.current(), { ...asked, choice: state.composer.controls.value() }),
     stop: () => shelf.current().running?.stop(),
     chosen: () => state.welcome.hidden || showWelcome(state.welcome, api, state.composer),
+    current: shelf.current,
     count: (text) => countTokens(api, state.composer.controls.value().model, text),
   });
   fill(box, shelf.undo.element, state.composer.element);
@@ -131,6 +132,7 @@ function send(state, conversation, { question, attachments, choice, leftOut }) {
   if (conversation.running) return;
   const earlier = [...conversation.turns];
   const asked = { question, attachments, choice, leftOut: leftOut ?? earlier.at(-1)?.leftOut ?? 0 };
+  const body = requestBody(choice, earlier.slice(asked.leftOut), question, attachments);
   const view = turnView(asked);
   const turn = { ...asked, answer: "", run: null, view };
   earlier.at(-1)?.view.fold();
@@ -142,7 +144,6 @@ function send(state, conversation, { question, attachments, choice, leftOut }) {
     composer.setRunning(true);
     view.element.scrollIntoView({ block: "start" });
   }
-  const body = requestBody(choice, earlier.slice(asked.leftOut), question, attachments);
   conversation.running = startRun(api, body, view.update);
   shelf.began(conversation);
   shelf.changed(conversation);

@@ -7,6 +7,8 @@ import { announce, fill, h, setText } from "./dom.js";
 export function attachmentTray({ count, context }) {
   let items = [];
   let failures = 0;
+  let isAwaited = false;
+  let nameOfRead = "";
   const list = h("ul", { className: "chips", "aria-label": "Attachments" });
   const sum = h("p", { className: "small muted number" });
   const problem = h("p", { className: "small problem", role: "alert", hidden: true });
@@ -64,10 +66,9 @@ export function attachmentTray({ count, context }) {
     draw();
   };
 
-  /** Say which file is being read; an empty name for none. */
-  const setReading = (name) => {
-    setText(reading, name && `Reading ${name}…`);
-    reading.hidden = name === "";
+  const drawReading = () => {
+    setText(reading, nameOfRead && `Reading ${nameOfRead}…${isAwaited ? " Your question is sent then." : ""}`);
+    reading.hidden = nameOfRead === "";
     draw();
   };
 
@@ -75,18 +76,26 @@ export function attachmentTray({ count, context }) {
     element,
     add,
     fail,
-    setReading,
+    /** Say which file is being read; an empty name for none. */
+    setReading(name) {
+      nameOfRead = name;
+      drawReading();
+    },
+    /** Say whether the question waits for its files. */
+    setAwaited(value) {
+      isAwaited = value;
+      drawReading();
+    },
     /** How often something could not be attached. */
     failures: () => failures,
     isEmpty: () => items.length === 0,
     /** Count again, as by another model. */
     recount: () => items.forEach(measure),
-    take() {
-      const taken = items.map((item) => item.attachment);
+    attachments: () => items.map((item) => item.attachment),
+    clear() {
       items = [];
       fill(list);
       fail("");
-      return taken;
     },
   };
 }

@@ -40,7 +40,7 @@ export function estimatedTokens(text) {
 
 /** A text in a fence that nothing in it can close. */
 function quoted({ name, text }) {
-  const longest = Math.max(2, ...(text.match(/`+/g) ?? []).map((ticks) => ticks.length));
+  const longest = (text.match(/`+/g) ?? []).reduce((most, ticks) => Math.max(most, ticks.length), 2);
   const fence = "`".repeat(longest + 1);
   const ending = name.split(".").at(-1).toLowerCase();
   const language = Object.hasOwn(LANGUAGES, ending) ? LANGUAGES[ending] : "";

@@ -8,9 +8,9 @@ import { runOptions, showOptions } from "./run_options.js";
 
 /**
  * `send({question, attachments})` and `stop()` are called when the user asks for them, `chosen()` after another ensemble was
- * chosen; `count(text)` resolves to a number of tokens.
+ * chosen; `count(text)` resolves to a number of tokens; `current()` is the conversation that is shown.
  */
-export function createComposer(api, models, { send, stop, count, chosen }) {
+export function createComposer(api, models, { send, stop, count, chosen, current }) {
   const summary = h("span", { className: "options-summary" });
   const tray = attachmentTray({ count, context: () => controls.ensemble().context });
   let model = null;
@@ -45,18 +45,33 @@ export function createComposer(api, models, { send, stop, count, chosen }) {
   const intake = fileIntake(form, text, tray, () => ({ api, takesImages: controls.ensemble().takesImages }));
   attachPlace.append(...intake.elements);
 
+  let isWaiting = false;
+  const setWaiting = (value) => {
+    isWaiting = value;
+    tray.setAwaited(value);
+  };
+  /** Wait until the files are read, and see whether the question may be sent then. */
+  const filesRead = async () => {
+    const [conversation, failures] = [current(), tray.failures()];
+    setWaiting(true);
+    await intake.whenRead();
+    setWaiting(false);
+    // Without the file the question would be another one.
+    if (tray.failures() > failures) return false;
+    const isSame = current() === conversation && !isRunning;
+    if (!isSame) tray.fail("The question was not sent: another conversation or run began while its files were read.");
+    return isSame;
+  };
   const submit = async () => {
     if (isRunning) return stop();
-    const failures = tray.failures();
-    await intake.whenRead();
-    // Without the file the question would be another one.
-    if (tray.failures() > failures) return;
+    if (isWaiting || !(await filesRead())) return;
     const question = text.value.trim();
     if (!question && tray.isEmpty()) return text.focus();
+    send({ question, attachments: tray.attachments() });
     text.value = "";
+    tray.clear();
     settings.open = false;
     fitHeight();
-    send({ question, attachments: tray.take() });
   };
   const fitHeight = () => {
     text.style.height = "auto";

@@ -52,8 +52,10 @@ async function add(file, tray, options) {
   try {
     tray.add(await readFile(file, options));
   } catch (error) {
-    if (!(error instanceof UnreadableFile)) throw error;
-    tray.fail(error.message);
+    const isExpected = error instanceof UnreadableFile;
+    // Browsers tell what is wrong with a file by a DOMException.
+    if (!isExpected && !(error instanceof DOMException)) reportError(error);
+    tray.fail(isExpected ? error.message : `${file.name} cannot be read: it is a folder, or was moved, changed or deleted.`);
   } finally {
     tray.setReading("");
   }

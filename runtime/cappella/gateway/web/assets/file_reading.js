@@ -39,6 +39,8 @@ function tryDecode(bytes, encoding) {
 }
 
 async function readDocument(file, api) {
+  // A file that is gone would look like a server that is.
+  await file.slice(0, 1).arrayBuffer();
   try {
     const { text, pages, all_pages: all, cut } = await api.upload("/api/documents", file);
     const part = pages !== null && pages < all ? ` (pages 1 to ${pages} of ${all})` : cut ? " (its beginning)" : "";
