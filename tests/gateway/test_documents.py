@@ -43,6 +43,11 @@ def cell(content: str, columns: int = 1) -> str:
 
 MC = "xmlns:m='http://schemas.openxmlformats.org/markup-compatibility/2006'"
 BOX = f"<w:txbxContent>{words('Boxed.')}</w:txbxContent>"
+LACKING = """import runpy, sys
+sys.modules["cryptography"] = sys.modules["Crypto"] = None
+sys.argv = sys.argv[2:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 MAX_PAGES = documents.DocumentLimits().pages
 MANY_PAGES = pdf([f"Page {at}." for at in range(MAX_PAGES + 1)])
 
@@ -90,6 +95,20 @@ async def test_a_reader_without_its_library_is_an_error_of_the_server(
     status, reply = await sent(url, pdf(["A."]))
     assert (status, reply["error"]["code"]) == (500, "internal_error")
     assert "No module named 'pypdf'" in caplog.text
+
+
+async def test_a_cipher_that_the_server_lacks_is_told_as_encrypted(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("cryptography")
+    data = encrypted_pdf("", "AES-256")
+    assert (await sent(url, data))[0] == 200
+    lacking = tmp_path / "python"
+    lacking.write_text(f"#!{sys.executable}\n{LACKING}")
+    lacking.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(lacking))
+    status, reply = await sent(url, data)
+    assert (status, "encrypted" in reply["error"]["message"]) == (400, True)
 
 
 async def test_headings_paragraphs_and_tables_of_a_docx_are_read(url: str) -> None:

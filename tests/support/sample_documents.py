@@ -49,11 +49,11 @@ def pdf_with_code_points(code_points: Sequence[str]) -> bytes:
     return out.getvalue()
 
 
-def encrypted_pdf(password: str) -> bytes:
+def encrypted_pdf(password: str, algorithm: str = "RC4-128") -> bytes:
     from pypdf import PdfReader, PdfWriter
 
     writer = PdfWriter(clone_from=PdfReader(BytesIO(pdf(["Secret."]))))
-    writer.encrypt(password, algorithm="RC4-128")
+    writer.encrypt(password, algorithm=algorithm)
     out = BytesIO()
     writer.write(out)
     return out.getvalue()

@@ -80,9 +80,14 @@ def read(data: bytes, pages: int, chars: int) -> dict[str, Any]:
 
 def read_pdf(data: bytes, pages: int, chars: int) -> dict[str, Any]:
     from pypdf import PdfReader
+    from pypdf.errors import DependencyError
 
-    reader = PdfReader(BytesIO(data))
-    if reader.is_encrypted and not reader.decrypt(""):
+    try:
+        reader = PdfReader(BytesIO(data))
+        if reader.is_encrypted and not reader.decrypt(""):
+            return {"problem": ENCRYPTED}
+    except DependencyError:
+        # Its cipher needs a library that is no dependency of ours.
         return {"problem": ENCRYPTED}
     count = len(reader.pages)
     text, read_pages, is_cut = joined((reader.pages[at].extract_text() for at in range(min(count, pages))), chars)
