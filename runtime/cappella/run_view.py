@@ -102,7 +102,7 @@ class View:
     def _add_event(self, event: Json) -> None:
         match event["type"]:
             case "run.started":
-                self.run_id, self.judge, self.panel = event["run_id"], event["judge"], event["panel"]
+                self.run_id, self.judge, self.panel = event["run_id"], event.get("judge") or "", event["panel"]
                 self._start_members(self.panel)
             case "gate.decided":
                 # The gate may still ask the panel, if the single model fails.

@@ -157,6 +157,18 @@ async def test_a_preset_and_a_strategy_hold_from_then_on_and_another_may_be_retr
     assert [len(body["messages"]) for body in fake_engines.servers["ann"].bodies] == [1, 1]
 
 
+async def test_an_ensemble_that_asks_no_judge_names_none(fake_engines: FakeEngines, tmp_path: Path) -> None:
+    def look(screen: Terminal) -> None:
+        assert "ann, bob, cat" in screen.text
+        assert "judge" not in screen.text
+        enter(screen, "Hi", then="ok · select")
+        assert "judge" not in screen.text
+
+    config = gateway_config(strategy="select", select={"by": ["agreement"]})
+    async with serving(fake_engines, config) as url:
+        await chat(url, look, tmp_path)
+
+
 async def test_an_error_is_a_line_and_the_chat_goes_on(gateway: str, fake_engines: FakeEngines, tmp_path: Path) -> None:
     def look(screen: Terminal) -> None:
         screen.type("/set nonsense=1\r")

@@ -180,6 +180,22 @@ def test_quantisation_that_the_weights_do_not_have_is_told(
     assert bool(found) == bool(says)
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ("select, select: {by: [agreement]}", ", no judge"),
+        ("select, select: {by: [agreement]}, judge: ann", ", no judge"),
+        ("vote", ", judge ann"),
+    ],
+)
+def test_the_judge_that_runs_ask_is_named(tmp_path: Path, options: str, says: str) -> None:
+    tiny(tmp_path)
+    text = f"models: {{ann: {{weights: ann}}}}\nensembles: {{default: {{panel: [ann, ann], strategy: {options}}}}}\n"
+    (tmp_path / "c.yaml").write_text(text)
+    lines = cappella("check", str(tmp_path / "c.yaml")).stdout.splitlines()
+    assert f"cappella/default: ann, ann#2 (quorum 2){says}" in lines
+
+
 @pytest.mark.vllm
 def test_real_vllm_is_asked_for_flags_and_parsers(tmp_path: Path) -> None:
     tiny(tmp_path)

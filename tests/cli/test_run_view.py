@@ -84,6 +84,13 @@ def test_a_judge_that_wakes_is_not_yet_reading() -> None:
     assert "judge reads the answers" in screen(view)[-1]
 
 
+@pytest.mark.parametrize("event", [{"judge": None}, {}])
+def test_a_run_without_a_judge_compares_the_answers_all_the_same(event: dict[str, Any]) -> None:
+    began = {"type": "run.started", "run_id": "run-1", "panel": ["ann"], **event}
+    view = heard(began, {"type": "answer.done", "model": "ann", "tokens": 3, "ms": 100.0})
+    assert "the answers are compared" in screen(view)[-1]
+
+
 def test_the_judge_that_thinks_is_no_judge_that_reads() -> None:
     view = heard(started("ann"), {"type": "answer.done", "model": "ann", "tokens": 3, "ms": 100.0})
     assert "judge reads the answers" in screen(view)[-1]

@@ -193,6 +193,9 @@ test("who wakes, and without whom it is answered soon, is said while a run lasts
   assert.equal(progressText(wakes, 4000), "waiting for bob, 4.0 s");
   const judged = { ...run, members: { ann: member("done"), bob: member("done") }, waits: { cid: "asleep" } };
   assert.equal(progressText(judged, 4000), "cid was asleep, and wakes, 4.0 s");
+  const unjudged = { ...judged, judge: null };
+  assert.equal(progressText(unjudged, 4000), "The answers are compared, 4.0 s");
+  assert.equal(progressText({ ...unjudged, phase: "judge" }, 4000), "The chosen member writes, 4.0 s");
 });
 
 test("times and names read well", () => {

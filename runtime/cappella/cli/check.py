@@ -36,8 +36,9 @@ def check(
         for name, ensemble in loaded.ensembles.items():
             panel = ", ".join(seat.name for seat in ensemble.seats)
             quorum = ensemble.quorum_of(sum(seat.samples for seat in ensemble.seats))
-            judges = ", then ".join(judge.model for judge in ensemble.judge.in_order)
-            print(f"cappella/{name}: {panel} (quorum {quorum}), judge {judges}")
+            judge = ensemble.judge_of(ensemble)
+            judges = "judge " + ", then ".join(each.model for each in judge.in_order) if judge else "no judge"
+            print(f"cappella/{name}: {panel} (quorum {quorum}), {judges}")
         contexts = {name: model.max_model_len for name, model in loaded.models.items() if model.max_model_len}
         for name, warning in reading_room.warnings(loaded, contexts):
             print(f"cappella/{name}: {warning}")

@@ -278,6 +278,11 @@ class Settings(EnsembleOptions):
         return may_ask_judge(self, gate)
 
     @property
+    def asked_judge(self) -> str | None:
+        """The judge; None where no run may ask it."""
+        return self.judge if self.may_ask_judge else None
+
+    @property
     def with_next_judge(self) -> "Settings":
         """The same, with the first of the `next_judges` as the judge."""
         seat, *rest = self.next_judges

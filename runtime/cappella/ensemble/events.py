@@ -10,11 +10,14 @@ from cappella.types import Chunk
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """`panel` holds the names of the answers that one round can give; a gate decides first whether to ask it if `gated`."""
+    """`panel` holds the names of the answers that one round can give; a gate decides first whether to ask it if `gated`.
+
+    `judge` is None where the run asks none.
+    """
 
     run_id: str
     panel: Sequence[str]
-    judge: str
+    judge: str | None
     gated: bool = False
 
 

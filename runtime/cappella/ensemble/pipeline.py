@@ -85,7 +85,7 @@ class Pipeline:
         ctx = RunContext(self._engines, prompt, judge_prompt, settings, STRATEGIES[settings.strategy], emit, run_id)
         ctx.failed_judges += failed
         ctx.failure_reason = failed[0].reason if failed else None
-        emit(RunStarted(ctx.run_id, settings.answer_names, settings.judge, settings.gate is not None))
+        emit(RunStarted(ctx.run_id, settings.answer_names, settings.asked_judge, settings.gate is not None))
         with waiting.listening(Waits(ctx.emit)):
             if answer := await gate.bypass(ctx):
                 return _finished(ctx, Verdict(answer, answer.name), "bypassed", answer.call.usage.prompt_tokens)

@@ -45,7 +45,7 @@ class Progress:
     def _texts(self, event: events.Event) -> Iterator[str]:
         match event:
             case events.RunStarted():
-                self._panel, self._judge = event.panel, event.judge
+                self._panel, self._judge = event.panel, event.judge or ""
                 if not event.gated:
                     yield _asked(event.panel)
             case events.Gated():

@@ -79,11 +79,13 @@ def from_server(models: Mapping[str, Json], name: str, url: str, rubric_judge: s
         known = ", ".join(each.removeprefix(PREFIX) for each in models if each.startswith(PREFIX)) or "none"
         raise ConfigError("--ensemble", f"{url} has no ensemble {name!r}", f"It has {known}")
     members = [Member(seat, seat.partition("#")[0], seed=seed) for seed, seat in enumerate(entry["panel"])]
-    used = {entry["judge"], rubric_judge or entry["judge"], *(member.model for member in members)}
+    # Where no run asks one, the first member stands for it, as in a config.
+    judge = entry.get("judge") or members[0].model
+    used = {judge, rubric_judge or judge, *(member.model for member in members)}
     told = ("id", "max_model_len", "revision", "digest", "weights")
     identities = {model: f"{url} {[models.get(model, {}).get(key) for key in told]}" for model in sorted(used)}
-    settings = f"{url} {entry['panel']} {entry['judge']}"
-    return Ensemble(name, members, entry["judge"], {}, dict.fromkeys(entry.get("presets", ())), identities, settings)
+    settings = f"{url} {entry['panel']} {judge}"
+    return Ensemble(name, members, judge, {}, dict.fromkeys(entry.get("presets", ())), identities, settings)
 
 
 def _identity(config: Config, name: str) -> str:

@@ -119,7 +119,7 @@ def _ensembles(state: GatewayState, key: Key | None) -> dict[str, EnsembleNow]:
         name: {
             "answers": answering[name],
             "panel": [seat.name for seat in ensemble.seats],
-            "judge": ensemble.judge.model,
+            "judge": judge.model if (judge := ensemble.judge_of(ensemble)) else None,
             "presets": list(ensemble.presets),
             "waiting": waiting.get(PREFIX + name, 0),
             "in_flight": in_flight.get(PREFIX + name, 0),

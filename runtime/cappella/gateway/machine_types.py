@@ -72,9 +72,11 @@ class Readiness(TypedDict):
 
 
 class EnsembleNow(TypedDict):
+    """`judge` is null where no run asks one."""
+
     answers: bool
     panel: list[str]
-    judge: str
+    judge: str | None
     presets: list[str]
     waiting: Count
     in_flight: Count

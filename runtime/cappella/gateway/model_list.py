@@ -63,10 +63,11 @@ def entry(config: Config, name: str, created: int) -> ModelEntry:
 def _of_ensemble(config: Config, ensemble: Ensemble) -> ModelEntry:
     models = config.models_by_name
     context, inputs = capacity.context_length(ensemble, models), capacity.input_modalities(ensemble, models)
+    judge = ensemble.judge_of(ensemble)
     made: ModelEntry = {
         **_facts(context, inputs, ensemble.tools, policy_ensembles.CHAT.honoured),
         "panel": [seat.name for seat in ensemble.seats],
-        "judge": ensemble.judge.model,
+        "judge": judge.model if judge else None,
         "examples": list(ensemble.examples),
     }
     if ensemble.notice:

@@ -164,7 +164,7 @@ class Architecture(TypedDict):
 
 class ModelEntry(TypedDict):
     """`max_model_len` and `context_length` are the same. `panel`, `judge`, `examples`, `notice` and `presets` are an
-    ensemble's; `alias_of` is the ensemble or model that an alias stands for. `task` is what it does, and
+    ensemble's, and `judge` is null where no run asks one; `alias_of` is the ensemble or model that an alias stands for. `task` is what it does, and
     `endpoints` are those that answer for it. From `pricing` to `links` are OpenRouter's
     words, and nothing costs anything.
     """
@@ -187,7 +187,7 @@ class ModelEntry(TypedDict):
     top_provider: Json
     links: dict[str, str]
     panel: NotRequired[list[str]]
-    judge: NotRequired[str]
+    judge: NotRequired[str | None]
     examples: NotRequired[list[str]]
     notice: NotRequired[str]
     presets: NotRequired[list[str]]

@@ -115,7 +115,7 @@ class UnfinishedTrace(TypedDict):
     status: str
     ensemble: str
     strategy: Strategy
-    judge_model: str
+    judge_model: str | None
     analysis_models: list[str]
     failed_models: list[FailedModel]
     seed: Count
@@ -123,13 +123,16 @@ class UnfinishedTrace(TypedDict):
 
 
 class Trace(WeighedTrace):
-    """The trace of a run; keys of stages that did not happen are absent. `usage` sums all its engine calls."""
+    """The trace of a run; keys of stages that did not happen are absent. `usage` sums all its engine calls.
+
+    `judge_model` is null where no run with these settings asks a judge.
+    """
 
     run_id: str
     status: Status
     ensemble: str
     strategy: Strategy
-    judge_model: str
+    judge_model: str | None
     analysis_models: list[str]
     failed_models: list[FailedModel]
     labels: dict[str, str]

@@ -47,7 +47,8 @@ class _Session:
         """Print the panel, the judge, the ensemble's notice, and how to quit."""
         options = self._conversation.options
         entry = next((model for model in served if model["id"] == options.model), {})
-        panel = f": {', '.join(entry['panel'])}; judge {entry['judge']}" if "panel" in entry else ""
+        judge = f"; judge {entry['judge']}" if entry.get("judge") else ""
+        panel = f": {', '.join(entry['panel'])}{judge}" if "panel" in entry else ""
         notice = f"\n{entry['notice']}" if "notice" in entry else ""
         text = f"{options.model} on {self._server.url}{panel}{notice}\n/help lists the commands, Ctrl-D ends."
         Console(highlight=False).print(Text(text, "dim"))

@@ -54,7 +54,7 @@ class Machine:
         for name, each in (self._reply.get("ensembles") or {}).items():
             answers = ("answers", "green") if each.get("answers") else ("does not answer yet", "yellow")
             details = [f"{each[field]} {words}" for field, words in COUNTS.items() if field in each]
-            details += [f"{', '.join(each['panel'])} → {each.get('judge', '')}"] if each.get("panel") else []
+            details += [f"{', '.join(each['panel'])} → {each.get('judge') or 'no judge'}"] if each.get("panel") else []
             text = "".join(f" · {part}" for part in details)
             yield Text.assemble((f"cappella/{name} ", "bold"), answers, text, no_wrap=True, overflow="ellipsis")
 

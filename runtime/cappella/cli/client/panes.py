@@ -94,7 +94,8 @@ def _doing(view: View, now: float) -> str:
     if view.analysis_at and not view.analysis:
         return f"{view.judge} compares the answers, {duration(now - view.analysis_at)}"
     if view.judging_at:
-        return f"{view.judge} reads the answers, {duration(now - view.judging_at)}"
+        doing = f"{view.judge} reads the answers" if view.judge else "the answers are compared"
+        return f"{doing}, {duration(now - view.judging_at)}"
     return f"waiting on {view.alone or view.model}, {duration(now - view.began_at)}"
 
 

@@ -103,6 +103,7 @@ def _footer(view: View) -> str:
         tokens = view.usage.get("completion_tokens", view.answer_pieces)
         return f"{view.model} · {tokens} tokens · {duration((view.ended_at or view.clock()) - view.began_at)}"
     reason = f" ({fusion['failure_reason']})" if "failure_reason" in fusion else ""
-    parts = [f"{fusion['status']}{reason}", fusion["strategy"], f"judge {fusion['judge_model']}"]
+    parts = [f"{fusion['status']}{reason}", fusion["strategy"]]
+    parts += [f"judge {fusion['judge_model']}"] if fusion.get("judge_model") else []
     parts += [f"chosen {fusion['chosen']}"] if "chosen" in fusion else []
     return " · ".join([*parts, duration(fusion["timings"]["total_ms"] / 1000), view.run_id])

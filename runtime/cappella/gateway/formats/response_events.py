@@ -198,7 +198,7 @@ def _without_error(fields: Json) -> Json:
     return {"model": fields["model"], "failed_model": fields}
 
 
-def _fusion_events(event: events.Event, judge: str) -> list[tuple[str, Json]]:
+def _fusion_events(event: events.Event, judge: str | None) -> list[tuple[str, Json]]:
     """The `response.fusion_call.*` events of one event of the run: name and fields."""
     fields = {name: value for name, value in trace.event(event).items() if name != "type"}
     match event:

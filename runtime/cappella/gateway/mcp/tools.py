@@ -118,7 +118,7 @@ def _stage(view: View) -> str:
     if view.answer_at:
         return "the answer is being written"
     if view.judging_at:
-        return f"{view.judge} reads the answers"
+        return f"{view.judge} reads the answers" if view.judge else "the answers are compared"
     return f"waiting for {', '.join(view.awaited)}" if view.awaited else "asked"
 
 
@@ -147,7 +147,7 @@ def _line(model: Json) -> str:
     if "panel" not in model:
         return f"{model['id']}: a single model"
     presets = f"; presets {', '.join(model['presets'])}" if model.get("presets") else ""
-    return f"{model['id']}: panel {', '.join(model['panel'])}; judge {model['judge']}{presets}"
+    return f"{model['id']}: panel {', '.join(model['panel'])}; judge {model['judge'] or 'none'}{presets}"
 
 
 def _result(text: str, structured: Json) -> CallToolResult:

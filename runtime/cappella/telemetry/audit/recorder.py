@@ -48,7 +48,7 @@ class AuditRecorder:
             "model": settings.called,
             "run_id": record.run_id,
             "panel": [seat.model for seat in settings.panel],
-            "judge": settings.judge,
+            "judge": settings.asked_judge,
             "weights": self._weights.of(_models(settings)),
             "tokens": _tokens(call.usage for call in record.calls),
             "timings": trace.timings(record.run) if record.run else {"total_ms": trace.ms(record.total_s)},
@@ -74,8 +74,8 @@ class AuditRecorder:
 
 
 def _models(settings: Settings) -> list[str]:
-    gate = [settings.gate.model] if settings.gate else []
-    return [*(seat.model for seat in settings.panel), settings.judge, *gate, *settings.helpers]
+    others = [settings.asked_judge, settings.gate and settings.gate.model]
+    return [*(seat.model for seat in settings.panel), *(each for each in others if each), *settings.helpers]
 
 
 def _tokens(usages: Iterable[Usage]) -> Mapping[str, int]:

@@ -47,7 +47,7 @@ def of_run(record: RunRecord) -> Attributes:
         "cappella.status": record.status,
         "cappella.strategy": settings.strategy,
         "cappella.preset": settings.preset,
-        "cappella.judge": settings.judge,
+        "cappella.judge": settings.asked_judge,
         "cappella.failed": [f"{failure.name}: {failure.reason}" for failure in record.failures] or None,
     }
     if run is None:

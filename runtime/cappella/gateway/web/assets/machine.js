@@ -161,7 +161,7 @@ function section(title, ...content) {
 function ensembleCells([name, each]) {
   const answers = each.answers ? "yes" : "no";
   const counts = [formatNumber(each.in_flight), formatNumber(each.waiting)];
-  return [[`cappella/${name}`], answers, each.panel ?? [], [each.judge], ...counts];
+  return [[`cappella/${name}`], answers, each.panel ?? [], each.judge ? [each.judge] : [], ...counts];
 }
 
 /** A dialog that asks for confirmation. The browser keeps the focus inside and returns it afterwards. */

@@ -45,7 +45,7 @@ export function runOptions(catalogue, { onChange = () => {}, withModels = false 
     strategy.setOptions([["", unchanged], ...Object.entries(strategies)], choice.strategy);
     analysis.setOptions([["", unchanged], ...Object.entries(ANALYSES)], choice.analysis);
     judge.setOptions(
-      [["", choice.preset ? unchanged : `${configured.judge} (as configured)`], ...models.map((name) => [name, name])],
+      [["", choice.preset ? unchanged : `${configured.judge ?? "None"} (as configured)`], ...models.map((name) => [name, name])],
       choice.judge,
     );
     preset.element.hidden = configured.presets.length === 0;
@@ -131,6 +131,8 @@ export function optionsText(controls) {
   if (!ensemble) return `${model}, one model`;
   const panel = preset && !controls.value().panel ? `preset ${preset}` : controls.seats().join(", ");
   const verb = strategy === "select" ? "picked" : "judged";
-  const how = strategy === "vote" ? "vote" : `${verb} by ${judge || ensemble.judge}`;
+  const judging = judge || ensemble.judge;
+  const judged = judging ? `${verb} by ${judging}` : strategy ? verb : "no judge";
+  const how = strategy === "vote" ? "vote" : judged;
   return `${ensemble.name}: ${panel} · ${how}`;
 }

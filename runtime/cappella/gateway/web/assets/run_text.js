@@ -17,7 +17,7 @@ export function progressText(run, nowMs) {
     case "analysis":
       return `${waitText(run, run.judge) ?? `${run.judge} compares the answers`}, ${spent}`;
     case "judge":
-      return `${run.gate?.bypass ? run.gate.model : run.judge} writes, ${spent}`;
+      return `${(run.gate?.bypass ? run.gate.model : run.judge) ?? "The chosen member"} writes, ${spent}`;
     case "done":
       return doneStatus(run);
     case "stopped":
@@ -86,7 +86,8 @@ function panelStatus(run, nowMs) {
   const pending = pendingMembers(run);
   const spentMs = nowMs - run.startedMs;
   if (pending.length === 0) {
-    return `${waitText(run, run.judge) ?? `${run.judge} reads the answers`}, ${formatSeconds(spentMs)}`;
+    const reading = run.judge ? `${run.judge} reads the answers` : "The answers are compared";
+    return `${waitText(run, run.judge) ?? reading}, ${formatSeconds(spentMs)}`;
   }
   const round = run.round > 1 ? `Round ${run.round}: ` : "";
   const isEarly = pending.length === run.panel.length && spentMs < ALL_PENDING_MS;
