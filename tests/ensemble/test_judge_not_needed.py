@@ -13,12 +13,8 @@ from cappella.config.options import Overrides
 from cappella.config.weighing import Agreement, Selection
 from cappella.ensemble.capacity import context_length
 from cappella.ensemble.settings import resolve
-<<<<<<< HEAD
 from cappella.errors import ConfigError, ModelNotReady
-=======
-from cappella.errors import ConfigError
 from cappella.evaluation.ensemble import from_server
->>>>>>> mend4
 from cappella.types import Capabilities, Prompt, Sampling
 from support.fake_engines import MEMBERS, FakeEngines, choice_script, gateway_config, serving
 from support.recorded_gateway import ask, client, recording_config
@@ -176,7 +172,6 @@ def test_a_preset_is_checked_with_the_options_that_it_takes_over(tmp_path: Path)
     assert config.ensembles["default"].presets["more"].samples == 3
 
 
-<<<<<<< HEAD
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_gateway_is_not_ready_while_a_judge_that_groups_is_loading(fake_engines: FakeEngines, way: Any) -> None:
     fake_engines.engines["judge"].status.state = "loading"
@@ -187,7 +182,8 @@ async def test_a_gateway_is_not_ready_while_a_judge_that_groups_is_loading(fake_
         body = {"model": "cappella/default", "messages": [{"role": "user", "content": "Hi"}], "stream": False}
         async with http.post(f"{url}/v1/chat/completions", json=body) as reply:
             assert (ready, reply.status, "Retry-After" in reply.headers) == (503, 503, True)
-=======
+
+
 @pytest.mark.parametrize(("way", "judge"), [(BY_AGREEMENT, None), ({"strategy": "vote"}, "judge")])
 async def test_a_judge_that_no_run_asks_is_named_nowhere(
     fake_engines: FakeEngines, tmp_path: Path, way: Any, judge: str | None
@@ -207,7 +203,6 @@ async def test_a_judge_that_no_run_asks_is_named_nowhere(
 def test_an_evaluation_has_the_first_member_judge_where_a_server_names_no_judge() -> None:
     listed = {"cappella/default": {"id": "cappella/default", "panel": ["ann", "bob"], "judge": None}}
     assert from_server(listed, "default", "http://127.0.0.1:9").judge == "ann"
->>>>>>> mend4
 
 
 async def test_a_gateway_is_ready_without_a_judge_that_it_does_not_need(fake_engines: FakeEngines) -> None:
