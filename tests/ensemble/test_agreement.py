@@ -1,6 +1,7 @@
 """Which answers in free text say the same: by their words, by the judge in one constrained call, or by embeddings."""
 
 import json
+import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,7 +12,9 @@ import pytest
 from cappella.config.judge_seat import JudgeSeat
 from cappella.config.options import Options, Overrides, Seat
 from cappella.config.weighing import Agreement, Selection
+from cappella.engines.vllm import scores
 from cappella.ensemble import context
+from cappella.ensemble.grouping import alike
 from cappella.ensemble.run import Run
 from cappella.ensemble.settings import resolve
 from cappella.errors import RequestError
@@ -244,6 +247,31 @@ async def test_the_trace_tells_what_was_read_in_each_answer_of_a_group(
     run = await fake_engines.run("Which city?", strategy="vote", agreement=BY_EMBEDDING)
     assert told(run)["votes"] == {"ann": ["ann", "cat"], "bob": ["bob"]}
     assert told(run)["extracted"]["values"] == {"ann": "in paris", "bob": "lyon", "cat": "paris"}
+
+
+@pytest.mark.parametrize(("dimensions", "is_on_loop"), [(2, True), (20_000, False)])
+async def test_large_embeddings_are_read_and_compared_off_the_event_loop(
+    fake_engines: FakeEngines,
+    embedder: ScriptedPooling,
+    monkeypatch: pytest.MonkeyPatch,
+    dimensions: int,
+    is_on_loop: bool,
+) -> None:
+    threads, loop = list[bool](), threading.current_thread()
+
+    def noted(work: Callable[..., Any]) -> Callable[..., Any]:
+        def do(*args: Any) -> Any:
+            threads.append(threading.current_thread() is loop)
+            return work(*args)
+
+        return do
+
+    monkeypatch.setattr("cappella.ensemble.grouping.alike", noted(alike))
+    monkeypatch.setattr("cappella.engines.vllm.scores.embeddings", noted(scores.embeddings))
+    let_members_answer(fake_engines, *SKY)
+    embedder.vector = lambda text: [1.0, float("sea" in text)] * (dimensions // 2)
+    run = await fake_engines.run(strategy="vote", agreement=BY_EMBEDDING)
+    assert (run.content, threads) == (SKY[0], [is_on_loop, is_on_loop])
 
 
 @pytest.mark.parametrize("vector", [[float("nan"), 1.0], []], ids=["no number", "of another length"])
