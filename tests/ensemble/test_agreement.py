@@ -19,6 +19,7 @@ from cappella.ensemble.run import Run
 from cappella.ensemble.settings import resolve
 from cappella.errors import RequestError
 from cappella.telemetry import trace
+from cappella.threads import off_loop_if_large
 from cappella.types import Prompt, Sampling
 from support.fake_engines import MEMBERS, FakeEngines, choice_script, last_message
 from support.scripted_engine import Json, Script
@@ -178,13 +179,13 @@ async def test_a_timeout_while_judges_change_leaves_the_run_with_one_of_them(
     fake_engines: FakeEngines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where a long conversation is made ready for the next judge when the time for grouping ends."""
-    makes_ready, made = context.off_loop_if_large, list[object]()
+    made = list[object]()
 
     async def too_slow_at_first(*work: Any) -> Any:
         made.append(work)
         if len(made) == 1:
             raise TimeoutError
-        return await makes_ready(*work)
+        return await off_loop_if_large(*work)
 
     monkeypatch.setattr(context, "off_loop_if_large", too_slow_at_first)
     let_members_answer(fake_engines, "Rain.", "Sun.", "Fog.")
