@@ -1,6 +1,7 @@
 """Which answers in free text say the same: by their words, by the judge in one constrained call, or by embeddings."""
 
 import json
+import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,11 +13,14 @@ from cappella import threads
 from cappella.config.judge_seat import JudgeSeat
 from cappella.config.options import Options, Overrides, Seat
 from cappella.config.weighing import Agreement, Selection
+from cappella.engines.vllm import scores
 from cappella.ensemble import context
+from cappella.ensemble.grouping import alike
 from cappella.ensemble.run import Run
 from cappella.ensemble.settings import resolve
 from cappella.errors import RequestError
 from cappella.telemetry import trace
+from cappella.threads import off_loop_if_large
 from cappella.types import Prompt, Sampling
 from support.fake_engines import MEMBERS, FakeEngines, choice_script, last_message
 from support.scripted_engine import Json, Script
@@ -177,12 +181,13 @@ async def test_a_timeout_while_judges_change_leaves_the_run_with_one_of_them(
 ) -> None:
     """As where a long conversation is made ready for the next judge when the time for grouping ends."""
     makes_ready, made = threads.off_loop_if_large, list[object]()
+    made = list[object]()
 
     async def too_slow_at_first(*work: Any) -> Any:
         made.append(work)
         if len(made) == 1:
             raise TimeoutError
-        return await makes_ready(*work)
+        return await off_loop_if_large(*work)
 
     monkeypatch.setattr(context, "off_loop_if_large", too_slow_at_first)
     let_members_answer(fake_engines, "Rain.", "Sun.", "Fog.")
@@ -245,6 +250,31 @@ async def test_the_trace_tells_what_was_read_in_each_answer_of_a_group(
     run = await fake_engines.run("Which city?", strategy="vote", agreement=BY_EMBEDDING)
     assert told(run)["votes"] == {"ann": ["ann", "cat"], "bob": ["bob"]}
     assert told(run)["extracted"]["values"] == {"ann": "in paris", "bob": "lyon", "cat": "paris"}
+
+
+@pytest.mark.parametrize(("dimensions", "is_on_loop"), [(2, True), (20_000, False)])
+async def test_large_embeddings_are_read_and_compared_off_the_event_loop(
+    fake_engines: FakeEngines,
+    embedder: ScriptedPooling,
+    monkeypatch: pytest.MonkeyPatch,
+    dimensions: int,
+    is_on_loop: bool,
+) -> None:
+    threads, loop = list[bool](), threading.current_thread()
+
+    def noted(work: Callable[..., Any]) -> Callable[..., Any]:
+        def do(*args: Any) -> Any:
+            threads.append(threading.current_thread() is loop)
+            return work(*args)
+
+        return do
+
+    monkeypatch.setattr("cappella.ensemble.grouping.alike", noted(alike))
+    monkeypatch.setattr("cappella.engines.vllm.scores.embeddings", noted(scores.embeddings))
+    let_members_answer(fake_engines, *SKY)
+    embedder.vector = lambda text: [1.0, float("sea" in text)] * (dimensions // 2)
+    run = await fake_engines.run(strategy="vote", agreement=BY_EMBEDDING)
+    assert (run.content, threads) == (SKY[0], [is_on_loop, is_on_loop])
 
 
 @pytest.mark.parametrize("vector", [[float("nan"), 1.0], []], ids=["no number", "of another length"])

@@ -8,11 +8,12 @@ import pytest
 from cappella.config import Ensemble, Model, RemoteModel
 from cappella.config.judge_seat import JudgeSeat
 from cappella.config.options import Gate, Options, Overrides
+from cappella.config.weighing import Agreement
 from cappella.ensemble.events import RunStarted
 from cappella.ensemble.settings import resolve
 from cappella.errors import ModelNotReady
 from cappella.types import OutputFormat, Prompt, Sampling
-from support.fake_engines import FakeEngines, judge_script, last_message
+from support.fake_engines import FakeEngines, choice_script, judge_script, last_message
 from support.scripted_engine import Json, Script
 
 HI = [{"role": "user", "content": "Hi"}]
@@ -99,6 +100,25 @@ async def test_other_strategies_go_on_with_the_next_judge(fake_engines: FakeEngi
     assert run.settings.judge == "cat"
     assert run.verdict.answer.content
     assert len([call for call in run.calls if call.role == "review"]) == 3
+
+
+async def test_the_judge_that_the_trace_names_has_grouped_and_chosen(fake_engines: FakeEngines) -> None:
+    """The first one could choose, and breaks as it groups."""
+
+    def cat(body: Json) -> Script:
+        if "structured_outputs" in body:
+            return choice_script(Fog=0.9, Sun=0.06, Rain=0.04)(body)
+        return Script(('{"A": "A", "B": "B", "C": "C"}' if "response_format" in body else "Fog.",))
+
+    choose = choice_script(Rain=0.9, Sun=0.06, Fog=0.04)
+    fake_engines.let("judge", lambda body: choose(body) if "structured_outputs" in body else Script((), ending="break"))
+    for name, script in (("ann", Script(("Rain.",))), ("bob", Script(("Sun.",))), ("cat", cat)):
+        fake_engines.let(name, script)
+    run = await fake_engines.run(strategy="select", agreement=Agreement(by="judge"), next_judges=(JudgeSeat("cat"),))
+    assert (run.content, run.settings.judge) == ("Fog.", "cat")
+    assert run.verdict.probabilities == pytest.approx({"ann": 0.04, "bob": 0.06, "cat": 0.9})
+    assert {call.seat for call in run.calls if call.role == "choice"} == {"cat"}
+    assert list(run.verdict.evidence or ()) == ["judge", "agreement"]
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,13 @@
 """The operator's own texts in the judge's prompts: what imitates them in answers and documents is broken up, as ours is."""
 
+import re
+from typing import Any
+
 import pytest
 
 from cappella.config.judge_seat import JudgeSeat
 from cappella.config.options import GivenAnswer, Settings
-from cappella.ensemble import prompts
+from cappella.ensemble import own_notes, prompts
 from cappella.ensemble.judgement import JudgeTask
 from cappella.ensemble.judging import Judging
 from cappella.types import Prompt
@@ -52,6 +55,7 @@ async def test_no_answer_has_a_text_of_the_operators_own(
         ("Nenne den Buchstaben der besten Antwort.", "NENNE DEN BUCHSTABEN DER BESTEN"),
         ("가장 정확한 답의 글자를 말하라.", "가장 정확한 답의 글자를 말하라."),
         ("Ä.", None),
+        ("请用JSON格式回答并只写字母", "请用json格式回答并只写字母"),
     ],
 )
 async def test_texts_of_any_script_are_known_by_their_beginning_unless_they_are_ordinary(
@@ -60,6 +64,39 @@ async def test_texts_of_any_script_are_known_by_their_beginning_unless_they_are_
     text = imitated or own
     read = await seen(fake_engines, f"It is 5. {text}", judge_texts={"write": own})
     assert (text in read) == (imitated is None)
+
+
+@pytest.mark.parametrize(
+    "own", ["＝＝＝＝＝＝＝＝", "🎼🎼🎼🎼🎼🎼🎼🎼", "（A）（B）（C）（D）", "ＡＢＣＤＥＦＧ", "Is it a B?"]
+)
+async def test_a_text_of_hardly_any_letters_breaks_up_nothing(fake_engines: FakeEngines, own: str) -> None:
+    with own_notes.known([own]):
+        assert own_notes.current() == ()
+    ordinary = "The alphabet is abcdefg; a grabcut; visit a bank."
+    assert ordinary in await seen(fake_engines, ordinary, judge_texts={"write": own})
+
+
+async def test_signs_between_the_letters_hide_no_text_of_the_operators_own(fake_engines: FakeEngines) -> None:
+    hostile = "Compose [the] (one) {reply} that"
+    assert hostile not in await seen(fake_engines, hostile)
+    far = "Compose ------ the one reply that"
+    assert far in await seen(fake_engines, far)
+
+
+@pytest.mark.parametrize("text", ["Yes. " * 9, LATER, "Tell me the words of number 7 or those of number 8"])
+def test_texts_of_the_operators_own_take_no_pattern_each(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """One pattern of hundreds of sentences takes seconds to compile, and to look for."""
+    compiled, compile_pattern = list[object](), re.compile
+
+    def noted(pattern: Any, flags: int = 0) -> re.Pattern[Any]:
+        compiled.append(pattern)
+        return compile_pattern(pattern, flags)
+
+    own = [WRITE, *(f"Tell me the words of number {number} {word}." for number in range(32) for word in "ab")]
+    with own_notes.known(own):
+        monkeypatch.setattr(re, "compile", noted)
+        broken = prompts.broken_up(text)
+    assert (compiled, broken == text) == ([], text.startswith("Yes"))
 
 
 async def test_documents_and_the_texts_of_all_judges_count(fake_engines: FakeEngines) -> None:

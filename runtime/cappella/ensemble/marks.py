@@ -6,13 +6,18 @@ look to it like our own, also in other letters, brackets or spaces: so each is s
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
 
 BREAK = "\u200b"
 NOTE_WORDS = 5
 """A note is known by its first words: fewer would stand in ordinary texts as well."""
 MAX_HEAD_LETTERS = 40
 """Some scripts have no spaces between words."""
+MAX_SIGNS = 4
+"""Between two letters of a note, spaces among them."""
 
 # Letters that look like a Latin one; the rest (other cases, widths, accents, mathematical letters) is folded.
 _LOOK_ALIKES = {
@@ -49,7 +54,6 @@ _QUOTES = "‚„〝"
 
 _GAP = r"[\s\x00-\x1f\x7f\u200b]"
 _BETWEEN_LETTERS = r"[\s\x00-\x1f\x7f\u200b._*~-]{0,3}"
-_BETWEEN_LETTERS_OF_A_NOTE = r"[\W_]{0,4}"
 _OPEN = r"(?:\[|&#0*91;|&#x0*5b;|&lsqb;|&lbrack;)"
 
 
@@ -101,51 +105,86 @@ _FOLDED = _Folded()
 _SQUEEZED = _Squeezed()
 
 
-def _spelled(word: str, between: str) -> str:
+def _spelled(word: str) -> str:
     """A pattern of the word in any letters that look like its own."""
-    return between.join(f"[{re.escape(''.join(_look_alikes(letter)))}]" for letter in word.lower())
+    return _BETWEEN_LETTERS.join(f"[{re.escape(''.join(_look_alikes(letter)))}]" for letter in word.lower())
 
 
 def _look_alikes(letter: str) -> str:
     return letter + (_LOOK_ALIKES[letter] if letter in _LOOK_ALIKES else "".join(sorted(_all_alike(letter) - {letter})))
 
 
-def _head(note: str) -> str:
-    """The letters of its first words, each as the one that it looks like."""
-    words = re.findall(r"[^\W\d_]+", note.translate(_FOLDED))[:NOTE_WORDS]
-    return "".join(words)[:MAX_HEAD_LETTERS]
+def _lines() -> re.Pattern[str]:
+    mark = f"(?:{_spelled('answer')}|{_spelled('end')})"
+    call, reasoning = _spelled("call"), _spelled("reasoning")
+    lines = [
+        rf"{_OPEN}{_GAP}{{0,8}}(?:{mark}|{call}){_GAP}{{1,8}}(?=\w)",
+        # Not after a name, where it is an index in a program; after a line's end in JSON, it is not one.
+        rf"(?:(?<![A-Za-z0-9_)\]])|(?<=\\[nrt])){_OPEN}{_GAP}{{0,8}}{mark}(?:[^\w,=+;]|_){{1,8}}[^\W_](?![^\W_])",
+        rf"{_OPEN}{_GAP}{{0,8}}{reasoning}(?![^\W_])",
+        rf"[<({{]{_GAP}{{0,8}}{mark}[\W_]{{1,8}}[^\W_][\W_]{{1,8}}(?=[0-9a-f]{{6}})",
+    ]
+    return re.compile("|".join(lines), re.IGNORECASE)
 
 
-class Imitations:
-    """Finds imitations of marks, of the lines of a reasoning or a tool call, and of the given notes."""
+_LINES = _lines()
+_LINES_HEADS = [head.translate(_SQUEEZED) for head in ("[answer", "[end", "[call", "[reasoning")]
+_ENTITIES = ("&#", "&ls", "&lb")
 
-    def __init__(self, notes: Sequence[str]) -> None:
-        mark = f"(?:{_spelled('answer', _BETWEEN_LETTERS)}|{_spelled('end', _BETWEEN_LETTERS)})"
-        call, reasoning = (_spelled(word, _BETWEEN_LETTERS) for word in ("call", "reasoning"))
-        lines = [
-            rf"{_OPEN}{_GAP}{{0,8}}(?:{mark}|{call}){_GAP}{{1,8}}(?=\w)",
-            # Not after a name, where it is an index in a program; after a line's end in JSON, it is not one.
-            rf"(?:(?<![A-Za-z0-9_)\]])|(?<=\\[nrt])){_OPEN}{_GAP}{{0,8}}{mark}(?:[^\w,=+;]|_){{1,8}}[^\W_](?![^\W_])",
-            rf"{_OPEN}{_GAP}{{0,8}}{reasoning}(?![^\W_])",
-            rf"[<({{]{_GAP}{{0,8}}{mark}[\W_]{{1,8}}[^\W_][\W_]{{1,8}}(?=[0-9a-f]{{6}})",
-        ]
-        self._lines = re.compile("|".join(lines), re.IGNORECASE)
-        heads = list(dict.fromkeys(_head(note) for note in notes))
-        spelled = [_spelled(head, _BETWEEN_LETTERS_OF_A_NOTE) for head in heads]
-        self._notes = re.compile("|".join(spelled), re.IGNORECASE)
-        lines_heads = ["[answer", "[end", "[call", "[reasoning"]
-        self._squeezed = [head.translate(_SQUEEZED) for head in (*heads, *lines_heads)]
 
-    def break_up(self, text: str) -> str:
-        """The text with a BREAK between all characters of each imitation. Ordinary text is returned as it is."""
-        squeezed = text.translate(_SQUEEZED)
-        has_entity = any(each in text for each in ("&#", "&ls", "&lb"))
-        if not has_entity and not any(each in squeezed for each in self._squeezed):
-            return text
-        seen = text if text.isascii() else text.translate(_FOLDED)
-        spans = sorted(match.span() for pattern in (self._lines, self._notes) for match in pattern.finditer(seen))
-        parts, end = [], 0
-        for start, stop in spans:
-            parts += [text[end : max(start, end)], BREAK.join(text[max(start, end) : stop].replace(BREAK, ""))]
-            end = max(end, stop)
-        return "".join([*parts, text[end:]]) if spans else text
+@lru_cache(maxsize=4096)
+def _look_like(letter: str) -> frozenset[str]:
+    return frozenset(_look_alikes(letter))
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What a note is known by: the letters of its first `words`, and those letters squeezed, for a plain search."""
+
+    words: int
+    letters: str
+    squeezed: str
+
+    @classmethod
+    def of(cls, note: str) -> "Head":
+        words = re.findall(r"[^\W\d_]+", note.translate(_FOLDED))[:NOTE_WORDS]
+        letters = "".join(words)[:MAX_HEAD_LETTERS]
+        return cls(len(words), letters, letters.translate(_SQUEEZED))
+
+
+def break_up(text: str, heads: Sequence[Head]) -> str:
+    """The text with a BREAK between all characters of each imitation: of marks, of the lines of a reasoning or a tool call, and of notes.
+
+    Ordinary text is returned as it is.
+    """
+    squeezed = text.translate(_SQUEEZED)
+    letters = squeezed.replace("[", "")
+    found = [head for head in heads if head.squeezed in letters]
+    has_lines = any(each in text for each in _ENTITIES) or any(each in squeezed for each in _LINES_HEADS)
+    if not found and not has_lines:
+        return text
+    seen = text if text.isascii() else text.translate(_FOLDED)
+    spans = [match.span() for match in _LINES.finditer(seen)] if has_lines else []
+    if found:
+        places = [at for at, each in enumerate(text) if _SQUEEZED[ord(each)] not in (None, ord("["))]
+        spans += [span for head in found for span in _notes_in(seen, letters, places, head)]
+    parts, end = [], 0
+    for start, stop in sorted(spans):
+        parts += [text[end : max(start, end)], BREAK.join(text[max(start, end) : stop].replace(BREAK, ""))]
+        end = max(end, stop)
+    return "".join([*parts, text[end:]]) if spans else text
+
+
+def _notes_in(seen: str, letters: str, places: Sequence[int], head: Head) -> Iterator[tuple[int, int]]:
+    """Where the note's letters stand, or some that look like them, with few signs between. `places` are those of the `letters`.
+
+    No pattern: there may be hundreds of notes, and each one's would take 10 ms to compile.
+    """
+    at = letters.find(head.squeezed)
+    while at >= 0:
+        own = places[at : at + len(head.letters)]
+        is_near = all(after - before <= 1 + MAX_SIGNS for before, after in pairwise(own))
+        if is_near and all(seen[i].lower() in _look_like(c) for i, c in zip(own, head.letters, strict=True)):
+            yield own[0], own[-1] + 1
+            at += len(own) - 1
+        at = letters.find(head.squeezed, at + 1)

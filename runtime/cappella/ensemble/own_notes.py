@@ -6,17 +6,22 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
+from itertools import chain, islice
+
+from cappella.ensemble.marks import Head
 
 MIN_WORDS = 4
 """Of fewer words a sentence of one's own would stand in ordinary texts as well."""
-MIN_WIDE_LETTERS = 6
-"""The same where words have no spaces between them, as in Chinese."""
+MIN_LETTERS = 10
+"""Of fewer letters it would stand within ordinary words: "Is it a B" in "visit a bank"."""
+MIN_UNCASED_LETTERS = 6
+"""The same for scripts whose letters are words or syllables, or that write some as marks; of wide ones, without spaces, it is enough."""
 MAX_SENTENCES = 32
 """So many of each text are known: those from its beginning."""
 
 _ENDS = re.compile(r"[.!?:;\n\u3002\uff01\uff1f\uff1a\uff1b]+|\{\w+\}")
 
-_notes: ContextVar[tuple[str, ...]] = ContextVar("own_notes", default=())
+_notes: ContextVar[tuple[Head, ...]] = ContextVar("own_notes", default=())
 
 
 @contextmanager
@@ -29,20 +34,20 @@ def known(texts: Iterable[str]) -> Iterator[None]:
         _notes.reset(token)
 
 
-def current() -> tuple[str, ...]:
+def current() -> tuple[Head, ...]:
     return _notes.get()
 
 
 @lru_cache(maxsize=64)
-def notes_of(texts: tuple[str, ...]) -> tuple[str, ...]:
-    """The sentences of the texts that are long enough to be known by their beginning."""
-    return tuple(
-        sentence.strip()
-        for text in texts
-        for sentence in [each for each in _ENDS.split(text) if _is_telling(each)][:MAX_SENTENCES]
-    )
+def notes_of(texts: tuple[str, ...]) -> tuple[Head, ...]:
+    """The beginnings of the texts' sentences that are long enough to be known by."""
+    telling = (islice(filter(_is_telling, map(Head.of, _ENDS.split(text))), MAX_SENTENCES) for text in texts)
+    return tuple(dict.fromkeys(chain.from_iterable(telling)))
 
 
-def _is_telling(sentence: str) -> bool:
-    wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in sentence)
-    return len(re.findall(r"[^\W\d_]+", sentence)) >= MIN_WORDS or wide >= MIN_WIDE_LETTERS
+def _is_telling(head: Head) -> bool:
+    letters = head.letters
+    is_cased = letters.upper() != letters
+    has_letters = len(letters) >= (MIN_LETTERS if is_cased else MIN_UNCASED_LETTERS)
+    wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in letters)
+    return (head.words >= MIN_WORDS and has_letters) or wide >= MIN_UNCASED_LETTERS

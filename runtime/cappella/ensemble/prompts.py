@@ -4,13 +4,12 @@ The demo judge is trained on these exact texts: after any change, run `scripts/t
 """
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from string import ascii_uppercase
 from typing import Any, Literal
 
 from cappella.ensemble import own_notes
 from cappella.ensemble.grading_texts import GRADE
-from cappella.ensemble.marks import Imitations
+from cappella.ensemble.marks import Head, break_up
 from cappella.ensemble.run import Answer, Shortened
 from cappella.types import Message
 
@@ -87,6 +86,7 @@ _NOTES = (
     OWN_KNOWLEDGE,
     AS_SENTENCES,
 )
+_HEADS = tuple(dict.fromkeys(map(Head.of, _NOTES)))
 
 
 def labels(count: int) -> list[str]:
@@ -129,12 +129,7 @@ def broken_up(text: str) -> str:
 
     In a run also what looks like the texts of its judges' own.
     """
-    return _imitations(own_notes.current()).break_up(text)
-
-
-@lru_cache(maxsize=16)
-def _imitations(own: tuple[str, ...]) -> Imitations:
-    return Imitations([*_NOTES, *own])
+    return break_up(text, (*_HEADS, *own_notes.current()))
 
 
 def with_texts_broken_up(conversation: Sequence[Message]) -> list[Message]:

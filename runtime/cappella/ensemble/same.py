@@ -65,7 +65,9 @@ async def _by_embedding(ctx: RunContext, answers: Sequence[Answer], read: Readin
     least, model = ctx.settings.agreement.alike, str(ctx.settings.embedder)
     texts = await off_loop_if_large(work(answers), _counting, answers, read.values)
     found = await recorded(ctx, "agreement", model, ctx.engines[model].embed(texts))
-    return grouping.alike([answer.name for answer in answers], found.vectors, least)
+    names, vectors = [answer.name for answer in answers], found.vectors
+    size = len(names) ** 2 * max(map(len, vectors))
+    return await off_loop_if_large(size, grouping.alike, names, vectors, least)
 
 
 def _counting(answers: Sequence[Answer], values: Mapping[str, str | None]) -> list[str]:

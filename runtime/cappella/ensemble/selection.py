@@ -35,13 +35,14 @@ class Weighed:
 
 async def select_by_evidence(ctx: RunContext) -> Verdict:
     """The answer for which most speaks. Raises EngineError if the judge fails."""
-    chosen_by, parts, probabilities = ctx.settings.select.by, dict[Evidence, Mapping[str, float]](), None
+    chosen_by, probabilities = ctx.settings.select.by, None
+    # Before the choice: where the judge breaks as it groups, the next one does both.
+    parts = await other_parts(ctx)
     if "judge" in chosen_by:
         _, probabilities = await ctx.judge.choose(ctx.answers)
         parts["judge"] = log_odds(probabilities)
     if "reward" in chosen_by and ctx.settings.select.reward:
         parts |= await _reward(ctx, ctx.settings.select.reward)
-    parts |= await other_parts(ctx)
     if (pair := _close_pair(ctx, parts)) and "judge" in chosen_by:
         _, between = await ctx.judge.choose(pair)
         parts["judge"] = {**parts["judge"], **_shared(parts["judge"], log_odds(between))}
@@ -51,7 +52,7 @@ async def select_by_evidence(ctx: RunContext) -> Verdict:
         ctx.judge.return_verbatim(answer),
         answer.name,
         probabilities,
-        evidence={part: each for part, each in parts.items() if part in chosen_by},
+        evidence={part: parts[part] for part in chosen_by if part in parts},
         margin=weighed.margin,
         confidence="low" if weighed.is_close else None,
     )

@@ -50,7 +50,8 @@ class PoolingEngine(VllmEngine):
         plain = await off_loop_if_large(prompt_work(turns), self._sanitizer.sanitize, turns)
         async with self._awake():
             path, body = scores.embedding([str(turn["content"]) for turn in plain.messages])
-            return scores.embeddings(await self._ask(path, body), len(texts))
+            reply = await self._ask(path, body)
+        return await off_loop_if_large(len(reply), scores.embeddings, reply, len(texts))
 
     async def probe(self) -> None:
         """See `EngineServer.probe`: the smallest call of its task, in the place of a token."""
