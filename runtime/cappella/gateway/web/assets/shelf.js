@@ -29,16 +29,19 @@ export function conversationShelf(api, { show, restore }) {
   };
   const runningOne = (id) => [...running].find(({ head }) => head.id === id && head.owner === owner);
   const open = async (id) => {
-    if (!id || id === shown.head.id) return showAddress(shown);
+    if (!id) return showAddress(shown);
+    const mine = (opened += 1);
+    // Another one may have been asked for meanwhile, or another key given.
+    const isWanted = () => mine === opened;
+    if (id === shown.head.id) return showAddress(shown);
     undo.hide();
     if (runningOne(id)) return take(runningOne(id));
     const found = await kept.readConversation(owner, id).catch(() => null);
+    if (!isWanted()) return undefined;
     if (!found) return take(newConversation(owner), NOT_FOUND);
     const conversation = { ...newConversation(owner), head: found.head };
-    const mine = (opened += 1);
     await restore(conversation, found.turns);
-    // Another one may have been asked for meanwhile.
-    return mine === opened && conversation.head.owner === owner ? take(conversation) : undefined;
+    return isWanted() ? take(conversation) : undefined;
   };
   const keepBy = async (way, conversation) => {
     await way(conversation).catch(list.fail);
@@ -60,7 +63,7 @@ export function conversationShelf(api, { show, restore }) {
   const remove = async (head) => {
     const found = await kept.readConversation(owner, head.id);
     const [wasShown, left] = [head.id === shown.head.id, shown];
-    runningOne(head.id)?.running.stop();
+    runningOne(head.id)?.running?.stop();
     await kept.deleteConversation(head.id);
     await (wasShown ? take(newConversation(owner)) : refresh());
     undo.show(`“${head.title}” was deleted.`, async () => {
@@ -70,7 +73,7 @@ export function conversationShelf(api, { show, restore }) {
     undo.focus();
   };
   const removeAll = async () => {
-    for (const each of running) if (each.head.owner === owner) each.running.stop();
+    for (const each of running) if (each.head.owner === owner) each.running?.stop();
     await kept.deleteAll(owner);
     undo.hide();
     take(newConversation(owner));
@@ -100,9 +103,10 @@ export function conversationShelf(api, { show, restore }) {
     current: () => shown,
     /** A run began: its conversation goes on while another one is shown. */
     began: (conversation) => running.add(conversation),
-    ended(conversation) {
-      running.delete(conversation);
-      return keepBy(keepResult, conversation);
+    /** A run is over: until its result is kept, its conversation is not read from what is kept. */
+    async ended(conversation) {
+      await keepBy(keepResult, conversation);
+      if (!conversation.running) running.delete(conversation);
     },
     /** Go on from a turn in a conversation of its own; the old one stays as it is. */
     async branch(turn) {
@@ -117,6 +121,7 @@ export function conversationShelf(api, { show, restore }) {
     keyChanged() {
       if (kept.ownerOf(api.key) === owner) return;
       owner = kept.ownerOf(api.key);
+      opened += 1;
       undo.hide();
       if (shown.turns.at(-1)?.run?.error?.status !== 401) return take(newConversation(owner));
       Object.assign(shown.head, { id: kept.newId(), owner });
