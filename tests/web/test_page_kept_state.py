@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from playwright.async_api import Locator, Page, expect
+from playwright.async_api import Locator, Page, Route, expect
 
 from support.browser import PageVisit
 from support.fake_engines import FakeEngines
@@ -25,6 +25,8 @@ COUNT_KEPT = """async () => { const asked = indexedDB.open("cappella");
   const count = await new Promise((done) => { counted.onsuccess = () => done(counted.result); });
   database.close();
   return count; }"""
+
+CHAT = "**/v1/chat/completions"
 
 
 def column(page: Page) -> Locator:
@@ -49,6 +51,11 @@ async def answered(record: PageVisit, question: str) -> Locator:
 async def start_new(page: Page) -> None:
     await column(page).get_by_role("button", name="New conversation").click()
     await expect(page.get_by_role("article")).to_have_count(0)
+
+
+async def refuse(route: Route) -> None:
+    error = {"message": "Busy.", "code": "overloaded"}
+    await route.fulfill(status=429, headers={"Retry-After": "30"}, json={"error": error})
 
 
 @asynccontextmanager
@@ -88,3 +95,35 @@ async def test_of_two_conversations_opened_the_later_one_is_shown(record: PageVi
         await page.evaluate(COUNT_KEPT)
     await expect(kept(page).get_by_text("A slow one.")).to_have_attribute("aria-current", "page")
     await expect(page.get_by_role("article", name="A slow one.")).to_be_visible()
+
+
+@pytest.mark.parametrize("way", ["Delete “Say hello.”", "New conversation"])
+async def test_a_note_out_of_sight_asks_nothing_of_itself(record: PageVisit, way: str) -> None:
+    record.refusals = {429}
+    page = record.page
+    await page.clock.install()
+    await page.reload()
+    await page.route(CHAT, refuse)
+    turn = await record.ask("Say hello.")
+    await turn.get_by_role("checkbox", name="Ask again automatically").check()
+    await expect(kept(page)).to_have_text(["Say hello."])
+    await column(page).get_by_role("button", name=way).click()
+    await expect(page.get_by_role("article")).to_have_count(0)
+    asked = sum(url.endswith("/v1/chat/completions") for url in record.requested)
+    await page.clock.run_for(60_000)
+    await page.evaluate("fetch('/api/machine').then(() => null)")
+    assert sum(url.endswith("/v1/chat/completions") for url in record.requested) == asked
+    await page.unroute_all(behavior="ignoreErrors")
+
+
+async def test_a_note_that_is_seen_again_can_be_used(record: PageVisit) -> None:
+    record.refusals = {429}
+    page = record.page
+    await page.route(CHAT, refuse)
+    turn = await record.ask("Say hello.")
+    await expect(turn.get_by_role("button", name="Ask again", exact=True)).to_be_disabled()
+    await column(page).get_by_role("button", name="Delete “Say hello.”").click()
+    await page.unroute_all(behavior="ignoreErrors")
+    await page.get_by_role("button", name="Undo").click()
+    await turn.get_by_role("button", name="Ask again", exact=True).click()
+    await expect(answer(page, "Say hello.")).to_contain_text("The final answer")

@@ -169,6 +169,7 @@ function showFailure(state, conversation, turn, error) {
   };
   const note = errorNote(state.api, error, { model: turn.choice.model, again });
   turn.dispose = note.dispose;
+  if (conversation !== state.shelf.current()) note.dispose();
   turn.view.notice.append(note.element);
   if (error.code !== "context_length_exceeded") return;
   const earlier = conversation.turns.slice(0, conversation.turns.indexOf(turn));

@@ -22,6 +22,8 @@ export function conversationShelf(api, { show, restore }) {
   };
   const take = (conversation, words = "") => {
     opened += 1;
+    // Out of sight nothing is asked again.
+    if (conversation !== shown) for (const turn of shown.turns) turn.dispose?.();
     shown = conversation;
     showAddress(shown);
     show(shown, words);
