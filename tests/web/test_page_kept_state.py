@@ -26,6 +26,11 @@ COUNT_KEPT = """async () => { const asked = indexedDB.open("cappella");
   database.close();
   return count; }"""
 
+# Writes end as on a full disk: the transaction is aborted, with another error.
+FAIL_WRITES = """() => { const { put } = IDBObjectStore.prototype;
+  window.isFull = true;
+  IDBObjectStore.prototype.put = function (value) { const done = put.call(this, value);
+    return window.isFull ? this.add(value) : done; }; }"""
 CHAT = "**/v1/chat/completions"
 
 
@@ -127,3 +132,19 @@ async def test_a_note_that_is_seen_again_can_be_used(record: PageVisit) -> None:
     await page.get_by_role("button", name="Undo").click()
     await turn.get_by_role("button", name="Ask again", exact=True).click()
     await expect(answer(page, "Say hello.")).to_contain_text("The final answer")
+
+
+async def test_a_full_disk_is_told_until_there_is_room_and_makes_no_second_conversation(record: PageVisit) -> None:
+    page = record.page
+    await answered(record, "Say hello.")
+    await expect(kept(page)).to_have_text(["Say hello."])
+    await page.evaluate(FAIL_WRITES)
+    await answered(record, "Say it again.")
+    await page.evaluate(COUNT_KEPT)
+    await expect(column(page)).to_contain_text("This browser keeps no conversations now (ConstraintError).")
+    await page.evaluate("window.isFull = false")
+    await answered(record, "And now?")
+    await expect(column(page)).not_to_contain_text("keeps no conversations")
+    await expect(kept(page)).to_have_text(["Say hello."])
+    await page.reload()
+    await expect(answer(page, "And now?")).to_contain_text("The final answer")

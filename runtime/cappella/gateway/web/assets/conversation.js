@@ -48,8 +48,10 @@ async function write({ head, turns }, mayBegin) {
   const there = await readHead(head.id);
   if (!there && !mayBegin) return;
   if (there && there.changedMs !== head.changedMs) head.id = newId();
-  head.changedMs = Math.max(Date.now(), head.changedMs + 1);
-  await writeConversation({ ...head }, turns.map(keptTurn));
+  const changedMs = Math.max(Date.now(), head.changedMs + 1);
+  await writeConversation({ ...head, changedMs }, turns.map(keptTurn));
+  // After a write that failed, what is there is still what this one wrote last.
+  head.changedMs = changedMs;
 }
 
 /** What is kept of a turn. */
