@@ -148,3 +148,22 @@ async def test_a_full_disk_is_told_until_there_is_room_and_makes_no_second_conve
     await expect(kept(page)).to_have_text(["Say hello."])
     await page.reload()
     await expect(answer(page, "And now?")).to_contain_text("The final answer")
+
+
+async def test_two_tabs_whose_runs_end_at_once_lose_no_turn(record: PageVisit) -> None:
+    page = record.page
+    await answered(record, "Say hello.")
+    await expect(kept(page)).to_have_text(["Say hello."])
+    other = await record.context.new_page()
+    await other.goto(page.url)
+    await expect(other.get_by_role("article", name="Say hello.")).to_be_visible()
+    async with stores_held(page):
+        await answered(record, "Here.")
+        box = other.get_by_role("textbox", name="Your question")
+        await box.fill("There.")
+        await box.press("Enter")
+        await expect(answer(other, "There.")).to_contain_text("The final answer")
+    await expect(kept(page)).to_have_count(2)
+    for tab, question in ((page, "Here."), (other, "There.")):
+        await tab.reload()
+        await expect(answer(tab, question)).to_contain_text("The final answer")

@@ -46,7 +46,7 @@ export function conversationShelf(api, { show, restore }) {
     return isWanted() ? take(conversation) : undefined;
   };
   const keepBy = async (way, conversation) => {
-    await way(conversation).then(() => list.wrote(), list.wrote);
+    await way(conversation).then((isWritten) => isWritten === false || list.wrote(), list.wrote);
     if (conversation === shown) showAddress(shown);
     return refresh();
   };
