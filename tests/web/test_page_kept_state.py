@@ -2,12 +2,15 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
-from playwright.async_api import Locator, Page, Route, expect
+import pytest_asyncio
+from playwright.async_api import Browser, Locator, Page, Route, expect
 
-from support.browser import PageVisit
-from support.fake_engines import FakeEngines
+from cappella.auth.keys import KeyStore
+from support.browser import PageVisit, open_page
+from support.fake_engines import FakeEngines, gateway_config, serving
 from support.scripted_engine import Script
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -167,3 +170,74 @@ async def test_two_tabs_whose_runs_end_at_once_lose_no_turn(record: PageVisit) -
     for tab, question in ((page, "Here."), (other, "There.")):
         await tab.reload()
         await expect(answer(tab, question)).to_contain_text("The final answer")
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> KeyStore:
+    return KeyStore(tmp_path / "keys.sqlite")
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def keyed(
+    browser: Browser, fake_engines: FakeEngines, keys: KeyStore, tmp_path: Path
+) -> AsyncIterator[PageVisit]:
+    """The page of a server with keys, opened with one."""
+    config = gateway_config()
+    server = config.server.model_validate({**config.server.model_dump(), "keys": tmp_path / "keys.sqlite"})
+    async with (
+        serving(fake_engines, config.model_copy(update={"server": server})) as url,
+        open_page(browser, url, refusals={401}) as keyed,
+    ):
+        page = await keyed.open()
+        await offer_key(page, keys.create("ann", ["run"]))
+        await expect(page.get_by_role("textbox", name="Your question")).to_be_visible()
+        yield keyed
+
+
+async def offer_key(page: Page, key: str) -> None:
+    dialog = page.get_by_role("dialog", name="API key")
+    await dialog.get_by_role("textbox", name="Key").fill(key)
+    await dialog.get_by_role("button", name="Use this key").click()
+
+
+async def test_another_key_sees_no_draft_of_the_first(keyed: PageVisit, keys: KeyStore) -> None:
+    page = keyed.page
+    box = page.get_by_role("textbox", name="Your question")
+    prompt = page.get_by_role("textbox", name="System prompt")
+    await page.locator(".composer summary").click()
+    await prompt.fill("Ann's prompt.")
+    await page.locator("input[type=file]").set_input_files(
+        {"name": "anns.txt", "mimeType": "text/plain", "buffer": b"Ann's file."}
+    )
+    await expect(page.get_by_role("button", name="Remove anns.txt")).to_be_visible()
+    await box.fill("Ann's draft.")
+    await page.get_by_role("button", name="Key", exact=True).click()
+    await offer_key(page, keys.create("bob", ["run"]))
+    await expect(page.get_by_role("button", name="Remove anns.txt")).to_have_count(0)
+    await expect(box).to_have_value("")
+    await page.locator(".composer summary").click()
+    await expect(prompt).to_have_value("")
+    await answered(keyed, "Bob's question.")
+
+
+@pytest.mark.parametrize("is_reloaded", [False, True])
+async def test_a_refused_conversation_goes_on_with_another_key_on_the_same_visit_only(
+    keyed: PageVisit, keys: KeyStore, is_reloaded: bool
+) -> None:
+    page = keyed.page
+
+    async def refuse_key(route: Route) -> None:
+        await route.fulfill(status=401, json={"error": {"message": "Unknown key.", "code": "invalid_api_key"}})
+
+    await page.route(CHAT, refuse_key)
+    turn = await keyed.ask("Ann's question.")
+    await page.get_by_role("dialog", name="API key").get_by_role("button", name="Cancel").click()
+    await expect(kept(page)).to_have_text(["Ann's question."])
+    await page.unroute_all(behavior="ignoreErrors")
+    if is_reloaded:
+        await page.reload()
+        await expect(turn).to_contain_text("A key is needed")
+    await page.get_by_role("button", name="Key", exact=True).click()
+    await offer_key(page, keys.create("bob", ["run"]))
+    await expect(kept(page)).to_have_count(0)
+    await expect(page.get_by_role("article")).to_have_count(0 if is_reloaded else 1)

@@ -34,7 +34,11 @@ export function mount(root, api) {
   root.append(h("h1", { className: "unseen" }, "Ask"), narrowHead(state.shelf), state.shelf.list, talk);
   loadModels(state, box);
   const onKey = () => {
-    state.shelf.keyChanged();
+    // A draft, its attachments and a system prompt belong to who wrote them, and each key has its ensembles.
+    if (state.shelf.keyChanged()) {
+      state.composer = null;
+      fill(box);
+    }
     if (state.composer === null) loadModels(state, box);
   };
   document.addEventListener("cappella-key", onKey);
@@ -74,16 +78,19 @@ async function loadModels(state, box) {
   }
   state.strategies = Object.keys(found.strategies);
   state.notices = Object.fromEntries(found.ensembles.map(({ id, notice }) => [id, notice]));
-  state.composer = createComposer(api, found, {
-    send: (asked) => send(state, shelf.current(), { ...asked, choice: state.composer.controls.value() }),
+  const composer = createComposer(api, found, {
+    // One that was waiting for a file when another key was given sends nothing with that.
+    send: (asked) => composer === state.composer && send(state, shelf.current(), { ...asked, choice: composer.controls.value() }),
     stop: () => shelf.current().running?.stop(),
-    chosen: () => state.welcome.hidden || showWelcome(state.welcome, api, state.composer),
-    count: (text) => countTokens(api, state.composer.controls.value().model, text),
+    chosen: () => state.welcome.hidden || showWelcome(state.welcome, api, composer),
+    count: (text) => countTokens(api, composer.controls.value().model, text),
   });
-  fill(box, shelf.undo.element, state.composer.element);
+  state.composer = composer;
+  fill(box, shelf.undo.element, composer.element);
   showConversation(state, shelf.current());
   shelf.refresh();
   shelf.open(state.wanted);
+  state.wanted = null;
   api.get("/api/machine").then(
     (machine) => (state.runsKept = machine.runs_kept),
     () => {},

@@ -1,5 +1,6 @@
 // Which conversation is shown, and what is kept of the others: opens, starts, renames, deletes and branches them.
 
+import { ApiError } from "./api.js";
 import { conversationBar } from "./conversation_bar.js";
 import { conversationList } from "./conversation_list.js";
 import { keep, keepResult, keptTurn, newConversation } from "./conversation.js";
@@ -46,8 +47,10 @@ export function conversationShelf(api, { show, restore }) {
     return isWanted() ? take(conversation) : undefined;
   };
   const keepBy = async (way, conversation) => {
+    const here = ["", "#ask", `#ask/${conversation.head.id}`];
     await way(conversation).then((isWritten) => isWritten === false || list.wrote(), list.wrote);
-    if (conversation === shown) showAddress(shown);
+    // Any other address is where the user is on the way to.
+    if (conversation === shown && here.includes(location.hash)) showAddress(shown);
     return refresh();
   };
   const changed = (conversation) => {
@@ -119,17 +122,30 @@ export function conversationShelf(api, { show, restore }) {
       take(conversation);
       return changed(conversation);
     },
-    /** Another key does not see the conversations of the first; but who had to give a new one to go on goes on. */
+    /**
+     * Another key does not see the conversations of the first; but who had to give a new one to go on goes on. Returns whether the
+     * shown one was put away.
+     */
     keyChanged() {
-      if (kept.ownerOf(api.key) === owner) return;
+      if (kept.ownerOf(api.key) === owner) return false;
       owner = kept.ownerOf(api.key);
       opened += 1;
       undo.hide();
-      if (shown.turns.at(-1)?.run?.error?.status !== 401) return take(newConversation(owner));
+      if (!wasRefused(shown)) {
+        take(newConversation(owner));
+        return true;
+      }
       Object.assign(shown.head, { id: kept.newId(), owner });
-      return refresh();
+      refresh();
+      return false;
     },
   };
+}
+
+/** Whether a conversation stopped at a key that was not accepted, on this visit: an error that was kept is plain data. */
+function wasRefused({ turns }) {
+  const error = turns.at(-1)?.run?.error;
+  return error instanceof ApiError && error.status === 401;
 }
 
 /** The address of a kept conversation leads to it after a reload, too. */
