@@ -29,6 +29,8 @@ COUNT_KEPT = """async () => { const asked = indexedDB.open("cappella");
   database.close();
   return count; }"""
 
+DELETE_STORES = """() => { const asked = indexedDB.deleteDatabase("cappella");
+  return new Promise((done) => { asked.onsuccess = asked.onblocked = (event) => done(event.type); }); }"""
 # Writes end as on a full disk: the transaction is aborted, with another error.
 FAIL_WRITES = """() => { const { put } = IDBObjectStore.prototype;
   window.isFull = true;
@@ -241,3 +243,13 @@ async def test_a_refused_conversation_goes_on_with_another_key_on_the_same_visit
     await offer_key(page, keys.create("bob", ["run"]))
     await expect(kept(page)).to_have_count(0)
     await expect(page.get_by_role("article")).to_have_count(0 if is_reloaded else 1)
+
+
+async def test_a_tab_lets_go_of_what_is_kept_for_another_version_and_opens_it_anew(record: PageVisit) -> None:
+    page = record.page
+    await answered(record, "Say hello.")
+    await expect(kept(page)).to_have_text(["Say hello."])
+    assert await page.evaluate(DELETE_STORES) == "success"
+    await answered(record, "Say it again.")
+    await expect(kept(page)).to_have_text(["Say hello."])
+    assert await page.evaluate(COUNT_KEPT) == 1

@@ -131,16 +131,40 @@ async function inStores(mode, work) {
   });
 }
 
+/** The database; once its connection has ended, or where it did not open, the next call opens it anew. */
 function open() {
-  opened ??= new Promise((resolve, reject) => {
+  const forget = () => {
+    opened = null;
+  };
+  opened ??= connect(forget);
+  opened.catch(forget);
+  return opened;
+}
+
+function connect(ended) {
+  return new Promise((resolve, reject) => {
     const request = indexedDB.open(DATABASE, VERSION);
+    let isBlocked = false;
     request.addEventListener("upgradeneeded", () => {
       for (const name of ["heads", "bodies"]) {
         request.result.createObjectStore(name, { keyPath: "id" }).createIndex("owner", "owner");
       }
     });
-    request.addEventListener("success", () => resolve(request.result));
+    request.addEventListener("success", () => {
+      const database = request.result;
+      if (isBlocked) return database.close();
+      // Another tab has a newer version of the page, which waits until this one lets go.
+      database.addEventListener("versionchange", () => {
+        database.close();
+        ended();
+      });
+      database.addEventListener("close", ended);
+      return resolve(database);
+    });
     request.addEventListener("error", () => reject(request.error));
+    request.addEventListener("blocked", () => {
+      isBlocked = true;
+      reject(new DOMException("Another tab keeps an older version open.", "BlockedError"));
+    });
   });
-  return opened;
 }
