@@ -253,3 +253,24 @@ async def test_a_tab_lets_go_of_what_is_kept_for_another_version_and_opens_it_an
     await answered(record, "Say it again.")
     await expect(kept(page)).to_have_text(["Say hello."])
     assert await page.evaluate(COUNT_KEPT) == 1
+
+
+async def test_a_name_that_is_being_typed_outlasts_the_end_of_a_run(
+    record: PageVisit, fake_engines: FakeEngines
+) -> None:
+    page = record.page
+    fake_engines.let("cat", Script(("Slow",), ending="held"))
+    turn = await record.ask("Say hello.")
+    await expect(kept(page)).to_have_text(["Say hello."])
+    await page.get_by_role("button", name="Rename").click()
+    name = page.get_by_role("textbox", name="Name of the conversation")
+    await name.fill("Greet")
+    for changes in ({"isComposing": True, "keyCode": 27}, {"keyCode": 229}):
+        await name.dispatch_event("keydown", {"key": "Escape", "bubbles": True, **changes})
+    fake_engines.servers["cat"].released.set()
+    await expect(turn.get_by_role("button", name="Copy the answer")).to_be_visible()
+    assert await page.evaluate(COUNT_KEPT) == 1
+    await page.keyboard.type("ings")
+    await page.keyboard.press("Enter")
+    await expect(kept(page)).to_have_text(["Greetings"])
+    await expect(page.get_by_role("heading", name="Greetings")).to_be_visible()

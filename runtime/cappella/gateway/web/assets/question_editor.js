@@ -1,7 +1,7 @@
 // A field in which an earlier question is changed and sent again.
 
 import { h } from "./dom.js";
-import { sendOnEnter } from "./enter_key.js";
+import { isComposing, sendOnEnter } from "./enter_key.js";
 
 /** The field in place of `shown`, until it is sent or given up; `send(question)` is called with the new words. */
 export function editQuestion(shown, question, send) {
@@ -36,7 +36,7 @@ export function editQuestion(shown, question, send) {
     event.preventDefault();
     submit();
   });
-  form.addEventListener("keydown", (event) => event.key === "Escape" && !event.isComposing && cancel());
+  form.addEventListener("keydown", (event) => event.key === "Escape" && !isComposing(event) && cancel());
   sendOnEnter(text, submit);
   shown.hidden = true;
   shown.before(form);
