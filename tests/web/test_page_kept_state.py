@@ -274,3 +274,20 @@ async def test_a_name_that_is_being_typed_outlasts_the_end_of_a_run(
     await page.keyboard.press("Enter")
     await expect(kept(page)).to_have_text(["Greetings"])
     await expect(page.get_by_role("heading", name="Greetings")).to_be_visible()
+
+
+async def test_on_a_wide_touch_screen_the_button_that_deletes_is_seen(
+    browser: Browser, fake_engines: FakeEngines
+) -> None:
+    touch = {"has_touch": True, "is_mobile": True}
+    async with serving(fake_engines, gateway_config()) as url, open_page(browser, url, **touch) as record:
+        page = await record.open()
+        assert await page.evaluate("matchMedia('(hover: none)').matches && innerWidth >= 1100")
+        await answered(record, "Say hello.")
+        await expect(kept(page)).to_have_text(["Say hello."])
+        delete = column(page).get_by_role("button", name="Delete “Say hello.”")
+        await expect(delete).to_have_css("opacity", "1")
+        link_box, delete_box = await kept(page).bounding_box(), await delete.bounding_box()
+        assert link_box is not None
+        assert delete_box is not None
+        assert link_box["x"] + link_box["width"] <= delete_box["x"] + 1
