@@ -291,3 +291,41 @@ async def test_on_a_wide_touch_screen_the_button_that_deletes_is_seen(
         assert link_box is not None
         assert delete_box is not None
         assert link_box["x"] + link_box["width"] <= delete_box["x"] + 1
+
+
+async def test_a_question_changed_while_another_runs_waits_and_is_not_lost(
+    record: PageVisit, fake_engines: FakeEngines
+) -> None:
+    page = record.page
+    first = await answered(record, "Say hello.")
+    fake_engines.let("cat", Script(("Slow",), ending="held"))
+    await record.ask("A slow one.")
+    await first.get_by_role("combobox", name="Ask again in another way").select_option(label="In the same way")
+    await expect(first.get_by_role("alert")).to_contain_text("Another question of this conversation is being answered")
+    await first.get_by_role("button", name="Edit the question").click()
+    field = first.get_by_role("textbox", name="Change the question")
+    await field.fill("Say hi.")
+    await field.press("Enter")
+    await expect(first.locator(".editor").get_by_role("alert")).to_contain_text("stop that, or wait for it")
+    await expect(field).to_have_value("Say hi.")
+    fake_engines.servers["cat"].released.set()
+    await expect(first.get_by_role("alert")).to_have_count(0)
+    await field.press("Enter")
+    await expect(answer(page, "Say hi.")).to_contain_text("The final answer")
+    await expect(page.locator(".turn")).to_have_count(1)
+
+
+async def test_a_conversation_that_no_request_holds_has_a_way_on(record: PageVisit) -> None:
+    record.refusals = {413}
+    page = record.page
+    await answered(record, "Say hello.")
+
+    async def refuse_size(route: Route) -> None:
+        await route.fulfill(status=413, json={"error": {"message": "Too large.", "code": "body_too_large"}})
+
+    await page.route(CHAT, refuse_size)
+    turn = await record.ask("Say it again.")
+    await expect(turn).to_contain_text("The request is too long")
+    await page.unroute_all(behavior="ignoreErrors")
+    await turn.get_by_role("button", name="Ask only this").click()
+    await expect(answer(page, "Say it again.")).to_contain_text("The final answer")

@@ -8,8 +8,8 @@ import { watchStages } from "./loading_stages.js";
 const REFRESH_MS = 1000;
 
 /**
- * A note about an error; `again()` sends the request again. Call `dispose()` when the note is removed, or out of sight: from then on
- * it does nothing of itself.
+ * A note about an error; `again()` sends the request again, or returns false. Call `dispose()` when the note is removed, or out of
+ * sight: from then on it does nothing of itself.
  */
 export function errorNote(api, error, { again, model }) {
   const problem = describeError(error);
@@ -25,8 +25,7 @@ export function errorNote(api, error, { again, model }) {
   let stop = () => {};
   let isOver = false;
   const retry = () => {
-    dispose();
-    again();
+    if (again() !== false) dispose();
   };
   const retryOfItself = () => isOver || retry();
   const dispose = () => {
