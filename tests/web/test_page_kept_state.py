@@ -10,7 +10,7 @@ from playwright.async_api import Browser, Locator, Page, Route, expect
 
 from cappella.auth.keys import KeyStore
 from support.browser import PageVisit, open_page
-from support.fake_engines import FakeEngines, gateway_config, serving
+from support.fake_engines import FakeEngines, eventually, gateway_config, serving
 from support.scripted_engine import Script
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -329,3 +329,26 @@ async def test_a_conversation_that_no_request_holds_has_a_way_on(record: PageVis
     await page.unroute_all(behavior="ignoreErrors")
     await turn.get_by_role("button", name="Ask only this").click()
     await expect(answer(page, "Say it again.")).to_contain_text("The final answer")
+
+
+async def test_what_is_not_kept_can_be_had_back_after_another_was_opened(
+    record: PageVisit, fake_engines: FakeEngines
+) -> None:
+    page = record.page
+    await answered(record, "Say hello.")
+    await expect(kept(page)).to_have_text(["Say hello."])
+    await start_new(page)
+    await column(page).get_by_role("checkbox", name="Keep conversations").uncheck()
+    fake_engines.let("cat", Script(("Endless",), ending="hang"))
+    secret = await record.ask("A secret.")
+    await expect(secret.get_by_role("article", name="cat")).to_contain_text("Endless")
+    await kept(page).get_by_text("Say hello.").click()
+    await expect(answer(page, "Say hello.")).to_contain_text("The final answer")
+    assert await eventually(lambda: fake_engines.running == 0)
+    await page.get_by_role("button", name="Undo").click()
+    await expect(secret).to_contain_text("You stopped this run.")
+    fake_engines.let("cat", Script())
+    turn = await answered(record, "Another secret.")
+    await turn.get_by_role("button", name="Branch from here").click()
+    await page.get_by_role("button", name="Undo").click()
+    await expect(page.locator(".turn")).to_have_count(2)

@@ -30,6 +30,16 @@ export function conversationShelf(api, { show, restore }) {
     show(shown, words);
     return refresh();
   };
+  /** Put another one in the place of the shown one, which is gone with this where nothing is kept: that can be undone. */
+  const moveTo = (conversation, words) => {
+    const left = shown;
+    undo.hide();
+    const drawn = take(conversation, words);
+    if (kept.isKeeping() || !left.turns.length) return drawn;
+    left.running?.stop();
+    undo.show("The conversation was cleared.", () => take(left));
+    return drawn;
+  };
   const runningOne = (id) => [...running].find(({ head }) => head.id === id && head.owner === owner);
   const open = async (id) => {
     if (!id) return showAddress(shown);
@@ -37,14 +47,13 @@ export function conversationShelf(api, { show, restore }) {
     // Another one may have been asked for meanwhile, or another key given.
     const isWanted = () => mine === opened;
     if (id === shown.head.id) return showAddress(shown);
-    undo.hide();
-    if (runningOne(id)) return take(runningOne(id));
+    if (runningOne(id)) return moveTo(runningOne(id));
     const found = await kept.readConversation(owner, id).catch(() => null);
     if (!isWanted()) return undefined;
-    if (!found) return take(newConversation(owner), NOT_FOUND);
+    if (!found) return moveTo(newConversation(owner), NOT_FOUND);
     const conversation = { ...newConversation(owner), head: found.head };
     await restore(conversation, found.turns);
-    return isWanted() ? take(conversation) : undefined;
+    return isWanted() ? moveTo(conversation) : undefined;
   };
   const keepBy = async (way, conversation) => {
     const here = ["", "#ask", `#ask/${conversation.head.id}`];
@@ -57,14 +66,7 @@ export function conversationShelf(api, { show, restore }) {
     undo.hide();
     return keepBy(keep, conversation);
   };
-  const startNew = () => {
-    const left = shown;
-    undo.hide();
-    take(newConversation(owner));
-    if (kept.isKeeping() || !left.turns.length) return;
-    left.running?.stop();
-    undo.show("The conversation was cleared.", () => take(left));
-  };
+  const startNew = () => moveTo(newConversation(owner));
   const remove = async (head) => {
     const found = await kept.readConversation(owner, head.id);
     const [wasShown, left] = [head.id === shown.head.id, shown];
@@ -119,8 +121,8 @@ export function conversationShelf(api, { show, restore }) {
       const turns = shown.turns.slice(0, shown.turns.indexOf(turn) + 1).map(keptTurn);
       Object.assign(conversation.head, { title: `${shown.head.title} (branch)`, isRenamed: true });
       await restore(conversation, turns);
-      take(conversation);
-      return changed(conversation);
+      moveTo(conversation);
+      return keepBy(keep, conversation);
     },
     /**
      * Another key does not see the conversations of the first; but who had to give a new one to go on goes on. Returns whether the
