@@ -7,7 +7,7 @@ import { titleOf } from "../../runtime/cappella/gateway/web/assets/conversation.
 import { asJson, asMarkdown } from "../../runtime/cappella/gateway/web/assets/export.js";
 import { readKeptRun } from "../../runtime/cappella/gateway/web/assets/kept_run_state.js";
 import { newRun } from "../../runtime/cappella/gateway/web/assets/run_state.js";
-import { summaryQuestion, turnsToLeaveOut, withSummary } from "../../runtime/cappella/gateway/web/assets/too_long.js";
+import { sizeInBody, summaryQuestion, turnsToLeaveOut, withSummary } from "../../runtime/cappella/gateway/web/assets/too_long.js";
 import { sha256 } from "../../runtime/cappella/gateway/web/assets/sha256.js";
 
 const CHOICE = { model: "cappella/default", strategy: "vote" };
@@ -81,6 +81,13 @@ test("the oldest turns are left out until half or one is left, at least one more
   assert.equal(turnsToLeaveOut([10, 10, 10, 10].map(turn), 2), 3);
   assert.equal(turnsToLeaveOut([100, 1, 1].map(turn), 0), 1);
   assert.equal(turnsToLeaveOut([1, 100].map(turn), 0), 1);
+});
+
+test("where a request is too large for the server, images count", () => {
+  const image = { name: "a.png", kind: "image", url: "data:,".padEnd(1000) };
+  const turns = [[image], [], []].map((attachments) => ({ question: "Where?", attachments, answer: "There." }));
+  assert.equal(turnsToLeaveOut(turns, 0, sizeInBody), 1);
+  assert.equal(turnsToLeaveOut(turns, 0), 2);
 });
 
 test("a summary is asked of the end of a conversation that the models can read", () => {

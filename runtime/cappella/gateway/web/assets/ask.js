@@ -9,10 +9,13 @@ import { readModels, requestBody } from "./request.js";
 import { restoredTurn } from "./restored_turn.js";
 import { startRun } from "./run_stream.js";
 import { conversationShelf } from "./shelf.js";
-import { summaryQuestion, tooLongRemedy, withSummary } from "./too_long.js";
+import { sizeInBody, sizeOfText, summaryQuestion, tooLongRemedy, withSummary } from "./too_long.js";
 import { turnView } from "./turn.js";
 import { addTurnMenu } from "./turn_menu.js";
 import { showWelcome } from "./welcome.js";
+
+const TOO_LONG = ["context_length_exceeded", "body_too_large"];
+const BUSY = "Another question of this conversation is being answered: stop that, or wait for it.";
 
 export function mount(root, api) {
   const welcome = h("section", { className: "welcome" });
@@ -34,7 +37,11 @@ export function mount(root, api) {
   root.append(h("h1", { className: "unseen" }, "Ask"), narrowHead(state.shelf), state.shelf.list, talk);
   loadModels(state, box);
   const onKey = () => {
-    state.shelf.keyChanged();
+    // A draft, its attachments and a system prompt belong to who wrote them, and each key has its ensembles.
+    if (state.shelf.keyChanged()) {
+      state.composer = null;
+      fill(box);
+    }
     if (state.composer === null) loadModels(state, box);
   };
   document.addEventListener("cappella-key", onKey);
@@ -74,17 +81,25 @@ async function loadModels(state, box) {
   }
   state.strategies = Object.keys(found.strategies);
   state.notices = Object.fromEntries(found.ensembles.map(({ id, notice }) => [id, notice]));
-  state.composer = createComposer(api, found, {
-    send: (asked) => send(state, shelf.current(), { ...asked, choice: state.composer.controls.value() }),
+  const composer = createComposer(api, found, {
+    // One that was waiting for a file when another key was given sends nothing with that.
+    send: (asked) => composer === state.composer && send(state, shelf.current(), { ...asked, choice: composer.controls.value() }),
     stop: () => shelf.current().running?.stop(),
+<<<<<<< HEAD
     chosen: () => state.welcome.hidden || showWelcome(state.welcome, api, state.composer),
     current: shelf.current,
     count: (text) => countTokens(api, state.composer.controls.value().model, text),
+=======
+    chosen: () => state.welcome.hidden || showWelcome(state.welcome, api, composer),
+    count: (text) => countTokens(api, composer.controls.value().model, text),
+>>>>>>> mend2
   });
-  fill(box, shelf.undo.element, state.composer.element);
+  state.composer = composer;
+  fill(box, shelf.undo.element, composer.element);
   showConversation(state, shelf.current());
   shelf.refresh();
   shelf.open(state.wanted);
+  state.wanted = null;
   api.get("/api/machine").then(
     (machine) => (state.runsKept = machine.runs_kept),
     () => {},
@@ -153,6 +168,7 @@ function send(state, conversation, { question, attachments, choice, leftOut }) {
 function finishTurn(state, conversation, turn, run) {
   const { api, shelf, composer, strategies } = state;
   conversation.running = null;
+  conversation.busyWords?.remove();
   if (conversation === shelf.current()) composer.setRunning(false);
   Object.assign(turn, { run, answer: run.phase === "done" ? run.answer.text : "" });
   turn.view.end(run);
@@ -164,16 +180,15 @@ function finishTurn(state, conversation, turn, run) {
 }
 
 function showFailure(state, conversation, turn, error) {
-  const again = () => {
-    note.dispose();
-    askAgain(state, conversation, turn, turn);
-  };
+  const again = () => askAgain(state, conversation, turn, turn);
   const note = errorNote(state.api, error, { model: turn.choice.model, again });
   turn.dispose = note.dispose;
+  if (conversation !== state.shelf.current()) note.dispose();
   turn.view.notice.append(note.element);
-  if (error.code !== "context_length_exceeded") return;
+  if (!TOO_LONG.includes(error.code)) return;
   const earlier = conversation.turns.slice(0, conversation.turns.indexOf(turn));
-  const remedy = tooLongRemedy(earlier, turn.leftOut, {
+  const sizeOf = error.code === "body_too_large" ? sizeInBody : sizeOfText;
+  const remedy = tooLongRemedy(earlier, turn.leftOut, sizeOf, {
     leaveOut: (leftOut) => askAgain(state, conversation, turn, { ...turn, leftOut }),
     summarise: () => beginAnew(state, earlier, turn),
   });
@@ -194,20 +209,32 @@ async function beginAnew(state, earlier, { question, attachments, choice }) {
   return true;
 }
 
-/** Ask instead of a turn and of those after it, which refer to the answer that is replaced; this can be undone. */
+/**
+ * Ask instead of a turn and of those after it, which refer to the answer that is replaced; this can be undone. Returns false, and says
+ * so in the turn, while the conversation runs.
+ */
 function askAgain(state, conversation, turn, { question, choice, leftOut }) {
   const { shelf } = state;
-  if (conversation.running) return;
+  if (conversation.running) return sayBusy(conversation, turn);
   const removed = conversation.turns.splice(conversation.turns.indexOf(turn));
   for (const each of removed) {
     each.dispose?.();
     each.view.element.remove();
   }
   send(state, conversation, { question, attachments: turn.attachments, choice, leftOut: leftOut ?? turn.leftOut });
-  if (!removed.some((each) => each.answer)) return;
+  if (!removed.some((each) => each.answer)) return true;
   const replacing = conversation.turns.at(-1);
   const words = removed.length > 1 ? `${removed.length} turns were replaced.` : "The answer was replaced.";
   shelf.undo.show(words, () => putBack(state, conversation, replacing, removed));
+  return true;
+}
+
+/** Say in a turn that it has to wait, until the run is over; beside the words of the question, where they are being changed. */
+function sayBusy(conversation, { view }) {
+  conversation.busyWords?.remove();
+  conversation.busyWords = h("p", { className: "small problem", role: "alert" }, BUSY);
+  (view.element.querySelector(".editor") ?? view.actions).append(conversation.busyWords);
+  return false;
 }
 
 function putBack({ shelf }, conversation, replacing, removed) {

@@ -1,7 +1,7 @@
 // One conversation: its turns, and what is kept of it.
 
 import { h } from "./dom.js";
-import { isKeeping, newId, readHead, writeConversation } from "./kept_conversations.js";
+import { isKeeping, newId, updateConversation } from "./kept_conversations.js";
 
 const MAX_TITLE_CHARACTERS = 80;
 
@@ -41,15 +41,23 @@ function inTurn(conversation, work) {
   return done;
 }
 
-/** What another tab wrote since stays, and this becomes another conversation. */
+/** What another tab wrote since stays, and this becomes another conversation. Resolves to whether it was written. */
 async function write({ head, turns }, mayBegin) {
   const [first] = turns;
   if (!head.isRenamed && first) head.title = titleOf(first.question || first.attachments[0].name);
-  const there = await readHead(head.id);
-  if (!there && !mayBegin) return;
-  if (there && there.changedMs !== head.changedMs) head.id = newId();
-  head.changedMs = Math.max(Date.now(), head.changedMs + 1);
-  await writeConversation({ ...head }, turns.map(keptTurn));
+  const { id } = head;
+  const keptTurns = turns.map(keptTurn);
+  const written = await updateConversation(id, (there) => {
+    if (!there && !mayBegin) return null;
+    const isForeign = there && there.changedMs !== head.changedMs;
+    const changes = { id: isForeign ? newId() : id, changedMs: Math.max(Date.now(), head.changedMs + 1) };
+    return { head: { ...head, ...changes }, turns: keptTurns };
+  });
+  if (!written) return false;
+  // After a write that failed, what is there is still what this one wrote last.
+  head.changedMs = written.changedMs;
+  if (head.id === id) head.id = written.id;
+  return true;
 }
 
 /** What is kept of a turn. */

@@ -1,6 +1,7 @@
 // The head of a conversation: its name, which can be changed, and how to save, print or link it.
 
 import { fill, h, setText } from "./dom.js";
+import { isComposing } from "./enter_key.js";
 import { asJson, asMarkdown, fileName } from "./export.js";
 import { saveFile } from "./save_file.js";
 
@@ -9,6 +10,7 @@ const WAYS = { markdown: "As Markdown", json: "As JSON, with the trace", print: 
 /** The head; `show(conversation)` shows that of a conversation, or nothing for one without turns. */
 export function conversationBar({ renamed }) {
   let conversation = null;
+  let endEdit = null;
   const title = h("h2", { className: "kept-title" });
   const rename = h("button", { type: "button", className: "quiet", onclick: () => edit() }, "Rename");
   const save = h(
@@ -27,17 +29,18 @@ export function conversationBar({ renamed }) {
   });
 
   const edit = () => {
-    const input = h("input", { "aria-label": "Name of the conversation", value: conversation.head.title });
-    let isOver = false;
+    const edited = conversation;
+    const input = h("input", { "aria-label": "Name of the conversation", value: edited.head.title });
     const end = (takes) => {
-      if (isOver) return;
-      isOver = true;
+      if (endEdit !== end) return;
+      endEdit = null;
       const name = input.value.trim();
-      if (takes && name && name !== conversation.head.title) renamed(conversation, name);
+      if (takes && name && name !== edited.head.title) renamed(edited, name);
       draw();
     };
+    endEdit = end;
     input.addEventListener("keydown", (event) => {
-      if (event.isComposing || !["Enter", "Escape"].includes(event.key)) return;
+      if (isComposing(event) || !["Enter", "Escape"].includes(event.key)) return;
       event.preventDefault();
       end(event.key === "Enter");
       rename.focus();
@@ -56,6 +59,9 @@ export function conversationBar({ renamed }) {
   return {
     element,
     show(shown) {
+      // What is being typed stays.
+      if (endEdit && shown === conversation) return;
+      endEdit?.(true);
       conversation = shown;
       draw();
     },

@@ -7,13 +7,14 @@ const DAY_MS = 24 * 3600 * 1000;
 const NOT_KEPT = "Nothing is kept: a conversation is gone when you leave it or reload.";
 const KEPT = "Kept in this browser only, and readable by whoever uses it.";
 
-/** The column; `show(owner, currentId)` reads the list anew. */
+/** The column; `show(owner, currentId)` reads the list anew, `wrote(error)` tells how a write went, without an error if well. */
 export function conversationList({ startNew, remove, removeAll, keepingChanged }) {
   let owner = null;
   let current = null;
   let heads = [];
   let turn = 0;
   let drawn = "";
+  let writeError = null;
   const search = h("input", { type: "search", "aria-label": "Search conversations", placeholder: "Search" });
   const list = h("div", { className: "kept-list" });
   const problem = h("p", { className: "small muted", hidden: true });
@@ -65,24 +66,28 @@ export function conversationList({ startNew, remove, removeAll, keepingChanged }
     [owner, current] = [newOwner, currentId];
     try {
       heads = await kept.listHeads(owner);
-      problem.hidden = true;
       await draw();
+      tell(writeError);
     } catch (error) {
-      fail(error);
+      tell(error);
     }
   };
-  const fail = (error) => {
-    problem.hidden = false;
-    setText(problem, `This browser keeps no conversations now (${error?.name ?? error}).`);
+  const tell = (error) => {
+    problem.hidden = error === null;
+    setText(problem, error ? `This browser keeps no conversations now (${error.name ?? error}).` : "");
   };
-  search.addEventListener("input", () => draw().catch(fail));
+  const wrote = (error) => {
+    writeError = error ?? null;
+    tell(writeError);
+  };
+  search.addEventListener("input", () => draw().catch(tell));
   keeping.addEventListener("change", () => {
     kept.setKeeping(keeping.checked);
     keepingChanged();
-    draw().catch(fail);
+    draw().catch(tell);
   });
   element.addEventListener("click", (event) => event.target.closest("a, .new, li button") && hidePopover(element));
-  return { element, show, fail };
+  return { element, show, wrote };
 }
 
 /** Close the column where it lies over the page. */

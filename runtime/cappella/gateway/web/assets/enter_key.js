@@ -13,9 +13,14 @@ export function sendOnEnter(field, send) {
 }
 
 /** Whether a key press sends. While an input method composes a word, Enter takes the word and sends nothing. */
-export function isSendKey({ key, shiftKey, altKey, isComposing, keyCode }) {
+export function isSendKey(event) {
+  return event.key === "Enter" && !event.shiftKey && !event.altKey && !isComposing(event);
+}
+
+/** Whether a key press is one of an input method that composes a word. */
+export function isComposing(event) {
   // Safari ends the composition before the key press, and marks that press with code 229.
-  return key === "Enter" && !shiftKey && !altKey && !isComposing && keyCode !== 229;
+  return Boolean(event.isComposing) || event.keyCode === 229;
 }
 
 /** The line that says which keys send; the field names it as its description. */

@@ -34,25 +34,43 @@ export async function listHeads(owner) {
   return heads.sort((one, other) => other.changedMs - one.changedMs);
 }
 
-/** The head of a conversation, as it is kept now; undefined if it is not. */
-export function readHead(id) {
-  return inStores("readonly", ({ heads }) => heads.get(id));
-}
-
 /** `{head, turns}` of a conversation; null if this owner has none by that id. */
 export async function readConversation(owner, id) {
-  const head = await readHead(id);
-  if (head?.owner !== owner) return null;
-  const body = await inStores("readonly", ({ bodies }) => bodies.get(id));
-  return { head, turns: body?.turns ?? [] };
+  const [head, body] = await inStores("readonly", ({ heads, bodies }) => {
+    const [ofHead, ofBody] = [heads.get(id), bodies.get(id)];
+    return {
+      get result() {
+        return [ofHead.result, ofBody.result];
+      },
+    };
+  });
+  return head?.owner === owner ? { head, turns: body?.turns ?? [] } : null;
 }
 
-export async function writeConversation(head, turns) {
-  await inStores("readwrite", ({ heads, bodies }) => {
-    bodies.put({ id: head.id, owner: head.owner, turns });
-    return heads.put(head);
+export function writeConversation(head, turns) {
+  return updateConversation(head.id, () => ({ head, turns }));
+}
+
+/**
+ * Write the `{head, turns}` that `decide(there)` makes of the head that is kept by this id, undefined if none is; nothing where it
+ * makes null. No other tab writes in between. Resolves to the head that was written, or to null.
+ */
+export async function updateConversation(id, decide) {
+  const written = await inStores("readwrite", ({ heads, bodies }) => {
+    const there = heads.get(id);
+    const outcome = { result: null };
+    there.addEventListener("success", () => {
+      const wanted = decide(there.result);
+      if (!wanted) return;
+      const { head, turns } = wanted;
+      bodies.put({ id: head.id, owner: head.owner, turns });
+      heads.put(head);
+      outcome.result = head;
+    });
+    return outcome;
   });
-  tellTabs();
+  if (written) tellTabs();
+  return written;
 }
 
 export async function deleteConversation(id) {
@@ -102,27 +120,51 @@ function tellTabs() {
   channel.close();
 }
 
-/** Call `work` with both stores in one transaction; resolves to the result of the request that it returns. */
+/** Call `work` with both stores in one transaction; resolves to the `result`, at its end, of what it returns: of a request, say. */
 async function inStores(mode, work) {
   const database = await open();
   return new Promise((resolve, reject) => {
     const transaction = database.transaction(["heads", "bodies"], mode);
     const request = work({ heads: transaction.objectStore("heads"), bodies: transaction.objectStore("bodies") });
     transaction.addEventListener("complete", () => resolve(request.result));
-    transaction.addEventListener("abort", () => reject(transaction.error));
+    transaction.addEventListener("abort", () => reject(transaction.error ?? new DOMException("", "AbortError")));
   });
 }
 
+/** The database; once its connection has ended, or where it did not open, the next call opens it anew. */
 function open() {
-  opened ??= new Promise((resolve, reject) => {
+  const forget = () => {
+    opened = null;
+  };
+  opened ??= connect(forget);
+  opened.catch(forget);
+  return opened;
+}
+
+function connect(ended) {
+  return new Promise((resolve, reject) => {
     const request = indexedDB.open(DATABASE, VERSION);
+    let isBlocked = false;
     request.addEventListener("upgradeneeded", () => {
       for (const name of ["heads", "bodies"]) {
         request.result.createObjectStore(name, { keyPath: "id" }).createIndex("owner", "owner");
       }
     });
-    request.addEventListener("success", () => resolve(request.result));
+    request.addEventListener("success", () => {
+      const database = request.result;
+      if (isBlocked) return database.close();
+      // Another tab has a newer version of the page, which waits until this one lets go.
+      database.addEventListener("versionchange", () => {
+        database.close();
+        ended();
+      });
+      database.addEventListener("close", ended);
+      return resolve(database);
+    });
     request.addEventListener("error", () => reject(request.error));
+    request.addEventListener("blocked", () => {
+      isBlocked = true;
+      reject(new DOMException("Another tab keeps an older version open.", "BlockedError"));
+    });
   });
-  return opened;
 }

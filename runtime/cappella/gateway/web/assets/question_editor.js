@@ -1,9 +1,9 @@
 // A field in which an earlier question is changed and sent again.
 
 import { h } from "./dom.js";
-import { sendOnEnter } from "./enter_key.js";
+import { isComposing, sendOnEnter } from "./enter_key.js";
 
-/** The field in place of `shown`, until it is sent or given up; `send(question)` is called with the new words. */
+/** The field in place of `shown`, until it is sent or given up; `send(question)` returns false where the new words cannot be sent. */
 export function editQuestion(shown, question, send) {
   const text = h("textarea", { "aria-label": "Change the question", rows: Math.min(12, question.split("\n").length + 1) });
   text.value = question;
@@ -14,8 +14,7 @@ export function editQuestion(shown, question, send) {
   const submit = () => {
     const words = text.value.trim();
     if (!words) return text.focus();
-    close();
-    send(words);
+    return send(words) === false ? undefined : close();
   };
   const cancel = () => {
     close();
@@ -36,7 +35,7 @@ export function editQuestion(shown, question, send) {
     event.preventDefault();
     submit();
   });
-  form.addEventListener("keydown", (event) => event.key === "Escape" && !event.isComposing && cancel());
+  form.addEventListener("keydown", (event) => event.key === "Escape" && !isComposing(event) && cancel());
   sendOnEnter(text, submit);
   shown.hidden = true;
   shown.before(form);

@@ -1,5 +1,6 @@
 // Which conversation is shown, and what is kept of the others: opens, starts, renames, deletes and branches them.
 
+import { ApiError } from "./api.js";
 import { conversationBar } from "./conversation_bar.js";
 import { conversationList } from "./conversation_list.js";
 import { keep, keepResult, keptTurn, newConversation } from "./conversation.js";
@@ -22,45 +23,54 @@ export function conversationShelf(api, { show, restore }) {
   };
   const take = (conversation, words = "") => {
     opened += 1;
+    // Out of sight nothing is asked again.
+    if (conversation !== shown) for (const turn of shown.turns) turn.dispose?.();
     shown = conversation;
     showAddress(shown);
     show(shown, words);
     return refresh();
   };
+  /** Put another one in the place of the shown one, which is gone with this where nothing is kept: that can be undone. */
+  const moveTo = (conversation, words) => {
+    const left = shown;
+    undo.hide();
+    const drawn = take(conversation, words);
+    if (kept.isKeeping() || !left.turns.length) return drawn;
+    left.running?.stop();
+    undo.show("The conversation was cleared.", () => take(left));
+    return drawn;
+  };
   const runningOne = (id) => [...running].find(({ head }) => head.id === id && head.owner === owner);
   const open = async (id) => {
-    if (!id || id === shown.head.id) return showAddress(shown);
-    undo.hide();
-    if (runningOne(id)) return take(runningOne(id));
-    const found = await kept.readConversation(owner, id).catch(() => null);
-    if (!found) return take(newConversation(owner), NOT_FOUND);
-    const conversation = { ...newConversation(owner), head: found.head };
+    if (!id) return showAddress(shown);
     const mine = (opened += 1);
+    // Another one may have been asked for meanwhile, or another key given.
+    const isWanted = () => mine === opened;
+    if (id === shown.head.id) return showAddress(shown);
+    if (runningOne(id)) return moveTo(runningOne(id));
+    const found = await kept.readConversation(owner, id).catch(() => null);
+    if (!isWanted()) return undefined;
+    if (!found) return moveTo(newConversation(owner), NOT_FOUND);
+    const conversation = { ...newConversation(owner), head: found.head };
     await restore(conversation, found.turns);
-    // Another one may have been asked for meanwhile.
-    return mine === opened && conversation.head.owner === owner ? take(conversation) : undefined;
+    return isWanted() ? moveTo(conversation) : undefined;
   };
   const keepBy = async (way, conversation) => {
-    await way(conversation).catch(list.fail);
-    if (conversation === shown) showAddress(shown);
+    const here = ["", "#ask", `#ask/${conversation.head.id}`];
+    await way(conversation).then((isWritten) => isWritten === false || list.wrote(), list.wrote);
+    // Any other address is where the user is on the way to.
+    if (conversation === shown && here.includes(location.hash)) showAddress(shown);
     return refresh();
   };
   const changed = (conversation) => {
     undo.hide();
     return keepBy(keep, conversation);
   };
-  const startNew = () => {
-    const left = shown;
-    undo.hide();
-    take(newConversation(owner));
-    if (kept.isKeeping() || !left.turns.length) return;
-    left.running?.stop();
-    undo.show("The conversation was cleared.", () => take(left));
-  };
+  const startNew = () => moveTo(newConversation(owner));
   const remove = async (head) => {
     const found = await kept.readConversation(owner, head.id);
     const [wasShown, left] = [head.id === shown.head.id, shown];
-    runningOne(head.id)?.running.stop();
+    runningOne(head.id)?.running?.stop();
     await kept.deleteConversation(head.id);
     await (wasShown ? take(newConversation(owner)) : refresh());
     undo.show(`“${head.title}” was deleted.`, async () => {
@@ -70,7 +80,7 @@ export function conversationShelf(api, { show, restore }) {
     undo.focus();
   };
   const removeAll = async () => {
-    for (const each of running) if (each.head.owner === owner) each.running.stop();
+    for (const each of running) if (each.head.owner === owner) each.running?.stop();
     await kept.deleteAll(owner);
     undo.hide();
     take(newConversation(owner));
@@ -100,9 +110,10 @@ export function conversationShelf(api, { show, restore }) {
     current: () => shown,
     /** A run began: its conversation goes on while another one is shown. */
     began: (conversation) => running.add(conversation),
-    ended(conversation) {
-      running.delete(conversation);
-      return keepBy(keepResult, conversation);
+    /** A run is over: until its result is kept, its conversation is not read from what is kept. */
+    async ended(conversation) {
+      await keepBy(keepResult, conversation);
+      if (!conversation.running) running.delete(conversation);
     },
     /** Go on from a turn in a conversation of its own; the old one stays as it is. */
     async branch(turn) {
@@ -110,19 +121,33 @@ export function conversationShelf(api, { show, restore }) {
       const turns = shown.turns.slice(0, shown.turns.indexOf(turn) + 1).map(keptTurn);
       Object.assign(conversation.head, { title: `${shown.head.title} (branch)`, isRenamed: true });
       await restore(conversation, turns);
-      take(conversation);
-      return changed(conversation);
+      moveTo(conversation);
+      return keepBy(keep, conversation);
     },
-    /** Another key does not see the conversations of the first; but who had to give a new one to go on goes on. */
+    /**
+     * Another key does not see the conversations of the first; but who had to give a new one to go on goes on. Returns whether the
+     * shown one was put away.
+     */
     keyChanged() {
-      if (kept.ownerOf(api.key) === owner) return;
+      if (kept.ownerOf(api.key) === owner) return false;
       owner = kept.ownerOf(api.key);
+      opened += 1;
       undo.hide();
-      if (shown.turns.at(-1)?.run?.error?.status !== 401) return take(newConversation(owner));
+      if (!wasRefused(shown)) {
+        take(newConversation(owner));
+        return true;
+      }
       Object.assign(shown.head, { id: kept.newId(), owner });
-      return refresh();
+      refresh();
+      return false;
     },
   };
+}
+
+/** Whether a conversation stopped at a key that was not accepted, on this visit: an error that was kept is plain data. */
+function wasRefused({ turns }) {
+  const error = turns.at(-1)?.run?.error;
+  return error instanceof ApiError && error.status === 401;
 }
 
 /** The address of a kept conversation leads to it after a reload, too. */

@@ -8,7 +8,7 @@ const SUMMARY_OF = "Sum up this conversation, so that it can be continued by som
 const SUMMARY_FROM = "What was said before, in short:";
 
 /** How many of the oldest turns to leave out, so that half of what was sent before is left, or one turn; at least one more. */
-export function turnsToLeaveOut(turns, leftOut) {
+export function turnsToLeaveOut(turns, leftOut, sizeOf = sizeOfText) {
   const sizes = turns.slice(leftOut).map(sizeOf);
   let left = sizes.reduce((sum, size) => sum + size, 0);
   const most = left / 2;
@@ -31,10 +31,10 @@ export function withSummary(system, summary) {
 }
 
 /** The buttons below the error: `leaveOut(count)` asks again; `summarise()` resolves to whether it began a new conversation. */
-export function tooLongRemedy(earlier, leftOut, { leaveOut, summarise }) {
+export function tooLongRemedy(earlier, leftOut, sizeOf, { leaveOut, summarise }) {
   const sent = earlier.length - leftOut;
   if (sent <= 0) return h("p", {}, "The question alone is too long: shorten it, or leave out an attachment.");
-  const count = turnsToLeaveOut(earlier, leftOut);
+  const count = turnsToLeaveOut(earlier, leftOut, sizeOf);
   const turns = (number) => (number === 1 ? "the oldest turn" : `the ${number} oldest turns`);
   const button = (words, onclick) => h("button", { type: "button", onclick }, words);
   return h(
@@ -50,7 +50,13 @@ export function tooLongRemedy(earlier, leftOut, { leaveOut, summarise }) {
   );
 }
 
-function sizeOf({ question, attachments, answer }) {
+/** The size of a turn in a request's body, with its images. */
+export function sizeInBody({ question, attachments, answer }) {
+  return JSON.stringify(contentOf(question, attachments)).length + answer.length;
+}
+
+/** The size of a turn for the models, as far as it is text. */
+export function sizeOfText({ question, attachments, answer }) {
   return textOf(question, attachments).length + answer.length;
 }
 
