@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from cappella import threads
 from cappella.config.judge_seat import JudgeSeat
 from cappella.config.options import Options, Overrides, Seat
 from cappella.config.weighing import Agreement, Selection
@@ -180,7 +179,6 @@ async def test_a_timeout_while_judges_change_leaves_the_run_with_one_of_them(
     fake_engines: FakeEngines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where a long conversation is made ready for the next judge when the time for grouping ends."""
-    makes_ready, made = threads.off_loop_if_large, list[object]()
     made = list[object]()
 
     async def too_slow_at_first(*work: Any) -> Any:

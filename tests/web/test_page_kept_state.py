@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -279,7 +280,7 @@ async def test_a_name_that_is_being_typed_outlasts_the_end_of_a_run(
 async def test_on_a_wide_touch_screen_the_button_that_deletes_is_seen(
     browser: Browser, fake_engines: FakeEngines
 ) -> None:
-    touch = {"has_touch": True, "is_mobile": True}
+    touch: dict[str, Any] = {"has_touch": True, "is_mobile": True}
     async with serving(fake_engines, gateway_config()) as url, open_page(browser, url, **touch) as record:
         page = await record.open()
         assert await page.evaluate("matchMedia('(hover: none)').matches && innerWidth >= 1100")

@@ -85,14 +85,9 @@ async function loadModels(state, box) {
     // One that was waiting for a file when another key was given sends nothing with that.
     send: (asked) => composer === state.composer && send(state, shelf.current(), { ...asked, choice: composer.controls.value() }),
     stop: () => shelf.current().running?.stop(),
-<<<<<<< HEAD
-    chosen: () => state.welcome.hidden || showWelcome(state.welcome, api, state.composer),
-    current: shelf.current,
-    count: (text) => countTokens(api, state.composer.controls.value().model, text),
-=======
     chosen: () => state.welcome.hidden || showWelcome(state.welcome, api, composer),
+    current: shelf.current,
     count: (text) => countTokens(api, composer.controls.value().model, text),
->>>>>>> mend2
   });
   state.composer = composer;
   fill(box, shelf.undo.element, composer.element);
