@@ -279,8 +279,10 @@ async def test_a_name_that_is_being_typed_outlasts_the_end_of_a_run(
 async def test_on_a_wide_touch_screen_the_button_that_deletes_is_seen(
     browser: Browser, fake_engines: FakeEngines
 ) -> None:
-    touch = {"has_touch": True, "is_mobile": True}
-    async with serving(fake_engines, gateway_config()) as url, open_page(browser, url, **touch) as record:
+    async with (
+        serving(fake_engines, gateway_config()) as url,
+        open_page(browser, url, has_touch=True, is_mobile=True) as record,
+    ):
         page = await record.open()
         assert await page.evaluate("matchMedia('(hover: none)').matches && innerWidth >= 1100")
         await answered(record, "Say hello.")
