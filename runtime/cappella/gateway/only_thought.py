@@ -9,6 +9,8 @@ from cappella.gateway.usage_report import Filter
 
 HEADER = "x-cappella-warning"
 CODE = "only_thinking"
+MAX_LINE_BYTES = 256 << 10
+"""A longer reply, such as one with log-probabilities, passes as it comes: a reader that stalls must not fill our memory."""
 WARNING = {
     "code": CODE,
     "message": "The model's tokens ended while it still thought, before an answer: raise max_completion_tokens, or set"
@@ -26,6 +28,19 @@ class OnlyThought(ReplyLines):
         self._choices = choices
         self._answered: set[int] = set()
         self._warned = False
+        self._passes = False
+
+    def feed(self, data: bytes) -> bytes:
+        if self._passes:
+            return self._inner.feed(data)
+        shown = super().feed(data)
+        if len(self._rest) <= MAX_LINE_BYTES:
+            return shown
+        self._passes, held, self._rest = True, self._rest, b""
+        return shown + held
+
+    def rest(self) -> bytes:
+        return self._inner.rest() if self._passes else super().rest()
 
     @property
     def headers(self) -> Mapping[str, str]:
