@@ -216,10 +216,12 @@ async def test_a_block_that_is_finished_is_not_rendered_again(record: PageVisit,
         ),
     )
     turn = await record.ask(QUESTION)
-    pace.release()
+    # On a busy machine an early prefill of the judge takes some of them.
+    for _ in range(5):
+        pace.release()
     await expect(answer(turn)).to_contain_text("The", timeout=WAIT_MS)
     await answer(turn).evaluate(COUNT_BLOCKS)
-    for _ in pieces:
+    for _ in range(2 * len(pieces)):
         pace.release()
     await expect(turn.get_by_role("button", name="Copy the answer")).to_be_visible(timeout=WAIT_MS)
     blocks = await answer(turn).evaluate("(answer) => answer.children.length")
