@@ -10,6 +10,7 @@ from playwright.async_api import Browser, Locator, Page, Route, expect
 from cappella.auth.keys import KeyStore
 from support.browser import PageVisit, open_page
 from support.fake_engines import FakeEngines, eventually, gateway_config, serving
+from support.kept_page import answered, column, kept, start_new
 from support.long_answers import QUESTION, answer_at_length
 from support.scripted_engine import Script
 
@@ -24,28 +25,8 @@ IN_STORE = """async () => { const asked = indexedDB.open("cappella");
   return new Promise((done) => { counted.onsuccess = () => done(counted.result); }); }"""
 
 
-def column(page: Page) -> Locator:
-    return page.get_by_role("navigation", name="Conversations")
-
-
-def kept(page: Page) -> Locator:
-    return column(page).get_by_role("link")
-
-
 def answer(turn: Locator) -> Locator:
     return turn.get_by_role("group", name="Answer")
-
-
-async def answered(record: PageVisit, question: str) -> Locator:
-    """A question of which the answer is there."""
-    turn = await record.ask(question)
-    await expect(turn.get_by_role("button", name="Copy the answer")).to_be_visible()
-    return turn
-
-
-async def start_new(page: Page) -> None:
-    await column(page).get_by_role("button", name="New conversation").click()
-    await expect(page.get_by_role("article")).to_have_count(0)
 
 
 async def talked(record: PageVisit, *questions: str) -> None:

@@ -111,7 +111,7 @@ function pathsOf(times, { values, tone }, highest) {
     const [x, y] = part[0];
     const points = part.length > 1 ? part : [[x, y], [x + 0.1, y]];
     const path = points.map((each) => each.join(",")).join(" ");
-    return svg("polyline", { points: path, class: `hour-line line-${tone}` });
+    return svg("polyline", { points: path, class: `hour-line tone-${tone}` });
   });
 }
 
