@@ -71,10 +71,11 @@ class Child:
 
 
 @asynccontextmanager
-async def gateway(config: Path, log_dir: Path) -> AsyncIterator[str]:
+async def gateway(config: Path, log_dir: Path, options: Sequence[str] = ()) -> AsyncIterator[str]:
     """The address of `cappella serve` on a free port, with every engine ready. Raises ConfigError if it does not start."""
     log = log_dir / "gateway.log"
     command = [sys.executable, "-m", "cappella", "serve", str(config), "--port", "0", "--log-dir", str(log_dir)]
+    command += options
     async with Child.running(command, os.environ, log) as server, aiohttp.ClientSession() as http:
         yield await _address_when_ready(http, server, log)
 

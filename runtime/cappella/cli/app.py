@@ -10,6 +10,7 @@ import typer
 from cappella.cli import ask as terminal
 from cappella.cli import audit, bench, keys, models
 from cappella.cli.ask import ServerKey, Url
+from cappella.cli.batch import batch
 from cappella.cli.check import check
 from cappella.cli.client.address import DEFAULT_URL
 from cappella.cli.completion import CONFIG, HERE, SUFFIXES, config_files
@@ -51,6 +52,9 @@ def serve(
         int | None, typer.Option(help="Listen on this port instead of server.port; 0: any free one.")
     ] = None,
     log_dir: Annotated[Path | None, typer.Option(help="Folder of the engines' logs.")] = None,
+    batch_folder: Annotated[
+        Path | None, typer.Option(help="Take batches, and keep them in this folder instead of server.batch.folder.")
+    ] = None,
 ) -> None:
     """Start every engine and serve the ensembles until Ctrl-C or SIGTERM.
 
@@ -79,7 +83,7 @@ def reload(url: Url = DEFAULT_URL, key: ServerKey = None) -> None:
         asyncio.run(reload_server(Server(url, key)))
 
 
-for command in (terminal.ask, terminal.chat, terminal.top, judge, mcp, init, check, docs, logs):
+for command in (terminal.ask, terminal.chat, terminal.top, judge, batch, mcp, init, check, docs, logs):
     app.command()(command)
 app.command("eval")(evaluate)
 

@@ -218,9 +218,9 @@ def _grader(made: Any, entry: Any) -> Callable[[str], float]:
     return lambda answer: float(made.score_answer(answer, entry))
 
 
-def optional(module: str, package: str) -> Any:
+def optional(module: str, package: str, extra: str = "eval") -> Any:
     """A module of an optional package. Raises ConfigError that says how to install it."""
     try:
         return import_module(module)
     except ImportError as error:
-        raise ConfigError("this Python", f"{package} is not installed", "pip install 'cappella[eval]'") from error
+        raise ConfigError("this Python", f"{package} is not installed", f"pip install 'cappella[{extra}]'") from error

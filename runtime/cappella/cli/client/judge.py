@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cappella.cli.client import judge_file as files
+from cappella.cli.client import answer_file, judge_file
 from cappella.cli.client.address import base_url
 from cappella.cli.client.text import safe
 from cappella.evaluation.progress import Pace, showing
@@ -33,9 +33,9 @@ async def judge_one(target: str, key: str | None, body: Json, as_json: bool) -> 
 
 async def judge_file(target: str, key: str | None, common: Json, path: Path, out: Path, at_once: int) -> int:
     """Judge what `out` does not have yet; returns how many were refused. Raises ConfigError before anything is asked."""
-    rows = files.read(path, common)
+    rows = judge_file.read(path, common)
     console, pace = Console(stderr=True, highlight=False), Pace(at_once)
-    with files.opened(out, rows) as (left, write):
+    with answer_file.opened(out, rows) as (left, write):
         console.print(f"{len(rows)} questions, {len(rows) - len(left)} of them judged already", soft_wrap=True)
         pace.plan(WAY, len(left))
         async with _server(target, key) as server:
@@ -48,9 +48,9 @@ async def judge_file(target: str, key: str | None, common: Json, path: Path, out
 
 async def _judge_all(
     server: Server,
-    rows: Sequence[files.Row],
+    rows: Sequence[answer_file.Row],
     at_once: int,
-    write: files.Write,
+    write: answer_file.Write,
     pace: Pace,
     tell: Callable[[str], None],
 ) -> int:
