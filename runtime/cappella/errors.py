@@ -15,7 +15,8 @@ CappellaError
 │   │   └── EngineContextExceeded
 │   ├── EngineBroke        the connection, process or stream broke, or the reply was garbage
 │   ├── EngineUnusable     the stream ended normally but its content is unusable
-│   └── EngineOverBudget   the run's remaining token budget is too small for the call
+│   ├── EngineOverBudget   the run's remaining token budget is too small for the call
+│   └── EngineOverdue      a call of a batch was cut at the run's deadline
 ├── JudgeFailed            the judge failed, and no member answer may replace its answer
 ├── ModelNotReady          too few engines are up to start a run
 ├── Overloaded             the queue is full
@@ -151,6 +152,13 @@ class EngineOverBudget(EngineError):
 
     reason = "budget"
     status_code = 400
+
+
+class EngineOverdue(EngineError):
+    """The run's deadline passed while the call was at work."""
+
+    reason = "deadline"
+    status_code = 504
 
 
 class JudgeFailed(CappellaError):

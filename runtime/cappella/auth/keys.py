@@ -108,6 +108,12 @@ class KeyStore:
         matches = hmac.compare_digest(_hash(salt, secret), stored) and text.startswith(f"{PREFIX}_")
         return _key(row) if row and matches and row["revoked_at"] is None else None
 
+    def named(self, key_id: str) -> Key | None:
+        """The key with this id, unless revoked."""
+        with self._connected() as db:
+            row = db.execute("SELECT * FROM keys WHERE id = ? AND revoked_at IS NULL", (key_id,)).fetchone()
+        return _key(row) if row else None
+
     def all(self) -> list[Key]:
         with self._connected() as db:
             return [_key(row) for row in db.execute("SELECT * FROM keys ORDER BY created_at")]
