@@ -142,11 +142,10 @@ class RecordedEngine:
         """As `EngineServer.forward`; the reply is whole. It is not stored, since it ends the row."""
 
         async def make() -> tuple[int, str, bytes]:
-            async with self._engine.forward(path, body) as reply:
+            async with self._engine.forward(path, body, sending) as reply:
                 return reply.status_code, reply.content_type, b"".join([piece async for piece in reply.body])
 
         status_code, content_type, whole = await self._made(self._calls.forwarded_size, make)
-        sending()
         yield ForwardedReply(status_code, content_type, _once(whole), lambda: None)
 
     def _key(self, kind: str, asked: Json) -> bytes:
