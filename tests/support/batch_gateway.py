@@ -16,7 +16,7 @@ from support.fake_engines import MEMBERS, FakeEngines, eventually, gateway_confi
 from support.scripted_engine import Json
 from support.stored_batches import content_of
 
-ALL = Reader(None, sees_all=True)
+ALL = Reader.of(None)
 
 
 def batch_config(folder: Path, sequences: int = 64, section: Json | None = None, **ensemble: Any) -> Config:
