@@ -29,6 +29,8 @@ CappellaError
 ├── RateLimited            the key has reached its limit for this minute
 ├── AuditUnavailable       the audit log is required and cannot be written
 ├── RunsUnavailable        the file of kept responses cannot be read or written
+├── BatchesUnavailable     the folder of batches cannot be read or written
+├── BatchRefused           the batch cannot go on, or cannot be done with what was asked, as it is now
 └── PanelFailed            the panel gave too few answers; carries its answers and failures
     ├── InsufficientQuorum   too few answers came back
     └── DeadlineExceeded     the deadline passed and there is nothing to return
@@ -228,6 +230,14 @@ class Forbidden(CappellaError):
 
 class RateLimited(Overloaded):
     pass
+
+
+class BatchesUnavailable(CappellaError):
+    """The folder of batches cannot be read or written: the disk may be full."""
+
+
+class BatchRefused(CappellaError):
+    """Its models have other weights than at its beginning, or its state does not permit what was asked."""
 
 
 class AuditUnavailable(CappellaError):

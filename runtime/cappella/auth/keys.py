@@ -47,6 +47,19 @@ class Key:
         return self.models is None or model in self.models
 
 
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Access rights of a reader: to all that is kept, or only to what is of one key."""
+
+    sees_all: bool
+    key_id: str | None
+
+    @classmethod
+    def of(cls, key: Key | None) -> "Reader":
+        """Those of a key, or of anybody on a server without keys."""
+        return cls(key is None or "admin" in key.scopes, key.id if key else None)
+
+
 @dataclass(slots=True)
 class KeyUsage:
     """Requests and tokens of one key."""
