@@ -15,7 +15,8 @@ CappellaError
 │   │   └── EngineContextExceeded
 │   ├── EngineBroke        the connection, process or stream broke, or the reply was garbage
 │   ├── EngineUnusable     the stream ended normally but its content is unusable
-│   └── EngineOverBudget   the run's remaining token budget is too small for the call
+│   ├── EngineOverBudget   the run's remaining token budget is too small for the call
+│   └── EngineOverdue      a call of a batch was cut at the run's deadline
 ├── JudgeFailed            the judge failed, and no member answer may replace its answer
 ├── ModelNotReady          too few engines are up to start a run
 ├── Overloaded             the queue is full
@@ -28,6 +29,8 @@ CappellaError
 ├── RateLimited            the key has reached its limit for this minute
 ├── AuditUnavailable       the audit log is required and cannot be written
 ├── RunsUnavailable        the file of kept responses cannot be read or written
+├── BatchesUnavailable     the folder of batches cannot be read or written
+├── BatchRefused           the batch cannot go on, or cannot be done with what was asked, as it is now
 └── PanelFailed            the panel gave too few answers; carries its answers and failures
     ├── InsufficientQuorum   too few answers came back
     └── DeadlineExceeded     the deadline passed and there is nothing to return
@@ -153,6 +156,13 @@ class EngineOverBudget(EngineError):
     status_code = 400
 
 
+class EngineOverdue(EngineError):
+    """The run's deadline passed while the call was at work."""
+
+    reason = "deadline"
+    status_code = 504
+
+
 class JudgeFailed(CappellaError):
     """`str(error)` describes the judge's failure."""
 
@@ -220,6 +230,14 @@ class Forbidden(CappellaError):
 
 class RateLimited(Overloaded):
     pass
+
+
+class BatchesUnavailable(CappellaError):
+    """The folder of batches cannot be read or written: the disk may be full."""
+
+
+class BatchRefused(CappellaError):
+    """Its models have other weights than at its beginning, or its state does not permit what was asked."""
 
 
 class AuditUnavailable(CappellaError):

@@ -12,11 +12,11 @@ import orjson
 import pytest
 from openai import AsyncOpenAI
 
-from cappella.auth.keys import KeyStore
+from cappella.auth.keys import KeyStore, Reader
 from cappella.ensemble import stream
 from cappella.gateway import kept_responses
 from cappella.telemetry import response_store
-from cappella.telemetry.run_store import Reader, RunStore
+from cappella.telemetry.run_store import RunStore
 from support.fake_engines import MEMBERS, FakeEngines, eventually, judge_script, serving
 from support.kept_gateway import ask, client, ended, hold, keeping, kept
 from support.recorded_gateway import recording_config

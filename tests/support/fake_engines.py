@@ -15,6 +15,7 @@ from cappella.config import Config
 from cappella.config.options import Seat, Settings
 from cappella.engines.deployment import Change, Deployment
 from cappella.engines.status import ACTIONS, Action, EngineStatus
+from cappella.engines.swapping import SwapScheduler
 from cappella.engines.vllm.client import VllmEngine
 from cappella.ensemble.events import AnswerDelta, AnswerDone, Event
 from cappella.ensemble.pipeline import Pipeline
@@ -87,6 +88,8 @@ class FakeEngines:
         self.replaced: frozenset[str] = frozenset()  # engines that a reload ends
         self.ended_engines: list[str] = []
         self.logs: dict[str, Path] = {}
+        self.swap_scheduler: SwapScheduler | None = None
+        self.turns: dict[str, int] = {}  # the swap group of each engine that has one
 
     def let(self, name: str, script: Script | Callable[[Json], Script]) -> None:
         self.servers[name].script = (lambda _: script) if isinstance(script, Script) else script
@@ -134,7 +137,10 @@ class FakeEngines:
     # What the application needs of a supervisor; processes are the edge that is scripted here.
     @property
     def plan(self) -> Plan:
-        placed = {name: Placed(name, (0,), 100, 10, 1000, 64, 1.0, 64, "there is room") for name in self.engines}
+        placed = {
+            name: Placed(name, (0,), 100, 10, 1000, 64, 1.0, 64, "there is room", self.turns.get(name))
+            for name in self.engines
+        }
         return Plan(machine.own_memory(), placed)
 
     def actions(self, name: str) -> Sequence[Action]:

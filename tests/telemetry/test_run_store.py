@@ -14,11 +14,13 @@ import aiohttp
 import orjson
 import pytest
 
-from cappella.auth.keys import KeyStore
+from cappella import database
+from cappella.auth.keys import KeyStore, Reader
+from cappella.database import DAY_S
 from cappella.errors import ConfigError
 from cappella.telemetry import run_store
 from cappella.telemetry.response_store import Events, ResponseStore, StoredResponse
-from cappella.telemetry.run_store import DAY_S, Reader, Row, RunStore
+from cappella.telemetry.run_store import Row, RunStore
 from support.fake_engines import ANALYSIS, MEMBERS, FakeEngines, gateway_config, serving
 from support.recorded_gateway import SECRET, ask, client, recording_config
 from support.scripted_engine import Script
@@ -128,8 +130,8 @@ async def test_the_list_has_a_limit_and_rejects_other_parameters(fake_engines: F
 
 @pytest.fixture
 def _quick_pruning(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_store, "PRUNE_S", 0.01)
-    monkeypatch.setattr(run_store, "FIRST_PRUNE_S", 0.0)
+    monkeypatch.setattr(database, "PRUNE_S", 0.01)
+    monkeypatch.setattr(database, "FIRST_PRUNE_S", 0.0)
 
 
 @asynccontextmanager

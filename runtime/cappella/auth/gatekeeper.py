@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from limits import RateLimitItemPerMinute
@@ -43,19 +43,23 @@ class Gatekeeper:
         texts = [text for text in (_bearer(authorization or ""), (api_key or "").strip()) if text]
         if not texts:
             raise Unauthorized("This server requires a key: Authorization: Bearer ck_...")
-        key = await self._first_valid(self._store, texts)
+        key = await self._first_found(self._store.find, texts)
         if key is None:
             raise Unauthorized("This key does not exist or was revoked.")
         if not set(scopes) & set(key.scopes):
             raise Forbidden(f"The key {key.name} has no scope {' or '.join(scopes)}.", "scope_missing")
         return key
 
-    async def _first_valid(self, store: KeyStore, texts: Iterable[str]) -> Key | None:
+    async def named(self, key_id: str) -> Key | None:
+        """The key with this id; None if it was revoked. Raises KeysUnavailable."""
+        return await self._first_found(self._store.named, [key_id]) if self._store else None
+
+    async def _first_found(self, find: Callable[[str], Key | None], texts: Iterable[str]) -> Key | None:
         """Raises KeysUnavailable, and logs that once until the file can be read again."""
         loop, key = asyncio.get_running_loop(), None
         try:
             for text in dict.fromkeys(texts):
-                if key := await loop.run_in_executor(self._readers, store.find, text):
+                if key := await loop.run_in_executor(self._readers, find, text):
                     break
             self._store_is_broken = False
             return key

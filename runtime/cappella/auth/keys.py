@@ -47,6 +47,19 @@ class Key:
         return self.models is None or model in self.models
 
 
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Access rights of a reader: to all that is kept, or only to what is of one key."""
+
+    sees_all: bool
+    key_id: str | None
+
+    @classmethod
+    def of(cls, key: Key | None) -> "Reader":
+        """Those of a key, or of anybody on a server without keys."""
+        return cls(key is None or "admin" in key.scopes, key.id if key else None)
+
+
 @dataclass(slots=True)
 class KeyUsage:
     """Requests and tokens of one key."""
@@ -107,6 +120,12 @@ class KeyStore:
         salt, stored = (row["salt"], row["hash"]) if row else (bytes(16), bytes(32))
         matches = hmac.compare_digest(_hash(salt, secret), stored) and text.startswith(f"{PREFIX}_")
         return _key(row) if row and matches and row["revoked_at"] is None else None
+
+    def named(self, key_id: str) -> Key | None:
+        """The key with this id, unless revoked."""
+        with self._connected() as db:
+            row = db.execute("SELECT * FROM keys WHERE id = ? AND revoked_at IS NULL", (key_id,)).fetchone()
+        return _key(row) if row else None
 
     def all(self) -> list[Key]:
         with self._connected() as db:

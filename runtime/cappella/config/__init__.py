@@ -8,12 +8,13 @@ from pydantic import Field, model_validator
 from cappella.config.ensembles import Ensemble, Judge, Member, Preset, seats
 from cappella.config.fields import Name
 from cappella.config.models import AnyModel, Model, RemoteModel
-from cappella.config.server import Audit, Placement, Runs, Server, Tls, Tracing
+from cappella.config.server import Audit, Batch, Placement, Runs, Server, Tls, Tracing
 from cappella.types import Frozen
 
 __all__ = [
     "AnyModel",
     "Audit",
+    "Batch",
     "Config",
     "Ensemble",
     "Judge",

@@ -78,9 +78,10 @@ def _resolve_paths(config: Config, folder: Path) -> Config:
         key: value and value.model_copy(update={"file": folder / value.file.expanduser()})
         for key, value in (("audit", server.audit), ("runs", server.runs))
     }
+    batch = server.batch and server.batch.model_copy(update={"folder": folder / server.batch.folder.expanduser()})
     tls = server.tls and Tls(**{key: path and folder / path.expanduser() for key, path in dict(server.tls).items()})
     return config.model_copy(
-        update={"models": models, "server": server.model_copy(update={**paths, **files, "tls": tls})}
+        update={"models": models, "server": server.model_copy(update={**paths, **files, "batch": batch, "tls": tls})}
     )
 
 

@@ -69,6 +69,23 @@ class Runs(Frozen):
     max_background: Annotated[int, Field(ge=1)] = 16
 
 
+class Batch(Frozen):
+    """Batches (/v1/files, /v1/batches, /v1/messages/batches), kept in `folder`.
+
+    While other requests are in flight, a batch takes `share` of an engine's sequences at most, and else all. It works
+    from `when` to `when` only (as 22:00-06:00, local time), or always.
+    One key may have files of `max_bytes_per_key` in all. Files, and batches that have ended, are deleted after `retention_days`.
+    """
+
+    folder: Path
+    share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    when: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$")] | None = None
+    retention_days: Annotated[float, Field(gt=0)] = 30
+    max_file_bytes: Annotated[Bytes, Field(ge=1)] = ByteSize(200 << 20)
+    max_bytes_per_key: Annotated[Bytes, Field(ge=1)] = ByteSize(2 << 30)
+    max_rows: Annotated[int, Field(ge=1)] = 50_000
+
+
 def _origin(text: str) -> str:
     """Requires the form that browsers send, because origins are compared as strings."""
     default_port = re.match(r"(https://.*:443|http://.*:80)$", text)
@@ -139,7 +156,7 @@ class Server(Frozen):
     With `mcp`, agents find the tools of `cappella mcp` at `/mcp`, if the SDK is installed: they do nothing that the key of the
     request may not do otherwise.
     `aliases` are further names of ensembles and models, such as those that a client sends and cannot be told to change.
-    Only counts are recorded of requests, unless `audit` or `runs` is set.
+    Only counts are recorded of requests, unless `audit` or `runs` is set, or they are in a batch (`batch`).
     Without keys, or with `allowed_hosts`, the Host header must be an IP address, `localhost`, `host` or one of
     `allowed_hosts`. Web pages may call it only from `cors_origins`.
     Cappella's processes connect only to loopback and to the addresses in `may_reach`. With `log_format: json`, the
@@ -168,6 +185,7 @@ class Server(Frozen):
     aliases: Mapping[Alias, str] = {}
     audit: Audit | None = None
     runs: Runs | None = None
+    batch: Batch | None = None
     allowed_hosts: tuple[HostName, ...] = ()
     cors_origins: tuple[Origin, ...] = ()
     may_reach: tuple[IPvAnyAddress, ...] = ()

@@ -42,9 +42,9 @@ class Supervisor:
         plan = advice.plan(config, own)
         self._runtime_dir = Path(tempfile.mkdtemp(prefix="cappella-"))
         self._mps = Mps(self._runtime_dir / "_mps") if config.placement.mps and plan.machine.gpu else None
-        swap_scheduler = SwapScheduler(len(plan.turns), self._swap) if plan.turns else None
+        self.swap_scheduler = SwapScheduler(len(plan.turns), self._swap) if plan.turns else None
         self._builder = EngineBuilder(
-            config, self._runtime_dir, log_dir, self._mps, swap_scheduler, backoff, health_interval_s
+            config, self._runtime_dir, log_dir, self._mps, self.swap_scheduler, backoff, health_interval_s
         )
         self._tasks: dict[Lifecycle | Attachment, asyncio.Task[None]] = {}
         self._actions: set[asyncio.Task[None]] = set()

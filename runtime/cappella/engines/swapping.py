@@ -35,6 +35,16 @@ class SwapScheduler:
         self._swapping = False
         self._leaving: asyncio.Task[None] | None = None
 
+    @property
+    def awake(self) -> int:
+        """The group that is awake, or was until a swap that is under way."""
+        return self._awake
+
+    @property
+    def waited_for(self) -> frozenset[int]:
+        """The groups whose turn calls wait for."""
+        return frozenset(group for group, waiting in enumerate(self._waiting) if waiting)
+
     @asynccontextmanager
     async def hold_awake(self, group: int, tell: Tell) -> AsyncIterator[None]:
         """Wait until the group is awake, and keep it awake inside the context; `tell` is told of the wait."""

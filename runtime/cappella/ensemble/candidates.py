@@ -1,7 +1,11 @@
 """Candidate answers as the judge and members see them: ordered, with letters for names, and fenced by a nonce."""
 
+import hashlib
+import hmac
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from random import Random
 
@@ -9,6 +13,18 @@ from cappella.config.options import Settings
 from cappella.ensemble import prompts
 from cappella.ensemble.events import AnswerDone, Event, RoundStarted
 from cappella.ensemble.run import Answer, Shortened
+
+_secret: ContextVar[bytes | None] = ContextVar("secret of marks", default=None)
+
+
+@contextmanager
+def marks_from(secret: bytes) -> Iterator[None]:
+    """Draws the nonces of runs in this context from `secret`: a run that is made again has the same prompts."""
+    token = _secret.set(secret)
+    try:
+        yield
+    finally:
+        _secret.reset(token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +45,7 @@ class Candidates:
         """The answers in an order drawn from the seed, with a fresh nonce."""
         shuffled = list(answers)
         Random(seed).shuffle(shuffled)
-        return cls(shuffled, fresh_nonce())
+        return cls(shuffled, fresh_nonce(*(answer.content for answer in shuffled)))
 
     @property
     def labels(self) -> Mapping[str, str]:
@@ -93,6 +109,10 @@ class Ordering:
         return Candidates([by_name[name] for name in self.ordered(list(by_name))], self.nonce, self.show_reasoning)
 
 
-def fresh_nonce() -> str:
-    """Eight random hex digits. Not drawn from the seed, since clients may know the seed and could forge a mark."""
-    return secrets.token_hex(4)
+def fresh_nonce(*texts: str) -> str:
+    """Eight random hex digits, or with a secret those of the texts that they mark: nobody can know them before.
+
+    Not drawn from the seed, since clients may know the seed and could forge a mark.
+    """
+    secret = _secret.get()
+    return secrets.token_hex(4) if secret is None else hmac.digest(secret, repr(texts).encode(), hashlib.sha256).hex()[:8]

@@ -5,6 +5,7 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from cappella.config.options import Gate
+from cappella.engines import waiting
 from cappella.ensemble import prompts
 from cappella.ensemble.call import EngineCall
 from cappella.ensemble.choice import CHOICE_TOKENS, short_sampling
@@ -47,7 +48,7 @@ async def _decide(ctx: RunContext, gate: Gate) -> GateDecision:
     output_format = OutputFormat("structured_outputs", {"choice": ["yes", "no"]})
     sampling = short_sampling(Sampling(temperature=0.0), judge.capabilities, CHOICE_TOKENS)
     try:
-        async with asyncio.timeout(min(DECISION_TIMEOUT_S, SHORTCUT_SHARE * ctx.settings.deadline_s)):
+        async with waiting.timeout(min(DECISION_TIMEOUT_S, SHORTCUT_SHARE * ctx.settings.deadline_s)):
             prompt = Prompt(question, output_format=output_format, watched=False)
             reply = await call.complete(judge, prompt, sampling)
     except (EngineError, TimeoutError) as error:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 from cappella.config.options import Seat
+from cappella.engines import waiting
 from cappella.engines.context_size import prompt_work
 from cappella.ensemble import prompts
 from cappella.ensemble.call import EngineCall
@@ -65,7 +66,7 @@ async def _ballot(ctx: RunContext, seat: Seat, call: EngineCall, seed: int, time
     tool_choice = "none" if prompt.tools else None
     question = Prompt(messages, prompt.tools, tool_choice, output_format=output_format, watched=False)
     try:
-        async with asyncio.timeout(timeout_s):
+        async with waiting.timeout(timeout_s):
             reply = parse_json(await call.complete(engine, question, sampling))
     except (EngineError, TimeoutError, ValueError):
         return []

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from cappella.engines import waiting
 from cappella.engines.base import Engine
 from cappella.engines.context_size import BYTES_PER_TOKEN, IMAGE_TOKENS, estimate_tokens
 from cappella.ensemble import prompts
@@ -91,7 +92,7 @@ async def fit(
     try:
         if reader.status.state == "asleep":
             await reader.count_tokens(_SHORT)  # Its wake is no part of the time that counting may take.
-        async with asyncio.timeout(COUNT_TIMEOUT_S):
+        async with waiting.timeout(COUNT_TIMEOUT_S):
             return await _fit(candidates, frame, _Counter(reader), reply, kept or {}, scale, context)
     except (EngineError, TimeoutError):
         return await _fit(candidates, frame, _Bytes(), reply, kept or {}, scale, context)

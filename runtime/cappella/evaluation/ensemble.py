@@ -1,17 +1,13 @@
 """The ensemble that is evaluated: its members, its judge, and what identifies their weights."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from cappella.config import Config, Model, RemoteModel
+from cappella.config import Config, identity
 from cappella.errors import ConfigError
 from cappella.types import Json
 
 PREFIX = "cappella/"
-EDGE_BYTES = 1 << 20
-WEIGHT_SUFFIXES = (".safetensors", ".json", ".txt", ".jinja", ".model")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +59,7 @@ def from_config(config: Config, name: str, rubric_judge: str | None = None) -> E
     ]
     used = {*(model for _, model in found.models), *(member.model for member in members)}
     used |= {rubric_judge} & config.models_by_name.keys() if rubric_judge else set()
-    identities = {each: _identity(config, each) for each in sorted(used)}
+    identities = {each: identity.of_model(config, each) for each in sorted(used)}
     sampling = dict(found.judge.sampling.given())
     presets = {
         each: [seat.name for seat in found.seats_of(preset)] if preset.panel else None
@@ -86,33 +82,3 @@ def from_server(models: Mapping[str, Json], name: str, url: str, rubric_judge: s
     identities = {model: f"{url} {[models.get(model, {}).get(key) for key in told]}" for model in sorted(used)}
     settings = f"{url} {entry['panel']} {judge}"
     return Ensemble(name, members, judge, {}, dict.fromkeys(entry.get("presets", ())), identities, settings)
-
-
-def _identity(config: Config, name: str) -> str:
-    model = config.models_by_name[name]
-    if isinstance(model, RemoteModel):
-        return f"{model.url} {model.model or name}"
-    own = model.adapters.get(name)
-    parts = [_fingerprint(model.weights), _fingerprint(own) if own else "", _served(model)]
-    return " ".join(parts)
-
-
-def _served(model: Model) -> str:
-    """The settings that change what a model says."""
-    return f"{model.dtype} {model.kv_cache_dtype} {model.reasoning_parser} {sorted(model.engine_args.items())}"
-
-
-def _fingerprint(folder: Path) -> str:
-    """A hash of the files that an engine reads: of their names, sizes, first and last megabyte. Raises ConfigError."""
-    found = hashlib.sha256()
-    try:
-        for path in sorted(folder.iterdir()):
-            if path.suffix in WEIGHT_SUFFIXES and path.is_file() and not path.name.startswith("."):
-                size = path.stat().st_size
-                with path.open("rb") as file:
-                    head = file.read(EDGE_BYTES)
-                    file.seek(max(0, size - EDGE_BYTES))
-                    found.update(f"{path.name} {size} ".encode() + head + file.read(EDGE_BYTES))
-    except OSError as error:
-        raise ConfigError(str(folder), f"cannot be read ({error})", "Check models.NAME.weights") from error
-    return found.hexdigest()

@@ -155,6 +155,16 @@ class Admission:
         return Counter(waiter.lane[0] for waiter in self._queue.in_flight)
 
     @property
+    def is_busy(self) -> bool:
+        """Whether any request is in flight or waits."""
+        return bool(self._queue.in_flight) or any(self._queue.waiting.values())
+
+    @property
+    def held(self) -> Mapping[str, int]:
+        """The number of sequences that admitted requests hold, by engine."""
+        return {name: engine.used for name, engine in self._engines.items()}
+
+    @property
     def refused(self) -> Counter[str]:
         """The number of requests that got no place in the queue or lost it, by ensemble or model."""
         return self._queue.refused

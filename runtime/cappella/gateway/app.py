@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import FastAPI
 from starlette.routing import Route
@@ -11,6 +11,8 @@ from starlette.types import ASGIApp, Lifespan
 from cappella.auth.gatekeeper import Gatekeeper
 from cappella.auth.keys import KeyStore
 from cappella.background import background
+from cappella.batch.runner import running
+from cappella.batch.store import BatchStore
 from cappella.config import Config
 from cappella.engines.supervisor import Supervisor
 from cappella.ensemble.pipeline import Pipeline
@@ -31,6 +33,7 @@ from cappella.gateway import (
     tokens,
 )
 from cappella.gateway.admission import Admission
+from cappella.gateway.batch_rows import begin_rows
 from cappella.gateway.body_memory import BodyMemory
 from cappella.gateway.drain import InFlight
 from cappella.gateway.ignored import IgnoredFields
@@ -65,12 +68,15 @@ def create_app(config: Config, supervisor: Supervisor, read_config: ReadConfig |
     most = config.server.runs.max_background if config.server.runs else 0
     store, observe = persistence.responses, observer.background_ended
     responses = KeptResponses(store, most, errors.describe, observe) if store else None
+    batch = config.server.batch
+    batches = BatchStore(batch.folder, batch.retention_days, batch.max_bytes_per_key) if batch else None
     # FastAPI's own document would not describe our fields, and its pages load scripts from other hosts. A redirect of a
     # path with a trailing slash would go to whatever host the request names.
     tools = mcp.McpEndpoint(lambda: reloader.state)
     read_figures = reading_of(lambda: reloader.state, supervisor)
     history = FiguresHistory(read_figures, lambda: load_of(reloader.state))
-    lifespan = _lifespan(supervisor, gatekeeper, tools, observer, persistence, responses, history)
+    rows = running(batches, lambda: begin_rows(lambda: reloader.state, supervisor.swap_scheduler))
+    lifespan = _lifespan(supervisor, gatekeeper, tools, observer, persistence, responses, history, rows)
     app = _Gateway(lifespan=lifespan, openapi_url=None, redirect_slashes=False)
     state = GatewayState(
         deployment=supervisor.deployment,
@@ -85,6 +91,7 @@ def create_app(config: Config, supervisor: Supervisor, read_config: ReadConfig |
         in_flight=InFlight(),
         ignored=IgnoredFields(metrics),
         responses=responses,
+        batches=batches,
         created=int(time.time()),
     )
     app.state.reloader = reloader = Reloader(state, supervisor, read_config or (lambda: config), persistence.actions)
@@ -145,6 +152,7 @@ def _lifespan(
     persistence: Persistence,
     responses: KeptResponses | None,
     history: FiguresHistory,
+    rows: AbstractAsyncContextManager[None],
 ) -> Lifespan[FastAPI]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -155,6 +163,7 @@ def _lifespan(
                     background(gatekeeper.write_usage()),
                     background(history.sample_forever()),
                     tools.running(),
+                    rows,
                 ):
                     yield
             finally:

@@ -1,12 +1,12 @@
 """The bytes of a body as JSON: compression is undone within the limit, halves of characters become U+FFFD."""
 
-import re
 import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
 
+from cappella import lenient_json
 from cappella.errors import RequestError
 
 MAX_ZSTD_WINDOW_BYTES = 8 << 20
@@ -70,31 +70,9 @@ def decoded(decode: Callable[[bytes, int], bytes], body: bytes, limit_bytes: int
 def json_object(body: bytes) -> tuple[dict[str, Any], bytes]:
     """The body as a JSON object, and as bytes that are that object. Raises RequestError for anything else."""
     try:
-        value, body = _parsed(body)
+        value, body = lenient_json.loads(body)
     except orjson.JSONDecodeError as error:
         raise RequestError(f"The body is not JSON: {error}.", code="invalid_json") from error
     if not isinstance(value, dict):
         raise RequestError("The body must be a JSON object.", code="invalid_json")
     return value, body
-
-
-def _parsed(body: bytes) -> tuple[Any, bytes]:
-    try:
-        return orjson.loads(body), body
-    except orjson.JSONDecodeError as error:
-        if "surrogate" not in str(error):
-            raise
-    mended = _SURROGATES.sub(_mended, body)
-    return orjson.loads(mended), mended
-
-
-# A client that cuts a text inside an emoji keeps half of it, in this turn and in all later ones.
-_SURROGATES = re.compile(
-    rb"(?:\\\\)+"
-    rb"|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
-    rb"|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
-)
-
-
-def _mended(match: re.Match[bytes]) -> bytes:
-    return b"\\ufffd" if match.group(1) else match.group()

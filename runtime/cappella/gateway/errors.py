@@ -39,6 +39,8 @@ HTTP_TABLE: dict[type[Exception], tuple[int, str, str | None]] = {
     errors.RateLimited: (429, "rate_limit_error", "rate_limit_exceeded"),
     errors.AuditUnavailable: (503, "server_error", "audit_unavailable"),
     errors.RunsUnavailable: (503, "server_error", "runs_unavailable"),
+    errors.BatchesUnavailable: (503, "server_error", "batches_unavailable"),
+    errors.BatchRefused: (409, "invalid_request_error", "batch_refused"),
     errors.KeysUnavailable: (503, "server_error", "keys_unavailable"),
     errors.Unauthorized: (401, "authentication_error", "invalid_api_key"),
     errors.Forbidden: (403, "permission_error", None),

@@ -56,12 +56,16 @@ def create_router(current: Callable[[], GatewayState]) -> PlainRoutes:
 def _endpoint(current: Callable[[], GatewayState], api: PoolingApi) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
         async with received(current, request) as incoming:
-            state = current()
-            asked = await off_loop_if_large(len(incoming.body), _asked, api, incoming, state.config.server.limits)
-            hides = incoming.wire.get("return_documents") is False
-            return await answer_request(state, asked, _WithoutDocuments() if hides else None)
+            return await answer_pooling(current(), incoming, api)
 
     return answer
+
+
+async def answer_pooling(state: GatewayState, incoming: Incoming, api: PoolingApi) -> Response:
+    """The reply of the model that the request names. Raises RequestError, and as `answer_request`."""
+    asked = await off_loop_if_large(len(incoming.body), _asked, api, incoming, state.config.server.limits)
+    hides = incoming.wire.get("return_documents") is False
+    return await answer_request(state, asked, _WithoutDocuments() if hides else None)
 
 
 def _asked(api: PoolingApi, incoming: Incoming, limits: Limits) -> Incoming:

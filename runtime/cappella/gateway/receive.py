@@ -6,8 +6,10 @@ from contextlib import asynccontextmanager
 
 from fastapi import Request
 
+from cappella.auth.keys import Key
 from cappella.gateway import images
 from cappella.gateway.body_encoding import decoded, decoder_of
+from cappella.gateway.body_memory import HeldBody
 from cappella.gateway.request import Incoming, caller, read, require_json
 from cappella.gateway.state import GatewayState
 from cappella.gateway.validation import checked_json
@@ -32,10 +34,17 @@ async def received(current: Callable[[], GatewayState], request: Request) -> Asy
         if decode:
             body = await off_loop_if_large(MAX_INLINE_CHARS + 1, decoded, decode, body, server.max_body_bytes)
             memory.add(len(body))
-        work = _work(body)
-        wire, body = await off_loop_if_large(work * len(body), checked_json, body, server.limits)
-        body = await images.with_files(body, wire, server.image_folder, server.max_body_bytes)
-        yield Incoming(request, request.url.path, key, body, wire, memory, arrived_at, work)
+        yield await checked(state, request, key, body, memory, arrived_at)
+
+
+async def checked(
+    state: GatewayState, request: Request, key: Key | None, body: bytes, memory: HeldBody, arrived_at: float
+) -> Incoming:
+    """The request with this body, which is a JSON object within the limits. Raises RequestError."""
+    server, work = state.config.server, _work(body)
+    wire, body = await off_loop_if_large(work * len(body), checked_json, body, server.limits)
+    body = await images.with_files(body, wire, server.image_folder, server.max_body_bytes)
+    return Incoming(request, request.url.path, key, body, wire, memory, arrived_at, work)
 
 
 def _work(body: bytes) -> int:

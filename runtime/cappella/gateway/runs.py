@@ -5,10 +5,11 @@ import re
 from fastapi import Request, Response
 
 from cappella.auth.gatekeeper import Gatekeeper
+from cappella.auth.keys import Reader
 from cappella.errors import RequestError, UnknownRun
 from cappella.gateway.plain_routes import PlainRoutes
 from cappella.gateway.request import credentials
-from cappella.telemetry.run_store import Reader, RunStore
+from cappella.telemetry.run_store import RunStore
 
 MAX_LISTED = 1000
 DEFAULT_LISTED = 20
@@ -25,7 +26,7 @@ def create_router(gatekeeper: Gatekeeper, runs: RunStore | None) -> PlainRoutes:
 
     async def authenticate(request: Request) -> Reader:
         key = await gatekeeper.authenticate(*credentials(request), "run", "admin")
-        return Reader(key is None or "admin" in key.scopes, key.id if key else None)
+        return Reader.of(key)
 
     @router.get("")
     async def recent(request: Request) -> Response:

@@ -7,6 +7,7 @@ from fastapi import Request
 
 from cappella.auth.gatekeeper import Gatekeeper
 from cappella.auth.keys import Key, Scope
+from cappella.batch.store import BatchStore
 from cappella.config import Config
 from cappella.engines import cache_salt
 from cappella.engines.base import EngineServer
@@ -42,6 +43,7 @@ class GatewayState:
     gatekeeper: Gatekeeper
     ignored: IgnoredFields
     responses: KeptResponses | None
+    batches: BatchStore | None
 
     @property
     def config(self) -> Config:
@@ -54,6 +56,10 @@ class GatewayState:
     async def authenticate(self, request: Request, *scopes: Scope) -> Key | None:
         """The request's key, or None on a server without keys. It needs one of `scopes`. Raises Unauthorized and Forbidden."""
         key = await self.gatekeeper.authenticate(*credentials(request), *scopes)
+        self.act_for(key)
+        return key
+
+    def act_for(self, key: Key | None) -> None:
+        """Let the record and the calls of this task be of this key."""
         records.current().key_id = key.id if key else None
         cache_salt.use(key.id if key and self.config.server.cache_salt == "per_key" else None)
-        return key

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import os
 import sqlite3
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,20 +12,17 @@ from pathlib import Path
 from threading import Lock
 from typing import TypeVar
 
+from cappella.auth.keys import Reader
+from cappella.database import DAY_S, open_database, prune_forever, truncate_log
 from cappella.errors import ConfigError, cause
 
-DAY_S = 86_400
-PRUNE_S = 3600.0
-FIRST_PRUNE_S = 600.0
-"""Not at once: by then a clock that was wrong when the machine started has been set."""
 MAX_QUEUED_BYTES = 64 << 20
 """What may wait for the disk; one write alone may be larger."""
 WRITE_BYTES = 1 << 10
 """What a write takes beside its texts."""
 APPLICATION_ID = 0x43415052
 
-_SCHEMA = f"""
-PRAGMA application_id = {APPLICATION_ID};
+_SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (
     id TEXT PRIMARY KEY, key_id TEXT, ended_at REAL NOT NULL, summary BLOB NOT NULL, trace BLOB NOT NULL
 );
@@ -46,14 +42,6 @@ _OWN = "(? OR key_id IS ?)"
 
 T = TypeVar("T")
 logger = logging.getLogger("cappella")
-
-
-@dataclass(frozen=True, slots=True)
-class Reader:
-    """Access rights of a reader: all runs, or only the runs of one key."""
-
-    sees_all: bool
-    key_id: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +115,7 @@ class RunStore:
         def in_file() -> T:
             with self._in_place() as db:
                 result = work(db)
-            _truncate_log(db)
+            truncate_log(db)
             return result
 
         return await self._on_thread(in_file)
@@ -144,18 +132,9 @@ class RunStore:
         return await self._read(query, reader.sees_all, reader.key_id, limit)
 
     async def prune_forever(self) -> None:
-        """Delete runs older than the retention time, soon and then every hour, until cancelled.
-
-        Their age is that at the newest run found at the start, and the time since: a clock that is ahead makes no run
-        old. The time in which no server ran, just before this one, so counts for none.
-        """
+        """Delete runs older than the retention time, soon and then every hour, until cancelled."""
         newest = await self._on_thread(self._newest)
-        newest, began = time.time() if newest is None else newest, time.monotonic()
-        await asyncio.sleep(FIRST_PRUNE_S)
-        while True:
-            now = min(time.time(), newest + time.monotonic() - began)
-            await self._on_thread(partial(self._prune, now - self._retention_s))
-            await asyncio.sleep(PRUNE_S)
+        await prune_forever(newest, lambda now: self._on_thread(partial(self._prune, now - self._retention_s)))
 
     def close(self) -> None:
         """Write the queued rows and close the file."""
@@ -214,7 +193,7 @@ class RunStore:
                 db.execute("DELETE FROM runs WHERE ended_at < ?", (before,))
                 db.execute(f"DELETE FROM response_events WHERE response_id IN {old}", (before,))
                 db.execute("DELETE FROM responses WHERE created_at < ?", (before,))
-            _truncate_log(db)
+            truncate_log(db)
         except (OSError, sqlite3.Error) as error:
             self._log_once(f"old runs could not be deleted ({error})")
 
@@ -244,25 +223,5 @@ class _File:
             return False
 
 
-def _truncate_log(db: sqlite3.Connection) -> None:
-    """Deleted rows stay in the write-ahead log until it is truncated."""
-    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-
-
 def _open(path: Path) -> _File:
-    if not path.exists():
-        path.touch(mode=0o600)
-    db = sqlite3.connect(path, timeout=5)
-    try:
-        (own,) = db.execute("PRAGMA application_id").fetchone()
-        (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if tables and own != APPLICATION_ID:
-            raise sqlite3.DatabaseError("it is another kind of database")
-        # Overwrites deleted rows, so that no content outlives its retention time in free pages.
-        db.execute("PRAGMA secure_delete = ON")
-        db.execute("PRAGMA journal_mode = WAL")
-        db.executescript(_SCHEMA)
-    except sqlite3.Error:
-        db.close()
-        raise
-    return _File(db, path.stat())
+    return _File(open_database(path, APPLICATION_ID, _SCHEMA), path.stat())

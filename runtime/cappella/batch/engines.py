@@ -1,0 +1,204 @@
+"""Engines for one row of a batch: a call that is stored is not made again, and any other waits for a place."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, AsyncExitStack, aclosing, asynccontextmanager, contextmanager, nullcontext
+from dataclasses import replace
+from time import monotonic
+from typing import Any, TypeVar
+
+import orjson
+
+from cappella.background import background
+from cappella.batch import steps
+from cappella.batch.phases import DOWN, Phases
+from cappella.engines import waiting
+from cappella.engines.base import Embeddings, EngineServer, ForwardedReply, Score, TokenCount
+from cappella.engines.context_size import prompt_work
+from cappella.engines.status import EngineStatus
+from cappella.errors import EngineBroke, EngineNotReady, EngineOverdue, EngineRejected
+from cappella.threads import off_loop_if_large
+from cappella.types import Capabilities, Chunk, Json, Prompt, Sampling
+
+RETRY_AFTER_S = (1.0, 5.0, 15.0)
+"""The pauses before a call is made again whose engine broke: its process may be starting."""
+NEVER_S = 1e8
+"""Years: a limit that no row reaches, since nothing can be reckoned with infinity."""
+_ABOUT_TO_BE_UP = ("waiting", "loading", "unhealthy", "restarting")
+
+T = TypeVar("T")
+Keep = Callable[[bytes, bytes], Awaitable[None]]
+"""Stores what came of a call under its key."""
+
+
+class _GaveWay(Exception):
+    """An online request needed the engine."""
+
+
+class RowCalls:
+    """The calls of one row, the number `order` of all rows: those that are `stored`, and how `keep` stores more.
+
+    `deadline_s` limits the time at work of its calls, one after another; those that are made side by side count once.
+    """
+
+    def __init__(self, phases: Phases, order: int, stored: Mapping[bytes, bytes], keep: Keep) -> None:
+        self.phases = phases
+        self.order = order
+        self.deadline_s = NEVER_S
+        self.worked_s = 0.0
+        self.forwarded_size = 1
+        self._stored = stored
+        self._keep = keep
+        self._numbers: Counter[bytes] = Counter()
+
+    def numbered(self, key: bytes) -> bytes:
+        """The key of the next call that asks the same."""
+        self._numbers[key] += 1
+        return key + self._numbers[key].to_bytes(2)
+
+    def found(self, key: bytes) -> Json | None:
+        return orjson.loads(self._stored[key]) if key in self._stored else None
+
+    async def keep(self, key: bytes, step: Json) -> None:
+        await self._keep(key, orjson.dumps(step))
+
+
+class RecordedEngine:
+    """An engine as one row of a batch calls it; `host` is the name of the model that hosts it."""
+
+    def __init__(
+        self,
+        name: str,
+        host: str,
+        engine: EngineServer,
+        calls: RowCalls,
+        retry_after_s: Sequence[float] = RETRY_AFTER_S,
+    ) -> None:
+        self._name = name
+        self._host = host
+        self._engine = engine
+        self._calls = calls
+        self._retry_after_s = retry_after_s
+
+    @property
+    def status(self) -> EngineStatus:
+        """An engine that is about to be up counts as ready: its calls wait for it."""
+        found = self._engine.status
+        return replace(found, state="ready") if found.state in _ABOUT_TO_BE_UP else found
+
+    @property
+    def in_flight(self) -> int:
+        return self._engine.in_flight
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._engine.capabilities
+
+    def supports(self, path: str) -> bool:
+        return self._engine.supports(path)
+
+    def keep_awake(self) -> AbstractContextManager[None]:
+        """Only a call that has a place wakes it: the row may wait for hours."""
+        return nullcontext()
+
+    async def chat(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Chunk, None]:
+        """As `Engine.chat`; it yields once the completion is finished and stored."""
+
+        async def make() -> Json:
+            async with aclosing(self._engine.chat(prompt, sampling)) as chunks:
+                return steps.from_chunks([chunk async for chunk in chunks])
+
+        key = await off_loop_if_large(prompt_work(prompt), self._key, "chat", steps.chat_asked(prompt, sampling))
+        for chunk in steps.chunks_of(await self._step(key, prompt.samples, make)):
+            yield chunk
+
+    async def score(self, prompt: Prompt, answer: str) -> Score:
+        """See `Engine.score`."""
+
+        async def make() -> Json:
+            return steps.from_score(await self._engine.score(prompt, answer))
+
+        key = self._key("score", {**steps.chat_asked(prompt, Sampling()), "answer": answer})
+        return steps.score_of(await self._step(key, 1, make))
+
+    async def embed(self, texts: Sequence[str]) -> Embeddings:
+        """See `Engine.embed`."""
+
+        async def make() -> Json:
+            return steps.from_embeddings(await self._engine.embed(texts))
+
+        key = self._key("embed", {"texts": list(texts)})
+        return steps.embeddings_of(await self._step(key, len(texts), make))
+
+    async def count_tokens(self, prompt: Prompt) -> TokenCount:
+        """See `Engine.count_tokens`. It is not stored: it takes no sequence, and its result is always the same."""
+        return await self._made(0, lambda: self._engine.count_tokens(prompt))
+
+    @asynccontextmanager
+    async def forward(
+        self, path: str, body: bytes, sending: Callable[[], None] = lambda: None
+    ) -> AsyncIterator[ForwardedReply]:
+        """As `EngineServer.forward`; the reply is whole. It is not stored, since it ends the row."""
+
+        async def make() -> tuple[int, str, bytes]:
+            async with self._engine.forward(path, body, sending) as reply:
+                return reply.status_code, reply.content_type, b"".join([piece async for piece in reply.body])
+
+        status_code, content_type, whole = await self._made(self._calls.forwarded_size, make)
+        yield ForwardedReply(status_code, content_type, _once(whole), lambda: None)
+
+    def _key(self, kind: str, asked: Json) -> bytes:
+        return self._calls.numbered(steps.key_of(kind, self._name, asked))
+
+    async def _step(self, key: bytes, size: int, make: Callable[[], Awaitable[Json]]) -> Json:
+        """What came of the call: as it is stored, or as it is made now. Raises EngineError."""
+        step = self._calls.found(key)
+        if step is None:
+            try:
+                step = await self._made(size, make)
+            except EngineRejected as error:
+                step = steps.from_refusal(error)
+            await self._calls.keep(key, step)
+        steps.require_no_refusal(step)
+        return step
+
+    async def _made(self, size: int, make: Callable[[], Awaitable[T]]) -> T:
+        """The result of the call, made again where it gave way, or its engine broke. Raises EngineError."""
+        pauses, began_s = list(self._retry_after_s), self._calls.worked_s
+        while True:
+            try:
+                return await self._in_place(size, make, began_s)
+            except _GaveWay:
+                continue
+            except (EngineBroke, EngineNotReady):
+                if not pauses or self._engine.status.state in DOWN:
+                    raise
+            with self._waits():
+                await asyncio.sleep(pauses.pop(0))
+
+    async def _in_place(self, size: int, make: Callable[[], Awaitable[T]], began_s: float) -> T:
+        """The result of one try, which begins once there is a place. Raises _GaveWay, and EngineError."""
+        left_s = self._calls.deadline_s - began_s
+        async with AsyncExitStack() as stack:
+            with self._waits():
+                place = await stack.enter_async_context(self._calls.phases.place(self._host, size, self._calls.order))
+            at = monotonic()
+            task = await stack.enter_async_context(background(make()))
+            either: set[asyncio.Future[Any]] = {task, place.gives_way}
+            await asyncio.wait(either, timeout=max(0.0, left_s), return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                self._calls.worked_s = max(self._calls.worked_s, began_s + monotonic() - at)
+                return task.result()
+            if place.gives_way.done():
+                raise _GaveWay
+        raise EngineOverdue(f"{self._name} had not finished at the deadline of {self._calls.deadline_s:g} s")
+
+    @contextmanager
+    def _waits(self) -> Iterator[None]:
+        with waiting.told(waiting.teller(self._name), "batch"), waiting.paused():
+            yield
+
+
+async def _once(whole: bytes) -> AsyncIterator[bytes]:
+    yield whole

@@ -1,0 +1,163 @@
+"""Answers one row of a batch as a request is answered, over engines that record its calls."""
+
+import asyncio
+import hashlib
+import hmac
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, cast
+
+import orjson
+from fastapi import Request, Response
+from starlette.types import Message
+
+from cappella.auth.keys import Key
+from cappella.batch.engines import RecordedEngine, RowCalls
+from cappella.batch.phases import Groups, Host, Online, Phases, is_within
+from cappella.batch.runner import Job
+from cappella.batch.runs import RowPipeline
+from cappella.batch.types import RowEnd
+from cappella.config import identity
+from cappella.errors import Unauthorized
+from cappella.gateway import errors, pooling
+from cappella.gateway.admission import Admission
+from cappella.gateway.body_memory import BodyMemory
+from cappella.gateway.drain import InFlight
+from cappella.gateway.limits import answer_count
+from cappella.gateway.receive import checked
+from cappella.gateway.request import Incoming
+from cappella.gateway.routes import answer_request
+from cappella.gateway.state import GatewayState
+from cappella.telemetry import records
+from cappella.telemetry.records import RequestRecord
+from cappella.types import Json
+
+NO_LIMIT = 1 << 62
+"""The runner and the phases have the limits of batches."""
+_LATER = (429, 503)
+"""Statuses for which nothing of a request is at fault: the row is answered later."""
+
+
+async def begin_rows(current: Callable[[], GatewayState], groups: Groups | None) -> "BatchRows":
+    """What answers rows under the config that is served now. Raises ConfigError if its weights cannot be read."""
+    state = current()
+    return BatchRows(state, current, groups, await asyncio.to_thread(identity.digest, state.config))
+
+
+class BatchRows:
+    """See `runner.Work`."""
+
+    def __init__(
+        self, state: GatewayState, current: Callable[[], GatewayState], groups: Groups | None, weights: str
+    ) -> None:
+        self.weights = weights
+        self._current = current
+        self._shown = state
+        self._phases = _phases(state, current, groups)
+        admission = Admission(dict.fromkeys(state.config.models, NO_LIMIT), NO_LIMIT)
+        # A reload drains what is in flight; rows begin anew under the next config.
+        own = {"admission": admission, "bodies": BodyMemory(NO_LIMIT), "in_flight": InFlight(), "responses": None}
+        self._state = replace(state, **cast(Any, own))
+
+    @property
+    def is_current(self) -> bool:
+        return self._current() is self._shown
+
+    async def run(self) -> None:
+        await self._phases.run()
+
+    async def answer(self, job: Job) -> RowEnd | None:
+        """How the row ended; None if that is for no fault of its own."""
+        request = Request({"type": "http", "method": "POST", "path": job.row.path, "headers": [], "query_string": b""}, _never)
+        records.begin(RequestRecord("POST", job.row.path))
+        try:
+            status, body = await _whole(request, await self._respond(request, job))
+        except Exception as error:  # noqa: BLE001 - as the gateway's own handler does
+            status, body = await _whole(request, await errors.error_reply(request, error))
+        if status in _LATER:
+            return None
+        return RowEnd(status, f"req_{secrets.token_hex(12)}", body, _total_tokens(body))
+
+    async def _respond(self, request: Request, job: Job) -> Response:
+        key = await self._key_of(job)
+        calls = RowCalls(self._phases, job.order, job.stored, job.keep)
+        state = self._state_of(calls, hmac.digest(job.secret, str(job.row.number).encode(), hashlib.sha256))
+        state.act_for(key)
+        with state.bodies.holding(job.batch.id) as memory:
+            memory.add(len(job.row.body))
+            incoming = await checked(state, request, key, job.row.body, memory, time.monotonic())
+            calls.forwarded_size = _sequences(incoming)
+            if api := pooling.APIS.get(job.row.path):
+                return await pooling.answer_pooling(state, incoming, api)
+            return await answer_request(state, incoming)
+
+    async def _key_of(self, job: Job) -> Key | None:
+        """The batch's key, without its limits per minute. Raises Unauthorized if it was revoked."""
+        if job.batch.key_id is None:
+            return None
+        key = await self._state.gatekeeper.named(job.batch.key_id)
+        if key is None:
+            raise Unauthorized("The key of this batch was revoked.")
+        return replace(key, requests_per_minute=None, tokens_per_minute=None)
+
+    def _state_of(self, calls: RowCalls, secret: bytes) -> GatewayState:
+        """The state with engines that record the calls of one row, which asks nothing else of them."""
+        state = self._state
+        engines = {
+            name: RecordedEngine(name, state.config.host_of[name], engine, calls)
+            for name, engine in state.engines.items()
+        }
+        deployment = replace(state.deployment, engines=cast(Any, engines))
+        return replace(state, deployment=deployment, pipeline=RowPipeline(engines, calls, secret))
+
+
+def _phases(state: GatewayState, current: Callable[[], GatewayState], groups: Groups | None) -> Phases:
+    config, plan = state.config, state.deployment.plan
+    assert config.server.batch
+    share, when = config.server.batch.share, config.server.batch.when
+    turns = {name: placed.turn for name, placed in plan.placed.items()}
+    hosts = {
+        name: Host(state.engines[name].status, model.max_num_seqs, turns.get(name))
+        for name, model in config.models.items()
+    }
+
+    def online() -> Online:
+        admission = current().admission
+        return Online(admission.is_busy, admission.held)
+
+    return Phases(hosts, share, online, groups, lambda: is_within(when, datetime.now().time()))
+
+
+def _sequences(incoming: Incoming) -> int:
+    """How many sequences a call of a model by its own name takes."""
+    texts = incoming.wire.get("documents", incoming.wire.get("input"))
+    if incoming.path in pooling.APIS and isinstance(texts, list) and texts and not isinstance(texts[0], int):
+        return len(texts)
+    return answer_count(incoming.wire)
+
+
+async def _whole(request: Request, response: Response) -> tuple[int, bytes]:
+    """The status and the body of a reply, a streamed one included."""
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await response(request.scope, request.receive, send)
+    return sent[0]["status"], b"".join(message.get("body", b"") for message in sent)
+
+
+async def _never() -> Message:
+    """A client that never leaves."""
+    return await asyncio.get_running_loop().create_future()
+
+
+def _total_tokens(body: bytes) -> int:
+    """The tokens that a reply of any API reports."""
+    reply: Json = orjson.loads(body)
+    usage = reply.get("usage") or {}
+    counts = [usage.get(name) or 0 for name in ("prompt_tokens", "completion_tokens", "input_tokens", "output_tokens")]
+    return int(usage.get("total_tokens") or sum(counts))

@@ -1,0 +1,230 @@
+"""Rows of batches are answered by the real gateway: each once, with no finished call made twice, whatever stops it."""
+
+from functools import partial
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from cappella.engines.swapping import SwapScheduler
+from support.batch_gateway import answering, asked, batch_config, calls_of_members, ends, until, write_weights
+from support.fake_engines import MEMBERS, FakeEngines, eventually, last_message, serving
+from support.scripted_engine import Json, Script
+from support.stored_batches import body, stored_batch
+
+HELD = Script(ending="held")
+
+
+def rows(count: int, **fields: object) -> list[Json]:
+    return [body(f"Question {number}.", **fields) for number in range(1, count + 1)]
+
+
+def text_of(reply: Json) -> str:
+    return str(reply["body"]["choices"][0]["message"]["content"])
+
+
+def hold_if(fake_engines: FakeEngines, name: str, text: str, script: Script = HELD) -> None:
+    """Let an engine hold the calls whose last message has this text, or answer them by `script`."""
+    fake_engines.let(name, lambda asked: script if text in last_message(asked) else Script())
+
+
+async def test_every_row_ends_once_with_a_reply_or_an_error(fake_engines: FakeEngines, tmp_path: Path) -> None:
+    bodies = [
+        *rows(3),
+        body("Alone.", model="ann"),
+        body("Bad.", fusion={"quorum": 9}),
+        body("Unknown.", model="nobody"),
+    ]
+    async with answering(fake_engines, batch_config(tmp_path)) as store:
+        replies, errors = await ends(store, await stored_batch(store, bodies))
+    assert {name: text_of(reply) for name, reply in replies.items()} == {
+        "r1": "The final answer",
+        "r2": "The final answer",
+        "r3": "The final answer",
+        "r4": "Hello there",
+    }
+    assert {name: error["status_code"] for name, error in errors.items()} == {"r5": 400, "r6": 404}
+    assert errors["r6"]["body"]["error"]["code"] == "model_not_found"
+    assert set(calls_of_members(fake_engines).values()) == {1}
+
+
+async def test_after_a_restart_no_finished_call_is_made_again_and_prompts_are_the_same(
+    fake_engines: FakeEngines, tmp_path: Path
+) -> None:
+    fake_engines.let("judge", HELD)
+    judge, config = fake_engines.servers["judge"], batch_config(tmp_path, layers=2)
+    async with answering(fake_engines, config) as store:
+        batch = await stored_batch(store, rows(4))
+        assert await eventually(lambda: len(judge.bodies) == 4)
+    before = calls_of_members(fake_engines)
+    fake_engines.let("judge", Script(("Yes.",)))
+    async with answering(fake_engines, config) as store:
+        replies, errors = await ends(store, batch)
+    assert (len(replies), errors) == (4, {})
+    assert calls_of_members(fake_engines) == before
+    assert sum(before.values()) == 4 * 3 * 2
+    assert sorted(judge.raw[:4]) == sorted(judge.raw[4:])
+
+
+async def test_what_was_refused_is_refused_after_a_restart_without_a_call(
+    fake_engines: FakeEngines, tmp_path: Path
+) -> None:
+    fake_engines.let("ann", Script(refuse=(400, {"error": {"message": "no such thing", "code": 400}})))
+    fake_engines.let("judge", HELD)
+    async with answering(fake_engines, batch_config(tmp_path)) as store:
+        batch = await stored_batch(store, rows(1))
+        assert await eventually(lambda: bool(fake_engines.servers["judge"].bodies))
+    fake_engines.let("judge", Script(("Yes.",)))
+    async with answering(fake_engines, batch_config(tmp_path)) as store:
+        replies, _ = await ends(store, batch)
+    assert len(fake_engines.servers["ann"].bodies) == 1
+    assert replies["r1"]["body"]["fusion"]["status"] == "degraded"
+
+
+async def test_samples_thoughts_and_tool_calls_are_stored_as_they_came(
+    fake_engines: FakeEngines, tmp_path: Path
+) -> None:
+    call = Script((), reasoning="Hm.", calls=(("look", '{"at": 1}'),), finish_reason="tool_calls")
+    fake_engines.let("judge", call)
+    tools = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]
+    config = batch_config(tmp_path, samples=2)
+    async with answering(fake_engines, config) as store:
+        batch = await stored_batch(store, [body("Look.", model="cappella/tools", tools=tools)])
+        replies, errors = await ends(store, batch)
+    assert errors == {}
+    message = replies["r1"]["body"]["choices"][0]["message"]
+    assert message["tool_calls"][0]["function"] == {"name": "look", "arguments": '{"at": 1}'}
+    assert replies["r1"]["body"]["choices"][0]["finish_reason"] == "tool_calls"
+
+
+async def test_a_place_is_filled_as_soon_as_a_row_ends_and_never_more_are_taken(
+    fake_engines: FakeEngines, tmp_path: Path
+) -> None:
+    peaks = dict.fromkeys(MEMBERS, 0)
+
+    def script(name: str, asked: Json) -> Script:
+        peaks[name] = max(peaks[name], fake_engines.servers[name].running + 1)
+        return HELD if "Question 1." in last_message(asked) else Script()
+
+    for name in MEMBERS:
+        fake_engines.let(name, partial(script, name))
+    async with answering(fake_engines, batch_config(tmp_path, sequences=2)) as store:
+        batch = await stored_batch(store, rows(8))
+        # All others pass one that takes long.
+        await until(store, batch, completed=7)
+        fake_engines.release()
+        replies, _ = await ends(store, batch)
+    assert len(replies) == 8
+    assert peaks == dict.fromkeys(MEMBERS, 2)
+
+
+async def test_groups_that_are_awake_in_turn_swap_once_for_all_rows(fake_engines: FakeEngines, tmp_path: Path) -> None:
+    swaps: list[tuple[int, int]] = []
+
+    async def swap(old: int, new: int) -> None:
+        swaps.append((old, new))
+
+    fake_engines.turns = {"ann": 0, "bob": 1, "cat": 1}
+    fake_engines.swap_scheduler = SwapScheduler(2, swap)
+    for name, group in fake_engines.turns.items():
+        fake_engines.engines[name]._hold_awake = partial(fake_engines.swap_scheduler.hold_awake, group)
+    async with answering(fake_engines, batch_config(tmp_path, sequences=2)) as store:
+        replies, _ = await ends(store, await stored_batch(store, rows(12)))
+    assert len(replies) == 12
+    assert swaps == [(0, 1)]
+
+
+async def test_an_online_request_goes_first_and_the_row_that_gave_way_is_answered_after_it(
+    fake_engines: FakeEngines, tmp_path: Path
+) -> None:
+    for name in MEMBERS:
+        hold_if(fake_engines, name, "Question")
+    async with serving(fake_engines, batch_config(tmp_path, sequences=1)) as url:
+        store = fake_engines.reloader.state.batches
+        assert store
+        batch = await stored_batch(store, rows(2))
+        assert await eventually(lambda: fake_engines.running == 3)
+        async with aiohttp.ClientSession(url) as http, http.post("/v1/chat/completions", json=body("Now!")) as reply:
+            assert reply.status == 200
+        assert [fake_engines.servers[name].aborted for name in MEMBERS] == [1, 1, 1]
+        fake_engines.release()
+        replies, errors = await ends(store, batch)
+    assert (len(replies), errors) == (2, {})
+    assert [text.partition("Question")[1] for text in asked(fake_engines, "ann")] == ["Question", "", "Question", "Question"]
+
+
+async def test_a_row_that_hangs_is_cut_at_its_deadline_and_the_others_are_answered(
+    fake_engines: FakeEngines, tmp_path: Path
+) -> None:
+    for name in MEMBERS:
+        hold_if(fake_engines, name, "Question 2.", Script(ending="hang"))
+    hold_if(fake_engines, "judge", "Question 3.", Script(ending="hang"))
+    async with answering(fake_engines, batch_config(tmp_path, deadline_s=2.0)) as store:
+        replies, errors = await ends(store, await stored_batch(store, rows(3)))
+    assert errors["r2"]["status_code"] == 504
+    assert errors["r2"]["body"]["error"]["code"] == "deadline_exceeded"
+    assert {name: reply["body"]["fusion"]["status"] for name, reply in replies.items()} == {"r1": "ok", "r3": "degraded"}
+
+
+async def test_a_call_is_made_again_whose_engine_broke(fake_engines: FakeEngines, tmp_path: Path) -> None:
+    scripts = iter([Script(ending="break"), Script()])
+    fake_engines.let("ann", lambda _: next(scripts))
+    async with answering(fake_engines, batch_config(tmp_path)) as store:
+        replies, _ = await ends(store, await stored_batch(store, rows(1)))
+    assert replies["r1"]["body"]["fusion"]["status"] == "ok"
+    assert len(fake_engines.servers["ann"].bodies) == 2
+
+
+async def test_a_batch_that_is_cancelled_frees_its_engines_and_keeps_what_has_ended(
+    fake_engines: FakeEngines, tmp_path: Path
+) -> None:
+    hold_if(fake_engines, "ann", "Question 2.")
+    async with answering(fake_engines, batch_config(tmp_path)) as store:
+        batch = await stored_batch(store, rows(2))
+        await until(store, batch, completed=1)
+        await store.cancel(batch.id)
+        found = await until(store, batch, status="cancelled")
+        assert await eventually(lambda: fake_engines.running == 0)
+    assert (found.completed, found.failed) == (1, 0)
+
+
+async def test_a_reload_with_the_same_weights_goes_on_and_one_with_others_pauses_until_they_are_accepted(
+    fake_engines: FakeEngines, tmp_path: Path
+) -> None:
+    fake_engines.let("judge", HELD)
+    config = batch_config(tmp_path)
+    async with answering(fake_engines, config, lambda: config) as store:
+        batch = await stored_batch(store, rows(2))
+        judge = fake_engines.servers["judge"]
+        assert await eventually(lambda: len(judge.bodies) == 2)
+        await fake_engines.reloader.reload()
+        assert await eventually(lambda: len(judge.bodies) == 4)
+        assert len(fake_engines.servers["ann"].bodies) == 2
+        write_weights(tmp_path, "other")
+        await fake_engines.reloader.reload()
+        found = await until(store, batch, paused=f"{batch.id} began with other weights than those that are served now.")
+        assert (found.status, found.completed) == ("in_progress", 0)
+        assert await eventually(lambda: fake_engines.running == 0)
+        fake_engines.let("judge", Script(("Yes.",)))
+        await store.accept_weights(batch.id)
+        replies, _ = await ends(store, batch)
+    assert len(replies) == 2
+    assert len(fake_engines.servers["ann"].bodies) == 4
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "text"),
+    [
+        ("/v1/messages", {"max_tokens": 50}, "The final answer"),
+        ("/v1/messages", {"max_tokens": 50, "model": "ann"}, "Hello there"),
+        ("/v1/responses", {"input": "Hi", "messages": None}, "The final answer"),
+    ],
+)
+async def test_rows_of_other_apis_are_answered_in_their_form(
+    fake_engines: FakeEngines, tmp_path: Path, path: str, fields: Json, text: str
+) -> None:
+    asked = {name: value for name, value in body("Hi", **fields).items() if value is not None}
+    async with answering(fake_engines, batch_config(tmp_path)) as store:
+        replies, errors = await ends(store, await stored_batch(store, [asked], endpoint=path))
+    assert errors == {}
+    assert text in str(replies["r1"]["body"])

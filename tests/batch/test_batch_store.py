@@ -1,0 +1,327 @@
+"""Batches in their folder: each row ends once, whatever is killed; what is deleted is gone."""
+
+import asyncio
+import os
+import sqlite3
+import stat
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from cappella import database
+from cappella.auth.keys import Reader
+from cappella.batch import store as batch_store
+from cappella.batch.store import BatchStore
+from cappella.batch.types import NewBatch, RowEnd
+from cappella.errors import BatchesUnavailable, BatchRefused, ConfigError, RequestError
+from support.stored_batches import CHAT, bad, body, content_of, good, stored_batch, stored_file
+from support.stub_engine import environment
+
+TESTS = Path(__file__).parents[1]
+ANY = Reader(True, None)
+SECRET = "Zebrafinch-4711"
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[BatchStore]:
+    store = BatchStore(tmp_path / "batches")
+    yield store
+    store.close()
+
+
+async def test_rows_are_handed_out_in_the_order_of_their_ranks_page_by_page(store: BatchStore) -> None:
+    batch = await stored_batch(store, [body(str(number)) for number in range(5)])
+    first = await store.rows_left(batch.id, 2)
+    assert [(row.number, row.custom_id, row.path) for row in first] == [(1, "r1", CHAT), (2, "r2", CHAT)]
+    assert b'"content":"1"' in first[1].body
+    await store.end_row(first[1], good())
+    assert [row.number for row in await store.rows_left(batch.id, 9)] == [1, 3, 4, 5]
+    assert [row.number for row in await store.rows_left(batch.id, 9, after=first[1].rank)] == [3, 4, 5]
+
+
+async def test_pages_are_bounded_by_bytes_too(store: BatchStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_store, "ROWS_BYTES", 300)
+    batch = await stored_batch(store, [body("x" * 400), body("y"), body("z")])
+    assert [row.number for row in await store.rows_left(batch.id, 9)] == [1]
+    assert [row.number for row in await store.rows_left(batch.id, 9, after=1)] == [2, 3]
+
+
+async def test_a_row_ends_once_and_its_steps_go(store: BatchStore) -> None:
+    batch = await stored_batch(store, [body(), body()])
+    row, other = await store.rows_left(batch.id, 2)
+    await store.keep_step(row, b"k", b"value")
+    await store.keep_step(row, b"k", b"again")
+    await store.keep_step(row, b"l", b"more")
+    assert await store.find_step(row, b"k") == b"again"
+    assert await store.find_step(other, b"k") is None
+    assert await store.steps(row) == {b"k": b"again", b"l": b"more"}
+    assert [await store.end_row(row, good()), await store.end_row(row, bad())] == [True, False]
+    await store.keep_step(row, b"k", b"late")
+    assert await store.steps(row) == {}
+    (batch,) = await store.unfinished()
+    assert (batch.total, batch.completed, batch.failed, batch.total_tokens) == (2, 1, 0, 3)
+
+
+async def test_results_are_in_the_order_of_the_input(store: BatchStore) -> None:
+    batch = await stored_batch(store, [body(), body(), body()])
+    rows = await store.rows_left(batch.id, 9)
+    for row, end in zip(reversed(rows), (good("c"), bad(), good("a")), strict=True):
+        await store.end_row(row, end)
+    done = await store.finish(batch.id)
+    assert (done.status, await store.unfinished()) == ("completed", [])
+    assert list(done.times) == ["in_progress", "finalizing", "completed"]
+    output, errors = await content_of(store, done.output_file_id), await content_of(store, done.error_file_id)
+    assert [line["custom_id"] for line in output] == ["r1", "r3"]
+    assert output[0]["response"] == {"status_code": 200, "request_id": "req-1", "body": {"answer": "a"}}
+    assert output[0]["error"] is None
+    assert [(line["custom_id"], line["response"]["status_code"]) for line in errors] == [("r2", 400)]
+    assert len({line["id"] for line in output + errors}) == 3
+    assert await store.finish(batch.id) == done
+
+
+@pytest.mark.parametrize(("cancelled", "status"), [(True, "cancelled"), (False, "expired")])
+async def test_rows_without_an_end_are_told_as_such(store: BatchStore, cancelled: bool, status: str) -> None:
+    batch = await stored_batch(store, [body(), body()])
+    await store.end_row((await store.rows_left(batch.id, 1))[0], good())
+    if cancelled:
+        assert (await store.cancel(batch.id)).status == "cancelling"
+        assert (await store.cancel(batch.id)).status == "cancelling"
+        assert [each.status for each in await store.unfinished()] == ["cancelling"]
+    done = await store.finish(batch.id)
+    assert done.status == status
+    (line,) = await content_of(store, done.error_file_id)
+    assert (line["custom_id"], line["response"], line["error"]["code"]) == ("r2", None, f"batch_{status}")
+    with pytest.raises(BatchRefused, match=status):
+        await store.cancel(batch.id)
+
+
+async def test_a_batch_of_messages_has_one_file_of_results_and_keeps_no_input(store: BatchStore) -> None:
+    batch = await stored_batch(store, [body(), body(), body()], api="anthropic")
+    for row, end in zip(await store.rows_left(batch.id, 2), (good(), bad()), strict=True):
+        await store.end_row(row, end)
+    done = await store.finish(batch.id)
+    assert [line["result"]["type"] for line in await content_of(store, done.output_file_id)] == [
+        "succeeded",
+        "errored",
+        "expired",
+    ]
+    assert await store.files.find(batch.input_file_id, ANY, ("batch",)) is None
+    await store.delete(batch.id)
+    assert [each.name for each in (store.files.path_of("x").parent).glob("file-*")] == []
+
+
+async def test_the_secret_of_a_batch_stays_the_same_and_is_its_own(tmp_path: Path) -> None:
+    store = BatchStore(tmp_path)
+    one, two = await stored_batch(store, [body()]), await stored_batch(store, [body()])
+    secrets = [await store.row_secret(each.id) for each in (one, two)]
+    store.close()
+    again = BatchStore(tmp_path)
+    assert [await again.row_secret(each.id) for each in (one, two)] == secrets
+    assert secrets[0] != secrets[1]
+    again.close()
+
+
+async def test_other_weights_are_refused_until_they_are_accepted(store: BatchStore) -> None:
+    batch = await stored_batch(store, [body()])
+    (row,) = await store.rows_left(batch.id, 1)
+    await store.begin(batch.id, "old")
+    await store.begin(batch.id, "old")
+    await store.keep_step(row, b"k", b"v")
+    with pytest.raises(BatchRefused, match="other weights"):
+        await store.begin(batch.id, "new")
+    store.pause(batch.id, "other weights")
+    assert (await store.unfinished())[0].paused == "other weights"
+    store.changed.clear()
+    assert (await store.accept_weights(batch.id)).paused is None
+    assert store.changed.is_set()
+    assert await store.steps(row) == {}
+    await store.begin(batch.id, "new")
+    assert (await store.unfinished())[0].weights == "new"
+
+
+async def test_a_batch_is_of_its_key(store: BatchStore) -> None:
+    batch = await stored_batch(store, [body()], key_id="a")
+    for reader, seen in (
+        (Reader(False, "a"), True),
+        (Reader(False, "b"), False),
+        (Reader(False, None), False),
+        (ANY, True),
+    ):
+        assert bool(await store.find(batch.id, reader, "openai")) is seen
+        assert bool(await store.listed(reader, "openai", None, 9)) is seen
+        assert bool(await store.files.find(batch.input_file_id, reader, ("batch",))) is seen
+        assert bool(await store.files.listed(reader, ("batch",), None, 9, True)) is seen
+    assert await store.find(batch.id, ANY, "anthropic") is None
+    assert await store.files.find(batch.input_file_id, ANY, ("batch_output",)) is None
+
+
+async def test_lists_go_on_after_an_entry(store: BatchStore) -> None:
+    made = [(await stored_batch(store, [body()])) for _ in range(4)]
+    ids = [each.id for each in made]
+    listed = [await store.listed(ANY, "openai", after, 2) for after in (None, ids[2])]
+    assert [[each.id for each in page or ()] for page in listed] == [[ids[3], ids[2]], [ids[1], ids[0]]]
+    newer = await store.listed(ANY, "openai", ids[0], 2, newer=True)
+    assert [each.id for each in newer or ()] == [ids[2], ids[1]]
+    assert await store.listed(ANY, "openai", "batch_0", 2) is None
+    files = [each.input_file_id for each in made]
+    page = await store.files.listed(ANY, ("batch",), files[1], 9, False)
+    assert [each.id for each in page or ()] == [files[0]]
+
+
+async def test_a_file_that_a_batch_reads_is_not_deleted(store: BatchStore) -> None:
+    batch = await stored_batch(store, [body()])
+    with pytest.raises(BatchRefused, match=batch.id):
+        await store.files.delete(batch.input_file_id)
+    assert len(await store.rows_left(batch.id, 1)) == 1
+    with pytest.raises(BatchRefused, match="cancel it first"):
+        await store.delete(batch.id)
+    await store.cancel(batch.id)
+    await store.finish(batch.id)
+    await store.files.delete(batch.input_file_id)
+    new = NewBatch(None, "openai", CHAT, batch.input_file_id, 60.0)
+    with pytest.raises(BatchRefused, match="was deleted"):
+        await store.create(new)
+
+
+async def test_of_what_is_deleted_no_byte_is_left(store: BatchStore, tmp_path: Path) -> None:
+    batch = await stored_batch(store, [body(SECRET)])
+    (row,) = await store.rows_left(batch.id, 1)
+    await store.keep_step(row, b"k", SECRET.encode())
+    await store.end_row(row, good(SECRET))
+    assert SECRET.encode() in every_byte(tmp_path)
+    done = await store.finish(batch.id)
+    assert done.output_file_id
+    for file_id in (batch.input_file_id, done.output_file_id):
+        await store.files.delete(file_id)
+    assert SECRET.encode() not in every_byte(tmp_path)
+
+
+def every_byte(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
+async def test_what_has_expired_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "FIRST_PRUNE_S", 0.0)
+    monkeypatch.setattr(database, "PRUNE_S", 0.01)
+    store = BatchStore(tmp_path, retention_days=1e-9)
+    running, ended = [await stored_batch(store, [body()]) for _ in range(2)]
+    await store.cancel(ended.id)
+    await store.finish(ended.id)
+    short = await stored_file(store, b"x", lifetime_s=0.0)
+    assert await store.files.find(short.id, ANY, ("batch",)) is None
+    pruning = asyncio.create_task(store.prune_forever())
+    async with asyncio.timeout(20):
+        while store.files.path_of(short.id).exists() or await store.find(ended.id, ANY, "openai"):
+            await asyncio.sleep(0.01)
+    pruning.cancel()
+    assert await store.find(running.id, ANY, "openai")
+    assert len(await store.rows_left(running.id, 1)) == 1
+    store.close()
+
+
+async def test_the_quota_of_a_key_counts_what_arrives(tmp_path: Path) -> None:
+    store = BatchStore(tmp_path, max_bytes_per_key=10)
+    await stored_file(store, b"1234", "a")
+    async with store.files.uploading("a") as one, store.files.uploading("a") as two:
+        await one.write(b"123")
+        with pytest.raises(RequestError, match="max_bytes_per_key") as raised:
+            await two.write(b"1234")
+        assert raised.value.code == "quota_exceeded"
+        await two.write(b"123")
+        await one.keep("one", "batch", 60.0)
+        with pytest.raises(RequestError, match="max_bytes_per_key"):
+            await two.write(b"1")
+    await stored_file(store, b"1234567890", "b")
+    await stored_file(store, b"123", "a")
+    assert len(list(tmp_path.glob("file-*"))) == 4
+    store.close()
+
+
+async def test_nothing_is_left_of_an_upload_that_breaks_off(store: BatchStore, tmp_path: Path) -> None:
+    async with store.files.uploading(None) as upload:
+        await upload.write(bytes(2 << 20))
+        assert list(tmp_path.rglob("file-*"))
+    assert not list(tmp_path.rglob("file-*"))
+
+
+async def test_only_the_owner_reads_the_folder(store: BatchStore, tmp_path: Path) -> None:
+    batch = await stored_batch(store, [body()])
+    assert stat.S_IMODE((tmp_path / "batches").stat().st_mode) == 0o700
+    for path in (tmp_path / "batches" / batch.input_file_id, tmp_path / "batches" / "batches.sqlite"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+async def test_a_full_disk_is_told_and_nothing_is_lost(store: BatchStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = await stored_batch(store, [body(), body()])
+    row, other = await store.rows_left(batch.id, 2)
+    await store.end_row(row, good())
+    with pytest.MonkeyPatch.context() as full:
+        full.setattr(os, "fsync", _no_space)
+        with pytest.raises(BatchesUnavailable, match="No space left"):
+            await store.finish(batch.id)
+        with pytest.raises(BatchesUnavailable, match="No space left"):
+            await stored_file(store, b"x")
+    assert (await store.unfinished())[0].completed == 1
+    await store.end_row(other, good())
+    done = await store.finish(batch.id)
+    assert len(await content_of(store, done.output_file_id)) == 2
+    assert len(list(store.files.path_of("x").parent.glob("file-*"))) == 2
+
+
+def _no_space(_: int) -> None:
+    raise OSError(28, "No space left on device")
+
+
+async def test_a_full_database_refuses_and_goes_on(store: BatchStore) -> None:
+    batch = await stored_batch(store, [body()])
+    (row,) = await store.rows_left(batch.id, 1)
+
+    def limit(db: sqlite3.Connection) -> None:
+        (pages,) = db.execute("PRAGMA page_count").fetchone()
+        db.execute(f"PRAGMA max_page_count = {pages}")
+
+    await store._folder.call(limit)
+    with pytest.raises(BatchesUnavailable, match="full"):
+        await store.end_row(row, RowEnd(200, "r", b'"' + b"x" * 100_000 + b'"'))
+    await store._folder.call(lambda db: db.execute("PRAGMA max_page_count = 1000000"))
+    assert await store.end_row(row, good())
+
+
+async def test_another_server_cannot_use_the_folder(store: BatchStore, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="another server uses it"):
+        await asyncio.to_thread(BatchStore, tmp_path / "batches")
+
+
+async def test_a_folder_that_cannot_be_used_is_a_config_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"server\.batch\.folder"):
+        BatchStore(tmp_path / "file")
+    other = tmp_path / "other"
+    other.mkdir()
+    db = sqlite3.connect(other / "batches.sqlite")
+    db.execute("CREATE TABLE t (x)")
+    db.close()
+    with pytest.raises(ConfigError, match="another kind"):
+        BatchStore(other)
+
+
+async def test_a_killed_server_loses_no_row_that_had_ended(tmp_path: Path) -> None:
+    store = BatchStore(tmp_path)
+    batch = await stored_batch(store, [body(str(number)) for number in range(200)])
+    store.close()
+    command = [sys.executable, "-m", "support.killed_store", str(tmp_path), batch.id]
+    process = await asyncio.create_subprocess_exec(*command, env=environment(TESTS), stdout=asyncio.subprocess.PIPE)
+    assert process.stdout
+    ended = [int(await process.stdout.readline()) for _ in range(20)]
+    process.kill()
+    ended += [int(line) for line in (await process.stdout.read()).splitlines(keepends=True) if line.endswith(b"\n")]
+    await process.wait()
+    (tmp_path / "file-0123.part").touch()
+    again = BatchStore(tmp_path)
+    left = [row.number for row in await again.rows_left(batch.id, 1000)]
+    assert not set(ended) & set(left)
+    assert len(left) + (await again.unfinished())[0].completed == 200
+    assert not (tmp_path / "file-0123.part").exists()
+    again.close()
