@@ -94,35 +94,38 @@ async def _ask(job: Job, path: str, left: Sequence[Row], write: Write, console: 
                 file = await server.upload(part)
                 batches.append(await server.create(file, path, job.window, {MARK: mark}))
         by_key = {row.key: row for row in left}
-        failed = 0
+        failed, ended = 0, []
         async for batch in following(server, batches, console, POLL_S):
             failed += await _collect(job, server, batch, by_key, write)
-        for batch in batches:
-            await server.forget(batch["id"])
+            ended.append(batch)
+        for batch in ended:
+            await server.forget(batch)
+    # From here on the rows are in the file: what is left is asked in new batches.
     job.note.unlink(missing_ok=True)
+    for batch in ended:
+        _require_completed(batch)
     return failed
 
 
 async def _collect(job: Job, server: BatchServer, batch: Json, by_key: Mapping[str, Row], write: Write) -> int:
-    """Write what came of a batch that has ended; returns how many rows have an error. Raises CappellaError if it was refused."""
-    if batch["status"] == "failed":
-        problems = [str(each.get("message")) for each in (batch.get("errors") or {}).get("data", ())]
-        await server.forget(batch["id"])
-        job.note.unlink(missing_ok=True)
-        raise CappellaError(f"The server refused the rows: {'; '.join(problems[:3]) or 'it does not say why'}")
+    """Write what came of the rows of a batch that has ended; returns how many have an error."""
     failed = 0
-    for kind in ("output_file_id", "error_file_id"):
-        if not batch.get(kind):
-            continue
-        async for line in server.lines(batch[kind]):
-            # A row that the input has no more is nobody's.
+    for file in filter(None, (batch.get("output_file_id"), batch.get("error_file_id"))):
+        async for line in server.lines(file):
+            # A row that is not in the input any more is nobody's.
             if row := by_key.get(str(line.get("custom_id"))):
                 reply = answer_of(line, job.whole_replies)
                 failed += "error" in reply
                 write(row, reply)
-    if batch["status"] in ("cancelled", "expired"):
-        raise CappellaError(f"The batch is {batch['status']}: the same command asks the rest again.")
     return failed
+
+
+def _require_completed(batch: Json) -> None:
+    if batch["status"] == "failed":
+        problems = [str(each.get("message")) for each in (batch.get("errors") or {}).get("data", ())]
+        raise CappellaError(f"The server refused the rows: {'; '.join(problems[:3]) or 'it does not say why'}")
+    if batch["status"] != "completed":
+        raise CappellaError(f"The batch is {batch['status']}: the same command asks what is left.")
 
 
 def _mark(job: Job) -> str:

@@ -64,9 +64,8 @@ class BatchServer:
         """End the batch; rows that have answers keep them."""
         await self._call("POST", f"/v1/batches/{batch_id}/cancel", dict)
 
-    async def forget(self, batch_id: str) -> None:
+    async def forget(self, batch: Json) -> None:
         """Delete the files of a batch that has ended: nothing of the rows stays at the server."""
-        batch = await self.batch(batch_id)
         for kind in ("input_file_id", "output_file_id", "error_file_id"):
             if batch.get(kind):
                 await self._call("DELETE", f"/v1/files/{batch[kind]}", allowed=(404,))

@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cappella.cli.client import answer_file, judge_file
+from cappella.cli.client import answer_file
+from cappella.cli.client import judge_file as questions
 from cappella.cli.client.address import base_url
 from cappella.cli.client.text import safe
 from cappella.evaluation.progress import Pace, showing
@@ -33,7 +34,7 @@ async def judge_one(target: str, key: str | None, body: Json, as_json: bool) -> 
 
 async def judge_file(target: str, key: str | None, common: Json, path: Path, out: Path, at_once: int) -> int:
     """Judge what `out` does not have yet; returns how many were refused. Raises ConfigError before anything is asked."""
-    rows = judge_file.read(path, common)
+    rows = questions.read(path, common)
     console, pace = Console(stderr=True, highlight=False), Pace(at_once)
     with answer_file.opened(out, rows) as (left, write):
         console.print(f"{len(rows)} questions, {len(rows) - len(left)} of them judged already", soft_wrap=True)

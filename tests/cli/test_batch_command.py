@@ -1,0 +1,192 @@
+"""`cappella batch`: files of rows, through a real gateway over scripted engines, that go on where they stopped."""
+
+import asyncio
+import csv
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from support.batch_gateway import asked, batch_config
+from support.command_line import cappella
+from support.fake_engines import FakeEngines, eventually, last_message, serving
+from support.scripted_engine import Script
+
+NOTES = 'id,text\nn1,The {first} note.\nn2,"The second, with a comma\nand a line."\n'
+
+
+@pytest.fixture
+async def server(fake_engines: FakeEngines, tmp_path: Path) -> AsyncIterator[str]:
+    async with serving(fake_engines, batch_config(tmp_path)) as url:
+        yield url
+
+
+async def run(*arguments: str | Path) -> Any:
+    return await asyncio.to_thread(cappella, "batch", *arguments)
+
+
+def file(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def lines(path: Path) -> list[Any]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def by_id(path: Path) -> dict[str, Any]:
+    return {each["id"]: each for each in lines(path)}
+
+
+async def kept_at(url: str) -> int:
+    """How many files the server has."""
+    async with aiohttp.ClientSession() as http, http.get(f"{url}/v1/files") as reply:
+        return len((await reply.json())["data"])
+
+
+async def test_questions_of_json_lines_are_answered_once_however_often_it_is_called(
+    server: str, fake_engines: FakeEngines, tmp_path: Path
+) -> None:
+    rows = [{"prompt": "First?"}, {"id": "own", "messages": [{"role": "user", "content": "Second?"}]}]
+    data, out = file(tmp_path, "in.jsonl", "\n".join(map(json.dumps, rows))), tmp_path / "out.jsonl"
+    done = await run(data, "-o", out, "--server", server)
+    assert done.returncode == 0, done.stderr
+    assert {name: each["answer"] for name, each in by_id(out).items()} == dict.fromkeys(
+        ("1", "own"), "The final answer"
+    )
+    assert by_id(out)["own"]["status"] == "ok"
+    assert await kept_at(server) == 0
+    assert not list(tmp_path.glob("*.running"))
+    done = await run(data, "-o", out, "--server", server)
+    assert "2 of them answered already" in done.stderr
+    assert sorted(asked(fake_engines, "ann")) == ["First?", "Second?"]
+
+
+async def test_a_table_is_asked_by_a_template_and_gets_a_column_of_answers(
+    server: str, fake_engines: FakeEngines, tmp_path: Path
+) -> None:
+    data, out = file(tmp_path, "notes.csv", NOTES), tmp_path / "answers.csv"
+    call = ("--prompt", "Sum up {{briefly}}: {text}", "--system", "You read {id}.", "--body", '{"temperature": 0.5}')
+    done = await run(data, "-o", out, "--server", server, "--model", "ann", *call)
+    assert done.returncode == 0, done.stderr
+    with out.open(newline="") as table:
+        rows = list(csv.DictReader(table))
+    assert [(row["id"], row["answer"]) for row in rows] == [("n1", "Hello there"), ("n2", "Hello there")]
+    assert rows[1]["text"] == "The second, with a comma\nand a line."
+    body = next(each for each in fake_engines.servers["ann"].bodies if "{first}" in last_message(each))
+    assert [each["content"] for each in body["messages"]] == ["You read n1.", "Sum up {briefly}: The {first} note."]
+    assert body["temperature"] == 0.5
+
+
+async def test_what_failed_is_told_and_asked_again_by_the_next_call(
+    server: str, fake_engines: FakeEngines, tmp_path: Path
+) -> None:
+    data, out = file(tmp_path, "in.jsonl", '{"prompt": "Good."}\n{"prompt": "Bad."}'), tmp_path / "out.jsonl"
+    refusal = Script(refuse=(400, {"error": {"message": "too odd", "code": 400}}))
+    fake_engines.let("ann", lambda body: refusal if "Bad" in last_message(body) else Script())
+    done = await run(data, "-o", out, "--server", server, "--model", "ann")
+    assert done.returncode == 1
+    assert "1 rows failed" in done.stderr
+    assert "too odd" in by_id(out)["2"]["error"]
+    fake_engines.let("ann", Script())
+    done = await run(data, "-o", out, "--server", server, "--model", "ann")
+    assert done.returncode == 0
+    assert asked(fake_engines, "ann").count("Good.") == 1
+    assert {each["answer"] for each in by_id(out).values()} == {"Hello there"}
+
+
+async def test_a_call_that_was_stopped_is_taken_up_by_the_next_one_without_asking_anew(
+    server: str, fake_engines: FakeEngines, tmp_path: Path
+) -> None:
+    data, out = file(tmp_path, "in.jsonl", '{"prompt": "Slow."}'), tmp_path / "out.jsonl"
+    fake_engines.let("ann", Script(("Slowly",), ending="held"))
+    call = asyncio.create_task(run(data, "-o", out, "--server", server, "--model", "ann"))
+    assert await eventually(lambda: bool(fake_engines.servers["ann"].bodies))
+    note = tmp_path / "out.jsonl.running"
+    assert note.exists()
+    first = note.read_text()
+    # As after a kill: the file of answers has nothing yet, and a second call finds the batch by the note.
+    second = asyncio.create_task(run(data, "-o", tmp_path / "out.jsonl", "--server", server, "--model", "ann"))
+    fake_engines.servers["ann"].released.set()
+    done = [await call, await second]
+    assert [each.returncode for each in done] == [0, 0]
+    assert first
+    assert len(asked(fake_engines, "ann")) == 1
+
+
+async def test_a_schema_forms_each_answer(server: str, fake_engines: FakeEngines, tmp_path: Path) -> None:
+    schema = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+    form, data = file(tmp_path, "form.json", json.dumps(schema)), file(tmp_path, "in.jsonl", '{"prompt": "Where?"}')
+    fake_engines.let("ann", Script(('{"city": "Rom"}',)))
+    out = tmp_path / "out.jsonl"
+    done = await run(data, "-o", out, "--server", server, "--model", "ann", "--schema", form)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(by_id(out)["1"]["answer"]) == {"city": "Rom"}
+    assert "city" in json.dumps(fake_engines.servers["ann"].bodies[0])
+
+
+async def test_only_the_judge_is_asked_of_answers_that_exist(
+    server: str, fake_engines: FakeEngines, tmp_path: Path
+) -> None:
+    data = file(tmp_path, "in.jsonl", '{"prompt": "Which?", "answers": ["red", "blue"]}')
+    done = await run(data, "-o", tmp_path / "out.jsonl", "--server", server, "--judge-only")
+    assert done.returncode == 0, done.stderr
+    assert not fake_engines.servers["ann"].bodies
+    assert "blue" in json.dumps(fake_engines.servers["judge"].bodies[-1])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "options", "says"),
+    [
+        ("in.jsonl", "{", (), "in.jsonl:1: is no JSON object"),
+        ("in.jsonl", '{"text": "x"}', (), 'Say what is asked: --prompt "Summarise: {text}"'),
+        ("in.jsonl", '{"prompt": "x", "promt": "y"}', (), "unknown key 'promt'"),
+        ("in.jsonl", '{"text": "x"}', ("--prompt", "Of {txt}"), "names {txt}"),
+        ("in.jsonl", '{"id": 1, "prompt": "x"}\n{"id": 1, "prompt": "y"}', (), "has the id '1' twice"),
+        ("in.jsonl", "", (), "has no rows"),
+        ("in.csv", "a,b\n1\n", ("--prompt", "{a}"), "in.csv:2: has not as many cells"),
+        ("in.csv", 'a\n"x', ("--prompt", "{a}"), "is no CSV"),
+        ("in.jsonl", '{"prompt": "x"}', ("--judge-only",), "has no list of answers"),
+        ("in.jsonl", '{"prompt": "x"}', ("--body", "{"), "--body: is no JSON"),
+        ("in.jsonl", '{"url": "/v1/chat/completions", "body": {}}', ("--prompt", "x"), "is a whole request"),
+    ],
+)
+async def test_a_mistake_is_told_with_its_place_before_anything_is_asked(
+    server: str, tmp_path: Path, name: str, text: str, options: tuple[str, ...], says: str
+) -> None:
+    done = await run(file(tmp_path, name, text), "-o", tmp_path / "out.jsonl", "--server", server, *options)
+    assert done.returncode == 2
+    assert says in " ".join(done.stderr.split())
+    assert await kept_at(server) == 0
+
+
+async def test_rows_of_the_batch_api_are_taken_as_they_are(
+    server: str, fake_engines: FakeEngines, tmp_path: Path
+) -> None:
+    row = {"custom_id": "a", "method": "POST", "url": "/v1/completions", "body": {"model": "ann", "prompt": "Once"}}
+    done = await run(file(tmp_path, "in.jsonl", json.dumps(row)), "-o", tmp_path / "out.jsonl", "--server", server)
+    assert done.returncode == 0, done.stderr
+    assert by_id(tmp_path / "out.jsonl")["a"]["answer"]
+
+
+async def test_a_server_without_batches_says_how_to_turn_them_on(gateway: str, tmp_path: Path) -> None:
+    data = file(tmp_path, "in.jsonl", '{"prompt": "x"}')
+    done = await run(data, "-o", tmp_path / "out.jsonl", "--server", gateway)
+    assert done.returncode == 1
+    assert "server.batch" in done.stderr
+
+
+async def test_what_runs_can_be_cancelled(server: str, fake_engines: FakeEngines, tmp_path: Path) -> None:
+    data, out = file(tmp_path, "in.jsonl", '{"prompt": "Endless."}'), tmp_path / "out.jsonl"
+    fake_engines.let("ann", Script(("And so",), ending="hang"))
+    call = asyncio.create_task(run(data, "-o", out, "--server", server, "--model", "ann"))
+    assert await eventually(lambda: bool(fake_engines.servers["ann"].bodies))
+    cancelled = await run(data, "-o", out, "--server", server, "--model", "ann", "--cancel")
+    assert cancelled.stdout.strip() == "Cancelled: 1"
+    done = await call
+    assert done.returncode == 1
+    assert "cancelled" in done.stderr
