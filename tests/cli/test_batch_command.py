@@ -3,6 +3,7 @@
 import asyncio
 import csv
 import json
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import aiohttp
 import pytest
 
 from support.batch_gateway import asked, batch_config
-from support.command_line import cappella
+from support.command_line import cappella, start
 from support.fake_engines import FakeEngines, eventually, last_message, serving
 from support.scripted_engine import Script
 
@@ -104,18 +105,17 @@ async def test_a_call_that_was_stopped_is_taken_up_by_the_next_one_without_askin
 ) -> None:
     data, out = file(tmp_path, "in.jsonl", '{"prompt": "Slow."}'), tmp_path / "out.jsonl"
     fake_engines.let("ann", Script(("Slowly",), ending="held"))
-    call = asyncio.create_task(run(data, "-o", out, "--server", server, "--model", "ann"))
-    assert await eventually(lambda: bool(fake_engines.servers["ann"].bodies))
-    note = tmp_path / "out.jsonl.running"
-    assert note.exists()
-    first = note.read_text()
-    # As after a kill: the file of answers has nothing yet, and a second call finds the batch by the note.
-    second = asyncio.create_task(run(data, "-o", tmp_path / "out.jsonl", "--server", server, "--model", "ann"))
+    call = ["batch", str(data), "-o", str(out), "--server", server, "--model", "ann"]
+    with open(os.devnull, "r+b") as nothing:
+        stopped = start(call, [nothing.fileno()] * 3)
+        assert await eventually(lambda: bool(fake_engines.servers["ann"].bodies))
+        await asyncio.to_thread(stopped.kill)
+    assert lines(out) == []
     fake_engines.servers["ann"].released.set()
-    done = [await call, await second]
-    assert [each.returncode for each in done] == [0, 0]
-    assert first
-    assert len(asked(fake_engines, "ann")) == 1
+    done = await run(*call[1:])
+    assert done.returncode == 0, done.stderr
+    assert by_id(out)["1"]["answer"] == "Slowly"
+    assert asked(fake_engines, "ann") == ["Slow."]
 
 
 async def test_a_schema_forms_each_answer(server: str, fake_engines: FakeEngines, tmp_path: Path) -> None:

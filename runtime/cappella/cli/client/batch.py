@@ -1,6 +1,5 @@
 """`cappella batch`: uploads rows that have no answer yet, follows their batches, and writes what came of each row."""
 
-import asyncio
 import json
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -77,6 +76,8 @@ async def run(job: Job) -> int:
 
 async def cancel(job: Job) -> int:
     """Cancel what runs of this job at the server; returns how many batches that were."""
+    if not job.note.exists():
+        return 0
     async with _server(job, Console(stderr=True, highlight=False)) as server:
         running = [each for each in await server.batches(MARK, _mark(job)) if not is_over(each)]
         for each in running:
