@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 
 from support.batch_gateway import asked, batch_config
-from support.command_line import cappella, start
+from support.command_line import Command, cappella, start
 from support.fake_engines import FakeEngines, eventually, last_message, serving
 from support.scripted_engine import Script
 
@@ -27,6 +27,11 @@ async def server(fake_engines: FakeEngines, tmp_path: Path) -> AsyncIterator[str
 
 async def run(*arguments: str | Path) -> Any:
     return await asyncio.to_thread(cappella, "batch", *arguments)
+
+
+def begin(*arguments: str | Path) -> Command:
+    with open(os.devnull, "r+b") as nothing:
+        return start(["batch", *map(str, arguments)], [nothing.fileno()] * 3)
 
 
 def file(folder: Path, name: str, text: str) -> Path:
@@ -105,14 +110,13 @@ async def test_a_call_that_was_stopped_is_taken_up_by_the_next_one_without_askin
 ) -> None:
     data, out = file(tmp_path, "in.jsonl", '{"prompt": "Slow."}'), tmp_path / "out.jsonl"
     fake_engines.let("ann", Script(("Slowly",), ending="held"))
-    call = ["batch", str(data), "-o", str(out), "--server", server, "--model", "ann"]
-    with open(os.devnull, "r+b") as nothing:
-        stopped = start(call, [nothing.fileno()] * 3)
-        assert await eventually(lambda: bool(fake_engines.servers["ann"].bodies))
-        await asyncio.to_thread(stopped.kill)
+    call = (data, "-o", out, "--server", server, "--model", "ann")
+    stopped = await asyncio.to_thread(begin, *call)
+    assert await eventually(lambda: bool(fake_engines.servers["ann"].bodies))
+    await asyncio.to_thread(stopped.kill)
     assert lines(out) == []
     fake_engines.servers["ann"].released.set()
-    done = await run(*call[1:])
+    done = await run(*call)
     assert done.returncode == 0, done.stderr
     assert by_id(out)["1"]["answer"] == "Slowly"
     assert asked(fake_engines, "ann") == ["Slow."]
