@@ -164,7 +164,7 @@ class _Session:
             if batch.status == "cancelling" or batch.expires_at <= time.time():
                 if opened := self._open.pop(batch.id, None):
                     await _cancel(opened)
-                await self._store.finish(batch.id)
+                await self._end(batch.id)
             elif batch.id not in self._open:
                 await self._begin(batch)
 
@@ -256,7 +256,15 @@ class _Session:
                 opened.after, opened.is_read = 0, False
                 continue
             del self._open[opened.batch.id]
-            await self._store.finish(opened.batch.id)
+            await self._end(opened.batch.id)
+
+    async def _end(self, batch_id: str) -> None:
+        """End a batch; a cancellation waits until its result files are written, or not."""
+        ending = asyncio.ensure_future(self._store.finish(batch_id))
+        try:
+            await asyncio.shield(ending)
+        finally:
+            await asyncio.wait({ending})
 
 
 async def _cancel(opened: _Open) -> None:
