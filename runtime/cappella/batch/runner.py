@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar
 
 from cappella.background import background
 from cappella.batch.engines import Keep
+from cappella.batch.progress import Meter
 from cappella.batch.store import BatchStore
 from cappella.batch.types import Batch, Row, RowEnd
 from cappella.errors import BatchesUnavailable, BatchRefused
@@ -40,7 +41,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A row to answer, the number `order` of all rows; `secret` is its batch's, `stored` and `keep` are for its calls."""
+    """A row to answer, the number `order` of all rows; `secret` and `meter` are its batch's, `stored` and `keep` for its calls."""
 
     batch: Batch
     row: Row
@@ -48,6 +49,7 @@ class Job:
     secret: bytes
     stored: Mapping[bytes, bytes]
     keep: Keep
+    meter: Meter
 
 
 class NotNow(Exception):
@@ -91,9 +93,7 @@ class _Open:
 class Runner:
     """Answers rows until `run` is cancelled; `begin_work` is called at the start and after each reload."""
 
-    def __init__(
-        self, store: BatchStore, begin_work: Callable[[], Awaitable[Work]], limits: Limits = Limits()
-    ) -> None:
+    def __init__(self, store: BatchStore, begin_work: Callable[[], Awaitable[Work]], limits: Limits = Limits()) -> None:
         self._store = store
         self._begin_work = begin_work
         self._limits = limits
@@ -148,7 +148,9 @@ class _Session:
                     await self._begin_rows()
                     await self._finish()
                     async with background(self._store.changed.wait()) as changed:
-                        await asyncio.wait({changed, working}, timeout=self._limits.poll_s, return_when="FIRST_COMPLETED")
+                        await asyncio.wait(
+                            {changed, working}, timeout=self._limits.poll_s, return_when="FIRST_COMPLETED"
+                        )
             finally:
                 for opened in self._open.values():
                     await _cancel(opened)
@@ -213,9 +215,11 @@ class _Session:
         async def keep(key: bytes, value: bytes) -> None:
             await self._until_possible(row, lambda: self._store.keep_step(row, key, value))
 
+        meter = self._store.progress.meter(row.batch_id)
+
         async def answer() -> RowEnd:
             nonlocal stored
-            job = Job(opened.batch, row, order, opened.secret, stored, keep)
+            job = Job(opened.batch, row, order, opened.secret, stored, keep, meter)
             try:
                 return await self._work.answer(job)
             except NotNow:

@@ -19,6 +19,7 @@ from cappella.auth.keys import Reader
 from cappella.batch import endings
 from cappella.batch.files import FileStore
 from cappella.batch.folder import Folder
+from cappella.batch.progress import Progress
 from cappella.batch.types import UNFINISHED, Api, Batch, NewBatch, NewRow, Row, RowEnd, Status
 from cappella.database import DAY_S, prune_forever
 from cappella.errors import BatchRefused
@@ -44,6 +45,7 @@ class BatchStore:
     def __init__(self, folder: Path, retention_days: float = 30, max_bytes_per_key: int = 2 << 30) -> None:
         self._retention_s = retention_days * DAY_S
         self.changed = asyncio.Event()
+        self.progress = Progress()
         self._paused: dict[str, str] = {}
         self._folder = Folder(folder)
         self.files = FileStore(self._folder, max_bytes_per_key)
@@ -257,6 +259,7 @@ class BatchStore:
         finally:
             await self._folder.on_thread(files.close)
         self.go_on(batch_id)
+        self.progress.forget(batch_id)
         if batch.api == "anthropic":
             await self.files.delete(batch.input_file_id)
         return batch

@@ -17,6 +17,7 @@ from starlette.types import Message
 from cappella.auth.keys import Key
 from cappella.batch.engines import RecordedEngine, RowCalls
 from cappella.batch.phases import Groups, Host, Online, Phases, is_within
+from cappella.batch.progress import RowMeter
 from cappella.batch.runner import Job, NotNow
 from cappella.batch.runs import RowPipeline
 from cappella.batch.types import RowEnd
@@ -73,17 +74,19 @@ class BatchRows:
         """See `runner.Work.answer`."""
         request = Request({"type": "http", "method": "POST", "path": job.row.path, "headers": [], "query_string": b""}, _never)
         records.begin(RequestRecord("POST", job.row.path))
-        try:
-            status, body = await _whole(request, await self._respond(request, job))
-        except Exception as error:  # noqa: BLE001 - as the gateway's own handler does
-            status, body = await _whole(request, await errors.error_reply(request, error))
-        if status in _LATER:
-            raise NotNow(_message(body))
+        with job.meter.row(self._phases.groups) as meter:
+            try:
+                status, body = await _whole(request, await self._respond(request, job, meter))
+            except Exception as error:  # noqa: BLE001 - as the gateway's own handler does
+                status, body = await _whole(request, await errors.error_reply(request, error))
+            if status in _LATER:
+                raise NotNow(_message(body))
+            meter.has_ended = True
         return RowEnd(status, f"req_{secrets.token_hex(12)}", body, _total_tokens(body))
 
-    async def _respond(self, request: Request, job: Job) -> Response:
+    async def _respond(self, request: Request, job: Job, meter: RowMeter) -> Response:
         key = await self._key_of(job)
-        calls = RowCalls(self._phases, job.order, job.stored, job.keep)
+        calls = RowCalls(self._phases, job.order, job.stored, job.keep, meter)
         state = self._state_of(calls, hmac.digest(job.secret, str(job.row.number).encode(), hashlib.sha256))
         state.act_for(key)
         with state.bodies.holding(job.batch.id) as memory:
