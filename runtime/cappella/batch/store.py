@@ -43,7 +43,7 @@ class BatchStore:
     """
 
     def __init__(self, folder: Path, retention_days: float = 30, max_bytes_per_key: int = 2 << 30) -> None:
-        self._retention_s = retention_days * DAY_S
+        self.retention_s = retention_days * DAY_S
         self.changed = asyncio.Event()
         self.progress = Progress()
         self._paused: dict[str, str] = {}
@@ -245,7 +245,7 @@ class BatchStore:
     async def finish(self, batch_id: str) -> Batch:
         """Write the result files, and end it: completed if each row has an end, else cancelled or expired."""
 
-        files = endings.ResultFiles(self._folder, self._retention_s)
+        files = endings.ResultFiles(self._folder, self.retention_s)
 
         def work(db: sqlite3.Connection) -> Batch:
             batch = self._one(db, batch_id)
@@ -275,7 +275,7 @@ class BatchStore:
 
     async def _prune(self, now: float) -> None:
         for batch_id in await self._folder.call(
-            partial(endings.expired_batches, created_before=now - self._retention_s)
+            partial(endings.expired_batches, created_before=now - self.retention_s)
         ):
             await self.delete(batch_id)
         for file_id in await self._folder.call(partial(endings.expired_files, now=now)):
