@@ -150,12 +150,7 @@ async def test_an_online_request_goes_first_and_the_row_that_gave_way_is_answere
         fake_engines.release()
         replies, errors = await ends(store, batch)
     assert (len(replies), errors) == (2, {})
-    assert [text.partition("Question")[1] for text in asked(fake_engines, "ann")] == [
-        "Question",
-        "",
-        "Question",
-        "Question",
-    ]
+    assert [text.partition("Question")[1] for text in asked(fake_engines, "ann")] == ["Question", "", "Question", "Question"]
 
 
 async def test_a_row_that_hangs_is_cut_at_its_deadline_and_the_others_are_answered(
@@ -168,10 +163,7 @@ async def test_a_row_that_hangs_is_cut_at_its_deadline_and_the_others_are_answer
         replies, errors = await ends(store, await stored_batch(store, rows(3)))
     assert errors["r2"]["status_code"] == 504
     assert errors["r2"]["body"]["error"]["code"] == "deadline_exceeded"
-    assert {name: reply["body"]["fusion"]["status"] for name, reply in replies.items()} == {
-        "r1": "ok",
-        "r3": "degraded",
-    }
+    assert {name: reply["body"]["fusion"]["status"] for name, reply in replies.items()} == {"r1": "ok", "r3": "degraded"}
 
 
 async def test_a_call_is_made_again_whose_engine_broke(fake_engines: FakeEngines, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ import orjson
 from cappella.background import background
 from cappella.batch import steps
 from cappella.batch.phases import DOWN, Phases
+from cappella.batch.progress import RowMeter
 from cappella.engines import waiting
 from cappella.engines.base import Embeddings, EngineServer, ForwardedReply, Score, TokenCount
 from cappella.engines.context_size import prompt_work
@@ -49,8 +50,9 @@ class RowCalls:
     `deadline_s` limits the time at work of its calls, one after another; those that are made side by side count once.
     """
 
-    def __init__(self, phases: Phases, order: int, stored: Mapping[bytes, bytes], keep: Keep) -> None:
+    def __init__(self, phases: Phases, order: int, stored: Mapping[bytes, bytes], keep: Keep, meter: RowMeter) -> None:
         self.phases = phases
+        self.meter = meter
         self.order = order
         self.deadline_s = NEVER_S
         self.worked_s = 0.0
@@ -153,6 +155,7 @@ class RecordedEngine:
                 return reply.status_code, reply.content_type, b"".join([piece async for piece in reply.body])
 
         status_code, content_type, whole = await self._made(self._calls.forwarded_size, make)
+        self._calls.meter.finished(self._host, steps.tokens_of_reply(whole))
         yield ForwardedReply(status_code, content_type, _once(whole), lambda: None)
 
     def _key(self, kind: str, asked: Json) -> bytes:
@@ -166,7 +169,10 @@ class RecordedEngine:
                 step = await self._made(size, make)
             except EngineRejected as error:
                 step = steps.from_refusal(error)
+            self._calls.meter.finished(self._host, steps.tokens_of(step))
             await self._calls.keep(key, step)
+        else:
+            self._calls.meter.replayed(self._host)
         steps.require_no_refusal(step)
         return step
 
@@ -188,8 +194,9 @@ class RecordedEngine:
         """The result of one try, which begins once there is a place. Raises _GaveWay, and EngineError."""
         left_s = self._calls.deadline_s - began_s
         async with AsyncExitStack() as stack:
-            with self._waits():
+            with self._waits(), self._calls.meter.waits(self._host):
                 place = await stack.enter_async_context(self._calls.phases.place(self._host, size, self._calls.order))
+            stack.enter_context(self._calls.meter.runs(self._host))
             at = monotonic()
             task = await stack.enter_async_context(background(make()))
             either: set[asyncio.Future[Any]] = {task, place.gives_way}

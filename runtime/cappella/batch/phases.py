@@ -119,6 +119,11 @@ class Phases:
         self._others_since: float | None = None
         self._idle_since: float | None = None
 
+    @property
+    def groups(self) -> Mapping[str, int | None]:
+        """The swap group of each engine; None for one that is always awake."""
+        return {name: queue.host.group for name, queue in self._queues.items()}
+
     @asynccontextmanager
     async def place(self, name: str, size: int, order: int) -> AsyncIterator[Place]:
         """Wait for a place, and hold it in this context. Raises EngineNotReady if the engine will not start by itself."""

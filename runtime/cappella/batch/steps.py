@@ -62,6 +62,20 @@ def _chunk(stored: Json) -> Chunk:
     return Chunk(**{**stored, "tool_calls": calls, "usage": stored["usage"] and Usage(**stored["usage"])})
 
 
+def tokens_of(step: Json) -> int:
+    """The tokens that a model wrote."""
+    return sum(chunk["usage"]["completion_tokens"] for chunk in step.get("chunks", ()) if chunk["usage"])
+
+
+def tokens_of_reply(body: bytes) -> int:
+    """The same of an engine's own reply in any API; 0 where it does not tell."""
+    try:
+        usage: Json = orjson.loads(body).get("usage") or {}
+    except (orjson.JSONDecodeError, AttributeError):
+        return 0
+    return int(usage.get("completion_tokens") or usage.get("output_tokens") or 0)
+
+
 def from_score(score: Score) -> Json:
     return {"score": score.value, "usage": asdict(score.usage)}
 

@@ -19,6 +19,7 @@ from cappella.auth.keys import Reader
 from cappella.batch import endings
 from cappella.batch.files import FileStore
 from cappella.batch.folder import Folder
+from cappella.batch.progress import Progress
 from cappella.batch.types import UNFINISHED, Api, Batch, NewBatch, NewRow, Row, RowEnd, Status
 from cappella.database import DAY_S, prune_forever
 from cappella.errors import BatchRefused
@@ -42,8 +43,9 @@ class BatchStore:
     """
 
     def __init__(self, folder: Path, retention_days: float = 30, max_bytes_per_key: int = 2 << 30) -> None:
-        self._retention_s = retention_days * DAY_S
+        self.retention_s = retention_days * DAY_S
         self.changed = asyncio.Event()
+        self.progress = Progress()
         self._paused: dict[str, str] = {}
         self._folder = Folder(folder)
         self.files = FileStore(self._folder, max_bytes_per_key)
@@ -243,7 +245,7 @@ class BatchStore:
     async def finish(self, batch_id: str) -> Batch:
         """Write the result files, and end it: completed if each row has an end, else cancelled or expired."""
 
-        files = endings.ResultFiles(self._folder, self._retention_s)
+        files = endings.ResultFiles(self._folder, self.retention_s)
 
         def work(db: sqlite3.Connection) -> Batch:
             batch = self._one(db, batch_id)
@@ -257,6 +259,7 @@ class BatchStore:
         finally:
             await self._folder.on_thread(files.close)
         self.go_on(batch_id)
+        self.progress.forget(batch_id)
         if batch.api == "anthropic":
             await self.files.delete(batch.input_file_id)
         return batch
@@ -272,7 +275,7 @@ class BatchStore:
 
     async def _prune(self, now: float) -> None:
         for batch_id in await self._folder.call(
-            partial(endings.expired_batches, created_before=now - self._retention_s)
+            partial(endings.expired_batches, created_before=now - self.retention_s)
         ):
             await self.delete(batch_id)
         for file_id in await self._folder.call(partial(endings.expired_files, now=now)):

@@ -66,7 +66,8 @@ def serve(
 
     with one_line_errors():
         path = file_of(config) if config and len(config) > 1 else Path(config[0]) if config else HERE
-        code = serve_config(lambda: load.with_server(load.load(path), host=host, port=port), log_dir)
+        batch = {"folder": batch_folder.absolute()} if batch_folder else None
+        code = serve_config(lambda: load.with_server(load.load(path), host=host, port=port, batch=batch), log_dir)
     raise typer.Exit(code)
 
 

@@ -17,7 +17,8 @@ from starlette.types import Message
 from cappella.auth.keys import Key
 from cappella.batch.engines import RecordedEngine, RowCalls
 from cappella.batch.phases import Groups, Host, Online, Phases, is_within
-from cappella.batch.runner import Job
+from cappella.batch.progress import RowMeter
+from cappella.batch.runner import Job, NotNow
 from cappella.batch.runs import RowPipeline
 from cappella.batch.types import RowEnd
 from cappella.config import identity
@@ -69,23 +70,25 @@ class BatchRows:
     async def run(self) -> None:
         await self._phases.run()
 
-    async def answer(self, job: Job) -> RowEnd | None:
-        """How the row ended; None if that is for no fault of its own."""
+    async def answer(self, job: Job) -> RowEnd:
+        """See `runner.Work.answer`."""
         request = Request(
             {"type": "http", "method": "POST", "path": job.row.path, "headers": [], "query_string": b""}, _never
         )
         records.begin(RequestRecord("POST", job.row.path))
-        try:
-            status, body = await _whole(request, await self._respond(request, job))
-        except Exception as error:  # noqa: BLE001 - as the gateway's own handler does
-            status, body = await _whole(request, await errors.error_reply(request, error))
-        if status in _LATER:
-            return None
+        with job.meter.row(self._phases.groups) as meter:
+            try:
+                status, body = await _whole(request, await self._respond(request, job, meter))
+            except Exception as error:  # noqa: BLE001 - as the gateway's own handler does
+                status, body = await _whole(request, await errors.error_reply(request, error))
+            if status in _LATER:
+                raise NotNow(_message(body))
+            meter.has_ended = True
         return RowEnd(status, f"req_{secrets.token_hex(12)}", body, _total_tokens(body))
 
-    async def _respond(self, request: Request, job: Job) -> Response:
+    async def _respond(self, request: Request, job: Job, meter: RowMeter) -> Response:
         key = await self._key_of(job)
-        calls = RowCalls(self._phases, job.order, job.stored, job.keep)
+        calls = RowCalls(self._phases, job.order, job.stored, job.keep, meter)
         state = self._state_of(calls, hmac.digest(job.secret, str(job.row.number).encode(), hashlib.sha256))
         state.act_for(key)
         with state.bodies.holding(job.batch.id) as memory:
@@ -155,6 +158,12 @@ async def _whole(request: Request, response: Response) -> tuple[int, bytes]:
 async def _never() -> Message:
     """A client that never leaves."""
     return await asyncio.get_running_loop().create_future()
+
+
+def _message(body: bytes) -> str:
+    """What an error of any API says."""
+    error = orjson.loads(body).get("error")
+    return str(error.get("message")) if isinstance(error, dict) else str(error)
 
 
 def _total_tokens(body: bytes) -> int:
