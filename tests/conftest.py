@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from cappella.engines import reconciler
+from support.accepted_connections import closed_with_their_server
 from support.clock import Clock
 from support.fake_engines import FakeEngines, gateway_config, running_fake_engines, serving
 from support.real_deployment import ROOT, Deployment, deployed, shipped_config
@@ -46,6 +47,13 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def strict() -> None:
     """A state that changes as it may not is an error here."""
     reconciler.STRICT = True
+
+
+@pytest.fixture(autouse=True, scope="session")
+def forgotten_connections() -> Iterator[None]:
+    """One of a test that has ended would be told as the fault of another."""
+    with closed_with_their_server():
+        yield
 
 
 @pytest.fixture

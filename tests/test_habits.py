@@ -1,10 +1,15 @@
 """What contributors rely on: the guide, the changelog, and hooks that run what CI runs."""
 
+import asyncio
+import gc
 import re
+import socket
 from pathlib import Path
 
 import pytest
 import yaml
+
+from support.scripted_engine import Script, ScriptedEngine
 
 ROOT = Path(__file__).parents[1]
 GITHUB = ROOT / ".github"
@@ -55,3 +60,17 @@ def test_tests_of_real_engines_have_names_by_which_they_are_scheduled() -> None:
     assert [
         path.name for path in others if re.search(r"^pytestmark = .*mark\.vllm", path.read_text(), re.MULTILINE)
     ] == []
+
+
+@pytest.mark.parametrize("ticks", [1, 2, 3])
+async def test_a_scripted_server_leaves_no_connection_open_whenever_it_closes(tmp_path: Path, ticks: int) -> None:
+    server = ScriptedEngine("ann", lambda _: Script())
+    path = await server.serve(tmp_path)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+        # asyncio accepts in the first tick, and makes a transport in the second.
+        for _ in range(ticks):
+            await asyncio.sleep(0)
+        await server.close()
+    # Tells of what was not closed, as a warning.
+    gc.collect()

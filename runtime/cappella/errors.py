@@ -15,6 +15,7 @@ CappellaError
 │   │   └── EngineContextExceeded
 │   ├── EngineBroke        the connection, process or stream broke, or the reply was garbage
 │   ├── EngineUnusable     the stream ended normally but its content is unusable
+│   │   └── EngineOnlyThought  the model thought, and wrote no answer
 │   ├── EngineOverBudget   the run's remaining token budget is too small for the call
 │   └── EngineOverdue      a call of a batch was cut at the run's deadline
 ├── JudgeFailed            the judge failed, and no member answer may replace its answer
@@ -147,6 +148,13 @@ class EngineUnusable(EngineError):
     def __init__(self, message: str, reason: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class EngineOnlyThought(EngineUnusable):
+    """The reply is thoughts alone."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, "empty_answer")
 
 
 class EngineOverBudget(EngineError):

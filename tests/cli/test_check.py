@@ -196,6 +196,24 @@ def test_the_judge_that_runs_ask_is_named(tmp_path: Path, options: str, says: st
     assert f"cappella/default: ann, ann#2 (quorum 2){says}" in lines
 
 
+def test_vllm_is_not_asked_for_parsers_that_a_shipped_card_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cappella.config import load
+    from cappella.engines.vllm import own_parser
+    from cappella.errors import ConfigError
+
+    monkeypatch.setattr("sys.executable", "false")
+    path = tmp_path / "c.yaml"
+    text = f"models: {{one: {{weights: {QWEN}%s}}}}\nensembles: {{default: {{panel: [one], judge: one}}}}\n"
+    path.write_text(text % "")
+    assert load.load(path).local["one"].reasoning_parser == "qwen3"
+    assert own_parser.mistakes(load.load(path).local) == []
+    path.write_text(text % ", reasoning_parser: other")
+    with pytest.raises(ConfigError, match="cannot be imported"):
+        own_parser.mistakes(load.load(path).local)
+
+
 @pytest.mark.vllm
 def test_real_vllm_is_asked_for_flags_and_parsers(tmp_path: Path) -> None:
     tiny(tmp_path)

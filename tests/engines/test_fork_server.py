@@ -1,14 +1,19 @@
 """The fork server as a process of its own: one import for all engines, and nothing else shared."""
 
 import asyncio
+import errno
+import gc
 import json
 import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import pytest
+
+from cappella.engines import log_rotation
 from cappella.engines.process.process import EngineProcess, ForkServer
 from support.fake_engines import eventually
 from support.real_deployment import alive
@@ -138,6 +143,25 @@ async def test_an_engine_that_is_ended_during_the_import_never_begins(tmp_path: 
         await here.start("bob")
         await here.told("bob")
         assert (tmp_path / "logs" / "ann.log").read_text() == ""
+
+
+@pytest.mark.parametrize("failing", ["fork-server.log", "ann.log"])
+async def test_a_start_on_a_full_disk_leaves_no_socket_open_and_the_next_one_succeeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    def full(path: Path) -> BinaryIO:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    create = log_rotation.create
+    async with hall(tmp_path) as here:
+        with monkeypatch.context() as patch:
+            patch.setattr(log_rotation, "create", lambda path: (full if path.name == failing else create)(path))
+            with pytest.raises(OSError, match="No space left"):
+                await here.start("ann")
+        await here.start("ann")
+        await here.told("ann")
+    # Tells of what was not closed, as a warning.
+    gc.collect()
 
 
 async def test_closing_the_fork_server_ends_what_still_waits_for_it(tmp_path: Path) -> None:

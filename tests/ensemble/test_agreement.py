@@ -26,7 +26,7 @@ from support.scripted_engine import Json, Script
 from support.scripted_pooling import ScriptedPooling, add_pooling, pooling_config
 
 BY_JUDGE = Agreement(by="judge")
-BY_EMBEDDING = Agreement(by="embedding", model="emb")
+BY_EMBEDDING = Agreement(by="embedding", model="emb", alike=0.9)
 SKY = ("The air scatters blue light the most.", "Because of the sea.", "Blue is what molecules send about most.")
 
 
@@ -286,7 +286,9 @@ async def test_embeddings_that_cannot_be_compared_are_a_failure_that_is_told(
     assert told(run)["agreement"]["by"] == "words"
 
 
-@pytest.mark.parametrize("agreement", [{"by": "embedding"}, {"by": "embedding", "model": "rm"}, {"model": "ann"}])
+@pytest.mark.parametrize(
+    "agreement", [{"by": "embedding", "alike": 0.9}, {"by": "embedding", "model": "rm", "alike": 0.9}, {"model": "ann"}]
+)
 def test_a_model_that_embeds_nothing_is_an_error(agreement: Mapping[str, Any]) -> None:
     config = pooling_config()
     options, prompt = Options(agreement=Agreement(**agreement)), Prompt([{"role": "user", "content": "Hi"}])

@@ -126,7 +126,7 @@ async def test_a_failed_judge_has_no_answer_and_still_counts_its_calls(fake_engi
     judge = judge_of(fake_engines)
     with pytest.raises(EngineBroke):
         await judge.write()
-    assert judge.engine_calls[-1].text == "half"
+    assert judge.asking.calls[-1].text == "half"
     assert [call.role for call in judge.calls] == ["final"]
 
 

@@ -135,8 +135,15 @@ def test_a_config_needs_no_judge_where_no_run_needs_one(tmp_path: Path, options:
         (BY_OTHERS + BEST.replace(", judge: bob", ""), "ensembles.default.judge: this key is missing"),
         ("    strategy: vote\n", "ann cannot judge here"),
         (BY_OTHERS + "    agreement: {by: judge}\n", "ann cannot judge here: agreement: judge"),
-        (BY_OTHERS + "    agreement: {by: embedding}\n", "agreement names None, which embeds nothing"),
-        (BY_OTHERS + "    agreement: {by: embedding, model: bob}\n", "agreement names 'bob', which embeds nothing"),
+        (BY_OTHERS + "    agreement: {by: embedding, alike: 0.9}\n", "agreement names None, which embeds nothing"),
+        (
+            BY_OTHERS + "    agreement: {by: embedding, model: bob, alike: 0.9}\n",
+            "agreement names 'bob', which embeds nothing",
+        ),
+        (
+            BY_OTHERS + "    agreement: {by: embedding, model: bob}\n",
+            "c.yaml:9: ensembles.default.agreement: by: embedding needs alike",
+        ),
     ],
 )
 def test_a_judge_that_is_missing_or_lacks_something_is_told(tmp_path: Path, options: str, problem: str) -> None:

@@ -1,15 +1,17 @@
 """Models that think before they answer, as members and as the judge: thoughts stay apart, and leave room for the answer."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from cappella.config.options import Seat
+from cappella.config.weighing import Agreement, Selection
 from cappella.ensemble.errors import PanelFailed
 from cappella.ensemble.events import FinalDelta
-from cappella.types import Capabilities, Sampling
-from support.fake_engines import ANALYSIS, MEMBERS, FakeEngines, judge_script
+from cappella.types import Capabilities, OutputFormat, Prompt, Sampling
+from support.fake_engines import ANALYSIS, MEMBERS, FakeEngines, choice_script, judge_script
 from support.scripted_engine import Json, Script
 
 THOUGHTS = 'B says {"consensus": []}. A, B or C? I take B. yes'
@@ -140,3 +142,110 @@ async def test_a_budget_that_limits_a_judge_leaves_room_beside_its_thoughts(fake
         assert 0 < body["thinking_token_budget"] <= body["max_completion_tokens"] // 2
     await fake_engines.run(max_total_tokens=100_000, judge_sampling=sampling)
     assert {body["thinking_token_budget"] for body in fake_engines.servers["judge"].bodies[-2:]} == {1000}
+
+
+def only_thinks(script: Callable[[Json], Script]) -> Callable[[Json], Script]:
+    """A judge that writes nothing until its thinking is turned off."""
+
+    def reply(body: Json) -> Script:
+        is_off = body.get("thinking_token_budget") == 0 or body.get("reasoning_effort") == "none"
+        return script(body) if is_off else Script((), reasoning="Hm. ", finish_reason="length")
+
+    return reply
+
+
+def asked(fake_engines: FakeEngines, *places: str) -> list[list[Any]]:
+    """What each call of the judge had in these fields."""
+    return [[body.get(place) for place in places] for body in fake_engines.servers["judge"].bodies]
+
+
+ROLES = {"agreement", "analysis", "choice", "final"}
+
+
+@pytest.mark.parametrize(
+    ("way", "roles"),
+    [
+        ({}, ["analysis", "analysis", "final", "final"]),
+        ({"strategy": "select", "select": Selection(by=("judge",))}, ["choice", "choice"]),
+        ({"strategy": "vote"}, ["choice", "choice"]),
+        ({"strategy": "vote", "agreement": Agreement(by="judge")}, ["agreement", "agreement"]),
+        ({"early_exit": "judge", "analysis": "off"}, ["agreement", "agreement", "final", "final"]),
+    ],
+)
+async def test_a_judge_that_only_thinks_is_asked_once_more_without(
+    fake_engines: FakeEngines, way: dict[str, Any], roles: list[str]
+) -> None:
+    for name, text in zip(MEMBERS, ("a red sky", "a blue sky", "the sky is blue"), strict=True):
+        fake_engines.let(name, Script((text,)))
+    groups = Script((json.dumps({"A": "A", "B": "A", "C": "A"}),))
+    choice = choice_script(red=0.9, blue=0.05)
+
+    def script(body: Json) -> Script:
+        if '"same"' in json.dumps(body.get("response_format", "")):
+            return groups
+        return Script(("no",)) if "yes" in str(body.get("structured_outputs")) else judge_script(choice=choice)(body)
+
+    fake_engines.let("judge", only_thinks(script))
+    thinking(fake_engines, "judge")
+    run = await fake_engines.run(**way)
+    assert (run.status, run.failure_reason) == ("ok", None)
+    assert [call.role for call in run.calls if call.role in ROLES] == roles
+    off = asked(fake_engines, "thinking_token_budget", "chat_template_kwargs")
+    assert [each == [0, {"enable_thinking": False}] for each in off] == [False, True] * (len(roles) // 2)
+    assert run.content == ("a red sky" if "strategy" in way else "The final answer")
+
+
+async def test_the_thoughts_of_both_calls_are_sent_before_the_answer(fake_engines: FakeEngines) -> None:
+    fake_engines.let("judge", only_thinks(lambda body: Script(("Four",), reasoning="Well.")))
+    thinking(fake_engines, "judge")
+    run = await fake_engines.run(analysis="off")
+    chunks = [event.chunk for event in fake_engines.events if isinstance(event, FinalDelta)]
+    assert (run.status, run.content, run.answer.reasoning) == ("ok", "Four", "Hm. Well.")
+    assert "".join(chunk.content for chunk in chunks) == "Four"
+    assert "".join(chunk.reasoning for chunk in chunks) == "Hm. Well."
+
+
+async def test_a_judge_that_thinks_all_the_same_leaves_a_run_without_an_analysis_that_says_so(
+    fake_engines: FakeEngines,
+) -> None:
+    fake_engines.let("judge", judge_script(analysis=Script((), reasoning=THOUGHTS)))
+    thinking(fake_engines, "judge")
+    run = await fake_engines.run()
+    assert (run.status, run.failure_reason, run.content) == ("degraded", "empty_answer", "The final answer")
+    assert [call.role for call in run.calls if call.role == "analysis"] == ["analysis"] * 2
+    assert run.analysis is None
+
+
+async def test_a_server_of_another_api_is_asked_for_no_effort_and_its_refusal_is_not_the_requests_fault(
+    fake_engines: FakeEngines,
+) -> None:
+    thinking(fake_engines, "judge", extensions=False)
+    fake_engines.let("judge", only_thinks(judge_script()))
+    assert (await fake_engines.run(analysis="off")).content == "The final answer"
+    assert asked(fake_engines, "reasoning_effort") == [[None], ["none"]]
+
+    def refuses(body: Json) -> Script:
+        error = {"error": {"message": "reasoning_effort 'none' is not supported", "code": 400}}
+        return Script(refuse=(400, error)) if "reasoning_effort" in body else Script((), reasoning=THOUGHTS)
+
+    fake_engines.let("judge", refuses)
+    for name in MEMBERS:
+        fake_engines.let(name, Script(('{"a": 1}',)))
+    form = OutputFormat("response_format", {"type": "json_object"})
+    run = await fake_engines.put(Prompt([{"role": "user", "content": "Hi"}], output_format=form), analysis="off")
+    assert (run.status, run.failure_reason, run.content) == ("degraded", "empty_answer", '{"a": 1}')
+
+
+async def test_with_a_budget_no_analysis_is_asked_for_twice(fake_engines: FakeEngines) -> None:
+    fake_engines.let("judge", only_thinks(judge_script()))
+    thinking(fake_engines, "judge")
+    run = await fake_engines.run(max_total_tokens=100_000)
+    assert [call.role for call in run.calls if call.role in ROLES] == ["analysis", "final", "final"]
+    assert (run.failure_reason, run.content) == ("empty_answer", "The final answer")
+
+
+async def test_a_model_that_is_not_known_to_think_is_asked_once(fake_engines: FakeEngines) -> None:
+    fake_engines.let("judge", only_thinks(judge_script()))
+    run = await fake_engines.run(analysis="off")
+    assert len(fake_engines.servers["judge"].bodies) == 1
+    assert (run.status, run.content) == ("degraded", "Hello there")

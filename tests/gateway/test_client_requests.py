@@ -130,6 +130,7 @@ REFUSED: list[tuple[str, str, Json, str, str]] = [
     ("output is a number", RESPONSES, {"input": [{"type": "function_call_output", "call_id": "c", "output": 3}]},
      "input.0.output", "string or a valid list"),
     ("typo", CHAT, {**USER, "fusion": {"strateggy": "vote"}}, "fusion.strateggy", "did you mean strategy"),
+    ("alike", CHAT, {**USER, "fusion": {"agreement": {"by": "embedding"}}}, "fusion.agreement", "needs alike"),
     ("plugin typo", CHAT, {**USER, "plugins": [{"id": "fusion", "analysis_modles": []}]}, "plugins.0.analysis_modles",
      "did you mean analysis_models"),
     ("template", CHAT, {**USER, "chat_template_kwargs": {"chat_template": "{{ x }}"}},

@@ -1,5 +1,6 @@
 """`fusion.answers`: candidates that exist already are judged as the panel's; nobody is asked for them again."""
 
+import json
 from typing import Any
 
 import aiohttp
@@ -81,6 +82,18 @@ async def test_the_name_of_one_sample_stands_for_its_seat(gateway: str, fake_eng
     reply = await ask(gateway, answers=answers, samples=2)
     assert asked(fake_engines) == {"ann": 0, "bob": 0, "cat": 0}
     assert reply["fusion"]["given"] == list(MEMBERS)
+
+
+async def test_an_object_that_a_vote_puts_together_is_nobodys(gateway: str, fake_engines: FakeEngines) -> None:
+    given = {"ann": (1, "Ann"), "bob": (2, "Bob"), "cat": (3, "bob"), "eve": (4, "Eve"), "fay": (1, "Fay")}
+    answers = [{"model": name, "content": json.dumps({"n": n, "who": who})} for name, (n, who) in given.items()]
+    reply = await ask(gateway, answers=answers, strategy="vote")
+    assert json.loads(reply["choices"][0]["message"]["content"]) == {"n": 1, "who": "Bob"}
+    # eve has neither value.
+    assert reply["fusion"]["merged"] == ["ann", "bob", "cat", "fay"]
+    assert "chosen" not in reply["fusion"]
+    # No judge was asked.
+    assert reply["usage"]["fusion_details"] == []
 
 
 async def test_only_who_is_called_is_queued_for(fake_engines: FakeEngines) -> None:

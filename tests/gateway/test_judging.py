@@ -526,6 +526,18 @@ async def test_a_thinking_judge_has_a_limit_too(
     assert sent == {limits or (900, None)}
 
 
+async def test_a_judge_that_only_thinks_is_asked_once_more_without(gateway: str, fake_engines: FakeEngines) -> None:
+    thought = Script((), reasoning="Hm.", finish_reason="length")
+    judge = judging(WORTH)
+    fake_engines.let("judge", lambda body: judge(body) if body["thinking_token_budget"] == 0 else thought)
+    fake_engines.engines["judge"].capabilities = Capabilities(reasoning=True)
+    reply = await judged(gateway, want=["analysis", "scores", "preference"])
+    assert (reply["status"], [each["points"] for each in reply["scores"]]) == ("ok", [1, 9, 5])
+    assert "missing" not in reply
+    # An analysis, three scores, and three pairs in both orders.
+    assert len(calls(fake_engines)) == 2 * (1 + 3 + 6)
+
+
 async def test_few_answers_are_fitted_at_a_time(fake_engines: FakeEngines) -> None:
     server = fake_engines.servers["judge"]
     server.engine.capabilities = Capabilities(context_tokens=4096)

@@ -85,7 +85,7 @@ def test_a_run_needs_as_many_sequences_of_what_scores_or_embeds_as_it_takes_at_a
     assert costs(scored, hosts, judge_writes=False)["rm"] == 3
     many = tuple(Seat("ann", "ann", samples=16) for _ in range(1))
     assert costs(scored.model_copy(update={"panel": many}), hosts, judge_writes=False) == {"ann": 16, "rm": 4}
-    by_embedding = Agreement(by="embedding", model="rm")
+    by_embedding = Agreement(by="embedding", model="rm", alike=0.9)
     embedded = settings.model_copy(update={"select": Selection(), "agreement": by_embedding, "panel": many})
     assert costs(embedded, hosts) == {"ann": 16, "judge": 1, "rm": 16}
     assert "rm" not in costs(embedded.model_copy(update={"strategy": "synthesize"}), hosts)

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from axe_playwright_python.async_playwright import Axe
-from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, async_playwright, expect
 
 FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
@@ -39,6 +39,9 @@ BROKEN_WORDS = """(selector) => [...document.querySelectorAll(selector)].flatMap
   }
   return broken;
 })"""
+# What is waited for comes in less than a second, but not on a machine that does much else.
+WAIT_MS = 30_000
+expect.set_options(timeout=WAIT_MS)
 STATUS = re.compile(r"the server responded with a status of (\d+)")
 
 
@@ -84,7 +87,7 @@ class PageVisit:
         self.context.on("dialog", lambda event: self.troubles.append(f"dialog: {event.message}"))
         await self.context.add_init_script(TELL_VIOLATIONS)
         self.page = await self.context.new_page()
-        self.page.set_default_timeout(30_000)
+        self.page.set_default_timeout(WAIT_MS)
 
     async def open(self, path: str = "/") -> Page:
         await self.page.goto(self.url + path)

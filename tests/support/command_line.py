@@ -30,6 +30,7 @@ LIBRARIES = (
 ).split()
 TIMEOUT_S = 120
 MAX_REQUEST_BYTES = 1 << 17
+MAX_NUMBER_BYTES = 32
 
 
 class Command:
@@ -37,16 +38,14 @@ class Command:
 
     def __init__(self, status: socket.socket) -> None:
         self._status = status
-        self._lines = status.makefile("r")
-        self.pid = int(self._lines.readline())
+        self.pid = int(status.recv(MAX_NUMBER_BYTES))
         self.returncode: int | None = None
 
     def wait(self, timeout: float | None = None) -> int:
         """The exit code, as Popen has it. Raises TimeoutError."""
         if self.returncode is None:
             self._status.settimeout(timeout)
-            self.returncode = int(self._lines.readline())
-            self._lines.close()
+            self.returncode = int(self._status.recv(MAX_NUMBER_BYTES))
             self._status.close()
         return self.returncode
 
@@ -83,10 +82,15 @@ def start(
         "folder": str(folder or Path.cwd()),
         "terminal": terminal,
     }
-    ours, theirs = socket.socketpair()
-    with theirs:
-        socket.send_fds(_parent(), [json.dumps(request).encode()], [*files, theirs.fileno()])
-    return Command(ours)
+    # Each number is a packet of its own: of two that come together, `poll` sees the second.
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        with theirs:
+            socket.send_fds(_parent(), [json.dumps(request).encode()], [*files, theirs.fileno()])
+        return Command(ours)
+    except (OSError, ValueError):
+        ours.close()
+        raise
 
 
 def cappella(

@@ -101,6 +101,10 @@ class ScriptedEngine:
 
     async def stop(self) -> None:
         await self.engine.close()
+        await self.close()
+
+    async def close(self) -> None:
+        """Listen no more, and close all connections."""
         await self._runner.cleanup()
 
     async def _tokenize(self, request: web.Request) -> web.Response:

@@ -8,10 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cappella.bundle import build
+from cappella.bundle import build, page_libraries
 from cappella.bundle.build import BundleOptions
 from cappella.version import __version__
+from support.real_deployment import ROOT
 from support.weights_folder import write_model
+
+PAGE_LIBRARIES = (ROOT / "runtime" / page_libraries.FOLDER / "manifest.json").read_text()
 
 CARD = {
     "hub_id": "maker/ann",
@@ -43,8 +46,15 @@ def deployment(folder: Path, **model: Any) -> Path:
     return path
 
 
-def write_wheel(folder: Path, name: str, version: str = "1.0", tag: str = "py3-none-any", **metadata: str) -> Path:
-    """A wheel that pip can install: one module with its version."""
+def write_wheel(
+    folder: Path,
+    name: str,
+    version: str = "1.0",
+    tag: str = "py3-none-any",
+    more: Mapping[str, str] | None = None,
+    **metadata: str,
+) -> Path:
+    """A wheel that pip can install: one module with its version, and `more` files."""
     folder.mkdir(parents=True, exist_ok=True)
     info = f"{name}-{version}.dist-info"
     headers = "".join(f"{key.replace('_', '-')}: {value}\n" for key, value in metadata.items())
@@ -53,6 +63,7 @@ def write_wheel(folder: Path, name: str, version: str = "1.0", tag: str = "py3-n
         f"{info}/METADATA": f"Metadata-Version: 2.4\nName: {name}\nVersion: {version}\n{headers}",
         f"{info}/WHEEL": f"Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: {tag}\n",
         f"{info}/licenses/LICENSE": f"The licence of {name}.\n",
+        **(more or {}),
     }
     path = folder / f"{name}-{version}-{tag}.whl"
     with zipfile.ZipFile(path, "w") as archive:
@@ -73,8 +84,8 @@ def _record(files: Mapping[str, str]) -> list[str]:
 
 
 def wheels(folder: Path) -> Path:
-    """A folder with a stand-in for Cappella's wheel, and another wheel."""
-    write_wheel(folder, "cappella", __version__)
+    """A folder with a stand-in for Cappella's wheel, which names the page's libraries, and another wheel."""
+    write_wheel(folder, "cappella", __version__, more={f"{page_libraries.FOLDER}/manifest.json": PAGE_LIBRARIES})
     write_wheel(folder, "tune", License_Expression="MIT")
     return folder
 

@@ -9,9 +9,11 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, FilePayload, Locator, Page, Route, expect
 
+from cappella.engines.context_size import IMAGE_TOKENS
 from cappella.types import Capabilities
 from support.browser import PageVisit, open_page
 from support.fake_engines import MEMBERS, FakeEngines, gateway_config, serving
+from support.kept_page import answered
 from support.sample_documents import docx, encrypted_pdf, pdf
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -60,12 +62,6 @@ def chips(page: Page) -> Locator:
 
 def question_of(fake_engines: FakeEngines) -> Any:
     return fake_engines.servers["ann"].bodies[-1]["messages"][-1]["content"]
-
-
-async def answered(record: PageVisit, question: str) -> Locator:
-    turn = await record.ask(question)
-    await expect(turn.get_by_role("button", name="Copy the answer")).to_be_visible()
-    return turn
 
 
 async def test_texts_documents_and_code_are_chips_with_their_tokens(
@@ -203,6 +199,9 @@ async def test_models_that_see_get_images_large_ones_made_smaller(seeing: PageVi
     await attach(page, file("dot.png", "image/png", PIXEL), file("large.png", "image/png", large))
     await expect(chips(page)).to_have_count(2)
     await expect(chips(page).first.locator("img")).to_be_visible()
+    await expect(chips(page).first).to_contain_text(f"≈ {IMAGE_TOKENS:,} tokens")
+    room = "of the 25 tokens that the models can read"
+    await expect(page.locator(".tray")).to_contain_text(f"Too long: about {2 * IMAGE_TOKENS:,} {room}")
     turn = await answered(seeing, "What is this?")
     small, larger, text = question_of(fake_engines)
     assert text == {"type": "text", "text": "What is this?"}

@@ -1,29 +1,21 @@
 """What is kept of conversations in a real browser, where things happen at once: runs that end, tabs, keys, full disks."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Locator, Page, Route, expect
+from playwright.async_api import Browser, Page, Route, expect
 
 from cappella.auth.keys import KeyStore
 from support.browser import PageVisit, open_page
 from support.fake_engines import FakeEngines, eventually, gateway_config, serving
-from support.kept_page import answered, column, kept, start_new
+from support.kept_page import FAIL_WRITES, answer, answered, column, kept, start_new, stores_held
 from support.scripted_engine import Script
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-# A transaction that is not over until `isHeld` is false: those that are begun later wait for it.
-HOLD_STORES = """async () => { const asked = indexedDB.open("cappella");
-  const database = await new Promise((done) => { asked.onsuccess = () => done(asked.result); });
-  const heads = database.transaction(["heads", "bodies"], "readwrite").objectStore("heads");
-  window.isHeld = true;
-  const goOn = () => { if (window.isHeld) heads.get("none").onsuccess = goOn; else database.close(); };
-  goOn(); }"""
 COUNT_KEPT = """async () => { const asked = indexedDB.open("cappella");
   const database = await new Promise((done) => { asked.onsuccess = () => done(asked.result); });
   const counted = database.transaction("heads").objectStore("heads").count();
@@ -33,29 +25,12 @@ COUNT_KEPT = """async () => { const asked = indexedDB.open("cappella");
 
 DELETE_STORES = """() => { const asked = indexedDB.deleteDatabase("cappella");
   return new Promise((done) => { asked.onsuccess = asked.onblocked = (event) => done(event.type); }); }"""
-# Writes end as on a full disk: the transaction is aborted, with another error.
-FAIL_WRITES = """() => { const { put } = IDBObjectStore.prototype;
-  window.isFull = true;
-  IDBObjectStore.prototype.put = function (value) { const done = put.call(this, value);
-    return window.isFull ? this.add(value) : done; }; }"""
 CHAT = "**/v1/chat/completions"
-
-
-def answer(page: Page, question: str) -> Locator:
-    return page.get_by_role("article", name=question).get_by_role("group", name="Answer")
 
 
 async def refuse(route: Route) -> None:
     error = {"message": "Busy.", "code": "overloaded"}
     await route.fulfill(status=429, headers={"Retry-After": "30"}, json={"error": error})
-
-
-@asynccontextmanager
-async def stores_held(page: Page) -> AsyncIterator[None]:
-    """Nothing is read or written of what is kept, until this is over."""
-    await page.evaluate(HOLD_STORES)
-    yield
-    await page.evaluate("window.isHeld = false")
 
 
 async def test_a_conversation_opened_before_its_result_is_kept_has_the_result(record: PageVisit) -> None:

@@ -5,8 +5,10 @@ import uuid
 from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
+from cappella.bundle import page_libraries
 from cappella.bundle.manifest import File
 from cappella.bundle.origin import Origin
+from cappella.bundle.page_libraries import PageLibrary
 from cappella.bundle.wheels import Wheel
 from cappella.vocabulary import Json
 
@@ -14,11 +16,12 @@ PATH = "sbom/cappella.cdx.json"
 
 
 def text(files: Sequence[File], wheels: Sequence[Wheel], models: Mapping[str, Origin]) -> bytes:
-    """Every package and model with its licence and hashes; equal bytes for equal content."""
+    """Every package, library of the page and model with its licence and hashes; equal bytes for equal content."""
     hashes = {file.path: file.sha256 for file in files}
     components = [_library(wheel, hashes[f"wheels/{wheel.path.name}"]) for wheel in wheels if wheel.name != "cappella"]
-    components += [_model(name, origin, files) for name, origin in models.items()]
     own = next(wheel for wheel in wheels if wheel.name == "cappella")
+    components += [_page_library(each) for each in page_libraries.of(own.path)]
+    components += [_model(name, origin, files) for name, origin in models.items()]
     root = {**_library(own, hashes[f"wheels/{own.path.name}"]), "type": "application"}
     depends = [{"ref": root["bom-ref"], "dependsOn": [each["bom-ref"] for each in components]}]
     body = {"metadata": {"component": root}, "components": components, "dependencies": depends}
@@ -30,7 +33,15 @@ def text(files: Sequence[File], wheels: Sequence[Wheel], models: Mapping[str, Or
 def _library(wheel: Wheel, sha256: str) -> Json:
     purl = f"pkg:pypi/{wheel.name}@{quote(wheel.version, safe='')}"
     component = {"type": "library", "bom-ref": purl, "name": wheel.name, "version": wheel.version, "purl": purl}
-    return {**component, "hashes": [{"alg": "SHA-256", "content": sha256}], **_licences(wheel.licence, wheel.is_spdx)}
+    return {**component, "hashes": _hashes(sha256), **_licences(wheel.licence, wheel.is_spdx)}
+
+
+def _page_library(library: PageLibrary) -> Json:
+    """A library inside Cappella's own wheel, with its files there."""
+    purl = f"pkg:npm/{quote(library.package)}@{library.version}"
+    component = {"type": "library", "bom-ref": purl, "name": library.package, "version": library.version, "purl": purl}
+    inside = [_file(path, sha256) for path, sha256 in library.files.items()]
+    return {**component, **_licences(library.licence, is_spdx=True), "components": inside}
 
 
 def _model(name: str, origin: Origin, files: Sequence[File]) -> Json:
@@ -41,12 +52,16 @@ def _model(name: str, origin: Origin, files: Sequence[File]) -> Json:
     elif origin.hub_id:
         component |= {"properties": [{"name": "cappella:unverified_origin", "value": origin.hub_id}]}
     own = [file for file in files if file.path.startswith(f"weights/{name}/")]
-    inside = [{"type": "file", "name": file.path, "hashes": _hashes(file)} for file in own]
+    inside = [_file(file.path, file.sha256) for file in own]
     return {**component, **_licences(origin.licence), "components": inside}
 
 
-def _hashes(file: File) -> list[Json]:
-    return [{"alg": "SHA-256", "content": file.sha256}]
+def _file(path: str, sha256: str) -> Json:
+    return {"type": "file", "name": path, "hashes": _hashes(sha256)}
+
+
+def _hashes(sha256: str) -> list[Json]:
+    return [{"alg": "SHA-256", "content": sha256}]
 
 
 def _licences(licence: str, is_spdx: bool = False) -> Json:

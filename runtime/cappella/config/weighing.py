@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cappella.types import Frozen
 from cappella.vocabulary import AgreementMode, Evidence
@@ -33,9 +33,19 @@ class Agreement(Frozen):
     """Which answers in free text say the same, for `vote` and for the agreement in `select`.
 
     By their `words`; by the `judge`, who groups them in one call; or by an `embedding`: the cosine of two texts, as `model`
-    embeds them, is `alike` at least. If that call fails their words count, and the run says so.
+    embeds them, is `alike` at least, which depends on the model, so that it has no default. If that call fails their words
+    count, and the run says so.
     """
 
     by: AgreementMode = "words"
     model: str | None = None
-    alike: Annotated[float, Field(gt=0, le=1)] = 0.9
+    alike: Annotated[float, Field(gt=0, le=1)] | None = None
+
+    @model_validator(mode="after")
+    def _says_what_is_alike(self) -> "Agreement":
+        if self.by == "embedding" and self.alike is None:
+            raise ValueError(
+                "by: embedding needs alike, the least cosine of two texts that say the same: no figure suits all models. "
+                "Embed some answers of yours that say the same and some that do not, and take one that parts them"
+            )
+        return self

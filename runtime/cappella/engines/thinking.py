@@ -1,7 +1,9 @@
-"""How much of an answer's tokens a model that reasons first may think, so that some are left for the answer itself."""
+"""How much of an answer's tokens a model that reasons first may think, so that some are left for the answer itself; or none at all."""
+
+from dataclasses import replace
 
 from cappella.errors import EngineError, EngineRejected
-from cappella.types import Capabilities, Sampling
+from cappella.types import Capabilities, Prompt, Sampling
 
 FIELD = "thinking_token_budget"
 ANSWER_TOKENS = 1024
@@ -23,6 +25,14 @@ def with_room_to_answer(sampling: Sampling, capabilities: Capabilities) -> Sampl
 
 def without_budget(sampling: Sampling) -> Sampling:
     return sampling.model_copy(update={FIELD: None})
+
+
+def turned_off(prompt: Prompt, sampling: Sampling, capabilities: Capabilities) -> tuple[Prompt, Sampling]:
+    """The same question without thinking, by all means of the server: a template takes no notice of a word that it does not read."""
+    if not capabilities.extensions:
+        return replace(prompt, reasoning_effort="none"), sampling
+    words = {**prompt.template_words, "enable_thinking": False}
+    return replace(prompt, template_words=words), sampling.model_copy(update={FIELD: 0})
 
 
 def is_refused(refusal: EngineError, sampling: Sampling) -> bool:

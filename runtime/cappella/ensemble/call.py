@@ -13,7 +13,14 @@ from cappella.ensemble import call_counter
 from cappella.ensemble.own_marks import ChunkCutter
 from cappella.ensemble.run import Answer, Call, Role
 from cappella.ensemble.structured.json_value import parse_json
-from cappella.errors import EngineBroke, EngineError, EngineNotReady, EngineOverBudget, EngineUnusable
+from cappella.errors import (
+    EngineBroke,
+    EngineError,
+    EngineNotReady,
+    EngineOnlyThought,
+    EngineOverBudget,
+    EngineUnusable,
+)
 from cappella.types import Chunk, Json, Prompt, Sampling, ToolCall, Usage
 
 
@@ -73,7 +80,7 @@ class Completion:
         if not self._reasoning:
             return EngineUnusable(f"{name} gave an empty answer", "empty_answer")
         why = ": its tokens ended before that" if self.finish_reason == "length" else ""
-        return EngineUnusable(f"{name} thought, and gave no answer{why}", "empty_answer")
+        return EngineOnlyThought(f"{name} thought, and gave no answer{why}")
 
     def answer(self, name: str, call: Call) -> Answer:
         return Answer(

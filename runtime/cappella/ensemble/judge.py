@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -11,13 +10,13 @@ from cappella.config.options import Settings
 from cappella.engines.base import Engine
 from cappella.ensemble import grouping, prompts
 from cappella.ensemble.analysis import with_names, without_letters
-from cappella.ensemble.call import EngineCall
+from cappella.ensemble.asking import Asking, unseen
 from cappella.ensemble.candidates import Candidates
 from cappella.ensemble.choice import CHOICE_TOKENS, limited, mean, probabilities, short_sampling, with_thinking_budget
 from cappella.ensemble.events import AnalysisDelta, AnalysisDone, AnalysisStarted, Emit, FinalDelta
 from cappella.ensemble.fallback import cut_at_stop
 from cappella.ensemble.reading import Reading
-from cappella.ensemble.run import Analysis, Answer, Call, Role, Shortened
+from cappella.ensemble.run import Analysis, Answer, Call, Shortened
 from cappella.ensemble.structured.json_value import parse_json
 from cappella.ensemble.together import AT_ONCE, together
 from cappella.errors import EngineError, EngineUnusable
@@ -51,8 +50,8 @@ class Judge:
         self.analysis: Analysis | None = None
         self.final_answer: Answer | None = None
         self.dropped_points = 0
-        self.engine_calls: list[EngineCall] = []
-        self._has_output = self._has_tool_call = False
+        self.asking = Asking(engine, settings.judge, candidates.nonce)
+        self._has_output = self._has_text = self._has_tool_call = False
         self._engine = engine
         self._prompt = prompt
         self._emit = emit
@@ -70,17 +69,17 @@ class Judge:
     @property
     def rules_out_fallback(self) -> bool:
         """Whether the partial output already sent, of a tool call or in a format, allows no other answer after it."""
-        return self._has_tool_call or (self._has_output and self.output_format is not None)
+        return self._has_tool_call or (self._has_text and self.output_format is not None)
 
     @property
     def calls(self) -> Sequence[Call]:
         """Every call to the judge, also failed ones, the final answer's last."""
-        records = (call.record for call in self.engine_calls if call.was_called)
+        records = (call.record for call in self.asking.calls if call.was_called)
         return sorted(records, key=lambda call: call.role == "final")
 
     @property
     def has_output(self) -> bool:
-        """Whether a piece of the final answer has been sent."""
+        """Whether a piece of the final answer has been sent, be it of the thoughts before it."""
         return self._has_output
 
     @property
@@ -131,10 +130,10 @@ class Judge:
         output_format = OutputFormat("response_format", {"type": "json_schema", "json_schema": json_schema})
         watched = self.settings.panel_watched and not again
         prompt = replace(self._question(messages, output_format), watched=watched)
-        call = self._new_call("analysis")
-        return await call.complete(
-            self._engine, prompt, self._within_budget(sampling), _unseen if again else self._emit_analysis
-        )
+        # Of a budget the answer needs what is left.
+        once = again or self.settings.max_total_tokens is not None
+        on_chunk = unseen if again else self._emit_analysis
+        return (await self.asking.ask("analysis", prompt, self._within_budget(sampling), on_chunk, once=once)).content
 
     async def write(self) -> Answer:
         """Stream the final answer; the prompt holds the analysis if there is one by now. Raises EngineError."""
@@ -146,16 +145,12 @@ class Judge:
 
     async def _write(self, candidates: Candidates, analysis: str | None) -> Answer:
         prompt = replace(self._prompt, messages=self._final_messages(candidates, analysis))
-        call = self._new_call("final")
         sampling = self.settings.judge_sampling
         if self.settings.analysis == "alongside":
             sampling = self._within_budget(sampling)
-        async with aclosing(call.stream(self._engine, prompt, sampling)) as chunks:
-            async for chunk in chunks:
-                self._emit_final(chunk.without_end())
-        if error := call.completions[0].error(self.settings.judge):
-            raise error
-        self.final_answer = call.completions[0].answer(self.settings.judge, call.record)
+        self.final_answer = await self.asking.ask(
+            "final", prompt, sampling, lambda chunk: self._emit_final(chunk.without_end())
+        )
         return self.final_answer
 
     async def _draft(self, max_tokens: int, candidates: Candidates) -> Answer:
@@ -163,9 +158,8 @@ class Judge:
         wanted = self.settings.judge_sampling.max_completion_tokens or max_tokens
         limits = {"max_completion_tokens": min(wanted, max_tokens), "stop": None}
         sampling = self.settings.judge_sampling.model_copy(update=limits)
-        call = self._new_call("fold")
-        await call.complete(self._engine, self._question(self._final_messages(candidates), None), sampling)
-        return call.completions[0].answer(DRAFT, call.record)
+        draft = await self.asking.ask("fold", self._question(self._final_messages(candidates), None), sampling)
+        return replace(draft, name=DRAFT)
 
     def _final_messages(self, candidates: Candidates, analysis: str | None = None) -> list[Message]:
         return prompts.final_messages(
@@ -208,14 +202,14 @@ class Judge:
         )
         sampling = short_sampling(self.settings.judge_sampling, self._engine.capabilities, tokens)
         prompt = self._question(messages, output_format)
-        return await self._new_call("agreement").complete(self._engine, prompt, sampling)
+        return (await self.asking.ask("agreement", prompt, sampling)).content
 
     def return_verbatim(self, answer: Answer, after_partial_output: bool = False) -> Answer:
         """Emit a member's answer as the final one, cut at the caller's stop texts; returns it as it was emitted."""
         answer = cut_at_stop(answer, self.settings.judge_sampling.stop or ())
         # Members may be asked for some that the caller did not ask for.
         answer = answer if self._prompt.logprobs is not None else replace(answer, logprobs=())
-        gap = "\n\n" if after_partial_output and self._has_output else ""
+        gap = "\n\n" if after_partial_output and self._has_text else ""
         self._emit_final(Chunk(gap + answer.content, answer.reasoning, answer.tool_calls, answer.logprobs))
         return answer
 
@@ -238,11 +232,10 @@ class Judge:
             self.settings.judge_texts,
         )
         output_format = OutputFormat("structured_outputs", {"choice": list(labels)})
-        call = self._new_call("choice")
         prompt = replace(self._question(messages, output_format), logprobs=TOP_LOGPROBS)
         sampling = short_sampling(self.settings.judge_sampling, self._engine.capabilities, CHOICE_TOKENS)
-        await call.complete(self._engine, prompt, sampling)
-        by_letter = probabilities(call.completions[0].logprobs, list(labels))
+        answer = await self.asking.ask("choice", prompt, sampling)
+        by_letter = probabilities(answer.logprobs, list(labels))
         return {labels[letter]: share for letter, share in by_letter.items()}
 
     @property
@@ -280,10 +273,6 @@ class Judge:
             watched=False,
         )
 
-    def _new_call(self, role: Role) -> EngineCall:
-        self.engine_calls.append(EngineCall(role, self.settings.judge, nonce=self._candidates.nonce))
-        return self.engine_calls[-1]
-
     def _ranking_letters(self, candidates: Candidates) -> list[str] | None:
         """The members' ranking as letters of these candidates; None without a review."""
         return None if self._ranking is None else candidates.letters_of(self._ranking)
@@ -291,9 +280,6 @@ class Judge:
     def _emit_final(self, chunk: Chunk) -> None:
         if chunk.content or chunk.reasoning or chunk.tool_calls or chunk.logprobs:
             self._has_output = True
+            self._has_text = self._has_text or bool(chunk.content)
             self._has_tool_call = self._has_tool_call or bool(chunk.tool_calls)
             self._emit(FinalDelta(chunk))
-
-
-def _unseen(chunk: Chunk) -> None:
-    """For a call whose pieces nobody watches."""

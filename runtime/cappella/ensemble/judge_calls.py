@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from cappella.config.options import Settings
+from cappella.engines import thinking
 from cappella.engines.base import Engine
 from cappella.ensemble.call import EngineCall
 from cappella.ensemble.candidates import Candidates
@@ -14,7 +15,7 @@ from cappella.ensemble.judgement import PartlyRead, Want
 from cappella.ensemble.run import Call, Role, Shortened
 from cappella.ensemble.shares import Reply, fit
 from cappella.ensemble.together import AT_ONCE
-from cappella.errors import EngineContextExceeded, EngineUnusable
+from cappella.errors import EngineContextExceeded, EngineOnlyThought, EngineUnusable
 from cappella.types import Message, OutputFormat, Prompt, Sampling
 
 TRIES = 2
@@ -87,11 +88,17 @@ class JudgeCalls:
                 try:
                     await call.complete(self.engine, prompt, sampling)
                     return read(call)
-                except EngineUnusable:
+                except EngineUnusable as error:
                     if not left:
                         raise
-                sampling = sampling.model_copy(update={"temperature": OTHER_TEMPERATURE})
+                    prompt, sampling = self._second_try(error, prompt, sampling)
         raise AssertionError("unreachable: the last try returns or raises")
+
+    def _second_try(self, error: EngineUnusable, prompt: Prompt, sampling: Sampling) -> tuple[Prompt, Sampling]:
+        """Without thinking for a judge that only thought, else at another temperature."""
+        if isinstance(error, EngineOnlyThought) and self.engine.capabilities.reasoning:
+            return thinking.turned_off(prompt, sampling, self.engine.capabilities)
+        return prompt, sampling.model_copy(update={"temperature": OTHER_TEMPERATURE})
 
     def _sampling(self, question: Question) -> Sampling:
         """The judge's own, as long as the reply may be; thinking before it has a limit of its own, or the operator's for all."""

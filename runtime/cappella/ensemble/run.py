@@ -149,6 +149,8 @@ class GateDecision:
 class Verdict:
     """The final answer and how it came about. `chosen` names the answer that was returned verbatim, if one was.
 
+    `merged` names those whose fields a vote put together, if it did: nobody wrote that answer.
+
     `probabilities` are the judge's, by answer; `votes` maps one answer of each group that says the same to the names of
     all answers in the group. `scores` are those of a judge that scores, None for an answer that it could not read; `tied`
     names the answers with the best one, if there are several. `read` has the values by which answers were counted. `evidence`
@@ -167,6 +169,7 @@ class Verdict:
     evidence: Mapping[Evidence, Mapping[str, float]] | None = None
     margin: float | None = None
     confidence: Confidence | None = None
+    merged: Sequence[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

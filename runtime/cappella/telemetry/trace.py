@@ -86,6 +86,8 @@ def _add_outcome(trace: Trace, run: Run) -> None:
         trace["gate"] = _decision(run.gate)
     if verdict.chosen is not None:
         trace["chosen"] = verdict.chosen
+    if verdict.merged is not None:
+        trace["merged"] = list(verdict.merged)
     if verdict.probabilities is not None:
         trace["probabilities"] = dict(verdict.probabilities)
     if verdict.scores is not None:

@@ -145,6 +145,7 @@ class Trace(WeighedTrace):
     preset: NotRequired[str]
     gate: NotRequired[Decision]
     chosen: NotRequired[str]
+    merged: NotRequired[list[str]]
     probabilities: NotRequired[dict[str, float]]
     scores: NotRequired[dict[str, float | None]]
     tied: NotRequired[list[str]]

@@ -38,6 +38,8 @@ class Why:
             shares = fusion.get("probabilities") or {}
             sure = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
             yield Text(f"The answer is {chosen}'s, word for word{f' (the judge: {sure})' if sure else ''}.")
+        if merged := fusion.get("merged"):
+            yield Text(f"The answer joins the fields that most gave: those of {', '.join(merged)}.")
         for name, score in (fusion.get("scores") or {}).items():
             yield Text(f"{name}: {'longer than the judge can read' if score is None else f'score {score:.3g}'}")
         if tied := fusion.get("tied"):

@@ -52,17 +52,22 @@ class ForkServer:
         async with self._starting:
             requests = await self._running()
         ours, theirs = socket.socketpair()
-        with theirs, log_rotation.create(log) as sink, suppress(BrokenPipeError):
-            request = json.dumps([str(folder), list(arguments)]).encode()
-            socket.send_fds(requests, [request], [theirs.fileno(), sink.fileno()])
+        try:
+            with theirs, log_rotation.create(log) as sink, suppress(BrokenPipeError, ConnectionResetError):
+                request = json.dumps([str(folder), list(arguments)]).encode()
+                socket.send_fds(requests, [request], [theirs.fileno(), sink.fileno()])
+        except OSError:
+            ours.close()
+            raise
         forked_from = self._process.pid if self._process else None
         reader, writer = await asyncio.open_connection(sock=ours)
         return EngineProcess(reader, writer, self._stages, log, self._log, forked_from)
 
     async def close(self) -> None:
         """Kill the process; its engines live on."""
-        if self._process and self._requests:
+        if self._requests:
             self._requests.close()
+        if self._process:
             with suppress(ProcessLookupError):
                 self._process.kill()
             with suppress(TimeoutError):

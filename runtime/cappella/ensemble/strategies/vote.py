@@ -19,6 +19,8 @@ from cappella.extraction.spelling import canonical
 
 CLOSE_VOTES = 1.0
 """In log-odds: weights that differ by less decide nothing that the judge could not decide better."""
+MERGED = "a vote"
+"""The name of an answer that is put together of the fields of several."""
 
 
 async def _vote(ctx: RunContext) -> Verdict:
@@ -77,8 +79,13 @@ async def _by_field(judge: Judge, objects: Sequence[Mapping[str, Any]]) -> Verdi
     if same is not None:
         return Verdict(judge.return_verbatim(same), same.name, probabilities)
     # Merged from several answers, so no member's log-probabilities or reasoning belong to it.
-    joined = Answer(judge.settings.judge, content, "stop", chosen.call)
-    return Verdict(judge.return_verbatim(joined), None, probabilities)
+    joined = Answer(MERGED, content, "stop", chosen.call)
+    authors = [a.name for a, each in zip(judge.answers, objects, strict=True) if _share_a_field(each, merged)]
+    return Verdict(judge.return_verbatim(joined), None, probabilities, merged=authors)
+
+
+def _share_a_field(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return any(name in one and canonical(one[name]) == canonical(value) for name, value in other.items())
 
 
 def _prefer(values: Sequence[Any], preferred: Any) -> Any:

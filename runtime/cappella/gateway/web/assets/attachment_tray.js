@@ -17,20 +17,18 @@ export function attachmentTray({ count, context }) {
 
   const draw = () => {
     element.hidden = items.length === 0 && problem.hidden && reading.hidden;
-    const texts = items.filter((item) => item.attachment.kind === "text");
-    const total = texts.reduce((all, item) => all + item.tokens, 0);
+    const total = items.reduce((all, item) => all + item.tokens, 0);
     const isTooLong = context() !== null && total > context();
-    sum.hidden = texts.length === 0;
+    sum.hidden = items.length === 0;
     sum.classList.toggle("problem", isTooLong);
-    const isCounted = texts.every((item) => item.isCounted);
+    const isCounted = items.every((item) => item.isCounted);
     const size = `${isCounted ? "" : "about "}${total.toLocaleString("en")}`;
     const room = context() === null ? " tokens" : ` of the ${context().toLocaleString("en")} tokens that the models can read`;
     setText(sum, isTooLong ? `Too long: ${size}${room}` : `${size}${room}`);
   };
   const measure = async (item) => {
     const { kind, text } = item.attachment;
-    if (kind !== "text") return;
-    const counted = await count(text).catch(() => null);
+    const counted = kind === "text" ? await count(text).catch(() => null) : null;
     Object.assign(item, { isCounted: counted !== null, tokens: counted ?? item.tokens });
     setText(item.size, `${counted === null ? "≈ " : ""}${item.tokens.toLocaleString("en")} tokens`);
     draw();
@@ -45,8 +43,8 @@ export function attachmentTray({ count, context }) {
     (next ?? element.closest("form").querySelector("textarea")).focus();
   };
   const add = (attachment) => {
-    const { name, kind, text, url } = attachment;
-    const item = { attachment, tokens: kind === "text" ? estimatedTokens(text) : 0, isCounted: kind !== "text" };
+    const { name, kind, url } = attachment;
+    const item = { attachment, tokens: estimatedTokens(attachment), isCounted: false };
     item.size = h("span", { className: "muted number" });
     const label = `Remove ${name}`;
     const button = h("button", { type: "button", className: "quiet", "aria-label": label, onclick: () => remove(item) }, "×");

@@ -3,6 +3,8 @@
 const MIN_PASTED_CHARACTERS = 2000;
 const MAX_CHARACTERS_PER_WORD = 20;
 const CHARACTERS_PER_TOKEN = 4;
+// As the server reckons: no tokenizer counts them, and models differ.
+const IMAGE_TOKENS = 1000;
 const PASTED = "Pasted text";
 const LANGUAGES = {
   bash: "bash", c: "c", cc: "cpp", cpp: "cpp", cs: "csharp", css: "css", csv: "csv", diff: "diff", go: "go", h: "c", hpp: "cpp",
@@ -33,9 +35,9 @@ export function contentOf(question, attachments = []) {
   return [...images.map(({ url }) => ({ type: "image_url", image_url: { url } })), { type: "text", text }];
 }
 
-/** About how many tokens a text has, before an engine has counted them. */
-export function estimatedTokens(text) {
-  return Math.ceil(text.length / CHARACTERS_PER_TOKEN);
+/** About how many tokens an attachment has: a text before an engine has counted it, an image always. */
+export function estimatedTokens({ kind, text }) {
+  return kind === "image" ? IMAGE_TOKENS : Math.ceil(text.length / CHARACTERS_PER_TOKEN);
 }
 
 /** A text in a fence that nothing in it can close. */

@@ -76,13 +76,24 @@ export function conversationList({ startNew, remove, removeAll, keepingChanged }
     problem.hidden = error === null;
     setText(problem, error ? `This browser keeps no conversations now (${error.name ?? error}).` : "");
   };
+  const announceProblem = (error) => {
+    problem.hidden = false;
+    setText(problem, `This browser does not take that choice now (${error.name}).`);
+    announce(problem.textContent);
+  };
   const wrote = (error) => {
     writeError = error ?? null;
     tell(writeError);
   };
   search.addEventListener("input", () => draw().catch(tell));
   keeping.addEventListener("change", () => {
-    kept.setKeeping(keeping.checked);
+    try {
+      kept.setKeeping(keeping.checked);
+    } catch (error) {
+      // The switch never says that nothing is kept while all is.
+      keeping.checked = kept.isKeeping();
+      return void announceProblem(error);
+    }
     keepingChanged();
     draw().catch(tell);
   });

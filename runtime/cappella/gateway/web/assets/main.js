@@ -1,5 +1,6 @@
 // The frame of the page: the views, the key, the theme, and how many engines are ready.
 
+import { followAddress, putBackAddress } from "./address.js";
 import { api } from "./api.js";
 import { fill, h, setText } from "./dom.js";
 import { askForKey } from "./key_dialog.js";
@@ -18,17 +19,22 @@ const REFRESH_MS = 5000;
 const main = document.getElementById("main");
 const shown = new Map();
 let current = null;
+let changing = null;
+let wish = null;
 
 /** Show the view that the address names, and in it what stands behind the name: `#ask/ID`. */
-async function showView(event) {
-  const [wanted, id] = location.hash.slice(1).split("/");
-  if (wanted === "main") {
+async function showView() {
+  if (location.hash === "#main" && current !== null) {
     main.focus();
-    return history.replaceState(null, "", event?.oldURL ?? "#ask");
+    return putBackAddress();
   }
+  const [wanted, id] = followAddress();
+  const mine = (wish = {});
   const name = Object.hasOwn(VIEWS, wanted) ? wanted : "ask";
-  if (name !== current) await changeView(name);
-  shown.get(name)?.show?.(id);
+  if (name !== current) changing = changeView(name);
+  await changing;
+  // The user may have gone on while the view was loading.
+  return mine === wish ? shown.get(name)?.show?.(id) : undefined;
 }
 
 async function changeView(name) {
@@ -96,8 +102,9 @@ function applyTheme(theme) {
 
 let otherTheme = applyTheme(localStorage.getItem(THEME));
 document.getElementById("theme").addEventListener("click", () => {
-  localStorage.setItem(THEME, otherTheme);
-  otherTheme = applyTheme(otherTheme);
+  const theme = otherTheme;
+  otherTheme = applyTheme(theme);
+  localStorage.setItem(THEME, theme);
 });
 document.getElementById("key").addEventListener("click", () => askForKey(api));
 document.addEventListener("cappella-key", refreshEngineCount);

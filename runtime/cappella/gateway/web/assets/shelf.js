@@ -1,13 +1,16 @@
 // Which conversation is shown, and what is kept of the others: opens, starts, renames, deletes and branches them.
 
+import { replaceAddress } from "./address.js";
 import { ApiError } from "./api.js";
 import { conversationBar } from "./conversation_bar.js";
 import { conversationList } from "./conversation_list.js";
-import { keep, keepResult, keptTurn, newConversation } from "./conversation.js";
+import { keep, keepLeft, keepResult, keptTurn, newConversation } from "./conversation.js";
 import * as kept from "./kept_conversations.js";
 import { undoNote } from "./undo_note.js";
+import { guardWrites } from "./unwritten.js";
 
 const NOT_FOUND = "This conversation is not kept in this browser, or was kept with another key.";
+const NOT_READ = "This browser cannot read the conversation now";
 
 /** The shelf; `show(conversation, words)` puts one on the page, `restore(conversation, turns)` makes turns of what was kept. */
 export function conversationShelf(api, { show, restore }) {
@@ -16,9 +19,12 @@ export function conversationShelf(api, { show, restore }) {
   let owner = kept.ownerOf(api.key);
   let shown = newConversation(owner);
   let opened = 0;
+  guardWrites();
+  const leftIsKept = keepLeft();
 
-  const refresh = () => {
+  const refresh = async () => {
     bar.show(shown);
+    await leftIsKept;
     return list.show(owner, shown.head.id);
   };
   const take = (conversation, words = "") => {
@@ -48,18 +54,29 @@ export function conversationShelf(api, { show, restore }) {
     const isWanted = () => mine === opened;
     if (id === shown.head.id) return showAddress(shown);
     if (runningOne(id)) return moveTo(runningOne(id));
-    const found = await kept.readConversation(owner, id).catch(() => null);
+    await leftIsKept;
+    let words = NOT_FOUND;
+    const found = await kept.readConversation(owner, id).catch((error) => void (words = `${NOT_READ} (${error.name}).`));
     if (!isWanted()) return undefined;
-    if (!found) return moveTo(newConversation(owner), NOT_FOUND);
+    if (!found) return moveTo(newConversation(owner), words);
     const conversation = { ...newConversation(owner), head: found.head };
     await restore(conversation, found.turns);
     return isWanted() ? moveTo(conversation) : undefined;
   };
+  const notWritten = (error) => {
+    list.wrote(error);
+    // The column says it, where there is room for that.
+    if (!list.element.checkVisibility()) undo.tell(`This browser keeps no conversations now (${error.name}).`);
+  };
   const keepBy = async (way, conversation) => {
     const here = ["", "#ask", `#ask/${conversation.head.id}`];
-    await way(conversation).then((isWritten) => isWritten === false || list.wrote(), list.wrote);
     // Any other address is where the user is on the way to.
-    if (conversation === shown && here.includes(location.hash)) showAddress(shown);
+    const showOwn = () => conversation === shown && here.includes(location.hash) && showAddress(shown);
+    const writing = way(conversation);
+    showOwn();
+    await writing.then((isWritten) => isWritten === false || list.wrote(), notWritten);
+    // Written as another conversation, where another tab changed this one.
+    showOwn();
     return refresh();
   };
   const changed = (conversation) => {
@@ -67,23 +84,42 @@ export function conversationShelf(api, { show, restore }) {
     return keepBy(keep, conversation);
   };
   const startNew = () => moveTo(newConversation(owner));
+  /** What is still to be written of a conversation would bring it back. */
+  const written = (id) => Promise.all([...running, shown].filter(({ head }) => head.id === id).map(({ keeping }) => keeping));
   const remove = async (head) => {
-    const found = await kept.readConversation(owner, head.id);
+    try {
+      await written(head.id);
+      const found = await kept.readConversation(owner, head.id);
+      await kept.deleteConversation(head.id);
+      return await showRemoved(head, found);
+    } catch (error) {
+      return undo.tell(`“${head.title}” could not be deleted (${error.name}).`);
+    }
+  };
+  const showRemoved = async (head, found) => {
     const [wasShown, left] = [head.id === shown.head.id, shown];
     runningOne(head.id)?.running?.stop();
-    await kept.deleteConversation(head.id);
     await (wasShown ? take(newConversation(owner)) : refresh());
-    undo.show(`“${head.title}” was deleted.`, async () => {
+    if (!found) return;
+    const putBack = async () => {
       await kept.writeConversation(found.head, found.turns);
       return wasShown ? take(left) : refresh();
-    });
+    };
+    const offerUndo = (words) => undo.show(words, () => putBack().catch(offerAgain));
+    const offerAgain = (error) => offerUndo(`“${head.title}” could not be put back (${error.name}).`);
+    offerUndo(`“${head.title}” was deleted.`);
     undo.focus();
   };
   const removeAll = async () => {
+    try {
+      await Promise.all([...running, shown].map(({ keeping }) => keeping));
+      await kept.deleteAll(owner);
+    } catch (error) {
+      return undo.tell(`The conversations could not be deleted (${error.name}).`);
+    }
     for (const each of running) if (each.head.owner === owner) each.running?.stop();
-    await kept.deleteAll(owner);
     undo.hide();
-    take(newConversation(owner));
+    return take(newConversation(owner));
   };
   const keepingChanged = () => {
     showAddress(shown);
@@ -153,6 +189,5 @@ function wasRefused({ turns }) {
 /** The address of a kept conversation leads to it after a reload, too. */
 function showAddress({ head, turns }) {
   if (!/^(#ask(\/.*)?)?$/.test(location.hash)) return;
-  const wanted = turns.length && kept.isKeeping() ? `#ask/${head.id}` : "#ask";
-  if (location.hash !== wanted) history.replaceState(null, "", wanted);
+  replaceAddress(turns.length && kept.isKeeping() ? `#ask/${head.id}` : "#ask");
 }

@@ -2,7 +2,7 @@
 
 import { announce, fill, h } from "./dom.js";
 
-/** The line; `show(words, undo)` shows it, `hide()` takes it away. */
+/** The line; `show(words, undo)` shows it, `tell(words)` without the button, `hide()` takes it away. */
 export function undoNote() {
   const element = h("div", { className: "undo small", hidden: true });
   const hide = () => {
@@ -15,9 +15,12 @@ export function undoNote() {
       hide();
       undo();
     });
+    put(words, undoButton);
+  };
+  const put = (words, undoButton = null) => {
     fill(element, h("span", {}, words), undoButton);
     element.hidden = false;
     announce(words);
   };
-  return { element, show, hide, focus: () => element.querySelector("button")?.focus() };
+  return { element, show, tell: (words) => put(words), hide, focus: () => element.querySelector("button")?.focus() };
 }

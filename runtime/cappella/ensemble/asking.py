@@ -1,0 +1,61 @@
+"""Calls of a run's judge: each recorded, and one asked once more without thinking where the judge only thought."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from cappella.engines import thinking
+from cappella.engines.base import Engine
+from cappella.ensemble.call import EngineCall
+from cappella.ensemble.run import Answer, Role
+from cappella.errors import EngineOnlyThought, EngineOverBudget, EngineRejected
+from cappella.types import Chunk, Prompt, Sampling
+
+
+def unseen(chunk: Chunk) -> None:
+    """For a call whose pieces nobody watches."""
+
+
+@dataclass(slots=True)
+class Asking:
+    """Calls of the judge `name`, whose prompts have marks with the `nonce`. `calls` has every one that was begun."""
+
+    engine: Engine
+    name: str
+    nonce: str
+    calls: list[EngineCall] = field(default_factory=list)
+
+    async def ask(
+        self,
+        role: Role,
+        prompt: Prompt,
+        sampling: Sampling,
+        on_chunk: Callable[[Chunk], object] = unseen,
+        *,
+        once: bool = False,
+    ) -> Answer:
+        """The whole answer, with the thoughts of both calls if there were two. Raises EngineError, also if there is none.
+
+        With `once` a judge that only thought is not asked again; nor is one that is not known to think.
+        """
+        try:
+            return await self._call(role, prompt, sampling, on_chunk)
+        except EngineOnlyThought as error:
+            if once or not self.engine.capabilities.reasoning:
+                raise
+            thought = self.calls[-1].completions[0].answer(self.name, self.calls[-1].record)
+            quiet = thinking.turned_off(prompt, sampling, self.engine.capabilities)
+            try:
+                answer = await self._call(role, *quiet, on_chunk)
+            except (EngineRejected, EngineOverBudget):
+                # Of the second question, which the caller did not ask.
+                raise error from None
+        reasoning, logprobs = thought.reasoning + answer.reasoning, [*thought.logprobs, *answer.logprobs]
+        return replace(answer, reasoning=reasoning, logprobs=logprobs)
+
+    async def _call(
+        self, role: Role, prompt: Prompt, sampling: Sampling, on_chunk: Callable[[Chunk], object]
+    ) -> Answer:
+        call = EngineCall(role, self.name, nonce=self.nonce)
+        self.calls.append(call)
+        await call.complete(self.engine, prompt, sampling, on_chunk)
+        return call.completions[0].answer(self.name, call.record)

@@ -1,0 +1,188 @@
+"""The page left, or led elsewhere, while what is kept is still being written or read, and stores that refuse."""
+
+import asyncio
+import re
+
+import pytest
+from playwright.async_api import Browser, Page, Route, expect
+
+from support.browser import PageVisit, open_page
+from support.fake_engines import FakeEngines, gateway_config, serving
+from support.kept_page import FAIL_WRITES, answer, answered, column, kept, start_new, stores_held
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+KEPT = re.compile("#ask/[0-9a-f]{24}$")
+FAIL_DELETES = """() => { window.isRefused = true; const { delete: remove } = IDBObjectStore.prototype;
+  IDBObjectStore.prototype.delete = function (key) {
+    if (window.isRefused) this.transaction.abort();
+    return remove.call(this, key); }; }"""
+# The user's next step comes just before the page learns what it has read.
+ON_READ = """(hash) => { const { transaction } = IDBDatabase.prototype;
+  IDBDatabase.prototype.transaction = function (names, mode) { const begun = transaction.call(this, names, mode);
+    begun.addEventListener("complete", () => { if (window.isHeld === false && hash) location.hash = hash; hash = null; });
+    return begun; }; }"""
+
+
+async def address_of(page: Page, title: str) -> str:
+    found = await kept(page).get_by_text(title, exact=True).get_attribute("href")
+    assert found
+    return found
+
+
+async def three_kept(record: PageVisit) -> tuple[str, str]:
+    """The addresses of two conversations that are kept, beside the one that is shown."""
+    for question in ("One.", "Two.", "Three."):
+        await start_new(record.page)
+        await answered(record, question)
+    await expect(kept(record.page)).to_have_text(["Three.", "Two.", "One."])
+    return await address_of(record.page, "One."), await address_of(record.page, "Two.")
+
+
+@pytest.mark.parametrize("is_begun", [False, True])
+async def test_an_answer_that_was_shown_is_there_though_the_page_is_left_before_it_is_written(
+    record: PageVisit, is_begun: bool
+) -> None:
+    page = record.page
+    await expect(column(page)).to_contain_text("No conversations yet.")
+    if is_begun:
+        await answered(record, "Say hello.")
+        await expect(kept(page)).to_have_text(["Say hello."])
+    async with stores_held(page):
+        await answered(record, "Say it again.")
+        await expect(page).to_have_url(KEPT)
+        await page.reload()
+    await expect(answer(page, "Say it again.")).to_contain_text("The final answer")
+    await expect(page.get_by_role("main")).not_to_contain_text("was cancelled")
+    await expect(kept(page)).to_have_text(["Say hello." if is_begun else "Say it again."])
+    await page.reload()
+    await expect(answer(page, "Say it again.")).to_contain_text("The final answer")
+    await expect(kept(page)).to_have_count(1)
+    assert "cappella-unwritten" not in await page.evaluate("JSON.stringify(localStorage)")
+
+
+async def test_a_name_given_just_before_the_page_is_left_is_kept(record: PageVisit) -> None:
+    page = record.page
+    await answered(record, "Say hello.")
+    await expect(kept(page)).to_have_text(["Say hello."])
+    async with stores_held(page):
+        await page.get_by_role("button", name="Rename").press("Enter")
+        await page.keyboard.type("Greetings")
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_role("heading", name="Greetings")).to_be_visible()
+        await page.reload()
+    await expect(page.get_by_role("heading", name="Greetings")).to_be_visible()
+    await expect(kept(page)).to_have_text(["Greetings"])
+
+
+async def test_what_was_left_unwritten_overwrites_nothing_that_came_later(record: PageVisit) -> None:
+    page = record.page
+    await answered(record, "Say hello.")
+    await expect(kept(page)).to_have_text(["Say hello."])
+    other = await record.context.new_page()
+    await other.goto(page.url)
+    await expect(answer(other, "Say hello.")).to_contain_text("The final answer")
+    async with stores_held(page):
+        await answered(record, "Here.")
+        await page.goto("about:blank")
+    box = other.get_by_role("textbox", name="Your question")
+    await box.fill("There.")
+    await box.press("Enter")
+    await expect(answer(other, "There.")).to_contain_text("The final answer")
+    await expect(kept(other)).to_have_count(1)
+    await record.open()
+    await expect(kept(page)).to_have_count(2)
+    for title in await kept(page).all():
+        await title.click()
+        await expect(answer(page, "Say hello.")).to_be_visible()
+
+
+async def test_what_is_deleted_while_its_answer_waits_to_be_written_stays_deleted(record: PageVisit) -> None:
+    page = record.page
+    await answered(record, "Say hello.")
+    await expect(kept(page)).to_have_text(["Say hello."])
+    async with stores_held(page):
+        await answered(record, "Say it again.")
+        await answered(record, "And again.")
+        await column(page).get_by_role("button", name="Delete “Say hello.”").click()
+    await expect(column(page)).to_contain_text("No conversations yet.")
+    await page.reload()
+    await expect(column(page)).to_contain_text("No conversations yet.")
+
+
+async def test_where_the_user_goes_is_followed_though_another_conversation_was_just_read(record: PageVisit) -> None:
+    page = record.page
+    one, two = await three_kept(record)
+    await page.evaluate(ON_READ, two)
+    async with stores_held(page):
+        await page.evaluate("(hash) => { location.hash = hash; }", one)
+        await expect(page).to_have_url(f"{record.url}/{one}")
+    await expect(answer(page, "Two.")).to_contain_text("The final answer")
+    await expect(page).to_have_url(f"{record.url}/{two}")
+    await expect(page.get_by_role("article", name="One.")).to_have_count(0)
+
+
+async def test_where_the_user_goes_is_followed_while_the_view_loads(record: PageVisit) -> None:
+    one, two = await three_kept(record)
+    asked_for, goes_on = asyncio.Event(), asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        asked_for.set()
+        await goes_on.wait()
+        await route.continue_()
+
+    tab = await record.context.new_page()
+    await tab.route("**/ask.js", hold)
+    await tab.goto(f"{record.url}/{one}", wait_until="commit")
+    await asked_for.wait()
+    await tab.evaluate("(hash) => { location.hash = hash; }", two)
+    goes_on.set()
+    await expect(answer(tab, "Two.")).to_contain_text("The final answer")
+    await tab.unroute_all(behavior="ignoreErrors")
+
+
+async def test_a_conversation_that_cannot_be_deleted_stays_and_the_user_is_told(record: PageVisit) -> None:
+    page = record.page
+    await answered(record, "Say hello.")
+    await expect(kept(page)).to_have_text(["Say hello."])
+    await page.evaluate(FAIL_DELETES)
+    await column(page).get_by_role("button", name="Delete “Say hello.”").click()
+    await expect(page.locator(".undo")).to_contain_text("“Say hello.” could not be deleted (")
+    await column(page).get_by_role("button", name="Delete all…").click()
+    await page.get_by_role("dialog").get_by_role("button", name="Delete all", exact=True).click()
+    await expect(page.locator(".undo")).to_contain_text("The conversations could not be deleted (")
+    await expect(answer(page, "Say hello.")).to_contain_text("The final answer")
+    await expect(kept(page)).to_have_text(["Say hello."])
+    await page.evaluate("window.isRefused = false")
+    await column(page).get_by_role("button", name="Delete “Say hello.”").click()
+    await page.evaluate(FAIL_WRITES)
+    undo = page.get_by_role("button", name="Undo")
+    await undo.click()
+    await expect(page.locator(".undo")).to_contain_text("could not be put back (")
+    await page.evaluate("window.isFull = false")
+    await undo.click()
+    await expect(answer(page, "Say hello.")).to_contain_text("The final answer")
+    await expect(kept(page)).to_have_text(["Say hello."])
+
+
+async def test_where_there_is_no_room_for_the_column_a_refused_write_is_told_below(
+    browser: Browser, fake_engines: FakeEngines
+) -> None:
+    viewport = {"width": 768, "height": 900}
+    async with serving(fake_engines, gateway_config()) as url, open_page(browser, url, viewport=viewport) as record:
+        page = await record.open()
+        await page.evaluate(FAIL_WRITES)
+        await answered(record, "Say hello.")
+        await expect(page.locator(".undo")).to_contain_text("keeps no conversations now (ConstraintError)")
+        assert await record.accessibility_violations() == []
+
+
+async def test_the_switch_tells_the_truth_where_the_browser_takes_no_choice(record: PageVisit) -> None:
+    page = record.page
+    await expect(column(page)).to_contain_text("No conversations yet.")
+    refuse = "() => { Storage.prototype.setItem = () => { throw new DOMException('full', 'QuotaExceededError'); }; }"
+    await page.evaluate(refuse)
+    switch = column(page).get_by_role("checkbox", name="Keep conversations")
+    await switch.click()
+    await expect(column(page)).to_contain_text("does not take that choice now (QuotaExceededError)")
+    await expect(switch).to_be_checked()
