@@ -186,7 +186,7 @@ async def test_a_server_without_batches_says_how_to_turn_them_on(gateway: str, t
 
 async def test_what_runs_can_be_cancelled(server: str, fake_engines: FakeEngines, tmp_path: Path) -> None:
     data, out = file(tmp_path, "in.jsonl", '{"prompt": "Endless."}'), tmp_path / "out.jsonl"
-    fake_engines.let("ann", Script(("And so",), ending="hang"))
+    fake_engines.let("ann", Script(("And so",), ending="held"))
     call = asyncio.create_task(run(data, "-o", out, "--server", server, "--model", "ann"))
     assert await eventually(lambda: bool(fake_engines.servers["ann"].bodies))
     cancelled = await run(data, "-o", out, "--server", server, "--model", "ann", "--cancel")
