@@ -1,9 +1,11 @@
 """The lock lists pin every package, and send nobody to a registry of ours."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "runtime" / "cappella" / "bundle" / "locks"
@@ -24,6 +26,20 @@ def test_every_line_is_one_pinned_package_and_no_address(path: Path) -> None:
 
 def test_there_is_a_list_for_each_kind_of_machine() -> None:
     assert {path.stem for path in LISTS} >= {"base", "cpu", "gpu", "test"}
+
+
+def pins(name: str) -> dict[str, str]:
+    """The versions of a shipped list, by package."""
+    return dict(line.split("==") for line in (SHIPPED / f"{name}.txt").read_text().split())
+
+
+@pytest.mark.parametrize("name", ["base", "cpu", "gpu"])
+def test_what_the_package_needs_is_pinned_the_same_for_all_machines(name: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    found, base = pins(name), pins("base")
+    assert {package: found.get(package) for package in base} == base
+    needed = [Requirement(each) for each in project["dependencies"]]
+    assert [str(each) for each in needed if not each.specifier.contains(found.get(each.name, "0"))] == []
 
 
 def test_a_cpu_machine_is_sent_no_cuda() -> None:

@@ -56,10 +56,10 @@ class Place:
     def fill_cache(self, *options: str) -> None:
         fill_cache(self.hub, self.home / "hf", *options)
 
-    def refuses(self, command: str, says: str) -> None:
+    def refuses(self, command: str, *says: str) -> None:
         code, _, error = self.run(command, self.config())
         assert (code, len(error.strip().splitlines())) == (2, 1), error
-        assert says in error
+        assert all(part in error for part in says), error
         assert self.hub.asked == []
 
 
@@ -88,10 +88,8 @@ def test_a_folder_beside_the_config_goes_first(place: Place) -> None:
 
 @pytest.mark.parametrize("command", ["check", "plan", "serve"])
 def test_a_hub_id_that_is_nowhere_is_one_line_with_the_places_and_the_command(place: Place, command: str) -> None:
-    place.refuses(command, "Run `cappella pull maker/ann`")
-    place.refuses(
-        command, f"neither in the Hugging Face cache ({place.home / 'hf' / 'hub'}) nor in {place.home / 'models'}"
-    )
+    places = f"neither in the Hugging Face cache ({place.home / 'hf' / 'hub'}) nor in {place.home / 'models'}"
+    place.refuses(command, places, "Run `cappella pull maker/ann`")
 
 
 def test_a_revision_that_is_not_here_is_told_beside_those_that_are(place: Place) -> None:
@@ -118,20 +116,20 @@ def broken(place: Place, harm: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("harm", "says"),
+    ("harm", "says", "command"),
     [
-        ("shard", "names model-2.safetensors, which is missing"),
-        ("listed", "chat_template.jinja has not been fetched"),
-        ("blob", "model.safetensors links to a file that is missing"),
-        ("download", "0123.incomplete broke off"),
+        ("shard", "names model-2.safetensors, which is missing", "check"),
+        ("listed", "chat_template.jinja has not been fetched", "plan"),
+        ("blob", "model.safetensors links to a file that is missing", "serve"),
+        ("download", "0123.incomplete broke off", "check"),
     ],
 )
-def test_half_a_snapshot_is_never_taken_for_the_model_and_a_pull_repairs_it(place: Place, harm: str, says: str) -> None:
+def test_half_a_snapshot_is_never_taken_for_the_model_and_a_pull_repairs_it(
+    place: Place, harm: str, says: str, command: str
+) -> None:
     place.fill_cache()
     broken(place, harm)
-    for command in ("check", "plan", "serve"):
-        place.refuses(command, says)
-    place.refuses("check", "Run `cappella pull maker/ann`")
+    place.refuses(command, says, "Run `cappella pull maker/ann`")
     code, _, error = place.run("pull", "maker/ann")
     assert code == 0, error
     assert f"ann: ok, {place.home / 'models' / 'maker' / 'ann'}" in place.run("check", place.config())[1]

@@ -40,15 +40,17 @@ def test_check_describes_a_good_config(tmp_path: Path) -> None:
     assert "cappella/default: ann (quorum 1), judge ann" in done.stdout
 
 
-@pytest.mark.parametrize("command", ["check", "plan", "serve"])
 @pytest.mark.parametrize(
-    ("harm", "says"),
+    ("command", "harm", "says"),
     [
-        ("missing", "there is no such folder"),
-        ("pickle", "pytorch_model.bin is a pickle"),
-        ("empty", "there is no .safetensors file"),
-        ("code", "needs code from the model's folder"),
-        ("tokenizer", "tokenizer.json cannot be read"),
+        ("check", "missing", "there is no such folder"),
+        ("plan", "missing", "there is no such folder"),
+        ("serve", "missing", "there is no such folder"),
+        ("check", "pickle", "pytorch_model.bin is a pickle"),
+        ("plan", "empty", "there is no .safetensors file"),
+        ("serve", "code", "needs code from the model's folder"),
+        ("check", "tokenizer", "tokenizer.json cannot be read"),
+        ("serve", "tokenizer", "tokenizer.json cannot be read"),
     ],
 )
 def test_weights_that_cannot_be_served_are_one_line_and_exit_code_2(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cappella.config import Config, Model
-from cappella.engines import http_engine
+from cappella.engines import address
 from cappella.engines.backends import STARTUP_STAGES
 from cappella.engines.process import process
 from cappella.engines.process.process import EngineProcess
@@ -72,7 +72,7 @@ def test_an_eager_engine_on_a_cpu_compiles_nothing() -> None:
 
 def test_the_client_drops_an_idle_connection_long_before_the_server_does() -> None:
     server_s = float(server_args.environment(threads=None)["VLLM_HTTP_TIMEOUT_KEEP_ALIVE"])
-    assert server_s >= 10 * http_engine.KEEP_ALIVE_S
+    assert server_s >= 10 * address.KEEP_ALIVE_S
 
 
 def test_the_server_listens_on_a_socket_and_on_no_port() -> None:

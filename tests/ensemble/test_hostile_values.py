@@ -14,7 +14,7 @@ from cappella.errors import CappellaError
 from cappella.gateway.formats.chat import ChatRequest
 from cappella.gateway.formats.messages import MessagesRequest
 from cappella.gateway.formats.responses import ResponsesRequest
-from cappella.telemetry import trace
+from cappella.telemetry import run_events
 from cappella.types import OutputFormat, Prompt
 from support.fake_engines import ANALYSIS, MEMBERS, FakeEngines, choice_script, judge_script
 from support.scripted_engine import Script
@@ -49,7 +49,7 @@ async def require_sent(fake_engines: FakeEngines, prompt: Prompt | None = None, 
         return
     for request in REQUESTS:
         orjson.dumps(request.to_response(run))
-    orjson.dumps([trace.event(event) for event in fake_engines.events])
+    orjson.dumps([run_events.told(event) for event in fake_engines.events])
 
 
 def let_members_answer(fake_engines: FakeEngines, text: str, members: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cappella.engines.http_engine import Address
+from cappella.engines.address import Address
 from cappella.engines.vllm import server_args
 from support.real_deployment import ROOT, Deployment, deployed, wait_for
 

@@ -14,6 +14,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from cappella.config import load
+from cappella.engines import memory_use
 from cappella.placement import advice, gpus, machine
 from cappella.placement.planner import Plan
 from support import gpu_report
@@ -116,16 +117,22 @@ def free_gib() -> float:
     return gpus.free_bytes([0]) / gpu_report.GIB
 
 
+def taken_bytes(core: int, on_gpu: bool) -> int:
+    """The GPU memory of an engine's core; on a CPU the memory (PSS) of all processes of its engine."""
+    if on_gpu:
+        return gpus.used_bytes().get(core, 0)
+    return memory_use.used_bytes({"": os.getpgid(core)}, on_gpus=False).get("", 0)
+
+
 def record_memory(engines: OnGpu, on_gpu: bool) -> tuple[float, float]:
     """Record each engine's memory as planned, as taken and as its log says; returns the GPU's planned and used GiB."""
-    by_process = gpus.used_bytes() if on_gpu else {}
     for model, placed in engines.plan.placed.items():
         planned = {"weights": placed.weight_bytes, "overhead": placed.overhead_bytes, "kv_cache": placed.kv_cache_bytes}
         gpu_report.record(
             "memory",
             model=model,
             planned_gib={name: round(size / gpu_report.GIB, 3) for name, size in planned.items()},
-            taken_gib=by_process.get(engines.deployment.engine_core(model), 0) / gpu_report.GIB,
+            taken_gib=taken_bytes(engines.deployment.engine_core(model), on_gpu) / gpu_report.GIB,
             logged=gpu_report.logged(engines.deployment.log_dir / f"{model}.log"),
         )
     planned_gib = sum(placed.total_bytes for placed in engines.plan.placed.values()) / gpu_report.GIB

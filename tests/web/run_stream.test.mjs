@@ -19,3 +19,22 @@ test("a run ends also where showing it fails, and the fault is reported", async 
   assert.equal(run.answer.text, "Hello.");
   assert.deepEqual(reported, ["cannot be shown"]);
 });
+
+test("showing a change that takes long is followed by a rest, and the end is shown whole", async (test) => {
+  let nowMs = 0;
+  test.mock.method(performance, "now", () => nowMs);
+  Object.assign(globalThis, { requestAnimationFrame: (show) => (show(), 0), cancelAnimationFrame: () => {} });
+  const shown = [];
+  const show = (run) => {
+    shown.push(run.answer.text);
+    nowMs += 20;
+  };
+  const stream = async (_, onChunk) => {
+    for (let at = 0; at < 100; at += 1) {
+      nowMs += 1;
+      onChunk({ choices: [{ delta: { content: "x" } }] });
+    }
+  };
+  await startRun({ stream }, {}, show).done;
+  assert.deepEqual(shown.map((text) => text.length), [0, 80, 100]);
+});

@@ -293,7 +293,12 @@ async def test_print_has_all_of_the_conversation_and_none_of_the_controls(
     page = record.page
     turn = await record.ask(" ".join([QUESTION] * 12))
     await expect(turn.locator(".trace")).to_be_attached(timeout=60_000)
+    await page.get_by_role("button", name="Dark colours").click()
     await page.emulate_media(media="print")
+    paper = "(all) => ['backgroundColor', 'colorScheme'].map((name) => getComputedStyle(all[0])[name])"
+    assert await page.locator("html").evaluate_all(paper) == ["rgb(255, 255, 255)", "light"]
+    title = page.locator(".kept-title")
+    assert await title.evaluate("(title) => title.scrollWidth <= title.clientWidth")
     for control in (".top", ".composer", ".kept", ".actions", ".views", ".code-head button"):
         await expect(page.locator(control).first).to_be_hidden()
     cut = "(all) => all.filter((each) => each.scrollHeight > each.clientHeight + 1 && each.clientHeight).length"

@@ -41,8 +41,9 @@ async def at(record: PageVisit, view: str) -> None:
     await record.page.wait_for_load_state("networkidle")
 
 
-@pytest.mark.parametrize("width", [360, 1280])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("width", "scheme"), [(360, "light"), (360, "dark"), (768, "dark"), (1280, "light"), (1280, "dark")]
+)
 async def test_no_view_has_a_barrier(browser: Browser, fake_engines: FakeEngines, scheme: str, width: int) -> None:
     disagree(fake_engines)
     size = {"width": width, "height": 900}

@@ -5,7 +5,7 @@ import test from "node:test";
 import { readAnalysis } from "../../runtime/cappella/gateway/web/assets/analysis_view.js";
 import { similarity, wordDiff } from "../../runtime/cappella/gateway/web/assets/diff.js";
 import { describeError } from "../../runtime/cappella/gateway/web/assets/errors.js";
-import { formatSeconds, joinNames } from "../../runtime/cappella/gateway/web/assets/format.js";
+import { formatSeconds, formatTokens, joinNames } from "../../runtime/cappella/gateway/web/assets/format.js";
 import { parsePartial } from "../../runtime/cappella/gateway/web/assets/partial_json.js";
 import { requestBody, readModels, describeChoice, defaultChoice } from "../../runtime/cappella/gateway/web/assets/request.js";
 import { memberReasonText, outcomeText, progressText } from "../../runtime/cappella/gateway/web/assets/run_text.js";
@@ -208,4 +208,8 @@ test("times and names read well", () => {
     "12 s",
   ]);
   assert.deepEqual([["a"], ["a", "b"], ["a", "b", "c"]].map(joinNames), ["a", "a and b", "a, b and c"]);
+});
+
+test("one token is one, and thousands have a comma", () => {
+  assert.deepEqual([0, 1, 2, 1234].map(formatTokens), ["0 tokens", "1 token", "2 tokens", "1,234 tokens"]);
 });

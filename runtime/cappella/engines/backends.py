@@ -6,10 +6,10 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from cappella.config import Model, RemoteModel
+from cappella.engines.address import Address
 from cappella.engines.base import EngineServer, HoldAwake, KeepAwake
 from cappella.engines.circuit_breaker import CircuitBreaker
 from cappella.engines.context_size import LONGEST_TOKEN_CHARS, ContextSize
-from cappella.engines.http_engine import Address
 from cappella.engines.launcher import Launcher
 from cappella.engines.process.process import ForkServer
 from cappella.engines.remote import OpenAIEngine

@@ -3,7 +3,6 @@
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager, aclosing, asynccontextmanager, nullcontext
-from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import aiohttp
 import orjson
 
 from cappella.engines import openai, refusals, thinking, waiting
+from cappella.engines.address import Address
 from cappella.engines.base import Embeddings, ForwardedReply, HoldAwake, KeepAwake, Score
 from cappella.engines.circuit_breaker import CircuitBreaker
 from cappella.engines.context_size import ContextSize, prompt_work, without_limit
@@ -28,41 +28,8 @@ from cappella.errors import (
 from cappella.threads import off_loop_if_large
 from cappella.types import Capabilities, Chunk, Json, Prompt, Sampling
 
-KEEP_ALIVE_S = 15.0
 HEALTH_TIMEOUT_S = 3.0
 METRICS_TIMEOUT_S = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where a server listens: `base` is the URL of its API, including /v1, over a Unix `socket` if there is one.
-
-    A server on a socket was started by Cappella, and has the model under the name that clients use.
-    """
-
-    base: str = "http://engine/v1"
-    socket: Path | None = None
-    key: str | None = field(default=None, repr=False)
-
-    def url(self, path: str) -> str:
-        """The URL of a path: /v1/... is below `base`, any other, such as /metrics, beside it."""
-        if path.startswith("/v1/"):
-            return self.base + path.removeprefix("/v1")
-        return self.base.removesuffix("/v1") + path
-
-    def session(self) -> aiohttp.ClientSession:
-        connector: aiohttp.BaseConnector = (
-            aiohttp.UnixConnector(str(self.socket), limit=0, keepalive_timeout=KEEP_ALIVE_S)
-            if self.socket
-            else aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S)
-        )
-        return aiohttp.ClientSession(
-            connector=connector,
-            headers={"Authorization": f"Bearer {self.key}"} if self.key else None,
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=10),
-            # One event may be one line of a megabyte: a whole analysis in one chunk, say.
-            read_bufsize=1 << 20,
-        )
 
 
 class HttpEngine:

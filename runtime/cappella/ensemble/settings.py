@@ -63,15 +63,30 @@ def resolve(
         panel_watched=prompt.watched,
         **options,
     )
+    _require_complete(settings, models)
+    able.require_asked_judge(settings, overrides, mode or (ensemble.gate.mode if ensemble.gate else None))
+    _require_able(settings, models, prompt)
+    return _with_able_judges(settings, models, prompt)
+
+
+def _require_complete(settings: Settings, models: Models) -> None:
+    """Raises RequestError for options that need another one."""
     _require_members(settings)
     _require_pattern(settings)
     _require_reward(settings, models)
     _require_embedder(settings, models)
-    able.require_asked_judge(settings, overrides, mode or (ensemble.gate.mode if ensemble.gate else None))
+
+
+def _require_able(settings: Settings, models: Models, prompt: Prompt) -> None:
+    """Raises RequestError for what the models cannot do."""
     able.require_logprobs(models, settings, prompt)
     able.require_image_support(models, settings, prompt)
     if problem := able.judge_problem(models, settings, prompt):
         raise problem
+
+
+def _with_able_judges(settings: Settings, models: Models, prompt: Prompt) -> Settings:
+    """The same without those of the next judges that could not judge this run."""
     left = [seat for seat in settings.next_judges if not able.judge_problem(models, settings.judged_by(seat), prompt)]
     return settings.model_copy(update={"next_judges": tuple(left)})
 

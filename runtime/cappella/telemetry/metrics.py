@@ -30,6 +30,11 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._make_runs()
+        self._make_calls()
+        self._make_requests()
+
+    def _make_runs(self) -> None:
         self._runs = self._counter("runs", "Ended runs", "ensemble status")
         self._in_flight = Gauge("cappella_runs_in_flight", "Runs in flight", ["ensemble"], registry=self.registry)
         self._degraded = self._counter("runs_degraded", "Degraded runs by reason", "ensemble reason")
@@ -42,23 +47,22 @@ class Metrics:
             "run_overhead_seconds", "Time of a run without any engine call in progress", "ensemble", SHORT_BUCKETS_S
         )
         self._agreement = self._histogram(
-            "agreement_ratio",
-            "Share of a run's answers in the largest group of equal answers",
-            "ensemble",
+            "agreement_ratio", "Share of a run's answers in the largest group of equal answers", "ensemble",
             SHARE_BUCKETS,
-        )
+        )  # fmt: skip
         self._samples = self._counter(
             "samples", "Samples of seats with adaptive samples: asked, or saved as the lead was safe.", "ensemble state"
         )
         self._shortened = self._counter(
-            "answers_shortened",
-            "Answers that a judge read without their middle, since all exceeded its context",
+            "answers_shortened", "Answers that a judge read without their middle, since all exceeded its context",
             "ensemble",
-        )
+        )  # fmt: skip
         self._prefill = self._counter(
             "judge_prefill_tokens", "Prompt tokens prefilled by the judge during the panel (early) or after it (late)",
             "ensemble when",
         )  # fmt: skip
+
+    def _make_calls(self) -> None:
         self._calls = self._histogram("call_seconds", "Duration of an engine call", "model role", BUCKETS_S)
         self._first_tokens = self._histogram(
             "call_first_token_seconds", "Time to the first token of an engine call", "model role", SHORT_BUCKETS_S
@@ -68,6 +72,8 @@ class Metrics:
         )
         self._tokens = self._counter("tokens", "Tokens of engine calls", "model role kind")
         self._failures = self._counter("member_failures", "Members without an answer", "model reason")
+
+    def _make_requests(self) -> None:
         self._queued = self._histogram("queue_seconds", "Queue time of admitted requests", "name", SHORT_BUCKETS_S)
         self._ignored = self._counter("ignored_fields", "Fields of requests that were ignored, by endpoint", "path")
         self._refused_connections = self._counter(

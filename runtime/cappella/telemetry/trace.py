@@ -1,4 +1,4 @@
-"""JSON of a run's trace, usage and events, as clients get it."""
+"""JSON of a run's trace and usage, as clients get it."""
 
 import hashlib
 from collections.abc import Sequence
@@ -7,7 +7,6 @@ from typing import Protocol
 
 from cappella import vocabulary
 from cappella.config.options import Settings
-from cappella.ensemble import events
 from cappella.ensemble.errors import PanelFailed
 from cappella.ensemble.run import Answer, Call, Failure, GateDecision, Role, Run
 from cappella.telemetry import judged, weighed
@@ -83,7 +82,7 @@ def _add_outcome(trace: Trace, run: Run) -> None:
     if run.settings.preset is not None:
         trace["preset"] = run.settings.preset
     if run.gate is not None:
-        trace["gate"] = _decision(run.gate)
+        trace["gate"] = decision(run.gate)
     if verdict.chosen is not None:
         trace["chosen"] = verdict.chosen
     if verdict.merged is not None:
@@ -122,7 +121,7 @@ def version(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _decision(gate: GateDecision) -> Decision:
+def decision(gate: GateDecision) -> Decision:
     return {"bypass": gate.bypass, "model": gate.model, "reason": gate.reason}
 
 
@@ -235,10 +234,10 @@ def responses(answers: Sequence[Answer]) -> list[PanelAnswer]:
 
 
 def failed_models(failures: Sequence[Failure]) -> list[FailedModel]:
-    return [_failed_model(failure) for failure in failures]
+    return [failed_model(failure) for failure in failures]
 
 
-def _failed_model(failure: Failure) -> FailedModel:
+def failed_model(failure: Failure) -> FailedModel:
     out: FailedModel = {
         "model": failure.name,
         "error": failure.error,
@@ -250,45 +249,6 @@ def _failed_model(failure: Failure) -> FailedModel:
     if cut := failure.cut:
         out |= {"cut": "grace", "quorum_ms": ms(cut.quorum_s), "grace_ms": ms(cut.grace_s)}
     return out
-
-
-def event(event: events.Event) -> Json:
-    """The JSON of a run's event, with its `type`."""
-    match event:
-        case events.RunStarted():
-            return {"type": "run.started", "run_id": event.run_id, "panel": list(event.panel), "judge": event.judge}
-        case events.Gated():
-            return {"type": "gate.decided", **_decision(event.decision)}
-        case events.RoundStarted():
-            return {"type": "round.started", "round": event.number}
-        case events.Waiting():
-            return {"type": "engine.waiting", "model": event.name, "reason": event.reason}
-        case events.Awake():
-            return {"type": "engine.awake", "model": event.name, "ms": ms(event.waited_s)}
-        case events.GraceStarted():
-            times = {"quorum_ms": ms(event.quorum_s), "grace_ms": ms(event.grace_s)}
-            return {"type": "grace.started", "models": list(event.names), **times}
-        case events.AnswerDelta():
-            reasoning = {"reasoning": event.reasoning} if event.reasoning else {}
-            return {"type": "answer.delta", "model": event.name, "delta": event.text, **reasoning}
-        case events.AnswerDone():
-            call = event.answer.call
-            tokens = call.usage.completion_tokens
-            return {"type": "answer.done", "model": event.answer.name, "tokens": tokens, "ms": ms(call.total_s)}
-        case events.AnswerFailed():
-            return {"type": "answer.failed", **_failed_model(event.failure)}
-        case events.Reviewed():
-            return {"type": "review.done", "ranking": list(event.ranking)}
-        case events.AnalysisStarted():
-            return {"type": "analysis.started", "labels": dict(event.labels)}
-        case events.AnalysisDelta():
-            return {"type": "analysis.delta", "delta": event.text}
-        case events.AnalysisDone():
-            return {"type": "analysis.done", "analysis": event.analysis}
-        case events.FinalDelta():
-            return {"type": "final.delta", "delta": event.chunk.content}
-        case events.Told():
-            return {"type": "progress.told", "delta": event.text}
 
 
 def _response(answer: Answer) -> PanelAnswer:

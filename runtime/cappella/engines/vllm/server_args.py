@@ -27,6 +27,22 @@ QUIET = {
 NOT_ASKED = {"video": 0, "audio": 0}
 """What no request brings: its encoders need no room, and Gemma 4 would be refused where a step is shorter than a video."""
 
+FIXED = {
+    # With an exact KV size this is only used in a check at start that so much of the GPU is free. The default would refuse
+    # a second engine on a GPU.
+    "gpu_memory_utilization": 0.01,
+    "load_format": "safetensors",
+    "enable_prompt_tokens_details": True,
+    "disable_uvicorn_access_log": True,
+    "disable_fastapi_docs": True,
+    # Only this backend lets a schema set its white space: see protocol.SPACING. Where a schema sets none, as that of a
+    # forced tool call, there is none: a small model may write nothing else.
+    "structured_outputs_config": {"backend": "guidance", "disable_any_whitespace": True},
+    # Images come inside the request: fetching one from a URL would reach out of the machine.
+    "allowed_media_domains": "none.invalid",
+}
+"""The same for every model."""
+
 MAX_SOCKET_NAME_BYTES = 37
 """The longest name of a socket that vLLM creates in the engine's folder: a slash and a UUID."""
 
@@ -45,36 +61,18 @@ def arguments(
 
     In `sleep_mode` it can sleep in place, where `sleepers_free_graphs` without its CUDA graphs; `numa_nodes` has one node for each of its GPUs, to which its workers are bound.
     """
-    args: dict[str, Any] = {
+    args = {
         "model": str(model.weights),
         "served_model_name": name,
         "uds": str(uds),
-        "max_model_len": model.context_tokens,
-        "max_num_seqs": model.max_num_seqs,
-        "max_num_batched_tokens": placed.step_tokens,
-        # An encoder has none.
-        "kv_cache_memory_bytes": placed.kv_cache_bytes or None,
-        "kv_cache_dtype": model.kv_cache_dtype,
-        "tensor_parallel_size": len(placed.gpus),
-        # With an exact KV size this is only used in a check at start that so much of the GPU is free. The default
-        # would refuse a second engine on a GPU.
-        "gpu_memory_utilization": 0.01,
+        **FIXED,
+        **_size(model, placed),
         "enable_sleep_mode": sleep_mode,
         "sleep_mode_offload_cudagraph": sleep_mode and sleepers_free_graphs,
         "numa_bind": bool(numa_nodes),
         "numa_bind_nodes": list(numa_nodes) or None,
-        "dtype": placed.dtype,
-        "load_format": "safetensors",
         "enforce_eager": model.enforce_eager,
         "runner": None if model.task == "generate" else "pooling",
-        "enable_prompt_tokens_details": True,
-        "disable_uvicorn_access_log": True,
-        "disable_fastapi_docs": True,
-        # Only this backend lets a schema set its white space: see protocol.SPACING. Where a schema sets none, as that of a
-        # forced tool call, there is none: a small model may write nothing else.
-        "structured_outputs_config": {"backend": "guidance", "disable_any_whitespace": True},
-        # Images come inside the request: fetching one from a URL would reach out of the machine.
-        "allowed_media_domains": "none.invalid",
         "enable_auto_tool_choice": model.tool_parser is not None,
         "tool_call_parser": model.tool_parser,
         "reasoning_parser": model.reasoning_parser,
@@ -86,6 +84,20 @@ def arguments(
     }
     flags = [flag for key, value in args.items() if value is not None for flag in _flag(key, value)]
     return flags + engine_flags(model.engine_args)
+
+
+def _size(model: Model, placed: Placed) -> dict[str, Any]:
+    """What decides how much memory the server takes, as it was planned."""
+    return {
+        "max_model_len": model.context_tokens,
+        "max_num_seqs": model.max_num_seqs,
+        "max_num_batched_tokens": placed.step_tokens,
+        # An encoder has none.
+        "kv_cache_memory_bytes": placed.kv_cache_bytes or None,
+        "kv_cache_dtype": model.kv_cache_dtype,
+        "tensor_parallel_size": len(placed.gpus),
+        "dtype": placed.dtype,
+    }
 
 
 def engine_flags(engine_args: Mapping[str, Any]) -> list[str]:

@@ -17,7 +17,7 @@ from cappella.gateway.formats.fusion_request import FusionRequest
 from cappella.gateway.formats.message_fields import ChatMessage
 from cappella.gateway.formats.sse import DONE, EventEncoder, frame
 from cappella.gateway.reply_types import AssistantMessage, ChatChoice, ChatCompletion, ErrorBody
-from cappella.telemetry import trace
+from cappella.telemetry import run_events, trace
 from cappella.types import Chunk, Json, Positive, Prompt, Sampling
 
 
@@ -138,7 +138,7 @@ class Chunks(EventEncoder):
             yield self._chunk({"role": "assistant", "content": ""})
         if self._request.options.include_events:
             # Clients ignore the event beside the empty delta, which they can all read.
-            yield self._chunk({}, fusion_event=trace.event(event))
+            yield self._chunk({}, fusion_event=run_events.told(event))
 
     def end(self, run: Run) -> Iterator[bytes]:
         """The last chunks: the finish reason, the trace and the usage.

@@ -18,7 +18,7 @@ from cappella.gateway.formats.fusion_request import FusionRequest
 from cappella.gateway.formats.sse import EventEncoder, frame
 from cappella.gateway.formats.thinking import JsonFormat, OutputConfig, Thinking, effort_of, output_format_of
 from cappella.gateway.reply_types import ErrorBody
-from cappella.telemetry import trace
+from cappella.telemetry import run_events, trace
 from cappella.types import Positive, Prompt, Sampling, Stop, TopP
 
 
@@ -119,7 +119,7 @@ class Events(EventEncoder):
             for step in self._blocks.add(chunk):
                 yield _step(step)
         elif self._request.options.include_events:
-            yield _event("fusion_event", fusion_event=trace.event(event))
+            yield _event("fusion_event", fusion_event=run_events.told(event))
 
     def end(self, run: Run) -> Iterator[bytes]:
         for step in self._blocks.close():

@@ -9,7 +9,7 @@ from cappella.gateway.formats.blocks import Block, Blocks, Step
 from cappella.gateway.formats.fields import SERVER_TOOL
 from cappella.gateway.formats.sse import EventEncoder, frame
 from cappella.gateway.reply_types import ErrorBody, Response
-from cappella.telemetry import trace
+from cappella.telemetry import run_events, trace
 from cappella.types import Json
 
 ShownEvents = Literal["none", "hosted", "all"]
@@ -200,7 +200,7 @@ def _without_error(fields: Json) -> Json:
 
 def _fusion_events(event: events.Event, judge: str | None) -> list[tuple[str, Json]]:
     """The `response.fusion_call.*` events of one event of the run: name and fields."""
-    fields = {name: value for name, value in trace.event(event).items() if name != "type"}
+    fields = {name: value for name, value in run_events.told(event).items() if name != "type"}
     match event:
         case events.RunStarted() | events.FinalDelta() | events.Told():
             return []

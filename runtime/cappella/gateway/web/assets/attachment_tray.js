@@ -2,6 +2,7 @@
 
 import { estimatedTokens } from "./attachments.js";
 import { announce, fill, h, setText } from "./dom.js";
+import { formatTokens } from "./format.js";
 
 /** The tray; `count(text)` resolves to tokens or to null, `context()` is how many the models can read. */
 export function attachmentTray({ count, context }) {
@@ -30,7 +31,7 @@ export function attachmentTray({ count, context }) {
     const { kind, text } = item.attachment;
     const counted = kind === "text" ? await count(text).catch(() => null) : null;
     Object.assign(item, { isCounted: counted !== null, tokens: counted ?? item.tokens });
-    setText(item.size, `${counted === null ? "≈ " : ""}${item.tokens.toLocaleString("en")} tokens`);
+    setText(item.size, `${counted === null ? "≈ " : ""}${formatTokens(item.tokens)}`);
     draw();
   };
   const remove = (item) => {

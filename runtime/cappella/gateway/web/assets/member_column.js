@@ -2,7 +2,7 @@
 
 import { copyButton } from "./copy.js";
 import { h, setText } from "./dom.js";
-import { formatSeconds } from "./format.js";
+import { formatSeconds, formatTokens } from "./format.js";
 import { showMarkdown } from "./markdown_view.js";
 import { tokensOf, tokensPerSecond } from "./run_state.js";
 import { memberReasonText } from "./run_text.js";
@@ -73,7 +73,7 @@ function factsText(member, nowMs) {
   const rate = tokensPerSecond(member, nowMs);
   const count = tokensOf(member);
   return [
-    count > 0 ? `${member.tokens === null ? "≈ " : ""}${count} tokens` : null,
+    count > 0 ? `${member.tokens === null ? "≈ " : ""}${formatTokens(count)}` : null,
     rate === null ? null : `${rate < 10 ? rate.toFixed(1) : Math.round(rate)} tokens/s`,
     formatSeconds((member.endedMs ?? nowMs) - member.startedMs),
   ]

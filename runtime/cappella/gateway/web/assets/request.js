@@ -1,6 +1,7 @@
 // The body of a request from the chosen options and the conversation, and the options as text.
 
 import { contentOf } from "./attachments.js";
+import { formatTokens } from "./format.js";
 
 export const ANALYSES = {
   before: "Before: compare first, then write",
@@ -81,7 +82,7 @@ export function describeChoice(choice) {
     choice.panel && `panel ${choice.panel.join(", ")}`,
     choice.judge && `judge ${choice.judge}`,
     choice.sampling?.temperature !== undefined && `temperature ${choice.sampling.temperature}`,
-    choice.sampling?.max_tokens !== undefined && `at most ${choice.sampling.max_tokens} tokens`,
+    choice.sampling?.max_tokens !== undefined && `at most ${formatTokens(choice.sampling.max_tokens)}`,
     choice.system && "with a system prompt",
   ];
   return words.filter(Boolean).join(" · ");

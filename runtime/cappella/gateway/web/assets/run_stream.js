@@ -3,21 +3,28 @@
 import { isFinished, newRun, withChunk, withEnd, withInterruption } from "./run_state.js";
 
 const TICK_MS = 250;
+// For so many times as long as showing a change took, none is shown: a long block, as a list, is shown anew as a whole.
+const REST = 4;
 
 /**
- * Send a request. `onChange(run, nowMs)` is called at most once a frame, and four times a second for the clocks.
+ * Send a request. `onChange(run, nowMs)` is called at most once a frame, for a fifth of the time, and about four times a second for
+ * the clocks.
  * Returns `{stop(), done}`; `done` resolves to the finished run, and never rejects, whatever `onChange` throws.
  */
 export function startRun(api, body, onChange) {
   const abort = new AbortController();
   let run = newRun(performance.now());
   let frame = 0;
+  let restsUntilMs = 0;
   const notify = () => {
     frame = 0;
-    onChange(run, performance.now());
+    const beganMs = performance.now();
+    onChange(run, beganMs);
+    const endedMs = performance.now();
+    restsUntilMs = endedMs + Math.min(TICK_MS, REST * (endedMs - beganMs));
   };
   const schedule = () => {
-    frame ||= requestAnimationFrame(notify);
+    if (performance.now() >= restsUntilMs) frame ||= requestAnimationFrame(notify);
   };
   const onChunk = (chunk) => {
     run = withChunk(run, chunk, performance.now());

@@ -1,6 +1,6 @@
 // The progress and the outcome of a run as text.
 
-import { formatSeconds, joinNames } from "./format.js";
+import { formatSeconds, formatTokens, joinNames } from "./format.js";
 import { pendingMembers } from "./run_state.js";
 
 const ALL_PENDING_MS = 2000;
@@ -104,7 +104,7 @@ function graceText(run, pending, nowMs) {
 
 function doneStatus(run) {
   const { timings, usage } = run.fusion;
-  return `${participants(run)} · ${formatSeconds(timings.total_ms)} · ${usage.total_tokens} tokens`;
+  return `${participants(run)} · ${formatSeconds(timings.total_ms)} · ${formatTokens(usage.total_tokens)}`;
 }
 
 function participants({ fusion, usage, gate }) {
