@@ -20,6 +20,12 @@ class ScriptedGroups:
     waited_for: set[int] = field(default_factory=set)
 
 
+async def settled() -> None:
+    """All that can go on without time has gone on."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
 class Machine:
     """Two engines with four sequences each, and calls that hold their places until the test lets them end."""
 
@@ -43,13 +49,12 @@ class Machine:
         for order in orders:
             self._ends[order] = asyncio.Event()
             self._tasks[order] = asyncio.create_task(self._call(name, order, size))
-        await asyncio.sleep(0)
+        await settled()
 
     async def end(self, *orders: int) -> None:
         for order in orders:
             self._ends[order].set()
-        for _ in range(5):
-            await asyncio.sleep(0)
+        await settled()
 
     def cancel(self, order: int) -> None:
         self._tasks[order].cancel()
@@ -57,8 +62,7 @@ class Machine:
     async def tick(self, after_s: float = 0.0) -> None:
         self.now += after_s
         self.phases.tick()
-        for _ in range(5):
-            await asyncio.sleep(0)
+        await settled()
 
     async def _call(self, name: str, order: int, size: int) -> None:
         async with self.phases.place(name, size, order) as place:

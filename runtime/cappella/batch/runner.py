@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from typing import Protocol, TypeVar
 
@@ -17,6 +18,7 @@ from cappella.batch.types import Batch, Row, RowEnd
 from cappella.errors import BatchesUnavailable, BatchRefused
 
 PAGE_ROWS = 200
+MAX_RETRY_S = 300.0
 
 logger = logging.getLogger("cappella")
 
@@ -25,7 +27,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """So many rows are in flight, that all engines have calls and that a phase is long; `poll_s` and `retry_s` are pauses."""
+    """So many rows are in flight that all engines have calls, and that a phase is long.
+
+    The pauses between two looks at the store, and before what is not possible is tried again.
+    """
 
     max_rows: int = 2000
     max_bytes: int = 256 << 20
@@ -45,6 +50,10 @@ class Job:
     keep: Keep
 
 
+class NotNow(Exception):
+    """A row cannot be answered now, for no fault of its own."""
+
+
 class Work(Protocol):
     """What answers rows under one config."""
 
@@ -62,8 +71,8 @@ class Work(Protocol):
         """Has to run while rows are answered."""
         ...
 
-    async def answer(self, job: Job) -> RowEnd | None:
-        """How the row ended; None if it could not be answered now, for no fault of its own."""
+    async def answer(self, job: Job) -> RowEnd:
+        """How the row ended. Raises NotNow."""
         ...
 
 
@@ -155,7 +164,7 @@ class _Session:
             if batch.status == "cancelling" or batch.expires_at <= time.time():
                 if opened := self._open.pop(batch.id, None):
                     await _cancel(opened)
-                await self._store.finish(batch.id)
+                await self._end(batch.id)
             elif batch.id not in self._open:
                 await self._begin(batch)
 
@@ -178,10 +187,12 @@ class _Session:
             row, order = opened.rows.popleft(), next(self._orders)
             opened.after = row.rank
             self._last_turns[opened.batch.key_id] = order
+            # Here, so that the event loop reads one row after another, and other requests between them.
+            stored = await self._store.steps(row)
             self._bytes += len(row.body)
-            task = asyncio.create_task(self._answer(opened, row, order))
+            task = asyncio.create_task(self._answer(opened, row, order, stored))
             opened.tasks.add(task)
-            task.add_done_callback(lambda ended, opened=opened, row=row: self._ended(opened, row, ended))
+            task.add_done_callback(partial(self._ended, opened, row))
 
     @property
     def _has_room(self) -> bool:
@@ -196,33 +207,38 @@ class _Session:
                 oldest.setdefault(opened.batch.key_id, opened)
         return min(oldest.values(), key=lambda each: self._last_turns.get(each.batch.key_id, 0), default=None)
 
-    async def _answer(self, opened: _Open, row: Row, order: int) -> None:
-        """Answer the row, again where it could not be answered, and store how it ended."""
+    async def _answer(self, opened: _Open, row: Row, order: int, stored: Mapping[bytes, bytes]) -> None:
+        """Answer the row, and store how it ended."""
 
         async def keep(key: bytes, value: bytes) -> None:
-            await self._persist(row.batch_id, lambda: self._store.keep_step(row, key, value))
+            await self._until_possible(row, lambda: self._store.keep_step(row, key, value))
 
-        while True:
-            stored = await self._persist(row.batch_id, lambda: self._store.steps(row))
-            end = await self._work.answer(Job(opened.batch, row, order, opened.secret, stored, keep))
-            if end is not None:
-                await self._persist(row.batch_id, lambda: self._store.end_row(row, end))
-                return
-            await asyncio.sleep(self._limits.retry_s)
+        async def answer() -> RowEnd:
+            nonlocal stored
+            job = Job(opened.batch, row, order, opened.secret, stored, keep)
+            try:
+                return await self._work.answer(job)
+            except NotNow:
+                stored = await self._until_possible(row, lambda: self._store.steps(row))
+                raise
 
-    async def _persist(self, batch_id: str, work: Callable[[], Awaitable[T]]) -> T:
-        """The result of `work` on the store, which is done once that is possible: the disk may be full. Tells of the wait."""
-        is_paused = False
+        end = await self._until_possible(row, answer)
+        await self._until_possible(row, lambda: self._store.end_row(row, end))
+
+    async def _until_possible(self, row: Row, work: Callable[[], Awaitable[T]]) -> T:
+        """The result of `work`, tried again while the disk is full, say; the batch tells why it waits."""
+        pause_s, is_paused = self._limits.retry_s, False
         while True:
             try:
                 result = await work()
-            except BatchesUnavailable as error:
-                self._store.pause(batch_id, str(error))
+            except (BatchesUnavailable, NotNow) as error:
+                self._store.pause(row.batch_id, str(error))
                 is_paused = True
-                await asyncio.sleep(self._limits.retry_s)
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, MAX_RETRY_S)
                 continue
             if is_paused:
-                self._store.go_on(batch_id)
+                self._store.go_on(row.batch_id)
             return result
 
     def _ended(self, opened: _Open, row: Row, task: "asyncio.Task[None]") -> None:
@@ -240,7 +256,15 @@ class _Session:
                 opened.after, opened.is_read = 0, False
                 continue
             del self._open[opened.batch.id]
-            await self._store.finish(opened.batch.id)
+            await self._end(opened.batch.id)
+
+    async def _end(self, batch_id: str) -> None:
+        """End a batch; a cancellation waits until its result files are written, or not."""
+        ending = asyncio.ensure_future(self._store.finish(batch_id))
+        try:
+            await asyncio.shield(ending)
+        finally:
+            await asyncio.wait({ending})
 
 
 async def _cancel(opened: _Open) -> None:

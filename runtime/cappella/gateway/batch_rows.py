@@ -5,7 +5,7 @@ import hashlib
 import hmac
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, cast
@@ -17,7 +17,7 @@ from starlette.types import Message
 from cappella.auth.keys import Key
 from cappella.batch.engines import RecordedEngine, RowCalls
 from cappella.batch.phases import Groups, Host, Online, Phases, is_within
-from cappella.batch.runner import Job
+from cappella.batch.runner import Job, NotNow
 from cappella.batch.runs import RowPipeline
 from cappella.batch.types import RowEnd
 from cappella.config import identity
@@ -69,18 +69,16 @@ class BatchRows:
     async def run(self) -> None:
         await self._phases.run()
 
-    async def answer(self, job: Job) -> RowEnd | None:
-        """How the row ended; None if that is for no fault of its own."""
-        request = Request(
-            {"type": "http", "method": "POST", "path": job.row.path, "headers": [], "query_string": b""}, _never
-        )
+    async def answer(self, job: Job) -> RowEnd:
+        """See `runner.Work.answer`."""
+        request = Request({"type": "http", "method": "POST", "path": job.row.path, "headers": [], "query_string": b""}, _never)
         records.begin(RequestRecord("POST", job.row.path))
         try:
             status, body = await _whole(request, await self._respond(request, job))
         except Exception as error:  # noqa: BLE001 - as the gateway's own handler does
             status, body = await _whole(request, await errors.error_reply(request, error))
         if status in _LATER:
-            return None
+            raise NotNow(_message(body))
         return RowEnd(status, f"req_{secrets.token_hex(12)}", body, _total_tokens(body))
 
     async def _respond(self, request: Request, job: Job) -> Response:
@@ -155,6 +153,12 @@ async def _whole(request: Request, response: Response) -> tuple[int, bytes]:
 async def _never() -> Message:
     """A client that never leaves."""
     return await asyncio.get_running_loop().create_future()
+
+
+def _message(body: bytes) -> str:
+    """What an error of any API says."""
+    error = orjson.loads(body).get("error")
+    return str(error.get("message")) if isinstance(error, dict) else str(error)
 
 
 def _total_tokens(body: bytes) -> int:

@@ -1,0 +1,141 @@
+"""Rows of several batches and keys: whose turn it is, how many are in flight, and what happens when something fails."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cappella.batch.runner import Job, Limits, NotNow, running
+from cappella.batch.store import BatchStore
+from cappella.batch.types import RowEnd
+from cappella.errors import BatchesUnavailable
+from support.batch_gateway import until
+from support.fake_engines import eventually
+from support.stored_batches import bad, body, good, stored_batch
+
+QUICK = Limits(poll_s=0.01, retry_s=0.01)
+
+
+class ScriptedWork:
+    """Answers rows when the test lets them end, or at once."""
+
+    weights = "w"
+    is_current = True
+
+    def __init__(self, holds: bool = False) -> None:
+        self.begun: list[str] = []
+        self.in_flight = 0
+        self.peak = 0
+        self.ends: Callable[[Job], RowEnd] = lambda job: good()
+        self.released = asyncio.Event()
+        if not holds:
+            self.released.set()
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
+    async def answer(self, job: Job) -> RowEnd:
+        self.begun.append(f"{job.batch.key_id} {job.row.custom_id}")
+        self.in_flight += 1
+        self.peak = max(self.peak, self.in_flight)
+        try:
+            await self.released.wait()
+            return self.ends(job)
+        finally:
+            self.in_flight -= 1
+
+
+@asynccontextmanager
+async def serving(folder: Path, work: ScriptedWork, limits: Limits = QUICK) -> AsyncIterator[BatchStore]:
+    async def begin() -> ScriptedWork:
+        return work
+
+    store = BatchStore(folder / "batches")
+    async with running(store, begin, limits):
+        yield store
+
+
+def bodies(count: int) -> list[Any]:
+    return [body(str(number)) for number in range(count)]
+
+
+async def test_keys_take_turns_and_of_one_key_the_oldest_batch_goes_first(tmp_path: Path) -> None:
+    work = ScriptedWork(holds=True)
+    async with serving(tmp_path, work, Limits(max_rows=1, poll_s=0.01)) as store:
+        await stored_batch(store, bodies(1), "ann")
+        assert await eventually(lambda: work.in_flight == 1)
+        await stored_batch(store, bodies(1), "ann")
+        last = await stored_batch(store, bodies(3), "ann")
+        other = await stored_batch(store, bodies(2), "bob")
+        work.released.set()
+        await until(store, last, status="completed")
+        await until(store, other, status="completed")
+    assert work.begun == ["ann r1", "bob r1", "ann r1", "bob r2", "ann r1", "ann r2", "ann r3"]
+
+
+@pytest.mark.parametrize("limits", [Limits(max_rows=3, poll_s=0.01), Limits(max_bytes=3 * 70, poll_s=0.01)])
+async def test_so_many_rows_are_in_flight_and_no_more(tmp_path: Path, limits: Limits) -> None:
+    work = ScriptedWork(holds=True)
+    async with serving(tmp_path, work, limits) as store:
+        batch = await stored_batch(store, bodies(9))
+        assert await eventually(lambda: work.in_flight == 3)
+        work.released.set()
+        await until(store, batch, status="completed", completed=9)
+    assert (work.peak, len(work.begun)) == (3, 9)
+
+
+async def test_a_row_that_cannot_be_answered_now_is_answered_later_and_the_batch_says_why(tmp_path: Path) -> None:
+    work = ScriptedWork()
+
+    def not_now(job: Job) -> RowEnd:
+        raise NotNow("ann is failed")
+
+    work.ends = not_now
+    async with serving(tmp_path, work) as store:
+        batch = await stored_batch(store, bodies(1))
+        await until(store, batch, paused="ann is failed", status="in_progress")
+        work.ends = lambda job: bad()
+        found = await until(store, batch, status="completed", paused=None)
+    assert (found.completed, found.failed) == (0, 1)
+
+
+async def test_a_full_disk_loses_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    work, end_row, is_full = ScriptedWork(), BatchStore.end_row, True
+
+    async def full(self: BatchStore, *args: Any) -> bool:
+        if is_full:
+            raise BatchesUnavailable("No space left on device")
+        return await end_row(self, *args)
+
+    monkeypatch.setattr(BatchStore, "end_row", full)
+    async with serving(tmp_path, work) as store:
+        batch = await stored_batch(store, bodies(2))
+        await until(store, batch, paused="No space left on device")
+        is_full = False
+        await until(store, batch, status="completed", completed=2, paused=None)
+    assert len(work.begun) == 2
+
+
+async def test_a_batch_whose_window_is_over_ends_with_what_it_has(tmp_path: Path) -> None:
+    work = ScriptedWork(holds=True)
+    async with serving(tmp_path, work) as store:
+        batch = await stored_batch(store, bodies(2), window_s=0.5)
+        assert (await until(store, batch, status="expired")).completed == 0
+        assert work.in_flight == 0
+
+
+async def test_a_row_that_failed_within_the_server_is_answered_all_the_same(tmp_path: Path) -> None:
+    work = ScriptedWork()
+
+    def broken_once(job: Job) -> RowEnd:
+        work.ends = lambda job: good()
+        raise ZeroDivisionError
+
+    work.ends = broken_once
+    async with serving(tmp_path, work) as store:
+        batch = await stored_batch(store, bodies(3))
+        await until(store, batch, status="completed", completed=3)
+    assert len(work.begun) == 4
