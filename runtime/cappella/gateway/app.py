@@ -17,12 +17,15 @@ from cappella.config import Config
 from cappella.engines.supervisor import Supervisor
 from cappella.ensemble.pipeline import Pipeline
 from cappella.gateway import (
+    batches,
     browser_security,
     docs_pages,
     documents,
     errors,
+    files,
     health,
     judge,
+    message_batches,
     models,
     ollama,
     openapi,
@@ -69,13 +72,13 @@ def create_app(config: Config, supervisor: Supervisor, read_config: ReadConfig |
     store, observe = persistence.responses, observer.background_ended
     responses = KeptResponses(store, most, errors.describe, observe) if store else None
     batch = config.server.batch
-    batches = BatchStore(batch.folder, batch.retention_days, batch.max_bytes_per_key) if batch else None
+    batch_store = BatchStore(batch.folder, batch.retention_days, batch.max_bytes_per_key) if batch else None
     # FastAPI's own document would not describe our fields, and its pages load scripts from other hosts. A redirect of a
     # path with a trailing slash would go to whatever host the request names.
     tools = mcp.McpEndpoint(lambda: reloader.state)
     read_figures = reading_of(lambda: reloader.state, supervisor)
     history = FiguresHistory(read_figures, lambda: load_of(reloader.state))
-    rows = running(batches, lambda: begin_rows(lambda: reloader.state, supervisor.swap_scheduler))
+    rows = running(batch_store, lambda: begin_rows(lambda: reloader.state, supervisor.swap_scheduler))
     lifespan = _lifespan(supervisor, gatekeeper, tools, observer, persistence, responses, history, rows)
     app = _Gateway(lifespan=lifespan, openapi_url=None, redirect_slashes=False)
     state = GatewayState(
@@ -91,7 +94,7 @@ def create_app(config: Config, supervisor: Supervisor, read_config: ReadConfig |
         in_flight=InFlight(),
         ignored=IgnoredFields(metrics),
         responses=responses,
-        batches=batches,
+        batches=batch_store,
         created=int(time.time()),
     )
     app.state.reloader = reloader = Reloader(state, supervisor, read_config or (lambda: config), persistence.actions)
@@ -122,6 +125,9 @@ def _routers(reloader: Reloader, gatekeeper: Gatekeeper, persistence: Persistenc
     yield ollama.create_router(lambda: reloader.state)
     yield health.create_router(lambda: reloader.state)
     yield runs.create_router(gatekeeper, persistence.run_store)
+    yield files.create_router(lambda: reloader.state, persistence.actions)
+    yield batches.create_router(lambda: reloader.state, persistence.actions)
+    yield message_batches.create_router(lambda: reloader.state, persistence.actions)
     yield page.create_router()
     yield docs_pages.create_router()
 

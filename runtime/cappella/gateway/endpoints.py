@@ -4,7 +4,6 @@ The OpenAPI document (`openapi.py`) is made of these tables.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, get_args
 
 from pydantic import BaseModel
@@ -20,6 +19,8 @@ from cappella.gateway import (
     stored_responses,
     tokens,
 )
+from cappella.gateway.batch_endpoints import BATCH_ENDPOINTS
+from cappella.gateway.endpoint import BYTES, Endpoint, in_path, limit_parameter, page_parameters
 from cappella.gateway.formats import pooling
 from cappella.gateway.formats.judge import JudgeReply, JudgeRequest
 from cappella.gateway.runs import MAX_LISTED
@@ -70,42 +71,11 @@ POSTED: Mapping[str, tuple[str, Any, tuple[str, ...] | type[BaseModel]]] = {
 """Further endpoints with a body: summary, type of the reply, and the fields that a body needs besides `model`, or its type."""
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """An endpoint whose body, if it `takes` one, is of these media types and not JSON. `reply` is the type of its JSON reply; `others` are further statuses with the same
-    reply; `refuses` its own error codes; `further` are other methods of the path.
-    """
-
-    summary: str
-    reply: Any
-    scope: str | None = None
-    method: str = "get"
-    others: tuple[int, ...] = ()
-    refuses: tuple[str, ...] = ()
-    parameters: tuple[Json, ...] = ()
-    ok: int = 200
-    further: tuple["Endpoint", ...] = ()
-    takes: tuple[str, ...] = ()
-
-
-def _limit(most: int) -> Json:
-    return {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": most}}
-
-
-_RUN_ID: Json = {"name": "run_id", "in": "path", "required": True, "schema": {"type": "string"}}
-_MODEL: Json = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
-_ENGINE: Json = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
+_RUN_ID = in_path("run_id")
+_MODEL = in_path("model")
+_ENGINE = in_path("name")
 _ACTION: Json = {"name": "action", "in": "path", "required": True, "schema": {"enum": list(get_args(Action))}}
-_RESPONSE_ID: Json = {"name": "response_id", "in": "path", "required": True, "schema": {"type": "string"}}
-_PAGES: tuple[Json, ...] = (
-    {"name": "order", "in": "query", "schema": {"enum": ["asc", "desc"]}},
-    {
-        "name": "limit",
-        "in": "query",
-        "schema": {"type": "integer", "minimum": 1, "maximum": stored_responses.MAX_LISTED},
-    },
-    {"name": "after", "in": "query", "schema": {"type": "string"}},
-)
+_RESPONSE_ID = in_path("response_id")
 _RESUMED: tuple[Json, ...] = (
     {"name": "stream", "in": "query", "schema": {"type": "boolean"}},
     {"name": "starting_after", "in": "query", "schema": {"type": "integer", "minimum": 0}},
@@ -150,7 +120,7 @@ ENDPOINTS: Mapping[str, Endpoint] = {
         reply_types.InputItems,
         "run",
         refuses=(*_NO_RESPONSE, "invalid_value"),
-        parameters=(_RESPONSE_ID, *_PAGES),
+        parameters=(_RESPONSE_ID, *page_parameters(stored_responses.MAX_LISTED)),
     ),
     "/api/version": Endpoint("The version of Ollama's API", ollama_types.OllamaVersion, "run"),
     "/api/tags": Endpoint("The ensembles and models in Ollama's form", ollama_types.OllamaModels, "run"),
@@ -159,13 +129,13 @@ ENDPOINTS: Mapping[str, Endpoint] = {
     "/ready": Endpoint(
         "Readiness: 503 unless every ensemble can answer", machine_types.Readiness, "run", others=(503,)
     ),
-    "/metrics": Endpoint("Prometheus metrics", None, "admin"),
+    "/metrics": Endpoint("Prometheus metrics", "text/plain", "admin"),
     "/api/runs": Endpoint(
         "The latest recorded runs of the key, or, for an admin, of all keys",
         reply_types.Runs,
         "run",
         refuses=("unknown_field", "invalid_value", "runs_not_kept"),
-        parameters=(_limit(MAX_LISTED),),
+        parameters=(limit_parameter(MAX_LISTED),),
     ),
     "/api/runs/{run_id}": Endpoint(
         "One recorded run", trace_types.Run, "run", refuses=("runs_not_kept", "run_not_found"), parameters=(_RUN_ID,)
@@ -195,7 +165,7 @@ ENDPOINTS: Mapping[str, Endpoint] = {
         machine_types.Calls,
         "admin",
         refuses=("unknown_field", "invalid_value"),
-        parameters=(_limit(MAX_CALLS),),
+        parameters=(limit_parameter(MAX_CALLS),),
     ),
     "/api/engines/{name}/{action}": Endpoint(
         "Start a failed engine, put one to sleep, wake it or restart it; the reply does not wait for the end",
@@ -206,6 +176,7 @@ ENDPOINTS: Mapping[str, Endpoint] = {
         parameters=(_ENGINE, _ACTION),
         ok=202,
     ),
+    **BATCH_ENDPOINTS,
     documents.PATH: Endpoint(
         "The text of a PDF or DOCX file",
         reply_types.DocumentText,
@@ -214,7 +185,7 @@ ENDPOINTS: Mapping[str, Endpoint] = {
         refuses=tuple(
             "invalid_value body_too_large body_too_slow unsupported_media_type overloaded rate_limit_exceeded".split()
         ),
-        takes=(documents.MEDIA_TYPE,),
+        takes={documents.MEDIA_TYPE: BYTES},
     ),
     DOCUMENT_PATH: Endpoint("The OpenAPI document", None, "run"),
 }

@@ -56,10 +56,13 @@ HTTP_TABLE: dict[type[Exception], tuple[int, str, str | None]] = {
 CARRIED_CODES: Codes = {
     400: tuple(
         "unknown_field invalid_value invalid_json context_length_exceeded nested_ensemble overrides_forbidden"
-        " preset_not_found budget_too_small too_large wrong_task previous_response_not_found".split()
+        " preset_not_found budget_too_small too_large wrong_task previous_response_not_found quota_exceeded".split()
     ),
     403: ("host_not_allowed", "origin_not_allowed", "scope_missing", "model_not_allowed"),
-    404: ("model_not_found", "run_not_found", "runs_not_kept", "response_not_found", "engine_not_found"),
+    404: tuple(
+        "model_not_found run_not_found runs_not_kept response_not_found engine_not_found batches_not_kept batch_not_found"
+        " file_not_found".split()
+    ),
     408: ("body_too_slow",),
     413: ("body_too_large",),
     415: ("unsupported_media_type",),

@@ -17,7 +17,8 @@ import cappella
 from cappella.auth.gatekeeper import Gatekeeper
 from cappella.config.limits import Limits
 from cappella.gateway import errors, ollama_types, reply_types
-from cappella.gateway.endpoints import DOCUMENT_PATH, ENDPOINTS, INFERENCE, POSTED, Endpoint
+from cappella.gateway.endpoint import Endpoint
+from cappella.gateway.endpoints import DOCUMENT_PATH, ENDPOINTS, INFERENCE, POSTED
 from cappella.gateway.errors import Codes
 from cappella.gateway.formats.api_errors import OLLAMA
 from cappella.gateway.formats.policy import Fields
@@ -30,9 +31,11 @@ from cappella.gateway.routes import APIS
 from cappella.types import Json
 
 _ABOUT_KEYS = ("invalid_api_key", "scope_missing", "model_not_allowed")
-_ALSO_INFERENCE = ("unknown_field", "invalid_value", "model_not_found", "runs_unavailable")
+_ALSO_INFERENCE = frozenset(
+    "unknown_field invalid_value invalid_json too_large body_too_large body_too_slow unsupported_media_type overloaded"
+    " rate_limit_exceeded model_not_found runs_unavailable".split()
+)
 """Codes of other endpoints that the inference endpoints have too."""
-_BYTES: Json = {"schema": {"type": "string", "format": "binary"}}
 _REF = "#/components/schemas/{model}"
 
 
@@ -41,11 +44,15 @@ def schema_ref(kind: Any) -> Json:
     return {"$ref": _REF.format(model=kind if isinstance(kind, str) else kind.__name__)}
 
 
+def _all_endpoints() -> list[Endpoint]:
+    return [one for each in ENDPOINTS.values() for one in (each, *each.further)]
+
+
 REPLIES: Mapping[str, Any] = {
     each.__name__: each
     for each in (
         *(reply for _, reply, _ in (*INFERENCE.values(), *POSTED.values())),
-        *(each.reply for endpoint in ENDPOINTS.values() for each in (endpoint, *endpoint.further) if each.reply),
+        *(each.reply for each in _all_endpoints() if isinstance(each.reply, type)),
         reply_types.Error,
         reply_types.MessagesError,
         ollama_types.OllamaError,
@@ -73,7 +80,10 @@ def document(keyed: bool) -> Json:
     inference = {path: {"post": _inference_operation(path, _inference_codes(codes))} for path in APIS}
     posted = {path: {"post": _posted_operation(path, _inference_codes(codes))} for path in POSTED}
     others = {
-        path: {one.method: _operation(path, one, codes) for one in (each, *each.further)}
+        path: {
+            each.method: _operation(path, each, codes),
+            **{one.method: _operation(path, one, codes, f"_{one.method}") for one in each.further},
+        }
         for path, each in ENDPOINTS.items()
     }
     keys = {
@@ -92,7 +102,7 @@ def document(keyed: bool) -> Json:
 
 def _inference_codes(codes: Codes) -> Codes:
     """The codes without those that only other endpoints use."""
-    elsewhere = {code for endpoint in ENDPOINTS.values() for code in endpoint.refuses} - set(_ALSO_INFERENCE)
+    elsewhere = {code for each in _all_endpoints() for code in each.refuses} - _ALSO_INFERENCE
     return _only(codes, lambda code: code not in elsewhere)
 
 
@@ -153,18 +163,21 @@ def _operation_id(path: str) -> str:
     return re.sub(r"\W+", "_", path.removeprefix("/v1")).strip("_")
 
 
-def _operation(path: str, each: Endpoint, codes: Codes) -> Json:
-    kind = "text/plain" if path == "/metrics" else "application/json"
-    schema = schema_ref(each.reply) if each.reply else {"type": "string" if path == "/metrics" else "object"}
+def _operation(path: str, each: Endpoint, codes: Codes, suffix: str = "") -> Json:
+    kind = each.reply if isinstance(each.reply, str) else "application/json"
+    schema = schema_ref(each.reply) if isinstance(each.reply, type) else {"type": "string" if each.reply else "object"}
+    taken = {
+        kind: {"schema": schema_ref(body) if isinstance(body, type) else body} for kind, body in each.takes.items()
+    }
     # Endpoints without a scope check no key; Host and Origin are checked on all.
     always = {status: codes[status] for status in (401, 403, 500) if status in codes and (each.scope or status == 403)}
     refusals = {**_only(codes, lambda code: code in each.refuses), **always}
     return {
         "summary": each.summary,
-        "operationId": _operation_id(path) + ("_delete" if each.method == "delete" else ""),
+        "operationId": _operation_id(path) + suffix,
         **({} if each.scope else {"security": []}),
         **({"parameters": list(each.parameters)} if each.parameters else {}),
-        **({"requestBody": {"required": True, "content": dict.fromkeys(each.takes, _BYTES)}} if each.takes else {}),
+        **({"requestBody": {"required": True, "content": taken}} if taken else {}),
         "responses": {
             **{
                 str(ok): {"description": each.summary, "content": {kind: {"schema": schema}}}
@@ -185,6 +198,7 @@ def _error(codes: tuple[str, ...], schema: Json) -> Json:
 def _schemas() -> Json:
     request_types = [request_type for request_type in APIS.values() if request_type]
     further = [needed for _, _, needed in POSTED.values() if not isinstance(needed, tuple)]
+    further += [body for each in _all_endpoints() for body in each.takes.values() if isinstance(body, type)]
     _, defined = models_json_schema([(each, "validation") for each in (*request_types, *further)], ref_template=_REF)
     for request_type in request_types:
         defined["$defs"][request_type.__name__]["properties"]["model"]["pattern"] = f"^{PREFIX}"

@@ -8,6 +8,7 @@ import orjson
 from fastapi import Request, Response
 
 from cappella.errors import RequestError, UnknownRun
+from cappella.gateway import pages
 from cappella.gateway.kept_responses import HOW_TO_KEEP, KeptResponses
 from cappella.gateway.plain_routes import PlainRoutes
 from cappella.gateway.request import event_stream
@@ -60,20 +61,14 @@ def create_router(current: Callable[[], GatewayState]) -> PlainRoutes:
 
 def _page(items: Any, asked: Any) -> Json:
     """A page of the list, the latest item first unless `order` is `asc`."""
-    order, limit, after = asked.get("order", "desc"), asked.get("limit", str(DEFAULT_LISTED)), asked.get("after")
-    if order not in ("asc", "desc"):
-        raise RequestError("order must be asc or desc.", "order")
-    if not limit.isascii() or not limit.isdigit() or not 1 <= int(limit[:9]) <= MAX_LISTED:
-        raise RequestError(f"limit must be a number from 1 to {MAX_LISTED}.", "limit")
-    left = list(items if order == "asc" else reversed(items))
+    limit, after = pages.limit_of(asked, DEFAULT_LISTED, MAX_LISTED), asked.get("after")
+    left = list(items if pages.is_ascending(asked) else reversed(items))
     if after is not None:
         places = [place for place, item in enumerate(left) if item["id"] == after]
         if not places:
-            raise RequestError("after must be the id of an item in the list.", "after")
+            raise pages.unknown_start("after")
         left = left[places[0] + 1 :]
-    page = left[: int(limit)]
-    ends = {"first_id": page[0]["id"] if page else None, "last_id": page[-1]["id"] if page else None}
-    return {"object": "list", "data": page, **ends, "has_more": len(left) > len(page)}
+    return pages.page(left, limit)
 
 
 def _number_after(asked: Any) -> int:

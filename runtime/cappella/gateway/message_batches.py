@@ -1,0 +1,161 @@
+"""`/v1/messages/batches`: requests for messages that are answered when there is room, as in Anthropic's API."""
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+from fastapi import Request, Response
+
+from cappella.batch.files import Upload
+from cappella.batch.types import Batch, NewBatch, NewRow
+from cappella.errors import BatchRefused, RequestError
+from cappella.gateway import pages
+from cappella.gateway.batch_access import Access, access
+from cappella.gateway.batch_input import order_of, require_whole
+from cappella.gateway.batch_types import DeletedMessageBatch, MessageBatch
+from cappella.gateway.formats.batches import CUSTOM_ID, MESSAGE_BATCHES, message_batch
+from cappella.gateway.formats.request_list import RequestList
+from cappella.gateway.plain_routes import PlainRoutes
+from cappella.gateway.request import require_json
+from cappella.gateway.state import GatewayState
+from cappella.gateway.uploads import arriving
+from cappella.telemetry.audit.actions import OperatorActions
+from cappella.threads import off_loop_if_large
+from cappella.types import Json
+
+DEFAULT_LISTED = 20
+MAX_LISTED = 1000
+WINDOW_S = 86_400.0
+_ENDPOINT = "/v1/messages"
+_ID = re.compile(CUSTOM_ID.replace("$", r"\Z"))
+
+
+def create_router(current: Callable[[], GatewayState], actions: OperatorActions) -> PlainRoutes:
+    router = PlainRoutes(MESSAGE_BATCHES)
+
+    async def asked_batch(request: Request) -> tuple[Access, Batch]:
+        asked = await access(current, actions, request, "run", "admin")
+        return asked, await asked.batch(request.path_params["batch_id"], "anthropic")
+
+    @router.post("")
+    async def create(request: Request) -> MessageBatch:
+        asked = await access(current, actions, request, "run")
+        require_json(request)
+        await asked.admit()
+        with actions.recorded("batch.create") as line:
+            batch = await _create(asked, request)
+            line["batch"] = batch.id
+        return message_batch(batch)
+
+    @router.get("")
+    async def listed(request: Request) -> Json:
+        asked = await access(current, actions, request, "run", "admin")
+        return await _listed(asked, request.query_params)
+
+    @router.get("/{batch_id}")
+    async def one(request: Request) -> MessageBatch:
+        return message_batch((await asked_batch(request))[1])
+
+    @router.post("/{batch_id}/cancel")
+    async def cancel(request: Request) -> MessageBatch:
+        asked, batch = await asked_batch(request)
+        with actions.recorded("batch.cancel", batch=batch.id):
+            return message_batch(await asked.store.cancel(batch.id))
+
+    @router.delete("/{batch_id}")
+    async def delete(request: Request) -> DeletedMessageBatch:
+        asked, batch = await asked_batch(request)
+        with actions.recorded("batch.delete", batch=batch.id):
+            await asked.store.delete(batch.id)
+        return {"id": batch.id, "type": "message_batch_deleted"}
+
+    @router.get("/{batch_id}/results")
+    async def results(request: Request) -> Response:
+        asked, batch = await asked_batch(request)
+        if batch.output_file_id is None:
+            raise BatchRefused(f"{batch.id} has not ended: its results are there once its processing_status is ended.")
+        return asked.content(await asked.file(batch.output_file_id, ("messages_output",)))
+
+    return router
+
+
+async def _create(asked: Access, request: Request) -> Batch:
+    """A batch of the requests in the body, which are written to its input file as they arrive."""
+    server, settings = asked.state.config.server, asked.settings
+    requests = RequestList(server.max_body_bytes)
+    async with asked.store.files.uploading(asked.key_id) as upload:
+        rows = _Rows(upload, settings.max_rows)
+
+        async def take(data: bytes, is_last: bool = False) -> None:
+            for each in await off_loop_if_large(requests.size(data), requests.read, data, is_last):
+                await rows.add(each)
+
+        await arriving(request, settings.max_file_bytes, server.client_timeout_s, take)
+        await take(b"", is_last=True)
+        if not rows.rows:
+            raise RequestError("requests must have at least one request.", "requests")
+        file = await upload.keep("requests.jsonl", "messages", asked.store.retention_s)
+    new = NewBatch(asked.key_id, "anthropic", _ENDPOINT, file.id, WINDOW_S)
+    return await asked.store.create(new, rows.rows)
+
+
+class _Rows:
+    """The rows of a batch, written to its input file. Raises RequestError, as Anthropic does not look into `params`."""
+
+    def __init__(self, upload: Upload, most: int) -> None:
+        self.rows: list[NewRow] = []
+        self._upload = upload
+        self._most = most
+        self._ids: set[str] = set()
+
+    async def add(self, entry: Any) -> None:
+        place = f"requests.{len(self.rows)}"
+        custom_id, params = _checked(entry, place)
+        if custom_id in self._ids:
+            raise RequestError(f"{place}.custom_id: {custom_id} is used twice.", f"{place}.custom_id")
+        if len(self.rows) >= self._most:
+            raise RequestError(
+                f"A batch may have {self._most} requests (server.batch.max_rows).", "requests", "too_large"
+            )
+        self._ids.add(custom_id)
+        line, offset = _line({"custom_id": custom_id, "params": params}), self._upload.size_bytes
+        self.rows.append(NewRow(len(self.rows) + 1, custom_id, offset, len(line), order_of(params)))
+        await self._upload.write(line)
+
+
+def _checked(entry: Json, place: str) -> tuple[str, Json]:
+    custom_id, params = entry.get("custom_id"), entry.get("params")
+    if not isinstance(custom_id, str) or not _ID.match(custom_id):
+        message = f"{place}.custom_id must be 1 to 64 letters, digits, hyphens or underscores."
+        raise RequestError(message, f"{place}.custom_id")
+    if not isinstance(params, dict):
+        raise RequestError(f"{place}.params must be an object: the request for a message.", f"{place}.params")
+    try:
+        require_whole(params)
+    except RequestError as error:
+        raise RequestError(f"{place}.params: {error}", f"{place}.params.stream") from error
+    return custom_id, params
+
+
+def _line(value: Json) -> bytes:
+    try:
+        return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
+    except TypeError:
+        # Halves of characters, and integers of more than 64 bits: who reads them mends them.
+        return json.dumps(value).encode() + b"\n"
+
+
+async def _listed(asked: Access, query: Any) -> Json:
+    limit = pages.limit_of(query, DEFAULT_LISTED, MAX_LISTED)
+    after, before = query.get("after_id"), query.get("before_id")
+    if after and before:
+        raise RequestError("Send after_id or before_id, not both.", "before_id")
+    found = await asked.store.listed(asked.reader, "anthropic", after or before, limit + 1, newer=bool(before))
+    if found is None:
+        raise pages.unknown_start("before_id" if before else "after_id")
+    # Newest first, whatever the direction: the one too many is at the far end.
+    has_more, shown = len(found) > limit, found[-limit:] if before else found[:limit]
+    ends = {"first_id": shown[0].id if shown else None, "last_id": shown[-1].id if shown else None}
+    return {"data": [message_batch(each) for each in shown], **ends, "has_more": has_more}
