@@ -51,9 +51,7 @@ def begin(stock: OpenAI, folder: Path) -> str:
     path = folder / "in.jsonl"
     path.write_text("\n".join(lines))
     file = stock.files.create(file=path, purpose="batch")
-    batch = stock.batches.create(
-        input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
-    )
+    batch = stock.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
     return batch.id
 
 

@@ -91,9 +91,7 @@ class _Open:
 class Runner:
     """Answers rows until `run` is cancelled; `begin_work` is called at the start and after each reload."""
 
-    def __init__(
-        self, store: BatchStore, begin_work: Callable[[], Awaitable[Work]], limits: Limits = Limits()
-    ) -> None:
+    def __init__(self, store: BatchStore, begin_work: Callable[[], Awaitable[Work]], limits: Limits = Limits()) -> None:
         self._store = store
         self._begin_work = begin_work
         self._limits = limits
@@ -148,7 +146,9 @@ class _Session:
                     await self._begin_rows()
                     await self._finish()
                     async with background(self._store.changed.wait()) as changed:
-                        await asyncio.wait({changed, working}, timeout=self._limits.poll_s, return_when="FIRST_COMPLETED")
+                        await asyncio.wait(
+                            {changed, working}, timeout=self._limits.poll_s, return_when="FIRST_COMPLETED"
+                        )
             finally:
                 for opened in self._open.values():
                     await _cancel(opened)

@@ -80,7 +80,11 @@ def embeddings_of(step: Json) -> Embeddings:
 
 def from_refusal(error: EngineRejected) -> Json:
     """A refusal ends a call, too: it would be refused again."""
-    return {"refused": str(error), "status_code": error.status_code, "is_too_long": isinstance(error, EngineContextExceeded)}
+    return {
+        "refused": str(error),
+        "status_code": error.status_code,
+        "is_too_long": isinstance(error, EngineContextExceeded),
+    }
 
 
 def require_no_refusal(step: Json) -> None:

@@ -5,7 +5,7 @@ import hashlib
 import hmac
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, cast
@@ -71,7 +71,9 @@ class BatchRows:
 
     async def answer(self, job: Job) -> RowEnd:
         """See `runner.Work.answer`."""
-        request = Request({"type": "http", "method": "POST", "path": job.row.path, "headers": [], "query_string": b""}, _never)
+        request = Request(
+            {"type": "http", "method": "POST", "path": job.row.path, "headers": [], "query_string": b""}, _never
+        )
         records.begin(RequestRecord("POST", job.row.path))
         try:
             status, body = await _whole(request, await self._respond(request, job))
