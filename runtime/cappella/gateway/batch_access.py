@@ -40,6 +40,10 @@ class Access:
     def reader(self) -> Reader:
         return Reader.of(self.key)
 
+    async def admit(self) -> None:
+        """Count the request itself, which creates or uploads something. Raises RateLimited."""
+        await self.state.gatekeeper.admit(self.key, [])
+
     async def file(self, file_id: str, purposes: Collection[Purpose] = FILE_PURPOSES) -> StoredFile:
         """Raises UnknownRun."""
         found = await self.store.files.find(file_id, self.reader, purposes)

@@ -7,7 +7,7 @@ from fastapi import Request
 
 from cappella.auth.keys import Key
 from cappella.batch.types import NewBatch
-from cappella.errors import Forbidden, RequestError, UnknownModel
+from cappella.errors import BatchesUnavailable, Forbidden, RequestError, UnknownModel, cause
 from cappella.gateway import pages
 from cappella.gateway.batch_access import Access, access, access_of
 from cappella.gateway.batch_input import Check, read_rows
@@ -44,6 +44,7 @@ def create_router(current: Callable[[], GatewayState], actions: OperatorActions)
             # What is not known here changes nothing, as an unknown field of a request does.
             reading = policy.read(FIELDS, incoming.wire, asked.state.config.server.refuses_unknown_fields)
             parsed = parse(BatchRequest, reading)
+        await asked.admit()
         with actions.recorded("batch.create") as line:
             made = await _create(asked, parsed)
             line["batch"] = made["id"]
@@ -88,7 +89,10 @@ async def _create(asked: Access, wanted: BatchRequest) -> BatchObject:
     server, check = asked.state.config.server, model_check(asked.state, asked.key, wanted.endpoint)
     path = asked.store.files.path_of(file.id)
     most = (asked.settings.max_rows, server.max_body_bytes)
-    found = await asyncio.to_thread(read_rows, path, wanted.endpoint, check, *most)
+    try:
+        found = await asyncio.to_thread(read_rows, path, wanted.endpoint, check, *most)
+    except OSError as error:
+        raise BatchesUnavailable(f"The server cannot read {file.id} now ({cause(error)}).") from error
     new = NewBatch(
         key_id=asked.key_id,
         api="openai",
