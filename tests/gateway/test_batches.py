@@ -181,12 +181,12 @@ async def test_other_weights_are_accepted_by_its_owner(
     hold(fake_engines)
     made = await create(stock, [body()])
     store.pause(made.id, "It began with other weights.")
-    assert (await stock.batches.retrieve(made.id)).to_dict()["paused"] == "It began with other weights."
+    assert (await stock.batches.retrieve(made.id)).to_dict()["progress"]["paused"] == "It began with other weights."
     with pytest.raises(openai.BadRequestError, match="accept_new_weights"):
         await stock.post(f"/batches/{made.id}/resume", cast_to=object, body={})
     accept = {"accept_new_weights": True}
     resumed: Any = await stock.post(f"/batches/{made.id}/resume", cast_to=object, body=accept)
-    assert (resumed["id"], "paused" in resumed) == (made.id, False)
+    assert (resumed["id"], resumed["progress"]["paused"]) == (made.id, None)
     fake_engines.release()
 
 
