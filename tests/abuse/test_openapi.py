@@ -16,6 +16,7 @@ from schemathesis.specs.openapi import checks
 
 import cappella
 from cappella.auth.keys import KeyStore
+from cappella.config import Batch
 from cappella.gateway import errors, openapi
 from cappella.gateway.app import create_app
 from cappella.gateway.endpoints import DOCUMENT_PATH
@@ -39,10 +40,13 @@ CHECKS = [
 async def served(
     request: pytest.FixtureRequest, fake_engines: FakeEngines, tmp_path: Path
 ) -> AsyncIterator[tuple[str, str | None]]:
-    """A gateway's URL, with a key for everything if it has keys; then it keeps responses, too."""
+    """A gateway's URL, with a key for everything if it has keys; then it keeps responses and batches, too."""
     keys = tmp_path / "keys.sqlite"
     key = KeyStore(keys).create("root", ["run", "admin"]) if request.param else None
-    config = with_keys(recording_config(tmp_path, runs={"content": True}), keys) if request.param else gateway_config()
+    config = gateway_config()
+    if request.param:
+        batch = Batch(folder=tmp_path / "batches")
+        config = with_keys(recording_config(tmp_path, runs={"content": True}, batch=batch), keys)
     async with serving(make_strict(fake_engines), config) as url:
         yield url, key
 

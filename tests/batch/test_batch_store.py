@@ -12,6 +12,7 @@ import pytest
 
 from cappella import database
 from cappella.auth.keys import Reader
+from cappella.batch import beginnings
 from cappella.batch import store as batch_store
 from cappella.batch.store import BatchStore
 from cappella.batch.types import NewBatch, RowEnd
@@ -168,6 +169,17 @@ async def test_lists_go_on_after_an_entry(store: BatchStore) -> None:
     files = [each.input_file_id for each in made]
     page = await store.files.listed(ANY, ("batch",), files[1], 9, False)
     assert [each.id for each in page or ()] == [files[0]]
+
+
+async def test_a_key_has_few_unfinished_batches(store: BatchStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(beginnings, "MAX_UNFINISHED", 1)
+    batch = await stored_batch(store, [body()], key_id="a")
+    with pytest.raises(RequestError, match="have not ended"):
+        await stored_batch(store, [body()], key_id="a")
+    await stored_batch(store, [body()], key_id="b")
+    await store.cancel(batch.id)
+    await store.finish(batch.id)
+    await stored_batch(store, [body()], key_id="a")
 
 
 async def test_a_file_that_a_batch_reads_is_not_deleted(store: BatchStore) -> None:

@@ -35,8 +35,7 @@ class Machine:
         self.is_open = True
         self.statuses = {name: EngineStatus(name, "ready") for name in ("ann", "bob")}
         hosts = {
-            name: Host(self.statuses[name], 4, group)
-            for name, group in zip(self.statuses, in_groups, strict=True)
+            name: Host(self.statuses[name], 4, group) for name, group in zip(self.statuses, in_groups, strict=True)
         }
         self.phases = Phases(hosts, 0.5, lambda: self.online, groups, lambda: self.is_open, lambda: self.now)
         self.working: list[int] = []

@@ -149,6 +149,13 @@ def test_paths_are_relative_to_the_file_and_seats_get_names(tmp_path: Path) -> N
         ("models:", "server: {runs: {file: a, retention_days: 0}}\nmodels:", r"c.yaml:1: server.runs.retention_days: "),
         (
             "models:",
+            "server: {batch: {folder: a, when: 22-6}}\nmodels:",
+            r"server.batch.when: '22-6' is not a part of the day: write it as 22:00-06:00",
+        ),
+        ("models:", "server: {batch: {folder: a, when: '22:00-22:00'}}\nmodels:", r"is not a part of the day"),
+        ("models:", "server: {batch: {folder: a, share: 0}}\nmodels:", r"c.yaml:1: server.batch.share: "),
+        (
+            "models:",
             "server: {max_waiting_per_key: 4}\nmodels:",
             r"c.yaml:1: server: max_waiting_per_key has no effect without keys",
         ),

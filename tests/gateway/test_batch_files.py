@@ -1,6 +1,7 @@
 """`/v1/files` as the stock client uses it, and forms that no client of good will sends."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,25 @@ async def test_a_sender_who_stalls_is_refused(
             assert (reply.status, (await reply.json())["error"]["code"]) == (408, "body_too_slow")
         never.set()
     assert contents(tmp_path) == []
+
+
+async def test_a_full_disk_is_told(stock: AsyncOpenAI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_space(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "fsync", no_space)
+        with pytest.raises(openai.InternalServerError, match="No space left") as raised:
+            await upload(stock, b"{}")
+    assert (raised.value.status_code, raised.value.code) == (503, "batches_unavailable")
+    assert contents(tmp_path) == []
+    assert await upload(stock, b"{}")
+
+
+async def test_a_compressed_form_is_refused(stock: AsyncOpenAI) -> None:
+    kind = {"Content-Type": "multipart/form-data; boundary=x", "Content-Encoding": "gzip"}
+    async with aiohttp.ClientSession() as http, http.post(_raw(stock, PATH), data=b"x", headers=kind) as reply:
+        assert reply.status == 415
 
 
 async def test_a_file_is_of_its_key(fake_engines: FakeEngines, tmp_path: Path) -> None:

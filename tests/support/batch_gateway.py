@@ -29,9 +29,7 @@ def batch_config(folder: Path, sequences: int = 64, section: Json | None = None,
     own = {"weights": weights, "max_num_seqs": sequences}
     models = {name: model.model_copy(update=own) for name, model in config.models.items()}
     batch = BatchSection(folder=folder / "batches", **(section or {}))
-    return config.model_copy(
-        update={"models": models, "server": config.server.model_copy(update={"batch": batch})}
-    )
+    return config.model_copy(update={"models": models, "server": config.server.model_copy(update={"batch": batch})})
 
 
 def write_weights(folder: Path, text: str) -> None:

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from time import monotonic
 
+# pydantic supports that of the standard library only from Python 3.12 on.
+from typing_extensions import TypedDict
+
 from cappella.batch.phases import is_within
 from cappella.batch.types import Batch
-from cappella.types import Json
 
 TOKENS_WINDOW_S = 10.0
 CALLS_WINDOW_S = 60.0
@@ -20,6 +22,25 @@ MIN_ROWS = 10
 """So many rows have ended before the calls of the others are estimated by theirs."""
 MIN_CALLS = 5
 """So many calls of an engine have ended before its rate is believed."""
+
+
+class EngineProgress(TypedDict):
+    """The calls of a batch on one engine, `done` since the server started; `tokens_per_s` is of the last seconds."""
+
+    model: str
+    done: int
+    waiting: int
+    running: int
+    tokens_per_s: float | None
+
+
+class BatchProgress(TypedDict):
+    """`remaining_s` is null until it can be believed; `paused` is why the batch does not go on now."""
+
+    phases: list[EngineProgress]
+    remaining_s: float | None
+    paused: str | None
+
 
 Groups = Mapping[str, int | None]
 """The swap group of each engine; None for one that is always awake."""
@@ -108,7 +129,7 @@ class Meter:
                 self._of(name).of_open -= calls
                 self._of(name).of_ended += calls if meter.has_ended else 0
 
-    def phases(self) -> list[Json]:
+    def phases(self) -> list[EngineProgress]:
         """What is shown of each engine, in the order of the config."""
         called = [(name, self._engines[name]) for name in self._groups if name in self._engines]
         return [
@@ -201,7 +222,7 @@ class Progress:
     def forget(self, batch_id: str) -> None:
         self._meters.pop(batch_id, None)
 
-    def told(self, batch: Batch, hours: str | None) -> Json | None:
+    def told(self, batch: Batch, hours: str | None) -> BatchProgress | None:
         """As the batch object has it, where batches work in these `hours`; None of a batch that has ended."""
         if batch.is_finished:
             return None

@@ -4,9 +4,7 @@ A row's request lies in the input file, its reply in the database until the batc
 """
 
 import asyncio
-import secrets
 import sqlite3
-import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -16,24 +14,22 @@ import orjson
 
 from cappella import lenient_json
 from cappella.auth.keys import Reader
-from cappella.batch import endings
+from cappella.batch import beginnings, endings
 from cappella.batch.files import FileStore
 from cappella.batch.folder import Folder
 from cappella.batch.progress import Progress
-from cappella.batch.types import UNFINISHED, Api, Batch, NewBatch, NewRow, Row, RowEnd, Status
+from cappella.batch.types import UNFINISHED, Api, Batch, NewBatch, NewRow, Row, RowEnd
 from cappella.database import DAY_S, prune_forever
 from cappella.errors import BatchRefused
 
 ROWS_BYTES = 64 << 20
 """The bodies that `rows_left` returns at once; one alone may be larger."""
-SECRET_BYTES = 32
 _COLUMNS = (
     "id, key_id, api, endpoint, status, created_at, window_s, input_file_id, output_file_id, error_file_id, "
     "output_expires_s, metadata, errors, times, total, completed, failed, total_tokens, weights"
 )
 _OWN = "(? OR key_id IS ?)"
 _ROW = "batch_id = ? AND number = ?"
-_PREFIXES: dict[Api, str] = {"openai": "batch", "anthropic": "msgbatch"}
 
 
 class BatchStore:
@@ -51,25 +47,10 @@ class BatchStore:
         self.files = FileStore(self._folder, max_bytes_per_key)
 
     async def create(self, new: NewBatch, rows: Sequence[NewRow] = ()) -> Batch:
-        """Store a batch with its rows, in progress, or failed if it has errors."""
-        batch_id, now = f"{_PREFIXES[new.api]}_{secrets.token_hex(12)}", time.time()
-        status: Status = "failed" if new.errors else "in_progress"
-        texts = [orjson.dumps(each).decode() for each in (new.metadata, list(new.errors), {status: now})]
-        head = (batch_id, new.key_id, new.api, new.endpoint, status, now, new.window_s, new.input_file_id, None, None)
-        end = (len(rows), 0, 0, 0, "", secrets.token_bytes(SECRET_BYTES))
-        ordered = sorted(rows, key=lambda row: row.order)
-        values = [
-            (batch_id, row.number, rank, row.custom_id, row.offset, row.size_bytes, None, None, None)
-            for rank, row in enumerate(ordered, 1)
-        ]
+        """Store a batch with its rows, in progress, or failed if it has errors. Raises RequestError and BatchRefused."""
 
         def work(db: sqlite3.Connection) -> Batch:
-            if not db.execute("SELECT 1 FROM files WHERE id = ?", (new.input_file_id,)).fetchone():
-                raise BatchRefused(f"{new.input_file_id} was deleted before the batch began.")
-            marks = ",".join("?" * 20)
-            db.execute(f"INSERT INTO batches VALUES ({marks})", (*head, new.output_expires_s, *texts, *end))
-            db.executemany("INSERT INTO rows VALUES (?,?,?,?,?,?,?,?,?)", values)
-            return self._one(db, batch_id)
+            return self._one(db, beginnings.insert(db, new, rows))
 
         batch = await self._folder.settle(work)
         self.changed.set()

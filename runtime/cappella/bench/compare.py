@@ -70,7 +70,7 @@ async def compare(plan: Plan, log_dir: Path, log: Print, show: Show) -> list[Fig
     """
     _require_known(plan)
     async with AsyncExitStack() as stack:
-        http = await stack.enter_async_context(_session())
+        http = await stack.enter_async_context(open_session())
         url = plan.url
         if url is None:
             log(f"Starting {len(plan.config.models)} engines (logs in {log_dir})")
@@ -140,10 +140,15 @@ def _rotated(systems: Sequence[System], turn: int) -> list[System]:
     return [*systems[start:], *systems[:start]]
 
 
+def require_ensemble(config: Config, name: str) -> None:
+    """Raises ConfigError if there is none of this name."""
+    if name not in config.ensembles:
+        known = ", ".join(config.ensembles)
+        raise ConfigError("--ensemble", f"there is no ensemble {name!r}", f"Use one of {known}")
+
+
 def _require_known(plan: Plan) -> None:
-    if plan.ensemble not in plan.config.ensembles:
-        known = ", ".join(plan.config.ensembles)
-        raise ConfigError("--ensemble", f"there is no ensemble {plan.ensemble!r}", f"Use one of {known}")
+    require_ensemble(plan.config, plan.ensemble)
     for name in plan.against:
         if name not in SYSTEMS:
             raise ConfigError("--against", f"{name!r} is not a system", f"Use some of {', '.join(SYSTEMS)}")
@@ -153,7 +158,8 @@ def _require_known(plan: Plan) -> None:
         )
 
 
-def _session() -> aiohttp.ClientSession:
+def open_session() -> aiohttp.ClientSession:
+    """For many requests at once, however long each takes."""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=10),

@@ -95,6 +95,30 @@ def ensemble(
 
 
 @app.command()
+def batch(
+    config: Annotated[Path, CONFIG],
+    name: Ensemble = "default",
+    url: Url = None,
+    rows: Annotated[int, typer.Option(min=1, help="Prompts in each of the two ways.")] = 200,
+    at_once: Annotated[int, typer.Option(min=1, help="Requests in flight at once, online.")] = 16,
+    answer_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens of an answer.")] = 64,
+    prompt_words: PromptWords = 60,
+    prompts: Prompts = None,
+    out: Annotated[Path | None, typer.Option("--json", help="File for the figures as JSON.")] = None,
+) -> None:
+    """Measure the same kind of prompts online, so many at once, and as one batch: rows a second, calls and seconds of
+    each engine, swaps, and the share of time in which an engine was busy.
+
+    The config needs `server.batch`.
+    """
+    from cappella.bench.batch_session import Options, bench
+
+    address = url and base_url(url)
+    with one_line_errors():
+        bench(Options(config, address, name, rows, at_once, answer_tokens, prompt_words, prompts), out)
+
+
+@app.command()
 def gateway(
     runs: Annotated[int, typer.Option(min=1, help="Runs in flight at once; 1 measures the overhead of a run.")] = 400,
     panel: Annotated[int, typer.Option(min=1, help="Members of the panel.")] = 3,

@@ -69,6 +69,14 @@ class Runs(Frozen):
     max_background: Annotated[int, Field(ge=1)] = 16
 
 
+def _hours(text: str) -> str:
+    time = "(?:[01][0-9]|2[0-3]):[0-5][0-9]"
+    found = re.fullmatch(f"({time})-({time})", text)
+    if not found or found[1] == found[2]:
+        raise ValueError(f"{text!r} is not a part of the day: write it as 22:00-06:00")
+    return text
+
+
 class Batch(Frozen):
     """Batches (/v1/files, /v1/batches, /v1/messages/batches), kept in `folder`.
 
@@ -79,7 +87,7 @@ class Batch(Frozen):
 
     folder: Path
     share: Annotated[float, Field(gt=0, le=1)] = 0.5
-    when: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$")] | None = None
+    when: Annotated[str, AfterValidator(_hours)] | None = None
     retention_days: Annotated[float, Field(gt=0)] = 30
     max_file_bytes: Annotated[Bytes, Field(ge=1)] = ByteSize(200 << 20)
     max_bytes_per_key: Annotated[Bytes, Field(ge=1)] = ByteSize(2 << 30)

@@ -10,6 +10,8 @@ from cappella.batch.store import BatchStore
 from cappella.batch.types import Api, Batch, Purpose, StoredFile
 from cappella.config import Batch as Settings
 from cappella.errors import UnknownRun
+from cappella.gateway.batch_types import BatchObject
+from cappella.gateway.formats.batches import batch_object
 from cappella.gateway.request import Stream
 from cappella.gateway.state import GatewayState
 from cappella.telemetry.audit.actions import OperatorActions
@@ -38,6 +40,10 @@ class Access:
     def reader(self) -> Reader:
         return Reader.of(self.key)
 
+    async def admit(self) -> None:
+        """Count the request itself, which creates or uploads something. Raises RateLimited."""
+        await self.state.gatekeeper.admit(self.key, [])
+
     async def file(self, file_id: str, purposes: Collection[Purpose] = FILE_PURPOSES) -> StoredFile:
         """Raises UnknownRun."""
         found = await self.store.files.find(file_id, self.reader, purposes)
@@ -51,6 +57,10 @@ class Access:
         if found is None:
             raise UnknownRun(f"No batch {batch_id[:80]!r} found.", "batch_id", "batch_not_found")
         return found
+
+    def shown(self, batch: Batch) -> BatchObject:
+        """In the form of OpenAI's API."""
+        return batch_object(batch, self.store.progress.told(batch, self.settings.when))
 
     def content(self, file: StoredFile) -> Stream:
         """The file's content as a reply."""

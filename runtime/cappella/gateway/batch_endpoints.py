@@ -23,7 +23,9 @@ _FORM: Json = {
 _OFF = ("batches_not_kept", "batches_unavailable")
 _NO_FILE = (*_OFF, "file_not_found")
 _NO_BATCH = (*_OFF, "batch_not_found")
-_BODY = ("invalid_json", "invalid_value", "unsupported_media_type", "body_too_large", "body_too_slow")
+_BODY = tuple(
+    "invalid_json invalid_value unsupported_media_type body_too_large body_too_slow rate_limit_exceeded".split()
+)
 _FILE_ID, _BATCH_ID = in_path("file_id"), in_path("batch_id")
 _CURSORS: tuple[Json, ...] = (
     limit_parameter(message_batches.MAX_LISTED),
@@ -82,7 +84,15 @@ BATCH_ENDPOINTS: Mapping[str, Endpoint] = {
                 batch_types.BatchObject,
                 "run",
                 method="post",
-                refuses=(*_NO_FILE, *_BODY, "unknown_field", "too_large", "overloaded", "batch_refused"),
+                refuses=(
+                    *_NO_FILE,
+                    *_BODY,
+                    "unknown_field",
+                    "too_large",
+                    "overloaded",
+                    "quota_exceeded",
+                    "batch_refused",
+                ),
                 takes={_JSON: BatchRequest},
             ),
         ),

@@ -4,6 +4,7 @@ from typing import Literal, NotRequired
 
 from typing_extensions import TypedDict
 
+from cappella.batch.progress import BatchProgress
 from cappella.batch.types import Status
 from cappella.telemetry.trace_types import Count
 from cappella.types import Json
@@ -55,7 +56,7 @@ class RowCounts(TypedDict):
 
 
 class BatchObject(TypedDict):
-    """OpenAI's, and two more: `paused` is why it does not go on now, `total_tokens` what its rows took so far."""
+    """OpenAI's, and two more: `total_tokens` is what its rows took so far, `progress` comes until it has ended."""
 
     id: str
     object: Literal["batch"]
@@ -78,7 +79,7 @@ class BatchObject(TypedDict):
     request_counts: RowCounts
     metadata: Json | None
     total_tokens: Count
-    paused: NotRequired[str]
+    progress: NotRequired[BatchProgress]
 
 
 class Batches(TypedDict):

@@ -7,7 +7,7 @@ from fastapi import Request
 
 from cappella.auth.keys import Key
 from cappella.batch.types import NewBatch
-from cappella.errors import Forbidden, RequestError, UnknownModel
+from cappella.errors import BatchesUnavailable, Forbidden, RequestError, UnknownModel, cause
 from cappella.gateway import pages
 from cappella.gateway.batch_access import Access, access, access_of
 from cappella.gateway.batch_input import Check, read_rows
@@ -18,7 +18,6 @@ from cappella.gateway.formats.batches import (
     RESUME_FIELDS,
     BatchRequest,
     ResumeRequest,
-    batch_object,
     window_s,
 )
 from cappella.gateway.model_list import callable_names, named_model
@@ -45,6 +44,7 @@ def create_router(current: Callable[[], GatewayState], actions: OperatorActions)
             # What is not known here changes nothing, as an unknown field of a request does.
             reading = policy.read(FIELDS, incoming.wire, asked.state.config.server.refuses_unknown_fields)
             parsed = parse(BatchRequest, reading)
+        await asked.admit()
         with actions.recorded("batch.create") as line:
             made = await _create(asked, parsed)
             line["batch"] = made["id"]
@@ -57,19 +57,19 @@ def create_router(current: Callable[[], GatewayState], actions: OperatorActions)
         found = await asked.store.listed(asked.reader, "openai", query.get("after"), limit + 1)
         if found is None:
             raise pages.unknown_start("after")
-        return pages.page([dict(batch_object(each)) for each in found], limit)
+        return pages.page([dict(asked.shown(each)) for each in found], limit)
 
     @router.get("/{batch_id}")
     async def one(request: Request) -> BatchObject:
         asked = await access(current, actions, request, "run", "admin")
-        return batch_object(await asked.batch(request.path_params["batch_id"], "openai"))
+        return asked.shown(await asked.batch(request.path_params["batch_id"], "openai"))
 
     @router.post("/{batch_id}/cancel")
     async def cancel(request: Request) -> BatchObject:
         asked = await access(current, actions, request, "run", "admin")
         batch = await asked.batch(request.path_params["batch_id"], "openai")
         with actions.recorded("batch.cancel", batch=batch.id):
-            return batch_object(await asked.store.cancel(batch.id))
+            return asked.shown(await asked.store.cancel(batch.id))
 
     @router.post("/{batch_id}/resume")
     async def resume(request: Request) -> BatchObject:
@@ -78,7 +78,7 @@ def create_router(current: Callable[[], GatewayState], actions: OperatorActions)
             parse(ResumeRequest, policy.read(RESUME_FIELDS, incoming.wire, True))
         batch = await asked.batch(request.path_params["batch_id"], "openai")
         with actions.recorded("batch.resume", batch=batch.id):
-            return batch_object(await asked.store.accept_weights(batch.id))
+            return asked.shown(await asked.store.accept_weights(batch.id))
 
     return router
 
@@ -89,7 +89,10 @@ async def _create(asked: Access, wanted: BatchRequest) -> BatchObject:
     server, check = asked.state.config.server, model_check(asked.state, asked.key, wanted.endpoint)
     path = asked.store.files.path_of(file.id)
     most = (asked.settings.max_rows, server.max_body_bytes)
-    found = await asyncio.to_thread(read_rows, path, wanted.endpoint, check, *most)
+    try:
+        found = await asyncio.to_thread(read_rows, path, wanted.endpoint, check, *most)
+    except OSError as error:
+        raise BatchesUnavailable(f"The server cannot read {file.id} now ({cause(error)}).") from error
     new = NewBatch(
         key_id=asked.key_id,
         api="openai",
@@ -100,7 +103,7 @@ async def _create(asked: Access, wanted: BatchRequest) -> BatchObject:
         output_expires_s=wanted.output_expires_after and wanted.output_expires_after.seconds,
         errors=found.problems,
     )
-    return batch_object(await asked.store.create(new, [] if found.problems else found.rows))
+    return asked.shown(await asked.store.create(new, [] if found.problems else found.rows))
 
 
 def model_check(state: GatewayState, key: Key | None, path: str) -> Check:

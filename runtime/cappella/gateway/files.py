@@ -26,6 +26,7 @@ def create_router(current: Callable[[], GatewayState], actions: OperatorActions)
     @router.post("")
     async def upload(request: Request) -> FileObject:
         asked = await access(current, actions, request, "run")
+        await asked.admit()
         most = asked.settings.max_file_bytes
         async with asked.store.files.uploading(asked.key_id) as arriving:
 

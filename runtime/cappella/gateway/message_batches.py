@@ -43,6 +43,7 @@ def create_router(current: Callable[[], GatewayState], actions: OperatorActions)
     async def create(request: Request) -> MessageBatch:
         asked = await access(current, actions, request, "run")
         require_json(request)
+        await asked.admit()
         with actions.recorded("batch.create") as line:
             batch = await _create(asked, request)
             line["batch"] = batch.id

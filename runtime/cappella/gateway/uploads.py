@@ -11,6 +11,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
 from cappella.errors import RequestError
+from cappella.gateway.body_encoding import decoder_of
 from cappella.gateway.request import MIN_BYTES_PER_S, ClientGone
 
 FORM_TYPE = "multipart/form-data"
@@ -27,6 +28,8 @@ async def arriving(
 
     Its sender has `timeout_s`, and more with what has arrived. Raises ClientGone if the client disconnects.
     """
+    if decoder_of(request.headers.get("content-encoding", "")):
+        raise RequestError("Send this body without a Content-Encoding.", code="unsupported_media_type")
     size = 0
     try:
         async with asyncio.timeout(timeout_s) as limit:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from cappella.batch.progress import BatchProgress
 from cappella.batch.types import Batch, Status, StoredFile
 from cappella.gateway.batch_types import BatchObject, FileObject, MessageBatch
 from cappella.gateway.formats.fields import Wire
@@ -89,7 +90,9 @@ def file_object(file: StoredFile) -> FileObject:
     }
 
 
-def batch_object(batch: Batch) -> BatchObject:
+def batch_object(batch: Batch, progress: BatchProgress | None = None) -> BatchObject:
+    """OpenAI's; `progress` is of a batch that has not ended."""
+
     def at(status: Status) -> int | None:
         return int(batch.times[status]) if status in batch.times else None
 
@@ -116,8 +119,8 @@ def batch_object(batch: Batch) -> BatchObject:
         "metadata": batch.metadata,
         "total_tokens": batch.total_tokens,
     }
-    if batch.paused:
-        shown["paused"] = batch.paused
+    if progress:
+        shown["progress"] = progress
     return shown
 
 

@@ -44,10 +44,7 @@ class RequestList:
                 at = end
             self._text = self._text[at:]
             self._tried = len(self._text)
-        if self._tried > self._most:
-            raise RequestError(
-                f"A request has more than {self._most} bytes (server.max_body_bytes).", "requests", "too_large"
-            )
+        self._require_small(self._tried)
         if is_last and self._stage != self._end:
             raise _broken("it ends too early, or is not JSON")
         found, self._found = self._found, []
@@ -76,9 +73,15 @@ class RequestList:
         except ValueError:
             # It may only be incomplete.
             return None
+        self._require_small(end - at)
         self._found.append(value)
         self._stage = self._after
         return end
+
+    def _require_small(self, chars: int) -> None:
+        if chars > self._most:
+            message = f"A request has more than {self._most} bytes (server.max_body_bytes)."
+            raise RequestError(message, "requests", "too_large")
 
     def _after(self, at: int) -> int | None:
         return self._matched(_NEXT, at, self._entry) or self._matched(_LAST, at, self._end)

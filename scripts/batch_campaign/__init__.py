@@ -1,0 +1,1 @@
+"""What scripts/batch_faults asks of a batch, and which ends are right."""
