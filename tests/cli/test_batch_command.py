@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from support.batch_gateway import asked, batch_config
 from support.command_line import Command, cappella, start
@@ -86,6 +88,21 @@ async def test_a_table_is_asked_by_a_template_and_gets_a_column_of_answers(
     body = next(each for each in fake_engines.servers["ann"].bodies if "{first}" in last_message(each))
     assert [each["content"] for each in body["messages"]] == ["You read n1.", "Sum up {briefly}: The {first} note."]
     assert body["temperature"] == 0.5
+
+
+async def test_parquet_is_read_and_written(server: str, fake_engines: FakeEngines, tmp_path: Path) -> None:
+    data, out = tmp_path / "notes.parquet", tmp_path / "answers.parquet"
+    parquet.write_table(pyarrow.table({"text": ["One.", "Two."], "stars": [5, None]}), data)
+    call = (data, "-o", out, "--server", server, "--model", "ann", "--prompt", "{stars}: {text}")
+    done = await run(*call)
+    assert done.returncode == 0, done.stderr
+    assert asked(fake_engines, "ann") == ["5: One.", ": Two."]
+    answers = [{"text": "One.", "stars": 5}, {"text": "Two.", "stars": None}]
+    assert parquet.read_table(out).to_pylist() == [{**row, "answer": "Hello there"} for row in answers]
+    data.write_bytes(b"PAR1 and no more")
+    done = await run(*call)
+    assert done.returncode == 2
+    assert "is no Parquet file" in done.stderr
 
 
 async def test_what_failed_is_told_and_asked_again_by_the_next_call(
