@@ -11,6 +11,7 @@ NAMES = (
     "config",
     "api",
     "clients",
+    "batch",
     "operations",
     "air-gap",
     "troubleshooting",
