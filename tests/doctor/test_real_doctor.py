@@ -12,7 +12,7 @@ from support.python_overlay import doctor, overlay
 from support.real_deployment import ROOT
 from support.stub_engine import environment
 
-pytestmark = pytest.mark.vllm
+pytestmark = [pytest.mark.vllm, pytest.mark.long]
 
 DEMO = ROOT / "model_configs" / "demo-adapters.yaml"
 # Gloo would look up the machine's name, which /etc/hosts has here, but elsewhere a server would be asked.

@@ -10,7 +10,7 @@ import pytest
 from demo.world import held_out_questions
 from support.real_deployment import Deployment
 
-pytestmark = pytest.mark.vllm
+pytestmark = [pytest.mark.vllm, pytest.mark.long]
 N = 30
 
 

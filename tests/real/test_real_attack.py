@@ -7,7 +7,7 @@ import pytest
 
 from support.real_deployment import ROOT
 
-pytestmark = pytest.mark.vllm
+pytestmark = [pytest.mark.vllm, pytest.mark.long]
 
 CASES = (
     "schemas_of_many_items",

@@ -17,7 +17,7 @@ import pytest
 from support.real_deployment import ROOT, Deployment, alive, deployed, shipped_config, stop, wait_for
 from support.scripted_hub import files_of, fill_cache, running
 
-pytestmark = pytest.mark.vllm
+pytestmark = [pytest.mark.vllm, pytest.mark.long]
 
 BOX = [sys.executable, str(ROOT / "tests" / "support" / "read_only_box.py")]
 BOXES = subprocess.run([*BOX, "--", "true"], stderr=subprocess.DEVNULL, check=False).returncode == 0

@@ -33,7 +33,7 @@ from support.real_deployment import (
     wait_for,
 )
 
-pytestmark = pytest.mark.vllm
+pytestmark = [pytest.mark.vllm, pytest.mark.long]
 
 REQUESTS = int(os.environ.get("CAPPELLA_DRILL", "40"))
 HUNG_AFTER_S = 15.0

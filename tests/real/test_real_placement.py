@@ -144,6 +144,7 @@ def _pss_bytes(pid: int) -> int:
     return int(found[1]) * 1024 if found else 0
 
 
+@pytest.mark.long
 async def test_a_panel_that_does_not_fit_at_once_takes_turns_and_all_of_it_answers(tmp_path: Path) -> None:
     config = yaml.safe_load(DEMO.read_text())
     for model in config["models"].values():

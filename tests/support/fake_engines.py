@@ -101,8 +101,8 @@ class FakeEngines:
             "judge": "judge",
             "analysis": "before",
             "quorum": 2,
-            "round_timeout_s": 10.0,
-            "deadline_s": 20.0,
+            "round_timeout_s": 60.0,
+            "deadline_s": 120.0,
             "seed": 1,
         }
         return Settings(**{**defaults, **changes})

@@ -22,7 +22,7 @@ Json = dict[str, Any]
 class Script:
     """The reply to one call: pieces of text with a pause before each, and how it ends.
 
-    With `pace`, each piece of a stream waits for one release of that semaphore.
+    With `pace`, each piece of a stream waits for one release of that semaphore, unless the call is of one token.
 
     `samples` are complete texts, one per answer of a call with `n`; `calls` are tool calls: name and arguments, whose ids
     begin with `call_id`.
@@ -210,8 +210,10 @@ class ScriptedEngine:
         await response.write(self._event({"role": "assistant", "content": ""}))
         if script.reasoning:
             await response.write(self._event({"reasoning": script.reasoning}))
+        # An early prefill or a probe takes none of what an answer is released by.
+        pace = None if 1 in (body.get("max_tokens"), body.get("max_completion_tokens")) else script.pace
         for piece in () if script.samples else script.pieces:
-            await (script.pace.acquire() if script.pace else asyncio.sleep(script.pause_s))
+            await (pace.acquire() if pace else asyncio.sleep(script.pause_s))
             await response.write(self._event({"content": piece}, logprobs=script.logprobs))
         for index, (name, arguments) in enumerate(script.calls):
             for delta in self._call_deltas(index, f"{script.call_id}_{index}", name, arguments):
