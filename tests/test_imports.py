@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "__init__": "runtime version",
     "cli": "docs gateway evaluation bench doctor telemetry bundle engines placement auth config errors vocabulary sse version run_view",
     "doctor": "gateway engines placement sealing config errors types",
-    "bench": "gateway ensemble engines placement config errors types sse version",
+    "bench": "gateway ensemble engines placement config errors types sse background version",
     "evaluation": "bench engines extraction config errors types vocabulary version",
     "gateway": "docs telemetry batch ensemble engines placement auth sealing config errors types vocabulary sse background database lenient_json version threads run_view",
     "telemetry": "ensemble extraction engines bundle placement auth sealing config errors types vocabulary sse background database version",

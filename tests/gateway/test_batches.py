@@ -181,7 +181,8 @@ async def test_other_weights_are_accepted_by_its_owner(
     hold(fake_engines)
     made = await create(stock, [body()])
     store.pause(made.id, "It began with other weights.")
-    assert (await stock.batches.retrieve(made.id)).to_dict()["progress"]["paused"] == "It began with other weights."
+    shown: Any = (await stock.batches.retrieve(made.id)).to_dict()
+    assert shown["progress"]["paused"] == "It began with other weights."
     with pytest.raises(openai.BadRequestError, match="accept_new_weights"):
         await stock.post(f"/batches/{made.id}/resume", cast_to=object, body={})
     accept = {"accept_new_weights": True}

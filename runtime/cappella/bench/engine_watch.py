@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ class Watch:
 
     watched_s: float = 0.0
     any_busy_s: float = 0.0
-    busy_s: Counter[str] = field(default_factory=Counter)
+    busy_s: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     swaps: int = 0
     calls: Mapping[tuple[str, str], int] = field(default_factory=dict)
     _running: dict[str, int] = field(default_factory=dict)

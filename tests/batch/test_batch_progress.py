@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cappella.batch.progress import MIN_ROWS, TOKENS_WINDOW_S, Meter, Progress
+from cappella.batch.progress import MIN_ROWS, TOKENS_WINDOW_S, BatchProgress, EngineProgress, Meter, Progress
 from cappella.batch.types import Batch
 from support.batch_gateway import answering, batch_config, ends, now
 from support.fake_engines import FakeEngines, eventually
@@ -25,7 +25,7 @@ class Measured:
         self.groups = groups
         self.meter = Meter(lambda: self.time)
 
-    def phase(self, name: str) -> dict[str, object]:
+    def phase(self, name: str) -> EngineProgress:
         return next(each for each in self.meter.phases() if each["model"] == name)
 
     @contextmanager
@@ -131,15 +131,16 @@ async def test_a_batch_tells_its_calls_and_why_it_does_not_go_on(fake_engines: F
         batch = await stored_batch(store, [body(f"Question {number}.") for number in range(4)])
         assert await eventually(lambda: len(fake_engines.servers["judge"].bodies) == 2)
 
-        async def told(hours: str | None = None) -> dict[str, object]:
-            return store.progress.told(await now(store, batch), hours) or {}
+        async def told(hours: str | None = None) -> BatchProgress | None:
+            return store.progress.told(await now(store, batch), hours)
 
         def is_settled() -> bool:
             return sum(each["waiting"] for each in store.progress.meter(batch.id).phases()) == 2
 
         assert await eventually(is_settled)
         found = await told()
-        assert {each["model"]: (each["done"], each["running"]) for each in found["phases"]} == {  # type: ignore[attr-defined]
+        assert found
+        assert {each["model"]: (each["done"], each["running"]) for each in found["phases"]} == {
             "ann": (4, 0),
             "bob": (4, 0),
             "cat": (4, 0),
@@ -147,12 +148,16 @@ async def test_a_batch_tells_its_calls_and_why_it_does_not_go_on(fake_engines: F
         }
         assert (found["paused"], found["remaining_s"]) == (None, None)
         never = "00:00-00:00"
-        assert (await told(never))["paused"] == f"It goes on between {never} (server.batch.when)."
+        found = await told(never)
+        assert found
+        assert found["paused"] == f"It goes on between {never} (server.batch.when)."
         store.pause(batch.id, "The disk is full.")
-        assert (await told())["paused"] == "The disk is full."
+        found = await told()
+        assert found
+        assert found["paused"] == "The disk is full."
         fake_engines.release()
         await ends(store, batch)
-        assert await told() == {}
+        assert await told() is None
 
 
 def test_a_batch_that_is_not_answered_yet_has_no_phases() -> None:
