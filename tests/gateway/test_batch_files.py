@@ -56,7 +56,7 @@ async def test_files_are_listed_page_by_page(stock: AsyncOpenAI) -> None:
     assert (await stock.files.list(purpose="vision")).data == []
     for wrong in ({"limit": 0}, {"order": "up"}, {"after": "file-0"}):
         with pytest.raises(openai.BadRequestError, match=next(iter(wrong))):
-            await stock.files.list(**wrong)  # type: ignore[arg-type]
+            await stock.files.list(**wrong)
 
 
 async def test_a_name_is_no_path(stock: AsyncOpenAI, tmp_path: Path) -> None:

@@ -73,17 +73,18 @@ async def test_a_file_with_mistakes_fails_and_names_them(stock: AsyncOpenAI) -> 
     good = lines_of([body("one")])[0]
     bad = [b"{\n", lines_of([body(model="nobody")])[0].replace(b"r1", b"r2"), good]
     file = await upload(stock, good + b"".join(bad))
-    made = await stock.batches.create(input_file_id=file.id, endpoint=CHAT, completion_window="24h")
+    wanted: Any = {"input_file_id": file.id, "endpoint": CHAT, "completion_window": "24h"}
+    made = await stock.batches.create(**wanted)
     assert (made.status, made.request_counts.total if made.request_counts else None) == ("failed", 0)
     assert made.failed_at
     assert made.errors
     told = [(each.line, each.code, each.param) for each in made.errors.data or ()]
-    wanted = [
+    mistakes = [
         (2, "invalid_json_line", None),
         (3, "model_not_found", "body.model"),
         (4, "duplicate_custom_id", "custom_id"),
     ]
-    assert told == wanted
+    assert told == mistakes
     assert made.errors.object == "list"
     await stock.files.delete(file.id)
     with pytest.raises(openai.ConflictError, match="failed"):
@@ -118,7 +119,7 @@ async def test_batches_are_listed_the_latest_first(stock: AsyncOpenAI) -> None:
     assert ([each.id for each in page.data], page.has_more) == ([ids[1]], True)
     for wrong in ({"limit": 101}, {"after": "batch_0"}):
         with pytest.raises(openai.BadRequestError, match=next(iter(wrong))):
-            await stock.batches.list(**wrong)  # type: ignore[arg-type]
+            await stock.batches.list(**wrong)
 
 
 @pytest.mark.parametrize(

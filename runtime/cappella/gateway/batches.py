@@ -86,7 +86,7 @@ def create_router(current: Callable[[], GatewayState], actions: OperatorActions)
 
 async def _create(asked: Access, wanted: BatchRequest) -> BatchObject:
     """A batch of the rows of its file; one that has mistakes has failed, and names them."""
-    file = await asked.file(wanted.input_file_id, ("batch",))
+    file = await asked.file(wanted.input_file_id, "batch")
     server, check = asked.state.config.server, model_check(asked.state, asked.key, wanted.endpoint)
     path = asked.store.files.path_of(file.id)
     most = (asked.settings.max_rows, server.max_body_bytes)
@@ -101,7 +101,7 @@ async def _create(asked: Access, wanted: BatchRequest) -> BatchObject:
         input_file_id=file.id,
         window_s=window_s(wanted.completion_window),
         metadata=wanted.metadata,
-        output_expires_s=wanted.output_expires_after and wanted.output_expires_after.seconds,
+        output_expires_s=wanted.output_expires_after.seconds if wanted.output_expires_after else None,
         errors=found.problems,
     )
     return batch_object(await asked.store.create(new, [] if found.problems else found.rows))
