@@ -114,6 +114,18 @@ async def test_a_batch_of_messages_has_one_file_of_results_and_keeps_no_input(st
     assert [each.name for each in (store.files.path_of("x").parent).glob("file-*")] == []
 
 
+async def test_rows_whose_file_is_gone_end_with_an_error(store: BatchStore) -> None:
+    batch = await stored_batch(store, [body(), body()])
+    await store.end_row((await store.rows_left(batch.id, 1))[0], good())
+    store.files.path_of(batch.input_file_id).unlink()
+    for _ in range(2):
+        assert await store.rows_left(batch.id, 9) == []
+    done = await store.finish(batch.id)
+    assert (done.status, done.completed, done.failed) == ("completed", 1, 1)
+    (line,) = await content_of(store, done.error_file_id)
+    assert "removed" in line["response"]["body"]["error"]["message"]
+
+
 async def test_the_secret_of_a_batch_stays_the_same_and_is_its_own(tmp_path: Path) -> None:
     store = BatchStore(tmp_path)
     one, two = await stored_batch(store, [body()]), await stored_batch(store, [body()])

@@ -54,7 +54,12 @@ def read_rows(path: Path, endpoint: str, check: Check, max_rows: int, max_line_b
 
 def order_of(body: Json) -> bytes:
     """A key by which rows of one model that begin alike come together: the longer that is, the closer."""
-    text = str([body[name] for name in _TEXTS if name in body]).encode("utf-8", "surrogatepass")
+    parts = [body[name] for name in _TEXTS if name in body]
+    try:
+        text = orjson.dumps(parts)
+    except TypeError:
+        # Halves of characters, or integers of more than 64 bits.
+        text = str(parts).encode("utf-8", "surrogatepass")
     model = hashlib.blake2b(str(body.get("model")).encode("utf-8", "replace"), digest_size=8).digest()
     return model + b"".join(hashlib.blake2b(text[:size], digest_size=8).digest() for size in _PREFIXES)
 
