@@ -28,9 +28,9 @@ from cappella.gateway.body_memory import BodyMemory
 from cappella.gateway.drain import InFlight
 from cappella.gateway.limits import answer_count
 from cappella.gateway.receive import checked
-from cappella.gateway.request import Incoming
 from cappella.gateway.routes import answer_request
 from cappella.gateway.state import GatewayState
+from cappella.gateway.tasks import sequences
 from cappella.telemetry import records
 from cappella.telemetry.records import RequestRecord
 from cappella.types import Json
@@ -91,8 +91,10 @@ class BatchRows:
         with state.bodies.holding(job.batch.id) as memory:
             memory.add(len(job.row.body))
             incoming = await checked(state, request, key, job.row.body, memory, time.monotonic())
-            calls.forwarded_size = _sequences(incoming)
-            if api := pooling.APIS.get(job.row.path):
+            api = pooling.APIS.get(job.row.path)
+            texts = sequences(api.engine_path, incoming.wire, NO_LIMIT) if api else 0
+            calls.forwarded_size = texts or answer_count(incoming.wire)
+            if api:
                 return await pooling.answer_pooling(state, incoming, api)
             return await answer_request(state, incoming)
 
@@ -131,14 +133,6 @@ def _phases(state: GatewayState, current: Callable[[], GatewayState], groups: Gr
         return Online(admission.is_busy, admission.held)
 
     return Phases(hosts, share, online, groups, lambda: is_within(when, datetime.now().time()))
-
-
-def _sequences(incoming: Incoming) -> int:
-    """How many sequences a call of a model by its own name takes."""
-    texts = incoming.wire.get("documents", incoming.wire.get("input"))
-    if incoming.path in pooling.APIS and isinstance(texts, list) and texts and not isinstance(texts[0], int):
-        return len(texts)
-    return answer_count(incoming.wire)
 
 
 async def _whole(request: Request, response: Response) -> tuple[int, bytes]:
