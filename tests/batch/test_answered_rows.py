@@ -101,7 +101,7 @@ async def test_scores_and_embeddings_are_stored_too(fake_engines: FakeEngines, t
 
     async with answering(fake_engines, config) as store:
         batch = await stored_batch(store, [asked])
-        assert await eventually(lambda: calls() == [1, 3, 1, 1])
+        assert await eventually(lambda: calls() == [1, 0, 1, 1])
     fake_engines.let("judge", judge_script(choice=choice_script(ann=0.9)))
     async with answering(fake_engines, config) as store:
         replies, errors = await ends(store, batch)
