@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from cappella.background import background
 from cappella.batch.engines import Keep
@@ -147,9 +147,8 @@ class _Session:
                         await self._finish()
                         await self._begin_rows()
                     async with background(self._store.changed.wait()) as changed:
-                        await asyncio.wait(
-                            {changed, working}, timeout=self._limits.poll_s, return_when="FIRST_COMPLETED"
-                        )
+                        either: set[asyncio.Future[Any]] = {changed, working}
+                        await asyncio.wait(either, timeout=self._limits.poll_s, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 for opened in self._open.values():
                     await _cancel(opened)

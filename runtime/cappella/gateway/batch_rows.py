@@ -59,8 +59,8 @@ class BatchRows:
         self._phases = _phases(state, current, groups)
         admission = Admission(dict.fromkeys(state.config.models, NO_LIMIT), NO_LIMIT)
         # A reload drains what is in flight; rows begin anew under the next config.
-        own = {"admission": admission, "bodies": BodyMemory(NO_LIMIT), "in_flight": InFlight(), "responses": None}
-        self._state = replace(state, **cast(Any, own))
+        bodies, in_flight = BodyMemory(NO_LIMIT), InFlight()
+        self._state = replace(state, admission=admission, bodies=bodies, in_flight=in_flight, responses=None)
 
     @property
     def is_current(self) -> bool:
@@ -148,7 +148,8 @@ async def _whole(request: Request, response: Response) -> tuple[int, bytes]:
 
 async def _never() -> Message:
     """A client that never leaves."""
-    return await asyncio.get_running_loop().create_future()
+    left: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+    return await left
 
 
 def _message(body: bytes) -> str:
