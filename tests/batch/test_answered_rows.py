@@ -1,16 +1,29 @@
 """Rows of batches are answered by the real gateway: each once, with no finished call made twice, whatever stops it."""
 
+import asyncio
 from functools import partial
 from pathlib import Path
 
 import aiohttp
 import pytest
 
+from cappella.auth.keys import KeyStore
 from cappella.engines.swapping import SwapScheduler
-from support.batch_gateway import answering, asked, batch_config, calls_of_members, ends, until, write_weights
-from support.fake_engines import MEMBERS, FakeEngines, eventually, last_message, serving
+from support.batch_gateway import (
+    answering,
+    asked,
+    batch_config,
+    calls_of_members,
+    ends,
+    until,
+    with_batches,
+    write_weights,
+)
+from support.fake_engines import MEMBERS, FakeEngines, choice_script, eventually, judge_script, last_message, serving
 from support.scripted_engine import Json, Script
+from support.scripted_pooling import add_pooling, pooling_config
 from support.stored_batches import body, stored_batch
+from support.strict_gateway import with_keys
 
 HELD = Script(ending="held")
 
@@ -48,22 +61,56 @@ async def test_every_row_ends_once_with_a_reply_or_an_error(fake_engines: FakeEn
     assert set(calls_of_members(fake_engines).values()) == {1}
 
 
+@pytest.mark.parametrize(
+    ("options", "calls_of_a_row"),
+    [
+        ({"layers": 2, "answer_order": "arrival"}, 6),
+        ({"review": True}, 6),
+        ({"samples": 2, "analysis": "before", "max_total_tokens": 5000}, 3),
+    ],
+)
 async def test_after_a_restart_no_finished_call_is_made_again_and_prompts_are_the_same(
-    fake_engines: FakeEngines, tmp_path: Path
+    fake_engines: FakeEngines, tmp_path: Path, options: Json, calls_of_a_row: int
 ) -> None:
     fake_engines.let("judge", HELD)
-    judge, config = fake_engines.servers["judge"], batch_config(tmp_path, layers=2)
+    judge, config = fake_engines.servers["judge"], batch_config(tmp_path, **options)
     async with answering(fake_engines, config) as store:
         batch = await stored_batch(store, rows(4))
         assert await eventually(lambda: len(judge.bodies) == 4)
     before = calls_of_members(fake_engines)
-    fake_engines.let("judge", Script(("Yes.",)))
+    fake_engines.let("judge", judge_script())
     async with answering(fake_engines, config) as store:
         replies, errors = await ends(store, batch)
     assert (len(replies), errors) == (4, {})
     assert calls_of_members(fake_engines) == before
-    assert sum(before.values()) == 4 * 3 * 2
-    assert sorted(judge.raw[:4]) == sorted(judge.raw[4:])
+    assert sum(before.values()) == 4 * calls_of_a_row
+    assert set(judge.raw[:4]) <= set(judge.raw[4:])
+
+
+async def test_scores_and_embeddings_are_stored_too(fake_engines: FakeEngines, tmp_path: Path) -> None:
+    scripted = await add_pooling(fake_engines, tmp_path)
+    for name in MEMBERS:
+        fake_engines.let(name, Script((f"Says {name}.",)))
+    fake_engines.let("judge", HELD)
+    evidence = {"select": {"by": ["judge", "reward", "agreement"], "reward": "rm"}}
+    asked = body("Hi", fusion={"strategy": "select", "agreement": {"by": "embedding", "model": "emb"}, **evidence})
+    config = with_batches(pooling_config(), tmp_path)
+
+    def calls() -> list[int]:
+        return [len(fake_engines.servers[name].bodies) for name in ("ann", "rm", "emb", "judge")]
+
+    async with answering(fake_engines, config) as store:
+        batch = await stored_batch(store, [asked])
+        assert await eventually(lambda: calls() == [1, 0, 1, 1])
+    fake_engines.let("judge", judge_script(choice=choice_script(ann=0.9)))
+    async with answering(fake_engines, config) as store:
+        replies, errors = await ends(store, batch)
+        assert (text_of(replies["r1"]), errors) == ("Says ann.", {})
+        assert calls() == [1, 3, 1, 2]
+        texts = [{"model": "emb", "input": ["a", "b"]}]
+        replies, errors = await ends(store, await stored_batch(store, texts, endpoint="/v1/embeddings"))
+    assert [each["embedding"] for each in replies["r1"]["body"]["data"]] == [[1.0, 0.5]] * 2
+    assert len(scripted["emb"].bodies) == 2
 
 
 async def test_what_was_refused_is_refused_after_a_restart_without_a_call(
@@ -137,20 +184,26 @@ async def test_groups_that_are_awake_in_turn_swap_once_for_all_rows(fake_engines
 async def test_an_online_request_goes_first_and_the_row_that_gave_way_is_answered_after_it(
     fake_engines: FakeEngines, tmp_path: Path
 ) -> None:
+    pace = asyncio.Semaphore(0)
     for name in MEMBERS:
-        hold_if(fake_engines, name, "Question")
-    async with serving(fake_engines, batch_config(tmp_path, sequences=1)) as url:
+        fake_engines.let(name, lambda asked: HELD if "Question" in last_message(asked) else Script(pace=pace))
+    async with serving(fake_engines, batch_config(tmp_path, sequences=1)) as url, aiohttp.ClientSession(url) as http:
         store = fake_engines.reloader.state.batches
         assert store
         batch = await stored_batch(store, rows(2))
         assert await eventually(lambda: fake_engines.running == 3)
-        async with aiohttp.ClientSession(url) as http, http.post("/v1/chat/completions", json=body("Now!")) as reply:
-            assert reply.status == 200
-        assert [fake_engines.servers[name].aborted for name in MEMBERS] == [1, 1, 1]
+        online = asyncio.create_task(http.post("/v1/chat/completions", json=body("Now!")))
+        assert await eventually(lambda: [fake_engines.servers[name].aborted for name in MEMBERS] == [1, 1, 1])
+        assert await eventually(lambda: fake_engines.running == 3)
+        for _ in range(6):
+            pace.release()
+        assert (await online).status == 200
+        assert await eventually(lambda: fake_engines.running == 3)
         fake_engines.release()
         replies, errors = await ends(store, batch)
     assert (len(replies), errors) == (2, {})
-    assert [text.partition("Question")[1] for text in asked(fake_engines, "ann")] == ["Question", "", "Question", "Question"]
+    calls = ["Question" in text for text in asked(fake_engines, "ann")]
+    assert calls == [True, False, True, True]
 
 
 async def test_a_row_that_hangs_is_cut_at_its_deadline_and_the_others_are_answered(
@@ -159,11 +212,26 @@ async def test_a_row_that_hangs_is_cut_at_its_deadline_and_the_others_are_answer
     for name in MEMBERS:
         hold_if(fake_engines, name, "Question 2.", Script(ending="hang"))
     hold_if(fake_engines, "judge", "Question 3.", Script(ending="hang"))
-    async with answering(fake_engines, batch_config(tmp_path, deadline_s=2.0)) as store:
+    async with answering(fake_engines, batch_config(tmp_path, deadline_s=4.0)) as store:
         replies, errors = await ends(store, await stored_batch(store, rows(3)))
     assert errors["r2"]["status_code"] == 504
     assert errors["r2"]["body"]["error"]["code"] == "deadline_exceeded"
-    assert {name: reply["body"]["fusion"]["status"] for name, reply in replies.items()} == {"r1": "ok", "r3": "degraded"}
+    assert {name: reply["body"]["fusion"]["status"] for name, reply in replies.items()} == {
+        "r1": "ok",
+        "r3": "degraded",
+    }
+
+
+async def test_the_wait_for_an_engine_is_no_part_of_the_deadline(fake_engines: FakeEngines, tmp_path: Path) -> None:
+    for engine in fake_engines.engines.values():
+        engine.status.state = "loading"
+    async with answering(fake_engines, batch_config(tmp_path, deadline_s=2.0)) as store:
+        batch = await stored_batch(store, rows(2))
+        await asyncio.sleep(2.5)
+        for engine in fake_engines.engines.values():
+            engine.status.state = "ready"
+        replies, errors = await ends(store, batch)
+    assert (len(replies), errors) == (2, {})
 
 
 async def test_a_call_is_made_again_whose_engine_broke(fake_engines: FakeEngines, tmp_path: Path) -> None:
@@ -210,6 +278,22 @@ async def test_a_reload_with_the_same_weights_goes_on_and_one_with_others_pauses
         replies, _ = await ends(store, batch)
     assert len(replies) == 2
     assert len(fake_engines.servers["ann"].bodies) == 4
+
+
+async def test_rows_count_the_tokens_of_their_key_and_end_as_errors_once_it_is_revoked(
+    fake_engines: FakeEngines, tmp_path: Path
+) -> None:
+    keys = KeyStore(tmp_path / "keys.sqlite")
+    text = keys.create("night", ["run"], requests_per_minute=1)
+    key = keys.find(text)
+    assert key
+    async with answering(fake_engines, with_keys(batch_config(tmp_path), tmp_path / "keys.sqlite")) as store:
+        replies, errors = await ends(store, await stored_batch(store, rows(3), key.id))
+        assert (len(replies), errors) == (3, {})
+        keys.revoke(key.id)
+        replies, errors = await ends(store, await stored_batch(store, rows(1), key.id))
+        assert (replies, errors["r1"]["status_code"]) == ({}, 401)
+    assert keys.usage()[key.id].completion_tokens == 3 * (3 * 2 + 3)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import time
+from typing import Any
 
 import pytest
 
@@ -35,8 +36,7 @@ class Machine:
         self.is_open = True
         self.statuses = {name: EngineStatus(name, "ready") for name in ("ann", "bob")}
         hosts = {
-            name: Host(self.statuses[name], 4, group)
-            for name, group in zip(self.statuses, in_groups, strict=True)
+            name: Host(self.statuses[name], 4, group) for name, group in zip(self.statuses, in_groups, strict=True)
         }
         self.phases = Phases(hosts, 0.5, lambda: self.online, groups, lambda: self.is_open, lambda: self.now)
         self.working: list[int] = []
@@ -69,7 +69,8 @@ class Machine:
             self.working.append(order)
             try:
                 async with background(self._ends[order].wait()) as ended:
-                    await asyncio.wait({ended, place.gives_way}, return_when=asyncio.FIRST_COMPLETED)
+                    either: set[asyncio.Future[Any]] = {ended, place.gives_way}
+                    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 self.working.remove(order)
             if place.gives_way.done():

@@ -115,4 +115,6 @@ def fresh_nonce(*texts: str) -> str:
     Not drawn from the seed, since clients may know the seed and could forge a mark.
     """
     secret = _secret.get()
-    return secrets.token_hex(4) if secret is None else hmac.digest(secret, repr(texts).encode(), hashlib.sha256).hex()[:8]
+    return (
+        secrets.token_hex(4) if secret is None else hmac.digest(secret, repr(texts).encode(), hashlib.sha256).hex()[:8]
+    )
