@@ -176,6 +176,23 @@ async def test_a_batch_is_of_its_key(fake_engines: FakeEngines, tmp_path: Path) 
             assert [each.id for each in (await stock.batches.list()).data] == [failed.id, made.id]
 
 
+async def test_a_row_costs_no_request_of_its_minute_and_its_tokens_count(
+    fake_engines: FakeEngines, tmp_path: Path
+) -> None:
+    path = tmp_path / "keys.sqlite"
+    keys = KeyStore(path)
+    ann = keys.create("ann", ["run"], requests_per_minute=2)
+    async with batching(fake_engines, tmp_path, path) as url, client(url, ann) as stock:
+        batch = await ended(stock, (await create(stock, [body(str(number), model="ann") for number in range(5)])).id)
+        assert batch.request_counts
+        assert batch.request_counts.completed == 5
+        with pytest.raises(openai.RateLimitError):
+            await upload(stock, b"{}")
+    (used,) = keys.usage().values()
+    assert used.completion_tokens > 0
+    assert batch.to_dict()["total_tokens"] == used.prompt_tokens + used.completion_tokens
+
+
 async def test_other_weights_are_accepted_by_its_owner(
     fake_engines: FakeEngines, stock: AsyncOpenAI, store: BatchStore
 ) -> None:

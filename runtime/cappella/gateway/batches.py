@@ -1,7 +1,7 @@
 """`/v1/batches`: rows of a file that are answered when there is room, as in OpenAI's API."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from fastapi import Request
 
@@ -53,12 +53,7 @@ def create_router(current: Callable[[], GatewayState], actions: OperatorActions)
 
     @router.get("")
     async def listed(request: Request) -> Json:
-        asked, query = await access(current, actions, request, "run", "admin"), request.query_params
-        limit = pages.limit_of(query, DEFAULT_LISTED, MAX_LISTED)
-        found = await asked.store.listed(asked.reader, "openai", query.get("after"), limit + 1)
-        if found is None:
-            raise pages.unknown_start("after")
-        return pages.page([dict(batch_object(each)) for each in found], limit)
+        return await _listed(await access(current, actions, request, "run", "admin"), request.query_params)
 
     @router.get("/{batch_id}")
     async def one(request: Request) -> BatchObject:
@@ -105,6 +100,14 @@ async def _create(asked: Access, wanted: BatchRequest) -> BatchObject:
         errors=found.problems,
     )
     return batch_object(await asked.store.create(new, [] if found.problems else found.rows))
+
+
+async def _listed(asked: Access, query: Mapping[str, str]) -> Json:
+    limit = pages.limit_of(query, DEFAULT_LISTED, MAX_LISTED)
+    found = await asked.store.listed(asked.reader, "openai", query.get("after"), limit + 1)
+    if found is None:
+        raise pages.unknown_start("after")
+    return pages.page([dict(batch_object(each)) for each in found], limit)
 
 
 def model_check(state: GatewayState, key: Key | None, path: str) -> Check:

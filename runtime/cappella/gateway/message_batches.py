@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
@@ -145,7 +145,7 @@ def _line(value: Json) -> bytes:
         return json.dumps(value).encode() + b"\n"
 
 
-async def _listed(asked: Access, query: Any) -> Json:
+async def _listed(asked: Access, query: Mapping[str, str]) -> Json:
     limit = pages.limit_of(query, DEFAULT_LISTED, MAX_LISTED)
     after, before = query.get("after_id"), query.get("before_id")
     if after and before:
