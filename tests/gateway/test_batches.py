@@ -19,6 +19,7 @@ from support.batch_clients import batching, create, ended, lines_in, stock_clien
 from support.batch_gateway import batch_config
 from support.fake_engines import FakeEngines, eventually, serving
 from support.kept_gateway import client, hold
+from support.scripted_pooling import add_pooling, pooling_config
 from support.stored_batches import CHAT, body, lines_of
 
 
@@ -67,6 +68,31 @@ async def test_each_endpoint_has_batches(stock: AsyncOpenAI, endpoint: str, want
     batch = await ended(stock, (await create(stock, [wanted], endpoint)).id)
     (line,) = await lines_in(stock, batch.output_file_id or batch.error_file_id)
     assert line["response"]["body"].get("object") == kind, line
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "wanted", "key", "count"),
+    [
+        ("/v1/embeddings", {"model": "emb", "input": ["a", "b"]}, "data", 2),
+        ("/v1/rerank", {"model": "rank", "query": "q", "documents": ["aa", "b"]}, "results", 2),
+        ("/v1/score", {"model": "rank", "queries": "q", "documents": ["aa", "b"]}, "data", 2),
+        ("/classify", {"model": "rm", "input": "Hi"}, "data", 1),
+    ],
+)
+async def test_models_that_write_nothing_have_batches(
+    fake_engines: FakeEngines, tmp_path: Path, endpoint: str, wanted: Any, key: str, count: int
+) -> None:
+    await add_pooling(fake_engines, tmp_path)
+    of_batches, config = batch_config(tmp_path), pooling_config()
+    weights = of_batches.models["ann"].weights  # type: ignore[union-attr]
+    models = {name: model.model_copy(update={"weights": weights}) for name, model in config.models.items()}
+    config = config.model_copy(update={"models": models, "server": of_batches.server})
+    async with serving(fake_engines, config) as url, client(url) as stock:
+        failed = await create(stock, [body(model="ann")], endpoint)
+        assert [each.code for each in failed.errors.data] == ["wrong_task"]
+        batch = await ended(stock, (await create(stock, [wanted], endpoint)).id)
+        (line,) = await lines_in(stock, batch.output_file_id or batch.error_file_id)
+    assert (line["response"]["status_code"], len(line["response"]["body"].get(key, ""))) == (200, count), line
 
 
 async def test_a_file_with_mistakes_fails_and_names_them(stock: AsyncOpenAI) -> None:

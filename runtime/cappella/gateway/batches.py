@@ -8,7 +8,7 @@ from fastapi import Request
 from cappella.auth.keys import Key
 from cappella.batch.types import NewBatch
 from cappella.errors import BatchesUnavailable, Forbidden, RequestError, UnknownModel, cause
-from cappella.gateway import pages
+from cappella.gateway import pages, pooling
 from cappella.gateway.batch_access import Access, access, access_of
 from cappella.gateway.batch_input import Check, read_rows
 from cappella.gateway.batch_types import BatchObject
@@ -113,13 +113,14 @@ async def _listed(asked: Access, query: Mapping[str, str]) -> Json:
 def model_check(state: GatewayState, key: Key | None, path: str) -> Check:
     """Raises RequestError and Forbidden for a body whose model does not exist, or cannot answer this key on this path."""
     known: dict[str, Exception | None] = {}
+    asked_path = pooling.APIS[path].engine_path if path in pooling.APIS else path
 
     def fault_of(body: Json) -> Exception | None:
         try:
             model = named_model(state.config, body)
             if model not in callable_names(state.config, None):
                 raise UnknownModel(model, callable_names(state.config, key))
-            require_able(state, model, path, key)
+            require_able(state, model, asked_path, key)
             if key and not key.may_call(model):
                 raise Forbidden(f"The key {key.name} may not call {model}.", "model_not_allowed")
         except (RequestError, Forbidden) as error:
