@@ -9,9 +9,19 @@ import pytest
 
 from cappella.auth.keys import KeyStore
 from cappella.engines.swapping import SwapScheduler
-from support.batch_gateway import answering, asked, batch_config, calls_of_members, ends, until, write_weights
-from support.fake_engines import MEMBERS, FakeEngines, eventually, last_message, serving
+from support.batch_gateway import (
+    answering,
+    asked,
+    batch_config,
+    calls_of_members,
+    ends,
+    until,
+    with_batches,
+    write_weights,
+)
+from support.fake_engines import MEMBERS, FakeEngines, choice_script, eventually, judge_script, last_message, serving
 from support.scripted_engine import Json, Script
+from support.scripted_pooling import add_pooling, pooling_config
 from support.stored_batches import body, stored_batch
 from support.strict_gateway import with_keys
 
@@ -51,22 +61,56 @@ async def test_every_row_ends_once_with_a_reply_or_an_error(fake_engines: FakeEn
     assert set(calls_of_members(fake_engines).values()) == {1}
 
 
+@pytest.mark.parametrize(
+    ("options", "calls_of_a_row"),
+    [
+        ({"layers": 2, "answer_order": "arrival"}, 6),
+        ({"review": True}, 6),
+        ({"samples": 2, "analysis": "before", "max_total_tokens": 5000}, 3),
+    ],
+)
 async def test_after_a_restart_no_finished_call_is_made_again_and_prompts_are_the_same(
-    fake_engines: FakeEngines, tmp_path: Path
+    fake_engines: FakeEngines, tmp_path: Path, options: Json, calls_of_a_row: int
 ) -> None:
     fake_engines.let("judge", HELD)
-    judge, config = fake_engines.servers["judge"], batch_config(tmp_path, layers=2)
+    judge, config = fake_engines.servers["judge"], batch_config(tmp_path, **options)
     async with answering(fake_engines, config) as store:
         batch = await stored_batch(store, rows(4))
         assert await eventually(lambda: len(judge.bodies) == 4)
     before = calls_of_members(fake_engines)
-    fake_engines.let("judge", Script(("Yes.",)))
+    fake_engines.let("judge", judge_script())
     async with answering(fake_engines, config) as store:
         replies, errors = await ends(store, batch)
     assert (len(replies), errors) == (4, {})
     assert calls_of_members(fake_engines) == before
-    assert sum(before.values()) == 4 * 3 * 2
-    assert sorted(judge.raw[:4]) == sorted(judge.raw[4:])
+    assert sum(before.values()) == 4 * calls_of_a_row
+    assert set(judge.raw[:4]) <= set(judge.raw[4:])
+
+
+async def test_scores_and_embeddings_are_stored_too(fake_engines: FakeEngines, tmp_path: Path) -> None:
+    scripted = await add_pooling(fake_engines, tmp_path)
+    for name in MEMBERS:
+        fake_engines.let(name, Script((f"Says {name}.",)))
+    fake_engines.let("judge", HELD)
+    evidence = {"select": {"by": ["judge", "reward", "agreement"], "reward": "rm"}}
+    asked = body("Hi", fusion={"strategy": "select", "agreement": {"by": "embedding", "model": "emb"}, **evidence})
+    config = with_batches(pooling_config(), tmp_path)
+
+    def calls() -> list[int]:
+        return [len(fake_engines.servers[name].bodies) for name in ("ann", "rm", "emb", "judge")]
+
+    async with answering(fake_engines, config) as store:
+        batch = await stored_batch(store, [asked])
+        assert await eventually(lambda: calls() == [1, 0, 1, 1])
+    fake_engines.let("judge", judge_script(choice=choice_script(ann=0.9)))
+    async with answering(fake_engines, config) as store:
+        replies, errors = await ends(store, batch)
+        assert (text_of(replies["r1"]), errors) == ("Says ann.", {})
+        assert calls() == [1, 3, 1, 2]
+        texts = [{"model": "emb", "input": ["a", "b"]}]
+        replies, errors = await ends(store, await stored_batch(store, texts, endpoint="/v1/embeddings"))
+    assert [each["embedding"] for each in replies["r1"]["body"]["data"]] == [[1.0, 0.5]] * 2
+    assert len(scripted["emb"].bodies) == 2
 
 
 async def test_what_was_refused_is_refused_after_a_restart_without_a_call(

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import time
+from typing import Any
 
 import pytest
 
@@ -68,7 +69,8 @@ class Machine:
             self.working.append(order)
             try:
                 async with background(self._ends[order].wait()) as ended:
-                    await asyncio.wait({ended, place.gives_way}, return_when=asyncio.FIRST_COMPLETED)
+                    either: set[asyncio.Future[Any]] = {ended, place.gives_way}
+                    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 self.working.remove(order)
             if place.gives_way.done():

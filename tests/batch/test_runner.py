@@ -102,21 +102,38 @@ async def test_a_row_that_cannot_be_answered_now_is_answered_later_and_the_batch
     assert (found.completed, found.failed) == (0, 1)
 
 
-async def test_a_full_disk_loses_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    work, end_row, is_full = ScriptedWork(), BatchStore.end_row, True
+@pytest.mark.parametrize("method", ["end_row", "finish", "steps"])
+async def test_a_full_disk_loses_no_row_and_cuts_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    work, real, refused = ScriptedWork(), getattr(BatchStore, method), 0
+    is_full = True
 
-    async def full(self: BatchStore, *args: Any) -> bool:
+    async def full(self: BatchStore, *args: Any) -> Any:
+        nonlocal refused
         if is_full:
+            refused += 1
             raise BatchesUnavailable("No space left on device")
-        return await end_row(self, *args)
+        return await real(self, *args)
 
-    monkeypatch.setattr(BatchStore, "end_row", full)
+    monkeypatch.setattr(BatchStore, method, full)
     async with serving(tmp_path, work) as store:
         batch = await stored_batch(store, bodies(2))
-        await until(store, batch, paused="No space left on device")
+        assert await eventually(lambda: refused > 2)
+        if method != "steps":
+            await until(store, batch, paused="No space left on device")
         is_full = False
         await until(store, batch, status="completed", completed=2, paused=None)
     assert len(work.begun) == 2
+
+
+async def test_a_file_that_cannot_be_read_stops_only_its_own_batch(tmp_path: Path) -> None:
+    async with serving(tmp_path, ScriptedWork()) as store:
+        lost = await stored_batch(store, bodies(1), "ann")
+        (tmp_path / "batches" / lost.input_file_id).unlink()
+        other = await stored_batch(store, bodies(2), "bob")
+        await until(store, other, status="completed", completed=2)
+        assert (await until(store, lost, status="in_progress")).completed == 0
 
 
 async def test_a_batch_whose_window_is_over_ends_with_what_it_has(tmp_path: Path) -> None:

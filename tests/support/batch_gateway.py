@@ -20,13 +20,16 @@ ALL = Reader.of(None)
 
 
 def batch_config(folder: Path, sequences: int = 64, section: Json | None = None, **ensemble: Any) -> Config:
-    """A config whose models have weights in `folder`, beside the batches."""
-    weights = folder / "weights"
-    weights.mkdir(exist_ok=True)
-    if not (weights / "model.safetensors").exists():
+    """The gateway's config with batches."""
+    return with_batches(gateway_config(**{"analysis": "off", **ensemble}), folder, sequences, section)
+
+
+def with_batches(config: Config, folder: Path, sequences: int = 64, section: Json | None = None) -> Config:
+    """The config with models whose weights are in `folder`, beside the batches."""
+    if not (folder / "weights").exists():
+        (folder / "weights").mkdir()
         write_weights(folder, "first")
-    config = gateway_config(**{"analysis": "off", **ensemble})
-    own = {"weights": weights, "max_num_seqs": sequences}
+    own = {"weights": folder / "weights", "max_num_seqs": sequences}
     models = {name: model.model_copy(update=own) for name, model in config.models.items()}
     batch = BatchSection(folder=folder / "batches", **(section or {}))
     return config.model_copy(update={"models": models, "server": config.server.model_copy(update={"batch": batch})})

@@ -6,25 +6,26 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import (
     AbstractContextManager,
     AsyncExitStack,
+    ExitStack,
     aclosing,
     asynccontextmanager,
     contextmanager,
     nullcontext,
 )
 from dataclasses import replace
-from time import monotonic
 from typing import Any, TypeVar
 
 import orjson
 
 from cappella.background import background
 from cappella.batch import steps
-from cappella.batch.phases import DOWN, Phases
+from cappella.batch.phases import DOWN, Phases, Place
 from cappella.batch.progress import RowMeter
 from cappella.engines import waiting
 from cappella.engines.base import Embeddings, EngineServer, ForwardedReply, Score, TokenCount
 from cappella.engines.context_size import prompt_work
 from cappella.engines.status import EngineStatus
+from cappella.engines.waiting import WaitReason
 from cappella.errors import EngineBroke, EngineNotReady, EngineOverdue, EngineRejected
 from cappella.threads import off_loop_if_large
 from cappella.types import Capabilities, Chunk, Json, Prompt, Sampling
@@ -118,7 +119,7 @@ class RecordedEngine:
             async with aclosing(self._engine.chat(prompt, sampling)) as chunks:
                 return steps.from_chunks([chunk async for chunk in chunks])
 
-        key = await off_loop_if_large(prompt_work(prompt), self._key, "chat", steps.chat_asked(prompt, sampling))
+        key = await off_loop_if_large(prompt_work(prompt), steps.chat_key, self._name, prompt, sampling)
         for chunk in steps.chunks_of(await self._step(key, prompt.samples, make)):
             yield chunk
 
@@ -128,7 +129,7 @@ class RecordedEngine:
         async def make() -> Json:
             return steps.from_score(await self._engine.score(prompt, answer))
 
-        key = self._key("score", {**steps.chat_asked(prompt, Sampling()), "answer": answer})
+        key = steps.key_of("score", self._name, prompt, answer)
         return steps.score_of(await self._step(key, 1, make))
 
     async def embed(self, texts: Sequence[str]) -> Embeddings:
@@ -137,7 +138,7 @@ class RecordedEngine:
         async def make() -> Json:
             return steps.from_embeddings(await self._engine.embed(texts))
 
-        key = self._key("embed", {"texts": list(texts)})
+        key = steps.key_of("embed", self._name, list(texts))
         return steps.embeddings_of(await self._step(key, len(texts), make))
 
     async def count_tokens(self, prompt: Prompt) -> TokenCount:
@@ -158,11 +159,9 @@ class RecordedEngine:
         self._calls.meter.finished(self._host, steps.tokens_of_reply(whole))
         yield ForwardedReply(status_code, content_type, _once(whole), lambda: None)
 
-    def _key(self, kind: str, asked: Json) -> bytes:
-        return self._calls.numbered(steps.key_of(kind, self._name, asked))
-
     async def _step(self, key: bytes, size: int, make: Callable[[], Awaitable[Json]]) -> Json:
         """What came of the call: as it is stored, or as it is made now. Raises EngineError."""
+        key = self._calls.numbered(key)
         step = self._calls.found(key)
         if step is None:
             try:
@@ -187,30 +186,56 @@ class RecordedEngine:
             except (EngineBroke, EngineNotReady):
                 if not pauses or self._engine.status.state in DOWN:
                     raise
-            with self._waits():
+            with self._wait():
                 await asyncio.sleep(pauses.pop(0))
 
     async def _in_place(self, size: int, make: Callable[[], Awaitable[T]], began_s: float) -> T:
         """The result of one try, which begins once there is a place. Raises _GaveWay, and EngineError."""
-        left_s = self._calls.deadline_s - began_s
+        calls, left_s = self._calls, self._calls.deadline_s - began_s
         async with AsyncExitStack() as stack:
-            with self._waits(), self._calls.meter.waits(self._host):
-                place = await stack.enter_async_context(self._calls.phases.place(self._host, size, self._calls.order))
-            stack.enter_context(self._calls.meter.runs(self._host))
-            at = monotonic()
-            task = await stack.enter_async_context(background(make()))
-            either: set[asyncio.Future[Any]] = {task, place.gives_way}
-            await asyncio.wait(either, timeout=max(0.0, left_s), return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
-                self._calls.worked_s = max(self._calls.worked_s, began_s + monotonic() - at)
-                return task.result()
-            if place.gives_way.done():
-                raise _GaveWay
-        raise EngineOverdue(f"{self._name} had not finished at the deadline of {self._calls.deadline_s:g} s")
+            with self._wait(), calls.meter.waits(self._host):
+                place = await stack.enter_async_context(calls.phases.place(self._host, size, calls.order))
+            stack.enter_context(calls.meter.runs(self._host))
+            try:
+                async with waiting.timeout(max(0.0, left_s)) as limit:
+                    try:
+                        return await self._unless_gone(make, place)
+                    finally:
+                        if not place.gives_way.done():
+                            calls.worked_s = max(calls.worked_s, calls.deadline_s - limit.left_s)
+            except TimeoutError as error:
+                raise EngineOverdue(
+                    f"{self._name} had not finished at the deadline of {calls.deadline_s:g} s"
+                ) from error
+
+    async def _unless_gone(self, make: Callable[[], Awaitable[T]], place: Place) -> T:
+        with self._not_counting_waits():
+            async with background(make()) as task:
+                either: set[asyncio.Future[Any]] = {task, place.gives_way}
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+                if task.done():
+                    return task.result()
+        raise _GaveWay
 
     @contextmanager
-    def _waits(self) -> Iterator[None]:
+    def _wait(self) -> Iterator[None]:
+        """A wait that is no work, and is told to the run."""
         with waiting.told(waiting.teller(self._name), "batch"), waiting.paused():
+            yield
+
+    @contextmanager
+    def _not_counting_waits(self) -> Iterator[None]:
+        """The engine's own waits, for a swap, say, are no work either."""
+        tell, pauses = waiting.teller(self._name), ExitStack()
+
+        def listen(_: str, reason: WaitReason | None) -> None:
+            tell(reason)
+            if reason:
+                pauses.enter_context(waiting.paused())
+            else:
+                pauses.close()
+
+        with waiting.listening(listen), pauses:
             yield
 
 

@@ -5,18 +5,18 @@ import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from cappella.background import background
 from cappella.batch.engines import Keep
 from cappella.batch.progress import Meter
 from cappella.batch.store import BatchStore
 from cappella.batch.types import Batch, Row, RowEnd
-from cappella.errors import BatchesUnavailable, BatchRefused
+from cappella.errors import BatchesUnavailable, BatchRefused, ConfigError
 
 PAGE_ROWS = 200
 MAX_RETRY_S = 300.0
@@ -103,9 +103,9 @@ class Runner:
         while True:
             try:
                 await _Session(self._store, await self._begin_work(), self._limits).run()
-            except BatchesUnavailable:
-                # The store has logged it.
-                await asyncio.sleep(self._limits.retry_s)
+            except ConfigError as error:
+                logger.error("batches wait: %s", error)
+                await asyncio.sleep(MAX_RETRY_S)
             except Exception:
                 logger.exception("batches do not go on for a moment")
                 await asyncio.sleep(self._limits.retry_s)
@@ -144,13 +144,13 @@ class _Session:
             try:
                 while self._work.is_current and not working.done():
                     self._store.changed.clear()
-                    await self._look()
-                    await self._begin_rows()
-                    await self._finish()
+                    with suppress(BatchesUnavailable):
+                        await self._look()
+                        await self._finish()
+                        await self._begin_rows()
                     async with background(self._store.changed.wait()) as changed:
-                        await asyncio.wait(
-                            {changed, working}, timeout=self._limits.poll_s, return_when="FIRST_COMPLETED"
-                        )
+                        either: set[asyncio.Future[Any]] = {changed, working}
+                        await asyncio.wait(either, timeout=self._limits.poll_s, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 for opened in self._open.values():
                     await _cancel(opened)
@@ -164,9 +164,10 @@ class _Session:
             await _cancel(self._open.pop(batch_id))
         for batch in found.values():
             if batch.status == "cancelling" or batch.expires_at <= time.time():
-                if opened := self._open.pop(batch.id, None):
+                if opened := self._open.get(batch.id):
                     await _cancel(opened)
                 await self._end(batch.id)
+                self._open.pop(batch.id, None)
             elif batch.id not in self._open:
                 await self._begin(batch)
 
@@ -181,20 +182,31 @@ class _Session:
 
     async def _begin_rows(self) -> None:
         while self._has_room and (opened := self._next_batch()):
-            if not opened.rows:
-                opened.rows.extend(await self._store.rows_left(opened.batch.id, PAGE_ROWS, opened.after))
-            if not opened.rows:
+            try:
+                row, stored = await self._next_row(opened)
+            except BatchesUnavailable:
+                # Another key's file may be readable.
+                self._last_turns[opened.batch.key_id] = next(self._orders)
+                raise
+            if row is None:
                 opened.is_read = True
                 continue
-            row, order = opened.rows.popleft(), next(self._orders)
-            opened.after = row.rank
-            self._last_turns[opened.batch.key_id] = order
-            # Here, so that the event loop reads one row after another, and other requests between them.
-            stored = await self._store.steps(row)
+            order = self._last_turns[opened.batch.key_id] = next(self._orders)
             self._bytes += len(row.body)
             task = asyncio.create_task(self._answer(opened, row, order, stored))
             opened.tasks.add(task)
             task.add_done_callback(partial(self._ended, opened, row))
+
+    async def _next_row(self, opened: _Open) -> tuple[Row | None, Mapping[bytes, bytes]]:
+        """A row and its steps, so that the event loop begins one row after another, and serves requests between them."""
+        if not opened.rows:
+            opened.rows.extend(await self._store.rows_left(opened.batch.id, PAGE_ROWS, opened.after))
+        if not opened.rows:
+            return None, {}
+        stored = await self._store.steps(opened.rows[0])
+        row = opened.rows.popleft()
+        opened.after = row.rank
+        return row, stored
 
     @property
     def _has_room(self) -> bool:
@@ -259,14 +271,17 @@ class _Session:
                 # One was not answered: see `_ended`.
                 opened.after, opened.is_read = 0, False
                 continue
-            del self._open[opened.batch.id]
             await self._end(opened.batch.id)
+            del self._open[opened.batch.id]
 
     async def _end(self, batch_id: str) -> None:
-        """End a batch; a cancellation waits until its result files are written, or not."""
+        """End a batch; a cancellation waits until its result files are written, or not. Raises BatchesUnavailable."""
         ending = asyncio.ensure_future(self._store.finish(batch_id))
         try:
             await asyncio.shield(ending)
+        except BatchesUnavailable as error:
+            self._store.pause(batch_id, str(error))
+            raise
         finally:
             await asyncio.wait({ending})
 

@@ -12,14 +12,14 @@ from cappella.errors import EngineContextExceeded, EngineRejected
 from cappella.types import Chunk, Json, Prompt, Sampling, ToolCall, Usage
 
 
-def key_of(kind: str, model: str, asked: Json) -> bytes:
+def key_of(kind: str, model: str, *asked: object) -> bytes:
     """The same for calls that ask the same of a model."""
-    return hashlib.sha256(orjson.dumps([kind, model, asked], option=orjson.OPT_SORT_KEYS)).digest()
+    return hashlib.sha256(orjson.dumps([kind, model, *asked], option=orjson.OPT_SORT_KEYS)).digest()
 
 
-def chat_asked(prompt: Prompt, sampling: Sampling) -> Json:
-    """All that decides over the answer."""
-    return {**asdict(replace(prompt, watched=False)), "sampling": sampling.given()}
+def chat_key(model: str, prompt: Prompt, sampling: Sampling) -> bytes:
+    """The key of a chat: all that decides over the answer."""
+    return key_of("chat", model, replace(prompt, watched=False), sampling.given())
 
 
 def from_chunks(chunks: Sequence[Chunk]) -> Json:

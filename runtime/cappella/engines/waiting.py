@@ -15,7 +15,7 @@ Listener = Callable[[str, WaitReason | None], None]
 """The same, with the name of the model that is called."""
 
 _listener: ContextVar[Listener | None] = ContextVar("waiting", default=None)
-_limits: ContextVar[tuple["_Limit", ...]] = ContextVar("limits", default=())
+_limits: ContextVar[tuple["Limit", ...]] = ContextVar("limits", default=())
 
 
 @contextmanager
@@ -45,13 +45,13 @@ def told(tell: Tell, reason: WaitReason) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def timeout(seconds: float) -> AsyncIterator[None]:
+async def timeout(seconds: float) -> AsyncIterator["Limit"]:
     """As `asyncio.timeout`, but it stands still while calls in this context are `paused`."""
     async with asyncio.timeout(seconds) as timer:
-        limit = _Limit(timer)
+        limit = Limit(timer)
         token = _limits.set((*_limits.get(), limit))
         try:
-            yield
+            yield limit
         finally:
             _limits.reset(token)
 
@@ -69,7 +69,7 @@ def paused() -> Iterator[None]:
             limit.go_on()
 
 
-class _Limit:
+class Limit:
     """A timer that stands still while at least one call has paused it."""
 
     def __init__(self, timer: asyncio.Timeout) -> None:
@@ -77,11 +77,15 @@ class _Limit:
         self._pauses = 0
         self._left_s = 0.0
 
+    @property
+    def left_s(self) -> float:
+        ends_at = self._timer.when()
+        return self._left_s if ends_at is None else max(0.0, ends_at - asyncio.get_running_loop().time())
+
     def pause(self) -> None:
         self._pauses += 1
-        ends_at = self._timer.when()
-        if self._pauses == 1 and ends_at is not None and not self._timer.expired():
-            self._left_s = ends_at - asyncio.get_running_loop().time()
+        if self._pauses == 1 and not self._timer.expired():
+            self._left_s = self.left_s
             self._timer.reschedule(None)
 
     def go_on(self) -> None:

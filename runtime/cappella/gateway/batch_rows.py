@@ -29,9 +29,9 @@ from cappella.gateway.body_memory import BodyMemory
 from cappella.gateway.drain import InFlight
 from cappella.gateway.limits import answer_count
 from cappella.gateway.receive import checked
-from cappella.gateway.request import Incoming
 from cappella.gateway.routes import answer_request
 from cappella.gateway.state import GatewayState
+from cappella.gateway.tasks import sequences
 from cappella.telemetry import records
 from cappella.telemetry.records import RequestRecord
 from cappella.types import Json
@@ -60,8 +60,8 @@ class BatchRows:
         self._phases = _phases(state, current, groups)
         admission = Admission(dict.fromkeys(state.config.models, NO_LIMIT), NO_LIMIT)
         # A reload drains what is in flight; rows begin anew under the next config.
-        own = {"admission": admission, "bodies": BodyMemory(NO_LIMIT), "in_flight": InFlight(), "responses": None}
-        self._state = replace(state, **cast(Any, own))
+        bodies, in_flight = BodyMemory(NO_LIMIT), InFlight()
+        self._state = replace(state, admission=admission, bodies=bodies, in_flight=in_flight, responses=None)
 
     @property
     def is_current(self) -> bool:
@@ -94,8 +94,10 @@ class BatchRows:
         with state.bodies.holding(job.batch.id) as memory:
             memory.add(len(job.row.body))
             incoming = await checked(state, request, key, job.row.body, memory, time.monotonic())
-            calls.forwarded_size = _sequences(incoming)
-            if api := pooling.APIS.get(job.row.path):
+            api = pooling.APIS.get(job.row.path)
+            texts = sequences(api.engine_path, incoming.wire, NO_LIMIT) if api else 0
+            calls.forwarded_size = texts or answer_count(incoming.wire)
+            if api:
                 return await pooling.answer_pooling(state, incoming, api)
             return await answer_request(state, incoming)
 
@@ -136,14 +138,6 @@ def _phases(state: GatewayState, current: Callable[[], GatewayState], groups: Gr
     return Phases(hosts, share, online, groups, lambda: is_within(when, datetime.now().time()))
 
 
-def _sequences(incoming: Incoming) -> int:
-    """How many sequences a call of a model by its own name takes."""
-    texts = incoming.wire.get("documents", incoming.wire.get("input"))
-    if incoming.path in pooling.APIS and isinstance(texts, list) and texts and not isinstance(texts[0], int):
-        return len(texts)
-    return answer_count(incoming.wire)
-
-
 async def _whole(request: Request, response: Response) -> tuple[int, bytes]:
     """The status and the body of a reply, a streamed one included."""
     sent: list[Message] = []
@@ -157,7 +151,8 @@ async def _whole(request: Request, response: Response) -> tuple[int, bytes]:
 
 async def _never() -> Message:
     """A client that never leaves."""
-    return await asyncio.get_running_loop().create_future()
+    left: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+    return await left
 
 
 def _message(body: bytes) -> str:
