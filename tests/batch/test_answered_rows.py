@@ -15,6 +15,7 @@ from support.batch_gateway import (
     batch_config,
     calls_of_members,
     ends,
+    now,
     until,
     with_batches,
     write_weights,
@@ -72,6 +73,9 @@ async def test_every_row_ends_once_with_a_reply_or_an_error(fake_engines: FakeEn
 async def test_after_a_restart_no_finished_call_is_made_again_and_prompts_are_the_same(
     fake_engines: FakeEngines, tmp_path: Path, options: Json, calls_of_a_row: int
 ) -> None:
+    for name in MEMBERS:
+        # The first one arrives last, and not when it is replayed.
+        fake_engines.let(name, Script((f"Says {name}.",), samples=("One.", "Two."), pause_s=0.1 * (name == "ann")))
     fake_engines.let("judge", HELD)
     judge, config = fake_engines.servers["judge"], batch_config(tmp_path, **options)
     async with answering(fake_engines, config) as store:
@@ -228,6 +232,7 @@ async def test_the_wait_for_an_engine_is_no_part_of_the_deadline(fake_engines: F
     async with answering(fake_engines, batch_config(tmp_path, deadline_s=2.0)) as store:
         batch = await stored_batch(store, rows(2))
         await asyncio.sleep(2.5)
+        assert (await now(store, batch)).paused is None
         for engine in fake_engines.engines.values():
             engine.status.state = "ready"
         replies, errors = await ends(store, batch)
