@@ -15,6 +15,7 @@ from support.batch_gateway import (
     batch_config,
     calls_of_members,
     ends,
+    now,
     until,
     with_batches,
     write_weights,
@@ -72,6 +73,9 @@ async def test_every_row_ends_once_with_a_reply_or_an_error(fake_engines: FakeEn
 async def test_after_a_restart_no_finished_call_is_made_again_and_prompts_are_the_same(
     fake_engines: FakeEngines, tmp_path: Path, options: Json, calls_of_a_row: int
 ) -> None:
+    for name in MEMBERS:
+        # The first one arrives last, and not when it is replayed.
+        fake_engines.let(name, Script((f"Says {name}.",), samples=("One.", "Two."), pause_s=0.1 * (name == "ann")))
     fake_engines.let("judge", HELD)
     judge, config = fake_engines.servers["judge"], batch_config(tmp_path, **options)
     async with answering(fake_engines, config) as store:
@@ -228,6 +232,7 @@ async def test_the_wait_for_an_engine_is_no_part_of_the_deadline(fake_engines: F
     async with answering(fake_engines, batch_config(tmp_path, deadline_s=2.0)) as store:
         batch = await stored_batch(store, rows(2))
         await asyncio.sleep(2.5)
+        assert (await now(store, batch)).paused is None
         for engine in fake_engines.engines.values():
             engine.status.state = "ready"
         replies, errors = await ends(store, batch)
@@ -294,6 +299,24 @@ async def test_rows_count_the_tokens_of_their_key_and_end_as_errors_once_it_is_r
         replies, errors = await ends(store, await stored_batch(store, rows(1), key.id))
         assert (replies, errors["r1"]["status_code"]) == ({}, 401)
     assert keys.usage()[key.id].completion_tokens == 3 * (3 * 2 + 3)
+
+
+async def test_a_call_counts_once_for_its_key_also_after_a_restart(fake_engines: FakeEngines, tmp_path: Path) -> None:
+    keys = KeyStore(tmp_path / "keys.sqlite")
+    key = keys.find(keys.create("night", ["run"]))
+    assert key
+    fake_engines.let("judge", HELD)
+    config = with_keys(batch_config(tmp_path), tmp_path / "keys.sqlite")
+    async with answering(fake_engines, config) as store:
+        batch = await stored_batch(store, rows(2), key.id)
+        assert await eventually(lambda: len(fake_engines.servers["judge"].bodies) == 2)
+    assert keys.usage()[key.id].completion_tokens == 2 * 3 * 2
+    fake_engines.let("judge", judge_script())
+    async with answering(fake_engines, config) as store:
+        replies, _ = await ends(store, batch)
+    assert keys.usage()[key.id].completion_tokens == 2 * (3 * 2 + 3)
+    # The reply tells of all calls.
+    assert replies["r1"]["body"]["fusion"]["usage"]["completion_tokens"] == 3 * 2 + 3
 
 
 @pytest.mark.parametrize(

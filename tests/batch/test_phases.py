@@ -197,6 +197,21 @@ async def test_a_group_serves_all_its_calls_before_the_next_one_is_woken() -> No
         assert made.working == [5, 6]
 
 
+async def test_the_group_that_is_awake_goes_first_although_another_has_more_calls() -> None:
+    groups = ScriptedGroups()
+    async with machine(groups, (0, 1)) as made:
+        made.is_open = False
+        await made.ask(1, 2, 3, name="ann")
+        await made.ask(4, name="bob")
+        groups.awake, made.is_open = 1, True
+        await made.tick()
+        assert made.working == [4]
+        await made.end(4)
+        await made.tick()
+        await made.tick(LINGER_S)
+        assert made.working == [1, 2, 3]
+
+
 async def test_an_engine_that_is_always_awake_works_in_every_phase() -> None:
     async with machine(ScriptedGroups(), (0, None)) as made:
         await made.ask(1, name="ann")

@@ -76,6 +76,12 @@ def tokens_of_reply(body: bytes) -> int:
     return int(usage.get("completion_tokens") or usage.get("output_tokens") or 0)
 
 
+def usages_of(step: Json) -> list[Usage]:
+    """The usage that the call reported."""
+    found = [chunk["usage"] for chunk in step.get("chunks", ())] + [step.get("usage")]
+    return [Usage(**usage) for usage in found if usage]
+
+
 def from_score(score: Score) -> Json:
     return {"score": score.value, "usage": asdict(score.usage)}
 
