@@ -296,6 +296,24 @@ async def test_rows_count_the_tokens_of_their_key_and_end_as_errors_once_it_is_r
     assert keys.usage()[key.id].completion_tokens == 3 * (3 * 2 + 3)
 
 
+async def test_a_call_counts_once_for_its_key_also_after_a_restart(fake_engines: FakeEngines, tmp_path: Path) -> None:
+    keys = KeyStore(tmp_path / "keys.sqlite")
+    key = keys.find(keys.create("night", ["run"]))
+    assert key
+    fake_engines.let("judge", HELD)
+    config = with_keys(batch_config(tmp_path), tmp_path / "keys.sqlite")
+    async with answering(fake_engines, config) as store:
+        batch = await stored_batch(store, rows(2), key.id)
+        assert await eventually(lambda: len(fake_engines.servers["judge"].bodies) == 2)
+    assert keys.usage()[key.id].completion_tokens == 2 * 3 * 2
+    fake_engines.let("judge", judge_script())
+    async with answering(fake_engines, config) as store:
+        replies, _ = await ends(store, batch)
+    assert keys.usage()[key.id].completion_tokens == 2 * (3 * 2 + 3)
+    # The reply tells of all calls.
+    assert replies["r1"]["body"]["fusion"]["usage"]["completion_tokens"] == 3 * 2 + 3
+
+
 @pytest.mark.parametrize(
     ("path", "fields", "text"),
     [

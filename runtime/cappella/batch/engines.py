@@ -27,7 +27,7 @@ from cappella.engines.status import EngineStatus
 from cappella.engines.waiting import WaitReason
 from cappella.errors import EngineBroke, EngineNotReady, EngineOverdue, EngineRejected
 from cappella.threads import off_loop_if_large
-from cappella.types import Capabilities, Chunk, Json, Prompt, Sampling
+from cappella.types import Capabilities, Chunk, Json, Prompt, Sampling, Usage
 
 RETRY_AFTER_S = (1.0, 5.0, 15.0)
 """The pauses before a call is made again whose engine broke: its process may be starting."""
@@ -56,6 +56,7 @@ class RowCalls:
         self.deadline_s = NEVER_S
         self.worked_s = 0.0
         self.forwarded_size = 1
+        self.replayed: list[Usage] = []
         self._stored = stored
         self._keep = keep
         self._numbers: Counter[bytes] = Counter()
@@ -66,7 +67,12 @@ class RowCalls:
         return key + self._numbers[key].to_bytes(2)
 
     def found(self, key: bytes) -> Json | None:
-        return orjson.loads(self._stored[key]) if key in self._stored else None
+        """What is stored of a call; its usage is noted in `replayed`."""
+        if key not in self._stored:
+            return None
+        step: Json = orjson.loads(self._stored[key])
+        self.replayed += steps.usages_of(step)
+        return step
 
     async def keep(self, key: bytes, step: Json) -> None:
         await self._keep(key, orjson.dumps(step))

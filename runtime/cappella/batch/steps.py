@@ -62,6 +62,12 @@ def _chunk(stored: Json) -> Chunk:
     return Chunk(**{**stored, "tool_calls": calls, "usage": stored["usage"] and Usage(**stored["usage"])})
 
 
+def usages_of(step: Json) -> list[Usage]:
+    """The usage that the call reported."""
+    found = [chunk["usage"] for chunk in step.get("chunks", ())] + [step.get("usage")]
+    return [Usage(**usage) for usage in found if usage]
+
+
 def from_score(score: Score) -> Json:
     return {"score": score.value, "usage": asdict(score.usage)}
 

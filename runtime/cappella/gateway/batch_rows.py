@@ -88,15 +88,13 @@ class BatchRows:
         calls = RowCalls(self._phases, job.order, job.stored, job.keep)
         state = self._state_of(calls, hmac.digest(job.secret, str(job.row.number).encode(), hashlib.sha256))
         state.act_for(key)
-        with state.bodies.holding(job.batch.id) as memory:
-            memory.add(len(job.row.body))
-            incoming = await checked(state, request, key, job.row.body, memory, time.monotonic())
-            api = pooling.APIS.get(job.row.path)
-            texts = sequences(api.engine_path, incoming.wire, NO_LIMIT) if api else 0
-            calls.forwarded_size = texts or answer_count(incoming.wire)
-            if api:
-                return await pooling.answer_pooling(state, incoming, api)
-            return await answer_request(state, incoming)
+        try:
+            return await _answered(state, request, key, job, calls)
+        finally:
+            # The run counts all its calls, and these were counted when they were made.
+            prompt_tokens = sum(usage.prompt_tokens for usage in calls.replayed)
+            completion_tokens = sum(usage.completion_tokens for usage in calls.replayed)
+            await state.gatekeeper.count_tokens(key, -prompt_tokens, -completion_tokens)
 
     async def _key_of(self, job: Job) -> Key | None:
         """The batch's key, without its limits per minute. Raises Unauthorized if it was revoked."""
@@ -116,6 +114,18 @@ class BatchRows:
         }
         deployment = replace(state.deployment, engines=cast(Any, engines))
         return replace(state, deployment=deployment, pipeline=RowPipeline(engines, calls, secret))
+
+
+async def _answered(state: GatewayState, request: Request, key: Key | None, job: Job, calls: RowCalls) -> Response:
+    with state.bodies.holding(job.batch.id) as memory:
+        memory.add(len(job.row.body))
+        incoming = await checked(state, request, key, job.row.body, memory, time.monotonic())
+        api = pooling.APIS.get(job.row.path)
+        texts = sequences(api.engine_path, incoming.wire, NO_LIMIT) if api else 0
+        calls.forwarded_size = texts or answer_count(incoming.wire)
+        if api:
+            return await pooling.answer_pooling(state, incoming, api)
+        return await answer_request(state, incoming)
 
 
 def _phases(state: GatewayState, current: Callable[[], GatewayState], groups: Groups | None) -> Phases:
