@@ -97,7 +97,9 @@ async def test_scores_and_embeddings_are_stored_too(fake_engines: FakeEngines, t
         fake_engines.let(name, Script((f"Says {name}.",)))
     fake_engines.let("judge", HELD)
     evidence = {"select": {"by": ["judge", "reward", "agreement"], "reward": "rm"}}
-    asked = body("Hi", fusion={"strategy": "select", "agreement": {"by": "embedding", "model": "emb"}, **evidence})
+    asked = body(
+        "Hi", fusion={"strategy": "select", "agreement": {"by": "embedding", "model": "emb", "alike": 0.9}, **evidence}
+    )
     config = with_batches(pooling_config(), tmp_path)
 
     def calls() -> list[int]:

@@ -9,6 +9,7 @@ import pytest
 
 from cappella.batch.engines import RecordedEngine, RowCalls
 from cappella.batch.phases import Host, Phases
+from cappella.batch.progress import Meter
 from cappella.engines import waiting
 from cappella.engines.waiting import WaitReason
 from cappella.errors import EngineBroke, EngineOverdue
@@ -26,7 +27,9 @@ class OneRow:
     def __init__(self, fake_engines: FakeEngines, stored: Mapping[bytes, bytes] = {}, deadline_s: float = 60) -> None:
         engine: Any = fake_engines.engines["ann"]
         self.kept: dict[bytes, bytes] = {}
-        self.calls = RowCalls(Phases({"ann": Host(engine.status, 4)}, 0.5), 1, stored, self._keep)
+        self.counting = Meter().row({"ann": None})
+        phases = Phases({"ann": Host(engine.status, 4)}, 0.5)
+        self.calls = RowCalls(phases, 1, stored, self._keep, self.counting.__enter__())
         self.calls.deadline_s = deadline_s
         self.engine = RecordedEngine("ann", "ann", engine, self.calls, retry_after_s=(0.0, 0.0))
         self.made = fake_engines.servers["ann"].bodies

@@ -96,7 +96,7 @@ async def test_parquet_is_read_and_written(server: str, fake_engines: FakeEngine
     call = (data, "-o", out, "--server", server, "--model", "ann", "--prompt", "{stars}: {text}")
     done = await run(*call)
     assert done.returncode == 0, done.stderr
-    assert asked(fake_engines, "ann") == ["5: One.", ": Two."]
+    assert sorted(asked(fake_engines, "ann")) == [": Two.", "5: One."]
     answers: list[dict[str, Any]] = [{"text": "One.", "stars": 5}, {"text": "Two.", "stars": None}]
     assert parquet.read_table(out).to_pylist() == [{**row, "answer": "Hello there"} for row in answers]
     data.write_bytes(b"PAR1 and no more")
