@@ -15,13 +15,14 @@ from cappella.auth.keys import Reader
 from cappella.batch import beginnings
 from cappella.batch import store as batch_store
 from cappella.batch.store import BatchStore
-from cappella.batch.types import NewBatch, RowEnd
+from cappella.batch.types import NewBatch, Purpose, RowEnd
 from cappella.errors import BatchesUnavailable, BatchRefused, ConfigError, RequestError
 from support.stored_batches import CHAT, bad, body, content_of, good, stored_batch, stored_file
 from support.stub_engine import environment
 
 TESTS = Path(__file__).parents[1]
 ANY = Reader(True, None)
+INPUTS: tuple[Purpose, ...] = ("batch",)
 SECRET = "Zebrafinch-4711"
 
 
@@ -108,9 +109,21 @@ async def test_a_batch_of_messages_has_one_file_of_results_and_keeps_no_input(st
         "errored",
         "expired",
     ]
-    assert await store.files.find(batch.input_file_id, ANY, ("batch",)) is None
+    assert await store.files.find(batch.input_file_id, ANY, "batch") is None
     await store.delete(batch.id)
     assert [each.name for each in (store.files.path_of("x").parent).glob("file-*")] == []
+
+
+async def test_rows_whose_file_is_gone_end_with_an_error(store: BatchStore) -> None:
+    batch = await stored_batch(store, [body(), body()])
+    await store.end_row((await store.rows_left(batch.id, 1))[0], good())
+    store.files.path_of(batch.input_file_id).unlink()
+    for _ in range(2):
+        assert await store.rows_left(batch.id, 9) == []
+    done = await store.finish(batch.id)
+    assert (done.status, done.completed, done.failed) == ("completed", 1, 1)
+    (line,) = await content_of(store, done.error_file_id)
+    assert "removed" in line["response"]["body"]["error"]["message"]
 
 
 async def test_the_secret_of_a_batch_stays_the_same_and_is_its_own(tmp_path: Path) -> None:
@@ -152,10 +165,10 @@ async def test_a_batch_is_of_its_key(store: BatchStore) -> None:
     ):
         assert bool(await store.find(batch.id, reader, "openai")) is seen
         assert bool(await store.listed(reader, "openai", None, 9)) is seen
-        assert bool(await store.files.find(batch.input_file_id, reader, ("batch",))) is seen
-        assert bool(await store.files.listed(reader, ("batch",), None, 9, True)) is seen
+        assert bool(await store.files.find(batch.input_file_id, reader, "batch")) is seen
+        assert bool(await store.files.listed(reader, INPUTS, None, 9, True)) is seen
     assert await store.find(batch.id, ANY, "anthropic") is None
-    assert await store.files.find(batch.input_file_id, ANY, ("batch_output",)) is None
+    assert await store.files.find(batch.input_file_id, ANY, "batch_output") is None
 
 
 async def test_lists_go_on_after_an_entry(store: BatchStore) -> None:
@@ -167,7 +180,7 @@ async def test_lists_go_on_after_an_entry(store: BatchStore) -> None:
     assert [each.id for each in newer or ()] == [ids[2], ids[1]]
     assert await store.listed(ANY, "openai", "batch_0", 2) is None
     files = [each.input_file_id for each in made]
-    page = await store.files.listed(ANY, ("batch",), files[1], 9, False)
+    page = await store.files.listed(ANY, INPUTS, files[1], 9, False)
     assert [each.id for each in page or ()] == [files[0]]
 
 
@@ -222,7 +235,7 @@ async def test_what_has_expired_is_deleted(tmp_path: Path, monkeypatch: pytest.M
     await store.cancel(ended.id)
     await store.finish(ended.id)
     short = await stored_file(store, b"x", lifetime_s=0.0)
-    assert await store.files.find(short.id, ANY, ("batch",)) is None
+    assert await store.files.find(short.id, ANY, "batch") is None
     pruning = asyncio.create_task(store.prune_forever())
     async with asyncio.timeout(20):
         while store.files.path_of(short.id).exists() or await store.find(ended.id, ANY, "openai"):

@@ -130,10 +130,19 @@ async def test_a_full_disk_loses_no_row_and_cuts_none(
 async def test_a_file_that_cannot_be_read_stops_only_its_own_batch(tmp_path: Path) -> None:
     async with serving(tmp_path, ScriptedWork()) as store:
         lost = await stored_batch(store, bodies(1), "ann")
+        # For root, permissions make no file unreadable.
         (tmp_path / "batches" / lost.input_file_id).unlink()
+        (tmp_path / "batches" / lost.input_file_id).mkdir()
         other = await stored_batch(store, bodies(2), "bob")
         await until(store, other, status="completed", completed=2)
         assert (await until(store, lost, status="in_progress")).completed == 0
+
+
+async def test_a_batch_whose_file_is_gone_ends_with_errors(tmp_path: Path) -> None:
+    async with serving(tmp_path, ScriptedWork()) as store:
+        batch = await stored_batch(store, bodies(2))
+        (tmp_path / "batches" / batch.input_file_id).unlink()
+        await until(store, batch, status="completed", failed=2)
 
 
 async def test_a_batch_whose_window_is_over_ends_with_what_it_has(tmp_path: Path) -> None:

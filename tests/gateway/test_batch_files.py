@@ -14,7 +14,7 @@ from openai import AsyncOpenAI
 from cappella.auth.keys import KeyStore
 from cappella.gateway import uploads
 from support.batch_clients import batching, create, stock_client, upload
-from support.fake_engines import FakeEngines, gateway_config, serving
+from support.fake_engines import FakeEngines, eventually, gateway_config, serving
 from support.kept_gateway import client, hold
 from support.stored_batches import body
 
@@ -56,7 +56,7 @@ async def test_files_are_listed_page_by_page(stock: AsyncOpenAI) -> None:
     assert (await stock.files.list(purpose="vision")).data == []
     for wrong in ({"limit": 0}, {"order": "up"}, {"after": "file-0"}):
         with pytest.raises(openai.BadRequestError, match=next(iter(wrong))):
-            await stock.files.list(**wrong)  # type: ignore[arg-type]
+            await stock.files.list(**wrong)
 
 
 async def test_a_name_is_no_path(stock: AsyncOpenAI, tmp_path: Path) -> None:
@@ -178,6 +178,19 @@ async def test_a_compressed_form_is_refused(stock: AsyncOpenAI) -> None:
     kind = {"Content-Type": "multipart/form-data; boundary=x", "Content-Encoding": "gzip"}
     async with aiohttp.ClientSession() as http, http.post(_raw(stock, PATH), data=b"x", headers=kind) as reply:
         assert reply.status == 415
+
+
+async def test_nothing_is_left_of_an_upload_whose_client_goes(fake_engines: FakeEngines, tmp_path: Path) -> None:
+    async with batching(fake_engines, tmp_path) as url:
+        host, port = url.removeprefix("http://").split(":")
+        _, writer = await asyncio.open_connection(host, int(port))
+        head = f"POST {PATH} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 99999999\r\n"
+        kind = "Content-Type: multipart/form-data; boundary=x\r\n\r\n"
+        writer.write((head + kind).encode() + FILE.replace(b"{}", bytes(3 << 20)))
+        await writer.drain()
+        assert await eventually(lambda: bool(contents(tmp_path)))
+        writer.close()
+        assert await eventually(lambda: not contents(tmp_path))
 
 
 async def test_a_file_is_of_its_key(fake_engines: FakeEngines, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from support.batch_clients import batching, create, ended, lines_in, stock_clien
 from support.batch_gateway import batch_config
 from support.fake_engines import FakeEngines, eventually, serving
 from support.kept_gateway import client, hold
+from support.scripted_pooling import add_pooling, pooling_config
 from support.stored_batches import CHAT, body, lines_of
 
 
@@ -69,21 +70,47 @@ async def test_each_endpoint_has_batches(stock: AsyncOpenAI, endpoint: str, want
     assert line["response"]["body"].get("object") == kind, line
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "wanted", "key", "count"),
+    [
+        ("/v1/embeddings", {"model": "emb", "input": ["a", "b"]}, "data", 2),
+        ("/v1/rerank", {"model": "rank", "query": "q", "documents": ["aa", "b"]}, "results", 2),
+        ("/v1/score", {"model": "rank", "queries": "q", "documents": ["aa", "b"]}, "data", 2),
+        ("/classify", {"model": "rm", "input": "Hi"}, "data", 1),
+    ],
+)
+async def test_models_that_write_nothing_have_batches(
+    fake_engines: FakeEngines, tmp_path: Path, endpoint: str, wanted: Any, key: str, count: int
+) -> None:
+    await add_pooling(fake_engines, tmp_path)
+    of_batches, config = batch_config(tmp_path), pooling_config()
+    weights = of_batches.models["ann"].weights  # type: ignore[union-attr]
+    models = {name: model.model_copy(update={"weights": weights}) for name, model in config.models.items()}
+    config = config.model_copy(update={"models": models, "server": of_batches.server})
+    async with serving(fake_engines, config) as url, client(url) as stock:
+        failed = await create(stock, [body(model="ann")], endpoint)
+        assert [each.code for each in failed.errors.data] == ["wrong_task"]
+        batch = await ended(stock, (await create(stock, [wanted], endpoint)).id)
+        (line,) = await lines_in(stock, batch.output_file_id or batch.error_file_id)
+    assert (line["response"]["status_code"], len(line["response"]["body"].get(key, ""))) == (200, count), line
+
+
 async def test_a_file_with_mistakes_fails_and_names_them(stock: AsyncOpenAI) -> None:
     good = lines_of([body("one")])[0]
     bad = [b"{\n", lines_of([body(model="nobody")])[0].replace(b"r1", b"r2"), good]
     file = await upload(stock, good + b"".join(bad))
-    made = await stock.batches.create(input_file_id=file.id, endpoint=CHAT, completion_window="24h")
+    wanted: Any = {"input_file_id": file.id, "endpoint": CHAT, "completion_window": "24h"}
+    made = await stock.batches.create(**wanted)
     assert (made.status, made.request_counts.total if made.request_counts else None) == ("failed", 0)
     assert made.failed_at
     assert made.errors
     told = [(each.line, each.code, each.param) for each in made.errors.data or ()]
-    wanted = [
+    mistakes = [
         (2, "invalid_json_line", None),
         (3, "model_not_found", "body.model"),
         (4, "duplicate_custom_id", "custom_id"),
     ]
-    assert told == wanted
+    assert told == mistakes
     assert made.errors.object == "list"
     await stock.files.delete(file.id)
     with pytest.raises(openai.ConflictError, match="failed"):
@@ -118,7 +145,7 @@ async def test_batches_are_listed_the_latest_first(stock: AsyncOpenAI) -> None:
     assert ([each.id for each in page.data], page.has_more) == ([ids[1]], True)
     for wrong in ({"limit": 101}, {"after": "batch_0"}):
         with pytest.raises(openai.BadRequestError, match=next(iter(wrong))):
-            await stock.batches.list(**wrong)  # type: ignore[arg-type]
+            await stock.batches.list(**wrong)
 
 
 @pytest.mark.parametrize(
@@ -173,6 +200,23 @@ async def test_a_batch_is_of_its_key(fake_engines: FakeEngines, tmp_path: Path) 
                 assert raised.value.code == "batch_not_found"
         async with client(url, root) as stock:
             assert [each.id for each in (await stock.batches.list()).data] == [failed.id, made.id]
+
+
+async def test_a_row_costs_no_request_of_its_minute_and_its_tokens_count(
+    fake_engines: FakeEngines, tmp_path: Path
+) -> None:
+    path = tmp_path / "keys.sqlite"
+    keys = KeyStore(path)
+    ann = keys.create("ann", ["run"], requests_per_minute=2)
+    async with batching(fake_engines, tmp_path, path) as url, client(url, ann) as stock:
+        batch = await ended(stock, (await create(stock, [body(str(number), model="ann") for number in range(5)])).id)
+        assert batch.request_counts
+        assert batch.request_counts.completed == 5
+        with pytest.raises(openai.RateLimitError):
+            await upload(stock, b"{}")
+    (used,) = keys.usage().values()
+    assert used.completion_tokens > 0
+    assert batch.to_dict()["total_tokens"] == used.prompt_tokens + used.completion_tokens
 
 
 async def test_other_weights_are_accepted_by_its_owner(

@@ -1,6 +1,7 @@
 """The content of a file as it is written: unless it is kept, nothing is left of it."""
 
 import os
+from contextlib import suppress
 from typing import BinaryIO
 
 from cappella.batch.folder import Folder
@@ -29,6 +30,11 @@ class Content:
         self._file.flush()
         os.fsync(self._file.fileno())
         os.rename(self._part, self._path)
+        folder = os.open(self._path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
     def keep(self) -> None:
         """It is in the database now."""
@@ -36,10 +42,10 @@ class Content:
 
     def close(self) -> None:
         """Remove it, unless it is kept."""
-        try:
-            if self._file:
+        if self._file:
+            # It writes what is left, for which the disk may be too full; of what is kept nothing is left.
+            with suppress(OSError):
                 self._file.close()
-        finally:
-            if not self._is_kept:
-                self._part.unlink(missing_ok=True)
-                self._path.unlink(missing_ok=True)
+        if not self._is_kept:
+            self._part.unlink(missing_ok=True)
+            self._path.unlink(missing_ok=True)

@@ -4,6 +4,8 @@ import sqlite3
 import time
 from collections.abc import Iterator
 
+import orjson
+
 from cappella.batch import results
 from cappella.batch.content import Content
 from cappella.batch.files import insert, new_file_id
@@ -73,6 +75,16 @@ def delete(db: sqlite3.Connection, batch_id: str) -> list[str]:
     _delete_rows(db, batch_id)
     api, *files = db.execute(query, (batch_id,)).fetchone()
     return [each for each in files if each] if api == "anthropic" else []
+
+
+def give_up(db: sqlite3.Connection, batch_id: str) -> None:
+    """End all rows that have no end, because their requests cannot be read any more."""
+    error = {"message": "The input file of this batch was removed from the server's folder.", "type": "server_error"}
+    # In the form of either API.
+    reply = orjson.dumps({"type": "error", "error": {**error, "param": None, "code": "internal_error"}})
+    query = "UPDATE rows SET status_code = 500, request_id = '', reply = ? WHERE batch_id = ? AND status_code IS NULL"
+    count = db.execute(query, (reply, batch_id)).rowcount
+    db.execute("UPDATE batches SET failed = failed + ? WHERE id = ?", (count, batch_id))
 
 
 def newest(db: sqlite3.Connection) -> float | None:

@@ -60,8 +60,8 @@ class FileStore:
             limit = f"{self._max_bytes_per_key} bytes (server.batch.max_bytes_per_key)"
             raise RequestError(f"Your files would have more than {limit}: delete some.", "file", "quota_exceeded")
 
-    async def find(self, file_id: str, reader: Reader, purposes: Collection[Purpose]) -> StoredFile | None:
-        """The file; None if there is none, the reader may not see it, or it has expired."""
+    async def find(self, file_id: str, reader: Reader, *purposes: Purpose) -> StoredFile | None:
+        """The file; None if there is none for these purposes, the reader may not see it, or it has expired."""
         query = f"SELECT {_COLUMNS} FROM files WHERE id = ? AND {_OWN} AND expires_at > ?"
         values = (file_id, reader.sees_all, reader.key_id, time.time())
         row = await self._folder.call(lambda db: db.execute(query, values).fetchone())

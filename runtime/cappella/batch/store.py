@@ -5,7 +5,7 @@ A row's request lies in the input file, its reply in the database until the batc
 
 import asyncio
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -121,7 +121,10 @@ class BatchStore:
             await self.files.delete(file_id)
 
     async def rows_left(self, batch_id: str, limit: int, after: int = 0) -> list[Row]:
-        """Rows without an end, in the order of their ranks, which are greater than `after`."""
+        """Rows without an end, in the order of their ranks, which are greater than `after`.
+
+        If the input file is gone, they end with an error that says so.
+        """
 
         def work(db: sqlite3.Connection) -> list[Row]:
             batch = self._one(db, batch_id)
@@ -129,18 +132,12 @@ class BatchStore:
                 "SELECT number, custom_id, offset, size_bytes, rank FROM rows"
                 " WHERE batch_id = ? AND status_code IS NULL AND rank > ? ORDER BY rank LIMIT ?"
             )
-            rows: list[Row] = []
-            total = 0
             found = db.execute(query, (batch_id, after, limit)).fetchall()
-            with open(self._folder.content(batch.input_file_id), "rb") as content:
-                for number, custom_id, offset, size_bytes, rank in found:
-                    total += size_bytes
-                    if rows and total > ROWS_BYTES:
-                        break
-                    content.seek(offset)
-                    body = _body(content.read(size_bytes))
-                    rows.append(Row(batch_id, number, custom_id, batch.endpoint, body, rank))
-            return rows
+            path = self._folder.content(batch.input_file_id)
+            if found and not path.exists():
+                endings.give_up(db, batch_id)
+                return []
+            return list(_rows(batch, path, found))
 
         return await self._folder.call(work)
 
@@ -270,6 +267,20 @@ class BatchStore:
         named = dict(zip(_COLUMNS.split(", "), row, strict=True))
         parsed = {name: orjson.loads(named[name]) for name in ("metadata", "errors", "times")}
         return Batch(**{**named, **parsed}, paused=self._paused.get(named["id"]))
+
+
+def _rows(batch: Batch, path: Path, found: Sequence[tuple[int, str, int, int, int]]) -> Iterator[Row]:
+    """The rows with their requests, as many as ROWS_BYTES allow."""
+    total = 0
+    if not found:
+        return
+    with path.open("rb") as content:
+        for number, custom_id, offset, size_bytes, rank in found:
+            total += size_bytes
+            if total > max(ROWS_BYTES, size_bytes):
+                return
+            content.seek(offset)
+            yield Row(batch.id, number, custom_id, batch.endpoint, _body(content.read(size_bytes)), rank)
 
 
 def _body(line: bytes) -> bytes:

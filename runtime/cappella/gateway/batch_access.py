@@ -1,6 +1,6 @@
 """What the endpoints of batches have in common: who asks, and what that key may see."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from fastapi import Request
@@ -42,9 +42,9 @@ class Access:
         """Count the request itself, which creates or uploads something. Raises RateLimited."""
         await self.state.gatekeeper.admit(self.key, [])
 
-    async def file(self, file_id: str, purposes: Collection[Purpose] = FILE_PURPOSES) -> StoredFile:
-        """Raises UnknownRun."""
-        found = await self.store.files.find(file_id, self.reader, purposes)
+    async def file(self, file_id: str, *purposes: Purpose) -> StoredFile:
+        """A file, by default one that /v1/files shows. Raises UnknownRun."""
+        found = await self.store.files.find(file_id, self.reader, *(purposes or FILE_PURPOSES))
         if found is None:
             raise UnknownRun(f"No file {file_id[:80]!r} found.", "file_id", "file_not_found")
         return found

@@ -15,6 +15,7 @@ from cappella.types import Json
 
 MAX_PROBLEMS = 100
 MAX_ID_CHARS = 512
+NO_STREAM = "A row of a batch has one reply, and cannot be streamed: leave stream out."
 _SKIPPED_BYTES = 1 << 20
 _BOM = b"\xef\xbb\xbf"
 _PREFIXES = (256, 1 << 10, 4 << 10, 16 << 10, 64 << 10)
@@ -53,7 +54,12 @@ def read_rows(path: Path, endpoint: str, check: Check, max_rows: int, max_line_b
 
 def order_of(body: Json) -> bytes:
     """A key by which rows of one model that begin alike come together: the longer that is, the closer."""
-    text = str([body[name] for name in _TEXTS if name in body]).encode("utf-8", "surrogatepass")
+    parts = [body[name] for name in _TEXTS if name in body]
+    try:
+        text = orjson.dumps(parts)
+    except TypeError:
+        # Halves of characters, or integers of more than 64 bits.
+        text = str(parts).encode("utf-8", "surrogatepass")
     model = hashlib.blake2b(str(body.get("model")).encode("utf-8", "replace"), digest_size=8).digest()
     return model + b"".join(hashlib.blake2b(text[:size], digest_size=8).digest() for size in _PREFIXES)
 
@@ -95,10 +101,8 @@ class _Reader:
             custom_id, body = self._checked(row)
         except orjson.JSONDecodeError as error:
             self.tell(number, f"The line is not JSON: {error}.", "invalid_json_line")
-        except RequestError as error:
+        except _Mistake as error:
             self.tell(number, str(error), error.code, error.param)
-        except Forbidden as error:
-            self.tell(number, str(error), error.code, "body.model")
         else:
             self._ids.add(custom_id)
             self.found.rows.append(NewRow(number, custom_id, offset, len(line), order_of(body)))
@@ -107,30 +111,36 @@ class _Reader:
         self.found.problems.append({"code": code, "line": number, "message": message, "param": param})
 
     def _checked(self, row: Any) -> tuple[str, Json]:
+        """The row's id and body. Raises _Mistake."""
         if not isinstance(row, dict):
-            raise RequestError("The line must be a JSON object.", code="invalid_json_line")
+            raise _Mistake("invalid_json_line", "The line must be a JSON object.")
         custom_id, body = row.get("custom_id"), row.get("body")
         if not isinstance(custom_id, str) or not 1 <= len(custom_id) <= MAX_ID_CHARS:
             message = f"custom_id must be a text of 1 to {MAX_ID_CHARS} characters."
-            raise RequestError(message, "custom_id", "invalid_custom_id" if "custom_id" in row else "missing_custom_id")
+            raise _Mistake("invalid_custom_id" if "custom_id" in row else "missing_custom_id", message, "custom_id")
         if custom_id in self._ids:
-            raise RequestError(f"custom_id {custom_id[:80]!r} is used twice.", "custom_id", "duplicate_custom_id")
+            raise _Mistake("duplicate_custom_id", f"custom_id {custom_id[:80]!r} is used twice.", "custom_id")
         if row.get("method") != "POST":
-            raise RequestError("method must be POST.", "method", "invalid_method")
+            raise _Mistake("invalid_method", "method must be POST.", "method")
         if row.get("url") != self._endpoint:
-            message = f"url must be the endpoint of the batch, {self._endpoint}."
-            raise RequestError(message, "url", "invalid_url")
+            raise _Mistake("invalid_url", f"url must be the endpoint of the batch, {self._endpoint}.", "url")
         if not isinstance(body, dict):
-            raise RequestError("body must be an object: the request.", "body", "invalid_body")
+            raise _Mistake("invalid_body", "body must be an object: the request.", "body")
+        if body.get("stream"):
+            raise _Mistake("stream_unsupported", NO_STREAM, "body.stream")
         try:
-            require_whole(body)
             self._check(body)
         except RequestError as error:
-            raise RequestError(str(error), f"body.{error.param}" if error.param else "body", error.code) from error
+            raise _Mistake(error.code, str(error), f"body.{error.param}" if error.param else "body") from error
+        except Forbidden as error:
+            raise _Mistake(error.code, str(error), "body.model") from error
         return custom_id, body
 
 
-def require_whole(body: Json) -> None:
-    """Raises RequestError for a request to stream: a row has one reply."""
-    if body.get("stream"):
-        raise RequestError("A row of a batch cannot be streamed: leave stream out.", "stream", "stream_unsupported")
+class _Mistake(Exception):
+    """What is wrong with a line. Its code is OpenAI's for a line, and none of a reply."""
+
+    def __init__(self, code: str, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.param = param

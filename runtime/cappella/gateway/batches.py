@@ -1,14 +1,14 @@
 """`/v1/batches`: rows of a file that are answered when there is room, as in OpenAI's API."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from fastapi import Request
 
 from cappella.auth.keys import Key
 from cappella.batch.types import NewBatch
 from cappella.errors import BatchesUnavailable, Forbidden, RequestError, UnknownModel, cause
-from cappella.gateway import pages
+from cappella.gateway import pages, pooling
 from cappella.gateway.batch_access import Access, access, access_of
 from cappella.gateway.batch_input import Check, read_rows
 from cappella.gateway.batch_types import BatchObject
@@ -53,12 +53,7 @@ def create_router(current: Callable[[], GatewayState], actions: OperatorActions)
 
     @router.get("")
     async def listed(request: Request) -> Json:
-        asked, query = await access(current, actions, request, "run", "admin"), request.query_params
-        limit = pages.limit_of(query, DEFAULT_LISTED, MAX_LISTED)
-        found = await asked.store.listed(asked.reader, "openai", query.get("after"), limit + 1)
-        if found is None:
-            raise pages.unknown_start("after")
-        return pages.page([dict(batch_object(each)) for each in found], limit)
+        return await _listed(await access(current, actions, request, "run", "admin"), request.query_params)
 
     @router.get("/{batch_id}")
     async def one(request: Request) -> BatchObject:
@@ -86,7 +81,7 @@ def create_router(current: Callable[[], GatewayState], actions: OperatorActions)
 
 async def _create(asked: Access, wanted: BatchRequest) -> BatchObject:
     """A batch of the rows of its file; one that has mistakes has failed, and names them."""
-    file = await asked.file(wanted.input_file_id, ("batch",))
+    file = await asked.file(wanted.input_file_id, "batch")
     server, check = asked.state.config.server, model_check(asked.state, asked.key, wanted.endpoint)
     path = asked.store.files.path_of(file.id)
     most = (asked.settings.max_rows, server.max_body_bytes)
@@ -101,22 +96,31 @@ async def _create(asked: Access, wanted: BatchRequest) -> BatchObject:
         input_file_id=file.id,
         window_s=window_s(wanted.completion_window),
         metadata=wanted.metadata,
-        output_expires_s=wanted.output_expires_after and wanted.output_expires_after.seconds,
+        output_expires_s=wanted.output_expires_after.seconds if wanted.output_expires_after else None,
         errors=found.problems,
     )
     return batch_object(await asked.store.create(new, [] if found.problems else found.rows))
 
 
+async def _listed(asked: Access, query: Mapping[str, str]) -> Json:
+    limit = pages.limit_of(query, DEFAULT_LISTED, MAX_LISTED)
+    found = await asked.store.listed(asked.reader, "openai", query.get("after"), limit + 1)
+    if found is None:
+        raise pages.unknown_start("after")
+    return pages.page([dict(batch_object(each)) for each in found], limit)
+
+
 def model_check(state: GatewayState, key: Key | None, path: str) -> Check:
     """Raises RequestError and Forbidden for a body whose model does not exist, or cannot answer this key on this path."""
     known: dict[str, Exception | None] = {}
+    asked_path = pooling.APIS[path].engine_path if path in pooling.APIS else path
 
     def fault_of(body: Json) -> Exception | None:
         try:
             model = named_model(state.config, body)
             if model not in callable_names(state.config, None):
                 raise UnknownModel(model, callable_names(state.config, key))
-            require_able(state, model, path, key)
+            require_able(state, model, asked_path, key)
             if key and not key.may_call(model):
                 raise Forbidden(f"The key {key.name} may not call {model}.", "model_not_allowed")
         except (RequestError, Forbidden) as error:

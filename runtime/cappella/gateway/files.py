@@ -6,7 +6,7 @@ from fastapi import Request, Response
 
 from cappella.errors import RequestError
 from cappella.gateway import pages
-from cappella.gateway.batch_access import FILE_PURPOSES, access
+from cappella.gateway.batch_access import FILE_PURPOSES, Access, access
 from cappella.gateway.batch_types import DeletedFile, FileObject
 from cappella.gateway.formats.batches import MAX_LIFETIME_S, MIN_LIFETIME_S, file_object
 from cappella.gateway.plain_routes import PlainRoutes
@@ -27,31 +27,11 @@ def create_router(current: Callable[[], GatewayState], actions: OperatorActions)
     async def upload(request: Request) -> FileObject:
         asked = await access(current, actions, request, "run")
         await asked.admit()
-        most = asked.settings.max_file_bytes
-        async with asked.store.files.uploading(asked.key_id) as arriving:
-
-            async def take(data: bytes) -> None:
-                if arriving.size_bytes + len(data) > most:
-                    message = f"The file is larger than {most} bytes (server.batch.max_file_bytes)."
-                    raise RequestError(message, "file", "body_too_large")
-                await arriving.write(data)
-
-            form = await receive_form(request, most, asked.state.config.server.client_timeout_s, take)
-            _require_batch(form.fields)
-            lifetime_s = min(_lifetime_s(form.fields) or asked.store.retention_s, asked.store.retention_s)
-            return file_object(await arriving.keep(form.filename or "", "batch", lifetime_s))
+        return await _upload(asked, request)
 
     @router.get("")
     async def listed(request: Request) -> Json:
-        asked, query = await access(current, actions, request, "run", "admin"), request.query_params
-        limit = pages.limit_of(query, MAX_LISTED, MAX_LISTED)
-        purposes = [each for each in FILE_PURPOSES if query.get("purpose", each) == each]
-        found = await asked.store.files.listed(
-            asked.reader, purposes, query.get("after"), limit + 1, pages.is_ascending(query)
-        )
-        if found is None:
-            raise pages.unknown_start("after")
-        return pages.page([dict(file_object(each)) for each in found], limit)
+        return await _listed(await access(current, actions, request, "run", "admin"), request.query_params)
 
     @router.get("/{file_id}")
     async def one(request: Request) -> FileObject:
@@ -72,6 +52,32 @@ def create_router(current: Callable[[], GatewayState], actions: OperatorActions)
         return {"id": file.id, "object": "file", "deleted": True}
 
     return router
+
+
+async def _upload(asked: Access, request: Request) -> FileObject:
+    most, kept_s = asked.settings.max_file_bytes, asked.store.retention_s
+    async with asked.store.files.uploading(asked.key_id) as arriving:
+
+        async def take(data: bytes) -> None:
+            if arriving.size_bytes + len(data) > most:
+                message = f"The file is larger than {most} bytes (server.batch.max_file_bytes)."
+                raise RequestError(message, "file", "body_too_large")
+            await arriving.write(data)
+
+        form = await receive_form(request, most, asked.state.config.server.client_timeout_s, take)
+        _require_batch(form.fields)
+        lifetime_s = min(_lifetime_s(form.fields) or kept_s, kept_s)
+        return file_object(await arriving.keep(form.filename or "", "batch", lifetime_s))
+
+
+async def _listed(asked: Access, query: Mapping[str, str]) -> Json:
+    limit, after = pages.limit_of(query, MAX_LISTED, MAX_LISTED), query.get("after")
+    purposes = [each for each in FILE_PURPOSES if query.get("purpose", each) == each]
+    ascending = pages.is_ascending(query)
+    found = await asked.store.files.listed(asked.reader, purposes, after, limit + 1, ascending)
+    if found is None:
+        raise pages.unknown_start("after")
+    return pages.page([dict(file_object(each)) for each in found], limit)
 
 
 def _require_batch(fields: Mapping[str, str]) -> None:

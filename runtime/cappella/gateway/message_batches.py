@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
@@ -13,7 +13,7 @@ from cappella.batch.types import Batch, NewBatch, NewRow
 from cappella.errors import BatchRefused, RequestError
 from cappella.gateway import pages
 from cappella.gateway.batch_access import Access, access
-from cappella.gateway.batch_input import order_of, require_whole
+from cappella.gateway.batch_input import NO_STREAM, order_of
 from cappella.gateway.batch_types import DeletedMessageBatch, MessageBatch
 from cappella.gateway.formats.batches import CUSTOM_ID, MESSAGE_BATCHES, message_batch
 from cappella.gateway.formats.request_list import RequestList
@@ -76,7 +76,7 @@ def create_router(current: Callable[[], GatewayState], actions: OperatorActions)
         asked, batch = await asked_batch(request)
         if batch.output_file_id is None:
             raise BatchRefused(f"{batch.id} has not ended: its results are there once its processing_status is ended.")
-        return asked.content(await asked.file(batch.output_file_id, ("messages_output",)))
+        return asked.content(await asked.file(batch.output_file_id, "messages_output"))
 
     return router
 
@@ -132,10 +132,8 @@ def _checked(entry: Json, place: str) -> tuple[str, Json]:
         raise RequestError(message, f"{place}.custom_id")
     if not isinstance(params, dict):
         raise RequestError(f"{place}.params must be an object: the request for a message.", f"{place}.params")
-    try:
-        require_whole(params)
-    except RequestError as error:
-        raise RequestError(f"{place}.params: {error}", f"{place}.params.stream") from error
+    if params.get("stream"):
+        raise RequestError(f"{place}.params: {NO_STREAM}", f"{place}.params.stream")
     return custom_id, params
 
 
@@ -147,7 +145,7 @@ def _line(value: Json) -> bytes:
         return json.dumps(value).encode() + b"\n"
 
 
-async def _listed(asked: Access, query: Any) -> Json:
+async def _listed(asked: Access, query: Mapping[str, str]) -> Json:
     limit = pages.limit_of(query, DEFAULT_LISTED, MAX_LISTED)
     after, before = query.get("after_id"), query.get("before_id")
     if after and before:

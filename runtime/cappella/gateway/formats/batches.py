@@ -13,8 +13,17 @@ from cappella.gateway.formats.policy import Fields
 from cappella.types import Json
 
 MESSAGE_BATCHES = "/v1/messages/batches"
-ENDPOINTS = ("/v1/chat/completions", "/v1/responses", "/v1/completions", "/v1/embeddings", "/v1/messages")
-"""Those whose requests may be rows of a file."""
+Endpoint = Literal[
+    "/v1/chat/completions",
+    "/v1/responses",
+    "/v1/messages",
+    "/v1/completions",
+    "/v1/embeddings",
+    "/v1/rerank",
+    "/v1/score",
+    "/classify",
+]
+"""The endpoints whose requests may be rows of a file."""
 CUSTOM_ID = "^[a-zA-Z0-9_-]{1,64}$"
 MIN_LIFETIME_S, MAX_LIFETIME_S = 3600, 30 * 86_400
 _UNITS_S = {"h": 3600, "d": 86_400}
@@ -44,7 +53,7 @@ class BatchRequest(Wire):
     """A batch of the rows of a file."""
 
     input_file_id: str
-    endpoint: Literal[ENDPOINTS]  # type: ignore[valid-type]
+    endpoint: Endpoint
     completion_window: Annotated[str, AfterValidator(_window)]
     metadata: (
         Annotated[
