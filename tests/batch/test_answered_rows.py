@@ -75,7 +75,7 @@ async def test_after_a_restart_no_finished_call_is_made_again_and_prompts_are_th
 ) -> None:
     for name in MEMBERS:
         # The first one arrives last, and not when it is replayed.
-        fake_engines.let(name, Script((f"Says {name}.",), samples=("One.", "Two."), pause_s=0.1 * (name == "ann")))
+        fake_engines.let(name, Script(samples=(f"Says {name}.", "Two."), pause_s=0.1 * (name == "ann")))
     fake_engines.let("judge", HELD)
     judge, config = fake_engines.servers["judge"], batch_config(tmp_path, **options)
     async with answering(fake_engines, config) as store:
@@ -171,7 +171,8 @@ async def test_a_place_is_filled_as_soon_as_a_row_ends_and_never_more_are_taken(
     assert peaks == dict.fromkeys(MEMBERS, 2)
 
 
-async def test_groups_that_are_awake_in_turn_swap_once_for_all_rows(fake_engines: FakeEngines, tmp_path: Path) -> None:
+def take_turns(fake_engines: FakeEngines) -> list[tuple[int, int]]:
+    """Ann is awake, or bob and cat; returns the swaps, as they come."""
     swaps: list[tuple[int, int]] = []
 
     async def swap(old: int, new: int) -> None:
@@ -181,10 +182,33 @@ async def test_groups_that_are_awake_in_turn_swap_once_for_all_rows(fake_engines
     fake_engines.swap_scheduler = SwapScheduler(2, swap)
     for name, group in fake_engines.turns.items():
         fake_engines.engines[name]._hold_awake = partial(fake_engines.swap_scheduler.hold_awake, group)
+    return swaps
+
+
+async def test_groups_that_are_awake_in_turn_swap_once_for_all_rows(fake_engines: FakeEngines, tmp_path: Path) -> None:
+    swaps = take_turns(fake_engines)
     async with answering(fake_engines, batch_config(tmp_path, sequences=2)) as store:
         replies, _ = await ends(store, await stored_batch(store, rows(12)))
     assert len(replies) == 12
     assert swaps == [(0, 1)]
+
+
+async def test_an_online_request_of_another_group_wakes_it_and_the_rows_go_on_afterwards(
+    fake_engines: FakeEngines, tmp_path: Path
+) -> None:
+    swaps = take_turns(fake_engines)
+    fake_engines.let("ann", HELD)
+    async with serving(fake_engines, batch_config(tmp_path)) as url, aiohttp.ClientSession(url) as http:
+        store = fake_engines.reloader.state.batches
+        assert store
+        batch = await stored_batch(store, rows(2, model="ann"))
+        ann = fake_engines.servers["ann"]
+        assert await eventually(lambda: ann.running == 2)
+        async with http.post("/v1/chat/completions", json=body("Now!", model="bob")) as reply:
+            assert (reply.status, ann.aborted, swaps) == (200, 2, [(0, 1)])
+        fake_engines.release()
+        replies, errors = await ends(store, batch)
+    assert (len(replies), errors, swaps) == (2, {}, [(0, 1), (1, 0)])
 
 
 async def test_an_online_request_goes_first_and_the_row_that_gave_way_is_answered_after_it(
