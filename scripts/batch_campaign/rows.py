@@ -12,7 +12,7 @@ QUESTIONS = (
 KINDS = {
     "panel": "a question to the ensemble: 200",
     "one": "a question to one model: 200",
-    "malformed": "a quorum of 9 of 3: 400",
+    "malformed": "a field that requests do not have: 400",
     "long": "a question of 6,000 words: 400",
     "refused": "a token that the engine does not have: 400",
     "hang": "a deadline of a second: 200 or 504",
