@@ -46,7 +46,7 @@ async def test_without_keys_everybody_sees_the_whole_machine(gateway: str, fake_
     )
     fake_engines.servers["ann"].page_status = 200
     told = await look(gateway)
-    assert (told["version"], told["runs_kept"]) == (__version__, False)
+    assert (told["version"], told["runs_kept"], told["takes_batches"]) == (__version__, False, False)
     assert told["ensembles"]["default"] == {
         "answers": True,
         "panel": list(MEMBERS),

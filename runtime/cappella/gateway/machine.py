@@ -69,6 +69,7 @@ def create_router(
             "version": __version__,
             "ensembles": _ensembles(state, key),
             "runs_kept": state.config.server.runs is not None,
+            "takes_batches": state.batches is not None,
             "engines": {},
         }
         if key is not None and not is_operator(key):

@@ -139,6 +139,7 @@ class Machine(TypedDict):
     time: float
     version: str
     runs_kept: bool
+    takes_batches: bool
     ensembles: dict[str, EnsembleNow]
     engines: dict[str, EngineDetails] | dict[str, EngineNow]
     memory: NotRequired[list[MemoryNow]]

@@ -34,6 +34,33 @@ export const api = {
     return (await call(path, { method: "POST", body: JSON.stringify(body ?? {}) })).json();
   },
 
+  async delete(path) {
+    return (await call(path, { method: "DELETE" })).json();
+  },
+
+  /** Send a form, such as one with a file. Throws like `get`. */
+  async form(path, data) {
+    return (await call(path, { method: "POST", body: data })).json();
+  },
+
+  /** What is at a path, as a file. Throws like `get`. */
+  async blob(path) {
+    return (await call(path)).blob();
+  },
+
+  /** The text at a path, of which no more is read than about so many bytes, and whether that is all. Throws like `get`. */
+  async beginning(path, bytes) {
+    const reader = (await call(path)).body.getReader();
+    const pieces = [];
+    for (let left = bytes; left > 0; left -= pieces.at(-1).length) {
+      const { done, value } = await reader.read();
+      if (done) return { text: await new Blob(pieces).text(), isAll: true };
+      pieces.push(value.length > left ? value.subarray(0, left) : value);
+    }
+    await reader.cancel();
+    return { text: await new Blob(pieces).text(), isAll: false };
+  },
+
   /** Send the bytes of a file. Throws like `get`. */
   async upload(path, file) {
     const request = { method: "POST", body: file, headers: { "Content-Type": "application/octet-stream" } };
@@ -65,7 +92,7 @@ async function call(path, options = {}) {
 
 function headers(body) {
   return {
-    ...(body === undefined ? {} : { "Content-Type": "application/json" }),
+    ...(typeof body === "string" ? { "Content-Type": "application/json" } : {}),
     ...(api.key ? { Authorization: `Bearer ${api.key}` } : {}),
   };
 }

@@ -11,6 +11,7 @@ export function decisionView(run) {
     gate(run.gate ?? fusion.gate),
     earlyExit(fusion),
     fusion.chosen && fusion.status !== "bypassed" && chosen(fusion.chosen),
+    fusion.merged && merged(fusion.merged),
     fusion.probabilities && shares("The judge's probability for each answer", fusion.probabilities, fusion.chosen),
     fusion.scores && scores(fusion),
     fusion.votes && votes(fusion.votes),
@@ -45,6 +46,10 @@ function gate(decision) {
 
 function chosen(name) {
   return h("p", {}, `The answer is that of ${name}, word for word.`);
+}
+
+function merged(authors) {
+  return h("p", {}, `The answer joins the fields that most gave: those of ${joinNames(authors)}.`);
 }
 
 function earlyExit({ early_exit: exit }) {

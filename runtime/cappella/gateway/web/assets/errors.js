@@ -17,6 +17,11 @@ const BY_CODE = {
   overloaded: { title: "The server is busy", remedy: "wait" },
   rate_limit_exceeded: { title: "The rate limit of this key is reached", remedy: "wait" },
   model_not_ready: { title: "The engines are still loading", remedy: "loading" },
+  batches_not_kept: { title: "This server takes no batches", remedy: "change" },
+  batches_unavailable: { title: "The server cannot read or write its batches now" },
+  batch_not_found: { title: "There is no such batch", remedy: "change" },
+  batch_refused: { title: "The batch does not allow that now", remedy: "change" },
+  file_not_found: { title: "There is no such file", remedy: "change" },
   deadline_exceeded: { title: "The deadline was exceeded" },
 };
 const BY_STATUS = {

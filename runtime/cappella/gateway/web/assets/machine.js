@@ -1,5 +1,6 @@
 // The Machine view: engines, memory, ensembles and recent runs, refreshed every second while the page is visible.
 
+import { confirmDialog } from "./confirm_dialog.js";
 import { announce, fill, h, setText } from "./dom.js";
 import { actionOutcomes } from "./machine_actions.js";
 import { hourCharts } from "./machine_charts.js";
@@ -162,26 +163,4 @@ function ensembleCells([name, each]) {
   const answers = each.answers ? "yes" : "no";
   const counts = [formatNumber(each.in_flight), formatNumber(each.waiting)];
   return [[`cappella/${name}`], answers, each.panel ?? [], each.judge ? [each.judge] : [], ...counts];
-}
-
-/** A dialog that asks for confirmation. The browser keeps the focus inside and returns it afterwards. */
-function confirmDialog() {
-  const title = h("h2", { id: "machine-confirm-title" });
-  const words = h("p", {});
-  const yes = h("button", { value: "yes", className: "primary" });
-  const no = h("button", { value: "no", autofocus: true }, "Cancel");
-  const form = h("form", { method: "dialog" }, title, words, h("div", { className: "row end" }, no, yes));
-  const root = h("dialog", { "aria-labelledby": "machine-confirm-title" }, form);
-  return { root, ask };
-
-  function ask(question) {
-    setText(title, question.title);
-    setText(words, question.words);
-    setText(yes, question.verb);
-    root.returnValue = "no";
-    root.showModal();
-    return new Promise((resolve) => {
-      root.addEventListener("close", () => resolve(root.returnValue === "yes"), { once: true });
-    });
-  }
 }

@@ -10,6 +10,7 @@ const VIEWS = {
   ask: { title: "Ask", load: () => import("./ask.js"), stays: true },
   compare: { title: "Compare", load: () => import("./compare.js"), stays: true },
   eval: { title: "Eval", load: () => import("./eval.js"), stays: true },
+  batches: { title: "Batches", load: () => import("./batches.js"), stays: false },
   machine: { title: "Machine", load: () => import("./machine.js"), stays: false },
   run: { title: "Run", load: () => import("./kept_run.js"), stays: false },
 };
@@ -75,7 +76,8 @@ function leaveView(name) {
 async function refreshEngineCount() {
   const link = document.getElementById("engines");
   try {
-    const { engines, ensembles } = await api.get("/api/machine");
+    const { engines, ensembles, takes_batches: takesBatches } = await api.get("/api/machine");
+    document.getElementById("batches-link").hidden = !takesBatches;
     const all = Object.values(engines);
     const up = all.filter((engine) => engine.state === "ready" || engine.state === "asleep").length;
     const count = up === all.length ? `${up}` : `${up} of ${all.length}`;

@@ -46,6 +46,13 @@ export function modelRequestBody({ model, system, sampling }, question) {
   return { model, messages, ...sampling, stream_options: { include_usage: true } };
 }
 
+/** The body of a row of a batch: one question, asked as chosen, without what a page shows of a run. */
+export function rowBody(choice, question) {
+  const { fusion, ...body } = requestBody(choice, [], question);
+  const { include_events: _, include_intermediate_responses: __, ...chosen } = fusion;
+  return Object.keys(chosen).length ? { ...body, fusion: chosen } : body;
+}
+
 /** The body of a chat completion: the conversation so far, the new question, and the options that were changed. */
 export function requestBody(choice, turns, question, attachments = []) {
   const fusion = { include_events: true, include_intermediate_responses: true };
