@@ -125,10 +125,15 @@ async def test_a_conversation_goes_on_and_is_there_after_a_reload(record: PageVi
 async def test_the_same_may_be_asked_with_another_strategy(record: PageVisit, fake_engines: FakeEngines) -> None:
     turn = await record.ask("Say hello.")
     await expect(answer(turn)).to_contain_text("The final answer")
+    fields = {"ann": (1, 1, 9), "bob": (1, 9, 1), "cat": (9, 1, 1)}
+    for name, values in fields.items():
+        fake_engines.let(name, Script((json.dumps(dict(zip("abc", values, strict=True))),)))
     await asked_again(turn, "With vote")
     turn = record.page.get_by_role("article", name="Say hello.")
-    await expect(answer(turn)).to_contain_text("Hello there")
+    await expect(answer(turn)).to_contain_text(json.dumps({"a": 1, "b": 1, "c": 1}))
     await expect(turn).to_contain_text("vote")
+    await record.unfold()
+    await expect(turn).to_contain_text("joins the fields that most gave: those of ann, bob and cat.")
     assert len(fake_engines.servers["judge"].bodies) == 2
 
 

@@ -196,7 +196,9 @@ async def test_a_table_becomes_a_batch(browser: Browser, fake_engines: FakeEngin
         await asking.fill("Shorten {txt}")
         await expect(page.get_by_text("There is no column {txt}: the columns are id, text.")).to_be_visible()
         await page.get_by_role("button", name="Create the batch").click()
-        await expect(page.get_by_role("status").filter(has_text="notes.csv")).to_contain_text("There is no column {txt}")
+        await expect(page.get_by_role("status").filter(has_text="notes.csv")).to_contain_text(
+            "There is no column {txt}"
+        )
         await asking.fill("Shorten: {text}")
         await expect(page.get_by_text("The first row asks: Shorten: A long, red note")).to_be_visible()
         await page.get_by_label("Ensemble or model").select_option("bob")

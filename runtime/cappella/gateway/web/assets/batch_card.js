@@ -37,7 +37,8 @@ export function batchCard(title) {
     setText(counts, [total && countsText(batch.request_counts), left].filter(Boolean).join(" · ") || mistakes(batch));
     setText(about, [batch.metadata?.model, batch.endpoint, timeText(batch.created_at)].filter(Boolean).join(" · "));
     setText(paused, batch.progress?.paused ?? "");
-    showPhases(batch.progress?.phases ?? []);
+    // A model that was not called yet says nothing.
+    showPhases((batch.progress?.phases ?? []).filter(({ done, waiting, running }) => done + waiting + running));
   }
 
   function showPhases(all) {

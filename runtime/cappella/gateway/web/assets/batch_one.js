@@ -8,7 +8,7 @@ import { factPairs, isOver, problemText, waitsForWeights } from "./batch_text.js
 
 const CANCEL = {
   title: "Cancel this batch?",
-  words: "Calls in flight end. Rows that have an answer keep it, and the others are named in the error file.",
+  words: "Its calls in flight are stopped. Rows that have an answer keep it; the others are named in the error file.",
   verb: "Cancel the batch",
   otherwise: "Let it go on",
 };
@@ -126,7 +126,7 @@ function problems({ errors }) {
 
 /** A part with a title, which is hidden while there is nothing in it; what stays the same is not drawn again. */
 function section(title) {
-  const place = h("div", {});
+  const place = h("div", { className: "batch-part" });
   const root = h("section", { className: "machine-section", "aria-label": title, hidden: true }, h("h2", {}, title), place);
   return {
     root,

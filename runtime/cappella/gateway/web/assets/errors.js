@@ -21,6 +21,7 @@ const BY_CODE = {
   batches_unavailable: { title: "The server cannot read or write its batches now" },
   batch_not_found: { title: "There is no such batch", remedy: "change" },
   batch_refused: { title: "The batch does not allow that now", remedy: "change" },
+  quota_exceeded: { title: "This key may keep no more files", remedy: "change" },
   file_not_found: { title: "There is no such file", remedy: "change" },
   deadline_exceeded: { title: "The deadline was exceeded" },
 };
