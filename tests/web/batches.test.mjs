@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import test from "node:test";
 
 import { chatLines, endpointOf, filled, readCsv } from "../../runtime/cappella/gateway/web/assets/batch_input.js";
-import { answerOf, errorOf, firstRows, questionOf, wholeLines } from "../../runtime/cappella/gateway/web/assets/batch_rows.js";
+import { answerOf, errorOf, firstRows, modelIn, questionOf, wholeLines } from "../../runtime/cappella/gateway/web/assets/batch_rows.js";
 import {
   countsText,
   isOver,
@@ -67,6 +67,11 @@ test("the line at which a file was cut is left out, and rows find their ends", (
     { id: "b", question: "two", answer: null, error: "No." },
   ]);
   assert.deepEqual(firstRows(input, [], [], 1), [{ id: "a", question: "one", answer: null, error: null }]);
+});
+
+test("the model is that of the first row, if the beginning has it", () => {
+  assert.equal(modelIn('{"body": {"messages": [{"content": "say \\"model\\": \\"x\\""}], "model": "ann"}}\n{"model": "bob"}'), "ann");
+  assert.equal(modelIn('{"body": {"messages": [{"content": "a long te'), null);
 });
 
 test("a CSV has quotes, line feeds in cells, and other separators", () => {

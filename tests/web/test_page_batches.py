@@ -75,6 +75,7 @@ async def test_a_batch_that_has_ended_is_listed_opened_and_downloaded(
         await page.get_by_role("link", name="Batches", exact=True).click()
         await expect(card(page)).to_contain_text("completed")
         await expect(card(page)).to_contain_text("3 of 3 rows, 1 failed")
+        await expect(card(page)).to_contain_text("cappella/default")
         assert await record.accessibility_violations() == []
         assert await page.evaluate(SIDEWAYS) == 0
         await page.get_by_role("link", name="in.jsonl").press("Enter")

@@ -3,7 +3,7 @@
 import { fill, h, setText } from "./dom.js";
 import { countsText, isOver, leftText, phaseText, stateOf } from "./batch_text.js";
 
-/** The card: `root` to show, `show(batch, name)`. `title` is the element with the name of its file. */
+/** The card: `root` to show, `show(batch, files)`. `title` is the element with the name of its file. */
 export function batchCard(title) {
   const state = h("span", { className: "machine-state" });
   const bar = h("progress", { className: "batch-bar" });
@@ -23,7 +23,8 @@ export function batchCard(title) {
   let shownPhases = "";
   return { root, show };
 
-  function show(batch, name) {
+  function show(batch, files) {
+    const name = files.find(batch.input_file_id)?.filename ?? "A file that was deleted";
     const { words, tone } = stateOf(batch);
     const { total, completed, failed } = batch.request_counts;
     setText(title, name);
@@ -35,7 +36,7 @@ export function batchCard(title) {
     bar.setAttribute("aria-label", `Rows of ${name}`);
     const left = leftText(batch.progress?.remaining_s);
     setText(counts, [total && countsText(batch.request_counts), left].filter(Boolean).join(" · ") || mistakes(batch));
-    setText(about, [batch.metadata?.model, batch.endpoint, timeText(batch.created_at)].filter(Boolean).join(" · "));
+    setText(about, [files.modelOf(batch.input_file_id), batch.endpoint, timeText(batch.created_at)].filter(Boolean).join(" · "));
     setText(paused, batch.progress?.paused ?? "");
     // A model that was not called yet says nothing.
     showPhases((batch.progress?.phases ?? []).filter(({ done, waiting, running }) => done + waiting + running));

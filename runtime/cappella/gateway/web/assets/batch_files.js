@@ -1,11 +1,13 @@
 // The files of batches: their names and sizes, how they begin, and their download.
 
-import { fill, h } from "./dom.js";
+import { modelIn } from "./batch_rows.js";
 import { sizeText } from "./batch_text.js";
+import { fill, h } from "./dom.js";
 import { saveFile } from "./save_file.js";
 
 /** So much is read of a file to show its first rows. */
 export const MAX_READ_BYTES = 64 * 2 ** 10;
+const MODEL_READ_BYTES = 4 * 2 ** 10;
 /** A larger file is not loaded into a browser. */
 const MAX_DOWNLOAD_BYTES = 256 * 2 ** 20;
 
@@ -13,7 +15,10 @@ const MAX_DOWNLOAD_BYTES = 256 * 2 ** 20;
 export function batchFiles(api) {
   let known = new Map();
   const gone = new Set();
-  return { look, find: (id) => known.get(id) ?? null, forget, beginning, remove };
+  const models = new Map();
+  const find = (id) => known.get(id) ?? null;
+  const modelOf = (id) => models.get(id) ?? null;
+  return { look, find, forget, beginning, learnModels, modelOf, remove };
 
   /** Read the list of files, if one of these is not known yet. */
   async function look(ids) {
@@ -25,9 +30,16 @@ export function batchFiles(api) {
   }
 
   /** How the file begins; nothing of one that was deleted. */
-  async function beginning(id) {
+  async function beginning(id, bytes = MAX_READ_BYTES) {
     if (!known.has(id)) return { text: "", isAll: true };
-    return api.beginning(contentPath(id), MAX_READ_BYTES);
+    return api.beginning(contentPath(id), bytes);
+  }
+
+  /** Read which model the first row of each of these inputs asks, once. */
+  async function learnModels(ids) {
+    for (const id of ids.filter((each) => known.has(each) && !models.has(each))) {
+      models.set(id, modelIn((await beginning(id, MODEL_READ_BYTES)).text));
+    }
   }
 
   async function remove(id) {
@@ -39,6 +51,7 @@ export function batchFiles(api) {
   function forget() {
     known = new Map();
     gone.clear();
+    models.clear();
   }
 }
 

@@ -136,15 +136,13 @@ async function sourceOf(file) {
 }
 
 async function create(api, { source, controls }, template, window) {
-  const choice = controls?.value();
-  const content = source.file ?? new Blob(chatLines(source.records, template, (question) => rowBody(choice, question)));
+  const content = source.file ?? new Blob(chatLines(source.records, template, (question) => rowBody(controls.value(), question)));
   const form = new FormData();
   form.append("purpose", "batch");
   form.append("file", new Blob([content], { type: LINES_TYPE }), source.file?.name ?? source.name.replace(/\.\w+$/, ".jsonl"));
   const { id } = await api.form("/v1/files", form);
-  const metadata = source.file ? {} : { model: choice.model };
   try {
-    return await api.post("/v1/batches", { input_file_id: id, endpoint: source.endpoint ?? "/v1/chat/completions", completion_window: window, metadata });
+    return await api.post("/v1/batches", { input_file_id: id, endpoint: source.endpoint ?? "/v1/chat/completions", completion_window: window });
   } catch (error) {
     // The file would lie there unused.
     if (error.status !== undefined) await api.delete(`/v1/files/${id}`).catch(() => {});

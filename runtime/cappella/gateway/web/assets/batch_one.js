@@ -47,11 +47,11 @@ export function oneBatch(api, files, { confirm, changed, failed }) {
     failures.root,
     facts.root,
   );
-  const seen = { batch: null, reading: "", model: null };
+  const seen = { batch: null, reading: "" };
   return { root, show, clear, focus: () => title.focus() };
 
   function clear() {
-    Object.assign(seen, { batch: null, reading: "", model: null });
+    Object.assign(seen, { batch: null, reading: "" });
     for (const each of [rows, failures, mistakes, facts]) each.fill();
   }
 
@@ -59,7 +59,7 @@ export function oneBatch(api, files, { confirm, changed, failed }) {
     if (seen.batch?.id !== batch.id) clear();
     seen.batch = batch;
     const found = Object.fromEntries(["input", "output", "error"].map((name) => [name, files.find(batch[`${name}_file_id`])]));
-    card.show(batch, found.input?.filename ?? "A file that was deleted");
+    card.show(batch, files);
     const ended = isOver(batch);
     cancel.hidden = ended || batch.status === "cancelling";
     resume.hidden = ended || !waitsForWeights(batch);
@@ -80,14 +80,12 @@ export function oneBatch(api, files, { confirm, changed, failed }) {
       throw error;
     });
     if (seen.reading !== wanted) return;
-    seen.model = read.model;
     rows.fill(...read.rows);
     failures.fill(...read.errors);
-    showFacts(seen.batch);
   }
 
   function showFacts(batch) {
-    const pairs = factPairs(batch, seen.model, timeText);
+    const pairs = factPairs(batch, files.modelOf(batch.input_file_id), timeText);
     facts.fill(h("dl", { className: "machine-facts small" }, pairs.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))));
   }
 

@@ -9,12 +9,11 @@ const MAX_ROWS = 5;
 const MAX_ERRORS = 10;
 const MAX_SHOWN_CHARS = 1200;
 
-/** The `rows` and `errors` as elements, and the `model` that the first row asks. Throws as the files are read. */
+/** The `rows` and `errors` as elements. Throws as the files are read. */
 export async function readRows(files, batch, { input, output, error }) {
   const ids = [input, output, error].map((file) => file?.id);
-  const [asked, answered, failed] = (await Promise.all(ids.map(files.beginning))).map(wholeLines);
-  const model = asked[0]?.body?.model ?? null;
-  return { model, rows: shownRows(batch, input, asked, answered, failed), errors: shownErrors(batch, failed) };
+  const [asked, answered, failed] = (await Promise.all(ids.map((id) => files.beginning(id)))).map(wholeLines);
+  return { rows: shownRows(batch, input, asked, answered, failed), errors: shownErrors(batch, failed) };
 }
 
 function shownRows(batch, input, asked, answered, failed) {

@@ -7,6 +7,12 @@ export function wholeLines({ text, isAll }) {
   return lines.filter((each) => each.trim()).flatMap(parsed);
 }
 
+/** The model that the first row of a file asks, if its beginning has it. */
+export function modelIn(beginning) {
+  const [first] = beginning.split("\n");
+  return /"model"\s*:\s*"([^"\\]+)"/.exec(first)?.[1] ?? null;
+}
+
 /** The first rows of the input, each `{id, question, answer, error}`; without both where they are not known. */
 export function firstRows(input, output, errors, count) {
   const answered = new Map(output.map((line) => [line.custom_id, line]));

@@ -67,7 +67,11 @@ export function mount(root, api) {
     const { data, has_more: hasMore } = await api.get(`/v1/batches?limit=${state.limit}`);
     await files.look(data.map((each) => each.input_file_id));
     if (mine !== state.turn) return false;
-    list.show(data, files, hasMore && state.limit < MAX_LISTED);
+    const show = () => list.show(data, files, hasMore && state.limit < MAX_LISTED);
+    show();
+    await files.learnModels(data.map((each) => each.input_file_id));
+    if (mine !== state.turn) return false;
+    show();
     data.forEach(tellChange);
     return !data.every(isOver);
   }
@@ -75,6 +79,7 @@ export function mount(root, api) {
   async function readOne(mine, id) {
     const batch = await api.get(`/v1/batches/${encodeURIComponent(id)}`);
     await files.look([batch.input_file_id, batch.output_file_id, batch.error_file_id]);
+    await files.learnModels([batch.input_file_id]);
     if (mine !== state.turn) return false;
     one.root.hidden = false;
     tellChange(batch);
@@ -133,7 +138,7 @@ function batchList(more) {
     const wanted = batches.map((batch) => {
       if (!cards.has(batch.id)) cards.set(batch.id, newItem(batch.id));
       const item = cards.get(batch.id);
-      item.card.show(batch, files.find(batch.input_file_id)?.filename ?? "A file that was deleted");
+      item.card.show(batch, files);
       return item.element;
     });
     for (const id of cards.keys()) if (!batches.some((batch) => batch.id === id)) cards.delete(id);
