@@ -161,6 +161,20 @@ async def test_a_batch_is_cancelled_and_its_files_deleted(
         assert [each.id async for each in stock.files.list()] == []
 
 
+async def test_a_file_that_somebody_else_deleted_is_told(
+    browser: Browser, fake_engines: FakeEngines, tmp_path: Path
+) -> None:
+    async with visiting(browser, fake_engines, tmp_path, refusals={404}) as (record, stock):
+        batch = await ended(stock, (await create(stock, [body("one")])).id)
+        page = await record.open("/#batches")
+        await expect(card(page)).to_contain_text("cappella/default")
+        await stock.files.delete(batch.input_file_id)
+        await page.get_by_role("link", name="in.jsonl").click()
+        await expect(page.get_by_role("heading", name="A file that was deleted")).to_be_visible()
+        await expect(part(page, "First rows")).to_contain_text("The input file has been deleted.")
+        await expect(page.get_by_role("alert").get_by_text("no such file")).to_be_hidden()
+
+
 async def test_other_weights_are_accepted(browser: Browser, fake_engines: FakeEngines, tmp_path: Path) -> None:
     hold(fake_engines)
     config = batch_config(tmp_path)

@@ -1,7 +1,7 @@
 // One batch in a few lines: its state, its rows, and how far each model is. It is brought up to date in place.
 
-import { fill, h, setText } from "./dom.js";
 import { countsText, isOver, leftText, phaseText, stateOf } from "./batch_text.js";
+import { fill, h, setText } from "./dom.js";
 
 /** The card: `root` to show, `show(batch, files)`. `title` is the element with the name of its file. */
 export function batchCard(title) {

@@ -1,10 +1,10 @@
 // One batch, opened: its state, what can be done with it, its first rows, its errors and its facts.
 
-import { announce, fill, h } from "./dom.js";
 import { batchCard, timeText } from "./batch_card.js";
 import { downloadButton } from "./batch_files.js";
 import { readRows } from "./batch_reading.js";
 import { factPairs, isOver, problemText, waitsForWeights } from "./batch_text.js";
+import { announce, fill, h } from "./dom.js";
 
 const CANCEL = {
   title: "Cancel this batch?",

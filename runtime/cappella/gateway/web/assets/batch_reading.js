@@ -1,9 +1,9 @@
 // The first rows and the errors of a batch as elements, from the beginnings of its files.
 
-import { h } from "./dom.js";
 import { MAX_READ_BYTES } from "./batch_files.js";
 import { errorOf, firstRows, wholeLines } from "./batch_rows.js";
 import { isOver, sizeText } from "./batch_text.js";
+import { h } from "./dom.js";
 
 const MAX_ROWS = 5;
 const MAX_ERRORS = 10;

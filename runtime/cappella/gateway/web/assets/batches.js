@@ -56,9 +56,12 @@ export function mount(root, api) {
       isAtWork = await (state.id === null ? readAll(mine) : readOne(mine, state.id));
       if (mine === state.turn) note.show(null);
     } catch (error) {
-      if (mine === state.turn) note.show(error);
+      // A file was deleted meanwhile: the list of files is read anew.
+      const isOutdated = error.code === "file_not_found";
+      if (isOutdated) files.forget();
+      else if (mine === state.turn) note.show(error);
       // A server that is away may come back; one that refuses waits for the user.
-      isAtWork = error.status === undefined;
+      isAtWork = isOutdated || error.status === undefined;
     }
     if (isAtWork && mine === state.turn && !state.isUnmounted) state.timer = setTimeout(refresh, REFRESH_MS);
   }
