@@ -2,7 +2,7 @@
 
 `logged_cpu_starts.json` has what was measured, by PSS: real weights, and the demo. Of an engine that was not used for long the
 plan's room for long use is left out. The plan's constants were fitted on the same `starts`, so that this test of them only tells
-when a formula has changed; `later` has starts that no constant was fitted on. Weights, KV cache and the processes' own memory
+when a formula has changed; `later` has starts that no constant was fitted on, which show that a start of one model repeats. Weights, KV cache and the processes' own memory
 are one number there, as a kernel counts no component; `rooms` has two that were measured apart, as differences.
 """
 
