@@ -50,6 +50,20 @@ def by_id(path: Path) -> dict[str, Any]:
     return {each["id"]: each for each in lines(path)}
 
 
+async def completed(http: aiohttp.ClientSession, batch_id: str) -> Any:
+    """The batch, once it has completed."""
+    found: Any = {}
+
+    async def look() -> bool:
+        nonlocal found
+        found = await (await http.get(f"/v1/batches/{batch_id}")).json()
+        return bool(found["status"] == "completed")
+
+    while not await look():
+        await asyncio.sleep(0.05)
+    return found
+
+
 async def kept_at(url: str) -> int:
     """How many files the server has."""
     async with aiohttp.ClientSession() as http, http.get(f"{url}/v1/files") as reply:
@@ -211,3 +225,56 @@ async def test_what_runs_can_be_cancelled(server: str, fake_engines: FakeEngines
     done = await call
     assert done.returncode == 1
     assert "cancelled" in done.stderr
+
+
+async def test_a_second_call_at_the_same_time_is_told_and_changes_nothing(
+    server: str, fake_engines: FakeEngines, tmp_path: Path
+) -> None:
+    data, out = file(tmp_path, "in.jsonl", '{"prompt": "Slow."}'), tmp_path / "out.jsonl"
+    fake_engines.let("ann", Script(("Slowly",), ending="held"))
+    call = (data, "-o", out, "--server", server, "--model", "ann")
+    first = asyncio.create_task(run(*call))
+    assert await eventually(lambda: bool(fake_engines.servers["ann"].bodies))
+    second = await run(*call)
+    assert second.returncode == 2
+    assert "is written by another call" in second.stderr
+    fake_engines.servers["ann"].released.set()
+    assert (await first).returncode == 0
+    assert by_id(out)["1"]["answer"] == "Slowly"
+
+
+async def test_a_call_killed_after_its_files_were_deleted_is_taken_up(server: str, tmp_path: Path) -> None:
+    data, out = file(tmp_path, "in.jsonl", '{"prompt": "First?"}'), tmp_path / "out.jsonl"
+    note, call = tmp_path / "out.jsonl.running", (data, "-o", out, "--server", server)
+    note.write_text(json.dumps({"cappella_batch": "m1", "server": server}))
+    async with aiohttp.ClientSession(base_url=server) as http:
+        form = aiohttp.FormData({"purpose": "batch"})
+        row = {"custom_id": "k", "method": "POST", "url": "/v1/chat/completions", "body": CHAT}
+        form.add_field("file", json.dumps(row).encode(), filename="rows.jsonl")
+        uploaded = await (await http.post("/v1/files", data=form)).json()
+        wanted = {"input_file_id": uploaded["id"], "endpoint": row["url"], "completion_window": "24h"}
+        made = await (await http.post("/v1/batches", json={**wanted, "metadata": {"cappella_batch": "m1"}})).json()
+        found = await completed(http, made["id"])
+        await http.delete(f"/v1/files/{found['output_file_id']}")
+    done = await run(*call)
+    assert done.returncode == 0, done.stderr
+    assert by_id(out)["1"]["answer"] == "The final answer"
+    assert not note.exists()
+
+
+async def test_rows_at_another_server_are_not_asked_twice(server: str, tmp_path: Path) -> None:
+    data, out = file(tmp_path, "in.jsonl", '{"prompt": "First?"}'), tmp_path / "out.jsonl"
+    note = json.dumps({"cappella_batch": "m1", "server": "http://127.0.0.1:9"})
+    file(tmp_path, "out.jsonl.running", note)
+    done = await run(data, "-o", out, "--server", server)
+    assert done.returncode == 2
+    assert "are at http://127.0.0.1:9" in " ".join(done.stderr.split())
+    assert await kept_at(server) == 0
+
+
+@pytest.mark.parametrize("text", ['{"mine": 1}', '{"mine": 1}\n', "notes", "notes\n"])
+async def test_a_file_of_something_else_stays_as_it_is(server: str, tmp_path: Path, text: str) -> None:
+    data, out = file(tmp_path, "in.jsonl", '{"prompt": "First?"}'), file(tmp_path, "mine.json", text)
+    done = await run(data, "-o", out, "--server", server)
+    assert done.returncode == 2
+    assert out.read_text() == text

@@ -40,6 +40,10 @@ def batch(
     server: Annotated[str, SERVER] = DEFAULT_URL,
     window: Annotated[str, typer.Option(help="The time that the batch may take, such as 24h or 7d.")] = "24h",
     whole: Annotated[bool, typer.Option("--whole", help="Write the server's whole replies, with traces.")] = False,
+    accept_new_weights: Annotated[
+        bool,
+        typer.Option("--accept-new-weights", help="Go on though the server has other weights than at the beginning."),
+    ] = False,
     cancel: Annotated[bool, typer.Option("--cancel", help="Cancel what runs for this -o, instead of asking.")] = False,
     key: ServerKey = None,
 ) -> None:
@@ -53,7 +57,7 @@ def batch(
 
     with one_line_errors():
         asking = Asking(model, prompt, system, _fields(schema, body), judge_only)
-        job = client.Job(file, out, server, key, asking, window, whole)
+        job = client.Job(file, out, server, key, asking, window, whole, accept_new_weights)
         if cancel:
             print(f"Cancelled: {asyncio.run(client.cancel(job))}")
         elif asyncio.run(client.run(job)):

@@ -39,6 +39,7 @@ class Job:
     asking: batch_rows.Asking
     window: str = "24h"
     whole_replies: bool = False
+    accept_new_weights: bool = False
 
     @property
     def answers(self) -> Path:
@@ -96,13 +97,15 @@ async def _ask(job: Job, path: str, left: Sequence[Row], write: Write, console: 
                 batches.append(await server.create(file, path, job.window, {MARK: mark}))
         by_key = {row.key: row for row in left}
         failed, ended = 0, []
-        async for batch in following(server, batches, console, POLL_S):
+        async for batch in following(server, batches, console, POLL_S, job.accept_new_weights):
             failed += await _collect(job, server, batch, by_key, write)
             ended.append(batch)
+        # From here on the rows are in the file: what is left is asked in new batches.
+        with job.answers.open("a", encoding="utf-8") as written:
+            answer_file.sync(written)
+        job.note.unlink(missing_ok=True)
         for batch in ended:
             await server.forget(batch)
-    # From here on the rows are in the file: what is left is asked in new batches.
-    job.note.unlink(missing_ok=True)
     for batch in ended:
         _require_completed(batch)
     return failed
@@ -134,11 +137,16 @@ def _mark(job: Job) -> str:
     try:
         if not job.note.exists():
             job.note.write_text(json.dumps({MARK: secrets.token_hex(12), "server": job.target}))
-        return str(json.loads(job.note.read_text())[MARK])
+        note = json.loads(job.note.read_text())
+        mark, server = str(note[MARK]), str(note["server"])
     except (OSError, ValueError, LookupError) as error:
         raise ConfigError(
             str(job.note), f"cannot be used ({error})", "Remove it, or name another file with -o"
         ) from error
+    if server != job.target:
+        problem = f"the rows of {job.answers} are at {server}, and not collected yet"
+        raise ConfigError(f"--server {job.target}", problem, f"Write --server {server}, or remove {job.note}")
+    return mark
 
 
 def _parts(path: str, rows: Sequence[Row]) -> "list[bytes]":

@@ -22,6 +22,10 @@ def is_over(batch: Json) -> bool:
     return batch["status"] in OVER
 
 
+class ServerAway(ServerError):
+    """The server did not answer, or not now."""
+
+
 class BatchServer:
     """The server at `url`. Methods raise ServerError with its message; one that is away or busy is asked again for 15 minutes."""
 
@@ -41,9 +45,25 @@ class BatchServer:
         return str((await self._call("POST", "/v1/files", form))["id"])
 
     async def create(self, file: str, endpoint: str, window: str, metadata: Mapping[str, str]) -> Json:
-        """A new batch of the rows of a file."""
+        """A new batch of the rows of a file; one that was made though its reply was lost is not made again."""
         body = {"input_file_id": file, "endpoint": endpoint, "completion_window": window, "metadata": dict(metadata)}
-        return await self._call("POST", "/v1/batches", lambda: body)
+        waited_s = 0.0
+        while True:
+            try:
+                return await self._call("POST", "/v1/batches", lambda: body, patience_s=0)
+            except ServerAway:
+                if waited_s >= PATIENCE_S:
+                    raise
+            await asyncio.sleep(MAX_PAUSE_S)
+            waited_s += MAX_PAUSE_S
+            for name, value in metadata.items():
+                made = [each for each in await self.batches(name, value) if each["input_file_id"] == file]
+                if made:
+                    return made[0]
+
+    async def accept_weights(self, batch_id: str) -> None:
+        """Let a batch go on with other weights than those that it began with."""
+        await self._call("POST", f"/v1/batches/{batch_id}/resume", lambda: {"accept_new_weights": True})
 
     async def batch(self, batch_id: str) -> Json:
         """The batch as it is now."""
@@ -71,22 +91,34 @@ class BatchServer:
                 await self._call("DELETE", f"/v1/files/{batch[kind]}", allowed=(404,))
 
     async def lines(self, file_id: str) -> AsyncIterator[Json]:
-        """The JSON lines of a file."""
-        async with self._http.get(f"{self._url}/v1/files/{file_id}/content", headers=self._headers) as reply:
-            if reply.status != 200:
-                raise ServerError(_message(reply.status, await reply.read()))
-            rest = b""
-            async for piece in reply.content.iter_any():
-                *whole, rest = (rest + piece).split(b"\n")
-                for line in whole:
-                    yield json.loads(line)
-            if rest.strip():
-                yield json.loads(rest)
+        """The JSON lines of a file. Raises ServerAway if it breaks off."""
+        url = f"{self._url}/v1/files/{file_id}/content"
+        try:
+            async with self._http.get(url, headers=self._headers) as reply:
+                if reply.status == 404:
+                    # Its lines were collected, or it has expired: what has no answer is asked again.
+                    return
+                if reply.status != 200:
+                    raise ServerError(_message(reply.status, await reply.read()))
+                rest = b""
+                async for piece in reply.content.iter_any():
+                    *whole, rest = (rest + piece).split(b"\n")
+                    for line in whole:
+                        yield json.loads(line)
+                if rest.strip():
+                    yield json.loads(rest)
+        except aiohttp.ClientError as error:
+            raise ServerAway(f"{self._url} broke off in the answers ({error}). The same command goes on.") from error
 
     async def _call(
-        self, method: str, path: str, body: Callable[[], Any] | None = None, allowed: tuple[int, ...] = ()
+        self,
+        method: str,
+        path: str,
+        body: Callable[[], Any] | None = None,
+        allowed: tuple[int, ...] = (),
+        patience_s: float = PATIENCE_S,
     ) -> Json:
-        """The reply. `body` makes what is sent, anew for each try."""
+        """The reply. `body` makes what is sent, anew for each try. Raises ServerAway if nobody answers for so long."""
         pause_s, waited_s = FIRST_PAUSE_S, 0.0
         while True:
             try:
@@ -100,8 +132,8 @@ class BatchServer:
                 raise ServerError(f"{self._url} is not an address. Write it as http://HOST:PORT.") from error
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 problem = str(error) or type(error).__name__
-            if waited_s >= PATIENCE_S:
-                raise ServerError(f"No answer from {self._url}: {problem}. Is `cappella serve` running there?")
+            if waited_s >= patience_s:
+                raise ServerAway(f"No answer from {self._url}: {problem}. Is `cappella serve` running there?")
             await asyncio.sleep(pause_s)
             waited_s += pause_s
             pause_s = min(2 * pause_s, MAX_PAUSE_S)

@@ -13,16 +13,21 @@ from cappella.cli.client.batch_server import BatchServer, is_over
 from cappella.evaluation.progress import LINE_EVERY_S, left
 from cappella.vocabulary import Json
 
+OTHER_WEIGHTS = "other weights"
+"""Is in what a batch says that has paused because of them."""
+
 
 async def following(
-    server: BatchServer, batches: Sequence[Json], console: Console, poll_s: float
+    server: BatchServer, batches: Sequence[Json], console: Console, poll_s: float, accept_new_weights: bool
 ) -> AsyncIterator[Json]:
-    """Each batch as it is over, in their order, showing how far they are."""
+    """Each batch as it is over, in their order, showing how far they are; one may go on with other weights if that is accepted."""
     waiting = list(batches)
     with _showing(console) as tell:
         while waiting:
             now = [await server.batch(each["id"]) for each in waiting]
             tell(now)
+            for each in [each for each in now if accept_new_weights and OTHER_WEIGHTS in (_paused(each) or "")]:
+                await server.accept_weights(each["id"])
             for each in [each for each in now if is_over(each)]:
                 yield each
             waiting = [each for each in now if not is_over(each)]
@@ -39,8 +44,15 @@ def described(batches: Sequence[Json]) -> str:
     phases = [_phase(phase) for each in progress for phase in each["phases"] if phase["running"]]
     parts = [f"{rows + failed} of {total} rows", *([f"{failed} failed"] if failed else []), *phases]
     remaining = [each["remaining_s"] for each in progress if each.get("remaining_s") is not None]
-    why = [each["paused"] for each in progress if each.get("paused")]
+    tokens = sum(each.get("total_tokens") or 0 for each in batches)
+    why = [why for each in batches if (why := _paused(each))]
+    parts += [f"{tokens} tokens"] if tokens else []
     return ", ".join([*parts, *why, *([left(sum(remaining))] if remaining else [])])
+
+
+def _paused(batch: Json) -> str | None:
+    """Why the batch does not go on now."""
+    return (batch.get("progress") or {}).get("paused")
 
 
 def _phase(phase: Json) -> str:
