@@ -18,6 +18,7 @@ from support.command_line import Command, cappella, start
 from support.fake_engines import FakeEngines, eventually, last_message, serving
 from support.scripted_engine import Script
 
+CHAT = {"model": "cappella/default", "messages": [{"role": "user", "content": "Hi"}]}
 NOTES = 'id,text\nn1,The {first} note.\nn2,"The second, with a comma\nand a line."\n'
 
 
@@ -110,7 +111,7 @@ async def test_parquet_is_read_and_written(server: str, fake_engines: FakeEngine
     call = (data, "-o", out, "--server", server, "--model", "ann", "--prompt", "{stars}: {text}")
     done = await run(*call)
     assert done.returncode == 0, done.stderr
-    assert sorted(asked(fake_engines, "ann")) == [": Two.", "5: One."]
+    assert sorted(asked(fake_engines, "ann")) == ["5: One.", ": Two."]
     answers: list[dict[str, Any]] = [{"text": "One.", "stars": 5}, {"text": "Two.", "stars": None}]
     assert parquet.read_table(out).to_pylist() == [{**row, "answer": "Hello there"} for row in answers]
     data.write_bytes(b"PAR1 and no more")
