@@ -1,6 +1,5 @@
 """The reward model of `fusion.select`: a key's permission, aliases, admission, sleep and the audit log know of it."""
 
-import asyncio
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ from cappella.config.weighing import Agreement, Selection
 from cappella.errors import RequestError
 from cappella.gateway.admission import Admission
 from cappella.gateway.costs import costs
-from support.fake_engines import MEMBERS, FakeEngines, eventually, gateway_config, serving
+from support.fake_engines import MEMBERS, FakeEngines, gateway_config, serving
 from support.scripted_engine import Script
 from support.scripted_pooling import ScriptedPooling, add_pooling, pooling_config
 from support.strict_gateway import with_keys
@@ -138,9 +137,15 @@ async def test_a_run_keeps_its_reward_model_awake(fake_engines: FakeEngines) -> 
         def __exit__(self, *_: object) -> None:
             kept.discard("rm")
 
+    def noted(text: str) -> float:
+        during.append(set(kept))
+        return len(text)
+
+    during: list[set[str]] = []
     engine: Any = fake_engines.engines["rm"]
-    engine._keep_awake = Kept
-    run = asyncio.create_task(fake_engines.run(strategy="select", select=Selection(by=("reward",), reward="rm")))
-    assert await eventually(lambda: kept == {"rm"})
-    assert (await run).verdict.evidence
+    server: Any = fake_engines.servers["rm"]
+    engine._keep_awake, server.worth = Kept, noted
+    run = await fake_engines.run(strategy="select", select=Selection(by=("reward",), reward="rm"))
+    assert run.verdict.evidence
+    assert during == [{"rm"}]
     assert not kept

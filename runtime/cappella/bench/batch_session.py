@@ -54,7 +54,7 @@ def table(online: Way, batch: Way) -> Table:
     for way in (online, batch):
         figures, ratio = way.figures(), way.rows_per_s / online.rows_per_s
         ends = ", ".join(f"{count} {name}" for name, count in way.ends.items())
-        busy = f"{figures['an_engine_busy']:.0%}"
+        busy = "" if way.watch.any_busy_share is None else f"{way.watch.any_busy_share:.0%}"
         head = [way.name, str(way.rows), ends, f"{way.seconds:.1f}", f"{way.rows_per_s:.2f}", f"{ratio:.2f}", busy]
         cells = [*head, str(way.watch.swaps)]
         for name, engine in figures["engines"].items():

@@ -70,7 +70,7 @@ class Way:
             "errors": list(self.errors),
             "seconds": round(self.seconds, 2),
             "rows_per_s": round(self.rows_per_s, 3),
-            "an_engine_busy": round(watch.any_busy_s / watch.watched_s, 3),
+            "an_engine_busy": watch.any_busy_share,
             "engines": {
                 name: {
                     "calls": {role: count for (model, role), count in watch.calls.items() if model == name},

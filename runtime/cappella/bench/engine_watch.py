@@ -29,6 +29,11 @@ class Watch:
     _running: dict[str, int] = field(default_factory=dict)
     _awake: int | None = None
 
+    @property
+    def any_busy_share(self) -> float | None:
+        """The share of the time in which at least one engine was busy; None of a time too short for a look."""
+        return round(self.any_busy_s / self.watched_s, 3) if self.watched_s else None
+
     def add(self, engines: Mapping[str, Json], seconds: float) -> None:
         """One look at the engines, so long after the last."""
         for name, engine in engines.items():
