@@ -37,25 +37,29 @@ class Asking:
 
         With `once` a judge that only thought is not asked again; nor is one that is not known to think.
         """
+        call = self._begun(role)
         try:
-            return await self._call(role, prompt, sampling, on_chunk)
+            await call.complete(self.engine, prompt, sampling, on_chunk)
+            return self._answer(call)
         except EngineOnlyThought as error:
             if once or not self.engine.capabilities.reasoning:
                 raise
-            thought = self.calls[-1].completions[0].answer(self.name, self.calls[-1].record)
+            thought = self._answer(call)
             quiet = thinking.turned_off(prompt, sampling, self.engine.capabilities)
+            call = self._begun(role)
             try:
-                answer = await self._call(role, *quiet, on_chunk)
+                await call.complete(self.engine, *quiet, on_chunk)
             except (EngineRejected, EngineOverBudget):
                 # Of the second question, which the caller did not ask.
                 raise error from None
+        answer = self._answer(call)
         reasoning, logprobs = thought.reasoning + answer.reasoning, [*thought.logprobs, *answer.logprobs]
         return replace(answer, reasoning=reasoning, logprobs=logprobs)
 
-    async def _call(
-        self, role: Role, prompt: Prompt, sampling: Sampling, on_chunk: Callable[[Chunk], object]
-    ) -> Answer:
+    def _begun(self, role: Role) -> EngineCall:
         call = EngineCall(role, self.name, nonce=self.nonce)
         self.calls.append(call)
-        await call.complete(self.engine, prompt, sampling, on_chunk)
+        return call
+
+    def _answer(self, call: EngineCall) -> Answer:
         return call.completions[0].answer(self.name, call.record)
