@@ -1,18 +1,28 @@
 """Calls of a run's judge: each recorded, and one asked once more without thinking where the judge only thought."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from cappella.engines import thinking
 from cappella.engines.base import Engine
 from cappella.ensemble.call import EngineCall
 from cappella.ensemble.run import Answer, Role
-from cappella.errors import EngineOnlyThought, EngineOverBudget, EngineRejected
+from cappella.errors import EngineError, EngineOnlyThought, EngineOverBudget, EngineRejected
 from cappella.types import Chunk, Prompt, Sampling
 
 
 def unseen(chunk: Chunk) -> None:
     """For a call whose pieces nobody watches."""
+
+
+@contextmanager
+def second_try(first: EngineError) -> Iterator[None]:
+    """Where the second question is refused, the `first` error is raised: the caller did not ask the second one."""
+    try:
+        yield
+    except (EngineRejected, EngineOverBudget):
+        raise first from None
 
 
 @dataclass(slots=True)
@@ -47,11 +57,8 @@ class Asking:
             thought = self._answer(call)
             quiet = thinking.turned_off(prompt, sampling, self.engine.capabilities)
             call = self._begun(role)
-            try:
+            with second_try(error):
                 await call.complete(self.engine, *quiet, on_chunk)
-            except (EngineRejected, EngineOverBudget):
-                # Of the second question, which the caller did not ask.
-                raise error from None
         answer = self._answer(call)
         reasoning, logprobs = thought.reasoning + answer.reasoning, [*thought.logprobs, *answer.logprobs]
         return replace(answer, reasoning=reasoning, logprobs=logprobs)
