@@ -284,12 +284,25 @@ async def test_a_server_of_another_api_is_asked_for_no_effort_and_its_refusal_is
     assert (run.status, run.failure_reason, run.content) == ("degraded", "empty_answer", '{"a": 1}')
 
 
-async def test_with_a_budget_no_analysis_is_asked_for_twice(fake_engines: FakeEngines) -> None:
+async def test_with_a_budget_nothing_before_the_answer_is_asked_for_twice(fake_engines: FakeEngines) -> None:
+    for name in MEMBERS:
+        fake_engines.let(name, Script((f"{name} says so",)))
     fake_engines.let("judge", only_thinks(judge_script()))
     thinking(fake_engines, "judge")
-    run = await fake_engines.run(max_total_tokens=100_000)
-    assert [call.role for call in run.calls if call.role in ROLES] == ["analysis", "final", "final"]
+    run = await fake_engines.run(max_total_tokens=100_000, early_exit="judge")
+    assert [call.role for call in run.calls if call.role in ROLES] == ["agreement", "analysis", "final", "final"]
     assert (run.failure_reason, run.content) == ("empty_answer", "The final answer")
+
+
+async def test_with_a_budget_a_judge_is_asked_twice_who_says_the_same(fake_engines: FakeEngines) -> None:
+    """Without that, words would count, and the run would be degraded."""
+    for name in MEMBERS:
+        fake_engines.let(name, Script((f"{name} says so",)))
+    groups = Script((json.dumps({"A": "A", "B": "A", "C": "A"}),))
+    fake_engines.let("judge", only_thinks(lambda body: groups))
+    thinking(fake_engines, "judge")
+    run = await fake_engines.run(strategy="vote", agreement=Agreement(by="judge"), max_total_tokens=100_000)
+    assert (run.status, [call.role for call in run.calls if call.role in ROLES]) == ("ok", ["agreement"] * 2)
 
 
 async def test_a_model_that_is_not_known_to_think_is_asked_once(fake_engines: FakeEngines) -> None:
