@@ -12,6 +12,7 @@ from cappella.config.weighing import Agreement, Selection
 from cappella.ensemble.asking import Asking
 from cappella.ensemble.errors import PanelFailed
 from cappella.ensemble.events import FinalDelta
+from cappella.telemetry import trace
 from cappella.types import Capabilities, OutputFormat, Prompt, Sampling
 from support.fake_engines import ANALYSIS, MEMBERS, FakeEngines, choice_script, judge_script, last_message
 from support.scripted_engine import Json, Script
@@ -209,6 +210,21 @@ async def test_the_thoughts_of_both_calls_are_sent_before_the_answer(fake_engine
 
 def token(text: str) -> Json:
     return {"token": text, "logprob": -0.1, "top_logprobs": [{"token": text, "logprob": -0.1}]}
+
+
+async def test_usage_counts_the_thoughts_that_were_sent(fake_engines: FakeEngines) -> None:
+    def script(body: Json) -> Script:
+        is_off = body.get("thinking_token_budget") == 0
+        return Script(("Four",), reasoning="Well.") if is_off else Script((" ", " "), reasoning="Hm. ")
+
+    fake_engines.let("judge", script)
+    thinking(fake_engines, "judge")
+    run = await fake_engines.run(analysis="off")
+    usage = trace.run_usage(run)
+    assert run.answer.reasoning == "Hm. Well."
+    assert (usage["completion_tokens"], usage["total_tokens"]) == (3, run.prompt_tokens + 3)
+    # The call that wrote the answer is itself, for the trace of its spans.
+    assert run.answer.call == run.calls[-1]
 
 
 async def test_of_calls_at_once_each_answer_has_its_own_thoughts(fake_engines: FakeEngines) -> None:

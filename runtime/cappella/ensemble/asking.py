@@ -54,14 +54,14 @@ class Asking:
         except EngineOnlyThought as error:
             if once or not self.engine.capabilities.reasoning:
                 raise
-            thought = self._answer(call)
+            first = self._answer(call)
             quiet = thinking.turned_off(prompt, sampling, self.engine.capabilities)
             call = self._begun(role)
             with second_try(error):
                 await call.complete(self.engine, *quiet, on_chunk)
         answer = self._answer(call)
-        reasoning, logprobs = thought.reasoning + answer.reasoning, [*thought.logprobs, *answer.logprobs]
-        return replace(answer, reasoning=reasoning, logprobs=logprobs)
+        reasoning, logprobs = first.reasoning + answer.reasoning, [*first.logprobs, *answer.logprobs]
+        return replace(answer, reasoning=reasoning, logprobs=logprobs, thought=first.call)
 
     def _begun(self, role: Role) -> EngineCall:
         call = EngineCall(role, self.name, nonce=self.nonce)
