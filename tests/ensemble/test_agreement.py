@@ -15,6 +15,7 @@ from cappella.config.weighing import Agreement, Selection
 from cappella.engines.vllm import scores
 from cappella.ensemble import context
 from cappella.ensemble.grouping import alike
+from cappella.ensemble.pipeline import Pipeline
 from cappella.ensemble.run import Run
 from cappella.ensemble.settings import resolve
 from cappella.errors import RequestError
@@ -284,6 +285,16 @@ async def test_embeddings_that_cannot_be_compared_are_a_failure_that_is_told(
     run = await fake_engines.run(strategy="vote", agreement=BY_EMBEDDING)
     assert (run.content, run.status, run.failure_reason) == ("Rain.", "degraded", "engine_broke")
     assert told(run)["agreement"]["by"] == "words"
+
+
+async def test_what_is_alike_has_no_default_of_ours(fake_engines: FakeEngines, embedder: ScriptedPooling) -> None:
+    let_members_answer(fake_engines, *SKY)
+    settings = fake_engines.settings(strategy="vote", agreement=BY_EMBEDDING)
+    # Past the check of settings, which refuse it.
+    settings = settings.model_copy(update={"agreement": BY_EMBEDDING.model_copy(update={"alike": None})})
+    with pytest.raises(AssertionError):
+        await Pipeline(fake_engines.engines).run(Prompt([{"role": "user", "content": "Hi"}]), settings, print)
+    assert not embedder.bodies
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Models that think before they answer, as members and as the judge: thoughts stay apart, and leave room for the answer."""
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
@@ -8,10 +9,12 @@ import pytest
 
 from cappella.config.options import Seat
 from cappella.config.weighing import Agreement, Selection
+from cappella.ensemble.asking import Asking
 from cappella.ensemble.errors import PanelFailed
 from cappella.ensemble.events import FinalDelta
+from cappella.telemetry import trace
 from cappella.types import Capabilities, OutputFormat, Prompt, Sampling
-from support.fake_engines import ANALYSIS, MEMBERS, FakeEngines, choice_script, judge_script
+from support.fake_engines import ANALYSIS, MEMBERS, FakeEngines, choice_script, judge_script, last_message
 from support.scripted_engine import Json, Script
 
 THOUGHTS = 'B says {"consensus": []}. A, B or C? I take B. yes'
@@ -205,6 +208,67 @@ async def test_the_thoughts_of_both_calls_are_sent_before_the_answer(fake_engine
     assert "".join(chunk.reasoning for chunk in chunks) == "Hm. Well."
 
 
+def token(text: str) -> Json:
+    return {"token": text, "logprob": -0.1, "top_logprobs": [{"token": text, "logprob": -0.1}]}
+
+
+async def test_usage_counts_the_thoughts_that_were_sent(fake_engines: FakeEngines) -> None:
+    def script(body: Json) -> Script:
+        is_off = body.get("thinking_token_budget") == 0
+        return Script(("Four",), reasoning="Well.") if is_off else Script((" ", " "), reasoning="Hm. ")
+
+    fake_engines.let("judge", script)
+    thinking(fake_engines, "judge")
+    run = await fake_engines.run(analysis="off")
+    usage = trace.run_usage(run)
+    assert run.answer.reasoning == "Hm. Well."
+    assert (usage["completion_tokens"], usage["total_tokens"]) == (3, run.prompt_tokens + 3)
+    # The call that wrote the answer is itself, for the trace of its spans.
+    assert run.answer.call == run.calls[-1]
+
+
+async def test_of_calls_at_once_each_answer_has_its_own_thoughts(fake_engines: FakeEngines) -> None:
+    """As in `debias`, whose orders have the same letters for other answers."""
+    server = fake_engines.servers["judge"]
+
+    def script(body: Json) -> Script:
+        letter = last_message(body)
+        if letter == "B":
+            server.released.set()
+        return Script((" ",), reasoning=f"{letter}? ", logprobs=(token(f"{letter}?"),), ending="held")
+
+    def choose(body: Json) -> Script:
+        return Script((last_message(body),), reasoning="Yes.", logprobs=(token(last_message(body)),))
+
+    fake_engines.let("judge", lambda body: choose(body) if body.get("thinking_token_budget") == 0 else script(body))
+    thinking(fake_engines, "judge")
+    asking = Asking(fake_engines.engines["judge"], "judge", "nonce")
+    prompts = [Prompt([{"role": "user", "content": each}], logprobs=1) for each in "AB"]
+    answers = await asyncio.gather(*(asking.ask("choice", prompt, Sampling()) for prompt in prompts))
+    assert [(each.reasoning, each.content) for each in answers] == [("A? Yes.", "A"), ("B? Yes.", "B")]
+    tokens = [[each["token"] for each in answer.logprobs] for answer in answers]
+    assert tokens == [["A?", "A"], ["B?", "B"]]
+
+
+async def test_an_answer_beside_its_analysis_has_the_thoughts_that_were_sent(fake_engines: FakeEngines) -> None:
+    server = fake_engines.servers["judge"]
+
+    def script(body: Json) -> Script:
+        """The answer, begun first, ends once the analysis has begun."""
+        is_off = body.get("thinking_token_budget") == 0
+        if "response_format" in body:
+            server.released.set()
+            return Script((json.dumps(ANALYSIS),)) if is_off else Script((), reasoning="A is wrong. ")
+        return Script(("Four",), reasoning="Well.") if is_off else Script((), reasoning="Hm. ", ending="held")
+
+    fake_engines.let("judge", script)
+    thinking(fake_engines, "judge")
+    run = await fake_engines.run(analysis="alongside")
+    assert (run.status, run.content, run.answer.reasoning) == ("ok", "Four", "Hm. Well.")
+    chunks = [event.chunk for event in fake_engines.events if isinstance(event, FinalDelta)]
+    assert "".join(chunk.reasoning for chunk in chunks) == run.answer.reasoning
+
+
 async def test_a_judge_that_thinks_all_the_same_leaves_a_run_without_an_analysis_that_says_so(
     fake_engines: FakeEngines,
 ) -> None:
@@ -236,12 +300,25 @@ async def test_a_server_of_another_api_is_asked_for_no_effort_and_its_refusal_is
     assert (run.status, run.failure_reason, run.content) == ("degraded", "empty_answer", '{"a": 1}')
 
 
-async def test_with_a_budget_no_analysis_is_asked_for_twice(fake_engines: FakeEngines) -> None:
+async def test_with_a_budget_nothing_before_the_answer_is_asked_for_twice(fake_engines: FakeEngines) -> None:
+    for name in MEMBERS:
+        fake_engines.let(name, Script((f"{name} says so",)))
     fake_engines.let("judge", only_thinks(judge_script()))
     thinking(fake_engines, "judge")
-    run = await fake_engines.run(max_total_tokens=100_000)
-    assert [call.role for call in run.calls if call.role in ROLES] == ["analysis", "final", "final"]
+    run = await fake_engines.run(max_total_tokens=100_000, early_exit="judge")
+    assert [call.role for call in run.calls if call.role in ROLES] == ["agreement", "analysis", "final", "final"]
     assert (run.failure_reason, run.content) == ("empty_answer", "The final answer")
+
+
+async def test_with_a_budget_a_judge_is_asked_twice_who_says_the_same(fake_engines: FakeEngines) -> None:
+    """Without that, words would count, and the run would be degraded."""
+    for name in MEMBERS:
+        fake_engines.let(name, Script((f"{name} says so",)))
+    groups = Script((json.dumps({"A": "A", "B": "A", "C": "A"}),))
+    fake_engines.let("judge", only_thinks(lambda body: groups))
+    thinking(fake_engines, "judge")
+    run = await fake_engines.run(strategy="vote", agreement=Agreement(by="judge"), max_total_tokens=100_000)
+    assert (run.status, [call.role for call in run.calls if call.role in ROLES]) == ("ok", ["agreement"] * 2)
 
 
 async def test_a_model_that_is_not_known_to_think_is_asked_once(fake_engines: FakeEngines) -> None:

@@ -538,6 +538,24 @@ async def test_a_judge_that_only_thinks_is_asked_once_more_without(gateway: str,
     assert len(calls(fake_engines)) == 2 * (1 + 3 + 6)
 
 
+@pytest.mark.parametrize(
+    ("capabilities", "first", "field"),
+    [
+        ({"reasoning": True, "extensions": False}, Script((), reasoning="Hm."), "reasoning_effort"),
+        ({}, Script(("Hm.",)), "temperature"),
+    ],
+)
+async def test_a_refused_second_question_is_not_the_requests_fault(
+    gateway: str, fake_engines: FakeEngines, capabilities: Any, first: Script, field: str
+) -> None:
+    refusal = Script(refuse=(400, {"error": {"message": f"unsupported value of {field}", "code": 400}}))
+    fake_engines.let("judge", lambda body: refusal if body.get(field) in ("none", 0.7) else first)
+    fake_engines.engines["judge"].capabilities = Capabilities(**capabilities)
+    status, reply = await post(gateway, {**ASKED, "want": ["scores"]})
+    assert (status, reply["error"]["code"]) == (502, "judge_failed")
+    assert [body.get(field) in ("none", 0.7) for body in calls(fake_engines)].count(True) == len(ANSWERS)
+
+
 async def test_few_answers_are_fitted_at_a_time(fake_engines: FakeEngines) -> None:
     server = fake_engines.servers["judge"]
     server.engine.capabilities = Capabilities(context_tokens=4096)

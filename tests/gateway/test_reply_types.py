@@ -156,6 +156,10 @@ def test_the_trace_of_a_run_is_the_json_that_clients_know() -> None:
     without_analysis = {name: value for name, value in TRACE.items() if name != "analysis"}
     assert on_the_wire(trace.fusion(FULL, everything)) == {**without_analysis, **shown, **HAPPENED}
     assert on_the_wire(trace.run_usage(RUN)) == USAGE
+    thought = replace(FINAL, usage=Usage(20, 0, 4, 2))
+    twice = trace.run_usage(replace(RUN, verdict=Verdict(replace(RUN.answer, thought=thought))))
+    assert (twice["prompt_tokens"], twice["completion_tokens"], twice["total_tokens"]) == (7, 9, 16)
+    assert twice["completion_tokens_details"]["reasoning_tokens"] == 2
 
 
 def test_the_whole_replies_are_the_json_that_clients_know() -> None:

@@ -1,18 +1,28 @@
 """Calls of a run's judge: each recorded, and one asked once more without thinking where the judge only thought."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from cappella.engines import thinking
 from cappella.engines.base import Engine
 from cappella.ensemble.call import EngineCall
 from cappella.ensemble.run import Answer, Role
-from cappella.errors import EngineOnlyThought, EngineOverBudget, EngineRejected
+from cappella.errors import EngineError, EngineOnlyThought, EngineOverBudget, EngineRejected
 from cappella.types import Chunk, Prompt, Sampling
 
 
 def unseen(chunk: Chunk) -> None:
     """For a call whose pieces nobody watches."""
+
+
+@contextmanager
+def second_try(first: EngineError) -> Iterator[None]:
+    """Where the second question is refused, the `first` error is raised: the caller did not ask the second one."""
+    try:
+        yield
+    except (EngineRejected, EngineOverBudget):
+        raise first from None
 
 
 @dataclass(slots=True)
@@ -37,25 +47,26 @@ class Asking:
 
         With `once` a judge that only thought is not asked again; nor is one that is not known to think.
         """
+        call = self._begun(role)
         try:
-            return await self._call(role, prompt, sampling, on_chunk)
+            await call.complete(self.engine, prompt, sampling, on_chunk)
+            return self._answer(call)
         except EngineOnlyThought as error:
             if once or not self.engine.capabilities.reasoning:
                 raise
-            thought = self.calls[-1].completions[0].answer(self.name, self.calls[-1].record)
+            first = self._answer(call)
             quiet = thinking.turned_off(prompt, sampling, self.engine.capabilities)
-            try:
-                answer = await self._call(role, *quiet, on_chunk)
-            except (EngineRejected, EngineOverBudget):
-                # Of the second question, which the caller did not ask.
-                raise error from None
-        reasoning, logprobs = thought.reasoning + answer.reasoning, [*thought.logprobs, *answer.logprobs]
-        return replace(answer, reasoning=reasoning, logprobs=logprobs)
+            call = self._begun(role)
+            with second_try(error):
+                await call.complete(self.engine, *quiet, on_chunk)
+        answer = self._answer(call)
+        reasoning, logprobs = first.reasoning + answer.reasoning, [*first.logprobs, *answer.logprobs]
+        return replace(answer, reasoning=reasoning, logprobs=logprobs, thought=first.call)
 
-    async def _call(
-        self, role: Role, prompt: Prompt, sampling: Sampling, on_chunk: Callable[[Chunk], object]
-    ) -> Answer:
+    def _begun(self, role: Role) -> EngineCall:
         call = EngineCall(role, self.name, nonce=self.nonce)
         self.calls.append(call)
-        await call.complete(self.engine, prompt, sampling, on_chunk)
+        return call
+
+    def _answer(self, call: EngineCall) -> Answer:
         return call.completions[0].answer(self.name, call.record)

@@ -92,8 +92,7 @@ class Judge:
         self._emit(AnalysisStarted(self.labels))
         lettered = self._checked(await self._reading.ask(self._compare))
         kept, self.dropped_points = without_letters(lettered, self.labels)
-        # Of a budget the answer needs what is left.
-        may_ask_again = self.dropped_points and self.settings.max_total_tokens is None
+        may_ask_again = self.dropped_points and not self._has_budget
         if may_ask_again and (second := await self._compared_again()):
             kept, self.dropped_points = without_letters(second, self.labels)
         self.analysis = with_names(kept, self.labels, self._prompt.messages)
@@ -130,8 +129,7 @@ class Judge:
         output_format = OutputFormat("response_format", {"type": "json_schema", "json_schema": json_schema})
         watched = self.settings.panel_watched and not again
         prompt = replace(self._question(messages, output_format), watched=watched)
-        # Of a budget the answer needs what is left.
-        once = again or self.settings.max_total_tokens is not None
+        once = again or self._has_budget
         on_chunk = unseen if again else self._emit_analysis
         return (await self.asking.ask("analysis", prompt, self._within_budget(sampling), on_chunk, once=once)).content
 
@@ -182,7 +180,8 @@ class Judge:
     async def confirms_agreement(self) -> bool:
         """Whether the judge finds that all answers say the same: one constrained word. Raises EngineError."""
         words = OutputFormat("structured_outputs", {"choice": ["yes", "no"]})
-        return (await self._reading.ask(partial(self._compare_shortly, "agree", words, CHOICE_TOKENS))).strip() == "yes"
+        ask = partial(self._compare_shortly, "agree", words, CHOICE_TOKENS, once=self._has_budget)
+        return (await self._reading.ask(ask)).strip() == "yes"
 
     async def group(self, answers: Sequence[Answer]) -> list[list[str]]:
         """The names of those of `answers` that say the same, in one constrained call. Raises EngineError."""
@@ -195,14 +194,20 @@ class Judge:
         return await self._reading.ask(ask)
 
     async def _compare_shortly(
-        self, instruction: prompts.Short, output_format: OutputFormat, tokens: int, candidates: Candidates
+        self,
+        instruction: prompts.Short,
+        output_format: OutputFormat,
+        tokens: int,
+        candidates: Candidates,
+        *,
+        once: bool = False,
     ) -> str:
         messages = prompts.agreement_messages(
             self._prompt.messages, candidates.texts, candidates.nonce, self.settings.judge_texts, instruction
         )
         sampling = short_sampling(self.settings.judge_sampling, self._engine.capabilities, tokens)
         prompt = self._question(messages, output_format)
-        return (await self.asking.ask("agreement", prompt, sampling)).content
+        return (await self.asking.ask("agreement", prompt, sampling, once=once)).content
 
     def return_verbatim(self, answer: Answer, after_partial_output: bool = False) -> Answer:
         """Emit a member's answer as the final one, cut at the caller's stop texts; returns it as it was emitted."""
@@ -237,6 +242,11 @@ class Judge:
         answer = await self.asking.ask("choice", prompt, sampling)
         by_letter = probabilities(answer.logprobs, list(labels))
         return {labels[letter]: share for letter, share in by_letter.items()}
+
+    @property
+    def _has_budget(self) -> bool:
+        """Whether tokens are limited: the answer needs what is left, so what a run can do without is not asked twice."""
+        return self.settings.max_total_tokens is not None
 
     @property
     def _analysis_sampling(self) -> Sampling:

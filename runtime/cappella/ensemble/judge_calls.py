@@ -8,6 +8,7 @@ from typing import TypeVar
 from cappella.config.options import Settings
 from cappella.engines import thinking
 from cappella.engines.base import Engine
+from cappella.ensemble.asking import second_try
 from cappella.ensemble.call import EngineCall
 from cappella.ensemble.candidates import Candidates
 from cappella.ensemble.choice import short_sampling
@@ -18,7 +19,6 @@ from cappella.ensemble.together import AT_ONCE
 from cappella.errors import EngineContextExceeded, EngineOnlyThought, EngineUnusable
 from cappella.types import Message, OutputFormat, Prompt, Sampling
 
-TRIES = 2
 OTHER_TEMPERATURE = 0.7
 """Of the second try: at the judge's own, which is 0 in most configs, it would say the same again."""
 
@@ -82,20 +82,21 @@ class JudgeCalls:
         )
         sampling = self._sampling(question)
         async with self.turn:
-            for left in reversed(range(TRIES)):
-                call = EngineCall(question.role, self.settings.judge, nonce=nonce)
-                self._made.append(call)
-                try:
-                    await call.complete(self.engine, prompt, sampling)
-                    return read(call)
-                except EngineUnusable as error:
-                    if not left:
-                        raise
-                    prompt, sampling = self._second_try(error, prompt, sampling)
-        raise AssertionError("unreachable: the last try returns or raises")
+            try:
+                return read(await self._complete(question.role, prompt, sampling, nonce))
+            except EngineUnusable as error:
+                with second_try(error):
+                    again = self._otherwise(error, prompt, sampling)
+                    return read(await self._complete(question.role, *again, nonce))
 
-    def _second_try(self, error: EngineUnusable, prompt: Prompt, sampling: Sampling) -> tuple[Prompt, Sampling]:
-        """Without thinking for a judge that only thought, else at another temperature."""
+    async def _complete(self, role: Role, prompt: Prompt, sampling: Sampling, nonce: str) -> EngineCall:
+        call = EngineCall(role, self.settings.judge, nonce=nonce)
+        self._made.append(call)
+        await call.complete(self.engine, prompt, sampling)
+        return call
+
+    def _otherwise(self, error: EngineUnusable, prompt: Prompt, sampling: Sampling) -> tuple[Prompt, Sampling]:
+        """The same question without thinking for a judge that only thought, else at another temperature."""
         if isinstance(error, EngineOnlyThought) and self.engine.capabilities.reasoning:
             return thinking.turned_off(prompt, sampling, self.engine.capabilities)
         return prompt, sampling.model_copy(update={"temperature": OTHER_TEMPERATURE})
@@ -106,6 +107,6 @@ class JudgeCalls:
         sampling = short_sampling(own, self.engine.capabilities, question.max_tokens)
         if not self.engine.capabilities.reasoning:
             return sampling
-        thinking = sampling.thinking_token_budget
-        limit = own.max_completion_tokens if thinking is None else question.max_tokens + thinking
+        budget = sampling.thinking_token_budget
+        limit = own.max_completion_tokens if budget is None else question.max_tokens + budget
         return sampling.model_copy(update={"max_completion_tokens": limit})

@@ -46,7 +46,8 @@ class Call:
 class Answer:
     """One complete answer of a member or the judge; `stop_sequence` is the caller's stop text that ended it.
 
-    `certainty` is the mean log-probability of its tokens, where the engine was asked for it.
+    `certainty` is the mean log-probability of its tokens, where the engine was asked for it. `thought` is the call before
+    `call` that gave thoughts alone, which `reasoning` begins with.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Answer:
     logprobs: Sequence[Json] = ()
     stop_sequence: str | None = None
     certainty: float | None = None
+    thought: Call | None = None
 
 
 @dataclass(frozen=True, slots=True)

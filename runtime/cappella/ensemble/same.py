@@ -62,8 +62,10 @@ async def _by_judge(ctx: RunContext, answers: Sequence[Answer], _: Reading) -> l
 
 async def _by_embedding(ctx: RunContext, answers: Sequence[Answer], read: Reading) -> list[list[str]]:
     """The groups of alike embeddings. Raises EngineError."""
-    # Set wherever embeddings count.
-    least, model = ctx.settings.agreement.alike or 1.0, str(ctx.settings.embedder)
+    least, model = ctx.settings.agreement.alike, ctx.settings.embedder
+    # Set wherever embeddings count: the config and each request are refused without.
+    assert least
+    assert model
     texts = await off_loop_if_large(work(answers), _counting, answers, read.values)
     found = await recorded(ctx, "agreement", model, ctx.engines[model].embed(texts))
     names, vectors = [answer.name for answer in answers], found.vectors

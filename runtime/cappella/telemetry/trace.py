@@ -167,9 +167,14 @@ def run_usage(run: Run) -> Usage:
     """
     if run.judgement is not None:
         return {**cost(run.calls), "fusion_details": call_costs(run.calls)}
-    spent = run.answer.call.usage
-    cached_tokens = min(spent.cached_tokens, run.prompt_tokens)
-    counts = _counts(run.prompt_tokens, cached_tokens, spent.completion_tokens, spent.reasoning_tokens)
+    answer = run.answer
+    sent = [call.usage for call in (answer.thought, answer.call) if call is not None]
+    counts = _counts(
+        run.prompt_tokens,
+        min(answer.call.usage.cached_tokens, run.prompt_tokens),
+        sum(usage.completion_tokens for usage in sent),
+        sum(usage.reasoning_tokens for usage in sent),
+    )
     return {**counts, "fusion_details": call_costs(run.calls)}
 
 
