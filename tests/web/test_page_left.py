@@ -2,6 +2,8 @@
 
 import asyncio
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 from playwright.async_api import Browser, Page, Route, expect
@@ -22,6 +24,14 @@ ON_READ = """(hash) => { const { transaction } = IDBDatabase.prototype;
   IDBDatabase.prototype.transaction = function (names, mode) { const begun = transaction.call(this, names, mode);
     begun.addEventListener("complete", () => { if (window.isHeld === false && hash) location.hash = hash; hash = null; });
     return begun; }; }"""
+
+GO = "(hash) => { location.hash = hash; }"
+# How many views watch whether the tab is seen, as the Machine view does from its mount to its end.
+COUNT_WATCHERS = """() => { window.watchers = 0;
+  for (const [name, step] of [["addEventListener", 1], ["removeEventListener", -1]]) {
+    const old = document[name];
+    document[name] = function (type, ...rest) { if (type === "visibilitychange") window.watchers += step;
+      return old.call(this, type, ...rest); }; } }"""
 
 
 async def address_of(page: Page, title: str) -> str:
@@ -115,15 +125,16 @@ async def test_where_the_user_goes_is_followed_though_another_conversation_was_j
     one, two = await three_kept(record)
     await page.evaluate(ON_READ, two)
     async with stores_held(page):
-        await page.evaluate("(hash) => { location.hash = hash; }", one)
+        await page.evaluate(GO, one)
         await expect(page).to_have_url(f"{record.url}/{one}")
     await expect(answer(page, "Two.")).to_contain_text("The final answer")
     await expect(page).to_have_url(f"{record.url}/{two}")
     await expect(page.get_by_role("article", name="One.")).to_have_count(0)
 
 
-async def test_where_the_user_goes_is_followed_while_the_view_loads(record: PageVisit) -> None:
-    one, two = await three_kept(record)
+@asynccontextmanager
+async def tab_without(record: PageVisit, program: str, address: str) -> AsyncIterator[Page]:
+    """A tab at an address, whose view does not get its program until this is over."""
     asked_for, goes_on = asyncio.Event(), asyncio.Event()
 
     async def hold(route: Route) -> None:
@@ -132,12 +143,43 @@ async def test_where_the_user_goes_is_followed_while_the_view_loads(record: Page
         await route.continue_()
 
     tab = await record.context.new_page()
-    await tab.route("**/ask.js", hold)
-    await tab.goto(f"{record.url}/{one}", wait_until="commit")
+    await tab.route(f"**/{program}", hold)
+    await tab.goto(f"{record.url}/{address}", wait_until="commit")
     await asked_for.wait()
-    await tab.evaluate("(hash) => { location.hash = hash; }", two)
+    yield tab
     goes_on.set()
+
+
+async def test_where_the_user_goes_is_followed_while_the_view_loads(record: PageVisit) -> None:
+    one, two = await three_kept(record)
+    async with tab_without(record, "ask.js", one) as tab:
+        await tab.evaluate(GO, two)
     await expect(answer(tab, "Two.")).to_contain_text("The final answer")
+    await tab.unroute_all(behavior="ignoreErrors")
+
+
+async def test_a_view_left_and_entered_again_while_it_loads_shows_what_was_asked_for(record: PageVisit) -> None:
+    one, _ = await three_kept(record)
+    async with tab_without(record, "ask.js", one) as tab:
+        await tab.evaluate(GO, "#machine")
+        await expect(tab.get_by_role("heading", name="Machine", level=1)).to_be_attached()
+        await tab.go_back(wait_until="commit")
+        await expect(tab).to_have_title("Ask · Cappella")
+    await expect(answer(tab, "One.")).to_contain_text("The final answer")
+    await expect(tab).to_have_url(f"{record.url}/{one}")
+    await tab.unroute_all(behavior="ignoreErrors")
+
+
+async def test_of_a_view_left_and_entered_again_while_it_loads_one_goes_on(record: PageVisit) -> None:
+    async with tab_without(record, "machine.js", "#machine") as tab:
+        await tab.evaluate(COUNT_WATCHERS)
+        for view in ("#ask", "#machine"):
+            await tab.evaluate(GO, view)
+            await expect(tab).to_have_title(re.compile(view[1:], re.IGNORECASE))
+    await expect(tab.get_by_role("heading", name="Machine", level=1)).to_be_attached()
+    await tab.evaluate(GO, "#ask")
+    await expect(tab.get_by_role("textbox", name="Your question")).to_be_visible()
+    assert await tab.evaluate("window.watchers") == 0
     await tab.unroute_all(behavior="ignoreErrors")
 
 
