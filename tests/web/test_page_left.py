@@ -9,8 +9,9 @@ import pytest
 from playwright.async_api import Browser, Page, Route, expect
 
 from support.browser import PageVisit, open_page
-from support.fake_engines import FakeEngines, gateway_config, serving
+from support.fake_engines import FakeEngines, gateway_config, judge_script, serving
 from support.kept_page import FAIL_WRITES, answer, answered, column, kept, start_new, stores_held
+from support.scripted_engine import Script
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -38,6 +39,11 @@ async def address_of(page: Page, title: str) -> str:
     found = await kept(page).get_by_text(title, exact=True).get_attribute("href")
     assert found
     return found
+
+
+async def delete_all(page: Page) -> None:
+    await column(page).get_by_role("button", name="Delete all…").click()
+    await page.get_by_role("dialog").get_by_role("button", name="Delete all", exact=True).click()
 
 
 async def three_kept(record: PageVisit) -> tuple[str, str]:
@@ -120,6 +126,44 @@ async def test_what_is_deleted_while_its_answer_waits_to_be_written_stays_delete
     await expect(column(page)).to_contain_text("No conversations yet.")
 
 
+async def test_an_answer_is_kept_though_its_question_could_not_be_written(
+    record: PageVisit, fake_engines: FakeEngines
+) -> None:
+    page = record.page
+    pace = asyncio.Semaphore(0)
+    fake_engines.let("judge", judge_script(final=Script(("It is 7.",), pace=pace)))
+    await page.evaluate(FAIL_WRITES)
+    await record.ask("How many?")
+    await expect(column(page)).to_contain_text("keeps no conversations now (ConstraintError)")
+    await page.evaluate("window.isFull = false")
+    pace.release()
+    await expect(kept(page)).to_have_text(["How many?"])
+    await expect(column(page)).not_to_contain_text("keeps no conversations now")
+    await page.reload()
+    await expect(answer(page, "How many?")).to_contain_text("It is 7.")
+
+
+async def test_what_runs_while_all_is_deleted_stays_deleted_though_its_question_could_not_be_written(
+    record: PageVisit, fake_engines: FakeEngines
+) -> None:
+    page = record.page
+    await answered(record, "Say hello.")
+    await expect(kept(page)).to_have_text(["Say hello."])
+    await start_new(page)
+    fake_engines.let("judge", judge_script(final=Script(("It is", " 7."), pace=asyncio.Semaphore(0))))
+    await page.evaluate(FAIL_WRITES)
+    await record.ask("How many?")
+    await expect(column(page)).to_contain_text("keeps no conversations now (ConstraintError)")
+    await page.evaluate("window.isFull = false")
+    await delete_all(page)
+    await expect(page.get_by_role("article")).to_have_count(0)
+    await expect(column(page)).to_contain_text("No conversations yet.")
+    # A reader of the store comes after what the end of the run writes.
+    await page.reload()
+    await expect(column(page)).to_contain_text("No conversations yet.")
+    await expect(kept(page)).to_have_count(0)
+
+
 async def test_where_the_user_goes_is_followed_though_another_conversation_was_just_read(record: PageVisit) -> None:
     page = record.page
     one, two = await three_kept(record)
@@ -190,8 +234,7 @@ async def test_a_conversation_that_cannot_be_deleted_stays_and_the_user_is_told(
     await page.evaluate(FAIL_DELETES)
     await column(page).get_by_role("button", name="Delete “Say hello.”").click()
     await expect(page.locator(".undo")).to_contain_text("“Say hello.” could not be deleted (")
-    await column(page).get_by_role("button", name="Delete all…").click()
-    await page.get_by_role("dialog").get_by_role("button", name="Delete all", exact=True).click()
+    await delete_all(page)
     await expect(page.locator(".undo")).to_contain_text("The conversations could not be deleted (")
     await expect(answer(page, "Say hello.")).to_contain_text("The final answer")
     await expect(kept(page)).to_have_text(["Say hello."])
