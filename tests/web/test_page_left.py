@@ -10,7 +10,7 @@ from playwright.async_api import Browser, Page, Route, expect
 
 from support.browser import PageVisit, open_page
 from support.fake_engines import FakeEngines, gateway_config, judge_script, serving
-from support.kept_page import FAIL_WRITES, answer, answered, column, kept, start_new, stores_held
+from support.kept_page import FAIL_WRITES, answer, answered, column, delete_all, kept, start_new, stores_held
 from support.scripted_engine import Script
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -39,11 +39,6 @@ async def address_of(page: Page, title: str) -> str:
     found = await kept(page).get_by_text(title, exact=True).get_attribute("href")
     assert found
     return found
-
-
-async def delete_all(page: Page) -> None:
-    await column(page).get_by_role("button", name="Delete all…").click()
-    await page.get_by_role("dialog").get_by_role("button", name="Delete all", exact=True).click()
 
 
 async def three_kept(record: PageVisit) -> tuple[str, str]:
@@ -113,19 +108,6 @@ async def test_what_was_left_unwritten_overwrites_nothing_that_came_later(record
         await expect(answer(page, "Say hello.")).to_be_visible()
 
 
-async def test_what_is_deleted_while_its_answer_waits_to_be_written_stays_deleted(record: PageVisit) -> None:
-    page = record.page
-    await answered(record, "Say hello.")
-    await expect(kept(page)).to_have_text(["Say hello."])
-    async with stores_held(page):
-        await answered(record, "Say it again.")
-        await answered(record, "And again.")
-        await column(page).get_by_role("button", name="Delete “Say hello.”").click()
-    await expect(column(page)).to_contain_text("No conversations yet.")
-    await page.reload()
-    await expect(column(page)).to_contain_text("No conversations yet.")
-
-
 async def test_an_answer_is_kept_though_its_question_could_not_be_written(
     record: PageVisit, fake_engines: FakeEngines
 ) -> None:
@@ -141,27 +123,6 @@ async def test_an_answer_is_kept_though_its_question_could_not_be_written(
     await expect(column(page)).not_to_contain_text("keeps no conversations now")
     await page.reload()
     await expect(answer(page, "How many?")).to_contain_text("It is 7.")
-
-
-async def test_what_runs_while_all_is_deleted_stays_deleted_though_its_question_could_not_be_written(
-    record: PageVisit, fake_engines: FakeEngines
-) -> None:
-    page = record.page
-    await answered(record, "Say hello.")
-    await expect(kept(page)).to_have_text(["Say hello."])
-    await start_new(page)
-    fake_engines.let("judge", judge_script(final=Script(("It is", " 7."), pace=asyncio.Semaphore(0))))
-    await page.evaluate(FAIL_WRITES)
-    await record.ask("How many?")
-    await expect(column(page)).to_contain_text("keeps no conversations now (ConstraintError)")
-    await page.evaluate("window.isFull = false")
-    await delete_all(page)
-    await expect(page.get_by_role("article")).to_have_count(0)
-    await expect(column(page)).to_contain_text("No conversations yet.")
-    # A reader of the store comes after what the end of the run writes.
-    await page.reload()
-    await expect(column(page)).to_contain_text("No conversations yet.")
-    await expect(kept(page)).to_have_count(0)
 
 
 async def test_where_the_user_goes_is_followed_though_another_conversation_was_just_read(record: PageVisit) -> None:

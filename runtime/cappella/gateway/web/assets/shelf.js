@@ -7,7 +7,7 @@ import { conversationList } from "./conversation_list.js";
 import { keep, keepLeft, keepResult, keptTurn, newConversation } from "./conversation.js";
 import * as kept from "./kept_conversations.js";
 import { undoNote } from "./undo_note.js";
-import { guardWrites } from "./unwritten.js";
+import { dropLeft, guardWrites } from "./unwritten.js";
 
 const NOT_FOUND = "This conversation is not kept in this browser, or was kept with another key.";
 const NOT_READ = "This browser cannot read the conversation now";
@@ -87,8 +87,9 @@ export function conversationShelf(api, { show, restore }) {
   /** Wait for what is still to be written of conversations that are to be deleted: it would bring them back, as would a later result. */
   const endWrites = async (isToGo) => {
     const those = [...running, shown].filter(({ head }) => isToGo(head));
-    await Promise.all(those.map(({ keeping }) => keeping));
+    await Promise.all([leftIsKept, ...those.map(({ keeping }) => keeping)]);
     for (const each of those) each.mayBegin = false;
+    dropLeft(isToGo);
   };
   const remove = async (head) => {
     try {
@@ -126,6 +127,7 @@ export function conversationShelf(api, { show, restore }) {
     return take(newConversation(owner));
   };
   const keepingChanged = () => {
+    if (!kept.isKeeping()) dropLeft();
     showAddress(shown);
     if (shown.turns.length) changed(shown);
   };
