@@ -41,6 +41,11 @@ async def start_new(page: Page) -> None:
     await expect(page.get_by_role("article")).to_have_count(0)
 
 
+async def delete_all(page: Page) -> None:
+    await column(page).get_by_role("button", name="Delete all…").click()
+    await page.get_by_role("dialog").get_by_role("button", name="Delete all", exact=True).click()
+
+
 def answer(page: Page, question: str) -> Locator:
     return page.get_by_role("article", name=question).get_by_role("group", name="Answer")
 

@@ -20,21 +20,27 @@ test("a run ends also where showing it fails, and the fault is reported", async 
   assert.deepEqual(reported, ["cannot be shown"]);
 });
 
-test("showing a change that takes long is followed by a rest, and the end is shown whole", async (test) => {
+/** How many characters are shown each time, where one comes in each millisecond and showing them takes `tookMs`. */
+async function lengthsShown(test, characters, tookMs) {
   let nowMs = 0;
   test.mock.method(performance, "now", () => nowMs);
   Object.assign(globalThis, { requestAnimationFrame: (show) => (show(), 0), cancelAnimationFrame: () => {} });
   const shown = [];
   const show = (run) => {
     shown.push(run.answer.text);
-    nowMs += 20;
+    nowMs += tookMs;
   };
   const stream = async (_, onChunk) => {
-    for (let at = 0; at < 100; at += 1) {
+    for (let at = 0; at < characters; at += 1) {
       nowMs += 1;
       onChunk({ choices: [{ delta: { content: "x" } }] });
     }
   };
   await startRun({ stream }, {}, show).done;
-  assert.deepEqual(shown.map((text) => text.length), [0, 80, 100]);
+  return shown.map((text) => text.length);
+}
+
+test("showing a change that takes long is followed by a rest of 250 ms at most, and the end is shown whole", async (test) => {
+  assert.deepEqual(await lengthsShown(test, 100, 20), [0, 80, 100]);
+  assert.deepEqual(await lengthsShown(test, 600, 200), [0, 250, 500, 600]);
 });

@@ -2,13 +2,16 @@
 
 import asyncio
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 from playwright.async_api import Browser, Page, Route, expect
 
 from support.browser import PageVisit, open_page
-from support.fake_engines import FakeEngines, gateway_config, serving
-from support.kept_page import FAIL_WRITES, answer, answered, column, kept, start_new, stores_held
+from support.fake_engines import FakeEngines, gateway_config, judge_script, serving
+from support.kept_page import FAIL_WRITES, answer, answered, column, delete_all, kept, start_new, stores_held
+from support.scripted_engine import Script
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -22,6 +25,14 @@ ON_READ = """(hash) => { const { transaction } = IDBDatabase.prototype;
   IDBDatabase.prototype.transaction = function (names, mode) { const begun = transaction.call(this, names, mode);
     begun.addEventListener("complete", () => { if (window.isHeld === false && hash) location.hash = hash; hash = null; });
     return begun; }; }"""
+
+GO = "(hash) => { location.hash = hash; }"
+# How many views watch whether the tab is seen, as the Machine view does from its mount to its end.
+COUNT_WATCHERS = """() => { window.watchers = 0;
+  for (const [name, step] of [["addEventListener", 1], ["removeEventListener", -1]]) {
+    const old = document[name];
+    document[name] = function (type, ...rest) { if (type === "visibilitychange") window.watchers += step;
+      return old.call(this, type, ...rest); }; } }"""
 
 
 async def address_of(page: Page, title: str) -> str:
@@ -97,17 +108,21 @@ async def test_what_was_left_unwritten_overwrites_nothing_that_came_later(record
         await expect(answer(page, "Say hello.")).to_be_visible()
 
 
-async def test_what_is_deleted_while_its_answer_waits_to_be_written_stays_deleted(record: PageVisit) -> None:
+async def test_an_answer_is_kept_though_its_question_could_not_be_written(
+    record: PageVisit, fake_engines: FakeEngines
+) -> None:
     page = record.page
-    await answered(record, "Say hello.")
-    await expect(kept(page)).to_have_text(["Say hello."])
-    async with stores_held(page):
-        await answered(record, "Say it again.")
-        await answered(record, "And again.")
-        await column(page).get_by_role("button", name="Delete “Say hello.”").click()
-    await expect(column(page)).to_contain_text("No conversations yet.")
+    pace = asyncio.Semaphore(0)
+    fake_engines.let("judge", judge_script(final=Script(("It is 7.",), pace=pace)))
+    await page.evaluate(FAIL_WRITES)
+    await record.ask("How many?")
+    await expect(column(page)).to_contain_text("keeps no conversations now (ConstraintError)")
+    await page.evaluate("window.isFull = false")
+    pace.release()
+    await expect(kept(page)).to_have_text(["How many?"])
+    await expect(column(page)).not_to_contain_text("keeps no conversations now")
     await page.reload()
-    await expect(column(page)).to_contain_text("No conversations yet.")
+    await expect(answer(page, "How many?")).to_contain_text("It is 7.")
 
 
 async def test_where_the_user_goes_is_followed_though_another_conversation_was_just_read(record: PageVisit) -> None:
@@ -115,15 +130,16 @@ async def test_where_the_user_goes_is_followed_though_another_conversation_was_j
     one, two = await three_kept(record)
     await page.evaluate(ON_READ, two)
     async with stores_held(page):
-        await page.evaluate("(hash) => { location.hash = hash; }", one)
+        await page.evaluate(GO, one)
         await expect(page).to_have_url(f"{record.url}/{one}")
     await expect(answer(page, "Two.")).to_contain_text("The final answer")
     await expect(page).to_have_url(f"{record.url}/{two}")
     await expect(page.get_by_role("article", name="One.")).to_have_count(0)
 
 
-async def test_where_the_user_goes_is_followed_while_the_view_loads(record: PageVisit) -> None:
-    one, two = await three_kept(record)
+@asynccontextmanager
+async def tab_without(record: PageVisit, program: str, address: str) -> AsyncIterator[Page]:
+    """A tab at an address, whose view does not get its program until this is over."""
     asked_for, goes_on = asyncio.Event(), asyncio.Event()
 
     async def hold(route: Route) -> None:
@@ -132,12 +148,43 @@ async def test_where_the_user_goes_is_followed_while_the_view_loads(record: Page
         await route.continue_()
 
     tab = await record.context.new_page()
-    await tab.route("**/ask.js", hold)
-    await tab.goto(f"{record.url}/{one}", wait_until="commit")
+    await tab.route(f"**/{program}", hold)
+    await tab.goto(f"{record.url}/{address}", wait_until="commit")
     await asked_for.wait()
-    await tab.evaluate("(hash) => { location.hash = hash; }", two)
+    yield tab
     goes_on.set()
+
+
+async def test_where_the_user_goes_is_followed_while_the_view_loads(record: PageVisit) -> None:
+    one, two = await three_kept(record)
+    async with tab_without(record, "ask.js", one) as tab:
+        await tab.evaluate(GO, two)
     await expect(answer(tab, "Two.")).to_contain_text("The final answer")
+    await tab.unroute_all(behavior="ignoreErrors")
+
+
+async def test_a_view_left_and_entered_again_while_it_loads_shows_what_was_asked_for(record: PageVisit) -> None:
+    one, _ = await three_kept(record)
+    async with tab_without(record, "ask.js", one) as tab:
+        await tab.evaluate(GO, "#machine")
+        await expect(tab.get_by_role("heading", name="Machine", level=1)).to_be_attached()
+        await tab.go_back(wait_until="commit")
+        await expect(tab).to_have_title("Ask · Cappella")
+    await expect(answer(tab, "One.")).to_contain_text("The final answer")
+    await expect(tab).to_have_url(f"{record.url}/{one}")
+    await tab.unroute_all(behavior="ignoreErrors")
+
+
+async def test_of_a_view_left_and_entered_again_while_it_loads_one_goes_on(record: PageVisit) -> None:
+    async with tab_without(record, "machine.js", "#machine") as tab:
+        await tab.evaluate(COUNT_WATCHERS)
+        for view in ("#ask", "#machine"):
+            await tab.evaluate(GO, view)
+            await expect(tab).to_have_title(re.compile(view[1:], re.IGNORECASE))
+    await expect(tab.get_by_role("heading", name="Machine", level=1)).to_be_attached()
+    await tab.evaluate(GO, "#ask")
+    await expect(tab.get_by_role("textbox", name="Your question")).to_be_visible()
+    assert await tab.evaluate("window.watchers") == 0
     await tab.unroute_all(behavior="ignoreErrors")
 
 
@@ -148,8 +195,7 @@ async def test_a_conversation_that_cannot_be_deleted_stays_and_the_user_is_told(
     await page.evaluate(FAIL_DELETES)
     await column(page).get_by_role("button", name="Delete “Say hello.”").click()
     await expect(page.locator(".undo")).to_contain_text("“Say hello.” could not be deleted (")
-    await column(page).get_by_role("button", name="Delete all…").click()
-    await page.get_by_role("dialog").get_by_role("button", name="Delete all", exact=True).click()
+    await delete_all(page)
     await expect(page.locator(".undo")).to_contain_text("The conversations could not be deleted (")
     await expect(answer(page, "Say hello.")).to_contain_text("The final answer")
     await expect(kept(page)).to_have_text(["Say hello."])

@@ -45,9 +45,9 @@ export function keepLeft() {
 /** One after the other: a run may be over before its question is kept. */
 function inTurn(conversation, mayBegin) {
   if (!isKeeping()) return Promise.resolve();
-  // Until its first write is over, a conversation may begin by any of them.
+  // Until one of the user's changes is written, a conversation may begin by any write: the first may have failed.
   conversation.mayBegin ||= mayBegin;
-  const done = conversation.keeping.then(() => write(conversation, mayBegin));
+  const done = conversation.keeping.then(() => write(conversation, mayBegin || conversation.mayBegin));
   conversation.keeping = done.catch(() => {});
   return followWrite(conversation.writer, () => wishFor(conversation, conversation.mayBegin), done);
 }

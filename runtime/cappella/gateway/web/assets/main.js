@@ -46,23 +46,29 @@ async function changeView(name) {
     if (link.hash === `#${name}`) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-  if (!shown.has(name)) await mount(name);
+  if (!shown.has(name)) mount(name);
+  await shown.get(name).loading;
   for (const [other, view] of shown) view.root.hidden = other !== current;
 }
 
-async function mount(name) {
+function mount(name) {
   const root = h("div", { className: `view view-${name}` });
   const view = { root, unmount() {} };
   shown.set(name, view);
   main.append(root);
+  view.loading = load(name, view);
+}
+
+async function load(name, view) {
   try {
-    Object.assign(view, (await VIEWS[name].load()).mount(root, api));
+    Object.assign(view, (await VIEWS[name].load()).mount(view.root, api));
   } catch (error) {
-    root.append(
+    view.root.append(
       h("div", { className: "note bad" }, h("strong", {}, "This view did not load."), h("p", {}, String(error))),
     );
   }
-  if (!shown.has(name)) view.unmount();
+  // Left while it was loading; another one of the name may have been begun since.
+  if (shown.get(name) !== view) view.unmount();
 }
 
 function leaveView(name) {

@@ -3,12 +3,13 @@
 import { isFinished, newRun, withChunk, withEnd, withInterruption } from "./run_state.js";
 
 const TICK_MS = 250;
-// For so many times as long as showing a change took, none is shown: a long block, as a list, is shown anew as a whole.
+// For so many times as long as showing a change took, but for no more than a tick, none is shown: a long block, as a list, is shown
+// anew as a whole.
 const REST = 4;
 
 /**
- * Send a request. `onChange(run, nowMs)` is called at most once a frame, for a fifth of the time, and about four times a second for
- * the clocks.
+ * Send a request. `onChange(run, nowMs)` is called at most once a frame, and for the clocks also while nothing comes. After each call
+ * it rests: so that it takes a fifth of the time, or for 250 ms where a call takes more than 62 ms.
  * Returns `{stop(), done}`; `done` resolves to the finished run, and never rejects, whatever `onChange` throws.
  */
 export function startRun(api, body, onChange) {

@@ -7,7 +7,7 @@ import { conversationList } from "./conversation_list.js";
 import { keep, keepLeft, keepResult, keptTurn, newConversation } from "./conversation.js";
 import * as kept from "./kept_conversations.js";
 import { undoNote } from "./undo_note.js";
-import { guardWrites } from "./unwritten.js";
+import { dropLeft, guardWrites } from "./unwritten.js";
 
 const NOT_FOUND = "This conversation is not kept in this browser, or was kept with another key.";
 const NOT_READ = "This browser cannot read the conversation now";
@@ -84,11 +84,16 @@ export function conversationShelf(api, { show, restore }) {
     return keepBy(keep, conversation);
   };
   const startNew = () => moveTo(newConversation(owner));
-  /** What is still to be written of a conversation would bring it back. */
-  const written = (id) => Promise.all([...running, shown].filter(({ head }) => head.id === id).map(({ keeping }) => keeping));
+  /** Wait for what is still to be written of conversations that are to be deleted: it would bring them back, as would a later result. */
+  const endWrites = async (isToGo) => {
+    const those = [...running, shown].filter(({ head }) => isToGo(head));
+    await Promise.all([leftIsKept, ...those.map(({ keeping }) => keeping)]);
+    for (const each of those) each.mayBegin = false;
+    dropLeft(isToGo);
+  };
   const remove = async (head) => {
     try {
-      await written(head.id);
+      await endWrites(({ id }) => id === head.id);
       const found = await kept.readConversation(owner, head.id);
       await kept.deleteConversation(head.id);
       return await showRemoved(head, found);
@@ -112,7 +117,7 @@ export function conversationShelf(api, { show, restore }) {
   };
   const removeAll = async () => {
     try {
-      await Promise.all([...running, shown].map(({ keeping }) => keeping));
+      await endWrites((head) => head.owner === owner);
       await kept.deleteAll(owner);
     } catch (error) {
       return undo.tell(`The conversations could not be deleted (${error.name}).`);
@@ -122,6 +127,7 @@ export function conversationShelf(api, { show, restore }) {
     return take(newConversation(owner));
   };
   const keepingChanged = () => {
+    if (!kept.isKeeping()) dropLeft();
     showAddress(shown);
     if (shown.turns.length) changed(shown);
   };
