@@ -249,7 +249,7 @@ async def test_rows_are_sent_as_they_are_and_mistakes_in_them_are_told(
         await page.get_by_role("link", name="All batches").click()
         await expect(page.get_by_role("heading", name="Batches")).to_be_focused()
         await expect(card(page, "rows.jsonl")).to_contain_text("1 mistake in the file: no row was asked")
-        rows.write_bytes(lines_of([body("one")], "/v1/rerank")[0])
+        rows.write_bytes(lines_of([body("one")], "/v1/judge")[0])
         await page.get_by_text("New batch").click()
         await field.set_input_files(rows)
         await page.get_by_role("button", name="Create the batch").click()
