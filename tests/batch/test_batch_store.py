@@ -8,12 +8,12 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import orjson
 import pytest
 
 from cappella import database
 from cappella.auth.keys import Reader
-from cappella.batch import beginnings
-from cappella.batch import store as batch_store
+from cappella.batch import beginnings, inputs
 from cappella.batch.store import BatchStore
 from cappella.batch.types import NewBatch, Purpose, RowEnd
 from cappella.errors import BatchesUnavailable, BatchRefused, ConfigError, RequestError
@@ -44,7 +44,7 @@ async def test_rows_are_handed_out_in_the_order_of_their_ranks_page_by_page(stor
 
 
 async def test_pages_are_bounded_by_bytes_too(store: BatchStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch_store, "ROWS_BYTES", 300)
+    monkeypatch.setattr(inputs, "ROWS_BYTES", 300)
     batch = await stored_batch(store, [body("x" * 400), body("y"), body("z")])
     assert [row.number for row in await store.rows_left(batch.id, 9)] == [1]
     assert [row.number for row in await store.rows_left(batch.id, 9, after=1)] == [2, 3]
@@ -124,6 +124,38 @@ async def test_rows_whose_file_is_gone_end_with_an_error(store: BatchStore) -> N
     assert (done.status, done.completed, done.failed) == ("completed", 1, 1)
     (line,) = await content_of(store, done.error_file_id)
     assert "removed" in line["response"]["body"]["error"]["message"]
+
+
+async def test_a_row_that_cannot_be_read_ends_and_the_others_go_on(store: BatchStore) -> None:
+    batch = await stored_batch(store, [body("x"), body("y"), body("z"), body("w")])
+    path = store.files.path_of(batch.input_file_id)
+    lines = path.read_bytes().splitlines(keepends=True)
+    # As deep as it can be read, a line that is no JSON, and a file that is too short.
+    deep = lines[0].replace(b'"x"', b"[" * 300 + b"]" * 300)
+    lines = [deep, lines[1].replace(b"{", b" ", 1), lines[2], lines[3][:9]]
+    starts = [sum(map(len, lines[:number])) for number in range(4)]
+    path.write_bytes(b"".join(lines))
+    places = [(start, len(line), number) for number, (start, line) in enumerate(zip(starts, lines, strict=True), 1)]
+    await store._folder.call(lambda db: db.executemany("UPDATE rows SET offset=?, size_bytes=? WHERE number=?", places))
+    (row,) = await store.rows_left(batch.id, 1)
+    assert (row.number, b'"content":"z"' in row.body) == (3, True)
+    await store.end_row(row, good())
+    assert await store.rows_left(batch.id, 1) == []
+    done = await store.finish(batch.id)
+    assert (done.status, done.completed, done.failed) == ("completed", 1, 3)
+    errors = [line["response"] for line in await content_of(store, done.error_file_id)]
+    assert [each["status_code"] for each in errors] == [400, 400, 400]
+    assert "cannot be read" in errors[0]["body"]["error"]["message"]
+
+
+async def test_what_lies_beside_the_body_changes_nothing(store: BatchStore) -> None:
+    batch = await stored_batch(store, [body("x")])
+    path = store.files.path_of(batch.input_file_id)
+    line = path.read_bytes().replace(b'"body"', b'"params":{"model":"secret"},"body"')
+    path.write_bytes(line)
+    await store._folder.call(lambda db: db.execute("UPDATE rows SET size_bytes = ?", (len(line),)))
+    (row,) = await store.rows_left(batch.id, 1)
+    assert orjson.loads(row.body) == body("x")
 
 
 async def test_the_secret_of_a_batch_stays_the_same_and_is_its_own(tmp_path: Path) -> None:

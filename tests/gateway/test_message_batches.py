@@ -18,6 +18,7 @@ from support.scripted_engine import Json
 from support.stored_batches import body
 
 PATH = "/v1/messages/batches"
+DEEP: Json = orjson.loads(b'{"a":' * 100 + b"1" + b"}" * 100)
 
 
 def client(url: str, key: str = "none") -> Any:
@@ -128,6 +129,7 @@ async def test_batches_are_listed_both_ways(stock: Any) -> None:
         ([{"params": {}}], r"requests\.0\.custom_id"),
         ([{"custom_id": "a"}], r"requests\.0\.params"),
         (requests(message(stream=True)), "streamed"),
+        (requests(message(metadata=DEEP)), r"requests\.0\.params: The body is nested deeper"),
         (requests(*[message()] * 4), "max_rows"),
         (requests(message("x" * 300_000)), "max_body_bytes"),
         (requests(*[message("x" * 180_000)] * 2)[:1] * 9, "used twice"),

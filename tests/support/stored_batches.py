@@ -35,6 +35,8 @@ async def stored_batch(
 ) -> Batch:
     """A batch with these bodies, in progress; they are answered in their own order."""
     lines = lines_of(bodies, fields.get("endpoint", CHAT))
+    if api == "anthropic":
+        lines = [line.replace(b'"body":', b'"params":', 1) for line in lines]
     file = await stored_file(store, b"".join(lines), key_id)
     starts = [sum(map(len, lines[:number])) for number in range(len(lines))]
     rows = [

@@ -79,11 +79,28 @@ def delete(db: sqlite3.Connection, batch_id: str) -> list[str]:
 
 def give_up(db: sqlite3.Connection, batch_id: str) -> None:
     """End all rows that have no end, because their requests cannot be read any more."""
-    error = {"message": "The input file of this batch was removed from the server's folder.", "type": "server_error"}
-    # In the form of either API.
-    reply = orjson.dumps({"type": "error", "error": {**error, "param": None, "code": "internal_error"}})
-    query = "UPDATE rows SET status_code = 500, request_id = '', reply = ? WHERE batch_id = ? AND status_code IS NULL"
-    count = db.execute(query, (reply, batch_id)).rowcount
+    message = "The input file of this batch was removed from the server's folder."
+    _end_rows(db, batch_id, 500, _error(message, "server_error", "internal_error"))
+
+
+def refuse_row(db: sqlite3.Connection, batch_id: str, number: int) -> None:
+    """End a row whose request is no JSON object, or is nested too deeply to be passed on."""
+    message = (
+        "The request cannot be read: it is nested too deeply, or the input file was changed in the server's folder."
+    )
+    _end_rows(db, batch_id, 400, _error(message, "invalid_request_error", "invalid_json"), number)
+
+
+def _error(message: str, kind: str, code: str) -> bytes:
+    """In the form of either API."""
+    return orjson.dumps({"type": "error", "error": {"message": message, "type": kind, "param": None, "code": code}})
+
+
+def _end_rows(db: sqlite3.Connection, batch_id: str, status_code: int, reply: bytes, number: int | None = None) -> None:
+    """End the row of this number, or all, that have no end."""
+    which = "batch_id = ? AND status_code IS NULL AND ifnull(? = number, TRUE)"
+    query = f"UPDATE rows SET status_code = ?, request_id = '', reply = ? WHERE {which}"
+    count = db.execute(query, (status_code, reply, batch_id, number)).rowcount
     db.execute("UPDATE batches SET failed = failed + ? WHERE id = ?", (count, batch_id))
 
 

@@ -5,16 +5,15 @@ A row's request lies in the input file, its reply in the database until the batc
 
 import asyncio
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from cappella import lenient_json
 from cappella.auth.keys import Reader
-from cappella.batch import beginnings, endings
+from cappella.batch import beginnings, endings, inputs
 from cappella.batch.files import FileStore
 from cappella.batch.folder import Folder
 from cappella.batch.progress import Progress
@@ -22,8 +21,6 @@ from cappella.batch.types import UNFINISHED, Api, Batch, NewBatch, NewRow, Row, 
 from cappella.database import DAY_S, prune_forever
 from cappella.errors import BatchRefused
 
-ROWS_BYTES = 64 << 20
-"""The bodies that `rows_left` returns at once; one alone may be larger."""
 _COLUMNS = (
     "id, key_id, api, endpoint, status, created_at, window_s, input_file_id, output_file_id, error_file_id, "
     "output_expires_s, metadata, errors, times, total, completed, failed, total_tokens, weights"
@@ -125,21 +122,12 @@ class BatchStore:
     async def rows_left(self, batch_id: str, limit: int, after: int = 0) -> list[Row]:
         """Rows without an end, in the order of their ranks, which are greater than `after`.
 
-        If the input file is gone, they end with an error that says so.
+        If the input file is gone, or a row in it cannot be read, they end with an error that says so.
         """
 
         def work(db: sqlite3.Connection) -> list[Row]:
             batch = self._one(db, batch_id)
-            query = (
-                "SELECT number, custom_id, offset, size_bytes, rank FROM rows"
-                " WHERE batch_id = ? AND status_code IS NULL AND rank > ? ORDER BY rank LIMIT ?"
-            )
-            found = db.execute(query, (batch_id, after, limit)).fetchall()
-            path = self._folder.content(batch.input_file_id)
-            if found and not path.exists():
-                endings.give_up(db, batch_id)
-                return []
-            return list(_rows(batch, path, found))
+            return inputs.rows_left(db, batch, self._folder.content(batch.input_file_id), limit, after)
 
         return await self._folder.call(work)
 
@@ -270,23 +258,3 @@ class BatchStore:
         named = dict(zip(_COLUMNS.split(", "), row, strict=True))
         parsed = {name: orjson.loads(named[name]) for name in ("metadata", "errors", "times")}
         return Batch(**{**named, **parsed}, paused=self._paused.get(named["id"]))
-
-
-def _rows(batch: Batch, path: Path, found: Sequence[tuple[int, str, int, int, int]]) -> Iterator[Row]:
-    """The rows with their requests, as many as ROWS_BYTES allow."""
-    total = 0
-    if not found:
-        return
-    with path.open("rb") as content:
-        for number, custom_id, offset, size_bytes, rank in found:
-            total += size_bytes
-            if total > max(ROWS_BYTES, size_bytes):
-                return
-            content.seek(offset)
-            yield Row(batch.id, number, custom_id, batch.endpoint, _body(content.read(size_bytes)), rank)
-
-
-def _body(line: bytes) -> bytes:
-    """The body in a line: of OpenAI's, `body`, of Anthropic's, `params`."""
-    request = lenient_json.loads(line)[0]
-    return orjson.dumps(request["params"] if "params" in request else request["body"])
