@@ -13,7 +13,7 @@ import pytest
 
 from cappella import database
 from cappella.auth.keys import Reader
-from cappella.batch import beginnings, inputs
+from cappella.batch import beginnings, folder, inputs
 from cappella.batch.store import BatchStore
 from cappella.batch.types import NewBatch, Purpose, RowEnd
 from cappella.errors import BatchesUnavailable, BatchRefused, ConfigError, RequestError
@@ -329,6 +329,38 @@ async def test_a_full_disk_is_told_and_nothing_is_lost(store: BatchStore, monkey
 
 def _no_space(_: int) -> None:
     raise OSError(28, "No space left on device")
+
+
+async def test_a_disk_that_is_full_after_the_commit_takes_nothing_back(
+    store: BatchStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    gone = await stored_file(store, SECRET.encode())
+    with monkeypatch.context() as full:
+        full.setattr(folder, "truncate_log", _no_checkpoint)
+        batch = await stored_batch(store, [body()])
+        await store.end_row((await store.rows_left(batch.id, 1))[0], good())
+        done = await store.finish(batch.id)
+        await store.files.delete(gone.id)
+    assert "lies there for a while (disk is full)" in caplog.text
+    assert (done.status, len(await content_of(store, done.output_file_id))) == ("completed", 1)
+    assert store.files.path_of(batch.input_file_id).exists()
+    assert not store.files.path_of(gone.id).exists()
+
+
+def _no_checkpoint(_: sqlite3.Connection) -> None:
+    raise sqlite3.OperationalError("disk is full")
+
+
+async def test_what_was_committed_stays_if_its_caller_is_cancelled_meanwhile(store: BatchStore) -> None:
+    async with store.files.uploading(None) as upload:
+        await upload.write(b"x")
+        keeping = asyncio.create_task(upload.keep("in.jsonl", "batch", 60.0))
+        await asyncio.sleep(0)
+        keeping.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await keeping
+    (file,) = await store.files.listed(ANY, INPUTS, None, 9, True) or ()
+    assert b"".join([piece async for piece in store.files.pieces(file.id)]) == b"x"
 
 
 async def test_a_full_database_refuses_and_goes_on(store: BatchStore) -> None:

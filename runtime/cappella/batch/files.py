@@ -96,8 +96,7 @@ class FileStore:
                 raise BatchRefused(f"{found[0]} still reads {file_id}: cancel it, or wait for its end.")
             db.execute("DELETE FROM files WHERE id = ?", (file_id,))
 
-        await self._folder.settle(work)
-        await self._folder.on_thread(lambda: self._folder.content(file_id).unlink(missing_ok=True))
+        await self._folder.settle(work, lambda: self._folder.content(file_id).unlink(missing_ok=True))
 
     async def pieces(self, file_id: str) -> AsyncGenerator[bytes, None]:
         """The content. It goes on where the file is deleted meanwhile. Raises BatchesUnavailable."""
@@ -145,8 +144,7 @@ class Upload:
             self.content.complete()
             insert(db, file)
 
-        await self._folder.settle(work)
-        self.content.keep()
+        await self._folder.settle(work, self.content.keep)
         return file
 
     def _flush(self) -> None:

@@ -67,13 +67,17 @@ class Folder:
 
         return await self._attempt(in_transaction)
 
-    async def settle(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """As `call`: what is written outlives a loss of power, and of what is deleted no byte is left."""
+    async def settle(self, work: Callable[[sqlite3.Connection], T], then: Callable[[], object] = lambda: None) -> T:
+        """As `call`: what is written outlives a loss of power, and of what is deleted no byte is left.
+
+        `then` follows what was committed, even if the caller was cancelled meanwhile.
+        """
 
         def in_transaction() -> T:
             with self._db as db:
                 result = work(db)
-            truncate_log(self._db)
+            then()
+            self._truncate_log()
             return result
 
         return await self._attempt(in_transaction)
@@ -107,6 +111,13 @@ class Folder:
             raise BatchesUnavailable(message) from error
         self._is_failing = False
         return result
+
+    def _truncate_log(self) -> None:
+        """The work is done: a disk that is too full for this is told, and the next one who settles tries again."""
+        try:
+            truncate_log(self._db)
+        except sqlite3.Error as error:
+            logger.warning("server.batch: what was deleted from %s lies there for a while (%s)", self.path, error)
 
     def _open(self) -> sqlite3.Connection:
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)

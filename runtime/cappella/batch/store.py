@@ -220,8 +220,7 @@ class BatchStore:
             return self._one(db, batch_id)
 
         try:
-            batch = await self._folder.settle(work)
-            files.keep()
+            batch = await self._folder.settle(work, files.keep)
         finally:
             await self._folder.on_thread(files.close)
         self.go_on(batch_id)
