@@ -378,6 +378,19 @@ async def test_a_full_database_refuses_and_goes_on(store: BatchStore) -> None:
     assert await store.end_row(row, good())
 
 
+async def test_files_of_others_in_the_folder_stay(tmp_path: Path) -> None:
+    BatchStore(tmp_path).close()
+    own = "file-" + "0a" * 12
+    names = {"file-list.csv", "file-0123", f"{own}.bak", f"x{own}"}
+    for name in (*names, own, f"{own}.part"):
+        (tmp_path / name).touch()
+    (tmp_path / f"file-{'b' * 24}").mkdir()
+    (tmp_path / f"file-{'c' * 24}").symlink_to(tmp_path / "file-list.csv")
+    BatchStore(tmp_path).close()
+    left = {path.name for path in tmp_path.iterdir() if "sqlite" not in path.name}
+    assert left == {*names, f"file-{'b' * 24}", f"file-{'c' * 24}"}
+
+
 async def test_another_server_cannot_use_the_folder(store: BatchStore, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="another server uses it"):
         await asyncio.to_thread(BatchStore, tmp_path / "batches")
@@ -407,10 +420,10 @@ async def test_a_killed_server_loses_no_row_that_had_ended(tmp_path: Path) -> No
     process.kill()
     ended += [int(line) for line in (await process.stdout.read()).splitlines(keepends=True) if line.endswith(b"\n")]
     await process.wait()
-    (tmp_path / "file-0123.part").touch()
+    (tmp_path / f"file-{'0123' * 6}.part").touch()
     again = BatchStore(tmp_path)
     left = [row.number for row in await again.rows_left(batch.id, 1000)]
     assert not set(ended) & set(left)
     assert len(left) + (await again.unfinished())[0].completed == 200
-    assert not (tmp_path / "file-0123.part").exists()
+    assert not (tmp_path / f"file-{'0123' * 6}.part").exists()
     again.close()

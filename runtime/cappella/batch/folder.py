@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import re
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -38,6 +39,8 @@ CREATE TABLE IF NOT EXISTS steps (
 );
 """
 _UNFINISHED = ".part"
+_CONTENT = re.compile(rf"file-[0-9a-f]{{24}}({re.escape(_UNFINISHED)})?")
+"""The names of contents, as `files.new_file_id` makes them."""
 
 T = TypeVar("T")
 logger = logging.getLogger("cappella")
@@ -136,7 +139,7 @@ class Folder:
         return db
 
     def _remove_remains(self, known: set[str]) -> None:
-        """Remove what a server that was killed had begun to write, or to delete."""
+        """Remove what a server that was killed had begun to write, or to delete; other files are somebody's own."""
         for entry in os.scandir(self.path):
-            if entry.name.startswith("file-") and entry.name not in known:
+            if _CONTENT.fullmatch(entry.name) and entry.name not in known and entry.is_file(follow_symlinks=False):
                 os.unlink(entry)
