@@ -278,6 +278,32 @@ async def test_what_has_expired_is_deleted(tmp_path: Path, monkeypatch: pytest.M
     store.close()
 
 
+async def test_what_cannot_be_deleted_is_the_next_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "FIRST_PRUNE_S", 0.0)
+    monkeypatch.setattr(database, "PRUNE_S", 0.01)
+    store = BatchStore(tmp_path)
+    first, second = [await stored_file(store, b"x", lifetime_s=0.0) for _ in range(2)]
+    tries: list[str] = []
+    delete = store.files.delete
+
+    async def failing(file_id: str) -> None:
+        tries.append(file_id)
+        if len(tries) == 1:
+            raise BatchesUnavailable("The disk is full.")
+        if len(tries) == 3:
+            raise BatchRefused("A batch reads it.")
+        await delete(file_id)
+
+    monkeypatch.setattr(store.files, "delete", failing)
+    pruning = asyncio.create_task(store.prune_forever())
+    async with asyncio.timeout(20):
+        while any(store.files.path_of(each.id).exists() for each in (first, second)):
+            await asyncio.sleep(0.01)
+    pruning.cancel()
+    assert tries == [first.id, second.id, first.id, first.id]
+    store.close()
+
+
 async def test_the_quota_of_a_key_counts_what_arrives(tmp_path: Path) -> None:
     store = BatchStore(tmp_path, max_bytes_per_key=10)
     await stored_file(store, b"1234", "a")

@@ -6,6 +6,7 @@ A row's request lies in the input file, its reply in the database until the batc
 import asyncio
 import sqlite3
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from cappella.batch.folder import Folder
 from cappella.batch.progress import Progress
 from cappella.batch.types import UNFINISHED, Api, Batch, NewBatch, NewRow, Row, RowEnd
 from cappella.database import DAY_S, prune_forever
-from cappella.errors import BatchRefused
+from cappella.errors import BatchesUnavailable, BatchRefused
 
 _COLUMNS = (
     "id, key_id, api, endpoint, status, created_at, window_s, input_file_id, output_file_id, error_file_id, "
@@ -239,12 +240,15 @@ class BatchStore:
         self._folder.close()
 
     async def _prune(self, now: float) -> None:
-        for batch_id in await self._folder.call(
-            partial(endings.expired_batches, created_before=now - self.retention_s)
-        ):
-            await self.delete(batch_id)
-        for file_id in await self._folder.call(partial(endings.expired_files, now=now)):
-            await self.files.delete(file_id)
+        """What cannot be deleted now, is in an hour: the folder logs why. Nothing keeps the rest from being deleted."""
+        batches = partial(endings.expired_batches, created_before=now - self.retention_s)
+        files = partial(endings.expired_files, now=now)
+        for find, delete in ((batches, self.delete), (files, self.files.delete)):
+            with suppress(BatchesUnavailable):
+                # Also what a full disk has left in the log.
+                for entry in await self._folder.settle(find):
+                    with suppress(BatchesUnavailable, BatchRefused):
+                        await delete(entry)
 
     def _one(self, db: sqlite3.Connection, batch_id: str) -> Batch:
         """Raises BatchRefused if it was deleted."""
