@@ -278,6 +278,36 @@ async def test_what_has_expired_is_deleted(tmp_path: Path, monkeypatch: pytest.M
     store.close()
 
 
+async def test_the_input_of_a_batch_of_messages_that_never_came_is_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "FIRST_PRUNE_S", 0.0)
+    monkeypatch.setattr(database, "PRUNE_S", 0.01)
+    store = BatchStore(tmp_path)
+    lost, new = [await stored_file(store, b"x", purpose="messages") for _ in range(2)]
+    running = await stored_batch(store, [body()], api="anthropic")
+    hour_ago = "UPDATE files SET created_at = created_at - 3700 WHERE id <> ?"
+    await store._folder.call(lambda db: db.execute(hour_ago, (new.id,)))
+    pruning = asyncio.create_task(store.prune_forever())
+    async with asyncio.timeout(20):
+        while store.files.path_of(lost.id).exists():
+            await asyncio.sleep(0.01)
+    pruning.cancel()
+    assert store.files.path_of(new.id).exists()
+    assert store.files.path_of(running.input_file_id).exists()
+    store.close()
+
+
+async def test_the_end_of_a_batch_of_messages_and_of_its_input_are_one(
+    store: BatchStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = await stored_batch(store, [body()], api="anthropic")
+    monkeypatch.setattr(store.files, "delete", _no_space)
+    await store.finish(batch.id)
+    assert await store.files.find(batch.input_file_id, ANY, "messages") is None
+    assert not store.files.path_of(batch.input_file_id).exists()
+
+
 async def test_what_cannot_be_deleted_is_the_next_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "FIRST_PRUNE_S", 0.0)
     monkeypatch.setattr(database, "PRUNE_S", 0.01)

@@ -10,6 +10,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from cappella.auth.keys import KeyStore
+from cappella.batch import beginnings
 from cappella.gateway import openapi
 from support.batch_clients import batching
 from support.fake_engines import FakeEngines, eventually
@@ -144,6 +145,17 @@ async def test_a_wrong_request_is_named_in_anthropics_form(url: str, tmp_path: P
     assert raised.value.status_code == 400
     error: Any = raised.value.body
     assert (error["type"], error["error"]["type"]) == ("error", "invalid_request_error")
+    assert list((tmp_path / "batches").glob("file-*")) == []
+
+
+async def test_nothing_is_left_of_a_batch_that_cannot_be_created(
+    stock: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import anthropic
+
+    monkeypatch.setattr(beginnings, "MAX_UNFINISHED", 0)
+    with pytest.raises(anthropic.BadRequestError, match="have not ended"):
+        await stock.create(requests=requests(message()))
     assert list((tmp_path / "batches").glob("file-*")) == []
 
 

@@ -226,8 +226,6 @@ class BatchStore:
             await self._folder.on_thread(files.close)
         self.go_on(batch_id)
         self.progress.forget(batch_id)
-        if batch.api == "anthropic":
-            await self.files.delete(batch.input_file_id)
         return batch
 
     async def prune_forever(self) -> None:

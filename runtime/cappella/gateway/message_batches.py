@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -11,7 +12,7 @@ from fastapi import Request, Response
 from cappella.batch.files import Upload
 from cappella.batch.types import Batch, NewBatch, NewRow
 from cappella.config.limits import Limits
-from cappella.errors import BatchRefused, RequestError
+from cappella.errors import BatchesUnavailable, BatchRefused, RequestError
 from cappella.gateway import pages
 from cappella.gateway.batch_access import Access, access
 from cappella.gateway.batch_input import NO_STREAM, order_of
@@ -100,7 +101,13 @@ async def _create(asked: Access, request: Request) -> Batch:
             raise RequestError("requests must have at least one request.", "requests")
         file = await upload.keep("requests.jsonl", "messages", asked.store.retention_s)
     new = NewBatch(asked.key_id, "anthropic", _ENDPOINT, file.id, WINDOW_S)
-    return await asked.store.create(new, rows.rows)
+    try:
+        return await asked.store.create(new, rows.rows)
+    except BaseException:
+        # No client could do it. If it was created after all, it reads the file.
+        with suppress(BatchesUnavailable, BatchRefused):
+            await asked.store.files.delete(file.id)
+        raise
 
 
 class _Rows:
