@@ -183,8 +183,33 @@ async def test_other_weights_are_refused_until_they_are_accepted(store: BatchSto
     assert (await store.accept_weights(batch.id)).paused is None
     assert store.changed.is_set()
     assert await store.steps(row) == {}
-    await store.begin(batch.id, "new")
     assert (await store.unfinished())[0].weights == "new"
+    await store.begin(batch.id, "new")
+    with pytest.raises(BatchRefused, match="other weights"):
+        await store.begin(batch.id, "third")
+
+
+async def test_weights_are_accepted_only_where_others_were_refused(store: BatchStore) -> None:
+    batch = await stored_batch(store, [body()])
+    (row,) = await store.rows_left(batch.id, 1)
+    await store.begin(batch.id, "old")
+    await store.keep_step(row, b"k", b"v")
+    with pytest.raises(BatchRefused, match="does not wait"):
+        await store.accept_weights(batch.id)
+    with pytest.raises(BatchRefused, match="other weights"):
+        await store.begin(batch.id, "new")
+    # The old ones are back.
+    await store.begin(batch.id, "old")
+    with pytest.raises(BatchRefused, match="does not wait"):
+        await store.accept_weights(batch.id)
+    assert (await store.unfinished())[0].weights == "old"
+    assert await store.steps(row) == {b"k": b"v"}
+    with pytest.raises(BatchRefused, match="other weights"):
+        await store.begin(batch.id, "new")
+    await store.cancel(batch.id)
+    await store.finish(batch.id)
+    with pytest.raises(BatchRefused, match="does not wait"):
+        await store.accept_weights(batch.id)
 
 
 async def test_a_batch_is_of_its_key(store: BatchStore) -> None:

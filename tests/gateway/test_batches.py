@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 from cappella.auth.keys import KeyStore
 from cappella.batch.store import BatchStore
 from cappella.config import Audit
+from cappella.errors import BatchRefused
 from cappella.gateway import openapi
 from support.batch_clients import batching, create, ended, lines_in, stock_client, upload
 from support.batch_gateway import batch_config
@@ -238,6 +239,11 @@ async def test_other_weights_are_accepted_by_its_owner(
     with pytest.raises(openai.BadRequestError, match="accept_new_weights"):
         await stock.post(f"/batches/{made.id}/resume", cast_to=object, body={})
     accept = {"accept_new_weights": True}
+    with pytest.raises(openai.ConflictError, match="does not wait"):
+        await stock.post(f"/batches/{made.id}/resume", cast_to=object, body=accept)
+    assert await eventually(lambda: fake_engines.running > 0)
+    with pytest.raises(BatchRefused):
+        await store.begin(made.id, "others")
     resumed: Any = await stock.post(f"/batches/{made.id}/resume", cast_to=object, body=accept)
     assert (resumed["id"], resumed["progress"]["paused"]) == (made.id, None)
     fake_engines.release()

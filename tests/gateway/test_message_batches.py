@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 
 from cappella.auth.keys import KeyStore
 from cappella.batch import beginnings
+from cappella.errors import BatchRefused
 from cappella.gateway import openapi
 from support.batch_clients import batching
 from support.fake_engines import FakeEngines, eventually
@@ -193,6 +194,22 @@ async def test_a_batch_is_of_its_key_and_its_api(fake_engines: FakeEngines, tmp_
                     await other
                 error: Any = raised.value.body
                 assert error["error"]["type"] == "not_found_error"
+
+
+async def test_other_weights_are_accepted(url: str, stock: Any, fake_engines: FakeEngines) -> None:
+    hold(fake_engines)
+    made = await stock.create(requests=requests(message()))
+    assert await eventually(lambda: fake_engines.running > 0)
+    store = fake_engines.reloader.state.batches
+    assert store
+    with pytest.raises(BatchRefused):
+        await store.begin(made.id, "others")
+    async with (
+        aiohttp.ClientSession(url) as http,
+        http.post(f"/v1/batches/{made.id}/resume", json={"accept_new_weights": True}) as reply,
+    ):
+        assert (reply.status, (await reply.json())["id"]) == (200, made.id)
+    fake_engines.release()
 
 
 async def test_replies_have_their_declared_types(url: str, stock: Any) -> None:

@@ -7,6 +7,7 @@ import asyncio
 import sqlite3
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ class BatchStore:
         self.changed = asyncio.Event()
         self.progress = Progress()
         self._paused: dict[str, str] = {}
+        self._refused: dict[str, str] = {}
         self._folder = Folder(folder)
         self.files = FileStore(self._folder, max_bytes_per_key)
 
@@ -178,28 +180,33 @@ class BatchStore:
         return await self._folder.call(work)
 
     async def begin(self, batch_id: str, weights: str) -> None:
-        """Note the digest of the models' weights. Raises BatchRefused if it has begun with others."""
+        """Note the digest of the models' weights. Raises BatchRefused if it has begun with others, until they are accepted."""
 
         def work(db: sqlite3.Connection) -> None:
             known = self._one(db, batch_id).weights
             if known and known != weights:
+                self._refused[batch_id] = weights
                 raise BatchRefused(f"{batch_id} began with other weights than those that are served now.")
+            self._refused.pop(batch_id, None)
             db.execute("UPDATE batches SET weights = ? WHERE id = ?", (weights, batch_id))
 
         await self._folder.call(work)
 
     async def accept_weights(self, batch_id: str) -> Batch:
-        """Let it go on with the weights that are served now; its rows without an end begin anew."""
+        """Let it go on with the weights that `begin` refused; its rows without an end begin anew. Raises BatchRefused."""
 
         def work(db: sqlite3.Connection) -> Batch:
-            db.execute("UPDATE batches SET weights = '' WHERE id = ?", (batch_id,))
+            batch = self._one(db, batch_id)
+            if batch.is_finished or batch_id not in self._refused:
+                raise BatchRefused(f"{batch_id} does not wait for anybody to accept other weights.")
+            db.execute("UPDATE batches SET weights = ? WHERE id = ?", (self._refused[batch_id], batch_id))
             db.execute("DELETE FROM steps WHERE batch_id = ?", (batch_id,))
             return self._one(db, batch_id)
 
-        self.go_on(batch_id)
         batch = await self._folder.call(work)
+        self.go_on(batch_id)
         self.changed.set()
-        return batch
+        return replace(batch, paused=None)
 
     def pause(self, batch_id: str, why: str) -> None:
         """Tell, for as long as this server is up, why a batch does not go on. Not on the disk, which may be full."""
@@ -225,6 +232,7 @@ class BatchStore:
         finally:
             await self._folder.on_thread(files.close)
         self.go_on(batch_id)
+        self._refused.pop(batch_id, None)
         self.progress.forget(batch_id)
         return batch
 

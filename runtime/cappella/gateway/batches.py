@@ -72,7 +72,7 @@ def create_router(current: Callable[[], GatewayState], actions: OperatorActions)
         async with received(current, request) as incoming:
             asked = access_of(current(), incoming.key, actions)
             parse(ResumeRequest, policy.read(RESUME_FIELDS, incoming.wire, True))
-        batch = await asked.batch(request.path_params["batch_id"], "openai")
+        batch = await asked.batch(request.path_params["batch_id"], "openai", "anthropic")
         with actions.recorded("batch.resume", batch=batch.id):
             return asked.shown(await asked.store.accept_weights(batch.id))
 
