@@ -13,7 +13,7 @@ import pytest
 
 from cappella import database
 from cappella.auth.keys import Reader
-from cappella.batch import beginnings, folder, inputs
+from cappella.batch import beginnings, files, folder, inputs
 from cappella.batch.store import BatchStore
 from cappella.batch.types import NewBatch, Purpose, RowEnd
 from cappella.errors import BatchesUnavailable, BatchRefused, ConfigError, RequestError
@@ -360,21 +360,51 @@ async def test_what_cannot_be_deleted_is_the_next_time(tmp_path: Path, monkeypat
 
 
 async def test_the_quota_of_a_key_counts_what_arrives(tmp_path: Path) -> None:
-    store = BatchStore(tmp_path, max_bytes_per_key=10)
-    await stored_file(store, b"1234", "a")
+    unit = files.MIN_FILE_BYTES
+    store = BatchStore(tmp_path, max_bytes_per_key=10 * unit)
+    await stored_file(store, bytes(4 * unit), "a")
     async with store.files.uploading("a") as one, store.files.uploading("a") as two:
-        await one.write(b"123")
+        await one.write(bytes(3 * unit))
         with pytest.raises(RequestError, match="max_bytes_per_key") as raised:
-            await two.write(b"1234")
+            await two.write(bytes(3 * unit + 1))
         assert raised.value.code == "quota_exceeded"
-        await two.write(b"123")
+        await two.write(bytes(3 * unit))
         await one.keep("one", "batch", 60.0)
         with pytest.raises(RequestError, match="max_bytes_per_key"):
             await two.write(b"1")
-    await stored_file(store, b"1234567890", "b")
-    await stored_file(store, b"123", "a")
+    await stored_file(store, bytes(10 * unit), "b")
+    await stored_file(store, bytes(3 * unit), "a")
     assert len(list(tmp_path.glob("file-*"))) == 4
     store.close()
+
+
+async def test_an_empty_file_counts_too(tmp_path: Path) -> None:
+    store = BatchStore(tmp_path, max_bytes_per_key=3 * files.MIN_FILE_BYTES)
+    await stored_file(store, b"", "a")
+    async with store.files.uploading("a") as arriving:
+        await arriving.write(b"1")
+        await stored_file(store, b"", "a")
+        with pytest.raises(RequestError, match="max_bytes_per_key"):
+            await stored_file(store, b"", "a")
+    await stored_file(store, b"1", "a")
+    with pytest.raises(RequestError, match="max_bytes_per_key"):
+        await stored_file(store, b"", "a")
+    assert len(list(tmp_path.glob("file-*"))) == 3
+    store.close()
+
+
+async def test_of_the_failed_batches_of_a_key_the_oldest_go(store: BatchStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(beginnings, "MAX_FAILED", 2)
+    file = await stored_file(store, b"x", "a")
+    running, other = await stored_batch(store, [body()], "a"), await stored_batch(store, [body()], "b")
+
+    async def failing() -> str:
+        new = NewBatch("a", "openai", CHAT, file.id, 60.0, errors=[{"code": "empty_file"}])
+        return (await store.create(new)).id
+
+    failed = [await failing() for _ in range(3)]
+    listed = await store.listed(ANY, "openai", None, 9) or ()
+    assert [each.id for each in listed] == [failed[2], failed[1], other.id, running.id]
 
 
 async def test_nothing_is_left_of_an_upload_that_breaks_off(store: BatchStore, tmp_path: Path) -> None:
