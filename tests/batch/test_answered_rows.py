@@ -3,6 +3,7 @@
 import asyncio
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -60,6 +61,19 @@ async def test_every_row_ends_once_with_a_reply_or_an_error(fake_engines: FakeEn
     assert {name: error["status_code"] for name, error in errors.items()} == {"r5": 400, "r6": 404}
     assert errors["r6"]["body"]["error"]["code"] == "model_not_found"
     assert set(calls_of_members(fake_engines).values()) == {1}
+
+
+async def test_a_models_reply_that_is_none_ends_its_row(fake_engines: FakeEngines, tmp_path: Path) -> None:
+    no_reply: Any = [7]
+    fake_engines.let("ann", Script(refuse=(200, no_reply)))
+    fake_engines.let("bob", Script(refuse=(200, {"object": "chat.completion", "choices": [], "usage": ["?"]})))
+    async with answering(fake_engines, batch_config(tmp_path)) as store:
+        bodies = [body("One.", model="ann"), body("Two.", model="bob")]
+        replies, errors = await ends(store, await stored_batch(store, bodies))
+    assert errors["r1"]["status_code"] == 502
+    assert "no JSON object" in errors["r1"]["body"]["error"]["message"]
+    assert replies["r2"]["body"]["usage"] == ["?"]
+    assert len(fake_engines.servers["ann"].bodies) == 1
 
 
 @pytest.mark.parametrize(

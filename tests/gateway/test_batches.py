@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 from cappella.auth.keys import KeyStore
 from cappella.batch.store import BatchStore
 from cappella.config import Audit
+from cappella.errors import BatchRefused
 from cappella.gateway import openapi
 from support.batch_clients import batching, create, ended, lines_in, stock_client, upload
 from support.batch_gateway import batch_config
@@ -115,6 +116,14 @@ async def test_a_file_with_mistakes_fails_and_names_them(stock: AsyncOpenAI) -> 
     await stock.files.delete(file.id)
     with pytest.raises(openai.ConflictError, match="failed"):
         await stock.batches.cancel(made.id)
+
+
+async def test_a_row_that_is_nested_too_deeply_fails(stock: AsyncOpenAI) -> None:
+    deep = lines_of([body("DEEP")])[0].replace(b'"DEEP"', b"[" * 300 + b"]" * 300)
+    file = await upload(stock, deep)
+    made = await stock.batches.create(input_file_id=file.id, endpoint=CHAT, completion_window="24h")
+    assert made.errors
+    assert [(each.line, each.code, each.param) for each in made.errors.data or ()] == [(1, "too_large", "body")]
 
 
 async def test_too_many_rows_fail(stock: AsyncOpenAI) -> None:
@@ -230,6 +239,11 @@ async def test_other_weights_are_accepted_by_its_owner(
     with pytest.raises(openai.BadRequestError, match="accept_new_weights"):
         await stock.post(f"/batches/{made.id}/resume", cast_to=object, body={})
     accept = {"accept_new_weights": True}
+    with pytest.raises(openai.ConflictError, match="does not wait"):
+        await stock.post(f"/batches/{made.id}/resume", cast_to=object, body=accept)
+    assert await eventually(lambda: fake_engines.running > 0)
+    with pytest.raises(BatchRefused):
+        await store.begin(made.id, "others")
     resumed: Any = await stock.post(f"/batches/{made.id}/resume", cast_to=object, body=accept)
     assert (resumed["id"], resumed["progress"]["paused"]) == (made.id, None)
     fake_engines.release()

@@ -10,6 +10,8 @@ import pytest
 from pydantic import TypeAdapter
 
 from cappella.auth.keys import KeyStore
+from cappella.batch import beginnings
+from cappella.errors import BatchRefused
 from cappella.gateway import openapi
 from support.batch_clients import batching
 from support.fake_engines import FakeEngines, eventually
@@ -18,6 +20,7 @@ from support.scripted_engine import Json
 from support.stored_batches import body
 
 PATH = "/v1/messages/batches"
+DEEP: Json = orjson.loads(b'{"a":' * 100 + b"1" + b"}" * 100)
 
 
 def client(url: str, key: str = "none") -> Any:
@@ -128,6 +131,7 @@ async def test_batches_are_listed_both_ways(stock: Any) -> None:
         ([{"params": {}}], r"requests\.0\.custom_id"),
         ([{"custom_id": "a"}], r"requests\.0\.params"),
         (requests(message(stream=True)), "streamed"),
+        (requests(message(metadata=DEEP)), r"requests\.0\.params: The body is nested deeper"),
         (requests(*[message()] * 4), "max_rows"),
         (requests(message("x" * 300_000)), "max_body_bytes"),
         (requests(*[message("x" * 180_000)] * 2)[:1] * 9, "used twice"),
@@ -142,6 +146,17 @@ async def test_a_wrong_request_is_named_in_anthropics_form(url: str, tmp_path: P
     assert raised.value.status_code == 400
     error: Any = raised.value.body
     assert (error["type"], error["error"]["type"]) == ("error", "invalid_request_error")
+    assert list((tmp_path / "batches").glob("file-*")) == []
+
+
+async def test_nothing_is_left_of_a_batch_that_cannot_be_created(
+    stock: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import anthropic
+
+    monkeypatch.setattr(beginnings, "MAX_UNFINISHED", 0)
+    with pytest.raises(anthropic.BadRequestError, match="have not ended"):
+        await stock.create(requests=requests(message()))
     assert list((tmp_path / "batches").glob("file-*")) == []
 
 
@@ -179,6 +194,22 @@ async def test_a_batch_is_of_its_key_and_its_api(fake_engines: FakeEngines, tmp_
                     await other
                 error: Any = raised.value.body
                 assert error["error"]["type"] == "not_found_error"
+
+
+async def test_other_weights_are_accepted(url: str, stock: Any, fake_engines: FakeEngines) -> None:
+    hold(fake_engines)
+    made = await stock.create(requests=requests(message()))
+    assert await eventually(lambda: fake_engines.running > 0)
+    store = fake_engines.reloader.state.batches
+    assert store
+    with pytest.raises(BatchRefused):
+        await store.begin(made.id, "others")
+    async with (
+        aiohttp.ClientSession(url) as http,
+        http.post(f"/v1/batches/{made.id}/resume", json={"accept_new_weights": True}) as reply,
+    ):
+        assert (reply.status, (await reply.json())["id"]) == (200, made.id)
+    fake_engines.release()
 
 
 async def test_replies_have_their_declared_types(url: str, stock: Any) -> None:

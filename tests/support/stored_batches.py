@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 
 from cappella.batch.store import BatchStore
-from cappella.batch.types import Api, Batch, NewBatch, NewRow, RowEnd, StoredFile
+from cappella.batch.types import Api, Batch, NewBatch, NewRow, Purpose, RowEnd, StoredFile
 from support.scripted_engine import Json
 
 CHAT = "/v1/chat/completions"
@@ -23,11 +23,15 @@ def lines_of(bodies: Sequence[Json], path: str = CHAT) -> list[bytes]:
 
 
 async def stored_file(
-    store: BatchStore, content: bytes, key_id: str | None = None, lifetime_s: float = 1e6
+    store: BatchStore,
+    content: bytes,
+    key_id: str | None = None,
+    lifetime_s: float = 1e6,
+    purpose: Purpose = "batch",
 ) -> StoredFile:
     async with store.files.uploading(key_id) as upload:
         await upload.write(content)
-        return await upload.keep("in.jsonl", "batch", lifetime_s)
+        return await upload.keep("in.jsonl", purpose, lifetime_s)
 
 
 async def stored_batch(
@@ -35,7 +39,9 @@ async def stored_batch(
 ) -> Batch:
     """A batch with these bodies, in progress; they are answered in their own order."""
     lines = lines_of(bodies, fields.get("endpoint", CHAT))
-    file = await stored_file(store, b"".join(lines), key_id)
+    if api == "anthropic":
+        lines = [line.replace(b'"body":', b'"params":', 1) for line in lines]
+    file = await stored_file(store, b"".join(lines), key_id, purpose="batch" if api == "openai" else "messages")
     starts = [sum(map(len, lines[:number])) for number in range(len(lines))]
     rows = [
         NewRow(number, f"r{number}", start, len(line), number.to_bytes(4))

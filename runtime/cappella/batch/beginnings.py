@@ -13,7 +13,14 @@ from cappella.errors import BatchRefused, RequestError
 SECRET_BYTES = 32
 MAX_UNFINISHED = 100
 """Of one key."""
+MAX_FAILED = 100
+"""Of one key: they are kept for their errors alone, and the oldest go."""
 _PREFIXES: dict[Api, str] = {"openai": "batch", "anthropic": "msgbatch"}
+
+_DELETE_OLD_FAILED = (
+    "DELETE FROM batches WHERE rowid IN"
+    " (SELECT rowid FROM batches WHERE key_id IS ? AND status = 'failed' ORDER BY rowid DESC LIMIT -1 OFFSET ?)"
+)
 
 
 def insert(db: sqlite3.Connection, new: NewBatch, rows: Sequence[NewRow]) -> str:
@@ -28,6 +35,7 @@ def insert(db: sqlite3.Connection, new: NewBatch, rows: Sequence[NewRow]) -> str
     counts = (len(rows), 0, 0, 0)
     values = (*head, new.output_expires_s, *texts, *counts, "", secrets.token_bytes(SECRET_BYTES))
     db.execute(f"INSERT INTO batches VALUES ({','.join('?' * len(values))})", values)
+    db.execute(_DELETE_OLD_FAILED, (new.key_id, MAX_FAILED))
     ordered = enumerate(sorted(rows, key=lambda row: row.order), 1)
     db.executemany(
         "INSERT INTO rows VALUES (?,?,?,?,?,?,NULL,NULL,NULL)",

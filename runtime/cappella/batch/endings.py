@@ -12,6 +12,8 @@ from cappella.batch.files import insert, new_file_id
 from cappella.batch.folder import Folder
 from cappella.batch.types import UNFINISHED, Batch, Purpose, RowEnd, Status, StoredFile
 
+MAX_CREATION_S = 3600.0
+"""The input of a batch of messages is stored, and then at once the batch."""
 _RESULTS = "SELECT custom_id, status_code, request_id, reply FROM rows WHERE batch_id = ? ORDER BY number"
 _UNFINISHED = f"({', '.join(repr(each) for each in UNFINISHED)})"
 
@@ -23,12 +25,16 @@ def set_status(db: sqlite3.Connection, batch_id: str, status: Status) -> None:
 
 
 class ResultFiles:
-    """The result files of a batch: unless they are kept, nothing is left of them."""
+    """The result files of a batch: unless they are kept, nothing is left of them.
+
+    With those of a batch of messages, its input is deleted: no client could do it.
+    """
 
     def __init__(self, folder: Folder, retention_s: float) -> None:
         self._folder = folder
         self._retention_s = retention_s
         self._contents: dict[str, Content] = {}
+        self._read: str | None = None
 
     def write(self, db: sqlite3.Connection, batch: Batch) -> None:
         """Write them, and end the batch: completed if each row has an end, else cancelled or expired."""
@@ -45,10 +51,15 @@ class ResultFiles:
         set_status(db, batch.id, "finalizing")
         set_status(db, batch.id, "completed" if is_whole and left != "cancelled" else left)
         _delete_rows(db, batch.id)
+        if not is_openai:
+            db.execute("DELETE FROM files WHERE id = ?", (batch.input_file_id,))
+            self._read = batch.input_file_id
 
     def keep(self) -> None:
         for content in self._contents.values():
             content.keep()
+        if self._read:
+            self._folder.content(self._read).unlink(missing_ok=True)
 
     def close(self) -> None:
         for content in self._contents.values():
@@ -79,11 +90,28 @@ def delete(db: sqlite3.Connection, batch_id: str) -> list[str]:
 
 def give_up(db: sqlite3.Connection, batch_id: str) -> None:
     """End all rows that have no end, because their requests cannot be read any more."""
-    error = {"message": "The input file of this batch was removed from the server's folder.", "type": "server_error"}
-    # In the form of either API.
-    reply = orjson.dumps({"type": "error", "error": {**error, "param": None, "code": "internal_error"}})
-    query = "UPDATE rows SET status_code = 500, request_id = '', reply = ? WHERE batch_id = ? AND status_code IS NULL"
-    count = db.execute(query, (reply, batch_id)).rowcount
+    message = "The input file of this batch was removed from the server's folder."
+    _end_rows(db, batch_id, 500, _error(message, "server_error", "internal_error"))
+
+
+def refuse_row(db: sqlite3.Connection, batch_id: str, number: int) -> None:
+    """End a row whose request is no JSON object, or is nested too deeply to be passed on."""
+    message = (
+        "The request cannot be read: it is nested too deeply, or the input file was changed in the server's folder."
+    )
+    _end_rows(db, batch_id, 400, _error(message, "invalid_request_error", "invalid_json"), number)
+
+
+def _error(message: str, kind: str, code: str) -> bytes:
+    """In the form of either API."""
+    return orjson.dumps({"type": "error", "error": {"message": message, "type": kind, "param": None, "code": code}})
+
+
+def _end_rows(db: sqlite3.Connection, batch_id: str, status_code: int, reply: bytes, number: int | None = None) -> None:
+    """End the row of this number, or all, that have no end."""
+    which = "batch_id = ? AND status_code IS NULL AND ifnull(? = number, TRUE)"
+    query = f"UPDATE rows SET status_code = ?, request_id = '', reply = ? WHERE {which}"
+    count = db.execute(query, (status_code, reply, batch_id, number)).rowcount
     db.execute("UPDATE batches SET failed = failed + ? WHERE id = ?", (count, batch_id))
 
 
@@ -101,10 +129,11 @@ def expired_batches(db: sqlite3.Connection, created_before: float) -> list[str]:
 
 
 def expired_files(db: sqlite3.Connection, now: float) -> list[str]:
-    """The files that have expired and that no batch reads."""
+    """The files that have expired, or wait for a batch of messages that never came, and that no batch reads."""
     in_use = f"SELECT input_file_id FROM batches WHERE status IN {_UNFINISHED}"
-    query = f"SELECT id FROM files WHERE expires_at <= ? AND id NOT IN ({in_use})"
-    return [file_id for (file_id,) in db.execute(query, (now,))]
+    old = "(expires_at <= ? OR purpose = 'messages' AND created_at <= ?)"
+    query = f"SELECT id FROM files WHERE {old} AND id NOT IN ({in_use})"
+    return [file_id for (file_id,) in db.execute(query, (now, now - MAX_CREATION_S))]
 
 
 def _ends(db: sqlite3.Connection, batch_id: str) -> Iterator[tuple[str, RowEnd | None]]:

@@ -14,6 +14,8 @@ from cappella.batch.folder import Folder
 from cappella.batch.types import UNFINISHED, Purpose, StoredFile
 from cappella.errors import BatchRefused, RequestError
 
+MIN_FILE_BYTES = 4096
+"""What an empty file counts, too: a file takes a block of the disk, and a row of the database."""
 PIECE_BYTES = 1 << 20
 """What is written, or read, at a time."""
 _COLUMNS = "id, key_id, purpose, filename, size_bytes, created_at, expires_at"
@@ -43,10 +45,11 @@ class FileStore:
         """A file of this key that arrives; unless it is kept, nothing is left of it."""
         stored = await self._folder.call(lambda db: _bytes_of(db, key_id))
         upload = Upload(self, self._folder, key_id, stored)
+        self.take(key_id, stored, MIN_FILE_BYTES)
         try:
             yield upload
         finally:
-            self._arriving[key_id] -= upload.size_bytes
+            self._arriving[key_id] -= max(upload.size_bytes, MIN_FILE_BYTES)
             await self._folder.on_thread(upload.content.close)
 
     def take(self, key_id: str | None, stored_bytes: int, count: int) -> None:
@@ -96,8 +99,7 @@ class FileStore:
                 raise BatchRefused(f"{found[0]} still reads {file_id}: cancel it, or wait for its end.")
             db.execute("DELETE FROM files WHERE id = ?", (file_id,))
 
-        await self._folder.settle(work)
-        await self._folder.on_thread(lambda: self._folder.content(file_id).unlink(missing_ok=True))
+        await self._folder.settle(work, lambda: self._folder.content(file_id).unlink(missing_ok=True))
 
     async def pieces(self, file_id: str) -> AsyncGenerator[bytes, None]:
         """The content. It goes on where the file is deleted meanwhile. Raises BatchesUnavailable."""
@@ -127,8 +129,10 @@ class Upload:
 
     async def write(self, data: bytes) -> None:
         """Raises RequestError beyond the quota, and BatchesUnavailable."""
-        self._files.take(self._key_id, self._stored_bytes, len(data))
-        self.size_bytes += len(data)
+        size_bytes = self.size_bytes + len(data)
+        more = max(size_bytes, MIN_FILE_BYTES) - max(self.size_bytes, MIN_FILE_BYTES)
+        self._files.take(self._key_id, self._stored_bytes, more)
+        self.size_bytes = size_bytes
         self._pending.append(data)
         if self.size_bytes - self.content.size_bytes >= PIECE_BYTES:
             await self._folder.on_thread(self._flush)
@@ -140,13 +144,12 @@ class Upload:
 
         def work(db: sqlite3.Connection) -> None:
             # Others of this key may have come meanwhile.
-            self._files.require_room(_bytes_of(db, self._key_id) + self.size_bytes)
+            self._files.require_room(_bytes_of(db, self._key_id) + max(self.size_bytes, MIN_FILE_BYTES))
             self._flush()
             self.content.complete()
             insert(db, file)
 
-        await self._folder.settle(work)
-        self.content.keep()
+        await self._folder.settle(work, self.content.keep)
         return file
 
     def _flush(self) -> None:
@@ -155,5 +158,5 @@ class Upload:
 
 
 def _bytes_of(db: sqlite3.Connection, key_id: str | None) -> int:
-    (size,) = db.execute("SELECT coalesce(sum(size_bytes), 0) FROM files WHERE key_id IS ?", (key_id,)).fetchone()
-    return int(size)
+    query = "SELECT coalesce(sum(max(size_bytes, ?)), 0) FROM files WHERE key_id IS ?"
+    return int(db.execute(query, (MIN_FILE_BYTES, key_id)).fetchone()[0])

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import re
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -38,6 +39,8 @@ CREATE TABLE IF NOT EXISTS steps (
 );
 """
 _UNFINISHED = ".part"
+_CONTENT = re.compile(rf"file-[0-9a-f]{{24}}({re.escape(_UNFINISHED)})?")
+"""The names of contents, as `files.new_file_id` makes them."""
 
 T = TypeVar("T")
 logger = logging.getLogger("cappella")
@@ -67,13 +70,17 @@ class Folder:
 
         return await self._attempt(in_transaction)
 
-    async def settle(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """As `call`: what is written outlives a loss of power, and of what is deleted no byte is left."""
+    async def settle(self, work: Callable[[sqlite3.Connection], T], then: Callable[[], object] = lambda: None) -> T:
+        """As `call`: what is written outlives a loss of power, and of what is deleted no byte is left.
+
+        `then` follows what was committed, even if the caller was cancelled meanwhile.
+        """
 
         def in_transaction() -> T:
             with self._db as db:
                 result = work(db)
-            truncate_log(self._db)
+            then()
+            self._truncate_log()
             return result
 
         return await self._attempt(in_transaction)
@@ -108,6 +115,13 @@ class Folder:
         self._is_failing = False
         return result
 
+    def _truncate_log(self) -> None:
+        """The work is done: a disk that is too full for this is told, and the next one who settles tries again."""
+        try:
+            truncate_log(self._db)
+        except sqlite3.Error as error:
+            logger.warning("server.batch: what was deleted from %s lies there for a while (%s)", self.path, error)
+
     def _open(self) -> sqlite3.Connection:
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         db = open_database(self.path / DATABASE, APPLICATION_ID, _SCHEMA)
@@ -125,7 +139,7 @@ class Folder:
         return db
 
     def _remove_remains(self, known: set[str]) -> None:
-        """Remove what a server that was killed had begun to write, or to delete."""
+        """Remove what a server that was killed had begun to write, or to delete; other files are somebody's own."""
         for entry in os.scandir(self.path):
-            if entry.name.startswith("file-") and entry.name not in known:
+            if _CONTENT.fullmatch(entry.name) and entry.name not in known and entry.is_file(follow_symlinks=False):
                 os.unlink(entry)

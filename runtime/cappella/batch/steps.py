@@ -71,9 +71,9 @@ def tokens_of_reply(body: bytes) -> int:
     """The same of an engine's own reply in any API; 0 where it does not tell."""
     try:
         usage: Json = orjson.loads(body).get("usage") or {}
-    except (orjson.JSONDecodeError, AttributeError):
+        return int(usage.get("completion_tokens") or usage.get("output_tokens") or 0)
+    except (AttributeError, TypeError, ValueError):
         return 0
-    return int(usage.get("completion_tokens") or usage.get("output_tokens") or 0)
 
 
 def usages_of(step: Json) -> list[Usage]:

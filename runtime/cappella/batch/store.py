@@ -5,25 +5,24 @@ A row's request lies in the input file, its reply in the database until the batc
 
 import asyncio
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from cappella import lenient_json
 from cappella.auth.keys import Reader
-from cappella.batch import beginnings, endings
+from cappella.batch import beginnings, endings, inputs
 from cappella.batch.files import FileStore
 from cappella.batch.folder import Folder
 from cappella.batch.progress import Progress
 from cappella.batch.types import UNFINISHED, Api, Batch, NewBatch, NewRow, Row, RowEnd
 from cappella.database import DAY_S, prune_forever
-from cappella.errors import BatchRefused
+from cappella.errors import BatchesUnavailable, BatchRefused
 
-ROWS_BYTES = 64 << 20
-"""The bodies that `rows_left` returns at once; one alone may be larger."""
 _COLUMNS = (
     "id, key_id, api, endpoint, status, created_at, window_s, input_file_id, output_file_id, error_file_id, "
     "output_expires_s, metadata, errors, times, total, completed, failed, total_tokens, weights"
@@ -43,6 +42,7 @@ class BatchStore:
         self.changed = asyncio.Event()
         self.progress = Progress()
         self._paused: dict[str, str] = {}
+        self._refused: dict[str, str] = {}
         self._folder = Folder(folder)
         self.files = FileStore(self._folder, max_bytes_per_key)
 
@@ -125,21 +125,12 @@ class BatchStore:
     async def rows_left(self, batch_id: str, limit: int, after: int = 0) -> list[Row]:
         """Rows without an end, in the order of their ranks, which are greater than `after`.
 
-        If the input file is gone, they end with an error that says so.
+        If the input file is gone, or a row in it cannot be read, they end with an error that says so.
         """
 
         def work(db: sqlite3.Connection) -> list[Row]:
             batch = self._one(db, batch_id)
-            query = (
-                "SELECT number, custom_id, offset, size_bytes, rank FROM rows"
-                " WHERE batch_id = ? AND status_code IS NULL AND rank > ? ORDER BY rank LIMIT ?"
-            )
-            found = db.execute(query, (batch_id, after, limit)).fetchall()
-            path = self._folder.content(batch.input_file_id)
-            if found and not path.exists():
-                endings.give_up(db, batch_id)
-                return []
-            return list(_rows(batch, path, found))
+            return inputs.rows_left(db, batch, self._folder.content(batch.input_file_id), limit, after)
 
         return await self._folder.call(work)
 
@@ -189,28 +180,33 @@ class BatchStore:
         return await self._folder.call(work)
 
     async def begin(self, batch_id: str, weights: str) -> None:
-        """Note the digest of the models' weights. Raises BatchRefused if it has begun with others."""
+        """Note the digest of the models' weights. Raises BatchRefused if it has begun with others, until they are accepted."""
 
         def work(db: sqlite3.Connection) -> None:
             known = self._one(db, batch_id).weights
             if known and known != weights:
+                self._refused[batch_id] = weights
                 raise BatchRefused(f"{batch_id} began with other weights than those that are served now.")
+            self._refused.pop(batch_id, None)
             db.execute("UPDATE batches SET weights = ? WHERE id = ?", (weights, batch_id))
 
         await self._folder.call(work)
 
     async def accept_weights(self, batch_id: str) -> Batch:
-        """Let it go on with the weights that are served now; its rows without an end begin anew."""
+        """Let it go on with the weights that `begin` refused; its rows without an end begin anew. Raises BatchRefused."""
 
         def work(db: sqlite3.Connection) -> Batch:
-            db.execute("UPDATE batches SET weights = '' WHERE id = ?", (batch_id,))
+            batch = self._one(db, batch_id)
+            if batch.is_finished or batch_id not in self._refused:
+                raise BatchRefused(f"{batch_id} does not wait for anybody to accept other weights.")
+            db.execute("UPDATE batches SET weights = ? WHERE id = ?", (self._refused[batch_id], batch_id))
             db.execute("DELETE FROM steps WHERE batch_id = ?", (batch_id,))
             return self._one(db, batch_id)
 
-        self.go_on(batch_id)
         batch = await self._folder.call(work)
+        self.go_on(batch_id)
         self.changed.set()
-        return batch
+        return replace(batch, paused=None)
 
     def pause(self, batch_id: str, why: str) -> None:
         """Tell, for as long as this server is up, why a batch does not go on. Not on the disk, which may be full."""
@@ -232,14 +228,12 @@ class BatchStore:
             return self._one(db, batch_id)
 
         try:
-            batch = await self._folder.settle(work)
-            files.keep()
+            batch = await self._folder.settle(work, files.keep)
         finally:
             await self._folder.on_thread(files.close)
         self.go_on(batch_id)
+        self._refused.pop(batch_id, None)
         self.progress.forget(batch_id)
-        if batch.api == "anthropic":
-            await self.files.delete(batch.input_file_id)
         return batch
 
     async def prune_forever(self) -> None:
@@ -252,12 +246,15 @@ class BatchStore:
         self._folder.close()
 
     async def _prune(self, now: float) -> None:
-        for batch_id in await self._folder.call(
-            partial(endings.expired_batches, created_before=now - self.retention_s)
-        ):
-            await self.delete(batch_id)
-        for file_id in await self._folder.call(partial(endings.expired_files, now=now)):
-            await self.files.delete(file_id)
+        """What cannot be deleted now, is in an hour: the folder logs why. Nothing keeps the rest from being deleted."""
+        batches = partial(endings.expired_batches, created_before=now - self.retention_s)
+        files = partial(endings.expired_files, now=now)
+        for find, delete in ((batches, self.delete), (files, self.files.delete)):
+            with suppress(BatchesUnavailable):
+                # Also what a full disk has left in the log.
+                for entry in await self._folder.settle(find):
+                    with suppress(BatchesUnavailable, BatchRefused):
+                        await delete(entry)
 
     def _one(self, db: sqlite3.Connection, batch_id: str) -> Batch:
         """Raises BatchRefused if it was deleted."""
@@ -270,23 +267,3 @@ class BatchStore:
         named = dict(zip(_COLUMNS.split(", "), row, strict=True))
         parsed = {name: orjson.loads(named[name]) for name in ("metadata", "errors", "times")}
         return Batch(**{**named, **parsed}, paused=self._paused.get(named["id"]))
-
-
-def _rows(batch: Batch, path: Path, found: Sequence[tuple[int, str, int, int, int]]) -> Iterator[Row]:
-    """The rows with their requests, as many as ROWS_BYTES allow."""
-    total = 0
-    if not found:
-        return
-    with path.open("rb") as content:
-        for number, custom_id, offset, size_bytes, rank in found:
-            total += size_bytes
-            if total > max(ROWS_BYTES, size_bytes):
-                return
-            content.seek(offset)
-            yield Row(batch.id, number, custom_id, batch.endpoint, _body(content.read(size_bytes)), rank)
-
-
-def _body(line: bytes) -> bytes:
-    """The body in a line: of OpenAI's, `body`, of Anthropic's, `params`."""
-    request = lenient_json.loads(line)[0]
-    return orjson.dumps(request["params"] if "params" in request else request["body"])

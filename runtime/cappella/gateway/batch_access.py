@@ -51,9 +51,10 @@ class Access:
             raise UnknownRun(f"No file {file_id[:80]!r} found.", "file_id", "file_not_found")
         return found
 
-    async def batch(self, batch_id: str, api: Api) -> Batch:
-        """Raises UnknownRun."""
-        found = await self.store.find(batch_id, self.reader, api)
+    async def batch(self, batch_id: str, *apis: Api) -> Batch:
+        """A batch of one of these APIs. Raises UnknownRun."""
+        tried = [await self.store.find(batch_id, self.reader, api) for api in apis]
+        found = next(filter(None, tried), None)
         if found is None:
             raise UnknownRun(f"No batch {batch_id[:80]!r} found.", "batch_id", "batch_not_found")
         return found

@@ -109,7 +109,7 @@ BATCH_ENDPOINTS: Mapping[str, Endpoint] = {
         parameters=(_BATCH_ID,),
     ),
     f"{batches.PATH}/{{batch_id}}/resume": Endpoint(
-        "Let a batch go on whose models have other weights than at its beginning",
+        "Let a batch, also one of messages, go on whose models have other weights than at its beginning",
         batch_types.BatchObject,
         "run",
         method="post",

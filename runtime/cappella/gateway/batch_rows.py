@@ -22,7 +22,7 @@ from cappella.batch.runner import Job, NotNow
 from cappella.batch.runs import RowPipeline
 from cappella.batch.types import RowEnd
 from cappella.config import identity
-from cappella.errors import Unauthorized
+from cappella.errors import EngineUnusable, Unauthorized
 from cappella.gateway import errors, pooling
 from cappella.gateway.admission import Admission
 from cappella.gateway.body_memory import BodyMemory
@@ -78,13 +78,13 @@ class BatchRows:
         records.begin(RequestRecord("POST", job.row.path))
         with job.meter.row(self._phases.groups) as meter:
             try:
-                status, body = await _whole(request, await self._respond(request, job, meter))
+                end = _end(*await _whole(request, await self._respond(request, job, meter)))
+            except NotNow:
+                raise
             except Exception as error:  # noqa: BLE001 - as the gateway's own handler does
-                status, body = await _whole(request, await errors.error_reply(request, error))
-            if status in _LATER:
-                raise NotNow(_message(body))
+                end = _end(*await _whole(request, await errors.error_reply(request, error)))
             meter.has_ended = True
-        return RowEnd(status, f"req_{secrets.token_hex(12)}", body, _total_tokens(body))
+        return end
 
     async def _respond(self, request: Request, job: Job, meter: RowMeter) -> Response:
         key = await self._key_of(job)
@@ -165,15 +165,28 @@ async def _never() -> Message:
     return await left
 
 
-def _message(body: bytes) -> str:
+def _end(status: int, body: bytes) -> RowEnd:
+    """How a row with this reply ended. Raises NotNow, and EngineUnusable if it is no JSON object, as only a model's own may be."""
+    try:
+        reply = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        reply = None
+    if status in _LATER:
+        raise NotNow(_message(reply) if isinstance(reply, dict) else f"A model replied with status {status}.")
+    if not isinstance(reply, dict):
+        raise EngineUnusable("The model's reply is no JSON object.", "invalid_format")
+    return RowEnd(status, f"req_{secrets.token_hex(12)}", body, _total_tokens(reply))
+
+
+def _message(reply: Json) -> str:
     """What an error of any API says."""
-    error = orjson.loads(body).get("error")
+    error = reply.get("error")
     return str(error.get("message")) if isinstance(error, dict) else str(error)
 
 
-def _total_tokens(body: bytes) -> int:
+def _total_tokens(reply: Json) -> int:
     """The tokens that a reply of any API reports."""
-    reply: Json = orjson.loads(body)
-    usage = reply.get("usage") or {}
-    counts = [usage.get(name) or 0 for name in ("prompt_tokens", "completion_tokens", "input_tokens", "output_tokens")]
-    return int(usage.get("total_tokens") or sum(counts))
+    usage = reply.get("usage")
+    counts = {name: count for name, count in usage.items() if isinstance(count, int)} if isinstance(usage, dict) else {}
+    names = ("prompt_tokens", "completion_tokens", "input_tokens", "output_tokens")
+    return counts.get("total_tokens") or sum(counts.get(name, 0) for name in names)

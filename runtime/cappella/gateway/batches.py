@@ -20,6 +20,7 @@ from cappella.gateway.formats.batches import (
     ResumeRequest,
     window_s,
 )
+from cappella.gateway.limits import require_shallow
 from cappella.gateway.model_list import callable_names, named_model
 from cappella.gateway.plain_routes import PlainRoutes
 from cappella.gateway.receive import received
@@ -71,7 +72,7 @@ def create_router(current: Callable[[], GatewayState], actions: OperatorActions)
         async with received(current, request) as incoming:
             asked = access_of(current(), incoming.key, actions)
             parse(ResumeRequest, policy.read(RESUME_FIELDS, incoming.wire, True))
-        batch = await asked.batch(request.path_params["batch_id"], "openai")
+        batch = await asked.batch(request.path_params["batch_id"], "openai", "anthropic")
         with actions.recorded("batch.resume", batch=batch.id):
             return asked.shown(await asked.store.accept_weights(batch.id))
 
@@ -81,7 +82,7 @@ def create_router(current: Callable[[], GatewayState], actions: OperatorActions)
 async def _create(asked: Access, wanted: BatchRequest) -> BatchObject:
     """A batch of the rows of its file; one that has mistakes has failed, and names them."""
     file = await asked.file(wanted.input_file_id, "batch")
-    server, check = asked.state.config.server, model_check(asked.state, asked.key, wanted.endpoint)
+    server, check = asked.state.config.server, body_check(asked.state, asked.key, wanted.endpoint)
     path = asked.store.files.path_of(file.id)
     most = (asked.settings.max_rows, server.max_body_bytes)
     try:
@@ -109,8 +110,8 @@ async def _listed(asked: Access, query: Mapping[str, str]) -> Json:
     return pages.page([dict(asked.shown(each)) for each in found], limit)
 
 
-def model_check(state: GatewayState, key: Key | None, path: str) -> Check:
-    """Raises RequestError and Forbidden for a body whose model does not exist, or cannot answer this key on this path."""
+def body_check(state: GatewayState, key: Key | None, path: str) -> Check:
+    """Raises RequestError and Forbidden for a body that is too deep, or whose model cannot answer this key on this path."""
     known: dict[str, Exception | None] = {}
     asked_path = pooling.APIS[path].engine_path if path in pooling.APIS else path
 
@@ -127,6 +128,7 @@ def model_check(state: GatewayState, key: Key | None, path: str) -> Check:
         return None
 
     def check(body: Json) -> None:
+        require_shallow(body, state.config.server.limits)
         name = str(body.get("model"))
         if name not in known:
             known[name] = fault_of(body)

@@ -21,9 +21,7 @@ _PATTERNS = ("regex", "pattern", "grammar")
 
 def require_within_limits(body: Mapping[str, Any], limits: Limits = Limits()) -> None:
     """Raises RequestError that names the field and the limit."""
-    if depth(body, limits.depth) > limits.depth:
-        message = f"The body is nested deeper than {limits.depth} levels (server.limits.depth)."
-        raise RequestError(message, code="too_large")
+    require_shallow(body, limits)
     for name in ("messages", "input"):
         _at_most(name, body.get(name), limits.messages, "messages")
         _require_few_parts(name, body.get(name), limits)
@@ -36,6 +34,13 @@ def require_within_limits(body: Mapping[str, Any], limits: Limits = Limits()) ->
         if name not in _TEXTS:
             _require_64_bits(name, value)
     _require_modest_forms({name: body[name] for name in _FORMS if body.get(name) is not None}, limits)
+
+
+def require_shallow(body: Mapping[str, Any], limits: Limits) -> None:
+    """Raises RequestError if the body is nested too deeply."""
+    if depth(body, limits.depth) > limits.depth:
+        message = f"The body is nested deeper than {limits.depth} levels (server.limits.depth)."
+        raise RequestError(message, code="too_large")
 
 
 def answer_count(body: Mapping[str, Any]) -> int:

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -10,13 +11,15 @@ from fastapi import Request, Response
 
 from cappella.batch.files import Upload
 from cappella.batch.types import Batch, NewBatch, NewRow
-from cappella.errors import BatchRefused, RequestError
+from cappella.config.limits import Limits
+from cappella.errors import BatchesUnavailable, BatchRefused, RequestError
 from cappella.gateway import pages
 from cappella.gateway.batch_access import Access, access
 from cappella.gateway.batch_input import NO_STREAM, order_of
 from cappella.gateway.batch_types import DeletedMessageBatch, MessageBatch
 from cappella.gateway.formats.batches import CUSTOM_ID, MESSAGE_BATCHES, message_batch
 from cappella.gateway.formats.request_list import RequestList
+from cappella.gateway.limits import require_shallow
 from cappella.gateway.plain_routes import PlainRoutes
 from cappella.gateway.request import require_json
 from cappella.gateway.state import GatewayState
@@ -86,7 +89,7 @@ async def _create(asked: Access, request: Request) -> Batch:
     server, settings = asked.state.config.server, asked.settings
     requests = RequestList(server.max_body_bytes)
     async with asked.store.files.uploading(asked.key_id) as upload:
-        rows = _Rows(upload, settings.max_rows)
+        rows = _Rows(upload, settings.max_rows, server.limits)
 
         async def take(data: bytes, is_last: bool = False) -> None:
             for each in await off_loop_if_large(requests.size(data), requests.read, data, is_last):
@@ -98,21 +101,28 @@ async def _create(asked: Access, request: Request) -> Batch:
             raise RequestError("requests must have at least one request.", "requests")
         file = await upload.keep("requests.jsonl", "messages", asked.store.retention_s)
     new = NewBatch(asked.key_id, "anthropic", _ENDPOINT, file.id, WINDOW_S)
-    return await asked.store.create(new, rows.rows)
+    try:
+        return await asked.store.create(new, rows.rows)
+    except BaseException:
+        # No client could do it. If it was created after all, it reads the file.
+        with suppress(BatchesUnavailable, BatchRefused):
+            await asked.store.files.delete(file.id)
+        raise
 
 
 class _Rows:
     """The rows of a batch, written to its input file. Raises RequestError, as Anthropic does not look into `params`."""
 
-    def __init__(self, upload: Upload, most: int) -> None:
+    def __init__(self, upload: Upload, most: int, limits: Limits) -> None:
         self.rows: list[NewRow] = []
         self._upload = upload
         self._most = most
+        self._limits = limits
         self._ids: set[str] = set()
 
     async def add(self, entry: Any) -> None:
         place = f"requests.{len(self.rows)}"
-        custom_id, params = _checked(entry, place)
+        custom_id, params = _checked(entry, place, self._limits)
         if custom_id in self._ids:
             raise RequestError(f"{place}.custom_id: {custom_id} is used twice.", f"{place}.custom_id")
         if len(self.rows) >= self._most:
@@ -125,7 +135,7 @@ class _Rows:
         await self._upload.write(line)
 
 
-def _checked(entry: Json, place: str) -> tuple[str, Json]:
+def _checked(entry: Json, place: str, limits: Limits) -> tuple[str, Json]:
     custom_id, params = entry.get("custom_id"), entry.get("params")
     if not isinstance(custom_id, str) or not _ID.match(custom_id):
         message = f"{place}.custom_id must be 1 to 64 letters, digits, hyphens or underscores."
@@ -134,6 +144,10 @@ def _checked(entry: Json, place: str) -> tuple[str, Json]:
         raise RequestError(f"{place}.params must be an object: the request for a message.", f"{place}.params")
     if params.get("stream"):
         raise RequestError(f"{place}.params: {NO_STREAM}", f"{place}.params.stream")
+    try:
+        require_shallow(params, limits)
+    except RequestError as error:
+        raise RequestError(f"{place}.params: {error}", f"{place}.params", error.code) from error
     return custom_id, params
 
 
