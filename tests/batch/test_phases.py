@@ -142,6 +142,26 @@ async def test_online_requests_without_room_make_the_youngest_calls_give_way() -
         assert (made.working, made.gave_way) == ([], [4, 3, 2, 1])
 
 
+async def test_a_call_that_is_larger_than_the_room_begins_once_online_requests_leave_it_and_others_pass() -> None:
+    async with machine() as made:
+        made.online = Online(True, {"ann": 1})
+        await made.ask(1, size=4)
+        await made.tick()
+        await made.tick()
+        assert (made.working, made.gave_way) == ([], [])
+        await made.ask(2)
+        assert made.working == [2]
+        await made.ask(3, size=3)
+        await made.ask(4)
+        assert made.working == [2]  # Three have room, but only alone.
+        await made.end(2)
+        await made.tick()
+        assert (made.working, made.gave_way) == ([3], [])
+        made.online = Online()
+        await made.end(3)
+        assert (made.working, made.gave_way) == ([1], [])
+
+
 async def test_outside_its_hours_no_call_begins_and_those_in_flight_finish() -> None:
     async with machine() as made:
         await made.ask(1)

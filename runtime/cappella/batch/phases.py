@@ -87,6 +87,10 @@ class _Queue:
     def staying(self) -> list[Place]:
         return [place for place in self.taken if not place.gives_way.done()]
 
+    def first(self, room: int) -> Place | None:
+        """The call that is next: one that is larger than the room lets others pass, since it would have to give way."""
+        return next((place for place in self.waiting if place.size <= room), None)
+
     def leave(self, place: Place) -> None:
         """Give the place back, or wait for it no more."""
         (self.taken if place in self.taken else self.waiting).remove(place)
@@ -168,13 +172,13 @@ class Phases:
             self._refuse(name)
         if not self._may_begin(queue.host):
             return
-        limit = self._limit(name, online)
-        while queue.waiting:
-            place = queue.waiting[0]
+        limit, room = self._limit(name, online), self._room(name, online)
+        while place := queue.first(max(0, room)):
             # One that is larger than the limit goes alone.
-            if place.size and queue.size + place.size > limit and (queue.size or not limit):
+            if place.size and queue.size and queue.size + place.size > limit:
                 return
-            queue.taken.append(queue.waiting.pop(0))
+            queue.waiting.remove(place)
+            queue.taken.append(place)
             if not place.granted.done():
                 place.granted.set_result(None)
 
@@ -191,16 +195,18 @@ class Phases:
 
     def _limit(self, name: str, online: Online) -> int:
         """The number of sequences that batches may have on an engine."""
+        most, room = self._queues[name].host.sequences, self._room(name, online)
+        return min(max(1, int(self._share * most)), room) if online.is_busy else most
+
+    def _room(self, name: str, online: Online) -> int:
+        """The number of sequences that online requests leave."""
         most = self._queues[name].host.sequences
-        if not online.is_busy:
-            return most
-        return min(max(1, int(self._share * most)), max(0, most - online.held.get(name, 0)))
+        return most - online.held.get(name, 0) if online.is_busy else most
 
     def _make_room(self, name: str, online: Online) -> None:
         """Let the youngest calls give way to online ones that have no room."""
-        queue = self._queues[name]
-        staying = sorted(queue.staying, key=lambda place: place.rank)
-        room = queue.host.sequences - online.held.get(name, 0) if online.is_busy else queue.host.sequences
+        staying = sorted(self._queues[name].staying, key=lambda place: place.rank)
+        room = self._room(name, online)
         while staying and sum(place.size for place in staying) > room:
             staying.pop().gives_way.set_result(None)
 
