@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cappella.background import background
-from cappella.batch.phases import LINGER_S, MAX_OTHERS_WAIT_S, Groups, Host, Online, Phases, is_within
+from cappella.batch.phases import LINGER_S, MAX_OTHERS_WAIT_S, REFUSED_AT_ONCE, Groups, Host, Online, Phases, is_within
 from cappella.engines.status import EngineState, EngineStatus
 from cappella.errors import EngineNotReady
 
@@ -195,6 +195,30 @@ async def test_a_call_of_an_engine_that_will_not_start_by_itself_fails() -> None
         made.phases.tick()
         with pytest.raises(EngineNotReady, match="ann is failed"):
             await waiting
+
+
+async def test_calls_of_an_engine_that_goes_down_fail_a_few_at_a_time() -> None:
+    async with machine() as made:
+        made.statuses["ann"].state = "loading"
+        count, failed = 3 * REFUSED_AT_ONCE, 0
+
+        async def ask(order: int) -> None:
+            nonlocal failed
+            with pytest.raises(EngineNotReady):
+                async with made.phases.place("ann", 1, order):
+                    pass
+            failed += 1
+
+        async with asyncio.TaskGroup() as group:
+            for order in range(count):
+                group.create_task(ask(order))
+            await settled()
+            made.statuses["ann"].state = "failed"
+            made.phases.tick()
+            while failed < count:
+                before = failed
+                await asyncio.sleep(0)
+                assert failed - before <= REFUSED_AT_ONCE
 
 
 async def test_a_group_serves_all_its_calls_before_the_next_one_is_woken() -> None:

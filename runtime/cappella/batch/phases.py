@@ -22,6 +22,8 @@ MAX_OTHERS_WAIT_S = 1.0
 """So long do online calls wait for another group until the batch's calls on the awake one give way."""
 LINGER_S = 0.3
 """A group without calls stays for so long: a row that has just ended one may be about to make the next."""
+REFUSED_AT_ONCE = 50
+"""So many calls fail at once as their engine goes down; the next as these leave, with requests served meanwhile."""
 DOWN = ("failed", "stopped")
 """The states of an engine that only an operator ends."""
 
@@ -184,7 +186,7 @@ class Phases:
 
     def _refuse(self, name: str) -> None:
         status = self._queues[name].host.status
-        for place in self._queues[name].waiting:
+        for place in self._queues[name].waiting[:REFUSED_AT_ONCE]:
             if not place.granted.done():
                 place.granted.set_exception(EngineNotReady(f"{name} is {status.state}"))
 
