@@ -10,7 +10,17 @@ from typing import Any
 import pytest
 
 from cappella.background import background
-from cappella.batch.phases import LINGER_S, MAX_OTHERS_WAIT_S, Groups, Host, Online, Phases, is_within
+from cappella.batch.phases import (
+    LINGER_S,
+    MAX_OTHERS_WAIT_S,
+    MAX_PHASE_S,
+    REFUSED_AT_ONCE,
+    Groups,
+    Host,
+    Online,
+    Phases,
+    is_within,
+)
 from cappella.engines.status import EngineState, EngineStatus
 from cappella.errors import EngineNotReady
 
@@ -28,13 +38,14 @@ async def settled() -> None:
 
 
 class Machine:
-    """Two engines with four sequences each, and calls that hold their places until the test lets them end."""
+    """Engines with four sequences each, and calls that hold their places until the test lets them end."""
 
     def __init__(self, groups: Groups | None = None, in_groups: Sequence[int | None] = (None, None)) -> None:
         self.now = 0.0
         self.online = Online()
         self.is_open = True
-        self.statuses = {name: EngineStatus(name, "ready") for name in ("ann", "bob")}
+        names = ("ann", "bob", "cat")[: len(in_groups)]
+        self.statuses = {name: EngineStatus(name, "ready") for name in names}
         hosts = {
             name: Host(self.statuses[name], 4, group) for name, group in zip(self.statuses, in_groups, strict=True)
         }
@@ -142,6 +153,26 @@ async def test_online_requests_without_room_make_the_youngest_calls_give_way() -
         assert (made.working, made.gave_way) == ([], [4, 3, 2, 1])
 
 
+async def test_a_call_that_is_larger_than_the_room_begins_once_online_requests_leave_it_and_others_pass() -> None:
+    async with machine() as made:
+        made.online = Online(True, {"ann": 1})
+        await made.ask(1, size=4)
+        await made.tick()
+        await made.tick()
+        assert (made.working, made.gave_way) == ([], [])
+        await made.ask(2)
+        assert made.working == [2]
+        await made.ask(3, size=3)
+        await made.ask(4)
+        assert made.working == [2]  # Three have room, but only alone.
+        await made.end(2)
+        await made.tick()
+        assert (made.working, made.gave_way) == ([3], [])
+        made.online = Online()
+        await made.end(3)
+        assert (made.working, made.gave_way) == ([1], [])
+
+
 async def test_outside_its_hours_no_call_begins_and_those_in_flight_finish() -> None:
     async with machine() as made:
         await made.ask(1)
@@ -177,6 +208,30 @@ async def test_a_call_of_an_engine_that_will_not_start_by_itself_fails() -> None
             await waiting
 
 
+async def test_calls_of_an_engine_that_goes_down_fail_a_few_at_a_time() -> None:
+    async with machine() as made:
+        made.statuses["ann"].state = "loading"
+        count, failed = 3 * REFUSED_AT_ONCE, 0
+
+        async def ask(order: int) -> None:
+            nonlocal failed
+            with pytest.raises(EngineNotReady):
+                async with made.phases.place("ann", 1, order):
+                    pass
+            failed += 1
+
+        async with asyncio.TaskGroup() as group:
+            for order in range(count):
+                group.create_task(ask(order))
+            await settled()
+            made.statuses["ann"].state = "failed"
+            made.phases.tick()
+            while failed < count:
+                before = failed
+                await asyncio.sleep(0)
+                assert failed - before <= REFUSED_AT_ONCE
+
+
 async def test_a_group_serves_all_its_calls_before_the_next_one_is_woken() -> None:
     groups = ScriptedGroups()
     async with machine(groups, (0, 1)) as made:
@@ -195,6 +250,62 @@ async def test_a_group_serves_all_its_calls_before_the_next_one_is_woken() -> No
         await made.end(1, 2, 3, 4)
         await made.tick(LINGER_S)
         assert made.working == [5, 6]
+
+
+async def test_a_group_with_ever_more_calls_lets_another_work_after_a_while_and_then_works_again() -> None:
+    groups = ScriptedGroups()
+    async with machine(groups, (0, 1)) as made:
+        await made.tick(MAX_PHASE_S)  # A phase begins with the first call.
+        await made.ask(*range(1, 10), name="ann")
+        await made.ask(20, 21, name="bob")
+        await made.tick()
+        await made.end(1)
+        await made.tick(0.9 * MAX_PHASE_S)
+        assert made.working == [2, 3, 4, 5]
+        await made.tick(0.1 * MAX_PHASE_S)
+        await made.end(2, 3)
+        assert (made.working, made.gave_way) == ([4, 5], [])
+        await made.end(4, 5)
+        await made.tick()
+        assert made.working == [20, 21]
+        groups.awake = 1
+        await made.end(20, 21)
+        await made.tick()
+        await made.tick(2 * LINGER_S)
+        assert made.working == [6, 7, 8, 9]
+
+
+async def test_of_the_groups_that_wait_too_long_the_first_is_next_and_no_phase_is_cut_at_its_begin() -> None:
+    groups = ScriptedGroups()
+    async with machine(groups, (0, 1, 2)) as made:
+        await made.ask(1, 2, 3, 4, 5, name="ann")
+        await made.ask(10, name="cat")
+        await made.tick(1.0)
+        await made.ask(*range(20, 26), name="bob")
+        await made.tick(MAX_PHASE_S)
+        await made.end(1, 2, 3, 4)
+        await made.tick()
+        assert made.working == [10]
+        groups.awake = 2
+        await made.ask(11, name="cat")
+        await made.tick(1.0)
+        assert made.working == [10, 11]
+        await made.end(10, 11)
+        await made.tick()
+        await made.tick(2 * LINGER_S)
+        assert made.working == [5]
+
+
+async def test_while_there_are_online_requests_no_other_group_is_woken_however_long_its_calls_wait() -> None:
+    async with machine(ScriptedGroups(), (0, 1)) as made:
+        made.online = Online(True)
+        await made.ask(1, name="ann")
+        await made.ask(2, name="bob")
+        await made.tick(MAX_PHASE_S)
+        await made.end(1)
+        await made.ask(3, name="ann")
+        await made.tick()
+        assert made.working == [3]
 
 
 async def test_the_group_that_is_awake_goes_first_although_another_has_more_calls() -> None:

@@ -12,7 +12,7 @@ from cappella.batch.phases import Host, Phases
 from cappella.batch.progress import Meter
 from cappella.engines import waiting
 from cappella.engines.waiting import WaitReason
-from cappella.errors import EngineBroke, EngineOverdue
+from cappella.errors import EngineBroke, EngineOverdue, EngineRejected
 from cappella.types import Prompt, Sampling
 from support.fake_engines import FakeEngines
 from support.scripted_engine import Script
@@ -58,6 +58,30 @@ async def test_a_call_whose_engine_breaks_every_time_fails_and_is_not_stored(fak
     with pytest.raises(EngineBroke):
         await row.ask()
     assert (len(row.made), row.kept) == (3, {})
+
+
+@pytest.mark.parametrize("status_code", [408, 409, 425, 429])
+async def test_a_refusal_that_another_moment_would_not_have_had_is_no_answer(
+    fake_engines: FakeEngines, status_code: int
+) -> None:
+    refusal = Script(refuse=(status_code, {"error": {"message": "not now", "code": status_code}}))
+    scripts = iter([refusal, refusal, Script(("one",)), refusal, refusal, refusal])
+    fake_engines.let("ann", lambda _: next(scripts))
+    row = OneRow(fake_engines)
+    assert await row.ask() == "one"
+    kept = dict(row.kept)
+    with pytest.raises(EngineRejected, match="not now"):
+        await row.ask()
+    assert (len(row.made), row.kept) == (6, kept)
+
+
+async def test_a_refusal_of_what_was_asked_is_stored_at_once(fake_engines: FakeEngines) -> None:
+    fake_engines.let("ann", Script(refuse=(422, {"error": {"message": "no such thing", "code": 422}})))
+    row = OneRow(fake_engines)
+    for each in (row, OneRow(fake_engines, row.kept)):
+        with pytest.raises(EngineRejected, match="no such thing"):
+            await each.ask()
+    assert len(row.made) == 1
 
 
 async def test_after_the_deadline_no_call_is_made(fake_engines: FakeEngines) -> None:

@@ -1,6 +1,7 @@
 """Rows of several batches and keys: whose turn it is, how many are in flight, and what happens when something fails."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -8,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from cappella.batch.runner import Job, Limits, NotNow, running
+from cappella.background import background
+from cappella.batch.opened import CANCELLED_AT_ONCE
+from cappella.batch.runner import UNEXPECTED, Job, Limits, NotNow, running
 from cappella.batch.store import BatchStore
 from cappella.batch.types import RowEnd
 from cappella.errors import BatchesUnavailable
@@ -120,8 +123,7 @@ async def test_a_full_disk_loses_no_row_and_cuts_none(
     async with serving(tmp_path, work) as store:
         batch = await stored_batch(store, bodies(2))
         assert await eventually(lambda: refused > 2)
-        if method != "steps":
-            await until(store, batch, paused="No space left on device")
+        await until(store, batch, paused="No space left on device")
         is_full = False
         await until(store, batch, status="completed", completed=2, paused=None)
     assert len(work.begun) == 2
@@ -136,6 +138,97 @@ async def test_a_file_that_cannot_be_read_stops_only_its_own_batch(tmp_path: Pat
         other = await stored_batch(store, bodies(2), "bob")
         await until(store, other, status="completed", completed=2)
         assert (await until(store, lost, status="in_progress")).completed == 0
+
+
+@pytest.mark.parametrize("method", ["begin", "row_secret", "rows_left", "steps", "finish"])
+async def test_an_unexpected_error_pauses_its_batch_alone_and_cuts_no_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    work, real, lost_id = ScriptedWork(holds=True), getattr(BatchStore, method), ""
+
+    async def broken(self: BatchStore, about: Any, *args: Any) -> Any:
+        if lost_id == getattr(about, "batch_id", about):
+            raise TypeError("Recursion limit reached")
+        return await real(self, about, *args)
+
+    monkeypatch.setattr(BatchStore, method, broken)
+    async with serving(tmp_path, work) as store:
+        other = await stored_batch(store, bodies(2), "bob")
+        assert await eventually(lambda: work.in_flight == 2)
+        lost = await stored_batch(store, bodies(1), "ann")
+        lost_id = lost.id
+        work.released.set()
+        await until(store, lost, status="in_progress", paused=UNEXPECTED)
+        await until(store, other, status="completed", completed=2)
+        last = await stored_batch(store, bodies(2), "bob")
+        await until(store, last, status="completed", completed=2)
+        lost_id = ""
+        await until(store, lost, status="completed", completed=1, paused=None)
+    assert sorted(work.begun) == ["ann r1", "bob r1", "bob r1", "bob r2", "bob r2"]
+
+
+async def test_rows_that_cannot_be_answered_now_leave_the_room_to_other_batches(tmp_path: Path) -> None:
+    work = ScriptedWork()
+
+    def ends(job: Job) -> RowEnd:
+        if job.batch.key_id == "ann":
+            raise NotNow("ann is failed")
+        return good()
+
+    work.ends = ends
+    async with serving(tmp_path, work, Limits(max_rows=2, poll_s=0.01, retry_s=0.01)) as store:
+        failed = await stored_batch(store, bodies(5), "ann")
+        await until(store, failed, paused="ann is failed")
+        other = await stored_batch(store, bodies(5), "bob")
+        await until(store, other, status="completed", completed=5)
+        await until(store, failed, status="in_progress", completed=0)
+        work.ends = lambda job: good()
+        await until(store, failed, status="completed", completed=5)
+
+
+async def test_of_a_batch_the_rows_that_can_be_answered_are_and_then_it_is_cancelled_at_once(tmp_path: Path) -> None:
+    work = ScriptedWork()
+
+    def ends(job: Job) -> RowEnd:
+        if job.row.custom_id == "r1":
+            raise NotNow("ann is failed")
+        return good()
+
+    work.ends = ends
+    async with serving(tmp_path, work, Limits(max_rows=1, poll_s=0.01, retry_s=0.01)) as store:
+        batch = await stored_batch(store, bodies(4))
+        await until(store, batch, status="in_progress", completed=3)
+        await store.cancel(batch.id)
+        await until(store, batch, status="cancelled", completed=3)
+
+
+async def test_rows_are_cut_a_few_at_a_time_so_that_requests_are_served_between(tmp_path: Path) -> None:
+    work, turn, cut = ScriptedWork(holds=True), 0, Counter[int]()
+
+    async def turns() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    async def answer(job: Job) -> RowEnd:
+        work.in_flight += 1
+        try:
+            await work.released.wait()
+            return good()
+        finally:
+            cut[turn] += 1
+
+    work.answer = answer  # type: ignore[method-assign]
+    count = 3 * CANCELLED_AT_ONCE
+    async with serving(tmp_path, work) as store:
+        batch = await stored_batch(store, bodies(count))
+        assert await eventually(lambda: work.in_flight == count)
+        async with background(turns()):
+            await store.cancel(batch.id)
+            await until(store, batch, status="cancelled")
+    assert cut.total() == count
+    assert max(cut.values()) <= CANCELLED_AT_ONCE
 
 
 async def test_a_batch_whose_file_is_gone_ends_with_errors(tmp_path: Path) -> None:

@@ -19,11 +19,13 @@ import orjson
 
 from cappella.background import background
 from cappella.batch import steps
+from cappella.batch.pauses import jittered
 from cappella.batch.phases import DOWN, Phases, Place
 from cappella.batch.progress import RowMeter
 from cappella.engines import waiting
 from cappella.engines.base import Embeddings, EngineServer, ForwardedReply, Score, TokenCount
 from cappella.engines.context_size import prompt_work
+from cappella.engines.refusals import may_blame_request
 from cappella.engines.status import EngineStatus
 from cappella.engines.waiting import WaitReason
 from cappella.errors import EngineBroke, EngineNotReady, EngineOverdue, EngineRejected
@@ -31,7 +33,7 @@ from cappella.threads import off_loop_if_large
 from cappella.types import Capabilities, Chunk, Json, Prompt, Sampling, Usage
 
 RETRY_AFTER_S = (1.0, 5.0, 15.0)
-"""The pauses before a call is made again whose engine broke: its process may be starting."""
+"""About the pauses before a call is made again: its engine's process may be starting, or a server limits our rate."""
 NEVER_S = 1e8
 """Years: a limit that no row reaches, since nothing can be reckoned with infinity."""
 _ABOUT_TO_BE_UP = ("waiting", "loading", "unhealthy", "restarting")
@@ -173,6 +175,8 @@ class RecordedEngine:
             try:
                 step = await self._made(size, make)
             except EngineRejected as error:
+                if not may_blame_request(error.status_code):
+                    raise
                 step = steps.from_refusal(error)
             self._calls.meter.finished(self._host, steps.tokens_of(step))
             await self._calls.keep(key, step)
@@ -182,18 +186,19 @@ class RecordedEngine:
         return step
 
     async def _made(self, size: int, make: Callable[[], Awaitable[T]]) -> T:
-        """The result of the call, made again where it gave way, or its engine broke. Raises EngineError."""
+        """The result of the call, made again where it gave way, or failed for no fault of its own. Raises EngineError."""
         pauses, began_s = list(self._retry_after_s), self._calls.worked_s
         while True:
             try:
                 return await self._in_place(size, make, began_s)
             except _GaveWay:
                 continue
-            except (EngineBroke, EngineNotReady):
-                if not pauses or self._engine.status.state in DOWN:
+            except (EngineBroke, EngineNotReady, EngineRejected) as error:
+                is_its_fault = isinstance(error, EngineRejected) and may_blame_request(error.status_code)
+                if is_its_fault or not pauses or self._engine.status.state in DOWN:
                     raise
             with self._wait():
-                await asyncio.sleep(pauses.pop(0))
+                await asyncio.sleep(jittered(pauses.pop(0)))
 
     async def _in_place(self, size: int, make: Callable[[], Awaitable[T]], began_s: float) -> T:
         """The result of one try, which begins once there is a place. Raises _GaveWay, and EngineError."""

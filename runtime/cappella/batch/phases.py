@@ -1,7 +1,8 @@
 """Which calls of batches may use an engine now: as many as online requests leave room for, on engines that are awake.
 
 Engines that are awake together work at the same time. With swap groups there are phases: one group serves all its
-calls that wait, then the group with most of them is next. A place is filled again as soon as its call ends.
+calls that wait, for a while at most, then the group with most of them is next. A place is filled again as soon as its
+call ends.
 """
 
 import asyncio
@@ -22,6 +23,10 @@ MAX_OTHERS_WAIT_S = 1.0
 """So long do online calls wait for another group until the batch's calls on the awake one give way."""
 LINGER_S = 0.3
 """A group without calls stays for so long: a row that has just ended one may be about to make the next."""
+MAX_PHASE_S = 600.0
+"""After so long a group begins no more calls while another has some: a swap takes a minute at most."""
+REFUSED_AT_ONCE = 50
+"""So many calls fail at once as their engine goes down; the next as these leave, with requests served meanwhile."""
 DOWN = ("failed", "stopped")
 """The states of an engine that only an operator ends."""
 
@@ -64,11 +69,12 @@ class Groups(Protocol):
 class Place:
     """What a call of `size` sequences waits for. It has to be left early once `gives_way` is done.
 
-    Calls of a lower `rank` go first, and give way last.
+    Calls of a lower `rank` go first, and give way last. It was asked for at `since`.
     """
 
     rank: tuple[int, int]
     size: int
+    since: float
     granted: asyncio.Future[None]
     gives_way: asyncio.Future[None]
 
@@ -86,6 +92,10 @@ class _Queue:
     @property
     def staying(self) -> list[Place]:
         return [place for place in self.taken if not place.gives_way.done()]
+
+    def first(self, room: int) -> Place | None:
+        """The call that is next: one that is larger than the room lets others pass, since it would have to give way."""
+        return next((place for place in self.waiting if place.size <= room), None)
 
     def leave(self, place: Place) -> None:
         """Give the place back, or wait for it no more."""
@@ -116,6 +126,8 @@ class Phases:
         self._clock = clock
         self._numbers = count()
         self._group = groups.awake if groups else None
+        self._phase_since = clock()
+        self._is_closing = False
         self._others_since: float | None = None
         self._idle_since: float | None = None
 
@@ -129,7 +141,8 @@ class Phases:
         """Wait for a place, and hold it in this context. Raises EngineNotReady if the engine will not start by itself."""
         loop, queue = asyncio.get_running_loop(), self._queues[name]
         rank = (order, next(self._numbers))
-        place = Place(rank, min(size, queue.host.sequences), loop.create_future(), loop.create_future())
+        size = min(size, queue.host.sequences)
+        place = Place(rank, size, self._clock(), loop.create_future(), loop.create_future())
         insort(queue.waiting, place, key=lambda each: each.rank)
         try:
             self._serve(name, self._online())
@@ -168,57 +181,85 @@ class Phases:
             self._refuse(name)
         if not self._may_begin(queue.host):
             return
-        limit = self._limit(name, online)
-        while queue.waiting:
-            place = queue.waiting[0]
+        limit, room = self._limit(name, online), self._room(name, online)
+        while place := queue.first(max(0, room)):
             # One that is larger than the limit goes alone.
-            if place.size and queue.size + place.size > limit and (queue.size or not limit):
+            if place.size and queue.size and queue.size + place.size > limit:
                 return
-            queue.taken.append(queue.waiting.pop(0))
+            queue.waiting.remove(place)
+            queue.taken.append(place)
             if not place.granted.done():
                 place.granted.set_result(None)
 
     def _refuse(self, name: str) -> None:
         status = self._queues[name].host.status
-        for place in self._queues[name].waiting:
+        for place in self._queues[name].waiting[:REFUSED_AT_ONCE]:
             if not place.granted.done():
                 place.granted.set_exception(EngineNotReady(f"{name} is {status.state}"))
 
     def _may_begin(self, host: Host) -> bool:
         if not self._is_open() or not host.status.accepts_requests:
             return False
-        return host.group is None or (host.group == self._group and self._others_since is None)
+        is_its_turn = host.group == self._group and self._others_since is None and not self._is_closing
+        return host.group is None or is_its_turn
 
     def _limit(self, name: str, online: Online) -> int:
         """The number of sequences that batches may have on an engine."""
+        most, room = self._queues[name].host.sequences, self._room(name, online)
+        return min(max(1, int(self._share * most)), room) if online.is_busy else most
+
+    def _room(self, name: str, online: Online) -> int:
+        """The number of sequences that online requests leave."""
         most = self._queues[name].host.sequences
-        if not online.is_busy:
-            return most
-        return min(max(1, int(self._share * most)), max(0, most - online.held.get(name, 0)))
+        return most - online.held.get(name, 0) if online.is_busy else most
 
     def _make_room(self, name: str, online: Online) -> None:
         """Let the youngest calls give way to online ones that have no room."""
-        queue = self._queues[name]
-        staying = sorted(queue.staying, key=lambda place: place.rank)
-        room = queue.host.sequences - online.held.get(name, 0) if online.is_busy else queue.host.sequences
+        staying = sorted(self._queues[name].staying, key=lambda place: place.rank)
+        room = self._room(name, online)
         while staying and sum(place.size for place in staying) > room:
             staying.pop().gives_way.set_result(None)
 
     def _choose_group(self, online: Online) -> None:
-        """Go on with the group that works while it has calls; then with one that is awake, or with most calls."""
-        if self._groups is None or any(queue.taken for queue in self._of_groups(self._group)):
+        """Go on with the group that works while it has calls; then with one that is awake, or with the next."""
+        if self._groups is None:
+            return
+        if not self.waiting():
+            self._phase_since = self._clock()
+        self._is_closing = not online.is_busy and self._has_lasted
+        if any(queue.taken for queue in self._of_groups(self._group)):
             self._idle_since = None
             return
         awake = self._groups.awake
-        if online.is_busy or self.waiting(awake):
-            self._group, self._idle_since = awake, None
+        if online.is_busy or (self.waiting(awake) and not self._is_closing):
+            self._work_on(awake)
             return
         self._idle_since = self._clock() if self._idle_since is None else self._idle_since
-        if self._clock() - self._idle_since < LINGER_S:
-            return
-        groups = {queue.host.group for queue in self._queues.values() if queue.host.group is not None}
-        most = max(groups, key=self.waiting, default=awake)
-        self._group = most if self.waiting(most) else awake
+        if self._is_closing or self._clock() - self._idle_since >= LINGER_S:
+            self._work_on(self._next_group(awake))
+
+    def _work_on(self, group: int) -> None:
+        if group != self._group:
+            self._phase_since = self._clock()
+        self._group, self._idle_since, self._is_closing = group, None, False
+
+    @property
+    def _has_lasted(self) -> bool:
+        """Whether the phase was long enough, now that calls of another group wait that could begin."""
+        others = [queue for queue in self._queues.values() if queue.host.group not in (None, self._group)]
+        could_begin = any(queue.waiting and queue.host.status.accepts_requests for queue in others)
+        return could_begin and self._clock() - self._phase_since >= MAX_PHASE_S
+
+    def _next_group(self, awake: int) -> int:
+        """The one whose first call has waited for too long, else the one with most calls that wait."""
+        since: dict[int, float] = {}
+        for queue in self._queues.values():
+            group = queue.host.group
+            if group is not None and queue.waiting and not (self._is_closing and group == self._group):
+                first = min(place.since for place in queue.waiting)
+                since[group] = min(first, since.get(group, first))
+        late = [group for group in since if self._clock() - since[group] >= MAX_PHASE_S]
+        return min(late, key=since.__getitem__) if late else max(since, key=self.waiting, default=awake)
 
     def _of_groups(self, group: int | None) -> list[_Queue]:
         """The engines of one swap group; none for None."""

@@ -2,28 +2,25 @@
 
 import asyncio
 import logging
-import time
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import count
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from cappella.background import background
 from cappella.batch.engines import Keep
+from cappella.batch.opened import Opened
+from cappella.batch.pauses import MAX_PAUSE_S, Pauses
 from cappella.batch.progress import Meter
 from cappella.batch.store import BatchStore
 from cappella.batch.types import Batch, Row, RowEnd
 from cappella.errors import BatchesUnavailable, BatchRefused, ConfigError
 
-PAGE_ROWS = 200
-MAX_RETRY_S = 300.0
+UNEXPECTED = "An unexpected error, which the server's log tells; it is tried again."
 
 logger = logging.getLogger("cappella")
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,18 +75,6 @@ class Work(Protocol):
         ...
 
 
-@dataclass(slots=True, eq=False)
-class _Open:
-    """A batch whose rows are answered; `after` is the rank of the last one that was read."""
-
-    batch: Batch
-    secret: bytes
-    after: int = 0
-    is_read: bool = False
-    rows: deque[Row] = field(default_factory=deque)
-    tasks: set["asyncio.Task[None]"] = field(default_factory=set)
-
-
 class Runner:
     """Answers rows until `run` is cancelled; `begin_work` is called at the start and after each reload."""
 
@@ -105,7 +90,7 @@ class Runner:
                 await _Session(self._store, await self._begin_work(), self._limits).run()
             except ConfigError as error:
                 logger.error("batches wait: %s", error)
-                await asyncio.sleep(MAX_RETRY_S)
+                await asyncio.sleep(MAX_PAUSE_S)
             except Exception:
                 logger.exception("batches do not go on for a moment")
                 await asyncio.sleep(self._limits.retry_s)
@@ -127,13 +112,13 @@ async def running(
 
 
 class _Session:
-    """The rows in flight under one config."""
+    """The rows in flight under one config. What goes wrong with one batch pauses that one alone."""
 
     def __init__(self, store: BatchStore, work: Work, limits: Limits) -> None:
         self._store = store
         self._work = work
         self._limits = limits
-        self._open: dict[str, _Open] = {}
+        self._open: dict[str, Opened] = {}
         self._orders = count(1)
         self._last_turns: dict[str | None, int] = {}
         self._bytes = 0
@@ -146,150 +131,144 @@ class _Session:
                     self._store.changed.clear()
                     with suppress(BatchesUnavailable):
                         await self._look()
-                        await self._finish()
-                        await self._begin_rows()
+                    await self._go_on()
                     async with background(self._store.changed.wait()) as changed:
                         either: set[asyncio.Future[Any]] = {changed, working}
                         await asyncio.wait(either, timeout=self._limits.poll_s, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 for opened in self._open.values():
-                    await _cancel(opened)
+                    await opened.cancel()
         if not working.cancelled():
             working.result()
 
     async def _look(self) -> None:
-        """Open new batches, and end those that are cancelled or have expired."""
+        """Open new batches, and leave those that were deleted. Raises BatchesUnavailable."""
         found = {batch.id: batch for batch in await self._store.unfinished()}
         for batch_id in self._open.keys() - found.keys():
-            await _cancel(self._open.pop(batch_id))
+            await self._open.pop(batch_id).cancel()
         for batch in found.values():
-            if batch.status == "cancelling" or batch.expires_at <= time.time():
-                if opened := self._open.get(batch.id):
-                    await _cancel(opened)
-                await self._end(batch.id)
-                self._open.pop(batch.id, None)
-            elif batch.id not in self._open:
-                await self._begin(batch)
+            self._open.setdefault(batch.id, Opened(batch, Pauses(self._limits.retry_s))).renew(batch)
 
-    async def _begin(self, batch: Batch) -> None:
+    async def _go_on(self) -> None:
+        """Begin and end batches, and begin rows while there is room."""
+        for opened in list(self._open.values()):
+            if opened.may_go_on:
+                await self._alone(opened, self._advance)
+        while self._has_room and (next_one := self._next_batch()):
+            await self._alone(next_one, self._begin_row)
+
+    async def _alone(self, opened: Opened, work: Callable[[Opened], Awaitable[None]]) -> None:
         try:
-            await self._store.begin(batch.id, self._work.weights)
-        except BatchRefused as error:
-            self._store.pause(batch.id, str(error))
-            return
-        self._store.go_on(batch.id)
-        self._open[batch.id] = _Open(batch, await self._store.row_secret(batch.id))
+            await work(opened)
+        except Exception as error:  # noqa: BLE001 - it must stop no other batch
+            self._pause(opened, error)
 
-    async def _begin_rows(self) -> None:
-        while self._has_room and (opened := self._next_batch()):
-            try:
-                row, stored = await self._next_row(opened)
-            except BatchesUnavailable:
-                # Another key's file may be readable.
-                self._last_turns[opened.batch.key_id] = next(self._orders)
-                raise
-            if row is None:
-                opened.is_read = True
-                continue
+    def _pause(self, opened: Opened, error: BaseException) -> None:
+        is_expected = isinstance(error, (BatchesUnavailable, BatchRefused, NotNow))
+        if not is_expected:
+            logger.error("%s does not go on for a moment", opened.batch.id, exc_info=error)
+        self._store.pause(opened.batch.id, str(error) if is_expected else UNEXPECTED)
+        opened.pause()
+
+    async def _advance(self, opened: Opened) -> None:
+        batch = opened.batch
+        if opened.is_ending:
+            await opened.cancel()
+            await self._end(batch.id)
+        elif not opened.secret:
+            await self._begin(opened)
+        elif opened.is_read and not opened.tasks:
+            if batch.completed + batch.failed < batch.total:
+                opened.read_again()
+            else:
+                await self._end(batch.id)
+
+    async def _begin(self, opened: Opened) -> None:
+        batch_id = opened.batch.id
+        try:
+            await self._store.begin(batch_id, self._work.weights)
+        except BatchRefused as error:
+            # No pause: it goes on as soon as somebody lets it.
+            self._store.pause(batch_id, str(error))
+            return
+        opened.secret = await self._store.row_secret(batch_id)
+        self._store.go_on(batch_id)
+
+    async def _begin_row(self, opened: Opened) -> None:
+        """The store is asked each time, so that the event loop serves requests between two rows."""
+        row = await opened.first_row(self._store)
+        if row is None and opened.given_back:
+            opened.read_again()
+        elif row is None:
+            opened.is_read = True
+        else:
+            stored = await self._store.steps(row)
+            opened.rows.popleft()
             order = self._last_turns[opened.batch.key_id] = next(self._orders)
             self._bytes += len(row.body)
             task = asyncio.create_task(self._answer(opened, row, order, stored))
-            opened.tasks.add(task)
+            opened.tasks[row.number] = task
             task.add_done_callback(partial(self._ended, opened, row))
-
-    async def _next_row(self, opened: _Open) -> tuple[Row | None, Mapping[bytes, bytes]]:
-        """A row and its steps, so that the event loop begins one row after another, and serves requests between them."""
-        if not opened.rows:
-            opened.rows.extend(await self._store.rows_left(opened.batch.id, PAGE_ROWS, opened.after))
-        if not opened.rows:
-            return None, {}
-        stored = await self._store.steps(opened.rows[0])
-        row = opened.rows.popleft()
-        opened.after = row.rank
-        return row, stored
 
     @property
     def _has_room(self) -> bool:
         rows = sum(len(opened.tasks) for opened in self._open.values())
         return rows < self._limits.max_rows and self._bytes < self._limits.max_bytes
 
-    def _next_batch(self) -> _Open | None:
+    def _next_batch(self) -> Opened | None:
         """Of the key whose turn was longest ago, the oldest batch with rows to begin."""
-        oldest: dict[str | None, _Open] = {}
+        oldest: dict[str | None, Opened] = {}
         for opened in self._open.values():
-            if not opened.is_read:
+            if opened.has_rows:
                 oldest.setdefault(opened.batch.key_id, opened)
         return min(oldest.values(), key=lambda each: self._last_turns.get(each.batch.key_id, 0), default=None)
 
-    async def _answer(self, opened: _Open, row: Row, order: int, stored: Mapping[bytes, bytes]) -> None:
-        """Answer the row, and store how it ended."""
+    async def _answer(self, opened: Opened, row: Row, order: int, stored: Mapping[bytes, bytes]) -> None:
+        """Answer the row, and store how it ended. Raises NotNow."""
 
         async def keep(key: bytes, value: bytes) -> None:
             await self._until_possible(row, lambda: self._store.keep_step(row, key, value))
 
         meter = self._store.progress.meter(row.batch_id)
-
-        async def answer() -> RowEnd:
-            nonlocal stored
-            job = Job(opened.batch, row, order, opened.secret, stored, keep, meter)
-            try:
-                return await self._work.answer(job)
-            except NotNow:
-                stored = await self._until_possible(row, lambda: self._store.steps(row))
-                raise
-
-        end = await self._until_possible(row, answer)
+        end = await self._work.answer(Job(opened.batch, row, order, opened.secret, stored, keep, meter))
         await self._until_possible(row, lambda: self._store.end_row(row, end))
 
-    async def _until_possible(self, row: Row, work: Callable[[], Awaitable[T]]) -> T:
-        """The result of `work`, tried again while the disk is full, say; the batch tells why it waits."""
-        pause_s, is_paused = self._limits.retry_s, False
+    async def _until_possible(self, row: Row, work: Callable[[], Awaitable[Any]]) -> None:
+        """Tried again while the disk is full, say, since the engines' work would be lost; the batch tells why it waits."""
+        pauses, is_paused = Pauses(self._limits.retry_s), False
         while True:
             try:
-                result = await work()
-            except (BatchesUnavailable, NotNow) as error:
+                await work()
+            except BatchesUnavailable as error:
                 self._store.pause(row.batch_id, str(error))
                 is_paused = True
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, MAX_RETRY_S)
+                await asyncio.sleep(pauses.next_s())
                 continue
             if is_paused:
                 self._store.go_on(row.batch_id)
-            return result
+            return
 
-    def _ended(self, opened: _Open, row: Row, task: "asyncio.Task[None]") -> None:
-        opened.tasks.discard(task)
+    def _ended(self, opened: Opened, row: Row, task: "asyncio.Task[None]") -> None:
+        del opened.tasks[row.number]
         self._bytes -= len(row.body)
-        if not task.cancelled() and (error := task.exception()):
-            logger.error("a row of %s was not answered", row.batch_id, exc_info=error)
+        if not task.cancelled():
+            if error := task.exception():
+                opened.give_back()
+                self._pause(opened, error)
+            else:
+                self._went_well(opened)
         self._store.changed.set()
 
-    async def _finish(self) -> None:
-        """End the batches whose rows have all ended."""
-        for opened in [each for each in self._open.values() if each.is_read and not each.tasks]:
-            if await self._store.rows_left(opened.batch.id, 1, 0):
-                # One was not answered: see `_ended`.
-                opened.after, opened.is_read = 0, False
-                continue
-            await self._end(opened.batch.id)
-            del self._open[opened.batch.id]
+    def _went_well(self, opened: Opened) -> None:
+        opened.pauses.reset()
+        if opened.may_go_on:
+            self._store.go_on(opened.batch.id)
 
     async def _end(self, batch_id: str) -> None:
         """End a batch; a cancellation waits until its result files are written, or not. Raises BatchesUnavailable."""
         ending = asyncio.ensure_future(self._store.finish(batch_id))
         try:
             await asyncio.shield(ending)
-        except BatchesUnavailable as error:
-            self._store.pause(batch_id, str(error))
-            raise
         finally:
             await asyncio.wait({ending})
-
-
-async def _cancel(opened: _Open) -> None:
-    """Cut its rows in flight, and wait until their engines are free."""
-    tasks = set(opened.tasks)
-    for task in tasks:
-        task.cancel()
-    if tasks:
-        await asyncio.wait(tasks)
+        del self._open[batch_id]
