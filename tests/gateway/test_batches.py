@@ -121,7 +121,8 @@ async def test_a_file_with_mistakes_fails_and_names_them(stock: AsyncOpenAI) -> 
 async def test_a_row_that_is_nested_too_deeply_fails(stock: AsyncOpenAI) -> None:
     deep = lines_of([body("DEEP")])[0].replace(b'"DEEP"', b"[" * 300 + b"]" * 300)
     file = await upload(stock, deep)
-    made = await stock.batches.create(input_file_id=file.id, endpoint=CHAT, completion_window="24h")
+    wanted: Any = {"input_file_id": file.id, "endpoint": CHAT, "completion_window": "24h"}
+    made = await stock.batches.create(**wanted)
     assert made.errors
     assert [(each.line, each.code, each.param) for each in made.errors.data or ()] == [(1, "too_large", "body")]
 
