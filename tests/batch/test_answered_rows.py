@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 
 from cappella.auth.keys import KeyStore
+from cappella.batch.store import BatchStore
 from cappella.engines.swapping import SwapScheduler
 from support.batch_gateway import (
     answering,
@@ -61,6 +62,19 @@ async def test_every_row_ends_once_with_a_reply_or_an_error(fake_engines: FakeEn
     assert {name: error["status_code"] for name, error in errors.items()} == {"r5": 400, "r6": 404}
     assert errors["r6"]["body"]["error"]["code"] == "model_not_found"
     assert set(calls_of_members(fake_engines).values()) == {1}
+
+
+async def test_a_row_that_cannot_be_read_stops_no_other(fake_engines: FakeEngines, tmp_path: Path) -> None:
+    before = BatchStore(tmp_path / "batches")
+    deep = await stored_batch(before, [body("x" * 600, model="ann"), *rows(1)])
+    path = before.files.path_of(deep.input_file_id)
+    path.write_bytes(path.read_bytes().replace(b'"' + b"x" * 600 + b'"', b"[" * 301 + b"]" * 301))
+    other = await stored_batch(before, rows(2))
+    before.close()
+    async with answering(fake_engines, batch_config(tmp_path)) as store:
+        replies, errors = await ends(store, deep)
+        others, _ = await ends(store, other)
+    assert (list(replies), errors["r1"]["status_code"], len(others)) == (["r2"], 400, 2)
 
 
 async def test_a_models_reply_that_is_none_ends_its_row(fake_engines: FakeEngines, tmp_path: Path) -> None:
