@@ -10,6 +10,7 @@ import pytest
 
 from cappella.auth.keys import KeyStore
 from cappella.batch.store import BatchStore
+from cappella.batch.types import Batch
 from cappella.engines.swapping import SwapScheduler
 from support.batch_gateway import (
     answering,
@@ -23,6 +24,7 @@ from support.batch_gateway import (
     write_weights,
 )
 from support.fake_engines import MEMBERS, FakeEngines, choice_script, eventually, judge_script, last_message, serving
+from support.loop_clock import pass_time
 from support.scripted_engine import Json, Script
 from support.scripted_pooling import add_pooling, pooling_config
 from support.stored_batches import body, stored_batch
@@ -42,6 +44,10 @@ def text_of(reply: Json) -> str:
 def hold_if(fake_engines: FakeEngines, name: str, text: str, script: Script = HELD) -> None:
     """Let an engine hold the calls whose last message has this text, or answer them by `script`."""
     fake_engines.let(name, lambda asked: script if text in last_message(asked) else Script())
+
+
+def waiting_calls(store: BatchStore, batch: Batch) -> int:
+    return sum(each["waiting"] for each in store.progress.meter(batch.id).phases())
 
 
 async def test_every_row_ends_once_with_a_reply_or_an_error(fake_engines: FakeEngines, tmp_path: Path) -> None:
@@ -270,8 +276,12 @@ async def test_a_row_that_hangs_is_cut_at_its_deadline_and_the_others_are_answer
     for name in MEMBERS:
         hold_if(fake_engines, name, "Question 2.", Script(ending="hang"))
     hold_if(fake_engines, "judge", "Question 3.", Script(ending="hang"))
-    async with answering(fake_engines, batch_config(tmp_path, deadline_s=4.0)) as store:
-        replies, errors = await ends(store, await stored_batch(store, rows(3)))
+    async with answering(fake_engines, batch_config(tmp_path, deadline_s=60.0)) as store:
+        batch = await stored_batch(store, rows(3))
+        await until(store, batch, completed=1)
+        assert await eventually(lambda: fake_engines.running == 4)
+        await pass_time(100)
+        replies, errors = await ends(store, batch)
     assert errors["r2"]["status_code"] == 504
     assert errors["r2"]["body"]["error"]["code"] == "deadline_exceeded"
     assert {name: reply["body"]["fusion"]["status"] for name, reply in replies.items()} == {
@@ -283,9 +293,10 @@ async def test_a_row_that_hangs_is_cut_at_its_deadline_and_the_others_are_answer
 async def test_the_wait_for_an_engine_is_no_part_of_the_deadline(fake_engines: FakeEngines, tmp_path: Path) -> None:
     for engine in fake_engines.engines.values():
         engine.status.state = "loading"
-    async with answering(fake_engines, batch_config(tmp_path, deadline_s=2.0)) as store:
+    async with answering(fake_engines, batch_config(tmp_path, deadline_s=60.0)) as store:
         batch = await stored_batch(store, rows(2))
-        await asyncio.sleep(2.5)
+        assert await eventually(lambda: waiting_calls(store, batch) == 8)
+        await pass_time(100)
         assert (await now(store, batch)).paused is None
         for engine in fake_engines.engines.values():
             engine.status.state = "ready"

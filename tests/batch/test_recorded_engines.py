@@ -15,6 +15,7 @@ from cappella.engines.waiting import WaitReason
 from cappella.errors import EngineBroke, EngineOverdue, EngineRejected
 from cappella.types import Prompt, Sampling
 from support.fake_engines import FakeEngines
+from support.loop_clock import pass_time
 from support.scripted_engine import Script
 from support.sleeper import Sleeper
 
@@ -95,11 +96,11 @@ async def test_after_the_deadline_no_call_is_made(fake_engines: FakeEngines) -> 
 
 async def test_a_wait_for_the_engine_to_wake_is_no_work_and_is_told(fake_engines: FakeEngines) -> None:
     sleeper, told = Sleeper(fake_engines, "ann"), list[WaitReason | None]()
-    row = OneRow(fake_engines, deadline_s=2.0)
+    row = OneRow(fake_engines, deadline_s=60)
     with waiting.listening(lambda model, reason: told.append(reason)):
         asked = asyncio.create_task(row.ask())
     await sleeper.is_waited_for.wait()
-    await asyncio.sleep(2.5)
+    await pass_time(100)
     assert not asked.done()
     sleeper.wakes.set()
     assert await asked == "Hello there"

@@ -11,7 +11,7 @@ import pytest
 
 from cappella.background import background
 from cappella.batch.opened import CANCELLED_AT_ONCE
-from cappella.batch.runner import UNEXPECTED, Job, Limits, NotNow, running
+from cappella.batch.runner import MIN_ROWS, UNEXPECTED, Job, Limits, NotNow, running
 from cappella.batch.store import BatchStore
 from cappella.batch.types import RowEnd
 from cappella.errors import BatchesUnavailable
@@ -26,6 +26,7 @@ class ScriptedWork:
     """Answers rows when the test lets them end, or at once."""
 
     weights = "w"
+    sequences = 1
     is_current = True
 
     def __init__(self, holds: bool = False) -> None:
@@ -88,6 +89,20 @@ async def test_so_many_rows_are_in_flight_and_no_more(tmp_path: Path, limits: Li
         work.released.set()
         await until(store, batch, status="completed", completed=9)
     assert (work.peak, len(work.begun)) == (3, 9)
+
+
+@pytest.mark.parametrize(("sequences", "in_flight"), [(1, MIN_ROWS), (MIN_ROWS // 4 + 1, MIN_ROWS + 4)])
+async def test_no_more_rows_are_in_flight_than_keep_the_engines_at_work(
+    tmp_path: Path, sequences: int, in_flight: int
+) -> None:
+    work = ScriptedWork(holds=True)
+    work.sequences = sequences
+    async with serving(tmp_path, work) as store:
+        batch = await stored_batch(store, bodies(MIN_ROWS + 9))
+        assert await eventually(lambda: work.in_flight == in_flight)
+        work.released.set()
+        await until(store, batch, status="completed")
+    assert work.peak == in_flight
 
 
 async def test_a_row_that_cannot_be_answered_now_is_answered_later_and_the_batch_says_why(tmp_path: Path) -> None:

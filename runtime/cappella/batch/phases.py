@@ -136,6 +136,11 @@ class Phases:
         """The swap group of each engine; None for one that is always awake."""
         return {name: queue.host.group for name, queue in self._queues.items()}
 
+    @property
+    def sequences(self) -> int:
+        """Of all engines."""
+        return sum(queue.host.sequences for queue in self._queues.values())
+
     @asynccontextmanager
     async def place(self, name: str, size: int, order: int) -> AsyncIterator[Place]:
         """Wait for a place, and hold it in this context. Raises EngineNotReady if the engine will not start by itself."""

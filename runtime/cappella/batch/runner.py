@@ -18,6 +18,9 @@ from cappella.batch.store import BatchStore
 from cappella.batch.types import Batch, Row, RowEnd
 from cappella.errors import BatchesUnavailable, BatchRefused, ConfigError
 
+MIN_ROWS = 256
+ROWS_PER_SEQUENCE = 4
+"""More rows in flight fill no more places, and each costs memory that the garbage collector walks through."""
 UNEXPECTED = "An unexpected error, which the server's log tells; it is tried again."
 
 logger = logging.getLogger("cappella")
@@ -59,6 +62,11 @@ class Work(Protocol):
     @property
     def weights(self) -> str:
         """Identifies the weights of all models."""
+        ...
+
+    @property
+    def sequences(self) -> int:
+        """How many sequences all engines run at once."""
         ...
 
     @property
@@ -213,7 +221,8 @@ class _Session:
     @property
     def _has_room(self) -> bool:
         rows = sum(len(opened.tasks) for opened in self._open.values())
-        return rows < self._limits.max_rows and self._bytes < self._limits.max_bytes
+        useful = max(MIN_ROWS, ROWS_PER_SEQUENCE * self._work.sequences)
+        return rows < min(useful, self._limits.max_rows) and self._bytes < self._limits.max_bytes
 
     def _next_batch(self) -> Opened | None:
         """Of the key whose turn was longest ago, the oldest batch with rows to begin."""

@@ -64,6 +64,10 @@ class BatchRows:
         self._state = replace(state, admission=admission, bodies=bodies, in_flight=in_flight, responses=None)
 
     @property
+    def sequences(self) -> int:
+        return self._phases.sequences
+
+    @property
     def is_current(self) -> bool:
         return self._current() is self._shown
 
