@@ -58,6 +58,10 @@ class Deployment:
         """The number of requests that engines are running or queueing."""
         return self._sum(r"vllm:num_requests_(?:running|waiting)\{[^}]*\}")
 
+    def runs_in_flight(self) -> float:
+        """The number of runs that the gateway has not ended."""
+        return self._sum(r"cappella_runs_in_flight\{[^}]*\}")
+
     def limits_of_ended_calls(self, model: str) -> float:
         """The sum of the token limits of a model's finished calls; aborted calls add nothing."""
         return self._sum(rf'vllm:request_params_max_tokens_sum\{{[^}}]*model="{model}"[^}}]*\}}')
