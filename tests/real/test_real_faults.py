@@ -93,15 +93,9 @@ async def start_finished(stack: Deployment, timeout_s: float = 120) -> bool:
     return await asyncio.to_thread(wait_for, lambda: set(states(stack).values()) == {"ready"}, timeout_s)
 
 
-def lasting_processes(stack: Deployment) -> list[int]:
-    """Without those that compile forms, which start with the first form, and fork servers, which come and go with starts."""
-    passing = ("form_compiler", "process.fork_server")
-    return [pid for pid in stack.processes() if not any(each in command_of(pid) for each in passing)]
-
-
 def lasting(stack: Deployment) -> int:
-    """How many processes it has that stay."""
-    return len(lasting_processes(stack))
+    """How many processes it has, without those that compile forms: they start with the first form."""
+    return sum("form_compiler" not in command_of(pid) for pid in stack.processes())
 
 
 async def suffer(stack: Deployment, fault: str, victim: str, harm: Any) -> Tally:
@@ -116,9 +110,8 @@ async def suffer(stack: Deployment, fault: str, victim: str, harm: Any) -> Tally
     figures[fault]["all_well_after_s"] = round(time.monotonic() - began, 1)
     assert restarts(stack, victim) == others
     assert await asyncio.to_thread(wait_for, lambda: stack.running() == 0, 5)
-    # An engine that starts asks processes of a moment, of which the first count may have one, too.
-    assert await asyncio.to_thread(wait_for, lambda: lasting(stack) <= processes, 60)
-    figures[fault]["memory_bytes"] = memory_bytes(lasting_processes(stack))
+    assert lasting(stack) == processes
+    figures[fault]["memory_bytes"] = memory_bytes(stack.processes())
     assert figures[fault]["memory_bytes"] < 1.05 * planned_bytes(stack)
     return tally
 
@@ -196,8 +189,7 @@ async def test_weights_that_are_spoilt_cost_one_member_and_come_back_with_a_relo
     assert not tally.bad
     await mended
     assert await start_finished(stack)
-    # An engine that starts asks processes of a moment, of which the first count may have one, too.
-    assert await asyncio.to_thread(wait_for, lambda: lasting(stack) <= processes, 60)
+    assert lasting(stack) == processes
 
 
 def test_kill_9_of_the_gateway_leaves_nothing(stack: Deployment) -> None:
