@@ -129,7 +129,7 @@ async def test_what_is_not_in_sight_is_not_refreshed(
             await page.clock.run_for(4000)
         assert reads() > before
         await page.get_by_role("link", name="Machine", exact=True).click()
-        await expect(page.get_by_role("heading", name="Machine")).to_be_visible()
+        await expect(page.get_by_role("heading", name="Machine", level=1)).to_be_visible()
         before = reads()
         async with page.expect_response(lambda reply: "/api/machine" in reply.url):
             await page.clock.run_for(20_000)

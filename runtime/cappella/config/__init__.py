@@ -5,17 +5,24 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from cappella.config.builtin_tools import BuiltinTool
+from cappella.config.documents import Documents
 from cappella.config.ensembles import Ensemble, Judge, Member, Preset, seats
 from cappella.config.fields import Name
 from cappella.config.models import AnyModel, Model, RemoteModel
 from cappella.config.server import Audit, Batch, Placement, Runs, Server, Tls, Tracing
+from cappella.config.tools import AnyTool, CommandTool, UrlTool
 from cappella.types import Frozen
 
 __all__ = [
     "AnyModel",
+    "AnyTool",
     "Audit",
     "Batch",
+    "BuiltinTool",
+    "CommandTool",
     "Config",
+    "Documents",
     "Ensemble",
     "Judge",
     "Member",
@@ -27,6 +34,7 @@ __all__ = [
     "Server",
     "Tls",
     "Tracing",
+    "UrlTool",
     "seats",
 ]
 
@@ -36,6 +44,8 @@ class Config(Frozen):
 
     models: Annotated[Mapping[Name, AnyModel], Field(min_length=1)]
     placement: Placement = Placement()
+    tools: Mapping[Name, AnyTool] = {}
+    documents: Mapping[Name, Documents] = {}
     ensembles: Annotated[Mapping[Name, Ensemble], Field(min_length=1)]
     server: Server = Server()
 

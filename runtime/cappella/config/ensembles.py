@@ -16,6 +16,7 @@ from cappella.types import Frozen, Sampling, SamplingOptions, Temperature
 from cappella.vocabulary import GateMode
 
 MAX_EXAMPLES = 12
+MAX_TOOL_CALLS = 16
 
 
 def _entry(value: object) -> object:
@@ -34,7 +35,14 @@ def _first_of(value: object) -> object:
     return {**first, "then": list(value[1:])} if isinstance(first, dict) else first
 
 
-class Member(SamplingOptions):
+class ToolUser(SamplingOptions):
+    """A seat whose model may call the `tools` and search the documents of these names before it answers."""
+
+    tools: tuple[Name, ...] = ()
+    max_tool_calls: Annotated[int, Field(ge=1, le=MAX_TOOL_CALLS)] = 8
+
+
+class Member(ToolUser):
     """A panel seat: a model, its sampling, and an optional system prompt before the conversation."""
 
     model: Name
@@ -42,7 +50,7 @@ class Member(SamplingOptions):
     samples: Annotated[int, Field(ge=1, le=MAX_SAMPLES)] | None = None
 
 
-class Judge(SamplingOptions):
+class Judge(ToolUser):
     """The model that compares the answers and writes the final one.
 
     `prompts` are texts of one's own in the place of ours; with `own_knowledge` it may add what no answer has. `then` are

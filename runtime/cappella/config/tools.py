@@ -1,0 +1,59 @@
+"""The `tools` section of a config: servers of tools that members and judges may call."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import ByteSize, Field, ValidationInfo, ValidatorFunctionWrapHandler, WrapValidator
+
+from cappella.config.builtin_tools import BuiltinTool
+from cappella.config.fields import Bytes
+from cappella.config.options import Seconds
+from cappella.types import Frozen
+
+
+class ToolLimits(Frozen):
+    """Limits of one tool server: of each call, and of its result."""
+
+    timeout_s: Seconds = 30.0
+    max_result_bytes: Annotated[Bytes, Field(ge=1)] = ByteSize(64 << 10)
+
+
+class CommandTool(ToolLimits):
+    """An MCP server that Cappella starts, over its standard input and output.
+
+    It reaches no address but those of `may_reach`.
+    """
+
+    command: Annotated[tuple[str, ...], Field(min_length=1)]
+    env: Mapping[str, str] = {}
+    folder: Path | None = None
+    may_reach: tuple[str, ...] = ()
+    memory_bytes: Annotated[Bytes, Field(ge=1)] = ByteSize(1 << 30)
+
+
+class UrlTool(ToolLimits):
+    """An MCP server that runs already, over streamable HTTP, on this machine or at an address of `server.may_reach`."""
+
+    url: str
+    key_file: Path | None = None
+
+
+KINDS: Mapping[str, type[CommandTool | UrlTool | BuiltinTool]] = {
+    "command": CommandTool,
+    "url": UrlTool,
+    "builtin": BuiltinTool,
+}
+
+
+def _of_its_kind(value: object, _: ValidatorFunctionWrapHandler, info: ValidationInfo) -> object:
+    """Chooses the kind by its key, because a plain union would report the errors of all kinds."""
+    if not isinstance(value, Mapping):
+        return value
+    kinds = [key for key in KINDS if key in value]
+    if len(kinds) != 1:
+        raise ValueError(f"a tool server has one of {', '.join(KINDS)}: it is started, runs already, or is in the box")
+    return KINDS[kinds[0]].model_validate(value, context=info.context)
+
+
+AnyTool = Annotated[CommandTool | UrlTool | BuiltinTool, WrapValidator(_of_its_kind)]

@@ -1,0 +1,59 @@
+"""The Protocol of a tool server: what a run needs of one, whether it is an MCP server, in the box, or a folder of documents."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from cappella.types import Json
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """One tool of the server named `server` in the config; `parameters` is the JSON schema of its arguments."""
+
+    server: str
+    name: str
+    description: str
+    parameters: Json
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A part of a document that a tool found; `place` is where, such as `page 3` or `lines 10-14`."""
+
+    documents: str
+    """The name of the documents in the config, or of the server that found it."""
+    path: str
+    place: str
+    text: str
+    title: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """What a call gave: text, an error that the model is told, or passages, which a model may cite."""
+
+    text: str = ""
+    is_error: bool = False
+    passages: Sequence[Passage] = ()
+
+
+class ToolServer(Protocol):
+    """Tools under one name of the config. Its methods raise nothing: what fails is a result that `is_error`."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def problem(self) -> str | None:
+        """Why it has no tools now: it is starting, or has failed; None if it serves."""
+        ...
+
+    @property
+    def tools(self) -> Sequence[Tool]:
+        """The tools that it has now; none while it has a `problem`."""
+        ...
+
+    async def call(self, tool: str, arguments: Json) -> ToolResult:
+        """Call a tool within the server's own limits of time and size. Cancelling it gives the call up."""
+        ...
