@@ -1,0 +1,35 @@
+"""The passages that the tools of one run found: each has a handle, by which members and judge cite it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from cappella.tools.base import Passage
+
+
+@dataclass(slots=True)
+class Source:
+    """A passage with its handle, such as S1; `found_by` are the members that found it, and the judge."""
+
+    handle: str
+    passage: Passage
+    found_by: list[str] = field(default_factory=list)
+
+
+class Sources:
+    """One for each run. A passage that several seats find has one handle."""
+
+    def __init__(self) -> None:
+        self._by_passage: dict[Passage, Source] = {}
+
+    @property
+    def found(self) -> Sequence[Source]:
+        """All so far, in the order of their handles."""
+        return list(self._by_passage.values())
+
+    def add(self, passages: Sequence[Passage], finder: str) -> Sequence[Source]:
+        """The sources of these passages, which `finder` found."""
+        for passage in passages:
+            source = self._by_passage.setdefault(passage, Source(f"S{len(self._by_passage) + 1}", passage))
+            if finder not in source.found_by:
+                source.found_by.append(finder)
+        return [self._by_passage[passage] for passage in passages]
