@@ -36,7 +36,8 @@ async def test_a_visit_notices(browser: Browser, fake_engines: FakeEngines, scri
 async def test_a_visit_notices_a_cookie(browser: Browser, fake_engines: FakeEngines) -> None:
     async def visit_and_keep() -> None:
         async with serving(fake_engines, gateway_config()) as url, open_page(browser, url) as record:
-            await (await record.open()).evaluate("document.cookie = 'a=b'")
+            # The browser keeps it a moment later; reading it waits for that.
+            assert await (await record.open()).evaluate("(document.cookie = 'a=b', document.cookie)") == "a=b"
 
     with pytest.raises(AssertionError, match="a cookie"):
         await visit_and_keep()
