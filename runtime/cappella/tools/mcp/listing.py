@@ -62,17 +62,19 @@ def read(server: str, listed: Sequence[Any]) -> tuple[Mapping[str, ListedTool], 
 
 def _read_one(server: str, item: Any) -> ListedTool:
     """Raises ValueError with the reason why models cannot call it."""
-    if not isinstance(item, dict) or not isinstance(item.get("name"), str):
-        raise ValueError("it has no name")
-    own_name = item["name"]
+    match item:
+        case {"name": str(own_name)}:
+            pass
+        case _:
+            raise ValueError("it has no name")
     name = _NOT_IN_A_NAME.sub("_", own_name)
     if not _NAME.fullmatch(name):
         raise ValueError(
             "models can call only names of at most 64 letters, digits, - and _ that begin with a letter or _"
         )
-    description = item.get("description") or item.get("title") or ""
-    if not isinstance(description, str):
-        raise ValueError("its description is no text")
+    described = item.get("description") or item.get("title")
+    # A model needs a name and a schema; any other description than text is none.
+    description = described if isinstance(described, str) else ""
     _require_size("its description", len(description.encode(errors="replace")), MAX_DESCRIPTION_BYTES)
     schema = item.get("inputSchema")
     if not isinstance(schema, dict) or schema.get("type") != "object":
