@@ -190,7 +190,7 @@ def _memory(plan: Plan, reading: Reading) -> list[MemoryNow]:
 def _tool_servers(state: GatewayState) -> dict[str, ToolServerNow]:
     return {
         name: {
-            "state": "down" if server.problem else "ready",
+            "state": "starting" if server.is_starting else "down" if server.problem else "ready",
             "problem": server.problem,
             "tools": [tool.name for tool in server.tools],
             "calls": server.calls,

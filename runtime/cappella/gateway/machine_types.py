@@ -136,7 +136,7 @@ class Queue(TypedDict):
 class ToolServerNow(TypedDict):
     """A tool server: `problem` says why it has no tools now; `notes` are what an operator should know of it."""
 
-    state: Literal["ready", "down"]
+    state: Literal["ready", "starting", "down"]
     problem: str | None
     tools: list[str]
     calls: Count

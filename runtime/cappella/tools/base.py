@@ -59,9 +59,13 @@ class ToolServer(Protocol):
         ...
 
 
+STARTING = "it is starting"
+"""The `problem` of a server whose first start has not ended yet."""
+
+
 @dataclass(frozen=True, slots=True)
 class Details:
-    """What an operator is told of a tool server: what confines it, and what to do about tools that were left out."""
+    """What an operator is told of a tool server: what confines it, and in `notes` what is left out or not enforced."""
 
     confined_by: str = "runs in the gateway"
     notes: Sequence[str] = ()

@@ -8,7 +8,7 @@ from typing import Self
 
 from cappella.config import CommandTool, Config, UrlTool
 from cappella.errors import ConfigError
-from cappella.tools.base import Details, RunningToolServer, Tool, ToolResult
+from cappella.tools.base import STARTING, Details, RunningToolServer, Tool, ToolResult
 from cappella.tools.mcp import server as mcp_server
 from cappella.types import Json
 
@@ -28,6 +28,11 @@ class CountedServer:
     @property
     def problem(self) -> str | None:
         return self._server.problem
+
+    @property
+    def is_starting(self) -> bool:
+        """Whether its first start has not ended yet."""
+        return self.problem == STARTING
 
     @property
     def tools(self) -> Sequence[Tool]:

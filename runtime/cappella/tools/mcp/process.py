@@ -14,6 +14,7 @@ from cappella.config import CommandTool
 from cappella.engines import log_rotation
 from cappella.errors import ToolServerLost
 from cappella.sealing import guard
+from cappella.tools.base import Details
 from cappella.tools.mcp.guardian import GRACE_S, Launch
 
 INHERITED = ("HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "TMPDIR", "TZ", "USER")
@@ -27,16 +28,16 @@ GUARDED = "the guard in its Python code: other code reaches what this machine re
 
 
 class CommandProcess:
-    """One launch of a server. `confined_by` says what keeps it from the network; `ended` is done with the reason of its end."""
+    """One launch of a server; `details` say what keeps it from the network."""
 
     def __init__(
-        self, process: asyncio.subprocess.Process, control: socket.socket, log: Path, confined_by: str
+        self, process: asyncio.subprocess.Process, control: socket.socket, log: Path, details: Details
     ) -> None:
         assert process.stdin
         assert process.stdout
         self.stdin, self.stdout = process.stdin, process.stdout
         self.log = log
-        self.confined_by = confined_by
+        self.details = details
         self._process = process
         self._control = control
         self._following = asyncio.create_task(self._follow())
@@ -96,13 +97,14 @@ async def start(tool: CommandTool, log: Path) -> CommandProcess:
     log_rotation.rotate(log)
     is_tried = guard.RECORD in os.environ
     own_network = not tool.may_reach
+    notes: tuple[str, ...] = ()
     if not is_tried:
         launch = _launch(tool, alone=True, own_network=own_network)
-        process, report = await _launched(launch, log, NETWORK if own_network else GUARDED)
+        process, report = await _launched(launch, log, Details(NETWORK if own_network else GUARDED))
         if process:
             return process
-        why = f"{GUARDED} (this kernel gives no namespaces: {report.get('impossible', 'no reason')})"
-    process, report = await _launched(_launch(tool, alone=False, own_network=False), log, GUARDED if is_tried else why)
+        notes = (f"this kernel gives it no namespaces ({report.get('impossible')}): allow user namespaces",)
+    process, report = await _launched(_launch(tool, alone=False, own_network=False), log, Details(GUARDED, notes))
     if process is None:
         raise ToolServerLost(f"its guardian did not start it ({report})")
     return process
@@ -125,7 +127,7 @@ def _launch(tool: CommandTool, alone: bool, own_network: bool) -> Launch:
     return Launch(list(tool.command), env, folder, tool.memory_bytes, alone, own_network)
 
 
-async def _launched(launch: Launch, log: Path, confined_by: str) -> tuple[CommandProcess | None, dict[str, object]]:
+async def _launched(launch: Launch, log: Path, details: Details) -> tuple[CommandProcess | None, dict[str, object]]:
     """The process, and the guardian's first report; None if it could not confine it."""
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
@@ -146,7 +148,7 @@ async def _launched(launch: Launch, log: Path, confined_by: str) -> tuple[Comman
         ours.close()
         raise
     if report.get("started"):
-        return CommandProcess(process, ours, log, confined_by), report
+        return CommandProcess(process, ours, log, details), report
     ours.close()
     await process.communicate()
     return None, report

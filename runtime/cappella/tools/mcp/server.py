@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from cappella.background import to_its_end
 from cappella.config import CommandTool, UrlTool
 from cappella.errors import ToolCallFailed, ToolServerLost
-from cappella.tools.base import Details, RunningToolServer, Tool, ToolResult
+from cappella.tools.base import STARTING, Details, RunningToolServer, Tool, ToolResult
 from cappella.tools.mcp import listing, process, replies
 from cappella.types import Json
 
@@ -26,10 +26,9 @@ STABLE_S = 120.0
 PING_INTERVAL_S = 30.0
 RELIST_DELAY_S = 1.0
 """Between two readings of the tools of a server that says all the time that they have changed."""
-STARTING = "it is starting"
 STOPPED = "it is stopped"
 
-Connect = Callable[[], AbstractAsyncContextManager["tuple[Streams, str]"]]
+Connect = Callable[[], AbstractAsyncContextManager["tuple[Streams, Details]"]]
 """Opens one connection: its streams, and what confines the server."""
 
 
@@ -47,7 +46,9 @@ class McpServer(RunningToolServer):
         self._connect = connect
         self._delays_s = delays_s
         self._problem: str | None = STARTING
-        self._details = Details("")
+        self._confinement = Details("nothing yet")
+        self._notes: Sequence[str] = ()
+        self._counts: Mapping[str, int] = {}
         self._tools: Mapping[str, listing.ListedTool] = {}
         self._session: Session | None = None
         self._supervision: asyncio.Task[None] | None = None
@@ -68,7 +69,7 @@ class McpServer(RunningToolServer):
 
     @property
     def details(self) -> Details:
-        return self._details
+        return replace(self._confinement, notes=[*self._confinement.notes, *self._notes], **self._counts)
 
     async def start(self) -> None:
         self._supervision = asyncio.create_task(self._supervise())
@@ -121,20 +122,20 @@ class McpServer(RunningToolServer):
         """One connection, until it is lost. Raises ToolServerLost, and whatever its transport does."""
         # Imported for the first server: it takes a second of a core.
         session = await asyncio.to_thread(importlib.import_module, "cappella.tools.mcp.session")
-        async with self._connect() as (streams, confined_by):
-            self._details = Details(confined_by)
-            async with session.opened(streams, self._tools_changed) as opened:
-                await self._list(opened)
-                prompts, resources = await opened.count()
-                self._details = replace(self._details, prompts=prompts, resources=resources)
-                self._session, self._problem = opened, None
-                await self._watch(opened)
+        async with (
+            self._connect() as (streams, self._confinement),
+            session.opened(streams, self._tools_changed) as opened,
+        ):
+            await self._list(opened)
+            prompts, resources = await opened.count()
+            self._counts = {"prompts": prompts, "resources": resources}
+            self._session, self._problem = opened, None
+            await self._watch(opened)
 
     async def _list(self, session: "Session") -> None:
         """Runs read the tools when they begin, so that these change between runs alone."""
         listed = await session.list_tools()
-        self._tools, notes = await asyncio.to_thread(listing.read, self._name, listed)
-        self._details = replace(self._details, notes=notes)
+        self._tools, self._notes = await asyncio.to_thread(listing.read, self._name, listed)
 
     async def _watch(self, session: "Session") -> None:
         """Read the tools again when they change, and raise ToolServerLost when it gives no sign of life."""
@@ -161,12 +162,12 @@ def from_command(name: str, config: CommandTool, log_dir: Path, delays_s: Sequen
     """A server that is started here; what it writes to standard error is in the log folder."""
 
     @asynccontextmanager
-    async def connect() -> AsyncGenerator[tuple["Streams", str], None]:
+    async def connect() -> AsyncGenerator[tuple["Streams", Details], None]:
         stdio = importlib.import_module("cappella.tools.mcp.stdio")
         started = await process.start(config, log_dir / f"{LOG_PREFIX}{name}.log")
         try:
             async with stdio.streams(started) as streams:
-                yield streams, started.confined_by
+                yield streams, started.details
         finally:
             await to_its_end(started.stop())
 
@@ -181,10 +182,10 @@ def from_url(name: str, config: UrlTool, delays_s: Sequence[float] = DELAYS_S) -
     """A server that runs already."""
 
     @asynccontextmanager
-    async def connect() -> AsyncGenerator[tuple["Streams", str], None]:
+    async def connect() -> AsyncGenerator[tuple["Streams", Details], None]:
         http = importlib.import_module("cappella.tools.mcp.http")
         async with http.streams(config) as streams:
-            yield streams, f"nothing: it runs elsewhere, at {config.url}"
+            yield streams, Details(f"nothing: it runs elsewhere, at {config.url}")
 
     return McpServer(name, config, connect, delays_s)
 
