@@ -1,9 +1,9 @@
 """Background tasks that end with the context that started them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Coroutine
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -24,3 +24,17 @@ async def background(work: Awaitable[T]) -> AsyncIterator["asyncio.Future[T]"]:
         if not task.cancelled():
             # Marks the error as retrieved: asyncio logs errors that are not.
             task.exception()
+
+
+async def to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Does `work` to its end, also if the caller is cancelled meanwhile, which is cancelled after it."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled:
+        raise cancelled
+    task.result()

@@ -171,6 +171,14 @@ class EngineOverdue(EngineError):
     status_code = 504
 
 
+class ToolServerLost(CappellaError):
+    """A tool server cannot be started, has ended, or does not keep to its protocol. Its supervision starts it again."""
+
+
+class ToolCallFailed(CappellaError):
+    """A tool server gave no result of a call; the model is told why."""
+
+
 class JudgeFailed(CappellaError):
     """`str(error)` describes the judge's failure."""
 

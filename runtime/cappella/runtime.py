@@ -18,6 +18,7 @@ from cappella.ensemble.run import Run
 from cappella.ensemble.settings import resolve
 from cappella.ensemble.stream import live
 from cappella.errors import ModelNotReady, UnknownModel
+from cappella.tools.servers import ToolServers
 from cappella.types import Message, Prompt, Sampling
 
 POLL_S = 0.1
@@ -39,16 +40,19 @@ class Runtime:
         log_dir = log_dir or written.server.log_dir
         log_dir, self._log_dir_lock = (log_dir, log_folder.hold(log_dir)) if log_dir else _own_log_dir()
         try:
+            self._tool_servers = ToolServers(written, log_dir)
             self._supervisor = Supervisor(written, log_dir)
         except BaseException:
             self._log_dir_lock.close()
             raise
         self.config = self._supervisor.deployment.config
+        # MERGE: Pipeline(self._supervisor.engines, self._tool_servers)
         self._pipeline = Pipeline(self._supervisor.engines)
 
     async def __aenter__(self) -> Self:
         await self._supervisor.start()
         try:
+            await self._tool_servers.start()
             await self._wait_for_engines()
         except BaseException:
             await self._stop()
@@ -61,6 +65,7 @@ class Runtime:
         await self._stop()
 
     async def _stop(self) -> None:
+        await self._tool_servers.stop()
         await self._supervisor.stop()
         self._log_dir_lock.close()
 

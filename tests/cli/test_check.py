@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from support.command_line import cappella
+from support.tool_server import command as tool_command
 from support.weights_folder import TINY, write_model
 
 QWEN, LLAMA, OSS = "Qwen/Qwen3-8B", "meta-llama/Llama-3.1-8B-Instruct", "openai/gpt-oss-20b"
@@ -233,3 +234,38 @@ ensembles: {default: {panel: [ann], judge: {model: ann, analysis_max_tokens: 64}
         "line 5: models.ann.engine_args.stream_interval: vLLM refuses it: argument --stream-interval"
     )
     assert parser == "line 6: models.ann.tool_parser: vLLM has no such parser: 'hermess'. Did you mean hermes?"
+
+
+def with_tools(folder: Path, **tools: Any) -> Path:
+    """A config over a server that runs elsewhere, with these tool servers."""
+    config = {
+        "models": {"ann": {"url": "http://127.0.0.1:1/v1", "max_model_len": 1000}},
+        "ensembles": {"default": {"panel": ["ann"], "judge": "ann", "analysis": "off"}},
+        "tools": tools,
+    }
+    path = folder / "c.yaml"
+    path.write_text(json.dumps(config))
+    return path
+
+
+def test_tool_servers_are_shown_with_their_tools_and_what_confines_them(tmp_path: Path) -> None:
+    done = cappella("check", str(with_tools(tmp_path, small={"command": tool_command()})), "--tools")
+    lines = done.stdout.splitlines()
+    (head,) = (line for line in lines if line.startswith("small: ok, "))
+    assert "1 prompts, 2 resources; confined by: " in head
+    assert "  echo: Say it again." in lines
+    assert done.returncode == ("PROBLEM" in done.stdout)
+
+
+def test_a_tool_server_with_a_problem_is_exit_code_1(tmp_path: Path) -> None:
+    tools = {"broken": {"command": tool_command("ends")}, "lying": {"command": tool_command("lying")}}
+    done = cappella("check", str(with_tools(tmp_path, **tools)), "--tools")
+    assert done.returncode == 1
+    assert "broken: PROBLEM: it ended with exit code 4 (no settings found)" in done.stdout
+    assert "  PROBLEM: tool 'long' is left out" in done.stdout
+
+
+def test_without_tools_no_tool_server_is_started(tmp_path: Path) -> None:
+    done = cappella("check", str(with_tools(tmp_path, broken={"command": tool_command("ends")})))
+    assert done.returncode == 0
+    assert "broken" not in done.stdout

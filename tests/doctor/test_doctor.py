@@ -18,13 +18,19 @@ from cappella.placement import machine
 from support.command_line import cappella
 from support.network_namespace import NATIVE_VIOLATOR, PYTHON_VIOLATOR, QUIET_VIOLATOR, needs_namespaces
 from support.python_overlay import doctor, overlay
+from support.tool_server import command as tool_command
 from support.weights_folder import write_model
 
 
-def deployment(folder: Path, **server: Any) -> Path:
+def deployment(folder: Path, tools: Any = None, **server: Any) -> Path:
     model = {"weights": str(write_model(folder / "ann")), "max_model_len": 64, "kv_cache_bytes": "1MiB"}
     ensemble = {"panel": ["ann"], "judge": "ann", "analysis": "off"}
-    config = {"models": {"ann": model}, "ensembles": {"default": ensemble}, "server": {"port": 0, **server}}
+    config = {
+        "models": {"ann": model},
+        "ensembles": {"default": ensemble},
+        "server": {"port": 0, **server},
+        "tools": tools or {},
+    }
     path = folder / "c.yaml"
     path.write_text(json.dumps(config))
     return path
@@ -124,6 +130,18 @@ def test_an_address_of_may_reach_is_no_attempt(tmp_path: Path) -> None:
         tmp_path, PYTHON_VIOLATOR.replace("telemetry.example", "127.0.0.1:1"), may_reach=["192.0.2.7"]
     )
     assert (code, report["attempts"]) == (0, [])
+
+
+@needs_namespaces
+def test_tool_servers_that_try_to_connect_out_are_found_in_python_and_natively(tmp_path: Path) -> None:
+    in_python = tool_command("connects")
+    # Isolated from the variables of its environment, Python has no guard, as a program in another language.
+    native = [in_python[0], "-I", *in_python[1:]]
+    tools = {"small": {"command": in_python}, "native": {"command": native}, "good": {"command": tool_command()}}
+    code, report = sealed(tmp_path, "def register(): pass\n", tools=tools)
+    assert code == 3
+    found = {(each["seen_by"], each["to"]) for each in report["attempts"]}
+    assert found == {("guard", "192.0.2.77:443"), ("kernel", "192.0.2.77:443")}
 
 
 @needs_namespaces

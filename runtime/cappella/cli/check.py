@@ -1,5 +1,6 @@
 """`cappella check`: every mistake of a config that can be found without starting it."""
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,11 +16,16 @@ def check(
     gpus: Annotated[
         str | None, typer.Option(help="Also check whether these GPUs can run it, instead of this machine's: H100.")
     ] = None,
+    tools: Annotated[
+        bool, typer.Option("--tools", help="Start the tool servers, and show each with its tools and problems.")
+    ] = False,
 ) -> None:
     """Check a config and the weights it names: all mistakes at once, also those that vLLM would tell minutes after a start.
 
-    On a machine with GPUs, or with --gpus, also whether these can run and hold the models. Starts nothing.
+    On a machine with GPUs, or with --gpus, also whether these can run and hold the models. Starts nothing, but for
+    --tools, which ends them again.
     """
+    from cappella.cli import tool_report
     from cappella.config import load, yaml_source
     from cappella.engines import backends
     from cappella.errors import DoesNotFit, raise_all
@@ -42,6 +48,8 @@ def check(
         contexts = {name: model.max_model_len for name, model in loaded.models.items() if model.max_model_len}
         for name, warning in reading_room.warnings(loaded, contexts):
             print(f"cappella/{name}: {warning}")
+        if tools and not asyncio.run(tool_report.show(loaded)):
+            raise typer.Exit(1)
 
 
 def _describe(loaded: Any, wrong: Sequence[str]) -> None:

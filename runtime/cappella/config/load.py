@@ -17,6 +17,7 @@ from cappella.config import (
     Server,
     Tls,
     cards,
+    tool_places,
     weights,
     yaml_source,
 )
@@ -43,6 +44,7 @@ def load_with_lines(path: Path) -> tuple[Config, yaml.Node | None]:
         _check_thinking,
         _check_remote_addresses,
         _check_collector_address,
+        tool_places.check,
         _check_aliases,
     )
     raise_all([error for check in checks for error in check(path, root, config)])
@@ -78,11 +80,11 @@ def _resolve_paths(config: Config, folder: Path) -> Config:
         key: value and value.model_copy(update={"file": folder / value.file.expanduser()})
         for key, value in (("audit", server.audit), ("runs", server.runs))
     }
+    tools = {name: tool_places.with_paths(tool, folder) for name, tool in config.tools.items()}
     batch = server.batch and server.batch.model_copy(update={"folder": folder / server.batch.folder.expanduser()})
     tls = server.tls and Tls(**{key: path and folder / path.expanduser() for key, path in dict(server.tls).items()})
-    return config.model_copy(
-        update={"models": models, "server": server.model_copy(update={**paths, **files, "batch": batch, "tls": tls})}
-    )
+    resolved = server.model_copy(update={**paths, **files, "batch": batch, "tls": tls})
+    return config.model_copy(update={"models": models, "tools": tools, "server": resolved})
 
 
 def _model_with_paths(model: Model | RemoteModel, folder: Path) -> Model | RemoteModel:

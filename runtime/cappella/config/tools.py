@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
-from pydantic import ByteSize, Field, ValidationInfo, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import ByteSize, Field, IPvAnyAddress, ValidationInfo, ValidatorFunctionWrapHandler, WrapValidator
 
 from cappella.config.builtin_tools import BuiltinTool
 from cappella.config.fields import Bytes
@@ -22,21 +23,26 @@ class ToolLimits(Frozen):
 class CommandTool(ToolLimits):
     """An MCP server that Cappella starts, over its standard input and output.
 
-    It reaches no address but those of `may_reach`.
+    It has no network; with `may_reach` it has, and the guard for Python refuses all other addresses. `folder` is where it is
+    started: the config's own unless it is set. `memory_bytes` is a limit of all its processes.
     """
 
     command: Annotated[tuple[str, ...], Field(min_length=1)]
     env: Mapping[str, str] = {}
     folder: Path | None = None
-    may_reach: tuple[str, ...] = ()
+    may_reach: tuple[IPvAnyAddress, ...] = ()
     memory_bytes: Annotated[Bytes, Field(ge=1)] = ByteSize(1 << 30)
 
 
 class UrlTool(ToolLimits):
     """An MCP server that runs already, over streamable HTTP, on this machine or at an address of `server.may_reach`."""
 
-    url: str
+    url: Annotated[str, Field(pattern="^https?://")]
     key_file: Path | None = None
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.url).hostname or ""
 
 
 KINDS: Mapping[str, type[CommandTool | UrlTool | BuiltinTool]] = {

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 
-from cappella.config import Config, load
+from cappella.config import Config, UrlTool, load
 from cappella.sealing import guard, namespace, packets, sockets
 from cappella.types import Json
 
@@ -46,7 +46,8 @@ def main(path: Path, guard_alone: bool) -> Json:
     with tempfile.TemporaryDirectory(prefix="cappella-doctor-") as folder:
         record = Path(folder, "refused.jsonl")
         # What is attached by its address does not answer where only loopback exists, and a new one at that.
-        away = frozenset() if guard_alone else frozenset(config.remote)
+        urls = (name for name, tool in config.tools.items() if isinstance(tool, UrlTool))
+        away = frozenset[str]() if guard_alone else frozenset((*config.remote, *urls))
         with _running(path, record, Path(folder), away) as (url, problem):
             asked = [] if problem else [_ask(url, *each) for each in _questions(config, away)]
             # Outside a namespace, the stack's ports cannot be told from this machine's.
@@ -107,8 +108,18 @@ def _settled(url: str, process: "subprocess.Popen[bytes]", log: Path, away: Coll
         if failed := [f"{name}: {each['reason']}" for name, each in engines.items() if each["state"] in FAILED]:
             return "; ".join(failed)
         if all(each["state"] in SETTLED for name, each in engines.items() if name not in away):
-            return ""
+            return _settled_tools(url, away)
     return "it ended while starting: " + " | ".join(log.read_text(errors="replace").splitlines()[-LAST_LINES:])
+
+
+def _settled_tools(url: str, away: Collection[str]) -> str:
+    """Wait for the tool servers that are not `away`; returns why they do not serve, or nothing."""
+    while True:
+        servers = _call(f"{url}/api/machine", None, 5)["tool_servers"]
+        here = {name: each for name, each in servers.items() if name not in away}
+        if all(each["state"] != "starting" for each in here.values()):
+            return "; ".join(f"{name}: {each['problem']}" for name, each in here.items() if each["problem"])
+        time.sleep(POLL_S)
 
 
 def _questions(config: Config, away: Collection[str]) -> Iterator[tuple[str, str, Json]]:

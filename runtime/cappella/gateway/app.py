@@ -14,7 +14,7 @@ from cappella.background import background
 from cappella.batch.runner import running
 from cappella.batch.store import BatchStore
 from cappella.config import Config
-from cappella.engines.supervisor import Supervisor
+from cappella.engines.supervisor import Supervisor, default_log_dir
 from cappella.ensemble.pipeline import Pipeline
 from cappella.gateway import (
     batches,
@@ -58,13 +58,20 @@ from cappella.telemetry.metrics import Metrics
 from cappella.telemetry.observer import RequestObserver
 from cappella.telemetry.persistence import Persistence
 from cappella.telemetry.recorder import Recorder
+from cappella.tools.servers import ToolServers
 
 
-def create_app(config: Config, supervisor: Supervisor, read_config: ReadConfig | None = None) -> FastAPI:
-    """The gateway. Its lifespan starts and stops the engines; a reload serves what `read_config` returns.
+def create_app(
+    config: Config,
+    supervisor: Supervisor,
+    read_config: ReadConfig | None = None,
+    tool_servers: ToolServers | None = None,
+) -> FastAPI:
+    """The gateway. Its lifespan starts and stops the engines and tool servers; a reload serves what `read_config` returns.
 
     `app.state.reloader` reloads and drains it.
     """
+    tool_servers = tool_servers or ToolServers(config, default_log_dir("tools"))
     gatekeeper = Gatekeeper(KeyStore(config.server.keys) if config.server.keys else None)
     metrics, persistence = Metrics(), Persistence(config)
     observer = RequestObserver(config.server, metrics, APIS)
@@ -79,11 +86,13 @@ def create_app(config: Config, supervisor: Supervisor, read_config: ReadConfig |
     read_figures = reading_of(lambda: reloader.state, supervisor)
     history = FiguresHistory(read_figures, lambda: load_of(reloader.state))
     rows = running(batch_store, lambda: begin_rows(lambda: reloader.state, supervisor.swap_scheduler))
-    lifespan = _lifespan(supervisor, gatekeeper, tools, observer, persistence, responses, history, rows)
+    lifespan = _lifespan(supervisor, tool_servers, gatekeeper, tools, observer, persistence, responses, history, rows)
     app = _Gateway(lifespan=lifespan, openapi_url=None, redirect_slashes=False)
     state = GatewayState(
         deployment=supervisor.deployment,
+        # MERGE: Pipeline(supervisor.engines, tool_servers)
         pipeline=Pipeline(supervisor.engines),
+        tool_servers=tool_servers,
         recorder=Recorder(metrics, gatekeeper, [observer, *persistence.observers]),
         metrics=metrics,
         describe=errors.describe,
@@ -152,6 +161,7 @@ def _is_endpoint(route: Route) -> bool:
 
 def _lifespan(
     supervisor: Supervisor,
+    tool_servers: ToolServers,
     gatekeeper: Gatekeeper,
     tools: mcp.McpEndpoint,
     observer: RequestObserver,
@@ -166,6 +176,7 @@ def _lifespan(
             await supervisor.start()
             try:
                 async with (
+                    tool_servers.running(),
                     background(gatekeeper.write_usage()),
                     background(history.sample_forever()),
                     tools.running(),

@@ -120,6 +120,7 @@ class BatchRows:
             for name, engine in state.engines.items()
         }
         deployment = replace(state.deployment, engines=cast(Any, engines))
+        # MERGE: RowPipeline passes state.tool_servers to Pipeline
         return replace(state, deployment=deployment, pipeline=RowPipeline(engines, calls, secret))
 
 

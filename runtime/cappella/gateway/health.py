@@ -83,7 +83,8 @@ def told_failure(failure: Failure) -> LastFailure:
 def _snapshot(state: GatewayState) -> Snapshot:
     deadlines_s = {name: ensemble.deadline_s for name, ensemble in state.config.ensembles.items()}
     waiting, refused = state.admission.waiting, state.admission.refused
-    return Snapshot(state.engines, state.gpus(), waiting, refused, state.deployment.answering(), deadlines_s)
+    answering = state.deployment.answering()
+    return Snapshot(state.engines, state.gpus(), waiting, refused, answering, deadlines_s, state.tool_servers)
 
 
 def _readiness(state: GatewayState, key: Key | None) -> Readiness:

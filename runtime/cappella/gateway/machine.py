@@ -21,6 +21,7 @@ from cappella.gateway.machine_types import (
     Machine,
     MemoryNow,
     Queue,
+    ToolServerNow,
 )
 from cappella.gateway.model_list import PREFIX
 from cappella.gateway.plain_routes import PlainRoutes
@@ -79,6 +80,7 @@ def create_router(
         reply["engines"] = _engines(state.config, _servers(state), reading, operations)
         reply["memory"] = _memory(operations.plan, reading)
         reply["queue"] = _queue(state)
+        reply["tool_servers"] = _tool_servers(state)
         return reply
 
     @router.post("/engines/{name}/{action}")
@@ -183,6 +185,21 @@ def _memory(plan: Plan, reading: Reading) -> list[MemoryNow]:
         }
         for each in reading.memory
     ]
+
+
+def _tool_servers(state: GatewayState) -> dict[str, ToolServerNow]:
+    return {
+        name: {
+            "state": "starting" if server.is_starting else "down" if server.problem else "ready",
+            "problem": server.problem,
+            "tools": [tool.name for tool in server.tools],
+            "calls": server.calls,
+            "failed": server.failed,
+            "confined_by": server.details.confined_by,
+            "notes": list(server.details.notes),
+        }
+        for name, server in state.tool_servers.items()
+    }
 
 
 def _queue(state: GatewayState) -> Queue:

@@ -133,8 +133,20 @@ class Queue(TypedDict):
     max_waiting: Count
 
 
+class ToolServerNow(TypedDict):
+    """A tool server: `problem` says why it has no tools now; `notes` are what an operator should know of it."""
+
+    state: Literal["ready", "starting", "down"]
+    problem: str | None
+    tools: list[str]
+    calls: Count
+    failed: Count
+    confined_by: str
+    notes: list[str]
+
+
 class Machine(TypedDict):
-    """Engines, ensembles, memory and queue; details of engines, memory and queue are for operators alone."""
+    """Engines, ensembles, memory, queue and tool servers; for keys that do not operate it, only the first two, in short."""
 
     time: float
     version: str
@@ -144,6 +156,7 @@ class Machine(TypedDict):
     engines: dict[str, EngineDetails] | dict[str, EngineNow]
     memory: NotRequired[list[MemoryNow]]
     queue: NotRequired[Queue]
+    tool_servers: NotRequired[dict[str, ToolServerNow]]
 
 
 class EngineFacts(TypedDict):

@@ -14,6 +14,7 @@ from cappella.gateway.drain import InFlight
 from cappella.gateway.reply_types import Reloaded
 from cappella.gateway.state import GatewayState
 from cappella.telemetry.audit.actions import OperatorActions
+from cappella.tools.servers import ToolServers
 
 POLL_S = 0.1
 LINGER_S = 1.0
@@ -21,7 +22,7 @@ LINGER_S = 1.0
 RELOADABLE = frozenset(
     "max_body_bytes max_waiting max_waiting_per_key max_queue_s max_waiting_bytes client_timeout_s drain_s".split()
 )
-"""The keys of `server` that a reload may change; it may also change all of `models` and `ensembles`."""
+"""The keys of `server` that a reload may change; it may also change all of `models`, `tools` and `ensembles`."""
 
 ReadConfig = Callable[[], Config]
 
@@ -65,10 +66,13 @@ class Reloader:
             config = await asyncio.to_thread(self._read_config)
             _require_reloadable(self.state.config, config)
             change = await asyncio.to_thread(self._supervisor.compare, config)
+            # Before anything is started: it may raise ConfigError.
+            tool_servers = self.state.tool_servers.for_config(config)
             old, new = self._supervisor.deployment, self._supervisor.prepare(change)
             if change.fits_side_by_side:
                 await self._start_new_engines(new, change)
-            in_flight = self._switch_to(new, change)
+            await tool_servers.start()
+            in_flight = self._switch_to(new, change, tool_servers)
             retirement = asyncio.create_task(self._retire(in_flight, old, new, change))
             self._retirements.add(retirement)
             retirement.add_done_callback(self._retirements.discard)
@@ -100,14 +104,16 @@ class Reloader:
             await self._supervisor.stop_engines(new, change.added)
             raise
 
-    def _switch_to(self, new: Deployment, change: Change) -> InFlight:
+    def _switch_to(self, new: Deployment, change: Change, tool_servers: ToolServers) -> InFlight:
         """Serve the new deployment from now on; returns what is in flight on the old one."""
         old = self.state
         config = new.config
         self.state = replace(
             old,
             deployment=new,
+            # MERGE: Pipeline(new.engines, tool_servers)
             pipeline=Pipeline(new.engines),
+            tool_servers=tool_servers,
             recorder=old.recorder.for_config(config, change.added),
             admission=old.admission.renewed(config, change.kept),
             in_flight=InFlight(),
@@ -126,6 +132,8 @@ class Reloader:
         await in_flight.drain_to_deadlines(new.config.server.drain_s if change.removed else inf)
         self._draining.discard(in_flight)
         await self._supervisor.stop_engines(old, change.removed)
+        if not self._draining:
+            await self.state.tool_servers.stop_others()
         if not change.fits_side_by_side:
             self._supervisor.start_engines(new)
             await _wait_until_started(new, change)
@@ -146,6 +154,7 @@ def _changed(old: Config, new: Config) -> list[str]:
     """The places in the config that differ, such as `ensembles.default`; no values, which may be secret."""
     parts = [
         ("models", old.models, new.models),
+        ("tools", old.tools, new.tools),
         ("ensembles", old.ensembles, new.ensembles),
         ("server", vars(old.server), vars(new.server)),
         ("placement", vars(old.placement), vars(new.placement)),

@@ -31,6 +31,7 @@ from cappella.gateway.http_server import bind, http_server
 from cappella.placement.report import as_dict, picture
 from cappella.sealing import guard
 from cappella.telemetry import logs, tracing
+from cappella.tools.servers import ToolServers
 
 EXIT_CONFIG = 2
 REFRESH_S = 0.2
@@ -68,12 +69,13 @@ def _run_engines(
     config: Config, read: Callable[[], Config], listener: socket.socket, log_dir: Path, reporter: Reporter
 ) -> int:
     server, port = config.server, listener.getsockname()[1]
+    tool_servers = ToolServers(config, log_dir)
     supervisor = Supervisor(config, log_dir)
     shown = picture(supervisor.plan, config)
     reporter.report("plan", "Placement plan.", shown, **as_dict(supervisor.plan, config))
     guard.install([str(address) for address in server.may_reach], reporter.report_blocked)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        app = create_app(config, supervisor, read)
+        app = create_app(config, supervisor, read, tool_servers)
         url = f"{'https' if server.tls else 'http'}://{server.host}:{port}"
         return runner.run(_serve(app, supervisor, listener, url, log_dir, reporter))
 

@@ -24,6 +24,7 @@ from cappella.placement.gpus import Gpu
 from cappella.telemetry import records
 from cappella.telemetry.metrics import Metrics
 from cappella.telemetry.recorder import Recorder
+from cappella.tools.servers import ToolServers
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class GatewayState:
 
     deployment: Deployment
     pipeline: Pipeline
+    tool_servers: ToolServers
     recorder: Recorder
     metrics: Metrics
     describe: Describe

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x00020000, 0x10000000, 0x40000000
+CLONE_NEWIPC, CLONE_NEWPID = 0x08000000, 0x20000000
 MS_REC, MS_PRIVATE = 0x4000, 0x40000
 SIOCSIFFLAGS, IFF_UP = 0x8914, 0x1
 NETLINK_ROUTE, RTM_NEWROUTE, NLMSG_ERROR = 0, 24, 2
@@ -38,15 +39,39 @@ def enter(hidden: Sequence[str] = RESOLVERS) -> None:
         _route_all_to_loopback(socket.AF_INET6)
 
 
+def enter_alone(own_network: bool, hidden: Sequence[str] = RESOLVERS) -> None:
+    """Move this process, which must have one thread, into a user namespace of its own, and its children also into one of processes.
+
+    With `own_network` they reach nothing, not even services on this machine's loopback. Raises OSError like `enter`.
+    """
+    _unshare_as_user(CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | (CLONE_NEWNET if own_network else 0))
+    _call("mount", None, b"/", None, MS_REC | MS_PRIVATE, None)
+    if own_network:
+        for folder in filter(os.path.isdir, hidden):
+            _call("mount", b"tmpfs", os.fsencode(folder), b"tmpfs", 0, None)
+        _raise_loopback()
+
+
+def show_own_processes() -> None:
+    """Mount a /proc with the processes of this namespace only. Raises OSError where the kernel forbids it."""
+    _call("unshare", CLONE_NEWNS)
+    _call("mount", b"proc", b"/proc", b"proc", 0, None)
+
+
 def _unshare() -> None:
     """Unshare directly if permitted, else inside a user namespace with the same user and group ids."""
     try:
         _call("unshare", CLONE_NEWNET | CLONE_NEWNS)
     except PermissionError:
-        uid, gid = os.getuid(), os.getgid()
-        _call("unshare", CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWNS)
-        for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
-            Path("/proc/self", name).write_text(text)
+        _unshare_as_user(CLONE_NEWNET | CLONE_NEWNS)
+
+
+def _unshare_as_user(flags: int) -> None:
+    """Unshare inside a user namespace with the same user and group ids."""
+    uid, gid = os.getuid(), os.getgid()
+    _call("unshare", CLONE_NEWUSER | flags)
+    for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+        Path("/proc/self", name).write_text(text)
 
 
 def _raise_loopback() -> None:

@@ -13,6 +13,7 @@ from cappella.engines.base import EngineServer
 from cappella.engines.status import EngineState
 from cappella.errors import EngineError
 from cappella.placement.gpus import Gpu
+from cappella.tools.servers import ToolServers
 
 Rows = Iterable[tuple[Sequence[str], float]]
 """Pairs of label values and the sample's value."""
@@ -28,6 +29,7 @@ class Snapshot:
     refused: Mapping[str, int]
     answering: Mapping[str, bool]
     deadlines_s: Mapping[str, float]
+    tool_servers: ToolServers
 
 
 async def render(now: Snapshot) -> bytes:
@@ -36,7 +38,7 @@ async def render(now: Snapshot) -> bytes:
     servers = {name: engine for name, engine in now.engines.items() if name == engine.status.model}
     texts = await asyncio.gather(*(_engine_text(engine) for engine in servers.values()))
     by_model = list(zip(servers, texts, strict=True))
-    families = [*_queues(now), *_engines(now.engines, servers), *_gpus(now.gpus)]
+    families = [*_queues(now), *_engines(now.engines, servers), *_gpus(now.gpus), *_tools(now.tool_servers)]
     # In a thread: parsing thousands of lines takes tens of milliseconds.
     return generate_latest(_Collected(families)) + await asyncio.to_thread(_merged, by_model)
 
@@ -74,6 +76,15 @@ def _gpus(gpus: Sequence[Gpu]) -> Iterator[Metric]:
     )
     busy = (([str(gpu.index)], gpu.busy_percent / 100) for gpu in gpus if gpu.busy_percent is not None)
     yield _gauge("gpu_busy_ratio", "Share of the last second in which the GPU was busy", ["gpu"], busy)
+
+
+def _tools(servers: ToolServers) -> Iterator[Metric]:
+    up = (([name], each.problem is None) for name, each in servers.items())
+    yield _gauge("tool_server_up", "1 if the tool server serves, else 0", ["server"], up)
+    calls = (([name], each.calls) for name, each in servers.items())
+    yield _counter("tool_calls", "Calls of the tool server's tools", ["server"], calls)
+    failed = (([name], each.failed) for name, each in servers.items())
+    yield _counter("tool_calls_failed", "Calls of its tools that gave an error", ["server"], failed)
 
 
 def _gauge(name: str, help_text: str, labels: Sequence[str], rows: Rows) -> Metric:

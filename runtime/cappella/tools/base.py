@@ -57,3 +57,34 @@ class ToolServer(Protocol):
     async def call(self, tool: str, arguments: Json) -> ToolResult:
         """Call a tool within the server's own limits of time and size. Cancelling it gives the call up."""
         ...
+
+
+STARTING = "it is starting"
+"""The `problem` of a server whose first start has not ended yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """What an operator is told of a tool server: what confines it, and in `notes` what is left out or not enforced."""
+
+    confined_by: str = "runs in the gateway"
+    notes: Sequence[str] = ()
+    prompts: int = 0
+    resources: int = 0
+
+
+class RunningToolServer(ToolServer, Protocol):
+    """A tool server that the gateway starts and stops. A class that derives from it need only define what it does itself."""
+
+    @property
+    def details(self) -> Details:
+        """What an operator is told of it."""
+        return Details()
+
+    async def start(self) -> None:
+        """Begin to start it, in the background."""
+        return
+
+    async def stop(self) -> None:
+        """End it; returns when nothing of it is left running."""
+        return

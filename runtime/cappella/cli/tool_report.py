@@ -1,0 +1,46 @@
+"""`cappella check --tools`: starts the tool servers of a config, and shows what each offers, what confines it, and its problems."""
+
+import asyncio
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from cappella.cli.client.text import clipped, safe
+from cappella.config import Config
+from cappella.tools.servers import CountedServer, ToolServers
+
+POLL_S = 0.05
+MAX_START_S = 60.0
+MAX_DESCRIPTION_CHARACTERS = 100
+
+
+async def show(config: Config) -> bool:
+    """Print a report; returns whether every tool server serves, and nothing of it is left out."""
+    with tempfile.TemporaryDirectory(prefix="cappella-check-") as folder:
+        async with ToolServers(config, Path(folder)).running() as servers:
+            await _settled(servers)
+            for server in servers.values():
+                print("\n".join(_lines(server)))
+            return not any(server.problem or server.details.notes for server in servers.values())
+
+
+async def _settled(servers: ToolServers) -> None:
+    """Until each serves, or its first start has failed."""
+    until = time.monotonic() + MAX_START_S
+    while any(server.is_starting for server in servers.values()) and time.monotonic() < until:
+        await asyncio.sleep(POLL_S)
+
+
+def _lines(server: CountedServer) -> Iterator[str]:
+    details = server.details
+    if server.problem:
+        yield safe(f"{server.name}: PROBLEM: {server.problem}")
+    else:
+        counts = f"{len(server.tools)} tools, {details.prompts} prompts, {details.resources} resources"
+        yield safe(f"{server.name}: ok, {counts}; confined by: {details.confined_by}")
+    for tool in server.tools:
+        line = " ".join(tool.description.split())
+        yield safe(f"  {tool.name}: {clipped(line, MAX_DESCRIPTION_CHARACTERS)}")
+    for note in details.notes:
+        yield safe(f"  PROBLEM: {note}")

@@ -1,0 +1,63 @@
+"""MCP's messages over streamable HTTP, to a server that runs already."""
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx2
+from mcp.client.streamable_http import streamable_http_client
+
+from cappella.config import UrlTool
+from cappella.errors import ToolServerLost, cause
+from cappella.tools.mcp.session import Streams
+
+MAX_MESSAGE_BYTES = 16 << 20
+CONNECT_TIMEOUT_S = 10.0
+
+
+@asynccontextmanager
+async def streams(tool: UrlTool) -> AsyncGenerator[Streams, None]:
+    """The messages from and to a server. Raises ToolServerLost where there is no key, and httpx2's errors."""
+    timeout = httpx2.Timeout(CONNECT_TIMEOUT_S, read=None)
+    async with (
+        # Proxies of the environment would be other machines.
+        httpx2.AsyncClient(headers=_headers(tool), timeout=timeout, trust_env=False, transport=_Bounded()) as client,
+        streamable_http_client(tool.url, http_client=client, max_sse_event_size=MAX_MESSAGE_BYTES) as (inbox, outbox),
+    ):
+        yield inbox, outbox
+
+
+def _headers(tool: UrlTool) -> dict[str, str]:
+    if tool.key_file is None:
+        return {}
+    try:
+        key = tool.key_file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ToolServerLost(f"its key file {tool.key_file} cannot be read ({cause(error)})") from error
+    return {"Authorization": f"Bearer {key}"}
+
+
+class _Bounded(httpx2.AsyncHTTPTransport):
+    """Breaks off a reply that is one message and too large; those of a stream have the limit of an event."""
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        response = await super().handle_async_request(request)
+        if not response.headers.get("content-type", "").startswith("text/event-stream"):
+            assert isinstance(response.stream, httpx2.AsyncByteStream)
+            response.stream = _BoundedStream(response.stream)
+        return response
+
+
+class _BoundedStream(httpx2.AsyncByteStream):
+    def __init__(self, inner: httpx2.AsyncByteStream) -> None:
+        self._inner = inner
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        read = 0
+        async for block in self._inner:
+            read += len(block)
+            if read > MAX_MESSAGE_BYTES:
+                raise httpx2.ReadError(f"a message of more than {MAX_MESSAGE_BYTES >> 20} MiB")
+            yield block
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()

@@ -1,0 +1,104 @@
+"""MCP's messages over a server's standard input and output: one JSON object on each line, within limits."""
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+from mcp.shared.message import SessionMessage
+from mcp_types import JSONRPCError, JSONRPCMessage, JSONRPCRequest, JSONRPCResponse, jsonrpc_message_adapter
+
+from cappella.errors import ToolServerLost
+from cappella.threads import off_loop_if_large
+from cappella.tools.mcp.process import CommandProcess
+from cappella.tools.mcp.session import Streams
+
+MAX_MESSAGE_BYTES = 16 << 20
+MAX_UNASKED = 1000
+"""How many lines that answer no request a server may write from one answer to the next."""
+READ_BYTES = 1 << 16
+
+
+@asynccontextmanager
+async def streams(process: CommandProcess) -> AsyncGenerator[Streams, None]:
+    """The messages from and to a server. Raises ToolServerLost when it ends, or keeps to no limit."""
+    received, inbox = anyio.create_memory_object_stream[SessionMessage | Exception](0)
+    outbox, sent = anyio.create_memory_object_stream[SessionMessage](0)
+    talk = _Talk(process, received, sent)
+    async with received, inbox, outbox, sent, anyio.create_task_group() as tasks:
+        tasks.start_soon(talk.read)
+        tasks.start_soon(talk.write)
+        try:
+            yield inbox, outbox
+        finally:
+            tasks.cancel_scope.cancel()
+
+
+class _Talk:
+    """Both directions with one server; `_asked` are the requests that have no answer yet."""
+
+    def __init__(
+        self,
+        process: CommandProcess,
+        received: MemoryObjectSendStream[SessionMessage | Exception],
+        sent: MemoryObjectReceiveStream[SessionMessage],
+    ) -> None:
+        self._process = process
+        self._received = received
+        self._sent = sent
+        self._asked: set[int | str] = set()
+        self._unasked = 0
+
+    async def read(self) -> None:
+        """Hand on each message, until the server ends: then raises ToolServerLost."""
+        async for line in _lines(self._process):
+            message = await off_loop_if_large(len(line), _parsed, line)
+            self._count(message)
+            if message is not None:
+                await self._received.send(SessionMessage(message))
+        raise ToolServerLost(await self._process.reason())
+
+    async def write(self) -> None:
+        """Send each message. A server that reads none of them holds up only its own calls."""
+        async for item in self._sent:
+            if isinstance(item.message, JSONRPCRequest):
+                self._asked.add(item.message.id)
+            text = item.message.model_dump_json(by_alias=True, exclude_unset=True)
+            self._process.stdin.write(f"{text}\n".encode())
+            try:
+                await self._process.stdin.drain()
+            except ConnectionError:
+                raise ToolServerLost(await self._process.reason()) from None
+
+    def _count(self, message: JSONRPCMessage | None) -> None:
+        """Raises ToolServerLost for a server that writes without end what nobody asked for."""
+        if isinstance(message, JSONRPCResponse | JSONRPCError) and message.id in self._asked:
+            self._asked.discard(message.id)
+            self._unasked = 0
+            return
+        self._unasked += 1
+        if self._unasked > MAX_UNASKED:
+            raise ToolServerLost(f"it wrote more than {MAX_UNASKED} lines that answer nothing to its standard output")
+
+
+async def _lines(process: CommandProcess) -> AsyncIterator[bytes]:
+    """The lines of its output, without its last one if that has no end. Raises ToolServerLost for one without end."""
+    parts: list[bytes] = []
+    held = 0
+    while block := await process.stdout.read(READ_BYTES):
+        *whole, rest = block.split(b"\n")
+        for line in whole:
+            yield b"".join([*parts, line])
+            parts, held = [], 0
+        parts.append(rest)
+        held += len(rest)
+        if held > MAX_MESSAGE_BYTES:
+            raise ToolServerLost(f"it wrote a message of more than {MAX_MESSAGE_BYTES >> 20} MiB")
+
+
+def _parsed(line: bytes) -> JSONRPCMessage | None:
+    """The message; None for what is none, such as a line of a log in the wrong place."""
+    try:
+        return jsonrpc_message_adapter.validate_json(line, by_name=False)
+    except ValueError:
+        return None

@@ -1,0 +1,134 @@
+"""The tool servers of a config: made, started, called and counted, exchanged by a reload, stopped."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Self
+
+from cappella.config import CommandTool, Config, UrlTool
+from cappella.errors import ConfigError
+from cappella.tools.base import STARTING, Details, RunningToolServer, Tool, ToolResult
+from cappella.tools.mcp import server as mcp_server
+from cappella.types import Json
+
+
+class CountedServer:
+    """A tool server with what was made of it: `calls` so far, and how many of them `failed`. See `ToolServer`."""
+
+    def __init__(self, server: RunningToolServer) -> None:
+        self._server = server
+        self.calls = 0
+        self.failed = 0
+
+    @property
+    def name(self) -> str:
+        return self._server.name
+
+    @property
+    def problem(self) -> str | None:
+        return self._server.problem
+
+    @property
+    def is_starting(self) -> bool:
+        """Whether its first start has not ended yet."""
+        return self.problem == STARTING
+
+    @property
+    def tools(self) -> Sequence[Tool]:
+        return self._server.tools
+
+    @property
+    def details(self) -> Details:
+        return self._server.details
+
+    async def start(self) -> None:
+        """See `RunningToolServer`."""
+        await self._server.start()
+
+    async def stop(self) -> None:
+        """See `RunningToolServer`."""
+        await self._server.stop()
+
+    async def call(self, tool: str, arguments: Json) -> ToolResult:
+        """See `ToolServer`."""
+        self.calls += 1
+        result = await self._server.call(tool, arguments)
+        self.failed += result.is_error
+        return result
+
+
+class ToolServers(Mapping[str, CountedServer]):
+    """The tool servers of one config by name. Raises ConfigError for those that cannot be made.
+
+    `start` and `stop` them, or use `running`; `for_config` gives the set of another config.
+    """
+
+    def __init__(self, config: Config, log_dir: Path, before: "ToolServers | None" = None) -> None:
+        self._config = config
+        self._log_dir = log_dir
+        # All sets of a gateway share it: when it stops, so do those of earlier configs that runs still use.
+        self._running: set[CountedServer] = before._running if before else set()
+        self._servers = {name: self._kept(name, before) or self._made(name) for name in config.tools}
+
+    def __getitem__(self, name: str) -> CountedServer:
+        return self._servers[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._servers)
+
+    def __len__(self) -> int:
+        return len(self._servers)
+
+    def for_config(self, config: Config) -> "ToolServers":
+        """The set of another config, not started: servers whose settings are the same live on in it. Raises ConfigError."""
+        return ToolServers(config, self._log_dir, self)
+
+    async def start(self) -> None:
+        """Begin to start those that do not run, in the background."""
+        for server in self._servers.values():
+            if server not in self._running:
+                self._running.add(server)
+                await server.start()
+
+    async def stop(self) -> None:
+        """End all that run, also those of earlier configs."""
+        await self._end(set(self._running))
+
+    async def stop_others(self) -> None:
+        """End those of earlier configs."""
+        await self._end(self._running - set(self._servers.values()))
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[Self, None]:
+        """Starts them, and stops them at the end of the context."""
+        try:
+            await self.start()
+            yield self
+        finally:
+            await self.stop()
+
+    async def _end(self, servers: set[CountedServer]) -> None:
+        self._running -= servers
+        await asyncio.gather(*(server.stop() for server in servers))
+
+    def _kept(self, name: str, before: "ToolServers | None") -> CountedServer | None:
+        is_same = before is not None and before._config.tools.get(name) == self._config.tools[name]
+        return before[name] if before is not None and is_same else None
+
+    def _made(self, name: str) -> CountedServer:
+        match self._config.tools[name]:
+            case CommandTool() as command:
+                _require_sdk(name)
+                return CountedServer(mcp_server.from_command(name, command, self._log_dir))
+            case UrlTool() as url:
+                _require_sdk(name)
+                return CountedServer(mcp_server.from_url(name, url))
+            # MERGE: one case for BuiltinTool (cappella.tools.builtin.open_builtin), and documents beside `config.tools`.
+            case other:
+                raise ConfigError(f"tools.{name}", f"{type(other).__name__} cannot be opened", "Use command or url")
+
+
+def _require_sdk(name: str) -> None:
+    if not mcp_server.is_installed():
+        raise ConfigError(f"tools.{name}", "mcp is not installed", "pip install 'cappella[mcp]'")

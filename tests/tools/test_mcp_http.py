@@ -1,0 +1,88 @@
+"""MCP servers that run already, over streamable HTTP."""
+
+import asyncio
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from cappella.config import UrlTool
+from cappella.tools.base import STARTING
+from cappella.tools.mcp.server import McpServer, from_url
+from support import mcp_http_server
+from support.tool_server import QUICK_S, serves, until
+
+KEY = "the-key-of-the-server"
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+@asynccontextmanager
+async def serving(port: int) -> AsyncIterator[None]:
+    """The server, as a process of its own."""
+    process = await asyncio.create_subprocess_exec(sys.executable, mcp_http_server.__file__, str(port), KEY)
+    try:
+        yield
+    finally:
+        process.kill()
+        await process.wait()
+
+
+@asynccontextmanager
+async def attached(port: int, folder: Path, key: str = KEY) -> AsyncIterator[McpServer]:
+    """A client of the server under supervision."""
+    file = folder / "key"
+    file.write_text(f"{key}\n")
+    server = from_url("far", UrlTool(url=f"http://127.0.0.1:{port}/mcp", key_file=file), QUICK_S)
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop()
+
+
+async def test_a_server_that_runs_already_is_listed_and_called_with_its_key(tmp_path: Path, port: int) -> None:
+    async with serving(port), attached(port, tmp_path) as far:
+        await serves(far)
+        assert [tool.name for tool in far.tools] == ["add", "big"]
+        result = await far.call("add", {"a": 2, "b": 3})
+        assert (result.text, result.is_error) == ("5", False)
+
+
+async def test_a_wrong_key_is_a_problem(tmp_path: Path, port: int) -> None:
+    async with serving(port), attached(port, tmp_path, "another") as far:
+        await until(lambda: "it did not greet" in str(far.problem))
+        assert far.tools == ()
+
+
+async def test_a_server_that_does_not_run_yet_is_found_when_it_does(tmp_path: Path, port: int) -> None:
+    async with attached(port, tmp_path) as far:
+        await until(lambda: far.problem not in (None, STARTING))
+        async with serving(port):
+            await serves(far)
+
+
+async def test_a_server_that_ends_and_comes_back_is_attached_again(tmp_path: Path, port: int) -> None:
+    async with attached(port, tmp_path) as far:
+        async with serving(port):
+            await serves(far)
+        assert (await far.call("add", {"a": 2, "b": 3})).is_error
+        await until(lambda: far.problem is not None)
+        async with serving(port):
+            await serves(far)
+            assert (await far.call("add", {"a": 2, "b": 3})).text == "5"
+
+
+async def test_a_reply_that_is_too_large_is_broken_off(tmp_path: Path, port: int) -> None:
+    async with serving(port), attached(port, tmp_path) as far:
+        await serves(far)
+        result = await far.call("big", {})
+        assert result.is_error
+        assert len(result.text) < 1000
