@@ -1,6 +1,8 @@
 """The calculator: exact numbers, units, and expressions that it refuses at once."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -13,12 +15,12 @@ from cappella.tools.builtin.expression import MAX_CHARS, calculated
 from cappella.tools.builtin.units import Units
 
 
-@pytest.fixture
-async def calculator() -> AsyncIterator[Calculator]:
+@pytest.fixture(scope="module")
+def calculator() -> Iterator[Calculator]:
     server = Calculator("calc")
-    await server.start()
+    asyncio.run(server.start())
     yield server
-    await server.stop()
+    asyncio.run(server.stop())
 
 
 async def of(calculator: Calculator, expression: object) -> ToolResult:
@@ -140,10 +142,8 @@ UNITS = Units()
 
 @given(st.one_of(st.lists(PIECES, max_size=30).map(" ".join), st.text(max_size=60)))
 def test_whatever_it_reads_it_gives_a_value_or_refuses(expression: str) -> None:
-    try:
+    with suppress(Refused):
         assert calculated(expression, UNITS)
-    except Refused as error:
-        assert str(error)
 
 
 def test_its_tool_has_a_short_schema() -> None:

@@ -17,7 +17,7 @@ from cappella.evaluation.asking import Asking, Plan
 from cappella.evaluation.ensemble import Ensemble, from_config, from_server
 from cappella.evaluation.outcomes import Results
 from cappella.evaluation.progress import Pace, showing
-from cappella.evaluation.sandbox import Sandbox
+from cappella.tools.sandbox import Sandbox
 from cappella.evaluation.store import Store
 from cappella.evaluation.verdict import verdict
 from cappella.types import Json

@@ -65,8 +65,7 @@ class BuiltinServer(Generic[A]):
             return ToolResult(_cut(str(error)), is_error=True)
         except ValidationError as error:
             return ToolResult(_cut(_told(error)), is_error=True)
-        except Exception as error:
-            # Of a library, or the machine: the run goes on without this result.
+        except Exception as error:  # noqa: BLE001 - of a library, or the machine: the run goes on without this result
             return ToolResult(_cut(f"The tool failed: {error}"), is_error=True)
 
     async def _answer(self, arguments: A) -> str:

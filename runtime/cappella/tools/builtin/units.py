@@ -31,13 +31,17 @@ class Units:
 
     def named(self, name: str) -> Quantity:
         """One of a unit. Raises Refused if there is none of this name."""
-        if len(name) <= MAX_NAME_CHARS and name.isidentifier():
-            for spelled in dict.fromkeys((name, name.lower())):
-                try:
-                    return self._registry.Quantity(Fraction(1), self._registry.parse_units(spelled))
-                except Exception:  # Its parser raises errors of many kinds.
-                    continue
+        spellings = dict.fromkeys((name, name.lower())) if len(name) <= MAX_NAME_CHARS and name.isidentifier() else ()
+        for spelled in spellings:
+            if (unit := self._found(spelled)) is not None:
+                return unit
         raise Refused(f"There is no unit, constant or function {name[:MAX_NAME_CHARS]!r}.")
+
+    def _found(self, name: str) -> Quantity | None:
+        try:
+            return self._registry.Quantity(Fraction(1), self._registry.parse_units(name))
+        except Exception:  # noqa: BLE001 - pint's parser raises errors of many kinds
+            return None
 
     def attach(self, value: Value, unit: Value) -> Value:
         """So many of a unit: `20 degC` is no product, as the scale has an offset."""
@@ -174,7 +178,7 @@ class Units:
         except pint.DimensionalityError:
             hint = f" {TEMPERATURES}" if {" C", " F"} & {f" {word}" for word in what.split()} else ""
             raise Refused(f"It cannot {what}: they measure different things.{hint}") from None
-        except Exception:  # Of units that pint computes with in floats alone, such as decibels.
+        except Exception:  # noqa: BLE001 - of units that pint computes with in floats alone, such as decibels
             raise Refused(f"It cannot {what}.") from None
         arithmetic.checked(value.magnitude if _has_unit(value) else value)
         return value

@@ -1,4 +1,4 @@
-"""Runs Python that a model wrote, with its tests: in a process with limits, without a network, in an empty folder."""
+"""Runs Python that a model wrote: in a process with limits, without a network, in an empty folder."""
 
 import asyncio
 import os
@@ -22,7 +22,8 @@ MAX_OUTPUT_BYTES = 1 << 16
 class Limits:
     """Of one program: seconds on the clock and of CPU, bytes of memory and of all files, open files, processes of the user.
 
-    The kernel does not limit the processes of root.
+    The kernel does not limit the processes of root. `alone`: in namespaces, the program may start no process, only threads.
+    `printed_bytes` are all that it may print before it is ended.
     """
 
     wall_s: float = 20.0
@@ -31,10 +32,29 @@ class Limits:
     file_bytes: int = 16 << 20
     open_files: int = 64
     processes: int = 64
+    printed_bytes: int = 1 << 30
+    alone: bool = False
 
     @property
     def arguments(self) -> list[str]:
-        return [str(each) for each in (self.cpu_s, self.memory_bytes, self.file_bytes, self.open_files, self.processes)]
+        numbers = (self.cpu_s, self.memory_bytes, self.file_bytes, self.open_files, self.processes, int(self.alone))
+        return [str(each) for each in numbers]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a program ended: its exit code, the ends of what it printed and of its errors, and the limit that it met."""
+
+    code: int | None
+    printed: bytes = b""
+    errors: bytes = b""
+    limit: str = ""
+    timed_out: bool = False
+
+    @property
+    def last_error(self) -> str:
+        lines = self.errors.decode(errors="replace").strip().splitlines()
+        return lines[-1][:300] if lines else f"ended early, with exit code {self.code}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +99,16 @@ class Sandbox:
         """Run a program. It has passed only if its last line was reached: an early exit is none."""
         mark = secrets.token_hex(16)
         source = f"{program}\nimport os, sys\nsys.stdout.flush()\nos.write(1, b'\\n{mark}')\n"
-        with tempfile.TemporaryDirectory(prefix="cappella-eval-", ignore_cleanup_errors=True) as folder:
+        ended = await self.execute(source)
+        if ended.limit:
+            return Outcome(False, ended.limit, ended.timed_out)
+        if ended.code == 0 and mark.encode() in ended.printed:
+            return Outcome(True)
+        return Outcome(False, ended.last_error)
+
+    async def execute(self, source: str) -> Ended:
+        """Run a program to its end, or to a limit. Cancelling it ends the program."""
+        with tempfile.TemporaryDirectory(prefix="cappella-sandbox-", ignore_cleanup_errors=True) as folder:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", "-S", "-B", str(SCRIPT), *self._limits.arguments),
                 *(("namespaces",) if self._namespaces else ()),
@@ -91,27 +120,32 @@ class Sandbox:
                 start_new_session=True,
             )
             try:
-                return await self._outcome(process, source.encode(), mark)
+                return await self._ended(process, source.encode(errors="replace"))
             finally:
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 await process.wait()
 
-    async def _outcome(self, process: asyncio.subprocess.Process, source: bytes, mark: str) -> Outcome:
+    async def _ended(self, process: asyncio.subprocess.Process, source: bytes) -> Ended:
         assert process.stdin
         assert process.stdout
         assert process.stderr
-        reading = asyncio.gather(_give(process.stdin, source), _tail(process.stdout), _tail(process.stderr))
+        tails = [_Tail(process.stdout, self._limits.printed_bytes), _Tail(process.stderr, self._limits.printed_bytes)]
+        code, limit, timed_out = None, "", False
+        reading = asyncio.gather(_give(process.stdin, source), *(tail.read() for tail in tails))
         try:
             async with asyncio.timeout(self._limits.wall_s):
-                _, out, errors = await reading
+                await reading
                 code = await process.wait()
         except TimeoutError:
-            return Outcome(False, f"took more than {self._limits.wall_s:g} s", timed_out=True)
-        if code == 0 and mark.encode() in out:
-            return Outcome(True)
-        lines = errors.decode(errors="replace").strip().splitlines()
-        return Outcome(False, lines[-1][:300] if lines else f"ended early, with exit code {code}")
+            limit, timed_out = f"took more than {self._limits.wall_s:g} s", True
+        except _TooMuch:
+            limit = f"printed more than {self._limits.printed_bytes:,} bytes"
+        return Ended(code, tails[0].kept, tails[1].kept, limit, timed_out)
+
+
+class _TooMuch(Exception):
+    pass
 
 
 async def _give(stream: asyncio.StreamWriter, source: bytes) -> None:
@@ -121,9 +155,17 @@ async def _give(stream: asyncio.StreamWriter, source: bytes) -> None:
         stream.close()
 
 
-async def _tail(stream: asyncio.StreamReader) -> bytes:
-    """The end of a stream, however long it is."""
-    kept = b""
-    while block := await stream.read(MAX_OUTPUT_BYTES):
-        kept = (kept + block)[-MAX_OUTPUT_BYTES:]
-    return kept
+class _Tail:
+    """The end of a stream, which may have so many bytes in all."""
+
+    def __init__(self, stream: asyncio.StreamReader, limit: int) -> None:
+        self.kept = b""
+        self._stream = stream
+        self._left = limit
+
+    async def read(self) -> None:
+        while block := await self._stream.read(MAX_OUTPUT_BYTES):
+            self.kept = (self.kept + block)[-MAX_OUTPUT_BYTES:]
+            self._left -= len(block)
+            if self._left < 0:
+                raise _TooMuch

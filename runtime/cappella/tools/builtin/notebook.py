@@ -1,0 +1,54 @@
+"""Runs a program as a notebook does: shows the value of its last line if it prints nothing. A script: see python.py.
+
+In the sandbox, with the standard library alone. `SOURCE` stands before it.
+"""
+
+import ast
+import linecache
+import sys
+import traceback
+
+NAME = "program"
+MAX_FRAMES = 4
+
+SOURCE: str
+
+
+class Watched:
+    """Standard output that knows whether anything was printed."""
+
+    printed = False
+
+    def __init__(self, stream):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN204
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self.printed = self.printed or bool(text)
+        return int(self._stream.write(text))
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+
+def main() -> None:
+    watched = Watched(sys.stdout)
+    sys.stdout = watched  # type: ignore[assignment]
+    sys.argv = [NAME]
+    linecache.cache[NAME] = (len(SOURCE), None, SOURCE.splitlines(True), NAME)
+    names = {"__name__": "__main__", "__builtins__": __builtins__}
+    try:
+        body = ast.parse(SOURCE, NAME)
+        last = ast.Expression(body.body.pop().value) if body.body and isinstance(body.body[-1], ast.Expr) else None  # type: ignore[attr-defined]
+        exec(compile(body, NAME, "exec"), names)
+        value = eval(compile(last, NAME, "eval"), names) if last else None
+        if value is not None and not watched.printed:
+            print(repr(value))
+    except Exception as error:
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == NAME]
+        lines = traceback.format_list(frames[-MAX_FRAMES:]) + traceback.format_exception_only(error)
+        sys.stdout.flush()
+        sys.stderr.write("".join(lines))
+        sys.exit(1)
+
+
+main()
