@@ -59,7 +59,7 @@ class Python(BuiltinServer[Program]):
 
     async def _answer(self, arguments: Program) -> str:
         assert self._sandbox
-        source = f"SOURCE = {arguments.program!r}\n{_NOTEBOOK.read_text(encoding='utf-8')}"
+        source = f"{_NOTEBOOK.read_text(encoding='utf-8')}\nmain({arguments.program!r})\n"
         async with self._places:
             ended = await self._sandbox.execute(source)
         printed = _end_of(ended.printed, MAX_SHOWN_BYTES)

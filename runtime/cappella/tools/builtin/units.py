@@ -39,7 +39,9 @@ class Units:
 
     def _found(self, name: str) -> Quantity | None:
         try:
-            return self._registry.Quantity(Fraction(1), self._registry.parse_units(name))
+            unit = self._registry.Quantity(Fraction(1), self._registry.parse_units(name))
+            unit.to_base_units()  # Fails for decibels and their like, which are not exact.
+            return unit
         except Exception:  # noqa: BLE001 - pint's parser raises errors of many kinds
             return None
 
@@ -178,7 +180,7 @@ class Units:
         except pint.DimensionalityError:
             hint = f" {TEMPERATURES}" if {" C", " F"} & {f" {word}" for word in what.split()} else ""
             raise Refused(f"It cannot {what}: they measure different things.{hint}") from None
-        except Exception:  # noqa: BLE001 - of units that pint computes with in floats alone, such as decibels
+        except Exception:  # noqa: BLE001 - pint's own, for what its units do not allow
             raise Refused(f"It cannot {what}.") from None
         arithmetic.checked(value.magnitude if _has_unit(value) else value)
         return value
