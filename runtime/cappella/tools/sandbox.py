@@ -1,21 +1,17 @@
 """Runs Python that a model wrote: in a process with limits, without a network, in an empty folder."""
 
-import asyncio
 import os
 import secrets
-import signal
 import sys
 import tempfile
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from cappella.errors import ConfigError
+from cappella.tools import child
+from cappella.tools.child import Ended
 
 SCRIPT = Path(__file__).with_name("confined.py")
-CANNOT = 125
-MAX_OUTPUT_BYTES = 1 << 16
-"""What is kept of the output, from its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,22 +35,6 @@ class Limits:
     def arguments(self) -> list[str]:
         numbers = (self.cpu_s, self.memory_bytes, self.file_bytes, self.open_files, self.processes, int(self.alone))
         return [str(each) for each in numbers]
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """How a program ended: its exit code, the ends of what it printed and of its errors, and the limit that it met."""
-
-    code: int | None
-    printed: bytes = b""
-    errors: bytes = b""
-    limit: str = ""
-    timed_out: bool = False
-
-    @property
-    def last_error(self) -> str:
-        lines = self.errors.decode(errors="replace").strip().splitlines()
-        return lines[-1][:300] if lines else f"ended early, with exit code {self.code}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,63 +89,8 @@ class Sandbox:
     async def execute(self, source: str) -> Ended:
         """Run a program to its end, or to a limit. Cancelling it ends the program."""
         with tempfile.TemporaryDirectory(prefix="cappella-sandbox-", ignore_cleanup_errors=True) as folder:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", "-S", "-B", str(SCRIPT), *self._limits.arguments),
-                *(("namespaces",) if self._namespaces else ()),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                cwd=folder,
-                env={"HOME": os.path.expanduser("~")},
-                start_new_session=True,
-            )
-            try:
-                return await self._ended(process, source.encode(errors="replace"))
-            finally:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                await process.wait()
-
-    async def _ended(self, process: asyncio.subprocess.Process, source: bytes) -> Ended:
-        assert process.stdin
-        assert process.stdout
-        assert process.stderr
-        tails = [_Tail(process.stdout, self._limits.printed_bytes), _Tail(process.stderr, self._limits.printed_bytes)]
-        code, limit, timed_out = None, "", False
-        reading = asyncio.gather(_give(process.stdin, source), *(tail.read() for tail in tails))
-        try:
-            async with asyncio.timeout(self._limits.wall_s):
-                await reading
-                code = await process.wait()
-        except TimeoutError:
-            limit, timed_out = f"took more than {self._limits.wall_s:g} s", True
-        except _TooMuch:
-            limit = f"printed more than {self._limits.printed_bytes:,} bytes"
-        return Ended(code, tails[0].kept, tails[1].kept, limit, timed_out)
-
-
-class _TooMuch(Exception):
-    pass
-
-
-async def _give(stream: asyncio.StreamWriter, source: bytes) -> None:
-    with suppress(OSError):
-        stream.write(source)
-        await stream.drain()
-        stream.close()
-
-
-class _Tail:
-    """The end of a stream, which may have so many bytes in all."""
-
-    def __init__(self, stream: asyncio.StreamReader, limit: int) -> None:
-        self.kept = b""
-        self._stream = stream
-        self._left = limit
-
-    async def read(self) -> None:
-        while block := await self._stream.read(MAX_OUTPUT_BYTES):
-            self.kept = (self.kept + block)[-MAX_OUTPUT_BYTES:]
-            self._left -= len(block)
-            if self._left < 0:
-                raise _TooMuch
+            command = [sys.executable, "-I", "-S", "-B", str(SCRIPT), *self._limits.arguments]
+            command += ["namespaces"] if self._namespaces else []
+            env = {"HOME": os.path.expanduser("~")}
+            content = source.encode(errors="replace")
+            return await child.run(command, content, folder, env, self._limits.wall_s, self._limits.printed_bytes)

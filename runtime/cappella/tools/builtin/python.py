@@ -9,7 +9,8 @@ from pydantic import Field
 
 from cappella.errors import ConfigError
 from cappella.tools.builtin.base import Arguments, BuiltinServer, Refused
-from cappella.tools.sandbox import Ended, Limits, Sandbox
+from cappella.tools.child import Ended
+from cappella.tools.sandbox import Limits, Sandbox
 
 MAX_PROGRAM_CHARS = 100_000
 MAX_SHOWN_BYTES = 8 << 10
