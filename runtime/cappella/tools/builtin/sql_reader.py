@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -80,6 +81,7 @@ def _sqlite(path: str, asked: dict[str, str], deadline: float) -> str:
     try:
         database = _opened(path)
         try:
+            _connect_virtual_tables(database)
             database.set_authorizer(_allowed)
             # A true result interrupts.
             database.set_progress_handler(lambda: time.monotonic() > deadline, STEPS)
@@ -89,7 +91,9 @@ def _sqlite(path: str, asked: dict[str, str], deadline: float) -> str:
                 )
                 return _schema(tables, asked["schema"])
             cursor = database.execute(asked["sql"])
-            return _table([each[0] for each in cursor.description or ()], cursor)
+            if not cursor.description:
+                raise Refused(ONLY_READING)
+            return _table([each[0] for each in cursor.description], cursor)
         finally:
             database.close()
     except (sqlite3.Error, sqlite3.Warning, OverflowError) as error:
@@ -124,16 +128,29 @@ def _opened(path: str) -> sqlite3.Connection:
     return database
 
 
+def _connect_virtual_tables(database: sqlite3.Connection) -> None:
+    """Some prepare statements that write, of which none runs here: the authorizer would refuse those."""
+    names = database.execute("SELECT name FROM sqlite_schema WHERE sql LIKE 'CREATE VIRTUAL TABLE%'").fetchall()
+    for (name,) in names:
+        quoted = name.replace('"', '""')
+        # One whose module is not here fails when it is asked for.
+        with suppress(sqlite3.Error):
+            database.execute(f'SELECT 1 FROM "{quoted}" LIMIT 0')
+
+
 def _allowed(action: int, first: str | None, second: str | None, *_: object) -> int:
     if action == sqlite3.SQLITE_FUNCTION:
         return sqlite3.SQLITE_DENY if (second or "").lower() in FORBIDDEN_FUNCTIONS else sqlite3.SQLITE_OK
     if action == sqlite3.SQLITE_PRAGMA:
-        return sqlite3.SQLITE_OK if (first or "").lower() in PRAGMAS else sqlite3.SQLITE_DENY
-    return sqlite3.SQLITE_OK if action in READING else sqlite3.SQLITE_DENY
+        asks = (first or "").lower() in PRAGMAS or (first == "page_size" and second is None)
+        return sqlite3.SQLITE_OK if asks else sqlite3.SQLITE_DENY
+    # SQLite asks this while a virtual table is connected, and refuses every real change of its schema.
+    connects = action == sqlite3.SQLITE_UPDATE and first == "sqlite_master"
+    return sqlite3.SQLITE_OK if action in READING or connects else sqlite3.SQLITE_DENY
 
 
 def _told(error: str) -> str:
-    if "not authorized" in error or "prohibited" in error or "one statement" in error or "readonly" in error:
+    if any(words in error for words in ("not authorized", "denied", "prohibited", "one statement", "readonly", "modified")):
         return f"{ONLY_READING} ({error})"
     return TOO_LONG if error == "interrupted" else error
 
