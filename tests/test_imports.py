@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "cli": "docs tools gateway evaluation bench doctor telemetry bundle engines placement auth config errors vocabulary sse version run_view",
     "doctor": "gateway tools engines placement sealing config errors types",
     "bench": "gateway ensemble engines placement config errors types sse background version",
-    "evaluation": "bench engines extraction config errors types vocabulary version",
+    "evaluation": "bench tools engines extraction config errors types vocabulary version",
     "gateway": "docs telemetry batch ensemble tools engines placement auth sealing config errors types vocabulary sse background database lenient_json version threads run_view",
     "telemetry": "ensemble tools extraction engines bundle placement auth sealing config errors types vocabulary sse background database version",
     "batch": "ensemble tools engines auth config errors types vocabulary background threads database lenient_json",

@@ -8,7 +8,7 @@ import pytest
 from cappella.errors import ConfigError
 from cappella.evaluation import scorers
 from cappella.evaluation.data import Question
-from cappella.evaluation.sandbox import Sandbox
+from cappella.tools.sandbox import Sandbox
 from cappella.extraction import values
 
 USER = [{"role": "user", "content": "?"}]

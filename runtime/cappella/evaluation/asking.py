@@ -13,10 +13,10 @@ from cappella.evaluation.data import Question, digest
 from cappella.evaluation.ensemble import Ensemble, Member
 from cappella.evaluation.outcomes import Outcome, Results, Row
 from cappella.evaluation.progress import Pace
-from cappella.evaluation.sandbox import Sandbox
 from cappella.evaluation.server import Answer, Server, Unanswered
 from cappella.evaluation.store import Store
 from cappella.evaluation.ways import Way
+from cappella.tools.sandbox import Sandbox
 from cappella.types import Json
 from cappella.version import __version__
 

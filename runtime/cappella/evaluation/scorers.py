@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from cappella.errors import ConfigError
 from cappella.evaluation.data import LETTERS, Question, optional
-from cappella.evaluation.sandbox import Sandbox
 from cappella.extraction import values
+from cappella.tools.sandbox import Sandbox
 from cappella.types import Json
 
 VERSION = 2

@@ -17,9 +17,9 @@ from cappella.evaluation.asking import Asking, Plan
 from cappella.evaluation.ensemble import Ensemble, from_config, from_server
 from cappella.evaluation.outcomes import Results
 from cappella.evaluation.progress import Pace, showing
-from cappella.evaluation.sandbox import Sandbox
 from cappella.evaluation.store import Store
 from cappella.evaluation.verdict import verdict
+from cappella.tools.sandbox import Sandbox
 from cappella.types import Json
 
 console = Console(stderr=True, highlight=False)

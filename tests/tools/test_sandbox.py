@@ -12,8 +12,8 @@ from uuid import uuid4
 import pytest
 
 from cappella.errors import ConfigError
-from cappella.evaluation import sandbox
-from cappella.evaluation.sandbox import Limits, Outcome, Sandbox
+from cappella.tools import sandbox
+from cappella.tools.sandbox import Limits, Outcome, Sandbox
 
 QUICK = Limits(wall_s=20, cpu_s=1, memory_bytes=300 << 20, file_bytes=1 << 20)
 from support.real_deployment import wait_for

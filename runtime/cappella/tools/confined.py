@@ -1,7 +1,7 @@
 """Confines itself, then runs the Python program that it reads from standard input. A script: see sandbox.py.
 
-`confined.py CPU_S MEMORY_BYTES FILE_BYTES OPEN_FILES PROCESSES [namespaces]`. Standard library only. In `namespaces` the program has
-no network and no sockets of other programs, sees no other process, no home and no temporary files, and can write only in folders in
+`confined.py CPU_S MEMORY_BYTES FILE_BYTES OPEN_FILES PROCESSES ALONE [namespaces]`. Standard library only. In `namespaces` the
+program has no network and no sockets of other programs, sees no other process, no home and no temporary files, and can write only in folders in
 memory; what fails there is exit code 125. The folder that holds the current one is that of temporary files.
 """
 
@@ -26,6 +26,9 @@ AF_INET, AF_INET6, SOCK_DGRAM, SOCK_RAW = 2, 10, 2, 3
 IO_URING_SETUP, X32 = 425, 0x40000000
 ARCHITECTURES = {"x86_64": (0xC000003E, 41, 53), "aarch64": (0xC00000B7, 198, 199)}
 """By machine: its number, and those of `socket` and `socketpair`."""
+PROCESS_CALLS = {"x86_64": (56, 57, 58), "aarch64": (220,)}
+"""By machine: the numbers of `clone`, and of `fork` and `vfork` where there are such."""
+CLONE3, CLONE_THREAD, HAS, NOT_THERE = 435, 0x10000, 0x45, 0x00050000 | 38
 # Sockets of services and files of others lie there.
 COVERED = ("/dev", "/run", "/var/run", "/var/tmp", "/tmp", "/root", "/home", "~")
 DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom")
@@ -41,13 +44,15 @@ libc = ctypes.CDLL(None, use_errno=True)
 def main(arguments: list[str]) -> None:
     *limits, last = arguments
     confine = last == "namespaces"
-    cpu_s, memory, file_bytes, files, processes = map(int, limits if confine else arguments)
+    cpu_s, memory, file_bytes, files, processes, alone = map(int, limits if confine else arguments)
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     if confine:
         try:
             _enter(file_bytes)
             _refuse_sockets(os.uname().machine)
+            if alone:
+                _refuse_processes(os.uname().machine)
         except OSError as error:
             print(f"no namespace: {error}", file=sys.stderr, flush=True)
             os._exit(CANNOT)
@@ -125,7 +130,15 @@ def _refuse_sockets(machine: str) -> None:
     """
     if machine not in ARCHITECTURES:
         raise OSError(f"no rules for sockets on {machine}")
-    rules = _rules(*ARCHITECTURES[machine])
+    _filter(_rules(*ARCHITECTURES[machine]))
+
+
+def _refuse_processes(machine: str) -> None:
+    """Leave only threads: the program's limits of memory and CPU are then those of all that it does."""
+    _filter(_rules_of_processes(PROCESS_CALLS[machine]))
+
+
+def _filter(rules: list[tuple[int, int, int, int]]) -> None:
     code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *rule) for rule in rules))
     program = ctypes.create_string_buffer(struct.pack("HP", len(rules), ctypes.addressof(code)))
     _call("prctl", PR_SET_SECCOMP, ctypes.c_ulong(SECCOMP_MODE_FILTER), program, ctypes.c_ulong(0), ctypes.c_ulong(0))
@@ -152,6 +165,25 @@ def _rules(architecture: int, socket: int, socketpair: int) -> list[tuple[int, i
         (RETURN, 0, 0, ALLOW),
         (RETURN, 0, 0, REFUSE),
         (RETURN, 0, 0, KILL),
+    ]
+
+
+def _rules_of_processes(calls: tuple[int, ...]) -> list[tuple[int, int, int, int]]:
+    """`clone` alone may make threads. `clone3`, whose flags a filter cannot see, is not there: libraries then use `clone`."""
+    clone, *others = calls
+    refused = [(IS, len(others) - number + 3, 0, each) for number, each in enumerate(others)]
+    return [
+        (LOAD, 0, 0, CALL),
+        *refused,
+        (IS, 2, 0, CLONE3),
+        (IS, 3, 0, clone),
+        (RETURN, 0, 0, ALLOW),
+        (RETURN, 0, 0, NOT_THERE),
+        (RETURN, 0, 0, REFUSE),
+        (LOAD, 0, 0, FIRST_ARGUMENT),
+        (HAS, 0, 1, CLONE_THREAD),
+        (RETURN, 0, 0, ALLOW),
+        (RETURN, 0, 0, REFUSE),
     ]
 
 

@@ -1,0 +1,102 @@
+"""What the tools in the box share: arguments that are checked, errors that the model is told, and results that are cut."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from cappella.tools.base import Tool, ToolResult
+from cappella.types import Json
+
+MAX_RESULT_BYTES = 16 << 10
+
+A = TypeVar("A", bound="Arguments")
+
+
+class Refused(Exception):
+    """A call that gives no result; `str(error)` is told to the model."""
+
+
+class Arguments(BaseModel):
+    """Arguments of a tool. Its docstring is the tool's description for the model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BuiltinServer(Generic[A]):
+    """A tool server in this process: `forms` has the arguments of each tool, `_answer` gives the result or raises Refused."""
+
+    def __init__(self, name: str, forms: Mapping[str, type[A]]) -> None:
+        self._name = name
+        self._forms = forms
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def problem(self) -> str | None:
+        return None
+
+    @property
+    def tools(self) -> Sequence[Tool]:
+        if self.problem:
+            return ()
+        return [Tool(self._name, tool, self._description(tool), _schema(form)) for tool, form in self._forms.items()]
+
+    def _description(self, tool: str) -> str:
+        return " ".join((self._forms[tool].__doc__ or "").split())
+
+    async def start(self) -> None:
+        """Get ready; what stands in the way is a `problem`."""
+
+    async def stop(self) -> None:
+        """End what it started."""
+
+    async def call(self, tool: str, arguments: Json) -> ToolResult:
+        """Call a tool. What fails is a result that `is_error`."""
+        try:
+            if problem := self.problem:
+                raise Refused(problem)
+            if tool not in self._forms:
+                raise Refused(f"There is no tool {tool[:100]!r} here. There are {', '.join(self._forms)}.")
+            return ToolResult(_cut(await self._answer(self._forms[tool].model_validate(arguments))))
+        except Refused as error:
+            return ToolResult(_cut(str(error)), is_error=True)
+        except ValidationError as error:
+            return ToolResult(_cut(_told(error)), is_error=True)
+        except Exception as error:  # noqa: BLE001 - of a library, or the machine: the run goes on without this result
+            return ToolResult(_cut(f"The tool failed: {error}"), is_error=True)
+
+    async def _answer(self, arguments: A) -> str:
+        raise NotImplementedError
+
+
+def _told(error: ValidationError) -> str:
+    return "; ".join(
+        f"{'.'.join(map(str, each['loc'])) or 'arguments'}: {each['msg'].removeprefix('Value error, ')}"
+        for each in error.errors(include_url=False, include_context=False, include_input=False)[:5]
+    )
+
+
+def _schema(form: type[BaseModel]) -> Json:
+    """The JSON schema of arguments, without what says nothing to a model."""
+    schema = form.model_json_schema()
+    return {
+        "type": "object",
+        "properties": {name: _plain(field) for name, field in schema.get("properties", {}).items()},
+        "required": schema.get("required", []),
+        "additionalProperties": False,
+    }
+
+
+def _plain(field: Mapping[str, Any]) -> Json:
+    return {key: value for key, value in field.items() if key not in ("title", "default")}
+
+
+def _cut(text: str) -> str:
+    """At most MAX_RESULT_BYTES of it, as text that can be sent."""
+    content = text.encode(errors="replace")
+    if len(content) <= MAX_RESULT_BYTES:
+        return content.decode()
+    return f"{content[:MAX_RESULT_BYTES].decode(errors='ignore')}\n[{len(content) - MAX_RESULT_BYTES:,} bytes left out]"
