@@ -17,6 +17,7 @@ from cappella.config import (
     Server,
     Tls,
     cards,
+    document_folders,
     weights,
     yaml_source,
 )
@@ -44,6 +45,7 @@ def load_with_lines(path: Path) -> tuple[Config, yaml.Node | None]:
         _check_remote_addresses,
         _check_collector_address,
         _check_aliases,
+        document_folders.check,
     )
     raise_all([error for check in checks for error in check(path, root, config)])
     return config, root
@@ -80,9 +82,9 @@ def _resolve_paths(config: Config, folder: Path) -> Config:
     }
     batch = server.batch and server.batch.model_copy(update={"folder": folder / server.batch.folder.expanduser()})
     tls = server.tls and Tls(**{key: path and folder / path.expanduser() for key, path in dict(server.tls).items()})
-    return config.model_copy(
-        update={"models": models, "server": server.model_copy(update={**paths, **files, "batch": batch, "tls": tls})}
-    )
+    documents = {name: document_folders.with_paths(each, folder) for name, each in config.documents.items()}
+    server = server.model_copy(update={**paths, **files, "batch": batch, "tls": tls})
+    return config.model_copy(update={"models": models, "documents": documents, "server": server})
 
 
 def _model_with_paths(model: Model | RemoteModel, folder: Path) -> Model | RemoteModel:

@@ -6,7 +6,7 @@ Each file is one transaction, so that a killed process loses no other. What a fi
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,9 +41,15 @@ _PASSAGE = (
     " FROM passages JOIN files ON files.id = passages.file"
 )
 
+_VECTORS = "SELECT passage, vector FROM vectors WHERE length(vector) > 0 ORDER BY passage LIMIT ?"
+
 
 class IndexUnusable(CappellaError):
-    """The index cannot be opened, or is written by another process; `str(error)` says what to do."""
+    """The index cannot be opened; `str(error)` says what to do."""
+
+
+class IndexBusy(IndexUnusable):
+    """Another process writes the index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +101,7 @@ class Index:
 
     @contextmanager
     def writing(self, folder: Path) -> Iterator[None]:
-        """In this context this process alone writes the index. Raises IndexUnusable if another one does.
+        """In this context this process alone writes the index. Raises IndexBusy if another one does.
 
         What another version, other languages or another folder left behind is deleted.
         """
@@ -106,7 +112,7 @@ class Index:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise IndexUnusable(f"{self._path}: another process indexes these documents now.") from None
+                raise IndexBusy(f"{self._path}: another process indexes these documents now.") from None
             self._make_for(folder)
             yield
         finally:
@@ -229,6 +235,36 @@ class Index:
         """All passages of a file, in order."""
         rows = self._db.execute(f"{_PASSAGE} WHERE path = ? ORDER BY passages.id", (path,))
         return [StoredPassage(*row) for row in rows]
+
+    def without_vectors(self, embedder: str, limit: int) -> list[StoredPassage]:
+        """Passages that have no vector by this embedder; the vectors of another one are deleted."""
+        if self._facts().get("embedder") != embedder:
+            with self._transaction():
+                self._db.execute("DELETE FROM vectors")
+                self._db.execute("INSERT OR REPLACE INTO facts VALUES ('embedder', ?)", (embedder,))
+        missing = f"{_PASSAGE} LEFT JOIN vectors ON passage = passages.id WHERE passage IS NULL LIMIT ?"
+        return [StoredPassage(*row) for row in self._db.execute(missing, (limit,))]
+
+    def put_vectors(self, embedder: str, vectors: Mapping[int, bytes]) -> None:
+        """Store vectors of passages; of those that are gone meanwhile, none."""
+        with self._transaction():
+            if self._facts().get("embedder") != embedder:
+                return
+            for passage, vector in vectors.items():
+                row = (vector, passage)
+                self._db.execute("INSERT OR REPLACE INTO vectors SELECT id, ? FROM passages WHERE id = ?", row)
+
+    def vectors(self, embedder: str, limit: int) -> list[tuple[int, bytes]]:
+        """The vectors by this embedder."""
+        if self._facts().get("embedder") != embedder:
+            return []
+        return self._db.execute(_VECTORS, (limit,)).fetchall()
+
+    @property
+    def version(self) -> int:
+        """A number that changes with every write by another connection."""
+        number: int = self._db.execute("PRAGMA data_version").fetchone()[0]
+        return number
 
     def problem_of(self, path: str) -> str | None:
         row = self._db.execute("SELECT problem FROM files WHERE path = ?", (path,)).fetchone()

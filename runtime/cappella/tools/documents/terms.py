@@ -7,9 +7,6 @@ without its ending. Scripts without spaces are indexed by character, and found b
 import re
 from collections.abc import Iterator, Sequence
 
-LANGUAGES = frozenset(
-    "ar bg ca cs da de el en es et eu fa fi fr ga he hi hr hu id is it ja ko lt lv ms nl no pl pt ro ru sk sl sr sv th tr uk vi zh".split()
-)
 MAX_QUESTION_WORDS = 32
 """More say little, and each costs a look-up."""
 MIN_STEM_CHARS = 4
