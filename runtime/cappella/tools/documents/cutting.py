@@ -12,6 +12,7 @@ MAX_WORDS = 300
 MIN_SECTION_WORDS = 60
 """A heading begins a new passage once the one before has so many words."""
 MAX_OVERLAP_WORDS = 50
+MAX_MEAN_CHARS = 12
 MAX_WORD_CHARS = 200
 """Longer ones are cut: what has no spaces is no reason for a passage without end."""
 _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\u0e00-\u0eff]")
@@ -39,8 +40,8 @@ def place_of(unit: Unit, first: int, last: int) -> str:
 
 
 def words_in(text: str) -> int:
-    """The words; of scripts without spaces, two characters are one."""
-    return len(text.split()) + len(_CJK.findall(text)) // 2
+    """The words; of scripts without spaces, two characters are one, and what has few spaces counts by its length."""
+    return max(len(text.split()) + len(_CJK.findall(text)) // 2, len(text) // MAX_MEAN_CHARS)
 
 
 def cut(parsed: Parsed) -> Iterator[Cut]:
@@ -104,7 +105,7 @@ def _small(block: Block, unit: Unit) -> Iterator[Block]:
 
 
 def _fitting(line: str) -> Iterator[str]:
-    if line.strip() and words_in(line) <= AIM_WORDS and len(line) <= AIM_WORDS * 20:
+    if line.strip() and words_in(line) <= AIM_WORDS:
         yield line
         return
     held: list[str] = []
