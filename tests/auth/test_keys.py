@@ -53,6 +53,24 @@ async def get(url: str, path: str, key: str | None) -> tuple[int, str]:
         return reply.status, await reply.text()
 
 
+def test_a_key_file_of_an_earlier_version_searches_all_documents(tmp_path: Path) -> None:
+    path = tmp_path / "keys.sqlite"
+    text = KeyStore(path).create("ann", ["run"])
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("ALTER TABLE keys DROP COLUMN documents")
+    found = KeyStore(path).find(text)
+    assert found is not None
+    assert found.may_search("handbook")
+
+
+def test_a_key_searches_the_documents_that_it_names(tmp_path: Path) -> None:
+    made = cappella("keys", "create", str(tmp_path / "k"), "ann", "--documents", "handbook, law").stdout.strip()
+    found = KeyStore(tmp_path / "k").find(made)
+    assert found is not None
+    assert [found.may_search(name) for name in ("handbook", "law", "wages")] == [True, True, False]
+    assert "handbook law" in cappella("keys", "list", str(tmp_path / "k")).stdout
+
+
 def test_a_key_is_shown_once_and_kept_as_a_salted_hash(store: KeyStore, tmp_path: Path) -> None:
     first, second = store.create("ann", ["run"]), store.create("ann", ["run"])
     found = store.find(first)

@@ -16,7 +16,8 @@ import pytest
 import pytest_asyncio
 
 from cappella.auth.keys import KeyStore
-from cappella.gateway import document_reader, documents
+from cappella.gateway import documents
+from cappella.tools.documents import reader
 from support.fake_engines import FakeEngines, eventually, gateway_config, serving
 from support.sample_documents import docx, docx_of, encrypted_pdf, pdf, pdf_with_code_points
 
@@ -232,12 +233,12 @@ async def test_a_document_may_be_larger_than_the_memory_of_other_requests(fake_e
 
 
 async def test_the_kernel_would_end_the_reader_before_an_engine() -> None:
-    program = [sys.executable, "-I", document_reader.__file__, str(1 << 30), "30", "10", "1000"]
+    program = [sys.executable, "-I", reader.__file__, str(1 << 30), "30", "10", "1000"]
     pipe = asyncio.subprocess.PIPE
-    reader = await asyncio.create_subprocess_exec(*program, stdin=pipe, stdout=pipe)
-    score = Path(f"/proc/{reader.pid}/oom_score_adj")
+    process = await asyncio.create_subprocess_exec(*program, stdin=pipe, stdout=pipe)
+    score = Path(f"/proc/{process.pid}/oom_score_adj")
     assert await eventually(lambda: score.read_text().strip() == "1000")
-    said, _ = await reader.communicate(pdf(["A."]))
+    said, _ = await process.communicate(pdf(["A."]))
     assert json.loads(said)["text"] == "A."
 
 
@@ -249,6 +250,6 @@ def test_a_document_that_unpacks_to_more_than_the_memory_is_told_so() -> None:
             bomb.writestr(name, bytes(300 << 20) if name == "word/document.xml" else given.read(name))
     limits = [str(each) for each in (200 << 20, 30, 10, 1000)]
     for data, found in ((out.getvalue(), {"problem": "too_complex"}), (pdf(["A."]), {"text": "A."})):
-        program = [sys.executable, "-I", document_reader.__file__, *limits]
+        program = [sys.executable, "-I", reader.__file__, *limits]
         said = subprocess.run(program, input=data, capture_output=True, check=True).stdout
         assert found.items() <= json.loads(said).items()

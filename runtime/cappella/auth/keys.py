@@ -32,7 +32,7 @@ CREATE TABLE IF NOT EXISTS usage (
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key's permissions. `models` None means all; limits are per minute, None means unlimited."""
+    """A key's permissions. `models` and `documents` None mean all; limits are per minute, None means unlimited."""
 
     id: str
     name: str
@@ -42,6 +42,10 @@ class Key:
     tokens_per_minute: int | None
     created_at: str
     revoked_at: str | None
+    documents: tuple[str, ...] | None = None
+
+    def may_search(self, documents: str) -> bool:
+        return self.documents is None or documents in self.documents
 
     def may_call(self, model: str) -> bool:
         return self.models is None or model in self.models
@@ -88,6 +92,8 @@ class KeyStore:
             with self._connected() as db:
                 db.execute("PRAGMA journal_mode=WAL")
                 db.executescript(_SCHEMA)
+                if "documents" not in [row["name"] for row in db.execute("PRAGMA table_info(keys)")]:
+                    db.execute("ALTER TABLE keys ADD COLUMN documents TEXT")
         except (OSError, KeysUnavailable) as error:
             hint = "Give a file in a folder that this user may write to"
             raise ConfigError(f"server.keys: {path}", f"cannot be used as a key file ({cause(error)})", hint) from error
@@ -99,14 +105,16 @@ class KeyStore:
         models: Iterable[str] | None = None,
         requests_per_minute: int | None = None,
         tokens_per_minute: int | None = None,
+        documents: Iterable[str] | None = None,
     ) -> str:
         """Create a key and return its text, which is not stored."""
         key_id, secret, salt = secrets.token_hex(4), secrets.token_urlsafe(32), secrets.token_bytes(16)
         limits = (requests_per_minute, tokens_per_minute)
-        allowed = json.dumps(list(models)) if models is not None else None
-        row = (key_id, name, salt, _hash(salt, secret), json.dumps(list(scopes)), allowed, *limits, _now(), None)
+        allowed, searched = (None if each is None else json.dumps(list(each)) for each in (models, documents))
+        secret_hash = _hash(salt, secret)
+        row = (key_id, name, salt, secret_hash, json.dumps(list(scopes)), allowed, *limits, _now(), None, searched)
         with self._connected() as db:
-            db.execute("INSERT INTO keys VALUES (?,?,?,?,?,?,?,?,?,?)", row)
+            db.execute("INSERT INTO keys VALUES (?,?,?,?,?,?,?,?,?,?,?)", row)
         return f"{PREFIX}_{key_id}_{secret}"
 
     def find(self, text: str) -> Key | None:
@@ -177,11 +185,12 @@ def _hash(salt: bytes, secret: str) -> bytes:
 
 
 def _key(row: sqlite3.Row) -> Key:
-    models = json.loads(row["models"]) if row["models"] is not None else None
+    models, documents = (
+        None if row[name] is None else tuple(json.loads(row[name])) for name in ("models", "documents")
+    )
     limits = (row["requests_per_minute"], row["tokens_per_minute"])
     scopes = tuple(json.loads(row["scopes"]))
-    allowed = None if models is None else tuple(models)
-    return Key(row["id"], row["name"], scopes, allowed, *limits, row["created_at"], row["revoked_at"])
+    return Key(row["id"], row["name"], scopes, models, *limits, row["created_at"], row["revoked_at"], documents)
 
 
 def _now() -> str:

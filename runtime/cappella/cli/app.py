@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cappella.cli import ask as terminal
-from cappella.cli import audit, bench, keys, models
+from cappella.cli import audit, bench, documents, keys, models
 from cappella.cli.ask import ServerKey, Url
 from cappella.cli.batch import batch
 from cappella.cli.check import check
@@ -34,6 +34,7 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(audit.app, name="audit")
 app.add_typer(bench.app, name="bench")
 app.add_typer(models.app, name="models")
+app.add_typer(documents.app, name="documents")
 
 ConfigPath = Annotated[Path, CONFIG]
 

@@ -25,6 +25,9 @@ def create(
     models: Annotated[
         str | None, typer.Option(help="Models and ensembles that it may call (comma-separated). (default: all)")
     ] = None,
+    documents: Annotated[
+        str | None, typer.Option(help="Documents that its requests may search (comma-separated). (default: all)")
+    ] = None,
     scope: Annotated[str, typer.Option(help="run, admin (comma-separated).")] = "run",
     requests_per_minute: Annotated[int | None, typer.Option(min=1)] = None,
     tokens_per_minute: Annotated[
@@ -33,15 +36,18 @@ def create(
 ) -> None:
     """Print a new key, which is not shown again. Creates the file if there is none."""
     with one_line_errors():
-        allowed = None if models is None else _models(models)
-        print(KeyStore(keys).create(name, _scopes(scope), allowed, requests_per_minute, tokens_per_minute))
+        allowed = None if models is None else _names("models", models)
+        searched = None if documents is None else _names("documents", documents)
+        limits = (requests_per_minute, tokens_per_minute)
+        print(KeyStore(keys).create(name, _scopes(scope), allowed, *limits, searched))
 
 
-def _models(text: str) -> list[str]:
+def _names(what: str, text: str) -> list[str]:
     """Raises ConfigError for a blank name: an unset variable in a script must not make a key for everything."""
     names = [name.strip() for name in text.split(",")]
     if not all(names):
-        raise ConfigError("--models", f"{text!r} has a blank name", "Name models, or leave --models out to allow all")
+        hint = f"Name {what}, or leave --{what} out to allow all"
+        raise ConfigError(f"--{what}", f"{text!r} has a blank name", hint)
     return names
 
 
@@ -76,7 +82,8 @@ def list_keys(keys: KeysPath) -> None:
         count = used.get(key.id)
         counts = (str(count.requests), str(count.prompt_tokens + count.completion_tokens)) if count else ("0", "0")
         models = "all" if key.models is None else " ".join(key.models)
-        row = (key.id, key.name, " ".join(key.scopes), models, limits, *counts)
+        searched = "" if key.documents is None else f"\ndocuments {' '.join(key.documents)}"
+        row = (key.id, key.name, " ".join(key.scopes), models + searched, limits, *counts)
         table.add_row(*row, key.created_at[:10], (key.revoked_at or "")[:10])
     Console(highlight=False).print(table)
 

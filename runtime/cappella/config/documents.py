@@ -3,17 +3,28 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from cappella.config.fields import Name
 from cappella.types import Frozen
 
+LANGUAGES = frozenset(
+    "ar bg ca cs da de el en es et eu fa fi fr ga he hi hr hu id is it ja ko lt lv ms nl no pl pt ro ru sk sl sr sv th tr uk vi zh".split()
+)
+"""The languages of documents, by ISO 639-1."""
+
+
+def _known(language: str) -> str:
+    if language not in LANGUAGES:
+        raise ValueError(f"{language!r} is not a language here: use {', '.join(sorted(LANGUAGES))}")
+    return language
+
 
 class Documents(Frozen):
-    """A folder of documents with its index. `embedder` and `reranker` are models of the config."""
+    """A folder of documents with its index, a file. `embedder` and `reranker` are models of the config."""
 
     folder: Path
-    languages: Annotated[tuple[str, ...], Field(min_length=1)] = ("en",)
+    languages: Annotated[tuple[Annotated[str, AfterValidator(_known)], ...], Field(min_length=1)] = ("en",)
     embedder: Name | None = None
     reranker: Name | None = None
     index: Path | None = None

@@ -17,6 +17,7 @@ from cappella.config import (
     Server,
     Tls,
     cards,
+    document_folders,
     tool_places,
     weights,
     yaml_source,
@@ -46,6 +47,7 @@ def load_with_lines(path: Path) -> tuple[Config, yaml.Node | None]:
         _check_collector_address,
         tool_places.check,
         _check_aliases,
+        document_folders.check,
     )
     raise_all([error for check in checks for error in check(path, root, config)])
     return config, root
@@ -83,8 +85,9 @@ def _resolve_paths(config: Config, folder: Path) -> Config:
     tools = {name: tool_places.with_paths(tool, folder) for name, tool in config.tools.items()}
     batch = server.batch and server.batch.model_copy(update={"folder": folder / server.batch.folder.expanduser()})
     tls = server.tls and Tls(**{key: path and folder / path.expanduser() for key, path in dict(server.tls).items()})
+    documents = {name: document_folders.with_paths(each, folder) for name, each in config.documents.items()}
     resolved = server.model_copy(update={**paths, **files, "batch": batch, "tls": tls})
-    return config.model_copy(update={"models": models, "tools": tools, "server": resolved})
+    return config.model_copy(update={"models": models, "tools": tools, "documents": documents, "server": resolved})
 
 
 def _model_with_paths(model: Model | RemoteModel, folder: Path) -> Model | RemoteModel:

@@ -214,7 +214,7 @@ class Settings(EnsembleOptions):
     `panel_watched`: the client receives the members' answers and the judge's analysis as they are generated.
     `next_judges` judge if the judge is dead, in order. `answers`: the candidates that the request brings along, under names
     of their own; each seat's are `samples` or none. `by_model`: a model was called as the judge of these, by its own name,
-    which stands in `ensemble`.
+    which stands in `ensemble`. Nobody is offered the tools of the servers in `withheld_tools`: the caller may not use them.
     """
 
     ensemble: str
@@ -233,6 +233,7 @@ class Settings(EnsembleOptions):
     preset: str | None = None
     panel_watched: bool = True
     by_model: bool = False
+    withheld_tools: frozenset[str] = frozenset()
 
     @property
     def called(self) -> str:

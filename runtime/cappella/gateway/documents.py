@@ -1,26 +1,26 @@
 """`POST /api/documents`: the text of a PDF or DOCX file, for pages and clients that cannot read these themselves.
 
-Nothing of a document is kept. Each is read by `document_reader.py` in a process with limits on memory, CPU and time.
+Nothing of a document is kept. Each is read by `tools/documents/reader.py` in a process with limits on memory, CPU and time.
 """
 
 import asyncio
 import logging
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import orjson
 from fastapi import Request, Response
 
 from cappella.errors import Overloaded, RequestError
 from cappella.gateway.body_memory import BodyMemory, HeldBody
-from cappella.gateway.document_reader import BROKEN, ENCRYPTED, TOO_COMPLEX, UNABLE
 from cappella.gateway.plain_routes import PlainRoutes
 from cappella.gateway.reply_types import DocumentText
 from cappella.gateway.request import caller, read, unless_gone
 from cappella.gateway.state import GatewayState
+from cappella.tools.documents import reading
+from cappella.tools.documents.reader import BROKEN, ENCRYPTED, TOO_COMPLEX
+from cappella.tools.documents.reading import ReadingLimits
 from cappella.types import Json
 
 PATH = "/api/documents"
@@ -37,15 +37,9 @@ logger = logging.getLogger("cappella")
 
 
 @dataclass(frozen=True, slots=True)
-class DocumentLimits:
-    """What is read of a document, and what that may cost."""
+class DocumentLimits(ReadingLimits):
+    """What is read of a document, what that may cost, and how many are read at once."""
 
-    size_bytes: int = 32 << 20
-    pages: int = 1000
-    chars: int = 2_000_000
-    memory_bytes: int = 1 << 30
-    cpu_s: int = 30
-    wall_s: float = 60.0
     at_once: int = 2
     waiting: int = 8
     waiting_bytes: int = 128 << 20
@@ -101,7 +95,7 @@ class _Readers:
         self._memory = BodyMemory(limits.waiting_bytes)
 
     async def read(self, data: bytes) -> Json:
-        """What `document_reader.py` found."""
+        """What the reader found."""
         async with self._slots:
             try:
                 async with asyncio.timeout(self._limits.wall_s):
@@ -124,11 +118,8 @@ class _Readers:
             self._senders.remove(sender)
 
     async def _run(self, data: bytes) -> Json:
-        limits = self._limits
-        most = (limits.memory_bytes, limits.cpu_s, limits.pages, limits.chars)
-        program = Path(__file__).with_name("document_reader.py")
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", str(program), *(str(each) for each in most)),
+            *reading.command(self._limits),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
@@ -142,17 +133,7 @@ class _Readers:
             with suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
-        return _found(process.returncode, said)
-
-
-def _found(status: int | None, said: bytes) -> Json:
-    """What the program said; raises RuntimeError where it failed by no fault of the document."""
-    if status == 1:
-        raise RuntimeError("document_reader.py failed.")
-    # The kernel ends a process that meets its limit.
-    found: Json = orjson.loads(said) if status == 0 else {"problem": TOO_COMPLEX}
-    if found.get("problem") == UNABLE:
-        raise RuntimeError(f"document_reader.py cannot run: {found['reason']}")
-    if reason := found.get("reason"):
-        logger.warning("a document could not be read: %s", reason)
-    return found
+        found = reading.found(process.returncode, said)
+        if reason := found.get("reason"):
+            logger.warning("a document could not be read: %s", reason)
+        return found

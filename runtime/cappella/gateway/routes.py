@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import orjson
 from fastapi import Request, Response
 
+from cappella.auth.keys import Key
 from cappella.config import Config, Ensemble
 from cappella.config.options import Overrides, Settings
 from cappella.ensemble.events import Emit
@@ -199,6 +200,7 @@ async def _answer_from_ensemble(
     state: GatewayState, incoming: Incoming, parsed: EnsembleRequest, overrides: Overrides, name: str
 ) -> Response:
     prompt, settings = await off_loop_if_large(incoming.work_chars, _resolved, state, parsed, overrides, name)
+    settings = settings.model_copy(update={"withheld_tools": withheld_documents(state.config, incoming.key)})
     headers = state.ignored.told(incoming.path, parsed.ignored)
     # The judge that is up now, whose engine it is that the run needs.
     judged = with_living_judge(state.engines, settings)[0]
@@ -249,6 +251,11 @@ async def _in_background(
         return Response(orjson.dumps(queued), media_type="application/json", headers=headers)
     frames = await responses.events(queued["id"], incoming.key_id)
     return event_stream(frames, state.config.server.client_timeout_s, headers)
+
+
+def withheld_documents(config: Config, key: Key | None) -> frozenset[str]:
+    """The documents that runs for this key may not search."""
+    return frozenset(name for name in config.documents if key is not None and not key.may_search(name))
 
 
 def _resolved(state: GatewayState, parsed: EnsembleRequest, overrides: Overrides, name: str) -> tuple[Prompt, Settings]:

@@ -1,7 +1,8 @@
-"""Program that reads the text of one document, under limits of its own: `documents.py` runs it, in a process for each.
+"""Program that reads the text of one document, under limits of its own: `reading.py` says how it is run, in a process for each.
 
-Arguments: bytes of memory, seconds of CPU, pages and characters at most. The document is on standard input; one line of JSON goes
-to standard output. It imports nothing of this package, so that it starts with an empty environment.
+Arguments: bytes of memory, seconds of CPU, pages and characters at most; then `html` for a web page, which does not say by its
+first bytes what it is. The document is on standard input; one line of JSON goes to standard output. It imports nothing of this
+package, so that it starts with an empty environment.
 """
 
 import json
@@ -11,6 +12,7 @@ import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from io import BytesIO
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ PDF, DOCX = b"%PDF-", b"PK\x03\x04"
 HEAD_BYTES = 1024
 """Where a PDF's mark may stand."""
 MAX_COLUMNS = 63
+BETWEEN = "\n\n"
 W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 PARAGRAPH, TABLE, ROW, CELL, TEXT_BOX = (W + name for name in ("p", "tbl", "tr", "tc", "txbxContent"))
 TEXTS = {W + "t", "{http://schemas.openxmlformats.org/officeDocument/2006/math}t"}
@@ -33,12 +36,21 @@ UNSEEN = {W + name for name in ("del", "moveFrom", "pPr", "rPr", "sdtPr", "rt")}
 UNSEEN.add("{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback")
 """Deleted text, properties, pronunciations, and text boxes once more for old programs."""
 
+HTML_HEADINGS = {"h1", "h2", "h3", "h4", "h5", "h6"}
+HTML_CELLS = {"td", "th"}
+NO_TEXT = {"head", "script", "style", "template", "noscript", "svg", "iframe", "object"}
+INLINE = set(
+    "a abbr b bdi bdo cite code data del dfn em font i img input ins kbd label mark q s samp small span strong sub sup time tt u var wbr".split()
+)
+"""Elements that begin no paragraph."""
+
 
 def main() -> None:
-    memory_bytes, cpu_s, pages, chars = (int(each) for each in sys.argv[1:])
+    memory_bytes, cpu_s, pages, chars = (int(each) for each in sys.argv[1:5])
     confine(memory_bytes, cpu_s)
     try:
-        found = json.dumps(read(sys.stdin.buffer.read(), pages, chars))
+        data = sys.stdin.buffer.read()
+        found = json.dumps(read_html(data, chars) if sys.argv[5:] == ["html"] else read(data, pages, chars))
     except (MemoryError, RecursionError):
         found = json.dumps({"problem": TOO_COMPLEX})
     except ImportError as error:
@@ -69,12 +81,12 @@ def confine(memory_bytes: int, cpu_s: int) -> None:
 
 
 def read(data: bytes, pages: int, chars: int) -> dict[str, Any]:
-    """The text with its pages; `problem` instead where there is none to be had."""
+    """The text, the `ends` of its pages or paragraphs in it, the pages; `problem` instead where there is none to be had."""
     if PDF in data[:HEAD_BYTES]:
         return read_pdf(data, pages, chars)
     if data.startswith(DOCX):
-        text, _, is_cut = joined(docx_blocks(data), chars)
-        return {"text": text, "pages": None, "all_pages": None, "cut": is_cut}
+        text, ends, is_cut = joined(docx_blocks(data), chars)
+        return {"text": text, "ends": ends, "pages": None, "all_pages": None, "cut": is_cut}
     return {"problem": BROKEN}
 
 
@@ -90,8 +102,52 @@ def read_pdf(data: bytes, pages: int, chars: int) -> dict[str, Any]:
         # Its cipher needs a library that is no dependency of ours.
         return {"problem": ENCRYPTED}
     count = len(reader.pages)
-    text, read_pages, is_cut = joined((reader.pages[at].extract_text() for at in range(min(count, pages))), chars)
-    return {"text": text, "pages": read_pages, "all_pages": count, "cut": is_cut or count > pages}
+    text, ends, is_cut = joined((reader.pages[at].extract_text() for at in range(min(count, pages))), chars)
+    return {"text": text, "ends": ends, "pages": len(ends), "all_pages": count, "cut": is_cut or count > pages}
+
+
+def read_html(data: bytes, chars: int) -> dict[str, Any]:
+    from lxml import html
+    from lxml.etree import ParserError
+
+    try:
+        # Without an encoding of its own it is UTF-8 here, else what the page says it is.
+        parser = html.HTMLParser(encoding=None if b"charset" in data[:HEAD_BYTES].lower() else "utf-8")
+        page = html.document_fromstring(data, parser=parser)
+    except ParserError:
+        return {"text": "", "ends": [], "cut": False, "title": ""}
+    text, ends, is_cut = joined(html_blocks(page), chars)
+    title = " ".join((page.findtext(".//title") or "").split())
+    return {"text": text, "ends": ends, "cut": is_cut, "title": encodable(title)}
+
+
+def html_blocks(page: Any) -> Iterator[str]:
+    """Paragraphs, headings and rows in order, headings in Markdown."""
+    said: list[str] = []
+    for text, mark in (*html_texts(page), ("", "")):
+        if mark is not None:
+            block = " ".join("".join(said).split()).strip(" |")
+            if block.strip("#"):
+                yield block
+            said = [mark]
+        said.append(text)
+
+
+def html_texts(page: Any) -> Iterator[tuple[str, str | None]]:
+    """The pieces of text; with each that begins a block, what is written before it."""
+    from lxml import etree
+
+    walk = etree.iterwalk(page, events=("start", "end", "comment", "pi"))
+    for event, element in walk:
+        tag = element.tag if isinstance(element.tag, str) else ""
+        if event == "start" and tag in NO_TEXT:
+            walk.skip_subtree()
+        elif event == "start":
+            mark = "#" * int(tag[1]) + " " if tag in HTML_HEADINGS else ""
+            yield element.text or "", mark if tag not in INLINE and tag not in HTML_CELLS else None
+        else:
+            cell = " | " if tag in HTML_CELLS else ""
+            yield cell + (element.tail or ""), "" if tag and tag not in INLINE and tag not in HTML_CELLS else None
 
 
 def docx_blocks(data: bytes) -> Iterator[str]:
@@ -175,16 +231,20 @@ def pieces(element: Any) -> Iterator[str]:
             yield from pieces(child)
 
 
-def joined(texts: Iterable[str], chars: int) -> tuple[str, int, bool]:
-    """The texts together, at most so many characters; how many of them there are, and whether something was cut off."""
+def joined(texts: Iterable[str], chars: int) -> tuple[str, list[int], bool]:
+    """The texts together, at most so many characters; where each of them ends, and whether something was cut off."""
     kept: list[str] = []
     left = chars
     for text in texts:
         if left <= 0:
-            return "\n\n".join(kept), len(kept), True
+            return BETWEEN.join(kept), ends_of(kept), True
         kept.append(encodable(text[:left]).strip())
         left -= len(text)
-    return "\n\n".join(kept), len(kept), left < 0
+    return BETWEEN.join(kept), ends_of(kept), left < 0
+
+
+def ends_of(texts: list[str]) -> list[int]:
+    return [end - len(BETWEEN) for end in accumulate(len(text) + len(BETWEEN) for text in texts)]
 
 
 def encodable(text: str) -> str:

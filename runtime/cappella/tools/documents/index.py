@@ -1,0 +1,275 @@
+"""The index of one folder in one SQLite file: files, their passages, the words of these, and their vectors.
+
+Each file is one transaction, so that a killed process loses no other. What a file says is erased with it.
+"""
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cappella.database import open_database, truncate_log
+from cappella.errors import CappellaError
+from cappella.tools.documents import terms
+from cappella.tools.documents.cutting import Cut, place_of
+from cappella.tools.documents.folder import FoundFile
+from cappella.tools.documents.parsing import Unit
+
+APPLICATION_ID = 0x43_44_4F_43
+VERSION = 1
+"""Of the tables, and of how text is cut into passages: an index of another version is made again."""
+
+_TO_ERASE = "to_erase"
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS files (
+    id INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE, size_bytes INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
+    digest BLOB NOT NULL, title TEXT NOT NULL, problem TEXT, is_cut INTEGER NOT NULL
+);
+CREATE TABLE IF NOT EXISTS passages (
+    id INTEGER PRIMARY KEY, file INTEGER NOT NULL REFERENCES files (id), unit TEXT NOT NULL, first INTEGER NOT NULL,
+    last INTEGER NOT NULL, heading TEXT NOT NULL, text TEXT NOT NULL, repeated INTEGER NOT NULL
+);
+CREATE INDEX IF NOT EXISTS passages_of_files ON passages (file);
+CREATE TABLE IF NOT EXISTS vectors (passage INTEGER PRIMARY KEY REFERENCES passages (id), vector BLOB NOT NULL);
+"""
+_PASSAGE = (
+    "SELECT passages.id, path, title, unit, first, last, heading, text, repeated"
+    " FROM passages JOIN files ON files.id = passages.file"
+)
+
+_VECTORS = "SELECT passage, vector FROM vectors WHERE length(vector) > 0 ORDER BY passage LIMIT ?"
+
+
+class IndexUnusable(CappellaError):
+    """The index cannot be opened; `str(error)` says what to do."""
+
+
+class IndexBusy(IndexUnusable):
+    """Another process writes the index."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """What is known of a file that was read; `problem` is why it has no passages."""
+
+    size_bytes: int
+    mtime_ns: int
+    digest: bytes
+    problem: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPassage:
+    """A passage of the index; `repeated` characters at its beginning stand in the one before, too."""
+
+    id: int
+    path: str
+    title: str
+    unit: Unit
+    first: int
+    last: int
+    heading: str
+    text: str
+    repeated: int
+
+    @property
+    def place(self) -> str:
+        return place_of(self.unit, self.first, self.last)
+
+
+class Index:
+    """The index at `path`, made for these `languages`. To be used by one thread. Raises IndexUnusable."""
+
+    def __init__(self, path: Path, languages: Sequence[str]) -> None:
+        self._path = path
+        self._languages = languages
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._db = open_database(path, APPLICATION_ID, _SCHEMA)
+        except (OSError, sqlite3.Error) as error:
+            raise IndexUnusable(
+                f"{path}: the index cannot be opened ({error}). Delete it, or set documents.NAME.index."
+            ) from error
+        self._db.isolation_level = None
+
+    def close(self) -> None:
+        self._db.close()
+
+    @contextmanager
+    def writing(self, folder: Path) -> Iterator[None]:
+        """In this context this process alone writes the index. Raises IndexBusy if another one does.
+
+        What another version, other languages or another folder left behind is deleted.
+        """
+        descriptor = os.open(
+            self._path.with_name(f"{self._path.name}.lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600
+        )
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise IndexBusy(f"{self._path}: another process indexes these documents now.") from None
+            self._make_for(folder)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _make_for(self, folder: Path) -> None:
+        facts = {"version": str(VERSION), "tokenizer": terms.tokenizer(self._languages), "folder": str(folder)}
+        stored = self._facts()
+        if any(stored.get(name) != value for name, value in facts.items()) or not self._has_words:
+            with self._transaction():
+                self._db.execute("DROP TABLE IF EXISTS words")
+                for each in ("vectors", "passages", "files", "facts"):
+                    self._db.execute(f"DELETE FROM {each}")
+                tokenize = terms.tokenizer(self._languages)
+                self._db.execute(
+                    f"CREATE VIRTUAL TABLE words USING fts5(heading, text, content='', tokenize='{tokenize}')"
+                )
+                self._db.executemany("INSERT INTO facts VALUES (?, ?)", facts.items())
+            truncate_log(self._db)
+
+    def _facts(self) -> dict[str, str]:
+        return dict(self._db.execute("SELECT name, value FROM facts").fetchall())
+
+    @property
+    def _has_words(self) -> bool:
+        return bool(self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'words'").fetchone())
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    def files(self) -> dict[str, StoredFile]:
+        """The files of the index by their paths."""
+        rows = self._db.execute("SELECT path, size_bytes, mtime_ns, digest, problem FROM files")
+        return {path: StoredFile(*rest) for path, *rest in rows}
+
+    def counts(self) -> tuple[int, int]:
+        """The files with passages, and the passages."""
+        (files,) = self._db.execute("SELECT count(*) FROM files WHERE problem IS NULL").fetchone()
+        (passages,) = self._db.execute("SELECT count(*) FROM passages").fetchone()
+        return files, passages
+
+    def put(
+        self, file: FoundFile, digest: bytes, cuts: Sequence[Cut], title: str = "", problem: str | None = None,
+        is_cut: bool = False,
+    ) -> None:  # fmt: skip
+        """Store a file with its passages, in the place of what it said before."""
+        with self._transaction():
+            self._remove(file.path)
+            row = (file.path, file.size_bytes, file.mtime_ns, digest, title, problem, is_cut)
+            at = self._db.execute(
+                "INSERT INTO files (path, size_bytes, mtime_ns, digest, title, problem, is_cut) VALUES (?,?,?,?,?,?,?)",
+                row,
+            ).lastrowid
+            for each in cuts:
+                passage = (at, each.unit, each.first, each.last, each.heading, each.text, each.repeated)
+                number = self._db.execute(
+                    "INSERT INTO passages (file, unit, first, last, heading, text, repeated) VALUES (?,?,?,?,?,?,?)",
+                    passage,
+                ).lastrowid
+                self._db.execute(
+                    "INSERT INTO words (rowid, heading, text) VALUES (?,?,?)",
+                    (number, *_words_of(title, each.heading, each.text)),
+                )
+
+    def touch(self, file: FoundFile) -> None:
+        """Note that a file has a new time, and says the same."""
+        with self._transaction():
+            self._db.execute("UPDATE files SET mtime_ns = ? WHERE path = ?", (file.mtime_ns, file.path))
+
+    def remove(self, path: str) -> None:
+        """Delete a file with its passages."""
+        with self._transaction():
+            self._remove(path)
+
+    def _remove(self, path: str) -> None:
+        rows = self._db.execute(f"{_PASSAGE} WHERE path = ?", (path,)).fetchall()
+        if rows:
+            # Outlives a kill before it is erased.
+            self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, '1')", (_TO_ERASE,))
+        for row in rows:
+            old = StoredPassage(*row)
+            words = (old.id, *_words_of(old.title, old.heading, old.text))
+            self._db.execute("INSERT INTO words (words, rowid, heading, text) VALUES ('delete',?,?,?)", words)
+            self._db.execute("DELETE FROM vectors WHERE passage = ?", (old.id,))
+            self._db.execute("DELETE FROM passages WHERE id = ?", (old.id,))
+        self._db.execute("DELETE FROM files WHERE path = ?", (path,))
+
+    def erase_removed(self) -> None:
+        """Overwrite what was deleted, if anything: words stay until the parts of their index are merged, all in SQLite's log."""
+        if _TO_ERASE not in self._facts():
+            return
+        with self._transaction():
+            self._db.execute("INSERT INTO words (words) VALUES ('optimize')")
+            self._db.execute("DELETE FROM facts WHERE name = ?", (_TO_ERASE,))
+        truncate_log(self._db)
+
+    def by_words(self, question: str, limit: int) -> list[int]:
+        """The passages with words of the question, the best first (BM25)."""
+        query = terms.query_of(question, self._languages)
+        if not query or not self._has_words:
+            return []
+        found = "SELECT rowid FROM words WHERE words MATCH ? ORDER BY bm25(words, 2.0, 1.0) LIMIT ?"
+        return [row[0] for row in self._db.execute(found, (query, limit))]
+
+    def passages(self, ids: Sequence[int]) -> list[StoredPassage]:
+        """These passages in their order; those that are gone meanwhile are left out."""
+        marks = ",".join("?" * len(ids))
+        rows = self._db.execute(f"{_PASSAGE} WHERE passages.id IN ({marks})", list(ids))
+        found = {row[0]: StoredPassage(*row) for row in rows}
+        return [found[each] for each in ids if each in found]
+
+    def passages_of(self, path: str) -> list[StoredPassage]:
+        """All passages of a file, in order."""
+        rows = self._db.execute(f"{_PASSAGE} WHERE path = ? ORDER BY passages.id", (path,))
+        return [StoredPassage(*row) for row in rows]
+
+    def without_vectors(self, embedder: str, limit: int) -> list[StoredPassage]:
+        """Passages that have no vector by this embedder; the vectors of another one are deleted."""
+        if self._facts().get("embedder") != embedder:
+            with self._transaction():
+                self._db.execute("DELETE FROM vectors")
+                self._db.execute("INSERT OR REPLACE INTO facts VALUES ('embedder', ?)", (embedder,))
+        missing = f"{_PASSAGE} LEFT JOIN vectors ON passage = passages.id WHERE passage IS NULL LIMIT ?"
+        return [StoredPassage(*row) for row in self._db.execute(missing, (limit,))]
+
+    def put_vectors(self, embedder: str, vectors: Mapping[int, bytes]) -> None:
+        """Store vectors of passages; of those that are gone meanwhile, none."""
+        with self._transaction():
+            if self._facts().get("embedder") != embedder:
+                return
+            for passage, vector in vectors.items():
+                row = (vector, passage)
+                self._db.execute("INSERT OR REPLACE INTO vectors SELECT id, ? FROM passages WHERE id = ?", row)
+
+    def vectors(self, embedder: str, limit: int) -> list[tuple[int, bytes]]:
+        """The vectors by this embedder."""
+        if self._facts().get("embedder") != embedder:
+            return []
+        return self._db.execute(_VECTORS, (limit,)).fetchall()
+
+    @property
+    def version(self) -> int:
+        """A number that changes with every write by another connection."""
+        number: int = self._db.execute("PRAGMA data_version").fetchone()[0]
+        return number
+
+    def problem_of(self, path: str) -> str | None:
+        row = self._db.execute("SELECT problem FROM files WHERE path = ?", (path,)).fetchone()
+        return row[0] if row else None
+
+
+def _words_of(title: str, heading: str, text: str) -> tuple[str, str]:
+    return terms.indexed(heading or title), terms.indexed(text)

@@ -1,0 +1,92 @@
+"""Brings an index up to date with its folder: reads what is new or changed, forgets what is gone."""
+
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cappella.tools.documents.cutting import cut
+from cappella.tools.documents.folder import FoundFile, Skipped, UnreadableFile, content_of, files_in
+from cappella.tools.documents.index import Index, StoredFile
+from cappella.tools.documents.parsing import Parser
+from cappella.tools.documents.reading import ReadingLimits
+
+
+@dataclass(slots=True)
+class Scan:
+    """What a scan did so far: `read` files are new or changed, `problems` has those that cannot be read."""
+
+    files: int = 0
+    passages: int = 0
+    read: int = 0
+    removed: int = 0
+    problems: dict[str, str] = field(default_factory=dict)
+    skipped: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+
+
+class Scanner:
+    """Scans a folder into its index, on the thread that calls it. `stop` ends a scan after the file that is read now."""
+
+    def __init__(
+        self, folder: Path, path: Path, languages: tuple[str, ...], limits: ReadingLimits = ReadingLimits()
+    ) -> None:
+        self._folder, self._path, self._languages, self._limits = folder, path, languages, limits
+        self._parser = Parser(limits)
+        self._is_stopped = False
+
+    def stop(self) -> None:
+        """May be called from any thread."""
+        self._is_stopped = True
+        self._parser.stop()
+
+    def scan(self, tell: Callable[[Scan], None] = lambda _: None) -> Scan:
+        """Bring the index up to date; `tell` is called after each file. Raises IndexUnusable, and OSError for the folder."""
+        began, done, skipped = time.monotonic(), Scan(), Skipped()
+        with closing(Index(self._path, self._languages)) as index, index.writing(self._folder):
+            known = index.files()
+            missing = set(known)
+            for file in files_in(self._folder, skipped):
+                if self._is_stopped:
+                    return done
+                missing.discard(file.path)
+                self._update(index, file, known.get(file.path), done)
+                tell(done)
+            for path in missing:
+                index.remove(path)
+            done.removed = len(missing)
+            index.erase_removed()
+            done.files, done.passages = index.counts()
+        done.skipped, done.seconds = skipped.counts, time.monotonic() - began
+        return done
+
+    def _update(self, index: Index, file: FoundFile, known: StoredFile | None, done: Scan) -> None:
+        done.files += 1
+        if known and (known.size_bytes, known.mtime_ns) == (file.size_bytes, file.mtime_ns):
+            if known.problem:
+                done.problems[file.path] = known.problem
+            return
+        try:
+            content = content_of(self._folder, file.path, self._limits.size_bytes)
+            digest = hashlib.sha256(content).digest()
+            if known and known.digest == digest and known.problem is None:
+                index.touch(file)
+                return
+            self._put(index, file, content, digest)
+        except UnreadableFile as error:
+            if self._is_stopped:
+                return
+            done.problems[file.path] = str(error)
+            index.put(file, b"", [], problem=str(error))
+        done.read += 1
+
+    def _put(self, index: Index, file: FoundFile, content: bytes, digest: bytes) -> None:
+        """Raises UnreadableFile."""
+        parsed = self._parser.parse(content, file.kind)
+        cuts = list(cut(parsed))
+        if not cuts:
+            raise UnreadableFile("it has no text; a PDF may be a scan, that is, pictures of pages")
+        index.put(file, digest, cuts, parsed.title, is_cut=parsed.is_cut)

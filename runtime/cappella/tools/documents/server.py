@@ -1,0 +1,156 @@
+"""A folder of documents as a tool server: its tools `search` and `read`, and the index that follows the folder."""
+
+import asyncio
+import hashlib
+import logging
+import sqlite3
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from cappella.config import Documents
+from cappella.config.paths import state_dir
+from cappella.engines.base import Engine
+from cappella.tools.base import Passage, Tool, ToolResult
+from cappella.tools.documents import arguments
+from cappella.tools.documents.arguments import BadArguments
+from cappella.tools.documents.embedding import embed_missing
+from cappella.tools.documents.excerpt import excerpt
+from cappella.tools.documents.index import IndexBusy, IndexUnusable, StoredPassage
+from cappella.tools.documents.scan import Scan, Scanner
+from cappella.tools.documents.search import Searcher
+from cappella.types import Json
+
+SCAN_INTERVAL_S = 60.0
+"""A scan of 5,000 files that have not changed takes well below a second, and needs no library to watch folders."""
+CALL_TIMEOUT_S = 30.0
+
+logger = logging.getLogger("cappella")
+
+
+def index_path(name: str, config: Documents) -> Path:
+    """The file of the index: the one of the config, or one in the user's state for this name and folder."""
+    if config.index:
+        return config.index
+    mark = hashlib.sha256(str(config.folder.resolve()).encode()).hexdigest()[:12]
+    return state_dir() / "documents" / f"{name}-{mark}.sqlite"
+
+
+def open_documents(
+    name: str, config: Documents, engines: Mapping[str, Engine] = {}, interval_s: float = SCAN_INTERVAL_S
+) -> "DocumentServer":
+    """A server of these documents, not started. `engines` has the embedder and the reranker by their names."""
+    embedder, reranker = (engines.get(each) if each else None for each in (config.embedder, config.reranker))
+    return DocumentServer(name, config, embedder, reranker, interval_s)
+
+
+class DocumentServer:
+    """See `ToolServer`. `start` begins to bring the index up to date, now and then at each interval, until `stop`."""
+
+    def __init__(
+        self, name: str, config: Documents, embedder: Engine | None, reranker: Engine | None, interval_s: float
+    ) -> None:
+        self._name, self._config, self._interval_s = name, config, interval_s
+        self._embedder = embedder
+        self._path = index_path(name, config)
+        self._searcher = Searcher(self._path, config.languages, embedder, reranker)
+        self._writer = ThreadPoolExecutor(1, "documents-index")
+        self._scanner: Scanner | None = None
+        self._following: asyncio.Task[None] | None = None
+        self._problem: str | None = "its documents are not indexed yet"
+        self.last_scan: Scan | None = None
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def problem(self) -> str | None:
+        """See `ToolServer.problem`."""
+        return self._problem
+
+    @property
+    def tools(self) -> Sequence[Tool]:
+        """See `ToolServer.tools`."""
+        return () if self._problem else arguments.tools(self._name)
+
+    async def start(self) -> None:
+        """Begin to follow the folder, in the background."""
+        if self._following is None:
+            self._following = asyncio.create_task(self._follow())
+
+    async def stop(self) -> None:
+        """End that; returns when nothing of it is left running."""
+        if self._scanner:
+            self._scanner.stop()
+        if self._following:
+            self._following.cancel()
+            await asyncio.wait({self._following})
+            self._following = None
+        # The scan ends soon after it was told to.
+        await asyncio.to_thread(self._writer.shutdown)
+        await self._searcher.close()
+
+    async def call(self, tool: str, arguments: Json) -> ToolResult:
+        """See `ToolServer.call`."""
+        try:
+            async with asyncio.timeout(CALL_TIMEOUT_S):
+                if tool == "search":
+                    return await self._search(arguments)
+                if tool == "read":
+                    return await self._read(arguments)
+        except BadArguments as error:
+            return ToolResult(str(error), is_error=True)
+        except (IndexUnusable, sqlite3.Error) as error:
+            logger.warning("documents %s cannot be searched: %s", self._name, error)
+            return ToolResult("The documents cannot be searched now.", is_error=True)
+        except TimeoutError:
+            return ToolResult("The search took too long.", is_error=True)
+        return ToolResult(f"There is no tool {tool!r} here: the tools are search and read.", is_error=True)
+
+    async def _search(self, given: Json) -> ToolResult:
+        query, limit = arguments.of_search(given)
+        hits = await self._searcher.search(query, limit)
+        said = "" if hits.passages else "Nothing found: no document has these words. Try others."
+        return ToolResult(
+            " ".join([*filter(None, [said]), *(f"({note})" for note in hits.notes)]), False, self._told(hits.passages)
+        )
+
+    async def _read(self, given: Json) -> ToolResult:
+        path, place = arguments.of_read(given)
+        passages, problem = await self._searcher.passages_of(path)
+        if not passages:
+            reason = f": {problem}" if problem else ": take a path from the results of search"
+            return ToolResult(f"There is no text of {path!r} here{reason}.", is_error=True)
+        part, more = excerpt(passages, place)
+        return ToolResult(more, not part, self._told(part))
+
+    def _told(self, passages: Sequence[StoredPassage]) -> list[Passage]:
+        return [Passage(self._name, each.path, each.place, each.text, each.heading or each.title) for each in passages]
+
+    async def _follow(self) -> None:
+        while True:
+            await self._update()
+            await asyncio.sleep(self._interval_s)
+
+    async def _update(self) -> None:
+        """Scan once, then embed what is new. A failure is the server's `problem` until a scan succeeds."""
+        self._scanner = Scanner(self._config.folder, self._path, self._config.languages)
+        try:
+            await self._serve_what_is_there()
+            self.last_scan = await asyncio.get_running_loop().run_in_executor(self._writer, self._scanner.scan)
+            self._problem = None
+            if self._embedder:
+                await embed_missing(self._path, self._config.languages, self._embedder, self._writer)
+        except IndexBusy:
+            # It does the same work, and what it has done so far can be searched.
+            self._problem = None
+        except (IndexUnusable, sqlite3.Error, OSError, RuntimeError) as error:
+            if self._problem is None or str(error) not in self._problem:
+                logger.warning("documents %s cannot be indexed: %s", self._name, error)
+            self._problem = f"its documents cannot be indexed: {error}"
+
+    async def _serve_what_is_there(self) -> None:
+        """An index of an earlier time serves while the folder is scanned."""
+        if self._problem and self.last_scan is None and (await self._searcher.counts())[1]:
+            self._problem = None
