@@ -49,6 +49,18 @@ class Completion:
         return bool(self._tool_calls or self.text.strip())
 
     @property
+    def has_calls(self) -> bool:
+        return bool(self._tool_calls)
+
+    def drop_calls(self) -> None:
+        """Leave out calls of tools by a model that was told to make none."""
+        self._tool_calls.clear()
+
+    @property
+    def reasoning(self) -> str:
+        return "".join(self._reasoning)
+
+    @property
     def output(self) -> str:
         """All generated text: reasoning, content and tool calls."""
         tool_calls = [f"{call.name}{call.arguments}" for call in self._tool_calls.values()]
@@ -88,7 +100,7 @@ class Completion:
             self.text,
             self._true_finish_reason,
             call,
-            "".join(self._reasoning),
+            self.reasoning,
             [self._tool_calls[index] for index in sorted(self._tool_calls)],
             self.logprobs,
             self.stop_sequence,
