@@ -17,6 +17,7 @@ from cappella.config import (
     Server,
     Tls,
     cards,
+    tool_seats,
     weights,
     yaml_source,
 )
@@ -44,6 +45,7 @@ def load_with_lines(path: Path) -> tuple[Config, yaml.Node | None]:
         _check_remote_addresses,
         _check_collector_address,
         _check_aliases,
+        tool_seats.check,
     )
     raise_all([error for check in checks for error in check(path, root, config)])
     return config, root

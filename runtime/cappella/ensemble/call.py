@@ -137,7 +137,7 @@ class EngineCall:
         self.completions = [Completion(nonce) for _ in range(samples)]
         self.was_called = False
         self.first_token_at: float | None = None
-        self._role: Role = role
+        self.role: Role = role
         self._seat = seat
         self._usage = Usage()
         self._tokens_per_step = 1.0
@@ -153,7 +153,7 @@ class EngineCall:
         """The tokens and seconds of the call so far."""
         first_token_s = self.first_token_at and self.first_token_at - self._began
         return Call(
-            self._role,
+            self.role,
             self._seat,
             self._usage,
             self._began,
@@ -176,7 +176,7 @@ class EngineCall:
             raise
         except (asyncio.CancelledError, GeneratorExit):
             # One that sleeps has not read the prompt. What an early prefill reads counts with the judge's calls.
-            is_cut = engine.status.state == "ready" and self._role != "prefill"
+            is_cut = engine.status.state == "ready" and self.role != "prefill"
             raise
         finally:
             self._ended = time.monotonic()

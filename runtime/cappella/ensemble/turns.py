@@ -49,6 +49,8 @@ class Turns:
         self._has_tools, has_format = True, False
         try:
             while self.completion.has_calls and not self.completion.error(self.name):
+                if all(each.has_calls for each in self._calls[-1].completions):
+                    self._calls[-1].role = "lookup"
                 await loop.use(self.completion.answer(self.name, self._calls[-1].record))
                 has_format = not loop.may_call
                 await self._ask(loop, asked, on_chunk, may_call=loop.may_call)
