@@ -18,6 +18,7 @@ from cappella.ensemble.run import Run
 from cappella.ensemble.settings import resolve
 from cappella.ensemble.stream import live
 from cappella.errors import ModelNotReady, UnknownModel
+from cappella.tools import servers
 from cappella.tools.servers import ToolServers
 from cappella.types import Message, Prompt, Sampling
 
@@ -40,14 +41,14 @@ class Runtime:
         log_dir = log_dir or written.server.log_dir
         log_dir, self._log_dir_lock = (log_dir, log_folder.hold(log_dir)) if log_dir else _own_log_dir()
         try:
-            self._tool_servers = ToolServers(written, log_dir)
+            servers.require_installed(written)
             self._supervisor = Supervisor(written, log_dir)
         except BaseException:
             self._log_dir_lock.close()
             raise
         self.config = self._supervisor.deployment.config
-        # MERGE: Pipeline(self._supervisor.engines, self._tool_servers)
-        self._pipeline = Pipeline(self._supervisor.engines)
+        self._tool_servers = ToolServers(written, log_dir, self._supervisor.engines)
+        self._pipeline = Pipeline(self._supervisor.engines, self._tool_servers)
 
     async def __aenter__(self) -> Self:
         await self._supervisor.start()

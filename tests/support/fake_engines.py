@@ -27,6 +27,7 @@ from cappella.gateway.http_server import MAX_FILES, connection_limits
 from cappella.gateway.reload import ReadConfig, Reloader
 from cappella.placement import machine
 from cappella.placement.planner import Placed, Plan
+from cappella.tools.base import ToolServer
 from cappella.types import Prompt, Sampling
 from support.scripted_engine import Json, Script, ScriptedEngine
 
@@ -89,6 +90,7 @@ class FakeEngines:
         self.ended_engines: list[str] = []
         self.logs: dict[str, Path] = {}
         self.swap_scheduler: SwapScheduler | None = None
+        self.tool_servers: dict[str, ToolServer] = {}
         self.turns: dict[str, int] = {}  # the swap group of each engine that has one
 
     def let(self, name: str, script: Script | Callable[[Json], Script]) -> None:
@@ -111,7 +113,8 @@ class FakeEngines:
         return await self.put(Prompt([{"role": "user", "content": text}]), **changes)
 
     async def put(self, prompt: Prompt, **changes: Any) -> Run:
-        return await Pipeline(self.engines).run(prompt, self.settings(**changes), self.events.append)
+        pipeline = Pipeline(self.engines, self.tool_servers)
+        return await pipeline.run(prompt, self.settings(**changes), self.events.append)
 
     @property
     def ended(self) -> list[str]:

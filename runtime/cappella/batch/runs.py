@@ -4,6 +4,7 @@ import hashlib
 import hmac
 from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from cappella.batch.engines import NEVER_S, RowCalls
@@ -14,14 +15,21 @@ from cappella.ensemble.context import JUDGE_SHARE
 from cappella.ensemble.events import Emit
 from cappella.ensemble.pipeline import Pipeline
 from cappella.ensemble.run import Run
+from cappella.tools.base import ToolServer
 from cappella.types import Prompt
 
 
 class RowPipeline(Pipeline):
     """The pipeline of one row, over its recorded engines. All that it draws at random derives from the row's `secret`."""
 
-    def __init__(self, engines: Mapping[str, Engine], calls: RowCalls, secret: bytes) -> None:
-        super().__init__(engines)
+    def __init__(
+        self,
+        engines: Mapping[str, Engine],
+        calls: RowCalls,
+        secret: bytes,
+        tool_servers: Mapping[str, ToolServer] = MappingProxyType({}),
+    ) -> None:
+        super().__init__(engines, tool_servers)
         self._calls = calls
         self._secret = secret
 

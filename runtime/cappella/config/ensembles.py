@@ -1,14 +1,16 @@
 """Ensembles in a config: the panel, the judge, presets and run options."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ModelWrapValidatorHandler, model_validator
 
 from cappella.config.abilities import asks_judge_without_tie, counts_on_judge, may_ask_judge, needs_judge
 from cappella.config.fields import Name
-from cappella.config.options import MAX_ANSWERS, MAX_MEMBERS, EnsembleOptions, Seat, most_samples
+from cappella.config.options import DEFAULT_TOOL_CALLS, MAX_ANSWERS, MAX_MEMBERS, EnsembleOptions, Seat, most_samples
 from cappella.config.own_prompts import OwnPrompts
 from cappella.config.weighing import MAX_SAMPLES
 from cappella.config.yaml_source import Path_
@@ -39,7 +41,7 @@ class ToolUser(SamplingOptions):
     """A seat whose model may call the `tools` and search the documents of these names before it answers."""
 
     tools: tuple[Name, ...] = ()
-    max_tool_calls: Annotated[int, Field(ge=1, le=MAX_TOOL_CALLS)] = 8
+    max_tool_calls: Annotated[int, Field(ge=1, le=MAX_TOOL_CALLS)] = DEFAULT_TOOL_CALLS
 
 
 class Member(ToolUser):
@@ -178,7 +180,10 @@ class Ensemble(EnsembleOptions):
         """The seats of a preset: its own panel, or the ensemble's."""
         members = preset.panel or self.panel
         samples = most_samples({**self.given(), **preset.given()}.get("samples", 1)) or 1
-        return seats((m.model, m.sampling, m.system, m.samples or samples) for m in members)
+        return seats(
+            Seat(m.model, m.model, m.sampling, m.system, m.samples or samples, None, m.tools, m.max_tool_calls)
+            for m in members
+        )
 
     @property
     def models(self) -> Iterator[tuple[Path_, str]]:
@@ -226,12 +231,12 @@ class Ensemble(EnsembleOptions):
         return has_judge and answers >= self.quorum_of(sum(seat.samples for seat in self.seats))
 
 
-def seats(parts: Iterator[tuple[str, Sampling, str | None, int]]) -> tuple[Seat, ...]:
-    """Seats from (model, sampling, system, samples), named after the model; its second seat is `name#2`, and so on."""
-    counts: dict[str, int] = {}
+def seats(parts: Iterable[Seat]) -> tuple[Seat, ...]:
+    """The same seats, each named after its model; the model's second seat is `name#2`, and so on."""
+    counts = Counter[str]()
     out = []
-    for model, sampling, system, samples in parts:
-        counts[model] = counts.get(model, 0) + 1
-        name = model if counts[model] == 1 else f"{model}#{counts[model]}"
-        out.append(Seat(name, model, sampling, system, samples))
+    for seat in parts:
+        counts[seat.model] += 1
+        count = counts[seat.model]
+        out.append(replace(seat, name=seat.model if count == 1 else f"{seat.model}#{count}"))
     return tuple(out)

@@ -16,3 +16,5 @@ class JudgeSeat:
     analysis_max_tokens: int = 1024
     texts: Mapping[str, str] = field(default_factory=dict)
     own_knowledge: bool = False
+    tools: tuple[str, ...] = ()
+    max_tool_calls: int = 0

@@ -19,6 +19,7 @@ from cappella.config import (
     cards,
     document_folders,
     tool_places,
+    tool_seats,
     weights,
     yaml_source,
 )
@@ -48,6 +49,7 @@ def load_with_lines(path: Path) -> tuple[Config, yaml.Node | None]:
         tool_places.check,
         _check_aliases,
         document_folders.check,
+        tool_seats.check,
     )
     raise_all([error for check in checks for error in check(path, root, config)])
     return config, root

@@ -49,6 +49,18 @@ class Completion:
         return bool(self._tool_calls or self.text.strip())
 
     @property
+    def has_calls(self) -> bool:
+        return bool(self._tool_calls)
+
+    def drop_calls(self) -> None:
+        """Leave out calls of tools by a model that was told to make none."""
+        self._tool_calls.clear()
+
+    @property
+    def reasoning(self) -> str:
+        return "".join(self._reasoning)
+
+    @property
     def output(self) -> str:
         """All generated text: reasoning, content and tool calls."""
         tool_calls = [f"{call.name}{call.arguments}" for call in self._tool_calls.values()]
@@ -88,7 +100,7 @@ class Completion:
             self.text,
             self._true_finish_reason,
             call,
-            "".join(self._reasoning),
+            self.reasoning,
             [self._tool_calls[index] for index in sorted(self._tool_calls)],
             self.logprobs,
             self.stop_sequence,
@@ -125,7 +137,7 @@ class EngineCall:
         self.completions = [Completion(nonce) for _ in range(samples)]
         self.was_called = False
         self.first_token_at: float | None = None
-        self._role: Role = role
+        self.role: Role = role
         self._seat = seat
         self._usage = Usage()
         self._tokens_per_step = 1.0
@@ -141,7 +153,7 @@ class EngineCall:
         """The tokens and seconds of the call so far."""
         first_token_s = self.first_token_at and self.first_token_at - self._began
         return Call(
-            self._role,
+            self.role,
             self._seat,
             self._usage,
             self._began,
@@ -164,7 +176,7 @@ class EngineCall:
             raise
         except (asyncio.CancelledError, GeneratorExit):
             # One that sleeps has not read the prompt. What an early prefill reads counts with the judge's calls.
-            is_cut = engine.status.state == "ready" and self._role != "prefill"
+            is_cut = engine.status.state == "ready" and self.role != "prefill"
             raise
         finally:
             self._ended = time.monotonic()

@@ -44,10 +44,13 @@ from cappella.ensemble.run import (
     Timings,
     Verdict,
 )
+from cappella.ensemble.sources import Sources
 from cappella.ensemble.timing import timings
+from cappella.ensemble.tool_run import ToolRun
 from cappella.errors import EngineBroke, EngineError, EngineNotReady
 from cappella.extraction.extractors import Reading
 from cappella.threads import off_loop_if_large
+from cappella.tools.base import ToolServer
 from cappella.types import Prompt
 
 JUDGE_SHARE = 0.25
@@ -87,6 +90,7 @@ class RunContext:
         strategy: Strategy,
         emit: Emit,
         run_id: str,
+        tool_servers: Mapping[str, ToolServer],
     ) -> None:
         self.run_id = run_id
         self.prompt = prompt
@@ -120,6 +124,8 @@ class RunContext:
         self.gate_calls: list[Call] = []
         self.review_calls: list[Call] = []
         self.helper_calls: list[Call] = []
+        self.sources = Sources()
+        self.tools = ToolRun(tool_servers, settings.withheld_tools, self.sources, self.emit)
 
     async def ask_panel(self) -> bool:
         """One round of the panel, which sets `answers`. From the second round on, members see the answers so far.
@@ -266,6 +272,7 @@ class RunContext:
             wait_policy,
             self.emit,
             verbatim=self.strategy.returns_member_answers,
+            tools=self.tools,
         )
 
     async def _reading_of(self, answers: Sequence[Answer]) -> Reading:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cappella.engines.waiting import WaitReason
-from cappella.ensemble.run import Analysis, Answer, Failure, GateDecision
+from cappella.ensemble.run import Analysis, Answer, Failure, GateDecision, ToolUse
 from cappella.types import Chunk
 
 
@@ -70,6 +70,21 @@ class AnswerDelta:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCalled:
+    """A member, by its answer's name, or the judge calls a tool. The text that it had generated so far is no part of its answer."""
+
+    name: str
+    server: str
+    tool: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolReturned:
+    use: ToolUse
+
+
+@dataclass(frozen=True, slots=True)
 class AnswerDone:
     answer: Answer
 
@@ -127,6 +142,8 @@ Event = (
     | Awake
     | GraceStarted
     | AnswerDelta
+    | ToolCalled
+    | ToolReturned
     | AnswerDone
     | AnswerFailed
     | Reviewed

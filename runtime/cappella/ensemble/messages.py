@@ -12,9 +12,11 @@ from cappella.types import Capabilities, Message, OutputFormat, Prompt
 def for_member(prompt: Prompt, seat: Seat, capabilities: Capabilities, settings: Settings, verbatim: bool) -> Prompt:
     """The caller's prompt for one seat, with the seat's system text in front.
 
-    For `verbatim` see `format_of_members`.
+    For `verbatim` see `format_of_members`. A seat with tools of its own is not offered the caller's.
     """
     verbatim = verbatim or settings.early_exit != "off"
+    if seat.tools:
+        prompt = replace(prompt, tools=(), tool_choice=None, parallel_tool_calls=None)
     return replace(
         prompt,
         messages=with_system(prompt.messages, seat.system),

@@ -9,7 +9,7 @@ from collections import defaultdict
 from dataclasses import replace
 from functools import lru_cache, partial
 
-from cappella.ensemble.prompts import CLOSE_MARK, OPEN_MARK
+from cappella.ensemble.prompts import CLOSE_MARK, OPEN_MARK, RESULT_MARK
 from cappella.types import Chunk, Json, ToolCall
 
 _BEGUN = r"(?:\n|\n?\[[a-z]{0,6}(?: (?:[A-Z](?: [0-9a-f]{0,8}\]?)?)?)?)"
@@ -86,9 +86,10 @@ def _patterns(nonce: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
 
     A model may leave out the line's end that belongs to a mark.
     """
-    opening, closing = _pattern(OPEN_MARK.strip(), nonce), rf"\n?{_pattern(CLOSE_MARK.strip(), nonce)}"
+    opening = f"(?:{_pattern(OPEN_MARK.strip(), nonce)}|{_pattern(RESULT_MARK.strip(), nonce)})"
+    closing = rf"\n?{_pattern(CLOSE_MARK.strip(), nonce)}"
     digits = "|".join(nonce[:count] for count in range(len(nonce), 0, -1))
-    cut_off = "|".join(mark.replace(nonce, f"(?:{digits})").removesuffix(r"\]") for mark in (opening, closing))
+    cut_off = "|".join(mark.replace(nonce, f"(?:{digits})").replace(r"\]", "") for mark in (opening, closing))
     going_on = rf"{closing}|{opening}(?:\n|(?!\Z))|(?P<begun>{_BEGUN}\Z)"
     return re.compile(going_on), re.compile(rf"{closing}|{opening}\n?|(?:{cut_off})\Z")
 

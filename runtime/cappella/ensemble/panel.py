@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
+from itertools import repeat
 from typing import Any
 
 from cappella.background import background
@@ -11,14 +13,16 @@ from cappella.config.options import Seat
 from cappella.engines import waiting
 from cappella.engines.base import Engine
 from cappella.engines.waiting import WaitReason
-from cappella.ensemble.call import Completion, EngineCall
+from cappella.ensemble.call import EngineCall
 from cappella.ensemble.events import AnswerDelta, AnswerDone, AnswerFailed, Awake, Emit, GraceStarted, Waiting
 from cappella.ensemble.grace import CancelReason, Patience, WaitPolicy
 from cappella.ensemble.messages import has_images
-from cappella.ensemble.run import Answer, Cut, Failure, Panel
+from cappella.ensemble.run import Answer, Call, Cut, Failure, Panel
 from cappella.ensemble.structured import formats
+from cappella.ensemble.tool_loop import ToolLoop, Tools, offering
+from cappella.ensemble.turns import Turns
 from cappella.errors import EngineError, EngineUnusable
-from cappella.types import Prompt
+from cappella.types import Chunk, Prompt
 
 _CANCEL_MESSAGES: Mapping[CancelReason, str] = {
     "deadline": "cancelled: it had not finished when the round ended",
@@ -29,12 +33,16 @@ _CANCEL_MESSAGES: Mapping[CancelReason, str] = {
 
 @dataclass(frozen=True, slots=True)
 class SeatRequest:
-    """The prompt for one seat, and the engine that answers it; `nonce` is that of the marks in the prompt."""
+    """The prompt for one seat, and the engine that answers it; `nonce` is that of the marks in the prompt.
+
+    With `tools` it may look things up before it answers.
+    """
 
     seat: Seat
     engine: Engine
     prompt: Prompt
     nonce: str | None = None
+    tools: Tools | None = None
 
 
 async def collect_answers(requests: Sequence[SeatRequest], wait_policy: WaitPolicy, emit: Emit) -> Panel:
@@ -56,7 +64,7 @@ async def collect_answers(requests: Sequence[SeatRequest], wait_policy: WaitPoli
     return Panel(
         [outcome for outcome in outcomes if isinstance(outcome, Answer)],
         [outcome for outcome in outcomes if isinstance(outcome, Failure)],
-        [member.call.record for member in members if member.call.was_called],
+        [call for member in members for call in member.calls],
     )
 
 
@@ -69,7 +77,9 @@ class _Member:
 
     def __init__(self, request: SeatRequest, emit: Emit, changed: asyncio.Event) -> None:
         self.seat = request.seat
-        self.call = EngineCall("panel", request.seat.name, request.seat.samples, request.nonce)
+        self._call = EngineCall("panel", request.seat.name, request.seat.samples, request.nonce)
+        names = request.seat.answer_names
+        self._turns = [Turns(*each) for each in zip(names, repeat(self._call), self._call.completions, strict=False)]
         self.outcomes: Mapping[str, Answer | Failure] = {}
         self.served_at: float | None = asyncio.get_running_loop().time()
         self.ended_at = self._waits_since = 0.0
@@ -81,12 +91,18 @@ class _Member:
         return sum(isinstance(outcome, kind) for outcome in self.outcomes.values())
 
     @property
+    def calls(self) -> list[Call]:
+        """All calls of its engine that were made."""
+        first = [self._call.record] if self._call.was_called else []
+        return [*first, *(call for each in self._turns for call in each.later_calls)]
+
+    @property
     def worked_s(self) -> float:
         """How long it was at work until it was done."""
         return self.ended_at - (self.ended_at if self.served_at is None else self.served_at)
 
     async def answer(self) -> None:
-        """Make the call and set `outcomes`; an EngineError becomes a Failure."""
+        """Make the calls and set `outcomes`; an EngineError becomes a Failure."""
         with waiting.listening(self._on_wait):
             await self._answer()
 
@@ -104,14 +120,31 @@ class _Member:
         try:
             if has_images(request.prompt.messages) and not request.engine.capabilities.images:
                 raise EngineUnusable(f"{self.seat.model} does not accept images", "images_not_supported")
-            async with aclosing(self.call.stream(request.engine, request.prompt, self.seat.sampling)) as chunks:
+            prompt = offering(request.prompt, request.tools) if request.tools else request.prompt
+            async with aclosing(self._call.stream(request.engine, prompt, self.seat.sampling)) as chunks:
                 async for chunk in chunks:
-                    if chunk.content or chunk.reasoning:
-                        self._emit(AnswerDelta(names[chunk.sample], chunk.content, chunk.reasoning))
+                    self._tell(names[chunk.sample], chunk)
         except EngineError as error:
             await self._set_outcomes(error.reason, str(error), error.status_code)
         else:
+            if request.tools:
+                await asyncio.gather(*(self._go_on(turns, prompt, request.tools) for turns in self._turns))
             await self._set_outcomes("engine_broke", "the answer was cut off", 502)
+
+    async def _go_on(self, turns: Turns, prompt: Prompt, tools: Tools) -> None:
+        """Look up what this answer needs."""
+        seed, number = self.seat.sampling.seed, self._turns.index(turns)
+        # The engine itself adds its number to the seed of a sample.
+        sampling = self.seat.sampling if seed is None else self.seat.sampling.model_copy(update={"seed": seed + number})
+        loop = ToolLoop(turns.name, self._request.engine, prompt, sampling, tools, self._new_call)
+        await turns.go_on(loop, self._request.prompt, partial(self._tell, turns.name))
+
+    def _new_call(self) -> EngineCall:
+        return EngineCall("panel", self.seat.name, nonce=self._request.nonce)
+
+    def _tell(self, name: str, chunk: Chunk) -> None:
+        if chunk.content or chunk.reasoning:
+            self._emit(AnswerDelta(name, chunk.content, chunk.reasoning))
 
     async def on_cancelled(self, cause: CancelReason, cut: Cut | None) -> None:
         """Set `outcomes` after the call was cancelled."""
@@ -119,21 +152,23 @@ class _Member:
 
     async def _set_outcomes(self, reason: str, error: str, status_code: int, cut: Cut | None = None) -> None:
         """An answer for each usable completion, a failure for any other; the given reason is for unfinished ones."""
-        completions = zip(self.seat.answer_names, self.call.completions, strict=True)
         self.outcomes = {
-            name: await self._outcome(name, completion, Failure(name, reason, error, status_code, completion.text, cut))
-            for name, completion in completions
+            turns.name: await self._outcome(
+                turns, Failure(turns.name, reason, error, status_code, turns.completion.text, cut)
+            )
+            for turns in self._turns
         }
         self.ended_at = asyncio.get_running_loop().time()
         for outcome in self.outcomes.values():
             self._emit(AnswerDone(outcome) if isinstance(outcome, Answer) else AnswerFailed(outcome))
 
-    async def _outcome(self, name: str, completion: Completion, unfinished: Failure) -> Answer | Failure:
-        if completion.finish_reason is None:
-            return unfinished
-        if error := completion.error(name):
+    async def _outcome(self, turns: Turns, unfinished: Failure) -> Answer | Failure:
+        name, completion = turns.name, turns.completion
+        if (error := turns.error) or (not turns.is_open and (error := completion.error(name))):
             return Failure(name, error.reason, str(error), error.status_code, completion.text)
-        answer = completion.answer(name, self.call.record)
+        if turns.is_open:
+            return unfinished
+        answer = turns.answer
         if answer.tool_calls:
             return answer
         violation = await formats.violation(self._request.prompt.output_format, answer.content)

@@ -13,6 +13,7 @@ import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from types import MappingProxyType
 
 from cappella.background import background
 from cappella.config.options import Settings
@@ -32,6 +33,7 @@ from cappella.ensemble.strategies import STRATEGIES
 from cappella.ensemble.waits import Waits
 from cappella.errors import EngineError, JudgeFailed, ModelNotReady, RequestError
 from cappella.threads import off_loop_if_large
+from cappella.tools.base import ToolServer
 from cappella.types import Prompt
 
 LOADING_RETRY_AFTER_S = 5
@@ -44,10 +46,13 @@ def new_run_id() -> str:
 
 
 class Pipeline:
-    """Runs prompts through ensembles, over a fixed set of engines."""
+    """Runs prompts through ensembles, over a fixed set of engines and of servers of tools."""
 
-    def __init__(self, engines: Mapping[str, Engine]) -> None:
+    def __init__(
+        self, engines: Mapping[str, Engine], tool_servers: Mapping[str, ToolServer] = MappingProxyType({})
+    ) -> None:
         self._engines = engines
+        self.tool_servers = tool_servers
 
     async def run(self, prompt: Prompt, settings: Settings, emit: Emit, run_id: str | None = None) -> Run:
         """One run; its events go to `emit` as they happen. Cancelling it cancels its engine calls.
@@ -82,7 +87,8 @@ class Pipeline:
         settings, failed = with_living_judge(self._engines, settings) if settings.counts_on_judge else (settings, [])
         judge = self._engines[settings.judge].capabilities
         judge_prompt = await off_loop_if_large(prompt_work(prompt), for_judge, prompt, judge)
-        ctx = RunContext(self._engines, prompt, judge_prompt, settings, STRATEGIES[settings.strategy], emit, run_id)
+        strategy = STRATEGIES[settings.strategy]
+        ctx = RunContext(self._engines, prompt, judge_prompt, settings, strategy, emit, run_id, self.tool_servers)
         ctx.failed_judges += failed
         ctx.failure_reason = failed[0].reason if failed else None
         emit(RunStarted(ctx.run_id, settings.answer_names, settings.asked_judge, settings.gate is not None))
@@ -186,4 +192,6 @@ def _finished(ctx: RunContext, verdict: Verdict, status: Status, prompt_tokens: 
         failed_judges=ctx.failed_judges,
         sampled=ctx.sampled,
         grouped=ctx.grouped,
+        tool_uses=ctx.tools.uses,
+        missing_tools=ctx.tools.missing,
     )

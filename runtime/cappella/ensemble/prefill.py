@@ -11,7 +11,7 @@ from cappella.engines.context_size import BYTES_PER_TOKEN
 from cappella.ensemble import prompts
 from cappella.ensemble.call import EngineCall
 from cappella.ensemble.candidates import Ordering
-from cappella.ensemble.events import AnswerDelta, AnswerDone, AnswerFailed, Event, RoundStarted
+from cappella.ensemble.events import AnswerDelta, AnswerDone, AnswerFailed, Event, RoundStarted, ToolCalled
 from cappella.ensemble.reading import early_tokens
 from cappella.ensemble.run import Answer, Call
 from cappella.errors import EngineError
@@ -72,6 +72,9 @@ class EarlyPrefill:
                 if self._new_characters < STEP_TOKENS * self._characters_per_token:
                     return
                 self._new_characters = 0
+            case ToolCalled():
+                self._partial_texts.pop(event.name, None)
+                return
             case AnswerDone():
                 self._answers[event.answer.name] = event.answer
             case AnswerFailed():

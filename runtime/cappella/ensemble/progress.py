@@ -60,6 +60,9 @@ class Progress:
             case events.GraceStarted():
                 late, grace_s = ", ".join(event.names), round(event.grace_s)
                 yield f"Enough members have answered. In {grace_s} s the answer is given without {late}.\n\n"
+            case events.ToolReturned():
+                failed = ", which failed" if event.use.is_error else ""
+                yield f"**{event.use.seat}** called {event.use.tool}{failed}.\n\n"
             case events.AnswerDone():
                 yield _said(event.answer)
             case events.AnswerFailed():

@@ -19,6 +19,7 @@ INTRODUCTION = (
 )
 OPEN_MARK = "[answer {label} {nonce}]\n"
 CLOSE_MARK = "\n[end {label} {nonce}]"
+RESULT_MARK = "[result {label} {nonce}]\n"
 ANALYSIS_NOTE = "Your comparison of the answers: "
 WRITE = (
     "Now write the final answer to the request above. Take what is right from the answers, fill from one what"

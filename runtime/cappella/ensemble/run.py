@@ -1,7 +1,7 @@
 """The record of a run: its calls, answers, failures and verdict."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from cappella.config.options import Settings
@@ -17,7 +17,18 @@ Analysis = Json
 
 Status = Literal["ok", "degraded", "single", "bypassed"]
 Role = Literal[
-    "gate", "single", "panel", "prefill", "review", "agreement", "analysis", "choice", "score", "fold", "final"
+    "gate",
+    "single",
+    "panel",
+    "lookup",
+    "prefill",
+    "review",
+    "agreement",
+    "analysis",
+    "choice",
+    "score",
+    "fold",
+    "final",
 ]
 
 
@@ -43,11 +54,31 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolUse:
+    """One call of a tool by the `seat` with this name: that of the answer, or the judge's.
+
+    `server` is None for a call that could not be made: there is no such tool, or its arguments are none. `shared` was made
+    for another seat before. `began_at` is on the clock of `time.monotonic`.
+    """
+
+    seat: str
+    server: str | None
+    tool: str
+    arguments: str
+    began_at: float
+    total_s: float
+    is_error: bool
+    shared: bool
+    result_chars: int
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """One complete answer of a member or the judge; `stop_sequence` is the caller's stop text that ended it.
 
     `certainty` is the mean log-probability of its tokens, where the engine was asked for it. `thought` is the call before
-    `call` that gave thoughts alone, which `reasoning` begins with.
+    `call` that gave thoughts alone, which `reasoning` begins with. `lookups` are the calls before it that ended in calls of
+    the seat's own tools.
     """
 
     name: str
@@ -60,6 +91,12 @@ class Answer:
     stop_sequence: str | None = None
     certainty: float | None = None
     thought: Call | None = None
+    lookups: Sequence[Call] = ()
+
+    @property
+    def took_s(self) -> float:
+        """From the beginning of its first call to the end of its last, what its tools took included."""
+        return self.call.ended_at - (self.lookups[0] if self.lookups else self.call).began_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +239,7 @@ class Run:
     `answers` are those that the judge saw; `rounds` holds every round of the panel, in order. `prompt_tokens` is the size
     of the caller's conversation alone, for the judge's model (for the gate's in a bypassed run). `shortened` are the answers
     that the judge read in part, `dropped_points` those of its analysis that were only letters. `progress` is what was told of
-    it before its answer. One that only judges has a `judgement`, and the best of the judged answers as its own.
+    it before its answer. `tool_uses` are the calls of tools, `missing_tools` the servers whose tools a seat was not offered, and why. One that only judges has a `judgement`, and the best of the judged answers as its own.
     """
 
     run_id: str
@@ -226,6 +263,8 @@ class Run:
     sampled: Sampled | None = None
     grouped: Grouped | None = None
     judgement: "Judgement | None" = None
+    tool_uses: Sequence[ToolUse] = ()
+    missing_tools: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def answer(self) -> Answer:

@@ -59,6 +59,8 @@ def resolve(
         analysis_max_tokens=judge.analysis_max_tokens,
         judge_texts=judge.prompts.texts,
         own_knowledge=judge.own_knowledge,
+        judge_tools=judge.tools if judge_model == judge.model else (),
+        judge_tool_calls=judge.max_tool_calls,
         next_judges=_next_judges(judge, overrides, judge_sampling),
         panel_watched=prompt.watched,
         **options,
@@ -104,6 +106,8 @@ def _next_judges(judge: Judge, overrides: Overrides, sampling: Sampling) -> tupl
             each.analysis_max_tokens,
             each.prompts.texts,
             each.own_knowledge,
+            each.tools,
+            each.max_tool_calls,
         )
         for each in judge.then
     )
@@ -159,7 +163,7 @@ def _panel(
         _require_models(overrides.panel, models, "fusion.analysis_models")
         configured = {seat.model: seat for seat in reversed(panel_seats)}
         requested = [configured.get(model, Seat(model, model)) for model in overrides.panel]
-        panel_seats = seats((seat.model, seat.sampling, seat.system, seat.samples) for seat in requested)
+        panel_seats = seats(requested)
     by_model = dict(overrides.model_sampling)
     _require_seated(by_model, panel_seats)
     panel, answers = [], 0

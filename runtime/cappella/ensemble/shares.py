@@ -186,15 +186,15 @@ async def _fit(
 
 def _limits(sizes: Mapping[str, int], room: int, read: set[str]) -> Mapping[str, int]:
     """The most tokens of each answer. Those that were `read` stay whole if that leaves half of the share to the others."""
-    fair = _share(list(sizes.values()), room)
+    fair = fair_share(list(sizes.values()), room)
     others = [size for name, size in sizes.items() if name not in read]
-    rest = _share(others, room - sum(sizes[name] for name in read))
+    rest = fair_share(others, room - sum(sizes[name] for name in read))
     if rest < min(fair, max(others, default=0)) / 2 or sum(sizes[name] for name in read) > room:
         return dict.fromkeys(sizes, fair)
     return {name: sizes[name] if name in read else rest for name in sizes}
 
 
-def _share(sizes: Sequence[int], room: int) -> int:
+def fair_share(sizes: Sequence[int], room: int) -> int:
     """The most tokens that each answer may have, so that all fit: what short ones leave goes to the long ones."""
     left, limit = room, 0
     for place, size in enumerate(sorted(sizes)):

@@ -32,7 +32,7 @@ def timings(
 
 
 def _slowest_s(panel: Panel) -> float:
-    return max((answer.call.total_s for answer in panel.answers), default=0.0)
+    return max((answer.took_s for answer in panel.answers), default=0.0)
 
 
 def _decode_s(judging: Sequence[Call]) -> float:

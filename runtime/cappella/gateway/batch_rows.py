@@ -120,8 +120,9 @@ class BatchRows:
             for name, engine in state.engines.items()
         }
         deployment = replace(state.deployment, engines=cast(Any, engines))
-        # MERGE: RowPipeline passes state.tool_servers to Pipeline
-        return replace(state, deployment=deployment, pipeline=RowPipeline(engines, calls, secret))
+        return replace(
+            state, deployment=deployment, pipeline=RowPipeline(engines, calls, secret, state.pipeline.tool_servers)
+        )
 
 
 async def _answered(state: GatewayState, request: Request, key: Key | None, job: Job, calls: RowCalls) -> Response:

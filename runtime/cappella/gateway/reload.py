@@ -14,6 +14,7 @@ from cappella.gateway.drain import InFlight
 from cappella.gateway.reply_types import Reloaded
 from cappella.gateway.state import GatewayState
 from cappella.telemetry.audit.actions import OperatorActions
+from cappella.tools import servers
 from cappella.tools.servers import ToolServers
 
 POLL_S = 0.1
@@ -66,9 +67,9 @@ class Reloader:
             config = await asyncio.to_thread(self._read_config)
             _require_reloadable(self.state.config, config)
             change = await asyncio.to_thread(self._supervisor.compare, config)
-            # Before anything is started: it may raise ConfigError.
-            tool_servers = self.state.tool_servers.for_config(config)
+            servers.require_installed(config)
             old, new = self._supervisor.deployment, self._supervisor.prepare(change)
+            tool_servers = self.state.tool_servers.for_config(config, new.engines)
             if change.fits_side_by_side:
                 await self._start_new_engines(new, change)
             await tool_servers.start()
@@ -111,8 +112,7 @@ class Reloader:
         self.state = replace(
             old,
             deployment=new,
-            # MERGE: Pipeline(new.engines, tool_servers)
-            pipeline=Pipeline(new.engines),
+            pipeline=Pipeline(new.engines, tool_servers),
             tool_servers=tool_servers,
             recorder=old.recorder.for_config(config, change.added),
             admission=old.admission.renewed(config, change.kept),

@@ -31,6 +31,7 @@ from cappella.gateway.http_server import bind, http_server
 from cappella.placement.report import as_dict, picture
 from cappella.sealing import guard
 from cappella.telemetry import logs, tracing
+from cappella.tools import servers
 from cappella.tools.servers import ToolServers
 
 EXIT_CONFIG = 2
@@ -58,6 +59,7 @@ def _run(config: Config, read: Callable[[], Config], log_dir: Path | None, repor
     server = config.server
     if server.tracing:
         tracing.require_installed()
+    servers.require_installed(config)
     listener = bind(server.host, server.port)
     port = listener.getsockname()[1]
     log_dir = log_dir or server.log_dir or default_log_dir(str(port))
@@ -69,8 +71,8 @@ def _run_engines(
     config: Config, read: Callable[[], Config], listener: socket.socket, log_dir: Path, reporter: Reporter
 ) -> int:
     server, port = config.server, listener.getsockname()[1]
-    tool_servers = ToolServers(config, log_dir)
     supervisor = Supervisor(config, log_dir)
+    tool_servers = ToolServers(config, log_dir, supervisor.engines)
     shown = picture(supervisor.plan, config)
     reporter.report("plan", "Placement plan.", shown, **as_dict(supervisor.plan, config))
     guard.install([str(address) for address in server.may_reach], reporter.report_blocked)

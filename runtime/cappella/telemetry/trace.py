@@ -9,7 +9,7 @@ from cappella import vocabulary
 from cappella.config.options import Settings
 from cappella.ensemble.errors import PanelFailed
 from cappella.ensemble.run import Answer, Call, Failure, GateDecision, Role, Run
-from cappella.telemetry import judged, weighed
+from cappella.telemetry import judged, tool_uses, weighed
 from cappella.telemetry.trace_types import (
     CallCost,
     Counts,
@@ -96,6 +96,7 @@ def _add_outcome(trace: Trace, run: Run) -> None:
     if verdict.votes is not None:
         trace["votes"] = {name: list(voters) for name, voters in verdict.votes.items()}
     weighed.add(trace, run)
+    tool_uses.add(trace, run)
     if run.ranking is not None:
         trace["ranking"] = list(run.ranking)
     if run.shortened:
@@ -152,6 +153,8 @@ def without_content(trace: Trace | UnfinishedTrace) -> Json:
     ]
     if judges := out.get("failed_judges"):
         out["failed_judges"] = [{name: value for name, value in each.items() if name != "error"} for each in judges]
+    if uses := out.get("tool_calls"):
+        out["tool_calls"] = [tool_uses.without_content(use) for use in uses]
     if gate := out.get("gate"):
         out["gate"] = {name: value for name, value in gate.items() if name != "reason"}
     return out

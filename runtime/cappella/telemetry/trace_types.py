@@ -58,6 +58,23 @@ class FailedJudge(TypedDict):
     error: str
 
 
+class ToolUse(TypedDict):
+    """A call of a tool by a member, or by the judge; `server` is null if it could not be made, `shared` was made for another.
+
+    `start_ms` is on the clock of `usage.fusion_details`.
+    """
+
+    seat: str
+    server: str | None
+    tool: NotRequired[str]
+    arguments: NotRequired[str]
+    start_ms: Milliseconds
+    ms: Milliseconds
+    is_error: bool
+    shared: bool
+    result_chars: Count
+
+
 class Decision(TypedDict):
     bypass: bool
     model: str
@@ -160,6 +177,8 @@ class Trace(WeighedTrace):
     ignored: NotRequired[list[str]]
     given: NotRequired[list[str]]
     judgement: NotRequired[Told]
+    tool_calls: NotRequired[list[ToolUse]]
+    missing_tools: NotRequired[dict[str, str]]
     failure_reason: NotRequired[str]
 
 

@@ -6,9 +6,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Self
 
-from cappella.config import CommandTool, Config, UrlTool
+from cappella.config import BuiltinTool, CommandTool, Config, UrlTool
+from cappella.engines.base import Engine
 from cappella.errors import ConfigError
 from cappella.tools.base import STARTING, Details, RunningToolServer, Tool, ToolResult
+from cappella.tools.builtin import open_builtin
+from cappella.tools.documents.server import open_documents
 from cappella.tools.mcp import server as mcp_server
 from cappella.types import Json
 
@@ -59,17 +62,21 @@ class CountedServer:
 
 
 class ToolServers(Mapping[str, CountedServer]):
-    """The tool servers of one config by name. Raises ConfigError for those that cannot be made.
+    """The tool servers and documents of one config by name; `engines` has the embedders and rerankers.
 
     `start` and `stop` them, or use `running`; `for_config` gives the set of another config.
     """
 
-    def __init__(self, config: Config, log_dir: Path, before: "ToolServers | None" = None) -> None:
+    def __init__(
+        self, config: Config, log_dir: Path, engines: Mapping[str, Engine], before: "ToolServers | None" = None
+    ) -> None:
         self._config = config
         self._log_dir = log_dir
+        self._engines = engines
         # All sets of a gateway share it: when it stops, so do those of earlier configs that runs still use.
         self._running: set[CountedServer] = before._running if before else set()
-        self._servers = {name: self._kept(name, before) or self._made(name) for name in config.tools}
+        names = (*config.tools, *config.documents)
+        self._servers = {name: self._kept(name, before) or CountedServer(self._made(name)) for name in names}
 
     def __getitem__(self, name: str) -> CountedServer:
         return self._servers[name]
@@ -80,9 +87,9 @@ class ToolServers(Mapping[str, CountedServer]):
     def __len__(self) -> int:
         return len(self._servers)
 
-    def for_config(self, config: Config) -> "ToolServers":
-        """The set of another config, not started: servers whose settings are the same live on in it. Raises ConfigError."""
-        return ToolServers(config, self._log_dir, self)
+    def for_config(self, config: Config, engines: Mapping[str, Engine]) -> "ToolServers":
+        """The set of another config, not started: servers whose settings and engines are the same live on in it."""
+        return ToolServers(config, self._log_dir, engines, self)
 
     async def start(self) -> None:
         """Begin to start those that do not run, in the background."""
@@ -113,22 +120,30 @@ class ToolServers(Mapping[str, CountedServer]):
         await asyncio.gather(*(server.stop() for server in servers))
 
     def _kept(self, name: str, before: "ToolServers | None") -> CountedServer | None:
-        is_same = before is not None and before._config.tools.get(name) == self._config.tools[name]
+        is_same = before is not None and before._settings_of(name) == self._settings_of(name)
         return before[name] if before is not None and is_same else None
 
-    def _made(self, name: str) -> CountedServer:
+    def _settings_of(self, name: str) -> object:
+        """What a server depends on; None without one."""
+        documents = self._config.documents.get(name)
+        if documents is None:
+            return self._config.tools.get(name)
+        return documents, *(self._engines.get(each or "") for each in (documents.embedder, documents.reranker))
+
+    def _made(self, name: str) -> RunningToolServer:
+        if documents := self._config.documents.get(name):
+            return open_documents(name, documents, self._engines)
         match self._config.tools[name]:
             case CommandTool() as command:
-                _require_sdk(name)
-                return CountedServer(mcp_server.from_command(name, command, self._log_dir))
+                return mcp_server.from_command(name, command, self._log_dir)
             case UrlTool() as url:
-                _require_sdk(name)
-                return CountedServer(mcp_server.from_url(name, url))
-            # MERGE: one case for BuiltinTool (cappella.tools.builtin.open_builtin), and documents beside `config.tools`.
-            case other:
-                raise ConfigError(f"tools.{name}", f"{type(other).__name__} cannot be opened", "Use command or url")
+                return mcp_server.from_url(name, url)
+            case BuiltinTool() as builtin:
+                return open_builtin(name, builtin)
 
 
-def _require_sdk(name: str) -> None:
-    if not mcp_server.is_installed():
-        raise ConfigError(f"tools.{name}", "mcp is not installed", "pip install 'cappella[mcp]'")
+def require_installed(config: Config) -> None:
+    """Raises ConfigError if the config has MCP servers, and their client is not installed."""
+    for name, tool in config.tools.items():
+        if not isinstance(tool, BuiltinTool) and not mcp_server.is_installed():
+            raise ConfigError(f"tools.{name}", "mcp is not installed", "pip install 'cappella[mcp]'")

@@ -18,6 +18,7 @@ MIN_MS = 20.0
 WHAT = {
     "gate": "{} gates",
     "single": "{} alone",
+    "lookup": "{} looks up",
     "panel": "{}",
     "prefill": "{} reads early",
     "review": "{} ranks",

@@ -230,6 +230,10 @@ def _fusion_events(event: events.Event, judge: str | None) -> list[tuple[str, Js
             return [("grace.started", fields)]
         case events.Reviewed():
             return [("review.completed", fields)]
+        case events.ToolCalled():
+            return [("tool.called", fields)]
+        case events.ToolReturned():
+            return [("tool.returned", fields)]
 
 
 def fusion_item(run: Run) -> Json:

@@ -6,7 +6,7 @@ from typing import Any
 from cappella.config import Config
 from cappella.config.options import Settings
 from cappella.ensemble.errors import PanelFailed
-from cappella.telemetry import judged, trace
+from cappella.telemetry import judged, tool_uses, trace
 from cappella.telemetry.audit import transcript
 from cappella.telemetry.audit.log import AuditLog
 from cappella.telemetry.audit.weights import WeightDigests, Weights
@@ -42,7 +42,7 @@ class AuditRecorder:
 
     def run_ended(self, record: RunRecord) -> None:
         settings = record.settings_used
-        line = {
+        line: Json = {
             "kind": "run",
             "key": record.key and record.key.id,
             "model": settings.called,
@@ -55,6 +55,8 @@ class AuditRecorder:
             "status": record.status,
             "failure_reason": _reason(record),
         }
+        if counts := tool_uses.counts(record.run):
+            line["tool_calls"] = dict(counts)
         self._log.write(line, lambda: _run_content(record))
 
     def call_ended(self, record: CallRecord) -> None:

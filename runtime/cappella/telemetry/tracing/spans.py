@@ -64,11 +64,13 @@ class _SpanBuilder:
     def run(self, root: Context, record: RunRecord, began_at: float, ended_at: float) -> None:
         name = f"invoke_workflow {record.settings.ensemble}"
         parent = self.span(root, name, began_at, ended_at, attributes.of_run(record))
-        for number, panel in enumerate(_rounds(record), 1):
+        rounds = _rounds(record)
+        for number, panel in enumerate(rounds, 1):
             if panel.calls:
                 self._round(parent, number, panel, record)
+        members = [call for panel in rounds for call in panel.calls]
         for call in record.calls:
-            if call.role != "panel":
+            if call not in members:
                 self._call(parent, call, record, _final_reasons(call, record))
 
     def single(self, root: Context, record: CallRecord, route: str | None, began_at: float, ended_at: float) -> None:
@@ -96,12 +98,15 @@ class _SpanBuilder:
         return int(at_s * 1e9) + self._offset_ns
 
 
+_OF_MEMBERS = ("panel", "lookup")
+
+
 def _rounds(record: RunRecord) -> Sequence[Panel]:
     """The rounds of a run; of a failed run, the known part of its last round."""
     if record.run:
         return record.run.rounds
     answers = record.error.answers if isinstance(record.error, PanelFailed) else ()
-    return [Panel(answers, record.failures, [call for call in record.calls if call.role == "panel"])]
+    return [Panel(answers, record.failures, [call for call in record.calls if call.role in _OF_MEMBERS])]
 
 
 def _reasons(panel: Panel) -> Mapping[str, str]:

@@ -23,7 +23,7 @@ class Arguments(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class BuiltinServer(Generic[A]):
+class BuiltinServer(RunningToolServer, Generic[A]):
     """A tool server in this process: `forms` has the arguments of each tool, `_answer` gives the result or raises Refused."""
 
     def __init__(self, name: str, forms: Mapping[str, type[A]]) -> None:

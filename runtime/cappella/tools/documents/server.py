@@ -44,7 +44,7 @@ def open_documents(
     return DocumentServer(name, config, embedder, reranker, interval_s)
 
 
-class DocumentServer:
+class DocumentServer(RunningToolServer):
     """See `ToolServer`. `start` begins to bring the index up to date, now and then at each interval, until `stop`."""
 
     def __init__(
@@ -57,7 +57,7 @@ class DocumentServer:
         self._writer = ThreadPoolExecutor(1, "documents-index")
         self._scanner: Scanner | None = None
         self._following: asyncio.Task[None] | None = None
-        self._problem: str | None = "its documents are not indexed yet"
+        self._problem: str | None = STARTING
         self.last_scan: Scan | None = None
 
     @property

@@ -1,0 +1,155 @@
+"""Looks things up: a model's calls of its own tools are made at once, it reads what they gave, and is asked again until it answers."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from cappella.engines.base import Engine
+from cappella.engines.context_size import estimate_tokens
+from cappella.ensemble.call import EngineCall
+from cappella.ensemble.run import Answer
+from cappella.ensemble.structured.json_value import parse_json
+from cappella.ensemble.tool_run import Found, ToolRun
+from cappella.ensemble.tool_texts import result_texts
+from cappella.ensemble.toolbox import Toolbox
+from cappella.types import Json, Message, Prompt, Sampling, ToolCall
+
+MAX_REPLY_SHARE = 0.5
+DEFAULT_REPLY_SHARE = 0.25
+"""Of the context, what is kept free for the answer."""
+TURN_SHARE = 0.5
+"""Of the rest, what the results of one turn may take: another turn may follow."""
+UNKNOWN_ROOM_TOKENS = 8192
+"""Where nobody knows the size of the context."""
+MIN_ROOM_TOKENS = 64
+LESS = 4
+MAX_ECHOED_CHARACTERS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What one seat may use: its toolbox, and the run of which its calls are.
+
+    `nonce` is that of all marks in its prompt.
+    """
+
+    box: Toolbox
+    run: ToolRun
+    nonce: str
+
+
+def offering(prompt: Prompt, tools: Tools) -> Prompt:
+    """The prompt with the seat's own tools, in the place of the caller's, and without a format, which would rule out calls."""
+    return replace(prompt, tools=tools.box.definitions, tool_choice=None, parallel_tool_calls=None, output_format=None)
+
+
+def answering(prompt: Prompt, asked: Prompt) -> Prompt:
+    """The same prompt for an answer, in the format that was `asked` for. It lists the same tools, as the cache has them."""
+    return replace(prompt, tool_choice="none", output_format=asked.output_format)
+
+
+class ToolLoop:
+    """What one answer, named `name`, looks up after its first turn. The `prompt` grows by what it calls and what it gets."""
+
+    def __init__(
+        self,
+        name: str,
+        engine: Engine,
+        prompt: Prompt,
+        sampling: Sampling,
+        tools: Tools,
+        new_call: Callable[[], EngineCall],
+    ) -> None:
+        self.engine = engine
+        self.prompt = prompt
+        self.sampling = sampling
+        self._name = name
+        self._tools = tools
+        self.new_call = new_call
+        self._calls_left = tools.box.max_calls
+        self._last: tuple[Prompt, Answer, Sequence[Found]] | None = None
+        self._room_tokens = 0
+
+    @property
+    def may_call(self) -> bool:
+        """Whether it may call tools in its next turn."""
+        return self._calls_left > 0
+
+    async def use(self, said: Answer) -> None:
+        """Make the calls in what the model said, all at once, and let the prompt grow by them and by what they gave."""
+        made = said.tool_calls[: self._calls_left]
+        self._calls_left -= len(made)
+        found = list(await asyncio.gather(*map(self._found, made)))
+        self._last, self._room_tokens = (self.prompt, replace(said, tool_calls=made), found), self._room(said)
+        self._grow()
+
+    def shorten(self) -> bool:
+        """Leave much less room to the results of the last turn, if there was one: the engine has refused the prompt as too long."""
+        if self._last is None:
+            return False
+        self._room_tokens //= LESS
+        self._grow()
+        return True
+
+    def _grow(self) -> None:
+        assert self._last
+        before, said, found = self._last
+        texts = result_texts(found, self._tools.nonce, self._room_tokens, not self.may_call)
+        calls = [replace(call, id=call.id or f"call_{call.index}") for call in said.tool_calls]
+        results: list[Message] = [
+            {"role": "tool", "tool_call_id": call.id, "content": text} for call, text in zip(calls, texts, strict=True)
+        ]
+        self.prompt = replace(before, messages=[*before.messages, _turn(said, calls), *results], samples=1)
+
+    async def _found(self, call: ToolCall) -> Found:
+        tools, run = self._tools.box.tools, self._tools.run
+        tool = tools.get(call.name)
+        if tool is None:
+            away = "".join(f" {server} is {why}." for server, why in self._tools.box.missing.items())
+            message = f"There is no tool of this name. There are: {', '.join(tools)}.{away}"
+            return run.fail(self._name, call.name, call.arguments, message)
+        arguments = _object(call.arguments)
+        if arguments is None:
+            begun = call.arguments[:MAX_ECHOED_CHARACTERS]
+            return run.fail(self._name, call.name, call.arguments, f"The arguments are no JSON object: {begun}")
+        return await run.call(self._name, tool, arguments)
+
+    def _room(self, said: Answer) -> int:
+        """How many tokens the results of this turn may have."""
+        context = self.engine.capabilities.context_tokens
+        if context is None:
+            return UNKNOWN_ROOM_TOKENS
+        usage = said.call.usage
+        used = usage.prompt_tokens + usage.completion_tokens
+        # Several samples count together.
+        if usage.estimated or not used or self.prompt.samples > 1:
+            used = estimate_tokens(replace(self.prompt, messages=[*self.prompt.messages, _turn(said, said.tool_calls)]))
+        wanted = self.sampling.max_completion_tokens or int(context * DEFAULT_REPLY_SHARE)
+        reply = min(wanted, int(context * MAX_REPLY_SHARE))
+        return max(int((context - used - reply) * TURN_SHARE), MIN_ROOM_TOKENS)
+
+
+def _object(arguments: str) -> Json | None:
+    """The arguments of a call; None if they are no JSON object. A call without any has none."""
+    try:
+        value = parse_json(arguments.strip() or "{}")
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _turn(said: Answer, calls: Sequence[ToolCall]) -> Message:
+    """What the model said, for it to read. Chat templates take arguments for JSON objects."""
+    written = [
+        {
+            "id": call.id,
+            "type": "function",
+            "function": {
+                "name": call.name,
+                "arguments": call.arguments if _object(call.arguments) is not None and call.arguments.strip() else "{}",
+            },
+        }
+        for call in calls
+    ]
+    turn: Message = {"role": "assistant", "content": said.content, "tool_calls": written}
+    return {**turn, "reasoning": said.reasoning} if said.reasoning else turn

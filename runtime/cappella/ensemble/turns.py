@@ -1,0 +1,85 @@
+"""One answer of a seat in the making: one call of its engine, or several with calls of the seat's own tools between."""
+
+from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import replace
+
+from cappella.ensemble.call import Completion, EngineCall
+from cappella.ensemble.run import Answer, Call
+from cappella.ensemble.structured import formats
+from cappella.ensemble.tool_loop import ToolLoop, answering
+from cappella.errors import EngineContextExceeded, EngineError
+from cappella.types import Chunk, Prompt
+
+
+class Turns:
+    """The turns of the answer `name`, from the first `call` on, of which it is a completion; readable at any moment.
+
+    While it `is_open` its last completion is no answer: it has not ended, or it ended in calls of the seat's tools. `error` is
+    why a later call failed.
+    """
+
+    def __init__(self, name: str, call: EngineCall, completion: Completion) -> None:
+        self.name = name
+        self.completion = completion
+        self.error: EngineError | None = None
+        self._calls = [call]
+        self._earlier: list[Completion] = []
+        self._has_tools = False
+
+    @property
+    def is_open(self) -> bool:
+        return self.completion.finish_reason is None or (self._has_tools and self.completion.has_calls)
+
+    @property
+    def later_calls(self) -> list[Call]:
+        """The calls after the first one, which may be of several answers."""
+        return [call.record for call in self._calls[1:] if call.was_called]
+
+    @property
+    def answer(self) -> Answer:
+        """The last completion as an answer, with the thoughts of all turns."""
+        *lookups, last = (call.record for call in self._calls)
+        answer = self.completion.answer(self.name, last)
+        thoughts = [each.reasoning for each in (*self._earlier, self.completion) if each.reasoning]
+        return replace(answer, reasoning="\n\n".join(thoughts), lookups=lookups)
+
+    async def go_on(self, loop: ToolLoop, asked: Prompt, on_chunk: Callable[[Chunk], object]) -> None:
+        """Make calls and ask again until it answers, in the format that was `asked` for. Sets `error`."""
+        self._has_tools, has_format = True, False
+        try:
+            while self.completion.has_calls and not self.completion.error(self.name):
+                if all(each.has_calls for each in self._calls[-1].completions):
+                    self._calls[-1].role = "lookup"
+                await loop.use(self.completion.answer(self.name, self._calls[-1].record))
+                has_format = not loop.may_call
+                await self._ask(loop, asked, on_chunk, may_call=loop.may_call)
+            if not has_format and await self._violates(asked):
+                await self._ask(loop, asked, on_chunk, may_call=False)
+        except EngineError as error:
+            self.error = error
+
+    async def _violates(self, asked: Prompt) -> bool:
+        if asked.output_format is None or self.completion.error(self.name):
+            return False
+        return await formats.violation(asked.output_format, self.completion.text) is not None
+
+    async def _ask(self, loop: ToolLoop, asked: Prompt, on_chunk: Callable[[Chunk], object], *, may_call: bool) -> None:
+        """One more turn, with less of the results if they turn out too long. Raises EngineError."""
+        try:
+            await self._ask_once(loop, loop.prompt if may_call else answering(loop.prompt, asked), on_chunk)
+        except EngineContextExceeded:
+            if not loop.shorten():
+                raise
+            await self._ask_once(loop, loop.prompt if may_call else answering(loop.prompt, asked), on_chunk)
+        if not may_call:
+            self.completion.drop_calls()
+
+    async def _ask_once(self, loop: ToolLoop, prompt: Prompt, on_chunk: Callable[[Chunk], object]) -> None:
+        call = loop.new_call()
+        self._earlier.append(self.completion)
+        self._calls.append(call)
+        self.completion = call.completions[0]
+        async with aclosing(call.stream(loop.engine, prompt, loop.sampling)) as chunks:
+            async for chunk in chunks:
+                on_chunk(chunk)
