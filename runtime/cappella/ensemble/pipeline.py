@@ -186,4 +186,5 @@ def _finished(ctx: RunContext, verdict: Verdict, status: Status, prompt_tokens: 
         failed_judges=ctx.failed_judges,
         sampled=ctx.sampled,
         grouped=ctx.grouped,
+        sources=ctx.citations.told(verdict.answer, ctx.answers),
     )

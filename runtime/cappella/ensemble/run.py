@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from cappella.config.options import Settings
+from cappella.ensemble.sources import FoundSources
 from cappella.extraction.extractors import Reading
 from cappella.types import Json, ToolCall, Usage
 from cappella.vocabulary import AgreementMode, Confidence, EarlyExit, Evidence
@@ -226,6 +227,7 @@ class Run:
     sampled: Sampled | None = None
     grouped: Grouped | None = None
     judgement: "Judgement | None" = None
+    sources: FoundSources | None = None
 
     @property
     def answer(self) -> Answer:
