@@ -18,29 +18,9 @@ from support.found_passages import FAQ, RATES, find
 from support.scripted_engine import Script
 
 KNOWN = {"S1", "S2", "S3"}
-PIECES = st.sampled_from(
-    [
-        "[S1]",
-        "[S9]",
-        "[S1, S9]",
-        "[S2;S3]",
-        "[",
-        "]",
-        "S1",
-        "S9",
-        "(",
-        ")",
-        ", ",
-        " ",
-        "  ",
-        "\n",
-        "`",
-        "``",
-        "```",
-        "~~~",
-    ]
-    + ["- ", "> ", "1. ", "py", "word", "[S12345]", "[S1,", "\\", "\t", "[x](y)"]
-)
+CITED = ["[S1]", "[S9]", "[S1, S9]", "[S2;S3]", "[", "]", "S1", "S9", "(", ")", ", ", "[S12345]", "[S1,", "[x](y)"]
+AROUND = [" ", "  ", "\n", "\t", "`", "``", "```", "~~~", "- ", "> ", "1. ", "py", "word", "\\"]
+PIECES = st.sampled_from([*CITED, *AROUND])
 TEXTS = st.lists(PIECES, max_size=16).map("".join)
 
 

@@ -9,6 +9,7 @@ from cappella.engines.base import Engine
 from cappella.ensemble.call import EngineCall
 from cappella.ensemble.citations import Citations
 from cappella.ensemble.run import Answer, Role
+from cappella.ensemble.sources import Sources
 from cappella.errors import EngineError, EngineOnlyThought, EngineOverBudget, EngineRejected
 from cappella.types import Chunk, Prompt, Sampling
 
@@ -36,7 +37,7 @@ class Asking:
     engine: Engine
     name: str
     nonce: str
-    citations: Citations
+    citations: Citations = field(default_factory=lambda: Citations(Sources()))
     calls: list[EngineCall] = field(default_factory=list)
 
     async def ask(
