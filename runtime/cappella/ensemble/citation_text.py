@@ -69,10 +69,7 @@ class CitationText:
                 self._held = token
                 break
             is_citation = kind == "citation" or (kind == "begun" and _WHOLE.fullmatch(token))
-            if is_citation and not self._code.has_code():
-                passed = self._checked(token, length)
-            else:
-                passed = token
+            passed = self._checked(token, length) if is_citation and not self._code.has_code() else token
             self._code.add(token, _kind_of(token, kind))
             parts.append(passed)
             length += len(passed)
