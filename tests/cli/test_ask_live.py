@@ -3,7 +3,10 @@
 import asyncio
 import re
 
+import pytest
+
 from support.fake_engines import MEMBERS, FakeEngines, eventually, judge_script
+from support.found_passages import FAQ, RATES, find
 from support.scripted_engine import Script
 from support.terminal_screen import terminal
 
@@ -187,3 +190,25 @@ async def test_where_the_time_went_is_shown_when_asked_for(gateway: str) -> None
     order = ["The final answer", "· judge judge", "Who said what", "judge answers", "floor"]
     places = [text.index(words) for words in order]
     assert places == sorted(places)
+
+
+async def test_below_an_answer_stand_the_sources_that_it_cites(
+    gateway: str, fake_engines: FakeEngines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find(monkeypatch, RATES, FAQ)
+    fake_engines.let("judge", judge_script(Script(("It is 28 EUR [S1, S9].",))))
+
+    def look() -> None:
+        with terminal("ask", "How much?", "--url", gateway) as screen:
+            assert screen.ended() == 0
+            order = [
+                "It is 28 EUR [S1].",
+                "[S1] Rates 2024, travel/rates.md, page 2  found by ann, bob",
+                "ok · synthesize",
+            ]
+            places = [screen.text.index(words) for words in order]
+            assert places == sorted(places)
+            assert "hr/faq.md" not in screen.text
+            assert "cut from the answer: S9" in screen.text
+
+    await asyncio.to_thread(look)

@@ -7,7 +7,6 @@ from typing import Any
 from cappella.config.options import Seat
 from cappella.ensemble.events import ToolCalled, ToolReturned
 from cappella.tools.base import ToolResult
-from cappella.tools.base import ToolResult
 from cappella.types import OutputFormat, Prompt, Sampling
 from support.fake_engines import MEMBERS, FakeEngines, eventually
 from support.scripted_engine import Json, Script

@@ -78,7 +78,7 @@ async def known(fake_engines: FakeEngines, gateway: str) -> Labels:
             page = await reply.text()
     # Samples that this gateway lacks: GPUs, queues.
     now = Snapshot(
-        {}, [Gpu(0, "GPU-0", "one", 2, 1, 50, None, frozenset())], {"e": 1}, {"e": 1}, {"e": True}, {"e": 1.0}
+        {}, [Gpu(0, "GPU-0", "one", 2, 1, 50, None, frozenset())], {"e": 1}, {"e": 1}, {"e": True}, {"e": 1.0}, {}
     )
     found = labels_of(page) | labels_of((await snapshot.render(now)).decode())
     return found | {name: {"model", "model_name", "engine"} for name in VLLM}

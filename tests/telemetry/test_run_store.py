@@ -21,7 +21,8 @@ from cappella.errors import ConfigError
 from cappella.telemetry import run_store
 from cappella.telemetry.response_store import Events, ResponseStore, StoredResponse
 from cappella.telemetry.run_store import Row, RunStore
-from support.fake_engines import ANALYSIS, MEMBERS, FakeEngines, gateway_config, serving
+from support.fake_engines import ANALYSIS, MEMBERS, FakeEngines, gateway_config, judge_script, serving
+from support.found_passages import RATES, find
 from support.recorded_gateway import SECRET, ask, client, recording_config
 from support.scripted_engine import Script
 
@@ -41,6 +42,22 @@ async def test_a_stored_run_equals_its_reply_without_content(fake_engines: FakeE
     assert run["usage"] == reply["usage"]
     assert (run["model"], run["status"], run["error"], run["key"]) == ("cappella/default", "ok", None, None)
     assert {"messages", "answer"} & set(run) == set()
+
+
+@pytest.mark.parametrize("content", [False, True])
+async def test_a_stored_run_has_passages_only_with_content(
+    fake_engines: FakeEngines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bool
+) -> None:
+    find(monkeypatch, RATES)
+    fake_engines.let("judge", judge_script(Script(("28 [S1][S9]",))))
+    async with client(fake_engines, recording_config(tmp_path, runs={"content": content})) as http:
+        reply = orjson.loads((await ask(http))[1])
+        async with http.get(f"/api/runs/{reply['fusion']['run_id']}") as got:
+            text = await got.text()
+    fusion = orjson.loads(text)["fusion"]
+    assert (RATES.text in text, RATES.path in text, "sources" in fusion) == (content, content, content)
+    assert fusion["source_counts"] == {"found": 1, "cited": 1}
+    assert fusion["removed_citations"] == ["S9"]
 
 
 async def test_a_run_stored_with_content_has_prompt_answers_and_analysis(

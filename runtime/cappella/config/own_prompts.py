@@ -35,11 +35,12 @@ Text = Annotated[OwnText, BeforeValidator(_read, json_schema_input_type=str | Ow
 
 
 class OwnPrompts(Frozen):
-    """A file for each text that is replaced. `introduce` has the placeholder `{nonce}`, the others may have `{criteria}`."""
+    """A file for each text that is replaced. `introduce` has the placeholder `{nonce}`, those that ask for a reply may have `{criteria}`."""
 
     introduce: Text | None = None
     compare: Text | None = None
     write: Text | None = None
+    cite: Text | None = None
     choose: Text | None = None
     agree: Text | None = None
     group: Text | None = None

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field, replace
 from cappella.engines import thinking
 from cappella.engines.base import Engine
 from cappella.ensemble.call import EngineCall
+from cappella.ensemble.citations import Citations
 from cappella.ensemble.run import Answer, Role
+from cappella.ensemble.sources import Sources
 from cappella.errors import EngineError, EngineOnlyThought, EngineOverBudget, EngineRejected
 from cappella.types import Chunk, Prompt, Sampling
 
@@ -27,11 +29,15 @@ def second_try(first: EngineError) -> Iterator[None]:
 
 @dataclass(slots=True)
 class Asking:
-    """Calls of the judge `name`, whose prompts have marks with the `nonce`. `calls` has every one that was begun."""
+    """Calls of the judge `name`, whose prompts have marks with the `nonce`. `calls` has every one that was begun.
+
+    Those for the final answer have their `citations` checked.
+    """
 
     engine: Engine
     name: str
     nonce: str
+    citations: Citations = field(default_factory=lambda: Citations(Sources()))
     calls: list[EngineCall] = field(default_factory=list)
 
     async def ask(
@@ -47,7 +53,7 @@ class Asking:
 
         With `once` a judge that only thought is not asked again; nor is one that is not known to think.
         """
-        call = self._begun(role)
+        call = self._begun(role, prompt)
         try:
             await call.complete(self.engine, prompt, sampling, on_chunk)
             return self._answer(call)
@@ -56,15 +62,16 @@ class Asking:
                 raise
             first = self._answer(call)
             quiet = thinking.turned_off(prompt, sampling, self.engine.capabilities)
-            call = self._begun(role)
+            call = self._begun(role, prompt)
             with second_try(error):
                 await call.complete(self.engine, *quiet, on_chunk)
         answer = self._answer(call)
         reasoning, logprobs = first.reasoning + answer.reasoning, [*first.logprobs, *answer.logprobs]
         return replace(answer, reasoning=reasoning, logprobs=logprobs, thought=first.call)
 
-    def _begun(self, role: Role) -> EngineCall:
-        call = EngineCall(role, self.name, nonce=self.nonce)
+    def _begun(self, role: Role, prompt: Prompt) -> EngineCall:
+        citations = self.citations.of_call(prompt.output_format) if role == "final" else None
+        call = EngineCall(role, self.name, nonce=self.nonce, citations=citations)
         self.calls.append(call)
         return call
 

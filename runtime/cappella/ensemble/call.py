@@ -10,6 +10,7 @@ from statistics import fmean
 from cappella.engines.base import Engine
 from cappella.engines.context_size import estimated_usage
 from cappella.ensemble import call_counter
+from cappella.ensemble.citations import CallCitations
 from cappella.ensemble.own_marks import ChunkCutter
 from cappella.ensemble.run import Answer, Call, Role
 from cappella.ensemble.structured.json_value import parse_json
@@ -27,11 +28,12 @@ from cappella.types import Chunk, Json, Prompt, Sampling, ToolCall, Usage
 class Completion:
     """One of the completions of a call, as far as it has arrived; `finish_reason` is None until it has ended.
 
-    Marks with the prompt's `nonce`, if it has one, are cut from all that is added.
+    Marks with the prompt's `nonce`, if it has one, are cut from all that is added, and of a final answer `citations` of nothing.
     """
 
-    def __init__(self, nonce: str | None = None) -> None:
+    def __init__(self, nonce: str | None = None, citations: CallCitations | None = None) -> None:
         self._marks = ChunkCutter(nonce) if nonce else None
+        self._citations = citations
         self.finish_reason: str | None = None
         self.stop_sequence: str | None = None
         self.logprobs: list[Json] = []
@@ -71,6 +73,7 @@ class Completion:
         chunk = self._marks.cut(chunk) if self._marks else chunk
         if chunk.content and self._reasoning and not self._content:
             chunk = replace(chunk, content=chunk.content.lstrip("\n"))
+        chunk = self._citations.cut(chunk) if self._citations else chunk
         if chunk.content:
             self._content.append(chunk.content)
         if chunk.reasoning:
@@ -128,13 +131,20 @@ def _is_whole(arguments: str) -> bool:
 class EngineCall:
     """One call and its `samples` completions, readable at any moment, also after a failure.
 
-    `nonce` is that of the marks in the prompt, which are cut from the completions.
+    `nonce` is that of the marks in the prompt, which are cut from the completions; `citations` checks those of a final answer.
     `was_called` is False until the engine is called, and again if it refused before it began. `first_token_at` is on
     the clock of `time.monotonic`. The usage of a call that was cut is estimated from its texts: its prompt was read.
     """
 
-    def __init__(self, role: Role, seat: str, samples: int = 1, nonce: str | None = None) -> None:
-        self.completions = [Completion(nonce) for _ in range(samples)]
+    def __init__(
+        self,
+        role: Role,
+        seat: str,
+        samples: int = 1,
+        nonce: str | None = None,
+        citations: CallCitations | None = None,
+    ) -> None:
+        self.completions = [Completion(nonce, citations) for _ in range(samples)]
         self.was_called = False
         self.first_token_at: float | None = None
         self.role: Role = role

@@ -15,11 +15,13 @@ from cappella.ensemble import agreement, given_answers, prompts
 from cappella.ensemble.adaptive import ask_until_safe
 from cappella.ensemble.budget import Budget, within_budget
 from cappella.ensemble.candidates import Ordering
+from cappella.ensemble.citations import Citations
 from cappella.ensemble.events import (
     AnalysisDelta,
     AnswerDelta,
     AnswerDone,
     AnswerFailed,
+    CitationsRemoved,
     Emit,
     Event,
     FinalDelta,
@@ -126,6 +128,7 @@ class RunContext:
         self.helper_calls: list[Call] = []
         self.sources = Sources()
         self.tools = ToolRun(tool_servers, settings.withheld_tools, self.sources, self.emit)
+        self.citations = Citations(self.sources, lambda handles: self.emit(CitationsRemoved(handles)))
 
     async def ask_panel(self) -> bool:
         """One round of the panel, which sets `answers`. From the second round on, members see the answers so far.
@@ -170,6 +173,7 @@ class RunContext:
             self.emit,
             self.ranking,
             self._early_prefill.read,
+            self.citations,
         )
 
     async def replace_judge(self, error: EngineError) -> bool:

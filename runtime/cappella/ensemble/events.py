@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cappella.engines.waiting import WaitReason
+from cappella.ensemble.citations import Cited
 from cappella.ensemble.run import Analysis, Answer, Failure, GateDecision, ToolUse
 from cappella.types import Chunk
 
@@ -122,9 +123,17 @@ class AnalysisDone:
 
 @dataclass(frozen=True, slots=True)
 class FinalDelta:
-    """A piece of the final answer: text, reasoning, tool calls or log-probabilities."""
+    """A piece of the final answer: text, reasoning, tool calls or log-probabilities; `citations` are those in its text."""
 
     chunk: Chunk
+    citations: Sequence[Cited] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CitationsRemoved:
+    """The final answer cited sources by these handles that the run did not find: that was cut."""
+
+    handles: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +160,7 @@ Event = (
     | AnalysisDelta
     | AnalysisDone
     | FinalDelta
+    | CitationsRemoved
     | Told
 )
 Emit = Callable[[Event], None]

@@ -61,7 +61,10 @@ async def _decide(ctx: RunContext, gate: Gate) -> GateDecision:
 
 async def _ask_alone(ctx: RunContext, decision: GateDecision, prompt: Prompt) -> Answer | None:
     """Stream one model's answer; None if it failed before it sent anything, so that the panel answers instead."""
-    engine, call = ctx.engines[decision.model], EngineCall("single", decision.model)
+    engine, call = (
+        ctx.engines[decision.model],
+        EngineCall("single", decision.model, citations=ctx.citations.of_call(prompt.output_format)),
+    )
     try:
         async with (
             asyncio.timeout(ctx.remaining_s),
@@ -69,7 +72,7 @@ async def _ask_alone(ctx: RunContext, decision: GateDecision, prompt: Prompt) ->
         ):
             async for chunk in chunks:
                 if chunk.content or chunk.reasoning or chunk.tool_calls or chunk.logprobs:
-                    ctx.emit(FinalDelta(chunk.without_end()))
+                    ctx.emit(FinalDelta(chunk.without_end(), ctx.citations.take()))
         if unusable := call.completions[0].error(decision.model):
             raise unusable
     except (EngineError, TimeoutError) as error:

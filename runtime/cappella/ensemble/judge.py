@@ -13,10 +13,12 @@ from cappella.ensemble.analysis import with_names, without_letters
 from cappella.ensemble.asking import Asking, unseen
 from cappella.ensemble.candidates import Candidates
 from cappella.ensemble.choice import CHOICE_TOKENS, limited, mean, probabilities, short_sampling, with_thinking_budget
+from cappella.ensemble.citations import Citations
 from cappella.ensemble.events import AnalysisDelta, AnalysisDone, AnalysisStarted, Emit, FinalDelta
 from cappella.ensemble.fallback import cut_at_stop
 from cappella.ensemble.reading import Reading
 from cappella.ensemble.run import Analysis, Answer, Call, Shortened
+from cappella.ensemble.sources import Sources
 from cappella.ensemble.structured.json_value import parse_json
 from cappella.ensemble.together import AT_ONCE, together
 from cappella.errors import EngineError, EngineUnusable
@@ -44,13 +46,15 @@ class Judge:
         emit: Emit,
         ranking: Sequence[str] | None = None,
         read_early: Mapping[str, int] | None = None,
+        citations: Citations | None = None,
     ) -> None:
         self.answers = answers
         self.settings = settings
         self.analysis: Analysis | None = None
         self.final_answer: Answer | None = None
         self.dropped_points = 0
-        self.asking = Asking(engine, settings.judge, candidates.nonce)
+        self._citations = citations or Citations(Sources())
+        self.asking = Asking(engine, settings.judge, candidates.nonce, self._citations)
         self._has_output = self._has_text = self._has_tool_call = False
         self._engine = engine
         self._prompt = prompt
@@ -123,6 +127,7 @@ class Judge:
             self.settings.criteria,
             self.settings.judge_texts,
             again,
+            has_sources=self._citations.are_possible,
         )
         sampling = self._analysis_sampling
         json_schema = {"name": "analysis", "schema": prompts.analysis_schema(len(candidates.answers))}
@@ -170,6 +175,7 @@ class Judge:
             ranking=self._ranking_letters(candidates),
             texts=self.settings.judge_texts,
             own_knowledge=self.settings.own_knowledge,
+            has_sources=self._citations.are_possible,
         )
 
     async def choose(self, answers: Sequence[Answer]) -> tuple[Answer, Mapping[str, float]]:
@@ -215,6 +221,7 @@ class Judge:
         # Members may be asked for some that the caller did not ask for.
         answer = answer if self._prompt.logprobs is not None else replace(answer, logprobs=())
         gap = "\n\n" if after_partial_output and self._has_text else ""
+        answer = self._citations.checked(answer, self.output_format, len(gap))
         self._emit_final(Chunk(gap + answer.content, answer.reasoning, answer.tool_calls, answer.logprobs))
         return answer
 
@@ -292,4 +299,4 @@ class Judge:
             self._has_output = True
             self._has_text = self._has_text or bool(chunk.content)
             self._has_tool_call = self._has_tool_call or bool(chunk.tool_calls)
-            self._emit(FinalDelta(chunk))
+            self._emit(FinalDelta(chunk, self._citations.take()))

@@ -43,6 +43,21 @@ class TextCutter:
         return ""
 
 
+class HeldLogprobs:
+    """Holds log-probabilities back as long as their text: those of held text come with the next text."""
+
+    def __init__(self) -> None:
+        self._held: list[Json] = []
+
+    def with_text(self, chunk: Chunk, content: str) -> list[Json]:
+        """Those that go with `content`, which is what is sent now in the place of the chunk's own."""
+        self._held += chunk.logprobs
+        if not content and chunk.content and chunk.finish_reason is None:
+            return []
+        logprobs, self._held = self._held, []
+        return logprobs
+
+
 class ChunkCutter:
     """Cuts marks from one completion: its reasoning, its content, and the arguments of its tool calls.
 
@@ -53,7 +68,7 @@ class ChunkCutter:
     def __init__(self, nonce: str) -> None:
         self._reasoning, self._content = TextCutter(nonce), TextCutter(nonce)
         self._arguments: defaultdict[int, TextCutter] = defaultdict(partial(TextCutter, nonce))
-        self._logprobs: list[Json] = []
+        self._logprobs = HeldLogprobs()
 
     def cut(self, chunk: Chunk) -> Chunk:
         """The chunk without marks and what is held back, with what was held of the texts that it ends."""
@@ -65,9 +80,7 @@ class ChunkCutter:
             content += self._content.end()
         calls = [piece for call in chunk.tool_calls for piece in self._cut_call(call)]
         calls += self._rest_of_calls() if is_last else []
-        self._logprobs += chunk.logprobs
-        logprobs = self._logprobs if content or is_last or not chunk.content else []
-        self._logprobs = [] if logprobs else self._logprobs
+        logprobs = self._logprobs.with_text(chunk, content)
         return replace(chunk, content=content, reasoning=reasoning, tool_calls=calls, logprobs=logprobs)
 
     def _cut_call(self, piece: ToolCall) -> list[ToolCall]:

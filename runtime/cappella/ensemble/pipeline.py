@@ -194,4 +194,5 @@ def _finished(ctx: RunContext, verdict: Verdict, status: Status, prompt_tokens: 
         grouped=ctx.grouped,
         tool_uses=ctx.tools.uses,
         missing_tools=ctx.tools.missing,
+        sources=ctx.citations.told(verdict.answer, ctx.answers),
     )

@@ -42,6 +42,11 @@ RANK = (
 )
 RANKING_NOTE = "The assistants themselves ranked the answers, best first: "
 OWN_KNOWLEDGE = " You may add what you know yourself where no answer has it, or where all are wrong; say then that it is not from them."
+CITE = (
+    " Behind each statement that rests on a source, cite the source by its handle, such as [S1] or [S1, S3], and no other."
+    " Where sources disagree, say so, and cite both."
+)
+CITED_SIDES = " Where the sources of answers disagree, that is a contradiction: give in each stance the handle of its source, such as [S1]."
 AS_SENTENCES = (
     " Write each point as a whole sentence on what is said: a letter alone is no point, and stands only where a letter is"
     " asked for."
@@ -49,7 +54,7 @@ AS_SENTENCES = (
 Short = Literal["agree", "group"]
 """Instructions whose reply is short."""
 NO_TEXTS: Mapping[str, str] = {}
-"""No texts of the operator's own; with some, each replaces one of ours: introduce, compare, write, choose, agree, group."""
+"""No texts of the operator's own; with some, each replaces one of ours: introduce, compare, write, cite, choose, agree, group."""
 GATE = (
     "Before anybody answers the request above: would several assistants together answer it better than one alone?"
     " Reply yes or no, nothing else."
@@ -86,6 +91,8 @@ _NOTES = (
     TOOLS_NOTE,
     OWN_KNOWLEDGE,
     AS_SENTENCES,
+    CITE,
+    CITED_SIDES,
 )
 _HEADS = tuple(dict.fromkeys(map(Head.of, _NOTES)))
 
@@ -172,9 +179,11 @@ def analysis_messages(
     criteria: str | None = None,
     texts: Mapping[str, str] = NO_TEXTS,
     again: bool = False,
+    has_sources: bool = False,
 ) -> list[Message]:
     """The conversation, then the answers, then the request to compare them; `again` if the points were letters."""
-    instruction = _instruction("compare", COMPARE, criteria, texts) + (AS_SENTENCES if again else "")
+    notes = CITED_SIDES if has_sources else ""
+    instruction = _instruction("compare", COMPARE, criteria, texts, notes) + (AS_SENTENCES if again else "")
     return extend(conversation, [fence(answers, nonce, texts), instruction])
 
 
@@ -188,11 +197,13 @@ def final_messages(
     ranking: Sequence[str] | None = None,
     texts: Mapping[str, str] = NO_TEXTS,
     own_knowledge: bool = False,
+    has_sources: bool = False,
 ) -> list[Message]:
     """The conversation, the answers, the ranking and the analysis (JSON) if there are any, the request to write."""
     ranked = [] if ranking is None else [RANKING_NOTE + ", ".join(ranking)]
     compared = [] if analysis is None else [ANALYSIS_NOTE + broken_up(analysis)]
-    notes = (OWN_KNOWLEDGE if own_knowledge else "") + (TOOLS_NOTE if tools else "")
+    cite = (f" {texts['cite']}" if "cite" in texts else CITE) if has_sources else ""
+    notes = (OWN_KNOWLEDGE if own_knowledge else "") + (TOOLS_NOTE if tools else "") + cite
     instruction = _instruction("write", WRITE, criteria, texts, notes)
     return extend(conversation, [fence(answers, nonce, texts), *ranked, *compared, instruction])
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from cappella.config.options import Settings
+from cappella.ensemble.sources import FoundSources
 from cappella.extraction.extractors import Reading
 from cappella.types import Json, ToolCall, Usage
 from cappella.vocabulary import AgreementMode, Confidence, EarlyExit, Evidence
@@ -265,6 +266,7 @@ class Run:
     judgement: "Judgement | None" = None
     tool_uses: Sequence[ToolUse] = ()
     missing_tools: Mapping[str, str] = field(default_factory=dict)
+    sources: FoundSources | None = None
 
     @property
     def answer(self) -> Answer:

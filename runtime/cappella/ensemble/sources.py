@@ -1,6 +1,6 @@
 """The passages that the tools of one run found: each has a handle, by which members and judge cite it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cappella.tools.base import Passage
@@ -20,16 +20,38 @@ class Sources:
 
     def __init__(self) -> None:
         self._by_passage: dict[Passage, Source] = {}
+        self._by_handle: dict[str, Source] = {}
 
     @property
     def found(self) -> Sequence[Source]:
         """All so far, in the order of their handles."""
         return list(self._by_passage.values())
 
+    def of(self, handle: str) -> Source | None:
+        """The source of this handle, if there is one."""
+        return self._by_handle.get(handle)
+
     def add(self, passages: Sequence[Passage], finder: str) -> Sequence[Source]:
         """The sources of these passages, which `finder` found."""
         for passage in passages:
             source = self._by_passage.setdefault(passage, Source(f"S{len(self._by_passage) + 1}", passage))
+            self._by_handle[source.handle] = source
             if finder not in source.found_by:
                 source.found_by.append(finder)
         return [self._by_passage[passage] for passage in passages]
+
+
+@dataclass(frozen=True, slots=True)
+class FoundSources:
+    """All sources of a run that has ended, and who cites them.
+
+    `cited` are the handles in the final answer, in its order; `cited_by` has the members whose answers cite a handle. `removed`
+    are handles without a source whose citations were cut from the final answer, `unknown` those that stand in it, as it has a
+    requested format.
+    """
+
+    found: Sequence[Source]
+    cited: Sequence[str]
+    cited_by: Mapping[str, Sequence[str]]
+    removed: Sequence[str] = ()
+    unknown: Sequence[str] = ()

@@ -47,5 +47,7 @@ def told(event: events.Event) -> Json:
             return {"type": "analysis.done", "analysis": event.analysis}
         case events.FinalDelta():
             return {"type": "final.delta", "delta": event.chunk.content}
+        case events.CitationsRemoved():
+            return {"type": "citations.removed", "handles": list(event.handles)}
         case events.Told():
             return {"type": "progress.told", "delta": event.text}

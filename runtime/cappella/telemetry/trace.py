@@ -9,7 +9,7 @@ from cappella import vocabulary
 from cappella.config.options import Settings
 from cappella.ensemble.errors import PanelFailed
 from cappella.ensemble.run import Answer, Call, Failure, GateDecision, Role, Run
-from cappella.telemetry import judged, tool_uses, weighed
+from cappella.telemetry import found_sources, judged, tool_uses, weighed
 from cappella.telemetry.trace_types import (
     CallCost,
     Counts,
@@ -69,6 +69,7 @@ def fusion(run: Run, options: Detail) -> Trace:
             trace["rounds"] = [responses(panel.answers) for panel in run.rounds]
     if options.ignored:
         trace["ignored"] = list(options.ignored)
+    found_sources.add(trace, run.sources, cited_only=not options.include_intermediate_responses)
     _add_outcome(trace, run)
     return trace
 
@@ -145,7 +146,7 @@ def unfinished(run_id: str, settings: Settings, status: str, error: Exception | 
 
 
 def without_content(trace: Trace | UnfinishedTrace) -> Json:
-    """The trace without text of models, and without error messages of engines, which may quote it."""
+    """The trace without text of models and passages, and without error messages of engines, which may quote it."""
     out: Json = {name: value for name, value in trace.items() if name not in _CONTENT}
     out["failed_models"] = [
         {name: value for name, value in failed.items() if name not in ("error", "partial")}
@@ -160,7 +161,7 @@ def without_content(trace: Trace | UnfinishedTrace) -> Json:
     return out
 
 
-_CONTENT = ("analysis", "responses", "rounds", "extracted", "judgement")
+_CONTENT = ("analysis", "responses", "rounds", "extracted", "judgement", "sources")
 
 
 def run_usage(run: Run) -> Usage:

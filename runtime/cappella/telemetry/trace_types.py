@@ -104,6 +104,37 @@ class GroupedAnswers(TypedDict):
     failure_reason: NotRequired[str]
 
 
+class ToldSource(TypedDict):
+    """A passage that the run found, and who cites it. Of a long one `text` is the beginning of `text_chars` characters."""
+
+    handle: str
+    documents: str
+    path: str
+    place: str
+    title: NotRequired[str]
+    text: str
+    text_chars: NotRequired[Count]
+    found_by: list[str]
+    cited: bool
+    cited_by: list[str]
+
+
+class SourceCounts(TypedDict):
+    """How many passages a run found, and how many of them its answer cites; recorded where their texts are not."""
+
+    found: Count
+    cited: Count
+
+
+class SourcesTrace(TypedDict):
+    """What the run found, and the handles that its answer cites without a source: cut, or left in a requested format."""
+
+    sources: NotRequired[list[ToldSource]]
+    source_counts: NotRequired[SourceCounts]
+    removed_citations: NotRequired[list[str]]
+    unknown_citations: NotRequired[list[str]]
+
+
 class WeighedTrace(TypedDict):
     """By what an answer was chosen: values, the parts of the evidence in log-odds, by how much the best leads."""
 
@@ -139,7 +170,7 @@ class UnfinishedTrace(TypedDict):
     responses: NotRequired[list[PanelAnswer]]
 
 
-class Trace(WeighedTrace):
+class Trace(WeighedTrace, SourcesTrace):
     """The trace of a run; keys of stages that did not happen are absent. `usage` sums all its engine calls.
 
     `judge_model` is null where no run with these settings asks a judge.

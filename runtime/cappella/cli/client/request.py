@@ -12,6 +12,7 @@ from rich.text import Text
 from cappella.cli.client.durations import duration
 from cappella.cli.client.http import Json, Server, stream
 from cappella.cli.client.live import LiveRun
+from cappella.cli.client.sources import cited_sources
 from cappella.cli.client.text import safe
 from cappella.errors import ConfigError
 from cappella.run_view import View
@@ -80,6 +81,8 @@ async def show(
             live.add(chunk)
         view.end()
     console.print()
+    if sources := list(cited_sources(view.fusion)):
+        console.print(*sources, "", sep="\n", soft_wrap=True)
     console.print(Text(_footer(view), "dim"), soft_wrap=True)
     return view
 

@@ -1,9 +1,10 @@
 """A final answer as numbered blocks of reasoning, text and tool calls, for the APIs that open and close such blocks."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from cappella.ensemble.citations import Cited
 from cappella.ensemble.events import Event, FinalDelta, Told
 from cappella.ensemble.run import Answer
 from cappella.types import Chunk, Json, ToolCall
@@ -13,13 +14,14 @@ Kind = Literal["progress", "reasoning", "text", "call"]
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A block as far as it is generated; the `text` of a call is its arguments."""
+    """A block as far as it is generated; the `text` of a call is its arguments, `citations` are those in its text."""
 
     index: int
     kind: Kind
     text: str = ""
     call: ToolCall | None = None
     logprobs: Sequence[Json] = ()
+    citations: Sequence[Cited] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +40,11 @@ class Blocks:
         self._first_index = first_index
         self._open: Block | None = None
 
-    def add(self, chunk: Chunk) -> Iterator[Step]:
+    def add(self, chunk: Chunk, citations: Sequence[Cited] = ()) -> Iterator[Step]:
         if chunk.reasoning:
             yield from self._extend("reasoning", chunk.reasoning)
         if chunk.content:
-            yield from self._extend("text", chunk.content, logprobs=chunk.logprobs)
+            yield from self._extend("text", chunk.content, logprobs=chunk.logprobs, citations=citations)
         for call in chunk.tool_calls:
             yield from self._extend("call", call.arguments, call)
 
@@ -57,24 +59,31 @@ class Blocks:
             self._open = None
 
     def _extend(
-        self, kind: Kind, text: str, call: ToolCall | None = None, logprobs: Sequence[Json] = ()
+        self,
+        kind: Kind,
+        text: str,
+        call: ToolCall | None = None,
+        logprobs: Sequence[Json] = (),
+        citations: Sequence[Cited] = (),
     ) -> Iterator[Step]:
         open_ = self._open
         if open_ is None or open_.kind != kind or (call and open_.call and open_.call.index != call.index):
             yield from self.close()
             open_ = Block(self._first_index + len(self.closed), kind, call=call)
             yield Step("opened", open_)
-        self._open = Block(open_.index, kind, open_.text + text, open_.call, [*open_.logprobs, *logprobs])
+        new = [replace(each, at=len(open_.text) + each.at) for each in citations]
+        all_of_it = ([*open_.logprobs, *logprobs], [*open_.citations, *new])
+        self._open = Block(open_.index, kind, open_.text + text, open_.call, *all_of_it)
         if text:
-            yield Step("delta", Block(open_.index, kind, text, open_.call, logprobs))
+            yield Step("delta", Block(open_.index, kind, text, open_.call, logprobs, new))
 
 
-def blocks_of(answer: Answer, progress: str = "") -> list[Block]:
+def blocks_of(answer: Answer, progress: str = "", citations: Sequence[Cited] = ()) -> list[Block]:
     """The blocks of a complete answer; an empty answer has one empty text block."""
     blocks = Blocks()
     chunk = Chunk(answer.content, answer.reasoning, answer.tool_calls, answer.logprobs)
     told = blocks.tell(progress) if progress else ()
-    for _ in [*told, *blocks.add(chunk), *blocks.close()]:
+    for _ in [*told, *blocks.add(chunk, citations), *blocks.close()]:
         pass
     is_empty = all(block.kind == "progress" for block in blocks.closed)
     return [*blocks.closed, *([Block(len(blocks.closed), "text")] if is_empty else [])]

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, Protocol
 
 from cappella.ensemble import events
+from cappella.ensemble.citations import Cited
 from cappella.ensemble.run import Run
 from cappella.gateway.formats.blocks import Block, Blocks, Step
 from cappella.gateway.formats.fields import SERVER_TOOL
@@ -41,6 +42,7 @@ class Events(EventEncoder):
         self._shown = shown
         self._begun = events.RunStarted("", (), "")
         self._has_item = False
+        self._annotated = 0
         self._blocks = Blocks()
 
     def waiting(self, run_id: str) -> bytes:
@@ -62,7 +64,7 @@ class Events(EventEncoder):
             for step in self._blocks.tell(event.text):
                 yield from self._step(step)
         elif isinstance(event, events.FinalDelta):
-            for step in self._blocks.add(event.chunk):
+            for step in self._blocks.add(event.chunk, event.citations):
                 yield from self._step(step)
         elif self._shown != "none" and not _leaves_panel_out(event):
             yield from self._of_panel(event)
@@ -111,12 +113,14 @@ class Events(EventEncoder):
                 item = {**item_of(block, self._run_id, "in_progress"), **_EMPTY.get(kind, {})}
                 yield self._event("response.output_item.added", **at, item=self._named(item))
                 if kind == "text":
+                    self._annotated = 0
                     yield self._event("response.content_part.added", **part, part=_text_part(block))
                 if kind == "progress":
                     yield self._summary("part.added", block, part=_summary_part(block))
             case "delta", "text":
                 logprobs = list(block.logprobs)
                 yield self._event("response.output_text.delta", **part, delta=block.text, logprobs=logprobs)
+                yield from self._annotations(block, part)
             case "delta", "progress":
                 yield self._summary("text.delta", block, delta=block.text)
             case "delta", "reasoning":
@@ -127,6 +131,12 @@ class Events(EventEncoder):
                 yield from self._closed(block, part)
                 item = self._named(item_of(block, self._run_id, "completed"))
                 yield self._event("response.output_item.done", **at, item=item)
+
+    def _annotations(self, block: Block, part: Json) -> Iterator[bytes]:
+        for cited in block.citations:
+            place = {**part, "annotation_index": self._annotated}
+            self._annotated += 1
+            yield self._event("response.output_text.annotation.added", **place, annotation=_annotation(cited))
 
     def _is_function(self, block: Block) -> bool:
         """Whether it calls a function; the text of another tool is known at its end only."""
@@ -234,6 +244,8 @@ def _fusion_events(event: events.Event, judge: str | None) -> list[tuple[str, Js
             return [("tool.called", fields)]
         case events.ToolReturned():
             return [("tool.returned", fields)]
+        case events.CitationsRemoved():
+            return [("citations.removed", fields)]
 
 
 def fusion_item(run: Run) -> Json:
@@ -269,7 +281,24 @@ def item_of(block: Block, run_id: str, status: str) -> Json:
 
 
 def _text_part(block: Block) -> Json:
-    return {"type": "output_text", "text": block.text, "annotations": [], "logprobs": list(block.logprobs)}
+    annotations = [_annotation(cited) for cited in block.citations]
+    return {
+        "type": "output_text",
+        "text": block.text,
+        "annotations": annotations,
+        "logprobs": list(block.logprobs),
+    }
+
+
+def _annotation(cited: Cited) -> Json:
+    """A citation in OpenAI's form. The file's id is the handle in `fusion.sources`."""
+    source = cited.source
+    return {
+        "type": "file_citation",
+        "index": cited.at,
+        "file_id": source.handle,
+        "filename": source.passage.path,
+    }
 
 
 def _summary_part(block: Block) -> Json:

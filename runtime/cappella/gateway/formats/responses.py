@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, model_validator
 
+from cappella.ensemble.citations import cited_in
 from cappella.ensemble.run import Run
 from cappella.gateway.formats import fields
 from cappella.gateway.formats.blocks import blocks_of
@@ -103,7 +104,8 @@ class ResponsesRequest(FusionRequest):
 
     def to_response(self, run: Run) -> Response:
         panel_items = [fusion_item(run)] if self.shows_events and run.status != "bypassed" else []
-        items = [self.named(item_of(block, run.run_id, "completed")) for block in blocks_of(run.answer, run.progress)]
+        blocks = blocks_of(run.answer, run.progress, cited_in(run.content, run.sources))
+        items = [self.named(item_of(block, run.run_id, "completed")) for block in blocks]
         return self.finished(status_of(run), [*panel_items, *items], run)
 
     def event_encoder(self) -> Events:

@@ -5,7 +5,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cappella.tools.base import Tool, ToolResult
+from cappella.tools.base import RunningToolServer, Tool, ToolResult
 from cappella.types import Json
 
 MAX_RESULT_BYTES = 16 << 10

@@ -11,7 +11,7 @@ from pathlib import Path
 from cappella.config import Documents
 from cappella.config.paths import state_dir
 from cappella.engines.base import Engine
-from cappella.tools.base import Passage, Tool, ToolResult
+from cappella.tools.base import STARTING, Passage, RunningToolServer, Tool, ToolResult
 from cappella.tools.documents import arguments
 from cappella.tools.documents.arguments import BadArguments
 from cappella.tools.documents.embedding import embed_missing

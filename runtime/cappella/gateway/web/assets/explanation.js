@@ -12,6 +12,7 @@ const MIN_SUPPORT = 0.25;
 
 /** Add to a turn what is known of its finished run: what takes long comes in slices. `notice` is the ensemble's, if it has one. */
 export async function showExplanation(view, run, notice = "") {
+  view.found.link(run, [...view.members.columns.values()].map((column) => column.text));
   const decided = decisionView(run);
   if (decided) view.more.append(h("section", { className: "part" }, h("h3", {}, "How it was decided"), decided));
   if (run.usage?.fusion_details?.length) {

@@ -1,6 +1,7 @@
 // A conversation as a file: Markdown to read, JSON with the trace of each run.
 
 import { readAnalysis } from "./analysis_view.js";
+import { placeOf } from "./citations.js";
 import { keptTurn } from "./conversation.js";
 import { describeChoice } from "./request.js";
 
@@ -30,7 +31,15 @@ function turnMarkdown({ question, attachments = [], choice, answer, run }) {
   const how = describeChoice(choice);
   const asked = ["## Question", question, ...attached, how && `*${how}*`];
   const answered = ["## Answer", answer ? deeper(answer) : "*No answer.*"];
-  return [...asked, ...answered, ...(run ? evidence(run) : [])].filter(Boolean).join("\n\n");
+  return [...asked, ...answered, ...(run ? [sourceList(run), ...evidence(run)] : [])].filter(Boolean).join("\n\n");
+}
+
+/** What the answer cites; the passages are quoted line by line. */
+function sourceList(run) {
+  const cited = (run.fusion?.sources ?? []).filter((each) => each.cited);
+  const quoted = (text) => text.split("\n").map((line) => `  > ${line}`).join("\n");
+  const lines = cited.map((each) => `- ${each.handle}: ${placeOf(each)}\n\n${quoted(each.text)}`);
+  return lines.length ? ["### Sources", ...lines].join("\n\n") : null;
 }
 
 function evidence(run) {

@@ -4,6 +4,7 @@ import { analysisView } from "./analysis_view.js";
 import { contestedLine } from "./contested.js";
 import { copyButton } from "./copy.js";
 import { announce, fill, h, setText } from "./dom.js";
+import { foundSources } from "./found_sources.js";
 import { showMarkdown } from "./markdown_view.js";
 import { memberColumns } from "./members.js";
 import { excerpt, questionView } from "./question.js";
@@ -19,6 +20,7 @@ export function turnView(asked) {
   const waiting = h("div", { className: "answer-waits", "aria-hidden": "true" });
   const notice = h("div", { className: "notice" });
   const trace = h("div", { className: "trace-place" });
+  const found = foundSources();
   const actions = h("div", { className: "row actions", hidden: true });
   const members = memberColumns();
   const comparison = analysisView();
@@ -48,6 +50,7 @@ export function turnView(asked) {
     waiting,
     answer,
     trace,
+    found.element,
     notice,
     actions,
   );
@@ -63,6 +66,7 @@ export function turnView(asked) {
     actions,
     evidence,
     trace,
+    found,
     more,
     members,
     comparison,
@@ -75,6 +79,7 @@ export function turnView(asked) {
       actions.hidden = evidence.open = false;
       evidence.hidden = !run?.panel.length;
       showMarkdown(answer, text);
+      found.show(run, answer);
       if (text) actions.append(copyButton(() => text, "Copy the answer"));
       if (!run) return void (progress.hidden = true);
       setText(status, progressText(run, run.endedMs));
@@ -104,6 +109,7 @@ export function turnView(asked) {
     },
     end(run) {
       const words = run.fusion && outcomeText(run.fusion);
+      found.show(run, answer);
       if (words) fill(notice, h("div", { className: "note warn" }, h("p", {}, words)));
       actions.hidden = false;
       if (run.answer.text) actions.prepend(copyButton(() => run.answer.text, "Copy the answer"));
