@@ -7,13 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cappella.config.options import Gate
-from cappella.ensemble import gate, prompts
+from cappella.ensemble import context, prompts
 from cappella.ensemble.citation_text import MAX_HANDLES, CitationText, citations_in
 from cappella.ensemble.citations import Citations, cited_in
-from cappella.ensemble.context import RunContext
 from cappella.ensemble.events import CitationsRemoved, FinalDelta
 from cappella.ensemble.sources import Sources
-from cappella.ensemble.strategies import STRATEGIES
 from cappella.tools.base import Passage
 from cappella.types import Chunk, Json, OutputFormat, Prompt, ToolCall
 from support.fake_engines import MEMBERS, FakeEngines, judge_script, last_message
@@ -240,14 +238,15 @@ async def test_only_with_sources_is_the_judge_told_to_cite(
     assert [sum(note in text for text in read) for note in (prompts.CITE, prompts.CITED_SIDES)] == [1, 1]
 
 
-async def test_the_answer_of_a_model_that_answers_alone_is_checked(fake_engines: FakeEngines) -> None:
+async def test_the_answer_of_a_model_that_answers_alone_is_checked(
+    fake_engines: FakeEngines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = Sources()
+    sources.add([RATES], "cat")
+    monkeypatch.setattr(context, "Sources", lambda: sources)
     fake_engines.let("cat", Script(("28 [S1]", " [S9]", ".")))
-    settings = fake_engines.settings(gate=Gate(mode="rules", model="cat", max_words=9))
-    prompt = Prompt([{"role": "user", "content": "How much?"}])
-    strategy, emit = STRATEGIES["synthesize"], fake_engines.events.append
-    ctx = RunContext(fake_engines.engines, prompt, prompt, settings, strategy, emit, "run-1")
-    ctx.sources.add([RATES], "cat")
-    answer = await gate.bypass(ctx)
-    assert answer
-    assert answer.content == final_text(fake_engines) == "28 [S1]."
+    run = await fake_engines.run(gate=Gate(mode="rules", model="cat", max_words=9))
+    assert (run.status, run.content, final_text(fake_engines)) == ("bypassed", "28 [S1].", "28 [S1].")
+    assert run.sources
+    assert (run.sources.cited, run.sources.removed) == (["S1"], ["S9"])
     assert told_places(fake_engines) == [("S1", 3)]
