@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cappella.ensemble import prompts
+from cappella.config.options import Gate
+from cappella.ensemble import context, prompts
 from cappella.ensemble.citation_text import MAX_HANDLES, CitationText, citations_in
 from cappella.ensemble.citations import Citations, cited_in
 from cappella.ensemble.events import CitationsRemoved, FinalDelta
@@ -235,3 +236,17 @@ async def test_only_with_sources_is_the_judge_told_to_cite(
     find(monkeypatch, RATES, FAQ)
     await fake_engines.run()
     assert [sum(note in text for text in read) for note in (prompts.CITE, prompts.CITED_SIDES)] == [1, 1]
+
+
+async def test_the_answer_of_a_model_that_answers_alone_is_checked(
+    fake_engines: FakeEngines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = Sources()
+    sources.add([RATES], "cat")
+    monkeypatch.setattr(context, "Sources", lambda: sources)
+    fake_engines.let("cat", Script(("28 [S1]", " [S9]", ".")))
+    run = await fake_engines.run(gate=Gate(mode="rules", model="cat", max_words=9))
+    assert (run.status, run.content, final_text(fake_engines)) == ("bypassed", "28 [S1].", "28 [S1].")
+    assert run.sources
+    assert (run.sources.cited, run.sources.removed) == (["S1"], ["S9"])
+    assert told_places(fake_engines) == [("S1", 3)]

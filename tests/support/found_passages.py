@@ -15,7 +15,7 @@ LONG = Passage("handbook", "long.md", "page 1", "word " * 1000)
 def find(monkeypatch: pytest.MonkeyPatch, *passages: Passage) -> None:
     """Let every run of this process find these passages: ann finds them all, bob the first."""
     for name, strategy in list(STRATEGIES.items()):
-        monkeypatch.setitem(STRATEGIES, name, _finding(strategy, passages))  # type: ignore[arg-type]
+        monkeypatch.setitem(STRATEGIES, name, _finding(strategy, passages))
 
 
 def _finding(strategy: Strategy, passages: tuple[Passage, ...]) -> Strategy:

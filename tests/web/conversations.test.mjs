@@ -97,3 +97,13 @@ test("a summary is asked of the end of a conversation that the models can read",
   assert.ok(short.includes("Question: Last?") && !short.includes("First?"));
   assert.match(withSummary("Be brief.", "They met."), /^Be brief\.\n\n.*:\nThey met\.$/);
 });
+
+test("Markdown lists the sources that an answer cites, quoted line by line, and JSON has all", () => {
+  const source = { handle: "S1", documents: "d", path: "a.md", place: "page 1", text: "# One\ntwo", found_by: ["ann"], cited_by: [] };
+  const sources = [{ ...source, cited: true }, { ...source, handle: "S2", path: "b.md", cited: false }];
+  const conversation = { head: HEAD, turns: [{ ...TURN, answer: "7 [S1]", run: { ...RUN, fusion: { sources } } }] };
+  const text = asMarkdown(conversation);
+  assert.ok(text.includes("### Sources\n\n- S1: a.md, page 1\n\n  > # One\n  > two"), text);
+  assert.ok(!text.includes("b.md"));
+  assert.deepEqual(JSON.parse(asJson(conversation)).turns[0].run.fusion.sources, sources);
+});
