@@ -7,7 +7,6 @@ from typing import Any
 from cappella.config.options import Seat
 from cappella.ensemble.events import ToolCalled, ToolReturned
 from cappella.tools.base import ToolResult
-from cappella.tools.base import ToolResult
 from cappella.types import OutputFormat, Prompt, Sampling
 from support.fake_engines import MEMBERS, FakeEngines, eventually
 from support.scripted_engine import Json, Script
@@ -155,7 +154,9 @@ async def test_a_name_that_two_servers_have_is_told_apart_by_the_server(fake_eng
     assert [(use.server, use.tool) for use in run.tool_uses] == [("two", "add")]
 
 
-async def test_the_tools_of_the_caller_go_to_seats_without_their_own_and_to_the_judge(fake_engines: FakeEngines) -> None:
+async def test_the_tools_of_the_caller_go_to_seats_without_their_own_and_to_the_judge(
+    fake_engines: FakeEngines,
+) -> None:
     fake_engines.tool_servers["box"] = adding()
     weather = {"type": "function", "function": {"name": "weather", "parameters": {}}}
     panel = (*seats("box", names=("ann",)), *seats(names=("bob", "cat")))

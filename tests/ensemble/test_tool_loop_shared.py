@@ -136,7 +136,8 @@ async def test_long_results_lose_their_middle_and_fit_into_the_context(fake_engi
 async def test_results_that_turn_out_too_long_are_shortened_once_more(fake_engines: FakeEngines) -> None:
     fake_engines.tool_servers["box"] = SmallTools(functions={"add": lambda _: ToolResult("x" * 20_000)})
     fake_engines.let(
-        "ann", lambda body: (too_long() if len(results(body)[0]) > 9000 else Script(("Five.",))) if results(body) else CALL
+        "ann",
+        lambda body: (too_long() if len(results(body)[0]) > 9000 else Script(("Five.",))) if results(body) else CALL,
     )
     run = await fake_engines.run(panel=(seat("ann", "box"), seat("bob")))
     assert [len(results(body)) for body in fake_engines.servers["ann"].bodies] == [0, 1, 1]

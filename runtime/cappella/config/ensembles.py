@@ -14,7 +14,7 @@ from cappella.config.options import DEFAULT_TOOL_CALLS, MAX_ANSWERS, MAX_MEMBERS
 from cappella.config.own_prompts import OwnPrompts
 from cappella.config.weighing import MAX_SAMPLES
 from cappella.config.yaml_source import Path_
-from cappella.types import Frozen, Sampling, SamplingOptions, Temperature
+from cappella.types import Frozen, SamplingOptions, Temperature
 from cappella.vocabulary import GateMode
 
 MAX_EXAMPLES = 12

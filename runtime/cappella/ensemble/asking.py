@@ -47,7 +47,7 @@ class Asking:
 
         With `once` a judge that only thought is not asked again; nor is one that is not known to think.
         """
-        call = self._begun(role)
+        call = self.begun(role)
         try:
             await call.complete(self.engine, prompt, sampling, on_chunk)
             return self._answer(call)
@@ -56,14 +56,15 @@ class Asking:
                 raise
             first = self._answer(call)
             quiet = thinking.turned_off(prompt, sampling, self.engine.capabilities)
-            call = self._begun(role)
+            call = self.begun(role)
             with second_try(error):
                 await call.complete(self.engine, *quiet, on_chunk)
         answer = self._answer(call)
         reasoning, logprobs = first.reasoning + answer.reasoning, [*first.logprobs, *answer.logprobs]
         return replace(answer, reasoning=reasoning, logprobs=logprobs, thought=first.call)
 
-    def _begun(self, role: Role) -> EngineCall:
+    def begun(self, role: Role) -> EngineCall:
+        """A call that is about to be made, which is recorded."""
         call = EngineCall(role, self.name, nonce=self.nonce)
         self.calls.append(call)
         return call

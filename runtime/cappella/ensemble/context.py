@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from cappella.config.options import Seat, Settings
@@ -46,6 +46,7 @@ from cappella.ensemble.run import (
 )
 from cappella.ensemble.sources import Sources
 from cappella.ensemble.timing import timings
+from cappella.ensemble.tool_loop import Tools
 from cappella.ensemble.tool_run import ToolRun
 from cappella.errors import EngineBroke, EngineError, EngineNotReady
 from cappella.extraction.extractors import Reading
@@ -118,14 +119,15 @@ class RunContext:
         self.judge_prompt = judge_prompt
         self.failed_judges: list[FailedJudge] = []
         self._calls_of_failed_judges: list[Call] = []
+        self.sources = Sources()
+        self.tools = ToolRun(tool_servers, settings.withheld_tools, self.sources, self.emit)
         self._ordering = Ordering(settings)
-        self._early_prefill = EarlyPrefill(self.judge_engine, self.judge_prompt, self._ordering, settings)
+        self._judge_tools = self._tools_of_judge()
+        self._early_prefill = EarlyPrefill(self.judge_engine, self._reading_prompt, self._ordering, settings)
         self._timeout: asyncio.Timeout | None = None
         self.gate_calls: list[Call] = []
         self.review_calls: list[Call] = []
         self.helper_calls: list[Call] = []
-        self.sources = Sources()
-        self.tools = ToolRun(tool_servers, settings.withheld_tools, self.sources, self.emit)
 
     async def ask_panel(self) -> bool:
         """One round of the panel, which sets `answers`. From the second round on, members see the answers so far.
@@ -161,15 +163,19 @@ class RunContext:
     @cached_property
     def judge(self) -> Judge:
         """The judge of `answers`; ask no further rounds once it has been used."""
+        context_tokens = self.judge_engine.capabilities.context_tokens
+        candidates = self._ordering.candidates(self.answers)
+        candidates = replace(candidates, sources=self.sources.found, context_tokens=context_tokens)
         return Judge(
             self.judge_engine,
-            self.judge_prompt,
+            self._reading_prompt,
             self.answers,
-            self._ordering.candidates(self.answers),
+            candidates,
             self.settings,
             self.emit,
             self.ranking,
             self._early_prefill.read,
+            self._judge_tools,
         )
 
     async def replace_judge(self, error: EngineError) -> bool:
@@ -190,7 +196,8 @@ class RunContext:
         self.settings, self.judge_engine, self.judge_prompt = settings, engine, judge_prompt
         # What was prefilled early is in another engine's cache; the calls were made.
         self._calls_of_failed_judges += [*self.judge.calls, *self._early_prefill.calls]
-        self._early_prefill = EarlyPrefill(engine, judge_prompt, self._ordering, settings)
+        self._judge_tools = self._tools_of_judge()
+        self._early_prefill = EarlyPrefill(engine, self._reading_prompt, self._ordering, settings)
         del self.judge
         return True
 
@@ -203,6 +210,24 @@ class RunContext:
             self._early_prefill.on_event(event)
         if self.settings.panel_watched or not isinstance(event, AnswerDelta | AnalysisDelta):
             self._emit_to_caller(event)
+
+    def _tools_of_judge(self) -> Tools | None:
+        """What the judge looks things up with, if it writes and has any."""
+        settings = self.settings
+        if not settings.may_ask_judge or not self.judge_engine.capabilities.writes:
+            return None
+        box = self.tools.toolbox(settings.judge_tools, settings.judge_tool_calls)
+        return Tools(box, self.tools, self._ordering.nonce) if box.tools else None
+
+    @property
+    def _reading_prompt(self) -> Prompt:
+        """The judge's prompt for reading answers. It lists the judge's own tools in all calls, so that its cache matches.
+
+        Where the caller brings tools, it lists those: the judge may propose calls of them.
+        """
+        if self._judge_tools is None or self.judge_prompt.tools:
+            return self.judge_prompt
+        return replace(self.judge_prompt, tools=self._judge_tools.box.definitions, tool_choice="none")
 
     @property
     def remaining_s(self) -> float:

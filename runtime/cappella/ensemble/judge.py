@@ -15,10 +15,12 @@ from cappella.ensemble.candidates import Candidates
 from cappella.ensemble.choice import CHOICE_TOKENS, limited, mean, probabilities, short_sampling, with_thinking_budget
 from cappella.ensemble.events import AnalysisDelta, AnalysisDone, AnalysisStarted, Emit, FinalDelta
 from cappella.ensemble.fallback import cut_at_stop
+from cappella.ensemble.judge_lookups import JudgeLookups
 from cappella.ensemble.reading import Reading
 from cappella.ensemble.run import Analysis, Answer, Call, Shortened
 from cappella.ensemble.structured.json_value import parse_json
 from cappella.ensemble.together import AT_ONCE, together
+from cappella.ensemble.tool_loop import Tools
 from cappella.errors import EngineError, EngineUnusable
 from cappella.types import Chunk, Message, OutputFormat, Prompt, Sampling
 
@@ -44,6 +46,7 @@ class Judge:
         emit: Emit,
         ranking: Sequence[str] | None = None,
         read_early: Mapping[str, int] | None = None,
+        tools: Tools | None = None,
     ) -> None:
         self.answers = answers
         self.settings = settings
@@ -59,7 +62,9 @@ class Judge:
         self.labels = candidates.labels
         self._ranking = ranking
         self._lettered_analysis: str | None = None
-        self._reading = Reading(engine, prompt, candidates, settings, read_early or {})
+        self._proposes_calls = bool(prompt.tools) and prompt.tool_choice != "none"
+        look_up = JudgeLookups(self.asking, prompt, settings, tools).look_up if tools else None
+        self._reading = Reading(engine, prompt, candidates, settings, read_early or {}, look_up)
 
     @property
     def output_format(self) -> OutputFormat | None:
@@ -123,6 +128,7 @@ class Judge:
             self.settings.criteria,
             self.settings.judge_texts,
             again,
+            candidates.between,
         )
         sampling = self._analysis_sampling
         json_schema = {"name": "analysis", "schema": prompts.analysis_schema(len(candidates.answers))}
@@ -166,10 +172,11 @@ class Judge:
             candidates.nonce,
             analysis,
             self.settings.criteria,
-            tools=bool(self._prompt.tools),
+            tools=self._proposes_calls,
             ranking=self._ranking_letters(candidates),
             texts=self.settings.judge_texts,
             own_knowledge=self.settings.own_knowledge,
+            between=candidates.between,
         )
 
     async def choose(self, answers: Sequence[Answer]) -> tuple[Answer, Mapping[str, float]]:
@@ -203,7 +210,12 @@ class Judge:
         once: bool = False,
     ) -> str:
         messages = prompts.agreement_messages(
-            self._prompt.messages, candidates.texts, candidates.nonce, self.settings.judge_texts, instruction
+            self._prompt.messages,
+            candidates.texts,
+            candidates.nonce,
+            self.settings.judge_texts,
+            instruction,
+            candidates.between,
         )
         sampling = short_sampling(self.settings.judge_sampling, self._engine.capabilities, tokens)
         prompt = self._question(messages, output_format)
@@ -235,6 +247,7 @@ class Judge:
             self.settings.criteria,
             ranking,
             self.settings.judge_texts,
+            candidates.between,
         )
         output_format = OutputFormat("structured_outputs", {"choice": list(labels)})
         prompt = replace(self._question(messages, output_format), logprobs=TOP_LOGPROBS)

@@ -17,7 +17,18 @@ Analysis = Json
 
 Status = Literal["ok", "degraded", "single", "bypassed"]
 Role = Literal[
-    "gate", "single", "panel", "lookup", "prefill", "review", "agreement", "analysis", "choice", "score", "fold", "final"
+    "gate",
+    "single",
+    "panel",
+    "lookup",
+    "prefill",
+    "review",
+    "agreement",
+    "analysis",
+    "choice",
+    "score",
+    "fold",
+    "final",
 ]
 
 

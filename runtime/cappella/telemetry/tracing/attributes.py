@@ -114,7 +114,12 @@ def _of_model(model: str, operation: str, usage: Usage) -> Attributes:
 
 def _sampling(call: Call, seat: Seat, settings: Settings) -> Attributes:
     """Sampling parameters, where the request or the config sets them."""
-    samplings = {"panel": seat.sampling, "lookup": seat.sampling, "final": settings.judge_sampling, "single": settings.judge_sampling}
+    samplings = {
+        "panel": seat.sampling,
+        "lookup": seat.sampling,
+        "final": settings.judge_sampling,
+        "single": settings.judge_sampling,
+    }
     sampling = samplings.get(call.role, Sampling())
     return _without_none(
         {
