@@ -29,8 +29,11 @@ def with_tools(fake_engines: FakeEngines) -> None:
     """Gives the running gateway a server of tools, which ann calls."""
     reloader = fake_engines.reloader
     reloader.state = replace(reloader.state, pipeline=Pipeline(fake_engines.engines, {"box": adding()}))
-    has_results = lambda body: any(message["role"] == "tool" for message in body["messages"])  # noqa: E731
     fake_engines.let("ann", lambda body: Script(("Five.",)) if has_results(body) else CALLS)
+
+
+def has_results(body: Json) -> bool:
+    return any(message["role"] == "tool" for message in body["messages"])
 
 
 async def asked(http: aiohttp.ClientSession, **fields: Any) -> Json:

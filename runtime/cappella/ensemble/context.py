@@ -11,7 +11,7 @@ from cappella.config.options import Seat, Settings
 from cappella.config.weighing import Adaptive
 from cappella.engines.base import Engine
 from cappella.engines.context_size import prompt_work
-from cappella.ensemble import agreement, given_answers, prompts
+from cappella.ensemble import agreement, given_answers, judge_lookups, prompts
 from cappella.ensemble.adaptive import ask_until_safe
 from cappella.ensemble.budget import Budget, within_budget
 from cappella.ensemble.candidates import Ordering
@@ -46,7 +46,6 @@ from cappella.ensemble.run import (
 )
 from cappella.ensemble.sources import Sources
 from cappella.ensemble.timing import timings
-from cappella.ensemble.tool_loop import Tools
 from cappella.ensemble.tool_run import ToolRun
 from cappella.errors import EngineBroke, EngineError, EngineNotReady
 from cappella.extraction.extractors import Reading
@@ -122,7 +121,7 @@ class RunContext:
         self.sources = Sources()
         self.tools = ToolRun(tool_servers, settings.withheld_tools, self.sources, self.emit)
         self._ordering = Ordering(settings)
-        self._judge_tools = self._tools_of_judge()
+        self._judge_tools = judge_lookups.tools_of(self.settings, self.judge_engine, self.tools, self._ordering.nonce)
         self._early_prefill = EarlyPrefill(self.judge_engine, self._reading_prompt, self._ordering, settings)
         self._timeout: asyncio.Timeout | None = None
         self.gate_calls: list[Call] = []
@@ -196,7 +195,7 @@ class RunContext:
         self.settings, self.judge_engine, self.judge_prompt = settings, engine, judge_prompt
         # What was prefilled early is in another engine's cache; the calls were made.
         self._calls_of_failed_judges += [*self.judge.calls, *self._early_prefill.calls]
-        self._judge_tools = self._tools_of_judge()
+        self._judge_tools = judge_lookups.tools_of(self.settings, self.judge_engine, self.tools, self._ordering.nonce)
         self._early_prefill = EarlyPrefill(engine, self._reading_prompt, self._ordering, settings)
         del self.judge
         return True
@@ -211,23 +210,10 @@ class RunContext:
         if self.settings.panel_watched or not isinstance(event, AnswerDelta | AnalysisDelta):
             self._emit_to_caller(event)
 
-    def _tools_of_judge(self) -> Tools | None:
-        """What the judge looks things up with, if it writes and has any."""
-        settings = self.settings
-        if not settings.may_ask_judge or not self.judge_engine.capabilities.writes:
-            return None
-        box = self.tools.toolbox(settings.judge_tools, settings.judge_tool_calls)
-        return Tools(box, self.tools, self._ordering.nonce) if box.tools else None
-
     @property
     def _reading_prompt(self) -> Prompt:
-        """The judge's prompt for reading answers. It lists the judge's own tools in all calls, so that its cache matches.
-
-        Where the caller brings tools, it lists those: the judge may propose calls of them.
-        """
-        if self._judge_tools is None or self.judge_prompt.tools:
-            return self.judge_prompt
-        return replace(self.judge_prompt, tools=self._judge_tools.box.definitions, tool_choice="none")
+        """The judge's prompt for reading answers."""
+        return judge_lookups.reading_prompt(self.judge_prompt, self._judge_tools)
 
     @property
     def remaining_s(self) -> float:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from cappella.config.options import Settings
+from cappella.engines.base import Engine
 from cappella.ensemble import prompts
 from cappella.ensemble.asking import Asking
 from cappella.ensemble.between import extend
@@ -11,11 +12,30 @@ from cappella.ensemble.candidates import Candidates
 from cappella.ensemble.choice import short_sampling
 from cappella.ensemble.evidence import LOOK_UP, READY
 from cappella.ensemble.tool_loop import ToolLoop, Tools, offering
+from cappella.ensemble.tool_run import ToolRun
 from cappella.errors import EngineContextExceeded, EngineError
 from cappella.types import Message, Prompt
 
 LOOKUP_TOKENS = 512
 """Of one turn: it writes calls, and no answer."""
+
+
+def tools_of(settings: Settings, engine: Engine, run: ToolRun, nonce: str) -> Tools | None:
+    """What the judge of these settings looks things up with; None for one that writes nothing, or has no tools."""
+    if not settings.may_ask_judge or not engine.capabilities.writes:
+        return None
+    box = run.toolbox(settings.judge_tools, settings.judge_tool_calls)
+    return Tools(box, run, nonce) if box.tools else None
+
+
+def reading_prompt(prompt: Prompt, tools: Tools | None) -> Prompt:
+    """The judge's prompt for reading answers. It lists the judge's own tools in all calls, so that its cache matches.
+
+    Where the caller brings tools, it lists those: the judge may propose calls of them.
+    """
+    if tools is None or prompt.tools:
+        return prompt
+    return replace(prompt, tools=tools.box.definitions, tool_choice="none")
 
 
 @dataclass(frozen=True, slots=True)
