@@ -292,7 +292,7 @@ def test_a_judge_that_only_scores_need_report_no_logprobs() -> None:
     assert of(Prompt(PROMPT.messages, logprobs=1), models={**MODELS, "cat": scorer}, strategy="select").judge == "cat"
 
 
-TOOLS = {
+TOOLS: dict[str, Any] = {
     "panel": [{"model": "ann", "tools": ["calc"], "max_tool_calls": 2}, {"model": "bob"}],
     "judge": {"model": "cat", "tools": ["handbook"], "then": [{"model": "bob", "tools": ["calc"]}]},
 }
