@@ -119,6 +119,9 @@ class View:
                 self.grace_ends_at = self.clock() + event["grace_ms"] / 1000
             case "answer.delta" | "answer.done" | "answer.failed" if event["model"] in self.members:
                 self._update_member(self.members[event["model"]], event)
+            case "tool.called" if event["model"] in self.members:
+                # What it has said before is no part of its answer.
+                self.members[event["model"]].text = ""
             case "review.done":
                 self.ranking = event["ranking"]
             case "analysis.started":

@@ -128,3 +128,9 @@ def test_an_analysis_that_is_written_beside_the_answer_is_seen_below_it() -> Non
     answer, heading, line, status = capture.get().splitlines()
     assert [answer, heading, line.strip()] == ["The answer", "Only one says", "• ann: i"]
     assert "judge writes, about 1 tokens" in status
+
+
+def test_what_a_member_says_before_it_calls_a_tool_is_no_part_of_its_answer() -> None:
+    said, answer = ({"type": "answer.delta", "model": "ann", "delta": text} for text in ("Let me see.", "Five."))
+    view = heard(started("ann"), said, {"type": "tool.called", "model": "ann", "tool": "add"}, answer)
+    assert view.members["ann"].text == "Five."

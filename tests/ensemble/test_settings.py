@@ -290,3 +290,25 @@ def test_logprobs_are_refused_where_a_member_that_reports_none_may_answer(fields
 def test_a_judge_that_only_scores_need_report_no_logprobs() -> None:
     scorer = PLAIN.model_copy(update={"task": "reward"})
     assert of(Prompt(PROMPT.messages, logprobs=1), models={**MODELS, "cat": scorer}, strategy="select").judge == "cat"
+
+
+TOOLS: dict[str, Any] = {
+    "panel": [{"model": "ann", "tools": ["calc"], "max_tool_calls": 2}, {"model": "bob"}],
+    "judge": {"model": "cat", "tools": ["handbook"], "then": [{"model": "bob", "tools": ["calc"]}]},
+}
+
+
+def test_tools_stay_with_the_models_that_have_a_configured_seat() -> None:
+    panel = resolved(Overrides(panel=("ann", "cat", "ann")), **TOOLS).panel
+    assert [(seat.name, seat.tools, seat.max_tool_calls) for seat in panel] == [
+        ("ann", ("calc",), 2),
+        ("cat", (), 8),
+        ("ann#2", ("calc",), 2),
+    ]
+
+
+def test_a_judge_that_a_request_names_has_tools_only_if_it_is_the_configured_one() -> None:
+    assert resolved(**TOOLS).judge_tools == ("handbook",)
+    assert resolved(Overrides(judge="cat"), **TOOLS).judge_tools == ("handbook",)
+    assert resolved(Overrides(judge="bob"), **TOOLS).judge_tools == ()
+    assert resolved(**TOOLS).with_next_judge.judge_tools == ("calc",)

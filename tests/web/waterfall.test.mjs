@@ -52,6 +52,22 @@ test("the second call of a seat is its second round, but the judge's two choices
   assert.deepEqual(does, ["answers", "answers", "answers, round 2", "chooses", "chooses"]);
 });
 
+test("a tool has a row of its own after the call that asked for it", () => {
+  const calls = [call("lookup", "ann", 0, 10, 50), call("panel", "ann", 90, 10, 50), call("panel", "bob", 0, 10, 50)];
+  const use = { seat: "ann", server: "box", tool: "add", start_ms: 50, ms: 40, is_error: false, shared: true };
+  const { rows } = waterfall({ fusion_details: calls }, TIMINGS, [use]);
+  assert.deepEqual(
+    rows.map((row) => [row.name, row.does]),
+    [
+      ["ann", "looks up"],
+      ["ann", "box: add, shared"],
+      ["ann", "answers"],
+      ["bob", "answers"],
+    ],
+  );
+  assert.deepEqual(rows[1].segments, [{ kind: "tool", fromMs: 50, toMs: 90 }]);
+});
+
 test("the axis holds the longest call and has few, round marks", () => {
   assert.equal(fall(call("final", "cid", 600, 10, 900)).endMs, 1500);
   assert.deepEqual(ticks(1000), [0, 200, 400, 600, 800, 1000]);

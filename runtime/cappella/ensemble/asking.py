@@ -53,7 +53,7 @@ class Asking:
 
         With `once` a judge that only thought is not asked again; nor is one that is not known to think.
         """
-        call = self._begun(role, prompt)
+        call = self.begun(role, prompt)
         try:
             await call.complete(self.engine, prompt, sampling, on_chunk)
             return self._answer(call)
@@ -62,14 +62,15 @@ class Asking:
                 raise
             first = self._answer(call)
             quiet = thinking.turned_off(prompt, sampling, self.engine.capabilities)
-            call = self._begun(role, prompt)
+            call = self.begun(role, prompt)
             with second_try(error):
                 await call.complete(self.engine, *quiet, on_chunk)
         answer = self._answer(call)
         reasoning, logprobs = first.reasoning + answer.reasoning, [*first.logprobs, *answer.logprobs]
         return replace(answer, reasoning=reasoning, logprobs=logprobs, thought=first.call)
 
-    def _begun(self, role: Role, prompt: Prompt) -> EngineCall:
+    def begun(self, role: Role, prompt: Prompt) -> EngineCall:
+        """A call that is about to be made, which is recorded."""
         citations = self.citations.of_call(prompt.output_format) if role == "final" else None
         call = EngineCall(role, self.name, nonce=self.nonce, citations=citations)
         self.calls.append(call)

@@ -11,8 +11,12 @@ from random import Random
 
 from cappella.config.options import Settings
 from cappella.ensemble import prompts
+from cappella.ensemble.between import Between
 from cappella.ensemble.events import AnswerDone, Event, RoundStarted
+from cappella.ensemble.evidence import LOOK_UP, evidence
 from cappella.ensemble.run import Answer, Shortened
+from cappella.ensemble.sources import Source
+from cappella.types import Message
 
 _secret: ContextVar[bytes | None] = ContextVar("secret of marks", default=None)
 
@@ -32,13 +36,17 @@ class Candidates:
     """Anonymous answers in the order in which one reader sees them.
 
     Each stands between marks that carry the `nonce`, which no member has seen and so cannot forge. `parts` has what is
-    left of each answer which is longer than its share of the reader's context.
+    left of each answer which is longer than its share of the reader's context. `sources` are the passages that they found,
+    for a reader with a context of so many tokens; `lookups` are the turns in which it called tools of its own.
     """
 
     answers: Sequence[Answer]
     nonce: str
     show_reasoning: bool = False
     parts: Mapping[str, Shortened] = field(default_factory=dict)
+    sources: Sequence[Source] = ()
+    context_tokens: int | None = None
+    lookups: Sequence[Message] = ()
 
     @classmethod
     def shuffled(cls, answers: Sequence[Answer], seed: int) -> "Candidates":
@@ -57,6 +65,12 @@ class Candidates:
         return [
             prompts.answer_text(answer, self.show_reasoning, self.parts.get(answer.name)) for answer in self.answers
         ]
+
+    @property
+    def between(self) -> Between:
+        """What the reader has between the answers and an instruction."""
+        found = evidence(self.sources, self.labels, self.nonce, self.context_tokens)
+        return Between([*found, LOOK_UP] if self.lookups else found, self.lookups)
 
     def shortened(self, parts: Mapping[str, Shortened]) -> "Candidates":
         """The same answers, with these parts left of them; those that are not named stay whole."""

@@ -4,14 +4,14 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from cappella.config.options import Seat, Settings
 from cappella.config.weighing import Adaptive
 from cappella.engines.base import Engine
 from cappella.engines.context_size import prompt_work
-from cappella.ensemble import agreement, given_answers, prompts
+from cappella.ensemble import agreement, given_answers, judge_lookups, prompts
 from cappella.ensemble.adaptive import ask_until_safe
 from cappella.ensemble.budget import Budget, within_budget
 from cappella.ensemble.candidates import Ordering
@@ -120,14 +120,15 @@ class RunContext:
         self.judge_prompt = judge_prompt
         self.failed_judges: list[FailedJudge] = []
         self._calls_of_failed_judges: list[Call] = []
+        self.sources = Sources()
+        self.tools = ToolRun(tool_servers, settings.withheld_tools, self.sources, self.emit)
         self._ordering = Ordering(settings)
-        self._early_prefill = EarlyPrefill(self.judge_engine, self.judge_prompt, self._ordering, settings)
+        self._judge_tools = judge_lookups.tools_of(self.settings, self.judge_engine, self.tools, self._ordering.nonce)
+        self._early_prefill = EarlyPrefill(self.judge_engine, self._reading_prompt, self._ordering, settings)
         self._timeout: asyncio.Timeout | None = None
         self.gate_calls: list[Call] = []
         self.review_calls: list[Call] = []
         self.helper_calls: list[Call] = []
-        self.sources = Sources()
-        self.tools = ToolRun(tool_servers, settings.withheld_tools, self.sources, self.emit)
         self.citations = Citations(self.sources, lambda handles: self.emit(CitationsRemoved(handles)))
 
     async def ask_panel(self) -> bool:
@@ -164,16 +165,20 @@ class RunContext:
     @cached_property
     def judge(self) -> Judge:
         """The judge of `answers`; ask no further rounds once it has been used."""
+        context_tokens = self.judge_engine.capabilities.context_tokens
+        candidates = self._ordering.candidates(self.answers)
+        candidates = replace(candidates, sources=self.sources.found, context_tokens=context_tokens)
         return Judge(
             self.judge_engine,
-            self.judge_prompt,
+            self._reading_prompt,
             self.answers,
-            self._ordering.candidates(self.answers),
+            candidates,
             self.settings,
             self.emit,
             self.ranking,
             self._early_prefill.read,
             self.citations,
+            self._judge_tools,
         )
 
     async def replace_judge(self, error: EngineError) -> bool:
@@ -194,7 +199,8 @@ class RunContext:
         self.settings, self.judge_engine, self.judge_prompt = settings, engine, judge_prompt
         # What was prefilled early is in another engine's cache; the calls were made.
         self._calls_of_failed_judges += [*self.judge.calls, *self._early_prefill.calls]
-        self._early_prefill = EarlyPrefill(engine, judge_prompt, self._ordering, settings)
+        self._judge_tools = judge_lookups.tools_of(self.settings, self.judge_engine, self.tools, self._ordering.nonce)
+        self._early_prefill = EarlyPrefill(engine, self._reading_prompt, self._ordering, settings)
         del self.judge
         return True
 
@@ -207,6 +213,11 @@ class RunContext:
             self._early_prefill.on_event(event)
         if self.settings.panel_watched or not isinstance(event, AnswerDelta | AnalysisDelta):
             self._emit_to_caller(event)
+
+    @property
+    def _reading_prompt(self) -> Prompt:
+        """The judge's prompt for reading answers."""
+        return judge_lookups.reading_prompt(self.judge_prompt, self._judge_tools)
 
     @property
     def remaining_s(self) -> float:

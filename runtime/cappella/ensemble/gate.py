@@ -7,6 +7,7 @@ from dataclasses import replace
 from cappella.config.options import Gate
 from cappella.engines import waiting
 from cappella.ensemble import prompts
+from cappella.ensemble.between import extend
 from cappella.ensemble.call import EngineCall
 from cappella.ensemble.choice import CHOICE_TOKENS, short_sampling
 from cappella.ensemble.context import RunContext
@@ -44,7 +45,7 @@ async def _decide(ctx: RunContext, gate: Gate) -> GateDecision:
     decider = gate.decider or ctx.settings.judge
     judge, call = ctx.engines[decider], EngineCall("gate", decider)
     who = gate.decider or "the judge"
-    question = prompts.extend(ctx.judge_prompt.messages, [prompts.GATE])
+    question = extend(ctx.judge_prompt.messages, [prompts.GATE])
     output_format = OutputFormat("structured_outputs", {"choice": ["yes", "no"]})
     sampling = short_sampling(Sampling(temperature=0.0), judge.capabilities, CHOICE_TOKENS)
     try:

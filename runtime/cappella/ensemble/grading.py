@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cappella.ensemble import prompts
+from cappella.ensemble.between import extend
 from cappella.ensemble.call import EngineCall
 from cappella.ensemble.candidates import Candidates
 from cappella.ensemble.grading_texts import GRADE, REASON_CHARS, criteria_lines, grades_schema, key
@@ -29,7 +30,7 @@ async def grade(calls: JudgeCalls, candidate: Candidates, task: JudgeTask) -> Se
     instruction = f"{GRADE}\n{lines}{prompts.criteria_note(criteria)}"
     read = await calls.read("scores", candidate, question.max_tokens, lines + (criteria or ""))
     fenced = prompts.fence(read.texts, read.nonce, calls.settings.judge_texts)
-    messages = prompts.extend(calls.prompt.messages, [fenced, instruction])
+    messages = extend(calls.prompt.messages, [fenced, instruction])
     return await calls.ask(question, messages, read.nonce, lambda call: grades_of(call, rubric))
 
 

@@ -16,11 +16,13 @@ from cappella.ensemble.choice import CHOICE_TOKENS, limited, mean, probabilities
 from cappella.ensemble.citations import Citations
 from cappella.ensemble.events import AnalysisDelta, AnalysisDone, AnalysisStarted, Emit, FinalDelta
 from cappella.ensemble.fallback import cut_at_stop
+from cappella.ensemble.judge_lookups import JudgeLookups
 from cappella.ensemble.reading import Reading
 from cappella.ensemble.run import Analysis, Answer, Call, Shortened
 from cappella.ensemble.sources import Sources
 from cappella.ensemble.structured.json_value import parse_json
 from cappella.ensemble.together import AT_ONCE, together
+from cappella.ensemble.tool_loop import Tools
 from cappella.errors import EngineError, EngineUnusable
 from cappella.types import Chunk, Message, OutputFormat, Prompt, Sampling
 
@@ -47,6 +49,7 @@ class Judge:
         ranking: Sequence[str] | None = None,
         read_early: Mapping[str, int] | None = None,
         citations: Citations | None = None,
+        tools: Tools | None = None,
     ) -> None:
         self.answers = answers
         self.settings = settings
@@ -63,7 +66,9 @@ class Judge:
         self.labels = candidates.labels
         self._ranking = ranking
         self._lettered_analysis: str | None = None
-        self._reading = Reading(engine, prompt, candidates, settings, read_early or {})
+        self._proposes_calls = bool(prompt.tools) and prompt.tool_choice != "none"
+        look_up = JudgeLookups(self.asking, prompt, settings, tools).look_up if tools else None
+        self._reading = Reading(engine, prompt, candidates, settings, read_early or {}, look_up)
 
     @property
     def output_format(self) -> OutputFormat | None:
@@ -127,6 +132,7 @@ class Judge:
             self.settings.criteria,
             self.settings.judge_texts,
             again,
+            between=candidates.between,
             has_sources=self._citations.are_possible,
         )
         sampling = self._analysis_sampling
@@ -171,11 +177,12 @@ class Judge:
             candidates.nonce,
             analysis,
             self.settings.criteria,
-            tools=bool(self._prompt.tools),
+            tools=self._proposes_calls,
             ranking=self._ranking_letters(candidates),
             texts=self.settings.judge_texts,
             own_knowledge=self.settings.own_knowledge,
             has_sources=self._citations.are_possible,
+            between=candidates.between,
         )
 
     async def choose(self, answers: Sequence[Answer]) -> tuple[Answer, Mapping[str, float]]:
@@ -209,7 +216,12 @@ class Judge:
         once: bool = False,
     ) -> str:
         messages = prompts.agreement_messages(
-            self._prompt.messages, candidates.texts, candidates.nonce, self.settings.judge_texts, instruction
+            self._prompt.messages,
+            candidates.texts,
+            candidates.nonce,
+            self.settings.judge_texts,
+            instruction,
+            candidates.between,
         )
         sampling = short_sampling(self.settings.judge_sampling, self._engine.capabilities, tokens)
         prompt = self._question(messages, output_format)
@@ -242,6 +254,7 @@ class Judge:
             self.settings.criteria,
             ranking,
             self.settings.judge_texts,
+            candidates.between,
         )
         output_format = OutputFormat("structured_outputs", {"choice": list(labels)})
         prompt = replace(self._question(messages, output_format), logprobs=TOP_LOGPROBS)

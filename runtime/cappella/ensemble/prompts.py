@@ -8,6 +8,7 @@ from string import ascii_uppercase
 from typing import Any, Literal
 
 from cappella.ensemble import own_notes
+from cappella.ensemble.between import NOTHING, Between, extend
 from cappella.ensemble.grading_texts import GRADE
 from cappella.ensemble.marks import Head, break_up
 from cappella.ensemble.run import Answer, Shortened
@@ -180,11 +181,12 @@ def analysis_messages(
     texts: Mapping[str, str] = NO_TEXTS,
     again: bool = False,
     has_sources: bool = False,
+    between: Between = NOTHING,
 ) -> list[Message]:
     """The conversation, then the answers, then the request to compare them; `again` if the points were letters."""
     notes = CITED_SIDES if has_sources else ""
     instruction = _instruction("compare", COMPARE, criteria, texts, notes) + (AS_SENTENCES if again else "")
-    return extend(conversation, [fence(answers, nonce, texts), instruction])
+    return extend(conversation, [fence(answers, nonce, texts), instruction], between)
 
 
 def final_messages(
@@ -198,6 +200,7 @@ def final_messages(
     texts: Mapping[str, str] = NO_TEXTS,
     own_knowledge: bool = False,
     has_sources: bool = False,
+    between: Between = NOTHING,
 ) -> list[Message]:
     """The conversation, the answers, the ranking and the analysis (JSON) if there are any, the request to write."""
     ranked = [] if ranking is None else [RANKING_NOTE + ", ".join(ranking)]
@@ -205,7 +208,7 @@ def final_messages(
     cite = (f" {texts['cite']}" if "cite" in texts else CITE) if has_sources else ""
     notes = (OWN_KNOWLEDGE if own_knowledge else "") + (TOOLS_NOTE if tools else "") + cite
     instruction = _instruction("write", WRITE, criteria, texts, notes)
-    return extend(conversation, [fence(answers, nonce, texts), *ranked, *compared, instruction])
+    return extend(conversation, [fence(answers, nonce, texts), *ranked, *compared, instruction], between)
 
 
 def choice_messages(
@@ -215,11 +218,12 @@ def choice_messages(
     criteria: str | None = None,
     ranking: Sequence[str] | None = None,
     texts: Mapping[str, str] = NO_TEXTS,
+    between: Between = NOTHING,
 ) -> list[Message]:
     """The conversation, then the answers and their ranking, then the request for the letter of the best one."""
     ranked = [] if ranking is None else [RANKING_NOTE + ", ".join(ranking)]
     instruction = _instruction("choose", CHOOSE, criteria, texts)
-    return extend(conversation, [fence(answers, nonce, texts), *ranked, instruction])
+    return extend(conversation, [fence(answers, nonce, texts), *ranked, instruction], between)
 
 
 def agreement_messages(
@@ -228,10 +232,11 @@ def agreement_messages(
     nonce: str,
     texts: Mapping[str, str] = NO_TEXTS,
     instruction: Short = "agree",
+    between: Between = NOTHING,
 ) -> list[Message]:
     """The conversation, then the answers, then the question whether they agree, or which of them do."""
     default = {"agree": AGREE, "group": GROUP}[instruction]
-    return extend(conversation, [fence(answers, nonce, texts), texts.get(instruction, default)])
+    return extend(conversation, [fence(answers, nonce, texts), texts.get(instruction, default)], between)
 
 
 def ranking_messages(conversation: Sequence[Message], answers: Sequence[str], nonce: str) -> list[Message]:
@@ -284,17 +289,3 @@ def _instruction(name: str, default: str, criteria: str | None, texts: Mapping[s
     if name in texts and "{criteria}" in text:
         return text.replace("{criteria}", broken_up(criteria or ""))
     return text + criteria_note(criteria)
-
-
-def extend(conversation: Sequence[Message], paragraphs: Sequence[str]) -> list[Message]:
-    """The conversation with the paragraphs after it; the messages before the last stay as they are.
-
-    They join the last user message, since many chat templates refuse two user messages in a row.
-    """
-    text = "\n\n".join(paragraphs)
-    *head, last = conversation
-    if last["role"] != "user":
-        return [*conversation, {"role": "user", "content": text}]
-    content = last["content"]
-    joined = f"{content}\n\n{text}" if isinstance(content, str) else [*content, {"type": "text", "text": f"\n\n{text}"}]
-    return [*head, {**last, "content": joined}]

@@ -15,19 +15,30 @@ from cappella.ensemble.choice import CHOICE_TOKENS
 from cappella.ensemble.run import Answer, Shortened
 from cappella.ensemble.shares import Fitting, Reply, early_share, fit
 from cappella.errors import EngineContextExceeded
-from cappella.types import Capabilities, Prompt
+from cappella.types import Capabilities, Message, Prompt
 from cappella.vocabulary import STRATEGIES
 
 LESS = 0.5
 """The share of the room that is left to the answers after the engine has refused them: some only estimate tokens."""
 T = TypeVar("T")
+LookUp = Callable[[Candidates], Awaitable[Sequence[Message]]]
+"""Looks things up over the answers, and returns the turns."""
 
 
 class Reading:
-    """One judge's reading of `candidates`. Of each answer in `kept` it has read so many characters early."""
+    """One judge's reading of `candidates`. Of each answer in `kept` it has read so many characters early.
+
+    Before it reads them for anything else, it may `look_up` something.
+    """
 
     def __init__(
-        self, engine: Engine, prompt: Prompt, candidates: Candidates, settings: Settings, kept: Mapping[str, int]
+        self,
+        engine: Engine,
+        prompt: Prompt,
+        candidates: Candidates,
+        settings: Settings,
+        kept: Mapping[str, int],
+        look_up: LookUp | None = None,
     ) -> None:
         self._engine = engine
         self._prompt = prompt
@@ -38,6 +49,8 @@ class Reading:
         self._is_less = False
         self._folded: dict[str, Shortened] | None = None
         self._lock = asyncio.Lock()
+        self._look_up = look_up
+        self._looking_up = asyncio.Lock()
 
     @property
     def shortened(self) -> Sequence[Shortened]:
@@ -51,6 +64,7 @@ class Reading:
 
         Raises EngineError, EngineContextExceeded if the conversation alone leaves no room.
         """
+        await self._look_up_once()
         fitting = await self._fit()
         try:
             return await call(fitting.candidates)
@@ -68,6 +82,7 @@ class Reading:
         `synthesize` makes a draft of the answers in a window, of at most so many tokens. None if they fit as a whole.
         Raises EngineError.
         """
+        await self._look_up_once()
         fitting = await self._fit()
         if not fitting.candidates.parts:
             return None
@@ -81,6 +96,14 @@ class Reading:
                 return await self._ask_window(window, write)
             draft = await self._ask_window(window, partial(synthesize, fitting.room // 2))
             window, size, fitting = [draft], draft.call.usage.completion_tokens, self._fitting or fitting
+
+    async def _look_up_once(self) -> None:
+        """Let the judge look things up over the answers, with room for what it finds; later prompts go on from that."""
+        async with self._looking_up:
+            if self._look_up is None:
+                return
+            lookups = await self._look_up((await self._fitted(self._all, self._kept, LESS)).candidates)
+            self._all, self._look_up = replace(self._all, lookups=lookups), None
 
     async def _ask_window(self, window: Sequence[Answer], call: Callable[[Candidates], Awaitable[T]]) -> T:
         """As `ask`, with a window of its own. After a refusal all later windows have less room."""

@@ -1,7 +1,7 @@
 """Fits answers into a reader's context: equal shares, and what short ones leave goes to long ones, whose middle is left out."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cappella.engines import waiting
@@ -9,6 +9,7 @@ from cappella.engines.base import Engine
 from cappella.engines.context_size import BYTES_PER_TOKEN, IMAGE_TOKENS, estimate_tokens
 from cappella.ensemble import prompts
 from cappella.ensemble.candidates import Candidates
+from cappella.ensemble.fair_share import fair_share
 from cappella.ensemble.run import Shortened
 from cappella.errors import EngineError
 from cappella.types import Message, Prompt
@@ -112,7 +113,13 @@ def _frame(candidates: Candidates, prompt: Prompt, criteria: str | None, texts: 
     longest = max((text for name, text in texts.items() if name != "introduce"), key=len, default="")
     texts = {**texts, "write": longest} if len(longest) > len(prompts.WRITE) else texts
     messages = prompts.final_messages(
-        prompt.messages, empty, candidates.nonce, criteria=criteria, tools=bool(prompt.tools), texts=texts
+        prompt.messages,
+        empty,
+        candidates.nonce,
+        criteria=criteria,
+        tools=bool(prompt.tools),
+        texts=texts,
+        between=candidates.between,
     )
     return Prompt(messages, prompt.tools)
 
@@ -192,17 +199,6 @@ def _limits(sizes: Mapping[str, int], room: int, read: set[str]) -> Mapping[str,
     if rest < min(fair, max(others, default=0)) / 2 or sum(sizes[name] for name in read) > room:
         return dict.fromkeys(sizes, fair)
     return {name: sizes[name] if name in read else rest for name in sizes}
-
-
-def fair_share(sizes: Sequence[int], room: int) -> int:
-    """The most tokens that each answer may have, so that all fit: what short ones leave goes to the long ones."""
-    left, limit = room, 0
-    for place, size in enumerate(sorted(sizes)):
-        limit = left // (len(sizes) - place)
-        if size > limit:
-            return max(limit, 0)
-        left -= size
-    return max(sizes, default=limit)
 
 
 async def _shortened(name: str, text: str, tokens: int, limit: int, kept: int, count: _Counter) -> Shortened:

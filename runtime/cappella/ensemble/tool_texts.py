@@ -1,11 +1,11 @@
 """Results of tools as a model reads them: data between marks, shortened to fit, with handles by which it cites passages."""
 
-import re
 from collections.abc import Sequence
 
 from cappella.engines.context_size import BYTES_PER_TOKEN
-from cappella.ensemble.prompts import CLOSE_MARK, RESULT_MARK, broken_up
-from cappella.ensemble.shares import fair_share
+from cappella.ensemble.fair_share import fair_share
+from cappella.ensemble.passages import passage_text, plain, shortened
+from cappella.ensemble.prompts import CLOSE_MARK, RESULT_MARK
 from cappella.ensemble.sources import Source
 from cappella.ensemble.tool_run import Found
 
@@ -15,9 +15,7 @@ INTRODUCTION = (
 )
 CITE = "Where you use one of these passages, cite it by its handle, as {handle}."
 NO_MORE = "You can make no more calls: answer now, with what you have found."
-MIDDLE = "\n[here {count} characters are left out: the text was too long]\n"
 NOTHING = "(it gave nothing)"
-_HANDLE = re.compile(r"\[(?=\s*S\s*\d)", re.IGNORECASE)
 
 
 def result_texts(found: Sequence[Found], nonce: str, room_tokens: int, is_last: bool) -> list[str]:
@@ -29,26 +27,8 @@ def result_texts(found: Sequence[Found], nonce: str, room_tokens: int, is_last: 
     return [*texts[:-1], f"{texts[-1]}\n\n{NO_MORE}"] if is_last else texts
 
 
-def passage_text(source: Source, room_bytes: int, found_by: str = "") -> str:
-    """A passage with its handle and place, and who found it."""
-    passage = source.passage
-    place = ", ".join(part for part in (f"{passage.documents}/{passage.path}", passage.place, found_by) if part)
-    title = f" ({_plain(passage.title)})" if passage.title else ""
-    return f"[{source.handle}] {_plain(place)}{title}: {shortened(_plain(passage.text), room_bytes)}"
-
-
-def shortened(text: str, room_bytes: int) -> str:
-    """The text without its middle if it is longer; a mark says how much was left out."""
-    written = text.encode()
-    if len(written) <= room_bytes:
-        return text
-    half = max(room_bytes, 0) // 2
-    head, tail = written[:half].decode(errors="ignore"), written[len(written) - half :].decode(errors="ignore")
-    return head + MIDDLE.format(count=len(text) - len(head) - len(tail)) + tail
-
-
 def _result_text(found: Found, label: str, nonce: str, room_bytes: int) -> str:
-    parts = [] if found.sources and not found.result.text.strip() else [_plain(found.result.text) or NOTHING]
+    parts = [] if found.sources and not found.result.text.strip() else [plain(found.result.text) or NOTHING]
     rooms = _rooms([len(part.encode()) for part in parts] + [_bytes(each) for each in found.sources], room_bytes)
     texts = [shortened(part, room) for part, room in zip(parts, rooms, strict=False)]
     texts += [passage_text(source, room) for source, room in zip(found.sources, rooms[len(parts) :], strict=True)]
@@ -59,11 +39,6 @@ def _result_text(found: Found, label: str, nonce: str, room_bytes: int) -> str:
     )
     cite = [CITE.format(handle=f"[{found.sources[0].handle}]")] if found.sources else []
     return "\n\n".join([INTRODUCTION.format(nonce=nonce), fenced, *cite])
-
-
-def _plain(text: str) -> str:
-    """A stranger's text: nothing in it looks like our marks and notes, nor like the handle of another passage."""
-    return _HANDLE.sub("[\u200b", broken_up(text))
 
 
 def _labels(found: Sequence[Found]) -> str:

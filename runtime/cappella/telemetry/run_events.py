@@ -25,12 +25,18 @@ def told(event: events.Event) -> Json:
             reasoning = {"reasoning": event.reasoning} if event.reasoning else {}
             return {"type": "answer.delta", "model": event.name, "delta": event.text, **reasoning}
         case events.ToolCalled():
-            call = {"server": event.server, "tool": event.tool, "arguments": event.arguments}
-            return {"type": "tool.called", "model": event.name, **call}
+            asked = {"server": event.server, "tool": event.tool, "arguments": event.arguments}
+            return {"type": "tool.called", "model": event.name, **asked}
         case events.ToolReturned():
             use = event.use
-            call = {"server": use.server, "tool": use.tool, "is_error": use.is_error, "shared": use.shared}
-            return {"type": "tool.returned", "model": use.seat, **call, "ms": ms(use.total_s)}
+            where = {"model": use.seat, "server": use.server, "tool": use.tool}
+            return {
+                "type": "tool.returned",
+                **where,
+                "is_error": use.is_error,
+                "shared": use.shared,
+                "ms": ms(use.total_s),
+            }
         case events.AnswerDone():
             call = event.answer.call
             tokens = call.usage.completion_tokens

@@ -3,6 +3,7 @@
 const ROLE_TEXT = {
   gate: "decides whether a panel is needed",
   single: "answers alone",
+  lookup: "looks up",
   panel: "answers",
   prefill: "reads early",
   review: "ranks the answers",
@@ -17,13 +18,15 @@ const JUDGE_ROLES = ["agreement", "analysis", "choice", "score", "fold", "final"
 const ROUND_MS = [1, 2, 2.5, 5, 10];
 
 /**
- * The bars of a run, a row for each call. Segments are `{kind, fromMs, toMs}`; of kind prefill (until the first token),
- * decode (from then on) and hidden (the judge's prefill while the panel still runs).
+ * The bars of a run, a row for each call of an engine and for each of a tool, which stands after the call that asked for it.
+ * Segments are `{kind, fromMs, toMs}`; of kind prefill (until the first token), decode (from then on), hidden (the judge's
+ * prefill while the panel still runs) and tool.
  */
-export function waterfall(usage, timings) {
+export function waterfall(usage, timings, toolCalls = []) {
   const calls = usage?.fusion_details ?? [];
   const rows = calls.map((call, at) => row(call, roundOf(calls, at), timings.panel_ms));
-  const endMs = Math.max(timings.total_ms, ...calls.map((call) => call.start_ms + call.ms));
+  for (const use of toolCalls) rows.splice(placeOf(rows, use), 0, toolRow(use, timings.panel_ms));
+  const endMs = Math.max(timings.total_ms, ...rows.map((each) => each.startMs + each.totalMs));
   return { rows, endMs, floorMs: timings.floor_ms, panelMs: timings.panel_ms, ticks: ticks(endMs) };
 }
 
@@ -32,6 +35,7 @@ function row(call, round, panelMs) {
   const does = round > 1 ? `${ROLE_TEXT[call.role]}, round ${round}` : (ROLE_TEXT[call.role] ?? call.role);
   return {
     name: call.model,
+    seat: call.model,
     does,
     role: call.role,
     side,
@@ -43,6 +47,35 @@ function row(call, round, panelMs) {
     promptTokens: call.prompt_tokens,
     cachedTokens: call.cached_tokens,
     completionTokens: call.completion_tokens,
+  };
+}
+
+/** After the last call of the same seat that had begun before, and the tools that it had asked for. */
+function placeOf(rows, use) {
+  const seat = use.seat.split("~")[0];
+  const at = rows.findLastIndex((each) => each.seat === seat && each.startMs <= use.start_ms);
+  return at < 0 ? rows.length : at + 1;
+}
+
+function toolRow(use, panelMs) {
+  const fromMs = use.start_ms;
+  const toMs = fromMs + use.ms;
+  const tool = use.server ? `${use.server}: ${use.tool}` : (use.tool ?? "a tool that does not exist");
+  const how = `${use.shared ? ", shared" : ""}${use.is_error ? ", failed" : ""}`;
+  return {
+    name: use.seat,
+    seat: use.seat.split("~")[0],
+    does: `${tool}${how}`,
+    role: "tool",
+    side: fromMs >= panelMs ? "judge" : "panel",
+    segments: toMs > fromMs ? [{ kind: "tool", fromMs, toMs }] : [],
+    readMs: 0,
+    wroteMs: 0,
+    startMs: fromMs,
+    totalMs: use.ms,
+    promptTokens: 0,
+    cachedTokens: 0,
+    completionTokens: 0,
   };
 }
 

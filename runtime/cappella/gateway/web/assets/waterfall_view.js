@@ -8,12 +8,13 @@ const KINDS = {
   prefill: "reads, until its first token",
   decode: "writes",
   hidden: "reads early, while the panel runs",
+  tool: "waits for a tool",
 };
 
 /** The waterfall of a run that succeeded. */
 export function waterfallView(run) {
   const { usage, fusion } = run;
-  const chart = waterfall(usage, fusion.timings);
+  const chart = waterfall(usage, fusion.timings, fusion.tool_calls);
   const shown = new Set(chart.rows.flatMap((row) => row.segments.map((each) => each.kind)));
   const legend = Object.entries(KINDS)
     .filter(([kind]) => shown.has(kind))

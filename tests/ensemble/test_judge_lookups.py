@@ -1,0 +1,101 @@
+"""A judge that sees what members found, and looks things up itself before it compares and writes."""
+
+import json
+
+from cappella.config.options import Seat
+from cappella.types import Prompt, Sampling
+from support.fake_engines import ANALYSIS, FakeEngines
+from support.scripted_engine import Json, Script
+from support.small_tools import LEAVE, NOTICE, adding, searching
+
+SEARCH = Script((), calls=(("search", '{"q": "leave"}'),), finish_reason="tool_calls")
+ADD = Script((), calls=(("add", '{"q": "2+3"}'),), finish_reason="tool_calls")
+
+
+def seat(name: str, *tools: str) -> Seat:
+    return Seat(name, name, Sampling(temperature=0.7), tools=tools)
+
+
+def has_results(body: Json) -> bool:
+    return any(message["role"] == "tool" for message in body["messages"])
+
+
+def judging(call: Script) -> object:
+    """A judge that makes one call before it compares and writes."""
+
+    def script(body: Json) -> Script:
+        if "look up with your tools" in str(body["messages"][-1]["content"]):
+            return call
+        if "Now compare the answers" in str(body["messages"][-1]["content"]):
+            return Script((json.dumps(ANALYSIS),))
+        return Script(("The", " answer")) if "Now write" in str(body["messages"][-1]["content"]) else Script(("ready",))
+
+    return script
+
+
+async def test_the_judge_sees_each_passage_once_with_the_letters_of_those_who_found_it(
+    fake_engines: FakeEngines,
+) -> None:
+    fake_engines.tool_servers |= {"a": searching(LEAVE, NOTICE, name="a"), "b": searching(LEAVE, name="b")}
+    for name in ("ann", "bob"):
+        fake_engines.let(name, lambda body: Script(("30 days [S1].",)) if has_results(body) else SEARCH)
+    run = await fake_engines.run(panel=(seat("ann", "a"), seat("bob", "b"), seat("cat")))
+    letters = {name: letter for letter, name in run.labels.items()}
+    for text in (fake_engines.judge_prompt(-2), fake_engines.judge_prompt(-1)):
+        both = " and ".join(sorted((letters["ann"], letters["bob"])))
+        assert text.count("Everyone has 30 days of leave.") == 1
+        assert f"handbook/leave.md, lines 10-14, found by {both}: " in text
+        assert f"handbook/notice.md, page 2, found by {letters['ann']}: " in text
+        assert text.index("[end C ") < text.index("Everyone has")
+
+
+async def test_without_passages_the_judge_reads_what_it_always_read(fake_engines: FakeEngines) -> None:
+    await fake_engines.run()
+    assert "passages" not in fake_engines.judge_prompt()
+
+
+async def test_the_judge_looks_up_then_compares_and_writes_over_what_it_found(fake_engines: FakeEngines) -> None:
+    fake_engines.tool_servers["box"] = box = adding()
+    fake_engines.servers["judge"].script = judging(ADD)  # type: ignore[assignment]
+    run = await fake_engines.run(judge_tools=("box",), early_prefill=False)
+    assert box.asked == [("add", {"q": "2+3"})]
+    first, second, analysis, final = fake_engines.servers["judge"].bodies
+    assert [body.get("tool_choice") for body in (first, second, analysis, final)] == [None, None, "none", "none"]
+    assert len({json.dumps(body["tools"]) for body in (first, second, analysis, final)}) == 1
+    for body in (analysis, final):
+        # The prefix stays in the cache.
+        assert body["messages"][: len(second["messages"])] == second["messages"]
+        assert [message["role"] for message in body["messages"]] == ["user", "assistant", "tool", "assistant", "user"]
+    assert run.content == "The answer"
+    assert run.analysis is not None
+    assert [(use.seat, use.tool) for use in run.tool_uses] == [("judge", "add")]
+    assert [call.role for call in run.calls if call.seat == "judge"] == ["lookup", "lookup", "analysis", "final"]
+    assert run.status == "ok"
+
+
+async def test_a_judge_that_needs_nothing_leaves_no_trace_of_its_tools_in_its_prompts(
+    fake_engines: FakeEngines,
+) -> None:
+    fake_engines.tool_servers["box"] = adding()
+    fake_engines.servers["judge"].script = judging(Script(("ready",)))  # type: ignore[assignment]
+    run = await fake_engines.run(judge_tools=("box",))
+    assert "look up" not in fake_engines.judge_prompt()
+    assert run.content == "The answer"
+
+
+async def test_a_judge_that_fails_as_it_looks_up_still_writes(fake_engines: FakeEngines) -> None:
+    fake_engines.tool_servers["box"] = adding()
+    fake_engines.servers["judge"].script = judging(Script(refuse=(400, {"error": {"message": "no tools"}})))  # type: ignore[assignment]
+    run = await fake_engines.run(judge_tools=("box",))
+    assert (run.content, run.status) == ("The answer", "ok")
+
+
+async def test_the_judges_answer_keeps_the_tools_of_the_caller(fake_engines: FakeEngines) -> None:
+    fake_engines.tool_servers["box"] = adding()
+    fake_engines.servers["judge"].script = judging(ADD)  # type: ignore[assignment]
+    weather = {"type": "function", "function": {"name": "weather", "parameters": {}}}
+    prompt = Prompt([{"role": "user", "content": "Hi"}], tools=[weather])
+    await fake_engines.put(prompt, judge_tools=("box",), analysis="off", early_prefill=False)
+    offered = [[tool["function"]["name"] for tool in body["tools"]] for body in fake_engines.servers["judge"].bodies]
+    assert offered == [["add"], ["add"], ["weather"]]
+    assert fake_engines.servers["judge"].bodies[-1].get("tool_choice") is None
