@@ -1,10 +1,12 @@
 """A judge that sees what members found, and looks things up itself before it compares and writes."""
 
+import asyncio
 import json
+from typing import Any
 
 from cappella.config.options import Seat
 from cappella.types import Prompt, Sampling
-from support.fake_engines import ANALYSIS, FakeEngines
+from support.fake_engines import ANALYSIS, FakeEngines, eventually
 from support.scripted_engine import Json, Script
 from support.small_tools import LEAVE, NOTICE, adding, searching
 
@@ -99,3 +101,35 @@ async def test_the_judges_answer_keeps_the_tools_of_the_caller(fake_engines: Fak
     offered = [[tool["function"]["name"] for tool in body["tools"]] for body in fake_engines.servers["judge"].bodies]
     assert offered == [["add"], ["add"], ["weather"]]
     assert fake_engines.servers["judge"].bodies[-1].get("tool_choice") is None
+
+
+async def test_what_is_read_early_is_a_prefix_of_what_a_judge_with_tools_reads(fake_engines: FakeEngines) -> None:
+    handbook = searching(LEAVE)
+    handbook.holds = True
+    fake_engines.tool_servers |= {"box": adding(), "handbook": handbook}
+    fake_engines.servers["judge"].script = judging(ADD)  # type: ignore[assignment]
+    long = tuple(f"word{number} " + "and some more " * 7 for number in range(30))
+    thinking_aloud = Script(("Let me see. " * 200,), calls=SEARCH.calls, finish_reason="tool_calls")
+    fake_engines.let("ann", Script(long, ending="held"))
+    fake_engines.let("bob", Script(long, ending="held"))
+    fake_engines.let("cat", lambda body: Script(long, pause_s=0.01) if has_results(body) else thinking_aloud)
+    panel = (seat("ann"), seat("bob"), seat("cat", "handbook"))
+    options: dict[str, Any] = {
+        "judge_tools": ("box",),
+        "answer_order": "arrival",
+        "analysis": "off",
+        "grace_s": "never",
+    }
+    running = asyncio.create_task(fake_engines.run(panel=panel, **options))
+    assert await eventually(lambda: bool(handbook.asked))
+    fake_engines.release()
+    assert await eventually(lambda: len(fake_engines.ended) == 2)
+    handbook.released.set()
+    run = await running
+    bodies = fake_engines.servers["judge"].bodies
+    early = [body for body in bodies if body.get("max_completion_tokens") == 1]
+    assert early
+    # What cat had said before it called a tool is no part of its answer.
+    assert all(bodies[-1]["messages"][0]["content"].startswith(body["messages"][0]["content"]) for body in early)
+    assert {json.dumps(body["tools"]) for body in early} == {json.dumps(bodies[-1]["tools"])}
+    assert run.status == "ok"
