@@ -13,7 +13,7 @@ from cappella.engines.base import EngineServer
 from cappella.engines.status import EngineState
 from cappella.errors import EngineError
 from cappella.placement.gpus import Gpu
-from cappella.tools.servers import ToolServers
+from cappella.tools.servers import CountedServer
 
 Rows = Iterable[tuple[Sequence[str], float]]
 """Pairs of label values and the sample's value."""
@@ -29,7 +29,7 @@ class Snapshot:
     refused: Mapping[str, int]
     answering: Mapping[str, bool]
     deadlines_s: Mapping[str, float]
-    tool_servers: ToolServers
+    tool_servers: Mapping[str, CountedServer]
 
 
 async def render(now: Snapshot) -> bytes:
@@ -78,7 +78,7 @@ def _gpus(gpus: Sequence[Gpu]) -> Iterator[Metric]:
     yield _gauge("gpu_busy_ratio", "Share of the last second in which the GPU was busy", ["gpu"], busy)
 
 
-def _tools(servers: ToolServers) -> Iterator[Metric]:
+def _tools(servers: Mapping[str, CountedServer]) -> Iterator[Metric]:
     up = (([name], each.problem is None) for name, each in servers.items())
     yield _gauge("tool_server_up", "1 if the tool server serves, else 0", ["server"], up)
     calls = (([name], each.calls) for name, each in servers.items())
