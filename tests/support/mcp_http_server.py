@@ -4,22 +4,25 @@ import sys
 from typing import Any
 
 import uvicorn
-from mcp.server.mcpserver import MCPServer
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-server = MCPServer("small")
 
+def application() -> ASGIApp:
+    from mcp.server.mcpserver import MCPServer
 
-@server.tool()
-def add(a: int, b: int) -> int:
-    """Add two numbers."""
-    return a + b
+    server = MCPServer("small")
 
+    @server.tool()
+    def add(a: int, b: int) -> int:
+        """Add two numbers."""
+        return a + b
 
-@server.tool()
-def big() -> str:
-    """Say more than may be said."""
-    return "x" * (20 << 20)
+    @server.tool()
+    def big() -> str:
+        """Say more than may be said."""
+        return "x" * (20 << 20)
+
+    return server.streamable_http_app(json_response=True)
 
 
 def with_key(app: ASGIApp, key: str) -> ASGIApp:
@@ -37,7 +40,7 @@ def with_key(app: ASGIApp, key: str) -> ASGIApp:
 
 
 def main(port: int, key: str) -> None:
-    app: Any = with_key(server.streamable_http_app(json_response=True), key)
+    app: Any = with_key(application(), key)
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="error")
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from cappella.config import CommandTool
 from cappella.sealing import guard
-from cappella.tools.base import Passage
+from cappella.tools.base import STARTING, Passage
 from cappella.tools.mcp import process, server, stdio
 from cappella.tools.mcp.server import from_command
 from cappella.types import Json
@@ -93,7 +93,7 @@ async def test_a_server_that_crashes_is_begun_again_and_its_problem_has_the_reas
         assert result.is_error
         await until(lambda: small.problem is not None)
         assert "the reason of the crash" in str(small.problem)
-        assert small.tools == ()
+        assert not small.tools
         assert (await small.call("echo", {"text": "Hello."})).is_error
         await serves(small)
         assert [tool.name for tool in small.tools][:1] == ["echo"]
@@ -113,7 +113,7 @@ async def test_a_crash_loop_waits_longer_each_time(tmp_path: Path) -> None:
 async def test_a_program_that_is_not_there_is_named(tmp_path: Path) -> None:
     missing = from_command("small", CommandTool(command=("no-such-program",)), tmp_path)
     await missing.start()
-    await until(lambda: missing.problem != server.STARTING)
+    await until(lambda: missing.problem != STARTING)
     problem = str(missing.problem)
     await missing.stop()
     assert "no-such-program" in problem

@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,7 +47,7 @@ class McpServer(RunningToolServer):
         self._problem: str | None = STARTING
         self._confinement = Details("nothing yet")
         self._notes: Sequence[str] = ()
-        self._counts: Mapping[str, int] = {}
+        self._counts = (0, 0)
         self._tools: Mapping[str, listing.ListedTool] = {}
         self._session: Session | None = None
         self._supervision: asyncio.Task[None] | None = None
@@ -69,7 +68,8 @@ class McpServer(RunningToolServer):
 
     @property
     def details(self) -> Details:
-        return replace(self._confinement, notes=[*self._confinement.notes, *self._notes], **self._counts)
+        notes = [*self._confinement.notes, *self._notes]
+        return Details(self._confinement.confined_by, notes, *self._counts)
 
     async def start(self) -> None:
         self._supervision = asyncio.create_task(self._supervise())
@@ -127,8 +127,7 @@ class McpServer(RunningToolServer):
             session.opened(streams, self._tools_changed) as opened,
         ):
             await self._list(opened)
-            prompts, resources = await opened.count()
-            self._counts = {"prompts": prompts, "resources": resources}
+            self._counts = await opened.count()
             self._session, self._problem = opened, None
             await self._watch(opened)
 
