@@ -18,7 +18,7 @@ from cappella.ensemble.run import Run
 from cappella.ensemble.settings import resolve
 from cappella.ensemble.stream import live
 from cappella.errors import ModelNotReady, UnknownModel
-from cappella.tools.servers import ToolServers
+from cappella.tools.servers import ToolServers, require_installed
 from cappella.types import Message, Prompt, Sampling
 
 POLL_S = 0.1
@@ -40,12 +40,13 @@ class Runtime:
         log_dir = log_dir or written.server.log_dir
         log_dir, self._log_dir_lock = (log_dir, log_folder.hold(log_dir)) if log_dir else _own_log_dir()
         try:
-            self._tool_servers = ToolServers(written, log_dir)
+            require_installed(written)
             self._supervisor = Supervisor(written, log_dir)
         except BaseException:
             self._log_dir_lock.close()
             raise
         self.config = self._supervisor.deployment.config
+        self._tool_servers = ToolServers(written, log_dir, self._supervisor.engines)
         # MERGE: Pipeline(self._supervisor.engines, self._tool_servers)
         self._pipeline = Pipeline(self._supervisor.engines)
 

@@ -10,7 +10,7 @@ import pytest
 from cappella.config import Config, load
 from cappella.errors import ConfigError
 from cappella.tools.mcp import server as mcp_server
-from cappella.tools.servers import ToolServers
+from cappella.tools.servers import ToolServers, require_installed
 from support.fake_engines import gateway_config
 from support.tool_server import command, serves
 
@@ -20,7 +20,7 @@ def with_tools(**tools: Any) -> Config:
 
 
 async def test_calls_and_failures_are_counted(tmp_path: Path) -> None:
-    async with ToolServers(with_tools(small={"command": command()}), tmp_path).running() as servers:
+    async with ToolServers(with_tools(small={"command": command()}), tmp_path, {}).running() as servers:
         small = servers["small"]
         await serves(small)
         await small.call("echo", {"text": "Hello."})
@@ -30,9 +30,9 @@ async def test_calls_and_failures_are_counted(tmp_path: Path) -> None:
 
 async def test_of_another_config_servers_with_the_same_settings_live_on(tmp_path: Path) -> None:
     small, ends = {"command": command()}, {"command": command("prints")}
-    async with ToolServers(with_tools(small=small, other=small), tmp_path).running() as old:
+    async with ToolServers(with_tools(small=small, other=small), tmp_path, {}).running() as old:
         await serves(old["small"])
-        new = old.for_config(with_tools(small=small, other=ends))
+        new = old.for_config(with_tools(small=small, other=ends), {})
         await new.start()
         await serves(new["other"])
         assert new["small"] is old["small"]
@@ -43,10 +43,10 @@ async def test_of_another_config_servers_with_the_same_settings_live_on(tmp_path
     assert {server.problem for server in new.values()} == {mcp_server.STOPPED}
 
 
-def test_without_the_sdk_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_sdk_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mcp", None)
     with pytest.raises(ConfigError, match=r"tools.small: mcp is not installed. pip install 'cappella\[mcp\]'"):
-        ToolServers(with_tools(small={"command": command()}), tmp_path)
+        require_installed(with_tools(small={"command": command()}))
 
 
 def test_a_config_without_tools_does_not_import_the_sdk() -> None:

@@ -71,7 +71,7 @@ def create_app(
 
     `app.state.reloader` reloads and drains it.
     """
-    tool_servers = tool_servers or ToolServers(config, default_log_dir("tools"))
+    tool_servers = tool_servers or ToolServers(config, default_log_dir("tools"), supervisor.engines)
     gatekeeper = Gatekeeper(KeyStore(config.server.keys) if config.server.keys else None)
     metrics, persistence = Metrics(), Persistence(config)
     observer = RequestObserver(config.server, metrics, APIS)

@@ -31,7 +31,7 @@ from cappella.gateway.http_server import bind, http_server
 from cappella.placement.report import as_dict, picture
 from cappella.sealing import guard
 from cappella.telemetry import logs, tracing
-from cappella.tools.servers import ToolServers
+from cappella.tools.servers import ToolServers, require_installed
 
 EXIT_CONFIG = 2
 REFRESH_S = 0.2
@@ -69,8 +69,9 @@ def _run_engines(
     config: Config, read: Callable[[], Config], listener: socket.socket, log_dir: Path, reporter: Reporter
 ) -> int:
     server, port = config.server, listener.getsockname()[1]
-    tool_servers = ToolServers(config, log_dir)
+    require_installed(config)
     supervisor = Supervisor(config, log_dir)
+    tool_servers = ToolServers(config, log_dir, supervisor.engines)
     shown = picture(supervisor.plan, config)
     reporter.report("plan", "Placement plan.", shown, **as_dict(supervisor.plan, config))
     guard.install([str(address) for address in server.may_reach], reporter.report_blocked)

@@ -1,12 +1,13 @@
 """The tool servers of a config: made, started, called and counted, exchanged by a reload, stopped."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Self
 
-from cappella.config import CommandTool, Config, UrlTool
+from cappella.config import AnyTool, CommandTool, Config, Documents, UrlTool
+from cappella.engines.base import Engine
 from cappella.errors import ConfigError
 from cappella.tools.base import STARTING, Details, RunningToolServer, Tool, ToolResult
 from cappella.tools.mcp import server as mcp_server
@@ -16,8 +17,9 @@ from cappella.types import Json
 class CountedServer:
     """A tool server with what was made of it: `calls` so far, and how many of them `failed`. See `ToolServer`."""
 
-    def __init__(self, server: RunningToolServer) -> None:
+    def __init__(self, server: RunningToolServer, details: Callable[[], Details] = Details) -> None:
         self._server = server
+        self._details = details
         self.calls = 0
         self.failed = 0
 
@@ -40,7 +42,7 @@ class CountedServer:
 
     @property
     def details(self) -> Details:
-        return self._server.details
+        return self._details()
 
     async def start(self) -> None:
         """See `RunningToolServer`."""
@@ -59,17 +61,20 @@ class CountedServer:
 
 
 class ToolServers(Mapping[str, CountedServer]):
-    """The tool servers of one config by name. Raises ConfigError for those that cannot be made.
+    """The tool servers and documents of one config by name; `engines` embed and rank documents.
 
     `start` and `stop` them, or use `running`; `for_config` gives the set of another config.
     """
 
-    def __init__(self, config: Config, log_dir: Path, before: "ToolServers | None" = None) -> None:
-        self._config = config
+    def __init__(
+        self, config: Config, log_dir: Path, engines: Mapping[str, Engine], before: "ToolServers | None" = None
+    ) -> None:
+        self._settings: Mapping[str, AnyTool | Documents] = {**config.tools, **config.documents}
         self._log_dir = log_dir
+        self._engines = engines
         # All sets of a gateway share it: when it stops, so do those of earlier configs that runs still use.
         self._running: set[CountedServer] = before._running if before else set()
-        self._servers = {name: self._kept(name, before) or self._made(name) for name in config.tools}
+        self._servers = {name: self._kept(name, before) or self._made(name) for name in self._settings}
 
     def __getitem__(self, name: str) -> CountedServer:
         return self._servers[name]
@@ -80,9 +85,9 @@ class ToolServers(Mapping[str, CountedServer]):
     def __len__(self) -> int:
         return len(self._servers)
 
-    def for_config(self, config: Config) -> "ToolServers":
-        """The set of another config, not started: servers whose settings are the same live on in it. Raises ConfigError."""
-        return ToolServers(config, self._log_dir, self)
+    def for_config(self, config: Config, engines: Mapping[str, Engine]) -> "ToolServers":
+        """The set of another config, not started; servers whose settings and engines are the same live on in it."""
+        return ToolServers(config, self._log_dir, engines, self)
 
     async def start(self) -> None:
         """Begin to start those that do not run, in the background."""
@@ -113,22 +118,32 @@ class ToolServers(Mapping[str, CountedServer]):
         await asyncio.gather(*(server.stop() for server in servers))
 
     def _kept(self, name: str, before: "ToolServers | None") -> CountedServer | None:
-        is_same = before is not None and before._config.tools.get(name) == self._config.tools[name]
-        return before[name] if before is not None and is_same else None
+        if before is None or before._settings.get(name) != self._settings[name]:
+            return None
+        return before[name] if self._engines_of(name) == before._engines_of(name) else None
+
+    def _engines_of(self, name: str) -> list[Engine | None]:
+        """The engines that documents are searched with."""
+        settings = self._settings[name]
+        models = (settings.embedder, settings.reranker) if isinstance(settings, Documents) else ()
+        return [self._engines.get(model) for model in models if model]
 
     def _made(self, name: str) -> CountedServer:
-        match self._config.tools[name]:
+        match self._settings[name]:
             case CommandTool() as command:
-                _require_sdk(name)
-                return CountedServer(mcp_server.from_command(name, command, self._log_dir))
+                made = mcp_server.from_command(name, command, self._log_dir)
+                return CountedServer(made, lambda: made.details)
             case UrlTool() as url:
-                _require_sdk(name)
-                return CountedServer(mcp_server.from_url(name, url))
-            # MERGE: one case for BuiltinTool (cappella.tools.builtin.open_builtin), and documents beside `config.tools`.
+                attached = mcp_server.from_url(name, url)
+                return CountedServer(attached, lambda: attached.details)
+            # MERGE: BuiltinTool: CountedServer(open_builtin(name, settings)).
+            # MERGE: Documents: CountedServer(open_documents(name, settings, self._engines)).
             case other:
-                raise ConfigError(f"tools.{name}", f"{type(other).__name__} cannot be opened", "Use command or url")
+                raise ConfigError(f"{name}", f"{type(other).__name__} cannot be opened", "Use command or url")
 
 
-def _require_sdk(name: str) -> None:
-    if not mcp_server.is_installed():
-        raise ConfigError(f"tools.{name}", "mcp is not installed", "pip install 'cappella[mcp]'")
+def require_installed(config: Config) -> None:
+    """Raises ConfigError where a config has MCP servers, and the SDK is missing."""
+    for name, tool in config.tools.items():
+        if isinstance(tool, CommandTool | UrlTool) and not mcp_server.is_installed():
+            raise ConfigError(f"tools.{name}", "mcp is not installed", "pip install 'cappella[mcp]'")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from cappella.background import to_its_end
 from cappella.config import CommandTool, UrlTool
 from cappella.errors import ToolCallFailed, ToolServerLost
-from cappella.tools.base import STARTING, Details, RunningToolServer, Tool, ToolResult
+from cappella.tools.base import STARTING, Details, Tool, ToolResult
 from cappella.tools.mcp import listing, process, replies
 from cappella.types import Json
 
@@ -36,8 +36,8 @@ def is_installed() -> bool:
     return importlib.util.find_spec("mcp") is not None
 
 
-class McpServer(RunningToolServer):
-    """See `ToolServer`. `delays_s` are the waits before each new start; the last one is repeated."""
+class McpServer:
+    """See `RunningToolServer`. `delays_s` are the waits before each new start; the last one is repeated."""
 
     def __init__(self, name: str, config: CommandTool | UrlTool, connect: Connect, delays_s: Sequence[float]) -> None:
         self._name = name
@@ -68,13 +68,16 @@ class McpServer(RunningToolServer):
 
     @property
     def details(self) -> Details:
+        """What an operator is told of it."""
         notes = [*self._confinement.notes, *self._notes]
         return Details(self._confinement.confined_by, notes, *self._counts)
 
     async def start(self) -> None:
+        """See `RunningToolServer`."""
         self._supervision = asyncio.create_task(self._supervise())
 
     async def stop(self) -> None:
+        """See `RunningToolServer`."""
         if self._supervision:
             self._supervision.cancel()
             await asyncio.wait({self._supervision})
