@@ -18,8 +18,7 @@ from cappella.ensemble.run import Run
 from cappella.ensemble.settings import resolve
 from cappella.ensemble.stream import live
 from cappella.errors import ModelNotReady, UnknownModel
-from cappella.tools import servers
-from cappella.tools.servers import ToolServers
+from cappella.tools.servers import ToolServers, require_installed
 from cappella.types import Message, Prompt, Sampling
 
 POLL_S = 0.1
@@ -41,7 +40,7 @@ class Runtime:
         log_dir = log_dir or written.server.log_dir
         log_dir, self._log_dir_lock = (log_dir, log_folder.hold(log_dir)) if log_dir else _own_log_dir()
         try:
-            servers.require_installed(written)
+            require_installed(written)
             self._supervisor = Supervisor(written, log_dir)
         except BaseException:
             self._log_dir_lock.close()

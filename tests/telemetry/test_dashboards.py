@@ -11,9 +11,12 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from cappella.config import UrlTool
 from cappella.placement.gpus import Gpu
 from cappella.telemetry import snapshot
 from cappella.telemetry.snapshot import Snapshot
+from cappella.tools.mcp.server import from_url
+from cappella.tools.servers import CountedServer
 from support.fake_engines import FakeEngines
 from support.real_deployment import ROOT, Deployment
 from support.scripted_engine import Script
@@ -76,9 +79,10 @@ async def known(fake_engines: FakeEngines, gateway: str) -> Labels:
             assert reply.status == 200, await reply.text()
         async with http.get(f"{gateway}/metrics") as reply:
             page = await reply.text()
-    # Samples that this gateway lacks: GPUs, queues.
+    # Samples that this gateway lacks: GPUs, queues, tool servers.
+    tools = {"git": CountedServer(from_url("git", UrlTool(url="http://127.0.0.1:1/mcp")))}
     now = Snapshot(
-        {}, [Gpu(0, "GPU-0", "one", 2, 1, 50, None, frozenset())], {"e": 1}, {"e": 1}, {"e": True}, {"e": 1.0}, {}
+        {}, [Gpu(0, "GPU-0", "one", 2, 1, 50, None, frozenset())], {"e": 1}, {"e": 1}, {"e": True}, {"e": 1.0}, tools
     )
     found = labels_of(page) | labels_of((await snapshot.render(now)).decode())
     return found | {name: {"model", "model_name", "engine"} for name in VLLM}

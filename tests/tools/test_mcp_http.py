@@ -12,7 +12,7 @@ import pytest
 from cappella.config import UrlTool
 from cappella.tools.base import STARTING
 from cappella.tools.mcp.server import McpServer, from_url
-from support import mcp_http_server
+from support import mcp_sdk_server
 from support.tool_server import QUICK_S, serves, until
 
 KEY = "the-key-of-the-server"
@@ -27,7 +27,7 @@ def port() -> int:
 @asynccontextmanager
 async def serving(port: int) -> AsyncIterator[None]:
     """The server, as a process of its own."""
-    process = await asyncio.create_subprocess_exec(sys.executable, mcp_http_server.__file__, str(port), KEY)
+    process = await asyncio.create_subprocess_exec(sys.executable, mcp_sdk_server.__file__, str(port), KEY)
     try:
         yield
     finally:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -12,10 +13,11 @@ import pytest
 
 from cappella.config import CommandTool
 from cappella.sealing import guard
-from cappella.tools.base import Passage
+from cappella.tools.base import STARTING, Passage
 from cappella.tools.mcp import process, server, stdio
 from cappella.tools.mcp.server import from_command
 from cappella.types import Json
+from support import mcp_sdk_server
 from support.tool_server import running, serves, until
 
 needs_namespaces = pytest.mark.skipif(
@@ -93,7 +95,7 @@ async def test_a_server_that_crashes_is_begun_again_and_its_problem_has_the_reas
         assert result.is_error
         await until(lambda: small.problem is not None)
         assert "the reason of the crash" in str(small.problem)
-        assert small.tools == ()
+        assert not small.tools
         assert (await small.call("echo", {"text": "Hello."})).is_error
         await serves(small)
         assert [tool.name for tool in small.tools][:1] == ["echo"]
@@ -113,7 +115,7 @@ async def test_a_crash_loop_waits_longer_each_time(tmp_path: Path) -> None:
 async def test_a_program_that_is_not_there_is_named(tmp_path: Path) -> None:
     missing = from_command("small", CommandTool(command=("no-such-program",)), tmp_path)
     await missing.start()
-    await until(lambda: missing.problem != server.STARTING)
+    await until(lambda: missing.problem != STARTING)
     problem = str(missing.problem)
     await missing.stop()
     assert "no-such-program" in problem
@@ -216,6 +218,27 @@ async def test_an_address_of_may_reach_is_allowed_and_others_are_not(tmp_path: P
     assert "sealed" not in own.text
 
 
+async def test_a_server_of_the_sdk_is_called_without_a_network(tmp_path: Path) -> None:
+    made = from_command("made", CommandTool(command=(sys.executable, mcp_sdk_server.__file__, "stdio")), tmp_path)
+    await made.start()
+    try:
+        await serves(made)
+        assert (await made.call("add", {"a": 2, "b": 3})).text == "5"
+    finally:
+        await made.stop()
+
+
+async def test_a_server_ends_with_its_guardian_and_is_begun_again(tmp_path: Path) -> None:
+    async with running(tmp_path, env={"MARK": str(tmp_path)}) as small:
+        await small.call("children", {})
+        before = set(_marked(tmp_path))
+        for guardian in _guardians():
+            os.kill(guardian, signal.SIGKILL)
+        await until(lambda: small.problem is not None)
+        await serves(small)
+        await until(lambda: not before & set(_marked(tmp_path)))
+
+
 async def test_no_process_is_left_of_a_server_that_left_its_session(tmp_path: Path) -> None:
     async with running(tmp_path, env={"MARK": str(tmp_path)}) as small:
         assert not (await small.call("children", {})).is_error
@@ -257,12 +280,19 @@ async def test_the_log_stays_within_its_limit(tmp_path: Path, monkeypatch: pytes
 async def _holder(folder: Path, *inside: str) -> asyncio.subprocess.Process:
     """A process like a gateway, over the small server."""
     arguments = (*inside, sys.executable, "-m", "support.tool_holder", str(folder))
-    return await asyncio.create_subprocess_exec(*arguments, stdout=subprocess.PIPE)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    return await asyncio.create_subprocess_exec(*arguments, stdout=subprocess.PIPE, env=environment)
 
 
 async def _told(holder: asyncio.subprocess.Process) -> Json:
     assert holder.stdout
     return dict(json.loads(await holder.stdout.readline()))
+
+
+def _guardians() -> list[int]:
+    """Those of this process."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    return [pid for pid in map(int, children) if b"guardian" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def _marked(folder: Path) -> list[str]:

@@ -43,7 +43,7 @@ async def test_of_another_config_servers_with_the_same_settings_live_on(tmp_path
     assert {server.problem for server in new.values()} == {mcp_server.STOPPED}
 
 
-def test_without_the_sdk_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_sdk_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mcp", None)
     with pytest.raises(ConfigError, match=r"tools.small: mcp is not installed. pip install 'cappella\[mcp\]'"):
         require_installed(with_tools(small={"command": command()}))

@@ -15,6 +15,7 @@ import {
   stageText,
   summaryText,
   stateTone,
+  toolServerCells,
 } from "../../runtime/cappella/gateway/web/assets/machine_text.js";
 
 const GIB = 2 ** 30;
@@ -90,4 +91,12 @@ test("each swap group has a bar, and no bar is longer than its device", () => {
   const bars = memoryBars(device({ engines: { judge: 4 * GIB, ann: 5 * GIB, bob: 9 * GIB } }), engines);
   assert.deepEqual(bars.map((bar) => bar.title), ["planned, swap group 1", "planned, swap group 2", "used"]);
   assert.deepEqual(bars[1].segments.map((each) => [each.name, each.share]), [["judge", 0.4], ["bob", 0.6]]);
+});
+
+test("a tool server says what it offers, or why it offers nothing", () => {
+  const up = { state: "ready", problem: null, tools: ["echo"], calls: 2, failed: 1, confined_by: "no network", notes: [] };
+  assert.deepEqual(toolServerCells(["git", up]), [["git"], "ready", ["echo"], "2", "1", "no network"]);
+  const down = { ...up, state: "down", problem: "it ended", tools: [] };
+  assert.deepEqual(toolServerCells(["git", down]), [["git"], "down: it ended", "–", "2", "1", "no network"]);
+  assert.equal(toolServerCells(["git", { ...up, notes: ["tool 'x' is left out"] }])[1], "ready: tool 'x' is left out");
 });

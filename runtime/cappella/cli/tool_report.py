@@ -8,8 +8,7 @@ from pathlib import Path
 
 from cappella.cli.client.text import clipped, safe
 from cappella.config import Config
-from cappella.tools import servers
-from cappella.tools.servers import CountedServer, ToolServers
+from cappella.tools.servers import CountedServer, ToolServers, require_installed
 
 POLL_S = 0.05
 MAX_START_S = 60.0
@@ -18,13 +17,14 @@ MAX_DESCRIPTION_CHARACTERS = 100
 
 async def show(config: Config) -> bool:
     """Print a report; returns whether every tool server serves, and nothing of it is left out."""
-    servers.require_installed(config)
+    require_installed(config)
     with tempfile.TemporaryDirectory(prefix="cappella-check-") as folder:
-        async with ToolServers(config, Path(folder), {}).running() as running:
-            await _settled(running)
-            for server in running.values():
+        # Without engines documents are found by their words alone.
+        async with ToolServers(config, Path(folder), {}).running() as servers:
+            await _settled(servers)
+            for server in servers.values():
                 print("\n".join(_lines(server)))
-            return not any(server.problem or server.details.notes for server in running.values())
+            return not any(server.problem or server.details.notes for server in servers.values())
 
 
 async def _settled(servers: ToolServers) -> None:

@@ -11,6 +11,7 @@ NAMES = (
     "config",
     "api",
     "clients",
+    "tools",
     "batch",
     "operations",
     "air-gap",

@@ -14,8 +14,7 @@ from cappella.gateway.drain import InFlight
 from cappella.gateway.reply_types import Reloaded
 from cappella.gateway.state import GatewayState
 from cappella.telemetry.audit.actions import OperatorActions
-from cappella.tools import servers
-from cappella.tools.servers import ToolServers
+from cappella.tools.servers import ToolServers, require_installed
 
 POLL_S = 0.1
 LINGER_S = 1.0
@@ -66,8 +65,8 @@ class Reloader:
         async with self._lock:
             config = await asyncio.to_thread(self._read_config)
             _require_reloadable(self.state.config, config)
+            require_installed(config)
             change = await asyncio.to_thread(self._supervisor.compare, config)
-            servers.require_installed(config)
             old, new = self._supervisor.deployment, self._supervisor.prepare(change)
             tool_servers = self.state.tool_servers.for_config(config, new.engines)
             if change.fits_side_by_side:
@@ -155,6 +154,7 @@ def _changed(old: Config, new: Config) -> list[str]:
     parts = [
         ("models", old.models, new.models),
         ("tools", old.tools, new.tools),
+        ("documents", old.documents, new.documents),
         ("ensembles", old.ensembles, new.ensembles),
         ("server", vars(old.server), vars(new.server)),
         ("placement", vars(old.placement), vars(new.placement)),

@@ -31,8 +31,7 @@ from cappella.gateway.http_server import bind, http_server
 from cappella.placement.report import as_dict, picture
 from cappella.sealing import guard
 from cappella.telemetry import logs, tracing
-from cappella.tools import servers
-from cappella.tools.servers import ToolServers
+from cappella.tools.servers import ToolServers, require_installed
 
 EXIT_CONFIG = 2
 REFRESH_S = 0.2
@@ -71,6 +70,7 @@ def _run_engines(
     config: Config, read: Callable[[], Config], listener: socket.socket, log_dir: Path, reporter: Reporter
 ) -> int:
     server, port = config.server, listener.getsockname()[1]
+    require_installed(config)
     supervisor = Supervisor(config, log_dir)
     tool_servers = ToolServers(config, log_dir, supervisor.engines)
     shown = picture(supervisor.plan, config)

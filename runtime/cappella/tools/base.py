@@ -74,17 +74,12 @@ class Details:
 
 
 class RunningToolServer(ToolServer, Protocol):
-    """A tool server that the gateway starts and stops. A class that derives from it need only define what it does itself."""
-
-    @property
-    def details(self) -> Details:
-        """What an operator is told of it."""
-        return Details()
+    """A tool server that the gateway starts and stops."""
 
     async def start(self) -> None:
-        """Begin to start it, in the background."""
-        return
+        """Begin to start it, in the background; until that has ended its problem is STARTING."""
+        ...
 
     async def stop(self) -> None:
         """End it; returns when nothing of it is left running."""
-        return
+        ...

@@ -1,12 +1,12 @@
 """The tool servers of a config: made, started, called and counted, exchanged by a reload, stopped."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Self
 
-from cappella.config import BuiltinTool, CommandTool, Config, UrlTool
+from cappella.config import AnyTool, BuiltinTool, CommandTool, Config, Documents, UrlTool
 from cappella.engines.base import Engine
 from cappella.errors import ConfigError
 from cappella.tools.base import STARTING, Details, RunningToolServer, Tool, ToolResult
@@ -19,8 +19,9 @@ from cappella.types import Json
 class CountedServer:
     """A tool server with what was made of it: `calls` so far, and how many of them `failed`. See `ToolServer`."""
 
-    def __init__(self, server: RunningToolServer) -> None:
+    def __init__(self, server: RunningToolServer, details: Callable[[], Details] = Details) -> None:
         self._server = server
+        self._details = details
         self.calls = 0
         self.failed = 0
 
@@ -43,7 +44,7 @@ class CountedServer:
 
     @property
     def details(self) -> Details:
-        return self._server.details
+        return self._details()
 
     async def start(self) -> None:
         """See `RunningToolServer`."""
@@ -62,7 +63,7 @@ class CountedServer:
 
 
 class ToolServers(Mapping[str, CountedServer]):
-    """The tool servers and documents of one config by name; `engines` has the embedders and rerankers.
+    """The tool servers and documents of one config by name; `engines` embed and rank documents.
 
     `start` and `stop` them, or use `running`; `for_config` gives the set of another config.
     """
@@ -70,13 +71,12 @@ class ToolServers(Mapping[str, CountedServer]):
     def __init__(
         self, config: Config, log_dir: Path, engines: Mapping[str, Engine], before: "ToolServers | None" = None
     ) -> None:
-        self._config = config
+        self._settings: Mapping[str, AnyTool | Documents] = {**config.tools, **config.documents}
         self._log_dir = log_dir
         self._engines = engines
         # All sets of a gateway share it: when it stops, so do those of earlier configs that runs still use.
         self._running: set[CountedServer] = before._running if before else set()
-        names = (*config.tools, *config.documents)
-        self._servers = {name: self._kept(name, before) or CountedServer(self._made(name)) for name in names}
+        self._servers = {name: self._kept(name, before) or self._made(name) for name in self._settings}
 
     def __getitem__(self, name: str) -> CountedServer:
         return self._servers[name]
@@ -88,7 +88,7 @@ class ToolServers(Mapping[str, CountedServer]):
         return len(self._servers)
 
     def for_config(self, config: Config, engines: Mapping[str, Engine]) -> "ToolServers":
-        """The set of another config, not started: servers whose settings and engines are the same live on in it."""
+        """The set of another config, not started; servers whose settings and engines are the same live on in it."""
         return ToolServers(config, self._log_dir, engines, self)
 
     async def start(self) -> None:
@@ -120,30 +120,32 @@ class ToolServers(Mapping[str, CountedServer]):
         await asyncio.gather(*(server.stop() for server in servers))
 
     def _kept(self, name: str, before: "ToolServers | None") -> CountedServer | None:
-        is_same = before is not None and before._settings_of(name) == self._settings_of(name)
-        return before[name] if before is not None and is_same else None
+        if before is None or before._settings.get(name) != self._settings[name]:
+            return None
+        return before[name] if self._engines_of(name) == before._engines_of(name) else None
 
-    def _settings_of(self, name: str) -> object:
-        """What a server depends on; None without one."""
-        documents = self._config.documents.get(name)
-        if documents is None:
-            return self._config.tools.get(name)
-        return documents, *(self._engines.get(each or "") for each in (documents.embedder, documents.reranker))
+    def _engines_of(self, name: str) -> list[Engine | None]:
+        """The engines that documents are searched with."""
+        settings = self._settings[name]
+        models = (settings.embedder, settings.reranker) if isinstance(settings, Documents) else ()
+        return [self._engines.get(model) for model in models if model]
 
-    def _made(self, name: str) -> RunningToolServer:
-        if documents := self._config.documents.get(name):
-            return open_documents(name, documents, self._engines)
-        match self._config.tools[name]:
+    def _made(self, name: str) -> CountedServer:
+        match self._settings[name]:
             case CommandTool() as command:
-                return mcp_server.from_command(name, command, self._log_dir)
+                made = mcp_server.from_command(name, command, self._log_dir)
+                return CountedServer(made, lambda: made.details)
             case UrlTool() as url:
-                return mcp_server.from_url(name, url)
+                attached = mcp_server.from_url(name, url)
+                return CountedServer(attached, lambda: attached.details)
             case BuiltinTool() as builtin:
-                return open_builtin(name, builtin)
+                return CountedServer(open_builtin(name, builtin))
+            case Documents() as documents:
+                return CountedServer(open_documents(name, documents, self._engines))
 
 
 def require_installed(config: Config) -> None:
-    """Raises ConfigError if the config has MCP servers, and their client is not installed."""
+    """Raises ConfigError where a config has MCP servers, and the SDK is missing."""
     for name, tool in config.tools.items():
-        if not isinstance(tool, BuiltinTool) and not mcp_server.is_installed():
+        if isinstance(tool, CommandTool | UrlTool) and not mcp_server.is_installed():
             raise ConfigError(f"tools.{name}", "mcp is not installed", "pip install 'cappella[mcp]'")

@@ -16,7 +16,14 @@ KV_CELLS = 4
 TROUBLED = ("failed", "unhealthy", "restarting")
 TOLD_BY_ITS_STATE = ("ready", *TROUBLED)
 MAX_TROUBLES = 5
-STYLES = {"ready": "green", "asleep": "blue", "failed": "red", "unhealthy": "red", "restarting": "yellow"}
+STYLES = {
+    "ready": "green",
+    "asleep": "blue",
+    "failed": "red",
+    "unhealthy": "red",
+    "down": "red",
+    "restarting": "yellow",
+}
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red", "bright_cyan", "bright_magenta", "bright_green")
 COUNTS = {"in_flight": "under way", "waiting": "waiting"}
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -34,7 +41,7 @@ class Machine:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         engines: Mapping[str, Json] = self._reply.get("engines") or {}
         above = [self._head(), *self._ensembles(), Text()]
-        below = [*_troubles(engines), *self._memory(engines, options.max_width)]
+        below = [*_troubles(engines), *self._tool_servers(), *self._memory(engines, options.max_width)]
         below += [Text("q ends", "dim")] if self._is_for_screen else []
         # One line for the table's heading, and one for the count of hidden engines.
         rows = max(1, console.height - len(above) - len(below) - 2) if self._is_for_screen else len(engines)
@@ -57,6 +64,14 @@ class Machine:
             details += [f"{', '.join(each['panel'])} → {each.get('judge') or 'no judge'}"] if each.get("panel") else []
             text = "".join(f" · {part}" for part in details)
             yield Text.assemble((f"cappella/{name} ", "bold"), answers, text, no_wrap=True, overflow="ellipsis")
+
+    def _tool_servers(self) -> Iterator[Text]:
+        for name, each in (self._reply.get("tool_servers") or {}).items():
+            state = str(each.get("state", ""))
+            told = each.get("problem") or f"{len(each.get('tools') or ())} tools, {each.get('calls', 0)} calls, "
+            told += "" if each.get("problem") else f"{each.get('failed', 0)} failed"
+            line = ((f"{safe(name)} ", "bold"), (state, STYLES.get(state, "yellow")), f" · {safe(told)}")
+            yield Text.assemble(*line, no_wrap=True, overflow="ellipsis")
 
     def _memory(self, engines: Mapping[str, Json], width: int) -> Iterator[RenderableType]:
         devices: Sequence[Json] = self._reply.get("memory") or ()

@@ -5,7 +5,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cappella.tools.base import RunningToolServer, Tool, ToolResult
+from cappella.tools.base import Tool, ToolResult
 from cappella.types import Json
 
 MAX_RESULT_BYTES = 16 << 10
@@ -23,7 +23,7 @@ class Arguments(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class BuiltinServer(RunningToolServer, Generic[A]):
+class BuiltinServer(Generic[A]):
     """A tool server in this process: `forms` has the arguments of each tool, `_answer` gives the result or raises Refused."""
 
     def __init__(self, name: str, forms: Mapping[str, type[A]]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from cappella.config import Documents
 from cappella.config.paths import state_dir
 from cappella.engines.base import Engine
-from cappella.tools.base import STARTING, Passage, RunningToolServer, Tool, ToolResult
+from cappella.tools.base import STARTING, Passage, Tool, ToolResult
 from cappella.tools.documents import arguments
 from cappella.tools.documents.arguments import BadArguments
 from cappella.tools.documents.embedding import embed_missing
@@ -44,7 +44,7 @@ def open_documents(
     return DocumentServer(name, config, embedder, reranker, interval_s)
 
 
-class DocumentServer(RunningToolServer):
+class DocumentServer:
     """See `ToolServer`. `start` begins to bring the index up to date, now and then at each interval, until `stop`."""
 
     def __init__(

@@ -115,9 +115,10 @@ def _execute(launch: Launch) -> None:
 
 def _watch(first: int, control: socket.socket, memory_bytes: int) -> str | None:
     """Until the server or the socket ends, or a limit is met, which is returned."""
-    ended, stop_by = _wakes_on_child_end(), None
+    ended = _wakes_on_child_end()
+    stop_by: float | None = None
     while True:
-        listening = [ended] if stop_by else [ended, control]
+        listening: list[int | socket.socket] = [ended] if stop_by else [ended, control]
         readable, _, _ = select.select(listening, [], [], CHECK_S)
         if ended in readable:
             os.read(ended, 4096)

@@ -6,14 +6,13 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cappella.background import to_its_end
 from cappella.config import CommandTool, UrlTool
 from cappella.errors import ToolCallFailed, ToolServerLost
-from cappella.tools.base import STARTING, Details, RunningToolServer, Tool, ToolResult
+from cappella.tools.base import STARTING, Details, Tool, ToolResult
 from cappella.tools.mcp import listing, process, replies
 from cappella.types import Json
 
@@ -37,8 +36,8 @@ def is_installed() -> bool:
     return importlib.util.find_spec("mcp") is not None
 
 
-class McpServer(RunningToolServer):
-    """See `ToolServer`. `delays_s` are the waits before each new start; the last one is repeated."""
+class McpServer:
+    """See `RunningToolServer`. `delays_s` are the waits before each new start; the last one is repeated."""
 
     def __init__(self, name: str, config: CommandTool | UrlTool, connect: Connect, delays_s: Sequence[float]) -> None:
         self._name = name
@@ -48,7 +47,7 @@ class McpServer(RunningToolServer):
         self._problem: str | None = STARTING
         self._confinement = Details("nothing yet")
         self._notes: Sequence[str] = ()
-        self._counts: Mapping[str, int] = {}
+        self._counts = (0, 0)
         self._tools: Mapping[str, listing.ListedTool] = {}
         self._session: Session | None = None
         self._supervision: asyncio.Task[None] | None = None
@@ -69,12 +68,16 @@ class McpServer(RunningToolServer):
 
     @property
     def details(self) -> Details:
-        return replace(self._confinement, notes=[*self._confinement.notes, *self._notes], **self._counts)
+        """What an operator is told of it."""
+        notes = [*self._confinement.notes, *self._notes]
+        return Details(self._confinement.confined_by, notes, *self._counts)
 
     async def start(self) -> None:
+        """See `RunningToolServer`."""
         self._supervision = asyncio.create_task(self._supervise())
 
     async def stop(self) -> None:
+        """See `RunningToolServer`."""
         if self._supervision:
             self._supervision.cancel()
             await asyncio.wait({self._supervision})
@@ -127,8 +130,7 @@ class McpServer(RunningToolServer):
             session.opened(streams, self._tools_changed) as opened,
         ):
             await self._list(opened)
-            prompts, resources = await opened.count()
-            self._counts = {"prompts": prompts, "resources": resources}
+            self._counts = await opened.count()
             self._session, self._problem = opened, None
             await self._watch(opened)
 

@@ -37,10 +37,14 @@ class Session:
         return await self._listed("tools") if self._has.tools else []
 
     async def count(self) -> tuple[int, int]:
-        """How many prompts and resources it has. Raises ToolServerLost."""
-        prompts = await self._listed("prompts") if self._has.prompts else []
-        resources = await self._listed("resources") if self._has.resources else []
-        return len(prompts), len(resources)
+        """How many prompts and resources it has, which nobody needs: a list that it cannot give counts as empty."""
+        return await self._counted("prompts"), await self._counted("resources")
+
+    async def _counted(self, what: str) -> int:
+        try:
+            return len(await self._listed(what)) if getattr(self._has, what) else 0
+        except ToolServerLost:
+            return 0
 
     async def call(self, tool: str, arguments: Json, timeout_s: float) -> Json:
         """The result. Raises ToolCallFailed."""

@@ -14,7 +14,7 @@ from cappella.tools.mcp.process import CommandProcess
 from cappella.tools.mcp.session import Streams
 
 MAX_MESSAGE_BYTES = 16 << 20
-MAX_UNASKED = 1000
+MAX_UNASKED = 10_000
 """How many lines that answer no request a server may write from one answer to the next."""
 READ_BYTES = 1 << 16
 

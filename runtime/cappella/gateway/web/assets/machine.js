@@ -6,7 +6,7 @@ import { actionOutcomes } from "./machine_actions.js";
 import { hourCharts } from "./machine_charts.js";
 import { engineTable } from "./machine_engines.js";
 import { memoryPicture } from "./machine_memory.js";
-import { callCells, confirmation, formatNumber, runCells, summaryText } from "./machine_text.js";
+import { callCells, confirmation, formatNumber, runCells, summaryText, toolServerCells } from "./machine_text.js";
 import { plainTable } from "./plain_table.js";
 
 const REFRESH_MS = 1000;
@@ -88,13 +88,15 @@ function build(root, act, look) {
   const hour = hourCharts();
   const memory = memoryPicture();
   const ensembles = plainTable("Ensembles", ["Ensemble", "Can answer", "Panel", "Judge", "In flight", "Waiting"]);
+  const tools = plainTable("Tool servers", ["Tool server", "State", "Tools", "Calls", "Failed", "Confined by"]);
   const runs = plainTable("Recent runs", ["Time", "Model", "Status", "Seconds", "Id"]);
   const calls = plainTable("Last calls", ["Time", "Model", "Key", "Status", "Seconds", "Tokens in", "Tokens out"]);
   const inMemory = section("Memory", memory.root);
+  const inTools = section("Tool servers", tools.root);
   const inRuns = section("Recent runs", runs.root);
   const inHour = section("The last hour", hour.root);
   const inCalls = section("Last calls", calls.root);
-  for (const each of [inMemory, inRuns, inHour, inCalls]) each.hidden = true;
+  for (const each of [inMemory, inTools, inRuns, inHour, inCalls]) each.hidden = true;
   const dialog = confirmDialog();
   fill(
     root,
@@ -108,6 +110,7 @@ function build(root, act, look) {
       inMemory,
       inHour,
       section("Ensembles", ensembles.root),
+      inTools,
       inRuns,
       inCalls,
       dialog.root,
@@ -139,6 +142,9 @@ function build(root, act, look) {
     inMemory.hidden = !machine.memory?.length;
     memory.show(machine.memory ?? [], machine.engines ?? {});
     if (!machine.queue) inHour.hidden = inCalls.hidden = true;
+    const servers = Object.entries(machine.tool_servers ?? {});
+    inTools.hidden = !servers.length;
+    tools.show(servers.map(toolServerCells));
     ensembles.show(Object.entries(machine.ensembles ?? {}).map(ensembleCells));
   }
 

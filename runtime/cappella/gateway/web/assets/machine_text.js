@@ -75,6 +75,14 @@ export function callCells(call) {
   return [when, called, call.key ?? "–", status, seconds, ...tokens];
 }
 
+/** A row of the tool servers: the state says why it has no tools, or which were left out. */
+export function toolServerCells([name, each]) {
+  const notes = each.problem ?? each.notes.join("; ");
+  const tools = each.problem ? "–" : each.tools;
+  const state = notes ? `${each.state}: ${notes}` : each.state;
+  return [[name], state, tools, formatNumber(each.calls), formatNumber(each.failed), each.confined_by];
+}
+
 /** What an engine serves, as pairs of a title and a text; what is not known is left out. */
 export function factPairs(facts) {
   const tokens = (count) => `${count} tokens`;

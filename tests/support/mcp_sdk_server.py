@@ -1,25 +1,28 @@
-"""An MCP server over streamable HTTP, made with the SDK: `mcp_http_server.py PORT KEY` serves those who bring the key."""
+"""An MCP server made with the SDK: `mcp_sdk_server.py PORT KEY` serves those who bring the key, `mcp_sdk_server.py stdio` its parent."""
 
 import sys
 from typing import Any
 
 import uvicorn
-from mcp.server.mcpserver import MCPServer
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-server = MCPServer("small")
 
+def made() -> Any:
+    from mcp.server.mcpserver import MCPServer
 
-@server.tool()
-def add(a: int, b: int) -> int:
-    """Add two numbers."""
-    return a + b
+    server = MCPServer("small")
 
+    @server.tool()
+    def add(a: int, b: int) -> int:
+        """Add two numbers."""
+        return a + b
 
-@server.tool()
-def big() -> str:
-    """Say more than may be said."""
-    return "x" * (20 << 20)
+    @server.tool()
+    def big() -> str:
+        """Say more than may be said."""
+        return "x" * (20 << 20)
+
+    return server
 
 
 def with_key(app: ASGIApp, key: str) -> ASGIApp:
@@ -37,9 +40,9 @@ def with_key(app: ASGIApp, key: str) -> ASGIApp:
 
 
 def main(port: int, key: str) -> None:
-    app: Any = with_key(server.streamable_http_app(json_response=True), key)
+    app: Any = with_key(made().streamable_http_app(json_response=True), key)
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="error")
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])
+    made().run() if sys.argv[1] == "stdio" else main(int(sys.argv[1]), sys.argv[2])
