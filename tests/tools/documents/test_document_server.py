@@ -147,18 +147,20 @@ async def test_passages_are_found_by_meaning_and_ranked_with_those_by_words(fold
 
 
 async def test_a_failed_embedder_leaves_the_words_and_is_told(folder: Path, tmp_path: Path) -> None:
-    async with scripted(tmp_path, vector=about_animals) as emb:
-        async with serving(folder, {"emb": emb.engine}, embedder="emb") as server:
-            while not await paths(server, "kitten"):
-                pass
-            emb.refusal = lambda _: (500, {"error": {"message": "broken"}})
-            result = await server.call("search", {"query": "vehicle"})
-            assert result.passages[0].path == "car.txt"
-            assert "words alone" in result.text
-            emb.refusal = lambda _: None
-            emb.engine.status.state = "asleep"
-            result = await server.call("search", {"query": "vehicle"})
-            assert (result.passages[0].path, "emb is asleep" in result.text) == ("car.txt", True)
+    async with (
+        scripted(tmp_path, vector=about_animals) as emb,
+        serving(folder, {"emb": emb.engine}, embedder="emb") as server,
+    ):
+        while not await paths(server, "kitten"):
+            pass
+        emb.refusal = lambda _: (500, {"error": {"message": "broken"}})
+        result = await server.call("search", {"query": "vehicle"})
+        assert result.passages[0].path == "car.txt"
+        assert "words alone" in result.text
+        emb.refusal = lambda _: None
+        emb.engine.status.state = "asleep"
+        result = await server.call("search", {"query": "vehicle"})
+        assert (result.passages[0].path, "emb is asleep" in result.text) == ("car.txt", True)
 
 
 async def test_a_text_that_the_embedder_refuses_costs_no_other_its_vector(folder: Path, tmp_path: Path) -> None:
