@@ -12,6 +12,7 @@ NAMES = (
     "api",
     "clients",
     "batch",
+    "documents",
     "operations",
     "air-gap",
     "troubleshooting",

@@ -101,9 +101,11 @@ class Parser:
             finally:
                 process.kill()
                 self._process = None
-        told = reading.found(process.returncode, said)
         if self._is_stopped:
             raise UnreadableFile("the indexing was stopped")
+        if process.returncode == 1:
+            raise UnreadableFile("its reader failed")
+        told = reading.found(process.returncode, said)
         if problem := told.get("problem"):
             raise UnreadableFile(_PROBLEMS[problem])
         return told
@@ -189,7 +191,8 @@ def _below(headings: tuple[str, ...], level: int, text: str) -> tuple[str, ...]:
 
 def _under_headings(parts: Sequence[str]) -> list[Block]:
     """Paragraphs, of which those in the form of Markdown's headings are headings."""
-    out, headings = [], ()
+    out: list[Block] = []
+    headings: tuple[str, ...] = ()
     for number, text in enumerate(parts, start=1):
         if heading := _heading(text):
             headings = _below(headings, *heading)

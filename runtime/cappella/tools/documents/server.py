@@ -145,9 +145,9 @@ class DocumentServer:
         except IndexBusy:
             # It does the same work, and what it has done so far can be searched.
             self._problem = None
-        except (IndexUnusable, sqlite3.Error, OSError, RuntimeError) as error:
+        except Exception as error:  # noqa: BLE001 - one scan that fails, whatever the reason, is not the last one
             if self._problem is None or str(error) not in self._problem:
-                logger.warning("documents %s cannot be indexed: %s", self._name, error)
+                logger.warning("documents %s cannot be indexed: %r", self._name, error)
             self._problem = f"its documents cannot be indexed: {error}"
 
     async def _serve_what_is_there(self) -> None:
