@@ -53,10 +53,9 @@ def test_mistakes_are_one_line(config: Path) -> None:
     assert (broken.returncode, len(broken.stderr.splitlines())) == (1, 1)
 
 
-async def test_an_agent_searches_and_reads(config: Path) -> None:
+async def test_an_agent_searches_once_the_first_scan_is_over_and_reads(config: Path) -> None:
     from mcp import Client, StdioServerParameters
 
-    cappella("documents", "index", str(config))
     arguments = ["-m", "cappella", "documents", "serve", str(config)]
     environment = {"PYTHONPATH": str(ROOT / "runtime")}
     command = StdioServerParameters(command=sys.executable, args=arguments, env=environment)

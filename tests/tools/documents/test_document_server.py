@@ -117,7 +117,7 @@ async def test_new_changed_and_deleted_files_are_noticed(folder: Path) -> None:
             pass
 
 
-async def test_what_was_indexed_is_served_while_the_folder_is_away(folder: Path) -> None:
+async def test_an_index_outlives_a_folder_that_is_away_for_a_while(folder: Path) -> None:
     async with serving(folder):
         pass
     folder.rename(folder.parent / "away")
