@@ -13,6 +13,7 @@ NAMES = (
     "clients",
     "tools",
     "batch",
+    "documents",
     "operations",
     "air-gap",
     "troubleshooting",

@@ -50,6 +50,10 @@ class UnreadableFile(Exception):
     """One file cannot be read: `str(error)` says why, for a person."""
 
 
+class UnopenedFile(UnreadableFile):
+    """It may be opened another time, though it looks the same."""
+
+
 def files_in(folder: Path, skipped: Skipped) -> Iterator[FoundFile]:
     """The files to read, in order. Hidden ones are left out, and no link is followed. Raises OSError for the folder."""
     pending = [""]
@@ -115,7 +119,7 @@ def content_of(folder: Path, path: str, max_bytes: int) -> bytes:
                 raise UnreadableFile(f"it is larger than {max_bytes >> 20} MiB")
             content = file.read(max_bytes + 1)
     except OSError as error:
-        raise UnreadableFile(f"it cannot be opened ({error.strerror})") from error
+        raise UnopenedFile(f"it cannot be opened ({error.strerror})") from error
     if len(content) > max_bytes:
         raise UnreadableFile(f"it is larger than {max_bytes >> 20} MiB")
     return content

@@ -95,6 +95,8 @@ class Index:
                 f"{path}: the index cannot be opened ({error}). Delete it, or set documents.NAME.index."
             ) from error
         self._db.isolation_level = None
+        # With the write-ahead log, a commit outlives this process also without a wait for the disk.
+        self._db.execute("PRAGMA synchronous = NORMAL")
 
     def close(self) -> None:
         self._db.close()

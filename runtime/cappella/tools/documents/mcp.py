@@ -1,5 +1,7 @@
 """Documents as an MCP server over standard input and output, for agents."""
 
+import asyncio
+from contextlib import suppress
 from typing import Annotated, Any
 
 from mcp.server.mcpserver import MCPServer
@@ -14,6 +16,7 @@ from cappella.tools.documents.server import DocumentServer, open_documents
 from cappella.types import Json
 from cappella.version import __version__
 
+FIRST_SCAN_WAIT_S = 20.0
 READS = ToolAnnotations(read_only_hint=True, open_world_hint=False)
 Query = Annotated[str, Field(min_length=1, description="A question or words to look for.")]
 Limit = Annotated[int, Field(ge=1, le=MAX_LIMIT, description="Passages at most.")]
@@ -52,6 +55,9 @@ def _server_of(documents: DocumentServer) -> MCPServer[Any]:
 
 async def _called(documents: DocumentServer, tool: str, arguments: Json) -> CallToolResult:
     """The result as text, and its passages as an object. Raises ToolError."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(FIRST_SCAN_WAIT_S):
+            await documents.tried()
     if documents.problem:
         raise ToolError(f"Nothing can be searched now: {documents.problem}.")
     result = await documents.call(tool, arguments)

@@ -17,8 +17,9 @@ from cappella.types import Json
 
 Unit = Literal["page", "paragraph", "line", "row"]
 
-_HEADING = re.compile(r"(#{1,6})\s+(.+?)\s*#*\s*")
+_HEADING = re.compile(r"(#{1,6})[ \t]")
 _FENCE = re.compile(r"\s{0,3}(```|~~~)")
+MAX_HEADING_CHARS = 200
 _PROBLEMS = {
     BROKEN: "it is damaged, or not what its name says",
     ENCRYPTED: "it is encrypted",
@@ -60,7 +61,7 @@ class Parser:
             return self._document(content)
         if kind == "html":
             told = self._read(content, "html")
-            return Parsed("paragraph", _under_headings(_parts(told)), told["title"], told["cut"])
+            return Parsed("paragraph", _under_headings(_parts(told)), told["title"][:MAX_HEADING_CHARS], told["cut"])
         text = decoded(content)
         kept = text[: self._limits.chars]
         of = {"markdown": markdown, "text": plain, "csv": table}[kind](kept)
@@ -100,9 +101,11 @@ class Parser:
             finally:
                 process.kill()
                 self._process = None
-        told = reading.found(process.returncode, said)
         if self._is_stopped:
             raise UnreadableFile("the indexing was stopped")
+        if process.returncode == 1:
+            raise UnreadableFile("its reader failed")
+        told = reading.found(process.returncode, said)
         if problem := told.get("problem"):
             raise UnreadableFile(_PROBLEMS[problem])
         return told
@@ -141,10 +144,7 @@ def markdown(text: str) -> Parsed:
 
 def table(text: str) -> Parsed:
     """The rows of a table, each with the names of its columns; the first row is number 1. Raises UnreadableFile."""
-    try:
-        delimiter = csv.Sniffer().sniff(text[:10_000], ",;\t|").delimiter
-    except csv.Error:
-        delimiter = ","
+    delimiter = max(",;\t|", key=text.partition("\n")[0].count)
     try:
         rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
     except csv.Error as error:
@@ -168,14 +168,21 @@ def _paragraphs(lines: Sequence[str], is_markdown: bool) -> Iterator[Block]:
         mark = _FENCE.match(line) if is_markdown else None
         if mark and fence in (None, mark[1]):
             fence = mark[1] if fence is None else None
-        heading = _HEADING.fullmatch(line) if is_markdown and fence is None else None
+        heading = _heading(line) if is_markdown and fence is None else None
         if said and (heading or number > len(lines) or (not line.strip() and fence is None)):
             yield Block("\n".join(said), number - len(said), number - 1, headings)
             said = []
         if heading:
-            headings = _below(headings, len(heading[1]), heading[2])
+            headings = _below(headings, *heading)
         if said or line.strip():
             said.append(line.rstrip())
+
+
+def _heading(line: str) -> tuple[int, str] | None:
+    """The level and the text of one of Markdown's headings."""
+    mark = _HEADING.match(line)
+    text = line[mark.end() :].strip().rstrip("#").rstrip() if mark else ""
+    return (len(mark[1]), text[:MAX_HEADING_CHARS]) if mark and text else None
 
 
 def _below(headings: tuple[str, ...], level: int, text: str) -> tuple[str, ...]:
@@ -184,10 +191,11 @@ def _below(headings: tuple[str, ...], level: int, text: str) -> tuple[str, ...]:
 
 def _under_headings(parts: Sequence[str]) -> list[Block]:
     """Paragraphs, of which those in the form of Markdown's headings are headings."""
-    out, headings = [], ()
+    out: list[Block] = []
+    headings: tuple[str, ...] = ()
     for number, text in enumerate(parts, start=1):
-        if heading := _HEADING.fullmatch(text):
-            headings = _below(headings, len(heading[1]), heading[2])
+        if heading := _heading(text):
+            headings = _below(headings, *heading)
         if text:
             out.append(Block(text, number, number, headings))
     return out

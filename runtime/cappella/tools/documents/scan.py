@@ -5,11 +5,11 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cappella.tools.documents.cutting import cut
-from cappella.tools.documents.folder import FoundFile, Skipped, UnreadableFile, content_of, files_in
+from cappella.tools.documents.folder import FoundFile, Skipped, UnopenedFile, UnreadableFile, content_of, files_in
 from cappella.tools.documents.index import Index, StoredFile
 from cappella.tools.documents.parsing import Parser
 from cappella.tools.documents.reading import ReadingLimits
@@ -80,13 +80,18 @@ class Scanner:
             if self._is_stopped:
                 return
             done.problems[file.path] = str(error)
-            index.put(file, b"", [], problem=str(error))
+            # Of another time than any file has, it is tried again by the next scan.
+            stored = replace(file, mtime_ns=-1) if isinstance(error, UnopenedFile) else file
+            index.put(stored, b"", [], problem=str(error))
         done.read += 1
 
     def _put(self, index: Index, file: FoundFile, content: bytes, digest: bytes) -> None:
         """Raises UnreadableFile."""
-        parsed = self._parser.parse(content, file.kind)
-        cuts = list(cut(parsed))
+        try:
+            parsed = self._parser.parse(content, file.kind)
+            cuts = list(cut(parsed))
+        except (ValueError, LookupError) as error:
+            raise UnreadableFile(f"it cannot be read ({type(error).__name__})") from error
         if not cuts:
             raise UnreadableFile("it has no text; a PDF may be a scan, that is, pictures of pages")
         index.put(file, digest, cuts, parsed.title, is_cut=parsed.is_cut)

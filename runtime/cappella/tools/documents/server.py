@@ -57,6 +57,7 @@ class DocumentServer:
         self._writer = ThreadPoolExecutor(1, "documents-index")
         self._scanner: Scanner | None = None
         self._following: asyncio.Task[None] | None = None
+        self._has_tried = asyncio.Event()
         self._problem: str | None = STARTING
         self.last_scan: Scan | None = None
 
@@ -78,6 +79,10 @@ class DocumentServer:
         """Begin to follow the folder, in the background."""
         if self._following is None:
             self._following = asyncio.create_task(self._follow())
+
+    async def tried(self) -> None:
+        """Returns when it serves, or its first scan has failed."""
+        await self._has_tried.wait()
 
     async def stop(self) -> None:
         """End that; returns when nothing of it is left running."""
@@ -139,18 +144,23 @@ class DocumentServer:
         try:
             await self._serve_what_is_there()
             self.last_scan = await asyncio.get_running_loop().run_in_executor(self._writer, self._scanner.scan)
-            self._problem = None
+            self._serve()
             if self._embedder:
                 await embed_missing(self._path, self._config.languages, self._embedder, self._writer)
         except IndexBusy:
             # It does the same work, and what it has done so far can be searched.
-            self._problem = None
-        except (IndexUnusable, sqlite3.Error, OSError, RuntimeError) as error:
+            self._serve()
+        except Exception as error:  # noqa: BLE001 - one scan that fails, whatever the reason, is not the last one
             if self._problem is None or str(error) not in self._problem:
-                logger.warning("documents %s cannot be indexed: %s", self._name, error)
+                logger.warning("documents %s cannot be indexed: %r", self._name, error)
             self._problem = f"its documents cannot be indexed: {error}"
+            self._has_tried.set()
 
     async def _serve_what_is_there(self) -> None:
         """An index of an earlier time serves while the folder is scanned."""
-        if self._problem and self.last_scan is None and (await self._searcher.counts())[1]:
-            self._problem = None
+        if not self._has_tried.is_set() and (await self._searcher.counts())[1]:
+            self._serve()
+
+    def _serve(self) -> None:
+        self._problem = None
+        self._has_tried.set()

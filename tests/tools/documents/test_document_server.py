@@ -1,7 +1,7 @@
 """Documents as a tool server: search, read, embedding and reranking engines that work, sleep or fail."""
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import pytest
 
 from cappella.config import Documents
 from cappella.engines.base import Engine
+from cappella.tools.documents.index import Index
 from cappella.tools.documents.ranking import fused
 from cappella.tools.documents.server import DocumentServer, open_documents
 from support.fake_engines import eventually
@@ -116,7 +117,7 @@ async def test_new_changed_and_deleted_files_are_noticed(folder: Path) -> None:
             pass
 
 
-async def test_what_was_indexed_is_served_while_the_folder_is_away(folder: Path) -> None:
+async def test_an_index_outlives_a_folder_that_is_away_for_a_while(folder: Path) -> None:
     async with serving(folder):
         pass
     folder.rename(folder.parent / "away")
@@ -129,6 +130,31 @@ async def test_what_was_indexed_is_served_while_the_folder_is_away(folder: Path)
         assert await paths(server, "feline") == ["cat.txt"]
     finally:
         await server.stop()
+
+
+async def test_a_server_that_stops_at_once_leaves_an_index_that_the_next_one_completes(folder: Path) -> None:
+    for number in range(100):
+        (folder / f"{number}.html").write_text(f"<p>animal{number}</p>")
+    server = open_documents("papers", Documents(folder=folder, index=folder.parent / "index"))
+    await server.start()
+    assert await eventually((folder.parent / "index.lock").exists)
+    await server.stop()
+    for number in range(2, 100):
+        (folder / f"{number}.html").unlink()
+    async with serving(folder) as again:
+        assert await paths(again, "animal0 animal1 animal50") == ["0.html", "1.html"]
+
+
+async def test_two_servers_of_one_index_both_search_it(folder: Path) -> None:
+    async with serving(folder) as first:
+        with closing(Index(folder.parent / "index", ("en",))) as index, index.writing(folder):
+            second = open_documents("papers", Documents(folder=folder, index=folder.parent / "index"))
+            await second.start()
+            try:
+                assert await eventually(lambda: second.problem is None)
+                assert await paths(second, "feline") == await paths(first, "feline") == ["cat.txt"]
+            finally:
+                await second.stop()
 
 
 async def test_passages_are_found_by_meaning_and_ranked_with_those_by_words(folder: Path, tmp_path: Path) -> None:
@@ -147,18 +173,20 @@ async def test_passages_are_found_by_meaning_and_ranked_with_those_by_words(fold
 
 
 async def test_a_failed_embedder_leaves_the_words_and_is_told(folder: Path, tmp_path: Path) -> None:
-    async with scripted(tmp_path, vector=about_animals) as emb:
-        async with serving(folder, {"emb": emb.engine}, embedder="emb") as server:
-            while not await paths(server, "kitten"):
-                pass
-            emb.refusal = lambda _: (500, {"error": {"message": "broken"}})
-            result = await server.call("search", {"query": "vehicle"})
-            assert result.passages[0].path == "car.txt"
-            assert "words alone" in result.text
-            emb.refusal = lambda _: None
-            emb.engine.status.state = "asleep"
-            result = await server.call("search", {"query": "vehicle"})
-            assert (result.passages[0].path, "emb is asleep" in result.text) == ("car.txt", True)
+    async with (
+        scripted(tmp_path, vector=about_animals) as emb,
+        serving(folder, {"emb": emb.engine}, embedder="emb") as server,
+    ):
+        while not await paths(server, "kitten"):
+            pass
+        emb.refusal = lambda _: (500, {"error": {"message": "broken"}})
+        result = await server.call("search", {"query": "vehicle"})
+        assert result.passages[0].path == "car.txt"
+        assert "words alone" in result.text
+        emb.refusal = lambda _: None
+        emb.engine.status.state = "asleep"
+        result = await server.call("search", {"query": "vehicle"})
+        assert (result.passages[0].path, "emb is asleep" in result.text) == ("car.txt", True)
 
 
 async def test_a_text_that_the_embedder_refuses_costs_no_other_its_vector(folder: Path, tmp_path: Path) -> None:
