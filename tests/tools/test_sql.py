@@ -40,6 +40,7 @@ ORDERS = (
 async def started(*files: Path) -> Sql:
     server = Sql("shop", files)
     await server.start()
+    await server.started()
     return server
 
 

@@ -150,7 +150,9 @@ def _allowed(action: int, first: str | None, second: str | None, *_: object) -> 
 
 
 def _told(error: str) -> str:
-    if any(words in error for words in ("not authorized", "denied", "prohibited", "one statement", "readonly", "modified")):
+    if any(
+        words in error for words in ("not authorized", "denied", "prohibited", "one statement", "readonly", "modified")
+    ):
         return f"{ONLY_READING} ({error})"
     return TOO_LONG if error == "interrupted" else error
 
