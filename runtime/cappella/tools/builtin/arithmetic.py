@@ -134,7 +134,8 @@ def _divisors(combine: Callable[..., int]) -> Callable[..., Number]:
 
 
 def rounded(value: Number, digits: Number = Fraction(0)) -> Number:
-    if abs(places := _whole(digits)) > 100:
+    places = _whole(digits)
+    if abs(places) > 100:
         raise Refused("It rounds to 100 digits at most.")
     return round(Fraction(value), places) if places else Fraction(round(value))
 
@@ -149,7 +150,7 @@ def _divisor(value: Number) -> Number:
     return value
 
 
-def _tangent(value: Number) -> Number:
+def _tangent(value: float) -> float:
     if abs(math.cos(value)) < 1e-15:
         raise Refused("There is no tangent of a right angle.")
     return math.tan(value)

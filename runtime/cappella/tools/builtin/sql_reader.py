@@ -58,7 +58,7 @@ def main(path: str, time_limit_s: str, memory: str) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     asked = json.load(sys.stdin)
     try:
-        answer = (_duckdb if _is_duckdb(path) else _sqlite)(path, asked, time.monotonic() + seconds)
+        answer = (_duckdb if _is_duckdb(path) else _sqlite)(path, asked, seconds)
         sys.stdout.buffer.write(answer.encode(errors="replace"))
     except Refused as error:
         _refuse(str(error))
@@ -77,9 +77,10 @@ def _is_duckdb(path: str) -> bool:
         return file.read(12)[8:] == b"DUCK"
 
 
-def _sqlite(path: str, asked: dict[str, str], deadline: float) -> str:
+def _sqlite(path: str, asked: dict[str, str], seconds: float) -> str:
     try:
         database = _opened(path)
+        deadline = time.monotonic() + seconds
         try:
             _connect_virtual_tables(database)
             database.set_authorizer(_allowed)
@@ -157,7 +158,7 @@ def _told(error: str) -> str:
     return TOO_LONG if error == "interrupted" else error
 
 
-def _duckdb(path: str, asked: dict[str, str], deadline: float) -> str:
+def _duckdb(path: str, asked: dict[str, str], seconds: float) -> str:
     try:
         import duckdb
     except ImportError:
@@ -176,7 +177,7 @@ def _duckdb(path: str, asked: dict[str, str], deadline: float) -> str:
     }
     try:
         with duckdb.connect(path, config=settings) as database:
-            timer = threading.Timer(max(0.0, deadline - time.monotonic()), database.interrupt)
+            timer = threading.Timer(seconds, database.interrupt)
             timer.daemon = True
             timer.start()
             try:
