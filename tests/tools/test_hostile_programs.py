@@ -15,7 +15,7 @@ from support.unharmed import unharmed
 QUICK = Limits(
     wall_s=60, cpu_s=1, memory_bytes=300 << 20, file_bytes=1 << 20, printed_bytes=1 << 20, alone=LIMITS.alone
 )
-SYSCALL = "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\n"
+SYSCALL = "import ctypes, os\nlibc = ctypes.CDLL(None, use_errno=True)\nKEYCTL = 250 if os.uname().machine == 'x86_64' else 219\n"
 FAILED = "raise OSError(ctypes.get_errno(), 'refused')"
 
 
@@ -77,7 +77,7 @@ async def ran(server: Python, program: str) -> ToolResult:
         (SYSCALL + "if libc.umount2(b'/tmp', 2): " + FAILED, "refused"),
         (SYSCALL + "if libc.syscall(425, 1, bytes(120)) < 0: " + FAILED, "refused"),
         ("import os; os.chroot('/')", "PermissionError"),
-        (SYSCALL + "if libc.syscall(250, 11, -3, bytes(99), 99) < 0: " + FAILED, "refused"),
+        (SYSCALL + "if libc.syscall(KEYCTL, 11, -3, bytes(99), 99) < 0: " + FAILED, "refused"),
         ("import os; os.setuid(0)", "Error"),
         # Too much of everything.
         ("x = [bytearray(10 << 20) for _ in range(1000)]", "MemoryError"),

@@ -11,6 +11,7 @@ NAMES = (
     "config",
     "api",
     "clients",
+    "builtin-tools",
     "batch",
     "operations",
     "air-gap",
