@@ -1,11 +1,13 @@
 """Tools in the box, in a config: what each takes, and what an error says."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from cappella.config import BuiltinTool, load
 from cappella.errors import ConfigError
+from cappella.tools.base import Tool
 from cappella.tools.builtin import open_builtin
 
 CONFIG = """models:
@@ -47,9 +49,10 @@ async def test_each_kind_has_its_tools_once_it_is_ready(tool: str, names: set[st
     await server.started()
     if server.problem and "namespaces" in server.problem:
         pytest.skip(server.problem)
-    assert {each.name for each in server.tools} == names
-    assert {each.server for each in server.tools} == {"mine"}
-    assert all(each.description and len(each.description) < 800 for each in server.tools)
+    tools: Sequence[Tool] = server.tools
+    assert {each.name for each in tools} == names
+    assert {each.server for each in tools} == {"mine"}
+    assert all(each.description and len(each.description) < 800 for each in tools)
     await server.stop()
 
 

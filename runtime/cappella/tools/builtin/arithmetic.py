@@ -160,7 +160,7 @@ def _float(function: Callable[[float], float]) -> Callable[[Number], Number]:
     """A function of floats: its result is clean where only a float's error keeps it from a whole number or zero."""
 
     def computed(value: Number) -> Number:
-        result = checked(function(float(value)))
+        result = float(checked(function(float(value))))
         return Fraction(round(result)) if abs(result - round(result)) < 1e-15 and abs(result) < 2 else result
 
     return computed

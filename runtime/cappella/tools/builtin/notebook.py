@@ -37,7 +37,9 @@ def main(source: str) -> None:
     names = {"__name__": "__main__", "__builtins__": __builtins__}
     try:
         body = ast.parse(source, NAME)
-        last = ast.Expression(body.body.pop().value) if body.body and isinstance(body.body[-1], ast.Expr) else None
+        end = body.body[-1] if body.body else None
+        last = ast.Expression(end.value) if isinstance(end, ast.Expr) else None
+        body.body = body.body[:-1] if last else body.body
         exec(compile(body, NAME, "exec"), names)  # noqa: S102 - what the sandbox is for
         value = eval(compile(last, NAME, "eval"), names) if last else None
         if value is not None and not watched.printed:
