@@ -14,8 +14,8 @@ from cappella.evaluation.data import Question
 from cappella.evaluation.ensemble import Ensemble, Member
 from cappella.evaluation.outcomes import Results
 from cappella.evaluation.progress import Pace
-from cappella.tools.sandbox import Limits, Sandbox
 from cappella.evaluation.store import Store
+from cappella.tools.sandbox import Limits, Sandbox
 from support.command_line import cappella
 from support.scripted_cappella import ScriptedCappella
 

@@ -8,8 +8,8 @@ import pytest
 from cappella.errors import ConfigError
 from cappella.evaluation import scorers
 from cappella.evaluation.data import Question
-from cappella.tools.sandbox import Sandbox
 from cappella.extraction import values
+from cappella.tools.sandbox import Sandbox
 
 USER = [{"role": "user", "content": "?"}]
 
