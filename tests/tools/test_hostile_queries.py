@@ -73,12 +73,12 @@ async def test_a_hostile_query_of_sqlite_is_refused(sql: str, told: str, tmp_pat
         ("SELECT * FROM sqlite_scan('PRECIOUS', 't')", "Error"),
         ("EXPLAIN ANALYZE COPY t TO 'FOLDER/escaped.csv'", "Permission"),
         ("SELECT getenv('HOME')", "getenv"),
-        (ENDLESS, "too long"),
+        (ENDLESS, "ask for less"),
         (
             "SELECT count(*) FROM range(1000000000) a, range(1000000000) b WHERE a.range < b.range * random()",
             "too long",
         ),
-        ("SELECT repeat('x', 3000000000)", "Memory"),
+        ("SELECT repeat('x', 3000000000)", "too much memory"),
         ("SELECT " + "(" * 9000 + "1" + ")" * 9000, "Error"),
     ],
 )

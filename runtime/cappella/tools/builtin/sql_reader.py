@@ -42,6 +42,7 @@ PRAGMAS = {
 }
 FORBIDDEN_FUNCTIONS = {"load_extension", "fts3_tokenizer", "readfile", "writefile", "edit"}
 ONLY_READING = "Only reading is allowed: one SELECT statement, without ATTACH, PRAGMA or anything that writes."
+TOO_LARGE = "The query needs too much memory: ask for less."
 TOO_LONG = "The query took too long, and was ended: ask for less, or use an index."
 
 
@@ -63,7 +64,7 @@ def main(path: str, time_limit_s: str, memory: str) -> None:
     except Refused as error:
         _refuse(str(error))
     except MemoryError:
-        _refuse("The query needs too much memory: ask for less.")
+        _refuse(TOO_LARGE)
 
 
 def _refuse(text: str) -> None:
@@ -186,6 +187,8 @@ def _duckdb(path: str, asked: dict[str, str], seconds: float) -> str:
                 timer.cancel()
     except duckdb.InterruptException:
         raise Refused(TOO_LONG) from None
+    except duckdb.OutOfMemoryException:
+        raise Refused(TOO_LARGE) from None
     except duckdb.Error as error:
         raise Refused(str(error)) from None
 
