@@ -18,9 +18,14 @@ from cappella.tools.builtin.units import Units
 @pytest.fixture(scope="module")
 def calculator() -> Iterator[Calculator]:
     server = Calculator("calc")
-    asyncio.run(server.start())
+    asyncio.run(started(server))
     yield server
     asyncio.run(server.stop())
+
+
+async def started(server: Calculator) -> None:
+    await server.start()
+    await server.started()
 
 
 async def of(calculator: Calculator, expression: object) -> ToolResult:
@@ -146,8 +151,8 @@ def test_whatever_it_reads_it_gives_a_value_or_refuses(expression: str) -> None:
         assert calculated(expression, UNITS)
 
 
-def test_its_tool_has_a_short_schema() -> None:
-    (tool,) = Calculator("calc").tools
+def test_its_tool_has_a_short_schema(calculator: Calculator) -> None:
+    (tool,) = calculator.tools
     assert (tool.server, tool.name) == ("calc", "calculate")
     assert tool.parameters["required"] == ["expression"]
     assert tool.parameters["properties"]["expression"]["maxLength"] == MAX_CHARS

@@ -16,6 +16,7 @@ NOW = datetime(2026, 3, 29, 0, 30, tzinfo=UTC)
 async def told(tool: str, **arguments: object) -> ToolResult:
     clock = Clock("clock", "Europe/Berlin", now=lambda: NOW)
     await clock.start()
+    await clock.started()
     return await clock.call(tool, arguments)
 
 
@@ -30,6 +31,7 @@ async def test_now_is_told_with_zone_weekday_and_week() -> None:
 async def test_without_a_zone_it_is_the_machines() -> None:
     clock = Clock("clock", None, now=lambda: NOW)
     await clock.start()
+    await clock.started()
     assert clock.problem is None
     assert (await clock.call("now", {})).text.startswith(f"{NOW.astimezone():%Y-%m-%d %H:%M}")
 

@@ -13,6 +13,7 @@ from cappella.tools.builtin.python import Python
 async def ran(program: str) -> ToolResult:
     server = Python("py")
     await server.start()
+    await server.started()
     if server.problem:
         pytest.skip(server.problem)
     return await server.call("run_python", {"program": program})
@@ -67,6 +68,7 @@ async def test_of_long_output_the_end_is_kept() -> None:
 async def test_runs_know_nothing_of_each_other() -> None:
     server = Python("py")
     await server.start()
+    await server.started()
     if server.problem:
         pytest.skip(server.problem)
     one = "import os\nopen('x', 'w').write('1')\nos.listdir('.')"
@@ -81,6 +83,7 @@ async def test_without_namespaces_it_is_not_offered(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(sandbox, "SCRIPT", script)
     server = Python("py")
     await server.start()
+    await server.started()
     assert server.problem is not None
     assert "user namespaces" in server.problem
     assert server.tools == ()

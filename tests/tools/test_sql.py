@@ -7,27 +7,11 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
-import duckdb
 import pytest
 
 from cappella.tools.base import ToolResult
 from cappella.tools.builtin.sql import Sql
-
-
-def make_sqlite(path: Path, *statements: str) -> Path:
-    with closing(sqlite3.connect(path)) as database:
-        for statement in statements:
-            database.execute(statement)
-        database.commit()
-    return path
-
-
-def make_duckdb(path: Path, *statements: str) -> Path:
-    with duckdb.connect(path) as database:
-        for statement in statements:
-            database.execute(statement)
-    return path
-
+from support.databases import make_duckdb, make_sqlite
 
 Make = Callable[..., Path]
 
@@ -40,6 +24,7 @@ ORDERS = (
 async def started(*files: Path) -> Sql:
     server = Sql("shop", files)
     await server.start()
+    await server.started()
     return server
 
 

@@ -43,7 +43,3 @@ class BuiltinTool(Frozen):
         if twice := {stem for stem in stems if stems.count(stem) > 1}:
             raise ValueError(f"two files are called {min(twice)}: a database has the name of its file")
         return self
-
-    def at(self, folder: Path) -> "BuiltinTool":
-        """The same with its files relative to the folder of the config."""
-        return self.model_copy(update={"files": tuple(folder / path.expanduser() for path in self.files)})

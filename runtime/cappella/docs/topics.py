@@ -12,6 +12,7 @@ NAMES = (
     "api",
     "clients",
     "tools",
+    "builtin-tools",
     "batch",
     "documents",
     "operations",

@@ -58,7 +58,6 @@ def _run(config: Config, read: Callable[[], Config], log_dir: Path | None, repor
     server = config.server
     if server.tracing:
         tracing.require_installed()
-    servers.require_installed(config)
     listener = bind(server.host, server.port)
     port = listener.getsockname()[1]
     log_dir = log_dir or server.log_dir or default_log_dir(str(port))

@@ -37,7 +37,9 @@ async def run(
     printed_bytes: int,
 ) -> Ended:
     """Run a process of its own session with this input. Nothing of the session is left when this returns or is cancelled."""
-    process = await asyncio.create_subprocess_exec(
+    child = _Child(printed_bytes)
+    transport, _ = await asyncio.get_running_loop().subprocess_exec(
+        lambda: child,
         *command,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
@@ -46,54 +48,54 @@ async def run(
         env=env,
         start_new_session=True,
     )
+    limit = ""
     try:
-        return await _ended(process, content, wall_s, printed_bytes)
+        child.give(transport, content)
+        async with asyncio.timeout(wall_s):
+            await child.stopped.wait()
+    except TimeoutError:
+        limit = f"took more than {wall_s:g} s"
     finally:
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
+            os.killpg(transport.get_pid(), signal.SIGKILL)
+        child.close(transport)
+        await child.gone.wait()
+        transport.close()
+    if child.too_much:
+        return Ended(None, child.kept[1], child.kept[2], f"printed more than {printed_bytes:,} bytes")
+    return Ended(transport.get_returncode(), child.kept[1], child.kept[2], limit, bool(limit))
 
 
-async def _ended(process: asyncio.subprocess.Process, content: bytes, wall_s: float, printed_bytes: int) -> Ended:
-    assert process.stdin
-    assert process.stdout
-    assert process.stderr
-    tails = [_Tail(process.stdout, printed_bytes), _Tail(process.stderr, printed_bytes)]
-    code, limit, timed_out = None, "", False
-    reading = asyncio.gather(_give(process.stdin, content), *(tail.read() for tail in tails))
-    try:
-        async with asyncio.timeout(wall_s):
-            await reading
-            code = await process.wait()
-    except TimeoutError:
-        limit, timed_out = f"took more than {wall_s:g} s", True
-    except _TooMuch:
-        limit = f"printed more than {printed_bytes:,} bytes"
-    return Ended(code, tails[0].kept, tails[1].kept, limit, timed_out)
+class _Child(asyncio.SubprocessProtocol):
+    """Keeps the ends of what a process prints. `stopped`: it has ended, or printed too much; `gone`: nothing of it is open."""
 
-
-class _TooMuch(Exception):
-    pass
-
-
-async def _give(stream: asyncio.StreamWriter, content: bytes) -> None:
-    with suppress(OSError):
-        stream.write(content)
-        await stream.drain()
-        stream.close()
-
-
-class _Tail:
-    """The end of a stream, which may have so many bytes in all."""
-
-    def __init__(self, stream: asyncio.StreamReader, limit: int) -> None:
-        self.kept = b""
-        self._stream = stream
+    def __init__(self, limit: int) -> None:
+        self.kept = {1: b"", 2: b""}
+        self.too_much = False
+        self.stopped = asyncio.Event()
+        self.gone = asyncio.Event()
         self._left = limit
 
-    async def read(self) -> None:
-        while block := await self._stream.read(MAX_KEPT_BYTES):
-            self.kept = (self.kept + block)[-MAX_KEPT_BYTES:]
-            self._left -= len(block)
-            if self._left < 0:
-                raise _TooMuch
+    def give(self, transport: asyncio.SubprocessTransport, content: bytes) -> None:
+        """Write its input, and close it."""
+        stdin = transport.get_pipe_transport(0)
+        assert isinstance(stdin, asyncio.WriteTransport)
+        stdin.write(content)
+        stdin.close()
+
+    def close(self, transport: asyncio.SubprocessTransport) -> None:
+        """Read no more: what it left behind may hold its output open."""
+        for file in (0, 1, 2):
+            if pipe := transport.get_pipe_transport(file):
+                pipe.close()
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        self.kept[fd] = (self.kept[fd] + data)[-MAX_KEPT_BYTES:]
+        self._left -= len(data)
+        if self._left < 0:
+            self.too_much = True
+            self.stopped.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.stopped.set()
+        self.gone.set()

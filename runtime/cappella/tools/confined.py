@@ -26,8 +26,12 @@ AF_INET, AF_INET6, SOCK_DGRAM, SOCK_RAW = 2, 10, 2, 3
 IO_URING_SETUP, X32 = 425, 0x40000000
 ARCHITECTURES = {"x86_64": (0xC000003E, 41, 53), "aarch64": (0xC00000B7, 198, 199)}
 """By machine: its number, and those of `socket` and `socketpair`."""
-PROCESS_CALLS = {"x86_64": (56, 57, 58), "aarch64": (220,)}
-"""By machine: the numbers of `clone`, and of `fork` and `vfork` where there are such."""
+BEYOND_ITSELF = {
+    "x86_64": (56, 57, 58, 101, 272, 308, 248, 249, 250, 298, 321, 323),
+    "aarch64": (220, 117, 97, 268, 217, 218, 219, 241, 280, 282),
+}
+"""By machine: the numbers of `clone`, then of `fork` and `vfork` where there are such, of `ptrace`, `unshare` and `setns`, of the
+three for the kernel's keys, and of `perf_event_open`, `bpf` and `userfaultfd`."""
 CLONE3, CLONE_THREAD, HAS, NOT_THERE = 435, 0x10000, 0x45, 0x00050000 | 38
 # Sockets of services and files of others lie there.
 COVERED = ("/dev", "/run", "/var/run", "/var/tmp", "/tmp", "/root", "/home", "~")
@@ -134,8 +138,12 @@ def _refuse_sockets(machine: str) -> None:
 
 
 def _refuse_processes(machine: str) -> None:
-    """Leave only threads: the program's limits of memory and CPU are then those of all that it does."""
-    _filter(_rules_of_processes(PROCESS_CALLS[machine]))
+    """Leave only threads: the program's limits of memory and CPU are then those of all that it does.
+
+    Nor is there a way to namespaces of its own, in which it had rights, to the user's keys, or to parts of the kernel that no
+    program needs.
+    """
+    _filter(_rules_of_processes(BEYOND_ITSELF[machine]))
 
 
 def _filter(rules: list[tuple[int, int, int, int]]) -> None:

@@ -134,7 +134,8 @@ def _divisors(combine: Callable[..., int]) -> Callable[..., Number]:
 
 
 def rounded(value: Number, digits: Number = Fraction(0)) -> Number:
-    if abs(places := _whole(digits)) > 100:
+    places = _whole(digits)
+    if abs(places) > 100:
         raise Refused("It rounds to 100 digits at most.")
     return round(Fraction(value), places) if places else Fraction(round(value))
 
@@ -149,7 +150,7 @@ def _divisor(value: Number) -> Number:
     return value
 
 
-def _tangent(value: Number) -> Number:
+def _tangent(value: float) -> float:
     if abs(math.cos(value)) < 1e-15:
         raise Refused("There is no tangent of a right angle.")
     return math.tan(value)
@@ -159,7 +160,7 @@ def _float(function: Callable[[float], float]) -> Callable[[Number], Number]:
     """A function of floats: its result is clean where only a float's error keeps it from a whole number or zero."""
 
     def computed(value: Number) -> Number:
-        result = checked(function(float(value)))
+        result = float(checked(function(float(value))))
         return Fraction(round(result)) if abs(result - round(result)) < 1e-15 and abs(result) < 2 else result
 
     return computed

@@ -1,5 +1,6 @@
 """What the tools in the box share: arguments that are checked, errors that the model is told, and results that are cut."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -9,6 +10,7 @@ from cappella.tools.base import Tool, ToolResult
 from cappella.types import Json
 
 MAX_RESULT_BYTES = 16 << 10
+STARTING = "it is starting"
 
 A = TypeVar("A", bound="Arguments")
 
@@ -24,11 +26,16 @@ class Arguments(BaseModel):
 
 
 class BuiltinServer(Generic[A]):
-    """A tool server in this process: `forms` has the arguments of each tool, `_answer` gives the result or raises Refused."""
+    """A tool server in this process: `forms` has the arguments of each tool, `_answer` gives the result or raises Refused.
+
+    `_prepare` gets ready in the background, and returns what stands in the way.
+    """
 
     def __init__(self, name: str, forms: Mapping[str, type[A]]) -> None:
         self._name = name
         self._forms = forms
+        self._problem: str | None = STARTING
+        self._preparing: asyncio.Task[None] | None = None
 
     @property
     def name(self) -> str:
@@ -36,7 +43,7 @@ class BuiltinServer(Generic[A]):
 
     @property
     def problem(self) -> str | None:
-        return None
+        return self._problem
 
     @property
     def tools(self) -> Sequence[Tool]:
@@ -48,16 +55,34 @@ class BuiltinServer(Generic[A]):
         return " ".join((self._forms[tool].__doc__ or "").split())
 
     async def start(self) -> None:
-        """Get ready; what stands in the way is a `problem`."""
+        """Begin to get ready, in the background."""
+        self._preparing = asyncio.create_task(self._prepared())
+
+    async def started(self) -> None:
+        """Returns when it is ready, or has a problem."""
+        if self._preparing:
+            await asyncio.wait({self._preparing})
 
     async def stop(self) -> None:
         """End what it started."""
+        if self._preparing and not self._preparing.done():
+            self._preparing.cancel()
+            await asyncio.wait({self._preparing})
+
+    async def _prepared(self) -> None:
+        try:
+            self._problem = await self._prepare()
+        except Exception as error:  # noqa: BLE001 - it has no tools then, and an operator is told
+            self._problem = f"it cannot start: {error}"
+
+    async def _prepare(self) -> str | None:
+        return None
 
     async def call(self, tool: str, arguments: Json) -> ToolResult:
         """Call a tool. What fails is a result that `is_error`."""
         try:
             if problem := self.problem:
-                raise Refused(problem)
+                raise Refused(f"This tool has a problem: {problem}.")
             if tool not in self._forms:
                 raise Refused(f"There is no tool {tool[:100]!r} here. There are {', '.join(self._forms)}.")
             return ToolResult(_cut(await self._answer(self._forms[tool].model_validate(arguments))))

@@ -31,11 +31,14 @@ class Calculator(BuiltinServer[Expression]):
         self._thread = ThreadPoolExecutor(1, f"tool-{name}")
         self._units: Units | None = None
 
-    async def start(self) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._ready_units)
-
     async def stop(self) -> None:
+        """See `RunningToolServer`. What it computes now ends within milliseconds."""
+        await super().stop()
         self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _prepare(self) -> str | None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._ready_units)
+        return None
 
     async def _answer(self, arguments: Expression) -> str:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._calculated, arguments.expression)

@@ -75,18 +75,13 @@ class Clock(BuiltinServer[Arguments]):
         )
         self._time_zone = time_zone
         self._now = now
-        self._problem: str | None = None
 
-    @property
-    def problem(self) -> str | None:
-        return self._problem
-
-    async def start(self) -> None:
+    async def _prepare(self) -> str | None:
         try:
             self._zone("")
-            self._problem = None
         except Refused as error:
-            self._problem = str(error)
+            return str(error)
+        return None
 
     async def _answer(self, arguments: Arguments) -> str:
         # Every step is a few microseconds: a thread would cost more.

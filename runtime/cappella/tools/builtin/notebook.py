@@ -7,6 +7,7 @@ import ast
 import linecache
 import sys
 import traceback
+from typing import Any, TextIO, cast
 
 NAME = "program"
 MAX_FRAMES = 4
@@ -17,26 +18,28 @@ class Watched:
 
     printed = False
 
-    def __init__(self, stream):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN204
+    def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
         self.printed = self.printed or bool(text)
-        return int(self._stream.write(text))
+        return self._stream.write(text)
 
-    def __getattr__(self, name: str) -> object:
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
 
 def main(source: str) -> None:
     watched = Watched(sys.stdout)
-    sys.stdout = watched  # type: ignore[assignment]
+    sys.stdout = cast(TextIO, watched)
     sys.argv = [NAME]
     linecache.cache[NAME] = (len(source), None, source.splitlines(True), NAME)
     names = {"__name__": "__main__", "__builtins__": __builtins__}
     try:
         body = ast.parse(source, NAME)
-        last = ast.Expression(body.body.pop().value) if body.body and isinstance(body.body[-1], ast.Expr) else None  # type: ignore[attr-defined]
+        end = body.body[-1] if body.body else None
+        last = ast.Expression(end.value) if isinstance(end, ast.Expr) else None
+        body.body = body.body[:-1] if last else body.body
         exec(compile(body, NAME, "exec"), names)  # noqa: S102 - what the sandbox is for
         value = eval(compile(last, NAME, "eval"), names) if last else None
         if value is not None and not watched.printed:

@@ -42,21 +42,14 @@ class Python(BuiltinServer[Program]):
         super().__init__(name, {"run_python": Program})
         self._limits = limits
         self._sandbox: Sandbox | None = None
-        self._problem: str | None = "It is starting"
         self._places = asyncio.Semaphore(MAX_AT_ONCE)
 
-    @property
-    def problem(self) -> str | None:
-        return self._problem
-
-    async def start(self) -> None:
+    async def _prepare(self) -> str | None:
         try:
             self._sandbox = await Sandbox.opened(unsafe=False, limits=self._limits)
-        except (ConfigError, OSError) as error:
-            told = error.problem if isinstance(error, ConfigError) else str(error)
-            self._problem = f"{told}: allow user namespaces, or remove this tool"
-            return
-        self._problem = None
+        except ConfigError as error:
+            return f"{error.problem}: allow user namespaces, or remove this tool"
+        return None
 
     async def _answer(self, arguments: Program) -> str:
         assert self._sandbox

@@ -50,25 +50,25 @@ class Sql(BuiltinServer[Query | Schema]):
         super().__init__(name, {"query": Query, "schema": Schema})
         self._files = {file.stem: file for file in files}
         self._time_limit_s = time_limit_s
-        self._unreadable: str | None = "It is starting"
         self._places = asyncio.Semaphore(MAX_AT_ONCE)
 
     @property
     def problem(self) -> str | None:
         missing = next((file for file in self._files.values() if not file.is_file()), None)
-        return f"There is no file {missing}: put it there, or remove it from files" if missing else self._unreadable
+        return f"there is no file {missing}: put it there, or remove it from files" if missing else super().problem
 
     def _description(self, tool: str) -> str:
         return f"{super()._description(tool)} Databases: {', '.join(self._files)}."
 
-    async def start(self) -> None:
+    async def _prepare(self) -> str | None:
         for name, file in self._files.items():
             try:
-                await self._read(name, {"schema": ""})
-            except (Refused, OSError) as error:
-                self._unreadable = f"{file} cannot be read: {error}"
-                return
-        self._unreadable = None
+                # One that is missing now may come later.
+                if file.is_file():
+                    await self._read(name, {"schema": ""})
+            except Refused as error:
+                return f"{file} cannot be read ({error}): replace it, and restart"
+        return None
 
     async def _answer(self, arguments: Query | Schema) -> str:
         name = arguments.database or (next(iter(self._files)) if len(self._files) == 1 else "")

@@ -42,6 +42,7 @@ PRAGMAS = {
 }
 FORBIDDEN_FUNCTIONS = {"load_extension", "fts3_tokenizer", "readfile", "writefile", "edit"}
 ONLY_READING = "Only reading is allowed: one SELECT statement, without ATTACH, PRAGMA or anything that writes."
+TOO_LARGE = "The query needs too much memory: ask for less."
 TOO_LONG = "The query took too long, and was ended: ask for less, or use an index."
 
 
@@ -58,12 +59,12 @@ def main(path: str, time_limit_s: str, memory: str) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     asked = json.load(sys.stdin)
     try:
-        answer = (_duckdb if _is_duckdb(path) else _sqlite)(path, asked, time.monotonic() + seconds)
+        answer = (_duckdb if _is_duckdb(path) else _sqlite)(path, asked, seconds)
         sys.stdout.buffer.write(answer.encode(errors="replace"))
     except Refused as error:
         _refuse(str(error))
     except MemoryError:
-        _refuse("The query needs too much memory: ask for less.")
+        _refuse(TOO_LARGE)
 
 
 def _refuse(text: str) -> None:
@@ -77,9 +78,10 @@ def _is_duckdb(path: str) -> bool:
         return file.read(12)[8:] == b"DUCK"
 
 
-def _sqlite(path: str, asked: dict[str, str], deadline: float) -> str:
+def _sqlite(path: str, asked: dict[str, str], seconds: float) -> str:
     try:
         database = _opened(path)
+        deadline = time.monotonic() + seconds
         try:
             _connect_virtual_tables(database)
             database.set_authorizer(_allowed)
@@ -157,7 +159,7 @@ def _told(error: str) -> str:
     return TOO_LONG if error == "interrupted" else error
 
 
-def _duckdb(path: str, asked: dict[str, str], deadline: float) -> str:
+def _duckdb(path: str, asked: dict[str, str], seconds: float) -> str:
     try:
         import duckdb
     except ImportError:
@@ -176,7 +178,7 @@ def _duckdb(path: str, asked: dict[str, str], deadline: float) -> str:
     }
     try:
         with duckdb.connect(path, config=settings) as database:
-            timer = threading.Timer(max(0.0, deadline - time.monotonic()), database.interrupt)
+            timer = threading.Timer(seconds, database.interrupt)
             timer.daemon = True
             timer.start()
             try:
@@ -185,6 +187,8 @@ def _duckdb(path: str, asked: dict[str, str], deadline: float) -> str:
                 timer.cancel()
     except duckdb.InterruptException:
         raise Refused(TOO_LONG) from None
+    except duckdb.OutOfMemoryException:
+        raise Refused(TOO_LARGE) from None
     except duckdb.Error as error:
         raise Refused(str(error)) from None
 

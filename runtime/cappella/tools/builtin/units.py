@@ -12,7 +12,8 @@ from cappella.tools.builtin.base import Refused
 
 Quantity = Any
 """A pint quantity of an exact or a float magnitude."""
-Value = Number | Quantity
+Value = Any
+"""A `Number`, or a quantity."""
 
 MAX_NAME_CHARS = 40
 MAX_EXPONENT = 12
@@ -27,7 +28,7 @@ class Units:
     """The operations of the calculator on numbers and quantities. They raise Refused. Of one thread at a time."""
 
     def __init__(self) -> None:
-        self._registry = pint.UnitRegistry(non_int_type=Fraction, cache_folder=None)
+        self._registry: Any = pint.UnitRegistry(non_int_type=Fraction, cache_folder=None)
 
     def named(self, name: str) -> Quantity:
         """One of a unit. Raises Refused if there is none of this name."""
@@ -115,10 +116,10 @@ class Units:
         under = below[0] if len(below) == 1 else f"({'*'.join(below)})"
         return ("*".join(above) or "1") + (f"/{under}" if below else "")
 
-    def _powers(self, powers: Mapping[str, Number], sign: int) -> Iterator[str]:
+    def _powers(self, powers: Mapping[str, Fraction], sign: int) -> Iterator[str]:
         for name, exponent in powers.items():
             if exponent * sign > 0:
-                symbol, size = self._registry.get_symbol(name), Fraction(abs(exponent))
+                symbol, size = self._registry.get_symbol(name), abs(Fraction(exponent))
                 yield symbol if size == 1 else f"{symbol}^{size}" if size.denominator == 1 else f"{symbol}^({size})"
 
     def _of_many(self, name: str, values: Sequence[Value]) -> Value:
