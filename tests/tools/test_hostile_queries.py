@@ -76,7 +76,7 @@ async def test_a_hostile_query_of_sqlite_is_refused(sql: str, told: str, tmp_pat
         (ENDLESS, "ask for less"),
         (
             "SELECT count(*) FROM range(1000000000) a, range(1000000000) b WHERE a.range < b.range * random()",
-            "too long",
+            "ask for less",
         ),
         ("SELECT repeat('x', 3000000000)", "too much memory"),
         ("SELECT " + "(" * 9000 + "1" + ")" * 9000, "Error"),

@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from cappella.tools import sandbox
 from cappella.tools.base import ToolResult
@@ -88,3 +89,14 @@ async def test_without_namespaces_it_is_not_offered(monkeypatch: pytest.MonkeyPa
     assert "user namespaces" in server.problem
     assert server.tools == ()
     assert (await server.call("run_python", {"program": "1"})).is_error
+
+
+def test_it_runs_in_the_gateways_event_loop() -> None:
+    """uvloop's, whose transports are other ones than asyncio's; also for what prints more than it may."""
+
+    async def both() -> list[ToolResult]:
+        return [await ran("1 + 1"), await ran("while True: print('x' * 1000)")]
+
+    short, long = uvloop.run(both())
+    assert short == ToolResult("2")
+    assert "printed more than" in long.text

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 MAX_KEPT_BYTES = 1 << 16
 """What is kept of each stream, from its end."""
@@ -78,8 +79,8 @@ class _Child(asyncio.SubprocessProtocol):
 
     def give(self, transport: asyncio.SubprocessTransport, content: bytes) -> None:
         """Write its input, and close it."""
-        stdin = transport.get_pipe_transport(0)
-        assert isinstance(stdin, asyncio.WriteTransport)
+        # uvloop's transports derive from no class of asyncio's.
+        stdin = cast(asyncio.WriteTransport, transport.get_pipe_transport(0))
         stdin.write(content)
         stdin.close()
 

@@ -73,7 +73,7 @@ class BuiltinServer(Generic[A]):
         try:
             self._problem = await self._prepare()
         except Exception as error:  # noqa: BLE001 - it has no tools then, and an operator is told
-            self._problem = f"it cannot start: {error}"
+            self._problem = f"it cannot start: {error!r}"
 
     async def _prepare(self) -> str | None:
         return None
@@ -91,7 +91,7 @@ class BuiltinServer(Generic[A]):
         except ValidationError as error:
             return ToolResult(_cut(_told(error)), is_error=True)
         except Exception as error:  # noqa: BLE001 - of a library, or the machine: the run goes on without this result
-            return ToolResult(_cut(f"The tool failed: {error}"), is_error=True)
+            return ToolResult(_cut(f"The tool failed: {error!r}"), is_error=True)
 
     async def _answer(self, arguments: A) -> str:
         raise NotImplementedError
