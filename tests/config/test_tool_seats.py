@@ -23,6 +23,7 @@ def written(folder: Path, **changes: Any) -> Path:
             "default": {"panel": [{"model": "ann", "tools": ["calc", "handbook"]}, "bob"], "judge": "bob"},
         },
     }
+    (folder / "docs").mkdir(exist_ok=True)
     path = folder / "config.yaml"
     path.write_text(yaml.safe_dump({**config, **changes}, sort_keys=False))
     return path
