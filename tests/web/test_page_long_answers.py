@@ -84,7 +84,7 @@ async def test_a_mark_is_one_sign_and_silent_where_all_agree(record: PageVisit, 
     invented = turn.locator(".answer .sentence", has_text=INVENTED)
     await expect(invented).to_have_attribute("data-mark", "?")
     await expect(turn.locator(".answer .sentence", has_text=SHARED[1])).not_to_have_attribute("data-mark", "3")
-    await turn.get_by_role("button", name="Sources").click()
+    await turn.get_by_role("button", name="Whose words").click()
     await expect(turn.locator(".trace")).to_be_hidden()
     assert await invented.evaluate("(span) => getComputedStyle(span, '::after').content") == "none"
     await record.page.reload()

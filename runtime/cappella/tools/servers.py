@@ -139,7 +139,8 @@ class ToolServers(Mapping[str, CountedServer]):
                 attached = mcp_server.from_url(name, url)
                 return CountedServer(attached, lambda: attached.details)
             case BuiltinTool() as builtin:
-                return CountedServer(open_builtin(name, builtin))
+                built = open_builtin(name, builtin)
+                return CountedServer(built, lambda: built.details)
             case Documents() as documents:
                 return CountedServer(open_documents(name, documents, self._engines))
 

@@ -6,7 +6,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cappella.tools.base import Tool, ToolResult
+from cappella.tools.base import Details, Tool, ToolResult
 from cappella.types import Json
 
 MAX_RESULT_BYTES = 16 << 10
@@ -30,6 +30,8 @@ class BuiltinServer(Generic[A]):
 
     `_prepare` gets ready in the background, and returns what stands in the way.
     """
+
+    details = Details()
 
     def __init__(self, name: str, forms: Mapping[str, type[A]]) -> None:
         self._name = name

@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from cappella.errors import ConfigError
+from cappella.tools.base import Details
 from cappella.tools.builtin.base import Arguments, BuiltinServer, Refused
 from cappella.tools.child import Ended
 from cappella.tools.sandbox import Limits, Sandbox
@@ -37,6 +38,8 @@ class Program(Arguments):
 
 class Python(BuiltinServer[Program]):
     """Runs programs, each in namespaces of its own; it serves only where the kernel gives them."""
+
+    details = Details("namespaces and limits")
 
     def __init__(self, name: str, limits: Limits = LIMITS) -> None:
         super().__init__(name, {"run_python": Program})

@@ -12,6 +12,7 @@ from typing import Annotated
 from pydantic import Field
 
 from cappella.tools import child
+from cappella.tools.base import Details
 from cappella.tools.builtin.base import Arguments, BuiltinServer, Refused
 from cappella.types import Json
 
@@ -45,6 +46,8 @@ class Schema(Arguments):
 
 class Sql(BuiltinServer[Query | Schema]):
     """Reads the databases in `files`; each has the name of its file without the ending."""
+
+    details = Details("a process with limits for each query")
 
     def __init__(self, name: str, files: Sequence[Path], time_limit_s: float = TIME_LIMIT_S) -> None:
         super().__init__(name, {"query": Query, "schema": Schema})

@@ -6,7 +6,7 @@ const STORAGE_KEY = "cappella-sources";
 
 /** A button that shows or hides the marks of all answers. */
 export function sourcesSwitch() {
-  const button = h("button", { type: "button", className: "quiet sources-switch", onclick: toggle }, "Sources");
+  const button = h("button", { type: "button", className: "quiet sources-switch", onclick: toggle }, "Whose words");
   show(button);
   return button;
 }
