@@ -8,6 +8,7 @@ from cappella.batch.phases import Host, Phases
 from cappella.batch.progress import Meter
 from cappella.batch.runs import RowPipeline
 from cappella.config.options import Seat
+from cappella.config.seat_tools import SeatTools
 from cappella.ensemble.run import Run
 from cappella.types import Prompt, Sampling
 from support.fake_engines import FakeEngines
@@ -35,7 +36,7 @@ async def row(
     with Meter().row(dict.fromkeys(engines)) as meter:
         calls = RowCalls(phases, 1, stored, keep, meter)
         recorded = {name: RecordedEngine(name, name, engine, calls) for name, engine in engines.items()}
-        panel = tuple(Seat(name, name, Sampling(temperature=0.7), tools=("box",)) for name in ("ann", "bob"))
+        panel = tuple(Seat(name, name, Sampling(temperature=0.7), tools=SeatTools(("box",))) for name in ("ann", "bob"))
         pipeline = RowPipeline(recorded, calls, b"secret", {"box": box})
         prompt = Prompt([{"role": "user", "content": "2+3?"}])
         return await pipeline.run(prompt, fake_engines.settings(panel=panel), lambda event: None), kept

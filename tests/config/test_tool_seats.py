@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from cappella.config.load import load
+from cappella.config.seat_tools import SeatTools
 from cappella.errors import ConfigError, Mistakes
 
 MODEL = {"weights": "w", "max_model_len": 100, "kv_cache_bytes": "1MiB"}
@@ -35,14 +36,14 @@ def ensemble(**fields: Any) -> dict[str, Any]:
 
 def test_seats_and_judges_keep_their_tools(tmp_path: Path) -> None:
     judge = {"model": "ann", "tools": ["calc"], "max_tool_calls": 2}
-    seat = {"model": "ann", "tools": ["calc", "handbook"], "max_tool_calls": 3}
+    seat = {"model": "ann", "tools": ["calc", "handbook"], "max_tool_calls": 3, "tool_choice": "required"}
     config = load(written(tmp_path, ensembles=ensemble(panel=[seat, seat], judge=judge)))
     seats = config.ensembles["default"].seats
-    assert [(seat.name, seat.tools, seat.max_tool_calls) for seat in seats] == [
-        ("ann", ("calc", "handbook"), 3),
-        ("ann#2", ("calc", "handbook"), 3),
+    assert [(seat.name, seat.tools) for seat in seats] == [
+        ("ann", SeatTools(("calc", "handbook"), 3, "required")),
+        ("ann#2", SeatTools(("calc", "handbook"), 3, "required")),
     ]
-    assert config.ensembles["default"].judge.tools == ("calc",)
+    assert config.ensembles["default"].judge.seat_tools == SeatTools(("calc",), 2, "auto")
 
 
 @pytest.mark.parametrize(
@@ -52,6 +53,8 @@ def test_seats_and_judges_keep_their_tools(tmp_path: Path) -> None:
         ({"ensembles": ensemble(panel=[{"model": "ann", "tools": ["calc", "calc"]}, "bob"])}, "tools", "twice"),
         ({"ensembles": ensemble(panel=["ann", {"model": "bob", "tools": ["calc"]}])}, "tools", "tool_parser"),
         ({"ensembles": ensemble(judge={"model": "bob", "tools": ["calc"]})}, "judge", "tool_parser"),
+        ({"ensembles": ensemble(judge={"model": "ann", "tool_choice": "auto"})}, "tool_choice", "needs tools"),
+        ({"ensembles": ensemble(panel=[{"model": "ann", "tool_choice": "required"}])}, "tool_choice", "needs tools"),
         ({"ensembles": ensemble(presets={"p": {"panel": [{"model": "bob", "tools": ["calc"]}]}})}, "p", "tool_parser"),
         ({"documents": {"calc": {"folder": "docs"}, "handbook": {"folder": "docs"}}}, "calc", "both"),
     ],

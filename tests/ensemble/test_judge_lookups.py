@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 from cappella.config.options import Seat
+from cappella.config.seat_tools import SeatTools
 from cappella.types import Prompt, Sampling
 from support.fake_engines import ANALYSIS, FakeEngines, eventually
 from support.scripted_engine import Json, Script
@@ -15,7 +16,7 @@ ADD = Script((), calls=(("add", '{"q": "2+3"}'),), finish_reason="tool_calls")
 
 
 def seat(name: str, *tools: str) -> Seat:
-    return Seat(name, name, Sampling(temperature=0.7), tools=tools)
+    return Seat(name, name, Sampling(temperature=0.7), tools=SeatTools(tools))
 
 
 def has_results(body: Json) -> bool:
@@ -59,7 +60,7 @@ async def test_without_passages_the_judge_reads_what_it_always_read(fake_engines
 async def test_the_judge_looks_up_then_compares_and_writes_over_what_it_found(fake_engines: FakeEngines) -> None:
     fake_engines.tool_servers["box"] = box = adding()
     fake_engines.servers["judge"].script = judging(ADD)  # type: ignore[assignment]
-    run = await fake_engines.run(judge_tools=("box",), early_prefill=False)
+    run = await fake_engines.run(judge_tools=SeatTools(("box",)), early_prefill=False)
     assert box.asked == [("add", {"q": "2+3"})]
     first, second, analysis, final = fake_engines.servers["judge"].bodies
     assert [body.get("tool_choice") for body in (first, second, analysis, final)] == [None, None, "none", "none"]
@@ -80,7 +81,7 @@ async def test_a_judge_that_needs_nothing_leaves_no_trace_of_its_tools_in_its_pr
 ) -> None:
     fake_engines.tool_servers["box"] = adding()
     fake_engines.servers["judge"].script = judging(Script(("ready",)))  # type: ignore[assignment]
-    run = await fake_engines.run(judge_tools=("box",))
+    run = await fake_engines.run(judge_tools=SeatTools(("box",)))
     assert "look up" not in fake_engines.judge_prompt()
     assert run.content == "The answer"
 
@@ -88,7 +89,7 @@ async def test_a_judge_that_needs_nothing_leaves_no_trace_of_its_tools_in_its_pr
 async def test_a_judge_that_fails_as_it_looks_up_still_writes(fake_engines: FakeEngines) -> None:
     fake_engines.tool_servers["box"] = adding()
     fake_engines.servers["judge"].script = judging(Script(refuse=(400, {"error": {"message": "no tools"}})))  # type: ignore[assignment]
-    run = await fake_engines.run(judge_tools=("box",))
+    run = await fake_engines.run(judge_tools=SeatTools(("box",)))
     assert (run.content, run.status) == ("The answer", "ok")
 
 
@@ -97,7 +98,7 @@ async def test_the_judges_answer_keeps_the_tools_of_the_caller(fake_engines: Fak
     fake_engines.servers["judge"].script = judging(ADD)  # type: ignore[assignment]
     weather = {"type": "function", "function": {"name": "weather", "parameters": {}}}
     prompt = Prompt([{"role": "user", "content": "Hi"}], tools=[weather])
-    await fake_engines.put(prompt, judge_tools=("box",), analysis="off", early_prefill=False)
+    await fake_engines.put(prompt, judge_tools=SeatTools(("box",)), analysis="off", early_prefill=False)
     offered = [[tool["function"]["name"] for tool in body["tools"]] for body in fake_engines.servers["judge"].bodies]
     assert offered == [["add"], ["add"], ["weather"]]
     assert fake_engines.servers["judge"].bodies[-1].get("tool_choice") is None
@@ -115,7 +116,7 @@ async def test_what_is_read_early_is_a_prefix_of_what_a_judge_with_tools_reads(f
     fake_engines.let("cat", lambda body: Script(long, pause_s=0.01) if has_results(body) else thinking_aloud)
     panel = (seat("ann"), seat("bob"), seat("cat", "handbook"))
     options: dict[str, Any] = {
-        "judge_tools": ("box",),
+        "judge_tools": SeatTools(("box",)),
         "answer_order": "arrival",
         "analysis": "off",
         "grace_s": "never",

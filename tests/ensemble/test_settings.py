@@ -6,6 +6,7 @@ import pytest
 
 from cappella.config import Ensemble, Model, RemoteModel
 from cappella.config.options import MAX_ANSWERS, Gate, Options, Overrides, Settings
+from cappella.config.seat_tools import SeatTools
 from cappella.config.weighing import Agreement, Selection
 from cappella.ensemble.prompts import labels
 from cappella.ensemble.settings import resolve
@@ -294,13 +295,18 @@ def test_a_judge_that_only_scores_need_report_no_logprobs() -> None:
 
 TOOLS: dict[str, Any] = {
     "panel": [{"model": "ann", "tools": ["calc"], "max_tool_calls": 2}, {"model": "bob"}],
-    "judge": {"model": "cat", "tools": ["handbook"], "then": [{"model": "bob", "tools": ["calc"]}]},
+    "judge": {
+        "model": "cat",
+        "tools": ["handbook"],
+        "tool_choice": "required",
+        "then": [{"model": "bob", "tools": ["calc"]}],
+    },
 }
 
 
 def test_tools_stay_with_the_models_that_have_a_configured_seat() -> None:
     panel = resolved(Overrides(panel=("ann", "cat", "ann")), **TOOLS).panel
-    assert [(seat.name, seat.tools, seat.max_tool_calls) for seat in panel] == [
+    assert [(seat.name, seat.tools.servers, seat.tools.max_calls) for seat in panel] == [
         ("ann", ("calc",), 2),
         ("cat", (), 8),
         ("ann#2", ("calc",), 2),
@@ -308,7 +314,7 @@ def test_tools_stay_with_the_models_that_have_a_configured_seat() -> None:
 
 
 def test_a_judge_that_a_request_names_has_tools_only_if_it_is_the_configured_one() -> None:
-    assert resolved(**TOOLS).judge_tools == ("handbook",)
-    assert resolved(Overrides(judge="cat"), **TOOLS).judge_tools == ("handbook",)
-    assert resolved(Overrides(judge="bob"), **TOOLS).judge_tools == ()
-    assert resolved(**TOOLS).with_next_judge.judge_tools == ("calc",)
+    assert resolved(**TOOLS).judge_tools == SeatTools(("handbook",), choice="required")
+    assert resolved(Overrides(judge="cat"), **TOOLS).judge_tools.servers == ("handbook",)
+    assert resolved(Overrides(judge="bob"), **TOOLS).judge_tools == SeatTools()
+    assert resolved(**TOOLS).with_next_judge.judge_tools == SeatTools(("calc",))

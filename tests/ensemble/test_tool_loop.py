@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cappella.config.options import Seat
+from cappella.config.seat_tools import SeatTools
 from cappella.ensemble.events import ToolCalled, ToolReturned
 from cappella.tools.base import ToolResult
 from cappella.types import OutputFormat, Prompt, Sampling
@@ -13,9 +14,10 @@ from support.scripted_engine import Json, Script
 from support.small_tools import LEAVE, NOTICE, SmallTools, adding, searching
 
 
-def seats(*tools: str, names: tuple[str, ...] = MEMBERS, **fields: Any) -> tuple[Seat, ...]:
+def seats(*servers: str, names: tuple[str, ...] = MEMBERS, samples: int = 1, **tools: Any) -> tuple[Seat, ...]:
     """Seats that all have these tools."""
-    return tuple(Seat(name, name, Sampling(temperature=0.7), tools=tools, **fields) for name in names)
+    used = SeatTools(servers, **tools)
+    return tuple(Seat(name, name, Sampling(temperature=0.7), samples=samples, tools=used) for name in names)
 
 
 def results(body: Json) -> list[str]:
@@ -83,7 +85,7 @@ async def test_after_the_last_call_it_is_asked_for_an_answer_and_may_call_no_mor
     fake_engines.tool_servers["box"] = box = adding()
     called = Script((), calls=(("add", '{"q": "1+1"}'),), finish_reason="tool_calls")
     fake_engines.let("ann", lambda body: Script(("Two.",)) if body.get("tool_choice") == "none" else called)
-    run = await fake_engines.run(panel=seats("box", max_tool_calls=3))
+    run = await fake_engines.run(panel=seats("box", max_calls=3))
     assert len(box.asked) == 1  # alike calls are made once
     assert len([use for use in run.tool_uses if use.seat == "ann"]) == 3
     assert [body.get("tool_choice") for body in all_bodies(fake_engines, "ann")] == [None, None, None, "none"]
@@ -93,9 +95,28 @@ async def test_after_the_last_call_it_is_asked_for_an_answer_and_may_call_no_mor
 async def test_a_model_that_still_calls_tools_then_gave_no_answer(fake_engines: FakeEngines) -> None:
     fake_engines.tool_servers["box"] = adding()
     fake_engines.let("ann", Script((), calls=(("add", '{"q": "1+1"}'),), finish_reason="tool_calls"))
-    run = await fake_engines.run(panel=seats("box", max_tool_calls=1))
+    run = await fake_engines.run(panel=seats("box", max_calls=1))
     assert [(failure.name, failure.reason) for failure in run.failures] == [("ann", "empty_answer")]
     assert len(all_bodies(fake_engines, "ann")) == 2
+
+
+async def test_a_seat_that_must_call_a_tool_must_only_in_its_first_turn(fake_engines: FakeEngines) -> None:
+    fake_engines.tool_servers["box"] = adding()
+    call = {"2": Script((), calls=(("add", '{"q": "2+2"}'),), finish_reason="tool_calls"), "4": Script(("Four.",))}
+    begin = Script((), calls=(("add", '{"q": "1+1"}'),), finish_reason="tool_calls")
+    fake_engines.let("ann", lambda body: call[results(body)[-1].split("\n")[-2]] if results(body) else begin)
+    must = seats("box", names=("ann",), choice="required")
+    run = await fake_engines.run(panel=(*must, *seats("box", names=("bob", "cat"))))
+    assert [body.get("tool_choice") for body in all_bodies(fake_engines, "ann")] == ["required", None, None]
+    assert "tool_choice" not in all_bodies(fake_engines, "bob")[0]
+    assert run.answers[0].content == "Four."
+
+
+async def test_a_seat_that_must_call_answers_at_once_where_all_its_tools_are_away(fake_engines: FakeEngines) -> None:
+    run = await fake_engines.run(panel=seats("box", choice="required"))
+    assert "tool_choice" not in all_bodies(fake_engines, "ann")[0]
+    assert run.missing_tools == {"box": "unavailable"}
+    assert len(run.answers) == 3
 
 
 async def test_passages_have_handles_documents_and_places(fake_engines: FakeEngines) -> None:
@@ -180,11 +201,14 @@ async def test_each_sample_looks_up_on_its_own(fake_engines: FakeEngines) -> Non
         return Script(("It is 4.",)) if results(body) else call
 
     fake_engines.let("ann", script)
-    seat = Seat("ann", "ann", Sampling(temperature=0.7, seed=7), samples=2, tools=("box",))
+    seat = Seat(
+        "ann", "ann", Sampling(temperature=0.7, seed=7), samples=2, tools=SeatTools(("box",), choice="required")
+    )
     run = await fake_engines.run(panel=(seat,), quorum=2)
     assert {answer.name: answer.content for answer in run.answers} == {"ann~1": "It is 4.", "ann~2": "Four."}
     assert [use.seat for use in run.tool_uses] == ["ann~1"]
     assert [(body.get("n"), body["seed"]) for body in asked] == [(2, 7), (None, 7)]
+    assert [body.get("tool_choice") for body in asked] == ["required", None]
 
 
 async def test_a_format_holds_for_the_answer_and_not_for_the_turns_before_it(fake_engines: FakeEngines) -> None:

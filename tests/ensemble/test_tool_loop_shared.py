@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import replace
 
 from cappella.config.options import Seat
+from cappella.config.seat_tools import SeatTools
 from cappella.ensemble.sources import Sources
 from cappella.ensemble.tool_run import ToolRun
 from cappella.tools.base import Passage, ToolResult
@@ -17,7 +18,7 @@ SAME_CALL = Script((), calls=(("add", '{ "q":"2+3" }'),), finish_reason="tool_ca
 
 
 def seat(name: str, *tools: str) -> Seat:
-    return Seat(name, name, Sampling(temperature=0.7), tools=tools)
+    return Seat(name, name, Sampling(temperature=0.7), tools=SeatTools(tools))
 
 
 def results(body: Json) -> list[str]:
@@ -69,7 +70,7 @@ async def test_a_call_goes_on_for_the_other_seat_that_waits_for_it(fake_engines:
     box.holds = True
     emit, sources = fake_engines.events.append, Sources()
     tools = ToolRun(fake_engines.tool_servers, frozenset(), sources, emit)
-    (tool,) = tools.toolbox(["box"], 8).tools.values()
+    (tool,) = tools.toolbox(SeatTools(("box",))).tools.values()
     first, second = (asyncio.create_task(tools.call(name, tool, {"q": "1+1"})) for name in ("ann", "bob"))
     assert await eventually(lambda: len(fake_engines.events) == 2)
     first.cancel()
@@ -165,7 +166,7 @@ async def test_tokens_of_all_turns_count_against_the_budget_of_the_run(fake_engi
 
     fake_engines.let("ann", script)
     fake_engines.servers["ann"].tokens = 300
-    panel = (replace(seat("ann", "box"), max_tool_calls=16), seat("bob"), seat("cat"))
+    panel = (replace(seat("ann"), tools=SeatTools(("box",), max_calls=16)), seat("bob"), seat("cat"))
     run = await fake_engines.run(panel=panel, max_total_tokens=1500, analysis="off")
     assert [(failure.name, failure.reason) for failure in run.failures] == [("ann", "budget")]
     assert 0 < len(box.asked) < 16

@@ -10,12 +10,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ModelWrapVal
 
 from cappella.config.abilities import asks_judge_without_tie, counts_on_judge, may_ask_judge, needs_judge
 from cappella.config.fields import Name
-from cappella.config.options import DEFAULT_TOOL_CALLS, MAX_ANSWERS, MAX_MEMBERS, EnsembleOptions, Seat, most_samples
+from cappella.config.options import MAX_ANSWERS, MAX_MEMBERS, EnsembleOptions, Seat, most_samples
 from cappella.config.own_prompts import OwnPrompts
+from cappella.config.seat_tools import DEFAULT_TOOL_CALLS, SeatTools
 from cappella.config.weighing import MAX_SAMPLES
 from cappella.config.yaml_source import Path_
 from cappella.types import Frozen, SamplingOptions, Temperature
-from cappella.vocabulary import GateMode
+from cappella.vocabulary import GateMode, ToolChoice
 
 MAX_EXAMPLES = 12
 MAX_TOOL_CALLS = 16
@@ -38,10 +39,15 @@ def _first_of(value: object) -> object:
 
 
 class ToolUser(SamplingOptions):
-    """A seat whose model may call the `tools` and search the documents of these names before it answers."""
+    """A seat whose model may call the `tools` and search the documents of these names before it answers, or must."""
 
     tools: tuple[Name, ...] = ()
     max_tool_calls: Annotated[int, Field(ge=1, le=MAX_TOOL_CALLS)] = DEFAULT_TOOL_CALLS
+    tool_choice: ToolChoice = "auto"
+
+    @property
+    def seat_tools(self) -> SeatTools:
+        return SeatTools(self.tools, self.max_tool_calls, self.tool_choice)
 
 
 class Member(ToolUser):
@@ -181,8 +187,7 @@ class Ensemble(EnsembleOptions):
         members = preset.panel or self.panel
         samples = most_samples({**self.given(), **preset.given()}.get("samples", 1)) or 1
         return seats(
-            Seat(m.model, m.model, m.sampling, m.system, m.samples or samples, None, m.tools, m.max_tool_calls)
-            for m in members
+            Seat(m.model, m.model, m.sampling, m.system, m.samples or samples, None, m.seat_tools) for m in members
         )
 
     @property

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from cappella.config.seat_tools import SeatTools
 from cappella.types import Sampling
 
 
@@ -16,5 +17,4 @@ class JudgeSeat:
     analysis_max_tokens: int = 1024
     texts: Mapping[str, str] = field(default_factory=dict)
     own_knowledge: bool = False
-    tools: tuple[str, ...] = ()
-    max_tool_calls: int = 0
+    tools: SeatTools = SeatTools()

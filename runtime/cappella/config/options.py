@@ -12,6 +12,7 @@ from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from cappella.config.abilities import counts_on_judge, groups_by, may_ask_judge, needs_judge
 from cappella.config.judge_seat import JudgeSeat
+from cappella.config.seat_tools import SeatTools
 from cappella.config.weighing import MAX_SAMPLES, Adaptive, Agreement, Selection
 from cappella.extraction.extractors import MAX_PATTERN_CHARACTERS, usable_pattern
 from cappella.types import Frozen, Positive, Sampling
@@ -28,7 +29,6 @@ from cappella.vocabulary import (
 )
 
 MAX_MEMBERS = 8
-DEFAULT_TOOL_CALLS = 8
 MAX_ANSWERS = 26
 """The most answers of one round: those who read them know each by a letter."""
 
@@ -40,8 +40,7 @@ Grace = Annotated[float, Field(ge=0)] | Literal["never"]
 class Seat:
     """One member of a panel. `name` is unique in the panel, even if a model has two seats.
 
-    A request gets `samples` answers from it; `system` is a prompt before the conversation. Before each answer it may make
-    `max_tool_calls` calls of the tools of these servers.
+    A request gets `samples` answers from it; `system` is a prompt before the conversation.
     """
 
     name: str
@@ -51,8 +50,7 @@ class Seat:
     samples: int = 1
     before: int | None = None
     """Where its samples are asked in portions: how many were asked before this one."""
-    tools: tuple[str, ...] = ()
-    max_tool_calls: int = DEFAULT_TOOL_CALLS
+    tools: SeatTools = SeatTools()
 
     @property
     def answer_names(self) -> list[str]:
@@ -218,7 +216,7 @@ class Settings(EnsembleOptions):
     `panel_watched`: the client receives the members' answers and the judge's analysis as they are generated.
     `next_judges` judge if the judge is dead, in order. `answers`: the candidates that the request brings along, under names
     of their own; each seat's are `samples` or none. `by_model`: a model was called as the judge of these, by its own name,
-    which stands in `ensemble`. The judge may make `judge_tool_calls` calls of `judge_tools`. Nobody is offered the tools of
+    which stands in `ensemble`. The judge may look up with `judge_tools`. Nobody is offered the tools of
     the servers in `withheld_tools`: the caller may not use them.
     """
 
@@ -238,8 +236,7 @@ class Settings(EnsembleOptions):
     preset: str | None = None
     panel_watched: bool = True
     by_model: bool = False
-    judge_tools: tuple[str, ...] = ()
-    judge_tool_calls: int = DEFAULT_TOOL_CALLS
+    judge_tools: SeatTools = SeatTools()
     withheld_tools: frozenset[str] = frozenset()
 
     @property
@@ -299,12 +296,16 @@ class Settings(EnsembleOptions):
     def judged_by(self, seat: JudgeSeat) -> "Settings":
         """The same with this judge, who also goes on from the results of tools where the judge does that alone."""
         judge = {"judge": seat.model, "judge_sampling": seat.sampling, "analysis_max_tokens": seat.analysis_max_tokens}
-        own = {"criteria": seat.criteria, "judge_texts": seat.texts, "own_knowledge": seat.own_knowledge}
-        tools = {"judge_tools": seat.tools, "judge_tool_calls": seat.max_tool_calls}
+        own = {
+            "criteria": seat.criteria,
+            "judge_texts": seat.texts,
+            "own_knowledge": seat.own_knowledge,
+            "judge_tools": seat.tools,
+        }
         gate = self.gate
         if gate and gate.mode == "tools":
             gate = replace(gate, model=seat.model)
-        return self.model_copy(update={**judge, **own, **tools, "gate": gate})
+        return self.model_copy(update={**judge, **own, "gate": gate})
 
     @property
     def answer_names(self) -> list[str]:

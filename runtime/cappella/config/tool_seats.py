@@ -44,6 +44,9 @@ def _of_user(
             yield ConfigError(at, f"there are no tools or documents named {name!r}", hint)
         if count > 1:
             yield ConfigError(at, f"{name!r} stands there twice", "Name it once")
+    if "tool_choice" in user.model_fields_set and not user.tools:
+        choice = yaml_source.place(path, root, (*where, "tool_choice"))
+        yield ConfigError(choice, "tool_choice needs tools to choose from", "Add tools here, or remove tool_choice")
     model = config.models_by_name.get(user.model)
     if not user.tools or model is None:
         return

@@ -24,7 +24,7 @@ def tools_of(settings: Settings, engine: Engine, run: ToolRun, nonce: str) -> To
     """What the judge of these settings looks things up with; None for one that writes nothing, or has no tools."""
     if not settings.may_ask_judge or not engine.capabilities.writes:
         return None
-    box = run.toolbox(settings.judge_tools, settings.judge_tool_calls)
+    box = run.toolbox(settings.judge_tools)
     return Tools(box, run, nonce) if box.tools else None
 
 

@@ -15,7 +15,7 @@ def for_member(prompt: Prompt, seat: Seat, capabilities: Capabilities, settings:
     For `verbatim` see `format_of_members`. A seat with tools of its own is not offered the caller's.
     """
     verbatim = verbatim or settings.early_exit != "off"
-    if seat.tools:
+    if seat.tools.servers:
         prompt = replace(prompt, tools=(), tool_choice=None, parallel_tool_calls=None)
     return replace(
         prompt,

@@ -41,7 +41,7 @@ async def ask_round(
     for seat in seats:
         engine = engines[seat.model]
         seat_prompt = for_member(prompt, seat, engine.capabilities, settings, verbatim)
-        box = tools.toolbox(seat.tools, seat.max_tool_calls)
+        box = tools.toolbox(seat.tools)
         if shown:
             messages = await _with_previous(seat_prompt, shown, settings, engine, seat)
             seat_prompt = replace(seat_prompt, messages=messages)
@@ -57,7 +57,7 @@ async def _with_previous(
     """The messages, then the answers of the round before, fenced, as in the judge's prompt."""
     prompt = replace(prompt, messages=prompts.with_texts_broken_up(prompt.messages))
     reply = Reply(seat.sampling.max_completion_tokens)
-    scale = LOOKUPS_SCALE if seat.tools else 1.0
+    scale = LOOKUPS_SCALE if seat.tools.servers else 1.0
     candidates = (await fit(shown, prompt, engine, reply, settings.criteria, scale=scale)).candidates
     return prompts.final_messages(
         prompt.messages, candidates.texts, candidates.nonce, criteria=settings.criteria, tools=bool(prompt.tools)

@@ -10,6 +10,7 @@ from cappella.config.ensembles import GateConfig
 from cappella.config.judge_seat import JudgeSeat
 from cappella.config.limits import Limits
 from cappella.config.options import MAX_ANSWERS, Gate, Overrides, Seat, Settings, most_samples
+from cappella.config.seat_tools import SeatTools
 from cappella.ensemble import able, given_answers
 from cappella.ensemble.able import Models
 from cappella.ensemble.messages import ends_in_results
@@ -59,8 +60,7 @@ def resolve(
         analysis_max_tokens=judge.analysis_max_tokens,
         judge_texts=judge.prompts.texts,
         own_knowledge=judge.own_knowledge,
-        judge_tools=judge.tools if judge_model == judge.model else (),
-        judge_tool_calls=judge.max_tool_calls,
+        judge_tools=judge.seat_tools if judge_model == judge.model else SeatTools(),
         next_judges=_next_judges(judge, overrides, judge_sampling),
         panel_watched=prompt.watched,
         **options,
@@ -106,8 +106,7 @@ def _next_judges(judge: Judge, overrides: Overrides, sampling: Sampling) -> tupl
             each.analysis_max_tokens,
             each.prompts.texts,
             each.own_knowledge,
-            each.tools,
-            each.max_tool_calls,
+            each.seat_tools,
         )
         for each in judge.then
     )

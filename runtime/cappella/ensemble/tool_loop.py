@@ -39,8 +39,10 @@ class Tools:
 
 
 def offering(prompt: Prompt, tools: Tools) -> Prompt:
-    """The prompt with the seat's own tools, in the place of the caller's, and without a format, which would rule out calls."""
-    return replace(prompt, tools=tools.box.definitions, tool_choice=None, parallel_tool_calls=None, output_format=None)
+    """The prompt of a first turn: with the seat's own tools, in the place of the caller's, and no format, which would rule out calls."""
+    choice = "required" if tools.box.choice == "required" else None
+    own = tools.box.definitions
+    return replace(prompt, tools=own, tool_choice=choice, parallel_tool_calls=None, output_format=None)
 
 
 def answering(prompt: Prompt, asked: Prompt) -> Prompt:
@@ -99,7 +101,8 @@ class ToolLoop:
         results: list[Message] = [
             {"role": "tool", "tool_call_id": call.id, "content": text} for call, text in zip(calls, texts, strict=True)
         ]
-        self.prompt = replace(before, messages=[*before.messages, _turn(said, calls), *results], samples=1)
+        messages = [*before.messages, _turn(said, calls), *results]
+        self.prompt = replace(before, messages=messages, samples=1, tool_choice=None)
 
     async def _found(self, call: ToolCall) -> Found:
         tools, run = self._tools.box.tools, self._tools.run

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
+from cappella.config.seat_tools import SeatTools
 from cappella.ensemble.candidates import fresh_nonce
 from cappella.ensemble.events import Emit, ToolCalled, ToolReturned
 from cappella.ensemble.run import ToolUse
@@ -55,9 +56,9 @@ class ToolRun:
         # A call may outlive the seat that made it first, so that it must tell nothing to that seat.
         self._context = contextvars.copy_context()
 
-    def toolbox(self, names: Sequence[str], max_calls: int) -> Toolbox:
-        """The tools that a seat with these servers is offered now; those that offer none are noted in `missing`."""
-        toolbox = Toolbox.of(names, self._servers, self._withheld, max_calls)
+    def toolbox(self, tools: SeatTools) -> Toolbox:
+        """The tools that a seat with these is offered now; those that offer none are noted in `missing`."""
+        toolbox = Toolbox.of(tools, self._servers, self._withheld)
         self.missing |= toolbox.missing
         return toolbox
 

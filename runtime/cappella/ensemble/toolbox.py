@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
+from cappella.config.seat_tools import SeatTools
 from cappella.tools.base import Tool, ToolServer
 from cappella.types import Json
+from cappella.vocabulary import ToolChoice
 
 MAX_NAME_CHARACTERS = 64
 """OpenAI's API has such names, of letters, digits, `_` and `-`."""
@@ -15,23 +17,26 @@ MAX_NAME_CHARACTERS = 64
 
 @dataclass(frozen=True, slots=True)
 class Toolbox:
-    """`tools` by name; `missing` are the servers that offer none now, and why; a seat may make so many calls of them."""
+    """`tools` by name; `missing` are the servers that offer none now, and why; a seat may make so many calls of them.
+
+    With `choice: required` its first turn must make one.
+    """
 
     tools: Mapping[str, Tool] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
     max_calls: int = 0
+    choice: ToolChoice = "auto"
 
     @classmethod
     def of(
         cls,
-        names: Sequence[str],
+        tools: SeatTools,
         servers: Mapping[str, ToolServer],
         withheld: AbstractSet[str],
-        max_calls: int,
     ) -> "Toolbox":
-        """The tools of the servers of these names, without those that are withheld from the caller."""
+        """The tools of a seat's servers, without those that are withheld from the caller."""
         missing, found = dict[str, str](), list[Tool]()
-        for name in names:
+        for name in tools.servers:
             server = servers.get(name)
             if name in withheld:
                 missing[name] = "withheld"
@@ -39,7 +44,7 @@ class Toolbox:
                 missing[name] = "unavailable"
             else:
                 found += server.tools
-        return cls(_named(found), missing, max_calls)
+        return cls(_named(found), missing, tools.max_calls, tools.choice)
 
     @property
     def definitions(self) -> list[Json]:
