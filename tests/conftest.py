@@ -80,28 +80,6 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
 
 
 @pytest.fixture(scope="session")
-def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    """The demo's clerk in several seats: it thinks, and it calls tools; in the ensemble `library` also some of its own."""
-    folder = tmp_path_factory.mktemp("agent")
-    (folder / "archive").mkdir()
-    (folder / "archive" / "prices.md").write_text("# Prices\n\nThe price of Tunagox is 61 dollars.\n")
-    config = shipped_config("demo-agent.yaml")
-    config["documents"] = {"archive": {"folder": "archive", "index": "archive.sqlite"}}
-    config["tools"] = {"calc": {"builtin": "calculator"}}
-    own = {"tools": ["archive", "calc"], "tool_choice": "required", "max_tool_calls": 2}
-    short = {"model": "clerk", "max_completion_tokens": 120}
-    config["ensembles"]["library"] = {
-        "panel": [{**short, **own, "temperature": 0}, {**short, **own, "temperature": 0.8, "samples": 2}],
-        "judge": {**short, **own},
-        "quorum": 1,
-        "deadline_s": 240,
-    }
-    (folder / "agent.yaml").write_text(json.dumps(config))
-    with deployed(folder / "agent.yaml", folder / "logs") as deployment:
-        yield deployment
-
-
-@pytest.fixture(scope="session")
 def adapters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     """The demo's panel of adapters in one engine, and its judge, which does not copy ahead here."""
     folder = tmp_path_factory.mktemp("adapters")

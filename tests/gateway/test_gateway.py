@@ -240,6 +240,8 @@ async def test_metrics_count_runs_and_carry_the_engines_own(gateway: str, fake_e
 def test_every_error_has_its_row_in_the_table() -> None:
     kinds = [k for k in vars(errors).values() if isinstance(k, type) and issubclass(k, errors.CappellaError)]
     abstract = {errors.CappellaError, PanelFailed, errors.ConfigError, errors.DoesNotFit}
+    # Told to a model, and to an operator.
+    abstract |= {errors.ToolServerLost, errors.ToolCallFailed}
     for kind in set(kinds) - abstract:
         assert any(parent in HTTP_TABLE for parent in kind.__mro__ if parent is not Exception), kind
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -18,7 +19,7 @@ from cappella.ensemble.events import FinalDelta
 from cappella.ensemble.run import Run
 from demo import world
 from support.node_client import HAS_NODE, run_node
-from support.real_deployment import ROOT, Deployment
+from support.real_deployment import ROOT, Deployment, deployed
 
 pytestmark = pytest.mark.vllm
 
@@ -27,6 +28,13 @@ QUESTION = "Please tell me the room of Gonil and the price of Tunagox."
 # 334 makes a thousand runs over the three strategies.
 RANDOM_SCHEMAS = int(os.environ.get("RANDOM_SCHEMAS", "8"))
 CLIENTS = ROOT / ".venv" / "clients"
+
+
+@pytest.fixture(scope="module")
+def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """The demo's clerk in several seats: it thinks, and it calls tools."""
+    with deployed(ROOT / "model_configs" / "demo-agent.yaml", tmp_path_factory.mktemp("agent")) as deployment:
+        yield deployment
 
 
 def client(demo: Deployment) -> AsyncOpenAI:
