@@ -1,7 +1,7 @@
 """Looks things up: a model's calls of its own tools are made at once, it reads what they gave, and is asked again until it answers."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 from cappella.engines.base import Engine
@@ -73,15 +73,20 @@ class ToolLoop:
         self._room_tokens = 0
 
     @property
+    def names(self) -> Collection[str]:
+        """The names of the tools, as the model knows them."""
+        return self._tools.box.tools
+
+    @property
     def may_call(self) -> bool:
         """Whether it may call tools in its next turn."""
         return self._calls_left > 0
 
-    async def use(self, said: Answer) -> None:
+    async def use(self, said: Answer, *, as_text: bool) -> None:
         """Make the calls in what the model said, all at once, and let the prompt grow by them and by what they gave."""
         made = said.tool_calls[: self._calls_left]
         self._calls_left -= len(made)
-        found = list(await asyncio.gather(*map(self._found, made)))
+        found = list(await asyncio.gather(*(self._found(call, as_text) for call in made)))
         self._last, self._room_tokens = (self.prompt, replace(said, tool_calls=made), found), self._room(said)
         self._grow()
 
@@ -104,7 +109,7 @@ class ToolLoop:
         messages = [*before.messages, _turn(said, calls), *results]
         self.prompt = replace(before, messages=messages, samples=1, tool_choice=None)
 
-    async def _found(self, call: ToolCall) -> Found:
+    async def _found(self, call: ToolCall, as_text: bool) -> Found:
         tools, run = self._tools.box.tools, self._tools.run
         tool = tools.get(call.name)
         if tool is None:
@@ -115,7 +120,7 @@ class ToolLoop:
         if arguments is None:
             begun = call.arguments[:MAX_ECHOED_CHARACTERS]
             return run.fail(self._name, call.name, call.arguments, f"The arguments are no JSON object: {begun}")
-        return await run.call(self._name, tool, arguments)
+        return await run.call(self._name, tool, arguments, as_text=as_text)
 
     def _room(self, said: Answer) -> int:
         """How many tokens the results of this turn may have."""

@@ -32,6 +32,7 @@ def told(run: Run) -> list[ToolUse]:
             "is_error": use.is_error,
             "shared": use.shared,
             "result_chars": use.result_chars,
+            **({"as_text": True} if use.as_text else {}),
         }
         for use in run.tool_uses
     ]
