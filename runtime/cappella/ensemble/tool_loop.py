@@ -69,6 +69,7 @@ class ToolLoop:
         self._tools = tools
         self.new_call = new_call
         self._calls_left = tools.box.max_calls
+        self._answered: set[tuple[str, str]] = set()
         self._last: tuple[Prompt, Answer, Sequence[Found]] | None = None
         self._room_tokens = 0
 
@@ -83,10 +84,18 @@ class ToolLoop:
         return self._calls_left > 0
 
     async def use(self, said: Answer, *, as_text: bool) -> None:
-        """Make the calls in what the model said, all at once, and let the prompt grow by them and by what they gave."""
+        """Make the calls in what the model said, all at once, and let the prompt grow by them and by what they gave.
+
+        Where all of them were made and answered before, they are its last.
+        """
         made = said.tool_calls[: self._calls_left]
         self._calls_left -= len(made)
+        if all((call.name, call.arguments) in self._answered for call in made):
+            # A small model repeats itself until it may call no more.
+            self._calls_left = 0
         found = list(await asyncio.gather(*(self._found(call, as_text) for call in made)))
+        served = (call for call, each in zip(made, found, strict=True) if not each.result.is_error)
+        self._answered |= {(call.name, call.arguments) for call in served}
         self._last, self._room_tokens = (self.prompt, replace(said, tool_calls=made), found), self._room(said)
         self._grow()
 
