@@ -75,6 +75,21 @@ async def test_after_the_last_call_and_of_seats_without_tools_a_text_is_an_answe
     assert [answer.content for answer in run.answers[:2]] == [WRITTEN, WRITTEN]
 
 
+async def test_a_model_that_writes_calls_as_text_answers_from_what_it_found_without_tools(
+    fake_engines: FakeEngines,
+) -> None:
+    fake_engines.tool_servers["box"] = adding()
+    fake_engines.let("ann", lambda body: Script((WRITTEN,)) if "tools" in body else Script(("It is 5.",)))
+    run = await fake_engines.run(panel=PANEL)
+    last = fake_engines.servers["ann"].bodies[-1]
+    assert [message["role"] for message in last["messages"] if message["role"] != "system"] == ["user"]
+    text = last["messages"][-1]["content"]
+    assert text.startswith(fake_engines.servers["bob"].bodies[0]["messages"][-1]["content"])
+    assert "\n5\n" in text
+    assert "answer now" in text
+    assert run.answers[0].content == "It is 5."
+
+
 async def test_a_judge_may_write_its_calls_as_text_too(fake_engines: FakeEngines) -> None:
     fake_engines.tool_servers["box"] = box = adding()
 

@@ -50,6 +50,22 @@ def answering(prompt: Prompt, asked: Prompt) -> Prompt:
     return replace(prompt, tool_choice="none", output_format=asked.output_format)
 
 
+def answering_plainly(prompt: Prompt, asked: Prompt) -> Prompt:
+    """The same for a model that writes its calls as text: what it found stands behind the question, and it sees no tools.
+
+    Small models that see tools go on to write calls, though they may make none.
+    """
+    *before, last = asked.messages
+    if last["role"] != "user":
+        return answering(prompt, asked)
+    turns = prompt.messages[len(asked.messages) :]
+    found = "\n\n".join(str(message["content"]) for message in turns if message["role"] == "tool")
+    content = last["content"]
+    content = f"{content}\n\n{found}" if isinstance(content, str) else [*content, {"type": "text", "text": found}]
+    messages = [*before, {**last, "content": content}]
+    return replace(prompt, messages=messages, tools=(), tool_choice=None, output_format=asked.output_format)
+
+
 class ToolLoop:
     """What one answer, named `name`, looks up after its first turn. The `prompt` grows by what it calls and what it gets."""
 
@@ -72,6 +88,7 @@ class ToolLoop:
         self._answered: set[tuple[str, str]] = set()
         self._last: tuple[Prompt, Answer, Sequence[Found]] | None = None
         self._room_tokens = 0
+        self._writes_calls = False
 
     @property
     def names(self) -> Collection[str]:
@@ -88,6 +105,7 @@ class ToolLoop:
 
         Where all of them were made and answered before, they are its last.
         """
+        self._writes_calls |= as_text
         made = said.tool_calls[: self._calls_left]
         self._calls_left -= len(made)
         if all((call.name, call.arguments) in self._answered for call in made):
@@ -98,6 +116,10 @@ class ToolLoop:
         self._answered |= {(call.name, call.arguments) for call in served}
         self._last, self._room_tokens = (self.prompt, replace(said, tool_calls=made), found), self._room(said)
         self._grow()
+
+    def answering(self, asked: Prompt) -> Prompt:
+        """The prompt for an answer, in the format that was `asked` for."""
+        return (answering_plainly if self._writes_calls else answering)(self.prompt, asked)
 
     def shorten(self) -> bool:
         """Leave much less room to the results of the last turn, if there was one: the engine has refused the prompt as too long."""

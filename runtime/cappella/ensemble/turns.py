@@ -7,7 +7,7 @@ from dataclasses import replace
 from cappella.ensemble.call import Completion, EngineCall
 from cappella.ensemble.run import Answer, Call
 from cappella.ensemble.structured import formats
-from cappella.ensemble.tool_loop import ToolLoop, answering
+from cappella.ensemble.tool_loop import ToolLoop
 from cappella.errors import EngineContextExceeded, EngineError
 from cappella.types import Chunk, Prompt
 
@@ -69,11 +69,11 @@ class Turns:
     async def _ask(self, loop: ToolLoop, asked: Prompt, on_chunk: Callable[[Chunk], object], *, may_call: bool) -> None:
         """One more turn, with less of the results if they turn out too long. Raises EngineError."""
         try:
-            await self._ask_once(loop, loop.prompt if may_call else answering(loop.prompt, asked), on_chunk)
+            await self._ask_once(loop, loop.prompt if may_call else loop.answering(asked), on_chunk)
         except EngineContextExceeded:
             if not loop.shorten():
                 raise
-            await self._ask_once(loop, loop.prompt if may_call else answering(loop.prompt, asked), on_chunk)
+            await self._ask_once(loop, loop.prompt if may_call else loop.answering(asked), on_chunk)
         if may_call:
             self.completion.read_written_call(loop.names)
         else:
