@@ -83,12 +83,27 @@ async def test_all_calls_of_one_turn_are_made_at_once(fake_engines: FakeEngines)
 
 async def test_after_the_last_call_it_is_asked_for_an_answer_and_may_call_no_more(fake_engines: FakeEngines) -> None:
     fake_engines.tool_servers["box"] = box = adding()
+
+    def script(body: Json) -> Script:
+        call = Script((), calls=(("add", f'{{"q": "1+{len(results(body))}"}}'),), finish_reason="tool_calls")
+        return Script(("Three.",)) if body.get("tool_choice") == "none" else call
+
+    fake_engines.let("ann", script)
+    run = await fake_engines.run(panel=seats("box", max_calls=3))
+    assert [arguments["q"] for _, arguments in box.asked] == ["1+0", "1+1", "1+2"]
+    assert [body.get("tool_choice") for body in all_bodies(fake_engines, "ann")] == [None, None, None, "none"]
+    assert run.answers[0].content == "Three."
+
+
+async def test_a_model_that_repeats_an_answered_call_is_asked_for_its_answer(fake_engines: FakeEngines) -> None:
+    fake_engines.tool_servers["box"] = box = adding()
     called = Script((), calls=(("add", '{"q": "1+1"}'),), finish_reason="tool_calls")
     fake_engines.let("ann", lambda body: Script(("Two.",)) if body.get("tool_choice") == "none" else called)
-    run = await fake_engines.run(panel=seats("box", max_calls=3))
+    run = await fake_engines.run(panel=seats("box", max_calls=8))
     assert len(box.asked) == 1  # alike calls are made once
-    assert len([use for use in run.tool_uses if use.seat == "ann"]) == 3
-    assert [body.get("tool_choice") for body in all_bodies(fake_engines, "ann")] == [None, None, None, "none"]
+    assert len([use for use in run.tool_uses if use.seat == "ann"]) == 2
+    assert [body.get("tool_choice") for body in all_bodies(fake_engines, "ann")] == [None, None, "none"]
+    assert "answer now" in results(all_bodies(fake_engines, "ann")[-1])[-1]
     assert run.answers[0].content == "Two."
 
 

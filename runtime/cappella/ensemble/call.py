@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import aclosing
 from dataclasses import replace
 from statistics import fmean
@@ -14,6 +14,7 @@ from cappella.ensemble.citations import CallCitations
 from cappella.ensemble.own_marks import ChunkCutter
 from cappella.ensemble.run import Answer, Call, Role
 from cappella.ensemble.structured.json_value import parse_json
+from cappella.ensemble.written_calls import written_call
 from cappella.errors import (
     EngineBroke,
     EngineError,
@@ -36,6 +37,7 @@ class Completion:
         self._citations = citations
         self.finish_reason: str | None = None
         self.stop_sequence: str | None = None
+        self.has_written_call = False
         self.logprobs: list[Json] = []
         self._content: list[str] = []
         self._reasoning: list[str] = []
@@ -53,6 +55,13 @@ class Completion:
     @property
     def has_calls(self) -> bool:
         return bool(self._tool_calls)
+
+    def read_written_call(self, names: Collection[str]) -> None:
+        """Take a text that is nothing but a call of a tool of one of these names for that call."""
+        if not self._tool_calls and self.finish_reason == "stop" and (call := written_call(self.text, names)):
+            self._tool_calls[0] = call
+            self._content.clear()
+            self.has_written_call = True
 
     def drop_calls(self) -> None:
         """Leave out calls of tools by a model that was told to make none."""

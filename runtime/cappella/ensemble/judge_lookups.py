@@ -60,9 +60,11 @@ class JudgeLookups:
             while loop.may_call:
                 call = loop.new_call()
                 await call.complete(engine, loop.prompt, sampling)
-                if not call.completions[0].has_calls:
+                said = call.completions[0]
+                said.read_written_call(loop.names)
+                if not said.has_calls:
                     break
-                await loop.use(call.completions[0].answer(asking.name, call.record))
+                await loop.use(said.answer(asking.name, call.record), as_text=said.has_written_call)
         except EngineContextExceeded:
             loop.shorten()
         except EngineError:

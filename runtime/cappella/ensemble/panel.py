@@ -128,6 +128,8 @@ class _Member:
             await self._set_outcomes(error.reason, str(error), error.status_code)
         else:
             if request.tools:
+                for turns in self._turns:
+                    turns.completion.read_written_call(request.tools.box.tools)
                 await asyncio.gather(*(self._go_on(turns, prompt, request.tools) for turns in self._turns))
             await self._set_outcomes("engine_broke", "the answer was cut off", 502)
 

@@ -59,7 +59,7 @@ class ToolUse:
     """One call of a tool by the `seat` with this name: that of the answer, or the judge's.
 
     `server` is None for a call that could not be made: there is no such tool, or its arguments are none. `shared` was made
-    for another seat before. `began_at` is on the clock of `time.monotonic`.
+    for another seat before; `as_text` was written as text. `began_at` is on the clock of `time.monotonic`.
     """
 
     seat: str
@@ -71,6 +71,7 @@ class ToolUse:
     is_error: bool
     shared: bool
     result_chars: int
+    as_text: bool = False
 
 
 @dataclass(frozen=True, slots=True)

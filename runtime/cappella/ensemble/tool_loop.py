@@ -1,7 +1,7 @@
 """Looks things up: a model's calls of its own tools are made at once, it reads what they gave, and is asked again until it answers."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 from cappella.engines.base import Engine
@@ -50,6 +50,22 @@ def answering(prompt: Prompt, asked: Prompt) -> Prompt:
     return replace(prompt, tool_choice="none", output_format=asked.output_format)
 
 
+def answering_plainly(prompt: Prompt, asked: Prompt) -> Prompt:
+    """The same for a model that writes its calls as text: what it found stands behind the question, and it sees no tools.
+
+    Small models that see tools go on to write calls, though they may make none.
+    """
+    *before, last = asked.messages
+    if last["role"] != "user":
+        return answering(prompt, asked)
+    turns = prompt.messages[len(asked.messages) :]
+    found = "\n\n".join(str(message["content"]) for message in turns if message["role"] == "tool")
+    content = last["content"]
+    content = f"{content}\n\n{found}" if isinstance(content, str) else [*content, {"type": "text", "text": found}]
+    messages = [*before, {**last, "content": content}]
+    return replace(prompt, messages=messages, tools=(), tool_choice=None, output_format=asked.output_format)
+
+
 class ToolLoop:
     """What one answer, named `name`, looks up after its first turn. The `prompt` grows by what it calls and what it gets."""
 
@@ -69,21 +85,41 @@ class ToolLoop:
         self._tools = tools
         self.new_call = new_call
         self._calls_left = tools.box.max_calls
+        self._answered: set[tuple[str, str]] = set()
         self._last: tuple[Prompt, Answer, Sequence[Found]] | None = None
         self._room_tokens = 0
+        self._writes_calls = False
+
+    @property
+    def names(self) -> Collection[str]:
+        """The names of the tools, as the model knows them."""
+        return self._tools.box.tools
 
     @property
     def may_call(self) -> bool:
         """Whether it may call tools in its next turn."""
         return self._calls_left > 0
 
-    async def use(self, said: Answer) -> None:
-        """Make the calls in what the model said, all at once, and let the prompt grow by them and by what they gave."""
+    async def use(self, said: Answer, *, as_text: bool) -> None:
+        """Make the calls in what the model said, all at once, and let the prompt grow by them and by what they gave.
+
+        Where all of them were made and answered before, they are its last.
+        """
+        self._writes_calls |= as_text
         made = said.tool_calls[: self._calls_left]
         self._calls_left -= len(made)
-        found = list(await asyncio.gather(*map(self._found, made)))
+        if all((call.name, call.arguments) in self._answered for call in made):
+            # A small model repeats itself until it may call no more.
+            self._calls_left = 0
+        found = list(await asyncio.gather(*(self._found(call, as_text) for call in made)))
+        served = (call for call, each in zip(made, found, strict=True) if not each.result.is_error)
+        self._answered |= {(call.name, call.arguments) for call in served}
         self._last, self._room_tokens = (self.prompt, replace(said, tool_calls=made), found), self._room(said)
         self._grow()
+
+    def answering(self, asked: Prompt) -> Prompt:
+        """The prompt for an answer, in the format that was `asked` for."""
+        return (answering_plainly if self._writes_calls else answering)(self.prompt, asked)
 
     def shorten(self) -> bool:
         """Leave much less room to the results of the last turn, if there was one: the engine has refused the prompt as too long."""
@@ -104,7 +140,7 @@ class ToolLoop:
         messages = [*before.messages, _turn(said, calls), *results]
         self.prompt = replace(before, messages=messages, samples=1, tool_choice=None)
 
-    async def _found(self, call: ToolCall) -> Found:
+    async def _found(self, call: ToolCall, as_text: bool) -> Found:
         tools, run = self._tools.box.tools, self._tools.run
         tool = tools.get(call.name)
         if tool is None:
@@ -115,7 +151,7 @@ class ToolLoop:
         if arguments is None:
             begun = call.arguments[:MAX_ECHOED_CHARACTERS]
             return run.fail(self._name, call.name, call.arguments, f"The arguments are no JSON object: {begun}")
-        return await run.call(self._name, tool, arguments)
+        return await run.call(self._name, tool, arguments, as_text=as_text)
 
     def _room(self, said: Answer) -> int:
         """How many tokens the results of this turn may have."""

@@ -67,7 +67,7 @@ class ToolRun:
         self.uses.append(ToolUse(seat, None, name, arguments, time.monotonic(), 0.0, True, False, len(message)))
         return Found(ToolResult(message, is_error=True))
 
-    async def call(self, seat: str, tool: Tool, arguments: Json) -> Found:
+    async def call(self, seat: str, tool: Tool, arguments: Json, *, as_text: bool = False) -> Found:
         """What the tool gives. Cancelling this gives the call up, unless another seat waits for it as well."""
         written, began_at = json.dumps(arguments, ensure_ascii=False), time.monotonic()
         self._emit(ToolCalled(seat, tool.server, tool.name, written))
@@ -78,7 +78,8 @@ class ToolRun:
         finally:
             took_s = time.monotonic() - began_at
             size = len(result.text) + sum(len(passage.text) for passage in result.passages)
-            use = ToolUse(seat, tool.server, tool.name, written, began_at, took_s, result.is_error, shared, size)
+            failed = result.is_error
+            use = ToolUse(seat, tool.server, tool.name, written, began_at, took_s, failed, shared, size, as_text)
             self.uses.append(use)
             self._emit(ToolReturned(use))
 

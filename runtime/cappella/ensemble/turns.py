@@ -7,7 +7,7 @@ from dataclasses import replace
 from cappella.ensemble.call import Completion, EngineCall
 from cappella.ensemble.run import Answer, Call
 from cappella.ensemble.structured import formats
-from cappella.ensemble.tool_loop import ToolLoop, answering
+from cappella.ensemble.tool_loop import ToolLoop
 from cappella.errors import EngineContextExceeded, EngineError
 from cappella.types import Chunk, Prompt
 
@@ -51,7 +51,9 @@ class Turns:
             while self.completion.has_calls and not self.completion.error(self.name):
                 if all(each.has_calls for each in self._calls[-1].completions):
                     self._calls[-1].role = "lookup"
-                await loop.use(self.completion.answer(self.name, self._calls[-1].record))
+                await loop.use(
+                    self.completion.answer(self.name, self._calls[-1].record), as_text=self.completion.has_written_call
+                )
                 has_format = not loop.may_call
                 await self._ask(loop, asked, on_chunk, may_call=loop.may_call)
             if not has_format and await self._violates(asked):
@@ -67,12 +69,14 @@ class Turns:
     async def _ask(self, loop: ToolLoop, asked: Prompt, on_chunk: Callable[[Chunk], object], *, may_call: bool) -> None:
         """One more turn, with less of the results if they turn out too long. Raises EngineError."""
         try:
-            await self._ask_once(loop, loop.prompt if may_call else answering(loop.prompt, asked), on_chunk)
+            await self._ask_once(loop, loop.prompt if may_call else loop.answering(asked), on_chunk)
         except EngineContextExceeded:
             if not loop.shorten():
                 raise
-            await self._ask_once(loop, loop.prompt if may_call else answering(loop.prompt, asked), on_chunk)
-        if not may_call:
+            await self._ask_once(loop, loop.prompt if may_call else loop.answering(asked), on_chunk)
+        if may_call:
+            self.completion.read_written_call(loop.names)
+        else:
             self.completion.drop_calls()
 
     async def _ask_once(self, loop: ToolLoop, prompt: Prompt, on_chunk: Callable[[Chunk], object]) -> None:

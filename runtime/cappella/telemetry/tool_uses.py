@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 
+from cappella.ensemble import run as ensemble_run
 from cappella.ensemble.run import Run
 from cappella.telemetry.trace_types import ToolUse, Trace
 from cappella.types import Json
@@ -21,20 +22,24 @@ def add(trace: Trace, run: Run) -> None:
 
 def told(run: Run) -> list[ToolUse]:
     began_at = min((call.began_at for call in run.calls), default=0.0)
-    return [
-        {
-            "seat": use.seat,
-            "server": use.server,
-            "tool": use.tool,
-            "arguments": use.arguments,
-            "start_ms": round((use.began_at - began_at) * 1000, 1),
-            "ms": round(use.total_s * 1000, 1),
-            "is_error": use.is_error,
-            "shared": use.shared,
-            "result_chars": use.result_chars,
-        }
-        for use in run.tool_uses
-    ]
+    return [_told(use, began_at) for use in run.tool_uses]
+
+
+def _told(use: ensemble_run.ToolUse, began_at: float) -> ToolUse:
+    told: ToolUse = {
+        "seat": use.seat,
+        "server": use.server,
+        "tool": use.tool,
+        "arguments": use.arguments,
+        "start_ms": round((use.began_at - began_at) * 1000, 1),
+        "ms": round(use.total_s * 1000, 1),
+        "is_error": use.is_error,
+        "shared": use.shared,
+        "result_chars": use.result_chars,
+    }
+    if use.as_text:
+        told["as_text"] = True
+    return told
 
 
 def without_content(use: Json) -> Json:

@@ -61,6 +61,8 @@ class FailedJudge(TypedDict):
 class ToolUse(TypedDict):
     """A call of a tool by a member, or by the judge; `server` is null if it could not be made, `shared` was made for another.
 
+    One `as_text` was written as text, and not in the form of calls.
+
     `start_ms` is on the clock of `usage.fusion_details`.
     """
 
@@ -73,6 +75,7 @@ class ToolUse(TypedDict):
     is_error: bool
     shared: bool
     result_chars: Count
+    as_text: NotRequired[bool]
 
 
 class Decision(TypedDict):
