@@ -4,7 +4,7 @@ import pytest
 
 from cappella.config.options import Seat
 from cappella.config.seat_tools import SeatTools
-from cappella.ensemble.written_calls import written_call
+from cappella.ensemble.written_calls import written_calls
 from cappella.types import Sampling, ToolCall
 from support.fake_engines import FakeEngines
 from support.scripted_engine import Json, Script
@@ -29,18 +29,25 @@ def has_results(body: Json) -> bool:
         f"```json\n{WRITTEN}\n```",
         f"```\n{WRITTEN}\n```",
         f"<tool_call>\n{WRITTEN}\n</tool_call>",
+        f"{WRITTEN}\n{WRITTEN}",
+        f"{WRITTEN}\n[S1] made up",
+        f'{WRITTEN}\n{{"name": "add", "argum',
     ],
 )
-def test_a_text_that_is_nothing_but_a_call_is_that_call(text: str) -> None:
-    assert written_call(text, {"add"}) == ToolCall(0, name="add", arguments='{"q":"2+3"}')
+def test_a_text_that_begins_with_a_call_is_that_call(text: str) -> None:
+    assert written_calls(text, {"add"}) == [ToolCall(0, name="add", arguments='{"q":"2+3"}')]
+
+
+def test_different_calls_in_a_row_are_all_made() -> None:
+    other = '{"name": "add", "arguments": {"q": "4+5"}}'
+    calls = written_calls(f"{WRITTEN}\n{other}\n{WRITTEN}", {"add"})
+    assert [(call.index, call.arguments) for call in calls] == [(0, '{"q":"2+3"}'), (1, '{"q":"4+5"}')]
 
 
 @pytest.mark.parametrize(
     "text",
     [
         f"I call {WRITTEN}",
-        f"{WRITTEN} and then",
-        f"{WRITTEN}\n{WRITTEN}",
         '{"name": "divide", "arguments": {}}',
         '{"name": ["add"], "arguments": {}}',
         '{"name": "add", "arguments": "2+3"}',
@@ -52,7 +59,7 @@ def test_a_text_that_is_nothing_but_a_call_is_that_call(text: str) -> None:
     ],
 )
 def test_any_other_text_is_an_answer(text: str) -> None:
-    assert written_call(text, {"add"}) is None
+    assert written_calls(text, {"add"}) == []
 
 
 async def test_a_call_as_text_is_made_and_told_as_such(fake_engines: FakeEngines) -> None:

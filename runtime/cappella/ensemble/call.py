@@ -14,7 +14,7 @@ from cappella.ensemble.citations import CallCitations
 from cappella.ensemble.own_marks import ChunkCutter
 from cappella.ensemble.run import Answer, Call, Role
 from cappella.ensemble.structured.json_value import parse_json
-from cappella.ensemble.written_calls import written_call
+from cappella.ensemble.written_calls import written_calls
 from cappella.errors import (
     EngineBroke,
     EngineError,
@@ -57,9 +57,10 @@ class Completion:
         return bool(self._tool_calls)
 
     def read_written_call(self, names: Collection[str]) -> None:
-        """Take a text that is nothing but a call of a tool of one of these names for that call."""
-        if not self._tool_calls and self.finish_reason == "stop" and (call := written_call(self.text, names)):
-            self._tool_calls[0] = call
+        """Take calls of tools of these names that a text begins with for what they are; the rest of it is made up."""
+        ended = self.finish_reason in ("stop", "length")
+        if not self._tool_calls and ended and (calls := written_calls(self.text, names)):
+            self._tool_calls = {call.index: call for call in calls}
             self._content.clear()
             self.has_written_call = True
 

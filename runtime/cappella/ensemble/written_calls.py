@@ -1,32 +1,49 @@
 """Calls of tools that a model writes as text, because it forgot the form that its template wants."""
 
+import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 
 import orjson
 
 from cappella.ensemble.structured.json_value import parse_json
 from cappella.types import ToolCall
 
-_WRAPPED = (
-    re.compile(r"<tool_call>(.*)</tool_call>", re.DOTALL),
-    re.compile(r"```(?:json)?[ \t]*\n(.*)\n[ \t]*```", re.DOTALL),
-)
+_BETWEEN = re.compile(r"(?:\s|,|</?tool_call>|```(?:json)?)*")
+_FIRST = re.compile(r'\{\s*"(?:name|arguments)"')
 MAX_CHARACTERS = 20_000
+MAX_CALLS = 16
 
 
-def written_call(text: str, names: Collection[str]) -> ToolCall | None:
-    """The call that a text is, and nothing else: an object of one of these `name`s and `arguments`, alone, in a fence or tags."""
-    text = text.strip()
-    if len(text) > MAX_CHARACTERS:
-        return None
-    for wrapped in _WRAPPED:
-        if whole := wrapped.fullmatch(text):
-            text = whole[1].strip()
-    try:
-        value = parse_json(text) if text.startswith("{") else None
-    except ValueError:
-        return None
+def written_calls(text: str, names: Collection[str]) -> Sequence[ToolCall]:
+    """The calls that a text begins with: objects of one of these `name`s and `arguments`, alone, in fences or tags.
+
+    Each counts once. What follows them is what the model makes up as their results.
+    """
+    calls = dict.fromkeys(_leading(text[:MAX_CHARACTERS], names))
+    return [replace(call, index=index) for index, call in enumerate(list(calls)[:MAX_CALLS])]
+
+
+def _leading(text: str, names: Collection[str]) -> Iterator[ToolCall]:
+    decoder, at = json.JSONDecoder(), 0
+    while True:
+        begins = _BETWEEN.match(text, at)
+        at = begins.end() if begins else at
+        if not _FIRST.match(text, at):
+            return
+        try:
+            _, ends = decoder.raw_decode(text, at)
+            call = _call(parse_json(text[at:ends]), names)
+        except (ValueError, RecursionError):
+            return
+        if call is None:
+            return
+        yield call
+        at = ends
+
+
+def _call(value: object, names: Collection[str]) -> ToolCall | None:
     if not isinstance(value, dict) or value.keys() != {"name", "arguments"}:
         return None
     name, arguments = value["name"], value["arguments"]

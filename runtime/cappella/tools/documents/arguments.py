@@ -24,7 +24,7 @@ def tools(server: str) -> Sequence[Tool]:
     path = {"type": "string", "description": "The path of a file, as search gives it."}
     place = {
         "type": "string",
-        "description": "Where, as search gives it: page 3, lines 10-14. Left out: the beginning.",
+        "description": "Where in the file: a page, lines, rows or paragraphs, as search gives it; by default the beginning.",
     }
     return (
         Tool(server, "search", f"Search the documents of {server} and get passages with their places.", _object(["query"], query=query, limit=limit)),

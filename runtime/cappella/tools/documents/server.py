@@ -123,6 +123,8 @@ class DocumentServer:
 
     async def _read(self, given: Json) -> ToolResult:
         path, place = arguments.of_read(given)
+        # Models read paths below the documents' name.
+        path = path.removeprefix(f"{self._name}/")
         passages, problem = await self._searcher.passages_of(path)
         if not passages:
             reason = f": {problem}" if problem else ": take a path from the results of search"
