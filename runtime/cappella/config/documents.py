@@ -21,10 +21,14 @@ def _known(language: str) -> str:
 
 
 class Documents(Frozen):
-    """A folder of documents with its index, a file. `embedder` and `reranker` are models of the config."""
+    """A folder of documents with its index, a file. `embedder` and `reranker` are models of the config.
+
+    A search gives at most `max_passages`: a small model reads few better than many.
+    """
 
     folder: Path
     languages: Annotated[tuple[Annotated[str, AfterValidator(_known)], ...], Field(min_length=1)] = ("en",)
     embedder: Name | None = None
     reranker: Name | None = None
     index: Path | None = None
+    max_passages: Annotated[int, Field(ge=1, le=10)] = 5

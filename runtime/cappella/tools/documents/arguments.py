@@ -17,10 +17,10 @@ class BadArguments(CappellaError):
     """A model's arguments are wrong; `str(error)` tells it what is right."""
 
 
-def tools(server: str) -> Sequence[Tool]:
-    """The tools `search` and `read` of the documents of this name."""
+def tools(server: str, most: int) -> Sequence[Tool]:
+    """The tools `search`, which gives at most so many passages, and `read` of the documents of this name."""
     query = {"type": "string", "description": "A question or words to look for."}
-    limit = {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT}
+    limit = {"type": "integer", "minimum": 1, "maximum": most, "default": most}
     path = {"type": "string", "description": "The path of a file, as search gives it."}
     place = {
         "type": "string",
@@ -36,15 +36,15 @@ def _object(required: Sequence[str], **properties: Json) -> Json:
     return {"type": "object", "properties": properties, "required": list(required), "additionalProperties": False}
 
 
-def of_search(given: Json) -> tuple[str, int]:
-    """The query and the limit. Raises BadArguments."""
+def of_search(given: Json, most: int) -> tuple[str, int]:
+    """The query, and how many passages to give, at most `most`. Raises BadArguments."""
     query = _text(given, "query", "words to look for")
     limit = given.get("limit")
     if limit is None:
-        return query, DEFAULT_LIMIT
+        return query, most
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MAX_LIMIT:
         raise BadArguments(f"limit must be a whole number from 1 to {MAX_LIMIT}.")
-    return query, limit
+    return query, min(limit, most)
 
 
 def of_read(given: Json) -> tuple[str, tuple[int, int] | None]:

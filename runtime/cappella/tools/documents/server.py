@@ -73,7 +73,7 @@ class DocumentServer:
     @property
     def tools(self) -> Sequence[Tool]:
         """See `ToolServer.tools`."""
-        return () if self._problem else arguments.tools(self._name)
+        return () if self._problem else arguments.tools(self._name, self._config.max_passages)
 
     async def start(self) -> None:
         """Begin to follow the folder, in the background."""
@@ -114,7 +114,7 @@ class DocumentServer:
         return ToolResult(f"There is no tool {tool!r} here: the tools are search and read.", is_error=True)
 
     async def _search(self, given: Json) -> ToolResult:
-        query, limit = arguments.of_search(given)
+        query, limit = arguments.of_search(given, self._config.max_passages)
         hits = await self._searcher.search(query, limit)
         said = "" if hits.passages else "Nothing found: no document has these words. Try others."
         return ToolResult(
