@@ -64,6 +64,10 @@ def test_a_text_is_checked_alike_however_it_is_split(text: str, places: list[int
     assert cut(*split(text, places)) == cut(*text) == cut(text)
 
 
+def test_blanks_before_a_citation_may_come_in_several_pieces() -> None:
+    assert cut("28   ", " [S9].") == cut("28    [S9].") == "28   ."
+
+
 @given(TEXTS)
 def test_a_checked_text_stays_as_it_is(text: str) -> None:
     assert cut(cut(text)).count("S9") <= cut(text).count("S9")
@@ -126,6 +130,7 @@ def test_places_of_citations_are_those_in_the_text_that_is_sent(text: str, place
         ("28 **[S9]**, 24 ([S9]) or [[S9]].", "28, 24 or."),
         ("28 **[S1]** ([S9], [S1]; [S8])", "28 **[S1]** ([S1])"),
         ("28 [S9], [S8].", "28."),
+        ("28    [S9].", "28   ."),
     ],
 )
 def test_citations_of_nothing_go_and_all_else_stays(text: str, left: str) -> None:

@@ -29,7 +29,7 @@ _CITATION = rf" ?(?:(?P<emphasis>\*{{1,3}}|_{{1,3}}){_ROW}(?P=emphasis)|\({_ROW}
 # It may match more than what begins a citation: all that it matches is held back, and read again with what follows.
 _BEGUN = rf"(?=.) ?(?:[*_]{{1,3}}|[(\[])?(?:\[(?:S[\[\]()*_,; S\d]{{0,{MAX_CHARS}}}(?:: ?(?:ht{{0,2}})?)?)?)?\Z"
 _OTHERS = r"(?P<ticks>`+|~+)|(?P<newline>\n)|"
-_CITES = rf"(?P<citation>{_CITATION})|(?P<blank>[ \t\r]+)|(?P<words>[^\s`~\[(*_<>$]+|.)"
+_CITES = rf"(?P<citation>{_CITATION})|(?P<blank>[ \t\r])|(?P<words>[^\s`~\[(*_<>$]+|.)"
 _TOKENS = re.compile(rf"{_OTHERS}(?P<begun>{_BEGUN})|{_CITES}", re.DOTALL)
 _LAST_TOKENS = re.compile(_OTHERS + _CITES, re.DOTALL)
 _HAS_ANY = re.compile(rf"\[{_HANDLE}")
