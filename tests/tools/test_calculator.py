@@ -156,3 +156,26 @@ def test_its_tool_has_a_short_schema(calculator: Calculator) -> None:
     assert (tool.server, tool.name) == ("calc", "calculate")
     assert tool.parameters["required"] == ["expression"]
     assert tool.parameters["properties"]["expression"]["maxLength"] == MAX_CHARS
+
+
+async def test_calls_on_the_way_when_it_stops_get_a_result() -> None:
+    server = Calculator("calc")
+    await started(server)
+    calls = [asyncio.create_task(of(server, "1 + 1")) for _ in range(200)]
+    await asyncio.sleep(0)
+    await server.stop()
+    results = await asyncio.gather(*calls)
+    assert {result.text for result in results if result.is_error} == {"This tool was stopped before it answered."}
+    assert (await of(server, "1 + 1")).text == "This tool has a problem: it has stopped."
+
+
+async def test_who_gives_up_a_call_gives_up_no_other() -> None:
+    server = Calculator("calc")
+    await started(server)
+    calls = [asyncio.create_task(of(server, "1 + 1")) for _ in range(3)]
+    await asyncio.sleep(0)
+    calls[0].cancel()
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    assert isinstance(results[0], asyncio.CancelledError)
+    assert results[1:] == [ToolResult("2")] * 2
+    await server.stop()

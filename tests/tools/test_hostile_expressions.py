@@ -64,6 +64,16 @@ def calculator() -> Iterator[Calculator]:
         ("１＋１", ""),
         ("inf * 2", ""),
         ("nan", ""),
+        ("(1+1/3)^4000.5", "too large"),
+        ("(1/3)^-4000.5", "too large"),
+        ("log(5, 1+1e-300)", "close to 1"),
+        ("root(2, 1e-300*1e-20)", ""),
+        ("(1+1/3)^4000.5 m", "too large"),
+        ("(1/10^500)^0.3", ""),
+        ("sqrt(10^700) * 1.5", ""),
+        ("exp(10^400)", "too large"),
+        ("sin(10^400)", "too large"),
+        ("10^400 m to km * sqrt(2)", ""),
     ],
 )
 async def test_a_hostile_expression_is_refused_or_short(calculator: Calculator, expression: str, told: str) -> None:
@@ -71,6 +81,7 @@ async def test_a_hostile_expression_is_refused_or_short(calculator: Calculator, 
     assert result.is_error or not told
     assert told in result.text
     assert "failed" not in result.text
+    assert "Error" not in result.text
     assert len(result.text) < 3000
     assert await calculator.call("calculate", {"expression": "1 + 1"}) == ToolResult("2")
 

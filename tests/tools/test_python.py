@@ -8,7 +8,7 @@ import uvloop
 
 from cappella.tools import sandbox
 from cappella.tools.base import ToolResult
-from cappella.tools.builtin.python import Python
+from cappella.tools.builtin.python import MAX_AT_ONCE, Python
 
 
 async def ran(program: str) -> ToolResult:
@@ -100,3 +100,21 @@ def test_it_runs_in_the_gateways_event_loop() -> None:
     short, long = uvloop.run(both())
     assert short == ToolResult("2")
     assert "printed more than" in long.text
+
+
+async def test_who_waits_too_long_for_a_place_is_told_and_a_stop_ends_what_runs() -> None:
+    server = Python("py", max_wait_s=0.0)
+    await server.start()
+    await server.started()
+    if server.problem:
+        pytest.skip(server.problem)
+    sleep = {"program": "import time; time.sleep(10_000)"}
+    running = [asyncio.create_task(server.call("run_python", sleep)) for _ in range(MAX_AT_ONCE)]
+    while len(server._answering) < MAX_AT_ONCE:
+        await asyncio.sleep(0)
+    busy = await server.call("run_python", {"program": "1"})
+    assert busy.is_error
+    assert "busy" in busy.text
+    await server.stop()
+    stopped = await asyncio.gather(*running)
+    assert {result.text for result in stopped} == {"This tool was stopped before it answered."}

@@ -74,11 +74,20 @@ def test_it_sees_an_empty_folder_no_environment_and_no_other_process() -> None:
     assert ran("import os\nassert os.getpid() == 1\nassert os.listdir('/proc') == []").passed
 
 
-def test_a_unix_socket_in_a_folder_that_it_sees_is_out_of_reach() -> None:
-    with socket.socket(socket.AF_UNIX) as listening, tempfile.TemporaryDirectory(dir=Path(__file__).parent) as folder:
+def test_a_unix_socket_in_a_folder_that_it_sees_is_out_of_reach(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_UNIX) as listening, tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/s"
         listening.bind(path)
         listening.listen()
+        script = tmp_path / "confined.py"
+        script.write_text(
+            sandbox.SCRIPT.read_text()
+            .replace("needed = [", f"needed = [{folder!r}, *[")
+            .replace("for name in OF_PREFIX]", "for name in OF_PREFIX]]")
+        )
+        monkeypatch.setattr(sandbox, "SCRIPT", script)
         seen = f"import os, stat\nassert stat.S_ISSOCK(os.stat({path!r}).st_mode)\n"
         assert ran(seen).passed
         outcome = ran(f"{seen}import socket\nsocket.socket(socket.AF_UNIX).connect({path!r})")
@@ -94,15 +103,36 @@ def test_what_ordinary_programs_need_is_there() -> None:
     assert ran("import multiprocessing\nmultiprocessing.Lock()").passed
 
 
-def test_homes_and_temporary_files_are_not_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+NEEDED_ALONE = """
+import os, sys
+python = {sys.base_prefix, sys.base_exec_prefix}
+for folder, folders, files in os.walk("/"):
+    folders[:] = [each for each in folders if os.path.join(folder, each) not in python]
+    for name in files:
+        path = os.path.join(folder, name)
+        parts = path.split("/")[1:]
+        assert parts[0] in ("bin", "lib", "lib32", "lib64") or parts[0] == "usr" and (
+            parts[1] in ("bin", "lib", "lib32", "lib64")
+            or parts[1:3] == ["share", "zoneinfo"]
+            or parts[1] == "local" and parts[2] in ("bin", "lib")
+        ) or path in ("/dev/null", "/dev/zero", "/dev/urandom", "/etc/localtime", "/etc/ld.so.cache"), path
+"""
+
+
+def test_it_sees_no_file_but_what_python_needs() -> None:
     with tempfile.TemporaryDirectory(dir=Path(__file__).parent) as folder:
-        monkeypatch.setattr(tempfile, "tempdir", f"{folder}/temporary")
-        monkeypatch.setenv("HOME", f"{folder}/home")
-        for name in ("temporary", "home"):
-            Path(folder, name).mkdir()
-            Path(folder, name, "mine").write_text("mine")
-            assert not ran(f"open({str(Path(folder, name, 'mine'))!r})").passed
-        assert ran(f"import os\nassert os.listdir({folder!r})").passed
+        Path(folder, "mine").write_text("mine")
+        assert "FileNotFoundError" in ran(f"open({str(Path(folder, 'mine'))!r})").reason
+    outcome = ran(NEEDED_ALONE)
+    assert outcome.passed, outcome.reason
+    for path in ("/etc/passwd", "/etc/hostname", "/usr/local/etc", "/srv", "/opt", "/var/lib", "/root/.ssh", "/home"):
+        assert ran(f"import os\nassert not os.path.exists({path!r})").passed
+
+
+def test_it_writes_nowhere_but_in_its_own_folders() -> None:
+    for path in ("/", "/etc", "/dev", "/proc", "/usr", "/var"):
+        assert not ran(f"open({path + '/x'!r}, 'w')").passed
+    assert ran("import os\nfor each in ('/tmp', '/var/tmp', '/dev/shm'):\n    open(each + '/x', 'w').write('y')").passed
 
 
 @pytest.mark.parametrize("symlinks", [True, False])

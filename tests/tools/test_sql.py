@@ -165,3 +165,14 @@ async def test_a_query_that_is_given_up_leaves_no_process(tmp_path: Path) -> Non
 
 def children() -> set[str]:
     return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+
+
+async def test_a_file_that_is_no_database_serves_once_it_is_replaced(tmp_path: Path) -> None:
+    file = tmp_path / "shop.db"
+    file.write_bytes(b"no database at all" * 100)
+    server = await started(file)
+    assert server.problem is not None
+    assert "replace it" in server.problem
+    make_sqlite(tmp_path / "new.db", *ORDERS).replace(file)
+    assert server.problem is None
+    assert "Ann" in (await asked(server, "SELECT customer FROM orders")).text

@@ -1,8 +1,8 @@
 """Confines itself, then runs the Python program that it reads from standard input. A script: see sandbox.py.
 
 `confined.py CPU_S MEMORY_BYTES FILE_BYTES OPEN_FILES PROCESSES ALONE [namespaces]`. Standard library only. In `namespaces` the
-program has no network and no sockets of other programs, sees no other process, no home and no temporary files, and can write only in folders in
-memory; what fails there is exit code 125. The folder that holds the current one is that of temporary files.
+program has no network and no sockets of other programs, sees no other process and no files but those that Python needs, and can write only in
+folders in memory; what fails there is exit code 125. The current folder is one that nobody else uses.
 """
 
 import ctypes
@@ -11,12 +11,14 @@ import resource
 import signal
 import struct
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 CANNOT = 125
 NOBODY = 65534
 NEW_NAMESPACES = 0x10000000 | 0x00020000 | 0x40000000 | 0x20000000 | 0x08000000  # user, mounts, network, processes, IPC
 MS_BIND, MS_REC, MS_PRIVATE, MS_NOSUID, MS_NODEV = 0x1000, 0x4000, 0x40000, 0x2, 0x4
+MNT_DETACH = 0x2
 SYS_MOUNT_SETATTR, AT_FDCWD, AT_RECURSIVE, MOUNT_ATTR_RDONLY = 442, -100, 0x8000, 0x1
 PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 1, 22, 38
 SECCOMP_MODE_FILTER, KILL, REFUSE, ALLOW = 2, 0x80000000, 0x00050000 | 13, 0x7FFF0000
@@ -33,12 +35,12 @@ BEYOND_ITSELF = {
 """By machine: the numbers of `clone`, then of `fork` and `vfork` where there are such, of `ptrace`, `unshare` and `setns`, of the
 three for the kernel's keys, and of `perf_event_open`, `bpf` and `userfaultfd`."""
 CLONE3, CLONE_THREAD, HAS, NOT_THERE = 435, 0x10000, 0x45, 0x00050000 | 38
-# Sockets of services and files of others lie there.
-COVERED = ("/dev", "/run", "/var/run", "/var/tmp", "/tmp", "/root", "/home", "~")
 DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom")
-# The program is the user outside for the kernel, who may be root.
-SECRETS = ("/etc/shadow", "/etc/shadow-", "/etc/gshadow", "/etc/gshadow-")
+OF_TIME_AND_LIBRARIES = ("/usr/share/zoneinfo", "/etc/localtime", "/etc/ld.so.cache")
+OF_PREFIX = ("bin", "lib", "lib32", "lib64")
 WORK = "/dev/shm"
+WRITABLE = (WORK, "/tmp", "/var/tmp")
+OLD_ROOT = "/old"
 # In a virtual environment the interpreter that it is of: the program needs nothing of the environment.
 PYTHON = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
 
@@ -81,50 +83,62 @@ def _enter(file_bytes: int) -> None:
         _exit_like(pid)
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     _call("mount", None, b"/", None, MS_REC | MS_PRIVATE, None)
-    attributes = struct.pack("QQQQ", MOUNT_ATTR_RDONLY, 0, 0, 0)
-    _call("syscall", SYS_MOUNT_SETATTR, AT_FDCWD, b"/", AT_RECURSIVE, attributes, len(attributes))
-    _hide(file_bytes)
+    _make_read_only(AT_RECURSIVE)
+    _enter_root(os.getcwd(), file_bytes)
 
 
-def _hide(file_bytes: int) -> None:
-    """Cover what is not the program's with empty folders in memory, but for devices without harm and what Python needs."""
-    folders = _outermost([*map(os.path.expanduser, COVERED), os.path.dirname(os.getcwd())])
-    needed = _outermost([*DEVICES, PYTHON, sys.base_prefix, sys.base_exec_prefix, os.path.dirname(os.__file__)])
-    kept = [(path, os.open(path, os.O_PATH)) for path in needed if any(_is_in(path, folder) for folder in folders)]
-    for folder in folders:
-        _cover(folder, file_bytes)
-    for path, file in kept:
-        _bring_back(path, f"/proc/self/fd/{file}")
-    for secret in filter(os.path.exists, SECRETS):
-        _call("mount", b"/dev/null", secret.encode(), None, MS_BIND, None)
-    # Through it a process could reach the memory of another. The last, as the kept paths are reached through it.
-    _cover("/proc", file_bytes)
-    os.mkdir(WORK)
+def _enter_root(folder: str, file_bytes: int) -> None:
+    """Make an empty root in memory, at this folder, with what Python needs. Nothing else can be named afterwards."""
+    prefixes = ("/", "/usr", "/usr/local", sys.base_prefix, sys.base_exec_prefix)
+    needed = [os.path.join(prefix, name) for prefix in prefixes for name in OF_PREFIX]
+    needed += [*DEVICES, *OF_TIME_AND_LIBRARIES, PYTHON, os.path.dirname(os.__file__)]
+    real = {path: os.path.realpath(path) for path in needed if os.path.exists(path)}
+    _mount_memory(folder, file_bytes)
+    os.mkdir(folder + OLD_ROOT)
+    _call("pivot_root", os.fsencode(folder), os.fsencode(folder + OLD_ROOT))
+    os.chdir("/")
+    for path in WRITABLE:
+        os.makedirs(path)
+        _mount_memory(path, file_bytes)
+    for path in _outermost(real.values()):
+        _bring(path)
+    for path, target in real.items():
+        if not os.path.lexists(path):
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            os.symlink(target, path)
+    # Empty: through it a process could reach the memory of another.
+    os.mkdir("/proc")
+    _call("umount2", os.fsencode(OLD_ROOT), MNT_DETACH)
+    os.rmdir(OLD_ROOT)
+    _make_read_only(0)
     os.chdir(WORK)
 
 
-def _cover(folder: str, file_bytes: int) -> None:
+def _mount_memory(folder: str, file_bytes: int) -> None:
     options = f"size={file_bytes},nr_inodes=1000,mode=0777".encode()
     _call("mount", b"tmpfs", os.fsencode(folder), b"tmpfs", MS_NOSUID | MS_NODEV, options)
 
 
-def _bring_back(path: str, source: str) -> None:
-    if os.path.isdir(source):
+def _make_read_only(flags: int) -> None:
+    """The mount of the root, and with AT_RECURSIVE all below it."""
+    attributes = struct.pack("QQQQ", MOUNT_ATTR_RDONLY, 0, 0, 0)
+    _call("syscall", SYS_MOUNT_SETATTR, AT_FDCWD, b"/", flags, attributes, len(attributes))
+
+
+def _bring(path: str) -> None:
+    """Show a file or folder of the old root at its place in this one."""
+    if os.path.isdir(OLD_ROOT + path):
         os.makedirs(path, exist_ok=True)
     else:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         Path(path).touch()
-    _call("mount", source.encode(), os.fsencode(path), None, MS_BIND | MS_REC, None)
+    _call("mount", os.fsencode(OLD_ROOT + path), os.fsencode(path), None, MS_BIND | MS_REC, None)
 
 
-def _outermost(paths: list[str]) -> list[str]:
-    """Those that are there, without links, the root, and what is inside another."""
-    there = sorted({os.path.realpath(path) for path in paths if os.path.exists(path)} - {"/"})
-    return [path for path in there if not any(_is_in(path, other) for other in there if other != path)]
-
-
-def _is_in(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(folder + os.sep)
+def _outermost(paths: Iterable[str]) -> list[str]:
+    """Those that are not inside another; never the root."""
+    all_paths = sorted({*paths} - {"/"})
+    return [path for path in all_paths if not any(path.startswith(other + os.sep) for other in all_paths)]
 
 
 def _refuse_sockets(machine: str) -> None:

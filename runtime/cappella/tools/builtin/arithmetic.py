@@ -91,7 +91,9 @@ def logarithm(value: Number, base: Number | None = None) -> Number:
         raise Refused("log has no single meaning: write ln(x), log10(x), log2(x) or log(x, base).")
     if value <= 0 or base <= 0 or base == 1:
         raise Refused("A logarithm is of a positive number, to a positive base other than 1.")
-    result = _ln(value) / _ln(base)
+    if not (divisor := _ln(base)):
+        raise Refused("The base of the logarithm is too close to 1.")
+    result = _ln(value) / divisor
     nearest = Fraction(round(result))
     exact = isinstance(value, Fraction) and isinstance(base, Fraction) and abs(nearest) < 10_000
     return nearest if exact and math.isclose(result, nearest) and power(base, nearest) == value else result

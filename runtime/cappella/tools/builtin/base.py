@@ -1,7 +1,8 @@
 """What the tools in the box share: arguments that are checked, errors that the model is told, and results that are cut."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -10,7 +11,9 @@ from cappella.tools.base import Details, Tool, ToolResult
 from cappella.types import Json
 
 MAX_RESULT_BYTES = 16 << 10
+MAX_WAIT_S = 20.0
 STARTING = "it is starting"
+STOPPED = "it has stopped"
 
 A = TypeVar("A", bound="Arguments")
 
@@ -23,6 +26,29 @@ class Arguments(BaseModel):
     """Arguments of a tool. Its docstring is the tool's description for the model."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Places:
+    """So many calls at once; one that waits longer than `max_wait_s` for a place raises Refused."""
+
+    def __init__(self, places: int, max_wait_s: float = MAX_WAIT_S) -> None:
+        self._free = asyncio.Semaphore(places)
+        self._places = places
+        self._max_wait_s = max_wait_s
+
+    @asynccontextmanager
+    async def one(self) -> AsyncIterator[None]:
+        """A place while the context is open."""
+        try:
+            async with asyncio.timeout(self._max_wait_s):
+                await self._free.acquire()
+        except TimeoutError:
+            busy = f"This tool is busy: {self._places} calls ran, and none ended within {self._max_wait_s:g} s"
+            raise Refused(f"{busy}. Try again later.") from None
+        try:
+            yield
+        finally:
+            self._free.release()
 
 
 class BuiltinServer(Generic[A]):
@@ -38,6 +64,7 @@ class BuiltinServer(Generic[A]):
         self._forms = forms
         self._problem: str | None = STARTING
         self._preparing: asyncio.Task[None] | None = None
+        self._answering = set[asyncio.Task[str]]()
 
     @property
     def name(self) -> str:
@@ -66,10 +93,15 @@ class BuiltinServer(Generic[A]):
             await asyncio.wait({self._preparing})
 
     async def stop(self) -> None:
-        """End what it started."""
+        """End what it started; calls on the way get a result that says so."""
         if self._preparing and not self._preparing.done():
             self._preparing.cancel()
             await asyncio.wait({self._preparing})
+        self._problem = STOPPED
+        for task in (answering := {*self._answering}):
+            task.cancel()
+        if answering:
+            await asyncio.wait(answering)
 
     async def _prepared(self) -> None:
         try:
@@ -87,13 +119,27 @@ class BuiltinServer(Generic[A]):
                 raise Refused(f"This tool has a problem: {problem}.")
             if tool not in self._forms:
                 raise Refused(f"There is no tool {tool[:100]!r} here. There are {', '.join(self._forms)}.")
-            return ToolResult(_cut(await self._answer(self._forms[tool].model_validate(arguments))))
+            return ToolResult(_cut(await self._answered(self._forms[tool].model_validate(arguments))))
         except Refused as error:
             return ToolResult(_cut(str(error)), is_error=True)
         except ValidationError as error:
             return ToolResult(_cut(_told(error)), is_error=True)
         except Exception as error:  # noqa: BLE001 - of a library, or the machine: the run goes on without this result
             return ToolResult(_cut(f"The tool failed: {error!r}"), is_error=True)
+
+    async def _answered(self, arguments: A) -> str:
+        """The answer, in a task: a stop cancels that, and not whoever calls."""
+        task = asyncio.create_task(self._answer(arguments))
+        self._answering.add(task)
+        try:
+            await asyncio.wait({task})
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
+            self._answering.discard(task)
+        if task.cancelled():
+            raise Refused("This tool was stopped before it answered.")
+        return task.result()
 
     async def _answer(self, arguments: A) -> str:
         raise NotImplementedError

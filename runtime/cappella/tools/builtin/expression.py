@@ -31,11 +31,19 @@ def calculated(text: str, units: Units) -> str:
     tokens = _tokens(text)
     if len(tokens) > MAX_ITEMS:
         raise Refused(f"The expression has more than {MAX_ITEMS} numbers, names and signs.")
+    try:
+        return _computed(tokens, units)
+    except ZeroDivisionError:
+        raise Refused("That divides by zero, or by what is rounded to zero.") from None
+    except OverflowError:
+        raise Refused("A number on the way is too large, or too close to zero.") from None
+
+
+def _computed(tokens: Sequence[str], units: Units) -> str:
     source, target = _split(tokens)
     value = _Reader(source, units).whole()
     if target:
-        value = units.converted(value, _Reader(target, units).whole())
-        return units.text(value)
+        return units.text(units.converted(value, _Reader(target, units).whole()))
     return units.text(units.simplified(value))
 
 

@@ -1,6 +1,5 @@
 """Runs Python programs of models in the sandbox, and tells what they printed."""
 
-import asyncio
 import signal
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +8,7 @@ from pydantic import Field
 
 from cappella.errors import ConfigError
 from cappella.tools.base import Details
-from cappella.tools.builtin.base import Arguments, BuiltinServer, Refused
+from cappella.tools.builtin.base import MAX_WAIT_S, Arguments, BuiltinServer, Places, Refused
 from cappella.tools.child import Ended
 from cappella.tools.sandbox import Limits, Sandbox
 
@@ -41,11 +40,11 @@ class Python(BuiltinServer[Program]):
 
     details = Details("namespaces and limits")
 
-    def __init__(self, name: str, limits: Limits = LIMITS) -> None:
+    def __init__(self, name: str, limits: Limits = LIMITS, max_wait_s: float = MAX_WAIT_S) -> None:
         super().__init__(name, {"run_python": Program})
         self._limits = limits
         self._sandbox: Sandbox | None = None
-        self._places = asyncio.Semaphore(MAX_AT_ONCE)
+        self._places = Places(MAX_AT_ONCE, max_wait_s)
 
     async def _prepare(self) -> str | None:
         try:
@@ -57,7 +56,7 @@ class Python(BuiltinServer[Program]):
     async def _answer(self, arguments: Program) -> str:
         assert self._sandbox
         source = f"{_NOTEBOOK.read_text(encoding='utf-8')}\nmain({arguments.program!r})\n"
-        async with self._places:
+        async with self._places.one():
             ended = await self._sandbox.execute(source)
         printed = _end_of(ended.printed, MAX_SHOWN_BYTES)
         if ended.code == 0 and not ended.limit:

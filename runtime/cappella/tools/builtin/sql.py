@@ -1,6 +1,5 @@
 """Read-only SQL over SQLite and DuckDB files. Each query is a process of its own, with limits of time, memory and result."""
 
-import asyncio
 import json
 import os
 import sys
@@ -13,7 +12,7 @@ from pydantic import Field
 
 from cappella.tools import child
 from cappella.tools.base import Details
-from cappella.tools.builtin.base import Arguments, BuiltinServer, Refused
+from cappella.tools.builtin.base import Arguments, BuiltinServer, Places, Refused
 from cappella.types import Json
 
 SCRIPT = Path(__file__).with_name("sql_reader.py")
@@ -28,6 +27,10 @@ MEMORY_BYTES = 3 << 30
 """Of addresses: DuckDB reserves more than it uses, which is 512 MiB at most."""
 
 Database = Annotated[str, Field(max_length=200, description="The database, by its name; needed if there are several")]
+
+
+Stamp = tuple[int, int, int] | None
+"""Of a file that another replaces it changes."""
 
 
 class Query(Arguments):
@@ -53,24 +56,29 @@ class Sql(BuiltinServer[Query | Schema]):
         super().__init__(name, {"query": Query, "schema": Schema})
         self._files = {file.stem: file for file in files}
         self._time_limit_s = time_limit_s
-        self._places = asyncio.Semaphore(MAX_AT_ONCE)
+        self._unreadable: dict[Path, tuple[Stamp, str]] = {}
+        self._places = Places(MAX_AT_ONCE)
 
     @property
     def problem(self) -> str | None:
         missing = next((file for file in self._files.values() if not file.is_file()), None)
-        return f"there is no file {missing}: put it there, or remove it from files" if missing else super().problem
+        if missing:
+            return f"there is no file {missing}: put it there, or remove it from files"
+        unreadable = (why for file, (stamp, why) in self._unreadable.items() if _stamp(file) == stamp)
+        return super().problem or next(unreadable, None)
 
     def _description(self, tool: str) -> str:
         return f"{super()._description(tool)} Databases: {', '.join(self._files)}."
 
     async def _prepare(self) -> str | None:
         for name, file in self._files.items():
+            # One that is missing now may come later.
+            stamp = _stamp(file)
             try:
-                # One that is missing now may come later.
-                if file.is_file():
+                if stamp:
                     await self._read(name, {"schema": ""})
             except Refused as error:
-                return f"{file} cannot be read ({error}): replace it, and restart"
+                self._unreadable[file] = stamp, f"{file} cannot be read ({error}): replace it"
         return None
 
     async def _answer(self, arguments: Query | Schema) -> str:
@@ -85,7 +93,7 @@ class Sql(BuiltinServer[Query | Schema]):
         command = [sys.executable, "-I", "-B", str(SCRIPT), str(self._files[name].absolute())]
         command += [str(self._time_limit_s), str(MEMORY_BYTES)]
         wall_s = self._time_limit_s + STARTING_S
-        async with self._places:
+        async with self._places.one():
             with tempfile.TemporaryDirectory(prefix="cappella-sql-") as folder:
                 env = {"HOME": folder, "PATH": os.defpath}
                 ended = await child.run(command, json.dumps(asked).encode(), folder, env, wall_s, MAX_PRINTED_BYTES)
@@ -94,3 +102,11 @@ class Sql(BuiltinServer[Query | Schema]):
         if ended.code == REFUSED:
             raise Refused(ended.errors.decode(errors="replace"))
         raise Refused("The query took too much time or memory, and was ended: ask for less.")
+
+
+def _stamp(file: Path) -> Stamp:
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
