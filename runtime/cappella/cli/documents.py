@@ -136,6 +136,7 @@ def _summary(name: str, scan: "Scan") -> str:
     if skipped:
         lines.append(f"  skipped: {', '.join(skipped)}")
     lines += [f"  not read: {path}: {problem}" for path, problem in sorted(scan.problems.items())]
+    lines += [f"  read in part: {path}: it has more text than is read of one file" for path in sorted(scan.cut)]
     return "\n".join(lines)
 
 

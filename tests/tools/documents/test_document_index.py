@@ -72,6 +72,17 @@ def test_a_row_of_a_table_says_what_its_columns_are(folder: Path) -> None:
     assert [block.text for block in table("name;room\nAnn;12\n;\n").blocks] == ["name: Ann; room: 12"]
 
 
+def test_the_names_of_columns_that_rows_repeat_make_no_text_without_end(folder: Path) -> None:
+    names = ";".join(f"column{number}" + "x" * 1000 for number in range(100))
+    (folder / "a.csv").write_text(f"{names}\n" + (";".join("1" * 100) + "\n") * 5000)
+    limits = ReadingLimits(chars=200_000)
+    for _ in range(2):
+        assert scanned(folder, limits=limits).cut == ["a.csv"]
+    with closing(Index(folder.parent / "index", ("en",))) as index:
+        kept = sum(len(each.text) for each in index.passages_of("a.csv"))
+    assert kept < 2 * limits.chars
+
+
 def test_no_question_is_an_error_of_syntax(folder: Path) -> None:
     write_samples(folder)
     scanned(folder)

@@ -60,6 +60,7 @@ class StoredFile:
     mtime_ns: int
     digest: bytes
     problem: str | None
+    is_cut: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +155,7 @@ class Index:
 
     def files(self) -> dict[str, StoredFile]:
         """The files of the index by their paths."""
-        rows = self._db.execute("SELECT path, size_bytes, mtime_ns, digest, problem FROM files")
+        rows = self._db.execute("SELECT path, size_bytes, mtime_ns, digest, problem, is_cut FROM files")
         return {path: StoredFile(*rest) for path, *rest in rows}
 
     def counts(self) -> tuple[int, int]:

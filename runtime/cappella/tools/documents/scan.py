@@ -3,12 +3,12 @@
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from cappella.tools.documents.cutting import cut
+from cappella.tools.documents.cutting import Cut, cut
 from cappella.tools.documents.folder import FoundFile, Skipped, UnopenedFile, UnreadableFile, content_of, files_in
 from cappella.tools.documents.index import Index, StoredFile
 from cappella.tools.documents.parsing import Parser
@@ -17,13 +17,17 @@ from cappella.tools.documents.reading import ReadingLimits
 
 @dataclass(slots=True)
 class Scan:
-    """What a scan did so far: `read` files are new or changed, `problems` has those that cannot be read."""
+    """What a scan did so far: `read` files are new or changed, `problems` has those that cannot be read.
+
+    Of those in `cut`, only a part is in the index: they have more text than is read of a file.
+    """
 
     files: int = 0
     passages: int = 0
     read: int = 0
     removed: int = 0
     problems: dict[str, str] = field(default_factory=dict)
+    cut: list[str] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
 
@@ -68,14 +72,18 @@ class Scanner:
         if known and (known.size_bytes, known.mtime_ns) == (file.size_bytes, file.mtime_ns):
             if known.problem:
                 done.problems[file.path] = known.problem
+            if known.is_cut:
+                done.cut.append(file.path)
             return
         try:
             content = content_of(self._folder, file.path, self._limits.size_bytes)
             digest = hashlib.sha256(content).digest()
             if known and known.digest == digest and known.problem is None:
                 index.touch(file)
+                if known.is_cut:
+                    done.cut.append(file.path)
                 return
-            self._put(index, file, content, digest)
+            self._put(index, file, content, digest, done)
         except UnreadableFile as error:
             if self._is_stopped:
                 return
@@ -85,13 +93,26 @@ class Scanner:
             index.put(stored, b"", [], problem=str(error))
         done.read += 1
 
-    def _put(self, index: Index, file: FoundFile, content: bytes, digest: bytes) -> None:
+    def _put(self, index: Index, file: FoundFile, content: bytes, digest: bytes, done: Scan) -> None:
         """Raises UnreadableFile."""
         try:
             parsed = self._parser.parse(content, file.kind)
-            cuts = list(cut(parsed))
+            cuts, is_cut = _first(cut(parsed), self._limits.chars)
         except (ValueError, LookupError) as error:
             raise UnreadableFile(f"it cannot be read ({type(error).__name__})") from error
         if not cuts:
             raise UnreadableFile("it has no text; a PDF may be a scan, that is, pictures of pages")
-        index.put(file, digest, cuts, parsed.title, is_cut=parsed.is_cut)
+        index.put(file, digest, cuts, parsed.title, is_cut=is_cut or parsed.is_cut)
+        if is_cut or parsed.is_cut:
+            done.cut.append(file.path)
+
+
+def _first(cuts: Iterable[Cut], chars: int) -> tuple[list[Cut], bool]:
+    """The passages up to so many characters, and whether there are more: a table's text is longer than its file."""
+    kept: list[Cut] = []
+    for each in cuts:
+        if chars <= 0:
+            return kept, True
+        chars -= len(each.text) - each.repeated
+        kept.append(each)
+    return kept, False
