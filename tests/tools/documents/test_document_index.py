@@ -210,8 +210,27 @@ def test_one_process_at_a_time_writes_an_index(folder: Path) -> None:
 def test_another_kind_of_file_is_never_written_as_an_index(folder: Path) -> None:
     with closing(sqlite3.connect(folder.parent / "index")) as other:
         other.execute("CREATE TABLE mine (x)")
-    with pytest.raises(IndexUnusable, match="another kind"):
+    with pytest.raises(IndexUnusable, match="another kind") as caught:
         scanned(folder)
+    assert "Delete" not in str(caught.value)
+
+
+def test_a_reader_neither_waits_for_a_writer_nor_changes_the_index(folder: Path) -> None:
+    write_samples(folder)
+    scanned(folder)
+    path = folder.parent / "index"
+    with closing(Index(path, ("en",), is_reader=True)) as first, closing(sqlite3.connect(path)) as writer:
+        before = first.version
+        for _ in range(2):
+            Index(path, ("en",)).close()
+        assert first.version == before
+        writer.execute("BEGIN IMMEDIATE")
+        for is_reader in (True, False):
+            with closing(Index(path, ("en",), is_reader)) as other:
+                assert other.counts() == (6, 7)
+    with pytest.raises(IndexUnusable, match="no index yet"):
+        Index(folder.parent / "none", ("en",), is_reader=True)
+    assert not (folder.parent / "none").exists()
 
 
 def killed_at(folder: Path, files: int) -> None:

@@ -11,14 +11,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cappella.database import open_database, truncate_log
+from cappella.config.documents import INDEX_APPLICATION_ID
+from cappella.database import has_application_id, open_database, open_to_read, truncate_log
 from cappella.errors import CappellaError
 from cappella.tools.documents import terms
 from cappella.tools.documents.cutting import Cut, place_of
 from cappella.tools.documents.folder import FoundFile
 from cappella.tools.documents.parsing import Unit
 
-APPLICATION_ID = 0x43_44_4F_43
 VERSION = 1
 """Of the tables, and of how text is cut into passages: an index of another version is made again."""
 
@@ -83,18 +83,24 @@ class StoredPassage:
 
 
 class Index:
-    """The index at `path`, made for these `languages`. To be used by one thread. Raises IndexUnusable."""
+    """The index at `path`, made for these `languages`. To be used by one thread. Raises IndexUnusable.
 
-    def __init__(self, path: Path, languages: Sequence[str]) -> None:
+    A reader writes nothing, also where there is no index.
+    """
+
+    def __init__(self, path: Path, languages: Sequence[str], is_reader: bool = False) -> None:
         self._path = path
         self._languages = languages
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._db = open_database(path, APPLICATION_ID, _SCHEMA)
-        except (OSError, sqlite3.Error) as error:
-            raise IndexUnusable(
-                f"{path}: the index cannot be opened ({error}). Delete it, or set documents.NAME.index."
-            ) from error
+            if is_reader:
+                self._db = open_to_read(path, INDEX_APPLICATION_ID)
+            else:
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._db = open_database(path, INDEX_APPLICATION_ID, _SCHEMA)
+        except OSError as error:
+            raise IndexUnusable(f"{path}: the index cannot be opened ({error}).") from error
+        except sqlite3.Error as error:
+            raise _unusable(path, error) from error
         self._db.isolation_level = None
         # With the write-ahead log, a commit outlives this process also without a wait for the disk.
         self._db.execute("PRAGMA synchronous = NORMAL")
@@ -276,3 +282,14 @@ class Index:
 
 def _words_of(title: str, heading: str, text: str) -> tuple[str, str]:
     return terms.indexed(heading or title), terms.indexed(text)
+
+
+def _unusable(path: Path, error: sqlite3.Error) -> IndexUnusable:
+    """What to do about an index that cannot be opened: only of what is ours, to delete it."""
+    if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
+        return IndexBusy(f"{path}: another process writes the index now.")
+    if not path.exists():
+        return IndexUnusable(f"{path}: there is no index yet.")
+    if has_application_id(path, INDEX_APPLICATION_ID):
+        return IndexUnusable(f"{path}: the index cannot be opened ({error}). Delete it: it is made again.")
+    return IndexUnusable(f"{path} is no index of documents ({error}). Name a file of its own at documents.NAME.index.")

@@ -72,7 +72,7 @@ class Searcher:
     @property
     def _opened(self) -> Index:
         if self._index is None:
-            self._index = Index(self._path, self._languages)
+            self._index = Index(self._path, self._languages, is_reader=True)
         return self._index
 
     def _close(self) -> None:

@@ -6,6 +6,7 @@ import logging
 import sqlite3
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from cappella.config import Documents
@@ -158,8 +159,10 @@ class DocumentServer:
 
     async def _serve_what_is_there(self) -> None:
         """An index of an earlier time serves while the folder is scanned."""
-        if not self._has_tried.is_set() and (await self._searcher.counts())[1]:
-            self._serve()
+        # If it cannot be opened, the scan makes it or says why not.
+        with suppress(IndexUnusable, sqlite3.Error):
+            if not self._has_tried.is_set() and (await self._searcher.counts())[1]:
+                self._serve()
 
     def _serve(self) -> None:
         self._problem = None
