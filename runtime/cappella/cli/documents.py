@@ -133,6 +133,8 @@ def _summary(name: str, scan: "Scan") -> str:
     skipped = [f"{count} {reason}" for reason, count in scan.skipped.most_common()]
     lines = [f"{name}: {scan.files} files, {scan.passages} passages, {scan.seconds:.1f} s"]
     lines[0] += f"; {scan.read} new or changed, {scan.removed} gone"
+    if scan.kept:
+        lines.append(f"  kept: {scan.kept} files that cannot be reached now, as their folder or disk cannot be opened")
     if skipped:
         lines.append(f"  skipped: {', '.join(skipped)}")
     lines += [f"  not read: {path}: {problem}" for path, problem in sorted(scan.problems.items())]

@@ -18,7 +18,7 @@ from cappella.tools.documents.cutting import MAX_WORDS, cut, words_in
 from cappella.tools.documents.index import Index, IndexBusy, IndexUnusable
 from cappella.tools.documents.parsing import decoded, markdown, plain, table
 from cappella.tools.documents.reading import ReadingLimits
-from cappella.tools.documents.scan import Scan, Scanner
+from cappella.tools.documents.scan import MAX_TRIES, Scan, Scanner
 from support.sample_documents import docx, encrypted_pdf, pdf
 
 PAGE = (
@@ -183,6 +183,70 @@ def refusing(folder: Path, real: Callable[..., int]) -> Callable[..., int]:
         return real(path, *rest, **more)
 
     return opened
+
+
+def test_a_file_that_read_too_slowly_is_tried_again_a_few_times(folder: Path) -> None:
+    (folder / "a.html").write_text("<p>An ocelot.</p>")
+    slow = ReadingLimits(wall_s=0)
+    told = [scanned(folder, limits=slow).problems["a.html"] for _ in range(MAX_TRIES - 1)]
+    assert [f"try {number} of {MAX_TRIES}" in text for number, text in enumerate(told, start=1)] == [True] * len(told)
+    assert scanned(folder).problems == {}
+    assert hits(folder, "ocelot")
+    (folder / "a.html").write_text("<p>A lynx.</p>")
+    reads = [scanned(folder, limits=slow).read for _ in range(MAX_TRIES + 2)]
+    assert reads == [1] * MAX_TRIES + [0, 0]
+
+
+def test_files_of_a_folder_that_cannot_be_opened_are_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_samples(folder)
+    (folder / "sub2").mkdir()
+    (folder / "sub2" / "x.txt").write_text("An ocelot.")
+    scanned(folder)
+    (folder / "sub2" / "x.txt").unlink()
+    real = os.scandir
+
+    def failing(path: Path) -> Any:
+        if Path(path).name == "sub":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", failing)
+        done = scanned(folder)
+    assert (done.kept, done.removed) == (1, 1)
+    assert hits(folder, "giraffe")
+    assert not hits(folder, "ocelot")
+
+
+def test_files_of_a_disk_that_is_away_are_kept(folder: Path) -> None:
+    write_samples(folder)
+    scanned(folder)
+    with closing(sqlite3.connect(folder.parent / "index")) as index, index:
+        index.execute("UPDATE files SET device = '-1' WHERE path LIKE 'sub/%'")
+    given = (folder / "sub" / "b.docx").read_bytes()
+    (folder / "sub" / "b.docx").unlink()
+    done = scanned(folder)
+    assert (done.kept, done.removed) == (1, 0)
+    assert hits(folder, "giraffe")
+    (folder / "sub" / "b.docx").write_bytes(given)
+    assert scanned(folder).kept == 0
+    (folder / "sub" / "b.docx").unlink()
+    assert scanned(folder).removed == 1
+
+
+def test_a_change_that_leaves_size_and_time_alike_is_noticed(folder: Path) -> None:
+    file = folder / "a.txt"
+    file.write_text("An ocelot.")
+    known = file.stat()
+    scanned(folder)
+    file.write_text("A wombat!!")
+    os.utime(file, ns=(known.st_atime_ns, known.st_mtime_ns))
+    assert scanned(folder).read == 1
+    (folder / "b.tmp").write_text("The zebra.")
+    os.utime(folder / "b.tmp", ns=(known.st_atime_ns, known.st_mtime_ns))
+    (folder / "b.tmp").replace(file)
+    assert scanned(folder).read == 1
+    assert hits(folder, "zebra")
 
 
 def test_markdown_that_would_take_a_naive_pattern_for_ever_is_read(folder: Path) -> None:

@@ -19,7 +19,7 @@ from cappella.tools.documents.cutting import Cut, place_of
 from cappella.tools.documents.folder import FoundFile
 from cappella.tools.documents.parsing import Unit
 
-VERSION = 1
+VERSION = 2
 """Of the tables, and of how text is cut into passages: an index of another version is made again."""
 
 _TO_ERASE = "to_erase"
@@ -27,6 +27,7 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS files (
     id INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE, size_bytes INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
+    ctime_ns INTEGER NOT NULL, inode TEXT NOT NULL, device TEXT NOT NULL, tries INTEGER NOT NULL,
     digest BLOB NOT NULL, title TEXT NOT NULL, problem TEXT, is_cut INTEGER NOT NULL
 );
 CREATE TABLE IF NOT EXISTS passages (
@@ -36,6 +37,8 @@ CREATE TABLE IF NOT EXISTS passages (
 CREATE INDEX IF NOT EXISTS passages_of_files ON passages (file);
 CREATE TABLE IF NOT EXISTS vectors (passage INTEGER PRIMARY KEY REFERENCES passages (id), vector BLOB NOT NULL);
 """
+_KNOWN = ("size_bytes", "mtime_ns", "ctime_ns", "inode", "device", "tries", "digest", "problem", "is_cut")
+_FILE = f"INSERT INTO files (path, title, {', '.join(_KNOWN)}) VALUES ({','.join('?' * (len(_KNOWN) + 2))})"
 _PASSAGE = (
     "SELECT passages.id, path, title, unit, first, last, heading, text, repeated"
     " FROM passages JOIN files ON files.id = passages.file"
@@ -54,13 +57,25 @@ class IndexBusy(IndexUnusable):
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """What is known of a file that was read; `problem` is why it has no passages."""
+    """What is known of a file that was read; `problem` is why it has no passages.
+
+    After so many `tries` it was not read, but may be by the next.
+    """
 
     size_bytes: int
     mtime_ns: int
+    ctime_ns: int
+    inode: str
+    device: str
+    tries: int
     digest: bytes
     problem: str | None
     is_cut: bool
+
+    def is_of(self, file: FoundFile) -> bool:
+        """Whether the file looks as it did."""
+        times = (self.size_bytes, self.mtime_ns, self.ctime_ns, self.inode)
+        return times == (file.size_bytes, file.mtime_ns, file.ctime_ns, str(file.inode))
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +147,10 @@ class Index:
         stored = self._facts()
         if any(stored.get(name) != value for name, value in facts.items()) or not self._has_words:
             with self._transaction():
-                self._db.execute("DROP TABLE IF EXISTS words")
-                for each in ("vectors", "passages", "files", "facts"):
-                    self._db.execute(f"DELETE FROM {each}")
+                for each in ("words", "vectors", "passages", "files", "facts"):
+                    self._db.execute(f"DROP TABLE IF EXISTS {each}")
+                for statement in _SCHEMA.split(";"):
+                    self._db.execute(statement)
                 tokenize = terms.tokenizer(self._languages)
                 self._db.execute(
                     f"CREATE VIRTUAL TABLE words USING fts5(heading, text, content='', tokenize='{tokenize}')"
@@ -161,7 +177,7 @@ class Index:
 
     def files(self) -> dict[str, StoredFile]:
         """The files of the index by their paths."""
-        rows = self._db.execute("SELECT path, size_bytes, mtime_ns, digest, problem, is_cut FROM files")
+        rows = self._db.execute(f"SELECT path, {', '.join(_KNOWN)} FROM files")
         return {path: StoredFile(*rest) for path, *rest in rows}
 
     def counts(self) -> tuple[int, int]:
@@ -172,16 +188,13 @@ class Index:
 
     def put(
         self, file: FoundFile, digest: bytes, cuts: Sequence[Cut], title: str = "", problem: str | None = None,
-        is_cut: bool = False,
+        is_cut: bool = False, tries: int = 0,
     ) -> None:  # fmt: skip
         """Store a file with its passages, in the place of what it said before."""
         with self._transaction():
             self._remove(file.path)
-            row = (file.path, file.size_bytes, file.mtime_ns, digest, title, problem, is_cut)
-            at = self._db.execute(
-                "INSERT INTO files (path, size_bytes, mtime_ns, digest, title, problem, is_cut) VALUES (?,?,?,?,?,?,?)",
-                row,
-            ).lastrowid
+            seen = (file.size_bytes, file.mtime_ns, file.ctime_ns, str(file.inode), str(file.device))
+            at = self._db.execute(_FILE, (file.path, title, *seen, tries, digest, problem, is_cut)).lastrowid
             for each in cuts:
                 passage = (at, each.unit, each.first, each.last, each.heading, each.text, each.repeated)
                 number = self._db.execute(
@@ -194,9 +207,10 @@ class Index:
                 )
 
     def touch(self, file: FoundFile) -> None:
-        """Note that a file has a new time, and says the same."""
+        """Note that a file has a new time or place on the disk, and says the same."""
+        seen = (file.mtime_ns, file.ctime_ns, str(file.inode), str(file.device), file.path)
         with self._transaction():
-            self._db.execute("UPDATE files SET mtime_ns = ? WHERE path = ?", (file.mtime_ns, file.path))
+            self._db.execute("UPDATE files SET mtime_ns=?, ctime_ns=?, inode=?, device=? WHERE path=?", seen)
 
     def remove(self, path: str) -> None:
         """Delete a file with its passages."""

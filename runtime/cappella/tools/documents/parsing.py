@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cappella.tools.documents import reading
-from cappella.tools.documents.folder import Kind, UnreadableFile
+from cappella.tools.documents.folder import Kind, UnfinishedFile, UnreadableFile
 from cappella.tools.documents.reader import BROKEN, ENCRYPTED, TOO_COMPLEX
 from cappella.tools.documents.reading import ReadingLimits
 from cappella.types import Json
@@ -106,9 +106,12 @@ class Parser:
         if self._is_stopped:
             raise UnreadableFile("the indexing was stopped")
         if process.returncode == 1:
-            raise UnreadableFile("its reader failed")
+            raise UnfinishedFile("its reader failed")
         told = reading.found(process.returncode, said)
         if problem := told.get("problem"):
+            if process.returncode:
+                # Of its own limit, or as the machine had no time or memory then.
+                raise UnfinishedFile(_PROBLEMS[problem])
             raise UnreadableFile(_PROBLEMS[problem])
         return told
 

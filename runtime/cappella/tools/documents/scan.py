@@ -9,10 +9,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cappella.tools.documents.cutting import Cut, cut
-from cappella.tools.documents.folder import FoundFile, Skipped, UnopenedFile, UnreadableFile, content_of, files_in
+from cappella.tools.documents.folder import (
+    FoundFile,
+    Skipped,
+    UnfinishedFile,
+    UnopenedFile,
+    UnreadableFile,
+    content_of,
+    files_in,
+    is_on_another_device,
+)
 from cappella.tools.documents.index import Index, StoredFile
 from cappella.tools.documents.parsing import Parser
 from cappella.tools.documents.reading import ReadingLimits
+
+MAX_TRIES = 5
+"""Of a file whose reading took too long or failed: the next scans try it again."""
 
 
 @dataclass(slots=True)
@@ -26,6 +38,8 @@ class Scan:
     passages: int = 0
     read: int = 0
     removed: int = 0
+    kept: int = 0
+    """Files that were read earlier and cannot be reached now."""
     problems: dict[str, str] = field(default_factory=dict)
     cut: list[str] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
@@ -59,9 +73,10 @@ class Scanner:
                 missing.discard(file.path)
                 self._update(index, file, known.get(file.path), done)
                 tell(done)
-            for path in missing:
+            gone = [path for path in sorted(missing) if not _may_come_back(self._folder, path, known[path], skipped)]
+            for path in gone:
                 index.remove(path)
-            done.removed = len(missing)
+            done.removed, done.kept = len(gone), len(missing) - len(gone)
             index.erase_removed()
             done.files, done.passages = index.counts()
         done.skipped, done.seconds = skipped.counts, time.monotonic() - began
@@ -69,7 +84,11 @@ class Scanner:
 
     def _update(self, index: Index, file: FoundFile, known: StoredFile | None, done: Scan) -> None:
         done.files += 1
-        if known and (known.size_bytes, known.mtime_ns) == (file.size_bytes, file.mtime_ns):
+        is_known = known is not None and known.is_of(file)
+        tries = known.tries if known and is_known else 0
+        if known and is_known and not 0 < tries < MAX_TRIES:
+            if known.device != str(file.device):
+                index.touch(file)
             if known.problem:
                 done.problems[file.path] = known.problem
             if known.is_cut:
@@ -87,10 +106,11 @@ class Scanner:
         except UnreadableFile as error:
             if self._is_stopped:
                 return
-            done.problems[file.path] = str(error)
+            tries = tries + 1 if isinstance(error, UnfinishedFile) else 0
+            done.problems[file.path] = f"{error} (try {tries} of {MAX_TRIES})" if tries else str(error)
             # Of another time than any file has, it is tried again by the next scan.
             stored = replace(file, mtime_ns=-1) if isinstance(error, UnopenedFile) else file
-            index.put(stored, b"", [], problem=str(error))
+            index.put(stored, b"", [], problem=done.problems[file.path], tries=tries)
         done.read += 1
 
     def _put(self, index: Index, file: FoundFile, content: bytes, digest: bytes, done: Scan) -> None:
@@ -116,3 +136,10 @@ def _first(cuts: Iterable[Cut], chars: int) -> tuple[list[Cut], bool]:
         chars -= len(each.text) - each.repeated
         kept.append(each)
     return kept, False
+
+
+def _may_come_back(folder: Path, path: str, known: StoredFile, skipped: Skipped) -> bool:
+    """Whether a file that was not seen is out of reach rather than deleted."""
+    if any(path == each or path.startswith(f"{each}/") for each in skipped.unopened):
+        return True
+    return is_on_another_device(folder, path, int(known.device))
