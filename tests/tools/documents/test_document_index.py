@@ -316,14 +316,31 @@ def test_a_killed_scan_goes_on_where_it_was(folder: Path) -> None:
     assert (done.read, done.files, done.passages) == (6, 10, 10)
 
 
-def test_other_languages_make_the_index_anew(folder: Path) -> None:
+def test_other_languages_make_the_words_anew_and_keep_the_vectors(folder: Path) -> None:
     (folder / "a.txt").write_text("Die Kündigungsfrist beträgt drei Monate.\n\n会議は東京で行われます。")
     scanned(folder)
+    with closing(Index(folder.parent / "index", ("en",))) as index:
+        (passage,) = index.without_vectors("emb", 9)
+        index.put_vectors("emb", {passage.id: b"1234"})
     languages = ("de", "ja")
-    assert scanned(folder, languages).read == 1
+    assert scanned(folder, languages).read == 0
     for question in ("Kündigungsfristen", "kundigungsfrist", "Monat", "東京"):
         assert hits(folder, question, languages), question
     assert not hits(folder, "大阪", languages)
+    with closing(Index(folder.parent / "index", languages)) as index:
+        assert index.vectors("emb", 9) == [(passage.id, b"1234")]
+
+
+def test_two_folders_have_no_index_in_common(folder: Path) -> None:
+    write_samples(folder)
+    scanned(folder)
+    other = folder.parent / "others"
+    other.mkdir()
+    with pytest.raises(IndexUnusable, match="is the index of"):
+        scanned(other)
+    assert hits(folder, "giraffe")
+    folder.rename(other / "papers")
+    assert scanned(other).files == 6
 
 
 def of(text: str) -> Iterator[tuple[str, str, str]]:

@@ -143,20 +143,41 @@ class Index:
             os.close(descriptor)
 
     def _make_for(self, folder: Path) -> None:
-        facts = {"version": str(VERSION), "tokenizer": terms.tokenizer(self._languages), "folder": str(folder)}
+        kept = {"version": str(VERSION), "folder": str(folder.resolve())}
+        tokenize = terms.tokenizer(self._languages)
         stored = self._facts()
-        if any(stored.get(name) != value for name, value in facts.items()) or not self._has_words:
+        if any(stored.get(name) != value for name, value in kept.items()):
+            other = stored.get("folder", kept["folder"])
+            if other != kept["folder"] and Path(other).is_dir():
+                raise IndexUnusable(f"{self._path} is the index of {other}. Name another at documents.NAME.index.")
             with self._transaction():
-                for each in ("words", "vectors", "passages", "files", "facts"):
-                    self._db.execute(f"DROP TABLE IF EXISTS {each}")
-                for statement in _SCHEMA.split(";"):
-                    self._db.execute(statement)
-                tokenize = terms.tokenizer(self._languages)
-                self._db.execute(
-                    f"CREATE VIRTUAL TABLE words USING fts5(heading, text, content='', tokenize='{tokenize}')"
-                )
+                self._empty()
+                self._make_words(tokenize)
+                facts = {**kept, "tokenizer": tokenize}
                 self._db.executemany("INSERT INTO facts VALUES (?, ?)", facts.items())
             truncate_log(self._db)
+        elif stored.get("tokenizer") != tokenize:
+            # The words of other languages; the passages and their vectors are the same.
+            with self._transaction():
+                self._make_words(tokenize)
+                self._db.execute("INSERT OR REPLACE INTO facts VALUES ('tokenizer', ?)", (tokenize,))
+            truncate_log(self._db)
+
+    def _empty(self) -> None:
+        for each in ("vectors", "passages", "files", "facts"):
+            self._db.execute(f"DROP TABLE IF EXISTS {each}")
+        for statement in _SCHEMA.split(";"):
+            self._db.execute(statement)
+
+    def _make_words(self, tokenize: str) -> None:
+        self._db.execute("DROP TABLE IF EXISTS words")
+        self._db.execute(f"CREATE VIRTUAL TABLE words USING fts5(heading, text, content='', tokenize='{tokenize}')")
+        for row in self._db.execute(_PASSAGE):
+            self._put_words(StoredPassage(*row))
+
+    def _put_words(self, each: StoredPassage) -> None:
+        words = (each.id, *_words_of(each.title, each.heading, each.text))
+        self._db.execute("INSERT INTO words (rowid, heading, text) VALUES (?,?,?)", words)
 
     def _facts(self) -> dict[str, str]:
         return dict(self._db.execute("SELECT name, value FROM facts").fetchall())

@@ -13,7 +13,7 @@ from cappella.config import Documents
 from cappella.config.paths import state_dir
 from cappella.engines.base import Engine
 from cappella.tools.base import STARTING, Passage, Tool, ToolResult
-from cappella.tools.documents import arguments
+from cappella.tools.documents import arguments, terms
 from cappella.tools.documents.arguments import BadArguments
 from cappella.tools.documents.embedding import embed_missing
 from cappella.tools.documents.excerpt import excerpt
@@ -25,15 +25,17 @@ from cappella.types import Json
 SCAN_INTERVAL_S = 60.0
 """A scan of 5,000 files that have not changed takes well below a second, and needs no library to watch folders."""
 CALL_TIMEOUT_S = 30.0
+STOPPED = "it has been stopped"
 
 logger = logging.getLogger("cappella")
 
 
 def index_path(name: str, config: Documents) -> Path:
-    """The file of the index: the one of the config, or one in the user's state for this name and folder."""
+    """The file of the index: the one of the config, or one in the user's state for this name, folder and kind of words."""
     if config.index:
         return config.index
-    mark = hashlib.sha256(str(config.folder.resolve()).encode()).hexdigest()[:12]
+    made_for = f"{config.folder.resolve()}\0{terms.tokenizer(config.languages)}"
+    mark = hashlib.sha256(made_for.encode()).hexdigest()[:12]
     return state_dir() / "documents" / f"{name}-{mark}.sqlite"
 
 
@@ -93,6 +95,7 @@ class DocumentServer:
             self._following.cancel()
             await asyncio.wait({self._following})
             self._following = None
+        self._problem = STOPPED
         # The scan ends soon after it was told to.
         await asyncio.to_thread(self._writer.shutdown)
         await self._searcher.close()
@@ -112,6 +115,9 @@ class DocumentServer:
             return ToolResult("The documents cannot be searched now.", is_error=True)
         except TimeoutError:
             return ToolResult("The search took too long.", is_error=True)
+        except Exception as error:  # noqa: BLE001 - the Protocol: a call raises nothing
+            logger.warning("documents %s: a call failed: %r", self._name, error)
+            return ToolResult("The documents cannot be searched now.", is_error=True)
         return ToolResult(f"There is no tool {tool!r} here: the tools are search and read.", is_error=True)
 
     async def _search(self, given: Json) -> ToolResult:
