@@ -40,7 +40,7 @@ def index(config: ConfigPath, name: Name = None) -> None:
 
     with one_line_errors(), _index_errors():
         for each, documents in _named(config, name).items():
-            scanner = Scanner(documents.folder, index_path(each, documents), documents.languages)
+            scanner = Scanner(documents.folder, index_path(each, documents), documents.languages, is_verified=True)
             print(_summary(each, scanner.scan(_progress(each))))
 
 
@@ -133,6 +133,8 @@ def _summary(name: str, scan: "Scan") -> str:
     skipped = [f"{count} {reason}" for reason, count in scan.skipped.most_common()]
     lines = [f"{name}: {scan.files} files, {scan.passages} passages, {scan.seconds:.1f} s"]
     lines[0] += f"; {scan.read} new or changed, {scan.removed} gone"
+    if scan.damaged:
+        lines.append(f"  the index was damaged, and is made anew; delete {scan.damaged}")
     if scan.kept:
         lines.append(f"  kept: {scan.kept} files that cannot be reached now, as their folder or disk cannot be opened")
     if skipped:

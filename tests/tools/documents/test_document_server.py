@@ -82,6 +82,21 @@ async def test_a_call_after_the_stop_is_an_error_and_raises_nothing(folder: Path
     assert "stopped" in (server.problem or "")
 
 
+async def test_a_damaged_index_is_set_aside_and_made_anew(folder: Path) -> None:
+    async with serving(folder):
+        pass
+    index = folder.parent / "index"
+    for place in (4096, 100):
+        given = index.read_bytes()
+        index.write_bytes(given[:place] + b"\xff" * (len(given) - place))
+        async with serving(folder, interval_s=0.01) as server:
+            while (await server.call("search", {"query": "feline"})).is_error:
+                pass
+            assert await paths(server, "feline") == ["cat.txt"]
+        assert index.with_name("index.damaged").exists()
+        index.with_name("index.damaged").unlink()
+
+
 def test_other_languages_have_an_index_of_their_own(folder: Path) -> None:
     one, other = (index_path("papers", Documents(folder=folder, languages=(each,))) for each in ("en", "de"))
     assert one != other

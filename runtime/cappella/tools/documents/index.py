@@ -125,24 +125,21 @@ class Index:
 
     @contextmanager
     def writing(self, folder: Path) -> Iterator[None]:
-        """In this context this process alone writes the index. Raises IndexBusy if another one does.
-
-        What another version, other languages or another folder left behind is deleted.
-        """
-        descriptor = os.open(
-            self._path.with_name(f"{self._path.name}.lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600
-        )
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise IndexBusy(f"{self._path}: another process indexes these documents now.") from None
-            self._make_for(folder)
+        """In this context this process alone writes the index. Raises IndexBusy if another one does."""
+        with write_lock(self._path):
+            self.make_for(folder)
             yield
-        finally:
-            os.close(descriptor)
 
-    def _make_for(self, folder: Path) -> None:
+    def verify(self) -> None:
+        """Raises sqlite3.DatabaseError if the file is damaged anywhere."""
+        self._db.execute("INSERT INTO words (words) VALUES ('integrity-check')")
+        if self._db.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+            damage = sqlite3.DatabaseError("its pages are damaged")
+            damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+            raise damage
+
+    def make_for(self, folder: Path) -> None:
+        """Make an index of this folder and these languages of it; what another version or folder left behind is deleted."""
         kept = {"version": str(VERSION), "folder": str(folder.resolve())}
         tokenize = terms.tokenizer(self._languages)
         stored = self._facts()
@@ -317,6 +314,21 @@ class Index:
 
 def _words_of(title: str, heading: str, text: str) -> tuple[str, str]:
     return terms.indexed(heading or title), terms.indexed(text)
+
+
+@contextmanager
+def write_lock(path: Path) -> Iterator[None]:
+    """In this context this process alone writes the index at `path`. Raises IndexBusy if another one does, and OSError."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(path.with_name(f"{path.name}.lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise IndexBusy(f"{path}: another process indexes these documents now.") from None
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _unusable(path: Path, error: sqlite3.Error) -> IndexUnusable:

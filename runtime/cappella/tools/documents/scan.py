@@ -1,6 +1,7 @@
 """Brings an index up to date with its folder: reads what is new or changed, forgets what is gone."""
 
 import hashlib
+import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cappella.tools.documents.cutting import Cut, cut
+from cappella.tools.documents.damage import is_damage, set_aside
 from cappella.tools.documents.folder import (
     FoundFile,
     Skipped,
@@ -19,7 +21,7 @@ from cappella.tools.documents.folder import (
     files_in,
     is_on_another_device,
 )
-from cappella.tools.documents.index import Index, StoredFile
+from cappella.tools.documents.index import Index, IndexUnusable, StoredFile, write_lock
 from cappella.tools.documents.parsing import Parser
 from cappella.tools.documents.reading import ReadingLimits
 
@@ -38,6 +40,8 @@ class Scan:
     passages: int = 0
     read: int = 0
     removed: int = 0
+    damaged: Path | None = None
+    """Where the index is that was found damaged, and was made anew."""
     kept: int = 0
     """Files that were read earlier and cannot be reached now."""
     problems: dict[str, str] = field(default_factory=dict)
@@ -47,12 +51,14 @@ class Scan:
 
 
 class Scanner:
-    """Scans a folder into its index, on the thread that calls it. `stop` ends a scan after the file that is read now."""
+    """Scans a folder into its index, on the thread that calls it; one that is damaged is made anew. `stop` ends a scan after the file that is read now."""
 
     def __init__(
-        self, folder: Path, path: Path, languages: tuple[str, ...], limits: ReadingLimits = ReadingLimits()
-    ) -> None:
+        self, folder: Path, path: Path, languages: tuple[str, ...], limits: ReadingLimits = ReadingLimits(),
+        is_verified: bool = False,
+    ) -> None:  # fmt: skip
         self._folder, self._path, self._languages, self._limits = folder, path, languages, limits
+        self._is_verified = is_verified
         self._parser = Parser(limits)
         self._is_stopped = False
 
@@ -63,8 +69,21 @@ class Scanner:
 
     def scan(self, tell: Callable[[Scan], None] = lambda _: None) -> Scan:
         """Bring the index up to date; `tell` is called after each file. Raises IndexUnusable, and OSError for the folder."""
-        began, done, skipped = time.monotonic(), Scan(), Skipped()
-        with closing(Index(self._path, self._languages)) as index, index.writing(self._folder):
+        with write_lock(self._path):
+            try:
+                return self._scan(tell, None)
+            except (IndexUnusable, sqlite3.DatabaseError) as error:
+                aside = set_aside(self._path) if is_damage(error) else None
+                if aside is None:
+                    raise
+                return self._scan(tell, aside)
+
+    def _scan(self, tell: Callable[[Scan], None], aside: Path | None) -> Scan:
+        began, done, skipped = time.monotonic(), Scan(damaged=aside), Skipped()
+        with closing(Index(self._path, self._languages)) as index:
+            index.make_for(self._folder)
+            if self._is_verified:
+                index.verify()
             known = index.files()
             missing = set(known)
             for file in files_in(self._folder, skipped):

@@ -15,6 +15,7 @@ from cappella.engines.base import Engine
 from cappella.tools.base import STARTING, Passage, Tool, ToolResult
 from cappella.tools.documents import arguments, terms
 from cappella.tools.documents.arguments import BadArguments
+from cappella.tools.documents.damage import is_damage
 from cappella.tools.documents.embedding import embed_missing
 from cappella.tools.documents.excerpt import excerpt
 from cappella.tools.documents.index import IndexBusy, IndexUnusable, StoredPassage
@@ -62,6 +63,7 @@ class DocumentServer:
         self._following: asyncio.Task[None] | None = None
         self._has_tried = asyncio.Event()
         self._problem: str | None = STARTING
+        self._was_found_damaged = False
         self.last_scan: Scan | None = None
 
     @property
@@ -111,6 +113,7 @@ class DocumentServer:
         except BadArguments as error:
             return ToolResult(str(error), is_error=True)
         except (IndexUnusable, sqlite3.Error) as error:
+            self._was_found_damaged |= is_damage(error)
             logger.warning("documents %s cannot be searched: %s", self._name, error)
             return ToolResult("The documents cannot be searched now.", is_error=True)
         except TimeoutError:
@@ -147,10 +150,15 @@ class DocumentServer:
 
     async def _update(self) -> None:
         """Scan once, then embed what is new. A failure is the server's `problem` until a scan succeeds."""
-        self._scanner = Scanner(self._config.folder, self._path, self._config.languages)
+        self._scanner = Scanner(
+            self._config.folder, self._path, self._config.languages, is_verified=self._was_found_damaged
+        )
         try:
             await self._serve_what_is_there()
             self.last_scan = await asyncio.get_running_loop().run_in_executor(self._writer, self._scanner.scan)
+            self._was_found_damaged = False
+            if aside := self.last_scan.damaged:
+                logger.warning("documents %s: the index was damaged, is kept as %s, and was made anew", self._name, aside)
             self._serve()
             if self._embedder:
                 await embed_missing(self._path, self._config.languages, self._embedder, self._writer)
@@ -158,6 +166,7 @@ class DocumentServer:
             # It does the same work, and what it has done so far can be searched.
             self._serve()
         except Exception as error:  # noqa: BLE001 - one scan that fails, whatever the reason, is not the last one
+            self._was_found_damaged |= is_damage(error)
             if self._problem is None or str(error) not in self._problem:
                 logger.warning("documents %s cannot be indexed: %r", self._name, error)
             self._problem = f"its documents cannot be indexed: {error}"
