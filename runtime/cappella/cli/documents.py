@@ -106,7 +106,9 @@ def _named(config: Path, name: str | None) -> Mapping[str, "Documents"]:
     if not found:
         raise ConfigError(str(config), "it has no documents", "Add documents: {NAME: {folder: FOLDER}}")
     if name is not None and name not in found:
-        raise ConfigError(str(config), f"there are no documents {name!r}", f"Use one of {', '.join(found)}")
+        raise ConfigError(
+            str(config), f"there are no documents {name!r}", f"Use one of {', '.join(found)}; a QUERY comes before it"
+        )
     return found if name is None else {name: found[name]}
 
 

@@ -158,7 +158,9 @@ class DocumentServer:
             self.last_scan = await asyncio.get_running_loop().run_in_executor(self._writer, self._scanner.scan)
             self._was_found_damaged = False
             if aside := self.last_scan.damaged:
-                logger.warning("documents %s: the index was damaged, is kept as %s, and was made anew", self._name, aside)
+                logger.warning(
+                    "documents %s: the index was damaged, is kept as %s, and was made anew", self._name, aside
+                )
             self._serve()
             if self._embedder:
                 await embed_missing(self._path, self._config.languages, self._embedder, self._writer)
