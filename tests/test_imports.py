@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "bundle": "placement config errors vocabulary",
     "placement": "config errors vocabulary",
     "extraction": "vocabulary",
-    "config": "extraction errors types vocabulary",
+    "config": "extraction errors types vocabulary database",
     "auth": "errors",
     "sealing": "",
     "errors": "",

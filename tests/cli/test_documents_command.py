@@ -50,7 +50,8 @@ def test_mistakes_are_one_line(config: Path) -> None:
     assert (unknown.returncode, "Use one of handbook" in unknown.stderr) == (2, True)
     (config.parent / "h.db").write_bytes(b"no database at all, but long enough" * 100)
     broken = cappella("documents", "index", str(config))
-    assert (broken.returncode, len(broken.stderr.splitlines())) == (1, 1)
+    assert (broken.returncode, len(broken.stderr.splitlines())) == (2, 1)
+    assert "Delete" not in broken.stderr
 
 
 async def test_an_agent_searches_once_the_first_scan_is_over_and_reads(config: Path) -> None:

@@ -39,6 +39,7 @@ def test_paths_are_relative_to_the_file(file: Path) -> None:
         ("other: {folder: papers}", "other: {folder: missing}", "documents.other.folder", "does not exist"),
         ("other: {folder: papers}", "other: {folder: paper.txt}", "documents.other.folder", "is no folder"),
         ("other: {folder: papers}", "other: {folder: papers, index: state/h.db}", "other.index", "handbook, too"),
+        ("other: {folder: papers}", "other: {folder: papers, index: paper.txt}", "other.index", "is no index"),
         ("languages: [en, de]", "languages: [en, klingon]", "handbook.languages", "'klingon' is not a language"),
         ("embedder: emb", "embedder: rank", "handbook.embedder", "Use one of emb"),
         ("embedder: emb", "embedder: nobody", "handbook.embedder", "no such model"),

@@ -40,7 +40,7 @@ def index(config: ConfigPath, name: Name = None) -> None:
 
     with one_line_errors(), _index_errors():
         for each, documents in _named(config, name).items():
-            scanner = Scanner(documents.folder, index_path(each, documents), documents.languages)
+            scanner = Scanner(documents.folder, index_path(each, documents), documents.languages, is_verified=True)
             print(_summary(each, scanner.scan(_progress(each))))
 
 
@@ -106,7 +106,9 @@ def _named(config: Path, name: str | None) -> Mapping[str, "Documents"]:
     if not found:
         raise ConfigError(str(config), "it has no documents", "Add documents: {NAME: {folder: FOLDER}}")
     if name is not None and name not in found:
-        raise ConfigError(str(config), f"there are no documents {name!r}", f"Use one of {', '.join(found)}")
+        raise ConfigError(
+            str(config), f"there are no documents {name!r}", f"Use one of {', '.join(found)}; a QUERY comes before it"
+        )
     return found if name is None else {name: found[name]}
 
 
@@ -133,9 +135,14 @@ def _summary(name: str, scan: "Scan") -> str:
     skipped = [f"{count} {reason}" for reason, count in scan.skipped.most_common()]
     lines = [f"{name}: {scan.files} files, {scan.passages} passages, {scan.seconds:.1f} s"]
     lines[0] += f"; {scan.read} new or changed, {scan.removed} gone"
+    if scan.damaged:
+        lines.append(f"  the index was damaged, and is made anew; delete {scan.damaged}")
+    if scan.kept:
+        lines.append(f"  kept: {scan.kept} files that cannot be reached now, as their folder or disk cannot be opened")
     if skipped:
         lines.append(f"  skipped: {', '.join(skipped)}")
     lines += [f"  not read: {path}: {problem}" for path, problem in sorted(scan.problems.items())]
+    lines += [f"  read in part: {path}: it has more text than is read of one file" for path in sorted(scan.cut)]
     return "\n".join(lines)
 
 

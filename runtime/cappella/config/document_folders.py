@@ -6,6 +6,8 @@ from pathlib import Path
 import yaml
 
 from cappella.config import Config, Documents, yaml_source
+from cappella.config.documents import INDEX_APPLICATION_ID
+from cappella.database import has_application_id
 from cappella.errors import ConfigError
 from cappella.vocabulary import Task
 
@@ -24,12 +26,22 @@ def check(path: Path, root: yaml.Node | None, config: Config) -> Iterator[Config
             at = yaml_source.place(path, root, ("documents", name, "folder"))
             problem = "is no folder" if documents.folder.exists() else "does not exist"
             yield ConfigError(at, f"{documents.folder} {problem}", "Name the folder with the documents")
+        if documents.index and _is_of_another_kind(documents.index):
+            at = yaml_source.place(path, root, ("documents", name, "index"))
+            hint = "Name a file of its own, which `cappella` makes"
+            yield ConfigError(at, f"{documents.index} exists, and is no index of documents", hint)
         if documents.index and indexes.setdefault(documents.index, name) != name:
             at = yaml_source.place(path, root, ("documents", name, "index"))
             problem = f"{documents.index} is the index of {indexes[documents.index]}, too"
             yield ConfigError(at, problem, "Give each documents a file of its own")
         yield from _check_model(path, root, config, name, "embedder", ("embed",))
         yield from _check_model(path, root, config, name, "reranker", ("rerank", "reward"))
+
+
+def _is_of_another_kind(index: Path) -> bool:
+    """An empty file is of none yet."""
+    is_empty = index.is_file() and not index.stat().st_size
+    return index.exists() and not is_empty and not has_application_id(index, INDEX_APPLICATION_ID)
 
 
 def _check_model(

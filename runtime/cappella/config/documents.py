@@ -8,6 +8,8 @@ from pydantic import AfterValidator, Field
 from cappella.config.fields import Name
 from cappella.types import Frozen
 
+INDEX_APPLICATION_ID = 0x43_44_4F_43
+"""By which SQLite's files are known as indexes of documents."""
 LANGUAGES = frozenset(
     "ar bg ca cs da de el en es et eu fa fi fr ga he hi hr hu id is it ja ko lt lv ms nl no pl pt ro ru sk sl sr sv th tr uk vi zh".split()
 )

@@ -18,7 +18,7 @@ from cappella.tools.documents.cutting import MAX_WORDS, cut, words_in
 from cappella.tools.documents.index import Index, IndexBusy, IndexUnusable
 from cappella.tools.documents.parsing import decoded, markdown, plain, table
 from cappella.tools.documents.reading import ReadingLimits
-from cappella.tools.documents.scan import Scan, Scanner
+from cappella.tools.documents.scan import MAX_TRIES, Scan, Scanner
 from support.sample_documents import docx, encrypted_pdf, pdf
 
 PAGE = (
@@ -70,6 +70,17 @@ def test_each_kind_of_file_is_found_with_its_place(folder: Path) -> None:
 
 def test_a_row_of_a_table_says_what_its_columns_are(folder: Path) -> None:
     assert [block.text for block in table("name;room\nAnn;12\n;\n").blocks] == ["name: Ann; room: 12"]
+
+
+def test_the_names_of_columns_that_rows_repeat_make_no_text_without_end(folder: Path) -> None:
+    names = ";".join(f"column{number}" + "x" * 1000 for number in range(100))
+    (folder / "a.csv").write_text(f"{names}\n" + (";".join("1" * 100) + "\n") * 5000)
+    limits = ReadingLimits(chars=200_000)
+    for _ in range(2):
+        assert scanned(folder, limits=limits).cut == ["a.csv"]
+    with closing(Index(folder.parent / "index", ("en",))) as index:
+        kept = sum(len(each.text) for each in index.passages_of("a.csv"))
+    assert kept < 2 * limits.chars
 
 
 def test_no_question_is_an_error_of_syntax(folder: Path) -> None:
@@ -174,6 +185,70 @@ def refusing(folder: Path, real: Callable[..., int]) -> Callable[..., int]:
     return opened
 
 
+def test_a_file_that_read_too_slowly_is_tried_again_a_few_times(folder: Path) -> None:
+    (folder / "a.html").write_text("<p>An ocelot.</p>")
+    slow = ReadingLimits(wall_s=0)
+    told = [scanned(folder, limits=slow).problems["a.html"] for _ in range(MAX_TRIES - 1)]
+    assert [f"try {number} of {MAX_TRIES}" in text for number, text in enumerate(told, start=1)] == [True] * len(told)
+    assert scanned(folder).problems == {}
+    assert hits(folder, "ocelot")
+    (folder / "a.html").write_text("<p>A lynx.</p>")
+    reads = [scanned(folder, limits=slow).read for _ in range(MAX_TRIES + 2)]
+    assert reads == [1] * MAX_TRIES + [0, 0]
+
+
+def test_files_of_a_folder_that_cannot_be_opened_are_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_samples(folder)
+    (folder / "sub2").mkdir()
+    (folder / "sub2" / "x.txt").write_text("An ocelot.")
+    scanned(folder)
+    (folder / "sub2" / "x.txt").unlink()
+    real = os.scandir
+
+    def failing(path: Path) -> Any:
+        if Path(path).name == "sub":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", failing)
+        done = scanned(folder)
+    assert (done.kept, done.removed) == (1, 1)
+    assert hits(folder, "giraffe")
+    assert not hits(folder, "ocelot")
+
+
+def test_files_of_a_disk_that_is_away_are_kept(folder: Path) -> None:
+    write_samples(folder)
+    scanned(folder)
+    with closing(sqlite3.connect(folder.parent / "index")) as index, index:
+        index.execute("UPDATE files SET device = '-1' WHERE path LIKE 'sub/%'")
+    given = (folder / "sub" / "b.docx").read_bytes()
+    (folder / "sub" / "b.docx").unlink()
+    done = scanned(folder)
+    assert (done.kept, done.removed) == (1, 0)
+    assert hits(folder, "giraffe")
+    (folder / "sub" / "b.docx").write_bytes(given)
+    assert scanned(folder).kept == 0
+    (folder / "sub" / "b.docx").unlink()
+    assert scanned(folder).removed == 1
+
+
+def test_a_change_that_leaves_size_and_time_alike_is_noticed(folder: Path) -> None:
+    file = folder / "a.txt"
+    file.write_text("An ocelot.")
+    known = file.stat()
+    scanned(folder)
+    file.write_text("A wombat!!")
+    os.utime(file, ns=(known.st_atime_ns, known.st_mtime_ns))
+    assert scanned(folder).read == 1
+    (folder / "b.tmp").write_text("The zebra.")
+    os.utime(folder / "b.tmp", ns=(known.st_atime_ns, known.st_mtime_ns))
+    (folder / "b.tmp").replace(file)
+    assert scanned(folder).read == 1
+    assert hits(folder, "zebra")
+
+
 def test_markdown_that_would_take_a_naive_pattern_for_ever_is_read(folder: Path) -> None:
     (folder / "a.md").write_text("# a" + " " * 200_000 + "b\n\nAn ocelot.")
     assert scanned(folder).problems == {}
@@ -199,8 +274,27 @@ def test_one_process_at_a_time_writes_an_index(folder: Path) -> None:
 def test_another_kind_of_file_is_never_written_as_an_index(folder: Path) -> None:
     with closing(sqlite3.connect(folder.parent / "index")) as other:
         other.execute("CREATE TABLE mine (x)")
-    with pytest.raises(IndexUnusable, match="another kind"):
+    with pytest.raises(IndexUnusable, match="another kind") as caught:
         scanned(folder)
+    assert "Delete" not in str(caught.value)
+
+
+def test_a_reader_neither_waits_for_a_writer_nor_changes_the_index(folder: Path) -> None:
+    write_samples(folder)
+    scanned(folder)
+    path = folder.parent / "index"
+    with closing(Index(path, ("en",), is_reader=True)) as first, closing(sqlite3.connect(path)) as writer:
+        before = first.version
+        for _ in range(2):
+            Index(path, ("en",)).close()
+        assert first.version == before
+        writer.execute("BEGIN IMMEDIATE")
+        for is_reader in (True, False):
+            with closing(Index(path, ("en",), is_reader)) as other:
+                assert other.counts() == (6, 7)
+    with pytest.raises(IndexUnusable, match="no index yet"):
+        Index(folder.parent / "none", ("en",), is_reader=True)
+    assert not (folder.parent / "none").exists()
 
 
 def killed_at(folder: Path, files: int) -> None:
@@ -222,14 +316,31 @@ def test_a_killed_scan_goes_on_where_it_was(folder: Path) -> None:
     assert (done.read, done.files, done.passages) == (6, 10, 10)
 
 
-def test_other_languages_make_the_index_anew(folder: Path) -> None:
+def test_other_languages_make_the_words_anew_and_keep_the_vectors(folder: Path) -> None:
     (folder / "a.txt").write_text("Die Kündigungsfrist beträgt drei Monate.\n\n会議は東京で行われます。")
     scanned(folder)
+    with closing(Index(folder.parent / "index", ("en",))) as index:
+        (passage,) = index.without_vectors("emb", 9)
+        index.put_vectors("emb", {passage.id: b"1234"})
     languages = ("de", "ja")
-    assert scanned(folder, languages).read == 1
+    assert scanned(folder, languages).read == 0
     for question in ("Kündigungsfristen", "kundigungsfrist", "Monat", "東京"):
         assert hits(folder, question, languages), question
     assert not hits(folder, "大阪", languages)
+    with closing(Index(folder.parent / "index", languages)) as index:
+        assert index.vectors("emb", 9) == [(passage.id, b"1234")]
+
+
+def test_two_folders_have_no_index_in_common(folder: Path) -> None:
+    write_samples(folder)
+    scanned(folder)
+    other = folder.parent / "others"
+    other.mkdir()
+    with pytest.raises(IndexUnusable, match="is the index of"):
+        scanned(other)
+    assert hits(folder, "giraffe")
+    folder.rename(other / "papers")
+    assert scanned(other).files == 6
 
 
 def of(text: str) -> Iterator[tuple[str, str, str]]:

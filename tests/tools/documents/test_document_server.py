@@ -11,7 +11,7 @@ from cappella.config import Documents
 from cappella.engines.base import Engine
 from cappella.tools.documents.index import Index
 from cappella.tools.documents.ranking import fused
-from cappella.tools.documents.server import DocumentServer, open_documents
+from cappella.tools.documents.server import DocumentServer, index_path, open_documents
 from support.fake_engines import eventually
 from support.scripted_pooling import ScriptedPooling
 
@@ -73,6 +73,33 @@ async def test_a_search_gives_passages_with_their_places(folder: Path) -> None:
         first = result.passages[0]
         assert (first.documents, first.path, first.place) == ("papers", "car.txt", "line 1")
         assert len((await server.call("search", {"query": "p3 p30 p90 p150", "limit": 2})).passages) == 2
+
+
+async def test_a_call_after_the_stop_is_an_error_and_raises_nothing(folder: Path) -> None:
+    async with serving(folder) as server:
+        pass
+    assert (await server.call("search", {"query": "vehicle"})).is_error
+    assert "stopped" in (server.problem or "")
+
+
+async def test_a_damaged_index_is_set_aside_and_made_anew(folder: Path) -> None:
+    async with serving(folder):
+        pass
+    index = folder.parent / "index"
+    for place in (4096, 100):
+        given = index.read_bytes()
+        index.write_bytes(given[:place] + b"\xff" * (len(given) - place))
+        async with serving(folder, interval_s=0.01) as server:
+            while (await server.call("search", {"query": "feline"})).is_error:
+                pass
+            assert await paths(server, "feline") == ["cat.txt"]
+        assert index.with_name("index.damaged").exists()
+        index.with_name("index.damaged").unlink()
+
+
+def test_other_languages_have_an_index_of_their_own(folder: Path) -> None:
+    one, other = (index_path("papers", Documents(folder=folder, languages=(each,))) for each in ("en", "de"))
+    assert one != other
 
 
 async def test_nothing_found_and_wrong_arguments_are_told(folder: Path) -> None:

@@ -34,13 +34,17 @@ class FoundFile:
     kind: Kind
     size_bytes: int
     mtime_ns: int
+    ctime_ns: int
+    inode: int
+    device: int
 
 
 @dataclass(slots=True)
 class Skipped:
-    """How many files were not read, by the reason."""
+    """How many files were not read, by the reason; `unopened` are files and folders that may be there nevertheless."""
 
     counts: Counter[str] = field(default_factory=Counter)
+    unopened: list[str] = field(default_factory=list)
 
     def add(self, reason: str) -> None:
         self.counts[reason] += 1
@@ -52,6 +56,10 @@ class UnreadableFile(Exception):
 
 class UnopenedFile(UnreadableFile):
     """It may be opened another time, though it looks the same."""
+
+
+class UnfinishedFile(UnreadableFile):
+    """It may be read another time, by a machine with less to do."""
 
 
 def files_in(folder: Path, skipped: Skipped) -> Iterator[FoundFile]:
@@ -66,6 +74,7 @@ def files_in(folder: Path, skipped: Skipped) -> Iterator[FoundFile]:
             if not here:
                 raise
             skipped.add("a folder that cannot be opened")
+            skipped.unopened.append(here)
             continue
         for entry in found:
             path = f"{here}/{entry.name}" if here else entry.name
@@ -90,11 +99,23 @@ def _file(entry: os.DirEntry[str], path: str, skipped: Skipped) -> FoundFile | N
         try:
             known = entry.stat(follow_symlinks=False)
         except OSError:
+            skipped.unopened.append(path)
             return None
         if stat.S_ISREG(known.st_mode):
-            return FoundFile(path, kind, known.st_size, known.st_mtime_ns)
+            times = (known.st_mtime_ns, known.st_ctime_ns)
+            return FoundFile(path, kind, known.st_size, *times, known.st_ino, known.st_dev)
         skipped.add("not a plain file")
     return None
+
+
+def is_on_another_device(folder: Path, path: str, device: int) -> bool:
+    """Whether what is left of the folders above a missing file is elsewhere than it was: its disk may be away for a while."""
+    for above in Path(path).parents:
+        try:
+            return os.stat(folder / above).st_dev != device
+        except OSError:
+            continue
+    return True
 
 
 def _is_utf8(path: str) -> bool:

@@ -11,15 +11,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cappella.database import open_database, truncate_log
+from cappella.config.documents import INDEX_APPLICATION_ID
+from cappella.database import has_application_id, open_database, open_to_read, truncate_log
 from cappella.errors import CappellaError
 from cappella.tools.documents import terms
 from cappella.tools.documents.cutting import Cut, place_of
 from cappella.tools.documents.folder import FoundFile
 from cappella.tools.documents.parsing import Unit
 
-APPLICATION_ID = 0x43_44_4F_43
-VERSION = 1
+VERSION = 2
 """Of the tables, and of how text is cut into passages: an index of another version is made again."""
 
 _TO_ERASE = "to_erase"
@@ -27,6 +27,7 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS files (
     id INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE, size_bytes INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
+    ctime_ns INTEGER NOT NULL, inode TEXT NOT NULL, device TEXT NOT NULL, tries INTEGER NOT NULL,
     digest BLOB NOT NULL, title TEXT NOT NULL, problem TEXT, is_cut INTEGER NOT NULL
 );
 CREATE TABLE IF NOT EXISTS passages (
@@ -36,6 +37,8 @@ CREATE TABLE IF NOT EXISTS passages (
 CREATE INDEX IF NOT EXISTS passages_of_files ON passages (file);
 CREATE TABLE IF NOT EXISTS vectors (passage INTEGER PRIMARY KEY REFERENCES passages (id), vector BLOB NOT NULL);
 """
+_KNOWN = ("size_bytes", "mtime_ns", "ctime_ns", "inode", "device", "tries", "digest", "problem", "is_cut")
+_FILE = f"INSERT INTO files (path, title, {', '.join(_KNOWN)}) VALUES ({','.join('?' * (len(_KNOWN) + 2))})"
 _PASSAGE = (
     "SELECT passages.id, path, title, unit, first, last, heading, text, repeated"
     " FROM passages JOIN files ON files.id = passages.file"
@@ -54,12 +57,25 @@ class IndexBusy(IndexUnusable):
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """What is known of a file that was read; `problem` is why it has no passages."""
+    """What is known of a file that was read; `problem` is why it has no passages.
+
+    After so many `tries` it was not read, but may be by the next.
+    """
 
     size_bytes: int
     mtime_ns: int
+    ctime_ns: int
+    inode: str
+    device: str
+    tries: int
     digest: bytes
     problem: str | None
+    is_cut: bool
+
+    def is_of(self, file: FoundFile) -> bool:
+        """Whether the file looks as it did."""
+        times = (self.size_bytes, self.mtime_ns, self.ctime_ns, self.inode)
+        return times == (file.size_bytes, file.mtime_ns, file.ctime_ns, str(file.inode))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,18 +98,24 @@ class StoredPassage:
 
 
 class Index:
-    """The index at `path`, made for these `languages`. To be used by one thread. Raises IndexUnusable."""
+    """The index at `path`, made for these `languages`. To be used by one thread. Raises IndexUnusable.
 
-    def __init__(self, path: Path, languages: Sequence[str]) -> None:
+    A reader writes nothing, also where there is no index.
+    """
+
+    def __init__(self, path: Path, languages: Sequence[str], is_reader: bool = False) -> None:
         self._path = path
         self._languages = languages
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._db = open_database(path, APPLICATION_ID, _SCHEMA)
-        except (OSError, sqlite3.Error) as error:
-            raise IndexUnusable(
-                f"{path}: the index cannot be opened ({error}). Delete it, or set documents.NAME.index."
-            ) from error
+            if is_reader:
+                self._db = open_to_read(path, INDEX_APPLICATION_ID)
+            else:
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._db = open_database(path, INDEX_APPLICATION_ID, _SCHEMA)
+        except OSError as error:
+            raise IndexUnusable(f"{path}: the index cannot be opened ({error}).") from error
+        except sqlite3.Error as error:
+            raise _unusable(path, error) from error
         self._db.isolation_level = None
         # With the write-ahead log, a commit outlives this process also without a wait for the disk.
         self._db.execute("PRAGMA synchronous = NORMAL")
@@ -103,37 +125,56 @@ class Index:
 
     @contextmanager
     def writing(self, folder: Path) -> Iterator[None]:
-        """In this context this process alone writes the index. Raises IndexBusy if another one does.
-
-        What another version, other languages or another folder left behind is deleted.
-        """
-        descriptor = os.open(
-            self._path.with_name(f"{self._path.name}.lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600
-        )
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise IndexBusy(f"{self._path}: another process indexes these documents now.") from None
-            self._make_for(folder)
+        """In this context this process alone writes the index. Raises IndexBusy if another one does."""
+        with write_lock(self._path):
+            self.make_for(folder)
             yield
-        finally:
-            os.close(descriptor)
 
-    def _make_for(self, folder: Path) -> None:
-        facts = {"version": str(VERSION), "tokenizer": terms.tokenizer(self._languages), "folder": str(folder)}
+    def verify(self) -> None:
+        """Raises sqlite3.DatabaseError if the file is damaged anywhere."""
+        self._db.execute("INSERT INTO words (words) VALUES ('integrity-check')")
+        if self._db.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+            damage = sqlite3.DatabaseError("its pages are damaged")
+            damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+            raise damage
+
+    def make_for(self, folder: Path) -> None:
+        """Make an index of this folder and these languages of it; what another version or folder left behind is deleted."""
+        kept = {"version": str(VERSION), "folder": str(folder.resolve())}
+        tokenize = terms.tokenizer(self._languages)
         stored = self._facts()
-        if any(stored.get(name) != value for name, value in facts.items()) or not self._has_words:
+        if any(stored.get(name) != value for name, value in kept.items()):
+            other = stored.get("folder", kept["folder"])
+            if other != kept["folder"] and Path(other).is_dir():
+                raise IndexUnusable(f"{self._path} is the index of {other}. Name another at documents.NAME.index.")
             with self._transaction():
-                self._db.execute("DROP TABLE IF EXISTS words")
-                for each in ("vectors", "passages", "files", "facts"):
-                    self._db.execute(f"DELETE FROM {each}")
-                tokenize = terms.tokenizer(self._languages)
-                self._db.execute(
-                    f"CREATE VIRTUAL TABLE words USING fts5(heading, text, content='', tokenize='{tokenize}')"
-                )
+                self._empty()
+                self._make_words(tokenize)
+                facts = {**kept, "tokenizer": tokenize}
                 self._db.executemany("INSERT INTO facts VALUES (?, ?)", facts.items())
             truncate_log(self._db)
+        elif stored.get("tokenizer") != tokenize:
+            # The words of other languages; the passages and their vectors are the same.
+            with self._transaction():
+                self._make_words(tokenize)
+                self._db.execute("INSERT OR REPLACE INTO facts VALUES ('tokenizer', ?)", (tokenize,))
+            truncate_log(self._db)
+
+    def _empty(self) -> None:
+        for each in ("vectors", "passages", "files", "facts"):
+            self._db.execute(f"DROP TABLE IF EXISTS {each}")
+        for statement in _SCHEMA.split(";"):
+            self._db.execute(statement)
+
+    def _make_words(self, tokenize: str) -> None:
+        self._db.execute("DROP TABLE IF EXISTS words")
+        self._db.execute(f"CREATE VIRTUAL TABLE words USING fts5(heading, text, content='', tokenize='{tokenize}')")
+        for row in self._db.execute(_PASSAGE):
+            self._put_words(StoredPassage(*row))
+
+    def _put_words(self, each: StoredPassage) -> None:
+        words = (each.id, *_words_of(each.title, each.heading, each.text))
+        self._db.execute("INSERT INTO words (rowid, heading, text) VALUES (?,?,?)", words)
 
     def _facts(self) -> dict[str, str]:
         return dict(self._db.execute("SELECT name, value FROM facts").fetchall())
@@ -154,7 +195,7 @@ class Index:
 
     def files(self) -> dict[str, StoredFile]:
         """The files of the index by their paths."""
-        rows = self._db.execute("SELECT path, size_bytes, mtime_ns, digest, problem FROM files")
+        rows = self._db.execute(f"SELECT path, {', '.join(_KNOWN)} FROM files")
         return {path: StoredFile(*rest) for path, *rest in rows}
 
     def counts(self) -> tuple[int, int]:
@@ -165,16 +206,13 @@ class Index:
 
     def put(
         self, file: FoundFile, digest: bytes, cuts: Sequence[Cut], title: str = "", problem: str | None = None,
-        is_cut: bool = False,
+        is_cut: bool = False, tries: int = 0,
     ) -> None:  # fmt: skip
         """Store a file with its passages, in the place of what it said before."""
         with self._transaction():
             self._remove(file.path)
-            row = (file.path, file.size_bytes, file.mtime_ns, digest, title, problem, is_cut)
-            at = self._db.execute(
-                "INSERT INTO files (path, size_bytes, mtime_ns, digest, title, problem, is_cut) VALUES (?,?,?,?,?,?,?)",
-                row,
-            ).lastrowid
+            seen = (file.size_bytes, file.mtime_ns, file.ctime_ns, str(file.inode), str(file.device))
+            at = self._db.execute(_FILE, (file.path, title, *seen, tries, digest, problem, is_cut)).lastrowid
             for each in cuts:
                 passage = (at, each.unit, each.first, each.last, each.heading, each.text, each.repeated)
                 number = self._db.execute(
@@ -187,9 +225,10 @@ class Index:
                 )
 
     def touch(self, file: FoundFile) -> None:
-        """Note that a file has a new time, and says the same."""
+        """Note that a file has a new time or place on the disk, and says the same."""
+        seen = (file.mtime_ns, file.ctime_ns, str(file.inode), str(file.device), file.path)
         with self._transaction():
-            self._db.execute("UPDATE files SET mtime_ns = ? WHERE path = ?", (file.mtime_ns, file.path))
+            self._db.execute("UPDATE files SET mtime_ns=?, ctime_ns=?, inode=?, device=? WHERE path=?", seen)
 
     def remove(self, path: str) -> None:
         """Delete a file with its passages."""
@@ -275,3 +314,29 @@ class Index:
 
 def _words_of(title: str, heading: str, text: str) -> tuple[str, str]:
     return terms.indexed(heading or title), terms.indexed(text)
+
+
+@contextmanager
+def write_lock(path: Path) -> Iterator[None]:
+    """In this context this process alone writes the index at `path`. Raises IndexBusy if another one does, and OSError."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(path.with_name(f"{path.name}.lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise IndexBusy(f"{path}: another process indexes these documents now.") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _unusable(path: Path, error: sqlite3.Error) -> IndexUnusable:
+    """What to do about an index that cannot be opened: only of what is ours, to delete it."""
+    if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
+        return IndexBusy(f"{path}: another process writes the index now.")
+    if not path.exists():
+        return IndexUnusable(f"{path}: there is no index yet.")
+    if has_application_id(path, INDEX_APPLICATION_ID):
+        return IndexUnusable(f"{path}: the index cannot be opened ({error}). Delete it: it is made again.")
+    return IndexUnusable(f"{path} is no index of documents ({error}). Name a file of its own at documents.NAME.index.")

@@ -4,13 +4,13 @@ import csv
 import io
 import re
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
 from cappella.tools.documents import reading
-from cappella.tools.documents.folder import Kind, UnreadableFile
+from cappella.tools.documents.folder import Kind, UnfinishedFile, UnreadableFile
 from cappella.tools.documents.reader import BROKEN, ENCRYPTED, TOO_COMPLEX
 from cappella.tools.documents.reading import ReadingLimits
 from cappella.types import Json
@@ -20,6 +20,8 @@ Unit = Literal["page", "paragraph", "line", "row"]
 _HEADING = re.compile(r"(#{1,6})[ \t]")
 _FENCE = re.compile(r"\s{0,3}(```|~~~)")
 MAX_HEADING_CHARS = 200
+MAX_COLUMN_NAME_CHARS = 200
+"""Each row repeats the names of its columns."""
 _PROBLEMS = {
     BROKEN: "it is damaged, or not what its name says",
     ENCRYPTED: "it is encrypted",
@@ -39,10 +41,10 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """A file's text; `unit` says what its places count."""
+    """A file's text; `unit` says what its places count. The blocks can be read once: those of a table are made on the way."""
 
     unit: Unit
-    blocks: Sequence[Block]
+    blocks: Iterable[Block]
     title: str = ""
     is_cut: bool = False
 
@@ -104,9 +106,12 @@ class Parser:
         if self._is_stopped:
             raise UnreadableFile("the indexing was stopped")
         if process.returncode == 1:
-            raise UnreadableFile("its reader failed")
+            raise UnfinishedFile("its reader failed")
         told = reading.found(process.returncode, said)
         if problem := told.get("problem"):
+            if process.returncode:
+                # Of its own limit, or as the machine had no time or memory then.
+                raise UnfinishedFile(_PROBLEMS[problem])
             raise UnreadableFile(_PROBLEMS[problem])
         return told
 
@@ -143,19 +148,29 @@ def markdown(text: str) -> Parsed:
 
 
 def table(text: str) -> Parsed:
-    """The rows of a table, each with the names of its columns; the first row is number 1. Raises UnreadableFile."""
+    """The rows of a table, each with the names of its columns; the first row is number 1."""
+    return Parsed("row", _rows(text))
+
+
+def _rows(text: str) -> Iterator[Block]:
+    """Raises UnreadableFile."""
     delimiter = max(",;\t|", key=text.partition("\n")[0].count)
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
-        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+        names = [name.strip()[:MAX_COLUMN_NAME_CHARS] for name in next(rows, [])]
+        is_empty = True
+        for at, row in enumerate(rows, start=2):
+            if any(map(str.strip, row)):
+                is_empty = False
+                yield Block(_row(names, row), at, at)
     except csv.Error as error:
         raise UnreadableFile(f"it is no table ({error})") from error
-    names = rows[0] if rows else []
-    blocks = [Block(_row(names, row), at, at) for at, row in enumerate(rows[1:], start=2) if any(map(str.strip, row))]
-    return Parsed("row", blocks or [Block(", ".join(names), 1, 1)] if names else [])
+    if is_empty and names:
+        yield Block(", ".join(names), 1, 1)
 
 
 def _row(names: Sequence[str], row: Sequence[str]) -> str:
-    named = [f"{name.strip()}: {value.strip()}" for name, value in zip(names, row, strict=False) if value.strip()]
+    named = [f"{name}: {value.strip()}" for name, value in zip(names, row, strict=False) if value.strip()]
     return "; ".join([*named, *(value.strip() for value in row[len(names) :] if value.strip())])
 
 

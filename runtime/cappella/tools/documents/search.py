@@ -42,6 +42,7 @@ class Searcher:
         # One thread of its own: an index is used by one, and a search takes as long as the event loop may not wait.
         self._thread = ThreadPoolExecutor(1, "documents")
         self._index: Index | None = None
+        self._inode: int | None = None
         self._vectors: tuple[int, Vectors] | None = None
 
     async def close(self) -> None:
@@ -71,8 +72,12 @@ class Searcher:
 
     @property
     def _opened(self) -> Index:
-        if self._index is None:
-            self._index = Index(self._path, self._languages)
+        # Another file by this name is one that was made anew.
+        now = self._path.stat().st_ino if self._path.exists() else None
+        if self._index is None or now != self._inode:
+            self._close()
+            self._vectors = None
+            self._index, self._inode = Index(self._path, self._languages, is_reader=True), now
         return self._index
 
     def _close(self) -> None:

@@ -6,14 +6,16 @@ import logging
 import sqlite3
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from cappella.config import Documents
 from cappella.config.paths import state_dir
 from cappella.engines.base import Engine
 from cappella.tools.base import STARTING, Passage, Tool, ToolResult
-from cappella.tools.documents import arguments
+from cappella.tools.documents import arguments, terms
 from cappella.tools.documents.arguments import BadArguments
+from cappella.tools.documents.damage import is_damage
 from cappella.tools.documents.embedding import embed_missing
 from cappella.tools.documents.excerpt import excerpt
 from cappella.tools.documents.index import IndexBusy, IndexUnusable, StoredPassage
@@ -24,15 +26,17 @@ from cappella.types import Json
 SCAN_INTERVAL_S = 60.0
 """A scan of 5,000 files that have not changed takes well below a second, and needs no library to watch folders."""
 CALL_TIMEOUT_S = 30.0
+STOPPED = "it has been stopped"
 
 logger = logging.getLogger("cappella")
 
 
 def index_path(name: str, config: Documents) -> Path:
-    """The file of the index: the one of the config, or one in the user's state for this name and folder."""
+    """The file of the index: the one of the config, or one in the user's state for this name, folder and kind of words."""
     if config.index:
         return config.index
-    mark = hashlib.sha256(str(config.folder.resolve()).encode()).hexdigest()[:12]
+    made_for = f"{config.folder.resolve()}\0{terms.tokenizer(config.languages)}"
+    mark = hashlib.sha256(made_for.encode()).hexdigest()[:12]
     return state_dir() / "documents" / f"{name}-{mark}.sqlite"
 
 
@@ -59,6 +63,7 @@ class DocumentServer:
         self._following: asyncio.Task[None] | None = None
         self._has_tried = asyncio.Event()
         self._problem: str | None = STARTING
+        self._was_found_damaged = False
         self.last_scan: Scan | None = None
 
     @property
@@ -92,6 +97,7 @@ class DocumentServer:
             self._following.cancel()
             await asyncio.wait({self._following})
             self._following = None
+        self._problem = STOPPED
         # The scan ends soon after it was told to.
         await asyncio.to_thread(self._writer.shutdown)
         await self._searcher.close()
@@ -107,10 +113,14 @@ class DocumentServer:
         except BadArguments as error:
             return ToolResult(str(error), is_error=True)
         except (IndexUnusable, sqlite3.Error) as error:
+            self._was_found_damaged |= is_damage(error)
             logger.warning("documents %s cannot be searched: %s", self._name, error)
             return ToolResult("The documents cannot be searched now.", is_error=True)
         except TimeoutError:
             return ToolResult("The search took too long.", is_error=True)
+        except Exception as error:  # noqa: BLE001 - the Protocol: a call raises nothing
+            logger.warning("documents %s: a call failed: %r", self._name, error)
+            return ToolResult("The documents cannot be searched now.", is_error=True)
         return ToolResult(f"There is no tool {tool!r} here: the tools are search and read.", is_error=True)
 
     async def _search(self, given: Json) -> ToolResult:
@@ -142,10 +152,17 @@ class DocumentServer:
 
     async def _update(self) -> None:
         """Scan once, then embed what is new. A failure is the server's `problem` until a scan succeeds."""
-        self._scanner = Scanner(self._config.folder, self._path, self._config.languages)
+        self._scanner = Scanner(
+            self._config.folder, self._path, self._config.languages, is_verified=self._was_found_damaged
+        )
         try:
             await self._serve_what_is_there()
             self.last_scan = await asyncio.get_running_loop().run_in_executor(self._writer, self._scanner.scan)
+            self._was_found_damaged = False
+            if aside := self.last_scan.damaged:
+                logger.warning(
+                    "documents %s: the index was damaged, is kept as %s, and was made anew", self._name, aside
+                )
             self._serve()
             if self._embedder:
                 await embed_missing(self._path, self._config.languages, self._embedder, self._writer)
@@ -153,6 +170,7 @@ class DocumentServer:
             # It does the same work, and what it has done so far can be searched.
             self._serve()
         except Exception as error:  # noqa: BLE001 - one scan that fails, whatever the reason, is not the last one
+            self._was_found_damaged |= is_damage(error)
             if self._problem is None or str(error) not in self._problem:
                 logger.warning("documents %s cannot be indexed: %r", self._name, error)
             self._problem = f"its documents cannot be indexed: {error}"
@@ -160,8 +178,10 @@ class DocumentServer:
 
     async def _serve_what_is_there(self) -> None:
         """An index of an earlier time serves while the folder is scanned."""
-        if not self._has_tried.is_set() and (await self._searcher.counts())[1]:
-            self._serve()
+        # If it cannot be opened, the scan makes it or says why not.
+        with suppress(IndexUnusable, sqlite3.Error):
+            if not self._has_tried.is_set() and (await self._searcher.counts())[1]:
+                self._serve()
 
     def _serve(self) -> None:
         self._problem = None
