@@ -1,6 +1,9 @@
 """Limits of what MCP servers list and say."""
 
-from cappella.tools.mcp import listing
+from pathlib import Path
+
+from cappella.tools.mcp import listing, replies
+from support.tool_server import running
 
 
 def test_a_schema_whose_references_double_is_left_out_and_told() -> None:
@@ -10,3 +13,20 @@ def test_a_schema_whose_references_double_is_left_out_and_told() -> None:
     tools, notes = listing.read("s", [{"name": "a", "inputSchema": doubling}, {"name": "b", "inputSchema": tree}])
     assert list(tools) == ["b"]
     assert "references" in notes[0]
+
+
+def test_uris_titles_and_the_number_of_passages_count_for_the_limit_of_a_result() -> None:
+    long = {"type": "resource", "resource": {"uri": "u" * 100_000, "title": "t" * 100_000, "text": "x"}}
+    result = replies.read("s", {"content": [long] * 60}, 1 << 20)
+    assert len(result.passages) == replies.MAX_PASSAGES
+    assert "60" in result.text
+    assert {(len(each.path), len(each.title)) for each in result.passages} == {(300, 300)}
+    assert len(replies.read("s", {"content": [long] * 60}, 1000).passages) == 1
+
+
+async def test_why_a_server_is_away_is_told_to_operators_and_not_to_models(tmp_path: Path) -> None:
+    async with running(tmp_path, "ends", delays_s=(60.0,)) as small:
+        assert "no settings found" in str(small.problem)
+        result = await small.call("echo", {"text": "Hello."})
+    assert result.is_error
+    assert "settings" not in result.text

@@ -86,7 +86,8 @@ class McpServer:
     async def call(self, tool: str, arguments: Json) -> ToolResult:
         """See `ToolServer`."""
         if self._session is None or self._problem is not None:
-            return ToolResult(f"{self._name} cannot be called now: {self._problem}", is_error=True)
+            # The problem may have secrets of the server's log: operators read it, and neither models nor users.
+            return ToolResult(f"{self._name} is not available now", is_error=True)
         listed = self._tools.get(tool)
         if listed is None:
             return ToolResult(f"{self._name} has no tool {tool}; it has {', '.join(self._tools)}", is_error=True)
