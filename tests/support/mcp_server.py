@@ -153,6 +153,8 @@ def main(way: str) -> None:
     for line in sys.stdin:
         message = json.loads(line)
         if "id" in message and "method" in message:
+            if way == "deaf" and message["method"] == "tools/call":
+                time.sleep(3600)
             send({"id": message["id"], "result": result_of(message["method"], message.get("params") or {}, way)})
 
 

@@ -1,9 +1,12 @@
 """Limits of what MCP servers list and say."""
 
+import asyncio
 from pathlib import Path
 
-from cappella.tools.mcp import listing, replies
-from support.tool_server import running
+import pytest
+
+from cappella.tools.mcp import listing, replies, stdio
+from support.tool_server import running, until
 
 
 def test_a_schema_whose_references_double_is_left_out_and_told() -> None:
@@ -30,3 +33,14 @@ async def test_why_a_server_is_away_is_told_to_operators_and_not_to_models(tmp_p
         result = await small.call("echo", {"text": "Hello."})
     assert result.is_error
     assert "settings" not in result.text
+
+
+async def test_a_server_that_leaves_its_input_unread_is_given_up_and_begun_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tmp_path, "deaf", delays_s=(60.0,), timeout_s=0.5) as small:
+        monkeypatch.setattr(stdio, "WRITE_TIMEOUT_S", 1.0)
+        results = await asyncio.gather(*(small.call("echo", {"text": "x" * 500_000}) for _ in range(2)))
+        assert all("0.5 s" in result.text for result in results)
+        await until(lambda: small.problem is not None)
+        assert "input" in str(small.problem)

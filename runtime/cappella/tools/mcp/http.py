@@ -8,9 +8,8 @@ from mcp.client.streamable_http import streamable_http_client
 
 from cappella.config import UrlTool
 from cappella.errors import ToolServerLost, cause
-from cappella.tools.mcp.session import Streams
+from cappella.tools.mcp.session import MAX_MESSAGE_BYTES, Streams
 
-MAX_MESSAGE_BYTES = 16 << 20
 CONNECT_TIMEOUT_S = 10.0
 
 
