@@ -99,10 +99,10 @@ async def test_a_compressed_reply_is_refused_unread(port: int) -> None:
         await writer.drain()
         writer.close()
 
-    async with await asyncio.start_server(reply, "127.0.0.1", port):
-        async with httpx2.AsyncClient(
-            transport=http._Bounded(), headers=http._headers(UrlTool(url="http://x"))
-        ) as client:
-            with pytest.raises(httpx2.ReadError, match="compressed"):
-                await client.get(f"http://127.0.0.1:{port}/")
+    async with (
+        await asyncio.start_server(reply, "127.0.0.1", port),
+        httpx2.AsyncClient(transport=http._Bounded(), headers=http._headers(UrlTool(url="http://x"))) as client,
+    ):
+        with pytest.raises(httpx2.ReadError, match="compressed"):
+            await client.get(f"http://127.0.0.1:{port}/")
     assert b"accept-encoding: identity" in asked[0].lower()

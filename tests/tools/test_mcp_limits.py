@@ -44,3 +44,9 @@ async def test_a_server_that_leaves_its_input_unread_is_given_up_and_begun_again
         assert all("0.5 s" in result.text for result in results)
         await until(lambda: small.problem is not None)
         assert "input" in str(small.problem)
+
+
+async def test_a_server_serves_before_it_has_answered_what_prompts_it_has(tmp_path: Path) -> None:
+    async with running(tmp_path, "no_prompts") as small:
+        assert (await small.call("echo", {"text": "Hello."})).text == "Hello."
+        assert small.details.resources == 0
