@@ -78,7 +78,7 @@ def called(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
         case "environment":
             return text(json.dumps(dict(os.environ)))
         case "big":
-            return text("é" * 500_000)
+            return text("é" * 200_000)
         case "structured":
             return {"content": [], "structuredContent": {"sum": 3}}
         case "mixed":
@@ -153,6 +153,10 @@ def main(way: str) -> None:
     for line in sys.stdin:
         message = json.loads(line)
         if "id" in message and "method" in message:
+            if way == "deaf" and message["method"] == "tools/call":
+                time.sleep(3600)
+            if way == "no_prompts" and message["method"] == "prompts/list":
+                continue
             send({"id": message["id"], "result": result_of(message["method"], message.get("params") or {}, way)})
 
 

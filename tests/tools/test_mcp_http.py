@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from cappella.config import UrlTool
 from cappella.tools.base import STARTING
+from cappella.tools.mcp import http
 from cappella.tools.mcp.server import McpServer, from_url
 from support import mcp_sdk_server
 from support.tool_server import QUICK_S, serves, until
@@ -86,3 +88,21 @@ async def test_a_reply_that_is_too_large_is_broken_off(tmp_path: Path, port: int
         result = await far.call("big", {})
         assert result.is_error
         assert len(result.text) < 1000
+
+
+async def test_a_compressed_reply_is_refused_unread(port: int) -> None:
+    asked: list[bytes] = []
+
+    async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with (
+        await asyncio.start_server(reply, "127.0.0.1", port),
+        httpx2.AsyncClient(transport=http._Bounded(), headers=http._headers(UrlTool(url="http://x"))) as client,
+    ):
+        with pytest.raises(httpx2.ReadError, match="compressed"):
+            await client.get(f"http://127.0.0.1:{port}/")
+    assert b"accept-encoding: identity" in asked[0].lower()

@@ -37,7 +37,7 @@ async def test_a_tool_is_listed_with_its_schema_and_called(tmp_path: Path) -> No
 
 async def test_details_count_prompts_and_resources(tmp_path: Path) -> None:
     async with running(tmp_path) as small:
-        assert (small.details.prompts, small.details.resources) == (1, 2)
+        await until(lambda: (small.details.prompts, small.details.resources) == (1, 2))
 
 
 async def test_arguments_that_do_not_fit_the_schema_are_told_and_not_sent(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ async def test_a_large_result_is_cut_between_characters_with_a_mark(tmp_path: Pa
         result = await small.call("big", {})
     kept, mark = result.text.split("\n")
     assert kept == "é" * 500
-    assert "1000000" in mark
+    assert "400000" in mark
 
 
 async def test_a_call_that_hangs_is_given_up_and_its_server_begun_again(
@@ -152,7 +152,7 @@ async def test_a_server_that_writes_without_end_is_cut_off(
         if way == "flood":
             assert (await small.call("flood", {})).is_error
         await until(lambda: small.problem is not None)
-        assert "1 MiB" in str(small.problem) or str(stdio.MAX_UNASKED) in str(small.problem)
+        assert ("1 MiB" if way == "giant" else "answer nothing") in str(small.problem)
 
 
 async def test_a_line_that_is_no_message_is_ignored(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ GUARD_ALONE = "--guard-alone"
 POLL_S = 0.2
 ANSWER_TIMEOUT_S = 600.0
 STOP_TIMEOUT_S = 60.0
+TOOLS_TIMEOUT_S = 120.0
 MODEL_TOKENS = 64
 _CHAT = "/v1/chat/completions"
 SETTLED = ("ready", "asleep")
@@ -114,10 +115,11 @@ def _settled(url: str, process: "subprocess.Popen[bytes]", log: Path, away: Coll
 
 def _settled_tools(url: str, away: Collection[str]) -> str:
     """Wait for the tool servers that are not `away`; returns why they do not serve, or nothing."""
+    until = time.monotonic() + TOOLS_TIMEOUT_S
     while True:
         servers = _call(f"{url}/api/machine", None, 5)["tool_servers"]
         here = {name: each for name, each in servers.items() if name not in away}
-        if all(each["state"] != "starting" for each in here.values()):
+        if time.monotonic() > until or all(each["state"] != "starting" for each in here.values()):
             return "; ".join(f"{name}: {each['problem']}" for name, each in here.items() if each["problem"])
         time.sleep(POLL_S)
 

@@ -8,7 +8,7 @@ import orjson
 
 from cappella.config.limits import Limits
 from cappella.errors import RequestError
-from cappella.gateway.schema_size import SchemaTooDeep, schema_size
+from cappella.schema_size import SchemaTooDeep, schema_size
 
 MAX_INTEGER = (1 << 63) - 1
 """Engines keep integers in 64 bits, and answer larger ones as a fault of their own."""

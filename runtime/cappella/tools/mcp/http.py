@@ -8,9 +8,8 @@ from mcp.client.streamable_http import streamable_http_client
 
 from cappella.config import UrlTool
 from cappella.errors import ToolServerLost, cause
-from cappella.tools.mcp.session import Streams
+from cappella.tools.mcp.session import MAX_MESSAGE_BYTES, Streams
 
-MAX_MESSAGE_BYTES = 16 << 20
 CONNECT_TIMEOUT_S = 10.0
 
 
@@ -28,12 +27,12 @@ async def streams(tool: UrlTool) -> AsyncGenerator[Streams, None]:
 
 def _headers(tool: UrlTool) -> dict[str, str]:
     if tool.key_file is None:
-        return {}
+        return {"Accept-Encoding": "identity"}
     try:
         key = tool.key_file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ToolServerLost(f"its key file {tool.key_file} cannot be read ({cause(error)})") from error
-    return {"Authorization": f"Bearer {key}"}
+    return {"Accept-Encoding": "identity", "Authorization": f"Bearer {key}"}
 
 
 class _Bounded(httpx2.AsyncHTTPTransport):
@@ -41,6 +40,10 @@ class _Bounded(httpx2.AsyncHTTPTransport):
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         response = await super().handle_async_request(request)
+        if response.headers.get("content-encoding", "identity") != "identity":
+            # A few bytes could become gigabytes: limits count bytes as they come.
+            await response.aclose()
+            raise httpx2.ReadError("a compressed message, which was not asked for")
         if not response.headers.get("content-type", "").startswith("text/event-stream"):
             assert isinstance(response.stream, httpx2.AsyncByteStream)
             response.stream = _BoundedStream(response.stream)

@@ -8,12 +8,16 @@ from typing import Any
 
 import jsonschema_rs
 
+from cappella.schema_size import SchemaTooDeep, schema_size
 from cappella.tools.base import Tool
 from cappella.types import Json
 
 MAX_TOOLS = 128
 MAX_DESCRIPTION_BYTES = 16 << 10
 MAX_SCHEMA_BYTES = 64 << 10
+MAX_SCHEMA_LEVELS = 200
+MAX_SCHEMA_PARTS = 5000
+"""With references followed: arguments are checked on the event loop."""
 MAX_NOTES = 20
 MAX_MISTAKES = 3
 MAX_MISTAKE_CHARACTERS = 300
@@ -80,12 +84,22 @@ def _read_one(server: str, item: Any) -> ListedTool:
     if not isinstance(schema, dict) or schema.get("type") != "object":
         raise ValueError("the schema of its arguments is not of an object")
     _require_size("the schema of its arguments", len(json.dumps(schema)), MAX_SCHEMA_BYTES)
+    _require_modest(schema)
     return ListedTool(Tool(server, name, description, schema), own_name, _validator(schema))
 
 
 def _require_size(what: str, size_bytes: int, max_bytes: int) -> None:
     if size_bytes > max_bytes:
         raise ValueError(f"{what} has {size_bytes} bytes, and at most {max_bytes} may be")
+
+
+def _require_modest(schema: Json) -> None:
+    try:
+        parts = schema_size(schema, MAX_SCHEMA_LEVELS).parts
+    except SchemaTooDeep as error:
+        raise ValueError(f"the schema of its arguments has more than {MAX_SCHEMA_LEVELS} levels") from error
+    if parts > MAX_SCHEMA_PARTS:
+        raise ValueError(f"the schema of its arguments has more than {MAX_SCHEMA_PARTS} parts with references followed")
 
 
 def _validator(schema: Json) -> Any:

@@ -7,6 +7,10 @@ from typing import Any
 from cappella.tools.base import Passage, ToolResult
 from cappella.types import Json
 
+MAX_PASSAGES = 50
+MAX_NAME_CHARACTERS = 300
+"""Of a passage's path, and of its title."""
+
 
 def read(server: str, reply: Json, max_bytes: int) -> ToolResult:
     """The result. What a model cannot read, such as an image, is named."""
@@ -18,23 +22,31 @@ def read(server: str, reply: Json, max_bytes: int) -> ToolResult:
     # Servers are asked to repeat it as text; most do.
     if structured is not None and not text and not passages:
         text = json.dumps(structured, ensure_ascii=False)
-    return limited(ToolResult(text, reply.get("isError") is True, tuple(passages)), max_bytes)
+    if len(passages) > MAX_PASSAGES:
+        text = f"{text}\n[only the first {MAX_PASSAGES} of {len(passages)} passages are shown]".lstrip()
+    return limited(ToolResult(text, reply.get("isError") is True, tuple(passages[:MAX_PASSAGES])), max_bytes)
 
 
 def limited(result: ToolResult, max_bytes: int) -> ToolResult:
     """The result within a limit: what is cut is told, in its text or its last passage."""
-    whole_bytes = sum(len(text.encode(errors="replace")) for text in [result.text, *(p.text for p in result.passages)])
+    named = [text for each in result.passages for text in (each.path, each.title, each.text)]
+    whole_bytes = sum(map(_bytes, [result.text, *named]))
     if whole_bytes <= max_bytes:
         return result
     text, left = _cut(result.text, max_bytes)
     passages = []
     for passage in result.passages:
+        left -= _bytes(passage.path) + _bytes(passage.title)
         if left <= 0:
             break
         kept, left = _cut(passage.text, left)
         passages.append(Passage(passage.documents, passage.path, passage.place, kept, passage.title))
     mark = f"[cut: this result has {whole_bytes} bytes, and only its first {max_bytes} are shown]"
     return ToolResult(f"{text}\n{mark}" if text else mark, result.is_error, tuple(passages))
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode(errors="replace"))
 
 
 def _cut(text: str, max_bytes: int) -> tuple[str, int]:
@@ -48,7 +60,8 @@ def _passage(server: str, block: Json) -> Passage | None:
     resource = block.get("resource")
     if block.get("type") != "resource" or not isinstance(resource, dict) or not isinstance(resource.get("text"), str):
         return None
-    return Passage(server, str(resource.get("uri", "")), "", resource["text"], str(resource.get("title") or ""))
+    path, title = (str(resource.get(key) or "")[:MAX_NAME_CHARACTERS] for key in ("uri", "title"))
+    return Passage(server, path, "", resource["text"], title)
 
 
 def _texts(blocks: Iterator[Json]) -> Iterator[str]:

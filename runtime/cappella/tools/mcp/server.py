@@ -5,11 +5,11 @@ import importlib.util
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cappella.background import to_its_end
+from cappella.background import background, to_its_end
 from cappella.config import CommandTool, UrlTool
 from cappella.errors import ToolCallFailed, ToolServerLost
 from cappella.tools.base import STARTING, Details, Tool, ToolResult
@@ -23,6 +23,7 @@ DELAYS_S = (0.5, 2.0, 8.0, 30.0)
 STABLE_S = 120.0
 """A server that has served so long begins again at the shortest delay."""
 PING_INTERVAL_S = 30.0
+COUNT_TIMEOUT_S = 5.0
 RELIST_DELAY_S = 1.0
 """Between two readings of the tools of a server that says all the time that they have changed."""
 STOPPED = "it is stopped"
@@ -86,7 +87,8 @@ class McpServer:
     async def call(self, tool: str, arguments: Json) -> ToolResult:
         """See `ToolServer`."""
         if self._session is None or self._problem is not None:
-            return ToolResult(f"{self._name} cannot be called now: {self._problem}", is_error=True)
+            # The problem may have secrets of the server's log: operators read it, and neither models nor users.
+            return ToolResult(f"{self._name} is not available now", is_error=True)
         listed = self._tools.get(tool)
         if listed is None:
             return ToolResult(f"{self._name} has no tool {tool}; it has {', '.join(self._tools)}", is_error=True)
@@ -130,14 +132,20 @@ class McpServer:
             session.opened(streams, self._tools_changed) as opened,
         ):
             await self._list(opened)
-            self._counts = await opened.count()
             self._session, self._problem = opened, None
-            await self._watch(opened)
+            async with background(self._count(opened)):
+                await self._watch(opened)
 
     async def _list(self, session: "Session") -> None:
         """Runs read the tools when they begin, so that these change between runs alone."""
         listed = await session.list_tools()
         self._tools, self._notes = await asyncio.to_thread(listing.read, self._name, listed)
+
+    async def _count(self, session: "Session") -> None:
+        """Nobody needs them to call its tools."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(COUNT_TIMEOUT_S):
+                self._counts = await session.count()
 
     async def _watch(self, session: "Session") -> None:
         """Read the tools again when they change, and raise ToolServerLost when it gives no sign of life."""

@@ -1,5 +1,6 @@
 """A session with an MCP server: the handshake, its lists, and calls. The only module that speaks with the SDK's session."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -9,7 +10,7 @@ from mcp.client.session import IncomingMessage
 from mcp.shared._stream_protocols import ReadStream, WriteStream
 from mcp.shared.jsonrpc_dispatcher import JSONRPCDispatcher
 from mcp.shared.message import SessionMessage
-from mcp_types import CONNECTION_CLOSED, REQUEST_TIMEOUT, Implementation, InitializeResult, ToolListChangedNotification
+from mcp_types import CONNECTION_CLOSED, Implementation, InitializeResult, ToolListChangedNotification
 
 from cappella.errors import ToolCallFailed, ToolServerLost
 from cappella.types import Json
@@ -21,6 +22,8 @@ START_TIMEOUT_S = 30.0
 """For the handshake, and for each page of a list: some servers import for seconds."""
 PING_TIMEOUT_S = 10.0
 MAX_PAGES = 20
+MAX_MESSAGE_BYTES = 2 << 20
+"""Small objects take a hundred times their bytes as they are parsed."""
 MAX_TEXT_CHARACTERS = 300
 """Of what a server says about an error."""
 
@@ -31,6 +34,7 @@ class Session:
     def __init__(self, dispatcher: JSONRPCDispatcher[Any], greeting: InitializeResult) -> None:
         self._dispatcher = dispatcher
         self._has = greeting.capabilities
+        self._asking: set[asyncio.Task[Json]] = set()
 
     async def list_tools(self) -> list[Any]:
         """All tools. Raises ToolServerLost."""
@@ -50,9 +54,9 @@ class Session:
         """The result. Raises ToolCallFailed."""
         try:
             return await self._ask("tools/call", {"name": tool, "arguments": arguments}, timeout_s)
+        except TimeoutError as error:
+            raise ToolCallFailed(f"{tool} took more than {timeout_s:g} s and was given up") from error
         except MCPError as error:
-            if error.code == REQUEST_TIMEOUT:
-                raise ToolCallFailed(f"{tool} took more than {timeout_s:g} s and was given up") from error
             if error.code == CONNECTION_CLOSED:
                 raise ToolCallFailed(f"{tool} gave no result: its server ended during the call") from error
             raise ToolCallFailed(f"{tool} failed: {_shortened(error.message)}") from error
@@ -78,14 +82,27 @@ class Session:
     async def _asked(self, method: str, parameters: Json, timeout_s: float) -> Json:
         try:
             return await self._ask(method, parameters, timeout_s)
+        except TimeoutError as error:
+            raise ToolServerLost(f"it did not answer {method} within {timeout_s:g} s") from error
         except MCPError as error:
-            if error.code == REQUEST_TIMEOUT:
-                raise ToolServerLost(f"it did not answer {method} within {timeout_s:g} s") from error
             raise ToolServerLost(f"it refused {method}: {_shortened(error.message)}") from error
 
     async def _ask(self, method: str, parameters: Json, timeout_s: float) -> Json:
         # The session would check a whole list at once: one bad tool of a server would hide all others.
-        return await self._dispatcher.send_raw_request(method, parameters, {"timeout": timeout_s})
+        asking = asyncio.ensure_future(self._dispatcher.send_raw_request(method, parameters))
+        self._asking.add(asking)
+        asking.add_done_callback(self._asked_to_its_end)
+        try:
+            async with asyncio.timeout(timeout_s):
+                # The SDK counts no time while it writes, and waits for seconds to tell the server of a cancellation.
+                return await asyncio.shield(asking)
+        finally:
+            asking.cancel()
+
+    def _asked_to_its_end(self, asking: asyncio.Task[Json]) -> None:
+        self._asking.discard(asking)
+        if not asking.cancelled():
+            asking.exception()
 
 
 @asynccontextmanager

@@ -10,12 +10,13 @@ _NAMES = ("$id", "id", "$anchor", "$dynamicAnchor")
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """`levels` of nesting; `items` that its arrays may have; `properties` of its largest object; `patterns`."""
+    """`levels` of nesting; `items` that its arrays may have; `properties` of its largest object; `patterns`; `parts` in all."""
 
     levels: int = 0
     items: float = 0
     properties: int = 0
     patterns: int = 0
+    parts: int = 0
 
 
 class SchemaTooDeep(Exception):
@@ -47,6 +48,7 @@ class _Measure:
             own.items + sum(each.items for each in below),
             max(own.properties, *(each.properties for each in below), 0),
             own.patterns + sum(each.patterns for each in below),
+            1 + sum(each.parts for each in below),
         )
 
     def _of_entry(self, key: str, value: Any, level: int) -> Size:

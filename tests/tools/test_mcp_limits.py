@@ -1,0 +1,52 @@
+"""Limits of what MCP servers list and say."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from cappella.tools.mcp import listing, replies, stdio
+from support.tool_server import running, until
+
+
+def test_a_schema_whose_references_double_is_left_out_and_told() -> None:
+    parts = {f"d{i}": {"allOf": [{"$ref": f"#/$defs/d{i + 1}"}] * 2} for i in range(40)} | {"d40": {"type": "object"}}
+    doubling = {"type": "object", "allOf": [{"$ref": "#/$defs/d0"}], "$defs": parts}
+    tree = {"type": "object", "properties": {"below": {"type": "array", "items": {"$ref": "#"}}}}
+    tools, notes = listing.read("s", [{"name": "a", "inputSchema": doubling}, {"name": "b", "inputSchema": tree}])
+    assert list(tools) == ["b"]
+    assert "references" in notes[0]
+
+
+def test_uris_titles_and_the_number_of_passages_count_for_the_limit_of_a_result() -> None:
+    long = {"type": "resource", "resource": {"uri": "u" * 100_000, "title": "t" * 100_000, "text": "x"}}
+    result = replies.read("s", {"content": [long] * 60}, 1 << 20)
+    assert len(result.passages) == replies.MAX_PASSAGES
+    assert "60" in result.text
+    assert {(len(each.path), len(each.title)) for each in result.passages} == {(300, 300)}
+    assert len(replies.read("s", {"content": [long] * 60}, 1000).passages) == 1
+
+
+async def test_why_a_server_is_away_is_told_to_operators_and_not_to_models(tmp_path: Path) -> None:
+    async with running(tmp_path, "ends", delays_s=(60.0,)) as small:
+        assert "no settings found" in str(small.problem)
+        result = await small.call("echo", {"text": "Hello."})
+    assert result.is_error
+    assert "settings" not in result.text
+
+
+async def test_a_server_that_leaves_its_input_unread_is_given_up_and_begun_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tmp_path, "deaf", delays_s=(60.0,), timeout_s=0.5) as small:
+        monkeypatch.setattr(stdio, "WRITE_TIMEOUT_S", 1.0)
+        results = await asyncio.gather(*(small.call("echo", {"text": "x" * 500_000}) for _ in range(2)))
+        assert all("0.5 s" in result.text for result in results)
+        await until(lambda: small.problem is not None)
+        assert "input" in str(small.problem)
+
+
+async def test_a_server_serves_before_it_has_answered_what_prompts_it_has(tmp_path: Path) -> None:
+    async with running(tmp_path, "no_prompts") as small:
+        assert (await small.call("echo", {"text": "Hello."})).text == "Hello."
+        assert small.details.resources == 0
