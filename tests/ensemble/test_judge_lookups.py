@@ -23,7 +23,7 @@ def has_results(body: Json) -> bool:
     return any(message["role"] == "tool" for message in body["messages"])
 
 
-def judging(call: Script) -> object:
+def judging(call: Script, final: Script = Script(("The", " answer"))) -> object:
     """A judge that makes one call before it compares and writes."""
 
     def script(body: Json) -> Script:
@@ -31,7 +31,7 @@ def judging(call: Script) -> object:
             return call
         if "Now compare the answers" in str(body["messages"][-1]["content"]):
             return Script((json.dumps(ANALYSIS),))
-        return Script(("The", " answer")) if "Now write" in str(body["messages"][-1]["content"]) else Script(("ready",))
+        return final if "Now write" in str(body["messages"][-1]["content"]) else Script(("ready",))
 
     return script
 
@@ -134,3 +134,12 @@ async def test_what_is_read_early_is_a_prefix_of_what_a_judge_with_tools_reads(f
     assert all(bodies[-1]["messages"][0]["content"].startswith(body["messages"][0]["content"]) for body in early)
     assert {json.dumps(body["tools"]) for body in early} == {json.dumps(bodies[-1]["tools"])}
     assert run.status == "ok"
+
+
+async def test_calls_of_its_own_tools_never_reach_the_client(fake_engines: FakeEngines) -> None:
+    """Not every engine keeps to `tool_choice: none`."""
+    fake_engines.tool_servers["box"] = adding()
+    disobeys = Script(("Five.",), calls=ADD.calls, finish_reason="tool_calls")
+    fake_engines.servers["judge"].script = judging(ADD, final=disobeys)  # type: ignore[assignment]
+    run = await fake_engines.run(judge_tools=SeatTools(("box",)))
+    assert (run.content, run.answer.tool_calls, run.answer.finish_reason) == ("Five.", [], "stop")

@@ -1,14 +1,19 @@
 """Calls of tools that several seats make, that are cut, and whose results are large or hostile."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
+
+import pytest
 
 from cappella.config.options import Seat
 from cappella.config.seat_tools import SeatTools
+from cappella.ensemble.call import EngineCall
 from cappella.ensemble.sources import Sources
 from cappella.ensemble.tool_run import ToolRun
+from cappella.ensemble.turns import Turns
 from cappella.tools.base import Passage, ToolResult
-from cappella.types import Sampling
+from cappella.types import Chunk, Sampling, ToolCall
 from support.fake_engines import FakeEngines, eventually
 from support.scripted_engine import Json, Script, too_long
 from support.small_tools import LEAVE, SmallTools, adding, searching
@@ -171,3 +176,37 @@ async def test_tokens_of_all_turns_count_against_the_budget_of_the_run(fake_engi
     assert [(failure.name, failure.reason) for failure in run.failures] == [("ann", "budget")]
     assert 0 < len(box.asked) < 16
     assert sum(call.usage.prompt_tokens for call in run.calls) <= 1500
+
+
+def fails(error: BaseException) -> Callable[[Json], ToolResult]:
+    def fail(_: Json) -> ToolResult:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize("error", [ValueError("it breaks"), asyncio.CancelledError()], ids=["raises", "is_cancelled"])
+async def test_a_server_that_breaks_its_promise_costs_no_answer(
+    fake_engines: FakeEngines, error: BaseException
+) -> None:
+    fake_engines.tool_servers["box"] = SmallTools("box", {"add": fails(error)})
+    looks_up(fake_engines, "ann", answer="I do not know.")
+    run = await fake_engines.run(panel=(seat("ann", "box"), seat("bob")))
+    assert [answer.name for answer in run.answers] == ["ann", "bob"]
+    assert [use.is_error for use in run.tool_uses] == [True]
+
+
+async def test_halves_of_characters_in_a_result_reach_no_engine(fake_engines: FakeEngines) -> None:
+    broken = Passage("handbook", "a\udc80.md", "page 1", "half \ud800 of one", "title \udfff")
+    fake_engines.tool_servers["handbook"] = searching(broken)
+    looks_up(fake_engines, "ann", Script((), calls=(("search", "{}"),), finish_reason="tool_calls"))
+    run = await fake_engines.run(panel=(seat("ann", "handbook"), seat("bob")))
+    assert [answer.name for answer in run.answers] == ["ann", "bob"]
+    assert "half ? of one" in results(fake_engines.servers["ann"].bodies[1])[0]
+
+
+@pytest.mark.parametrize("has_tools", [True, False])
+def test_calls_of_the_seats_own_tools_are_no_answer_however_its_turn_ends(has_tools: bool) -> None:
+    call = EngineCall("panel", "ann")
+    call.completions[0].add(Chunk(tool_calls=[ToolCall(0, "c", "add", "{}")], finish_reason="tool_calls"))
+    assert Turns("ann", call, call.completions[0], has_tools).is_open is has_tools

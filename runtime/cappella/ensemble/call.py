@@ -189,7 +189,7 @@ class EngineCall:
         try:
             async with aclosing(engine.chat(prompt, sampling)) as chunks:
                 async for chunk in chunks:
-                    yield self._add(chunk)
+                    yield self._add(_without_calls(chunk) if prompt.tool_choice == "none" else chunk)
         except (EngineNotReady, EngineOverBudget):
             # The call was not made, so it cost nothing and took no time.
             self.was_called = False
@@ -229,3 +229,11 @@ class EngineCall:
         if added.content or added.reasoning or added.tool_calls:
             self.first_token_at = self.first_token_at or time.monotonic()
         return added
+
+
+def _without_calls(chunk: Chunk) -> Chunk:
+    """Not every engine keeps to `tool_choice: none`, and the tools may be none of the caller's."""
+    ends_in_calls = chunk.finish_reason == "tool_calls"
+    if not chunk.tool_calls and not ends_in_calls:
+        return chunk
+    return replace(chunk, tool_calls=(), finish_reason="stop" if ends_in_calls else chunk.finish_reason)

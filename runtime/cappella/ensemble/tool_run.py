@@ -3,10 +3,11 @@
 import asyncio
 import contextvars
 import json
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from cappella.config.seat_tools import SeatTools
 from cappella.ensemble.candidates import fresh_nonce
@@ -14,8 +15,10 @@ from cappella.ensemble.events import Emit, ToolCalled, ToolReturned
 from cappella.ensemble.run import ToolUse
 from cappella.ensemble.sources import Source, Sources
 from cappella.ensemble.toolbox import Toolbox
-from cappella.tools.base import Tool, ToolResult, ToolServer
+from cappella.tools.base import Passage, Tool, ToolResult, ToolServer
 from cappella.types import Json
+
+logger = logging.getLogger(__name__)
 
 Key = tuple[str, str, str]
 
@@ -110,4 +113,23 @@ class ToolRun:
         server = self._servers[tool.server]
         if (problem := server.problem) is not None:
             return ToolResult(f"{tool.server} is not available now: {problem}", is_error=True)
-        return await server.call(tool.name, arguments)
+        try:
+            return _cleaned(await server.call(tool.name, arguments))
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # A server that is stopped may cancel its calls.
+        except Exception:
+            logger.exception("the tool server %s broke its promise to raise nothing", tool.server)
+        return ToolResult(f"{tool.server} gave no result.", is_error=True)
+
+
+def _cleaned(result: ToolResult) -> ToolResult:
+    """Without halves of characters, which no request can hold."""
+    passages = [Passage(*(_whole(getattr(each, part.name)) for part in fields(Passage))) for each in result.passages]
+    return ToolResult(_whole(result.text), result.is_error, passages)
+
+
+def _whole(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()

@@ -19,13 +19,13 @@ class Turns:
     why a later call failed.
     """
 
-    def __init__(self, name: str, call: EngineCall, completion: Completion) -> None:
+    def __init__(self, name: str, call: EngineCall, completion: Completion, has_tools: bool) -> None:
         self.name = name
         self.completion = completion
         self.error: EngineError | None = None
         self._calls = [call]
         self._earlier: list[Completion] = []
-        self._has_tools = False
+        self._has_tools = has_tools
 
     @property
     def is_open(self) -> bool:
@@ -46,7 +46,7 @@ class Turns:
 
     async def go_on(self, loop: ToolLoop, asked: Prompt, on_chunk: Callable[[Chunk], object]) -> None:
         """Make calls and ask again until it answers, in the format that was `asked` for. Sets `error`."""
-        self._has_tools, has_format = True, False
+        has_format = False
         try:
             while self.completion.has_calls and not self.completion.error(self.name):
                 if all(each.has_calls for each in self._calls[-1].completions):
