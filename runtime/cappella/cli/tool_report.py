@@ -1,8 +1,6 @@
 """`cappella check --tools`: starts the tool servers of a config, and shows what each offers, what confines it, and its problems."""
 
-import asyncio
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +8,6 @@ from cappella.cli.client.text import clipped, safe
 from cappella.config import Config
 from cappella.tools.servers import CountedServer, ToolServers, require_installed
 
-POLL_S = 0.05
 MAX_START_S = 60.0
 MAX_DESCRIPTION_CHARACTERS = 100
 
@@ -21,17 +18,10 @@ async def show(config: Config) -> bool:
     with tempfile.TemporaryDirectory(prefix="cappella-check-") as folder:
         # Without engines documents are found by their words alone.
         async with ToolServers(config, Path(folder), {}).running() as servers:
-            await _settled(servers)
+            await servers.settled(MAX_START_S)
             for server in servers.values():
                 print("\n".join(_lines(server)))
             return not any(server.problem or server.details.notes for server in servers.values())
-
-
-async def _settled(servers: ToolServers) -> None:
-    """Until each serves, or its first start has failed."""
-    until = time.monotonic() + MAX_START_S
-    while any(server.is_starting for server in servers.values()) and time.monotonic() < until:
-        await asyncio.sleep(POLL_S)
 
 
 def _lines(server: CountedServer) -> Iterator[str]:

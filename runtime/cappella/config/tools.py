@@ -5,7 +5,15 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import ByteSize, Field, IPvAnyAddress, ValidationInfo, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import (
+    BeforeValidator,
+    ByteSize,
+    Field,
+    IPvAnyAddress,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 from cappella.config.builtin_tools import BuiltinTool
 from cappella.config.fields import Bytes
@@ -20,6 +28,12 @@ class ToolLimits(Frozen):
     max_result_bytes: Annotated[Bytes, Field(ge=1)] = ByteSize(64 << 10)
 
 
+def _as_list(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    raise ValueError(f"write a list, the program and its arguments: [{', '.join(value.split())}]")
+
+
 class CommandTool(ToolLimits):
     """An MCP server that Cappella starts, over its standard input and output.
 
@@ -27,7 +41,7 @@ class CommandTool(ToolLimits):
     started: the config's own unless it is set. `memory_bytes` is a limit of all its processes.
     """
 
-    command: Annotated[tuple[str, ...], Field(min_length=1)]
+    command: Annotated[tuple[str, ...], Field(min_length=1), BeforeValidator(_as_list)]
     env: Mapping[str, str] = {}
     folder: Path | None = None
     may_reach: tuple[IPvAnyAddress, ...] = ()
@@ -58,7 +72,8 @@ def _of_its_kind(value: object, _: ValidatorFunctionWrapHandler, info: Validatio
         return value
     kinds = [key for key in KINDS if key in value]
     if len(kinds) != 1:
-        raise ValueError(f"a tool server has one of {', '.join(KINDS)}: it is started, runs already, or is in the box")
+        has = f"; this has {', '.join(map(str, value))}" if value else ""
+        raise ValueError(f"a tool server has one of {', '.join(KINDS)}{has}")
     return KINDS[kinds[0]].model_validate(value, context=info.context)
 
 

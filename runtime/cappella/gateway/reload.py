@@ -18,6 +18,8 @@ from cappella.tools.servers import ToolServers, require_installed
 
 POLL_S = 0.1
 LINGER_S = 1.0
+MAX_TOOLS_START_S = 30.0
+"""A slower tool server starts while the new config is served already."""
 """How long a request that has read the old state may take until its run is tracked as in flight."""
 RELOADABLE = frozenset(
     "max_body_bytes max_waiting max_waiting_per_key max_queue_s max_waiting_bytes client_timeout_s drain_s".split()
@@ -72,6 +74,8 @@ class Reloader:
             if change.fits_side_by_side:
                 await self._start_new_engines(new, change)
             await tool_servers.start()
+            # A run that begins after the switch finds their tools.
+            await tool_servers.settled(MAX_TOOLS_START_S)
             in_flight = self._switch_to(new, change, tool_servers)
             retirement = asyncio.create_task(self._retire(in_flight, old, new, change))
             self._retirements.add(retirement)

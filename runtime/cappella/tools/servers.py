@@ -1,6 +1,7 @@
 """The tool servers of a config: made, started, called and counted, exchanged by a reload, stopped."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +15,8 @@ from cappella.tools.builtin import open_builtin
 from cappella.tools.documents.server import open_documents
 from cappella.tools.mcp import server as mcp_server
 from cappella.types import Json
+
+POLL_S = 0.05
 
 
 class CountedServer:
@@ -97,6 +100,12 @@ class ToolServers(Mapping[str, CountedServer]):
             if server not in self._running:
                 self._running.add(server)
                 await server.start()
+
+    async def settled(self, within_s: float) -> None:
+        """Returns when each serves or its first start has failed, or after so long."""
+        until = time.monotonic() + within_s
+        while any(server.is_starting for server in self._servers.values()) and time.monotonic() < until:
+            await asyncio.sleep(POLL_S)
 
     async def stop(self) -> None:
         """End all that run, also those of earlier configs."""
