@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
-from itertools import repeat
 from typing import Any
 
 from cappella.background import background
@@ -79,7 +78,10 @@ class _Member:
         self.seat = request.seat
         self._call = EngineCall("panel", request.seat.name, request.seat.samples, request.nonce)
         names = request.seat.answer_names
-        self._turns = [Turns(*each) for each in zip(names, repeat(self._call), self._call.completions, strict=False)]
+        self._turns = [
+            Turns(name, self._call, completion, has_tools=bool(request.tools))
+            for name, completion in zip(names, self._call.completions, strict=True)
+        ]
         self.outcomes: Mapping[str, Answer | Failure] = {}
         self.served_at: float | None = asyncio.get_running_loop().time()
         self.ended_at = self._waits_since = 0.0

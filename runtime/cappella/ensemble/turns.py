@@ -15,17 +15,19 @@ from cappella.types import Chunk, Prompt
 class Turns:
     """The turns of the answer `name`, from the first `call` on, of which it is a completion; readable at any moment.
 
+    A seat that `has_tools` of its own may call them.
+
     While it `is_open` its last completion is no answer: it has not ended, or it ended in calls of the seat's tools. `error` is
     why a later call failed.
     """
 
-    def __init__(self, name: str, call: EngineCall, completion: Completion) -> None:
+    def __init__(self, name: str, call: EngineCall, completion: Completion, *, has_tools: bool) -> None:
         self.name = name
         self.completion = completion
         self.error: EngineError | None = None
         self._calls = [call]
         self._earlier: list[Completion] = []
-        self._has_tools = False
+        self._has_tools = has_tools
 
     @property
     def is_open(self) -> bool:
@@ -46,7 +48,7 @@ class Turns:
 
     async def go_on(self, loop: ToolLoop, asked: Prompt, on_chunk: Callable[[Chunk], object]) -> None:
         """Make calls and ask again until it answers, in the format that was `asked` for. Sets `error`."""
-        self._has_tools, has_format = True, False
+        has_format = False
         try:
             while self.completion.has_calls and not self.completion.error(self.name):
                 if all(each.has_calls for each in self._calls[-1].completions):
