@@ -6,6 +6,7 @@ from typing import Any
 
 from cappella.config.options import Seat
 from cappella.config.seat_tools import SeatTools
+from cappella.ensemble.events import FinalDelta
 from cappella.types import Prompt, Sampling
 from support.fake_engines import ANALYSIS, FakeEngines, eventually
 from support.scripted_engine import Json, Script
@@ -102,6 +103,17 @@ async def test_the_judges_answer_keeps_the_tools_of_the_caller(fake_engines: Fak
     offered = [[tool["function"]["name"] for tool in body["tools"]] for body in fake_engines.servers["judge"].bodies]
     assert offered == [["add"], ["add"], ["weather"]]
     assert fake_engines.servers["judge"].bodies[-1].get("tool_choice") is None
+
+
+async def test_calls_of_its_own_tools_are_no_part_of_the_judges_answer(fake_engines: FakeEngines) -> None:
+    fake_engines.tool_servers["box"] = adding()
+    final = Script(("The", " answer"), calls=ADD.calls, finish_reason="tool_calls")
+    fake_engines.let("judge", lambda body: final if body.get("tool_choice") == "none" else Script(("ready",)))
+    run = await fake_engines.run(judge_tools=SeatTools(("box",)), analysis="off", early_prefill=False)
+    assert (run.content, run.answer.tool_calls, run.answer.finish_reason) == ("The answer", [], "stop")
+    streamed = [event.chunk for event in fake_engines.events if isinstance(event, FinalDelta)]
+    assert [chunk for chunk in streamed if chunk.tool_calls] == []
+    assert run.status == "ok"
 
 
 async def test_what_is_read_early_is_a_prefix_of_what_a_judge_with_tools_reads(fake_engines: FakeEngines) -> None:
