@@ -3,10 +3,11 @@
 import asyncio
 import contextvars
 import json
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cappella.config.seat_tools import SeatTools
 from cappella.ensemble.candidates import fresh_nonce
@@ -18,6 +19,7 @@ from cappella.tools.base import Tool, ToolResult, ToolServer
 from cappella.types import Json
 
 Key = tuple[str, str, str]
+logger = logging.getLogger("cappella")
 
 
 @dataclass(slots=True)
@@ -109,4 +111,32 @@ class ToolRun:
         server = self._servers[tool.server]
         if (problem := server.problem) is not None:
             return ToolResult(f"{tool.server} is not available now: {problem}", is_error=True)
-        return await server.call(tool.name, arguments)
+        try:
+            return _encodable(await server.call(tool.name, arguments))
+        except asyncio.CancelledError:
+            if (task := asyncio.current_task()) and task.cancelling():
+                raise
+            logger.warning("tool server %s: its call of %s was cancelled", tool.server, tool.name)
+        # One server that breaks its promise to raise nothing must not end the run.
+        except Exception:
+            logger.exception("tool server %s: its call of %s failed", tool.server, tool.name)
+        return ToolResult(f"{tool.server} failed", is_error=True)
+
+
+def _encodable(result: ToolResult) -> ToolResult:
+    """The result without halves of surrogate pairs, which no engine can be sent."""
+    passages = [
+        replace(
+            passage,
+            path=_text(passage.path),
+            place=_text(passage.place),
+            text=_text(passage.text),
+            title=_text(passage.title),
+        )
+        for passage in result.passages
+    ]
+    return replace(result, text=_text(result.text), passages=passages)
+
+
+def _text(text: str) -> str:
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
