@@ -94,6 +94,22 @@ async def test_a_judge_that_fails_as_it_looks_up_still_writes(fake_engines: Fake
     assert (run.content, run.status) == ("The answer", "ok")
 
 
+async def test_a_judge_with_a_tool_that_hangs_writes_in_time_with_what_the_others_gave(
+    fake_engines: FakeEngines,
+) -> None:
+    fake_engines.tool_servers |= {"box": adding(), "handbook": (slow := searching(LEAVE))}
+    slow.holds = True
+    both = Script((), calls=(*ADD.calls, *SEARCH.calls), finish_reason="tool_calls")
+    fake_engines.servers["judge"].script = judging(both)  # type: ignore[assignment]
+    tools = SeatTools(("box", "handbook"))
+    run = await fake_engines.run(judge_tools=tools, deadline_s=8.0, early_prefill=False)
+    assert (run.content, run.status) == ("The answer", "ok")
+    assert slow.given_up == 1
+    sums, found = (each["content"] for each in fake_engines.servers["judge"].bodies[-1]["messages"][2:4])
+    assert "\n5\n" in sums
+    assert "It took too long" in found
+
+
 async def test_the_judges_answer_keeps_the_tools_of_the_caller(fake_engines: FakeEngines) -> None:
     fake_engines.tool_servers["box"] = adding()
     fake_engines.servers["judge"].script = judging(ADD)  # type: ignore[assignment]

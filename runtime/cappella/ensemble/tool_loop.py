@@ -1,6 +1,7 @@
 """Looks things up: a model's calls of its own tools are made at once, it reads what they gave, and is asked again until it answers."""
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -12,6 +13,7 @@ from cappella.ensemble.structured.json_value import parse_json
 from cappella.ensemble.tool_run import Found, ToolRun
 from cappella.ensemble.tool_texts import result_texts
 from cappella.ensemble.toolbox import Toolbox
+from cappella.tools.base import ToolResult
 from cappella.types import Json, Message, Prompt, Sampling, ToolCall
 
 MAX_REPLY_SHARE = 0.5
@@ -24,18 +26,20 @@ UNKNOWN_ROOM_TOKENS = 8192
 MIN_ROOM_TOKENS = 64
 LESS = 4
 MAX_ECHOED_CHARACTERS = 200
+TOOK_TOO_LONG = "It took too long, and was given up."
 
 
 @dataclass(frozen=True, slots=True)
 class Tools:
     """What one seat may use: its toolbox, and the run of which its calls are.
 
-    `nonce` is that of all marks in its prompt.
+    `nonce` is that of all marks in its prompt. `remaining_s` is the time until the run's deadline.
     """
 
     box: Toolbox
     run: ToolRun
     nonce: str
+    remaining_s: Callable[[], float] = lambda: math.inf
 
 
 def offering(prompt: Prompt, tools: Tools) -> Prompt:
@@ -77,11 +81,14 @@ class ToolLoop:
         """Whether it may call tools in its next turn."""
         return self._calls_left > 0
 
-    async def use(self, said: Answer) -> None:
-        """Make the calls in what the model said, all at once, and let the prompt grow by them and by what they gave."""
+    async def use(self, said: Answer, ends_at: float | None = None) -> None:
+        """Make the calls in what the model said, all at once, and let the prompt grow by them and by what they gave.
+
+        Those that last beyond `ends_at`, on the clock of the event loop, are given up.
+        """
         made = said.tool_calls[: self._calls_left]
         self._calls_left -= len(made)
-        found = list(await asyncio.gather(*map(self._found, made)))
+        found = list(await asyncio.gather(*(self._found_in_time(call, ends_at) for call in made)))
         self._last, self._room_tokens = (self.prompt, replace(said, tool_calls=made), found), self._room(said)
         self._grow()
 
@@ -103,6 +110,13 @@ class ToolLoop:
         ]
         messages = [*before.messages, _turn(said, calls), *results]
         self.prompt = replace(before, messages=messages, samples=1, tool_choice=None)
+
+    async def _found_in_time(self, call: ToolCall, ends_at: float | None) -> Found:
+        try:
+            async with asyncio.timeout_at(ends_at):
+                return await self._found(call)
+        except TimeoutError:
+            return Found(ToolResult(TOOK_TOO_LONG, is_error=True))
 
     async def _found(self, call: ToolCall) -> Found:
         tools, run = self._tools.box.tools, self._tools.run
