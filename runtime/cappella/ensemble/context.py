@@ -216,8 +216,14 @@ class RunContext:
             self._emit_to_caller(event)
 
     def _tools_of_judge(self) -> Tools | None:
-        engine, nonce = self.judge_engine, self._ordering.nonce
-        return judge_lookups.tools_of(self.settings, engine, self.tools, nonce, lambda: self.remaining_s)
+        return judge_lookups.tools_of(
+            self.settings,
+            self.judge_engine,
+            self.tools,
+            self._ordering.nonce,
+            lambda: self.remaining_s,
+            lambda: self._budget.remaining_tokens if self._budget else None,
+        )
 
     @property
     def _reading_prompt(self) -> Prompt:

@@ -24,6 +24,9 @@ TURN_SHARE = 0.5
 UNKNOWN_ROOM_TOKENS = 8192
 """Where nobody knows the size of the context."""
 MIN_ROOM_TOKENS = 64
+CALL_TOKENS = 128
+"""Of a call, and of the marks and notes around its result."""
+MIN_CALL_TOKENS = CALL_TOKENS + MIN_ROOM_TOKENS
 LESS = 4
 MAX_ECHOED_CHARACTERS = 200
 TOOK_TOO_LONG = "It took too long, and was given up."
@@ -33,13 +36,15 @@ TOOK_TOO_LONG = "It took too long, and was given up."
 class Tools:
     """What one seat may use: its toolbox, and the run of which its calls are.
 
-    `nonce` is that of all marks in its prompt. `remaining_s` is the time until the run's deadline.
+    `nonce` is that of all marks in its prompt. `remaining_s` is the time until the run's deadline, and
+    `remaining_tokens` what is left of its `max_total_tokens`, None without such a limit.
     """
 
     box: Toolbox
     run: ToolRun
     nonce: str
     remaining_s: Callable[[], float] = lambda: math.inf
+    remaining_tokens: Callable[[], int | None] = lambda: None
 
 
 def offering(prompt: Prompt, tools: Tools) -> Prompt:
@@ -55,7 +60,10 @@ def answering(prompt: Prompt, asked: Prompt) -> Prompt:
 
 
 class ToolLoop:
-    """What one answer, named `name`, looks up after its first turn. The `prompt` grows by what it calls and what it gets."""
+    """What one answer, named `name`, looks up after its first turn. The `prompt` grows by what it calls and what it gets.
+
+    `left_tokens` is the most by which it may grow in the next turn, None without a limit.
+    """
 
     def __init__(
         self,
@@ -75,6 +83,7 @@ class ToolLoop:
         self._calls_left = tools.box.max_calls
         self._last: tuple[Prompt, Answer, Sequence[Found]] | None = None
         self._room_tokens = 0
+        self.left_tokens: int | None = None
 
     @property
     def may_call(self) -> bool:
@@ -86,10 +95,14 @@ class ToolLoop:
 
         Those that last beyond `ends_at`, on the clock of the event loop, are given up.
         """
-        made = said.tool_calls[: self._calls_left]
+        most = self._calls_left if self.left_tokens is None else self.left_tokens // MIN_CALL_TOKENS
+        made = said.tool_calls[: min(most, self._calls_left)]
         self._calls_left -= len(made)
         found = list(await asyncio.gather(*(self._found_in_time(call, ends_at) for call in made)))
-        self._last, self._room_tokens = (self.prompt, replace(said, tool_calls=made), found), self._room(said)
+        self._last, self._room_tokens = (
+            (self.prompt, replace(said, tool_calls=made), found),
+            self._room(said, len(made)),
+        )
         self._grow()
 
     def shorten(self) -> bool:
@@ -131,8 +144,14 @@ class ToolLoop:
             return run.fail(self._name, call.name, call.arguments, f"The arguments are no JSON object: {begun}")
         return await run.call(self._name, tool, arguments)
 
-    def _room(self, said: Answer) -> int:
+    def _room(self, said: Answer, calls: int) -> int:
         """How many tokens the results of this turn may have."""
+        room = self._room_of_context(said)
+        return (
+            room if self.left_tokens is None else min(room, int((self.left_tokens - CALL_TOKENS * calls) * TURN_SHARE))
+        )
+
+    def _room_of_context(self, said: Answer) -> int:
         context = self.engine.capabilities.context_tokens
         if context is None:
             return UNKNOWN_ROOM_TOKENS
