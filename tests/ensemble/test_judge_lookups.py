@@ -2,14 +2,19 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
+
+import pytest
 
 from cappella.config.options import Seat
 from cappella.config.seat_tools import SeatTools
+from cappella.ensemble.events import FinalDelta
+from cappella.tools.base import ToolResult
 from cappella.types import Prompt, Sampling
 from support.fake_engines import ANALYSIS, FakeEngines, eventually
 from support.scripted_engine import Json, Script
-from support.small_tools import LEAVE, NOTICE, adding, searching
+from support.small_tools import LEAVE, NOTICE, SmallTools, adding, searching
 
 SEARCH = Script((), calls=(("search", '{"q": "leave"}'),), finish_reason="tool_calls")
 ADD = Script((), calls=(("add", '{"q": "2+3"}'),), finish_reason="tool_calls")
@@ -93,6 +98,69 @@ async def test_a_judge_that_fails_as_it_looks_up_still_writes(fake_engines: Fake
     assert (run.content, run.status) == ("The answer", "ok")
 
 
+async def test_a_judge_with_a_tool_that_hangs_writes_in_time_with_what_the_others_gave(
+    fake_engines: FakeEngines,
+) -> None:
+    fake_engines.tool_servers |= {"box": adding(), "handbook": (slow := searching(LEAVE))}
+    slow.holds = True
+    both = Script((), calls=(*ADD.calls, *SEARCH.calls), finish_reason="tool_calls")
+    fake_engines.servers["judge"].script = judging(both)  # type: ignore[assignment]
+    tools = SeatTools(("box", "handbook"))
+    run = await fake_engines.run(judge_tools=tools, deadline_s=8.0, early_prefill=False)
+    assert (run.content, run.status) == ("The answer", "ok")
+    assert slow.given_up == 1
+    sums, found = (each["content"] for each in fake_engines.servers["judge"].bodies[-1]["messages"][2:4])
+    assert "\n5\n" in sums
+    assert "It took too long" in found
+
+
+@pytest.mark.parametrize("at_once", [1, 8])
+async def test_what_a_judge_looks_up_leaves_room_for_whole_answers(fake_engines: FakeEngines, at_once: int) -> None:
+    digits = "".join(str(number) for number in range(5000))
+    fake_engines.tool_servers["box"] = box = SmallTools(functions={"add": lambda _: ToolResult(digits)})
+    answer = "Word. " * 188
+    for name in ("ann", "bob", "cat"):
+        fake_engines.let(name, Script((answer,)))
+    judge = fake_engines.servers["judge"]
+    calls = tuple(("add", json.dumps({"q": str(number)})) for number in range(at_once))
+    looks_up = Script((), calls=calls, finish_reason="tool_calls")
+
+    def script(body: Json) -> Script:
+        final = "Now write" in str(body["messages"][-1]["content"])
+        return Script(("The", " answer")) if final else looks_up
+
+    def tokens(body: Json) -> int:
+        text = json.dumps([body["messages"], body.get("tools")])
+        return sum(map(str.isdigit, text)) + len(text) // 4
+
+    judge.script, judge.tokens_of = script, tokens  # type: ignore[assignment]
+    judge.engine.capabilities = replace(judge.engine.capabilities, context_tokens=4096)
+    run = await fake_engines.run(judge_tools=SeatTools(("box",)), analysis="off", early_prefill=False)
+    assert run.content == "The answer"
+    assert box.asked
+    assert has_results(judge.bodies[-1])
+    assert not run.shortened
+    assert str(judge.bodies[-1]["messages"][0]["content"]).count(answer.strip()) == 3
+    assert tokens(judge.bodies[-1]) <= 4096 * 3 // 4
+
+
+async def test_what_a_judge_looks_up_leaves_the_tokens_of_the_run_that_its_answer_needs(
+    fake_engines: FakeEngines,
+) -> None:
+    fake_engines.tool_servers["box"] = box = adding()
+    judge = fake_engines.servers["judge"]
+    judge.tokens = 200
+
+    def script(body: Json) -> Script:
+        return Script(("The", " answer")) if "Now write" in str(body["messages"][-1]["content"]) else ADD
+
+    judge.script = script  # type: ignore[assignment]
+    run = await fake_engines.run(judge_tools=SeatTools(("box",), max_calls=16), max_total_tokens=3000, analysis="off")
+    assert (run.content, run.status) == ("The answer", "ok")
+    assert box.asked
+    assert judge.bodies[-1]["max_completion_tokens"] >= 3000 // 4
+
+
 async def test_the_judges_answer_keeps_the_tools_of_the_caller(fake_engines: FakeEngines) -> None:
     fake_engines.tool_servers["box"] = adding()
     fake_engines.servers["judge"].script = judging(ADD)  # type: ignore[assignment]
@@ -102,6 +170,17 @@ async def test_the_judges_answer_keeps_the_tools_of_the_caller(fake_engines: Fak
     offered = [[tool["function"]["name"] for tool in body["tools"]] for body in fake_engines.servers["judge"].bodies]
     assert offered == [["add"], ["add"], ["weather"]]
     assert fake_engines.servers["judge"].bodies[-1].get("tool_choice") is None
+
+
+async def test_calls_of_its_own_tools_are_no_part_of_the_judges_answer(fake_engines: FakeEngines) -> None:
+    fake_engines.tool_servers["box"] = adding()
+    final = Script(("The", " answer"), calls=ADD.calls, finish_reason="tool_calls")
+    fake_engines.let("judge", lambda body: final if body.get("tool_choice") == "none" else Script(("ready",)))
+    run = await fake_engines.run(judge_tools=SeatTools(("box",)), analysis="off", early_prefill=False)
+    assert (run.content, run.answer.tool_calls, run.answer.finish_reason) == ("The answer", [], "stop")
+    streamed = [event.chunk for event in fake_engines.events if isinstance(event, FinalDelta)]
+    assert [chunk for chunk in streamed if chunk.tool_calls] == []
+    assert run.status == "ok"
 
 
 async def test_what_is_read_early_is_a_prefix_of_what_a_judge_with_tools_reads(fake_engines: FakeEngines) -> None:

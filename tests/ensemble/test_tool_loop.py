@@ -226,6 +226,22 @@ async def test_each_sample_looks_up_on_its_own(fake_engines: FakeEngines) -> Non
     assert [body.get("tool_choice") for body in asked] == ["required", None]
 
 
+async def test_a_sample_that_called_tools_has_given_no_answer_where_the_stream_of_another_breaks(
+    fake_engines: FakeEngines,
+) -> None:
+    fake_engines.tool_servers["box"] = box = adding()
+    calls = (("add", '{"q": "2+2"}'),)
+    fake_engines.let("ann", Script((), calls=calls, samples=("", "Four."), finish_reason="tool_calls", ending="break"))
+    panel = (*seats("box", names=("ann",), samples=3), *seats(names=("bob",)))
+    run = await fake_engines.run(panel=panel, quorum=1)
+    assert [answer.name for answer in run.answers] == ["ann~2", "bob"]
+    assert [(failure.name, failure.reason) for failure in run.failures] == [
+        ("ann~1", "engine_broke"),
+        ("ann~3", "engine_broke"),
+    ]
+    assert box.asked == []
+
+
 async def test_a_format_holds_for_the_answer_and_not_for_the_turns_before_it(fake_engines: FakeEngines) -> None:
     fake_engines.tool_servers["box"] = adding()
     schema = {"name": "sum", "schema": {"type": "object", "properties": {"sum": {"type": "integer"}}}}

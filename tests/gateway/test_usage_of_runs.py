@@ -7,9 +7,12 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from cappella.types import Capabilities
+from cappella.config.options import Seat
+from cappella.config.seat_tools import SeatTools
+from cappella.types import Capabilities, Sampling
 from support.fake_engines import MEMBERS, FakeEngines, eventually, gateway_config, last_message, serving
 from support.scripted_engine import Json, Script
+from support.small_tools import adding
 
 CONVERSATION_TOKENS = 7
 USER = [{"role": "user", "content": "Say hello."}]
@@ -122,6 +125,24 @@ async def test_a_later_rounds_prompts_do_not_count(gateway: str, fake_engines: F
     fake_engines.let("ann", grows)
     reply = await reply_to(gateway, fusion={"layers": 2})
     assert reply["usage"]["prompt_tokens"] == 11
+
+
+async def test_what_tools_gave_to_a_member_does_not_count(gateway: str, fake_engines: FakeEngines) -> None:
+    judge, ann = fake_engines.servers["judge"], fake_engines.servers["ann"]
+    judge.tokens_of = fail
+    fake_engines.tool_servers["box"] = adding()
+
+    def looks_up(body: Json) -> Script:
+        has_results = body["messages"][-1]["role"] == "tool"
+        ann.tokens = 90 if has_results else 11
+        return Script() if has_results else Script((), calls=(("add", '{"q": "2+3"}'),), finish_reason="tool_calls")
+
+    fake_engines.let("ann", looks_up)
+    tools = SeatTools(("box",))
+    panel = tuple(Seat(name, name, Sampling(), tools=tools if name == "ann" else SeatTools()) for name in MEMBERS)
+    run = await fake_engines.run(panel=panel, early_prefill=False)
+    assert ann.bodies[-1]["messages"][-1]["role"] == "tool"
+    assert run.prompt_tokens == 11
 
 
 async def test_images_are_counted_as_a_member_read_them(fake_engines: FakeEngines) -> None:

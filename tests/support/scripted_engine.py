@@ -24,7 +24,7 @@ class Script:
 
     With `pace`, each piece of a stream waits for one release of that semaphore, unless the call is of one token.
 
-    `samples` are complete texts, one per answer of a call with `n`; `calls` are tool calls: name and arguments, whose ids
+    `samples` are complete texts, one per answer of a call with `n`, after the calls of the first; `calls` are tool calls: name and arguments, whose ids
     begin with `call_id`.
     """
 
@@ -219,6 +219,8 @@ class ScriptedEngine:
             for delta in self._call_deltas(index, f"{script.call_id}_{index}", name, arguments):
                 await asyncio.sleep(script.pause_s)
                 await response.write(self._event({"tool_calls": [delta]}))
+        if script.samples and script.calls:
+            await response.write(self._event({"content": ""}, script.finish_reason))
         for sample, text in enumerate(script.samples[: body.get("n", 1)]):
             await asyncio.sleep(script.pause_s)
             await response.write(self._event({"content": text}, sample=sample))

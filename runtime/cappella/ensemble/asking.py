@@ -31,7 +31,7 @@ def second_try(first: EngineError) -> Iterator[None]:
 class Asking:
     """Calls of the judge `name`, whose prompts have marks with the `nonce`. `calls` has every one that was begun.
 
-    Those for the final answer have their `citations` checked.
+    Those for the final answer have their `citations` checked, and only it may propose calls of tools, where it `proposes_calls`.
     """
 
     engine: Engine
@@ -39,6 +39,7 @@ class Asking:
     nonce: str
     citations: Citations = field(default_factory=lambda: Citations(Sources()))
     calls: list[EngineCall] = field(default_factory=list)
+    proposes_calls: bool = False
 
     async def ask(
         self,
@@ -72,7 +73,8 @@ class Asking:
     def begun(self, role: Role, prompt: Prompt) -> EngineCall:
         """A call that is about to be made, which is recorded."""
         citations = self.citations.of_call(prompt.output_format) if role == "final" else None
-        call = EngineCall(role, self.name, nonce=self.nonce, citations=citations)
+        may_call = role == "lookup" or (role == "final" and self.proposes_calls)
+        call = EngineCall(role, self.name, nonce=self.nonce, citations=citations, may_call=may_call)
         self.calls.append(call)
         return call
 

@@ -38,6 +38,10 @@ class Budget:
         if self._remaining_tokens <= 0:
             raise EngineOverBudget("nothing is left of max_total_tokens")
 
+    @property
+    def remaining_tokens(self) -> int:
+        return self._remaining_tokens
+
     def release(self, tokens: int) -> None:
         """Return reserved tokens that were not used."""
         self._remaining_tokens += tokens

@@ -30,9 +30,13 @@ class Completion:
     """One of the completions of a call, as far as it has arrived; `finish_reason` is None until it has ended.
 
     Marks with the prompt's `nonce`, if it has one, are cut from all that is added, and of a final answer `citations` of nothing.
+    Unless it `may_call`, calls of tools are left out.
     """
 
-    def __init__(self, nonce: str | None = None, citations: CallCitations | None = None) -> None:
+    def __init__(
+        self, nonce: str | None = None, citations: CallCitations | None = None, *, may_call: bool = True
+    ) -> None:
+        self._may_call = may_call
         self._marks = ChunkCutter(nonce) if nonce else None
         self._citations = citations
         self.finish_reason: str | None = None
@@ -80,6 +84,8 @@ class Completion:
 
     def add(self, chunk: Chunk) -> Chunk:
         """Append the chunk; returns it without our marks and the blank lines between reasoning and answer."""
+        if chunk.tool_calls and not self._may_call:
+            chunk = replace(chunk, tool_calls=())
         chunk = self._marks.cut(chunk) if self._marks else chunk
         if chunk.content and self._reasoning and not self._content:
             chunk = replace(chunk, content=chunk.content.lstrip("\n"))
@@ -142,7 +148,7 @@ class EngineCall:
     """One call and its `samples` completions, readable at any moment, also after a failure.
 
     `nonce` is that of the marks in the prompt, which are cut from the completions; `citations` checks those of a final answer.
-    `was_called` is False until the engine is called, and again if it refused before it began. `first_token_at` is on
+    Unless it `may_call`, an engine's calls of tools are left out, as one may make some that was told to make none. `was_called` is False until the engine is called, and again if it refused before it began. `first_token_at` is on
     the clock of `time.monotonic`. The usage of a call that was cut is estimated from its texts: its prompt was read.
     """
 
@@ -153,8 +159,10 @@ class EngineCall:
         samples: int = 1,
         nonce: str | None = None,
         citations: CallCitations | None = None,
+        *,
+        may_call: bool = True,
     ) -> None:
-        self.completions = [Completion(nonce, citations) for _ in range(samples)]
+        self.completions = [Completion(nonce, citations, may_call=may_call) for _ in range(samples)]
         self.was_called = False
         self.first_token_at: float | None = None
         self.role: Role = role

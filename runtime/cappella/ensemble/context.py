@@ -48,6 +48,7 @@ from cappella.ensemble.run import (
 )
 from cappella.ensemble.sources import Sources
 from cappella.ensemble.timing import timings
+from cappella.ensemble.tool_loop import Tools
 from cappella.ensemble.tool_run import ToolRun
 from cappella.errors import EngineBroke, EngineError, EngineNotReady
 from cappella.extraction.extractors import Reading
@@ -123,7 +124,7 @@ class RunContext:
         self.sources = Sources()
         self.tools = ToolRun(tool_servers, settings.withheld_tools, self.sources, self.emit)
         self._ordering = Ordering(settings)
-        self._judge_tools = judge_lookups.tools_of(self.settings, self.judge_engine, self.tools, self._ordering.nonce)
+        self._judge_tools = self._tools_of_judge()
         self._early_prefill = EarlyPrefill(self.judge_engine, self._reading_prompt, self._ordering, settings)
         self._timeout: asyncio.Timeout | None = None
         self.gate_calls: list[Call] = []
@@ -199,7 +200,7 @@ class RunContext:
         self.settings, self.judge_engine, self.judge_prompt = settings, engine, judge_prompt
         # What was prefilled early is in another engine's cache; the calls were made.
         self._calls_of_failed_judges += [*self.judge.calls, *self._early_prefill.calls]
-        self._judge_tools = judge_lookups.tools_of(self.settings, self.judge_engine, self.tools, self._ordering.nonce)
+        self._judge_tools = self._tools_of_judge()
         self._early_prefill = EarlyPrefill(engine, self._reading_prompt, self._ordering, settings)
         del self.judge
         return True
@@ -213,6 +214,16 @@ class RunContext:
             self._early_prefill.on_event(event)
         if self.settings.panel_watched or not isinstance(event, AnswerDelta | AnalysisDelta):
             self._emit_to_caller(event)
+
+    def _tools_of_judge(self) -> Tools | None:
+        return judge_lookups.tools_of(
+            self.settings,
+            self.judge_engine,
+            self.tools,
+            self._ordering.nonce,
+            lambda: self.remaining_s,
+            lambda: self._budget.remaining_tokens if self._budget else None,
+        )
 
     @property
     def _reading_prompt(self) -> Prompt:

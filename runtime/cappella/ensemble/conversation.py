@@ -23,13 +23,16 @@ async def count(ctx: RunContext) -> int | None:
 
 
 def tokens(counted: "asyncio.Future[int | None]", settings: Settings, rounds: Sequence[Panel]) -> int:
-    """What `count` found, if it has ended well; else what the first round's members read.
+    """What `count` found, if it has ended well; else what its members read in their first calls.
 
     Of them, the judge's own model has the word, else whoever counted most.
     """
     if counted.done() and not counted.cancelled() and counted.exception() is None and (found := counted.result()):
         return found
     models = {seat.name: seat.model for seat in settings.panel}
-    read = [(models[call.seat], call.usage.prompt_tokens) for panel in rounds[:1] for call in panel.calls]
+    calls = sorted((call for panel in rounds[:1] for call in panel.calls), key=lambda call: call.began_at, reverse=True)
+    # Later calls of a seat have read what its tools gave, too.
+    first = {call.seat: call for call in calls}
+    read = [(models[seat], call.usage.prompt_tokens) for seat, call in first.items()]
     own = [size for model, size in read if model == settings.judge]
     return max(own, default=0) or max((size for _, size in read), default=0)

@@ -57,7 +57,10 @@ class Judge:
         self.final_answer: Answer | None = None
         self.dropped_points = 0
         self._citations = citations or Citations(Sources())
-        self.asking = Asking(engine, settings.judge, candidates.nonce, self._citations)
+        self._proposes_calls = bool(prompt.tools) and prompt.tool_choice != "none"
+        self.asking = Asking(
+            engine, settings.judge, candidates.nonce, self._citations, proposes_calls=self._proposes_calls
+        )
         self._has_output = self._has_text = self._has_tool_call = False
         self._engine = engine
         self._prompt = prompt
@@ -66,7 +69,6 @@ class Judge:
         self.labels = candidates.labels
         self._ranking = ranking
         self._lettered_analysis: str | None = None
-        self._proposes_calls = bool(prompt.tools) and prompt.tool_choice != "none"
         look_up = JudgeLookups(self.asking, prompt, settings, tools).look_up if tools else None
         self._reading = Reading(engine, prompt, candidates, settings, read_early or {}, look_up)
 

@@ -12,6 +12,7 @@ from cappella.ensemble.structured.json_value import parse_json
 from cappella.ensemble.tool_run import Found, ToolRun
 from cappella.ensemble.tool_texts import result_texts
 from cappella.ensemble.toolbox import Toolbox
+from cappella.tools.base import ToolResult
 from cappella.types import Json, Message, Prompt, Sampling, ToolCall
 
 MAX_REPLY_SHARE = 0.5
@@ -22,20 +23,27 @@ TURN_SHARE = 0.5
 UNKNOWN_ROOM_TOKENS = 8192
 """Where nobody knows the size of the context."""
 MIN_ROOM_TOKENS = 64
+CALL_TOKENS = 128
+"""Of a call, and of the marks and notes around its result."""
+MIN_CALL_TOKENS = CALL_TOKENS + MIN_ROOM_TOKENS
 LESS = 4
 MAX_ECHOED_CHARACTERS = 200
+TOOK_TOO_LONG = "It took too long, and was given up."
 
 
 @dataclass(frozen=True, slots=True)
 class Tools:
     """What one seat may use: its toolbox, and the run of which its calls are.
 
-    `nonce` is that of all marks in its prompt.
+    `nonce` is that of all marks in its prompt. `remaining_s` is the time until the run's deadline, and
+    `remaining_tokens` what is left of its `max_total_tokens`, None without such a limit.
     """
 
     box: Toolbox
     run: ToolRun
     nonce: str
+    remaining_s: Callable[[], float] = lambda: math.inf
+    remaining_tokens: Callable[[], int | None] = lambda: None
 
 
 def offering(prompt: Prompt, tools: Tools) -> Prompt:
@@ -67,7 +75,10 @@ def answering_plainly(prompt: Prompt, asked: Prompt) -> Prompt:
 
 
 class ToolLoop:
-    """What one answer, named `name`, looks up after its first turn. The `prompt` grows by what it calls and what it gets."""
+    """What one answer, named `name`, looks up after its first turn. The `prompt` grows by what it calls and what it gets.
+
+    `left_tokens` is the most by which it may grow in the next turn, None without a limit.
+    """
 
     def __init__(
         self,
@@ -153,8 +164,14 @@ class ToolLoop:
             return run.fail(self._name, call.name, call.arguments, f"The arguments are no JSON object: {begun}")
         return await run.call(self._name, tool, arguments, as_text=as_text)
 
-    def _room(self, said: Answer) -> int:
+    def _room(self, said: Answer, calls: int) -> int:
         """How many tokens the results of this turn may have."""
+        room = self._room_of_context(said)
+        return (
+            room if self.left_tokens is None else min(room, int((self.left_tokens - CALL_TOKENS * calls) * TURN_SHARE))
+        )
+
+    def _room_of_context(self, said: Answer) -> int:
         context = self.engine.capabilities.context_tokens
         if context is None:
             return UNKNOWN_ROOM_TOKENS

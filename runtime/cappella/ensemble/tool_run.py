@@ -21,6 +21,7 @@ from cappella.types import Json
 logger = logging.getLogger(__name__)
 
 Key = tuple[str, str, str]
+logger = logging.getLogger("cappella")
 
 
 @dataclass(slots=True)
