@@ -133,7 +133,7 @@ async def test_what_a_judge_looks_up_leaves_room_for_whole_answers(fake_engines:
         text = json.dumps([body["messages"], body.get("tools")])
         return sum(map(str.isdigit, text)) + len(text) // 4
 
-    judge.script, judge.tokens_of = script, tokens  # type: ignore[assignment]
+    judge.script, judge.tokens_of = script, tokens
     judge.engine.capabilities = replace(judge.engine.capabilities, context_tokens=4096)
     run = await fake_engines.run(judge_tools=SeatTools(("box",)), analysis="off", early_prefill=False)
     assert run.content == "The answer"
@@ -154,7 +154,7 @@ async def test_what_a_judge_looks_up_leaves_the_tokens_of_the_run_that_its_answe
     def script(body: Json) -> Script:
         return Script(("The", " answer")) if "Now write" in str(body["messages"][-1]["content"]) else ADD
 
-    judge.script = script  # type: ignore[assignment]
+    judge.script = script
     run = await fake_engines.run(judge_tools=SeatTools(("box",), max_calls=16), max_total_tokens=3000, analysis="off")
     assert (run.content, run.status) == ("The answer", "ok")
     assert box.asked

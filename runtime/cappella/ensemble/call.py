@@ -84,8 +84,8 @@ class Completion:
 
     def add(self, chunk: Chunk) -> Chunk:
         """Append the chunk; returns it without our marks and the blank lines between reasoning and answer."""
-        if chunk.tool_calls and not self._may_call:
-            chunk = replace(chunk, tool_calls=())
+        if not self._may_call:
+            chunk = _without_calls(chunk)
         chunk = self._marks.cut(chunk) if self._marks else chunk
         if chunk.content and self._reasoning and not self._content:
             chunk = replace(chunk, content=chunk.content.lstrip("\n"))
@@ -148,7 +148,8 @@ class EngineCall:
     """One call and its `samples` completions, readable at any moment, also after a failure.
 
     `nonce` is that of the marks in the prompt, which are cut from the completions; `citations` checks those of a final answer.
-    Unless it `may_call`, an engine's calls of tools are left out, as one may make some that was told to make none. `was_called` is False until the engine is called, and again if it refused before it began. `first_token_at` is on
+    Unless it `may_call`, calls of tools are left out. `was_called` is False until the engine is called, and again if it refused
+    before it began. `first_token_at` is on
     the clock of `time.monotonic`. The usage of a call that was cut is estimated from its texts: its prompt was read.
     """
 
@@ -197,7 +198,7 @@ class EngineCall:
         try:
             async with aclosing(engine.chat(prompt, sampling)) as chunks:
                 async for chunk in chunks:
-                    yield self._add(_without_calls(chunk) if prompt.tool_choice == "none" else chunk)
+                    yield self._add(chunk)
         except (EngineNotReady, EngineOverBudget):
             # The call was not made, so it cost nothing and took no time.
             self.was_called = False
@@ -240,7 +241,7 @@ class EngineCall:
 
 
 def _without_calls(chunk: Chunk) -> Chunk:
-    """Not every engine keeps to `tool_choice: none`, and the tools may be none of the caller's."""
+    """Not every engine keeps to `tool_choice: none`."""
     ends_in_calls = chunk.finish_reason == "tool_calls"
     if not chunk.tool_calls and not ends_in_calls:
         return chunk

@@ -79,14 +79,7 @@ class JudgeLookups:
         loop = ToolLoop(asking.name, engine, prompt, sampling, self.tools, lambda: asking.begun("lookup", prompt))
         ends_at = asyncio.get_running_loop().time() + TIME_SHARE * self.tools.remaining_s()
         try:
-            while loop.may_call:
-                call = loop.new_call()
-                await call.complete(engine, loop.prompt, sampling)
-                said = call.completions[0]
-                said.read_written_call(loop.names)
-                if not said.has_calls:
-                    break
-                await loop.use(said.answer(asking.name, call.record), as_text=said.has_written_call)
+            await self._turns(loop, candidates, ends_at)
         except EngineContextExceeded:
             loop.shorten()
         except (EngineError, TimeoutError):
@@ -109,10 +102,13 @@ class JudgeLookups:
             call = loop.new_call()
             async with asyncio.timeout_at(ends_at):
                 await call.complete(loop.engine, loop.prompt, loop.sampling)
-            if not call.completions[0].has_calls:
+            said = call.completions[0]
+            said.read_written_call(loop.names)
+            if not said.has_calls:
                 return
             before = loop.prompt
-            await loop.use(call.completions[0].answer(self.asking.name, call.record), ends_at)
+            answer = said.answer(self.asking.name, call.record)
+            await loop.use(answer, as_text=said.has_written_call, ends_at=ends_at)
             if loop.left_tokens is not None:
                 most = size + loop.left_tokens
                 if (size := await self._size(loop.prompt)) > most:

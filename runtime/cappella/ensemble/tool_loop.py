@@ -1,6 +1,7 @@
 """Looks things up: a model's calls of its own tools are made at once, it reads what they gave, and is asked again until it answers."""
 
 import asyncio
+import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
@@ -100,6 +101,7 @@ class ToolLoop:
         self._last: tuple[Prompt, Answer, Sequence[Found]] | None = None
         self._room_tokens = 0
         self._writes_calls = False
+        self.left_tokens: int | None = None
 
     @property
     def names(self) -> Collection[str]:
@@ -111,21 +113,26 @@ class ToolLoop:
         """Whether it may call tools in its next turn."""
         return self._calls_left > 0
 
-    async def use(self, said: Answer, *, as_text: bool) -> None:
+    async def use(self, said: Answer, *, as_text: bool, ends_at: float | None = None) -> None:
         """Make the calls in what the model said, all at once, and let the prompt grow by them and by what they gave.
 
-        Where all of them were made and answered before, they are its last.
+        Where all of them were made and answered before, they are its last. Those that last beyond `ends_at`, on the clock of
+        the event loop, are given up.
         """
         self._writes_calls |= as_text
-        made = said.tool_calls[: self._calls_left]
+        most = self._calls_left if self.left_tokens is None else self.left_tokens // MIN_CALL_TOKENS
+        made = said.tool_calls[: min(most, self._calls_left)]
         self._calls_left -= len(made)
         if all((call.name, call.arguments) in self._answered for call in made):
             # A small model repeats itself until it may call no more.
             self._calls_left = 0
-        found = list(await asyncio.gather(*(self._found(call, as_text) for call in made)))
+        found = list(await asyncio.gather(*(self._found_in_time(call, as_text, ends_at) for call in made)))
         served = (call for call, each in zip(made, found, strict=True) if not each.result.is_error)
         self._answered |= {(call.name, call.arguments) for call in served}
-        self._last, self._room_tokens = (self.prompt, replace(said, tool_calls=made), found), self._room(said)
+        self._last, self._room_tokens = (
+            (self.prompt, replace(said, tool_calls=made), found),
+            self._room(said, len(made)),
+        )
         self._grow()
 
     def answering(self, asked: Prompt) -> Prompt:
@@ -150,6 +157,13 @@ class ToolLoop:
         ]
         messages = [*before.messages, _turn(said, calls), *results]
         self.prompt = replace(before, messages=messages, samples=1, tool_choice=None)
+
+    async def _found_in_time(self, call: ToolCall, as_text: bool, ends_at: float | None) -> Found:
+        try:
+            async with asyncio.timeout_at(ends_at):
+                return await self._found(call, as_text)
+        except TimeoutError:
+            return Found(ToolResult(TOOK_TOO_LONG, is_error=True))
 
     async def _found(self, call: ToolCall, as_text: bool) -> Found:
         tools, run = self._tools.box.tools, self._tools.run

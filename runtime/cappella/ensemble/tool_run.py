@@ -18,8 +18,6 @@ from cappella.ensemble.toolbox import Toolbox
 from cappella.tools.base import Passage, Tool, ToolResult, ToolServer
 from cappella.types import Json
 
-logger = logging.getLogger(__name__)
-
 Key = tuple[str, str, str]
 logger = logging.getLogger("cappella")
 

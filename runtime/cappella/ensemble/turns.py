@@ -15,9 +15,7 @@ from cappella.types import Chunk, Prompt
 class Turns:
     """The turns of the answer `name`, from the first `call` on, of which it is a completion; readable at any moment.
 
-    A seat that `has_tools` of its own may call them.
-
-    While it `is_open` its last completion is no answer: it has not ended, or it ended in calls of the seat's tools. `error` is
+    A seat that `has_tools` of its own may call them. While it `is_open` its last completion is no answer: it has not ended, or it ended in calls of the seat's tools. `error` is
     why a later call failed.
     """
 
