@@ -28,7 +28,8 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     own = {"tools": ["archive", "clock"], "tool_choice": "required", "max_tool_calls": 2}
     short = {"model": "smollm2", "max_completion_tokens": 64}
     panel = [{**short, **own, "temperature": 0}, {**short, **own, "temperature": 0.7, "samples": 2}]
-    config["ensembles"]["library"] = {"panel": panel, "judge": {**short, **own}, "analysis": "off", "deadline_s": 600}
+    config["ensembles"]["library"] = {"panel": panel, "judge": {**short, **own}, "analysis": "off"}
+    config["ensembles"]["library"] |= {"round_timeout_s": 600, "deadline_s": 900, "grace_s": "never"}
     (folder / CONFIG.name).write_text(json.dumps(config))
     with deployed(folder / CONFIG.name, folder / "logs") as deployment:
         yield deployment

@@ -67,6 +67,9 @@ def ask_back() -> str:
     ):
         send({"id": method, "method": method, "params": params})
         reply = json.loads(sys.stdin.readline())
+        while "method" in reply:
+            # The client asks on meanwhile; it gets no answer.
+            reply = json.loads(sys.stdin.readline())
         said.append(f"{reply['id']}: {'refused' if 'error' in reply else 'granted'}")
     return ", ".join(said)
 

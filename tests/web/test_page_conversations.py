@@ -130,6 +130,8 @@ async def test_a_deleted_conversation_can_be_had_back(record: PageVisit) -> None
         await expect(kept(page)).to_have_text(["Say goodbye.", "Say hello."])
     await expect(answer(page.get_by_role("article", name="Say goodbye."))).to_contain_text("The final answer")
     await column(page).get_by_role("button", name="Delete “Say goodbye.”").click()
+    # It is shown as deleted once it is.
+    await expect(kept(page)).to_have_text(["Say hello."])
     await page.reload()
     await expect(kept(page)).to_have_text(["Say hello."])
 
