@@ -91,9 +91,21 @@ async def test_a_model_that_writes_calls_as_text_answers_from_what_it_found_with
     last = fake_engines.servers["ann"].bodies[-1]
     assert [message["role"] for message in last["messages"] if message["role"] != "system"] == ["user"]
     text = last["messages"][-1]["content"]
-    assert text.startswith(fake_engines.servers["bob"].bodies[0]["messages"][-1]["content"])
-    assert "\n5\n" in text
-    assert "answer now" in text
+    assert text.startswith("[result A ")
+    assert text.count("\n5\n") == 1  # the same call again gave nothing new
+    assert text.endswith(fake_engines.servers["bob"].bodies[0]["messages"][-1]["content"])
+    assert run.answers[0].content == "It is 5."
+
+
+async def test_an_answer_that_is_a_call_as_text_is_asked_for_once_more_without_tools(fake_engines: FakeEngines) -> None:
+    fake_engines.tool_servers["box"] = box = adding()
+    called = Script((), calls=(("add", '{"q": "2+3"}'),), finish_reason="tool_calls")
+    turns = {None: Script(("It is 5.",)), "required": called, "none": Script((WRITTEN,))}
+    fake_engines.let("ann", lambda body: turns[body.get("tool_choice")])
+    tools = SeatTools(("box",), choice="required", max_calls=1)
+    run = await fake_engines.run(panel=(Seat("ann", "ann", Sampling(), tools=tools), *PANEL[1:]))
+    assert [body.get("tool_choice") for body in fake_engines.servers["ann"].bodies] == ["required", "none", None]
+    assert box.asked == [("add", {"q": "2+3"})]
     assert run.answers[0].content == "It is 5."
 
 

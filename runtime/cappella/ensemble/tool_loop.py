@@ -9,10 +9,12 @@ from cappella.engines.base import Engine
 from cappella.engines.context_size import estimate_tokens
 from cappella.ensemble.call import EngineCall
 from cappella.ensemble.run import Answer
+from cappella.ensemble.sources import Source
 from cappella.ensemble.structured.json_value import parse_json
 from cappella.ensemble.tool_run import Found, ToolRun
-from cappella.ensemble.tool_texts import result_texts
+from cappella.ensemble.tool_texts import before_question, fenced_results, result_texts
 from cappella.ensemble.toolbox import Toolbox
+from cappella.ensemble.written_calls import written_calls
 from cappella.tools.base import ToolResult
 from cappella.types import Json, Message, Prompt, Sampling, ToolCall
 
@@ -59,20 +61,16 @@ def answering(prompt: Prompt, asked: Prompt) -> Prompt:
     return replace(prompt, tool_choice="none", output_format=asked.output_format)
 
 
-def answering_plainly(prompt: Prompt, asked: Prompt) -> Prompt:
-    """The same for a model that writes its calls as text: what it found stands behind the question, and it sees no tools.
+def answering_plainly(asked: Prompt, results: str) -> Prompt:
+    """The same for a model that writes its calls as text: the `results` stand before the question, and it sees no tools.
 
-    Small models that see tools go on to write calls, though they may make none.
+    Small models that see tools, or calls made, go on to write calls, though they may make none; and they answer what
+    stands last.
     """
     *before, last = asked.messages
-    if last["role"] != "user":
-        return answering(prompt, asked)
-    turns = prompt.messages[len(asked.messages) :]
-    found = "\n\n".join(str(message["content"]) for message in turns if message["role"] == "tool")
     content = last["content"]
-    content = f"{content}\n\n{found}" if isinstance(content, str) else [*content, {"type": "text", "text": found}]
-    messages = [*before, {**last, "content": content}]
-    return replace(prompt, messages=messages, tools=(), tool_choice=None, output_format=asked.output_format)
+    content = f"{results}{content}" if isinstance(content, str) else [{"type": "text", "text": results}, *content]
+    return replace(asked, messages=[*before, {**last, "content": content}], tools=(), tool_choice=None)
 
 
 class ToolLoop:
@@ -99,6 +97,9 @@ class ToolLoop:
         self._calls_left = tools.box.max_calls
         self._answered: set[tuple[str, str]] = set()
         self._last: tuple[Prompt, Answer, Sequence[Found]] | None = None
+        self._fenced: list[str] = []
+        self._last_fenced: list[str] = []
+        self._sources: list[Source] = []
         self._room_tokens = 0
         self._writes_calls = False
         self.left_tokens: int | None = None
@@ -107,6 +108,13 @@ class ToolLoop:
     def names(self) -> Collection[str]:
         """The names of the tools, as the model knows them."""
         return self._tools.box.tools
+
+    def has_calls_for_answer(self, text: str) -> bool:
+        """Whether this answer is calls, written as text: then it is to be asked once more, plainly."""
+        if self._writes_calls:
+            return False
+        self._writes_calls = bool(written_calls(text, self.names))
+        return self._writes_calls
 
     @property
     def may_call(self) -> bool:
@@ -129,6 +137,8 @@ class ToolLoop:
         found = list(await asyncio.gather(*(self._found_in_time(call, as_text, ends_at) for call in made)))
         served = (call for call, each in zip(made, found, strict=True) if not each.result.is_error)
         self._answered |= {(call.name, call.arguments) for call in served}
+        self._fenced += self._last_fenced
+        self._sources += (source for each in found for source in each.sources)
         self._last, self._room_tokens = (
             (self.prompt, replace(said, tool_calls=made), found),
             self._room(said, len(made)),
@@ -137,7 +147,10 @@ class ToolLoop:
 
     def answering(self, asked: Prompt) -> Prompt:
         """The prompt for an answer, in the format that was `asked` for."""
-        return (answering_plainly if self._writes_calls else answering)(self.prompt, asked)
+        if not self._writes_calls or asked.messages[-1]["role"] != "user":
+            return answering(self.prompt, asked)
+        results = before_question([*self._fenced, *self._last_fenced], self._sources, self._tools.nonce)
+        return answering_plainly(asked, results)
 
     def shorten(self) -> bool:
         """Leave much less room to the results of the last turn, if there was one: the engine has refused the prompt as too long."""
@@ -150,7 +163,8 @@ class ToolLoop:
     def _grow(self) -> None:
         assert self._last
         before, said, found = self._last
-        texts = result_texts(found, self._tools.nonce, self._room_tokens, not self.may_call)
+        self._last_fenced = fenced_results(found, self._tools.nonce, self._room_tokens)
+        texts = result_texts(self._last_fenced, found, self._tools.nonce, not self.may_call)
         calls = [replace(call, id=call.id or f"call_{call.index}") for call in said.tool_calls]
         results: list[Message] = [
             {"role": "tool", "tool_call_id": call.id, "content": text} for call, text in zip(calls, texts, strict=True)

@@ -76,8 +76,10 @@ class Turns:
             await self._ask_once(loop, loop.prompt if may_call else loop.answering(asked), on_chunk)
         if may_call:
             self.completion.read_written_call(loop.names)
-        else:
-            self.completion.drop_calls()
+            return
+        if loop.has_calls_for_answer(self.completion.text):
+            await self._ask_once(loop, loop.answering(asked), on_chunk)
+        self.completion.drop_calls()
 
     async def _ask_once(self, loop: ToolLoop, prompt: Prompt, on_chunk: Callable[[Chunk], object]) -> None:
         call = loop.new_call()
