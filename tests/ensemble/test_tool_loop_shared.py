@@ -162,22 +162,6 @@ async def test_a_passage_that_two_seats_find_has_one_handle(fake_engines: FakeEn
     assert f"{handle} handbook/leave.md" in bob
 
 
-async def test_tokens_of_all_turns_count_against_the_budget_of_the_run(fake_engines: FakeEngines) -> None:
-    fake_engines.tool_servers["box"] = box = adding()
-    numbers = iter(range(100))
-
-    def script(_: Json) -> Script:
-        return Script((), calls=(("add", f'{{"q": "1+{next(numbers)}"}}'),), finish_reason="tool_calls")
-
-    fake_engines.let("ann", script)
-    fake_engines.servers["ann"].tokens = 300
-    panel = (replace(seat("ann"), tools=SeatTools(("box",), max_calls=16)), seat("bob"), seat("cat"))
-    run = await fake_engines.run(panel=panel, max_total_tokens=1500, analysis="off")
-    assert [(failure.name, failure.reason) for failure in run.failures] == [("ann", "budget")]
-    assert 0 < len(box.asked) < 16
-    assert sum(call.usage.prompt_tokens for call in run.calls) <= 1500
-
-
 def fails(error: BaseException) -> Callable[[Json], ToolResult]:
     def fail(_: Json) -> ToolResult:
         raise error

@@ -97,6 +97,7 @@ class ToolLoop:
         self._tools = tools
         self.new_call = new_call
         self._calls_left = tools.box.max_calls
+        self._has_ended = False
         self._answered: set[tuple[str, str]] = set()
         self._last: tuple[Prompt, Answer, Sequence[Found]] | None = None
         self._room_tokens = 0
@@ -111,7 +112,11 @@ class ToolLoop:
     @property
     def may_call(self) -> bool:
         """Whether it may call tools in its next turn."""
-        return self._calls_left > 0
+        return self._calls_left > 0 and not self._has_ended
+
+    def end_calls(self) -> None:
+        """Its next turn is its answer, whatever it may call until then."""
+        self._has_ended = True
 
     async def use(self, said: Answer, *, as_text: bool, ends_at: float | None = None) -> None:
         """Make the calls in what the model said, all at once, and let the prompt grow by them and by what they gave.
@@ -125,7 +130,7 @@ class ToolLoop:
         self._calls_left -= len(made)
         if all((call.name, call.arguments) in self._answered for call in made):
             # A small model repeats itself until it may call no more.
-            self._calls_left = 0
+            self.end_calls()
         found = list(await asyncio.gather(*(self._found_in_time(call, as_text, ends_at) for call in made)))
         served = (call for call, each in zip(made, found, strict=True) if not each.result.is_error)
         self._answered |= {(call.name, call.arguments) for call in served}

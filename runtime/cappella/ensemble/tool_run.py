@@ -10,6 +10,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, fields
 
 from cappella.config.seat_tools import SeatTools
+from cappella.ensemble import call_counter
 from cappella.ensemble.candidates import fresh_nonce
 from cappella.ensemble.events import Emit, ToolCalled, ToolReturned
 from cappella.ensemble.run import ToolUse
@@ -62,11 +63,12 @@ class ToolRun:
         """The tools that a seat with these is offered now; those that offer none are noted in `missing`."""
         toolbox = Toolbox.of(tools, self._servers, self._withheld)
         self.missing |= toolbox.missing
+        call_counter.add_missing(toolbox.missing)
         return toolbox
 
     def fail(self, seat: str, name: str, arguments: str, message: str) -> Found:
         """A call that cannot be made: the model is told why, and it counts."""
-        self.uses.append(ToolUse(seat, None, name, arguments, time.monotonic(), 0.0, True, False, len(message)))
+        self._add(ToolUse(seat, None, name, arguments, time.monotonic(), 0.0, True, False, len(message)))
         return Found(ToolResult(message, is_error=True))
 
     async def call(self, seat: str, tool: Tool, arguments: Json, *, as_text: bool = False) -> Found:
@@ -82,8 +84,12 @@ class ToolRun:
             size = len(result.text) + sum(len(passage.text) for passage in result.passages)
             failed = result.is_error
             use = ToolUse(seat, tool.server, tool.name, written, began_at, took_s, failed, shared, size, as_text)
-            self.uses.append(use)
+            self._add(use)
             self._emit(ToolReturned(use))
+
+    def _add(self, use: ToolUse) -> None:
+        self.uses.append(use)
+        call_counter.add_tool_use(use)
 
     async def _made(self, tool: Tool, arguments: Json) -> tuple[bool, ToolResult]:
         """The result, and whether the call was another one's."""
