@@ -27,6 +27,7 @@ from cappella.ensemble.events import (
     FinalDelta,
     RoundStarted,
 )
+from cappella.ensemble.evidence import backings
 from cappella.ensemble.grace import WaitPolicy
 from cappella.ensemble.judge import Judge
 from cappella.ensemble.living_judge import is_up, with_living_judge
@@ -167,9 +168,8 @@ class RunContext:
     @cached_property
     def judge(self) -> Judge:
         """The judge of `answers`; ask no further rounds once it has been used."""
-        context_tokens = self.judge_engine.capabilities.context_tokens
         candidates = self._ordering.candidates(self.answers)
-        candidates = replace(candidates, sources=self.sources.found, context_tokens=context_tokens)
+        candidates = replace(candidates, backings=backings(self.sources, self.answers))
         return Judge(
             self.judge_engine,
             self._reading_prompt,
@@ -181,6 +181,7 @@ class RunContext:
             self._early_prefill.read,
             self.citations,
             self._judge_tools,
+            self._remaining_tokens,
         )
 
     async def replace_judge(self, error: EngineError) -> bool:
@@ -223,8 +224,12 @@ class RunContext:
             self.tools,
             self._ordering.nonce,
             lambda: self.remaining_s,
-            lambda: self._budget.remaining_tokens if self._budget else None,
+            lambda: self._remaining_tokens,
         )
+
+    @property
+    def _remaining_tokens(self) -> int | None:
+        return self._budget.remaining_tokens if self._budget else None
 
     @property
     def _reading_prompt(self) -> Prompt:
