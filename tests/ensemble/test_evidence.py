@@ -119,7 +119,7 @@ async def test_too_many_passages_are_left_out_but_those_that_are_cited(fake_engi
 
 
 async def test_passages_leave_the_tokens_of_a_limited_run_to_the_judges_answer(fake_engines: FakeEngines) -> None:
-    text = Passage("handbook", "long.md", "lines 1-99", "Some words. " * 1000)
+    text = Passage("handbook", "long.md", "lines 1-99", "Some words. " * 2000)
     judge = fake_engines.servers["judge"]
     judge.tokens_of = by_digits
     panel = (finding(fake_engines, "ann", text, answer="Yes."), seat("bob"))

@@ -75,7 +75,10 @@ async def test_a_stream_tells_each_call_and_its_end(fake_engines: FakeEngines, t
         async with http.post("/v1/chat/completions", json=body) as reply:
             lines = (await reply.text()).splitlines()
     events = [json.loads(line[6:])["fusion_event"] for line in lines if '"fusion_event"' in line]
-    told = {event["type"]: event for event in events if event["type"].startswith("tool.")}
+    tools = [event for event in events if event["type"].startswith("tool.")]
+    # A call that cannot be made is told as well.
+    assert sorted(event["type"] for event in tools if event["server"] is None) == ["tool.called", "tool.returned"]
+    told = {event["type"]: event for event in tools if event["server"]}
     assert (told["tool.called"]["model"], told["tool.called"]["arguments"]) == ("ann", '{"q": "2+3"}')
     assert (told["tool.returned"]["server"], told["tool.returned"]["is_error"]) == ("box", False)
 
@@ -84,7 +87,11 @@ async def test_progress_tells_that_a_tool_was_called(fake_engines: FakeEngines, 
     async with client(fake_engines, config(tmp_path)) as http:
         with_tools(fake_engines)
         reply = await asked(http, fusion={"progress": "reasoning"})
-    assert "**ann** called add." in json.dumps(reply["choices"][0]["message"])
+    message = json.dumps(reply["choices"][0]["message"])
+    assert "**ann** called add." in message
+    assert "**ann** asked for a call that cannot be made." in message
+    # A name that a model made up is no part of a text of ours.
+    assert "made_up_4711" not in message
 
 
 @pytest.mark.parametrize("content", [True, False])

@@ -32,6 +32,7 @@ class LookupBudget:
             loop.end_calls()
             most = self.remaining_tokens() - read - writes
         if most < MIN_CALL_TOKENS:
+            loop.refuse(said, "too few tokens of the run are left to read what it gives")
             return
         loop.left_tokens = most
         await loop.use(said, as_text=as_text)

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -127,7 +127,8 @@ class _Member:
             prompt = offering(request.prompt, request.tools) if request.tools else request.prompt
             async with aclosing(self._call.stream(request.engine, prompt, self.seat.sampling)) as chunks:
                 async for chunk in chunks:
-                    self._tell(names[chunk.sample], chunk)
+                    may_be_asked_again = request.tools and request.prompt.output_format
+                    self._tell(names[chunk.sample], replace(chunk, content="") if may_be_asked_again else chunk)
         except EngineError as error:
             await self._set_outcomes(error.reason, str(error), error.status_code)
         else:

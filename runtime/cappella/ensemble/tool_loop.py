@@ -140,6 +140,11 @@ class ToolLoop:
         )
         self._grow()
 
+    def refuse(self, said: Answer, why: str) -> None:
+        """Make none of the calls in what the model said, which is not told: its next turn does not hear of them."""
+        for call in said.tool_calls[: self._calls_left]:
+            self._tools.run.fail(self._name, call.name, call.arguments, why)
+
     def answering(self, asked: Prompt) -> Prompt:
         """The prompt for an answer, in the format that was `asked` for."""
         return (answering_plainly if self._writes_calls else answering)(self.prompt, asked)

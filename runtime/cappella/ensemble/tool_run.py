@@ -21,6 +21,8 @@ from cappella.types import Json
 
 Key = tuple[str, str, str]
 logger = logging.getLogger("cappella")
+_given_up = set["asyncio.Task[ToolResult]"]()
+"""Calls that were cancelled and have not ended: the event loop does not keep them."""
 
 
 @dataclass(slots=True)
@@ -68,6 +70,7 @@ class ToolRun:
 
     def fail(self, seat: str, name: str, arguments: str, message: str) -> Found:
         """A call that cannot be made: the model is told why, and it counts."""
+        self._emit(ToolCalled(seat, None, name, arguments))
         self._add(ToolUse(seat, None, name, arguments, time.monotonic(), 0.0, True, False, len(message)))
         return Found(ToolResult(message, is_error=True))
 
@@ -85,10 +88,10 @@ class ToolRun:
             failed = result.is_error
             use = ToolUse(seat, tool.server, tool.name, written, began_at, took_s, failed, shared, size, as_text)
             self._add(use)
-            self._emit(ToolReturned(use))
 
     def _add(self, use: ToolUse) -> None:
         self.uses.append(use)
+        self._emit(ToolReturned(use))
         call_counter.add_tool_use(use)
 
     async def _made(self, tool: Tool, arguments: Json) -> tuple[bool, ToolResult]:
@@ -107,8 +110,7 @@ class ToolRun:
             call.waiters -= 1
             if not call.waiters and not call.task.done():
                 del self._calls[key]
-                call.task.cancel()
-                await asyncio.wait({call.task})
+                _give_up(call.task)
         if call.task.result().is_error and self._calls.get(key) is call:
             # It may go well another time.
             del self._calls[key]
@@ -128,6 +130,13 @@ class ToolRun:
         except Exception:
             logger.exception("the tool server %s broke its promise to raise nothing", tool.server)
         return ToolResult(f"{tool.server} gave no result.", is_error=True)
+
+
+def _give_up(task: "asyncio.Task[ToolResult]") -> None:
+    """Cancel a call. Nobody waits until it has ended: its server may not hear of it."""
+    _given_up.add(task)
+    task.add_done_callback(_given_up.discard)
+    task.cancel()
 
 
 def _cleaned(result: ToolResult) -> ToolResult:

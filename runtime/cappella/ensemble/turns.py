@@ -50,7 +50,8 @@ class Turns:
     ) -> None:
         """Make calls and ask again until it answers, in the format that was `asked` for. Sets `error`.
 
-        Once the `budget` allows no more lookups, it answers with what it has found.
+        Once the `budget` allows no more lookups, it answers with what it has found. Text of a turn that may be asked for once
+        more, in the format, goes to `on_chunk` only when that is known.
         """
         has_format = False
         try:
@@ -66,6 +67,8 @@ class Turns:
                 has_format = not loop.may_call
             if not has_format and await self._violates(asked):
                 await self._ask(loop, asked, on_chunk, may_call=False)
+            elif not has_format and asked.output_format:
+                on_chunk(Chunk(self.completion.text))
         except EngineOverBudget as error:
             self.error = EngineOverBudget(f"the lookups of {self.name} left too few tokens for its answer: {error}")
         except EngineError as error:
@@ -82,7 +85,7 @@ class Turns:
         It is an answer where the tokens of the run allow nothing else.
         """
         try:
-            await self._ask_once(loop, loop.prompt if may_call else loop.answering(asked), on_chunk)
+            await self._ask_once(loop, asked, on_chunk, may_call=may_call)
         except (EngineContextExceeded, EngineOverBudget) as error:
             is_over_budget = isinstance(error, EngineOverBudget)
             if is_over_budget:
@@ -91,17 +94,20 @@ class Turns:
             may_call = may_call and loop.may_call
             if not loop.shorten():
                 raise
-            await self._ask_once(loop, loop.prompt if may_call else loop.answering(asked), on_chunk)
+            await self._ask_once(loop, asked, on_chunk, may_call=may_call)
         if may_call:
             self.completion.read_written_call(loop.names)
         else:
             self.completion.drop_calls()
 
-    async def _ask_once(self, loop: ToolLoop, prompt: Prompt, on_chunk: Callable[[Chunk], object]) -> None:
+    async def _ask_once(
+        self, loop: ToolLoop, asked: Prompt, on_chunk: Callable[[Chunk], object], *, may_call: bool
+    ) -> None:
+        prompt, is_settled = (loop.prompt, not asked.output_format) if may_call else (loop.answering(asked), True)
         call = loop.new_call()
         self._earlier.append(self.completion)
         self._calls.append(call)
         self.completion = call.completions[0]
         async with aclosing(call.stream(loop.engine, prompt, loop.sampling)) as chunks:
             async for chunk in chunks:
-                on_chunk(chunk)
+                on_chunk(chunk if is_settled else replace(chunk, content=""))
