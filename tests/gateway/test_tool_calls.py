@@ -1,5 +1,6 @@
 """Tools of members on the wire: in replies, streams, recorded runs and the audit log."""
 
+import asyncio
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from cappella.config import Config
 from cappella.ensemble.pipeline import Pipeline
-from support.fake_engines import FakeEngines
+from support.fake_engines import FakeEngines, eventually
 from support.recorded_gateway import client, recording_config
 from support.scripted_engine import Json, Script
 from support.small_tools import adding
@@ -19,10 +20,12 @@ CALLS = Script((), calls=(("add", '{"q": "2+3"}'), ("made_up_4711", "{}")), fini
 MESSAGES = [{"role": "user", "content": "2+3?"}]
 
 
-def config(tmp_path: Path, **runs: Any) -> Config:
-    panel = [{"model": "ann", "tools": ["box"]}, "bob", "cat"]
+def config(tmp_path: Path, *others: str, **runs: Any) -> Config:
+    """Ann may call the tools of box, and of others that are away."""
+    panel = [{"model": "ann", "tools": ["box", *others]}, "bob", "cat"]
     found = recording_config(tmp_path, ensemble={"panel": panel}, runs=runs)
-    return Config.model_validate({**dict(found), "tools": {"box": {"builtin": "calculator"}}})
+    tools = {name: {"builtin": "calculator"} for name in ("box", *others)}
+    return Config.model_validate({**dict(found), "tools": tools})
 
 
 def with_tools(fake_engines: FakeEngines) -> None:
@@ -72,7 +75,10 @@ async def test_a_stream_tells_each_call_and_its_end(fake_engines: FakeEngines, t
         async with http.post("/v1/chat/completions", json=body) as reply:
             lines = (await reply.text()).splitlines()
     events = [json.loads(line[6:])["fusion_event"] for line in lines if '"fusion_event"' in line]
-    told = {event["type"]: event for event in events if event["type"].startswith("tool.")}
+    tools = [event for event in events if event["type"].startswith("tool.")]
+    # A call that cannot be made is told as well.
+    assert sorted(event["type"] for event in tools if event["server"] is None) == ["tool.called", "tool.returned"]
+    told = {event["type"]: event for event in tools if event["server"]}
     assert (told["tool.called"]["model"], told["tool.called"]["arguments"]) == ("ann", '{"q": "2+3"}')
     assert (told["tool.returned"]["server"], told["tool.returned"]["is_error"]) == ("box", False)
 
@@ -81,7 +87,11 @@ async def test_progress_tells_that_a_tool_was_called(fake_engines: FakeEngines, 
     async with client(fake_engines, config(tmp_path)) as http:
         with_tools(fake_engines)
         reply = await asked(http, fusion={"progress": "reasoning"})
-    assert "**ann** called add." in json.dumps(reply["choices"][0]["message"])
+    message = json.dumps(reply["choices"][0]["message"])
+    assert "**ann** called add." in message
+    assert "**ann** asked for a call that cannot be made." in message
+    # A name that a model made up is no part of a text of ours.
+    assert "made_up_4711" not in message
 
 
 @pytest.mark.parametrize("content", [True, False])
@@ -101,3 +111,62 @@ async def test_stored_runs_and_the_audit_log_have_counts_and_content_only_where_
     (run,) = [line for line in lines if line.get("kind") == "run"]
     assert run["tool_calls"] == {"box/add": 1, "unknown": 1}
     assert "2+3" not in json.dumps(run)
+
+
+async def line_of_failed_run(http: aiohttp.ClientSession, tmp_path: Path) -> tuple[Json, Json]:
+    """What is stored, and logged, of the only run."""
+    async with http.get("/api/runs") as reply:
+        (summary,) = (await reply.json())["data"]
+    async with http.get(f"/api/runs/{summary['id']}") as reply:
+        stored = await reply.json()
+    lines = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
+    (run,) = [line for line in lines if line.get("kind") == "run"]
+    return stored, run
+
+
+async def test_a_run_that_fails_has_its_calls_of_tools_in_its_trace_and_in_the_audit_log(
+    fake_engines: FakeEngines, tmp_path: Path
+) -> None:
+    called = asyncio.Semaphore(0)
+    fake_engines.let("cat", Script(("so",), pace=called, ending="break"))
+
+    def breaks(body: Json) -> Script:
+        if has_results(body):
+            called.release()
+        return Script(("so",), ending="break") if has_results(body) else CALLS
+
+    async with client(fake_engines, config(tmp_path, content=True)) as http:
+        with_tools(fake_engines)
+        fake_engines.let("ann", breaks)
+        async with http.post("/v1/chat/completions", json={"model": "cappella/default", "messages": MESSAGES}) as reply:
+            assert reply.status >= 500
+        stored, run = await line_of_failed_run(http, tmp_path)
+    assert stored["status"] == "failed"
+    assert sorted((use["seat"], use["server"] or "") for use in stored["fusion"]["tool_calls"]) == [
+        ("ann", ""),
+        ("ann", "box"),
+    ]
+    assert all(use["start_ms"] >= 0 for use in stored["fusion"]["tool_calls"])
+    assert run["tool_calls"] == {"box/add": 1, "unknown": 1}
+
+
+async def test_a_cancelled_run_has_the_calls_of_tools_that_were_given_up_and_the_tools_that_were_away(
+    fake_engines: FakeEngines, tmp_path: Path
+) -> None:
+    box = adding()
+    box.holds = True
+    async with client(fake_engines, config(tmp_path, "away", content=False)) as http:
+        reloader = fake_engines.reloader
+        reloader.state = replace(reloader.state, pipeline=Pipeline(fake_engines.engines, {"box": box}))
+        fake_engines.let("ann", CALLS)
+        asking = asyncio.create_task(asked(http))
+        assert await eventually(lambda: bool(box.asked))
+        asking.cancel()
+        await asyncio.wait({asking})
+        log = tmp_path / "audit.jsonl"
+        assert await eventually(lambda: '"kind":"run"' in log.read_text().replace(" ", ""))
+        stored, run = await line_of_failed_run(http, tmp_path)
+    assert stored["status"] == "cancelled"
+    assert stored["fusion"]["missing_tools"] == {"away": "unavailable"}
+    assert run["tool_calls"] == {"box/add": 1, "unknown": 1}
+    assert "arguments" not in stored["fusion"]["tool_calls"][0]

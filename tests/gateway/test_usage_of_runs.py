@@ -9,6 +9,7 @@ from aiohttp import web
 
 from cappella.config.options import Seat
 from cappella.config.seat_tools import SeatTools
+from cappella.telemetry import trace
 from cappella.types import Capabilities, Sampling
 from support.fake_engines import MEMBERS, FakeEngines, eventually, gateway_config, last_message, serving
 from support.scripted_engine import Json, Script
@@ -177,3 +178,44 @@ async def test_a_count_ends_with_its_run(gateway: str, fake_engines: FakeEngines
     asking.cancel()
     assert await eventually(lambda: fake_engines.engines["judge"].in_flight == 0)
     judge.released.set()
+
+
+ADDS = Script((), calls=(("add", '{"q": "2+3"}'),), finish_reason="tool_calls")
+
+
+def slow_last(fake_engines: FakeEngines, *, looks_up: bool = False) -> None:
+    """Members whose answers are alike; the last is slow enough for early prefills. Ann calls a tool where she looks up."""
+    for name in MEMBERS:
+        fake_engines.let(name, Script(LONG, pause_s=SLOW_S if name == "cat" else 0.0))
+    if looks_up:
+        fake_engines.let("ann", lambda body: Script(LONG) if body["messages"][-1]["role"] == "tool" else ADDS)
+
+
+async def test_an_early_prefill_that_the_judge_read_again_as_it_looked_up_is_counted_once(
+    fake_engines: FakeEngines,
+) -> None:
+    fake_engines.tool_servers["box"] = adding()
+    slow_last(fake_engines)
+    refused = Script(refuse=(400, {"error": {"message": "no"}}))
+    fake_engines.let("judge", lambda body: refused if "Now write" in last_message(body) else Script(("ready",)))
+    run = await fake_engines.run(
+        judge_tools=SeatTools(("box",)), analysis="off", answer_order="arrival", grace_s="never"
+    )
+    assert [call.usage.prompt_tokens for call in run.calls if call.seat == "judge" and call.role != "prefill"] == [
+        10,
+        0,
+    ]
+    assert "prefill" in {call.role for call in run.calls}
+    assert trace.cost(run.calls)["prompt_tokens"] == 40
+
+
+async def test_what_members_look_up_is_no_reading_of_an_early_prefill(fake_engines: FakeEngines) -> None:
+    fake_engines.tool_servers["box"] = adding()
+    slow_last(fake_engines, looks_up=True)
+    tools = SeatTools(("box",))
+    panel = tuple(Seat(name, name, Sampling(), tools=tools if name == "ann" else SeatTools()) for name in MEMBERS)
+    run = await fake_engines.run(
+        panel=panel, early_exit="equal", analysis="off", answer_order="arrival", grace_s="never"
+    )
+    assert {call.role for call in run.calls} == {"lookup", "panel", "prefill"}
+    assert trace.cost(run.calls)["prompt_tokens"] == 50

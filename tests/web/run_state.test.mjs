@@ -50,6 +50,17 @@ test("a panel is waited for until its last member is done", () => {
   );
 });
 
+test("what a member says before it calls a tool is no part of its answer", () => {
+  const run = after(
+    STARTED,
+    event("answer.delta", { model: "ann", delta: "Let me see." }),
+    event("tool.called", { model: "ann", server: null, tool: "made_up", arguments: "{}" }),
+    event("tool.called", { model: "cid", server: "box", tool: "add", arguments: "{}" }),
+    event("answer.delta", { model: "ann", delta: "Two." }),
+  );
+  assert.equal(run.members.ann.text, "Two.");
+});
+
 test("a straggler is cancelled, not failed", () => {
   const run = after(STARTED, event("answer.failed", { model: "bob", reason: "straggler", error: "late" }));
   assert.equal(run.members.bob.state, "cancelled");

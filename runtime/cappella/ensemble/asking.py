@@ -74,7 +74,7 @@ class Asking:
         """A call that is about to be made, which is recorded."""
         citations = self.citations.of_call(prompt.output_format) if role == "final" else None
         may_call = role == "lookup" or (role == "final" and self.proposes_calls)
-        call = EngineCall(role, self.name, nonce=self.nonce, citations=citations, may_call=may_call)
+        call = EngineCall(role, self.name, nonce=self.nonce, citations=citations, may_call=may_call, of_judge=True)
         self.calls.append(call)
         return call
 

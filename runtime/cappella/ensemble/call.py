@@ -162,12 +162,14 @@ class EngineCall:
         citations: CallCitations | None = None,
         *,
         may_call: bool = True,
+        of_judge: bool = False,
     ) -> None:
         self.completions = [Completion(nonce, citations, may_call=may_call) for _ in range(samples)]
         self.was_called = False
         self.first_token_at: float | None = None
         self.role: Role = role
         self._seat = seat
+        self._of_judge = of_judge
         self._usage = Usage()
         self._tokens_per_step = 1.0
         self._began = self._ended = time.monotonic()
@@ -189,6 +191,7 @@ class EngineCall:
             first_token_s,
             self._ended - self._began,
             self._tokens_per_step,
+            self._of_judge,
         )
 
     async def stream(self, engine: Engine, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Chunk, None]:

@@ -13,9 +13,8 @@ from cappella.config.options import Settings
 from cappella.ensemble import prompts
 from cappella.ensemble.between import Between
 from cappella.ensemble.events import AnswerDone, Event, RoundStarted
-from cappella.ensemble.evidence import LOOK_UP, evidence
+from cappella.ensemble.evidence import LOOK_UP, Backing, evidence
 from cappella.ensemble.run import Answer, Shortened
-from cappella.ensemble.sources import Source
 from cappella.types import Message
 
 _secret: ContextVar[bytes | None] = ContextVar("secret of marks", default=None)
@@ -36,17 +35,19 @@ class Candidates:
     """Anonymous answers in the order in which one reader sees them.
 
     Each stands between marks that carry the `nonce`, which no member has seen and so cannot forge. `parts` has what is
-    left of each answer which is longer than its share of the reader's context. `sources` are the passages that they found,
-    for a reader with a context of so many tokens; `lookups` are the turns in which it called tools of its own.
+    left of each answer which is longer than its share of the reader's context. `backings` are the passages that they rest on,
+    each with at most `passage_bytes`; `lookups` are the turns in which the reader called tools of its own. Of a draft among
+    the answers, `made_of` names those that it was made of.
     """
 
     answers: Sequence[Answer]
     nonce: str
     show_reasoning: bool = False
     parts: Mapping[str, Shortened] = field(default_factory=dict)
-    sources: Sequence[Source] = ()
-    context_tokens: int | None = None
+    backings: Sequence[Backing] = ()
+    passage_bytes: int | None = None
     lookups: Sequence[Message] = ()
+    made_of: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @classmethod
     def shuffled(cls, answers: Sequence[Answer], seed: int) -> "Candidates":
@@ -69,7 +70,7 @@ class Candidates:
     @property
     def between(self) -> Between:
         """What the reader has between the answers and an instruction."""
-        found = evidence(self.sources, self.labels, self.nonce, self.context_tokens)
+        found = evidence(self.backings, self.labels, self.nonce, self.passage_bytes, self.made_of)
         return Between([*found, LOOK_UP] if self.lookups else found, self.lookups)
 
     def shortened(self, parts: Mapping[str, Shortened]) -> "Candidates":

@@ -27,9 +27,11 @@ from cappella.ensemble.events import (
     FinalDelta,
     RoundStarted,
 )
+from cappella.ensemble.evidence import backings
 from cappella.ensemble.grace import WaitPolicy
 from cappella.ensemble.judge import Judge
 from cappella.ensemble.living_judge import is_up, with_living_judge
+from cappella.ensemble.lookup_budget import LookupBudget
 from cappella.ensemble.messages import for_judge, format_of_members
 from cappella.ensemble.prefill import EarlyPrefill
 from cappella.ensemble.quorum import require_quorum
@@ -115,8 +117,8 @@ class RunContext:
         self.engines = within_budget(engines, self._budget)
         # The panel gets at most half of a budget, since the judge reads all that the panel writes.
         shares = 2 * self.max_rounds * len(settings.answer_names)
-        share = settings.max_total_tokens and settings.max_total_tokens // shares
-        self.members = within_budget(engines, self._budget, share)
+        self._member_share = settings.max_total_tokens and settings.max_total_tokens // shares
+        self.members = within_budget(engines, self._budget, self._member_share)
         self.judge_engine = self.engines[settings.judge]
         self.judge_prompt = judge_prompt
         self.failed_judges: list[FailedJudge] = []
@@ -166,9 +168,8 @@ class RunContext:
     @cached_property
     def judge(self) -> Judge:
         """The judge of `answers`; ask no further rounds once it has been used."""
-        context_tokens = self.judge_engine.capabilities.context_tokens
         candidates = self._ordering.candidates(self.answers)
-        candidates = replace(candidates, sources=self.sources.found, context_tokens=context_tokens)
+        candidates = replace(candidates, backings=backings(self.sources, self.answers))
         return Judge(
             self.judge_engine,
             self._reading_prompt,
@@ -180,6 +181,7 @@ class RunContext:
             self._early_prefill.read,
             self.citations,
             self._judge_tools,
+            self._remaining_tokens,
         )
 
     async def replace_judge(self, error: EngineError) -> bool:
@@ -222,8 +224,12 @@ class RunContext:
             self.tools,
             self._ordering.nonce,
             lambda: self.remaining_s,
-            lambda: self._budget.remaining_tokens if self._budget else None,
+            lambda: self._remaining_tokens,
         )
+
+    @property
+    def _remaining_tokens(self) -> int | None:
+        return self._budget.remaining_tokens if self._budget else None
 
     @property
     def _reading_prompt(self) -> Prompt:
@@ -299,7 +305,17 @@ class RunContext:
             self.emit,
             verbatim=self.strategy.returns_member_answers,
             tools=self.tools,
+            budget=self._lookup_budget,
         )
+
+    @property
+    def _lookup_budget(self) -> LookupBudget | None:
+        """What the lookups of the next round may spend: of the panel's half of all tokens, what is not for later rounds."""
+        budget, total = self._budget, self.settings.max_total_tokens
+        if budget is None or not total or not self._member_share:
+            return None
+        spent_by_then = total // 2 * (len(self.rounds) + 1) // self.max_rounds
+        return LookupBudget(lambda: budget.remaining_tokens, total - spent_by_then, self._member_share)
 
     async def _reading_of(self, answers: Sequence[Answer]) -> Reading:
         settings = self.settings

@@ -72,10 +72,13 @@ class AnswerDelta:
 
 @dataclass(frozen=True, slots=True)
 class ToolCalled:
-    """A member, by its answer's name, or the judge calls a tool. The text that it had generated so far is no part of its answer."""
+    """A member, by its answer's name, or the judge calls a tool. The text that it had generated so far is no part of its answer.
+
+    `server` is None for a call that cannot be made.
+    """
 
     name: str
-    server: str
+    server: str | None
     tool: str
     arguments: str
 

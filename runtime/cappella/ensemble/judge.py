@@ -8,7 +8,7 @@ from typing import Any
 
 from cappella.config.options import Settings
 from cappella.engines.base import Engine
-from cappella.ensemble import grouping, prompts
+from cappella.ensemble import evidence_share, grouping, prompts
 from cappella.ensemble.analysis import with_names, without_letters
 from cappella.ensemble.asking import Asking, unseen
 from cappella.ensemble.candidates import Candidates
@@ -50,6 +50,7 @@ class Judge:
         read_early: Mapping[str, int] | None = None,
         citations: Citations | None = None,
         tools: Tools | None = None,
+        remaining_tokens: int | None = None,
     ) -> None:
         self.answers = answers
         self.settings = settings
@@ -70,7 +71,8 @@ class Judge:
         self._ranking = ranking
         self._lettered_analysis: str | None = None
         look_up = JudgeLookups(self.asking, prompt, settings, tools).look_up if tools else None
-        self._reading = Reading(engine, prompt, candidates, settings, read_early or {}, look_up)
+        room_tokens = evidence_share.share(engine.capabilities.context_tokens, remaining_tokens)
+        self._reading = Reading(engine, prompt, candidates, settings, read_early or {}, room_tokens, look_up)
 
     @property
     def output_format(self) -> OutputFormat | None:

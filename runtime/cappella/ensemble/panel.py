@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from cappella.engines.waiting import WaitReason
 from cappella.ensemble.call import EngineCall
 from cappella.ensemble.events import AnswerDelta, AnswerDone, AnswerFailed, Awake, Emit, GraceStarted, Waiting
 from cappella.ensemble.grace import CancelReason, Patience, WaitPolicy
+from cappella.ensemble.lookup_budget import LookupBudget
 from cappella.ensemble.messages import has_images
 from cappella.ensemble.run import Answer, Call, Cut, Failure, Panel
 from cappella.ensemble.structured import formats
@@ -34,7 +35,7 @@ _CANCEL_MESSAGES: Mapping[CancelReason, str] = {
 class SeatRequest:
     """The prompt for one seat, and the engine that answers it; `nonce` is that of the marks in the prompt.
 
-    With `tools` it may look things up before it answers.
+    With `tools` it may look things up before it answers, within the `budget` of a run with a limit on tokens.
     """
 
     seat: Seat
@@ -42,6 +43,7 @@ class SeatRequest:
     prompt: Prompt
     nonce: str | None = None
     tools: Tools | None = None
+    budget: LookupBudget | None = None
 
 
 async def collect_answers(requests: Sequence[SeatRequest], wait_policy: WaitPolicy, emit: Emit) -> Panel:
@@ -125,7 +127,8 @@ class _Member:
             prompt = offering(request.prompt, request.tools) if request.tools else request.prompt
             async with aclosing(self._call.stream(request.engine, prompt, self.seat.sampling)) as chunks:
                 async for chunk in chunks:
-                    self._tell(names[chunk.sample], chunk)
+                    may_be_asked_again = request.tools and request.prompt.output_format
+                    self._tell(names[chunk.sample], replace(chunk, content="") if may_be_asked_again else chunk)
         except EngineError as error:
             await self._set_outcomes(error.reason, str(error), error.status_code)
         else:
@@ -141,7 +144,7 @@ class _Member:
         # The engine itself adds its number to the seed of a sample.
         sampling = self.seat.sampling if seed is None else self.seat.sampling.model_copy(update={"seed": seed + number})
         loop = ToolLoop(turns.name, self._request.engine, prompt, sampling, tools, self._new_call)
-        await turns.go_on(loop, self._request.prompt, partial(self._tell, turns.name))
+        await turns.go_on(loop, self._request.prompt, partial(self._tell, turns.name), self._request.budget)
 
     def _new_call(self) -> EngineCall:
         return EngineCall("panel", self.seat.name, nonce=self._request.nonce)

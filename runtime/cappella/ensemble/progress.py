@@ -60,6 +60,8 @@ class Progress:
             case events.GraceStarted():
                 late, grace_s = ", ".join(event.names), round(event.grace_s)
                 yield f"Enough members have answered. In {grace_s} s the answer is given without {late}.\n\n"
+            case events.ToolReturned() if event.use.server is None:
+                yield f"**{event.use.seat}** asked for a call that cannot be made.\n\n"
             case events.ToolReturned():
                 failed = ", which failed" if event.use.is_error else ""
                 yield f"**{event.use.seat}** called {event.use.tool}{failed}.\n\n"

@@ -12,6 +12,7 @@ from cappella.engines.base import Engine
 from cappella.ensemble import grouping
 from cappella.ensemble.candidates import Candidates
 from cappella.ensemble.choice import CHOICE_TOKENS
+from cappella.ensemble.evidence_share import with_evidence, with_less_evidence
 from cappella.ensemble.run import Answer, Shortened
 from cappella.ensemble.shares import Fitting, Reply, early_share, fit
 from cappella.errors import EngineContextExceeded
@@ -28,7 +29,7 @@ LookUp = Callable[[Candidates], Awaitable[Sequence[Message]]]
 class Reading:
     """One judge's reading of `candidates`. Of each answer in `kept` it has read so many characters early.
 
-    Before it reads them for anything else, it may `look_up` something.
+    Before it reads them for anything else, it may `look_up` something. The passages behind them have `evidence_tokens`.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Reading:
         candidates: Candidates,
         settings: Settings,
         kept: Mapping[str, int],
+        evidence_tokens: int,
         look_up: LookUp | None = None,
     ) -> None:
         self._engine = engine
@@ -46,11 +48,13 @@ class Reading:
         self._settings = settings
         self._kept = kept
         self._fitting: Fitting | None = None
-        self._is_less = False
+        self._is_less = self._has_less_evidence = False
         self._folded: dict[str, Shortened] | None = None
         self._lock = asyncio.Lock()
+        self._evidence_tokens = evidence_tokens
         self._look_up = look_up
-        self._looking_up = asyncio.Lock()
+        self._is_prepared = False
+        self._preparing = asyncio.Lock()
 
     @property
     def shortened(self) -> Sequence[Shortened]:
@@ -60,19 +64,20 @@ class Reading:
         return [parts[answer.name] for answer in self._all.answers if answer.name in parts]
 
     async def ask(self, call: Callable[[Candidates], Awaitable[T]]) -> T:
-        """The call's result; asked again with shorter answers if the engine refuses the prompt as too long.
+        """The call's result; asked again if the engine refuses the prompt as too long: with less evidence, then with shorter answers.
 
         Raises EngineError, EngineContextExceeded if the conversation alone leaves no room.
         """
-        await self._look_up_once()
+        await self._prepare()
         fitting = await self._fit()
-        try:
-            return await call(fitting.candidates)
-        except EngineContextExceeded:
-            less = await self._fit_less(fitting)
-            if less.candidates == fitting.candidates:
-                raise
-            return await call(less.candidates)
+        while True:
+            try:
+                return await call(fitting.candidates)
+            except EngineContextExceeded:
+                less = await self._fit_less(fitting)
+                if less.candidates == fitting.candidates:
+                    raise
+                fitting = less
 
     async def fold(
         self, synthesize: Callable[[int, Candidates], Awaitable[Answer]], write: Callable[[Candidates], Awaitable[T]]
@@ -82,48 +87,62 @@ class Reading:
         `synthesize` makes a draft of the answers in a window, of at most so many tokens. None if they fit as a whole.
         Raises EngineError.
         """
-        await self._look_up_once()
+        await self._prepare()
         fitting = await self._fit()
         if not fitting.candidates.parts:
             return None
         self._folded = {}
         waiting, window, size = list(self._all.answers), list[Answer](), 0
+        made_of = dict[str, Sequence[str]]()
         while True:
             while waiting and (len(window) < 2 or size + fitting.sizes[waiting[0].name] <= fitting.room):
                 size += fitting.sizes[waiting[0].name]
                 window.append(waiting.pop(0))
             if not waiting:
-                return await self._ask_window(window, write)
-            draft = await self._ask_window(window, partial(synthesize, fitting.room // 2))
+                return await self._ask_window(window, made_of, write)
+            draft = await self._ask_window(window, made_of, partial(synthesize, fitting.room // 2))
+            made_of = {draft.name: [name for answer in window for name in made_of.get(answer.name, [answer.name])]}
             window, size, fitting = [draft], draft.call.usage.completion_tokens, self._fitting or fitting
 
-    async def _look_up_once(self) -> None:
-        """Let the judge look things up over the answers, with room for what it finds; later prompts go on from that."""
-        async with self._looking_up:
-            if self._look_up is None:
-                return
-            lookups = await self._look_up((await self._fitted(self._all, self._kept, LESS)).candidates)
-            self._all, self._look_up = replace(self._all, lookups=lookups), None
+    async def _prepare(self) -> None:
+        """Fit the evidence, and let the judge look things up over the answers, with room for what it finds, once.
 
-    async def _ask_window(self, window: Sequence[Answer], call: Callable[[Candidates], Awaitable[T]]) -> T:
+        Later prompts go on from that.
+        """
+        async with self._preparing:
+            if self._is_prepared:
+                return
+            self._all = await with_evidence(self._all, self._engine, self._evidence_tokens)
+            if self._look_up:
+                lookups = await self._look_up((await self._fitted(self._all, self._kept, LESS)).candidates)
+                self._all = replace(self._all, lookups=lookups)
+            self._is_prepared = True
+
+    async def _ask_window(
+        self, window: Sequence[Answer], made_of: Mapping[str, Sequence[str]], call: Callable[[Candidates], Awaitable[T]]
+    ) -> T:
         """As `ask`, with a window of its own. After a refusal all later windows have less room."""
-        candidates = replace(self._all, answers=window)
-        fitted = await self._fitted(candidates, {}, LESS if self._is_less else 1.0)
-        try:
-            result = await call(fitted.candidates)
-        except EngineContextExceeded:
-            refused = fitted.candidates
-            await self._fit_less(await self._fit())
-            fitted = await self._fitted(candidates, {}, LESS)
-            if fitted.candidates == refused:
-                raise
-            result = await call(fitted.candidates)
+        fitted = await self._fit_window(window, made_of)
+        while True:
+            try:
+                result = await call(fitted.candidates)
+                break
+            except EngineContextExceeded:
+                refused = fitted.candidates
+                await self._fit_less(await self._fit())
+                fitted = await self._fit_window(window, made_of)
+                if fitted.candidates == refused:
+                    raise
         names = {answer.name for answer in self._all.answers}
         self._folded = {
             **(self._folded or {}),
             **{n: part for n, part in fitted.candidates.parts.items() if n in names},
         }
         return result
+
+    async def _fit_window(self, window: Sequence[Answer], made_of: Mapping[str, Sequence[str]]) -> Fitting:
+        candidates = replace(self._all, answers=window, made_of=made_of)
+        return await self._fitted(candidates, {}, LESS if self._is_less else 1.0)
 
     async def _fit(self) -> Fitting:
         async with self._lock:
@@ -137,7 +156,12 @@ class Reading:
     async def _fit_less(self, refused: Fitting) -> Fitting:
         """Other calls at the same time may have been refused as well."""
         async with self._lock:
-            if self._fitting is refused and not self._is_less:
+            if self._fitting is not refused:
+                return self._fitting or refused
+            if self._all.backings and not self._has_less_evidence:
+                self._has_less_evidence, self._all = True, with_less_evidence(self._all)
+                self._fitting = await self._fitted(self._all, self._kept)
+            elif not self._is_less:
                 self._is_less = True
                 self._fitting = await self._fitted(self._all, {}, LESS)
         return self._fitting or refused

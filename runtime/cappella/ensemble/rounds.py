@@ -12,6 +12,7 @@ from cappella.ensemble import prompts
 from cappella.ensemble.candidates import Candidates
 from cappella.ensemble.events import Emit
 from cappella.ensemble.grace import WaitPolicy
+from cappella.ensemble.lookup_budget import LookupBudget
 from cappella.ensemble.messages import for_member
 from cappella.ensemble.panel import SeatRequest, collect_answers
 from cappella.ensemble.run import Answer, Panel
@@ -34,8 +35,12 @@ async def ask_round(
     emit: Emit,
     verbatim: bool,
     tools: ToolRun,
+    budget: LookupBudget | None = None,
 ) -> Panel:
-    """One round over the seats, which see the `previous` answers if there are any. For `verbatim` see `for_member`."""
+    """One round over the seats, which see the `previous` answers if there are any. For `verbatim` see `for_member`.
+
+    Lookups stay within the `budget`.
+    """
     shown = Candidates.shuffled(previous, settings.seed) if previous else None
     requests = []
     for seat in seats:
@@ -47,7 +52,7 @@ async def ask_round(
             seat_prompt = replace(seat_prompt, messages=messages)
         nonce = shown.nonce if shown else tools.nonce if box.tools else None
         used = Tools(box, tools, nonce) if nonce and box.tools else None
-        requests.append(SeatRequest(seat, engine, seat_prompt, nonce, used))
+        requests.append(SeatRequest(seat, engine, seat_prompt, nonce, used, budget))
     return await collect_answers(requests, wait_policy, emit)
 
 

@@ -38,7 +38,8 @@ class Call:
     """The tokens and seconds of one engine call. `began_at` is on the clock of `time.monotonic`.
 
     `seat` is the seat's name for a member's call, else the model's. `tokens_per_step` is the mean number of tokens
-    that one decoding step gave: 1 without speculative decoding.
+    that one decoding step gave: 1 without speculative decoding. One `of_judge` reads the answers, from the beginning that an early
+    prefill has read.
     """
 
     role: Role
@@ -48,6 +49,7 @@ class Call:
     first_token_s: float | None
     total_s: float
     tokens_per_step: float = 1.0
+    of_judge: bool = False
 
     @property
     def ended_at(self) -> float:

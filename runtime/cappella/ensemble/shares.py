@@ -1,8 +1,9 @@
 """Fits answers into a reader's context: equal shares, and what short ones leave goes to long ones, whose middle is left out."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from cappella.engines import waiting
 from cappella.engines.base import Engine
@@ -33,6 +34,7 @@ SAFETY = 0.95
 MAX_COUNTS = 6
 COUNT_TIMEOUT_S = 5.0
 _SHORT = Prompt([{"role": "user", "content": "."}])
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +92,18 @@ async def fit(
     needed = estimate_tokens(frame) * BYTES_PER_TOKEN + sum(sizes) + _slack(len(texts))
     if scale == 1 and needed <= context - reply.reserved(context, max(sizes, default=0)):
         return Fitting(candidates)
+    return await counted(reader, lambda count: _fit(candidates, frame, count, reply, kept or {}, scale, context))
+
+
+async def counted(reader: Engine, fit: Callable[["Counter"], Awaitable[T]]) -> T:
+    """What `fit` makes of counts by the reader's own tokenizer, or of bytes where that fails or is slow."""
     try:
         if reader.status.state == "asleep":
             await reader.count_tokens(_SHORT)  # Its wake is no part of the time that counting may take.
         async with waiting.timeout(COUNT_TIMEOUT_S):
-            return await _fit(candidates, frame, _Counter(reader), reply, kept or {}, scale, context)
+            return await fit(Counter(reader))
     except (EngineError, TimeoutError):
-        return await _fit(candidates, frame, _Bytes(), reply, kept or {}, scale, context)
+        return await fit(_Bytes())
 
 
 def early_share(prompt: Prompt, context: int | None, reply: Reply, answers: int) -> int | None:
@@ -128,7 +135,7 @@ def _slack(answers: int) -> int:
     return SLACK_TOKENS + ANSWER_SLACK_TOKENS * answers
 
 
-class _Counter:
+class Counter:
     """Counts tokens by the reader's own tokenizer."""
 
     def __init__(self, reader: Engine) -> None:
@@ -146,7 +153,7 @@ class _Counter:
         return max(counted - self._template_tokens, 1 if text else 0)
 
 
-class _Bytes(_Counter):
+class _Bytes(Counter):
     """Where nobody can count tokens: no text has more than bytes."""
 
     def __init__(self) -> None:
@@ -167,7 +174,7 @@ def _images(message: Message) -> int:
 async def _fit(
     candidates: Candidates,
     frame: Prompt,
-    count: _Counter,
+    count: Counter,
     reply: Reply,
     kept: Mapping[str, int],
     scale: float,
@@ -201,7 +208,7 @@ def _limits(sizes: Mapping[str, int], room: int, read: set[str]) -> Mapping[str,
     return {name: sizes[name] if name in read else rest for name in sizes}
 
 
-async def _shortened(name: str, text: str, tokens: int, limit: int, kept: int, count: _Counter) -> Shortened:
+async def _shortened(name: str, text: str, tokens: int, limit: int, kept: int, count: Counter) -> Shortened:
     """The beginning and the end of the text, half of the limit each."""
     half = max(limit - MARK_TOKENS, 0) // 2
     (head, head_tokens), (tail, tail_tokens) = await asyncio.gather(
@@ -212,7 +219,7 @@ async def _shortened(name: str, text: str, tokens: int, limit: int, kept: int, c
     return Shortened(name, head, min(tail, len(text) - head), head_tokens + tail_tokens, tokens)
 
 
-async def _most(text: str, tokens: int, limit: int, count: _Counter, from_end: bool) -> tuple[int, int]:
+async def _most(text: str, tokens: int, limit: int, count: Counter, from_end: bool) -> tuple[int, int]:
     """How many characters of the text's beginning or end have at most `limit` tokens, and how many they have."""
     characters = len(text)
     for _ in range(MAX_COUNTS):

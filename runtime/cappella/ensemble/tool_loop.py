@@ -95,6 +95,7 @@ class ToolLoop:
         self._tools = tools
         self.new_call = new_call
         self._calls_left = tools.box.max_calls
+        self._has_ended = False
         self._answered: set[tuple[str, str]] = set()
         self._last: tuple[Prompt, Answer, Sequence[Found]] | None = None
         self._fenced: list[str] = []
@@ -119,7 +120,11 @@ class ToolLoop:
     @property
     def may_call(self) -> bool:
         """Whether it may call tools in its next turn."""
-        return self._calls_left > 0
+        return self._calls_left > 0 and not self._has_ended
+
+    def end_calls(self) -> None:
+        """Its next turn is its answer, whatever it may call until then."""
+        self._has_ended = True
 
     async def use(self, said: Answer, *, as_text: bool, ends_at: float | None = None) -> None:
         """Make the calls in what the model said, all at once, and let the prompt grow by them and by what they gave.
@@ -133,7 +138,7 @@ class ToolLoop:
         self._calls_left -= len(made)
         if all((call.name, call.arguments) in self._answered for call in made):
             # A small model repeats itself until it may call no more.
-            self._calls_left = 0
+            self.end_calls()
         found = list(await asyncio.gather(*(self._found_in_time(call, as_text, ends_at) for call in made)))
         served = (call for call, each in zip(made, found, strict=True) if not each.result.is_error)
         self._answered |= {(call.name, call.arguments) for call in served}
@@ -144,6 +149,11 @@ class ToolLoop:
             self._room(said, len(made)),
         )
         self._grow()
+
+    def refuse(self, said: Answer, why: str) -> None:
+        """Make none of the calls in what the model said, which is not told: its next turn does not hear of them."""
+        for call in said.tool_calls[: self._calls_left]:
+            self._tools.run.fail(self._name, call.name, call.arguments, why)
 
     def answering(self, asked: Prompt) -> Prompt:
         """The prompt for an answer, in the format that was `asked` for."""

@@ -10,6 +10,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, fields
 
 from cappella.config.seat_tools import SeatTools
+from cappella.ensemble import call_counter
 from cappella.ensemble.candidates import fresh_nonce
 from cappella.ensemble.events import Emit, ToolCalled, ToolReturned
 from cappella.ensemble.run import ToolUse
@@ -20,6 +21,8 @@ from cappella.types import Json
 
 Key = tuple[str, str, str]
 logger = logging.getLogger("cappella")
+_given_up = set["asyncio.Task[ToolResult]"]()
+"""Calls that were cancelled and have not ended: the event loop does not keep them."""
 
 
 @dataclass(slots=True)
@@ -62,11 +65,13 @@ class ToolRun:
         """The tools that a seat with these is offered now; those that offer none are noted in `missing`."""
         toolbox = Toolbox.of(tools, self._servers, self._withheld)
         self.missing |= toolbox.missing
+        call_counter.add_missing(toolbox.missing)
         return toolbox
 
     def fail(self, seat: str, name: str, arguments: str, message: str) -> Found:
         """A call that cannot be made: the model is told why, and it counts."""
-        self.uses.append(ToolUse(seat, None, name, arguments, time.monotonic(), 0.0, True, False, len(message)))
+        self._emit(ToolCalled(seat, None, name, arguments))
+        self._add(ToolUse(seat, None, name, arguments, time.monotonic(), 0.0, True, False, len(message)))
         return Found(ToolResult(message, is_error=True))
 
     async def call(self, seat: str, tool: Tool, arguments: Json, *, as_text: bool = False) -> Found:
@@ -82,8 +87,12 @@ class ToolRun:
             size = len(result.text) + sum(len(passage.text) for passage in result.passages)
             failed = result.is_error
             use = ToolUse(seat, tool.server, tool.name, written, began_at, took_s, failed, shared, size, as_text)
-            self.uses.append(use)
-            self._emit(ToolReturned(use))
+            self._add(use)
+
+    def _add(self, use: ToolUse) -> None:
+        self.uses.append(use)
+        self._emit(ToolReturned(use))
+        call_counter.add_tool_use(use)
 
     async def _made(self, tool: Tool, arguments: Json) -> tuple[bool, ToolResult]:
         """The result, and whether the call was another one's."""
@@ -101,8 +110,7 @@ class ToolRun:
             call.waiters -= 1
             if not call.waiters and not call.task.done():
                 del self._calls[key]
-                call.task.cancel()
-                await asyncio.wait({call.task})
+                _give_up(call.task)
         if call.task.result().is_error and self._calls.get(key) is call:
             # It may go well another time.
             del self._calls[key]
@@ -122,6 +130,13 @@ class ToolRun:
         except Exception:
             logger.exception("the tool server %s broke its promise to raise nothing", tool.server)
         return ToolResult(f"{tool.server} gave no result.", is_error=True)
+
+
+def _give_up(task: "asyncio.Task[ToolResult]") -> None:
+    """Cancel a call. Nobody waits until it has ended: its server may not hear of it."""
+    _given_up.add(task)
+    task.add_done_callback(_given_up.discard)
+    task.cancel()
 
 
 def _cleaned(result: ToolResult) -> ToolResult:

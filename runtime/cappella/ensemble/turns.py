@@ -5,10 +5,11 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from cappella.ensemble.call import Completion, EngineCall
+from cappella.ensemble.lookup_budget import LookupBudget
 from cappella.ensemble.run import Answer, Call
 from cappella.ensemble.structured import formats
 from cappella.ensemble.tool_loop import ToolLoop
-from cappella.errors import EngineContextExceeded, EngineError
+from cappella.errors import EngineContextExceeded, EngineError, EngineOverBudget
 from cappella.types import Chunk, Prompt
 
 
@@ -39,25 +40,37 @@ class Turns:
     @property
     def answer(self) -> Answer:
         """The last completion as an answer, with the thoughts of all turns."""
-        *lookups, last = (call.record for call in self._calls)
+        *lookups, last = (call.record for call in self._calls if call.was_called)
         answer = self.completion.answer(self.name, last)
         thoughts = [each.reasoning for each in (*self._earlier, self.completion) if each.reasoning]
         return replace(answer, reasoning="\n\n".join(thoughts), lookups=lookups)
 
-    async def go_on(self, loop: ToolLoop, asked: Prompt, on_chunk: Callable[[Chunk], object]) -> None:
-        """Make calls and ask again until it answers, in the format that was `asked` for. Sets `error`."""
+    async def go_on(
+        self, loop: ToolLoop, asked: Prompt, on_chunk: Callable[[Chunk], object], budget: LookupBudget | None = None
+    ) -> None:
+        """Make calls and ask again until it answers, in the format that was `asked` for. Sets `error`.
+
+        Once the `budget` allows no more lookups, it answers with what it has found. Text of a turn that may be asked for once
+        more, in the format, goes to `on_chunk` only when that is known.
+        """
         has_format = False
         try:
             while self.completion.has_calls and not self.completion.error(self.name):
                 if all(each.has_calls for each in self._calls[-1].completions):
                     self._calls[-1].role = "lookup"
-                await loop.use(
-                    self.completion.answer(self.name, self._calls[-1].record), as_text=self.completion.has_written_call
+                said, as_text = (
+                    self.completion.answer(self.name, self._calls[-1].record),
+                    self.completion.has_written_call,
                 )
-                has_format = not loop.may_call
+                await (budget.use(loop, said, as_text=as_text) if budget else loop.use(said, as_text=as_text))
                 await self._ask(loop, asked, on_chunk, may_call=loop.may_call)
+                has_format = not loop.may_call
             if not has_format and await self._violates(asked):
                 await self._ask(loop, asked, on_chunk, may_call=False)
+            elif not has_format and asked.output_format:
+                on_chunk(Chunk(self.completion.text))
+        except EngineOverBudget as error:
+            self.error = EngineOverBudget(f"the lookups of {self.name} left too few tokens for its answer: {error}")
         except EngineError as error:
             self.error = error
 
@@ -67,13 +80,21 @@ class Turns:
         return await formats.violation(asked.output_format, self.completion.text) is not None
 
     async def _ask(self, loop: ToolLoop, asked: Prompt, on_chunk: Callable[[Chunk], object], *, may_call: bool) -> None:
-        """One more turn, with less of the results if they turn out too long. Raises EngineError."""
+        """One more turn, with less of the results if they turn out too long. Raises EngineError.
+
+        It is an answer where the tokens of the run allow nothing else.
+        """
         try:
-            await self._ask_once(loop, loop.prompt if may_call else loop.answering(asked), on_chunk)
-        except EngineContextExceeded:
+            await self._ask_once(loop, asked, on_chunk, may_call=may_call)
+        except (EngineContextExceeded, EngineOverBudget) as error:
+            is_over_budget = isinstance(error, EngineOverBudget)
+            if is_over_budget:
+                # Others have spent meanwhile what it counted on.
+                loop.end_calls()
+            may_call = may_call and loop.may_call
             if not loop.shorten():
                 raise
-            await self._ask_once(loop, loop.prompt if may_call else loop.answering(asked), on_chunk)
+            await self._ask_once(loop, asked, on_chunk, may_call=may_call)
         if may_call:
             self.completion.read_written_call(loop.names)
             return
@@ -81,11 +102,14 @@ class Turns:
             await self._ask_once(loop, loop.answering(asked), on_chunk)
         self.completion.drop_calls()
 
-    async def _ask_once(self, loop: ToolLoop, prompt: Prompt, on_chunk: Callable[[Chunk], object]) -> None:
+    async def _ask_once(
+        self, loop: ToolLoop, asked: Prompt, on_chunk: Callable[[Chunk], object], *, may_call: bool
+    ) -> None:
+        prompt, is_settled = (loop.prompt, not asked.output_format) if may_call else (loop.answering(asked), True)
         call = loop.new_call()
         self._earlier.append(self.completion)
         self._calls.append(call)
         self.completion = call.completions[0]
         async with aclosing(call.stream(loop.engine, prompt, loop.sampling)) as chunks:
             async for chunk in chunks:
-                on_chunk(chunk)
+                on_chunk(chunk if is_settled else replace(chunk, content=""))

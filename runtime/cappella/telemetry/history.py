@@ -53,7 +53,7 @@ class History:
         if record.run is not None:
             fusion = trace.fusion(_with_all_calls(record, record.run), trace.FullDetail())
         else:
-            fusion = trace.unfinished(run_id, record.settings, status, record.error)
+            fusion = trace.unfinished(run_id, record.settings, status, record.error, record)
         return fusion if self._content else trace.without_content(fusion)
 
     def _content_of(self, record: RunRecord) -> RunContent:

@@ -84,11 +84,21 @@ class Recorder:
                 status, failure = type(error).__name__, error
                 raise
             finally:
-                spent, status = run.calls if run else made, _cancel_cause(status)
-                total_s = time.monotonic() - began
-                await self._run_ended(
-                    RunRecord(listener.run_id, key, prompt, settings, status, run, failure, spent, total_s)
+                status, total_s = _cancel_cause(status), time.monotonic() - began
+                record = RunRecord(
+                    listener.run_id,
+                    key,
+                    prompt,
+                    settings,
+                    status,
+                    run,
+                    failure,
+                    run.calls if run else made.calls,
+                    total_s,
+                    made.tool_uses,
+                    made.missing_tools,
                 )
+                await self._run_ended(record)
 
     @asynccontextmanager
     async def call(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from cappella.auth.keys import Key
 from cappella.config.options import Settings
 from cappella.ensemble.errors import PanelFailed
-from cappella.ensemble.run import Call, Failure, Run
+from cappella.ensemble.run import Call, Failure, Run, ToolUse
 from cappella.types import Json, Prompt, Usage
 
 
@@ -17,7 +17,8 @@ from cappella.types import Json, Prompt, Usage
 class RunRecord:
     """An ended run. `status` is the run's status, `cancelled`, or the class name of the error that ended it.
 
-    `run` is None for a failed run; `calls` are all its engine calls. Tokens of interrupted calls are estimated.
+    `run` is None for a failed run; `calls` are all its engine calls. Tokens of interrupted calls are estimated. `tool_uses`
+    are all its calls of tools, `missing_tools` the servers whose tools a seat was not offered, and why.
     """
 
     run_id: str | None
@@ -29,6 +30,8 @@ class RunRecord:
     error: Exception | None
     calls: Sequence[Call]
     total_s: float
+    tool_uses: Sequence[ToolUse] = ()
+    missing_tools: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def settings_used(self) -> Settings:

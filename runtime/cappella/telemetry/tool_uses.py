@@ -1,28 +1,36 @@
 """What a trace and the audit log tell of the tools that members and judge called."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from cappella.ensemble import run as ensemble_run
-from cappella.ensemble.run import Run
-from cappella.telemetry.trace_types import ToolUse, Trace
+from cappella.ensemble.run import Call
+from cappella.telemetry.trace_types import ToolUse, Trace, UnfinishedTrace
 from cappella.types import Json
 
 CANNOT_BE_MADE = "unknown"
 """Counts calls of tools that do not exist, whose names a model has made up."""
 
 
-def add(trace: Trace, run: Run) -> None:
+class Used(Protocol):
+    """A run, or the record of one that failed."""
+
+    @property
+    def calls(self) -> Sequence[Call]: ...
+    @property
+    def tool_uses(self) -> Sequence[ensemble_run.ToolUse]: ...
+    @property
+    def missing_tools(self) -> Mapping[str, str]: ...
+
+
+def add(trace: Trace | UnfinishedTrace, used: Used) -> None:
     """Add the calls of tools to a trace, and the servers whose tools a seat was not offered."""
-    if run.tool_uses:
-        trace["tool_calls"] = told(run)
-    if run.missing_tools:
-        trace["missing_tools"] = dict(run.missing_tools)
-
-
-def told(run: Run) -> list[ToolUse]:
-    began_at = min((call.began_at for call in run.calls), default=0.0)
-    return [_told(use, began_at) for use in run.tool_uses]
+    if used.tool_uses:
+        began_at = min((call.began_at for call in used.calls), default=0.0)
+        trace["tool_calls"] = [_told(use, began_at) for use in used.tool_uses]
+    if used.missing_tools:
+        trace["missing_tools"] = dict(used.missing_tools)
 
 
 def _told(use: ensemble_run.ToolUse, began_at: float) -> ToolUse:
@@ -48,7 +56,6 @@ def without_content(use: Json) -> Json:
     return {name: value for name, value in use.items() if name not in hidden}
 
 
-def counts(run: Run | None) -> Mapping[str, int]:
-    """How many calls a run made of each tool, as `server/tool`."""
-    uses = run.tool_uses if run else ()
+def counts(uses: Sequence[ensemble_run.ToolUse]) -> Mapping[str, int]:
+    """How many of these calls were of each tool, as `server/tool`."""
     return Counter(f"{use.server}/{use.tool}" if use.server else CANNOT_BE_MADE for use in uses)

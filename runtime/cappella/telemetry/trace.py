@@ -8,7 +8,7 @@ from typing import Protocol
 from cappella import vocabulary
 from cappella.config.options import Settings
 from cappella.ensemble.errors import PanelFailed
-from cappella.ensemble.run import Answer, Call, Failure, GateDecision, Role, Run
+from cappella.ensemble.run import Answer, Call, Failure, GateDecision, Run
 from cappella.telemetry import found_sources, judged, tool_uses, weighed
 from cappella.telemetry.trace_types import (
     CallCost,
@@ -127,8 +127,10 @@ def decision(gate: GateDecision) -> Decision:
     return {"bypass": gate.bypass, "model": gate.model, "reason": gate.reason}
 
 
-def unfinished(run_id: str, settings: Settings, status: str, error: Exception | None) -> UnfinishedTrace:
-    """The trace of a run without an answer: its panel, and the failures that are known."""
+def unfinished(
+    run_id: str, settings: Settings, status: str, error: Exception | None, used: tool_uses.Used
+) -> UnfinishedTrace:
+    """The trace of a run without an answer: its panel, the failures that are known, and its calls of tools."""
     failed = error if isinstance(error, PanelFailed) else None
     trace: UnfinishedTrace = {
         "run_id": run_id,
@@ -142,6 +144,7 @@ def unfinished(run_id: str, settings: Settings, status: str, error: Exception | 
     }
     if failed:
         trace["responses"] = responses(failed.answers)
+    tool_uses.add(trace, used)
     return trace
 
 
@@ -186,7 +189,7 @@ def cost(calls: Sequence[Call]) -> Counts:
     """The sum of all calls. An early prefill's prompt counts once, though the judge reads it again: then as cached."""
     early = [call.usage for call in calls if call.role == "prefill"]
     others = [call.usage for call in calls if call.role != "prefill"]
-    has_read = any(call.role in _JUDGE_READS and call.usage.prompt_tokens for call in calls)
+    has_read = any(call.of_judge and call.usage.prompt_tokens for call in calls)
     unread_tokens = 0 if has_read else max((usage.prompt_tokens for usage in early), default=0)
     # Cached only because the run itself had filled the cache.
     warmed_tokens = sum(usage.prompt_tokens - usage.cached_tokens for usage in early)
@@ -197,10 +200,6 @@ def cost(calls: Sequence[Call]) -> Counts:
         sum(call.usage.completion_tokens for call in calls),
         sum(call.usage.reasoning_tokens for call in calls),
     )
-
-
-_JUDGE_READS: tuple[Role, ...] = ("agreement", "analysis", "choice", "fold", "final")
-"""Calls of the judge whose prompts begin with the early prefill's."""
 
 
 def call_costs(calls: Sequence[Call]) -> list[CallCost]:

@@ -171,6 +171,8 @@ class UnfinishedTrace(TypedDict):
     failed_models: list[FailedModel]
     seed: Count
     responses: NotRequired[list[PanelAnswer]]
+    tool_calls: NotRequired[list[ToolUse]]
+    missing_tools: NotRequired[dict[str, str]]
 
 
 class Trace(WeighedTrace, SourcesTrace):

@@ -55,7 +55,7 @@ class AuditRecorder:
             "status": record.status,
             "failure_reason": _reason(record),
         }
-        if counts := tool_uses.counts(record.run):
+        if counts := tool_uses.counts(record.tool_uses):
             line["tool_calls"] = dict(counts)
         self._log.write(line, lambda: _run_content(record))
 

@@ -102,6 +102,9 @@ function withEvent(run, event, nowMs) {
       return { ...run, grace: { names: event.models, endsMs: nowMs + event.grace_ms } };
     case "answer.delta":
       return withMember(run, event.model, (member) => withText(member, event, nowMs));
+    case "tool.called":
+      // What it has said before is no part of its answer.
+      return withMember(run, event.model, (member) => ({ ...member, text: "" }));
     case "answer.done":
       return withPanelEnd(
         withMember(run, event.model, (member) => doneMember(member, event, nowMs)),
