@@ -99,7 +99,7 @@ class Turns:
             self.completion.read_written_call(loop.names)
             return
         if loop.has_calls_for_answer(self.completion.text):
-            await self._ask_once(loop, loop.answering(asked), on_chunk)
+            await self._ask_once(loop, asked, on_chunk, may_call=False)
         self.completion.drop_calls()
 
     async def _ask_once(
