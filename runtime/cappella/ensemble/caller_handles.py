@@ -23,7 +23,8 @@ class CallerHandles:
 
 def caller_handles(messages: Sequence[Message], settings: Settings) -> CallerHandles:
     """The handles in a conversation and in the answers that the request gives; none where nothing can be found."""
-    tools = [settings.judge_tools, *(seat.tools for seat in (*settings.panel, *settings.next_judges))]
+    members, judges = [seat.tools for seat in settings.panel], [seat.tools for seat in settings.next_judges]
+    tools = [*members, settings.judge_tools, *judges]
     if not any(each.servers for each in tools):
         return CallerHandles()
     earlier = [text_of(message) for message in messages if message["role"] == "assistant"]
