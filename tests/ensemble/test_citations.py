@@ -289,7 +289,7 @@ async def test_the_answer_of_a_model_that_answers_alone_is_checked(
 ) -> None:
     sources = Sources()
     sources.add([RATES], "cat")
-    monkeypatch.setattr(context, "Sources", lambda: sources)
+    monkeypatch.setattr(context, "Sources", lambda taken: sources)
     fake_engines.let("cat", Script(("28 [S1]", " [S9]", ".")))
     run = await fake_engines.run(gate=Gate(mode="rules", model="cat", max_words=9))
     assert (run.status, run.content, final_text(fake_engines)) == ("bypassed", "28 [S1].", "28 [S1].")

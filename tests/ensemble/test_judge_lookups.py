@@ -149,15 +149,17 @@ async def test_what_a_judge_looks_up_leaves_the_tokens_of_the_run_that_its_answe
 ) -> None:
     fake_engines.tool_servers["box"] = box = adding()
     judge = fake_engines.servers["judge"]
-    judge.tokens = 200
+    judge.tokens, numbers = 200, iter(range(100))
 
     def script(body: Json) -> Script:
-        return Script(("The", " answer")) if "Now write" in str(body["messages"][-1]["content"]) else ADD
+        # Calls of its own each time: one that repeats itself is stopped for that.
+        call = Script((), calls=(("add", f'{{"q": "1+{next(numbers)}"}}'),), finish_reason="tool_calls")
+        return Script(("The", " answer")) if "Now write" in str(body["messages"][-1]["content"]) else call
 
     judge.script = script
     run = await fake_engines.run(judge_tools=SeatTools(("box",), max_calls=16), max_total_tokens=3000, analysis="off")
     assert (run.content, run.status) == ("The answer", "ok")
-    assert box.asked
+    assert 1 <= len(box.asked) < 16
     assert judge.bodies[-1]["max_completion_tokens"] >= 3000 // 4
 
 

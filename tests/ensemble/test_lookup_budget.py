@@ -86,7 +86,7 @@ async def test_a_member_that_has_no_tokens_left_for_an_answer_fails_and_says_why
     done = await run(fake_engines, 600, quorum=1)
     (failure,) = done.failures
     assert (failure.name, failure.reason) == ("ann", "budget")
-    assert "lookups of ann" in failure.error
+    assert "answer of ann" in failure.error
     assert "max_total_tokens" in failure.error
 
 

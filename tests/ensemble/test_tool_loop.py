@@ -4,11 +4,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-import pytest
-
 from cappella.config.options import Seat
 from cappella.config.seat_tools import SeatTools
-from cappella.ensemble.events import AnswerDelta, ToolCalled, ToolReturned
+from cappella.ensemble.events import ToolCalled, ToolReturned
 from cappella.tools.base import ToolResult
 from cappella.types import OutputFormat, Prompt, Sampling
 from support.fake_engines import MEMBERS, FakeEngines, eventually
@@ -260,48 +258,6 @@ async def test_a_format_holds_for_the_answer_and_not_for_the_turns_before_it(fak
     run = await fake_engines.put(prompt, panel=seats("box", names=("ann",)), strategy="vote", quorum=1)
     assert run.content == '{"sum": 4}'
     assert ["response_format" in body for body in all_bodies(fake_engines, "ann")] == [False, False, True]
-
-
-def spoken(fake_engines: FakeEngines, name: str) -> str:
-    """The text of an answer as the stream tells it: what is said before a call is no part of it."""
-    text = ""
-    for event in fake_engines.events:
-        if isinstance(event, AnswerDelta | ToolCalled) and event.name == name:
-            text = text + event.text if isinstance(event, AnswerDelta) else ""
-    return text
-
-
-@pytest.mark.parametrize("first", ["It is four.", '{"sum": 4}'])
-@pytest.mark.parametrize("calls", [True, False])
-async def test_the_stream_of_an_answer_in_a_format_has_its_text_once(
-    fake_engines: FakeEngines, first: str, calls: bool
-) -> None:
-    fake_engines.tool_servers["box"] = adding()
-    call = Script(("Let me see.",), calls=(("add", '{"q": "2+2"}'),), finish_reason="tool_calls")
-
-    def script(body: Json) -> Script:
-        if "response_format" in body:
-            return Script(('{"sum"', ": 4}"))
-        return call if calls and not results(body) else Script((first[:4], first[4:]))
-
-    fake_engines.let("ann", script)
-    schema = {"name": "sum", "schema": {"type": "object", "required": ["sum"]}}
-    output_format = OutputFormat("response_format", {"type": "json_schema", "json_schema": schema})
-    prompt = Prompt([{"role": "user", "content": "2+2?"}], output_format=output_format)
-    run = await fake_engines.put(prompt, panel=seats("box", names=("ann",)), strategy="vote", quorum=1)
-    assert run.content == spoken(fake_engines, "ann") == '{"sum": 4}'
-
-
-async def test_the_stream_tells_calls_that_cannot_be_made_so_that_what_was_said_before_is_no_part_of_the_answer(
-    fake_engines: FakeEngines,
-) -> None:
-    fake_engines.tool_servers["box"] = adding()
-    call = Script(("Let me see.",), calls=(("divide", "{}"),), finish_reason="tool_calls")
-    fake_engines.let("ann", lambda body: Script(("Two.",)) if results(body) else call)
-    await fake_engines.run(panel=seats("box"))
-    assert spoken(fake_engines, "ann") == "Two."
-    told = [event for event in fake_engines.events if isinstance(event, ToolCalled | ToolReturned)]
-    assert [type(event) for event in told] == [ToolCalled, ToolReturned]
 
 
 async def test_a_turn_that_fails_fails_its_answer_alone(fake_engines: FakeEngines) -> None:

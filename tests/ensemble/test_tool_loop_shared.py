@@ -198,6 +198,22 @@ async def test_long_results_lose_their_middle_and_fit_into_the_context(fake_engi
     assert "characters are left out" in text
 
 
+async def test_results_of_dense_text_leave_room_for_the_answer_as_the_engine_counts_them(
+    fake_engines: FakeEngines,
+) -> None:
+    digits = "".join(str(number) for number in range(5000))
+    fake_engines.tool_servers["box"] = SmallTools(functions={"add": lambda _: ToolResult(digits)})
+    looks_up(fake_engines, "ann")
+    server = fake_engines.servers["ann"]
+    server.tokens_of = lambda body: sum(len(str(message["content"])) for message in body["messages"])
+    server.engine.capabilities = replace(server.engine.capabilities, context_tokens=8000)
+    await fake_engines.run(panel=(seat("ann", "box"), seat("bob")))
+    (text,) = results(server.bodies[-1])
+    assert "characters are left out" in text
+    # A quarter is kept for the answer, and half of the rest for another turn.
+    assert 2000 < len(text) <= 3000
+
+
 async def test_results_that_turn_out_too_long_are_shortened_once_more(fake_engines: FakeEngines) -> None:
     fake_engines.tool_servers["box"] = SmallTools(functions={"add": lambda _: ToolResult("x" * 20_000)})
     fake_engines.let(

@@ -35,6 +35,12 @@ _LAST_TOKENS = re.compile(_OTHERS + _CITES, re.DOTALL)
 _HAS_ANY = re.compile(rf"\[{_HANDLE}")
 _PAIR = re.compile(rf"(?P<between>[,;]? ?)\[(?P<list>{_LIST})\]")
 _HANDLES = re.compile(_HANDLE)
+_LISTED = re.compile(_BRACKETS)
+
+
+def nobodys(handle: str) -> bool:
+    """Of a text without handles of the caller's own."""
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +57,17 @@ class CitationText:
     What may begin a citation is held back until that is known: at most MAX_CHARS. Brackets and emphasis around what is cut go with
     it, and a text that were empty without it keeps it. `found` are the citations in what
     `add` or `end` returned last, `unknown` the handles in all of it that are not known; with `keeps_all` these stay in the text.
+    The caller's `own` cite nothing, and stay.
     """
 
-    def __init__(self, known: Callable[[str], bool], keeps_all: bool = False) -> None:
+    def __init__(
+        self, known: Callable[[str], bool], keeps_all: bool = False, own: Callable[[str], bool] = nobodys
+    ) -> None:
         self.found: Sequence[Citation] = ()
         self.unknown: Sequence[str] = ()
         self.keeps_all = keeps_all
         self._known = known
+        self._own = own
         self._code = CodePlaces()
         self._held = ""
         self._before = ""
@@ -104,11 +114,11 @@ class CitationText:
     def _checked(self, token: str, length: int) -> str:
         """A row of citations with those of its handles that are known; nothing, and no blank before it, where none is."""
         handles = _HANDLES.findall(token)
-        known = [handle for handle in handles if self._known(handle)]
-        unknown = [handle for handle in handles if handle not in known]
-        if not known and not self.keeps_all and self._may_mean_more(token):
+        unknown = [handle for handle in handles if not self._stays(handle)]
+        stay = len(unknown) < len(handles)
+        if not stay and not self.keeps_all and self._may_mean_more(token):
             return token
-        passed = token if self.keeps_all or not unknown else self._cut(token) if known else ""
+        passed = token if self.keeps_all or not unknown else self._cut(token) if stay else ""
         self._note_unknown(token, passed, unknown)
         for pair in _PAIR.finditer(passed):
             at = length + pair.end("between")
@@ -117,6 +127,9 @@ class CitationText:
                 *(Citation(each, at) for each in _HANDLES.findall(pair["list"]) if self._known(each)),
             ]
         return passed
+
+    def _stays(self, handle: str) -> bool:
+        return self._known(handle) or self._own(handle)
 
     def _note_unknown(self, token: str, passed: str, unknown: Sequence[str]) -> None:
         if passed or self._has_text:
@@ -135,7 +148,7 @@ class CitationText:
         """A row without its unknown handles."""
         pairs = [*_PAIR.finditer(token)]
         rows = [
-            (pair["between"], [each for each in _HANDLES.findall(pair["list"]) if self._known(each)]) for pair in pairs
+            (pair["between"], [each for each in _HANDLES.findall(pair["list"]) if self._stays(each)]) for pair in pairs
         ]
         kept = [(between, f"[{', '.join(handles)}]") for between, handles in rows if handles]
         begin, end = token[: pairs[0].end("between")], token[pairs[-1].end() :]
@@ -147,6 +160,13 @@ def _kind_of(token: str, kind: str | None) -> Kind:
     if kind in ("citation", "begun"):
         return "words" if token.strip() else "blank"
     return cast(Kind, kind)
+
+
+def handles_in(text: str) -> set[str]:
+    """The handles in all that looks like a citation, also in code."""
+    if not _HAS_ANY.search(text):
+        return set()
+    return {handle for match in _LISTED.finditer(text) for handle in _HANDLES.findall(match[0])}
 
 
 def citations_in(text: str, known: Callable[[str], bool]) -> Sequence[Citation]:

@@ -1,6 +1,7 @@
 """Checks what the final answer of a run cites: a citation of a source that the run did not find is cut, and told."""
 
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
 from cappella.ensemble.citation_text import CitationText, citations_in
@@ -22,12 +23,19 @@ class Citations:
     """The citations of one run's final answer. Without sources it changes nothing.
 
     A text in a requested format stays as it is, since a pattern or an enumeration may ask for what looks like a citation.
-    `tell_removed` is called with the handles of each citation that is cut.
+    `tell_removed` is called with the handles of each citation that is cut. What looks like one in the caller's own words has
+    its `own` handles, and stays.
     """
 
-    def __init__(self, sources: Sources, tell_removed: Callable[[Sequence[str]], None] = lambda handles: None) -> None:
+    def __init__(
+        self,
+        sources: Sources,
+        tell_removed: Callable[[Sequence[str]], None] = lambda handles: None,
+        own: AbstractSet[str] = frozenset(),
+    ) -> None:
         self._sources = sources
         self._tell_removed = tell_removed
+        self._own = own
         self._removed: list[str] = []
         self._unknown: list[str] = []
         self._passed: list[Cited] = []
@@ -80,7 +88,7 @@ class Citations:
         return FoundSources(self._sources.found, cited, cited_by, self._removed, self._unknown)
 
     def _text(self, output_format: OutputFormat | None) -> CitationText:
-        return CitationText(self._is_known, keeps_all=output_format is not None)
+        return CitationText(self._is_known, keeps_all=output_format is not None, own=self._own.__contains__)
 
     def _handles(self, answer: Answer) -> list[str]:
         return list(dict.fromkeys(each.handle for each in citations_in(answer.content, self._is_known)))

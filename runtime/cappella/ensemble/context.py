@@ -14,6 +14,7 @@ from cappella.engines.context_size import prompt_work
 from cappella.ensemble import agreement, given_answers, judge_lookups, prompts
 from cappella.ensemble.adaptive import ask_until_safe
 from cappella.ensemble.budget import Budget, within_budget
+from cappella.ensemble.caller_handles import CallerHandles
 from cappella.ensemble.candidates import Ordering
 from cappella.ensemble.citations import Citations
 from cappella.ensemble.events import (
@@ -96,6 +97,7 @@ class RunContext:
         emit: Emit,
         run_id: str,
         tool_servers: Mapping[str, ToolServer],
+        handles: CallerHandles,
     ) -> None:
         self.run_id = run_id
         self.prompt = prompt
@@ -123,7 +125,7 @@ class RunContext:
         self.judge_prompt = judge_prompt
         self.failed_judges: list[FailedJudge] = []
         self._calls_of_failed_judges: list[Call] = []
-        self.sources = Sources()
+        self.sources = Sources(handles.all)
         self.tools = ToolRun(tool_servers, settings.withheld_tools, self.sources, self.emit)
         self._ordering = Ordering(settings)
         self._judge_tools = self._tools_of_judge()
@@ -132,7 +134,7 @@ class RunContext:
         self.gate_calls: list[Call] = []
         self.review_calls: list[Call] = []
         self.helper_calls: list[Call] = []
-        self.citations = Citations(self.sources, lambda handles: self.emit(CitationsRemoved(handles)))
+        self.citations = Citations(self.sources, lambda removed: self.emit(CitationsRemoved(removed)), handles.own)
 
     async def ask_panel(self) -> bool:
         """One round of the panel, which sets `answers`. From the second round on, members see the answers so far.

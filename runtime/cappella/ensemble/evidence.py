@@ -36,6 +36,8 @@ class Backing:
 
 def backings(sources: Sources, answers: Sequence[Answer]) -> Sequence[Backing]:
     """What these answers rest on. A source that was found in an earlier round counts where one of them cites it."""
+    if not sources.found:
+        return ()
     names = {answer.name for answer in answers}
     cited = {
         answer.name: {

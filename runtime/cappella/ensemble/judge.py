@@ -198,7 +198,7 @@ class Judge:
         """Whether the judge finds that all answers say the same: one constrained word. Raises EngineError."""
         words = OutputFormat("structured_outputs", {"choice": ["yes", "no"]})
         ask = partial(self._compare_shortly, "agree", words, CHOICE_TOKENS, once=self._has_budget)
-        return (await self._reading.ask(ask)).strip() == "yes"
+        return (await self._reading.ask(ask, looks_up=False)).strip() == "yes"
 
     async def group(self, answers: Sequence[Answer]) -> list[list[str]]:
         """The names of those of `answers` that say the same, in one constrained call. Raises EngineError."""
@@ -208,7 +208,7 @@ class Judge:
             asked = candidates.only(answers)
             return grouping.parsed(await self._compare_shortly("group", form, tokens, asked), asked.labels)
 
-        return await self._reading.ask(ask)
+        return await self._reading.ask(ask, looks_up=False)
 
     async def _compare_shortly(
         self,

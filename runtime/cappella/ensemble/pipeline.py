@@ -22,6 +22,7 @@ from cappella.engines.base import Engine
 from cappella.engines.context_size import prompt_work
 from cappella.engines.sanitize import each_text_once
 from cappella.ensemble import conversation, gate, own_notes
+from cappella.ensemble.caller_handles import caller_handles
 from cappella.ensemble.context import RunContext
 from cappella.ensemble.events import Emit, RunStarted
 from cappella.ensemble.fallback import fallback_answer
@@ -87,8 +88,9 @@ class Pipeline:
         settings, failed = with_living_judge(self._engines, settings) if settings.counts_on_judge else (settings, [])
         judge = self._engines[settings.judge].capabilities
         judge_prompt = await off_loop_if_large(prompt_work(prompt), for_judge, prompt, judge)
-        strategy = STRATEGIES[settings.strategy]
-        ctx = RunContext(self._engines, prompt, judge_prompt, settings, strategy, emit, run_id, self.tool_servers)
+        handles = await off_loop_if_large(prompt_work(prompt), caller_handles, prompt.messages, settings)
+        strategy, servers = STRATEGIES[settings.strategy], self.tool_servers
+        ctx = RunContext(self._engines, prompt, judge_prompt, settings, strategy, emit, run_id, servers, handles)
         ctx.failed_judges += failed
         ctx.failure_reason = failed[0].reason if failed else None
         emit(RunStarted(ctx.run_id, settings.answer_names, settings.asked_judge, settings.gate is not None))

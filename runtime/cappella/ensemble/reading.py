@@ -53,7 +53,7 @@ class Reading:
         self._lock = asyncio.Lock()
         self._evidence_tokens = evidence_tokens
         self._look_up = look_up
-        self._is_prepared = False
+        self._has_evidence = False
         self._preparing = asyncio.Lock()
 
     @property
@@ -63,12 +63,12 @@ class Reading:
         parts = fitted if self._folded is None else self._folded
         return [parts[answer.name] for answer in self._all.answers if answer.name in parts]
 
-    async def ask(self, call: Callable[[Candidates], Awaitable[T]]) -> T:
+    async def ask(self, call: Callable[[Candidates], Awaitable[T]], *, looks_up: bool = True) -> T:
         """The call's result; asked again if the engine refuses the prompt as too long: with less evidence, then with shorter answers.
 
-        Raises EngineError, EngineContextExceeded if the conversation alone leaves no room.
+        What only saves work `looks_up` nothing. Raises EngineError, EngineContextExceeded if the conversation alone leaves no room.
         """
-        await self._prepare()
+        await self._prepare(looks_up=looks_up)
         fitting = await self._fit()
         while True:
             try:
@@ -87,7 +87,7 @@ class Reading:
         `synthesize` makes a draft of the answers in a window, of at most so many tokens. None if they fit as a whole.
         Raises EngineError.
         """
-        await self._prepare()
+        await self._prepare(looks_up=True)
         fitting = await self._fit()
         if not fitting.candidates.parts:
             return None
@@ -104,19 +104,19 @@ class Reading:
             made_of = {draft.name: [name for answer in window for name in made_of.get(answer.name, [answer.name])]}
             window, size, fitting = [draft], draft.call.usage.completion_tokens, self._fitting or fitting
 
-    async def _prepare(self) -> None:
-        """Fit the evidence, and let the judge look things up over the answers, with room for what it finds, once.
+    async def _prepare(self, *, looks_up: bool) -> None:
+        """Fit the evidence, and let the judge look things up over the answers, with room for what it finds, once each.
 
         Later prompts go on from that.
         """
         async with self._preparing:
-            if self._is_prepared:
-                return
-            self._all = await with_evidence(self._all, self._engine, self._evidence_tokens)
-            if self._look_up:
+            if not self._has_evidence:
+                self._all = await with_evidence(self._all, self._engine, self._evidence_tokens)
+                self._has_evidence = True
+            if looks_up and self._look_up:
                 lookups = await self._look_up((await self._fitted(self._all, self._kept, LESS)).candidates)
-                self._all = replace(self._all, lookups=lookups)
-            self._is_prepared = True
+                self._all, self._look_up = replace(self._all, lookups=lookups), None
+                self._fitting = None
 
     async def _ask_window(
         self, window: Sequence[Answer], made_of: Mapping[str, Sequence[str]], call: Callable[[Candidates], Awaitable[T]]
@@ -146,7 +146,9 @@ class Reading:
 
     async def _fit(self) -> Fitting:
         async with self._lock:
-            self._fitting = self._fitting or await self._fitted(self._all, self._kept)
+            if self._fitting is None:
+                kept, scale = ({}, LESS) if self._is_less else (self._kept, 1.0)
+                self._fitting = await self._fitted(self._all, kept, scale)
         if not self._fitting.has_room:
             raise EngineContextExceeded(
                 f"the conversation leaves {self._settings.judge} no room to read answers and write one", 400

@@ -1,7 +1,9 @@
 """The passages that the tools of one run found: each has a handle, by which members and judge cite it."""
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from itertools import count
 
 from cappella.tools.base import Passage
 
@@ -16,9 +18,10 @@ class Source:
 
 
 class Sources:
-    """One for each run. A passage that several seats find has one handle."""
+    """One for each run. A passage that several seats find has one handle, none of those that are `taken`."""
 
-    def __init__(self) -> None:
+    def __init__(self, taken: AbstractSet[str] = frozenset()) -> None:
+        self._free = (handle for number in count(1) if (handle := f"S{number}") not in taken)
         self._by_passage: dict[Passage, Source] = {}
         self._by_handle: dict[str, Source] = {}
 
@@ -34,8 +37,8 @@ class Sources:
     def add(self, passages: Sequence[Passage], finder: str) -> Sequence[Source]:
         """The sources of these passages, which `finder` found."""
         for passage in passages:
-            source = self._by_passage.setdefault(passage, Source(f"S{len(self._by_passage) + 1}", passage))
-            self._by_handle[source.handle] = source
+            source = self._by_passage.get(passage) or Source(next(self._free), passage)
+            self._by_passage[passage] = self._by_handle[source.handle] = source
             if finder not in source.found_by:
                 source.found_by.append(finder)
         return [self._by_passage[passage] for passage in passages]

@@ -9,6 +9,7 @@ from cappella.engines.base import Engine
 from cappella.engines.context_size import estimate_tokens
 from cappella.ensemble.call import EngineCall
 from cappella.ensemble.run import Answer
+from cappella.ensemble.shares import MAX_COUNTS, SAFETY, Counter, counted
 from cappella.ensemble.sources import Source
 from cappella.ensemble.structured.json_value import parse_json
 from cappella.ensemble.tool_run import Found, ToolRun
@@ -149,6 +150,7 @@ class ToolLoop:
             self._room(said, len(made)),
         )
         self._grow()
+        await counted(self.engine, self._fit)
 
     def refuse(self, said: Answer, why: str) -> None:
         """Make none of the calls in what the model said, which is not told: its next turn does not hear of them."""
@@ -169,6 +171,23 @@ class ToolLoop:
         self._room_tokens //= LESS
         self._grow()
         return True
+
+    async def _fit(self, counter: Counter) -> None:
+        """Shorten the results to their room as the engine counts them: of a table of digits each byte may be a token."""
+        room_tokens = self._room_tokens
+        for _ in range(MAX_COUNTS):
+            text = "\n".join(str(message["content"]) for message in self._results)
+            # No text has more tokens than bytes.
+            if len(text.encode()) <= room_tokens or (tokens := await counter.text(text)) <= room_tokens:
+                return
+            self._room_tokens = int(self._room_tokens * SAFETY * room_tokens / tokens)
+            self._grow()
+
+    @property
+    def _results(self) -> Sequence[Message]:
+        """What the calls of the last turn gave."""
+        assert self._last
+        return self.prompt.messages[len(self._last[0].messages) + 1 :]
 
     def _grow(self) -> None:
         assert self._last

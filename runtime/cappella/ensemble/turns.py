@@ -70,7 +70,9 @@ class Turns:
             elif not has_format and asked.output_format:
                 on_chunk(Chunk(self.completion.text))
         except EngineOverBudget as error:
-            self.error = EngineOverBudget(f"the lookups of {self.name} left too few tokens for its answer: {error}")
+            self.error = EngineOverBudget(
+                f"too few tokens are left for the answer of {self.name} after its first turn: {error}"
+            )
         except EngineError as error:
             self.error = error
 
