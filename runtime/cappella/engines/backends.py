@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cappella.config import Model, RemoteModel
 from cappella.engines.address import Address
-from cappella.engines.base import EngineServer, HoldAwake, KeepAwake
+from cappella.engines.base import HoldAwake, KeepAwake, SingleServer
 from cappella.engines.circuit_breaker import CircuitBreaker
 from cappella.engines.context_size import LONGEST_TOKEN_CHARS, ContextSize
 from cappella.engines.launcher import Launcher
@@ -55,7 +55,7 @@ def local_engines(
     hold_awake: HoldAwake | None,
     context: ContextSize | None = None,
     keep_awake: KeepAwake = nullcontext,
-) -> dict[str, EngineServer]:
+) -> dict[str, SingleServer]:
     """The clients of a server that Cappella starts on a socket: one for the model and one for each adapter, by name."""
     circuit_breaker = CircuitBreaker()
     kind = VllmEngine if capabilities.writes else PoolingEngine

@@ -98,14 +98,13 @@ class EngineBuilder:
         hold_awake = self._hold_awake(placed, idleness)
         keep_awake = idleness.keep_awake if idleness else nullcontext
         context = ContextSize(model.context_tokens, found.longest_token_chars or LONGEST_TOKEN_CHARS)
-        new.engines.update(
-            backends.local_engines(
-                socket, names, status, sanitizer, model.capabilities, hold_awake, context, keep_awake
-            )
+        clients = backends.local_engines(
+            socket, names, status, sanitizer, model.capabilities, hold_awake, context, keep_awake
         )
+        new.engines.update(clients)
         env = self._environment(new, name, cpu_threads)
         spec = self._spec(new, name, private, socket)
-        new.lifecycles[name] = Lifecycle(new.engines[name], self._launcher(env), spec, self._start_slots, idleness)
+        new.lifecycles[name] = Lifecycle(clients[name], self._launcher(env), spec, self._start_slots, idleness)
         if placed.turn:
             new.lifecycles[name].start_asleep()
 

@@ -68,7 +68,7 @@ class OpenAIEngine(HttpEngine):
             yield Chunk(usage=estimated_usage(prompt, written))
 
     async def healthy(self) -> bool:
-        """See `EngineServer.healthy`."""
+        """See `SingleServer.healthy`."""
         await self.list_models()
         return True
 
