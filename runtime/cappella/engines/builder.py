@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
-from cappella.config import Config, Model, paths
+from cappella.config import Config, Model, RemoteModel, paths
 from cappella.engines import backends, memory_use
 from cappella.engines.base import HoldAwake
 from cappella.engines.context_size import LONGEST_TOKEN_CHARS, ContextSize
@@ -18,6 +18,8 @@ from cappella.engines.launcher import Launcher
 from cappella.engines.lifecycle import Lifecycle
 from cappella.engines.mps import Mps
 from cappella.engines.remote import Attachment
+from cappella.engines.replicas.replica import Replica
+from cappella.engines.replicas.replicas import Replicas
 from cappella.engines.sanitize import Sanitizer
 from cappella.engines.spec import Backoff, EngineSpec
 from cappella.engines.start_times import StartTimes
@@ -74,8 +76,7 @@ class EngineBuilder:
         self._in_sleep_mode = _models_in_sleep_mode(new) if new.plan.machine.gpu else frozenset()
         for name, remote in new.config.remote.items():
             if name in names:
-                new.engines[name] = engine = backends.remote_engine(name, remote)
-                new.attachments[name] = Attachment(engine, remote)
+                self._attach(new, name, remote)
         threads = max(1, (os.cpu_count() or 1) // max(1, len(new.config.local)))
         for name in (name for name in new.config.local if name in names):
             model = new.config.local[name]
@@ -84,6 +85,16 @@ class EngineBuilder:
             _require_short_path(name, private)
             self._add_local(new, name, private, model.cpu_threads or threads)
         self._builds += 1
+
+    def _attach(self, new: Deployment, name: str, model: RemoteModel) -> None:
+        clients = backends.remote_engines(name, model)
+        for server, client in clients.items():
+            new.attachments[server] = Attachment(client, model, has_others=len(clients) > 1)
+        if len(clients) == 1:
+            new.engines[name] = clients[name]
+        else:
+            replicas = (Replica(server, client, model.max_num_seqs) for server, client in clients.items())
+            new.engines[name] = Replicas(name, model.capabilities, replicas)
 
     def _add_local(self, new: Deployment, name: str, private: Path, cpu_threads: int) -> None:
         model, placed = new.config.local[name], new.plan.placed[name]

@@ -1,12 +1,14 @@
 """The engines of one config, and the changes to them that another config needs."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cappella.config import Config, Model
 from cappella.engines.base import EngineServer
 from cappella.engines.lifecycle import Lifecycle
 from cappella.engines.remote import Attachment
+from cappella.engines.replicas.replica import Replica
+from cappella.engines.replicas.replicas import Replicas
 from cappella.engines.status import EngineStatus
 from cappella.errors import ConfigError, DoesNotFit
 from cappella.placement import advice, folder
@@ -19,7 +21,7 @@ Fingerprints = Mapping[str, folder.Fingerprint]
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """`engines` by every name that can be called, adapters included; `lifecycles` and `attachments` by model.
+    """`engines` by every name that can be called, adapters included; `lifecycles` and `attachments` by server: see `Config.servers_of`.
 
     `config` is `written` with the contexts that the plan chose; `machine` is the machine's memory before the first engine started.
     """
@@ -35,12 +37,38 @@ class Deployment:
 
     @property
     def statuses(self) -> Mapping[str, EngineStatus]:
-        """By model; an adapter has its model's status."""
-        return {name: self.engines[name].status for name in self.config.models if name in self.engines}
+        """By model, each as it is when it is looked up; an adapter has its model's status."""
+        return _Statuses({name: self.engines[name] for name in self.config.models if name in self.engines})
+
+    def replicas_of(self, name: str) -> Sequence[Replica]:
+        """The replicas of an engine; none if it is on one server."""
+        engine = self.engines.get(name)
+        return engine.replicas if isinstance(engine, Replicas) else ()
+
+    @property
+    def replica_statuses(self) -> Mapping[str, EngineStatus]:
+        """The status of each replica of each model that has some."""
+        return {each.name: each.engine.status for name in self.config.models for each in self.replicas_of(name)}
 
     def answering(self) -> Mapping[str, bool]:
         """Whether each ensemble can answer now: enough members for its quorum, and its judge, accept requests."""
         return self.config.answering(name for name, status in self.statuses.items() if status.accepts_requests)
+
+
+class _Statuses(Mapping[str, EngineStatus]):
+    """That of a model with replicas changes with each of them."""
+
+    def __init__(self, engines: Mapping[str, EngineServer]) -> None:
+        self._engines = engines
+
+    def __getitem__(self, name: str) -> EngineStatus:
+        return self._engines[name].status
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._engines)
+
+    def __len__(self) -> int:
+        return len(self._engines)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 
 from cappella.auth.keys import Key
-from cappella.config import Config
+from cappella.config import RemoteModel
 from cappella.engines.base import EngineServer
 from cappella.engines.status import Action
 from cappella.gateway.health import engine_status, engines_now, is_operator
@@ -21,6 +21,7 @@ from cappella.gateway.machine_types import (
     Machine,
     MemoryNow,
     Queue,
+    ReplicaNow,
     ToolServerNow,
 )
 from cappella.gateway.model_list import PREFIX
@@ -77,7 +78,7 @@ def create_router(
             reply["engines"] = engines_now(_servers(state), key)
             return reply
         reading = await read()
-        reply["engines"] = _engines(state.config, _servers(state), reading, operations)
+        reply["engines"] = _engines(state, reading, operations)
         reply["memory"] = _memory(operations.plan, reading)
         reply["queue"] = _queue(state)
         reply["tool_servers"] = _tool_servers(state)
@@ -132,22 +133,40 @@ def _ensembles(state: GatewayState, key: Key | None) -> dict[str, EnsembleNow]:
     }
 
 
-def _engines(
-    config: Config, engines: Mapping[str, EngineServer], reading: Reading, operations: EngineOperations
-) -> dict[str, EngineDetails]:
+def _engines(state: GatewayState, reading: Reading, operations: EngineOperations) -> dict[str, EngineDetails]:
+    config = state.config
     return {
         name: {
             **engine_status(engine.status),
             "task": config.models[name].task,
             "adapters": list(config.models[name].adapters),
             **_place(operations.plan, name),
-            "url": config.remote[name].url if name in config.remote else None,
+            "url": ", ".join(config.remote[name].urls) if name in config.remote else None,
             "used_bytes": reading.used_bytes.get(name),
             **_figures(reading.figures.get(name, Figures())),
             "actions": list(operations.actions(name)),
+            "replicas": _replicas(state, name),
         }
-        for name, engine in engines.items()
+        for name, engine in _servers(state).items()
     }
+
+
+def _replicas(state: GatewayState, name: str) -> list[ReplicaNow]:
+    model = state.config.models[name]
+    urls = dict(zip(model.servers(name), model.urls, strict=True)) if isinstance(model, RemoteModel) else {}
+    return [
+        {
+            "name": each.name,
+            "state": each.engine.status.state,
+            "stage": each.engine.status.stage,
+            "reason": each.engine.status.reason,
+            "url": urls.get(each.name),
+            "in_flight": each.calls.count,
+            "max_num_seqs": each.max_num_seqs,
+            "failed": each.calls.failed,
+        }
+        for each in state.deployment.replicas_of(name)
+    ]
 
 
 def _place(plan: Plan, name: str) -> EnginePlace:

@@ -73,7 +73,11 @@ def create_router(
 def _facts(config: Config, plan: Plan, name: str, digest_of: Callable[[str], str | None]) -> EngineFacts:
     if name in config.remote:
         remote = config.remote[name]
-        return {"url": remote.url, "max_model_len": remote.max_model_len, "max_num_seqs": remote.max_num_seqs}
+        return {
+            "url": ", ".join(remote.urls),
+            "max_model_len": remote.max_model_len,
+            "max_num_seqs": remote.max_num_seqs,
+        }
     model = config.local[name]
     hub, placed = weights.named_by(model.weights), plan.placed[name]
     return {

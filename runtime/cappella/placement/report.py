@@ -51,7 +51,7 @@ def show(config: Config, described: Machine | None, as_json: bool) -> None:
         for change in improvements.of(config, on, plan):
             console.print(f"\nPossible: {escape(change.paste.removeprefix('# ').rstrip())}", soft_wrap=True)
         for name, model in config.remote.items():
-            print(f"{name}: remote, at {model.url}; it uses no memory here")
+            print(f"{name}: remote, at {', '.join(model.urls)}; it uses no memory here")
 
 
 def as_dict(plan: Plan, config: Config | None = None) -> dict[str, object]:

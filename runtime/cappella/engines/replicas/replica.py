@@ -15,7 +15,7 @@ FULL = 1.0
 
 
 class Calls:
-    """The calls in flight of one server, under all the names that it has, and when one broke last."""
+    """The calls of one server, under all the names that it has: the `count` in flight, and how many have `failed` with it."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -23,6 +23,7 @@ class Calls:
         self._idle = asyncio.Event()
         self._idle.set()
         self.count = 0
+        self.failed = 0
 
     @property
     def is_suspect(self) -> bool:
@@ -38,6 +39,7 @@ class Calls:
         except EngineBroke as error:
             if not isinstance(error, EngineGaveUp):
                 self._broke_at = self._clock()
+                self.failed += 1
             raise
         finally:
             self.count -= 1

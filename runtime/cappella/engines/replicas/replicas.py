@@ -1,8 +1,8 @@
 """One model on several servers: each call goes to one of them, and to another if that one dies before its first token."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, ExitStack, aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from typing import TypeVar
 
@@ -74,12 +74,13 @@ class Replicas:
         """See `Engine.capabilities`."""
         return self._capabilities
 
-    def keep_awake(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def keep_awake(self) -> Iterator[None]:
         """See `Engine.keep_awake`."""
-        stack = ExitStack()
-        for each in self.replicas:
-            stack.enter_context(each.engine.keep_awake())
-        return stack
+        with ExitStack() as stack:
+            for each in self.replicas:
+                stack.enter_context(each.engine.keep_awake())
+            yield
 
     async def chat(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Chunk, None]:
         """See `Engine.chat`."""
