@@ -44,7 +44,7 @@ class Machine:
         below = [*_troubles(engines), *self._tool_servers(), *self._memory(engines, options.max_width)]
         below += [Text("q ends", "dim")] if self._is_for_screen else []
         # One line for the table's heading, and one for the count of hidden engines.
-        rows = max(1, console.height - len(above) - len(below) - 2) if self._is_for_screen else len(engines)
+        rows = max(1, console.height - len(above) - len(below) - 2) if self._is_for_screen else None
         yield Group(*above)
         yield _table(engines, rows, options.max_width)
         yield Group(*below)
@@ -85,7 +85,7 @@ class Machine:
         yield _legend(engines, devices, marks, colours)
 
 
-def _table(engines: Mapping[str, Json], rows: int, width: int) -> RenderableType:
+def _table(engines: Mapping[str, Json], rows: int | None, width: int) -> RenderableType:
     table = Table(box=None, pad_edge=False, header_style="dim", expand=True)
     table.add_column("engine", no_wrap=True, max_width=max(8, width // 5))
     table.add_column("state", no_wrap=True, ratio=1, overflow="ellipsis")
@@ -94,7 +94,7 @@ def _table(engines: Mapping[str, Json], rows: int, width: int) -> RenderableType
     lines = [line for name, each in engines.items() for line in _lines(name, each)]
     for line in lines[:rows]:
         table.add_row(*line)
-    if len(lines) > rows:
+    if rows is not None and len(lines) > rows:
         table.add_row(f"… {len(lines) - rows} more", "")
     return table
 
