@@ -59,6 +59,15 @@ class Config(Frozen):
             raise ValueError(f"{taken!r} is the name of a replica: call the other model or adapter something else")
         return self
 
+    @model_validator(mode="after")
+    def _replicas_stay_awake(self) -> "Config":
+        several = next((name for name, model in self.local.items() if model.replicas > 1), None)
+        if self.placement.swap and several:
+            raise ValueError(
+                f"placement.swap and replicas exclude each other: {several} would wait for its own replicas"
+            )
+        return self
+
     def meant_by(self, name: str) -> str:
         """The model, or `cappella/<ensemble>`, that a client's name means: its own target for an alias, else the name.
 
@@ -104,6 +113,11 @@ class Config(Frozen):
     def servers_of(self, models: Iterable[str]) -> list[str]:
         """The names of the servers of these models: NAME, or NAME-1, NAME-2 ... of a model with replicas."""
         return [server for model in models for server in self.models[model].servers(model)]
+
+    @property
+    def model_of(self) -> Mapping[str, str]:
+        """The model of each server."""
+        return {server: name for name in self.models for server in self.servers_of([name])}
 
     def names_of(self, models: Iterable[str]) -> list[str]:
         """The callable names of these models and their adapters."""

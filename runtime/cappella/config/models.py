@@ -57,6 +57,7 @@ class Model(Frozen):
     never sleeps. `adapters` are LoRA adapters by name. Each is called like a model; one engine serves them with its weights.
     `engine_args` are further flags of vLLM's server: those allowed by config/engine_args.py.
     A model whose `task` is not to generate gives embeddings or scores, and is no member.
+    Each of its `replicas` is an engine of its own, with its own place in the plan and its own `max_num_seqs`.
     """
 
     weights: Annotated[Path, BeforeValidator(_located)]
@@ -68,6 +69,7 @@ class Model(Frozen):
     gpus: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
     tensor_parallel_size: Literal[1, 2, 4, 8, 16] | None = None
     max_num_seqs: Annotated[int, Field(ge=1)] = 64
+    replicas: Annotated[int, Field(ge=1)] = 1
     dtype: str = "auto"
     enforce_eager: bool = False
     hung_after_s: Seconds = 60.0
@@ -92,6 +94,12 @@ class Model(Frozen):
     def _pinned_stays_awake(self) -> "Model":
         if self.gpus and self.sleep_after_s is not None:
             raise ValueError("gpus and sleep_after_s exclude each other: a model pinned to GPUs never sleeps")
+        return self
+
+    @model_validator(mode="after")
+    def _plan_places_replicas(self) -> "Model":
+        if self.gpus and self.replicas > 1:
+            raise ValueError("gpus and replicas exclude each other: the plan chooses the GPUs of each replica")
         return self
 
     @model_validator(mode="after")
@@ -120,11 +128,11 @@ class Model(Frozen):
     @property
     def max_calls(self) -> int:
         """What all its engines run at once."""
-        return self.max_num_seqs
+        return self.max_num_seqs * self.replicas
 
     def servers(self, name: str) -> tuple[str, ...]:
         """The names of its engines, for this name of the model."""
-        return _numbered(name, 1)
+        return _numbered(name, self.replicas)
 
     @property
     def context_tokens(self) -> int:

@@ -83,7 +83,7 @@ class EnsembleNow(TypedDict):
 
 
 class PlannedBytes(TypedDict):
-    """Planned memory of an engine, on each of its GPUs."""
+    """Planned memory of an engine, on each of its GPUs; of one with replicas, that of all of them."""
 
     weight_bytes: Count
     kv_cache_bytes: Count
@@ -108,7 +108,10 @@ class EngineFigures(TypedDict):
 
 
 class ReplicaNow(TypedDict):
-    """One server of a model that has several. `in_flight` counts the calls from here, `max_num_seqs` is what it runs at once."""
+    """One server of a model that has several. `in_flight` counts the calls from here, `max_num_seqs` is what it runs at once.
+
+    `failed` counts calls that broke with it. `actions` are possible at `/api/engines/NAME/ACTION`.
+    """
 
     name: str
     state: EngineState
@@ -118,6 +121,7 @@ class ReplicaNow(TypedDict):
     in_flight: Count
     max_num_seqs: Count
     failed: Count
+    actions: list[Action]
 
 
 class EngineDetails(EngineStatusNow, EnginePlace, EngineFigures):
