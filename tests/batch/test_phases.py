@@ -26,6 +26,11 @@ from cappella.errors import EngineNotReady
 
 
 @dataclass
+class StubEngine:
+    status: EngineStatus
+
+
+@dataclass
 class ScriptedGroups:
     awake: int = 0
     waited_for: set[int] = field(default_factory=set)
@@ -47,7 +52,8 @@ class Machine:
         names = ("ann", "bob", "cat")[: len(in_groups)]
         self.statuses = {name: EngineStatus(name, "ready") for name in names}
         hosts = {
-            name: Host(self.statuses[name], 4, group) for name, group in zip(self.statuses, in_groups, strict=True)
+            name: Host(StubEngine(self.statuses[name]), 4, group)
+            for name, group in zip(self.statuses, in_groups, strict=True)
         }
         self.phases = Phases(hosts, 0.5, lambda: self.online, groups, lambda: self.is_open, lambda: self.now)
         self.working: list[int] = []

@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 
 from cappella.engines import gpu_memory
-from cappella.engines.base import EngineServer
+from cappella.engines.base import SingleServer
 from cappella.engines.gpu_memory import GpuMemory, Sleep, SleepTurns
 
 GROUP = 4711
@@ -41,7 +41,7 @@ class Gpu:
         return 0 if silent else self.held * (group == GROUP)
 
     async def sleeps(self, tells: bool, keeps: int | None = None) -> bool:
-        return await self.memory(tells, keeps).sleep_in_place(cast(EngineServer, self), GROUP)
+        return await self.memory(tells, keeps).sleep_in_place(cast(SingleServer, self), GROUP)
 
 
 @pytest.fixture

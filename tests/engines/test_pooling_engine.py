@@ -37,7 +37,7 @@ async def test_an_attached_server_is_asked_beside_its_v1_and_by_its_own_name() -
     await site.start()
     url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
     model = RemoteModel(url=url, api="vllm", task="rerank", model="theirs", max_model_len=64)
-    engine = backends.remote_engine("rank", model)
+    engine = backends.remote_engines("rank", model)["rank"]
     engine.status.state = "ready"
     assert isinstance(engine, PoolingEngine)
     try:

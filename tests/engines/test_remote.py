@@ -32,7 +32,7 @@ async def server() -> AsyncIterator[PlainServer]:
 
 def attached(server: PlainServer, **fields: Any) -> tuple[Any, Attachment]:
     model = RemoteModel.model_validate({"url": server.url, "model": server.model, "max_model_len": 4096, **fields})
-    engine = backends.remote_engine("big", model)
+    engine = backends.remote_engines("big", model)["big"]
     return engine, Attachment(engine, model, CHECK_S)
 
 
@@ -178,7 +178,7 @@ def test_a_key_file_without_a_key_is_a_config_error(tmp_path: Path, text: str | 
         (tmp_path / "key").write_text(text)
     model = RemoteModel(url="http://127.0.0.1:1/v1", max_model_len=64, key_file=tmp_path / "key")
     with pytest.raises(ConfigError, match=r"models\.big\.key_file: .*(holds no key|cannot be read)"):
-        backends.remote_engine("big", model)
+        backends.remote_engines("big", model)
 
 
 async def test_a_server_that_goes_away_is_unhealthy_and_ready_once_it_is_back(server: PlainServer) -> None:

@@ -86,6 +86,7 @@ class Deployment:
         config = gateway_config()
         self.config = config.model_copy(update={"ensembles": {"default": config.ensembles["default"]}})
         self.statuses = statuses
+        self.replica_statuses: dict[str, EngineStatus] = {}
 
 
 async def test_changes_of_an_engine_are_printed_one_a_line_with_the_time(

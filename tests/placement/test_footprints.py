@@ -168,9 +168,11 @@ def sleepers(
     footprints = dict.fromkeys(placed, SimpleNamespace(graph_bytes=lambda: GIB))
     plan = SimpleNamespace(placed=placed, machine=Machine(devices, gpu=True), footprints=footprints)
     local = dict.fromkeys(placed, SimpleNamespace(sleep_after_s=None))
-    config = SimpleNamespace(local=local, placement=Placement(sleepers_free_graphs=free_graphs))
+    config = SimpleNamespace(
+        local=local, model_of={n: n for n in local}, placement=Placement(sleepers_free_graphs=free_graphs)
+    )
     new = SimpleNamespace(config=config, plan=plan)
-    return set(builder._models_in_sleep_mode(cast(Deployment, new)))
+    return set(builder._engines_in_sleep_mode(cast(Deployment, new)))
 
 
 def test_as_many_sleep_in_place_as_main_memory_has_room_for(monkeypatch: pytest.MonkeyPatch) -> None:

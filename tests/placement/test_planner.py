@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cappella.config import Config
 from cappella.errors import ConfigError, DoesNotFit
-from cappella.placement import advice, changes, machine, planner
+from cappella.placement import advice, changes, contexts, estimate, machine, planner
 from cappella.placement.footprint import footprint
 from cappella.placement.machine import Machine
 from cappella.placement.planner import Plan
@@ -72,6 +72,48 @@ def test_a_model_that_is_too_large_for_one_gpu_is_split_and_the_others_are_not(s
 def test_models_spread_over_gpus_that_there_are(shapes: dict[str, Path]) -> None:
     plan = advice.plan(deployment(shapes, "8b 8b 8b", "8b"), machine.described("4x24GiB"))
     assert sorted(each.gpus for each in plan.placed.values()) == [(0,), (1,), (2,), (3,)]
+
+
+def with_replicas(config: Config, name: str, replicas: int) -> Config:
+    models = {**config.models, name: config.local[name].model_copy(update={"replicas": replicas})}
+    return config.model_copy(update={"models": models})
+
+
+def test_each_replica_has_its_own_place(shapes: dict[str, Path]) -> None:
+    config = with_replicas(deployment(shapes, "8b", "8b"), "m0", 3)
+    plan = advice.plan(config, machine.described("4x24GiB"))
+    fits(plan)
+    assert list(plan.placed) == ["m0-1", "m0-2", "m0-3", "judge"]
+    assert sorted(each.gpus for each in plan.placed.values()) == [(0,), (1,), (2,), (3,)]
+    assert len({each.max_model_len for each in plan.placed.values()}) == 1
+    alone = advice.plan(deployment(shapes, "8b", "8b"), machine.described("2x24GiB"))
+    ours, theirs = (estimate.estimates(of, each)["default"] for of, each in ((config, plan), (config, alone)))
+    assert ours.limited_by == "judge"
+    assert ours.runs_at_once >= theirs.runs_at_once
+
+
+def test_replicas_of_a_judge_get_the_kv_cache_of_one_for_half_the_runs(shapes: dict[str, Path]) -> None:
+    config = deployment(shapes, "8b", "8b")
+    one = advice.plan(config, machine.described("80GiB"))
+    two = advice.plan(with_replicas(config, "judge", 2), machine.described("80GiB"))
+    fits(two)
+    first, second = two.placed["judge-1"], two.placed["judge-2"]
+    assert abs(first.kv_cache_bytes - second.kv_cache_bytes) <= 1 << 24
+    assert first.kv_cache_bytes < one.placed["judge"].kv_cache_bytes
+
+
+def test_replicas_that_do_not_fit_are_counted_each(shapes: dict[str, Path]) -> None:
+    config = with_replicas(deployment(shapes, "8b", "8b"), "m0", 2)
+    with pytest.raises(DoesNotFit, match=r"m0-1 .*m0-2 "):
+        advice.plan(config, machine.described("2x24GiB"))
+
+
+def test_a_context_that_is_planned_is_the_same_for_all_replicas(shapes: dict[str, Path]) -> None:
+    config = with_replicas(deployment(shapes, "8b", "8b", max_model_len=None), "m0", 2)
+    plan = advice.plan(config, machine.described("3x24GiB"))
+    assert plan.placed["m0-1"].max_model_len == plan.placed["m0-2"].max_model_len
+    served = contexts.applied(config, plan)
+    assert served.local["m0"].max_model_len == plan.placed["m0-1"].max_model_len
 
 
 def test_a_kv_cache_of_a_set_size_is_exact(shapes: dict[str, Path]) -> None:

@@ -26,6 +26,8 @@ class PlainServer:
     status: int = 200  # of every reply; or the reason why there is none
     hangs: bool = False
     breaks: bool = False  # each chat after its first event
+    holds: bool = False  # each chat after its first event, until `released` is set
+    released: asyncio.Event = field(default_factory=asyncio.Event)
     port: int = 0
     bodies: list[Json] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
@@ -91,6 +93,8 @@ class PlainServer:
             await response.write(_event({"choices": [{"index": 0, "delta": {"content": f"{word} "}}]}))
             if self.breaks and request.transport:
                 request.transport.abort()
+            if self.holds:
+                await self.released.wait()
         await response.write(_event({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}))
         if self.tells_usage:
             await response.write(_event({"choices": [], "usage": usage}))

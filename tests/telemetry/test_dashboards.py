@@ -12,6 +12,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from cappella.config import UrlTool
+from cappella.engines.replicas.replica import Replica
 from cappella.placement.gpus import Gpu
 from cappella.telemetry import snapshot
 from cappella.telemetry.snapshot import Snapshot
@@ -79,11 +80,11 @@ async def known(fake_engines: FakeEngines, gateway: str) -> Labels:
             assert reply.status == 200, await reply.text()
         async with http.get(f"{gateway}/metrics") as reply:
             page = await reply.text()
-    # Samples that this gateway lacks: GPUs, queues, tool servers.
+    # Samples that this gateway lacks: GPUs, queues, tool servers, replicas.
     tools = {"git": CountedServer(from_url("git", UrlTool(url="http://127.0.0.1:1/mcp")))}
-    now = Snapshot(
-        {}, [Gpu(0, "GPU-0", "one", 2, 1, 50, None, frozenset())], {"e": 1}, {"e": 1}, {"e": True}, {"e": 1.0}, tools
-    )
+    gpus = [Gpu(0, "GPU-0", "one", 2, 1, 50, None, frozenset())]
+    replicas = {"ann": [Replica("ann-1", fake_engines.engines["ann"], 4)]}
+    now = Snapshot({}, gpus, {"e": 1}, {"e": 1}, {"e": True}, {"e": 1.0}, tools, replicas)
     found = labels_of(page) | labels_of((await snapshot.render(now)).decode())
     return found | {name: {"model", "model_name", "engine"} for name in VLLM}
 

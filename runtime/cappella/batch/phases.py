@@ -39,13 +39,24 @@ def is_within(hours: str | None, now: time) -> bool:
     return begin <= now < end if begin <= end else now >= begin or now < end
 
 
+class HasStatus(Protocol):
+    """An engine, of which only the status matters here; it is read anew each time."""
+
+    @property
+    def status(self) -> EngineStatus: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Host:
     """An engine that runs so many `sequences` at once; `group` is its swap group, None for one that is always awake."""
 
-    status: EngineStatus
+    engine: HasStatus
     sequences: int
     group: int | None = None
+
+    @property
+    def status(self) -> EngineStatus:
+        return self.engine.status
 
 
 @dataclass(frozen=True, slots=True)

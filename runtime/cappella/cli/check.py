@@ -64,4 +64,4 @@ def _describe(loaded: Any, wrong: Sequence[str]) -> None:
         context = "" if model.max_model_len else f", context by the plan, at most {own.default_tokens}"
         print(f"{name}: ok, {model.weights}{context}")
     for name, remote in loaded.remote.items():
-        print(f"{name}: {remote.model or name} at {remote.url}")
+        print(f"{name}: {remote.model or name} at {', '.join(remote.urls)}")

@@ -54,6 +54,18 @@ class Config(Frozen):
         names = [name for model in self.models.values() for name in model.adapters] + list(self.models)
         if duplicates := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
             raise ValueError(f"{duplicates[0]!r} is used twice among the names of models and adapters")
+        replicas = (each for name in self.models for each in self.servers_of([name]) if each != name)
+        if taken := next((each for each in replicas if each in names), None):
+            raise ValueError(f"{taken!r} is the name of a replica: call the other model or adapter something else")
+        return self
+
+    @model_validator(mode="after")
+    def _replicas_stay_awake(self) -> "Config":
+        several = next((name for name, model in self.local.items() if model.replicas > 1), None)
+        if self.placement.swap and several:
+            raise ValueError(
+                f"placement.swap and replicas exclude each other: {several} would wait for its own replicas"
+            )
         return self
 
     def meant_by(self, name: str) -> str:
@@ -97,6 +109,15 @@ class Config(Frozen):
         """For each ensemble, whether it can answer when the engines of exactly these models are up."""
         up = self.names_of(models)
         return {name: ensemble.can_answer(up) for name, ensemble in self.ensembles.items()}
+
+    def servers_of(self, models: Iterable[str]) -> list[str]:
+        """The names of the servers of these models: NAME, or NAME-1, NAME-2 ... of a model with replicas."""
+        return [server for model in models for server in self.models[model].servers(model)]
+
+    @property
+    def model_of(self) -> Mapping[str, str]:
+        """The model of each server."""
+        return {server: name for name in self.models for server in self.servers_of([name])}
 
     def names_of(self, models: Iterable[str]) -> list[str]:
         """The callable names of these models and their adapters."""

@@ -20,7 +20,7 @@ def of_model(config: Config, name: str) -> str:
     """What identifies a model, or an adapter. Raises ConfigError if its files cannot be read."""
     model = config.models_by_name[name]
     if isinstance(model, RemoteModel):
-        return f"{model.url} {model.model or name}"
+        return f"{' '.join(sorted(model.urls))} {model.model or name}"
     own = model.adapters.get(name)
     parts = [_fingerprint(model.weights), _fingerprint(own) if own else "", _served(model)]
     return " ".join(parts)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import ValidationError
@@ -258,10 +259,12 @@ def _check_judge(
 
 def _check_remote_addresses(path: Path, root: yaml.Node | None, config: Config) -> Iterator[ConfigError]:
     for name, model in config.remote.items():
-        if not config.server.may_connect_to(model.host):
-            at = yaml_source.place(path, root, ("models", name, "url"))
-            hint = f"Use a server on this machine, or add the IP address of {model.host} to server.may_reach"
-            yield ConfigError(at, f"{model.host} is neither on this machine nor in server.may_reach", hint)
+        for number, url in enumerate(model.urls):
+            host, where = urlsplit(url).hostname or "", ("models", name, "url", number)
+            if not config.server.may_connect_to(host):
+                at = yaml_source.place(path, root, where if len(model.urls) > 1 else where[:-1])
+                hint = f"Use a server on this machine, or add the IP address of {host} to server.may_reach"
+                yield ConfigError(at, f"{host} is neither on this machine nor in server.may_reach", hint)
 
 
 def _check_collector_address(path: Path, root: yaml.Node | None, config: Config) -> Iterator[ConfigError]:

@@ -23,6 +23,11 @@ from cappella.types import Capabilities, Frozen
 from cappella.vocabulary import Task
 
 
+def _numbered(name: str, replicas: int) -> tuple[str, ...]:
+    """The names of a model's servers: its own for one, NAME-1, NAME-2 ... for several."""
+    return (name,) if replicas == 1 else tuple(f"{name}-{number}" for number in range(1, replicas + 1))
+
+
 def _located(value: object, info: ValidationInfo) -> object:
     """The folder that the text names, in a config that was read from a file."""
     return weights.locate(value, info.context["folder"]) if isinstance(value, str) and info.context else value
@@ -52,6 +57,7 @@ class Model(Frozen):
     never sleeps. `adapters` are LoRA adapters by name. Each is called like a model; one engine serves them with its weights.
     `engine_args` are further flags of vLLM's server: those allowed by config/engine_args.py.
     A model whose `task` is not to generate gives embeddings or scores, and is no member.
+    Each of its `replicas` is an engine of its own, with its own place in the plan and its own `max_num_seqs`.
     """
 
     weights: Annotated[Path, BeforeValidator(_located)]
@@ -63,6 +69,7 @@ class Model(Frozen):
     gpus: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
     tensor_parallel_size: Literal[1, 2, 4, 8, 16] | None = None
     max_num_seqs: Annotated[int, Field(ge=1)] = 64
+    replicas: Annotated[int, Field(ge=1)] = 1
     dtype: str = "auto"
     enforce_eager: bool = False
     hung_after_s: Seconds = 60.0
@@ -90,6 +97,12 @@ class Model(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _plan_places_replicas(self) -> "Model":
+        if self.gpus and self.replicas > 1:
+            raise ValueError("gpus and replicas exclude each other: the plan chooses the GPUs of each replica")
+        return self
+
+    @model_validator(mode="after")
     def _speculation_is_set_once(self) -> "Model":
         if self.prompt_lookup_tokens is not None and "speculative_config" in map(canonical, self.engine_args):
             raise ValueError("prompt_lookup_tokens and speculative_config exclude each other: set one of them")
@@ -113,6 +126,15 @@ class Model(Frozen):
         )
 
     @property
+    def max_calls(self) -> int:
+        """What all its engines run at once."""
+        return self.max_num_seqs * self.replicas
+
+    def servers(self, name: str) -> tuple[str, ...]:
+        """The names of its engines, for this name of the model."""
+        return _numbered(name, self.replicas)
+
+    @property
     def context_tokens(self) -> int:
         """`max_model_len` of a model that is planned: the plan has chosen it where the config has not."""
         assert self.max_model_len is not None
@@ -122,12 +144,13 @@ class Model(Frozen):
 class RemoteModel(Frozen):
     """A model on an OpenAI-compatible server that Cappella does not run, at an address that it may reach.
 
+    Several URLs are replicas: servers that are alike, each with the same model under the same name, of which each call uses one.
     `model` is the server's name for it, by default its name here; `key_file` holds the server's API key. With
     `api: openai` the model can do only what is declared here; with `api: vllm` also whatever vLLM's server can.
     A server with pending calls that sends nothing for `hung_after_s` is probed with a one-token request.
     """
 
-    url: str
+    url: str | tuple[str, ...]
     model: str | None = None
     key_file: Path | None = None
     api: Literal["openai", "vllm"] = "openai"
@@ -141,18 +164,19 @@ class RemoteModel(Frozen):
     json_schema: bool | None = None
     logprobs: bool | None = None
 
-    @field_validator("url")
+    @field_validator("url", mode="before")
     @classmethod
-    def _is_an_api(cls, url: str) -> str:
-        problem = f"{url!r} is not the URL of an API: write it in full, such as http://10.0.0.7:8000/v1"
-        try:
-            parts = urlsplit(url)
-            usable = bool(parts.hostname) and parts.port != 0 and len(parts.path.strip("/")) > 0
-        except ValueError as error:
-            raise ValueError(problem) from error
-        if parts.scheme not in ("http", "https") or not usable or parts.username or parts.query or parts.fragment:
-            raise ValueError(problem)
-        return url.rstrip("/")
+    def _are_apis(cls, value: object) -> str | tuple[str, ...]:
+        if isinstance(value, str):
+            return _api_url(value)
+        if not isinstance(value, list | tuple) or not all(isinstance(each, str) for each in value):
+            raise ValueError("url is the URL of an API, or a list of URLs")
+        urls = tuple(map(_api_url, value))
+        if not urls:
+            raise ValueError("url lists none: give the URL of each server")
+        if twice := [url for url in dict.fromkeys(urls) if urls.count(url) > 1]:
+            raise ValueError(f"{twice[0]} is listed twice: each replica is a server of its own")
+        return urls
 
     @model_validator(mode="after")
     def _task_suits(self) -> "RemoteModel":
@@ -168,8 +192,17 @@ class RemoteModel(Frozen):
         return self.max_model_len
 
     @property
-    def host(self) -> str:
-        return urlsplit(self.url).hostname or ""
+    def urls(self) -> tuple[str, ...]:
+        return (self.url,) if isinstance(self.url, str) else self.url
+
+    @property
+    def max_calls(self) -> int:
+        """What all its servers run at once."""
+        return self.max_num_seqs * len(self.urls)
+
+    def servers(self, name: str) -> tuple[str, ...]:
+        """The names of its servers, for this name of the model, in the order of `urls`."""
+        return _numbered(name, len(self.urls))
 
     @property
     def adapters(self) -> Mapping[str, Path]:
@@ -189,6 +222,19 @@ class RemoteModel(Frozen):
             context_tokens=self.max_model_len,
             task=self.task,
         )
+
+
+def _api_url(url: str) -> str:
+    """The URL without a slash at its end. Raises ValueError if it cannot be one of an API."""
+    problem = f"{url!r} is not the URL of an API: write it in full, such as http://10.0.0.7:8000/v1"
+    try:
+        parts = urlsplit(url)
+        usable = bool(parts.hostname) and parts.port != 0 and len(parts.path.strip("/")) > 0
+    except ValueError as error:
+        raise ValueError(problem) from error
+    if parts.scheme not in ("http", "https") or not usable or parts.username or parts.query or parts.fragment:
+        raise ValueError(problem)
+    return url.rstrip("/")
 
 
 def _of_its_kind(value: object, _: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Model | RemoteModel:

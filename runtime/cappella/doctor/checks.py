@@ -51,7 +51,7 @@ def checks(config: Config) -> Iterator[Check]:
     for name, model in config.local.items():
         yield _check(f"weights of {name}", partial(_weights, name, model.weights, model.card))
     for name, remote in config.remote.items():
-        yield _remote(name, remote)
+        yield from _remote(name, remote)
     if config.local:
         yield _check("memory", partial(_memory, config))
     yield _check("port", partial(_port, config.server.host, config.server.port))
@@ -114,16 +114,18 @@ def _weights(name: str, path: Path, card: Path | None) -> str:
     return f"{path} ({ByteSize(size_bytes).human_readable()})"
 
 
-def _remote(name: str, model: RemoteModel) -> Check:
-    """Whether its server answers now, and has the model. Not yet is a warning: it may come while we serve."""
+def _remote(name: str, model: RemoteModel) -> Iterator[Check]:
+    """Whether its servers answer now, and have the model. Not yet is a warning: they may come while we serve."""
     try:
-        engine = backends.remote_engine(name, model)
-        problem = asyncio.run(_problem(engine, model))
+        engines = backends.remote_engines(name, model)
     except ConfigError as error:
-        return Check(f"server of {name}", "fail", f"{error.place}: {error.problem}", error.hint)
-    if problem:
-        return Check(f"server of {name}", "warn", f"{model.url}: {problem}", f"Start it, or correct models.{name}")
-    return Check(f"server of {name}", "ok", f"{model.url} has {engine.name}")
+        yield Check(f"server of {name}", "fail", f"{error.place}: {error.problem}", error.hint)
+        return
+    for (server, engine), url in zip(engines.items(), model.urls, strict=True):
+        if problem := asyncio.run(_problem(engine, model)):
+            yield Check(f"server of {server}", "warn", f"{url}: {problem}", f"Start it, or correct models.{name}")
+        else:
+            yield Check(f"server of {server}", "ok", f"{url} has {engine.name}")
 
 
 async def _problem(engine: HttpEngine, model: RemoteModel) -> str | None:
@@ -163,7 +165,7 @@ def _shared_memory() -> Check:
 
 def _open_files(config: Config) -> Check:
     """Check the limit of open files: each call holds a client's and an engine's connection."""
-    calls = sum(model.max_num_seqs for model in config.models.values())
+    calls = sum(model.max_calls for model in config.models.values())
     calls += config.server.max_waiting * (len(config.models_by_name) + len(config.ensembles))
     needs = OWN_FILES + FILES_PER_CALL * calls
     allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)

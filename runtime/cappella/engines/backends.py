@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cappella.config import Model, RemoteModel
 from cappella.engines.address import Address
-from cappella.engines.base import EngineServer, HoldAwake, KeepAwake
+from cappella.engines.base import HoldAwake, KeepAwake, SingleServer
 from cappella.engines.circuit_breaker import CircuitBreaker
 from cappella.engines.context_size import LONGEST_TOKEN_CHARS, ContextSize
 from cappella.engines.launcher import Launcher
@@ -55,7 +55,7 @@ def local_engines(
     hold_awake: HoldAwake | None,
     context: ContextSize | None = None,
     keep_awake: KeepAwake = nullcontext,
-) -> dict[str, EngineServer]:
+) -> dict[str, SingleServer]:
     """The clients of a server that Cappella starts on a socket: one for the model and one for each adapter, by name."""
     circuit_breaker = CircuitBreaker()
     kind = VllmEngine if capabilities.writes else PoolingEngine
@@ -65,14 +65,19 @@ def local_engines(
     }
 
 
-def remote_engine(name: str, model: RemoteModel) -> VllmEngine | OpenAIEngine:
-    """The client of an attached server. Raises ConfigError for an API key that cannot be read."""
+def remote_engines(name: str, model: RemoteModel) -> dict[str, VllmEngine | OpenAIEngine]:
+    """The clients of a model's attached servers, by the name of each. Raises ConfigError for an API key that cannot be read."""
+    servers = zip(model.servers(name), model.urls, strict=True)
+    return {server: _remote_engine(name, model, server, url) for server, url in servers}
+
+
+def _remote_engine(name: str, model: RemoteModel, server: str, url: str) -> VllmEngine | OpenAIEngine:
     of_vllm = VllmEngine if model.capabilities.writes else PoolingEngine
     kind = of_vllm if model.api == "vllm" else OpenAIEngine
-    address = Address(model.url, key=_read_api_key(name, model))
+    address = Address(url, key=_read_api_key(name, model))
     sanitizer = Sanitizer(WELL_KNOWN_SPECIAL_TOKENS)
     context = ContextSize(model.context_tokens, LONGEST_TOKEN_CHARS)
-    return kind(address, EngineStatus(name), sanitizer, model.capabilities, name=model.model or name, context=context)
+    return kind(address, EngineStatus(server), sanitizer, model.capabilities, name=model.model or name, context=context)
 
 
 def _read_api_key(name: str, model: RemoteModel) -> str | None:

@@ -1,8 +1,8 @@
-"""The two Protocols of a backend: `Engine`, which a run calls, and `EngineServer`, which the gateway and supervisor use.
+"""The Protocols of a backend: `Engine`, which a run calls, `EngineServer`, which the gateway uses, and `SingleServer`, which is watched.
 
 To add a backend:
 
-1. Write a class with the methods of `EngineServer`. `HttpEngine` has most of them for any server with OpenAI's HTTP API.
+1. Write a class with the methods of `SingleServer`. `HttpEngine` has most of them for any server with OpenAI's HTTP API.
 2. Return it from `backends.local_engines`, or from `backends.remote_engine` by the config key `api`.
 3. For a server that Cappella starts, `backends` also holds its module, command line, environment and the stages of its
    start (`startup_log.StartupStages`), and `backends.launcher` returns what starts it (`launcher.Launcher`).
@@ -125,12 +125,7 @@ class Engine(Protocol):
 
 
 class EngineServer(Engine, Protocol):
-    """An engine, or one of its adapters, with what its server can be asked to do. Methods raise only EngineError."""
-
-    @property
-    def circuit_breaker(self) -> CircuitBreaker:
-        """Shared by the engine and all its adapters; an implementation records every call and its output there."""
-        ...
+    """An engine, or one of its adapters, as the gateway uses it. Methods raise only EngineError."""
 
     def supports(self, path: str) -> bool:
         """Whether `forward` accepts this path of OpenAI's API, such as /v1/responses."""
@@ -145,14 +140,6 @@ class EngineServer(Engine, Protocol):
         """
         ...
 
-    async def probe(self) -> None:
-        """Generate one token, whatever the status is; it does not count for the circuit breaker."""
-        ...
-
-    async def healthy(self) -> bool:
-        """Whether the server says that it is healthy; a local server that does not listen is not, a remote one raises."""
-        ...
-
     async def stats(self) -> EngineStats:
         """The server's load now."""
         ...
@@ -161,14 +148,31 @@ class EngineServer(Engine, Protocol):
         """All the server's metrics in Prometheus' text format; empty if it has none."""
         ...
 
+    async def close(self) -> None:
+        """Drop all connections to the server: calls in flight fail, later calls connect again."""
+        ...
+
+
+class SingleServer(EngineServer, Protocol):
+    """An engine on one server, with what its health check and its lifecycle need; `Replicas` joins several of them."""
+
+    @property
+    def circuit_breaker(self) -> CircuitBreaker:
+        """Shared by the engine and all its adapters; an implementation records every call and its output there."""
+        ...
+
+    async def probe(self) -> None:
+        """Generate one token, whatever the status is; it does not count for the circuit breaker."""
+        ...
+
+    async def healthy(self) -> bool:
+        """Whether the server says that it is healthy; a local server that does not listen is not, a remote one raises."""
+        ...
+
     async def sleep(self) -> None:
         """Free the GPU memory while the process lives on."""
         ...
 
     async def wake_up(self) -> None:
         """Undo `sleep`."""
-        ...
-
-    async def close(self) -> None:
-        """Drop all connections to the server: calls in flight fail, later calls connect again."""
         ...

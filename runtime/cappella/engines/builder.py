@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
-from cappella.config import Config, Model, paths
+from cappella.config import Config, Model, RemoteModel, paths
 from cappella.engines import backends, memory_use
-from cappella.engines.base import HoldAwake
+from cappella.engines.base import HoldAwake, SingleServer
 from cappella.engines.context_size import LONGEST_TOKEN_CHARS, ContextSize
 from cappella.engines.deployment import Deployment
 from cappella.engines.gpu_memory import GpuMemory, Sleep, SleepTurns
@@ -18,6 +18,8 @@ from cappella.engines.launcher import Launcher
 from cappella.engines.lifecycle import Lifecycle
 from cappella.engines.mps import Mps
 from cappella.engines.remote import Attachment
+from cappella.engines.replicas.replica import Calls, Replica
+from cappella.engines.replicas.replicas import Replicas
 from cappella.engines.sanitize import Sanitizer
 from cappella.engines.spec import Backoff, EngineSpec
 from cappella.engines.start_times import StartTimes
@@ -71,43 +73,62 @@ class EngineBuilder:
     def add_engines(self, new: Deployment, names: Iterable[str]) -> None:
         """Add the engines of these models to a deployment. Raises ConfigError."""
         names = set(names)
-        self._in_sleep_mode = _models_in_sleep_mode(new) if new.plan.machine.gpu else frozenset()
+        self._in_sleep_mode = _engines_in_sleep_mode(new) if new.plan.machine.gpu else frozenset()
         for name, remote in new.config.remote.items():
             if name in names:
-                new.engines[name] = engine = backends.remote_engine(name, remote)
-                new.attachments[name] = Attachment(engine, remote)
-        threads = max(1, (os.cpu_count() or 1) // max(1, len(new.config.local)))
+                self._attach(new, name, remote)
         for name in (name for name in new.config.local if name in names):
-            model = new.config.local[name]
-            # Engines of an earlier deployment may still have folders of the same names.
-            private = self._runtime_dir / (f"{name}.{self._builds}" if self._builds else name)
-            _require_short_path(name, private)
-            self._add_local(new, name, private, model.cpu_threads or threads)
+            self._add_local(new, name)
         self._builds += 1
 
-    def _add_local(self, new: Deployment, name: str, private: Path, cpu_threads: int) -> None:
-        model, placed = new.config.local[name], new.plan.placed[name]
+    def _attach(self, new: Deployment, name: str, model: RemoteModel) -> None:
+        clients = backends.remote_engines(name, model)
+        for server, client in clients.items():
+            new.attachments[server] = Attachment(client, model, has_others=len(clients) > 1)
+        if len(clients) == 1:
+            new.engines[name] = clients[name]
+        else:
+            replicas = (Replica(server, client, model.max_num_seqs) for server, client in clients.items())
+            new.engines[name] = Replicas(name, model.capabilities, replicas)
+
+    def _add_local(self, new: Deployment, name: str) -> None:
+        model = new.config.local[name]
+        clients = {server: self._start_later(new, name, server) for server in model.servers(name)}
+        if len(clients) == 1:
+            new.engines.update(clients[name])
+            return
+        calls = {server: Calls() for server in clients}
+        for called in (name, *model.adapters):
+            replicas = (Replica(each, clients[each][called], model.max_num_seqs, calls[each]) for each in clients)
+            new.engines[called] = Replicas(name, model.capabilities, replicas)
+
+    def _start_later(self, new: Deployment, name: str, server: str) -> Mapping[str, SingleServer]:
+        """The clients of one engine of a model, by the names that it has; the deployment gets its lifecycle."""
+        model, placed = new.config.local[name], new.plan.placed[server]
+        # Engines of an earlier deployment may still have folders of the same names.
+        private = self._runtime_dir / (f"{server}.{self._builds}" if self._builds else server)
+        _require_short_path(name, private)
         socket = private / "engine.sock"
         found = folder.inspect(name, model.weights, model.card)
         sanitizer = Sanitizer(found.special_tokens, found.markup)
         names = (name, *model.adapters)
-        status = EngineStatus(name)
+        status = EngineStatus(server)
         idleness = None
         if model.sleep_after_s is not None:
-            idleness = Idleness(model.sleep_after_s, status, lambda: new.lifecycles[name].wake("idle"))
+            idleness = Idleness(model.sleep_after_s, status, lambda: new.lifecycles[server].wake("idle"))
         hold_awake = self._hold_awake(placed, idleness)
         keep_awake = idleness.keep_awake if idleness else nullcontext
         context = ContextSize(model.context_tokens, found.longest_token_chars or LONGEST_TOKEN_CHARS)
-        new.engines.update(
-            backends.local_engines(
-                socket, names, status, sanitizer, model.capabilities, hold_awake, context, keep_awake
-            )
+        clients = backends.local_engines(
+            socket, names, status, sanitizer, model.capabilities, hold_awake, context, keep_awake
         )
-        env = self._environment(new, name, cpu_threads)
-        spec = self._spec(new, name, private, socket)
-        new.lifecycles[name] = Lifecycle(new.engines[name], self._launcher(env), spec, self._start_slots, idleness)
+        env = self._environment(new, name, server)
+        spec = self._spec(new, name, server, private, socket)
+        lifecycle = Lifecycle(clients[name], self._launcher(env), spec, self._start_slots, idleness)
+        new.lifecycles[server] = lifecycle
         if placed.turn:
-            new.lifecycles[name].start_asleep()
+            lifecycle.start_asleep()
+        return clients
 
     def _hold_awake(self, placed: Placed, idleness: Idleness | None) -> HoldAwake | None:
         """What each call of the engine waits for: its swap group's turn, then its own wake."""
@@ -118,23 +139,24 @@ class EngineBuilder:
             return turn
         return partial(_in_both, turn, idleness.hold_awake) if turn else idleness.hold_awake
 
-    def _environment(self, new: Deployment, name: str, cpu_threads: int) -> Mapping[str, str]:
-        model, placed = new.config.local[name], new.plan.placed[name]
-        threads = None if new.plan.machine.gpu else cpu_threads
-        sleep_mode = name in self._in_sleep_mode
+    def _environment(self, new: Deployment, name: str, server: str) -> Mapping[str, str]:
+        model, placed = new.config.local[name], new.plan.placed[server]
+        share = max(1, (os.cpu_count() or 1) // len(new.config.servers_of(new.config.local)))
+        threads = None if new.plan.machine.gpu else model.cpu_threads or share
+        sleep_mode = server in self._in_sleep_mode
         env = backends.server_environment(threads, model.enforce_eager, placed.gpus, sleep_mode)
         return {**env, **(self._mps.environment if self._mps else {}), guard.ALLOWED: self._may_reach}
 
-    def _spec(self, new: Deployment, name: str, private: Path, socket: Path) -> EngineSpec:
-        model, placed, on = new.config.local[name], new.plan.placed[name], new.plan.machine
-        sleep_mode, free_graphs = name in self._in_sleep_mode, new.config.placement.sleepers_free_graphs
+    def _spec(self, new: Deployment, name: str, server: str, private: Path, socket: Path) -> EngineSpec:
+        model, placed, on = new.config.local[name], new.plan.placed[server], new.plan.machine
+        sleep_mode, free_graphs = server in self._in_sleep_mode, new.config.placement.sleepers_free_graphs
         numa_nodes = on.numa_nodes(placed.gpus)
         return EngineSpec(
             arguments=backends.server_arguments(
                 name, model, placed, socket, sleep_mode, free_graphs, numa_nodes, on.gpu
             ),
             folder=private,
-            log=self._log_dir / f"{name}.log",
+            log=self._log_dir / f"{server}.log",
             memory=self._gpu_memory(new, placed, sleep_mode) if on.gpu else None,
             start_times=StartTimes(paths.state_dir() / "start-times.json", _files(model, new.fingerprints[name])),
             backoff=self._backoff,
@@ -170,14 +192,14 @@ async def _in_both(outer: HoldAwake, inner: HoldAwake, tell: Tell) -> AsyncItera
         yield
 
 
-def _models_in_sleep_mode(new: Deployment) -> frozenset[str]:
-    """The models that sleep, by turns or when idle, and can in place: as many as main memory has room for what they put there.
+def _engines_in_sleep_mode(new: Deployment) -> frozenset[str]:
+    """The engines that sleep, by turns or when idle, and can in place: as many as main memory has room for what they put there.
 
     An engine whose processes are bound to NUMA nodes needs the room on these.
     """
     rooms: dict[int | None, float] = {None: machine.own_memory().devices[0].free_bytes * SLEEP_MEMORY_SHARE}
     names = set()
-    for name, model in new.config.local.items():
+    for name, model in ((server, new.config.local[new.config.model_of[server]]) for server in new.plan.placed):
         placed = new.plan.placed[name]
         if placed.turn is None and model.sleep_after_s is None:
             continue

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
-from cappella.engines.base import EngineServer
+from cappella.engines.base import SingleServer
 from cappella.errors import ConfigError, EngineBroke, EngineError
 
 SLEEP_FREES_TIMEOUT_S = 10.0
@@ -80,7 +80,7 @@ class GpuMemory:
                 f"its GPU has {free:.1f} GiB free and it needs {needs:.1f}: another process holds the rest"
             )
 
-    async def sleep_in_place(self, engine: EngineServer, group: int | None) -> bool:
+    async def sleep_in_place(self, engine: SingleServer, group: int | None) -> bool:
         """Call the server's sleep; False unless it frees the memory. vLLM's can succeed without.
 
         What its own processes hold tells it; where the driver does not, what is free on its GPUs, which another engine that

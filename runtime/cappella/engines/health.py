@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from cappella.engines.base import EngineServer, EngineStats
+from cappella.engines.base import EngineStats, SingleServer
 from cappella.engines.reconciler import transition
 from cappella.errors import EngineError
 
@@ -28,7 +28,7 @@ class Health:
     """
 
     def __init__(
-        self, engine: EngineServer, hung_after_s: float, core_seconds: Callable[[], float | None] = lambda: None
+        self, engine: SingleServer, hung_after_s: float, core_seconds: Callable[[], float | None] = lambda: None
     ) -> None:
         self._engine = engine
         self._core_seconds = core_seconds

@@ -89,7 +89,7 @@ class HttpEngine:
         raise EngineRejected(f"{self.status.model} embeds no texts: that takes task: embed", 400)
 
     async def probe(self) -> None:
-        """See `EngineServer.probe`."""
+        """See `SingleServer.probe`."""
         async with aclosing(
             self._stream(self._probe_prompt(), Sampling(max_completion_tokens=1), is_probe=True)
         ) as chunks:

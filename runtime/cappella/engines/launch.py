@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 from cappella.engines import last_failure, memory_use, startup
-from cappella.engines.base import EngineServer
+from cappella.engines.base import SingleServer
 from cappella.engines.gpu_memory import COMMAND_TIMEOUT_S
 from cappella.engines.health import Health
 from cappella.engines.launcher import Launcher, ServerProcess
@@ -26,7 +26,7 @@ class Launch:
 
     def __init__(
         self,
-        engine: EngineServer,
+        engine: SingleServer,
         launcher: Launcher,
         spec: EngineSpec,
         health: Health,

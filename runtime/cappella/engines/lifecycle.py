@@ -9,7 +9,7 @@ from typing import Literal
 
 from cappella.background import background
 from cappella.engines import core_time, last_failure
-from cappella.engines.base import EngineServer
+from cappella.engines.base import SingleServer
 from cappella.engines.health import Health
 from cappella.engines.idleness import Idleness
 from cappella.engines.launch import Launch
@@ -31,7 +31,7 @@ class Lifecycle:
 
     def __init__(
         self,
-        engine: EngineServer,
+        engine: SingleServer,
         launcher: Launcher,
         spec: EngineSpec,
         start_slots: asyncio.Semaphore,

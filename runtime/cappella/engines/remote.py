@@ -68,7 +68,7 @@ class OpenAIEngine(HttpEngine):
             yield Chunk(usage=estimated_usage(prompt, written))
 
     async def healthy(self) -> bool:
-        """See `EngineServer.healthy`."""
+        """See `SingleServer.healthy`."""
         await self.list_models()
         return True
 
@@ -91,13 +91,22 @@ class OpenAIEngine(HttpEngine):
 class Attachment:
     """Keeps the status of an attached server: `ready` after a probe gave a token, `unhealthy` while one fails.
 
-    The counterpart of `Lifecycle` for a server that Cappella neither starts nor stops.
+    The counterpart of `Lifecycle` for a server that Cappella neither starts nor stops. Calls of a server that hangs are given up if
+    it `has_others` beside it, which can answer those that had no token yet.
     """
 
-    def __init__(self, engine: HttpEngine, model: RemoteModel, check_interval_s: float = CHECK_INTERVAL_S) -> None:
+    def __init__(
+        self,
+        engine: HttpEngine,
+        model: RemoteModel,
+        check_interval_s: float = CHECK_INTERVAL_S,
+        *,
+        has_others: bool = False,
+    ) -> None:
         self._engine = engine
         self._model = model
         self._check_interval_s = check_interval_s
+        self._has_others = has_others
         self._idle_at = time.monotonic()
         engine.status.state, engine.status.stage = "loading", "connecting to its server"
 
@@ -127,6 +136,8 @@ class Attachment:
         except EngineError as error:
             return str(error)
         except TimeoutError:
+            if self._has_others and self._is_silent():
+                await self._engine.close()
             return f"no token for {self._model.hung_after_s:g} s"
         return None
 

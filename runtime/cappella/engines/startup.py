@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
-from cappella.engines.base import EngineServer
+from cappella.engines.base import SingleServer
 from cappella.engines.launcher import ServerProcess
 from cappella.engines.start_times import Countdown
 from cappella.errors import EngineBroke, EngineError
@@ -54,7 +54,7 @@ class StallDetector:
 
 
 async def wait_for_first_token(
-    engine: EngineServer, process: ServerProcess, countdown: Countdown, stall_detector: StallDetector
+    engine: SingleServer, process: ServerProcess, countdown: Countdown, stall_detector: StallDetector
 ) -> None:
     """Wait until the engine has given a token, and show its progress in its status. Raises EngineBroke."""
     reporting = asyncio.create_task(_report_progress(engine, process, countdown))
@@ -80,7 +80,7 @@ async def _first_of(*waits: Coroutine[Any, Any, None]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _report_progress(engine: EngineServer, process: ServerProcess, countdown: Countdown) -> None:
+async def _report_progress(engine: SingleServer, process: ServerProcess, countdown: Countdown) -> None:
     """Update the status until cancelled, or until an operator has stopped the engine."""
     status = engine.status
     while True:
@@ -95,7 +95,7 @@ async def _report_progress(engine: EngineServer, process: ServerProcess, countdo
         await asyncio.sleep(POLL_S)
 
 
-async def _wait_until_healthy(engine: EngineServer, process: ServerProcess) -> None:
+async def _wait_until_healthy(engine: SingleServer, process: ServerProcess) -> None:
     give_up_at = time.monotonic() + START_TIMEOUT_S
     while not await _is_healthy(engine):
         if not process.running:
@@ -105,14 +105,14 @@ async def _wait_until_healthy(engine: EngineServer, process: ServerProcess) -> N
         await asyncio.sleep(POLL_S)
 
 
-async def _is_healthy(engine: EngineServer) -> bool:
+async def _is_healthy(engine: SingleServer) -> bool:
     try:
         return await engine.healthy()
     except EngineError:
         return False
 
 
-async def _probe(engine: EngineServer) -> None:
+async def _probe(engine: SingleServer) -> None:
     try:
         async with asyncio.timeout(FIRST_TOKEN_TIMEOUT_S):
             await engine.probe()

@@ -85,7 +85,7 @@ class Supervisor:
 
     def start_engines(self, new: Deployment) -> None:
         """Begin to start the engines that do not run yet; judges first, since every ensemble needs its own."""
-        judges = new.config.judges
+        judges = new.config.servers_of(new.config.judges)
         runners: dict[str, Lifecycle | Attachment] = {**new.attachments, **new.lifecycles}
         for name in sorted(runners, key=lambda name: name not in judges):
             if runners[name] not in self._tasks:
@@ -98,8 +98,9 @@ class Supervisor:
     def prepare(self, change: Change) -> Deployment:
         """The deployment after a change: the kept engines, and new ones for `start_engines`. Raises ConfigError."""
         old = self.deployment
-        lifecycles = {name: each for name, each in old.lifecycles.items() if name in change.kept}
-        attachments = {name: each for name, each in old.attachments.items() if name in change.kept}
+        kept_servers = old.config.servers_of(change.kept)
+        lifecycles = {name: each for name, each in old.lifecycles.items() if name in kept_servers}
+        attachments = {name: each for name, each in old.attachments.items() if name in kept_servers}
         kept_names = old.config.names_of(change.kept)
         engines = {name: engine for name, engine in old.engines.items() if name in kept_names}
         served, written = contexts.applied(change.config, change.plan), change.config
@@ -111,10 +112,11 @@ class Supervisor:
     async def stop_engines(self, old: Deployment, names: Iterable[str]) -> None:
         """Stop the engines of these models, and close the clients of their adapters, too."""
         for name in names:
-            task = self._tasks.pop(old.attachments.get(name) or old.lifecycles[name], None)
-            if task:
-                task.cancel()
-                await asyncio.wait({task})
+            for server in old.config.servers_of([name]):
+                task = self._tasks.pop(old.attachments.get(server) or old.lifecycles[server], None)
+                if task:
+                    task.cancel()
+                    await asyncio.wait({task})
             for called in old.config.names_of([name]):
                 await old.engines[called].close()
 
@@ -127,7 +129,7 @@ class Supervisor:
 
         Raises UnknownEngine, RunsElsewhere for an attached server, and ActionRefused if its state does not allow it.
         """
-        if name in self.deployment.attachments:
+        if name in self.deployment.attachments or name in self.deployment.config.remote:
             raise RunsElsewhere(name)
         lifecycle = self.lifecycles.get(name)
         if lifecycle is None:

@@ -126,7 +126,7 @@ class Admission:
 
     @classmethod
     def of(cls, config: Config) -> "Admission":
-        server, sequences = config.server, {name: model.max_num_seqs for name, model in config.models.items()}
+        server, sequences = config.server, {name: model.max_calls for name, model in config.models.items()}
         admission = cls(sequences, server.max_waiting, server.max_waiting_per_key)
         in_runs = {
             config.host_of[model]

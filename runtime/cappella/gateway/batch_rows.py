@@ -142,10 +142,7 @@ def _phases(state: GatewayState, current: Callable[[], GatewayState], groups: Gr
     assert config.server.batch
     share, when = config.server.batch.share, config.server.batch.when
     turns = {name: placed.turn for name, placed in plan.placed.items()}
-    hosts = {
-        name: Host(state.engines[name].status, model.max_num_seqs, turns.get(name))
-        for name, model in config.models.items()
-    }
+    hosts = {name: Host(state.engines[name], model.max_calls, turns.get(name)) for name, model in config.models.items()}
 
     def online() -> Online:
         admission = current().admission

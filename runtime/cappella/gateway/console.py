@@ -107,18 +107,21 @@ class EngineGroup(Protocol):
     @property
     def statuses(self) -> Mapping[str, EngineStatus]: ...
 
+    @property
+    def replica_statuses(self) -> Mapping[str, EngineStatus]: ...
+
 
 async def follow(
     current: Callable[[], EngineGroup], reporter: Reporter, interval_s: float, ended: Callable[[], bool] = lambda: False
 ) -> None:
     """Report changes of engines, and each ensemble that starts or stops answering, until `ended` is true."""
-    shown = {name: (status.stage, status.restarts) for name, status in current().statuses.items()}
-    changes, answering = ChangeDetector(current().statuses), _answering(current())
+    shown = {name: (status.stage, status.restarts) for name, status in _all_statuses(current()).items()}
+    changes, answering = ChangeDetector(_all_statuses(current())), _answering(current())
     while True:
         await asyncio.sleep(interval_s)
         if ended():
             return
-        statuses = current().statuses
+        statuses = _all_statuses(current())
         if reporter.writes_json:
             report_stages(reporter, shown, statuses)
         else:
@@ -128,6 +131,11 @@ async def follow(
         for name in (name for name, answers in now.items() if answers != answering.get(name, False)):
             report_ability(reporter, name, now[name])
         answering = now
+
+
+def _all_statuses(group: EngineGroup) -> Mapping[str, EngineStatus]:
+    """Those of models, and those of each of their replicas."""
+    return {**group.statuses, **group.replica_statuses}
 
 
 def report_ability(reporter: Reporter, ensemble: str, answers: bool) -> None:

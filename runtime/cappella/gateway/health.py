@@ -84,7 +84,8 @@ def _snapshot(state: GatewayState) -> Snapshot:
     deadlines_s = {name: ensemble.deadline_s for name, ensemble in state.config.ensembles.items()}
     waiting, refused = state.admission.waiting, state.admission.refused
     answering = state.deployment.answering()
-    return Snapshot(state.engines, state.gpus(), waiting, refused, answering, deadlines_s, state.tool_servers)
+    replicas = {name: state.deployment.replicas_of(name) for name in state.config.models}
+    return Snapshot(state.engines, state.gpus(), waiting, refused, answering, deadlines_s, state.tool_servers, replicas)
 
 
 def _readiness(state: GatewayState, key: Key | None) -> Readiness:

@@ -1,6 +1,7 @@
 """`GET /api/machine` (engines, ensembles, memory, queue) and `POST /api/engines/{name}/{action}`."""
 
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
@@ -8,7 +9,7 @@ from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 
 from cappella.auth.keys import Key
-from cappella.config import Config
+from cappella.config import Config, RemoteModel
 from cappella.engines.base import EngineServer
 from cappella.engines.status import Action
 from cappella.gateway.health import engine_status, engines_now, is_operator
@@ -21,6 +22,7 @@ from cappella.gateway.machine_types import (
     Machine,
     MemoryNow,
     Queue,
+    ReplicaNow,
     ToolServerNow,
 )
 from cappella.gateway.model_list import PREFIX
@@ -77,8 +79,8 @@ def create_router(
             reply["engines"] = engines_now(_servers(state), key)
             return reply
         reading = await read()
-        reply["engines"] = _engines(state.config, _servers(state), reading, operations)
-        reply["memory"] = _memory(operations.plan, reading)
+        reply["engines"] = _engines(state, reading, operations)
+        reply["memory"] = _memory(operations.plan, state.config, reading)
         reply["queue"] = _queue(state)
         reply["tool_servers"] = _tool_servers(state)
         return reply
@@ -89,7 +91,7 @@ def create_router(
         await state.authenticate(request, "admin")
         with actions.recorded(action, engine=name[:MAX_NAME_CHARACTERS]) as line:
             await operations.act(name, action)
-            status = state.engines[name].status
+            status = current().deployment.status_of(name)
             line["state"] = status.state
         reply: Engine = {"engine": name, "state": status.state, "stage": status.stage, "actions": []}
         reply["actions"] += operations.actions(name)
@@ -132,35 +134,60 @@ def _ensembles(state: GatewayState, key: Key | None) -> dict[str, EnsembleNow]:
     }
 
 
-def _engines(
-    config: Config, engines: Mapping[str, EngineServer], reading: Reading, operations: EngineOperations
-) -> dict[str, EngineDetails]:
+def _engines(state: GatewayState, reading: Reading, operations: EngineOperations) -> dict[str, EngineDetails]:
+    config = state.config
     return {
         name: {
             **engine_status(engine.status),
             "task": config.models[name].task,
             "adapters": list(config.models[name].adapters),
-            **_place(operations.plan, name),
-            "url": config.remote[name].url if name in config.remote else None,
-            "used_bytes": reading.used_bytes.get(name),
+            **_place(operations.plan, config.servers_of([name])),
+            "url": ", ".join(config.remote[name].urls) if name in config.remote else None,
+            "used_bytes": _used_bytes(reading, config.servers_of([name])),
             **_figures(reading.figures.get(name, Figures())),
             "actions": list(operations.actions(name)),
+            "replicas": _replicas(state, name, operations),
         }
-        for name, engine in engines.items()
+        for name, engine in _servers(state).items()
     }
 
 
-def _place(plan: Plan, name: str) -> EnginePlace:
-    placed = plan.placed.get(name)
-    if placed is None:
+def _replicas(state: GatewayState, name: str, operations: EngineOperations) -> list[ReplicaNow]:
+    model = state.config.models[name]
+    urls = dict(zip(model.servers(name), model.urls, strict=True)) if isinstance(model, RemoteModel) else {}
+    return [
+        {
+            "name": each.name,
+            "state": each.engine.status.state,
+            "stage": each.engine.status.stage,
+            "reason": each.engine.status.reason,
+            "url": urls.get(each.name),
+            "in_flight": each.calls.count,
+            "max_num_seqs": each.max_num_seqs,
+            "failed": each.calls.failed,
+            "actions": list(operations.actions(each.name)),
+        }
+        for each in state.deployment.replicas_of(name)
+    ]
+
+
+def _used_bytes(reading: Reading, servers: Sequence[str]) -> int | None:
+    known = [reading.used_bytes[server] for server in servers if server in reading.used_bytes]
+    return sum(known) if known else None
+
+
+def _place(plan: Plan, servers: Sequence[str]) -> EnginePlace:
+    """The places of all replicas together."""
+    all_placed = [plan.placed[server] for server in servers if server in plan.placed]
+    if not all_placed:
         return {"gpus": [], "turn": None, "planned": None}
     return {
-        "gpus": list(placed.gpus) if plan.machine.gpu else [],
-        "turn": placed.turn,
+        "gpus": sorted({gpu for placed in all_placed for gpu in placed.gpus}) if plan.machine.gpu else [],
+        "turn": all_placed[0].turn,
         "planned": {
-            "weight_bytes": placed.weight_bytes,
-            "kv_cache_bytes": placed.kv_cache_bytes,
-            "overhead_bytes": placed.overhead_bytes,
+            "weight_bytes": sum(placed.weight_bytes for placed in all_placed),
+            "kv_cache_bytes": sum(placed.kv_cache_bytes for placed in all_placed),
+            "overhead_bytes": sum(placed.overhead_bytes for placed in all_placed),
         },
     }
 
@@ -174,17 +201,26 @@ def _figures(figures: Figures) -> EngineFigures:
     }
 
 
-def _memory(plan: Plan, reading: Reading) -> list[MemoryNow]:
+def _memory(plan: Plan, config: Config, reading: Reading) -> list[MemoryNow]:
     return [
         {
             "device": each.device,
             "total_bytes": each.total_bytes,
             "free_bytes": each.free_bytes,
             "busy_percent": each.busy_percent,
-            "engines": {name: placed.total_bytes for name, placed in plan.placed.items() if each.index in placed.gpus},
+            "engines": _planned_on(plan, config, each.index),
         }
         for each in reading.memory
     ]
+
+
+def _planned_on(plan: Plan, config: Config, device: int) -> dict[str, int]:
+    """The planned bytes of each model on a device, of all its replicas there."""
+    model_of, planned = config.model_of, Counter[str]()
+    for server, placed in plan.placed.items():
+        if device in placed.gpus:
+            planned[model_of.get(server, server)] += placed.total_bytes
+    return dict(planned)
 
 
 def _tool_servers(state: GatewayState) -> dict[str, ToolServerNow]:

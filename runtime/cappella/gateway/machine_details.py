@@ -47,13 +47,14 @@ def create_router(
     async def engine(request: Request) -> EngineRecord:
         state, name = current(), request.path_params["name"]
         await state.authenticate(request, "admin")
-        if name not in state.config.models:
-            raise UnknownEngine(name, list(state.config.models))
+        config, owner = state.config, state.config.model_of.get(name, name)
+        if owner not in config.models:
+            raise UnknownEngine(name, [*config.models, *state.deployment.replica_statuses])
         log = engines.log_of(name)
         return {
             "engine": name,
-            "facts": _facts(state.config, engines.plan, name, digest_of),
-            "failures": [told_failure(each) for each in reversed(state.engines[name].status.failures)],
+            "facts": _facts(config, engines.plan, owner, digest_of),
+            "failures": [told_failure(each) for each in reversed(state.deployment.status_of(name).failures)],
             "log": await asyncio.to_thread(_log, log) if log else None,
         }
 
@@ -73,9 +74,13 @@ def create_router(
 def _facts(config: Config, plan: Plan, name: str, digest_of: Callable[[str], str | None]) -> EngineFacts:
     if name in config.remote:
         remote = config.remote[name]
-        return {"url": remote.url, "max_model_len": remote.max_model_len, "max_num_seqs": remote.max_num_seqs}
+        return {
+            "url": ", ".join(remote.urls),
+            "max_model_len": remote.max_model_len,
+            "max_num_seqs": remote.max_num_seqs,
+        }
     model = config.local[name]
-    hub, placed = weights.named_by(model.weights), plan.placed[name]
+    hub, placed = weights.named_by(model.weights), plan.placed[config.servers_of([name])[0]]
     return {
         "weights": str(model.weights),
         "hub_id": hub.hub_id if hub else None,

@@ -83,7 +83,7 @@ class EnsembleNow(TypedDict):
 
 
 class PlannedBytes(TypedDict):
-    """Planned memory of an engine, on each of its GPUs."""
+    """Planned memory of an engine, on each of its GPUs; of one with replicas, that of all of them."""
 
     weight_bytes: Count
     kv_cache_bytes: Count
@@ -107,14 +107,32 @@ class EngineFigures(TypedDict):
     tokens_per_s: float | None
 
 
+class ReplicaNow(TypedDict):
+    """One server of a model that has several. `in_flight` counts the calls from here, `max_num_seqs` is what it runs at once.
+
+    `failed` counts calls that broke with it. `actions` are possible at `/api/engines/NAME/ACTION`.
+    """
+
+    name: str
+    state: EngineState
+    stage: str
+    reason: str | None
+    url: str | None
+    in_flight: Count
+    max_num_seqs: Count
+    failed: Count
+    actions: list[Action]
+
+
 class EngineDetails(EngineStatusNow, EnginePlace, EngineFigures):
-    """What an operator sees of an engine; `actions` are those possible now."""
+    """What an operator sees of an engine; `actions` are those possible now. One on a single server has no `replicas`."""
 
     task: Task
     adapters: list[str]
     url: str | None
     used_bytes: Count | None
     actions: list[Action]
+    replicas: list[ReplicaNow]
 
 
 class MemoryNow(TypedDict):
@@ -160,7 +178,7 @@ class Machine(TypedDict):
 
 
 class EngineFacts(TypedDict):
-    """What an engine serves: local weights and how, or the `url` of a server that runs elsewhere.
+    """What an engine serves: local weights and how, or the `url` of a server that runs elsewhere, of several with commas between.
 
     `revision` and `hub_id` are known of weights from the hub, and `digest` where there is an audit log.
     """

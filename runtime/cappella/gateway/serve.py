@@ -88,7 +88,7 @@ async def _serve(
     server = http_server(app, config.server.tls, reporter)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     attached = f", {', '.join(config.remote)} attached" if config.remote else ""
-    count = len(config.local)
+    count = len(config.servers_of(config.local))
     message = f"Gateway on {url}; starting {count} engine{'s' * (count != 1)} (logs in {log_dir}){attached}"
     reporter.report("listening", message, url=url, engines=list(config.models), log_dir=log_dir)
     async with background(_watch_start(config, supervisor.statuses, reporter)) as watching:
@@ -141,10 +141,12 @@ def _report_answering(
 def _report_start(config: Config, supervisor: Supervisor, url: str, reporter: Reporter) -> int:
     """Report which engines failed to start and which ensembles answer; returns EXIT_CONFIG if none does."""
     failed = {name for name, status in supervisor.statuses.items() if status.state == "failed"}
-    for name in sorted(failed):
-        lifecycle = supervisor.lifecycles[name]
+    for name, lifecycle in supervisor.lifecycles.items():
+        status = supervisor.deployment.status_of(name)
+        if status.state != "failed":
+            continue
         log, last_words = lifecycle.log, lifecycle.log_excerpt()
-        message = f"{name} {supervisor.statuses[name].stage}"
+        message = f"{name} {status.stage}"
         reporter.report_failure("engine_failed", message, last_words, model=name, log=log)
     able = config.answering(name for name in config.models if name not in failed)
     usable = [name for name, can in able.items() if can]

@@ -96,7 +96,8 @@ def _with(footprints: Footprints, lengths: Mapping[str, int], sequences: int = 1
 
 def applied(config: Config, plan: Plan) -> Config:
     """The config as it is served: with the plan's contexts."""
-    lengths = {name: placed.max_model_len for name, placed in plan.placed.items()}
+    model_of = config.model_of
+    lengths = {model_of[server]: placed.max_model_len for server, placed in plan.placed.items()}
     models = {
         name: model.model_copy(update={"max_model_len": lengths[name]}) if name in lengths else model
         for name, model in config.models.items()

@@ -76,16 +76,25 @@ def _speeds(plan: Plan) -> dict[str, Speed]:
 def _estimate(config: Config, ensemble: Ensemble, plan: Plan) -> Estimate | None:
     members, judge = _members(config, ensemble), _judge(config, ensemble)
     seats = [*members, *judge]
-    here = [name for name in dict.fromkeys(name for name, _ in seats) if name in plan.placed]
+    one_of = {name: config.servers_of([name])[0] for name, _ in seats}
+    here = [name for name, server in one_of.items() if server in plan.placed]
     if not here:
         return None
-    room = {name: _runs_at_once(plan, name, [seat for each, seat in seats if each == name]) for name in here}
+    room = {
+        name: sum(
+            _runs_at_once(plan, server, [seat for each, seat in seats if each == name])
+            for server in config.servers_of([name])
+        )
+        for name in here
+    }
     tightest = min(room, key=lambda name: room[name])
     longest = {name: max(seat.tokens for each, seat in seats if each == name) for name in here}
-    short = {name: need for name, need in longest.items() if need > plan.placed[name].max_model_len}
+    short = {name: need for name, need in longest.items() if need > plan.placed[one_of[name]].max_model_len}
     speeds = {} if plan.turns else _speeds(plan)
-    is_known = all(name in speeds for name, _ in seats)
-    panel_s = ensemble.layers * _together_s(plan, speeds, members) if is_known else None
+    is_known = all(server in speeds for server in one_of.values())
+    # As if one replica had all calls of a run that is alone.
+    panel, judge = ([(one_of[name], seat) for name, seat in part] for part in (members, judge))
+    panel_s = ensemble.layers * _together_s(plan, speeds, panel) if is_known else None
     judge_s = _together_s(plan, speeds, judge) if is_known else None
     return Estimate(room[tightest], tightest, panel_s, judge_s, short)
 

@@ -1,7 +1,7 @@
 """The placement plan: which model lies on which GPUs with how many bytes, computed before anything is loaded."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from cappella.config import Config
@@ -49,7 +49,7 @@ class Placed:
 class Plan:
     """The placement of all models of a config on one machine. Models with the same `turn` are awake together.
 
-    `footprints` are what it was made from.
+    `footprints` are what it was made from. Both have one entry for each replica of a model, by its name.
     """
 
     machine: Machine
@@ -68,7 +68,7 @@ class Plan:
 
 def place(config: Config, footprints: Mapping[str, Footprint], machine: Machine) -> Plan:
     """The plan for these footprints: all models at once, or by turns if the config allows swapping. Raises DoesNotFit."""
-    resident = _resident(config)
+    footprints, resident = _of_replicas(config, footprints), _resident(config)
     turns = _turns(config, footprints, machine, resident)
     if turns is None:
         raise _does_not_fit(footprints, machine)
@@ -80,12 +80,19 @@ def place(config: Config, footprints: Mapping[str, Footprint], machine: Machine)
             turn = None if name in awake else number
             kv_bytes = min(shares[name], out[name].kv_cache_bytes) if name in out else shares[name]
             out[name] = _placed(footprints[name], span, kv_bytes, turn, machine)
-    return Plan(machine, {name: out[name] for name in config.models}, footprints)
+    return Plan(machine, {name: out[name] for name in config.servers_of(config.models)}, footprints)
+
+
+def _of_replicas(config: Config, footprints: Mapping[str, Footprint]) -> dict[str, Footprint]:
+    """The footprint of each engine, from that of each model."""
+    servers = ((server, name) for name in footprints for server in config.models[name].servers(name))
+    return {server: replace(footprints[name], name=server) for server, name in servers}
 
 
 def _resident(config: Config) -> frozenset[str]:
     """The models that never sleep: judges, and those that the config pins to GPUs."""
-    return (config.judges & config.local.keys()) | {name for name, model in config.local.items() if model.gpus}
+    pinned = {name for name, model in config.local.items() if model.gpus}
+    return frozenset(config.servers_of((config.judges & config.local.keys()) | pinned))
 
 
 def available_bytes(machine: Machine) -> list[int]:
@@ -165,13 +172,15 @@ def _shares(
     """The KV cache of each model: as configured, else a share of the remaining memory by its tokens per run."""
     left = list(free_bytes)
     demands: list[CacheDemand] = []
+    model_of = config.model_of
     for name, span in spans.items():
         footprint = footprints[name]
         for gpu in span:
             left[gpu] -= footprint.min_bytes(len(span))
         if footprint.model.kv_cache_bytes is None:
             sequence = footprint.sequence_bytes(len(span))
-            weight = tokens_per_run(config, name) * sequence / footprint.model.context_tokens
+            tokens = tokens_per_run(config, model_of[name]) / footprint.model.replicas
+            weight = tokens * sequence / footprint.model.context_tokens
             demands.append(CacheDemand(name, span, weight, sequence * (footprint.model.max_num_seqs - 1)))
     added = sharing.share(demands, left)
     return {

@@ -51,7 +51,7 @@ def show(config: Config, described: Machine | None, as_json: bool) -> None:
         for change in improvements.of(config, on, plan):
             console.print(f"\nPossible: {escape(change.paste.removeprefix('# ').rstrip())}", soft_wrap=True)
         for name, model in config.remote.items():
-            print(f"{name}: remote, at {model.url}; it uses no memory here")
+            print(f"{name}: remote, at {', '.join(model.urls)}; it uses no memory here")
 
 
 def as_dict(plan: Plan, config: Config | None = None) -> dict[str, object]:
@@ -95,12 +95,14 @@ def picture(plan: Plan, config: Config | None = None) -> RenderableType:
 def _told(config: Config, plan: Plan) -> list[Text]:
     """What each ensemble can do, in words."""
     told = estimate.estimates(config, plan)
+    contexts = {name: model.max_model_len for name, model in config.remote.items()}
+    contexts |= {config.model_of[server]: placed.max_model_len for server, placed in plan.placed.items()}
     lines = [Text(f"\nA typical run: {estimate.TYPICAL}; the judge reads all answers.", "dim")]
     for name, each in told.items():
         lines.append(Text(f"cappella/{name}: {_runs(each)} at once, limited by {each.limited_by}"))
         lines += [
             Text(
-                f"  {model} has a context of {plan.placed[model].max_model_len}; such a run needs {need} there",
+                f"  {model} has a context of {contexts[model]}; such a run needs {need} there",
                 "yellow",
             )
             for model, need in each.short.items()
@@ -110,8 +112,6 @@ def _told(config: Config, plan: Plan) -> list[Text]:
                 f", the judge {_seconds(each.judge_s)}" if each.judge_s else ""
             )
             lines.append(Text(f"  estimate: one run alone takes {_seconds(each.run_s)} ({parts})"))
-    remote = {name: model.max_model_len for name, model in config.remote.items()}
-    contexts = {**remote, **{name: placed.max_model_len for name, placed in plan.placed.items()}}
     lines += [Text(f"cappella/{name}: {each}", "yellow") for name, each in reading_room.warnings(config, contexts)]
     if speeds := estimate.tokens_per_s(plan):
         each_alone = ", ".join(f"{name} {speed:.0f}" for name, speed in speeds.items())

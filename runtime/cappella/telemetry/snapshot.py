@@ -10,6 +10,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.parser import text_string_to_metric_families
 
 from cappella.engines.base import EngineServer
+from cappella.engines.replicas.replica import Replica
 from cappella.engines.status import EngineState
 from cappella.errors import EngineError
 from cappella.placement.gpus import Gpu
@@ -21,7 +22,7 @@ Rows = Iterable[tuple[Sequence[str], float]]
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Current state of the server. `waiting` and `refused` count requests by ensemble or model."""
+    """Current state of the server. `waiting` and `refused` count requests by ensemble or model; `replicas` are by model."""
 
     engines: Mapping[str, EngineServer]
     gpus: Sequence[Gpu]
@@ -30,6 +31,7 @@ class Snapshot:
     answering: Mapping[str, bool]
     deadlines_s: Mapping[str, float]
     tool_servers: Mapping[str, CountedServer]
+    replicas: Mapping[str, Sequence[Replica]]
 
 
 async def render(now: Snapshot) -> bytes:
@@ -38,7 +40,13 @@ async def render(now: Snapshot) -> bytes:
     servers = {name: engine for name, engine in now.engines.items() if name == engine.status.model}
     texts = await asyncio.gather(*(_engine_text(engine) for engine in servers.values()))
     by_model = list(zip(servers, texts, strict=True))
-    families = [*_queues(now), *_engines(now.engines, servers), *_gpus(now.gpus), *_tools(now.tool_servers)]
+    families = [
+        *_queues(now),
+        *_engines(now.engines, servers),
+        *_replicas(now.replicas),
+        *_gpus(now.gpus),
+        *_tools(now.tool_servers),
+    ]
     # In a thread: parsing thousands of lines takes tens of milliseconds.
     return generate_latest(_Collected(families)) + await asyncio.to_thread(_merged, by_model)
 
@@ -65,6 +73,16 @@ def _engines(engines: Mapping[str, EngineServer], servers: Mapping[str, EngineSe
     yield _counter("engine_restarts", "Engine restarts since the gateway started", ["model"], restarts)
     wakes = (([name], status.wakes) for name, status in statuses.items())
     yield _counter("engine_wakes", "Calls that woke the engine after sleep_after_s", ["model"], wakes)
+
+
+def _replicas(replicas: Mapping[str, Sequence[Replica]]) -> Iterator[Metric]:
+    labels, each_of = ["model", "replica"], [(model, each) for model, all_ in replicas.items() for each in all_]
+    up = (([model, each.name], each.engine.status.state == "ready") for model, each in each_of)
+    yield _gauge("replica_up", "1 if the replica is ready, else 0", labels, up)
+    calls = (([model, each.name], each.calls.count) for model, each in each_of)
+    yield _gauge("replica_calls", "Calls of the replica in flight", labels, calls)
+    failed = (([model, each.name], each.calls.failed) for model, each in each_of)
+    yield _counter("replica_calls_failed", "Calls that broke with the replica, repeated or not", labels, failed)
 
 
 def _gpus(gpus: Sequence[Gpu]) -> Iterator[Metric]:

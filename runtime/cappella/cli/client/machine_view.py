@@ -44,7 +44,7 @@ class Machine:
         below = [*_troubles(engines), *self._tool_servers(), *self._memory(engines, options.max_width)]
         below += [Text("q ends", "dim")] if self._is_for_screen else []
         # One line for the table's heading, and one for the count of hidden engines.
-        rows = max(1, console.height - len(above) - len(below) - 2) if self._is_for_screen else len(engines)
+        rows = max(1, console.height - len(above) - len(below) - 2) if self._is_for_screen else None
         yield Group(*above)
         yield _table(engines, rows, options.max_width)
         yield Group(*below)
@@ -85,20 +85,27 @@ class Machine:
         yield _legend(engines, devices, marks, colours)
 
 
-def _table(engines: Mapping[str, Json], rows: int, width: int) -> RenderableType:
+def _table(engines: Mapping[str, Json], rows: int | None, width: int) -> RenderableType:
     table = Table(box=None, pad_edge=False, header_style="dim", expand=True)
     table.add_column("engine", no_wrap=True, max_width=max(8, width // 5))
     table.add_column("state", no_wrap=True, ratio=1, overflow="ellipsis")
     for heading in ("tok/s", "run", "wait", "KV", "restarts"):
         table.add_column(heading, justify="right", no_wrap=True)
-    shown = list(engines.items())[:rows]
-    for name, each in shown:
-        usage = each.get("kv_usage")
-        figures = [_figure(each, "tokens_per_s"), _figure(each, "running"), _figure(each, "waiting")]
-        table.add_row(name, _state(each), *figures, "" if usage is None else _kv(usage), _figure(each, "restarts"))
-    if len(shown) < len(engines):
-        table.add_row(f"… {len(engines) - len(shown)} more", "")
+    lines = [line for name, each in engines.items() for line in _lines(name, each)]
+    for line in lines[:rows]:
+        table.add_row(*line)
+    if rows is not None and len(lines) > rows:
+        table.add_row(f"… {len(lines) - rows} more", "")
     return table
+
+
+def _lines(name: str, engine: Json) -> Iterator[Sequence[RenderableType]]:
+    """The row of an engine, and below it one for each of its replicas, with the calls from here."""
+    usage = engine.get("kv_usage")
+    figures = [_figure(engine, "tokens_per_s"), _figure(engine, "running"), _figure(engine, "waiting")]
+    yield name, _state(engine), *figures, "" if usage is None else _kv(usage), _figure(engine, "restarts")
+    for each in engine.get("replicas") or ():
+        yield f"  {safe(str(each.get('name', '')))}", _state(each), "", _figure(each, "in_flight"), "", "", ""
 
 
 def _state(engine: Json) -> Text:

@@ -54,7 +54,7 @@ class PoolingEngine(VllmEngine):
         return await off_loop_if_large(len(reply), scores.embeddings, reply, len(texts))
 
     async def probe(self) -> None:
-        """See `EngineServer.probe`: the smallest call of its task, in the place of a token."""
+        """See `SingleServer.probe`: the smallest call of its task, in the place of a token."""
         await self._ask(*scores.PROBES[self.capabilities.task], is_probe=True)
 
     async def _ask(self, path: str, body: Json, is_probe: bool = False) -> bytes:

@@ -58,6 +58,11 @@ function kindText({ task, adapters }) {
   return adapters?.length ? `with ${adapters.join(", ")}` : "";
 }
 
+/** One of an engine's servers: its state, and its calls from here. */
+function replicaText({ name, state, in_flight, max_num_seqs }) {
+  return `${name} ${state}, ${in_flight} of ${max_num_seqs}`;
+}
+
 function head(columns) {
   const titles = ["Engine", "State", ...columns.map(([title]) => title), ...(columns.length ? ["Actions"] : [])];
   const cells = titles.map((title) => h("th", { scope: "col", role: "columnheader" }, title));
@@ -72,6 +77,7 @@ function engineRow(name, columns, act, look) {
   const adapters = h("span", { className: "muted small" });
   const chip = h("span", { className: "machine-state" });
   const stage = h("span", { className: "muted small machine-stage" });
+  const replicas = h("div", { className: "muted small machine-stage", hidden: true });
   const bar = h("progress", { className: "machine-progress", max: "1", "aria-label": `Start of ${name}` });
   const cells = columns.map(([title]) => h("td", { className: "number", role: "cell", "data-label": title }));
   const actionCell = h("td", { className: "machine-do", role: "cell", "data-label": "Actions" });
@@ -87,7 +93,7 @@ function engineRow(name, columns, act, look) {
     "tr",
     { role: "row" },
     h("th", { scope: "row", role: "rowheader" }, h("span", { className: "name" }, name), " ", adapters, columns.length ? details.button : null),
-    h("td", { role: "cell", "data-label": "State" }, h("div", { className: "machine-where" }, chip, bar, stage)),
+    h("td", { role: "cell", "data-label": "State" }, h("div", { className: "machine-where" }, chip, bar, stage, replicas)),
     cells,
     columns.length ? actionCell : null,
   );
@@ -98,6 +104,8 @@ function engineRow(name, columns, act, look) {
     setText(chip, engine.state);
     chip.className = `machine-state ${stateTone(engine.state)}`;
     setText(stage, stageText(engine));
+    setText(replicas, (engine.replicas ?? []).map(replicaText).join(" · "));
+    replicas.hidden = !engine.replicas?.length;
     setText(reason, reasonText(engine));
     reasonRow.hidden = !reasonText(engine);
     showBorders();

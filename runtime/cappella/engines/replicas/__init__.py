@@ -1,0 +1,1 @@
+"""Several servers of one model, which are called as one engine."""

@@ -1,0 +1,102 @@
+"""Two real vLLM servers of one model, attached by their addresses: one of them is killed under many requests."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cappella.engines.address import Address
+from cappella.engines.vllm import server_args
+from support.real_deployment import ROOT, Deployment, deployed, wait_for
+
+pytestmark = pytest.mark.vllm
+
+SOPRANO = ROOT / "model_configs" / "demo" / "soprano"
+AT_ONCE, REQUESTS = 20, 200
+
+
+@contextmanager
+def vllm_server(folder: Path, name: str) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
+    """vLLM's own server in a process group of its own, which may not be up yet."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    start = "from cappella.engines.vllm.server_main import main; main()"
+    command = [sys.executable, "-c", start, "--model", str(SOPRANO), "--load-format", "safetensors"]
+    command += ["--served-model-name", "voice", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--max-model-len", "1024", "--enforce-eager", "--max-num-seqs", "8"]
+    environment = {**server_args.environment(threads=1, eager=True), "VLLM_CPU_KVCACHE_SPACE": "1"}
+    with (
+        (folder / f"{name}.log").open("wb") as sink,
+        subprocess.Popen(command, stdout=sink, stderr=sink, env=environment, start_new_session=True) as server,
+    ):
+        try:
+            yield f"http://127.0.0.1:{port}/v1", server
+        finally:
+            server.terminate()
+
+
+def _is_up(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(Address(url).url("/health"), timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+def ask(gateway: Deployment, model: str) -> tuple[int, Any]:
+    body = {"model": model, "messages": [{"role": "user", "content": "Please tell me the room of Gonil."}]}
+    body |= {"temperature": 1, "max_completion_tokens": 200}
+    request = urllib.request.Request(
+        f"{gateway.url}/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=300) as reply:
+            return reply.status, json.load(reply)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def test_a_server_killed_under_many_requests_costs_none_of_them(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        servers = [stack.enter_context(vllm_server(tmp_path, name)) for name in ("first", "second")]
+        for url, server in servers:
+            assert wait_for(lambda url=url, server=server: server.poll() is not None or _is_up(url), 400)  # type: ignore[misc]
+            assert server.poll() is None
+        voice = {"url": [url for url, _ in servers], "api": "vllm", "max_model_len": 1024, "max_num_seqs": 8}
+        default = {"panel": ["voice"] * 3, "judge": "voice", "analysis": "off", "quorum": 1}
+        config = {"models": {"voice": voice}, "ensembles": {"default": default}}
+        (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
+        gateway = stack.enter_context(deployed(tmp_path / "c.yaml", tmp_path / "logs"))
+        assert wait_for(lambda: [each["state"] for each in replicas(gateway)] == ["ready", "ready"], 60)
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            asked = [pool.submit(ask, gateway, ("voice", "cappella/default")[number % 2]) for number in range(REQUESTS)]
+            assert wait_for(lambda: sum(each.done() for each in asked) >= 10, 300)
+            os.killpg(servers[0][1].pid, signal.SIGKILL)
+            assert sum(each.done() for each in asked) < REQUESTS - AT_ONCE
+            replies = [each.result() for each in asked]
+        assert [reply for status, reply in replies if status != 200] == []
+        assert wait_for(lambda: [each["state"] for each in replicas(gateway)] == ["unhealthy", "ready"], 60)
+        assert replicas(gateway)[0]["failed"] >= 1
+        assert gateway.get("/ready")["ready"] is True
+        page = gateway.text("/metrics")
+        assert 'cappella_replica_up{model="voice",replica="voice-1"} 0.0' in page
+        assert 'replica="voice-2"' in next(
+            line for line in page.splitlines() if line.startswith("vllm:num_requests_running")
+        )
+
+
+def replicas(gateway: Deployment) -> list[dict[str, Any]]:
+    return list(gateway.get("/api/machine")["engines"]["voice"]["replicas"])
