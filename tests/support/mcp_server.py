@@ -131,7 +131,8 @@ def result_of(method: str, params: dict[str, Any], way: str) -> dict[str, Any]:
                 "serverInfo": {"name": "s", "version": "1"},
             }
         case "tools/list":
-            return {"tools": LYING if way == "lying" else TOOLS}
+            page = {"tools": [tool("long", description="x" * 1_000_000)], "nextCursor": "more"}
+            return page if way == "pages" else {"tools": LYING if way == "lying" else TOOLS}
         case "prompts/list":
             return {"prompts": [{"name": "greet"}]}
         case "resources/list":
