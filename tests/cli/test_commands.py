@@ -8,7 +8,6 @@ import re
 import socket
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 import jsonschema_rs
@@ -348,7 +347,6 @@ def test_a_pager_that_shows_codes_of_colours_as_text_is_told_to_use_them() -> No
         with open(ours, "rb", closefd=False) as shown:
             assert shown.readline() == b"-R\r\n"
     finally:
-        with suppress(ProcessLookupError):  # It may have ended.
-            command.kill()
+        command.kill()
         os.close(theirs)
         os.close(ours)

@@ -142,8 +142,10 @@ async def test_after_kill_9_the_same_command_goes_on_where_it_was(tmp_path: Path
         arguments = ["eval", url, str(data), "--ways", "select", "--json", str(out), "--concurrency", "1"]
         with tempfile.TemporaryFile() as sink:
             started = await asyncio.to_thread(command_line.start, arguments, [sink.fileno()] * 3)
-            assert await eventually(lambda: len(scripted.bodies) > N + 5)
-            await asyncio.to_thread(started.kill)
+            try:
+                assert await eventually(lambda: len(scripted.bodies) > N + 5)
+            finally:
+                await asyncio.to_thread(started.kill)
         assert started.returncode == -signal.SIGKILL
         assert not out.exists()
         done, report = await evaluated(url, data, "--ways", "select")
@@ -526,7 +528,10 @@ async def test_a_pipe_that_is_closed_loses_no_file(tmp_path: Path) -> None:
         with tempfile.TemporaryFile() as sink, os.fdopen(pipe, "wb") as out:
             files = [sink.fileno(), out.fileno(), sink.fileno()]
             started = await asyncio.to_thread(command_line.start, arguments, files)
-            await asyncio.to_thread(started.wait, 120)
+            try:
+                await asyncio.to_thread(started.wait, 120)
+            finally:
+                await asyncio.to_thread(started.kill)
     assert page.exists()
 
 

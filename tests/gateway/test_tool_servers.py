@@ -1,13 +1,17 @@
 """Tool servers of a gateway: they live with it, and the Machine page, the metrics and a reload know them."""
 
+import asyncio
 import sys
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 
 from cappella.config import Config
-from support.fake_engines import FakeEngines, gateway_config, serving
+from cappella.gateway import reload
+from support.fake_engines import FakeEngines, eventually, gateway_config, serving
+from support.scripted_engine import Script
 from support.tool_server import command, serves, until
 
 
@@ -73,3 +77,41 @@ async def test_a_server_that_cannot_be_started_does_not_keep_the_gateway_from_it
     async with serving(fake_engines, with_tools(missing=missing)) as url:
         await until(lambda: not fake_engines.reloader.state.tool_servers["missing"].is_starting)
         assert "install it" in (await machine(url))["missing"]["problem"]
+
+
+async def test_what_a_reload_starts_is_not_ended_by_the_one_before(
+    fake_engines: FakeEngines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reload, "LINGER_S", 0.0)
+    fake_engines.let("ann", Script(ending="held"))
+    configs = [with_tools(), with_tools(slow={"command": command(str(tmp_path / "greets"))})]
+    async with serving(fake_engines, gateway_config(), lambda: configs.pop(0)) as url, aiohttp.ClientSession() as http:
+        reloader = fake_engines.reloader
+        body = {"model": "ann", "messages": [{"role": "user", "content": "Hi"}]}
+        under_way = asyncio.create_task(http.post(f"{url}/v1/chat/completions", json=body))
+        assert await eventually(lambda: fake_engines.servers["ann"].running == 1)
+        await reloader.reload()
+        again = asyncio.create_task(reloader.reload())
+        await until(lambda: any(server.is_starting for server in reloader.state.tool_servers._running))
+        fake_engines.release()
+        (await under_way).close()
+        await until(lambda: not reloader._retirements)
+        (tmp_path / "greets").touch()
+        await again
+        slow = reloader.state.tool_servers["slow"]
+        await serves(slow)
+    assert slow.problem == "it is stopped"
+
+
+async def test_a_reload_that_is_given_up_ends_the_tool_servers_that_it_started(
+    fake_engines: FakeEngines, tmp_path: Path
+) -> None:
+    slow = with_tools(slow={"command": command(str(tmp_path / "never"))})
+    async with serving(fake_engines, gateway_config(), lambda: slow):
+        running = fake_engines.reloader.state.tool_servers._running
+        reloading = asyncio.create_task(fake_engines.reloader.reload())
+        await until(lambda: any(server.is_starting for server in running))
+        (started,) = running
+        reloading.cancel()
+        await asyncio.wait({reloading})
+        assert started.problem == "it is stopped"

@@ -60,9 +60,14 @@ class Command:
 
     def kill(self) -> None:
         """End it with SIGKILL; nothing happens if it has ended."""
-        if self.poll() is None:
-            os.kill(self.pid, signal.SIGKILL)
-        self.wait(TIMEOUT_S)
+        try:
+            if self.poll() is None:
+                # It may have ended since, and its exit code is on the way.
+                with suppress(ProcessLookupError):
+                    os.kill(self.pid, signal.SIGKILL)
+            self.wait(TIMEOUT_S)
+        finally:
+            self._status.close()
 
 
 def start(

@@ -1,6 +1,6 @@
 """A small MCP server over standard input and output, written without the SDK so that it can also misbehave.
 
-`mcp_server.py [WAY]`: WAY is how it misbehaves. Its tools echo, add, fail, hang, and try to reach the network.
+`mcp_server.py [WAY]`: WAY is how it misbehaves, or a path: it greets once this file exists. Its tools echo, add, fail, hang, and try to reach the network.
 """
 
 import json
@@ -131,7 +131,8 @@ def result_of(method: str, params: dict[str, Any], way: str) -> dict[str, Any]:
                 "serverInfo": {"name": "s", "version": "1"},
             }
         case "tools/list":
-            return {"tools": LYING if way == "lying" else TOOLS}
+            page = {"tools": [tool("long", description="x" * 1_000_000)], "nextCursor": "more"}
+            return page if way == "pages" else {"tools": LYING if way == "lying" else TOOLS}
         case "prompts/list":
             return {"prompts": [{"name": "greet"}]}
         case "resources/list":
@@ -153,6 +154,9 @@ def main(way: str) -> None:
             print("Welcome to the server!", flush=True)
         case "connects":
             attempt("192.0.2.77", 443)
+        case path if path.startswith("/"):
+            while not os.path.exists(path):
+                time.sleep(0.01)
     for line in sys.stdin:
         message = json.loads(line)
         if "id" in message and "method" in message:

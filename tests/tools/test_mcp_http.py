@@ -1,6 +1,7 @@
 """MCP servers that run already, over streamable HTTP."""
 
 import asyncio
+import json
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -9,10 +10,11 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from aiohttp import web
 
 from cappella.config import UrlTool
 from cappella.tools.base import STARTING
-from cappella.tools.mcp import http
+from cappella.tools.mcp import http, unasked
 from cappella.tools.mcp.server import McpServer, from_url
 from support import mcp_sdk_server
 from support.tool_server import QUICK_S, serves, until
@@ -106,3 +108,48 @@ async def test_a_compressed_reply_is_refused_unread(port: int) -> None:
         with pytest.raises(httpx2.ReadError, match="compressed"):
             await client.get(f"http://127.0.0.1:{port}/")
     assert b"accept-encoding: identity" in asked[0].lower()
+
+
+@asynccontextmanager
+async def chattering(port: int, text: str) -> AsyncIterator[None]:
+    """A server of no tools that sends notifications with this text as long as it is heard."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        asked = await request.json()
+        if "id" not in asked:
+            return web.Response(status=202)
+        given = {"name": "s", "version": "1"}
+        version = asked["params"].get("protocolVersion", "2025-06-18")
+        result = {"protocolVersion": version, "capabilities": {"tools": {}}, "serverInfo": given, "tools": []}
+        head = {"Mcp-Session-Id": "1"}
+        return web.json_response({"jsonrpc": "2.0", "id": asked["id"], "result": result}, headers=head)
+
+    async def chatter(request: web.Request) -> web.StreamResponse:
+        stream = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await stream.prepare(request)
+        said = {"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "info", "data": text}}
+        while True:
+            await stream.write(f"event: message\ndata: {json.dumps(said)}\n\n".encode())
+
+    async def end(_: web.Request) -> web.StreamResponse:
+        return web.Response()
+
+    app = web.Application()
+    app.add_routes([web.post("/mcp", answer), web.get("/mcp", chatter, allow_head=False), web.delete("/mcp", end)])
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+        yield
+    finally:
+        await runner.cleanup()
+
+
+@pytest.mark.parametrize(("limit", "text"), [("100 messages", "x"), ("1 MiB", "x" * 100_000)])
+async def test_a_server_that_sends_without_end_what_nobody_asked_for_is_given_up(
+    tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch, limit: str, text: str
+) -> None:
+    monkeypatch.setattr(unasked, "MAX_UNASKED", 100)
+    monkeypatch.setattr(unasked, "MAX_UNASKED_BYTES", 1 << 20)
+    async with chattering(port, text), attached(port, tmp_path) as far:
+        await until(lambda: f"it sent more than {limit} that answer nothing" in str(far.problem))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cappella.tools.mcp import listing, replies, stdio
+from cappella.tools.mcp import listing, replies, session, stdio
 from support.tool_server import running, until
 
 
@@ -50,3 +50,8 @@ async def test_a_server_serves_before_it_has_answered_what_prompts_it_has(tmp_pa
     async with running(tmp_path, "no_prompts") as small:
         assert (await small.call("echo", {"text": "Hello."})).text == "Hello."
         assert small.details.resources == 0
+
+
+async def test_the_pages_of_a_list_have_a_limit_together(tmp_path: Path) -> None:
+    async with running(tmp_path, "pages", delays_s=(60.0,)) as small:
+        assert f"its list of tools has more than {session.MAX_LIST_BYTES >> 20} MiB" in str(small.problem)

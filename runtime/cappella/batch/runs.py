@@ -1,5 +1,6 @@
 """Runs for rows of batches: the ordinary pipeline, with limits on the time at work, and alike each time it is run."""
 
+import asyncio
 import hashlib
 import hmac
 from collections.abc import Mapping
@@ -15,8 +16,10 @@ from cappella.ensemble.context import JUDGE_SHARE
 from cappella.ensemble.events import Emit
 from cappella.ensemble.pipeline import Pipeline
 from cappella.ensemble.run import Run
-from cappella.tools.base import ToolServer
+from cappella.tools.base import STARTING, ToolServer
 from cappella.types import Prompt
+
+POLL_S = 0.1
 
 
 class RowPipeline(Pipeline):
@@ -35,12 +38,21 @@ class RowPipeline(Pipeline):
 
     async def run(self, prompt: Prompt, settings: Settings, emit: Emit, run_id: str | None = None) -> Run:
         """See `Pipeline.run`."""
+        await self._tools_started(settings)
         self._calls.deadline_s = settings.deadline_s
         changed = self._changes(settings)
         with marks_from(self._secret):
             run = await super().run(prompt, settings.model_copy(update=changed), emit, run_id)
         told = {name: getattr(settings, name) for name in changed if name != "seed"}
         return replace(run, settings=run.settings.model_copy(update=told))
+
+    async def _tools_started(self, settings: Settings) -> None:
+        """A row is in no hurry: begun before its tools, it would be answered without them."""
+        seats = [*(seat.tools for seat in (*settings.panel, *settings.next_judges)), settings.judge_tools]
+        names = {name for tools in seats for name in tools.servers if name not in settings.withheld_tools}
+        servers = [self.tool_servers[name] for name in names if name in self.tool_servers]
+        while any(server.problem == STARTING for server in servers):
+            await asyncio.sleep(POLL_S)
 
     def _changes(self, settings: Settings) -> Mapping[str, Any]:
         """What a row's run does otherwise: its calls have the limits on time, and none is made in advance.

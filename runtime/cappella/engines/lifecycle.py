@@ -156,6 +156,10 @@ class Lifecycle:
             # Also where it has no process: whoever waits for its wake waits no longer.
             transition(self._status, "stopped", "stopped")
             raise
+        finally:
+            # A command under way may have opened a connection after the last process ended.
+            async with self._command_lock:
+                await self._engine.close()
 
     async def _sleep_when_idle(self) -> None:
         while self._idleness:

@@ -100,6 +100,7 @@ def create_app(
         admission=Admission.of(config),
         bodies=BodyMemory(config.server.waiting_bytes),
         in_flight=InFlight(),
+        rows=InFlight(),
         ignored=IgnoredFields(metrics),
         responses=responses,
         batches=batch_store,

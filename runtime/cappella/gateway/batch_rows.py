@@ -22,7 +22,7 @@ from cappella.batch.runner import Job, NotNow
 from cappella.batch.runs import RowPipeline
 from cappella.batch.types import RowEnd
 from cappella.config import identity
-from cappella.errors import EngineUnusable, Unauthorized
+from cappella.errors import EngineUnusable, ShuttingDown, Unauthorized
 from cappella.gateway import errors, pooling
 from cappella.gateway.admission import Admission
 from cappella.gateway.body_memory import BodyMemory
@@ -59,7 +59,7 @@ class BatchRows:
         self._shown = state
         self._phases = _phases(state, current, groups)
         admission = Admission(dict.fromkeys(state.config.models, NO_LIMIT), NO_LIMIT)
-        # A reload drains what is in flight; rows begin anew under the next config.
+        # A reload waits for what is in flight; rows begin anew under the next config.
         bodies, in_flight = BodyMemory(NO_LIMIT), InFlight()
         self._state = replace(state, admission=admission, bodies=bodies, in_flight=in_flight, responses=None)
 
@@ -76,10 +76,17 @@ class BatchRows:
 
     async def answer(self, job: Job) -> RowEnd:
         """See `runner.Work.answer`."""
+        records.begin(RequestRecord("POST", job.row.path))
+        try:
+            with self._shown.rows.track(_cut_by_the_runner):
+                return await self._ended(job)
+        except ShuttingDown as error:
+            raise NotNow("The server has reloaded its configuration.") from error
+
+    async def _ended(self, job: Job) -> RowEnd:
         request = Request(
             {"type": "http", "method": "POST", "path": job.row.path, "headers": [], "query_string": b""}, _never
         )
-        records.begin(RequestRecord("POST", job.row.path))
         with job.meter.row(self._phases.groups) as meter:
             try:
                 end = _end(*await _whole(request, await self._respond(request, job, meter)))
@@ -160,6 +167,10 @@ async def _whole(request: Request, response: Response) -> tuple[int, bytes]:
 
     await response(request.scope, request.receive, send)
     return sent[0]["status"], b"".join(message.get("body", b"") for message in sent)
+
+
+def _cut_by_the_runner() -> None:
+    """A reload cuts no row: the runner does, once it sees that the config is not served any longer."""
 
 
 async def _never() -> Message:

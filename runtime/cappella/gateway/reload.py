@@ -18,9 +18,9 @@ from cappella.tools.servers import ToolServers, require_installed
 
 POLL_S = 0.1
 LINGER_S = 1.0
+"""How long a request that has read the old state may take until its run is tracked as in flight."""
 MAX_TOOLS_START_S = 30.0
 """A slower tool server starts while the new config is served already."""
-"""How long a request that has read the old state may take until its run is tracked as in flight."""
 RELOADABLE = frozenset(
     "max_body_bytes max_waiting max_waiting_per_key max_queue_s max_waiting_bytes client_timeout_s drain_s".split()
 )
@@ -41,6 +41,7 @@ class Reloader:
         self._actions = actions
         self._draining: set[InFlight] = set()
         self._lock = asyncio.Lock()
+        self._is_starting = False
         self._retirements: set[asyncio.Task[None]] = set()
         self._removal: asyncio.Task[None] | None = None
 
@@ -71,13 +72,9 @@ class Reloader:
             change = await asyncio.to_thread(self._supervisor.compare, config)
             old, new = self._supervisor.deployment, self._supervisor.prepare(change)
             tool_servers = self.state.tool_servers.for_config(config, new.engines)
-            if change.fits_side_by_side:
-                await self._start_new_engines(new, change)
-            await tool_servers.start()
-            # A run that begins after the switch finds their tools.
-            await tool_servers.settled(MAX_TOOLS_START_S)
-            in_flight = self._switch_to(new, change, tool_servers)
-            retirement = asyncio.create_task(self._retire(in_flight, old, new, change))
+            await self._start(new, change, tool_servers)
+            old_state = self._switch_to(new, change, tool_servers)
+            retirement = asyncio.create_task(self._retire(old_state, old, new, change))
             self._retirements.add(retirement)
             retirement.add_done_callback(self._retirements.discard)
             if change.removed:
@@ -98,18 +95,27 @@ class Reloader:
         all_in_flight = {self.state.in_flight, *self._draining}
         return sum(await asyncio.gather(*(each.drain(within_s) for each in all_in_flight)))
 
-    async def _start_new_engines(self, new: Deployment, change: Change) -> None:
-        """Start the new engines beside the old ones. If one does not come up, they are ended again. Raises ReloadFailed."""
-        self._supervisor.start_engines(new)
+    async def _start(self, new: Deployment, change: Change, tool_servers: ToolServers) -> None:
+        """Start what is new beside what is old. If an engine does not come up, all of it is ended again. Raises ReloadFailed."""
+        self._is_starting = True
         try:
-            await _wait_until_started(new, change)
-            _require_up(new, change, "The old config is still served:")
+            if change.fits_side_by_side:
+                self._supervisor.start_engines(new)
+                await _wait_until_started(new, change)
+                _require_up(new, change, "The old config is still served:")
+            await tool_servers.start()
+            # A run that begins after the switch finds their tools.
+            await tool_servers.settled(MAX_TOOLS_START_S)
         except BaseException:
-            await self._supervisor.stop_engines(new, change.added)
+            if change.fits_side_by_side:
+                await self._supervisor.stop_engines(new, change.added)
+            self._is_starting = False
+            await self._stop_unused_tools()
             raise
+        self._is_starting = False
 
-    def _switch_to(self, new: Deployment, change: Change, tool_servers: ToolServers) -> InFlight:
-        """Serve the new deployment from now on; returns what is in flight on the old one."""
+    def _switch_to(self, new: Deployment, change: Change, tool_servers: ToolServers) -> GatewayState:
+        """Serve the new deployment from now on; returns the state of the old one."""
         old = self.state
         config = new.config
         self.state = replace(
@@ -120,26 +126,33 @@ class Reloader:
             recorder=old.recorder.for_config(config, change.added),
             admission=old.admission.renewed(config, change.kept),
             in_flight=InFlight(),
+            rows=InFlight(),
         )
         old.bodies.max_bytes = config.server.waiting_bytes
         self._supervisor.deployment = new
         self._draining.add(old.in_flight)
-        return old.in_flight
+        return old
 
-    async def _retire(self, in_flight: InFlight, old: Deployment, new: Deployment, change: Change) -> None:
+    async def _retire(self, old_state: GatewayState, old: Deployment, new: Deployment, change: Change) -> None:
         """Wait for the old runs, each until its own deadline, and calls; then end the removed engines.
 
-        Without removed engines nothing is cancelled.
+        Without removed engines nothing is cancelled. Rows of batches are cut by those who answer them, and begin anew.
         """
         await asyncio.sleep(LINGER_S)
-        await in_flight.drain_to_deadlines(new.config.server.drain_s if change.removed else inf)
-        self._draining.discard(in_flight)
+        await old_state.in_flight.drain_to_deadlines(new.config.server.drain_s if change.removed else inf)
+        # A row whose tools or engines ended under it would be answered without them, for good.
+        await old_state.rows.drain(inf)
+        self._draining.discard(old_state.in_flight)
         await self._supervisor.stop_engines(old, change.removed)
-        if not self._draining:
-            await self.state.tool_servers.stop_others()
+        await self._stop_unused_tools()
         if not change.fits_side_by_side:
             self._supervisor.start_engines(new)
             await _wait_until_started(new, change)
+
+    async def _stop_unused_tools(self) -> None:
+        """End the tool servers of other configs, unless runs still use them, or a reload is about to."""
+        if not self._draining and not self._is_starting:
+            await self.state.tool_servers.stop_others()
 
 
 def _require_reloadable(old: Config, new: Config) -> None:

@@ -29,7 +29,10 @@ from cappella.tools.servers import ToolServers
 
 @dataclass(frozen=True, slots=True)
 class GatewayState:
-    """The parts that requests need under one config. `create_app` makes the first; each reload replaces it."""
+    """The parts that requests need under one config. `create_app` makes the first; each reload replaces it.
+
+    `in_flight` are requests, `rows` those of batches.
+    """
 
     deployment: Deployment
     pipeline: Pipeline
@@ -42,6 +45,7 @@ class GatewayState:
     admission: Admission
     bodies: BodyMemory
     in_flight: InFlight
+    rows: InFlight
     gatekeeper: Gatekeeper
     ignored: IgnoredFields
     responses: KeptResponses | None

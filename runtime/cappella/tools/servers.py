@@ -78,7 +78,7 @@ class ToolServers(Mapping[str, CountedServer]):
         self._log_dir = log_dir
         self._engines = engines
         # All sets of a gateway share it: when it stops, so do those of earlier configs that runs still use.
-        self._running: set[CountedServer] = before._running if before else set()
+        self._running: set[CountedServer] = set() if before is None else before._running
         self._servers = {name: self._kept(name, before) or self._made(name) for name in self._settings}
 
     def __getitem__(self, name: str) -> CountedServer:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
+from cappella.background import to_its_end
 from cappella.config import CommandTool
 from cappella.engines import log_rotation
 from cappella.errors import ToolServerLost
@@ -131,6 +132,7 @@ async def _launched(launch: Launch, log: Path, details: Details) -> tuple[Comman
     """The process, and the guardian's first report; None if it could not confine it."""
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
+    process: asyncio.subprocess.Process | None = None
     try:
         with theirs, log_rotation.create(log) as sink:
             process = await asyncio.create_subprocess_exec(
@@ -145,13 +147,21 @@ async def _launched(launch: Launch, log: Path, details: Details) -> tuple[Comman
         await asyncio.get_running_loop().sock_sendall(ours, json.dumps(asdict(launch)).encode() + b"\n")
         report = json.loads(await _line(ours) or "{}")
     except BaseException:
-        ours.close()
+        await to_its_end(_given_up(process, ours))
         raise
     if report.get("started"):
         return CommandProcess(process, ours, log, details), report
-    ours.close()
-    await process.communicate()
+    await to_its_end(_given_up(process, ours))
     return None, report
+
+
+async def _given_up(process: asyncio.subprocess.Process | None, control: socket.socket) -> None:
+    """End a guardian that has started nothing that is used; the kernel ends its server with it."""
+    control.close()
+    if process:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.communicate()
 
 
 async def _line(control: socket.socket) -> bytes:

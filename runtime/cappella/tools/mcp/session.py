@@ -1,6 +1,7 @@
 """A session with an MCP server: the handshake, its lists, and calls. The only module that speaks with the SDK's session."""
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,6 +14,7 @@ from mcp.shared.message import SessionMessage
 from mcp_types import CONNECTION_CLOSED, Implementation, InitializeResult, ToolListChangedNotification
 
 from cappella.errors import ToolCallFailed, ToolServerLost
+from cappella.threads import off_loop_if_large
 from cappella.types import Json
 from cappella.version import __version__
 
@@ -22,6 +24,8 @@ START_TIMEOUT_S = 30.0
 """For the handshake, and for each page of a list: some servers import for seconds."""
 PING_TIMEOUT_S = 10.0
 MAX_PAGES = 20
+MAX_LIST_BYTES = 4 << 20
+"""Of all pages of one list."""
 MAX_MESSAGE_BYTES = 2 << 20
 """Small objects take a hundred times their bytes as they are parsed."""
 MAX_TEXT_CHARACTERS = 300
@@ -67,12 +71,15 @@ class Session:
 
     async def _listed(self, what: str) -> list[Any]:
         found: list[Any] = []
-        cursor = None
+        cursor, size_bytes = None, 0
         for _ in range(MAX_PAGES):
             page = await self._asked(f"{what}/list", {"cursor": cursor} if cursor else {}, START_TIMEOUT_S)
             items = page.get(what)
             if not isinstance(items, list):
                 raise ToolServerLost(f"its list of {what} is no list")
+            size_bytes += await off_loop_if_large(MAX_MESSAGE_BYTES, _size_bytes, items)
+            if size_bytes > MAX_LIST_BYTES:
+                raise ToolServerLost(f"its list of {what} has more than {MAX_LIST_BYTES >> 20} MiB")
             found += items
             cursor = page.get("nextCursor")
             if not isinstance(cursor, str) or not cursor:
@@ -128,6 +135,10 @@ async def opened(streams: Streams, tools_changed: Callable[[], None]) -> AsyncGe
         except (RuntimeError, ValueError) as error:
             raise ToolServerLost(f"its greeting is not MCP's: {_shortened(str(error))}") from error
         yield Session(dispatcher, greeting)
+
+
+def _size_bytes(items: list[Any]) -> int:
+    return len(json.dumps(items))
 
 
 def _shortened(text: str) -> str:

@@ -7,16 +7,14 @@ from contextlib import asynccontextmanager
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from mcp.shared.message import SessionMessage
-from mcp_types import JSONRPCError, JSONRPCMessage, JSONRPCRequest, JSONRPCResponse, jsonrpc_message_adapter
+from mcp_types import JSONRPCMessage, jsonrpc_message_adapter
 
 from cappella.errors import ToolServerLost
 from cappella.threads import off_loop_if_large
 from cappella.tools.mcp.process import CommandProcess
 from cappella.tools.mcp.session import MAX_MESSAGE_BYTES, Streams
+from cappella.tools.mcp.unasked import Unasked
 
-MAX_UNASKED = 10_000
-"""How many lines that answer no request a server may write from one answer to the next."""
-MAX_UNASKED_BYTES = 8 << 20
 READ_BYTES = 1 << 16
 WRITE_TIMEOUT_S = 10.0
 """How long a server may leave its input unread."""
@@ -38,7 +36,7 @@ async def streams(process: CommandProcess) -> AsyncGenerator[Streams, None]:
 
 
 class _Talk:
-    """Both directions with one server; `_asked` are the requests that have no answer yet."""
+    """Both directions with one server."""
 
     def __init__(
         self,
@@ -49,14 +47,14 @@ class _Talk:
         self._process = process
         self._received = received
         self._sent = sent
-        self._asked: set[int | str] = set()
-        self._unasked = self._unasked_bytes = 0
+        self._unasked = Unasked()
 
     async def read(self) -> None:
         """Hand on each message, until the server ends: then raises ToolServerLost."""
         async for line in _lines(self._process):
             message = await off_loop_if_large(len(line), _parsed, line)
-            self._count(message, len(line))
+            if not self._unasked.is_answer(message):
+                self._unasked.count(len(line))
             if message is not None:
                 await self._received.send(SessionMessage(message))
         raise ToolServerLost(await self._process.reason())
@@ -64,8 +62,7 @@ class _Talk:
     async def write(self) -> None:
         """Send each message. Raises ToolServerLost for a server that reads none of them."""
         async for item in self._sent:
-            if isinstance(item.message, JSONRPCRequest):
-                self._asked.add(item.message.id)
+            self._unasked.ask(item.message)
             text = item.message.model_dump_json(by_alias=True, exclude_unset=True)
             self._process.stdin.write(f"{text}\n".encode())
             try:
@@ -75,21 +72,6 @@ class _Talk:
                 raise ToolServerLost(f"it read nothing of its standard input for {WRITE_TIMEOUT_S:g} s") from None
             except ConnectionError:
                 raise ToolServerLost(await self._process.reason()) from None
-
-    def _count(self, message: JSONRPCMessage | None, size_bytes: int) -> None:
-        """Raises ToolServerLost for a server that writes without end what nobody asked for."""
-        if isinstance(message, JSONRPCResponse | JSONRPCError) and message.id in self._asked:
-            self._asked.discard(message.id)
-            self._unasked = self._unasked_bytes = 0
-            return
-        self._unasked += 1
-        self._unasked_bytes += size_bytes
-        if self._unasked_bytes > MAX_UNASKED_BYTES:
-            raise ToolServerLost(
-                f"it wrote more than {MAX_UNASKED_BYTES >> 20} MiB that answer nothing to its standard output"
-            )
-        if self._unasked > MAX_UNASKED:
-            raise ToolServerLost(f"it wrote more than {MAX_UNASKED} lines that answer nothing to its standard output")
 
 
 async def _lines(process: CommandProcess) -> AsyncIterator[bytes]:
