@@ -91,9 +91,15 @@ class RequestError(CappellaError):
         self.code = code
 
 
+MAX_NAME_CHARS = 256
+"""Of a name that does not exist: it is the client's, who may send one of megabytes."""
+
+
 class UnknownModel(RequestError):
     def __init__(self, model: str, known: Sequence[str], param: str = "model") -> None:
-        super().__init__(f"There is no model {model!r} here. Known: {', '.join(known)}.", param, "model_not_found")
+        super().__init__(
+            f"There is no model {model[:MAX_NAME_CHARS]!r} here. Known: {', '.join(known)}.", param, "model_not_found"
+        )
 
 
 class UnknownRun(RequestError):

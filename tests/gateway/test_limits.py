@@ -44,6 +44,7 @@ for _ in range(5000):
         ("response_format", {"json_schema": {"schema": DEEP}}, "response_format may have a schema at most 32 deep"),
         ("tools", [{"function": {"parameters": {"enum": ["x" * 70_000]}}}], "a schema of at most 65536 bytes"),
         ("metadata", BOTTOMLESS, "nested deeper than 64"),
+        ("metadata", [[1]] * 50_000, "more than 50000 objects and lists"),
         ("response_format", {"json_schema": {"schema": HUGE}}, "arrays of at most 10000 items"),
         ("response_format", {"json_schema": {"schema": {"allOf": [REFERRED, HUGE]}}}, "at most 10000 items"),
         ("response_format", {"json_schema": {"schema": REFERRED}}, "at most 10000 items"),

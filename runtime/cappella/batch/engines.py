@@ -34,6 +34,7 @@ from cappella.types import Capabilities, Chunk, Json, Prompt, Sampling, Usage
 
 RETRY_AFTER_S = (1.0, 5.0, 15.0)
 """About the pauses before a call is made again: its engine's process may be starting, or a server limits our rate."""
+PIECE_BYTES = 1 << 20
 NEVER_S = 1e8
 """Years: a limit that no row reaches, since nothing can be reckoned with infinity."""
 _ABOUT_TO_BE_UP = ("waiting", "loading", "unhealthy", "restarting")
@@ -165,7 +166,7 @@ class RecordedEngine:
 
         status_code, content_type, whole = await self._made(self._calls.forwarded_size, make)
         self._calls.meter.finished(self._host, steps.tokens_of_reply(whole))
-        yield ForwardedReply(status_code, content_type, _once(whole), lambda: None)
+        yield ForwardedReply(status_code, content_type, _in_pieces(whole), lambda: None)
 
     async def _step(self, key: bytes, size: int, make: Callable[[], Awaitable[Json]]) -> Json:
         """What came of the call: as it is stored, or as it is made now. Raises EngineError."""
@@ -250,5 +251,8 @@ class RecordedEngine:
             yield
 
 
-async def _once(whole: bytes) -> AsyncIterator[bytes]:
-    yield whole
+async def _in_pieces(whole: bytes) -> AsyncIterator[bytes]:
+    for begin in range(0, max(1, len(whole)), PIECE_BYTES):
+        yield whole[begin : begin + PIECE_BYTES]
+        # What is done with a piece takes its time, and others want to be served.
+        await asyncio.sleep(0)

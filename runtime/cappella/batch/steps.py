@@ -1,7 +1,8 @@
 """The calls of one row as they are stored: what identifies a call, and what came of it as JSON."""
 
 import hashlib
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -9,7 +10,11 @@ import orjson
 
 from cappella.engines.base import Embeddings, Score
 from cappella.errors import EngineContextExceeded, EngineRejected
+from cappella.threads import MAX_INLINE_CHARS
 from cappella.types import Chunk, Json, Prompt, Sampling, ToolCall, Usage
+
+_COUNTS = re.compile(rb'"([a-z]{1,16}_tokens)"\s*:\s*([0-9]{1,15})\b')
+_TAIL_BYTES = 16 << 10
 
 
 def key_of(kind: str, model: str, *asked: object) -> bytes:
@@ -69,11 +74,19 @@ def tokens_of(step: Json) -> int:
 
 def tokens_of_reply(body: bytes) -> int:
     """The same of an engine's own reply in any API; 0 where it does not tell."""
+    counts = counts_of_reply(body)
+    return counts.get("completion_tokens") or counts.get("output_tokens") or 0
+
+
+def counts_of_reply(body: bytes) -> Mapping[str, int]:
+    """The counts of tokens that a reply reports at its end, by their names. A large one is not parsed: it may have 40 MB of numbers."""
+    if len(body) > MAX_INLINE_CHARS:
+        return {name.decode(): int(count) for name, count in _COUNTS.findall(body[-_TAIL_BYTES:])}
     try:
-        usage: Json = orjson.loads(body).get("usage") or {}
-        return int(usage.get("completion_tokens") or usage.get("output_tokens") or 0)
-    except (AttributeError, TypeError, ValueError):
-        return 0
+        usage = orjson.loads(body).get("usage") or {}
+        return {name: count for name, count in usage.items() if isinstance(count, int)}
+    except (AttributeError, ValueError):
+        return {}
 
 
 def usages_of(step: Json) -> list[Usage]:

@@ -18,6 +18,8 @@ class Limits(Frozen):
     """Images. Each is read, decoded and encoded by a vision model before the first token."""
     depth: Positive = 64
     """Levels of the body. Parsers and chat templates use a level of their stack for each."""
+    objects: Positive = 50_000
+    """Objects and lists of the body, at any depth. All are walked before anything else is known of it."""
     samples: Positive = 16
     """Answers of a direct call: `n` for each of its prompts. Each takes a sequence of the engine."""
     answers: Positive = 64

@@ -15,7 +15,7 @@ BYTES_PER_TOKEN = 3
 """Fewer than most tokenizers have, so that an estimate is rather too high than too low."""
 MESSAGE_TOKENS = 8
 IMAGE_TOKENS = 1000
-PART_CHARS = 64
+PART_CHARS = 500
 """Each message, and each part of one, is as much work as so many characters."""
 IMAGE_CHARS = 20
 """So many of an image are as much work as one of a text: they are only copied."""

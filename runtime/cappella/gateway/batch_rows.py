@@ -20,6 +20,7 @@ from cappella.batch.phases import Groups, Host, Online, Phases, is_within
 from cappella.batch.progress import RowMeter
 from cappella.batch.runner import Job, NotNow
 from cappella.batch.runs import RowPipeline
+from cappella.batch.steps import counts_of_reply
 from cappella.batch.types import RowEnd
 from cappella.config import identity
 from cappella.errors import EngineUnusable, ShuttingDown, Unauthorized
@@ -34,7 +35,7 @@ from cappella.gateway.state import GatewayState
 from cappella.gateway.tasks import sequences
 from cappella.telemetry import records
 from cappella.telemetry.records import RequestRecord
-from cappella.types import Json
+from cappella.threads import MAX_INLINE_CHARS
 
 NO_LIMIT = 1 << 62
 """The runner and the phases have the limits of batches."""
@@ -181,26 +182,36 @@ async def _never() -> Message:
 
 def _end(status: int, body: bytes) -> RowEnd:
     """How a row with this reply ended. Raises NotNow, and EngineUnusable if it is no JSON object, as only a model's own may be."""
-    try:
-        reply = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        reply = None
     if status in _LATER:
-        raise NotNow(_message(reply) if isinstance(reply, dict) else f"A model replied with status {status}.")
-    if not isinstance(reply, dict):
+        raise NotNow(_message(body) or f"A model replied with status {status}.")
+    if not _is_object(body):
         raise EngineUnusable("The model's reply is no JSON object.", "invalid_format")
-    return RowEnd(status, f"req_{secrets.token_hex(12)}", body, _total_tokens(reply))
+    return RowEnd(status, f"req_{secrets.token_hex(12)}", body, _total_tokens(body))
 
 
-def _message(reply: Json) -> str:
-    """What an error of any API says."""
-    error = reply.get("error")
-    return str(error.get("message")) if isinstance(error, dict) else str(error)
+def _is_object(body: bytes) -> bool:
+    """Of a large reply only the ends are looked at: it may be 40 MB of embeddings, which take half a second to parse."""
+    if len(body) > MAX_INLINE_CHARS:
+        return body[:1] == b"{" and body[-1:] == b"}"
+    return isinstance(_parsed(body), dict)
 
 
-def _total_tokens(reply: Json) -> int:
+def _message(body: bytes) -> str:
+    """What an error of any API says; "" for what is none."""
+    reply = _parsed(body)
+    error = reply.get("error") if isinstance(reply, dict) else None
+    return str(error.get("message") if isinstance(error, dict) else error or "")
+
+
+def _parsed(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+
+
+def _total_tokens(body: bytes) -> int:
     """The tokens that a reply of any API reports."""
-    usage = reply.get("usage")
-    counts = {name: count for name, count in usage.items() if isinstance(count, int)} if isinstance(usage, dict) else {}
+    counts = counts_of_reply(body)
     names = ("prompt_tokens", "completion_tokens", "input_tokens", "output_tokens")
     return counts.get("total_tokens") or sum(counts.get(name, 0) for name in names)

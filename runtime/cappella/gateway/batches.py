@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping
 
-from fastapi import Request
+from fastapi import Request, Response
 
 from cappella.auth.keys import Key
 from cappella.batch.types import NewBatch
@@ -52,7 +52,7 @@ def create_router(current: Callable[[], GatewayState], actions: OperatorActions)
         return made
 
     @router.get("")
-    async def listed(request: Request) -> Json:
+    async def listed(request: Request) -> Response:
         return await _listed(await access(current, actions, request, "run", "admin"), request.query_params)
 
     @router.get("/{batch_id}")
@@ -102,12 +102,12 @@ async def _create(asked: Access, wanted: BatchRequest) -> BatchObject:
     return asked.shown(await asked.store.create(new, [] if found.problems else found.rows))
 
 
-async def _listed(asked: Access, query: Mapping[str, str]) -> Json:
+async def _listed(asked: Access, query: Mapping[str, str]) -> Response:
     limit = pages.limit_of(query, DEFAULT_LISTED, MAX_LISTED)
     found = await asked.store.listed(asked.reader, "openai", query.get("after"), limit + 1)
     if found is None:
         raise pages.unknown_start("after")
-    return pages.page([dict(asked.shown(each)) for each in found], limit)
+    return await pages.sent(pages.page([dict(asked.shown(each)) for each in found], limit), len(found))
 
 
 def body_check(state: GatewayState, key: Key | None, path: str) -> Check:

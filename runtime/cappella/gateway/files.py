@@ -30,7 +30,7 @@ def create_router(current: Callable[[], GatewayState], actions: OperatorActions)
         return await _upload(asked, request)
 
     @router.get("")
-    async def listed(request: Request) -> Json:
+    async def listed(request: Request) -> Response:
         return await _listed(await access(current, actions, request, "run", "admin"), request.query_params)
 
     @router.get("/{file_id}")
@@ -70,14 +70,18 @@ async def _upload(asked: Access, request: Request) -> FileObject:
         return file_object(await arriving.keep(form.filename or "", "batch", lifetime_s))
 
 
-async def _listed(asked: Access, query: Mapping[str, str]) -> Json:
+async def _listed(asked: Access, query: Mapping[str, str]) -> Response:
     limit, after = pages.limit_of(query, MAX_LISTED, MAX_LISTED), query.get("after")
     purposes = [each for each in FILE_PURPOSES if query.get("purpose", each) == each]
     ascending = pages.is_ascending(query)
     found = await asked.store.files.listed(asked.reader, purposes, after, limit + 1, ascending)
     if found is None:
         raise pages.unknown_start("after")
-    return pages.page([dict(file_object(each)) for each in found], limit)
+
+    def page() -> Json:
+        return pages.page([dict(file_object(each)) for each in found], limit)
+
+    return await pages.sent(page, len(found))
 
 
 def _require_batch(fields: Mapping[str, str]) -> None:

@@ -1,7 +1,7 @@
 """Limits on requests of all APIs, on what is cheap to send and expensive for an engine: `config/limits.py` is their table."""
 
 from collections.abc import Iterator, Mapping
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 import orjson
@@ -37,10 +37,25 @@ def require_within_limits(body: Mapping[str, Any], limits: Limits = Limits()) ->
 
 
 def require_shallow(body: Mapping[str, Any], limits: Limits) -> None:
-    """Raises RequestError if the body is nested too deeply."""
-    if depth(body, limits.depth) > limits.depth:
-        message = f"The body is nested deeper than {limits.depth} levels (server.limits.depth)."
-        raise RequestError(message, code="too_large")
+    """Raises RequestError if the body is nested too deeply, or has too many objects and lists."""
+    levels = objects = 0
+    for level in _levels(body):
+        levels, objects = levels + 1, objects + len(level)
+        if levels > limits.depth:
+            message = f"The body is nested deeper than {limits.depth} levels (server.limits.depth)."
+            raise RequestError(message, code="too_large")
+        if objects > limits.objects:
+            message = f"The body has more than {limits.objects} objects and lists (server.limits.objects)."
+            raise RequestError(message, code="too_large")
+
+
+def require_few_values(body: Mapping[str, Any], most: int) -> None:
+    """Raises RequestError if the body has more than so many values, at any depth."""
+    values = 0
+    for level in _levels(body):
+        values += sum(map(len, level))
+        if values > most:
+            raise RequestError(f"The body may have {most} values.", code="too_large")
 
 
 def answer_count(body: Mapping[str, Any]) -> int:
@@ -58,12 +73,16 @@ def answer_count(body: Mapping[str, Any]) -> int:
 
 
 def depth(value: Any, most: int) -> int:
-    """The depth of nesting, up to one more than `most`. Without recursion: a body may be deeper than Python's stack."""
-    deepest, level = 0, [value]
-    while level and deepest <= most:
-        deepest += 1
+    """The depth of nesting, up to one more than `most`."""
+    return sum(1 for _ in islice(_levels(value), most + 1))
+
+
+def _levels(value: Any) -> Iterator[list[Any]]:
+    """The objects and lists at each depth. Without recursion: a body may be deeper than Python's stack."""
+    level = [value]
+    while level:
+        yield level
         level = [each for part in level for each in _below(part)]
-    return deepest
 
 
 def _require_few_parts(name: str, messages: Any, limits: Limits) -> None:

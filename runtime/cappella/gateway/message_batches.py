@@ -9,7 +9,6 @@ from typing import Any
 import orjson
 from fastapi import Request, Response
 
-from cappella.batch.files import Upload
 from cappella.batch.types import Batch, NewBatch, NewRow
 from cappella.config.limits import Limits
 from cappella.errors import BatchesUnavailable, BatchRefused, RequestError
@@ -23,7 +22,7 @@ from cappella.gateway.limits import require_shallow
 from cappella.gateway.plain_routes import PlainRoutes
 from cappella.gateway.request import require_json
 from cappella.gateway.state import GatewayState
-from cappella.gateway.uploads import arriving
+from cappella.gateway.uploads import FORM_WORK, arriving
 from cappella.telemetry.audit.actions import OperatorActions
 from cappella.threads import off_loop_if_large
 from cappella.types import Json
@@ -53,7 +52,7 @@ def create_router(current: Callable[[], GatewayState], actions: OperatorActions)
         return message_batch(batch)
 
     @router.get("")
-    async def listed(request: Request) -> Json:
+    async def listed(request: Request) -> Response:
         asked = await access(current, actions, request, "run", "admin")
         return await _listed(asked, request.query_params)
 
@@ -89,11 +88,13 @@ async def _create(asked: Access, request: Request) -> Batch:
     server, settings = asked.state.config.server, asked.settings
     requests = RequestList(server.max_body_bytes)
     async with asked.store.files.uploading(asked.key_id) as upload:
-        rows = _Rows(upload, settings.max_rows, server.limits)
+        rows = _Rows(settings.max_rows, server.limits)
 
         async def take(data: bytes, is_last: bool = False) -> None:
-            for each in await off_loop_if_large(requests.size(data), requests.read, data, is_last):
-                await rows.add(each)
+            def read() -> bytes:
+                return b"".join(rows.line(each) for each in requests.read(data, is_last))
+
+            await upload.write(await off_loop_if_large(FORM_WORK * requests.size(data), read))
 
         await arriving(request, settings.max_file_bytes, server.client_timeout_s, take)
         await take(b"", is_last=True)
@@ -111,16 +112,17 @@ async def _create(asked: Access, request: Request) -> Batch:
 
 
 class _Rows:
-    """The rows of a batch, written to its input file. Raises RequestError, as Anthropic does not look into `params`."""
+    """The rows of a batch, and the lines of its input file. Raises RequestError, as Anthropic does not look into `params`."""
 
-    def __init__(self, upload: Upload, most: int, limits: Limits) -> None:
+    def __init__(self, most: int, limits: Limits) -> None:
         self.rows: list[NewRow] = []
-        self._upload = upload
+        self._size_bytes = 0
         self._most = most
         self._limits = limits
         self._ids: set[str] = set()
 
-    async def add(self, entry: Any) -> None:
+    def line(self, entry: Any) -> bytes:
+        """The line of the next request."""
         place = f"requests.{len(self.rows)}"
         custom_id, params = _checked(entry, place, self._limits)
         if custom_id in self._ids:
@@ -130,9 +132,10 @@ class _Rows:
                 f"A batch may have {self._most} requests (server.batch.max_rows).", "requests", "too_large"
             )
         self._ids.add(custom_id)
-        line, offset = _line({"custom_id": custom_id, "params": params}), self._upload.size_bytes
-        self.rows.append(NewRow(len(self.rows) + 1, custom_id, offset, len(line), order_of(params)))
-        await self._upload.write(line)
+        line = _line({"custom_id": custom_id, "params": params})
+        self.rows.append(NewRow(len(self.rows) + 1, custom_id, self._size_bytes, len(line), order_of(params)))
+        self._size_bytes += len(line)
+        return line
 
 
 def _checked(entry: Json, place: str, limits: Limits) -> tuple[str, Json]:
@@ -159,7 +162,7 @@ def _line(value: Json) -> bytes:
         return json.dumps(value).encode() + b"\n"
 
 
-async def _listed(asked: Access, query: Mapping[str, str]) -> Json:
+async def _listed(asked: Access, query: Mapping[str, str]) -> Response:
     limit = pages.limit_of(query, DEFAULT_LISTED, MAX_LISTED)
     after, before = query.get("after_id"), query.get("before_id")
     if after and before:
@@ -169,5 +172,9 @@ async def _listed(asked: Access, query: Mapping[str, str]) -> Json:
         raise pages.unknown_start("before_id" if before else "after_id")
     # Newest first, whatever the direction: the one too many is at the far end.
     has_more, shown = len(found) > limit, found[-limit:] if before else found[:limit]
-    ends = {"first_id": shown[0].id if shown else None, "last_id": shown[-1].id if shown else None}
-    return {"data": [message_batch(each) for each in shown], **ends, "has_more": has_more}
+
+    def page() -> Json:
+        ends = {"first_id": shown[0].id if shown else None, "last_id": shown[-1].id if shown else None}
+        return {"data": [message_batch(each) for each in shown], **ends, "has_more": has_more}
+
+    return await pages.sent(page, len(shown))

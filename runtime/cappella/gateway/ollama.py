@@ -20,8 +20,10 @@ from cappella.gateway.limits import require_within_limits
 from cappella.gateway.model_list import PREFIX, callable_names, entry, named_model
 from cappella.gateway.plain_routes import PlainRoutes
 from cappella.gateway.receive import received
+from cappella.gateway.request import Incoming
 from cappella.gateway.routes import EnsembleRequest, answer_request
 from cappella.gateway.state import GatewayState
+from cappella.threads import off_loop_if_large
 from cappella.types import Json
 
 API_VERSION = "0.12.6"
@@ -79,12 +81,17 @@ def _generating_endpoint(current: Callable[[], GatewayState], path: str) -> Call
             if ollama.asks_to_load(path, wire):
                 await state.gatekeeper.admit(incoming.key, [state.config.meant_by(name)])
                 return JSONResponse(form.replies.loaded(wire.get("keep_alive") == 0))
-            chat = ollama.chat_body(path, wire, name, _thinks(state.config, name))
-            require_within_limits(chat, state.config.server.limits)
-            as_chat = replace(incoming, path=_AS_CHAT, wire=chat, body=orjson.dumps(chat))
+            as_chat = await off_loop_if_large(incoming.work_chars, _as_chat, state.config, path, name, incoming)
             return await answer_request(state, as_chat, form)
 
     return answer
+
+
+def _as_chat(config: Config, path: str, name: str, incoming: Incoming) -> Incoming:
+    """The request as one to /v1/chat/completions. Raises RequestError."""
+    chat = ollama.chat_body(path, incoming.wire, name, _thinks(config, name))
+    require_within_limits(chat, config.server.limits)
+    return replace(incoming, path=_AS_CHAT, wire=chat, body=orjson.dumps(chat))
 
 
 class _Form:

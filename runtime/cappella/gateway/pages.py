@@ -1,9 +1,16 @@
 """Lists page by page: their parameters, and the page as it is sent."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+
+import orjson
+from fastapi import Response
 
 from cappella.errors import RequestError
+from cappella.threads import off_loop_if_large
 from cappella.types import Json
+
+ENTRY_WORK = 2000
+"""An entry is as much work as so many characters of a text; a failed batch has a hundred mistakes."""
 
 
 def limit_of(asked: Mapping[str, str], default: int, most: int) -> int:
@@ -32,3 +39,13 @@ def page(left: Sequence[Json], limit: int) -> Json:
     shown = list(left[:limit])
     ends = {"first_id": shown[0]["id"] if shown else None, "last_id": shown[-1]["id"] if shown else None}
     return {"object": "list", "data": shown, **ends, "has_more": len(left) > limit}
+
+
+async def sent(page: Json | Callable[[], Json], entries: int) -> Response:
+    """The reply with a page of so many entries, or with what `page` makes of them."""
+
+    def written() -> bytes:
+        return orjson.dumps(page() if callable(page) else page)
+
+    body = await off_loop_if_large(ENTRY_WORK * entries, written)
+    return Response(body, media_type="application/json")

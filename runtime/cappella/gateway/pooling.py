@@ -63,7 +63,7 @@ def _endpoint(current: Callable[[], GatewayState], api: PoolingApi) -> Callable[
 
 async def answer_pooling(state: GatewayState, incoming: Incoming, api: PoolingApi) -> Response:
     """The reply of the model that the request names. Raises RequestError, and as `answer_request`."""
-    asked = await off_loop_if_large(len(incoming.body), _asked, api, incoming, state.config.server.limits)
+    asked = await off_loop_if_large(incoming.work_chars, _asked, api, incoming, state.config.server.limits)
     hides = incoming.wire.get("return_documents") is False
     return await answer_request(state, asked, _WithoutDocuments() if hides else None)
 

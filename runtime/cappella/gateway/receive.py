@@ -17,6 +17,8 @@ from cappella.threads import MAX_INLINE_CHARS, off_loop_if_large
 
 FORM_WORK = 25
 """A byte of a schema is as much work as so many of a text: its limits are measured, and its patterns."""
+VALUE_WORK = 200
+"""And each value of an object or list: it is parsed, checked and copied for itself."""
 _FORMS = (b'"tools"', b'"response_format"', b'"structured_outputs"', b'"format"')
 
 
@@ -49,4 +51,8 @@ async def checked(
 
 def _work(body: bytes) -> int:
     """How many characters a byte of the body is worth; a large one is not even searched in the event loop."""
-    return FORM_WORK if len(body) <= MAX_INLINE_CHARS and any(name in body for name in _FORMS) else 1
+    if not body or len(body) > MAX_INLINE_CHARS:
+        return 1
+    # Commas within texts count as well; that costs a moment on a thread.
+    values = sum(map(body.count, (b",", b"[", b"{")))
+    return max(FORM_WORK if any(name in body for name in _FORMS) else 1, 1 + VALUE_WORK * values // len(body))

@@ -154,7 +154,9 @@ async def _ask_ensemble(
     overrides = _by_own_names(parsed.overrides, state.config)
     extra = _models_beyond(overrides, state.config.ensembles[name])
     await state.gatekeeper.admit(incoming.key, [*([outer] if outer else []), called, *extra])
-    return await _answer_from_ensemble(state, incoming, form.of_ensemble(parsed) if form else parsed, overrides, name)
+    if form:
+        parsed = await off_loop_if_large(incoming.work_chars, form.of_ensemble, parsed)
+    return await _answer_from_ensemble(state, incoming, parsed, overrides, name)
 
 
 def _by_own_names(overrides: Overrides, config: Config) -> Overrides:

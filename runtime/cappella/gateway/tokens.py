@@ -116,7 +116,7 @@ def _counting_model(state: GatewayState, name: str) -> str:
 async def _count(state: GatewayState, incoming: Incoming, model: str) -> bytes:
     # An answer has no length here, and a message needs one.
     wire = {"max_tokens": 1, **incoming.wire}
-    parsed = await off_loop_if_large(len(incoming.body), _message, wire, state.config.server.refuses_unknown_fields)
+    parsed = await off_loop_if_large(incoming.work_chars, _message, wire, state.config.server.refuses_unknown_fields)
     count = await state.engines[model].count_tokens(parsed.prompt)
     reply: InputTokens = {"input_tokens": count.tokens}
     return orjson.dumps(reply)
@@ -134,7 +134,7 @@ async def _forward(state: GatewayState, incoming: Incoming, model: str) -> bytes
     if not state.engines[model].supports(path):
         raise RequestError(f"The server of {model} does not support {path}.", "model")
     sent = await off_loop_if_large(
-        len(incoming.body), proxy.forwardable, path, wire, incoming.body, state.config.server.refuses_unknown_fields
+        incoming.work_chars, proxy.forwardable, path, wire, incoming.body, state.config.server.refuses_unknown_fields
     )
     _, body = renaming.with_own_name(sent.wire, sent.body, model)
     async with state.engines[model].forward(path, body) as reply:

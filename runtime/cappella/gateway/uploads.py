@@ -13,11 +13,16 @@ from starlette.requests import ClientDisconnect
 from cappella.errors import RequestError
 from cappella.gateway.body_encoding import decoder_of
 from cappella.gateway.request import MIN_BYTES_PER_S, ClientGone
+from cappella.threads import off_loop_if_large
 
 FORM_TYPE = "multipart/form-data"
 FILE = "file"
 MAX_FORM_BYTES = 64 << 10
-"""All of a form but its file."""
+"""All of a form but its file, with the headers of its parts."""
+PART_BYTES = 100
+"""What a part counts beside that."""
+FORM_WORK = 25
+"""A byte of a form is as much work as so many characters of a text: headers are parsed one by one."""
 MAX_NAME_CHARS = 255
 
 
@@ -67,7 +72,7 @@ async def receive_form(
     reader = _FormReader(boundary)
 
     async def parse(part: bytes) -> None:
-        reader.read(part)
+        await off_loop_if_large(FORM_WORK * len(part), reader.read, part)
         if data := reader.taken():
             await take(data)
 
@@ -91,7 +96,7 @@ class _FormReader:
             self._parser = MultipartParser(
                 boundary,
                 {
-                    "on_part_begin": self._headers.clear,
+                    "on_part_begin": self._on_part,
                     "on_header_field": self._on_header,
                     "on_header_value": self._on_value,
                     "on_header_end": self._on_header_end,
@@ -123,10 +128,16 @@ class _FormReader:
             raise RequestError("file is missing: send the file in a field of this name.", FILE)
         return self._form
 
+    def _on_part(self) -> None:
+        self._headers.clear()
+        self._count(PART_BYTES)
+
     def _on_header(self, data: bytes, start: int, end: int) -> None:
+        self._count(end - start)
         self._header += data[start:end]
 
     def _on_value(self, data: bytes, start: int, end: int) -> None:
+        self._count(end - start)
         self._value += data[start:end]
 
     def _on_header_end(self) -> None:
@@ -147,15 +158,18 @@ class _FormReader:
         if self._is_file:
             self._file.append(data[start:end])
             return
-        self._form_bytes += end - start
-        if self._form_bytes > MAX_FORM_BYTES:
-            raise RequestError(f"The fields are larger than {MAX_FORM_BYTES} bytes.", code="body_too_large")
+        self._count(end - start)
         self._field += data[start:end]
 
     def _on_part_end(self) -> None:
         if not self._is_file:
             self._form.fields[self._name] = self._field.decode("utf-8", "replace")
             self._field.clear()
+
+    def _count(self, size_bytes: int) -> None:
+        self._form_bytes += size_bytes
+        if self._form_bytes > MAX_FORM_BYTES:
+            raise RequestError(f"The fields are larger than {MAX_FORM_BYTES} bytes.", code="body_too_large")
 
     def _on_end(self) -> None:
         self._has_ended = True

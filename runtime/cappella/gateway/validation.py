@@ -2,6 +2,8 @@
 
 import difflib
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -17,6 +19,12 @@ from cappella.types import Json
 
 Request = TypeVar("Request", bound=BaseModel)
 
+MAX_DETAILS = 64
+"""How many mistakes are looked into: a body may have a hundred thousand, and each is compared with the others."""
+MAX_HINTS = 5
+"""For how many unknown fields the nearest name is looked up, which takes a millisecond."""
+MAX_NAME_CHARS = 64
+"""Of a field that does not exist."""
 _TAGS = ("type", "role")
 """Fields that tell the kinds of a union apart."""
 
@@ -33,21 +41,32 @@ def parse(schema: type[Request], reading: Reading) -> Request:
     try:
         parsed = schema.model_validate(reading.body)
     except ValidationError as error:
-        known = _known_names(schema)
-        found = _innermost([_problem(reading, known, each) for each in error.errors(include_url=False)])
-        require_none([*reading.problems, *(each for each in found if not _covers(each, reading.problems))])
+        details = error.errors(include_url=False, include_input=False)[:MAX_DETAILS]
+        found = _innermost([_problem(reading, each) for each in details])
+        found = [each for each in found if not _covers(each, reading.problems)]
+        unread = error.error_count() - len(details)
+        require_none([*reading.problems, *_with_hints(found, schema)], unread)
         raise
     require_none(reading.problems)
     return parsed
 
 
-def require_none(problems: Sequence[Problem]) -> None:
-    """Raises RequestError that names all problems, up to ten; its `param` and `code` are those of the first."""
+def require_none(problems: Sequence[Problem], unread: int = 0) -> None:
+    """Raises RequestError that names all problems, up to ten; its `param` and `code` are those of the first.
+
+    `unread` are more of them that nobody has looked into.
+    """
     if not problems:
         return
-    told = [f"{each.where}: {each.message}" if each.path else each.message for each in problems[:MAX_PROBLEMS]]
-    more = [f"and {len(problems) - MAX_PROBLEMS} more"] if len(problems) > MAX_PROBLEMS else []
-    raise RequestError("; ".join([*told, *more]), problems[0].where or None, problems[0].code)
+    told = [f"{_shown(each)}: {each.message}" if each.path else each.message for each in problems[:MAX_PROBLEMS]]
+    left = len(problems) - len(told) + unread
+    more = [f"and {left} more"] if left else []
+    raise RequestError("; ".join([*told, *more]), _shown(problems[0]) or None, problems[0].code)
+
+
+def _shown(problem: Problem) -> str:
+    """Where it is; a client may send names of any length."""
+    return ".".join(str(each)[:MAX_NAME_CHARS] for each in problem.path)
 
 
 def _innermost(problems: Sequence[Problem]) -> list[Problem]:
@@ -78,28 +97,41 @@ _WRONG_TYPE = "wrong_type"
 """Of a value that may be right for another kind of a union."""
 
 
-def _problem(reading: Reading, known: Collection[str], details: ErrorDetails) -> Problem:
+def _problem(reading: Reading, details: ErrorDetails) -> Problem:
     kind, context = details["type"], details.get("ctx", {})
     path = _in_clients_body(reading, tuple(_path_in_body(reading.body, details["loc"], kind == "missing")))
     match kind:
         case "extra_forbidden":
-            return Problem(path, _did_you_mean(str(path[-1]), known), "unknown_field")
+            return Problem(path, _UNKNOWN, "unknown_field")
         case "union_tag_invalid" | "union_tag_not_found":
             tag = str(context["discriminator"]).strip("'")
             at = (*path, tag if tag.isidentifier() else "type")
             known = str(context.get("expected_tags", "")).replace("'", "")
-            return Problem(at, f"{context['tag']!r} is none of {known}" if known else "Field required")
+            tag = str(context["tag"])[:MAX_NAME_CHARS]
+            return Problem(at, f"{tag!r} is none of {known}" if known else "Field required")
         case "model_type" | "dict_type" | "model_attributes_type":
             return Problem(path, "Input should be an object", _WRONG_TYPE)
     message = details["msg"].removeprefix("Value error, ").replace("valid dictionary", "object")
     return Problem(path, message, _WRONG_TYPE if kind.endswith("_type") else "invalid_value")
 
 
-def _did_you_mean(name: str, known: Collection[str]) -> str:
-    close = difflib.get_close_matches(name, known, 1)
-    return f"there is no such field; did you mean {close[0]}?" if close else "there is no such field"
+_UNKNOWN = "there is no such field"
 
 
+def _with_hints(problems: Sequence[Problem], schema: type[BaseModel]) -> Iterator[Problem]:
+    """The problems; the first unknown fields with the names that they may have meant."""
+    hints = 0
+    for each in problems:
+        if each.message == _UNKNOWN and hints < MAX_HINTS:
+            hints += 1
+            name = str(each.path[-1])[:MAX_NAME_CHARS]
+            close = difflib.get_close_matches(name, _known_names(schema), 1)
+            yield replace(each, message=f"{_UNKNOWN}; did you mean {close[0]}?") if close else each
+        else:
+            yield each
+
+
+@cache
 def _known_names(schema: type[BaseModel]) -> Collection[str]:
     """What a typo may have meant: an option of `fusion`, or in a schema without one its own fields, at any depth."""
     if "fusion" in schema.model_fields:

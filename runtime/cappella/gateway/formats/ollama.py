@@ -1,5 +1,6 @@
 """Ollama's `/api/chat` and `/api/generate`: a request as one for a chat completion, which ensembles and models both take."""
 
+from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -113,12 +114,38 @@ def _generated(body: Mapping[str, Any]) -> list[Json]:
 def _conversation(messages: Any) -> list[Json]:
     if not isinstance(messages, list) or not all(isinstance(each, Mapping) for each in messages):
         raise RequestError("messages must be a list of objects.", "messages")
-    pending: list[tuple[str, str]] = []
+    pending = _Pending()
     return [_message(number, message, pending) for number, message in enumerate(messages)]
 
 
-def _message(number: int, message: Mapping[str, Any], pending: list[tuple[str, str]]) -> Json:
-    """A message of a chat. `pending` are ids and names of calls without a result: Ollama's results may name only the tool."""
+class _Pending:
+    """The calls of one turn that have no result yet: Ollama's results may name only the tool."""
+
+    def __init__(self) -> None:
+        self.begin(())
+
+    def begin(self, calls: Sequence[Json]) -> None:
+        """The calls of another turn."""
+        self._ids = [call["id"] for call in calls]
+        self._all = deque(range(len(calls)))
+        self._of: defaultdict[str, deque[int]] = defaultdict(deque)
+        for number, call in enumerate(calls):
+            self._of[call["function"]["name"]].append(number)
+        self._taken: set[int] = set()
+
+    def answered(self, tool: Any) -> str:
+        """The id of the first call without a result, of this tool if it is named; it has one from now on."""
+        # Each list is gone through once, however many calls and results there are.
+        left = self._all if tool is None else self._of[str(tool)]
+        while left:
+            if (number := left.popleft()) not in self._taken:
+                self._taken.add(number)
+                return str(self._ids[number])
+        return f"call_{tool or 'unknown'}"
+
+
+def _message(number: int, message: Mapping[str, Any], pending: _Pending) -> Json:
+    """A message of a chat."""
     own = ("images", "thinking", "tool_calls", "tool_name")
     out = {name: value for name, value in message.items() if name not in own}
     out.setdefault("content", "")
@@ -126,9 +153,9 @@ def _message(number: int, message: Mapping[str, Any], pending: list[tuple[str, s
         out["reasoning"] = message["thinking"]
     if message.get("tool_calls"):
         out["tool_calls"] = list(_calls(number, message["tool_calls"]))
-        pending[:] = [(call["id"], call["function"]["name"]) for call in out["tool_calls"]]
+        pending.begin(out["tool_calls"])
     if message.get("role") == "tool" and "tool_call_id" not in out:
-        out["tool_call_id"] = _answered(message.get("tool_name"), pending)
+        out["tool_call_id"] = pending.answered(message.get("tool_name"))
     return _with_images(out, message.get("images"))
 
 
@@ -141,15 +168,6 @@ def _calls(number: int, calls: Any) -> Iterator[Json]:
         arguments = orjson.dumps(function.get("arguments") or {}).decode()
         id_ = call.get("id") or f"call_{number}_{index}"
         yield {"id": id_, "type": "function", "function": {"name": function["name"], "arguments": arguments}}
-
-
-def _answered(tool: Any, pending: list[tuple[str, str]]) -> str:
-    """The id of the first call without a result, of this tool if it is named; it has one from now on."""
-    for each in pending:
-        if tool in (None, each[1]):
-            pending.remove(each)
-            return each[0]
-    return f"call_{tool or 'unknown'}"
 
 
 def _with_images(message: Json, images: Any) -> Json:

@@ -101,9 +101,11 @@ class Reading:
 
     def ignore(self, *path: str | int) -> None:
         """Name a field that is ignored; places in lists are left out, so that each is named once."""
-        name = ".".join(str(each) for each in path if isinstance(each, str))
+        if len(self.ignored) >= MAX_NAMED:
+            return
+        name = ".".join(each[:MAX_NAME_CHARS] for each in path if isinstance(each, str))
         name = "".join(each if "!" <= each <= "~" and each != "," else "?" for each in name)[:MAX_NAME_CHARS]
-        if name not in self.ignored and len(self.ignored) < MAX_NAMED:
+        if name not in self.ignored:
             self.ignored.append(name)
 
     def refuse(self, path: Path, message: str, code: str = "invalid_value") -> None:

@@ -13,17 +13,21 @@ from fastapi import Request, Response
 from starlette.types import Message, Receive, Scope, Send
 
 from cappella.errors import ConfigError
+from cappella.gateway.limits import require_few_values
 from cappella.gateway.mcp.loopback import Loopback
 from cappella.gateway.model_list import PREFIX
 from cappella.gateway.plain_routes import PlainRoutes
 from cappella.gateway.receive import received
 from cappella.gateway.request import patient
 from cappella.gateway.state import GatewayState
+from cappella.threads import off_loop_if_large
 
 if TYPE_CHECKING:
     from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 
 PATH = "/mcp"
+MAX_VALUES = 2000
+"""Of one message: the SDK reads it in the event loop, value by value, and no call of a tool here has more than a few."""
 _DEFAULT = "default"
 
 
@@ -52,6 +56,7 @@ class McpEndpoint:
         # Its bodies are described by its own protocol, not by the OpenAPI document.
         async def mcp(request: Request) -> Response:
             async with received(self._current, request) as incoming:
+                await off_loop_if_large(incoming.work_chars, require_few_values, incoming.wire, MAX_VALUES)
                 timeout_s = self._current().config.server.client_timeout_s
                 return _Handled(await self._started(), incoming.body, timeout_s)
 
