@@ -12,18 +12,22 @@ PREFIX = "cappella/"
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One answer of the panel: `sampling` and `system` are its seat's. Each has a `seed` of its own, as in a run."""
+    """One answer of the panel: `sampling` and `system` are its seat's. Each has a `seed` of its own, as in a run.
+
+    One whose seat `has_tools` is asked without them; runs ask its seat anew.
+    """
 
     name: str
     model: str
     sampling: Json = field(default_factory=dict)
     system: str | None = None
     seed: int = 0
+    has_tools: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Ensemble:
-    """`presets` have the seats of their own panels, None for the ensemble's. `identities` tell by model which weights it has and how it is served; `settings` are those of its judge's calls."""
+    """`presets` have those seats of their own panels that are also the ensemble's, None for all. `identities` tell by model which weights it has and how it is served; `settings` are those of its judge's calls."""
 
     name: str
     members: Sequence[Member]
@@ -37,9 +41,14 @@ class Ensemble:
     def called(self) -> str:
         return f"{PREFIX}{self.name}"
 
-    def without_other_panels(self, preset: str, names: Sequence[str]) -> list[str]:
-        """Those of the answers that a preset's own panel would give."""
+    @property
+    def has_tools(self) -> bool:
+        return any(member.has_tools for member in self.members)
+
+    def given_to(self, preset: str) -> list[str]:
+        """The members whose answers a preset's own panel would give: the same seats, without tools."""
         own = self.presets.get(preset)
+        names = [member.name for member in self.members if not member.has_tools]
         return [name for name in names if own is None or name.partition("~")[0] in own]
 
     def named(self, name: str) -> Member:
@@ -54,7 +63,7 @@ def from_config(config: Config, name: str, rubric_judge: str | None = None) -> E
     found = config.ensembles[name]
     answers = [(each, seat) for seat in found.seats for each in seat.answer_names]
     members = [
-        Member(each, seat.model, dict(seat.sampling.given()), seat.system, seed)
+        Member(each, seat.model, dict(seat.sampling.given()), seat.system, seed, bool(seat.tools.servers))
         for seed, (each, seat) in enumerate(answers)
     ]
     used = {*(model for _, model in found.models), *(member.model for member in members)}
@@ -62,7 +71,7 @@ def from_config(config: Config, name: str, rubric_judge: str | None = None) -> E
     identities = {each: identity.of_model(config, each) for each in sorted(used)}
     sampling = dict(found.judge.sampling.given())
     presets = {
-        each: [seat.name for seat in found.seats_of(preset)] if preset.panel else None
+        each: [seat.name for seat in found.seats_of(preset) if seat in found.seats] if preset.panel else None
         for each, preset in found.presets.items()
     }
     return Ensemble(name, members, found.judge.model, sampling, presets, identities, found.model_dump_json())

@@ -32,7 +32,8 @@ def read(text: str, ensemble: Ensemble, leave_out: bool) -> tuple[list[Way], boo
     names = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     runs = [_way(name, ensemble) for name in names if name not in (*COUNTED, JUDGE)]
     if leave_out:
-        out = [member.name for member in ensemble.members] if len(ensemble.members) > 2 else []
+        can_leave_out = len(ensemble.members) > 2 and not ensemble.has_tools
+        out = [member.name for member in ensemble.members] if can_leave_out else []
         runs += [Way(f"{run.name} without {name}", run.fusion, name) for run in list(runs) for name in out]
     return runs, JUDGE in names
 
@@ -81,20 +82,20 @@ def run_body(ensemble: Ensemble, way: Way, question: Question, answers: Sequence
 
 def used(ensemble: Ensemble, way: Way) -> list[str]:
     """The members whose answers a run is over: of a preset with a panel of its own those that sit there."""
-    names = [member.name for member in ensemble.members if member.name != way.without]
-    return ensemble.without_other_panels(str(way.fusion.get("preset")), names)
+    return [name for name in ensemble.given_to(str(way.fusion.get("preset"))) if name != way.without]
 
 
 def _given(ensemble: Ensemble, way: Way, answers: Sequence[tuple[Member, str]]) -> Json:
     """The fields that bring the answers along, under their seats' names, on a panel of those seats alone: nobody is asked anew.
 
-    Only a preset keeps its panel, which may be another: whoever sits there and has no answer is asked.
+    Only a preset keeps its panel, which may be another, and so does an ensemble with tools: whoever sits there and has no
+    answer is asked.
     """
     own = used(ensemble, way)
     answers = [(member, content) for member, content in answers if member.name in own]
     seats = {member.name.partition("~")[0]: member.model for member, _ in answers}
     given = [{"model": member.name.partition("~")[0], "content": content} for member, content in answers]
-    if "preset" in way.fusion and not way.without:
+    if ("preset" in way.fusion or ensemble.has_tools) and not way.without:
         return {"answers": given} if given else {}
     # The server numbers the seats of one model. Where the first of them has no answer, the second cannot be named.
     numbered = [name for i, name in enumerate(seats) if name == _seat_name(list(seats.values())[: i + 1])]
