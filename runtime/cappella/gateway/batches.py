@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping
 
-from fastapi import Request
+from starlette.requests import Request
 
 from cappella.auth.keys import Key
 from cappella.batch.types import NewBatch
