@@ -25,7 +25,7 @@ from typing import IO, Any, NoReturn
 TESTS = Path(__file__).parents[1]
 # Nothing that reads the environment or looks for a terminal as it is imported.
 LIBRARIES = (
-    "aiohttp cappella.config.load cappella.engines.supervisor cappella.gateway.app fastapi prompt_toolkit.shortcuts"
+    "aiohttp cappella.config.load cappella.engines.supervisor cappella.gateway.app prompt_toolkit.shortcuts"
     " rich.live rich.markdown rich.progress rich.table typer uvicorn uvloop yaml"
 ).split()
 TIMEOUT_S = 120

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cappella.tools.base import ToolResult
+from cappella.tools.builtin.arithmetic import MAX_CHARS
 from cappella.tools.builtin.base import Refused
 from cappella.tools.builtin.calculator import Calculator
-from cappella.tools.builtin.expression import MAX_CHARS, calculated
+from cappella.tools.builtin.expression import calculated
 from cappella.tools.builtin.units import Units
 
 

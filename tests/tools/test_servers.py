@@ -49,8 +49,11 @@ def test_without_the_sdk_the_error_says_what_to_install(monkeypatch: pytest.Monk
         require_installed(with_tools(small={"command": command()}))
 
 
-def test_a_config_without_tools_does_not_import_the_sdk() -> None:
-    source = "import cappella.gateway.app, cappella.tools.servers, sys; sys.exit('mcp' in sys.modules)"
+def test_a_config_without_tools_does_not_import_their_libraries() -> None:
+    source = (
+        "import cappella.gateway.app, cappella.tools.servers, sys;"
+        " assert not {'mcp', 'pint', 'numpy', 'duckdb'} & set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", source], check=True)
 
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-from fastapi import FastAPI
+from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.types import ASGIApp, Lifespan
 
@@ -66,7 +66,7 @@ def create_app(
     supervisor: Supervisor,
     read_config: ReadConfig | None = None,
     tool_servers: ToolServers | None = None,
-) -> FastAPI:
+) -> Starlette:
     """The gateway. Its lifespan starts and stops the engines and tool servers; a reload serves what `read_config` returns.
 
     `app.state.reloader` reloads and drains it.
@@ -87,7 +87,9 @@ def create_app(
     history = FiguresHistory(read_figures, lambda: load_of(reloader.state))
     rows = running(batch_store, lambda: begin_rows(lambda: reloader.state, supervisor.swap_scheduler))
     lifespan = _lifespan(supervisor, tool_servers, gatekeeper, tools, observer, persistence, responses, history, rows)
-    app = _Gateway(lifespan=lifespan, openapi_url=None, redirect_slashes=False)
+    app = _Gateway(lifespan=lifespan)
+    # A redirect of a path with a trailing slash would go to whatever host the request names.
+    app.router.redirect_slashes = False
     state = GatewayState(
         deployment=supervisor.deployment,
         pipeline=Pipeline(supervisor.engines, tool_servers),
@@ -169,9 +171,9 @@ def _lifespan(
     responses: KeptResponses | None,
     history: FiguresHistory,
     rows: AbstractAsyncContextManager[None],
-) -> Lifespan[FastAPI]:
+) -> Lifespan[Starlette]:
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
         async with observer.running(), persistence.running():
             await supervisor.start()
             try:
@@ -191,7 +193,7 @@ def _lifespan(
     return lifespan
 
 
-class _Gateway(FastAPI):
+class _Gateway(Starlette):
     def build_middleware_stack(self) -> ASGIApp:
         """Adds the security headers to all replies, those of the framework included, and ends unfinished requests."""
         tls = self.state.reloader.state.config.server.tls

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fastapi import Request
+from starlette.requests import Request
 
 from cappella.auth.keys import Key, Reader, Scope
 from cappella.batch.store import BatchStore

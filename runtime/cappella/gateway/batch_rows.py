@@ -11,7 +11,8 @@ from datetime import datetime
 from typing import Any, cast
 
 import orjson
-from fastapi import Request, Response
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import Message
 
 from cappella.auth.keys import Key

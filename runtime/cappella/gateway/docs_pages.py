@@ -3,8 +3,8 @@
 from collections.abc import Awaitable, Callable
 from functools import cache
 
-from fastapi import Request, Response
-from fastapi.responses import HTMLResponse
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
 
 from cappella.docs import page
 from cappella.docs.topics import NAMES, topics

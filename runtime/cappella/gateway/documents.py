@@ -10,7 +10,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import orjson
-from fastapi import Request, Response
+from starlette.requests import Request
+from starlette.responses import Response
 
 from cappella.errors import Overloaded, RequestError
 from cappella.gateway.body_memory import BodyMemory, HeldBody

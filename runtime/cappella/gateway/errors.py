@@ -6,9 +6,10 @@ The OpenAPI document follows from them; `formats/api_errors.py` has the form of 
 import logging
 from collections.abc import Mapping
 
-from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
 from cappella import errors
 from cappella.ensemble.errors import DeadlineExceeded, InsufficientQuorum, PanelFailed
@@ -70,7 +71,7 @@ CARRIED_CODES: Codes = {
 _STATUS_BY_CODE = {code: status for status, codes in CARRIED_CODES.items() for code in codes}
 
 
-def answer_errors(app: FastAPI) -> None:
+def answer_errors(app: Starlette) -> None:
     """Makes the application reply to every error as the table says."""
     app.add_exception_handler(ClientGone, _gone)
     app.add_exception_handler(HTTPException, _http_error)

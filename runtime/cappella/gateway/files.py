@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Mapping
 
-from fastapi import Request, Response
+from starlette.requests import Request
+from starlette.responses import Response
 
 from cappella.errors import RequestError
 from cappella.gateway import pages

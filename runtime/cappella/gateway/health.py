@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Mapping
 
-from fastapi import Request, Response
-from fastapi.responses import JSONResponse
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
 from cappella.auth.keys import Key
 from cappella.engines.base import EngineServer

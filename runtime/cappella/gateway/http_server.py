@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.applications import Starlette
 from uvicorn.config import LOGGING_CONFIG
 
 from cappella.background import background
@@ -37,7 +37,7 @@ COLLECT_AFTER = (20_000, 50, 20)
 KEEP_ALIVE_S = 75
 
 
-def http_server(app: FastAPI, tls: Tls | None = None, reporter: Reporter = TextReporter()) -> uvicorn.Server:
+def http_server(app: Starlette, tls: Tls | None = None, reporter: Reporter = TextReporter()) -> uvicorn.Server:
     """The server of an application made by `create_app`, as `cappella serve` runs it."""
     secured: dict[str, Any] = {}
     if tls is not None:

@@ -4,7 +4,8 @@ import secrets
 from collections.abc import Callable
 
 import orjson
-from fastapi import Request, Response
+from starlette.requests import Request
+from starlette.responses import Response
 
 from cappella.config import Config
 from cappella.config.ensembles import Judge

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from fastapi import Request
+from starlette.requests import Request
 
 from cappella.config import Config, weights
 from cappella.engines import crash_reason

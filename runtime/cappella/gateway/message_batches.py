@@ -7,7 +7,8 @@ from contextlib import suppress
 from typing import Any
 
 import orjson
-from fastapi import Request, Response
+from starlette.requests import Request
+from starlette.responses import Response
 
 from cappella.batch.types import Batch, NewBatch, NewRow
 from cappella.config.limits import Limits

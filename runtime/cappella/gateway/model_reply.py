@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any, Protocol
 
-from fastapi import Response
+from starlette.responses import Response
 
 from cappella.background import background
 from cappella.engines import refusals, waiting

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from fastapi import Request
+from starlette.requests import Request
 
 from cappella.errors import UnknownModel
 from cappella.gateway import model_list

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 import orjson
-from fastapi import Request, Response
-from fastapi.responses import JSONResponse
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
 from cappella.auth.keys import Key
 from cappella.config import Config

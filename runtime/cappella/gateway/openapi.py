@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
-from fastapi import Request
 from pydantic.json_schema import models_json_schema
+from starlette.requests import Request
 
 import cappella
 from cappella.auth.gatekeeper import Gatekeeper

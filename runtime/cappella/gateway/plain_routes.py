@@ -1,9 +1,9 @@
-"""Endpoints as plain routes: FastAPI would look for parameters to validate, of each endpoint at each start and request."""
+"""Endpoints as plain routes: each gets the request, and checks itself what it takes from it."""
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
 
-from fastapi import Request, Response
-from fastapi.responses import JSONResponse
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 Endpoint = Callable[[Request], Awaitable[Response | Mapping[str, object]]]

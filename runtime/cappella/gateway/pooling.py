@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
-from fastapi import Request, Response
+from starlette.requests import Request
+from starlette.responses import Response
 
 from cappella.config.limits import Limits
 from cappella.engines import refusals

@@ -4,7 +4,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from fastapi import Request
+from starlette.requests import Request
 
 from cappella.auth.keys import Key
 from cappella.gateway import images

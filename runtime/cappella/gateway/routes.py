@@ -6,7 +6,8 @@ from functools import partial
 from typing import Any, Protocol
 
 import orjson
-from fastapi import Request, Response
+from starlette.requests import Request
+from starlette.responses import Response
 
 from cappella.auth.keys import Key
 from cappella.config import Config, Ensemble

@@ -2,7 +2,8 @@
 
 import re
 
-from fastapi import Request, Response
+from starlette.requests import Request
+from starlette.responses import Response
 
 from cappella.auth.gatekeeper import Gatekeeper
 from cappella.auth.keys import Reader

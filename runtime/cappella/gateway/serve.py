@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import uvloop
-from fastapi import FastAPI
 from rich.text import Text
+from starlette.applications import Starlette
 
 from cappella.background import background
 from cappella.config import Config
@@ -82,7 +82,7 @@ def _run_engines(
 
 
 async def _serve(
-    app: FastAPI, supervisor: Supervisor, listener: socket.socket, url: str, log_dir: Path, reporter: Reporter
+    app: Starlette, supervisor: Supervisor, listener: socket.socket, url: str, log_dir: Path, reporter: Reporter
 ) -> int:
     config = supervisor.deployment.config
     server = http_server(app, config.server.tls, reporter)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from fastapi import Request
+from starlette.requests import Request
 
 from cappella.auth.gatekeeper import Gatekeeper
 from cappella.auth.keys import Key, Scope

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 import orjson
-from fastapi import Request, Response
+from starlette.requests import Request
+from starlette.responses import Response
 
 from cappella.errors import RequestError, UnknownRun
 from cappella.gateway import pages

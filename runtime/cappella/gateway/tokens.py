@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
 import orjson
-from fastapi import Request, Response
+from starlette.requests import Request
+from starlette.responses import Response
 
 from cappella.engines import refusals, waiting
 from cappella.engines.waiting import WaitReason

@@ -9,6 +9,8 @@ from cappella.tools.builtin.base import Refused
 
 Number = Fraction | float
 
+MAX_CHARS = 1000
+"""Of an expression."""
 MAX_BITS = 8192
 """Of a numerator or denominator: some 2,400 digits."""
 MAX_EXACT_DIGITS = 40

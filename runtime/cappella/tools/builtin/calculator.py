@@ -2,13 +2,15 @@
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
+from cappella.tools.builtin.arithmetic import MAX_CHARS
 from cappella.tools.builtin.base import Arguments, BuiltinServer
-from cappella.tools.builtin.expression import MAX_CHARS, calculated
-from cappella.tools.builtin.units import Units
+
+if TYPE_CHECKING:
+    from cappella.tools.builtin.units import Units
 
 
 class Expression(Arguments):
@@ -43,10 +45,14 @@ class Calculator(BuiltinServer[Expression]):
     async def _answer(self, arguments: Expression) -> str:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._calculated, arguments.expression)
 
-    def _ready_units(self) -> Units:
-        # Half a second of work, at the start.
+    def _ready_units(self) -> "Units":
+        # With the import of pint, a second of work that only who has a calculator pays, at the start and on this thread.
+        from cappella.tools.builtin.units import Units
+
         self._units = self._units or Units()
         return self._units
 
     def _calculated(self, expression: str) -> str:
+        from cappella.tools.builtin.expression import calculated
+
         return calculated(expression, self._ready_units())

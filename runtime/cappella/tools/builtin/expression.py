@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from cappella.tools.builtin import arithmetic
-from cappella.tools.builtin.arithmetic import CONSTANTS
+from cappella.tools.builtin.arithmetic import CONSTANTS, MAX_CHARS
 from cappella.tools.builtin.base import Refused
 from cappella.tools.builtin.units import Units, Value
 
-MAX_CHARS = 1000
 MAX_DEPTH = 40
 MAX_ITEMS = 300
 
