@@ -31,6 +31,6 @@ class IgnoredFields:
             if name not in self._logged and len(self._logged) < MAX_LOGGED:
                 self._logged.add(name)
                 if not _IS_A_NAME.fullmatch(name):
-                    name = "of a name that is not shown here"
+                    name = "(not shown)"
                 logger.warning("%s: the field %s is ignored: nothing here does what it asks for", path, name)
         return {HEADER: ", ".join(names)}
