@@ -89,7 +89,7 @@ async def things_of_another(target: Target) -> str:
     replies = [await target.get("bob", path) for path in paths]
     replies += [await target.send("DELETE", "bob", path) for path in (f"/v1/files/{file}", f"{MESSAGES}/{other}")]
     changes = [f"{BATCHES}/{batch}/cancel", f"{BATCHES}/{batch}/resume", f"{MESSAGES}/{other}/cancel"]
-    replies += [await target.post("bob", path, {}) for path in changes]
+    replies += [await target.post("bob", path, {"accept_new_weights": True}) for path in changes]
     wanted = {"input_file_id": file, "endpoint": CHAT, "completion_window": "24h"}
     replies += [await target.post("bob", BATCHES, wanted)]
     lists = [await target.get("bob", path) for path in ("/v1/files", BATCHES, MESSAGES)]
