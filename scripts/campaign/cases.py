@@ -4,34 +4,19 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from typing import Any
 
-from campaign.target import CLIENT_TIMEOUT_S, TOKENS_PER_MINUTE, Reply, Target
+from campaign.case import CHAT, MARK, MODEL, case, unlike
+from campaign.target import CLIENT_TIMEOUT_S, TOKENS_PER_MINUTE, Target
 
-Case = Callable[[Target], Awaitable[str]]
-"""Attacks, and returns what was wrong; empty if everything was right."""
-CASES: dict[str, Case] = {}
-MARK = "MARKED-TEXT-OF-ANN"
 OF_OTHERS = 6
 """As many sequences of one engine the bystander may hold."""
-CHAT, MODEL = "/v1/chat/completions", "soprano"
-
-
-def case(attack: Case) -> Case:
-    CASES[attack.__name__] = attack
-    return attack
 
 
 def form(schema: Any) -> dict[str, Any]:
     return {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}}
-
-
-def unlike(replies: Sequence[Reply], *statuses: int) -> str:
-    """What the replies with other statuses were."""
-    wrong = [f"{reply.status} {reply.code}".strip() for reply in replies if reply.status not in statuses]
-    return f"{len(wrong)} of {len(replies)} replies were {sorted(set(wrong))}" if wrong else ""
 
 
 @case
@@ -139,7 +124,7 @@ async def what_another_asked(target: Target) -> str:
     await target.ask("ann", MODEL, structured_outputs={"choice": [MARK * 10, "b"]}, max_tokens=4)
     pages = [await target.get("bob", path) for path in ("/ready", "/api/machine", "/v1/models", "/api/runs")]
     wrong = ["another key reads the text"] if any(MARK in json.dumps(page.body) for page in pages) else []
-    logs = [path for path in (target.folder / "logs").rglob("*.log") if MARK in path.read_text(errors="replace")]
+    logs = [path for path in target.logs() if MARK in path.read_text(errors="replace")]
     wrong += [f"it stands in {', '.join(sorted(path.name for path in logs))}"] if logs else []
     # A text of its own in every pass: the second key has asked those of earlier passes itself.
     text = f"File {secrets.token_hex(8)}. " + "The patient of room four takes nine pills a day. " * 18

@@ -22,6 +22,7 @@ CONFIGS = ROOT / "model_configs"
 START_TIMEOUT_S = 600.0
 CLIENT_TIMEOUT_S = 8.0
 TOKENS_PER_MINUTE = 300
+ACCEPT = "application/json, text/event-stream"
 OWNERS: Mapping[str, tuple[str, ...]] = {
     "ann": (),
     "bob": ("--models", "cappella/default"),
@@ -58,6 +59,14 @@ class Target:
     async def post(self, owner: str, path: str, body: Mapping[str, Any], timeout_s: float = 60) -> Reply:
         return await self._send("POST", owner, path, timeout_s, data=json.dumps(body))
 
+    async def send(self, method: str, owner: str, path: str, timeout_s: float = 60) -> Reply:
+        return await self._send(method, owner, path, timeout_s)
+
+    async def upload(self, owner: str, form: bytes, timeout_s: float = 60) -> Reply:
+        """A form with the boundary `x`."""
+        kind = {"Content-Type": "multipart/form-data; boundary=x"}
+        return await self._send("POST", owner, "/v1/files", timeout_s, kind, data=form)
+
     async def get(self, owner: str, path: str, timeout_s: float = 60) -> Reply:
         return await self._send("GET", owner, path, timeout_s)
 
@@ -66,9 +75,11 @@ class Target:
         body = {"model": model, "messages": messages, "max_tokens": 40, **fields}
         return await self.post(owner, "/v1/chat/completions", body, timeout_s)
 
-    async def _send(self, method: str, owner: str, path: str, timeout_s: float, **how: Any) -> Reply:
+    async def _send(
+        self, method: str, owner: str, path: str, timeout_s: float, more: Mapping[str, str] = {}, **how: Any
+    ) -> Reply:
         began = time.monotonic()
-        headers = {"x-api-key": self.keys[owner], "Content-Type": "application/json"}
+        headers = {"x-api-key": self.keys[owner], "Content-Type": "application/json", "Accept": ACCEPT, **more}
         timeout = aiohttp.ClientTimeout(total=timeout_s)
         try:
             async with self.http.request(method, self.url + path, headers=headers, timeout=timeout, **how) as reply:
@@ -100,6 +111,10 @@ class Target:
         reply = await self.get("root", "/metrics")
         return sum(map(float, re.findall(rf"^(?:{pattern}) (\S+)$", str(reply.body), re.MULTILINE)))
 
+    def logs(self) -> list[Path]:
+        """Those of the engines, and what the server itself has printed."""
+        return [*(self.folder / "logs").rglob("*.log"), self.folder / "serve.out"]
+
     def rss_mib(self) -> float:
         """The gateway's memory, without its engines."""
         found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{self.process.pid}/status").read_text())
@@ -125,6 +140,7 @@ def served(folder: Path) -> Iterator[tuple[str, Mapping[str, str], "subprocess.P
         "keys": str(folder / "keys.sqlite"),
         "audit": {"file": str(folder / "audit.jsonl")},
         "runs": {"file": str(folder / "runs.sqlite")},
+        "batch": {"folder": str(folder / "batches")},
         "log_dir": str(folder / "logs"),
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(config))

@@ -8,7 +8,10 @@ import pytest
 
 from cappella.auth.keys import KeyStore
 from cappella.config import Config
+from support.batch_gateway import until, with_batches
 from support.fake_engines import FakeEngines, gateway_config, serving
+from support.scripted_pooling import add_pooling, pooling_config
+from support.stored_batches import stored_batch
 from support.strict_gateway import with_keys
 
 SALT = "cache_salt"
@@ -97,3 +100,38 @@ async def test_a_client_may_not_choose_the_salt(fake_engines: FakeEngines, gatew
     asked = [each for server in fake_engines.servers.values() for each in server.bodies]
     assert asked
     assert all(each.get(SALT) != "of-another-key" for each in asked)
+
+
+NEWER: dict[str, dict[str, Any]] = {
+    "/api/chat": {"model": "ann", "messages": HI},
+    "/api/generate": {"model": "cappella/default", "prompt": "Hi"},
+    "/v1/embeddings": {"model": "emb", "input": "Hi"},
+    "/v1/rerank": {"model": "rank", "query": "Hi", "documents": ["a", "b"]},
+    "/v1/score": {"model": "rank", "text_1": "Hi", "text_2": ["a"]},
+    "/classify": {"model": "rm", "input": "Hi"},
+}
+BY_MODEL = {"model": "cappella/best", "messages": HI}
+
+
+async def test_rows_of_batches_and_other_endpoints_have_the_salt_too(fake_engines: FakeEngines, tmp_path: Path) -> None:
+    await add_pooling(fake_engines, tmp_path)
+    store = KeyStore(tmp_path / "keys.sqlite")
+    keys = {name: store.create(name, ["run"]) for name in ("ann", "bob")}
+    found = {}
+    settings = with_batches(with_keys(pooling_config(), tmp_path / "keys.sqlite"), tmp_path)
+    async with serving(fake_engines, settings) as url:
+        batches = fake_engines.reloader.state.batches
+        assert batches
+        for name, key in keys.items():
+            for server in fake_engines.servers.values():
+                server.bodies.clear()
+            for path, body in NEWER.items():
+                await ask(url, key, path, **body)
+            await ask(url, key, **BY_MODEL)
+            rows = [{"model": "ann", "messages": HI}, {"model": "cappella/default", "messages": HI}, BY_MODEL]
+            batch = await stored_batch(batches, rows, key.split("_")[1])
+            assert (await until(batches, batch, status="completed")).completed == len(rows)
+            found[name] = salts(fake_engines)
+    assert [len(each) for each in found.values()] == [1, 1]
+    assert None not in found["ann"] | found["bob"]
+    assert not found["ann"] & found["bob"]

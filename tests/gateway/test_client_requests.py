@@ -186,12 +186,14 @@ async def test_an_unknown_field_is_ignored_told_and_counted(gateway: str, fake_e
         assert 'cappella_ignored_fields_total{path="/v1/chat/completions"} 4.0' in await page.text()
 
 
-async def test_each_unknown_name_is_logged_once(gateway: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_each_unknown_name_is_logged_once_if_it_looks_like_one(
+    gateway: str, caplog: pytest.LogCaptureFixture
+) -> None:
     for _ in range(3):
         await send(gateway, CHAT, {**USER, "next_years_field": 1, "bad\nname, x": 2})
     lines = [record.getMessage() for record in caplog.records if "is ignored" in record.getMessage()]
     assert [line.split(" is ")[0] for line in lines] == [
-        f"{CHAT}: the field {name}" for name in ("next_years_field", "bad?name??x")
+        f"{CHAT}: the field {name}" for name in ("next_years_field", "(not shown)")
     ]
 
 

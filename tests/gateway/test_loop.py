@@ -111,7 +111,7 @@ BODIES = [
                 {
                     "role": "assistant",
                     "content": [
-                        {"type": "tool_use", "id": "1", "name": "a", "input": {f"<|{n}": n for n in range(100_000)}}
+                        {"type": "tool_use", "id": "1", "name": "a", "input": {f"<|{n}": n for n in range(90_000)}}
                     ],
                 },
                 {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "1", "content": "yes"}]},
@@ -200,6 +200,7 @@ WRONG: dict[str, dict[str, Any]] = {
     "an unknown option of megabytes": {**said("x"), "fusion": {"f" * SIZE: 1}},
     "100 kB of wrong types": {"messages": [{"role": "user", "content": 7}] * 2000},
     "objects": {**said("x"), "x": [[1]] * 600_000},
+    "wrong calls": {"messages": [{"role": "assistant", "content": "", "tool_calls": [1] * 1_200_000}]},
     "a model of megabytes": {**said("x"), "model": "m" * SIZE},
 }
 

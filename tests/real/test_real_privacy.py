@@ -85,8 +85,30 @@ def requests() -> Iterator[tuple[str, Json]]:
                 yield "/v1/responses", {**asked, "tools": [called], "tool_choice": "required"}
                 offered = [{"name": "look_up", "description": f"{MARK}38", "input_schema": schema}]
                 yield "/v1/messages", {**common, "messages": HI[1:], "tools": offered, "tool_choice": {"type": "any"}}
+    yield from newer()
     for more in forms():
         yield "/v1/completions", {"model": MODEL, "max_tokens": 8, "prompt": f"{MARK}39", **more}
+
+
+def newer() -> Iterator[tuple[str, Json]]:
+    """The endpoints that answer in another API's form, count, or judge what comes from elsewhere."""
+    for model in (MODEL, ENSEMBLE):
+        common = {"model": model, "stream": False}
+        for schema in schemas():
+            yield "/api/chat", {**common, "messages": HI, "format": schema, "options": {"num_predict": 8}}
+        yield (
+            "/api/generate",
+            {**common, "prompt": f"{MARK}40", "system": f"{MARK}41", "options": {"stop": [f"{MARK}42"]}},
+        )
+        yield "/v1/messages/count_tokens", {"model": model, "messages": HI[1:], "system": f"{MARK}43"}
+        judged = {"answers": [f"{MARK}44", {"content": f"{MARK}45", "model": f"{MARK}46"}], "deadline_seconds": 60}
+        yield "/v1/judge", {"model": model, "prompt": f"{MARK}47", **judged, "want": ["preference"]}
+        yield "/v1/judge", {"model": model, "prompt": f"{MARK}48", **judged, "criteria": f"{MARK}49"}
+        wrong = [{"name": f"{MARK}50", "points": 5, "description": f"{MARK}51"}]
+        yield "/v1/judge", {"model": model, "prompt": f"{MARK}52", **judged, "rubric": wrong}
+    yield "/tokenize", {"model": MODEL, "messages": HI}
+    yield "/tokenize", {"model": MODEL, "prompt": [f"{MARK}53"]}
+    yield "/detokenize", {"model": MODEL, "tokens": [f"{MARK}54"]}
 
 
 def too_complex() -> Iterator[tuple[str, Json]]:
@@ -111,7 +133,9 @@ async def test_no_log_quotes_a_request_and_no_engine_is_ended_by_one(demo: Deplo
             assert (await send(http, slots, *request))[0] in (400, 502)
         assert (await send(http, slots, "/v1/chat/completions", PLAIN))[0] == 200
     statuses = Counter(status for status, _ in replies)
-    assert set(statuses) <= {200, 400}, (statuses, [text for status, text in replies if status > 400][:3])
+    odd = [text for status, text in replies if status not in (200, 400)]
+    # The demo's judge may give no judgement.
+    assert all("judge_failed" in text for text in odd), (statuses, odd[:3])
     assert statuses[200] > 20
     assert statuses[400] > 100
     assert wait_for(lambda: is_ready(demo), 60)

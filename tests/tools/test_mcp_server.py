@@ -101,6 +101,16 @@ async def test_a_server_that_crashes_is_begun_again_and_its_problem_has_the_reas
         assert [tool.name for tool in small.tools][:1] == ["echo"]
 
 
+async def test_the_last_words_of_a_server_that_was_called_stand_in_no_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(tmp_path, delays_s=(0.3,)) as small:
+        await small.call("crash", {})
+        await until(lambda: small.problem is not None)
+    assert "the reason of the crash" not in caplog.text
+    assert "its own log may say why" in caplog.text
+
+
 async def test_a_crash_loop_waits_longer_each_time(tmp_path: Path) -> None:
     seen: list[str] = []
     async with running(tmp_path, "ends", delays_s=(0.01, 0.02, 0.03)) as small:

@@ -18,8 +18,8 @@ class Limits(Frozen):
     """Images. Each is read, decoded and encoded by a vision model before the first token."""
     depth: Positive = 64
     """Levels of the body. Parsers and chat templates use a level of their stack for each."""
-    objects: Positive = 50_000
-    """Objects and lists of the body, at any depth. All are walked before anything else is known of it."""
+    values: Positive = 100_000
+    """Values in the body's objects and lists, at any depth; token ids of a prompt do not count. Each is walked, checked and copied."""
     samples: Positive = 16
     """Answers of a direct call: `n` for each of its prompts. Each takes a sequence of the engine."""
     answers: Positive = 64

@@ -16,6 +16,8 @@ _REQUEST_ERRORS: Mapping[str, Callable[[str, str], RequestError]] = {
         f"max_total_tokens is too small for this prompt and {names}.", "fusion.max_total_tokens", "budget_too_small"
     ),
 }
+UNREACHABLE = "quorum_unreachable"
+"""The reason of a member that was cut because the others' failures left no quorum."""
 _HOW_TO_WAIT = "Raise round_timeout_seconds, and deadline_seconds if that is shorter (in a config both end in _s)."
 
 
@@ -26,13 +28,15 @@ def require_quorum(panel: Panel, quorum: int) -> None:
     """
     if len(panel.answers) >= quorum:
         return
+    # Without the cause nobody would have been cut for the others' failures.
+    possible = len(panel.answers) + sum(f.reason == UNREACHABLE for f in panel.failures)
     for reason, error in _REQUEST_ERRORS.items():
         failures = [f for f in panel.failures if f.reason == reason]
-        if failures and len(panel.answers) + len(failures) >= quorum:
+        if failures and possible + len(failures) >= quorum:
             # The engine's own words say how long the prompt was and may be.
             raise error(", ".join(f.name for f in failures), failures[0].error)
     refused = [f for f in panel.failures if _is_refused(f)]
-    if refused and len(panel.answers) + len(refused) >= quorum:
+    if refused and possible + len(refused) >= quorum:
         raise RequestError(f"{refused[0].name} refused this request: {refused[0].error}")
     late = [f.name for f in panel.failures if f.reason == "deadline"]
     answered = f"{len(panel.answers)} of {len(panel.answers) + len(panel.failures)} members answered"

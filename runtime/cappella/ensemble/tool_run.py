@@ -118,8 +118,9 @@ class ToolRun:
 
     async def _result(self, tool: Tool, arguments: Json) -> ToolResult:
         server = self._servers[tool.server]
-        if (problem := server.problem) is not None:
-            return ToolResult(f"{tool.server} is not available now: {problem}", is_error=True)
+        if server.problem is not None:
+            # The problem may quote the server's log, and that the calls of others.
+            return ToolResult(f"{tool.server} is not available now.", is_error=True)
         try:
             return _cleaned(await server.call(tool.name, arguments))
         except asyncio.CancelledError:

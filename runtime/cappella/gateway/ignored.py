@@ -1,6 +1,7 @@
 """Tells what was ignored of a request: a header, a counter, and once for each name a line in the log."""
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 
 from cappella.telemetry.metrics import Metrics
@@ -8,6 +9,8 @@ from cappella.telemetry.metrics import Metrics
 HEADER = "x-cappella-ignored"
 MAX_LOGGED = 256
 """Names that are logged in all: they are the clients' own words."""
+_IS_A_NAME = re.compile(r"(?:[a-z][a-z0-9_]{0,31}\.?){1,4}")
+"""Other names may be a text: a log has none of a request."""
 
 logger = logging.getLogger("cappella")
 
@@ -27,5 +30,7 @@ class IgnoredFields:
         for name in names:
             if name not in self._logged and len(self._logged) < MAX_LOGGED:
                 self._logged.add(name)
+                if not _IS_A_NAME.fullmatch(name):
+                    name = "(not shown)"
                 logger.warning("%s: the field %s is ignored: nothing here does what it asks for", path, name)
         return {HEADER: ", ".join(names)}

@@ -21,6 +21,8 @@ Request = TypeVar("Request", bound=BaseModel)
 
 MAX_DETAILS = 64
 """How many mistakes are looked into: a body may have a hundred thousand, and each is compared with the others."""
+MAX_COUNTED = 5000
+"""Beyond them not even their places are made: for a list of a million wrong texts that would take gigabytes."""
 MAX_HINTS = 5
 """For how many unknown fields the nearest name is looked up, which takes a millisecond."""
 MAX_NAME_CHARS = 64
@@ -41,6 +43,11 @@ def parse(schema: type[Request], reading: Reading) -> Request:
     try:
         parsed = schema.model_validate(reading.body)
     except ValidationError as error:
+        if error.error_count() > MAX_COUNTED:
+            message = (
+                f"The body has {error.error_count()} mistakes, too many to be told: is it what this endpoint takes?"
+            )
+            raise RequestError(message, code="invalid_value") from None
         details = error.errors(include_url=False, include_input=False)[:MAX_DETAILS]
         found = _innermost([_problem(reading, each) for each in details])
         found = [each for each in found if not _covers(each, reading.problems)]

@@ -13,6 +13,8 @@ MAX_NAMED = 32
 """How many ignored fields are named. Each name has at most MAX_NAME_CHARS, as printable ASCII: it stands in a header."""
 MAX_NAME_CHARS = 64
 MAX_PROBLEMS = 10
+MAX_PASSED = 256
+"""So many unknown fields of an object reach the validation; more than it could know."""
 
 Path = tuple[str | int, ...]
 
@@ -141,6 +143,7 @@ class _Reader:
         return value if same else out
 
     def _kept(self, policy: Fields, value: Json, path: Path) -> Iterator[tuple[str, Any]]:
+        unknown = 0
         for name, each in value.items():
             rule = policy.rules.get(name)
             if policy.asks_for_nothing(name, each):
@@ -156,7 +159,10 @@ class _Reader:
             elif rule == "told":
                 self.reading.ignore(*path, name)
             elif rule is None and policy.passes_unknown:
-                yield name, each
+                if (unknown := unknown + 1) <= MAX_PASSED:
+                    yield name, each
+                else:
+                    self.reading.refuse((*path, name), "there is no such field", "unknown_field")
             elif rule is None:
                 self._unknown((*path, name))
 

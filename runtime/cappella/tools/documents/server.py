@@ -114,12 +114,14 @@ class DocumentServer:
             return ToolResult(str(error), is_error=True)
         except (IndexUnusable, sqlite3.Error) as error:
             self._was_found_damaged |= is_damage(error)
-            logger.warning("documents %s cannot be searched: %s", self._name, error)
+            # Not its words: they may quote what was searched for.
+            what = error.sqlite_errorname if isinstance(error, sqlite3.Error) else error
+            logger.warning("documents %s cannot be searched: %s", self._name, what)
             return ToolResult("The documents cannot be searched now.", is_error=True)
         except TimeoutError:
             return ToolResult("The search took too long.", is_error=True)
         except Exception as error:  # noqa: BLE001 - the Protocol: a call raises nothing
-            logger.warning("documents %s: a call failed: %r", self._name, error)
+            logger.warning("documents %s: a call failed: %s", self._name, type(error).__name__)
             return ToolResult("The documents cannot be searched now.", is_error=True)
         return ToolResult(f"There is no tool {tool!r} here: the tools are search and read.", is_error=True)
 

@@ -53,7 +53,7 @@ class McpServer:
         self._session: Session | None = None
         self._supervision: asyncio.Task[None] | None = None
         self._look = asyncio.Event()
-        self._is_changed = False
+        self._is_changed = self._was_called = False
 
     @property
     def name(self) -> str:
@@ -94,6 +94,7 @@ class McpServer:
             return ToolResult(f"{self._name} has no tool {tool}; it has {', '.join(self._tools)}", is_error=True)
         if mistakes := listed.mistakes(arguments):
             return ToolResult(f"These arguments do not fit the schema of {tool}: {mistakes}", is_error=True)
+        self._was_called = True
         try:
             reply = await self._session.call(listed.own_name, arguments, self._config.timeout_s)
             return replies.read(self._name, reply, self._config.max_result_bytes)
@@ -120,11 +121,14 @@ class McpServer:
             delay_s = self._delays_s[min(ends, len(self._delays_s) - 1)]
             ends += 1
             self._problem = f"{reason}; it is started again after {delay_s:g} s"
-            logging.getLogger(__name__).warning("tool server %s: %s", self._name, self._problem)
+            # Once it was called, its last words may be of what was asked: those who operate it read them, no log has them.
+            logged = "it was lost; its own log may say why" if self._was_called else self._problem
+            logging.getLogger(__name__).warning("tool server %s: %s", self._name, logged)
             await asyncio.sleep(delay_s)
 
     async def _serve(self) -> None:
         """One connection, until it is lost. Raises ToolServerLost, and whatever its transport does."""
+        self._was_called = False
         # Imported for the first server: it takes a second of a core.
         session = await asyncio.to_thread(importlib.import_module, "cappella.tools.mcp.session")
         async with (
