@@ -6,18 +6,8 @@ from typing import Any
 from cappella.schema_size import REFERENCES, References
 from cappella.types import Json
 
-_IN_PLACE = (
-    "allOf",
-    "anyOf",
-    "oneOf",
-    "not",
-    "if",
-    "then",
-    "else",
-    "propertyNames",
-    "dependentSchemas",
-    "dependencies",
-)
+_IN_PLACE = ("allOf", "anyOf", "oneOf", "not", "if", "then", "else", "propertyNames")
+_IN_PLACE_BY_NAME = ("dependentSchemas", "dependencies")
 _OF_PROPERTIES = ("additionalProperties", "unevaluatedProperties")
 _OF_ITEMS = ("prefixItems", "items", "additionalItems", "unevaluatedItems", "contains")
 
